@@ -1,0 +1,266 @@
+"""The cells: each a few lines of equations, from which everything else is derived.
+
+To write a new one, see `cell`. Gates arrive as pre-activations, ``x W_ih^T + b_ih + h W_hh^T +
+b_hh``; where the equations use only ``n.x`` or ``n.h``, the other half, its weights and its bias do
+not exist.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from anaphora.equations import (
+    Adjoint,
+    EquationError,
+    Program,
+    Trace,
+    relu,
+    sigmoid,
+    tanh,
+    trace,
+)
+
+__all__ = [
+    "CELLS",
+    "Cell",
+    "Gate",
+    "cell",
+    "coupled_lstm",
+    "gru",
+    "lstm",
+    "mgu",
+    "mingru",
+    "peephole_lstm",
+    "rnn_relu",
+    "rnn_tanh",
+]
+
+
+class Gate(NamedTuple):
+    """A gate that its cell asks for in halves: the input's and the recurrent one."""
+
+    x: Any
+    h: Any
+
+
+class Cell:
+    """A recurrent cell: its equations, and the programs derived from them.
+
+    Calling a cell runs its equations once, on whatever they are given: NumPy arrays, Tensors or
+    symbols. The order of the arguments is gates, states, parameters; a gate used in halves is
+    given as a `Gate`.
+
+    Attributes:
+        name: The name of the function that holds the equations.
+        gates: Names of the gates, in the order in which the weights are stored.
+        states: Names of the states; the first is the output, and what ``W_hh`` multiplies.
+        parameters: Names of the vectors of ``H`` parameters that the cell owns.
+        fused: Whether the equations were traced to a program. The others run step by step.
+        input_gates: The gates that have an input half (rows of ``W_ih``).
+        recurrent_gates: The gates that have a recurrent half (rows of ``W_hh``).
+    """
+
+    def __init__(
+        self,
+        equations: Callable[..., Any],
+        gates: str,
+        state: str,
+        parameters: str = "",
+        fused: bool = True,
+    ) -> None:
+        self.name = getattr(equations, "__name__", "cell")
+        self.equations = equations
+        self.gates = tuple(gates.split())
+        self.states = tuple(state.split())
+        self.parameters = tuple(parameters.split())
+        self.fused = fused
+        functools.update_wrapper(self, equations)
+        try:
+            self._check_declaration()
+            self._trace = (
+                trace(equations, self.gates, self.states, self.parameters) if fused else None
+            )
+        except EquationError as error:
+            raise EquationError(f"cell {self.name!r}: {error}") from error.__cause__
+        inputs = self._trace.program.inputs if self._trace else self.gates
+        self.input_gates = tuple(g for g in self.gates if g in inputs or f"{g}.x" in inputs)
+        self.recurrent_gates = tuple(g for g in self.gates if g in inputs or f"{g}.h" in inputs)
+
+    def _check_declaration(self) -> None:
+        names = (*self.gates, *self.states, *self.parameters)
+        wanted = f"def {self.name}({', '.join(names)})"
+        if not self.gates or not self.states:
+            raise EquationError('a cell needs gates and states, as in @cell(gates="a", state="h")')
+        for name in names:
+            if not name.isidentifier() or names.count(name) > 1:
+                raise EquationError(
+                    f"{name!r} is not a name of its own: gates, state and parameters are different "
+                    "names, separated by spaces"
+                )
+        signature = inspect.signature(self.equations)
+        if tuple(signature.parameters) != names:
+            raise EquationError(
+                f"the function takes {signature}; its arguments are the gates, the states and the "
+                f"parameters, as declared: {wanted}"
+            )
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the equations once; see the class for the arguments."""
+        return self.equations(*arguments)
+
+    @property
+    def trace(self) -> Trace:
+        """The traced equations.
+
+        Raises:
+            EquationError: the cell was declared with ``fused=False``.
+        """
+        if self._trace is None:
+            raise EquationError(
+                f"cell {self.name!r} was declared with fused=False: it has no program"
+            )
+        return self._trace
+
+    @property
+    def program(self) -> Program:
+        """The straight-line program of one step."""
+        return self.trace.program
+
+    @property
+    def adjoint(self) -> Adjoint:
+        """The program of one step backwards, with the forward values that it reads."""
+        return self.trace.adjoint
+
+    def reads_output_state(self) -> bool:
+        """Whether the equations themselves read the state that ``W_hh`` multiplies."""
+        return self.program.inputs.index(self.states[0]) in self.program.reads()
+
+    def __repr__(self) -> str:
+        head = f"cell {self.name}: gates {' '.join(self.gates)}; state {' '.join(self.states)}"
+        if self.parameters:
+            head += f"; parameters {' '.join(self.parameters)}"
+        if not self.fused:
+            return f"{head}; not fused"
+        saved = ", ".join(self.program.names[n] for n in self.adjoint.saved)
+        forward, backward = self.program, self.adjoint.program
+        return "\n".join(
+            [
+                head,
+                f"forward, {len(forward.instructions)} instructions:",
+                *(f"    {line}" for line in forward.lines()),
+                f"backward, {len(backward.instructions)} instructions, from the saved {saved}:",
+                *(f"    {line}" for line in backward.lines()),
+            ]
+        )
+
+
+def cell(
+    *, gates: str, state: str, parameters: str = "", fused: bool = True
+) -> Callable[[Callable[..., Any]], Cell]:
+    """Turn a function of gates, states and parameters into a `Cell`.
+
+    Args:
+        gates: Names of the gates, in the order in which their weights are stored.
+        state: Names of the states; the first is the output of the cell.
+        parameters: Names of vectors of ``H`` parameters that the cell owns, such as peepholes.
+        fused: Trace the equations to a program. With False they may use any operation on Tensors
+            (and Python's ``if``); the recurrence then runs step by step on the tape, slower, and
+            every gate has both halves.
+
+    Raises:
+        EquationError: the declaration or the equations have a mistake; the message says which.
+
+    >>> @cell(gates="f n", state="h")
+    ... def leaky(f, n, h):
+    ...     f = sigmoid(f)
+    ...     return f * h + (1 - f) * tanh(n)
+    >>> float(leaky(0.0, 0.0, 1.0))
+    0.5
+    """
+    return lambda equations: Cell(equations, gates, state, parameters, fused)
+
+
+@cell(gates="a", state="h")
+def rnn_tanh(a, h):  # type: ignore[no-untyped-def]
+    """The simple recurrent network (Elman 1990)."""
+    h = tanh(a)
+    return h
+
+
+@cell(gates="a", state="h")
+def rnn_relu(a, h):  # type: ignore[no-untyped-def]
+    """The simple recurrent network with a rectifier (Le, Jaitly & Hinton 2015)."""
+    h = relu(a)
+    return h
+
+
+@cell(gates="i f g o", state="h c")
+def lstm(i, f, g, o, h, c):  # type: ignore[no-untyped-def]
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000)."""
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    c = f * c + i * g
+    h = o * tanh(c)
+    return h, c
+
+
+@cell(gates="r z n", state="h")
+def gru(r, z, n, h):  # type: ignore[no-untyped-def]
+    """Gated recurrent unit (Cho et al. 2014), in cuDNN's form: the reset gate multiplies after
+    the matrix product.
+    """
+    r, z = sigmoid(r), sigmoid(z)
+    n = tanh(n.x + r * n.h)
+    h = (1 - z) * n + z * h
+    return h
+
+
+@cell(gates="i f g o", state="h c", parameters="p_i p_f p_o")
+def peephole_lstm(i, f, g, o, h, c, p_i, p_f, p_o):  # type: ignore[no-untyped-def]
+    """LSTM whose gates see the cell state (Gers & Schmidhuber 2000)."""
+    i, f, g = sigmoid(i + p_i * c), sigmoid(f + p_f * c), tanh(g)
+    c = f * c + i * g
+    o = sigmoid(o + p_o * c)
+    h = o * tanh(c)
+    return h, c
+
+
+@cell(gates="f g o", state="h c")
+def coupled_lstm(f, g, o, h, c):  # type: ignore[no-untyped-def]
+    """LSTM that writes just what it forgets: i = 1 - f (Greff et al. 2015)."""
+    f, g, o = sigmoid(f), tanh(g), sigmoid(o)
+    c = f * c + (1 - f) * g
+    h = o * tanh(c)
+    return h, c
+
+
+@cell(gates="f n", state="h")
+def mgu(f, n, h):  # type: ignore[no-untyped-def]
+    """Minimal gated unit (Zhou et al. 2016), its gate after the matrix product, as in `gru`."""
+    f = sigmoid(f)
+    n = tanh(n.x + f * n.h)
+    h = (1 - f) * h + f * n
+    return h
+
+
+@cell(gates="z n", state="h")
+def mingru(z, n, h):  # type: ignore[no-untyped-def]
+    """A GRU whose gates see the input alone: no recurrent weights (Feng et al. 2024)."""
+    z = sigmoid(z.x)
+    h = (1 - z) * h + z * n.x
+    return h
+
+
+CELLS: dict[str, Cell] = {
+    "rnn": rnn_tanh,
+    "rnn_relu": rnn_relu,
+    "lstm": lstm,
+    "gru": gru,
+    "peephole_lstm": peephole_lstm,
+    "coupled_lstm": coupled_lstm,
+    "mgu": mgu,
+    "mingru": mingru,
+}
+"""The cells that come with the package, by the names that the command line knows."""

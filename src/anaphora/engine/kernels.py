@@ -1,0 +1,96 @@
+"""Kernels without a loop over time: products, softmax, losses, masks, normalisation, rows."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """The product of two matrices: [M, K] and [K, N] give [M, N]."""
+    return np.asarray(a @ b)
+
+
+def log_softmax(x: Array, axis: int) -> Array:
+    """``x - log(sum(exp(x)))`` along an axis, without overflow; x [...] of any shape."""
+    shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
+
+
+def cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """The negative log-probability of each row's target, and what `cross_entropy_backward` needs.
+
+    Args:
+        logits: [N, V] unnormalised log-probabilities.
+        targets: [N] integers in 0..V-1.
+
+    Returns:
+        losses [N] in nats, and probabilities [N, V].
+    """
+    largest = logits.max(axis=1, keepdims=True, initial=-np.inf)
+    probabilities = np.subtract(logits, largest)
+    losses = -probabilities[np.arange(len(targets)), targets]
+    np.exp(probabilities, out=probabilities)
+    totals = probabilities.sum(axis=1, keepdims=True)
+    losses += np.log(totals[:, 0])
+    probabilities /= totals
+    return losses, probabilities
+
+
+def cross_entropy_backward(probabilities: Array, targets: Array, d_losses: Array) -> Array:
+    """``p - onehot(target)``, times each row's gradient [N]; returns [N, V]."""
+    d_logits = probabilities * d_losses[:, None]
+    d_logits[np.arange(len(targets)), targets] -= d_losses
+    return np.asarray(d_logits)
+
+
+def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
+    """Sum the values that belong to the same row, in the order in which they stand.
+
+    Args:
+        indices: [N] integers >= 0.
+        values: [N, ...].
+
+    Returns:
+        The rows [M], ascending, each once, and their sums [M, ...].
+    """
+    order = np.argsort(indices, kind="stable")
+    ascending = indices[order]
+    first = np.flatnonzero(np.diff(ascending, prepend=-1))
+    if len(first) == 0:
+        return ascending, values[:0]
+    return ascending[first], np.add.reduceat(values[order], first, axis=0)
+
+
+def dropout_mask(
+    shape: tuple[int, ...], rate: float, dtype: DTypeLike, generator: np.random.Generator
+) -> Array:
+    """0 with probability `rate`, else ``1 / (1 - rate)``, so that the expectation is 1."""
+    kept = generator.random(shape, dtype=np.float32) >= rate
+    return np.multiply(kept, 1 / (1 - rate), dtype=dtype)
+
+
+def layer_norm_forward(x: Array, epsilon: float) -> tuple[Array, Array]:
+    """Shift and scale rows to mean 0 and variance 1.
+
+    Args:
+        x: [N, H].
+        epsilon: Added to the variance.
+
+    Returns:
+        The rows so scaled [N, H], and the factors that scaled them [N, 1].
+    """
+    centred = x - x.mean(axis=1, keepdims=True)
+    factors = 1 / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + x.dtype.type(epsilon))
+    return centred * factors, factors
+
+
+def layer_norm_backward(normalised: Array, factors: Array, d_normalised: Array) -> Array:
+    """The gradient of the rows that `layer_norm_forward` was given; all [N, H], factors [N, 1]."""
+    mean = d_normalised.mean(axis=1, keepdims=True)
+    along = (d_normalised * normalised).mean(axis=1, keepdims=True)
+    return np.asarray((d_normalised - mean - normalised * along) * factors)

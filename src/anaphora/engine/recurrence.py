@@ -1,0 +1,216 @@
+"""The recurrence: any traced cell over time, forward and backward, on plain arrays.
+
+The program of a cell is interpreted, one NumPy call an instruction, on all rows of the batch. The
+matrix products that do not depend on the step before stand outside the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anaphora.equations import Trace
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass
+class RecurrenceSteps:
+    """What a pass forward leaves for the pass backward.
+
+    Attributes:
+        output: [T, B, P] the first state after every step; 0 beyond a row's length.
+        final: The states after each row's last step: [B, P], then [B, H] for the others.
+        named: Every value to which the cell's author gave a name, [T, B, H]; empty unless asked
+            for.
+    """
+
+    output: Array
+    final: list[Array]
+    named: dict[str, Array]
+    states: list[Array]  # [T+1, B, P], [T+1, B, H] ...: the initial state stands at 0
+    saved: list[list[Array]]  # at each step, the values that the adjoint reads
+    unprojected: Array | None  # [T, B, H] the first state before its projection
+    active: Array | None  # [T, B, 1] whether a row has not ended yet
+
+
+@dataclass
+class RecurrenceGradients:
+    """The gradients of all that a recurrence was given, in the shapes of that."""
+
+    x_gates: Array
+    weight_hh: Array | None
+    bias_hh: Array | None
+    weight_hr: Array | None
+    states: list[Array]
+    parameters: list[Array]
+
+
+def recurrence_forward(
+    trace: Trace,
+    x_gates: Array,
+    initial: Sequence[Array],
+    weight_hh: Array | None,
+    bias_hh: Array | None,
+    weight_hr: Array | None,
+    parameters: Sequence[Array],
+    lengths: Array | None = None,
+    reverse: bool = False,
+    record: bool = False,
+) -> RecurrenceSteps:
+    """Run a cell over time.
+
+    Args:
+        trace: The traced cell; its gates have Gx input halves and Gh recurrent halves.
+        x_gates: [T, B, Gx*H] the input halves of the gates.
+        initial: The initial states: [B, P], then [B, H] for the others.
+        weight_hh: [Gh*H, P], None if the cell has no recurrent half.
+        bias_hh: [Gh*H] or None.
+        weight_hr: [P, H], the projection of the first state, or None; then P is H.
+        parameters: The cell's own vectors, each [H].
+        lengths: [B] the number of steps of each row, 0..T; all T if None.
+        reverse: Go from each row's last step to its first.
+        record: Keep every named value.
+    """
+    T, B, _ = x_gates.shape
+    H = initial[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
+    program, saved_values = trace.program, trace.adjoint.saved
+    x_gates = _reversed(x_gates, lengths) if reverse else x_gates
+    active = None if lengths is None else (np.arange(T)[:, None] < lengths)[:, :, None]
+
+    states = [np.empty((T + 1, *state.shape), state.dtype) for state in initial]
+    for state, start in zip(states, initial, strict=True):
+        state[0] = start
+    unprojected = None if weight_hr is None else np.empty((T, B, H), x_gates.dtype)
+    saved: list[list[Array]] = []
+    named: dict[str, list[Array]] = {name: [] for name in trace.named} if record else {}
+    for t in range(T):
+        before = [state[t] for state in states]
+        h_gates = None if weight_hh is None else before[0] @ weight_hh.T
+        if h_gates is not None and bias_hh is not None:
+            h_gates += bias_hh
+        gates = [
+            _block(x_gates[t], x, H) + _block(h_gates, h, H)
+            if x is not None and h is not None
+            else _block(x_gates[t] if h is None else h_gates, x if h is None else h, H)
+            for x, h in trace.gate_inputs
+        ]
+        values = program.values([*gates, *before, *parameters])
+        after = program.results(values)
+        if weight_hr is not None and unprojected is not None:
+            unprojected[t] = after[0]
+            after[0] = unprojected[t] @ weight_hr.T
+        for state, new in zip(states, after, strict=True):
+            state[t + 1] = new if active is None else np.where(active[t], new, state[t])
+        saved.append([values[number] for number in saved_values])
+        for name, kept in named.items():
+            kept.append(np.broadcast_to(values[trace.named[name]], (B, H)))
+
+    def finish(sequence: Array) -> Array:
+        if active is not None:
+            sequence = np.where(active, sequence, 0).astype(sequence.dtype, copy=False)
+        return _reversed(sequence, lengths) if reverse else sequence
+
+    stacked = {k: np.array(v, x_gates.dtype).reshape(T, B, H) for k, v in named.items()}
+    return RecurrenceSteps(
+        output=finish(states[0][1:]),
+        final=[state[T].copy() for state in states],
+        named={name: finish(values) for name, values in stacked.items()},
+        states=states,
+        saved=saved,
+        unprojected=unprojected,
+        active=active,
+    )
+
+
+def recurrence_backward(
+    trace: Trace,
+    steps: RecurrenceSteps,
+    d_output: Array | None,
+    d_final: Sequence[Array | None],
+    x_gates: Array,
+    weight_hh: Array | None,
+    bias_hh: Array | None,
+    weight_hr: Array | None,
+    parameters: Sequence[Array],
+    lengths: Array | None = None,
+    reverse: bool = False,
+) -> RecurrenceGradients:
+    """Run a cell backwards over time.
+
+    ``steps`` is what `recurrence_forward` returned, ``d_output`` [T, B, P] and ``d_final`` are the
+    gradients of the output and of the final states, None for zero; the other arguments are those
+    of `recurrence_forward`.
+    """
+    T, B, _ = x_gates.shape
+    H = steps.states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
+    adjoint, active, dtype = trace.adjoint.program, steps.active, x_gates.dtype
+    if d_output is not None and reverse:
+        d_output = _reversed(d_output, lengths)
+
+    d_states = [
+        np.zeros(s.shape[1:], dtype) if d is None else d
+        for s, d in zip(steps.states, d_final, strict=True)
+    ]
+    d_x_gates = np.zeros_like(x_gates)
+    d_h_gates = None if weight_hh is None else np.zeros((T, B, len(weight_hh)), dtype)
+    d_projected = None if weight_hr is None else np.empty((T, *d_states[0].shape), dtype)
+    d_parameters = [np.zeros_like(p) for p in parameters]
+    gate_count = len(trace.gate_inputs)
+    for t in reversed(range(T)):
+        d_after = list(d_states)
+        if d_output is not None:
+            d_after[0] = d_after[0] + d_output[t]
+        if active is not None:  # what belongs to a row that has ended goes past this step
+            d_after = [np.where(active[t], d, 0).astype(dtype, copy=False) for d in d_after]
+        if weight_hr is not None and d_projected is not None:
+            d_projected[t] = d_after[0]
+            d_after[0] = d_after[0] @ weight_hr
+        d_inputs = adjoint.results(adjoint.values([*steps.saved[t], *d_after]))
+        for (x, h), d_gate in zip(trace.gate_inputs, d_inputs[:gate_count], strict=True):
+            if x is not None:
+                _block(d_x_gates[t], x, H)[:] = d_gate
+            if h is not None:
+                _block(d_h_gates, h, H)[t] = d_gate
+        d_before = d_inputs[gate_count : gate_count + trace.states]
+        if d_h_gates is not None and weight_hh is not None:
+            d_before[0] = d_h_gates[t] @ weight_hh + d_before[0]
+        for k, d in enumerate(d_before):
+            d = np.broadcast_to(np.asarray(d, dtype), d_states[k].shape)
+            d_states[k] = d if active is None else np.where(active[t], d, d_states[k])
+        for total, d in zip(d_parameters, d_inputs[gate_count + trace.states :], strict=True):
+            total += np.broadcast_to(d, (B, H)).sum(axis=0)
+
+    def outer(d: Array, x: Array) -> Array:
+        return d.reshape(-1, d.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+
+    return RecurrenceGradients(
+        x_gates=_reversed(d_x_gates, lengths) if reverse else d_x_gates,
+        weight_hh=None if d_h_gates is None else outer(d_h_gates, steps.states[0][:-1]),
+        bias_hh=None if d_h_gates is None or bias_hh is None else d_h_gates.sum(axis=(0, 1)),
+        weight_hr=None
+        if d_projected is None or steps.unprojected is None
+        else outer(d_projected, steps.unprojected),
+        states=d_states,
+        parameters=d_parameters,
+    )
+
+
+def _block(gates: Array | None, number: int | None, H: int) -> Array:
+    """One of the blocks of H along the last axis."""
+    assert gates is not None
+    assert number is not None
+    return gates[..., number * H : (number + 1) * H]
+
+
+def _reversed(sequence: Array, lengths: Array | None) -> Array:
+    """Each row of [T, B, ...] from its last step to its first; what is beyond its length stays."""
+    if lengths is None:
+        return sequence[::-1]
+    t = np.arange(len(sequence))[:, None]
+    source = np.where(t < lengths, lengths - 1 - t, t)[:, :, None]
+    return np.take_along_axis(sequence, source, axis=0)

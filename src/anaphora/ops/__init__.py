@@ -1,0 +1,77 @@
+"""Differentiable operations: value and pullback side by side, one family a file."""
+
+from anaphora.ops.activations import log_softmax, relu, sigmoid, softmax, softplus, tanh
+from anaphora.ops.arithmetic import (
+    abs,
+    add,
+    astype,
+    divide,
+    exp,
+    log,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    power,
+    sign,
+    sqrt,
+    subtract,
+    where,
+)
+from anaphora.ops.linear import linear, matmul
+from anaphora.ops.losses import cross_entropy, mean_squared_error
+from anaphora.ops.network import dropout, embedding, layer_norm
+from anaphora.ops.recurrence import recurrence, recurrence_unfused
+from anaphora.ops.reductions import max, mean, sum
+from anaphora.ops.shapes import (
+    broadcast_to,
+    concatenate,
+    getitem,
+    reshape,
+    split,
+    stack,
+    transpose,
+)
+
+__all__ = [
+    "abs",
+    "add",
+    "astype",
+    "broadcast_to",
+    "concatenate",
+    "cross_entropy",
+    "divide",
+    "dropout",
+    "embedding",
+    "exp",
+    "getitem",
+    "layer_norm",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "mean_squared_error",
+    "minimum",
+    "multiply",
+    "negative",
+    "power",
+    "recurrence",
+    "recurrence_unfused",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sign",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "stack",
+    "subtract",
+    "sum",
+    "tanh",
+    "transpose",
+    "where",
+]

@@ -1,0 +1,55 @@
+"""Activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from anaphora import engine, equations
+from anaphora.tensor import Array, differentiable
+
+
+@differentiable
+def sigmoid(x: Array, /) -> Any:
+    """The logistic function ``1 / (1 + exp(-x))``."""
+    y = equations.sigmoid(x)
+    return y, lambda dy: dy * (y * (1 - y))
+
+
+@differentiable
+def tanh(x: Array, /) -> Any:
+    """The hyperbolic tangent."""
+    y = np.tanh(x)
+    return y, lambda dy: dy * (1 - y * y)
+
+
+@differentiable
+def relu(x: Array, /) -> Any:
+    """The rectifier ``max(x, 0)``; its derivative at 0 is 0."""
+    y = np.maximum(x, 0)
+    return y, lambda dy: dy * np.sign(y)
+
+
+@differentiable
+def softplus(x: Array, /) -> Any:
+    """``log(1 + exp(x))``, computed without overflow."""
+    return equations.softplus(x), lambda dy: dy * equations.sigmoid(x)
+
+
+@differentiable
+def softmax(x: Array, /, axis: int = -1) -> Any:
+    """``exp(x) / sum(exp(x))`` along an axis.
+
+    >>> softmax([0.0, 0.0]).data
+    array([0.5, 0.5])
+    """
+    y = np.exp(engine.log_softmax(x, axis))
+    return y, lambda dy: y * (dy - (dy * y).sum(axis=axis, keepdims=True))
+
+
+@differentiable
+def log_softmax(x: Array, /, axis: int = -1) -> Any:
+    """The logarithm of `softmax`, computed without overflow."""
+    y = engine.log_softmax(x, axis)
+    return y, lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)

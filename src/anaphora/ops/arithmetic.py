@@ -1,0 +1,130 @@
+"""Elementwise arithmetic; operands broadcast as NumPy's do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anaphora.tensor import Array, differentiable
+
+
+@differentiable
+def add(a: Array, b: Array, /) -> Any:
+    """``a + b``."""
+    return a + b, (lambda dy: dy, lambda dy: dy)
+
+
+@differentiable
+def subtract(a: Array, b: Array, /) -> Any:
+    """``a - b``."""
+    return a - b, (lambda dy: dy, lambda dy: -dy)
+
+
+@differentiable
+def multiply(a: Array, b: Array, /) -> Any:
+    """``a * b``."""
+    return a * b, (lambda dy: dy * b, lambda dy: dy * a)
+
+
+@differentiable
+def divide(a: Array, b: Array, /) -> Any:
+    """``a / b``."""
+    y = a / b
+    return y, (lambda dy: dy / b, lambda dy: -dy * y / b)
+
+
+@differentiable
+def negative(x: Array, /) -> Any:
+    """``-x``."""
+    return -x, lambda dy: -dy
+
+
+@differentiable
+def power(x: Array, /, exponent: float) -> Any:
+    """``x ** exponent`` for a number as the exponent."""
+    if not np.isscalar(exponent):
+        raise TypeError(
+            f"power: the exponent must be a number, not {type(exponent).__name__}; for a Tensor in "
+            "the exponent write exp(exponent * log(x))"
+        )
+    p = float(exponent)  # type: ignore[arg-type]
+    return x**p, lambda dy: dy * (p * x ** (p - 1)) if p else np.zeros_like(x)
+
+
+@differentiable
+def exp(x: Array, /) -> Any:
+    """The exponential function."""
+    y = np.exp(x)
+    return y, lambda dy: dy * y
+
+
+@differentiable
+def log(x: Array, /) -> Any:
+    """The natural logarithm."""
+    return np.log(x), lambda dy: dy / x
+
+
+@differentiable
+def sqrt(x: Array, /) -> Any:
+    """The square root."""
+    y = np.sqrt(x)
+    return y, lambda dy: dy / (2 * y)
+
+
+@differentiable
+def abs(x: Array, /) -> Any:
+    """The absolute value; its derivative at 0 is 0."""
+    return np.abs(x), lambda dy: dy * np.sign(x)
+
+
+@differentiable
+def sign(x: Array, /) -> Any:
+    """-1, 0 or 1; its derivative is 0."""
+    return np.sign(x), lambda dy: np.zeros_like(x)
+
+
+@differentiable
+def maximum(a: Array, b: Array, /) -> Any:
+    """The larger of two; where they are equal each gets half of the gradient."""
+    first = _first_share(a, b)
+    return np.maximum(a, b), (lambda dy: dy * first, lambda dy: dy * (1 - first))
+
+
+@differentiable
+def minimum(a: Array, b: Array, /) -> Any:
+    """The smaller of two; where they are equal each gets half of the gradient."""
+    first = _first_share(b, a)
+    return np.minimum(a, b), (lambda dy: dy * first, lambda dy: dy * (1 - first))
+
+
+def _first_share(larger: Array, smaller: Array) -> Array:
+    """1 where the one is larger, 0 where the other is, a half where they are equal."""
+    return np.asarray(0.5 * np.sign(larger - smaller) + 0.5)
+
+
+@differentiable
+def _where(a: Array, b: Array, /, condition: Array) -> Any:
+    y = np.where(condition, a, b)
+    return y, (
+        lambda dy: np.where(condition, dy, 0).astype(dy.dtype, copy=False),
+        lambda dy: np.where(condition, 0, dy).astype(dy.dtype, copy=False),
+    )
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """``a`` where the condition (an array of booleans) holds, ``b`` elsewhere.
+
+    >>> where([True, False], [1.0, 2.0], [3.0, 4.0]).data
+    array([1., 4.])
+    """
+    return _where(a, b, condition=np.asarray(condition))
+
+
+@differentiable
+def astype(x: Array, /, dtype: DTypeLike) -> Any:
+    """Convert to another floating-point dtype; the gradient is converted back."""
+    if np.dtype(dtype).kind != "f":
+        raise TypeError(f"astype: Tensors that have gradients are floating-point, not {dtype}")
+    return x.astype(dtype), lambda dy: dy.astype(x.dtype)

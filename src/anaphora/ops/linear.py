@@ -1,0 +1,73 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from anaphora import engine
+from anaphora.tensor import Array, differentiable
+
+
+@differentiable
+def matmul(a: Array, b: Array, /) -> Any:
+    """``a @ b``: vectors, matrices, and batches of matrices, as NumPy multiplies them.
+
+    Raises:
+        ValueError: the inner sizes differ, or one of them is a single number.
+    """
+    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(
+            f"matmul: shapes {a.shape} and {b.shape} do not fit; the last axis of the one must be "
+            "as long as the last but one of the other"
+        )
+    # A vector is a matrix of one row on the left, of one column on the right.
+    rows = a[None, :] if a.ndim == 1 else a
+    columns = b[:, None] if b.ndim == 1 else b
+
+    def widen(dy: Array) -> Array:
+        if b.ndim == 1:
+            dy = dy[..., None]
+        return dy[..., None, :] if a.ndim == 1 else dy
+
+    def pull_a(dy: Array) -> Array:
+        da = widen(dy) @ columns.swapaxes(-1, -2)
+        return da[..., 0, :] if a.ndim == 1 else da
+
+    def pull_b(dy: Array) -> Array:
+        db = rows.swapaxes(-1, -2) @ widen(dy)
+        return db[..., 0] if b.ndim == 1 else db
+
+    return a @ b, (pull_a, pull_b)
+
+
+@differentiable
+def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
+    """``x W^T + b``.
+
+    Shapes: x [..., I]; weight [O, I]; bias [O]; returns [..., O].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: an input of shape {x.shape} for a weight of shape {weight.shape}; the last "
+            "axes of both must be equal"
+        )
+    rows = x.reshape(-1, x.shape[-1])
+    y = engine.matmul(rows, weight.T)
+    if bias is not None:
+        y += bias
+
+    def pull_x(dy: Array) -> Array:
+        return engine.matmul(dy.reshape(-1, dy.shape[-1]), weight).reshape(x.shape)
+
+    def pull_weight(dy: Array) -> Array:
+        return engine.matmul(dy.reshape(-1, dy.shape[-1]).T, rows)
+
+    def pull_bias(dy: Array) -> Array:
+        return np.asarray(dy.reshape(-1, dy.shape[-1]).sum(axis=0))
+
+    return y.reshape(*x.shape[:-1], len(weight)), (pull_x, pull_weight, pull_bias)

@@ -1,0 +1,93 @@
+"""Embedding, dropout and layer normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from anaphora import engine, random
+from anaphora.tensor import Array, RowGradient, Tensor, differentiable
+
+
+@differentiable
+def embedding(weight: Array, /, ids: Any) -> Any:
+    """Rows of a table. The gradient of the table is a `RowGradient`.
+
+    Args:
+        weight: [V, E].
+        ids: [...] integers in 0..V-1.
+
+    Returns:
+        [..., E].
+
+    Raises:
+        TypeError: the ids are not integers.
+        IndexError: an id is outside the table.
+    """
+    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"embedding: ids are integers, not {ids.dtype}")
+    if ids.size and not (ids.min() >= 0 and ids.max() < len(weight)):
+        raise IndexError(
+            f"embedding: ids from {ids.min()} to {ids.max()} for a table of {len(weight)} rows"
+        )
+    return weight[ids], lambda dy: RowGradient(ids, dy, weight.shape)
+
+
+@differentiable
+def _multiply_by_mask(x: Array, /, mask: Array) -> Any:
+    return x * mask, lambda dy: dy * mask
+
+
+def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
+    """Set elements to 0 with probability `rate`; divide the others by ``1 - rate``.
+
+    Args:
+        x: [...].
+        rate: The probability of being dropped, 0 <= rate < 1.
+        shared_axes: Axes along which the mask is the same: ``(0,)`` on [T, B, H] is the locked
+            (variational) dropout of Gal & Ghahramani 2016.
+
+    Raises:
+        ValueError: the rate is outside 0 <= rate < 1.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(
+            f"dropout: the rate is the share that is dropped, 0 <= rate < 1, not {rate}"
+        )
+    if rate == 0:
+        return x
+    shape = list(x.shape)
+    for axis in shared_axes:
+        shape[axis] = 1
+    mask = engine.dropout_mask(tuple(shape), rate, x.dtype, random.generator())
+    result: Tensor = _multiply_by_mask(x, mask)
+    return result
+
+
+@differentiable
+def layer_norm(
+    x: Array, weight: Array | None = None, bias: Array | None = None, /, epsilon: float = 1e-5
+) -> Any:
+    """``(x - mean) / sqrt(variance + epsilon) * weight + bias`` over the last axis.
+
+    Shapes: x [..., H]; weight [H]; bias [H]; returns [..., H]. Source: Ba et al. 2016.
+    """
+    H = x.shape[-1]
+    normalised, factors = engine.layer_norm_forward(x.reshape(-1, H), epsilon)
+    y = normalised if weight is None else normalised * weight
+    y = y if bias is None else y + bias
+
+    def pull_x(dy: Array) -> Array:
+        d_normalised = dy.reshape(-1, H) if weight is None else dy.reshape(-1, H) * weight
+        return engine.layer_norm_backward(normalised, factors, d_normalised).reshape(x.shape)
+
+    def pull_weight(dy: Array) -> Array:
+        return np.asarray((dy.reshape(-1, H) * normalised).sum(axis=0))
+
+    def pull_bias(dy: Array) -> Array:
+        return np.asarray(dy.reshape(-1, H).sum(axis=0))
+
+    return y.reshape(x.shape), (pull_x, pull_weight, pull_bias)

@@ -1,0 +1,101 @@
+"""Operations that move elements without changing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from anaphora.tensor import Array, Tensor, differentiable
+
+
+@differentiable
+def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
+    """The same elements in another shape; one size may be -1."""
+    return x.reshape(shape), lambda dy: dy.reshape(x.shape)
+
+
+@differentiable
+def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
+    """The axes in another order; reversed where none is given."""
+    back = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
+    return x.transpose(axes), lambda dy: dy.transpose(back)
+
+
+@differentiable
+def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Any:
+    """Stretch axes of size 1, and new ones in front, to a shape."""
+    return np.broadcast_to(x, shape), lambda dy: dy
+
+
+@differentiable
+def getitem(x: Array, /, index: Any) -> Any:
+    """Elements by integers, slices, and arrays of integers or booleans, as NumPy indexes.
+
+    Where an array of integers names an element twice, its gradients are summed.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    parts = tuple(p._data if isinstance(p, Tensor) else p for p in parts)
+    basic = all(
+        p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) for p in parts
+    )
+
+    def pullback(dy: Array) -> Array:
+        dx = np.zeros_like(x)
+        if basic:
+            dx[parts] = dy
+        else:
+            np.add.at(dx, parts, dy)
+        return dx
+
+    return x[parts], pullback
+
+
+@differentiable
+def _concatenate(*arrays: Array, axis: int) -> Any:
+    ends = np.cumsum([a.shape[axis] for a in arrays])[:-1]
+    return np.concatenate(arrays, axis), lambda dy: tuple(np.split(dy, ends, axis))
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Join along an axis that they have.
+
+    >>> concatenate([[1.0], [2.0, 3.0]]).data
+    array([1., 2., 3.])
+    """
+    result: Tensor = _concatenate(*tensors, axis=axis)
+    return result
+
+
+@differentiable
+def _stack(*arrays: Array, axis: int) -> Any:
+    def pullback(dy: Array) -> tuple[Array, ...]:
+        return tuple(np.moveaxis(dy, axis, 0))
+
+    return np.stack(arrays, axis), pullback
+
+
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Join along a new axis."""
+    result: Tensor = _stack(*tensors, axis=axis)
+    return result
+
+
+@differentiable
+def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
+    """Cut into equal parts, or before the given indices, along an axis.
+
+    >>> [part.data.tolist() for part in split([1.0, 2.0, 3.0], [1])]
+    [[1.0], [2.0, 3.0]]
+    """
+    parts = tuple(np.split(x, sections, axis))
+
+    def pullback(gradients: Any) -> Array:
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        return np.concatenate(
+            [np.zeros_like(p) if g is None else g for p, g in zip(parts, gradients, strict=True)],
+            axis,
+        )
+
+    return parts, pullback
