@@ -1,0 +1,21 @@
+"""Modules: they own parameters and call operations; nothing numerical happens here."""
+
+from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
+from anaphora.nn.module import LoadResult, Module
+from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
+from anaphora.tensor import Parameter
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Dropout",
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "LoadResult",
+    "Module",
+    "Parameter",
+    "Recurrent",
+    "Sequential",
+]

@@ -1,0 +1,75 @@
+"""How parameters start: PyTorch's way, uniform, Xavier, orthogonal."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+
+from anaphora import random
+from anaphora.tensor import Array, Parameter
+
+Initialization: TypeAlias = "str | float"
+"""``"pytorch"``, ``"xavier"``, ``"orthogonal"``, or a number ``a`` for uniform(-a, a)."""
+
+SCHEMES = ("pytorch", "xavier", "orthogonal")
+
+
+def check(initialization: Initialization) -> None:
+    """Refuse what is no initialisation.
+
+    Raises:
+        ValueError: an unknown name, or a number that is not positive.
+    """
+    if isinstance(initialization, str):
+        if initialization not in SCHEMES:
+            raise ValueError(
+                f"initialization {initialization!r} is none of {', '.join(SCHEMES)}, nor a number "
+                "a for uniform(-a, a)"
+            )
+    elif not 0 < initialization < math.inf:
+        raise ValueError(f"initialization {initialization}: uniform(-a, a) needs a positive a")
+
+
+def uniform(parameter: Parameter, bound: float) -> None:
+    """Draw from the uniform distribution between -bound and bound."""
+    with parameter.writing() as array:
+        array[...] = random.generator().uniform(-bound, bound, array.shape)
+
+
+def normal(parameter: Parameter, deviation: float) -> None:
+    """Draw from a normal distribution around 0."""
+    with parameter.writing() as array:
+        array[...] = random.generator().normal(0, deviation, array.shape)
+
+
+def constant(parameter: Parameter, value: float) -> None:
+    """Set every element to a value."""
+    with parameter.writing() as array:
+        array[...] = value
+
+
+def xavier(parameter: Parameter, blocks: int = 1) -> None:
+    """Draw from uniform(-a, a), a = sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010).
+
+    Args:
+        parameter: [blocks * O, I]; each block is a matrix of its own.
+        blocks: The number of gates that are stored one below the other.
+    """
+    outputs, inputs = parameter.shape[0] // blocks, parameter.shape[1]
+    uniform(parameter, math.sqrt(6 / (inputs + outputs)))
+
+
+def orthogonal(parameter: Parameter, blocks: int = 1) -> None:
+    """Draw each block [O, I] with orthonormal rows or columns (Saxe et al. 2014)."""
+    with parameter.writing() as array:
+        for block in np.split(array, blocks):
+            block[...] = _orthonormal(*block.shape)
+
+
+def _orthonormal(rows: int, columns: int) -> Array:
+    draw = random.generator().normal(size=(max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(draw)
+    q *= np.sign(np.diag(r))  # makes the draw uniform over the orthogonal matrices
+    return q if rows >= columns else q.T

@@ -1,0 +1,204 @@
+"""The layers without a loop over time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anaphora import ops
+from anaphora.nn import initialization as initialize
+from anaphora.nn.initialization import Initialization
+from anaphora.nn.module import Module
+from anaphora.tensor import Parameter, Tensor
+
+
+class Linear(Module):
+    """``y = x W^T + b``.
+
+    Shapes: x [..., I]; weight [O, I]; bias [O]; returns [..., O].
+
+    Args:
+        in_features: I.
+        out_features: O.
+        bias: Whether there is a b.
+        initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(I), for both), "xavier" or
+            "orthogonal" (b is 0), or a number for uniform(-a, a).
+        dtype: float32 or float64.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        initialization: Initialization = "pytorch",
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(np.zeros((out_features, in_features), dtype))
+        self.bias = Parameter(np.zeros(out_features, dtype)) if bias else None
+        self.reset_parameters(initialization)
+
+    def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
+        """Draw the parameters anew."""
+        initialize.check(initialization)
+        if isinstance(initialization, str) and initialization != "pytorch":
+            scheme = initialize.xavier if initialization == "xavier" else initialize.orthogonal
+            scheme(self.weight)
+            if self.bias is not None:
+                initialize.constant(self.bias, 0)
+            return
+        bound = (
+            1 / math.sqrt(self.in_features)
+            if initialization == "pytorch"
+            else float(initialization)
+        )
+        for parameter in self.parameters():
+            initialize.uniform(parameter, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: x [..., I]; returns [..., O]."""
+        result: Tensor = ops.linear(x, self.weight, self.bias)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class Embedding(Module):
+    """A table of vectors, one a token; its gradient is sparse (`RowGradient`).
+
+    Shapes: ids [...] integers; weight [V, E]; returns [..., E].
+
+    Args:
+        num_embeddings: V.
+        embedding_dim: E.
+        initialization: A number for uniform(-a, a); any name means the normal distribution of
+            deviation 1, as in PyTorch.
+        dtype: float32 or float64.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        initialization: Initialization = "pytorch",
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.weight = Parameter(np.zeros((num_embeddings, embedding_dim), dtype))
+        self.reset_parameters(initialization)
+
+    def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
+        """Draw the table anew."""
+        initialize.check(initialization)
+        if isinstance(initialization, str):
+            initialize.normal(self.weight, 1)
+        else:
+            initialize.uniform(self.weight, initialization)
+
+    def forward(self, ids: Any) -> Tensor:
+        """Shapes: ids [...]; returns [..., E]."""
+        result: Tensor = ops.embedding(self.weight, ids)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class Dropout(Module):
+    """Set elements to 0 with probability ``p`` while training; divide the others by ``1 - p``.
+
+    Args:
+        p: The probability of being dropped, 0 <= p < 1.
+        locked: Drop the same elements at every step of [T, B, ...] (the variational dropout of
+            Gal & Ghahramani 2016).
+
+    Raises:
+        ValueError: p is outside 0 <= p < 1.
+    """
+
+    def __init__(self, p: float = 0.5, locked: bool = False) -> None:
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p is the share that is dropped, 0 <= p < 1, not {p}")
+        self.p = p
+        self.locked = locked
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: x [...], or [T, B, ...] if locked; returns the same."""
+        if not self.training:
+            return x
+        return ops.dropout(x, self.p, shared_axes=(0,) if self.locked else ())
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"p={self.p}, locked={self.locked}"
+
+
+class LayerNorm(Module):
+    """``(x - mean) / sqrt(variance + epsilon) * weight + bias`` over the last axis.
+
+    Shapes: x [..., H]; weight [H]; bias [H]; returns [..., H]. Source: Ba et al. 2016.
+
+    Args:
+        normalized_shape: H.
+        epsilon: Added to the variance.
+        bias: Whether there is a bias.
+        dtype: float32 or float64.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int,
+        epsilon: float = 1e-5,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.normalized_shape = normalized_shape
+        self.epsilon = epsilon
+        self.weight = Parameter(np.ones(normalized_shape, dtype))
+        self.bias = Parameter(np.zeros(normalized_shape, dtype)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: x [..., H]; returns the same."""
+        result: Tensor = ops.layer_norm(x, self.weight, self.bias, epsilon=self.epsilon)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{self.normalized_shape}, epsilon={self.epsilon}"
+
+
+class Sequential(Module):
+    """Modules one after the other, each given what the one before returned.
+
+    Parameters are named ``0.weight``, ``1.weight``, ... by the place of their module.
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        for number, module in enumerate(modules):
+            setattr(self, str(number), module)
+
+    def forward(self, x: Any) -> Any:
+        """Run the modules in their order."""
+        for module in self:
+            x = module(x)
+        return x
+
+    def _modules(self) -> list[Module]:
+        return [module for module in vars(self).values() if isinstance(module, Module)]
+
+    def __iter__(self) -> Any:
+        return iter(self._modules())
+
+    def __len__(self) -> int:
+        return len(self._modules())
+
+    def __getitem__(self, index: int) -> Module:
+        return self._modules()[index]

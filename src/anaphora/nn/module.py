@@ -1,0 +1,180 @@
+"""Module: what owns parameters, by PyTorch's habits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from anaphora.tensor import Array, Parameter
+
+
+class LoadResult(NamedTuple):
+    """What `Module.load_state_dict` could not match.
+
+    Attributes:
+        missing_keys: Names that the module has and the state does not.
+        unexpected_keys: Names that the state has and the module does not.
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """The base of everything that has parameters.
+
+    A subclass makes parameters and other modules in ``__init__`` by assigning them to attributes
+    (also lists, tuples and dictionaries of them), and says in ``forward`` what it computes. Names
+    of parameters are the paths of attributes that lead to them, joined by dots.
+
+    >>> class Scale(Module):
+    ...     def __init__(self):
+    ...         self.factor = Parameter([2.0])
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale()([3.0]).data
+    array([6.], dtype=float32)
+    """
+
+    training: bool = True
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Compute the module's value; a subclass says how."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it computes: forward()")
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.forward(*arguments, **options)
+
+    # Walking the attributes
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module (by the name "") and all below it, each once, parents first."""
+        seen: set[int] = set()
+        for name, found in _walk(self, prefix):
+            if isinstance(found, Module) and id(found) not in seen:
+                seen.add(id(found))
+                yield name, found
+
+    def named_parameters(
+        self, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All parameters by name; one that has several names under the first, or under each."""
+        seen: set[int] = set()
+        for name, found in _walk(self, prefix):
+            if isinstance(found, Parameter) and not (remove_duplicate and id(found) in seen):
+                seen.add(id(found))
+                yield name, found
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, each once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    # What applies to everything below
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training (dropout drops) or, with False, to evaluation; return the module."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation: dropout does nothing; return the module."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze all parameters (False) or have them learnt; return the module."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    # States
+
+    def state_dict(self) -> dict[str, Array]:
+        """All parameters as read-only arrays, by PyTorch's names; a shared one under each name."""
+        return {name: p.data for name, p in self.named_parameters(remove_duplicate=False)}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
+        """Copy arrays (or CPU tensors of PyTorch) into the parameters; nothing else changes.
+
+        Args:
+            state: Arrays by name. A parameter that has several names needs only one of them.
+            strict: Refuse a state whose names are not just those of the module.
+
+        Raises:
+            KeyError: names are missing or unexpected, and ``strict`` is true.
+            ValueError: a shape differs. Nothing is loaded then.
+        """
+        parameters = dict(self.named_parameters(remove_duplicate=False))
+        given = {id(parameters[name]) for name in state if name in parameters}
+        missing = [name for name, p in parameters.items() if id(p) not in given]
+        unexpected = [name for name in state if name not in parameters]
+        if strict and (missing or unexpected):
+            raise KeyError(
+                f"load_state_dict: {type(self).__name__} misses {missing or 'nothing'} and does "
+                f"not know {unexpected or 'nothing'}; strict=False loads what fits"
+            )
+        arrays = {name: np.asarray(state[name]) for name in parameters if name in state}
+        wrong = [
+            f"{name}: {array.shape} for {parameters[name].shape}"
+            for name, array in arrays.items()
+            if array.shape != parameters[name].shape
+        ]
+        if wrong:
+            raise ValueError(f"load_state_dict: shapes differ: {'; '.join(wrong)}")
+        for name, array in arrays.items():
+            with parameters[name].writing() as values:
+                values[...] = array
+        return LoadResult(missing, unexpected)
+
+    # Text
+
+    def extra_repr(self) -> str:
+        """The module's own options, for its text."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [
+            f"  ({name}): " + repr(child).replace("\n", "\n  ")
+            for name, child in _members(self)
+            if isinstance(child, Module)
+        ]
+        inner = "\n" + "\n".join(children) + "\n" if children else self.extra_repr()
+        return f"{type(self).__name__}({inner})"
+
+
+def _members(owner: Any) -> Iterator[tuple[str, Any]]:
+    """The parameters, modules and containers that stand directly in a module or a container."""
+    if isinstance(owner, Module):
+        items: Any = vars(owner).items()
+    elif isinstance(owner, dict):
+        items = owner.items()
+    else:
+        items = enumerate(owner)
+    for name, value in items:
+        if isinstance(value, (Parameter, Module)):
+            yield str(name), value
+        elif isinstance(value, (list, tuple, dict)):
+            for inner, found in _members(value):
+                yield f"{name}.{inner}", found
+
+
+def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Parameter]]:
+    yield prefix, module
+    for name, found in _members(module):
+        path = f"{prefix}.{name}" if prefix else name
+        if isinstance(found, Module):
+            yield from _walk(found, path)
+        else:
+            yield path, found

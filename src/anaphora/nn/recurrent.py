@@ -1,0 +1,404 @@
+"""The recurrent layers: any cell, over any number of layers and both directions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from anaphora import ops
+from anaphora.cells import CELLS, Cell
+from anaphora.nn import initialization as initialize
+from anaphora.nn.initialization import Initialization
+from anaphora.nn.module import Module
+from anaphora.tensor import Array, Parameter, Tensor
+
+
+class Recurrent(Module):
+    """A cell over time, in several layers and one or both directions.
+
+    Parameters of layer k (and ``_reverse`` for its second direction) are PyTorch's:
+    ``weight_ih_lk [Gx*H, I]``, ``weight_hh_lk [Gh*H, H]``, ``bias_ih_lk [Gx*H]``, ``bias_hh_lk
+    [Gh*H]``, ``weight_hr_lk [P, H]`` with a projection; then the cell's own vectors, such as
+    ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
+
+    Args:
+        cell: A `Cell`, or the name of one in `anaphora.cells.CELLS`.
+        input_size: I.
+        hidden_size: H.
+        num_layers: L; each layer reads the output of the one below.
+        bias: Whether the gates have biases.
+        batch_first: Sequences are [B, T, ...] instead of [T, B, ...]; states stay as they are.
+        dropout: The share of the output of every layer but the last that is dropped in training.
+        bidirectional: Run each layer in both directions, D = 2, and join their outputs.
+        proj_size: P > 0: project the output of every step to P numbers (Sak et al. 2014). Only
+            for cells whose equations do not read that state themselves.
+        initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
+            matrices; biases 0), "orthogonal" (recurrent matrices orthogonal, the others as
+            "xavier"), or a number for uniform(-a, a).
+        forget_bias: The bias with which the gate ``f`` starts (1 is usual; Jozefowicz et al. 2015);
+            None leaves it to the initialisation.
+        dtype: float32 or float64.
+
+    Raises:
+        ValueError: an option is out of range, or does not suit the cell.
+    """
+
+    def __init__(
+        self,
+        cell: Cell | str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        initialization: Initialization = "pytorch",
+        forget_bias: float | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.cell = _cell(cell)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = dropout
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self.forget_bias = forget_bias
+        self.dtype = np.dtype(dtype)
+        self._check_options()
+        for layer in range(num_layers):
+            for suffix in self._suffixes(layer):
+                for name, shape in self._shapes(layer).items():
+                    setattr(self, name + suffix, Parameter(np.zeros(shape, dtype)))
+        self.reset_parameters(initialization)
+
+    def _check_options(self) -> None:
+        for name in ("input_size", "hidden_size", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{self._name}: {name} must be at least 1, not {getattr(self, name)}"
+                )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"{self._name}: dropout is a share, 0 <= dropout < 1, not {self.dropout}"
+            )
+        if self.proj_size and not 0 < self.proj_size < self.hidden_size:
+            raise ValueError(
+                f"{self._name}: proj_size {self.proj_size} must be smaller than hidden_size "
+                f"{self.hidden_size} (0 for no projection)"
+            )
+        if self.proj_size and (not self.cell.fused or self.cell.reads_output_state()):
+            raise ValueError(
+                f"{self._name}: proj_size needs a cell whose equations leave the state "
+                f"{self.cell.states[0]!r} to the gates; those of {self.cell.name!r} read it"
+            )
+        if self.forget_bias is not None and ("f" not in self.cell.gates or not self.bias):
+            raise ValueError(
+                f"{self._name}: forget_bias needs biases and a gate called f; {self.cell.name!r} has "
+                f"the gates {' '.join(self.cell.gates)}, bias={self.bias}"
+            )
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def num_directions(self) -> int:
+        """D: 1 or 2."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """The size of the last axis of the output: D * P, or D * H without a projection."""
+        return self.num_directions * (self.proj_size or self.hidden_size)
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"_l{layer}", f"_l{layer}_reverse"][: self.num_directions]
+
+    def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
+        """The parameters of one direction of a layer."""
+        H = self.hidden_size
+        x_rows = len(self.cell.input_gates) * H
+        h_rows = len(self.cell.recurrent_gates) * H
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (x_rows, self.output_size if layer else self.input_size)
+        }
+        if h_rows:
+            shapes["weight_hh"] = (h_rows, self.proj_size or H)
+        if self.bias:
+            shapes["bias_ih"] = (x_rows,)
+            if h_rows:
+                shapes["bias_hh"] = (h_rows,)
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, H)
+        return shapes | dict.fromkeys(self.cell.parameters, (H,))
+
+    def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
+        """Draw the parameters anew; see the class for the schemes."""
+        initialize.check(initialization)
+        H = self.hidden_size
+        for name, parameter in self.named_parameters():
+            if initialization == "pytorch":
+                initialize.uniform(parameter, 1 / math.sqrt(H))
+            elif not isinstance(initialization, str):
+                initialize.uniform(parameter, initialization)
+            elif parameter.ndim == 1:
+                initialize.constant(parameter, 0)
+            elif name.startswith("weight_hr"):
+                initialize.xavier(parameter)
+            elif name.startswith("weight_hh") and initialization == "orthogonal":
+                initialize.orthogonal(parameter, blocks=len(parameter) // H)
+            else:
+                initialize.xavier(parameter, blocks=len(parameter) // H)
+        if self.forget_bias is not None:
+            self._set_forget_bias(self.forget_bias)
+
+    def _set_forget_bias(self, value: float) -> None:
+        """Make the two biases of ``f`` add up to the value: one of them has it, the other is 0."""
+        gates = {"bias_ih": self.cell.input_gates, "bias_hh": self.cell.recurrent_gates}
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                rest = value
+                for name, owners in gates.items():
+                    if "f" in owners:
+                        start = owners.index("f") * self.hidden_size
+                        with getattr(self, name + suffix).writing() as array:
+                            array[start : start + self.hidden_size] = rest
+                        rest = 0.0
+
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        lengths: ArrayLike | None = None,
+        record: bool = False,
+    ) -> Any:
+        """Run over a batch of sequences, or over one.
+
+        Args:
+            x: [T, B, I], or [B, T, I] with ``batch_first``; [T, I] is one sequence.
+            state: The initial state as a call before returned it, or None for zeros: [L*D, B, H],
+                ([L*D, B, P] with a projection), or a tuple of one for each state of the cell.
+            lengths: [B] integers in 0..T, in any order: the number of steps of each sequence.
+                Outputs beyond it are 0, the final state is that after the last step.
+            record: Also return every value that the cell's equations name.
+
+        Returns:
+            The output [T, B, D*H] (layout as x) and the final state. With ``record`` also a
+            dictionary of arrays [T, B, H], by names such as ``i_l0`` and ``c_l1_reverse``.
+
+        Raises:
+            ValueError: a shape does not fit.
+            TypeError: the dtype is not the layer's.
+        """
+        x = x if isinstance(x, Tensor) else Tensor(x)
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
+            raise ValueError(
+                f"{self._name}: an input of shape {x.shape}; wanted {layout} or [T, I] with "
+                f"I = {self.input_size}"
+            )
+        if x.dtype != self.dtype:
+            raise TypeError(
+                f"{self._name}: an input of {x.dtype} for a layer of {self.dtype}; convert it with "
+                ".astype()"
+            )
+        single = x.ndim == 2
+        if single:
+            x = x.reshape(len(x), 1, self.input_size)
+        elif self.batch_first:
+            x = x.transpose(1, 0, 2)
+        states = self._initial_states(state, x.shape[1], single)
+
+        recorded: dict[str, Array] | None = {} if record else None
+        final: list[list[Tensor]] = [[] for _ in states]
+        for layer in range(self.num_layers):
+            if layer and self.dropout and self.training:
+                x = ops.dropout(x, self.dropout)
+            outputs = []
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                place = layer * self.num_directions + direction
+                output, after = self._run(
+                    x, [s[place] for s in states], suffix, lengths, direction == 1, recorded
+                )
+                outputs.append(output)
+                for kept, new in zip(final, after, strict=True):
+                    kept.append(new)
+            x = ops.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
+
+        finals = tuple(ops.stack(kept) for kept in final)
+        if single:
+            x = x.reshape(len(x), self.output_size)
+            finals = tuple(s.reshape(len(s), s.shape[-1]) for s in finals)
+        elif self.batch_first:
+            x = x.transpose(1, 0, 2)
+        state = finals if len(finals) > 1 else finals[0]
+        if recorded is None:
+            return x, state
+        if single:
+            recorded = {name: values[:, 0] for name, values in recorded.items()}
+        elif self.batch_first:
+            recorded = {name: values.swapaxes(0, 1) for name, values in recorded.items()}
+        return x, state, recorded
+
+    def _run(
+        self,
+        x: Tensor,
+        states: list[Tensor],
+        suffix: str,
+        lengths: ArrayLike | None,
+        reverse: bool,
+        recorded: dict[str, Array] | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One direction of one layer."""
+        named: dict[str, Array] | None = None if recorded is None else {}
+        output, final = ops.recurrence(
+            self.cell,
+            ops.linear(x, self._parameter("weight_ih", suffix), self._parameter("bias_ih", suffix)),
+            states,
+            weight_hh=self._parameter("weight_hh", suffix),
+            bias_hh=self._parameter("bias_hh", suffix),
+            weight_hr=self._parameter("weight_hr", suffix),
+            parameters=[getattr(self, name + suffix) for name in self.cell.parameters],
+            lengths=lengths,
+            reverse=reverse,
+            record=named,
+        )
+        if recorded is not None and named is not None:
+            recorded.update({name + suffix: values for name, values in named.items()})
+        return output, final
+
+    def _parameter(self, name: str, suffix: str) -> Parameter | None:
+        return getattr(self, name + suffix, None)
+
+    def _initial_states(self, state: Any, batch: int, single: bool) -> tuple[Tensor, ...]:
+        places = self.num_layers * self.num_directions
+        sizes = [self.proj_size or self.hidden_size] + [self.hidden_size] * (
+            len(self.cell.states) - 1
+        )
+        if state is None:
+            return tuple(Tensor(np.zeros((places, batch, n), self.dtype)) for n in sizes)
+        states = tuple(state) if isinstance(state, (tuple, list)) else (state,)
+        if len(states) != len(sizes):
+            raise ValueError(
+                f"{self._name}: the state of {self.cell.name!r} is "
+                f"({', '.join(self.cell.states)}), {len(sizes)} Tensors; {len(states)} were given"
+            )
+        checked = []
+        for name, given, n in zip(self.cell.states, states, sizes, strict=True):
+            tensor = given if isinstance(given, Tensor) else Tensor(given)
+            wanted = (places, n) if single else (places, batch, n)
+            if tensor.shape != wanted:
+                raise ValueError(
+                    f"{self._name}: an initial state {name} of shape {tensor.shape}; wanted "
+                    f"{wanted}: layers times directions, {'' if single else 'batch, '}size"
+                )
+            checked.append(tensor.reshape(places, batch, n) if single else tensor)
+        return tuple(checked)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        options = (
+            f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+        )
+        for name in ("batch_first", "dropout", "bidirectional", "proj_size"):
+            if getattr(self, name):
+                options += f", {name}={getattr(self, name)}"
+        return options
+
+
+def _cell(cell: Cell | str) -> Cell:
+    if isinstance(cell, Cell):
+        return cell
+    if cell not in CELLS:
+        raise ValueError(f"cell {cell!r} is none of {', '.join(CELLS)}")
+    return CELLS[cell]
+
+
+class RNN(Recurrent):
+    """The simple recurrent network (Elman 1990).
+
+        h = tanh(W_ih x + b_ih + W_hh h + b_hh)
+
+    Shapes: x [T, B, I]; h [L*D, B, H]; returns y [T, B, D*H], h.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: L.
+        nonlinearity: "tanh" or "relu".
+        **options: As of `Recurrent`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        **options: Any,
+    ) -> None:
+        cells = {"tanh": "rnn", "relu": "rnn_relu"}
+        if nonlinearity not in cells:
+            raise ValueError(f"RNN: nonlinearity {nonlinearity!r} is neither 'tanh' nor 'relu'")
+        super().__init__(
+            cells[nonlinearity],
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            **options,
+        )
+
+
+class LSTM(Recurrent):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
+
+        i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)
+        f = sigmoid(W_if x + b_if + W_hf h + b_hf)
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)
+        o = sigmoid(W_io x + b_io + W_ho h + b_ho)
+        c = f * c + i * g
+        h = o * tanh(c)
+
+    Shapes: x [T, B, I]; h, c [L*D, B, H]; returns y [T, B, D*H], (h, c). With ``proj_size`` P the
+    output and h have P in the place of H. The arguments are those of `Recurrent` without the cell.
+
+    >>> layer = LSTM(input_size=3, hidden_size=4)
+    >>> y, (h, c) = layer(np.ones((5, 2, 3), np.float32))
+    >>> y.shape, h.shape, c.shape
+    ((5, 2, 4), (1, 2, 4), (1, 2, 4))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *arguments: Any, **options: Any) -> None:
+        super().__init__("lstm", input_size, hidden_size, *arguments, **options)
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit (Cho et al. 2014, in cuDNN's form).
+
+        r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
+        z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+        n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
+        h = (1 - z) * n + z * h
+
+    Shapes: x [T, B, I]; h [L*D, B, H]; returns y [T, B, D*H], h. The arguments are those of
+    `Recurrent` without the cell.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *arguments: Any, **options: Any) -> None:
+        super().__init__("gru", input_size, hidden_size, *arguments, **options)
