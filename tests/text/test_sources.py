@@ -1,0 +1,271 @@
+"""Sources: what is read, in which chunks, and what is said about text that cannot be read."""
+
+import gc
+import io
+import os
+import sys
+import sysconfig
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anaphora.text import Source, SourceFile, TextError, open_source, standard_library_source
+from anaphora.text import sources as module
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 16)
+
+
+def write(path: Path, data: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def pipe_in(monkeypatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_line_ends_and_byte_order_mark(tmp_path):
+    path = write(tmp_path / "a.txt", b"\xef\xbb\xbfone\r\ntwo\rthree\n\nfour \xe2\x98\x83")
+    source = open_source(path)
+    assert "".join(source) == "one\ntwo\nthree\n\nfour ☃"
+    assert "".join(source) == "one\ntwo\nthree\n\nfour ☃", "a source can be read again"
+
+
+def test_chunks_end_at_line_ends(tmp_path, small_blocks):
+    text = "".join(f"line {n}\n" for n in range(50)) + "the last"
+    chunks = list(open_source(write(tmp_path / "a.txt", text)))
+    assert "".join(chunks) == text
+    assert len(chunks) > 10
+    assert all(chunk.endswith("\n") for chunk in chunks[:-1])
+
+
+def test_a_very_long_line_is_cut_between_words(tmp_path, small_blocks):
+    text = "one two  three four\tfive six seven eight nine ten eleven twelve thirteen " * 3
+    text += "x" * 70
+    chunks = list(open_source(write(tmp_path / "a.txt", text)))
+    assert "".join(chunks) == text
+    assert max(map(len, chunks)) <= 2 * module.BLOCK
+    spaced = [chunk for chunk in chunks if chunk.startswith(" ")]
+    assert len(spaced) > 5
+    assert all(not chunk[1].isspace() for chunk in spaced)
+
+
+@given(st.text(alphabet="ab \n\r☃", max_size=80))
+def test_chunks_joined_are_the_text(tmp_path_factory, text):
+    path = write(tmp_path_factory.mktemp("text") / "a.txt", text + "!")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", 8)
+        read = "".join(open_source(path))
+    assert read == (text + "!").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def test_several_files_keep_their_lines_apart(tmp_path):
+    files = [("b", "one"), ("a", "two\n"), ("c", "3")]
+    paths = [write(tmp_path / name, text) for name, text in files]
+    assert "".join(open_source(paths)) == "one\ntwo\n3"
+    assert open_source(paths).name == "3 files"
+
+
+def test_folder_is_recursive_sorted_and_leaves_empty_files_out(tmp_path):
+    write(tmp_path / "z.txt", "z\n")
+    write(tmp_path / "b" / "c" / "1.txt", "1\n")
+    write(tmp_path / "b" / "2.txt", "2\n")
+    write(tmp_path / "empty.txt", "")
+    write(tmp_path / "notes.md", "# notes\n")
+    assert "".join(open_source(tmp_path)) == "2\n1\nz\n"
+    assert "".join(open_source(str(tmp_path), pattern="*.md")) == "# notes\n"
+
+
+def test_folder_without_a_match(tmp_path):
+    write(tmp_path / "notes.md", "# notes\n")
+    with pytest.raises(TextError, match=r"matches '\*\.txt' \(files there: 1, first notes\.md\)"):
+        open_source(tmp_path)
+    folder = tmp_path / "nothing"
+    folder.mkdir()
+    with pytest.raises(TextError, match="it is empty"):
+        open_source(folder)
+    write(tmp_path / "empty.txt", "")
+    with pytest.raises(TextError, match=r"every file .* is empty"):
+        open_source(tmp_path)
+
+
+def test_missing_empty_and_no_path(tmp_path):
+    with pytest.raises(TextError, match=r"gone\.txt does not exist; the current folder is"):
+        open_source(tmp_path / "gone.txt")
+    with pytest.raises(TextError, match=r"empty\.txt is empty"):
+        open_source(write(tmp_path / "empty.txt", ""))
+    with pytest.raises(TextError, match="no text was given"):
+        open_source([])
+    only_mark = open_source(write(tmp_path / "mark.txt", b"\xef\xbb\xbf"))
+    with pytest.raises(TextError, match=r"mark\.txt holds no text"):
+        list(only_mark)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    path = write(tmp_path / "a.txt", "a")
+    source = open_source(path)
+    path.unlink()
+    with pytest.raises(TextError, match=r"a\.txt cannot be read: No such file"):
+        list(source)
+    with pytest.raises(TextError, match="cannot be read: Is a directory"):
+        list(Source([SourceFile(tmp_path, "folder")]))
+
+
+@pytest.mark.parametrize(
+    ("data", "offset", "byte", "encoding"),
+    [
+        (b"caf\xe9 au lait", 3, "E9", "LATIN1"),
+        (b"x" * 20_000 + b"\r\n\xe2\x98\x83\xff", 20_005, "FF", "LATIN1"),
+        (b"\xef\xbb\xbfcut short \xe2\x98", 13, "E2", "LATIN1"),
+        ("text".encode("utf-16"), 0, "FF", "UTF-16"),
+    ],
+)
+def test_invalid_utf8_names_file_offset_byte_and_cure(tmp_path, data, offset, byte, encoding):
+    path = write(tmp_path / "old text.txt", data)
+    with pytest.raises(TextError) as caught:
+        list(open_source(path))
+    message = str(caught.value)
+    assert f"old text.txt is not valid UTF-8: byte 0x{byte} at offset {offset:,}." in message
+    assert f"iconv -f {encoding} -t UTF-8 '{path}' > '{path}'.utf8" in message
+
+
+def test_invalid_utf8_across_a_read_of_the_search(tmp_path):
+    cut = io.DEFAULT_BUFFER_SIZE
+    path = write(tmp_path / "a.txt", b"a" * (cut - 1) + "é".encode() + b"b" * cut + b"\xc3(")
+    with pytest.raises(TextError, match=f"byte 0xC3 at offset {2 * cut + 1:,}"):
+        list(open_source(path))
+
+
+CSV = (
+    'id,body\r\n1,"two\r\nlines, and a ""quote"""\r\n\r\n'
+    '2,\r\n3,plain\r\n4,"ends\n"\r\n5,\u2028sep\r\n'
+)
+
+
+def test_csv_column(tmp_path):
+    path = write(tmp_path / "a.csv", CSV)
+    rows = ['two\nlines, and a "quote"\n', "plain\n", "ends\n", "\u2028sep\n"]
+    source = open_source(path, column="body")
+    assert list(source) == rows
+    assert list(source) == rows
+    assert list(open_source(path, column="id")) == ["1\n", "2\n", "3\n", "4\n", "5\n"]
+
+
+def test_csv_long_field(tmp_path):
+    long = "word " * 100_000
+    path = write(tmp_path / "a.csv", f'body\n"{long}"\n')
+    assert list(open_source(path, column="body")) == [long + "\n"]
+
+
+def test_csv_messages(tmp_path):
+    path = write(tmp_path / "a.CSV", CSV)
+    with pytest.raises(TextError, match=r"CSV file: say with --column .* it has 'id', 'body'"):
+        open_source(path)
+    with pytest.raises(TextError, match=r"has no column 'text'; it has 'id', 'body'"):
+        open_source(path, column="text")
+    short = open_source(write(tmp_path / "short.csv", "id,body\n1,a\n2\n"), column="body")
+    with pytest.raises(TextError, match=r"short\.csv, line 3: the row has 1 of the at least 2"):
+        list(short)
+    header_only = open_source(write(tmp_path / "header.csv", "body\n"), column="body")
+    with pytest.raises(TextError, match=r"header\.csv holds no text in column 'body'"):
+        list(header_only)
+
+
+def test_standard_input_is_spooled_and_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    pipe_in(monkeypatch, b"one\r\ntwo")
+    source = open_source("-")
+    assert source.name == "standard input"
+    assert "".join(source) == "one\ntwo"
+    assert "".join(source) == "one\ntwo"
+    assert len(list(tmp_path.iterdir())) == 1
+    del source
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_input_as_csv(monkeypatch):
+    pipe_in(monkeypatch, CSV.encode())
+    assert next(iter(open_source(["-"], column="body"))).startswith("two\n")
+
+
+def test_standard_input_messages(monkeypatch, tmp_path):
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "spool"))
+    (tmp_path / "spool").mkdir()
+    with pytest.raises(TextError, match="more than once"):
+        open_source(["-", "-"])
+    pipe_in(monkeypatch, b"")
+    with pytest.raises(TextError, match="standard input is empty"):
+        open_source("-")
+    pipe_in(monkeypatch, b"text")
+    with pytest.raises(TextError, match="does not exist"):
+        open_source(["-", tmp_path / "gone.txt"])
+    assert list((tmp_path / "spool").iterdir()) == [], "nothing is left behind"
+    pipe_in(monkeypatch, b"\xff")
+    with pytest.raises(TextError, match=r"standard input is not valid UTF-8.* FILE > FILE"):
+        list(open_source("-"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_spooled(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"once only\n",))
+    writer.start()
+    source = open_source(pipe)
+    writer.join()
+    assert [list(source), list(source)] == [["once only\n"]] * 2
+
+
+def test_memory_stays_bounded_on_one_line(tmp_path):
+    path = tmp_path / "line.txt"
+    with path.open("w") as file:
+        for _ in range(200):
+            file.write("word " * 10_000)
+    source = open_source(path)
+    tracemalloc.start()
+    length = sum(map(len, source))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert length == 10_000_000
+    assert peak < 4e6
+
+
+def test_standard_library():
+    train, valid = standard_library_source()
+    names = [file.name for file in train.files], [file.name for file in valid.files]
+    again = standard_library_source()
+    assert names == tuple([file.name for file in source.files] for source in again)
+    assert not set(names[0]) & set(names[1])
+    assert "abc.py" in names[0] + names[1]
+    assert "json/decoder.py" in names[0] + names[1]
+    assert not any(name.startswith(("test/", "site-packages/")) for name in names[0] + names[1])
+    train_size, valid_size = sum(map(len, train)), sum(map(len, valid))
+    assert 3e6 < train_size < 9e6
+    assert 0.01 < valid_size / train_size < 0.2
+
+
+def test_standard_library_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(TextError, match=r"is not in .* \(0 files found\); name a text file"):
+        standard_library_source()
+
+
+def test_standard_library_skips_what_is_not_text(monkeypatch, tmp_path):
+    for n in range(40):
+        write(tmp_path / f"m{n:02}.py", f"# {n}\n")
+    write(tmp_path / "latin.py", b"# \xe9\n")
+    write(tmp_path / "empty.py", b"")
+    write(tmp_path / "_sysconfigdata_x.py", "build = 1\n")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    train, valid = standard_library_source()
+    assert [file.name for file in valid.files] == ["m19.py", "m39.py"]
+    assert len(train.files) == 38
