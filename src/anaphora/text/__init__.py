@@ -1,0 +1,40 @@
+"""From text to tokens, ids and batches."""
+
+from anaphora.text.batches import (
+    IGNORE_INDEX,
+    Batch,
+    Batches,
+    SentenceBatches,
+    StreamBatches,
+    batchify,
+    cover,
+    sentence_batches,
+    split_sentences,
+)
+from anaphora.text.corpus import encode_to_file, open_ids
+from anaphora.text.errors import TextError
+from anaphora.text.sources import Source, SourceFile, open_source, standard_library_source
+from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
+
+__all__ = [
+    "IGNORE_INDEX",
+    "BPETokenizer",
+    "Batch",
+    "Batches",
+    "CharacterTokenizer",
+    "SentenceBatches",
+    "Source",
+    "SourceFile",
+    "StreamBatches",
+    "TextError",
+    "Tokenizer",
+    "WordTokenizer",
+    "batchify",
+    "cover",
+    "encode_to_file",
+    "open_ids",
+    "open_source",
+    "sentence_batches",
+    "split_sentences",
+    "standard_library_source",
+]
