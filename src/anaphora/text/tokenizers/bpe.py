@@ -43,8 +43,8 @@ class BPETokenizer(Tokenizer):
             self._bytes = [tokens[id] for id in range(len(tokens))]
         except KeyError as error:
             raise TextError(
-                f"the tokenizer is damaged, or not a byte-level one: its {len(vocabulary):,} entries "
-                f"are not sequences of bytes, numbered from 0 without a gap (at {error})"
+                f"the tokenizer is damaged, or not a byte-level one: its {len(vocabulary):,} "
+                f"entries are not sequences of bytes, numbered from 0 without a gap (at {error})"
             ) from None
 
     @classmethod
