@@ -1,0 +1,134 @@
+"""The recurrent language model: tokens in, the distribution of the next token out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from anaphora import nn, ops
+from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.cells import Cell
+from anaphora.nn.initialization import Initialization
+from anaphora.tensor import Tensor
+from anaphora.text import IGNORE_INDEX, Batch, TextError, Tokenizer
+
+
+class LanguageModel(nn.Module):
+    """Embedding, recurrent layers, and a linear layer that scores every next token.
+
+    Dropout stands where Zaremba et al. 2014 put it: on the embeddings, between the layers, and
+    before the output, never on the recurrent connection.
+
+    Shapes: ids [T, B] integers; state as of `nn.Recurrent`; returns logits [T, B, V], state.
+
+    Args:
+        vocabulary_size: V.
+        hidden_size: H of every layer.
+        embedding_size: E; H if None.
+        num_layers: L.
+        cell: The name of a cell, or a `Cell`.
+        dropout: The share that is dropped at each of these places.
+        tied: Use the embeddings as the weights of the output as well (Press & Wolf 2017).
+        initialization: Of all layers; see `nn.Recurrent`.
+        forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
+        dtype: "float32" or "float64".
+
+    Raises:
+        ValueError: an option is out of range, or ``tied`` with E other than H.
+
+    >>> model = LanguageModel(vocabulary_size=10, hidden_size=4)
+    >>> logits, state = model([[1, 2, 3], [4, 5, 6]])
+    >>> logits.shape
+    (2, 3, 10)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_size: int,
+        embedding_size: int | None = None,
+        num_layers: int = 1,
+        cell: str | Cell = "lstm",
+        dropout: float = 0.0,
+        tied: bool = False,
+        initialization: Initialization = "pytorch",
+        forget_bias: float | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        embedding_size = hidden_size if embedding_size is None else embedding_size
+        if tied and embedding_size != hidden_size:
+            raise ValueError(
+                "LanguageModel: tied needs embedding_size == hidden_size, not "
+                f"{embedding_size} and {hidden_size}"
+            )
+        shared: dict[str, Any] = {"initialization": initialization, "dtype": dtype}
+        self.vocabulary_size = vocabulary_size
+        self.embedding = nn.Embedding(vocabulary_size, embedding_size, **shared)
+        self.recurrent = nn.Recurrent(
+            cell,
+            embedding_size,
+            hidden_size,
+            num_layers,
+            dropout=dropout,
+            forget_bias=forget_bias,
+            **shared,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_size, vocabulary_size, **shared)
+        if tied:
+            self.output.weight = self.embedding.weight
+            # As embeddings they might start at normal(0, 1), which makes the first logits huge.
+            self.output.reset_parameters(initialization)
+
+    def forward(
+        self, ids: Any, state: Any = None, lengths: ArrayLike | None = None
+    ) -> tuple[Tensor, Any]:
+        """Score the tokens that may follow each token.
+
+        Args:
+            ids: [T, B] integers.
+            state: What a call before returned, or None to begin.
+            lengths: [B] the number of steps of each row, or None for all T.
+
+        Returns:
+            The logits [T, B, V] and the state.
+        """
+        x = self.dropout(self.embedding(ids))
+        y, state = self.recurrent(x, state, lengths=lengths)
+        return self.output(self.dropout(y)), state
+
+    def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
+        """The mean negative log-probability of the batch's targets, in nats, and the state."""
+        logits, state = self(batch.inputs, state, batch.lengths)
+        return ops.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX), state
+
+
+def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
+    """Load a language model and its tokenizer from a model directory; it is ready to evaluate.
+
+    Raises:
+        ArtifactError: the directory is missing, damaged, or holds something else.
+    """
+    directory = ModelDirectory.open(path)
+    config, tokenizer, weights = directory.load()
+    try:
+        model = LanguageModel(**_options(config))
+        model.load_state_dict(weights)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{directory.path}: the config and the weights do not make a language model: {error}"
+        ) from error
+    try:
+        return model.eval(), Tokenizer.from_dict(tokenizer)
+    except TextError as error:
+        raise ArtifactError(f"{directory.tokenizer}: {error}") from error
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    options = config.get("model")
+    if config.get("task") != "language_model" or not isinstance(options, dict):
+        raise ValueError(f"its task is {config.get('task')!r}, not 'language_model'")
+    return options
