@@ -65,7 +65,7 @@ FUNCTIONS: dict[str, Function] = {
     # Where the two operands are equal each of them gets half of the cotangent.
     "maximum": Function(np.maximum, lambda d, y, a, b: _split_by_sign(d, a - b)),
     "minimum": Function(np.minimum, lambda d, y, a, b: _split_by_sign(d, b - a)),
-    "sign": Function(np.sign, lambda d, y, a: (d * 0.0,)),
+    "sign": Function(np.sign, lambda d, y, a: (0.0,)),
 }
 
 
@@ -213,7 +213,8 @@ class _Builder:
         self.names: list[str | None] = list(inputs)
         self.input_count = len(self.names)
         self.instructions: list[Instruction] = []
-        self._known: dict[Instruction, int] = {}
+        # By their text, for which the value number 2 and the constant 2.0 are not the same.
+        self._known: dict[str, int] = {}
 
     def symbol(self, operand: Operand) -> Symbol | float:
         return Symbol(self, operand) if type(operand) is int else operand
@@ -226,11 +227,11 @@ class _Builder:
             if type(neutral) is float and neutral == _NEUTRAL[function]:
                 return self.symbol(kept)
         instruction = Instruction(function, operands)
-        if instruction not in self._known:
-            self._known[instruction] = len(self.names)
+        if repr(instruction) not in self._known:
+            self._known[repr(instruction)] = len(self.names)
             self.instructions.append(instruction)
             self.names.append(None)
-        return Symbol(self, self._known[instruction])
+        return Symbol(self, self._known[repr(instruction)])
 
     def _operand(self, function: str, argument: Any) -> Operand:
         if isinstance(argument, Symbol):
@@ -383,10 +384,18 @@ class Symbol:
     __int__ = __index__ = __float__
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
-        hint = f"write {ufunc.__name__}(x) of anaphora.equations instead; "
+        name = ufunc.__name__
+        if name in FUNCTIONS and FUNCTIONS[name].infix:  # a NumPy number left of + - * /
+            return self.builder.emit(name, *args)
+        hint = f"write {name} of anaphora.equations instead; " if name in FUNCTIONS else ""
         raise EquationError(
-            f"numpy.{ufunc.__name__} is not in a cell's vocabulary: "
-            f"{hint if ufunc.__name__ in FUNCTIONS else ''}the vocabulary is {VOCABULARY}"
+            f"numpy.{name} is not in a cell's vocabulary: {hint}the vocabulary is {VOCABULARY}"
+        )
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        raise EquationError(
+            "a function of NumPy or anaphora.ops does not work on what stands for a whole gate: "
+            f"the vocabulary is {VOCABULARY}, all of them in anaphora.equations"
         )
 
     @property
@@ -443,7 +452,8 @@ class Trace:
             parameters; it returns the states.
         gate_inputs: For each gate among the program's inputs, where it comes from.
         states: The number of states.
-        named: The value that each of the author's names stands for at the end of a step.
+        named: The value that each of the author's names stands for at the end of a step, except
+            the parameters.
     """
 
     program: Program
@@ -476,16 +486,17 @@ def trace(
     ]
     arguments += [Symbol(builder, n) for n in range(3 * len(gates), builder.input_count)]
 
-    returned, locals_ = _call_watching_names(equations, arguments, builder)
-    outputs = _returned_states(returned, states, builder)
+    returned, variables = _call_watching_names(equations, arguments, builder)
+    outputs = _returned_states(returned, states, variables, builder)
     keep = range(3 * len(gates), builder.input_count)  # states and parameters keep their places
     program, new = builder.program(outputs, states, keep)
 
-    _check_use(gates, parameters, {old for old in new if new[old] in program.reads()}, builder)
+    read = program.reads()
+    _check_use(gates, parameters, {old for old in new if new[old] in read}, builder)
     named = {
-        name: new[value.number]
-        for name, value in locals_.items()
-        if type(value) is Symbol and value.number in new
+        name: new[number]
+        for name, number in variables.items()
+        if number in new and name not in parameters
     }
     named |= {s: o for s, o in zip(states, program.outputs, strict=True) if type(o) is int}
     return Trace(program, _gate_inputs(gates, program.inputs), len(states), named)
@@ -507,33 +518,37 @@ def _gate_inputs(gates: Sequence[str], inputs: Sequence[str]) -> tuple[GateInput
 
 def _call_watching_names(
     equations: Callable[..., Any], arguments: Sequence[Symbol], builder: _Builder
-) -> tuple[Any, dict[str, Any]]:
-    """Call the equations; name each value after the variable that the author put it into."""
+) -> tuple[Any, dict[str, int]]:
+    """Call the equations; name each value after the variable that the author put it into.
+
+    Returns what they return, and the number of the value that each variable holds at the end.
+    """
     code = getattr(equations, "__code__", None)
-    final: dict[str, Any] = {}
+    variables: dict[str, int] = {}
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code is not code:
             return None
-        final.clear()
-        final.update(frame.f_locals)
-        for name, value in final.items():
-            if type(value) is Symbol and builder.names[value.number] is None:
-                builder.names[value.number] = name
+        values = frame.f_locals.items()
+        variables.clear()
+        variables.update({n: value.number for n, value in values if isinstance(value, Symbol)})
+        for name, number in variables.items():
+            if builder.names[number] is None:
+                builder.names[number] = name
         return watch
 
     before = sys.gettrace()
     sys.settrace(watch)
     try:
-        return equations(*arguments), final
+        return equations(*arguments), variables
     except EquationError:
         raise
-    except NameError as error:
-        raise EquationError(
-            f"{error.name!r} is not defined where the equations stand: the vocabulary is "
-            f"{VOCABULARY}, all of them in anaphora.equations"
-        ) from error
     except Exception as error:
+        if type(error) is NameError:
+            raise EquationError(
+                f"{error.name!r} is not defined where the equations stand: the vocabulary is "
+                f"{VOCABULARY}, all of them in anaphora.equations"
+            ) from error
         raise EquationError(
             f"the equations stopped with {type(error).__name__}: {error}; they are read once with "
             f"symbols in place of arrays, and the vocabulary is {VOCABULARY}"
@@ -542,7 +557,9 @@ def _call_watching_names(
         sys.settrace(before)
 
 
-def _returned_states(returned: Any, states: Sequence[str], builder: _Builder) -> list[Operand]:
+def _returned_states(
+    returned: Any, states: Sequence[str], variables: Mapping[str, int], builder: _Builder
+) -> list[Operand]:
     """Check that the equations return every state, in order; give an unnamed one its name."""
     values = returned if isinstance(returned, tuple) else (returned,)
     wanted = f"return {', '.join(states)}"
@@ -550,25 +567,27 @@ def _returned_states(returned: Any, states: Sequence[str], builder: _Builder) ->
         raise EquationError(f"the equations return nothing: end them with '{wanted}'")
     if len(values) != len(states):
         raise EquationError(
-            f"the equations return {len(values)} values for the {len(states)} states "
-            f"{', '.join(states)}: end them with '{wanted}'"
+            f"the equations return {len(values)} of the {len(states)} states {', '.join(states)}: "
+            f"end them with '{wanted}'"
         )
     outputs: list[Operand] = []
     for state, value in zip(states, values, strict=True):
         if not isinstance(value, Symbol):
             raise EquationError(
-                f"the equations return {value!r} for the state {state!r}, which depends on "
-                f"nothing: end them with '{wanted}'"
+                f"the equations return {value!r} for the state {state!r}, which depends on no "
+                f"gate and no state: end them with '{wanted}'"
             )
-        name = builder.names[value.number]
-        if name != state and name in states:
+        number = value.number
+        computed = number >= builder.input_count  # a state before the step may go anywhere
+        names = [name for name in states if computed and variables.get(name) == number]
+        if names and state not in names:
             raise EquationError(
-                f"the equations return {name!r} in the place of {state!r}: the states are "
+                f"the equations return {names[0]!r} in the place of {state!r}: the states are "
                 f"returned in the order in which they were declared, '{wanted}'"
             )
-        if name is None:
-            builder.names[value.number] = state
-        outputs.append(value.number)
+        if builder.names[number] is None:
+            builder.names[number] = state
+        outputs.append(number)
     return outputs
 
 
@@ -621,10 +640,11 @@ def adjoint(program: Program) -> Adjoint:
     count = len(program.names)
     cotangent_names = [f"d({_output_name(program, k)})" for k in range(len(program.outputs))]
     builder = _Builder([*program.names, *cotangent_names])
-    cotangents: dict[int, Any] = {}
+    cotangents: dict[int, Symbol] = {}
 
     def accumulate(number: Operand, cotangent: Any) -> None:
-        if type(number) is int:  # a constant has no cotangent
+        # A constant has no cotangent, and one that is constant is the 0 of sign().
+        if type(number) is int and isinstance(cotangent, Symbol):
             cotangents[number] = (
                 cotangents[number] + cotangent if number in cotangents else cotangent
             )
@@ -632,10 +652,12 @@ def adjoint(program: Program) -> Adjoint:
     for number, output in enumerate(program.outputs, start=count):
         accumulate(output, Symbol(builder, number))
     for number in range(count - 1, -1, -1):
-        d = cotangents.get(number, 0.0)
-        if isinstance(d, Symbol) and builder.names[d.number] is None:
+        if number not in cotangents:
+            continue
+        d = cotangents[number]
+        if builder.names[d.number] is None:
             builder.names[d.number] = f"d({program.names[number]})"
-        if number < len(program.inputs) or number not in cotangents:
+        if number < len(program.inputs):
             continue
         instruction = program.instructions[number - len(program.inputs)]
         operands = [builder.symbol(o) for o in instruction.operands]
@@ -644,9 +666,11 @@ def adjoint(program: Program) -> Adjoint:
         for operand, cotangent in zip(instruction.operands, pulled, strict=True):
             accumulate(operand, cotangent)
 
-    inputs = [cotangents.get(number, 0.0) for number in range(len(program.inputs))]
     backward, new = builder.program(
-        outputs=[c.number if isinstance(c, Symbol) else float(c) for c in inputs],
+        outputs=[
+            cotangents[number].number if number in cotangents else 0.0
+            for number in range(len(program.inputs))
+        ],
         output_names=[f"d({name})" for name in program.inputs],
         keep=range(count, count + len(program.outputs)),
     )
