@@ -28,8 +28,12 @@ def check(initialization: Initialization) -> None:
                 f"initialization {initialization!r} is none of {', '.join(SCHEMES)}, nor a number "
                 "a for uniform(-a, a)"
             )
-    elif not 0 < initialization < math.inf:
-        raise ValueError(f"initialization {initialization}: uniform(-a, a) needs a positive a")
+    elif not isinstance(initialization, (int, float, np.number)) or not (
+        0 < initialization < math.inf
+    ):
+        raise ValueError(
+            f"initialization {initialization!r}: uniform(-a, a) needs a positive, finite number a"
+        )
 
 
 def uniform(parameter: Parameter, bound: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import DTypeLike
 from anaphora import ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
-from anaphora.nn.module import Module
+from anaphora.nn.module import Module, check_sizes
 from anaphora.tensor import Parameter, Tensor
 
 
@@ -27,6 +28,13 @@ class Linear(Module):
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(I), for both), "xavier" or
             "orthogonal" (b is 0), or a number for uniform(-a, a).
         dtype: float32 or float64.
+
+    Raises:
+        ValueError: a size is below 1, or the initialisation is unknown.
+
+    >>> layer = Linear(3, 2)
+    >>> layer(np.ones((5, 4, 3), np.float32)).shape
+    (5, 4, 2)
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class Linear(Module):
         initialization: Initialization = "pytorch",
         dtype: DTypeLike = np.float32,
     ) -> None:
+        check_sizes(self, in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(np.zeros((out_features, in_features), dtype))
@@ -81,6 +90,13 @@ class Embedding(Module):
         initialization: A number for uniform(-a, a); any name means the normal distribution of
             deviation 1, as in PyTorch.
         dtype: float32 or float64.
+
+    Raises:
+        ValueError: a size is below 1, or the initialisation is unknown.
+
+    >>> table = Embedding(10, 3)
+    >>> table([[1, 7], [7, 0]]).shape
+    (2, 2, 3)
     """
 
     def __init__(
@@ -91,6 +107,7 @@ class Embedding(Module):
         initialization: Initialization = "pytorch",
         dtype: DTypeLike = np.float32,
     ) -> None:
+        check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.weight = Parameter(np.zeros((num_embeddings, embedding_dim), dtype))
@@ -123,6 +140,10 @@ class Dropout(Module):
 
     Raises:
         ValueError: p is outside 0 <= p < 1.
+
+    >>> dropout = Dropout(0.5).eval()
+    >>> dropout(Tensor([1.0, 2.0]))
+    Tensor([1., 2.], dtype=float32)
     """
 
     def __init__(self, p: float = 0.5, locked: bool = False) -> None:
@@ -151,6 +172,12 @@ class LayerNorm(Module):
         epsilon: Added to the variance.
         bias: Whether there is a bias.
         dtype: float32 or float64.
+
+    Raises:
+        ValueError: H is below 1; at the call, the last axis of x is not H.
+
+    >>> LayerNorm(2, epsilon=0)([[1.0, 3.0]])
+    Tensor([[-1.,  1.]], dtype=float32, requires_grad=True)
     """
 
     def __init__(
@@ -161,6 +188,7 @@ class LayerNorm(Module):
         *,
         dtype: DTypeLike = np.float32,
     ) -> None:
+        check_sizes(self, normalized_shape=normalized_shape)
         self.normalized_shape = normalized_shape
         self.epsilon = epsilon
         self.weight = Parameter(np.ones(normalized_shape, dtype))
@@ -168,6 +196,11 @@ class LayerNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [..., H]; returns the same."""
+        if np.shape(x)[-1:] != (self.normalized_shape,):
+            raise ValueError(
+                f"LayerNorm: an input of shape {np.shape(x)}; its last axis must be "
+                f"normalized_shape={self.normalized_shape}"
+            )
         result: Tensor = ops.layer_norm(x, self.weight, self.bias, epsilon=self.epsilon)
         return result
 
@@ -179,10 +212,19 @@ class Sequential(Module):
     """Modules one after the other, each given what the one before returned.
 
     Parameters are named ``0.weight``, ``1.weight``, ... by the place of their module.
+
+    Raises:
+        TypeError: something that is no Module was given.
+
+    >>> layers = Sequential(Linear(3, 4), LayerNorm(4))
+    >>> [name for name, _ in layers.named_parameters()]
+    ['0.weight', '0.bias', '1.weight', '1.bias']
     """
 
     def __init__(self, *modules: Module) -> None:
         for number, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"Sequential: {module!r} is not a Module; wrap it in one")
             setattr(self, str(number), module)
 
     def forward(self, x: Any) -> Any:
@@ -194,7 +236,7 @@ class Sequential(Module):
     def _modules(self) -> list[Module]:
         return [module for module in vars(self).values() if isinstance(module, Module)]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Module]:
         return iter(self._modules())
 
     def __len__(self) -> int:

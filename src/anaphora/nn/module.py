@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -45,7 +46,7 @@ class Module:
         """Compute the module's value; a subclass says how."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes: forward()")
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
         return self.forward(*arguments, **options)
 
     # Walking the attributes
@@ -115,24 +116,39 @@ class Module:
         Raises:
             KeyError: names are missing or unexpected, and ``strict`` is true.
             ValueError: a shape differs. Nothing is loaded then.
+
+        >>> class Scale(Module):
+        ...     def __init__(self):
+        ...         self.factor = Parameter([2.0])
+        >>> scale = Scale()
+        >>> scale.load_state_dict({"factor": [5.0]})
+        LoadResult(missing_keys=[], unexpected_keys=[])
+        >>> scale.state_dict()
+        {'factor': array([5.], dtype=float32)}
         """
         parameters = dict(self.named_parameters(remove_duplicate=False))
         given = {id(parameters[name]) for name in state if name in parameters}
         missing = [name for name, p in parameters.items() if id(p) not in given]
         unexpected = [name for name in state if name not in parameters]
         if strict and (missing or unexpected):
+            problems = [f"the state has no {', '.join(missing)}"] if missing else []
+            if unexpected:
+                problems.append(f"{type(self).__name__} has no {', '.join(unexpected)}")
             raise KeyError(
-                f"load_state_dict: {type(self).__name__} misses {missing or 'nothing'} and does "
-                f"not know {unexpected or 'nothing'}; strict=False loads what fits"
+                f"load_state_dict: {'; '.join(problems)}; strict=False loads the names that both "
+                "have"
             )
         arrays = {name: np.asarray(state[name]) for name in parameters if name in state}
         wrong = [
-            f"{name}: {array.shape} for {parameters[name].shape}"
+            f"{name} is {array.shape} in the state, {parameters[name].shape} in the module"
             for name, array in arrays.items()
             if array.shape != parameters[name].shape
         ]
         if wrong:
-            raise ValueError(f"load_state_dict: shapes differ: {'; '.join(wrong)}")
+            raise ValueError(
+                f"load_state_dict: {'; '.join(wrong)}; build the module with the sizes and options "
+                "with which the state was saved"
+            )
         for name, array in arrays.items():
             with parameters[name].writing() as values:
                 values[...] = array
@@ -145,13 +161,14 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
+        options = self.extra_repr()
         children = [
-            f"  ({name}): " + repr(child).replace("\n", "\n  ")
-            for name, child in _members(self)
-            if isinstance(child, Module)
+            f"({name}): {child!r}" for name, child in _members(self) if isinstance(child, Module)
         ]
-        inner = "\n" + "\n".join(children) + "\n" if children else self.extra_repr()
-        return f"{type(self).__name__}({inner})"
+        if not children:
+            return f"{type(self).__name__}({options})"
+        lines = "\n".join([options, *children] if options else children)
+        return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')}\n)"
 
 
 def _members(owner: Any) -> Iterator[tuple[str, Any]]:
@@ -178,3 +195,17 @@ def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Parameter
             yield from _walk(found, path)
         else:
             yield path, found
+
+
+def check_sizes(module: Module, **sizes: int) -> None:
+    """Refuse sizes that are not whole numbers of at least 1.
+
+    Raises:
+        ValueError: one is not; the message names the module and the argument.
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(
+                f"{type(module).__name__}: {name} must be a whole number of at least 1, not "
+                f"{size!r}"
+            )

@@ -12,7 +12,7 @@ from anaphora import ops
 from anaphora.cells import CELLS, Cell
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
-from anaphora.nn.module import Module
+from anaphora.nn.module import Module, check_sizes
 from anaphora.tensor import Array, Parameter, Tensor
 
 
@@ -44,6 +44,11 @@ class Recurrent(Module):
 
     Raises:
         ValueError: an option is out of range, or does not suit the cell.
+
+    >>> layer = Recurrent("mgu", input_size=3, hidden_size=4, bidirectional=True)
+    >>> y, h, gates = layer(np.ones((5, 2, 3), np.float32), lengths=[5, 2], record=True)
+    >>> y.shape, h.shape, gates["f_l0_reverse"].shape
+    ((5, 2, 8), (2, 2, 4), (5, 2, 4))
     """
 
     def __init__(
@@ -81,29 +86,31 @@ class Recurrent(Module):
         self.reset_parameters(initialization)
 
     def _check_options(self) -> None:
-        for name in ("input_size", "hidden_size", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{self._name}: {name} must be at least 1, not {getattr(self, name)}"
-                )
+        check_sizes(
+            self,
+            input_size=self.input_size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+        )
         if not 0 <= self.dropout < 1:
             raise ValueError(
                 f"{self._name}: dropout is a share, 0 <= dropout < 1, not {self.dropout}"
             )
         if self.proj_size and not 0 < self.proj_size < self.hidden_size:
             raise ValueError(
-                f"{self._name}: proj_size {self.proj_size} must be smaller than hidden_size "
-                f"{self.hidden_size} (0 for no projection)"
+                f"{self._name}: proj_size must be positive and smaller than hidden_size="
+                f"{self.hidden_size}, or 0 for no projection, not {self.proj_size}"
             )
         if self.proj_size and (not self.cell.fused or self.cell.reads_output_state()):
+            reason = "read it" if self.cell.fused else "were not traced (fused=False)"
             raise ValueError(
                 f"{self._name}: proj_size needs a cell whose equations leave the state "
-                f"{self.cell.states[0]!r} to the gates; those of {self.cell.name!r} read it"
+                f"{self.cell.states[0]!r} to the gates; those of {self.cell.name!r} {reason}"
             )
         if self.forget_bias is not None and ("f" not in self.cell.gates or not self.bias):
             raise ValueError(
-                f"{self._name}: forget_bias needs biases and a gate called f; {self.cell.name!r} has "
-                f"the gates {' '.join(self.cell.gates)}, bias={self.bias}"
+                f"{self._name}: forget_bias needs biases and a gate called f; {self.cell.name!r} "
+                f"has the gates {' '.join(self.cell.gates)}, bias={self.bias}"
             )
 
     @property
@@ -301,6 +308,11 @@ class Recurrent(Module):
                     f"{self._name}: an initial state {name} of shape {tensor.shape}; wanted "
                     f"{wanted}: layers times directions, {'' if single else 'batch, '}size"
                 )
+            if tensor.dtype != self.dtype:
+                raise TypeError(
+                    f"{self._name}: an initial state {name} of {tensor.dtype} for a layer of "
+                    f"{self.dtype}; convert it with .astype()"
+                )
             checked.append(tensor.reshape(places, batch, n) if single else tensor)
         return tuple(checked)
 
@@ -308,6 +320,7 @@ class Recurrent(Module):
         options = (
             f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
         )
+        options += "" if self.bias else ", bias=False"
         for name in ("batch_first", "dropout", "bidirectional", "proj_size"):
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"
@@ -318,7 +331,10 @@ def _cell(cell: Cell | str) -> Cell:
     if isinstance(cell, Cell):
         return cell
     if cell not in CELLS:
-        raise ValueError(f"cell {cell!r} is none of {', '.join(CELLS)}")
+        raise ValueError(
+            f"cell {cell!r} is neither one of {', '.join(CELLS)} nor a Cell (see "
+            "anaphora.cells.cell)"
+        )
     return CELLS[cell]
 
 
