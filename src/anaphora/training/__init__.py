@@ -1,0 +1,31 @@
+"""Training: the loop, its options, evaluation, checkpoints and logs."""
+
+from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
+from anaphora.training.evaluation import Evaluation, evaluate, perplexity
+from anaphora.training.language_model import (
+    PRESETS,
+    LanguageModelOptions,
+    prepare_language_model,
+    resume_language_model,
+)
+from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
+from anaphora.training.trainer import Progress, Trainer, TrainingDiverged
+
+__all__ = [
+    "PRESETS",
+    "Callback",
+    "Evaluation",
+    "LanguageModelOptions",
+    "MetricsFile",
+    "ModelOptions",
+    "Progress",
+    "TensorBoard",
+    "TextOptions",
+    "Trainer",
+    "TrainingDiverged",
+    "TrainingOptions",
+    "evaluate",
+    "perplexity",
+    "prepare_language_model",
+    "resume_language_model",
+]

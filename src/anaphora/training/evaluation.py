@@ -1,0 +1,92 @@
+"""Evaluation: the loss of a model on a text, every token counted once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from anaphora.tensor import Parameter, Tensor, no_grad
+
+
+class Model(Protocol):
+    """What can be trained and evaluated: a module that has a loss."""
+
+    training: bool
+
+    def loss(self, batch: Any, state: Any = None) -> tuple[Tensor, Any]:
+        """The mean loss of a batch, in nats a token, and the state for the next batch."""
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters by name."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Copy arrays into the parameters."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to training, or to evaluation."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts.
+
+    Attributes:
+        loss: The mean negative log-probability of a token, in nats.
+        tokens: The number of tokens that were predicted.
+    """
+
+    loss: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): as uncertain as between so many equally likely tokens."""
+        return perplexity(self.loss)
+
+    @property
+    def bits_per_token(self) -> float:
+        """The loss in bits."""
+        return self.loss / math.log(2)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite where that is too large for a number.
+
+    >>> perplexity(0.0), perplexity(1e9)
+    (1.0, inf)
+    """
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def evaluate(
+    model: Model, batches: Iterable[Any], on_batch: Callable[[int], None] = lambda tokens: None
+) -> Evaluation:
+    """Evaluate a model on batches, without dropout.
+
+    Args:
+        model: Its ``loss(batch, state)`` gives the mean loss of the batch's tokens and the state.
+        batches: Batches of `anaphora.text`; the state is carried over where they say so.
+        on_batch: Called with the number of tokens of each batch that is done.
+
+    Raises:
+        ValueError: the batches have no token.
+    """
+    carries_state = getattr(batches, "carries_state", True)
+    total, tokens, state = 0.0, 0, None
+    was_training = model.training
+    model.train(False)
+    try:
+        with no_grad():
+            for batch in batches:
+                loss, after = model.loss(batch, state)
+                state = after if carries_state else None
+                total += loss.item() * batch.tokens
+                tokens += batch.tokens
+                on_batch(batch.tokens)
+    finally:
+        model.train(was_training)
+    if tokens == 0:
+        raise ValueError("evaluate: the batches have no token to predict")
+    return Evaluation(total / tokens, tokens)

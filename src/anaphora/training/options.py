@@ -1,0 +1,170 @@
+"""The options of a training: every one with its default and its help, written once.
+
+The command line, `config.json` and Python use the same names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from anaphora.cells import CELLS
+from anaphora.optim import OPTIMIZERS, SCHEDULES
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field of an options class: its default, what it means, and the words it may be."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+class Options:
+    """What all options classes share: they check their words and are made from dictionaries."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            if choices and value not in choices:
+                raise ValueError(f"{field.name} {value!r} is none of {', '.join(choices)}")
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """The names of the options."""
+        return {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make the options of a dictionary; what it lacks gets its default.
+
+        Raises:
+            ValueError: a name is unknown, or a value is none of the words it may be.
+        """
+        unknown = sorted(set(values) - cls.names())
+        if unknown:
+            raise ValueError(
+                f"unknown options {', '.join(unknown)}; there are {sorted(cls.names())}"
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True)
+class TextOptions(Options):
+    """How a text is read and cut into tokens."""
+
+    level: str = option("char", "What a token is.", ("char", "word", "bpe"))
+    vocabulary_size: int | None = option(
+        None, "Most entries of the vocabulary; the rarest tokens become unknown."
+    )
+    minimum_count: int = option(1, "Tokens that occur less often become unknown.")
+    lowercase: bool = option(False, "Make words lower-case.")
+    split: str = option("whitespace", "How words are told apart.", ("whitespace", "punctuation"))
+    sentence_start: bool = option(False, "Put <bos> before each line, at word level.")
+    batching: str = option(
+        "stream",
+        "One text in parallel streams with carried state, or lines as separate sentences.",
+        ("stream", "sentences"),
+    )
+    column: str | None = option(None, "Read .csv files, and take the text from this column.")
+    pattern: str = option("*.txt", "Which files of a folder to read.")
+    validation_share: float = option(
+        0.05, "Share of the text, at its end, held out for validation where no --valid is given."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"validation_share {self.validation_share} is no share 0 <= share < 1")
+        if self.batching == "sentences" and self.level != "word":
+            raise ValueError(
+                "batching 'sentences' needs level 'word', whose tokenizer marks where lines end"
+            )
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """The shape of a language model."""
+
+    cell: str = option("lstm", "The recurrent cell.", tuple(CELLS))
+    hidden_size: int = option(256, "Units of each recurrent layer.")
+    embedding_size: int | None = option(None, "Size of the embeddings; hidden_size if not given.")
+    num_layers: int = option(1, "Recurrent layers.")
+    dropout: float = option(
+        0.0, "Share dropped on the embeddings, between layers and before the output."
+    )
+    tied: bool = option(False, "Use the embeddings as output weights too.")
+    initialization: str | float = option(
+        "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
+    )
+    forget_bias: float | None = option(None, "Bias with which forget gates start.")
+    dtype: str = option("float32", "Precision.", ("float32", "float64"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with contextlib.suppress(ValueError):  # a name stays a name
+            object.__setattr__(self, "initialization", float(self.initialization))
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """How a model is trained, and when that ends: at the first limit that is reached."""
+
+    epochs: int | None = option(None, "Stop after so many passes over the text.")
+    max_steps: int | None = option(None, "Stop after so many updates.")
+    minutes: float | None = option(None, "Stop after so many minutes.")
+    batch_size: int = option(32, "Parallel streams, or sentences (B).")
+    window: int = option(64, "Steps of truncated backpropagation through time (T).")
+    optimizer: str = option("adam", "Optimiser.", tuple(OPTIMIZERS))
+    learning_rate: float = option(0.002, "Learning rate at the start.")
+    momentum: float = option(0.0, "Momentum, for sgd and rmsprop.")
+    weight_decay: float = option(0.0, "Weight decay.")
+    schedule: str = option(
+        "constant",
+        "What becomes of the learning rate: exponential multiplies it by decay at each epoch after "
+        "constant_epochs, plateau when validation gets no better; cosine ends at 0; nonmonotonic "
+        "leaves it and starts the averaging of asgd.",
+        tuple(SCHEDULES),
+    )
+    warm_up: int = option(0, "Updates over which the learning rate rises to its start.")
+    decay: float = option(0.5, "Factor of the schedules exponential and plateau.")
+    constant_epochs: int = option(4, "Epochs before the schedule exponential begins.")
+    plateau_patience: int = option(
+        0, "Evaluations without progress that the schedule plateau waits for."
+    )
+    clip_norm: float = option(5.0, "Clip gradients to this global norm; 0 for no clipping.")
+    clip_value: float = option(0.0, "Clip each gradient to +- this; 0 for no clipping.")
+    loss_per: str = option(
+        "token",
+        "What the loss is the mean of before clipping and updates: tokens, or sequences (then it "
+        "is a sum over the window).",
+        ("token", "sequence"),
+    )
+    evaluate_every: int = option(0, "Updates between evaluations; 0 for once an epoch.")
+    evaluation_batch_size: int = option(
+        32, "Streams that the validation text is cut into; 1 carries the state through all of it."
+    )
+    patience: int = option(0, "Stop after so many evaluations without progress; 0 to go on.")
+    log_every: int = option(10, "Updates between lines in metrics.jsonl.")
+    checkpoint_seconds: float = option(60.0, "Seconds between checkpoints.")
+    seed: int = option(1, "Seed of all random numbers.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs is None and self.max_steps is None and self.minutes is None:
+            raise ValueError("give a limit: epochs, max_steps or minutes")
+        positive = ("epochs", "max_steps", "minutes", "batch_size", "window", "log_every")
+        for name in (*positive, "evaluation_batch_size", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be more than 0, not {value}")
+        for name in (
+            "clip_norm", "clip_value", "patience", "evaluate_every", "warm_up", "seed",
+            "plateau_patience", "constant_epochs", "checkpoint_seconds",
+        ):  # fmt: skip
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")

@@ -1,0 +1,329 @@
+"""The training loop, one for every model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anaphora import random
+from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
+from anaphora.tensor import Tensor, detach
+from anaphora.text import Batch, Batches
+from anaphora.training.callbacks import Callback
+from anaphora.training.evaluation import Model, evaluate, perplexity
+from anaphora.training.options import TrainingOptions
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818 - it names what happened
+    """The loss or a gradient is no longer a number; the message says where and what to try."""
+
+
+@dataclass
+class Progress:
+    """How far a training has come; a checkpoint holds it.
+
+    Attributes:
+        epoch: Passes over the data that are complete.
+        position: Batches of the current pass that are done.
+        step: Updates so far.
+        tokens: Tokens learnt from so far.
+        seconds: Time spent so far.
+        best_loss: The lowest loss of an evaluation, None before the first.
+        evaluations_since_best: Evaluations after that.
+        evaluated_step: The step of the last evaluation.
+        interval_loss: The sum of losses, in nats, since the last record.
+        interval_tokens: Tokens since the last record.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_loss: float | None = None
+    evaluations_since_best: int = 0
+    evaluated_step: int = 0
+    interval_loss: float = 0.0
+    interval_tokens: int = 0
+
+
+class Trainer:
+    """Trains a model until a limit of its options is reached.
+
+    Each update is truncated backpropagation through time: forward over a window from the state in
+    which the window before ended, backward, detach, step.
+
+    Args:
+        model: Its ``loss(batch, state)`` gives the mean loss of a batch, in nats a token, and the
+            state for the next.
+        optimizer: Made of the model's parameters.
+        batches: One epoch.
+        options: Limits, clipping, and how often to do what.
+        schedule: Sets the learning rate; None leaves it.
+        validation: What evaluations run on; None for no evaluations.
+        directory: Where checkpoints go; None for none.
+        save_model: Called with a record when the weights are worth keeping: the best of all
+            evaluations, or the latest where there are none.
+        callbacks: What watches.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        batches: Batches,
+        options: TrainingOptions,
+        *,
+        schedule: Schedule | None = None,
+        validation: Batches | None = None,
+        directory: ModelDirectory | None = None,
+        save_model: Callable[[Mapping[str, Any]], None] = lambda record: None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.batches = batches
+        self.options = options
+        self.schedule = schedule
+        self.validation = validation
+        self.directory = directory
+        self.save_model = save_model
+        self.callbacks = list(callbacks)
+        self.progress = Progress()
+        self.state: Any = None
+        self._stop_requested: str | None = None
+        self._gradient_norm = 0.0
+
+    def request_stop(self, reason: str) -> None:
+        """End the training after the update that is under way; signal handlers may call it."""
+        self._stop_requested = reason
+
+    def run(self) -> str:
+        """Train to the end; return why it ended.
+
+        Raises:
+            TrainingDiverged: the loss or a gradient is not finite. What is on disk stays as it was.
+        """
+        progress = self.progress
+        self._clock = time.monotonic() - progress.seconds
+        self._last_checkpoint = time.monotonic()
+        self._notify("on_start")
+        epoch_batches = self._epoch_batches()
+        while (reason := self._reason_to_stop()) is None:
+            if progress.position == 0:
+                epoch_batches = self._epoch_batches()
+                if self.schedule is not None:
+                    self.schedule.on_epoch(progress.epoch)
+            loss = self._update(epoch_batches[progress.position])
+            if progress.position == len(epoch_batches):
+                progress.epoch, progress.position, self.state = progress.epoch + 1, 0, None
+            progress.seconds = time.monotonic() - self._clock
+            self._notify("on_step", loss)
+            if progress.step % self.options.log_every == 0:
+                self._record_training()
+            if self._evaluation_is_due():
+                self.evaluate()
+            if time.monotonic() - self._last_checkpoint >= self.options.checkpoint_seconds:
+                self.save_checkpoint()
+        if self._stop_requested is None and progress.evaluated_step != progress.step:
+            self.evaluate()
+        self.save_checkpoint()
+        self._notify("on_stop", reason)
+        return reason
+
+    def _epoch_batches(self) -> Batches:
+        """The batches in the order of this epoch, which only depends on seed and epoch."""
+        return self.batches.shuffled(
+            np.random.default_rng((self.options.seed, self.progress.epoch))
+        )
+
+    def _update(self, batch: Batch) -> float:
+        """One step of truncated backpropagation through time."""
+        progress, options = self.progress, self.options
+        if self.schedule is not None:
+            self.schedule.on_step(progress.step)
+        state = self.state if self.batches.carries_state else None
+        mean_loss, state = self.model.loss(batch, state)
+        loss = mean_loss.item()
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss became {loss}")
+        if options.loss_per == "sequence":  # a mean over rows of sums over time
+            mean_loss = mean_loss * (batch.tokens / batch.targets.shape[1])
+        mean_loss.backward()
+        parameters = [parameter for _, parameter in self.model.named_parameters()]
+        self._gradient_norm = clip_grad_norm(parameters, options.clip_norm or math.inf)
+        if not math.isfinite(self._gradient_norm):
+            raise self._diverged(f"the norm of the gradient became {self._gradient_norm}")
+        if options.clip_value:
+            clip_grad_value(parameters, options.clip_value)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state = detach(state)
+
+        progress.position += 1
+        progress.step += 1
+        progress.tokens += batch.tokens
+        progress.interval_loss += loss * batch.tokens
+        progress.interval_tokens += batch.tokens
+        return loss
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        kept = "nothing was saved"
+        if self.directory is not None:
+            kept = f"what {self.directory.path} holds is from before"
+        return TrainingDiverged(
+            f"{what} at step {self.progress.step + 1} (epoch {self.progress.epoch + 1}); {kept}. "
+            f"Try a learning rate lower than {self.optimizer.learning_rate:g}, a clip_norm lower "
+            f"than {self.options.clip_norm:g}, or a warm_up"
+        )
+
+    def _reason_to_stop(self) -> str | None:
+        progress, options = self.progress, self.options
+        if self._stop_requested is not None:
+            return self._stop_requested
+        if options.epochs is not None and progress.epoch >= options.epochs:
+            return f"{options.epochs} epochs are done"
+        if options.max_steps is not None and progress.step >= options.max_steps:
+            return f"{options.max_steps} steps are done"
+        if options.minutes is not None and progress.seconds >= 60 * options.minutes:
+            return f"{options.minutes:g} minutes are over"
+        if options.patience and progress.evaluations_since_best >= options.patience:
+            return f"{options.patience} evaluations brought nothing better"
+        return None
+
+    def fraction_done(self) -> float:
+        """How much of the training is done, 0 to 1, by the limit that is nearest."""
+        progress, options = self.progress, self.options
+        fractions = [0.0]
+        if options.epochs is not None:
+            whole = progress.epoch + progress.position / len(self.batches)
+            fractions.append(whole / options.epochs)
+        if options.max_steps is not None:
+            fractions.append(progress.step / options.max_steps)
+        if options.minutes is not None:
+            fractions.append(progress.seconds / (60 * options.minutes))
+        return min(max(fractions), 1.0)
+
+    # Records and evaluations
+
+    def _notify(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
+
+    def _record(self, kind: str, loss: float, tokens: int, **more: Any) -> dict[str, Any]:
+        progress = self.progress
+        record = {
+            "kind": kind,
+            "step": progress.step,
+            "epoch": progress.epoch + progress.position / len(self.batches),
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "bits_per_token": loss / math.log(2),
+            "tokens": tokens,
+            **more,
+            "seconds": round(progress.seconds, 3),
+        }
+        self._notify("on_record", record)
+        return record
+
+    def _record_training(self) -> None:
+        progress = self.progress
+        self._record(
+            "train",
+            progress.interval_loss / progress.interval_tokens,
+            progress.interval_tokens,
+            learning_rate=self.optimizer.learning_rate,
+            gradient_norm=self._gradient_norm,
+        )
+        progress.interval_loss, progress.interval_tokens = 0.0, 0
+
+    def _evaluation_is_due(self) -> bool:
+        if self.options.evaluate_every:
+            return self.progress.step % self.options.evaluate_every == 0
+        return self.progress.position == 0
+
+    def evaluate(self) -> None:
+        """Evaluate, keep the model if it is the best so far, and tell the schedule."""
+        progress = self.progress
+        progress.evaluated_step = progress.step
+        if self.validation is None:
+            return
+        with self.optimizer.averaged():
+            result = evaluate(self.model, self.validation)
+            progress.seconds = time.monotonic() - self._clock
+            best = progress.best_loss is None or result.loss < progress.best_loss
+            record = self._record("evaluation", result.loss, result.tokens, best=best)
+            if best:
+                progress.best_loss, progress.evaluations_since_best = result.loss, 0
+                self.save_model(record)
+            else:
+                progress.evaluations_since_best += 1
+        if self.schedule is not None:
+            self.schedule.on_evaluation(result.loss)
+
+    # Checkpoints
+
+    def save_checkpoint(self) -> None:
+        """Write all that a training needs to go on bit for bit."""
+        self._last_checkpoint = time.monotonic()
+        if self.progress.best_loss is None:
+            self.save_model({"kind": "checkpoint", "step": self.progress.step})
+        if self.directory is None:
+            return
+        arrays = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
+        optimizer = self.optimizer.state_dict()
+        arrays |= {f"optimizer.{name}": array for name, array in optimizer.pop("arrays").items()}
+        arrays |= {f"state.{k}": s.data for k, s in enumerate(_state_tensors(self.state))}
+        self.directory.save_checkpoint(
+            arrays,
+            {
+                "progress": dataclasses.asdict(self.progress),
+                "optimizer": optimizer,
+                "schedule": None if self.schedule is None else self.schedule.state_dict(),
+                "random": random.get_state(),
+                "state_is_tuple": isinstance(self.state, tuple),
+                "metrics_size": self.directory.metrics_size(),
+            },
+        )
+        self._notify("on_checkpoint")
+
+    def load_checkpoint(self) -> None:
+        """Go back to the last checkpoint of the directory.
+
+        Raises:
+            ArtifactError: there is none, or it is damaged or of another model.
+        """
+        assert self.directory is not None
+        arrays, metadata = self.directory.load_checkpoint()
+        parts: dict[str, dict[str, Any]] = {"model": {}, "optimizer": {}, "state": {}}
+        try:
+            for name, array in arrays.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = array
+            self.model.load_state_dict(parts["model"])
+            self.optimizer.load_state_dict({**metadata["optimizer"], "arrays": parts["optimizer"]})
+            if self.schedule is not None:
+                self.schedule.load_state_dict(metadata["schedule"])
+            random.set_state(metadata["random"])
+            self.progress = Progress(**metadata["progress"])
+            tensors = tuple(Tensor(parts["state"][str(k)]) for k in range(len(parts["state"])))
+            is_tuple, metrics_size = metadata["state_is_tuple"], metadata["metrics_size"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{self.directory.checkpoint}: this is no checkpoint of this model: {error}"
+            ) from error
+        self.state = tensors if is_tuple else tensors[0] if tensors else None
+        self.directory.truncate_metrics(metrics_size)
+
+
+def _state_tensors(state: Any) -> tuple[Tensor, ...]:
+    if state is None:
+        return ()
+    return state if isinstance(state, tuple) else (state,)
