@@ -1,0 +1,32 @@
+# Everything runs in the Python environment that is active; see CONTRIBUTING.md to make one.
+
+PYTHON ?= python
+
+.DEFAULT_GOAL := help
+.PHONY: help check lint test parity format clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+check: lint test  ## All that must pass before a commit: lint and test
+
+lint:  ## Style, formatting, types, and the direction of imports
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo
+
+test:  ## All tests; those in tests/parity are skipped where PyTorch is missing
+	$(PYTHON) -m pytest
+
+parity:  ## Only the comparison with PyTorch (pip install ".[peers]")
+	$(PYTHON) -m pytest tests/parity
+
+format:  ## Rewrite the code in the project's style
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+clean:  ## Remove what builds, tests and linters leave behind
+	rm -rf build dist src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests examples -type d -name __pycache__ -prune -exec rm -rf {} +

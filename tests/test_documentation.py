@@ -1,0 +1,154 @@
+"""Everything public is documented, and every example in docstrings, README and docs runs."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import anaphora
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
+MODULES = [
+    "anaphora",
+    *(
+        module.name
+        for module in pkgutil.walk_packages(anaphora.__path__, "anaphora.")
+        if not module.name.endswith("__main__")
+    ),
+]
+
+
+# Docstrings
+
+
+def definitions(module) -> Iterator[tuple[str, object]]:
+    """The module, and the classes, functions and methods that it defines, with their names.
+
+    `doctest.DocTestFinder` would miss a decorated operation, because the function around it
+    belongs to the decorator's module.
+    """
+
+    def members(name, holder):
+        for key, value in vars(holder).items():
+            function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+            function = getattr(function, "func", function)  # of a functools.cached_property
+            if callable(function) and getattr(function, "__module__", None) == module.__name__:
+                yield f"{name}.{key}", function
+                if inspect.isclass(function):
+                    yield from members(f"{name}.{key}", function)
+
+    yield module.__name__, module
+    yield from members(module.__name__, module)
+
+
+def is_public(name: str) -> bool:
+    """Whether no part of a dotted name begins with an underscore."""
+    return not any(part.startswith("_") for part in name.split("."))
+
+
+def is_documented(value: object) -> bool:
+    """Whether it has a docstring; a method that overrides another may leave that to it."""
+    return bool(value.__doc__ if inspect.isclass(value) else inspect.getdoc(value))
+
+
+def run_examples(
+    source: str, names: dict, name: str, path: str | None = None, line: int = 0
+) -> None:
+    """Run the ``>>>`` examples in a text, with what `names` holds, and fail on a difference."""
+    test = doctest.DocTestParser().get_doctest(source, names, name, path, line)
+    report: list[str] = []
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(
+        test, out=report.append, clear_globs=False
+    )
+    if report:
+        pytest.fail("".join(report), pytrace=False)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_everything_public_has_a_docstring(module):
+    missing = [
+        name
+        for name, value in definitions(importlib.import_module(module))
+        if is_public(name) and not is_documented(value)
+    ]
+    assert not missing, f"without a docstring: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_in_docstrings_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    imported = importlib.import_module(module)
+    for name, value in definitions(imported):
+        run_examples(value.__doc__ or "", dict(vars(imported)), name)
+
+
+# Pages
+
+
+class Block(NamedTuple):
+    """A fenced code block: what it holds, where, and the line above it."""
+
+    language: str
+    source: str
+    line: int
+    above: str
+
+    @property
+    def skipped(self) -> bool:
+        """Whether a comment directly above says that, and why, the block is not run."""
+        return re.fullmatch(r"<!-- not executed: \S.* -->", self.above) is not None
+
+
+def blocks(page: str) -> list[Block]:
+    """The fenced code blocks of a Markdown page, in order."""
+    fence = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    found = []
+    for match in fence.finditer(page):
+        before = page[: match.start()].splitlines()
+        above = before[-1] if before else ""
+        found.append(Block(match[1], match[2], len(before) + 1, above))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "__main__"}
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.language not in ("python", "pycon") or block.skipped:
+            continue
+        if block.source.startswith(">>>"):
+            run_examples(block.source, names, page.name, str(page), block.line)
+        else:
+            tree = ast.increment_lineno(ast.parse(block.source, str(page)), block.line)
+            exec(compile(tree, str(page), "exec"), names)
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme():
+    commands = [
+        block.source.strip()
+        for block in blocks(README.read_text(encoding="utf-8"))
+        if block.source.startswith('pip install ".[test]"')
+    ]
+    assert commands, 'README.md has no block that begins with: pip install ".[test]"'
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in commands:
+        assert command in script
+
+
+def test_blocks_are_found_with_their_lines_and_markers():
+    page = "# Title\n\n```python\na = 1\n```\n\n<!-- not executed: slow -->\n```sh\nls\n```\n"
+    first, second = blocks(page)
+    assert first == ("python", "a = 1\n", 3, "")
+    assert not first.skipped
+    assert second == ("sh", "ls\n", 8, "<!-- not executed: slow -->")
+    assert second.skipped

@@ -1,0 +1,78 @@
+"""The package as it is installed, and the files that git tracks."""
+
+import importlib.metadata
+import importlib.resources
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anaphora
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = {"typer", "rich", "tokenizers", "tensorboardX", "torch"}
+LARGEST_FILE = 200_000  # bytes
+# A directory at the root of some machine; a URL's path and ../shared/data are none.
+MACHINE_PATH = re.compile(r"(?<![\w.~*}/-])/(?:home|root|Users|work|tmp|private|mnt)/")
+DATA_SUFFIXES = {".bin", ".csv", ".gz", ".npy", ".npz", ".parquet", ".pt", ".safetensors", ".zip"}
+
+
+def test_the_version_is_the_metadata_version():
+    try:
+        installed = importlib.metadata.version("anaphora")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("anaphora is not installed here, only on the path")
+    assert anaphora.__version__ == installed
+
+
+def test_the_package_is_marked_as_typed():
+    assert (importlib.resources.files("anaphora") / "py.typed").is_file()
+
+
+def parts() -> list[str]:
+    """`anaphora` and its direct parts, without the command line."""
+    names = (module.name for module in pkgutil.iter_modules(anaphora.__path__))
+    return ["anaphora", *(f"anaphora.{n}" for n in names if n not in ("cli", "__main__"))]
+
+
+@pytest.mark.parametrize("name", parts())
+def test_importing_a_part_imports_neither_command_line_nor_extras(name):
+    code = f"import sys, {name}; print(*sys.modules)"
+    command = [sys.executable, "-W", "error", "-c", code]
+    modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not EXTRAS.intersection(modules)
+    assert "anaphora.cli" not in modules
+
+
+@pytest.fixture(scope="module")
+def tracked_files() -> list[Path]:
+    """The files that git tracks; those just deleted are left out."""
+    try:
+        command = ["git", "ls-files", "-z"]
+        listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not in a git checkout")
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_tracked_file_names_a_path_of_one_machine(tracked_files):
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in tracked_files
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if MACHINE_PATH.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_tracked_file_is_data_or_large(tracked_files):
+    found = [
+        str(path.relative_to(ROOT))
+        for path in tracked_files
+        if path.suffix in DATA_SUFFIXES or path.stat().st_size > LARGEST_FILE
+    ]
+    assert not found, f"data, or larger than {LARGEST_FILE} bytes: {', '.join(found)}"
