@@ -200,5 +200,8 @@ def recurrence_unfused(
     inverse = np.argsort(order, axis=0, kind="stable")
     output = getitem(stack(outputs), (inverse, rows))
     if record is not None:
-        record.update({name: np.stack(v)[inverse, rows] for name, v in recorded.items()})
+        for name, values in recorded.items():
+            record[name] = np.stack(values)[inverse, rows]
+            if checked is not None:
+                record[name][np.arange(T)[:, None] >= checked] = 0
     return output, current

@@ -1,0 +1,233 @@
+"""The layers without a loop over time: values, gradients, messages."""
+
+import re
+
+import numpy as np
+import pytest
+
+from anaphora import nn, random
+from anaphora.tensor import RowGradient, Tensor
+
+DTYPES = [np.float32, np.float64]
+TOLERANCE = {np.float32: {"rtol": 1e-5, "atol": 1e-5}, np.float64: {"rtol": 1e-12, "atol": 1e-12}}
+
+
+@pytest.fixture
+def numbers():
+    random.seed(7)
+    return np.random.default_rng(7)
+
+
+# Linear
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("leading", [(), (4,), (5, 4)])
+def test_linear_is_x_times_the_transposed_weight_plus_the_bias(numbers, dtype, leading):
+    layer = nn.Linear(3, 2, dtype=dtype)
+    x = Tensor(numbers.normal(size=(*leading, 3)).astype(dtype), requires_grad=True)
+    dy = numbers.normal(size=(*leading, 2)).astype(dtype)
+    y = layer(x)
+    y.backward(dy)
+    weight, bias = layer.weight.data, layer.bias.data
+    assert weight.shape == (2, 3)
+    assert y.dtype == dtype
+    expected = np.einsum("...i,oi->...o", x.data, weight) + bias
+    rows, d_rows = x.data.reshape(-1, 3), dy.reshape(-1, 2)
+    np.testing.assert_allclose(y.data, expected, **TOLERANCE[dtype])
+    np.testing.assert_allclose(x.grad, (d_rows @ weight).reshape(x.shape), **TOLERANCE[dtype])
+    np.testing.assert_allclose(layer.weight.grad, d_rows.T @ rows, **TOLERANCE[dtype])
+    np.testing.assert_allclose(layer.bias.grad, d_rows.sum(axis=0), **TOLERANCE[dtype])
+
+
+def test_linear_without_a_bias(numbers):
+    layer = nn.Linear(3, 2, bias=False)
+    x = numbers.normal(size=(4, 3)).astype(np.float32)
+    assert list(layer.state_dict()) == ["weight"]
+    np.testing.assert_allclose(layer(x).data, x @ layer.weight.data.T, rtol=1e-6)
+
+
+def test_linear_tells_what_does_not_fit():
+    layer = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match=re.escape("shape (4, 5) for a weight of shape (2, 3)")):
+        layer(np.ones((4, 5), np.float32))
+    with pytest.raises(TypeError, match=r"float64 and float32 do not mix"):
+        layer(np.ones((4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear(0, 2), "Linear: in_features must be a whole number of at least 1"),
+        (lambda: nn.Linear(3, -2), "out_features must be a whole number of at least 1, not -2"),
+        (lambda: nn.Linear(3, 2.5), "out_features must be a whole number of at least 1, not 2.5"),
+        (lambda: nn.Embedding(0, 2), "Embedding: num_embeddings must be"),
+        (lambda: nn.Embedding(5, 0), "Embedding: embedding_dim must be"),
+        (lambda: nn.LayerNorm(0), "LayerNorm: normalized_shape must be"),
+        (lambda: nn.Linear(3, 2, initialization="best"), "'best' is none of pytorch, xavier"),
+        (lambda: nn.Embedding(3, 2, initialization=-1.0), "-1.0: uniform(-a, a) needs a positive"),
+        (lambda: nn.Dropout(1.0), "Dropout: p is the share that is dropped, 0 <= p < 1, not 1.0"),
+        (lambda: nn.Dropout(-0.1), "Dropout: p is the share that is dropped"),
+        (lambda: nn.Dropout(float("nan")), "Dropout: p is the share that is dropped"),
+    ],
+)
+def test_bad_options_are_told(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+# Embedding
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("id_type", [np.uint8, np.int32, np.int64])
+def test_embedding_looks_rows_up(numbers, dtype, id_type):
+    table = nn.Embedding(7, 3, dtype=dtype)
+    ids = numbers.integers(0, 7, size=(5, 4)).astype(id_type)
+    y = table(ids)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y.data, table.weight.data[ids])
+    np.testing.assert_array_equal(table(ids.tolist()).data, y.data)
+
+
+def test_the_gradient_of_an_embedding_is_rows_with_repeated_ones_summed(numbers):
+    table = nn.Embedding(7, 3, dtype=np.float64)
+    ids = np.array([[5, 2, 5], [0, 5, 2]])
+    dy = numbers.normal(size=(2, 3, 3))
+    table(ids).backward(dy)
+    gradient = table.weight.grad
+    assert isinstance(gradient, RowGradient)
+    np.testing.assert_array_equal(gradient.indices, [0, 2, 5])
+    expected = [dy[1, 0], dy[0, 1] + dy[1, 2], dy[0, 0] + dy[0, 2] + dy[1, 1]]
+    np.testing.assert_allclose(gradient.values, expected, rtol=1e-14)
+    dense = np.zeros((7, 3))
+    dense[[0, 2, 5]] = expected
+    np.testing.assert_allclose(gradient.dense(), dense, rtol=1e-14)
+
+
+def test_gradients_of_tied_embeddings_add_up(numbers):
+    """The table is read by rows at the bottom and multiplied as a whole at the top."""
+    table, output = nn.Embedding(5, 3, dtype=np.float64), nn.Linear(3, 5, False, dtype=np.float64)
+    output.weight = table.weight
+    ids, dy = np.array([4, 1, 4]), numbers.normal(size=(3, 5))
+    output(table(ids)).backward(dy)
+    weight = table.weight.data
+    expected = dy.T @ weight[ids]
+    np.add.at(expected, ids, dy @ weight)
+    np.testing.assert_allclose(table.weight.grad, expected, rtol=1e-12)
+
+
+def test_embedding_tells_bad_ids():
+    table = nn.Embedding(7, 3)
+    with pytest.raises(IndexError, match=r"ids from 2 to 7 for a table of 7 rows"):
+        table([2, 7])
+    with pytest.raises(IndexError, match=r"ids from -1 to 2"):
+        table([2, -1])
+    with pytest.raises(TypeError, match=r"ids are integers, not float64"):
+        table([0.5])
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_dropout_drops_the_share_p_and_keeps_the_expectation(numbers, p, dtype):
+    x = Tensor(np.ones((200, 300), dtype), requires_grad=True)
+    y = nn.Dropout(p)(x)
+    y.sum().backward()
+    assert y.dtype == dtype
+    kept = y.data != 0
+    # 60,000 draws: five standard deviations of the share are 5 * sqrt(p (1 - p) / 60000) <= 0.011.
+    assert abs((1 - kept.mean()) - p) < 0.011
+    np.testing.assert_allclose(y.data[kept], 1 / (1 - p), rtol=1e-6)
+    np.testing.assert_array_equal(x.grad, y.data)
+
+
+def test_dropout_draws_anew_and_the_seed_repeats_it():
+    x = Tensor(np.ones((20, 30), np.float32))
+    dropout = nn.Dropout(0.5)
+    random.seed(3)
+    first, second = dropout(x).data, dropout(x).data
+    random.seed(3)
+    np.testing.assert_array_equal(dropout(x).data, first)
+    assert not np.array_equal(first, second)
+
+
+def test_a_locked_mask_is_the_same_at_every_step_and_differs_elsewhere(numbers):
+    x = numbers.uniform(1, 2, size=(6, 20, 30))
+    y = nn.Dropout(0.5, locked=True)(Tensor(x)).data
+    kept = y != 0
+    assert (kept == kept[0]).all()
+    np.testing.assert_allclose(y, x * kept[0] * 2, rtol=1e-12)
+    assert not (kept[0] == kept[0, 0]).all()
+    assert not (kept[0] == kept[0, :, :1]).all()
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_dropout_does_nothing_in_evaluation_or_at_rate_0(locked):
+    x = Tensor(np.ones((6, 4, 5)))
+    assert nn.Dropout(0.5, locked).eval()(x) is x
+    assert nn.Dropout(0.0, locked)(x) is x
+
+
+# LayerNorm
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_layer_norm_is_its_formula(numbers, dtype, bias):
+    layer = nn.LayerNorm(7, epsilon=0.1, bias=bias, dtype=dtype)
+    np.testing.assert_array_equal(layer.weight.data, np.ones(7))
+    for parameter in layer.parameters():
+        with parameter.writing() as array:
+            array[...] = numbers.normal(size=7)
+    x = (3 + 2 * numbers.normal(size=(5, 4, 7))).astype(dtype)
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    expected = (x - mean) / np.sqrt(variance + 0.1) * layer.weight.data
+    expected = expected + layer.bias.data if bias else expected
+    y = layer(x)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y.data, expected, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("H", "shape"), [(7, (4, 1)), (1, (4, 7)), (7, ())])
+def test_layer_norm_tells_a_wrong_size(H, shape):
+    message = f"LayerNorm: an input of shape {shape}; its last axis must be normalized_shape={H}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        nn.LayerNorm(H)(np.ones(shape, np.float32))
+
+
+# Sequential
+
+
+def test_sequential_runs_its_modules_in_order(numbers):
+    layers = [nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)]
+    model = nn.Sequential(*layers)
+    x = numbers.normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(model(x).data, layers[2](layers[1](layers[0](x))).data)
+    assert len(model) == 3
+    assert list(model) == layers
+    assert model[1] is layers[1]
+    assert model[-1] is layers[2]
+    assert list(model.state_dict()) == [
+        "0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias",
+    ]  # fmt: skip
+
+
+def test_the_same_module_twice_is_run_twice_and_learnt_once(numbers):
+    layer = nn.Linear(3, 3)
+    model = nn.Sequential(layer, layer)
+    x = numbers.normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(model(x).data, layer(layer(x)).data)
+    assert len(list(model.parameters())) == 2
+
+
+def test_sequential_refuses_what_is_no_module():
+    with pytest.raises(TypeError, match=r"Sequential: .*tanh.* is not a Module"):
+        nn.Sequential(nn.Linear(3, 4), np.tanh)
+
+
+def test_an_empty_sequential_gives_back_what_it_got():
+    x = Tensor([1.0])
+    assert nn.Sequential()(x) is x

@@ -1,0 +1,242 @@
+"""Modules find their parameters, name them, save and load them, and switch as one."""
+
+import re
+
+import numpy as np
+import pytest
+
+from anaphora import nn, random
+from anaphora.nn import Module, Parameter
+
+
+class Block(Module):
+    """Parameters directly, in a list, in a dictionary, and one under two names."""
+
+    def __init__(self):
+        self.gain = Parameter([1.0, 2.0])
+        self.inner = nn.Linear(3, 2)
+        self.towers = [nn.Linear(2, 1, bias=False), nn.LayerNorm(4)]
+        self.by_name = {"left": Parameter([3.0]), "deep": (Parameter([4.0]), nn.Dropout(0.25))}
+        self.note = "not a parameter"
+        self.numbers = [1, 2, 3]
+        self.tied = self.inner
+
+    def forward(self, x):
+        return self.inner(x) * self.gain
+
+
+class Tied(Module):
+    def __init__(self):
+        self.encoder = nn.Embedding(5, 3)
+        self.decoder = nn.Linear(3, 5, bias=False)
+        self.decoder.weight = self.encoder.weight
+
+
+NAMES = [
+    "gain",
+    "inner.weight",
+    "inner.bias",
+    "towers.0.weight",
+    "towers.1.weight",
+    "towers.1.bias",
+    "by_name.left",
+    "by_name.deep.0",
+]
+
+
+def test_parameters_are_named_by_their_paths_in_the_order_of_assignment():
+    assert [name for name, _ in Block().named_parameters()] == NAMES
+    assert [name for name, _ in Block().named_parameters(prefix="block")] == [
+        f"block.{name}" for name in NAMES
+    ]
+
+
+def test_the_named_parameters_are_the_attributes_themselves():
+    block = Block()
+    named = dict(block.named_parameters())
+    assert named["gain"] is block.gain
+    assert named["inner.bias"] is block.inner.bias
+    assert named["towers.0.weight"] is block.towers[0].weight
+    assert named["by_name.deep.0"] is block.by_name["deep"][0]
+    assert [id(p) for p in block.parameters()] == [id(p) for p in named.values()]
+
+
+def test_a_shared_parameter_counts_once_unless_every_name_is_wanted():
+    block = Block()
+    everything = [name for name, _ in block.named_parameters(remove_duplicate=False)]
+    assert everything == [*NAMES, "tied.weight", "tied.bias"]
+    assert len(list(Tied().parameters())) == 1
+
+
+def test_named_modules_gives_each_once_and_parents_first():
+    block = Block()
+    found = dict(block.named_modules())
+    assert list(found) == ["", "inner", "towers.0", "towers.1", "by_name.deep.1"]
+    assert found[""] is block
+    assert list(block.modules()) == list(found.values())
+
+
+def test_a_parameter_assigned_later_replaces_the_first():
+    block = Block()
+    block.gain = Parameter([7.0, 8.0])
+    assert [name for name, _ in block.named_parameters()] == NAMES
+    np.testing.assert_array_equal(block.state_dict()["gain"], [7, 8])
+
+
+def test_train_and_eval_reach_every_module():
+    block = Block()
+    assert all(module.training for module in block.modules())
+    assert block.eval() is block
+    assert not any(module.training for module in block.modules())
+    assert block.train() is block
+    assert all(module.training for module in block.modules())
+    block.towers[1].eval()
+    assert block.training
+
+
+def test_zero_grad_forgets_every_gradient():
+    block = Block()
+    block(np.ones((4, 3), np.float32)).sum().backward()
+    assert block.inner.weight.grad is not None
+    block.zero_grad()
+    assert all(parameter.grad is None for parameter in block.parameters())
+
+
+def test_frozen_parameters_get_no_gradient():
+    block = Block().requires_grad_(False)
+    block.gain.requires_grad = True
+    block(np.ones((4, 3), np.float32)).sum().backward()
+    assert block.inner.weight.grad is None
+    assert block.gain.grad is not None
+    block.requires_grad_()
+    assert all(parameter.requires_grad for parameter in block.parameters())
+
+
+def test_forward_must_be_written():
+    with pytest.raises(NotImplementedError, match=r"Module does not say what it computes: forward"):
+        Module()(1)
+
+
+# state_dict and load_state_dict
+
+
+def test_state_dict_has_every_name_and_is_read_only():
+    state = Block().state_dict()
+    assert list(state) == [*NAMES, "tied.weight", "tied.bias"]
+    assert all(not array.flags.writeable for array in state.values())
+
+
+def test_a_state_moves_from_one_module_to_another():
+    random.seed(1)
+    one, other = Block(), Block()
+    assert not np.array_equal(one.inner.weight.data, other.inner.weight.data)
+    parameters = list(other.parameters())
+    assert other.load_state_dict(one.state_dict()) == ([], [])
+    for name, array in one.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name], array)
+    assert [id(p) for p in other.parameters()] == [id(p) for p in parameters]
+
+
+def test_loading_copies():
+    layer = nn.Linear(3, 2)
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    layer.load_state_dict({"weight": weight, "bias": np.zeros(2, np.float32)})
+    weight[0, 0] = 99
+    assert layer.weight.data[0, 0] == 0
+
+
+def test_loading_converts_to_the_parameters_dtype():
+    layer = nn.Linear(3, 2, bias=False, dtype=np.float32)
+    layer.load_state_dict({"weight": np.full((2, 3), 0.1, np.float64)})
+    assert layer.weight.dtype == np.float32
+    np.testing.assert_array_equal(layer.weight.data, np.full((2, 3), 0.1, np.float32))
+
+
+def test_a_graph_recorded_before_a_load_says_so():
+    layer = nn.Linear(3, 2)
+    loss = layer(np.ones((4, 3), np.float32)).sum()
+    layer.load_state_dict(nn.Linear(3, 2).state_dict())
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+def test_strict_names_what_is_missing_and_unexpected():
+    state = nn.Linear(3, 2).state_dict() | {"scale": np.ones(2)}
+    del state["bias"]
+    message = "load_state_dict: the state has no bias; Linear has no scale; strict=False loads"
+    layer = nn.Linear(3, 2)
+    before = layer.weight.data.copy()
+    with pytest.raises(KeyError, match=re.escape(message)):
+        layer.load_state_dict(state)
+    np.testing.assert_array_equal(layer.weight.data, before)
+
+
+def test_strict_mentions_only_the_side_that_differs():
+    layer = nn.Linear(3, 2)
+    with pytest.raises(KeyError, match=r"load_state_dict: the state has no bias; strict"):
+        layer.load_state_dict({"weight": np.ones((2, 3))})
+    with pytest.raises(KeyError, match=r"load_state_dict: Linear has no x; strict"):
+        layer.load_state_dict(layer.state_dict() | {"x": np.ones(1)})
+
+
+def test_not_strict_loads_what_fits_and_tells_the_rest():
+    layer = nn.Linear(3, 2)
+    bias = layer.bias.data.copy()
+    result = layer.load_state_dict({"weight": np.ones((2, 3)), "x": np.ones(1)}, strict=False)
+    assert result.missing_keys == ["bias"]
+    assert result.unexpected_keys == ["x"]
+    np.testing.assert_array_equal(layer.weight.data, np.ones((2, 3)))
+    np.testing.assert_array_equal(layer.bias.data, bias)
+
+
+@pytest.mark.parametrize("name", ["encoder.weight", "decoder.weight"])
+def test_a_shared_parameter_needs_one_of_its_names(name):
+    model = Tied()
+    table = np.arange(15, dtype=np.float32).reshape(5, 3)
+    assert model.load_state_dict({name: table}) == ([], [])
+    np.testing.assert_array_equal(model.encoder.weight.data, table)
+    assert model.decoder.weight is model.encoder.weight
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_nothing_is_loaded_when_a_shape_differs(strict):
+    random.seed(2)
+    layer = nn.LSTM(3, 4)
+    before = {name: array.copy() for name, array in layer.state_dict().items()}
+    state = {name: array + 1 for name, array in before.items()}
+    state["bias_hh_l0"] = np.ones(12, np.float32)  # the last of them
+    message = "load_state_dict: bias_hh_l0 is (12,) in the state, (16,) in the module; build the"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        layer.load_state_dict(state, strict=strict)
+    for name, array in before.items():
+        np.testing.assert_array_equal(layer.state_dict()[name], array)
+
+
+# Text
+
+
+def test_repr_shows_the_options_and_what_is_inside():
+    assert repr(nn.Linear(3, 2)) == "Linear(3, 2, bias=True)"
+    assert repr(nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.Dropout(0.1)))) == (
+        "Sequential(\n"
+        "  (0): Linear(3, 2, bias=True)\n"
+        "  (1): Sequential(\n"
+        "    (0): Dropout(p=0.1, locked=False)\n"
+        "  )\n"
+        ")"
+    )
+    assert repr(Module()) == "Module()"
+
+
+def test_repr_of_a_module_with_options_and_children_has_both():
+    class Model(Tied):
+        def extra_repr(self):
+            return "tied=True"
+
+    assert repr(Model()) == (
+        "Model(\n"
+        "  tied=True\n"
+        "  (encoder): Embedding(5, 3)\n"
+        "  (decoder): Linear(3, 5, bias=False)\n"
+        ")"
+    )
