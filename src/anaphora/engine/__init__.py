@@ -20,13 +20,25 @@ from anaphora.engine.recurrence import (
     recurrence_backward,
     recurrence_forward,
 )
+from anaphora.engine.updates import (
+    adagrad_update,
+    adam_update,
+    average_update,
+    global_norm,
+    rmsprop_update,
+    sgd_update,
+)
 
 __all__ = [
     "RecurrenceGradients",
     "RecurrenceSteps",
+    "adagrad_update",
+    "adam_update",
+    "average_update",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "dropout_mask",
+    "global_norm",
     "info",
     "layer_norm_backward",
     "layer_norm_forward",
@@ -34,6 +46,8 @@ __all__ = [
     "matmul",
     "recurrence_backward",
     "recurrence_forward",
+    "rmsprop_update",
+    "sgd_update",
     "sum_rows",
 ]
 

@@ -1,0 +1,243 @@
+"""What optimisers do to a parameter and its state, in place; the norm of gradients.
+
+Every function but `average_update` works element by element, so it may be given some rows of a
+table instead of the table. Arrays may have any layout. Numbers take the dtype of the arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+_BLOCK = 32_768
+"""Elements worked on at a time, so that all passes but the first find them in the cache."""
+
+_NORM_BLOCK = 8_192
+"""Few enough that the dot product of a block is left to one thread, and so always sums alike."""
+
+
+def sgd_update(
+    parameter: Array,
+    gradient: Array,
+    velocity: Array | None,
+    *,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None:
+    """Go down the gradient, or down the velocity that it feeds.
+
+        g = gradient + weight_decay * parameter
+        v = momentum * v + g
+        parameter -= learning_rate * (g + momentum * v if nesterov else v)
+
+    Args:
+        parameter: [...] changed in place.
+        gradient: [...].
+        velocity: [...] changed in place; 0 before the first update. None goes without momentum:
+            ``parameter -= learning_rate * g``.
+        learning_rate: >= 0.
+        momentum: The share of the velocity that is kept.
+        nesterov: Look ahead along the new velocity.
+        weight_decay: The share of the parameter added to its gradient.
+    """
+    for p, g, v in _blocks(parameter, gradient, velocity):
+        g = _decayed(g, p, weight_decay)
+        if v is not None:
+            v *= momentum
+            v += g
+            g = g + momentum * v if nesterov else v
+        p -= learning_rate * g
+
+
+def adam_update(
+    parameter: Array,
+    gradient: Array,
+    first_moment: Array,
+    second_moment: Array,
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    """Go down the mean gradient, each element in units of its own root mean square.
+
+        g = gradient + weight_decay * parameter
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g**2
+        parameter -= learning_rate * m / (1 - beta_1**step)
+                     / (sqrt(v / (1 - beta_2**step)) + epsilon)
+
+    Args:
+        parameter: [...] changed in place.
+        gradient: [...].
+        first_moment: [...] m, changed in place; 0 before the first update.
+        second_moment: [...] v, changed in place; 0 before the first update.
+        step: The number of this update, from 1.
+        learning_rate: >= 0.
+        betas: The shares of m and v that are kept.
+        epsilon: > 0.
+        weight_decay: The share of the parameter added to its gradient.
+        decoupled: Decay ``parameter *= 1 - learning_rate * weight_decay`` first instead (AdamW).
+    """
+    beta_1, beta_2 = betas
+    rate = learning_rate / (1 - beta_1**step)
+    root_correction = math.sqrt(1 - beta_2**step)
+    for p, g, m, v in _blocks(parameter, gradient, first_moment, second_moment):
+        if decoupled:
+            p *= 1 - learning_rate * weight_decay
+        else:
+            g = _decayed(g, p, weight_decay)
+        m *= beta_1
+        m += (1 - beta_1) * g
+        v *= beta_2
+        v += (1 - beta_2) * np.square(g)
+        root = np.sqrt(v)
+        root /= root_correction
+        root += epsilon
+        np.divide(m, root, out=root)
+        root *= rate
+        p -= root
+
+
+def rmsprop_update(
+    parameter: Array,
+    gradient: Array,
+    square_average: Array,
+    gradient_average: Array | None,
+    velocity: Array | None,
+    *,
+    learning_rate: float,
+    alpha: float,
+    epsilon: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    """Go down the gradient, each element in units of its own recent root mean square.
+
+        g = gradient + weight_decay * parameter
+        s = alpha * s + (1 - alpha) * g**2
+        a = alpha * a + (1 - alpha) * g
+        v = momentum * v + g / (sqrt(s - a**2) + epsilon)
+        parameter -= learning_rate * v
+
+    Args:
+        parameter: [...] changed in place.
+        gradient: [...].
+        square_average: [...] s, changed in place; 0 before the first update.
+        gradient_average: [...] a, changed in place; 0 before the first update. None takes
+            ``sqrt(s)``, not centred.
+        velocity: [...] v, changed in place; 0 before the first update. None goes without momentum.
+        learning_rate: >= 0.
+        alpha: The share of the averages that is kept.
+        epsilon: > 0.
+        momentum: The share of the velocity that is kept.
+        weight_decay: The share of the parameter added to its gradient.
+    """
+    for p, g, s, a, v in _blocks(parameter, gradient, square_average, gradient_average, velocity):
+        g = _decayed(g, p, weight_decay)
+        s *= alpha
+        s += (1 - alpha) * np.square(g)
+        if a is None:
+            root = np.sqrt(s)
+        else:
+            a *= alpha
+            a += (1 - alpha) * g
+            # A variance is never negative; rounding may make it so where the gradient is constant.
+            root = np.sqrt(np.maximum(s - np.square(a), 0))
+        root += epsilon
+        np.divide(g, root, out=root)
+        if v is not None:
+            v *= momentum
+            v += root
+            root[...] = v
+        root *= learning_rate
+        p -= root
+
+
+def adagrad_update(
+    parameter: Array,
+    gradient: Array,
+    square_sum: Array,
+    *,
+    learning_rate: float,
+    epsilon: float,
+    weight_decay: float,
+) -> None:
+    """Go down the gradient, each element in units of the root of all its squares so far.
+
+        g = gradient + weight_decay * parameter
+        s += g**2
+        parameter -= learning_rate * g / (sqrt(s) + epsilon)
+
+    Args:
+        parameter: [...] changed in place.
+        gradient: [...].
+        square_sum: [...] s, changed in place; 0 before the first update.
+        learning_rate: >= 0.
+        epsilon: > 0.
+        weight_decay: The share of the parameter added to its gradient.
+    """
+    for p, g, s in _blocks(parameter, gradient, square_sum):
+        g = _decayed(g, p, weight_decay)
+        s += np.square(g)
+        root = np.sqrt(s)
+        root += epsilon
+        np.divide(g, root, out=root)
+        root *= learning_rate
+        p -= root
+
+
+def average_update(average: Array, parameter: Array, count: int) -> None:
+    """Take the parameter into the mean of its values: ``average += (parameter - average) / count``.
+
+    Args:
+        average: [...] changed in place: the mean of ``count - 1`` values before, of `count` after.
+        parameter: [...].
+        count: From 1; at 1 the average becomes the parameter.
+    """
+    if count == 1:
+        average[...] = parameter
+        return
+    for a, p in _blocks(average, parameter):
+        difference = p - a
+        difference *= 1 / count
+        a += difference
+
+
+def global_norm(arrays: Iterable[Array]) -> float:
+    """The 2-norm of all elements of all arrays, summed in float64.
+
+    It is infinite or NaN where an element is; the squares of float32 numbers cannot overflow.
+    """
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for array in arrays:
+            flat = array.ravel(order="K")
+            for start in range(0, len(flat), _NORM_BLOCK):
+                block = flat[start : start + _NORM_BLOCK].astype(np.float64, copy=False)
+                total += float(block @ block)
+    return math.sqrt(total)
+
+
+def _decayed(gradient: Array, parameter: Array, weight_decay: float) -> Array:
+    return gradient if weight_decay == 0 else gradient + weight_decay * parameter
+
+
+def _blocks(*arrays: Array | None) -> Iterator[Any]:
+    """Views of the arrays, all of one shape, of about `_BLOCK` elements along the first axis."""
+    views = [None if a is None else np.atleast_1d(a) for a in arrays]
+    first = next(view for view in views if view is not None)
+    rows = max(1, _BLOCK // max(1, first[:1].size))
+    for start in range(0, len(first), rows):
+        yield [None if view is None else view[start : start + rows] for view in views]

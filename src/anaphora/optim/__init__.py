@@ -1,0 +1,70 @@
+"""Optimisers, clipping of gradients, and schedules of the learning rate.
+
+One step of training, everything in view:
+
+>>> import numpy as np
+>>> from anaphora.tensor import Parameter
+>>> weight = Parameter(np.array([3.0, 4.0]))
+>>> optimizer = SGD([("weight", weight)], learning_rate=1.0)
+>>> schedule = ExponentialDecay(optimizer)
+>>> schedule.on_epoch(0)
+>>> optimizer.zero_grad()
+>>> (weight * weight).sum().backward()
+>>> norm = clip_grad_norm([weight], max_norm=5.0)
+>>> optimizer.step()
+>>> weight.data.round(3)
+array([0., 0.])
+"""
+
+from anaphora.optim.base import Optimizer
+from anaphora.optim.clipping import clip_grad_norm, clip_grad_value
+from anaphora.optim.optimizers import ASGD, SGD, Adagrad, Adam, AdamW, RMSprop
+from anaphora.optim.schedules import (
+    Constant,
+    Cosine,
+    ExponentialDecay,
+    NonMonotonicTrigger,
+    ReduceOnPlateau,
+    Schedule,
+    WarmUp,
+)
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "asgd": ASGD,
+}
+"""The optimisers by the names that the command line has for them."""
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "exponential": ExponentialDecay,
+    "plateau": ReduceOnPlateau,
+    "cosine": Cosine,
+    "nonmonotonic": NonMonotonicTrigger,
+}
+"""The schedules by the names that the command line has for them; `WarmUp` goes around any."""
+
+__all__ = [
+    "ASGD",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "ExponentialDecay",
+    "NonMonotonicTrigger",
+    "Optimizer",
+    "RMSprop",
+    "ReduceOnPlateau",
+    "Schedule",
+    "WarmUp",
+    "clip_grad_norm",
+    "clip_grad_value",
+]

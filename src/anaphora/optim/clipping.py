@@ -1,0 +1,81 @@
+"""Clipping gradients, in place, before a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from anaphora import engine
+from anaphora.optim.base import Parameters, named, positive
+from anaphora.tensor import Array, RowGradient
+
+
+def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:
+    """Shorten the gradients, taken together as one vector, to a 2-norm of at most `max_norm`.
+
+        gradient *= min(1, max_norm / (norm + 1e-6))
+
+    If the norm is infinite or NaN the gradients stay as they are: look at what is returned before
+    the step. Source: Pascanu et al. 2013; the numbers are PyTorch's.
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter. Those without a gradient are left.
+        max_norm: > 0; infinity only measures.
+
+    Returns:
+        The norm before clipping; 0 if there is no gradient.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`.
+
+    >>> from anaphora.tensor import Parameter
+    >>> weight = Parameter([30.0, 40.0])
+    >>> (weight * weight * 0.5).sum().backward()
+    >>> clip_grad_norm([weight], max_norm=5.0)
+    50.0
+    >>> weight.grad
+    array([3., 4.], dtype=float32)
+    """
+    gradients = list(_arrays("clip_grad_norm", parameters))
+    max_norm = positive("clip_grad_norm", "max_norm", max_norm)
+    norm = engine.global_norm(gradients)
+    coefficient = max_norm / (norm + 1e-6)
+    if math.isfinite(norm) and coefficient < 1:
+        for gradient in gradients:
+            gradient *= coefficient
+    return norm
+
+
+def clip_grad_value(parameters: Parameters, limit: float) -> None:
+    """Clip every element of the gradients to ``-limit <= element <= limit``.
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter. Those without a gradient are left.
+        limit: > 0.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`.
+
+    >>> from anaphora.tensor import Parameter
+    >>> weight = Parameter([0.5, -3.0])
+    >>> (weight * weight * 0.5).sum().backward()
+    >>> clip_grad_value([weight], limit=1.0)
+    >>> weight.grad
+    array([ 0.5, -1. ], dtype=float32)
+    """
+    limit = positive("clip_grad_value", "limit", limit)
+    for gradient in _arrays("clip_grad_value", parameters):
+        np.clip(gradient, -limit, limit, out=gradient)
+
+
+def _arrays(owner: str, parameters: Parameters) -> Iterator[Array]:
+    """The gradients that there are, as arrays to change in place; of row gradients the rows."""
+    for parameter in named(owner, parameters).values():
+        if isinstance(parameter.grad, RowGradient):
+            yield parameter.grad.values
+        elif parameter.grad is not None:
+            # A NumPy scalar, which is what some operations give without axes, cannot be changed.
+            parameter.grad = np.asarray(parameter.grad)
+            yield parameter.grad

@@ -1,0 +1,430 @@
+"""The optimisers: SGD, Adam, AdamW, RMSprop, Adagrad and averaged SGD."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from anaphora import engine
+from anaphora.optim.base import Optimizer, Parameters, fraction, not_negative, positive
+from anaphora.tensor import Array
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent; momentum of Polyak 1964, or Nesterov's (Sutskever et al. 2013).
+
+        g = gradient + weight_decay * parameter
+        v = momentum * v + g
+        parameter -= learning_rate * (g + momentum * v if nesterov else v)
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter.
+        learning_rate: >= 0.
+        momentum: The share of the velocity v that a step keeps, 0 <= momentum < 1.
+        nesterov: Use the gradient as it will be after the velocity's next move.
+        weight_decay: >= 0.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`; or `nesterov` without momentum.
+
+    >>> from anaphora.tensor import Parameter
+    >>> weight = Parameter([1.0, 2.0])
+    >>> optimizer = SGD([("weight", weight)], learning_rate=0.25)
+    >>> (weight * weight).sum().backward()
+    >>> optimizer.step()
+    >>> weight.data
+    array([0.5, 1. ], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if nesterov and momentum == 0:
+            raise ValueError("SGD: nesterov=True looks ahead along the momentum; give one > 0")
+        super().__init__(
+            parameters,
+            learning_rate,
+            momentum=fraction("SGD", "momentum", momentum),
+            nesterov=bool(nesterov),
+            weight_decay=not_negative("SGD", "weight_decay", weight_decay),
+        )
+
+    def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("velocity",) if options["momentum"] else ()
+
+    def _keeps_rows(self) -> bool:
+        return not (self._options["momentum"] or self._options["weight_decay"])
+
+    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        engine.sgd_update(
+            array,
+            gradient,
+            state.get("velocity"),
+            learning_rate=self.learning_rate,
+            **self._options,
+        )
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015): steps of about the learning rate, whatever the gradient's scale.
+
+        g = gradient + weight_decay * parameter
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g**2
+        parameter -= learning_rate * m / (1 - beta_1**t) / (sqrt(v / (1 - beta_2**t)) + epsilon)
+
+    where t counts the steps of this parameter, from 1.
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter.
+        learning_rate: >= 0.
+        betas: The shares of m and v that a step keeps, each 0 <= beta < 1.
+        epsilon: > 0.
+        weight_decay: >= 0; for decay apart from the gradient see `AdamW`.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`.
+
+    >>> from anaphora.tensor import Parameter
+    >>> weight = Parameter([1.0, -300.0])
+    >>> optimizer = Adam([weight], learning_rate=0.5)
+    >>> (weight * weight).sum().backward()
+    >>> optimizer.step()
+    >>> weight.data.round(3)
+    array([   0.5, -299.5], dtype=float32)
+    """
+
+    _decoupled = False
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float = 0.001,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        owner = type(self).__name__
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{owner}: betas are two numbers, not {betas!r}")
+        super().__init__(
+            parameters,
+            learning_rate,
+            betas=[fraction(owner, "each of betas", beta) for beta in betas],
+            epsilon=positive(owner, "epsilon", epsilon),
+            weight_decay=not_negative(owner, "weight_decay", weight_decay),
+        )
+
+    def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("first_moment", "second_moment")
+
+    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        engine.adam_update(
+            array,
+            gradient,
+            state["first_moment"],
+            state["second_moment"],
+            step=step,
+            learning_rate=self.learning_rate,
+            decoupled=self._decoupled,
+            **self._options,
+        )
+
+
+class AdamW(Adam):
+    """Adam with the weight decay apart from the gradient (Loshchilov & Hutter 2019).
+
+    Before each step of `Adam` (with ``g = gradient``),
+
+        parameter *= 1 - learning_rate * weight_decay
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter.
+        learning_rate: >= 0.
+        betas: The shares of m and v that a step keeps, each 0 <= beta < 1.
+        epsilon: > 0.
+        weight_decay: >= 0.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`.
+
+    >>> from anaphora.tensor import Parameter
+    >>> AdamW([Parameter([1.0])], weight_decay=0.1)
+    AdamW(1 parameters, learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.1)
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float = 0.001,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(
+            parameters, learning_rate, betas=betas, epsilon=epsilon, weight_decay=weight_decay
+        )
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Hinton 2012; centred: Graves 2013).
+
+        g = gradient + weight_decay * parameter
+        s = alpha * s + (1 - alpha) * g**2
+        a = alpha * a + (1 - alpha) * g            if centered, else a = 0
+        v = momentum * v + g / (sqrt(s - a**2) + epsilon)
+        parameter -= learning_rate * v
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter.
+        learning_rate: >= 0.
+        alpha: The share of the averages s and a that a step keeps, 0 <= alpha < 1.
+        epsilon: > 0.
+        momentum: The share of the velocity v that a step keeps, 0 <= momentum < 1.
+        centered: Divide by the standard deviation, not by the root mean square.
+        weight_decay: >= 0.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`.
+
+    >>> from anaphora.tensor import Parameter
+    >>> weight = Parameter([4.0, -4.0])
+    >>> optimizer = RMSprop([weight], learning_rate=0.125, alpha=0.75)
+    >>> weight.sum().backward()
+    >>> optimizer.step()
+    >>> weight.data
+    array([ 3.75, -4.25], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float = 0.01,
+        *,
+        alpha: float = 0.99,
+        epsilon: float = 1e-8,
+        momentum: float = 0.0,
+        centered: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            parameters,
+            learning_rate,
+            alpha=fraction("RMSprop", "alpha", alpha),
+            epsilon=positive("RMSprop", "epsilon", epsilon),
+            momentum=fraction("RMSprop", "momentum", momentum),
+            centered=bool(centered),
+            weight_decay=not_negative("RMSprop", "weight_decay", weight_decay),
+        )
+
+    def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        parts = {
+            "square_average": True,
+            "gradient_average": options["centered"],
+            "velocity": options["momentum"] > 0,
+        }
+        return tuple(part for part, kept in parts.items() if kept)
+
+    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        options = self._options
+        engine.rmsprop_update(
+            array,
+            gradient,
+            state["square_average"],
+            state.get("gradient_average"),
+            state.get("velocity"),
+            learning_rate=self.learning_rate,
+            alpha=options["alpha"],
+            epsilon=options["epsilon"],
+            momentum=options["momentum"],
+            weight_decay=options["weight_decay"],
+        )
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi et al. 2011): rare words take larger steps than frequent ones.
+
+        g = gradient + weight_decay * parameter
+        s += g**2
+        parameter -= learning_rate * g / (sqrt(s) + epsilon)
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter.
+        learning_rate: >= 0.
+        epsilon: > 0.
+        weight_decay: >= 0.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`.
+
+    >>> from anaphora.tensor import Parameter
+    >>> weight = Parameter([1.0, -300.0])
+    >>> optimizer = Adagrad([weight], learning_rate=0.5)
+    >>> (weight * weight).sum().backward()
+    >>> optimizer.step()
+    >>> weight.data
+    array([   0.5, -299.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float = 0.01,
+        *,
+        epsilon: float = 1e-10,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            parameters,
+            learning_rate,
+            epsilon=positive("Adagrad", "epsilon", epsilon),
+            weight_decay=not_negative("Adagrad", "weight_decay", weight_decay),
+        )
+
+    def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("square_sum",)
+
+    def _keeps_rows(self) -> bool:
+        return not self._options["weight_decay"]
+
+    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        engine.adagrad_update(
+            array,
+            gradient,
+            state["square_sum"],
+            learning_rate=self.learning_rate,
+            **self._options,
+        )
+
+
+class ASGD(Optimizer):
+    """Averaged SGD (Polyak & Juditsky 1992) as AWD-LSTM uses it (Merity et al. 2018).
+
+    It is plain `SGD` until `start_averaging`. From then on it also keeps the mean of the values
+    that each parameter had after each step; `averaged` puts the means into the parameters.
+    `NonMonotonicTrigger` starts the averaging when the validation loss stops falling.
+
+    Started after n steps it is PyTorch's ``ASGD(lambd=0, t0=n - 1)``.
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter.
+        learning_rate: >= 0.
+        weight_decay: >= 0.
+
+    Raises:
+        TypeError, ValueError: as `Optimizer`.
+
+    >>> from anaphora.tensor import Parameter
+    >>> weight = Parameter([8.0])
+    >>> optimizer = ASGD([weight], learning_rate=1.0)
+    >>> optimizer.start_averaging()
+    >>> for _ in range(3):  # the weight becomes 7, 6, 5
+    ...     optimizer.zero_grad()
+    ...     weight.sum().backward()
+    ...     optimizer.step()
+    >>> with optimizer.averaged():
+    ...     print(weight.data)
+    [6.]
+    >>> print(weight.data)
+    [5.]
+    """
+
+    def __init__(
+        self, parameters: Parameters, learning_rate: float, *, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(
+            parameters,
+            learning_rate,
+            weight_decay=not_negative("ASGD", "weight_decay", weight_decay),
+        )
+        self._averaged_steps: int | None = None  # None: not averaging
+        self._evaluating = False
+
+    def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("average",)
+
+    def _keeps_rows(self) -> bool:
+        return not self._options["weight_decay"]
+
+    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        engine.sgd_update(
+            array,
+            gradient,
+            None,
+            learning_rate=self.learning_rate,
+            momentum=0.0,
+            nesterov=False,
+            weight_decay=self._options["weight_decay"],
+        )
+
+    @property
+    def averaging(self) -> bool:
+        """Whether the averaging has started."""
+        return self._averaged_steps is not None
+
+    def start_averaging(self) -> None:
+        """Average from the next step on; no effect if it has started before."""
+        if self._averaged_steps is None:
+            self._averaged_steps = 0
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient; when averaging, take all into their means.
+
+        Raises:
+            ValueError: a gradient has another shape or dtype than its parameter.
+            RuntimeError: within `averaged`.
+        """
+        if self._evaluating:
+            raise RuntimeError(
+                "ASGD: a step within averaged() would be lost; train outside the with block"
+            )
+        super().step()
+        if self._averaged_steps is not None:
+            self._averaged_steps += 1
+            for name, parameter in self._parameters.items():
+                engine.average_update(
+                    self._state[name]["average"], parameter.data, self._averaged_steps
+                )
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the parameters are their means, to evaluate and to save; then the old ones.
+
+        Before the first averaged step the parameters stay as they are.
+        """
+        if not self._averaged_steps or self._evaluating:
+            yield
+            return
+        before = {name: parameter.data.copy() for name, parameter in self._parameters.items()}
+        self._evaluating = True
+        self._put({name: state["average"] for name, state in self._state.items()})
+        try:
+            yield
+        finally:
+            self._put(before)
+            self._evaluating = False
+
+    def _put(self, arrays: Mapping[str, Array]) -> None:
+        for name, parameter in self._parameters.items():
+            with parameter.writing() as array:
+                array[...] = arrays[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Optimizer.state_dict`, with "averaged_steps", None before `start_averaging`."""
+        return {**super().state_dict(), "averaged_steps": self._averaged_steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As `Optimizer.load_state_dict`."""
+        super().load_state_dict(state)
+        self._averaged_steps = state["averaged_steps"]

@@ -1,0 +1,336 @@
+"""Schedules: how the learning rate changes as a training goes on."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from anaphora.optim.base import Optimizer, fraction, not_negative
+from anaphora.optim.optimizers import ASGD
+
+
+class Schedule:
+    """Sets ``optimizer.learning_rate`` when the training loop calls; the base of all schedules.
+
+    Training loops call all three methods; a schedule does something in those that it needs.
+
+    Args:
+        optimizer: Its learning rate now is the initial one.
+
+    Attributes:
+        learning_rate: What this schedule has set.
+    """
+
+    _kept: ClassVar[tuple[str, ...]] = ("initial_learning_rate", "learning_rate")
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.initial_learning_rate = self.learning_rate = optimizer.learning_rate
+
+    def on_step(self, step: int) -> None:
+        """Before each step of the optimizer; steps are counted from 0."""
+
+    def on_epoch(self, epoch: int) -> None:
+        """Before each epoch; epochs are counted from 0."""
+
+    def on_evaluation(self, loss: float) -> None:
+        """After each evaluation, with the validation loss."""
+
+    def _set(self, learning_rate: float) -> None:
+        self.learning_rate = self.optimizer.learning_rate = learning_rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes as the schedule goes on, as JSON values."""
+        return {
+            "schedule": type(self).__name__,
+            **{name: getattr(self, name) for name in self._kept},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; sets the learning rate.
+
+        Raises:
+            ValueError: it is the state of another schedule.
+        """
+        owner = type(self).__name__
+        if state.get("schedule") != owner:
+            raise ValueError(
+                f"{owner}: the state is of {state.get('schedule')!r}; load it into the schedule "
+                "that it was saved from"
+            )
+        for name in self._kept:
+            if name not in state:
+                raise ValueError(f"{owner}: the state has no {name!r}; give all that was saved")
+        for name in self._kept:
+            setattr(self, name, state[name])
+        self._set(self.learning_rate)
+
+
+class Constant(Schedule):
+    """The learning rate stays what it is.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> schedule = Constant(SGD([Parameter([0.0])], learning_rate=1.0))
+    >>> schedule.on_epoch(100)
+    >>> schedule.learning_rate
+    1.0
+    """
+
+
+class ExponentialDecay(Schedule):
+    """Constant for some epochs, then times `decay` at the start of each (Zaremba et al. 2014).
+
+        learning_rate = initial * decay ** max(epoch + 1 - constant_epochs, 0)     epoch = 0, 1, ...
+
+    The defaults are those of the paper's small model, which trains for 13 epochs from 1; the medium
+    model has 1/1.2 after 6 (39 epochs), the large 1/1.15 after 14 (55 epochs).
+
+    Args:
+        optimizer: Its learning rate now is the initial one.
+        decay: The factor, 0 < decay <= 1.
+        constant_epochs: The number of epochs before the first decay.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> schedule = ExponentialDecay(SGD([Parameter([0.0])], learning_rate=1.0))
+    >>> for epoch in range(6):
+    ...     schedule.on_epoch(epoch)
+    ...     print(epoch, schedule.learning_rate)
+    0 1.0
+    1 1.0
+    2 1.0
+    3 1.0
+    4 0.5
+    5 0.25
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, decay: float = 0.5, constant_epochs: int = 4
+    ) -> None:
+        super().__init__(optimizer)
+        if not 0 < decay <= 1:
+            raise ValueError(f"ExponentialDecay: decay is a factor, 0 < decay <= 1, not {decay!r}")
+        self.decay = float(decay)
+        self.constant_epochs = _count("ExponentialDecay", "constant_epochs", constant_epochs, 0)
+
+    def on_epoch(self, epoch: int) -> None:
+        """Set the learning rate of this epoch, counted from 0."""
+        self._set(
+            self.initial_learning_rate * self.decay ** max(epoch + 1 - self.constant_epochs, 0)
+        )
+
+
+class ReduceOnPlateau(Schedule):
+    """Times `factor` when the validation loss has not fallen below its best for some evaluations.
+
+    Args:
+        optimizer: Its learning rate now is the initial one.
+        factor: 0 <= factor < 1.
+        patience: The number of evaluations in a row without a new best that are let pass; the next
+            one reduces the learning rate, and the count begins again.
+        minimum: The learning rate is not reduced below it.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> schedule = ReduceOnPlateau(SGD([Parameter([0.0])], learning_rate=20.0), patience=1)
+    >>> for loss in (5.0, 4.5, 4.6, 4.5, 4.4):
+    ...     schedule.on_evaluation(loss)
+    ...     print(loss, schedule.learning_rate)
+    5.0 20.0
+    4.5 20.0
+    4.6 20.0
+    4.5 10.0
+    4.4 10.0
+    """
+
+    _kept = (*Schedule._kept, "best_loss", "evaluations_without_best")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        factor: float = 0.5,
+        patience: int = 0,
+        minimum: float = 0.0,
+    ) -> None:
+        super().__init__(optimizer)
+        self.factor = fraction("ReduceOnPlateau", "factor", factor)
+        self.patience = _count("ReduceOnPlateau", "patience", patience, 0)
+        self.minimum = not_negative("ReduceOnPlateau", "minimum", minimum)
+        self.best_loss: float | None = None
+        self.evaluations_without_best = 0
+
+    def on_evaluation(self, loss: float) -> None:
+        """Compare with the best loss; NaN and infinity are never better."""
+        if loss < (math.inf if self.best_loss is None else self.best_loss):
+            self.best_loss = float(loss)
+            self.evaluations_without_best = 0
+            return
+        self.evaluations_without_best += 1
+        if self.evaluations_without_best > self.patience:
+            self.evaluations_without_best = 0
+            reduced = max(self.learning_rate * self.factor, self.minimum)
+            self._set(min(reduced, self.learning_rate))
+
+
+class Cosine(Schedule):
+    """Half a cosine from the initial learning rate down to `minimum` (Loshchilov & Hutter 2017).
+
+        learning_rate = minimum + (initial - minimum) * (1 + cos(pi * step / total_steps)) / 2
+
+    and `minimum` from `total_steps` on.
+
+    Args:
+        optimizer: Its learning rate now is the initial one.
+        total_steps: The number of steps of the optimizer in the whole training, >= 1.
+        minimum: The learning rate at the end.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> schedule = Cosine(SGD([Parameter([0.0])], learning_rate=1.0), total_steps=2)
+    >>> for step in range(4):
+    ...     schedule.on_step(step)
+    ...     print(step, round(schedule.learning_rate, 6))
+    0 1.0
+    1 0.5
+    2 0.0
+    3 0.0
+    """
+
+    def __init__(self, optimizer: Optimizer, *, total_steps: int, minimum: float = 0.0) -> None:
+        super().__init__(optimizer)
+        self.total_steps = _count("Cosine", "total_steps", total_steps, 1)
+        self.minimum = not_negative("Cosine", "minimum", minimum)
+
+    def on_step(self, step: int) -> None:
+        """Set the learning rate of this step, counted from 0."""
+        share = (1 + math.cos(math.pi * min(step, self.total_steps) / self.total_steps)) / 2
+        self._set(self.minimum + (self.initial_learning_rate - self.minimum) * share)
+
+
+class WarmUp(Schedule):
+    """Another schedule, multiplied by a factor that rises from 1/steps to 1 over the first steps.
+
+        learning_rate = that of the other schedule * min(1, (step + 1) / steps)
+
+    Args:
+        schedule: The other schedule; only this one is called then. `Constant` for warm-up alone.
+        steps: The first step at the whole learning rate is number `steps`, counted from 1; >= 1.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> schedule = WarmUp(Constant(SGD([Parameter([0.0])], learning_rate=1.0)), steps=4)
+    >>> for step in range(5):
+    ...     schedule.on_step(step)
+    ...     print(step, schedule.learning_rate)
+    0 0.25
+    1 0.5
+    2 0.75
+    3 1.0
+    4 1.0
+    """
+
+    _kept = (*Schedule._kept, "factor")
+
+    def __init__(self, schedule: Schedule, *, steps: int) -> None:
+        super().__init__(schedule.optimizer)
+        self.schedule = schedule
+        self.steps = _count("WarmUp", "steps", steps, 1)
+        self.factor = 1 / self.steps
+        self._set(schedule.learning_rate * self.factor)
+
+    def on_step(self, step: int) -> None:
+        """Set the learning rate of this step, counted from 0."""
+        self.schedule.on_step(step)
+        self.factor = min(1.0, (step + 1) / self.steps)
+        self._set(self.schedule.learning_rate * self.factor)
+
+    def on_epoch(self, epoch: int) -> None:
+        """Tell the other schedule."""
+        self.schedule.on_epoch(epoch)
+        self._set(self.schedule.learning_rate * self.factor)
+
+    def on_evaluation(self, loss: float) -> None:
+        """Tell the other schedule."""
+        self.schedule.on_evaluation(loss)
+        self._set(self.schedule.learning_rate * self.factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Schedule.state_dict`, with that of the other schedule within."""
+        return {**super().state_dict(), "of": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As `Schedule.load_state_dict`."""
+        super().load_state_dict(state)
+        self.schedule.load_state_dict(state.get("of", {}))
+        self._set(self.learning_rate)
+
+
+class NonMonotonicTrigger(Schedule):
+    """Starts the averaging of `ASGD` when the validation loss stops falling (Merity et al. 2018).
+
+    That is, when it is larger than the smallest of the losses before, the last `interval` of them
+    left out. The learning rate stays what it is.
+
+    Args:
+        optimizer: An `ASGD`.
+        interval: The paper's n, in evaluations, >= 1.
+
+    Raises:
+        TypeError: the optimizer is not an `ASGD`.
+        ValueError: the interval is less than 1.
+
+    >>> from anaphora.tensor import Parameter
+    >>> optimizer = ASGD([Parameter([0.0])], learning_rate=30.0)
+    >>> trigger = NonMonotonicTrigger(optimizer, interval=2)
+    >>> for loss in (5.0, 4.0, 4.5, 4.2, 4.1):
+    ...     trigger.on_evaluation(loss)
+    ...     print(loss, optimizer.averaging)
+    5.0 False
+    4.0 False
+    4.5 False
+    4.2 False
+    4.1 True
+    """
+
+    _kept = (*Schedule._kept, "losses")
+
+    def __init__(self, optimizer: ASGD, *, interval: int = 5) -> None:
+        if not isinstance(optimizer, ASGD):
+            raise TypeError(
+                "NonMonotonicTrigger: starts the averaging of ASGD, which "
+                f"{type(optimizer).__name__} does not have; use ASGD"
+            )
+        super().__init__(optimizer)
+        self.optimizer: ASGD = optimizer
+        self.interval = _count("NonMonotonicTrigger", "interval", interval, 1)
+        self.losses: list[float] = []
+
+    def on_evaluation(self, loss: float) -> None:
+        """Compare with the losses of before."""
+        earlier = self.losses[: -self.interval]
+        if earlier and loss > min(earlier):
+            self.optimizer.start_averaging()
+        if math.isfinite(loss):
+            self.losses = [*self.losses, float(loss)]
+
+
+def _count(owner: str, name: str, value: object, least: int) -> int:
+    if isinstance(value, numbers.Integral) and int(value) >= least:
+        return int(value)
+    raise ValueError(f"{owner}: {name} is an integer >= {least}, not {value!r}")
