@@ -8,7 +8,7 @@ import heapq
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
@@ -32,7 +32,7 @@ class Hook(Protocol):
         """Before an operation: its name and what it is given; phase "forward" or "backward"."""
 
     def leave(self, phase: str, operation: str, outputs: tuple[Any, ...]) -> None:
-        """After an operation: its name and what it gave."""
+        """After an operation, unless it failed: its name and what it gave."""
 
 
 class _ThreadState(threading.local):
@@ -43,21 +43,21 @@ class _ThreadState(threading.local):
 _state = _ThreadState()
 
 
-class no_grad(contextlib.ContextDecorator):  # noqa: N801 - the field's name for it
-    """Within it nothing is recorded. Also a decorator.
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Within it this thread records nothing. Also a decorator.
 
     >>> x = Tensor([1.0], requires_grad=True)
     >>> with no_grad():
     ...     (x * 2).requires_grad
     False
     """
-
-    def __enter__(self) -> None:
-        self._before = [*getattr(self, "_before", ()), _state.recording]
-        _state.recording = False
-
-    def __exit__(self, *exception: object) -> None:
-        _state.recording = self._before.pop()
+    before = _state.recording
+    _state.recording = False
+    try:
+        yield
+    finally:
+        _state.recording = before
 
 
 @contextlib.contextmanager
@@ -74,14 +74,14 @@ def hook(watcher: Hook) -> Iterator[None]:
         _state.hooks = before
 
 
-def _watched(phase: str, operation: str, inputs: tuple[Any, ...], call: Callable[[], Any]) -> Any:
-    hooks = _state.hooks
-    for watcher in hooks:
+def _enter(phase: str, operation: str, inputs: tuple[Any, ...]) -> None:
+    for watcher in _state.hooks:
         watcher.enter(phase, operation, inputs)
-    result = call()
-    for watcher in reversed(hooks):
-        watcher.leave(phase, operation, result if isinstance(result, tuple) else (result,))
-    return result
+
+
+def _leave(phase: str, operation: str, outputs: tuple[Any, ...]) -> None:
+    for watcher in reversed(_state.hooks):
+        watcher.leave(phase, operation, outputs)
 
 
 # Gradients of rows --------------------------------------------------------------------------------
@@ -149,10 +149,19 @@ class _Edge(NamedTuple):
     dtype: np.dtype[Any]
 
 
+class _Version:
+    """Counts the changes in place of one array; its views share it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
 class _Node:
     """One recorded operation."""
 
-    __slots__ = ("edges", "operation", "order", "output_count", "pullback", "versions")
+    __slots__ = ("edges", "operation", "order", "output_count", "pullback", "single", "versions")
 
     counter = itertools.count()
 
@@ -161,13 +170,14 @@ class _Node:
         operation: str,
         edges: tuple[_Edge | None, ...],
         pullback: Pullback | tuple[Pullback, ...],
-        output_count: int,
-        versions: tuple[tuple[Tensor, int], ...],
+        output_count: int | None,
+        versions: tuple[tuple[Tensor, _Version, int], ...],
     ) -> None:
         self.operation = operation
         self.edges = edges
         self.pullback: Pullback | tuple[Pullback, ...] | None = pullback
-        self.output_count = output_count
+        self.single = output_count is None  # the value is not a tuple
+        self.output_count = 1 if output_count is None else output_count
         self.versions = versions
         self.order = -next(_Node.counter)  # the newest first
 
@@ -182,14 +192,14 @@ class _Node:
                 f"{self.operation}: backward ran through this graph before and freed it; run the "
                 "forward again, or call the first backward with retain_graph=True"
             )
-        for tensor, version in self.versions:
-            if tensor._version != version:
+        for tensor, version, number in self.versions:
+            if version.number != number:
                 raise RuntimeError(
                     f"{self.operation}: an input of shape {tensor.shape} was changed in place "
-                    "after it was used here, so its gradient would be wrong; change it after "
+                    "after it was used here, so the gradient would be wrong; change it after "
                     "backward, or run the forward again"
                 )
-        argument = outputs[0] if self.output_count == 1 else tuple(outputs)
+        argument = outputs[0] if self.single else tuple(outputs)
         if isinstance(pullback, tuple):
             pairs = (
                 (edge, pull(argument))
@@ -199,14 +209,14 @@ class _Node:
         else:
             pulled = pullback(argument)
             pulled = pulled if isinstance(pulled, tuple) else (pulled,)
-            pairs = ((e, g) for e, g in zip(self.edges, pulled, strict=True) if e is not None)
+            pairs = ((e, d) for e, d in zip(self.edges, pulled, strict=True) if e is not None)
         for edge, gradient in pairs:
             if gradient is not None:
                 yield edge, self._checked(edge, gradient)
 
     def _checked(self, edge: _Edge, gradient: Gradient) -> Gradient:
-        if gradient.shape != edge.shape and not isinstance(gradient, RowGradient):
-            gradient = _unbroadcast(gradient, edge.shape)
+        if not isinstance(gradient, RowGradient):
+            gradient = _unbroadcast(np.asarray(gradient), edge.shape)
         if gradient.shape != edge.shape or gradient.dtype != edge.dtype:
             raise RuntimeError(
                 f"{self.operation}: its pullback gave a gradient {gradient.dtype}{gradient.shape} "
@@ -217,8 +227,11 @@ class _Node:
 
 def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     """Sum a gradient over the axes along which an input of this shape was broadcast."""
+    if gradient.shape == shape:
+        return gradient
     extra = gradient.ndim - len(shape)
-    if extra < 0 or np.broadcast_shapes(shape, gradient.shape) != gradient.shape:
+    stretches = zip(shape, gradient.shape[max(extra, 0) :], strict=False)
+    if extra < 0 or any(before not in (1, after) for before, after in stretches):
         return gradient  # not a broadcast: the caller reports it
     stretched = [axis for axis, size in enumerate(shape, start=extra) if size == 1]
     return np.asarray(gradient.sum(axis=(*range(extra), *stretched))).reshape(shape)
@@ -239,8 +252,13 @@ class _Accumulator:
         elif self.owned and isinstance(self.total, np.ndarray) and isinstance(gradient, np.ndarray):
             self.total += gradient
         else:
-            self.total = self.total + gradient
+            self.total = _sum(self.total, gradient)
             self.owned = True
+
+
+def _sum(a: Gradient, b: Gradient) -> Gradient:
+    total = a + b
+    return total if isinstance(total, RowGradient) else np.asarray(total)  # not a NumPy scalar
 
 
 def _run_backward(root: _Node, output: int, seed: Array, retain_graph: bool) -> None:
@@ -256,16 +274,17 @@ def _run_backward(root: _Node, output: int, seed: Array, retain_graph: bool) -> 
         if target not in pending:
             pending[target] = [_Accumulator() for _ in range(target.output_count)]
             heapq.heappush(queue, target)
+        if isinstance(gradient, RowGradient):
+            gradient = gradient.dense()  # only leaves keep rows; pullbacks get arrays
         pending[target][output].add(gradient)
 
     send(root, output, seed)
     while queue:
         node = heapq.heappop(queue)
         totals = [accumulator.total for accumulator in pending.pop(node)]
-        pull = functools.partial(list[Any], node.gradients(totals))
-        pairs = (
-            _watched("backward", node.operation, tuple(totals), pull) if _state.hooks else pull()
-        )
+        _enter("backward", node.operation, tuple(totals))
+        pairs = list(node.gradients(totals))
+        _leave("backward", node.operation, tuple(gradient for _, gradient in pairs))
         for edge, gradient in pairs:
             send(edge.target, edge.output, gradient)
         if not retain_graph:
@@ -296,9 +315,10 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     - for several, a tuple of such functions, of which only those are called whose input needs a
       gradient; or one function that returns a tuple, with None for an input without gradient.
 
-    A pullback of several outputs gets a tuple, with None for an output that nothing depended on.
+    The pullback of a tuple gets a tuple, with None for an output that nothing depended on.
     It returns new arrays, or the gradient that it was given, or views of these; never a saved
     array. Broadcasting is undone here, and shape and dtype of each gradient are checked here.
+    Messages and hooks call the operation by the function's name, without a leading underscore.
 
     >>> @differentiable
     ... def cube(x, /):
@@ -308,19 +328,22 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     >>> float(x.grad)
     12.0
     """
-    name = function.__name__
-    kinds = [p.kind for p in inspect.signature(function).parameters.values()]
-    variadic = inspect.Parameter.VAR_POSITIONAL in kinds
-    count = kinds.count(inspect.Parameter.POSITIONAL_ONLY)
+    name = function.__name__.removeprefix("_")
+    parameters = inspect.signature(function).parameters.values()
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    differentiated = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    count = len(differentiated)
+    required = sum(p.default is p.empty for p in differentiated)
 
     @functools.wraps(function)
     def operation(*arguments: Any, **options: Any) -> Any:
         inputs, rest = (arguments, ()) if variadic else (arguments[:count], arguments[count:])
-        if len(inputs) < count:
+        if required <= len(inputs) < count:
             inputs += (None,) * (count - len(inputs))
-        if not _state.hooks:
-            return run(inputs, rest, options)
-        return _watched("forward", name, inputs, functools.partial(run, inputs, rest, options))
+        _enter("forward", name, inputs)
+        result = run(inputs, rest, options)
+        _leave("forward", name, result if isinstance(result, tuple) else (result,))
+        return result
 
     def run(inputs: tuple[Any, ...], rest: tuple[Any, ...], options: dict[str, Any]) -> Any:
         arrays = _unwrap(name, inputs)
@@ -337,13 +360,15 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
             )
             if any(edges):
                 versions = tuple(
-                    (i, i._version) for i in inputs if isinstance(i, Tensor) and i._node is None
+                    (i, i._version, i._version.number)
+                    for i in inputs
+                    if isinstance(i, Tensor) and i._version is not None
                 )
-                outputs = len(value) if isinstance(value, tuple) else 1
+                outputs = len(value) if isinstance(value, tuple) else None
                 node = _Node(name, edges, pullback, outputs, versions)
         if isinstance(value, tuple):
-            return tuple(Tensor._result(v, node, k) for k, v in enumerate(value))
-        return Tensor._result(value, node, 0)
+            return tuple(Tensor._result(v, node, k, inputs) for k, v in enumerate(value))
+        return Tensor._result(value, node, 0, inputs)
 
     OPERATIONS[name] = operation
     return operation
@@ -369,8 +394,15 @@ def _unwrap(name: str, inputs: tuple[Any, ...]) -> list[Any]:
         elif value is None or isinstance(value, np.ndarray):
             arrays.append(value)
         else:
-            arrays.append(np.asarray(value, dtype=number_dtype))
+            arrays.append(_as_array(value, number_dtype))
     return arrays
+
+
+def _as_array(data: Any, dtype: DTypeLike | None) -> Array:
+    """A new array; where no dtype is asked for, Python's floats become float32."""
+    array = np.array(data, dtype=dtype)
+    plain = dtype is None and not isinstance(data, (np.ndarray, np.generic))
+    return array.astype(np.float32) if plain and array.dtype == np.float64 else array
 
 
 # Tensor -------------------------------------------------------------------------------------------
@@ -390,7 +422,7 @@ class Tensor:
         requires_grad: Whether this Tensor takes part in differentiation.
 
     Arrays of Tensors are read-only, so that what the tape has saved stays what it was; `writing`
-    opens one.
+    opens one. A plain array that an operation is given is the caller's to keep until backward.
 
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -407,9 +439,7 @@ class Tensor:
     ) -> None:
         if isinstance(data, Tensor):
             data = data._data
-        array = np.array(data, dtype=dtype)
-        if dtype is None and not isinstance(data, (np.ndarray, np.generic)):
-            array = array.astype(np.float32) if array.dtype == np.float64 else array
+        array = _as_array(data, dtype)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"Tensor: cannot hold {array.dtype}; give numbers of one dtype")
         if requires_grad and array.dtype.kind != "f":
@@ -422,11 +452,16 @@ class Tensor:
         self.grad: Gradient | None = None
         self._node: _Node | None = None
         self._output = 0
-        self._version = 0
+        self._version: _Version | None = _Version()
 
     @classmethod
-    def _result(cls, array: Any, node: _Node | None, output: int) -> Self:
-        """Wrap what an operation computed, without a copy."""
+    def _result(
+        cls, array: Any, node: _Node | None, output: int, inputs: tuple[Any, ...] = ()
+    ) -> Self:
+        """Wrap what an operation computed from its inputs, without a copy.
+
+        A view of an input has its version; an array of its own cannot be changed and has none.
+        """
         tensor = cls.__new__(cls)
         array = np.asarray(array)
         array.flags.writeable = False
@@ -435,7 +470,11 @@ class Tensor:
         tensor.grad = None
         tensor._node = node
         tensor._output = output
-        tensor._version = 0
+        tensor._version = None
+        if array.base is not None:
+            for i in inputs:
+                if isinstance(i, Tensor) and np.may_share_memory(array, i._data):
+                    tensor._version = i._version
         return tensor
 
     @property
@@ -456,7 +495,7 @@ class Tensor:
         >>> x
         Tensor([5., 2.], dtype=float32)
         """
-        if self._node is not None or not self._data.flags.owndata:
+        if self._version is None or not self._data.flags.owndata:
             raise RuntimeError(
                 "writing: this Tensor is the result of an operation; only Tensors that you made "
                 "can be changed in place"
@@ -466,7 +505,7 @@ class Tensor:
             yield self._data
         finally:
             self._data.flags.writeable = False
-            self._version += 1
+            self._version.number += 1
 
     # Backwards
 
@@ -510,11 +549,11 @@ class Tensor:
         elif isinstance(self.grad, np.ndarray) and isinstance(gradient, np.ndarray):
             self.grad += gradient
         else:
-            self.grad = self.grad + gradient
+            self.grad = _sum(self.grad, gradient)
 
     def detach(self) -> Tensor:
         """The same array, without its history: gradients stop here."""
-        return Tensor._result(self._data.view(), None, 0)
+        return Tensor._result(self._data.view(), None, 0, (self,))
 
     # Looking
 
@@ -643,7 +682,7 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:
             raise TypeError("a Tensor of a single number has nothing to iterate over")
-        return (self[k] for k in range(len(self)))
+        return iter(OPERATIONS["unstack"](self))
 
     def astype(self, dtype: DTypeLike) -> Tensor:
         """Convert to another floating-point dtype; gradients are converted back."""
@@ -661,13 +700,14 @@ class Tensor:
         """The largest element, or along axes; equal ones share the gradient."""
         return _call("max", self, axis, keepdims)
 
-    def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """The same elements in another shape; one size may be -1."""
-        return _call("reshape", self, shape[0] if isinstance(shape[0], tuple) else shape)
+        return _call("reshape", self, shape[0] if len(shape) == 1 else shape)
 
-    def transpose(self, *axes: int) -> Tensor:
+    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
         """The axes in another order; without arguments, reversed."""
-        return _call("transpose", self, axes or None)
+        given = len(axes) == 1 and not isinstance(axes[0], int)
+        return _call("transpose", self, axes[0] if given else axes or None)
 
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name

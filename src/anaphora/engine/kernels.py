@@ -17,7 +17,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 def log_softmax(x: Array, axis: int) -> Array:
     """``x - log(sum(exp(x)))`` along an axis, without overflow; x [...] of any shape."""
-    shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+    shifted = x - x.max(axis=axis, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
 
 
@@ -31,8 +31,7 @@ def cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Array]:
     Returns:
         losses [N] in nats, and probabilities [N, V].
     """
-    largest = logits.max(axis=1, keepdims=True, initial=-np.inf)
-    probabilities = np.subtract(logits, largest)
+    probabilities = logits - logits.max(axis=1, keepdims=True)
     losses = -probabilities[np.arange(len(targets)), targets]
     np.exp(probabilities, out=probabilities)
     totals = probabilities.sum(axis=1, keepdims=True)

@@ -81,6 +81,8 @@ def recurrence_forward(
     program, saved_values = trace.program, trace.adjoint.saved
     x_gates = _reversed(x_gates, lengths) if reverse else x_gates
     active = None if lengths is None else (np.arange(T)[:, None] < lengths)[:, :, None]
+    if active is not None:  # whatever is in the padding, the cell is not to see it
+        x_gates = np.where(active, x_gates, 0).astype(x_gates.dtype, copy=False)
 
     states = [np.empty((T + 1, *state.shape), state.dtype) for state in initial]
     for state, start in zip(states, initial, strict=True):

@@ -31,6 +31,7 @@ from anaphora.ops.shapes import (
     split,
     stack,
     transpose,
+    unstack,
 )
 
 __all__ = [
@@ -73,5 +74,6 @@ __all__ = [
     "sum",
     "tanh",
     "transpose",
+    "unstack",
     "where",
 ]

@@ -42,7 +42,7 @@ def softmax(x: Array, /, axis: int = -1) -> Any:
     """``exp(x) / sum(exp(x))`` along an axis.
 
     >>> softmax([0.0, 0.0]).data
-    array([0.5, 0.5])
+    array([0.5, 0.5], dtype=float32)
     """
     y = np.exp(engine.log_softmax(x, axis))
     return y, lambda dy: y * (dy - (dy * y).sum(axis=axis, keepdims=True))

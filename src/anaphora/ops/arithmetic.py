@@ -82,26 +82,24 @@ def abs(x: Array, /) -> Any:
 @differentiable
 def sign(x: Array, /) -> Any:
     """-1, 0 or 1; its derivative is 0."""
-    return np.sign(x), lambda dy: np.zeros_like(x)
+    return np.sign(x), np.zeros_like
 
 
 @differentiable
 def maximum(a: Array, b: Array, /) -> Any:
     """The larger of two; where they are equal each gets half of the gradient."""
-    first = _first_share(a, b)
-    return np.maximum(a, b), (lambda dy: dy * first, lambda dy: dy * (1 - first))
+    return np.maximum(a, b), (lambda dy: dy * _share(a, b), lambda dy: dy * _share(b, a))
 
 
 @differentiable
 def minimum(a: Array, b: Array, /) -> Any:
     """The smaller of two; where they are equal each gets half of the gradient."""
-    first = _first_share(b, a)
-    return np.minimum(a, b), (lambda dy: dy * first, lambda dy: dy * (1 - first))
+    return np.minimum(a, b), (lambda dy: dy * _share(b, a), lambda dy: dy * _share(a, b))
 
 
-def _first_share(larger: Array, smaller: Array) -> Array:
+def _share(one: Array, other: Array) -> Array:
     """1 where the one is larger, 0 where the other is, a half where they are equal."""
-    return np.asarray(0.5 * np.sign(larger - smaller) + 0.5)
+    return np.where(one == other, 0.5, one > other).astype(one.dtype)
 
 
 @differentiable
@@ -117,7 +115,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     """``a`` where the condition (an array of booleans) holds, ``b`` elsewhere.
 
     >>> where([True, False], [1.0, 2.0], [3.0, 4.0]).data
-    array([1., 4.])
+    array([1., 4.], dtype=float32)
     """
     return _where(a, b, condition=np.asarray(condition))
 
@@ -127,4 +125,5 @@ def astype(x: Array, /, dtype: DTypeLike) -> Any:
     """Convert to another floating-point dtype; the gradient is converted back."""
     if np.dtype(dtype).kind != "f":
         raise TypeError(f"astype: Tensors that have gradients are floating-point, not {dtype}")
-    return x.astype(dtype), lambda dy: dy.astype(x.dtype)
+    before = x.dtype
+    return x.astype(dtype), lambda dy: dy.astype(before)

@@ -53,8 +53,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
     """
     if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
-            f"linear: an input of shape {x.shape} for a weight of shape {weight.shape}; the last "
-            "axes of both must be equal"
+            f"linear: an input of shape {x.shape} for a weight of shape {weight.shape}; the weight "
+            "is [O, I], the last axis of the input is as long as that of the weight"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"linear: a bias of shape {bias.shape} for a weight of shape {weight.shape}; wanted "
+            f"{weight.shape[:1]}"
         )
     rows = x.reshape(-1, x.shape[-1])
     y = engine.matmul(rows, weight.T)

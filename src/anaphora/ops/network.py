@@ -26,7 +26,7 @@ def embedding(weight: Array, /, ids: Any) -> Any:
         TypeError: the ids are not integers.
         IndexError: an id is outside the table.
     """
-    ids = np.asarray(ids)
+    ids = np.array(ids)  # a copy: whoever makes batches may use the array again
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids are integers, not {ids.dtype}")
     if ids.size and not (ids.min() >= 0 and ids.max() < len(weight)):
@@ -37,7 +37,7 @@ def embedding(weight: Array, /, ids: Any) -> Any:
 
 
 @differentiable
-def _multiply_by_mask(x: Array, /, mask: Array) -> Any:
+def _dropout(x: Array, /, mask: Array) -> Any:
     return x * mask, lambda dy: dy * mask
 
 
@@ -63,7 +63,7 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     for axis in shared_axes:
         shape[axis] = 1
     mask = engine.dropout_mask(tuple(shape), rate, x.dtype, random.generator())
-    result: Tensor = _multiply_by_mask(x, mask)
+    result: Tensor = _dropout(x, mask)
     return result
 
 
@@ -74,8 +74,19 @@ def layer_norm(
     """``(x - mean) / sqrt(variance + epsilon) * weight + bias`` over the last axis.
 
     Shapes: x [..., H]; weight [H]; bias [H]; returns [..., H]. Source: Ba et al. 2016.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
+    if x.ndim == 0:
+        raise ValueError("layer_norm: the input is a single number; wanted [..., H]")
     H = x.shape[-1]
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if vector is not None and vector.shape != (H,):
+            raise ValueError(
+                f"layer_norm: a {name} of shape {vector.shape} for an input of shape {x.shape}; "
+                f"wanted {(H,)}"
+            )
     normalised, factors = engine.layer_norm_forward(x.reshape(-1, H), epsilon)
     y = normalised if weight is None else normalised * weight
     y = y if bias is None else y + bias

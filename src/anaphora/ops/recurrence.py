@@ -13,7 +13,7 @@ from anaphora.cells import Cell, Gate
 from anaphora.equations import Trace
 from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
-from anaphora.ops.shapes import getitem, stack
+from anaphora.ops.shapes import getitem, split, stack, unstack
 from anaphora.tensor import Array, Tensor, differentiable
 
 States = tuple[Tensor, ...]
@@ -55,21 +55,14 @@ def recurrence(
     """
     if not cell.fused:
         return recurrence_unfused(
-            cell,
-            x_gates,
-            states,
-            weight_hh,
-            bias_hh,
-            weight_hr,
-            parameters,
-            lengths,
-            reverse,
+            cell, x_gates, states, weight_hh, bias_hh, weight_hr, parameters, lengths, reverse,
             record,
-        )
-    lengths = _checked_lengths(lengths, x_gates.shape)
+        )  # fmt: skip
+    _check_shapes(cell, x_gates, states, weight_hh, bias_hh, weight_hr, parameters)
     output, *final = _recurrence(
         x_gates, weight_hh, bias_hh, weight_hr, *states, *parameters,
-        trace=cell.trace, lengths=lengths, reverse=reverse, record=record,
+        trace=cell.trace, lengths=_checked_lengths(lengths, x_gates.shape), reverse=reverse,
+        record=record,
     )  # fmt: skip
     return output, tuple(final)
 
@@ -100,6 +93,62 @@ def _recurrence(
     return (steps.output, *steps.final), pullback
 
 
+def _check_shapes(
+    cell: Cell,
+    x_gates: Tensor,
+    states: Sequence[Tensor],
+    weight_hh: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    parameters: Sequence[Tensor],
+) -> None:
+    """Say which shape does not fit, before a broadcast hides it."""
+    of = f"recurrence: cell {cell.name!r}"
+    for kind, names, given in (
+        ("states", cell.states, states),
+        ("parameters", cell.parameters, parameters),
+    ):
+        if len(given) != len(names):
+            wanted = f"{len(names)} ({', '.join(names)})" if names else "none"
+            raise ValueError(f"{of} got {len(given)} {kind}, wanted {wanted}")
+    if weight_hr is not None and cell.fused and cell.reads_output_state():
+        raise ValueError(
+            f"{of} reads its state {cell.states[0]!r} elementwise, so that state cannot be "
+            "projected; leave weight_hr out"
+        )
+    if x_gates.ndim != 3:
+        raise ValueError(f"{of} got x_gates of shape {x_gates.shape}, wanted [T, B, Gx*H]")
+    T, B, _ = x_gates.shape
+    P = states[0].shape[-1] if states[0].ndim else 0
+    H = P if weight_hr is None else weight_hr.shape[-1]
+    Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
+    sizes = [P] + [H] * (len(states) - 1)
+    shapes: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+        *(
+            (f"state {name!r}", state, (B, size))
+            for name, state, size in zip(cell.states, states, sizes, strict=True)
+        ),
+        ("x_gates", x_gates, (T, B, Gx * H)),
+        ("weight_hh", weight_hh, (Gh * H, P)),
+        ("bias_hh", bias_hh, (Gh * H,)),
+        ("weight_hr", weight_hr, (P, H)),
+        *(
+            (f"parameter {name!r}", parameter, (H,))
+            for name, parameter in zip(cell.parameters, parameters, strict=True)
+        ),
+    ]
+    for name, tensor, wanted_shape in shapes:
+        if tensor is not None and tensor.shape != wanted_shape:
+            raise ValueError(
+                f"{of} got {name} of shape {tensor.shape}, wanted {wanted_shape} for B={B}, H={H}"
+            )
+    if (weight_hh is None) != (Gh == 0) or (Gh == 0 and bias_hh is not None):
+        raise ValueError(
+            f"{of} has {Gh} gates with a recurrent half, so weight_hh "
+            + (f"is wanted, of shape {(Gh * H, P)}" if Gh else "and bias_hh are to be None")
+        )
+
+
 def _checked_lengths(lengths: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
     if lengths is None:
         return None
@@ -107,18 +156,19 @@ def _checked_lengths(lengths: ArrayLike | None, shape: tuple[int, ...]) -> Array
     array = np.asarray(lengths)
     if array.shape != (B,) or array.dtype.kind not in "iu":
         raise ValueError(
-            f"lengths: got {array.dtype}{array.shape}, wanted one integer for each of the {B} rows "
-            "of the batch"
+            f"recurrence: lengths got {array.dtype}{array.shape}, wanted one integer for each of "
+            f"the {B} rows of the batch"
         )
     if array.size and not (array.min() >= 0 and array.max() <= T):
         raise ValueError(
-            f"lengths: from {array.min()} to {array.max()}, but the sequences have {T} steps"
+            f"recurrence: lengths from {array.min()} to {array.max()}, but the sequences have {T} "
+            "steps"
         )
     return array.astype(np.int64)
 
 
 class _WholeGate(Tensor):
-    """A gate of a cell that was not traced: the sum of its halves, with the halves at hand."""
+    """The sum of a gate's halves, with the halves at hand for a cell that was not traced."""
 
     __slots__ = ("h", "x")
 
@@ -150,58 +200,63 @@ def recurrence_unfused(
     Cells declared with ``fused=False`` run here. `record` gets their states only, since their
     intermediates have no names.
     """
-    checked = _checked_lengths(lengths, x_gates.shape)
-    T, B = x_gates.shape[:2]
-    H = states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
+    _check_shapes(cell, x_gates, states, weight_hh, bias_hh, weight_hr, parameters)
+    ends = _checked_lengths(lengths, x_gates.shape)
+    T, B, _ = x_gates.shape
     order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step that each row takes at t
+    active = None if ends is None else (order < ends)[:, :, None]
+    if active is not None:  # whatever is in the padding, the cell is not to see it
+        x_gates = where(active, x_gates, 0.0)
     if reverse:
-        ends = np.full(B, T) if checked is None else checked
-        order = np.where(order < ends, ends - 1 - order, order)
-    rows = np.arange(B)
-
-    def half(gates: Tensor | None, owners: tuple[str, ...], gate: str) -> Any:
-        if gate not in owners:
-            return None
-        start = owners.index(gate) * H
-        return getitem(gates, (slice(None), slice(start, start + H)))
+        last = (np.full(B, T) if ends is None else ends) - 1
+        order = np.where(order <= last, last - order, order)
+        x_gates = getitem(x_gates, (order, np.arange(B)))
 
     current = tuple(states)
     outputs: list[Tensor] = []
-    recorded: dict[str, list[Array]] = {name: [] for name in cell.states}
-    for t in range(T):
-        x = getitem(x_gates, (order[t], rows))
+    recorded: list[list[Array]] = []
+    for t, x in enumerate(unstack(x_gates)):
         h = None if weight_hh is None else linear(current[0], weight_hh, bias_hh)
-        gates: list[Any] = []
-        for gate in cell.gates:
-            x_half = half(x, cell.input_gates, gate)
-            h_half = half(h, cell.recurrent_gates, gate)
-            if not cell.fused:
-                gates.append(_whole_gate(x_half, h_half))
-            elif gate in cell.program.inputs:
-                gates.append(x_half + h_half)
-            else:
-                gates.append(Gate(x_half, h_half))
-        returned = cell(*gates, *current, *parameters)
+        returned = cell(*_gates(cell, x, h), *current, *parameters)
         after = list(returned) if isinstance(returned, tuple) else [returned]
+        if len(after) != len(current):
+            raise ValueError(
+                f"recurrence: cell {cell.name!r} returned {len(after)} of its states, wanted "
+                f"{', '.join(cell.states)}"
+            )
+        unprojected = [state.data for state in after]
         if weight_hr is not None:
             after[0] = linear(after[0], weight_hr)
-        if checked is not None:
-            alive = (t < checked)[:, None]
-            after = [where(alive, new, old) for new, old in zip(after, current, strict=True)]
-            outputs.append(where(alive, after[0], np.zeros_like(after[0].data)))
-        else:
-            outputs.append(after[0])
+        output = after[0]
+        if active is not None:
+            unprojected = [np.where(active[t], state, 0) for state in unprojected]
+            output = where(active[t], output, 0.0)
+            after = [where(active[t], new, old) for new, old in zip(after, current, strict=True)]
         current = tuple(after)
-        for name, state in zip(cell.states, current, strict=True):
-            recorded[name].append(state.data)
+        outputs.append(output)
+        recorded.append(unprojected)
 
     if not outputs:
         return Tensor(np.zeros((0, *states[0].shape), x_gates.dtype)), current
-    inverse = np.argsort(order, axis=0, kind="stable")
-    output = getitem(stack(outputs), (inverse, rows))
+    sequence = stack(outputs)
+    if reverse:  # within its length a row that is reversed twice is as it was
+        sequence = getitem(sequence, (order, np.arange(B)))
     if record is not None:
-        for name, values in recorded.items():
-            record[name] = np.stack(values)[inverse, rows]
-            if checked is not None:
-                record[name][np.arange(T)[:, None] >= checked] = 0
-    return output, current
+        for name, steps in zip(cell.states, zip(*recorded, strict=True), strict=True):
+            record[name] = np.stack(steps)[order, np.arange(B)]
+    return sequence, current
+
+
+def _gates(cell: Cell, x: Tensor, h: Tensor | None) -> list[Any]:
+    """What the equations get for each gate, from the halves that stand side by side in x and h."""
+    xs = split(x, len(cell.input_gates), axis=-1) if cell.input_gates else ()
+    hs = () if h is None else split(h, len(cell.recurrent_gates), axis=-1)
+    x_halves = dict(zip(cell.input_gates, xs, strict=True))
+    h_halves = dict(zip(cell.recurrent_gates, hs, strict=True))
+
+    def gate(name: str) -> Any:
+        if cell.fused and name not in cell.program.inputs:
+            return Gate(x_halves.get(name), h_halves.get(name))
+        return _whole_gate(x_halves[name], h_halves[name])
+
+    return [gate(name) for name in cell.gates]

@@ -11,17 +11,18 @@ from anaphora.tensor import Array, differentiable
 Axes: TypeAlias = "int | tuple[int, ...] | None"
 
 
-def _spread(dy: Array, x: Array, axis: Axes, keepdims: bool) -> Array:
+def _spread(dy: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Array:
     """Stretch what belongs to a reduced array over the array that was reduced."""
     if axis is not None and not keepdims:
         dy = np.expand_dims(dy, axis)
-    return np.broadcast_to(dy, x.shape)
+    return np.broadcast_to(dy, shape)
 
 
 @differentiable
 def sum(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """The sum over all elements, or along axes."""
-    return x.sum(axis=axis, keepdims=keepdims), lambda dy: _spread(dy, x, axis, keepdims)
+    shape = x.shape
+    return x.sum(axis=axis, keepdims=keepdims), lambda dy: _spread(dy, shape, axis, keepdims)
 
 
 @differentiable
@@ -32,10 +33,11 @@ def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
         ValueError: there is nothing to take the mean of.
     """
     y = x.sum(axis=axis, keepdims=keepdims)
-    count = x.size // (y.size or 1)
-    if x.size == 0:
-        raise ValueError(f"mean: an array of shape {x.shape} has no elements")
-    return y / x.dtype.type(count), lambda dy: _spread(dy / x.dtype.type(count), x, axis, keepdims)
+    shape = x.shape
+    count = x.dtype.type(x.size // y.size if y.size else 1)
+    if count == 0:
+        raise ValueError(f"mean: an array of shape {shape} has no elements to take the mean of")
+    return y / count, lambda dy: _spread(dy / count, shape, axis, keepdims)
 
 
 @differentiable
@@ -44,8 +46,8 @@ def max(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
     y = x.max(axis=axis, keepdims=keepdims)
 
     def pullback(dy: Array) -> Array:
-        largest = x == _spread(y, x, axis, keepdims)
+        largest = x == _spread(y, x.shape, axis, keepdims)
         shares = largest.sum(axis=axis, keepdims=keepdims).astype(x.dtype)
-        return np.asarray(largest * _spread(dy / shares, x, axis, keepdims))
+        return np.asarray(largest * _spread(dy / shares, x.shape, axis, keepdims))
 
     return y, pullback

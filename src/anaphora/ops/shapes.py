@@ -33,6 +33,7 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Any:
 def getitem(x: Array, /, index: Any) -> Any:
     """Elements by integers, slices, and arrays of integers or booleans, as NumPy indexes.
 
+    Its gradient is an array as large as x: to go through all steps of a sequence, use `unstack`.
     Where an array of integers names an element twice, its gradients are summed.
     """
     parts = index if isinstance(index, tuple) else (index,)
@@ -40,9 +41,10 @@ def getitem(x: Array, /, index: Any) -> Any:
     basic = all(
         p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) for p in parts
     )
+    shape, dtype = x.shape, x.dtype
 
     def pullback(dy: Array) -> Array:
-        dx = np.zeros_like(x)
+        dx = np.zeros(shape, dtype)
         if basic:
             dx[parts] = dy
         else:
@@ -54,15 +56,16 @@ def getitem(x: Array, /, index: Any) -> Any:
 
 @differentiable
 def _concatenate(*arrays: Array, axis: int) -> Any:
+    y = np.concatenate(arrays, axis)
     ends = np.cumsum([a.shape[axis] for a in arrays])[:-1]
-    return np.concatenate(arrays, axis), lambda dy: tuple(np.split(dy, ends, axis))
+    return y, lambda dy: tuple(np.split(dy, ends, axis))
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Join along an axis that they have.
 
     >>> concatenate([[1.0], [2.0, 3.0]]).data
-    array([1., 2., 3.])
+    array([1., 2., 3.], dtype=float32)
     """
     result: Tensor = _concatenate(*tensors, axis=axis)
     return result
@@ -91,11 +94,23 @@ def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
     """
     parts = tuple(np.split(x, sections, axis))
 
-    def pullback(gradients: Any) -> Array:
-        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-        return np.concatenate(
-            [np.zeros_like(p) if g is None else g for p, g in zip(parts, gradients, strict=True)],
-            axis,
-        )
+    def pullback(d: tuple[Array | None, ...]) -> Array:
+        return np.concatenate(_filled(d, parts), axis)
 
     return parts, pullback
+
+
+@differentiable
+def unstack(x: Array, /, axis: int = 0) -> Any:
+    """The slices along an axis, as a tuple: what `stack` undoes.
+
+    >>> [row.data.tolist() for row in unstack([[1.0, 2.0], [3.0, 4.0]])]
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    parts = tuple(np.moveaxis(x, axis, 0)[k, ...] for k in range(x.shape[axis]))
+    return parts, lambda d: np.stack(_filled(d, parts), axis)
+
+
+def _filled(gradients: Sequence[Array | None], parts: Sequence[Array]) -> list[Array]:
+    """The gradients of the parts, zero where nothing depended on one."""
+    return [np.zeros_like(p) if d is None else d for p, d in zip(parts, gradients, strict=True)]
