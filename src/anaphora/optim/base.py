@@ -60,9 +60,10 @@ class Optimizer:
         self._learning_rate = not_negative(type(self).__name__, "learning_rate", value)
 
     def __repr__(self) -> str:
-        options = {"learning_rate": self.learning_rate, **self._options}
-        settings = ", ".join(f"{key}={value}" for key, value in options.items())
-        return f"{type(self).__name__}({len(self._parameters)} parameters, {settings})"
+        count, rate = len(self._parameters), self.learning_rate
+        settings = {"parameters": count, "learning_rate": rate, **self._options}
+        listed = ", ".join(f"{key}={value}" for key, value in settings.items())
+        return f"{type(self).__name__}({listed})"
 
     # What an algorithm is made of
 
@@ -140,6 +141,13 @@ class Optimizer:
             "optimizer", its name; "learning_rate"; "options"; "steps", the number of steps of each
             parameter; and "arrays", NumPy arrays named PARAMETER.PART, such as
             "decoder.weight.velocity". All but "arrays" are JSON values.
+
+        >>> from anaphora.optim import Adagrad
+        >>> optimizer = Adagrad([("weight", Parameter([1.0, 2.0]))])
+        >>> state = optimizer.state_dict()
+        >>> state["steps"], list(state["arrays"])
+        ({'weight': 0}, ['weight.square_sum'])
+        >>> optimizer.load_state_dict(state)
         """
         return {
             "optimizer": type(self).__name__,
@@ -192,7 +200,6 @@ class Optimizer:
         self._steps = {name: int(state["steps"][name]) for name in self._steps}
         self._state = {name: {} for name in self._parameters}
         for key, (name, part) in expected.items():
-            # Laid out as its parameter is, or as the saved array was: elementwise, it is the same.
             self._state[name][part] = np.array(arrays[key])
 
 

@@ -158,7 +158,7 @@ class AdamW(Adam):
 
     >>> from anaphora.tensor import Parameter
     >>> AdamW([Parameter([1.0])], weight_decay=0.1)
-    AdamW(1 parameters, learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.1)
+    AdamW(parameters=1, learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.1)
     """
 
     _decoupled = True

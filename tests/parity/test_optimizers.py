@@ -1,0 +1,154 @@
+"""Optimisers, clipping and the plateau schedule beside PyTorch's."""
+
+import numpy as np
+import pytest
+
+from anaphora import optim
+from anaphora.tensor import Parameter, RowGradient
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: peers)")
+
+SHAPES = {"scalar": (), "bias": (5,), "weight": (4, 3), "three.axes": (2, 3, 4)}
+
+# ours, PyTorch's, our options, and its options where they have other names
+CASES = [
+    ("SGD", "SGD", {}, {}),
+    ("SGD", "SGD", {"weight_decay": 0.1}, {}),
+    ("SGD", "SGD", {"momentum": 0.9}, {}),
+    ("SGD", "SGD", {"momentum": 0.9, "weight_decay": 0.1}, {}),
+    ("SGD", "SGD", {"momentum": 0.8, "nesterov": True}, {}),
+    ("SGD", "SGD", {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}, {}),
+    ("Adam", "Adam", {}, {}),
+    ("Adam", "Adam", {"betas": (0.5, 0.7)}, {}),
+    ("Adam", "Adam", {"epsilon": 0.1, "weight_decay": 0.3}, {}),
+    ("AdamW", "AdamW", {}, {}),
+    ("AdamW", "AdamW", {"betas": (0.5, 0.7), "epsilon": 0.1, "weight_decay": 0.3}, {}),
+    ("RMSprop", "RMSprop", {}, {}),
+    ("RMSprop", "RMSprop", {"alpha": 0.6, "epsilon": 0.1, "weight_decay": 0.3}, {}),
+    ("RMSprop", "RMSprop", {"momentum": 0.7}, {}),
+    ("RMSprop", "RMSprop", {"alpha": 0.6, "epsilon": 0.01, "centered": True}, {}),
+    ("RMSprop", "RMSprop", {"alpha": 0.6, "epsilon": 0.01, "centered": True, "momentum": 0.7}, {}),
+    ("Adagrad", "Adagrad", {}, {}),
+    ("Adagrad", "Adagrad", {"epsilon": 0.1, "weight_decay": 0.3}, {}),
+    ("ASGD", "ASGD", {}, {"lambd": 0, "t0": 3}),
+    ("ASGD", "ASGD", {"weight_decay": 0.1}, {"lambd": 0, "t0": 3}),
+]
+
+
+def pairs(dtype):
+    """Parameters of ours and of PyTorch by name, and gradients for ten steps."""
+    generator = np.random.default_rng(0)
+    ours = {
+        name: Parameter(generator.standard_normal(shape).astype(dtype))
+        for name, shape in SHAPES.items()
+    }
+    theirs = {name: torch.nn.Parameter(torch.tensor(p.data)) for name, p in ours.items()}
+    steps = [
+        {name: generator.standard_normal(shape).astype(dtype) for name, shape in SHAPES.items()}
+        for _ in range(10)
+    ]
+    return ours, theirs, steps
+
+
+def assert_close(ours, theirs, dtype, tolerance=None):
+    tolerance = tolerance or (1e-13 if dtype == np.float64 else 3e-6)
+    for name, parameter in ours.items():
+        assert parameter.dtype == dtype
+        np.testing.assert_allclose(
+            parameter.data,
+            theirs[name].detach().numpy(),
+            rtol=tolerance,
+            atol=tolerance,
+            err_msg=name,
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("ours", "theirs", "options", "their_options"), CASES, ids=str)
+def test_ten_steps(ours, theirs, options, their_options, dtype):
+    our_parameters, their_parameters, steps = pairs(dtype)
+    our_optimizer = getattr(optim, ours)(our_parameters.items(), 0.0625, **options)
+    renamed = {"eps" if key == "epsilon" else key: value for key, value in options.items()}
+    their_optimizer = getattr(torch.optim, theirs)(
+        their_parameters.values(), 0.0625, **renamed, **their_options
+    )
+    for number, gradients in enumerate(steps):
+        if ours == "ASGD" and number == 4:
+            our_optimizer.start_averaging()  # PyTorch's t0 is 3
+        for name, gradient in gradients.items():
+            if number == 5 and name == "bias" and ours != "ASGD":  # skipped, in both
+                our_parameters[name].grad = their_parameters[name].grad = None
+                continue
+            our_parameters[name].grad = gradient.copy()
+            their_parameters[name].grad = torch.tensor(gradient)
+        our_optimizer.step()
+        their_optimizer.step()
+        assert_close(our_parameters, their_parameters, dtype)
+    if ours == "ASGD":
+        averages = {name: their_optimizer.state[p]["ax"] for name, p in their_parameters.items()}
+        with our_optimizer.averaged():
+            # PyTorch keeps the share of each value, 1/3 for one, in float32.
+            assert_close(our_parameters, averages, dtype, tolerance=3e-6)
+
+
+def test_the_defaults_are_those_of_pytorch():
+    names = {"learning_rate": "lr", "epsilon": "eps"}
+    for name in ("Adam", "AdamW", "RMSprop", "Adagrad"):
+        ours = getattr(optim, name)([Parameter([1.0])]).state_dict()
+        theirs = getattr(torch.optim, name)([torch.zeros(1)]).defaults
+        for option, value in {"learning_rate": ours["learning_rate"], **ours["options"]}.items():
+            expected = theirs[names.get(option, option)]
+            assert value == (list(expected) if isinstance(expected, tuple) else expected), option
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("max_norm", [0.5, 1000.0])
+def test_clipping(max_norm, dtype):
+    ours, theirs, steps = pairs(dtype)
+    for name, gradient in steps[0].items():
+        ours[name].grad = gradient.copy()
+        theirs[name].grad = torch.tensor(gradient)
+    norm = optim.clip_grad_norm(ours.values(), max_norm)
+    their_norm = torch.nn.utils.clip_grad_norm_(theirs.values(), max_norm)
+    np.testing.assert_allclose(norm, their_norm.item(), rtol=1e-6)
+    for name, parameter in ours.items():
+        np.testing.assert_allclose(parameter.grad, theirs[name].grad.numpy(), rtol=2e-6)
+    optim.clip_grad_value(ours.values(), 0.05)
+    torch.nn.utils.clip_grad_value_(theirs.values(), 0.05)
+    for name, parameter in ours.items():
+        np.testing.assert_allclose(parameter.grad, theirs[name].grad.numpy(), rtol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+@pytest.mark.parametrize("name", ["SGD", "Adagrad"])
+def test_rows_equal_sparse_gradients(name):
+    table = np.random.default_rng(0).standard_normal((6, 3))
+    ours, theirs = (
+        Parameter(table),
+        torch.nn.Embedding(6, 3, sparse=True, _weight=torch.tensor(table)),
+    )
+    our_optimizer = getattr(optim, name)([ours], 0.5)
+    their_optimizer = getattr(torch.optim, name)(theirs.parameters(), 0.5)
+    for ids in ([1, 3, 1], [5], [3, 5, 0]):
+        values = np.random.default_rng(len(ids)).standard_normal((len(ids), 3))
+        ours.grad = RowGradient(np.array(ids), values, (6, 3))
+        their_optimizer.zero_grad()
+        (theirs(torch.tensor(ids)) * torch.tensor(values)).sum().backward()
+        our_optimizer.step()
+        their_optimizer.step()
+    np.testing.assert_allclose(ours.data, theirs.weight.detach().numpy(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_the_plateau_schedule(patience):
+    ours = optim.SGD([Parameter([1.0])], 8.0)
+    theirs = torch.optim.SGD([torch.zeros(1)], 8.0)
+    options = {"factor": 0.5, "patience": patience}
+    our_schedule = optim.ReduceOnPlateau(ours, minimum=0.5, **options)
+    their_schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        theirs, threshold=0, min_lr=0.5, **options
+    )
+    for loss in np.random.default_rng(0).standard_normal(40):
+        our_schedule.on_evaluation(loss)
+        their_schedule.step(loss)
+        assert ours.learning_rate == theirs.param_groups[0]["lr"]
