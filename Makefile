@@ -29,4 +29,4 @@ format:  ## Rewrite the code in the project's style
 clean:  ## Remove what builds, tests and linters leave behind
 	rm -rf build dist src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find src tests examples -type d -name __pycache__ -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
