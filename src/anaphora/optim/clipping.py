@@ -76,6 +76,6 @@ def _arrays(owner: str, parameters: Parameters) -> Iterator[Array]:
         if isinstance(parameter.grad, RowGradient):
             yield parameter.grad.values
         elif parameter.grad is not None:
-            # A NumPy scalar, which is what some operations give without axes, cannot be changed.
+            # A NumPy scalar, set by hand, cannot be changed in place; its array can.
             parameter.grad = np.asarray(parameter.grad)
             yield parameter.grad
