@@ -5,6 +5,7 @@ from anaphora.training.evaluation import Evaluation, evaluate, perplexity
 from anaphora.training.language_model import (
     PRESETS,
     LanguageModelOptions,
+    evaluation_batches,
     prepare_language_model,
     resume_language_model,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "TrainingDiverged",
     "TrainingOptions",
     "evaluate",
+    "evaluation_batches",
     "perplexity",
     "prepare_language_model",
     "resume_language_model",

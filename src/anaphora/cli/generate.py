@@ -1,0 +1,50 @@
+"""``anaphora generate``: text from a model, shown as it comes."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anaphora.cli.output import JSON_HELP, Output, reported_errors
+from anaphora.generation import Sampler
+from anaphora.generation import generate as generate_text
+from anaphora.models import load_language_model
+
+
+def generate(
+    directory: Annotated[Path, typer.Argument(help="A model directory.")],
+    prompt: Annotated[
+        str, typer.Option(help="The text to go on from; without it, the beginning of a line.")
+    ] = "",
+    length: Annotated[int, typer.Option(min=0, help="Tokens to generate after the prompt.")] = 500,
+    temperature: Annotated[
+        float,
+        typer.Option(help="Less is bolder, more is wilder; 0 always takes the likeliest token."),
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Draw from the k likeliest tokens only; 0 for all.")
+    ] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Draw from the likeliest tokens that reach this probability.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed, the same text.", show_default="drawn anew")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Generate text from a model; it streams to the terminal as it comes."""
+    output = Output(as_json)
+    with reported_errors():
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        sampler = Sampler(temperature, top_k, top_p, seed)
+        model, tokenizer = load_language_model(directory)
+        pieces = generate_text(model, tokenizer, prompt, length, sampler)
+        if as_json:
+            output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})
+            return
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+        typer.echo()

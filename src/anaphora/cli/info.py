@@ -1,0 +1,53 @@
+"""``anaphora info``: what is in a model directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anaphora.artifact import ModelDirectory
+from anaphora.cli.output import JSON_HELP, Output, format_loss, reported_errors
+
+
+def info(
+    directory: Annotated[Path, typer.Argument(help="A model directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Print what is in a model directory: the model, its text, its training, its results."""
+    output = Output(as_json)
+    with reported_errors():
+        home = ModelDirectory.open(directory)
+        config, _, weights = home.load()
+        parameters = {name: list(array.shape) for name, array in weights.items()}
+        count = sum(array.size for array in weights.values())
+        size = sum(f.stat().st_size for f in home.path.rglob("*") if f.is_file())
+        output.emit(
+            {**config, "parameters": parameters, "parameter_count": count, "bytes_on_disk": size}
+        )
+        if as_json:
+            return
+        output.say(
+            f"{directory}: a {config['task'].replace('_', ' ')}, anaphora {config['anaphora']}, "
+            f"{size / 1e6:.1f} MB on disk\n"
+        )
+        for heading in ("model", "text", "training", "sources"):
+            output.say(f"{heading}\n{_table(config.get(heading, {}))}")
+        output.say(f"parameters ({count:,})\n{_table(parameters)}")
+        results = config.get("results", {})
+        if "loss" in results:
+            loss = format_loss(results["loss"], config["text"]["level"])
+            output.say(
+                f"validation loss {results['loss']:.4f}, {loss}, at step {results['step']:,}"
+            )
+        else:
+            output.say(f"not evaluated; step {results.get('step', 0):,}")
+        resumable = "can be resumed" if home.checkpoint.exists() else "has no checkpoint"
+        output.say(f"{len(home.read_metrics()):,} records in metrics.jsonl; {resumable}")
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    width = max((len(name) for name in values), default=0)
+    return "".join(f"  {name:{width}}  {value}\n" for name, value in sorted(values.items()))

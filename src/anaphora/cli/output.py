@@ -1,0 +1,68 @@
+"""What all commands share: where output goes, and how errors end a command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from anaphora.artifact import ArtifactError
+from anaphora.text import TextError
+from anaphora.training import TrainingDiverged
+
+JSON_HELP = "Print machine-readable lines on standard output, and prose on standard error."
+
+INTERRUPTED = 130
+
+
+class Output:
+    """Prose for people on one stream, and with ``--json`` records for machines on another."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """Print a line for people."""
+        self.console.print(text, style=style, markup=False)
+
+    def emit(self, record: Mapping[str, Any]) -> None:
+        """Print a record for machines, if they asked for it; what is not finite becomes null."""
+        if self.as_json:
+            finite = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in record.items()
+            }
+            typer.echo(json.dumps(finite, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn the errors that users can cause into one message and an exit code."""
+    try:
+        yield
+    except (TextError, ArtifactError, TrainingDiverged, RuntimeError, OSError) as error:
+        if isinstance(error, (BrokenPipeError, typer.Exit)):
+            raise
+        _end(str(error), 1)
+    except ValueError as error:
+        _end(str(error), 2)
+    except KeyboardInterrupt:
+        _end("interrupted", INTERRUPTED)
+
+
+def _end(message: str, code: int) -> None:
+    typer.echo(f"anaphora: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def format_loss(loss: float, level: str) -> str:
+    """A loss as people of the field read it: bits per character, or perplexity."""
+    if level == "char":
+        return f"{loss / math.log(2):.3f} bits per character"
+    return f"perplexity {math.exp(min(loss, 700)):,.2f}"

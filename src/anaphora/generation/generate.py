@@ -1,0 +1,90 @@
+"""Text from a language model, token by token as it comes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from anaphora.generation.sampling import Sampler
+from anaphora.models import LanguageModel
+from anaphora.tensor import no_grad
+from anaphora.text import TextError, Tokenizer
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str = "",
+    length: int = 500,
+    sampler: Sampler | None = None,
+) -> Iterator[str]:
+    """Continue a prompt; yield it, then the text in pieces as they come.
+
+    Args:
+        model: Read in evaluation mode, whatever mode it is in.
+        tokenizer: The one that the model was trained with.
+        prompt: What stands before; without one the model begins as at the beginning of a line.
+        length: The number of tokens after the prompt.
+        sampler: How to draw; from the model's own distribution if None.
+
+    Raises:
+        TextError: the prompt has a token that the vocabulary lacks.
+        ValueError: the length is negative.
+
+    >>> from anaphora.text import CharacterTokenizer
+    >>> tokenizer = CharacterTokenizer.fit("ab")
+    >>> model = LanguageModel(vocabulary_size=2, hidden_size=3)
+    >>> text = "".join(generate(model, tokenizer, "ba", length=4, sampler=Sampler(seed=1)))
+    >>> text.startswith("ba"), len(text)
+    (True, 6)
+    """
+    if length < 0:
+        raise ValueError(f"generate: length is {length}; expected a number of tokens >= 0")
+    shown, context = _prompt_ids(tokenizer, prompt)
+    continuation = generate_ids(model, context, sampler or Sampler())
+    return tokenizer.stream(itertools.chain(shown, itertools.islice(continuation, length)))
+
+
+def generate_ids(model: LanguageModel, context: Sequence[int], sampler: Sampler) -> Iterator[int]:
+    """Yield the ids that follow a context, without end.
+
+    Args:
+        model: Read in evaluation mode, whatever mode it is in.
+        context: At least one id.
+        sampler: How to draw.
+
+    Raises:
+        ValueError: the context is empty.
+    """
+    if not context:
+        raise ValueError("generate_ids: a model needs at least one token to go on from")
+    generator = sampler.generator()
+    ids, state = np.asarray(context)[:, None], None
+    while True:
+        was_training = model.training
+        model.eval()
+        with no_grad():
+            logits, state = model(ids, state)
+        model.train(was_training)
+        ids = sampler.sample(logits.data[-1], generator)[None]
+        yield int(ids[0, 0])
+
+
+def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]]:
+    """The ids of the prompt to show, and those that the model reads: at least one."""
+    shown = [int(id) for id in tokenizer.encode(prompt)] if prompt else []
+    start = tokenizer.start_id
+    if start is not None:
+        # A tokenizer of words ends the last line; a prompt is a line that goes on.
+        if shown and not prompt.endswith("\n"):
+            shown.pop()
+        opening = [int(id) for id in tokenizer.encode("\n")][:-1]  # <bos>, if there is one
+        return shown, (shown or opening) if opening else [start, *shown]
+    if shown:
+        return shown, shown
+    try:
+        return [], [int(id) for id in tokenizer.encode("\n")]
+    except TextError:
+        return [], [0]
