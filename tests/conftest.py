@@ -1,0 +1,86 @@
+"""What tests of several folders share: random numbers from one seed, and the check of gradients."""
+
+import numpy as np
+import pytest
+
+from anaphora.tensor import RowGradient, Tensor
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+def gradient(tensor):
+    """The gradient of a leaf as an array; what nothing flowed back to has gradient 0."""
+    if tensor.grad is None:
+        return np.zeros_like(tensor.data)
+    return tensor.grad.dense() if isinstance(tensor.grad, RowGradient) else tensor.grad
+
+
+def _outputs(operation, inputs):
+    value = operation(*inputs)
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def _gradients(operation, arrays, cotangents, wanted):
+    """The gradients of sum(cotangent * output), by the tape, of the inputs that are wanted."""
+    inputs = [
+        Tensor(a, requires_grad=k in wanted) if a is not None else None
+        for k, a in enumerate(arrays)
+    ]
+    for output, cotangent in zip(_outputs(operation, inputs), cotangents, strict=True):
+        assert output.dtype == cotangent.dtype
+        if output.requires_grad:
+            output.backward(cotangent, retain_graph=True)
+    found = [gradient(inputs[k]) for k in wanted]
+    for k, array in zip(wanted, found, strict=True):
+        assert isinstance(array, np.ndarray)
+        assert array.shape == arrays[k].shape
+        assert array.dtype == arrays[k].dtype
+    others = [i for k, i in enumerate(inputs) if i is not None and k not in wanted]
+    assert all(i.grad is None for i in others)
+    return found
+
+
+def _check_gradients(operation, *arrays, epsilon=1e-6, tolerance=1e-6):
+    """Hold the pullback of an operation on float64 arrays to central differences.
+
+    Shapes and dtypes first, then the derivative along random directions, then each input alone,
+    then float32 beside float64. An input may be None; the operation may return a tuple.
+    """
+    rng = np.random.default_rng(2)
+    given = [k for k, a in enumerate(arrays) if a is not None]
+    values = [output.data for output in _outputs(operation, arrays)]
+    cotangents = [rng.standard_normal(v.shape) for v in values]
+    gradients = _gradients(operation, arrays, cotangents, given)
+
+    def loss(moved):
+        outputs = _outputs(operation, moved)
+        return sum((c * o.data).sum() for c, o in zip(cotangents, outputs, strict=True))
+
+    for _ in range(3):
+        directions = [None if a is None else rng.standard_normal(a.shape) for a in arrays]
+
+        def moved(step, directions=directions):
+            pairs = zip(arrays, directions, strict=True)
+            return [None if a is None else np.asarray(a + step * d) for a, d in pairs]
+
+        numeric = (loss(moved(epsilon)) - loss(moved(-epsilon))) / (2 * epsilon)
+        pulled = sum((g * directions[k]).sum() for k, g in zip(given, gradients, strict=True))
+        scale = sum(np.abs(g * directions[k]).sum() for k, g in zip(given, gradients, strict=True))
+        assert abs(numeric - pulled) <= tolerance * max(1, scale)
+
+    for k, expected in zip(given, gradients, strict=True):
+        (alone,) = _gradients(operation, arrays, cotangents, [k])
+        np.testing.assert_array_equal(alone, expected)
+
+    single = [None if a is None else a.astype(np.float32) for a in arrays]
+    found = _gradients(operation, single, [c.astype(np.float32) for c in cotangents], given)
+    for k, array in enumerate(found):
+        np.testing.assert_allclose(array, gradients[k], rtol=2e-3, atol=2e-4)
+
+
+@pytest.fixture
+def check_gradients():
+    return _check_gradients

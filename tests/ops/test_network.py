@@ -1,0 +1,120 @@
+"""Embedding, dropout and layer normalisation."""
+
+import numpy as np
+import pytest
+
+from anaphora import ops, random
+from anaphora.tensor import RowGradient, Tensor
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0,)], ids=str)
+def test_embedding(shape, dtype, rng, check_gradients):
+    weight = rng.standard_normal((5, 4))
+    ids = rng.integers(0, 5, shape).astype(dtype)
+    result = ops.embedding(weight, ids).data
+    assert result.shape == (*shape, 4)
+    for index in np.ndindex(shape):
+        assert result[index].tolist() == weight[int(ids[index])].tolist()
+    check_gradients(lambda w: ops.embedding(w, ids), weight)
+
+
+def test_gradient_of_an_embedding_has_each_row_once():
+    weight = Tensor(np.zeros((6, 2)), requires_grad=True)
+    scale = np.array([[1.0], [10], [100], [1000]])
+    (ops.embedding(weight, [4, 1, 4, 4]) * scale).sum().backward()
+    assert isinstance(weight.grad, RowGradient)
+    assert weight.grad.indices.tolist() == [1, 4]
+    assert weight.grad.values.tolist() == [[10, 10], [1101, 1101]]
+    assert weight.grad.shape == (6, 2)
+
+
+def test_embedding_keeps_its_own_ids():
+    weight, ids = Tensor(np.zeros((3, 1)), requires_grad=True), np.array([0, 1])
+    y = ops.embedding(weight, ids).sum()
+    ids[:] = 2  # whoever makes batches may use the array again
+    y.backward()
+    assert weight.grad.indices.tolist() == [0, 1]
+
+
+def test_embedding_refuses_ids_that_are_none():
+    weight = Tensor(np.zeros((3, 2)))
+    for ids in ([0, 3], [-1]):
+        with pytest.raises(IndexError, match=r"^embedding: ids from .* for a table of 3 rows"):
+            ops.embedding(weight, ids)
+    with pytest.raises(TypeError, match=r"^embedding: ids are integers, not float64"):
+        ops.embedding(weight, [1.0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dropout(dtype):
+    random.seed(1)
+    x = Tensor(np.full((200, 300), 3, dtype), requires_grad=True)
+    y = ops.dropout(x, 0.2)
+    assert y.dtype == dtype
+    assert set(np.unique(y.data)) == {0, dtype(3) * dtype(1 / 0.8)}
+    assert abs((y.data == 0).mean() - 0.2) < 4 * np.sqrt(0.2 * 0.8 / y.size)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, y.data / 3)
+
+
+@pytest.mark.parametrize("axes", [(0,), (-3,), (0, 2)])
+def test_dropout_that_is_shared_along_axes(axes):
+    random.seed(1)
+    y = ops.dropout(Tensor(np.ones((5, 8, 9))), 0.5, shared_axes=axes).data
+    first = np.take(y, [0], axis=axes[0])
+    np.testing.assert_array_equal(y, np.broadcast_to(first, y.shape))
+    assert len(np.unique(y)) == 2
+
+
+def test_dropout_draws_from_the_package_generator():
+    x = Tensor(np.ones((4, 5)))
+    random.seed(3)
+    first, second = ops.dropout(x, 0.5), ops.dropout(x, 0.5)
+    random.seed(3)
+    assert (ops.dropout(x, 0.5) == first).all()
+    assert (first != second).any()
+
+
+def test_dropout_of_nothing_is_the_same_tensor():
+    x = Tensor([1.0])
+    assert ops.dropout(x, 0.0) is x
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
+def test_dropout_rate_is_a_share(rate):
+    with pytest.raises(ValueError, match=r"^dropout: the rate is the share that is dropped"):
+        ops.dropout(Tensor([1.0]), rate)
+
+
+@pytest.mark.parametrize("parts", ["", "weight", "bias", "weight bias"])
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (5, 3, 4), (0, 4)], ids=str)
+def test_layer_norm(shape, parts, rng, check_gradients):
+    x = rng.standard_normal(shape) * 3 + 2
+    weight = rng.standard_normal(4) if "weight" in parts else None
+    bias = rng.standard_normal(4) if "bias" in parts else None
+    result = ops.layer_norm(x, weight, bias, epsilon=0.1).data
+    for index in np.ndindex(shape[:-1]):
+        row = x[index]
+        variance = ((row - row.mean()) ** 2).sum() / 4
+        expected = (row - row.mean()) / np.sqrt(variance + 0.1)
+        expected = expected * (1 if weight is None else weight) + (0 if bias is None else bias)
+        np.testing.assert_allclose(result[index], expected, atol=1e-14)
+    check_gradients(lambda *arrays: ops.layer_norm(*arrays, epsilon=0.1), x, weight, bias)
+
+
+def test_layer_norm_of_equal_elements_is_finite():
+    x = Tensor([[2.0, 2.0]], requires_grad=True)
+    y = ops.layer_norm(x)
+    y.sum().backward()
+    assert y.data.tolist() == x.grad.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_layer_norm_says_which_shape_does_not_fit(name):
+    vectors = [Tensor([1.0]) if name == n else None for n in ("weight", "bias")]
+    message = rf"^layer_norm: a {name} of shape \(1,\) for an input of shape \(2, 3\); wanted \(3,"
+    with pytest.raises(ValueError, match=message):
+        ops.layer_norm(Tensor(np.ones((2, 3), np.float32)), *vectors)
+    with pytest.raises(ValueError, match=r"^layer_norm: the input is a single number"):
+        ops.layer_norm(Tensor(1.0))
