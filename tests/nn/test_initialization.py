@@ -1,5 +1,6 @@
 """How parameters start: bounds, orthogonality gate by gate, forget biases, seeds."""
 
+import itertools
 import math
 import re
 
@@ -53,7 +54,7 @@ def test_orthogonal_recurrent_matrices_gate_by_gate(name, suffix):
     blocks = np.split(weight, len(CELLS[name].recurrent_gates))
     for W in blocks:
         np.testing.assert_allclose(W @ W.T, np.eye(H), atol=1e-12)
-    for one, other in zip(blocks, blocks[1:], strict=False):
+    for one, other in itertools.pairwise(blocks):
         assert not np.allclose(one, other)
 
 
