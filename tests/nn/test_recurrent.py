@@ -611,16 +611,21 @@ def zeros(*shape, dtype=np.float32):
             {},
             [zeros(T, B, I), None, [1, 2]],
             ValueError,
-            "lengths: got int64(2,), wanted one integer for each of the 3 rows of the batch",
+            "int64(2,), wanted one integer for each of the 3 rows of the batch",
         ),
-        ({}, [zeros(T, B, I), None, [1.0, 2.0, 3.0]], ValueError, "lengths: got float64(3,)"),
+        (
+            {},
+            [zeros(T, B, I), None, [1.0, 2.0, 3.0]],
+            ValueError,
+            "float64(3,), wanted one integer",
+        ),
         (
             {},
             [zeros(T, B, I), None, [1, 7, 3]],
             ValueError,
-            "lengths: from 1 to 7, but the sequences have 6 steps",
+            "lengths from 1 to 7, but the sequences have 6 steps",
         ),
-        ({}, [zeros(T, B, I), None, [1, -1, 3]], ValueError, "lengths: from -1 to 3"),
+        ({}, [zeros(T, B, I), None, [1, -1, 3]], ValueError, "lengths from -1 to 3"),
     ],
 )
 def test_bad_calls_are_told(options, arguments, error, message):
