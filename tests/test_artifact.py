@@ -22,7 +22,6 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anaphora import artifact
 from anaphora.artifact import (
     ArtifactError,
     ModelDirectory,
@@ -32,6 +31,8 @@ from anaphora.artifact import (
     write_json,
     write_weights,
 )
+from anaphora.artifact import directory as model_directory
+from anaphora.artifact import files as artifact
 
 CONFIG = {"model": {"cell": "lstm", "hidden_size": 7}, "training": {"epochs": 2}}
 TOKENIZER = {"level": "char", "tokens": ["a", "é", "\u2028", "\U0001f600"]}
@@ -109,6 +110,7 @@ def test_read_only_and_missing_folders_are_named(tmp_path, monkeypatch):
         return builtins.open(path, mode, *arguments, **options)
 
     monkeypatch.setattr(artifact, "open", read_only, raising=False)
+    monkeypatch.setattr(model_directory, "open", read_only, raising=False)
     for write, path in [
         (lambda: directory.save(CONFIG, TOKENIZER, ARRAYS), directory.weights),
         (lambda: directory.save_checkpoint(ARRAYS, {}), directory.checkpoint),
@@ -373,7 +375,7 @@ def test_damage_is_an_artifact_error_or_goes_unnoticed(tmp_path_factory, data):
 def test_save_and_load(tmp_path):
     directory = saved(tmp_path / "parent" / "model")
     config, tokenizer, arrays = ModelDirectory.open(directory.path).load()
-    assert config == {"format": 1, "anaphora": artifact._package_version(), **CONFIG}
+    assert config == {"format": 1, "anaphora": model_directory._package_version(), **CONFIG}
     assert tokenizer == TOKENIZER
     assert same(arrays, ARRAYS)
     directory.save(config, tokenizer, {"other": np.ones(1)})  # what was loaded can be saved
@@ -583,7 +585,7 @@ def step_of(arrays):
 
 
 def run_python(code, *arguments):
-    source = str(Path(artifact.__file__).parents[1])
+    source = str(Path(artifact.__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,

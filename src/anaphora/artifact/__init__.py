@@ -1,0 +1,22 @@
+"""A trained model on disk: a directory of plain files; a kill at any moment loses none."""
+
+from anaphora.artifact.directory import FORMAT, ModelDirectory
+from anaphora.artifact.files import (
+    ArtifactError,
+    atomic_write,
+    read_json,
+    read_weights,
+    write_json,
+    write_weights,
+)
+
+__all__ = [
+    "FORMAT",
+    "ArtifactError",
+    "ModelDirectory",
+    "atomic_write",
+    "read_json",
+    "read_weights",
+    "write_json",
+    "write_weights",
+]

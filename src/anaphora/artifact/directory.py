@@ -1,0 +1,326 @@
+"""A trained model on disk: a directory of JSON and safetensors files, each replaced in one rename.
+
+    config.json                    architecture, preprocessing, how it was trained, package version
+    tokenizer.json                 how text becomes token ids
+    model.safetensors              the weights, under PyTorch's parameter names
+    metrics.jsonl                  one JSON object a line, as training went
+    checkpoint/state.safetensors   what a training needs to continue, in one file
+
+Nothing is pickled. A file is written beside its place, flushed to the disk and renamed, so a kill
+at any moment leaves the file of before or the file of after, never a part of one.
+"""
+
+import importlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anaphora.artifact.files import (
+    Array,
+    ArtifactError,
+    atomic_write,
+    explained,
+    flush_folder,
+    json_bytes,
+    parse_json,
+    plain,
+    read_bytes,
+    read_json,
+    read_weights,
+    remove_temporaries,
+    write_weights,
+)
+
+FORMAT = 1
+"""Number of the directory's layout; it goes up when an older anaphora could no longer read it."""
+
+_EXPECTED = "expected the folder that anaphora train wrote"
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class ModelDirectory:
+    """A trained model's directory: where its files are, and how each is read and written safely.
+
+    Make one with `create` (to train) or `open` (to use or continue); the constructor only names it.
+    One process writes to a directory at a time; any number may read meanwhile.
+
+    Attributes:
+        path: the directory.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> directory = ModelDirectory.create(Path(folder.name, "model"))
+    >>> directory.save({"cell": "gru"}, {"tokens": ["a", "b"]}, {"bias": np.zeros(2)})
+    >>> config, tokenizer, arrays = ModelDirectory.open(directory.path).load()
+    >>> config["cell"], tokenizer, arrays
+    ('gru', {'tokens': ['a', 'b']}, {'bias': array([0., 0.])})
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"ModelDirectory({str(self.path)!r})"
+
+    @property
+    def config(self) -> Path:
+        """Path of ``config.json``."""
+        return self.path / "config.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """Path of ``tokenizer.json``."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def weights(self) -> Path:
+        """Path of ``model.safetensors``; the file is there once a model was saved."""
+        return self.path / "model.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """Path of ``metrics.jsonl``."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of ``checkpoint/state.safetensors``; with that file training can continue."""
+        return self.path / "checkpoint" / "state.safetensors"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, overwrite: bool = False) -> "ModelDirectory":
+        """Make the directory for a new training, parents included.
+
+        A training that was stopped before it saved anything is replaced without asking. With
+        ``overwrite`` a model is removed too: its own files, and no others in the folder.
+
+        Raises:
+            ArtifactError: ``path`` is a file, a folder with other things in it, or (without
+                ``overwrite``) holds a model or a checkpoint; or it cannot be written.
+        """
+        self = cls(path)
+        with explained(self.path, "written"):
+            if self.path.exists() and not self.path.is_dir():
+                raise ArtifactError(f"{self.path}: is a file; choose another --out")
+            if self.path.exists() and any(self.path.iterdir()) and not self._is_ours():
+                raise ArtifactError(
+                    f"{self.path}: is not empty and is not a model directory; choose another --out"
+                )
+            if not overwrite and (self.weights.exists() or self.checkpoint.exists()):
+                raise ArtifactError(
+                    f"{self.path}: already holds a model; continue its training with --resume, "
+                    "or choose another --out"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.metrics.touch()
+            self.checkpoint.parent.mkdir(exist_ok=True)
+            # From here on it is recognised as ours, however far the removal gets.
+            for file in (self.checkpoint, self.weights, self.tokenizer, self.config):
+                file.unlink(missing_ok=True)
+            os.truncate(self.metrics, 0)
+            for folder in (self.checkpoint.parent, self.path):
+                remove_temporaries(folder)
+                flush_folder(folder)
+        return self
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "ModelDirectory":
+        """Find a directory that holds a model, or at least a checkpoint to continue from.
+
+        Raises:
+            ArtifactError: the folder is missing, is not a model directory, is from a newer
+                anaphora, or its training stopped before anything was saved.
+        """
+        self = cls(path)
+        with explained(self.path, "read"):
+            if not self.path.exists():
+                raise ArtifactError(f"{self.path}: no such folder; {_EXPECTED}")
+            if not self.path.is_dir():
+                raise ArtifactError(f"{self.path}: is a file; {_EXPECTED}")
+            if not self._is_ours():
+                raise ArtifactError(
+                    f"{self.path}: is not a model directory, as it has no config.json with a "
+                    f'"format"; {_EXPECTED}'
+                )
+            if self.config.exists():
+                self._load_config()
+            if not self.weights.exists() and not self.checkpoint.exists():
+                raise ArtifactError(
+                    f"{self.path}: its training stopped before a model was saved; "
+                    "train again with the same --out"
+                )
+        return self
+
+    def _is_ours(self) -> bool:
+        if self.config.exists():  # a name that others use too: "format" tells
+            config = read_json(self.config)
+            return isinstance(config, dict) and "format" in config
+        return self.metrics.is_file() and self.checkpoint.parent.is_dir()
+
+    # The model
+
+    def save(
+        self,
+        config: Mapping[str, object],
+        tokenizer: Mapping[str, object],
+        arrays: Mapping[str, Array],
+    ) -> None:
+        """Save a model: its configuration and tokenizer, where they are new, then its weights.
+
+        The rename of the weights is what makes the save count. So within one directory the
+        architecture and the tokenizer stay what they are, and ``config`` may otherwise change: a
+        kill between two renames leaves a new ``config.json`` beside the weights of before.
+        ``config.json`` also gets ``"format"`` and ``"anaphora"``, the version of the package.
+
+        Raises:
+            ArtifactError: the tokenizer is not the one that the saved weights were trained with; or
+                a file cannot be written.
+        """
+        header = {"format": FORMAT, "anaphora": _package_version()}
+        new_config = json_bytes(self.config, {**header, **config, **header})
+        new_tokenizer = json_bytes(self.tokenizer, tokenizer)
+        with explained(self.path, "written"):
+            remove_temporaries(self.path)
+        if not _holds(self.tokenizer, new_tokenizer):
+            if self.weights.exists() and self.tokenizer.exists():
+                raise ArtifactError(
+                    f"{self.tokenizer}: differs from the tokenizer to save, so the weights beside "
+                    "it have other token ids; save to another folder"
+                )
+            atomic_write(self.tokenizer, new_tokenizer)
+        if not _holds(self.config, new_config):
+            atomic_write(self.config, new_config)
+        write_weights(self.weights, arrays)
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Array]]:
+        """Load the model: configuration (with ``"format"`` and ``"anaphora"``), tokenizer, weights.
+
+        Raises:
+            ArtifactError: no model was saved yet, it is from a newer anaphora, or a file is missing
+                or damaged.
+        """
+        if not self.weights.exists() and self.checkpoint.exists():
+            raise ArtifactError(
+                f"{self.path}: its training stopped before a model was saved; "
+                "continue it with --resume"
+            )
+        return self._load_config(), read_json(self.tokenizer), read_weights(self.weights)[0]
+
+    def _load_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = read_json(self.config)
+        format = config.get("format") if isinstance(config, dict) else None
+        if format == FORMAT:
+            return config
+        if isinstance(format, int) and format > FORMAT:
+            raise ArtifactError(
+                f"{self.config}: was written by a newer anaphora ({config.get('anaphora')}); "
+                "upgrade: pip install --upgrade anaphora"
+            )
+        raise ArtifactError(f'{self.config}: has "format" {format!r}; expected {FORMAT}')
+
+    # The checkpoint
+
+    def save_checkpoint(self, arrays: Mapping[str, Array], metadata: Mapping[str, object]) -> None:
+        """Save all that a training needs to continue, in one file and so in one rename.
+
+        Raises:
+            ArtifactError: as `write_weights`.
+        """
+        with explained(self.checkpoint, "written"):
+            self.checkpoint.parent.mkdir(exist_ok=True)
+            remove_temporaries(self.checkpoint.parent)
+        write_weights(self.checkpoint, arrays, metadata)
+
+    def load_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Load the arrays and metadata of the last `save_checkpoint`.
+
+        Raises:
+            ArtifactError: there is no checkpoint, or it is damaged.
+        """
+        if not self.checkpoint.exists():
+            raise ArtifactError(
+                f"{self.checkpoint}: no such file, so there is no training to continue; "
+                "train without --resume"
+            )
+        return read_weights(self.checkpoint)
+
+    # The metrics
+
+    def append_metrics(self, record: Mapping[str, object]) -> None:
+        """Append ``record`` as one line; NaN and infinities become "NaN", "Infinity", "-Infinity".
+
+        Half a line that a kill left at the end is removed first.
+
+        Raises:
+            ArtifactError: the record is not JSON, or the file cannot be written.
+        """
+        values = plain({name: _spelled(value) for name, value in record.items()}, self.metrics)
+        line = json.dumps(values) + "\n"
+        with explained(self.metrics, "written"), open(self.metrics, "a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.truncate(self.metrics_size())
+            file.write(line.encode())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Read the records, without a last line that is not finished; none if there is no file.
+
+        Raises:
+            ArtifactError: a line is not a JSON object; the message gives its number.
+        """
+        if not self.metrics.exists():
+            return []
+        records = []
+        lines = read_bytes(self.metrics).split(b"\n")
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                record = parse_json(line)
+                if not isinstance(record, dict):
+                    raise ValueError("not a JSON object")
+            except (ValueError, RecursionError) as error:
+                raise ArtifactError(
+                    f"{self.metrics}: line {number}: {error}; remove that line"
+                ) from error
+            records.append({name: _number(value) for name, value in record.items()})
+        return records
+
+    def metrics_size(self) -> int:
+        """Size in bytes of the finished lines, which a checkpoint keeps for `truncate_metrics`."""
+        if not self.metrics.exists():
+            return 0
+        return read_bytes(self.metrics).rfind(b"\n") + 1
+
+    def truncate_metrics(self, size: int) -> None:
+        """Cut the lines after the first ``size`` bytes, which a resumed training writes again.
+
+        Fewer than ``size`` bytes, after a power cut or an edit, stay as they are.
+        """
+        if size < self.metrics_size():
+            with explained(self.metrics, "written"):
+                os.truncate(self.metrics, size)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.exists() and read_bytes(path) == data
+
+
+def _package_version() -> str:
+    # By name, when it is needed: this module imports nothing of the package, which may import it.
+    return str(importlib.import_module("anaphora").__version__)
+
+
+def _spelled(value: object) -> object:
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        return json.dumps(float(value))
+    return value
+
+
+def _number(value: object) -> object:
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,289 @@
+"""Files of a model directory: JSON and safetensors, each replaced in one rename."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+Array = npt.NDArray[Any]
+
+_METADATA_KEY = "anaphora"  # safetensors metadata maps strings to strings: ours is one JSON text
+_ADVICE = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EACCES: "check its permissions, or choose another folder",
+    errno.EPERM: "check its permissions, or choose another folder",
+    errno.EROFS: "choose a folder that can be written to",
+}
+
+
+class ArtifactError(Exception):
+    """A file of a model directory cannot be read or written; the message names it and says why."""
+
+
+@contextlib.contextmanager
+def explained(path: Path, action: str) -> Iterator[None]:
+    """Turn an ``OSError`` within the block into an ``ArtifactError`` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "check the path")
+        reason = error.strerror or str(error)
+        raise ArtifactError(f"{path}: cannot be {action}: {reason}; {advice}") from error
+
+
+# Files
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to ``path``: at every moment all of the old file or all of the new is there.
+
+    The bytes go to a temporary ``.NAME.RANDOM.tmp`` in the same folder, are flushed to the disk and
+    renamed; then the folder is flushed, so that the rename outlives a power cut. On an exception
+    the temporary is removed and the old file is untouched. A kill can leave a temporary behind:
+    nothing reads it, and the next save of a `ModelDirectory` removes it.
+
+    Raises:
+        ArtifactError: the folder is missing or read-only, the disk is full, ...
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_write(Path(folder, "note.txt"), b"again")
+    ...     Path(folder, "note.txt").read_bytes()
+    b'again'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    with explained(path, "written"):
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the renames within ``folder`` durable, where the system can."""
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writes left in ``folder``."""
+    for temporary in folder.glob(f".*.{'[0-9a-f]' * 16}.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        ArtifactError: it is missing or cannot be read.
+    """
+    with explained(path, "read"):
+        return path.read_bytes()
+
+
+# JSON
+
+
+def write_json(path: str | os.PathLike[str], value: object) -> None:
+    """Write ``value`` as indented UTF-8 JSON, atomically.
+
+    ``value`` is made of ``None``, booleans, integers, finite floats, strings, lists or tuples, and
+    mappings with string keys; a NumPy scalar is written as the Python number it equals. Floats come
+    back bit for bit.
+
+    Raises:
+        ArtifactError: ``value`` holds something else (the message says where), or the file cannot
+            be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(Path(folder, "config.json"), {"cell": "lstm", "hidden_size": 200})
+    ...     read_json(Path(folder, "config.json"))
+    {'cell': 'lstm', 'hidden_size': 200}
+    """
+    atomic_write(path, json_bytes(Path(path), value))
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read what `write_json` wrote, or what a person made of it in an editor.
+
+    Raises:
+        ArtifactError: the file is missing or is not JSON; the message gives the line and column.
+    """
+    path = Path(path)
+    try:
+        return parse_json(read_bytes(path).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        column = error.start - error.object.rfind(b"\n", 0, error.start)
+        problem = f"line {line}, column {column}: not UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise ArtifactError(f"{path}: is not valid JSON: {problem}; correct it there, or restore it")
+
+
+def json_bytes(path: Path, value: object) -> bytes:
+    """What `write_json` writes; ``path`` is for messages."""
+    text = json.dumps(plain(value, path), indent=2, ensure_ascii=False) + "\n"
+    # A file name that is not UTF-8 reaches Python as lone surrogates. Python's \udcff for one of
+    # them is JSON's escape as well, and reads back as the same string.
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON as the standard has it: without NaN and infinities."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def plain(value: object, path: Path, place: str = "") -> Any:
+    """``value`` in JSON's own types, or a message that names the place JSON has no type for."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case float():
+            problem = f"is {value}, which JSON cannot hold; write None or a string"
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {key: plain(item, path, f"{place}.{key}") for key, item in value.items()}
+        case Mapping():
+            key = next(key for key in value if not isinstance(key, str))
+            problem = f"has the key {key!r}, which JSON would turn into a string; use str({key!r})"
+        case list() | tuple():
+            return [plain(item, path, f"{place}[{i}]") for i, item in enumerate(value)]
+        case _:
+            problem = (
+                f"is of type {type(value).__name__}; "
+                "expected None, a boolean, a number, a string, a list or a mapping"
+            )
+    raise ArtifactError(f"{path}: {place.lstrip('.') or 'the value'} {problem}")
+
+
+# Weights
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, object] | None = None,
+) -> None:
+    """Write named arrays, of any shape and memory layout, as one safetensors file, atomically.
+
+    ``metadata`` is anything that `write_json` takes; it is kept in the file's header.
+
+    Raises:
+        ArtifactError: an array is not of booleans, integers or floats of at most 64 bits; the
+            metadata is not JSON; the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.safetensors")
+    ...     write_weights(path, {"decoder.bias": np.arange(3.0)}, {"step": 7})
+    ...     read_weights(path)
+    ({'decoder.bias': array([0., 1., 2.])}, {'step': 7})
+    """
+    path = Path(path)
+    storable = {name: _storable(array, path, name) for name, array in arrays.items()}
+    text = json.dumps(plain(metadata or {}, path, "metadata"))
+    atomic_write(path, safetensors.numpy.save(storable, {_METADATA_KEY: text}))
+
+
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read a safetensors file: its arrays by name (in no particular order), and our metadata.
+
+    The arrays are writable and the caller's own: the file is closed and may be replaced. A file
+    that another program wrote has the metadata ``{}``.
+
+    Raises:
+        ArtifactError: the file is missing, empty, truncated, damaged, or not a safetensors file.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    try:
+        arrays = safetensors.numpy.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = parse_json(header.get("__metadata__", {}).get(_METADATA_KEY, "{}"))
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata is not a JSON object")
+    except KeyError as error:
+        raise ArtifactError(
+            f"{path}: holds numbers of type {error.args[0]}, which NumPy does not have; "
+            "convert them to F32 where they were written"
+        ) from error
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: {_diagnosis(data, error)}") from error
+    return arrays, metadata
+
+
+def _storable(array: Array, path: Path, name: str) -> Array:
+    """``array`` in C order and little-endian, as safetensors takes for granted."""
+    if name == "__metadata__":
+        raise ArtifactError(
+            f"{path}: safetensors keeps the name {name!r} to itself; rename the array"
+        )
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise ArtifactError(
+            f"{path}: array {name!r} has dtype {array.dtype}; "
+            "expected booleans, integers or floats of at most 64 bits: convert it with astype"
+        )
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _diagnosis(data: bytes, error: Exception) -> str:
+    """What is wrong with ``data``, which is not a whole safetensors file, and what to do."""
+    again = "copy it again from where it is whole, or write it anew"
+    if not data:
+        return f"is empty; {again}"
+    if len(data) > 8 and data[8:9] != b"{":
+        archive = data.startswith(b"PK") and b"data.pkl" in data
+        if archive or data[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            return (
+                "is a pickle (torch.save), not a safetensors file; with PyTorch, convert it: "
+                "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)"
+            )
+        return "is not a safetensors file; expected what anaphora or safetensors wrote"
+    # 8 bytes with the length of the header; the header, JSON; the numbers
+    expected = 8 + int.from_bytes(data[:8], "little")
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        tensors = json.loads(data[8:expected])
+        tensors.pop("__metadata__", None)
+        expected += max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    if len(data) < max(expected, 9):
+        return f"is truncated: {len(data)} bytes of at least {expected} are there; {again}"
+    return f"is damaged ({error}); {again}"
