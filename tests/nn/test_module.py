@@ -198,14 +198,15 @@ def test_a_shared_parameter_needs_one_of_its_names(name):
     assert model.decoder.weight is model.encoder.weight
 
 
+@pytest.mark.parametrize("shape", [(12,), (1, 16), (4, 4), (1,)])
 @pytest.mark.parametrize("strict", [True, False])
-def test_nothing_is_loaded_when_a_shape_differs(strict):
+def test_nothing_is_loaded_when_a_shape_differs(strict, shape):
     random.seed(2)
     layer = nn.LSTM(3, 4)
     before = {name: array.copy() for name, array in layer.state_dict().items()}
     state = {name: array + 1 for name, array in before.items()}
-    state["bias_hh_l0"] = np.ones(12, np.float32)  # the last of them
-    message = "load_state_dict: bias_hh_l0 is (12,) in the state, (16,) in the module; build the"
+    state["bias_hh_l0"] = np.ones(shape, np.float32)  # the last of them
+    message = f"load_state_dict: bias_hh_l0 is {shape} in the state, (16,) in the module; build the"
     with pytest.raises(ValueError, match=re.escape(message)):
         layer.load_state_dict(state, strict=strict)
     for name, array in before.items():
