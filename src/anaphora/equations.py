@@ -209,8 +209,9 @@ class Program:
 class _Builder:
     """Collects instructions; the same instruction asked for twice is the same value."""
 
-    def __init__(self, inputs: Iterable[str]) -> None:
+    def __init__(self, inputs: Iterable[str], unnamed: str = "t") -> None:
         self.names: list[str | None] = list(inputs)
+        self.unnamed = unnamed  # what values without a name are called, with a number
         self.input_count = len(self.names)
         self.instructions: list[Instruction] = []
         # By their text, for which the value number 2 and the constant 2.0 are not the same.
@@ -263,7 +264,7 @@ class _Builder:
             return tuple(new[o] if type(o) is int else o for o in operands)
 
         inputs = sum(number < self.input_count for number in old)
-        names = _unique_names([self.names[number] for number in old])
+        names = _unique_names([self.names[number] for number in old], self.unnamed)
         program = Program(
             inputs=tuple(names[:inputs]),
             instructions=tuple(
@@ -288,13 +289,13 @@ def _neutral(function: str, operands: tuple[Operand, ...]) -> list[tuple[Operand
     return [(a, b), (b, a)] if function in ("add", "multiply") else [(a, b)]
 
 
-def _unique_names(names: Sequence[str | None]) -> list[str]:
+def _unique_names(names: Sequence[str | None], unnamed: str) -> list[str]:
     """A name for every value: a name given again gets a prime, a value without one a number."""
     taken: set[str] = set()
-    unnamed = itertools.count(1)
+    numbers = itertools.count(1)
     unique = []
     for name in names:
-        name = f"t{next(unnamed)}" if name is None else name
+        name = f"{unnamed}{next(numbers)}" if name is None else name
         while name in taken:
             name += "'"
         taken.add(name)
@@ -385,9 +386,11 @@ class Symbol:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         name = ufunc.__name__
-        if name in FUNCTIONS and FUNCTIONS[name].infix:  # a NumPy number left of + - * /
+        infix = name in FUNCTIONS and FUNCTIONS[name].infix
+        if infix and method == "__call__":  # a NumPy number on the left of + - * /
             return self.builder.emit(name, *args)
-        hint = f"write {name} of anaphora.equations instead; " if name in FUNCTIONS else ""
+        known = name in FUNCTIONS and not infix
+        hint = f"write {name} of anaphora.equations instead; " if known else ""
         raise EquationError(
             f"numpy.{name} is not in a cell's vocabulary: {hint}the vocabulary is {VOCABULARY}"
         )
@@ -632,14 +635,14 @@ def adjoint(program: Program) -> Adjoint:
     ...     return tanh(a)
     >>> for line in adjoint(trace(rnn, gates=["a"], states=["h"]).program).program.lines():
     ...     print(line)
-    t1 = h' * h'
-    t2 = 1 - t1
-    d(a) = d(h') * t2
+    u1 = h' * h'
+    u2 = 1 - u1
+    d(a) = d(h') * u2
     return d(a): d(a), d(h): 0
     """
     count = len(program.names)
     cotangent_names = [f"d({_output_name(program, k)})" for k in range(len(program.outputs))]
-    builder = _Builder([*program.names, *cotangent_names])
+    builder = _Builder([*program.names, *cotangent_names], unnamed="u")
     cotangents: dict[int, Symbol] = {}
 
     def accumulate(number: Operand, cotangent: Any) -> None:
