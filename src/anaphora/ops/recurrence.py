@@ -154,7 +154,7 @@ def _checked_lengths(lengths: ArrayLike | None, shape: tuple[int, ...]) -> Array
         return None
     T, B = shape[:2]
     array = np.asarray(lengths)
-    if array.shape != (B,) or array.dtype.kind not in "iu":
+    if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
         raise ValueError(
             f"recurrence: lengths got {array.dtype}{array.shape}, wanted one integer for each of "
             f"the {B} rows of the batch"

@@ -1,0 +1,99 @@
+"""The recurrence on plain arrays: what it takes and leaves."""
+
+import numpy as np
+import pytest
+
+from anaphora import engine
+from anaphora.cells import gru, lstm, mingru
+
+T, B, H = 5, 3, 7
+
+
+def arrays(cell, rng, steps=T, batch=B, dtype=np.float64):
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    Gh = len(cell.recurrent_gates)
+    return {
+        "x_gates": draw(steps, batch, len(cell.input_gates) * H),
+        "initial": [draw(batch, H) for _ in cell.states],
+        "weight_hh": draw(Gh * H, H) if Gh else None,
+        "bias_hh": draw(Gh * H) if Gh else None,
+        "weight_hr": None,
+        "parameters": [draw(H) for _ in cell.parameters],
+    }
+
+
+def backward(cell, steps, d_output, d_final, given, **options):
+    rest = {name: value for name, value in given.items() if name != "initial"}
+    return engine.recurrence_backward(cell.trace, steps, d_output, d_final, **rest, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("cell", [lstm, gru, mingru], ids=lambda c: c.name)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, np.array([2, 5, 0])], ids=str)
+def test_what_is_given_is_not_changed(cell, reverse, lengths, dtype, rng):
+    given = arrays(cell, rng, dtype=dtype)
+    flat = [given["x_gates"], *given["initial"], given["weight_hh"], given["bias_hh"]]
+    flat = [array for array in flat if array is not None]
+    before = [array.copy() for array in flat]
+    steps = engine.recurrence_forward(
+        cell.trace, **given, lengths=lengths, reverse=reverse, record=True
+    )
+    d_output = rng.standard_normal(steps.output.shape).astype(dtype)
+    d_final = [rng.standard_normal(s.shape).astype(dtype) for s in steps.final]
+    flat += [d_output, *d_final]
+    before += [array.copy() for array in (d_output, *d_final)]
+    found = backward(cell, steps, d_output, d_final, given, lengths=lengths, reverse=reverse)
+    for array, copy in zip(flat, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    results = [steps.output, *steps.final, *steps.named.values(), found.x_gates, *found.states]
+    results += [array for array in (found.weight_hh, found.bias_hh) if array is not None]
+    assert all(array.dtype == dtype for array in results)
+
+
+def test_gradients_that_are_left_out_are_zero(rng):
+    given = arrays(lstm, rng)
+    steps = engine.recurrence_forward(lstm.trace, **given)
+    d_output, one = rng.standard_normal((T, B, H)), np.ones((B, H))
+    for output, final in (
+        (d_output, [None, None]),
+        (None, [one, None]),
+        (None, [None, one]),
+    ):
+        found = backward(lstm, steps, output, final, given)
+        output = 0 * d_output if output is None else output
+        final = [0 * one if d is None else d for d in final]
+        expected = backward(lstm, steps, output, final, given)
+        np.testing.assert_array_equal(found.weight_hh, expected.weight_hh)
+        np.testing.assert_array_equal(found.x_gates, expected.x_gates)
+        for a, b in zip(found.states, expected.states, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(0, 3), (5, 0), (0, 0)])
+@pytest.mark.parametrize("cell", [lstm, mingru], ids=lambda c: c.name)
+def test_nothing_to_do(cell, steps, batch, rng):
+    given = arrays(cell, rng, steps, batch)
+    for lengths in (None, np.zeros(batch, int)):
+        left = engine.recurrence_forward(cell.trace, **given, lengths=lengths, record=True)
+        assert left.output.shape == (steps, batch, H)
+        assert {v.shape for v in left.named.values()} == {(steps, batch, H)}
+        for final, initial in zip(left.final, given["initial"], strict=True):
+            np.testing.assert_array_equal(final, initial)
+        ones = [np.ones((batch, H)) for _ in cell.states]
+        found = backward(cell, left, left.output, ones, given, lengths=lengths)
+        assert found.x_gates.shape == given["x_gates"].shape
+        for d in found.states:
+            np.testing.assert_array_equal(d, np.ones((batch, H)))
+        if found.weight_hh is not None:
+            assert found.weight_hh.shape == given["weight_hh"].shape
+            assert not found.weight_hh.any()
+
+
+def test_only_what_is_asked_for_is_recorded(rng):
+    given = arrays(lstm, rng)
+    assert engine.recurrence_forward(lstm.trace, **given).named == {}
+    named = engine.recurrence_forward(lstm.trace, **given, record=True).named
+    assert set(named) == {"i", "f", "g", "o", "h", "c"}

@@ -1,0 +1,635 @@
+"""The recurrence: fused beside unfused, beside NumPy written by hand, and beside differences."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anaphora import ops
+from anaphora.cells import CELLS, cell, gru, lstm, mingru, rnn_tanh
+from anaphora.tensor import RowGradient, Tensor, no_grad
+
+T, B, I, H, P = 5, 3, 4, 7, 2  # all different
+LENGTHS = [None, [5, 0, 3], [1, 4, 2]]
+
+
+class Problem:
+    """Random inputs for a cell, with gradients, and the cotangents of what comes out."""
+
+    def __init__(self, cell, rng, dtype=np.float64, projected=False, steps=T, batch=B, hidden=H):
+        def draw(*shape):
+            return Tensor((0.7 * rng.standard_normal(shape)).astype(dtype), requires_grad=True)
+
+        self.cell = cell
+        output = P if projected else hidden
+        Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
+        sizes = [output, *(hidden for _ in cell.states[1:])]
+        self.x_gates = draw(steps, batch, Gx * hidden)
+        self.states = [draw(batch, size) for size in sizes]
+        self.weight_hh = draw(Gh * hidden, output) if Gh else None
+        self.bias_hh = draw(Gh * hidden) if Gh else None
+        self.weight_hr = draw(output, hidden) if projected else None
+        self.parameters = [draw(hidden) for _ in cell.parameters]
+        self.d_output = draw(steps, batch, output).data
+        self.d_states = [draw(batch, size).data for size in sizes]
+
+    def leaves(self):
+        weights = {n: getattr(self, n) for n in ("x_gates", "weight_hh", "bias_hh", "weight_hr")}
+        leaves = {name: tensor for name, tensor in weights.items() if tensor is not None}
+        leaves |= {f"state {k}": state for k, state in enumerate(self.states)}
+        return leaves | {f"parameter {k}": p for k, p in enumerate(self.parameters)}
+
+    def run(self, operation=ops.recurrence, **options):
+        return operation(
+            self.cell, self.x_gates, self.states, self.weight_hh, self.bias_hh, self.weight_hr,
+            self.parameters, **options,
+        )  # fmt: skip
+
+    def loss(self, output, states):
+        total = (output * self.d_output).sum()
+        for state, d in zip(states, self.d_states, strict=True):
+            total = total + (state * d).sum()
+        return total
+
+    def results(self, operation=ops.recurrence, **options):
+        """Every value and every gradient, by name."""
+        for tensor in self.leaves().values():
+            tensor.grad = None
+        output, states = self.run(operation, **options)
+        loss = self.loss(output, states)
+        if loss.requires_grad:
+            loss.backward()
+        values = {"output": output.data} | {f"final {k}": s.data for k, s in enumerate(states)}
+        gradients = {
+            f"d {name}": np.zeros_like(t.data) if t.grad is None else t.grad
+            for name, t in self.leaves().items()
+        }
+        return values | gradients
+
+
+def assert_same(found, expected, tolerance=1e-12):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype, name
+        np.testing.assert_allclose(
+            found[name], array, rtol=tolerance, atol=tolerance, err_msg=name
+        )  # fmt: skip
+
+
+def assert_pullback(problem, rng, epsilon=1e-6, **options):
+    """The derivative along a random direction of all leaves together, by central differences."""
+    results = problem.results(**options)
+    leaves = problem.leaves()
+    directions = {name: rng.standard_normal(tensor.shape) for name, tensor in leaves.items()}
+
+    def moved(step):
+        for name, tensor in leaves.items():
+            with tensor.writing() as array:
+                array += step * directions[name]
+        with no_grad():
+            return problem.loss(*problem.run(**options)).item()
+
+    after, before = moved(epsilon), moved(-2 * epsilon)
+    moved(epsilon)
+    products = [results[f"d {name}"] * directions[name] for name in leaves]
+    scale = sum(np.abs(product).sum() for product in products)
+    pulled = sum(product.sum() for product in products)
+    assert abs((after - before) / (2 * epsilon) - pulled) <= 1e-7 * max(1, scale)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_fused_is_unfused(name, lengths, reverse, rng):
+    problem = Problem(CELLS[name], rng)
+    options = {"lengths": lengths, "reverse": reverse}
+    fused = problem.results(**options)
+    assert_same(fused, problem.results(ops.recurrence_unfused, **options))
+    assert all(np.any(fused[f"d {name}"] != 0) for name in problem.leaves())
+    assert_pullback(problem, rng, **options)
+
+    single = Problem(CELLS[name], np.random.default_rng(1), np.float32)
+    fused = single.results(**options)
+    assert_same(fused, single.results(ops.recurrence_unfused, **options), 1e-4)
+    assert all(array.dtype == np.float32 for array in fused.values())
+
+
+PROJECTED = [name for name, c in CELLS.items() if not c.reads_output_state()]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@pytest.mark.parametrize("name", PROJECTED)
+def test_projected_fused_is_unfused(name, lengths, reverse, rng):
+    problem = Problem(CELLS[name], rng, projected=True)
+    options = {"lengths": lengths, "reverse": reverse}
+    fused = problem.results(**options)
+    assert fused["output"].shape == (T, B, P)
+    assert_same(fused, problem.results(ops.recurrence_unfused, **options))
+    assert_pullback(problem, rng, **options)
+
+
+# Random cells ----------------------------------------------------------------------------------
+
+FORMS = [
+    "{a} + {b}",
+    "{a} - {b}",
+    "{a} * tanh({b})",
+    "{a} / (1 + abs({b}))",
+    "-{a}",
+    "sigmoid({a})",
+    "tanh({a})",
+    "relu({a})",
+    "exp(tanh({a}))",
+    "log(1.5 + abs({a}))",
+    "softplus({a})",
+    "abs({a})",
+    "maximum({a}, {b})",
+    "minimum({a}, {b})",
+]
+HALVES = {"whole": ["{}"], "both": ["{}.x", "{}.h"], "input": ["{}.x"], "recurrent": ["{}.h"]}
+
+
+@st.composite
+def random_cells(draw):
+    """The source of a cell from the vocabulary, and the cell."""
+    gates = [f"g{k}" for k in range(draw(st.integers(1, 3)))]
+    states = [f"s{k}" for k in range(draw(st.integers(1, 3)))]
+    parameters = [f"p{k}" for k in range(draw(st.integers(0, 2)))]
+    atoms = [
+        half.format(gate) for gate in gates for half in HALVES[draw(st.sampled_from([*HALVES]))]
+    ]
+    wanted = [*atoms, *parameters]  # a cell uses all of these
+    read = draw(st.lists(st.sampled_from(states), unique=True))
+    pool = [*wanted, *read, "0.5", "-2"]
+    lines = []
+    for k in range(draw(st.integers(0, 6))):
+        form = draw(st.sampled_from(FORMS))
+        value = form.format(a=draw(st.sampled_from(pool)), b=draw(st.sampled_from(pool)))
+        lines.append(f"v{k} = {value} + {draw(st.sampled_from(atoms))}")
+        pool.append(f"v{k}")
+    for state in states:
+        new = draw(st.sampled_from([v for v in pool if v not in ("0.5", "-2", *parameters)]))
+        rest = " + ".join(wanted) if state == states[0] else draw(st.sampled_from(atoms))
+        lines.append(f"new_{state} = tanh({new} + 0.3 * ({rest}))")
+    lines.append(f"return {', '.join(f'new_{state}' for state in states)}")
+    arguments = ", ".join([*gates, *states, *parameters])
+    source = "\n    ".join([f"def drawn({arguments}):", *lines])
+    names = {}
+    exec("from anaphora.equations import *\n" + source, names)
+    declare = cell(gates=" ".join(gates), state=" ".join(states), parameters=" ".join(parameters))
+    return source, declare(names["drawn"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    drawn=random_cells(),
+    lengths=st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B),
+    reverse=st.booleans(),
+    projected=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_cell_fused_is_unfused(drawn, lengths, reverse, projected, seed):
+    _, drawn_cell = drawn
+    rng = np.random.default_rng(seed)
+    projected = projected and not drawn_cell.reads_output_state()
+    problem = Problem(drawn_cell, rng, projected=projected)
+    options = {"lengths": lengths, "reverse": reverse}
+    assert_same(problem.results(**options), problem.results(ops.recurrence_unfused, **options))
+    recorded, plainly = {}, {}
+    problem.run(**options, record=recorded)
+    problem.run(ops.recurrence_unfused, **options, record=plainly)
+    assert_same({name: recorded[name] for name in plainly}, plainly)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    drawn=random_cells(),
+    lengths=st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B),
+    reverse=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_the_gradient_of_any_cell_is_its_derivative(drawn, lengths, reverse, seed):
+    rng = np.random.default_rng(seed)
+    assert_pullback(Problem(drawn[1], rng), rng, lengths=lengths, reverse=reverse)
+
+
+# By hand ---------------------------------------------------------------------------------------
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm_by_hand(x, h, c, W_ih, b_ih, W_hh, b_hh, d_output, dh_next, dc_next):
+    """One layer as a textbook has it, forward and then backward; returns values and gradients."""
+    kept, outputs, hs = [], [], [h]
+    for t in range(len(x)):
+        z = x[t] @ W_ih.T + b_ih + h @ W_hh.T + b_hh
+        i, f, o = logistic(z[:, :H]), logistic(z[:, H : 2 * H]), logistic(z[:, 3 * H :])
+        g = np.tanh(z[:, 2 * H : 3 * H])
+        c_before, c = c, f * c + i * g
+        h = o * np.tanh(c)
+        kept.append((i, f, g, o, c_before, c))
+        outputs.append(h)
+        hs.append(h)
+    final = h, c
+    dx = np.zeros_like(x)
+    dW_ih, dW_hh, db = np.zeros_like(W_ih), np.zeros_like(W_hh), np.zeros_like(b_ih)
+    for t in reversed(range(len(x))):
+        i, f, g, o, c_before, c = kept[t]
+        dh = d_output[t] + dh_next
+        dc = dc_next + dh * o * (1 - np.tanh(c) ** 2)
+        dz = [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g**2)]
+        dz = np.concatenate([*dz, dh * np.tanh(c) * o * (1 - o)], axis=1)
+        dW_ih += dz.T @ x[t]
+        dW_hh += dz.T @ hs[t]
+        db += dz.sum(axis=0)
+        dx[t] = dz @ W_ih
+        dh_next, dc_next = dz @ W_hh, dc * f
+    gates = {n: np.array([step[k] for step in kept]) for k, n in enumerate("ifgo")}
+    return np.array(outputs), final, gates, [dx, dW_ih, db, dW_hh, db, dh_next, dc_next]
+
+
+def gru_by_hand(x, h, W_ih, b_ih, W_hh, b_hh, d_output, dh_next):
+    kept, outputs = [], []
+    for t in range(len(x)):
+        a, b = x[t] @ W_ih.T + b_ih, h @ W_hh.T + b_hh
+        r = logistic(a[:, :H] + b[:, :H])
+        z = logistic(a[:, H : 2 * H] + b[:, H : 2 * H])
+        n = np.tanh(a[:, 2 * H :] + r * b[:, 2 * H :])
+        kept.append((r, z, n, b[:, 2 * H :], h))
+        h = (1 - z) * n + z * h
+        outputs.append(h)
+    dx = np.zeros_like(x)
+    dW_ih, dW_hh = np.zeros_like(W_ih), np.zeros_like(W_hh)
+    db_ih, db_hh = np.zeros_like(b_ih), np.zeros_like(b_hh)
+    for t in reversed(range(len(x))):
+        r, z, n, b_n, before = kept[t]
+        dh = d_output[t] + dh_next
+        dn = dh * (1 - z) * (1 - n**2)
+        dz = dh * (before - n) * z * (1 - z)
+        dr = dn * b_n * r * (1 - r)
+        da, db = np.concatenate([dr, dz, dn], axis=1), np.concatenate([dr, dz, dn * r], axis=1)
+        dW_ih += da.T @ x[t]
+        dW_hh += db.T @ before
+        db_ih += da.sum(axis=0)
+        db_hh += db.sum(axis=0)
+        dx[t] = da @ W_ih
+        dh_next = dh * z + db @ W_hh
+    return np.array(outputs), (h,), kept, [dx, dW_ih, db_ih, dW_hh, db_hh, dh_next]
+
+
+@pytest.mark.parametrize(("cell", "by_hand"), [(lstm, lstm_by_hand), (gru, gru_by_hand)])
+def test_a_layer_is_what_is_written_by_hand(cell, by_hand, rng):
+    G = len(cell.gates)
+    x, W_ih, b_ih, W_hh, b_hh, *states = (
+        Tensor(0.7 * rng.standard_normal(shape), requires_grad=True)
+        for shape in ((T, B, I), (G * H, I), (G * H,), (G * H, H), (G * H,))
+        + ((B, H),) * len(cell.states)
+    )
+    d_output = rng.standard_normal((T, B, H))
+    d_states = [rng.standard_normal((B, H)) for _ in states]
+
+    output, final = ops.recurrence(cell, ops.linear(x, W_ih, b_ih), states, W_hh, b_hh)
+    loss = (output * d_output).sum()
+    for state, d in zip(final, d_states, strict=True):
+        loss = loss + (state * d).sum()
+    loss.backward()
+
+    arrays = [t.data for t in (x, *states, W_ih, b_ih, W_hh, b_hh)]
+    outputs, states_by_hand, _, gradients = by_hand(*arrays, d_output, *d_states)
+    np.testing.assert_allclose(output.data, outputs, atol=1e-14)
+    for found, expected in zip(final, states_by_hand, strict=True):
+        np.testing.assert_allclose(found.data, expected, atol=1e-14)
+    for tensor, expected in zip((x, W_ih, b_ih, W_hh, b_hh, *states), gradients, strict=True):
+        np.testing.assert_allclose(tensor.grad, expected, atol=1e-12)
+
+
+# The same sequence, in other pieces ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [[2, 3], [1] * T, [5, 0], [0, 4, 1]], ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_chunks_with_carried_state_are_the_whole(name, pieces, rng):
+    def in_pieces(cell, x_gates, states, *weights):
+        outputs = []
+        for piece in ops.split(x_gates, np.cumsum(pieces)[:-1].tolist()):
+            output, states = ops.recurrence(cell, piece, states, *weights)
+            outputs.append(output)
+        return ops.concatenate(outputs), states
+
+    problem = Problem(CELLS[name], rng)
+    assert_same(problem.results(in_pieces), problem.results())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("operation", [ops.recurrence, ops.recurrence_unfused])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_row_alone_is_the_row_in_a_padded_batch(name, operation, reverse, rng):
+    lengths = [3, 0, 5]
+    problem = Problem(CELLS[name], rng)
+    batch = problem.results(operation, lengths=lengths, reverse=reverse)
+    for row, length in enumerate(lengths):
+        alone = Problem(CELLS[name], rng, batch=1, steps=length)
+        alone.x_gates = Tensor(problem.x_gates.data[:length, [row]], requires_grad=True)
+        alone.states = [Tensor(s.data[[row]], requires_grad=True) for s in problem.states]
+        alone.d_output = problem.d_output[:length, [row]]
+        alone.d_states = [d[[row]] for d in problem.d_states]
+        for weight in ("weight_hh", "bias_hh", "parameters"):
+            setattr(alone, weight, getattr(problem, weight))
+        single = alone.results(operation, reverse=reverse)
+        assert not batch["output"][length:, row].any()
+        assert not batch["d x_gates"][length:, row].any()
+        pairs = [("output", batch["output"][:length]), ("d x_gates", batch["d x_gates"][:length])]
+        for k in range(len(problem.states)):
+            pairs += [(n, batch[n][None]) for n in (f"final {k}", f"d state {k}")]
+        for result, in_batch in pairs:
+            expected = single[result]
+            np.testing.assert_allclose(
+                in_batch[:, [row]].reshape(expected.shape), expected, rtol=1e-12, atol=1e-13
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", [ops.recurrence, ops.recurrence_unfused])
+@pytest.mark.parametrize("garbage", [1e30, np.nan, np.inf])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_what_stands_in_the_padding_does_not_matter(name, reverse, garbage, operation, rng):
+    lengths = [3, 0, 4]
+    problem = Problem(CELLS[name], rng)
+    clean = problem.results(operation, lengths=lengths, reverse=reverse)
+    with problem.x_gates.writing() as array:
+        for row, length in enumerate(lengths):
+            array[length:, row] = garbage
+    for name, result in problem.results(operation, lengths=lengths, reverse=reverse).items():
+        np.testing.assert_array_equal(result, clean[name])
+
+
+@pytest.mark.parametrize("operation", [ops.recurrence, ops.recurrence_unfused])
+def test_final_states_beside_the_sequence(operation, rng):
+    lengths = [3, 0, 5]
+    problem = Problem(lstm, rng)
+    recorded = {}
+    output, (h, c) = problem.run(operation, lengths=lengths, record=recorded)
+    for row, length in enumerate(lengths):
+        last = [output.data[length - 1, row], recorded["c"][length - 1, row]]
+        first = [state.data[row] for state in problem.states]
+        expected = last if length else first
+        np.testing.assert_array_equal([h.data[row], c.data[row]], expected)
+    # Reversed, the last step of every row is the one at 0.
+    output, (h, _) = problem.run(operation, lengths=lengths, reverse=True)
+    np.testing.assert_array_equal(h.data[[0, 2]], output.data[0, [0, 2]])
+
+
+@pytest.mark.parametrize("lengths", LENGTHS[1:], ids=str)
+def test_reversed_is_forward_on_each_row_turned_round(lengths, rng):
+    problem = Problem(gru, rng)
+    output, (final,) = problem.run(lengths=lengths, reverse=True)
+    turned = problem.x_gates.data.copy()
+    for row, length in enumerate(lengths):
+        turned[:length, row] = turned[:length, row][::-1]
+    problem.x_gates = Tensor(turned)
+    expected, (expected_final,) = problem.run(lengths=lengths)
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(
+            output.data[:length, row], expected.data[:length, row][::-1], atol=1e-14
+        )  # fmt: skip
+    np.testing.assert_allclose(final.data, expected_final.data, atol=1e-14)
+
+
+@pytest.mark.parametrize("operation", [ops.recurrence, ops.recurrence_unfused])
+@pytest.mark.parametrize("sizes", [(0, 3, 7), (5, 0, 7), (0, 0, 7), (5, 3, 1), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm", "mingru"])
+def test_small_sizes(name, sizes, operation, rng):
+    steps, batch, hidden = sizes
+    problem = Problem(CELLS[name], rng, steps=steps, batch=batch, hidden=hidden)
+    results = problem.results(operation, lengths=[steps] * batch)
+    assert results["output"].shape == sizes
+    assert_same(results, problem.results(ops.recurrence_unfused))
+    if steps == 0:
+        for k, (state, d) in enumerate(zip(problem.states, problem.d_states, strict=True)):
+            np.testing.assert_array_equal(results[f"final {k}"], state.data)
+            np.testing.assert_array_equal(results[f"d state {k}"], d)
+
+
+def test_one_end_of_the_results_is_enough(rng):
+    problem = Problem(lstm, rng)
+    for pick in (lambda y, s: y[2], lambda y, s: s[0], lambda y, s: s[1]):
+        gradients = []
+        for operation in (ops.recurrence, ops.recurrence_unfused):
+            for tensor in problem.leaves().values():
+                tensor.grad = None
+            pick(*problem.run(operation)).sum().backward()
+            gradients.append({n: t.grad for n, t in problem.leaves().items()})
+        assert_same(*gradients)
+
+
+def test_inputs_without_gradient(rng):
+    problem = Problem(lstm, rng)
+    expected = problem.results()
+    problem.x_gates = Tensor(problem.x_gates.data)
+    problem.states = [Tensor(state.data) for state in problem.states]
+    found = problem.results()
+    for name in ("output", "d weight_hh", "d bias_hh"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert problem.x_gates.grad is None
+    with no_grad():
+        output, _ = problem.run()
+    assert not output.requires_grad
+
+
+def test_a_weight_without_bias(rng):
+    problem = Problem(lstm, rng)
+    problem.bias_hh = None
+    assert_same(problem.results(), problem.results(ops.recurrence_unfused))
+
+
+def test_a_gradient_that_comes_through_an_embedding(rng):
+    table = Tensor(rng.standard_normal((6, 4 * H)), requires_grad=True)
+    problem = Problem(lstm, rng)
+    problem.x_gates = ops.embedding(table, rng.integers(0, 6, (T, B)))
+    problem.loss(*problem.run()).backward()
+    assert isinstance(table.grad, RowGradient)
+
+
+# Recording -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [5, 0, 3]], ids=str)
+def test_gates_are_recorded_by_name(lengths, reverse, rng):
+    problem = Problem(lstm, rng)
+    recorded = {}
+    output, _ = problem.run(lengths=lengths, reverse=reverse, record=recorded)
+    assert set(recorded) == {"i", "f", "g", "o", "h", "c"}
+    np.testing.assert_array_equal(recorded["h"], output.data)
+    for row, length in enumerate(lengths or [T] * B):
+        x = problem.x_gates.data[:length, [row]]
+        h, c = (state.data[[row]] for state in problem.states)
+        turn = slice(None, None, -1) if reverse else slice(None)
+        zeros = np.zeros((length, 1, H)), np.zeros((1, H)), np.zeros((1, H))
+        _, _, gates, _ = lstm_by_hand(
+            x[turn], h, c, np.eye(4 * H), np.zeros(4 * H), problem.weight_hh.data,
+            problem.bias_hh.data, *zeros,
+        )  # fmt: skip
+        for name, steps in gates.items():
+            found = recorded[name][:, [row]]
+            assert not found[length:].any()
+            if length:
+                np.testing.assert_allclose(found[:length], steps[turn], atol=1e-14)
+
+
+def test_a_gate_that_is_not_changed_is_recorded_as_it_comes(rng):
+    problem = Problem(rnn_tanh, rng)
+    recorded = {}
+    output, _ = problem.run(record=recorded)
+    assert set(recorded) == {"a", "h"}
+    np.testing.assert_allclose(np.tanh(recorded["a"]), output.data)
+
+
+def test_a_projected_state_is_recorded_before_its_projection(rng):
+    problem = Problem(lstm, rng, projected=True)
+    for operation in (ops.recurrence, ops.recurrence_unfused):
+        recorded = {}
+        output, _ = problem.run(operation, record=recorded)
+        assert recorded["h"].shape == (T, B, H)
+        expected = recorded["h"] @ problem.weight_hr.data.T
+        np.testing.assert_allclose(output.data, expected, atol=1e-14)
+
+
+# Cells that are not fused ----------------------------------------------------------------------
+
+
+def test_a_cell_that_is_not_fused_has_whole_gates_with_halves(rng):
+    unfused = cell(gates="r z n", state="h", fused=False)(gru.equations)
+    problem = Problem(gru, rng)
+    expected = problem.results(lengths=[5, 0, 3], reverse=True)
+    problem.cell = unfused
+    assert_same(problem.results(lengths=[5, 0, 3], reverse=True), expected)
+
+
+def test_a_cell_that_is_not_fused_may_branch(rng):
+    @cell(gates="a", state="h", fused=False)
+    def branching(a, h):
+        if a.data.sum() > 0:  # which a program cannot ask
+            return ops.softmax(a)
+        return a.h * 2.0 - a.x
+
+    problem = Problem(branching, rng)
+    output, (final,) = problem.run()
+    h, both = problem.states[0].data, set()
+    for t in range(T):
+        x, recurrent = problem.x_gates.data[t], h @ problem.weight_hh.data.T + problem.bias_hh.data
+        a = x + recurrent
+        both.add(a.sum() > 0)
+        e = np.exp(a)
+        h = e / e.sum(axis=1, keepdims=True) if a.sum() > 0 else 2 * recurrent - x
+        np.testing.assert_allclose(output.data[t], h, atol=1e-13)
+    np.testing.assert_array_equal(final.data, output.data[-1])
+    assert both == {True, False}
+    assert_pullback(problem, rng)
+
+
+def test_a_cell_that_is_not_fused_returns_its_states(rng):
+    @cell(gates="a", state="h c", fused=False)
+    def forgetful(a, h, c):
+        return h + a
+
+    with pytest.raises(ValueError, match=r"^recurrence: cell 'forgetful' returned 1 of its states"):
+        Problem(forgetful, rng).run()
+
+
+# What does not fit -----------------------------------------------------------------------------
+
+ONE = Tensor(np.ones((1, 1)))
+SHAPES = {
+    "x_gates": (
+        Tensor(np.ones((T, B, 3 * H))),
+        r"x_gates of shape \(5, 3, 21\), wanted \(5, 3, 28",
+    ),
+    "weight_hh": (ONE, r"weight_hh of shape \(1, 1\), wanted \(28, 7\)"),
+    "bias_hh": (ONE, r"bias_hh of shape \(1, 1\), wanted \(28,\)"),
+    "weight_hr": (Tensor(np.ones((3, H))), r"weight_hr of shape \(3, 7\), wanted \(7, 7\)"),
+    "states": ([ONE], r"1 states, wanted 2 \(h, c\)"),
+    "parameters": ([ONE], r"1 parameters, wanted none"),
+}
+
+
+@pytest.mark.parametrize("operation", [ops.recurrence, ops.recurrence_unfused])
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_that_does_not_fit_is_told(name, operation, rng):
+    problem = Problem(lstm, rng)
+    wrong, message = SHAPES[name]
+    setattr(problem, name, wrong)
+    with pytest.raises(ValueError, match=rf"^recurrence: cell 'lstm' got {message}"):
+        problem.run(operation)
+
+
+def test_more_that_does_not_fit(rng):
+    problem = Problem(lstm, rng)
+    problem.states[1] = Tensor(np.ones((1, H)))  # NumPy would broadcast it
+    with pytest.raises(ValueError, match=r"got state 'c' of shape \(1, 7\), wanted \(3, 7\)"):
+        problem.run()
+    problem = Problem(CELLS["peephole_lstm"], rng)
+    problem.parameters[2] = ONE
+    with pytest.raises(ValueError, match=r"parameter 'p_o' of shape \(1, 1\), wanted \(7,\)"):
+        problem.run()
+    problem = Problem(lstm, rng)
+    problem.weight_hh = problem.bias_hh = None
+    with pytest.raises(ValueError, match=r"4 gates with a recurrent half, so weight_hh is wanted"):
+        problem.run()
+    problem = Problem(mingru, rng)
+    problem.weight_hh = Tensor(np.ones((0, H)))
+    with pytest.raises(ValueError, match="0 gates with a recurrent half, so weight_hh and bias_hh"):
+        problem.run()
+    problem = Problem(gru, rng, projected=True)
+    with pytest.raises(
+        ValueError, match=r"reads its state 'h' elementwise, so .*leave weight_hr out"
+    ):
+        problem.run()
+    problem = Problem(lstm, rng)
+    problem.x_gates = Tensor(np.ones((T, 4 * H)))
+    with pytest.raises(ValueError, match=r"x_gates of shape \(5, 28\), wanted \[T, B, Gx\*H\]"):
+        problem.run()
+
+
+@pytest.mark.parametrize("operation", [ops.recurrence, ops.recurrence_unfused])
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([1, 2], r"lengths got int64\(2,\), wanted one integer for each of the 3 rows"),
+        ([[1], [2], [3]], r"lengths got int64\(3, 1\)"),
+        ([1.0, 2.0, 3.0], r"lengths got float64\(3,\)"),
+        ([1, 2, 6], r"lengths from 1 to 6, but the sequences have 5 steps"),
+        ([-1, 2, 5], r"lengths from -1 to 5"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_told(lengths, message, operation, rng):
+    with pytest.raises(ValueError, match=f"^recurrence: {message}"):
+        Problem(lstm, rng).run(operation, lengths=lengths)
+
+
+def test_dtypes_do_not_mix_in_a_recurrence(rng):
+    problem = Problem(lstm, rng)
+    problem.bias_hh = Tensor(problem.bias_hh.data.astype(np.float32))
+    with pytest.raises(TypeError, match=r"^recurrence: float64 and float32 do not mix"):
+        problem.run()
+
+
+def test_a_weight_that_is_changed_before_backward_is_told(rng):
+    problem = Problem(lstm, rng)
+    loss = problem.loss(*problem.run())
+    with problem.weight_hh.writing() as array:
+        array *= 0.9
+    with pytest.raises(RuntimeError, match=r"^recurrence: an input of shape \(28, 7\) was changed"):
+        loss.backward()
+
+
+def test_a_long_sequence_neither_recurses_nor_takes_quadratic_work(rng):
+    steps = 2_000
+    problem = Problem(rnn_tanh, rng, steps=steps, batch=1, hidden=1)
+    assert_same(problem.results(), problem.results(ops.recurrence_unfused), 1e-10)
+    assert math.isfinite(problem.weight_hh.grad.item())
