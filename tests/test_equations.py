@@ -132,8 +132,15 @@ def test_values_of_a_program_with_constants(rng):
     np.testing.assert_array_equal(result, function(a, b, h))
 
 
+@pytest.mark.parametrize("name", UNARY)
+def test_functions_of_numbers_are_numbers(name):
+    program = program_of(lambda a, h: a + UNARY[name][0](0.5), "a")
+    assert len(program.instructions) == 1
+    assert program.instructions[0].operands[1] == pytest.approx(UNARY[name][1](0.5))
+
+
 def test_constants_are_folded():
-    program = program_of(lambda a, b, h: a * (sigmoid(0.0) + 1.5) + b * exp(0.0) + (h + 0) / 1)
+    program = program_of(lambda a, b, h: a * (1.5 + sigmoid(0.0)) + b * exp(0.0) + (h + 0) / 1)
     assert program.lines() == ["t1 = a * 2", "t2 = t1 + b", "h' = t2 + h", "return h: h'"]
 
 

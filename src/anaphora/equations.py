@@ -31,9 +31,9 @@ class EquationError(TypeError):
 # The vocabulary -----------------------------------------------------------------------------------
 
 
-def _sigmoid(x: Array) -> Array:
+def _sigmoid(x: Any) -> Any:
     with np.errstate(over="ignore"):  # exp(-x) may reach infinity; 1 / infinity is the right 0
-        return np.asarray(1 / (1 + np.exp(-x)))
+        return 1 / (1 + np.exp(-x))
 
 
 class Function(NamedTuple):
