@@ -65,9 +65,11 @@ def generate_ids(model: LanguageModel, context: Sequence[int], sampler: Sampler)
     while True:
         was_training = model.training
         model.eval()
-        with no_grad():
-            logits, state = model(ids, state)
-        model.train(was_training)
+        try:
+            with no_grad():
+                logits, state = model(ids, state)
+        finally:
+            model.train(was_training)
         ids = sampler.sample(logits.data[-1], generator)[None]
         yield int(ids[0, 0])
 

@@ -122,9 +122,15 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
             f"{directory.path}: the config and the weights do not make a language model: {error}"
         ) from error
     try:
-        return model.eval(), Tokenizer.from_dict(tokenizer)
+        read = Tokenizer.from_dict(tokenizer)
     except TextError as error:
         raise ArtifactError(f"{directory.tokenizer}: {error}") from error
+    if read.vocabulary_size != model.vocabulary_size:
+        raise ArtifactError(
+            f"{directory.tokenizer}: has {read.vocabulary_size:,} entries, but the model knows "
+            f"{model.vocabulary_size:,} tokens; put back the one that it was trained with"
+        )
+    return model.eval(), read
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:

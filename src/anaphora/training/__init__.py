@@ -6,6 +6,7 @@ from anaphora.training.language_model import (
     PRESETS,
     LanguageModelOptions,
     evaluation_batches,
+    load_language_model_options,
     prepare_language_model,
     resume_language_model,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "TrainingOptions",
     "evaluate",
     "evaluation_batches",
+    "load_language_model_options",
     "perplexity",
     "prepare_language_model",
     "resume_language_model",

@@ -22,7 +22,18 @@ class Callback:
         """After each update; the loss of its batch, in nats a token."""
 
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
-        """When there is something to write down: of kind "train" or "evaluation"."""
+        """When there is something to write down.
+
+        Args:
+            trainer: The training.
+            record: ``kind``, "train" or "evaluation"; ``step``, the updates so far; ``epoch``, the
+                passes so far, with a fraction; ``loss``, in nats a token, of the tokens since the
+                last record or of the validation text; ``perplexity``, exp(loss);
+                ``bits_per_token``, the loss in bits, which at level "char" is bits per character;
+                ``tokens``, how many that mean is of; ``seconds`` of training so far. Of kind
+                "train" also ``learning_rate`` and ``gradient_norm`` of the last update, the latter
+                before clipping; of kind "evaluation" also ``best``, whether no loss was lower.
+        """
 
     def on_checkpoint(self, trainer: Trainer) -> None:
         """After a checkpoint was written."""
@@ -44,26 +55,34 @@ class MetricsFile(Callback):
 class TensorBoard(Callback):
     """Writes every number of every record for TensorBoard (extra ``tensorboard``).
 
+    A training that goes on hides what was written after its checkpoint.
+
     Args:
         folder: Where to write; show it with ``tensorboard --logdir FOLDER``.
 
     Raises:
-        RuntimeError: the extra is not installed.
+        ImportError: the extra is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise RuntimeError(
+            raise ImportError(
                 'TensorBoard needs an extra: pip install "anaphora[tensorboard]"'
             ) from error
-        self._writer = SummaryWriter(os.fspath(folder))
+        self._folder = os.fspath(folder)
+        self._make_writer = SummaryWriter
+        self._writer: Any = None
+
+    def on_start(self, trainer: Trainer) -> None:  # noqa: D102
+        self._writer = self._make_writer(self._folder, purge_step=trainer.progress.step + 1)
 
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:  # noqa: D102
         for name, value in record.items():
-            if name != "step" and isinstance(value, (int, float)):
+            if name != "step" and isinstance(value, (int, float)) and not isinstance(value, bool):
                 self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        self._writer.flush()
 
     def on_stop(self, trainer: Trainer, reason: str) -> None:  # noqa: D102
         self._writer.close()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,14 +15,17 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from anaphora import random
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.artifact import ArtifactError, ModelDirectory, read_json
+from anaphora.cells import CELLS
 from anaphora.models import LanguageModel
 from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
+from anaphora.tensor import Parameter
 from anaphora.text import (
     Batches,
     BPETokenizer,
     CharacterTokenizer,
     Source,
+    TextError,
     Tokenizer,
     WordTokenizer,
     batchify,
@@ -37,6 +44,10 @@ Ids = NDArray[Any]
 Notify = Callable[[str], None]
 
 _DEFAULT_BPE_VOCABULARY = 4096
+_LONGEST_SENTENCE = 256  # tokens that an evaluation reads with one state
+_LIMITS = {"epochs", "max_steps", "minutes"}
+_IDS = ("train", "validation")
+_UNITS = {"char": "characters", "word": "words", "bpe": "byte pairs"}
 
 _ZAREMBA: dict[str, Any] = {
     "level": "word",
@@ -118,7 +129,9 @@ class LanguageModelOptions:
         """The options of a preset, with some of them changed.
 
         A limit (``epochs``, ``max_steps``, ``minutes``) among the changes takes the place of the
-        preset's limits.
+        preset's limits. Where the changes leave no room for something in the preset, that gives
+        way: its forget_bias with a cell that has no forget gate, and its schedule cosine, which
+        ends at a known step, with ``minutes`` alone (it becomes plateau).
 
         Raises:
             ValueError: the preset or the name of an option is unknown, or a value is out of range.
@@ -131,6 +144,11 @@ class LanguageModelOptions:
         values = dict(PRESETS[preset])
         if _LIMITS & set(changes):
             values = {name: value for name, value in values.items() if name not in _LIMITS}
+            if values.get("schedule") == "cosine" and not {"epochs", "max_steps"} & set(changes):
+                values["schedule"] = "plateau"
+        cell = CELLS.get(changes.get("cell", "lstm"))
+        if cell is not None and "f" not in cell.gates:
+            values.pop("forget_bias", None)
         values |= changes
         sections = (TextOptions, ModelOptions, TrainingOptions)
         unknown = set(values).difference(*(section.names() for section in sections))
@@ -162,7 +180,7 @@ class LanguageModelOptions:
                 TrainingOptions.from_dict(values["training"]),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"the options are incomplete: {error}") from error
+            raise ValueError(f"the options are damaged: {error!r}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, in sections."""
@@ -171,9 +189,6 @@ class LanguageModelOptions:
             "model": self.model.to_dict(),
             "training": self.training.to_dict(),
         }
-
-
-_LIMITS = {"epochs", "max_steps", "minutes"}
 
 
 def prepare_language_model(
@@ -200,25 +215,35 @@ def prepare_language_model(
         ArtifactError: the directory cannot be used.
         ValueError: the options do not fit together.
     """
-    source, validation_source = _sources(options.text, texts, validation_texts)
-    home = ModelDirectory.create(directory, overwrite=overwrite)
-    notify(f"reading {source.name}")
-    tokenizer = fit_tokenizer(options.text, source)
-    ids = encode_to_file(source, tokenizer, _ids_path(home, "train"))
-    if validation_source is None:
-        ids, validation_ids = _split(ids, options.text.validation_share)
-    else:
-        notify(f"reading {validation_source.name}")
-        path = _ids_path(home, "validation")
-        validation_ids = encode_to_file(validation_source, tokenizer, path)
-    unit = {"char": "characters", "word": "words", "bpe": "byte pairs"}[options.text.level]
+    _check(options)
+    with _claimed(directory, overwrite=overwrite) as home:
+        source, validation_source = _sources(options.text, texts, validation_texts)
+        notify(f"reading {source.name}")
+        tokenizer = fit_tokenizer(options.text, source)
+        encode_to_file(source, tokenizer, _new(_ids_path(home, "train")))
+        if validation_source is not None:
+            notify(f"reading {validation_source.name}")
+            _encode_validation(validation_source, tokenizer, _new(_ids_path(home, "validation")))
+        # All that can be wrong is to come up before an old model goes.
+        random.seed(options.training.seed)
+        model = _model(options, tokenizer)
+        _batches(options, tokenizer, *_open_ids(home, options.text, new=True))
+        ModelDirectory.create(home.path, overwrite=overwrite)
+        for name in _IDS:
+            _ids_path(home, name).unlink(missing_ok=True)
+            if _new(_ids_path(home, name)).exists():
+                _new(_ids_path(home, name)).replace(_ids_path(home, name))
+
+    ids, validation_ids = _open_ids(home, options.text)
     notify(
-        f"{len(ids):,} {unit} to train on, {len(validation_ids):,} to validate on, "
-        f"a vocabulary of {tokenizer.vocabulary_size:,}"
+        f"{len(ids):,} {_UNITS[options.text.level]} to train on, {len(validation_ids):,} to "
+        f"validate on, a vocabulary of {tokenizer.vocabulary_size:,}"
     )
     names = {"texts": source.name, "validation_texts": validation_source and validation_source.name}
     config = {"task": "language_model", **options.to_dict(), "sources": names}
-    return _trainer(options, home, config, tokenizer, ids, validation_ids, fresh=True)
+    trainer = _trainer(options, home, config, tokenizer, model, (ids, validation_ids))
+    trainer.save_checkpoint()  # from here on it can be resumed
+    return trainer
 
 
 def resume_language_model(
@@ -233,7 +258,7 @@ def resume_language_model(
 
     Raises:
         ArtifactError: there is nothing to resume, or it is damaged.
-        ValueError: another option is to change.
+        ValueError: another option is to change, or its new value is out of range.
     """
     changes = dict(changes or {})
     if fixed := sorted(set(changes) - _LIMITS - {"patience"}):
@@ -242,24 +267,49 @@ def resume_language_model(
             "max_steps, minutes and patience may change"
         )
     home = ModelDirectory.open(directory)
-    config, tokenizer_dict, _ = home.load()
+    if not home.checkpoint.exists():
+        raise ArtifactError(
+            f"{home.path}: has no checkpoint, so there is no training to continue; train anew, "
+            "into another folder or over this one"
+        )
+    config, tokenizer_dict, weights = home.load()
     try:
-        if _LIMITS & set(changes):
-            config["training"] |= dict.fromkeys(_LIMITS)
-        config["training"] |= changes
         options = LanguageModelOptions.from_dict(config)
         tokenizer = Tokenizer.from_dict(tokenizer_dict)
-        ids = open_ids(_ids_path(home, "train"))
-        if _ids_path(home, "validation").exists():
-            validation_ids = open_ids(_ids_path(home, "validation"))
-        else:
-            ids, validation_ids = _split(ids, options.text.validation_share)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        ids = _open_ids(home, options.text)
+    except ValueError as error:  # TextError is one
         raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error
-    trainer = _trainer(options, home, config, tokenizer, ids, validation_ids, fresh=False)
-    if home.checkpoint.exists():
-        trainer.load_checkpoint()
+    if changes:
+        limits = dict.fromkeys(_LIMITS) if _LIMITS & set(changes) else {}
+        training = TrainingOptions.from_dict({**options.training.to_dict(), **limits, **changes})
+        options = dataclasses.replace(options, training=training)
+        config["training"] = training.to_dict()
+    try:
+        trainer = _trainer(options, home, config, tokenizer, _model(options, tokenizer), ids)
+    except ValueError as error:
+        raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error
+    trainer.load_checkpoint()
+    if changes:  # another --resume shall know them too
+        home.save(config, tokenizer_dict, weights)
     return trainer
+
+
+def load_language_model_options(directory: str | os.PathLike[str]) -> LanguageModelOptions:
+    """Read with which options the model of a directory was trained.
+
+    Raises:
+        ArtifactError: the directory holds no language model, or its ``config.json`` is damaged.
+    """
+    home = ModelDirectory.open(directory)
+    config = read_json(home.config)
+    if config.get("task") != "language_model":
+        raise ArtifactError(
+            f"{home.config}: its task is {config.get('task')!r}; expected 'language_model'"
+        )
+    try:
+        return LanguageModelOptions.from_dict(config)
+    except ValueError as error:
+        raise ArtifactError(f"{home.config}: {error}") from error
 
 
 def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
@@ -286,10 +336,9 @@ def evaluation_batches(
     options: TextOptions, tokenizer: Tokenizer, ids: Ids, batch_size: int
 ) -> Batches:
     """A text in batches in which every token counts once."""
-    steps = max(1, 1024 // batch_size)
     if options.batching == "sentences":
-        return _sentences(options, tokenizer, ids, batch_size, steps)
-    return cover(ids, batch_size, steps, tokenizer.start_id)
+        return _sentences(options, tokenizer, ids, batch_size, _LONGEST_SENTENCE)
+    return cover(ids, batch_size, max(1, 1024 // batch_size), tokenizer.start_id)
 
 
 def _sentences(
@@ -315,13 +364,80 @@ def _sources(
     return source, validation
 
 
+def _check(options: LanguageModelOptions) -> None:
+    """Refuse options that do not fit together, whatever the text will be; seconds, not minutes."""
+    LanguageModel(1, **{**options.model.to_dict(), "hidden_size": 1, "embedding_size": 1})
+    optimizer = _optimizer([("weight", Parameter([0.0]))], options.training)
+    _schedule(optimizer, options.training, epoch_steps=1)
+
+
+@contextlib.contextmanager
+def _claimed(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[ModelDirectory]:
+    """A model directory to prepare a training in; if that fails, it is left as it was before."""
+    home = ModelDirectory(directory)
+    existed = home.path.exists()
+    if overwrite and (home.weights.exists() or home.checkpoint.exists()):
+        ModelDirectory.open(directory)  # refuses a folder of something else
+        home.checkpoint.parent.mkdir(exist_ok=True)
+    else:
+        ModelDirectory.create(directory)
+    try:
+        yield home
+    except BaseException:  # Ctrl-C too
+        for name in _IDS:
+            _new(_ids_path(home, name)).unlink(missing_ok=True)
+        if not existed:
+            shutil.rmtree(home.path, ignore_errors=True)
+        raise
+
+
 def _ids_path(home: ModelDirectory, name: str) -> Path:
     return home.checkpoint.parent / f"{name}.npy"
 
 
-def _split(ids: Ids, validation_share: float) -> tuple[Ids, Ids]:
-    kept = len(ids) - int(len(ids) * validation_share)
+def _new(path: Path) -> Path:
+    """Where a file is written as long as an old one may still be needed."""
+    return path.with_name(f"new-{path.name}")
+
+
+def _open_ids(home: ModelDirectory, options: TextOptions, *, new: bool = False) -> tuple[Ids, Ids]:
+    """The ids to train on and to validate on."""
+    training, validation = (
+        _new(path) if new else path for path in (_ids_path(home, name) for name in _IDS)
+    )
+    ids = open_ids(training)
+    if validation.exists():
+        return ids, open_ids(validation)
+    count = int(len(ids) * options.validation_share)
+    kept = len(ids) - (count if count > 1 else 0)  # one token has none before it
     return ids[:kept], ids[kept:]
+
+
+def _encode_validation(source: Source, tokenizer: Tokenizer, path: Path) -> None:
+    try:
+        encode_to_file(source, tokenizer, path)
+    except TextError as error:
+        raise TextError(f"the validation text {source.name}: {error}") from error
+
+
+def _batches(
+    options: LanguageModelOptions, tokenizer: Tokenizer, ids: Ids, validation_ids: Ids
+) -> tuple[Batches, Batches | None]:
+    """What to train on, and what to validate on if there is anything."""
+    text, training = options.text, options.training
+    batches: Batches
+    if text.batching == "sentences":
+        batches = _sentences(text, tokenizer, ids, training.batch_size, training.window)
+    else:
+        batches = batchify(ids, training.batch_size, training.window)
+    if len(validation_ids) == 0:
+        return batches, None
+    size = max(1, min(training.evaluation_batch_size, len(validation_ids) - 1))
+    return batches, evaluation_batches(text, tokenizer, validation_ids, size)
+
+
+def _model(options: LanguageModelOptions, tokenizer: Tokenizer) -> LanguageModel:
+    return LanguageModel(tokenizer.vocabulary_size, **options.model.to_dict())
 
 
 def _trainer(
@@ -329,34 +445,23 @@ def _trainer(
     home: ModelDirectory,
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
-    ids: Ids,
-    validation_ids: Ids,
-    *,
-    fresh: bool,
+    model: LanguageModel,
+    ids: tuple[Ids, Ids],
 ) -> Trainer:
-    text, training = options.text, options.training
-    batches: Batches
-    if text.batching == "sentences":
-        batches = _sentences(text, tokenizer, ids, training.batch_size, training.window)
-    else:
-        batches = batchify(ids, training.batch_size, training.window)
-    validation = None
-    if len(validation_ids) > 1:
-        size = min(training.evaluation_batch_size, len(validation_ids) - 1)
-        validation = evaluation_batches(text, tokenizer, validation_ids, size)
-
-    random.seed(training.seed)
+    training = options.training
+    batches, validation = _batches(options, tokenizer, *ids)
     arguments = {"vocabulary_size": tokenizer.vocabulary_size, **options.model.to_dict()}
-    model = LanguageModel(**arguments)
-    optimizer = _optimizer(model, training)
+    optimizer = _optimizer(model.named_parameters(), training)
 
     def save_model(record: Mapping[str, Any]) -> None:
         weights = {name: p.data for name, p in model.named_parameters()}
-        results = {name: value for name, value in record.items() if name != "kind"}
+        results = {
+            name: value if math.isfinite(value) else None
+            for name, value in record.items()
+            if name not in ("kind", "best")
+        }
         home.save({**config, "model": arguments, "results": results}, tokenizer.to_dict(), weights)
 
-    if fresh:
-        save_model({"step": 0})
     return Trainer(
         model,
         optimizer,
@@ -370,14 +475,11 @@ def _trainer(
     )
 
 
-def _optimizer(model: LanguageModel, options: TrainingOptions) -> Optimizer:
+def _optimizer(parameters: Iterable[tuple[str, Parameter]], options: TrainingOptions) -> Optimizer:
     more: dict[str, Any] = {"weight_decay": options.weight_decay}
     if options.momentum:
-        if options.optimizer not in ("sgd", "rmsprop"):
-            raise ValueError(f"momentum is for sgd and rmsprop, not for {options.optimizer}")
         more["momentum"] = options.momentum
-    kind = OPTIMIZERS[options.optimizer]
-    return kind(model.named_parameters(), learning_rate=options.learning_rate, **more)
+    return OPTIMIZERS[options.optimizer](parameters, learning_rate=options.learning_rate, **more)
 
 
 def _schedule(optimizer: Optimizer, options: TrainingOptions, epoch_steps: int) -> Schedule:
@@ -387,15 +489,7 @@ def _schedule(optimizer: Optimizer, options: TrainingOptions, epoch_steps: int) 
     elif options.schedule == "plateau":
         more = {"factor": options.decay, "patience": options.plateau_patience}
     elif options.schedule == "cosine":
-        steps = [options.max_steps, options.epochs and options.epochs * epoch_steps]
-        known = [s for s in steps if s is not None]
-        if not known:
-            raise ValueError(
-                "the schedule cosine ends at a known step: give epochs or max_steps (or another "
-                "schedule with minutes)"
-            )
-        more = {"total_steps": min(known)}
-    elif options.schedule == "nonmonotonic" and options.optimizer != "asgd":
-        raise ValueError("the schedule nonmonotonic starts averaging: it needs the optimizer asgd")
+        steps = (options.max_steps, options.epochs and options.epochs * epoch_steps)
+        more = {"total_steps": min(s for s in steps if s is not None)}
     schedule = SCHEDULES[options.schedule](optimizer, **more)
     return WarmUp(schedule, steps=options.warm_up) if options.warm_up else schedule

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -61,7 +62,9 @@ class TextOptions(Options):
     vocabulary_size: int | None = option(
         None, "Most entries of the vocabulary; the rarest tokens become unknown."
     )
-    minimum_count: int = option(1, "Tokens that occur less often become unknown.")
+    minimum_count: int = option(
+        1, "Characters or words that occur less often become unknown (not at level bpe)."
+    )
     lowercase: bool = option(False, "Make words lower-case.")
     split: str = option("whitespace", "How words are told apart.", ("whitespace", "punctuation"))
     sentence_start: bool = option(False, "Put <bos> before each line, at word level.")
@@ -80,10 +83,20 @@ class TextOptions(Options):
         super().__post_init__()
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"validation_share {self.validation_share} is no share 0 <= share < 1")
-        if self.batching == "sentences" and self.level != "word":
+        least = 256 if self.level == "bpe" else 1  # byte pairs begin with the 256 bytes
+        _check_sizes(self, least, "vocabulary_size")
+        _check_sizes(self, 1, "minimum_count")
+        if self.level == "word":
+            return
+        if self.batching == "sentences":
             raise ValueError(
                 "batching 'sentences' needs level 'word', whose tokenizer marks where lines end"
             )
+        for name in ("lowercase", "sentence_start"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for level 'word', not for {self.level!r}")
+        if self.split != "whitespace":
+            raise ValueError(f"split {self.split!r} is for level 'word', not for {self.level!r}")
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,14 @@ class ModelOptions(Options):
         super().__post_init__()
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
+        _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share, 0 <= dropout < 1, not {self.dropout}")
+        if self.tied and self.embedding_size not in (None, self.hidden_size):
+            raise ValueError(
+                f"tied needs embedding_size ({self.embedding_size}) to be hidden_size "
+                f"({self.hidden_size}), as the output has the embeddings as its weights"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,14 +178,39 @@ class TrainingOptions(Options):
         super().__post_init__()
         if self.epochs is None and self.max_steps is None and self.minutes is None:
             raise ValueError("give a limit: epochs, max_steps or minutes")
-        positive = ("epochs", "max_steps", "minutes", "batch_size", "window", "log_every")
-        for name in (*positive, "evaluation_batch_size", "learning_rate"):
+        _check_sizes(
+            self, 1, "epochs", "max_steps", "batch_size", "window", "log_every",
+            "evaluation_batch_size",
+        )  # fmt: skip
+        _check_sizes(
+            self, 0, "patience", "evaluate_every", "warm_up", "plateau_patience",
+            "constant_epochs", "seed",
+        )  # fmt: skip
+        for name in ("minutes", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be more than 0, not {value}")
-        for name in (
-            "clip_norm", "clip_value", "patience", "evaluate_every", "warm_up", "seed",
-            "plateau_patience", "constant_epochs", "checkpoint_seconds",
-        ):  # fmt: skip
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative: {getattr(self, name)}")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be more than 0 and finite, not {value}")
+        for name in ("clip_norm", "clip_value", "checkpoint_seconds", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number >= 0, not {value}")
+        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
+            raise ValueError(f"momentum is for sgd and rmsprop, not for {self.optimizer}")
+        if self.schedule == "cosine" and self.epochs is None and self.max_steps is None:
+            raise ValueError(
+                "the schedule cosine ends at a known step: give epochs or max_steps, or choose "
+                "another schedule, such as plateau"
+            )
+        if self.schedule == "nonmonotonic" and self.optimizer != "asgd":
+            raise ValueError(
+                "the schedule nonmonotonic starts averaging: it needs the optimizer asgd, not "
+                f"{self.optimizer}"
+            )
+
+
+def _check_sizes(options: Options, least: int, *names: str) -> None:
+    """Refuse an option that is not a whole number of at least `least`; None is no number given."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -25,6 +25,10 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 - it names what happened
     """The loss or a gradient is no longer a number; the message says where and what to try."""
 
 
+class _Stopped(Exception):  # noqa: N818 - it is no error
+    """A request to stop came during an evaluation."""
+
+
 @dataclass
 class Progress:
     """How far a training has come; a checkpoint holds it.
@@ -102,7 +106,10 @@ class Trainer:
         self._gradient_norm = 0.0
 
     def request_stop(self, reason: str) -> None:
-        """End the training after the update that is under way; signal handlers may call it."""
+        """End the training after the update that is under way; signal handlers may call it.
+
+        An evaluation that is under way is given up.
+        """
         self._stop_requested = reason
 
     def run(self) -> str:
@@ -116,7 +123,13 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
         self._notify("on_start")
         epoch_batches = self._epoch_batches()
-        while (reason := self._reason_to_stop()) is None:
+        while True:
+            if self._stop_requested is None and self._evaluation_is_due():
+                self.evaluate()
+            if time.monotonic() - self._last_checkpoint >= self.options.checkpoint_seconds:
+                self.save_checkpoint()
+            if (reason := self._reason_to_stop()) is not None:
+                break
             if progress.position == 0:
                 epoch_batches = self._epoch_batches()
                 if self.schedule is not None:
@@ -128,10 +141,6 @@ class Trainer:
             self._notify("on_step", loss)
             if progress.step % self.options.log_every == 0:
                 self._record_training()
-            if self._evaluation_is_due():
-                self.evaluate()
-            if time.monotonic() - self._last_checkpoint >= self.options.checkpoint_seconds:
-                self.save_checkpoint()
         if self._stop_requested is None and progress.evaluated_step != progress.step:
             self.evaluate()
         self.save_checkpoint()
@@ -153,14 +162,15 @@ class Trainer:
         mean_loss, state = self.model.loss(batch, state)
         loss = mean_loss.item()
         if not math.isfinite(loss):
-            raise self._diverged(f"the loss became {loss}")
+            raise self._diverged(f"the loss became {loss}", progress.step + 1)
         if options.loss_per == "sequence":  # a mean over rows of sums over time
             mean_loss = mean_loss * (batch.tokens / batch.targets.shape[1])
         mean_loss.backward()
         parameters = [parameter for _, parameter in self.model.named_parameters()]
         self._gradient_norm = clip_grad_norm(parameters, options.clip_norm or math.inf)
         if not math.isfinite(self._gradient_norm):
-            raise self._diverged(f"the norm of the gradient became {self._gradient_norm}")
+            what = f"the norm of the gradient became {self._gradient_norm}"
+            raise self._diverged(what, progress.step + 1)
         if options.clip_value:
             clip_grad_value(parameters, options.clip_value)
         self.optimizer.step()
@@ -174,14 +184,15 @@ class Trainer:
         progress.interval_tokens += batch.tokens
         return loss
 
-    def _diverged(self, what: str) -> TrainingDiverged:
+    def _diverged(self, what: str, step: int) -> TrainingDiverged:
+        options = self.options
         kept = "nothing was saved"
         if self.directory is not None:
-            kept = f"what {self.directory.path} holds is from before"
+            kept = f"the model and the checkpoint in {self.directory.path} are from before"
+        clip = f"lower than {options.clip_norm:g}" if options.clip_norm else "such as 5"
         return TrainingDiverged(
-            f"{what} at step {self.progress.step + 1} (epoch {self.progress.epoch + 1}); {kept}. "
-            f"Try a learning rate lower than {self.optimizer.learning_rate:g}, a clip_norm lower "
-            f"than {self.options.clip_norm:g}, or a warm_up"
+            f"{what} at step {step:,} (epoch {self.progress.epoch + 1:,}); {kept}. Try a "
+            f"learning_rate lower than {options.learning_rate:g}, a clip_norm {clip}, or a warm_up"
         )
 
     def _reason_to_stop(self) -> str | None:
@@ -189,13 +200,13 @@ class Trainer:
         if self._stop_requested is not None:
             return self._stop_requested
         if options.epochs is not None and progress.epoch >= options.epochs:
-            return f"{options.epochs} epochs are done"
+            return f"{_counted(options.epochs, 'epoch')} done"
         if options.max_steps is not None and progress.step >= options.max_steps:
-            return f"{options.max_steps} steps are done"
+            return f"{_counted(options.max_steps, 'step')} done"
         if options.minutes is not None and progress.seconds >= 60 * options.minutes:
             return f"{options.minutes:g} minutes are over"
         if options.patience and progress.evaluations_since_best >= options.patience:
-            return f"{options.patience} evaluations brought nothing better"
+            return f"{_counted(options.patience, 'evaluation')} brought nothing better"
         return None
 
     def fraction_done(self) -> float:
@@ -245,18 +256,32 @@ class Trainer:
         progress.interval_loss, progress.interval_tokens = 0.0, 0
 
     def _evaluation_is_due(self) -> bool:
+        if self.progress.evaluated_step == self.progress.step:
+            return False
         if self.options.evaluate_every:
             return self.progress.step % self.options.evaluate_every == 0
         return self.progress.position == 0
 
     def evaluate(self) -> None:
-        """Evaluate, keep the model if it is the best so far, and tell the schedule."""
+        """Evaluate, keep the model if it is the best so far, and tell the schedule.
+
+        A request to stop ends it before anything is kept; a training that goes on begins with it.
+
+        Raises:
+            TrainingDiverged: the loss is not finite.
+        """
         progress = self.progress
-        progress.evaluated_step = progress.step
         if self.validation is None:
+            progress.evaluated_step = progress.step
             return
         with self.optimizer.averaged():
-            result = evaluate(self.model, self.validation)
+            try:
+                result = evaluate(self.model, self.validation, self._stop_evaluation)
+            except _Stopped:
+                return
+            if not math.isfinite(result.loss):
+                raise self._diverged(f"the validation loss became {result.loss}", progress.step)
+            progress.evaluated_step = progress.step
             progress.seconds = time.monotonic() - self._clock
             best = progress.best_loss is None or result.loss < progress.best_loss
             record = self._record("evaluation", result.loss, result.tokens, best=best)
@@ -267,6 +292,10 @@ class Trainer:
                 progress.evaluations_since_best += 1
         if self.schedule is not None:
             self.schedule.on_evaluation(result.loss)
+
+    def _stop_evaluation(self, tokens: int) -> None:
+        if self._stop_requested is not None:
+            raise _Stopped
 
     # Checkpoints
 
@@ -327,3 +356,7 @@ def _state_tensors(state: Any) -> tuple[Tensor, ...]:
     if state is None:
         return ()
     return state if isinstance(state, tuple) else (state,)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
