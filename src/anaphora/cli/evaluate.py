@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from anaphora.artifact import ModelDirectory
 from anaphora.cli.output import JSON_HELP, Output, reported_errors
 from anaphora.models import load_language_model
 from anaphora.text import encode_to_file, open_source
-from anaphora.training import TextOptions, evaluation_batches
 from anaphora.training import evaluate as evaluate_model
+from anaphora.training import evaluation_batches, load_language_model_options
 
 
 def evaluate(
@@ -26,7 +25,11 @@ def evaluate(
         typer.Argument(metavar="TEXT...", help="Files, folders, or - for standard input."),
     ],
     column: Annotated[
-        str | None, typer.Option(help="Read .csv files, and take the text from this column.")
+        str | None,
+        typer.Option(
+            help="Read .csv files, and take the text from this column.",
+            show_default="that of the training",
+        ),
     ] = None,
     batch_size: Annotated[
         int,
@@ -40,18 +43,24 @@ def evaluate(
 ) -> None:
     """Print loss, perplexity and bits per character of a model on a text.
 
-    Every token counts once, and the state is carried through the whole text.
+    Every token counts once, and the state is carried through the whole text. With --json, one
+    line: loss (nats a token), perplexity, bits_per_token, bits_per_character, tokens, characters,
+    seconds.
     """
     output = Output(as_json)
     with reported_errors():
         model, tokenizer = load_language_model(directory)
-        options = TextOptions.from_dict(ModelDirectory.open(directory).load()[0]["text"])
-        source = open_source(texts, column or options.column, options.pattern)
+        options = load_language_model_options(directory).text
+        if column is None and all(text.lower().endswith(".csv") for text in texts):
+            column = options.column
+        source = open_source(texts, column, options.pattern)
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             ids = encode_to_file(source, tokenizer, Path(folder, "ids.npy"))
             batches = evaluation_batches(options, tokenizer, ids, min(batch_size, len(ids)))
-            with Progress(console=output.console, transient=True) as progress:
+            with Progress(
+                console=output.console, transient=True, disable=not output.console.is_terminal
+            ) as progress:
                 task = progress.add_task("evaluating", total=batches.tokens)
                 result = evaluate_model(model, batches, lambda n: progress.advance(task, n))
         characters = sum(len(chunk) for chunk in source)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from anaphora.cli.output import JSON_HELP, Output, reported_errors
+from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.generation import Sampler
 from anaphora.generation import generate as generate_text
 from anaphora.models import load_language_model
@@ -35,11 +35,15 @@ def generate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Generate text from a model; it streams to the terminal as it comes."""
+    """Generate text from a model; it streams to the terminal as it comes.
+
+    With --json, one line at the end: text (the prompt too), prompt, seed.
+    """
     output = Output(as_json)
     with reported_errors():
         seed = secrets.randbelow(2**32) if seed is None else seed
-        sampler = Sampler(temperature, top_k, top_p, seed)
+        with reported_misuse():
+            sampler = Sampler(temperature, top_k, top_p, seed)
         model, tokenizer = load_language_model(directory)
         pieces = generate_text(model, tokenizer, prompt, length, sampler)
         if as_json:

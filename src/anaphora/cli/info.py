@@ -10,15 +10,21 @@ import typer
 
 from anaphora.artifact import ModelDirectory
 from anaphora.cli.output import JSON_HELP, Output, format_loss, reported_errors
+from anaphora.training import load_language_model_options
 
 
 def info(
     directory: Annotated[Path, typer.Argument(help="A model directory.")],
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Print what is in a model directory: the model, its text, its training, its results."""
+    """Print what is in a model directory: the model, its text, its training, its results.
+
+    With --json, one line: config.json, and parameters (shapes by name), parameter_count,
+    bytes_on_disk.
+    """
     output = Output(as_json)
     with reported_errors():
+        load_language_model_options(directory)  # says what is wrong with the config, if anything
         home = ModelDirectory.open(directory)
         config, _, weights = home.load()
         parameters = {name: list(array.shape) for name, array in weights.items()}
@@ -37,7 +43,7 @@ def info(
             output.say(f"{heading}\n{_table(config.get(heading, {}))}")
         output.say(f"parameters ({count:,})\n{_table(parameters)}")
         results = config.get("results", {})
-        if "loss" in results:
+        if results.get("loss") is not None:
             loss = format_loss(results["loss"], config["text"]["level"])
             output.say(
                 f"validation loss {results['loss']:.4f}, {loss}, at step {results['step']:,}"

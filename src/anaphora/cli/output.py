@@ -13,7 +13,7 @@ from rich.console import Console
 
 from anaphora.artifact import ArtifactError
 from anaphora.text import TextError
-from anaphora.training import TrainingDiverged
+from anaphora.training import TrainingDiverged, perplexity
 
 JSON_HELP = "Print machine-readable lines on standard output, and prose on standard error."
 
@@ -25,7 +25,7 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=as_json, highlight=False, emoji=False, soft_wrap=True)
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print a line for people."""
@@ -43,17 +43,28 @@ class Output:
 
 @contextlib.contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn the errors that users can cause into one message and an exit code."""
+    """Turn what can go wrong without a bug of ours into one message and an exit code."""
     try:
         yield
-    except (TextError, ArtifactError, TrainingDiverged, RuntimeError, OSError) as error:
-        if isinstance(error, (BrokenPipeError, typer.Exit)):
-            raise
+    except BrokenPipeError:
+        raise
+    except (TextError, ArtifactError, TrainingDiverged, ImportError, OSError) as error:
         _end(str(error), 1)
-    except ValueError as error:
-        _end(str(error), 2)
+    except MemoryError as error:
+        _end(f"out of memory: {error or 'choose smaller sizes'}", 1)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def reported_misuse() -> Iterator[None]:
+    """Do the same with options that are out of range or do not fit together."""
+    try:
+        yield
+    except TextError:  # it is a ValueError, but no option's fault
+        raise
+    except ValueError as error:
+        _end(str(error), 2)
 
 
 def _end(message: str, code: int) -> None:
@@ -65,4 +76,4 @@ def format_loss(loss: float, level: str) -> str:
     """A loss as people of the field read it: bits per character, or perplexity."""
     if level == "char":
         return f"{loss / math.log(2):.3f} bits per character"
-    return f"perplexity {math.exp(min(loss, 700)):,.2f}"
+    return f"perplexity {perplexity(loss):,.2f}"

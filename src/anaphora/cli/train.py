@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -11,10 +13,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
-from anaphora.artifact import ModelDirectory
+from anaphora.artifact import ModelDirectory, read_json
 from anaphora.cli.options import with_options_of
-from anaphora.cli.output import INTERRUPTED, JSON_HELP, Output, format_loss, reported_errors
+from anaphora.cli.output import (
+    INTERRUPTED,
+    JSON_HELP,
+    Output,
+    format_loss,
+    reported_errors,
+    reported_misuse,
+)
 from anaphora.generation import Sampler, generate
 from anaphora.models import load_language_model
 from anaphora.text import Tokenizer
@@ -27,11 +37,14 @@ from anaphora.training import (
     TextOptions,
     Trainer,
     TrainingOptions,
+    perplexity,
     prepare_language_model,
     resume_language_model,
 )
 
 _SECONDS_BETWEEN_SAMPLES = 30
+_SECONDS_BETWEEN_LINES = 60  # of progress, where there is no terminal for a bar
+_PROMPTS = ("def ", "The ", "the ")
 _DEFAULT_PRESET = "char-small"
 
 
@@ -78,39 +91,46 @@ def train(
     Without arguments: a small character model on the source of Python's standard library, in about
     two minutes. Training ends at the first of --epochs, --max-steps and --minutes; Ctrl-C saves,
     and --resume goes on. The defaults below are those of --preset char-small.
+
+    With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
+    in nats a token, perplexity, bits_per_token, tokens, seconds, ...), and one of kind "result".
     """
     output = Output(as_json)
     with reported_errors():
-        if resume:
-            if texts or valid or overwrite or preset:
-                raise ValueError(
-                    "--resume goes on with the text and the options of the model directory; leave "
-                    "TEXT, --valid, --preset and --overwrite away"
+        board = [TensorBoard(out / "tensorboard")] if tensorboard else []
+        with reported_misuse():
+            if resume:
+                if texts or valid or overwrite or preset:
+                    raise ValueError(
+                        "--resume goes on with the text and the options of the model directory; "
+                        "leave TEXT, --valid, --preset and --overwrite away"
+                    )
+                trainer = resume_language_model(out, options)
+                output.say(f"going on from step {trainer.progress.step:,} of {out}")
+            else:
+                trainer = prepare_language_model(
+                    LanguageModelOptions.from_preset(preset or _DEFAULT_PRESET, **options),
+                    out,
+                    texts or (),
+                    valid or (),
+                    overwrite=overwrite,
+                    notify=output.say,
                 )
-            trainer = resume_language_model(out, options)
-            output.say(f"going on from step {trainer.progress.step:,} of {out}")
-        else:
-            trainer = prepare_language_model(
-                LanguageModelOptions.from_preset(preset or _DEFAULT_PRESET, **options),
-                out,
-                texts or (),
-                valid or (),
-                overwrite=overwrite,
-                notify=output.say,
-            )
-            output.say(_describe(trainer))
-        if tensorboard:
-            trainer.callbacks.append(TensorBoard(out / "tensorboard"))
-        display = _Display(output, trainer, *_level_and_tokenizer(out))
-        trainer.callbacks.append(display)
-        with _interruptible(trainer), display:
-            reason = trainer.run()
-        _finish(output, trainer, out, reason, display.level)
+                output.say(_describe(trainer))
+        tokenizer = Tokenizer.from_dict(read_json(ModelDirectory(out).tokenizer))
+        display = _Display(output, tokenizer)
+        trainer.callbacks += [*board, display]
+        try:
+            with _interruptible(trainer, display), display:
+                reason = trainer.run()
+        except KeyboardInterrupt:
+            output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
+            raise typer.Exit(INTERRUPTED) from None
+        _finish(output, trainer, out, reason, tokenizer)
 
 
-def _level_and_tokenizer(out: Path) -> tuple[str, Tokenizer]:
-    config, tokenizer, _ = ModelDirectory.open(out).load()
-    return config["text"]["level"], Tokenizer.from_dict(tokenizer)
+def _resume(out: Path) -> str:
+    return f"anaphora train --resume --out {shlex.quote(str(out))}"
 
 
 def _describe(trainer: Trainer) -> str:
@@ -122,39 +142,43 @@ def _describe(trainer: Trainer) -> str:
 
 
 @contextlib.contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
+def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) ends the training after the step, a second one at once."""
 
     def ask_to_stop(number: int, frame: object) -> None:
         trainer.request_stop("interrupted")
+        display.show_stopping()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    for number, _ in before:
-        signal.signal(number, ask_to_stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as of a job in the background of a script
+            signal.signal(number, ask_to_stop)
     try:
         yield
     finally:
-        for number, handler in before:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
 class _Display(Callback):
     """Shows a training: a progress bar, evaluations, and now and then a sample."""
 
-    def __init__(self, output: Output, trainer: Trainer, level: str, tokenizer: Tokenizer) -> None:
+    def __init__(self, output: Output, tokenizer: Tokenizer) -> None:
         self.output = output
-        self.level = level
         self._tokenizer = tokenizer
-        self._last_sample = time.monotonic()
+        self._last_sample = self._last_line = time.monotonic()
         self._smoothed: float | None = None
         self._speed_from = (0.0, 0)
+        whole = Column(no_wrap=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[status]}"),
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[status]}", table_column=whole),
             console=output.console,
             transient=True,
+            expand=True,
+            disable=not output.console.is_terminal,
         )
         self._task = self._progress.add_task("training", total=1.0, status="")
 
@@ -164,22 +188,35 @@ class _Display(Callback):
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
+    def show_stopping(self) -> None:
+        """Show that the training has been asked to stop; a signal handler may call it."""
+        self._progress.update(self._task, description="stopping")
+
     def on_start(self, trainer: Trainer) -> None:
         self._speed_from = (trainer.progress.seconds, trainer.progress.tokens)
 
     def on_step(self, trainer: Trainer, loss: float) -> None:
         self._smoothed = loss if self._smoothed is None else 0.98 * self._smoothed + 0.02 * loss
-        progress, done = trainer.progress, trainer.fraction_done()
+        done, step = trainer.fraction_done(), f"step {trainer.progress.step:,}"
+        status = self._status(trainer, self._smoothed, done)
+        self._progress.update(self._task, completed=done, description=step, status=status)
+        now = time.monotonic()
+        if self._progress.disable and now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.output.say(f"{step} ({done:.0%}): {status}")
+
+    def _status(self, trainer: Trainer, loss: float, done: float) -> str:
+        """Loss, speed and time left in fewer than 60 columns."""
         seconds, tokens = self._speed_from
+        progress = trainer.progress
         speed = (progress.tokens - tokens) / max(progress.seconds - seconds, 1e-9)
         left = progress.seconds * (1 - done) / done if done else 0.0
-        self._progress.update(
-            self._task,
-            completed=done,
-            description=f"step {progress.step:,}",
-            status=f"loss {self._smoothed:.3f}  {format_loss(self._smoothed, self.level)}  "
-            f"{speed:,.0f} tokens/s  {_duration(left)} left",
-        )
+        if self._tokenizer.level == "char":
+            measure = f"{loss / math.log(2):.3f} bits/char"
+        else:
+            measure = f"perplexity {perplexity(loss):,.1f}"
+        amount = f"{speed:,.0f}" if speed < 10_000 else f"{speed / 1000:,.0f}k"
+        return f"loss {loss:.3f}  {measure}  {amount} tokens/s  {_duration(left)} left"
 
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         self.output.emit(record)
@@ -187,24 +224,24 @@ class _Display(Callback):
             return
         self.output.say(
             f"step {record['step']:,}, {_duration(record['seconds'])}: validation loss "
-            f"{record['loss']:.4f}, {format_loss(record['loss'], self.level)}"
+            f"{record['loss']:.4f}, {format_loss(record['loss'], self._tokenizer.level)}"
             f"{'' if record['best'] else ' (no better)'}"
         )
         if time.monotonic() - self._last_sample > _SECONDS_BETWEEN_SAMPLES:
             self._last_sample = time.monotonic()
-            sample = show_sample(trainer.model, self._tokenizer, self.level, 0.2)
+            sample = show_sample(trainer.model, self._tokenizer, 0.2)
             self.output.say(sample, style="dim")
 
 
-def show_sample(model: Any, tokenizer: Tokenizer, level: str, share: float = 1.0) -> str:
+def show_sample(model: Any, tokenizer: Tokenizer, share: float = 1.0) -> str:
     """A sample of the model's text between two rules; the same one at each call."""
-    length = int(share * (500 if level == "char" else 100))
+    length = int(share * (500 if tokenizer.level == "char" else 100))
     text = "".join(generate(model, tokenizer, length=length, sampler=Sampler(0.7, seed=1)))
     rule = "-" * 60
     return f"{rule}\n{text.strip()}\n{rule}"
 
 
-def _finish(output: Output, trainer: Trainer, out: Path, reason: str, level: str) -> None:
+def _finish(output: Output, trainer: Trainer, out: Path, reason: str, tokenizer: Tokenizer) -> None:
     progress = trainer.progress
     output.emit(
         {
@@ -220,20 +257,29 @@ def _finish(output: Output, trainer: Trainer, out: Path, reason: str, level: str
     )
     output.say(f"{reason} ({progress.step:,} steps, {_duration(progress.seconds)})")
     if progress.best_loss is not None:
-        best = format_loss(progress.best_loss, level)
+        best = format_loss(progress.best_loss, tokenizer.level)
         output.say(f"best validation loss {progress.best_loss:.4f}, {best}; the model is in {out}")
+    else:
+        output.say(f"the model is in {out}")
     if reason == "interrupted":
-        output.say(f"saved; go on with: anaphora train --resume --out {out}")
+        output.say(f"saved; go on with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
-    model, tokenizer = load_language_model(out)
-    output.say(show_sample(model, tokenizer, level))
-    prompt = "def " if level == "char" else "the"
+    model, _ = load_language_model(out)
+    output.say(show_sample(model, tokenizer))
+    prompt, folder = shlex.quote(_prompt(trainer, tokenizer)), shlex.quote(str(out))
     output.say(
         f"Try next:\n"
-        f"  anaphora generate {out} --prompt {prompt!r} --temperature 0.7\n"
-        f"  anaphora train --resume --out {out} --max-steps {2 * progress.step}\n"
-        f"  anaphora train YOUR_TEXT.txt --minutes 30 --schedule plateau --out your-model"
+        f"  anaphora generate {folder} --prompt {prompt} --temperature 0.7\n"
+        f"  {_resume(out)} --max-steps {2 * progress.step}\n"
+        f"  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
     )
+
+
+def _prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
+    """A prompt that the text itself has, so that the vocabulary has it too."""
+    opening = tokenizer.decode(trainer.batches[0].inputs.T.ravel())
+    words = opening.split() or [""]
+    return next((prompt for prompt in _PROMPTS if prompt in opening), words[0])
 
 
 def _duration(seconds: float) -> str:
