@@ -276,6 +276,12 @@ def test_gradients_of_two_leaves_are_two_arrays(combine):
     assert not np.shares_memory(a.grad, b.grad)
 
 
+def test_adding_a_gradient_does_not_change_the_one_it_is_added_to():
+    a, b = leaf(1.0), leaf(1.0)
+    (a + b + a).backward()  # b gets the very array that a got first
+    assert (a.grad.tolist(), b.grad.tolist()) == ([2], [1])
+
+
 def test_gradients_are_not_those_of_a_retained_graph():
     a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
     y = (a + b).sum()

@@ -214,15 +214,18 @@ class _Node:
             if gradient is not None:
                 yield edge, self._checked(edge, gradient)
 
-    def _checked(self, edge: _Edge, gradient: Gradient) -> Gradient:
+    def _checked(self, edge: _Edge, gradient: Any) -> Gradient:
+        if isinstance(gradient, np.generic):
+            gradient = np.asarray(gradient, edge.dtype)  # NumPy 1 makes float64 of single numbers
+        checked: Gradient = gradient
         if not isinstance(gradient, RowGradient):
-            gradient = _unbroadcast(np.asarray(gradient), edge.shape)
-        if gradient.shape != edge.shape or gradient.dtype != edge.dtype:
+            checked = _unbroadcast(np.asarray(gradient), edge.shape)
+        if checked.shape != edge.shape or checked.dtype != edge.dtype:
             raise RuntimeError(
-                f"{self.operation}: its pullback gave a gradient {gradient.dtype}{gradient.shape} "
+                f"{self.operation}: its pullback gave a gradient {checked.dtype}{checked.shape} "
                 f"for an input {edge.dtype}{edge.shape}; mend the pullback"
             )
-        return gradient
+        return checked
 
 
 def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -350,6 +353,8 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
         rest = tuple(o._data if isinstance(o, Tensor) else o for o in rest)
         options = {k: o._data if isinstance(o, Tensor) else o for k, o in options.items()}
         value, pullback = function(*arrays, *rest, **options)
+        if isinstance(value, np.generic) and arrays[0].dtype.kind == "f":
+            value = np.asarray(value, arrays[0].dtype)  # NumPy 1 makes float64 of single numbers
         node = None
         if _state.recording:
             edges = tuple(
