@@ -1,0 +1,168 @@
+"""Generation: what the model reads, what is shown, and how tokens are drawn."""
+
+import numpy as np
+import pytest
+
+from anaphora import random
+from anaphora.generation import Sampler, generate, generate_ids
+from anaphora.models import LanguageModel
+from anaphora.text import BPETokenizer, CharacterTokenizer, TextError, WordTokenizer
+
+GREEDY = Sampler(temperature=0)
+
+
+def make(tokenizer, **options):
+    random.seed(2)
+    return LanguageModel(tokenizer.vocabulary_size, 6, dtype="float64", **options)
+
+
+@pytest.fixture
+def characters():
+    return CharacterTokenizer.fit("to be or not\n")
+
+
+class Recorder:
+    """A model that keeps the ids it was given and always expects the same token."""
+
+    training = True
+
+    def __init__(self, size, favourite):
+        self.size, self.favourite, self.read = size, favourite, []
+
+    def eval(self):
+        self.training = False
+
+    def train(self, mode=True):
+        self.training = mode
+
+    def __call__(self, ids, state):
+        assert not self.training
+        self.read.append(np.asarray(ids)[:, 0].tolist())
+        logits = np.zeros((len(ids), 1, self.size))
+        logits[..., self.favourite] = 1
+
+        class Logits:
+            data = logits
+
+        return Logits(), (state or 0) + 1
+
+
+def context_and_text(tokenizer, prompt, favourite, length=2):
+    model = Recorder(tokenizer.vocabulary_size, favourite)
+    text = "".join(generate(model, tokenizer, prompt, length, GREEDY))
+    return model.read, text
+
+
+def test_greedy_is_the_argmax_of_the_whole_text_so_far(characters):
+    model = make(characters).eval()
+    ids = [int(id) for id in characters.encode("to be")]
+    for id in generate_ids_list(model, ids, 12):
+        logits, _ = model(np.array(ids)[:, None])
+        assert id == logits.data[-1, 0].argmax()
+        ids.append(id)
+
+
+def generate_ids_list(model, context, count):
+    generator = generate_ids(model, list(context), GREEDY)
+    return [next(generator) for _ in range(count)]
+
+
+def test_the_pieces_are_the_prompt_and_the_text(characters):
+    model = make(characters)
+    sampler = Sampler(seed=3)
+    pieces = list(generate(model, characters, "to ", length=20, sampler=sampler))
+    ids = generate_ids(model, [int(i) for i in characters.encode("to ")], sampler)
+    expected = [next(ids) for _ in range(20)]
+    assert len(pieces) == 23
+    assert "".join(pieces) == "to " + characters.decode(expected)
+
+
+def test_pieces_come_one_at_a_time(characters):
+    pieces = generate(make(characters), characters, "to", length=10**9, sampler=GREEDY)
+    assert next(pieces) + next(pieces) == "to"
+    assert len(next(pieces)) == 1
+
+
+def test_the_same_seed_gives_the_same_text_and_another_another(characters):
+    def text(seed):
+        return "".join(generate(make(characters), characters, "", 60, Sampler(seed=seed)))
+
+    assert text(1) == text(1) != text(2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_the_model_is_restored_and_dropout_is_off(characters, training):
+    model = make(characters, dropout=0.5).train(training)
+    first = "".join(generate(model, characters, "to", 20, GREEDY))
+    assert model.training is training
+    assert model.dropout.training is training
+    assert first == "".join(generate(model, characters, "to", 20, GREEDY))
+
+
+def test_the_mode_is_restored_after_an_error(characters):
+    model = make(characters)
+    with pytest.raises((IndexError, ValueError)):
+        next(generate_ids(model, [99], GREEDY))
+    assert model.training
+
+
+def test_characters_begin_as_at_the_beginning_of_a_line(characters):
+    t = int(characters.encode("t")[0])
+    newline = int(characters.encode("\n")[0])
+    assert context_and_text(characters, "", t) == ([[newline], [t]], "tt")
+    without = CharacterTokenizer.fit("abc")
+    assert context_and_text(without, "", 2) == ([[0], [2]], "cc")
+
+
+def test_words_go_on_within_the_line():
+    words = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
+    eos, the, cat = (int(i) for i in (words.encode("\n")[0], *words.encode("the cat")[:2]))
+    read, text = context_and_text(words, "the", cat)
+    assert read == [[eos, the], [cat]]
+    assert text == "the cat cat"
+    read, text = context_and_text(words, "the\n", cat)
+    assert read == [[eos, the, eos], [cat]]
+    assert text == "the\ncat cat"
+    read, text = context_and_text(words, "", cat)
+    assert read == [[eos], [cat]]
+    assert text == "cat cat"
+
+
+def test_sentence_starts_stand_before_the_prompt_and_are_not_shown():
+    words = WordTokenizer.fit(["the cat\n", "the dog\n"], sentence_start=True)
+    bos, the, eos = (int(i) for i in words.encode("the"))
+    assert context_and_text(words, "the", the) == ([[bos, the], [the]], "the the the")
+    assert context_and_text(words, "", the) == ([[bos], [the]], "the the")
+    assert context_and_text(words, "", eos)[1] == "\n\n"
+    assert context_and_text(words, "", bos)[1] == ""
+
+
+def test_unknown_words_are_shown_as_the_model_reads_them():
+    words = WordTokenizer.fit(["the the cat cat bird\n"], minimum_count=2)
+    assert context_and_text(words, "the ostrich", 0)[1].startswith("the <unk>")
+
+
+def test_byte_pairs_come_as_whole_characters():
+    pytest.importorskip("tokenizers")
+    byte_pairs = BPETokenizer.fit(["naïve café ☃ \N{GRINNING FACE}\n"] * 3, vocabulary_size=258)
+    model = make(byte_pairs)
+    prompt = "☃\N{GRINNING FACE}"
+    pieces = list(generate(model, byte_pairs, prompt, 40, Sampler(seed=1)))
+    ids = generate_ids(model, [int(i) for i in byte_pairs.encode(prompt)], Sampler(seed=1))
+    expected = [*byte_pairs.encode(prompt), *(next(ids) for _ in range(40))]
+    assert "".join(pieces) == byte_pairs.decode(expected)
+    assert pieces[:2] == ["☃", "\N{GRINNING FACE}"]
+
+
+def test_messages(characters):
+    model = make(characters)
+    with pytest.raises(TextError, match=r"'x' \(U\+0078\) at line 1, column 4"):
+        generate(model, characters, "to x")
+    with pytest.raises(ValueError, match="length is -1; expected a number of tokens >= 0"):
+        generate(model, characters, "to", length=-1)
+    with pytest.raises(ValueError, match="at least one token"):
+        next(generate_ids(model, [], GREEDY))
+
+
+def test_length_zero_is_the_prompt(characters):
+    assert "".join(generate(make(characters), characters, "to be", 0)) == "to be"
