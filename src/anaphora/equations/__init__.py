@@ -1,0 +1,55 @@
+"""What a cell's equations may say, and how they are traced to a program and its adjoint.
+
+A cell is an ordinary Python function of its gates, states and parameters, written with the
+vocabulary of this module: ``+ - * /``, unary minus, numbers, and ``sigmoid tanh relu exp log
+softplus abs maximum minimum``. Called with symbols in place of arrays, it leaves a straight-line
+`Program`; `adjoint` derives from that program the one that runs it backwards.
+"""
+
+from anaphora.equations.differentiation import Adjoint, adjoint
+from anaphora.equations.program import Instruction, Operand, Program
+from anaphora.equations.symbols import EquationError, Symbol
+from anaphora.equations.tracing import GateInput, Trace, trace
+from anaphora.equations.vocabulary import (
+    FUNCTIONS,
+    VOCABULARY,
+    Function,
+    abs,
+    apply,
+    exp,
+    log,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    sign,
+    softplus,
+    tanh,
+)
+
+__all__ = [
+    "FUNCTIONS",
+    "VOCABULARY",
+    "Adjoint",
+    "EquationError",
+    "Function",
+    "GateInput",
+    "Instruction",
+    "Operand",
+    "Program",
+    "Symbol",
+    "Trace",
+    "abs",
+    "adjoint",
+    "apply",
+    "exp",
+    "log",
+    "maximum",
+    "minimum",
+    "relu",
+    "sigmoid",
+    "sign",
+    "softplus",
+    "tanh",
+    "trace",
+]

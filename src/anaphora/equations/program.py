@@ -1,0 +1,76 @@
+"""Programs: straight lines of elementwise instructions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from anaphora.equations.vocabulary import FUNCTIONS
+
+Array: TypeAlias = NDArray[Any]
+Operand: TypeAlias = "int | float"
+"""What an instruction reads: an ``int`` is the number of a value, a ``float`` is a constant."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """``value = function(*operands)``: one step of a straight-line program."""
+
+    function: str
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A straight-line program over arrays of one shape.
+
+    Values are numbered in the order in which they come into being: the inputs first, then one for
+    each instruction. ``names`` holds a name for every value, ``outputs`` what the program returns
+    and ``output_names`` what it calls them.
+    """
+
+    inputs: tuple[str, ...]
+    instructions: tuple[Instruction, ...]
+    outputs: tuple[Operand, ...]
+    output_names: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def values(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run the program on NumPy arrays; return every value, the inputs first."""
+        values = list(inputs)
+        for instruction in self.instructions:
+            operands = [values[o] if type(o) is int else o for o in instruction.operands]
+            values.append(FUNCTIONS[instruction.function].evaluate(*operands))
+        return values
+
+    def results(self, values: Sequence[Array]) -> list[Any]:
+        """Pick the outputs from what `values` returned; constants come as plain numbers."""
+        return [values[o] if type(o) is int else o for o in self.outputs]
+
+    def reads(self) -> set[int]:
+        """The numbers of the values that an instruction or an output reads."""
+        operands = itertools.chain(self.outputs, *(i.operands for i in self.instructions))
+        return {o for o in operands if type(o) is int}
+
+    def lines(self) -> list[str]:
+        """The program as text, an instruction a line, then what it returns."""
+
+        def show(operand: Operand) -> str:
+            return self.names[operand] if type(operand) is int else f"{operand:g}"
+
+        lines = []
+        for number, instruction in enumerate(self.instructions, start=len(self.inputs)):
+            operands = [show(o) for o in instruction.operands]
+            infix = FUNCTIONS[instruction.function].infix
+            if infix:
+                right = f" {infix} ".join(operands) if len(operands) > 1 else infix + operands[0]
+            else:
+                right = f"{instruction.function}({', '.join(operands)})"
+            lines.append(f"{self.names[number]} = {right}")
+        returned = (f"{n}: {show(o)}" for n, o in zip(self.output_names, self.outputs, strict=True))
+        lines.append(f"return {', '.join(returned)}")
+        return lines

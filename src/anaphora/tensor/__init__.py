@@ -1,0 +1,20 @@
+"""Tensor and the tape: recording operations, running them backwards, no_grad, detach, hooks."""
+
+from anaphora.tensor.hooks import Hook, hook, no_grad
+from anaphora.tensor.operations import differentiable
+from anaphora.tensor.rows import Array, Gradient, RowGradient
+from anaphora.tensor.tensor import OPERATIONS, Parameter, Tensor, detach
+
+__all__ = [
+    "OPERATIONS",
+    "Array",
+    "Gradient",
+    "Hook",
+    "Parameter",
+    "RowGradient",
+    "Tensor",
+    "detach",
+    "differentiable",
+    "hook",
+    "no_grad",
+]

@@ -1,0 +1,180 @@
+"""The tape: what was recorded of operations, and the walk back over it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+
+from anaphora.tensor.hooks import enter, leave
+from anaphora.tensor.rows import Array, Gradient, RowGradient
+
+if TYPE_CHECKING:
+    from anaphora.tensor.tensor import Tensor
+
+Pullback: TypeAlias = Callable[..., Any]
+
+
+class Edge(NamedTuple):
+    """Where an input of an operation came from, and so where its gradient goes."""
+
+    target: Node | Tensor
+    output: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Version:
+    """Counts the changes in place of one array; its views share it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+class Node:
+    """One recorded operation."""
+
+    __slots__ = ("edges", "operation", "order", "output_count", "pullback", "single", "versions")
+
+    counter = itertools.count()
+
+    def __init__(
+        self,
+        operation: str,
+        edges: tuple[Edge | None, ...],
+        pullback: Pullback | tuple[Pullback, ...],
+        output_count: int | None,
+        versions: tuple[tuple[Tensor, Version, int], ...],
+    ) -> None:
+        self.operation = operation
+        self.edges = edges
+        self.pullback: Pullback | tuple[Pullback, ...] | None = pullback
+        self.single = output_count is None  # the value is not a tuple
+        self.output_count = 1 if output_count is None else output_count
+        self.versions = versions
+        self.order = -next(Node.counter)  # the newest first
+
+    def __lt__(self, other: Node) -> bool:
+        return self.order < other.order
+
+    def gradients(self, outputs: list[Gradient | None]) -> Iterator[tuple[Edge, Gradient]]:
+        """Pull the gradients of the outputs back to the inputs that need one."""
+        pullback = self.pullback
+        if pullback is None:
+            raise RuntimeError(
+                f"{self.operation}: backward ran through this graph before and freed it; run the "
+                "forward again, or call the first backward with retain_graph=True"
+            )
+        for tensor, version, number in self.versions:
+            if version.number != number:
+                raise RuntimeError(
+                    f"{self.operation}: an input of shape {tensor.shape} was changed in place "
+                    "after it was used here, so the gradient would be wrong; change it after "
+                    "backward, or run the forward again"
+                )
+        argument = outputs[0] if self.single else tuple(outputs)
+        if isinstance(pullback, tuple):
+            pairs = (
+                (edge, pull(argument))
+                for edge, pull in zip(self.edges, pullback, strict=True)
+                if edge is not None
+            )
+        else:
+            pulled = pullback(argument)
+            pulled = pulled if isinstance(pulled, tuple) else (pulled,)
+            pairs = ((e, d) for e, d in zip(self.edges, pulled, strict=True) if e is not None)
+        for edge, gradient in pairs:
+            if gradient is not None:
+                yield edge, self._checked(edge, gradient)
+
+    def _checked(self, edge: Edge, gradient: Any) -> Gradient:
+        if isinstance(gradient, np.generic):
+            gradient = np.asarray(gradient, edge.dtype)  # NumPy 1 makes float64 of single numbers
+        checked: Gradient = gradient
+        if not isinstance(gradient, RowGradient):
+            checked = _unbroadcast(np.asarray(gradient), edge.shape)
+        if checked.shape != edge.shape or checked.dtype != edge.dtype:
+            raise RuntimeError(
+                f"{self.operation}: its pullback gave a gradient {checked.dtype}{checked.shape} "
+                f"for an input {edge.dtype}{edge.shape}; mend the pullback"
+            )
+        return checked
+
+
+def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a gradient over the axes along which an input of this shape was broadcast."""
+    if gradient.shape == shape:
+        return gradient
+    extra = gradient.ndim - len(shape)
+    stretches = zip(shape, gradient.shape[max(extra, 0) :], strict=False)
+    if extra < 0 or any(before not in (1, after) for before, after in stretches):
+        return gradient  # not a broadcast: the caller reports it
+    stretched = [axis for axis, size in enumerate(shape, start=extra) if size == 1]
+    return np.asarray(gradient.sum(axis=(*range(extra), *stretched))).reshape(shape)
+
+
+class _Accumulator:
+    """Sums the gradients that arrive at one place; adds in place only into arrays of its own."""
+
+    __slots__ = ("owned", "total")
+
+    def __init__(self) -> None:
+        self.total: Gradient | None = None
+        self.owned = False
+
+    def add(self, gradient: Gradient) -> None:
+        if self.total is None:
+            self.total = gradient
+        elif self.owned and isinstance(self.total, np.ndarray) and isinstance(gradient, np.ndarray):
+            self.total += gradient
+        else:
+            self.total = add_gradients(self.total, gradient)
+            self.owned = True
+
+
+def add_gradients(a: Gradient, b: Gradient) -> Gradient:
+    """The sum as a new gradient."""
+    total = a + b
+    return total if isinstance(total, RowGradient) else np.asarray(total)  # not a NumPy scalar
+
+
+def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> None:
+    """Walk the tape from `root`, the newest operation first, without recursion."""
+    pending: dict[Node, list[_Accumulator]] = {}
+    leaves: dict[Tensor, _Accumulator] = {}
+    queue: list[Node] = []
+
+    def send(target: Node | Tensor, output: int, gradient: Gradient) -> None:
+        if not isinstance(target, Node):
+            leaves.setdefault(target, _Accumulator()).add(gradient)
+            return
+        if target not in pending:
+            pending[target] = [_Accumulator() for _ in range(target.output_count)]
+            heapq.heappush(queue, target)
+        if isinstance(gradient, RowGradient):
+            gradient = gradient.dense()  # only leaves keep rows; pullbacks get arrays
+        pending[target][output].add(gradient)
+
+    send(root, output, seed)
+    while queue:
+        node = heapq.heappop(queue)
+        totals = [accumulator.total for accumulator in pending.pop(node)]
+        enter("backward", node.operation, tuple(totals))
+        pairs = list(node.gradients(totals))
+        leave("backward", node.operation, tuple(gradient for _, gradient in pairs))
+        for edge, gradient in pairs:
+            send(edge.target, edge.output, gradient)
+        if not retain_graph:
+            node.pullback, node.edges, node.versions = None, (), ()
+    taken = {id(seed)}
+    for leaf, accumulator in leaves.items():
+        total = cast(Gradient, accumulator.total)
+        if isinstance(total, np.ndarray) and (total.base is not None or id(total) in taken):
+            total = total.copy()  # another leaf may have it too, and a later clip works in place
+        taken.add(id(total))
+        leaf._add_gradient(total)

@@ -1,0 +1,366 @@
+"""Tensor: an array that remembers how it was computed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self, TypeAlias, TypeVar, cast, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from anaphora.tensor.rows import Array, Gradient
+from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
+
+Operand: TypeAlias = "Tensor | ArrayLike"
+T = TypeVar("T")
+
+OPERATIONS: dict[str, Callable[..., Any]] = {}
+"""Every differentiable operation by its name: what the methods of Tensor call."""
+
+
+def as_array(data: Any, dtype: DTypeLike | None) -> Array:
+    """A new array; where no dtype is asked for, Python's floats become float32."""
+    array = np.array(data, dtype=dtype)
+    plain = dtype is None and not isinstance(data, (np.ndarray, np.generic))
+    return array.astype(np.float32) if plain and array.dtype == np.float64 else array
+
+
+class Tensor:
+    """An array that remembers how it was computed, so that gradients can flow back through it.
+
+    Args:
+        data: Anything that NumPy makes an array of; it is copied. Python's floats become float32,
+            arrays keep their dtype.
+        requires_grad: Whether `backward` leaves a gradient here.
+        dtype: Convert to this dtype.
+
+    Attributes:
+        grad: The gradient that `backward` left, an array or a `RowGradient`; None before.
+        requires_grad: Whether this Tensor takes part in differentiation.
+
+    Arrays of Tensors are read-only, so that what the tape has saved stays what it was; `writing`
+    opens one. A plain array that an operation is given is the caller's to keep until backward.
+
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    array([2., 4.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_data", "_node", "_output", "_version", "grad", "requires_grad")
+
+    __array_ufunc__ = None  # an array on the left of an operator leaves it to us
+
+    def __init__(
+        self, data: Any, *, requires_grad: bool = False, dtype: DTypeLike | None = None
+    ) -> None:
+        if isinstance(data, Tensor):
+            data = data._data
+        array = as_array(data, dtype)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"Tensor: cannot hold {array.dtype}; give numbers of one dtype")
+        if requires_grad and array.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor: only floating-point Tensors have gradients, not {array.dtype}"
+            )
+        array.flags.writeable = False
+        self._data: Array = array
+        self.requires_grad = requires_grad
+        self.grad: Gradient | None = None
+        self._node: Node | None = None
+        self._output = 0
+        self._version: Version | None = Version()
+
+    @classmethod
+    def _result(
+        cls, array: Any, node: Node | None, output: int, inputs: tuple[Any, ...] = ()
+    ) -> Self:
+        """Wrap what an operation computed from its inputs, without a copy.
+
+        A view of an input has its version; an array of its own cannot be changed and has none.
+        """
+        tensor = cls.__new__(cls)
+        array = np.asarray(array)
+        array.flags.writeable = False
+        tensor._data = array
+        tensor.requires_grad = node is not None
+        tensor.grad = None
+        tensor._node = node
+        tensor._output = output
+        tensor._version = None
+        if array.base is not None:
+            for i in inputs:
+                if isinstance(i, Tensor) and np.may_share_memory(array, i._data):
+                    tensor._version = i._version
+        return tensor
+
+    @property
+    def data(self) -> Array:
+        """The array, read-only."""
+        return self._data
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Array]:
+        """Open the array for a change in place; a graph that used it before can tell.
+
+        Raises:
+            RuntimeError: the Tensor is the result of an operation.
+
+        >>> x = Tensor([1.0, 2.0])
+        >>> with x.writing() as array:
+        ...     array[0] = 5
+        >>> x
+        Tensor([5., 2.], dtype=float32)
+        """
+        if self._version is None or not self._data.flags.owndata:
+            raise RuntimeError(
+                "writing: this Tensor is the result of an operation; only Tensors that you made "
+                "can be changed in place"
+            )
+        self._data.flags.writeable = True
+        try:
+            yield self._data
+        finally:
+            self._data.flags.writeable = False
+            self._version.number += 1
+
+    # Backwards
+
+    def backward(self, gradient: ArrayLike | None = None, *, retain_graph: bool = False) -> None:
+        """Add the gradient of this Tensor to ``grad`` of every Tensor that it was computed from.
+
+        Args:
+            gradient: The gradient of what is wanted by this Tensor, of its shape; 1 if it is a
+                single number.
+            retain_graph: Keep the graph for another backward; it is freed otherwise.
+
+        Raises:
+            RuntimeError: nothing was recorded, the graph was freed, a Tensor was changed in place,
+                or the Tensor is not a single number and no gradient was given.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward: this Tensor does not depend on anything with requires_grad=True (or was "
+                "computed under no_grad, or detached)"
+            )
+        if gradient is None:
+            if self.size != 1:
+                raise RuntimeError(
+                    f"backward: a Tensor of shape {self.shape} is not a single number; sum() it, "
+                    "or give backward the gradient of it"
+                )
+            gradient = np.ones(self.shape, self.dtype)
+        seed = np.array(gradient, dtype=self.dtype)
+        if seed.shape != self.shape:
+            raise ValueError(
+                f"backward: a gradient of shape {seed.shape} for a Tensor of shape {self.shape}"
+            )
+        if self._node is None:
+            self._add_gradient(seed)
+        else:
+            run_backward(self._node, self._output, seed, retain_graph)
+
+    def _add_gradient(self, gradient: Gradient) -> None:
+        if self.grad is None:
+            self.grad = gradient
+        elif isinstance(self.grad, np.ndarray) and isinstance(gradient, np.ndarray):
+            self.grad += gradient
+        else:
+            self.grad = add_gradients(self.grad, gradient)
+
+    def detach(self) -> Tensor:
+        """The same array, without its history: gradients stop here."""
+        return Tensor._result(self._data.view(), None, 0, (self,))
+
+    # Looking
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size along each axis."""
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the array."""
+        return self._data.dtype
+
+    def item(self) -> float:
+        """The only element, as a Python number."""
+        return cast(float, self._data.item())
+
+    def numpy(self) -> Array:
+        """The array, read-only; the same as ``data``."""
+        return self._data
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.array(self._data, dtype=dtype) if copy else np.asarray(self._data, dtype=dtype)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __float__(self) -> float:
+        return float(self._data)
+
+    def __int__(self) -> int:
+        return int(self._data)
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __repr__(self) -> str:
+        text = repr(self._data).replace("array(", "Tensor(", 1).replace("\n", "\n ")
+        return f"{text[:-1]}, requires_grad=True)" if self.requires_grad else text
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "Tensors are not changed by assignment, the tape may have saved them: use where(), or "
+            "'with tensor.writing() as array' for one that you made"
+        )
+
+    __hash__ = object.__hash__
+
+    # Comparisons give arrays of booleans, which have no gradient.
+
+    def __eq__(self, other: object) -> Any:
+        return self._data == _plain(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self._data != _plain(other)
+
+    def __lt__(self, other: Operand) -> Any:
+        return self._data < _plain(other)
+
+    def __le__(self, other: Operand) -> Any:
+        return self._data <= _plain(other)
+
+    def __gt__(self, other: Operand) -> Any:
+        return self._data > _plain(other)
+
+    def __ge__(self, other: Operand) -> Any:
+        return self._data >= _plain(other)
+
+    # Operators and methods: each is the operation of its name in anaphora.ops.
+
+    def __equation__(self, name: str, *operands: Any) -> Tensor:
+        return _call(name, *operands)
+
+    def __add__(self, other: Operand) -> Tensor:
+        return _call("add", self, other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return _call("add", other, self)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return _call("subtract", self, other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return _call("subtract", other, self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return _call("multiply", self, other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return _call("multiply", other, self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return _call("divide", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return _call("divide", other, self)
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        return _call("matmul", self, other)
+
+    def __rmatmul__(self, other: Operand) -> Tensor:
+        return _call("matmul", other, self)
+
+    def __pow__(self, exponent: float) -> Tensor:
+        return _call("power", self, exponent)
+
+    def __neg__(self) -> Tensor:
+        return _call("negative", self)
+
+    def __abs__(self) -> Tensor:
+        return _call("abs", self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return _call("getitem", self, index)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise TypeError("a Tensor of a single number has nothing to iterate over")
+        return iter(OPERATIONS["unstack"](self))
+
+    def astype(self, dtype: DTypeLike) -> Tensor:
+        """Convert to another floating-point dtype; gradients are converted back."""
+        return _call("astype", self, dtype)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        """The sum over all elements, or along axes."""
+        return _call("sum", self, axis, keepdims)
+
+    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        """The mean over all elements, or along axes."""
+        return _call("mean", self, axis, keepdims)
+
+    def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        """The largest element, or along axes; equal ones share the gradient."""
+        return _call("max", self, axis, keepdims)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same elements in another shape; one size may be -1."""
+        return _call("reshape", self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
+        """The axes in another order; without arguments, reversed."""
+        given = len(axes) == 1 and not isinstance(axes[0], int)
+        return _call("transpose", self, axes[0] if given else axes or None)
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+        """The axes reversed."""
+        return self.transpose()
+
+
+def _call(name: str, *arguments: Any) -> Tensor:
+    return cast(Tensor, OPERATIONS[name](*arguments))
+
+
+def _plain(value: Any) -> Any:
+    return value._data if isinstance(value, Tensor) else value
+
+
+class Parameter(Tensor):
+    """A Tensor that a module learns: ``requires_grad`` is True, and `nn.Module` finds it."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, *, dtype: DTypeLike | None = None) -> None:
+        super().__init__(data, requires_grad=True, dtype=dtype)
+
+
+@overload
+def detach(value: Tensor) -> Tensor: ...
+@overload
+def detach(value: T) -> T: ...
+def detach(value: Any) -> Any:
+    """Cut Tensors off from their history; also those in tuples and lists, such as a state.
+
+    Between two windows of truncated backpropagation through time it is what stops the gradient.
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, (tuple, list)):
+        return type(value)(detach(v) for v in value)
+    return value
