@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from anaphora.artifact import ArtifactError
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.generation import Sampler
 from anaphora.generation import generate as generate_text
@@ -46,9 +47,12 @@ def generate(
             sampler = Sampler(temperature, top_k, top_p, seed)
         model, tokenizer = load_language_model(directory)
         pieces = generate_text(model, tokenizer, prompt, length, sampler)
-        if as_json:
-            output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})
-            return
-        for piece in pieces:
-            typer.echo(piece, nl=False)
+        try:
+            if as_json:
+                output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})
+                return
+            for piece in pieces:
+                typer.echo(piece, nl=False)
+        except ValueError as error:  # the sampler's, of weights that are no numbers
+            raise ArtifactError(f"{directory}: {error}") from error
         typer.echo()

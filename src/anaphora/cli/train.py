@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import shlex
 import signal
@@ -277,7 +278,9 @@ def _finish(output: Output, trainer: Trainer, out: Path, reason: str, tokenizer:
 
 def _prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
     """A prompt that the text itself has, so that the vocabulary has it too."""
-    opening = tokenizer.decode(trainer.batches[0].inputs.T.ravel())
+    windows = range(min(32, len(trainer.batches)))
+    ids = itertools.chain.from_iterable(trainer.batches[k].inputs[:, 0] for k in windows)
+    opening = tokenizer.decode(ids)
     words = opening.split() or [""]
     return next((prompt for prompt in _PROMPTS if prompt in opening), words[0])
 

@@ -31,7 +31,7 @@ def generate(
 
     Raises:
         TextError: the prompt has a token that the vocabulary lacks.
-        ValueError: the length is negative.
+        ValueError: the length is negative; or, as the text comes, the model's scores are NaN.
 
     >>> from anaphora.text import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer.fit("ab")
@@ -66,7 +66,8 @@ def generate_ids(model: LanguageModel, context: Sequence[int], sampler: Sampler)
         was_training = model.training
         model.eval()
         try:
-            with no_grad():
+            # A gate may saturate; of what is no number the sampler tells.
+            with no_grad(), np.errstate(over="ignore", invalid="ignore"):
                 logits, state = model(ids, state)
         finally:
             model.train(was_training)

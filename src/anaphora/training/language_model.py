@@ -376,12 +376,12 @@ def _claimed(directory: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
     """A model directory to prepare a training in; if that fails, it is left as it was before."""
     home = ModelDirectory(directory)
     existed = home.path.exists()
-    if overwrite and (home.weights.exists() or home.checkpoint.exists()):
-        ModelDirectory.open(directory)  # refuses a folder of something else
-        home.checkpoint.parent.mkdir(exist_ok=True)
-    else:
-        ModelDirectory.create(directory)
     try:
+        if overwrite and (home.weights.exists() or home.checkpoint.exists()):
+            ModelDirectory.open(directory)  # refuses a folder of something else
+            home.checkpoint.parent.mkdir(exist_ok=True)
+        else:
+            ModelDirectory.create(directory)
         yield home
     except BaseException:  # Ctrl-C too
         for name in _IDS:

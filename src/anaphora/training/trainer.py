@@ -153,6 +153,7 @@ class Trainer:
             np.random.default_rng((self.options.seed, self.progress.epoch))
         )
 
+    @np.errstate(over="ignore", invalid="ignore")  # it says itself what became no number
     def _update(self, batch: Batch) -> float:
         """One step of truncated backpropagation through time."""
         progress, options = self.progress, self.options
@@ -262,6 +263,7 @@ class Trainer:
             return self.progress.step % self.options.evaluate_every == 0
         return self.progress.position == 0
 
+    @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self) -> None:
         """Evaluate, keep the model if it is the best so far, and tell the schedule.
 
