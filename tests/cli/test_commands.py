@@ -225,6 +225,9 @@ def test_help_of_the_others(command, name, options):
 
 
 def test_help_and_version(command):
+    out, _ = command.run("train", "--help")
+    assert "Without arguments: a small character model on the source of Python's standard" in out
+    assert "library, in about two minutes. Training ends" in out  # filled, not cut as in the source
     out, _ = command.run("--help")
     assert all(name in out for name in ("train", "evaluate", "generate", "info"))
     assert "Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
@@ -24,10 +25,10 @@ app = typer.Typer(
     help="Recurrent networks: train a language model on a text, evaluate it, generate from it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-app.command()(train)
-app.command()(evaluate)
-app.command()(generate)
-app.command()(info)
+for _command in (train, evaluate, generate, info):
+    # Typer keeps the line ends of a docstring; a paragraph is to fill the terminal's lines.
+    _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
+    app.command(help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -22,7 +22,7 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(help="A model directory.")],
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT...", help="Files, folders, or - for standard input."),
+        typer.Argument(metavar="TEXT", help="Files, folders, or - for standard input."),
     ],
     column: Annotated[
         str | None,

@@ -57,7 +57,7 @@ def train(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TEXT]...",
+            metavar="TEXT",
             help="Files, folders, or - for standard input. Without any: the source of Python's "
             "standard library.",
         ),
@@ -219,6 +219,9 @@ class _Display(Callback):
         amount = f"{speed:,.0f}" if speed < 10_000 else f"{speed / 1000:,.0f}k"
         return f"loss {loss:.3f}  {measure}  {amount} tokens/s  {_duration(left)} left"
 
+    def on_evaluation(self, trainer: Trainer) -> None:
+        self._progress.update(self._task, description="evaluating")
+
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         self.output.emit(record)
         if record["kind"] != "evaluation":
@@ -278,7 +281,7 @@ def _finish(output: Output, trainer: Trainer, out: Path, reason: str, tokenizer:
 
 def _prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
     """A prompt that the text itself has, so that the vocabulary has it too."""
-    windows = range(min(32, len(trainer.batches)))
+    windows = range(min(128, len(trainer.batches)))
     ids = itertools.chain.from_iterable(trainer.batches[k].inputs[:, 0] for k in windows)
     opening = tokenizer.decode(ids)
     words = opening.split() or [""]

@@ -21,6 +21,9 @@ class Callback:
     def on_step(self, trainer: Trainer, loss: float) -> None:
         """After each update; the loss of its batch, in nats a token."""
 
+    def on_evaluation(self, trainer: Trainer) -> None:
+        """Before an evaluation."""
+
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         """When there is something to write down.
 

@@ -276,6 +276,7 @@ class Trainer:
         if self.validation is None:
             progress.evaluated_step = progress.step
             return
+        self._notify("on_evaluation")
         with self.optimizer.averaged():
             try:
                 result = evaluate(self.model, self.validation, self._stop_evaluation)
