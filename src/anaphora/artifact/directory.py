@@ -115,7 +115,7 @@ class ModelDirectory:
             if not overwrite and (self.weights.exists() or self.checkpoint.exists()):
                 raise ArtifactError(
                     f"{self.path}: already holds a model; continue its training with --resume, "
-                    "or choose another --out"
+                    "choose another --out, or replace it with --overwrite"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             self.metrics.touch()
