@@ -411,7 +411,9 @@ def test_create_refuses_what_it_would_destroy(tmp_path):
         with pytest.raises(ArtifactError, match="is not a model directory"):
             ModelDirectory.create(foreign, overwrite=overwrite)
     directory = saved(tmp_path / "model")
-    with pytest.raises(ArtifactError, match=r"already holds .* --resume, .* --out, or .* --overwrite"):
+    with pytest.raises(
+        ArtifactError, match=r"already holds .* --resume, .* --out, or .* --overwrite"
+    ):
         ModelDirectory.create(directory.path)
     assert same(directory.load()[2], ARRAYS)
     started = ModelDirectory.create(tmp_path / "started")
