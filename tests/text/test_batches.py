@@ -55,14 +55,14 @@ def rows(batches: Batches) -> list[list[int]]:
 
 
 @given(sizes, sizes, st.integers(0, 60))
-def test_batchify(batch_size, steps, extra):
-    ids = unique_ids(batch_size * (steps + 1) + extra)
-    batches = batchify(ids, batch_size, steps)
+def test_batchify(batch_size, window, extra):
+    ids = unique_ids(batch_size * (window + 1) + extra)
+    batches = batchify(ids, batch_size, window)
     length = len(ids) // batch_size
     streams = ids[: length * batch_size].reshape(batch_size, length)
     assert batches.carries_state
     assert batches.tokens == batch_size * (length - 1)
-    assert [len(batch.inputs) for batch in batches][:-1] == [steps] * (len(batches) - 1)
+    assert [len(batch.inputs) for batch in batches][:-1] == [window] * (len(batches) - 1)
     np.testing.assert_array_equal(np.concatenate([b.inputs for b in batches]).T, streams[:, :-1])
     np.testing.assert_array_equal(np.concatenate([b.targets for b in batches]).T, streams[:, 1:])
     assert all(batch.lengths is None for batch in batches)
@@ -86,20 +86,20 @@ def test_windows_of_a_memory_map_are_ordinary_arrays(tmp_path):
 
 def test_text_too_short_for_batchify():
     with pytest.raises(TextError) as caught:
-        batchify(unique_ids(719), batch_size=20, steps=35)
+        batchify(unique_ids(719), batch_size=20, window=35)
     message = str(caught.value)
     for part in ["719 tokens", "20 parallel streams of 35 steps needs 720", "batch_size (20)"]:
         assert part in message
-    assert len(batchify(unique_ids(720), batch_size=20, steps=35)) == 1
+    assert len(batchify(unique_ids(720), batch_size=20, window=35)) == 1
 
 
 # Exact cover
 
 
 @given(st.integers(1, 80), sizes, sizes, st.booleans())
-def test_cover_counts_each_token_once_after_its_true_predecessor(count, batch_size, steps, start):
+def test_cover_counts_each_token_once_after_its_true_predecessor(count, batch_size, window, start):
     ids = unique_ids(count + (not start))
-    batches = cover(ids, batch_size, steps, START if start else None)
+    batches = cover(ids, batch_size, window, START if start else None)
     text = [START, *ids.tolist()] if start else ids.tolist()
     assert pairs(batches) == Counter(itertools.pairwise(text))
     assert batches.tokens == count
@@ -108,7 +108,7 @@ def test_cover_counts_each_token_once_after_its_true_predecessor(count, batch_si
     assert list(itertools.chain(*streams)) == text[1:], "streams are contiguous and in order"
     lengths = [len(stream) for stream in streams]
     assert max(lengths) - min(lengths) <= 1
-    assert all(len(batch.inputs) == steps for batch in list(batches)[:-1])
+    assert all(len(batch.inputs) == window for batch in list(batches)[:-1])
     for batch in batches:  # padding only where a stream has ended
         real = batch.targets != IGNORE_INDEX
         assert (real[:-1] >= real[1:]).all()
@@ -116,7 +116,7 @@ def test_cover_counts_each_token_once_after_its_true_predecessor(count, batch_si
 
 
 def test_cover_of_one_stream_is_the_plain_scheme():
-    batches = cover(unique_ids(7), batch_size=1, steps=3, start_id=START)
+    batches = cover(unique_ids(7), batch_size=1, window=3, start_id=START)
     assert [batch.inputs[:, 0].tolist() for batch in batches] == [[START, 1, 2], [3, 4, 5], [6]]
     assert [batch.targets[:, 0].tolist() for batch in batches] == [[1, 2, 3], [4, 5, 6], [7]]
 
@@ -153,9 +153,9 @@ def test_split_sentences(lengths, last_ends, block):
 
 
 @given(sentence_lengths, st.booleans(), sizes, sizes, st.integers(0, 9))
-def test_sentences_count_each_token_once(lengths, last_ends, batch_size, steps, seed):
+def test_sentences_count_each_token_once(lengths, last_ends, batch_size, window, seed):
     ids, sentences = sentences_of(lengths, last_ends)
-    batches = sentence_batches(ids, END, batch_size, steps, START)
+    batches = sentence_batches(ids, END, batch_size, window, START)
     expected: Counter[tuple[int, int]] = Counter()
     for sentence in sentences:
         expected.update(itertools.pairwise([START, *sentence]))
@@ -166,7 +166,7 @@ def test_sentences_count_each_token_once(lengths, last_ends, batch_size, steps, 
         assert sum(len(batch.lengths) < batch_size for batch in epoch) <= 1
         for batch in epoch:
             assert batch.inputs.shape == (batch.lengths.max(), len(batch.lengths))
-            assert 1 <= batch.lengths.min() <= batch.lengths.max() <= steps
+            assert 1 <= batch.lengths.min() <= batch.lengths.max() <= window
             real = np.arange(len(batch.inputs))[:, np.newaxis] < batch.lengths
             np.testing.assert_array_equal(real, batch.targets != IGNORE_INDEX)
             assert (batch.inputs[~real] == 0).all()
@@ -176,7 +176,7 @@ def test_sentences_count_each_token_once(lengths, last_ends, batch_size, steps, 
 
 def test_sentences_that_begin_with_their_own_token():
     ids = np.array([7, 1, 2, END, 7, END, 7, 3, 4, 5])
-    batches = sentence_batches(ids, END, batch_size=2, steps=9)
+    batches = sentence_batches(ids, END, batch_size=2, window=9)
     assert batches.tokens == 7
     assert batches[0].inputs.T.tolist() == [[7, 0, 0], [7, 1, 2]]
     assert batches[0].targets.T.tolist() == [[END, -100, -100], [1, 2, END]]
@@ -186,7 +186,7 @@ def test_sentences_that_begin_with_their_own_token():
 
 def test_long_sentences_are_split_with_their_true_predecessor():
     ids, _ = sentences_of([6])
-    batches = sentence_batches(ids, END, batch_size=9, steps=3, start_id=END)
+    batches = sentence_batches(ids, END, batch_size=9, window=3, start_id=END)
     assert batches[0].lengths.tolist() == [1, 3, 3]
     assert batches[0].inputs.T.tolist() == [[6, 0, 0], [END, 1, 2], [3, 4, 5]]
     assert batches[0].targets.T.tolist() == [[END, -100, -100], [1, 2, 3], [4, 5, 6]]
@@ -235,6 +235,6 @@ def test_no_sentence_to_predict():
     "make", [batchify, cover, lambda ids, b, t: sentence_batches(ids, 3, b, t)]
 )
 def test_sizes_that_cannot_be_meant(make):
-    for name, sizes in [("batch_size", (0, 5)), ("steps", (5, 0))]:
+    for name, sizes in [("batch_size", (0, 5)), ("window", (5, 0))]:
         with pytest.raises(TextError, match=f"{name} is 0; it must be at least 1"):
             make(unique_ids(100), *sizes)

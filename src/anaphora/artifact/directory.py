@@ -50,7 +50,7 @@ class ModelDirectory:
     One process writes to a directory at a time; any number may read meanwhile.
 
     Attributes:
-        path: the directory.
+        path: The directory.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()

@@ -22,11 +22,11 @@ class Sampler:
     Degeneration"; top-k that of Fan et al. 2018, "Hierarchical Neural Story Generation".
 
     Attributes:
-        temperature: divides the logits. 1 is the model's own distribution, less is bolder, more is
+        temperature: Divides the logits. 1 is the model's own distribution, less is bolder, more is
             wilder; 0 always takes the most likely token.
-        top_k: number of tokens to draw from; 0 is all of them.
-        top_p: probability that the nucleus reaches, above 0 and at most 1; 1 is all tokens.
-        seed: seed of `generator`; ``None`` is another one each time.
+        top_k: Number of tokens to draw from; 0 is all of them.
+        top_p: Probability that the nucleus reaches, above 0 and at most 1; 1 is all tokens.
+        seed: Seed of `generator`; ``None`` is another one each time.
 
     Raises:
         ValueError: an option is out of its range.

@@ -37,14 +37,13 @@ class Batch:
     """What one step of training or evaluation needs.
 
     Attributes:
-        inputs: the token before each target, [T, B].
-        targets: the tokens to predict, [T, B]; -100 where nothing is.
-        lengths: the number of real steps of each row, [B]; None where rows go on in the next batch.
+        inputs: The token before each target, [T, B].
+        targets: The tokens to predict, [T, B]; -100 where nothing is.
+        lengths: The number of real steps of each row, [B]; None where rows go on in the next batch.
 
-    Example:
-        >>> batch = Batch(np.array([[4], [2]]), np.array([[2], [IGNORE_INDEX]]), np.array([1]))
-        >>> batch.tokens
-        1
+    >>> batch = Batch(np.array([[4], [2]]), np.array([[2], [IGNORE_INDEX]]), np.array([1]))
+    >>> batch.tokens
+    1
     """
 
     inputs: Int64
@@ -64,10 +63,10 @@ class Batches(ABC):
     `for k in range(start, len(batches))`.
 
     Attributes:
-        carries_state: whether row `b` of a batch goes on where row `b` of the batch before it
+        carries_state: Whether row `b` of a batch goes on where row `b` of the batch before it
             ended, so that the recurrent state is to be carried over. Otherwise every row starts
             from the initial state.
-        tokens: the number of targets that count, in all batches together.
+        tokens: The number of targets that count, in all batches together.
     """
 
     carries_state: ClassVar[bool]
@@ -100,16 +99,15 @@ class StreamBatches(Batches):
     """Windows of T steps over B contiguous streams of one text; `batchify` and `cover` make them.
 
     Args:
-        ids: the text, [N]; read window by window, so a memory map stays on disk.
-        first: the position in `ids` of each stream's first target, [B].
-        lengths: the number of targets of each stream, [B].
-        steps: T, of all windows but the last, which may be shorter.
-        start_id: the input before position 0 of the text, needed where a stream begins there.
+        ids: The text, [N]; read window by window, so a memory map stays on disk.
+        first: The position in `ids` of each stream's first target, [B].
+        lengths: The number of targets of each stream, [B].
+        window: T, of all windows but the last, which may be shorter.
+        start_id: The input before position 0 of the text, needed where a stream begins there.
 
-    Example:
-        >>> batches = StreamBatches(np.arange(10), np.array([1, 6]), np.array([4, 4]), steps=3)
-        >>> [batch.inputs.T.tolist() for batch in batches]
-        [[[0, 1, 2], [5, 6, 7]], [[3], [8]]]
+    >>> batches = StreamBatches(np.arange(10), np.array([1, 6]), np.array([4, 4]), window=3)
+    >>> [batch.inputs.T.tolist() for batch in batches]
+    [[[0, 1, 2], [5, 6, 7]], [[3], [8]]]
     """
 
     carries_state = True
@@ -119,23 +117,23 @@ class StreamBatches(Batches):
         ids: Integers,
         first: Int64,
         lengths: Int64,
-        steps: int,
+        window: int,
         start_id: int | None = None,
     ) -> None:
         self._ids = ids
         self._first = first
         self._lengths = lengths
-        self._steps = steps
+        self._window = window
         self._start_id = start_id
         self.tokens = int(lengths.sum())
 
     def __len__(self) -> int:
-        return -(-int(self._lengths.max()) // self._steps)
+        return -(-int(self._lengths.max()) // self._window)
 
     def _batch(self, index: int) -> Batch:
-        done = index * self._steps
+        done = index * self._window
         first = self._first + done
-        lengths = np.clip(self._lengths - done, 0, self._steps)
+        lengths = np.clip(self._lengths - done, 0, self._window)
         return Batch(*_gather(self._ids, first, lengths, first == 0, self._start_id))
 
 
@@ -143,21 +141,20 @@ class SentenceBatches(Batches):
     """Sentences of about equal length side by side, padded; `sentence_batches` makes them.
 
     Args:
-        ids: the text, [N]; read batch by batch.
-        first: the position in `ids` of each piece's first target.
-        lengths: the number of targets of each piece.
-        begins: whether a piece begins a sentence and so has `start_id` as its first input, not the
+        ids: The text, [N]; read batch by batch.
+        first: The position in `ids` of each piece's first target.
+        lengths: The number of targets of each piece.
+        begins: Whether a piece begins a sentence and so has `start_id` as its first input, not the
             token before.
         batch_size: B; the last batch of the longest pieces may be smaller.
-        start_id: the input before a sentence; None where sentences have it as their first token.
-        order: the pieces of each batch, [number of batches], in the order of the epoch; None sorts
+        start_id: The input before a sentence; None where sentences have it as their first token.
+        order: The pieces of each batch, [number of batches], in the order of the epoch; None sorts
             by length.
 
-    Example:
-        >>> ids = np.array([5, 6, 0, 7, 0, 8, 0])
-        >>> batches = sentence_batches(ids, end_id=0, batch_size=2, steps=9, start_id=0)
-        >>> [batch.lengths.tolist() for batch in batches]
-        [[2, 2], [3]]
+    >>> ids = np.array([5, 6, 0, 7, 0, 8, 0])
+    >>> batches = sentence_batches(ids, end_id=0, batch_size=2, window=9, start_id=0)
+    >>> [batch.lengths.tolist() for batch in batches]
+    [[2, 2], [3]]
     """
 
     carries_state = False
@@ -214,45 +211,46 @@ class SentenceBatches(Batches):
         return np.split(pieces, np.arange(self._batch_size, len(pieces), self._batch_size))
 
 
-def batchify(ids: Integers, batch_size: int, steps: int) -> StreamBatches:
+def batchify(ids: Integers, batch_size: int, window: int) -> StreamBatches:
     """Cut a text into B parallel streams of equal length, for training.
 
     Stream `b` is `ids[b * n : (b + 1) * n]` with `n = N // B`; what remains is dropped. Targets are
     the inputs shifted by one, so `B * (n - 1)` tokens count. The last window may be shorter than T.
 
     Args:
-        ids: the text, [N]; a memory map stays on disk.
+        ids: The text, [N]; a memory map stays on disk.
         batch_size: B.
-        steps: T, the length of truncated backpropagation through time.
+        window: T, the length of truncated backpropagation through time.
 
     Raises:
         TextError: the text is shorter than one window, B * (T + 1) tokens.
 
-    Example:
-        >>> batches = batchify(np.arange(11), batch_size=2, steps=3)
-        >>> len(batches), batches.tokens
-        (2, 8)
-        >>> batches[0].inputs.T
-        array([[0, 1, 2],
-               [5, 6, 7]])
-        >>> batches[0].targets.T
-        array([[1, 2, 3],
-               [6, 7, 8]])
+    >>> batches = batchify(np.arange(11), batch_size=2, window=3)
+    >>> len(batches), batches.tokens
+    (2, 8)
+    >>> batches[0].inputs.T
+    array([[0, 1, 2],
+           [5, 6, 7]])
+    >>> batches[0].targets.T
+    array([[1, 2, 3],
+           [6, 7, 8]])
     """
-    _check_sizes(batch_size, steps)
-    needed = batch_size * (steps + 1)
+    _check_sizes(batch_size, window)
+    needed = batch_size * (window + 1)
     if len(ids) < needed:
         raise TextError(
             f"the text has {len(ids):,} tokens, but one window of {batch_size:,} parallel streams "
-            f"of {steps:,} steps needs {needed:,}, batch_size * (steps + 1); lower batch_size "
-            f"({batch_size:,}) or steps ({steps:,}), or give more text"
+            f"of {window:,} steps needs {needed:,}, batch_size * (window + 1); lower batch_size "
+            f"({batch_size:,}) or window ({window:,}), or give more text"
         )
     length = len(ids) // batch_size
     first = np.arange(batch_size) * length + 1
-    return StreamBatches(ids, first, np.full(batch_size, length - 1), steps)
+    return StreamBatches(ids, first, np.full(batch_size, length - 1), window)
 
 
-def cover(ids: Integers, batch_size: int, steps: int, start_id: int | None = None) -> StreamBatches:
+def cover(
+    ids: Integers, batch_size: int, window: int, start_id: int | None = None
+) -> StreamBatches:
     """Cut a text into B parallel streams such that every token counts exactly once: for evaluation.
 
     Streams are contiguous, and their lengths differ by at most one. The first input of each is the
@@ -261,27 +259,26 @@ def cover(ids: Integers, batch_size: int, steps: int, start_id: int | None = Non
     papers report it.
 
     Args:
-        ids: the text, [N]; a memory map stays on disk.
+        ids: The text, [N]; a memory map stays on disk.
         batch_size: B.
-        steps: T.
-        start_id: the input for the first token, so that all N count; None leaves it out, and N - 1
+        window: T.
+        start_id: The input for the first token, so that all N count; None leaves it out, and N - 1
             count.
 
     Raises:
         TextError: there is no token to predict.
 
-    Example:
-        >>> batches = cover(np.arange(1, 8), batch_size=2, steps=5, start_id=0)
-        >>> batches.tokens
-        7
-        >>> batches[0].inputs.T
-        array([[0, 1, 2, 3],
-               [4, 5, 6, 0]])
-        >>> batches[0].targets.T
-        array([[   1,    2,    3,    4],
-               [   5,    6,    7, -100]])
+    >>> batches = cover(np.arange(1, 8), batch_size=2, window=5, start_id=0)
+    >>> batches.tokens
+    7
+    >>> batches[0].inputs.T
+    array([[0, 1, 2, 3],
+           [4, 5, 6, 0]])
+    >>> batches[0].targets.T
+    array([[   1,    2,    3,    4],
+           [   5,    6,    7, -100]])
     """
-    _check_sizes(batch_size, steps)
+    _check_sizes(batch_size, window)
     skipped = 1 if start_id is None else 0
     count = len(ids) - skipped
     if count < 1:
@@ -292,7 +289,7 @@ def cover(ids: Integers, batch_size: int, steps: int, start_id: int | None = Non
     lengths = np.full(batch_size, count // batch_size)
     lengths[: count % batch_size] += 1
     first = skipped + np.cumsum(lengths) - lengths
-    return StreamBatches(ids, first, lengths, steps, start_id)
+    return StreamBatches(ids, first, lengths, window, start_id)
 
 
 def split_sentences(ids: Integers, end_id: int, block: int = 1 << 20) -> Int64:
@@ -301,9 +298,8 @@ def split_sentences(ids: Integers, end_id: int, block: int = 1 << 20) -> Int64:
     Sentence `s` is `ids[offsets[s] : offsets[s + 1]]`. Each sentence ends with its `end_id`, but
     for the last, which may lack it. The text is read `block` tokens at a time.
 
-    Example:
-        >>> split_sentences(np.array([5, 6, 0, 7, 0, 8]), end_id=0)
-        array([0, 3, 5, 6])
+    >>> split_sentences(np.array([5, 6, 0, 7, 0, 8]), end_id=0)
+    array([0, 3, 5, 6])
     """
     offsets = [np.zeros(1, dtype=np.int64)]
     for start in range(0, len(ids), block):
@@ -314,7 +310,7 @@ def split_sentences(ids: Integers, end_id: int, block: int = 1 << 20) -> Int64:
 
 
 def sentence_batches(
-    ids: Integers, end_id: int, batch_size: int, steps: int, start_id: int | None = None
+    ids: Integers, end_id: int, batch_size: int, window: int, start_id: int | None = None
 ) -> SentenceBatches:
     """Batch the sentences of a text, those of about equal length together.
 
@@ -324,48 +320,47 @@ def sentence_batches(
     come in the order of length; draw another for each epoch with `shuffled`.
 
     Args:
-        ids: the text, [N]; a memory map stays on disk.
-        end_id: the last token of each sentence, at word level the tokenizer's `start_id`.
+        ids: The text, [N]; a memory map stays on disk.
+        end_id: The last token of each sentence, at word level the tokenizer's `start_id`.
         batch_size: B; one batch may be smaller.
-        steps: T at most.
-        start_id: the input that predicts a sentence's first token, so that all N tokens count. None
+        window: T at most.
+        start_id: The input that predicts a sentence's first token, so that all N tokens count. None
             takes the first token itself as first input, uncounted, for a text that has `<bos>`
             before each sentence.
 
     Raises:
         TextError: no sentence has a token to predict.
 
-    Example:
-        >>> ids = np.array([5, 6, 0, 7, 0])
-        >>> batch = sentence_batches(ids, end_id=0, batch_size=2, steps=9, start_id=0)[0]
-        >>> batch.inputs.T
-        array([[0, 7, 0],
-               [0, 5, 6]])
-        >>> batch.targets.T
-        array([[   7,    0, -100],
-               [   5,    6,    0]])
-        >>> batch.lengths
-        array([2, 3])
+    >>> ids = np.array([5, 6, 0, 7, 0])
+    >>> batch = sentence_batches(ids, end_id=0, batch_size=2, window=9, start_id=0)[0]
+    >>> batch.inputs.T
+    array([[0, 7, 0],
+           [0, 5, 6]])
+    >>> batch.targets.T
+    array([[   7,    0, -100],
+           [   5,    6,    0]])
+    >>> batch.lengths
+    array([2, 3])
     """
-    _check_sizes(batch_size, steps)
+    _check_sizes(batch_size, window)
     offsets = split_sentences(ids, end_id)
     skipped = 1 if start_id is None else 0
     begin, end = offsets[:-1] + skipped, offsets[1:]
-    pieces = -(-(end - begin) // steps)  # of each sentence; none where nothing is to be predicted
+    pieces = -(-(end - begin) // window)  # of each sentence; none where nothing is to be predicted
     if pieces.sum() == 0:
         raise TextError(
             f"the text has {len(ids):,} tokens, but no sentence with one to predict; give more "
             "text, or a start_id, so that each sentence's first token is predicted too"
         )
     number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    first = np.repeat(begin, pieces) + number * steps
-    lengths = np.minimum(np.repeat(end, pieces) - first, steps)
+    first = np.repeat(begin, pieces) + number * window
+    lengths = np.minimum(np.repeat(end, pieces) - first, window)
     begins = (number == 0) & (start_id is not None)
     return SentenceBatches(ids, first, lengths, begins, batch_size, start_id)
 
 
-def _check_sizes(batch_size: int, steps: int) -> None:
-    for name, value in [("batch_size", batch_size), ("steps", steps)]:
+def _check_sizes(batch_size: int, window: int) -> None:
+    for name, value in [("batch_size", batch_size), ("window", window)]:
         if value < 1:
             raise TextError(f"{name} is {value}; it must be at least 1")
 
@@ -383,9 +378,9 @@ def _gather(
     """
     step = np.arange(lengths.max())[:, np.newaxis]
     real = step < lengths
-    window = np.asarray(ids[np.minimum(first + step, len(ids) - 1)], dtype=np.int64)
+    targets = np.asarray(ids[np.minimum(first + step, len(ids) - 1)], dtype=np.int64)
     before = np.asarray(ids[np.clip(first - 1, 0, len(ids) - 1)], dtype=np.int64)
     if start_id is not None:
         before = np.where(begins, start_id, before)
-    inputs = np.where(real, np.concatenate([before[np.newaxis], window[:-1]]), 0)
-    return inputs, np.where(real, window, IGNORE_INDEX)
+    inputs = np.where(real, np.concatenate([before[np.newaxis], targets[:-1]]), 0)
+    return inputs, np.where(real, targets, IGNORE_INDEX)

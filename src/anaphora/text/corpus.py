@@ -27,15 +27,14 @@ def encode_to_file(
         TextError: the text gives no token at all, or has what the vocabulary lacks.
         OSError: the file cannot be written.
 
-    Example:
-        >>> import tempfile, pathlib
-        >>> from anaphora.text import CharacterTokenizer
-        >>> text = ["to be or ", "not to be"]
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "ids.npy")
-        ...     ids = encode_to_file(text, CharacterTokenizer.fit(text), path)
-        ...     print(ids.dtype, len(ids), ids[:5])
-        uint8 18 [6 4 0 1 2]
+    >>> import tempfile, pathlib
+    >>> from anaphora.text import CharacterTokenizer
+    >>> text = ["to be or ", "not to be"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "ids.npy")
+    ...     ids = encode_to_file(text, CharacterTokenizer.fit(text), path)
+    ...     print(ids.dtype, len(ids), ids[:5])
+    uint8 18 [6 4 0 1 2]
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -69,10 +68,9 @@ def open_ids(path: str | os.PathLike[str]) -> NDArray[np.unsignedinteger[Any]]:
     Raises:
         TextError: the file is missing, damaged, or holds something else.
 
-    Example:
-        >>> open_ids("missing.npy")
-        Traceback (most recent call last):
-        anaphora.text.errors.TextError: missing.npy cannot be read as token ids: ...
+    >>> open_ids("missing.npy")
+    Traceback (most recent call last):
+    anaphora.text.errors.TextError: missing.npy cannot be read as token ids: ...
     """
     try:
         ids = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -64,17 +64,16 @@ class Source:
     cannot be read, and a source that turns out to hold no text at all.
 
     Args:
-        files: what to read, in order.
-        column: the CSV column that holds the text; None reads plain text.
+        files: What to read, in order.
+        column: The CSV column that holds the text; None reads plain text.
 
-    Example:
-        >>> import tempfile, pathlib
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> path = pathlib.Path(folder.name, "poem.txt")
-        >>> _ = path.write_bytes(b"So much depends\r\nupon")
-        >>> list(open_source(path))
-        ['So much depends\n', 'upon']
-        >>> folder.cleanup()
+    >>> import tempfile, pathlib
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "poem.txt")
+    >>> _ = path.write_bytes(b"So much depends\r\nupon")
+    >>> list(open_source(path))
+    ['So much depends\n', 'upon']
+    >>> folder.cleanup()
     """
 
     def __init__(self, files: Sequence[SourceFile], column: str | None = None) -> None:
@@ -120,19 +119,18 @@ def open_source(
     read, so they must not change in between.
 
     Args:
-        paths: a path, or several; read in this order.
-        column: read every file as CSV (comma-separated, quoted as RFC 4180 says, with a header
+        paths: A path, or several; read in this order.
+        column: Read every file as CSV (comma-separated, quoted as RFC 4180 says, with a header
             line) and take this column.
-        pattern: a shell pattern for the names of files in folders, such as `*.md`.
+        pattern: A shell pattern for the names of files in folders, such as `*.md`.
 
     Raises:
         TextError: a path does not exist or cannot be read, a file is empty, no file in a folder
             matches, a `.csv` file comes without `column`, or a file has no such column.
 
-    Example:
-        >>> open_source("missing.txt")
-        Traceback (most recent call last):
-        anaphora.text.errors.TextError: missing.txt does not exist; the current folder is ...
+    >>> open_source("missing.txt")
+    Traceback (most recent call last):
+    anaphora.text.errors.TextError: missing.txt does not exist; the current folder is ...
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not given:
@@ -166,10 +164,9 @@ def standard_library_source() -> tuple[Source, Source]:
     Raises:
         TextError: this Python has no source files (an embedded or frozen one).
 
-    Example:
-        >>> training, validation = standard_library_source()
-        >>> sum(len(chunk) for chunk in validation) < sum(len(chunk) for chunk in training)
-        True
+    >>> training, validation = standard_library_source()
+    >>> sum(len(chunk) for chunk in validation) < sum(len(chunk) for chunk in training)
+    True
     """
     root = Path(sysconfig.get_path("stdlib"))
     paths = list(root.glob("*.py"))

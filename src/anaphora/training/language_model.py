@@ -342,12 +342,12 @@ def evaluation_batches(
 
 
 def _sentences(
-    options: TextOptions, tokenizer: Tokenizer, ids: Ids, batch_size: int, steps: int
+    options: TextOptions, tokenizer: Tokenizer, ids: Ids, batch_size: int, window: int
 ) -> Batches:
     end = tokenizer.start_id
     assert end is not None
     start = None if options.sentence_start else end
-    return sentence_batches(ids, end, batch_size, steps, start)
+    return sentence_batches(ids, end, batch_size, window, start)
 
 
 def _sources(

@@ -21,20 +21,18 @@ class Tokenizer(ABC):
 
     Attributes:
         level: "char", "word" or "bpe".
-        unknown_id: the id of whatever the vocabulary lacks; None where nothing stands for it.
-        start_id: the token that stands before a text begins, so that its first token can be
-            predicted
-            too: the end of a sentence at word level, else None.
+        unknown_id: The id of whatever the vocabulary lacks; None where nothing stands for it.
+        start_id: The token that stands before a text begins, so that its first token can be
+            predicted too: the end of a sentence at word level, else None.
 
-    Example:
-        >>> from anaphora.text import CharacterTokenizer
-        >>> tokenizer = CharacterTokenizer.fit(["abracadabra"])
-        >>> tokenizer.encode("cab")
-        array([2, 0, 1])
-        >>> tokenizer.decode([2, 0, 1])
-        'cab'
-        >>> Tokenizer.from_dict(tokenizer.to_dict())
-        CharacterTokenizer(5 entries)
+    >>> from anaphora.text import CharacterTokenizer
+    >>> tokenizer = CharacterTokenizer.fit(["abracadabra"])
+    >>> tokenizer.encode("cab")
+    array([2, 0, 1])
+    >>> tokenizer.decode([2, 0, 1])
+    'cab'
+    >>> Tokenizer.from_dict(tokenizer.to_dict())
+    CharacterTokenizer(5 entries)
     """
 
     level: ClassVar[str]

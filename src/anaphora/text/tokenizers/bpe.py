@@ -24,12 +24,11 @@ class BPETokenizer(Tokenizer):
     pieces only, so that lines can be encoded one by one. Needs the extra `bpe`.
 
     Args:
-        model: the tokenizer of the library, with a byte-level alphabet.
+        model: The tokenizer of the library, with a byte-level alphabet.
 
-    Example:
-        >>> tokenizer = BPETokenizer.fit(["low lower lowest\n"] * 9, vocabulary_size=260)
-        >>> tokenizer.decode(tokenizer.encode("slowest ☃"))
-        'slowest ☃'
+    >>> tokenizer = BPETokenizer.fit(["low lower lowest\n"] * 9, vocabulary_size=260)
+    >>> tokenizer.decode(tokenizer.encode("slowest ☃"))
+    'slowest ☃'
     """
 
     level = "bpe"
@@ -52,8 +51,8 @@ class BPETokenizer(Tokenizer):
         """Learn the merges of a text.
 
         Args:
-            chunks: the text, cut at line ends.
-            vocabulary_size: the most entries, at least 256, the single bytes; a short text gives
+            chunks: The text, cut at line ends.
+            vocabulary_size: The most entries, at least 256, the single bytes; a short text gives
                 fewer.
 
         Raises:

@@ -22,17 +22,16 @@ class CharacterTokenizer(Tokenizer):
     characters that the vocabulary lacks.
 
     Args:
-        characters: the vocabulary: distinct characters, sorted.
+        characters: The vocabulary: distinct characters, sorted.
 
     Raises:
         TextError: `characters` is empty, or not distinct and sorted.
 
-    Example:
-        >>> tokenizer = CharacterTokenizer.fit(["to be or ", "not to be\n"], minimum_count=2)
-        >>> tokenizer.characters
-        ' beot\ufffd'
-        >>> tokenizer.decode(tokenizer.encode("to eat"))
-        'to e\ufffdt'
+    >>> tokenizer = CharacterTokenizer.fit(["to be or ", "not to be\n"], minimum_count=2)
+    >>> tokenizer.characters
+    ' beot\ufffd'
+    >>> tokenizer.decode(tokenizer.encode("to eat"))
+    'to e\ufffdt'
     """
 
     level = "char"
@@ -64,10 +63,10 @@ class CharacterTokenizer(Tokenizer):
         `vocabulary_size` leaves characters out, or if the text itself has one.
 
         Args:
-            chunks: the text, cut anywhere.
-            vocabulary_size: the most entries to keep, the unknown character counted; the most
+            chunks: The text, cut anywhere.
+            vocabulary_size: The most entries to keep, the unknown character counted; the most
                 frequent characters stay, of equally frequent ones those with the lower code point.
-            minimum_count: leave out characters that occur less often than this.
+            minimum_count: Leave out characters that occur less often than this.
 
         Raises:
             TextError: the text is empty, or a limit leaves no character.

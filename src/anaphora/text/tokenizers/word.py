@@ -43,22 +43,21 @@ class WordTokenizer(Tokenizer):
     (NFC) first, and use "whitespace" for scripts that write vowels as marks.
 
     Args:
-        words: the vocabulary, each word once, `<eos>` among them; in the order of their ids.
-        lowercase: whether text is lower-cased first.
-        split: what separates words.
-        sentence_start: whether each line begins with `<bos>`, which must be in the vocabulary then.
+        words: The vocabulary, each word once, `<eos>` among them; in the order of their ids.
+        lowercase: Whether text is lower-cased first.
+        split: What separates words.
+        sentence_start: Whether each line begins with `<bos>`, which must be in the vocabulary then.
 
     Raises:
         TextError: the vocabulary does not fit that description.
 
-    Example:
-        >>> tokenizer = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
-        >>> tokenizer.words
-        ('<eos>', 'the', 'cat', 'dog', 'saw')
-        >>> tokenizer.encode("the dog saw\nthe cat")
-        array([1, 3, 4, 0, 1, 2, 0])
-        >>> tokenizer.decode([1, 3, 4, 0, 1, 2, 0])
-        'the dog saw\nthe cat\n'
+    >>> tokenizer = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
+    >>> tokenizer.words
+    ('<eos>', 'the', 'cat', 'dog', 'saw')
+    >>> tokenizer.encode("the dog saw\nthe cat")
+    array([1, 3, 4, 0, 1, 2, 0])
+    >>> tokenizer.decode([1, 3, 4, 0, 1, 2, 0])
+    'the dog saw\nthe cat\n'
     """
 
     level = "word"
@@ -104,12 +103,12 @@ class WordTokenizer(Tokenizer):
         text itself has it. It counts as often as the words that it stands for.
 
         Args:
-            chunks: the text, cut anywhere.
-            vocabulary_size: the most entries to keep, `<eos>`, `<unk>` and `<bos>` counted.
-            minimum_count: leave out words that occur less often than this.
-            lowercase: lower-case the text first.
-            split: what separates words: "whitespace" or "punctuation".
-            sentence_start: begin each line with `<bos>`.
+            chunks: The text, cut anywhere.
+            vocabulary_size: The most entries to keep, `<eos>`, `<unk>` and `<bos>` counted.
+            minimum_count: Leave out words that occur less often than this.
+            lowercase: Lower-case the text first.
+            split: What separates words: "whitespace" or "punctuation".
+            sentence_start: Begin each line with `<bos>`.
 
         Raises:
             TextError: the text has no word, or the limits leave none.
