@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from anaphora.generation.sampling import Sampler
-from anaphora.models import LanguageModel
+from anaphora.nn import Module
 from anaphora.tensor import no_grad
 from anaphora.text import TextError, Tokenizer
 
 
 def generate(
-    model: LanguageModel,
+    model: Module,
     tokenizer: Tokenizer,
     prompt: str = "",
     length: int = 500,
@@ -23,7 +23,9 @@ def generate(
     """Continue a prompt; yield it, then the text in pieces as they come.
 
     Args:
-        model: Read in evaluation mode, whatever mode it is in.
+        model: A `LanguageModel`, or any module that takes ids [T, B] and a state (None to begin),
+            and returns logits [T, B, V] and a state. It is read in evaluation mode, whatever mode
+            it is in.
         tokenizer: The one that the model was trained with.
         prompt: What stands before; without one the model begins as at the beginning of a line.
         length: The number of tokens after the prompt.
@@ -33,6 +35,7 @@ def generate(
         TextError: the prompt has a token that the vocabulary lacks.
         ValueError: the length is negative; or, as the text comes, the model's scores are NaN.
 
+    >>> from anaphora.models import LanguageModel
     >>> from anaphora.text import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer.fit("ab")
     >>> model = LanguageModel(vocabulary_size=2, hidden_size=3)
@@ -47,16 +50,21 @@ def generate(
     return tokenizer.stream(itertools.chain(shown, itertools.islice(continuation, length)))
 
 
-def generate_ids(model: LanguageModel, context: Sequence[int], sampler: Sampler) -> Iterator[int]:
+def generate_ids(model: Module, context: Sequence[int], sampler: Sampler) -> Iterator[int]:
     """Yield the ids that follow a context, without end.
 
     Args:
-        model: Read in evaluation mode, whatever mode it is in.
+        model: As for `generate`.
         context: At least one id.
         sampler: How to draw.
 
     Raises:
-        ValueError: the context is empty.
+        ValueError: the context is empty; or the model's scores are NaN.
+
+    >>> from anaphora.models import LanguageModel
+    >>> ids = generate_ids(LanguageModel(vocabulary_size=2, hidden_size=3), [1, 0], Sampler(seed=1))
+    >>> next(ids) in (0, 1)
+    True
     """
     if not context:
         raise ValueError("generate_ids: a model needs at least one token to go on from")
