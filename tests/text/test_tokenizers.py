@@ -137,10 +137,22 @@ def test_word_limits(limits, words):
     assert tokenizer.words == tuple(words.split())
 
 
-def test_word_limits_that_leave_nothing():
-    for limits in [{"vocabulary_size": 2}, {"vocabulary_size": 1}, {"minimum_count": 9}]:
-        with pytest.raises(TextError, match="no word of the text is left in the vocabulary"):
-            WordTokenizer.fit(["a b c"], **limits)
+@pytest.mark.parametrize("kind", [CharacterTokenizer, WordTokenizer])
+@pytest.mark.parametrize(
+    ("limits", "advice"),
+    [
+        ({"vocabulary_size": 1}, "raise vocabulary_size (1), or give more text"),
+        ({"minimum_count": 9}, "lower minimum_count (9), or give more text"),
+        (
+            {"vocabulary_size": 7, "minimum_count": 9},
+            "raise vocabulary_size (7), lower minimum_count (9), or give more text",
+        ),
+    ],
+)
+def test_limits_that_leave_nothing(kind, limits, advice):
+    with pytest.raises(TextError, match="of the text is left in the vocabulary, only") as caught:
+        kind.fit(["a b c"], **limits)
+    assert str(caught.value).endswith(f": {advice}")
 
 
 def test_sentence_start():

@@ -147,3 +147,13 @@ def check_limits(vocabulary_size: int | None, minimum_count: int) -> None:
         raise TextError(f"vocabulary_size is {vocabulary_size}; it must be at least 1")
     if minimum_count < 1:
         raise TextError(f"minimum_count is {minimum_count}; it must be at least 1")
+
+
+def advise_on_limits(vocabulary_size: int | None, minimum_count: int) -> str:
+    """Say what to do where the limits leave nothing of a text: only about limits that there are."""
+    advice = []
+    if vocabulary_size is not None:
+        advice.append(f"raise vocabulary_size ({vocabulary_size})")
+    if minimum_count > 1:
+        advice.append(f"lower minimum_count ({minimum_count})")
+    return ", ".join([*advice, "or give more text"]) if advice else "give more text"

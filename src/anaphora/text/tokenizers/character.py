@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anaphora.text.errors import TextError
-from anaphora.text.tokenizers.base import Ids, Tokenizer, check_limits, require
+from anaphora.text.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, require
 
 __all__ = ["UNKNOWN_CHARACTER", "CharacterTokenizer"]
 
@@ -90,8 +90,7 @@ class CharacterTokenizer(Tokenizer):
             if len(codes) == 0:
                 raise TextError(
                     "no character of the text is left in the vocabulary, only the unknown one: "
-                    f"raise vocabulary_size ({vocabulary_size}) or lower minimum_count "
-                    f"({minimum_count})"
+                    + advise_on_limits(vocabulary_size, minimum_count)
                 )
             codes = np.sort(np.append(codes, unknown))
         return cls("".join(map(chr, codes.tolist())))

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from anaphora.text.errors import TextError
-from anaphora.text.tokenizers.base import Ids, Tokenizer, check_limits, require
+from anaphora.text.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, require
 
 __all__ = ["END", "START", "UNKNOWN", "Split", "WordTokenizer"]
 
@@ -133,9 +133,8 @@ class WordTokenizer(Tokenizer):
         kept = sorted(words, key=rank)[: max(0, limit - len(special))]
         if not kept:
             raise TextError(
-                f"no word of the text is left in the vocabulary, only {', '.join(special)}: raise "
-                f"vocabulary_size ({vocabulary_size}), lower minimum_count ({minimum_count}), or "
-                "give more text"
+                f"no word of the text is left in the vocabulary, only {', '.join(special)}: "
+                + advise_on_limits(vocabulary_size, minimum_count)
             )
         if UNKNOWN in special:
             others = [word for word in special if word != UNKNOWN]
