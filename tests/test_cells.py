@@ -16,8 +16,8 @@ from anaphora.cells import (
     mgu,
     mingru,
     peephole_lstm,
+    rnn,
     rnn_relu,
-    rnn_tanh,
 )
 from anaphora.equations import EquationError
 from anaphora.tensor import Tensor
@@ -48,7 +48,7 @@ def plain_gru(r, z, n, h):
 
 
 PLAIN = {
-    rnn_tanh: lambda a, h: math.tanh(a),
+    rnn: lambda a, h: math.tanh(a),
     rnn_relu: lambda a, h: max(a, 0),
     lstm: plain_lstm,
     gru: plain_gru,
@@ -195,3 +195,7 @@ def test_a_cell_that_is_not_fused_has_no_program():
     assert branching(2.0, 1.0) == 2.0
     with pytest.raises(EquationError, match="'branching' was declared with fused=False"):
         branching.program  # noqa: B018
+
+
+def test_a_cell_has_one_name():
+    assert {name: cell.name for name, cell in CELLS.items()} == {name: name for name in CELLS}

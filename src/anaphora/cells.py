@@ -34,8 +34,8 @@ __all__ = [
     "mgu",
     "mingru",
     "peephole_lstm",
+    "rnn",
     "rnn_relu",
-    "rnn_tanh",
 ]
 
 
@@ -184,7 +184,7 @@ def cell(
 
 
 @cell(gates="a", state="h")
-def rnn_tanh(a, h):  # type: ignore[no-untyped-def]
+def rnn(a, h):  # type: ignore[no-untyped-def]
     """The simple recurrent network (Elman 1990)."""
     h = tanh(a)
     return h
@@ -254,7 +254,7 @@ def mingru(z, n, h):  # type: ignore[no-untyped-def]
 
 
 CELLS: dict[str, Cell] = {
-    "rnn": rnn_tanh,
+    "rnn": rnn,
     "rnn_relu": rnn_relu,
     "lstm": lstm,
     "gru": gru,

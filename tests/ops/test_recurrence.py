@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anaphora import ops
-from anaphora.cells import CELLS, cell, gru, lstm, mingru, rnn_tanh
+from anaphora.cells import CELLS, cell, gru, lstm, mingru, rnn
 from anaphora.tensor import RowGradient, Tensor, no_grad
 
 T, B, I, H, P = 5, 3, 4, 7, 2  # all different
@@ -482,7 +482,7 @@ def test_gates_are_recorded_by_name(lengths, reverse, rng):
 
 
 def test_a_gate_that_is_not_changed_is_recorded_as_it_comes(rng):
-    problem = Problem(rnn_tanh, rng)
+    problem = Problem(rnn, rng)
     recorded = {}
     output, _ = problem.run(record=recorded)
     assert set(recorded) == {"a", "h"}
@@ -629,6 +629,6 @@ def test_a_weight_that_is_changed_before_backward_is_told(rng):
 
 def test_a_long_sequence_neither_recurses_nor_takes_quadratic_work(rng):
     steps = 2_000
-    problem = Problem(rnn_tanh, rng, steps=steps, batch=1, hidden=1)
+    problem = Problem(rnn, rng, steps=steps, batch=1, hidden=1)
     assert_same(problem.results(), problem.results(ops.recurrence_unfused), 1e-10)
     assert math.isfinite(problem.weight_hh.grad.item())
