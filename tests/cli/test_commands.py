@@ -332,6 +332,13 @@ def test_divergence(command):
     command.run("generate", "model", "--length", "5")
 
 
+def test_a_sample_that_cannot_be_drawn_does_not_end_a_training(command):
+    options = ("--optimizer", "sgd", "--learning-rate", "1e30", "--clip-norm", "0")
+    out, _ = command.train(*options, "--max-steps", "3")
+    assert "no sample: the model's scores overflow; try a lower learning_rate" in out
+    assert "Try next:" in out
+
+
 def test_tensorboard_that_is_missing_comes_up_first(command):
     # A package of that name that cannot be imported stands in its place.
     (command.folder / "tensorboardX.py").write_text("raise ImportError")

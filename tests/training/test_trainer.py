@@ -163,6 +163,19 @@ def test_evaluation_counts_every_token_once(batch_size):
     np.testing.assert_allclose(result.loss, total / len(IDS), rtol=1e-6)
 
 
+def test_a_trainer_can_evaluate_before_it_runs():
+    model, record = make(), Record()
+    options = TrainingOptions(max_steps=1)
+    validation = cover(IDS[:20], 1, 10)
+    batches = batchify(IDS, 3, 4)
+    trainer = Trainer(
+        model, SGD(model.parameters(), 0.5), batches, options, validation=validation,
+        callbacks=[record],
+    )  # fmt: skip
+    trainer.evaluate()
+    assert record.of("evaluation", "loss") == [evaluate(model, validation).loss]
+
+
 def test_evaluation_of_nothing():
     with pytest.raises(ValueError, match="no token to predict"):
         evaluate(make(), [])

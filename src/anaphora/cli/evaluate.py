@@ -19,7 +19,7 @@ from anaphora.training import evaluation_batches, load_language_model_options
 
 
 def evaluate(
-    directory: Annotated[Path, typer.Argument(help="A model directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     texts: Annotated[
         list[str],
         typer.Argument(metavar="TEXT", help="Files, folders, or - for standard input."),
@@ -43,9 +43,9 @@ def evaluate(
 ) -> None:
     """Print loss, perplexity and bits per character of a model on a text.
 
-    Every token counts once, and the state is carried through the whole text. With --json, one
-    line: loss (nats a token), perplexity, bits_per_token, bits_per_character, tokens, characters,
-    seconds.
+    Every token counts once, and the state is carried through the whole text; a model that was
+    trained on separate sentences starts anew with each. With --json, one line: loss (nats a token),
+    perplexity, bits_per_token, bits_per_character, tokens, characters, seconds.
     """
     output = Output(as_json)
     with reported_errors():

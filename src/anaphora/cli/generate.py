@@ -16,7 +16,7 @@ from anaphora.models import load_language_model
 
 
 def generate(
-    directory: Annotated[Path, typer.Argument(help="A model directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     prompt: Annotated[
         str, typer.Option(help="The text to go on from; without it, the beginning of a line.")
     ] = "",

@@ -14,7 +14,7 @@ from anaphora.training import load_language_model_options
 
 
 def info(
-    directory: Annotated[Path, typer.Argument(help="A model directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Print what is in a model directory: the model, its text, its training, its results.

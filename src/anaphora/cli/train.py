@@ -136,8 +136,9 @@ def _resume(out: Path) -> str:
 
 def _describe(trainer: Trainer) -> str:
     count = sum(p.size for _, p in trainer.model.named_parameters())
+    at_most = "" if trainer.batches.carries_state else "at most "  # sentences may be shorter
     return (
-        f"{count:,} parameters; {len(trainer.batches):,} steps an epoch of "
+        f"{count:,} parameters; {len(trainer.batches):,} steps an epoch of {at_most}"
         f"{trainer.options.batch_size} x {trainer.options.window} tokens"
     )
 
@@ -240,7 +241,10 @@ class _Display(Callback):
 def show_sample(model: Any, tokenizer: Tokenizer, share: float = 1.0) -> str:
     """A sample of the model's text between two rules; the same one at each call."""
     length = int(share * (500 if tokenizer.level == "char" else 100))
-    text = "".join(generate(model, tokenizer, length=length, sampler=Sampler(0.7, seed=1)))
+    try:
+        text = "".join(generate(model, tokenizer, length=length, sampler=Sampler(0.7, seed=1)))
+    except ValueError:  # the loss may still be finite where the scores of some text are not
+        return "no sample: the model's scores overflow; try a lower learning_rate"
     rule = "-" * 60
     return f"{rule}\n{text.strip()}\n{rule}"
 

@@ -104,6 +104,7 @@ class Trainer:
         self.state: Any = None
         self._stop_requested: str | None = None
         self._gradient_norm = 0.0
+        self._clock = self._last_checkpoint = time.monotonic()
 
     def request_stop(self, reason: str) -> None:
         """End the training after the update that is under way; signal handlers may call it.
