@@ -83,6 +83,20 @@ def test_everything_public_has_a_docstring(module):
     assert not missing, f"without a docstring: {', '.join(missing)}"
 
 
+@pytest.mark.parametrize("package", ["cells", "nn", "tensor"])
+def test_what_a_package_exports_has_an_example(package):
+    module = importlib.import_module(f"anaphora.{package}")
+    results = {"LoadResult"}  # shown where it is returned
+    interfaces = {"Hook"}
+    missing = [
+        name
+        for name in module.__all__
+        if inspect.isroutine(value := getattr(module, name)) or inspect.isclass(value)
+        if ">>>" not in (value.__doc__ or "") and name not in results | interfaces
+    ]
+    assert not missing, f"without an example: {', '.join(missing)}"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_the_examples_in_docstrings_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -40,7 +40,11 @@ __all__ = [
 
 
 class Gate(NamedTuple):
-    """A gate that its cell asks for in halves: the input's and the recurrent one."""
+    """A gate that its cell asks for in halves: the input's and the recurrent one.
+
+    >>> float(gru(0.0, 0.0, Gate(x=0.0, h=0.0), 1.0))
+    0.5
+    """
 
     x: Any
     h: Any
@@ -61,6 +65,20 @@ class Cell:
         fused: Whether the equations were traced to a program. The others run step by step.
         input_gates: The gates that have an input half (rows of ``W_ih``).
         recurrent_gates: The gates that have a recurrent half (rows of ``W_hh``).
+
+    >>> h, c = lstm(0.0, 0.0, 0.0, 0.0, 0.0, 2.0)  # i f g o, then h c
+    >>> float(c)
+    1.0
+    >>> rnn
+    cell rnn: gates a; state h
+    forward, 1 instruction:
+        h' = tanh(a)
+        return h: h'
+    backward, 3 instructions, from the saved h':
+        u1 = h' * h'
+        u2 = 1 - u1
+        d(a) = d(h') * u2
+        return d(a): d(a), d(h): 0
     """
 
     def __init__(
@@ -149,12 +167,17 @@ class Cell:
         return "\n".join(
             [
                 head,
-                f"forward, {len(forward.instructions)} instructions:",
+                f"forward, {_counted(forward)}:",
                 *(f"    {line}" for line in forward.lines()),
-                f"backward, {len(backward.instructions)} instructions, from the saved {saved}:",
+                f"backward, {_counted(backward)}, from the saved {saved}:",
                 *(f"    {line}" for line in backward.lines()),
             ]
         )
+
+
+def _counted(program: Program) -> str:
+    count = len(program.instructions)
+    return f"{count} instruction{'' if count == 1 else 's'}"
 
 
 def cell(

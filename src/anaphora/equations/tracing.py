@@ -66,6 +66,11 @@ def trace(
     Raises:
         EquationError: the equations use something outside the vocabulary, leave a gate, a state or
             a parameter out, or do not return the states.
+
+    >>> def leaky(f, h):
+    ...     return f * h
+    >>> trace(leaky, gates=["f"], states=["h"]).program.lines()
+    ["h' = f * h", "return h: h'"]
     """
     halves = itertools.chain(*((gate, f"{gate}.x", f"{gate}.h") for gate in gates))
     builder = Builder([*halves, *states, *parameters])

@@ -56,6 +56,9 @@ def apply(name: str, *operands: Any) -> Any:
 
     Objects other than NumPy's say what a word means to them by a method ``__equation__(name,
     *operands)``.
+
+    >>> float(apply("add", 1.0, 2.0))
+    3.0
     """
     for operand in operands:
         if hasattr(operand, "__equation__"):
@@ -73,47 +76,83 @@ def sigmoid(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> float(tanh(0.0))
+    0.0
+    """
     return apply("tanh", x)
 
 
 def relu(x: Any) -> Any:
-    """The rectifier ``max(x, 0)``; its derivative at 0 is 0."""
+    """The rectifier ``max(x, 0)``; its derivative at 0 is 0.
+
+    >>> float(relu(-1.0)), float(relu(2.0))
+    (0.0, 2.0)
+    """
     return apply("relu", x)
 
 
 def exp(x: Any) -> Any:
-    """The exponential function."""
+    """The exponential function.
+
+    >>> float(exp(0.0))
+    1.0
+    """
     return apply("exp", x)
 
 
 def log(x: Any) -> Any:
-    """The natural logarithm."""
+    """The natural logarithm.
+
+    >>> float(log(1.0))
+    0.0
+    """
     return apply("log", x)
 
 
 def softplus(x: Any) -> Any:
-    """``log(1 + exp(x))``, computed without overflow."""
+    """``log(1 + exp(x))``, computed without overflow.
+
+    >>> float(softplus(1000.0))
+    1000.0
+    """
     return apply("softplus", x)
 
 
 def abs(x: Any) -> Any:
-    """The absolute value; its derivative at 0 is 0."""
+    """The absolute value; its derivative at 0 is 0.
+
+    >>> float(abs(-2.0))
+    2.0
+    """
     return apply("abs", x)
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger of two values; where they are equal, each gets half of the gradient."""
+    """The larger of two values; where they are equal, each gets half of the gradient.
+
+    >>> float(maximum(1.0, 2.0))
+    2.0
+    """
     return apply("maximum", a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller of two values; where they are equal, each gets half of the gradient."""
+    """The smaller of two values; where they are equal, each gets half of the gradient.
+
+    >>> float(minimum(1.0, 2.0))
+    1.0
+    """
     return apply("minimum", a, b)
 
 
 def sign(x: Any) -> Any:
-    """-1, 0 or 1: what the derivatives of `relu`, `abs`, `maximum` and `minimum` are made of."""
+    """-1, 0 or 1: what the derivatives of `relu`, `abs`, `maximum` and `minimum` are made of.
+
+    >>> float(sign(-3.0))
+    -1.0
+    """
     return apply("sign", x)
 
 

@@ -351,6 +351,14 @@ class RNN(Recurrent):
         num_layers: L.
         nonlinearity: "tanh" or "relu".
         **options: As of `Recurrent`.
+
+    Raises:
+        ValueError: the nonlinearity is another one; or as `Recurrent`.
+
+    >>> layer = RNN(input_size=3, hidden_size=4, nonlinearity="relu")
+    >>> y, h = layer(np.ones((5, 2, 3), np.float32))
+    >>> y.shape, h.shape
+    ((5, 2, 4), (1, 2, 4))
     """
 
     def __init__(
@@ -414,6 +422,11 @@ class GRU(Recurrent):
 
     Shapes: x [T, B, I]; h [L*D, B, H]; returns y [T, B, D*H], h. The arguments are those of
     `Recurrent` without the cell.
+
+    >>> layer = GRU(input_size=3, hidden_size=4, num_layers=2, batch_first=True)
+    >>> y, h = layer(np.ones((2, 5, 3), np.float32), lengths=[5, 2])
+    >>> y.shape, h.shape
+    ((2, 5, 4), (2, 2, 4))
     """
 
     def __init__(self, input_size: int, hidden_size: int, *arguments: Any, **options: Any) -> None:

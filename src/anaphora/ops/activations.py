@@ -12,28 +12,44 @@ from anaphora.tensor import Array, differentiable
 
 @differentiable
 def sigmoid(x: Array, /) -> Any:
-    """The logistic function ``1 / (1 + exp(-x))``."""
+    """The logistic function ``1 / (1 + exp(-x))``.
+
+    >>> sigmoid([0.0]).data
+    array([0.5], dtype=float32)
+    """
     y = equations.sigmoid(x)
     return y, lambda dy: dy * (y * (1 - y))
 
 
 @differentiable
 def tanh(x: Array, /) -> Any:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> tanh([0.0, 100.0]).data
+    array([0., 1.], dtype=float32)
+    """
     y = np.tanh(x)
     return y, lambda dy: dy * (1 - y * y)
 
 
 @differentiable
 def relu(x: Array, /) -> Any:
-    """The rectifier ``max(x, 0)``; its derivative at 0 is 0."""
+    """The rectifier ``max(x, 0)``; its derivative at 0 is 0.
+
+    >>> relu([-1.0, 2.0]).data
+    array([0., 2.], dtype=float32)
+    """
     y = np.maximum(x, 0)
     return y, lambda dy: dy * np.sign(y)
 
 
 @differentiable
 def softplus(x: Array, /) -> Any:
-    """``log(1 + exp(x))``, computed without overflow."""
+    """``log(1 + exp(x))``, computed without overflow.
+
+    >>> softplus([-200.0, 200.0]).data
+    array([  0., 200.], dtype=float32)
+    """
     return equations.softplus(x), lambda dy: dy * equations.sigmoid(x)
 
 
@@ -50,6 +66,10 @@ def softmax(x: Array, /, axis: int = -1) -> Any:
 
 @differentiable
 def log_softmax(x: Array, /, axis: int = -1) -> Any:
-    """The logarithm of `softmax`, computed without overflow."""
+    """The logarithm of `softmax`, computed without overflow.
+
+    >>> log_softmax([0.0, 1000.0]).data
+    array([-1000.,     0.], dtype=float32)
+    """
     y = engine.log_softmax(x, axis)
     return y, lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)

@@ -12,38 +12,63 @@ from anaphora.tensor import Array, differentiable
 
 @differentiable
 def add(a: Array, b: Array, /) -> Any:
-    """``a + b``."""
+    """``a + b``.
+
+    >>> add([1.0, 2.0], 1.0).data
+    array([2., 3.], dtype=float32)
+    """
     return a + b, (lambda dy: dy, lambda dy: dy)
 
 
 @differentiable
 def subtract(a: Array, b: Array, /) -> Any:
-    """``a - b``."""
+    """``a - b``.
+
+    >>> subtract([1.0, 2.0], 1.0).data
+    array([0., 1.], dtype=float32)
+    """
     return a - b, (lambda dy: dy, lambda dy: -dy)
 
 
 @differentiable
 def multiply(a: Array, b: Array, /) -> Any:
-    """``a * b``."""
+    """``a * b``.
+
+    >>> multiply([[1.0], [2.0]], [3.0, 4.0]).data
+    array([[3., 4.],
+           [6., 8.]], dtype=float32)
+    """
     return a * b, (lambda dy: dy * b, lambda dy: dy * a)
 
 
 @differentiable
 def divide(a: Array, b: Array, /) -> Any:
-    """``a / b``."""
+    """``a / b``.
+
+    >>> divide([1.0, 2.0], 2.0).data
+    array([0.5, 1. ], dtype=float32)
+    """
     y = a / b
     return y, (lambda dy: dy / b, lambda dy: -dy * y / b)
 
 
 @differentiable
 def negative(x: Array, /) -> Any:
-    """``-x``."""
+    """``-x``.
+
+    >>> negative([1.0, -2.0]).data
+    array([-1.,  2.], dtype=float32)
+    """
     return -x, lambda dy: -dy
 
 
 @differentiable
 def power(x: Array, /, exponent: float) -> Any:
-    """``x ** exponent`` for a number as the exponent."""
+    """``x ** exponent`` for a number as the exponent.
+
+    >>> power([1.0, 3.0], 2).data
+    array([1., 9.], dtype=float32)
+    """
     if not np.isscalar(exponent):
         raise TypeError(
             f"power: the exponent must be a number, not {type(exponent).__name__}; for a Tensor in "
@@ -55,45 +80,73 @@ def power(x: Array, /, exponent: float) -> Any:
 
 @differentiable
 def exp(x: Array, /) -> Any:
-    """The exponential function."""
+    """The exponential function.
+
+    >>> exp([0.0]).data
+    array([1.], dtype=float32)
+    """
     y = np.exp(x)
     return y, lambda dy: dy * y
 
 
 @differentiable
 def log(x: Array, /) -> Any:
-    """The natural logarithm."""
+    """The natural logarithm.
+
+    >>> log([1.0]).data
+    array([0.], dtype=float32)
+    """
     return np.log(x), lambda dy: dy / x
 
 
 @differentiable
 def sqrt(x: Array, /) -> Any:
-    """The square root."""
+    """The square root.
+
+    >>> sqrt([9.0]).data
+    array([3.], dtype=float32)
+    """
     y = np.sqrt(x)
     return y, lambda dy: dy / (2 * y)
 
 
 @differentiable
 def abs(x: Array, /) -> Any:
-    """The absolute value; its derivative at 0 is 0."""
+    """The absolute value; its derivative at 0 is 0.
+
+    >>> abs([-1.0, 2.0]).data
+    array([1., 2.], dtype=float32)
+    """
     return np.abs(x), lambda dy: dy * np.sign(x)
 
 
 @differentiable
 def sign(x: Array, /) -> Any:
-    """-1, 0 or 1; its derivative is 0."""
+    """-1, 0 or 1; its derivative is 0.
+
+    >>> sign([-3.0, 0.0, 2.0]).data
+    array([-1.,  0.,  1.], dtype=float32)
+    """
     return np.sign(x), np.zeros_like
 
 
 @differentiable
 def maximum(a: Array, b: Array, /) -> Any:
-    """The larger of two; where they are equal each gets half of the gradient."""
+    """The larger of two; where they are equal each gets half of the gradient.
+
+    >>> maximum([1.0, 5.0], 2.0).data
+    array([2., 5.], dtype=float32)
+    """
     return np.maximum(a, b), (lambda dy: dy * _share(a, b), lambda dy: dy * _share(b, a))
 
 
 @differentiable
 def minimum(a: Array, b: Array, /) -> Any:
-    """The smaller of two; where they are equal each gets half of the gradient."""
+    """The smaller of two; where they are equal each gets half of the gradient.
+
+    >>> minimum([1.0, 5.0], 2.0).data
+    array([1., 2.], dtype=float32)
+    """
     return np.minimum(a, b), (lambda dy: dy * _share(b, a), lambda dy: dy * _share(a, b))
 
 
@@ -122,7 +175,11 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 @differentiable
 def astype(x: Array, /, dtype: DTypeLike) -> Any:
-    """Convert to another floating-point dtype; the gradient is converted back."""
+    """Convert to another floating-point dtype; the gradient is converted back.
+
+    >>> astype([1.0], "float64").dtype
+    dtype('float64')
+    """
     if np.dtype(dtype).kind != "f":
         raise TypeError(f"astype: Tensors that have gradients are floating-point, not {dtype}")
     before = x.dtype

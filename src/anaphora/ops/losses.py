@@ -69,6 +69,9 @@ def mean_squared_error(prediction: Any, target: Any) -> Tensor:
 
     Raises:
         ValueError: the shapes differ.
+
+    >>> mean_squared_error([1.0, 2.0], [1.0, 4.0]).item()
+    2.0
     """
     if np.shape(prediction) != np.shape(target):
         raise ValueError(

@@ -25,6 +25,14 @@ def embedding(weight: Array, /, ids: Any) -> Any:
     Raises:
         TypeError: the ids are not integers.
         IndexError: an id is outside the table.
+
+    >>> table = Tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], requires_grad=True)
+    >>> embedding(table, [2, 0, 2]).sum().backward()
+    >>> table.grad
+    RowGradient(2 of 3 rows, float32)
+    >>> table.grad.values
+    array([[1., 1.],
+           [2., 2.]], dtype=float32)
     """
     ids = np.array(ids)  # a copy: whoever makes batches may use the array again
     if ids.dtype.kind not in "iu":
@@ -52,6 +60,10 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
 
     Raises:
         ValueError: the rate is outside 0 <= rate < 1.
+
+    >>> y = dropout(Tensor(np.ones((5, 3, 4))), 0.5, shared_axes=(0,)).data
+    >>> bool((y == y[0]).all()), set(y.flatten().tolist()) <= {0.0, 2.0}
+    (True, True)
     """
     if not 0 <= rate < 1:
         raise ValueError(
@@ -77,6 +89,9 @@ def layer_norm(
 
     Raises:
         ValueError: the shapes do not fit.
+
+    >>> layer_norm([[1.0, 3.0]], epsilon=0).data
+    array([[-1.,  1.]], dtype=float32)
     """
     if x.ndim == 0:
         raise ValueError("layer_norm: the input is a single number; wanted [..., H]")

@@ -52,6 +52,12 @@ def recurrence(
 
     Raises:
         ValueError: a shape or a length does not fit.
+
+    >>> from anaphora.cells import mingru  # no recurrent half, so no weight_hh
+    >>> x_gates, h = Tensor(np.ones((5, 2, 2 * 4))), Tensor(np.zeros((2, 4)))
+    >>> output, (last,) = recurrence(mingru, x_gates, [h], lengths=[5, 3])
+    >>> output.shape, bool((last.data[1] == output.data[2, 1]).all())
+    ((5, 2, 4), True)
     """
     if not cell.fused:
         return recurrence_unfused(
@@ -199,6 +205,12 @@ def recurrence_unfused(
 
     Cells declared with ``fused=False`` run here. `record` gets their states only, since their
     intermediates have no names.
+
+    >>> from anaphora.cells import mingru
+    >>> arguments = mingru, Tensor(np.ones((5, 2, 2 * 4))), [Tensor(np.zeros((2, 4)))]
+    >>> one, twin = recurrence(*arguments)[0], recurrence_unfused(*arguments)[0]
+    >>> np.allclose(one.data, twin.data)
+    True
     """
     _check_shapes(cell, x_gates, states, weight_hh, bias_hh, weight_hr, parameters)
     ends = _checked_lengths(lengths, x_gates.shape)

@@ -20,7 +20,11 @@ def _spread(dy: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Ar
 
 @differentiable
 def sum(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
-    """The sum over all elements, or along axes."""
+    """The sum over all elements, or along axes.
+
+    >>> sum([[1.0, 2.0], [3.0, 4.0]], axis=0).data
+    array([4., 6.], dtype=float32)
+    """
     shape = x.shape
     return x.sum(axis=axis, keepdims=keepdims), lambda dy: _spread(dy, shape, axis, keepdims)
 
@@ -31,6 +35,9 @@ def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
     Raises:
         ValueError: there is nothing to take the mean of.
+
+    >>> mean([[1.0, 2.0], [3.0, 4.0]], axis=1).data
+    array([1.5, 3.5], dtype=float32)
     """
     y = x.sum(axis=axis, keepdims=keepdims)
     shape = x.shape
@@ -42,7 +49,11 @@ def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
 @differentiable
 def max(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
-    """The largest element, or along axes; equal ones share the gradient."""
+    """The largest element, or along axes; equal ones share the gradient.
+
+    >>> max([[1.0, 2.0], [3.0, 4.0]], axis=0).data
+    array([3., 4.], dtype=float32)
+    """
     y = x.max(axis=axis, keepdims=keepdims)
 
     def pullback(dy: Array) -> Array:

@@ -12,20 +12,34 @@ from anaphora.tensor import Array, Tensor, differentiable
 
 @differentiable
 def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
-    """The same elements in another shape; one size may be -1."""
+    """The same elements in another shape; one size may be -1.
+
+    >>> reshape([[1.0, 2.0], [3.0, 4.0]], (4,)).data
+    array([1., 2., 3., 4.], dtype=float32)
+    """
     return x.reshape(shape), lambda dy: dy.reshape(x.shape)
 
 
 @differentiable
 def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
-    """The axes in another order; reversed where none is given."""
+    """The axes in another order; reversed where none is given.
+
+    >>> transpose([[1.0, 2.0], [3.0, 4.0]]).data
+    array([[1., 3.],
+           [2., 4.]], dtype=float32)
+    """
     back = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
     return x.transpose(axes), lambda dy: dy.transpose(back)
 
 
 @differentiable
 def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Any:
-    """Stretch axes of size 1, and new ones in front, to a shape."""
+    """Stretch axes of size 1, and new ones in front, to a shape.
+
+    >>> broadcast_to([1.0, 2.0], (2, 2)).data
+    array([[1., 2.],
+           [1., 2.]], dtype=float32)
+    """
     return np.broadcast_to(x, shape), lambda dy: dy
 
 
@@ -35,6 +49,11 @@ def getitem(x: Array, /, index: Any) -> Any:
 
     Its gradient is an array as large as x: to go through all steps of a sequence, use `unstack`.
     Where an array of integers names an element twice, its gradients are summed.
+
+    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> getitem(x, [0, 0, 2]).sum().backward()
+    >>> x.grad
+    array([2., 0., 1.], dtype=float32)
     """
     parts = index if isinstance(index, tuple) else (index,)
     parts = tuple(p._data if isinstance(p, Tensor) else p for p in parts)
@@ -80,7 +99,11 @@ def _stack(*arrays: Array, axis: int) -> Any:
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join along a new axis."""
+    """Join along a new axis.
+
+    >>> stack([[1.0, 2.0], [3.0, 4.0]]).shape
+    (2, 2)
+    """
     result: Tensor = _stack(*tensors, axis=axis)
     return result
 

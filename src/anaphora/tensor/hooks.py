@@ -51,6 +51,20 @@ def hook(watcher: Hook) -> Iterator[None]:
     """Call ``watcher.enter`` and ``watcher.leave`` around every operation, forward and backward.
 
     Hooks belong to the thread that sets them. What they are given is not theirs to change.
+
+    >>> from anaphora import Tensor
+    >>> class Printer:
+    ...     def enter(self, phase, operation, inputs):
+    ...         print(phase, operation)
+    ...
+    ...     def leave(self, phase, operation, outputs):
+    ...         pass
+    >>> with hook(Printer()):
+    ...     (Tensor([1.0], requires_grad=True) * 2).sum().backward()
+    forward multiply
+    forward sum
+    backward sum
+    backward multiply
     """
     before = thread.hooks
     thread.hooks = (*before, watcher)

@@ -21,6 +21,10 @@ class RowGradient:
         indices: [N] the rows, ascending, each once.
         values: [N, ...] their gradients.
         shape: The shape of the table.
+
+    >>> gradient = RowGradient(np.array([2, 0, 2]), np.ones((3, 1)), (4, 1))
+    >>> gradient.indices, gradient.dense()[:, 0]
+    (array([0, 2]), array([1., 0., 2., 0.]))
     """
 
     __slots__ = ("indices", "shape", "values")

@@ -342,7 +342,11 @@ def _plain(value: Any) -> Any:
 
 
 class Parameter(Tensor):
-    """A Tensor that a module learns: ``requires_grad`` is True, and `nn.Module` finds it."""
+    """A Tensor that a module learns: ``requires_grad`` is True, and `nn.Module` finds it.
+
+    >>> Parameter([1.0])
+    Tensor([1.], dtype=float32, requires_grad=True)
+    """
 
     __slots__ = ()
 
@@ -358,6 +362,10 @@ def detach(value: Any) -> Any:
     """Cut Tensors off from their history; also those in tuples and lists, such as a state.
 
     Between two windows of truncated backpropagation through time it is what stops the gradient.
+
+    >>> x = Tensor([1.0], requires_grad=True)
+    >>> [t.requires_grad for t in detach((x * 2, x * 3))]
+    [False, False]
     """
     if isinstance(value, Tensor):
         return value.detach()

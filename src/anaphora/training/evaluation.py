@@ -35,6 +35,9 @@ class Evaluation:
     Attributes:
         loss: The mean negative log-probability of a token, in nats.
         tokens: The number of tokens that were predicted.
+
+    >>> round(Evaluation(loss=math.log(50), tokens=1000).perplexity)
+    50
     """
 
     loss: float
@@ -72,6 +75,13 @@ def evaluate(
 
     Raises:
         ValueError: the batches have no token.
+
+    >>> import numpy as np
+    >>> from anaphora.models import LanguageModel
+    >>> from anaphora.text import cover
+    >>> model = LanguageModel(vocabulary_size=4, hidden_size=3)
+    >>> evaluate(model, cover(np.array([0, 3, 1, 2]), batch_size=1, window=2)).tokens
+    3
     """
     carries_state = getattr(batches, "carries_state", True)
     total, tokens, state = 0.0, 0, None

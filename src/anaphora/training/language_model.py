@@ -214,6 +214,20 @@ def prepare_language_model(
         TextError: a text cannot be read, is too short, or has tokens outside the vocabulary.
         ArtifactError: the directory cannot be used.
         ValueError: the options do not fit together.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> text = Path(folder.name, "text.txt")
+    >>> _ = text.write_text("to be or not to be " * 30)
+    >>> options = LanguageModelOptions.from_preset(
+    ...     max_steps=2, hidden_size=4, batch_size=2, window=8, minimum_count=1
+    ... )
+    >>> trainer = prepare_language_model(options, Path(folder.name, "model"), [text])
+    >>> trainer.run()
+    '2 steps done'
+    >>> resume_language_model(Path(folder.name, "model"), {"max_steps": 3}).run()
+    '3 steps done'
+    >>> folder.cleanup()
     """
     _check(options)
     with _claimed(directory, overwrite=overwrite) as home:
