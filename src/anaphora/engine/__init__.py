@@ -1,8 +1,13 @@
 """The engine: what is numerically heavy, as functions of plain arrays.
 
-Operations and optimisers call these functions and nothing below them. They are written with NumPy;
-a native module may take the place of any of them without anybody else noticing.
+Operations and optimisers call these functions and nothing below them. All are written with NumPy
+(`kernels`, `recurrence`, `updates`); where the native module was built, its functions take the
+place of the slow ones. The environment variable ``ANAPHORA_ENGINE=numpy`` keeps them out.
 """
+
+import os
+import warnings
+from typing import Any
 
 from anaphora.engine.kernels import (
     cross_entropy_backward,
@@ -12,6 +17,7 @@ from anaphora.engine.kernels import (
     layer_norm_forward,
     log_softmax,
     matmul,
+    sum_columns,
     sum_rows,
 )
 from anaphora.engine.recurrence import (
@@ -47,13 +53,60 @@ __all__ = [
     "recurrence_backward",
     "recurrence_forward",
     "rmsprop_update",
+    "set_num_threads",
     "sgd_update",
+    "sum_columns",
     "sum_rows",
 ]
 
+_wanted = os.environ.get("ANAPHORA_ENGINE", "native")
+if _wanted not in ("native", "numpy"):
+    raise ImportError(f"ANAPHORA_ENGINE is {_wanted!r}; it is 'native' (the default) or 'numpy'")
+_face: Any = None
+if _wanted == "native":
+    try:
+        from anaphora.engine import native as _face
+    except ImportError as error:
+        warnings.warn(
+            f"anaphora runs on NumPy, slower: its native engine is not there ({error}); build it "
+            "with 'pip install .', or set ANAPHORA_ENGINE=numpy",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+if _face is not None:
+    matmul = _face.matmul
+    sum_columns = _face.sum_columns
+    cross_entropy_forward = _face.cross_entropy_forward
+    cross_entropy_backward = _face.cross_entropy_backward
+    recurrence_forward = _face.recurrence_forward
+    recurrence_backward = _face.recurrence_backward
 
-def info() -> dict[str, str]:
-    """What the engine is made of on this machine."""
-    import numpy
 
-    return {"engine": "numpy", "numpy": numpy.__version__}
+def info(measure: bool = False) -> dict[str, Any]:
+    """What the engine is made of on this machine.
+
+    Args:
+        measure: Also measure the peak of float32 multiply-adds of one core, in GFLOP/s.
+
+    >>> sorted(info())
+    ['engine', 'instruction_set', 'threads']
+    """
+    if _face is None:
+        return {"engine": "numpy", "instruction_set": None, "threads": None}
+    found: dict[str, Any] = _face.info(measure)
+    return found
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many threads the engine uses; its results do not depend on it.
+
+    At first it is all processors that the process may use, or what the environment variable
+    ``ANAPHORA_NUM_THREADS`` says. On NumPy it has no effect.
+
+    Raises:
+        ValueError: the count is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"set_num_threads: the count must be at least 1, not {count}")
+    if _face is not None:
+        _face.set_num_threads(count)

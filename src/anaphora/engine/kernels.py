@@ -10,9 +10,17 @@ from numpy.typing import DTypeLike, NDArray
 Array: TypeAlias = NDArray[Any]
 
 
-def matmul(a: Array, b: Array) -> Array:
-    """The product of two matrices: [M, K] and [K, N] give [M, N]."""
-    return np.asarray(a @ b)
+def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
+    """The product of two matrices, [M, K] and [K, N] give [M, N], plus a bias [N] if given."""
+    product = np.asarray(a @ b)
+    if bias is not None:
+        product += bias
+    return product
+
+
+def sum_columns(x: Array) -> Array:
+    """The sums of the columns: [M, N] gives [N]."""
+    return np.asarray(x.sum(axis=0))
 
 
 def log_softmax(x: Array, axis: int) -> Array:

@@ -30,7 +30,7 @@ class GateInput(NamedTuple):
     h: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """All that the engine needs to know of a cell.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from anaphora import engine
 from anaphora.tensor import Array, differentiable
 
@@ -62,9 +60,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
             f"{weight.shape[:1]}"
         )
     rows = x.reshape(-1, x.shape[-1])
-    y = engine.matmul(rows, weight.T)
-    if bias is not None:
-        y += bias
+    y = engine.matmul(rows, weight.T, bias)
 
     def pull_x(dy: Array) -> Array:
         return engine.matmul(dy.reshape(-1, dy.shape[-1]), weight).reshape(x.shape)
@@ -73,6 +69,6 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
         return engine.matmul(dy.reshape(-1, dy.shape[-1]).T, rows)
 
     def pull_bias(dy: Array) -> Array:
-        return np.asarray(dy.reshape(-1, dy.shape[-1]).sum(axis=0))
+        return engine.sum_columns(dy.reshape(-1, dy.shape[-1]))
 
     return y.reshape(*x.shape[:-1], len(weight)), (pull_x, pull_weight, pull_bias)

@@ -1,0 +1,218 @@
+// The matrix product. Each element of the result is one chain of fused multiply-adds along K in
+// ascending order, whatever the tile that it falls into: its bits depend on its row of A and its
+// column of B alone.
+#pragma once
+
+#include "kernels.h"
+#include "memory.h"
+#include "pool.h"
+#include "vector.h"
+
+#include <algorithm>
+
+namespace anaphora::ANAPHORA_ISA {
+
+// Registers: an accumulator tile of R rows by NV vectors, NV vectors of B, and a broadcast of A.
+inline constexpr int max_vectors = 4;
+inline constexpr bool many_registers = ANAPHORA_VECTOR_BYTES == 64;
+inline constexpr int tile_rows(int vectors) {
+    return many_registers ? (vectors == 4 ? 6 : 8) : (vectors == 4 ? 2 : vectors == 3 ? 3 : 5);
+}
+inline constexpr int max_rows = 8;
+
+// c[i, v] (+)= sum over k of a[i, k] * b[k, v], in registers.
+//   a: element (i, k) at a[i * row_stride + k] or, if Packed, at a[i + k * row_stride].
+//   b: [K, NV * lanes].
+//   c: vector v of row i at c + i * c_row + v * c_vector; read first if accumulate.
+template <class T, int R, int NV, bool Packed>
+ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t row_stride,
+                                      const T *b, T *c, std::int64_t c_row, std::int64_t c_vector,
+                                      bool accumulate) {
+    constexpr int W = lanes<T>;
+    Vector<T> sums[R][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            sums[i][v] = accumulate ? load(c + i * c_row + v * c_vector) : all<T>(0);
+    for (std::int64_t k = 0; k < K; k++) {
+        Vector<T> bs[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            bs[v] = load(b + k * (NV * W) + v * W);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+            Vector<T> x = all<T>(Packed ? a[k * row_stride + i] : a[i * row_stride + k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                sums[i][v] += x * bs[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            store(c + i * c_row + v * c_vector, sums[i][v]);
+}
+
+// The same for a number of rows from 1 to tile_rows(NV) that is known at run time.
+template <class T, int NV, bool Packed, int R = tile_rows(NV)>
+void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride, const T *b, T *c,
+                   std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
+    if (rows == R)
+        multiply_tile_of<T, R, NV, Packed>(K, a, row_stride, b, c, c_row, c_vector, accumulate);
+    else if constexpr (R > 1)
+        multiply_tile<T, NV, Packed, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector,
+                                            accumulate);
+}
+
+// The same for a number of vectors from 1 to 4.
+template <class T, bool Packed>
+ANAPHORA_INLINE void multiply_tile(int vectors, int rows, std::int64_t K, const T *a,
+                                   std::int64_t row_stride, const T *b, T *c, std::int64_t c_row,
+                                   std::int64_t c_vector, bool accumulate) {
+    switch (vectors) {
+    case 1:
+        return multiply_tile<T, 1, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
+                                           accumulate);
+    case 2:
+        return multiply_tile<T, 2, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
+                                           accumulate);
+    case 3:
+        return multiply_tile<T, 3, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
+                                           accumulate);
+    default:
+        return multiply_tile<T, 4, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
+                                           accumulate);
+    }
+}
+
+// How N columns are cut into panels of 1 to 4 vectors, as evenly as possible.
+template <class T> struct Panels {
+    std::int64_t vectors, count;
+
+    explicit Panels(std::int64_t N)
+        : vectors((N + lanes<T> - 1) / lanes<T>), count((vectors + max_vectors - 1) / max_vectors) {
+    }
+    std::int64_t first(std::int64_t panel) const {
+        return panel * (vectors / count) + std::min(panel, vectors % count);
+    }
+    int width(std::int64_t panel) const {
+        return static_cast<int>(vectors / count + (panel < vectors % count));
+    }
+};
+
+// Copy columns [begin, begin + width) of B into [K, vectors * lanes], zeros beyond.
+template <class T>
+void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, std::int64_t width,
+                int vectors, T *to) {
+    std::int64_t padded = vectors * lanes<T>;
+    if (B.column == 1) {
+        for (std::int64_t k = 0; k < K; k++) {
+            std::memcpy(to + k * padded, B.data + k * B.row + begin, width * sizeof(T));
+            std::fill(to + k * padded + width, to + (k + 1) * padded, T(0));
+        }
+        return;
+    }
+    constexpr std::int64_t step = 16; // rows at a time, so that both sides stay in L1
+    for (std::int64_t k0 = 0; k0 < K; k0 += step) {
+        std::int64_t end = std::min(K, k0 + step);
+        for (std::int64_t j = 0; j < width; j++) {
+            const T *from = B.data + (begin + j) * B.column;
+            for (std::int64_t k = k0; k < end; k++)
+                to[k * padded + j] = from[k * B.row];
+        }
+        for (std::int64_t k = k0; k < end; k++)
+            std::fill(to + k * padded + width, to + (k + 1) * padded, T(0));
+    }
+}
+
+// C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none). C's columns are adjacent.
+template <class T>
+void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
+              Matrix<const T> B, T *C, std::int64_t c_row, const T *bias, bool accumulate) {
+    constexpr int W = lanes<T>;
+    if (M == 0 || N == 0)
+        return;
+    Panels<T> panels(N);
+    static thread_local Scratch scratch;
+    T *packed = scratch.get<T>(panels.vectors * W * std::max<std::int64_t>(K, 1));
+    parallel(panels.count, [&](std::int64_t p) {
+        std::int64_t begin = panels.first(p) * W;
+        pack_panel(K, B, begin, std::min<std::int64_t>(panels.width(p) * W, N - begin),
+                   panels.width(p), packed + begin * K);
+    });
+
+    // A task is a block of rows by a group of panels.
+    constexpr std::int64_t K_block = 128, unit = 24; // a multiple of both tile heights
+    std::int64_t threads = threads_at_hand();
+    std::int64_t group = panels.count;
+    std::int64_t rows = 144;
+    while (rows > unit && (M + rows - 1) / rows < 4 * threads)
+        rows -= unit;
+    std::int64_t row_blocks = (M + rows - 1) / rows;
+    while (group > 4 && row_blocks * ((panels.count + group - 1) / group) < 6 * threads)
+        group = (group + 1) / 2;
+    std::int64_t groups = (panels.count + group - 1) / group;
+
+    parallel(row_blocks * groups, [&](std::int64_t task) {
+        static thread_local Scratch block_scratch;
+        std::int64_t row0 = task / groups * rows, row1 = std::min(M, row0 + rows);
+        std::int64_t panel0 = task % groups * group;
+        std::int64_t panel1 = std::min(panels.count, panel0 + group);
+        alignas(64) T edge[max_rows * max_vectors * W];
+        std::int64_t k0 = 0;
+        do {
+            std::int64_t depth = std::min(K_block, K - k0);
+            const T *a = A.data + row0 * A.row + k0 * A.column;
+            bool pack = A.column != 1;
+            std::int64_t stride = A.row;
+            if (pack) { // [depth, row1 - row0]
+                stride = row1 - row0;
+                T *block = block_scratch.get<T>(rows * K_block);
+                for (std::int64_t k = 0; k < depth; k++)
+                    if (A.row == 1)
+                        std::memcpy(block + k * stride, a + k * A.column, stride * sizeof(T));
+                    else
+                        for (std::int64_t i = 0; i < stride; i++)
+                            block[k * stride + i] = a[i * A.row + k * A.column];
+                a = block;
+            }
+            bool adding = accumulate || k0 > 0;
+            for (std::int64_t p = panel0; p < panel1; p++) {
+                int vectors = panels.width(p), height = tile_rows(vectors);
+                std::int64_t begin = panels.first(p) * W;
+                std::int64_t width = std::min<std::int64_t>(vectors * W, N - begin);
+                const T *b = packed + begin * K + k0 * vectors * W;
+                bool whole = width == vectors * W;
+                for (std::int64_t i = row0; i < row1; i += height) {
+                    int count = static_cast<int>(std::min<std::int64_t>(height, row1 - i));
+                    T *c = C + i * c_row + begin;
+                    T *to = whole ? c : edge;
+                    std::int64_t to_row = whole ? c_row : vectors * W;
+                    if (!whole && adding)
+                        for (int r = 0; r < count; r++)
+                            std::memcpy(edge + r * to_row, c + r * c_row, width * sizeof(T));
+                    if (pack)
+                        multiply_tile<T, true>(vectors, count, depth, a + (i - row0), stride, b,
+                                               to, to_row, W, adding);
+                    else
+                        multiply_tile<T, false>(vectors, count, depth, a + (i - row0) * stride,
+                                                stride, b, to, to_row, W, adding);
+                    bool last = bias != nullptr && k0 + depth >= K;
+                    for (int r = 0; r < count && (last || !whole); r++) {
+                        T *row = to + r * to_row;
+                        if (last)
+                            for (std::int64_t j = 0; j < width; j++)
+                                row[j] += bias[begin + j];
+                        if (!whole)
+                            std::memcpy(c + r * c_row, row, width * sizeof(T));
+                    }
+                }
+            }
+            k0 += K_block;
+        } while (k0 < K);
+    });
+}
+
+} // namespace anaphora::ANAPHORA_ISA

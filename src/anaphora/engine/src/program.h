@@ -1,0 +1,96 @@
+// A cell's program as data: a straight line of elementwise instructions over tiles.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace anaphora {
+
+enum class Op : std::int32_t {
+    add, subtract, multiply, divide, negative, sigmoid, tanh, relu, exp, log, softplus, abs,
+    maximum, minimum, sign,
+};
+inline constexpr int op_count = 15;
+
+inline bool has_two_operands(Op op) {
+    return op == Op::add || op == Op::subtract || op == Op::multiply || op == Op::divide ||
+           op == Op::maximum || op == Op::minimum;
+}
+
+// value = op(a, b). Operands number values: the program's inputs, then its constants, then one
+// for each instruction before this one.
+struct Instruction {
+    Op op;
+    std::int32_t a, b; // b is ignored where the operation has one operand
+};
+
+struct Program {
+    std::int32_t inputs = 0;
+    std::vector<double> constants;
+    std::vector<Instruction> instructions;
+    std::vector<std::int32_t> outputs;
+
+    std::int32_t values() const {
+        return inputs + static_cast<std::int32_t>(constants.size() + instructions.size());
+    }
+
+    // Throws std::invalid_argument unless every operand is a value that exists by then.
+    void validate() const {
+        std::int32_t known = inputs + static_cast<std::int32_t>(constants.size());
+        if (inputs < 0)
+            throw std::invalid_argument("program: a negative number of inputs");
+        for (const Instruction &i : instructions) {
+            auto op = static_cast<std::int32_t>(i.op);
+            if (op < 0 || op >= op_count)
+                throw std::invalid_argument("program: unknown operation " + std::to_string(op));
+            if (i.a < 0 || i.a >= known || (has_two_operands(i.op) && (i.b < 0 || i.b >= known)))
+                throw std::invalid_argument("program: instruction " +
+                                            std::to_string(known - inputs - constants.size()) +
+                                            " reads a value that does not exist by then");
+            known++;
+        }
+        for (std::int32_t output : outputs)
+            if (output < 0 || output >= known)
+                throw std::invalid_argument("program: an output that does not exist");
+    }
+};
+
+// Where a gate that the forward program reads comes from: the number of its block of H input
+// halves, and of its block of H recurrent halves; -1 for a half that it does not have.
+struct GateInput {
+    std::int32_t x, h;
+};
+
+// A cell: its program forward (inputs: gates, states, parameters; outputs: states) and backward
+// (inputs: the forward values `saved`, then the cotangents of the states; outputs: the cotangents
+// of all forward inputs), and where its gates come from.
+struct Cell {
+    Program forward, backward;
+    std::vector<GateInput> gates;
+    std::vector<std::int32_t> saved;
+    std::int32_t states = 0, parameters = 0;
+    std::int32_t x_blocks = 0, h_blocks = 0;
+
+    void validate() const {
+        forward.validate();
+        backward.validate();
+        auto count = static_cast<std::int32_t>(gates.size()) + states + parameters;
+        if (states < 1 || parameters < 0 || forward.inputs != count ||
+            static_cast<std::int32_t>(forward.outputs.size()) != states)
+            throw std::invalid_argument("cell: the forward program does not have its inputs");
+        if (backward.inputs != static_cast<std::int32_t>(saved.size()) + states ||
+            static_cast<std::int32_t>(backward.outputs.size()) != count)
+            throw std::invalid_argument("cell: the backward program does not fit the forward one");
+        for (std::int32_t value : saved)
+            if (value < 0 || value >= forward.values())
+                throw std::invalid_argument("cell: a saved value that does not exist");
+        for (const GateInput &gate : gates)
+            if (gate.x < -1 || gate.x >= x_blocks || gate.h < -1 || gate.h >= h_blocks ||
+                (gate.x < 0 && gate.h < 0))
+                throw std::invalid_argument("cell: a gate comes from a block that does not exist");
+    }
+};
+
+} // namespace anaphora

@@ -1,0 +1,184 @@
+// Portable vectors: this file and all that include it are compiled once for each instruction set,
+// with ANAPHORA_ISA naming the namespace and ANAPHORA_VECTOR_BYTES the width.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#define ANAPHORA_INLINE inline __attribute__((always_inline))
+
+namespace anaphora::ANAPHORA_ISA {
+
+template <class T> struct VectorOf {
+    typedef T type __attribute__((vector_size(ANAPHORA_VECTOR_BYTES)));
+};
+template <> struct VectorOf<bool>;
+
+template <class T> using Vector = typename VectorOf<T>::type;
+template <class T> inline constexpr int lanes = ANAPHORA_VECTOR_BYTES / sizeof(T);
+
+template <class T> ANAPHORA_INLINE Vector<T> load(const T *from) {
+    Vector<T> v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <class T> ANAPHORA_INLINE void store(T *to, Vector<T> v) { std::memcpy(to, &v, sizeof v); }
+
+// One number in every lane. (x - 0 is x for every x, so nothing is computed; 0 + x is not x for -0.)
+template <class T> ANAPHORA_INLINE Vector<T> all(T value) { return value - Vector<T>{}; }
+
+// Elementwise functions of one vector ------------------------------------------------------------
+
+template <class T> struct Float;
+
+template <> struct Float<float> {
+    using Int = std::int32_t;
+    static constexpr int mantissa = 23;
+    static constexpr Int bias = 127;
+    static constexpr float exp_high = 88.72283f, exp_low = -87.33654f;
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+    static constexpr float round = 12582912.0f; // 1.5 * 2^23
+};
+
+template <> struct Float<double> {
+    using Int = std::int64_t;
+    static constexpr int mantissa = 52;
+    static constexpr Int bias = 1023;
+    static constexpr double exp_high = 709.782712893384, exp_low = -708.396418532264;
+    static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
+    static constexpr double round = 6755399441055744.0; // 1.5 * 2^52
+};
+
+// exp(x): x = n ln 2 + r, a polynomial for exp(r), and the exponent n by its bits.
+template <class T> ANAPHORA_INLINE Vector<T> vexp(Vector<T> x) {
+    using F = Float<T>;
+    using I = Vector<typename F::Int>;
+    Vector<T> clamped = x > F::exp_high ? all<T>(F::exp_high) : x;
+    clamped = clamped < F::exp_low ? all<T>(F::exp_low) : clamped;
+    Vector<T> shifted = clamped * T(1.44269504088896340736) + F::round;
+    Vector<T> n = shifted - F::round;
+    Vector<T> r = clamped - n * F::ln2_high;
+    r = r - n * F::ln2_low;
+    Vector<T> p;
+    if constexpr (sizeof(T) == 4) {
+        p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+        p = p * r + 8.3334519073e-3f;
+        p = p * r + 4.1665795894e-2f;
+        p = p * r + 1.6666665459e-1f;
+        p = p * r + 5.0000001201e-1f;
+        p = p * (r * r) + r + 1.0f;
+    } else { // Taylor to r^13: |r| < 0.3466, the rest is below 1e-17
+        p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
+        p = p * r + 1.0 / 39916800.0;
+        p = p * r + 1.0 / 3628800.0;
+        p = p * r + 1.0 / 362880.0;
+        p = p * r + 1.0 / 40320.0;
+        p = p * r + 1.0 / 5040.0;
+        p = p * r + 1.0 / 720.0;
+        p = p * r + 1.0 / 120.0;
+        p = p * r + 1.0 / 24.0;
+        p = p * r + 1.0 / 6.0;
+        p = p * r + 0.5;
+        p = p * (r * r) + r + 1.0;
+    }
+    // The low bits of `shifted` hold n; 2^n in two halves, so that neither overflows.
+    I bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    typename F::Int base;
+    T round = F::round;
+    std::memcpy(&base, &round, sizeof base);
+    I whole = bits - base;
+    I half = whole >> 1;
+    I first = (half + F::bias) << F::mantissa, second = (whole - half + F::bias) << F::mantissa;
+    Vector<T> scale1, scale2;
+    std::memcpy(&scale1, &first, sizeof scale1);
+    std::memcpy(&scale2, &second, sizeof scale2);
+    Vector<T> y = p * scale1 * scale2;
+    y = x > F::exp_high ? all<T>(std::numeric_limits<T>::infinity()) : y;
+    y = x < F::exp_low ? all<T>(0) : y;
+    return x == x ? y : x;
+}
+
+template <class T> ANAPHORA_INLINE Vector<T> vsigmoid(Vector<T> x) {
+    return T(1) / (T(1) + vexp<T>(-x));
+}
+
+// tanh(x): near 0 a polynomial (float) or rational (double; Cephes), else 1 - 2 / (exp(2x) + 1).
+template <class T> ANAPHORA_INLINE Vector<T> vtanh(Vector<T> x) {
+    Vector<T> size = x < T(0) ? -x : x;
+    Vector<T> far = T(1) - T(2) / (vexp<T>(size + size) + T(1));
+    far = x < T(0) ? -far : far;
+    Vector<T> z = x * x, near;
+    if constexpr (sizeof(T) == 4) {
+        near = z * -5.70498872745e-3f + 2.06390887954e-2f;
+        near = near * z + -5.37397155531e-2f;
+        near = near * z + 1.33314422036e-1f;
+        near = near * z + -3.33332819422e-1f;
+        near = near * (z * x) + x;
+    } else {
+        Vector<T> p = z * -9.64399179425052238628e-1 + -9.92877231001918586564e1;
+        p = p * z + -1.61468768441708447952e3;
+        Vector<T> q = z + 1.12811678491632931402e2;
+        q = q * z + 2.23548839060100448583e3;
+        q = q * z + 4.84406305325125486048e3;
+        near = x + x * (z * (p / q));
+    }
+    return size < T(0.625) ? near : far;
+}
+
+// log(x) for x > 0: x = 2^e m with m in sqrt(1/2)..sqrt(2), and log(m) = 2 artanh((m-1)/(m+1)).
+template <class T> ANAPHORA_INLINE Vector<T> vlog(Vector<T> x) {
+    using F = Float<T>;
+    using I = Vector<typename F::Int>;
+    I bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    typename F::Int one;
+    T half_root = T(0.70710678118654752440);
+    std::memcpy(&one, &half_root, sizeof one);
+    I exponent = (bits - one) >> F::mantissa;
+    I mantissa_bits = bits - (exponent << F::mantissa);
+    Vector<T> m;
+    std::memcpy(&m, &mantissa_bits, sizeof m);
+    Vector<T> e = __builtin_convertvector(exponent, Vector<T>);
+    Vector<T> s = (m - T(1)) / (m + T(1)), z = s * s, p;
+    if constexpr (sizeof(T) == 4) {
+        p = z * (1.0f / 9) + 1.0f / 7;
+        p = p * z + 1.0f / 5;
+        p = p * z + 1.0f / 3;
+    } else {
+        p = z * (1.0 / 21) + 1.0 / 19;
+        p = p * z + 1.0 / 17;
+        p = p * z + 1.0 / 15;
+        p = p * z + 1.0 / 13;
+        p = p * z + 1.0 / 11;
+        p = p * z + 1.0 / 9;
+        p = p * z + 1.0 / 7;
+        p = p * z + 1.0 / 5;
+        p = p * z + 1.0 / 3;
+    }
+    Vector<T> y = e * F::ln2_low + (s + s) * (z * p) + (s + s) + e * F::ln2_high;
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    y = x < std::numeric_limits<T>::min() ? all<T>(-infinity) : y; // 0, and denormals as 0
+    y = x < T(0) ? all<T>(std::numeric_limits<T>::quiet_NaN()) : y;
+    y = x == infinity ? x : y;
+    return x == x ? y : x;
+}
+
+// log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)).
+template <class T> ANAPHORA_INLINE Vector<T> vsoftplus(Vector<T> x) {
+    Vector<T> u = vexp<T>(x < T(0) ? x : -x);
+    Vector<T> w = T(1) + u;
+    Vector<T> log1p = vlog<T>(w) + (u - (w - T(1))) / w;
+    return (x < T(0) ? all<T>(0) : x) + log1p;
+}
+
+template <class T> ANAPHORA_INLINE Vector<T> vsign(Vector<T> x) {
+    Vector<T> y = x > T(0) ? all<T>(1) : all<T>(0);
+    y = x < T(0) ? all<T>(-1) : y;
+    return x == x ? y : x;
+}
+
+} // namespace anaphora::ANAPHORA_ISA
