@@ -10,6 +10,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -120,10 +121,12 @@ Recycler &recycler() {
 }
 
 template <class T> Result<T> make(std::vector<std::size_t> shape) {
-    std::size_t count = 1;
-    for (std::size_t size : shape)
-        count *= size;
-    std::size_t bytes = count * sizeof(T);
+    std::size_t bytes = sizeof(T);
+    for (std::size_t size : shape) {
+        if (size != 0 && bytes > std::numeric_limits<std::ptrdiff_t>::max() / size)
+            throw std::bad_alloc();
+        bytes *= size;
+    }
     struct Owned {
         void *data;
         std::size_t bytes;
@@ -168,19 +171,29 @@ void check_targets(const In<std::int64_t> &targets, std::int64_t N, std::int64_t
 }
 
 template <class T>
-std::pair<Result<T>, Result<T>> cross_entropy_forward(In<T> logits, In<std::int64_t> targets) {
+nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets,
+                                std::optional<Out<T>> out) {
     if (logits.ndim() != 2)
         refuse("cross_entropy: logits are [N, V]");
     std::int64_t N = size(logits, 0), V = size(logits, 1);
     check_targets(targets, N, V);
     auto losses = make<T>({logits.shape(0)});
-    auto probabilities = make<T>({logits.shape(0), logits.shape(1)});
-    T *l = losses.data(), *p = probabilities.data();
+    nb::object probabilities;
+    T *l = losses.data(), *p = nullptr;
+    if (out) {
+        check_shape(*out, {N, V}, "out");
+        p = out->data();
+        probabilities = nb::cast(*out);
+    } else {
+        auto made = make<T>({logits.shape(0), logits.shape(1)});
+        p = made.data();
+        probabilities = nb::cast(made);
+    }
     {
         nb::gil_scoped_release release;
         kernels<T>().cross_entropy_forward(N, V, logits.data(), targets.data(), l, p);
     }
-    return {losses, probabilities};
+    return nb::make_tuple(losses, probabilities);
 }
 
 template <class T>
@@ -274,9 +287,14 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>
         refuse("recurrence: the number of parameters");
     for (const auto &p : parameters)
         check_shape(p, {s.H}, "parameters");
-    for (std::int32_t value : named)
+    for (std::int32_t value : named) {
         if (value < 0 || value >= cell.forward.values())
             refuse("recurrence: a named value that does not exist");
+        if (weight_hr && value == cell.first_state())
+            refuse("recurrence: a projected state cannot be recorded before its step");
+    }
+    if (weight_hr && cell.reads_first_state())
+        refuse("recurrence: a state that the program reads cannot be projected");
 
     auto uT = static_cast<std::size_t>(s.T), uB = static_cast<std::size_t>(s.B);
     auto uH = static_cast<std::size_t>(s.H), uP = static_cast<std::size_t>(s.P);
@@ -395,7 +413,8 @@ template <class T> void bind(nb::module_ m) {
     auto plain = [](const char *name) { return nb::arg(name).noconvert(); };
     auto optional = [](const char *name) { return nb::arg(name).noconvert().none(); };
     m.def("matmul", &multiply<T>, plain("a"), plain("b"), optional("bias"));
-    m.def("cross_entropy_forward", &cross_entropy_forward<T>, plain("logits"), plain("targets"));
+    m.def("cross_entropy_forward", &cross_entropy_forward<T>, plain("logits"), plain("targets"),
+          optional("out"));
     m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),
           plain("targets"), plain("d_losses"));
     m.def("sum_columns", &sum_columns<T>, plain("x"));
@@ -431,8 +450,8 @@ NB_MODULE(_native, m) {
                 Cell cell{read(forward), read(backward), {}, saved, states, parameters, 0, 0};
                 for (auto [x, h] : gates) {
                     cell.gates.push_back({x, h});
-                    cell.x_blocks = std::max(cell.x_blocks, x + 1);
-                    cell.h_blocks = std::max(cell.h_blocks, h + 1);
+                    cell.x_blocks += x != -1;
+                    cell.h_blocks += h != -1;
                 }
                 cell.validate();
                 new (self) Cell(std::move(cell));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -55,24 +56,20 @@ thread_local bool inside_a_task = false;
 class Pool {
   public:
     explicit Pool(int workers) {
-        for (int k = 1; k <= workers; k++)
-            threads_.emplace_back([this, k] { work(k); });
+        try {
+            for (int k = 1; k <= workers; k++)
+                threads_.emplace_back([this, k] { work(k); });
+        } catch (...) { // the system has no more threads
+            stop();
+            throw;
+        }
     }
 
-    ~Pool() {
-        {
-            std::lock_guard lock(mutex_);
-            stopping_ = true;
-            generation_.fetch_add(1);
-        }
-        wake_.notify_all();
-        for (auto &thread : threads_)
-            thread.join();
-    }
+    ~Pool() { stop(); }
 
     int workers() const { return static_cast<int>(threads_.size()); }
 
-    // Run job(k) on thread k for k = 0 (this one) ... participants - 1.
+    // Run job(k) on thread k for k = 0 (this one) ... participants - 1. A job must not throw.
     void run(int participants, const std::function<void(int)> &job) {
         {
             std::lock_guard lock(mutex_);
@@ -88,6 +85,17 @@ class Pool {
     }
 
   private:
+    void stop() {
+        {
+            std::lock_guard lock(mutex_);
+            stopping_ = true;
+            generation_.fetch_add(1);
+        }
+        wake_.notify_all();
+        for (auto &thread : threads_)
+            thread.join();
+    }
+
     void work(int number) {
         inside_a_task = true;
         FlushDenormals flush;
@@ -148,6 +156,13 @@ Pool &pool_of(int workers) {
     return *pool;
 }
 
+// Within it, calls from this thread find a single one at hand.
+class InsideATask {
+  public:
+    InsideATask() { inside_a_task = true; }
+    ~InsideATask() { inside_a_task = false; }
+};
+
 } // namespace
 
 int thread_count() { return wanted_threads.load(); }
@@ -163,18 +178,28 @@ void together(int count, const std::function<void(int)> &task) {
         return;
     }
     std::lock_guard lock(turn);
-    inside_a_task = true;
-    pool_of(count - 1).run(count, task);
-    inside_a_task = false;
+    Pool &workers = pool_of(count - 1);
+    InsideATask inside;
+    workers.run(count, [&](int k) noexcept { task(k); });
 }
 
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task) {
     std::atomic<std::int64_t> next{0};
     std::int64_t threads = std::min<std::int64_t>(tasks, threads_at_hand());
+    std::mutex one;
+    std::exception_ptr thrown;
     together(static_cast<int>(threads), [&](int) {
-        for (std::int64_t k = next.fetch_add(1); k < tasks; k = next.fetch_add(1))
-            task(k);
+        try {
+            for (std::int64_t k = next.fetch_add(1); k < tasks; k = next.fetch_add(1))
+                task(k);
+        } catch (...) {
+            next.store(tasks); // the others need not go on
+            std::lock_guard lock(one);
+            thrown = std::current_exception();
+        }
     });
+    if (thrown)
+        std::rethrow_exception(thrown);
 }
 
 void Barrier::wait() {

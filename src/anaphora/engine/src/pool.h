@@ -19,7 +19,7 @@ void set_thread_count(int count);
 
 // Run task(0) ... task(tasks - 1), each once, on any thread and in any order; return when all are
 // done. Denormal numbers count as zero within. Calls from several threads take turns; a call from
-// within a task runs on the thread that makes it.
+// within a task runs on the thread that makes it. What a task throws is thrown here once.
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task);
 
 // A barrier for tasks that all run at the same time: wait until `parties` of them have arrived.
@@ -34,7 +34,7 @@ class Barrier {
 };
 
 // Run task(0) ... task(count - 1) at the same time, one a thread; count <= threads_at_hand() as it
-// was when the caller asked.
+// was when the caller asked. Where count > 1 a task must not throw: the others would wait for it.
 void together(int count, const std::function<void(int)> &task);
 
 } // namespace anaphora

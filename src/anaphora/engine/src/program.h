@@ -58,7 +58,8 @@ struct Program {
 };
 
 // Where a gate that the forward program reads comes from: the number of its block of H input
-// halves, and of its block of H recurrent halves; -1 for a half that it does not have.
+// halves, and of its block of H recurrent halves; -1 for a half that it does not have. Each block
+// belongs to one gate.
 struct GateInput {
     std::int32_t x, h;
 };
@@ -83,13 +84,43 @@ struct Cell {
         if (backward.inputs != static_cast<std::int32_t>(saved.size()) + states ||
             static_cast<std::int32_t>(backward.outputs.size()) != count)
             throw std::invalid_argument("cell: the backward program does not fit the forward one");
-        for (std::int32_t value : saved)
+        auto first_instruction =
+            forward.inputs + static_cast<std::int32_t>(forward.constants.size());
+        std::vector<bool> seen(static_cast<std::size_t>(forward.values()), false);
+        for (std::int32_t value : saved) {
             if (value < 0 || value >= forward.values())
                 throw std::invalid_argument("cell: a saved value that does not exist");
-        for (const GateInput &gate : gates)
+            if (seen[value] || (value >= forward.inputs && value < first_instruction))
+                throw std::invalid_argument("cell: a value saved twice, or a constant");
+            seen[value] = true;
+        }
+        std::vector<bool> x_used(x_blocks, false), h_used(h_blocks, false);
+        for (const GateInput &gate : gates) {
             if (gate.x < -1 || gate.x >= x_blocks || gate.h < -1 || gate.h >= h_blocks ||
                 (gate.x < 0 && gate.h < 0))
                 throw std::invalid_argument("cell: a gate comes from a block that does not exist");
+            if ((gate.x >= 0 && x_used[gate.x]) || (gate.h >= 0 && h_used[gate.h]))
+                throw std::invalid_argument("cell: two gates come from one block");
+            if (gate.x >= 0)
+                x_used[gate.x] = true;
+            if (gate.h >= 0)
+                h_used[gate.h] = true;
+        }
+    }
+
+    // The number of the first state among the values of the forward program.
+    std::int32_t first_state() const { return static_cast<std::int32_t>(gates.size()); }
+
+    // Whether a step needs that state other than through the recurrent weights.
+    bool reads_first_state() const {
+        for (const Instruction &i : forward.instructions)
+            if (i.a == first_state() || (has_two_operands(i.op) && i.b == first_state()))
+                return true;
+        for (const auto *values : {&forward.outputs, &saved})
+            for (std::int32_t value : *values)
+                if (value == first_state())
+                    return true;
+        return false;
     }
 };
 

@@ -148,8 +148,8 @@ template <class T> struct Layout {
                 while (active[t] > 0 && length[active[t] - 1] <= t)
                     active[t]--;
         }
-        sub = static_cast<int>(std::min<std::int64_t>(gates <= 1 ? 4 : gates == 2 ? 2 : 1,
-                                                      (H + W - 1) / W));
+        sub = static_cast<int>(std::clamp<std::int64_t>((H + W - 1) / W, 1,
+                                                        gates <= 1 ? 4 : gates == 2 ? 2 : 1));
         std::int64_t weights = static_cast<std::int64_t>(gates) * H * P;
         std::int64_t work = B * (weights + 64 * H);
         threads = work < 100000 ? 1 : threads_at_hand();
