@@ -1,4 +1,4 @@
-"""Run the benchmarks and print a table: ``python -m benchmarks [--json] [--seconds S] [NAME ...]``."""
+"""Run the benchmarks and print a table: ``python -m benchmarks [--json] [NAME ...]``."""
 
 from __future__ import annotations
 

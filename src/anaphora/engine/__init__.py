@@ -32,6 +32,7 @@ from anaphora.engine.updates import (
     average_update,
     global_norm,
     rmsprop_update,
+    scale,
     sgd_update,
 )
 
@@ -53,6 +54,7 @@ __all__ = [
     "recurrence_backward",
     "recurrence_forward",
     "rmsprop_update",
+    "scale",
     "set_num_threads",
     "sgd_update",
     "sum_columns",
@@ -80,6 +82,9 @@ if _face is not None:
     cross_entropy_backward = _face.cross_entropy_backward
     recurrence_forward = _face.recurrence_forward
     recurrence_backward = _face.recurrence_backward
+    sgd_update = _face.sgd_update
+    scale = _face.scale
+    global_norm = _face.global_norm
 
 
 def info(measure: bool = False) -> dict[str, Any]:

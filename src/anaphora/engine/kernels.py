@@ -29,17 +29,21 @@ def log_softmax(x: Array, axis: int) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
 
 
-def cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Array]:
+def cross_entropy_forward(
+    logits: Array, targets: Array, in_place: bool = False
+) -> tuple[Array, Array]:
     """The negative log-probability of each row's target, and what `cross_entropy_backward` needs.
 
     Args:
         logits: [N, V] unnormalised log-probabilities.
         targets: [N] integers in 0..V-1.
+        in_place: The logits are not needed any more: the probabilities may take their memory.
 
     Returns:
         losses [N] in nats, and probabilities [N, V].
     """
-    probabilities = logits - logits.max(axis=1, keepdims=True)
+    largest = logits.max(axis=1, keepdims=True)
+    probabilities = np.subtract(logits, largest, out=logits if in_place else None)
     losses = -probabilities[np.arange(len(targets)), targets]
     np.exp(probabilities, out=probabilities)
     totals = probabilities.sum(axis=1, keepdims=True)

@@ -10,14 +10,14 @@ import contextlib
 import math
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.engine import _native, kernels, recurrence
+from anaphora.engine import _native, kernels, recurrence, updates
 from anaphora.engine.recurrence import RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -27,7 +27,8 @@ _PRECISIONS = {np.dtype(np.float32): _native.float32, np.dtype(np.float64): _nat
 
 # The order of the operations in src/program.h.
 _WORDS = """
-    add subtract multiply divide negative sigmoid tanh relu exp log softplus abs maximum minimum sign
+    add subtract multiply divide negative
+    sigmoid tanh relu exp log softplus abs maximum minimum sign
 """
 _OPERATIONS = _WORDS.split()
 
@@ -56,13 +57,16 @@ def _elements_apart(a: Array) -> Array:
     return a if whole else np.ascontiguousarray(a)
 
 
-def cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Array]:
+def cross_entropy_forward(
+    logits: Array, targets: Array, in_place: bool = False
+) -> tuple[Array, Array]:
     """As `kernels.cross_entropy_forward`."""
     module = _PRECISIONS.get(logits.dtype)
     if module is None:
-        return kernels.cross_entropy_forward(logits, targets)
+        return kernels.cross_entropy_forward(logits, targets, in_place)
+    logits = np.ascontiguousarray(logits)
     losses, probabilities = module.cross_entropy_forward(
-        np.ascontiguousarray(logits), np.ascontiguousarray(targets, np.int64)
+        logits, np.ascontiguousarray(targets, np.int64), logits if in_place else None
     )
     return losses, probabilities
 
@@ -78,6 +82,67 @@ def cross_entropy_backward(probabilities: Array, targets: Array, d_losses: Array
         np.ascontiguousarray(d_losses, probabilities.dtype),
     )
     return result
+
+
+def sgd_update(
+    parameter: Array,
+    gradient: Array,
+    velocity: Array | None,
+    *,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None:
+    """As `updates.sgd_update`."""
+    module = _PRECISIONS.get(parameter.dtype)
+    plain = velocity is None and parameter.dtype == gradient.dtype
+    if module is None or not plain:
+        updates.sgd_update(
+            parameter,
+            gradient,
+            velocity,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+        )
+        return
+    with _in_c_order(parameter) as values:
+        module.sgd(values, np.ascontiguousarray(gradient), learning_rate, weight_decay)
+
+
+def scale(x: Array, factor: float) -> None:
+    """As `updates.scale`."""
+    module = _PRECISIONS.get(x.dtype)
+    if module is None:
+        updates.scale(x, factor)
+        return
+    with _in_c_order(x) as values:
+        module.scale(values, factor)
+
+
+def global_norm(arrays: Iterable[Array]) -> float:
+    """As `updates.global_norm`."""
+    total = 0.0
+    for array in arrays:
+        module = _PRECISIONS.get(array.dtype)
+        if module is None:
+            total += updates.global_norm([array]) ** 2
+        else:
+            total += module.sum_of_squares(np.ascontiguousarray(array))
+    return math.sqrt(total)
+
+
+@contextlib.contextmanager
+def _in_c_order(array: Array) -> Iterator[Array]:
+    """The array to change in place, or a copy in C order whose changes are copied back."""
+    if array.flags.c_contiguous and array.flags.aligned:
+        yield array
+        return
+    values = np.array(array, order="C")
+    yield values
+    array[...] = values
 
 
 # The recurrence -----------------------------------------------------------------------------------

@@ -215,6 +215,11 @@ def average_update(average: Array, parameter: Array, count: int) -> None:
         a += difference
 
 
+def scale(x: Array, factor: float) -> None:
+    """Multiply an array by a number, in place."""
+    x *= factor
+
+
 def global_norm(arrays: Iterable[Array]) -> float:
     """The 2-norm of all elements of all arrays, summed in float64.
 

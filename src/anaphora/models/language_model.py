@@ -96,14 +96,22 @@ class LanguageModel(nn.Module):
         Returns:
             The logits [T, B, V] and the state.
         """
-        x = self.dropout(self.embedding(ids))
-        y, state = self.recurrent(x, state, lengths=lengths)
-        return self.output(self.dropout(y)), state
+        y, state = self._recur(ids, state, lengths)
+        return self.output(y), state
 
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """The mean negative log-probability of the batch's targets, in nats, and the state."""
-        logits, state = self(batch.inputs, state, batch.lengths)
-        return ops.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX), state
+        y, state = self._recur(batch.inputs, state, batch.lengths)
+        loss: Tensor = ops.linear_cross_entropy(
+            y, self.output.weight, self.output.bias, batch.targets, ignore_index=IGNORE_INDEX
+        )
+        return loss, state
+
+    def _recur(self, ids: Any, state: Any, lengths: ArrayLike | None) -> tuple[Tensor, Any]:
+        """What the output layer reads."""
+        x = self.dropout(self.embedding(ids))
+        y, state = self.recurrent(x, state, lengths=lengths)
+        return self.dropout(y), state
 
 
 def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:

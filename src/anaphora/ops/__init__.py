@@ -19,7 +19,7 @@ from anaphora.ops.arithmetic import (
     where,
 )
 from anaphora.ops.linear import linear, matmul
-from anaphora.ops.losses import cross_entropy, mean_squared_error
+from anaphora.ops.losses import cross_entropy, linear_cross_entropy, mean_squared_error
 from anaphora.ops.network import dropout, embedding, layer_norm
 from anaphora.ops.recurrence import recurrence, recurrence_unfused
 from anaphora.ops.reductions import max, mean, sum
@@ -48,6 +48,7 @@ __all__ = [
     "getitem",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log",
     "log_softmax",
     "matmul",

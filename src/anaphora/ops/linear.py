@@ -49,16 +49,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
     Raises:
         ValueError: the shapes do not fit.
     """
-    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"linear: an input of shape {x.shape} for a weight of shape {weight.shape}; the weight "
-            "is [O, I], the last axis of the input is as long as that of the weight"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(
-            f"linear: a bias of shape {bias.shape} for a weight of shape {weight.shape}; wanted "
-            f"{weight.shape[:1]}"
-        )
+    check_linear("linear", x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
     y = engine.matmul(rows, weight.T, bias)
 
@@ -72,3 +63,21 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
         return engine.sum_columns(dy.reshape(-1, dy.shape[-1]))
 
     return y.reshape(*x.shape[:-1], len(weight)), (pull_x, pull_weight, pull_bias)
+
+
+def check_linear(name: str, x: Array, weight: Array, bias: Array | None) -> None:
+    """Refuse arrays whose shapes do not fit ``x W^T + b``.
+
+    Raises:
+        ValueError: the shapes do not fit; the message begins with the name.
+    """
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"{name}: an input of shape {x.shape} for a weight of shape {weight.shape}; the weight "
+            "is [O, I], the last axis of the input is as long as that of the weight"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"{name}: a bias of shape {bias.shape} for a weight of shape {weight.shape}; wanted "
+            f"{weight.shape[:1]}"
+        )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine
+from anaphora.ops.linear import check_linear
 from anaphora.tensor import Array, Tensor, differentiable
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -31,37 +32,99 @@ def cross_entropy(
     >>> round(cross_entropy([[0.0, 0.0]], [1]).item(), 4)
     0.6931
     """
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"cross_entropy: reduction {reduction!r} is none of {_REDUCTIONS}")
-    targets = np.asarray(targets)
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy: targets are integers (class numbers), not {targets.dtype}")
-    if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"cross_entropy: targets of shape {targets.shape} for logits of shape {logits.shape}; "
-            "wanted one target for each row of logits"
-        )
-    V = logits.shape[-1]
-    flat = targets.reshape(-1)
-    counted = flat != ignore_index
-    outside = counted & ((flat < 0) | (flat >= V))
-    if outside.any():
-        raise ValueError(
-            f"cross_entropy: target {flat[outside][0]} is outside 0..{V - 1} (and is not "
-            f"ignore_index={ignore_index})"
-        )
-    safe = np.where(counted, flat, 0).astype(np.intp)
-    losses, probabilities = engine.cross_entropy_forward(logits.reshape(-1, V), safe)
-    losses = np.where(counted, losses, 0).astype(logits.dtype, copy=False)
-
-    scale = logits.dtype.type(1 / (int(counted.sum()) or 1) if reduction == "mean" else 1)
-    value = losses.reshape(targets.shape) if reduction == "none" else losses.sum() * scale
+    target = _Targets("cross_entropy", targets, logits.shape, ignore_index, reduction)
+    losses, probabilities = engine.cross_entropy_forward(
+        logits.reshape(-1, logits.shape[-1]), target.safe
+    )
 
     def pullback(dy: Array) -> Array:
-        d_losses = np.where(counted, dy.reshape(-1) * scale, 0).astype(logits.dtype, copy=False)
-        return engine.cross_entropy_backward(probabilities, safe, d_losses).reshape(logits.shape)
+        d_losses = target.pull(dy, logits.dtype)
+        d_logits = engine.cross_entropy_backward(probabilities, target.safe, d_losses)
+        return d_logits.reshape(logits.shape)
 
-    return value, pullback
+    return target.reduce(losses), pullback
+
+
+@differentiable
+def linear_cross_entropy(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    /,
+    targets: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """`cross_entropy` of `linear`: the last layer and the loss of a classifier over V classes.
+
+    The logits become the probabilities in place, so that there is one array of them, not two.
+
+    Shapes: x [..., I]; weight [V, I]; bias [V]; the others as in `cross_entropy`.
+
+    Raises:
+        ValueError: as `linear` and `cross_entropy`.
+        TypeError: the targets are not integers.
+    """
+    check_linear("linear_cross_entropy", x, weight, bias)
+    shape = (*x.shape[:-1], len(weight))
+    target = _Targets("linear_cross_entropy", targets, shape, ignore_index, reduction)
+    rows = x.reshape(-1, x.shape[-1])
+    logits = engine.matmul(rows, weight.T, bias)
+    losses, probabilities = engine.cross_entropy_forward(logits, target.safe, in_place=True)
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        d_losses = target.pull(dy, x.dtype)
+        d_logits = engine.cross_entropy_backward(probabilities, target.safe, d_losses)
+        return (
+            engine.matmul(d_logits, weight).reshape(x.shape),
+            engine.matmul(d_logits.T, rows),
+            None if bias is None else engine.sum_columns(d_logits),
+        )
+
+    return target.reduce(losses), pullback
+
+
+class _Targets:
+    """The targets of a cross-entropy: checked, flat, and what becomes of their losses."""
+
+    def __init__(
+        self, name: str, targets: Any, shape: tuple[int, ...], ignore_index: int, reduction: str
+    ) -> None:
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"{name}: reduction {reduction!r} is none of {_REDUCTIONS}")
+        targets = np.asarray(targets)
+        if targets.dtype.kind not in "iu":
+            raise TypeError(f"{name}: targets are integers (class numbers), not {targets.dtype}")
+        if len(shape) == 0 or targets.shape != shape[:-1]:
+            raise ValueError(
+                f"{name}: targets of shape {targets.shape} for logits of shape {shape}; "
+                "wanted one target for each row of logits"
+            )
+        flat = targets.reshape(-1)
+        self.counted = flat != ignore_index
+        outside = self.counted & ((flat < 0) | (flat >= shape[-1]))
+        if outside.any():
+            raise ValueError(
+                f"{name}: target {flat[outside][0]} is outside 0..{shape[-1] - 1} (and is not "
+                f"ignore_index={ignore_index})"
+            )
+        self.safe = np.where(self.counted, flat, 0).astype(np.intp)
+        self.shape = targets.shape
+        self.reduction = reduction
+        mean = reduction == "mean"
+        self.scale = 1 / (int(self.counted.sum()) or 1) if mean else 1.0
+
+    def reduce(self, losses: Array) -> Array:
+        """What is returned of the losses of all rows, [N]."""
+        counted = np.where(self.counted, losses, 0).astype(losses.dtype, copy=False)
+        if self.reduction == "none":
+            return counted.reshape(self.shape)
+        return np.asarray(counted.sum() * losses.dtype.type(self.scale))
+
+    def pull(self, dy: Array, dtype: np.dtype[Any]) -> Array:
+        """The gradient of each row's loss, [N], from that of what was returned."""
+        scaled = dy.reshape(-1) * dtype.type(self.scale)
+        return np.where(self.counted, scaled, 0).astype(dtype, copy=False)
 
 
 def mean_squared_error(prediction: Any, target: Any) -> Tensor:

@@ -44,7 +44,7 @@ def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:
     coefficient = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and coefficient < 1:
         for gradient in gradients:
-            gradient *= coefficient
+            engine.scale(gradient, coefficient)
     return norm
 
 

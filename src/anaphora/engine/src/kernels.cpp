@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "recurrence.h"
 #include "softmax.h"
+#include "updates.h"
 
 #include <chrono>
 
@@ -31,7 +32,8 @@ double peak() {
 
 template <class T> constexpr Kernels<T> kernels() {
     return {multiply<T>, recurrence_saved<T>, recurrence_forward<T>, recurrence_backward<T>,
-            cross_entropy_forward<T>, cross_entropy_backward<T>, sum_columns<T>};
+            cross_entropy_forward<T>, cross_entropy_backward<T>, sum_columns<T>, sgd<T>, scale<T>,
+            sum_of_squares<T>};
 }
 
 } // namespace

@@ -77,6 +77,11 @@ template <class T> struct Kernels {
                                    const std::int64_t *targets, const T *d_losses, T *d_logits);
     // sums [N] = the sums of the columns of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums);
+    // parameter [n] -= learning_rate * (gradient [n] + weight_decay * parameter)
+    void (*sgd)(std::int64_t n, T *parameter, const T *gradient, T learning_rate, T weight_decay);
+    // x [n] *= factor
+    void (*scale)(std::int64_t n, T *x, T factor);
+    double (*sum_of_squares)(std::int64_t n, const T *x);
 };
 
 struct InstructionSet {

@@ -144,7 +144,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     });
 
     // A task is a block of rows by a group of panels.
-    constexpr std::int64_t K_block = 128, unit = 24; // a multiple of both tile heights
+    constexpr std::int64_t K_block = 256, unit = 24; // a multiple of both tile heights
     std::int64_t threads = threads_at_hand();
     std::int64_t group = panels.count;
     std::int64_t rows = 144;

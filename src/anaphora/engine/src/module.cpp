@@ -221,6 +221,25 @@ template <class T> Result<T> sum_columns(In<T> x) {
     return sums;
 }
 
+template <class T>
+void sgd(Out<T> parameter, In<T> gradient, double learning_rate, double weight_decay) {
+    if (parameter.size() != gradient.size())
+        refuse("sgd: a gradient of another size than its parameter");
+    nb::gil_scoped_release release;
+    kernels<T>().sgd(static_cast<std::int64_t>(parameter.size()), parameter.data(),
+                     gradient.data(), static_cast<T>(learning_rate), static_cast<T>(weight_decay));
+}
+
+template <class T> void scale(Out<T> x, double factor) {
+    nb::gil_scoped_release release;
+    kernels<T>().scale(static_cast<std::int64_t>(x.size()), x.data(), static_cast<T>(factor));
+}
+
+template <class T> double sum_of_squares(In<T> x) {
+    nb::gil_scoped_release release;
+    return kernels<T>().sum_of_squares(static_cast<std::int64_t>(x.size()), x.data());
+}
+
 // The recurrence -----------------------------------------------------------------------------------
 
 Program program(std::int32_t inputs, const std::vector<double> &constants,
@@ -418,6 +437,10 @@ template <class T> void bind(nb::module_ m) {
     m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),
           plain("targets"), plain("d_losses"));
     m.def("sum_columns", &sum_columns<T>, plain("x"));
+    m.def("sgd", &sgd<T>, plain("parameter"), plain("gradient"), "learning_rate"_a,
+          "weight_decay"_a);
+    m.def("scale", &scale<T>, plain("x"), "factor"_a);
+    m.def("sum_of_squares", &sum_of_squares<T>, plain("x"));
     m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x_gates"),
           plain("states"), optional("weight_hh"), optional("bias_hh"), optional("weight_hr"),
           plain("parameters"), optional("lengths"), "reverse"_a, "save"_a, "named"_a);
