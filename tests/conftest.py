@@ -1,8 +1,10 @@
-"""What tests of several folders share: random numbers from one seed, and the check of gradients."""
+"""What tests of several folders share: random numbers, random cells, and the check of gradients."""
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
+from anaphora.cells import cell
 from anaphora.tensor import RowGradient, Tensor
 
 
@@ -84,3 +86,61 @@ def _check_gradients(operation, *arrays, epsilon=1e-6, tolerance=1e-6):
 @pytest.fixture
 def check_gradients():
     return _check_gradients
+
+
+# Random cells ----------------------------------------------------------------------------------
+
+FORMS = [
+    "{a} + {b}",
+    "{a} - {b}",
+    "{a} * tanh({b})",
+    "{a} / (1 + abs({b}))",
+    "-{a}",
+    "sigmoid({a})",
+    "tanh({a})",
+    "relu({a})",
+    "exp(tanh({a}))",
+    "log(1.5 + abs({a}))",
+    "softplus({a})",
+    "abs({a})",
+    "maximum({a}, {b})",
+    "minimum({a}, {b})",
+]
+HALVES = {"whole": ["{}"], "both": ["{}.x", "{}.h"], "input": ["{}.x"], "recurrent": ["{}.h"]}
+
+
+@st.composite
+def _random_cells(draw):
+    """A cell from the vocabulary, and whether its output state may be projected."""
+    gates = [f"g{k}" for k in range(draw(st.integers(1, 3)))]
+    states = [f"s{k}" for k in range(draw(st.integers(1, 3)))]
+    parameters = [f"p{k}" for k in range(draw(st.integers(0, 2)))]
+    atoms = [
+        half.format(gate) for gate in gates for half in HALVES[draw(st.sampled_from([*HALVES]))]
+    ]
+    wanted = [*atoms, *parameters]  # a cell uses all of these
+    read = draw(st.lists(st.sampled_from(states), unique=True))
+    pool = [*wanted, *read, "0.5", "-2"]
+    lines = []
+    for k in range(draw(st.integers(0, 6))):
+        form = draw(st.sampled_from(FORMS))
+        value = form.format(a=draw(st.sampled_from(pool)), b=draw(st.sampled_from(pool)))
+        lines.append(f"v{k} = {value} + {draw(st.sampled_from(atoms))}")
+        pool.append(f"v{k}")
+    for state in states:
+        new = draw(st.sampled_from([v for v in pool if v not in ("0.5", "-2", *parameters)]))
+        rest = " + ".join(wanted) if state == states[0] else draw(st.sampled_from(atoms))
+        lines.append(f"new_{state} = tanh({new} + 0.3 * ({rest}))")
+    lines.append(f"return {', '.join(f'new_{state}' for state in states)}")
+    arguments = ", ".join([*gates, *states, *parameters])
+    source = "\n    ".join([f"def drawn({arguments}):", *lines])
+    names = {}
+    exec("from anaphora.equations import *\n" + source, names)
+    declare = cell(gates=" ".join(gates), state=" ".join(states), parameters=" ".join(parameters))
+    return declare(names["drawn"]), states[0] not in read
+
+
+@pytest.fixture(scope="session")
+def random_cells():
+    """The strategy that draws cells."""
+    return _random_cells()

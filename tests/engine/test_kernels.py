@@ -90,4 +90,24 @@ def test_layer_norm(dtype, rng):
 
 
 def test_info_says_what_the_engine_is():
-    assert engine.info() == {"engine": "numpy", "numpy": np.__version__}
+    found = engine.info()
+    if found["engine"] == "numpy":
+        assert found == {"engine": "numpy", "instruction_set": None, "threads": None}
+        assert engine.info(measure=True) == found
+    else:
+        assert found["engine"] == "native"
+        assert found["instruction_set"] in ("avx512", "avx2", "baseline")
+        assert found["threads"] >= 1
+        measured = engine.info(measure=True)
+        assert measured.pop("peak_gflops") > 0
+        assert measured == found
+
+
+def test_the_number_of_threads_is_at_least_one():
+    before = engine.info()["threads"]
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"^set_num_threads: .* at least 1, not {count}"):
+            engine.set_num_threads(count)
+    engine.set_num_threads(3)
+    assert engine.info()["threads"] in (None, 3)
+    engine.set_num_threads(before or 1)

@@ -1,0 +1,86 @@
+"""What the tests of the engines share: the inputs of a recurrence, and all that comes of them."""
+
+import numpy as np
+import pytest
+
+
+class Problem:
+    """Random inputs for a cell, and the cotangents of what comes out.
+
+    Shapes: T steps, B rows, H hidden units; P is the size of the first state if that is projected.
+    """
+
+    def __init__(self, cell, rng, dtype=np.float64, T=4, B=3, H=7, P=None):
+        def draw(*shape, scale=0.7):
+            return (scale * rng.standard_normal(shape)).astype(dtype)
+
+        Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
+        sizes = [H if P is None else P, *(H for _ in cell.states[1:])]
+        self.trace = cell.trace
+        self.x_gates = draw(T, B, Gx * H)
+        self.initial = [draw(B, size) for size in sizes]
+        self.weight_hh = draw(Gh * H, sizes[0], scale=1 / max(1, sizes[0]) ** 0.5) if Gh else None
+        self.bias_hh = draw(Gh * H) if Gh else None
+        self.weight_hr = None if P is None else draw(P, H, scale=1 / H**0.5)
+        self.parameters = [draw(H) for _ in cell.parameters]
+        self.d_output = draw(T, B, sizes[0])
+        self.d_final = [draw(B, size) for size in sizes]
+
+    def copy(self, change=np.array):
+        """The same problem, each array changed by a function."""
+        other = object.__new__(type(self))
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                value = change(value)
+            elif isinstance(value, list):
+                value = [None if array is None else change(array) for array in value]
+            setattr(other, name, value)
+        return other
+
+    def rows(self, rows, steps=slice(None)):
+        """The same for these rows and steps, with the same weights."""
+        other = self.copy()
+        other.x_gates, other.d_output = self.x_gates[steps, rows], self.d_output[steps, rows]
+        other.initial = [state[rows] for state in self.initial]
+        other.d_final = [d[rows] for d in self.d_final]
+        return other
+
+    def forward(self, engine, lengths=None, reverse=False, record=False):
+        return engine.recurrence_forward(
+            self.trace, self.x_gates, self.initial, self.weight_hh, self.bias_hh, self.weight_hr,
+            self.parameters, lengths, reverse, record,
+        )  # fmt: skip
+
+    def backward(self, engine, steps, lengths=None, reverse=False):
+        return engine.recurrence_backward(
+            self.trace, steps, self.d_output, self.d_final, self.x_gates, self.weight_hh,
+            self.bias_hh, self.weight_hr, self.parameters, lengths, reverse,
+        )  # fmt: skip
+
+    def results(self, engine, lengths=None, reverse=False, record=False):
+        """Every value and every gradient, by name."""
+        steps = self.forward(engine, lengths, reverse, record)
+        d = self.backward(engine, steps, lengths, reverse)
+        found = {"output": steps.output} | {f"final {k}": s for k, s in enumerate(steps.final)}
+        found |= {f"value {name}": values for name, values in steps.named.items()}
+        found |= {f"d state {k}": s for k, s in enumerate(d.states)}
+        found |= {f"d parameter {k}": p for k, p in enumerate(d.parameters)}
+        names = ("x_gates", "weight_hh", "bias_hh", "weight_hr")
+        weights = {f"d {name}": getattr(d, name) for name in names}
+        return found | {name: array for name, array in weights.items() if array is not None}
+
+
+@pytest.fixture(scope="session")
+def problem():
+    """The class of problems: ``problem(cell, rng, dtype, T=, B=, H=, P=)``."""
+    return Problem
+
+
+@pytest.fixture
+def native_settings():
+    """The native module; its threads and instruction set are put back afterwards."""
+    _native = pytest.importorskip("anaphora.engine._native", reason="the engine is not built")
+    threads, instructions = _native.get_num_threads(), _native.instruction_set()
+    yield _native
+    _native.set_num_threads(threads)
+    _native.use_instruction_set(instructions)
