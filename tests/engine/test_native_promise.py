@@ -1,0 +1,321 @@
+"""The numerical promise of the native engine, by equality: same bits, however the work is cut."""
+
+import numpy as np
+import pytest
+
+from anaphora import engine, nn, ops
+from anaphora.cells import CELLS, gru, lstm, mingru
+from anaphora.models import LanguageModel
+from anaphora.tensor import no_grad
+
+pytest.importorskip("anaphora.engine._native", reason="the native engine is not built")
+native = pytest.importorskip("anaphora.engine.native")
+
+FLOATS = [np.float32, np.float64]
+LENGTHS = [3, 0, 5, 5, 1, 4, 2]  # of 7 rows, T = 5
+# Sizes that are shared out by rows, by units because there are few rows, and by units because
+# the weights are large.
+SHARED = [(7, 65), (2, 200), (13, 330)]
+
+layers_run_native = pytest.mark.skipif(
+    engine.info()["engine"] != "native", reason="layers do not run on the native engine"
+)
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert not np.isnan(array).any()
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def with_threads(native_settings, run):
+    """The results with 1, 2, 3 and 5 threads."""
+    results = []
+    for count in (1, 2, 3, 5):
+        native_settings.set_num_threads(count)
+        results.append(run())
+    return results
+
+
+# Threads -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("B", "H"), SHARED)
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "peephole_lstm"])
+def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rng):
+    p = problem(CELLS[name], rng, dtype, T=3, B=B, H=H)
+    for options in ({}, {"lengths": np.arange(B) % 4, "reverse": True}):
+        first, *others = with_threads(
+            native_settings, lambda options=options: p.results(native, record=True, **options)
+        )
+        for other in others:
+            assert_equal(other, first)
+
+
+@pytest.mark.parametrize("P", [20, 150])
+def test_threads_of_a_projected_recurrence(P, native_settings, problem, rng):
+    p = problem(lstm, rng, np.float32, T=3, B=13, H=100, P=P)
+    first, *others = with_threads(
+        native_settings, lambda: p.results(native, lengths=np.arange(13) % 4)
+    )
+    for other in others:
+        assert_equal(other, first)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_threads_of_the_kernels(dtype, native_settings, rng):
+    a, b = rng.standard_normal((300, 170)), rng.standard_normal((170, 210))
+    a, b, bias = a.astype(dtype), b.astype(dtype), rng.standard_normal(210).astype(dtype)
+    logits, targets = (a @ b).astype(dtype), rng.integers(0, 210, 300)
+
+    def run():
+        losses, probabilities = native.cross_entropy_forward(logits, targets)
+        return {
+            "product": native.matmul(a, b, bias),
+            "of transposed": native.matmul(logits.T, a),
+            "sums": native.sum_columns(logits),
+            "losses": losses,
+            "probabilities": probabilities,
+            "gradient": native.cross_entropy_backward(probabilities, targets, losses),
+        }
+
+    first, *others = with_threads(native_settings, run)
+    for other in others:
+        assert_equal(other, first)
+
+
+# The other rows, and padding ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("K", [5, 300])
+def test_an_element_of_a_product_knows_its_row_and_column_alone(K, dtype, rng):
+    M, N = 50, 150
+    a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
+    bias = rng.standard_normal(N).astype(dtype)
+    whole = native.matmul(a, b, bias)
+    for m in (1, 2, 3, 5, 6, 7, 13, 25, 49):
+        rows = rng.permutation(M)[:m]
+        np.testing.assert_array_equal(native.matmul(a[rows], b, bias), whole[rows])
+    for n in (1, 2, 15, 16, 17, 31, 33, 63, 65, 100, 149):
+        columns = rng.permutation(N)[:n]
+        part = native.matmul(a, b[:, columns], bias[columns])
+        np.testing.assert_array_equal(part, whole[:, columns])
+    rows, columns = rng.permutation(M)[:9], rng.permutation(N)[:20]
+    part = native.matmul(a.T.copy().T[rows], b.T.copy().T[:, columns], bias[columns])
+    np.testing.assert_array_equal(part, whole[np.ix_(rows, columns)])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_loss_knows_its_row_alone(dtype, rng):
+    logits, targets = rng.standard_normal((40, 77)).astype(dtype), rng.integers(0, 77, 40)
+    losses, probabilities = native.cross_entropy_forward(logits, targets)
+    for n in (1, 7, 9, 33):
+        rows = rng.permutation(40)[:n]
+        alone = native.cross_entropy_forward(logits[rows], targets[rows])
+        np.testing.assert_array_equal(alone[0], losses[rows])
+        np.testing.assert_array_equal(alone[1], probabilities[rows])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_sum_of_a_column_knows_its_column_alone(dtype, rng):
+    x = rng.standard_normal((45, 150)).astype(dtype)
+    sums = native.sum_columns(x)
+    for n in (1, 15, 17, 64, 65, 149):
+        columns = rng.permutation(150)[:n]
+        np.testing.assert_array_equal(native.sum_columns(x[:, columns]), sums[columns])
+
+
+def assert_rows(found, batch, rows, steps):
+    """What belongs to rows of the batch is the same in both; weights have no rows."""
+    for name, array in found.items():
+        if name == "output" or name.startswith("value") or name == "d x_gates":
+            np.testing.assert_array_equal(array, batch[name][:steps, rows], err_msg=name)
+        elif name.startswith(("final", "d state")):
+            np.testing.assert_array_equal(array, batch[name][rows], err_msg=name)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", CELLS)
+def test_a_row_alone_and_in_a_batch(name, dtype, reverse, problem, rng):
+    p = problem(CELLS[name], rng, dtype, T=5, B=7, H=33)
+    whole = p.results(native, reverse=reverse, record=True)
+    padded = p.results(native, np.array(LENGTHS), reverse, record=True)
+    for row, length in enumerate(LENGTHS):
+        alone = p.rows([row]).results(native, reverse=reverse, record=True)
+        assert_rows(alone, whole, [row], 5)
+        alone = p.rows([row], slice(length)).results(native, reverse=reverse, record=True)
+        assert_rows(alone, padded, [row], length)
+        assert not padded["output"][length:, row].any()
+        assert not padded["d x_gates"][length:, row].any()
+    for count in (2, 3, 5, 6):
+        rows = rng.permutation(7)[:count]
+        some = p.rows(rows).results(native, np.array(LENGTHS)[rows], reverse, record=True)
+        assert_rows(some, padded, rows, 5)
+
+
+@pytest.mark.parametrize("P", [3, 16, 40])
+def test_a_projected_row_alone_and_in_a_batch(P, problem, rng):
+    p = problem(lstm, rng, np.float32, T=5, B=7, H=33, P=P)
+    padded = p.results(native, np.array(LENGTHS), record=True)
+    for row, length in enumerate(LENGTHS):
+        alone = p.rows([row], slice(length)).results(native, record=True)
+        assert_rows(alone, padded, [row], length)
+
+
+@pytest.mark.parametrize(("B", "H"), SHARED)
+def test_a_row_alone_whoever_shares_the_work(B, H, native_settings, problem, rng):
+    p = problem(gru, rng, np.float32, T=3, B=B, H=H)
+    native_settings.set_num_threads(2)
+    whole = p.results(native)
+    for row in (0, B - 1):
+        assert_rows(p.rows([row]).results(native), whole, [row], 3)
+
+
+@pytest.mark.parametrize("cell", [lstm, gru, mingru], ids=lambda c: c.name)
+def test_padding_leaves_the_gradients_of_the_weights(cell, problem, rng):
+    p = problem(cell, rng, np.float32, T=5, B=7, H=20)
+    alone = p.rows(slice(None), slice(3)).results(native)
+    padded = p.results(native, np.full(7, 3))
+    for name in ("d weight_hh", "d bias_hh"):
+        if name in alone:
+            np.testing.assert_array_equal(padded[name], alone[name], err_msg=name)
+
+
+# Whole, in chunks, step by step ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [[2, 3], [1] * 5, [0, 4, 1]], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("name", "P"), [*((name, None) for name in CELLS), ("lstm", 9)])
+def test_whole_or_in_pieces(name, P, dtype, pieces, problem, rng):
+    p = problem(CELLS[name], rng, dtype, T=5, B=6, H=35, P=P)
+    whole = p.results(native, record=True)
+    parts, kept, start = [], [], 0
+    for count in pieces:
+        part = p.rows(slice(None), slice(start, start + count))
+        if parts:
+            part.initial = kept[-1].final
+        parts.append(part)
+        kept.append(part.forward(native, record=True))
+        start += count
+    found = {"output": np.concatenate([steps.output for steps in kept])}
+    found |= {f"final {k}": state for k, state in enumerate(kept[-1].final)}
+    for value in kept[0].named:
+        found[f"value {value}"] = np.concatenate([steps.named[value] for steps in kept])
+    d_final, d_x_gates = p.d_final, []
+    for part, steps in zip(reversed(parts), reversed(kept), strict=True):
+        part.d_final = d_final
+        d = part.backward(native, steps)
+        d_final = d.states
+        d_x_gates.insert(0, d.x_gates)
+    found["d x_gates"] = np.concatenate(d_x_gates)
+    found |= {f"d state {k}": d for k, d in enumerate(d_final)}
+    assert_equal(found, {name: whole[name] for name in found})
+
+
+# Layers and models -------------------------------------------------------------------------------
+
+
+def numbers(value):
+    state = value[1] if isinstance(value[1], tuple) else (value[1],)
+    return [value[0].data, *(s.data for s in state)]
+
+
+LAYERS = {
+    "lstm": lambda: nn.LSTM(11, 40, num_layers=2),
+    "gru": lambda: nn.GRU(11, 40, num_layers=2, dtype="float64"),
+    "rnn": lambda: nn.RNN(11, 40, num_layers=2),
+    "projected": lambda: nn.LSTM(11, 40, num_layers=2, proj_size=17),
+    "peephole": lambda: nn.Recurrent("peephole_lstm", 11, 40),
+}
+
+
+@layers_run_native
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, rng):
+    layer = LAYERS[name]()
+    x = rng.standard_normal((6, 5, 11)).astype(layer.dtype)
+    with no_grad():
+        whole = numbers(layer(x))
+        for row in range(5):
+            alone = numbers(layer(x[:, [row]]))
+            for found, expected in zip(alone, whole, strict=True):
+                np.testing.assert_array_equal(found[:, 0], expected[:, row])
+        for size in (1, 4):
+            state, outputs = None, []
+            for start in range(0, 6, size):
+                y, state = layer(x[start : start + size], state)
+                outputs.append(y.data)
+            for found, expected in zip(numbers((y, state))[1:], whole[1:], strict=True):
+                np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(np.concatenate(outputs), whole[0])
+
+
+@layers_run_native
+def test_padding_in_layers_of_both_directions(rng):
+    layer = nn.GRU(11, 40, num_layers=2, bidirectional=True)
+    x = rng.standard_normal((5, 7, 11)).astype(np.float32)
+    with no_grad():
+        y, h = layer(x, lengths=LENGTHS)
+        for row, length in enumerate(LENGTHS):
+            alone, state = layer(x[:length, [row]])
+            np.testing.assert_array_equal(alone.data[:, 0], y.data[:length, row])
+            np.testing.assert_array_equal(state.data[:, 0], h.data[:, row])
+
+
+@layers_run_native
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_language_model(cell, native_settings, rng):
+    model = LanguageModel(vocabulary_size=70, hidden_size=130, num_layers=2, cell=cell)
+    ids = rng.integers(0, 70, (6, 9))
+    with no_grad():
+        whole, _ = model(ids)
+        for row in (0, 4, 8):
+            np.testing.assert_array_equal(model(ids[:, [row]])[0].data[:, 0], whole.data[:, row])
+        state = None
+        for t in range(6):
+            logits, state = model(ids[[t]], state)
+            np.testing.assert_array_equal(logits.data[0], whole.data[t])
+
+    def gradients():
+        model.zero_grad()
+        logits, _ = model(ids)
+        loss = ops.cross_entropy(logits, np.roll(ids, -1, axis=0))
+        loss.backward()
+        found = {name: p.grad for name, p in model.named_parameters()}
+        found["embedding.weight"] = found["embedding.weight"].dense()
+        return {"loss": loss.data, "logits": logits.data, **found}
+
+    first, *others = with_threads(native_settings, gradients)
+    for other in others:
+        assert_equal(other, first)
+
+
+# Instruction sets --------------------------------------------------------------------------------
+
+
+# Not the cross-entropy: it sums a row lane by lane, and the sets differ in the number of lanes. The
+# baseline has no fused multiply-add, so that every product differs.
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_avx2_and_avx512(dtype, native_settings, problem, rng):
+    a, b = rng.standard_normal((40, 300)), rng.standard_normal((300, 70))
+    a, b = a.astype(dtype), b.astype(dtype)
+    problems = [problem(c, rng, dtype, T=3, B=7, H=33) for c in CELLS.values()]
+    found = []
+    for name in ("avx2", "avx512"):
+        try:
+            native_settings.use_instruction_set(name)
+        except ValueError:
+            pytest.skip(f"this machine or build has no {name}")
+        assert native.info()["instruction_set"] == name
+        results = {"product": native.matmul(a, b), "sums": native.sum_columns(a)}
+        for c, p in zip(CELLS, problems, strict=True):
+            values = p.results(native, np.arange(7) % 4, record=True)
+            results |= {f"{c} {key}": value for key, value in values.items()}
+        found.append(results)
+    assert_equal(*found)
