@@ -36,6 +36,7 @@ template <class T> struct Float;
 
 template <> struct Float<float> {
     using Int = std::int32_t;
+    using Unsigned = std::uint32_t;
     static constexpr int mantissa = 23;
     static constexpr Int bias = 127;
     static constexpr float exp_high = 88.72283f, exp_low = -87.33654f;
@@ -45,6 +46,7 @@ template <> struct Float<float> {
 
 template <> struct Float<double> {
     using Int = std::int64_t;
+    using Unsigned = std::uint64_t;
     static constexpr int mantissa = 52;
     static constexpr Int bias = 1023;
     static constexpr double exp_high = 709.782712893384, exp_low = -708.396418532264;
@@ -133,13 +135,14 @@ template <class T> ANAPHORA_INLINE Vector<T> vtanh(Vector<T> x) {
 template <class T> ANAPHORA_INLINE Vector<T> vlog(Vector<T> x) {
     using F = Float<T>;
     using I = Vector<typename F::Int>;
-    I bits;
+    using U = Vector<typename F::Unsigned>; // for x < 0, whose bits overflow (the result is NaN)
+    U bits;
     std::memcpy(&bits, &x, sizeof bits);
-    typename F::Int one;
+    typename F::Unsigned one;
     T half_root = T(0.70710678118654752440);
     std::memcpy(&one, &half_root, sizeof one);
-    I exponent = (bits - one) >> F::mantissa;
-    I mantissa_bits = bits - (exponent << F::mantissa);
+    I exponent = reinterpret_cast<I>(bits - one) >> F::mantissa;
+    U mantissa_bits = bits - (reinterpret_cast<U>(exponent) << F::mantissa);
     Vector<T> m;
     std::memcpy(&m, &mantissa_bits, sizeof m);
     Vector<T> e = __builtin_convertvector(exponent, Vector<T>);
