@@ -174,7 +174,9 @@ def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> No
     taken = {id(seed)}
     for leaf, accumulator in leaves.items():
         total = cast(Gradient, accumulator.total)
-        if isinstance(total, np.ndarray) and (total.base is not None or id(total) in taken):
+        if isinstance(total, np.ndarray) and (
+            isinstance(total.base, np.ndarray) or id(total) in taken
+        ):
             total = total.copy()  # another leaf may have it too, and a later clip works in place
         taken.add(id(total))
         leaf._add_gradient(total)
