@@ -147,6 +147,12 @@ template <class T> std::int64_t size(const T &array, std::size_t axis) {
     return static_cast<std::int64_t>(array.shape(axis));
 }
 
+template <class T> std::int64_t columns(const T &array, const char *name) {
+    if (array.ndim() != 2)
+        refuse(std::string(name) + " has two axes");
+    return size(array, 1);
+}
+
 template <class T>
 Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias) {
     std::int64_t M = size(a, 0), K = size(a, 1), N = size(b, 1);
@@ -291,7 +297,7 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>
     if (x_gates.ndim() != 3 || states.empty() || states[0].ndim() != 3)
         refuse("recurrence: x_gates and states have three axes");
     Shapes s{size(x_gates, 0), size(x_gates, 1), 0, size(states[0], 2)};
-    s.H = weight_hr ? size(*weight_hr, 1) : s.P;
+    s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
     check_shape(x_gates, {s.T, s.B, cell.x_blocks * s.H}, "x_gates");
     check_states(cell, s, states, s.T + 1, "states");
     if (weight_hh.has_value() != (cell.h_blocks > 0))
@@ -374,7 +380,7 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved,
     if (d_states.empty() || d_states[0].ndim() != 2)
         refuse("recurrence: d_states have two axes");
     Shapes s{steps, size(d_states[0], 0), 0, size(d_states[0], 1)};
-    s.H = weight_hr ? size(*weight_hr, 1) : s.P;
+    s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
     check_states(cell, s, d_states, 0, "d_states");
     check_shape(saved, {kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P)}, "saved");
     if (d_output)

@@ -1,0 +1,680 @@
+"""What the native engine survives: odd arrays, wrong calls, crafted programs, threads, forks."""
+
+import gc
+import itertools
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anaphora.cells import CELLS, gru, lstm, mingru, peephole_lstm
+
+_native = pytest.importorskip("anaphora.engine._native", reason="the native engine is not built")
+native = pytest.importorskip("anaphora.engine.native")
+
+FLOATS = [np.float32, np.float64]
+LENGTHS = np.array([3, 0, 4, 4, 1, 2, 4])  # of 7 rows, T = 4
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, or forks")
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+# Odd arrays --------------------------------------------------------------------------------------
+
+
+def read_only(array):
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def strided(array):
+    wide = np.full((*array.shape, 3), 99, array.dtype)
+    wide[..., 1] = array
+    return wide[..., 1]
+
+
+def backwards(array):
+    return np.flip(np.flip(array).copy())
+
+
+def misaligned(array):
+    memory = np.zeros(array.nbytes + 1, np.uint8)
+    view = memory[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+ODD = [read_only, np.asfortranarray, strided, backwards, misaligned]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("cell", [lstm, peephole_lstm, mingru], ids=lambda c: c.name)
+def test_odd_arrays_in_a_recurrence(cell, odd, problem, rng):
+    P = 9 if cell is lstm else None
+    p = problem(cell, rng, np.float32, B=7, H=20, P=P)
+    for lengths in (None, LENGTHS):
+        expected = p.results(native, lengths, record=True)
+        changed = None if lengths is None else odd(lengths)
+        assert_equal(p.copy(odd).results(native, changed, record=True), expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("odd", [*ODD, lambda a: a.astype(a.dtype.newbyteorder())])
+def test_odd_arrays_in_kernels(odd, dtype, rng):
+    a, b = rng.standard_normal((13, 20)).astype(dtype), rng.standard_normal((20, 35)).astype(dtype)
+    bias, targets = rng.standard_normal(35).astype(dtype), rng.integers(0, 35, 13)
+
+    def close(found, expected):  # what another byte order brings goes to NumPy
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+    product = native.matmul(a, b, bias)
+    close(native.matmul(odd(a), odd(b), odd(bias)), product)
+    close(native.matmul(odd(a), b, bias), product)
+    close(native.matmul(a, odd(b)), native.matmul(a, b))
+    close(native.sum_columns(odd(a)), native.sum_columns(a))
+    losses, probabilities = native.cross_entropy_forward(product, targets)
+    for found, expected in zip(
+        native.cross_entropy_forward(odd(product), odd(targets)),
+        (losses, probabilities),
+        strict=True,
+    ):
+        close(found, expected)
+    close(
+        native.cross_entropy_backward(odd(probabilities), odd(targets), odd(losses)),
+        native.cross_entropy_backward(probabilities, targets, losses),
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
+def test_targets_of_any_width(dtype, rng):
+    logits, targets = rng.standard_normal((5, 9)), rng.integers(0, 9, 5)
+    for found, expected in zip(
+        native.cross_entropy_forward(logits, targets.astype(dtype)),
+        native.cross_entropy_forward(logits, targets),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+# Calls that do not fit ---------------------------------------------------------------------------
+
+
+def call(cell, rng, **changes):
+    """The arguments of a good call of `_native.float64.recurrence_forward`, with changes."""
+    T, B, H = 4, 3, 5
+    Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
+    arguments = {
+        "x_gates": rng.standard_normal((T, B, Gx * H)),
+        "states": [np.zeros((T + 1, B, H)) for _ in cell.states],
+        "weight_hh": rng.standard_normal((Gh * H, H)) if Gh else None,
+        "bias_hh": rng.standard_normal(Gh * H) if Gh else None,
+        "weight_hr": None,
+        "parameters": [np.ones(H) for _ in cell.parameters],
+        "lengths": None,
+        "reverse": False,
+        "save": True,
+        "named": [],
+    }
+    assert set(changes) <= set(arguments)
+    return _native.float64.recurrence_forward(native._cell(cell.trace), **arguments | changes)
+
+
+def ones(*shape):
+    return np.ones(shape)
+
+
+WRONG_FORWARD = {
+    "x_gates of two axes": {"x_gates": ones(4, 20)},
+    "x_gates of another width": {"x_gates": ones(4, 3, 19)},
+    "x_gates of more steps": {"x_gates": ones(5, 3, 20)},
+    "no states": {"states": []},
+    "one state": {"states": [ones(5, 3, 5)]},
+    "three states": {"states": [ones(5, 3, 5)] * 3},
+    "states of T steps": {"states": [ones(4, 3, 5)] * 2},
+    "states of another batch": {"states": [ones(5, 2, 5)] * 2},
+    "states of two sizes": {"states": [ones(5, 3, 5), ones(5, 3, 4)]},
+    "states without axes": {"states": [ones(), ones()]},
+    "weight_hh of another shape": {"weight_hh": ones(20, 4)},
+    "weight_hh transposed": {"weight_hh": ones(5, 20)},
+    "no weight_hh": {"weight_hh": None},
+    "bias_hh of another size": {"bias_hh": ones(19)},
+    "bias_hh of two axes": {"bias_hh": ones(20, 1)},
+    "weight_hr of another shape": {"weight_hr": ones(4, 5)},
+    "weight_hr of one axis": {"weight_hr": ones(5)},
+    "a parameter too many": {"parameters": [ones(5)]},
+    "lengths of another batch": {"lengths": np.array([1, 2])},
+    "lengths of two axes": {"lengths": np.array([[1, 2, 3]])},
+    "a negative length": {"lengths": np.array([1, -1, 3])},
+    "a length beyond T": {"lengths": np.array([1, 5, 3])},
+    "a length far beyond T": {"lengths": np.array([1, 2**62, -(2**63)])},
+    "a negative name": {"named": [-1]},
+    "a name that does not exist": {"named": [1000]},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FORWARD)
+def test_a_wrong_call_forward_is_refused(wrong, rng):
+    call(lstm, rng)
+    with pytest.raises(ValueError, match=r"^recurrence: |^the shape of |^weight_hr has two axes"):
+        call(lstm, rng, **WRONG_FORWARD[wrong])
+
+
+def test_a_projected_state_is_not_read(rng):
+    weights = {"weight_hh": ones(15, 2), "weight_hr": ones(2, 5), "states": [ones(5, 3, 2)]}
+    with pytest.raises(ValueError, match="a state that the program reads cannot be projected"):
+        call(gru, rng, **weights)
+    projected = {"weight_hh": ones(20, 2), "weight_hr": ones(2, 5)}
+    projected["states"] = [ones(5, 3, 2), ones(5, 3, 5)]
+    call(lstm, rng, **projected)
+    first_state = len(lstm.trace.gate_inputs)
+    with pytest.raises(ValueError, match="cannot be recorded"):
+        call(lstm, rng, **projected, named=[first_state])
+
+
+def test_a_cell_without_recurrent_halves_takes_no_weights(rng):
+    with pytest.raises(ValueError, match="weight_hh is there just if"):
+        call(mingru, rng, weight_hh=ones(0, 5))
+    with pytest.raises(ValueError, match="bias_hh"):
+        call(mingru, rng, bias_hh=ones(5))
+    with pytest.raises(ValueError, match="the number of parameters"):
+        call(peephole_lstm, rng, parameters=[])
+    with pytest.raises(ValueError, match="the shape of parameters"):
+        call(peephole_lstm, rng, parameters=[ones(5), ones(5), ones(4)])
+
+
+WRONG_DTYPES = {
+    "x_gates": ones(4, 3, 20).astype(np.float32),
+    "states": [ones(5, 3, 5).astype(np.float32)] * 2,
+    "weight_hh": ones(20, 5).astype(int),
+    "bias_hh": ones(20).astype(">f8"),
+    "parameters": [ones(5).astype(np.float32)],
+    "lengths": np.array([1, 2, 3], np.int32),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_DTYPES)
+def test_a_wrong_dtype_is_refused(name, rng):
+    with pytest.raises(TypeError):
+        call(lstm, rng, **{name: WRONG_DTYPES[name]})
+
+
+def test_states_are_written_so_they_are_not_read_only(rng):
+    state = ones(5, 3, 5)
+    state.flags.writeable = False
+    with pytest.raises(TypeError):
+        call(lstm, rng, states=[state, state])
+
+
+def test_a_wrong_call_backward_is_refused(rng):
+    cell = native._cell(lstm.trace)
+    _, saved, _, _ = call(lstm, rng)
+    good = {
+        "saved": saved,
+        "d_output": ones(4, 3, 5),
+        "d_states": [ones(3, 5), ones(3, 5)],
+        "steps": 4,
+        "weight_hh": ones(20, 5),
+        "weight_hr": None,
+        "lengths": None,
+        "reverse": False,
+    }
+    _native.float64.recurrence_backward(cell, **good)
+    for wrong in (
+        {"saved": saved[:-1]},
+        {"saved": ones(0)},
+        {"d_output": ones(4, 3, 4)},
+        {"d_output": ones(3, 3, 5)},
+        {"d_states": []},
+        {"d_states": [ones(3, 5)]},
+        {"d_states": [ones(3, 5), ones(3, 4)]},
+        {"d_states": [ones(5), ones(5)]},
+        {"steps": 5},
+        {"steps": 0},
+        {"steps": -1},
+        {"steps": 2**62},
+        {"weight_hh": None},
+        {"weight_hh": ones(20, 4)},
+        {"weight_hr": ones(4, 5)},
+        {"weight_hr": ones(5)},
+        {"lengths": np.array([4, 4])},
+        {"lengths": np.array([4, 5, 4])},
+        {"lengths": np.array([4, -1, 4])},
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            _native.float64.recurrence_backward(cell, **good | wrong)
+
+
+def test_wrong_calls_of_kernels_are_refused():
+    m, f = _native.float64, np.float32
+    ids = np.array([0, 1, 2])
+    for error, function, *arguments in (
+        (ValueError, m.matmul, ones(2, 3), ones(2, 3), None),
+        (ValueError, m.matmul, ones(2, 3), ones(3, 4), ones(3)),
+        (ValueError, m.matmul, ones(2, 3), ones(3, 4), ones(1, 4)),
+        (TypeError, m.matmul, ones(2, 3, 1), ones(3, 4), None),
+        (TypeError, m.matmul, ones(2, 3).astype(f), ones(3, 4), None),
+        (TypeError, m.matmul, ones(2, 3).astype(int), ones(3, 4), None),
+        (TypeError, m.matmul, [[1.0]], [[1.0]], None),
+        (ValueError, m.sum_columns, ones(3)),
+        (ValueError, m.cross_entropy_forward, ones(3), ids),
+        (ValueError, m.cross_entropy_forward, ones(3, 2), ids),
+        (ValueError, m.cross_entropy_forward, ones(3, 5), ids[:2]),
+        (ValueError, m.cross_entropy_forward, ones(3, 5), -ids),
+        (ValueError, m.cross_entropy_forward, ones(3, 0), ids),
+        (TypeError, m.cross_entropy_forward, ones(3, 5), ids.astype(np.int32)),
+        (ValueError, m.cross_entropy_backward, ones(3, 5), ids, ones(2)),
+        (ValueError, m.cross_entropy_backward, ones(3, 2), ids, ones(3)),
+        (TypeError, m.cross_entropy_backward, ones(3, 5), ids, ones(3).astype(f)),
+    ):
+        with pytest.raises(error):
+            function(*arguments)
+
+
+def test_sizes_that_overflow_are_refused():
+    one = np.float32(1)
+    tall, wide = np.broadcast_to(one, (2**60, 1)), np.broadcast_to(one, (1, 2**60))
+    for a, b in (
+        (tall, wide),
+        (tall, np.ones((1, 64), np.float32)),  # 2**66 elements: 4 times 2**64
+        (np.ones((64, 1), np.float32), wide),
+        (np.empty((2**60, 0), np.float32), np.ones((0, 2), np.float32)),
+    ):
+        with pytest.raises((MemoryError, ValueError)):
+            native.matmul(a, b)
+    empty = np.empty((2**40, 0, 20), np.float32)
+    states = [np.empty((2**40 + 1, 0, 5), np.float32)] * 2
+    weights = np.ones((20, 5), np.float32), None, None, [], None, False, True, []
+    with pytest.raises((MemoryError, ValueError)):
+        _native.float32.recurrence_forward(native._cell(lstm.trace), empty, states, *weights)
+
+
+def test_no_hidden_units():
+    x_gates, state, weight = np.ones((3, 2, 0)), np.ones((2, 0)), np.ones((0, 0))
+    steps = native.recurrence_forward(lstm.trace, x_gates, [state, state], weight, None, None, [])
+    assert steps.output.shape == (3, 2, 0)
+
+
+def test_unknown_instruction_sets_and_thread_counts(native_settings):
+    with pytest.raises(ValueError, match="no instruction set 'sse9'"):
+        native_settings.use_instruction_set("sse9")
+    assert native_settings.instruction_set() != "sse9"
+    with pytest.raises(TypeError):
+        native_settings.set_num_threads(2**40)
+
+
+# Crafted programs --------------------------------------------------------------------------------
+
+# h = tanh(a) forward; backward from the saved h and the cotangent d: d * h, and no gradient of h.
+GOOD = {
+    "forward": (2, [], [6, 0, 0], [2]),
+    "backward": (2, [0.0], [2, 0, 1], [3, 2]),
+    "gates": [(0, 0)],
+    "saved": [2],
+    "states": 1,
+    "parameters": 0,
+}
+CRAFTED = {
+    "an operand out of range": {"forward": (2, [], [6, 2, 0], [2])},
+    "a negative operand": {"forward": (2, [], [6, -1, 0], [2])},
+    "a second operand out of range": {"forward": (2, [], [0, 0, 9], [2])},
+    "a negative second operand": {"forward": (2, [], [0, 0, -1], [2])},
+    "a reference forward": {"forward": (2, [], [6, 3, 0, 6, 0, 0], [2])},
+    "an unknown operation": {"forward": (2, [], [15, 0, 0], [2])},
+    "a negative operation": {"forward": (2, [], [-1, 0, 0], [2])},
+    "half an instruction": {"forward": (2, [], [6, 0], [2])},
+    "an output out of range": {"forward": (2, [], [6, 0, 0], [3])},
+    "a negative output": {"forward": (2, [], [6, 0, 0], [-1])},
+    "no outputs": {"forward": (2, [], [6, 0, 0], [])},
+    "two outputs": {"forward": (2, [], [6, 0, 0], [2, 2])},
+    "an input too many": {"forward": (3, [], [6, 0, 0], [3])},
+    "no inputs": {"forward": (0, [], [], [])},
+    "a negative number of inputs": {"forward": (-1, [0.0, 1.0], [6, 0, 0], [0])},
+    "inputs without end": {"forward": (2**31 - 1, [0.0], [6, 0, 0], [2])},
+    "a backward operand out of range": {"backward": (2, [0.0], [2, 0, 4], [3, 2])},
+    "a backward output out of range": {"backward": (2, [0.0], [2, 0, 1], [3, 4])},
+    "a backward output too few": {"backward": (2, [0.0], [2, 0, 1], [3])},
+    "a backward input too few": {"backward": (1, [0.0], [2, 0, 0], [2, 1])},
+    "a saved value out of range": {"saved": [3]},
+    "a negative saved value": {"saved": [-1]},
+    "a value saved twice": {
+        "saved": [2, 2],
+        "backward": (3, [0.0], [2, 0, 1], [3, 2]),
+    },
+    "a saved constant": {"forward": (2, [1.0], [6, 0, 0], [3]), "saved": [2]},
+    "nothing saved": {"saved": []},
+    "no states": {"states": 0},
+    "two states": {"states": 2},
+    "a negative number of states": {"states": -1},
+    "a parameter too many": {"parameters": 1},
+    "a negative number of parameters": {"states": 2, "parameters": -1},
+    "parameters without end": {"parameters": 2**31 - 1},
+    "no gates": {"gates": []},
+    "a gate from nowhere": {"gates": [(-1, -1)]},
+    "a gate from a negative block": {"gates": [(-2, 0)]},
+    "a gate from a block that nobody has": {"gates": [(1, 0)]},
+    "a gate from a block far away": {"gates": [(2**31 - 1, 0)]},
+    "two gates from one block": {
+        "forward": (3, [], [6, 0, 0], [3]),
+        "saved": [3],
+        "backward": (2, [0.0], [2, 0, 1], [3, 2, 2]),
+        "gates": [(0, 0), (0, -1)],
+    },
+}
+
+
+def test_a_crafted_program_that_is_good_runs():
+    cell = _native.Cell(**GOOD)
+    state = np.zeros((3, 1, 2))
+    x_gates, weight = np.ones((2, 1, 2)), np.zeros((2, 2))
+    arguments = (weight, None, None, [], None, False, True, [])
+    output, *_ = _native.float64.recurrence_forward(cell, x_gates, [state], *arguments)
+    np.testing.assert_allclose(output, np.tanh(x_gates), rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_program_is_refused(name):
+    with pytest.raises(ValueError, match=r"^(program|cell): "):
+        _native.Cell(**GOOD | CRAFTED[name])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"forward": (2, [], [6, 0, 0])},
+        {"forward": (2, [], ["tanh", 0, 0], [2])},
+        {"forward": (2.5, [], [6, 0, 0], [2])},
+        {"forward": (2, [], [6, 0, 2**40], [2])},
+        {"forward": None},
+        {"gates": [(0,)]},
+        {"saved": [2**40]},
+    ],
+    ids=str,
+)
+def test_a_program_of_other_things_is_refused(wrong):
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        _native.Cell(**GOOD | wrong)
+
+
+# Numbers that are none ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", CELLS)
+def test_bad_numbers_stay_in_their_row(name, dtype, bad, problem, rng):
+    p = problem(CELLS[name], rng, dtype, B=7, H=20)
+    for lengths in (None, LENGTHS):
+        clean = p.results(native, lengths, record=True)
+        spoilt = p.copy()
+        spoilt.x_gates[1, 3, 2] = spoilt.initial[-1][3, 5] = bad
+        spoilt.d_output[2, 3, 1] = bad
+        found = spoilt.results(native, lengths, record=True)
+        assert not np.isfinite(found["final 0"][3]).all() or np.isinf(bad)
+        others = [0, 1, 2, 4, 5, 6]
+        for key, array in found.items():
+            if key == "output" or key.startswith("value") or key == "d x_gates":
+                np.testing.assert_array_equal(array[:, others], clean[key][:, others], err_msg=key)
+            elif key.startswith(("final", "d state")):
+                np.testing.assert_array_equal(array[others], clean[key][others], err_msg=key)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bad_numbers_stay_in_their_row_of_a_kernel(bad, rng):
+    a, b = rng.standard_normal((20, 30)), rng.standard_normal((30, 40))
+    targets = rng.integers(0, 40, 20)
+    spoilt = a.copy()
+    spoilt[7, 3] = bad
+    others = np.arange(20) != 7
+    products = native.matmul(spoilt, b), native.matmul(a, b)
+    assert not np.isfinite(products[0][7]).any()
+    pairs = [products]
+    pairs += zip(*(native.cross_entropy_forward(c, targets) for c in products), strict=True)
+    for found, expected in pairs:
+        np.testing.assert_array_equal(found[others], expected[others])
+    assert np.isnan(pairs[1][0][7])
+    columns = native.sum_columns(spoilt)
+    np.testing.assert_array_equal(np.isfinite(columns), np.arange(30) != 3)
+
+
+# Threads and processes ---------------------------------------------------------------------------
+
+
+def test_calls_from_several_threads_at_once(native_settings, problem, rng):
+    native_settings.set_num_threads(2)
+    cells = [lstm, gru, peephole_lstm, mingru]
+    problems = [problem(c, rng, np.float32, T=3, B=9, H=70) for c in cells]
+    expected = [p.results(native, record=True) for p in problems]
+    begin, failures = threading.Barrier(len(cells)), []
+
+    def work(number):
+        try:
+            begin.wait()
+            for _ in range(20):
+                assert_equal(problems[number].results(native, record=True), expected[number])
+        except BaseException as error:  # a failed thread must fail the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(cells))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_threads_change_while_others_work(native_settings, rng):
+    a = rng.standard_normal((200, 100))
+    expected, stop, wrong = native.matmul(a, a.T), threading.Event(), []
+
+    def work():
+        while not stop.is_set():
+            if not np.array_equal(native.matmul(a, a.T), expected):
+                wrong.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for count in [1, 2, 4, 3] * 20:
+        native_settings.set_num_threads(count)
+        np.testing.assert_array_equal(native.matmul(a, a.T), expected)
+    stop.set()
+    thread.join()
+    assert wrong == []
+
+
+def _bits(p, count, results):
+    native.set_num_threads(count)
+    results.put({name: array.tobytes() for name, array in p.results(native).items()})
+
+
+@on_linux
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_fork_after_use(native_settings, problem, rng):
+    native_settings.set_num_threads(2)
+    p = problem(lstm, rng, np.float32, B=9, H=70)
+    expected = {name: array.tobytes() for name, array in p.results(native).items()}
+    context = multiprocessing.get_context("fork")
+    for count in (1, 2, 3):
+        results = context.Queue()
+        child = context.Process(target=_bits, args=(p, count, results))
+        child.start()
+        found = results.get(timeout=60)
+        child.join(60)
+        assert child.exitcode == 0
+        assert found == expected
+    assert {name: array.tobytes() for name, array in p.results(native).items()} == expected
+
+
+def python(source, **environment):
+    """Run a program in a fresh interpreter; returns what it printed and what it complained of."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ANAPHORA_")}
+    path = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", source],
+        env={**inherited, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+INFO = "from anaphora import engine; print(engine.info()['engine'], engine.info()['threads'])"
+
+
+def test_the_environment_chooses():
+    assert python(INFO, ANAPHORA_NUM_THREADS="3") == (0, "native 3", "")
+    assert python(INFO, ANAPHORA_ENGINE="numpy") == (0, "numpy None", "")
+    code, _, complaint = python(INFO, ANAPHORA_ENGINE="fast")
+    assert code == 1
+    assert "ANAPHORA_ENGINE is 'fast'; it is 'native' (the default) or 'numpy'" in complaint
+    for wrong in ("0", "-2", "many", "1.5"):
+        code, _, complaint = python(INFO, ANAPHORA_NUM_THREADS=wrong)
+        assert code == 1
+        assert f"ANAPHORA_NUM_THREADS is '{wrong}'; it is a number of at least 1" in complaint
+
+
+WITHOUT = """
+import sys, warnings
+
+class NotBuilt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "anaphora.engine._native":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotBuilt())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import anaphora
+    from anaphora import engine, nn
+    import numpy as np
+    y, _ = nn.LSTM(3, 4)(np.ones((5, 2, 3), np.float32))
+print(engine.info()["engine"], y.shape)
+for warning in caught:
+    print(warning.category.__name__, warning.message)
+"""
+
+
+def test_a_module_that_is_not_built_is_told_once():
+    code, printed, complaint = python(WITHOUT)
+    assert (code, complaint) == (0, "")
+    first, *warnings = printed.splitlines()
+    assert first == "numpy (5, 2, 4)"
+    assert len(warnings) == 1
+    assert warnings[0].startswith("RuntimeWarning anaphora runs on NumPy, slower: ")
+    assert "pip install ." in warnings[0]
+    assert "ANAPHORA_ENGINE=numpy" in warnings[0]
+
+
+LIMITED = """
+import resource
+import numpy as np
+from anaphora.engine import native
+
+small = np.ones((300, 300), np.float32)
+native.set_num_threads(2)
+native.matmul(small, small)
+with open("/proc/self/statm") as file:
+    pages = int(file.read().split()[0])
+limit = pages * resource.getpagesize() + (300 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+large = np.ones((2000, 8000), np.float32)
+weights = np.broadcast_to(np.float32(1), (8000, 50000))
+for attempt in range(3):
+    try:
+        native.matmul(large, weights)
+    except MemoryError:
+        print("no memory")
+native.set_num_threads(3000)
+tall = np.ones((20000, 1), np.float32)
+try:
+    native.matmul(tall, small[:1])
+    native.matmul(tall, np.ones((1, 2000), np.float32))
+except (MemoryError, RuntimeError):
+    print("no threads")
+native.set_num_threads(2)
+assert (native.matmul(small, small) == 300).all()
+print("going on")
+"""
+
+
+@on_linux
+def test_a_system_that_has_no_more_memory_or_threads():
+    code, printed, complaint = python(LIMITED)
+    assert (code, complaint) == (0, "")
+    assert printed.split("\n")[:3] == ["no memory"] * 3
+    assert printed.endswith("going on")
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@on_linux
+def test_no_growth_over_steps_of_changing_shapes(problem, rng):
+    def some_steps(count):
+        for _ in range(count):
+            T, B, H = rng.integers(0, 9), rng.integers(0, 30), rng.integers(1, 50)
+            p = problem(cells[rng.integers(len(cells))], rng, np.float32, T, B, H)
+            lengths = rng.integers(0, T + 1, B) if rng.random() < 0.5 else None
+            p.results(native, lengths, record=True)
+            product = native.matmul(p.bias_hh[:H, None] if p.bias_hh is not None else one, row)
+            native.cross_entropy_forward(product, np.zeros(len(product), int))
+            with pytest.raises(ValueError, match="inner sizes"):  # a call that fails keeps nothing
+                native.matmul(np.ones((300, 300)), np.ones((299, 300)))
+
+    one, row = np.ones((1, 1), np.float32), np.ones((1, 333), np.float32)
+    cells = [lstm, gru, peephole_lstm, mingru]
+    some_steps(800)
+    gc.collect()
+    before = resident()
+    some_steps(2000)
+    gc.collect()
+    assert resident() - before < 16 << 20
+
+
+def test_what_is_returned_outlives_the_engines_references(problem, rng):
+    p = problem(lstm, rng, np.float32, B=9, H=40)
+    kept = p.results(native, record=True)
+    views = {name: array[..., :3] for name, array in kept.items()}
+    copies = {name: array.copy() for name, array in views.items()}
+    del kept
+    gc.collect()
+    for _ in range(20):
+        p.copy(lambda array: -array).results(native, record=True)
+    assert_equal(views, copies)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 1000))
+def test_no_two_live_arrays_share_memory(data, seed):
+    rng = np.random.default_rng(seed)
+    sizes = [1, 60, 64, 65, 1000, 1024, 1025, 40_000]
+    live = []
+    for number in range(data.draw(st.integers(5, 40))):
+        if live and data.draw(st.booleans()):
+            live.pop(rng.integers(len(live)))
+        N = data.draw(st.sampled_from(sizes))
+        row = np.full((1, 1), number + 1, np.float32)
+        array = native.matmul(row, np.ones((1, N), np.float32))
+        assert array.flags.writeable
+        array += 0.5
+        live.append((number + 1.5, array))
+        for value, other in live:
+            assert (other == value).all()
+    spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for _, a in live)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
