@@ -153,8 +153,7 @@ template <class T> std::int64_t columns(const T &array, const char *name) {
     return size(array, 1);
 }
 
-template <class T>
-Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias) {
+template <class T> Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias) {
     std::int64_t M = size(a, 0), K = size(a, 1), N = size(b, 1);
     if (size(b, 0) != K)
         refuse("matmul: the inner sizes differ");
@@ -177,8 +176,7 @@ void check_targets(const In<std::int64_t> &targets, std::int64_t N, std::int64_t
 }
 
 template <class T>
-nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets,
-                                std::optional<Out<T>> out) {
+nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets, std::optional<Out<T>> out) {
     if (logits.ndim() != 2)
         refuse("cross_entropy: logits are [N, V]");
     std::int64_t N = size(logits, 0), V = size(logits, 1);
@@ -212,8 +210,8 @@ Result<T> cross_entropy_backward(In<T> probabilities, In<std::int64_t> targets, 
     auto d = make<T>({probabilities.shape(0), probabilities.shape(1)});
     T *to = d.data();
     nb::gil_scoped_release release;
-    kernels<T>().cross_entropy_backward(N, V, probabilities.data(), targets.data(),
-                                        d_losses.data(), to);
+    kernels<T>().cross_entropy_backward(N, V, probabilities.data(), targets.data(), d_losses.data(),
+                                        to);
     return d;
 }
 
@@ -232,8 +230,8 @@ void sgd(Out<T> parameter, In<T> gradient, double learning_rate, double weight_d
     if (parameter.size() != gradient.size())
         refuse("sgd: a gradient of another size than its parameter");
     nb::gil_scoped_release release;
-    kernels<T>().sgd(static_cast<std::int64_t>(parameter.size()), parameter.data(),
-                     gradient.data(), static_cast<T>(learning_rate), static_cast<T>(weight_decay));
+    kernels<T>().sgd(static_cast<std::int64_t>(parameter.size()), parameter.data(), gradient.data(),
+                     static_cast<T>(learning_rate), static_cast<T>(weight_decay));
 }
 
 template <class T> void scale(Out<T> x, double factor) {
@@ -246,7 +244,8 @@ template <class T> double sum_of_squares(In<T> x) {
     return kernels<T>().sum_of_squares(static_cast<std::int64_t>(x.size()), x.data());
 }
 
-// The recurrence -----------------------------------------------------------------------------------
+// The recurrence
+// -----------------------------------------------------------------------------------
 
 Program program(std::int32_t inputs, const std::vector<double> &constants,
                 const std::vector<std::int32_t> &code, const std::vector<std::int32_t> &outputs) {
@@ -286,8 +285,8 @@ const std::int64_t *check_lengths(const Lengths &lengths, const Shapes &s) {
 }
 
 // states: [T+1, B, P] and [T+1, B, H], whose step 0 is the initial state, by position; they are
-// filled in. Returns the output, what the way back needs, the first state before its projection, and
-// the recorded values.
+// filled in. Returns the output, what the way back needs, the first state before its projection,
+// and the recorded values.
 template <class T>
 nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>> states,
                              std::optional<In<T>> weight_hh, std::optional<In<T>> bias_hh,
@@ -329,8 +328,8 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>
         unprojected = make<T>({uT, uB, uH});
     std::optional<Result<T>> saved;
     if (save)
-        saved = make<T>({static_cast<std::size_t>(
-            kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P))});
+        saved = make<T>(
+            {static_cast<std::size_t>(kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P))});
     nb::list recorded;
     std::vector<T *> record_data, state_data;
     std::vector<const T *> parameter_data;
@@ -373,10 +372,10 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>
 // of the initial ones. Returns the gradients of x_gates, of the recurrent halves and of the
 // projected state at every step (None where there are none), and of the parameters for each row.
 template <class T>
-nb::tuple recurrence_backward(const Cell &cell, In<T> saved,
-                              std::optional<In<T>> d_output, std::vector<Out<T>> d_states,
-                              std::int64_t steps, std::optional<In<T>> weight_hh,
-                              std::optional<In<T>> weight_hr, Lengths lengths, bool reverse) {
+nb::tuple recurrence_backward(const Cell &cell, In<T> saved, std::optional<In<T>> d_output,
+                              std::vector<Out<T>> d_states, std::int64_t steps,
+                              std::optional<In<T>> weight_hh, std::optional<In<T>> weight_hr,
+                              Lengths lengths, bool reverse) {
     if (d_states.empty() || d_states[0].ndim() != 2)
         refuse("recurrence: d_states have two axes");
     Shapes s{steps, size(d_states[0], 0), 0, size(d_states[0], 1)};
@@ -447,9 +446,9 @@ template <class T> void bind(nb::module_ m) {
           "weight_decay"_a);
     m.def("scale", &scale<T>, plain("x"), "factor"_a);
     m.def("sum_of_squares", &sum_of_squares<T>, plain("x"));
-    m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x_gates"),
-          plain("states"), optional("weight_hh"), optional("bias_hh"), optional("weight_hr"),
-          plain("parameters"), optional("lengths"), "reverse"_a, "save"_a, "named"_a);
+    m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x_gates"), plain("states"),
+          optional("weight_hh"), optional("bias_hh"), optional("weight_hr"), plain("parameters"),
+          optional("lengths"), "reverse"_a, "save"_a, "named"_a);
     m.def("recurrence_backward", &recurrence_backward<T>, "cell"_a, plain("saved"),
           optional("d_output"), plain("d_states"), "steps"_a, optional("weight_hh"),
           optional("weight_hr"), optional("lengths"), "reverse"_a);
@@ -461,31 +460,28 @@ template <class T> void bind(nb::module_ m) {
 NB_MODULE(_native, m) {
     using namespace anaphora;
     m.doc() = "The native engine.";
-    nb::class_<Cell>(m, "Cell")
-        .def(
-            "__init__",
-            [](Cell *self, nb::tuple forward, nb::tuple backward,
-               const std::vector<std::pair<std::int32_t, std::int32_t>> &gates,
-               const std::vector<std::int32_t> &saved, std::int32_t states,
-               std::int32_t parameters) {
-                auto read = [](const nb::tuple &t) {
-                    if (t.size() != 4)
-                        refuse("program: (inputs, constants, instructions, outputs)");
-                    return program(nb::cast<std::int32_t>(t[0]),
-                                   nb::cast<std::vector<double>>(t[1]),
-                                   nb::cast<std::vector<std::int32_t>>(t[2]),
-                                   nb::cast<std::vector<std::int32_t>>(t[3]));
-                };
-                Cell cell{read(forward), read(backward), {}, saved, states, parameters, 0, 0};
-                for (auto [x, h] : gates) {
-                    cell.gates.push_back({x, h});
-                    cell.x_blocks += x != -1;
-                    cell.h_blocks += h != -1;
-                }
-                cell.validate();
-                new (self) Cell(std::move(cell));
-            },
-            "forward"_a, "backward"_a, "gates"_a, "saved"_a, "states"_a, "parameters"_a);
+    nb::class_<Cell>(m, "Cell").def(
+        "__init__",
+        [](Cell *self, nb::tuple forward, nb::tuple backward,
+           const std::vector<std::pair<std::int32_t, std::int32_t>> &gates,
+           const std::vector<std::int32_t> &saved, std::int32_t states, std::int32_t parameters) {
+            auto read = [](const nb::tuple &t) {
+                if (t.size() != 4)
+                    refuse("program: (inputs, constants, instructions, outputs)");
+                return program(nb::cast<std::int32_t>(t[0]), nb::cast<std::vector<double>>(t[1]),
+                               nb::cast<std::vector<std::int32_t>>(t[2]),
+                               nb::cast<std::vector<std::int32_t>>(t[3]));
+            };
+            Cell cell{read(forward), read(backward), {}, saved, states, parameters, 0, 0};
+            for (auto [x, h] : gates) {
+                cell.gates.push_back({x, h});
+                cell.x_blocks += x != -1;
+                cell.h_blocks += h != -1;
+            }
+            cell.validate();
+            new (self) Cell(std::move(cell));
+        },
+        "forward"_a, "backward"_a, "gates"_a, "saved"_a, "states"_a, "parameters"_a);
     bind<float>(m.def_submodule("float32"));
     bind<double>(m.def_submodule("float64"));
     m.def("get_num_threads", &thread_count);

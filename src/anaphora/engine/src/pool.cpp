@@ -130,9 +130,9 @@ class Pool {
     bool stopping_ = false;
 };
 
-std::mutex turn;                   // one call at a time
+std::mutex turn; // one call at a time
 std::atomic<int> wanted_threads{1};
-Pool *pool = nullptr;              // owned; see forget_threads
+Pool *pool = nullptr; // owned; see forget_threads
 
 // A forked child has none of its parent's threads: leave them alone and start new ones when needed.
 void forget_threads() {

@@ -9,8 +9,21 @@
 namespace anaphora {
 
 enum class Op : std::int32_t {
-    add, subtract, multiply, divide, negative, sigmoid, tanh, relu, exp, log, softplus, abs,
-    maximum, minimum, sign,
+    add,
+    subtract,
+    multiply,
+    divide,
+    negative,
+    sigmoid,
+    tanh,
+    relu,
+    exp,
+    log,
+    softplus,
+    abs,
+    maximum,
+    minimum,
+    sign,
 };
 inline constexpr int op_count = 15;
 

@@ -1,0 +1,531 @@
+// The engine without Python, run under sanitizers by `make sanitize`: kernels on random shapes and
+// random cells, threads that call at the same time, exceptions, fork.
+//
+// Every array has exactly the size that its contract names, so that AddressSanitizer sees a step
+// beyond it, and outputs begin as a number that must be gone afterwards. Values are tested from
+// Python; here results are compared with plain sums, and between numbers of threads, bit for bit.
+#include "kernels.h"
+#include "pool.h"
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+// ThreadSanitizer by itself refuses to start threads in a forked child.
+extern "C" __attribute__((visibility("default"))) const char *__tsan_default_options() {
+    return "die_after_fork=0";
+}
+
+namespace {
+
+using namespace anaphora;
+using std::int32_t;
+using std::int64_t;
+
+std::string where; // what is being tested, for the message
+
+void check(bool holds, const char *what) {
+    if (holds)
+        return;
+    std::fprintf(stderr, "failed: %s: %s\n", where.c_str(), what);
+    std::_Exit(1);
+}
+
+template <class T> const Kernels<T> &kernels() {
+    if constexpr (sizeof(T) == 4)
+        return instruction_set().f32;
+    else
+        return instruction_set().f64;
+}
+
+class Random {
+  public:
+    explicit Random(std::uint64_t seed) : bits_(seed) {}
+    int64_t below(int64_t n) {
+        return static_cast<int64_t>(bits_() % static_cast<std::uint64_t>(n));
+    }
+    int64_t between(int64_t low, int64_t high) { return low + below(high - low + 1); }
+    int64_t one_of(std::initializer_list<int64_t> values) {
+        return values.begin()[below(static_cast<int64_t>(values.size()))];
+    }
+    bool chance(int64_t in) { return below(in) == 0; }
+    double number() { return static_cast<double>(between(-1000, 1000)) / 1000; }
+
+  private:
+    std::mt19937_64 bits_;
+};
+
+constexpr double unwritten = -12345.5;
+
+// An array of exactly `size` numbers.
+template <class T> class Array {
+  public:
+    explicit Array(int64_t size) : size_(size), data_(new T[static_cast<std::size_t>(size)]) {
+        for (int64_t k = 0; k < size; k++)
+            data_[k] = static_cast<T>(unwritten);
+    }
+    Array(int64_t size, Random &random) : Array(size) {
+        for (int64_t k = 0; k < size; k++)
+            data_[k] = static_cast<T>(random.number());
+    }
+    T *data() const { return data_.get(); }
+    int64_t size() const { return size_; }
+    T &operator[](int64_t k) const { return data_[k]; }
+
+    Array copy() const {
+        Array other(size_);
+        for (int64_t k = 0; k < size_; k++)
+            other[k] = data_[k];
+        return other;
+    }
+    bool written() const {
+        for (int64_t k = 0; k < size_; k++)
+            if (data_[k] == static_cast<T>(unwritten))
+                return false;
+        return true;
+    }
+    // The same bits, or both not a number.
+    bool operator==(const Array &other) const {
+        bool same = size_ == other.size_;
+        for (int64_t k = 0; same && k < size_; k++)
+            same = data_[k] == other[k] || (data_[k] != data_[k] && other[k] != other[k]);
+        return same;
+    }
+
+  private:
+    int64_t size_;
+    std::unique_ptr<T[]> data_;
+};
+
+template <class T> bool near(T a, double b) {
+    return std::abs(static_cast<double>(a) - b) <=
+           (sizeof(T) == 4 ? 1e-4 : 1e-12) * (1 + std::abs(b));
+}
+
+// Matrix products
+// ----------------------------------------------------------------------------------
+
+template <class T> void test_multiply(Random &random) {
+    int64_t M = random.one_of({0, 1, 2, 5, 23, 24, 61, 160}),
+            N = random.one_of({0, 1, 7, 16, 70, 131});
+    int64_t K = random.one_of({0, 1, 3, 40, 128, 129, 260});
+    where = "multiply " + std::to_string(M) + " x " + std::to_string(K) + " x " + std::to_string(N);
+    Array<T> a(M * K, random), b(K * N, random), bias(N, random), before(M * N, random);
+    bool a_turned = random.chance(2), b_turned = random.chance(2);
+    bool has_bias = random.chance(2), accumulate = random.chance(2);
+    Matrix<const T> A{a.data(), a_turned ? 1 : K, a_turned ? M : 1};
+    Matrix<const T> B{b.data(), b_turned ? 1 : N, b_turned ? K : 1};
+    auto multiply = [&](int threads) {
+        set_thread_count(threads);
+        Array<T> c = accumulate ? before.copy() : Array<T>(M * N);
+        kernels<T>().multiply(M, N, K, A, B, c.data(), N, has_bias ? bias.data() : nullptr,
+                              accumulate);
+        return c;
+    };
+    Array<T> c = multiply(1);
+    for (int64_t i = 0; i < M; i++)
+        for (int64_t j = 0; j < N; j++) {
+            double sum = (accumulate ? before[i * N + j] : 0) + (has_bias ? bias[j] : 0);
+            for (int64_t k = 0; k < K; k++)
+                sum += static_cast<double>(A.data[i * A.row + k * A.column]) *
+                       B.data[k * B.row + j * B.column];
+            check(near(c[i * N + j], sum), "an element is not the sum of its products");
+        }
+    check(multiply(2) == c && multiply(3) == c, "the result depends on the number of threads");
+}
+
+// Cross entropy and sums
+// ---------------------------------------------------------------------------
+
+template <class T> void test_cross_entropy(Random &random) {
+    int64_t N = random.one_of({0, 1, 7, 8, 40}), V = random.one_of({1, 3, 16, 67, 500});
+    where = "cross entropy " + std::to_string(N) + " x " + std::to_string(V);
+    Array<T> logits(N * V, random), d_losses(N, random), losses(N), probabilities(N * V);
+    Array<int64_t> targets(N);
+    for (int64_t n = 0; n < N; n++)
+        targets[n] = random.below(V);
+    set_thread_count(3);
+    kernels<T>().cross_entropy_forward(N, V, logits.data(), targets.data(), losses.data(),
+                                       probabilities.data());
+    for (int64_t n = 0; n < N; n++) {
+        double total = 0;
+        for (int64_t k = 0; k < V; k++)
+            total += std::exp(static_cast<double>(logits[n * V + k]));
+        check(near(losses[n], std::log(total) - logits[n * V + targets[n]]), "a loss is wrong");
+        for (int64_t k = 0; k < V; k++)
+            check(near(probabilities[n * V + k],
+                       std::exp(static_cast<double>(logits[n * V + k])) / total),
+                  "a probability is wrong");
+    }
+    Array<T> d(N * V);
+    kernels<T>().cross_entropy_backward(N, V, probabilities.data(), targets.data(), d_losses.data(),
+                                        d.data());
+    check(d.written(), "a gradient was not written");
+
+    // The same in place, on one thread.
+    set_thread_count(1);
+    Array<T> place = logits.copy(), again(N);
+    kernels<T>().cross_entropy_forward(N, V, place.data(), targets.data(), again.data(),
+                                       place.data());
+    check(place == probabilities && again == losses, "in place the result is another");
+    kernels<T>().cross_entropy_backward(N, V, place.data(), targets.data(), d_losses.data(),
+                                        place.data());
+    check(place == d, "in place the gradient is another");
+}
+
+template <class T> void test_sum_columns(Random &random) {
+    int64_t M = random.one_of({0, 1, 9}), N = random.one_of({0, 1, 64, 65, 200});
+    where = "sum_columns " + std::to_string(M) + " x " + std::to_string(N);
+    Array<T> x(M * N, random), sums(N);
+    set_thread_count(2);
+    kernels<T>().sum_columns(M, N, x.data(), sums.data());
+    for (int64_t n = 0; n < N; n++) {
+        double sum = 0;
+        for (int64_t m = 0; m < M; m++)
+            sum += x[m * N + n];
+        check(near(sums[n], sum), "a sum is wrong");
+    }
+}
+
+// The recurrence
+// -----------------------------------------------------------------------------------
+
+// A straight line of random instructions; `hidden` is a value that it must not read, or -1.
+Program random_program(Random &random, int32_t inputs, std::size_t outputs, int32_t hidden) {
+    Program program{inputs, {}, {}, {}};
+    for (int64_t k = random.between(1, 2); k > 0; k--)
+        program.constants.push_back(random.number());
+    auto value = [&] {
+        int32_t known = program.values(), any = static_cast<int32_t>(random.below(known));
+        return any == hidden ? known - 1 : any;
+    };
+    for (int64_t k = random.between(0, 12); k > 0; k--) {
+        int32_t a = value(), b = value();
+        program.instructions.push_back({static_cast<Op>(random.below(op_count)), a, b});
+    }
+    for (std::size_t k = 0; k < outputs; k++)
+        program.outputs.push_back(value());
+    return program;
+}
+
+// A cell whose two programs fit each other in their sizes; the second is not the first's adjoint.
+Cell random_cell(Random &random, bool projected) {
+    Cell cell;
+    for (int64_t k = random.between(1, 5); k > 0; k--) {
+        int64_t halves = random.below(4); // mostly both
+        cell.gates.push_back({halves == 1 ? -1 : cell.x_blocks, halves == 2 ? -1 : cell.h_blocks});
+        cell.x_blocks += halves != 1;
+        cell.h_blocks += halves != 2;
+    }
+    cell.states = static_cast<int32_t>(random.between(1, 3));
+    cell.parameters = static_cast<int32_t>(random.below(3));
+    auto gates = static_cast<int32_t>(cell.gates.size());
+    int32_t inputs = gates + cell.states + cell.parameters, hidden = projected ? gates : -1;
+    cell.forward = random_program(random, inputs, static_cast<std::size_t>(cell.states), hidden);
+    auto constants_end = inputs + static_cast<int32_t>(cell.forward.constants.size());
+    for (int32_t value = 0; value < cell.forward.values(); value++)
+        if ((value < inputs || value >= constants_end) && value != hidden && random.chance(2))
+            cell.saved.push_back(value);
+    cell.backward = random_program(random, static_cast<int32_t>(cell.saved.size()) + cell.states,
+                                   static_cast<std::size_t>(inputs), -1);
+    cell.validate();
+    return cell;
+}
+
+template <class T> using Arrays = std::vector<Array<T>>;
+
+template <class T> std::vector<T *> pointers(const Arrays<T> &arrays) {
+    std::vector<T *> result;
+    for (const Array<T> &array : arrays)
+        result.push_back(array.data());
+    return result;
+}
+
+template <class T> bool same(const Arrays<T> &a, const Arrays<T> &b) {
+    bool all = a.size() == b.size();
+    for (std::size_t k = 0; all && k < a.size(); k++)
+        all = a[k] == b[k];
+    return all;
+}
+
+// The arguments of one recurrence, and a run of it.
+template <class T> struct Recurrence {
+    int64_t steps, batch, hidden, projected;
+    bool projects, reverse, has_lengths, has_bias;
+    Cell cell;
+    Array<T> x_gates, weight_hh, bias_hh, weight_hr, d_output;
+    Arrays<T> initial, d_final, parameters;
+    Array<int64_t> lengths;
+    std::vector<int32_t> named;
+
+    explicit Recurrence(Random &random)
+        : steps(random.one_of({0, 1, 2, 6})), batch(random.one_of({0, 1, 2, 5, 9, 20})),
+          hidden(random.one_of({1, 3, 16, 33, 70, 130})), projected(hidden),
+          projects(random.chance(4)), reverse(random.chance(2)), has_lengths(random.chance(2)),
+          has_bias(random.chance(2)), cell(random_cell(random, projects)), x_gates(0), weight_hh(0),
+          bias_hh(0), weight_hr(0), d_output(0), lengths(batch) {
+        if (projects)
+            projected = random.between(1, hidden);
+        x_gates = {steps * batch * cell.x_blocks * hidden, random};
+        weight_hh = {cell.h_blocks * hidden * projected, random};
+        bias_hh = {cell.h_blocks * hidden, random};
+        weight_hr = {projected * hidden, random};
+        d_output = {steps * batch * projected, random};
+        for (int32_t k = 0; k < cell.states; k++) {
+            initial.emplace_back(batch * (k == 0 ? projected : hidden), random);
+            d_final.emplace_back(batch * (k == 0 ? projected : hidden), random);
+        }
+        for (int32_t k = 0; k < cell.parameters; k++)
+            parameters.emplace_back(hidden, random);
+        for (int64_t b = 0; b < batch; b++)
+            lengths[b] = random.between(0, steps);
+        for (int32_t value = 0; value < cell.forward.values(); value++)
+            if (random.chance(4) && !(projects && value == static_cast<int32_t>(cell.gates.size())))
+                named.push_back(value);
+    }
+
+    std::string name() const {
+        return "recurrence T " + std::to_string(steps) + " B " + std::to_string(batch) + " H " +
+               std::to_string(hidden) + " P " + std::to_string(projected) + " gates " +
+               std::to_string(cell.x_blocks) + "+" + std::to_string(cell.h_blocks);
+    }
+
+    // Forward, then backward: all results in one list.
+    Arrays<T> run() const {
+        Arrays<T> states, record, results;
+        for (const Array<T> &start : initial) {
+            states.emplace_back((steps + 1) * start.size());
+            for (int64_t k = 0; k < start.size(); k++)
+                states.back()[k] = start[k];
+        }
+        for (std::size_t k = 0; k < named.size(); k++)
+            record.emplace_back(steps * batch * hidden);
+        Array<T> output(steps * batch * projected);
+        Array<T> unprojected(projects ? steps * batch * hidden : 0);
+        Array<T> saved(kernels<T>().recurrence_saved(cell, steps, batch, hidden, projected));
+        std::vector<T *> state_data = pointers(states), record_data = pointers(record);
+        std::vector<T *> pointers_to_parameters = pointers(parameters);
+        std::vector<const T *> parameter_data(pointers_to_parameters.begin(),
+                                              pointers_to_parameters.end());
+        const T *hh = cell.h_blocks > 0 ? weight_hh.data() : nullptr;
+        const T *hr = projects ? weight_hr.data() : nullptr;
+        const int64_t *length = has_lengths ? lengths.data() : nullptr;
+        kernels<T>().recurrence_forward(Forward<T>{
+            &cell, steps, batch, hidden, projected, x_gates.data(), hh,
+            has_bias && hh ? bias_hh.data() : nullptr, hr, parameter_data.data(), length, reverse,
+            state_data.data(), output.data(), saved.data(), projects ? unprojected.data() : nullptr,
+            static_cast<int32_t>(named.size()), named.data(), record_data.data()});
+
+        Arrays<T> d_states;
+        for (const Array<T> &d : d_final)
+            d_states.push_back(d.copy());
+        Array<T> d_x_gates(x_gates.size()), d_projected(projects ? steps * batch * projected : 0);
+        Array<T> d_h_gates(steps * batch * cell.h_blocks * hidden);
+        Array<T> d_parameters(cell.parameters * batch * hidden);
+        for (int64_t k = 0; k < d_parameters.size(); k++)
+            d_parameters[k] = 0;
+        bool shared = !has_lengths && !reverse; // d_h_gates are d_x_gates
+        for (const GateInput &gate : cell.gates)
+            shared = shared && gate.x == gate.h;
+        std::vector<T *> d_state_data = pointers(d_states);
+        kernels<T>().recurrence_backward(Backward<T>{
+            &cell, steps, batch, hidden, projected, hh, hr, length, reverse, saved.data(),
+            has_bias ? d_output.data() : nullptr, d_state_data.data(), d_x_gates.data(),
+            shared          ? d_x_gates.data()
+            : hh != nullptr ? d_h_gates.data()
+                            : nullptr,
+            projects ? d_projected.data() : nullptr, d_parameters.data()});
+        if (shared)
+            d_h_gates = d_x_gates.copy();
+
+        for (Arrays<T> *list : {&states, &record, &d_states})
+            for (Array<T> &array : *list)
+                results.push_back(std::move(array));
+        for (Array<T> *array :
+             {&output, &unprojected, &d_x_gates, &d_h_gates, &d_projected, &d_parameters})
+            results.push_back(std::move(*array));
+        return results;
+    }
+};
+
+template <class T> void test_recurrence(Random &random) {
+    Recurrence<T> recurrence(random);
+    where = recurrence.name();
+    set_thread_count(1);
+    Arrays<T> expected = recurrence.run();
+    for (const Array<T> &array : expected)
+        check(array.written(), "a number was not written");
+    for (int threads : {2, 3}) {
+        set_thread_count(threads);
+        check(same(recurrence.run(), expected), "the result depends on the number of threads");
+    }
+}
+
+void test_invalid_programs() {
+    where = "invalid programs";
+    auto refused = [](auto change) {
+        Random random(7);
+        Cell cell = random_cell(random, false);
+        change(cell);
+        try {
+            cell.validate();
+        } catch (const std::invalid_argument &) {
+            return true;
+        }
+        return false;
+    };
+    check(!refused([](Cell &) {}), "a valid cell is refused");
+    check(refused([](Cell &c) { c.forward.inputs = -1; }), "a negative number of inputs");
+    check(refused([](Cell &c) { c.forward.outputs[0] = c.forward.values(); }), "an unknown output");
+    check(refused([](Cell &c) { c.forward.instructions.push_back({Op::add, 0, 10000}); }),
+          "an unknown operand");
+    check(refused([](Cell &c) { c.backward.instructions.push_back({static_cast<Op>(99), 0, 0}); }),
+          "an unknown operation");
+    check(refused([](Cell &c) { c.saved.push_back(-1); }), "an unknown saved value");
+    check(refused([](Cell &c) { c.gates[0].x = c.x_blocks; }), "an unknown block");
+    check(refused([](Cell &c) { c.states = 0; }), "no state");
+}
+
+// Threads
+// ------------------------------------------------------------------------------------------
+
+void test_tasks() {
+    where = "tasks";
+    set_thread_count(3);
+    std::vector<int> done(1000, 0);
+    parallel(1000, [&](int64_t k) {
+        check(threads_at_hand() == 1, "a task finds threads at hand");
+        parallel(2, [&](int64_t) { done[static_cast<std::size_t>(k)]++; }); // on this thread
+    });
+    for (int count : done)
+        check(count == 2, "a task did not run once");
+    parallel(0, [](int64_t) { check(false, "there was no task"); });
+
+    Barrier barrier(3);
+    std::vector<int> step(3, 0);
+    together(3, [&](int part) {
+        for (int k = 0; k < 200; k++) {
+            step[static_cast<std::size_t>(part)] = k;
+            barrier.wait();
+            for (int other : step)
+                check(other == k, "the barrier let one through");
+            barrier.wait();
+        }
+    });
+
+    for (int k = 0; k < 20; k++) {
+        bool thrown = false;
+        try {
+            parallel(50, [](int64_t task) {
+                if (task % 7 == 3)
+                    throw std::runtime_error("on purpose");
+            });
+        } catch (const std::runtime_error &) {
+            thrown = true;
+        }
+        check(thrown, "an exception got lost");
+    }
+    check(threads_at_hand() == 3, "an exception left its thread within a task");
+}
+
+// Several threads call at the same time, while another changes the number of threads.
+void test_callers() {
+    where = "callers";
+    Random random(11);
+    std::vector<Recurrence<float>> recurrences;
+    std::vector<Arrays<float>> expected;
+    set_thread_count(1);
+    while (recurrences.size() < 6) {
+        recurrences.emplace_back(random);
+        expected.push_back(recurrences.back().run());
+    }
+    std::atomic<int> running{4};
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < 4; caller++)
+        callers.emplace_back([&] {
+            for (int repeat = 0; repeat < 5; repeat++)
+                for (std::size_t k = 0; k < recurrences.size(); k++)
+                    check(same(recurrences[k].run(), expected[k]), "callers disturb each other");
+            running--;
+        });
+    for (int count = 1; running > 0; count = count % 4 + 1) {
+        set_thread_count(count);
+        std::this_thread::yield();
+    }
+    for (std::thread &caller : callers)
+        caller.join();
+}
+
+// A forked child has a pool of its own, also where the parent was in the middle of a call.
+void test_fork() {
+#if defined(__unix__) || defined(__APPLE__)
+    where = "fork";
+    Random random(13);
+    Recurrence<float> recurrence(random);
+    while (recurrence.batch < 9 || recurrence.hidden < 70 || recurrence.steps < 2)
+        recurrence = Recurrence<float>(random);
+    set_thread_count(2);
+    Arrays<float> expected = recurrence.run();
+    std::atomic<bool> stop{false};
+    std::thread other([&] {
+        while (!stop)
+            recurrence.run();
+    });
+    for (int k = 0; k < 10; k++) {
+        pid_t child = fork();
+        if (child == 0) {
+            check(same(recurrence.run(), expected), "the child computes another result");
+            std::_Exit(0);
+        }
+        int status = 1;
+        check(child > 0 && waitpid(child, &status, 0) == child, "no child");
+        check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child failed");
+    }
+    stop = true;
+    other.join();
+#endif
+}
+
+template <class T> void test_kernels(const char *set) {
+    Random random(17);
+    for (int k = 0; k < 40; k++) {
+        test_multiply<T>(random);
+        test_cross_entropy<T>(random);
+        test_sum_columns<T>(random);
+    }
+    for (int k = 0; k < 150; k++)
+        test_recurrence<T>(random);
+    std::printf("%s: %zu-byte numbers passed\n", set, sizeof(T));
+    std::fflush(stdout);
+}
+
+} // namespace
+
+int main() {
+    std::string widest = instruction_set().name;
+    for (const char *set : {"baseline", "avx2", "avx512"}) {
+        if (!use_instruction_set(set)) {
+            std::printf("%s: not on this machine\n", set);
+            continue;
+        }
+        test_kernels<float>(set);
+        test_kernels<double>(set);
+    }
+    use_instruction_set(widest.c_str());
+    test_invalid_programs();
+    test_tasks();
+    test_callers();
+    test_fork();
+    std::printf("all passed\n");
+}
