@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anaphora.cells import CELLS, cell, gru, lstm, mingru
-from anaphora.engine import kernels, recurrence
+from anaphora.engine import kernels, recurrence, updates
 
 pytest.importorskip("anaphora.engine._native", reason="the native engine is not built")
 native = pytest.importorskip("anaphora.engine.native")
@@ -209,3 +209,30 @@ def test_cross_entropy_of_logits_far_apart(dtype):
     np.testing.assert_allclose(
         probabilities, [[1, 0, 0], [0.5, 0, 0.5], [1 / 3] * 3], rtol=1e-6
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_cross_entropy_in_place(dtype, rng):
+    logits, targets = rng.standard_normal((9, 33)).astype(dtype), rng.integers(0, 33, 9)
+    expected = native.cross_entropy_forward(logits, targets)
+    found = native.cross_entropy_forward(logits, targets, in_place=True)
+    assert np.shares_memory(found[1], logits)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (17,), (5, 13), (300, 301)], ids=str)
+def test_updates(shape, dtype, rng):
+    d, start = (np.asarray(rng.standard_normal(shape), dtype) for _ in range(2))
+    options = {"learning_rate": 0.3, "momentum": 0.0, "nesterov": False, "weight_decay": 0.01}
+    for odd in (np.array, np.asfortranarray, lambda a: np.repeat(a[..., None], 2, -1)[..., 0]):
+        results = []
+        for side in (native, updates):
+            parameter, scaled = odd(start.copy()), odd(d.copy())
+            side.sgd_update(parameter, odd(d), None, **options)
+            side.scale(scaled, 0.7)
+            results.append({"parameter": parameter, "scaled": scaled})
+        assert_close(*results, dtype)
+    norms = native.global_norm([d, start]), updates.global_norm([widened(d), widened(start)])
+    np.testing.assert_allclose(*norms, rtol=1e-6 if dtype == np.float32 else 1e-13)

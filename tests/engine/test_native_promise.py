@@ -87,6 +87,28 @@ def test_threads_of_the_kernels(dtype, native_settings, rng):
         assert_equal(other, first)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [1, 17, 300_001])
+def test_threads_of_the_updates(size, dtype, native_settings, rng):
+    start, d = (rng.standard_normal(size).astype(dtype) for _ in range(2))
+    options = {"learning_rate": 0.3, "momentum": 0.0, "nesterov": False, "weight_decay": 0.01}
+
+    def run():
+        parameter = start.copy()
+        native.sgd_update(parameter, d, None, **options)
+        scaled = d.copy()
+        native.scale(scaled, 0.7)
+        return {
+            "parameter": parameter,
+            "scaled": scaled,
+            "norm": np.array(native.global_norm([start, d])),
+        }
+
+    first, *others = with_threads(native_settings, run)
+    for other in others:
+        assert_equal(other, first)
+
+
 # The other rows, and padding ---------------------------------------------------------------------
 
 
