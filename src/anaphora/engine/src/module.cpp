@@ -487,10 +487,13 @@ NB_MODULE(_native, m) {
     m.def("get_num_threads", &thread_count);
     m.def("set_num_threads", &set_thread_count, "count"_a);
     m.def("instruction_set", [] { return std::string(instruction_set().name); });
-    m.def("use_instruction_set", [](const std::string &name) {
-        if (!use_instruction_set(name.c_str()))
-            refuse("this machine or build has no instruction set '" + name + "'");
-    });
+    m.def(
+        "use_instruction_set",
+        [](const std::string &name) {
+            if (!use_instruction_set(name.c_str()))
+                refuse("this machine or build has no instruction set '" + name + "'");
+        },
+        "name"_a);
     m.def("peak", [] {
         nb::gil_scoped_release release;
         return instruction_set().peak();
