@@ -28,6 +28,17 @@ void relax() {
 #endif
 }
 
+// Wait for what other threads are about to do. Where they are not running, because the machine is
+// busy with something else, this one steps aside for them.
+template <class Done> void wait_until(Done done) {
+    for (int spin = 0; !done(); spin++) {
+        if (spin < 4000)
+            relax();
+        else
+            std::this_thread::yield();
+    }
+}
+
 // Within it, denormal numbers count as zero; the caller's mode is restored.
 class FlushDenormals {
   public:
@@ -80,8 +91,7 @@ class Pool {
         }
         wake_.notify_all();
         job(0);
-        while (unfinished_.load(std::memory_order_acquire) != 0)
-            relax();
+        wait_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; });
     }
 
   private:
@@ -205,12 +215,7 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
 void Barrier::wait() {
     std::int64_t mine = arrived_.fetch_add(1, std::memory_order_acq_rel);
     std::int64_t target = (mine / parties_ + 1) * parties_;
-    for (int spin = 0; arrived_.load(std::memory_order_acquire) < target; spin++) {
-        if (spin < 20000)
-            relax();
-        else
-            std::this_thread::yield();
-    }
+    wait_until([&] { return arrived_.load(std::memory_order_acquire) >= target; });
 }
 
 } // namespace anaphora
