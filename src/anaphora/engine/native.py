@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.engine import _native, kernels, recurrence, updates
+import anaphora.engine._native as _native  # where it is missing, the error says just that
+from anaphora.engine import kernels, recurrence, updates
 from anaphora.engine.recurrence import RecurrenceGradients
 from anaphora.equations import Program, Trace
 
