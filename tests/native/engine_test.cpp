@@ -387,6 +387,8 @@ void test_invalid_programs() {
     };
     check(!refused([](Cell &) {}), "a valid cell is refused");
     check(refused([](Cell &c) { c.forward.inputs = -1; }), "a negative number of inputs");
+    check(refused([](Cell &c) { c.forward.inputs = INT32_MAX; }), "more inputs than there can be");
+    check(refused([](Cell &c) { c.parameters = INT32_MAX; }), "more parameters than inputs");
     check(refused([](Cell &c) { c.forward.outputs[0] = c.forward.values(); }), "an unknown output");
     check(refused([](Cell &c) { c.forward.instructions.push_back({Op::add, 0, 10000}); }),
           "an unknown operand");

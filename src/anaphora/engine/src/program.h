@@ -1,6 +1,7 @@
 // A cell's program as data: a straight line of elementwise instructions over tiles.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -26,6 +27,7 @@ enum class Op : std::int32_t {
     sign,
 };
 inline constexpr int op_count = 15;
+inline constexpr std::size_t most_values = 1 << 20; // of a program; no cell comes near it
 
 inline bool has_two_operands(Op op) {
     return op == Op::add || op == Op::subtract || op == Op::multiply || op == Op::divide ||
@@ -51,9 +53,11 @@ struct Program {
 
     // Throws std::invalid_argument unless every operand is a value that exists by then.
     void validate() const {
-        std::int32_t known = inputs + static_cast<std::int32_t>(constants.size());
         if (inputs < 0)
             throw std::invalid_argument("program: a negative number of inputs");
+        if (static_cast<std::size_t>(inputs) + constants.size() + instructions.size() > most_values)
+            throw std::invalid_argument("program: too many values");
+        std::int32_t known = inputs + static_cast<std::int32_t>(constants.size());
         for (const Instruction &i : instructions) {
             auto op = static_cast<std::int32_t>(i.op);
             if (op < 0 || op >= op_count)
@@ -90,12 +94,14 @@ struct Cell {
     void validate() const {
         forward.validate();
         backward.validate();
-        auto count = static_cast<std::int32_t>(gates.size()) + states + parameters;
-        if (states < 1 || parameters < 0 || forward.inputs != count ||
+        std::size_t count =
+            gates.size() + static_cast<std::size_t>(states) + static_cast<std::size_t>(parameters);
+        if (states < 1 || parameters < 0 || static_cast<std::size_t>(forward.inputs) != count ||
             static_cast<std::int32_t>(forward.outputs.size()) != states)
             throw std::invalid_argument("cell: the forward program does not have its inputs");
-        if (backward.inputs != static_cast<std::int32_t>(saved.size()) + states ||
-            static_cast<std::int32_t>(backward.outputs.size()) != count)
+        if (static_cast<std::size_t>(backward.inputs) !=
+                saved.size() + static_cast<std::size_t>(states) ||
+            backward.outputs.size() != count)
             throw std::invalid_argument("cell: the backward program does not fit the forward one");
         auto first_instruction =
             forward.inputs + static_cast<std::int32_t>(forward.constants.size());
