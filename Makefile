@@ -1,18 +1,24 @@
 # Everything runs in the Python environment that is active; see CONTRIBUTING.md to make one.
 
 PYTHON ?= python
+CPP := $(wildcard src/anaphora/engine/src/*.* tests/native/*.*)
+CLANG_FORMAT := $(PYTHON) -c 'from clang_format import clang_format as main; main()'
 
 .DEFAULT_GOAL := help
-.PHONY: help check lint test parity format clean
+.PHONY: help build check lint test parity sanitize format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build:  ## Install for development; again after a change in the C++ sources
+	$(PYTHON) -m pip install --editable ".[dev]"
 
 check: lint test  ## All that must pass before a commit: lint and test
 
 lint:  ## Style, formatting, types, and the direction of imports
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(CLANG_FORMAT) --dry-run -Werror $(CPP)
 	$(PYTHON) -m mypy
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo
 
@@ -22,9 +28,18 @@ test:  ## All tests; those in tests/parity are skipped where PyTorch is missing
 parity:  ## Only the comparison with PyTorch (pip install ".[peers]")
 	$(PYTHON) -m pytest tests/parity
 
+sanitize:  ## The engine's native tests under Address-, UndefinedBehavior- and ThreadSanitizer
+	for sanitizer in address,undefined thread; do \
+		$(PYTHON) -m cmake -S . -B build/$$sanitizer \
+			-DANAPHORA_SANITIZE=$$sanitizer -DANAPHORA_STRICT=ON && \
+		$(PYTHON) -m cmake --build build/$$sanitizer --parallel && \
+		build/$$sanitizer/engine_test || exit 1; \
+	done
+
 format:  ## Rewrite the code in the project's style
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+	$(CLANG_FORMAT) -i $(CPP)
 
 clean:  ## Remove what builds, tests and linters leave behind
 	rm -rf build dist src/*.egg-info

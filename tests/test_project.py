@@ -1,5 +1,6 @@
 """The package as it is installed, and the files that git tracks."""
 
+import ast
 import importlib.metadata
 import importlib.resources
 import pkgutil
@@ -30,6 +31,41 @@ def test_the_version_is_the_metadata_version():
 
 def test_the_package_is_marked_as_typed():
     assert (importlib.resources.files("anaphora") / "py.typed").is_file()
+
+
+def arguments_in_stub(statements: list[ast.stmt]) -> dict[str, list[str]]:
+    """The functions that a stub declares, with the names of their arguments."""
+    return {
+        function.name: [a.arg for a in function.args.args if a.arg != "self"]
+        for function in statements
+        if isinstance(function, ast.FunctionDef)
+    }
+
+
+def arguments_in_module(module) -> dict[str, list[str]]:
+    """The functions that a native module has, with the names of their arguments."""
+    return {
+        name: re.findall(r"(\w+): ", function.__doc__.splitlines()[0])
+        for name, function in vars(module).items()
+        if hasattr(function, "__nb_signature__")
+    }
+
+
+def test_the_stub_declares_what_the_native_module_has():
+    native = pytest.importorskip("anaphora.engine._native", reason="the engine is not built")
+    stub = importlib.resources.files("anaphora.engine") / "_native.pyi"
+    tree = ast.parse(stub.read_text())
+    classes = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert arguments_in_stub(tree.body) == arguments_in_module(native)
+    assert arguments_in_stub(classes["_Precision"]) == arguments_in_module(native.float32)
+    assert arguments_in_stub(classes["_Precision"]) == arguments_in_module(native.float64)
+
+
+def test_the_installed_package_holds_no_sources_of_the_engine():
+    package = importlib.resources.files("anaphora.engine")
+    if Path(str(package)).is_relative_to(ROOT):
+        pytest.skip("anaphora runs from the checkout here")
+    assert not [item.name for item in package.iterdir() if item.name == "src"]
 
 
 def parts() -> list[str]:
