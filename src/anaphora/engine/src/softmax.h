@@ -5,13 +5,15 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// The sum and the largest of a row, lane by lane and then across the lanes in their order.
-template <class T, class F> ANAPHORA_INLINE T reduce(Vector<T> v, F f) {
-    T values[lanes<T>];
-    store(values, v);
-    T result = values[0];
-    for (int k = 1; k < lanes<T>; k++)
-        result = f(result, values[k]);
+// Rows are read in lines of 64 bytes, on every instruction set: what is summed, is summed in as many
+// parts as a line has numbers, and then these from the first to the last.
+template <class T> inline constexpr int line = 64 / sizeof(T);
+inline constexpr int vectors_in_line = 64 / ANAPHORA_VECTOR_BYTES;
+
+template <class T, class F> ANAPHORA_INLINE T reduce(const T *parts, F f) {
+    T result = parts[0];
+    for (int k = 1; k < line<T>; k++)
+        result = f(result, parts[k]);
     return result;
 }
 
@@ -27,33 +29,39 @@ void cross_entropy_forward(std::int64_t N, std::int64_t V, const T *logits,
              n++) {
             const T *x = logits + n * V;
             T *p = probabilities + n * V;
-            std::int64_t whole = V / W * W;
-            alignas(64) T tail[W];
-            std::fill_n(tail, W, least);
+            std::int64_t whole = V / line<T> * line<T>;
+            alignas(64) T tail[line<T>], tops[line<T>], sums[line<T>];
+            std::fill_n(tail, line<T>, least);
             std::memcpy(tail, x + whole, (V - whole) * sizeof(T));
             T target = x[targets[n]];
 
-            Vector<T> top = load(tail);
-            for (std::int64_t k = 0; k < whole; k += W) {
-                Vector<T> v = load(x + k);
-                top = v > top ? v : top;
+            for (int v = 0; v < vectors_in_line; v++) {
+                Vector<T> top = load(tail + v * W);
+                for (std::int64_t k = v * W; k < whole; k += line<T>) {
+                    Vector<T> values = load(x + k);
+                    top = values > top ? values : top;
+                }
+                store(tops + v * W, top);
             }
-            T largest = reduce<T>(top, [](T a, T b) { return a > b ? a : b; });
-            Vector<T> sum = all<T>(0);
-            for (std::int64_t k = 0; k < whole; k += W) {
-                Vector<T> e = vexp<T>(load(x + k) - largest);
-                store(p + k, e);
-                sum += e;
+            T largest = reduce(tops, [](T a, T b) { return a > b ? a : b; });
+            for (int v = 0; v < vectors_in_line; v++) {
+                Vector<T> sum = all<T>(0);
+                for (std::int64_t k = v * W; k < whole; k += line<T>) {
+                    Vector<T> e = vexp<T>(load(x + k) - largest);
+                    store(p + k, e);
+                    sum += e;
+                }
+                Vector<T> e = vexp<T>(load(tail + v * W) - largest);
+                store(tail + v * W, e);
+                store(sums + v * W, sum + e);
             }
-            Vector<T> e = vexp<T>(load(tail) - largest);
-            store(tail, e);
-            sum += e;
-            T total = reduce<T>(sum, [](T a, T b) { return a + b; });
+            T total = reduce(sums, [](T a, T b) { return a + b; });
             losses[n] = std::log(total) - (target - largest);
             T scale = T(1) / total;
             for (std::int64_t k = 0; k < whole; k += W)
                 store(p + k, load(p + k) * scale);
-            store(tail, load(tail) * scale);
+            for (int v = 0; v < vectors_in_line; v++)
+                store(tail + v * W, load(tail + v * W) * scale);
             std::memcpy(p + whole, tail, (V - whole) * sizeof(T));
         }
     });
