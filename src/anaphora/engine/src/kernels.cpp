@@ -31,8 +31,15 @@ double peak() {
 }
 
 template <class T> constexpr Kernels<T> kernels() {
-    return {multiply<T>, recurrence_saved<T>, recurrence_forward<T>, recurrence_backward<T>,
-            cross_entropy_forward<T>, cross_entropy_backward<T>, sum_columns<T>, sgd<T>, scale<T>,
+    return {multiply<T>,
+            recurrence_saved<T>,
+            recurrence_forward<T>,
+            recurrence_backward<T>,
+            cross_entropy_forward<T>,
+            cross_entropy_backward<T>,
+            sum_columns<T>,
+            sgd<T>,
+            scale<T>,
             sum_of_squares<T>};
 }
 

@@ -26,12 +26,12 @@ template <class T> struct Matrix {
 template <class T> struct Forward {
     const Cell *cell;
     std::int64_t steps, batch, hidden, projected; // T, B, H, P
-    const T *x_gates;            // [T, B, Gx*H]
-    const T *weight_hh;          // [Gh*H, P], null if Gh is 0
-    const T *bias_hh;            // [Gh*H] or null
-    const T *weight_hr;          // [P, H], null if P is H
-    const T *const *parameters;  // each [H]
-    const std::int64_t *lengths; // [B], each 0..T
+    const T *x_gates;                             // [T, B, Gx*H]
+    const T *weight_hh;                           // [Gh*H, P], null if Gh is 0
+    const T *bias_hh;                             // [Gh*H] or null
+    const T *weight_hr;                           // [P, H], null if P is H
+    const T *const *parameters;                   // each [H]
+    const std::int64_t *lengths;                  // [B], each 0..T
     bool reverse;
     T *const *states; // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; see `rows`
     T *output;        // [T, B, P] the first state after each step of the input; 0 beyond a length

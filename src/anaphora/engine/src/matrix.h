@@ -129,8 +129,8 @@ void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, st
 
 // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none). C's columns are adjacent.
 template <class T>
-void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
-              Matrix<const T> B, T *C, std::int64_t c_row, const T *bias, bool accumulate) {
+void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A, Matrix<const T> B,
+              T *C, std::int64_t c_row, const T *bias, bool accumulate) {
     constexpr int W = lanes<T>;
     if (M == 0 || N == 0)
         return;
@@ -194,8 +194,8 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                         for (int r = 0; r < count; r++)
                             std::memcpy(edge + r * to_row, c + r * c_row, width * sizeof(T));
                     if (pack)
-                        multiply_tile<T, true>(vectors, count, depth, a + (i - row0), stride, b,
-                                               to, to_row, W, adding);
+                        multiply_tile<T, true>(vectors, count, depth, a + (i - row0), stride, b, to,
+                                               to_row, W, adding);
                     else
                         multiply_tile<T, false>(vectors, count, depth, a + (i - row0) * stride,
                                                 stride, b, to, to_row, W, adding);

@@ -4,8 +4,8 @@
 // projection), Gx and Gh the numbers of input and recurrent halves of gates.
 #pragma once
 
-#include "matrix.h"
 #include "kernels.h"
+#include "matrix.h"
 
 #include <vector>
 
@@ -36,13 +36,11 @@ template <class T> class Tiles {
     }
 
   private:
-    template <class F>
-    static ANAPHORA_INLINE void map(const T *a, T *y, int n, F f) {
+    template <class F> static ANAPHORA_INLINE void map(const T *a, T *y, int n, F f) {
         for (int k = 0; k < n; k++)
             store(y + k * lanes<T>, f(load(a + k * lanes<T>)));
     }
-    template <class F>
-    static ANAPHORA_INLINE void map(const T *a, const T *b, T *y, int n, F f) {
+    template <class F> static ANAPHORA_INLINE void map(const T *a, const T *b, T *y, int n, F f) {
         for (int k = 0; k < n; k++)
             store(y + k * lanes<T>, f(load(a + k * lanes<T>), load(b + k * lanes<T>)));
     }
@@ -63,9 +61,15 @@ template <class T> class Tiles {
         case Op::softplus: return map(a, y, n, [](V p) { return vsoftplus<T>(p); });
         case Op::abs: return map(a, y, n, [](V p) { return p < T(0) ? -p : p; });
         case Op::maximum:
-            return map(a, b, y, n, [](V p, V q) { V m = p > q ? p : q; return p == p ? m : p; });
+            return map(a, b, y, n, [](V p, V q) {
+                V m = p > q ? p : q;
+                return p == p ? m : p;
+            });
         case Op::minimum:
-            return map(a, b, y, n, [](V p, V q) { V m = p < q ? p : q; return p == p ? m : p; });
+            return map(a, b, y, n, [](V p, V q) {
+                V m = p < q ? p : q;
+                return p == p ? m : p;
+            });
         case Op::sign: return map(a, y, n, [](V p) { return vsign<T>(p); });
         }
     }
@@ -149,7 +153,9 @@ template <class T> struct Layout {
                     active[t]--;
         }
         sub = static_cast<int>(std::clamp<std::int64_t>((H + W - 1) / W, 1,
-                                                        gates <= 1 ? 4 : gates == 2 ? 2 : 1));
+                                                        gates <= 1   ? 4
+                                                        : gates == 2 ? 2
+                                                                     : 1));
         std::int64_t weights = static_cast<std::int64_t>(gates) * H * P;
         std::int64_t work = B * (weights + 64 * H);
         threads = work < 100000 ? 1 : threads_at_hand();
@@ -158,7 +164,8 @@ template <class T> struct Layout {
         if (share_units)
             threads = static_cast<int>(std::min<std::int64_t>(threads, blocks()));
         else
-            threads = static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
+            threads =
+                static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
         tiles = (B + max_tile() - 1) / max_tile();
         tiles += tiles > 1 && tiles % 2 == 1 && tiles < B; // even, for two threads
     }
@@ -178,8 +185,9 @@ template <class T> struct Layout {
         list.clear();
         for (std::int64_t k = share_units ? 0 : part; k < tiles; k += share_units ? 1 : threads) {
             std::int64_t first = tile_begin(k), end = tile_begin(k + 1);
-            list.push_back({k, first, end, static_cast<int>(std::clamp<std::int64_t>(
-                                            active[t] - first, 0, end - first))});
+            list.push_back(
+                {k, first, end,
+                 static_cast<int>(std::clamp<std::int64_t>(active[t] - first, 0, end - first))});
         }
     }
 
@@ -321,9 +329,9 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
     for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
         for (std::int64_t v = layout.first_vector(part); v < layout.end_vector(part);
              v += layout.sub)
-            pack_forward(layout, f.weight_hh, packed, v,
-                         static_cast<int>(std::min<std::int64_t>(
-                             layout.sub, layout.end_vector(part) - v)));
+            pack_forward(
+                layout, f.weight_hh, packed, v,
+                static_cast<int>(std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v)));
     if (f.weight_hr != nullptr) {
         projection = projection_scratch.get<T>(p_vectors * W * H);
         pack_rows(H, Matrix<const T>{f.weight_hr, 1, H}, P, 0, p_vectors, projection);
@@ -423,15 +431,15 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                     for (int k = 0; k < cell.states; k++) {
                         T *to = k == 0 && f.unprojected != nullptr ? f.unprojected + at * H
                                                                    : f.states[k] + (at + B) * H;
-                        scatter(values[cell.forward.outputs[k]],
-                                Rows<T>{to + unit, H, nullptr}, rows, sub, units);
+                        scatter(values[cell.forward.outputs[k]], Rows<T>{to + unit, H, nullptr},
+                                rows, sub, units);
                     }
                     if (f.unprojected == nullptr)
-                        scatter(values[cell.forward.outputs[0]],
-                                Rows<T>{f.output + unit, H, in}, rows, sub, units);
+                        scatter(values[cell.forward.outputs[0]], Rows<T>{f.output + unit, H, in},
+                                rows, sub, units);
                     for (int n = 0; n < f.named_count; n++)
-                        scatter(values[f.named[n]], Rows<T>{f.record[n] + unit, H, in}, rows,
-                                sub, units);
+                        scatter(values[f.named[n]], Rows<T>{f.record[n] + unit, H, in}, rows, sub,
+                                units);
                 }
             }
             if (f.unprojected != nullptr) {

@@ -5,8 +5,8 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Rows are read in lines of 64 bytes, on every instruction set: what is summed, is summed in as many
-// parts as a line has numbers, and then these from the first to the last.
+// Rows are read in lines of 64 bytes, on every instruction set: what is summed, is summed in as
+// many parts as a line has numbers, and then these from the first to the last.
 template <class T> inline constexpr int line = 64 / sizeof(T);
 inline constexpr int vectors_in_line = 64 / ANAPHORA_VECTOR_BYTES;
 

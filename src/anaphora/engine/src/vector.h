@@ -27,7 +27,8 @@ template <class T> ANAPHORA_INLINE Vector<T> load(const T *from) {
 
 template <class T> ANAPHORA_INLINE void store(T *to, Vector<T> v) { std::memcpy(to, &v, sizeof v); }
 
-// One number in every lane. (x - 0 is x for every x, so nothing is computed; 0 + x is not x for -0.)
+// One number in every lane. (x - 0 is x for every x, so nothing is computed; 0 + x is not x for
+// -0.)
 template <class T> ANAPHORA_INLINE Vector<T> all(T value) { return value - Vector<T>{}; }
 
 // Elementwise functions of one vector ------------------------------------------------------------
