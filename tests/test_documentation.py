@@ -13,6 +13,8 @@ from typing import NamedTuple
 import pytest
 
 import anaphora
+from anaphora import engine
+from anaphora.cells import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -25,6 +27,13 @@ MODULES = [
         if not module.name.endswith("__main__")
     ),
 ]
+SHOWN = [
+    "artifact", "cells", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
+    "equations", "generation", "models", "nn", "ops", "optim", "random", "tensor", "text",
+    "training",
+]  # fmt: skip
+"""Modules whose users learn from examples; their exports must have some."""
+NATIVE = "anaphora.engine.native"
 
 
 # Docstrings
@@ -60,6 +69,27 @@ def is_documented(value: object) -> bool:
     return bool(value.__doc__ if inspect.isclass(value) else inspect.getdoc(value))
 
 
+def exports(module) -> Iterator[tuple[str, object]]:
+    """The classes, functions and cells that a module offers: in `__all__`, or else its own."""
+    own = [name for name, value in vars(module).items() if is_own(value, module)]
+    for name in getattr(module, "__all__", own):
+        value = getattr(module, name)
+        if is_public(name) and (inspect.isroutine(value) or isinstance(value, type | Cell)):
+            yield name, value
+
+
+def is_own(value: object, module) -> bool:
+    """Whether a value was defined in a module, and not imported there."""
+    return getattr(value, "__module__", None) == module.__name__
+
+
+def needs_no_example(value: object) -> bool:
+    """Exceptions and protocols are shown where they are used, native functions by their twins."""
+    is_protocol = getattr(value, "_is_protocol", False)
+    is_exception = inspect.isclass(value) and issubclass(value, Exception)
+    return is_protocol or is_exception or value.__module__ == NATIVE
+
+
 def run_examples(
     source: str, names: dict, name: str, path: str | None = None, line: int = 0
 ) -> None:
@@ -83,18 +113,24 @@ def test_everything_public_has_a_docstring(module):
     assert not missing, f"without a docstring: {', '.join(missing)}"
 
 
-@pytest.mark.parametrize("package", ["cells", "nn", "tensor"])
+@pytest.mark.parametrize("package", SHOWN)
 def test_what_a_package_exports_has_an_example(package):
-    module = importlib.import_module(f"anaphora.{package}")
-    results = {"LoadResult"}  # shown where it is returned
-    interfaces = {"Hook"}
     missing = [
         name
-        for name in module.__all__
-        if inspect.isroutine(value := getattr(module, name)) or inspect.isclass(value)
-        if ">>>" not in (value.__doc__ or "") and name not in results | interfaces
+        for name, value in exports(importlib.import_module(f"anaphora.{package}"))
+        if ">>>" not in (value.__doc__ or "") and not needs_no_example(value)
     ]
     assert not missing, f"without an example: {', '.join(missing)}"
+
+
+@pytest.mark.skipif(engine.info()["engine"] != "native", reason="the engine was not built")
+def test_a_native_function_names_its_twin_on_numpy():
+    for name, value in exports(engine):
+        if value.__module__ == NATIVE:
+            twin = re.match(r"As `(kernels|recurrence|updates)\.(\w+)`", value.__doc__)
+            assert twin, f"{name}: its docstring does not begin as 'As `kernels.NAME`'"
+            twin_value = getattr(importlib.import_module(f"anaphora.engine.{twin[1]}"), twin[2])
+            assert ">>>" in twin_value.__doc__
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -208,21 +208,34 @@ def cell(
 
 @cell(gates="a", state="h")
 def rnn(a, h):  # type: ignore[no-untyped-def]
-    """The simple recurrent network (Elman 1990)."""
+    """The simple recurrent network (Elman 1990).
+
+    >>> round(float(rnn(0.5, 0.0)), 4)
+    0.4621
+    """
     h = tanh(a)
     return h
 
 
 @cell(gates="a", state="h")
 def rnn_relu(a, h):  # type: ignore[no-untyped-def]
-    """The simple recurrent network with a rectifier (Le, Jaitly & Hinton 2015)."""
+    """The simple recurrent network with a rectifier (Le, Jaitly & Hinton 2015).
+
+    >>> float(rnn_relu(-1.0, 0.0)), float(rnn_relu(2.0, 0.0))
+    (0.0, 2.0)
+    """
     h = relu(a)
     return h
 
 
 @cell(gates="i f g o", state="h c")
 def lstm(i, f, g, o, h, c):  # type: ignore[no-untyped-def]
-    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000)."""
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
+
+    >>> h, c = lstm(-100.0, 100.0, 1.0, -100.0, 0.0, 2.0)  # f open, i and o shut: c stays inside
+    >>> round(float(h), 4), float(c)
+    (0.0, 2.0)
+    """
     i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
     c = f * c + i * g
     h = o * tanh(c)
@@ -233,6 +246,9 @@ def lstm(i, f, g, o, h, c):  # type: ignore[no-untyped-def]
 def gru(r, z, n, h):  # type: ignore[no-untyped-def]
     """Gated recurrent unit (Cho et al. 2014), in cuDNN's form: the reset gate multiplies after
     the matrix product.
+
+    >>> float(gru(0.0, 100.0, Gate(x=1.0, h=1.0), 0.25))  # z open: the state stays
+    0.25
     """
     r, z = sigmoid(r), sigmoid(z)
     n = tanh(n.x + r * n.h)
@@ -242,7 +258,12 @@ def gru(r, z, n, h):  # type: ignore[no-untyped-def]
 
 @cell(gates="i f g o", state="h c", parameters="p_i p_f p_o")
 def peephole_lstm(i, f, g, o, h, c, p_i, p_f, p_o):  # type: ignore[no-untyped-def]
-    """LSTM whose gates see the cell state (Gers & Schmidhuber 2000)."""
+    """LSTM whose gates see the cell state (Gers & Schmidhuber 2000).
+
+    >>> h, c = peephole_lstm(0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 50.0, 0.0)  # c itself opens f
+    >>> float(c)
+    2.0
+    """
     i, f, g = sigmoid(i + p_i * c), sigmoid(f + p_f * c), tanh(g)
     c = f * c + i * g
     o = sigmoid(o + p_o * c)
@@ -252,7 +273,12 @@ def peephole_lstm(i, f, g, o, h, c, p_i, p_f, p_o):  # type: ignore[no-untyped-d
 
 @cell(gates="f g o", state="h c")
 def coupled_lstm(f, g, o, h, c):  # type: ignore[no-untyped-def]
-    """LSTM that writes just what it forgets: i = 1 - f (Greff et al. 2015)."""
+    """LSTM that writes just what it forgets: i = 1 - f (Greff et al. 2015).
+
+    >>> h, c = coupled_lstm(-100.0, 100.0, 0.0, 0.0, 2.0)  # f shut: the new in place of the old
+    >>> float(c)
+    1.0
+    """
     f, g, o = sigmoid(f), tanh(g), sigmoid(o)
     c = f * c + (1 - f) * g
     h = o * tanh(c)
@@ -261,7 +287,11 @@ def coupled_lstm(f, g, o, h, c):  # type: ignore[no-untyped-def]
 
 @cell(gates="f n", state="h")
 def mgu(f, n, h):  # type: ignore[no-untyped-def]
-    """Minimal gated unit (Zhou et al. 2016), its gate after the matrix product, as in `gru`."""
+    """Minimal gated unit (Zhou et al. 2016), its gate after the matrix product, as in `gru`.
+
+    >>> float(mgu(-100.0, Gate(x=1.0, h=1.0), 0.25))  # f shut: the state stays
+    0.25
+    """
     f = sigmoid(f)
     n = tanh(n.x + f * n.h)
     h = (1 - f) * h + f * n
@@ -270,7 +300,11 @@ def mgu(f, n, h):  # type: ignore[no-untyped-def]
 
 @cell(gates="z n", state="h")
 def mingru(z, n, h):  # type: ignore[no-untyped-def]
-    """A GRU whose gates see the input alone: no recurrent weights (Feng et al. 2024)."""
+    """A GRU whose gates see the input alone: no recurrent weights (Feng et al. 2024).
+
+    >>> float(mingru(Gate(x=0.0, h=None), Gate(x=1.0, h=None), 3.0))  # half old, half new
+    2.0
+    """
     z = sigmoid(z.x)
     h = (1 - z) * h + z * n.x
     return h

@@ -136,6 +136,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         ArtifactError: the file is missing or is not JSON; the message gives the line and column.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text('{"hidden_size": 200}')
+    ...     read_json(Path(folder, "config.json"))
+    {'hidden_size': 200}
     """
     path = Path(path)
     try:
@@ -231,6 +237,13 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
 
     Raises:
         ArtifactError: the file is missing, empty, truncated, damaged, or not a safetensors file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.safetensors")
+    ...     safetensors.numpy.save_file({"bias": np.zeros(2)}, path)
+    ...     read_weights(path)
+    ({'bias': array([0., 0.])}, {})
     """
     path = Path(path)
     data = read_bytes(path)

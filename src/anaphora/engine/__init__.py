@@ -110,6 +110,12 @@ def set_num_threads(count: int) -> None:
 
     Raises:
         ValueError: the count is less than 1.
+
+    >>> before = info()["threads"] or 1
+    >>> set_num_threads(2)
+    >>> info()["threads"] in (2, None)  # None on NumPy
+    True
+    >>> set_num_threads(before)
     """
     if count < 1:
         raise ValueError(f"set_num_threads: the count must be at least 1, not {count}")

@@ -11,7 +11,11 @@ Array: TypeAlias = NDArray[Any]
 
 
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
-    """The product of two matrices, [M, K] and [K, N] give [M, N], plus a bias [N] if given."""
+    """The product of two matrices, [M, K] and [K, N] give [M, N], plus a bias [N] if given.
+
+    >>> matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), bias=np.array([0.5]))
+    array([[11.5]])
+    """
     product = np.asarray(a @ b)
     if bias is not None:
         product += bias
@@ -19,12 +23,20 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
 
 
 def sum_columns(x: Array) -> Array:
-    """The sums of the columns: [M, N] gives [N]."""
+    """The sums of the columns: [M, N] gives [N].
+
+    >>> sum_columns(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([4., 6.])
+    """
     return np.asarray(x.sum(axis=0))
 
 
 def log_softmax(x: Array, axis: int) -> Array:
-    """``x - log(sum(exp(x)))`` along an axis, without overflow; x [...] of any shape."""
+    """``x - log(sum(exp(x)))`` along an axis, without overflow; x [...] of any shape.
+
+    >>> np.exp(log_softmax(np.array([1000.0, 1000.0]), axis=0))
+    array([0.5, 0.5])
+    """
     shifted = x - x.max(axis=axis, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
 
@@ -41,6 +53,10 @@ def cross_entropy_forward(
 
     Returns:
         losses [N] in nats, and probabilities [N, V].
+
+    >>> losses, probabilities = cross_entropy_forward(np.array([[0.0, 0.0]]), np.array([1]))
+    >>> losses.round(4), probabilities
+    (array([0.6931]), array([[0.5, 0.5]]))
     """
     largest = logits.max(axis=1, keepdims=True)
     probabilities = np.subtract(logits, largest, out=logits if in_place else None)
@@ -53,7 +69,11 @@ def cross_entropy_forward(
 
 
 def cross_entropy_backward(probabilities: Array, targets: Array, d_losses: Array) -> Array:
-    """``p - onehot(target)``, times each row's gradient [N]; returns [N, V]."""
+    """``p - onehot(target)``, times each row's gradient [N]; returns [N, V].
+
+    >>> cross_entropy_backward(np.array([[0.25, 0.75]]), np.array([1]), np.array([1.0]))
+    array([[ 0.25, -0.25]])
+    """
     d_logits = probabilities * d_losses[:, None]
     d_logits[np.arange(len(targets)), targets] -= d_losses
     return np.asarray(d_logits)
@@ -68,6 +88,9 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
 
     Returns:
         The rows [M], ascending, each once, and their sums [M, ...].
+
+    >>> sum_rows(np.array([2, 0, 2]), np.array([1.0, 10.0, 3.0]))
+    (array([0, 2]), array([10.,  4.]))
     """
     order = np.argsort(indices, kind="stable")
     ascending = indices[order]
@@ -80,7 +103,12 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
 def dropout_mask(
     shape: tuple[int, ...], rate: float, dtype: DTypeLike, generator: np.random.Generator
 ) -> Array:
-    """0 with probability `rate`, else ``1 / (1 - rate)``, so that the expectation is 1."""
+    """0 with probability `rate`, else ``1 / (1 - rate)``, so that the expectation is 1.
+
+    >>> mask = dropout_mask((100,), 0.5, np.float32, np.random.default_rng(1))
+    >>> np.unique(mask)
+    array([0., 2.], dtype=float32)
+    """
     kept = generator.random(shape, dtype=np.float32) >= rate
     return np.multiply(kept, 1 / (1 - rate), dtype=dtype)
 
@@ -94,6 +122,9 @@ def layer_norm_forward(x: Array, epsilon: float) -> tuple[Array, Array]:
 
     Returns:
         The rows so scaled [N, H], and the factors that scaled them [N, 1].
+
+    >>> layer_norm_forward(np.array([[2.0, 6.0]]), epsilon=0.0)
+    (array([[-1.,  1.]]), array([[0.5]]))
     """
     centred = x - x.mean(axis=1, keepdims=True)
     factors = 1 / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + x.dtype.type(epsilon))
@@ -101,7 +132,12 @@ def layer_norm_forward(x: Array, epsilon: float) -> tuple[Array, Array]:
 
 
 def layer_norm_backward(normalised: Array, factors: Array, d_normalised: Array) -> Array:
-    """The gradient of the rows that `layer_norm_forward` was given; all [N, H], factors [N, 1]."""
+    """The gradient of the rows that `layer_norm_forward` was given; all [N, H], factors [N, 1].
+
+    >>> normalised, factors = layer_norm_forward(np.array([[0.0, 0.0, 4.0, 4.0]]), epsilon=0.0)
+    >>> layer_norm_backward(normalised, factors, np.array([[1.0, 0.0, 0.0, 0.0]]))
+    array([[ 0.25, -0.25,  0.  ,  0.  ]])
+    """
     mean = d_normalised.mean(axis=1, keepdims=True)
     along = (d_normalised * normalised).mean(axis=1, keepdims=True)
     return np.asarray((d_normalised - mean - normalised * along) * factors)

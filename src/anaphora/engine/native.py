@@ -1,7 +1,8 @@
 """The native engine's face: NumPy arrays in and out, the same functions as on NumPy.
 
-Importing this file fails where the native module was not built. Precisions other than float32 and
-float64 go to NumPy.
+Each function names the one that it stands in for, where its arguments and an example are. Importing
+this file fails where the native module was not built. Precisions other than float32 and float64 go
+to NumPy.
 """
 
 from __future__ import annotations

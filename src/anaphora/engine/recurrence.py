@@ -27,6 +27,13 @@ class RecurrenceSteps:
         final: The states after each row's last step: [B, P], then [B, H] for the others.
         named: Every value to which the cell's author gave a name, [T, B, H]; empty unless asked
             for.
+
+    >>> from anaphora.equations import trace
+    >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
+    >>> x_gates, h, lengths = np.ones((3, 2, 1)), np.zeros((2, 1)), np.array([3, 2])
+    >>> steps = recurrence_forward(running_sum, x_gates, [h], None, None, None, [], lengths)
+    >>> steps.output[:, 1, 0], steps.final[0][1]  # of the row that has 2 steps
+    (array([1., 2., 0.]), array([2.]))
     """
 
     output: Array
@@ -40,7 +47,16 @@ class RecurrenceSteps:
 
 @dataclass
 class RecurrenceGradients:
-    """The gradients of all that a recurrence was given, in the shapes of that."""
+    """The gradients of all that a recurrence was given, in the shapes of that.
+
+    >>> from anaphora.equations import trace
+    >>> decay = trace(lambda f, h: f.x * h, gates=["f"], states=["h"])
+    >>> arguments = np.full((2, 1, 1), 0.5), None, None, None, []
+    >>> steps = recurrence_forward(decay, arguments[0], [np.array([[8.0]])], *arguments[1:])
+    >>> gradients = recurrence_backward(decay, steps, None, [np.ones((1, 1))], *arguments)
+    >>> gradients.x_gates.ravel(), gradients.states[0].ravel()  # h = 0.5 * 0.5 * 8
+    (array([4., 4.]), array([0.25]))
+    """
 
     x_gates: Array
     weight_hh: Array | None
@@ -75,6 +91,12 @@ def recurrence_forward(
         lengths: [B] the number of steps of each row, 0..T; all T if None.
         reverse: Go from each row's last step to its first.
         record: Keep every named value.
+
+    >>> from anaphora.equations import trace
+    >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
+    >>> x_gates, h = np.array([[[1.0]], [[2.0]], [[3.0]]]), np.zeros((1, 1))
+    >>> recurrence_forward(running_sum, x_gates, [h], None, None, None, []).output.ravel()
+    array([1., 3., 6.])
     """
     T, B, _ = x_gates.shape
     H = initial[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
@@ -147,6 +169,14 @@ def recurrence_backward(
     ``steps`` is what `recurrence_forward` returned, ``d_output`` [T, B, P] and ``d_final`` are the
     gradients of the output and of the final states, None for zero; the other arguments are those
     of `recurrence_forward`.
+
+    >>> from anaphora.equations import trace
+    >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
+    >>> x_gates, h, d_output = np.ones((3, 1, 1)), np.zeros((1, 1)), np.ones((3, 1, 1))
+    >>> steps = recurrence_forward(running_sum, x_gates, [h], None, None, None, [])
+    >>> arguments = x_gates, None, None, None, []
+    >>> recurrence_backward(running_sum, steps, d_output, [None], *arguments).x_gates.ravel()
+    array([3., 2., 1.])
     """
     T, B, _ = x_gates.shape
     H = steps.states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]

@@ -47,6 +47,12 @@ def sgd_update(
         momentum: The share of the velocity that is kept.
         nesterov: Look ahead along the new velocity.
         weight_decay: The share of the parameter added to its gradient.
+
+    >>> parameter, gradient, velocity = np.array([1.0]), np.array([0.5]), np.array([0.4])
+    >>> numbers = {"momentum": 0.5, "nesterov": False, "weight_decay": 0.0}
+    >>> sgd_update(parameter, gradient, velocity, learning_rate=0.1, **numbers)
+    >>> parameter, velocity
+    (array([0.93]), array([0.7]))
     """
     for p, g, v in _blocks(parameter, gradient, velocity):
         g = _decayed(g, p, weight_decay)
@@ -89,6 +95,12 @@ def adam_update(
         epsilon: > 0.
         weight_decay: The share of the parameter added to its gradient.
         decoupled: Decay ``parameter *= 1 - learning_rate * weight_decay`` first instead (AdamW).
+
+    >>> parameter, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
+    >>> numbers = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.0, "decoupled": False}
+    >>> adam_update(parameter, np.array([100.0]), m, v, step=1, learning_rate=0.1, **numbers)
+    >>> parameter.round(6)  # the first step is as long as the learning rate
+    array([0.9])
     """
     beta_1, beta_2 = betas
     rate = learning_rate / (1 - beta_1**step)
@@ -143,6 +155,12 @@ def rmsprop_update(
         epsilon: > 0.
         momentum: The share of the velocity that is kept.
         weight_decay: The share of the parameter added to its gradient.
+
+    >>> parameter, s = np.array([1.0]), np.zeros(1)
+    >>> numbers = {"alpha": 0.75, "epsilon": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
+    >>> rmsprop_update(parameter, np.array([100.0]), s, None, None, learning_rate=0.1, **numbers)
+    >>> parameter.round(6), s  # 100 is two root mean squares
+    (array([0.8]), array([2500.]))
     """
     for p, g, s, a, v in _blocks(parameter, gradient, square_average, gradient_average, velocity):
         g = _decayed(g, p, weight_decay)
@@ -187,6 +205,12 @@ def adagrad_update(
         learning_rate: >= 0.
         epsilon: > 0.
         weight_decay: The share of the parameter added to its gradient.
+
+    >>> parameter, s = np.array([1.0]), np.array([9.0])
+    >>> numbers = {"epsilon": 1e-8, "weight_decay": 0.0}
+    >>> adagrad_update(parameter, np.array([4.0]), s, learning_rate=0.1, **numbers)
+    >>> parameter.round(6), s
+    (array([0.92]), array([25.]))
     """
     for p, g, s in _blocks(parameter, gradient, square_sum):
         g = _decayed(g, p, weight_decay)
@@ -205,6 +229,11 @@ def average_update(average: Array, parameter: Array, count: int) -> None:
         average: [...] changed in place: the mean of ``count - 1`` values before, of `count` after.
         parameter: [...].
         count: From 1; at 1 the average becomes the parameter.
+
+    >>> average = np.array([2.0])
+    >>> average_update(average, np.array([4.0]), count=2)
+    >>> average
+    array([3.])
     """
     if count == 1:
         average[...] = parameter
@@ -216,7 +245,13 @@ def average_update(average: Array, parameter: Array, count: int) -> None:
 
 
 def scale(x: Array, factor: float) -> None:
-    """Multiply an array by a number, in place."""
+    """Multiply an array by a number, in place.
+
+    >>> x = np.array([1.0, 2.0])
+    >>> scale(x, 0.5)
+    >>> x
+    array([0.5, 1. ])
+    """
     x *= factor
 
 
@@ -224,6 +259,9 @@ def global_norm(arrays: Iterable[Array]) -> float:
     """The 2-norm of all elements of all arrays, summed in float64.
 
     It is infinite or NaN where an element is; the squares of float32 numbers cannot overflow.
+
+    >>> global_norm([np.array([3.0]), np.array([[4.0]])])
+    5.0
     """
     total = 0.0
     with np.errstate(over="ignore", invalid="ignore"):

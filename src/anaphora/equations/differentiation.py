@@ -16,6 +16,13 @@ class Adjoint:
 
     The program's inputs are the forward values numbered in ``saved``, then the cotangents of the
     forward outputs; its outputs are the cotangents of all forward inputs.
+
+    >>> from anaphora.equations import trace
+    >>> backward = trace(lambda f, h: f * h, gates=["f"], states=["h"]).adjoint
+    >>> backward.saved, backward.program.inputs
+    ((0, 1), ('f', 'h', "d(h')"))
+    >>> backward.program.lines()
+    ["d(f) = d(h') * h", "d(h) = d(h') * f", 'return d(f): d(f), d(h): d(h)']
     """
 
     program: Program

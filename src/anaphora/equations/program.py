@@ -18,7 +18,11 @@ Operand: TypeAlias = "int | float"
 
 @dataclass(frozen=True)
 class Instruction:
-    """``value = function(*operands)``: one step of a straight-line program."""
+    """``value = function(*operands)``: one step of a straight-line program.
+
+    >>> Instruction("multiply", (0, 2.0))  # the value number 0, times 2
+    Instruction(function='multiply', operands=(0, 2.0))
+    """
 
     function: str
     operands: tuple[Operand, ...]
@@ -31,6 +35,12 @@ class Program:
     Values are numbered in the order in which they come into being: the inputs first, then one for
     each instruction. ``names`` holds a name for every value, ``outputs`` what the program returns
     and ``output_names`` what it calls them.
+
+    >>> twice = Program(("a",), (Instruction("multiply", (0, 2.0)),), (1,), ("y",), ("a", "y"))
+    >>> twice.lines()
+    ['y = a * 2', 'return y: y']
+    >>> [float(y) for y in twice.results(twice.values([3.0]))]
+    [6.0]
     """
 
     inputs: tuple[str, ...]

@@ -123,7 +123,15 @@ _STRAIGHT_LINE = (
 
 
 class Symbol:
-    """A value that is not known yet: what the equations get when they are traced."""
+    """A value that is not known yet: what the equations get when they are traced.
+
+    >>> builder = Builder(["a"])
+    >>> y = 2 * Symbol(builder, 0) + 1
+    >>> for instruction in builder.instructions:
+    ...     print(instruction)
+    Instruction(function='multiply', operands=(2.0, 0))
+    Instruction(function='add', operands=(1, 1.0))
+    """
 
     __slots__ = ("builder", "number")
 

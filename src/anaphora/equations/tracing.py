@@ -24,6 +24,11 @@ class GateInput(NamedTuple):
         h: Its place among the blocks of ``H`` recurrent halves, or None.
 
     A gate with both is read whole: the sum of the two.
+
+    >>> def reset(r, n, h):
+    ...     return n.x + r * n.h
+    >>> trace(reset, gates=["r", "n"], states=["h"]).gate_inputs
+    (GateInput(x=0, h=0), GateInput(x=1, h=None), GateInput(x=None, h=1))
     """
 
     x: int | None
@@ -42,6 +47,12 @@ class Trace:
         states: The number of states.
         named: The value that each of the author's names stands for at the end of a step, except
             the parameters.
+
+    >>> def leaky(f, h):
+    ...     return f * h
+    >>> traced = trace(leaky, gates=["f"], states=["h"])
+    >>> traced.program.inputs, traced.states, traced.named
+    (('f', 'h'), 1, {'f': 0, 'h': 2})
     """
 
     program: Program

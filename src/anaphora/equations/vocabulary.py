@@ -19,6 +19,10 @@ class Function(NamedTuple):
     ``pullback(d, y, *operands)`` gives the cotangent of each operand of ``y = evaluate(*operands)``
     from the cotangent ``d`` of ``y``. It is written in the vocabulary itself, so that it can be
     read with symbols as well as with numbers.
+
+    >>> multiply = FUNCTIONS["multiply"]
+    >>> float(multiply.evaluate(2.0, 3.0)), multiply.pullback(1.0, 6.0, 2.0, 3.0)
+    (6.0, (3.0, 2.0))
     """
 
     evaluate: Callable[..., Any]

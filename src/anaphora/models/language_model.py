@@ -119,6 +119,17 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
 
     Raises:
         ArtifactError: the directory is missing, damaged, or holds something else.
+
+    >>> import tempfile
+    >>> from anaphora.text import CharacterTokenizer
+    >>> sizes, tokenizer = {"vocabulary_size": 2, "hidden_size": 3}, CharacterTokenizer.fit("ab")
+    >>> weights = {name: p.data for name, p in LanguageModel(**sizes).named_parameters()}
+    >>> config = {"task": "language_model", "model": sizes}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ModelDirectory.create(folder).save(config, tokenizer.to_dict(), weights)
+    ...     model, tokenizer = load_language_model(folder)
+    >>> model.training, tokenizer.decode([1, 0])
+    (False, 'ba')
     """
     directory = ModelDirectory.open(path)
     config, tokenizer, weights = directory.load()

@@ -17,6 +17,10 @@ class LoadResult(NamedTuple):
     Attributes:
         missing_keys: Names that the module has and the state does not.
         unexpected_keys: Names that the state has and the module does not.
+
+    >>> from anaphora.nn import Linear
+    >>> Linear(2, 1).load_state_dict({"weight": [[1.0, 2.0]], "scale": [3.0]}, strict=False)
+    LoadResult(missing_keys=['bias'], unexpected_keys=['scale'])
     """
 
     missing_keys: list[str]

@@ -14,6 +14,9 @@ def matmul(a: Array, b: Array, /) -> Any:
 
     Raises:
         ValueError: the inner sizes differ, or one of them is a single number.
+
+    >>> matmul([[1.0, 2.0]], [[3.0], [4.0]]).data
+    array([[11.]], dtype=float32)
     """
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(
@@ -48,6 +51,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
 
     Raises:
         ValueError: the shapes do not fit.
+
+    >>> linear([1.0, 2.0], [[3.0, 4.0], [0.0, 1.0]], [0.5, 0.0]).data
+    array([11.5,  2. ], dtype=float32)
     """
     check_linear("linear", x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])

@@ -64,6 +64,9 @@ def linear_cross_entropy(
     Raises:
         ValueError: as `linear` and `cross_entropy`.
         TypeError: the targets are not integers.
+
+    >>> round(linear_cross_entropy([[1.0]], [[0.0], [0.0]], targets=[1]).item(), 4)
+    0.6931
     """
     check_linear("linear_cross_entropy", x, weight, bias)
     shape = (*x.shape[:-1], len(weight))

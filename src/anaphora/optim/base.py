@@ -37,6 +37,15 @@ class Optimizer:
     Raises:
         TypeError: `parameters` is not an iterable of Parameters.
         ValueError: there is no parameter, one is given twice, or a number is out of its range.
+
+    >>> class SignDescent(Optimizer):
+    ...     def _update(self, array, gradient, state, step):
+    ...         array -= self.learning_rate * np.sign(gradient)
+    >>> weight = Parameter([1.0, -2.0])
+    >>> (weight * weight).sum().backward()
+    >>> SignDescent([weight], learning_rate=0.5).step()
+    >>> weight.data
+    array([ 0.5, -1.5], dtype=float32)
     """
 
     def __init__(self, parameters: Parameters, learning_rate: float, **options: Any) -> None:

@@ -21,6 +21,16 @@ class Schedule:
 
     Attributes:
         learning_rate: What this schedule has set.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> class Inverse(Schedule):
+    ...     def on_epoch(self, epoch):
+    ...         self._set(self.initial_learning_rate / (epoch + 1))
+    >>> optimizer = SGD([Parameter([0.0])], learning_rate=1.0)
+    >>> Inverse(optimizer).on_epoch(3)
+    >>> optimizer.learning_rate
+    0.25
     """
 
     _kept: ClassVar[tuple[str, ...]] = ("initial_learning_rate", "learning_rate")

@@ -67,6 +67,12 @@ class Batches(ABC):
             ended, so that the recurrent state is to be carried over. Otherwise every row starts
             from the initial state.
         tokens: The number of targets that count, in all batches together.
+
+    >>> batches = batchify(np.arange(11), batch_size=1, window=4)
+    >>> len(batches), batches.tokens, batches.carries_state
+    (3, 10, True)
+    >>> batches[-1].targets.T
+    array([[ 9, 10]])
     """
 
     carries_state: ClassVar[bool]

@@ -44,7 +44,11 @@ HELD_OUT_EVERY = 20
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of text, and the name under which messages speak of it."""
+    """A file of text, and the name under which messages speak of it.
+
+    >>> Source([SourceFile(Path("downloads/tmp8472.txt"), name="Moby-Dick")])
+    Source(Moby-Dick)
+    """
 
     path: Path
     name: str

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Empty hooks; a subclass fills those that it needs. None of them changes the training."""
+    """Empty hooks; a subclass fills those that it needs. None of them changes the training.
+
+    >>> class PrintLoss(Callback):
+    ...     def on_step(self, trainer, loss):
+    ...         print(f"loss {loss:.2f}")
+    >>> PrintLoss().on_step(None, 0.6931)  # `Trainer(..., callbacks=[PrintLoss()])` calls it
+    loss 0.69
+    """
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first update, also of a training that goes on."""
@@ -46,7 +53,15 @@ class Callback:
 
 
 class MetricsFile(Callback):
-    """Appends every record to ``metrics.jsonl`` of a model directory."""
+    """Appends every record to ``metrics.jsonl`` of a model directory.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     directory = ModelDirectory.create(folder)
+    ...     MetricsFile(directory).on_record(None, {"kind": "train", "step": 10, "loss": 0.5})
+    ...     directory.read_metrics()
+    [{'kind': 'train', 'step': 10, 'loss': 0.5}]
+    """
 
     def __init__(self, directory: ModelDirectory) -> None:
         self.directory = directory
@@ -65,6 +80,18 @@ class TensorBoard(Callback):
 
     Raises:
         ImportError: the extra is not installed.
+
+    >>> import tempfile
+    >>> from anaphora import models, optim, text, training
+    >>> ids = text.CharacterTokenizer.fit("ab").encode("abab")
+    >>> model = models.LanguageModel(vocabulary_size=2, hidden_size=3)
+    >>> optimizer = optim.SGD(model.parameters(), learning_rate=0.1)
+    >>> options = training.TrainingOptions(max_steps=1)
+    >>> trainer = training.Trainer(model, optimizer, text.batchify(ids, 1, 2), options)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer.callbacks.append(TensorBoard(folder))
+    ...     trainer.run(), os.listdir(folder)
+    ('1 step done', ['events.out.tfevents...'])
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

@@ -118,6 +118,13 @@ class LanguageModelOptions:
         text: How the text is read.
         model: The shape of the model.
         training: How it is trained.
+
+    >>> training = TrainingOptions(epochs=1)
+    >>> options = LanguageModelOptions(TextOptions(), ModelOptions(hidden_size=64), training)
+    >>> options.model.cell, options.model.hidden_size
+    ('lstm', 64)
+    >>> LanguageModelOptions.from_dict(options.to_dict()) == options
+    True
     """
 
     text: TextOptions
@@ -273,6 +280,19 @@ def resume_language_model(
     Raises:
         ArtifactError: there is nothing to resume, or it is damaged.
         ValueError: another option is to change, or its new value is out of range.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> text, home = Path(folder.name, "text.txt"), Path(folder.name, "model")
+    >>> _ = text.write_text("to be or not to be " * 30)
+    >>> options = LanguageModelOptions.from_preset(
+    ...     max_steps=2, hidden_size=4, batch_size=2, window=8, minimum_count=1
+    ... )
+    >>> prepare_language_model(options, home, [text]).run()
+    '2 steps done'
+    >>> resume_language_model(home, {"max_steps": 3}).run()
+    '3 steps done'
+    >>> folder.cleanup()
     """
     changes = dict(changes or {})
     if fixed := sorted(set(changes) - _LIMITS - {"patience"}):
@@ -313,6 +333,14 @@ def load_language_model_options(directory: str | os.PathLike[str]) -> LanguageMo
 
     Raises:
         ArtifactError: the directory holds no language model, or its ``config.json`` is damaged.
+
+    >>> import tempfile
+    >>> options = LanguageModelOptions.from_preset("zaremba-small")
+    >>> config = {"task": "language_model", **options.to_dict()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ModelDirectory.create(folder).save(config, {}, {})
+    ...     load_language_model_options(folder) == options
+    True
     """
     home = ModelDirectory.open(directory)
     config = read_json(home.config)
@@ -349,7 +377,13 @@ def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
 def evaluation_batches(
     options: TextOptions, tokenizer: Tokenizer, ids: Ids, batch_size: int
 ) -> Batches:
-    """A text in batches in which every token counts once."""
+    """A text in batches in which every token counts once.
+
+    >>> tokenizer = CharacterTokenizer.fit("ab")
+    >>> ids = tokenizer.encode("abbaab")
+    >>> evaluation_batches(TextOptions(), tokenizer, ids, batch_size=2).tokens
+    5
+    """
     if options.batching == "sentences":
         return _sentences(options, tokenizer, ids, batch_size, _LONGEST_SENTENCE)
     return cover(ids, batch_size, max(1, 1024 // batch_size), tokenizer.start_id)

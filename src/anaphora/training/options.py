@@ -56,7 +56,15 @@ class Options:
 
 @dataclass(frozen=True)
 class TextOptions(Options):
-    """How a text is read and cut into tokens."""
+    """How a text is read and cut into tokens.
+
+    >>> TextOptions(level="word", lowercase=True).split
+    'whitespace'
+    >>> TextOptions(lowercase=True)
+    Traceback (most recent call last):
+        ...
+    ValueError: lowercase is for level 'word', not for 'char'
+    """
 
     level: str = option("char", "What a token is.", ("char", "word", "bpe"))
     vocabulary_size: int | None = option(
@@ -101,7 +109,12 @@ class TextOptions(Options):
 
 @dataclass(frozen=True)
 class ModelOptions(Options):
-    """The shape of a language model."""
+    """The shape of a language model.
+
+    >>> options = ModelOptions(hidden_size=200, initialization="0.1")  # as on the command line
+    >>> options.cell, options.initialization
+    ('lstm', 0.1)
+    """
 
     cell: str = option("lstm", "The recurrent cell.", tuple(CELLS))
     hidden_size: int = option(256, "Units of each recurrent layer.")
@@ -133,7 +146,15 @@ class ModelOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """How a model is trained, and when that ends: at the first limit that is reached."""
+    """How a model is trained, and when that ends: at the first limit that is reached.
+
+    >>> TrainingOptions(epochs=13, optimizer="sgd", learning_rate=1.0).clip_norm
+    5.0
+    >>> TrainingOptions()
+    Traceback (most recent call last):
+        ...
+    ValueError: give a limit: epochs, max_steps or minutes
+    """
 
     epochs: int | None = option(None, "Stop after so many passes over the text.")
     max_steps: int | None = option(None, "Stop after so many updates.")
