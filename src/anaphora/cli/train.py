@@ -234,15 +234,17 @@ class _Display(Callback):
         )
         if time.monotonic() - self._last_sample > _SECONDS_BETWEEN_SAMPLES:
             self._last_sample = time.monotonic()
-            sample = show_sample(trainer.model, self._tokenizer, 0.2)
+            prompt = text_prompt(trainer, self._tokenizer)
+            sample = show_sample(trainer.model, self._tokenizer, prompt, share=0.4)
             self.output.say(sample, style="dim")
 
 
-def show_sample(model: Any, tokenizer: Tokenizer, share: float = 1.0) -> str:
+def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float = 1.0) -> str:
     """A sample of the model's text between two rules; the same one at each call."""
     length = int(share * (500 if tokenizer.level == "char" else 100))
+    sampler = Sampler(0.7, seed=1)
     try:
-        text = "".join(generate(model, tokenizer, length=length, sampler=Sampler(0.7, seed=1)))
+        text = "".join(generate(model, tokenizer, prompt, length, sampler))
     except ValueError:  # the loss may still be finite where the scores of some text are not
         return "no sample: the model's scores overflow; try a lower learning_rate"
     rule = "-" * 60
@@ -273,17 +275,17 @@ def _finish(output: Output, trainer: Trainer, out: Path, reason: str, tokenizer:
         output.say(f"saved; go on with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
     model, _ = load_language_model(out)
-    output.say(show_sample(model, tokenizer))
-    prompt, folder = shlex.quote(_prompt(trainer, tokenizer)), shlex.quote(str(out))
+    prompt, folder = text_prompt(trainer, tokenizer), shlex.quote(str(out))
+    output.say(show_sample(model, tokenizer, prompt))
     output.say(
         f"Try next:\n"
-        f"  anaphora generate {folder} --prompt {prompt} --temperature 0.7\n"
+        f"  anaphora generate {folder} --prompt {shlex.quote(prompt)} --temperature 0.7\n"
         f"  {_resume(out)} --max-steps {2 * progress.step}\n"
         f"  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
     )
 
 
-def _prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
+def text_prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
     """A prompt that the text itself has, so that the vocabulary has it too."""
     windows = range(min(128, len(trainer.batches)))
     ids = itertools.chain.from_iterable(trainer.batches[k].inputs[:, 0] for k in windows)
