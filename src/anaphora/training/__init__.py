@@ -3,7 +3,6 @@
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
 from anaphora.training.evaluation import Evaluation, evaluate, perplexity
 from anaphora.training.language_model import (
-    PRESETS,
     LanguageModelOptions,
     evaluation_batches,
     load_language_model_options,
@@ -11,6 +10,7 @@ from anaphora.training.language_model import (
     resume_language_model,
 )
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
+from anaphora.training.presets import PRESETS
 from anaphora.training.trainer import Progress, Trainer, TrainingDiverged
 
 __all__ = [

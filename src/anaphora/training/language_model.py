@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from anaphora import engine, random
+from anaphora import random
 from anaphora.artifact import ArtifactError, ModelDirectory, read_json
 from anaphora.cells import CELLS
 from anaphora.models import LanguageModel
@@ -38,6 +38,7 @@ from anaphora.text import (
 )
 from anaphora.training.callbacks import MetricsFile
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
+from anaphora.training.presets import PRESETS
 from anaphora.training.trainer import Trainer
 
 Ids = NDArray[Any]
@@ -48,67 +49,6 @@ _LONGEST_SENTENCE = 256  # tokens that an evaluation reads with one state
 _LIMITS = {"epochs", "max_steps", "minutes"}
 _IDS = ("train", "validation")
 _UNITS = {"char": "characters", "word": "words", "bpe": "byte pairs"}
-
-_ZAREMBA: dict[str, Any] = {
-    "level": "word",
-    "batch_size": 20,
-    "evaluation_batch_size": 1,
-    "num_layers": 2,
-    "optimizer": "sgd",
-    "learning_rate": 1.0,
-    "schedule": "exponential",
-    "loss_per": "sequence",
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "char-small": {
-        "minimum_count": 5,
-        "hidden_size": 256,
-        "embedding_size": 64,
-        "forget_bias": 1.0,
-        "batch_size": 32,
-        "window": 64,
-        "learning_rate": 0.004,
-        "schedule": "cosine",
-        # About two minutes on two cores, whichever engine there is.
-        "max_steps": 4000 if engine.info()["engine"] == "native" else 2000,
-        "evaluate_every": 500,
-    },
-    "zaremba-small": {
-        **_ZAREMBA,
-        "hidden_size": 200,
-        "initialization": "0.1",
-        "window": 20,
-        "epochs": 13,
-        "constant_epochs": 4,
-        "decay": 0.5,
-        "clip_norm": 5.0,
-    },
-    "zaremba-medium": {
-        **_ZAREMBA,
-        "hidden_size": 650,
-        "dropout": 0.5,
-        "initialization": "0.05",
-        "window": 35,
-        "epochs": 39,
-        "constant_epochs": 6,
-        "decay": 1 / 1.2,
-        "clip_norm": 5.0,
-    },
-    "zaremba-large": {
-        **_ZAREMBA,
-        "hidden_size": 1500,
-        "dropout": 0.65,
-        "initialization": "0.04",
-        "window": 35,
-        "epochs": 55,
-        "constant_epochs": 14,
-        "decay": 1 / 1.15,
-        "clip_norm": 10.0,
-    },
-}
-"""Options by the name of their preset. The models of Zaremba et al. 2014 and their schedules:
-SGD from 1, sums over the window, carried state."""
 
 
 @dataclass(frozen=True)

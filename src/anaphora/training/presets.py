@@ -1,0 +1,68 @@
+"""Presets: options that go together, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anaphora import engine
+
+_ZAREMBA: dict[str, Any] = {
+    "level": "word",
+    "batch_size": 20,
+    "evaluation_batch_size": 1,
+    "num_layers": 2,
+    "optimizer": "sgd",
+    "learning_rate": 1.0,
+    "schedule": "exponential",
+    "loss_per": "sequence",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "char-small": {
+        "minimum_count": 5,
+        "hidden_size": 256,
+        "embedding_size": 64,
+        "forget_bias": 1.0,
+        "batch_size": 32,
+        "window": 64,
+        "learning_rate": 0.004,
+        "schedule": "cosine",
+        # About two minutes on two cores, whichever engine there is.
+        "max_steps": 4000 if engine.info()["engine"] == "native" else 2000,
+        "evaluate_every": 500,
+    },
+    "zaremba-small": {
+        **_ZAREMBA,
+        "hidden_size": 200,
+        "initialization": "0.1",
+        "window": 20,
+        "epochs": 13,
+        "constant_epochs": 4,
+        "decay": 0.5,
+        "clip_norm": 5.0,
+    },
+    "zaremba-medium": {
+        **_ZAREMBA,
+        "hidden_size": 650,
+        "dropout": 0.5,
+        "initialization": "0.05",
+        "window": 35,
+        "epochs": 39,
+        "constant_epochs": 6,
+        "decay": 1 / 1.2,
+        "clip_norm": 5.0,
+    },
+    "zaremba-large": {
+        **_ZAREMBA,
+        "hidden_size": 1500,
+        "dropout": 0.65,
+        "initialization": "0.04",
+        "window": 35,
+        "epochs": 55,
+        "constant_epochs": 14,
+        "decay": 1 / 1.15,
+        "clip_norm": 10.0,
+    },
+}
+"""Options by the name of their preset. The models of Zaremba et al. 2014 and their schedules:
+SGD from 1, sums over the window, carried state."""
