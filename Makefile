@@ -33,7 +33,7 @@ sanitize:  ## The engine's native tests under Address-, UndefinedBehavior- and T
 		$(PYTHON) -m cmake -S . -B build/$$sanitizer \
 			-DANAPHORA_SANITIZE=$$sanitizer -DANAPHORA_STRICT=ON && \
 		$(PYTHON) -m cmake --build build/$$sanitizer --parallel && \
-		build/$$sanitizer/engine_test || exit 1; \
+		timeout 600 build/$$sanitizer/engine_test || exit 1; \
 	done
 
 format:  ## Rewrite the code in the project's style
