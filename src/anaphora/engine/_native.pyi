@@ -1,4 +1,4 @@
-"""The native module, src/module.cpp; `native` says what its functions mean."""
+"""The native module, src/module*.cpp; `native` says what its functions mean."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias

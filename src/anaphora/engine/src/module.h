@@ -1,0 +1,16 @@
+// The parts of the Python module: each adds its functions of one precision. No argument is
+// converted: Python gives arrays of the right precision and layout.
+#pragma once
+
+#include "arrays.h"
+
+namespace anaphora {
+
+inline auto plain(const char *name) { return nb::arg(name).noconvert(); }
+inline auto optional(const char *name) { return nb::arg(name).noconvert().none(); }
+
+template <class T> void bind_kernels(nb::module_ &m);
+template <class T> void bind_recurrence(nb::module_ &m);
+void bind_cell(nb::module_ &m);
+
+} // namespace anaphora

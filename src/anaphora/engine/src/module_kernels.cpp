@@ -1,0 +1,116 @@
+// Products, losses, sums and updates for Python.
+#include "module.h"
+
+namespace anaphora {
+namespace {
+
+template <class T> Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias) {
+    std::int64_t M = size(a, 0), K = size(a, 1), N = size(b, 1);
+    if (size(b, 0) != K)
+        refuse("matmul: the inner sizes differ");
+    if (bias)
+        check_shape(*bias, {N}, "bias");
+    auto c = make<T>({a.shape(0), b.shape(1)});
+    Matrix<const T> A{a.data(), a.stride(0), a.stride(1)}, B{b.data(), b.stride(0), b.stride(1)};
+    const T *bias_data = bias ? bias->data() : nullptr;
+    T *to = c.data();
+    nb::gil_scoped_release release;
+    kernels<T>().multiply(M, N, K, A, B, to, N, bias_data, false);
+    return c;
+}
+
+void check_targets(const In<std::int64_t> &targets, std::int64_t N, std::int64_t V) {
+    check_shape(targets, {N}, "targets");
+    for (std::int64_t n = 0; n < N; n++)
+        if (targets.data()[n] < 0 || targets.data()[n] >= V)
+            refuse("cross_entropy: a target is outside 0..V-1");
+}
+
+template <class T>
+nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets, std::optional<Out<T>> out) {
+    if (logits.ndim() != 2)
+        refuse("cross_entropy: logits are [N, V]");
+    std::int64_t N = size(logits, 0), V = size(logits, 1);
+    check_targets(targets, N, V);
+    auto losses = make<T>({logits.shape(0)});
+    nb::object probabilities;
+    T *l = losses.data(), *p = nullptr;
+    if (out) {
+        check_shape(*out, {N, V}, "out");
+        p = out->data();
+        probabilities = nb::cast(*out);
+    } else {
+        auto made = make<T>({logits.shape(0), logits.shape(1)});
+        p = made.data();
+        probabilities = nb::cast(made);
+    }
+    {
+        nb::gil_scoped_release release;
+        kernels<T>().cross_entropy_forward(N, V, logits.data(), targets.data(), l, p);
+    }
+    return nb::make_tuple(losses, probabilities);
+}
+
+template <class T>
+Result<T> cross_entropy_backward(In<T> probabilities, In<std::int64_t> targets, In<T> d_losses) {
+    if (probabilities.ndim() != 2)
+        refuse("cross_entropy: probabilities are [N, V]");
+    std::int64_t N = size(probabilities, 0), V = size(probabilities, 1);
+    check_targets(targets, N, V);
+    check_shape(d_losses, {N}, "d_losses");
+    auto d = make<T>({probabilities.shape(0), probabilities.shape(1)});
+    T *to = d.data();
+    nb::gil_scoped_release release;
+    kernels<T>().cross_entropy_backward(N, V, probabilities.data(), targets.data(), d_losses.data(),
+                                        to);
+    return d;
+}
+
+template <class T> Result<T> sum_columns(In<T> x) {
+    if (x.ndim() != 2)
+        refuse("sum_columns: x is [M, N]");
+    auto sums = make<T>({x.shape(1)});
+    T *to = sums.data();
+    nb::gil_scoped_release release;
+    kernels<T>().sum_columns(size(x, 0), size(x, 1), x.data(), to);
+    return sums;
+}
+
+template <class T>
+void sgd(Out<T> parameter, In<T> gradient, double learning_rate, double weight_decay) {
+    if (parameter.size() != gradient.size())
+        refuse("sgd: a gradient of another size than its parameter");
+    nb::gil_scoped_release release;
+    kernels<T>().sgd(static_cast<std::int64_t>(parameter.size()), parameter.data(), gradient.data(),
+                     static_cast<T>(learning_rate), static_cast<T>(weight_decay));
+}
+
+template <class T> void scale(Out<T> x, double factor) {
+    nb::gil_scoped_release release;
+    kernels<T>().scale(static_cast<std::int64_t>(x.size()), x.data(), static_cast<T>(factor));
+}
+
+template <class T> double sum_of_squares(In<T> x) {
+    nb::gil_scoped_release release;
+    return kernels<T>().sum_of_squares(static_cast<std::int64_t>(x.size()), x.data());
+}
+
+} // namespace
+
+template <class T> void bind_kernels(nb::module_ &m) {
+    m.def("matmul", &multiply<T>, plain("a"), plain("b"), optional("bias"));
+    m.def("cross_entropy_forward", &cross_entropy_forward<T>, plain("logits"), plain("targets"),
+          optional("out"));
+    m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),
+          plain("targets"), plain("d_losses"));
+    m.def("sum_columns", &sum_columns<T>, plain("x"));
+    m.def("sgd", &sgd<T>, plain("parameter"), plain("gradient"), "learning_rate"_a,
+          "weight_decay"_a);
+    m.def("scale", &scale<T>, plain("x"), "factor"_a);
+    m.def("sum_of_squares", &sum_of_squares<T>, plain("x"));
+}
+
+template void bind_kernels<float>(nb::module_ &);
+template void bind_kernels<double>(nb::module_ &);
+
+} // namespace anaphora

@@ -1,0 +1,233 @@
+// Cells and the recurrence for Python.
+#include "module.h"
+
+#include <nanobind/stl/pair.h>
+
+namespace anaphora {
+namespace {
+
+Program program(std::int32_t inputs, const std::vector<double> &constants,
+                const std::vector<std::int32_t> &code, const std::vector<std::int32_t> &outputs) {
+    if (code.size() % 3 != 0)
+        refuse("program: instructions are triples (operation, a, b)");
+    Program p{inputs, constants, {}, outputs};
+    for (std::size_t k = 0; k < code.size(); k += 3)
+        p.instructions.push_back({static_cast<Op>(code[k]), code[k + 1], code[k + 2]});
+    return p;
+}
+
+struct Shapes {
+    std::int64_t T, B, H, P;
+};
+
+template <class Array>
+void check_states(const Cell &cell, const Shapes &s, const std::vector<Array> &states,
+                  std::int64_t steps, const char *name) {
+    if (static_cast<std::int32_t>(states.size()) != cell.states)
+        refuse(std::string("recurrence: the number of ") + name);
+    for (std::size_t k = 0; k < states.size(); k++) {
+        if (steps > 0)
+            check_shape(states[k], {steps, s.B, k == 0 ? s.P : s.H}, name);
+        else
+            check_shape(states[k], {s.B, k == 0 ? s.P : s.H}, name);
+    }
+}
+
+const std::int64_t *check_lengths(const Lengths &lengths, const Shapes &s) {
+    if (!lengths)
+        return nullptr;
+    check_shape(*lengths, {s.B}, "lengths");
+    for (std::int64_t b = 0; b < s.B; b++)
+        if (lengths->data()[b] < 0 || lengths->data()[b] > s.T)
+            refuse("recurrence: a length is outside 0..T");
+    return lengths->data();
+}
+
+// states: [T+1, B, P] and [T+1, B, H], whose step 0 is the initial state, by position; they are
+// filled in. Returns the output, what the way back needs, the first state before its projection,
+// and the recorded values.
+template <class T>
+nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>> states,
+                             std::optional<In<T>> weight_hh, std::optional<In<T>> bias_hh,
+                             std::optional<In<T>> weight_hr, std::vector<In<T>> parameters,
+                             Lengths lengths, bool reverse, bool save,
+                             std::vector<std::int32_t> named) {
+    if (x_gates.ndim() != 3 || states.empty() || states[0].ndim() != 3)
+        refuse("recurrence: x_gates and states have three axes");
+    Shapes s{size(x_gates, 0), size(x_gates, 1), 0, size(states[0], 2)};
+    s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
+    check_shape(x_gates, {s.T, s.B, cell.x_blocks * s.H}, "x_gates");
+    check_states(cell, s, states, s.T + 1, "states");
+    if (weight_hh.has_value() != (cell.h_blocks > 0))
+        refuse("recurrence: weight_hh is there just if the cell has recurrent halves");
+    if (weight_hh)
+        check_shape(*weight_hh, {cell.h_blocks * s.H, s.P}, "weight_hh");
+    if (bias_hh)
+        check_shape(*bias_hh, {cell.h_blocks * s.H}, "bias_hh");
+    if (weight_hr)
+        check_shape(*weight_hr, {s.P, s.H}, "weight_hr");
+    if (static_cast<std::int32_t>(parameters.size()) != cell.parameters)
+        refuse("recurrence: the number of parameters");
+    for (const auto &p : parameters)
+        check_shape(p, {s.H}, "parameters");
+    for (std::int32_t value : named) {
+        if (value < 0 || value >= cell.forward.values())
+            refuse("recurrence: a named value that does not exist");
+        if (weight_hr && value == cell.first_state())
+            refuse("recurrence: a projected state cannot be recorded before its step");
+    }
+    if (weight_hr && cell.reads_first_state())
+        refuse("recurrence: a state that the program reads cannot be projected");
+
+    auto uT = static_cast<std::size_t>(s.T), uB = static_cast<std::size_t>(s.B);
+    auto uH = static_cast<std::size_t>(s.H), uP = static_cast<std::size_t>(s.P);
+    auto output = make<T>({uT, uB, uP});
+    std::optional<Result<T>> unprojected;
+    if (weight_hr)
+        unprojected = make<T>({uT, uB, uH});
+    std::optional<Result<T>> saved;
+    if (save)
+        saved = make<T>(
+            {static_cast<std::size_t>(kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P))});
+    nb::list recorded;
+    std::vector<T *> record_data, state_data;
+    std::vector<const T *> parameter_data;
+    for (std::size_t k = 0; k < named.size(); k++) {
+        auto array = make<T>({uT, uB, uH});
+        record_data.push_back(array.data());
+        recorded.append(nb::cast(array));
+    }
+    for (auto &state : states)
+        state_data.push_back(state.data());
+    for (auto &parameter : parameters)
+        parameter_data.push_back(parameter.data());
+    Forward<T> f{&cell,
+                 s.T,
+                 s.B,
+                 s.H,
+                 s.P,
+                 x_gates.data(),
+                 weight_hh ? weight_hh->data() : nullptr,
+                 bias_hh ? bias_hh->data() : nullptr,
+                 weight_hr ? weight_hr->data() : nullptr,
+                 parameter_data.data(),
+                 check_lengths(lengths, s),
+                 reverse,
+                 state_data.data(),
+                 output.data(),
+                 saved ? saved->data() : nullptr,
+                 unprojected ? unprojected->data() : nullptr,
+                 static_cast<std::int32_t>(named.size()),
+                 named.data(),
+                 record_data.data()};
+    {
+        nb::gil_scoped_release release;
+        kernels<T>().recurrence_forward(f);
+    }
+    return nb::make_tuple(output, saved, unprojected, recorded);
+}
+
+// saved: as recurrence_forward returned it; d_states: of the final states, by position; on return
+// of the initial ones. Returns the gradients of x_gates, of the recurrent halves and of the
+// projected state at every step (None where there are none), and of the parameters for each row.
+template <class T>
+nb::tuple recurrence_backward(const Cell &cell, In<T> saved, std::optional<In<T>> d_output,
+                              std::vector<Out<T>> d_states, std::int64_t steps,
+                              std::optional<In<T>> weight_hh, std::optional<In<T>> weight_hr,
+                              Lengths lengths, bool reverse) {
+    if (d_states.empty() || d_states[0].ndim() != 2)
+        refuse("recurrence: d_states have two axes");
+    Shapes s{steps, size(d_states[0], 0), 0, size(d_states[0], 1)};
+    s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
+    check_states(cell, s, d_states, 0, "d_states");
+    check_shape(saved, {kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P)}, "saved");
+    if (d_output)
+        check_shape(*d_output, {s.T, s.B, s.P}, "d_output");
+    if (weight_hh.has_value() != (cell.h_blocks > 0))
+        refuse("recurrence: weight_hh is there just if the cell has recurrent halves");
+    if (weight_hh)
+        check_shape(*weight_hh, {cell.h_blocks * s.H, s.P}, "weight_hh");
+    if (weight_hr)
+        check_shape(*weight_hr, {s.P, s.H}, "weight_hr");
+
+    auto uT = static_cast<std::size_t>(s.T), uB = static_cast<std::size_t>(s.B);
+    auto uH = static_cast<std::size_t>(s.H), uP = static_cast<std::size_t>(s.P);
+    auto d_x_gates = make<T>({uT, uB, static_cast<std::size_t>(cell.x_blocks) * uH});
+    std::optional<Result<T>> d_h_gates, d_projected;
+    bool whole = !lengths && !reverse;
+    for (const GateInput &gate : cell.gates)
+        whole = whole && gate.x == gate.h;
+    if (whole)
+        d_h_gates = d_x_gates;
+    else if (cell.h_blocks > 0)
+        d_h_gates = make<T>({uT, uB, static_cast<std::size_t>(cell.h_blocks) * uH});
+    if (weight_hr)
+        d_projected = make<T>({uT, uB, uP});
+    auto d_parameters = make<T>({static_cast<std::size_t>(cell.parameters), uB, uH});
+    std::fill_n(d_parameters.data(), static_cast<std::size_t>(cell.parameters) * uB * uH, T(0));
+    std::vector<T *> state_data;
+    for (auto &state : d_states)
+        state_data.push_back(state.data());
+    Backward<T> f{&cell,
+                  s.T,
+                  s.B,
+                  s.H,
+                  s.P,
+                  weight_hh ? weight_hh->data() : nullptr,
+                  weight_hr ? weight_hr->data() : nullptr,
+                  check_lengths(lengths, s),
+                  reverse,
+                  saved.data(),
+                  d_output ? d_output->data() : nullptr,
+                  state_data.data(),
+                  d_x_gates.data(),
+                  d_h_gates ? d_h_gates->data() : nullptr,
+                  d_projected ? d_projected->data() : nullptr,
+                  d_parameters.data()};
+    {
+        nb::gil_scoped_release release;
+        kernels<T>().recurrence_backward(f);
+    }
+    return nb::make_tuple(d_x_gates, d_h_gates, d_projected, d_parameters);
+}
+
+} // namespace
+
+void bind_cell(nb::module_ &m) {
+    nb::class_<Cell>(m, "Cell").def(
+        "__init__",
+        [](Cell *self, nb::tuple forward, nb::tuple backward,
+           const std::vector<std::pair<std::int32_t, std::int32_t>> &gates,
+           const std::vector<std::int32_t> &saved, std::int32_t states, std::int32_t parameters) {
+            auto read = [](const nb::tuple &t) {
+                if (t.size() != 4)
+                    refuse("program: (inputs, constants, instructions, outputs)");
+                return program(nb::cast<std::int32_t>(t[0]), nb::cast<std::vector<double>>(t[1]),
+                               nb::cast<std::vector<std::int32_t>>(t[2]),
+                               nb::cast<std::vector<std::int32_t>>(t[3]));
+            };
+            Cell cell{read(forward), read(backward), {}, saved, states, parameters, 0, 0};
+            for (auto [x, h] : gates) {
+                cell.gates.push_back({x, h});
+                cell.x_blocks += x != -1;
+                cell.h_blocks += h != -1;
+            }
+            cell.validate();
+            new (self) Cell(std::move(cell));
+        },
+        "forward"_a, "backward"_a, "gates"_a, "saved"_a, "states"_a, "parameters"_a);
+}
+
+template <class T> void bind_recurrence(nb::module_ &m) {
+    m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x_gates"), plain("states"),
+          optional("weight_hh"), optional("bias_hh"), optional("weight_hr"), plain("parameters"),
+          optional("lengths"), "reverse"_a, "save"_a, "named"_a);
+    m.def("recurrence_backward", &recurrence_backward<T>, "cell"_a, plain("saved"),
+          optional("d_output"), plain("d_states"), "steps"_a, optional("weight_hh"),
+          optional("weight_hr"), optional("lengths"), "reverse"_a);
+}
+
+template void bind_recurrence<float>(nb::module_ &);
+template void bind_recurrence<double>(nb::module_ &);
+
+} // namespace anaphora
