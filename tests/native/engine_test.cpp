@@ -313,7 +313,9 @@ template <class T> struct Recurrence {
             record.emplace_back(steps * batch * hidden);
         Array<T> output(steps * batch * projected);
         Array<T> unprojected(projects ? steps * batch * hidden : 0);
-        Array<T> saved(kernels<T>().recurrence_saved(cell, steps, batch, hidden, projected));
+        SavedShape shape =
+            kernels<T>().recurrence_saved(cell, steps, batch, hidden, projected, projects, 0);
+        Array<T> saved(shape.tiles * shape.size);
         std::vector<T *> state_data = pointers(states), record_data = pointers(record);
         std::vector<T *> pointers_to_parameters = pointers(parameters);
         std::vector<const T *> parameter_data(pointers_to_parameters.begin(),
@@ -321,11 +323,26 @@ template <class T> struct Recurrence {
         const T *hh = cell.h_blocks > 0 ? weight_hh.data() : nullptr;
         const T *hr = projects ? weight_hr.data() : nullptr;
         const int64_t *length = has_lengths ? lengths.data() : nullptr;
-        kernels<T>().recurrence_forward(Forward<T>{
-            &cell, steps, batch, hidden, projected, x_gates.data(), hh,
-            has_bias && hh ? bias_hh.data() : nullptr, hr, parameter_data.data(), length, reverse,
-            state_data.data(), output.data(), saved.data(), projects ? unprojected.data() : nullptr,
-            static_cast<int32_t>(named.size()), named.data(), record_data.data()});
+        kernels<T>().recurrence_forward(Forward<T>{&cell,
+                                                   steps,
+                                                   batch,
+                                                   hidden,
+                                                   projected,
+                                                   x_gates.data(),
+                                                   hh,
+                                                   has_bias && hh ? bias_hh.data() : nullptr,
+                                                   hr,
+                                                   parameter_data.data(),
+                                                   length,
+                                                   reverse,
+                                                   state_data.data(),
+                                                   output.data(),
+                                                   saved.data(),
+                                                   shape.tiles,
+                                                   projects ? unprojected.data() : nullptr,
+                                                   static_cast<int32_t>(named.size()),
+                                                   named.data(),
+                                                   record_data.data()});
 
         Arrays<T> d_states;
         for (const Array<T> &d : d_final)
@@ -339,13 +356,14 @@ template <class T> struct Recurrence {
         for (const GateInput &gate : cell.gates)
             shared = shared && gate.x == gate.h;
         std::vector<T *> d_state_data = pointers(d_states);
-        kernels<T>().recurrence_backward(Backward<T>{
-            &cell, steps, batch, hidden, projected, hh, hr, length, reverse, saved.data(),
-            has_bias ? d_output.data() : nullptr, d_state_data.data(), d_x_gates.data(),
-            shared          ? d_x_gates.data()
-            : hh != nullptr ? d_h_gates.data()
-                            : nullptr,
-            projects ? d_projected.data() : nullptr, d_parameters.data()});
+        kernels<T>().recurrence_backward(
+            Backward<T>{&cell, steps, batch, hidden, projected, hh, hr, length, reverse,
+                        saved.data(), shape.tiles, has_bias ? d_output.data() : nullptr,
+                        d_state_data.data(), d_x_gates.data(),
+                        shared          ? d_x_gates.data()
+                        : hh != nullptr ? d_h_gates.data()
+                                        : nullptr,
+                        projects ? d_projected.data() : nullptr, d_parameters.data()});
         if (shared)
             d_h_gates = d_x_gates.copy();
 

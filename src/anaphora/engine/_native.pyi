@@ -39,7 +39,7 @@ class _Precision:
         self,
         cell: Cell,
         x_gates: _Array,
-        states: Sequence[_Array],
+        initial: Sequence[_Array],
         weight_hh: _Array | None,
         bias_hh: _Array | None,
         weight_hr: _Array | None,
@@ -48,7 +48,7 @@ class _Precision:
         reverse: bool,
         save: bool,
         named: Sequence[int],
-    ) -> tuple[_Array, Any, _Array | None, list[_Array]]: ...
+    ) -> tuple[_Array, list[_Array], Any, _Array | None, list[_Array]]: ...
     def recurrence_backward(
         self,
         cell: Cell,

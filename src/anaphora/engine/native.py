@@ -161,7 +161,7 @@ class NativeSteps:
     final: list[Array]
     named: dict[str, Array]
     states: list[Array]
-    saved: Array
+    saved: Array | None
     unprojected: Array | None
     order: Array | None  # [B] the row at each position; None for their own order
 
@@ -217,6 +217,7 @@ def recurrence_forward(
     lengths: Array | None = None,
     reverse: bool = False,
     record: bool = False,
+    save: bool = True,
 ) -> NativeSteps | recurrence.RecurrenceSteps:
     """As `recurrence.recurrence_forward`."""
     module = _PRECISIONS.get(x_gates.dtype)
@@ -232,29 +233,27 @@ def recurrence_forward(
             lengths,
             reverse,
             record,
+            save,
         )
-    T = len(x_gates)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
-    states = []
-    for start in initial:
-        state = np.empty((T + 1, *start.shape), x_gates.dtype)
-        state[0] = start if order is None else start[order]
-        states.append(state)
     names = list(trace.named) if record else []
-    output, saved, unprojected, recorded = module.recurrence_forward(
+    output, states, saved, unprojected, recorded = module.recurrence_forward(
         _cell(trace),
         np.ascontiguousarray(x_gates),
-        states,
+        [np.ascontiguousarray(state if order is None else state[order]) for state in initial],
         _contiguous(weight_hh),
         _contiguous(bias_hh),
         _contiguous(weight_hr),
         [np.ascontiguousarray(p) for p in parameters],
         _contiguous(lengths),
         reverse,
-        True,
+        save,
         [_number(trace.program, trace.named[name]) for name in names],
     )
-    final = [state[T].copy() if order is None else _unsorted(state[T], order) for state in states]
+    if save:
+        final = [s[-1].copy() if order is None else _unsorted(s[-1], order) for s in states]
+    else:
+        final = states if order is None else [_unsorted(s, order) for s in states]
     named = dict(zip(names, recorded, strict=True))
     return NativeSteps(output, final, named, states, saved, unprojected, order)
 
@@ -289,9 +288,9 @@ def recurrence_backward(
         )
     module, dtype, order = _PRECISIONS[x_gates.dtype], x_gates.dtype, steps.order
     d_states = []
-    for state, d in zip(steps.states, d_final, strict=True):
+    for state, d in zip(steps.final, d_final, strict=True):
         if d is None:
-            d_states.append(np.zeros(state.shape[1:], dtype))
+            d_states.append(np.zeros(state.shape, dtype))
         else:
             d_states.append(np.array(d if order is None else d[order], dtype, order="C"))
     d_x_gates, d_h_gates, d_projected, d_parameters = module.recurrence_backward(

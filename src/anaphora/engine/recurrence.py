@@ -77,6 +77,7 @@ def recurrence_forward(
     lengths: Array | None = None,
     reverse: bool = False,
     record: bool = False,
+    save: bool = True,
 ) -> RecurrenceSteps:
     """Run a cell over time.
 
@@ -91,6 +92,8 @@ def recurrence_forward(
         lengths: [B] the number of steps of each row, 0..T; all T if None.
         reverse: Go from each row's last step to its first.
         record: Keep every named value.
+        save: Keep what `recurrence_backward` needs; without, nothing can go backward, and memory
+            is that of the output.
 
     >>> from anaphora.equations import trace
     >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
@@ -130,7 +133,8 @@ def recurrence_forward(
             after[0] = unprojected[t] @ weight_hr.T
         for state, new in zip(states, after, strict=True):
             state[t + 1] = new if active is None else np.where(active[t], new, state[t])
-        saved.append([values[number] for number in saved_values])
+        if save:
+            saved.append([values[number] for number in saved_values])
         for name, kept in named.items():
             kept.append(np.broadcast_to(values[trace.named[name]], (B, H)))
 

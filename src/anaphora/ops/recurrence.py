@@ -14,7 +14,7 @@ from anaphora.equations import Trace
 from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
 from anaphora.ops.shapes import getitem, split, stack, unstack
-from anaphora.tensor import Array, Tensor, differentiable
+from anaphora.tensor import Array, Tensor, differentiable, recording
 
 States = tuple[Tensor, ...]
 
@@ -85,7 +85,7 @@ def _recurrence(
     initial, parameters = others[: trace.states], others[trace.states :]
     weights = (weight_hh, bias_hh, weight_hr, parameters)
     steps = engine.recurrence_forward(
-        trace, x_gates, initial, *weights, lengths, reverse, record is not None
+        trace, x_gates, initial, *weights, lengths, reverse, record is not None, recording()
     )
     if record is not None:
         record.update(steps.named)

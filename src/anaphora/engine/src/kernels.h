@@ -33,10 +33,12 @@ template <class T> struct Forward {
     const T *const *parameters;                   // each [H]
     const std::int64_t *lengths;                  // [B], each 0..T
     bool reverse;
-    T *const *states; // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; see `rows`
-    T *output;        // [T, B, P] the first state after each step of the input; 0 beyond a length
-    T *saved;         // recurrence_saved() numbers for the way back, or null
-    T *unprojected;   // [T, B, H] with a projection, else null
+    T *const *states;   // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; with nothing
+                        // saved [2, B, ...], where step t stands at t % 2
+    T *output;          // [T, B, P] the first state after each step of the input; 0 beyond a length
+    T *saved;           // of the shape that recurrence_saved() tells, for the way back; or null
+    std::int64_t tiles; // of that shape; 0 without
+    T *unprojected;     // with a projection [T, B, H], with nothing saved [B, H]; else null
     std::int32_t named_count;
     const std::int32_t *named; // values to record
     T *const *record;          // [T, B, H] each, in the order of the input; 0 beyond a length
@@ -49,6 +51,7 @@ template <class T> struct Backward {
     const std::int64_t *lengths;
     bool reverse;
     const T *saved;     // what the run forward wrote, on the same instruction set
+    std::int64_t tiles; // of its shape
     const T *d_output;  // [T, B, P] or null
     T *const *d_states; // [B, P], then [B, H]: of the final states; on return of the initial ones
     T *d_x_gates;       // [T, B, Gx*H]; beyond a length 0
@@ -58,14 +61,19 @@ template <class T> struct Backward {
     T *d_parameters;    // [parameters, B, H]: for each row, to be summed by the caller
 };
 
+// What a recurrence saves is [tiles, size] numbers.
+struct SavedShape {
+    std::int64_t tiles, size;
+};
+
 // The kernels of one precision.
 template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
     void (*multiply)(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                      Matrix<const T> B, T *C, std::int64_t c_row, const T *bias, bool accumulate);
-    // How many numbers a run forward leaves for the way back.
-    std::int64_t (*recurrence_saved)(const Cell &, std::int64_t T_, std::int64_t B, std::int64_t H,
-                                     std::int64_t P);
+    // What a run forward leaves for the way back, on so many tiles; 0 chooses their number.
+    SavedShape (*recurrence_saved)(const Cell &, std::int64_t T_, std::int64_t B, std::int64_t H,
+                                   std::int64_t P, bool has_projection, std::int64_t tiles);
     void (*recurrence_forward)(const Forward<T> &);
     void (*recurrence_backward)(const Backward<T> &);
     // losses [N] = -log softmax(logits [N, V])[target], probabilities [N, V] = softmax(logits); the

@@ -23,8 +23,9 @@ template <class T> struct Layout {
     std::int64_t tiles;
     int gates, sub; // Gh, and vectors of units in a block
 
+    // `tiles_` is how many tiles the rows are cut into, 0 to choose.
     Layout(const Cell &c, std::int64_t T_, std::int64_t B, std::int64_t H, std::int64_t P,
-           const std::int64_t *lengths, bool reverse_, bool has_projection)
+           const std::int64_t *lengths, bool reverse_, bool has_projection, std::int64_t tiles_)
         : cell(c), steps(T_), batch(B), hidden(H), projected(P), rows(B), length(B, T_),
           active(T_, B), reverse(reverse_), gates(c.h_blocks) {
         for (std::int64_t p = 0; p < B; p++)
@@ -53,13 +54,24 @@ template <class T> struct Layout {
         else
             threads =
                 static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
-        tiles = (B + max_tile() - 1) / max_tile();
-        tiles += tiles > 1 && tiles % 2 == 1 && tiles < B; // even, for two threads
+        tiles = tiles_;
+        if (tiles == 0) {
+            int most = tile_vectors / (register_rows() * sub) * register_rows();
+            most = std::max(most, register_rows());
+            tiles = (B + most - 1) / most;
+            if (!share_units) // as many for each thread
+                tiles = std::min(B, (tiles + threads - 1) / threads * threads);
+        }
     }
 
-    int max_tile() const {
-        int vectors = std::max(1, chunk_width(0, chunks(sub)));
-        return tile_rows(vectors);
+    // A tile is as many vectors as an instruction of a program runs over at a time: enough to make
+    // up for the choice of the instruction, and few enough for all values to stay in L1.
+    static constexpr int tile_vectors = 24;
+
+    // Rows that the accumulators of a product hold; a tile is made of one or more such groups.
+    int register_rows() const { return tile_rows(std::max(1, chunk_width(0, chunks(sub)))); }
+    int largest_tile() const {
+        return tiles == 0 ? 1 : static_cast<int>((batch + tiles - 1) / tiles);
     }
     std::int64_t tile_begin(std::int64_t tile) const { return batch * tile / tiles; }
 
@@ -92,13 +104,23 @@ template <class T> struct Layout {
         return share_units ? std::min(vectors(), blocks() * (part + 1) / threads * sub) : vectors();
     }
 
-    // What a step leaves for the way back lies tile by tile, just as it is read again.
-    std::int64_t saved_block() const {
-        return static_cast<std::int64_t>(cell.saved.size()) * sub * max_tile() * W;
+    // The blocks of units of one thread, in an order that turns around at every other step: what
+    // was used last, and may still be in the cache, comes first.
+    std::int64_t blocks_of(int part) const {
+        return (end_vector(part) - first_vector(part) + sub - 1) / sub;
     }
-    std::int64_t saved_size() const { return steps * tiles * blocks() * saved_block(); }
+    std::int64_t block_vector(int part, std::int64_t number, std::int64_t t) const {
+        return first_vector(part) + (t % 2 == 0 ? number : blocks_of(part) - 1 - number) * sub;
+    }
+
+    // What a step leaves for the way back lies tile by tile, just as it is read again: [tiles,
+    // saved_size()].
+    std::int64_t saved_block() const {
+        return static_cast<std::int64_t>(cell.saved.size()) * sub * largest_tile() * W;
+    }
+    std::int64_t saved_size() const { return steps * blocks() * saved_block(); }
     std::int64_t saved_at(std::int64_t t, std::int64_t tile, std::int64_t vector) const {
-        return ((t * tiles + tile) * blocks() + vector / sub) * saved_block();
+        return ((tile * steps + t) * blocks() + vector / sub) * saved_block();
     }
 
     // The recurrent halves of a block of `block_sub` unit vectors: gates * block_sub vectors, in
@@ -119,43 +141,65 @@ template <class T>
 void pack_forward(const Layout<T> &layout, const T *weight, T *packed, std::int64_t first,
                   int block_sub) {
     constexpr int W = lanes<T>;
+    constexpr std::int64_t step =
+        64 / sizeof(T); // of a row at a time, so that both sides stay in L1
     std::int64_t H = layout.hidden, P = layout.projected;
     int chunks = layout.chunks(block_sub), v = 0;
     T *to = packed + first * layout.gates * W * P;
     for (int c = 0; c < chunks; c++) {
         int width = layout.chunk_width(c, chunks, block_sub);
-        for (int w = 0; w < width; w++, v++) {
-            std::int64_t gate = v / block_sub, unit = (first + v % block_sub) * W;
-            for (int lane = 0; lane < W; lane++) {
-                bool real = unit + lane < H;
-                const T *from = weight + (gate * H + unit + lane) * P;
-                T *column = to + w * W + lane;
-                for (std::int64_t k = 0; k < P; k++)
-                    column[k * width * W] = real ? from[k] : T(0);
+        for (std::int64_t k0 = 0; k0 < P; k0 += step)
+            for (int column = 0; column < width * W; column++) {
+                std::int64_t gate = (v + column / W) / block_sub;
+                std::int64_t unit = (first + (v + column / W) % block_sub) * W + column % W;
+                const T *from = weight + (gate * H + unit) * P;
+                for (std::int64_t k = k0; k < std::min(P, k0 + step); k++)
+                    to[k * width * W + column] = unit < H ? from[k] : T(0);
             }
-        }
+        v += width;
         to += static_cast<std::int64_t>(width) * W * P;
     }
 }
 
+// `rows` rows cut into groups of at most `most`, as evenly as possible.
+struct RowGroups {
+    int left, groups, first = 0, rows = 0;
+
+    RowGroups(int count, int most) : left(count), groups((count + most - 1) / most) { cut(); }
+    explicit operator bool() const { return rows > 0; }
+    void next() {
+        first += rows;
+        groups--;
+        cut();
+    }
+
+  private:
+    void cut() {
+        rows = groups == 0 ? 0 : (left + groups - 1) / groups;
+        left -= rows;
+    }
+};
+
 // For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. Rows of the
-// tiles are those of a and c. A panel is used for all tiles while it is in the cache.
+// tiles are those of a and c. A panel is used for all tiles while it is in the cache; `backwards`
+// begins with the last one.
 template <class T>
 void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int64_t K, const T *a,
                    const T *packed, std::int64_t first_vector, std::int64_t end_vector,
-                   std::int64_t columns, T *c, std::int64_t c_row, bool accumulate) {
+                   std::int64_t columns, T *c, std::int64_t c_row, bool accumulate,
+                   bool backwards) {
     constexpr int W = lanes<T>;
-    std::int64_t count = (end_vector - first_vector + max_vectors - 1) / max_vectors;
+    Panels<T> panels((end_vector - first_vector) * W);
     alignas(64) T edge[max_rows * max_vectors * W];
-    std::int64_t v = first_vector;
-    for (std::int64_t p = 0; p < count; p++) {
-        int width = static_cast<int>((end_vector - v + count - p - 1) / (count - p));
-        std::int64_t begin = v * W, real = std::min<std::int64_t>(width * W, columns - begin);
+    for (std::int64_t n = 0; n < panels.count; n++) {
+        std::int64_t p = backwards ? panels.count - 1 - n : n;
+        int width = panels.width(p);
+        std::int64_t begin = (first_vector + panels.first(p)) * W;
+        std::int64_t real = std::min<std::int64_t>(width * W, columns - begin);
         const T *b = packed + begin * K;
-        int height = tile_rows(width);
         for (const auto &tile : tiles)
-            for (int i = 0; i < tile.rows; i += height) {
-                int n = std::min(height, tile.rows - i);
+            for (RowGroups group(tile.rows, tile_rows(width)); group; group.next()) {
+                const int i = group.first, n = group.rows;
                 const T *from = a + (tile.first + i) * K;
                 T *to = c + (tile.first + i) * c_row + begin;
                 if (real == width * W) {
@@ -169,7 +213,6 @@ void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int6
                 for (int r = 0; r < n; r++)
                     std::memcpy(to + r * c_row, edge + r * width * W, real * sizeof(T));
             }
-        v += width;
     }
 }
 
@@ -178,14 +221,13 @@ template <class T>
 void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::int64_t first_vector,
                std::int64_t end_vector, T *packed) {
     constexpr int W = lanes<T>;
-    std::int64_t count = (end_vector - first_vector + max_vectors - 1) / max_vectors;
-    std::int64_t v = first_vector;
-    for (std::int64_t p = 0; p < count; p++) {
-        int width = static_cast<int>((end_vector - v + count - p - 1) / (count - p));
-        pack_panel(K, B, v * W, std::min<std::int64_t>(width * W, N - v * W), width,
-                   packed + v * W * K);
-        v += width;
-    }
+    Panels<T> panels((end_vector - first_vector) * W);
+    parallel(panels.count, [&](std::int64_t p) {
+        std::int64_t begin = (first_vector + panels.first(p)) * W;
+        int width = panels.width(p);
+        pack_panel(K, B, begin, std::min<std::int64_t>(width * W, N - begin), width,
+                   packed + begin * K);
+    });
 }
 
 } // namespace anaphora::ANAPHORA_ISA

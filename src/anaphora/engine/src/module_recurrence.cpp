@@ -3,6 +3,8 @@
 
 #include <nanobind/stl/pair.h>
 
+#include <algorithm>
+
 namespace anaphora {
 namespace {
 
@@ -22,15 +24,11 @@ struct Shapes {
 
 template <class Array>
 void check_states(const Cell &cell, const Shapes &s, const std::vector<Array> &states,
-                  std::int64_t steps, const char *name) {
+                  const char *name) {
     if (static_cast<std::int32_t>(states.size()) != cell.states)
         refuse(std::string("recurrence: the number of ") + name);
-    for (std::size_t k = 0; k < states.size(); k++) {
-        if (steps > 0)
-            check_shape(states[k], {steps, s.B, k == 0 ? s.P : s.H}, name);
-        else
-            check_shape(states[k], {s.B, k == 0 ? s.P : s.H}, name);
-    }
+    for (std::size_t k = 0; k < states.size(); k++)
+        check_shape(states[k], {s.B, k == 0 ? s.P : s.H}, name);
 }
 
 const std::int64_t *check_lengths(const Lengths &lengths, const Shapes &s) {
@@ -43,21 +41,21 @@ const std::int64_t *check_lengths(const Lengths &lengths, const Shapes &s) {
     return lengths->data();
 }
 
-// states: [T+1, B, P] and [T+1, B, H], whose step 0 is the initial state, by position; they are
-// filled in. Returns the output, what the way back needs, the first state before its projection,
-// and the recorded values.
+// initial: [B, P] and [B, H], by position. Returns the output; the states, [T+1, B, ...], or with
+// nothing to save the final ones, [B, ...]; what the way back needs; the first state before its
+// projection; and the recorded values.
 template <class T>
-nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>> states,
+nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<In<T>> initial,
                              std::optional<In<T>> weight_hh, std::optional<In<T>> bias_hh,
                              std::optional<In<T>> weight_hr, std::vector<In<T>> parameters,
                              Lengths lengths, bool reverse, bool save,
                              std::vector<std::int32_t> named) {
-    if (x_gates.ndim() != 3 || states.empty() || states[0].ndim() != 3)
-        refuse("recurrence: x_gates and states have three axes");
-    Shapes s{size(x_gates, 0), size(x_gates, 1), 0, size(states[0], 2)};
+    if (x_gates.ndim() != 3 || initial.empty() || initial[0].ndim() != 2)
+        refuse("recurrence: x_gates have three axes and initial states two");
+    Shapes s{size(x_gates, 0), size(x_gates, 1), 0, size(initial[0], 1)};
     s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
     check_shape(x_gates, {s.T, s.B, cell.x_blocks * s.H}, "x_gates");
-    check_states(cell, s, states, s.T + 1, "states");
+    check_states(cell, s, initial, "initial states");
     if (weight_hh.has_value() != (cell.h_blocks > 0))
         refuse("recurrence: weight_hh is there just if the cell has recurrent halves");
     if (weight_hh)
@@ -82,13 +80,20 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>
     auto uT = static_cast<std::size_t>(s.T), uB = static_cast<std::size_t>(s.B);
     auto uH = static_cast<std::size_t>(s.H), uP = static_cast<std::size_t>(s.P);
     auto output = make<T>({uT, uB, uP});
-    std::optional<Result<T>> unprojected;
+    std::optional<Result<T>> unprojected, saved;
     if (weight_hr)
-        unprojected = make<T>({uT, uB, uH});
-    std::optional<Result<T>> saved;
-    if (save)
-        saved = make<T>(
-            {static_cast<std::size_t>(kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P))});
+        unprojected = make<T>({save ? uT : 1, uB, uH});
+    SavedShape shape{0, 0};
+    if (save) {
+        shape = kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P, weight_hr.has_value(), 0);
+        saved =
+            make<T>({static_cast<std::size_t>(shape.tiles), static_cast<std::size_t>(shape.size)});
+    }
+    std::vector<Result<T>> states;
+    for (const auto &start : initial) {
+        states.push_back(make<T>({save ? uT + 1 : 2, uB, start.shape(1)}));
+        std::copy_n(start.data(), start.size(), states.back().data());
+    }
     nb::list recorded;
     std::vector<T *> record_data, state_data;
     std::vector<const T *> parameter_data;
@@ -116,6 +121,7 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>
                  state_data.data(),
                  output.data(),
                  saved ? saved->data() : nullptr,
+                 shape.tiles,
                  unprojected ? unprojected->data() : nullptr,
                  static_cast<std::int32_t>(named.size()),
                  named.data(),
@@ -124,7 +130,18 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<Out<T>
         nb::gil_scoped_release release;
         kernels<T>().recurrence_forward(f);
     }
-    return nb::make_tuple(output, saved, unprojected, recorded);
+    nb::list kept;
+    for (const auto &state : states) {
+        if (save) {
+            kept.append(nb::cast(state));
+            continue;
+        }
+        auto final = make<T>({uB, state.shape(2)});
+        std::copy_n(state.data() + static_cast<std::size_t>(s.T % 2) * final.size(), final.size(),
+                    final.data());
+        kept.append(nb::cast(final));
+    }
+    return nb::make_tuple(output, kept, saved, save ? unprojected : std::nullopt, recorded);
 }
 
 // saved: as recurrence_forward returned it; d_states: of the final states, by position; on return
@@ -139,8 +156,12 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, std::optional<In<T>
         refuse("recurrence: d_states have two axes");
     Shapes s{steps, size(d_states[0], 0), 0, size(d_states[0], 1)};
     s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
-    check_states(cell, s, d_states, 0, "d_states");
-    check_shape(saved, {kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P)}, "saved");
+    check_states(cell, s, d_states, "d_states");
+    if (saved.ndim() != 2)
+        refuse("recurrence: saved has two axes");
+    SavedShape shape = kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P,
+                                                     weight_hr.has_value(), size(saved, 0));
+    check_shape(saved, {shape.tiles, shape.size}, "saved");
     if (d_output)
         check_shape(*d_output, {s.T, s.B, s.P}, "d_output");
     if (weight_hh.has_value() != (cell.h_blocks > 0))
@@ -178,6 +199,7 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, std::optional<In<T>
                   check_lengths(lengths, s),
                   reverse,
                   saved.data(),
+                  shape.tiles,
                   d_output ? d_output->data() : nullptr,
                   state_data.data(),
                   d_x_gates.data(),
@@ -219,9 +241,9 @@ void bind_cell(nb::module_ &m) {
 }
 
 template <class T> void bind_recurrence(nb::module_ &m) {
-    m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x_gates"), plain("states"),
-          optional("weight_hh"), optional("bias_hh"), optional("weight_hr"), plain("parameters"),
-          optional("lengths"), "reverse"_a, "save"_a, "named"_a);
+    m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x_gates"),
+          plain("initial"), optional("weight_hh"), optional("bias_hh"), optional("weight_hr"),
+          plain("parameters"), optional("lengths"), "reverse"_a, "save"_a, "named"_a);
     m.def("recurrence_backward", &recurrence_backward<T>, "cell"_a, plain("saved"),
           optional("d_output"), plain("d_states"), "steps"_a, optional("weight_hh"),
           optional("weight_hr"), optional("lengths"), "reverse"_a);

@@ -8,11 +8,26 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
+// value = half + bias for every row of a tile; bias [units] or null.
+template <class T>
+ANAPHORA_INLINE void add_bias(T *value, const T *half, const T *bias, int rows, int sub,
+                              std::int64_t units) {
+    constexpr int W = lanes<T>;
+    alignas(64) T padded[max_vectors * W] = {};
+    if (bias != nullptr)
+        std::memcpy(padded, bias, units * sizeof(T));
+    for (int s = 0; s < sub; s++) {
+        Vector<T> b = load(padded + s * W);
+        for (int n = s * rows * W; n < (s + 1) * rows * W; n += W)
+            store(value + n, load(half + n) + b);
+    }
+}
+
 template <class T> void recurrence_forward(const Forward<T> &f) {
     constexpr int W = lanes<T>;
     const Cell &cell = *f.cell;
     const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
-    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr);
+    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr, f.tiles);
     std::vector<bool> read(cell.forward.inputs, false);
     for (const Instruction &i : cell.forward.instructions)
         for (std::int32_t operand : {i.a, has_two_operands(i.op) ? i.b : i.a})
@@ -34,20 +49,27 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
     T *projection = nullptr;
     std::int64_t p_vectors = (P + W - 1) / W;
     for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
-        for (std::int64_t v = layout.first_vector(part); v < layout.end_vector(part);
-             v += layout.sub)
+        parallel(layout.gates == 0 ? 0 : layout.blocks_of(part), [&](std::int64_t block) {
+            std::int64_t v = layout.block_vector(part, block, 0);
             pack_forward(
                 layout, f.weight_hh, packed, v,
                 static_cast<int>(std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v)));
+        });
     if (f.weight_hr != nullptr) {
         projection = projection_scratch.get<T>(p_vectors * W * H);
         pack_rows(H, Matrix<const T>{f.weight_hr, 1, H}, P, 0, p_vectors, projection);
     }
     Barrier barrier(layout.threads);
+    auto state_at = [&](int k, std::int64_t t) {
+        return f.states[k] + (f.saved == nullptr ? t % 2 : t) * B * (k == 0 ? P : H);
+    };
+    auto unprojected_at = [&](std::int64_t t) {
+        return f.unprojected + (f.saved == nullptr ? 0 : t) * B * H;
+    };
 
     layout.run([&](int part) {
         static thread_local Scratch tile_scratch, half_scratch;
-        const int height = layout.max_tile();
+        const int height = layout.largest_tile();
         Tiles<T> values(cell.forward, layout.sub * height, tile_scratch);
         T *halves = half_scratch.get<T>(std::max(1, layout.gates * layout.sub) * height * W);
         const auto state0 = static_cast<std::int32_t>(cell.gates.size());
@@ -65,19 +87,19 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                 for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++) {
                     for (int k = 0; k < cell.states; k++) {
                         std::int64_t size = k == 0 ? P : H;
-                        std::memcpy(f.states[k] + ((t + 1) * B + p) * size,
-                                    f.states[k] + (t * B + p) * size, size * sizeof(T));
+                        std::memcpy(state_at(k, t + 1) + p * size, state_at(k, t) + p * size,
+                                    size * sizeof(T));
                     }
                     std::fill_n(f.output + (t * B + layout.rows[p]) * P, P, T(0));
                     if (f.unprojected != nullptr)
-                        std::fill_n(f.unprojected + (t * B + p) * H, H, T(0));
+                        std::fill_n(unprojected_at(t) + p * H, H, T(0));
                     for (int n = 0; n < f.named_count; n++)
                         std::fill_n(f.record[n] + (t * B + layout.rows[p]) * H, H, T(0));
                 }
             }
 
-            for (std::int64_t v = layout.first_vector(part); v < layout.end_vector(part);
-                 v += layout.sub) {
+            for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
+                const std::int64_t v = layout.block_vector(part, block, t);
                 const int sub = static_cast<int>(
                     std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
                 const std::int64_t unit = v * W, units = std::min<std::int64_t>(sub * W, H - unit);
@@ -86,7 +108,6 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                     const int rows = tile.rows;
                     if (rows == 0)
                         continue;
-                    const std::int64_t at = t * B + tile.first; // among the [T, B] of positions
                     const std::int64_t *in = input_row.data() + tile.first;
 
                     if (f.saved != nullptr)
@@ -98,37 +119,35 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                     // The recurrent halves of all gates: [gates, sub, rows, lanes].
                     for (int c = 0, done = 0; c < chunks; c++) {
                         int width = layout.chunk_width(c, chunks, sub);
-                        multiply_tile<T, false>(width, rows, P, f.states[0] + at * P, P,
-                                                packed + (v * layout.gates + done) * W * P,
-                                                halves + done * rows * W, W, rows * W, false);
+                        for (RowGroups group(rows, tile_rows(width)); group; group.next())
+                            multiply_tile<T, false>(width, group.rows, P,
+                                                    state_at(0, t) + (tile.first + group.first) * P,
+                                                    P, packed + (v * layout.gates + done) * W * P,
+                                                    halves + (done * rows + group.first) * W, W,
+                                                    rows * W, false);
                         done += width;
                     }
                     for (std::int32_t g = 0; g < state0; g++) {
                         auto [x, h] = cell.gates[g];
                         T *value = values[g];
-                        if (x >= 0)
-                            gather(value,
-                                   Rows<const T>{f.x_gates + x * H + unit, cell.x_blocks * H, in},
-                                   rows, sub, units);
-                        if (h < 0)
+                        if (h >= 0)
+                            add_bias(value, halves + h * sub * rows * W,
+                                     f.bias_hh == nullptr ? nullptr : f.bias_hh + h * H + unit,
+                                     rows, sub, units);
+                        if (x < 0)
                             continue;
-                        const T *half = halves + h * sub * rows * W;
-                        alignas(64) T bias[max_vectors * W] = {};
-                        if (f.bias_hh != nullptr)
-                            std::memcpy(bias, f.bias_hh + h * H + unit, units * sizeof(T));
-                        for (int s = 0; s < sub; s++) {
-                            Vector<T> b = load(bias + s * W);
-                            for (int n = s * rows * W; n < (s + 1) * rows * W; n += W) {
-                                Vector<T> sum = load(half + n) + b;
-                                store(value + n, x >= 0 ? load(value + n) + sum : sum);
-                            }
-                        }
+                        Rows<const T> from{f.x_gates + x * H + unit, cell.x_blocks * H, in};
+                        if (h >= 0)
+                            gather_add(value, from, rows, sub, units);
+                        else
+                            gather(value, from, rows, sub, units);
                     }
                     for (int k = 0; k < cell.states; k++)
                         if (read[state0 + k])
-                            gather(values[state0 + k],
-                                   Rows<const T>{f.states[k] + at * H + unit, H, nullptr}, rows,
-                                   sub, units);
+                            gather(
+                                values[state0 + k],
+                                Rows<const T>{state_at(k, t) + tile.first * H + unit, H, nullptr},
+                                rows, sub, units);
                     for (int k = 0; k < cell.parameters; k++)
                         gather(values[state0 + cell.states + k],
                                Rows<const T>{f.parameters[k] + unit, 0, nullptr}, rows, sub, units);
@@ -136,10 +155,10 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                     values.run(sub * rows);
 
                     for (int k = 0; k < cell.states; k++) {
-                        T *to = k == 0 && f.unprojected != nullptr ? f.unprojected + at * H
-                                                                   : f.states[k] + (at + B) * H;
-                        scatter(values[cell.forward.outputs[k]], Rows<T>{to + unit, H, nullptr},
-                                rows, sub, units);
+                        T *to = k == 0 && f.unprojected != nullptr ? unprojected_at(t)
+                                                                   : state_at(k, t + 1);
+                        scatter(values[cell.forward.outputs[k]],
+                                Rows<T>{to + tile.first * H + unit, H, nullptr}, rows, sub, units);
                     }
                     if (f.unprojected == nullptr)
                         scatter(values[cell.forward.outputs[0]], Rows<T>{f.output + unit, H, in},
@@ -150,9 +169,9 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                 }
             }
             if (f.unprojected != nullptr) {
-                T *to = f.states[0] + (t + 1) * B * P;
-                multiply_rows<T>(tiles, H, f.unprojected + t * B * H, projection, 0, p_vectors, P,
-                                 to, P, false);
+                T *to = state_at(0, t + 1);
+                multiply_rows<T>(tiles, H, unprojected_at(t), projection, 0, p_vectors, P, to, P,
+                                 false, false);
                 for (const auto &tile : tiles)
                     for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                         std::memcpy(f.output + input_row[p] * P, to + p * P, P * sizeof(T));
@@ -164,9 +183,10 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
 }
 
 template <class T>
-std::int64_t recurrence_saved(const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
-                              std::int64_t P) {
-    return Layout<T>(cell, T_, B, H, P, nullptr, false, false).saved_size();
+SavedShape recurrence_saved(const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
+                            std::int64_t P, bool has_projection, std::int64_t tiles) {
+    Layout<T> layout(cell, T_, B, H, P, nullptr, false, has_projection, tiles);
+    return {layout.tiles, layout.saved_size()};
 }
 
 template <class T> void recurrence_backward(const Backward<T> &f) {
@@ -174,7 +194,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
     const Cell &cell = *f.cell;
     const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
     const std::int64_t gates_size = static_cast<std::int64_t>(cell.h_blocks) * H;
-    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr);
+    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr, f.tiles);
 
     static thread_local Scratch weight_scratch, projection_scratch;
     std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
@@ -192,7 +212,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
 
     layout.run([&](int part) {
         static thread_local Scratch tile_scratch, row_scratch;
-        const int height = layout.max_tile();
+        const int height = layout.largest_tile();
         Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
         const int saved_count = static_cast<int>(cell.saved.size());
         const int gate_count = static_cast<int>(cell.gates.size());
@@ -227,11 +247,11 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
                             state = 0;
                         }
                 multiply_rows<T>(tiles, P, d, projection, 0, h_vectors, h_vectors * W,
-                                 d_unprojected, h_vectors * W, false);
+                                 d_unprojected, h_vectors * W, false, false);
             }
 
-            for (std::int64_t v = layout.first_vector(part); v < layout.end_vector(part);
-                 v += layout.sub) {
+            for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
+                const std::int64_t v = layout.block_vector(part, block, t);
                 const int sub = static_cast<int>(
                     std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
                 const std::int64_t unit = v * W, units = std::min<std::int64_t>(sub * W, H - unit);
@@ -260,10 +280,8 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
                                rows, sub, units);
                         if (k > 0 || f.d_output == nullptr)
                             continue;
-                        alignas(64) T more[max_rows * max_vectors * W];
-                        gather(more, Rows<const T>{f.d_output + unit, H, in}, rows, sub, units);
-                        for (int n = 0; n < sub * rows * W; n += W)
-                            store(value + n, load(value + n) + load(more + n));
+                        gather_add(value, Rows<const T>{f.d_output + unit, H, in}, rows, sub,
+                                   units);
                     }
 
                     values.run(sub * rows);
@@ -304,7 +322,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
                 multiply_rows<T>(tiles, gates_size, f.d_h_gates + t * B * gates_size, packed,
                                  layout.share_units ? layout.first_vector(part) : 0,
                                  layout.share_units ? layout.end_vector(part) : p_vectors, P,
-                                 f.d_states[0], P, true);
+                                 f.d_states[0], P, true, t % 2 == 1);
         }
     });
 }

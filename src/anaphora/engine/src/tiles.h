@@ -103,6 +103,23 @@ ANAPHORA_INLINE void gather(T *tile, Rows<const T> from, int rows, int sub, std:
     }
 }
 
+// tile += a tile's piece of an array, as `gather` reads it.
+template <class T>
+ANAPHORA_INLINE void gather_add(T *tile, Rows<const T> from, int rows, int sub,
+                                std::int64_t units) {
+    constexpr int W = lanes<T>;
+    for (int s = 0; s < sub; s++)
+        for (int r = 0; r < rows; r++, tile += W) {
+            const T *row = from[r] + s * W;
+            std::int64_t left = units - s * W;
+            if (left >= W)
+                store(tile, load(tile) + load(row));
+            else
+                for (std::int64_t u = 0; u < left; u++)
+                    tile[u] += row[u];
+        }
+}
+
 template <class T>
 ANAPHORA_INLINE void scatter(const T *tile, Rows<T> to, int rows, int sub, std::int64_t units) {
     constexpr int W = lanes<T>;

@@ -14,7 +14,6 @@ namespace anaphora::ANAPHORA_ISA {
 template <class T> struct VectorOf {
     typedef T type __attribute__((vector_size(ANAPHORA_VECTOR_BYTES)));
 };
-template <> struct VectorOf<bool>;
 
 template <class T> using Vector = typename VectorOf<T>::type;
 template <class T> inline constexpr int lanes = ANAPHORA_VECTOR_BYTES / sizeof(T);
@@ -105,31 +104,83 @@ template <class T> ANAPHORA_INLINE Vector<T> vexp(Vector<T> x) {
     return x == x ? y : x;
 }
 
-template <class T> ANAPHORA_INLINE Vector<T> vsigmoid(Vector<T> x) {
-    return T(1) / (T(1) + vexp<T>(-x));
+// The pieces of exp(x) in float32 for |x| <= 88: x = n ln 2 + r.
+struct ExpPieces {
+    Vector<std::int32_t> shifted_n; // n, where the exponent of a number stands
+    Vector<float> r, tail;          // exp(r) = 1 + r + r^2 tail
+};
+
+ANAPHORA_INLINE ExpPieces exp_pieces(Vector<float> x) {
+    using F = Float<float>;
+    Vector<float> shifted = x * 1.44269504088896340736f + F::round;
+    Vector<float> n = shifted - F::round;
+    Vector<float> r = x - n * F::ln2_high;
+    r = r - n * F::ln2_low;
+    Vector<float> p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    // The low bits of `shifted` hold n, and the others are shifted out.
+    return {reinterpret_cast<Vector<std::int32_t>>(shifted) << F::mantissa, r, p};
 }
 
-// tanh(x): near 0 a polynomial (float) or rational (double; Cephes), else 1 - 2 / (exp(2x) + 1).
-template <class T> ANAPHORA_INLINE Vector<T> vtanh(Vector<T> x) {
-    Vector<T> size = x < T(0) ? -x : x;
-    Vector<T> far = T(1) - T(2) / (vexp<T>(size + size) + T(1));
-    far = x < T(0) ? -far : far;
-    Vector<T> z = x * x, near;
+// 1 / x in float32 for x from 1 to 1e38, without the slow division: a first guess by the bits
+// (within 5.1 %), a step that cubes its error, and one that squares it.
+ANAPHORA_INLINE Vector<float> reciprocal(Vector<float> x) {
+    using I = Vector<std::int32_t>;
+    Vector<float> y = reinterpret_cast<Vector<float>>(0x7ef31000 - reinterpret_cast<I>(x));
+    Vector<float> error = 1.0f - x * y;
+    y = y + y * (error + error * error);
+    error = 1.0f - x * y;
+    return y + y * error;
+}
+
+inline constexpr std::int32_t sign_bit = std::numeric_limits<std::int32_t>::min();
+
+// 1 / (1 + exp(-x)). In float32 with e = exp(-|x|) it is 1 / (1 + e), or e / (1 + e) for x < 0.
+template <class T> ANAPHORA_INLINE Vector<T> vsigmoid(Vector<T> x) {
     if constexpr (sizeof(T) == 4) {
-        near = z * -5.70498872745e-3f + 2.06390887954e-2f;
-        near = near * z + -5.37397155531e-2f;
-        near = near * z + 1.33314422036e-1f;
-        near = near * z + -3.33332819422e-1f;
-        near = near * (z * x) + x;
+        using I = Vector<std::int32_t>;
+        Vector<float> size = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(x) | sign_bit);
+        Vector<float> far = all(-88.0f); // there e is a denormal number, and so 0
+        size = far > size ? far : size;  // of these two a NaN comes through
+        auto [n, r, tail] = exp_pieces(size);
+        Vector<float> e = r * r * tail + r + 1.0f;
+        e = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(e) + n);
+        Vector<float> y = reciprocal(1.0f + e);
+        return x < 0.0f ? e * y : y;
+    } else
+        return T(1) / (T(1) + vexp<T>(-x));
+}
+
+// tanh(x). In float32 it is e / (e + 2) with e = exp(2 |x|) - 1, where nothing cancels near 0; in
+// float64 near 0 a rational function (Cephes), else 1 - 2 / (exp(2 |x|) + 1).
+template <class T> ANAPHORA_INLINE Vector<T> vtanh(Vector<T> x) {
+    if constexpr (sizeof(T) == 4) {
+        using I = Vector<std::int32_t>;
+        I bits = reinterpret_cast<I>(x), sign = bits & sign_bit;
+        Vector<float> size = reinterpret_cast<Vector<float>>(bits & ~sign_bit), one = all(1.0f);
+        Vector<float> far = all(9.1f); // there the result is 1
+        size = far < size ? far : size;
+        auto [n, r, tail] = exp_pieces(size + size);
+        Vector<float> scale = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(one) + n);
+        Vector<float> e = (r * r * tail + r) * scale + (scale - 1.0f);
+        e = e * reciprocal(e + 2.0f);
+        return reinterpret_cast<Vector<float>>(reinterpret_cast<I>(e) | sign);
     } else {
+        Vector<T> size = x < T(0) ? -x : x;
+        Vector<T> far = T(1) - T(2) / (vexp<T>(size + size) + T(1));
+        far = x < T(0) ? -far : far;
+        Vector<T> z = x * x;
         Vector<T> p = z * -9.64399179425052238628e-1 + -9.92877231001918586564e1;
         p = p * z + -1.61468768441708447952e3;
         Vector<T> q = z + 1.12811678491632931402e2;
         q = q * z + 2.23548839060100448583e3;
         q = q * z + 4.84406305325125486048e3;
-        near = x + x * (z * (p / q));
+        Vector<T> near = x + x * (z * (p / q));
+        return size < T(0.625) ? near : far;
     }
-    return size < T(0.625) ? near : far;
 }
 
 // log(x) for x > 0: x = 2^e m with m in sqrt(1/2)..sqrt(2), and log(m) = 2 artanh((m-1)/(m+1)).
