@@ -143,7 +143,10 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                    panels.width(p), packed + begin * K);
     });
 
-    // A task is a block of rows by a group of panels.
+    // A task is a block of rows by a group of panels. Where the columns of A lie far apart, its
+    // block is copied together first; a narrow A is read as it lies.
+    constexpr std::int64_t narrow = 2048 / sizeof(T);
+    const bool by_columns = A.column != 1, as_it_lies = A.row == 1 && A.column <= narrow;
     constexpr std::int64_t K_block = 256, unit = 24; // a multiple of both tile heights
     std::int64_t threads = threads_at_hand();
     std::int64_t group = panels.count;
@@ -165,9 +168,8 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
         do {
             std::int64_t depth = std::min(K_block, K - k0);
             const T *a = A.data + row0 * A.row + k0 * A.column;
-            bool pack = A.column != 1;
-            std::int64_t stride = A.row;
-            if (pack) { // [depth, row1 - row0]
+            std::int64_t stride = by_columns ? A.column : A.row;
+            if (by_columns && !as_it_lies) { // [depth, row1 - row0]
                 stride = row1 - row0;
                 T *block = block_scratch.get<T>(rows * K_block);
                 for (std::int64_t k = 0; k < depth; k++)
@@ -193,7 +195,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                     if (!whole && adding)
                         for (int r = 0; r < count; r++)
                             std::memcpy(edge + r * to_row, c + r * c_row, width * sizeof(T));
-                    if (pack)
+                    if (by_columns)
                         multiply_tile<T, true>(vectors, count, depth, a + (i - row0), stride, b, to,
                                                to_row, W, adding);
                     else
