@@ -1,6 +1,6 @@
 """Tensor and the tape: recording operations, running them backwards, no_grad, detach, hooks."""
 
-from anaphora.tensor.hooks import Hook, hook, no_grad
+from anaphora.tensor.hooks import Hook, hook, no_grad, recording
 from anaphora.tensor.operations import differentiable
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import OPERATIONS, Parameter, Tensor, detach
@@ -17,4 +17,5 @@ __all__ = [
     "differentiable",
     "hook",
     "no_grad",
+    "recording",
 ]

@@ -46,6 +46,16 @@ def no_grad() -> Iterator[None]:
         thread.recording = before
 
 
+def recording() -> bool:
+    """Whether this thread records: False within `no_grad`, where nothing can go backward.
+
+    >>> with no_grad():
+    ...     recording()
+    False
+    """
+    return thread.recording
+
+
 @contextlib.contextmanager
 def hook(watcher: Hook) -> Iterator[None]:
     """Call ``watcher.enter`` and ``watcher.leave`` around every operation, forward and backward.
