@@ -189,7 +189,7 @@ def random_words(count: int, key: int) -> Array:
     Returns:
         [count] uint32.
 
-    >>> (random_words(5, key=3) == random_words(100, key=3)[:5]).all()
+    >>> bool((random_words(5, key=3) == random_words(100, key=3)[:5]).all())
     True
     """
     counters = np.arange(-(-count // 64) * 16, dtype=np.uint64).reshape(-1, 16)
@@ -233,11 +233,11 @@ def dropout(x: Array, rate: float, key: int, shared_axes: Sequence[int] = ()) ->
         shared_axes: Axes along which the mask is the same.
 
     >>> dropout(np.ones(10), 0.5, key=1)
-    array([2., 0., 0., 2., 0., 2., 0., 2., 0., 2.])
+    array([2., 2., 0., 2., 0., 0., 0., 0., 2., 0.])
     """
     shape = mask_shape(x.shape, shared_axes)
     kept = random_words(int(np.prod(shape)), key) >= np.uint32(dropout_threshold(rate))
-    return np.asarray(x * np.multiply(kept.reshape(shape), 1 / (1 - rate), dtype=x.dtype))
+    return np.asarray(x * (kept.reshape(shape) * x.dtype.type(1 / (1 - rate))))
 
 
 def layer_norm_forward(

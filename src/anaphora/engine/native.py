@@ -132,7 +132,7 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
     rows, sums = module.sum_rows(
         np.ascontiguousarray(indices, np.int64), np.ascontiguousarray(flat)
     )
-    return rows.astype(indices.dtype, copy=False), sums.reshape(len(rows), *values.shape[1:])
+    return rows.astype(indices.dtype), sums.reshape(len(rows), *values.shape[1:])
 
 
 def dropout(x: Array, rate: float, key: int, shared_axes: Sequence[int] = ()) -> Array:
@@ -170,7 +170,11 @@ def layer_norm_backward(
     if module is None:
         return kernels.layer_norm_backward(x, weight, means, factors, dy)
     dx, d_weight, d_bias = module.layer_norm_backward(
-        np.ascontiguousarray(x), _contiguous(weight), means, factors, np.ascontiguousarray(dy)
+        np.ascontiguousarray(x),
+        _contiguous(weight),
+        np.ascontiguousarray(means),
+        np.ascontiguousarray(factors),
+        np.ascontiguousarray(dy),
     )
     return dx, d_weight, d_bias
 
