@@ -89,8 +89,10 @@ template <class T>
 void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
                           const T *weight, const T *bias, const std::int64_t *targets, T *losses) {
     constexpr int W = lanes<T>;
-    constexpr std::int64_t most = std::int64_t{1} << 20; // logits at a time
-    std::int64_t block = std::max(most / V / line<T> * line<T>, std::int64_t{line<T>});
+    // About so many logits at a time, but enough rows to fill the tiles of the product.
+    constexpr std::int64_t logits_at_once = std::int64_t{1} << 20, least_rows = 64;
+    static_assert(least_rows % line<T> == 0);
+    std::int64_t block = std::max(logits_at_once / V / line<T> * line<T>, least_rows);
     block = std::min(block, (N + line<T> - 1) / line<T> * line<T>);
     static thread_local Scratch scratch;
     T *logits = scratch.get<T>(V * block);
