@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anaphora import engine
+from anaphora.engine.kernels import philox, random_words
 
 FLOATS = [np.float32, np.float64]
 
@@ -64,29 +65,131 @@ def test_sum_rows(ids, dtype, rng):
         np.testing.assert_allclose(found, expected, rtol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3)], ids=str)
+def test_gather_rows(shape, dtype, rng):
+    table, ids = rng.standard_normal((7, 4)), rng.integers(0, 7, shape).astype(dtype)
+    rows = engine.gather_rows(table, ids)
+    assert rows.shape == (*shape, 4)
+    for index in np.ndindex(shape):
+        np.testing.assert_array_equal(rows[index], table[int(ids[index])])
+
+
+@pytest.mark.parametrize("ids", [[7], [0, -1, 3], [2**40], [[6], [7]]], ids=str)
+def test_ids_outside_the_table_are_told(ids):
+    ids = np.array(ids)
+    message = f"^embedding: ids from {ids.min()} to {ids.max()} for a table of 7 rows$"
+    with pytest.raises(IndexError, match=message):
+        engine.gather_rows(np.zeros((7, 4)), ids)
+
+
+# The known answers that the authors of Philox publish with it: counter, key, words.
+ANSWERS = [
+    ("00000000 00000000 00000000 00000000", "00000000 00000000",
+     "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff",
+     "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0",
+     "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("counter", "key", "words"), ANSWERS)
+def test_philox_gives_the_known_answers(counter, key, words):
+    low, high = (int(word, 16) for word in key.split())
+    counters = [np.array([int(word, 16)], np.uint64) for word in counter.split()]
+    found = philox(counters, low + (high << 32))
+    assert [int(word[0]) for word in found] == [int(word, 16) for word in words.split()]
+
+
+def test_random_words_are_those_of_the_counters_in_sixteens():
+    key = 0x0123456789ABCDEF
+    words = random_words(200, key)
+    assert words.dtype == np.uint32
+    for position in (0, 15, 16, 63, 64, 100, 199):
+        group, word, counter = position // 64, position % 64 // 16, position % 16
+        zero = np.zeros(1, np.uint64)
+        one = philox([zero + np.uint64(16 * group + counter), zero, zero, zero], key)
+        assert words[position] == one[word][0]
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_dropout_mask(dtype):
-    generator = np.random.Generator(np.random.PCG64(3))
-    mask = engine.dropout_mask((500, 400), 0.3, dtype, generator)
-    assert mask.dtype == dtype
-    assert set(np.unique(mask)) == {0, dtype(1 / 0.7)}
-    assert abs((mask == 0).mean() - 0.3) < 4 * math.sqrt(0.3 * 0.7 / mask.size)
-    again = engine.dropout_mask((500, 400), 0.3, dtype, np.random.Generator(np.random.PCG64(3)))
-    np.testing.assert_array_equal(mask, again)
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout(rate, dtype, rng):
+    x = (1 + rng.random((500, 400))).astype(dtype)
+    y = engine.dropout(x, rate, key=3)
+    assert y.dtype == dtype
+    kept = y != 0
+    np.testing.assert_array_equal(y, kept * (x * dtype(1 / (1 - rate))))
+    spread = math.sqrt(rate * (1 - rate) / x.size)
+    assert abs((~kept).mean() - rate) < 4 * spread
+    for axis in (0, 1):  # neighbours are dropped independently of each other
+        both = np.take(~kept, range(1, 400), axis) & np.take(~kept, range(399), axis)
+        assert abs(both.mean() - rate**2) < 6 * spread
+    np.testing.assert_array_equal(engine.dropout(x, rate, key=3), y)
+    other = engine.dropout(x, rate, key=3 + 2**40) != 0
+    assert abs((other == kept).mean() - rate**2 - (1 - rate) ** 2) < 6 * spread
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1 - 1e-12])
+def test_dropout_at_the_ends(rate):
+    y = engine.dropout(np.ones(1000), rate, key=1)
+    assert ((y != 0) == (rate < 0.5)).all()
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (-3,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_shared_mask_is_one_of_its_own_shape(axes, dtype, rng):
+    x = rng.standard_normal((5, 3, 70)).astype(dtype)
+    shape = [1 if k in axes or k - 3 in axes else size for k, size in enumerate(x.shape)]
+    mask = engine.dropout(np.ones(shape, dtype), 0.5, key=9)
+    y = engine.dropout(x, 0.5, key=9, shared_axes=axes)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, x * mask)
+
+
+def test_dropout_hides_no_numbers_that_are_none():
+    y = engine.dropout(np.full(100, np.nan), 0.5, key=1)
+    assert np.isnan(y).all()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_layer_norm(dtype, rng):
     x = (3 * rng.standard_normal((4, 6)) + 5).astype(dtype)
-    normalised, factors = engine.layer_norm_forward(x, 1e-5)
     d = rng.standard_normal((4, 6)).astype(dtype)
-    dx = engine.layer_norm_backward(normalised, factors, d)
-    assert normalised.dtype == factors.dtype == dx.dtype == dtype
-    np.testing.assert_allclose(normalised.mean(axis=1), 0, atol=1e-6)
-    np.testing.assert_allclose((normalised**2).mean(axis=1), 1, rtol=1e-4)
+    y, means, factors = engine.layer_norm_forward(x, None, None, 1e-5)
+    dx, d_weight, d_bias = engine.layer_norm_backward(x, None, means, factors, d)
+    for array in (y, means, factors, dx, d_weight, d_bias):
+        assert array.dtype == dtype
+    np.testing.assert_allclose(means, x.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(factors, 1 / x.std(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(y.mean(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose((y**2).mean(axis=1), 1, rtol=1e-4)
     # Neither a shift of the rows nor their scale matters, so the gradient is orthogonal to both.
     np.testing.assert_allclose(dx.sum(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose((dx * (x - x.mean(axis=1, keepdims=True))).sum(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(d_weight, (d * y).sum(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(d_bias, d.sum(axis=0), rtol=1e-4, atol=1e-6)
+    weight, bias = rng.standard_normal((2, 6)).astype(dtype)
+    moved, *_ = engine.layer_norm_forward(x, weight, bias, 1e-5)
+    np.testing.assert_allclose(moved, y * weight + bias, rtol=1e-4, atol=1e-6)
+    again, same, _ = engine.layer_norm_backward(x, weight, means, factors, d)
+    through, *_ = engine.layer_norm_backward(x, None, means, factors, d * weight)
+    np.testing.assert_allclose(again, through, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(same, d_weight)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("N", "V"), [(0, 5), (1, 1), (7, 33), (40, 60_000)])
+def test_losses_without_all_logits(N, V, dtype, bias, rng):
+    x, weight = rng.standard_normal((N, 3)).astype(dtype), rng.standard_normal((V, 3)).astype(dtype)
+    b = rng.standard_normal(V).astype(dtype) if bias else None
+    targets = rng.integers(0, V, N)
+    losses = engine.linear_cross_entropy_losses(x, weight, b, targets)
+    expected, _ = engine.cross_entropy_forward(engine.matmul(x, weight.T, b), targets)
+    assert losses.dtype == dtype
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
 def test_info_says_what_the_engine_is():

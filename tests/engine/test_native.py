@@ -1,5 +1,6 @@
 """The native engine beside NumPy: values and all gradients."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -23,6 +24,11 @@ def widened(array):
     return array.astype(np.float64)
 
 
+def optional(function):
+    """The same function, for None too."""
+    return lambda array: None if array is None else function(array)
+
+
 def assert_close(found, expected, dtype):
     """Each result beside that in float64, in units of the largest of its kind."""
     assert found.keys() == expected.keys()
@@ -42,6 +48,14 @@ def assert_as_numpy(p, dtype, **options):
 def some_lengths(T, B):
     """All lengths from 0 to T, in no order."""
     return (np.arange(B) * 3 + 1) % (T + 1)
+
+
+def available(native_settings):
+    """The instruction sets of this machine and build."""
+    for name in ("avx512", "avx2", "baseline"):
+        with contextlib.suppress(ValueError):
+            native_settings.use_instruction_set(name)
+            yield name
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -219,6 +233,174 @@ def test_cross_entropy_in_place(dtype, rng):
     assert np.shares_memory(found[1], logits)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("K", [0, 1, 5, 300])
+@pytest.mark.parametrize(("N", "V"), [(0, 3), (1, 1), (9, 16), (33, 47), (100, 1000), (37, 70_001)])
+def test_losses_without_all_logits_are_the_same_bits(N, V, K, bias, dtype, native_settings, rng):
+    if V * K > 10_000_000:
+        K = 20
+    x, weight = rng.standard_normal((N, K)).astype(dtype), rng.standard_normal((V, K)).astype(dtype)
+    b, targets = rng.standard_normal(V).astype(dtype) if bias else None, rng.integers(0, V, N)
+    for name in available(native_settings):
+        native_settings.use_instruction_set(name)
+        expected, _ = native.cross_entropy_forward(native.matmul(x, weight.T, b), targets)
+        losses = native.linear_cross_entropy_losses(x, weight, b, targets)
+        np.testing.assert_array_equal(losses, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_losses_of_logits_that_are_no_numbers(dtype):
+    weight = np.array([[1, 0], [np.inf, 0], [0, np.nan], [0, 1]], dtype)
+    x, targets = np.array([[1, 0], [0, 1], [-1, 1], [2, 3]], dtype), np.array([0, 1, 2, 3])
+    expected, _ = native.cross_entropy_forward(native.matmul(x, weight.T), targets)
+    losses = native.linear_cross_entropy_losses(x, weight, None, targets)
+    np.testing.assert_array_equal(losses, expected)
+    assert np.isnan(losses).all()
+
+
+# Rows, dropout, normalisation ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (9, 30), (3000,)], ids=str)
+@pytest.mark.parametrize("width", [0, 1, 17, 650])
+def test_rows(width, shape, dtype, rng):
+    table, ids = rng.standard_normal((40, width)).astype(dtype), rng.integers(0, 40, shape)
+    np.testing.assert_array_equal(native.gather_rows(table, ids), table[ids])
+    values = rng.standard_normal((ids.size, width)).astype(dtype)
+    rows, sums = native.sum_rows(ids.reshape(-1), values)
+    expected = {}
+    for i, value in zip(ids.reshape(-1).tolist(), values, strict=True):
+        expected[i] = expected[i] + value if i in expected else value
+    assert rows.tolist() == sorted(expected)
+    assert sums.dtype == dtype
+    for row, found in zip(rows.tolist(), sums, strict=True):
+        np.testing.assert_array_equal(found, expected[row])
+
+
+def test_sums_of_rows_of_any_shape(rng):
+    ids = rng.integers(0, 9, 50)
+    for shape in ((50,), (50, 2, 3), (50, 2, 0)):
+        values = rng.standard_normal(shape)
+        for found, expected in zip(
+            native.sum_rows(ids, values), kernels.sum_rows(ids, values), strict=True
+        ):
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [0, 1, 15, 63, 64, 65, 4095, 4097, 100_003])
+def test_dropout_is_that_of_numpy_bit_for_bit(size, dtype, native_settings, rng):
+    x = rng.standard_normal(size).astype(dtype)
+    for key in (0, 1, 2**32 - 1, 2**32, 2**64 - 1, int(rng.integers(2**63))):
+        rate = float(rng.uniform(0.01, 0.99))
+        expected = kernels.dropout(x, rate, key)
+        for name in available(native_settings):
+            native_settings.use_instruction_set(name)
+            found = native.dropout(x, rate, key)
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (-3,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 3, 70), (1, 3, 70), (5, 1, 70), (5, 3, 1), (5, 0, 70)])
+def test_shared_dropout_is_that_of_numpy_bit_for_bit(shape, axes, rng):
+    x = rng.standard_normal(shape).astype(np.float32)
+    expected = kernels.dropout(x, 0.3, 77, axes)
+    np.testing.assert_array_equal(native.dropout(x, 0.3, 77, axes), expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("parts", ["", "weight", "bias", "weight bias"])
+@pytest.mark.parametrize("H", [1, 5, 16, 17, 31, 64, 650])
+@pytest.mark.parametrize("N", [0, 1, 9])
+def test_layer_norm(N, H, parts, dtype, native_settings, rng):
+    x, dy = (3 * rng.standard_normal((2, N, H)) + [[[5]], [[0]]]).astype(dtype)
+    weight, bias = rng.standard_normal((2, H)).astype(dtype)
+    weight, bias = (
+        v if name in parts else None for v, name in ((weight, "weight"), (bias, "bias"))
+    )
+    for name in available(native_settings):
+        native_settings.use_instruction_set(name)
+        results = []
+        for side, wide in ((native, lambda a: a), (kernels, optional(widened))):
+            y, means, factors = side.layer_norm_forward(wide(x), wide(weight), wide(bias), 0.1)
+            d = side.layer_norm_backward(wide(x), wide(weight), means, factors, wide(dy))
+            names = ("y", "means", "factors", "dx", "d weight", "d bias")
+            results.append(dict(zip(names, (y, means, factors, *d), strict=True)))
+        assert_close(*results, dtype)
+
+
+# Updates ------------------------------------------------------------------------------------------
+
+SGD = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.01}
+MOVING = {"momentum": 0.7, "nesterov": False, "weight_decay": 0.0}
+ADAM = {"betas": (0.8, 0.9), "epsilon": 0.01, "weight_decay": 0.1}
+RMSPROP = {"alpha": 0.6, "epsilon": 0.01, "weight_decay": 0.1}
+UPDATES = {
+    "sgd": ("sgd_update", "n", SGD),
+    "momentum": ("sgd_update", "+", MOVING),
+    "nesterov": ("sgd_update", "+", MOVING | {"nesterov": True, "weight_decay": 0.1}),
+    "adam": ("adam_update", "++", ADAM | {"step": 3, "decoupled": False}),
+    "adamw": ("adam_update", "++", ADAM | {"step": 3, "decoupled": True}),
+    "rmsprop": ("rmsprop_update", "+nn", RMSPROP | {"momentum": 0.0}),
+    "rmsprop centred": ("rmsprop_update", "+sn", RMSPROP | {"momentum": 0.0}),
+    "rmsprop with momentum": ("rmsprop_update", "+n+", RMSPROP | {"momentum": 0.5}),
+    "rmsprop with all": ("rmsprop_update", "+s+", RMSPROP | {"momentum": 0.5}),
+    "adagrad": ("adagrad_update", "+", {"epsilon": 0.01, "weight_decay": 0.1}),
+}
+
+
+def state_of(kinds, shape, rng, dtype):
+    """Arrays that a state may hold: "+" positive, "s" small, "n" none."""
+    scales = {"+": 1.0, "s": 0.1}
+    return [
+        None if kind == "n" else np.asarray(scales[kind] * (0.1 + rng.random(shape)), dtype)
+        for kind in kinds
+    ]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (17,), (5, 13), (130, 301)], ids=str)
+@pytest.mark.parametrize("name", UPDATES)
+def test_updates_of_optimisers(name, shape, dtype, native_settings, rng):
+    function, kinds, options = UPDATES[name]
+    start, d = (np.asarray(rng.standard_normal(shape), dtype) for _ in range(2))
+    state = state_of(kinds, shape, rng, dtype)
+    for instructions in available(native_settings):
+        native_settings.use_instruction_set(instructions)
+        for odd in (np.array, np.asfortranarray, lambda a: np.repeat(a[..., None], 2, -1)[..., 0]):
+            results = []
+            for side, change in ((native, lambda a, odd=odd: odd(a.copy())), (updates, widened)):
+                arrays = [optional(change)(a) for a in (start, d, *state)]
+                gradient = arrays[1].copy()
+                getattr(side, function)(*arrays, learning_rate=0.3, **options)
+                np.testing.assert_array_equal(arrays[1], gradient)
+                results.append({str(k): a for k, a in enumerate(arrays) if a is not None})
+            assert_close(*results, dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_mixed_precisions_go_to_numpy(dtype, rng):
+    other = np.float64 if dtype == np.float32 else np.float32
+    start, d = rng.standard_normal(9).astype(dtype), rng.standard_normal(9).astype(other)
+    found, expected = start.copy(), start.copy()
+    for side, parameter in ((native, found), (updates, expected)):
+        side.sgd_update(parameter, d, None, learning_rate=0.3, **SGD)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_averages(dtype, rng):
+    values = rng.standard_normal((5, 1000)).astype(dtype)
+    average = np.full(1000, np.nan, dtype)
+    for count, value in enumerate(values, start=1):
+        native.average_update(average, value, count)
+    np.testing.assert_allclose(average, widened(values).mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -80,6 +80,7 @@ def test_threads_of_the_kernels(dtype, native_settings, rng):
             "losses": losses,
             "probabilities": probabilities,
             "gradient": native.cross_entropy_backward(probabilities, targets, losses),
+            "losses alone": native.linear_cross_entropy_losses(a, b.T, bias, targets),
         }
 
     first, *others = with_threads(native_settings, run)
@@ -87,24 +88,56 @@ def test_threads_of_the_kernels(dtype, native_settings, rng):
         assert_equal(other, first)
 
 
+def updated(start, d, state):
+    """What every update makes of parameter, gradient and three parts of a state; and the norm."""
+    found = {}
+    numbers = {"learning_rate": 0.3, "weight_decay": 0.01}
+    adam = {"betas": (0.8, 0.9), "epsilon": 0.01, "step": 3, "decoupled": True}
+    for name, count, options in (
+        ("sgd", 0, {"momentum": 0.0, "nesterov": False}),
+        ("sgd", 1, {"momentum": 0.7, "nesterov": True}),
+        ("adam", 2, adam),
+        ("adam", 2, adam | {"decoupled": False}),
+        ("rmsprop", 3, {"alpha": 0.7, "epsilon": 0.01, "momentum": 0.7}),
+        ("adagrad", 1, {"epsilon": 0.01}),
+    ):
+        arrays = [start.copy(), *(part.copy() for part in state[:count])]
+        given = [None] if name == "sgd" and count == 0 else arrays[1:]
+        getattr(native, f"{name}_update")(arrays[0], d, *given, **numbers, **options)
+        found |= {f"{name} {options} {k}": a for k, a in enumerate(arrays)}
+    found["average"], found["scaled"] = start.copy(), d.copy()
+    native.average_update(found["average"], d, 3)
+    native.scale(found["scaled"], 0.7)
+    return found | {"norm": np.array(native.global_norm([start, d]))}
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("size", [1, 17, 300_001])
+@pytest.mark.parametrize("size", [1, 17, 100_001])
 def test_threads_of_the_updates(size, dtype, native_settings, rng):
-    start, d = (rng.standard_normal(size).astype(dtype) for _ in range(2))
-    options = {"learning_rate": 0.3, "momentum": 0.0, "nesterov": False, "weight_decay": 0.01}
+    start, d = rng.standard_normal((2, size)).astype(dtype)
+    state = (0.1 + rng.random((3, size))).astype(dtype)
+    first, *others = with_threads(native_settings, lambda: updated(start, d, state))
+    for other in others:
+        assert_equal(other, first)
 
-    def run():
-        parameter = start.copy()
-        native.sgd_update(parameter, d, None, **options)
-        scaled = d.copy()
-        native.scale(scaled, 0.7)
-        return {
-            "parameter": parameter,
-            "scaled": scaled,
-            "norm": np.array(native.global_norm([start, d])),
-        }
 
-    first, *others = with_threads(native_settings, run)
+def layered(x, dy, weight, ids):
+    """What the kernels of layers other than the recurrence make of [N, H]."""
+    y, means, factors = native.layer_norm_forward(x, weight, weight, 1e-3)
+    dx, d_weight, d_bias = native.layer_norm_backward(x, weight, means, factors, dy)
+    found = {"y": y, "means": means, "dx": dx, "d weight": d_weight, "d bias": d_bias}
+    found["gathered"] = native.gather_rows(x, ids)
+    found["rows"], found["summed"] = native.sum_rows(ids, dy[: len(ids)])
+    found["dropped"] = native.dropout(x, 0.3, 2**63 + 5)
+    return found | {"locked": native.dropout(x, 0.3, 5, (0,))}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("H", [1, 150, 5000])
+def test_threads_of_layers(H, dtype, native_settings, rng):
+    x, dy = rng.standard_normal((2, 41, H)).astype(dtype)
+    weight, ids = rng.standard_normal(H).astype(dtype), rng.integers(0, 41, 30)
+    first, *others = with_threads(native_settings, lambda: layered(x, dy, weight, ids))
     for other in others:
         assert_equal(other, first)
 
@@ -140,6 +173,50 @@ def test_a_loss_knows_its_row_alone(dtype, rng):
         alone = native.cross_entropy_forward(logits[rows], targets[rows])
         np.testing.assert_array_equal(alone[0], losses[rows])
         np.testing.assert_array_equal(alone[1], probabilities[rows])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_loss_without_all_logits_knows_its_row_alone(dtype, rng):
+    x, weight = rng.standard_normal((40, 9)).astype(dtype), rng.standard_normal((77, 9))
+    weight, targets = weight.astype(dtype), rng.integers(0, 77, 40)
+    losses = native.linear_cross_entropy_losses(x, weight, None, targets)
+    for n in (1, 7, 9, 33):
+        rows = rng.permutation(40)[:n]
+        alone = native.linear_cross_entropy_losses(x[rows], weight, None, targets[rows])
+        np.testing.assert_array_equal(alone, losses[rows])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_layer_norm_knows_its_row_alone(dtype, rng):
+    x, dy = rng.standard_normal((2, 40, 77)).astype(dtype)
+    y, means, factors = native.layer_norm_forward(x, None, None, 1e-3)
+    dx, *_ = native.layer_norm_backward(x, None, means, factors, dy)
+    for n in (1, 7, 9, 33):
+        rows = rng.permutation(40)[:n]
+        np.testing.assert_array_equal(
+            native.layer_norm_forward(x[rows], None, None, 1e-3)[0], y[rows]
+        )
+        numbers = x[rows], None, means[rows], factors[rows], dy[rows]
+        np.testing.assert_array_equal(native.layer_norm_backward(*numbers)[0], dx[rows])
+
+
+# What optimisers promise of row gradients: the last numbers of an array, which are not worked on
+# in vectors, come out like the others.
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("width", [1, 3, 15, 17, 33, 100])
+@pytest.mark.parametrize("instructions", ["avx512", "avx2", "baseline"])
+def test_rows_are_updated_like_their_table(instructions, width, dtype, native_settings, rng):
+    try:
+        native_settings.use_instruction_set(instructions)
+    except ValueError:
+        pytest.skip(f"this machine or build has no {instructions}")
+    start, d = rng.standard_normal((2, 31, width)).astype(dtype)
+    state = (0.1 + rng.random((3, 31, width))).astype(dtype)
+    whole = updated(start, d, state)
+    for rows in ([0], [30], [2, 5, 6], list(range(1, 30))):
+        part = updated(start[rows], d[rows], state[:, rows])
+        for name in part.keys() - {"norm"}:
+            np.testing.assert_array_equal(part[name], whole[name][rows], err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -338,6 +415,10 @@ def test_avx2_and_avx512(dtype, native_settings, problem, rng):
         results["losses"], results["probabilities"] = native.cross_entropy_forward(
             a, np.arange(40) * 7
         )
+        targets = np.arange(40)
+        results["losses alone"] = native.linear_cross_entropy_losses(a, b.T.copy(), None, targets)
+        results |= layered(a, a[::-1].copy(), b[:, 0].copy(), np.arange(40) * 7 % 40)
+        results |= updated(a, a[::-1].copy(), [a * a] * 3)
         for c, p in zip(CELLS, problems, strict=True):
             values = p.results(native, np.arange(7) % 4, record=True)
             results |= {f"{c} {key}": value for key, value in values.items()}

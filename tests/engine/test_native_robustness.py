@@ -96,6 +96,58 @@ def test_odd_arrays_in_kernels(odd, dtype, rng):
     )
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("odd", [*ODD, lambda a: a.astype(a.dtype.newbyteorder())])
+def test_odd_arrays_in_layers(odd, dtype, rng):
+    x, dy = rng.standard_normal((2, 13, 20)).astype(dtype)
+    weight, bias = rng.standard_normal((2, 20)).astype(dtype)
+    ids = rng.integers(0, 13, 9)
+
+    def results(change):
+        y, means, factors = native.layer_norm_forward(*map(change, (x, weight, bias)), 0.1)
+        kept = map(change, (x, weight, means, factors, dy))
+        targets = change(rng.permutation(13))
+        return [
+            y,
+            *native.layer_norm_backward(*kept),
+            native.gather_rows(change(x), change(ids)),
+            *native.sum_rows(change(ids), change(x[:9])),
+            native.dropout(change(x), 0.3, 7),
+            native.dropout(change(x), 0.3, 7, (0,)),
+            native.dropout(change(x), 0.3, 7, (1,)),
+            native.linear_cross_entropy_losses(change(x), change(x), change(x[:, 0]), targets),
+        ]
+
+    before = rng.bit_generator.state
+    expected = results(lambda a: a)
+    rng.bit_generator.state = before
+    for found, wanted in zip(results(odd), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("odd", [np.asfortranarray, strided, backwards, misaligned])
+def test_odd_arrays_are_changed_in_place(odd, rng):
+    start, d, state = (rng.random((13, 20)) for _ in range(3))
+    numbers = {"learning_rate": 0.3, "epsilon": 0.01, "weight_decay": 0.1}
+    expected, found = ([change(a.copy()) for a in (start, d, state)] for change in (np.array, odd))
+    for arrays in (expected, found):
+        native.adagrad_update(*arrays, **numbers)
+        native.average_update(arrays[0], arrays[1], 2)
+        native.scale(arrays[0], 0.7)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_read_only_arrays_are_not_changed():
+    numbers = {"learning_rate": 0.3, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    for array in (read_only(ones(3)), np.broadcast_to(1.0, 3)):
+        with pytest.raises((TypeError, ValueError)):
+            native.sgd_update(array, ones(3), None, **numbers)
+        with pytest.raises((TypeError, ValueError)):
+            native.scale(array, 2.0)
+        assert array.tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
 def test_targets_of_any_width(dtype, rng):
     logits, targets = rng.standard_normal((5, 9)), rng.integers(0, 9, 5)
@@ -274,9 +326,49 @@ def test_wrong_calls_of_kernels_are_refused():
         (ValueError, m.cross_entropy_backward, ones(3, 5), ids, ones(2)),
         (ValueError, m.cross_entropy_backward, ones(3, 2), ids, ones(3)),
         (TypeError, m.cross_entropy_backward, ones(3, 5), ids, ones(3).astype(f)),
-        (ValueError, m.sgd, ones(3), ones(4), 0.1, 0.0),
-        (TypeError, m.sgd, ones(3), ones(3).astype(f), 0.1, 0.0),
-        (TypeError, m.sgd, read_only(ones(3)), ones(3), 0.1, 0.0),
+        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 3), None, ids),
+        (ValueError, m.linear_cross_entropy, ones(3), ones(5, 3), None, ids),
+        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), ones(4), ids),
+        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), None, ids[:2]),
+        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(2, 2), None, ids),
+        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(0, 2), None, ids),
+        (TypeError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), None, ids.astype(np.int32)),
+        (IndexError, m.gather_rows, ones(2, 4), ids),
+        (IndexError, m.gather_rows, ones(5, 4), -ids),
+        (IndexError, m.gather_rows, ones(0, 4), ids),
+        (ValueError, m.gather_rows, ones(5), ids),
+        (TypeError, m.gather_rows, ones(5, 4), ids.astype(np.int32)),
+        (ValueError, m.sum_rows, ids, ones(2, 4)),
+        (ValueError, m.sum_rows, ids, ones(3)),
+        (ValueError, m.sum_rows, ids[:, None], ones(3, 4)),
+        (ValueError, m.dropout, ones(6), 4, 1, 2**31, 2.0),
+        (ValueError, m.dropout, ones(6), 12, 1, 2**31, 2.0),
+        (ValueError, m.dropout, ones(6), 0, 1, 2**31, 2.0),
+        (ValueError, m.dropout, ones(6), -6, 1, 2**31, 2.0),
+        (TypeError, m.dropout, ones(6), 6, 2**64, 2**31, 2.0),
+        (TypeError, m.dropout, ones(6), 6, -1, 2**31, 2.0),
+        (TypeError, m.dropout, ones(6), 6, 1, 2**32, 2.0),
+        (ValueError, m.layer_norm_forward, ones(3), None, None, 0.1),
+        (ValueError, m.layer_norm_forward, ones(3, 4), ones(3), None, 0.1),
+        (ValueError, m.layer_norm_forward, ones(3, 4), None, ones(4, 1), 0.1),
+        (TypeError, m.layer_norm_forward, ones(3, 4).astype(f), None, None, 0.1),
+        (ValueError, m.layer_norm_backward, ones(3, 4), None, ones(4), ones(3), ones(3, 4)),
+        (ValueError, m.layer_norm_backward, ones(3, 4), None, ones(3), ones(3, 1), ones(3, 4)),
+        (ValueError, m.layer_norm_backward, ones(3, 4), None, ones(3), ones(3), ones(4, 3)),
+        (ValueError, m.layer_norm_backward, ones(3, 4), ones(3), ones(3), ones(3), ones(3, 4)),
+        (ValueError, m.sgd, ones(3), None, ones(4), 0.1, 0.0, 0.0, False),
+        (ValueError, m.sgd, ones(3), ones(4), ones(3), 0.1, 0.0, 0.0, False),
+        (TypeError, m.sgd, ones(3), None, ones(3).astype(f), 0.1, 0.0, 0.0, False),
+        (TypeError, m.sgd, read_only(ones(3)), None, ones(3), 0.1, 0.0, 0.0, False),
+        (TypeError, m.sgd, ones(3), read_only(ones(3)), ones(3), 0.1, 0.0, 0.0, False),
+        (ValueError, m.adam, ones(3), ones(3), ones(4), ones(3), *[0.5] * 7),
+        (ValueError, m.adam, ones(3), ones(3), ones(3), ones(4), *[0.5] * 7),
+        (TypeError, m.adam, ones(3), None, ones(3), ones(3), *[0.5] * 7),
+        (ValueError, m.rmsprop, ones(3), ones(3), ones(2), None, ones(3), *[0.5] * 5),
+        (ValueError, m.rmsprop, ones(3), ones(3), None, ones(2), ones(3), *[0.5] * 5),
+        (ValueError, m.rmsprop, ones(3), ones(2), None, None, ones(3), *[0.5] * 5),
+        (ValueError, m.adagrad, ones(3), ones(2), ones(3), *[0.5] * 3),
+        (ValueError, m.average, ones(3), ones(2), 0.5),
         (TypeError, m.scale, read_only(ones(3)), 2.0),
         (TypeError, m.scale, strided(ones(3)), 2.0),
         (TypeError, m.sum_of_squares, ones(3).astype(f)),
@@ -447,6 +539,12 @@ def test_bad_numbers_stay_in_their_row_of_a_kernel(bad, rng):
     for found, expected in pairs:
         np.testing.assert_array_equal(found[others], expected[others])
     assert np.isnan(pairs[1][0][7])
+    losses, alone = (native.linear_cross_entropy_losses(x, b.T, None, targets) for x in (spoilt, a))
+    np.testing.assert_array_equal(losses[others], alone[others])
+    assert np.isnan(losses[7])
+    normalised = [native.layer_norm_forward(x, None, None, 0.1)[0] for x in (spoilt, a)]
+    np.testing.assert_array_equal(normalised[0][others], normalised[1][others])
+    assert np.isnan(normalised[0][7]).all()
     columns = native.sum_columns(spoilt)
     np.testing.assert_array_equal(np.isfinite(columns), np.arange(30) != 3)
 

@@ -198,6 +198,157 @@ template <class T> void test_sum_columns(Random &random) {
     }
 }
 
+// Losses without all logits
+// -----------------------------------------------------------------------
+
+template <class T> void test_linear_cross_entropy(Random &random) {
+    int64_t N = random.one_of({1, 7, 16, 40}), V = random.one_of({1, 3, 67, 500, 70000});
+    int64_t K = random.one_of({0, 1, 5});
+    where = "linear cross entropy " + std::to_string(N) + " x " + std::to_string(V);
+    Array<T> x(N * K, random), weight(V * K, random), bias(V, random);
+    const T *b = random.chance(2) ? bias.data() : nullptr;
+    Array<int64_t> targets(N);
+    for (int64_t n = 0; n < N; n++)
+        targets[n] = random.below(V);
+    Array<T> logits(N * V), expected(N);
+    kernels<T>().multiply(N, V, K, {x.data(), K, 1}, {weight.data(), 1, K}, logits.data(), V, b,
+                          false);
+    kernels<T>().cross_entropy_forward(N, V, logits.data(), targets.data(), expected.data(),
+                                       logits.data());
+    for (int threads : {1, 3}) {
+        set_thread_count(threads);
+        Array<T> losses(N);
+        kernels<T>().linear_cross_entropy(N, V, K, x.data(), weight.data(), b, targets.data(),
+                                          losses.data());
+        check(losses == expected, "a loss is not that of all logits");
+    }
+}
+
+// Rows, dropout, normalisation
+// --------------------------------------------------------------------
+
+template <class T> void test_rows(Random &random) {
+    int64_t N = random.one_of({0, 1, 9, 300}), width = random.one_of({0, 1, 17, 650});
+    where = "rows " + std::to_string(N) + " x " + std::to_string(width);
+    Array<T> table(12 * width, random), rows(N * width);
+    Array<int64_t> ids(N), order(N);
+    for (int64_t n = 0; n < N; n++)
+        ids[n] = random.below(12);
+    set_thread_count(3);
+    kernels<T>().gather_rows(N, width, table.data(), ids.data(), rows.data());
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t k = 0; k < width; k++)
+            check(rows[n * width + k] == table[ids[n] * width + k], "a row is another");
+
+    std::vector<int64_t> ends;
+    for (int64_t id = 0, at = 0; id < 12; id++) {
+        for (int64_t n = 0; n < N; n++)
+            if (ids[n] == id)
+                order[at++] = n;
+        if (at > (ends.empty() ? 0 : ends.back()))
+            ends.push_back(at);
+    }
+    int64_t M = static_cast<int64_t>(ends.size());
+    Array<T> sums(M * width);
+    kernels<T>().sum_rows(M, width, rows.data(), order.data(), ends.data(), sums.data());
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t k = 0; k < width; k++) {
+            int64_t begin = m == 0 ? 0 : ends[static_cast<std::size_t>(m - 1)];
+            int64_t count = ends[static_cast<std::size_t>(m)] - begin;
+            check(near(sums[m * width + k],
+                       static_cast<double>(count) * rows[order[begin] * width + k]),
+                  "a sum of rows is wrong");
+        }
+}
+
+template <class T> void test_dropout(Random &random) {
+    int64_t n = random.one_of({1, 63, 64, 65, 4097, 20000}), repeats = random.one_of({1, 3});
+    where = "dropout " + std::to_string(repeats) + " x " + std::to_string(n);
+    Array<T> x(repeats * n, random), mask(n), ones(n), y(repeats * n);
+    for (int64_t k = 0; k < n; k++)
+        ones[k] = 1;
+    set_thread_count(1);
+    kernels<T>().dropout(1, n, ones.data(), 77, 1u << 30, T(2), mask.data());
+    set_thread_count(3);
+    kernels<T>().dropout(repeats, n, x.data(), 77, 1u << 30, T(2), y.data());
+    for (int64_t k = 0; k < n; k++) {
+        check(mask[k] == 0 || mask[k] == 2, "a mask is neither 0 nor the factor");
+        for (int64_t r = 0; r < repeats; r++)
+            check(y[r * n + k] == x[r * n + k] * mask[k], "an element is not masked");
+    }
+}
+
+template <class T> void test_layer_norm(Random &random) {
+    int64_t N = random.one_of({0, 1, 9, 40}), H = random.one_of({1, 5, 16, 67, 300});
+    where = "layer norm " + std::to_string(N) + " x " + std::to_string(H);
+    Array<T> x(N * H, random), weight(H, random), bias(H, random), dy(N * H, random);
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        std::vector<Array<T>> r;
+        for (int64_t size : {N * H, N, N, N * H, H, H})
+            r.emplace_back(size);
+        kernels<T>().layer_norm_forward(N, H, x.data(), weight.data(), bias.data(), T(0.1),
+                                        r[0].data(), r[1].data(), r[2].data());
+        kernels<T>().layer_norm_backward(N, H, x.data(), weight.data(), r[1].data(), r[2].data(),
+                                         dy.data(), r[3].data(), r[4].data(), r[5].data());
+        return r;
+    };
+    std::vector<Array<T>> results = run(1);
+    for (const Array<T> &array : results)
+        check(array.written(), "a number was not written");
+    for (int64_t n = 0; n < N; n++) {
+        double sum = 0;
+        for (int64_t k = 0; k < H; k++)
+            sum += x[n * H + k];
+        check(near(results[1][n], sum / static_cast<double>(H)), "a mean is wrong");
+    }
+    std::vector<Array<T>> others = run(3);
+    for (std::size_t k = 0; k < results.size(); k++)
+        check(others[k] == results[k], "the result depends on the number of threads");
+}
+
+// Updates
+// -----------------------------------------------------------------------------------------
+
+template <class T> void test_updates(Random &random) {
+    int64_t n = random.one_of({0, 1, 17, 16384, 40001});
+    where = "updates " + std::to_string(n);
+    std::vector<Array<T>> start;
+    for (int k = 0; k < 4; k++)
+        start.emplace_back(n, random);
+    for (int64_t k = 0; k < n; k++) // squares that the averages of gradients do not exceed
+        start[1][k] = start[1][k] * start[1][k] + 4;
+    Array<T> gradient(n, random);
+    bool some = random.chance(2), more = random.chance(2);
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        std::vector<Array<T>> a;
+        for (const Array<T> &array : start)
+            a.push_back(array.copy());
+        T *p = a[0].data(), *s = a[1].data(), *v = a[2].data(), *m = a[3].data();
+        const T *g = gradient.data();
+        kernels<T>().sgd(n, p, some ? v : nullptr, g, {T(0.1), T(0.9), T(0.01), more});
+        kernels<T>().adam(n, p, m, s, g, {T(0.1), T(0.2), T(0.1), T(2), T(0.01), T(0.1), T(0.99)});
+        kernels<T>().rmsprop(n, p, s, some ? m : nullptr, more ? v : nullptr, g,
+                             {T(0.1), T(0.2), T(0.01), T(0.5), T(0.1)});
+        kernels<T>().adagrad(n, p, s, g, {T(0.1), T(0.01), T(0.1)});
+        kernels<T>().average(n, m, p, T(0.25));
+        kernels<T>().scale(n, v, T(0.5));
+        return a;
+    };
+    std::vector<Array<T>> results = run(1), others = run(3);
+    for (std::size_t k = 0; k < results.size(); k++) {
+        check(others[k] == results[k], "the result depends on the number of threads");
+        for (int64_t j = 0; j < n; j++)
+            check(std::isfinite(results[k][j]), "an update is not finite");
+    }
+    double sum = 0;
+    for (int64_t k = 0; k < n; k++)
+        sum += static_cast<double>(gradient[k]) * gradient[k];
+    check(near(static_cast<T>(kernels<T>().sum_of_squares(n, gradient.data())), sum),
+          "a sum of squares is wrong");
+}
+
 // The recurrence
 // -----------------------------------------------------------------------------------
 
@@ -518,6 +669,11 @@ template <class T> void test_kernels(const char *set) {
         test_multiply<T>(random);
         test_cross_entropy<T>(random);
         test_sum_columns<T>(random);
+        test_linear_cross_entropy<T>(random);
+        test_rows<T>(random);
+        test_dropout<T>(random);
+        test_layer_norm<T>(random);
+        test_updates<T>(random);
     }
     for (int k = 0; k < 150; k++)
         test_recurrence<T>(random);

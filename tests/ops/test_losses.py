@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from anaphora import ops
-from anaphora.tensor import Tensor
+from anaphora import engine, ops
+from anaphora.tensor import Tensor, no_grad
 
 
 def plain_cross_entropy(logits, targets, ignored, reduction):
@@ -54,6 +54,32 @@ def test_ignored_targets_do_not_count(reduction, rng):
     loss.backward()
     assert logits.grad[1].tolist() == [0, 0, 0, 0]
     assert (logits.grad[[0, 2]] != 0).all()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_loss_alone_is_that_of_the_training(dtype, reduction, bias, rng):
+    x, weight = rng.standard_normal((5, 8, 3)), rng.standard_normal((70, 3))
+    inputs = [a.astype(dtype) for a in (x, weight, rng.standard_normal(70))][: 2 + bias]
+    targets = rng.integers(0, 70, (5, 8))
+    targets[2, 3:5] = -1
+    options = {"targets": targets, "ignore_index": -1, "reduction": reduction}
+    trained = ops.linear_cross_entropy(*map(Tensor, inputs), **options)
+    with no_grad():
+        alone = ops.linear_cross_entropy(*map(Tensor, inputs), **options)
+    assert alone.dtype == trained.dtype
+    if engine.info()["engine"] == "native":
+        np.testing.assert_array_equal(alone.data, trained.data)
+    else:  # the products of NumPy depend on the number of rows
+        np.testing.assert_allclose(alone.data, trained.data, rtol=1e-5)
+
+
+def test_the_loss_alone_keeps_no_probabilities(monkeypatch):
+    monkeypatch.setattr(engine, "cross_entropy_forward", lambda *_, **__: pytest.fail("all logits"))
+    with no_grad():
+        loss = ops.linear_cross_entropy([[1.0]], [[0.0], [0.0]], targets=[1])
+    assert round(loss.item(), 4) == 0.6931
 
 
 def test_loss_is_zero_where_no_target_counts():

@@ -76,6 +76,25 @@ def test_dropout_draws_from_the_package_generator():
     assert (first != second).any()
 
 
+@pytest.mark.parametrize("axes", [(), (0,), (2,), (0, 2)], ids=str)
+def test_dropout_draws_the_same_mask_on_the_way_back(axes, rng):
+    x = Tensor(rng.standard_normal((5, 8, 9)), requires_grad=True)
+    y = ops.dropout(x, 0.3, shared_axes=axes)
+    ops.dropout(x, 0.3)  # what is drawn in between does not matter
+    dy = rng.standard_normal(x.shape)
+    y.backward(dy)
+    np.testing.assert_array_equal(x.grad, np.where(y.data != 0, dy * (1 / 0.7), 0))
+
+
+def test_dropout_draws_one_number_for_a_mask_of_any_size():
+    states = []
+    for size in (1, 1000):
+        random.seed(3)
+        ops.dropout(Tensor(np.ones(size)), 0.5)
+        states.append(random.get_state())
+    assert states[0] == states[1]
+
+
 def test_dropout_of_nothing_is_the_same_tensor():
     x = Tensor([1.0])
     assert ops.dropout(x, 0.0) is x

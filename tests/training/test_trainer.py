@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from anaphora import ops, random
+from anaphora import engine, ops, random
 from anaphora.artifact import ModelDirectory
 from anaphora.models import LanguageModel
 from anaphora.optim import SGD, clip_grad_norm
@@ -161,6 +161,11 @@ def test_evaluation_counts_every_token_once(batch_size):
         loss = ops.cross_entropy(logits, IDS[begin : begin + size, None])
         total, begin = total + loss.item() * size, begin + size
     np.testing.assert_allclose(result.loss, total / len(IDS), rtol=1e-6)
+
+
+def test_an_evaluation_never_has_all_logits(monkeypatch):
+    monkeypatch.setattr(engine, "cross_entropy_forward", lambda *_, **__: pytest.fail("all logits"))
+    assert evaluate(make(), cover(IDS, 2, 7)).tokens == len(IDS) - 1
 
 
 def test_a_trainer_can_evaluate_before_it_runs():

@@ -12,9 +12,11 @@ from typing import Any
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
-    dropout_mask,
+    dropout,
+    gather_rows,
     layer_norm_backward,
     layer_norm_forward,
+    linear_cross_entropy_losses,
     log_softmax,
     matmul,
     sum_columns,
@@ -44,11 +46,13 @@ __all__ = [
     "average_update",
     "cross_entropy_backward",
     "cross_entropy_forward",
-    "dropout_mask",
+    "dropout",
+    "gather_rows",
     "global_norm",
     "info",
     "layer_norm_backward",
     "layer_norm_forward",
+    "linear_cross_entropy_losses",
     "log_softmax",
     "matmul",
     "recurrence_backward",
@@ -82,7 +86,17 @@ if _face is not None:
     cross_entropy_backward = _face.cross_entropy_backward
     recurrence_forward = _face.recurrence_forward
     recurrence_backward = _face.recurrence_backward
+    linear_cross_entropy_losses = _face.linear_cross_entropy_losses
+    gather_rows = _face.gather_rows
+    sum_rows = _face.sum_rows
+    dropout = _face.dropout
+    layer_norm_forward = _face.layer_norm_forward
+    layer_norm_backward = _face.layer_norm_backward
     sgd_update = _face.sgd_update
+    adam_update = _face.adam_update
+    rmsprop_update = _face.rmsprop_update
+    adagrad_update = _face.adagrad_update
+    average_update = _face.average_update
     scale = _face.scale
     global_norm = _face.global_norm
 

@@ -20,7 +20,8 @@ class Cell:
         parameters: int,
     ) -> None: ...
 
-# The functions of one precision: all arrays have it, but for targets and lengths, which are int64.
+# The functions of one precision: all arrays have it, but for targets, lengths and numbers of
+# rows, which are int64.
 class _Precision:
     def matmul(self, a: _Array, b: _Array, bias: _Array | None) -> _Array: ...
     def sum_columns(self, x: _Array) -> _Array: ...
@@ -30,9 +31,65 @@ class _Precision:
     def cross_entropy_backward(
         self, probabilities: _Array, targets: _Array, d_losses: _Array
     ) -> _Array: ...
+    def linear_cross_entropy(
+        self, x: _Array, weight: _Array, bias: _Array | None, targets: _Array
+    ) -> _Array: ...
+    def gather_rows(self, table: _Array, ids: _Array) -> _Array: ...
+    def sum_rows(self, indices: _Array, values: _Array) -> tuple[_Array, _Array]: ...
+    def dropout(self, x: _Array, n: int, key: int, threshold: int, factor: float) -> _Array: ...
+    def layer_norm_forward(
+        self, x: _Array, weight: _Array | None, bias: _Array | None, epsilon: float
+    ) -> tuple[_Array, _Array, _Array]: ...
+    def layer_norm_backward(
+        self, x: _Array, weight: _Array | None, means: _Array, factors: _Array, dy: _Array
+    ) -> tuple[_Array, _Array, _Array]: ...
     def sgd(
-        self, parameter: _Array, gradient: _Array, learning_rate: float, weight_decay: float
+        self,
+        parameter: _Array,
+        velocity: _Array | None,
+        gradient: _Array,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        nesterov: bool,
     ) -> None: ...
+    def adam(
+        self,
+        parameter: _Array,
+        first_moment: _Array,
+        second_moment: _Array,
+        gradient: _Array,
+        rate: float,
+        new_first: float,
+        new_second: float,
+        root_scale: float,
+        epsilon: float,
+        weight_decay: float,
+        shrink: float,
+    ) -> None: ...
+    def rmsprop(
+        self,
+        parameter: _Array,
+        square_average: _Array,
+        gradient_average: _Array | None,
+        velocity: _Array | None,
+        gradient: _Array,
+        learning_rate: float,
+        new_average: float,
+        epsilon: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None: ...
+    def adagrad(
+        self,
+        parameter: _Array,
+        square_sum: _Array,
+        gradient: _Array,
+        learning_rate: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None: ...
+    def average(self, mean: _Array, x: _Array, share: float) -> None: ...
     def scale(self, x: _Array, factor: float) -> None: ...
     def sum_of_squares(self, x: _Array) -> float: ...
     def recurrence_forward(

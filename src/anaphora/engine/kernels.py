@@ -1,13 +1,17 @@
-"""Kernels without a loop over time: products, softmax, losses, masks, normalisation, rows."""
+"""Kernels without a loop over time: products, softmax, losses, rows, dropout, normalisation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+
+_LOGITS = 1 << 20
+"""About as many logits as there are at a time where only the losses are wanted."""
 
 
 def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
@@ -79,8 +83,55 @@ def cross_entropy_backward(probabilities: Array, targets: Array, d_losses: Array
     return np.asarray(d_logits)
 
 
+def linear_cross_entropy_losses(
+    x: Array, weight: Array, bias: Array | None, targets: Array
+) -> Array:
+    """The losses of `cross_entropy_forward` for the logits ``x @ weight.T + bias``.
+
+    There is never more than a block of rows of the logits.
+
+    Args:
+        x: [N, I].
+        weight: [V, I].
+        bias: [V].
+        targets: [N] integers in 0..V-1.
+
+    Returns:
+        losses [N] in nats.
+
+    >>> weight = np.array([[0.0], [0.0]])
+    >>> linear_cross_entropy_losses(np.array([[1.0]]), weight, None, np.array([1])).round(4)
+    array([0.6931])
+    """
+    losses = np.empty(len(x), x.dtype)
+    rows = max(1, _LOGITS // max(1, len(weight)))
+    for start in range(0, len(x), rows):
+        block = slice(start, start + rows)
+        logits = matmul(x[block], weight.T, bias)
+        losses[block], _ = cross_entropy_forward(logits, targets[block], in_place=True)
+    return losses
+
+
+def gather_rows(table: Array, ids: Array) -> Array:
+    """Rows of a table [V, E] by their numbers: ids [...] integers give [..., E].
+
+    Raises:
+        IndexError: an id is outside 0..V-1.
+
+    >>> gather_rows(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, 1, 0]))
+    array([[3., 4.],
+           [3., 4.],
+           [1., 2.]])
+    """
+    if ids.size and not (ids.min() >= 0 and ids.max() < len(table)):
+        raise IndexError(
+            f"embedding: ids from {ids.min()} to {ids.max()} for a table of {len(table)} rows"
+        )
+    return np.asarray(table[ids])
+
+
 def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
-    """Sum the values that belong to the same row, in the order in which they stand.
+    """Sum the values that belong to the same row, in an order that depends on the indices alone.
 
     Args:
         indices: [N] integers >= 0.
@@ -100,44 +151,134 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
     return ascending[first], np.add.reduceat(values[order], first, axis=0)
 
 
-def dropout_mask(
-    shape: tuple[int, ...], rate: float, dtype: DTypeLike, generator: np.random.Generator
-) -> Array:
-    """0 with probability `rate`, else ``1 / (1 - rate)``, so that the expectation is 1.
+def philox(counter: Sequence[Array], key: int) -> list[Array]:
+    """Random bits as a function of counter and key: Philox4x32-10 (Salmon et al. 2011).
 
-    >>> mask = dropout_mask((100,), 0.5, np.float32, np.random.default_rng(1))
-    >>> np.unique(mask)
-    array([0., 2.], dtype=float32)
+    Args:
+        counter: Four arrays [...] of uint64, each a word below 2**32; the first is the lowest.
+        key: 0 <= key < 2**64.
+
+    Returns:
+        Four arrays [...] of uint64, each a random word below 2**32.
+
+    >>> zero = np.zeros(1, np.uint64)
+    >>> [hex(word[0]) for word in philox([zero] * 4, key=0)]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
-    kept = generator.random(shape, dtype=np.float32) >= rate
-    return np.multiply(kept, 1 / (1 - rate), dtype=dtype)
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    key_0, key_1 = key & 0xFFFFFFFF, key >> 32
+    a, b, c, d = counter
+    for _ in range(10):
+        first, second = a * np.uint64(0xD2511F53), c * np.uint64(0xCD9E8D57)
+        a, b = (second >> half) ^ b ^ np.uint64(key_0), second & low
+        c, d = (first >> half) ^ d ^ np.uint64(key_1), first & low
+        key_0, key_1 = (key_0 + 0x9E3779B9) & 0xFFFFFFFF, (key_1 + 0xBB67AE85) & 0xFFFFFFFF
+    return [a, b, c, d]
 
 
-def layer_norm_forward(x: Array, epsilon: float) -> tuple[Array, Array]:
-    """Shift and scale rows to mean 0 and variance 1.
+def random_words(count: int, key: int) -> Array:
+    """Random 32-bit words, each a function of its position and of the key alone.
+
+    Words 64 g ... 64 g + 63 are those of `philox` for the counters 16 g ... 16 g + 15: the first
+    words of the sixteen, then the second words, and so on; wide registers make them so.
+
+    Args:
+        count: How many.
+        key: 0 <= key < 2**64.
+
+    Returns:
+        [count] uint32.
+
+    >>> bool((random_words(5, key=3) == random_words(100, key=3)[:5]).all())
+    True
+    """
+    counters = np.arange(-(-count // 64) * 16, dtype=np.uint64).reshape(-1, 16)
+    zero = np.zeros_like(counters)
+    low, high = counters & np.uint64(0xFFFFFFFF), counters >> np.uint64(32)
+    words = np.stack(philox([low, high, zero, zero], key), axis=1)
+    return words.reshape(-1)[:count].astype(np.uint32)
+
+
+def mask_shape(shape: tuple[int, ...], shared_axes: Sequence[int]) -> tuple[int, ...]:
+    """The shape of the mask of `dropout`: 1 along the axes that share it.
+
+    >>> mask_shape((5, 3, 4), shared_axes=(0, -1))
+    (1, 3, 1)
+    """
+    sizes = list(shape)
+    for axis in shared_axes:
+        sizes[axis] = 1
+    return tuple(sizes)
+
+
+def dropout_threshold(rate: float) -> int:
+    """Which random words of 32 bits are kept: those that are not below this one.
+
+    >>> dropout_threshold(0.25) / 2**32
+    0.25
+    """
+    return min(round(rate * 2**32), 2**32 - 1)
+
+
+def dropout(x: Array, rate: float, key: int, shared_axes: Sequence[int] = ()) -> Array:
+    """Multiply by a mask: 0 with probability `rate`, else ``1 / (1 - rate)``.
+
+    The mask is a function of the key and of the position in it, in C order, so that the way back
+    draws it anew: it is the same function of the gradient.
+
+    Args:
+        x: [...].
+        rate: 0 <= rate < 1.
+        key: 0 <= key < 2**64, drawn for each mask.
+        shared_axes: Axes along which the mask is the same.
+
+    >>> dropout(np.ones(10), 0.5, key=1)
+    array([2., 2., 0., 2., 0., 0., 0., 0., 2., 0.])
+    """
+    shape = mask_shape(x.shape, shared_axes)
+    kept = random_words(int(np.prod(shape)), key) >= np.uint32(dropout_threshold(rate))
+    return np.asarray(x * (kept.reshape(shape) * x.dtype.type(1 / (1 - rate))))
+
+
+def layer_norm_forward(
+    x: Array, weight: Array | None, bias: Array | None, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """Shift and scale rows to mean 0 and variance 1; then ``* weight + bias``.
 
     Args:
         x: [N, H].
+        weight: [H]; None is 1.
+        bias: [H]; None is 0.
         epsilon: Added to the variance.
 
     Returns:
-        The rows so scaled [N, H], and the factors that scaled them [N, 1].
+        y [N, H], the means of the rows [N], and the factors that scaled them [N].
 
-    >>> layer_norm_forward(np.array([[2.0, 6.0]]), epsilon=0.0)
-    (array([[-1.,  1.]]), array([[0.5]]))
+    >>> layer_norm_forward(np.array([[2.0, 6.0]]), None, np.array([0.0, 5.0]), epsilon=0.0)
+    (array([[-1.,  6.]]), array([4.]), array([0.5]))
     """
-    centred = x - x.mean(axis=1, keepdims=True)
-    factors = 1 / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + x.dtype.type(epsilon))
-    return centred * factors, factors
+    means = x.mean(axis=1)
+    centred = x - means[:, None]
+    factors = 1 / np.sqrt((centred * centred).mean(axis=1) + x.dtype.type(epsilon))
+    y = centred * factors[:, None]
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias, means, factors
 
 
-def layer_norm_backward(normalised: Array, factors: Array, d_normalised: Array) -> Array:
-    """The gradient of the rows that `layer_norm_forward` was given; all [N, H], factors [N, 1].
+def layer_norm_backward(
+    x: Array, weight: Array | None, means: Array, factors: Array, dy: Array
+) -> tuple[Array, Array, Array]:
+    """The gradients of x [N, H], weight [H] and bias [H] of `layer_norm_forward`.
 
-    >>> normalised, factors = layer_norm_forward(np.array([[0.0, 0.0, 4.0, 4.0]]), epsilon=0.0)
-    >>> layer_norm_backward(normalised, factors, np.array([[1.0, 0.0, 0.0, 0.0]]))
+    Means and factors are what it returned; dy [N, H] is the gradient of y.
+
+    >>> x, d = np.array([[0.0, 0.0, 4.0, 4.0]]), np.array([[1.0, 0.0, 0.0, 0.0]])
+    >>> _, means, factors = layer_norm_forward(x, None, None, epsilon=0.0)
+    >>> layer_norm_backward(x, None, means, factors, d)[0]
     array([[ 0.25, -0.25,  0.  ,  0.  ]])
     """
-    mean = d_normalised.mean(axis=1, keepdims=True)
-    along = (d_normalised * normalised).mean(axis=1, keepdims=True)
-    return np.asarray((d_normalised - mean - normalised * along) * factors)
+    normalised = (x - means[:, None]) * factors[:, None]
+    d = dy if weight is None else dy * weight
+    along = (d * normalised).mean(axis=1, keepdims=True)
+    dx = (d - d.mean(axis=1, keepdims=True) - normalised * along) * factors[:, None]
+    return np.asarray(dx), np.asarray((dy * normalised).sum(axis=0)), np.asarray(dy.sum(axis=0))

@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -86,6 +86,114 @@ def cross_entropy_backward(probabilities: Array, targets: Array, d_losses: Array
     return result
 
 
+def linear_cross_entropy_losses(
+    x: Array, weight: Array, bias: Array | None, targets: Array
+) -> Array:
+    """As `kernels.linear_cross_entropy_losses`; the same bits as by way of all logits."""
+    module = _of_one_precision(x, weight, bias)
+    if module is None:
+        return kernels.linear_cross_entropy_losses(x, weight, bias, targets)
+    losses: Array = module.linear_cross_entropy(
+        np.ascontiguousarray(x),
+        np.ascontiguousarray(weight),
+        _contiguous(bias),
+        np.ascontiguousarray(targets, np.int64),
+    )
+    return losses
+
+
+def _of_one_precision(first: Array, *others: Array | None) -> Any:
+    """The functions of the precision that all arrays have; None if there are none."""
+    if all(other is None or other.dtype == first.dtype for other in others):
+        return _PRECISIONS.get(first.dtype)
+    return None
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+
+def gather_rows(table: Array, ids: Array) -> Array:
+    """As `kernels.gather_rows`."""
+    module = _PRECISIONS.get(table.dtype)
+    if module is None or table.ndim != 2:
+        return kernels.gather_rows(table, ids)
+    rows: Array = module.gather_rows(
+        np.ascontiguousarray(table), np.asarray(ids, np.int64, order="C")
+    )
+    return rows
+
+
+def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
+    """As `kernels.sum_rows`; values are summed in the order in which they stand."""
+    module = _PRECISIONS.get(values.dtype)
+    if module is None:
+        return kernels.sum_rows(indices, values)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
+    rows, sums = module.sum_rows(
+        np.ascontiguousarray(indices, np.int64), np.ascontiguousarray(flat)
+    )
+    return rows.astype(indices.dtype), sums.reshape(len(rows), *values.shape[1:])
+
+
+def dropout(x: Array, rate: float, key: int, shared_axes: Sequence[int] = ()) -> Array:
+    """As `kernels.dropout`, bit for bit."""
+    module = _PRECISIONS.get(x.dtype)
+    if module is None:
+        return kernels.dropout(x, rate, key, shared_axes)
+    shape = kernels.mask_shape(x.shape, shared_axes)
+    numbers = math.prod(shape), key, kernels.dropout_threshold(rate), 1 / (1 - rate)
+    first = next((axis for axis, size in enumerate(shape) if size != 1), x.ndim)
+    if x.shape[first:] == shape[first:]:  # shared along the first axes, or along none
+        result: Array = module.dropout(np.asarray(x, order="C"), *numbers)
+        return result
+    return np.asarray(x * module.dropout(np.ones(shape, x.dtype), *numbers))
+
+
+def layer_norm_forward(
+    x: Array, weight: Array | None, bias: Array | None, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """As `kernels.layer_norm_forward`."""
+    module = _of_one_precision(x, weight, bias)
+    if module is None:
+        return kernels.layer_norm_forward(x, weight, bias, epsilon)
+    y, means, factors = module.layer_norm_forward(
+        np.ascontiguousarray(x), _contiguous(weight), _contiguous(bias), epsilon
+    )
+    return y, means, factors
+
+
+def layer_norm_backward(
+    x: Array, weight: Array | None, means: Array, factors: Array, dy: Array
+) -> tuple[Array, Array, Array]:
+    """As `kernels.layer_norm_backward`; sums over the rows are from the first row to the last."""
+    module = _of_one_precision(x, weight, means, factors, dy)
+    if module is None:
+        return kernels.layer_norm_backward(x, weight, means, factors, dy)
+    dx, d_weight, d_bias = module.layer_norm_backward(
+        np.ascontiguousarray(x),
+        _contiguous(weight),
+        np.ascontiguousarray(means),
+        np.ascontiguousarray(factors),
+        np.ascontiguousarray(dy),
+    )
+    return dx, d_weight, d_bias
+
+
+# Updates ------------------------------------------------------------------------------------------
+
+
+def _change(function: Any, arrays: Sequence[Array | None], *rest: Any) -> None:
+    """Call a native function that changes arrays; those of odd layout as copies, copied back."""
+    given = [
+        a if a is None or (a.flags.c_contiguous and a.flags.aligned) else np.array(a, order="C")
+        for a in arrays
+    ]
+    function(*given, *rest)
+    for array, values in zip(arrays, given, strict=True):
+        if array is not None and array is not values:
+            array[...] = values
+
+
 def sgd_update(
     parameter: Array,
     gradient: Array,
@@ -97,9 +205,8 @@ def sgd_update(
     weight_decay: float,
 ) -> None:
     """As `updates.sgd_update`."""
-    module = _PRECISIONS.get(parameter.dtype)
-    plain = velocity is None and parameter.dtype == gradient.dtype
-    if module is None or not plain:
+    module = _of_one_precision(parameter, gradient, velocity)
+    if module is None:
         updates.sgd_update(
             parameter,
             gradient,
@@ -110,8 +217,141 @@ def sgd_update(
             weight_decay=weight_decay,
         )
         return
-    with _in_c_order(parameter) as values:
-        module.sgd(values, np.ascontiguousarray(gradient), learning_rate, weight_decay)
+    _change(
+        module.sgd,
+        (parameter, velocity),
+        np.ascontiguousarray(gradient),
+        learning_rate,
+        momentum,
+        weight_decay,
+        nesterov,
+    )
+
+
+def adam_update(
+    parameter: Array,
+    gradient: Array,
+    first_moment: Array,
+    second_moment: Array,
+    *,
+    step: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    """As `updates.adam_update`."""
+    module = _of_one_precision(parameter, gradient, first_moment, second_moment)
+    if module is None:
+        updates.adam_update(
+            parameter,
+            gradient,
+            first_moment,
+            second_moment,
+            step=step,
+            learning_rate=learning_rate,
+            betas=betas,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+        )
+        return
+    beta_1, beta_2 = betas
+    _change(
+        module.adam,
+        (parameter, first_moment, second_moment),
+        np.ascontiguousarray(gradient),
+        learning_rate / (1 - beta_1**step),
+        1 - beta_1,
+        1 - beta_2,
+        1 / math.sqrt(1 - beta_2**step),
+        epsilon,
+        0.0 if decoupled else weight_decay,
+        1 - learning_rate * weight_decay if decoupled else 1.0,
+    )
+
+
+def rmsprop_update(
+    parameter: Array,
+    gradient: Array,
+    square_average: Array,
+    gradient_average: Array | None,
+    velocity: Array | None,
+    *,
+    learning_rate: float,
+    alpha: float,
+    epsilon: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    """As `updates.rmsprop_update`."""
+    changed = (parameter, square_average, gradient_average, velocity)
+    module = _of_one_precision(gradient, *changed)
+    if module is None:
+        updates.rmsprop_update(
+            parameter,
+            gradient,
+            square_average,
+            gradient_average,
+            velocity,
+            learning_rate=learning_rate,
+            alpha=alpha,
+            epsilon=epsilon,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        )
+        return
+    _change(
+        module.rmsprop,
+        changed,
+        np.ascontiguousarray(gradient),
+        learning_rate,
+        1 - alpha,
+        epsilon,
+        momentum,
+        weight_decay,
+    )
+
+
+def adagrad_update(
+    parameter: Array,
+    gradient: Array,
+    square_sum: Array,
+    *,
+    learning_rate: float,
+    epsilon: float,
+    weight_decay: float,
+) -> None:
+    """As `updates.adagrad_update`."""
+    module = _of_one_precision(parameter, gradient, square_sum)
+    if module is None:
+        updates.adagrad_update(
+            parameter,
+            gradient,
+            square_sum,
+            learning_rate=learning_rate,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+        )
+        return
+    _change(
+        module.adagrad,
+        (parameter, square_sum),
+        np.ascontiguousarray(gradient),
+        learning_rate,
+        epsilon,
+        weight_decay,
+    )
+
+
+def average_update(average: Array, parameter: Array, count: int) -> None:
+    """As `updates.average_update`."""
+    module = _of_one_precision(average, parameter)
+    if module is None or count == 1:
+        updates.average_update(average, parameter, count)
+        return
+    _change(module.average, (average,), np.ascontiguousarray(parameter), 1 / count)
 
 
 def scale(x: Array, factor: float) -> None:
@@ -120,8 +360,7 @@ def scale(x: Array, factor: float) -> None:
     if module is None:
         updates.scale(x, factor)
         return
-    with _in_c_order(x) as values:
-        module.scale(values, factor)
+    _change(module.scale, (x,), factor)
 
 
 def global_norm(arrays: Iterable[Array]) -> float:
@@ -134,17 +373,6 @@ def global_norm(arrays: Iterable[Array]) -> float:
         else:
             total += module.sum_of_squares(np.ascontiguousarray(array))
     return math.sqrt(total)
-
-
-@contextlib.contextmanager
-def _in_c_order(array: Array) -> Iterator[Array]:
-    """The array to change in place, or a copy in C order whose changes are copied back."""
-    if array.flags.c_contiguous and array.flags.aligned:
-        yield array
-        return
-    values = np.array(array, order="C")
-    yield values
-    array[...] = values
 
 
 # The recurrence -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 
 from anaphora import engine
 from anaphora.ops.linear import check_linear
-from anaphora.tensor import Array, Tensor, differentiable
+from anaphora.tensor import Array, Tensor, differentiable, recording
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -57,7 +57,8 @@ def linear_cross_entropy(
 ) -> Any:
     """`cross_entropy` of `linear`: the last layer and the loss of a classifier over V classes.
 
-    The logits become the probabilities in place, so that there is one array of them, not two.
+    The logits become the probabilities in place, so that there is one array of them, not two; and
+    within `no_grad`, for the loss alone, no more than a block of rows of them at a time.
 
     Shapes: x [..., I]; weight [V, I]; bias [V]; the others as in `cross_entropy`.
 
@@ -72,6 +73,9 @@ def linear_cross_entropy(
     shape = (*x.shape[:-1], len(weight))
     target = _Targets("linear_cross_entropy", targets, shape, ignore_index, reduction)
     rows = x.reshape(-1, x.shape[-1])
+    if not recording():
+        losses = engine.linear_cross_entropy_losses(rows, weight, bias, target.safe)
+        return target.reduce(losses), None
     logits = engine.matmul(rows, weight.T, bias)
     losses, probabilities = engine.cross_entropy_forward(logits, target.safe, in_place=True)
 

@@ -37,20 +37,20 @@ def embedding(weight: Array, /, ids: Any) -> Any:
     ids = np.array(ids)  # a copy: whoever makes batches may use the array again
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids are integers, not {ids.dtype}")
-    if ids.size and not (ids.min() >= 0 and ids.max() < len(weight)):
-        raise IndexError(
-            f"embedding: ids from {ids.min()} to {ids.max()} for a table of {len(weight)} rows"
-        )
-    return weight[ids], lambda dy: RowGradient(ids, dy, weight.shape)
+    return engine.gather_rows(weight, ids), lambda dy: RowGradient(ids, dy, weight.shape)
 
 
 @differentiable
-def _dropout(x: Array, /, mask: Array) -> Any:
-    return x * mask, lambda dy: dy * mask
+def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> Any:
+    y = engine.dropout(x, rate, key, shared_axes)
+    return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the mask, drawn anew
 
 
 def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     """Set elements to 0 with probability `rate`; divide the others by ``1 - rate``.
+
+    No mask is kept: it is a function of its position and of one number drawn from
+    `anaphora.random.generator`.
 
     Args:
         x: [...].
@@ -71,11 +71,8 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
         )
     if rate == 0:
         return x
-    shape = list(x.shape)
-    for axis in shared_axes:
-        shape[axis] = 1
-    mask = engine.dropout_mask(tuple(shape), rate, x.dtype, random.generator())
-    result: Tensor = _dropout(x, mask)
+    key = int(random.generator().integers(2**64, dtype=np.uint64))
+    result: Tensor = _dropout(x, rate, key, tuple(shared_axes))
     return result
 
 
@@ -102,18 +99,17 @@ def layer_norm(
                 f"layer_norm: a {name} of shape {vector.shape} for an input of shape {x.shape}; "
                 f"wanted {(H,)}"
             )
-    normalised, factors = engine.layer_norm_forward(x.reshape(-1, H), epsilon)
-    y = normalised if weight is None else normalised * weight
-    y = y if bias is None else y + bias
+    rows = x.reshape(-1, H)
+    y, means, factors = engine.layer_norm_forward(rows, weight, bias, epsilon)
 
-    def pull_x(dy: Array) -> Array:
-        d_normalised = dy.reshape(-1, H) if weight is None else dy.reshape(-1, H) * weight
-        return engine.layer_norm_backward(normalised, factors, d_normalised).reshape(x.shape)
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        dx, d_weight, d_bias = engine.layer_norm_backward(
+            rows, weight, means, factors, dy.reshape(-1, H)
+        )
+        return (
+            dx.reshape(x.shape),
+            None if weight is None else d_weight,
+            None if bias is None else d_bias,
+        )
 
-    def pull_weight(dy: Array) -> Array:
-        return np.asarray((dy.reshape(-1, H) * normalised).sum(axis=0))
-
-    def pull_bias(dy: Array) -> Array:
-        return np.asarray(dy.reshape(-1, H).sum(axis=0))
-
-    return y.reshape(x.shape), (pull_x, pull_weight, pull_bias)
+    return y.reshape(x.shape), pullback

@@ -1,6 +1,9 @@
 // The kernels of one instruction set; compiled once for each.
 #include "kernels.h"
+#include "dropout.h"
+#include "normalization.h"
 #include "recurrence.h"
+#include "rows.h"
 #include "softmax.h"
 #include "updates.h"
 
@@ -38,7 +41,17 @@ template <class T> constexpr Kernels<T> kernels() {
             cross_entropy_forward<T>,
             cross_entropy_backward<T>,
             sum_columns<T>,
+            linear_cross_entropy<T>,
+            gather_rows<T>,
+            sum_rows<T>,
+            dropout<T>,
+            layer_norm_forward<T>,
+            layer_norm_backward<T>,
             sgd<T>,
+            adam<T>,
+            rmsprop<T>,
+            adagrad<T>,
+            average<T>,
             scale<T>,
             sum_of_squares<T>};
 }

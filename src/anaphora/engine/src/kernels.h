@@ -66,6 +66,23 @@ struct SavedShape {
     std::int64_t tiles, size;
 };
 
+// The numbers of the optimisers, whose equations are in updates.py. What is "new" is the share that
+// the newest value has in an average.
+template <class T> struct SGD {
+    T learning_rate, momentum, weight_decay;
+    bool nesterov;
+};
+template <class T> struct Adam { // rate and root_scale: corrected for the first steps' zeros
+    T rate, new_first, new_second, root_scale, epsilon, weight_decay;
+    T shrink; // the parameter is multiplied by it first
+};
+template <class T> struct RMSprop {
+    T learning_rate, new_average, epsilon, momentum, weight_decay;
+};
+template <class T> struct Adagrad {
+    T learning_rate, epsilon, weight_decay;
+};
+
 // The kernels of one precision.
 template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
@@ -85,8 +102,39 @@ template <class T> struct Kernels {
                                    const std::int64_t *targets, const T *d_losses, T *d_logits);
     // sums [N] = the sums of the columns of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums);
-    // parameter [n] -= learning_rate * (gradient [n] + weight_decay * parameter)
-    void (*sgd)(std::int64_t n, T *parameter, const T *gradient, T learning_rate, T weight_decay);
+    // losses [N] as of cross_entropy_forward for the logits x [N, K] weight^T [V, K] + bias [V] (or
+    // null); V > 0. It keeps a block of the logits at a time.
+    void (*linear_cross_entropy)(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
+                                 const T *weight, const T *bias, const std::int64_t *targets,
+                                 T *losses);
+    // rows [N, width] = table [., width] [ids [N]]
+    void (*gather_rows)(std::int64_t N, std::int64_t width, const T *table, const std::int64_t *ids,
+                        T *rows);
+    // sums [M, width] of values [N, width]: row m is the sum of the values with the numbers order
+    // [ends[m-1]] ... order [ends[m] - 1], in this order, from 0 at m = 0; no row is empty.
+    void (*sum_rows)(std::int64_t M, std::int64_t width, const T *values, const std::int64_t *order,
+                     const std::int64_t *ends, T *sums);
+    // y [repeats, n] = x * mask [n]: an element of the mask is `factor` if its random word, which
+    // key and position determine (see kernels.random_words), is at least the threshold, else 0.
+    void (*dropout)(std::int64_t repeats, std::int64_t n, const T *x, std::uint64_t key,
+                    std::uint32_t threshold, T factor, T *y);
+    // y [N, H] = (x [N, H] - means [N]) * factors [N] * weight [H] + bias [H]
+    void (*layer_norm_forward)(std::int64_t N, std::int64_t H, const T *x, const T *weight,
+                               const T *bias, T epsilon, T *y, T *means, T *factors);
+    void (*layer_norm_backward)(std::int64_t N, std::int64_t H, const T *x, const T *weight,
+                                const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
+                                T *d_bias);
+    // All arrays [n]; all but the gradient change. Where null is allowed, the step goes without.
+    void (*sgd)(std::int64_t n, T *parameter, T *velocity_or_null, const T *gradient,
+                const SGD<T> &);
+    void (*adam)(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const T *gradient,
+                 const Adam<T> &);
+    void (*rmsprop)(std::int64_t n, T *parameter, T *square_average, T *gradient_average_or_null,
+                    T *velocity_or_null, const T *gradient, const RMSprop<T> &);
+    void (*adagrad)(std::int64_t n, T *parameter, T *square_sum, const T *gradient,
+                    const Adagrad<T> &);
+    // mean [n] += share * (x [n] - mean)
+    void (*average)(std::int64_t n, T *mean, const T *x, T share);
     // x [n] *= factor
     void (*scale)(std::int64_t n, T *x, T factor);
     double (*sum_of_squares)(std::int64_t n, const T *x);

@@ -10,6 +10,10 @@ NB_MODULE(_native, m) {
     nb::module_ float32 = m.def_submodule("float32"), float64 = m.def_submodule("float64");
     bind_kernels<float>(float32);
     bind_kernels<double>(float64);
+    bind_layers<float>(float32);
+    bind_layers<double>(float64);
+    bind_updates<float>(float32);
+    bind_updates<double>(float64);
     bind_recurrence<float>(float32);
     bind_recurrence<double>(float64);
     m.def("get_num_threads", &thread_count);

@@ -1,4 +1,4 @@
-// Products, losses, sums and updates for Python.
+// Products, losses and sums for Python.
 #include "module.h"
 
 namespace anaphora {
@@ -66,6 +66,26 @@ Result<T> cross_entropy_backward(In<T> probabilities, In<std::int64_t> targets, 
     return d;
 }
 
+template <class T>
+Result<T> linear_cross_entropy(In<T> x, In<T> weight, std::optional<In<T>> bias,
+                               In<std::int64_t> targets) {
+    std::int64_t K = columns(x, "x"), N = size(x, 0);
+    if (columns(weight, "weight") != K)
+        refuse("linear_cross_entropy: the inner sizes differ");
+    std::int64_t V = size(weight, 0);
+    if (bias)
+        check_shape(*bias, {V}, "bias");
+    check_targets(targets, N, V);
+    auto losses = make<T>({x.shape(0)});
+    const T *bias_data = bias ? bias->data() : nullptr;
+    T *to = losses.data();
+    nb::gil_scoped_release release;
+    if (N > 0)
+        kernels<T>().linear_cross_entropy(N, V, K, x.data(), weight.data(), bias_data,
+                                          targets.data(), to);
+    return losses;
+}
+
 template <class T> Result<T> sum_columns(In<T> x) {
     if (x.ndim() != 2)
         refuse("sum_columns: x is [M, N]");
@@ -74,25 +94,6 @@ template <class T> Result<T> sum_columns(In<T> x) {
     nb::gil_scoped_release release;
     kernels<T>().sum_columns(size(x, 0), size(x, 1), x.data(), to);
     return sums;
-}
-
-template <class T>
-void sgd(Out<T> parameter, In<T> gradient, double learning_rate, double weight_decay) {
-    if (parameter.size() != gradient.size())
-        refuse("sgd: a gradient of another size than its parameter");
-    nb::gil_scoped_release release;
-    kernels<T>().sgd(static_cast<std::int64_t>(parameter.size()), parameter.data(), gradient.data(),
-                     static_cast<T>(learning_rate), static_cast<T>(weight_decay));
-}
-
-template <class T> void scale(Out<T> x, double factor) {
-    nb::gil_scoped_release release;
-    kernels<T>().scale(static_cast<std::int64_t>(x.size()), x.data(), static_cast<T>(factor));
-}
-
-template <class T> double sum_of_squares(In<T> x) {
-    nb::gil_scoped_release release;
-    return kernels<T>().sum_of_squares(static_cast<std::int64_t>(x.size()), x.data());
 }
 
 } // namespace
@@ -104,10 +105,8 @@ template <class T> void bind_kernels(nb::module_ &m) {
     m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),
           plain("targets"), plain("d_losses"));
     m.def("sum_columns", &sum_columns<T>, plain("x"));
-    m.def("sgd", &sgd<T>, plain("parameter"), plain("gradient"), "learning_rate"_a,
-          "weight_decay"_a);
-    m.def("scale", &scale<T>, plain("x"), "factor"_a);
-    m.def("sum_of_squares", &sum_of_squares<T>, plain("x"));
+    m.def("linear_cross_entropy", &linear_cross_entropy<T>, plain("x"), plain("weight"),
+          optional("bias"), plain("targets"));
 }
 
 template void bind_kernels<float>(nb::module_ &);

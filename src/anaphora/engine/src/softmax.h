@@ -1,4 +1,4 @@
-// Softmax with cross-entropy, and sums of columns.
+// Softmax with cross-entropy, alone and of a product, and sums of columns.
 #pragma once
 
 #include "matrix.h"
@@ -80,6 +80,57 @@ void cross_entropy_backward(std::int64_t N, std::int64_t V, const T *probabiliti
             d[targets[n]] -= scale;
         }
     });
+}
+
+// The losses of cross_entropy_forward for the product of x and weights, whose logits are made for a
+// block of rows at a time: turned, [V, rows], so that the product takes the weights as they lie. A
+// lane of a vector is a row; what is summed, is summed in the parts and the order of a row there.
+template <class T>
+void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
+                          const T *weight, const T *bias, const std::int64_t *targets, T *losses) {
+    constexpr int W = lanes<T>;
+    // About so many logits at a time, but enough rows to fill the tiles of the product.
+    constexpr std::int64_t logits_at_once = std::int64_t{1} << 20, least_rows = 64;
+    static_assert(least_rows % line<T> == 0);
+    std::int64_t block = std::max(logits_at_once / V / line<T> * line<T>, least_rows);
+    block = std::min(block, (N + line<T> - 1) / line<T> * line<T>);
+    static thread_local Scratch scratch;
+    T *logits = scratch.get<T>(V * block);
+    for (std::int64_t begin = 0; begin < N; begin += block) {
+        std::int64_t rows = std::min(block, N - begin);
+        multiply<T>(V, rows, K, {weight, K, 1}, {x + begin * K, 1, K}, logits, block, nullptr,
+                    false);
+        parallel((rows + W - 1) / W, [&](std::int64_t task) {
+            T *z = logits + task * W;
+            std::int64_t count = std::min<std::int64_t>(W, rows - task * W);
+            for (std::int64_t v = 0; v < V && count < W; v++) // no numbers were written there
+                std::fill(z + v * block + count, z + v * block + W, T(0));
+            Vector<T> largest = all<T>(-std::numeric_limits<T>::infinity());
+            for (std::int64_t v = 0; v < V; v++) {
+                Vector<T> values = load(z + v * block);
+                if (bias != nullptr) {
+                    values = values + bias[v];
+                    store(z + v * block, values);
+                }
+                largest = values > largest ? values : largest;
+            }
+            Vector<T> sums[line<T>] = {};
+            std::int64_t v = 0;
+            for (; v + line<T> <= V; v += line<T>)
+#pragma GCC unroll 16
+                for (int p = 0; p < line<T>; p++)
+                    sums[p] += vexp<T>(load(z + (v + p) * block) - largest);
+            for (int p = 0; v + p < V; p++)
+                sums[p] += vexp<T>(load(z + (v + p) * block) - largest);
+            Vector<T> total = sums[0];
+            for (int p = 1; p < line<T>; p++)
+                total += sums[p];
+            for (std::int64_t k = 0; k < count; k++) {
+                std::int64_t n = begin + task * W + k;
+                losses[n] = std::log(total[k]) - (z[targets[n] * block + k] - largest[k]);
+            }
+        });
+    }
 }
 
 template <class T> void sum_columns(std::int64_t M, std::int64_t N, const T *x, T *sums) {

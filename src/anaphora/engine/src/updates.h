@@ -1,7 +1,14 @@
 // Optimisers' updates and the norm of gradients: one pass each over memory.
+//
+// A row of a table gets the same bits whether it is updated with its table or apart from it: the
+// compiler makes vectors of most elements and takes the last ones one by one, so that no sum may
+// have two products, of which it could fuse either. Hence m + (1 - beta) * (g - m), which is
+// beta * m + (1 - beta) * g.
 #pragma once
 
 #include "matrix.h"
+
+#include <type_traits>
 
 namespace anaphora::ANAPHORA_ISA {
 
@@ -14,20 +21,93 @@ template <class F> void in_blocks(std::int64_t n, F f) {
     });
 }
 
-// parameter -= learning_rate * (gradient + weight_decay * parameter)
-template <class T>
-void sgd(std::int64_t n, T *parameter, const T *gradient, T learning_rate, T weight_decay) {
-    in_blocks(n, [=](std::int64_t, std::int64_t begin, std::int64_t end) {
+// f(k) for every element; the arrays that it works on do not overlap.
+template <class F> void each(std::int64_t n, F f) {
+    in_blocks(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        F own = f; // so that the compiler sees that nothing writes to the pointers
+#pragma GCC ivdep
         for (std::int64_t k = begin; k < end; k++)
-            parameter[k] -= learning_rate * (gradient[k] + weight_decay * parameter[k]);
+            own(k);
     });
 }
 
-template <class T> void scale(std::int64_t n, T *x, T factor) {
-    in_blocks(n, [=](std::int64_t, std::int64_t begin, std::int64_t end) {
-        for (std::int64_t k = begin; k < end; k++)
-            x[k] *= factor;
+// f(true or false) with the truth known to the compiler.
+template <class F> void choose(bool truth, F f) {
+    if (truth)
+        f(std::true_type());
+    else
+        f(std::false_type());
+}
+
+template <class T>
+void sgd(std::int64_t n, T *parameter, T *velocity, const T *gradient, const SGD<T> &o) {
+    choose(velocity != nullptr, [&](auto moving) {
+        choose(o.nesterov, [&](auto nesterov) {
+            each(n, [=](std::int64_t k) {
+                T g =
+                    o.weight_decay == 0 ? gradient[k] : gradient[k] + o.weight_decay * parameter[k];
+                if constexpr (moving) {
+                    T v = velocity[k] = o.momentum * velocity[k] + g;
+                    g = nesterov ? g + o.momentum * v : v;
+                }
+                parameter[k] -= o.learning_rate * g;
+            });
+        });
     });
+}
+
+template <class T>
+void adam(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const T *gradient,
+          const Adam<T> &o) {
+    each(n, [=](std::int64_t k) {
+        T p = parameter[k], g = gradient[k], m = first_moment[k], v = second_moment[k];
+        g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
+        first_moment[k] = m = m + o.new_first * (g - m);
+        second_moment[k] = v = v + o.new_second * (g * g - v);
+        parameter[k] = o.shrink * p - o.rate * m / (std::sqrt(v) * o.root_scale + o.epsilon);
+    });
+}
+
+template <class T>
+void rmsprop(std::int64_t n, T *parameter, T *square_average, T *gradient_average, T *velocity,
+             const T *gradient, const RMSprop<T> &o) {
+    choose(gradient_average != nullptr, [&](auto centred) {
+        choose(velocity != nullptr, [&](auto moving) {
+            each(n, [=](std::int64_t k) {
+                T p = parameter[k], g = gradient[k], s = square_average[k];
+                g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
+                square_average[k] = s = s + o.new_average * (g * g - s);
+                if constexpr (centred) {
+                    T a = gradient_average[k];
+                    gradient_average[k] = a = a + o.new_average * (g - a);
+                    s = s - a * a;
+                    s = s < 0 ? T(0) : s; // rounding may do that; NaN stays
+                }
+                T step = g / (std::sqrt(s) + o.epsilon);
+                if constexpr (moving)
+                    velocity[k] = step = o.momentum * velocity[k] + step;
+                parameter[k] = p - o.learning_rate * step;
+            });
+        });
+    });
+}
+
+template <class T>
+void adagrad(std::int64_t n, T *parameter, T *square_sum, const T *gradient, const Adagrad<T> &o) {
+    each(n, [=](std::int64_t k) {
+        T p = parameter[k], g = gradient[k];
+        g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
+        T s = square_sum[k] = square_sum[k] + g * g;
+        parameter[k] = p - o.learning_rate * (g / (std::sqrt(s) + o.epsilon));
+    });
+}
+
+template <class T> void average(std::int64_t n, T *mean, const T *x, T share) {
+    each(n, [=](std::int64_t k) { mean[k] += share * (x[k] - mean[k]); });
+}
+
+template <class T> void scale(std::int64_t n, T *x, T factor) {
+    each(n, [=](std::int64_t k) { x[k] *= factor; });
 }
 
 // The sum of squares in double precision: of each block in 8 interleaved parts, then of the blocks.

@@ -1,0 +1,106 @@
+// Layer normalisation: each row on its own, with its sums in the order of softmax.h.
+#pragma once
+
+#include "softmax.h"
+
+namespace anaphora::ANAPHORA_ISA {
+
+// The sums over a row of H numbers of what f(at, load) gives of the vector of numbers at `at`, as
+// an array of vectors; f reads through `load(array, otherwise)`, which puts `otherwise` in the
+// place of what is beyond the row.
+template <class T, int Sums, class F>
+ANAPHORA_INLINE void sum_row(std::int64_t H, F f, T (&totals)[Sums]) {
+    constexpr int W = lanes<T>;
+    std::int64_t whole = H / line<T> * line<T>;
+    alignas(64) T parts[Sums][line<T>];
+    for (int v = 0; v < vectors_in_line; v++) {
+        Vector<T> sums[Sums] = {};
+        for (std::int64_t k = v * W; k < whole; k += line<T>)
+            f(sums, [=](const T *array, T) { return load(array + k); });
+        std::int64_t at = whole + v * W, count = std::clamp<std::int64_t>(H - at, 0, W);
+        f(sums, [=](const T *array, T otherwise) {
+            T values[W];
+            std::fill_n(values, W, otherwise);
+            std::copy_n(array + (count > 0 ? at : 0), count, values);
+            return load(values);
+        });
+        for (int s = 0; s < Sums; s++)
+            store(parts[s] + v * W, sums[s]);
+    }
+    for (int s = 0; s < Sums; s++)
+        totals[s] = reduce(parts[s], [](T a, T b) { return a + b; });
+}
+
+template <class F> void in_rows(std::int64_t N, F f) {
+    parallel((N + rows_per_task - 1) / rows_per_task, [&](std::int64_t task) {
+        for (std::int64_t n = task * rows_per_task; n < std::min(N, (task + 1) * rows_per_task);
+             n++)
+            f(n);
+    });
+}
+
+template <class T>
+void layer_norm_forward(std::int64_t N, std::int64_t H, const T *x, const T *weight, const T *bias,
+                        T epsilon, T *y, T *means, T *factors) {
+    in_rows(N, [=](std::int64_t n) {
+        const T *from = x + n * H;
+        T *to = y + n * H;
+        T sum[1];
+        sum_row<T, 1>(H, [=](Vector<T> *sums, auto read) { sums[0] += read(from, T(0)); }, sum);
+        T mean = sum[0] / static_cast<T>(H);
+        sum_row<T, 1>(
+            H,
+            [=](Vector<T> *sums, auto read) {
+                Vector<T> centred = read(from, mean) - mean;
+                sums[0] += centred * centred;
+            },
+            sum);
+        T factor = T(1) / std::sqrt(sum[0] / static_cast<T>(H) + epsilon);
+#pragma GCC ivdep
+        for (std::int64_t k = 0; k < H; k++)
+            to[k] = (from[k] - mean) * factor * weight[k] + bias[k];
+        means[n] = mean;
+        factors[n] = factor;
+    });
+}
+
+template <class T>
+void layer_norm_backward(std::int64_t N, std::int64_t H, const T *x, const T *weight,
+                         const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
+                         T *d_bias) {
+    in_rows(N, [=](std::int64_t n) {
+        const T *from = x + n * H, *d = dy + n * H;
+        T *to = dx + n * H, mean = means[n], factor = factors[n];
+        T sums[2];
+        sum_row<T, 2>(
+            H,
+            [=](Vector<T> *sums, auto read) {
+                Vector<T> d_normalised = read(d, T(0)) * read(weight, T(0));
+                sums[0] += d_normalised;
+                sums[1] += d_normalised * ((read(from, mean) - mean) * factor);
+            },
+            sums);
+        T constant = sums[0] / static_cast<T>(H), along = sums[1] / static_cast<T>(H);
+#pragma GCC ivdep
+        for (std::int64_t k = 0; k < H; k++) {
+            T normalised = (from[k] - mean) * factor;
+            to[k] = (d[k] * weight[k] - constant - normalised * along) * factor;
+        }
+    });
+    constexpr std::int64_t columns = 4 * lanes<T>;
+    parallel((H + columns - 1) / columns, [=](std::int64_t task) {
+        std::int64_t begin = task * columns, count = std::min(H - begin, columns);
+        T weights[columns] = {}, biases[columns] = {};
+        for (std::int64_t n = 0; n < N; n++) {
+            const T *from = x + n * H + begin, *d = dy + n * H + begin;
+            for (std::int64_t k = 0; k < count; k++) {
+                weights[k] += d[k] * ((from[k] - means[n]) * factors[n]);
+                biases[k] += d[k];
+            }
+        }
+        std::copy_n(weights, count, d_weight + begin);
+        std::copy_n(biases, count, d_bias + begin);
+    });
+}
+
+} // namespace anaphora::ANAPHORA_ISA
