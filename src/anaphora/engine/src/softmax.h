@@ -134,14 +134,23 @@ void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const 
 }
 
 template <class T> void sum_columns(std::int64_t M, std::int64_t N, const T *x, T *sums) {
-    constexpr std::int64_t columns = 4 * lanes<T>;
-    parallel((N + columns - 1) / columns, [&](std::int64_t task) {
-        std::int64_t begin = task * columns, end = std::min(N, begin + columns);
-        T totals[columns] = {};
-        for (std::int64_t m = 0; m < M; m++)
-            for (std::int64_t n = begin; n < end; n++)
-                totals[n - begin] += x[m * N + n];
-        std::copy(totals, totals + (end - begin), sums + begin);
+    constexpr int W = lanes<T>, vectors = 8;
+    parallel((N + vectors * W - 1) / (vectors * W), [&](std::int64_t task) {
+        std::int64_t begin = task * vectors * W,
+                     width = std::min<std::int64_t>(vectors * W, N - begin);
+        Vector<T> totals[vectors] = {};
+        if (width == vectors * W) {
+            for (const T *row = x + begin; row < x + M * N; row += N)
+                for (int v = 0; v < vectors; v++)
+                    totals[v] += load(row + v * W);
+            for (int v = 0; v < vectors; v++)
+                store(sums + begin + v * W, totals[v]);
+            return;
+        }
+        std::fill_n(sums + begin, width, T(0));
+        for (const T *row = x + begin; row < x + M * N; row += N)
+            for (std::int64_t n = 0; n < width; n++)
+                sums[begin + n] += row[n];
     });
 }
 
