@@ -7,17 +7,20 @@ import pytest
 class Problem:
     """Random inputs for a cell, and the cotangents of what comes out.
 
-    Shapes: T steps, B rows, H hidden units; P is the size of the first state if that is projected.
+    Shapes: T steps, B rows, I inputs (0: the gates' input halves are given), H hidden units; P is
+    the size of the first state if that is projected.
     """
 
-    def __init__(self, cell, rng, dtype=np.float64, T=4, B=3, H=7, P=None):
+    def __init__(self, cell, rng, dtype=np.float64, T=4, B=3, H=7, P=None, I=5):
         def draw(*shape, scale=0.7):
             return (scale * rng.standard_normal(shape)).astype(dtype)
 
         Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
         sizes = [H if P is None else P, *(H for _ in cell.states[1:])]
         self.trace = cell.trace
-        self.x_gates = draw(T, B, Gx * H)
+        self.x = draw(T, B, I or Gx * H)
+        self.weight_ih = draw(Gx * H, I, scale=1 / I**0.5) if I else None
+        self.bias_ih = draw(Gx * H) if I else None
         self.initial = [draw(B, size) for size in sizes]
         self.weight_hh = draw(Gh * H, sizes[0], scale=1 / max(1, sizes[0]) ** 0.5) if Gh else None
         self.bias_hh = draw(Gh * H) if Gh else None
@@ -40,21 +43,23 @@ class Problem:
     def rows(self, rows, steps=slice(None)):
         """The same for these rows and steps, with the same weights."""
         other = self.copy()
-        other.x_gates, other.d_output = self.x_gates[steps, rows], self.d_output[steps, rows]
+        other.x, other.d_output = self.x[steps, rows], self.d_output[steps, rows]
         other.initial = [state[rows] for state in self.initial]
         other.d_final = [d[rows] for d in self.d_final]
         return other
 
     def forward(self, engine, lengths=None, reverse=False, record=False):
         return engine.recurrence_forward(
-            self.trace, self.x_gates, self.initial, self.weight_hh, self.bias_hh, self.weight_hr,
+            self.trace, self.x, self.initial, self.weight_hh, self.bias_hh, self.weight_hr,
             self.parameters, lengths, reverse, record,
+            weight_ih=self.weight_ih, bias_ih=self.bias_ih,
         )  # fmt: skip
 
     def backward(self, engine, steps, lengths=None, reverse=False):
         return engine.recurrence_backward(
-            self.trace, steps, self.d_output, self.d_final, self.x_gates, self.weight_hh,
+            self.trace, steps, self.d_output, self.d_final, self.x, self.weight_hh,
             self.bias_hh, self.weight_hr, self.parameters, lengths, reverse,
+            weight_ih=self.weight_ih, bias_ih=self.bias_ih,
         )  # fmt: skip
 
     def results(self, engine, lengths=None, reverse=False, record=False):
@@ -65,7 +70,7 @@ class Problem:
         found |= {f"value {name}": values for name, values in steps.named.items()}
         found |= {f"d state {k}": s for k, s in enumerate(d.states)}
         found |= {f"d parameter {k}": p for k, p in enumerate(d.parameters)}
-        names = ("x_gates", "weight_hh", "bias_hh", "weight_hr")
+        names = ("x", "weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
         weights = {f"d {name}": getattr(d, name) for name in names}
         return found | {name: array for name, array in weights.items() if array is not None}
 

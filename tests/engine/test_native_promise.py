@@ -5,6 +5,7 @@ import pytest
 
 from anaphora import engine, nn, ops
 from anaphora.cells import CELLS, gru, lstm, mingru
+from anaphora.engine import recurrence
 from anaphora.models import LanguageModel
 from anaphora.tensor import no_grad
 
@@ -53,6 +54,21 @@ def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rn
         )
         for other in others:
             assert_equal(other, first)
+
+
+@pytest.mark.parametrize("P", [None, 29])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_backward_pass_in_several_spans(ragged, reverse, P, native_settings, problem, rng):
+    """So many steps that the gradients of weights are summed span by span."""
+    T, B, H = 60, 40, 48
+    p = problem(lstm, rng, T=T, B=B, H=H, P=P, I=11)
+    lengths = rng.integers(0, T + 1, B) if ragged else None
+    first, *others = with_threads(native_settings, lambda: p.results(native, lengths, reverse))
+    for other in others:
+        assert_equal(other, first)
+    for name, array in p.results(recurrence, lengths, reverse).items():
+        np.testing.assert_allclose(first[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("P", [20, 150])
@@ -231,7 +247,7 @@ def test_a_sum_of_a_column_knows_its_column_alone(dtype, rng):
 def assert_rows(found, batch, rows, steps):
     """What belongs to rows of the batch is the same in both; weights have no rows."""
     for name, array in found.items():
-        if name == "output" or name.startswith("value") or name == "d x_gates":
+        if name == "output" or name.startswith("value") or name == "d x":
             np.testing.assert_array_equal(array, batch[name][:steps, rows], err_msg=name)
         elif name.startswith(("final", "d state")):
             np.testing.assert_array_equal(array, batch[name][rows], err_msg=name)
@@ -250,7 +266,7 @@ def test_a_row_alone_and_in_a_batch(name, dtype, reverse, problem, rng):
         alone = p.rows([row], slice(length)).results(native, reverse=reverse, record=True)
         assert_rows(alone, padded, [row], length)
         assert not padded["output"][length:, row].any()
-        assert not padded["d x_gates"][length:, row].any()
+        assert not padded["d x"][length:, row].any()
     for count in (2, 3, 5, 6):
         rows = rng.permutation(7)[:count]
         some = p.rows(rows).results(native, np.array(LENGTHS)[rows], reverse, record=True)
@@ -306,13 +322,13 @@ def test_whole_or_in_pieces(name, P, dtype, pieces, problem, rng):
     found |= {f"final {k}": state for k, state in enumerate(kept[-1].final)}
     for value in kept[0].named:
         found[f"value {value}"] = np.concatenate([steps.named[value] for steps in kept])
-    d_final, d_x_gates = p.d_final, []
+    d_final, d_x = p.d_final, []
     for part, steps in zip(reversed(parts), reversed(kept), strict=True):
         part.d_final = d_final
         d = part.backward(native, steps)
         d_final = d.states
-        d_x_gates.insert(0, d.x_gates)
-    found["d x_gates"] = np.concatenate(d_x_gates)
+        d_x.insert(0, d.x)
+    found["d x"] = np.concatenate(d_x)
     found |= {f"d state {k}": d for k, d in enumerate(d_final)}
     assert_equal(found, {name: whole[name] for name in found})
 

@@ -167,7 +167,9 @@ def call(cell, rng, **changes):
     T, B, H = 4, 3, 5
     Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
     arguments = {
-        "x_gates": rng.standard_normal((T, B, Gx * H)),
+        "x": rng.standard_normal((T, B, Gx * H)),
+        "weight_ih": None,
+        "bias_ih": None,
         "initial": [np.zeros((B, H)) for _ in cell.states],
         "weight_hh": rng.standard_normal((Gh * H, H)) if Gh else None,
         "bias_hh": rng.standard_normal(Gh * H) if Gh else None,
@@ -187,8 +189,12 @@ def ones(*shape):
 
 
 WRONG_FORWARD = {
-    "x_gates of two axes": {"x_gates": ones(4, 20)},
-    "x_gates of another width": {"x_gates": ones(4, 3, 19)},
+    "x of two axes": {"x": ones(4, 20)},
+    "x of another width": {"x": ones(4, 3, 19)},
+    "weight_ih of another width": {"weight_ih": ones(20, 19)},
+    "weight_ih of another height": {"weight_ih": ones(19, 20)},
+    "bias_ih of another size": {"weight_ih": ones(20, 20), "bias_ih": ones(19)},
+    "bias_ih without weight_ih": {"bias_ih": ones(20)},
     "no states": {"initial": []},
     "one state": {"initial": [ones(3, 5)]},
     "three states": {"initial": [ones(3, 5)] * 3},
@@ -245,7 +251,8 @@ def test_a_cell_without_recurrent_halves_takes_no_weights(rng):
 
 
 WRONG_DTYPES = {
-    "x_gates": ones(4, 3, 20).astype(np.float32),
+    "x": ones(4, 3, 20).astype(np.float32),
+    "weight_ih": ones(20, 20).astype(np.float32),
     "initial": [ones(3, 5).astype(np.float32)] * 2,
     "weight_hh": ones(20, 5).astype(int),
     "bias_hh": ones(20).astype(">f8"),
@@ -262,13 +269,19 @@ def test_a_wrong_dtype_is_refused(name, rng):
 
 def test_a_wrong_call_backward_is_refused(rng):
     cell = native._cell(lstm.trace)
-    _, _, saved, _, _ = call(lstm, rng)
+    _, states, saved, _, _ = call(lstm, rng)
     good = {
         "saved": saved,
+        "state": states[0],
+        "unprojected": None,
         "d_output": ones(4, 3, 5),
         "d_states": [ones(3, 5), ones(3, 5)],
-        "steps": 4,
+        "x": ones(4, 3, 20),
+        "wants_d_x": True,
+        "weight_ih": None,
+        "has_bias_ih": False,
         "weight_hh": ones(20, 5),
+        "has_bias_hh": True,
         "weight_hr": None,
         "lengths": None,
         "reverse": False,
@@ -285,10 +298,11 @@ def test_a_wrong_call_backward_is_refused(rng):
         {"d_states": [ones(3, 5)]},
         {"d_states": [ones(3, 5), ones(3, 4)]},
         {"d_states": [ones(5), ones(5)]},
-        {"steps": 5},
-        {"steps": 0},
-        {"steps": -1},
-        {"steps": 2**62},
+        {"state": ones(4, 3, 5)},
+        {"unprojected": ones(4, 3, 5)},
+        {"x": ones(5, 3, 20)},
+        {"x": ones(4, 3, 19)},
+        {"weight_ih": ones(20, 19)},
         {"weight_hh": None},
         {"weight_hh": ones(20, 4)},
         {"weight_hr": ones(4, 5)},
@@ -392,7 +406,9 @@ def test_sizes_that_overflow_are_refused():
     states = [np.empty((0, 5), np.float32)] * 2
     weights = np.ones((20, 5), np.float32), None, None, [], None, False, True, []
     with pytest.raises((MemoryError, ValueError)):
-        _native.float32.recurrence_forward(native._cell(lstm.trace), empty, states, *weights)
+        _native.float32.recurrence_forward(
+            native._cell(lstm.trace), empty, None, None, states, *weights
+        )
 
 
 def test_no_hidden_units():
@@ -474,7 +490,7 @@ def test_a_crafted_program_that_is_good_runs():
     state = np.zeros((1, 2))
     x_gates, weight = np.ones((2, 1, 2)), np.zeros((2, 2))
     arguments = (weight, None, None, [], None, False, True, [])
-    output, *_ = _native.float64.recurrence_forward(cell, x_gates, [state], *arguments)
+    output, *_ = _native.float64.recurrence_forward(cell, x_gates, None, None, [state], *arguments)
     np.testing.assert_allclose(output, np.tanh(x_gates), rtol=1e-15)
 
 
@@ -513,13 +529,13 @@ def test_bad_numbers_stay_in_their_row(name, dtype, bad, problem, rng):
     for lengths in (None, LENGTHS):
         clean = p.results(native, lengths, record=True)
         spoilt = p.copy()
-        spoilt.x_gates[1, 3, 2] = spoilt.initial[-1][3, 5] = bad
+        spoilt.x[1, 3, 2] = spoilt.initial[-1][3, 5] = bad
         spoilt.d_output[2, 3, 1] = bad
         found = spoilt.results(native, lengths, record=True)
         assert not np.isfinite(found["final 0"][3]).all() or np.isinf(bad)
         others = [0, 1, 2, 4, 5, 6]
         for key, array in found.items():
-            if key == "output" or key.startswith("value") or key == "d x_gates":
+            if key == "output" or key.startswith("value") or key == "d x":
                 np.testing.assert_array_equal(array[:, others], clean[key][:, others], err_msg=key)
             elif key.startswith(("final", "d state")):
                 np.testing.assert_array_equal(array[others], clean[key][others], err_msg=key)

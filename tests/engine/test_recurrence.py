@@ -15,7 +15,7 @@ def arrays(cell, rng, steps=T, batch=B, dtype=np.float64):
 
     Gh = len(cell.recurrent_gates)
     return {
-        "x_gates": draw(steps, batch, len(cell.input_gates) * H),
+        "x": draw(steps, batch, len(cell.input_gates) * H),
         "initial": [draw(batch, H) for _ in cell.states],
         "weight_hh": draw(Gh * H, H) if Gh else None,
         "bias_hh": draw(Gh * H) if Gh else None,
@@ -35,7 +35,7 @@ def backward(cell, steps, d_output, d_final, given, **options):
 @pytest.mark.parametrize("lengths", [None, np.array([2, 5, 0])], ids=str)
 def test_what_is_given_is_not_changed(cell, reverse, lengths, dtype, rng):
     given = arrays(cell, rng, dtype=dtype)
-    flat = [given["x_gates"], *given["initial"], given["weight_hh"], given["bias_hh"]]
+    flat = [given["x"], *given["initial"], given["weight_hh"], given["bias_hh"]]
     flat = [array for array in flat if array is not None]
     before = [array.copy() for array in flat]
     steps = engine.recurrence_forward(
@@ -48,7 +48,7 @@ def test_what_is_given_is_not_changed(cell, reverse, lengths, dtype, rng):
     found = backward(cell, steps, d_output, d_final, given, lengths=lengths, reverse=reverse)
     for array, copy in zip(flat, before, strict=True):
         np.testing.assert_array_equal(array, copy)
-    results = [steps.output, *steps.final, *steps.named.values(), found.x_gates, *found.states]
+    results = [steps.output, *steps.final, *steps.named.values(), found.x, *found.states]
     results += [array for array in (found.weight_hh, found.bias_hh) if array is not None]
     assert all(array.dtype == dtype for array in results)
 
@@ -67,7 +67,7 @@ def test_gradients_that_are_left_out_are_zero(rng):
         final = [0 * one if d is None else d for d in final]
         expected = backward(lstm, steps, output, final, given)
         np.testing.assert_array_equal(found.weight_hh, expected.weight_hh)
-        np.testing.assert_array_equal(found.x_gates, expected.x_gates)
+        np.testing.assert_array_equal(found.x, expected.x)
         for a, b in zip(found.states, expected.states, strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -84,7 +84,7 @@ def test_nothing_to_do(cell, steps, batch, rng):
             np.testing.assert_array_equal(final, initial)
         ones = [np.ones((batch, H)) for _ in cell.states]
         found = backward(cell, left, left.output, ones, given, lengths=lengths)
-        assert found.x_gates.shape == given["x_gates"].shape
+        assert found.x.shape == given["x"].shape
         for d in found.states:
             np.testing.assert_array_equal(d, np.ones((batch, H)))
         if found.weight_hh is not None:

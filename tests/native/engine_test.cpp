@@ -189,7 +189,7 @@ template <class T> void test_sum_columns(Random &random) {
     where = "sum_columns " + std::to_string(M) + " x " + std::to_string(N);
     Array<T> x(M * N, random), sums(N);
     set_thread_count(2);
-    kernels<T>().sum_columns(M, N, x.data(), sums.data());
+    kernels<T>().sum_columns(M, N, x.data(), sums.data(), false);
     for (int64_t n = 0; n < N; n++) {
         double sum = 0;
         for (int64_t m = 0; m < M; m++)
@@ -412,23 +412,29 @@ template <class T> bool same(const Arrays<T> &a, const Arrays<T> &b) {
 
 // The arguments of one recurrence, and a run of it.
 template <class T> struct Recurrence {
-    int64_t steps, batch, hidden, projected;
-    bool projects, reverse, has_lengths, has_bias;
+    int64_t steps, batch, inputs, hidden, projected;
+    bool projects, reverse, has_lengths, has_bias, has_weight_ih = false;
     Cell cell;
-    Array<T> x_gates, weight_hh, bias_hh, weight_hr, d_output;
+    Array<T> x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, d_output;
     Arrays<T> initial, d_final, parameters;
     Array<int64_t> lengths;
     std::vector<int32_t> named;
 
     explicit Recurrence(Random &random)
-        : steps(random.one_of({0, 1, 2, 6})), batch(random.one_of({0, 1, 2, 5, 9, 20})),
+        : steps(random.one_of({0, 1, 2, 6, 40})), batch(random.one_of({0, 1, 2, 5, 9, 20})),
+          inputs(random.one_of({0, 1, 5, 40})), // 0: the input halves of gates are given
           hidden(random.one_of({1, 3, 16, 33, 70, 130})), projected(hidden),
           projects(random.chance(4)), reverse(random.chance(2)), has_lengths(random.chance(2)),
-          has_bias(random.chance(2)), cell(random_cell(random, projects)), x_gates(0), weight_hh(0),
-          bias_hh(0), weight_hr(0), d_output(0), lengths(batch) {
+          has_bias(random.chance(2)), cell(random_cell(random, projects)), x(0), weight_ih(0),
+          bias_ih(0), weight_hh(0), bias_hh(0), weight_hr(0), d_output(0), lengths(batch) {
         if (projects)
             projected = random.between(1, hidden);
-        x_gates = {steps * batch * cell.x_blocks * hidden, random};
+        bool given = inputs == 0;
+        inputs = given ? cell.x_blocks * hidden : inputs;
+        x = {steps * batch * inputs, random};
+        weight_ih = {given ? 0 : cell.x_blocks * hidden * inputs, random};
+        bias_ih = {given ? 0 : cell.x_blocks * hidden, random};
+        has_weight_ih = !given;
         weight_hh = {cell.h_blocks * hidden * projected, random};
         bias_hh = {cell.h_blocks * hidden, random};
         weight_hr = {projected * hidden, random};
@@ -471,6 +477,7 @@ template <class T> struct Recurrence {
         std::vector<T *> pointers_to_parameters = pointers(parameters);
         std::vector<const T *> parameter_data(pointers_to_parameters.begin(),
                                               pointers_to_parameters.end());
+        const T *ih = has_weight_ih ? weight_ih.data() : nullptr;
         const T *hh = cell.h_blocks > 0 ? weight_hh.data() : nullptr;
         const T *hr = projects ? weight_hr.data() : nullptr;
         const int64_t *length = has_lengths ? lengths.data() : nullptr;
@@ -479,7 +486,10 @@ template <class T> struct Recurrence {
                                                    batch,
                                                    hidden,
                                                    projected,
-                                                   x_gates.data(),
+                                                   x.data(),
+                                                   inputs,
+                                                   ih,
+                                                   has_bias && ih ? bias_ih.data() : nullptr,
                                                    hh,
                                                    has_bias && hh ? bias_hh.data() : nullptr,
                                                    hr,
@@ -498,31 +508,44 @@ template <class T> struct Recurrence {
         Arrays<T> d_states;
         for (const Array<T> &d : d_final)
             d_states.push_back(d.copy());
-        Array<T> d_x_gates(x_gates.size()), d_projected(projects ? steps * batch * projected : 0);
-        Array<T> d_h_gates(steps * batch * cell.h_blocks * hidden);
+        Array<T> d_x(x.size()), d_weight_ih(weight_ih.size()), d_bias_ih(bias_ih.size());
+        Array<T> d_weight_hh(weight_hh.size()), d_bias_hh(bias_hh.size());
+        Array<T> d_weight_hr(projects ? weight_hr.size() : 0);
         Array<T> d_parameters(cell.parameters * batch * hidden);
         for (int64_t k = 0; k < d_parameters.size(); k++)
             d_parameters[k] = 0;
-        bool shared = !has_lengths && !reverse; // d_h_gates are d_x_gates
-        for (const GateInput &gate : cell.gates)
-            shared = shared && gate.x == gate.h;
         std::vector<T *> d_state_data = pointers(d_states);
-        kernels<T>().recurrence_backward(
-            Backward<T>{&cell, steps, batch, hidden, projected, hh, hr, length, reverse,
-                        saved.data(), shape.tiles, has_bias ? d_output.data() : nullptr,
-                        d_state_data.data(), d_x_gates.data(),
-                        shared          ? d_x_gates.data()
-                        : hh != nullptr ? d_h_gates.data()
-                                        : nullptr,
-                        projects ? d_projected.data() : nullptr, d_parameters.data()});
-        if (shared)
-            d_h_gates = d_x_gates.copy();
+        kernels<T>().recurrence_backward(Backward<T>{&cell,
+                                                     steps,
+                                                     batch,
+                                                     hidden,
+                                                     projected,
+                                                     x.data(),
+                                                     inputs,
+                                                     ih,
+                                                     hh,
+                                                     hr,
+                                                     length,
+                                                     reverse,
+                                                     saved.data(),
+                                                     shape.tiles,
+                                                     states[0].data(),
+                                                     projects ? unprojected.data() : nullptr,
+                                                     has_bias ? d_output.data() : nullptr,
+                                                     d_state_data.data(),
+                                                     d_x.data(),
+                                                     ih ? d_weight_ih.data() : nullptr,
+                                                     ih ? d_bias_ih.data() : nullptr,
+                                                     hh ? d_weight_hh.data() : nullptr,
+                                                     hh ? d_bias_hh.data() : nullptr,
+                                                     projects ? d_weight_hr.data() : nullptr,
+                                                     d_parameters.data()});
 
         for (Arrays<T> *list : {&states, &record, &d_states})
             for (Array<T> &array : *list)
                 results.push_back(std::move(array));
-        for (Array<T> *array :
-             {&output, &unprojected, &d_x_gates, &d_h_gates, &d_projected, &d_parameters})
+        for (Array<T> *array : {&output, &unprojected, &d_x, &d_weight_ih, &d_bias_ih, &d_weight_hh,
+                                &d_bias_hh, &d_weight_hr, &d_parameters})
             results.push_back(std::move(*array));
         return results;
     }

@@ -18,7 +18,9 @@ LENGTHS = [None, [5, 0, 3], [1, 4, 2]]
 class Problem:
     """Random inputs for a cell, with gradients, and the cotangents of what comes out."""
 
-    def __init__(self, cell, rng, dtype=np.float64, projected=False, steps=T, batch=B, hidden=H):
+    def __init__(
+        self, cell, rng, dtype=np.float64, projected=False, steps=T, batch=B, hidden=H, inputs=I
+    ):
         def draw(*shape):
             return Tensor((0.7 * rng.standard_normal(shape)).astype(dtype), requires_grad=True)
 
@@ -26,7 +28,9 @@ class Problem:
         output = P if projected else hidden
         Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
         sizes = [output, *(hidden for _ in cell.states[1:])]
-        self.x_gates = draw(steps, batch, Gx * hidden)
+        self.x = draw(steps, batch, inputs or Gx * hidden)
+        self.weight_ih = draw(Gx * hidden, inputs) if inputs else None
+        self.bias_ih = draw(Gx * hidden) if inputs else None
         self.states = [draw(batch, size) for size in sizes]
         self.weight_hh = draw(Gh * hidden, output) if Gh else None
         self.bias_hh = draw(Gh * hidden) if Gh else None
@@ -36,15 +40,15 @@ class Problem:
         self.d_states = [draw(batch, size).data for size in sizes]
 
     def leaves(self):
-        weights = {n: getattr(self, n) for n in ("x_gates", "weight_hh", "bias_hh", "weight_hr")}
-        leaves = {name: tensor for name, tensor in weights.items() if tensor is not None}
+        names = ("x", "weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
+        leaves = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         leaves |= {f"state {k}": state for k, state in enumerate(self.states)}
         return leaves | {f"parameter {k}": p for k, p in enumerate(self.parameters)}
 
     def run(self, operation=ops.recurrence, **options):
         return operation(
-            self.cell, self.x_gates, self.states, self.weight_hh, self.bias_hh, self.weight_hr,
-            self.parameters, **options,
+            self.cell, self.x, self.states, self.weight_hh, self.bias_hh, self.weight_hr,
+            self.parameters, weight_ih=self.weight_ih, bias_ih=self.bias_ih, **options,
         )  # fmt: skip
 
     def loss(self, output, states):
@@ -101,16 +105,17 @@ def assert_pullback(problem, rng, epsilon=1e-6, **options):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@pytest.mark.parametrize("inputs", [I, 0])
 @pytest.mark.parametrize("name", CELLS)
-def test_fused_is_unfused(name, lengths, reverse, rng):
-    problem = Problem(CELLS[name], rng)
+def test_fused_is_unfused(name, inputs, lengths, reverse, rng):
+    problem = Problem(CELLS[name], rng, inputs=inputs)
     options = {"lengths": lengths, "reverse": reverse}
     fused = problem.results(**options)
     assert_same(fused, problem.results(ops.recurrence_unfused, **options))
     assert all(np.any(fused[f"d {name}"] != 0) for name in problem.leaves())
     assert_pullback(problem, rng, **options)
 
-    single = Problem(CELLS[name], np.random.default_rng(1), np.float32)
+    single = Problem(CELLS[name], np.random.default_rng(1), np.float32, inputs=inputs)
     fused = single.results(**options)
     assert_same(fused, single.results(ops.recurrence_unfused, **options), 1e-4)
     assert all(array.dtype == np.float32 for array in fused.values())
@@ -265,10 +270,10 @@ def test_a_layer_is_what_is_written_by_hand(cell, by_hand, rng):
 @pytest.mark.parametrize("pieces", [[2, 3], [1] * T, [5, 0], [0, 4, 1]], ids=str)
 @pytest.mark.parametrize("name", CELLS)
 def test_chunks_with_carried_state_are_the_whole(name, pieces, rng):
-    def in_pieces(cell, x_gates, states, *weights):
+    def in_pieces(cell, x, states, *weights, **more_weights):
         outputs = []
-        for piece in ops.split(x_gates, np.cumsum(pieces)[:-1].tolist()):
-            output, states = ops.recurrence(cell, piece, states, *weights)
+        for piece in ops.split(x, np.cumsum(pieces)[:-1].tolist()):
+            output, states = ops.recurrence(cell, piece, states, *weights, **more_weights)
             outputs.append(output)
         return ops.concatenate(outputs), states
 
@@ -285,16 +290,16 @@ def test_a_row_alone_is_the_row_in_a_padded_batch(name, operation, reverse, rng)
     batch = problem.results(operation, lengths=lengths, reverse=reverse)
     for row, length in enumerate(lengths):
         alone = Problem(CELLS[name], rng, batch=1, steps=length)
-        alone.x_gates = Tensor(problem.x_gates.data[:length, [row]], requires_grad=True)
+        alone.x = Tensor(problem.x.data[:length, [row]], requires_grad=True)
         alone.states = [Tensor(s.data[[row]], requires_grad=True) for s in problem.states]
         alone.d_output = problem.d_output[:length, [row]]
         alone.d_states = [d[[row]] for d in problem.d_states]
-        for weight in ("weight_hh", "bias_hh", "parameters"):
+        for weight in ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "parameters"):
             setattr(alone, weight, getattr(problem, weight))
         single = alone.results(operation, reverse=reverse)
         assert not batch["output"][length:, row].any()
-        assert not batch["d x_gates"][length:, row].any()
-        pairs = [("output", batch["output"][:length]), ("d x_gates", batch["d x_gates"][:length])]
+        assert not batch["d x"][length:, row].any()
+        pairs = [("output", batch["output"][:length]), ("d x", batch["d x"][:length])]
         for k in range(len(problem.states)):
             pairs += [(n, batch[n][None]) for n in (f"final {k}", f"d state {k}")]
         for result, in_batch in pairs:
@@ -312,7 +317,7 @@ def test_what_stands_in_the_padding_does_not_matter(name, reverse, garbage, oper
     lengths = [3, 0, 4]
     problem = Problem(CELLS[name], rng)
     clean = problem.results(operation, lengths=lengths, reverse=reverse)
-    with problem.x_gates.writing() as array:
+    with problem.x.writing() as array:
         for row, length in enumerate(lengths):
             array[length:, row] = garbage
     for name, result in problem.results(operation, lengths=lengths, reverse=reverse).items():
@@ -339,10 +344,10 @@ def test_final_states_beside_the_sequence(operation, rng):
 def test_reversed_is_forward_on_each_row_turned_round(lengths, rng):
     problem = Problem(gru, rng)
     output, (final,) = problem.run(lengths=lengths, reverse=True)
-    turned = problem.x_gates.data.copy()
+    turned = problem.x.data.copy()
     for row, length in enumerate(lengths):
         turned[:length, row] = turned[:length, row][::-1]
-    problem.x_gates = Tensor(turned)
+    problem.x = Tensor(turned)
     expected, (expected_final,) = problem.run(lengths=lengths)
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(
@@ -381,12 +386,12 @@ def test_one_end_of_the_results_is_enough(rng):
 def test_inputs_without_gradient(rng):
     problem = Problem(lstm, rng)
     expected = problem.results()
-    problem.x_gates = Tensor(problem.x_gates.data)
+    problem.x = Tensor(problem.x.data)
     problem.states = [Tensor(state.data) for state in problem.states]
     found = problem.results()
     for name in ("output", "d weight_hh", "d bias_hh"):
         np.testing.assert_array_equal(found[name], expected[name])
-    assert problem.x_gates.grad is None
+    assert problem.x.grad is None
     with no_grad():
         output, _ = problem.run()
     assert not output.requires_grad
@@ -399,9 +404,9 @@ def test_a_weight_without_bias(rng):
 
 
 def test_a_gradient_that_comes_through_an_embedding(rng):
-    table = Tensor(rng.standard_normal((6, 4 * H)), requires_grad=True)
+    table = Tensor(rng.standard_normal((6, I)), requires_grad=True)
     problem = Problem(lstm, rng)
-    problem.x_gates = ops.embedding(table, rng.integers(0, 6, (T, B)))
+    problem.x = ops.embedding(table, rng.integers(0, 6, (T, B)))
     problem.loss(*problem.run()).backward()
     assert isinstance(table.grad, RowGradient)
 
@@ -418,12 +423,12 @@ def test_gates_are_recorded_by_name(lengths, reverse, rng):
     assert set(recorded) == {"i", "f", "g", "o", "h", "c"}
     np.testing.assert_array_equal(recorded["h"], output.data)
     for row, length in enumerate(lengths or [T] * B):
-        x = problem.x_gates.data[:length, [row]]
+        x = problem.x.data[:length, [row]]
         h, c = (state.data[[row]] for state in problem.states)
         turn = slice(None, None, -1) if reverse else slice(None)
         zeros = np.zeros((length, 1, H)), np.zeros((1, H)), np.zeros((1, H))
         _, _, gates, _ = lstm_by_hand(
-            x[turn], h, c, np.eye(4 * H), np.zeros(4 * H), problem.weight_hh.data,
+            x[turn], h, c, problem.weight_ih.data, problem.bias_ih.data, problem.weight_hh.data,
             problem.bias_hh.data, *zeros,
         )  # fmt: skip
         for name, steps in gates.items():
@@ -469,11 +474,11 @@ def test_a_cell_that_is_not_fused_may_branch(rng):
             return ops.softmax(a)
         return a.h * 2.0 - a.x
 
-    problem = Problem(branching, rng)
+    problem = Problem(branching, rng, inputs=0)
     output, (final,) = problem.run()
     h, both = problem.states[0].data, set()
     for t in range(T):
-        x, recurrent = problem.x_gates.data[t], h @ problem.weight_hh.data.T + problem.bias_hh.data
+        x, recurrent = problem.x.data[t], h @ problem.weight_hh.data.T + problem.bias_hh.data
         a = x + recurrent
         both.add(a.sum() > 0)
         e = np.exp(a)
@@ -497,10 +502,9 @@ def test_a_cell_that_is_not_fused_returns_its_states(rng):
 
 ONE = Tensor(np.ones((1, 1)))
 SHAPES = {
-    "x_gates": (
-        Tensor(np.ones((T, B, 3 * H))),
-        r"x_gates of shape \(5, 3, 21\), wanted \(5, 3, 28",
-    ),
+    "x": (Tensor(np.ones((T, B, I + 1))), r"weight_ih of shape \(28, 4\), wanted \(28, 5\)"),
+    "weight_ih": (None, "bias_ih without weight_ih"),
+    "bias_ih": (ONE, r"bias_ih of shape \(1, 1\), wanted \(28,\)"),
     "weight_hh": (ONE, r"weight_hh of shape \(1, 1\), wanted \(28, 7\)"),
     "bias_hh": (ONE, r"bias_hh of shape \(1, 1\), wanted \(28,\)"),
     "weight_hr": (Tensor(np.ones((3, H))), r"weight_hr of shape \(3, 7\), wanted \(7, 7\)"),
@@ -542,8 +546,12 @@ def test_more_that_does_not_fit(rng):
     ):
         problem.run()
     problem = Problem(lstm, rng)
-    problem.x_gates = Tensor(np.ones((T, 4 * H)))
-    with pytest.raises(ValueError, match=r"x_gates of shape \(5, 28\), wanted \[T, B, Gx\*H\]"):
+    problem.x = Tensor(np.ones((T, I)))
+    with pytest.raises(ValueError, match=r"x of shape \(5, 4\), wanted \[T, B, I\]"):
+        problem.run()
+    problem = Problem(lstm, rng, inputs=0)
+    problem.x = Tensor(np.ones((T, B, 3 * H)))
+    with pytest.raises(ValueError, match=r"x of shape \(5, 3, 21\), wanted \(5, 3, 28\)"):
         problem.run()
 
 

@@ -95,7 +95,9 @@ class _Precision:
     def recurrence_forward(
         self,
         cell: Cell,
-        x_gates: _Array,
+        x: _Array,
+        weight_ih: _Array | None,
+        bias_ih: _Array | None,
         initial: Sequence[_Array],
         weight_hh: _Array | None,
         bias_hh: _Array | None,
@@ -110,14 +112,20 @@ class _Precision:
         self,
         cell: Cell,
         saved: _Array,
+        state: _Array,
+        unprojected: _Array | None,
         d_output: _Array | None,
         d_states: Sequence[_Array],
-        steps: int,
+        x: _Array,
+        wants_d_x: bool,
+        weight_ih: _Array | None,
+        has_bias_ih: bool,
         weight_hh: _Array | None,
+        has_bias_hh: bool,
         weight_hr: _Array | None,
         lengths: _Array | None,
         reverse: bool,
-    ) -> tuple[_Array, _Array | None, _Array | None, _Array]: ...
+    ) -> tuple[Any, ...]: ...
 
 float32: _Precision
 float64: _Precision

@@ -436,7 +436,7 @@ def _program(program: Program) -> tuple[int, list[float], list[int], list[int]]:
 
 def recurrence_forward(
     trace: Trace,
-    x_gates: Array,
+    x: Array,
     initial: Sequence[Array],
     weight_hh: Array | None,
     bias_hh: Array | None,
@@ -446,13 +446,15 @@ def recurrence_forward(
     reverse: bool = False,
     record: bool = False,
     save: bool = True,
+    weight_ih: Array | None = None,
+    bias_ih: Array | None = None,
 ) -> NativeSteps | recurrence.RecurrenceSteps:
     """As `recurrence.recurrence_forward`."""
-    module = _PRECISIONS.get(x_gates.dtype)
+    module = _PRECISIONS.get(x.dtype)
     if module is None:
         return recurrence.recurrence_forward(
             trace,
-            x_gates,
+            x,
             initial,
             weight_hh,
             bias_hh,
@@ -462,12 +464,16 @@ def recurrence_forward(
             reverse,
             record,
             save,
+            weight_ih,
+            bias_ih,
         )
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
     names = list(trace.named) if record else []
     output, states, saved, unprojected, recorded = module.recurrence_forward(
         _cell(trace),
-        np.ascontiguousarray(x_gates),
+        np.ascontiguousarray(x),
+        _contiguous(weight_ih),
+        _contiguous(bias_ih),
         [np.ascontiguousarray(state if order is None else state[order]) for state in initial],
         _contiguous(weight_hh),
         _contiguous(bias_hh),
@@ -491,13 +497,16 @@ def recurrence_backward(
     steps: NativeSteps | recurrence.RecurrenceSteps,
     d_output: Array | None,
     d_final: Sequence[Array | None],
-    x_gates: Array,
+    x: Array,
     weight_hh: Array | None,
     bias_hh: Array | None,
     weight_hr: Array | None,
     parameters: Sequence[Array],
     lengths: Array | None = None,
     reverse: bool = False,
+    weight_ih: Array | None = None,
+    bias_ih: Array | None = None,
+    wants_d_x: bool = True,
 ) -> RecurrenceGradients:
     """As `recurrence.recurrence_backward`."""
     if isinstance(steps, recurrence.RecurrenceSteps):
@@ -506,49 +515,45 @@ def recurrence_backward(
             steps,
             d_output,
             d_final,
-            x_gates,
+            x,
             weight_hh,
             bias_hh,
             weight_hr,
             parameters,
             lengths,
             reverse,
+            weight_ih,
+            bias_ih,
+            wants_d_x,
         )
-    module, dtype, order = _PRECISIONS[x_gates.dtype], x_gates.dtype, steps.order
+    module, dtype, order = _PRECISIONS[x.dtype], x.dtype, steps.order
     d_states = []
     for state, d in zip(steps.final, d_final, strict=True):
         if d is None:
             d_states.append(np.zeros(state.shape, dtype))
         else:
             d_states.append(np.array(d if order is None else d[order], dtype, order="C"))
-    d_x_gates, d_h_gates, d_projected, d_parameters = module.recurrence_backward(
+    *gradients, d_parameters = module.recurrence_backward(
         _cell(trace),
         steps.saved,
+        steps.states[0],
+        steps.unprojected,
         _contiguous(d_output),
         d_states,
-        len(x_gates),
+        np.ascontiguousarray(x),
+        wants_d_x,
+        _contiguous(weight_ih),
+        bias_ih is not None,
         _contiguous(weight_hh),
+        bias_hh is not None,
         _contiguous(weight_hr),
         _contiguous(lengths),
         reverse,
     )
     if order is not None:
         d_states = [_unsorted(d, order) for d in d_states]
-    return RecurrenceGradients(
-        x_gates=d_x_gates,
-        weight_hh=None if d_h_gates is None else _outer(d_h_gates, steps.states[0][:-1]),
-        bias_hh=None
-        if d_h_gates is None or bias_hh is None
-        else module.sum_columns(d_h_gates.reshape(-1, d_h_gates.shape[-1])),
-        weight_hr=None if d_projected is None else _outer(d_projected, steps.unprojected),
-        states=d_states,
-        parameters=[module.sum_columns(d) for d in d_parameters],
-    )
-
-
-def _outer(d: Array, x: Array | None) -> Array:
-    assert x is not None
-    return matmul(d.reshape(-1, d.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+    d_parameters = [module.sum_columns(d) for d in d_parameters]
+    return RecurrenceGradients(*gradients, d_states, d_parameters)
 
 
 def _contiguous(array: Array | None) -> Array | None:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from anaphora.engine.kernels import matmul
 from anaphora.equations import Trace
 
 Array: TypeAlias = NDArray[Any]
@@ -47,18 +48,20 @@ class RecurrenceSteps:
 
 @dataclass
 class RecurrenceGradients:
-    """The gradients of all that a recurrence was given, in the shapes of that.
+    """The gradients of all that a recurrence was given, in the shapes of that; None without it.
 
     >>> from anaphora.equations import trace
     >>> decay = trace(lambda f, h: f.x * h, gates=["f"], states=["h"])
     >>> arguments = np.full((2, 1, 1), 0.5), None, None, None, []
     >>> steps = recurrence_forward(decay, arguments[0], [np.array([[8.0]])], *arguments[1:])
     >>> gradients = recurrence_backward(decay, steps, None, [np.ones((1, 1))], *arguments)
-    >>> gradients.x_gates.ravel(), gradients.states[0].ravel()  # h = 0.5 * 0.5 * 8
+    >>> gradients.x.ravel(), gradients.states[0].ravel()  # h = 0.5 * 0.5 * 8
     (array([4., 4.]), array([0.25]))
     """
 
-    x_gates: Array
+    x: Array | None
+    weight_ih: Array | None
+    bias_ih: Array | None
     weight_hh: Array | None
     bias_hh: Array | None
     weight_hr: Array | None
@@ -68,7 +71,7 @@ class RecurrenceGradients:
 
 def recurrence_forward(
     trace: Trace,
-    x_gates: Array,
+    x: Array,
     initial: Sequence[Array],
     weight_hh: Array | None,
     bias_hh: Array | None,
@@ -78,12 +81,14 @@ def recurrence_forward(
     reverse: bool = False,
     record: bool = False,
     save: bool = True,
+    weight_ih: Array | None = None,
+    bias_ih: Array | None = None,
 ) -> RecurrenceSteps:
     """Run a cell over time.
 
     Args:
         trace: The traced cell; its gates have Gx input halves and Gh recurrent halves.
-        x_gates: [T, B, Gx*H] the input halves of the gates.
+        x: [T, B, I] the input; without `weight_ih` [T, B, Gx*H], the input halves of the gates.
         initial: The initial states: [B, P], then [B, H] for the others.
         weight_hh: [Gh*H, P], None if the cell has no recurrent half.
         bias_hh: [Gh*H] or None.
@@ -94,6 +99,8 @@ def recurrence_forward(
         record: Keep every named value.
         save: Keep what `recurrence_backward` needs; without, nothing can go backward, and memory
             is that of the output.
+        weight_ih: [Gx*H, I], or None.
+        bias_ih: [Gx*H], or None.
 
     >>> from anaphora.equations import trace
     >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
@@ -101,13 +108,15 @@ def recurrence_forward(
     >>> recurrence_forward(running_sum, x_gates, [h], None, None, None, []).output.ravel()
     array([1., 3., 6.])
     """
-    T, B, _ = x_gates.shape
+    T, B, I = x.shape
     H = initial[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
     program, saved_values = trace.program, trace.adjoint.saved
-    x_gates = _reversed(x_gates, lengths) if reverse else x_gates
     active = None if lengths is None else (np.arange(T)[:, None] < lengths)[:, :, None]
-    if active is not None:  # whatever is in the padding, the cell is not to see it
-        x_gates = np.where(active, x_gates, 0).astype(x_gates.dtype, copy=False)
+    x = _without_padding(x, lengths)
+    x = _reversed(x, lengths) if reverse else x
+    x_gates = x
+    if weight_ih is not None:
+        x_gates = matmul(x.reshape(T * B, I), weight_ih.T, bias_ih).reshape(T, B, len(weight_ih))
 
     states = [np.empty((T + 1, *state.shape), state.dtype) for state in initial]
     for state, start in zip(states, initial, strict=True):
@@ -160,31 +169,34 @@ def recurrence_backward(
     steps: RecurrenceSteps,
     d_output: Array | None,
     d_final: Sequence[Array | None],
-    x_gates: Array,
+    x: Array,
     weight_hh: Array | None,
     bias_hh: Array | None,
     weight_hr: Array | None,
     parameters: Sequence[Array],
     lengths: Array | None = None,
     reverse: bool = False,
+    weight_ih: Array | None = None,
+    bias_ih: Array | None = None,
+    wants_d_x: bool = True,
 ) -> RecurrenceGradients:
     """Run a cell backwards over time.
 
     ``steps`` is what `recurrence_forward` returned, ``d_output`` [T, B, P] and ``d_final`` are the
     gradients of the output and of the final states, None for zero; the other arguments are those
-    of `recurrence_forward`.
+    of `recurrence_forward`. Without `wants_d_x` the gradient of x may be None.
 
     >>> from anaphora.equations import trace
     >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
     >>> x_gates, h, d_output = np.ones((3, 1, 1)), np.zeros((1, 1)), np.ones((3, 1, 1))
     >>> steps = recurrence_forward(running_sum, x_gates, [h], None, None, None, [])
     >>> arguments = x_gates, None, None, None, []
-    >>> recurrence_backward(running_sum, steps, d_output, [None], *arguments).x_gates.ravel()
+    >>> recurrence_backward(running_sum, steps, d_output, [None], *arguments).x.ravel()
     array([3., 2., 1.])
     """
-    T, B, _ = x_gates.shape
+    T, B, I = x.shape
     H = steps.states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
-    adjoint, active, dtype = trace.adjoint.program, steps.active, x_gates.dtype
+    adjoint, active, dtype = trace.adjoint.program, steps.active, x.dtype
     if d_output is not None and reverse:
         d_output = _reversed(d_output, lengths)
 
@@ -192,7 +204,7 @@ def recurrence_backward(
         np.zeros(s.shape[1:], dtype) if d is None else d
         for s, d in zip(steps.states, d_final, strict=True)
     ]
-    d_x_gates = np.zeros_like(x_gates)
+    d_x_gates = np.zeros((T, B, I if weight_ih is None else len(weight_ih)), dtype)
     d_h_gates = None if weight_hh is None else np.zeros((T, B, len(weight_hh)), dtype)
     d_projected = None if weight_hr is None else np.empty((T, *d_states[0].shape), dtype)
     d_parameters = [np.zeros_like(p) for p in parameters]
@@ -207,11 +219,11 @@ def recurrence_backward(
             d_projected[t] = d_after[0]
             d_after[0] = d_after[0] @ weight_hr
         d_inputs = adjoint.results(adjoint.values([*steps.saved[t], *d_after]))
-        for (x, h), d_gate in zip(trace.gate_inputs, d_inputs[:gate_count], strict=True):
-            if x is not None:
-                _block(d_x_gates[t], x, H)[:] = d_gate
-            if h is not None:
-                _block(d_h_gates, h, H)[t] = d_gate
+        for (x_half, h_half), d in zip(trace.gate_inputs, d_inputs[:gate_count], strict=True):
+            if x_half is not None:
+                _block(d_x_gates[t], x_half, H)[:] = d
+            if h_half is not None:
+                _block(d_h_gates, h_half, H)[t] = d
         d_before = d_inputs[gate_count : gate_count + trace.states]
         if d_h_gates is not None and weight_hh is not None:
             d_before[0] = d_h_gates[t] @ weight_hh + d_before[0]
@@ -222,10 +234,17 @@ def recurrence_backward(
             total += np.broadcast_to(d, (B, H)).sum(axis=0)
 
     def outer(d: Array, x: Array) -> Array:
-        return d.reshape(-1, d.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+        return d.reshape(T * B, d.shape[-1]).T @ x.reshape(T * B, x.shape[-1])
 
+    d_x_gates = _reversed(d_x_gates, lengths) if reverse else d_x_gates
+    if weight_ih is None:
+        d_x = d_x_gates
+    else:
+        d_x = matmul(d_x_gates.reshape(T * B, len(weight_ih)), weight_ih).reshape(x.shape)
     return RecurrenceGradients(
-        x_gates=_reversed(d_x_gates, lengths) if reverse else d_x_gates,
+        x=d_x,
+        weight_ih=None if weight_ih is None else outer(d_x_gates, _without_padding(x, lengths)),
+        bias_ih=None if bias_ih is None else d_x_gates.sum(axis=(0, 1)),
         weight_hh=None if d_h_gates is None else outer(d_h_gates, steps.states[0][:-1]),
         bias_hh=None if d_h_gates is None or bias_hh is None else d_h_gates.sum(axis=(0, 1)),
         weight_hr=None
@@ -241,6 +260,14 @@ def _block(gates: Array | None, number: int | None, H: int) -> Array:
     assert gates is not None
     assert number is not None
     return gates[..., number * H : (number + 1) * H]
+
+
+def _without_padding(x: Array, lengths: Array | None) -> Array:
+    """[T, B, ...] with 0 beyond each row's length: whatever is there, the cell is not to see it."""
+    if lengths is None:
+        return x
+    active = (np.arange(len(x))[:, None] < lengths)[:, :, None]
+    return np.where(active, x, 0).astype(x.dtype, copy=False)
 
 
 def _reversed(sequence: Array, lengths: Array | None) -> Array:

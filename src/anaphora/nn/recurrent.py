@@ -269,7 +269,7 @@ class Recurrent(Module):
         named: dict[str, Array] | None = None if recorded is None else {}
         output, final = ops.recurrence(
             self.cell,
-            ops.linear(x, self._parameter("weight_ih", suffix), self._parameter("bias_ih", suffix)),
+            x,
             states,
             weight_hh=self._parameter("weight_hh", suffix),
             bias_hh=self._parameter("bias_hh", suffix),
@@ -278,6 +278,8 @@ class Recurrent(Module):
             lengths=lengths,
             reverse=reverse,
             record=named,
+            weight_ih=self._parameter("weight_ih", suffix),
+            bias_ih=self._parameter("bias_ih", suffix),
         )
         if recorded is not None and named is not None:
             recorded.update({name + suffix: values for name, values in named.items()})

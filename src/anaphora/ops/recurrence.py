@@ -21,7 +21,7 @@ States = tuple[Tensor, ...]
 
 def recurrence(
     cell: Cell,
-    x_gates: Tensor,
+    x: Tensor,
     states: Sequence[Tensor],
     weight_hh: Tensor | None = None,
     bias_hh: Tensor | None = None,
@@ -30,12 +30,14 @@ def recurrence(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     record: dict[str, Array] | None = None,
+    weight_ih: Tensor | None = None,
+    bias_ih: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """Run a cell over time, in one layer and one direction.
 
     Args:
         cell: The cell, with Gx gates that have an input half and Gh that have a recurrent one.
-        x_gates: [T, B, Gx*H] the input halves of the gates: ``x W_ih^T + b_ih``.
+        x: [T, B, I] the input; without `weight_ih` [T, B, Gx*H], the input halves of the gates.
         states: The initial states: [B, P], then [B, H] for the others.
         weight_hh: [Gh*H, P], None where no gate has a recurrent half.
         bias_hh: [Gh*H] or None.
@@ -46,6 +48,8 @@ def recurrence(
         reverse: Go from each row's last step to its first.
         record: A dictionary that gets every value to which the cell's equations give a name,
             [T, B, H].
+        weight_ih: [Gx*H, I] makes the input halves, ``x W_ih^T + b_ih``, or None.
+        bias_ih: [Gx*H] or None.
 
     Returns:
         The output [T, B, P] (the first state after every step) and the final states.
@@ -61,14 +65,14 @@ def recurrence(
     """
     if not cell.fused:
         return recurrence_unfused(
-            cell, x_gates, states, weight_hh, bias_hh, weight_hr, parameters, lengths, reverse,
-            record,
+            cell, x, states, weight_hh, bias_hh, weight_hr, parameters, lengths, reverse,
+            record, weight_ih, bias_ih,
         )  # fmt: skip
-    _check_shapes(cell, x_gates, states, weight_hh, bias_hh, weight_hr, parameters)
+    _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
     output, *final = _recurrence(
-        x_gates, weight_hh, bias_hh, weight_hr, *states, *parameters,
-        trace=cell.trace, lengths=_checked_lengths(lengths, x_gates.shape), reverse=reverse,
-        record=record,
+        x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, *states, *parameters,
+        trace=cell.trace, lengths=_checked_lengths(lengths, x.shape), reverse=reverse,
+        record=record, wants_d_x=x.requires_grad,
     )  # fmt: skip
     return output, tuple(final)
 
@@ -80,33 +84,39 @@ def _recurrence(
     lengths: Array | None,
     reverse: bool,
     record: dict[str, Array] | None,
+    wants_d_x: bool,
 ) -> Any:
-    x_gates, weight_hh, bias_hh, weight_hr, *others = arrays
+    x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, *others = arrays
     initial, parameters = others[: trace.states], others[trace.states :]
     weights = (weight_hh, bias_hh, weight_hr, parameters)
     steps = engine.recurrence_forward(
-        trace, x_gates, initial, *weights, lengths, reverse, record is not None, recording()
-    )
+        trace, x, initial, *weights, lengths, reverse, record is not None, recording(),
+        weight_ih, bias_ih,
+    )  # fmt: skip
     if record is not None:
         record.update(steps.named)
 
     def pullback(gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         d = engine.recurrence_backward(
-            trace, steps, gradients[0], gradients[1:], x_gates, *weights, lengths, reverse
-        )
-        return (d.x_gates, d.weight_hh, d.bias_hh, d.weight_hr, *d.states, *d.parameters)
+            trace, steps, gradients[0], gradients[1:], x, *weights, lengths, reverse,
+            weight_ih, bias_ih, wants_d_x,
+        )  # fmt: skip
+        of_weights = (d.weight_ih, d.bias_ih, d.weight_hh, d.bias_hh, d.weight_hr)
+        return (d.x, *of_weights, *d.states, *d.parameters)
 
     return (steps.output, *steps.final), pullback
 
 
 def _check_shapes(
     cell: Cell,
-    x_gates: Tensor,
+    x: Tensor,
     states: Sequence[Tensor],
     weight_hh: Tensor | None,
     bias_hh: Tensor | None,
     weight_hr: Tensor | None,
     parameters: Sequence[Tensor],
+    weight_ih: Tensor | None,
+    bias_ih: Tensor | None,
 ) -> None:
     """Say which shape does not fit, before a broadcast hides it."""
     of = f"recurrence: cell {cell.name!r}"
@@ -122,9 +132,12 @@ def _check_shapes(
             f"{of} reads its state {cell.states[0]!r} elementwise, so that state cannot be "
             "projected; leave weight_hr out"
         )
-    if x_gates.ndim != 3:
-        raise ValueError(f"{of} got x_gates of shape {x_gates.shape}, wanted [T, B, Gx*H]")
-    T, B, _ = x_gates.shape
+    if weight_ih is None and bias_ih is not None:
+        raise ValueError(f"{of} got bias_ih without weight_ih")
+    width = "Gx*H" if weight_ih is None else "I"
+    if x.ndim != 3:
+        raise ValueError(f"{of} got x of shape {x.shape}, wanted [T, B, {width}]")
+    T, B, I = x.shape
     P = states[0].shape[-1] if states[0].ndim else 0
     H = P if weight_hr is None else weight_hr.shape[-1]
     Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
@@ -134,7 +147,9 @@ def _check_shapes(
             (f"state {name!r}", state, (B, size))
             for name, state, size in zip(cell.states, states, sizes, strict=True)
         ),
-        ("x_gates", x_gates, (T, B, Gx * H)),
+        ("x", x, (T, B, Gx * H if weight_ih is None else I)),
+        ("weight_ih", weight_ih, (Gx * H, I)),
+        ("bias_ih", bias_ih, (Gx * H,)),
         ("weight_hh", weight_hh, (Gh * H, P)),
         ("bias_hh", bias_hh, (Gh * H,)),
         ("weight_hr", weight_hr, (P, H)),
@@ -191,7 +206,7 @@ def _whole_gate(x: Tensor, h: Tensor) -> _WholeGate:
 
 def recurrence_unfused(
     cell: Cell,
-    x_gates: Tensor,
+    x: Tensor,
     states: Sequence[Tensor],
     weight_hh: Tensor | None = None,
     bias_hh: Tensor | None = None,
@@ -200,6 +215,8 @@ def recurrence_unfused(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     record: dict[str, Array] | None = None,
+    weight_ih: Tensor | None = None,
+    bias_ih: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """`recurrence`, step by step with ordinary operations: what the fused one is checked against.
 
@@ -212,13 +229,14 @@ def recurrence_unfused(
     >>> np.allclose(one.data, twin.data)
     True
     """
-    _check_shapes(cell, x_gates, states, weight_hh, bias_hh, weight_hr, parameters)
-    ends = _checked_lengths(lengths, x_gates.shape)
-    T, B, _ = x_gates.shape
+    _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
+    ends = _checked_lengths(lengths, x.shape)
+    T, B, _ = x.shape
     order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step that each row takes at t
     active = None if ends is None else (order < ends)[:, :, None]
     if active is not None:  # whatever is in the padding, the cell is not to see it
-        x_gates = where(active, x_gates, 0.0)
+        x = where(active, x, 0.0)
+    x_gates = x if weight_ih is None else linear(x, weight_ih, bias_ih)
     if reverse:
         last = (np.full(B, T) if ends is None else ends) - 1
         order = np.where(order <= last, last - order, order)
@@ -227,9 +245,9 @@ def recurrence_unfused(
     current = tuple(states)
     outputs: list[Tensor] = []
     recorded: list[list[Array]] = []
-    for t, x in enumerate(unstack(x_gates)):
+    for t, halves in enumerate(unstack(x_gates)):
         h = None if weight_hh is None else linear(current[0], weight_hh, bias_hh)
-        returned = cell(*_gates(cell, x, h), *current, *parameters)
+        returned = cell(*_gates(cell, halves, h), *current, *parameters)
         after = list(returned) if isinstance(returned, tuple) else [returned]
         if len(after) != len(current):
             raise ValueError(

@@ -26,12 +26,15 @@ template <class T> struct Matrix {
 template <class T> struct Forward {
     const Cell *cell;
     std::int64_t steps, batch, hidden, projected; // T, B, H, P
-    const T *x_gates;                             // [T, B, Gx*H]
-    const T *weight_hh;                           // [Gh*H, P], null if Gh is 0
-    const T *bias_hh;                             // [Gh*H] or null
-    const T *weight_hr;                           // [P, H], null if P is H
-    const T *const *parameters;                   // each [H]
-    const std::int64_t *lengths;                  // [B], each 0..T
+    const T *x;          // [T, B, I]; without weight_ih [T, B, Gx*H], the input halves of gates
+    std::int64_t inputs; // I
+    const T *weight_ih;  // [Gx*H, I] or null
+    const T *bias_ih;    // [Gx*H] or null
+    const T *weight_hh;  // [Gh*H, P], null if Gh is 0
+    const T *bias_hh;    // [Gh*H] or null
+    const T *weight_hr;  // [P, H], null if P is H
+    const T *const *parameters;  // each [H]
+    const std::int64_t *lengths; // [B], each 0..T
     bool reverse;
     T *const *states;   // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; with nothing
                         // saved [2, B, ...], where step t stands at t % 2
@@ -47,18 +50,20 @@ template <class T> struct Forward {
 template <class T> struct Backward {
     const Cell *cell;
     std::int64_t steps, batch, hidden, projected;
-    const T *weight_hh, *weight_hr;
+    const T *x; // of the run forward, as are these
+    std::int64_t inputs;
+    const T *weight_ih, *weight_hh, *weight_hr;
     const std::int64_t *lengths;
     bool reverse;
-    const T *saved;     // what the run forward wrote, on the same instruction set
-    std::int64_t tiles; // of its shape
-    const T *d_output;  // [T, B, P] or null
-    T *const *d_states; // [B, P], then [B, H]: of the final states; on return of the initial ones
-    T *d_x_gates;       // [T, B, Gx*H]; beyond a length 0
-    T *d_h_gates;       // [T, B, Gh*H] by position; null if Gh is 0; may be d_x_gates, if all gates
-                        // are whole and rows lie in the order of the input
-    T *d_projected;     // [T, B, P] with a projection, else null
-    T *d_parameters;    // [parameters, B, H]: for each row, to be summed by the caller
+    const T *saved;       // what the run forward wrote, on the same instruction set
+    std::int64_t tiles;   // of its shape
+    const T *state;       // [T+1, B, P] the first state
+    const T *unprojected; // [T, B, H] with a projection, else null
+    const T *d_output;    // [T, B, P] or null
+    T *const *d_states;   // [B, P], then [B, H]: of the final states; on return of the initial ones
+    // Gradients in the shapes of what they are of; each may be null, but d_x without weight_ih.
+    T *d_x, *d_weight_ih, *d_bias_ih, *d_weight_hh, *d_bias_hh, *d_weight_hr;
+    T *d_parameters; // [parameters, B, H]: for each row, to be summed by the caller
 };
 
 // What a recurrence saves is [tiles, size] numbers.
@@ -100,8 +105,8 @@ template <class T> struct Kernels {
     // d_logits [N, V] = (probabilities - onehot(target)) * d_losses [N]; may be the same memory.
     void (*cross_entropy_backward)(std::int64_t N, std::int64_t V, const T *probabilities,
                                    const std::int64_t *targets, const T *d_losses, T *d_logits);
-    // sums [N] = the sums of the columns of x [M, N].
-    void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums);
+    // sums [N] (+)= the sums of the columns of x [M, N].
+    void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
     // losses [N] as of cross_entropy_forward for the logits x [N, K] weight^T [V, K] + bias [V] (or
     // null); V > 0. It keeps a block of the logits at a time.
     void (*linear_cross_entropy)(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,

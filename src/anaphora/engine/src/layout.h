@@ -8,6 +8,11 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
+// Some steps of a recurrence, and how many rows they have: those that have not ended.
+struct Span {
+    std::int64_t first, end, rows;
+};
+
 // How the work is laid out: rows sorted by falling length and cut into tiles, units into blocks.
 // Without a projection threads may share either rows (no waiting for each other) or units (each
 // keeps its part of the weights in its cache, and all wait for each other at every step).
@@ -18,7 +23,8 @@ template <class T> struct Layout {
     std::vector<std::int64_t> rows;   // [B] the row of the batch at each position
     std::vector<std::int64_t> length; // [B] at each position
     std::vector<std::int64_t> active; // [T] how many positions have a step t
-    bool reverse, share_units;
+    std::vector<std::int64_t> offset; // [T+1] the sums of `active` before each step
+    bool ragged, reverse, share_units;
     int threads;
     std::int64_t tiles;
     int gates, sub; // Gh, and vectors of units in a block
@@ -27,7 +33,8 @@ template <class T> struct Layout {
     Layout(const Cell &c, std::int64_t T_, std::int64_t B, std::int64_t H, std::int64_t P,
            const std::int64_t *lengths, bool reverse_, bool has_projection, std::int64_t tiles_)
         : cell(c), steps(T_), batch(B), hidden(H), projected(P), rows(B), length(B, T_),
-          active(T_, B), reverse(reverse_), gates(c.h_blocks) {
+          active(T_, B), offset(T_ + 1, 0), ragged(lengths != nullptr), reverse(reverse_),
+          gates(c.h_blocks) {
         for (std::int64_t p = 0; p < B; p++)
             rows[p] = p;
         if (lengths != nullptr) {
@@ -40,6 +47,8 @@ template <class T> struct Layout {
                 while (active[t] > 0 && length[active[t] - 1] <= t)
                     active[t]--;
         }
+        for (std::int64_t t = 0; t < T_; t++)
+            offset[t + 1] = offset[t] + active[t];
         sub = static_cast<int>(std::clamp<std::int64_t>((H + W - 1) / W, 1,
                                                         gates <= 1   ? 4
                                                         : gates == 2 ? 2
@@ -90,9 +99,43 @@ template <class T> struct Layout {
         }
     }
 
-    // The step of the input that position p takes at its step t.
-    std::int64_t input_step(std::int64_t p, std::int64_t t) const {
-        return reverse ? length[p] - 1 - t : t;
+    // Among the T*B of the input, the row that position p takes at its step t.
+    std::int64_t input_row(std::int64_t p, std::int64_t t) const {
+        return (reverse ? length[p] - 1 - t : t) * batch + rows[p];
+    }
+    // Whether these are not just t * B + p.
+    bool indexed() const { return ragged || reverse; }
+
+    // Where position p stands at step t among the rows of a span, from its first step to its last
+    // and only those that have not ended.
+    std::int64_t row(const Span &span, std::int64_t t, std::int64_t p) const {
+        return offset[t] - offset[span.first] + p;
+    }
+    template <class F> void each_row(const Span &span, F f) const {
+        parallel(span.end - span.first, [&](std::int64_t k) {
+            std::int64_t t = span.first + k;
+            for (std::int64_t p = 0; p < active[t]; p++)
+                f(row(span, t, p), p, t);
+        });
+    }
+
+    // Call f(span) for all steps in one, or with a product by the weights of the input in spans of
+    // so many rows that their gates stay in the cache until all has been done with them, but not
+    // so few that the gradient of the weights costs more to fetch than its product.
+    template <class F> void in_spans(bool with_weights, bool backwards, F f) const {
+        std::int64_t count = 1;
+        if (with_weights) {
+            std::int64_t size = std::max<std::int64_t>(1, cell.x_blocks * hidden);
+            std::int64_t least = (std::int64_t{1} << 20) / (size * std::int64_t(sizeof(T)));
+            std::int64_t wanted = std::max<std::int64_t>({1, least, 4 * hidden});
+            count = std::max<std::int64_t>(1, std::min(steps, offset[steps] / wanted));
+        }
+        for (std::int64_t k = 0; k < count; k++) {
+            std::int64_t number = backwards ? count - 1 - k : k;
+            Span span{steps * number / count, steps * (number + 1) / count, 0};
+            span.rows = offset[span.end] - offset[span.first];
+            f(span);
+        }
     }
 
     std::int64_t vectors() const { return (hidden + W - 1) / W; }

@@ -92,7 +92,7 @@ template <class T> Result<T> sum_columns(In<T> x) {
     auto sums = make<T>({x.shape(1)});
     T *to = sums.data();
     nb::gil_scoped_release release;
-    kernels<T>().sum_columns(size(x, 0), size(x, 1), x.data(), to);
+    kernels<T>().sum_columns(size(x, 0), size(x, 1), x.data(), to, false);
     return sums;
 }
 

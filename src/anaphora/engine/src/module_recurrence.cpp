@@ -19,8 +19,17 @@ Program program(std::int32_t inputs, const std::vector<double> &constants,
 }
 
 struct Shapes {
-    std::int64_t T, B, H, P;
+    std::int64_t T, B, I, H, P;
 };
+
+template <class T>
+void check_inputs(const Cell &cell, const Shapes &s, const In<T> &x,
+                  const std::optional<In<T>> &weight_ih) {
+    if (weight_ih)
+        check_shape(*weight_ih, {cell.x_blocks * s.H, s.I}, "weight_ih");
+    else
+        check_shape(x, {s.T, s.B, cell.x_blocks * s.H}, "x");
+}
 
 template <class Array>
 void check_states(const Cell &cell, const Shapes &s, const std::vector<Array> &states,
@@ -45,16 +54,21 @@ const std::int64_t *check_lengths(const Lengths &lengths, const Shapes &s) {
 // nothing to save the final ones, [B, ...]; what the way back needs; the first state before its
 // projection; and the recorded values.
 template <class T>
-nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<In<T>> initial,
+nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::optional<In<T>> weight_ih,
+                             std::optional<In<T>> bias_ih, std::vector<In<T>> initial,
                              std::optional<In<T>> weight_hh, std::optional<In<T>> bias_hh,
                              std::optional<In<T>> weight_hr, std::vector<In<T>> parameters,
                              Lengths lengths, bool reverse, bool save,
                              std::vector<std::int32_t> named) {
-    if (x_gates.ndim() != 3 || initial.empty() || initial[0].ndim() != 2)
-        refuse("recurrence: x_gates have three axes and initial states two");
-    Shapes s{size(x_gates, 0), size(x_gates, 1), 0, size(initial[0], 1)};
+    if (x.ndim() != 3 || initial.empty() || initial[0].ndim() != 2)
+        refuse("recurrence: x has three axes and initial states two");
+    Shapes s{size(x, 0), size(x, 1), size(x, 2), 0, size(initial[0], 1)};
     s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
-    check_shape(x_gates, {s.T, s.B, cell.x_blocks * s.H}, "x_gates");
+    check_inputs(cell, s, x, weight_ih);
+    if (bias_ih)
+        check_shape(*bias_ih, {cell.x_blocks * s.H}, "bias_ih");
+    if (bias_ih && !weight_ih)
+        refuse("recurrence: bias_ih without weight_ih");
     check_states(cell, s, initial, "initial states");
     if (weight_hh.has_value() != (cell.h_blocks > 0))
         refuse("recurrence: weight_hh is there just if the cell has recurrent halves");
@@ -111,7 +125,10 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<In<T>>
                  s.B,
                  s.H,
                  s.P,
-                 x_gates.data(),
+                 x.data(),
+                 s.I,
+                 weight_ih ? weight_ih->data() : nullptr,
+                 bias_ih ? bias_ih->data() : nullptr,
                  weight_hh ? weight_hh->data() : nullptr,
                  bias_hh ? bias_hh->data() : nullptr,
                  weight_hr ? weight_hr->data() : nullptr,
@@ -144,24 +161,33 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x_gates, std::vector<In<T>>
     return nb::make_tuple(output, kept, saved, save ? unprojected : std::nullopt, recorded);
 }
 
-// saved: as recurrence_forward returned it; d_states: of the final states, by position; on return
-// of the initial ones. Returns the gradients of x_gates, of the recurrent halves and of the
-// projected state at every step (None where there are none), and of the parameters for each row.
+// saved, state (the first one) and unprojected: as recurrence_forward returned them; d_states: of
+// the final states, by position; on return of the initial ones. Returns the gradients of x (None if
+// not wanted), weight_ih, bias_ih, weight_hh, bias_hh and weight_hr (None without them), and of the
+// parameters for each row.
 template <class T>
-nb::tuple recurrence_backward(const Cell &cell, In<T> saved, std::optional<In<T>> d_output,
-                              std::vector<Out<T>> d_states, std::int64_t steps,
-                              std::optional<In<T>> weight_hh, std::optional<In<T>> weight_hr,
-                              Lengths lengths, bool reverse) {
-    if (d_states.empty() || d_states[0].ndim() != 2)
-        refuse("recurrence: d_states have two axes");
-    Shapes s{steps, size(d_states[0], 0), 0, size(d_states[0], 1)};
+nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state,
+                              std::optional<In<T>> unprojected, std::optional<In<T>> d_output,
+                              std::vector<Out<T>> d_states, In<T> x, bool wants_d_x,
+                              std::optional<In<T>> weight_ih, bool has_bias_ih,
+                              std::optional<In<T>> weight_hh, bool has_bias_hh,
+                              std::optional<In<T>> weight_hr, Lengths lengths, bool reverse) {
+    if (d_states.empty() || d_states[0].ndim() != 2 || x.ndim() != 3)
+        refuse("recurrence: d_states have two axes and x has three");
+    Shapes s{size(x, 0), size(x, 1), size(x, 2), 0, size(d_states[0], 1)};
     s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
     check_states(cell, s, d_states, "d_states");
+    check_inputs(cell, s, x, weight_ih);
     if (saved.ndim() != 2)
         refuse("recurrence: saved has two axes");
     SavedShape shape = kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P,
                                                      weight_hr.has_value(), size(saved, 0));
     check_shape(saved, {shape.tiles, shape.size}, "saved");
+    check_shape(state, {s.T + 1, s.B, s.P}, "state");
+    if (weight_hr.has_value() != unprojected.has_value())
+        refuse("recurrence: unprojected is there just if weight_hr is");
+    if (unprojected)
+        check_shape(*unprojected, {s.T, s.B, s.H}, "unprojected");
     if (d_output)
         check_shape(*d_output, {s.T, s.B, s.P}, "d_output");
     if (weight_hh.has_value() != (cell.h_blocks > 0))
@@ -170,47 +196,59 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, std::optional<In<T>
         check_shape(*weight_hh, {cell.h_blocks * s.H, s.P}, "weight_hh");
     if (weight_hr)
         check_shape(*weight_hr, {s.P, s.H}, "weight_hr");
+    const std::int64_t *row_lengths = check_lengths(lengths, s);
 
-    auto uT = static_cast<std::size_t>(s.T), uB = static_cast<std::size_t>(s.B);
-    auto uH = static_cast<std::size_t>(s.H), uP = static_cast<std::size_t>(s.P);
-    auto d_x_gates = make<T>({uT, uB, static_cast<std::size_t>(cell.x_blocks) * uH});
-    std::optional<Result<T>> d_h_gates, d_projected;
-    bool whole = !lengths && !reverse;
-    for (const GateInput &gate : cell.gates)
-        whole = whole && gate.x == gate.h;
-    if (whole)
-        d_h_gates = d_x_gates;
-    else if (cell.h_blocks > 0)
-        d_h_gates = make<T>({uT, uB, static_cast<std::size_t>(cell.h_blocks) * uH});
+    auto unsigned_of = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    std::optional<Result<T>> d_x, d_weight_ih, d_bias_ih, d_weight_hh, d_bias_hh, d_weight_hr;
+    if (wants_d_x || !weight_ih)
+        d_x = make<T>({x.shape(0), x.shape(1), x.shape(2)});
+    if (weight_ih)
+        d_weight_ih = make<T>({weight_ih->shape(0), weight_ih->shape(1)});
+    if (has_bias_ih && weight_ih)
+        d_bias_ih = make<T>({weight_ih->shape(0)});
+    if (weight_hh)
+        d_weight_hh = make<T>({weight_hh->shape(0), weight_hh->shape(1)});
+    if (has_bias_hh && weight_hh)
+        d_bias_hh = make<T>({weight_hh->shape(0)});
     if (weight_hr)
-        d_projected = make<T>({uT, uB, uP});
-    auto d_parameters = make<T>({static_cast<std::size_t>(cell.parameters), uB, uH});
-    std::fill_n(d_parameters.data(), static_cast<std::size_t>(cell.parameters) * uB * uH, T(0));
+        d_weight_hr = make<T>({weight_hr->shape(0), weight_hr->shape(1)});
+    auto d_parameters = make<T>({unsigned_of(cell.parameters), unsigned_of(s.B), unsigned_of(s.H)});
+    std::fill_n(d_parameters.data(), d_parameters.size(), T(0));
     std::vector<T *> state_data;
-    for (auto &state : d_states)
-        state_data.push_back(state.data());
+    for (auto &d : d_states)
+        state_data.push_back(d.data());
+    auto data = [](auto &array) { return array ? array->data() : nullptr; };
     Backward<T> f{&cell,
                   s.T,
                   s.B,
                   s.H,
                   s.P,
-                  weight_hh ? weight_hh->data() : nullptr,
-                  weight_hr ? weight_hr->data() : nullptr,
-                  check_lengths(lengths, s),
+                  x.data(),
+                  s.I,
+                  data(weight_ih),
+                  data(weight_hh),
+                  data(weight_hr),
+                  row_lengths,
                   reverse,
                   saved.data(),
                   shape.tiles,
-                  d_output ? d_output->data() : nullptr,
+                  state.data(),
+                  data(unprojected),
+                  data(d_output),
                   state_data.data(),
-                  d_x_gates.data(),
-                  d_h_gates ? d_h_gates->data() : nullptr,
-                  d_projected ? d_projected->data() : nullptr,
+                  data(d_x),
+                  data(d_weight_ih),
+                  data(d_bias_ih),
+                  data(d_weight_hh),
+                  data(d_bias_hh),
+                  data(d_weight_hr),
                   d_parameters.data()};
     {
         nb::gil_scoped_release release;
         kernels<T>().recurrence_backward(f);
     }
-    return nb::make_tuple(d_x_gates, d_h_gates, d_projected, d_parameters);
+    return nb::make_tuple(d_x, d_weight_ih, d_bias_ih, d_weight_hh, d_bias_hh, d_weight_hr,
+                          d_parameters);
 }
 
 } // namespace
@@ -241,12 +279,14 @@ void bind_cell(nb::module_ &m) {
 }
 
 template <class T> void bind_recurrence(nb::module_ &m) {
-    m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x_gates"),
-          plain("initial"), optional("weight_hh"), optional("bias_hh"), optional("weight_hr"),
-          plain("parameters"), optional("lengths"), "reverse"_a, "save"_a, "named"_a);
-    m.def("recurrence_backward", &recurrence_backward<T>, "cell"_a, plain("saved"),
-          optional("d_output"), plain("d_states"), "steps"_a, optional("weight_hh"),
-          optional("weight_hr"), optional("lengths"), "reverse"_a);
+    m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x"), optional("weight_ih"),
+          optional("bias_ih"), plain("initial"), optional("weight_hh"), optional("bias_hh"),
+          optional("weight_hr"), plain("parameters"), optional("lengths"), "reverse"_a, "save"_a,
+          "named"_a);
+    m.def("recurrence_backward", &recurrence_backward<T>, "cell"_a, plain("saved"), plain("state"),
+          optional("unprojected"), optional("d_output"), plain("d_states"), plain("x"),
+          "wants_d_x"_a, optional("weight_ih"), "has_bias_ih"_a, optional("weight_hh"),
+          "has_bias_hh"_a, optional("weight_hr"), optional("lengths"), "reverse"_a);
 }
 
 template void bind_recurrence<float>(nb::module_ &);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layout.h"
+#include "softmax.h"
 #include "tiles.h"
 
 #include <vector>
@@ -21,6 +22,33 @@ ANAPHORA_INLINE void add_bias(T *value, const T *half, const T *bias, int rows, 
         for (int n = s * rows * W; n < (s + 1) * rows * W; n += W)
             store(value + n, load(half + n) + b);
     }
+}
+
+// The rows of x [T, B, size], which lies by the batch and the order of the input, that a span
+// takes, one after the other: x itself where they lie so, else a copy.
+template <class T>
+const T *input_rows(const Layout<T> &layout, const Span &span, const T *x, std::int64_t size,
+                    Scratch &scratch) {
+    if (!layout.indexed())
+        return x + span.first * layout.batch * size;
+    T *copy = scratch.get<T>(span.rows * size);
+    layout.each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+        std::copy_n(x + layout.input_row(p, t) * size, size, copy + row * size);
+    });
+    return copy;
+}
+
+// The same of what lies by position, [T, B, size].
+template <class T>
+const T *position_rows(const Layout<T> &layout, const Span &span, const T *x, std::int64_t size,
+                       Scratch &scratch) {
+    if (!layout.ragged)
+        return x + span.first * layout.batch * size;
+    T *copy = scratch.get<T>(span.rows * size);
+    layout.each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+        std::copy_n(x + (t * layout.batch + p) * size, size, copy + row * size);
+    });
+    return copy;
 }
 
 template <class T> void recurrence_forward(const Forward<T> &f) {
@@ -66,119 +94,139 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
     auto unprojected_at = [&](std::int64_t t) {
         return f.unprojected + (f.saved == nullptr ? 0 : t) * B * H;
     };
+    const std::int64_t gates_size = static_cast<std::int64_t>(cell.x_blocks) * H;
+    const bool scattered = f.weight_ih == nullptr && layout.indexed();
+    static thread_local Scratch input_scratch, gate_scratch;
 
-    layout.run([&](int part) {
-        static thread_local Scratch tile_scratch, half_scratch;
-        const int height = layout.largest_tile();
-        Tiles<T> values(cell.forward, layout.sub * height, tile_scratch);
-        T *halves = half_scratch.get<T>(std::max(1, layout.gates * layout.sub) * height * W);
-        const auto state0 = static_cast<std::int32_t>(cell.gates.size());
-        std::vector<typename Layout<T>::Tile> tiles;
-        std::vector<std::int64_t> input_row(B); // of each position, among the T*B of the input
-
-        for (std::int64_t t = 0; t < f.steps; t++) {
-            layout.tiles_of(part, t, tiles);
-            for (const auto &tile : tiles) {
-                for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                    input_row[p] = layout.input_step(p, t) * B + layout.rows[p];
-                if (part > 0 && layout.share_units)
-                    continue;
-                // Rows that have ended keep their state; the output beyond them is 0.
-                for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++) {
-                    for (int k = 0; k < cell.states; k++) {
-                        std::int64_t size = k == 0 ? P : H;
-                        std::memcpy(state_at(k, t + 1) + p * size, state_at(k, t) + p * size,
-                                    size * sizeof(T));
-                    }
-                    std::fill_n(f.output + (t * B + layout.rows[p]) * P, P, T(0));
-                    if (f.unprojected != nullptr)
-                        std::fill_n(unprojected_at(t) + p * H, H, T(0));
-                    for (int n = 0; n < f.named_count; n++)
-                        std::fill_n(f.record[n] + (t * B + layout.rows[p]) * H, H, T(0));
-                }
-            }
-
-            for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
-                const std::int64_t v = layout.block_vector(part, block, t);
-                const int sub = static_cast<int>(
-                    std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
-                const std::int64_t unit = v * W, units = std::min<std::int64_t>(sub * W, H - unit);
-                const int chunks = layout.chunks(sub);
-                for (const auto &tile : tiles) {
-                    const int rows = tile.rows;
-                    if (rows == 0)
-                        continue;
-                    const std::int64_t *in = input_row.data() + tile.first;
-
-                    if (f.saved != nullptr)
-                        for (std::size_t s = 0; s < cell.saved.size(); s++)
-                            values.place(cell.saved[s],
-                                         f.saved + layout.saved_at(t, tile.number, v) +
-                                             static_cast<std::int64_t>(s) * sub * rows * W);
-
-                    // The recurrent halves of all gates: [gates, sub, rows, lanes].
-                    for (int c = 0, done = 0; c < chunks; c++) {
-                        int width = layout.chunk_width(c, chunks, sub);
-                        for (RowGroups group(rows, tile_rows(width)); group; group.next())
-                            multiply_tile<T, false>(width, group.rows, P,
-                                                    state_at(0, t) + (tile.first + group.first) * P,
-                                                    P, packed + (v * layout.gates + done) * W * P,
-                                                    halves + (done * rows + group.first) * W, W,
-                                                    rows * W, false);
-                        done += width;
-                    }
-                    for (std::int32_t g = 0; g < state0; g++) {
-                        auto [x, h] = cell.gates[g];
-                        T *value = values[g];
-                        if (h >= 0)
-                            add_bias(value, halves + h * sub * rows * W,
-                                     f.bias_hh == nullptr ? nullptr : f.bias_hh + h * H + unit,
-                                     rows, sub, units);
-                        if (x < 0)
-                            continue;
-                        Rows<const T> from{f.x_gates + x * H + unit, cell.x_blocks * H, in};
-                        if (h >= 0)
-                            gather_add(value, from, rows, sub, units);
-                        else
-                            gather(value, from, rows, sub, units);
-                    }
-                    for (int k = 0; k < cell.states; k++)
-                        if (read[state0 + k])
-                            gather(
-                                values[state0 + k],
-                                Rows<const T>{state_at(k, t) + tile.first * H + unit, H, nullptr},
-                                rows, sub, units);
-                    for (int k = 0; k < cell.parameters; k++)
-                        gather(values[state0 + cell.states + k],
-                               Rows<const T>{f.parameters[k] + unit, 0, nullptr}, rows, sub, units);
-
-                    values.run(sub * rows);
-
-                    for (int k = 0; k < cell.states; k++) {
-                        T *to = k == 0 && f.unprojected != nullptr ? unprojected_at(t)
-                                                                   : state_at(k, t + 1);
-                        scatter(values[cell.forward.outputs[k]],
-                                Rows<T>{to + tile.first * H + unit, H, nullptr}, rows, sub, units);
-                    }
-                    if (f.unprojected == nullptr)
-                        scatter(values[cell.forward.outputs[0]], Rows<T>{f.output + unit, H, in},
-                                rows, sub, units);
-                    for (int n = 0; n < f.named_count; n++)
-                        scatter(values[f.named[n]], Rows<T>{f.record[n] + unit, H, in}, rows, sub,
-                                units);
-                }
-            }
-            if (f.unprojected != nullptr) {
-                T *to = state_at(0, t + 1);
-                multiply_rows<T>(tiles, H, unprojected_at(t), projection, 0, p_vectors, P, to, P,
-                                 false, false);
-                for (const auto &tile : tiles)
-                    for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                        std::memcpy(f.output + input_row[p] * P, to + p * P, P * sizeof(T));
-            }
-            if (layout.share_units)
-                barrier.wait();
+    layout.in_spans(f.weight_ih != nullptr, false, [&](Span span) {
+        const T *x_gates = f.x + (scattered ? 0 : span.first * B * gates_size);
+        if (f.weight_ih != nullptr) {
+            const T *x = input_rows(layout, span, f.x, f.inputs, input_scratch);
+            T *halves = gate_scratch.get<T>(span.rows * gates_size);
+            multiply<T>(span.rows, gates_size, f.inputs, Matrix<const T>{x, f.inputs, 1},
+                        Matrix<const T>{f.weight_ih, 1, f.inputs}, halves, gates_size, f.bias_ih,
+                        false);
+            x_gates = halves;
         }
+        layout.run([&](int part) {
+            static thread_local Scratch tile_scratch, half_scratch;
+            const int height = layout.largest_tile();
+            Tiles<T> values(cell.forward, layout.sub * height, tile_scratch);
+            T *halves = half_scratch.get<T>(std::max(1, layout.gates * layout.sub) * height * W);
+            const auto state0 = static_cast<std::int32_t>(cell.gates.size());
+            std::vector<typename Layout<T>::Tile> tiles;
+            std::vector<std::int64_t> input_row(B); // of each position, among the T*B of the input
+
+            for (std::int64_t t = span.first; t < span.end; t++) {
+                layout.tiles_of(part, t, tiles);
+                for (const auto &tile : tiles) {
+                    for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                        input_row[p] = layout.input_row(p, t);
+                    if (part > 0 && layout.share_units)
+                        continue;
+                    // Rows that have ended keep their state; the output beyond them is 0.
+                    for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++) {
+                        for (int k = 0; k < cell.states; k++) {
+                            std::int64_t size = k == 0 ? P : H;
+                            std::memcpy(state_at(k, t + 1) + p * size, state_at(k, t) + p * size,
+                                        size * sizeof(T));
+                        }
+                        std::fill_n(f.output + (t * B + layout.rows[p]) * P, P, T(0));
+                        if (f.unprojected != nullptr)
+                            std::fill_n(unprojected_at(t) + p * H, H, T(0));
+                        for (int n = 0; n < f.named_count; n++)
+                            std::fill_n(f.record[n] + (t * B + layout.rows[p]) * H, H, T(0));
+                    }
+                }
+
+                for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
+                    const std::int64_t v = layout.block_vector(part, block, t);
+                    const int sub = static_cast<int>(
+                        std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
+                    const std::int64_t unit = v * W,
+                                       units = std::min<std::int64_t>(sub * W, H - unit);
+                    const int chunks = layout.chunks(sub);
+                    for (const auto &tile : tiles) {
+                        const int rows = tile.rows;
+                        if (rows == 0)
+                            continue;
+                        const std::int64_t *in = input_row.data() + tile.first;
+
+                        if (f.saved != nullptr)
+                            for (std::size_t s = 0; s < cell.saved.size(); s++)
+                                values.place(cell.saved[s],
+                                             f.saved + layout.saved_at(t, tile.number, v) +
+                                                 static_cast<std::int64_t>(s) * sub * rows * W);
+
+                        // The recurrent halves of all gates: [gates, sub, rows, lanes].
+                        for (int c = 0, done = 0; c < chunks; c++) {
+                            int width = layout.chunk_width(c, chunks, sub);
+                            for (RowGroups group(rows, tile_rows(width)); group; group.next())
+                                multiply_tile<T, false>(
+                                    width, group.rows, P,
+                                    state_at(0, t) + (tile.first + group.first) * P, P,
+                                    packed + (v * layout.gates + done) * W * P,
+                                    halves + (done * rows + group.first) * W, W, rows * W, false);
+                            done += width;
+                        }
+                        for (std::int32_t g = 0; g < state0; g++) {
+                            auto [x, h] = cell.gates[g];
+                            T *value = values[g];
+                            if (h >= 0)
+                                add_bias(value, halves + h * sub * rows * W,
+                                         f.bias_hh == nullptr ? nullptr : f.bias_hh + h * H + unit,
+                                         rows, sub, units);
+                            if (x < 0)
+                                continue;
+                            Rows<const T> from{x_gates + x * H + unit, gates_size, in};
+                            if (!scattered)
+                                from = {from.data + layout.row(span, t, tile.first) * gates_size,
+                                        gates_size, nullptr};
+                            if (h >= 0)
+                                gather_add(value, from, rows, sub, units);
+                            else
+                                gather(value, from, rows, sub, units);
+                        }
+                        for (int k = 0; k < cell.states; k++)
+                            if (read[state0 + k])
+                                gather(values[state0 + k],
+                                       Rows<const T>{state_at(k, t) + tile.first * H + unit, H,
+                                                     nullptr},
+                                       rows, sub, units);
+                        for (int k = 0; k < cell.parameters; k++)
+                            gather(values[state0 + cell.states + k],
+                                   Rows<const T>{f.parameters[k] + unit, 0, nullptr}, rows, sub,
+                                   units);
+
+                        values.run(sub * rows);
+
+                        for (int k = 0; k < cell.states; k++) {
+                            T *to = k == 0 && f.unprojected != nullptr ? unprojected_at(t)
+                                                                       : state_at(k, t + 1);
+                            scatter(values[cell.forward.outputs[k]],
+                                    Rows<T>{to + tile.first * H + unit, H, nullptr}, rows, sub,
+                                    units);
+                        }
+                        if (f.unprojected == nullptr)
+                            scatter(values[cell.forward.outputs[0]],
+                                    Rows<T>{f.output + unit, H, in}, rows, sub, units);
+                        for (int n = 0; n < f.named_count; n++)
+                            scatter(values[f.named[n]], Rows<T>{f.record[n] + unit, H, in}, rows,
+                                    sub, units);
+                    }
+                }
+                if (f.unprojected != nullptr) {
+                    T *to = state_at(0, t + 1);
+                    multiply_rows<T>(tiles, H, unprojected_at(t), projection, 0, p_vectors, P, to,
+                                     P, false, false);
+                    for (const auto &tile : tiles)
+                        for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                            std::memcpy(f.output + input_row[p] * P, to + p * P, P * sizeof(T));
+                }
+                if (layout.share_units)
+                    barrier.wait();
+            }
+        });
     });
 }
 
@@ -194,6 +242,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
     const Cell &cell = *f.cell;
     const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
     const std::int64_t gates_size = static_cast<std::int64_t>(cell.h_blocks) * H;
+    const std::int64_t d_x_size = f.weight_ih == nullptr ? cell.x_blocks * H : f.inputs;
     Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr, f.tiles);
 
     static thread_local Scratch weight_scratch, projection_scratch;
@@ -209,121 +258,174 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
         pack_rows(P, Matrix<const T>{f.weight_hr, H, 1}, H, 0, h_vectors, projection);
     }
     Barrier barrier(layout.threads);
+    const std::int64_t x_size = static_cast<std::int64_t>(cell.x_blocks) * H, I = f.inputs;
+    const bool scattered = f.weight_ih == nullptr && layout.indexed();
+    bool whole = !scattered; // the two halves of every gate have one gradient
+    for (const GateInput &gate : cell.gates)
+        whole = whole && gate.x == gate.h;
+    static thread_local Scratch x_gate_scratch, h_gate_scratch, projected_scratch;
+    static thread_local Scratch input_scratch, state_scratch, unprojected_scratch, d_input_scratch;
+    bool adding = false; // there are gradients of weights already
 
-    layout.run([&](int part) {
-        static thread_local Scratch tile_scratch, row_scratch;
-        const int height = layout.largest_tile();
-        Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
-        const int saved_count = static_cast<int>(cell.saved.size());
-        const int gate_count = static_cast<int>(cell.gates.size());
-        T *d_unprojected = f.weight_hr == nullptr ? nullptr : row_scratch.get<T>(B * h_vectors * W);
-        std::vector<typename Layout<T>::Tile> tiles;
-        std::vector<std::int64_t> input_row(B);
+    layout.in_spans(f.weight_ih != nullptr, true, [&](Span span) {
+        T *d_x_gates = f.d_x + (scattered ? 0 : span.first * B * x_size);
+        if (f.weight_ih != nullptr)
+            d_x_gates = x_gate_scratch.get<T>(span.rows * x_size);
+        T *d_h_gates = whole ? d_x_gates : h_gate_scratch.get<T>(span.rows * gates_size);
+        T *d_projected = f.weight_hr == nullptr ? nullptr : projected_scratch.get<T>(span.rows * P);
+        layout.run([&](int part) {
+            static thread_local Scratch tile_scratch, row_scratch;
+            const int height = layout.largest_tile();
+            Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
+            const int saved_count = static_cast<int>(cell.saved.size());
+            const int gate_count = static_cast<int>(cell.gates.size());
+            T *d_unprojected =
+                f.weight_hr == nullptr ? nullptr : row_scratch.get<T>(B * h_vectors * W);
+            std::vector<typename Layout<T>::Tile> tiles;
+            std::vector<std::int64_t> input_row(B);
 
-        for (std::int64_t t = f.steps - 1; t >= 0; t--) {
-            layout.tiles_of(part, t, tiles);
-            for (const auto &tile : tiles) {
-                for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                    input_row[p] = layout.input_step(p, t) * B + layout.rows[p];
-                if (part > 0 && layout.share_units)
-                    continue;
-                for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++) {
-                    std::fill_n(f.d_x_gates + (t * B + layout.rows[p]) * cell.x_blocks * H,
-                                cell.x_blocks * H, T(0));
-                    if (gates_size > 0)
-                        std::fill_n(f.d_h_gates + (t * B + p) * gates_size, gates_size, T(0));
-                    if (f.d_projected != nullptr)
-                        std::fill_n(f.d_projected + (t * B + p) * P, P, T(0));
-                }
-            }
-            if (f.weight_hr != nullptr) {
-                T *d = f.d_projected + t * B * P;
-                for (const auto &tile : tiles)
-                    for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                        for (std::int64_t k = 0; k < P; k++) {
-                            T &state = f.d_states[0][p * P + k];
-                            T out = f.d_output == nullptr ? T(0) : f.d_output[input_row[p] * P + k];
-                            d[p * P + k] = state + out;
-                            state = 0;
-                        }
-                multiply_rows<T>(tiles, P, d, projection, 0, h_vectors, h_vectors * W,
-                                 d_unprojected, h_vectors * W, false, false);
-            }
-
-            for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
-                const std::int64_t v = layout.block_vector(part, block, t);
-                const int sub = static_cast<int>(
-                    std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
-                const std::int64_t unit = v * W, units = std::min<std::int64_t>(sub * W, H - unit);
+            for (std::int64_t t = span.end - 1; t >= span.first; t--) {
+                layout.tiles_of(part, t, tiles);
                 for (const auto &tile : tiles) {
-                    const int rows = tile.rows;
-                    if (rows == 0)
+                    for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                        input_row[p] = layout.input_row(p, t);
+                    if (part > 0 && layout.share_units)
                         continue;
-                    const std::int64_t at = t * B + tile.first;
-                    const std::int64_t *in = input_row.data() + tile.first;
-
-                    for (int s = 0; s < saved_count; s++)
-                        values.place(s, const_cast<T *>(f.saved) +
-                                            layout.saved_at(t, tile.number, v) +
-                                            static_cast<std::int64_t>(s) * sub * rows * W);
-                    for (int k = 0; k < cell.states; k++) {
-                        T *value = values[saved_count + k];
-                        if (k == 0 && f.weight_hr != nullptr) {
-                            gather(value,
-                                   Rows<const T>{d_unprojected + tile.first * h_vectors * W + unit,
-                                                 h_vectors * W, nullptr},
-                                   rows, sub, units);
-                            continue;
-                        }
-                        gather(value,
-                               Rows<const T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
-                               rows, sub, units);
-                        if (k > 0 || f.d_output == nullptr)
-                            continue;
-                        gather_add(value, Rows<const T>{f.d_output + unit, H, in}, rows, sub,
-                                   units);
-                    }
-
-                    values.run(sub * rows);
-
-                    for (int g = 0; g < gate_count; g++) {
-                        auto [x, h] = cell.gates[g];
-                        const T *value = values[cell.backward.outputs[g]];
-                        if (x >= 0)
-                            scatter(value,
-                                    Rows<T>{f.d_x_gates + x * H + unit, cell.x_blocks * H, in},
-                                    rows, sub, units);
-                        if (h >= 0 && f.d_h_gates != f.d_x_gates)
-                            scatter(value,
-                                    Rows<T>{f.d_h_gates + at * gates_size + h * H + unit,
-                                            gates_size, nullptr},
-                                    rows, sub, units);
-                    }
-                    for (int k = f.weight_hr != nullptr; k < cell.states; k++)
-                        scatter(values[cell.backward.outputs[gate_count + k]],
-                                Rows<T>{f.d_states[k] + tile.first * H + unit, H, nullptr}, rows,
-                                sub, units);
-                    for (int k = 0; k < cell.parameters; k++) {
-                        const T *value =
-                            values[cell.backward.outputs[gate_count + cell.states + k]];
-                        T *total = f.d_parameters + (k * B + tile.first) * H + unit;
-                        for (int s = 0; s < sub; s++)
-                            for (int r = 0; r < rows; r++, value += W) {
-                                std::int64_t n = std::min<std::int64_t>(W, units - s * W);
-                                for (std::int64_t u = 0; u < n; u++)
-                                    total[r * H + s * W + u] += value[u];
+                    for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++)
+                        if (f.d_x != nullptr)
+                            std::fill_n(f.d_x + (t * B + layout.rows[p]) * d_x_size, d_x_size,
+                                        T(0));
+                }
+                if (f.weight_hr != nullptr) {
+                    T *d = d_projected + layout.row(span, t, 0) * P;
+                    for (const auto &tile : tiles)
+                        for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                            for (std::int64_t k = 0; k < P; k++) {
+                                T &state = f.d_states[0][p * P + k];
+                                T out =
+                                    f.d_output == nullptr ? T(0) : f.d_output[input_row[p] * P + k];
+                                d[p * P + k] = state + out;
+                                state = 0;
                             }
+                    multiply_rows<T>(tiles, P, d, projection, 0, h_vectors, h_vectors * W,
+                                     d_unprojected, h_vectors * W, false, false);
+                }
+
+                for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
+                    const std::int64_t v = layout.block_vector(part, block, t);
+                    const int sub = static_cast<int>(
+                        std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
+                    const std::int64_t unit = v * W,
+                                       units = std::min<std::int64_t>(sub * W, H - unit);
+                    for (const auto &tile : tiles) {
+                        const int rows = tile.rows;
+                        if (rows == 0)
+                            continue;
+                        const std::int64_t row = layout.row(span, t, tile.first);
+                        const std::int64_t *in = input_row.data() + tile.first;
+
+                        for (int s = 0; s < saved_count; s++)
+                            values.place(s, const_cast<T *>(f.saved) +
+                                                layout.saved_at(t, tile.number, v) +
+                                                static_cast<std::int64_t>(s) * sub * rows * W);
+                        for (int k = 0; k < cell.states; k++) {
+                            T *value = values[saved_count + k];
+                            if (k == 0 && f.weight_hr != nullptr) {
+                                gather(
+                                    value,
+                                    Rows<const T>{d_unprojected + tile.first * h_vectors * W + unit,
+                                                  h_vectors * W, nullptr},
+                                    rows, sub, units);
+                                continue;
+                            }
+                            gather(value,
+                                   Rows<const T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
+                                   rows, sub, units);
+                            if (k > 0 || f.d_output == nullptr)
+                                continue;
+                            gather_add(value, Rows<const T>{f.d_output + unit, H, in}, rows, sub,
+                                       units);
+                        }
+
+                        values.run(sub * rows);
+
+                        for (int g = 0; g < gate_count; g++) {
+                            auto [x, h] = cell.gates[g];
+                            const T *value = values[cell.backward.outputs[g]];
+                            if (x >= 0) {
+                                Rows<T> to{d_x_gates + x * H + unit, x_size, in};
+                                if (!scattered)
+                                    to = {to.data + row * x_size, x_size, nullptr};
+                                scatter(value, to, rows, sub, units);
+                            }
+                            if (h >= 0 && !whole)
+                                scatter(value,
+                                        Rows<T>{d_h_gates + row * gates_size + h * H + unit,
+                                                gates_size, nullptr},
+                                        rows, sub, units);
+                        }
+                        for (int k = f.weight_hr != nullptr; k < cell.states; k++)
+                            scatter(values[cell.backward.outputs[gate_count + k]],
+                                    Rows<T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
+                                    rows, sub, units);
+                        for (int k = 0; k < cell.parameters; k++) {
+                            const T *value =
+                                values[cell.backward.outputs[gate_count + cell.states + k]];
+                            T *total = f.d_parameters + (k * B + tile.first) * H + unit;
+                            for (int s = 0; s < sub; s++)
+                                for (int r = 0; r < rows; r++, value += W) {
+                                    std::int64_t n = std::min<std::int64_t>(W, units - s * W);
+                                    for (std::int64_t u = 0; u < n; u++)
+                                        total[r * H + s * W + u] += value[u];
+                                }
+                        }
                     }
                 }
+                if (layout.share_units)
+                    barrier.wait();
+                if (gates_size > 0)
+                    multiply_rows<T>(tiles, gates_size,
+                                     d_h_gates + layout.row(span, t, 0) * gates_size, packed,
+                                     layout.share_units ? layout.first_vector(part) : 0,
+                                     layout.share_units ? layout.end_vector(part) : p_vectors, P,
+                                     f.d_states[0], P, true, t % 2 == 1);
             }
-            if (layout.share_units)
-                barrier.wait();
-            if (gates_size > 0)
-                multiply_rows<T>(tiles, gates_size, f.d_h_gates + t * B * gates_size, packed,
-                                 layout.share_units ? layout.first_vector(part) : 0,
-                                 layout.share_units ? layout.end_vector(part) : p_vectors, P,
-                                 f.d_states[0], P, true, t % 2 == 1);
+        });
+
+        // What all steps of the span add to the gradients of weights, and the input's.
+        auto add_outer = [&](const T *d, std::int64_t rows, const T *x, std::int64_t columns,
+                             T *total) { // total [rows, columns] += d [., rows]^T x [., columns]
+            multiply<T>(rows, columns, span.rows, Matrix<const T>{d, 1, rows},
+                        Matrix<const T>{x, columns, 1}, total, columns, nullptr, adding);
+        };
+        if (f.d_weight_hr != nullptr)
+            add_outer(d_projected, P,
+                      position_rows(layout, span, f.unprojected, H, unprojected_scratch), H,
+                      f.d_weight_hr);
+        if (f.d_weight_hh != nullptr)
+            add_outer(d_h_gates, gates_size, position_rows(layout, span, f.state, P, state_scratch),
+                      P, f.d_weight_hh);
+        if (f.d_bias_hh != nullptr)
+            sum_columns(span.rows, gates_size, d_h_gates, f.d_bias_hh, adding);
+        if (f.weight_ih != nullptr) {
+            add_outer(d_x_gates, x_size, input_rows(layout, span, f.x, I, input_scratch), I,
+                      f.d_weight_ih);
+            if (f.d_bias_ih != nullptr && whole && f.d_bias_hh != nullptr)
+                std::copy_n(f.d_bias_hh, x_size, f.d_bias_ih);
+            else if (f.d_bias_ih != nullptr)
+                sum_columns(span.rows, x_size, d_x_gates, f.d_bias_ih, adding);
+            if (f.d_x != nullptr) {
+                T *d_x = layout.indexed() ? d_input_scratch.get<T>(span.rows * I)
+                                          : f.d_x + span.first * B * I;
+                multiply<T>(span.rows, I, x_size, Matrix<const T>{d_x_gates, x_size, 1},
+                            Matrix<const T>{f.weight_ih, I, 1}, d_x, I, nullptr, false);
+                if (layout.indexed())
+                    layout.each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+                        std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);
+                    });
+            }
         }
+        adding = true;
     });
 }
 

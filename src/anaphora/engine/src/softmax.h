@@ -133,13 +133,18 @@ void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const 
     }
 }
 
-template <class T> void sum_columns(std::int64_t M, std::int64_t N, const T *x, T *sums) {
+template <class T>
+void sum_columns(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate) {
     constexpr int W = lanes<T>, vectors = 8;
     parallel((N + vectors * W - 1) / (vectors * W), [&](std::int64_t task) {
         std::int64_t begin = task * vectors * W,
                      width = std::min<std::int64_t>(vectors * W, N - begin);
-        Vector<T> totals[vectors] = {};
+        if (!accumulate)
+            std::fill_n(sums + begin, width, T(0));
         if (width == vectors * W) {
+            Vector<T> totals[vectors];
+            for (int v = 0; v < vectors; v++)
+                totals[v] = load(sums + begin + v * W);
             for (const T *row = x + begin; row < x + M * N; row += N)
                 for (int v = 0; v < vectors; v++)
                     totals[v] += load(row + v * W);
@@ -147,7 +152,6 @@ template <class T> void sum_columns(std::int64_t M, std::int64_t N, const T *x, 
                 store(sums + begin + v * W, totals[v]);
             return;
         }
-        std::fill_n(sums + begin, width, T(0));
         for (const T *row = x + begin; row < x + M * N; row += N)
             for (std::int64_t n = 0; n < width; n++)
                 sums[begin + n] += row[n];
