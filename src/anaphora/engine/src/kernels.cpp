@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "recurrence.h"
 #include "softmax.h"
+#include "steps.h"
 #include "updates.h"
 
 #include <chrono>
@@ -40,7 +41,9 @@ template <class T> constexpr Kernels<T> kernels() {
             sum_columns<T>,
             sgd<T>,
             scale<T>,
-            sum_of_squares<T>};
+            sum_of_squares<T>,
+            run_steps<T>,
+            draw_rows<T>};
 }
 
 } // namespace
