@@ -12,6 +12,7 @@ from typing import Any
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
+    draw,
     dropout_mask,
     layer_norm_backward,
     layer_norm_forward,
@@ -21,8 +22,11 @@ from anaphora.engine.kernels import (
     sum_rows,
 )
 from anaphora.engine.recurrence import (
+    LayerWeights,
+    PackedLayers,
     RecurrenceGradients,
     RecurrenceSteps,
+    pack_layers,
     recurrence_backward,
     recurrence_forward,
 )
@@ -37,6 +41,8 @@ from anaphora.engine.updates import (
 )
 
 __all__ = [
+    "LayerWeights",
+    "PackedLayers",
     "RecurrenceGradients",
     "RecurrenceSteps",
     "adagrad_update",
@@ -44,6 +50,7 @@ __all__ = [
     "average_update",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "draw",
     "dropout_mask",
     "global_norm",
     "info",
@@ -51,6 +58,7 @@ __all__ = [
     "layer_norm_forward",
     "log_softmax",
     "matmul",
+    "pack_layers",
     "recurrence_backward",
     "recurrence_forward",
     "rmsprop_update",
@@ -82,6 +90,8 @@ if _face is not None:
     cross_entropy_backward = _face.cross_entropy_backward
     recurrence_forward = _face.recurrence_forward
     recurrence_backward = _face.recurrence_backward
+    pack_layers = _face.pack_layers
+    draw = _face.draw
     sgd_update = _face.sgd_update
     scale = _face.scale
     global_norm = _face.global_norm

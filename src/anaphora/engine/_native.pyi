@@ -20,6 +20,19 @@ class Cell:
         parameters: int,
     ) -> None: ...
 
+class Stack:
+    def run(self, x: _Array, states: list[_Array]) -> _Array: ...
+    def run_ids(self, ids: _Array, states: list[_Array]) -> _Array: ...
+    def generate(
+        self,
+        ids: _Array,
+        states: list[_Array],
+        uniforms: _Array,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+    ) -> tuple[_Array, int, _Array]: ...
+
 # The functions of one precision: all arrays have it, but for targets and lengths, which are int64.
 class _Precision:
     def matmul(self, a: _Array, b: _Array, bias: _Array | None) -> _Array: ...
@@ -61,6 +74,17 @@ class _Precision:
         lengths: _Array | None,
         reverse: bool,
     ) -> tuple[_Array, _Array | None, _Array | None, _Array]: ...
+    def Stack(  # noqa: N802 - each precision has its own class
+        self,
+        cell: Cell,
+        hidden: int,
+        layers: Sequence[tuple[Any, ...]],
+        table: _Array | None,
+        output: tuple[_Array, _Array | None] | None,
+    ) -> Stack: ...
+    def draw(
+        self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float
+    ) -> tuple[_Array, bool]: ...
 
 float32: _Precision
 float64: _Precision
