@@ -20,7 +20,15 @@ class Cell:
         parameters: int,
     ) -> None: ...
 
-class Stack:
+class _Stack:
+    def __init__(
+        self,
+        cell: Cell,
+        hidden: int,
+        layers: Sequence[tuple[Any, ...]],
+        table: _Array | None,
+        output: tuple[_Array, _Array | None] | None,
+    ) -> None: ...
     def run(self, x: _Array, states: list[_Array]) -> _Array: ...
     def run_ids(self, ids: _Array, states: list[_Array]) -> _Array: ...
     def generate(
@@ -74,14 +82,7 @@ class _Precision:
         lengths: _Array | None,
         reverse: bool,
     ) -> tuple[_Array, _Array | None, _Array | None, _Array]: ...
-    def Stack(  # noqa: N802 - each precision has its own class
-        self,
-        cell: Cell,
-        hidden: int,
-        layers: Sequence[tuple[Any, ...]],
-        table: _Array | None,
-        output: tuple[_Array, _Array | None] | None,
-    ) -> Stack: ...
+    Stack: type[_Stack]
     def draw(
         self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float
     ) -> tuple[_Array, bool]: ...

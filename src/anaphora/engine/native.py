@@ -340,7 +340,7 @@ def _unsorted(array: Array, order: Array) -> Array:
 class NativeLayers:
     """As `recurrence.PackedLayers`."""
 
-    def __init__(self, stack: _native.Stack, on_ids: bool) -> None:
+    def __init__(self, stack: _native._Stack, on_ids: bool) -> None:
         self._stack = stack
         self.run = stack.run_ids if on_ids else stack.run
 
@@ -359,7 +359,7 @@ class NativeLayers:
         )
         if count < len(drawn):
             kernels.check_logits(logits)  # it says what is wrong with them
-        return drawn
+        return drawn.view(np.int64)  # as NumPy itself makes them
 
 
 def pack_layers(
@@ -410,7 +410,7 @@ def draw(
     )
     if not fit:
         kernels.check_logits(logits)
-    return ids
+    return ids.view(np.int64)
 
 
 # Threads and instruction sets ---------------------------------------------------------------------

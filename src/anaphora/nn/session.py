@@ -205,7 +205,8 @@ class Session:
         >>> bool((session.feed([4.0, 5.0, 6.0]) == other.feed([4.0, 5.0, 6.0])).all())
         True
         """
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
         other._states = [state.copy() for state in self._states]
         return other
 

@@ -162,6 +162,8 @@ Result<T> run_ids(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T
 Sampling sampling(double temperature, std::int64_t top_k, double top_p) {
     if (!(temperature >= 0) || !(top_k >= 0) || !(top_p > 0))
         refuse("draw: temperature and top_k are at least 0, top_p is above 0");
+    if (temperature > 0) // within the kernels a denormal number would count as 0
+        temperature = std::max(temperature, std::numeric_limits<double>::min());
     return {temperature, top_k, top_p};
 }
 

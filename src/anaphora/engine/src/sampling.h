@@ -62,10 +62,8 @@ std::int64_t draw(std::int64_t V, const T *logits, double uniform, const Samplin
         std::fill(weights + count, weights + padded<double>(count), least);
         chosen = weights;
     }
-    // Denormals count as 0 here, and a temperature must not.
-    double temperature = std::max(sampling.temperature, std::numeric_limits<double>::min());
     for (std::int64_t k = 0; k < count; k += W)
-        store(weights + k, vexp<double>((load(chosen + k) - largest) / temperature));
+        store(weights + k, vexp<double>((load(chosen + k) - largest) / sampling.temperature));
     std::partial_sum(weights, weights + count, weights);
     double total = weights[count - 1];
     if (sampling.top_p < 1)

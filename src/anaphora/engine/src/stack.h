@@ -178,7 +178,7 @@ template <class T> class Stack {
 
 // How an id is drawn from logits; `generation.Sampler` says what the numbers mean.
 struct Sampling {
-    double temperature;
+    double temperature; // no denormal number, which would count as 0
     std::int64_t top_k;
     double top_p;
 };
