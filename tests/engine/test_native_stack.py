@@ -61,9 +61,10 @@ class Stack:
         for k, layer in enumerate(self.layers):
             T, B, _ = x.shape
             gates = native.matmul(x.reshape(T * B, x.shape[-1]), layer.weight_ih.T, layer.bias_ih)
+            gates = gates.reshape(T, B, gates.shape[-1])
             steps = native.recurrence_forward(
-                self.trace, gates.reshape(T, B, gates.shape[-1]), [s[k] for s in states], layer.weight_hh,
-                layer.bias_hh, layer.weight_hr, layer.parameters,
+                self.trace, gates, [s[k] for s in states], layer.weight_hh, layer.bias_hh,
+                layer.weight_hr, layer.parameters,
             )  # fmt: skip
             x = steps.output
             final.append(steps.final)

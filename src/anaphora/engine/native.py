@@ -375,7 +375,7 @@ def pack_layers(
         return None
     first: Array | None = np.ascontiguousarray(layers[0].weight_ih)
     bias = layers[0].bias_ih
-    if table is not None and first is not None and len(table) <= first.shape[1]:
+    if table is not None and first is not None and len(first) and len(table) <= first.shape[1]:
         # The product of every row of the table takes no more memory than the weights: look it up.
         table, first, bias = matmul(table, first.T, bias), None, None
     packed = [
