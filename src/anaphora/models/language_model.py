@@ -21,7 +21,8 @@ class LanguageModel(nn.Module):
     """Embedding, recurrent layers, and a linear layer that scores every next token.
 
     Dropout stands where Zaremba et al. 2014 put it: on the embeddings, between the layers, and
-    before the output, never on the recurrent connection.
+    before the output, never on the recurrent connection. `session` makes what reads a text as it
+    comes and goes on with it.
 
     Shapes: ids [T, B] integers; state as of `nn.Recurrent`; returns logits [T, B, V], state.
 

@@ -25,6 +25,8 @@ class Recurrent(Module):
     [Gh*H]``, ``weight_hr_lk [P, H]`` with a projection; then the cell's own vectors, such as
     ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
 
+    A call runs over whole sequences; `session` makes what is fed step by step, as input comes.
+
     Args:
         cell: A `Cell`, or the name of one in `anaphora.cells.CELLS`.
         input_size: I.

@@ -19,10 +19,11 @@ template <class T> struct Strip {
     int vectors;
 };
 
-// S strips of NV vectors by R rows of x, in registers.
+// to [R, columns] (+)= x [R, K] times S strips of NV vectors, in registers.
 template <class T, int R, int NV, int S>
 ANAPHORA_INLINE void multiply_strips(std::int64_t K, const T *x, std::int64_t x_row,
-                                     const Strip<T> *strips, T *to, std::int64_t to_row) {
+                                     const Strip<T> *strips, T *to, std::int64_t to_row,
+                                     bool accumulate) {
     constexpr int W = lanes<T>;
     Vector<T> sums[R][S][NV];
 #pragma GCC unroll 8
@@ -31,7 +32,8 @@ ANAPHORA_INLINE void multiply_strips(std::int64_t K, const T *x, std::int64_t x_
         for (int s = 0; s < S; s++)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
-                sums[i][s][v] = all<T>(0);
+                sums[i][s][v] =
+                    accumulate ? load(to + i * to_row + strips[s].to + v * W) : all<T>(0);
     const T *weights[S];
     for (int s = 0; s < S; s++)
         weights[s] = strips[s].weights;
@@ -64,26 +66,31 @@ ANAPHORA_INLINE void multiply_strips(std::int64_t K, const T *x, std::int64_t x_
 
 template <class T, int NV, int R = tile_rows(NV)>
 void multiply_strip(int rows, std::int64_t K, const T *x, std::int64_t x_row, const Strip<T> &strip,
-                    T *to, std::int64_t to_row) {
+                    T *to, std::int64_t to_row, bool accumulate) {
     if (rows == R)
-        multiply_strips<T, R, NV, 1>(K, x, x_row, &strip, to, to_row);
+        multiply_strips<T, R, NV, 1>(K, x, x_row, &strip, to, to_row, accumulate);
     else if constexpr (R > 1)
-        multiply_strip<T, NV, R - 1>(rows, K, x, x_row, strip, to, to_row);
+        multiply_strip<T, NV, R - 1>(rows, K, x, x_row, strip, to, to_row, accumulate);
 }
 
-// All rows by the strips, NV vectors each. One row takes two strips at a time, so that enough
-// chains of multiply-adds are under way at once.
+// All rows by the first strip, of NV vectors. One row takes two strips at a time, if they are
+// alike, so that enough chains of multiply-adds are under way at once; many rows take as much of
+// the strip as stays in the first-level cache.
 template <class T, int NV>
 int multiply_some(std::int64_t rows, std::int64_t K, const T *x, std::int64_t x_row,
-                  const Strip<T> *strips, bool two, T *to, std::int64_t to_row) {
-    if (rows == 1 && two) {
-        multiply_strips<T, 1, NV, 2>(K, x, x_row, strips, to, to_row);
+                  const Strip<T> *strips, std::size_t left, T *to, std::int64_t to_row) {
+    if (rows == 1 && left > 1 && strips[1].vectors == NV && strips[1].row == strips[0].row) {
+        multiply_strips<T, 1, NV, 2>(K, x, x_row, strips, to, to_row, false);
         return 2;
     }
-    constexpr std::int64_t height = tile_rows(NV);
-    for (std::int64_t i = 0; i < rows; i += height)
-        multiply_strip<T, NV>(static_cast<int>(std::min(height, rows - i)), K, x + i * x_row, x_row,
-                              *strips, to + i * to_row, to_row);
+    constexpr std::int64_t height = tile_rows(NV), block = (1 << 14) / (NV * sizeof(Vector<T>));
+    const std::int64_t depth = rows > height ? block : K;
+    Strip<T> part = *strips;
+    for (std::int64_t k = 0; k < K; k += depth, part.weights += depth * part.row)
+        for (std::int64_t i = 0; i < rows; i += height)
+            multiply_strip<T, NV>(static_cast<int>(std::min(height, rows - i)),
+                                  std::min(depth, K - k), x + i * x_row + k, x_row, part,
+                                  to + i * to_row, to_row, k > 0);
     return 1;
 }
 
@@ -109,15 +116,14 @@ void multiply_packed(const PackedMatrix<T> &w, std::int64_t first_panel, std::in
             }
         }
     for (std::size_t s = 0; s < strips.size();) {
-        const Strip<T> *next = strips.data() + s;
-        bool two =
-            s + 1 < strips.size() && next[1].vectors == next->vectors && next[1].row == next->row;
+        const Strip<T> *at = strips.data() + s;
+        const std::size_t left = strips.size() - s;
         int done = 0;
-        switch (next->vectors) {
-        case 1: done = multiply_some<T, 1>(rows, w.depth, x, x_row, next, two, to, to_row); break;
-        case 2: done = multiply_some<T, 2>(rows, w.depth, x, x_row, next, two, to, to_row); break;
-        case 3: done = multiply_some<T, 3>(rows, w.depth, x, x_row, next, two, to, to_row); break;
-        default: done = multiply_some<T, 4>(rows, w.depth, x, x_row, next, two, to, to_row);
+        switch (at->vectors) {
+        case 1: done = multiply_some<T, 1>(rows, w.depth, x, x_row, at, left, to, to_row); break;
+        case 2: done = multiply_some<T, 2>(rows, w.depth, x, x_row, at, left, to, to_row); break;
+        case 3: done = multiply_some<T, 3>(rows, w.depth, x, x_row, at, left, to, to_row); break;
+        default: done = multiply_some<T, 4>(rows, w.depth, x, x_row, at, left, to, to_row);
         }
         s += static_cast<std::size_t>(done);
     }
