@@ -128,6 +128,9 @@ def test_what_is_generated_is_what_the_sampler_draws_step_by_step(options, sampl
     if sampler.temperature:
         assert len(np.unique(drawn)) > 2
 
+    again = model.session(B).generate(np.asfortranarray(ids), np.asfortranarray(uniforms), *turns)
+    np.testing.assert_array_equal(again, expected)
+
     # Cut anywhere, and a row alone.
     first = fork.generate(ids, uniforms[:7], *turns)
     rest = fork.generate(first[-1], uniforms[7:], *turns)

@@ -53,7 +53,7 @@ class LanguageModelSession(nn.Session):
     def _converted(self, x: Array) -> Array:
         if x.dtype.kind not in "iu":
             raise TypeError(f"feed: ids are integers, not {x.dtype}")
-        return x.astype(np.int64)
+        return x.astype(np.int64, order="C")
 
     def generate(
         self,

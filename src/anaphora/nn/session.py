@@ -21,8 +21,8 @@ class Session:
     """A recurrent layer that is fed as its input comes; `Recurrent.session` makes one.
 
     It holds the state, and the weights as they were when it was made: training the layer further
-    does not change it. It runs in evaluation mode, whatever mode the layer is in. Its outputs have
-    the bits that the layer's own have on the whole sequence.
+    does not change it. It runs in evaluation mode, whatever mode the layer is in. Its outputs are
+    the layer's own on the whole sequence; with the native engine, to the bit.
 
     Forks share the weights, so that each costs its state alone. Different sessions may run in
     different threads at the same time; one session is for one thread at a time.
