@@ -12,6 +12,8 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
+inline constexpr int strip_vectors = 4;
+
 // Up to 4 vectors of outputs of a packed matrix: element (k, j) at weights[k * row + j].
 template <class T> struct Strip {
     const T *weights;
@@ -104,7 +106,7 @@ void multiply_packed(const PackedMatrix<T> &w, std::int64_t first_panel, std::in
     for (std::int64_t block = 0; block < w.blocks; block++)
         for (std::int64_t p = first_panel; p < end_panel; p++) {
             int left = static_cast<int>(w.width(p)) * in_line;
-            int parts = (left + max_vectors - 1) / max_vectors;
+            int parts = (left + strip_vectors - 1) / strip_vectors;
             const T *from = w.panel(block, p);
             std::int64_t row = left * W, at = (block * w.lines() + w.first(p)) * stack_line<T>;
             for (; parts > 0; parts--) {
