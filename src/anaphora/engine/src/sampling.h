@@ -21,8 +21,8 @@ struct Draw {
 // An id drawn from logits [V] by a uniform number, or -1 unless the largest logit is finite. Sums
 // are in float64, in the order of the ids or, where they are ranked, of the ranks.
 template <class T>
-std::int64_t draw(std::int64_t V, const T *logits, double uniform, const Sampling &sampling,
-                  Draw &memory) {
+std::int64_t draw_id(std::int64_t V, const T *logits, double uniform, const Sampling &sampling,
+                     Draw &memory) {
     constexpr double least = -std::numeric_limits<double>::infinity();
     constexpr int W = lanes<double>;
     double *scores = memory.scores.data(), *weights = memory.weights.data();
@@ -84,7 +84,7 @@ std::int64_t draw_rows(std::int64_t B, std::int64_t V, const T *logits, const do
     together(1, [&](int) {
         Draw memory(V);
         for (std::int64_t b = 0; b < B && bad == B; b++) {
-            ids[b] = draw(V, logits + b * V, uniforms[b], sampling, memory);
+            ids[b] = draw_id(V, logits + b * V, uniforms[b], sampling, memory);
             if (ids[b] < 0)
                 bad = b;
         }

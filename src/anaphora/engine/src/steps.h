@@ -370,7 +370,7 @@ template <class T> class Run {
             meet(); // the outputs are there
             for (std::int64_t b = own.part; b < B_; b += threads_) {
                 std::int64_t id =
-                    draw(V, f_.outputs + b * V, f_.uniforms[n * B_ + b], f_.sampling, memory);
+                    draw_id(V, f_.outputs + b * V, f_.uniforms[n * B_ + b], f_.sampling, memory);
                 f_.drawn[n * B_ + b] = id;
                 next_[static_cast<std::size_t>(b)] = id;
                 if (id < 0)
