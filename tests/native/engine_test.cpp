@@ -466,13 +466,21 @@ template <class T> struct Layers {
                 vectors.push_back(parameters[l * cell.parameters + k].data());
             Array<T> output(rows * projected), unprojected(rows * hidden);
             std::vector<T *> state_data = pointers(over_time);
-            kernels<T>().recurrence_forward(
-                Forward<T>{&cell, steps, batch, hidden, projected, x_gates.data(),
-                           cell.h_blocks > 0 ? weight_hh[l].data() : nullptr,
-                           has_bias && cell.h_blocks > 0 ? bias_hh[l].data() : nullptr,
-                           projects ? weight_hr[l].data() : nullptr, vectors.data(), nullptr, false,
-                           state_data.data(), output.data(), nullptr,
-                           projects ? unprojected.data() : nullptr, 0, nullptr, nullptr});
+            Forward<T> f{};
+            f.cell = &cell;
+            f.steps = steps;
+            f.batch = batch;
+            f.hidden = hidden;
+            f.projected = projected;
+            f.x_gates = x_gates.data();
+            f.weight_hh = cell.h_blocks > 0 ? weight_hh[l].data() : nullptr;
+            f.bias_hh = has_bias && cell.h_blocks > 0 ? bias_hh[l].data() : nullptr;
+            f.weight_hr = projects ? weight_hr[l].data() : nullptr;
+            f.parameters = vectors.data();
+            f.states = state_data.data();
+            f.output = output.data();
+            f.unprojected = projects ? unprojected.data() : nullptr;
+            kernels<T>().recurrence_forward(f);
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
                 for (int64_t j = 0; j < size; j++)
