@@ -5,7 +5,7 @@ import pytest
 
 from anaphora import random
 from anaphora.generation import Sampler, generate, generate_ids
-from anaphora.models import LanguageModel
+from anaphora.models import LanguageModel, LanguageModelSession
 from anaphora.text import BPETokenizer, CharacterTokenizer, TextError, WordTokenizer
 
 GREEDY = Sampler(temperature=0)
@@ -88,6 +88,43 @@ def test_the_same_seed_gives_the_same_text_and_another_another(characters):
         return "".join(generate(make(characters), characters, "", 60, Sampler(seed=seed)))
 
     assert text(1) == text(1) != text(2)
+
+
+class Plain:
+    """A model that offers no session."""
+
+    def __init__(self, model):
+        self.training, self.eval, self.train, self.forward = True, model.eval, model.train, model
+
+    def __call__(self, ids, state):
+        return self.forward(ids, state)
+
+
+@pytest.mark.parametrize(
+    "sampler", [GREEDY, Sampler(seed=1), Sampler(0.8, top_k=5, top_p=0.9, seed=2)], ids=str
+)
+def test_drawn_in_chunks_or_one_by_one_the_ids_are_the_same(characters, sampler):
+    model = make(characters)
+    context = [int(id) for id in characters.encode("to be")]
+    chunks = list(generate_ids(model, context, sampler, 200))
+    assert len(chunks) == 200
+    assert chunks == list(generate_ids(Plain(model), context, sampler, 200))
+    endless = generate_ids(model, context, sampler)
+    assert [next(endless) for _ in range(150)] == chunks[:150]
+    assert list(generate_ids(model, context, sampler, 0)) == []
+
+
+def test_no_more_is_computed_than_is_asked_for(characters, monkeypatch):
+    lengths = []
+    drawn = LanguageModelSession.generate
+
+    def counting(self, ids, uniforms, *options):
+        lengths.append(len(uniforms))
+        return drawn(self, ids, uniforms, *options)
+
+    monkeypatch.setattr(LanguageModelSession, "generate", counting)
+    list(generate(make(characters), characters, "to", length=150, sampler=GREEDY))
+    assert lengths == [1, 2, 4, 8, 16, 32, 64, 23]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -564,6 +564,200 @@ template <class T> void test_recurrence(Random &random) {
     }
 }
 
+// Packed layers -----------------------------------------------------------------------------------
+
+// A stack of random layers, and its run beside that of the recurrence, layer by layer.
+template <class T> struct Layers {
+    int64_t batch, input, hidden, projected, count, ids, outputs;
+    bool projects, has_bias, tabulated;
+    Cell cell;
+    Arrays<T> weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters;
+    Array<T> table, weight, bias;
+
+    explicit Layers(Random &random)
+        : batch(random.one_of({0, 1, 2, 7, 20})), input(random.one_of({1, 5, 40})),
+          hidden(random.one_of({1, 3, 16, 33, 70, 200})), projected(hidden),
+          count(random.between(1, 3)), ids(random.one_of({0, 1, 9})),
+          outputs(ids > 0 ? ids : random.one_of({0, 1, 70})), projects(random.chance(4)),
+          has_bias(random.chance(2)), tabulated(ids > 0 && random.chance(2)),
+          cell(random_cell(random, projects)), table(0), weight(0), bias(0) {
+        if (projects)
+            projected = random.between(1, hidden);
+        const int64_t X = cell.x_blocks * hidden, G = cell.h_blocks * hidden;
+        for (int64_t l = 0; l < count; l++) {
+            weight_ih.emplace_back(X * (l == 0 ? input : projected), random);
+            weight_hh.emplace_back(G * projected, random);
+            bias_ih.emplace_back(X, random);
+            bias_hh.emplace_back(G, random);
+            weight_hr.emplace_back(projected * hidden, random);
+            for (int32_t k = 0; k < cell.parameters; k++)
+                parameters.emplace_back(hidden, random);
+        }
+        table = {ids * input, random};
+        weight = {outputs * projected, random};
+        bias = {outputs, random};
+    }
+
+    std::string name() const {
+        return "stack B " + std::to_string(batch) + " I " + std::to_string(input) + " H " +
+               std::to_string(hidden) + " P " + std::to_string(projected) + " L " +
+               std::to_string(count) + " V " + std::to_string(ids);
+    }
+
+    Array<T> product(int64_t rows, int64_t N, int64_t K, const T *x, const T *w, const T *b) const {
+        Array<T> y(rows * N);
+        kernels<T>().multiply(rows, N, K, {x, K, 1}, {w, 1, K}, y.data(), N, b, false);
+        return y;
+    }
+
+    Stack<T> make() const {
+        StackWeights<T> w{input,
+                          hidden,
+                          projected,
+                          {},
+                          ids,
+                          ids > 0 ? table.data() : nullptr,
+                          outputs,
+                          outputs > 0 ? weight.data() : nullptr,
+                          outputs > 0 && has_bias ? bias.data() : nullptr};
+        Array<T> looked_up(0);
+        for (int64_t l = 0; l < count; l++) {
+            std::vector<const T *> vectors;
+            for (int32_t k = 0; k < cell.parameters; k++)
+                vectors.push_back(parameters[l * cell.parameters + k].data());
+            w.layers.push_back(
+                {weight_ih[l].data(), cell.h_blocks > 0 ? weight_hh[l].data() : nullptr,
+                 has_bias ? bias_ih[l].data() : nullptr, has_bias ? bias_hh[l].data() : nullptr,
+                 projects ? weight_hr[l].data() : nullptr, vectors});
+        }
+        if (tabulated) {
+            looked_up = product(ids, cell.x_blocks * hidden, input, table.data(),
+                                weight_ih[0].data(), w.layers[0].bias_ih);
+            w.table = looked_up.data();
+            w.layers[0].weight_ih = w.layers[0].bias_ih = nullptr;
+        }
+        return Stack<T>(cell, w);
+    }
+
+    // The recurrence over x [steps, B, I], from the states on, which go to their end.
+    Array<T> whole(int64_t steps, const Array<T> &input_rows, const Arrays<T> &states) const {
+        Array<T> x = input_rows.copy();
+        for (int64_t l = 0; l < count; l++) {
+            const int64_t X = cell.x_blocks * hidden, rows = steps * batch;
+            Array<T> x_gates = product(rows, X, l == 0 ? input : projected, x.data(),
+                                       weight_ih[l].data(), has_bias ? bias_ih[l].data() : nullptr);
+            Arrays<T> over_time;
+            for (int32_t k = 0; k < cell.states; k++) {
+                int64_t size = batch * (k == 0 ? projected : hidden);
+                over_time.emplace_back((steps + 1) * size);
+                for (int64_t j = 0; j < size; j++)
+                    over_time.back()[j] = states[k][l * size + j];
+            }
+            std::vector<const T *> vectors;
+            for (int32_t k = 0; k < cell.parameters; k++)
+                vectors.push_back(parameters[l * cell.parameters + k].data());
+            Array<T> output(rows * projected), unprojected(rows * hidden);
+            std::vector<T *> state_data = pointers(over_time);
+            Forward<T> f{};
+            f.cell = &cell;
+            f.steps = steps;
+            f.batch = batch;
+            f.hidden = hidden;
+            f.projected = projected;
+            f.x = x_gates.data();
+            f.weight_hh = cell.h_blocks > 0 ? weight_hh[l].data() : nullptr;
+            f.bias_hh = has_bias && cell.h_blocks > 0 ? bias_hh[l].data() : nullptr;
+            f.weight_hr = projects ? weight_hr[l].data() : nullptr;
+            f.parameters = vectors.data();
+            f.states = state_data.data();
+            f.output = output.data();
+            f.unprojected = projects ? unprojected.data() : nullptr;
+            kernels<T>().recurrence_forward(f);
+            for (int32_t k = 0; k < cell.states; k++) {
+                int64_t size = batch * (k == 0 ? projected : hidden);
+                for (int64_t j = 0; j < size; j++)
+                    states[k][l * size + j] = over_time[k][steps * size + j];
+            }
+            x = std::move(output);
+        }
+        if (outputs == 0)
+            return x;
+        return product(steps * batch, outputs, projected, x.data(), weight.data(),
+                       has_bias ? bias.data() : nullptr);
+    }
+};
+
+template <class T> void test_stack(Random &random) {
+    Layers<T> layers(random);
+    where = layers.name();
+    const int64_t B = layers.batch, steps = random.one_of({0, 1, 2, 5, 70}), rows = steps * B;
+    Array<int64_t> ids(layers.ids > 0 ? rows : 0);
+    Array<T> x(rows * layers.input, random);
+    for (int64_t r = 0; r < ids.size(); r++) {
+        ids[r] = random.below(layers.ids);
+        for (int64_t k = 0; k < layers.input; k++)
+            x[r * layers.input + k] = layers.table[ids[r] * layers.input + k];
+    }
+    Arrays<T> start;
+    for (int32_t k = 0; k < layers.cell.states; k++)
+        start.emplace_back(layers.count * B * (k == 0 ? layers.projected : layers.hidden), random);
+    auto copy = [](const Arrays<T> &arrays) {
+        Arrays<T> result;
+        for (const Array<T> &array : arrays)
+            result.push_back(array.copy());
+        return result;
+    };
+    Arrays<T> expected_states = copy(start);
+    Array<T> expected = layers.whole(steps, x, expected_states);
+
+    Stack<T> stack = layers.make();
+    const int64_t length = layers.ids > 0 && steps > 0 && B > 0 ? random.between(0, 4) : 0;
+    Array<double> uniforms(length * B, random);
+    Array<int64_t> first_drawn(0);
+    for (int threads : {1, 2, 3}) {
+        set_thread_count(threads);
+        Arrays<T> states = copy(start);
+        std::vector<T *> state_data = pointers(states);
+        Array<T> outputs(rows * stack.width());
+        const T *given = layers.ids > 0 ? nullptr : x.data();
+        const int64_t *given_ids = layers.ids > 0 ? ids.data() : nullptr;
+        kernels<T>().run_steps(Steps<T>{&stack,
+                                        steps,
+                                        B,
+                                        given,
+                                        given_ids,
+                                        state_data.data(),
+                                        outputs.data(),
+                                        0,
+                                        {},
+                                        nullptr,
+                                        nullptr});
+        check(outputs == expected, "the outputs are not those of the recurrence");
+        check(same(states, expected_states), "the states are not those of the recurrence");
+        if (length == 0)
+            continue;
+        Array<int64_t> drawn(length * B);
+        Array<T> logits(B * layers.outputs);
+        int64_t count = kernels<T>().run_steps(Steps<T>{&stack,
+                                                        steps,
+                                                        B,
+                                                        nullptr,
+                                                        given_ids,
+                                                        state_data.data(),
+                                                        logits.data(),
+                                                        length,
+                                                        {0.8, 3, 0.9},
+                                                        uniforms.data(),
+                                                        drawn.data()});
+        for (int64_t k = 0; k < count * B; k++)
+            check(drawn[k] >= 0 && drawn[k] < layers.ids, "an id that does not exist was drawn");
+        if (threads == 1)
+            first_drawn = drawn.copy();
+        for (int64_t k = 0; k < count * B; k++)
+            check(drawn[k] == first_drawn[k], "the ids depend on the number of threads");
+    }
+}
+
 void test_invalid_programs() {
     where = "invalid programs";
     auto refused = [](auto change) {
@@ -700,6 +894,8 @@ template <class T> void test_kernels(const char *set) {
     }
     for (int k = 0; k < 150; k++)
         test_recurrence<T>(random);
+    for (int k = 0; k < 100; k++)
+        test_stack<T>(random);
     std::printf("%s: %zu-byte numbers passed\n", set, sizeof(T));
     std::fflush(stdout);
 }

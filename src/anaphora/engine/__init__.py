@@ -12,6 +12,7 @@ from typing import Any
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
+    draw,
     dropout,
     gather_rows,
     layer_norm_backward,
@@ -23,8 +24,11 @@ from anaphora.engine.kernels import (
     sum_rows,
 )
 from anaphora.engine.recurrence import (
+    LayerWeights,
+    PackedLayers,
     RecurrenceGradients,
     RecurrenceSteps,
+    pack_layers,
     recurrence_backward,
     recurrence_forward,
 )
@@ -39,6 +43,8 @@ from anaphora.engine.updates import (
 )
 
 __all__ = [
+    "LayerWeights",
+    "PackedLayers",
     "RecurrenceGradients",
     "RecurrenceSteps",
     "adagrad_update",
@@ -46,6 +52,7 @@ __all__ = [
     "average_update",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "draw",
     "dropout",
     "gather_rows",
     "global_norm",
@@ -55,6 +62,7 @@ __all__ = [
     "linear_cross_entropy_losses",
     "log_softmax",
     "matmul",
+    "pack_layers",
     "recurrence_backward",
     "recurrence_forward",
     "rmsprop_update",
@@ -92,6 +100,8 @@ if _face is not None:
     dropout = _face.dropout
     layer_norm_forward = _face.layer_norm_forward
     layer_norm_backward = _face.layer_norm_backward
+    pack_layers = _face.pack_layers
+    draw = _face.draw
     sgd_update = _face.sgd_update
     adam_update = _face.adam_update
     rmsprop_update = _face.rmsprop_update

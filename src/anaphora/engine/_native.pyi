@@ -20,6 +20,27 @@ class Cell:
         parameters: int,
     ) -> None: ...
 
+class _Stack:
+    def __init__(
+        self,
+        cell: Cell,
+        hidden: int,
+        layers: Sequence[tuple[Any, ...]],
+        table: _Array | None,
+        output: tuple[_Array, _Array | None] | None,
+    ) -> None: ...
+    def run(self, x: _Array, states: list[_Array]) -> _Array: ...
+    def run_ids(self, ids: _Array, states: list[_Array]) -> _Array: ...
+    def generate(
+        self,
+        ids: _Array,
+        states: list[_Array],
+        uniforms: _Array,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+    ) -> tuple[_Array, int, _Array]: ...
+
 # The functions of one precision: all arrays have it, but for targets, lengths and numbers of
 # rows, which are int64.
 class _Precision:
@@ -126,6 +147,10 @@ class _Precision:
         lengths: _Array | None,
         reverse: bool,
     ) -> tuple[Any, ...]: ...
+    Stack: type[_Stack]
+    def draw(
+        self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float
+    ) -> tuple[_Array, bool]: ...
 
 float32: _Precision
 float64: _Precision

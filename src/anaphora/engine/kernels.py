@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -149,6 +150,80 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
     if len(first) == 0:
         return ascending, values[:0]
     return ascending[first], np.add.reduceat(values[order], first, axis=0)
+
+
+def draw(
+    logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
+) -> NDArray[np.int64]:
+    """Draw one id for each row of logits; `generation.Sampler` says by which rule.
+
+    Args:
+        logits: [B, V], -inf where an id is excluded.
+        uniforms: [B] float64 numbers, 0 <= u < 1; not read at temperature 0.
+        temperature: Divides the logits; 0 takes the largest.
+        top_k: The number of ids to draw from; 0 is all.
+        top_p: The probability that the nucleus reaches.
+
+    Returns:
+        [B] ids.
+
+    Raises:
+        TypeError, ValueError: as `check_logits`.
+
+    >>> draw(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([0.6, 0.9]), 1.0, 0, 1.0)
+    array([1, 2])
+    """
+    check_logits(logits)
+    if temperature == 0:
+        greedy: NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
+        return greedy
+    ranked = top_k > 0 or top_p < 1
+
+    # Weights are probabilities up to a factor; a row's likeliest token has weight 1. They are
+    # float64, as a float32 sum over a large vocabulary would lose the rare tokens.
+    scores = logits.astype(np.float64)  # [B, V]
+    with np.errstate(over="ignore"):  # a difference too large to write is a weight of 0
+        scores = (scores - scores.max(axis=1, keepdims=True)) / temperature
+    if ranked:
+        order = np.argsort(-logits, axis=1, kind="stable")  # [B, V], likeliest first
+        order = order[:, : top_k or None]
+        scores = np.take_along_axis(scores, order, axis=1)
+    cumulative = np.exp(scores).cumsum(axis=1)  # [B, V or k]
+    total = cumulative[:, -1:]  # [B, 1]
+    if top_p < 1:
+        # The tokens before the one that reaches top_p, which is the nucleus's last.
+        last = (cumulative < top_p * total).sum(axis=1, keepdims=True)
+        total = np.take_along_axis(cumulative, last, axis=1)
+
+    threshold = uniforms[:, None] * total  # [B, 1], below the total
+    drawn = (cumulative <= threshold).sum(axis=1, keepdims=True)  # [B, 1]
+    if ranked:
+        drawn = np.take_along_axis(order, drawn, axis=1)
+    ids: NDArray[np.int64] = drawn[:, 0].astype(np.int64)
+    return ids
+
+
+def check_logits(logits: Array) -> None:
+    """Refuse logits from which no id can be drawn.
+
+    Raises:
+        TypeError: they are not floating-point numbers.
+        ValueError: they are not [B, V] with V > 0; or a row has NaN, +inf or only -inf.
+
+    >>> check_logits(np.array([[0.0, -np.inf]]))
+    """
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"sample: logits have shape {list(logits.shape)}; expected [B, V], V > 0")
+    if not np.issubdtype(logits.dtype, np.floating):
+        raise TypeError(f"sample: logits are {logits.dtype}; expected float32 or float64")
+    largest = logits.max(axis=1)  # NaN if any is
+    if not np.isfinite(largest).all():
+        row = int(np.argmin(np.isfinite(largest)))
+        problem = {-math.inf: "only -inf", math.inf: "+inf"}.get(float(largest[row]), "NaN")
+        raise ValueError(
+            f"sample: row {row} of the logits has {problem}; expected finite numbers, or -inf for "
+            "some tokens: have the model's weights become NaN, or were all tokens excluded?"
+        )
 
 
 def philox(counter: Sequence[Array], key: int) -> list[Array]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import anaphora.engine._native as _native  # where it is missing, the error says just that
 from anaphora.engine import kernels, recurrence, updates
-from anaphora.engine.recurrence import RecurrenceGradients
+from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
 Array: TypeAlias = NDArray[Any]
@@ -526,6 +526,7 @@ def recurrence_backward(
             bias_ih,
             wants_d_x,
         )
+    assert steps.saved is not None
     module, dtype, order = _PRECISIONS[x.dtype], x.dtype, steps.order
     d_states = []
     for state, d in zip(steps.final, d_final, strict=True):
@@ -552,8 +553,17 @@ def recurrence_backward(
     )
     if order is not None:
         d_states = [_unsorted(d, order) for d in d_states]
-    d_parameters = [module.sum_columns(d) for d in d_parameters]
-    return RecurrenceGradients(*gradients, d_states, d_parameters)
+    d_x, d_weight_ih, d_bias_ih, d_weight_hh, d_bias_hh, d_weight_hr = gradients
+    return RecurrenceGradients(
+        x=d_x,
+        weight_ih=d_weight_ih,
+        bias_ih=d_bias_ih,
+        weight_hh=d_weight_hh,
+        bias_hh=d_bias_hh,
+        weight_hr=d_weight_hr,
+        states=d_states,
+        parameters=[module.sum_columns(d) for d in d_parameters],
+    )
 
 
 def _contiguous(array: Array | None) -> Array | None:
@@ -564,6 +574,85 @@ def _unsorted(array: Array, order: Array) -> Array:
     result = np.empty_like(array)
     result[order] = array
     return result
+
+
+# Layers whose weights are packed once -------------------------------------------------------------
+
+
+class NativeLayers:
+    """As `recurrence.PackedLayers`."""
+
+    def __init__(self, stack: _native._Stack, on_ids: bool) -> None:
+        self._stack = stack
+        self.run = stack.run_ids if on_ids else stack.run
+
+    def generate(
+        self,
+        ids: Array,
+        states: list[Array],
+        uniforms: Array,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+    ) -> NDArray[np.int64]:
+        """As `recurrence.PackedLayers.generate`."""
+        drawn, count, logits = self._stack.generate(
+            ids, states, np.ascontiguousarray(uniforms), temperature, top_k, top_p
+        )
+        if count < len(drawn):
+            kernels.check_logits(logits)  # it says what is wrong with them
+        return drawn.view(np.int64)  # as NumPy itself makes them
+
+
+def pack_layers(
+    trace: Trace,
+    hidden_size: int,
+    layers: Sequence[LayerWeights],
+    table: Array | None = None,
+    output: tuple[Array, Array | None] | None = None,
+) -> NativeLayers | None:
+    """As `recurrence.pack_layers`."""
+    module = _PRECISIONS.get(layers[0].weight_ih.dtype)
+    if module is None:
+        return None
+    first: Array | None = np.ascontiguousarray(layers[0].weight_ih)
+    bias = layers[0].bias_ih
+    if table is not None and first is not None and len(first) and len(table) <= first.shape[1]:
+        # The product of every row of the table takes no more memory than the weights: look it up.
+        table, first, bias = matmul(table, first.T, bias), None, None
+    packed = [
+        (
+            np.ascontiguousarray(layer.weight_ih) if k else first,
+            _contiguous(layer.weight_hh),
+            _contiguous(layer.bias_ih if k else bias),
+            _contiguous(layer.bias_hh),
+            _contiguous(layer.weight_hr),
+            [np.ascontiguousarray(p) for p in layer.parameters],
+        )
+        for k, layer in enumerate(layers)
+    ]
+    above = None if output is None else (np.ascontiguousarray(output[0]), _contiguous(output[1]))
+    stack = module.Stack(_cell(trace), hidden_size, packed, _contiguous(table), above)
+    return NativeLayers(stack, table is not None)
+
+
+def draw(
+    logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
+) -> NDArray[np.int64]:
+    """As `kernels.draw`."""
+    module = _PRECISIONS.get(logits.dtype)
+    if module is None or logits.ndim != 2 or logits.shape[1] == 0:
+        return kernels.draw(logits, uniforms, temperature, top_k, top_p)
+    ids, fit = module.draw(
+        np.ascontiguousarray(logits),
+        np.ascontiguousarray(uniforms, np.float64),
+        float(temperature),
+        int(top_k),
+        float(top_p),
+    )
+    if not fit:
+        kernels.check_logits(logits)
+    return ids.view(np.int64)
 
 
 # Threads and instruction sets ---------------------------------------------------------------------

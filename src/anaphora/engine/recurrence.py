@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,9 +237,8 @@ def recurrence_backward(
         return d.reshape(T * B, d.shape[-1]).T @ x.reshape(T * B, x.shape[-1])
 
     d_x_gates = _reversed(d_x_gates, lengths) if reverse else d_x_gates
-    if weight_ih is None:
-        d_x = d_x_gates
-    else:
+    d_x: Array = d_x_gates
+    if weight_ih is not None:
         d_x = matmul(d_x_gates.reshape(T * B, len(weight_ih)), weight_ih).reshape(x.shape)
     return RecurrenceGradients(
         x=d_x,
@@ -277,3 +276,79 @@ def _reversed(sequence: Array, lengths: Array | None) -> Array:
     t = np.arange(len(sequence))[:, None]
     source = np.where(t < lengths, lengths - 1 - t, t)[:, :, None]
     return np.take_along_axis(sequence, source, axis=0)
+
+
+# Layers whose weights are packed once -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """The weights of one layer in one direction; see `ops.recurrence` for their shapes.
+
+    >>> LayerWeights(weight_ih=np.ones((2, 3)), weight_hh=np.ones((2, 2))).parameters
+    ()
+    """
+
+    weight_ih: Array
+    weight_hh: Array | None = None
+    bias_ih: Array | None = None
+    bias_hh: Array | None = None
+    weight_hr: Array | None = None
+    parameters: Sequence[Array] = ()
+
+
+class PackedLayers(Protocol):
+    """Layers whose weights were packed once; many threads may run them at a time.
+
+    States are contiguous arrays of the layers' dtype, [L, B, P] for the first and [L, B, H] for the
+    others, which hold the state before a run and after it. N is the size of what comes out.
+    """
+
+    def run(self, inputs: Array, states: list[Array]) -> Array:
+        """Run over [T, B, I], or ids [T, B]; return [T, B, N].
+
+        Leading axes may also be [B], or none where B is 1: the output has the same.
+        """
+
+    def generate(
+        self,
+        ids: Array,
+        states: list[Array],
+        uniforms: Array,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+    ) -> NDArray[np.int64]:
+        """Run over ids [T, B], T > 0; draw ids [length, B], and run over each but the last.
+
+        Uniforms are [length, B]; what the numbers mean is as for `kernels.draw`. Where it raises,
+        states are as before.
+        """
+
+
+def pack_layers(
+    trace: Trace,
+    hidden_size: int,
+    layers: Sequence[LayerWeights],
+    table: Array | None = None,
+    output: tuple[Array, Array | None] | None = None,
+) -> PackedLayers | None:
+    """Pack the weights of layers, one above the other, for runs of few steps.
+
+    Args:
+        trace: The cell's.
+        hidden_size: H.
+        layers: The lowest first.
+        table: [V, I]: the input is ids, each a row of it.
+        output: weight [N, P] and bias [N] (or None) of a linear layer above.
+
+    Returns:
+        The packed layers, which later changes of the weights do not touch; or None where the engine
+        has no such thing: on NumPy, and for precisions other than float32 and float64.
+
+    >>> from anaphora.cells import rnn
+    >>> layer = LayerWeights(np.ones((4, 3)), np.ones((4, 4)))
+    >>> pack_layers(rnn.trace, 4, [layer]) is None  # this is the function on NumPy
+    True
+    """
+    return None

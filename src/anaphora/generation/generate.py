@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from anaphora.generation.sampling import Sampler
+from anaphora.models import LanguageModel
 from anaphora.nn import Module
 from anaphora.tensor import no_grad
 from anaphora.text import TextError, Tokenizer
@@ -46,17 +49,23 @@ def generate(
     if length < 0:
         raise ValueError(f"generate: length is {length}; expected a number of tokens >= 0")
     shown, context = _prompt_ids(tokenizer, prompt)
-    continuation = generate_ids(model, context, sampler or Sampler())
-    return tokenizer.stream(itertools.chain(shown, itertools.islice(continuation, length)))
+    continuation = generate_ids(model, context, sampler or Sampler(), length)
+    return tokenizer.stream(itertools.chain(shown, continuation))
 
 
-def generate_ids(model: Module, context: Sequence[int], sampler: Sampler) -> Iterator[int]:
-    """Yield the ids that follow a context, without end.
+def generate_ids(
+    model: Module, context: Sequence[int], sampler: Sampler, length: int | None = None
+) -> Iterator[int]:
+    """Yield the ids that follow a context.
+
+    A model that offers sessions draws them in growing chunks, up to 64 at once, with the weights
+    that it has when the first one is asked for.
 
     Args:
         model: As for `generate`.
         context: At least one id.
         sampler: How to draw.
+        length: The number of ids; without end if None.
 
     Raises:
         ValueError: the context is empty; or the model's scores are NaN.
@@ -68,6 +77,30 @@ def generate_ids(model: Module, context: Sequence[int], sampler: Sampler) -> Ite
     """
     if not context:
         raise ValueError("generate_ids: a model needs at least one token to go on from")
+    if length == 0:
+        return
+    if isinstance(model, LanguageModel):
+        yield from _chunks(model, context, sampler, length)
+    else:
+        yield from itertools.islice(_one_by_one(model, context, sampler), length)
+
+
+def _chunks(
+    model: LanguageModel, context: Sequence[int], sampler: Sampler, length: int | None
+) -> Iterator[int]:
+    """Ids drawn in chunks of 1, 2, 4 ... 64, so that the first ones are soon there."""
+    generator, session = sampler.generator(), model.session()
+    ids: Any = context
+    chunk, left = 1, math.inf if length is None else length
+    while left > 0:
+        uniforms = sampler.uniforms(generator, int(min(chunk, left)))
+        ids = session.generate(ids, uniforms, sampler.temperature, sampler.top_k, sampler.top_p)
+        yield from ids.tolist()
+        ids = ids[-1]
+        chunk, left = min(2 * chunk, 64), left - len(uniforms)
+
+
+def _one_by_one(model: Module, context: Sequence[int], sampler: Sampler) -> Iterator[int]:
     generator = sampler.generator()
     ids, state = np.asarray(context)[:, None], None
     while True:

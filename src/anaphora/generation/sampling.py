@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anaphora import engine
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -76,46 +78,16 @@ class Sampler:
             TypeError: the logits are not floating-point numbers.
             ValueError: the logits are not [B, V] with V > 0; or a row has NaN, +inf or only -inf.
         """
-        _check(logits)
-        if self.temperature == 0:
-            greedy: npt.NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
-            return greedy
-        ranked = self.top_k > 0 or self.top_p < 1
-
-        # Weights are probabilities up to a factor; a row's likeliest token has weight 1. They are
-        # float64, as a float32 sum over a large vocabulary would lose the rare tokens.
-        scores = logits.astype(np.float64)  # [B, V]
-        with np.errstate(over="ignore"):  # a difference too large to write is a weight of 0
-            scores = (scores - scores.max(axis=1, keepdims=True)) / self.temperature
-        if ranked:
-            order = np.argsort(-logits, axis=1, kind="stable")  # [B, V], likeliest first
-            order = order[:, : self.top_k or None]
-            scores = np.take_along_axis(scores, order, axis=1)
-        cumulative = np.exp(scores).cumsum(axis=1)  # [B, V or k]
-        total = cumulative[:, -1:]  # [B, 1]
-        if self.top_p < 1:
-            # The tokens before the one that reaches top_p, which is the nucleus's last.
-            last = (cumulative < self.top_p * total).sum(axis=1, keepdims=True)
-            total = np.take_along_axis(cumulative, last, axis=1)
-
-        threshold = generator.random((len(logits), 1)) * total  # [B, 1], below the total
-        drawn = (cumulative <= threshold).sum(axis=1, keepdims=True)  # [B, 1]
-        if ranked:
-            drawn = np.take_along_axis(order, drawn, axis=1)
-        ids: npt.NDArray[np.int64] = drawn[:, 0].astype(np.int64)
-        return ids
-
-
-def _check(logits: npt.NDArray[Any]) -> None:
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(f"sample: logits have shape {list(logits.shape)}; expected [B, V], V > 0")
-    if not np.issubdtype(logits.dtype, np.floating):
-        raise TypeError(f"sample: logits are {logits.dtype}; expected float32 or float64")
-    largest = logits.max(axis=1)  # NaN if any is
-    if not np.isfinite(largest).all():
-        row = int(np.argmin(np.isfinite(largest)))
-        problem = {-math.inf: "only -inf", math.inf: "+inf"}.get(float(largest[row]), "NaN")
-        raise ValueError(
-            f"sample: row {row} of the logits has {problem}; expected finite numbers, or -inf for "
-            "some tokens: have the model's weights become NaN, or were all tokens excluded?"
+        count = len(logits) if logits.ndim else 0
+        return engine.draw(
+            logits, self.uniforms(generator, count), self.temperature, self.top_k, self.top_p
         )
+
+    def uniforms(self, generator: np.random.Generator, *shape: int) -> npt.NDArray[np.float64]:
+        """The numbers that draws of this shape take from a generator; at temperature 0 it is zeros.
+
+        >>> sampler = Sampler(seed=1)
+        >>> sampler.uniforms(sampler.generator(), 2)
+        array([0.51182162, 0.9504637 ])
+        """
+        return np.zeros(shape) if self.temperature == 0 else generator.random(shape)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from anaphora import nn, ops
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.cells import Cell
+from anaphora.models.session import LanguageModelSession
 from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Tensor
 from anaphora.text import IGNORE_INDEX, Batch, TextError, Tokenizer
@@ -20,7 +21,8 @@ class LanguageModel(nn.Module):
     """Embedding, recurrent layers, and a linear layer that scores every next token.
 
     Dropout stands where Zaremba et al. 2014 put it: on the embeddings, between the layers, and
-    before the output, never on the recurrent connection.
+    before the output, never on the recurrent connection. `session` makes what reads a text as it
+    comes and goes on with it.
 
     Shapes: ids [T, B] integers; state as of `nn.Recurrent`; returns logits [T, B, V], state.
 
@@ -106,6 +108,34 @@ class LanguageModel(nn.Module):
             y, self.output.weight, self.output.bias, batch.targets, ignore_index=IGNORE_INDEX
         )
         return loss, state
+
+    def session(self, batch_size: int | None = None) -> LanguageModelSession:
+        """A session that reads ids as they come and goes on with text of its own.
+
+        It has the weights as they are now, and runs in evaluation mode.
+
+        Args:
+            batch_size: B texts at a time; None for one, whose arrays have no axis for it.
+
+        Raises:
+            ValueError: the batch size is below 1.
+
+        >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session(batch_size=2)
+        >>> session.feed([7, 1]).shape, session.fork().feed([[1, 2], [3, 4], [5, 6]]).shape
+        ((2, 10), (3, 2, 10))
+        """
+        plain = (
+            type(self).forward is LanguageModel.forward
+            and type(self)._recur is LanguageModel._recur
+            and type(self.embedding) is nn.Embedding
+            and type(self.output) is nn.Linear
+        )
+        packed = None
+        if plain:
+            bias = self.output.bias
+            above = (self.output.weight.data, None if bias is None else bias.data)
+            packed = self.recurrent.pack(self.embedding.weight.data, above)
+        return LanguageModelSession(self, batch_size, packed)
 
     def _recur(self, ids: Any, state: Any, lengths: ArrayLike | None) -> tuple[Tensor, Any]:
         """What the output layer reads."""

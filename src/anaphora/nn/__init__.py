@@ -3,6 +3,7 @@
 from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
 from anaphora.nn.module import LoadResult, Module
 from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
+from anaphora.nn.session import Session
 from anaphora.tensor import Parameter
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Parameter",
     "Recurrent",
     "Sequential",
+    "Session",
 ]

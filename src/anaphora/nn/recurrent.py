@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from anaphora import ops
+from anaphora import engine, ops
 from anaphora.cells import CELLS, Cell
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.module import Module, check_sizes
+from anaphora.nn.session import Session
 from anaphora.tensor import Array, Parameter, Tensor
 
 
@@ -23,6 +24,8 @@ class Recurrent(Module):
     ``weight_ih_lk [Gx*H, I]``, ``weight_hh_lk [Gh*H, H]``, ``bias_ih_lk [Gx*H]``, ``bias_hh_lk
     [Gh*H]``, ``weight_hr_lk [P, H]`` with a projection; then the cell's own vectors, such as
     ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
+
+    A call runs over whole sequences; `session` makes what is fed step by step, as input comes.
 
     Args:
         cell: A `Cell`, or the name of one in `anaphora.cells.CELLS`.
@@ -284,6 +287,70 @@ class Recurrent(Module):
         if recorded is not None and named is not None:
             recorded.update({name + suffix: values for name, values in named.items()})
         return output, final
+
+    def session(self, batch_size: int | None = None) -> Session:
+        """A session that is fed as the input comes, with the weights as they are now.
+
+        Args:
+            batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+
+        Raises:
+            ValueError: the layer is bidirectional, and so needs the end of a sequence first; or the
+                batch size is below 1.
+
+        >>> session = GRU(input_size=3, hidden_size=4, num_layers=2).session()
+        >>> session.feed(np.ones(3, np.float32)).shape, session.state.shape
+        ((4,), (2, 4))
+        """
+        if self.bidirectional:
+            raise ValueError(
+                f"{self._name}: a bidirectional layer has no session, because it reads a sequence "
+                "from its end too; call it with the whole sequence"
+            )
+        return Session(self, batch_size, self, self.pack(), (self.input_size,), self.dtype)
+
+    def pack(
+        self, table: Array | None = None, output: tuple[Array, Array | None] | None = None
+    ) -> engine.PackedLayers | None:
+        """The layers packed for steps, as `engine.pack_layers` does it.
+
+        Args:
+            table: [V, I] what ids stand for, if the input is to be ids.
+            output: The weight and the bias (or None) of a linear layer to put above.
+
+        Returns:
+            None where the engine cannot: the layer itself is then to be run.
+        """
+        if not self.cell.fused or self.bidirectional or type(self).forward is not Recurrent.forward:
+            return None
+
+        def data(name: str, layer: int) -> Any:
+            parameter = self._parameter(name, f"_l{layer}")
+            return None if parameter is None else parameter.data
+
+        layers = [
+            engine.LayerWeights(
+                data("weight_ih", layer),
+                data("weight_hh", layer),
+                data("bias_ih", layer),
+                data("bias_hh", layer),
+                data("weight_hr", layer),
+                [data(name, layer) for name in self.cell.parameters],
+            )
+            for layer in range(self.num_layers)
+        ]
+        return engine.pack_layers(self.cell.trace, self.hidden_size, layers, table, output)
+
+    def state_shapes(self, *batch: int) -> dict[str, tuple[int, ...]]:
+        """The shape of each state by its name: [L*D, B, H], without B if none is given.
+
+        >>> LSTM(input_size=3, hidden_size=4, proj_size=2).state_shapes(5)
+        {'h': (1, 5, 2), 'c': (1, 5, 4)}
+        """
+        places = self.num_layers * self.num_directions
+        sizes = dict.fromkeys(self.cell.states, self.hidden_size)
+        sizes[self.cell.states[0]] = self.proj_size or self.hidden_size
+        return {name: (places, *batch, size) for name, size in sizes.items()}
 
     def _parameter(self, name: str, suffix: str) -> Parameter | None:
         return getattr(self, name + suffix, None)

@@ -5,6 +5,7 @@
 #include "recurrence.h"
 #include "rows.h"
 #include "softmax.h"
+#include "steps.h"
 #include "updates.h"
 
 #include <chrono>
@@ -53,7 +54,9 @@ template <class T> constexpr Kernels<T> kernels() {
             adagrad<T>,
             average<T>,
             scale<T>,
-            sum_of_squares<T>};
+            sum_of_squares<T>,
+            run_steps<T>,
+            draw_rows<T>};
 }
 
 } // namespace

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "program.h"
+#include "stack.h"
 
 #include <cstdint>
 
@@ -143,6 +144,13 @@ template <class T> struct Kernels {
     // x [n] *= factor
     void (*scale)(std::int64_t n, T *x, T factor);
     double (*sum_of_squares)(std::int64_t n, const T *x);
+    // Run a stack; returns how many ids were drawn for each row: `length`, or less if the logits
+    // are then unfit to draw from (NaN, +inf, only -inf): outputs holds them, states are as before.
+    std::int64_t (*run_steps)(const Steps<T> &);
+    // ids [B] drawn from logits [B, V] by uniforms [B]; returns the first row whose logits are
+    // unfit, or B.
+    std::int64_t (*draw)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
+                         const Sampling &, std::int64_t *ids);
 };
 
 struct InstructionSet {

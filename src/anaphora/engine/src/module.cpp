@@ -16,6 +16,8 @@ NB_MODULE(_native, m) {
     bind_updates<double>(float64);
     bind_recurrence<float>(float32);
     bind_recurrence<double>(float64);
+    bind_stack<float>(float32);
+    bind_stack<double>(float64);
     m.def("get_num_threads", &thread_count);
     m.def("set_num_threads", &set_thread_count, "count"_a);
     m.def("instruction_set", [] { return std::string(instruction_set().name); });

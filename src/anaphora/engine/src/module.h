@@ -13,6 +13,7 @@ template <class T> void bind_kernels(nb::module_ &m);
 template <class T> void bind_layers(nb::module_ &m);
 template <class T> void bind_updates(nb::module_ &m);
 template <class T> void bind_recurrence(nb::module_ &m);
+template <class T> void bind_stack(nb::module_ &m);
 void bind_cell(nb::module_ &m);
 
 } // namespace anaphora

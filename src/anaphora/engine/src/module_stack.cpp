@@ -1,0 +1,233 @@
+// Stacks of packed layers, their steps, and drawing ids, for Python.
+#include "module.h"
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
+
+namespace anaphora {
+namespace {
+
+template <class T> using Maybe = std::optional<In<T>>;
+// weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters
+template <class T>
+using Layer = std::tuple<Maybe<T>, Maybe<T>, Maybe<T>, Maybe<T>, Maybe<T>, std::vector<In<T>>>;
+
+template <class T> const T *data(const Maybe<T> &array) { return array ? array->data() : nullptr; }
+
+// table: [V, I], or [V, Gx*H] the input halves of the first layer, which then has no weight_ih.
+template <class T>
+void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vector<Layer<T>> layers,
+                Maybe<T> table, std::optional<std::pair<In<T>, Maybe<T>>> output) {
+    if (layers.empty())
+        refuse("stack: no layers");
+    StackWeights<T> w{0, hidden, hidden, {}, 0, nullptr, 0, nullptr, nullptr};
+    const auto &first = layers[0];
+    bool has_input = std::get<0>(first).has_value(),
+         has_projection = std::get<4>(first).has_value();
+    const std::int64_t H = hidden, X = cell.x_blocks * H, G = cell.h_blocks * H;
+    if (H < 1)
+        refuse("stack: hidden is less than 1");
+    if (has_projection) {
+        if (std::get<4>(first)->ndim() != 2)
+            refuse("stack: weight_hr has two axes");
+        w.projected = size(*std::get<4>(first), 0);
+        if (cell.reads_first_state())
+            refuse("stack: a state that the program reads cannot be projected");
+    }
+    const std::int64_t P = w.projected;
+    w.input = has_input ? columns(*std::get<0>(first), "weight_ih") : X;
+    if (w.input < 1 || P < 1)
+        refuse("stack: a size is less than 1");
+    if (!has_input && !table)
+        refuse("stack: the first layer has neither weight_ih nor a table");
+    if (table) {
+        w.ids = table->ndim() == 2 ? size(*table, 0) : 0;
+        check_shape(*table, {w.ids, w.input}, "table");
+        if (w.ids < 1)
+            refuse("stack: a table without rows");
+        w.table = table->data();
+    }
+    bool is_first = true;
+    for (const auto &[weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters] : layers) {
+        if (!weight_ih && !is_first)
+            refuse("stack: a layer without weight_ih");
+        if (weight_ih)
+            check_shape(*weight_ih, {X, is_first ? w.input : P}, "weight_ih");
+        if (weight_hh.has_value() != (cell.h_blocks > 0))
+            refuse("stack: weight_hh is there just if the cell has recurrent halves");
+        if (weight_hr.has_value() != has_projection)
+            refuse("stack: a projection in some layers only");
+        if (weight_hh)
+            check_shape(*weight_hh, {G, P}, "weight_hh");
+        if (bias_ih)
+            check_shape(*bias_ih, {X}, "bias_ih");
+        if (bias_hh)
+            check_shape(*bias_hh, {G}, "bias_hh");
+        if (weight_hr)
+            check_shape(*weight_hr, {P, H}, "weight_hr");
+        if (static_cast<std::int32_t>(parameters.size()) != cell.parameters)
+            refuse("stack: the number of parameters");
+        std::vector<const T *> vectors;
+        for (const auto &p : parameters) {
+            check_shape(p, {H}, "parameters");
+            vectors.push_back(p.data());
+        }
+        w.layers.push_back({data<T>(weight_ih), data<T>(weight_hh), data<T>(bias_ih),
+                            data<T>(bias_hh), data<T>(weight_hr), vectors});
+        is_first = false;
+    }
+    if (output) {
+        const auto &[weight, bias] = *output;
+        w.outputs = weight.ndim() == 2 ? size(weight, 0) : 0;
+        check_shape(weight, {w.outputs, P}, "the output's weight");
+        if (w.outputs < 1)
+            refuse("stack: an output of no numbers");
+        if (bias)
+            check_shape(*bias, {w.outputs}, "the output's bias");
+        w.weight = weight.data();
+        w.bias = data<T>(bias);
+    }
+    nb::gil_scoped_release release;
+    new (self) Stack<T>(cell, w);
+}
+
+// The states' batch, after a check of all shapes.
+template <class T>
+std::int64_t check_states(const Stack<T> &stack, const std::vector<Out<T>> &states,
+                          std::vector<T *> &pointers) {
+    if (static_cast<std::int32_t>(states.size()) != stack.cell.states || states[0].ndim() != 3)
+        refuse("stack: the states, [L, B, P] and [L, B, H]");
+    const std::int64_t B = size(states[0], 1), L = static_cast<std::int64_t>(stack.layers.size());
+    for (std::size_t k = 0; k < states.size(); k++) {
+        check_shape(states[k], {L, B, k == 0 ? stack.projected : stack.hidden}, "a state");
+        pointers.push_back(states[k].data());
+    }
+    return B;
+}
+
+// How many steps of B rows there are in `count` of them.
+std::int64_t count_steps(std::int64_t count, std::int64_t B) {
+    if (B == 0 ? count != 0 : count % B != 0)
+        refuse("stack: the input is not one row for each row of the states, at every step");
+    return B == 0 ? 0 : count / B;
+}
+
+template <class T> void check_ids(const Stack<T> &stack, const In<std::int64_t> &ids) {
+    for (std::size_t k = 0; k < ids.size(); k++)
+        if (ids.data()[k] < 0 || ids.data()[k] >= stack.ids)
+            throw nb::index_error(("an id of " + std::to_string(ids.data()[k]) +
+                                   " for a table of " + std::to_string(stack.ids) + " rows")
+                                      .c_str());
+}
+
+template <class T> Result<T> run(const Stack<T> &stack, In<T> x, std::vector<Out<T>> states) {
+    std::vector<T *> pointers;
+    const std::int64_t B = check_states(stack, states, pointers);
+    if (stack.ids > 0 || x.ndim() < 1 || size(x, x.ndim() - 1) != stack.input)
+        refuse("stack: the input is [..., I]");
+    std::vector<std::size_t> shape;
+    std::int64_t rows = 1;
+    for (std::size_t axis = 0; axis + 1 < x.ndim(); axis++) {
+        shape.push_back(x.shape(axis));
+        rows *= size(x, axis);
+    }
+    shape.push_back(static_cast<std::size_t>(stack.width()));
+    const std::int64_t steps = count_steps(rows, B);
+    auto outputs = make<T>(shape);
+    Steps<T> f{&stack,         steps, B,  x.data(), nullptr, pointers.data(),
+               outputs.data(), 0,     {}, nullptr,  nullptr};
+    nb::gil_scoped_release release;
+    kernels<T>().run_steps(f);
+    return outputs;
+}
+
+template <class T>
+Result<T> run_ids(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T>> states) {
+    std::vector<T *> pointers;
+    const std::int64_t B = check_states(stack, states, pointers);
+    check_ids(stack, ids);
+    std::vector<std::size_t> shape;
+    for (std::size_t axis = 0; axis < ids.ndim(); axis++)
+        shape.push_back(ids.shape(axis));
+    shape.push_back(static_cast<std::size_t>(stack.width()));
+    const std::int64_t steps = count_steps(static_cast<std::int64_t>(ids.size()), B);
+    auto outputs = make<T>(shape);
+    Steps<T> f{&stack,         steps, B,  nullptr, ids.data(), pointers.data(),
+               outputs.data(), 0,     {}, nullptr, nullptr};
+    nb::gil_scoped_release release;
+    kernels<T>().run_steps(f);
+    return outputs;
+}
+
+Sampling sampling(double temperature, std::int64_t top_k, double top_p) {
+    if (!(temperature >= 0) || !(top_k >= 0) || !(top_p > 0))
+        refuse("draw: temperature and top_k are at least 0, top_p is above 0");
+    if (temperature > 0) // within the kernels a denormal number would count as 0
+        temperature = std::max(temperature, std::numeric_limits<double>::min());
+    return {temperature, top_k, top_p};
+}
+
+// Returns the ids [length, B]; or fewer, and the logits [B, V] that cannot be drawn from.
+template <class T>
+nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T>> states,
+                   In<double> uniforms, double temperature, std::int64_t top_k, double top_p) {
+    std::vector<T *> pointers;
+    const std::int64_t B = check_states(stack, states, pointers);
+    check_ids(stack, ids);
+    const std::int64_t steps = count_steps(static_cast<std::int64_t>(ids.size()), B);
+    if (stack.ids == 0 || stack.outputs != stack.ids)
+        refuse("generate: what comes out of the stack are not scores of its ids");
+    if (steps < 1 || uniforms.ndim() != 2 || size(uniforms, 1) != B)
+        refuse("generate: wanted at least one step of ids, and uniforms [length, B]");
+    auto drawn = make<std::int64_t>({uniforms.shape(0), uniforms.shape(1)});
+    auto logits = make<T>({static_cast<std::size_t>(B), static_cast<std::size_t>(stack.outputs)});
+    const std::int64_t length = size(uniforms, 0);
+    if (length == 0)
+        refuse("generate: no uniforms");
+    Steps<T> f{&stack,          steps,       B,
+               nullptr,         ids.data(),  pointers.data(),
+               logits.data(),   length,      sampling(temperature, top_k, top_p),
+               uniforms.data(), drawn.data()};
+    std::int64_t count = 0;
+    {
+        nb::gil_scoped_release release;
+        count = kernels<T>().run_steps(f);
+    }
+    return nb::make_tuple(drawn, count, logits);
+}
+
+template <class T>
+nb::tuple draw(In<T> logits, In<double> uniforms, double temperature, std::int64_t top_k,
+               double top_p) {
+    if (logits.ndim() != 2 || logits.shape(1) == 0)
+        refuse("draw: logits are [B, V], V > 0");
+    const std::int64_t B = size(logits, 0), V = size(logits, 1);
+    check_shape(uniforms, {B}, "uniforms");
+    Sampling how = sampling(temperature, top_k, top_p);
+    auto ids = make<std::int64_t>({logits.shape(0)});
+    std::int64_t fit = 0, *to = ids.data();
+    {
+        nb::gil_scoped_release release;
+        fit = kernels<T>().draw(B, V, logits.data(), uniforms.data(), how, to);
+    }
+    return nb::make_tuple(ids, fit == B);
+}
+
+} // namespace
+
+template <class T> void bind_stack(nb::module_ &m) {
+    nb::class_<Stack<T>>(m, "Stack")
+        .def("__init__", &make_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
+             optional("output"))
+        .def("run", &run<T>, plain("x"), plain("states"))
+        .def("run_ids", &run_ids<T>, plain("ids"), plain("states"))
+        .def("generate", &generate<T>, plain("ids"), plain("states"), plain("uniforms"),
+             "temperature"_a, "top_k"_a, "top_p"_a);
+    m.def("draw", &draw<T>, plain("logits"), plain("uniforms"), "temperature"_a, "top_k"_a,
+          "top_p"_a);
+}
+
+template void bind_stack<float>(nb::module_ &);
+template void bind_stack<double>(nb::module_ &);
+
+} // namespace anaphora

@@ -1,0 +1,405 @@
+// A few steps of a stack of layers, whose weights lie packed: what streaming and generation run.
+//
+// The bits are those of the recurrence run whole: every number is the same chain of multiply-adds,
+// and the same interpreter runs the cell's program.
+#pragma once
+
+#include "sampling.h"
+#include "tiles.h"
+
+#include <atomic>
+#include <vector>
+
+namespace anaphora::ANAPHORA_ISA {
+
+inline constexpr int strip_vectors = 4;
+
+// Up to 4 vectors of outputs of a packed matrix: element (k, j) at weights[k * row + j].
+template <class T> struct Strip {
+    const T *weights;
+    std::int64_t row, to; // to: its place in a row of the result
+    int vectors;
+};
+
+// to [R, columns] (+)= x [R, K] times S strips of NV vectors, in registers.
+template <class T, int R, int NV, int S>
+ANAPHORA_INLINE void multiply_strips(std::int64_t K, const T *x, std::int64_t x_row,
+                                     const Strip<T> *strips, T *to, std::int64_t to_row,
+                                     bool accumulate) {
+    constexpr int W = lanes<T>;
+    Vector<T> sums[R][S][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 2
+        for (int s = 0; s < S; s++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                sums[i][s][v] =
+                    accumulate ? load(to + i * to_row + strips[s].to + v * W) : all<T>(0);
+    const T *weights[S];
+    for (int s = 0; s < S; s++)
+        weights[s] = strips[s].weights;
+    const std::int64_t row = strips[0].row;
+    for (std::int64_t k = 0; k < K; k++) {
+        Vector<T> w[S][NV];
+#pragma GCC unroll 2
+        for (int s = 0; s < S; s++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                w[s][v] = load(weights[s] + k * row + v * W);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+            Vector<T> value = all<T>(x[i * x_row + k]);
+#pragma GCC unroll 2
+            for (int s = 0; s < S; s++)
+#pragma GCC unroll 4
+                for (int v = 0; v < NV; v++)
+                    sums[i][s][v] += value * w[s][v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 2
+        for (int s = 0; s < S; s++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                store(to + i * to_row + strips[s].to + v * W, sums[i][s][v]);
+}
+
+template <class T, int NV, int R = tile_rows(NV)>
+void multiply_strip(int rows, std::int64_t K, const T *x, std::int64_t x_row, const Strip<T> &strip,
+                    T *to, std::int64_t to_row, bool accumulate) {
+    if (rows == R)
+        multiply_strips<T, R, NV, 1>(K, x, x_row, &strip, to, to_row, accumulate);
+    else if constexpr (R > 1)
+        multiply_strip<T, NV, R - 1>(rows, K, x, x_row, strip, to, to_row, accumulate);
+}
+
+// All rows by the first strip, of NV vectors. One row takes two strips at a time, if they are
+// alike, so that enough chains of multiply-adds are under way at once; many rows take as much of
+// the strip as stays in the first-level cache.
+template <class T, int NV>
+int multiply_some(std::int64_t rows, std::int64_t K, const T *x, std::int64_t x_row,
+                  const Strip<T> *strips, std::size_t left, T *to, std::int64_t to_row) {
+    if (rows == 1 && left > 1 && strips[1].vectors == NV && strips[1].row == strips[0].row) {
+        multiply_strips<T, 1, NV, 2>(K, x, x_row, strips, to, to_row, false);
+        return 2;
+    }
+    constexpr std::int64_t height = tile_rows(NV), block = (1 << 14) / (NV * sizeof(Vector<T>));
+    const std::int64_t depth = rows > height ? block : K;
+    Strip<T> part = *strips;
+    for (std::int64_t k = 0; k < K; k += depth, part.weights += depth * part.row)
+        for (std::int64_t i = 0; i < rows; i += height)
+            multiply_strip<T, NV>(static_cast<int>(std::min(height, rows - i)),
+                                  std::min(depth, K - k), x + i * x_row + k, x_row, part,
+                                  to + i * to_row, to_row, k > 0);
+    return 1;
+}
+
+// to [rows, blocks * padded rows of a block] = x [rows, K] W^T, for some panels of every block.
+template <class T>
+void multiply_packed(const PackedMatrix<T> &w, std::int64_t first_panel, std::int64_t end_panel,
+                     std::int64_t rows, const T *x, std::int64_t x_row, T *to, std::int64_t to_row,
+                     std::vector<Strip<T>> &strips) {
+    constexpr int W = lanes<T>, in_line = stack_line<T> / W;
+    strips.clear();
+    for (std::int64_t block = 0; block < w.blocks; block++)
+        for (std::int64_t p = first_panel; p < end_panel; p++) {
+            int left = static_cast<int>(w.width(p)) * in_line;
+            int parts = (left + strip_vectors - 1) / strip_vectors;
+            const T *from = w.panel(block, p);
+            std::int64_t row = left * W, at = (block * w.lines() + w.first(p)) * stack_line<T>;
+            for (; parts > 0; parts--) {
+                int vectors = (left + parts - 1) / parts;
+                strips.push_back({from, row, at, vectors});
+                from += vectors * W;
+                at += vectors * W;
+                left -= vectors;
+            }
+        }
+    for (std::size_t s = 0; s < strips.size();) {
+        const Strip<T> *at = strips.data() + s;
+        const std::size_t left = strips.size() - s;
+        int done = 0;
+        switch (at->vectors) {
+        case 1: done = multiply_some<T, 1>(rows, w.depth, x, x_row, at, left, to, to_row); break;
+        case 2: done = multiply_some<T, 2>(rows, w.depth, x, x_row, at, left, to, to_row); break;
+        case 3: done = multiply_some<T, 3>(rows, w.depth, x, x_row, at, left, to, to_row); break;
+        default: done = multiply_some<T, 4>(rows, w.depth, x, x_row, at, left, to, to_row);
+        }
+        s += static_cast<std::size_t>(done);
+    }
+}
+
+// One run: the arrays that its threads share, and what each of them does. Every thread owns a share
+// of the units of all layers, of the projections and of the outputs, and meets the others where it
+// needs what they have computed.
+template <class T> class Run {
+  public:
+    explicit Run(const Steps<T> &f)
+        : f_(f), s_(*f.stack), cell_(s_.cell), B_(f.batch), H_(s_.hidden), P_(s_.projected),
+          HP_(padded<T>(H_)), PP_(padded<T>(P_)), NP_(padded<T>(s_.outputs)),
+          L_(static_cast<std::int64_t>(s_.layers.size())),
+          chunk_(std::clamp<std::int64_t>(64 / std::max<std::int64_t>(B_, 1), 1,
+                                          std::max<std::int64_t>(f.steps, 1))),
+          threads_(threads()), barrier_(threads_) {
+        static thread_local Scratch scratch;
+        const std::int64_t rows = chunk_ * B_;
+        for (T *at = nullptr;;) { // count, then hand out
+            std::int64_t used = 0;
+            auto take = [&](std::int64_t size) {
+                used += padded<T>(size);
+                return at == nullptr ? nullptr : at + used - padded<T>(size);
+            };
+            x_ = take(rows * s_.input);
+            x_gates_ = take(rows * cell_.x_blocks * HP_);
+            h_gates_ = take(B_ * cell_.h_blocks * HP_);
+            outer_ = take(L_ * 2 * rows * PP_);
+            inner_ = take((cell_.states - 1) * L_ * B_ * HP_);
+            unprojected_ = s_.has_projection ? take(B_ * HP_) : nullptr;
+            logits_ = take(s_.outputs > 0 ? rows * NP_ : 0);
+            if (at != nullptr)
+                break;
+            at = scratch.get<T>(static_cast<std::size_t>(used));
+        }
+        if (f.length > 0)
+            next_.resize(static_cast<std::size_t>(B_));
+    }
+
+    // Returns how many ids were drawn for each row: `length` unless the model's scores are unfit.
+    std::int64_t operator()() {
+        for (std::int64_t l = 0; l < L_; l++)
+            for (std::int64_t b = 0; b < B_; b++) {
+                std::memcpy(outer(l, 1, chunk_ - 1) + b * PP_, f_.states[0] + (l * B_ + b) * P_,
+                            P_ * sizeof(T));
+                for (int k = 1; k < cell_.states; k++) {
+                    T *to = inner(k, l) + b * HP_;
+                    std::memcpy(to, f_.states[k] + (l * B_ + b) * H_, H_ * sizeof(T));
+                    std::fill(to + H_, to + HP_, T(0));
+                }
+            }
+        together(threads_, [&](int part) { work(part); });
+        if (drawn_ == f_.length)
+            for (std::int64_t l = 0; l < L_; l++)
+                for (std::int64_t b = 0; b < B_; b++) {
+                    std::memcpy(f_.states[0] + (l * B_ + b) * P_, last_[l] + b * PP_,
+                                P_ * sizeof(T));
+                    for (int k = 1; k < cell_.states; k++)
+                        std::memcpy(f_.states[k] + (l * B_ + b) * H_, inner(k, l) + b * HP_,
+                                    H_ * sizeof(T));
+                }
+        return drawn_;
+    }
+
+  private:
+    int threads() const {
+        const std::int64_t weights = s_.weights();
+        if (weights * std::int64_t(sizeof(T)) <= (3 << 19) && B_ * weights < (1 << 20))
+            return 1; // they are in the cache of one core, and not much work
+        PackedMatrix<T> units{1, H_, 0, nullptr};
+        return static_cast<int>(std::min<std::int64_t>(threads_at_hand(), units.panels()));
+    }
+
+    // The first state of layer l: of the odd and the even chunks of steps apart, so that what the
+    // step before left can be read while a step is written.
+    T *outer(std::int64_t l, std::int64_t chunk, std::int64_t t) const {
+        return outer_ + (((l * 2 + (chunk & 1)) * chunk_) + t) * B_ * PP_;
+    }
+    T *inner(std::int64_t k, std::int64_t l) const {
+        return inner_ + ((k - 1) * L_ + l) * B_ * HP_;
+    }
+    void meet() {
+        if (threads_ > 1)
+            barrier_.wait();
+    }
+
+    // What one thread has to itself.
+    struct Own {
+        int part;
+        Tiles<T> values;
+        std::vector<T *> before; // the first state of each layer after the last step
+        std::vector<Strip<T>> strips;
+        std::int64_t chunk;
+    };
+
+    void work(int part) {
+        static thread_local Scratch scratch;
+        Own own{
+            part, Tiles<T>(cell_.forward, static_cast<int>(HP_ / lanes<T>), scratch), {}, {}, 0};
+        for (std::int64_t l = 0; l < L_; l++)
+            own.before.push_back(outer(l, 1, chunk_ - 1));
+        for (std::int64_t t = 0; t < f_.steps; t += chunk_) {
+            std::int64_t steps = std::min(chunk_, f_.steps - t);
+            const T *y = advance(own, steps, f_.x == nullptr ? nullptr : f_.x + t * B_ * s_.input,
+                                 f_.ids == nullptr ? nullptr : f_.ids + t * B_);
+            if (f_.length == 0)
+                put_out(own, steps * B_, y, f_.outputs + t * B_ * s_.width());
+            else if (t + steps == f_.steps)
+                put_out(own, B_, y + (steps - 1) * B_ * PP_, f_.outputs);
+        }
+        if (f_.length > 0)
+            generate(own);
+        if (part == 0)
+            last_ = own.before;
+    }
+
+    // Steps through all layers; returns the first state of the last one, [steps, B, padded P].
+    const T *advance(Own &own, std::int64_t steps, const T *x, const std::int64_t *ids) {
+        const T *y = nullptr;
+        for (std::int64_t l = 0; l < L_; l++) {
+            const PackedLayer<T> &layer = s_.layers[static_cast<std::size_t>(l)];
+            PackedMatrix<T> units{1, H_, 0, nullptr};
+            const std::int64_t first = units.panels() * own.part / threads_;
+            const std::int64_t end = units.panels() * (own.part + 1) / threads_;
+            const std::int64_t begin = units.first(first) * stack_line<T>;
+            const std::int64_t size = units.first(end) * stack_line<T> - begin;
+            const std::int64_t x_row = cell_.x_blocks * HP_;
+            if (l > 0)
+                multiply_packed(layer.ih, first, end, steps * B_, y, PP_, x_gates_, x_row,
+                                own.strips);
+            else if (!s_.tabulated) {
+                if (ids != nullptr) {
+                    for (std::int64_t r = own.part; r < steps * B_; r += threads_)
+                        std::memcpy(x_ + r * s_.input, s_.table + ids[r] * s_.input,
+                                    s_.input * sizeof(T));
+                    x = x_;
+                    meet();
+                }
+                multiply_packed(layer.ih, first, end, steps * B_, x, s_.input, x_gates_, x_row,
+                                own.strips);
+            }
+            for (std::int64_t t = 0; t < steps; t++) {
+                T *after = outer(l, own.chunk, t), *before = own.before[l];
+                if (cell_.h_blocks > 0)
+                    multiply_packed(layer.hh, first, end, B_, before, PP_, h_gates_,
+                                    cell_.h_blocks * HP_, own.strips);
+                for (std::int64_t b = 0; b < B_ && size > 0; b++) {
+                    const bool looked_up = l == 0 && s_.tabulated;
+                    const T *x_gates = looked_up ? s_.table + ids[t * B_ + b] * x_row
+                                                 : x_gates_ + (t * B_ + b) * x_row;
+                    equations(own, l, begin, size, x_gates, looked_up ? nullptr : layer.bias_ih,
+                              h_gates_ + b * cell_.h_blocks * HP_, before + b * PP_, b,
+                              s_.has_projection ? unprojected_ + b * HP_ : after + b * PP_);
+                }
+                meet();
+                if (s_.has_projection) {
+                    const std::int64_t panels = layer.hr.panels();
+                    multiply_packed(layer.hr, panels * own.part / threads_,
+                                    panels * (own.part + 1) / threads_, B_, unprojected_, HP_,
+                                    after, PP_, own.strips);
+                    meet();
+                }
+                own.before[l] = after;
+            }
+            y = outer(l, own.chunk, 0);
+        }
+        own.chunk++;
+        return y;
+    }
+
+    // A cell's program for some units of one row.
+    void equations(Own &own, std::int64_t l, std::int64_t begin, std::int64_t size,
+                   const T *x_gates, const T *x_bias, const T *h_gates, const T *before,
+                   std::int64_t b, T *after) {
+        constexpr int W = lanes<T>;
+        const PackedLayer<T> &layer = s_.layers[static_cast<std::size_t>(l)];
+        const auto state0 = cell_.first_state();
+        for (std::int32_t g = 0; g < state0; g++) {
+            const auto [x, h] = cell_.gates[g];
+            T *to = own.values[g];
+            const T *xs = x_gates + x * HP_ + begin, *hs = h_gates + h * HP_ + begin;
+            const T *x_biases = x_bias == nullptr ? nullptr : x_bias + x * HP_ + begin;
+            const T *h_biases = layer.bias_hh + h * HP_ + begin;
+            for (std::int64_t j = 0; j < size; j += W) {
+                Vector<T> sum = all<T>(0);
+                if (x >= 0) {
+                    sum = load(xs + j);
+                    if (x_biases != nullptr)
+                        sum += load(x_biases + j);
+                }
+                if (h >= 0) {
+                    Vector<T> half = load(hs + j) + load(h_biases + j);
+                    sum = x >= 0 ? sum + half : half;
+                }
+                store(to + j, sum);
+            }
+        }
+        if (!s_.has_projection)
+            std::memcpy(own.values[state0], before + begin, size * sizeof(T));
+        for (int k = 1; k < cell_.states; k++)
+            std::memcpy(own.values[state0 + k], inner(k, l) + b * HP_ + begin, size * sizeof(T));
+        for (int k = 0; k < cell_.parameters; k++)
+            own.values.place(state0 + cell_.states + k, layer.parameters + k * HP_ + begin);
+
+        own.values.run(static_cast<int>(size / W));
+
+        std::memcpy(after + begin, own.values[cell_.forward.outputs[0]], size * sizeof(T));
+        for (int k = 1; k < cell_.states; k++)
+            std::memcpy(inner(k, l) + b * HP_ + begin, own.values[cell_.forward.outputs[k]],
+                        size * sizeof(T));
+    }
+
+    // What comes out of y [rows, padded P]: to [rows, N].
+    void put_out(Own &own, std::int64_t rows, const T *y, T *to) {
+        if (s_.outputs == 0) {
+            for (std::int64_t r = own.part; r < rows; r += threads_)
+                std::memcpy(to + r * P_, y + r * PP_, P_ * sizeof(T));
+            return;
+        }
+        const std::int64_t panels = s_.output.panels(), N = s_.outputs;
+        const std::int64_t first = panels * own.part / threads_;
+        const std::int64_t end = panels * (own.part + 1) / threads_;
+        if (first == end)
+            return;
+        const std::int64_t begin = s_.output.first(first) * stack_line<T>;
+        const std::int64_t size = std::min(N, s_.output.first(end) * stack_line<T>) - begin;
+        multiply_packed(s_.output, first, end, rows, y, PP_, logits_, NP_, own.strips);
+        for (std::int64_t r = 0; r < rows; r++) {
+            T *from = logits_ + r * NP_ + begin;
+            if (s_.bias != nullptr)
+                for (std::int64_t j = 0; j < size; j++)
+                    from[j] += s_.bias[begin + j];
+            std::memcpy(to + r * N + begin, from, size * sizeof(T));
+        }
+    }
+
+    void generate(Own &own) {
+        const std::int64_t V = s_.outputs;
+        Draw memory(V);
+        for (std::int64_t n = 0; n < f_.length; n++) {
+            meet(); // the outputs are there
+            for (std::int64_t b = own.part; b < B_; b += threads_) {
+                std::int64_t id =
+                    draw_id(V, f_.outputs + b * V, f_.uniforms[n * B_ + b], f_.sampling, memory);
+                f_.drawn[n * B_ + b] = id;
+                next_[static_cast<std::size_t>(b)] = id;
+                if (id < 0)
+                    unfit_.store(true, std::memory_order_relaxed);
+            }
+            meet();
+            if (unfit_.load(std::memory_order_relaxed))
+                return;
+            if (own.part == 0)
+                drawn_ = n + 1;
+            if (n + 1 < f_.length)
+                put_out(own, B_, advance(own, 1, nullptr, next_.data()), f_.outputs);
+        }
+    }
+
+    const Steps<T> &f_;
+    const Stack<T> &s_;
+    const Cell &cell_;
+    const std::int64_t B_, H_, P_, HP_, PP_, NP_, L_;
+    const std::int64_t chunk_; // steps whose input halves are computed at once
+    const int threads_;
+    Barrier barrier_;
+    T *x_, *x_gates_, *h_gates_, *outer_, *inner_, *unprojected_, *logits_;
+    std::vector<std::int64_t> next_; // [B] the ids drawn last
+    std::vector<T *> last_;          // the first state of each layer, at the end
+    std::atomic<bool> unfit_{false};
+    std::int64_t drawn_ = 0;
+};
+
+template <class T> std::int64_t run_steps(const Steps<T> &f) { return Run<T>(f)(); }
+
+} // namespace anaphora::ANAPHORA_ISA

@@ -1,0 +1,321 @@
+"""Sessions of layers: the values of the layer itself, the state, forks, and what is refused."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from anaphora import cell, engine, nn, random
+from anaphora.cells import CELLS
+from anaphora.equations import sigmoid, tanh
+from anaphora.tensor import Tensor, no_grad
+
+T, B, I, H, L = 6, 3, 5, 7, 2
+NATIVE = engine.info()["engine"] == "native"
+
+
+@cell(gates="f n", state="h", fused=False)
+def untraced(f, n, h):
+    f = sigmoid(f)
+    return f * h + (1.0 - f) * tanh(n)
+
+
+@cell(gates="a b", state="s u v", parameters="p")
+def odd_states(a, b, s, u, v, p):
+    """States that change places, and one that is not read."""
+    new_u = sigmoid(a.x) * v + p
+    return tanh(b.h + u), new_u, s
+
+
+def make(name, dtype="float32", **options):
+    random.seed(4)
+    given = {"input_size": I, "hidden_size": H, "num_layers": L, "dtype": dtype, **options}
+    return nn.Recurrent(name, **given)
+
+
+def states_of(layer, *batch, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = layer.state_shapes(*batch).values()
+    states = tuple(rng.standard_normal(shape).astype(layer.dtype) for shape in shapes)
+    return states if len(states) > 1 else states[0]
+
+
+def as_arrays(state):
+    return [np.asarray(s.data) for s in (state if isinstance(state, tuple) else (state,))]
+
+
+def whole(layer, x, state):
+    """The outputs and the last state of the layer itself."""
+    with no_grad():
+        outputs, after = layer.eval()(x, state)
+    return outputs.data, as_arrays(after)
+
+
+def assert_same(found, expected):
+    """The same bits on the native engine; BLAS may add in another order."""
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    if NATIVE:
+        np.testing.assert_array_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+LAYERS = {
+    **{name: {"name": name} for name in CELLS},
+    "projection": {"name": "lstm", "proj_size": 4},
+    "no bias": {"name": "gru", "bias": False},
+    "one layer": {"name": "lstm", "num_layers": 1},
+    "odd states": {"name": odd_states},
+    "untraced": {"name": untraced},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+def test_steps_have_the_values_of_the_whole(options, dtype, rng):
+    layer = make(**options, dtype=dtype)
+    x = rng.standard_normal((T, B, I)).astype(dtype)
+    start = states_of(layer, B)
+    expected, last = whole(layer, x, start)
+    session = layer.session(B)
+    for pieces in ([T], [1] * T, [2, 0, 3, 1]):
+        session.state = start
+        found, at = [], 0
+        for count in pieces:
+            found.append(session.feed(x[at : at + count]))
+            at += count
+        assert_same(np.concatenate(found), expected)
+        for state, wanted in zip(as_arrays(session.state), last, strict=True):
+            assert_same(state, wanted)
+    session.state = start
+    assert_same(np.stack([session.feed(step) for step in x]), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+def test_one_sequence_has_no_axis_for_the_batch(options, dtype, rng):
+    layer = make(**options, dtype=dtype)
+    x = rng.standard_normal((T, I)).astype(dtype)
+    start = states_of(layer)
+    expected, last = whole(layer, x, start)
+    session = layer.session()
+    session.state = start
+    found = [
+        session.feed(x[0])[None],
+        session.feed(x[1:4]),
+        *(session.feed(s)[None] for s in x[4:]),
+    ]
+    assert_same(np.concatenate(found), expected)
+    for state, wanted in zip(as_arrays(session.state), last, strict=True):
+        assert_same(state, wanted)
+
+
+@pytest.mark.parametrize("hidden", [1, 16, 65, 130, 200])
+@pytest.mark.parametrize("batch", [1, 2, 7, 20])
+def test_sizes_of_all_tiles(hidden, batch, rng):
+    for name in ("lstm", "rnn", "gru"):
+        layer = make(name, hidden_size=hidden)
+        x = rng.standard_normal((3, batch, I)).astype(np.float32)
+        session = layer.session(batch)
+        assert_same(session.feed(x), whole(layer, x, None)[0])
+
+
+def test_more_steps_than_are_run_at_once(rng):
+    layer = make("gru")
+    x = rng.standard_normal((150, I)).astype(np.float32)
+    assert_same(layer.session().feed(x), whole(layer, x, None)[0])
+
+
+def test_batch_first_is_for_several_steps(rng):
+    layer = make("lstm", batch_first=True)
+    x = rng.standard_normal((B, T, I)).astype(np.float32)
+    expected, _ = whole(layer, x, None)
+    session = layer.session(B)
+    assert_same(session.feed(x[:, 0]), expected[:, 0])
+    assert_same(session.feed(x[:, 1:]), expected[:, 1:])
+    single = layer.session()
+    assert_same(single.feed(x[1]), expected[1])
+
+
+def test_dropout_is_off_and_the_mode_of_the_layer_is_left_alone(rng):
+    layer = make("lstm", dropout=0.5).train()
+    x = rng.standard_normal((T, I)).astype(np.float32)
+    session = layer.session()
+    found = session.feed(x)
+    assert layer.training
+    assert_same(found, whole(layer, x, None)[0])
+
+
+@pytest.mark.parametrize("name", ["lstm", untraced])
+def test_a_session_keeps_the_weights_that_it_was_made_with(name, rng):
+    layer = make(name)
+    x = rng.standard_normal((T, I)).astype(np.float32)
+    expected, _ = whole(layer, x, None)
+    session = layer.session()
+    for parameter in layer.parameters():
+        with parameter.writing() as array:
+            array[...] = 1
+    assert_same(session.feed(x), expected)
+    assert not np.allclose(layer.session().feed(x), expected)
+
+
+def test_what_is_fed_may_be_lists_tensors_and_any_layout(rng):
+    layer = make("gru")
+    x = rng.standard_normal((T, B, I)).astype(np.float32)
+    session = layer.session(B)
+    expected = session.fork().feed(x)
+    x.flags.writeable = False
+    for given in (x, x.tolist(), Tensor(x), np.asfortranarray(x), x.repeat(2, axis=2)[..., ::2]):
+        assert_same(session.fork().feed(given), expected)
+        assert_same(session.fork().feed(given[0]), expected[0])
+
+
+# The state ----------------------------------------------------------------------------------------
+
+
+def test_the_state_starts_at_zero_and_is_a_copy(rng):
+    session = make("lstm").session(B)
+    h, c = session.state
+    assert h.shape == c.shape == (L, B, H)
+    assert not h.any()
+    assert not c.any()
+    h[...] = 1
+    assert not session.state[0].any()
+    x = rng.standard_normal((B, I)).astype(np.float32)
+    first = session.feed(x)
+    assert session.state[0].any()
+    session.reset()
+    np.testing.assert_array_equal(session.feed(x), first)
+    session.state = None
+    np.testing.assert_array_equal(session.feed(x), first)
+
+
+@pytest.mark.parametrize("batch", [None, B])
+@pytest.mark.parametrize("options", [{"name": "gru"}, {"name": "lstm", "proj_size": 4}], ids=str)
+def test_a_state_goes_to_a_file_and_to_another_session(options, batch, tmp_path, rng):
+    layer = make(**options)
+    one, other = layer.session(batch), layer.session(batch)
+    x = rng.standard_normal((T, I) if batch is None else (T, batch, I)).astype(np.float32)
+    one.feed(x[:4])
+    np.savez(tmp_path / "state.npz", **one.state_dict())
+    with np.load(tmp_path / "state.npz") as saved:
+        assert sorted(saved) == sorted(layer.cell.states)
+        other.load_state_dict(saved)
+    np.testing.assert_array_equal(one.feed(x[4:]), other.feed(x[4:]))
+
+
+def test_a_state_goes_to_the_layer_and_back(rng):
+    layer = make("lstm")
+    x = rng.standard_normal((T, B, I)).astype(np.float32)
+    expected, _ = whole(layer, x, None)
+    session = layer.session(B)
+    session.feed(x[:2])
+    y, state = whole(layer, x[2:4], session.state)
+    assert_same(y, expected[2:4])
+    session.state = tuple(Tensor(s) for s in state)
+    assert_same(session.feed(x[4:]), expected[4:])
+
+
+def test_forks_go_on_by_themselves(rng):
+    layer = make("lstm")
+    x = rng.standard_normal((T, I)).astype(np.float32)
+    session = layer.session()
+    session.feed(x[:3])
+    fork = session.fork()
+    before = session.state_dict()
+    fork.feed(x[3:])
+    for name, array in session.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    np.testing.assert_array_equal(session.feed(x[3:]), layer.session().feed(x)[3:])
+
+
+def test_forks_run_in_threads_at_the_same_time(rng):
+    layer = make("gru", hidden_size=70)
+    session = layer.session(2)
+    x = rng.standard_normal((40, 2, I)).astype(np.float32)
+    expected = session.fork().feed(x)
+    found = {}
+
+    def run(number):
+        fork = session.fork()
+        found[number] = np.stack([fork.feed(step) for step in x])
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for outputs in found.values():
+        assert_same(outputs, expected)
+    assert len(found) == 4
+
+
+def test_nan_stays_in_its_row(rng):
+    session = make("lstm").session(B)
+    x = rng.standard_normal((B, I)).astype(np.float32)
+    expected = session.fork().feed(x)
+    x[1, 2] = np.nan
+    found = session.feed(x)
+    assert np.isnan(found[1]).any()
+    np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
+
+
+# What is refused ----------------------------------------------------------------------------------
+
+
+def test_bad_inputs_are_explained():
+    session = make("lstm").session(B)
+    before = session.state_dict()
+    wanted = r"wanted \[3, 5\] for one step, \[T, 3, 5\] for T of them"
+    for shape in [(B, I + 1), (B + 1, I), (I,), (T, B, I, 1), (), (T, B)]:
+        with pytest.raises(ValueError, match=wanted):
+            session.feed(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"wanted \[5\] for one step, \[T, 5\] for T of them"):
+        make("lstm").session().feed(np.zeros((T, B, I), np.float32))
+    with pytest.raises(ValueError, match=r"\[3, T, 5\] for T of them"):
+        make("lstm", batch_first=True).session(B).feed(np.zeros((T, B, I), np.float32))
+    with pytest.raises(TypeError, match=r"an input of float64 for a layer of float32; convert it"):
+        session.feed(np.zeros((B, I)))
+    for name, array in session.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_bad_states_are_explained_and_change_nothing(rng):
+    session = make("lstm").session(B)
+    session.feed(rng.standard_normal((B, I)).astype(np.float32))
+    before = session.state_dict()
+    good = np.zeros((L, B, H), np.float32)
+    for state, error, message in [
+        ({"h": good}, KeyError, "the state has h; wanted h, c"),
+        ({}, KeyError, "the state has no arrays; wanted h, c"),
+        ({"h": good, "c": good, "d": good}, KeyError, "the state has h, c, d; wanted h, c"),
+        ({"h": good, "c": good[:1]}, ValueError, r"c has shape \(1, 3, 7\); wanted \(2, 3, 7\)"),
+        ({"h": good, "c": good.astype(float)}, TypeError, "c is float64 for a layer of float32"),
+    ]:
+        with pytest.raises(error, match=message):
+            session.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"the state is \(h, c\), 2 arrays; 1 were given"):
+        session.state = good
+    for name, array in session.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_layers_that_cannot_be_fed_and_batch_sizes():
+    with pytest.raises(ValueError, match="a bidirectional layer has no session"):
+        make("lstm", bidirectional=True).session()
+    for size in (0, -1, 2.0, "3"):
+        with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+            make("lstm").session(size)
+
+
+def test_a_layer_that_computes_something_else_is_run_itself(rng):
+    class Doubled(nn.GRU):
+        def forward(self, x, state=None, lengths=None, record=False):
+            y, state = super().forward(x, state, lengths)
+            return y * 2.0, state
+
+    random.seed(1)
+    layer = Doubled(I, H)
+    x = rng.standard_normal((T, I)).astype(np.float32)
+    assert_same(layer.session().feed(x), whole(layer, x, None)[0])
