@@ -355,20 +355,23 @@ class Recurrent(Module):
     def _parameter(self, name: str, suffix: str) -> Parameter | None:
         return getattr(self, name + suffix, None)
 
-    def _initial_states(self, state: Any, batch: int, single: bool) -> tuple[Tensor, ...]:
+    def _initial_states(
+        self, state: Any, batch: int, single: bool
+    ) -> tuple[tuple[Tensor, ...], ...]:
+        """For each state of the cell, what every place (layer and direction) begins with."""
         places = self.num_layers * self.num_directions
         sizes = [self.proj_size or self.hidden_size] + [self.hidden_size] * (
             len(self.cell.states) - 1
         )
         if state is None:
-            return tuple(Tensor(np.zeros((places, batch, n), self.dtype)) for n in sizes)
+            return tuple((Tensor(np.zeros((batch, n), self.dtype)),) * places for n in sizes)
         states = tuple(state) if isinstance(state, (tuple, list)) else (state,)
         if len(states) != len(sizes):
             raise ValueError(
                 f"{self._name}: the state of {self.cell.name!r} is "
                 f"({', '.join(self.cell.states)}), {len(sizes)} Tensors; {len(states)} were given"
             )
-        checked = []
+        checked: list[tuple[Tensor, ...]] = []
         for name, given, n in zip(self.cell.states, states, sizes, strict=True):
             tensor = given if isinstance(given, Tensor) else Tensor(given)
             wanted = (places, n) if single else (places, batch, n)
@@ -382,7 +385,11 @@ class Recurrent(Module):
                     f"{self._name}: an initial state {name} of {tensor.dtype} for a layer of "
                     f"{self.dtype}; convert it with .astype()"
                 )
-            checked.append(tensor.reshape(places, batch, n) if single else tensor)
+            tensor = tensor.reshape(places, batch, n) if single else tensor
+            if tensor.requires_grad:
+                checked.append(ops.unstack(tensor))
+            else:
+                checked.append(tuple(Tensor(array) for array in tensor.data))
         return tuple(checked)
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -89,7 +89,7 @@ class Tensor:
         tensor._node = node
         tensor._output = output
         tensor._version = None
-        if array.base is not None:
+        if isinstance(array.base, np.ndarray):
             for i in inputs:
                 if isinstance(i, Tensor) and np.may_share_memory(array, i._data):
                     tensor._version = i._version
@@ -151,13 +151,13 @@ class Tensor:
                     "or give backward the gradient of it"
                 )
             gradient = np.ones(self.shape, self.dtype)
-        seed = np.array(gradient, dtype=self.dtype)
+        seed = np.asarray(gradient, dtype=self.dtype)
         if seed.shape != self.shape:
             raise ValueError(
                 f"backward: a gradient of shape {seed.shape} for a Tensor of shape {self.shape}"
             )
         if self._node is None:
-            self._add_gradient(seed)
+            self._add_gradient(seed.copy())
         else:
             run_backward(self._node, self._output, seed, retain_graph)
 

@@ -147,20 +147,23 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     // block is copied together first; a narrow A is read as it lies.
     constexpr std::int64_t narrow = 2048 / sizeof(T);
     const bool by_columns = A.column != 1, as_it_lies = A.row == 1 && A.column <= narrow;
-    constexpr std::int64_t K_block = 256, unit = 24; // a multiple of both tile heights
-    std::int64_t threads = threads_at_hand();
+    constexpr std::int64_t K_block = 256, most_rows = 144;
+    const std::int64_t threads = threads_at_hand(), height = tile_rows(panels.width(0));
+    const std::int64_t tiles = (M + height - 1) / height;
+    std::int64_t row_blocks = std::max((M + most_rows - 1) / most_rows, // 4 tiles at the least
+                                       std::min(4 * threads, (tiles + 3) / 4));
+    row_blocks = std::min(tiles, (row_blocks + threads - 1) / threads * threads);
+    auto first_row = [=](std::int64_t block) {
+        return std::min(M, tiles * block / row_blocks * height);
+    };
     std::int64_t group = panels.count;
-    std::int64_t rows = 144;
-    while (rows > unit && (M + rows - 1) / rows < 4 * threads)
-        rows -= unit;
-    std::int64_t row_blocks = (M + rows - 1) / rows;
     while (group > 4 && row_blocks * ((panels.count + group - 1) / group) < 6 * threads)
         group = (group + 1) / 2;
     std::int64_t groups = (panels.count + group - 1) / group;
 
     parallel(row_blocks * groups, [&](std::int64_t task) {
         static thread_local Scratch block_scratch;
-        std::int64_t row0 = task / groups * rows, row1 = std::min(M, row0 + rows);
+        std::int64_t row0 = first_row(task / groups), row1 = first_row(task / groups + 1);
         std::int64_t panel0 = task % groups * group;
         std::int64_t panel1 = std::min(panels.count, panel0 + group);
         alignas(64) T edge[max_rows * max_vectors * W];
@@ -171,7 +174,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
             std::int64_t stride = by_columns ? A.column : A.row;
             if (by_columns && !as_it_lies) { // [depth, row1 - row0]
                 stride = row1 - row0;
-                T *block = block_scratch.get<T>(rows * K_block);
+                T *block = block_scratch.get<T>(stride * K_block);
                 for (std::int64_t k = 0; k < depth; k++)
                     if (A.row == 1)
                         std::memcpy(block + k * stride, a + k * A.column, stride * sizeof(T));
