@@ -109,13 +109,14 @@ def _measured(work: Work, peers: Peers, machine: dict[str, Any], seconds: float)
     medians = interleaved(work.runs(peers), seconds)
     figures = {name: median / work.count for name, median in medians.items()}
     ours = figures["anaphora"]
+    rate, read = _rate(work.operations(), ours), _rate(work.bytes_read(), ours)
     return {
         "work": work.name,
         "unit": work.unit,
         "medians": figures,
-        "gflops": (rate := _rate(work.operations(), ours)),
+        "gflops": rate,
         "share_of_peak": _share(rate, machine["peak_gflops"]),
-        "share_of_bandwidth": _share(_rate(work.bytes_read(), ours), machine["bandwidth_gbytes"]),
+        "share_of_bandwidth": _share(read, machine["bandwidth_gbytes"]),
         "ratios": {name: f / ours for name, f in figures.items() if name != "anaphora"},
     }
 
