@@ -3,89 +3,181 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import anaphora
 from anaphora import engine
-from benchmarks.measure import interleaved
-from benchmarks.work import WORK
+from benchmarks.measure import interleaved, memory_bandwidth
+from benchmarks.rows import ROWS
+from benchmarks.work import Peers, Work
+
+_COLUMNS = [  # and their widths
+    ("work", max(len(work.name) for work in ROWS)),
+    ("anaphora", 9),
+    ("GFLOP/s", 7),
+    ("of FMA", 6),
+    ("of RAM", 6),
+    ("torch", 9),
+    ("ratio", 5),
+    ("ONNX RT", 8),
+    ("ratio", 5),
+]
 
 
-def main() -> None:
-    """Measure and print."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print.
+
+    Raises:
+        SystemExit: with 2, an option is not right or a name is not of any work.
+    """
+    options = _options(arguments)
+    chosen = [w for w in ROWS if not options.names or any(n in w.name for n in options.names)]
+    warnings.filterwarnings("ignore", module="torch")
+    engine.set_num_threads(options.threads)
+    peers = _peers(options.threads)
+    machine = _machine(peers, any(work.bytes_read() is not None for work in chosen))
+    print(json.dumps(machine) if options.json else _head(machine), flush=True)
+    for work in chosen:
+        record = _measured(work, peers, machine, options.seconds)
+        print(json.dumps(record) if options.json else _row(record), flush=True)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help="only work whose name contains one of these")
     parser.add_argument("--threads", type=int, default=2, help="threads of each framework")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each piece of work")
     parser.add_argument("--json", action="store_true", help="print a JSON line for each")
-    options = parser.parse_args()
-
-    warnings.filterwarnings("ignore", module="torch")
-    engine.set_num_threads(options.threads)
-    torch = _torch(options.threads)
-    peak = engine.info(measure=True).get("peak_gflops")
-    if not options.json:
-        print(_head(torch, options.threads, peak))
-    for work in WORK:
-        if options.names and not any(name in work.name for name in options.names):
-            continue
-        times = interleaved(work.runs(torch), options.seconds)
-        ours = times["anaphora"]
-        rate = work.operations() / ours / 1e9
-        record: dict[str, Any] = {
-            "work": work.name,
-            "seconds": times,
-            "gflops": rate,
-            "share_of_peak": rate / (peak * options.threads) if peak else None,
-            "ratios": {name: t / ours for name, t in times.items() if name != "anaphora"},
-        }
-        print(json.dumps(record) if options.json else _row(record), flush=True)
+    options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1, not {options.threads}")
+    if not options.seconds > 0:
+        parser.error(f"--seconds must be above 0, not {options.seconds}")
+    for name in options.names:
+        if not any(name in work.name for work in ROWS):
+            known = "\n  ".join(work.name for work in ROWS)
+            parser.error(f"no work has {name!r} in its name; there are\n  {known}")
+    return options
 
 
-def _torch(threads: int) -> Any:
-    try:
-        import torch
-    except ImportError:
-        print("torch is not installed: skipped (pip install '.[peers]')", file=sys.stderr)
-        return None
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    return torch
-
-
-def _head(torch: Any, threads: int, peak: float | None) -> str:
-    versions = f"anaphora {anaphora.__version__}, NumPy {np.__version__}"
+def _peers(threads: int) -> Peers:
+    """Those that are installed; of the others it is said that they are skipped."""
+    torch = _imported("torch")
     if torch is not None:
-        versions += f", torch {torch.__version__}"
-    info = engine.info()
-    measured = f", {peak:.0f} GFLOP/s float32 peak a core (measured)" if peak else ""
-    return (
-        f"{platform.machine()}, {os.cpu_count()} processors, {threads} threads, "
-        f"{info['engine']} engine {info['instruction_set'] or ''}{measured}\n"
-        f"Python {platform.python_version()}, {versions}\n\n"
-        "| work | anaphora | GFLOP/s | of peak | torch | ratio |\n|---|---|---|---|---|---|"
-    )
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+    return Peers(threads, torch, _imported("onnxruntime", "onnx"))  # onnx makes what it runs
+
+
+def _imported(peer: str, *needed: str) -> Any:
+    try:
+        return [importlib.import_module(name) for name in (*needed, peer)][-1]
+    except ImportError as error:
+        print(f"{peer} is skipped: {error}; pip install '.[peers]' installs it", file=sys.stderr)
+        return None
+
+
+def _machine(peers: Peers, needs_bandwidth: bool) -> dict[str, Any]:
+    """The machine, the versions, and the limits to which work is held, of all threads together."""
+    info = engine.info(measure=True)
+    peak = info.get("peak_gflops")
+    versions = {"Python": platform.python_version(), "anaphora": anaphora.__version__}
+    modules = {"NumPy": np, "torch": peers.torch, "ONNX Runtime": peers.onnxruntime}
+    versions |= {name: m.__version__ for name, m in modules.items() if m is not None}
+    return {
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "threads": peers.threads,
+        "engine": info["engine"],
+        "instruction_set": info["instruction_set"],
+        "peak_gflops": peak * peers.threads if peak else None,
+        "bandwidth_gbytes": memory_bandwidth(peers.threads) / 1e9 if needs_bandwidth else None,
+        "versions": versions,
+    }
+
+
+def _measured(work: Work, peers: Peers, machine: dict[str, Any], seconds: float) -> dict[str, Any]:
+    medians = interleaved(work.runs(peers), seconds)
+    figures = {name: median / work.count for name, median in medians.items()}
+    ours = figures["anaphora"]
+    rate, read = _rate(work.operations(), ours), _rate(work.bytes_read(), ours)
+    return {
+        "work": work.name,
+        "unit": work.unit,
+        "medians": figures,
+        "gflops": rate,
+        "share_of_peak": _share(rate, machine["peak_gflops"]),
+        "share_of_bandwidth": _share(read, machine["bandwidth_gbytes"]),
+        "ratios": {name: f / ours for name, f in figures.items() if name != "anaphora"},
+    }
+
+
+def _rate(amount: float | None, seconds: float) -> float | None:
+    return None if amount is None else amount / seconds / 1e9
+
+
+def _share(rate: float | None, limit: float | None) -> float | None:
+    return None if rate is None or limit is None else rate / limit
+
+
+def _head(machine: dict[str, Any]) -> str:
+    peak, bandwidth = machine["peak_gflops"], machine["bandwidth_gbytes"]
+    measured = []
+    if peak is not None:
+        measured.append(f"{peak:.0f} GFLOP/s float32 FMA")
+    if bandwidth is not None:
+        measured.append(f"{bandwidth:.0f} GB/s from memory")
+    lines = [
+        f"{machine['machine']}, {machine['processors']} processors, {machine['threads']} threads, "
+        f"{machine['engine']} engine {machine['instruction_set'] or ''}".rstrip(),
+        *([f"measured peaks: {', '.join(measured)}"] if measured else []),
+        ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
+    ]
+    rules = ["-" * (width + 1) + (":" if k else "-") for k, (_, width) in enumerate(_COLUMNS)]
+    return "  \n".join(lines) + f"\n\n{_line([head for head, _ in _COLUMNS])}\n|{'|'.join(rules)}|"
 
 
 def _row(record: dict[str, Any]) -> str:
-    seconds, share = record["seconds"], record["share_of_peak"]
-    peer = seconds.get("torch")
+    def percent(share: float | None) -> str:
+        return "" if share is None else f"{share:.0%}"
+
+    rate = record["gflops"]
     cells = [
         record["work"],
-        f"{1e3 * seconds['anaphora']:.2f} ms",
-        f"{record['gflops']:.0f}",
-        f"{share:.0%}" if share else "",
-        f"{1e3 * peer:.2f} ms" if peer else "not there",
-        f"{record['ratios']['torch']:.2f}" if peer else "",
+        _figure(record["medians"]["anaphora"], record["unit"]),
+        "" if rate is None else f"{rate:.0f}",
+        percent(record["share_of_peak"]),
+        percent(record["share_of_bandwidth"]),
     ]
-    return f"| {' | '.join(cells)} |"
+    for peer in ("torch", "onnxruntime"):
+        there = peer in record["ratios"]
+        cells.append(_figure(record["medians"][peer], record["unit"]) if there else "")
+        cells.append(f"{record['ratios'][peer]:.2f}" if there else "")
+    return _line(cells)
+
+
+def _figure(value: float, unit: str) -> str:
+    if unit == "B":
+        return f"{value / 1e6:.0f} MB"
+    if value >= 1:
+        return f"{value:.2f} s"
+    return f"{1e3 * value:.2f} ms" if value >= 1e-3 else f"{1e6 * value:.1f} us"
+
+
+def _line(cells: Sequence[str]) -> str:
+    """The cells in columns: the name on the left, figures on the right."""
+    first, *others = (width for _, width in _COLUMNS)
+    figures = (f"{c:>{w}}" for c, w in zip(cells[1:], others, strict=True))
+    return f"| {' | '.join([f'{cells[0]:<{first}}', *figures])} |"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""All work that is measured, in the order of the table."""
+
+from __future__ import annotations
+
+from benchmarks.inference import Sampling, StreamingStep
+from benchmarks.processes import FirstStep, Import, PeakMemory
+from benchmarks.training import LanguageModelStep, Layer, Recurrence
+from benchmarks.work import Work
+
+_MEDIUM = LanguageModelStep(
+    "language model step, zaremba-medium", V=10_000, H=650, T=35, B=20, dropout=0.5
+)
+_CHARACTERS = LanguageModelStep("character model step, 2 x 128", V=65, H=128, T=50, B=50)
+
+ROWS: list[Work] = [
+    LanguageModelStep("language model step, zaremba-small", V=10_000, H=200, T=20, B=20),
+    _MEDIUM,
+    _CHARACTERS,
+    LanguageModelStep("character model step, 2 x 512", V=65, H=512, T=50, B=50),
+    Layer("LSTM layer, T 50 B 50 H 128", "lstm", T=50, B=50, H=128),
+    Layer("GRU layer, T 50 B 50 H 128", "gru", T=50, B=50, H=128),
+    Layer("RNN tanh layer, T 50 B 50 H 128", "rnn", T=50, B=50, H=128),
+    Layer("LSTM layer, T 100 B 32 H 64", "lstm", T=100, B=32, H=64),
+    Layer("GRU layer, T 100 B 32 H 64", "gru", T=100, B=32, H=64),
+    Layer("RNN tanh layer, T 100 B 32 H 64", "rnn", T=100, B=32, H=64),
+    Layer("ragged LSTM, T 50 B 50 H 128", "lstm", T=50, B=50, H=128, ragged=True),
+    Layer("LSTM layer, T 35 B 20 H 200", "lstm", T=35, B=20, H=200),
+    Layer("peephole LSTM, T 35 B 20 H 200", "peephole_lstm", T=35, B=20, H=200),
+    Recurrence("recurrence alone, T 50 B 50 H 512", T=50, B=50, H=512),
+    Recurrence("recurrence alone, T 50 B 50 H 1024", T=50, B=50, H=1024),
+    StreamingStep("streaming step, 2 x 128", H=128),
+    StreamingStep("streaming step, 2 x 1024", H=1024, streams=True),
+    Sampling("sampled character, 2 x 512, B 1", V=65, H=512, B=1),
+    Sampling("sampled character, 2 x 512, B 32", V=65, H=512, B=32),
+    PeakMemory("peak memory, zaremba-medium", _MEDIUM),
+    PeakMemory("... beyond model, zaremba-medium", _MEDIUM, beyond_start=True),
+    Import("import"),
+    FirstStep("start to first step, 2 x 128", _CHARACTERS),
+]

@@ -1,0 +1,134 @@
+"""The benchmarks run, skip what is missing, and count what they say they count; no time is held."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anaphora
+from anaphora import engine
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = Path(anaphora.__file__).parent.parent
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """The command, called in this process, where no peer is installed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    for peer in ("torch", "onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, peer, None)
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    threads = engine.info()["threads"]
+    from benchmarks.__main__ import main
+
+    yield main
+    engine.set_num_threads(threads or 1)
+
+
+def test_beside_the_peers_that_are_installed():
+    command = [sys.executable, "-m", "benchmarks", "streaming step, 2 x 128"]
+    done = subprocess.run(
+        [*command, "--seconds", "0.01", "--threads", "1", "--json"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    machine, record = map(json.loads, done.stdout.splitlines())
+    assert machine["threads"] == 1
+    assert record["unit"] == "s"
+    assert record["gflops"] == pytest.approx(2**19 / record["medians"]["anaphora"] / 1e9)
+    for peer in ("torch", "onnxruntime"):
+        assert (peer in record["medians"]) != (f"{peer} is skipped" in done.stderr)
+    for peer, ratio in record["ratios"].items():
+        assert ratio == record["medians"][peer] / record["medians"]["anaphora"]
+
+
+def test_table_without_peers(main, capsys):
+    main(["streaming step, 2 x 128", "import", "--seconds", "0.01", "--threads", "1"])
+    printed = capsys.readouterr()
+    assert "torch is skipped" in printed.err
+    assert "onnxruntime is skipped" in printed.err
+    table = [line for line in printed.out.splitlines() if line.startswith("|")]
+    assert len(table) == 4  # a head, a rule, and two rows
+    assert len({len(line) for line in table}) == 1
+    assert len(table[0]) <= 120
+    head, step, start = ([cell.strip() for cell in table[k].split("|")] for k in (0, 2, 3))
+    assert head[1:4] == ["work", "anaphora", "GFLOP/s"]
+    assert step[1] == "streaming step, 2 x 128"
+    assert step[2].split()[1] in ("us", "ms")
+    assert step[6:10] == [""] * 4  # torch and ONNX Runtime
+    assert start[1] == "import"
+    assert start[3:6] == [""] * 3  # it has no operations
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "nothing"], "no work has 'nothing' in its name; there are\n  language model"),
+        (["--threads", "0"], "--threads must be at least 1, not 0"),
+        (["--seconds", "nan"], "--seconds must be above 0, not nan"),
+    ],
+)
+def test_misuse(main, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+
+
+def test_each_kind_of_work_runs(main):
+    from benchmarks import inference, processes, training
+    from benchmarks.work import Peers
+
+    step = training.LanguageModelStep("step", V=7, H=5, T=4, B=3)
+    timed = [
+        step,
+        training.Layer("ragged", "gru", T=4, B=3, H=5, ragged=True),
+        training.Recurrence("recurrence", T=4, B=3, H=5),
+        inference.StreamingStep("streaming", H=5, streams=True),
+        inference.Sampling("sampling", V=7, H=5, B=3),
+    ]
+    for work in timed:
+        assert work.runs(Peers(threads=1))["anaphora"]() is None
+        assert work.operations() > 0
+    for work in (processes.FirstStep("first step", step), processes.PeakMemory("memory", step)):
+        assert work.runs(Peers(threads=1))["anaphora"]() > 0
+
+
+def test_what_is_counted(main):
+    from benchmarks.inference import Sampling, StreamingStep
+    from benchmarks.training import Recurrence
+
+    assert Recurrence("", T=2, B=3, H=5).operations() == 3 * 2 * (2 * 3) * (20 * 5)
+    assert StreamingStep("", H=5, L=2).operations() == 2 * 2 * 20 * (5 + 5)
+    assert StreamingStep("", H=5, L=2, streams=True).bytes_read() == 4 * 2 * 20 * (5 + 5)
+    assert Sampling("", V=7, H=5, B=3, L=1).operations() == 2 * 3 * (20 * (5 + 5) + 5 * 7)
+
+
+def test_turns(main):
+    from benchmarks.measure import interleaved
+
+    turns, figures = [], iter([9.0, 1.0, 2.0, 3.0])
+
+    def timed():
+        if turns[-1:] != ["timed"]:
+            turns.append("timed")
+
+    def measured():
+        turns.append("measured")
+        return next(figures)
+
+    medians = interleaved({"timed": timed, "measured": measured}, seconds=1e-6)
+    assert turns == ["timed", "measured"] * 3
+    assert medians["measured"] == 2.0
+    assert medians["timed"] < 1
