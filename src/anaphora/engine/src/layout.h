@@ -78,7 +78,7 @@ template <class T> struct Layout {
     static constexpr int tile_vectors = 24;
 
     // Rows that the accumulators of a product hold; a tile is made of one or more such groups.
-    int register_rows() const { return tile_rows(std::max(1, chunk_width(0, chunks(sub)))); }
+    int register_rows() const { return tile_rows(std::max(1, chunk_width(0, gates * sub))); }
     int largest_tile() const {
         return tiles == 0 ? 1 : static_cast<int>((batch + tiles - 1) / tiles);
     }
@@ -119,6 +119,14 @@ template <class T> struct Layout {
         });
     }
 
+    // Whether a step multiplies its input by these weights itself, and not a span at a time: where
+    // they fit into a core's cache beside the recurrent ones, since then the gates of the input
+    // never leave it, nor the thread that works on their rows.
+    bool input_in_step(std::int64_t inputs) const {
+        std::int64_t numbers = hidden * (cell.x_blocks * inputs + cell.h_blocks * projected);
+        return !share_units && numbers * std::int64_t(sizeof(T)) <= (3 << 19);
+    }
+
     // Call f(span) for all steps in one, or with a product by the weights of the input in spans of
     // so many rows that their gates stay in the cache until all has been done with them, but not
     // so few that the gradient of the weights costs more to fetch than its product.
@@ -152,6 +160,9 @@ template <class T> struct Layout {
     std::int64_t blocks_of(int part) const {
         return (end_vector(part) - first_vector(part) + sub - 1) / sub;
     }
+    int block_size(int part, std::int64_t vector) const {
+        return static_cast<int>(std::min<std::int64_t>(sub, end_vector(part) - vector));
+    }
     std::int64_t block_vector(int part, std::int64_t number, std::int64_t t) const {
         return first_vector(part) + (t % 2 == 0 ? number : blocks_of(part) - 1 - number) * sub;
     }
@@ -166,42 +177,43 @@ template <class T> struct Layout {
         return ((tile * steps + t) * blocks() + vector / sub) * saved_block();
     }
 
-    // The recurrent halves of a block of `block_sub` unit vectors: gates * block_sub vectors, in
-    // chunks of at most 4.
-    int chunks(int block_sub) const { return (gates * block_sub + max_vectors - 1) / max_vectors; }
-    int chunk_width(int chunk, int of, int block_sub) const {
-        int all = gates * block_sub;
+    // The halves of a block of units, of this many vectors in all, are made in chunks of at most 4.
+    static int chunks(int all) { return (all + max_vectors - 1) / max_vectors; }
+    static int chunk_width(int chunk, int all) {
+        int of = chunks(all);
         return of == 0 ? 0 : all / of + (chunk < all % of);
     }
-    int chunk_width(int chunk, int of) const { return chunk_width(chunk, of, sub); }
 
     // Run body(part) on every thread, all at the same time.
     template <class F> void run(F body) { together(threads, body); }
 };
 
-// W_hh for forward: for each block of units, chunk by chunk, [P, chunk vectors * lanes].
+// Weights [count*H, K] of so many gates for forward: for each block of units, chunk by chunk, [K,
+// chunk vectors * lanes].
 template <class T>
-void pack_forward(const Layout<T> &layout, const T *weight, T *packed, std::int64_t first,
-                  int block_sub) {
+void pack_gates(const Layout<T> &layout, int count, std::int64_t K, const T *weight, T *packed) {
     constexpr int W = lanes<T>;
     constexpr std::int64_t step =
         64 / sizeof(T); // of a row at a time, so that both sides stay in L1
-    std::int64_t H = layout.hidden, P = layout.projected;
-    int chunks = layout.chunks(block_sub), v = 0;
-    T *to = packed + first * layout.gates * W * P;
-    for (int c = 0; c < chunks; c++) {
-        int width = layout.chunk_width(c, chunks, block_sub);
-        for (std::int64_t k0 = 0; k0 < P; k0 += step)
-            for (int column = 0; column < width * W; column++) {
-                std::int64_t gate = (v + column / W) / block_sub;
-                std::int64_t unit = (first + (v + column / W) % block_sub) * W + column % W;
-                const T *from = weight + (gate * H + unit) * P;
-                for (std::int64_t k = k0; k < std::min(P, k0 + step); k++)
-                    to[k * width * W + column] = unit < H ? from[k] : T(0);
+    for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
+        parallel(count == 0 ? 0 : layout.blocks_of(part), [&](std::int64_t block) {
+            const std::int64_t first = layout.block_vector(part, block, 0);
+            const int sub = layout.block_size(part, first), all = count * sub;
+            T *to = packed + first * count * W * K;
+            for (int c = 0, v = 0; c < layout.chunks(all); c++) {
+                const int width = layout.chunk_width(c, all);
+                for (std::int64_t k0 = 0; k0 < K; k0 += step)
+                    for (int column = 0; column < width * W; column++) {
+                        std::int64_t gate = (v + column / W) / sub;
+                        std::int64_t unit = (first + (v + column / W) % sub) * W + column % W;
+                        const T *from = weight + (gate * layout.hidden + unit) * K;
+                        for (std::int64_t k = k0; k < std::min(K, k0 + step); k++)
+                            to[k * width * W + column] = unit < layout.hidden ? from[k] : T(0);
+                    }
+                v += width;
+                to += static_cast<std::int64_t>(width) * W * K;
             }
-        v += width;
-        to += static_cast<std::int64_t>(width) * W * P;
-    }
+        });
 }
 
 // `rows` rows cut into groups of at most `most`, as evenly as possible.
@@ -222,6 +234,23 @@ struct RowGroups {
         left -= rows;
     }
 };
+
+// halves [count * sub, rows, lanes] = a [rows, K] times the weights of a block that pack_gates
+// made.
+template <class T>
+void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, const T *packed,
+                    T *halves) {
+    constexpr int W = lanes<T>;
+    const int all = count * sub;
+    for (int c = 0, done = 0; c < Layout<T>::chunks(all); c++) {
+        const int width = Layout<T>::chunk_width(c, all);
+        for (RowGroups group(rows, tile_rows(width)); group; group.next())
+            multiply_tile<T, false>(width, group.rows, K, a + group.first * K, K,
+                                    packed + done * W * K, halves + (done * rows + group.first) * W,
+                                    W, rows * W, false);
+        done += width;
+    }
+}
 
 // For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. Rows of the
 // tiles are those of a and c. A panel is used for all tiles while it is in the cache; `backwards`

@@ -9,8 +9,8 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// value = half + bias for every row of a tile; bias [units] or null.
-template <class T>
+// value (+)= half + bias for every row of a tile; bias [units] or null.
+template <bool Accumulate, class T>
 ANAPHORA_INLINE void add_bias(T *value, const T *half, const T *bias, int rows, int sub,
                               std::int64_t units) {
     constexpr int W = lanes<T>;
@@ -20,7 +20,8 @@ ANAPHORA_INLINE void add_bias(T *value, const T *half, const T *bias, int rows, 
     for (int s = 0; s < sub; s++) {
         Vector<T> b = load(padded + s * W);
         for (int n = s * rows * W; n < (s + 1) * rows * W; n += W)
-            store(value + n, load(half + n) + b);
+            store(value + n,
+                  Accumulate ? load(value + n) + (load(half + n) + b) : load(half + n) + b);
     }
 }
 
@@ -72,17 +73,17 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
         if (f.named[n] < cell.forward.inputs)
             read[f.named[n]] = true;
 
-    static thread_local Scratch weight_scratch, projection_scratch;
+    const bool in_step = f.weight_ih != nullptr && layout.input_in_step(f.inputs);
+    static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
     T *packed = weight_scratch.get<T>(layout.vectors() * W * layout.gates * P + 1);
-    T *projection = nullptr;
+    T *packed_input = nullptr, *projection = nullptr;
     std::int64_t p_vectors = (P + W - 1) / W;
-    for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
-        parallel(layout.gates == 0 ? 0 : layout.blocks_of(part), [&](std::int64_t block) {
-            std::int64_t v = layout.block_vector(part, block, 0);
-            pack_forward(
-                layout, f.weight_hh, packed, v,
-                static_cast<int>(std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v)));
-        });
+    pack_gates(layout, layout.gates, P, f.weight_hh, packed);
+    if (in_step) {
+        packed_input =
+            input_weight_scratch.get<T>(layout.vectors() * W * cell.x_blocks * f.inputs + 1);
+        pack_gates(layout, cell.x_blocks, f.inputs, f.weight_ih, packed_input);
+    }
     if (f.weight_hr != nullptr) {
         projection = projection_scratch.get<T>(p_vectors * W * H);
         pack_rows(H, Matrix<const T>{f.weight_hr, 1, H}, P, 0, p_vectors, projection);
@@ -98,9 +99,9 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
     const bool scattered = f.weight_ih == nullptr && layout.indexed();
     static thread_local Scratch input_scratch, gate_scratch;
 
-    layout.in_spans(f.weight_ih != nullptr, false, [&](Span span) {
+    layout.in_spans(f.weight_ih != nullptr && !in_step, false, [&](Span span) {
         const T *x_gates = f.x + (scattered ? 0 : span.first * B * gates_size);
-        if (f.weight_ih != nullptr) {
+        if (f.weight_ih != nullptr && !in_step) {
             const T *x = input_rows(layout, span, f.x, f.inputs, input_scratch);
             T *halves = gate_scratch.get<T>(span.rows * gates_size);
             multiply<T>(span.rows, gates_size, f.inputs, Matrix<const T>{x, f.inputs, 1},
@@ -109,10 +110,15 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
             x_gates = halves;
         }
         layout.run([&](int part) {
-            static thread_local Scratch tile_scratch, half_scratch;
+            static thread_local Scratch tile_scratch, half_scratch, x_half_scratch, row_scratch;
             const int height = layout.largest_tile();
             Tiles<T> values(cell.forward, layout.sub * height, tile_scratch);
             T *halves = half_scratch.get<T>(std::max(1, layout.gates * layout.sub) * height * W);
+            T *x_halves = nullptr, *x_rows = nullptr;
+            if (in_step) {
+                x_halves = x_half_scratch.get<T>(cell.x_blocks * layout.sub * height * W + 1);
+                x_rows = row_scratch.get<T>(layout.indexed() ? B * f.inputs : 1);
+            }
             const auto state0 = static_cast<std::int32_t>(cell.gates.size());
             std::vector<typename Layout<T>::Tile> tiles;
             std::vector<std::int64_t> input_row(B); // of each position, among the T*B of the input
@@ -139,13 +145,21 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                     }
                 }
 
+                const T *x_step = f.x + t * B * f.inputs;
+                if (in_step && layout.indexed()) {
+                    x_step = x_rows;
+                    for (const auto &tile : tiles)
+                        for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                            std::copy_n(f.x + input_row[p] * f.inputs, f.inputs,
+                                        x_rows + p * f.inputs);
+                }
+
                 for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
                     const std::int64_t v = layout.block_vector(part, block, t);
                     const int sub = static_cast<int>(
                         std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
                     const std::int64_t unit = v * W,
                                        units = std::min<std::int64_t>(sub * W, H - unit);
-                    const int chunks = layout.chunks(sub);
                     for (const auto &tile : tiles) {
                         const int rows = tile.rows;
                         if (rows == 0)
@@ -158,26 +172,32 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                                              f.saved + layout.saved_at(t, tile.number, v) +
                                                  static_cast<std::int64_t>(s) * sub * rows * W);
 
-                        // The recurrent halves of all gates: [gates, sub, rows, lanes].
-                        for (int c = 0, done = 0; c < chunks; c++) {
-                            int width = layout.chunk_width(c, chunks, sub);
-                            for (RowGroups group(rows, tile_rows(width)); group; group.next())
-                                multiply_tile<T, false>(
-                                    width, group.rows, P,
-                                    state_at(0, t) + (tile.first + group.first) * P, P,
-                                    packed + (v * layout.gates + done) * W * P,
-                                    halves + (done * rows + group.first) * W, W, rows * W, false);
-                            done += width;
-                        }
+                        multiply_gates(layout.gates, sub, rows, P, state_at(0, t) + tile.first * P,
+                                       packed + v * layout.gates * W * P, halves);
+                        if (in_step)
+                            multiply_gates(
+                                cell.x_blocks, sub, rows, f.inputs, x_step + tile.first * f.inputs,
+                                packed_input + v * cell.x_blocks * W * f.inputs, x_halves);
                         for (std::int32_t g = 0; g < state0; g++) {
                             auto [x, h] = cell.gates[g];
                             T *value = values[g];
                             if (h >= 0)
-                                add_bias(value, halves + h * sub * rows * W,
-                                         f.bias_hh == nullptr ? nullptr : f.bias_hh + h * H + unit,
-                                         rows, sub, units);
+                                add_bias<false>(value, halves + h * sub * rows * W,
+                                                f.bias_hh == nullptr ? nullptr
+                                                                     : f.bias_hh + h * H + unit,
+                                                rows, sub, units);
                             if (x < 0)
                                 continue;
+                            if (in_step) {
+                                const T *half = x_halves + x * sub * rows * W;
+                                const T *bias =
+                                    f.bias_ih == nullptr ? nullptr : f.bias_ih + x * H + unit;
+                                if (h >= 0)
+                                    add_bias<true>(value, half, bias, rows, sub, units);
+                                else
+                                    add_bias<false>(value, half, bias, rows, sub, units);
+                                continue;
+                            }
                             Rows<const T> from{x_gates + x * H + unit, gates_size, in};
                             if (!scattered)
                                 from = {from.data + layout.row(span, t, tile.first) * gates_size,
@@ -245,7 +265,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
     const std::int64_t d_x_size = f.weight_ih == nullptr ? cell.x_blocks * H : f.inputs;
     Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr, f.tiles);
 
-    static thread_local Scratch weight_scratch, projection_scratch;
+    static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
     std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
     T *packed = weight_scratch.get<T>(p_vectors * W * gates_size + 1), *projection = nullptr;
     for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
@@ -256,6 +276,15 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
     if (f.weight_hr != nullptr) {
         projection = projection_scratch.get<T>(h_vectors * W * P);
         pack_rows(P, Matrix<const T>{f.weight_hr, H, 1}, H, 0, h_vectors, projection);
+    }
+    const bool in_step =
+        f.weight_ih != nullptr && f.d_x != nullptr && layout.input_in_step(f.inputs);
+    const std::int64_t i_vectors = (f.inputs + W - 1) / W;
+    T *packed_input = nullptr;
+    if (in_step) {
+        packed_input = input_weight_scratch.get<T>(i_vectors * W * cell.x_blocks * H + 1);
+        pack_rows(cell.x_blocks * H, Matrix<const T>{f.weight_ih, f.inputs, 1}, f.inputs, 0,
+                  i_vectors, packed_input);
     }
     Barrier barrier(layout.threads);
     const std::int64_t x_size = static_cast<std::int64_t>(cell.x_blocks) * H, I = f.inputs;
@@ -274,7 +303,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
         T *d_h_gates = whole ? d_x_gates : h_gate_scratch.get<T>(span.rows * gates_size);
         T *d_projected = f.weight_hr == nullptr ? nullptr : projected_scratch.get<T>(span.rows * P);
         layout.run([&](int part) {
-            static thread_local Scratch tile_scratch, row_scratch;
+            static thread_local Scratch tile_scratch, row_scratch, d_row_scratch;
             const int height = layout.largest_tile();
             Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
             const int saved_count = static_cast<int>(cell.saved.size());
@@ -389,6 +418,18 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
                                      layout.share_units ? layout.first_vector(part) : 0,
                                      layout.share_units ? layout.end_vector(part) : p_vectors, P,
                                      f.d_states[0], P, true, t % 2 == 1);
+                if (in_step) {
+                    const T *d = d_x_gates + layout.row(span, t, 0) * x_size;
+                    T *to = f.d_x + t * B * I;
+                    if (layout.indexed())
+                        to = d_row_scratch.get<T>(B * I);
+                    multiply_rows<T>(tiles, x_size, d, packed_input, 0, i_vectors, I, to, I, false,
+                                     t % 2 == 1);
+                    if (layout.indexed())
+                        for (const auto &tile : tiles)
+                            for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                                std::copy_n(to + p * I, I, f.d_x + input_row[p] * I);
+                }
             }
         });
 
@@ -414,7 +455,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
                 std::copy_n(f.d_bias_hh, x_size, f.d_bias_ih);
             else if (f.d_bias_ih != nullptr)
                 sum_columns(span.rows, x_size, d_x_gates, f.d_bias_ih, adding);
-            if (f.d_x != nullptr) {
+            if (f.d_x != nullptr && !in_step) {
                 T *d_x = layout.indexed() ? d_input_scratch.get<T>(span.rows * I)
                                           : f.d_x + span.first * B * I;
                 multiply<T>(span.rows, I, x_size, Matrix<const T>{d_x_gates, x_size, 1},
