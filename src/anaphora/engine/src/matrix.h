@@ -137,10 +137,14 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     Panels<T> panels(N);
     static thread_local Scratch scratch;
     T *packed = scratch.get<T>(panels.vectors * W * std::max<std::int64_t>(K, 1));
-    parallel(panels.count, [&](std::int64_t p) {
-        std::int64_t begin = panels.first(p) * W;
-        pack_panel(K, B, begin, std::min<std::int64_t>(panels.width(p) * W, N - begin),
-                   panels.width(p), packed + begin * K);
+    const std::int64_t threads = threads_at_hand();
+    const std::int64_t parts = panels.count < 2 * threads && K >= 512 ? 2 * threads : 1; // of K
+    parallel(panels.count * parts, [&](std::int64_t task) {
+        std::int64_t p = task / parts, part = task % parts, first = K * part / parts;
+        std::int64_t begin = panels.first(p) * W, depth = K * (part + 1) / parts - first;
+        Matrix<const T> rows{B.data + first * B.row, B.row, B.column};
+        pack_panel(depth, rows, begin, std::min<std::int64_t>(panels.width(p) * W, N - begin),
+                   panels.width(p), packed + begin * K + first * panels.width(p) * W);
     });
 
     // A task is a block of rows by a group of panels. Where the columns of A lie far apart, its
@@ -148,7 +152,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     constexpr std::int64_t narrow = 2048 / sizeof(T);
     const bool by_columns = A.column != 1, as_it_lies = A.row == 1 && A.column <= narrow;
     constexpr std::int64_t K_block = 256, most_rows = 144;
-    const std::int64_t threads = threads_at_hand(), height = tile_rows(panels.width(0));
+    const std::int64_t height = tile_rows(panels.width(0));
     const std::int64_t tiles = (M + height - 1) / height;
     std::int64_t row_blocks = std::max((M + most_rows - 1) / most_rows, // 4 tiles at the least
                                        std::min(4 * threads, (tiles + 3) / 4));
