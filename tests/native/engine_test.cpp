@@ -643,28 +643,29 @@ template <class T> struct Layers {
     Array<T> whole(int64_t steps, const Array<T> &input_rows, const Arrays<T> &states) const {
         Array<T> x = input_rows.copy();
         for (int64_t l = 0; l < count; l++) {
-            const int64_t X = cell.x_blocks * hidden, rows = steps * batch;
-            Array<T> x_gates = product(rows, X, l == 0 ? input : projected, x.data(),
-                                       weight_ih[l].data(), has_bias ? bias_ih[l].data() : nullptr);
-            Arrays<T> over_time;
+            const int64_t rows = steps * batch;
+            Arrays<T> in_turn; // the state before a step and after it, since nothing is saved
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
-                over_time.emplace_back((steps + 1) * size);
+                in_turn.emplace_back(2 * size);
                 for (int64_t j = 0; j < size; j++)
-                    over_time.back()[j] = states[k][l * size + j];
+                    in_turn.back()[j] = states[k][l * size + j];
             }
             std::vector<const T *> vectors;
             for (int32_t k = 0; k < cell.parameters; k++)
                 vectors.push_back(parameters[l * cell.parameters + k].data());
-            Array<T> output(rows * projected), unprojected(rows * hidden);
-            std::vector<T *> state_data = pointers(over_time);
+            Array<T> output(rows * projected), unprojected(batch * hidden);
+            std::vector<T *> state_data = pointers(in_turn);
             Forward<T> f{};
             f.cell = &cell;
             f.steps = steps;
             f.batch = batch;
             f.hidden = hidden;
             f.projected = projected;
-            f.x = x_gates.data();
+            f.x = x.data();
+            f.inputs = l == 0 ? input : projected;
+            f.weight_ih = weight_ih[l].data();
+            f.bias_ih = has_bias ? bias_ih[l].data() : nullptr;
             f.weight_hh = cell.h_blocks > 0 ? weight_hh[l].data() : nullptr;
             f.bias_hh = has_bias && cell.h_blocks > 0 ? bias_hh[l].data() : nullptr;
             f.weight_hr = projects ? weight_hr[l].data() : nullptr;
@@ -676,7 +677,7 @@ template <class T> struct Layers {
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
                 for (int64_t j = 0; j < size; j++)
-                    states[k][l * size + j] = over_time[k][steps * size + j];
+                    states[k][l * size + j] = in_turn[k][steps % 2 * size + j];
             }
             x = std::move(output);
         }
