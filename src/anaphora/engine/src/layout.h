@@ -245,9 +245,9 @@ void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, co
     for (int c = 0, done = 0; c < Layout<T>::chunks(all); c++) {
         const int width = Layout<T>::chunk_width(c, all);
         for (RowGroups group(rows, tile_rows(width)); group; group.next())
-            multiply_tile<T, false>(width, group.rows, K, a + group.first * K, K,
-                                    packed + done * W * K, halves + (done * rows + group.first) * W,
-                                    W, rows * W, false);
+            multiply_tile<T, Operands::cached_rows>(
+                width, group.rows, K, a + group.first * K, K, packed + done * W * K,
+                halves + (done * rows + group.first) * W, W, rows * W, false);
         done += width;
     }
 }
@@ -275,13 +275,15 @@ void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int6
                 const T *from = a + (tile.first + i) * K;
                 T *to = c + (tile.first + i) * c_row + begin;
                 if (real == width * W) {
-                    multiply_tile<T, false>(width, n, K, from, K, b, to, c_row, W, accumulate);
+                    multiply_tile<T, Operands::cached_rows>(width, n, K, from, K, b, to, c_row, W,
+                                                            accumulate);
                     continue;
                 }
                 if (accumulate)
                     for (int r = 0; r < n; r++)
                         std::memcpy(edge + r * width * W, to + r * c_row, real * sizeof(T));
-                multiply_tile<T, false>(width, n, K, from, K, b, edge, width * W, W, accumulate);
+                multiply_tile<T, Operands::cached_rows>(width, n, K, from, K, b, edge, width * W, W,
+                                                        accumulate);
                 for (int r = 0; r < n; r++)
                     std::memcpy(to + r * c_row, edge + r * width * W, real * sizeof(T));
             }

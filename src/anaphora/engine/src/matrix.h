@@ -20,15 +20,20 @@ inline constexpr int tile_rows(int vectors) {
 }
 inline constexpr int max_rows = 8;
 
+// How a tile finds its operands. The rows of a lie one after the other, element (i, k) at a[i *
+// stride + k]; or its columns, at a[i + k * stride]. What is read of b is fetched ahead, but where
+// it was just packed or used and the cache has it.
+enum class Operands { rows, columns, cached_rows };
+
 // c[i, v] (+)= sum over k of a[i, k] * b[k, v], in registers.
-//   a: element (i, k) at a[i * row_stride + k] or, if Packed, at a[i + k * row_stride].
+//   a: see Operands.
 //   b: [K, NV * lanes].
 //   c: vector v of row i at c + i * c_row + v * c_vector; read first if accumulate.
-template <class T, int R, int NV, bool Packed>
+template <class T, int R, int NV, Operands O>
 ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t row_stride,
                                       const T *b, T *c, std::int64_t c_row, std::int64_t c_vector,
                                       bool accumulate) {
-    constexpr int W = lanes<T>;
+    constexpr int W = lanes<T>, ahead = 16;
     Vector<T> sums[R][NV];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
@@ -38,11 +43,15 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
     for (std::int64_t k = 0; k < K; k++) {
         Vector<T> bs[NV];
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++)
+        for (int v = 0; v < NV; v++) {
             bs[v] = load(b + k * (NV * W) + v * W);
+            if (O != Operands::cached_rows)
+                __builtin_prefetch(b + (k + ahead) * (NV * W) + v * W);
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
-            Vector<T> x = all<T>(Packed ? a[k * row_stride + i] : a[i * row_stride + k]);
+            Vector<T> x =
+                all<T>(O == Operands::columns ? a[k * row_stride + i] : a[i * row_stride + k]);
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
                 sums[i][v] += x * bs[v];
@@ -56,34 +65,29 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
 }
 
 // The same for a number of rows from 1 to tile_rows(NV) that is known at run time.
-template <class T, int NV, bool Packed, int R = tile_rows(NV)>
+template <class T, int NV, Operands O, int R = tile_rows(NV)>
 void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride, const T *b, T *c,
                    std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
     if (rows == R)
-        multiply_tile_of<T, R, NV, Packed>(K, a, row_stride, b, c, c_row, c_vector, accumulate);
+        multiply_tile_of<T, R, NV, O>(K, a, row_stride, b, c, c_row, c_vector, accumulate);
     else if constexpr (R > 1)
-        multiply_tile<T, NV, Packed, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector,
-                                            accumulate);
+        multiply_tile<T, NV, O, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
 }
 
 // The same for a number of vectors from 1 to 4.
-template <class T, bool Packed>
+template <class T, Operands O>
 ANAPHORA_INLINE void multiply_tile(int vectors, int rows, std::int64_t K, const T *a,
                                    std::int64_t row_stride, const T *b, T *c, std::int64_t c_row,
                                    std::int64_t c_vector, bool accumulate) {
     switch (vectors) {
     case 1:
-        return multiply_tile<T, 1, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
-                                           accumulate);
+        return multiply_tile<T, 1, O>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
     case 2:
-        return multiply_tile<T, 2, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
-                                           accumulate);
+        return multiply_tile<T, 2, O>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
     case 3:
-        return multiply_tile<T, 3, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
-                                           accumulate);
+        return multiply_tile<T, 3, O>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
     default:
-        return multiply_tile<T, 4, Packed>(rows, K, a, row_stride, b, c, c_row, c_vector,
-                                           accumulate);
+        return multiply_tile<T, 4, O>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
     }
 }
 
@@ -203,11 +207,12 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                         for (int r = 0; r < count; r++)
                             std::memcpy(edge + r * to_row, c + r * c_row, width * sizeof(T));
                     if (by_columns)
-                        multiply_tile<T, true>(vectors, count, depth, a + (i - row0), stride, b, to,
-                                               to_row, W, adding);
+                        multiply_tile<T, Operands::columns>(vectors, count, depth, a + (i - row0),
+                                                            stride, b, to, to_row, W, adding);
                     else
-                        multiply_tile<T, false>(vectors, count, depth, a + (i - row0) * stride,
-                                                stride, b, to, to_row, W, adding);
+                        multiply_tile<T, Operands::rows>(vectors, count, depth,
+                                                         a + (i - row0) * stride, stride, b, to,
+                                                         to_row, W, adding);
                     bool last = bias != nullptr && k0 + depth >= K;
                     for (int r = 0; r < count && (last || !whole); r++) {
                         T *row = to + r * to_row;
