@@ -29,8 +29,8 @@ MODULES = [
 ]
 SHOWN = [
     "artifact", "cells", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
-    "equations", "generation", "models", "nn", "ops", "optim", "random", "tensor", "text",
-    "training",
+    "equations", "generation", "models", "nn", "ops", "optim", "plot", "random", "tensor",
+    "tensor.graph", "text", "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"
