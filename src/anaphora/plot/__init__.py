@@ -7,6 +7,7 @@ needs matplotlib (extra ``plot``), and nothing needs a display. `graph` returns 
 from anaphora.plot.embeddings import analogy, embeddings, nearest, principal_components
 from anaphora.plot.gradients import gradient_norms
 from anaphora.plot.graph import Graph, graph
+from anaphora.plot.language_model import Reading, read, token_embeddings, tokens
 from anaphora.plot.picture import Picture
 from anaphora.plot.runs import losses
 from anaphora.plot.sequences import attention, gates, states, text, values
@@ -14,6 +15,7 @@ from anaphora.plot.sequences import attention, gates, states, text, values
 __all__ = [
     "Graph",
     "Picture",
+    "Reading",
     "analogy",
     "attention",
     "embeddings",
@@ -23,7 +25,10 @@ __all__ = [
     "losses",
     "nearest",
     "principal_components",
+    "read",
     "states",
     "text",
+    "token_embeddings",
+    "tokens",
     "values",
 ]

@@ -125,7 +125,7 @@ def embeddings(
         the variance along the axes, and ``nearest``: for each word what `nearest` gives.
 
     Raises:
-        ValueError: the shapes do not fit, or a word is none of the labels.
+        ValueError: the shapes do not fit, labels are not distinct, or a word is none of them.
 
     >>> vectors = np.random.default_rng(0).normal(size=(5, 3))
     >>> picture = embeddings(vectors, list("abcde"), ["c"], neighbours=2)
@@ -133,6 +133,8 @@ def embeddings(
     (3, (3, 2))
     """
     matrix = _matrix(vectors, "embeddings")
+    if len(set(labels)) < len(labels):
+        raise ValueError("embeddings: a label is there twice; they are to be distinct")
     found = {word: nearest(matrix, labels, word, neighbours) for word in words}
     shown = list(labels[:most])
     if words:

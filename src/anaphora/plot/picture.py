@@ -74,6 +74,9 @@ class Picture:
         with _styled() as new_figure:
             figure = new_figure(figsize=self._size, layout="constrained")
             self._draw(figure)
+            # Lay it out once: each further time would move things by a hair.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         return figure
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -54,7 +54,7 @@ def values(
             f"values: sequences of {', '.join(map(str, sorted(steps)))} steps{count}; wanted one "
             "number of steps, at least 1"
         )
-    shown = None if labels is None else [shown_token(label) for label in labels]
+    shown = None if labels is None else [shown_token(label.strip(" ") or label) for label in labels]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(data), sharex=True, squeeze=False)[:, 0]
@@ -73,6 +73,19 @@ def values(
 
     width = min(max(7.0, 1.6 + _INCHES_A_STEP * T), 14.0)
     return Picture(data, draw, (width, 0.5 + 1.45 * len(data)))
+
+
+def recorded_values(layer: Recurrent, x: Any) -> dict[str, Array]:
+    """Every value that a layer's cell names, [T, B, H] or [T, H], in evaluation mode."""
+    was_training = layer.training
+    try:
+        with no_grad():
+            _, _, recorded = layer.eval()(x, record=True)
+    finally:
+        layer.train(was_training)
+    if layer.batch_first and np.ndim(x) == 3:
+        recorded = {name: array.swapaxes(0, 1) for name, array in recorded.items()}
+    return dict(recorded)
 
 
 def states(
@@ -96,7 +109,7 @@ def states(
     >>> states(LSTM(3, 4), np.ones((5, 2, 3), np.float32)).data["c_l0"].shape
     (5, 4)
     """
-    recorded = _recorded(layer, x)
+    recorded = recorded_values(layer, x)
     chosen = {name: a for name, a in recorded.items() if name.split("_l")[0] in layer.cell.states}
     return values(chosen, labels=labels, row=row)
 
@@ -125,7 +138,7 @@ def gates(
     >>> [*gates(GRU(3, 4), np.ones((5, 2, 3), np.float32)).data]
     ['r_l0', 'z_l0', 'n_l0']
     """
-    recorded = _recorded(layer, x)
+    recorded = recorded_values(layer, x)
     states = layer.cell.states
     chosen = {name: a for name, a in recorded.items() if name.split("_l")[0] not in states}
     if not chosen:
@@ -253,19 +266,6 @@ def attention(
 
     size = (min(2.5 + 0.3 * S, 14.0), min(1.5 + 0.3 * T, 14.0))
     return Picture({"weights": matrix, "source": source, "target": target}, draw, size)
-
-
-def _recorded(layer: Recurrent, x: Any) -> dict[str, Array]:
-    """Every named value, [T, B, H] or [T, H], in evaluation mode."""
-    was_training = layer.training
-    try:
-        with no_grad():
-            _, _, recorded = layer.eval()(x, record=True)
-    finally:
-        layer.train(was_training)
-    if layer.batch_first and np.ndim(x) == 3:
-        recorded = {name: array.swapaxes(0, 1) for name, array in recorded.items()}
-    return dict(recorded)
 
 
 def _of_row(name: str, array: Array, row: int) -> Array:
