@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FEW_UNITS = 8  # as many are lines, more are a heat map
+_FEW_UNITS = 7  # as many are lines, each in a colour of its own; more are a heat map
 _MOST_LABELS = 100  # steps that get a label each
 _INCHES_A_STEP = 0.11
 
@@ -26,7 +26,7 @@ def values(
 ) -> Picture:
     """Values of units over the steps of one sequence, a panel for each name.
 
-    Up to 8 units are drawn as lines, more as a heat map.
+    Up to 7 units are drawn as lines, more as a heat map.
 
     Args:
         named: [T, H] or [T, B, H] by name, such as what ``record=True`` of a layer gives.
