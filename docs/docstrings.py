@@ -13,11 +13,11 @@ SHAPE = re.compile(r"\[[^][\n]*\]")
 
 
 def to_markdown(docstring: str) -> str:
-    """Fence the examples, and set shapes such as [L*D, B, H] in code."""
+    """Fence examples, and set shapes such as [L*D, B, H] in code."""
     fenced = EXAMPLE.sub(r"\1```pycon\n\g<0>\n\1```", docstring)
     parts = CODE.split(fenced)
     parts[::2] = [SHAPE.sub(r"`\g<0>`", part) for part in parts[::2]]
-    return "".join(parts)
+    return re.sub(r": >= ", r": \\>= ", "".join(parts))  # else a quotation
 
 
 class Docstrings(griffe.Extension):
