@@ -17,7 +17,7 @@ def to_markdown(docstring: str) -> str:
     fenced = EXAMPLE.sub(r"\1```pycon\n\g<0>\n\1```", docstring)
     parts = CODE.split(fenced)
     parts[::2] = [SHAPE.sub(r"`\g<0>`", part) for part in parts[::2]]
-    return re.sub(r": >= ", r": \\>= ", "".join(parts))  # else a quotation
+    return re.sub(r": (?=>=? )", r": \\", "".join(parts))  # else a quotation
 
 
 class Docstrings(griffe.Extension):
