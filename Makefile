@@ -5,7 +5,7 @@ CPP := $(wildcard src/anaphora/engine/src/*.* tests/native/*.*)
 CLANG_FORMAT := $(PYTHON) -c 'from clang_format import clang_format as main; main()'
 
 .DEFAULT_GOAL := help
-.PHONY: help build check lint test parity sanitize format clean
+.PHONY: help build check lint test parity docs pictures sanitize format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ test:  ## All tests; those in tests/parity are skipped where PyTorch is missing
 
 parity:  ## Only the comparison with PyTorch (pip install ".[peers]")
 	$(PYTHON) -m pytest tests/parity
+
+docs:  ## Build the documentation into build/site
+	$(PYTHON) -m mkdocs build --quiet
+
+pictures:  ## Draw the tutorial's pictures anew, by running its code
+	ANAPHORA_KEEP_PICTURES=1 $(PYTHON) -m pytest tests/test_documentation.py -k tutorial
 
 sanitize:  ## The engine's native tests under Address-, UndefinedBehavior- and ThreadSanitizer
 	for sanitizer in address,undefined thread; do \

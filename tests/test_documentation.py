@@ -3,9 +3,12 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
+import os
 import pkgutil
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +20,7 @@ from anaphora import engine
 from anaphora.cells import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
+LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 MODULES = [
@@ -29,8 +33,8 @@ MODULES = [
 ]
 SHOWN = [
     "artifact", "cells", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
-    "equations", "generation", "models", "nn", "ops", "optim", "random", "tensor", "text",
-    "training",
+    "equations", "generation", "models", "nn", "ops", "optim", "plot", "random", "tensor",
+    "tensor.graph", "text", "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"
@@ -169,8 +173,16 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+def pictures(page: Path) -> list[Path]:
+    """The pictures that a page shows; in docs/ its own code makes them."""
+    shown = re.findall(r"!\[[^]]*\]\(([^):]+)\)", page.read_text(encoding="utf-8"))
+    return [page.parent / name for name in shown]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+    if pictures(page):
+        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "__main__"}
     for block in blocks(page.read_text(encoding="utf-8")):
@@ -181,6 +193,28 @@ def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
         else:
             tree = ast.increment_lineno(ast.parse(block.source, str(page)), block.line)
             exec(compile(tree, str(page), "exec"), names)
+    for picture in pictures(page) if page != README else []:
+        drawn = tmp_path / picture.name
+        assert drawn.exists(), f"no block of {page.name} writes {picture.name}"
+        if os.environ.get("ANAPHORA_KEEP_PICTURES"):  # make pictures
+            shutil.copy(drawn, picture)
+        assert picture.stat().st_size < LARGEST_PICTURE
+
+
+def test_the_reference_has_examples_and_shapes_as_code():
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    given = (
+        "Of [L*D, B, H] and `[T]`.\n\n    y = x[0]\n\nArgs:\n    x: [T, I].\n\n"
+        ">>> f([1])\n[2]\n\nEnd."
+    )
+    wanted = (
+        "Of `[L*D, B, H]` and `[T]`.\n\n    y = x[0]\n\nArgs:\n    x: `[T, I]`.\n\n"
+        "```pycon\n>>> f([1])\n[2]\n```\n\nEnd."
+    )
+    assert module.to_markdown(given) == wanted
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme():

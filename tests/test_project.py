@@ -14,7 +14,7 @@ import pytest
 import anaphora
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = {"typer", "rich", "tokenizers", "tensorboardX", "torch"}
+EXTRAS = {"typer", "rich", "tokenizers", "tensorboardX", "torch", "matplotlib"}
 LARGEST_FILE = 200_000  # bytes
 # A directory at the root of some machine; a URL's path and ../shared/data are none.
 MACHINE_PATH = re.compile(r"(?<![\w.~*}/-])/(?:home|root|Users|work|tmp|private|mnt)/")

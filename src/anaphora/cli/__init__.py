@@ -14,6 +14,7 @@ import anaphora
 from anaphora.cli.evaluate import evaluate
 from anaphora.cli.generate import generate
 from anaphora.cli.info import info
+from anaphora.cli.plot import plot
 from anaphora.cli.train import train
 
 __all__ = ["app", "main"]
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Recurrent networks: train a language model on a text, evaluate it, generate from it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (train, evaluate, generate, info):
+for _command in (train, evaluate, generate, info, plot):
     # Typer keeps the line ends of a docstring; a paragraph is to fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     app.command(help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)

@@ -1,0 +1,120 @@
+"""``anaphora plot``: pictures of a trained model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from anaphora.artifact import ModelDirectory
+from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.models import load_language_model
+from anaphora.plot import Picture, losses, read, token_embeddings
+
+
+class Name(StrEnum):
+    """The pictures."""
+
+    LOSSES = "losses"
+    EMBEDDINGS = "embeddings"
+    STATES = "states"
+    GATES = "gates"
+    TEXT = "text"
+
+
+_OF_A_TEXT = (Name.STATES, Name.GATES, Name.TEXT)
+
+
+def plot(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
+    text: Annotated[
+        str | None,
+        typer.Option(help="What the model is to read, for the pictures states, gates and text."),
+    ] = None,
+    pictures: Annotated[
+        list[Name] | None,
+        typer.Option("--picture", help="Which to draw; repeat it.", show_default="all"),
+    ] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(
+            help="The state or gate that colours the text, with its layer, such as c_l0 or f_l1.",
+            show_default="the last state of the last layer",
+        ),
+    ] = None,
+    unit: Annotated[
+        int | None,
+        typer.Option(
+            help="Which unit of it, from 0.", show_default="the one that varies most over the text"
+        ),
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--word",
+            help="A token whose nearest neighbours the picture of embeddings shows; repeat it.",
+            show_default="the first 120 tokens of the vocabulary",
+        ),
+    ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Another model directory, for its losses; repeat it.",
+            show_default=False,
+        ),
+    ] = None,
+    format: Annotated[Literal["png", "svg"], typer.Option(help="Of the files.")] = "png",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write to.", show_default="DIR/plots")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Draw a language model: its losses and embeddings, and its states and gates at work on a text.
+
+    Writes losses, embeddings and, with --text, states, gates and text (coloured by one unit), each
+    to a file. Needs matplotlib, which the extra "plot" installs.
+
+    With --json, one line: files (by picture), value and unit (of the coloured text), nearest (for
+    each --word, tokens with cosines).
+    """
+    output = Output(as_json)
+    with reported_errors():
+        wanted = list(pictures or [])
+        with reported_misuse():
+            if text is None and (needing := [p for p in wanted if p in _OF_A_TEXT]):
+                raise ValueError(
+                    f"--picture {needing[0].value} needs a --text for the model to read"
+                )
+        model, tokenizer = load_language_model(directory)
+        runs = {str(path): ModelDirectory.open(path) for path in (directory, *(compare or []))}
+        records = {name: run.read_metrics() for name, run in runs.items()}
+        if not wanted:
+            wanted = [p for p in Name if text is not None or p not in _OF_A_TEXT]
+            if not all(records.values()):
+                wanted.remove(Name.LOSSES)
+                output.say("no picture of losses: a training has not recorded any yet")
+        drawn: dict[str, Picture] = {}
+        found: dict[str, Any] = {}
+        with reported_misuse():
+            if Name.LOSSES in wanted:
+                drawn[Name.LOSSES] = losses(records)
+            if Name.EMBEDDINGS in wanted:
+                drawn[Name.EMBEDDINGS] = token_embeddings(model, tokenizer, words or [])
+                found["nearest"] = drawn[Name.EMBEDDINGS].data["nearest"]
+            if text is not None and set(wanted).intersection(_OF_A_TEXT):
+                reading = read(model, tokenizer, text, value, unit)
+                drawn |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in wanted}
+                found |= {"value": reading.value, "unit": reading.unit}
+        folder = directory / "plots" if out is None else out
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for name, picture in drawn.items():
+            files[name] = str(picture.save(folder / f"{name}.{format}"))
+            output.say(f"wrote {files[name]}")
+        for word, neighbours in found.get("nearest", {}).items():
+            near = ", ".join(f"{label!r} {cosine:.2f}" for label, cosine in neighbours)
+            output.say(f"nearest to {word!r}: {near}")
+        output.emit({"files": files, **found})

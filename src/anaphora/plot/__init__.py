@@ -1,0 +1,34 @@
+"""Seeing inside: pictures of states, gates, gradients, attention, embeddings and trainings.
+
+Every function returns a `Picture`: its data at once, its figure when asked for. Only the figure
+needs matplotlib (extra ``plot``), and nothing needs a display. `graph` returns Graphviz text.
+"""
+
+from anaphora.plot.embeddings import analogy, embeddings, nearest, principal_components
+from anaphora.plot.gradients import gradient_norms
+from anaphora.plot.graph import Graph, graph
+from anaphora.plot.language_model import Reading, read, token_embeddings, tokens
+from anaphora.plot.picture import Picture
+from anaphora.plot.runs import losses
+from anaphora.plot.sequences import attention, gates, states, text, values
+
+__all__ = [
+    "Graph",
+    "Picture",
+    "Reading",
+    "analogy",
+    "attention",
+    "embeddings",
+    "gates",
+    "gradient_norms",
+    "graph",
+    "losses",
+    "nearest",
+    "principal_components",
+    "read",
+    "states",
+    "text",
+    "token_embeddings",
+    "tokens",
+    "values",
+]

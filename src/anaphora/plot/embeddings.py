@@ -1,0 +1,206 @@
+"""Embeddings: a plane to look at them in, neighbours, and analogies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anaphora.plot.picture import COLORS, Picture, shown_token
+from anaphora.tensor import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def principal_components(vectors: ArrayLike, count: int = 2) -> tuple[Array, Array]:
+    """Project vectors to the directions in which they differ most (Pearson 1901).
+
+    Args:
+        vectors: [V, E].
+        count: The number of directions, at most the smaller of V and E.
+
+    Returns:
+        The coordinates [V, count], and the share of the variance along each, [count]. The signs
+        are such that the largest coordinate of each direction is positive.
+
+    Raises:
+        ValueError: the shape does not fit, or the count is out of range.
+
+    >>> coordinates, shares = principal_components([[0.0, 0.0], [0.0, 0.0], [3.0, 3.0]], count=1)
+    >>> coordinates.ravel().round(2), shares
+    (array([-1.41, -1.41,  2.83]), array([1.]))
+    """
+    matrix = _matrix(vectors, "principal_components")
+    if not 1 <= count <= min(matrix.shape):
+        raise ValueError(
+            f"principal_components: count {count} of {matrix.shape[0]} vectors of "
+            f"{matrix.shape[1]} numbers; wanted 1 to {min(matrix.shape)}"
+        )
+    centred = matrix - matrix.mean(axis=0)
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    coordinates = left[:, :count] * sizes[:count]
+    largest = coordinates[np.abs(coordinates).argmax(axis=0), np.arange(count)]
+    variances = np.square(sizes)
+    shares = variances[:count] / max(variances.sum(), np.finfo(np.float64).tiny)
+    return coordinates * np.where(largest < 0, -1, 1), shares
+
+
+def nearest(
+    vectors: ArrayLike, labels: Sequence[str], label: str, count: int = 5
+) -> list[tuple[str, float]]:
+    """The labels whose vectors point most nearly where that of one label points.
+
+    Args:
+        vectors: [V, E].
+        labels: One for each vector.
+        label: Whose neighbours are wanted.
+        count: How many.
+
+    Returns:
+        The labels with the cosines of the angles, the nearest first.
+
+    Raises:
+        ValueError: the shapes do not fit, or the label is none of the labels.
+
+    >>> nearest([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]], ["a", "b", "c"], "a")
+    [('b', 1.0), ('c', 0.0)]
+    """
+    unit = _unit(vectors, labels, "nearest")
+    number = _number(labels, label, "nearest")
+    return _closest(unit, labels, unit[number], {number}, count)
+
+
+def analogy(
+    vectors: ArrayLike, labels: Sequence[str], a: str, b: str, c: str, count: int = 5
+) -> list[tuple[str, float]]:
+    """What is to `c` as `b` is to `a` (Mikolov et al. 2013): nearest to ``b - a + c``.
+
+    Args:
+        vectors: [V, E]; their lengths do not count.
+        labels: One for each vector.
+        a: As in "man is to king as woman is to ...": man,
+        b: king,
+        c: woman.
+        count: How many answers.
+
+    Returns:
+        Labels other than the three, with the cosines of the angles, the nearest first.
+
+    Raises:
+        ValueError: the shapes do not fit, or one of the three is none of the labels.
+
+    >>> vectors = [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
+    >>> analogy(vectors, ["man", "king", "woman", "queen"], "man", "king", "woman", count=1)[0][0]
+    'queen'
+    """
+    unit = _unit(vectors, labels, "analogy")
+    one, two, three = (_number(labels, label, "analogy") for label in (a, b, c))
+    wanted = unit[two] - unit[one] + unit[three]
+    return _closest(unit, labels, wanted, {one, two, three}, count)
+
+
+def embeddings(
+    vectors: ArrayLike,
+    labels: Sequence[str],
+    words: Sequence[str] = (),
+    *,
+    neighbours: int = 6,
+    most: int = 120,
+) -> Picture:
+    """Embeddings in the plane in which they differ most.
+
+    Args:
+        vectors: [V, E], such as ``model.embedding.weight``.
+        labels: One for each vector.
+        words: Show these labels, each with its nearest neighbours in all E dimensions, joined by
+            lines; without them, the first labels.
+        neighbours: How many for each word.
+        most: How many of the first labels, where no words are given.
+
+    Returns:
+        A picture; its data are ``labels`` (those shown), ``coordinates`` [N, 2], ``shares`` [2] of
+        the variance along the axes, and ``nearest``: for each word what `nearest` gives.
+
+    Raises:
+        ValueError: the shapes do not fit, labels are not distinct, or a word is none of them.
+
+    >>> vectors = np.random.default_rng(0).normal(size=(5, 3))
+    >>> picture = embeddings(vectors, list("abcde"), ["c"], neighbours=2)
+    >>> len(picture.data["labels"]), picture.data["coordinates"].shape
+    (3, (3, 2))
+    """
+    matrix = _matrix(vectors, "embeddings")
+    if len(set(labels)) < len(labels):
+        raise ValueError("embeddings: a label is there twice; they are to be distinct")
+    found = {word: nearest(matrix, labels, word, neighbours) for word in words}
+    shown = list(labels[:most])
+    if words:
+        with_neighbours = [[word, *(label for label, _ in found[word])] for word in words]
+        shown = list(dict.fromkeys(label for group in with_neighbours for label in group))
+    places = [_number(labels, label, "embeddings") for label in shown]
+    if len(places) < 2 or matrix.shape[1] < 2:
+        raise ValueError(
+            f"embeddings: {len(places)} vectors of {matrix.shape[1]} numbers; a plane needs at "
+            "least 2 of 2"
+        )
+    coordinates, shares = principal_components(matrix[places])
+    data = {"labels": shown, "coordinates": coordinates, "shares": shares, "nearest": found}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        at = dict(zip(shown, coordinates, strict=True))
+        for number, word in enumerate(words):
+            color = COLORS[number % len(COLORS)]
+            for label, _ in found[word]:
+                x, y = np.stack([at[word], at[label]], axis=1)
+                axes.plot(x, y, color=color, linewidth=0.8, alpha=0.6)
+        axes.plot(*coordinates.T, ".", color="0.7", markersize=3)
+        for label, (x, y) in at.items():
+            axes.annotate(
+                shown_token(label),
+                (x, y),
+                xytext=(3, 2),
+                textcoords="offset points",
+                color=COLORS[words.index(label) % len(COLORS)] if label in words else "black",
+                weight="bold" if label in words else "normal",
+                parse_math=False,
+            )
+        axes.margins(0.08)
+        axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
+        axes.set_ylabel(f"second ({shares[1]:.0%})")
+
+    return Picture(data, draw, (7.0, 5.5))
+
+
+def _matrix(vectors: ArrayLike, of: str) -> Array:
+    matrix = np.asarray(vectors, np.float64)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise ValueError(f"{of}: vectors of shape {matrix.shape}; wanted [V, E]")
+    return matrix
+
+
+def _unit(vectors: ArrayLike, labels: Sequence[str], of: str) -> Array:
+    matrix = _matrix(vectors, of)
+    if len(labels) != len(matrix):
+        raise ValueError(f"{of}: {len(labels)} labels for {len(matrix)} vectors")
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    unit: Array = matrix / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit
+
+
+def _number(labels: Sequence[str], label: str, of: str) -> int:
+    try:
+        return labels.index(label)
+    except ValueError:
+        raise ValueError(f"{of}: {label!r} is none of the {len(labels):,} labels") from None
+
+
+def _closest(
+    unit: Array, labels: Sequence[str], vector: Array, without: set[int], count: int
+) -> list[tuple[str, float]]:
+    cosines = unit @ vector / max(float(np.linalg.norm(vector)), np.finfo(np.float64).tiny)
+    order = [int(n) for n in np.argsort(-cosines, kind="stable") if int(n) not in without]
+    return [(labels[n], round(float(cosines[n]), 12)) for n in order[:count]]

@@ -1,0 +1,114 @@
+"""How much of a gradient reaches each earlier step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anaphora import ops
+from anaphora.nn import Recurrent
+from anaphora.plot.picture import COLORS, Picture, add_legend
+from anaphora.tensor import Array, Tensor, no_grad
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def gradient_norms(layers: Mapping[str, Recurrent], x: Any, *, seed: int = 0) -> Picture:
+    """The norm of the gradient that reaches each earlier step, on the way back from the last one.
+
+    At the last step stands a gradient of norm 1 in a random direction of the output; it is pulled
+    back step by step (Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013), through all layers
+    and states. A line that falls is a gradient that vanishes, one that climbs one that explodes.
+
+    Args:
+        layers: By the name to show, layers that read the same input; of one direction.
+        x: [T, B, I] the input ([B, T, I] for layers with ``batch_first``), or [T, I].
+        seed: Of the random direction.
+
+    Returns:
+        A picture; its data are, for each layer, an array [T + 1]: at t the norm of the gradient of
+        all states after t steps, over the whole batch. At 0 stands that of the initial state.
+
+    Raises:
+        ValueError: a layer is bidirectional, or the input has no step.
+
+    >>> from anaphora.nn import LSTM, RNN
+    >>> layers = {"RNN": RNN(3, 4), "LSTM": LSTM(3, 4)}
+    >>> norms = gradient_norms(layers, np.ones((20, 2, 3), np.float32)).data
+    >>> norms["LSTM"].shape, bool(np.isclose(norms["RNN"][-1], 1)), bool(norms["RNN"][0] < 0.1)
+    ((21,), True, True)
+    """
+    data = {name: _norms(layer, np.asarray(x), seed) for name, layer in layers.items()}
+    if not data:
+        raise ValueError("gradient_norms: no layers were given")
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for number, (name, norms) in enumerate(data.items()):
+            back = np.arange(len(norms))[::-1]
+            shown = np.where(norms > 0, norms, np.nan)  # 0 has no place on this axis
+            axes.plot(back, shown, color=COLORS[number % len(COLORS)], label=name)
+        axes.axhline(1, color="0.6", linewidth=0.8, zorder=0)
+        axes.set_yscale("log")
+        axes.set_xlabel("steps back from where the loss is")
+        axes.set_ylabel("norm of the gradient of the state")
+        add_legend(axes)
+
+    return Picture(data, draw)
+
+
+def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
+    if layer.bidirectional:
+        raise ValueError(
+            "gradient_norms: a bidirectional layer has no last step; give a layer of one direction"
+        )
+    layer = copy.deepcopy(layer).eval().requires_grad_(False)
+    layer.batch_first = False if x.ndim == 2 else layer.batch_first
+    axis = 1 if layer.batch_first else 0
+    T = x.shape[axis]
+    if T == 0:
+        raise ValueError("gradient_norms: the input has no step")
+    steps = np.split(x, T, axis)
+
+    # Forward: the states before each step.
+    batch = () if x.ndim == 2 else (x.shape[1 - axis],)
+    state = tuple(np.zeros(n, layer.dtype) for n in layer.state_shapes(*batch).values())
+    befores = []
+    with no_grad():
+        for step in steps:
+            befores.append(state)
+            _, after = layer(step, _as_state(state))
+            state = tuple(s.data for s in _as_tuple(after))
+
+    # Backward: one step at a time; what comes from the step after is the gradient of the states.
+    gradients = [np.zeros_like(s) for s in state]
+    top = gradients[0][-1]  # the output of the last step is the first state of the top layer
+    top[...] = np.random.default_rng(seed).standard_normal(top.shape)
+    top /= np.linalg.norm(top)
+    norms = [_norm(gradients)]
+    for step, before in zip(reversed(steps), reversed(befores), strict=True):
+        leaves = [Tensor(s, requires_grad=True) for s in before]
+        _, after = layer(step, _as_state(leaves))
+        products = [ops.sum(s * d) for s, d in zip(_as_tuple(after), gradients, strict=True)]
+        ops.sum(ops.stack(products)).backward()
+        gradients = [
+            np.zeros_like(s.data) if s.grad is None else np.asarray(s.grad) for s in leaves
+        ]
+        norms.append(_norm(gradients))
+    return np.array(norms[::-1])
+
+
+def _as_state(states: Sequence[Any]) -> Any:
+    return tuple(states) if len(states) > 1 else states[0]
+
+
+def _as_tuple(state: Any) -> tuple[Tensor, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+def _norm(gradients: Sequence[Any]) -> float:
+    return float(np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gradients)))

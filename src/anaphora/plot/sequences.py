@@ -1,0 +1,326 @@
+"""What happens over a sequence: states, gates, text coloured by one unit, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anaphora.nn import Recurrent
+from anaphora.plot.picture import COLORS, Picture, add_legend, label_steps, shown_token
+from anaphora.tensor import Array, no_grad
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FEW_UNITS = 7  # as many are lines, each in a colour of its own; more are a heat map
+_MOST_LABELS = 100  # steps that get a label each
+_INCHES_A_STEP = 0.11
+
+
+def values(
+    named: Mapping[str, ArrayLike], *, labels: Sequence[str] | None = None, row: int = 0
+) -> Picture:
+    """Values of units over the steps of one sequence, a panel for each name.
+
+    Up to 7 units are drawn as lines, more as a heat map.
+
+    Args:
+        named: [T, H] or [T, B, H] by name, such as what ``record=True`` of a layer gives.
+        labels: [T] what each step read.
+        row: Which of the B sequences.
+
+    Returns:
+        A picture; its data are the arrays [T, H] by name.
+
+    Raises:
+        ValueError: nothing was given, a shape does not fit, or there is no such row.
+
+    >>> picture = values({"h": np.zeros((5, 2, 3)), "c": np.ones((5, 2, 3))}, row=1)
+    >>> picture.data["c"].shape
+    (5, 3)
+    """
+    data = {name: _of_row(name, np.asarray(given), row) for name, given in named.items()}
+    if not data:
+        raise ValueError("values: nothing was given to show")
+    steps = {len(array) for array in data.values()}
+    T = max(steps)
+    if len(steps) > 1 or T == 0 or (labels is not None and len(labels) != T):
+        count = "" if labels is None else f", and {len(labels)} labels"
+        raise ValueError(
+            f"values: sequences of {', '.join(map(str, sorted(steps)))} steps{count}; wanted one "
+            "number of steps, at least 1"
+        )
+    shown = None if labels is None else [shown_token(label.strip(" ") or label) for label in labels]
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(data), sharex=True, squeeze=False)[:, 0]
+        most = max(array.shape[1] for array in data.values())
+        for axes, (name, array) in zip(panels, data.items(), strict=True):
+            axes.set_title(name, loc="left", parse_math=False)
+            axes.tick_params(axis="x", length=0)
+            if array.shape[1] <= _FEW_UNITS:
+                _lines(axes, array)
+                if array.shape[1] == most > 1:  # names each line, once
+                    add_legend(axes, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+                    most = 0
+            else:
+                _heat_map(figure, axes, array)
+        label_steps(panels[-1], shown, T, _MOST_LABELS)
+
+    width = min(max(7.0, 1.6 + _INCHES_A_STEP * T), 14.0)
+    return Picture(data, draw, (width, 0.5 + 1.45 * len(data)))
+
+
+def recorded_values(layer: Recurrent, x: Any) -> dict[str, Array]:
+    """Every value that a layer's cell names, [T, B, H] or [T, H], in evaluation mode."""
+    was_training = layer.training
+    try:
+        with no_grad():
+            _, _, recorded = layer.eval()(x, record=True)
+    finally:
+        layer.train(was_training)
+    if layer.batch_first and np.ndim(x) == 3:
+        recorded = {name: array.swapaxes(0, 1) for name, array in recorded.items()}
+    return dict(recorded)
+
+
+def states(
+    layer: Recurrent, x: Any, *, labels: Sequence[str] | None = None, row: int = 0
+) -> Picture:
+    """The states of a layer over a sequence: for an LSTM ``h`` and ``c``, for any cell its own.
+
+    Args:
+        layer: With one or several layers and directions.
+        x: The input, as the layer takes it.
+        labels: [T] what each step read.
+        row: Which sequence of the batch.
+
+    Returns:
+        A picture, as of `values`; the names are such as ``h_l0`` and ``c_l1_reverse``.
+
+    Raises:
+        ValueError: a shape does not fit.
+
+    >>> from anaphora.nn import LSTM
+    >>> states(LSTM(3, 4), np.ones((5, 2, 3), np.float32)).data["c_l0"].shape
+    (5, 4)
+    """
+    recorded = recorded_values(layer, x)
+    chosen = {name: a for name, a in recorded.items() if name.split("_l")[0] in layer.cell.states}
+    return values(chosen, labels=labels, row=row)
+
+
+def gates(
+    layer: Recurrent, x: Any, *, labels: Sequence[str] | None = None, row: int = 0
+) -> Picture:
+    """The gates of a layer over a sequence, by the names that its equations give them.
+
+    Any other value that the equations name is shown too, but not the states.
+
+    Args:
+        layer: With one or several layers and directions.
+        x: The input, as the layer takes it.
+        labels: [T] what each step read.
+        row: Which sequence of the batch.
+
+    Returns:
+        A picture, as of `values`; the names are such as ``f_l0`` and ``z_l1_reverse``.
+
+    Raises:
+        ValueError: a shape does not fit, or the cell was declared with ``fused=False``, so that
+            its gates have no names.
+
+    >>> from anaphora.nn import GRU
+    >>> [*gates(GRU(3, 4), np.ones((5, 2, 3), np.float32)).data]
+    ['r_l0', 'z_l0', 'n_l0']
+    """
+    recorded = recorded_values(layer, x)
+    states = layer.cell.states
+    chosen = {name: a for name, a in recorded.items() if name.split("_l")[0] not in states}
+    if not chosen:
+        raise ValueError(
+            f"gates: the cell {layer.cell.name!r} gives no names to gates; only equations that are "
+            "traced (without fused=False) do"
+        )
+    return values(chosen, labels=labels, row=row)
+
+
+def text(
+    tokens: Sequence[str], numbers: ArrayLike, *, title: str = "", columns: int = 80
+) -> Picture:
+    """A text coloured by one number a token, such as one unit of a state (Karpathy et al. 2015).
+
+    The colour of a token is the number after the model has read it.
+
+    Args:
+        tokens: [T] the pieces of the text.
+        numbers: [T] one for each.
+        title: What stands above.
+        columns: Where a line of text is broken.
+
+    Returns:
+        A picture; its data are ``tokens`` and ``numbers`` [T].
+
+    Raises:
+        ValueError: there are no tokens, or not one number for each.
+
+    >>> text(["to ", "be"], [0.1, -0.9]).data["numbers"]
+    array([ 0.1, -0.9])
+    """
+    colours = np.asarray(numbers)
+    if colours.shape != (len(tokens),) or not len(tokens):
+        raise ValueError(
+            f"text: {len(tokens)} tokens and numbers of shape {colours.shape}; wanted one number "
+            "for each of at least one token"
+        )
+    signs, places = _typeset(tokens, columns)
+    rows = 1 + max(line for line, _, _ in places)
+    width = max(column for _, column, _ in places) + 1
+    grid = np.full((rows, width), np.nan)
+    for line, column, number in places:
+        grid[line, column] = colours[number]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        limit = _limit(colours)
+        image = axes.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+        for sign, (line, column, number) in zip(signs, places, strict=True):
+            dark = abs(colours[number]) > 0.7 * limit
+            axes.text(
+                column,
+                line,
+                sign,
+                ha="center",
+                va="center_baseline",
+                family="DejaVu Sans Mono",
+                color="white" if dark else "black",
+                parse_math=False,
+            )
+        axes.set_title(title, loc="left", parse_math=False)
+        axes.axis("off")
+        figure.colorbar(
+            image,
+            ax=axes,
+            orientation="horizontal",
+            aspect=60,
+            fraction=0.03,
+            ticks=[-limit, 0, limit],
+            format="%.3g",
+        )
+
+    size = (max(3.5, 0.3 + 0.095 * width), 0.9 + 0.21 * rows)
+    return Picture({"tokens": list(tokens), "numbers": colours}, draw, size)
+
+
+def attention(
+    weights: ArrayLike,
+    source: Sequence[str] | None = None,
+    target: Sequence[str] | None = None,
+) -> Picture:
+    """An attention matrix (Bahdanau et al. 2015): how much each step of a target looks where.
+
+    Args:
+        weights: [T, S], a row for each step of the target.
+        source: [S] tokens that are looked at.
+        target: [T] tokens that look.
+
+    Returns:
+        A picture; its data are ``weights`` [T, S], ``source`` and ``target``.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    >>> attention([[0.9, 0.1], [0.2, 0.8]], ["ein", "Wort"], ["a", "word"]).data["weights"].shape
+    (2, 2)
+    """
+    matrix = np.asarray(weights)
+    wanted = tuple(
+        size if given is None else len(given)
+        for given, size in zip((target, source), matrix.shape, strict=False)
+    )
+    if matrix.ndim != 2 or matrix.size == 0 or wanted != matrix.shape:
+        raise ValueError(
+            f"attention: weights of shape {matrix.shape}; wanted [T, S], for "
+            f"{'T' if target is None else len(target)} tokens of the target and "
+            f"{'S' if source is None else len(source)} of the source"
+        )
+    T, S = matrix.shape
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=max(1.0, float(matrix.max())))
+        if source is not None:
+            labels = [shown_token(token) for token in source]
+            turn = 90 if max(map(len, labels)) > 2 else 0
+            axes.set_xticks(range(S), labels=labels, rotation=turn, parse_math=False)
+        if target is not None:
+            shown = [shown_token(token) for token in target]
+            axes.set_yticks(range(T), labels=shown, parse_math=False)
+        axes.set_xlabel("source")
+        axes.set_ylabel("target")
+        figure.colorbar(image, ax=axes, label="weight", shrink=0.8)
+
+    size = (min(2.5 + 0.3 * S, 14.0), min(1.5 + 0.3 * T, 14.0))
+    return Picture({"weights": matrix, "source": source, "target": target}, draw, size)
+
+
+def _of_row(name: str, array: Array, row: int) -> Array:
+    if array.ndim == 3 and not -array.shape[1] <= row < array.shape[1]:
+        raise ValueError(f"values: there is no row {row} of {array.shape[1]} in {name!r}")
+    array = array[:, row] if array.ndim == 3 else array
+    if array.ndim != 2:
+        raise ValueError(
+            f"values: {name!r} has the shape {array.shape}; wanted [T, H] or [T, B, H]"
+        )
+    return array
+
+
+def _limit(array: Array) -> float:
+    """The end of a scale around 0: 1, or the largest finite value where that is more."""
+    finite = np.abs(array[np.isfinite(array)])
+    return max(1.0, float(finite.max(initial=0)))
+
+
+def _lines(axes: Axes, array: Array) -> None:
+    for unit, line in enumerate(array.T):
+        axes.plot(line, color=COLORS[unit % len(COLORS)], label=f"unit {unit}", linewidth=1.2)
+    if array.min() >= 0 and array.max() <= 1:
+        axes.set_ylim(-0.03, 1.03)
+    axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+
+
+def _heat_map(figure: Figure, axes: Axes, array: Array) -> None:
+    """From 0 to 1 where all values are there, as of a gate; else around 0."""
+    is_share = bool(array.min() >= 0 and array.max() <= 1)
+    limit = _limit(array)
+    image = axes.imshow(
+        array.T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="viridis" if is_share else "RdBu_r",
+        vmin=0 if is_share else -limit,
+        vmax=1 if is_share else limit,
+    )
+    axes.set_ylabel("unit")
+    figure.colorbar(image, ax=axes, pad=0.01, aspect=12)
+
+
+def _typeset(tokens: Sequence[str], columns: int) -> tuple[list[str], list[tuple[int, int, int]]]:
+    """Lay a text out: its signs, and for each its line, column and token."""
+    signs: list[str] = []
+    places: list[tuple[int, int, int]] = []
+    line = column = 0
+    for number, token in enumerate(tokens):
+        for character in token:
+            if column >= columns:
+                line, column = line + 1, 0
+            signs.append(" " if character == " " else shown_token(character))
+            places.append((line, column, number))
+            column += 1
+            if character == "\n":
+                line, column = line + 1, 0
+    return signs, places

@@ -1,0 +1,82 @@
+"""`anaphora plot` as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anaphora
+from anaphora.artifact import ModelDirectory
+from anaphora.models import load_language_model
+from anaphora.plot import read, token_embeddings
+
+pytest.importorskip("matplotlib")
+
+
+def test_plot_draws_everything_and_says_what(trained, tmp_path):
+    out, err = trained.run(
+        "plot", "model", "--text", "the same words", "--word", "e", "--json",
+        "--out", tmp_path / "new" / "folder", "--format", "svg", "--compare", "model",
+    )  # fmt: skip
+    record = json.loads(out)
+    names = ["losses", "embeddings", "states", "gates", "text"]
+    assert [*record["files"]] == names
+    for name in names:
+        path = tmp_path / "new" / "folder" / f"{name}.svg"
+        assert record["files"][name] == str(path)
+        assert "<svg" in path.read_text()[:1000]
+        assert f"wrote {path}\n" in err
+    model, tokenizer = load_language_model(trained.folder / "model")
+    reading = read(model, tokenizer, "the same words")
+    assert (record["value"], record["unit"]) == ("c_l0", reading.unit)
+    nearest = token_embeddings(model, tokenizer, ["e"]).data["nearest"]
+    assert record["nearest"]["e"] == [[label, cosine] for label, cosine in nearest["e"]]
+    assert "nearest to 'e': '" in err
+
+
+def test_plot_without_a_text_draws_what_needs_none(trained):
+    out, _ = trained.run("plot", "model")
+    assert out == "wrote model/plots/losses.png\nwrote model/plots/embeddings.png\n"
+    out, _ = trained.run("plot", "model", "--picture", "text", "--text", "a", "--value", "f_l0")
+    assert out == "wrote model/plots/text.png\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--picture", "gates"], 2, "--picture gates needs a --text for the model to read"),
+        (["--picture", "dreams"], 2, "'dreams' is not one of"),
+        (["--text", "the", "--unit", "8"], 2, "there is no unit 8; those of c_l0 are 0 to 7"),
+        (["--text", "the", "--value", "z_l0"], 2, "no value 'z_l0'; this model has i_l0, f_l0"),
+        (["--word", "☃"], 2, "'☃' is none of the "),
+        (["--text", "☃"], 1, "is not in the vocabulary"),
+    ],
+)
+def test_plot_says_what_is_wrong(trained, options, code, message):
+    _, err = trained.run("plot", "model", *options, code=code)
+    assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_plot_of_what_is_no_model_or_has_no_losses(trained, command):
+    _, err = command.run("plot", ".", code=1)
+    assert err.startswith("anaphora: .: is not a model directory")
+    parts = ModelDirectory.open(trained.folder / "model").load()
+    ModelDirectory.create(command.folder / "bare").save(*parts)
+    out, _ = command.run("plot", "bare")
+    assert out.startswith("no picture of losses: a training has not recorded any yet\nwrote bare")
+
+
+def test_plot_without_matplotlib_names_the_extra(trained, tmp_path):
+    script = "import sys; sys.modules['matplotlib'] = None; from anaphora.cli import main; main()"
+    (tmp_path / "run.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py"), "plot", str(trained.folder / "model")],
+        env={"PYTHONPATH": str(Path(anaphora.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith('anaphora: pictures need an extra: pip install "anaphora[plot]"\n')
