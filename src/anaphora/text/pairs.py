@@ -3,6 +3,7 @@
 Letters: S steps of the source, T steps of the target, B batch, N tokens of a text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from anaphora.text.batches import (
 )
 from anaphora.text.errors import TextError
 
-__all__ = ["PairBatch", "PairBatches", "pair_batches"]
+__all__ = ["PairBatch", "PairBatches", "pad", "pair_batches"]
 
 Source = NDArray[Any]
 
@@ -197,6 +198,24 @@ def pair_batches(
             "belong together, one by one"
         )
     return PairBatches(source, source_offsets, target, target_offsets, batch_size, end_id)
+
+
+def pad(sequences: Sequence[Integers]) -> tuple[Int64, Int64]:
+    """Stand sequences of ids side by side, with 0 below those that are shorter.
+
+    Returns:
+        The ids, [T, B], and the lengths, [B].
+
+    >>> ids, lengths = pad([np.array([5, 6, 7]), np.array([8])])
+    >>> ids.T, lengths
+    (array([[5, 6, 7],
+           [8, 0, 0]]), array([3, 1]))
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    ids = np.zeros((lengths.max(initial=0), len(sequences)), np.int64)
+    for b, sequence in enumerate(sequences):
+        ids[: len(sequence), b] = sequence
+    return ids, lengths
 
 
 def _offsets(name: str, ids: Integers, end_id: int) -> Int64:
