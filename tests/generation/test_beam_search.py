@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from anaphora import random
+from anaphora import optim, random
 from anaphora.generation import beam_search, greedy_search
 from anaphora.models import EncoderDecoder, VectorToSequence
+from anaphora.text import pair_batches
 
 V, S, B, I, END = 6, 5, 4, 3, 2
 LENGTHS = [5, 1, 3, 4]
@@ -51,11 +52,13 @@ def plain_beam_search(model, source, length, beam_size, max_length, penalty=1.0)
             if ids[-1] == END:
                 found.append((ids[:-1], total, total / len(ids) ** penalty, True))
         live = [one for one in longer if one[0][-1] != END][:beam_size]
-        if len(found) >= beam_size:
+        found.sort(key=lambda one: -one[2])
+        best_left = live[0][1] / len(live[0][0]) ** penalty
+        if len(found) >= beam_size and best_left <= found[beam_size - 1][2]:
             break
     else:
         found += [(ids, total, total / len(ids) ** penalty, False) for ids, total in live]
-    return sorted(found, key=lambda one: (not one[3], -one[2]))
+    return sorted(found, key=lambda one: (not one[3], -one[2]))[:beam_size]
 
 
 @pytest.mark.parametrize("attention", [None, "additive", "multiplicative"])
@@ -146,8 +149,27 @@ def test_equally_likely_tokens_come_in_the_order_of_their_ids():
             array[...] = 0
     (found,) = beam_search(model, np.zeros((1, 1), int), beam_size=3, max_length=2)
     # Of six equal tokens 0, 1 and the end are the best three; then 0 0, 0 1 and 0 with its end.
-    assert [h.ids.tolist() for h in found if h.ended] == [[], [0]]
-    assert [h.ids.tolist() for h in found if not h.ended] == [[0, 0], [0, 1], [0, 3]]
+    assert [h.ids.tolist() for h in found] == [[], [0], [0, 0]]
+    assert [h.ended for h in found] == [True, True, False]
+
+
+def test_unlikely_ends_do_not_stop_the_search_before_the_likely_one():
+    # The beginnings of a word are words too, so that an end is always the second choice.
+    random.seed(1)
+    word = [4, 3, 0, 1, 5]
+    texts = np.array([id for n in range(1, 6) for id in [*word[:n], END]])
+    vectors = np.eye(5, dtype=np.float32)
+    model = VectorToSequence(5, V, 16, end_id=END)
+    (batch,) = pair_batches(vectors, texts, 5, END)
+    optimizer = optim.Adam(model.parameters(), 0.05)
+    for _ in range(60):
+        model.loss(batch)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for beam_size in (1, 2, 3):
+        for n, found in enumerate(beam_search(model, vectors, beam_size=beam_size), 1):
+            assert found[0].ids.tolist() == word[:n]
+            assert len(found) == beam_size
 
 
 def test_an_empty_batch():

@@ -70,9 +70,10 @@ def beam_search(
     """Search the most likely sequences for each row of a batch (as Sutskever et al. 2014 do).
 
     At each step the K best of all sequences that are one token longer go on. One that ends, and is
-    then among the K best, is put aside, and a row is done when it has K of these. Since every
-    token makes a sequence less likely, they are ranked by the mean log-probability of a token,
-    more generally by `log_probability / length ** length_penalty`.
+    then among the K best, is put aside. Since every token makes a sequence less likely, these are
+    ranked by the mean log-probability of a token, more generally by their score,
+    `log_probability / length ** length_penalty`. A row is done when it has K of them, and no
+    sequence that goes on has a better score than the last of these K.
 
     Of equally likely sequences the one of the better beginning, then the one of the lower id, comes
     first, so that the result is the same on each run. The model is read in evaluation mode,
@@ -88,7 +89,7 @@ def beam_search(
         length_penalty: 1 ranks by the mean, 0 by the sum.
 
     Returns:
-        For each row its hypotheses, at least one and at most 2 K, best first.
+        For each row its K best hypotheses, best first; fewer where there are not so many.
 
     Raises:
         ValueError: an option is out of its range, or the model's scores are not numbers.
@@ -168,7 +169,7 @@ class _Beams:
                 elif rank < K:
                     shares = [*self.weights[:, k, b], weights[k, b]]
                     self._add(b, self.ids[:, k, b], shares, total, ended=True)
-        left = [b for b, row in enumerate(self.rows) if len(self.found[row]) < K]
+        left = [b for b in range(B) if self._is_open(b, totals[0, b])]
         self._go_on(parents, ids, totals, weights, np.array(left, np.int64))
 
     def _run(self, ids: Array) -> tuple[Array, Array]:
@@ -199,13 +200,24 @@ class _Beams:
             self.rows = self.rows[left]
             self.memory = None if self.memory is None else self.memory.rows(left)
 
+    def _score(self, total: float, length: int) -> float:
+        return float(total) / length**self.length_penalty
+
+    def _is_open(self, b: int, best: float) -> bool:
+        """Whether a row's best sequence that has not ended may still change the result."""
+        scores = sorted(hypothesis.score for hypothesis in self.found[self.rows[b]])
+        K = len(self.totals)
+        return best > -np.inf and (
+            len(scores) < K or self._score(best, len(self.ids) + 1) > scores[-K]
+        )
+
     def _add(self, b: int, ids: Array, weights: Any, total: float, ended: bool) -> None:
         length = len(ids) + ended
         self.found[self.rows[b]].append(
             Hypothesis(
                 ids,
                 float(total),
-                float(total) / length**self.length_penalty,
+                self._score(total, length),
                 ended,
                 None if self.memory is None else np.array(weights),
             )
@@ -218,7 +230,8 @@ class _Beams:
                 self._add(
                     b, self.ids[:, k, b], self.weights[:, k, b], self.totals[k, b], ended=False
                 )
-        return [sorted(found, key=lambda h: (not h.ended, -h.score)) for found in self.found]
+        K = len(self.totals)
+        return [sorted(found, key=lambda h: (not h.ended, -h.score))[:K] for found in self.found]
 
 
 def _best_tokens(logits: Array, count: int) -> tuple[NDArray[np.int64], Array]:
