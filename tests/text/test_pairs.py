@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anaphora.text import IGNORE_INDEX, TextError, pair_batches
+from anaphora.text import IGNORE_INDEX, TextError, pad, pair_batches
 
 SOURCE_END, END = 3, 1
 sentences = st.lists(st.integers(4, 99), max_size=6)
@@ -91,3 +91,11 @@ def test_what_does_not_belong_together_is_refused():
         pair_batches(source, target, 2, END)
     with pytest.raises(TextError, match="batch_size is 0"):
         pair_batches(source, target, 0, END, SOURCE_END)
+
+
+def test_pad_stands_sequences_side_by_side():
+    ids, lengths = pad([np.array([5]), np.array([], np.uint8), np.array([7, 8, 9], np.uint8)])
+    np.testing.assert_array_equal(ids.T, [[5, 0, 0], [0, 0, 0], [7, 8, 9]])
+    assert ids.dtype == np.int64
+    assert lengths.tolist() == [1, 0, 3]
+    assert pad([])[0].shape == (0, 0)
