@@ -65,7 +65,7 @@ def train(arguments):
         dropout=arguments.dropout,
         tied=arguments.tied,
         end_id=target.start_id,
-        initialization="xavier",
+        initialization=0.1,  # Luong et al. 2015
         forget_bias=1.0 if arguments.cell == "lstm" else None,
     )
     count = sum(parameter.size for parameter in model.parameters())
@@ -148,7 +148,7 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, default=Path("translation-model"))
     parser.add_argument("--resume", action="store_true", help="go on with the training in --out")
     parser.add_argument(
-        "--epochs", type=int, default=15, help="0 only translates, with the model in --out"
+        "--epochs", type=int, default=20, help="0 only translates, with the model in --out"
     )
     parser.add_argument("--minutes", type=float, default=None, help="stop after so many minutes")
     parser.add_argument("--cell", default="lstm")
@@ -158,11 +158,11 @@ def main(argv=None):
     parser.add_argument("--hidden-size", type=int, default=512)
     parser.add_argument("--embedding-size", type=int, default=256)
     parser.add_argument("--num-layers", type=int, default=1)
-    parser.add_argument("--dropout", type=float, default=0.4)
+    parser.add_argument("--dropout", type=float, default=0.5)
     parser.add_argument("--tied", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--minimum-count", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=0.001)
+    parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--beam-size", type=int, default=5)
     parser.add_argument("--length-penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -201,7 +201,7 @@ class _Beams:
             self.memory = None if self.memory is None else self.memory.rows(left)
 
     def _score(self, total: float, length: int) -> float:
-        return float(total) / length**self.length_penalty
+        return float(total / length**self.length_penalty)
 
     def _is_open(self, b: int, best: float) -> bool:
         """Whether a row's best sequence that has not ended may still change the result."""
