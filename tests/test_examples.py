@@ -69,19 +69,19 @@ def test_translation(tmp_path, capsys):
     pytest.importorskip("sacrebleu", reason='needs the extra "examples"')
     rng = np.random.default_rng(1)
     words = {"a": "ein", "dog": "hund", "cat": "katze", "runs": "rennt", "sees": "sieht"}
-    for part, count in (("train", 60), ("val", 10), ("test_2016_flickr", 10)):
+    for part, count in (("train", 200), ("val", 10), ("test_2016_flickr", 10)):
         lines = [rng.choice(list(words), rng.integers(1, 5)) for _ in range(count)]
         for ending, of in (("en", str), ("de", words.__getitem__)):
             text = "".join(" ".join(of(str(w)) for w in line) + "\n" for line in lines)
             (tmp_path / f"{part}.{ending}").write_text(text, encoding="utf-8")
     sizes = ("--hidden-size", 32, "--embedding-size", 16, "--batch-size", 8, "--dropout", 0)
     out = ("--out", tmp_path / "model")
-    rate = ("--learning-rate", 0.02, "--epochs", 8)
+    rate = ("--learning-rate", 0.02, "--epochs", 20)
     found = main_of("translation.py", tmp_path, *out, *sizes, *rate)
-    assert len(found["validation_losses"]) == 8
+    assert len(found["validation_losses"]) == 20
     assert found["validation_losses"][-1] < found["validation_losses"][0] / 2
     assert found["bleu"] > 60
-    assert "epoch 8.00" in capsys.readouterr().out
+    assert "epoch 20.00" in capsys.readouterr().out
 
     again = main_of("translation.py", tmp_path, *out, "--epochs", 0)
     assert again["translations"] == found["translations"]
