@@ -1,6 +1,14 @@
-"""Generating text from a trained language model."""
+"""Generating text from a trained model."""
 
+from anaphora.generation.beam_search import Hypothesis, beam_search, greedy_search
 from anaphora.generation.generate import generate, generate_ids
 from anaphora.generation.sampling import Sampler
 
-__all__ = ["Sampler", "generate", "generate_ids"]
+__all__ = [
+    "Hypothesis",
+    "Sampler",
+    "beam_search",
+    "generate",
+    "generate_ids",
+    "greedy_search",
+]

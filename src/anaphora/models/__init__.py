@@ -1,6 +1,17 @@
 """Whole models, built from `anaphora.nn` layers."""
 
+from anaphora.models.decoder import ConditionalLanguageModel, Decoder
+from anaphora.models.encoder_decoder import EncoderDecoder
 from anaphora.models.language_model import LanguageModel, load_language_model
 from anaphora.models.session import LanguageModelSession
+from anaphora.models.vector_to_sequence import VectorToSequence
 
-__all__ = ["LanguageModel", "LanguageModelSession", "load_language_model"]
+__all__ = [
+    "ConditionalLanguageModel",
+    "Decoder",
+    "EncoderDecoder",
+    "LanguageModel",
+    "LanguageModelSession",
+    "VectorToSequence",
+    "load_language_model",
+]

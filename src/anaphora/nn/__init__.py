@@ -1,5 +1,6 @@
 """Modules: they own parameters and call operations; nothing numerical happens here."""
 
+from anaphora.nn.attention import AdditiveAttention, Attention, Memory, MultiplicativeAttention
 from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
 from anaphora.nn.module import LoadResult, Module
 from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
@@ -10,12 +11,16 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
+    "Attention",
     "Dropout",
     "Embedding",
     "LayerNorm",
     "Linear",
     "LoadResult",
+    "Memory",
     "Module",
+    "MultiplicativeAttention",
     "Parameter",
     "Recurrent",
     "Sequential",

@@ -18,6 +18,7 @@ from anaphora.ops.arithmetic import (
     subtract,
     where,
 )
+from anaphora.ops.attention import additive_scores, masked_softmax
 from anaphora.ops.linear import linear, matmul
 from anaphora.ops.losses import cross_entropy, linear_cross_entropy, mean_squared_error
 from anaphora.ops.network import dropout, embedding, layer_norm
@@ -37,6 +38,7 @@ from anaphora.ops.shapes import (
 __all__ = [
     "abs",
     "add",
+    "additive_scores",
     "astype",
     "broadcast_to",
     "concatenate",
@@ -51,6 +53,7 @@ __all__ = [
     "linear_cross_entropy",
     "log",
     "log_softmax",
+    "masked_softmax",
     "matmul",
     "max",
     "maximum",

@@ -13,6 +13,7 @@ from anaphora.text.batches import (
 )
 from anaphora.text.corpus import encode_to_file, open_ids
 from anaphora.text.errors import TextError
+from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.text.sources import Source, SourceFile, open_source, standard_library_source
 from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
 
@@ -22,6 +23,8 @@ __all__ = [
     "Batch",
     "Batches",
     "CharacterTokenizer",
+    "PairBatch",
+    "PairBatches",
     "SentenceBatches",
     "Source",
     "SourceFile",
@@ -34,6 +37,8 @@ __all__ = [
     "encode_to_file",
     "open_ids",
     "open_source",
+    "pad",
+    "pair_batches",
     "sentence_batches",
     "split_sentences",
     "standard_library_source",

@@ -140,7 +140,7 @@ class StreamBatches(Batches):
         done = index * self._window
         first = self._first + done
         lengths = np.clip(self._lengths - done, 0, self._window)
-        return Batch(*_gather(self._ids, first, lengths, first == 0, self._start_id))
+        return Batch(*gather(self._ids, first, lengths, first == 0, self._start_id))
 
 
 class SentenceBatches(Batches):
@@ -190,7 +190,7 @@ class SentenceBatches(Batches):
     def _batch(self, index: int) -> Batch:
         pieces = self._order[index]
         first, lengths, begins = self._first[pieces], self._lengths[pieces], self._begins[pieces]
-        inputs, targets = _gather(self._ids, first, lengths, begins, self._start_id)
+        inputs, targets = gather(self._ids, first, lengths, begins, self._start_id)
         return Batch(inputs, targets, lengths)
 
     def shuffled(self, generator: np.random.Generator) -> "SentenceBatches":
@@ -241,7 +241,7 @@ def batchify(ids: Integers, batch_size: int, window: int) -> StreamBatches:
     array([[1, 2, 3],
            [6, 7, 8]])
     """
-    _check_sizes(batch_size, window)
+    check_sizes(batch_size, window)
     needed = batch_size * (window + 1)
     if len(ids) < needed:
         raise TextError(
@@ -284,7 +284,7 @@ def cover(
     array([[   1,    2,    3,    4],
            [   5,    6,    7, -100]])
     """
-    _check_sizes(batch_size, window)
+    check_sizes(batch_size, window)
     skipped = 1 if start_id is None else 0
     count = len(ids) - skipped
     if count < 1:
@@ -348,7 +348,7 @@ def sentence_batches(
     >>> batch.lengths
     array([2, 3])
     """
-    _check_sizes(batch_size, window)
+    check_sizes(batch_size, window)
     offsets = split_sentences(ids, end_id)
     skipped = 1 if start_id is None else 0
     begin, end = offsets[:-1] + skipped, offsets[1:]
@@ -365,13 +365,14 @@ def sentence_batches(
     return SentenceBatches(ids, first, lengths, begins, batch_size, start_id)
 
 
-def _check_sizes(batch_size: int, window: int) -> None:
+def check_sizes(batch_size: int, window: int) -> None:
+    """Refuse sizes below 1 with a `TextError`."""
     for name, value in [("batch_size", batch_size), ("window", window)]:
         if value < 1:
             raise TextError(f"{name} is {value}; it must be at least 1")
 
 
-def _gather(
+def gather(
     ids: Integers,
     first: Int64,
     lengths: Int64,

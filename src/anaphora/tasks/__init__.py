@@ -1,0 +1,1 @@
+"""Generators of synthetic data, for tasks that show what a recurrent network can learn."""
