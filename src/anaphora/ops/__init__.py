@@ -18,6 +18,7 @@ from anaphora.ops.arithmetic import (
     subtract,
     where,
 )
+from anaphora.ops.ctc import ctc_loss
 from anaphora.ops.linear import linear, matmul
 from anaphora.ops.losses import cross_entropy, linear_cross_entropy, mean_squared_error
 from anaphora.ops.network import dropout, embedding, layer_norm
@@ -41,6 +42,7 @@ __all__ = [
     "broadcast_to",
     "concatenate",
     "cross_entropy",
+    "ctc_loss",
     "divide",
     "dropout",
     "embedding",
