@@ -29,7 +29,7 @@ MODULES = [
 ]
 SHOWN = [
     "artifact", "cells", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
-    "equations", "generation", "models", "nn", "ops", "optim", "random", "tensor", "text",
+    "equations", "generation", "models", "nn", "ops", "optim", "random", "tasks", "tensor", "text",
     "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""

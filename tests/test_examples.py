@@ -1,14 +1,26 @@
 """The files in examples/ run as they stand, in tiny sizes."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import anaphora
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SOURCE = Path(anaphora.__file__).parent.parent
+
+
+TINY = {
+    "adding_problem": ("--length 6 --max-sequences 3200 --test-sequences 50", "sequences"),
+    "counting": ("--longest 2 --sequences 40 --epochs 3", "largest_n"),
+    "signal_echo": ("--delays 0 1 --window 5 --max-steps 60", 1),
+    "temporal_order": ("--length 10 --max-sequences 1600 --test-sequences 50", "accuracy"),
+}
+"""Examples that return what they have measured: their arguments, and one of the names of it."""
 
 
 def run(name: str, *arguments: object) -> str:
@@ -23,7 +35,8 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"language_model.py", "new_cell.py"}
+    tested = {"language_model.py", "new_cell.py", *(f"{name}.py" for name in TINY)}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
 def test_language_model(tmp_path):
@@ -48,3 +61,14 @@ def test_new_cell():
     assert len(trace) == 6
     assert sum(" * " in line for line in trace) == 2
     assert "wanted" in printed.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_example_returns_what_it_prints(name, capsys):
+    arguments, key = TINY[name]
+    found = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](arguments.split())
+    assert key in found
+    printed = capsys.readouterr().out.splitlines()[-1]
+    values = found[key].values() if isinstance(found[key], dict) else [found[key]]
+    for value in values:
+        assert any(text in printed for text in (f"{value:,}", f"{value:.2%}"))
