@@ -18,7 +18,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from anaphora.estimators import RecurrentClassifier, RecurrentRegressor
 
 SMALL = {"hidden_size": 8, "epochs": 15, "random_state": 1}
-CHECKED = [RecurrentClassifier(**SMALL), RecurrentRegressor(**{**SMALL, "epochs": 60})]
+QUICK = {**SMALL, "learning_rate": 0.03, "batch_size": 64}
+CHECKED = [RecurrentClassifier(**QUICK), RecurrentRegressor(**{**QUICK, "epochs": 40})]
 
 
 @parametrize_with_checks(CHECKED)  # all of them: no exception is named

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import anaphora
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+DATA = EXAMPLES.parents[1] / "shared" / "data"
 SOURCE = Path(anaphora.__file__).parent.parent
 
 
@@ -35,7 +37,7 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_every_example_is_tested():
-    tested = {"language_model.py", "new_cell.py", *(f"{name}.py" for name in TINY)}
+    tested = {"language_model.py", "new_cell.py", "series.py", *(f"{name}.py" for name in TINY)}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -72,3 +74,41 @@ def test_an_example_returns_what_it_prints(name, capsys):
     values = found[key].values() if isinstance(found[key], dict) else [found[key]]
     for value in values:
         assert any(text in printed for text in (f"{value:,}", f"{value:.2%}"))
+
+
+SERIES = """#A comment
+@problemName made up
+@data
+1.0,2.0,3.5:0.5,0.25,0.0:up
+3.0,1.0:1.0,0.5:down
+1.5,2.0,2.5,4.0:1.0,0.5,0.0,0.5:up
+2.0,1.0,-1.0:0.0,0.5,1.5:down
+"""
+
+
+def test_series(tmp_path, capsys):
+    pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
+    module = runpy.run_path(str(EXAMPLES / "series.py"))
+    train, table = tmp_path / "train.ts", tmp_path / "table.npy"
+    train.write_text(SERIES, encoding="utf-8")
+    series, classes = module["read_series"](train)
+    assert classes == ["up", "down"] * 2
+    assert [x.shape for x in series] == [(3, 2), (2, 2), (4, 2), (3, 2)]
+    np.testing.assert_array_equal(series[1], [[3.0, 1.0], [1.0, 0.5]])
+    np.save(table, np.array([[2, 0.5, 1.5, 2.5], [1, 3.0, 2.0, 1.0]], np.float32))
+    series, classes = module["read_series"](table)
+    assert classes == ["2", "1"]
+    np.testing.assert_array_equal(series[1], [[3.0], [2.0], [1.0]])
+    sizes = ["--hidden-size", "8", "--epochs", "30"]
+    assert module["main"]([str(train), str(train), *sizes]) == {"accuracy": 1.0}
+    assert capsys.readouterr().out == "train: accuracy 100.00%, from 4 series\n"
+
+
+def test_series_of_the_archive():
+    pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
+    folder = DATA / "japanese_vowels"
+    if not folder.is_dir():
+        pytest.skip("needs japanese_vowels in ../shared/data")
+    files = [str(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")]
+    found = runpy.run_path(str(EXAMPLES / "series.py"))["main"]([*files, "--epochs", "6"])
+    assert found["accuracy"] > 0.85
