@@ -78,7 +78,7 @@ def main(arguments=None):
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=0.01)
-    parser.add_argument("--max-steps", type=int, default=3000)
+    parser.add_argument("--max-steps", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import anaphora
+from anaphora.models import SequenceClassifier
+from anaphora.text import Tokenizer
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DATA = EXAMPLES.parents[1] / "shared" / "data"
@@ -37,7 +39,13 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_every_example_is_tested():
-    tested = {"language_model.py", "new_cell.py", "series.py", *(f"{name}.py" for name in TINY)}
+    tested = {
+        "language_model.py",
+        "new_cell.py",
+        "series.py",
+        "surnames.py",
+        *(f"{name}.py" for name in TINY),
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -112,3 +120,31 @@ def test_series_of_the_archive():
     files = [str(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")]
     found = runpy.run_path(str(EXAMPLES / "series.py"))["main"]([*files, "--epochs", "6"])
     assert found["accuracy"] > 0.85
+
+
+def test_surnames(tmp_path, capsys):
+    names = tmp_path / "names"
+    names.mkdir()
+    for nationality, ending in [("Here", "ani"), ("There", "ov")]:
+        text = "".join(f"{first}e{second}{ending}\n" for first in "BCDF" for second in "lmnrt")
+        (names / f"{nationality}.txt").write_text(text, encoding="utf-8")
+    main = runpy.run_path(str(EXAMPLES / "surnames.py"))["main"]
+    sizes = [
+        "--hidden-size",
+        "8",
+        "--epochs",
+        "20",
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "0.02",
+        "--out",
+    ]
+    found = main([str(names), *sizes, str(tmp_path / "model")])
+    assert found["accuracy"] == 1
+    np.testing.assert_array_equal(found["confusion"], [[2, 0], [0, 2]])
+    assert capsys.readouterr().out.splitlines()[-1] == "accuracy 100.00% of 4 names, 2 classes"
+    model, vocabulary = SequenceClassifier.load(tmp_path / "model")
+    assert vocabulary["classes"] == ["Here", "There"]
+    ids = Tokenizer.from_dict(vocabulary["tokenizer"]).encode("Betov")
+    assert model(ids[:, None]).data.argmax() == 1
