@@ -23,17 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
+LACKING = [] if importlib.util.find_spec("sklearn") else ["estimators"]  # an extra of its own
 MODULES = [
     "anaphora",
     *(
         module.name
         for module in pkgutil.walk_packages(anaphora.__path__, "anaphora.")
-        if not module.name.endswith("__main__")
+        if not module.name.endswith(("__main__", *LACKING))
     ),
 ]
 SHOWN = [
     "artifact", "cells", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
-    "equations", "generation", "models", "nn", "ops", "optim", "plot", "random", "tensor",
+    "equations", "generation", "models", "nn", "ops", "optim", "plot", "random", "tasks", "tensor",
     "tensor.graph", "text", "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""

@@ -10,9 +10,21 @@ import numpy as np
 import pytest
 
 import anaphora
+from anaphora.models import SequenceClassifier
+from anaphora.text import Tokenizer
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+DATA = EXAMPLES.parents[1] / "shared" / "data"
 SOURCE = Path(anaphora.__file__).parent.parent
+
+
+TINY = {
+    "adding_problem": ("--length 6 --max-sequences 3200 --test-sequences 50", "sequences"),
+    "counting": ("--longest 2 --sequences 40 --epochs 3", "largest_n"),
+    "signal_echo": ("--delays 0 1 --window 5 --max-steps 60", 1),
+    "temporal_order": ("--length 10 --max-sequences 1600 --test-sequences 50", "accuracy"),
+}
+"""Examples that return what they have measured: their arguments, and one of the names of it."""
 
 
 def run(name: str, *arguments: object) -> str:
@@ -27,13 +39,17 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+    tested = {
         "digits_to_words.py",
         "execute_programs.py",
         "language_model.py",
         "new_cell.py",
+        "series.py",
+        "surnames.py",
         "translation.py",
+        *(f"{name}.py" for name in TINY),
     }
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
 def test_language_model(tmp_path):
@@ -105,3 +121,80 @@ def test_execute_programs(capsys):
     assert found["steps"] == 4
     assert all(0 <= share <= 1 for share in found["characters"].values())
     assert "length 1, nesting 2: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_example_returns_what_it_prints(name, capsys):
+    arguments, key = TINY[name]
+    found = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](arguments.split())
+    assert key in found
+    printed = capsys.readouterr().out.splitlines()[-1]
+    values = found[key].values() if isinstance(found[key], dict) else [found[key]]
+    for value in values:
+        assert any(text in printed for text in (f"{value:,}", f"{value:.2%}"))
+
+
+SERIES = """#A comment
+@problemName made up
+@data
+1.0,2.0,3.5:0.5,0.25,0.0:up
+3.0,1.0:1.0,0.5:down
+1.5,2.0,2.5,4.0:1.0,0.5,0.0,0.5:up
+2.0,1.0,-1.0:0.0,0.5,1.5:down
+"""
+
+
+def test_series(tmp_path, capsys):
+    pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
+    module = runpy.run_path(str(EXAMPLES / "series.py"))
+    train, table = tmp_path / "train.ts", tmp_path / "table.npy"
+    train.write_text(SERIES, encoding="utf-8")
+    series, classes = module["read_series"](train)
+    assert classes == ["up", "down"] * 2
+    assert [x.shape for x in series] == [(3, 2), (2, 2), (4, 2), (3, 2)]
+    np.testing.assert_array_equal(series[1], [[3.0, 1.0], [1.0, 0.5]])
+    np.save(table, np.array([[2, 0.5, 1.5, 2.5], [1, 3.0, 2.0, 1.0]], np.float32))
+    series, classes = module["read_series"](table)
+    assert classes == ["2", "1"]
+    np.testing.assert_array_equal(series[1], [[3.0], [2.0], [1.0]])
+    sizes = ["--hidden-size", "8", "--epochs", "30"]
+    assert module["main"]([str(train), str(train), *sizes]) == {"accuracy": 1.0}
+    assert capsys.readouterr().out == "train: accuracy 100.00%, from 4 series\n"
+
+
+def test_series_of_the_archive():
+    pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
+    folder = DATA / "japanese_vowels"
+    if not folder.is_dir():
+        pytest.skip("needs japanese_vowels in ../shared/data")
+    files = [str(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")]
+    found = runpy.run_path(str(EXAMPLES / "series.py"))["main"]([*files, "--epochs", "6"])
+    assert found["accuracy"] > 0.85
+
+
+def test_surnames(tmp_path, capsys):
+    names = tmp_path / "names"
+    names.mkdir()
+    for nationality, ending in [("Here", "ani"), ("There", "ov")]:
+        text = "".join(f"{first}e{second}{ending}\n" for first in "BCDF" for second in "lmnrt")
+        (names / f"{nationality}.txt").write_text(text, encoding="utf-8")
+    main = runpy.run_path(str(EXAMPLES / "surnames.py"))["main"]
+    sizes = [
+        "--hidden-size",
+        "8",
+        "--epochs",
+        "20",
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "0.02",
+        "--out",
+    ]
+    found = main([str(names), *sizes, str(tmp_path / "model")])
+    assert found["accuracy"] == 1
+    np.testing.assert_array_equal(found["confusion"], [[2, 0], [0, 2]])
+    assert capsys.readouterr().out.splitlines()[-1] == "accuracy 100.00% of 4 names, 2 classes"
+    model, vocabulary = SequenceClassifier.load(tmp_path / "model")
+    assert vocabulary["classes"] == ["Here", "There"]
+    ids = Tokenizer.from_dict(vocabulary["tokenizer"]).encode("Betov")
+    assert model(ids[:, None]).data.argmax() == 1

@@ -1,13 +1,17 @@
 """Generating text from a trained model."""
 
 from anaphora.generation.beam_search import Hypothesis, beam_search, greedy_search
+from anaphora.generation.ctc import CTCHypothesis, ctc_beam_search, ctc_greedy
 from anaphora.generation.generate import generate, generate_ids
 from anaphora.generation.sampling import Sampler
 
 __all__ = [
+    "CTCHypothesis",
     "Hypothesis",
     "Sampler",
     "beam_search",
+    "ctc_beam_search",
+    "ctc_greedy",
     "generate",
     "generate_ids",
     "greedy_search",

@@ -3,6 +3,9 @@
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.encoder_decoder import EncoderDecoder
 from anaphora.models.language_model import LanguageModel, load_language_model
+from anaphora.models.saved import SavedModel
+from anaphora.models.sequence_tagger import SequenceTagger, SpelledBatch
+from anaphora.models.sequences import SequenceClassifier, SequenceRegressor
 from anaphora.models.session import LanguageModelSession
 from anaphora.models.vector_to_sequence import VectorToSequence
 
@@ -12,6 +15,11 @@ __all__ = [
     "EncoderDecoder",
     "LanguageModel",
     "LanguageModelSession",
+    "SavedModel",
+    "SequenceClassifier",
+    "SequenceRegressor",
+    "SequenceTagger",
+    "SpelledBatch",
     "VectorToSequence",
     "load_language_model",
 ]

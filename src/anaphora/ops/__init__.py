@@ -19,6 +19,7 @@ from anaphora.ops.arithmetic import (
     where,
 )
 from anaphora.ops.attention import additive_scores, masked_softmax
+from anaphora.ops.ctc import ctc_loss
 from anaphora.ops.linear import linear, matmul
 from anaphora.ops.losses import cross_entropy, linear_cross_entropy, mean_squared_error
 from anaphora.ops.network import dropout, embedding, layer_norm
@@ -43,6 +44,7 @@ __all__ = [
     "broadcast_to",
     "concatenate",
     "cross_entropy",
+    "ctc_loss",
     "divide",
     "dropout",
     "embedding",

@@ -1,1 +1,21 @@
-"""Generators of synthetic data, for tasks that show what a recurrent network can learn."""
+"""Synthetic tasks on which recurrent networks are measured: what is drawn follows from a seed.
+
+Every generator takes a `numpy.random.Generator` and returns arrays, time-major as everywhere.
+"""
+
+from anaphora.tasks.adding import adding_problem
+from anaphora.tasks.counting import COUNTING_TOKENS, count_block
+from anaphora.tasks.echo import signal_echo
+from anaphora.tasks.programs import Program, draw_program
+from anaphora.tasks.temporal_order import TEMPORAL_SYMBOLS, temporal_order
+
+__all__ = [
+    "COUNTING_TOKENS",
+    "TEMPORAL_SYMBOLS",
+    "Program",
+    "adding_problem",
+    "count_block",
+    "draw_program",
+    "signal_echo",
+    "temporal_order",
+]

@@ -36,6 +36,9 @@ Int64 = NDArray[np.int64]
 class Batch:
     """What one step of training or evaluation needs.
 
+    Of a text: ids [T, B] and the ids that follow them. Other models read features [T, B, I], and
+    have one target a sequence, [B], or numbers as targets, which all count.
+
     Attributes:
         inputs: The token before each target, [T, B].
         targets: The tokens to predict, [T, B]; -100 where nothing is.
@@ -46,13 +49,15 @@ class Batch:
     1
     """
 
-    inputs: Int64
-    targets: Int64
+    inputs: NDArray[Any]
+    targets: NDArray[Any]
     lengths: Int64 | None = None
 
     @property
     def tokens(self) -> int:
         """The number of targets that count."""
+        if self.targets.dtype.kind == "f":
+            return int(self.targets.size)
         return int(np.count_nonzero(self.targets != IGNORE_INDEX))
 
 

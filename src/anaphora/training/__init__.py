@@ -1,5 +1,6 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
+from anaphora.training.batches import DrawnBatches, SequenceBatches, SignalBatches
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
 from anaphora.training.evaluation import Evaluation, evaluate, perplexity
 from anaphora.training.language_model import (
@@ -16,11 +17,14 @@ from anaphora.training.trainer import Progress, Trainer, TrainingDiverged
 __all__ = [
     "PRESETS",
     "Callback",
+    "DrawnBatches",
     "Evaluation",
     "LanguageModelOptions",
     "MetricsFile",
     "ModelOptions",
     "Progress",
+    "SequenceBatches",
+    "SignalBatches",
     "TensorBoard",
     "TextOptions",
     "Trainer",

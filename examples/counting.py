@@ -1,0 +1,95 @@
+"""Counting: after n words come n times b and n times a; does the network count beyond its lessons?
+
+    python examples/counting.py --longest 10
+
+Of a^n b^n a^n all is determined from the first b on. A language model reads sequences up to
+--longest, some of them with unknown words in the place of the first a's. Then it is asked to go on
+from a prompt of n words and one b: right is a continuation whose every word is right, to the end.
+The task is that of Gers & Schmidhuber 2001, with one more block.
+"""
+
+import argparse
+
+import numpy as np
+
+from anaphora import no_grad, optim, random
+from anaphora.cells import CELLS
+from anaphora.models import LanguageModel
+from anaphora.tasks import COUNTING_TOKENS, count_block
+from anaphora.training import SequenceBatches, Trainer, TrainingOptions
+
+
+def continues(model, ids):
+    """Whether the model goes on from the first b as the sequence does.
+
+    If the most likely word after every right beginning is right, the words that the model would
+    write by itself are too.
+    """
+    with no_grad():
+        logits, _ = model(ids[:-1, None])
+    predicted = logits.data[:, 0].argmax(axis=1)
+    start = list(ids).index(COUNTING_TOKENS.index("b"))
+    return bool((predicted[start:] == ids[start + 1 :]).all())
+
+
+def batches_of(sequences, batch_size):
+    """Batches whose targets are the next words."""
+    return SequenceBatches(
+        [ids[:-1] for ids in sequences], [ids[1:] for ids in sequences], batch_size, per_step=True
+    )
+
+
+def main(arguments=None):
+    """Train, and return the shares of right continuations and the largest n that is counted."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cell", choices=CELLS, default="lstm")
+    parser.add_argument("--longest", type=int, default=5)
+    parser.add_argument("--sequences", type=int, default=256)
+    parser.add_argument("--unknown-share", type=float, default=0.2)
+    parser.add_argument("--hidden-size", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+
+    random.seed(options.seed)  # initial weights
+    generator = np.random.default_rng(options.seed)
+    sizes = generator.integers(1, options.longest + 1, options.sequences)
+    unknown = generator.random(options.sequences) < options.unknown_share
+    sequences = [count_block(n, u) for n, u in zip(sizes, unknown, strict=True)]
+    first, second = int(0.8 * len(sequences)), int(0.9 * len(sequences))
+    validation, test = sequences[first:second], sequences[second:]
+
+    model = LanguageModel(len(COUNTING_TOKENS), options.hidden_size, cell=options.cell)
+    Trainer(
+        model,
+        optim.Adam(model.parameters(), options.learning_rate),
+        batches_of(sequences[:first], options.batch_size),
+        TrainingOptions(epochs=options.epochs, clip_norm=1.0, seed=options.seed),
+        validation=batches_of(validation, len(validation)),
+    ).run()
+
+    def right(blocks):
+        return float(np.mean([continues(model, ids) for ids in blocks]))
+
+    largest = 0
+    while largest < 1000 and continues(model, count_block(largest + 1)):
+        largest += 1
+    found = {
+        "test": right(test),
+        "unknown_words": right([count_block(n, True) for n in range(1, options.longest + 1)]),
+        "largest_n": largest,
+    }
+    print(
+        f"{options.cell}, trained on n = 1 to {options.longest}: {found['test']:.1%} of the test "
+        f"split right, {found['unknown_words']:.1%} of the prompts of unknown words; counts to "
+        f"{largest}"
+    )
+    return found
+
+
+if __name__ == "__main__":
+    main()

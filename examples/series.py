@@ -1,0 +1,71 @@
+"""Classify series of measurements: who said a vowel, what is wrong with a heartbeat.
+
+    python examples/series.py JapaneseVowels_TRAIN.ts JapaneseVowels_TEST.ts
+    python examples/series.py ECG5000_TRAIN.ts ECG5000_TEST.npy --pooling max
+
+Files are those of the UEA and UCR archives (timeseriesclassification.com): `.ts`, or `.npy` with a
+row of the class and the values for each series. The classifier is the one for scikit-learn, so its
+`fit` and `score` are all there is to it.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from anaphora.cells import CELLS
+from anaphora.estimators import RecurrentClassifier
+
+
+def read_series(path):
+    """The series of a file, each [T, I], and their classes."""
+    if path.suffix == ".npy":
+        table = np.load(path)
+        return [row[1:, None] for row in table], [str(int(row[0])) for row in table]
+    series, classes = [], []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.lower() == "@data")
+    for line in lines[start + 1 :]:
+        *dimensions, name = line.split(":")
+        columns = [[float(value) for value in column.split(",")] for column in dimensions]
+        series.append(np.array(columns).T)
+        classes.append(name)
+    return series, classes
+
+
+def main(arguments=None):
+    """Fit on the first file, and return the accuracy on the second."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("train", type=Path)
+    parser.add_argument("test", type=Path)
+    parser.add_argument("--cell", choices=CELLS, default="gru")
+    parser.add_argument("--hidden-size", type=int, default=64)
+    parser.add_argument("--pooling", choices=("last", "mean", "max"), default="mean")
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=0.005)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+
+    series, classes = read_series(options.train)
+    classifier = RecurrentClassifier(
+        options.cell,
+        options.hidden_size,
+        bidirectional=True,
+        pooling=options.pooling,
+        dropout=options.dropout,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        random_state=options.seed,
+    ).fit(series, classes)
+    accuracy = float(classifier.score(*read_series(options.test)))
+    print(f"{options.test.stem}: accuracy {accuracy:.2%}, from {len(series):,} series")
+    return {"accuracy": accuracy}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Signal echo: repeat a stream of random bits some steps later, the state carried over windows.
+
+    python examples/signal_echo.py --delays 1 5 10 19 --window 20
+
+Truncated backpropagation through time: gradients stop where a window begins, states do not, so that
+bits of the window before are echoed too. A delay longer than the window cannot be learnt this way.
+"""
+
+import argparse
+
+import numpy as np
+
+from anaphora import detach, no_grad, optim, random
+from anaphora.cells import CELLS
+from anaphora.models import SequenceTagger
+from anaphora.tasks import signal_echo
+from anaphora.text import IGNORE_INDEX
+from anaphora.training import Callback, SignalBatches, Trainer, TrainingOptions
+
+
+class StopWhenSolved(Callback):
+    """Stop when every echo of other streams is right."""
+
+    def __init__(self, test):
+        self.test = test
+
+    def on_step(self, trainer, loss):
+        """Measure now and then."""
+        if trainer.progress.step % 50 == 0 and accuracy(trainer.model, self.test) == 1:
+            trainer.request_stop("solved")
+
+
+def accuracy(model, batches):
+    """The share of echoes that are right, the state carried from window to window."""
+    right = count = 0
+    state = None
+    with no_grad():
+        for batch in batches:
+            logits, state = model(batch.inputs, detach(state))
+            wanted = batch.targets != IGNORE_INDEX
+            right += ((logits.data.argmax(axis=2) == batch.targets) & wanted).sum()
+            count += wanted.sum()
+    return float(right / count)
+
+
+def learn(delay, options):
+    """Train one model for one delay; return its accuracy on other streams and the bits it took."""
+    random.seed(options.seed)  # initial weights
+    generator = np.random.default_rng((options.seed, delay))
+
+    def streams(windows):
+        bits = signal_echo(generator, windows * options.window, options.batch_size, delay)
+        return SignalBatches(*bits, options.window)
+
+    test = streams(20)
+    model = SequenceTagger(
+        2, options.hidden_size, vocabulary_size=2, embedding_size=4, cell=options.cell
+    )
+    trainer = Trainer(
+        model,
+        optim.Adam(model.parameters(), options.learning_rate),
+        streams(200),
+        TrainingOptions(max_steps=options.max_steps, clip_norm=1.0),
+        callbacks=[StopWhenSolved(test)],
+    )
+    trainer.run()
+    return accuracy(model, test), trainer.progress.tokens
+
+
+def main(arguments=None):
+    """Learn every delay; return the accuracy and the bits needed by the delay."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--delays", type=int, nargs="+", default=[1, 3, 5, 10, 15])
+    parser.add_argument("--window", type=int, default=20)
+    parser.add_argument("--cell", choices=CELLS, default="gru")
+    parser.add_argument("--hidden-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--max-steps", type=int, default=12_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+
+    found = {}
+    for delay in options.delays:
+        right, bits = learn(delay, options)
+        found[delay] = {"accuracy": right, "bits": bits}
+        print(f"{options.cell}, delay {delay}: {right:.2%} of the echoes right after {bits:,} bits")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""Sequence models as scikit-learn estimators (extra ``sklearn``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from anaphora import no_grad, ops, random
+from anaphora.models import SequenceClassifier, SequenceRegressor
+from anaphora.models.sequences import SequenceToVector
+from anaphora.optim import Adam
+from anaphora.training import SequenceBatches, Trainer, TrainingOptions
+
+_PREDICTION_BATCH = 256
+
+
+class _RecurrentEstimator(BaseEstimator):
+    """What both estimators share: reading sequences, fitting, and running the fitted model."""
+
+    def __init__(
+        self,
+        cell: str = "gru",
+        hidden_size: int = 32,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        pooling: str = "last",
+        dropout: float = 0.0,
+        epochs: int = 50,
+        batch_size: int = 32,
+        learning_rate: float = 0.01,
+        clip_norm: float = 1.0,
+        random_state: Any = None,
+    ) -> None:
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.pooling = pooling
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.clip_norm = clip_norm
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    # A model holds cells, which are no plain data: what is pickled are its options and weights.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "model_" in state:
+            model = state["model_"]
+            state["model_"] = (type(model), model.options, model.state_dict())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "model_" in state:
+            kind, options, weights = state["model_"]
+            state["model_"] = kind(**options).eval()
+            state["model_"].load_state_dict(weights)
+        super().__setstate__(state)
+
+    def _read(self, X: Any, y: Any = None, *, fitting: bool, **options: Any) -> tuple[Any, Any]:
+        """The sequences as arrays [T, I], and y as it is to be checked."""
+        if not _are_sequences(X):
+            if fitting:
+                X, y = validate_data(self, X, y, dtype=np.float64, **options)
+            else:
+                X = validate_data(self, X, dtype=np.float64, reset=False)
+            return [row[:, np.newaxis] for row in X], y
+        name = type(self).__name__
+        sequences: list[NDArray[np.float64]] = []
+        for number, sequence in enumerate(X):
+            what = f"sequence {number}"
+            array: NDArray[np.float64] = np.asarray(sequence, np.float64)
+            array = array[:, np.newaxis] if array.ndim == 1 else array
+            if array.size:
+                check_array(array, dtype=np.float64, input_name=what)
+            if array.ndim != 2 or array.shape[1] != (*sequences, array)[0].shape[1]:
+                raise ValueError(
+                    f"{name}: {what} has the shape {np.shape(sequence)}; wanted [T, I], or [T] for "
+                    "I = 1, with the same I in all"
+                )
+            sequences.append(array)
+        if not sequences:
+            raise ValueError(f"{name}: X has no sequence; at least one is needed")
+        features = sequences[0].shape[1]
+        if fitting:
+            if y is None:
+                raise ValueError(f"{name}: requires y to be passed, but the target y is None")
+            check_consistent_length(sequences, y)
+            multiple = options.get("multi_output", False) and np.ndim(y) == 2
+            numeric = np.float64 if options.get("y_numeric", False) else None
+            y = (
+                check_array(y, dtype=numeric, input_name="y")
+                if multiple
+                else column_or_1d(y, warn=True, dtype=numeric)
+            )
+            self.n_features_in_ = features
+        elif features != len(self.feature_mean_):
+            raise ValueError(
+                f"{name}: X has {features} features a step, but {name} was fitted with "
+                f"{len(self.feature_mean_)}"
+            )
+        return sequences, y
+
+    def _scaled(self, sequences: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        return [
+            ((x - self.feature_mean_) / self.feature_scale_).astype(np.float32) for x in sequences
+        ]
+
+    def _fit(
+        self,
+        kind: type[SequenceToVector],
+        outputs: int,
+        sequences: list[NDArray[Any]],
+        targets: NDArray[Any],
+    ) -> None:
+        self.feature_mean_, self.feature_scale_ = _moments(np.concatenate(sequences))
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        options = TrainingOptions(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            clip_norm=self.clip_norm,
+            seed=seed,
+        )
+        batches = SequenceBatches(self._scaled(sequences), targets, self.batch_size)
+        before = random.get_state()
+        random.seed(seed)  # initial weights and dropout
+        try:
+            self.model_ = kind(
+                outputs,
+                self.hidden_size,
+                input_size=len(self.feature_mean_),
+                cell=self.cell,
+                num_layers=self.num_layers,
+                bidirectional=self.bidirectional,
+                pooling=self.pooling,
+                dropout=self.dropout,
+            )
+            optimizer = Adam(self.model_.parameters(), self.learning_rate)
+            Trainer(self.model_, optimizer, batches, options).run()  # type: ignore[arg-type]
+        finally:
+            random.set_state(before)
+        self.model_.eval()
+
+    def _run(self, X: Any) -> NDArray[np.float32]:
+        """What the model answers, [n, O]."""
+        check_is_fitted(self, "model_")
+        sequences, _ = self._read(X, fitting=False)
+        scaled, answers = self._scaled(sequences), []
+        for start in range(0, len(scaled), _PREDICTION_BATCH):
+            part = scaled[start : start + _PREDICTION_BATCH]
+            batch = SequenceBatches(
+                part, np.zeros(len(part)), len(part), order=[np.arange(len(part))]
+            )[0]
+            with no_grad():
+                answers.append(self.model_(batch.inputs, batch.lengths).data)
+        return np.concatenate(answers)
+
+
+class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
+    """A recurrent classifier of sequences, with scikit-learn's methods.
+
+    X is a list of sequences of any lengths, each an array [T, I] of features or [T] of numbers; an
+    array [n, T, I]; or an array [n, T], whose rows are sequences of single numbers. Features are
+    standardised by their mean and deviation over all steps of the training sequences.
+
+    Args:
+        cell: The name of a cell.
+        hidden_size: H of every layer.
+        num_layers: L.
+        bidirectional: Read in both directions.
+        pooling: "last", "mean" or "max"; see `models.SequenceClassifier`.
+        dropout: The share that is dropped between layers and before the output.
+        epochs: Passes over the training sequences.
+        batch_size: Sequences an update.
+        learning_rate: Of Adam.
+        clip_norm: Clip gradients to this global norm; 0 for no clipping.
+        random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
+
+    Attributes:
+        classes_: The classes, sorted.
+        model_: The fitted `models.SequenceClassifier`.
+        n_features_in_: I; for an array [n, T] its T, as everywhere in scikit-learn.
+
+    >>> generator = np.random.default_rng(1)
+    >>> rising = [np.cumsum(generator.random(n)) for n in generator.integers(3, 9, 20)]
+    >>> X, y = rising + [-x for x in rising], ["up"] * 20 + ["down"] * 20
+    >>> classifier = RecurrentClassifier(hidden_size=8, epochs=10, random_state=1).fit(X, y)
+    >>> classifier.predict([[1.0, 2.0, 3.0, 4.0], [-1.0, -3.0]])
+    array(['up', 'down'], dtype='<U4')
+    """
+
+    def fit(self, X: Any, y: Any) -> RecurrentClassifier:
+        """Learn the classes y [n] of the sequences X; return the estimator.
+
+        Raises:
+            ValueError: X or y is not what is described above, or an option is out of range.
+        """
+        sequences, y = self._read(X, y, fitting=True)
+        check_classification_targets(y)
+        self.classes_, targets = np.unique(y, return_inverse=True)
+        self._fit(SequenceClassifier, len(self.classes_), sequences, targets)
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """The probability of each class, [n, C], in the order of `classes_`."""
+        probabilities: NDArray[np.float64] = ops.softmax(self._run(X).astype(np.float64)).data
+        return probabilities.copy()
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most likely class of each sequence, [n]."""
+        best = self._run(X).argmax(axis=1)
+        predicted: NDArray[Any] = self.classes_[best]
+        return predicted
+
+
+class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
+    """A recurrent regressor of sequences, with scikit-learn's methods.
+
+    X, its scaling and the arguments are those of `RecurrentClassifier`. Targets are numbers, [n] or
+    several each, [n, O]; they are standardised for training and given back in their own units.
+
+    >>> generator = np.random.default_rng(1)
+    >>> X = [generator.random(n) for n in generator.integers(2, 6, 200)]
+    >>> y = [x.sum() for x in X]
+    >>> regressor = RecurrentRegressor(hidden_size=8, epochs=20, random_state=1).fit(X, y)
+    >>> bool(regressor.score(X, y) > 0.9)
+    True
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> RecurrentRegressor:
+        """Learn the numbers y [n] or [n, O] of the sequences X; return the estimator.
+
+        Raises:
+            ValueError: X or y is not what is described above, or an option is out of range.
+        """
+        sequences, y = self._read(X, y, fitting=True, y_numeric=True, multi_output=True)
+        y = np.asarray(y, np.float64)
+        self.target_mean_, self.target_scale_ = _moments(y)
+        scaled = ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
+        targets = scaled.reshape(len(y), -1)
+        self._fit(SequenceRegressor, targets.shape[1], sequences, targets)
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """The numbers of each sequence, [n] or [n, O] as in `fit`."""
+        answers = self._run(X).astype(np.float64)
+        shaped = answers if np.ndim(self.target_mean_) else answers[:, 0]
+        predicted: NDArray[np.float64] = shaped * self.target_scale_ + self.target_mean_
+        return predicted
+
+
+def _are_sequences(X: Any) -> bool:
+    """Whether X is a list of sequences, or an array of them, and not a plain table [n, T]."""
+    if isinstance(X, np.ndarray):
+        return X.ndim == 3 or (X.ndim == 1 and X.dtype == object and _hold_sequences(X))
+    return isinstance(X, (list, tuple)) and _hold_sequences(X)
+
+
+def _hold_sequences(X: Any) -> bool:
+    shaped = all(isinstance(x, (np.ndarray, list, tuple)) for x in X) and len(X) > 0
+    return shaped and (
+        any(isinstance(x, np.ndarray) and x.ndim > 0 for x in X)
+        or len({len(x) for x in X}) > 1
+        or any(np.ndim(x[0]) > 0 for x in X if len(x))
+    )
+
+
+def _moments(values: NDArray[Any]) -> tuple[Any, Any]:
+    """Mean and deviation along the first axis; a deviation of 0 counts as 1."""
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    return mean, np.where(deviation > 0, deviation, 1.0)

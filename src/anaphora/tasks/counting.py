@@ -1,0 +1,35 @@
+"""Counting: as many `b` as there were `a`, and as many `a` again."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+COUNTING_TOKENS = ("<eos>", "<unk>", "a", "b")
+"""What the ids of `count_block` stand for."""
+
+
+def count_block(n: int, unknown: bool = False) -> NDArray[np.int64]:
+    """The sequence a^n b^n a^n with its end, as ids of `COUNTING_TOKENS`.
+
+    From the first ``b`` on all of it is determined by the number of words before.
+
+    Args:
+        n: The number of words of each kind, at least 1.
+        unknown: Put unknown words in the place of the first ``a``'s: to be counted all the same.
+
+    Returns:
+        [3 n + 1] ids.
+
+    Raises:
+        ValueError: n is below 1.
+
+    >>> " ".join(COUNTING_TOKENS[id] for id in count_block(2))
+    'a a b b a a <eos>'
+    >>> " ".join(COUNTING_TOKENS[id] for id in count_block(1, unknown=True))
+    '<unk> b a <eos>'
+    """
+    if n < 1:
+        raise ValueError(f"count_block: n is {n}; it must be at least 1")
+    end, unk, a, b = range(4)
+    return np.array([unk if unknown else a] * n + [b] * n + [a] * n + [end])

@@ -1,0 +1,312 @@
+"""Classifier, regressor and tagger: values by hand, gradients, lengths, and model directories."""
+
+import json
+
+import numpy as np
+import pytest
+
+from anaphora import cell, engine, hook, ops, random
+from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.equations import tanh
+from anaphora.models import SequenceClassifier, SequenceRegressor, SequenceTagger, SpelledBatch
+from anaphora.text import Batch
+
+T, B, I, E, H, C, V, W = 6, 4, 3, 5, 4, 2, 11, 7
+LENGTHS = np.array([6, 0, 3, 1])
+
+
+def make(kind=SequenceClassifier, outputs=C, **options):
+    random.seed(4)
+    return kind(outputs, H, dtype="float64", **{"input_size": I, "cell": "gru", **options})
+
+
+def arrays(model):
+    return {name: parameter.data for name, parameter in model.named_parameters()}
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def gru_by_hand(x, weights, suffix):
+    """The outputs [T, H] of a GRU over one sequence [T, I], in plain NumPy, written anew."""
+    w_ih, w_hh, b_ih, b_hh = (
+        weights[f"recurrent.{name}{suffix}"]
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    h, outputs = np.zeros(w_hh.shape[1]), []
+    for x_t in x:
+        r_x, z_x, n_x = np.split(w_ih @ x_t + b_ih, 3)
+        r_h, z_h, n_h = np.split(w_hh @ h + b_hh, 3)
+        r, z = sigmoid(r_x + r_h), sigmoid(z_x + z_h)
+        h = (1 - z) * np.tanh(n_x + r * n_h) + z * h
+        outputs.append(h)
+    return np.array(outputs).reshape(len(x), len(b_hh) // 3)
+
+
+def both_ways_by_hand(x, weights, layer=0):
+    """The outputs [T, 2H] of one bidirectional layer over one sequence."""
+    forward = gru_by_hand(x, weights, f"_l{layer}")
+    backward = gru_by_hand(x[::-1], weights, f"_l{layer}_reverse")[::-1]
+    return np.concatenate([forward, backward], axis=1)
+
+
+def pooled_by_hand(y, pooling):
+    if len(y) == 0:
+        return np.zeros(2 * H)
+    if pooling == "last":
+        return np.concatenate([y[-1, :H], y[0, H:]])
+    return y.mean(axis=0) if pooling == "mean" else y.max(axis=0)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((T, B, I))
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_values_are_those_of_each_sequence_alone_by_hand(x, pooling):
+    model = make(pooling=pooling, num_layers=2, bidirectional=True)
+    weights = arrays(model)
+    logits = model(x, lengths=LENGTHS)
+    assert logits.shape == (B, C)
+    for b, length in enumerate(LENGTHS):
+        y = x[:length, b]
+        for layer in range(2):
+            y = both_ways_by_hand(y, weights, layer) if length else np.zeros((0, 2 * H))
+        expected = weights["output.weight"] @ pooled_by_hand(y, pooling) + weights["output.bias"]
+        np.testing.assert_allclose(logits.data[b], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"cell": "lstm"}, {"cell": "gru", "bidirectional": True}])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_padding_and_other_rows_change_no_bit(x, pooling, options):
+    if engine.info()["engine"] != "native":
+        pytest.skip("equal to the bit on the native engine")
+    model = make(pooling=pooling, **options)
+    together = model(x, lengths=LENGTHS).data
+    padded = np.concatenate([x, np.full((2, B, I), 7.0)])
+    np.testing.assert_array_equal(model(padded, lengths=LENGTHS).data, together)
+    for b, length in enumerate(LENGTHS):
+        np.testing.assert_array_equal(model(x[:length, b : b + 1]).data[0], together[b])
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_gradients_are_those_of_central_differences(rng, x, kind, pooling, embedded):
+    inputs = {"vocabulary_size": V, "embedding_size": E, "input_size": None} if embedded else {}
+    model = make(kind, pooling=pooling, bidirectional=True, **inputs)
+    sequences = rng.integers(0, V, (T, B)) if embedded else x
+    targets = np.array([1, 0, 1, 1]) if kind is SequenceClassifier else rng.normal(size=(B, C))
+    check_loss_gradients(model, Batch(sequences, targets, LENGTHS))
+
+
+def check_loss_gradients(model, batch):
+    rng = np.random.default_rng(1)
+    model.loss(batch)[0].backward()
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        gradient = gradient if isinstance(gradient, np.ndarray) else gradient.dense()
+        assert np.abs(gradient).max() > 1e-4, name
+        direction = rng.standard_normal(parameter.shape)
+
+        def moved(step, parameter=parameter, direction=direction):
+            with parameter.writing() as array:
+                array += step * direction
+            loss = model.loss(batch)[0].item()
+            with parameter.writing() as array:
+                array -= step * direction
+            return loss
+
+        numeric = (moved(1e-6) - moved(-1e-6)) / 2e-6
+        np.testing.assert_allclose(
+            (gradient * direction).sum(), numeric, rtol=1e-5, atol=1e-8, err_msg=name
+        )
+
+
+def test_losses_are_the_mean_over_sequences(rng, x):
+    classifier, regressor = make(), make(SequenceRegressor, 3)
+    classes, numbers = np.array([1, -100, 0, 1]), rng.normal(size=(B, 3))
+    loss, state = classifier.loss(Batch(x, classes, LENGTHS))
+    log_p = ops.log_softmax(classifier(x, LENGTHS)).data
+    np.testing.assert_allclose(loss.item(), -(log_p[0, 1] + log_p[2, 0] + log_p[3, 1]) / 3)
+    assert state is None
+    loss, state = regressor.loss(Batch(x, numbers, LENGTHS))
+    np.testing.assert_allclose(loss.item(), ((regressor(x, LENGTHS).data - numbers) ** 2).mean())
+    assert state is None
+
+
+def test_dropout_is_on_embeddings_between_layers_and_before_the_output_never_on_features(rng):
+    ids = {"vocabulary_size": V, "embedding_size": E, "input_size": None, "num_layers": 2}
+    for options, shapes in [(ids, [(T, B, E), (T, B, H), (B, H)]), ({}, [(B, H)])]:
+        dropped = []
+
+        class Watcher:
+            def enter(self, phase, operation, inputs, dropped=dropped):
+                if operation == "dropout":
+                    dropped.append(inputs[0].shape)
+
+            def leave(self, phase, operation, outputs):
+                pass
+
+        model = make(dropout=0.5, **options)
+        with hook(Watcher()):
+            model(rng.integers(0, V, (T, B)) if options else np.ones((T, B, I)))
+            model.eval()(rng.integers(0, V, (T, B)) if options else np.ones((T, B, I)))
+        assert dropped == shapes
+
+
+# Tagger ----------------------------------------------------------------------------------------
+
+
+def word_batch(rng):
+    batch = spelled_batch(rng)
+    return Batch(batch.inputs, batch.targets, LENGTHS)
+
+
+def spelled_batch(rng):
+    ids, tags = rng.integers(0, V, (T, B)), rng.integers(0, C, (T, B))
+    real = np.arange(T)[:, None] < LENGTHS
+    characters = rng.integers(0, V, (W, T, B))
+    counts = np.where(real, rng.integers(0, W + 1, (T, B)), 0)
+    return SpelledBatch(ids, np.where(real, tags, -100), LENGTHS, characters, counts)
+
+
+def tagger(**options):
+    given = {"vocabulary_size": V, "embedding_size": E, "input_size": None, "bidirectional": True}
+    return make(SequenceTagger, **{**given, **options})
+
+
+SPELLING = {"num_characters": V, "character_embedding_size": 2, "character_hidden_size": 3}
+
+
+@pytest.mark.parametrize("spelling", [{}, SPELLING])
+def test_tags_are_scored_as_by_hand(rng, spelling):
+    model, batch = tagger(**spelling), spelled_batch(rng)
+    weights = arrays(model)
+    below = {name[len("characters.") :]: w for name, w in weights.items()}
+    given = (batch.characters, batch.character_lengths) if spelling else ()
+    logits, _ = model(batch.inputs, None, LENGTHS, *given)
+    assert logits.shape == (T, B, C)
+    for b, length in enumerate(LENGTHS):
+        steps = []
+        for t in range(length):
+            vector = weights["embedding.weight"][batch.inputs[t, b]]
+            if spelling:
+                letters = batch.characters[: batch.character_lengths[t, b], t, b]
+                y = both_ways_by_hand(below["embedding.weight"][letters], below)
+                ends = np.concatenate([y[-1, :3], y[0, 3:]]) if len(letters) else np.zeros(6)
+                vector = np.concatenate([vector, ends])
+            steps.append(vector)
+        if length:
+            y = both_ways_by_hand(np.array(steps), weights)
+            expected = y @ weights["output.weight"].T + weights["output.bias"]
+            np.testing.assert_allclose(logits.data[:length, b], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("spelling", [{}, SPELLING])
+def test_gradients_of_the_tagger(rng, spelling):
+    check_loss_gradients(tagger(**spelling), (spelled_batch if spelling else word_batch)(rng))
+
+
+def test_a_taggers_loss_is_the_mean_over_steps_that_count(rng):
+    model, batch = tagger(), word_batch(rng)
+    log_p = ops.log_softmax(model(batch.inputs, None, LENGTHS)[0]).data
+    counted = [log_p[t, b, batch.targets[t, b]] for b in range(B) for t in range(LENGTHS[b])]
+    assert batch.tokens == len(counted) == 10
+    np.testing.assert_allclose(model.loss(batch)[0].item(), -np.mean(counted))
+
+
+def test_a_tagger_of_features_carries_its_state_over_chunks(x):
+    model = make(SequenceTagger, num_layers=2)
+    whole, last = model(x)
+    first, state = model(x[:4])
+    second, end = model(x[4:], state)
+    np.testing.assert_array_equal(whole.data, np.concatenate([first.data, second.data]))
+    np.testing.assert_array_equal(last.data, end.data)
+
+
+# Model directories -----------------------------------------------------------------------------
+
+MODELS = {
+    "classifier": lambda: make(pooling="max", bidirectional=True, num_layers=2, forget_bias=None),
+    "regressor": lambda: make(SequenceRegressor, 3, vocabulary_size=V, input_size=None),
+    "tagger": lambda: tagger(**SPELLING),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path, name):
+    model = MODELS[name]()
+    vocabulary = {"classes": ["no", "yes"]}
+    model.save(ModelDirectory.create(tmp_path / "model"), vocabulary, seed=4)
+    loaded, found = type(model).load(tmp_path / "model")
+    assert found == vocabulary
+    assert loaded.options == model.options
+    assert not loaded.training
+    before, after = arrays(model), arrays(loaded)
+    assert list(before) == list(after)
+    for key in before:
+        assert after[key].dtype == np.float64
+        np.testing.assert_array_equal(before[key], after[key])
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["seed"] == 4
+
+
+def test_another_models_directory_is_named(tmp_path):
+    make().save(ModelDirectory.create(tmp_path / "model"))
+    with pytest.raises(ArtifactError, match="its task is 'sequence_classifier', but SequenceTagg"):
+        SequenceTagger.load(tmp_path / "model")
+
+
+def test_a_config_that_does_not_fit_the_weights_is_named(tmp_path):
+    make().save(ModelDirectory.create(tmp_path / "model"))
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["model"]["hidden_size"] = H + 1
+    path.write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match=r"do not make a SequenceClassifier: .*weight_ih_l0"):
+        SequenceClassifier.load(path.parent)
+    del config["model"]["hidden_size"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="do not make a SequenceClassifier"):
+        SequenceClassifier.load(path.parent)
+
+
+def test_a_cell_of_ones_own_is_trained_but_not_saved_by_its_name(tmp_path, x):
+    @cell(gates="n", state="h")
+    def gru(n, h):
+        h = tanh(n)
+        return h
+
+    model = make(cell=gru)
+    model.loss(Batch(x, np.array([0, 1, 1, 0])))[0].backward()
+    with pytest.raises(ValueError, match=r"save: the cell 'gru' is not one of rnn, .*write_weight"):
+        model.save(ModelDirectory.create(tmp_path / "model"))
+
+
+# Misuse ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_size": None}, "give input_size, .* or vocabulary_size, .*; not neither"),
+        ({"vocabulary_size": V}, "not both"),
+        ({"embedding_size": E}, "embedding_size is for ids"),
+        ({"pooling": "first"}, "pooling 'first' is none of last, mean, max"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"SequenceClassifier: .*{message}"):
+        make(**options)
+
+
+def test_characters_where_they_do_not_belong_are_refused(rng):
+    batch = spelled_batch(rng)
+    with pytest.raises(ValueError, match=r"needs characters .* give loss a SpelledBatch"):
+        tagger(**SPELLING).loss(Batch(batch.inputs, batch.targets, LENGTHS))
+    with pytest.raises(ValueError, match="make it with num_characters"):
+        tagger().loss(batch)
+    with pytest.raises(ValueError, match=r"wanted \[W, ...\] and \[...\]"):
+        tagger(**SPELLING)(batch.inputs, None, LENGTHS, batch.characters, LENGTHS)

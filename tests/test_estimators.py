@@ -1,0 +1,147 @@
+"""The scikit-learn estimators: scikit-learn's own checks, ragged sequences, and what is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from anaphora import engine, random
+
+pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
+
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from anaphora.estimators import RecurrentClassifier, RecurrentRegressor
+
+SMALL = {"hidden_size": 8, "epochs": 15, "random_state": 1}
+QUICK = {**SMALL, "learning_rate": 0.03, "batch_size": 64}
+CHECKED = [RecurrentClassifier(**QUICK), RecurrentRegressor(**{**QUICK, "epochs": 40})]
+
+
+@parametrize_with_checks(CHECKED)
+def test_scikit_learns_own_checks(estimator, check):
+    name = getattr(check, "func", check).__name__
+    if name == "check_methods_subset_invariance" and engine.info()["engine"] != "native":
+        pytest.skip("NumPy's products in float32 differ by the number of rows; the engine's do not")
+    check(estimator)
+
+
+def ragged(count, features=2, seed=5):
+    """Sequences of 0 to 8 steps, and the sums of their first features."""
+    rng = np.random.default_rng(seed)
+    X = [10 + 3 * rng.standard_normal((n, features)) for n in rng.integers(0, 9, count)]
+    return X, np.array([(x[:, 0] - 10).sum() for x in X])
+
+
+def test_ragged_sequences_are_classified():
+    X, sums = ragged(240)
+    y = np.where(sums > 0, "more", "less")
+    classifier = RecurrentClassifier(**{**SMALL, "epochs": 40}).fit(X[:160], y[:160])
+    assert classifier.classes_.tolist() == ["less", "more"]
+    assert classifier.n_features_in_ == 2
+    assert classifier.score(X[160:], y[160:]) > 0.8
+    probabilities = classifier.predict_proba(X[160:])
+    assert probabilities.shape == (80, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    best = classifier.classes_[probabilities.argmax(axis=1)]
+    np.testing.assert_array_equal(best, classifier.predict(X[160:]))
+
+
+@pytest.mark.parametrize("outputs", [None, 1, 3])
+def test_ragged_sequences_are_answered_with_numbers_in_their_units(outputs):
+    X, sums = ragged(240)
+    y = 1000 + 50 * sums
+    if outputs:
+        y = y[:, None] * np.arange(1, outputs + 1)
+    options = {**SMALL, "epochs": 80, "hidden_size": 16}
+    regressor = RecurrentRegressor(**options).fit(X[:160], y[:160])
+    predicted = regressor.predict(X[160:])
+    assert predicted.shape == y[160:].shape
+    assert regressor.score(X[160:], y[160:]) > 0.9
+
+
+def test_layouts_of_the_same_sequences_are_the_same():
+    rng = np.random.default_rng(2)
+    table, y = rng.standard_normal((30, 6)), rng.integers(0, 3, 30)
+    objects = np.empty(30, object)
+    objects[:] = [row[:, None] for row in table]
+    layouts = [table, table.tolist(), table[:, :, None], list(table[:, :, None]), list(table)]
+    layouts += [objects, tuple(table)]
+    found = [RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X) for X in layouts]
+    for one in found[1:]:
+        np.testing.assert_array_equal(one, found[0])
+
+
+def test_ragged_lists_of_plain_numbers():
+    X, y = [[1.0, 2.0], [3.0], [-1.0, -2.0, -3.0], [-2.0]] * 5, [1, 1, 0, 0] * 5
+    assert RecurrentClassifier(**SMALL).fit(X, y).score(X, y) == 1
+    nested = [[[value] for value in x] for x in X]
+    assert RecurrentClassifier(**SMALL).fit(nested, y).score(nested, y) == 1
+
+
+def test_the_seed_decides_and_the_packages_own_generator_is_left_alone():
+    X, sums = ragged(20)
+    random.seed(3)
+    before = random.get_state()
+    one, two, other = (
+        RecurrentRegressor(hidden_size=4, epochs=2, dropout=0.5, random_state=seed)
+        .fit(X, sums)
+        .predict(X)
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+    assert random.get_state() == before
+
+
+def test_a_fitted_estimator_is_pickled_and_cloned_unfitted():
+    X, sums = ragged(20)
+    regressor = RecurrentRegressor(**SMALL, bidirectional=True, num_layers=2).fit(X, sums)
+    again = pickle.loads(pickle.dumps(regressor))
+    np.testing.assert_array_equal(again.predict(X), regressor.predict(X))
+    assert not hasattr(clone(regressor), "model_")
+
+
+def test_it_works_in_a_pipeline_and_a_search():
+    X, sums = ragged(60)
+    y = sums > 0
+    differences = FunctionTransformer(lambda X: [np.diff(x, axis=0, prepend=0) for x in X])
+    assert (
+        make_pipeline(differences, RecurrentClassifier(**SMALL)).fit(X, y).predict(X).dtype == bool
+    )
+    search = GridSearchCV(RecurrentClassifier(**SMALL), {"pooling": ["last", "mean"]}, cv=2)
+    search.fit(X, y)
+    assert search.best_params_["pooling"] in ("last", "mean")
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([np.ones((3, 2)), np.ones((3, 4))], r"sequence 1 has the shape \(3, 4\); wanted \[T, I\]"),
+        ([np.ones((3, 2)), np.full((2, 2), np.nan)], "sequence 1 contains NaN"),
+        ([np.ones((3, 2)), np.ones((2, 2, 2))], "dim 3"),
+        ([np.ones((3, 2))] * 3, "inconsistent numbers of samples"),
+        (np.zeros((0, 3, 2)), "X has no sequence"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused(X, message):
+    with pytest.raises(ValueError, match=message):
+        RecurrentClassifier(**SMALL).fit(X, [0, 1])
+
+
+def test_what_is_missing_or_other_than_in_fit_is_refused():
+    X, sums = ragged(20)
+    regressor = RecurrentRegressor(**SMALL)
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        regressor.fit(X, None)
+    regressor.fit(X, sums)
+    with pytest.raises(ValueError, match=r"X has 3 features a step, but .* was fitted with 2"):
+        regressor.predict([np.ones((2, 3))])
+    with pytest.raises(ValueError, match="pooling 'first' is none of"):
+        RecurrentRegressor(pooling="first").fit(X, sums)
+    with pytest.raises(ValueError, match="epochs must be a whole number of at least 1"):
+        RecurrentRegressor(epochs=0).fit(X, sums)
