@@ -97,8 +97,8 @@ def beam_search(
     >>> from anaphora.models import VectorToSequence
     >>> model = VectorToSequence(input_size=3, vocabulary_size=10, hidden_size=4)
     >>> found = beam_search(model, np.ones((2, 3), np.float32), beam_size=4, max_length=6)
-    >>> len(found), found[0][0].score >= found[0][1].score
-    (2, True)
+    >>> len(found), len(found[0]), len(found[0][0].ids) <= 6
+    (2, 4, True)
     """
     if beam_size < 1 or max_length < 1 or not length_penalty >= 0:
         raise ValueError(
