@@ -156,8 +156,7 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
 
                 for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
                     const std::int64_t v = layout.block_vector(part, block, t);
-                    const int sub = static_cast<int>(
-                        std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
+                    const int sub = layout.block_size(part, v);
                     const std::int64_t unit = v * W,
                                        units = std::min<std::int64_t>(sub * W, H - unit);
                     for (const auto &tile : tiles) {
@@ -342,8 +341,7 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
 
                 for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
                     const std::int64_t v = layout.block_vector(part, block, t);
-                    const int sub = static_cast<int>(
-                        std::min<std::int64_t>(layout.sub, layout.end_vector(part) - v));
+                    const int sub = layout.block_size(part, v);
                     const std::int64_t unit = v * W,
                                        units = std::min<std::int64_t>(sub * W, H - unit);
                     for (const auto &tile : tiles) {
