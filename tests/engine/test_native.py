@@ -185,6 +185,29 @@ def test_matmul(N, K, bias, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "shape", [(13, 790, 850), (400, 21, 1700), (203, 1160, 67), (800, 390, 70), (90, 400, 7000)]
+)
+def test_large_matmul_on_any_number_of_threads(shape, dtype, rng, native_settings):
+    """Products of several blocks of rows, of columns and of depth, cut as the threads ask for."""
+    M, K, N = shape
+    a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
+    bias = rng.standard_normal(N).astype(dtype)
+    found = {}
+    for threads in (1, 2, 3, 5):
+        native_settings.set_num_threads(threads)
+        found[threads] = native.matmul(a, b, bias)
+        for other in (
+            native.matmul(np.asfortranarray(a), b, bias),
+            native.matmul(a, np.asfortranarray(b), bias),
+            found[1],
+        ):
+            np.testing.assert_array_equal(other, found[threads])
+    expected = widened(a) @ widened(b) + bias
+    assert_close({"product": found[1]}, {"product": expected}, dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (7, 1), (3, 0), (50, 63), (9, 200)])
 def test_sum_columns(shape, dtype, rng):
     x = rng.standard_normal(shape).astype(dtype)

@@ -21,8 +21,8 @@ inline constexpr int tile_rows(int vectors) {
 inline constexpr int max_rows = 8;
 
 // How a tile finds its operands. The rows of a lie one after the other, element (i, k) at a[i *
-// stride + k]; or its columns, at a[i + k * stride]. What is read of b is fetched ahead, but where
-// it was just packed or used and the cache has it.
+// stride + k]; or its columns, at a[i + k * stride], which are fetched ahead. So is what is read of
+// b, but where it was just packed or used and the cache has it.
 enum class Operands { rows, columns, cached_rows };
 
 // c[i, v] (+)= sum over k of a[i, k] * b[k, v], in registers.
@@ -48,6 +48,8 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
             if (O != Operands::cached_rows)
                 __builtin_prefetch(b + (k + ahead) * (NV * W) + v * W);
         }
+        if (O == Operands::columns)
+            __builtin_prefetch(a + (k + 12) * row_stride);
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
             Vector<T> x =
@@ -138,71 +140,79 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     constexpr int W = lanes<T>;
     if (M == 0 || N == 0)
         return;
-    Panels<T> panels(N);
-    static thread_local Scratch scratch;
-    T *packed = scratch.get<T>(panels.vectors * W * std::max<std::int64_t>(K, 1));
+    // A block of rows by a group of panels goes through K in blocks, so that its part of C and a
+    // block of B stay in the cache.
+    constexpr std::int64_t most_depth = 384, most_rows = 192, most_panels = 12;
+    const Panels<T> panels(N);
+    const std::int64_t depths = std::max<std::int64_t>(1, (K + most_depth - 1) / most_depth);
+    const std::int64_t height = tile_rows(panels.width(0)), tiles = (M + height - 1) / height;
     const std::int64_t threads = threads_at_hand();
-    const std::int64_t parts = panels.count < 2 * threads && K >= 512 ? 2 * threads : 1; // of K
-    parallel(panels.count * parts, [&](std::int64_t task) {
-        std::int64_t p = task / parts, part = task % parts, first = K * part / parts;
-        std::int64_t begin = panels.first(p) * W, depth = K * (part + 1) / parts - first;
-        Matrix<const T> rows{B.data + first * B.row, B.row, B.column};
-        pack_panel(depth, rows, begin, std::min<std::int64_t>(panels.width(p) * W, N - begin),
-                   panels.width(p), packed + begin * K + first * panels.width(p) * W);
-    });
-
-    // A task is a block of rows by a group of panels. Where the columns of A lie far apart, its
-    // block is copied together first; a narrow A is read as it lies.
+    // Where the columns of A lie far apart, its block is copied together first; a narrow A is read
+    // as it lies.
     constexpr std::int64_t narrow = 2048 / sizeof(T);
     const bool by_columns = A.column != 1, as_it_lies = A.row == 1 && A.column <= narrow;
-    constexpr std::int64_t K_block = 256, most_rows = 144;
-    const std::int64_t height = tile_rows(panels.width(0));
-    const std::int64_t tiles = (M + height - 1) / height;
-    std::int64_t row_blocks = std::max((M + most_rows - 1) / most_rows, // 4 tiles at the least
-                                       std::min(4 * threads, (tiles + 3) / 4));
-    row_blocks = std::min(tiles, (row_blocks + threads - 1) / threads * threads);
+    const bool copies = by_columns && !as_it_lies;
+
+    std::int64_t groups = (panels.count + most_panels - 1) / most_panels;
+    std::int64_t row_blocks = (M + most_rows - 1) / most_rows;
+    // Where there are columns enough for all threads, each packs its own panels; else all pack B
+    // together, and share its rows.
+    const bool packs_itself = panels.count >= (copies ? 4 * most_panels : 3) * threads;
+    if (packs_itself) {
+        std::int64_t share = panels.count >= 6 * threads ? 2 * threads : threads;
+        groups = (groups + share - 1) / share * share;
+    } else if (threads > 1) {
+        row_blocks = std::max(row_blocks, std::min(4 * threads, (tiles + 3) / 4));
+        row_blocks = std::min(tiles, (row_blocks + threads - 1) / threads * threads);
+        while (panels.count > 4 * groups && row_blocks * groups < 6 * threads)
+            groups *= 2;
+    }
     auto first_row = [=](std::int64_t block) {
         return std::min(M, tiles * block / row_blocks * height);
     };
-    std::int64_t group = panels.count;
-    while (group > 4 && row_blocks * ((panels.count + group - 1) / group) < 6 * threads)
-        group = (group + 1) / 2;
-    std::int64_t groups = (panels.count + group - 1) / group;
+    auto first_panel = [=](std::int64_t group) { return panels.count * group / groups; };
+    auto pack = [&](std::int64_t panel, std::int64_t first, std::int64_t depth, T *to) {
+        std::int64_t begin = panels.first(panel) * W;
+        int width = panels.width(panel);
+        pack_panel(depth, Matrix<const T>{B.data + first * B.row, B.row, B.column}, begin,
+                   std::min<std::int64_t>(width * W, N - begin), width, to + first * width * W);
+    };
 
-    parallel(row_blocks * groups, [&](std::int64_t task) {
+    auto multiply_block = [&](std::int64_t row0, std::int64_t row1, std::int64_t panel0,
+                              std::int64_t panel1, const T *packed) {
         static thread_local Scratch block_scratch;
-        std::int64_t row0 = first_row(task / groups), row1 = first_row(task / groups + 1);
-        std::int64_t panel0 = task % groups * group;
-        std::int64_t panel1 = std::min(panels.count, panel0 + group);
         alignas(64) T edge[max_rows * max_vectors * W];
-        std::int64_t k0 = 0;
-        do {
-            std::int64_t depth = std::min(K_block, K - k0);
+        for (std::int64_t block = 0; block < depths; block++) {
+            const std::int64_t k0 = K * block / depths, depth = K * (block + 1) / depths - k0;
             const T *a = A.data + row0 * A.row + k0 * A.column;
             std::int64_t stride = by_columns ? A.column : A.row;
-            if (by_columns && !as_it_lies) { // [depth, row1 - row0]
+            if (copies) { // [depth, row1 - row0]
                 stride = row1 - row0;
-                T *block = block_scratch.get<T>(stride * K_block);
+                T *together = block_scratch.get<T>(stride * depth);
                 for (std::int64_t k = 0; k < depth; k++)
                     if (A.row == 1)
-                        std::memcpy(block + k * stride, a + k * A.column, stride * sizeof(T));
+                        std::memcpy(together + k * stride, a + k * A.column, stride * sizeof(T));
                     else
                         for (std::int64_t i = 0; i < stride; i++)
-                            block[k * stride + i] = a[i * A.row + k * A.column];
-                a = block;
+                            together[k * stride + i] = a[i * A.row + k * A.column];
+                a = together;
             }
-            bool adding = accumulate || k0 > 0;
+            const bool adding = accumulate || block > 0;
+            const bool last = bias != nullptr && block + 1 == depths;
             for (std::int64_t p = panel0; p < panel1; p++) {
-                int vectors = panels.width(p), height = tile_rows(vectors);
-                std::int64_t begin = panels.first(p) * W;
-                std::int64_t width = std::min<std::int64_t>(vectors * W, N - begin);
-                const T *b = packed + begin * K + k0 * vectors * W;
-                bool whole = width == vectors * W;
+                const int vectors = panels.width(p), height = tile_rows(vectors);
+                const std::int64_t begin = panels.first(p) * W;
+                const std::int64_t width = std::min<std::int64_t>(vectors * W, N - begin);
+                const T *b = packed + (begin - panels.first(panel0) * W) * K + k0 * vectors * W;
+                const bool whole = width == vectors * W;
                 for (std::int64_t i = row0; i < row1; i += height) {
                     int count = static_cast<int>(std::min<std::int64_t>(height, row1 - i));
                     T *c = C + i * c_row + begin;
                     T *to = whole ? c : edge;
                     std::int64_t to_row = whole ? c_row : vectors * W;
+                    for (int r = 0; r < height; r++) // what the next tile writes
+                        for (int v = 0; v < vectors; v++)
+                            __builtin_prefetch(c + (height + r) * c_row + v * W, 1);
                     if (!whole && adding)
                         for (int r = 0; r < count; r++)
                             std::memcpy(edge + r * to_row, c + r * c_row, width * sizeof(T));
@@ -213,7 +223,6 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                         multiply_tile<T, Operands::rows>(vectors, count, depth,
                                                          a + (i - row0) * stride, stride, b, to,
                                                          to_row, W, adding);
-                    bool last = bias != nullptr && k0 + depth >= K;
                     for (int r = 0; r < count && (last || !whole); r++) {
                         T *row = to + r * to_row;
                         if (last)
@@ -224,8 +233,32 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                     }
                 }
             }
-            k0 += K_block;
-        } while (k0 < K);
+        }
+    };
+
+    static thread_local Scratch scratch;
+    if (packs_itself) {
+        parallel(groups, [&](std::int64_t group) {
+            std::int64_t panel0 = first_panel(group), panel1 = first_panel(group + 1);
+            std::int64_t vectors = panels.first(panel1) - panels.first(panel0);
+            T *packed = scratch.get<T>(vectors * W * std::max<std::int64_t>(K, 1));
+            for (std::int64_t p = panel0; p < panel1; p++)
+                pack(p, 0, K, packed + (panels.first(p) - panels.first(panel0)) * W * K);
+            for (std::int64_t block = 0; block < row_blocks; block++)
+                multiply_block(first_row(block), first_row(block + 1), panel0, panel1, packed);
+        });
+        return;
+    }
+    T *packed = scratch.get<T>(panels.vectors * W * std::max<std::int64_t>(K, 1));
+    const std::int64_t parts = panels.count < 2 * threads && K >= 512 ? 2 * threads : 1; // of K
+    parallel(panels.count * parts, [&](std::int64_t task) {
+        std::int64_t p = task / parts, part = task % parts, first = K * part / parts;
+        pack(p, first, K * (part + 1) / parts - first, packed + panels.first(p) * W * K);
+    });
+    parallel(row_blocks * groups, [&](std::int64_t task) {
+        std::int64_t block = task / groups, group = task % groups, panel0 = first_panel(group);
+        multiply_block(first_row(block), first_row(block + 1), panel0, first_panel(group + 1),
+                       packed + panels.first(panel0) * W * K);
     });
 }
 
