@@ -37,6 +37,8 @@ class LanguageModel(nn.Module):
         initialization: Of all layers; see `nn.Recurrent`.
         forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
         dtype: "float32" or "float64".
+        locked_dropout: Drop the same units at all steps of a window (Gal & Ghahramani 2016), not
+            others at each.
 
     Raises:
         ValueError: an option is out of range, or ``tied`` with E other than H.
@@ -59,6 +61,8 @@ class LanguageModel(nn.Module):
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
         dtype: str = "float32",
+        *,
+        locked_dropout: bool = False,
     ) -> None:
         embedding_size = hidden_size if embedding_size is None else embedding_size
         if tied and embedding_size != hidden_size:
@@ -75,10 +79,11 @@ class LanguageModel(nn.Module):
             hidden_size,
             num_layers,
             dropout=dropout,
+            locked_dropout=locked_dropout,
             forget_bias=forget_bias,
             **shared,
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout, locked_dropout)
         self.output = nn.Linear(hidden_size, vocabulary_size, **shared)
         if tied:
             self.output.weight = self.embedding.weight

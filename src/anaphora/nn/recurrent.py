@@ -38,6 +38,8 @@ class Recurrent(Module):
         bidirectional: Run each layer in both directions, D = 2, and join their outputs.
         proj_size: P > 0: project the output of every step to P numbers (Sak et al. 2014). Only
             for cells whose equations do not read that state themselves.
+        locked_dropout: Drop the same units at all steps of a call (the variational dropout of Gal &
+            Ghahramani 2016, between layers).
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
             matrices; biases 0), "orthogonal" (recurrent matrices orthogonal, the others as
             "xavier"), or a number for uniform(-a, a).
@@ -66,6 +68,7 @@ class Recurrent(Module):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        locked_dropout: bool = False,
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
         dtype: DTypeLike = np.float32,
@@ -79,6 +82,7 @@ class Recurrent(Module):
         self.dropout = dropout
         self.bidirectional = bidirectional
         self.proj_size = proj_size
+        self.locked_dropout = locked_dropout
         self.forget_bias = forget_bias
         self.dtype = np.dtype(dtype)
         self._check_options()
@@ -232,7 +236,7 @@ class Recurrent(Module):
         final: list[list[Tensor]] = [[] for _ in states]
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
-                x = ops.dropout(x, self.dropout)
+                x = ops.dropout(x, self.dropout, shared_axes=(0,) if self.locked_dropout else ())
             outputs = []
             for direction, suffix in enumerate(self._suffixes(layer)):
                 place = layer * self.num_directions + direction
@@ -397,7 +401,7 @@ class Recurrent(Module):
             f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
         )
         options += "" if self.bias else ", bias=False"
-        for name in ("batch_first", "dropout", "bidirectional", "proj_size"):
+        for name in ("batch_first", "dropout", "bidirectional", "proj_size", "locked_dropout"):
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"
         return options

@@ -123,6 +123,7 @@ class ModelOptions(Options):
     dropout: float = option(
         0.0, "Share dropped on the embeddings, between layers and before the output."
     )
+    locked_dropout: bool = option(False, "Drop the same units at all steps of a window.")
     tied: bool = option(False, "Use the embeddings as output weights too.")
     initialization: str | float = option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."

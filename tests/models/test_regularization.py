@@ -1,0 +1,145 @@
+"""The language model's regularisers beside plain NumPy, and that evaluation has none of them."""
+
+import numpy as np
+import pytest
+
+from anaphora import ops, random
+from anaphora.models import LanguageModel
+from anaphora.tensor import Tensor
+from anaphora.text import Batch
+
+V, E, H, T, B = 11, 3, 4, 6, 5
+NUMBERS = np.random.default_rng(7)
+IDS = NUMBERS.integers(0, V, (T, B))
+TARGETS = NUMBERS.integers(0, V, (T, B))
+LENGTHS = np.array([4, 0, 6, 1, 3])
+STATE = tuple(NUMBERS.standard_normal((2, B, H)) for _ in range(2))
+
+
+def make(**options):
+    random.seed(3)
+    given = {"embedding_size": E, "num_layers": 2, "dtype": "float64", **options}
+    return LanguageModel(V, H, **given)
+
+
+def batch(lengths=LENGTHS):
+    if lengths is None:
+        return Batch(IDS, TARGETS)
+    return Batch(IDS, np.where(np.arange(T)[:, None] < lengths, TARGETS, -100), lengths)
+
+
+def arrays(model):
+    return {name: parameter.data for name, parameter in model.named_parameters()}
+
+
+def mask(rate, *shape):
+    """What the model draws next for an array of this shape."""
+    return ops.dropout(Tensor(np.ones(shape)), rate).data
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def by_hand(model, rates=(), lengths=LENGTHS):
+    """The model with LSTM in plain NumPy, drawing its masks in the same order.
+
+    Returns the output of the last layer, what the output layer reads, the logits and the states.
+    """
+    weights, rates = arrays(model), {"dropout": 0, **dict(rates)}
+    steps = 1 if rates.get("locked_dropout") else T
+
+    def dropped(x):
+        return x * mask(rates["dropout"], steps, *x.shape[1:])
+
+    x = dropped(weights["embedding.weight"][IDS])
+    final = []
+    for layer in range(2):
+        w_ih, w_hh, b_ih, b_hh = (
+            weights[f"recurrent.{name}_l{layer}"]
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        x = dropped(x) if layer else x
+        h, c = (state[layer] for state in STATE)
+        outputs = []
+        for t in range(T):
+            i, f, g, o = np.split(x[t] @ w_ih.T + b_ih + h @ w_hh.T + b_hh, 4, axis=1)
+            new_c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            new_h = sigmoid(o) * np.tanh(new_c)
+            running = (t < lengths)[:, None]
+            h, c = np.where(running, new_h, h), np.where(running, new_c, c)
+            outputs.append(np.where(running, h, 0))
+        x = np.stack(outputs)
+        final.append((h, c))
+    y = dropped(x)
+    logits = y @ weights["output.weight"].T + weights["output.bias"]
+    return x, y, logits, [np.stack(states) for states in zip(*final, strict=True)]
+
+
+def check_gradients(model):
+    """Hold the gradients of the loss to central differences, with the same masks for each."""
+
+    def loss():
+        random.seed(5)
+        return model.loss(batch(), STATE)[0]
+
+    loss().backward()
+    rng = np.random.default_rng(1)
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        gradient = gradient if isinstance(gradient, np.ndarray) else gradient.dense()
+        assert np.abs(gradient).max() > 1e-4, name
+        direction = rng.standard_normal(parameter.shape)
+
+        def moved(step, parameter=parameter, direction=direction):
+            with parameter.writing() as array:
+                array += step * direction
+            value = loss().item()
+            with parameter.writing() as array:
+                array -= step * direction
+            return value
+
+        numeric = (moved(1e-5) - moved(-1e-5)) / 2e-5
+        np.testing.assert_allclose((gradient * direction).sum(), numeric, atol=1e-8, err_msg=name)
+
+
+REGULARISERS = [
+    {"dropout": 0.4},
+    {"dropout": 0.4, "locked_dropout": True},
+]
+
+
+@pytest.mark.parametrize("options", REGULARISERS, ids=str)
+def test_values_are_those_by_hand_with_the_same_masks(options):
+    model = make(**options)
+    random.seed(5)
+    logits, states = model(IDS, STATE, LENGTHS)
+    random.seed(5)
+    _, _, expected, final = by_hand(model, options)
+    np.testing.assert_allclose(logits.data, expected, atol=1e-12)
+    for state, other in zip(states, final, strict=True):
+        np.testing.assert_allclose(state.data, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", REGULARISERS, ids=str)
+def test_gradients_are_those_of_central_differences(options):
+    check_gradients(make(**options))
+
+
+@pytest.mark.parametrize("options", REGULARISERS, ids=str)
+def test_evaluation_and_sessions_have_none_of_it(options):
+    model, plain = make(**options), make().eval()
+    plain.load_state_dict(model.state_dict())
+    session = model.session(batch_size=B).feed(IDS)
+    expected = plain(IDS)[0].data
+    np.testing.assert_array_equal(model.eval()(IDS)[0].data, expected)
+    np.testing.assert_allclose(session, expected, atol=1e-12)
+    assert model.loss(batch())[0].item() == plain.loss(batch())[0].item()
+    assert np.abs(model.train()(IDS)[0].data - expected).max() > 1e-3
+
+
+def test_locked_dropout_drops_the_same_units_at_all_steps():
+    model = make(dropout=0.5, locked_dropout=True)
+    _, y, _, _ = by_hand(model, {"dropout": 0.5, "locked_dropout": True}, np.full(B, T))
+    assert ((y == 0) == (y[0] == 0)).all()
+    assert 0 < (y[0] == 0).sum() < B * H
