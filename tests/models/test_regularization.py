@@ -5,8 +5,9 @@ import pytest
 
 from anaphora import ops, random
 from anaphora.models import LanguageModel
-from anaphora.tensor import Tensor
+from anaphora.tensor import RowGradient, Tensor
 from anaphora.text import Batch
+from anaphora.training import ModelOptions
 
 V, E, H, T, B = 11, 3, 4, 6, 5
 NUMBERS = np.random.default_rng(7)
@@ -46,13 +47,14 @@ def by_hand(model, rates=(), lengths=LENGTHS):
 
     Returns the output of the last layer, what the output layer reads, the logits and the states.
     """
-    weights, rates = arrays(model), {"dropout": 0, **dict(rates)}
+    weights, rates = arrays(model), {"dropout": 0, "embedding_dropout": 0, **dict(rates)}
     steps = 1 if rates.get("locked_dropout") else T
 
     def dropped(x):
         return x * mask(rates["dropout"], steps, *x.shape[1:])
 
-    x = dropped(weights["embedding.weight"][IDS])
+    table = weights["embedding.weight"] * mask(rates["embedding_dropout"], V, 1)
+    x = dropped(table[IDS])
     final = []
     for layer in range(2):
         w_ih, w_hh, b_ih, b_hh = (
@@ -106,6 +108,7 @@ def check_gradients(model):
 REGULARISERS = [
     {"dropout": 0.4},
     {"dropout": 0.4, "locked_dropout": True},
+    {"embedding_dropout": 0.4},
 ]
 
 
@@ -143,3 +146,31 @@ def test_locked_dropout_drops_the_same_units_at_all_steps():
     _, y, _, _ = by_hand(model, {"dropout": 0.5, "locked_dropout": True}, np.full(B, T))
     assert ((y == 0) == (y[0] == 0)).all()
     assert 0 < (y[0] == 0).sum() < B * H
+
+
+def test_embedding_dropout_drops_words_wherever_they_stand():
+    model = make(embedding_dropout=0.5)
+    x = model.embedding(IDS).data
+    table = model.embedding.weight.data[IDS]
+    dropped = (x == 0).all(axis=-1)
+    np.testing.assert_allclose(x, np.where(dropped[..., None], 0, table / 0.5), rtol=1e-15)
+    assert 0 < dropped.sum() < dropped.size
+    for word in range(V):
+        assert len(set(dropped[word == IDS])) <= 1
+
+
+def test_embedding_dropout_spares_the_output_of_tied_weights_and_keeps_row_gradients():
+    model = make(embedding_dropout=0.5, tied=True, embedding_size=H)
+    check_gradients(model)
+    alone = make(embedding_dropout=0.5)
+    alone.loss(batch())[0].backward()
+    assert isinstance(alone.embedding.weight.grad, RowGradient)
+
+
+@pytest.mark.parametrize("name", ["dropout", "embedding_dropout"])
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_out_of_range_is_told(name, share):
+    with pytest.raises(ValueError, match=f"is a share, 0 <= dropout < 1, not {share}"):
+        make(**{name: share})
+    with pytest.raises(ValueError, match=f"{name} is a share, 0 <= {name} < 1, not {share}"):
+        ModelOptions(**{name: share})

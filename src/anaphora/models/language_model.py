@@ -39,6 +39,8 @@ class LanguageModel(nn.Module):
         dtype: "float32" or "float64".
         locked_dropout: Drop the same units at all steps of a window (Gal & Ghahramani 2016), not
             others at each.
+        embedding_dropout: The share of the vocabulary whose embeddings are 0 in a window (Gal &
+            Ghahramani 2016).
 
     Raises:
         ValueError: an option is out of range, or ``tied`` with E other than H.
@@ -63,6 +65,7 @@ class LanguageModel(nn.Module):
         dtype: str = "float32",
         *,
         locked_dropout: bool = False,
+        embedding_dropout: float = 0.0,
     ) -> None:
         embedding_size = hidden_size if embedding_size is None else embedding_size
         if tied and embedding_size != hidden_size:
@@ -72,7 +75,9 @@ class LanguageModel(nn.Module):
             )
         shared: dict[str, Any] = {"initialization": initialization, "dtype": dtype}
         self.vocabulary_size = vocabulary_size
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, **shared)
+        self.embedding = nn.Embedding(
+            vocabulary_size, embedding_size, dropout=embedding_dropout, **shared
+        )
         self.recurrent = nn.Recurrent(
             cell,
             embedding_size,

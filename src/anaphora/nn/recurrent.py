@@ -12,7 +12,7 @@ from anaphora import engine, ops
 from anaphora.cells import CELLS, Cell
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
-from anaphora.nn.module import Module, check_sizes
+from anaphora.nn.module import Module, check_shares, check_sizes
 from anaphora.nn.session import Session
 from anaphora.tensor import Array, Parameter, Tensor
 
@@ -99,10 +99,7 @@ class Recurrent(Module):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
         )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"{self._name}: dropout is a share, 0 <= dropout < 1, not {self.dropout}"
-            )
+        check_shares(self, dropout=self.dropout)
         if self.proj_size and not 0 < self.proj_size < self.hidden_size:
             raise ValueError(
                 f"{self._name}: proj_size must be positive and smaller than hidden_size="

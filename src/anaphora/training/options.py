@@ -124,6 +124,9 @@ class ModelOptions(Options):
         0.0, "Share dropped on the embeddings, between layers and before the output."
     )
     locked_dropout: bool = option(False, "Drop the same units at all steps of a window.")
+    embedding_dropout: float = option(
+        0.0, "Share of the vocabulary whose embeddings are dropped in a window."
+    )
     tied: bool = option(False, "Use the embeddings as output weights too.")
     initialization: str | float = option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
@@ -136,8 +139,9 @@ class ModelOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share, 0 <= dropout < 1, not {self.dropout}")
+        for name in ("dropout", "embedding_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(self, name)}")
         if self.tied and self.embedding_size not in (None, self.hidden_size):
             raise ValueError(
                 f"tied needs embedding_size ({self.embedding_size}) to be hidden_size "
