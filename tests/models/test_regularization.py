@@ -14,6 +14,7 @@ NUMBERS = np.random.default_rng(7)
 IDS = NUMBERS.integers(0, V, (T, B))
 TARGETS = NUMBERS.integers(0, V, (T, B))
 LENGTHS = np.array([4, 0, 6, 1, 3])
+RATES = ("dropout", "embedding_dropout", "weight_dropout")
 STATE = tuple(NUMBERS.standard_normal((2, B, H)) for _ in range(2))
 
 
@@ -47,7 +48,7 @@ def by_hand(model, rates=(), lengths=LENGTHS):
 
     Returns the output of the last layer, what the output layer reads, the logits and the states.
     """
-    weights, rates = arrays(model), {"dropout": 0, "embedding_dropout": 0, **dict(rates)}
+    weights, rates = arrays(model), {**dict.fromkeys(RATES, 0), **dict(rates)}
     steps = 1 if rates.get("locked_dropout") else T
 
     def dropped(x):
@@ -62,6 +63,7 @@ def by_hand(model, rates=(), lengths=LENGTHS):
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         x = dropped(x) if layer else x
+        w_hh = w_hh * mask(rates["weight_dropout"], *w_hh.shape)
         h, c = (state[layer] for state in STATE)
         outputs = []
         for t in range(T):
@@ -109,6 +111,8 @@ REGULARISERS = [
     {"dropout": 0.4},
     {"dropout": 0.4, "locked_dropout": True},
     {"embedding_dropout": 0.4},
+    {"weight_dropout": 0.4},
+    {"dropout": 0.3, "locked_dropout": True, "embedding_dropout": 0.2, "weight_dropout": 0.3},
 ]
 
 
@@ -167,10 +171,26 @@ def test_embedding_dropout_spares_the_output_of_tied_weights_and_keeps_row_gradi
     assert isinstance(alone.embedding.weight.grad, RowGradient)
 
 
-@pytest.mark.parametrize("name", ["dropout", "embedding_dropout"])
+@pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_out_of_range_is_told(name, share):
-    with pytest.raises(ValueError, match=f"is a share, 0 <= dropout < 1, not {share}"):
+    with pytest.raises(ValueError, match=f"dropout is a share, 0 <= .*dropout < 1, not {share}"):
         make(**{name: share})
     with pytest.raises(ValueError, match=f"{name} is a share, 0 <= {name} < 1, not {share}"):
         ModelOptions(**{name: share})
+
+
+def test_weight_dropout_leaves_the_parameters_alone():
+    model = make(weight_dropout=0.5)
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    assert before.keys() == make().state_dict().keys()
+    model.loss(batch())[0].backward()
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    gradient = model.recurrent.weight_hh_l1.grad
+    assert 0.3 < (gradient == 0).mean() < 0.7  # what was dropped had no part in the loss
+
+
+def test_weight_dropout_needs_recurrent_weights():
+    with pytest.raises(ValueError, match="weight_dropout needs recurrent weights; 'mingru' has"):
+        make(cell="mingru", weight_dropout=0.5)

@@ -20,8 +20,9 @@ from anaphora.text import IGNORE_INDEX, Batch, TextError, Tokenizer
 class LanguageModel(nn.Module):
     """Embedding, recurrent layers, and a linear layer that scores every next token.
 
-    Dropout stands where Zaremba et al. 2014 put it: on the embeddings, between the layers, and
-    before the output, never on the recurrent connection. `session` makes what reads a text as it
+    Dropout of units stands where Zaremba et al. 2014 put it: on the embeddings, between the layers,
+    and before the output, never on the recurrent connection. Whatever is dropped is drawn anew in
+    each call; in evaluation nothing is. `session` makes what reads a text as it
     comes and goes on with it.
 
     Shapes: ids [T, B] integers; state as of `nn.Recurrent`; returns logits [T, B, V], state.
@@ -41,6 +42,8 @@ class LanguageModel(nn.Module):
             others at each.
         embedding_dropout: The share of the vocabulary whose embeddings are 0 in a window (Gal &
             Ghahramani 2016).
+        weight_dropout: The share of the recurrent weights that are dropped in a window (Merity et
+            al. 2018).
 
     Raises:
         ValueError: an option is out of range, or ``tied`` with E other than H.
@@ -66,6 +69,7 @@ class LanguageModel(nn.Module):
         *,
         locked_dropout: bool = False,
         embedding_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
     ) -> None:
         embedding_size = hidden_size if embedding_size is None else embedding_size
         if tied and embedding_size != hidden_size:
@@ -85,6 +89,7 @@ class LanguageModel(nn.Module):
             num_layers,
             dropout=dropout,
             locked_dropout=locked_dropout,
+            weight_dropout=weight_dropout,
             forget_bias=forget_bias,
             **shared,
         )

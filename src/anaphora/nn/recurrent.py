@@ -40,6 +40,9 @@ class Recurrent(Module):
             for cells whose equations do not read that state themselves.
         locked_dropout: Drop the same units at all steps of a call (the variational dropout of Gal &
             Ghahramani 2016, between layers).
+        weight_dropout: The share of the recurrent weights ``weight_hh`` that are dropped in
+            training, the same ones at all steps of a call (DropConnect of Wan et al. 2013, so used
+            by Merity et al. 2018).
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
             matrices; biases 0), "orthogonal" (recurrent matrices orthogonal, the others as
             "xavier"), or a number for uniform(-a, a).
@@ -69,6 +72,7 @@ class Recurrent(Module):
         proj_size: int = 0,
         *,
         locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
         dtype: DTypeLike = np.float32,
@@ -83,6 +87,7 @@ class Recurrent(Module):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self.locked_dropout = locked_dropout
+        self.weight_dropout = weight_dropout
         self.forget_bias = forget_bias
         self.dtype = np.dtype(dtype)
         self._check_options()
@@ -99,7 +104,11 @@ class Recurrent(Module):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
         )
-        check_shares(self, dropout=self.dropout)
+        check_shares(self, dropout=self.dropout, weight_dropout=self.weight_dropout)
+        if self.weight_dropout and not self.cell.recurrent_gates:
+            raise ValueError(
+                f"{self._name}: weight_dropout needs recurrent weights; {self.cell.name!r} has none"
+            )
         if self.proj_size and not 0 < self.proj_size < self.hidden_size:
             raise ValueError(
                 f"{self._name}: proj_size must be positive and smaller than hidden_size="
@@ -271,11 +280,14 @@ class Recurrent(Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One direction of one layer."""
         named: dict[str, Array] | None = None if recorded is None else {}
+        weight_hh: Tensor | None = self._parameter("weight_hh", suffix)
+        if weight_hh is not None and self.training:
+            weight_hh = ops.dropout(weight_hh, self.weight_dropout)
         output, final = ops.recurrence(
             self.cell,
             x,
             states,
-            weight_hh=self._parameter("weight_hh", suffix),
+            weight_hh=weight_hh,
             bias_hh=self._parameter("bias_hh", suffix),
             weight_hr=self._parameter("weight_hr", suffix),
             parameters=[getattr(self, name + suffix) for name in self.cell.parameters],
@@ -398,7 +410,10 @@ class Recurrent(Module):
             f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
         )
         options += "" if self.bias else ", bias=False"
-        for name in ("batch_first", "dropout", "bidirectional", "proj_size", "locked_dropout"):
+        for name in (
+            "batch_first", "dropout", "bidirectional", "proj_size", "locked_dropout",
+            "weight_dropout",
+        ):  # fmt: skip
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"
         return options

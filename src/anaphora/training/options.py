@@ -127,6 +127,9 @@ class ModelOptions(Options):
     embedding_dropout: float = option(
         0.0, "Share of the vocabulary whose embeddings are dropped in a window."
     )
+    weight_dropout: float = option(
+        0.0, "Share of the recurrent weights that are dropped in a window."
+    )
     tied: bool = option(False, "Use the embeddings as output weights too.")
     initialization: str | float = option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
@@ -139,7 +142,7 @@ class ModelOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        for name in ("dropout", "embedding_dropout"):
+        for name in ("dropout", "embedding_dropout", "weight_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(self, name)}")
         if self.tied and self.embedding_size not in (None, self.hidden_size):
