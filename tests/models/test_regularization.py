@@ -14,6 +14,7 @@ NUMBERS = np.random.default_rng(7)
 IDS = NUMBERS.integers(0, V, (T, B))
 TARGETS = NUMBERS.integers(0, V, (T, B))
 LENGTHS = np.array([4, 0, 6, 1, 3])
+PENALTIES = {"activation_penalty": 2.0, "temporal_penalty": 3.0}
 RATES = ("dropout", "embedding_dropout", "weight_dropout")
 STATE = tuple(NUMBERS.standard_normal((2, B, H)) for _ in range(2))
 
@@ -128,7 +129,7 @@ def test_values_are_those_by_hand_with_the_same_masks(options):
         np.testing.assert_allclose(state.data, other, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", REGULARISERS, ids=str)
+@pytest.mark.parametrize("options", [*REGULARISERS, {"dropout": 0.3, **PENALTIES}], ids=str)
 def test_gradients_are_those_of_central_differences(options):
     check_gradients(make(**options))
 
@@ -194,3 +195,45 @@ def test_weight_dropout_leaves_the_parameters_alone():
 def test_weight_dropout_needs_recurrent_weights():
     with pytest.raises(ValueError, match="weight_dropout needs recurrent weights; 'mingru' has"):
         make(cell="mingru", weight_dropout=0.5)
+
+
+# Penalties
+
+
+@pytest.mark.parametrize("name", [*PENALTIES, None])
+def test_penalties_are_added_to_the_loss_in_training_only(name):
+    penalties = PENALTIES if name is None else {name: PENALTIES[name]}
+    model, plain = make(dropout=0.3, **penalties), make(dropout=0.3)
+    random.seed(5)
+    h, y, _, _ = by_hand(model, {"dropout": 0.3})
+    rows = [(t, b) for b in range(B) for t in range(LENGTHS[b])]
+    squares = np.mean([y[t, b] ** 2 for t, b in rows])
+    changes = np.mean([(h[t, b] - h[t - 1, b]) ** 2 for t, b in rows if t > 0])
+    alpha, beta = (penalties.get(name, 0) for name in PENALTIES)
+
+    random.seed(5)
+    loss, penalty, _ = model.loss_and_penalty(batch(), STATE)
+    np.testing.assert_allclose(penalty.item(), alpha * squares + beta * changes, rtol=1e-12)
+    random.seed(5)
+    assert plain.loss(batch(), STATE)[0].item() == loss.item()
+    random.seed(5)
+    assert model.loss(batch(), STATE)[0].item() == loss.item() + penalty.item()
+
+    model, plain = model.eval(), plain.eval()
+    expected = plain.loss(batch(), STATE)[0].item()
+    assert model.loss(batch(), STATE)[0].item() == expected
+    assert model.loss_and_penalty(batch(), STATE)[1] is None
+
+
+def test_a_model_without_penalties_has_none():
+    model = make(dropout=0.3)
+    assert not model.penalized
+    assert model.loss_and_penalty(batch())[1] is None
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("factor", [-1.0, np.inf])
+def test_a_factor_out_of_range_is_told(name, factor):
+    for model in (make, ModelOptions):
+        with pytest.raises(ValueError, match=f"{name} must be finite and >= 0, not {factor}"):
+            model(**{name: factor})

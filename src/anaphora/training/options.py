@@ -130,6 +130,12 @@ class ModelOptions(Options):
     weight_dropout: float = option(
         0.0, "Share of the recurrent weights that are dropped in a window."
     )
+    activation_penalty: float = option(
+        0.0, "Factor of the mean square of the last layer's output, added to the training loss."
+    )
+    temporal_penalty: float = option(
+        0.0, "Factor of the mean squared change of that output from step to step, added likewise."
+    )
     tied: bool = option(False, "Use the embeddings as output weights too.")
     initialization: str | float = option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
@@ -145,6 +151,9 @@ class ModelOptions(Options):
         for name in ("dropout", "embedding_dropout", "weight_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(self, name)}")
+        for name in ("activation_penalty", "temporal_penalty"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
         if self.tied and self.embedding_size not in (None, self.hidden_size):
             raise ValueError(
                 f"tied needs embedding_size ({self.embedding_size}) to be hidden_size "
