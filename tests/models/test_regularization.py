@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anaphora import ops, random
+from anaphora import engine, ops, random
 from anaphora.models import LanguageModel
 from anaphora.tensor import RowGradient, Tensor
 from anaphora.text import Batch
@@ -22,7 +22,13 @@ STATE = tuple(NUMBERS.standard_normal((2, B, H)) for _ in range(2))
 def make(**options):
     random.seed(3)
     given = {"embedding_size": E, "num_layers": 2, "dtype": "float64", **options}
-    return LanguageModel(V, H, **given)
+    model = LanguageModel(V, H, **given)
+    numbers = np.random.default_rng(8)
+    for name, parameter in model.named_parameters():
+        if ".norm_" in name:  # weights that are not all 1, biases that are not 0
+            with parameter.writing() as array:
+                array += numbers.standard_normal(H)
+    return model
 
 
 def batch(lengths=LENGTHS):
@@ -75,6 +81,12 @@ def by_hand(model, rates=(), lengths=LENGTHS):
             h, c = np.where(running, new_h, h), np.where(running, new_c, c)
             outputs.append(np.where(running, h, 0))
         x = np.stack(outputs)
+        if f"recurrent.norm_l{layer}.weight" in weights:
+            centred = x - x.mean(axis=2, keepdims=True)
+            x = centred / np.sqrt(centred.var(axis=2, keepdims=True) + 1e-5)
+            x = x * weights[f"recurrent.norm_l{layer}.weight"]
+            x = x + weights[f"recurrent.norm_l{layer}.bias"]
+            x = np.where((np.arange(T)[:, None] < lengths)[..., None], x, 0)
         final.append((h, c))
     y = dropped(x)
     logits = y @ weights["output.weight"].T + weights["output.bias"]
@@ -114,6 +126,8 @@ REGULARISERS = [
     {"embedding_dropout": 0.4},
     {"weight_dropout": 0.4},
     {"dropout": 0.3, "locked_dropout": True, "embedding_dropout": 0.2, "weight_dropout": 0.3},
+    {"layer_norm": True},
+    {"layer_norm": True, "dropout": 0.3, "weight_dropout": 0.3},
 ]
 
 
@@ -136,14 +150,16 @@ def test_gradients_are_those_of_central_differences(options):
 
 @pytest.mark.parametrize("options", REGULARISERS, ids=str)
 def test_evaluation_and_sessions_have_none_of_it(options):
-    model, plain = make(**options), make().eval()
+    structure = {name: options[name] for name in ("layer_norm",) if name in options}
+    model, plain = make(**options), make(**structure).eval()
     plain.load_state_dict(model.state_dict())
     session = model.session(batch_size=B).feed(IDS)
     expected = plain(IDS)[0].data
     np.testing.assert_array_equal(model.eval()(IDS)[0].data, expected)
     np.testing.assert_allclose(session, expected, atol=1e-12)
     assert model.loss(batch())[0].item() == plain.loss(batch())[0].item()
-    assert np.abs(model.train()(IDS)[0].data - expected).max() > 1e-3
+    dropping = options != structure
+    assert (np.abs(model.train()(IDS)[0].data - expected).max() > 1e-3) == dropping
 
 
 def test_locked_dropout_drops_the_same_units_at_all_steps():
@@ -237,3 +253,28 @@ def test_a_factor_out_of_range_is_told(name, factor):
     for model in (make, ModelOptions):
         with pytest.raises(ValueError, match=f"{name} must be finite and >= 0, not {factor}"):
             model(**{name: factor})
+
+
+# Layer normalisation
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_session_of_a_normalised_model_gives_the_bits_of_the_whole(dtype):
+    model = make(layer_norm=True, dropout=0.3, dtype=dtype).eval()
+    whole = model(IDS)[0].data
+    session = model.session(batch_size=B)
+    steps = np.stack([session.feed(ids) for ids in IDS])
+    pieces = model.session(batch_size=B)
+    pieces = np.concatenate([pieces.feed(IDS[:2]), pieces.feed(IDS[2:])])
+    if engine.info()["engine"] == "native":
+        np.testing.assert_array_equal(steps, whole)
+        np.testing.assert_array_equal(pieces, whole)
+    np.testing.assert_allclose(steps, whole, rtol=1e-5)
+    np.testing.assert_allclose(pieces, whole, rtol=1e-5)
+
+
+def test_a_normalised_model_generates_what_it_says_is_likeliest():
+    model = make(layer_norm=True).eval()
+    drawn = model.session().generate([3], np.zeros(8), temperature=0)
+    ids = np.concatenate([[3], drawn])[:, None]
+    np.testing.assert_array_equal(model(ids[:-1])[0].data[:, 0].argmax(axis=-1), drawn)

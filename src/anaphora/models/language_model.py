@@ -49,6 +49,7 @@ class LanguageModel(nn.Module):
             added to the loss in training (AR of Merity et al. 2017).
         temporal_penalty: The factor of the mean squared change of the last layer's output, before
             dropout, from step to step, which is added likewise (TAR).
+        layer_norm: Normalise the outputs of each layer; see `nn.Recurrent`.
 
     Raises:
         ValueError: an option is out of range, or ``tied`` with E other than H.
@@ -77,6 +78,7 @@ class LanguageModel(nn.Module):
         weight_dropout: float = 0.0,
         activation_penalty: float = 0.0,
         temporal_penalty: float = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         embedding_size = hidden_size if embedding_size is None else embedding_size
         if tied and embedding_size != hidden_size:
@@ -103,6 +105,7 @@ class LanguageModel(nn.Module):
             dropout=dropout,
             locked_dropout=locked_dropout,
             weight_dropout=weight_dropout,
+            layer_norm=layer_norm,
             forget_bias=forget_bias,
             **shared,
         )

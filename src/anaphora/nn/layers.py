@@ -203,6 +203,12 @@ class LayerNorm(Module):
         self.weight = Parameter(np.ones(normalized_shape, dtype))
         self.bias = Parameter(np.zeros(normalized_shape, dtype)) if bias else None
 
+    def reset_parameters(self) -> None:
+        """Make the weight 1 and the bias 0, as they start."""
+        initialize.constant(self.weight, 1)
+        if self.bias is not None:
+            initialize.constant(self.bias, 0)
+
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [..., H]; returns the same."""
         if np.shape(x)[-1:] != (self.normalized_shape,):

@@ -12,6 +12,7 @@ from anaphora import engine, ops
 from anaphora.cells import CELLS, Cell
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
+from anaphora.nn.layers import LayerNorm
 from anaphora.nn.module import Module, check_shares, check_sizes
 from anaphora.nn.session import Session
 from anaphora.tensor import Array, Parameter, Tensor
@@ -24,6 +25,7 @@ class Recurrent(Module):
     ``weight_ih_lk [Gx*H, I]``, ``weight_hh_lk [Gh*H, H]``, ``bias_ih_lk [Gx*H]``, ``bias_hh_lk
     [Gh*H]``, ``weight_hr_lk [P, H]`` with a projection; then the cell's own vectors, such as
     ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
+    With ``layer_norm`` each layer has ``norm_lk.weight`` and ``norm_lk.bias`` too, [D*H].
 
     A call runs over whole sequences; `session` makes what is fed step by step, as input comes.
 
@@ -43,6 +45,8 @@ class Recurrent(Module):
         weight_dropout: The share of the recurrent weights ``weight_hh`` that are dropped in
             training, the same ones at all steps of a call (DropConnect of Wan et al. 2013, so used
             by Merity et al. 2018).
+        layer_norm: Normalise the output of every step of each layer, over both directions, before
+            the next layer reads it (Ba et al. 2016); states are not touched.
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
             matrices; biases 0), "orthogonal" (recurrent matrices orthogonal, the others as
             "xavier"), or a number for uniform(-a, a).
@@ -73,6 +77,7 @@ class Recurrent(Module):
         *,
         locked_dropout: bool = False,
         weight_dropout: float = 0.0,
+        layer_norm: bool = False,
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
         dtype: DTypeLike = np.float32,
@@ -88,6 +93,7 @@ class Recurrent(Module):
         self.proj_size = proj_size
         self.locked_dropout = locked_dropout
         self.weight_dropout = weight_dropout
+        self.layer_norm = layer_norm
         self.forget_bias = forget_bias
         self.dtype = np.dtype(dtype)
         self._check_options()
@@ -95,6 +101,8 @@ class Recurrent(Module):
             for suffix in self._suffixes(layer):
                 for name, shape in self._shapes(layer).items():
                     setattr(self, name + suffix, Parameter(np.zeros(shape, dtype)))
+            if layer_norm:
+                setattr(self, f"norm_l{layer}", LayerNorm(self.output_size, dtype=dtype))
         self.reset_parameters(initialization)
 
     def _check_options(self) -> None:
@@ -165,7 +173,8 @@ class Recurrent(Module):
         """Draw the parameters anew; see the class for the schemes."""
         initialize.check(initialization)
         H = self.hidden_size
-        for name, parameter in self.named_parameters():
+        own = {name: p for name, p in vars(self).items() if isinstance(p, Parameter)}
+        for name, parameter in own.items():
             if initialization == "pytorch":
                 initialize.uniform(parameter, 1 / math.sqrt(H))
             elif not isinstance(initialization, str):
@@ -178,6 +187,9 @@ class Recurrent(Module):
                 initialize.orthogonal(parameter, blocks=len(parameter) // H)
             else:
                 initialize.xavier(parameter, blocks=len(parameter) // H)
+        for norm in vars(self).values():
+            if isinstance(norm, LayerNorm):
+                norm.reset_parameters()
         if self.forget_bias is not None:
             self._set_forget_bias(self.forget_bias)
 
@@ -253,6 +265,11 @@ class Recurrent(Module):
                 for kept, new in zip(final, after, strict=True):
                     kept.append(new)
             x = ops.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
+            if self.layer_norm:
+                x = getattr(self, f"norm_l{layer}")(x)
+        if self.layer_norm and lengths is not None:
+            active = np.arange(len(x))[:, None] < np.asarray(lengths)
+            x = ops.where(active[:, :, None], x, 0.0)
 
         finals = tuple(ops.stack(kept) for kept in final)
         if single:
@@ -334,7 +351,8 @@ class Recurrent(Module):
         Returns:
             None where the engine cannot: the layer itself is then to be run.
         """
-        if not self.cell.fused or self.bidirectional or type(self).forward is not Recurrent.forward:
+        plain = self.cell.fused and type(self).forward is Recurrent.forward
+        if not plain or self.bidirectional or self.layer_norm:
             return None
 
         def data(name: str, layer: int) -> Any:
@@ -412,7 +430,7 @@ class Recurrent(Module):
         options += "" if self.bias else ", bias=False"
         for name in (
             "batch_first", "dropout", "bidirectional", "proj_size", "locked_dropout",
-            "weight_dropout",
+            "weight_dropout", "layer_norm",
         ):  # fmt: skip
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"

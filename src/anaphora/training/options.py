@@ -136,6 +136,7 @@ class ModelOptions(Options):
     temporal_penalty: float = option(
         0.0, "Factor of the mean squared change of that output from step to step, added likewise."
     )
+    layer_norm: bool = option(False, "Normalise the outputs of each recurrent layer.")
     tied: bool = option(False, "Use the embeddings as output weights too.")
     initialization: str | float = option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
