@@ -15,7 +15,7 @@ IDS = NUMBERS.integers(0, V, (T, B))
 TARGETS = NUMBERS.integers(0, V, (T, B))
 LENGTHS = np.array([4, 0, 6, 1, 3])
 PENALTIES = {"activation_penalty": 2.0, "temporal_penalty": 3.0}
-RATES = ("dropout", "embedding_dropout", "weight_dropout")
+RATES = ("dropout", "embedding_dropout", "weight_dropout", "zoneout")
 STATE = tuple(NUMBERS.standard_normal((2, B, H)) for _ in range(2))
 
 
@@ -71,12 +71,17 @@ def by_hand(model, rates=(), lengths=LENGTHS):
         )
         x = dropped(x) if layer else x
         w_hh = w_hh * mask(rates["weight_dropout"], *w_hh.shape)
+        keep = np.zeros((T, 2, B, H))
+        if zoneout := rates["zoneout"]:
+            keep = (mask(zoneout, T, B, 2 * H) == 0).reshape(T, B, 2, H).swapaxes(1, 2)
         h, c = (state[layer] for state in STATE)
         outputs = []
         for t in range(T):
             i, f, g, o = np.split(x[t] @ w_ih.T + b_ih + h @ w_hh.T + b_hh, 4, axis=1)
             new_c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             new_h = sigmoid(o) * np.tanh(new_c)
+            new_h = np.where(keep[t, 0], h, new_h)
+            new_c = np.where(keep[t, 1], c, new_c)
             running = (t < lengths)[:, None]
             h, c = np.where(running, new_h, h), np.where(running, new_c, c)
             outputs.append(np.where(running, h, 0))
@@ -126,6 +131,8 @@ REGULARISERS = [
     {"embedding_dropout": 0.4},
     {"weight_dropout": 0.4},
     {"dropout": 0.3, "locked_dropout": True, "embedding_dropout": 0.2, "weight_dropout": 0.3},
+    {"zoneout": 0.3},
+    {"zoneout": 0.3, "weight_dropout": 0.3, "dropout": 0.3},
     {"layer_norm": True},
     {"layer_norm": True, "dropout": 0.3, "weight_dropout": 0.3},
 ]
@@ -150,7 +157,7 @@ def test_gradients_are_those_of_central_differences(options):
 
 @pytest.mark.parametrize("options", REGULARISERS, ids=str)
 def test_evaluation_and_sessions_have_none_of_it(options):
-    structure = {name: options[name] for name in ("layer_norm",) if name in options}
+    structure = {name: options[name] for name in ("layer_norm", "zoneout") if name in options}
     model, plain = make(**options), make(**structure).eval()
     plain.load_state_dict(model.state_dict())
     session = model.session(batch_size=B).feed(IDS)
@@ -158,8 +165,8 @@ def test_evaluation_and_sessions_have_none_of_it(options):
     np.testing.assert_array_equal(model.eval()(IDS)[0].data, expected)
     np.testing.assert_allclose(session, expected, atol=1e-12)
     assert model.loss(batch())[0].item() == plain.loss(batch())[0].item()
-    dropping = options != structure
-    assert (np.abs(model.train()(IDS)[0].data - expected).max() > 1e-3) == dropping
+    random_in_training = options != {"layer_norm": True}
+    assert (np.abs(model.train()(IDS)[0].data - expected).max() > 1e-3) == random_in_training
 
 
 def test_locked_dropout_drops_the_same_units_at_all_steps():
@@ -191,7 +198,7 @@ def test_embedding_dropout_spares_the_output_of_tied_weights_and_keeps_row_gradi
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_out_of_range_is_told(name, share):
-    with pytest.raises(ValueError, match=f"dropout is a share, 0 <= .*dropout < 1, not {share}"):
+    with pytest.raises(ValueError, match=f"is a share, 0 <= .* < 1, not {share}"):
         make(**{name: share})
     with pytest.raises(ValueError, match=f"{name} is a share, 0 <= {name} < 1, not {share}"):
         ModelOptions(**{name: share})

@@ -45,6 +45,7 @@ class LanguageModel(nn.Module):
             Ghahramani 2016).
         weight_dropout: The share of the recurrent weights that are dropped in a window (Merity et
             al. 2018).
+        zoneout: The share of the units that keep their states in a step; see `nn.Recurrent`.
         activation_penalty: The factor of the mean square of what the output layer reads, which is
             added to the loss in training (AR of Merity et al. 2017).
         temporal_penalty: The factor of the mean squared change of the last layer's output, before
@@ -76,6 +77,7 @@ class LanguageModel(nn.Module):
         locked_dropout: bool = False,
         embedding_dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
         activation_penalty: float = 0.0,
         temporal_penalty: float = 0.0,
         layer_norm: bool = False,
@@ -105,6 +107,7 @@ class LanguageModel(nn.Module):
             dropout=dropout,
             locked_dropout=locked_dropout,
             weight_dropout=weight_dropout,
+            zoneout=zoneout,
             layer_norm=layer_norm,
             forget_bias=forget_bias,
             **shared,

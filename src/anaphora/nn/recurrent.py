@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import engine, ops
 from anaphora.cells import CELLS, Cell
+from anaphora.cells import zoneout as zoned_out
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.layers import LayerNorm
@@ -45,6 +46,9 @@ class Recurrent(Module):
         weight_dropout: The share of the recurrent weights ``weight_hh`` that are dropped in
             training, the same ones at all steps of a call (DropConnect of Wan et al. 2013, so used
             by Merity et al. 2018).
+        zoneout: The share of the units that keep each of their states in a step in training, drawn
+            anew for every state, unit and step; in evaluation states are mixed with those before in
+            that proportion (Krueger et al. 2017). Not with a projection.
         layer_norm: Normalise the output of every step of each layer, over both directions, before
             the next layer reads it (Ba et al. 2016); states are not touched.
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
@@ -77,6 +81,7 @@ class Recurrent(Module):
         *,
         locked_dropout: bool = False,
         weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
         layer_norm: bool = False,
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
@@ -93,10 +98,15 @@ class Recurrent(Module):
         self.proj_size = proj_size
         self.locked_dropout = locked_dropout
         self.weight_dropout = weight_dropout
+        self.zoneout = zoneout
         self.layer_norm = layer_norm
         self.forget_bias = forget_bias
         self.dtype = np.dtype(dtype)
         self._check_options()
+        self._training_cell = self._evaluation_cell = self.cell
+        if zoneout:
+            self._training_cell = zoned_out(self.cell)
+            self._evaluation_cell = zoned_out(self.cell, zoneout)
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 for name, shape in self._shapes(layer).items():
@@ -112,7 +122,15 @@ class Recurrent(Module):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
         )
-        check_shares(self, dropout=self.dropout, weight_dropout=self.weight_dropout)
+        check_shares(
+            self, dropout=self.dropout, weight_dropout=self.weight_dropout, zoneout=self.zoneout
+        )
+        if self.zoneout and (self.proj_size or not self.cell.fused):
+            raise ValueError(
+                f"{self._name}: zoneout needs a cell whose equations were traced, and states that "
+                f"are not projected; {self.cell.name!r} has fused={self.cell.fused}, and proj_size "
+                f"is {self.proj_size}"
+            )
         if self.weight_dropout and not self.cell.recurrent_gates:
             raise ValueError(
                 f"{self._name}: weight_dropout needs recurrent weights; {self.cell.name!r} has none"
@@ -300,8 +318,16 @@ class Recurrent(Module):
         weight_hh: Tensor | None = self._parameter("weight_hh", suffix)
         if weight_hh is not None and self.training:
             weight_hh = ops.dropout(weight_hh, self.weight_dropout)
+        weight_ih: Tensor | None = self._parameter("weight_ih", suffix)
+        bias_ih: Tensor | None = self._parameter("bias_ih", suffix)
+        cell = self._training_cell if self.training else self._evaluation_cell
+        if self.zoneout and self.training:  # which units take their new states: more gates
+            ones = Tensor(np.ones((*x.shape[:2], len(states) * self.hidden_size), self.dtype))
+            renew = ops.dropout(ones, self.zoneout)
+            x = ops.concatenate([ops.linear(x, weight_ih, bias_ih), renew], axis=-1)
+            weight_ih = bias_ih = None
         output, final = ops.recurrence(
-            self.cell,
+            cell,
             x,
             states,
             weight_hh=weight_hh,
@@ -311,8 +337,8 @@ class Recurrent(Module):
             lengths=lengths,
             reverse=reverse,
             record=named,
-            weight_ih=self._parameter("weight_ih", suffix),
-            bias_ih=self._parameter("bias_ih", suffix),
+            weight_ih=weight_ih,
+            bias_ih=bias_ih,
         )
         if recorded is not None and named is not None:
             recorded.update({name + suffix: values for name, values in named.items()})
@@ -370,7 +396,8 @@ class Recurrent(Module):
             )
             for layer in range(self.num_layers)
         ]
-        return engine.pack_layers(self.cell.trace, self.hidden_size, layers, table, output)
+        trace = self._evaluation_cell.trace
+        return engine.pack_layers(trace, self.hidden_size, layers, table, output)
 
     def state_shapes(self, *batch: int) -> dict[str, tuple[int, ...]]:
         """The shape of each state by its name: [L*D, B, H], without B if none is given.
@@ -430,7 +457,7 @@ class Recurrent(Module):
         options += "" if self.bias else ", bias=False"
         for name in (
             "batch_first", "dropout", "bidirectional", "proj_size", "locked_dropout",
-            "weight_dropout", "layer_norm",
+            "weight_dropout", "zoneout", "layer_norm",
         ):  # fmt: skip
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"

@@ -130,6 +130,7 @@ class ModelOptions(Options):
     weight_dropout: float = option(
         0.0, "Share of the recurrent weights that are dropped in a window."
     )
+    zoneout: float = option(0.0, "Share of the units that keep their states in a step.")
     activation_penalty: float = option(
         0.0, "Factor of the mean square of the last layer's output, added to the training loss."
     )
@@ -149,7 +150,7 @@ class ModelOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        for name in ("dropout", "embedding_dropout", "weight_dropout"):
+        for name in ("dropout", "embedding_dropout", "weight_dropout", "zoneout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(self, name)}")
         for name in ("activation_penalty", "temporal_penalty"):
