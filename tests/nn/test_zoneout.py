@@ -179,6 +179,25 @@ def test_sessions_run_the_expectation_packed(name, dtype):
     np.testing.assert_allclose(steps, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("option", [{"zoneout": RATE}, {"zoneout": 0.0, "layer_norm": True}])
+def test_what_is_in_the_padding_is_not_seen(option):
+    layer = make("lstm", **option)
+    x, state = inputs(layer)
+    found = []
+    for padding in (0.0, np.nan):
+        x[np.arange(T)[:, None] >= LENGTHS] = padding
+        layer.zero_grad()
+        random.seed(5)
+        given = Tensor(x, requires_grad=True)
+        y, (h, _) = layer(given, state, LENGTHS)
+        ((y * y).sum() + h.sum()).backward()
+        found.append([y.data, given.grad, *(p.grad for p in layer.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert np.isfinite(other).all()
+        np.testing.assert_array_equal(one, other)
+    assert (found[0][0][np.arange(T)[:, None] >= LENGTHS] == 0).all()
+
+
 def test_recorded_names_are_those_of_the_cell():
     layer = make("lstm", 1, 1)
     x, state = inputs(layer)
@@ -207,5 +226,9 @@ def test_what_zoneout_cannot_do_is_told():
         nn.Recurrent(untraced, I, H, zoneout=0.1)
     with pytest.raises(ValueError, match=r"GRU: zoneout is a share, 0 <= zoneout < 1, not 1.0"):
         nn.GRU(I, H, zoneout=1.0)
+    with pytest.raises(
+        ValueError, match="recurrence: lengths from 1 to 7, but the sequences have 6"
+    ):
+        make("lstm")(np.zeros((T, B, I)), lengths=[1, 2, 3, 7])
     with pytest.raises(EquationError, match="fused=False"):
         zoneout(untraced)

@@ -23,8 +23,8 @@ class LanguageModel(nn.Module):
 
     Dropout of units stands where Zaremba et al. 2014 put it: on the embeddings, between the layers,
     and before the output, never on the recurrent connection. Whatever is dropped is drawn anew in
-    each call; in evaluation nothing is. `session` makes what reads a text as it
-    comes and goes on with it.
+    each call; in evaluation nothing is. `session` makes what reads a text as it comes and goes on
+    with it.
 
     Shapes: ids [T, B] integers; state as of `nn.Recurrent`; returns logits [T, B, V], state.
 

@@ -16,6 +16,7 @@ from anaphora.nn.initialization import Initialization
 from anaphora.nn.layers import LayerNorm
 from anaphora.nn.module import Module, check_shares, check_sizes
 from anaphora.nn.session import Session
+from anaphora.ops.recurrence import checked_lengths
 from anaphora.tensor import Array, Parameter, Tensor
 
 
@@ -285,9 +286,8 @@ class Recurrent(Module):
             x = ops.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
             if self.layer_norm:
                 x = getattr(self, f"norm_l{layer}")(x)
-        if self.layer_norm and lengths is not None:
-            active = np.arange(len(x))[:, None] < np.asarray(lengths)
-            x = ops.where(active[:, :, None], x, 0.0)
+        if self.layer_norm:
+            x = _without_padding(x, lengths)
 
         finals = tuple(ops.stack(kept) for kept in final)
         if single:
@@ -324,7 +324,8 @@ class Recurrent(Module):
         if self.zoneout and self.training:  # which units take their new states: more gates
             ones = Tensor(np.ones((*x.shape[:2], len(states) * self.hidden_size), self.dtype))
             renew = ops.dropout(ones, self.zoneout)
-            x = ops.concatenate([ops.linear(x, weight_ih, bias_ih), renew], axis=-1)
+            halves = ops.linear(_without_padding(x, lengths), weight_ih, bias_ih)
+            x = ops.concatenate([halves, renew], axis=-1)
             weight_ih = bias_ih = None
         output, final = ops.recurrence(
             cell,
@@ -462,6 +463,16 @@ class Recurrent(Module):
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"
         return options
+
+
+def _without_padding(x: Tensor, lengths: ArrayLike | None) -> Tensor:
+    """[T, B, ...] with 0 beyond each row's length."""
+    ends = checked_lengths("recurrence", lengths, x.shape)
+    if ends is None:
+        return x
+    active = np.arange(len(x))[:, None] < ends
+    result: Tensor = ops.where(active[:, :, None], x, 0.0)
+    return result
 
 
 def _cell(cell: Cell | str) -> Cell:
