@@ -19,6 +19,7 @@ from anaphora.equations import (
     Trace,
     relu,
     sigmoid,
+    sign,
     tanh,
     trace,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "peephole_lstm",
     "rnn",
     "rnn_relu",
+    "zoneout",
 ]
 
 
@@ -308,6 +310,55 @@ def mingru(z, n, h):  # type: ignore[no-untyped-def]
     z = sigmoid(z.x)
     h = (1 - z) * h + z * n.x
     return h
+
+
+def zoneout(inner: Cell, rate: float | None = None) -> Cell:
+    """A cell with zoneout (Krueger et al. 2017): units keep their states from the step before.
+
+        state = renew * state + (1 - renew) * state_before
+
+    Args:
+        inner: The cell, whose equations were traced.
+        rate: The share of the states that is kept, so that every unit's ``renew`` is 1 - rate: what
+            zoneout expects, for evaluation. If None, each state gets a gate of its own after those
+            of the cell, such as ``renew_h``, which has an input half alone and no gradient: 0
+            where a unit keeps the state, any positive number where it takes the new one.
+
+    Raises:
+        EquationError: the cell was declared with ``fused=False``.
+
+    >>> zoneout(rnn).gates, float(zoneout(rnn)(0.5, Gate(x=0.0, h=None), 0.25))  # kept
+    (('a', 'renew_h'), 0.25)
+    >>> float(zoneout(rnn, rate=0.75)(0.0, 1.0))
+    0.75
+    """
+    _ = inner.trace  # what is not traced would give the new gates recurrent halves
+    gates, states = len(inner.gates), len(inner.states)
+    added = tuple(f"renew_{state}" for state in inner.states) if rate is None else ()
+
+    @functools.wraps(inner.equations)
+    def equations(*arguments: Any) -> Any:
+        own, rest = arguments[:gates], arguments[gates + len(added) :]
+        shares: list[Any]
+        if rate is None:
+            shares = [sign(gate.x) for gate in arguments[gates : gates + states]]
+        else:
+            shares = [1 - rate] * states
+        new = inner(*own, *rest)
+        triples = zip(shares, new if type(new) is tuple else (new,), rest[:states], strict=True)
+        after = tuple(renew * state + (1 - renew) * before for renew, state, before in triples)
+        return after if states > 1 else after[0]
+
+    names = (*inner.gates, *added, *inner.states, *inner.parameters)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    equations.__signature__ = signature  # type: ignore[attr-defined]
+    return Cell(
+        equations,
+        " ".join((*inner.gates, *added)),
+        " ".join(inner.states),
+        " ".join(inner.parameters),
+    )
 
 
 CELLS: dict[str, Cell] = {

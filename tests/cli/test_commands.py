@@ -177,7 +177,11 @@ def test_a_sign_that_the_terminal_cannot_write_is_escaped(command):
 
 def test_info(trained):
     out, _ = trained.run("info", "model")
-    for line in ("  hidden_size      8", "  level             char", "  max_steps              60"):
+    for line in (
+        "  hidden_size         8",
+        "  level             char",
+        "  max_steps              60",
+    ):
         assert line in out
     assert "recurrent.weight_hh_l0" in out
     assert "can be resumed" in out
@@ -192,6 +196,20 @@ def test_info(trained):
     assert record["bytes_on_disk"] > 4 * record["parameter_count"]
     assert record["sources"] == {"texts": "text.txt", "validation_texts": None}
     assert err == ""
+
+
+def test_a_regularised_model_is_trained_shown_and_goes_on(command):
+    command.train(
+        "--max-steps", "3", "--dropout", "0.3", "--locked-dropout", "--embedding-dropout", "0.1",
+        "--weight-dropout", "0.2", "--zoneout", "0.1", "--activation-penalty", "2",
+        "--temporal-penalty", "1", "--layer-norm",
+    )  # fmt: skip
+    out, _ = command.run("info", "model")
+    for line in ("locked_dropout      True", "temporal_penalty    1.0", "norm_l0.weight"):
+        assert line in out
+    assert len(command.run("generate", "model", "--length", "9")[0]) >= 9
+    _, err = command.run("train", "--cell", "mingru", "--weight-dropout", "0.2", code=2)
+    assert "weight_dropout needs recurrent weights; 'mingru' has none" in " ".join(err.split())
 
 
 # help

@@ -494,6 +494,58 @@ def test_repr_shows_what_is_not_the_default():
     )
 
 
+# Layer normalisation
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_layer_norm_stands_on_the_joined_output_of_each_layer(dtype, batch_first):
+    layer = make("gru", 2, 2, dtype, layer_norm=True, batch_first=batch_first)
+    numbers = np.random.default_rng(8)
+    for k in range(2):
+        for name in ("weight", "bias"):
+            with getattr(getattr(layer, f"norm_l{k}"), name).writing() as array:
+                array += numbers.standard_normal(2 * H)
+    x, (h,) = inputs(layer)
+    expected, final = x, []
+    for k in range(2):
+        one = nn.GRU(expected.shape[-1], H, bidirectional=True, dtype=dtype)
+        state = {n: a for n, a in layer.state_dict().items() if f"_l{k}" in n and "norm" not in n}
+        one.load_state_dict({name.replace(f"_l{k}", "_l0"): a for name, a in state.items()})
+        y, after = one(expected, h[2 * k : 2 * k + 2], LENGTHS)
+        norm = getattr(layer, f"norm_l{k}")
+        centred = y.data - y.data.mean(axis=2, keepdims=True)
+        y = centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + 1e-5)
+        y = y * norm.weight.data + norm.bias.data
+        expected = np.where((np.arange(T)[:, None] < LENGTHS)[..., None], y, 0).astype(dtype)
+        final.append(after.data)
+    x = x.swapaxes(0, 1).copy() if batch_first else x
+    y, after = layer(x, h, LENGTHS)
+    y = y.data.swapaxes(0, 1) if batch_first else y.data
+    np.testing.assert_allclose(y, expected, **TOLERANCE[dtype])
+    np.testing.assert_allclose(after.data, np.concatenate(final), **TOLERANCE[dtype])
+
+
+def test_normalisation_starts_as_it_is_whatever_the_initialisation():
+    for initialization in ("pytorch", "xavier", "orthogonal", 0.1):
+        layer = nn.LSTM(I, H, 2, layer_norm=True, initialization=initialization)
+        for norm in (layer.norm_l0, layer.norm_l1):
+            assert (norm.weight.data == 1).all()
+            assert (norm.bias.data == 0).all()
+    with layer.norm_l0.weight.writing() as array:
+        array += 1
+    layer.reset_parameters()
+    assert (layer.norm_l0.weight.data == 1).all()
+
+
+def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
+    layer = make("lstm", 2, 1, np.float32, layer_norm=True)
+    x, _ = inputs(layer)
+    session = layer.session(batch_size=B)
+    steps = np.stack([session.feed(step) for step in x])
+    np.testing.assert_allclose(steps, layer(x)[0].data, rtol=1e-5, atol=1e-6)
+
+
 # Messages
 
 

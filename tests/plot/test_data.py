@@ -300,6 +300,18 @@ def test_reading_shows_the_states_of_the_model(rng):
         plot.read(model, tokenizer, "")
 
 
+def test_a_reading_is_that_of_evaluation_whatever_the_mode():
+    tokenizer = CharacterTokenizer.fit("abcdefg")
+    options = {"embedding_dropout": 0.5, "weight_dropout": 0.5, "zoneout": 0.5, "dropout": 0.5}
+    model = LanguageModel(tokenizer.vocabulary_size, H, num_layers=2, layer_norm=True, **options)
+    in_training = plot.read(model, tokenizer, "gabfeed", unit=2)
+    assert model.embedding.training
+    in_evaluation = plot.read(model.eval(), tokenizer, "gabfeed", unit=2)
+    for one, other in zip(in_training[:3], in_evaluation[:3], strict=True):
+        for name, array in one.data.items():
+            np.testing.assert_array_equal(array, other.data[name])
+
+
 def test_token_embeddings_have_each_text_once():
     pytest.importorskip("tokenizers")
     tokenizer = BPETokenizer.fit(["to be or not to be"] * 3, vocabulary_size=260)

@@ -111,6 +111,38 @@ def test_a_preset_gives_way_to_what_leaves_no_room_for_it():
         LanguageModelOptions.from_preset(minutes=1.0, schedule="cosine")
 
 
+REGULARISERS = {
+    "dropout": 0.3, "locked_dropout": True, "embedding_dropout": 0.1, "weight_dropout": 0.2,
+    "zoneout": 0.1, "layer_norm": True, "activation_penalty": 2.0, "temporal_penalty": 1.0,
+}  # fmt: skip
+
+
+def test_regularisers_are_saved_with_the_model(tmp_path, text):
+    trainer = prepare(tmp_path, text, **REGULARISERS)
+    trainer.run()
+    config = json.loads(trainer.directory.config.read_text())
+    assert {name: config["model"][name] for name in REGULARISERS} == REGULARISERS
+    model, _ = load_language_model(tmp_path / "model")
+    assert (model.recurrent.locked_dropout, model.dropout.locked) == (True, True)
+    assert (model.embedding.dropout, model.recurrent.weight_dropout) == (0.1, 0.2)
+    assert (model.recurrent.zoneout, model.recurrent.layer_norm) == (0.1, True)
+    assert (model.activation_penalty, model.temporal_penalty) == (2.0, 1.0)
+    best = min(metrics(trainer, "evaluation"), key=lambda record: record["loss"])
+    assert evaluate(model, trainer.validation).loss == pytest.approx(best["loss"], rel=1e-6)
+
+
+def test_a_model_saved_before_there_were_regularisers_loads_and_goes_on(tmp_path, text):
+    trainer = prepare(tmp_path, text, dropout=0.3)
+    trainer.run()
+    config = json.loads(trainer.directory.config.read_text())
+    for name in REGULARISERS.keys() - {"dropout"}:
+        del config["model"][name]
+    trainer.directory.config.write_text(json.dumps(config))
+    model, _ = load_language_model(tmp_path / "model")
+    assert not model.penalized
+    assert resume_language_model(tmp_path / "model", {"max_steps": 8}).run() == "8 steps done"
+
+
 def test_options_go_through_json():
     for given in (options(), options(initialization="0.5", level="word", lowercase=True)):
         assert LanguageModelOptions.from_dict(json.loads(json.dumps(given.to_dict()))) == given

@@ -24,6 +24,11 @@ VARIANTS = {
     },
     "gru": {"cell": "gru", "dropout": 0.2, "optimizer": "sgd", "momentum": 0.9,
             "schedule": "plateau"},
+    "regularised": {
+        "dropout": 0.3, "locked_dropout": True, "embedding_dropout": 0.1, "weight_dropout": 0.2,
+        "zoneout": 0.1, "layer_norm": True, "activation_penalty": 2.0, "temporal_penalty": 1.0,
+        "num_layers": 2,
+    },
     "asgd": {"optimizer": "asgd", "schedule": "nonmonotonic", "learning_rate": 5.0},
 }  # fmt: skip
 

@@ -97,6 +97,28 @@ def test_ten_steps_are_those_of_a_loop_by_hand_bit_for_bit(loss_per):
         np.testing.assert_array_equal(array, parameters[name].data, err_msg=name)
 
 
+@pytest.mark.parametrize("loss_per", ["token", "sequence"])
+def test_penalties_are_minimised_but_not_reported(loss_per):
+    plain, penalized = make(), make(activation_penalty=2.0, temporal_penalty=3.0)
+    batch = batchify(IDS, 3, 4)[0]
+    penalized.loss(batch)[0].backward()
+    gradients = {name: p.grad for name, p in penalized.named_parameters()}
+    before = {name: array.copy() for name, array in arrays(penalized).items()}
+    penalized.zero_grad()
+
+    record = Record()
+    run(penalized, record, loss_per=loss_per, max_steps=1, clip_norm=0.0)
+    assert record.losses == [plain.loss(batch)[0].item()]
+    np.testing.assert_allclose(record.of("train", "loss"), record.losses)
+    factor = 0.5 * (4 if loss_per == "sequence" else 1)  # T = 4 tokens a row
+    for name, array in arrays(penalized).items():
+        gradient = gradients[name]
+        gradient = gradient if isinstance(gradient, np.ndarray) else gradient.dense()
+        np.testing.assert_allclose(array, before[name] - factor * gradient, rtol=1e-5, atol=1e-7)
+    plain.load_state_dict(penalized.state_dict())
+    assert evaluate(penalized, [batch]).loss == evaluate(plain, [batch]).loss
+
+
 def test_the_state_is_carried_and_the_gradient_is_cut():
     """The second window begins where the first ended, and nothing flows back into the first."""
     trained = make()

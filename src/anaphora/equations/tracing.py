@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +128,7 @@ def _call_watching_names(
 
     Returns what they return, and the number of the value that each variable holds at the end.
     """
-    code = getattr(equations, "__code__", None)
+    code = getattr(inspect.unwrap(equations), "__code__", None)
     variables: dict[str, int] = {}
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -20,9 +21,10 @@ from anaphora.text import IGNORE_INDEX, Batch, TextError, Tokenizer
 class LanguageModel(nn.Module):
     """Embedding, recurrent layers, and a linear layer that scores every next token.
 
-    Dropout stands where Zaremba et al. 2014 put it: on the embeddings, between the layers, and
-    before the output, never on the recurrent connection. `session` makes what reads a text as it
-    comes and goes on with it.
+    Dropout of units stands where Zaremba et al. 2014 put it: on the embeddings, between the layers,
+    and before the output, never on the recurrent connection. Whatever is dropped is drawn anew in
+    each call; in evaluation nothing is. `session` makes what reads a text as it comes and goes on
+    with it.
 
     Shapes: ids [T, B] integers; state as of `nn.Recurrent`; returns logits [T, B, V], state.
 
@@ -37,6 +39,18 @@ class LanguageModel(nn.Module):
         initialization: Of all layers; see `nn.Recurrent`.
         forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
         dtype: "float32" or "float64".
+        locked_dropout: Drop the same units at all steps of a window (Gal & Ghahramani 2016), not
+            others at each.
+        embedding_dropout: The share of the vocabulary whose embeddings are 0 in a window (Gal &
+            Ghahramani 2016).
+        weight_dropout: The share of the recurrent weights that are dropped in a window (Merity et
+            al. 2018).
+        zoneout: The share of the units that keep their states in a step; see `nn.Recurrent`.
+        activation_penalty: The factor of the mean square of what the output layer reads, which is
+            added to the loss in training (AR of Merity et al. 2017).
+        temporal_penalty: The factor of the mean squared change of the last layer's output, before
+            dropout, from step to step, which is added likewise (TAR).
+        layer_norm: Normalise the outputs of each layer; see `nn.Recurrent`.
 
     Raises:
         ValueError: an option is out of range, or ``tied`` with E other than H.
@@ -59,6 +73,14 @@ class LanguageModel(nn.Module):
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
         dtype: str = "float32",
+        *,
+        locked_dropout: bool = False,
+        embedding_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        activation_penalty: float = 0.0,
+        temporal_penalty: float = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         embedding_size = hidden_size if embedding_size is None else embedding_size
         if tied and embedding_size != hidden_size:
@@ -66,19 +88,31 @@ class LanguageModel(nn.Module):
                 "LanguageModel: tied needs embedding_size == hidden_size, not "
                 f"{embedding_size} and {hidden_size}"
             )
+        penalties = {"activation_penalty": activation_penalty, "temporal_penalty": temporal_penalty}
+        for name, factor in penalties.items():
+            if not 0 <= factor < math.inf:
+                raise ValueError(f"LanguageModel: {name} must be finite and >= 0, not {factor}")
         shared: dict[str, Any] = {"initialization": initialization, "dtype": dtype}
         self.vocabulary_size = vocabulary_size
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, **shared)
+        self.activation_penalty = activation_penalty
+        self.temporal_penalty = temporal_penalty
+        self.embedding = nn.Embedding(
+            vocabulary_size, embedding_size, dropout=embedding_dropout, **shared
+        )
         self.recurrent = nn.Recurrent(
             cell,
             embedding_size,
             hidden_size,
             num_layers,
             dropout=dropout,
+            locked_dropout=locked_dropout,
+            weight_dropout=weight_dropout,
+            zoneout=zoneout,
+            layer_norm=layer_norm,
             forget_bias=forget_bias,
             **shared,
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout, locked_dropout)
         self.output = nn.Linear(hidden_size, vocabulary_size, **shared)
         if tied:
             self.output.weight = self.embedding.weight
@@ -99,15 +133,38 @@ class LanguageModel(nn.Module):
             The logits [T, B, V] and the state.
         """
         y, state = self._recur(ids, state, lengths)
-        return self.output(y), state
+        return self.output(self.dropout(y)), state
 
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
-        """The mean negative log-probability of the batch's targets, in nats, and the state."""
-        y, state = self._recur(batch.inputs, state, batch.lengths)
+        """The mean negative log-probability of the batch's targets, in nats, and the state.
+
+        In training mode the penalties are added to it; `loss_and_penalty` has them apart.
+        """
+        loss, penalty, state = self.loss_and_penalty(batch, state)
+        return loss if penalty is None else loss + penalty, state
+
+    @property
+    def penalized(self) -> bool:
+        """Whether training adds penalties to the loss."""
+        return self.activation_penalty > 0 or self.temporal_penalty > 0
+
+    def loss_and_penalty(
+        self, batch: Batch, state: Any = None
+    ) -> tuple[Tensor, Tensor | None, Any]:
+        """The mean negative log-probability of the batch's targets, the penalties, and the state.
+
+        There are no penalties, but None, in evaluation mode or if the model has none.
+        """
+        h, state = self._recur(batch.inputs, state, batch.lengths)
+        y = self.dropout(h)
         loss: Tensor = ops.linear_cross_entropy(
             y, self.output.weight, self.output.bias, batch.targets, ignore_index=IGNORE_INDEX
         )
-        return loss, state
+        if not (self.penalized and self.training):
+            return loss, None, state
+        penalty = self.activation_penalty * ops.activation_penalty(y, lengths=batch.lengths)
+        penalty += self.temporal_penalty * ops.temporal_penalty(h, lengths=batch.lengths)
+        return loss, penalty, state
 
     def session(self, batch_size: int | None = None) -> LanguageModelSession:
         """A session that reads ids as they come and goes on with text of its own.
@@ -138,10 +195,10 @@ class LanguageModel(nn.Module):
         return LanguageModelSession(self, batch_size, packed)
 
     def _recur(self, ids: Any, state: Any, lengths: ArrayLike | None) -> tuple[Tensor, Any]:
-        """What the output layer reads."""
+        """The output of the last layer, before dropout."""
         x = self.dropout(self.embedding(ids))
         y, state = self.recurrent(x, state, lengths=lengths)
-        return self.dropout(y), state
+        return y, state
 
 
 def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from anaphora import ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
-from anaphora.nn.module import Module, check_sizes
+from anaphora.nn.module import Module, check_shares, check_sizes
 from anaphora.tensor import Parameter, Tensor
 
 
@@ -87,12 +87,14 @@ class Embedding(Module):
     Args:
         num_embeddings: V.
         embedding_dim: E.
+        dropout: The share of the rows of the table that are 0 in a call in training, wherever their
+            ids stand; the others are divided by 1 - dropout (Gal & Ghahramani 2016).
         initialization: A number for uniform(-a, a); any name means the normal distribution of
             deviation 1, as in PyTorch.
         dtype: float32 or float64.
 
     Raises:
-        ValueError: a size is below 1, or the initialisation is unknown.
+        ValueError: a size or the dropout is out of range, or the initialisation is unknown.
 
     >>> table = Embedding(10, 3)
     >>> table([[1, 7], [7, 0]]).shape
@@ -104,12 +106,15 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         *,
+        dropout: float = 0.0,
         initialization: Initialization = "pytorch",
         dtype: DTypeLike = np.float32,
     ) -> None:
         check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_shares(self, dropout=dropout)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
+        self.dropout = dropout
         self.weight = Parameter(np.zeros((num_embeddings, embedding_dim), dtype))
         self.reset_parameters(initialization)
 
@@ -124,10 +129,14 @@ class Embedding(Module):
     def forward(self, ids: Any) -> Tensor:
         """Shapes: ids [...]; returns [..., E]."""
         result: Tensor = ops.embedding(self.weight, ids)
+        if self.dropout and self.training:
+            rows = Tensor(np.ones((self.num_embeddings, 1), self.weight.dtype))
+            result = result * ops.embedding(ops.dropout(rows, self.dropout), ids)
         return result
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"{self.num_embeddings}, {self.embedding_dim}"
+        dropout = f", dropout={self.dropout}" if self.dropout else ""
+        return f"{self.num_embeddings}, {self.embedding_dim}{dropout}"
 
 
 class Dropout(Module):
@@ -193,6 +202,12 @@ class LayerNorm(Module):
         self.epsilon = epsilon
         self.weight = Parameter(np.ones(normalized_shape, dtype))
         self.bias = Parameter(np.zeros(normalized_shape, dtype)) if bias else None
+
+    def reset_parameters(self) -> None:
+        """Make the weight 1 and the bias 0, as they start."""
+        initialize.constant(self.weight, 1)
+        if self.bias is not None:
+            initialize.constant(self.bias, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [..., H]; returns the same."""

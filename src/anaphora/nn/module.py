@@ -201,6 +201,19 @@ def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Parameter
             yield path, found
 
 
+def check_shares(module: Module, **shares: float) -> None:
+    """Refuse shares that are not numbers from 0 to below 1.
+
+    Raises:
+        ValueError: one is not; the message names the module and the argument.
+    """
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(
+                f"{type(module).__name__}: {name} is a share, 0 <= {name} < 1, not {share}"
+            )
+
+
 def check_sizes(module: Module, **sizes: int) -> None:
     """Refuse sizes that are not whole numbers of at least 1.
 

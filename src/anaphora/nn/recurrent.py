@@ -10,10 +10,13 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import engine, ops
 from anaphora.cells import CELLS, Cell
+from anaphora.cells import zoneout as zoned_out
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
-from anaphora.nn.module import Module, check_sizes
+from anaphora.nn.layers import LayerNorm
+from anaphora.nn.module import Module, check_shares, check_sizes
 from anaphora.nn.session import Session
+from anaphora.ops.recurrence import checked_lengths
 from anaphora.tensor import Array, Parameter, Tensor
 
 
@@ -24,6 +27,7 @@ class Recurrent(Module):
     ``weight_ih_lk [Gx*H, I]``, ``weight_hh_lk [Gh*H, H]``, ``bias_ih_lk [Gx*H]``, ``bias_hh_lk
     [Gh*H]``, ``weight_hr_lk [P, H]`` with a projection; then the cell's own vectors, such as
     ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
+    With ``layer_norm`` each layer has ``norm_lk.weight`` and ``norm_lk.bias`` too, [D*H].
 
     A call runs over whole sequences; `session` makes what is fed step by step, as input comes.
 
@@ -38,6 +42,16 @@ class Recurrent(Module):
         bidirectional: Run each layer in both directions, D = 2, and join their outputs.
         proj_size: P > 0: project the output of every step to P numbers (Sak et al. 2014). Only
             for cells whose equations do not read that state themselves.
+        locked_dropout: Drop the same units at all steps of a call (the variational dropout of Gal &
+            Ghahramani 2016, between layers).
+        weight_dropout: The share of the recurrent weights ``weight_hh`` that are dropped in
+            training, the same ones at all steps of a call (DropConnect of Wan et al. 2013, so used
+            by Merity et al. 2018).
+        zoneout: The share of the units that keep each of their states in a step in training, drawn
+            anew for every state, unit and step; in evaluation states are mixed with those before in
+            that proportion (Krueger et al. 2017). Not with a projection.
+        layer_norm: Normalise the output of every step of each layer, over both directions, before
+            the next layer reads it (Ba et al. 2016); states are not touched.
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
             matrices; biases 0), "orthogonal" (recurrent matrices orthogonal, the others as
             "xavier"), or a number for uniform(-a, a).
@@ -66,6 +80,10 @@ class Recurrent(Module):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        layer_norm: bool = False,
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
         dtype: DTypeLike = np.float32,
@@ -79,13 +97,23 @@ class Recurrent(Module):
         self.dropout = dropout
         self.bidirectional = bidirectional
         self.proj_size = proj_size
+        self.locked_dropout = locked_dropout
+        self.weight_dropout = weight_dropout
+        self.zoneout = zoneout
+        self.layer_norm = layer_norm
         self.forget_bias = forget_bias
         self.dtype = np.dtype(dtype)
         self._check_options()
+        self._training_cell = self._evaluation_cell = self.cell
+        if zoneout:
+            self._training_cell = zoned_out(self.cell)
+            self._evaluation_cell = zoned_out(self.cell, zoneout)
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 for name, shape in self._shapes(layer).items():
                     setattr(self, name + suffix, Parameter(np.zeros(shape, dtype)))
+            if layer_norm:
+                setattr(self, f"norm_l{layer}", LayerNorm(self.output_size, dtype=dtype))
         self.reset_parameters(initialization)
 
     def _check_options(self) -> None:
@@ -95,9 +123,18 @@ class Recurrent(Module):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
         )
-        if not 0 <= self.dropout < 1:
+        check_shares(
+            self, dropout=self.dropout, weight_dropout=self.weight_dropout, zoneout=self.zoneout
+        )
+        if self.zoneout and (self.proj_size or not self.cell.fused):
             raise ValueError(
-                f"{self._name}: dropout is a share, 0 <= dropout < 1, not {self.dropout}"
+                f"{self._name}: zoneout needs a cell whose equations were traced, and states that "
+                f"are not projected; {self.cell.name!r} has fused={self.cell.fused}, and proj_size "
+                f"is {self.proj_size}"
+            )
+        if self.weight_dropout and not self.cell.recurrent_gates:
+            raise ValueError(
+                f"{self._name}: weight_dropout needs recurrent weights; {self.cell.name!r} has none"
             )
         if self.proj_size and not 0 < self.proj_size < self.hidden_size:
             raise ValueError(
@@ -155,7 +192,8 @@ class Recurrent(Module):
         """Draw the parameters anew; see the class for the schemes."""
         initialize.check(initialization)
         H = self.hidden_size
-        for name, parameter in self.named_parameters():
+        own = {name: p for name, p in vars(self).items() if isinstance(p, Parameter)}
+        for name, parameter in own.items():
             if initialization == "pytorch":
                 initialize.uniform(parameter, 1 / math.sqrt(H))
             elif not isinstance(initialization, str):
@@ -168,6 +206,9 @@ class Recurrent(Module):
                 initialize.orthogonal(parameter, blocks=len(parameter) // H)
             else:
                 initialize.xavier(parameter, blocks=len(parameter) // H)
+        for norm in vars(self).values():
+            if isinstance(norm, LayerNorm):
+                norm.reset_parameters()
         if self.forget_bias is not None:
             self._set_forget_bias(self.forget_bias)
 
@@ -232,7 +273,7 @@ class Recurrent(Module):
         final: list[list[Tensor]] = [[] for _ in states]
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
-                x = ops.dropout(x, self.dropout)
+                x = ops.dropout(x, self.dropout, shared_axes=(0,) if self.locked_dropout else ())
             outputs = []
             for direction, suffix in enumerate(self._suffixes(layer)):
                 place = layer * self.num_directions + direction
@@ -243,6 +284,10 @@ class Recurrent(Module):
                 for kept, new in zip(final, after, strict=True):
                     kept.append(new)
             x = ops.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
+            if self.layer_norm:
+                x = getattr(self, f"norm_l{layer}")(x)
+        if self.layer_norm:
+            x = _without_padding(x, lengths)
 
         finals = tuple(ops.stack(kept) for kept in final)
         if single:
@@ -270,19 +315,31 @@ class Recurrent(Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One direction of one layer."""
         named: dict[str, Array] | None = None if recorded is None else {}
+        weight_hh: Tensor | None = self._parameter("weight_hh", suffix)
+        if weight_hh is not None and self.training:
+            weight_hh = ops.dropout(weight_hh, self.weight_dropout)
+        weight_ih: Tensor | None = self._parameter("weight_ih", suffix)
+        bias_ih: Tensor | None = self._parameter("bias_ih", suffix)
+        cell = self._training_cell if self.training else self._evaluation_cell
+        if self.zoneout and self.training:  # which units take their new states: more gates
+            ones = Tensor(np.ones((*x.shape[:2], len(states) * self.hidden_size), self.dtype))
+            renew = ops.dropout(ones, self.zoneout)
+            halves = ops.linear(_without_padding(x, lengths), weight_ih, bias_ih)
+            x = ops.concatenate([halves, renew], axis=-1)
+            weight_ih = bias_ih = None
         output, final = ops.recurrence(
-            self.cell,
+            cell,
             x,
             states,
-            weight_hh=self._parameter("weight_hh", suffix),
+            weight_hh=weight_hh,
             bias_hh=self._parameter("bias_hh", suffix),
             weight_hr=self._parameter("weight_hr", suffix),
             parameters=[getattr(self, name + suffix) for name in self.cell.parameters],
             lengths=lengths,
             reverse=reverse,
             record=named,
-            weight_ih=self._parameter("weight_ih", suffix),
-            bias_ih=self._parameter("bias_ih", suffix),
+            weight_ih=weight_ih,
+            bias_ih=bias_ih,
         )
         if recorded is not None and named is not None:
             recorded.update({name + suffix: values for name, values in named.items()})
@@ -321,7 +378,8 @@ class Recurrent(Module):
         Returns:
             None where the engine cannot: the layer itself is then to be run.
         """
-        if not self.cell.fused or self.bidirectional or type(self).forward is not Recurrent.forward:
+        plain = self.cell.fused and type(self).forward is Recurrent.forward
+        if not plain or self.bidirectional or self.layer_norm:
             return None
 
         def data(name: str, layer: int) -> Any:
@@ -339,7 +397,8 @@ class Recurrent(Module):
             )
             for layer in range(self.num_layers)
         ]
-        return engine.pack_layers(self.cell.trace, self.hidden_size, layers, table, output)
+        trace = self._evaluation_cell.trace
+        return engine.pack_layers(trace, self.hidden_size, layers, table, output)
 
     def state_shapes(self, *batch: int) -> dict[str, tuple[int, ...]]:
         """The shape of each state by its name: [L*D, B, H], without B if none is given.
@@ -397,10 +456,23 @@ class Recurrent(Module):
             f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
         )
         options += "" if self.bias else ", bias=False"
-        for name in ("batch_first", "dropout", "bidirectional", "proj_size"):
+        for name in (
+            "batch_first", "dropout", "bidirectional", "proj_size", "locked_dropout",
+            "weight_dropout", "zoneout", "layer_norm",
+        ):  # fmt: skip
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"
         return options
+
+
+def _without_padding(x: Tensor, lengths: ArrayLike | None) -> Tensor:
+    """[T, B, ...] with 0 beyond each row's length."""
+    ends = checked_lengths("recurrence", lengths, x.shape)
+    if ends is None:
+        return x
+    active = np.arange(len(x))[:, None] < ends
+    result: Tensor = ops.where(active[:, :, None], x, 0.0)
+    return result
 
 
 def _cell(cell: Cell | str) -> Cell:

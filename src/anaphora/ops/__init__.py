@@ -23,6 +23,7 @@ from anaphora.ops.ctc import ctc_loss
 from anaphora.ops.linear import linear, matmul
 from anaphora.ops.losses import cross_entropy, linear_cross_entropy, mean_squared_error
 from anaphora.ops.network import dropout, embedding, layer_norm
+from anaphora.ops.penalties import activation_penalty, temporal_penalty
 from anaphora.ops.recurrence import recurrence, recurrence_unfused
 from anaphora.ops.reductions import max, mean, sum
 from anaphora.ops.shapes import (
@@ -38,6 +39,7 @@ from anaphora.ops.shapes import (
 
 __all__ = [
     "abs",
+    "activation_penalty",
     "add",
     "additive_scores",
     "astype",
@@ -79,6 +81,7 @@ __all__ = [
     "subtract",
     "sum",
     "tanh",
+    "temporal_penalty",
     "transpose",
     "unstack",
     "where",

@@ -71,7 +71,7 @@ def recurrence(
     _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
     output, *final = _recurrence(
         x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, *states, *parameters,
-        trace=cell.trace, lengths=_checked_lengths(lengths, x.shape), reverse=reverse,
+        trace=cell.trace, lengths=checked_lengths("recurrence", lengths, x.shape), reverse=reverse,
         record=record, wants_d_x=x.requires_grad,
     )  # fmt: skip
     return output, tuple(final)
@@ -170,19 +170,26 @@ def _check_shapes(
         )
 
 
-def _checked_lengths(lengths: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+def checked_lengths(
+    operation: str, lengths: ArrayLike | None, shape: tuple[int, ...]
+) -> Array | None:
+    """The lengths [B] of sequences [T, B, ...] as int64, or None as given.
+
+    Raises:
+        ValueError: they are not B integers in 0..T; the message begins with the operation.
+    """
     if lengths is None:
         return None
     T, B = shape[:2]
     array = np.asarray(lengths)
     if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
         raise ValueError(
-            f"recurrence: lengths got {array.dtype}{array.shape}, wanted one integer for each of "
+            f"{operation}: lengths got {array.dtype}{array.shape}, wanted one integer for each of "
             f"the {B} rows of the batch"
         )
     if array.size and not (array.min() >= 0 and array.max() <= T):
         raise ValueError(
-            f"recurrence: lengths from {array.min()} to {array.max()}, but the sequences have {T} "
+            f"{operation}: lengths from {array.min()} to {array.max()}, but the sequences have {T} "
             "steps"
         )
     return array.astype(np.int64)
@@ -230,7 +237,7 @@ def recurrence_unfused(
     True
     """
     _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
-    ends = _checked_lengths(lengths, x.shape)
+    ends = checked_lengths("recurrence", lengths, x.shape)
     T, B, _ = x.shape
     order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step that each row takes at t
     active = None if ends is None else (order < ends)[:, :, None]

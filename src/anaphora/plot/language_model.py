@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -90,7 +91,7 @@ def read(
         raise ValueError("read: the text is empty")
     layer: Recurrent = model.recurrent
     with no_grad():
-        x = model.embedding(ids)
+        x = copy.deepcopy(model.embedding).eval()(ids)  # whatever mode the model is in
     pieces = tokens(tokenizer, ids)
     found = recorded_values(layer, x)
     value = f"{layer.cell.states[-1]}_l{layer.num_layers - 1}" if value is None else value

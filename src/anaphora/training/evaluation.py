@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from anaphora.tensor import Parameter, Tensor, no_grad
 
@@ -26,6 +26,16 @@ class Model(Protocol):
 
     def train(self, mode: bool = True) -> Any:
         """Switch to training, or to evaluation."""
+
+
+@runtime_checkable
+class PenalizedModel(Model, Protocol):
+    """A model whose training may minimise more than the loss that is reported."""
+
+    penalized: bool
+
+    def loss_and_penalty(self, batch: Any, state: Any = None) -> tuple[Tensor, Tensor | None, Any]:
+        """The mean loss of a batch, what is added to it in training, and the state."""
 
 
 @dataclass(frozen=True)

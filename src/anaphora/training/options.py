@@ -123,6 +123,21 @@ class ModelOptions(Options):
     dropout: float = option(
         0.0, "Share dropped on the embeddings, between layers and before the output."
     )
+    locked_dropout: bool = option(False, "Drop the same units at all steps of a window.")
+    embedding_dropout: float = option(
+        0.0, "Share of the vocabulary whose embeddings are dropped in a window."
+    )
+    weight_dropout: float = option(
+        0.0, "Share of the recurrent weights that are dropped in a window."
+    )
+    zoneout: float = option(0.0, "Share of the units that keep their states in a step.")
+    activation_penalty: float = option(
+        0.0, "Factor of the mean square of the last layer's output, added to the training loss."
+    )
+    temporal_penalty: float = option(
+        0.0, "Factor of the mean squared change of that output from step to step, added likewise."
+    )
+    layer_norm: bool = option(False, "Normalise the outputs of each recurrent layer.")
     tied: bool = option(False, "Use the embeddings as output weights too.")
     initialization: str | float = option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
@@ -135,8 +150,12 @@ class ModelOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share, 0 <= dropout < 1, not {self.dropout}")
+        for name in ("dropout", "embedding_dropout", "weight_dropout", "zoneout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(self, name)}")
+        for name in ("activation_penalty", "temporal_penalty"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
         if self.tied and self.embedding_size not in (None, self.hidden_size):
             raise ValueError(
                 f"tied needs embedding_size ({self.embedding_size}) to be hidden_size "

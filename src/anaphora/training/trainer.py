@@ -17,7 +17,7 @@ from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Tensor, detach
 from anaphora.text import Batch, Batches
 from anaphora.training.callbacks import Callback
-from anaphora.training.evaluation import Model, evaluate, perplexity
+from anaphora.training.evaluation import Model, PenalizedModel, evaluate, perplexity
 from anaphora.training.options import TrainingOptions
 
 
@@ -70,7 +70,8 @@ class Trainer:
 
     Args:
         model: Its ``loss(batch, state)`` gives the mean loss of a batch, in nats a token, and the
-            state for the next.
+            state for the next. If it is ``penalized``, its ``loss_and_penalty`` is asked instead:
+            the sum is minimised, and the loss alone is reported.
         optimizer: Made of the model's parameters.
         batches: One epoch.
         options: Limits, clipping, and how often to do what.
@@ -177,10 +178,16 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.on_step(progress.step)
         state = self.state if self.batches.carries_state else None
-        mean_loss, state = self.model.loss(batch, state)
+        penalty: Tensor | None = None
+        if isinstance(self.model, PenalizedModel) and self.model.penalized:
+            mean_loss, penalty, state = self.model.loss_and_penalty(batch, state)
+        else:
+            mean_loss, state = self.model.loss(batch, state)
         loss = mean_loss.item()
         if not math.isfinite(loss):
             raise self._diverged(f"the loss became {loss}", progress.step + 1)
+        if penalty is not None:
+            mean_loss = mean_loss + penalty
         if options.loss_per == "sequence":  # a mean over rows of sums over time
             mean_loss = mean_loss * (batch.tokens / batch.targets.shape[1])
         mean_loss.backward()
