@@ -108,7 +108,7 @@ def main(arguments=None):
         metavar="A",
         help="a word that occurs n times is made unknown in a share A / (n + A)",
     )
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=0.004)
     parser.add_argument("--seed", type=int, default=1)
