@@ -4,14 +4,15 @@ import os
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import anaphora
-from anaphora.models import SequenceClassifier
-from anaphora.text import Tokenizer
+from anaphora.models import SequenceClassifier, SequenceTagger
+from anaphora.text import Tokenizer, pad
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DATA = EXAMPLES.parents[1] / "shared" / "data"
@@ -46,6 +47,7 @@ def test_every_example_is_tested():
         "new_cell.py",
         "series.py",
         "surnames.py",
+        "tagging.py",
         "translation.py",
         *(f"{name}.py" for name in TINY),
     }
@@ -198,3 +200,55 @@ def test_surnames(tmp_path, capsys):
     assert vocabulary["classes"] == ["Here", "There"]
     ids = Tokenizer.from_dict(vocabulary["tokenizer"]).encode("Betov")
     assert model(ids[:, None]).data.argmax() == 1
+
+
+def write_tagged(path, rng, stems, count):
+    """Made-up sentences: a noun ends in o, and a verb, which follows, in as; na is what it follows.
+
+    That is, "na" is tagged NOUN after a verb, and VERB after a noun.
+    """
+    lines = []
+    for _ in range(count):
+        lines.append("# a sentence")
+        for k in range(2 * rng.integers(1, 3)):
+            word = rng.choice(stems) + ("as" if k % 2 else "o") if rng.random() < 0.8 else "na"
+            lines.append(f"{k + 1}\t{word}\t_\t{'VERB' if k % 2 else 'NOUN'}\t_")
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_tagging(tmp_path, rng, capsys):
+    stems = [first + vowel + last for first in "bdfg" for vowel in "aiu" for last in "klmr"]
+    train, test = tmp_path / "train.conllu", tmp_path / "test.conllu"
+    write_tagged(train, rng, stems[::2], 80)
+    write_tagged(test, rng, stems[1::2], 20)
+    out = tmp_path / "model"
+    sizes = ("--hidden-size", 8, "--embedding-size", 8, "--character-hidden-size", 8)
+    rate = ("--epochs", 6, "--batch-size", 4, "--learning-rate", 0.02, "--dropout", 0.1)
+    found = main_of("tagging.py", train, test, *sizes, *rate, "--out", out)
+    printed = capsys.readouterr().out
+    assert found["accuracy"] == found["unseen_accuracy"] == 1
+    assert set(found["confusion"]) == {("NOUN", "NOUN"), ("VERB", "VERB")}
+    total = found["confusion"].total()
+    assert f"accuracy 100.00% of {total} words, 100.00% of the" in printed
+    assert "o/NOUN " in printed
+
+    model, vocabulary = SequenceTagger.load(out)
+    words = ["na", "bikas"]
+    assert vocabulary["tags"] == ["NOUN", "VERB"]
+    tokenizer = Tokenizer.from_dict(vocabulary["tokenizer"])
+    characters, lengths = pad([tokenizer.encode(word) for word in words])
+    ids = [1 + vocabulary["words"].index("na"), 0]
+    spelling = {"characters": characters[:, :, None], "character_lengths": lengths[:, None]}
+    logits, _ = model(np.array(ids)[:, None], **spelling)
+    assert logits.data[:, 0].argmax(axis=-1).tolist() == [0, 1]
+
+
+def test_tagging_tells_which_tags_are_missed(capsys):
+    module = runpy.run_path(str(EXAMPLES / "tagging.py"))
+    pairs = {("A", "A"): 5, ("A", "B"): 2, ("A", "C"): 1, ("B", "B"): 9, ("C", "A"): 1}
+    confusion = Counter(pairs)
+    assert module["share_right"](confusion) == 14 / 18
+    module["report_worst"](confusion, 1)
+    module["report_worst"](Counter({("B", "B"): 9}))
+    assert capsys.readouterr().out == "       A: missed 3 of 8, answered B 2, C 1\n"

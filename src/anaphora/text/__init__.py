@@ -15,6 +15,7 @@ from anaphora.text.corpus import encode_to_file, open_ids
 from anaphora.text.errors import TextError
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.text.sources import Source, SourceFile, open_source, standard_library_source
+from anaphora.text.tagged import read_conllu
 from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "open_source",
     "pad",
     "pair_batches",
+    "read_conllu",
     "sentence_batches",
     "split_sentences",
     "standard_library_source",
