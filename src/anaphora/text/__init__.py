@@ -13,7 +13,9 @@ from anaphora.text.batches import (
 )
 from anaphora.text.corpus import encode_to_file, open_ids
 from anaphora.text.errors import TextError
+from anaphora.text.labelled import read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
+from anaphora.text.series import moments, read_series
 from anaphora.text.sources import Source, SourceFile, open_source, standard_library_source
 from anaphora.text.tagged import read_conllu
 from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
@@ -39,7 +41,10 @@ __all__ = [
     "open_ids",
     "open_source",
     "pad",
+    "moments",
     "pair_batches",
+    "read_labelled",
+    "read_series",
     "read_conllu",
     "sentence_batches",
     "split_sentences",
