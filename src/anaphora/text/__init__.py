@@ -16,7 +16,14 @@ from anaphora.text.errors import TextError
 from anaphora.text.labelled import read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.text.series import moments, read_series
-from anaphora.text.sources import Source, SourceFile, open_source, standard_library_source
+from anaphora.text.sources import (
+    Source,
+    SourceFile,
+    open_source,
+    read_columns,
+    read_lines,
+    standard_library_source,
+)
 from anaphora.text.tagged import read_conllu
 from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
 
@@ -43,7 +50,9 @@ __all__ = [
     "pad",
     "moments",
     "pair_batches",
+    "read_columns",
     "read_labelled",
+    "read_lines",
     "read_series",
     "read_conllu",
     "sentence_batches",

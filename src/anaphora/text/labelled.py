@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from anaphora.text.errors import TextError
-from anaphora.text.sources import Source, SourceFile, column_names, read_columns
+from anaphora.text.sources import column_names, read_columns, read_lines
 
 __all__ = ["read_labelled"]
 
@@ -43,15 +43,11 @@ def read_labelled(
         )
     examples = []
     for file in files:
-        lines = [] if not file.stat().st_size else _lines(Source([SourceFile(file, str(file))]))
-        if not lines:
+        lines = read_lines(file) if file.stat().st_size else []
+        if not any(line.strip() for line in lines):
             raise TextError(f"{file} has no text, so there is no example of the label {file.stem!r}")
-        examples += [(line, file.stem) for line in lines]
+        examples += [(line, file.stem) for line in lines if line.strip()]
     return examples
-
-
-def _lines(source: Source) -> list[str]:
-    return [line for line in "".join(source).split("\n") if line.strip()]
 
 
 def _read_table(

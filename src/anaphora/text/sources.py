@@ -26,6 +26,7 @@ __all__ = [
     "column_names",
     "open_source",
     "read_columns",
+    "read_lines",
     "standard_library_source",
 ]
 
@@ -161,6 +162,22 @@ def open_source(
         raise
     weakref.finalize(source, _remove, spooled)
     return source
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    r"""The lines of a text, without their ends.
+
+    Raises:
+        TextError: what `open_source` raises.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "lines.txt")
+    ...     _ = path.write_text("one\n\nthree\n")
+    ...     read_lines(path)
+    ['one', '', 'three']
+    """
+    return "".join(open_source(path)).removesuffix("\n").split("\n")
 
 
 def read_columns(

@@ -20,6 +20,7 @@ from anaphora.text import (
     Tokenizer,
     WordTokenizer,
     moments,
+    read_columns,
     read_labelled,
     read_series,
 )
@@ -268,6 +269,14 @@ class ClassifyTask(ExampleTask):
         except ValueError as error:
             raise ArtifactError(f"{directory}: {error}") from error
         return model, vocabulary
+
+    def read_inputs(self, directory: Path, path: str) -> list[Any]:  # noqa: D102
+        if _holds_series(path):
+            return read_series(path)[0]
+        if path.lower().endswith((".csv", ".tsv")):
+            column = self.load_options(directory).text.column or "text"
+            return [text.strip("\n") for _, (text,) in read_columns(path, [column])]
+        return super().read_inputs(directory, path)
 
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
         return ""

@@ -252,6 +252,12 @@ class TagTask(ExampleTask):
             raise ArtifactError(f"{directory}: {error}") from error
         return model, vocabulary
 
+    def read_inputs(self, directory: Path, path: str) -> list[Any]:  # noqa: D102
+        if path.lower().endswith(".conllu"):
+            column = self.load_options(directory).text.tag_column
+            return [words for words, _ in read_conllu(path, column)]
+        return [line.split() for line in super().read_inputs(directory, path)]
+
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
         return ""
 

@@ -14,7 +14,7 @@ import numpy as np
 from anaphora.artifact import ArtifactError, ModelDirectory, read_json, read_weights, write_weights
 from anaphora.cells import CELLS
 from anaphora.tensor import Array
-from anaphora.text import Batches
+from anaphora.text import Batches, read_lines
 from anaphora.training.evaluation import perplexity
 from anaphora.training.options import ExampleOptions, Options, TrainingOptions
 
@@ -301,6 +301,18 @@ class ExampleTask(Task):
         if training is None:
             raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
         return training, validation
+
+    def read_inputs(self, directory: Path, path: str) -> list[Any]:
+        """The inputs that a file has: lines of text, as a default.
+
+        Args:
+            directory: A model directory, for how tables are read.
+            path: The file, or ``-`` for standard input.
+
+        Raises:
+            TextError: the file is missing or is not what the task reads.
+        """
+        return list(read_lines(path))
 
     def evaluation(self, directory: Path, texts: Paths, **changes: Any) -> tuple[Any, Batches]:
         """The model of a directory, and batches of files in which every answer counts once.

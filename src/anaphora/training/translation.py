@@ -14,8 +14,8 @@ from anaphora.text import (
     TextError,
     Tokenizer,
     WordTokenizer,
-    open_source,
     pair_batches,
+    read_lines,
 )
 from anaphora.training.options import (
     ExampleOptions,
@@ -128,7 +128,7 @@ class TranslateTask(ExampleTask):
             raise TextError(
                 f"{len(paths)} files were given to translate; wanted two, the source and the target"
             )
-        source, target = (_lines(path) for path in paths)
+        source, target = (read_lines(path) for path in paths)
         if len(source) != len(target):
             raise TextError(
                 f"{paths[0]} has {len(source):,} lines, but {paths[1]} has {len(target):,}; give "
@@ -219,7 +219,3 @@ def _vocabulary(tokenizers: Mapping[str, Tokenizer]) -> PairVocabulary:
                 "'word'"
             )
     return PairVocabulary(tokenizers)  # type: ignore[arg-type]
-
-
-def _lines(path: Any) -> list[str]:
-    return "".join(open_source(path)).removesuffix("\n").split("\n")
