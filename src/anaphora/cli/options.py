@@ -106,12 +106,12 @@ def _parameter(section: str, of_tasks: list[_Field], all_tasks: int) -> inspect.
     by_default: dict[Any, list[str]] = {}
     for one in of_tasks:
         by_default.setdefault(one.default, []).append(one.task)
-    default, shown = of_tasks[0].default, True
+    default: Any = of_tasks[0].default
+    shown: bool | str = True
     if len(by_default) > 1:
         (first, _), *others = by_default.items()
-        default, shown = None, _shown(first, name)
-        for other, its_tasks in others:
-            shown += f"; {', '.join(its_tasks)} {_shown(other, name)}"
+        more = (f"; {', '.join(its_tasks)} {_shown(other, name)}" for other, its_tasks in others)
+        default, shown = None, _shown(first, name) + "".join(more)
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,

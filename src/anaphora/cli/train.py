@@ -36,6 +36,7 @@ from anaphora.training import (
     TaskOptions,
     TensorBoard,
     Trainer,
+    check_changes,
     prepare_training,
     resume_training,
     task_of,
@@ -59,9 +60,9 @@ def train(
             metavar="FILE",
             help="What to train on. language-model: files, folders, or - for standard input; "
             "without any, the source of Python's standard library. classify: .csv or .tsv files, a "
-            "folder with a .txt file for each class, or .ts files of series. tag: .conllu files, or "
-            "lines of a word and its tag. translate: two files, source and target, a sentence a "
-            "line.",
+            "folder with a .txt file for each class, or .ts files of series. tag: .conllu files, "
+            "or lines of a word and its tag. translate: two files, source and target, a sentence "
+            "a line.",
         ),
     ] = None,
     task: Annotated[
@@ -122,8 +123,8 @@ def train(
                         "--resume goes on with the files and the options of the model directory; "
                         "leave FILE, --task, --valid, --preset and --overwrite away"
                     )
+                check_changes(options)
                 chosen = task_of(out)
-                refuse_options_of_others(options, chosen.name, _OPTIONS)
                 trainer = resume_training(chosen, out, options)
                 output.say(f"going on from step {trainer.progress.step:,} of {out}")
             else:

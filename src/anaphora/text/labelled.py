@@ -12,7 +12,7 @@ __all__ = ["read_labelled"]
 def read_labelled(
     path: str | os.PathLike[str], column: str | None = None, label_column: str | None = None
 ) -> list[tuple[str, str]]:
-    """Read texts and their labels.
+    r"""Read texts and their labels.
 
     Args:
         path: A ``.csv`` or ``.tsv`` file with a header line; or a folder whose ``.txt`` files are
@@ -26,8 +26,8 @@ def read_labelled(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "de.txt").write_text("ja\\nnein\\n")
-    ...     _ = Path(folder, "fr.txt").write_text("oui\\n")
+    ...     _ = Path(folder, "de.txt").write_text("ja\nnein\n")
+    ...     _ = Path(folder, "fr.txt").write_text("oui\n")
     ...     read_labelled(folder)
     [('ja', 'de'), ('nein', 'de'), ('oui', 'fr')]
     """
@@ -45,7 +45,9 @@ def read_labelled(
     for file in files:
         lines = read_lines(file) if file.stat().st_size else []
         if not any(line.strip() for line in lines):
-            raise TextError(f"{file} has no text, so there is no example of the label {file.stem!r}")
+            raise TextError(
+                f"{file} has no text, so there is no example of the label {file.stem!r}"
+            )
         examples += [(line, file.stem) for line in lines if line.strip()]
     return examples
 

@@ -17,7 +17,7 @@ Series = list[NDArray[np.float64]]
 
 
 def read_series(path: str | os.PathLike[str]) -> tuple[Series, list[str]]:
-    """Read the series of a file of the UEA and UCR archives (timeseriesclassification.com).
+    r"""Read the series of a file of the UEA and UCR archives (timeseriesclassification.com).
 
     A line of a ``.ts`` file after ``@data`` is a series: its channels, apart by colons, each with
     its values, apart by commas, and behind a last colon its class. A ``.npy`` file has a row for
@@ -37,7 +37,7 @@ def read_series(path: str | os.PathLike[str]) -> tuple[Series, list[str]]:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "two.ts")
-    ...     _ = path.write_text("@data\\n1,2,3:4,5,6:rising\\n3,2:9,8:falling\\n")
+    ...     _ = path.write_text("@data\n1,2,3:4,5,6:rising\n3,2:9,8:falling\n")
     ...     series, classes = read_series(path)
     >>> series[1].tolist(), classes
     ([[3.0, 9.0], [2.0, 8.0]], ['rising', 'falling'])

@@ -223,7 +223,7 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     """
     file = SourceFile(Path(path), os.fspath(path))
     with _opened(file) as stream, _csv_errors(file):
-        return next(_csv_reader(stream, file), [])
+        return list(next(_csv_reader(stream, file), []))
 
 
 def standard_library_source() -> tuple[Source, Source]:
@@ -357,7 +357,7 @@ def _read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[int, 
     """Yield of each row the number of its last line, and what it has in the columns."""
     with _opened(file) as stream, _csv_errors(file):
         rows = _csv_reader(stream, file)
-        header = next(rows, [])
+        header: list[str] = next(rows, [])
         indices = [_column_index(header, file, column) for column in columns]
         last = max(indices)
         for row in rows:
@@ -384,7 +384,7 @@ def _check_columns(file: SourceFile, column: str | None) -> None:
     if column is None and not file.name.lower().endswith(".csv"):
         return
     with _opened(file) as stream, _csv_errors(file):
-        header = next(_csv_reader(stream, file), [])
+        header: list[str] = next(_csv_reader(stream, file), [])
         if column is not None:
             _column_index(header, file, column)
             return

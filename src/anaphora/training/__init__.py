@@ -12,7 +12,7 @@ from anaphora.training.language_model import (
     resume_language_model,
 )
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
-from anaphora.training.preparation import prepare_training, resume_training
+from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
 from anaphora.training.tagging import TaggerVocabulary, tag
 from anaphora.training.task import ExampleTask, Task, TaskOptions
@@ -41,6 +41,7 @@ __all__ = [
     "Trainer",
     "TrainingDiverged",
     "TrainingOptions",
+    "check_changes",
     "classify",
     "evaluate",
     "evaluation_batches",

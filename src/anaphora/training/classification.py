@@ -29,7 +29,6 @@ from anaphora.training.options import (
     ExampleOptions,
     RecurrentOptions,
     TextOptions,
-    TrainingOptions,
     option,
     same_as,
 )

@@ -108,7 +108,7 @@ def evaluate(
                 tokens += batch.tokens
                 if scores is not None:
                     answers = scores(batch).data.argmax(axis=-1)
-                    correct += np.count_nonzero(answers == batch.targets)  # none is -100
+                    correct += int(np.count_nonzero(answers == batch.targets))  # none is -100
                 on_batch(batch.tokens)
     finally:
         model.train(was_training)

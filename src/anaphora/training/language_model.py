@@ -28,7 +28,6 @@ from anaphora.text import (
     sentence_batches,
     standard_library_source,
 )
-from anaphora.training.evaluation import perplexity
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
 from anaphora.training.preparation import prepare_training, resume_training
 from anaphora.training.presets import PRESETS
@@ -116,7 +115,7 @@ class LanguageModelTask(Task):
                 encode_to_file(validation, tokenizer, folder / "validation.npy")
             except TextError as error:
                 raise TextError(f"the validation text {validation.name}: {error}") from error
-        names = {"texts": source.name, "validation_texts": validation and validation.name}
+        names = {"texts": source.name, "validation_texts": validation.name if validation else None}
         return tokenizer, names
 
     def arguments(  # noqa: D102

@@ -84,7 +84,8 @@ class TextOptions(Options):
     column: str | None = option(None, "Read .csv files, and take the text from this column.")
     pattern: str = option("*.txt", "Which files of a folder to read.")
     validation_share: float = option(
-        0.05, "Share of the text (its end) or of the examples (drawn by seed) that is held out for "
+        0.05,
+        "Share of the text (its end) or of the examples (drawn by seed) that is held out for "
         "validation where no --valid is given.",
     )
 
@@ -247,7 +248,7 @@ def same_as(section: type[Options], name: str) -> Any:
     >>> CellOptions()
     CellOptions(cell='lstm')
     """
-    (field,) = (field for field in dataclasses.fields(section) if field.name == name)
+    (field,) = (field for field in dataclasses.fields(section) if field.name == name)  # type: ignore[arg-type]
     return dataclasses.field(default=field.default, metadata=field.metadata)
 
 

@@ -1,4 +1,4 @@
-"""From files to a `Trainer` that is ready to run, and from a model directory to one that goes on."""
+"""From files to a `Trainer` that is ready, and from a model directory to one that goes on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def prepare_training(
     overwrite: bool = False,
     notify: Notify = lambda message: None,
 ) -> Trainer:
-    """Read files, build the vocabulary and the model; return what is ready to train.
+    r"""Read files, build the vocabulary and the model; return what is ready to train.
 
     Args:
         task: One of `TASKS`.
@@ -51,7 +51,7 @@ def prepare_training(
     >>> from anaphora.training import TASKS
     >>> folder, task = tempfile.TemporaryDirectory(), TASKS["classify"]
     >>> table = Path(folder.name, "table.csv")
-    >>> _ = table.write_text("text,label\\n" + "oh,vowel\\nhm,consonant\\n" * 9)
+    >>> _ = table.write_text("text,label\n" + "oh,vowel\nhm,consonant\n" * 9)
     >>> options = task.options.make(
     ...     column="text", label_column="label", hidden_size=4, batch_size=2, max_steps=2
     ... )
@@ -100,11 +100,7 @@ def resume_training(
         ValueError: another option is to change, or its new value is out of range.
     """
     changes = dict(changes or {})
-    if fixed := sorted(set(changes) - LIMITS - {"patience"}):
-        raise ValueError(
-            f"{', '.join(fixed)}: a training that goes on keeps its options; only epochs, "
-            "max_steps, minutes and patience may change"
-        )
+    check_changes(changes)
     home = ModelDirectory.open(directory)
     if not home.checkpoint.exists():
         raise ArtifactError(
@@ -137,12 +133,26 @@ def resume_training(
     return trainer
 
 
+def check_changes(changes: Iterable[str]) -> None:
+    """Refuse options that a training cannot change when it goes on.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if fixed := sorted(set(changes) - LIMITS - {"patience"}):
+        raise ValueError(
+            f"{', '.join(fixed)}: a training that goes on keeps its options; only epochs, "
+            "max_steps, minutes and patience may change"
+        )
+
+
 @contextlib.contextmanager
 def _claimed(
     directory: str | os.PathLike[str], *, overwrite: bool
 ) -> Iterator[tuple[ModelDirectory, Path]]:
     """A model directory to prepare a training in, and a folder for its data as long as an old
-    one's may still be needed; if the preparation fails, the directory is left as it was before."""
+    one's may still be needed; if the preparation fails, the directory is left as it was before.
+    """
     home = ModelDirectory(directory)
     folder = home.checkpoint.parent / "new"
     existed = home.path.exists()

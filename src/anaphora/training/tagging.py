@@ -16,7 +16,7 @@ from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
 from anaphora.text import CharacterTokenizer, TextError, Tokenizer, read_conllu
 from anaphora.training.batches import SequenceBatches
-from anaphora.training.options import ExampleOptions, RecurrentOptions, TrainingOptions, option
+from anaphora.training.options import ExampleOptions, RecurrentOptions, option
 from anaphora.training.task import ExampleTask, Paths, TaskOptions
 
 Example = tuple[list[str], list[str]]  # the words of a sentence, and their tags

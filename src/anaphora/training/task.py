@@ -87,12 +87,11 @@ class TaskOptions:
         values |= changes
         if unknown := sorted(set(values) - cls.names()):
             raise ValueError(f"unknown options: {', '.join(unknown)}")
-        return cls(
-            **{
-                name: section.from_dict({k: v for k, v in values.items() if k in section.names()})
-                for name, section in cls.sections().items()
-            }
-        )
+        sections: dict[str, Any] = {
+            name: section.from_dict({k: v for k, v in values.items() if k in section.names()})
+            for name, section in cls.sections().items()
+        }
+        return cls(**sections)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -105,9 +104,10 @@ class TaskOptions:
             parts = {name: dict(values[name]) for name in cls.sections()}
             for size in cls.sizes:
                 parts["model"].pop(size, None)
-            return cls(
-                **{name: cls.sections()[name].from_dict(part) for name, part in parts.items()}
-            )
+            sections: dict[str, Any] = {
+                name: cls.sections()[name].from_dict(part) for name, part in parts.items()
+            }
+            return cls(**sections)
         except (KeyError, TypeError) as error:
             raise ValueError(f"the options are damaged: {error!r}") from error
 
@@ -187,6 +187,7 @@ class Task(ABC):
     def describe_data(self, options: Any, vocabulary: Any, folder: Path) -> str:
         """A line on what there is to train on."""
 
+    @abstractmethod
     def check(self, options: Any) -> None:
         """Refuse options that do not fit together, whatever the files say; in no time.
 
@@ -273,7 +274,8 @@ class ExampleTask(Task):
         self, options: Any, texts: Paths, validation_texts: Paths, folder: Path, notify: Notify
     ) -> tuple[Any, dict[str, str | None]]:
         notify(f"reading {_names(texts)}")
-        training, held_out = self.read_files(options.text, texts), []
+        training = self.read_files(options.text, texts)
+        held_out: list[Any] = []
         if validation_texts:
             notify(f"reading {_names(validation_texts)}")
             validation = self.read_files(options.text, validation_texts)
@@ -339,9 +341,7 @@ def _names(paths: Paths) -> str:
     return ", ".join(map(str, paths))
 
 
-def _drawn(
-    examples: list[Any], options: ExampleOptions, seed: int
-) -> tuple[list[Any], list[Any]]:
+def _drawn(examples: list[Any], options: ExampleOptions, seed: int) -> tuple[list[Any], list[Any]]:
     """The examples to train on, in the order in which they stand, and those that are held out."""
     drawn = np.random.default_rng(seed).permutation(len(examples))
     held_out = set(drawn[: int(len(examples) * options.validation_share)].tolist())

@@ -22,7 +22,6 @@ from anaphora.training.options import (
     ModelOptions,
     RecurrentOptions,
     TextOptions,
-    TrainingOptions,
     option,
     same_as,
 )
