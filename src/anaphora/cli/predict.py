@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -28,10 +29,17 @@ def predict(
         typer.Argument(
             metavar="[FILE]",
             help="Lines of text, or - for standard input. classify: also .ts files of series, and "
-            "tables, whose column is that of the training. tag: also .conllu files.",
+            "tables. tag: also .conllu files.",
             show_default="standard input",
         ),
     ] = "-",
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="classify: read a .csv or .tsv file, and take the text from this column.",
+            show_default="that of the training",
+        ),
+    ] = None,
     beam_size: Annotated[
         int | None,
         typer.Option(
@@ -61,10 +69,14 @@ def predict(
         with reported_misuse():
             if beam_size is not None and task.name != "translate":
                 raise ValueError(f"--beam-size is for translators; this is one to {task.name}")
+            if column is not None and task.name != "classify":
+                raise ValueError(f"--column is for classifiers; this is one to {task.name}")
+        text = task.load_options(directory).text
+        text = text if column is None else dataclasses.replace(text, column=column)
         model, vocabulary = task.load(directory)
         if file == "-" and sys.stdin.isatty():
             typer.echo("reading lines; end them with Ctrl-D", err=True)
-        inputs = task.read_inputs(directory, file)
+        inputs = task.read_inputs(text, file)
         answers = _ANSWERS[task.name](model, vocabulary, inputs, beam_size or _BEAM_SIZE)
         for record, shown in answers:
             if as_json:

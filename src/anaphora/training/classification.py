@@ -269,13 +269,12 @@ class ClassifyTask(ExampleTask):
             raise ArtifactError(f"{directory}: {error}") from error
         return model, vocabulary
 
-    def read_inputs(self, directory: Path, path: str) -> list[Any]:  # noqa: D102
+    def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
         if _holds_series(path):
-            return read_series(path)[0]
-        if path.lower().endswith((".csv", ".tsv")):
-            column = self.load_options(directory).text.column or "text"
-            return [text.strip("\n") for _, (text,) in read_columns(path, [column])]
-        return super().read_inputs(directory, path)
+            return list(read_series(path)[0])
+        if options.column is None or not path.lower().endswith((".csv", ".tsv")):
+            return super().read_inputs(options, path)
+        return [text.strip("\n") for _, (text,) in read_columns(path, [options.column])]
 
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
         return ""
@@ -283,15 +282,15 @@ class ClassifyTask(ExampleTask):
     def describe_data(  # noqa: D102
         self, options: ClassifierOptions, vocabulary: ClassifierVocabulary, folder: Path
     ) -> str:
-        training, validation = self.batches(options, vocabulary, folder)
+        training, validation = self.counts(folder, "targets")
         read = (
             f"a vocabulary of {vocabulary.tokenizer.vocabulary_size:,}"
             if vocabulary.tokenizer is not None
             else f"{0 if vocabulary.mean is None else len(vocabulary.mean)} channels"
         )
         return (
-            f"{training.tokens:,} examples to train on, {validation.tokens if validation else 0:,} "
-            f"to validate on, {len(vocabulary.classes)} classes, {read}"
+            f"{training:,} examples to train on, {validation:,} to validate on, "
+            f"{len(vocabulary.classes)} classes, {read}"
         )
 
 

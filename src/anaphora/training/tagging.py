@@ -252,11 +252,10 @@ class TagTask(ExampleTask):
             raise ArtifactError(f"{directory}: {error}") from error
         return model, vocabulary
 
-    def read_inputs(self, directory: Path, path: str) -> list[Any]:  # noqa: D102
+    def read_inputs(self, options: TaggedOptions, path: str) -> list[Any]:  # noqa: D102
         if path.lower().endswith(".conllu"):
-            column = self.load_options(directory).text.tag_column
-            return [words for words, _ in read_conllu(path, column)]
-        return [line.split() for line in super().read_inputs(directory, path)]
+            return [words for words, _ in read_conllu(path, options.tag_column)]
+        return [line.split() for line in super().read_inputs(options, path)]
 
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
         return ""
@@ -264,10 +263,10 @@ class TagTask(ExampleTask):
     def describe_data(  # noqa: D102
         self, options: TaggerOptions, vocabulary: TaggerVocabulary, folder: Path
     ) -> str:
-        training, validation = self.batches(options, vocabulary, folder)
+        training, validation = self.counts(folder, "tags")
         return (
-            f"{training.tokens:,} words to train on, {validation.tokens if validation else 0:,} to "
-            f"validate on, {len(vocabulary.tags)} tags, a vocabulary of {len(vocabulary.words):,}"
+            f"{training:,} words to train on, {validation:,} to validate on, "
+            f"{len(vocabulary.tags)} tags, a vocabulary of {len(vocabulary.words):,}"
         )
 
 

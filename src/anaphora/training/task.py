@@ -304,17 +304,25 @@ class ExampleTask(Task):
             raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
         return training, validation
 
-    def read_inputs(self, directory: Path, path: str) -> list[Any]:
-        """The inputs that a file has: lines of text, as a default.
+    def read_inputs(self, options: Any, path: str) -> list[Any]:
+        """The inputs that a file has: its lines, if the task knows nothing better.
 
         Args:
-            directory: A model directory, for how tables are read.
+            options: The section ``text``.
             path: The file, or ``-`` for standard input.
 
         Raises:
             TextError: the file is missing or is not what the task reads.
         """
         return list(read_lines(path))
+
+    def counts(self, folder: Path, name: str) -> tuple[int, int]:
+        """How much an array of `encode` holds of what to train on, and of what to validate on."""
+        paths = (folder / f"{part}.safetensors" for part in ("train", "validation"))
+        training, validation = (
+            len(read_weights(path)[0][name]) if path.exists() else 0 for path in paths
+        )
+        return training, validation
 
     def evaluation(self, directory: Path, texts: Paths, **changes: Any) -> tuple[Any, Batches]:
         """The model of a directory, and batches of files in which every answer counts once.

@@ -125,7 +125,7 @@ class TranslateTask(ExampleTask):
     def read_files(self, options: PairOptions, paths: Paths) -> list[Example]:  # noqa: D102
         if len(paths) != 2:
             raise TextError(
-                f"{len(paths)} files were given to translate; wanted two, the source and the target"
+                f"translating needs two files, the source and the target, but {len(paths)} came"
             )
         source, target = (read_lines(path) for path in paths)
         if len(source) != len(target):
@@ -201,12 +201,11 @@ class TranslateTask(ExampleTask):
     def describe_data(  # noqa: D102
         self, options: TranslatorOptions, vocabulary: PairVocabulary, folder: Path
     ) -> str:
-        training, validation = self.batches(options, vocabulary, folder)
+        training, validation = self.counts(folder, "target")
         sizes = [f"{vocabulary[name].vocabulary_size:,}" for name in SIDES]
         return (
-            f"{training.tokens:,} words of the target to train on, "
-            f"{validation.tokens if validation else 0:,} to validate on, vocabularies of "
-            f"{' and '.join(sizes)}"
+            f"{training:,} words of the target to train on, {validation:,} to validate on, "
+            f"vocabularies of {' and '.join(sizes)}"
         )
 
 
