@@ -94,9 +94,8 @@ def make(name, folder):
             (folder / f"{part}.conllu").write_text(text)
         return Task(folder, name, [folder / "train.conllu"], [folder / "valid.conllu"])
     for part, count in (("train", 200), ("valid", 10)):
-        sentences = [
-            generator.choices(list(WORDS), k=generator.randint(1, 4)) for _ in range(count)
-        ]
+        lengths = [generator.randint(1, 4) for _ in range(count)]
+        sentences = [generator.choices(list(WORDS), k=length) for length in lengths]
         for side, of in (("en", str), ("de", WORDS.__getitem__)):
             text = "".join(" ".join(map(of, sentence)) + "\n" for sentence in sentences)
             (folder / f"{part}.{side}").write_text(text, encoding="utf-8")
@@ -221,7 +220,7 @@ def test_predictions_as_text_are_those_of_json(trained):
 
 def test_an_empty_line_has_an_answer_too(trained):
     if trained.task == "classify series":
-        pytest.skip("series are no lines")
+        return  # series are no lines
     line = {"tag": "ab Ab", "translate": "a dog"}.get(trained.task, "abc")
     out, _ = run("predict", trained.model, "--json", stdin=f"{line}\n\n{line}\n")
     first, second, third = lines_of(out)
@@ -345,6 +344,7 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
         (["evaluate", tmp_path / "model", *task.valid, "--column", "x"], "--column is for tables"),
         (["evaluate", tmp_path / "model", *task.valid, "--batch-size", "2"], "--batch-size is for"),
         (["predict", tmp_path / "model", "--beam-size", "2"], "--beam-size is for translators"),
+        (["predict", tmp_path / "model", "--column", "x"], "--column is for classifiers; this is"),
         (["train", "--resume", "--task", "tag"], "leave FILE, --task, --valid, --preset and"),
         (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
     ]:
@@ -396,7 +396,12 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
             ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
             "the tag 'Z' is none of those of the training: X, Y",
         ),
-        ("translate", {"a": "x\n"}, ["a"], "1 files were given to translate; wanted two"),
+        (
+            "translate",
+            {"a": "x\n"},
+            ["a"],
+            "translating needs two files, the source and the target, but 1 c",
+        ),
         (
             "translate",
             {"a": "x\n\ny\n", "b": "x\ny\n"},

@@ -47,12 +47,14 @@ def test_columns_are_to_be_named(tmp_path):
     table = tmp_path / "table.tsv"
     table.write_text("text\tlabel\none\tx\n")
     for columns in ((), ("text",), (None, "label")):
-        with pytest.raises(TextError, match="say with --column and --label-column .* 'text', 'lab"):
+        with pytest.raises(
+            TextError, match=r"say with --column and --label-column .* 'text', 'lab"
+        ):
             read_labelled(table, *columns)
 
 
 def test_folders_that_are_refused(tmp_path):
-    with pytest.raises(TextError, match="has no .txt file; wanted one for each label"):
+    with pytest.raises(TextError, match=r"has no \.txt file; wanted one for each label"):
         read_labelled(tmp_path)
     (tmp_path / "a.txt").write_text("one\n")
     for text in ("", "\n \n"):

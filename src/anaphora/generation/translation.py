@@ -19,6 +19,9 @@ class Translation:
     Attributes:
         text: The words, a space between two.
         hypothesis: What the search found.
+
+    >>> Translation("ein Hund", Hypothesis(np.array([5, 7]), -1.5, -0.5, True)).text
+    'ein Hund'
     """
 
     text: str

@@ -57,8 +57,6 @@ def prepare_training(
     ... )
     >>> prepare_training(task, options, Path(folder.name, "model"), [table]).run()
     '2 steps done'
-    >>> resume_training(task, Path(folder.name, "model"), {"max_steps": 3}).run()
-    '3 steps done'
     >>> folder.cleanup()
     """
     task.check(options)
@@ -87,7 +85,7 @@ def prepare_training(
 def resume_training(
     task: Task, directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
 ) -> Trainer:
-    """Return what goes on from the last checkpoint, bit for bit as if it had not stopped.
+    r"""Return what goes on from the last checkpoint, bit for bit as if it had not stopped.
 
     Args:
         task: That of the directory.
@@ -98,6 +96,18 @@ def resume_training(
     Raises:
         ArtifactError: there is nothing to resume, or it is damaged or of another task.
         ValueError: another option is to change, or its new value is out of range.
+
+    >>> import tempfile
+    >>> from anaphora.training import TASKS
+    >>> folder, task = tempfile.TemporaryDirectory(), TASKS["tag"]
+    >>> sentences = Path(folder.name, "sentences.tsv")
+    >>> _ = sentences.write_text("It\tPRON\nrains\tVERB\n\n" * 20)
+    >>> options = task.options.make(tag_column=2, hidden_size=4, batch_size=2, max_steps=2)
+    >>> prepare_training(task, options, Path(folder.name, "model"), [sentences]).run()
+    '2 steps done'
+    >>> resume_training(task, Path(folder.name, "model"), {"max_steps": 3}).run()
+    '3 steps done'
+    >>> folder.cleanup()
     """
     changes = dict(changes or {})
     check_changes(changes)
@@ -138,6 +148,11 @@ def check_changes(changes: Iterable[str]) -> None:
 
     Raises:
         ValueError: there are some.
+
+    >>> check_changes(["max_steps", "window"])
+    Traceback (most recent call last):
+        ...
+    ValueError: window: a training that goes on keeps its options; only epochs, ... may change
     """
     if fixed := sorted(set(changes) - LIMITS - {"patience"}):
         raise ValueError(

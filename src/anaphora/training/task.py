@@ -33,6 +33,11 @@ class TaskOptions:
         text: How files are read.
         model: The shape of the model.
         training: How it is trained.
+
+    >>> from anaphora.training import TASKS
+    >>> options = TASKS["tag"].options.make(hidden_size=64, epochs=3)
+    >>> options.model.hidden_size, options.training.epochs, options.training.max_steps
+    (64, 3, None)
     """
 
     text: Any
@@ -135,6 +140,10 @@ class Task(ABC):
         options: Its options.
         unit: What its losses are the mean of, in the plural.
         rows: What stands side by side in a batch, in the plural.
+
+    >>> from anaphora.training import TASKS
+    >>> [(task.name, task.unit) for task in TASKS.values()][:2]
+    [('language-model', 'tokens'), ('classify', 'sequences')]
     """
 
     name: ClassVar[str]
@@ -229,7 +238,12 @@ class Task(ABC):
 
 
 class ExampleTask(Task):
-    """A task whose data are examples, an input and its answer each, that fit into memory."""
+    """A task whose data are examples, an input and its answer each, that fit into memory.
+
+    >>> from anaphora.training import TASKS
+    >>> [name for name, task in TASKS.items() if isinstance(task, ExampleTask)]
+    ['classify', 'tag', 'translate']
+    """
 
     @abstractmethod
     def read_files(self, options: Any, paths: Paths) -> list[tuple[Any, Any]]:

@@ -51,17 +51,21 @@ class TranslatorShape(RecurrentOptions):
     False
     """
 
-    attention: str = option(
+    attention: str | None = option(
         "multiplicative",
         "How the decoder attends to the source.",
         ("multiplicative", "additive", "none"),
     )
     tied: bool = same_as(ModelOptions, "tied")
 
+    def __post_init__(self) -> None:
+        if self.attention is None:  # as the model has it
+            object.__setattr__(self, "attention", "none")
+        super().__post_init__()
+
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the model, to which no attention is None."""
-        values = self.to_dict()
-        return {**values, "attention": None if self.attention == "none" else self.attention}
+        """The arguments of the model, which has None for no attention."""
+        return {**self.to_dict(), "attention": None if self.attention == "none" else self.attention}
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,6 @@ class TranslatorOptions(TaskOptions):
         "evaluate_every": 500,
     }
     sizes = ("source_vocabulary_size", "vocabulary_size", "end_id")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TranslatorOptions:  # noqa: D102
-        model = values.get("model")
-        if isinstance(model, Mapping) and model.get("attention", "none") is None:
-            values = {**values, "model": {**model, "attention": "none"}}
-        return super().from_dict(values)
 
 
 class PairVocabulary(dict[str, WordTokenizer]):
