@@ -483,3 +483,26 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
     assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
     assert "[default: (320; classify, tag 128; translate 256)]" in out or "(256; classify" in out
     assert "[default: (no-lowercase; tag lowercase)]" in out
+
+
+def test_other_cells_and_no_attention(tmp_path):
+    """Options that change what is built come back with the directory."""
+    task = make("translate", tmp_path)
+    small = ("--max-steps", "2", "--cell", "gru", "--attention", "none", "--split", "punctuation")
+    run(*task.command(*small))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["model"]["attention"] is None
+    assert (config["model"]["cell"], config["model"]["forget_bias"]) == ("gru", None)
+    run("train", "--resume", "--out", tmp_path / "model", "--max-steps", "3")
+    out, _ = run("predict", tmp_path / "model", "--json", "--beam-size", "1", stdin="a dog.\n")
+    assert lines_of(out)[0]["source"] == "a dog."
+    assert "attention               None" in run("info", tmp_path / "model")[0]
+
+
+def test_no_limit_but_time(tmp_path):
+    """The schedule cosine of the defaults needs a last step, and gives way."""
+    task = make("tag", tmp_path)
+    options = TASKS["tag"].options.make(minutes=0.001, hidden_size=4)
+    assert (options.training.schedule, options.training.max_steps) == ("plateau", None)
+    run("train", *task.train, "--task", "tag", "--minutes", "0.001", "--out", tmp_path / "model")
+    assert task_of(tmp_path / "model").name == "tag"
