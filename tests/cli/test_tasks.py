@@ -341,7 +341,10 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
     task = make("tag", tmp_path)
     run(*task.command("--max-steps", "1"))
     for arguments, message in [
-        (["evaluate", tmp_path / "model", *task.valid, "--column", "x"], "--column is for tables"),
+        (
+            ["evaluate", tmp_path / "model", *task.valid, "--column", "x"],
+            "--column is not for models of",
+        ),
         (["evaluate", tmp_path / "model", *task.valid, "--batch-size", "2"], "--batch-size is for"),
         (["predict", tmp_path / "model", "--beam-size", "2"], "--beam-size is for translators"),
         (["predict", tmp_path / "model", "--column", "x"], "--column is for classifiers; this is"),
@@ -349,6 +352,24 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
         (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
     ]:
         assert message in run(*arguments, code=2)[1]
+
+
+def test_a_table_with_other_columns(tmp_path):
+    task = make("classify table", tmp_path)
+    run(*task.command("--max-steps", "20"))
+    expected = lines_of(run("evaluate", tmp_path / "model", *task.valid, "--json")[0])[0]
+    other, lines = tmp_path / "other.csv", task.valid[0].read_text().splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    other.write_text("stars,words\n" + "".join(f'{label},"{text}"\n' for _, label, text in rows))
+    columns = ("--column", "words", "--label-column", "stars")
+    found = lines_of(run("evaluate", tmp_path / "model", other, *columns, "--json")[0])[0]
+    assert (found["loss"], found["accuracy"]) == (expected["loss"], expected["accuracy"])
+    labels, _ = run("predict", tmp_path / "model", other, "--column", "words")
+    assert labels == run("predict", tmp_path / "model", *task.valid)[0]
+    assert (
+        "has no column 'body'; it has 'stars', 'words'"
+        in run("predict", tmp_path / "model", other, code=1)[1]
+    )
 
 
 def test_options_of_texts_are_refused_for_series(tmp_path):

@@ -41,6 +41,12 @@ def evaluate(
             show_default="that of the training",
         ),
     ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="classify: take the labels from this column.", show_default="that of the training"
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -65,16 +71,20 @@ def evaluate(
     output = Output(as_json)
     with reported_errors():
         task = task_of(directory)
+        columns = {"column": column, "label_column": label_column}
+        changes = {name: given for name, given in columns.items() if given is not None}
+        with reported_misuse():
+            for name in changes:
+                if name not in task.options.names():
+                    option = name.replace("_", "-")
+                    raise ValueError(f"--{option} is not for models of the task {task.name}")
         if not isinstance(task, ExampleTask):
             _evaluate_language_model(output, directory, texts, column, batch_size or 1)
             return
         with reported_misuse():
             if batch_size is not None:
                 raise ValueError(f"--batch-size is for language models; this is one to {task.name}")
-            if column is not None and "column" not in task.options.names():
-                raise ValueError(f"--column is for tables, which --task {task.name} does not read")
         began = time.monotonic()
-        changes = {} if column is None else {"column": column}
         model, batches = task.evaluation(directory, texts, **changes)
         result = _evaluate(output, model, batches)
         if result.accuracy is None:

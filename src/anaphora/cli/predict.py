@@ -29,7 +29,7 @@ def predict(
         typer.Argument(
             metavar="[FILE]",
             help="Lines of text, or - for standard input. classify: also .ts files of series, and "
-            "tables. tag: also .conllu files.",
+            "tables. tag: also .conllu and .tsv files as in training.",
             show_default="standard input",
         ),
     ] = "-",

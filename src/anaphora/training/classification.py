@@ -272,8 +272,10 @@ class ClassifyTask(ExampleTask):
     def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
         if _holds_series(path):
             return list(read_series(path)[0])
-        if options.column is None or not path.lower().endswith((".csv", ".tsv")):
+        if not path.lower().endswith((".csv", ".tsv")):
             return super().read_inputs(options, path)
+        if options.column is None:
+            raise TextError(f"{path} is a table: say with --column which column holds the texts")
         return [text.strip("\n") for _, (text,) in read_columns(path, [options.column])]
 
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102

@@ -253,7 +253,7 @@ class TagTask(ExampleTask):
         return model, vocabulary
 
     def read_inputs(self, options: TaggedOptions, path: str) -> list[Any]:  # noqa: D102
-        if path.lower().endswith(".conllu"):
+        if path.lower().endswith((".conllu", ".tsv")):
             return [words for words, _ in read_conllu(path, options.tag_column)]
         return [line.split() for line in super().read_inputs(options, path)]
 
