@@ -407,7 +407,7 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
             "classify",
             {"d/a.txt": "x\nx\n", "d/b.txt": "x\n", "e/c.txt": "x\n"},
             ["d", "--valid", "e"],
-            "the label 'c' is none of the 2 of the training: a, b",
+            "the examples to validate on: the label 'c' is none of the 2 of the training: a, b",
         ),
         ("tag", {}, [], "nothing was given to tag"),
         ("tag", {"a.conllu": "x\ty\n"}, ["a.conllu"], "a.conllu, line 1: there are 2 columns"),
@@ -478,6 +478,9 @@ def test_damaged_directories_are_named(tmp_path):
         f"{model}: the vocabulary of the classifier is damaged"
         in run("predict", model, stdin="a\n", code=1)[1]
     )
+    (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
+    _, err = run("evaluate", model, *task.valid, code=1)
+    assert "tokenizer.json makes num_classes 3, but that of the model is 2; put back" in err
     (model / "tokenizer.json").write_text(tokenizer)
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("sequence_classifier", "fortune_teller"))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from anaphora import ops
-from anaphora.artifact import ArtifactError
 from anaphora.models import SequenceClassifier
 from anaphora.models.sequences import POOLINGS
 from anaphora.tensor import Array, no_grad
@@ -172,6 +171,7 @@ class ClassifyTask(ExampleTask):
 
     name = "classify"
     kind = SequenceClassifier.task
+    model_type = SequenceClassifier
     options = ClassifierOptions
     unit = "sequences"
     rows = "sequences"
@@ -245,29 +245,16 @@ class ClassifyTask(ExampleTask):
         sequences = np.split(inputs, np.cumsum(arrays["lengths"])[:-1])
         return SequenceBatches(sequences, arrays["targets"], batch_size)
 
-    def arguments(  # noqa: D102
-        self, options: ClassifierOptions, vocabulary: ClassifierVocabulary
-    ) -> dict[str, Any]:
+    def sizes(self, vocabulary: ClassifierVocabulary) -> dict[str, Any]:  # noqa: D102
         if vocabulary.tokenizer is not None:
             size = {"vocabulary_size": vocabulary.tokenizer.vocabulary_size}
         else:
             assert vocabulary.mean is not None
             size = {"input_size": len(vocabulary.mean)}
-        return {"num_classes": len(vocabulary.classes), **size, **options.model.to_dict()}
-
-    def model(self, arguments: Mapping[str, Any]) -> SequenceClassifier:  # noqa: D102
-        return SequenceClassifier(**arguments)
+        return {"num_classes": len(vocabulary.classes), **size}
 
     def vocabulary(self, data: Mapping[str, Any]) -> ClassifierVocabulary:  # noqa: D102
         return ClassifierVocabulary.from_dict(data)
-
-    def load(self, directory: Path) -> tuple[SequenceClassifier, ClassifierVocabulary]:  # noqa: D102
-        model, data = SequenceClassifier.load(directory)
-        try:
-            vocabulary = ClassifierVocabulary.from_dict(data)
-        except ValueError as error:
-            raise ArtifactError(f"{directory}: {error}") from error
-        return model, vocabulary
 
     def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
         if _holds_series(path):

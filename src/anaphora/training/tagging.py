@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from anaphora import ops
-from anaphora.artifact import ArtifactError
 from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
 from anaphora.text import CharacterTokenizer, TextError, Tokenizer, read_conllu
@@ -154,6 +153,7 @@ class TagTask(ExampleTask):
 
     name = "tag"
     kind = SequenceTagger.task
+    model_type = SequenceTagger
     options = TaggerOptions
     unit = "words"
 
@@ -228,29 +228,15 @@ class TagTask(ExampleTask):
             ],
         )
 
-    def arguments(  # noqa: D102
-        self, options: TaggerOptions, vocabulary: TaggerVocabulary
-    ) -> dict[str, Any]:
+    def sizes(self, vocabulary: TaggerVocabulary) -> dict[str, Any]:  # noqa: D102
         return {
             "num_tags": len(vocabulary.tags),
             "vocabulary_size": len(vocabulary.words) + 1,
             "num_characters": vocabulary.characters.vocabulary_size,
-            **options.model.to_dict(),
         }
-
-    def model(self, arguments: Mapping[str, Any]) -> SequenceTagger:  # noqa: D102
-        return SequenceTagger(**arguments)
 
     def vocabulary(self, data: Mapping[str, Any]) -> TaggerVocabulary:  # noqa: D102
         return TaggerVocabulary.from_dict(data)
-
-    def load(self, directory: Path) -> tuple[SequenceTagger, TaggerVocabulary]:  # noqa: D102
-        model, data = SequenceTagger.load(directory)
-        try:
-            vocabulary = TaggerVocabulary.from_dict(data)
-        except ValueError as error:
-            raise ArtifactError(f"{directory}: {error}") from error
-        return model, vocabulary
 
     def read_inputs(self, options: TaggedOptions, path: str) -> list[Any]:  # noqa: D102
         if path.lower().endswith((".conllu", ".tsv")):

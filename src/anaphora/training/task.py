@@ -14,7 +14,7 @@ import numpy as np
 from anaphora.artifact import ArtifactError, ModelDirectory, read_json, read_weights, write_weights
 from anaphora.cells import CELLS
 from anaphora.tensor import Array
-from anaphora.text import Batches, read_lines
+from anaphora.text import Batches, TextError, read_lines
 from anaphora.training.evaluation import perplexity
 from anaphora.training.options import ExampleOptions, Options, TrainingOptions
 
@@ -240,10 +240,19 @@ class Task(ABC):
 class ExampleTask(Task):
     """A task whose data are examples, an input and its answer each, that fit into memory.
 
+    Attributes:
+        model_type: The class of its model.
+
     >>> from anaphora.training import TASKS
     >>> [name for name, task in TASKS.items() if isinstance(task, ExampleTask)]
     ['classify', 'tag', 'translate']
     """
+
+    model_type: ClassVar[Any]
+
+    @abstractmethod
+    def sizes(self, vocabulary: Any) -> dict[str, Any]:
+        """The arguments of the model that follow from the vocabulary."""
 
     @abstractmethod
     def read_files(self, options: Any, paths: Paths) -> list[tuple[Any, Any]]:
@@ -287,7 +296,8 @@ class ExampleTask(Task):
     def read(  # noqa: D102
         self, options: Any, texts: Paths, validation_texts: Paths, folder: Path, notify: Notify
     ) -> tuple[Any, dict[str, str | None]]:
-        notify(f"reading {_names(texts)}")
+        if texts:
+            notify(f"reading {_names(texts)}")
         training = self.read_files(options.text, texts)
         held_out: list[Any] = []
         if validation_texts:
@@ -297,9 +307,13 @@ class ExampleTask(Task):
             training, held_out = _drawn(training, options.text, options.training.seed)
             validation = held_out
         vocabulary = self.fit(options, training, held_out)
-        for name, examples in (("train", training), ("validation", validation)):
-            if examples:
-                write_weights(folder / f"{name}.safetensors", self.encode(vocabulary, examples))
+        write_weights(folder / "train.safetensors", self.encode(vocabulary, training))
+        if validation:
+            try:
+                arrays = self.encode(vocabulary, validation)
+            except TextError as error:
+                raise TextError(f"the examples to validate on: {error}") from error
+            write_weights(folder / "validation.safetensors", arrays)
         names = {"texts": _names(texts), "validation_texts": _names(validation_texts) or None}
         return vocabulary, names
 
@@ -329,6 +343,26 @@ class ExampleTask(Task):
             TextError: the file is missing or is not what the task reads.
         """
         return list(read_lines(path))
+
+    def arguments(self, options: Any, vocabulary: Any) -> dict[str, Any]:  # noqa: D102
+        return {**self.sizes(vocabulary), **options.model.to_dict()}
+
+    def model(self, arguments: Mapping[str, Any]) -> Any:  # noqa: D102
+        return self.model_type(**arguments)
+
+    def load(self, directory: Path) -> tuple[Any, Any]:  # noqa: D102
+        model, data = self.model_type.load(directory)
+        try:
+            vocabulary = self.vocabulary(data)
+            for name, size in self.sizes(vocabulary).items():
+                if model.options[name] != size:
+                    raise ValueError(
+                        f"tokenizer.json makes {name} {size}, but that of the model is "
+                        f"{model.options[name]}; put back the one that it was trained with"
+                    )
+        except ValueError as error:
+            raise ArtifactError(f"{directory}: {error}") from error
+        return model, vocabulary
 
     def counts(self, folder: Path, name: str) -> tuple[int, int]:
         """How much an array of `encode` holds of what to train on, and of what to validate on."""

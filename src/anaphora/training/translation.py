@@ -112,6 +112,7 @@ class TranslateTask(ExampleTask):
 
     name = "translate"
     kind = EncoderDecoder.task
+    model_type = EncoderDecoder
     options = TranslatorOptions
     unit = "words"
 
@@ -173,18 +174,17 @@ class TranslateTask(ExampleTask):
         assert ends[1] is not None
         return pair_batches(arrays["source"], arrays["target"], batch_size, ends[1], ends[0])
 
-    def arguments(  # noqa: D102
-        self, options: TranslatorOptions, vocabulary: PairVocabulary
-    ) -> dict[str, Any]:
+    def sizes(self, vocabulary: PairVocabulary) -> dict[str, Any]:  # noqa: D102
         return {
             "source_vocabulary_size": vocabulary["source"].vocabulary_size,
             "vocabulary_size": vocabulary["target"].vocabulary_size,
             "end_id": vocabulary["target"].start_id,
-            **options.model.arguments(),
         }
 
-    def model(self, arguments: Mapping[str, Any]) -> EncoderDecoder:  # noqa: D102
-        return EncoderDecoder(**arguments)
+    def arguments(  # noqa: D102
+        self, options: TranslatorOptions, vocabulary: PairVocabulary
+    ) -> dict[str, Any]:
+        return {**self.sizes(vocabulary), **options.model.arguments()}
 
     def vocabulary(self, data: Mapping[str, Any]) -> PairVocabulary:  # noqa: D102
         if set(data) != set(SIDES):
