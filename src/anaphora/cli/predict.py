@@ -27,7 +27,7 @@ def predict(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="Lines of text, or - for standard input. classify: also .ts files of series, and "
             "tables. tag: also .conllu and .tsv files as in training.",
             show_default="standard input",
