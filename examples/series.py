@@ -5,32 +5,15 @@
 
 Files are those of the UEA and UCR archives (timeseriesclassification.com): `.ts`, or `.npy` with a
 row of the class and the values for each series. The classifier is the one for scikit-learn, so its
-`fit` and `score` are all there is to it.
+`fit` and `score` are all there is to it; `anaphora train --task classify` reads these files too.
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from anaphora.cells import CELLS
 from anaphora.estimators import RecurrentClassifier
-
-
-def read_series(path):
-    """The series of a file, each [T, I], and their classes."""
-    if path.suffix == ".npy":
-        table = np.load(path)
-        return [row[1:, None] for row in table], [str(int(row[0])) for row in table]
-    series, classes = [], []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    start = next(number for number, line in enumerate(lines) if line.lower() == "@data")
-    for line in lines[start + 1 :]:
-        *dimensions, name = line.split(":")
-        columns = [[float(value) for value in column.split(",")] for column in dimensions]
-        series.append(np.array(columns).T)
-        classes.append(name)
-    return series, classes
+from anaphora.text import read_series
 
 
 def main(arguments=None):

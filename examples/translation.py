@@ -12,13 +12,11 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
-
 from anaphora import optim, random
 from anaphora.artifact import ModelDirectory
-from anaphora.generation import beam_search
+from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
-from anaphora.text import WordTokenizer, pad, pair_batches
+from anaphora.text import WordTokenizer, pair_batches
 from anaphora.training import Callback, MetricsFile, Trainer, TrainingOptions
 
 
@@ -104,32 +102,6 @@ def train(arguments):
     print(trainer.run())
 
 
-def translate(model, tokenizers, sentences, beam_size, length_penalty, batch_size=50):
-    """Translate sentences, those of about equal length together."""
-    ids = [tokenizers["source"].encode(sentence + "\n") for sentence in sentences]
-    order = np.argsort([len(one) for one in ids], kind="stable")
-    translations = [""] * len(sentences)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        source, lengths = pad([ids[row] for row in rows])
-        found = beam_search(model, source, lengths, beam_size, 2 * len(source) + 10, length_penalty)
-        for row, hypotheses in zip(rows, found, strict=True):
-            words = spell(hypotheses[0], tokenizers["target"], sentences[row].split())
-            translations[row] = " ".join(words)
-    return translations
-
-
-def spell(hypothesis, tokenizer, source_words):
-    """The words of a hypothesis; an unknown one is the source's word that had most attention."""
-    words = [tokenizer.words[id] for id in hypothesis.ids]
-    if hypothesis.weights is not None and source_words:
-        places = hypothesis.weights[:, : len(source_words)].argmax(axis=1)
-        for n, id in enumerate(hypothesis.ids):
-            if id == tokenizer.unknown_id:
-                words[n] = source_words[places[n]]
-    return words
-
-
 def read(arguments, name):
     """The source and the target of a part of the data."""
     paths = (arguments.data / f"{name}.{end}" for end in (arguments.source, arguments.target))
@@ -177,9 +149,8 @@ def main(argv=None):
     model, tokenizers = EncoderDecoder.load(arguments.out)
     sentences, references = (text.splitlines() for text in read(arguments, arguments.test))
     begin = time.monotonic()
-    translations = translate(
-        model, tokenizers, sentences, arguments.beam_size, arguments.length_penalty
-    )
+    found = translate(model, tokenizers, sentences, arguments.beam_size, arguments.length_penalty)
+    translations = [translation.text for translation in found]
     seconds = time.monotonic() - begin
     (arguments.out / f"{arguments.test}.translated").write_text(
         "".join(line + "\n" for line in translations), encoding="utf-8"

@@ -22,6 +22,7 @@ from anaphora import no_grad, ops, random
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import Adam
+from anaphora.text import moments
 from anaphora.training import SequenceBatches, Trainer, TrainingOptions
 
 _PREDICTION_BATCH = 256
@@ -134,7 +135,7 @@ class _RecurrentEstimator(BaseEstimator):
         sequences: list[NDArray[Any]],
         targets: NDArray[Any],
     ) -> None:
-        self.feature_mean_, self.feature_scale_ = _moments(np.concatenate(sequences))
+        self.feature_mean_, self.feature_scale_ = moments(np.concatenate(sequences))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         options = TrainingOptions(
             epochs=self.epochs,
@@ -262,7 +263,7 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
         """
         sequences, y = self._read(X, y, fitting=True, y_numeric=True, multi_output=True)
         y = np.asarray(y, np.float64)
-        self.target_mean_, self.target_scale_ = _moments(y)
+        self.target_mean_, self.target_scale_ = moments(y)
         scaled = ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
         targets = scaled.reshape(len(y), -1)
         self._fit(SequenceRegressor, targets.shape[1], sequences, targets)
@@ -290,9 +291,3 @@ def _hold_sequences(X: Any) -> bool:
         or len({len(x) for x in X}) > 1
         or any(np.ndim(x[0]) > 0 for x in X if len(x))
     )
-
-
-def _moments(values: NDArray[Any]) -> tuple[Any, Any]:
-    """Mean and deviation along the first axis; a deviation of 0 counts as 1."""
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    return mean, np.where(deviation > 0, deviation, 1.0)

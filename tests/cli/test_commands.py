@@ -226,7 +226,7 @@ def test_help_names_every_option_with_its_default(command):
                 assert f"--no-{name.replace('_', '-')}" in out
     for option in ("--valid", "--out", "--preset", "--resume", "--overwrite", "--json"):
         assert option in out
-    assert "[default: 0.004]" in out
+    assert "[default: (0.004; translate 0.002)]" in out
     assert ESCAPE not in out
 
 
@@ -286,14 +286,14 @@ def test_no_color_in_a_terminal_without_colours(trained):
         (["train", "short.txt", "--minimum-count", "1"], 1, "the text has 18 tokens, but one wind"),
         (["train", "table.csv"], 1, "table.csv is a CSV file: say with --column which column"),
         (["train", "--resume", "--out", "nowhere"], 1, "nowhere: no such folder"),
-        (["train", "text.txt", "--resume"], 2, "leave TEXT, --valid, --preset and --overwrite"),
+        (["train", "text.txt", "--resume"], 2, "leave FILE, --task, --valid, --preset and"),
         (["train", "--resume", "--window", "3"], 2, "window: a training that goes on keeps its "),
         (["generate", "nowhere"], 1, "nowhere: no such folder"),
         (["generate", "model", "--prompt", "Öl"], 1, "the character 'Ö' (U+00D6) at line 1, colu"),
         (["generate", "model", "--temperature", "-1"], 2, "temperature is -1.0; expected a finite"),
         (["generate", "model", "--top-p", "0"], 2, "top_p is 0.0; expected 0 < top_p <= 1"),
         (["generate", "model", "--length", "-1"], 2, "--length"),
-        (["evaluate", "model"], 2, "TEXT"),
+        (["evaluate", "model"], 2, "FILE"),
         (["evaluate", "model", "missing.txt"], 1, "missing.txt does not exist"),
         (["evaluate", "model", "latin.txt"], 1, "is not valid UTF-8"),
         (["evaluate", "model", "foreign.txt"], 1, "the character 'Z' (U+005A) at line 1, column"),

@@ -19,6 +19,7 @@ from anaphora.training import (
     prepare_language_model,
     resume_language_model,
 )
+from anaphora.training.language_model import LanguageModelTask
 
 TEXT = (
     "Beginning each clause with the same words is a habit of speech.\n"
@@ -235,7 +236,7 @@ def test_ctrl_c_while_reading_leaves_what_was_there(tmp_path, text, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("anaphora.training.language_model.LanguageModel", interrupt)
-    monkeypatch.setattr("anaphora.training.language_model._check", lambda given: None)
+    monkeypatch.setattr(LanguageModelTask, "check", lambda task, options: None)
     for name, overwrite in (("model", True), ("new", False)):
         with pytest.raises(KeyboardInterrupt):
             prepare(tmp_path, text, name=name, overwrite=overwrite)

@@ -15,6 +15,7 @@ from anaphora.cli.evaluate import evaluate
 from anaphora.cli.generate import generate
 from anaphora.cli.info import info
 from anaphora.cli.plot import plot
+from anaphora.cli.predict import predict
 from anaphora.cli.train import train
 
 __all__ = ["app", "main"]
@@ -23,10 +24,10 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Recurrent networks: train a language model on a text, evaluate it, generate from it.",
+    help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (train, evaluate, generate, info, plot):
+for _command in (train, evaluate, predict, generate, info, plot):
     # Typer keeps the line ends of a docstring; a paragraph is to fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     app.command(help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)

@@ -1,4 +1,4 @@
-"""``anaphora evaluate``: how well a model predicts a text."""
+"""``anaphora evaluate``: how well a model predicts."""
 
 from __future__ import annotations
 
@@ -6,82 +6,147 @@ import math
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
 
-from anaphora.cli.output import JSON_HELP, Output, reported_errors
+from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.models import load_language_model
-from anaphora.text import encode_to_file, open_source
+from anaphora.text import Batches, encode_to_file, open_source
+from anaphora.training import (
+    Evaluation,
+    ExampleTask,
+    evaluation_batches,
+    load_language_model_options,
+    task_of,
+)
 from anaphora.training import evaluate as evaluate_model
-from anaphora.training import evaluation_batches, load_language_model_options
 
 
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT", help="Files, folders, or - for standard input."),
+        typer.Argument(
+            metavar="FILE",
+            help="Files as in training. Of a language model: files, folders, or - for standard "
+            "input. Of a translator: the source, then the target.",
+        ),
     ],
     column: Annotated[
         str | None,
         typer.Option(
-            help="Read .csv files, and take the text from this column.",
+            help="language-model, classify: read .csv files, and take the text from this column.",
             show_default="that of the training",
         ),
     ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="classify: take the labels from this column.", show_default="that of the training"
+        ),
+    ] = None,
     batch_size: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="Cut the text into so many streams, each with a state of its own: faster. With 1 "
-            "the state is carried through the whole text, as in papers.",
+            help="language-model: cut the text into so many streams, each with a state of its own: "
+            "faster. With 1 the state is carried through the whole text, as in papers.",
+            show_default="1",
         ),
-    ] = 1,
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Print loss, perplexity and bits per character of a model on a text.
+    """Print how well a model predicts: loss, and perplexity or accuracy.
 
-    Every token counts once, and the state is carried through the whole text; a model that was
-    trained on separate sentences starts anew with each. With --json, one line: loss (nats a token),
-    perplexity, bits_per_token, bits_per_character, tokens, characters, seconds.
+    Of a language model every token counts once, and the state is carried through the whole text; a
+    model that was trained on separate sentences starts anew with each. Of a classifier or tagger
+    the accuracy is the share of right answers.
+
+    With --json, one line: loss (nats a token), tokens, seconds; of a language model also
+    perplexity, bits_per_token, bits_per_character, characters; of a translator perplexity; of a
+    classifier or tagger accuracy.
     """
     output = Output(as_json)
     with reported_errors():
-        model, tokenizer = load_language_model(directory)
-        options = load_language_model_options(directory).text
-        if column is None and all(text.lower().endswith(".csv") for text in texts):
-            column = options.column
-        source = open_source(texts, column, options.pattern)
+        task = task_of(directory)
+        columns = {"column": column, "label_column": label_column}
+        changes = {name: given for name, given in columns.items() if given is not None}
+        with reported_misuse():
+            for name in changes:
+                if name not in task.options.names():
+                    option = name.replace("_", "-")
+                    raise ValueError(f"--{option} is not for models of the task {task.name}")
+        if not isinstance(task, ExampleTask):
+            _evaluate_language_model(output, directory, texts, column, batch_size or 1)
+            return
+        with reported_misuse():
+            if batch_size is not None:
+                raise ValueError(f"--batch-size is for language models; this is one to {task.name}")
         began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            ids = encode_to_file(source, tokenizer, Path(folder, "ids.npy"))
-            batches = evaluation_batches(options, tokenizer, ids, min(batch_size, len(ids)))
-            with Progress(
-                console=output.console, transient=True, disable=not output.console.is_terminal
-            ) as progress:
-                task = progress.add_task("evaluating", total=batches.tokens)
-                result = evaluate_model(model, batches, lambda n: progress.advance(task, n))
-        characters = sum(len(chunk) for chunk in source)
-        bits = result.loss * result.tokens / characters / math.log(2)
-        if options.level == "char":
-            bits = result.bits_per_token  # the first character may have none before it
+        model, batches = task.evaluation(directory, texts, **changes)
+        result = _evaluate(output, model, batches)
+        if result.accuracy is None:
+            name, value = "perplexity", result.perplexity
+            shown = f"perplexity  {value:,.2f}"
+        else:
+            name, value = "accuracy", result.accuracy
+            shown = f"accuracy    {value:.2%}"
         output.emit(
             {
                 "loss": result.loss,
-                "perplexity": result.perplexity,
-                "bits_per_token": result.bits_per_token,
-                "bits_per_character": bits,
+                name: value,
                 "tokens": result.tokens,
-                "characters": characters,
                 "seconds": round(time.monotonic() - began, 3),
             }
         )
         if not as_json:
             output.say(
-                f"loss                {result.loss:.4f} nats a token\n"
-                f"perplexity          {result.perplexity:,.2f}\n"
-                f"bits per character  {bits:.4f}\n"
-                f"tokens              {result.tokens:,} ({characters:,} characters)"
+                f"loss        {result.loss:.4f} nats\n{shown}\n{task.unit:10}  {result.tokens:,}"
             )
+
+
+def _evaluate(output: Output, model: Any, batches: Batches) -> Evaluation:
+    with Progress(
+        console=output.console, transient=True, disable=not output.console.is_terminal
+    ) as progress:
+        bar = progress.add_task("evaluating", total=batches.tokens)
+        return evaluate_model(model, batches, lambda n: progress.advance(bar, n))
+
+
+def _evaluate_language_model(
+    output: Output, directory: Path, texts: list[str], column: str | None, batch_size: int
+) -> None:
+    model, tokenizer = load_language_model(directory)
+    options = load_language_model_options(directory).text
+    if column is None and all(text.lower().endswith(".csv") for text in texts):
+        column = options.column
+    source = open_source(texts, column, options.pattern)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        ids = encode_to_file(source, tokenizer, Path(folder, "ids.npy"))
+        batches = evaluation_batches(options, tokenizer, ids, min(batch_size, len(ids)))
+        result = _evaluate(output, model, batches)
+    characters = sum(len(chunk) for chunk in source)
+    bits = result.loss * result.tokens / characters / math.log(2)
+    if options.level == "char":
+        bits = result.bits_per_token  # the first character may have none before it
+    output.emit(
+        {
+            "loss": result.loss,
+            "perplexity": result.perplexity,
+            "bits_per_token": result.bits_per_token,
+            "bits_per_character": bits,
+            "tokens": result.tokens,
+            "characters": characters,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+    )
+    if not output.as_json:
+        output.say(
+            f"loss                {result.loss:.4f} nats a token\n"
+            f"perplexity          {result.perplexity:,.2f}\n"
+            f"bits per character  {bits:.4f}\n"
+            f"tokens              {result.tokens:,} ({characters:,} characters)"
+        )

@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from anaphora.artifact import ArtifactError
-from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.cli.output import (
+    JSON_HELP,
+    Output,
+    reported_errors,
+    reported_misuse,
+    require_language_model,
+)
 from anaphora.generation import Sampler
 from anaphora.generation import generate as generate_text
 from anaphora.models import load_language_model
@@ -45,6 +51,7 @@ def generate(
         seed = secrets.randbelow(2**32) if seed is None else seed
         with reported_misuse():
             sampler = Sampler(temperature, top_k, top_p, seed)
+        require_language_model(directory)
         model, tokenizer = load_language_model(directory)
         pieces = generate_text(model, tokenizer, prompt, length, sampler)
         try:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from anaphora.artifact import ModelDirectory
-from anaphora.cli.output import JSON_HELP, Output, format_loss, reported_errors
-from anaphora.training import load_language_model_options
+from anaphora.cli.output import JSON_HELP, Output, reported_errors
+from anaphora.training import task_of
 
 
 def info(
@@ -24,7 +24,8 @@ def info(
     """
     output = Output(as_json)
     with reported_errors():
-        load_language_model_options(directory)  # says what is wrong with the config, if anything
+        task = task_of(directory)
+        options = task.load_options(directory)  # says what is wrong with the config, if anything
         home = ModelDirectory.open(directory)
         config, _, weights = home.load()
         parameters = {name: list(array.shape) for name, array in weights.items()}
@@ -36,7 +37,7 @@ def info(
         if as_json:
             return
         output.say(
-            f"{directory}: a {config['task'].replace('_', ' ')}, anaphora {config['anaphora']}, "
+            f"{directory}: {_article(config['task'])}, anaphora {config['anaphora']}, "
             f"{size / 1e6:.1f} MB on disk\n"
         )
         for heading in ("model", "text", "training", "sources"):
@@ -44,7 +45,7 @@ def info(
         output.say(f"parameters ({count:,})\n{_table(parameters)}")
         results = config.get("results", {})
         if results.get("loss") is not None:
-            loss = format_loss(results["loss"], config["text"]["level"])
+            loss = task.report(options, results)
             output.say(
                 f"validation loss {results['loss']:.4f}, {loss}, at step {results['step']:,}"
             )
@@ -57,3 +58,8 @@ def info(
 def _table(values: Mapping[str, Any]) -> str:
     width = max((len(name) for name in values), default=0)
     return "".join(f"  {name:{width}}  {value}\n" for name, value in sorted(values.items()))
+
+
+def _article(task: str) -> str:
+    name = task.replace("_", " ")
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -12,26 +12,28 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from anaphora.training import TaskOptions
+
 
 def with_options_of(
-    sections: Mapping[str, type], defaults: Mapping[str, Any]
+    tasks: Mapping[str, type[TaskOptions]],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of some dataclasses.
+    """Give a command an option for every field of the options of some tasks.
 
-    The command gets those that the user gave as one dictionary ``options``.
+    Fields of one name are one option; its help says for which tasks it is, unless it is for all,
+    and their defaults. The command gets those that the user gave as one dictionary ``options``.
 
     Args:
-        sections: The dataclasses by the headings under which help shows their fields.
-        defaults: Default values to show, where they are not those of the fields.
+        tasks: The options classes by the names of the tasks.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = dict(inspect.signature(command, eval_str=True).parameters)
         del own["options"]
         added = {
-            field.name: _parameter(field, hint, heading, defaults)
-            for heading, section in sections.items()
-            for field, hint in _fields(section)
+            name: _parameter(heading, of_tasks, len(tasks))
+            for heading, by_name in _fields(tasks).items()
+            for name, of_tasks in by_name.items()
         }
 
         @functools.wraps(command)
@@ -50,35 +52,85 @@ def with_options_of(
     return decorate
 
 
+def refuse_options_of_others(
+    options: Mapping[str, Any], task: str, tasks: Mapping[str, type[TaskOptions]]
+) -> None:
+    """Refuse options that are not for the task.
+
+    Raises:
+        ValueError: there are some.
+    """
+    for name in options:
+        if name not in tasks[task].names():
+            others = ", ".join(other for other in tasks if name in tasks[other].names())
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is not for --task {task}, but for {others}; leave it away")
+
+
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
 
 
-def _fields(section: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(section)
-    return [(field, hints[field.name]) for field in dataclasses.fields(section)]
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """An option as one task has it."""
+
+    task: str
+    field: dataclasses.Field[Any]
+    hint: Any
+    default: Any
 
 
-def _parameter(
-    field: dataclasses.Field[Any], hint: Any, heading: str, defaults: Mapping[str, Any]
-) -> inspect.Parameter:
-    plain = _plain(hint)
-    default = defaults.get(field.name, field.default)
-    choices = field.metadata["choices"]
+def _fields(tasks: Mapping[str, type[TaskOptions]]) -> dict[str, dict[str, list[_Field]]]:
+    """By section and name, the fields of all tasks."""
+    found: dict[str, dict[str, list[_Field]]] = {}
+    for task, options in tasks.items():
+        for section, kind in options.sections().items():
+            hints = typing.get_type_hints(kind)
+            for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+                if field.name in options.names():
+                    default = options.defaults.get(field.name, field.default)
+                    of_name = found.setdefault(section, {}).setdefault(field.name, [])
+                    of_name.append(_Field(task, field, hints[field.name], default))
+    return found
+
+
+def _parameter(section: str, of_tasks: list[_Field], all_tasks: int) -> inspect.Parameter:
+    field, hint = of_tasks[0].field, of_tasks[0].hint
+    choices = tuple(dict.fromkeys(c for one in of_tasks for c in one.field.metadata["choices"]))
     name = field.name.replace("_", "-")
+    help = field.metadata["help"]
+    if len(of_tasks) < all_tasks:
+        help = f"{', '.join(one.task for one in of_tasks)}: {help}"
+    by_default: dict[Any, list[str]] = {}
+    for one in of_tasks:
+        by_default.setdefault(one.default, []).append(one.task)
+    default: Any = of_tasks[0].default
+    shown: bool | str = True
+    if len(by_default) > 1:
+        (first, _), *others = by_default.items()
+        more = (f"; {', '.join(its_tasks)} {_shown(other, name)}" for other, its_tasks in others)
+        default, shown = None, _shown(first, name) + "".join(more)
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
-        help=field.metadata["help"],
-        rich_help_panel=heading,
+        help=help,
+        rich_help_panel=section.capitalize(),
+        show_default=shown,
     )
-    kind: Any = Literal[choices] if choices else plain
+    kind: Any = Literal[choices] if choices else _plain(hint)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
         annotation=Annotated[kind if default is not None else kind | None, option],
     )
+
+
+def _shown(default: Any, name: str) -> str:
+    if isinstance(default, bool):
+        return name if default else f"no-{name}"
+    return "none" if default is None else str(default)
 
 
 def _plain(hint: Any) -> Any:

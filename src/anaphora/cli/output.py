@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,7 +15,7 @@ from rich.console import Console
 
 from anaphora.artifact import ArtifactError
 from anaphora.text import TextError
-from anaphora.training import TrainingDiverged, perplexity
+from anaphora.training import TrainingDiverged, task_of
 
 JSON_HELP = "Print machine-readable lines on standard output, and prose on standard error."
 
@@ -72,8 +74,15 @@ def _end(message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
-def format_loss(loss: float, level: str) -> str:
-    """A loss as people of the field read it: bits per character, or perplexity."""
-    if level == "char":
-        return f"{loss / math.log(2):.3f} bits per character"
-    return f"perplexity {perplexity(loss):,.2f}"
+def require_language_model(directory: Path) -> None:
+    """Refuse the model of another task, and say which command is for it.
+
+    Raises:
+        ArtifactError: the directory holds no language model.
+    """
+    task = task_of(directory)
+    if task.name != "language-model":
+        raise ArtifactError(
+            f"{directory}: is no language model, but one of the task {task.name}; use it with: "
+            f"anaphora predict {shlex.quote(str(directory))}"
+        )

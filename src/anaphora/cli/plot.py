@@ -9,7 +9,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from anaphora.artifact import ModelDirectory
-from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.cli.output import (
+    JSON_HELP,
+    Output,
+    reported_errors,
+    reported_misuse,
+    require_language_model,
+)
 from anaphora.models import load_language_model
 from anaphora.plot import Picture, losses, read, token_embeddings
 
@@ -88,6 +94,7 @@ def plot(
                 raise ValueError(
                     f"--picture {needing[0].value} needs a --text for the model to read"
                 )
+        require_language_model(directory)
         model, tokenizer = load_language_model(directory)
         runs = {str(path): ModelDirectory.open(path) for path in (directory, *(compare or []))}
         records = {name: run.read_metrics() for name, run in runs.items()}

@@ -1,28 +1,26 @@
-"""``anaphora train``: train a language model on a text."""
+"""``anaphora train``: train a model of a task on files."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from anaphora.artifact import ModelDirectory, read_json
-from anaphora.cli.options import with_options_of
+from anaphora.cli.options import refuse_options_of_others, with_options_of
 from anaphora.cli.output import (
     INTERRUPTED,
     JSON_HELP,
     Output,
-    format_loss,
     reported_errors,
     reported_misuse,
 )
@@ -31,16 +29,17 @@ from anaphora.models import load_language_model
 from anaphora.text import Tokenizer
 from anaphora.training import (
     PRESETS,
+    TASKS,
     Callback,
     LanguageModelOptions,
-    ModelOptions,
+    Task,
+    TaskOptions,
     TensorBoard,
-    TextOptions,
     Trainer,
-    TrainingOptions,
-    perplexity,
-    prepare_language_model,
-    resume_language_model,
+    check_changes,
+    prepare_training,
+    resume_training,
+    task_of,
 )
 
 _SECONDS_BETWEEN_SAMPLES = 30
@@ -49,22 +48,37 @@ _PROMPTS = ("def ", "The ", "the ")
 _DEFAULT_PRESET = "char-small"
 
 
-@with_options_of(
-    {"Text": TextOptions, "Model": ModelOptions, "Training": TrainingOptions},
-    defaults=PRESETS[_DEFAULT_PRESET],
-)
+_OPTIONS = {name: task.options for name, task in TASKS.items()}
+_DEFAULT_TASK = "language-model"
+
+
+@with_options_of(_OPTIONS)
 def train(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TEXT",
-            help="Files, folders, or - for standard input. Without any: the source of Python's "
-            "standard library.",
+            metavar="FILE",
+            help="What to train on. language-model: files, folders, or - for standard input; "
+            "without any, the source of Python's standard library. classify: .csv or .tsv files, a "
+            "folder with a .txt file for each class, or .ts files of series. tag: .conllu files, "
+            "or lines of a word and its tag. translate: two files, source and target, a sentence "
+            "a line.",
+        ),
+    ] = None,
+    task: Annotated[
+        Literal[tuple(TASKS)] | None,  # type: ignore[valid-type]
+        typer.Option(
+            metavar="TASK",
+            help=f"What the model is to do: {', '.join(TASKS)}.",
+            show_default=_DEFAULT_TASK,
         ),
     ] = None,
     valid: Annotated[
         list[str] | None,
-        typer.Option(help="Text to validate on; else the end of TEXT. May be given again."),
+        typer.Option(
+            help="What to validate on; else the end of a text, or examples drawn by --seed. May be "
+            "given again; translate: once for the source, then for the target."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path(
         "anaphora-model"
@@ -72,7 +86,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help=f"Options to begin with: {', '.join(PRESETS)}.", show_default=_DEFAULT_PRESET
+            help=f"language-model: options to begin with: {', '.join(PRESETS)}.",
+            show_default=_DEFAULT_PRESET,
         ),
     ] = None,
     resume: Annotated[
@@ -87,59 +102,81 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Train a language model on a text.
+    """Train a model: a language model on a text, or with --task a classifier, tagger or translator.
 
     Without arguments: a small character model on the source of Python's standard library, in about
     two minutes. Training ends at the first of --epochs, --max-steps and --minutes; Ctrl-C saves,
-    and --resume goes on. The defaults below are those of --preset char-small.
+    and --resume goes on. Options that are not for every task name theirs; their defaults for a
+    language model are those of --preset char-small.
 
     With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
-    in nats a token, perplexity, bits_per_token, tokens, seconds, ...), and one of kind "result".
+    in nats a token, perplexity, bits_per_token, tokens, accuracy of a classifier or tagger,
+    seconds, ...), and one of kind "result".
     """
     output = Output(as_json)
     with reported_errors():
         board = [TensorBoard(out / "tensorboard")] if tensorboard else []
         with reported_misuse():
             if resume:
-                if texts or valid or overwrite or preset:
+                if texts or valid or overwrite or preset or task:
                     raise ValueError(
-                        "--resume goes on with the text and the options of the model directory; "
-                        "leave TEXT, --valid, --preset and --overwrite away"
+                        "--resume goes on with the files and the options of the model directory; "
+                        "leave FILE, --task, --valid, --preset and --overwrite away"
                     )
-                trainer = resume_language_model(out, options)
+                check_changes(options)
+                chosen = task_of(out)
+                trainer = resume_training(chosen, out, options)
                 output.say(f"going on from step {trainer.progress.step:,} of {out}")
             else:
-                trainer = prepare_language_model(
-                    LanguageModelOptions.from_preset(preset or _DEFAULT_PRESET, **options),
+                chosen = TASKS[task or _DEFAULT_TASK]
+                trainer = prepare_training(
+                    chosen,
+                    _options(chosen, preset, options),
                     out,
                     texts or (),
                     valid or (),
                     overwrite=overwrite,
                     notify=output.say,
                 )
-                output.say(_describe(trainer))
-        tokenizer = Tokenizer.from_dict(read_json(ModelDirectory(out).tokenizer))
-        display = _Display(output, tokenizer)
+        shown = chosen.load_options(out)
+        if not resume:
+            output.say(_describe(trainer, chosen, shown))
+        display = _Display(output, chosen, shown)
         trainer.callbacks += [*board, display]
+        if chosen.name == _DEFAULT_TASK:
+            trainer.callbacks.append(_Samples(output, _tokenizer(out)))
         try:
             with _interruptible(trainer, display), display:
                 reason = trainer.run()
         except KeyboardInterrupt:
             output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
-        _finish(output, trainer, out, reason, tokenizer)
+        _finish(output, trainer, chosen, out, reason)
+
+
+def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> TaskOptions:
+    """The options that the user wants for a task."""
+    refuse_options_of_others(options, task.name, _OPTIONS)
+    if preset is None:
+        return task.options.make(**options)
+    if task.name != _DEFAULT_TASK:
+        raise ValueError(f"--preset is not for --task {task.name}, but for {_DEFAULT_TASK}")
+    return LanguageModelOptions.from_preset(preset, **options)
+
+
+def _tokenizer(out: Path) -> Tokenizer:
+    return Tokenizer.from_dict(read_json(ModelDirectory(out).tokenizer))
 
 
 def _resume(out: Path) -> str:
     return f"anaphora train --resume --out {shlex.quote(str(out))}"
 
 
-def _describe(trainer: Trainer) -> str:
+def _describe(trainer: Trainer, task: Task, options: TaskOptions) -> str:
     count = sum(p.size for _, p in trainer.model.named_parameters())
-    at_most = "" if trainer.batches.carries_state else "at most "  # sentences may be shorter
     return (
-        f"{count:,} parameters; {len(trainer.batches):,} steps an epoch of {at_most}"
-        f"{trainer.options.batch_size} x {trainer.options.window} tokens"
+        f"{count:,} parameters; {len(trainer.batches):,} steps an epoch of "
+        f"{task.describe_batches(options)}"
     )
 
 
@@ -164,12 +201,12 @@ def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
 
 
 class _Display(Callback):
-    """Shows a training: a progress bar, evaluations, and now and then a sample."""
+    """Shows a training: a progress bar and evaluations."""
 
-    def __init__(self, output: Output, tokenizer: Tokenizer) -> None:
+    def __init__(self, output: Output, task: Task, options: TaskOptions) -> None:
         self.output = output
-        self._tokenizer = tokenizer
-        self._last_sample = self._last_line = time.monotonic()
+        self._task_of_model, self._options = task, options
+        self._last_line = time.monotonic()
         self._smoothed: float | None = None
         self._speed_from = (0.0, 0)
         whole = Column(no_wrap=True)
@@ -213,12 +250,15 @@ class _Display(Callback):
         progress = trainer.progress
         speed = (progress.tokens - tokens) / max(progress.seconds - seconds, 1e-9)
         left = progress.seconds * (1 - done) / done if done else 0.0
-        if self._tokenizer.level == "char":
-            measure = f"{loss / math.log(2):.3f} bits/char"
-        else:
-            measure = f"perplexity {perplexity(loss):,.1f}"
+        measure = self._task_of_model.measure(self._options, loss)
         amount = f"{speed:,.0f}" if speed < 10_000 else f"{speed / 1000:,.0f}k"
-        return f"loss {loss:.3f}  {measure}  {amount} tokens/s  {_duration(left)} left"
+        parts = (
+            f"loss {loss:.3f}",
+            *([measure] if measure else []),
+            f"{amount} {self._task_of_model.unit}/s",
+            f"{_duration(left)} left",
+        )
+        return "  ".join(parts)
 
     def on_evaluation(self, trainer: Trainer) -> None:
         self._progress.update(self._task, description="evaluating")
@@ -229,11 +269,23 @@ class _Display(Callback):
             return
         self.output.say(
             f"step {record['step']:,}, {_duration(record['seconds'])}: validation loss "
-            f"{record['loss']:.4f}, {format_loss(record['loss'], self._tokenizer.level)}"
+            f"{record['loss']:.4f}, {self._task_of_model.report(self._options, record)}"
             f"{'' if record['best'] else ' (no better)'}"
         )
-        if time.monotonic() - self._last_sample > _SECONDS_BETWEEN_SAMPLES:
-            self._last_sample = time.monotonic()
+
+
+class _Samples(Callback):
+    """Shows now and then, after an evaluation, what a language model writes."""
+
+    def __init__(self, output: Output, tokenizer: Tokenizer) -> None:
+        self.output = output
+        self._tokenizer = tokenizer
+        self._last = time.monotonic()
+
+    def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
+        seconds = time.monotonic() - self._last
+        if record["kind"] == "evaluation" and seconds > _SECONDS_BETWEEN_SAMPLES:
+            self._last = time.monotonic()
             prompt = text_prompt(trainer, self._tokenizer)
             sample = show_sample(trainer.model, self._tokenizer, prompt, share=0.4)
             self.output.say(sample, style="dim")
@@ -251,8 +303,9 @@ def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float
     return f"{rule}\n{text.strip()}\n{rule}"
 
 
-def _finish(output: Output, trainer: Trainer, out: Path, reason: str, tokenizer: Tokenizer) -> None:
+def _finish(output: Output, trainer: Trainer, task: Task, out: Path, reason: str) -> None:
     progress = trainer.progress
+    results = read_json(ModelDirectory(out).config)["results"]
     output.emit(
         {
             "kind": "result",
@@ -262,25 +315,31 @@ def _finish(output: Output, trainer: Trainer, out: Path, reason: str, tokenizer:
             "epoch": progress.epoch,
             "tokens": progress.tokens,
             "best_loss": progress.best_loss,
+            **{name: results[name] for name in ("accuracy",) if name in results},
             "seconds": round(progress.seconds, 3),
         }
     )
     output.say(f"{reason} ({progress.step:,} steps, {_duration(progress.seconds)})")
     if progress.best_loss is not None:
-        best = format_loss(progress.best_loss, tokenizer.level)
+        best = task.report(task.load_options(out), results)
         output.say(f"best validation loss {progress.best_loss:.4f}, {best}; the model is in {out}")
     else:
         output.say(f"the model is in {out}")
     if reason == "interrupted":
         output.say(f"saved; go on with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
-    model, _ = load_language_model(out)
-    prompt, folder = text_prompt(trainer, tokenizer), shlex.quote(str(out))
+    folder = shlex.quote(str(out))
+    go_on = f"  {_resume(out)} --max-steps {2 * progress.step}\n"
+    if task.name != _DEFAULT_TASK:
+        output.say(f"Try next:\n  anaphora predict {folder} YOUR_FILE\n{go_on}".rstrip())
+        return
+    model, tokenizer = load_language_model(out)
+    prompt = text_prompt(trainer, tokenizer)
     output.say(show_sample(model, tokenizer, prompt))
     output.say(
         f"Try next:\n"
         f"  anaphora generate {folder} --prompt {shlex.quote(prompt)} --temperature 0.7\n"
-        f"  {_resume(out)} --max-steps {2 * progress.step}\n"
+        f"{go_on}"
         f"  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
     )
 

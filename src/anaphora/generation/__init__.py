@@ -4,15 +4,18 @@ from anaphora.generation.beam_search import Hypothesis, beam_search, greedy_sear
 from anaphora.generation.ctc import CTCHypothesis, ctc_beam_search, ctc_greedy
 from anaphora.generation.generate import generate, generate_ids
 from anaphora.generation.sampling import Sampler
+from anaphora.generation.translation import Translation, translate
 
 __all__ = [
     "CTCHypothesis",
     "Hypothesis",
     "Sampler",
+    "Translation",
     "beam_search",
     "ctc_beam_search",
     "ctc_greedy",
     "generate",
     "generate_ids",
     "greedy_search",
+    "translate",
 ]

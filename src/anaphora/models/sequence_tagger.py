@@ -177,17 +177,17 @@ class SequenceTagger(SequenceModel):
         y, state = self._recur(inputs, state, lengths, characters, character_lengths)
         return self.output(y), state
 
+    def scores(self, batch: Batch) -> Tensor:
+        """The logits [T, B, C] of a batch whose sequences begin anew."""
+        logits: Tensor = self(batch.inputs, None, batch.lengths, *_spelling(batch))[0]
+        return logits
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """The mean negative log-probability of the tags ``batch.targets`` [T, B], and the state.
 
         Steps with the tag -100 do not count. With a character layer it is a `SpelledBatch`.
         """
-        spelling = (
-            (batch.characters, batch.character_lengths)
-            if isinstance(batch, SpelledBatch)
-            else (None, None)
-        )
-        y, state = self._recur(batch.inputs, state, batch.lengths, *spelling)
+        y, state = self._recur(batch.inputs, state, batch.lengths, *_spelling(batch))
         loss: Tensor = ops.linear_cross_entropy(
             y, self.output.weight, self.output.bias, batch.targets, ignore_index=IGNORE_INDEX
         )
@@ -211,3 +211,10 @@ class SequenceTagger(SequenceModel):
             x = ops.concatenate([x, spelled], axis=-1)
         y, state = self.recurrent(x, state, lengths=lengths)
         return self.dropout(y), state
+
+
+def _spelling(batch: Batch) -> tuple[Any, Any]:
+    """The characters of a batch and their numbers, if it has them."""
+    if isinstance(batch, SpelledBatch):
+        return batch.characters, batch.character_lengths
+    return None, None

@@ -196,12 +196,17 @@ class SequenceClassifier(SequenceToVector):
         self.num_classes = num_classes
         self.options["num_classes"] = num_classes
 
+    def scores(self, batch: Batch) -> Tensor:
+        """The logits [B, C] of a batch."""
+        logits: Tensor = self(batch.inputs, batch.lengths)
+        return logits
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the classes ``batch.targets`` [B], in nats.
 
         Every sequence begins anew, so the state, which the training loop hands on, is None.
         """
-        logits = self(batch.inputs, batch.lengths)
+        logits = self.scores(batch)
         loss: Tensor = ops.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX)
         return loss, None
 

@@ -13,8 +13,17 @@ from anaphora.text.batches import (
 )
 from anaphora.text.corpus import encode_to_file, open_ids
 from anaphora.text.errors import TextError
+from anaphora.text.labelled import read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
-from anaphora.text.sources import Source, SourceFile, open_source, standard_library_source
+from anaphora.text.series import moments, read_series
+from anaphora.text.sources import (
+    Source,
+    SourceFile,
+    open_source,
+    read_columns,
+    read_lines,
+    standard_library_source,
+)
 from anaphora.text.tagged import read_conllu
 from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
 
@@ -36,11 +45,16 @@ __all__ = [
     "batchify",
     "cover",
     "encode_to_file",
+    "moments",
     "open_ids",
     "open_source",
     "pad",
     "pair_batches",
+    "read_columns",
     "read_conllu",
+    "read_labelled",
+    "read_lines",
+    "read_series",
     "sentence_batches",
     "split_sentences",
     "standard_library_source",

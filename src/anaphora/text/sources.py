@@ -16,11 +16,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from anaphora.text.errors import TextError
 
-__all__ = ["Source", "SourceFile", "open_source", "standard_library_source"]
+__all__ = [
+    "Source",
+    "SourceFile",
+    "column_names",
+    "open_source",
+    "read_columns",
+    "read_lines",
+    "standard_library_source",
+]
 
 # Characters read at once. A chunk holds at most twice as many, so memory stays bounded.
 BLOCK = 1 << 18
@@ -156,6 +164,68 @@ def open_source(
     return source
 
 
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    r"""The lines of a text, without their ends.
+
+    Raises:
+        TextError: what `open_source` raises.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "lines.txt")
+    ...     _ = path.write_text("one\n\nthree\n")
+    ...     read_lines(path)
+    ['one', '', 'three']
+    """
+    return "".join(open_source(path)).removesuffix("\n").split("\n")
+
+
+def read_columns(
+    path: str | os.PathLike[str], columns: Sequence[str]
+) -> Iterator[tuple[str, list[str]]]:
+    r"""Yield where each row of a table is, and what it has in some columns.
+
+    Fields are between commas, quoted as RFC 4180 says; those of ``.tsv`` files are between tabs,
+    and quotes mean nothing there.
+
+    Args:
+        path: A file with a header line.
+        columns: The names of the columns.
+
+    Raises:
+        TextError: what `open_source` raises; a column is not there, or a row lacks it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.tsv")
+    ...     _ = path.write_text("id\ttext\tlabel\n7\tyes\tgood\n")
+    ...     [fields for _, fields in read_columns(path, ["label", "text"])]
+    [['good', 'yes']]
+    """
+    source = open_source(path, columns[0])
+    for file in source.files:
+        for line, fields in _read_rows(file, columns):
+            yield f"{file.name}, line {line}", fields
+
+
+def column_names(path: str | os.PathLike[str]) -> list[str]:
+    r"""The names of a table's columns, from its header line.
+
+    Raises:
+        TextError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.csv")
+    ...     _ = path.write_text("id,text\n7,yes\n")
+    ...     column_names(path)
+    ['id', 'text']
+    """
+    file = SourceFile(Path(path), os.fspath(path))
+    with _opened(file) as stream, _csv_errors(file):
+        return list(next(_csv_reader(stream, file), []))
+
+
 def standard_library_source() -> tuple[Source, Source]:
     """Return Python's own standard library as a training and a validation text.
 
@@ -278,20 +348,35 @@ def _last_word_end(text: str) -> int:
 
 def _read_column(file: SourceFile, column: str) -> Iterator[str]:
     """Yield the text of each row, ending in a line end."""
+    for _, (text,) in _read_rows(file, [column]):
+        if text:
+            yield text if text.endswith("\n") else text + "\n"
+
+
+def _read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield of each row the number of its last line, and what it has in the columns."""
     with _opened(file) as stream, _csv_errors(file):
-        rows = csv.reader(stream)
-        index = _column_index(next(rows, []), file, column)
+        rows = _csv_reader(stream, file)
+        header: list[str] = next(rows, [])
+        indices = [_column_index(header, file, column) for column in columns]
+        last = max(indices)
         for row in rows:
             if not row:  # a blank line
                 continue
-            if len(row) <= index:
+            if len(row) <= last:
                 raise TextError(
                     f"{file.name}, line {rows.line_num}: the row has {len(row)} of the at least "
-                    f"{index + 1} fields that column {column!r} needs; a comma or a quote is "
+                    f"{last + 1} fields that column {header[last]!r} needs; a comma or a quote is "
                     "missing there"
                 )
-            if text := row[index]:
-                yield text if text.endswith("\n") else text + "\n"
+            yield rows.line_num, [row[index] for index in indices]
+
+
+def _csv_reader(stream: TextIO, file: SourceFile) -> Any:
+    """Fields between commas; in ``.tsv`` files between tabs, where quotes mean nothing."""
+    if file.name.lower().endswith(".tsv"):
+        return csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.reader(stream)
 
 
 def _check_columns(file: SourceFile, column: str | None) -> None:
@@ -299,7 +384,7 @@ def _check_columns(file: SourceFile, column: str | None) -> None:
     if column is None and not file.name.lower().endswith(".csv"):
         return
     with _opened(file) as stream, _csv_errors(file):
-        header = next(csv.reader(stream), [])
+        header: list[str] = next(_csv_reader(stream, file), [])
         if column is not None:
             _column_index(header, file, column)
             return

@@ -2,6 +2,7 @@
 
 from anaphora.training.batches import DrawnBatches, SequenceBatches, SignalBatches
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
+from anaphora.training.classification import ClassifierVocabulary, classify
 from anaphora.training.evaluation import Evaluation, evaluate, perplexity
 from anaphora.training.language_model import (
     LanguageModelOptions,
@@ -11,29 +12,45 @@ from anaphora.training.language_model import (
     resume_language_model,
 )
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
+from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
+from anaphora.training.tagging import TaggerVocabulary, tag
+from anaphora.training.task import ExampleTask, Task, TaskOptions
+from anaphora.training.tasks import TASKS, task_of
 from anaphora.training.trainer import Progress, Trainer, TrainingDiverged
 
 __all__ = [
     "PRESETS",
+    "TASKS",
     "Callback",
+    "ClassifierVocabulary",
     "DrawnBatches",
     "Evaluation",
+    "ExampleTask",
     "LanguageModelOptions",
     "MetricsFile",
     "ModelOptions",
     "Progress",
     "SequenceBatches",
     "SignalBatches",
+    "TaggerVocabulary",
+    "Task",
+    "TaskOptions",
     "TensorBoard",
     "TextOptions",
     "Trainer",
     "TrainingDiverged",
     "TrainingOptions",
+    "check_changes",
+    "classify",
     "evaluate",
     "evaluation_batches",
     "load_language_model_options",
     "perplexity",
     "prepare_language_model",
+    "prepare_training",
     "resume_language_model",
+    "resume_training",
+    "tag",
+    "task_of",
 ]

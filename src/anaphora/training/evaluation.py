@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from anaphora.tensor import Parameter, Tensor, no_grad
 
 
@@ -45,6 +47,8 @@ class Evaluation:
     Attributes:
         loss: The mean negative log-probability of a token, in nats.
         tokens: The number of tokens that were predicted.
+        correct: How many of them were the likeliest in the model's view; None where it was not
+            counted.
 
     >>> round(Evaluation(loss=math.log(50), tokens=1000).perplexity)
     50
@@ -52,6 +56,12 @@ class Evaluation:
 
     loss: float
     tokens: int
+    correct: int | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share that was predicted right, if that was counted."""
+        return None if self.correct is None else self.correct / self.tokens
 
     @property
     def perplexity(self) -> float:
@@ -80,6 +90,7 @@ def evaluate(
 
     Args:
         model: Its ``loss(batch, state)`` gives the mean loss of the batch's tokens and the state.
+            If it has ``scores(batch)``, the targets that score highest are counted too.
         batches: Batches of `anaphora.text`; the state is carried over where they say so.
         on_batch: Called with the number of tokens of each batch that is done.
 
@@ -94,7 +105,8 @@ def evaluate(
     3
     """
     carries_state = getattr(batches, "carries_state", True)
-    total, tokens, state = 0.0, 0, None
+    scores = getattr(model, "scores", None)
+    total, tokens, correct, state = 0.0, 0, 0, None
     was_training = model.training
     model.train(False)
     try:
@@ -104,9 +116,12 @@ def evaluate(
                 state = after if carries_state else None
                 total += loss.item() * batch.tokens
                 tokens += batch.tokens
+                if scores is not None:
+                    answers = scores(batch).data.argmax(axis=-1)
+                    correct += int(np.count_nonzero(answers == batch.targets))  # none is -100
                 on_batch(batch.tokens)
     finally:
         model.train(was_training)
     if tokens == 0:
         raise ValueError("evaluate: the batches have no token to predict")
-    return Evaluation(total / tokens, tokens)
+    return Evaluation(total / tokens, tokens, None if scores is None else correct)

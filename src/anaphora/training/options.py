@@ -84,7 +84,9 @@ class TextOptions(Options):
     column: str | None = option(None, "Read .csv files, and take the text from this column.")
     pattern: str = option("*.txt", "Which files of a folder to read.")
     validation_share: float = option(
-        0.05, "Share of the text, at its end, held out for validation where no --valid is given."
+        0.05,
+        "Share of the text (its end) or of the examples (drawn by seed) that is held out for "
+        "validation where no --valid is given.",
     )
 
     def __post_init__(self) -> None:
@@ -178,7 +180,7 @@ class TrainingOptions(Options):
     epochs: int | None = option(None, "Stop after so many passes over the text.")
     max_steps: int | None = option(None, "Stop after so many updates.")
     minutes: float | None = option(None, "Stop after so many minutes.")
-    batch_size: int = option(32, "Parallel streams, or sentences (B).")
+    batch_size: int = option(32, "Parallel streams, sentences or other examples (B).")
     window: int = option(64, "Steps of truncated backpropagation through time (T).")
     optimizer: str = option("adam", "Optimiser.", tuple(OPTIMIZERS))
     learning_rate: float = option(0.002, "Learning rate at the start.")
@@ -254,3 +256,63 @@ def _check_sizes(options: Options, least: int, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not (isinstance(value, int) and value >= least):
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def same_as(section: type[Options], name: str) -> Any:
+    """A field like one of another options class: the same default, help and choices.
+
+    >>> @dataclass(frozen=True)
+    ... class CellOptions(Options):
+    ...     cell: str = same_as(ModelOptions, "cell")
+    >>> CellOptions()
+    CellOptions(cell='lstm')
+    """
+    (field,) = (field for field in dataclasses.fields(section) if field.name == name)  # type: ignore[arg-type]
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
+@dataclass(frozen=True)
+class ExampleOptions(Options):
+    """How examples are read that are texts; a task adds its own options.
+
+    >>> ExampleOptions(minimum_count=2).validation_share
+    0.05
+    """
+
+    vocabulary_size: int | None = same_as(TextOptions, "vocabulary_size")
+    minimum_count: int = same_as(TextOptions, "minimum_count")
+    lowercase: bool = same_as(TextOptions, "lowercase")
+    validation_share: float = same_as(TextOptions, "validation_share")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_sizes(self, 1, "vocabulary_size", "minimum_count")
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"validation_share {self.validation_share} is no share 0 <= share < 1")
+
+
+@dataclass(frozen=True)
+class RecurrentOptions(Options):
+    """The shape of a model that reads sequences; a task adds its own options.
+
+    >>> RecurrentOptions(hidden_size=64).bidirectional
+    True
+    """
+
+    cell: str = same_as(ModelOptions, "cell")
+    hidden_size: int = same_as(ModelOptions, "hidden_size")
+    embedding_size: int | None = same_as(ModelOptions, "embedding_size")
+    num_layers: int = same_as(ModelOptions, "num_layers")
+    bidirectional: bool = option(True, "Read sequences in both directions.")
+    dropout: float = same_as(ModelOptions, "dropout")
+    initialization: str | float = same_as(ModelOptions, "initialization")
+    forget_bias: float | None = same_as(ModelOptions, "forget_bias")
+    dtype: str = same_as(ModelOptions, "dtype")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with contextlib.suppress(ValueError):  # a name stays a name
+            object.__setattr__(self, "initialization", float(self.initialization))
+        _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share, 0 <= dropout < 1, not {self.dropout}")

@@ -311,7 +311,8 @@ class Trainer:
             progress.evaluated_step = progress.step
             progress.seconds = time.monotonic() - self._clock
             best = progress.best_loss is None or result.loss < progress.best_loss
-            record = self._record("evaluation", result.loss, result.tokens, best=best)
+            accuracy = {} if result.accuracy is None else {"accuracy": result.accuracy}
+            record = self._record("evaluation", result.loss, result.tokens, **accuracy, best=best)
             if best:
                 progress.best_loss, progress.evaluations_since_best = result.loss, 0
                 self.save_model(record)

@@ -146,6 +146,14 @@ class WordTokenizer(Tokenizer):
         """The number of words, `<eos>` and the like counted."""
         return len(self.words)
 
+    def tokens(self, line: str) -> list[str]:
+        """The words of a line as they stand there, those included that the vocabulary lacks.
+
+        >>> WordTokenizer.fit("a b", lowercase=True, split="punctuation").tokens("A B, C")
+        ['A', 'B', ',', 'C']
+        """
+        return _words(line, self.split)
+
     def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
         """Yield the ids of a text that comes in chunks, which may be cut anywhere.
 
@@ -221,8 +229,7 @@ def _tokens(
     """Yield the words of the text, `<eos>` and `<bos>` among them, in lists of about a chunk."""
 
     def words(text: str) -> list[str]:
-        text = text.lower() if lowercase else text
-        return text.split() if split == "whitespace" else PUNCTUATION.findall(text)
+        return _words(text.lower() if lowercase else text, split)
 
     begin = [START] if sentence_start else []
     word = ""  # the last one so far, which the next chunk may go on with
@@ -243,6 +250,10 @@ def _tokens(
         yield tokens
     if open_line:
         yield [*words(word), END]
+
+
+def _words(text: str, split: Split) -> list[str]:
+    return text.split() if split == "whitespace" else PUNCTUATION.findall(text)
 
 
 def _hold_back_word(line: str) -> tuple[str, str]:

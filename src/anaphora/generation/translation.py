@@ -1,0 +1,87 @@
+"""Translating sentences with an encoder-decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anaphora.generation.beam_search import Hypothesis, beam_search
+from anaphora.models import EncoderDecoder
+from anaphora.text import WordTokenizer, pad
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What became of a sentence.
+
+    Attributes:
+        text: The words, a space between two.
+        hypothesis: What the search found.
+
+    >>> Translation("ein Hund", Hypothesis(np.array([5, 7]), -1.5, -0.5, True)).text
+    'ein Hund'
+    """
+
+    text: str
+    hypothesis: Hypothesis
+
+
+def translate(
+    model: EncoderDecoder,
+    tokenizers: Mapping[str, WordTokenizer],
+    sentences: Sequence[str],
+    beam_size: int = 5,
+    length_penalty: float = 1.0,
+    batch_size: int = 50,
+) -> list[Translation]:
+    """Translate sentences, those of about equal length together.
+
+    An unknown word of the translation becomes the source's word that had most attention, where the
+    model has attention (Luong et al. 2015). A translation has at most twice as many words as the
+    longest sentence beside it, and ten.
+
+    Args:
+        model: The model.
+        tokenizers: Of words, as "source" and "target".
+        sentences: Sentences without a line end.
+        beam_size: K of `beam_search`.
+        length_penalty: Of `beam_search`.
+        batch_size: Sentences side by side.
+
+    Raises:
+        TextError: a word is not in the vocabulary, and that has no ``<unk>``.
+        ValueError: as `beam_search`.
+
+    >>> tokenizers = {"source": WordTokenizer.fit("a b"), "target": WordTokenizer.fit("c d e")}
+    >>> model = EncoderDecoder(3, 4, hidden_size=2, end_id=tokenizers["target"].start_id)
+    >>> len(translate(model, tokenizers, ["a b a", "b"]))
+    2
+    """
+    source_tokenizer, target_tokenizer = tokenizers["source"], tokenizers["target"]
+    ids = [source_tokenizer.encode(sentence + "\n") for sentence in sentences]
+    order = np.argsort([len(one) for one in ids], kind="stable")
+    found: dict[int, Translation] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size].tolist()
+        source, lengths = pad([ids[row] for row in rows])
+        best = beam_search(model, source, lengths, beam_size, 2 * len(source) + 10, length_penalty)
+        for row, hypotheses in zip(rows, best, strict=True):
+            words = source_tokenizer.tokens(sentences[row])
+            text = " ".join(_spell(hypotheses[0], target_tokenizer, words))
+            found[row] = Translation(text, hypotheses[0])
+    return [found[row] for row in range(len(sentences))]
+
+
+def _spell(
+    hypothesis: Hypothesis, tokenizer: WordTokenizer, source_words: Sequence[str]
+) -> list[str]:
+    """The words of a hypothesis; an unknown one is the source's word that had most attention."""
+    words = [tokenizer.words[id] for id in hypothesis.ids]
+    if hypothesis.weights is not None and source_words:
+        places = hypothesis.weights[:, : len(source_words)].argmax(axis=1)
+        for n, id in enumerate(hypothesis.ids):
+            if id == tokenizer.unknown_id:
+                words[n] = source_words[places[n]]
+    return words

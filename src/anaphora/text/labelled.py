@@ -1,0 +1,76 @@
+"""Texts with a label each: from tables, or from folders with a file for each label."""
+
+import os
+from pathlib import Path
+
+from anaphora.text.errors import TextError
+from anaphora.text.sources import column_names, read_columns, read_lines
+
+__all__ = ["read_labelled"]
+
+
+def read_labelled(
+    path: str | os.PathLike[str], column: str | None = None, label_column: str | None = None
+) -> list[tuple[str, str]]:
+    r"""Read texts and their labels.
+
+    Args:
+        path: A ``.csv`` or ``.tsv`` file with a header line; or a folder whose ``.txt`` files are
+            the labels by their names, each with a text a line. Empty texts are left out.
+        column: The column of a table that holds the texts.
+        label_column: The column that holds the labels.
+
+    Raises:
+        TextError: what `open_source` raises; a column is not named or not there; a row has no
+            label; a file has no text.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "de.txt").write_text("ja\nnein\n")
+    ...     _ = Path(folder, "fr.txt").write_text("oui\n")
+    ...     read_labelled(folder)
+    [('ja', 'de'), ('nein', 'de'), ('oui', 'fr')]
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise TextError(f"{path} does not exist; the current folder is {Path.cwd()}")
+    if not folder.is_dir():
+        return _read_table(path, column, label_column)
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise TextError(
+            f"the folder {folder} has no .txt file; wanted one for each label, with a text a line"
+        )
+    examples = []
+    for file in files:
+        lines = read_lines(file) if file.stat().st_size else []
+        if not any(line.strip() for line in lines):
+            raise TextError(
+                f"{file} has no text, so there is no example of the label {file.stem!r}"
+            )
+        examples += [(line, file.stem) for line in lines if line.strip()]
+    return examples
+
+
+def _read_table(
+    path: str | os.PathLike[str], column: str | None, label_column: str | None
+) -> list[tuple[str, str]]:
+    if Path(path).suffix.lower() not in (".csv", ".tsv"):
+        raise TextError(
+            f"{path} is neither a .csv or .tsv file nor a folder with a .txt file for each label"
+        )
+    if column is None or label_column is None:
+        raise TextError(
+            f"{path} is a table: say with --column and --label-column which columns hold the texts "
+            f"and their labels; it has {', '.join(map(repr, column_names(path))) or 'none'}"
+        )
+    examples = []
+    for where, (text, label) in read_columns(path, [column, label_column]):
+        if not text.strip():
+            continue
+        if not label.strip():
+            raise TextError(f"{where}: the row has no label in column {label_column!r}")
+        examples.append((text.strip("\n"), label))
+    if not examples:
+        raise TextError(f"{path} holds no text in column {column!r}: there is nothing to read")
+    return examples

@@ -1,0 +1,328 @@
+"""Training a classifier of texts or of series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anaphora import ops
+from anaphora.models import SequenceClassifier
+from anaphora.models.sequences import POOLINGS
+from anaphora.tensor import Array, no_grad
+from anaphora.text import (
+    CharacterTokenizer,
+    TextError,
+    Tokenizer,
+    WordTokenizer,
+    moments,
+    read_columns,
+    read_labelled,
+    read_series,
+)
+from anaphora.training.batches import SequenceBatches
+from anaphora.training.options import (
+    ExampleOptions,
+    RecurrentOptions,
+    TextOptions,
+    option,
+    same_as,
+)
+from anaphora.training.task import ExampleTask, Paths, TaskOptions
+
+Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
+
+_SERIES = (".ts", ".npy")
+_PREDICTION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class LabelledOptions(ExampleOptions):
+    """How texts with labels are read.
+
+    >>> LabelledOptions(level="word", column="body", label_column="stars").split
+    'whitespace'
+    """
+
+    level: str = option("char", "What a token is.", ("char", "word"))
+    split: str = same_as(TextOptions, "split")
+    column: str | None = same_as(TextOptions, "column")
+    label_column: str | None = option(None, "Take the label from this column.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.level != "word" and (self.lowercase or self.split != "whitespace"):
+            raise ValueError(f"lowercase and split are for level 'word', not for {self.level!r}")
+
+
+@dataclass(frozen=True)
+class ClassifierShape(RecurrentOptions):
+    """The shape of a classifier.
+
+    >>> ClassifierShape().pooling
+    'last'
+    """
+
+    pooling: str = option("last", "What a sequence is judged by.", POOLINGS)
+
+
+@dataclass(frozen=True)
+class ClassifierOptions(TaskOptions):
+    """All options of a training of a classifier.
+
+    >>> ClassifierOptions.make(hidden_size=64).model.hidden_size
+    64
+    """
+
+    text: LabelledOptions
+    model: ClassifierShape
+
+    defaults = {  # noqa: RUF012 - it is never changed
+        "minimum_count": 2,
+        "validation_share": 0.1,
+        "hidden_size": 128,
+        "dropout": 0.3,
+        "forget_bias": 1.0,
+        "pooling": "mean",
+        "learning_rate": 0.004,
+        "schedule": "cosine",
+        "max_steps": 2000,
+        "evaluate_every": 200,
+    }
+    sizes = ("vocabulary_size", "input_size", "num_classes")
+
+
+@dataclass(frozen=True)
+class ClassifierVocabulary:
+    """What the numbers of a classifier stand for.
+
+    Attributes:
+        classes: The labels, sorted.
+        tokenizer: Of texts; None for series.
+        mean: Of each channel of series, by which they are standardised; None for texts.
+        scale: The deviation of each channel.
+
+    >>> ClassifierVocabulary(("no", "yes"), CharacterTokenizer.fit("ab")).encode("ba").tolist()
+    [1, 0]
+    """
+
+    classes: tuple[str, ...]
+    tokenizer: Tokenizer | None = None
+    mean: Array | None = None
+    scale: Array | None = None
+
+    def encode(self, example: Any) -> Array:
+        """A text as ids [T], or a series standardised [T, I].
+
+        Raises:
+            TextError: the text has what the vocabulary lacks; the series has other channels, or
+                one was given for the other.
+        """
+        if isinstance(example, str) != (self.tokenizer is not None):
+            wanted, came = ("texts", "a series") if self.tokenizer else ("series", "a text")
+            raise TextError(f"the classifier is one of {wanted}, but {came} was given to it")
+        if self.tokenizer is not None:
+            return self.tokenizer.encode(example)
+        assert self.mean is not None
+        assert self.scale is not None
+        if example.shape[1] != len(self.mean):
+            raise TextError(
+                f"a series has {example.shape[1]} channels; those of the training have "
+                f"{len(self.mean)}"
+            )
+        standardised: Array = (example - self.mean) / self.scale
+        return standardised
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that `from_dict` needs, for a JSON file."""
+        if self.tokenizer is not None:
+            return {"classes": list(self.classes), "tokenizer": self.tokenizer.to_dict()}
+        assert self.mean is not None
+        assert self.scale is not None
+        moments = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return {"classes": list(self.classes), **moments}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ClassifierVocabulary:
+        """What `to_dict` described.
+
+        Raises:
+            ValueError: the data is damaged.
+        """
+        try:
+            classes = tuple(map(str, data["classes"]))
+            if "tokenizer" in data:
+                return cls(classes, Tokenizer.from_dict(data["tokenizer"]))
+            mean, scale = (np.asarray(data[name], np.float64) for name in ("mean", "scale"))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the vocabulary of the classifier is damaged: {error!r}") from error
+        return cls(classes, None, mean, scale)
+
+
+class ClassifyTask(ExampleTask):
+    """A class for each text or series.
+
+    >>> ClassifyTask().name
+    'classify'
+    """
+
+    name = "classify"
+    kind = SequenceClassifier.task
+    model_type = SequenceClassifier
+    options = ClassifierOptions
+    unit = "sequences"
+    rows = "sequences"
+
+    def check(self, options: ClassifierOptions) -> None:  # noqa: D102
+        shape = options.model.to_dict()
+        self.model({**shape, "embedding_size": None, "input_size": 1, "num_classes": 2})
+
+    def read_files(self, options: LabelledOptions, paths: Paths) -> list[Example]:  # noqa: D102
+        if not paths:
+            raise TextError(
+                "nothing was given to classify: name .csv or .tsv files, a folder with a .txt file "
+                "for each class, or series as .ts files"
+            )
+        are_series = {_holds_series(path) for path in paths}
+        if are_series == {True}:
+            return [example for path in paths for example in zip(*read_series(path), strict=True)]
+        if are_series == {False}:
+            columns = options.column, options.label_column
+            return [example for path in paths for example in read_labelled(path, *columns)]
+        raise TextError("both texts and series were given; a classifier is of one or the other")
+
+    def fit(  # noqa: D102
+        self, options: ClassifierOptions, training: list[Example], held_out: list[Example]
+    ) -> ClassifierVocabulary:
+        if not training:
+            raise TextError("no example is left to train on; give more, or hold out fewer")
+        classes = tuple(sorted({label for _, label in [*training, *held_out]}))
+        if len(classes) < 2:
+            raise TextError(f"all examples have the label {classes[0]!r}; wanted two or more")
+        inputs = [example for example, _ in training]
+        if not isinstance(inputs[0], str):
+            _refuse_text_options(options.text)
+            return ClassifierVocabulary(classes, None, *moments(np.concatenate(inputs)))
+        text, chunks = options.text, [f"{example}\n" for example in inputs]
+        limits = text.vocabulary_size, text.minimum_count
+        if text.level == "char":
+            tokenizer: Tokenizer = CharacterTokenizer.fit(inputs, *limits)
+        else:
+            split: Any = text.split
+            tokenizer = WordTokenizer.fit(chunks, *limits, text.lowercase, split)
+        return ClassifierVocabulary(classes, tokenizer)
+
+    def encode(  # noqa: D102
+        self, vocabulary: ClassifierVocabulary, examples: list[Example]
+    ) -> dict[str, Array]:
+        numbers = {name: number for number, name in enumerate(vocabulary.classes)}
+        if unknown := sorted({label for _, label in examples} - set(numbers)):
+            known = ", ".join(vocabulary.classes[:10])
+            more = ", ..." if len(numbers) > 10 else ""
+            raise TextError(
+                f"the label {unknown[0]!r} is none of the {len(numbers)} of the training: "
+                f"{known}{more}"
+            )
+        inputs = [vocabulary.encode(example) for example, _ in examples]
+        return {
+            "inputs": np.concatenate(inputs),
+            "lengths": np.array([len(sequence) for sequence in inputs]),
+            "targets": np.array([numbers[label] for _, label in examples]),
+        }
+
+    def example_batches(  # noqa: D102
+        self,
+        vocabulary: ClassifierVocabulary,
+        arrays: Mapping[str, Array],
+        batch_size: int,
+        dtype: str,
+    ) -> SequenceBatches:
+        inputs = arrays["inputs"]
+        inputs = inputs.astype(dtype) if inputs.dtype.kind == "f" else inputs
+        sequences = np.split(inputs, np.cumsum(arrays["lengths"])[:-1])
+        return SequenceBatches(sequences, arrays["targets"], batch_size)
+
+    def sizes(self, vocabulary: ClassifierVocabulary) -> dict[str, Any]:  # noqa: D102
+        if vocabulary.tokenizer is not None:
+            size = {"vocabulary_size": vocabulary.tokenizer.vocabulary_size}
+        else:
+            assert vocabulary.mean is not None
+            size = {"input_size": len(vocabulary.mean)}
+        return {"num_classes": len(vocabulary.classes), **size}
+
+    def vocabulary(self, data: Mapping[str, Any]) -> ClassifierVocabulary:  # noqa: D102
+        return ClassifierVocabulary.from_dict(data)
+
+    def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
+        if _holds_series(path):
+            return list(read_series(path)[0])
+        if not path.lower().endswith((".csv", ".tsv")):
+            return super().read_inputs(options, path)
+        if options.column is None:
+            raise TextError(f"{path} is a table: say with --column which column holds the texts")
+        return [text.strip("\n") for _, (text,) in read_columns(path, [options.column])]
+
+    def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
+        return ""
+
+    def describe_data(  # noqa: D102
+        self, options: ClassifierOptions, vocabulary: ClassifierVocabulary, folder: Path
+    ) -> str:
+        training, validation = self.counts(folder, "targets")
+        read = (
+            f"a vocabulary of {vocabulary.tokenizer.vocabulary_size:,}"
+            if vocabulary.tokenizer is not None
+            else f"{0 if vocabulary.mean is None else len(vocabulary.mean)} channels"
+        )
+        return (
+            f"{training:,} examples to train on, {validation:,} to validate on, "
+            f"{len(vocabulary.classes)} classes, {read}"
+        )
+
+
+def classify(
+    model: SequenceClassifier, vocabulary: ClassifierVocabulary, examples: Sequence[Any]
+) -> Iterator[dict[str, float]]:
+    """Yield for each text or series the probability of each class, the likeliest first.
+
+    Args:
+        model: A classifier that is ready to evaluate.
+        vocabulary: Its vocabulary.
+        examples: Texts, or series [T, I].
+
+    Raises:
+        TextError: as `ClassifierVocabulary.encode`.
+
+    >>> vocabulary = ClassifierVocabulary(("no", "yes"), CharacterTokenizer.fit("ab"))
+    >>> model = SequenceClassifier(num_classes=2, hidden_size=3, vocabulary_size=2).eval()
+    >>> (probabilities,) = classify(model, vocabulary, ["abba"])
+    >>> sorted(probabilities), round(sum(probabilities.values()), 3)
+    (['no', 'yes'], 1.0)
+    """
+    dtype = model.options["dtype"]
+    for start in range(0, len(examples), _PREDICTION_BATCH):
+        inputs = [vocabulary.encode(e) for e in examples[start : start + _PREDICTION_BATCH]]
+        if vocabulary.tokenizer is None:
+            inputs = [series.astype(dtype) for series in inputs]
+        rows = np.arange(len(inputs))
+        batch = SequenceBatches(inputs, np.zeros(len(rows), int), len(rows), order=[rows])[0]
+        with no_grad():
+            shares = ops.softmax(model.scores(batch)).data
+        for row in shares:
+            order = np.argsort(-row, kind="stable")
+            yield {vocabulary.classes[k]: float(row[k]) for k in order}
+
+
+def _holds_series(path: Any) -> bool:
+    return str(path).lower().endswith(_SERIES)
+
+
+def _refuse_text_options(options: LabelledOptions) -> None:
+    """Series have no tokens and no columns: options of texts are a misunderstanding."""
+    plain = ClassifierOptions.make().text
+    for name in sorted(options.names() - {"validation_share"}):
+        if getattr(options, name) != getattr(plain, name):
+            raise ValueError(f"{name} is for texts, but the files hold series")

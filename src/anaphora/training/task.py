@@ -1,0 +1,407 @@
+"""What a task is to a training: its options, how its files are read, and what its model is."""
+
+from __future__ import annotations
+
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from anaphora.artifact import ArtifactError, ModelDirectory, read_json, read_weights, write_weights
+from anaphora.cells import CELLS
+from anaphora.tensor import Array
+from anaphora.text import Batches, TextError, read_lines
+from anaphora.training.evaluation import perplexity
+from anaphora.training.options import ExampleOptions, Options, TrainingOptions
+
+Notify = Callable[[str], None]
+Paths = Sequence[Any]
+
+LIMITS = {"epochs", "max_steps", "minutes"}
+_OF_STREAMS = frozenset({"window", "evaluation_batch_size", "loss_per"})
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """All options of a training, in sections; each task has a subclass.
+
+    Attributes:
+        text: How files are read.
+        model: The shape of the model.
+        training: How it is trained.
+
+    >>> from anaphora.training import TASKS
+    >>> options = TASKS["tag"].options.make(hidden_size=64, epochs=3)
+    >>> options.model.hidden_size, options.training.epochs, options.training.max_steps
+    (64, 3, None)
+    """
+
+    text: Any
+    model: Any
+    training: TrainingOptions
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Defaults of the task, where they are not those of the sections."""
+
+    unused: ClassVar[frozenset[str]] = _OF_STREAMS
+    """Options of the sections that mean nothing to the task."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("vocabulary_size",)
+    """What ``config.json`` has beside the options of the model, as it follows from the data."""
+
+    @classmethod
+    def sections(cls) -> dict[str, type[Options]]:
+        """The options classes by the names of their sections."""
+        hints = typing.get_type_hints(cls)
+        return {name: hints[name] for name in ("text", "model", "training")}
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """The names of the options of all sections."""
+        names = {name for section in cls.sections().values() for name in section.names()}
+        return names - cls.unused
+
+    @classmethod
+    def make(cls, **changes: Any) -> Self:
+        """The task's default options, with some of them changed.
+
+        A limit (``epochs``, ``max_steps``, ``minutes``) among the changes takes the place of the
+        default limits. Where the changes leave no room for another default, that gives way: a
+        forget_bias with a cell that has no forget gate, and the schedule cosine, which ends at a
+        known step, with ``minutes`` alone (it becomes plateau).
+
+        Raises:
+            ValueError: the name of an option is unknown, or a value is out of range.
+        """
+        return cls._changed(cls.defaults, changes)
+
+    @classmethod
+    def _changed(cls, defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> Self:
+        values = dict(defaults)
+        if LIMITS & set(changes):
+            values = {name: value for name, value in values.items() if name not in LIMITS}
+            if values.get("schedule") == "cosine" and not {"epochs", "max_steps"} & set(changes):
+                values["schedule"] = "plateau"
+        cell = CELLS.get(changes.get("cell", "lstm"))
+        if cell is not None and "f" not in cell.gates:
+            values.pop("forget_bias", None)
+        values |= changes
+        if unknown := sorted(set(values) - cls.names()):
+            raise ValueError(f"unknown options: {', '.join(unknown)}")
+        sections: dict[str, Any] = {
+            name: section.from_dict({k: v for k, v in values.items() if k in section.names()})
+            for name, section in cls.sections().items()
+        }
+        return cls(**sections)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The options as `to_dict` gave them, or as ``config.json`` has them.
+
+        Raises:
+            ValueError: something is missing, unknown or out of range.
+        """
+        try:
+            parts = {name: dict(values[name]) for name in cls.sections()}
+            for size in cls.sizes:
+                parts["model"].pop(size, None)
+            sections: dict[str, Any] = {
+                name: cls.sections()[name].from_dict(part) for name, part in parts.items()
+            }
+            return cls(**sections)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the options are damaged: {error!r}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values, in sections."""
+        return {
+            name: {k: v for k, v in getattr(self, name).to_dict().items() if k not in self.unused}
+            for name in self.sections()
+        }
+
+
+class Vocabulary(Protocol):
+    """What the numbers that a model reads and writes stand for."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is needed to make it again, for ``tokenizer.json``."""
+
+
+class Task(ABC):
+    """A task that ``anaphora train --task`` knows.
+
+    Attributes:
+        name: As on the command line.
+        kind: As in ``config.json``.
+        options: Its options.
+        unit: What its losses are the mean of, in the plural.
+        rows: What stands side by side in a batch, in the plural.
+
+    >>> from anaphora.training import TASKS
+    >>> [(task.name, task.unit) for task in TASKS.values()][:2]
+    [('language-model', 'tokens'), ('classify', 'sequences')]
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    options: ClassVar[type[TaskOptions]]
+    unit: ClassVar[str]
+    rows: ClassVar[str] = "sentences"
+
+    @abstractmethod
+    def read(
+        self, options: Any, texts: Paths, validation_texts: Paths, folder: Path, notify: Notify
+    ) -> tuple[Any, dict[str, str | None]]:
+        """Read the files, write what training needs of them to a folder.
+
+        Returns:
+            The vocabulary, and what the texts are called, as ``texts`` and ``validation_texts``.
+        """
+
+    @abstractmethod
+    def arguments(self, options: Any, vocabulary: Any) -> dict[str, Any]:
+        """The arguments that make the model."""
+
+    @abstractmethod
+    def model(self, arguments: Mapping[str, Any]) -> Any:
+        """Make the model."""
+
+    @abstractmethod
+    def batches(
+        self, options: Any, vocabulary: Any, folder: Path
+    ) -> tuple[Batches, Batches | None]:
+        """What to train on and what to validate on, of the files that `read` wrote."""
+
+    @abstractmethod
+    def vocabulary(self, data: Mapping[str, Any]) -> Any:
+        """The vocabulary of what its ``to_dict`` gave.
+
+        Raises:
+            ValueError: the data is damaged.
+        """
+
+    @abstractmethod
+    def load(self, directory: Path) -> tuple[Any, Any]:
+        """Load the model, ready to evaluate, and its vocabulary.
+
+        Raises:
+            ArtifactError: the directory is missing, damaged, or holds something else.
+        """
+
+    @abstractmethod
+    def describe_data(self, options: Any, vocabulary: Any, folder: Path) -> str:
+        """A line on what there is to train on."""
+
+    @abstractmethod
+    def check(self, options: Any) -> None:
+        """Refuse options that do not fit together, whatever the files say; in no time.
+
+        Raises:
+            ValueError: they do not.
+        """
+
+    def describe_batches(self, options: TaskOptions) -> str:
+        """How large a batch is."""
+        return f"at most {options.training.batch_size} {self.rows}"
+
+    def measure(self, options: TaskOptions, loss: float) -> str:
+        """A loss as people of the field read it, in few signs, or nothing."""
+        return f"perplexity {perplexity(loss):,.1f}"
+
+    def report(self, options: TaskOptions, record: Mapping[str, Any]) -> str:
+        """The outcome of an evaluation as people of the field read it."""
+        if "accuracy" in record:
+            return f"accuracy {record['accuracy']:.2%}"
+        return f"perplexity {perplexity(record['loss']):,.2f}"
+
+    def load_options(self, directory: Any) -> Any:
+        """Read with which options the model of a directory was trained.
+
+        Raises:
+            ArtifactError: the directory holds a model of another task, or its ``config.json`` is
+                damaged.
+        """
+        home = ModelDirectory.open(directory)
+        config = read_json(home.config)
+        if config.get("task") != self.kind:
+            raise ArtifactError(
+                f"{home.config}: its task is {config.get('task')!r}; expected {self.kind!r}"
+            )
+        try:
+            return self.options.from_dict(config)
+        except ValueError as error:
+            raise ArtifactError(f"{home.config}: {error}") from error
+
+
+class ExampleTask(Task):
+    """A task whose data are examples, an input and its answer each, that fit into memory.
+
+    Attributes:
+        model_type: The class of its model.
+
+    >>> from anaphora.training import TASKS
+    >>> [name for name, task in TASKS.items() if isinstance(task, ExampleTask)]
+    ['classify', 'tag', 'translate']
+    """
+
+    model_type: ClassVar[Any]
+
+    @abstractmethod
+    def sizes(self, vocabulary: Any) -> dict[str, Any]:
+        """The arguments of the model that follow from the vocabulary."""
+
+    @abstractmethod
+    def read_files(self, options: Any, paths: Paths) -> list[tuple[Any, Any]]:
+        """The examples of some files.
+
+        Args:
+            options: The section ``text``.
+            paths: The files.
+
+        Raises:
+            TextError: a file is missing or is not what the task reads.
+        """
+
+    @abstractmethod
+    def fit(self, options: Any, training: list[Any], held_out: list[Any]) -> Any:
+        """The vocabulary: what is read, of the examples to train on; answers, of all.
+
+        Args:
+            options: All options.
+            training: The examples to train on.
+            held_out: Those that were drawn from the same files.
+
+        Raises:
+            TextError: the examples leave nothing to learn.
+        """
+
+    @abstractmethod
+    def encode(self, vocabulary: Any, examples: list[Any]) -> dict[str, Array]:
+        """The examples as arrays that `example_batches` reads.
+
+        Raises:
+            TextError: something is not in the vocabulary, and nothing stands for it.
+        """
+
+    @abstractmethod
+    def example_batches(
+        self, vocabulary: Any, arrays: Mapping[str, Array], batch_size: int, dtype: str
+    ) -> Any:
+        """Batches of examples that `encode` made arrays of."""
+
+    def read(  # noqa: D102
+        self, options: Any, texts: Paths, validation_texts: Paths, folder: Path, notify: Notify
+    ) -> tuple[Any, dict[str, str | None]]:
+        if texts:
+            notify(f"reading {_names(texts)}")
+        training = self.read_files(options.text, texts)
+        held_out: list[Any] = []
+        if validation_texts:
+            notify(f"reading {_names(validation_texts)}")
+            validation = self.read_files(options.text, validation_texts)
+        else:
+            training, held_out = _drawn(training, options.text, options.training.seed)
+            validation = held_out
+        vocabulary = self.fit(options, training, held_out)
+        write_weights(folder / "train.safetensors", self.encode(vocabulary, training))
+        if validation:
+            try:
+                arrays = self.encode(vocabulary, validation)
+            except TextError as error:
+                raise TextError(f"the examples to validate on: {error}") from error
+            write_weights(folder / "validation.safetensors", arrays)
+        names = {"texts": _names(texts), "validation_texts": _names(validation_texts) or None}
+        return vocabulary, names
+
+    def batches(  # noqa: D102
+        self, options: Any, vocabulary: Any, folder: Path
+    ) -> tuple[Batches, Batches | None]:
+        training, validation = (
+            self.example_batches(
+                vocabulary, read_weights(path)[0], options.training.batch_size, options.model.dtype
+            )
+            if path.exists()
+            else None
+            for path in (folder / "train.safetensors", folder / "validation.safetensors")
+        )
+        if training is None:
+            raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
+        return training, validation
+
+    def read_inputs(self, options: Any, path: str) -> list[Any]:
+        """The inputs that a file has: its lines, if the task knows nothing better.
+
+        Args:
+            options: The section ``text``.
+            path: The file, or ``-`` for standard input.
+
+        Raises:
+            TextError: the file is missing or is not what the task reads.
+        """
+        return list(read_lines(path))
+
+    def arguments(self, options: Any, vocabulary: Any) -> dict[str, Any]:  # noqa: D102
+        return {**self.sizes(vocabulary), **options.model.to_dict()}
+
+    def model(self, arguments: Mapping[str, Any]) -> Any:  # noqa: D102
+        return self.model_type(**arguments)
+
+    def load(self, directory: Path) -> tuple[Any, Any]:  # noqa: D102
+        model, data = self.model_type.load(directory)
+        try:
+            vocabulary = self.vocabulary(data)
+            for name, size in self.sizes(vocabulary).items():
+                if model.options[name] != size:
+                    raise ValueError(
+                        f"tokenizer.json makes {name} {size}, but that of the model is "
+                        f"{model.options[name]}; put back the one that it was trained with"
+                    )
+        except ValueError as error:
+            raise ArtifactError(f"{directory}: {error}") from error
+        return model, vocabulary
+
+    def counts(self, folder: Path, name: str) -> tuple[int, int]:
+        """How much an array of `encode` holds of what to train on, and of what to validate on."""
+        paths = (folder / f"{part}.safetensors" for part in ("train", "validation"))
+        training, validation = (
+            len(read_weights(path)[0][name]) if path.exists() else 0 for path in paths
+        )
+        return training, validation
+
+    def evaluation(self, directory: Path, texts: Paths, **changes: Any) -> tuple[Any, Batches]:
+        """The model of a directory, and batches of files in which every answer counts once.
+
+        Args:
+            directory: The model directory.
+            texts: The files.
+            **changes: Options of the section ``text`` that are not as in training.
+
+        Raises:
+            ArtifactError: the directory is missing, damaged, or holds something else.
+            TextError: as `read_files` and `encode`.
+        """
+        options = self.load_options(directory)
+        section = self.options.sections()["text"]
+        model, vocabulary = self.load(directory)
+        text = section.from_dict({**options.text.to_dict(), **changes})
+        arrays = self.encode(vocabulary, self.read_files(text, texts))
+        size, dtype = options.training.batch_size, options.model.dtype
+        return model, self.example_batches(vocabulary, arrays, size, dtype)
+
+
+def _names(paths: Paths) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _drawn(examples: list[Any], options: ExampleOptions, seed: int) -> tuple[list[Any], list[Any]]:
+    """The examples to train on, in the order in which they stand, and those that are held out."""
+    drawn = np.random.default_rng(seed).permutation(len(examples))
+    held_out = set(drawn[: int(len(examples) * options.validation_share)].tolist())
+    return (
+        [example for n, example in enumerate(examples) if n not in held_out],
+        [example for n, example in enumerate(examples) if n in held_out],
+    )

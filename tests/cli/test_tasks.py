@@ -1,0 +1,532 @@
+"""`anaphora train --task`: what is learnt, reported, resumed, predicted, and refused."""
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from anaphora.artifact import ModelDirectory, read_weights
+from anaphora.cli import app
+from anaphora.training import TASKS, task_of
+
+SMALL = (
+    "--hidden-size", "8", "--batch-size", "4", "--dropout", "0.1", "--learning-rate", "0.02",
+    "--evaluate-every", "20", "--max-steps", "80",
+)  # fmt: skip
+WORDS = {"dog": "Hund", "cat": "Katze", "sees": "sieht", "a": "ein", "one": "eine", "big": "groß"}
+
+
+def run(*arguments, code=0, stdin=None):
+    """Run a command in this process; return standard output and standard error."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+    assert result.exit_code == code, (result.output, result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.stdout, result.stderr
+
+
+def lines_of(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+class Task:
+    """Data of a task: files to train on, files to validate on, and what is right for these."""
+
+    def __init__(self, folder, task, train, valid, options=()):
+        self.folder, self.task, self.train, self.valid = folder, task, train, valid
+        self.options = ("--task", task.split()[0], *SMALL, *options)
+
+    def command(self, *more, out="model"):
+        valid = [argument for path in self.valid for argument in ("--valid", path)]
+        place = ("--out", self.folder / out)
+        return ("train", *self.train, *valid, *self.options, *place, *more)
+
+
+def labelled(generator, count):
+    """Words of the letters a-c, of class low, or d-f, of class high; all letters in any order."""
+    for _ in range(count):
+        label, letters = generator.choice([("low", "abc"), ("high", "def")])
+        yield "".join(generator.choices(letters, k=generator.randint(1, 6))), label
+
+
+def make(name, folder):
+    """The data of a task in a folder."""
+    generator = random.Random(7)
+    if name == "classify folder":
+        for part, count in (("train", 80), ("valid", 20)):
+            (folder / part).mkdir()
+            examples = list(labelled(generator, count))
+            for label in ("low", "high"):
+                text = "".join(f"{word}\n" for word, its in examples if its == label)
+                (folder / part / f"{label}.txt").write_text(text)
+        return Task(folder, name, [folder / "train"], [folder / "valid"])
+    if name == "classify table":
+        for part, count in (("train", 80), ("valid", 20)):
+            rows = [
+                f"{n}\t{label}\t{' '.join(word)}\n"
+                for n, (word, label) in enumerate(labelled(generator, count))
+            ]
+            (folder / f"{part}.tsv").write_text("id\tside\tbody\n" + "".join(rows))
+        options = ("--column", "body", "--label-column", "side", "--level", "word")
+        return Task(folder, name, [folder / "train.tsv"], [folder / "valid.tsv"], options)
+    if name == "classify series":
+        for part, count in (("train", 60), ("valid", 15)):
+            series = []
+            for n in range(count):
+                steps = np.cumsum([generator.random() for _ in range(generator.randint(2, 7))])
+                rising = (100 + steps * (1 if n % 2 else -1)).round(3)
+                other = [str(generator.random()) for _ in steps]
+                channels = [",".join(map(str, rising.tolist())), ",".join(other)]
+                series.append(f"{':'.join(channels)}:{'up' if n % 2 else 'down'}\n")
+            (folder / f"{part}.ts").write_text("@data\n" + "".join(series))
+        return Task(folder, name, [folder / "train.ts"], [folder / "valid.ts"])
+    if name == "tag":
+        for part, count in (("train", 60), ("valid", 15)):
+            text = ""
+            for _ in range(count):
+                for n in range(generator.randint(1, 5)):
+                    word, tag = generator.choice([("ab", "X"), ("Ab", "Y"), ("cd", "X")])
+                    word = word if generator.random() < 0.6 else word + generator.choice("bcd")
+                    text += f"{n + 1}\t{word}\t_\t{tag}\t_\n"
+                text += "\n"
+            (folder / f"{part}.conllu").write_text(text)
+        return Task(folder, name, [folder / "train.conllu"], [folder / "valid.conllu"])
+    for part, count in (("train", 200), ("valid", 10)):
+        lengths = [generator.randint(1, 4) for _ in range(count)]
+        sentences = [generator.choices(list(WORDS), k=length) for length in lengths]
+        for side, of in (("en", str), ("de", WORDS.__getitem__)):
+            text = "".join(" ".join(map(of, sentence)) + "\n" for sentence in sentences)
+            (folder / f"{part}.{side}").write_text(text, encoding="utf-8")
+    files = [[folder / f"{part}.{side}" for side in ("en", "de")] for part in ("train", "valid")]
+    options = ("--hidden-size", "32", "--no-tied", "--dropout", "0", "--max-steps", "400")
+    return Task(folder, name, *files, options)
+
+
+NAMES = ("classify folder", "classify table", "classify series", "tag", "translate")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request, tmp_path_factory):
+    """A trained model of each task; what its training printed is in `printed`."""
+    task = make(request.param, tmp_path_factory.mktemp(request.param.replace(" ", "-")))
+    task.printed, _ = run(*task.command())
+    task.model = task.folder / "model"
+    return task
+
+
+def outcome(path):
+    directory = ModelDirectory.open(path)
+    records = [{k: v for k, v in r.items() if k != "seconds"} for r in directory.read_metrics()]
+    arrays, metadata = directory.load_checkpoint()
+    metadata["progress"].pop("seconds")
+    metadata.pop("metrics_size")
+    last = {name: array.tobytes() for name, array in arrays.items()}
+    return directory.weights.read_bytes(), records, last, metadata
+
+
+def predictions(task):
+    """The records that predict gives for the validation files, and the right answers."""
+    if task.task == "classify folder":
+        texts, labels = [], []
+        for label in ("high", "low"):
+            words = (task.valid[0] / f"{label}.txt").read_text().split()
+            texts, labels = texts + words, labels + [label] * len(words)
+        out, _ = run("predict", task.model, "--json", stdin="".join(f"{t}\n" for t in texts))
+        assert [record["text"] for record in lines_of(out)] == texts
+        return lines_of(out), labels
+    out, _ = run("predict", task.model, task.valid[0], "--json")
+    lines = task.valid[0].read_text(encoding="utf-8").split("\n")[:-1]
+    if task.task == "classify table":
+        return lines_of(out), [line.split("\t")[1] for line in lines[1:]]
+    if task.task == "classify series":
+        return lines_of(out), [line.split(":")[2] for line in lines[1:]]
+    if task.task == "tag":
+        sentences = "\n".join(lines).strip("\n").split("\n\n")
+        return lines_of(out), [[w.split("\t")[3] for w in s.split("\n")] for s in sentences]
+    return lines_of(out), task.valid[1].read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def test_what_is_learnt_is_predicted_and_reported(trained):
+    """Accuracy and loss are those of the predictions, counted here one by one."""
+    records, right = predictions(trained)
+    (found,) = lines_of(run("evaluate", trained.model, *trained.valid, "--json")[0])
+    assert len(records) == len(right)
+    if trained.task == "translate":
+        assert sum(r["translation"] == t for r, t in zip(records, right, strict=True)) >= 9
+        assert set(found) == {"loss", "perplexity", "tokens", "seconds"}
+        assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+        assert found["tokens"] == sum(len(sentence.split()) + 1 for sentence in right)
+    else:
+        correct, chances = [], []
+        for record, answer in zip(records, right, strict=True):
+            if trained.task == "tag":
+                correct += [a == b for a, b in zip(record["tags"], answer, strict=True)]
+            else:
+                correct.append(record["label"] == answer)
+                chances.append(record["probabilities"][answer])
+                assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+                assert next(iter(record["probabilities"])) == record["label"]
+        assert set(found) == {"loss", "accuracy", "tokens", "seconds"}
+        assert found["accuracy"] == sum(correct) / len(correct) > 0.9
+        assert found["tokens"] == len(correct)
+        if chances:
+            loss = -sum(map(math.log, chances)) / len(chances)
+            assert found["loss"] == pytest.approx(loss, rel=1e-4)
+
+    evaluations = [r for r in task_records(trained.model) if r["kind"] == "evaluation"]
+    best = min(evaluations, key=lambda record: record["loss"])
+    assert best["loss"] == pytest.approx(found["loss"], rel=1e-6)
+    assert best.get("accuracy") == found.get("accuracy")
+    results = json.loads((trained.model / "config.json").read_text())["results"]
+    assert results["step"] == best["step"]
+
+
+def task_records(model):
+    return ModelDirectory.open(model).read_metrics()
+
+
+def test_train_says_what_it_does(trained):
+    out = trained.printed
+    assert out.startswith(f"reading {trained.train[0]}")
+    measure = "perplexity" if trained.task == "translate" else "accuracy"
+    rows = "sequences" if trained.task.startswith("classify") else "sentences"
+    assert f"of at most 4 {rows}\n" in out
+    assert f", {measure} " in out.split("best validation loss")[1]
+    assert f"Try next:\n  anaphora predict {trained.model} YOUR_FILE\n" in out
+
+
+def test_predictions_as_text_are_those_of_json(trained):
+    records, _ = predictions(trained)
+    if trained.task == "classify folder":
+        text = "".join(record["text"] + "\n" for record in records)
+        assert run("predict", trained.model, stdin=text)[0].split() == [r["label"] for r in records]
+        return
+    out, err = run("predict", trained.model, trained.valid[0])
+    assert err == ""
+    if trained.task == "tag":
+        sentences = [zip(r["words"], r["tags"], strict=True) for r in records]
+        assert out == "".join("".join(f"{w}\t{t}\n" for w, t in s) + "\n" for s in sentences)
+        path = trained.folder / "predicted.tsv"
+        path.write_text(out)  # it can be read again
+        found = run("train", path, "--task", "tag", "--tag-column", "2", "--out",
+                    trained.folder / "again", *SMALL, "--max-steps", "1")[0]  # fmt: skip
+        assert "words to train on" in found
+    else:
+        name = "translation" if trained.task == "translate" else "label"
+        assert out == "".join(record[name] + "\n" for record in records)
+
+
+def test_an_empty_line_has_an_answer_too(trained):
+    if trained.task == "classify series":
+        return  # series are no lines
+    line = {"tag": "ab Ab", "translate": "a dog"}.get(trained.task, "abc")
+    out, _ = run("predict", trained.model, "--json", stdin=f"{line}\n\n{line}\n")
+    first, second, third = lines_of(out)
+    assert first == third
+    assert second.keys() == first.keys()
+
+
+def test_a_training_that_goes_on_is_bit_for_bit_one_that_never_stopped(trained):
+    every = ("--evaluate-every", "11", "--schedule", "constant", "--max-steps")
+    run(*trained.command(*every, "66", out="whole"))
+    run(*trained.command(*every, "33", out="stopped"))  # within an epoch
+    out, _ = run("train", "--resume", "--out", trained.folder / "stopped", "--max-steps", "66")
+    assert out.startswith("going on from step 33 of ")
+    assert outcome(trained.folder / "stopped") == outcome(trained.folder / "whole")
+
+
+def test_info(trained):
+    out, _ = run("info", trained.model)
+    kind = {"tag": "a sequence tagger", "translate": "an encoder decoder"}
+    assert kind.get(trained.task, "a sequence classifier") in out
+    assert "validation loss" in out
+    assert ("perplexity" if trained.task == "translate" else ", accuracy ") in out
+    (record,) = lines_of(run("info", trained.model, "--json")[0])
+    assert record["task"] == task_of(trained.model).kind
+    assert record["training"]["max_steps"] == (400 if trained.task == "translate" else 80)
+    assert "window" not in record["training"]
+
+
+def test_the_commands_of_language_models_point_to_predict(trained):
+    for command in ("generate", "plot"):
+        _, err = run(command, trained.model, code=1)
+        name = trained.task.split()[0]
+        assert f"is no language model, but one of the task {name}; use it with: anaphora pre" in err
+
+
+def test_json_lines(trained):
+    out, err = run(*trained.command("--max-steps", "20", "--json", out="json"))
+    *records, result = lines_of(out)
+    assert records == task_records(trained.folder / "json")
+    evaluations = [r for r in records if r["kind"] == "evaluation"]
+    assert len(evaluations) == 1
+    assert ("accuracy" in evaluations[0]) == (trained.task != "translate")
+    assert result.get("accuracy") == evaluations[0].get("accuracy")
+    assert "Try next" in err
+
+
+def test_predict_points_to_generate(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be\n" * 20)
+    out = tmp_path / "model"
+    small = ("--hidden-size", "3", "--batch-size", "2", "--window", "5", "--max-steps", "1")
+    run("train", text, "--out", out, "--minimum-count", "1", *small)
+    _, err = run("predict", out, text, code=1)
+    assert "is a language model, which goes on with a text; use it with: anaphora gener" in err
+
+
+# What is held out
+
+
+def test_a_share_is_drawn_by_seed(tmp_path):
+    task = make("classify folder", tmp_path)
+    task.valid = []
+
+    def parts(out, *more):
+        run(*task.command("--max-steps", "1", "--validation-share", "0.25", *more, out=out))
+        arrays = [
+            read_weights(tmp_path / out / "checkpoint" / f"{name}.safetensors")[0]
+            for name in ("train", "validation")
+        ]
+        return [list(map(bytes, np.split(a["inputs"], a["lengths"].cumsum()[:-1]))) for a in arrays]
+
+    train, valid = parts("one")
+    assert (len(train), len(valid)) == (60, 20)
+    assert parts("again") == [train, valid]
+    other = parts("other", "--seed", "2")
+    assert other[1] != valid
+    assert sorted(other[0] + other[1]) == sorted(train + valid)
+    run(*task.command("--max-steps", "1", "--validation-share", "0", out="none"))
+    assert not (tmp_path / "none" / "checkpoint" / "validation.safetensors").exists()
+
+
+# Refused options and bad input
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("classify", ["--window", "5"], "--window is not for --task classify, but for language-mo"),
+        ("classify", ["--tag-column", "2"], "--tag-column is not for --task classify, but for tag"),
+        ("classify", ["--preset", "zaremba-small"], "--preset is not for --task classify, but"),
+        ("classify", ["--level", "bpe"], "level 'bpe' is none of char, word"),
+        ("classify", ["--lowercase"], "lowercase and split are for level 'word', not for 'char'"),
+        ("classify", ["--dropout", "2"], "dropout is a share"),
+        ("classify", ["--hidden-size", "0"], "hidden_size must be a whole number of at least 1"),
+        ("tag", ["--pooling", "max"], "--pooling is not for --task tag, but for classify"),
+        ("tag", ["--column", "text"], "--column is not for --task tag, but for language-model, cl"),
+        ("tag", ["--tag-column", "1"], "tag_column is 1; it must be 2 or more"),
+        ("tag", ["--character-hidden-size", "0"], "character_hidden_size must be at least 1"),
+        (
+            "translate",
+            ["--loss-per", "token"],
+            "--loss-per is not for --task translate, but for la",
+        ),
+        ("translate", ["--hidden-size", "5"], "must be even, not 5"),
+        ("translate", ["--validation-share", "1"], "validation_share 1.0 is no share"),
+        ("language-model", ["--bidirectional"], "--bidirectional is not for --task language-model"),
+        ("language-model", ["--attention", "none"], "but for translate; leave it away"),
+    ],
+)
+def test_options_that_are_refused(tmp_path, task, options, message):
+    out = ("--out", tmp_path / "model")
+    _, err = run("train", "missing", "--task", task, *out, *options, code=2)
+    assert message in err
+    assert not (tmp_path / "model").exists()
+
+
+def test_options_that_are_refused_of_other_commands(tmp_path):
+    task = make("tag", tmp_path)
+    run(*task.command("--max-steps", "1"))
+    for arguments, message in [
+        (
+            ["evaluate", tmp_path / "model", *task.valid, "--column", "x"],
+            "--column is not for models of",
+        ),
+        (["evaluate", tmp_path / "model", *task.valid, "--batch-size", "2"], "--batch-size is for"),
+        (["predict", tmp_path / "model", "--beam-size", "2"], "--beam-size is for translators"),
+        (["predict", tmp_path / "model", "--column", "x"], "--column is for classifiers; this is"),
+        (["train", "--resume", "--task", "tag"], "leave FILE, --task, --valid, --preset and"),
+        (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
+    ]:
+        assert message in run(*arguments, code=2)[1]
+
+
+def test_a_table_with_other_columns(tmp_path):
+    task = make("classify table", tmp_path)
+    run(*task.command("--max-steps", "20"))
+    expected = lines_of(run("evaluate", tmp_path / "model", *task.valid, "--json")[0])[0]
+    other, lines = tmp_path / "other.csv", task.valid[0].read_text().splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    other.write_text("stars,words\n" + "".join(f'{label},"{text}"\n' for _, label, text in rows))
+    columns = ("--column", "words", "--label-column", "stars")
+    found = lines_of(run("evaluate", tmp_path / "model", other, *columns, "--json")[0])[0]
+    assert (found["loss"], found["accuracy"]) == (expected["loss"], expected["accuracy"])
+    labels, _ = run("predict", tmp_path / "model", other, "--column", "words")
+    assert labels == run("predict", tmp_path / "model", *task.valid)[0]
+    assert (
+        "has no column 'body'; it has 'stars', 'words'"
+        in run("predict", tmp_path / "model", other, code=1)[1]
+    )
+
+
+def test_options_of_texts_are_refused_for_series(tmp_path):
+    task = make("classify series", tmp_path)
+    for options, message in [
+        (["--level", "word"], "level is for texts, but the files hold series"),
+        (["--column", "text"], "column is for texts, but the files hold series"),
+        (["--embedding-size", "3"], "embedding_size is for ids"),
+    ]:
+        assert message in run(*task.command(*options), code=2)[1]
+        assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "files", "given", "message"),
+    [
+        ("classify", {}, [], "nothing was given to classify: name .csv or .tsv files, a folder"),
+        ("classify", {"a.csv": "text,label\nx,y\n"}, ["a.csv"], "say with --column and --label-co"),
+        (
+            "classify",
+            {"a.csv": "text,label\nx,y\n"},
+            ["a.csv", "--column", "text", "--label-column", "stars"],
+            "has no column 'stars'; it has 'text', 'label'",
+        ),
+        ("classify", {"d/a.txt": "x\n", "d/b.txt": ""}, ["d"], "b.txt has no text, so there is no"),
+        ("classify", {"d/a.txt": "x\ny\n"}, ["d"], "all examples have the label 'a'; wanted two"),
+        ("classify", {"a.ts": ""}, ["a.ts"], "a.ts is empty"),
+        (
+            "classify",
+            {"a.ts": "@data\n1:x\n2:y\n", "d/a.txt": "x\n"},
+            ["a.ts", "d"],
+            "both texts and series were given",
+        ),
+        (
+            "classify",
+            {"d/a.txt": "x\nx\n", "d/b.txt": "x\n", "e/c.txt": "x\n"},
+            ["d", "--valid", "e"],
+            "the examples to validate on: the label 'c' is none of the 2 of the training: a, b",
+        ),
+        ("tag", {}, [], "nothing was given to tag"),
+        ("tag", {"a.conllu": "x\ty\n"}, ["a.conllu"], "a.conllu, line 1: there are 2 columns"),
+        (
+            "tag",
+            {"a.tsv": "ab\tX\n\nab\tY\n", "b.tsv": "ab\tZ\n"},
+            ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
+            "the tag 'Z' is none of those of the training: X, Y",
+        ),
+        (
+            "translate",
+            {"a": "x\n"},
+            ["a"],
+            "translating needs two files, the source and the target, but 1 c",
+        ),
+        (
+            "translate",
+            {"a": "x\n\ny\n", "b": "x\ny\n"},
+            ["a", "b"],
+            "a has 3 lines, but b has 2; give files whose lines belong together",
+        ),
+        ("translate", {"a": "x\n", "b": ""}, ["a", "b"], "b is empty"),
+    ],
+)
+def test_bad_input(tmp_path, monkeypatch, task, files, given, message):
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    _, err = run("train", *given, "--task", task, "--minimum-count", "1", "--out", "new", code=1)
+    assert message in err
+    assert err.splitlines()[-1].startswith("anaphora: ")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_that_is_to_be_replaced_stays_where_the_input_is_bad(tmp_path):
+    task = make("classify folder", tmp_path)
+    run(*task.command("--max-steps", "2"))
+    before = {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}
+    (tmp_path / "train" / "other.txt").write_text("")
+    _, err = run(*task.command("--overwrite"), code=1)
+    assert "other.txt has no text" in err
+    assert {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()} == before
+    (tmp_path / "train" / "other.txt").write_text("xyz\n")
+    run(*task.command("--overwrite", "--max-steps", "2"))
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model"]["num_classes"] == 3
+
+
+def test_a_replaced_model_leaves_no_data_of_another_task(tmp_path):
+    tagger = make("tag", tmp_path)
+    run(*tagger.command("--max-steps", "1"))
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be\n" * 20)
+    small = ("--hidden-size", "3", "--batch-size", "2", "--window", "5", "--max-steps", "1")
+    run("train", text, "--out", tmp_path / "model", "--minimum-count", "1", *small, "--overwrite")
+    names = {path.name for path in (tmp_path / "model" / "checkpoint").iterdir()}
+    assert names == {"state.safetensors", "train.npy"}
+    run("train", "--resume", "--out", tmp_path / "model", "--max-steps", "2")
+
+
+def test_damaged_directories_are_named(tmp_path):
+    task = make("classify folder", tmp_path)
+    run(*task.command("--max-steps", "2"))
+    model = tmp_path / "model"
+    tokenizer = (model / "tokenizer.json").read_text()
+    (model / "tokenizer.json").write_text('{"classes": ["low"]}')
+    assert (
+        f"{model}: the vocabulary of the classifier is damaged"
+        in run("predict", model, stdin="a\n", code=1)[1]
+    )
+    (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
+    _, err = run("evaluate", model, *task.valid, code=1)
+    assert "tokenizer.json makes num_classes 3, but that of the model is 2; put back" in err
+    (model / "tokenizer.json").write_text(tokenizer)
+    config = (model / "config.json").read_text()
+    (model / "config.json").write_text(config.replace("sequence_classifier", "fortune_teller"))
+    for arguments in (("info", model), ("train", "--resume", "--out", model)):
+        assert "its task is 'fortune_teller', which no command knows" in run(*arguments, code=1)[1]
+    (model / "config.json").write_text(config.replace('"pooling": "mean"', '"pooling": "sum"'))
+    assert "pooling 'sum' is none of last, mean, max" in run("info", model, code=1)[1]
+    (model / "config.json").write_text(config)
+    (model / "checkpoint" / "train.safetensors").unlink()
+    assert (
+        "train.safetensors: no such file; train anew"
+        in run("train", "--resume", "--out", model, code=1)[1]
+    )
+
+
+def test_the_help_says_for_which_task_an_option_is(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    out, _ = run("train", "--help")
+    out = " ".join(out.replace("│", " ").split())
+    for name, task in TASKS.items():
+        assert name in out
+        for option in task.options.names():
+            assert f"--{option.replace('_', '-')}" in out
+    assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
+    assert "[default: (320; classify, tag 128; translate 256)]" in out or "(256; classify" in out
+    assert "[default: (no-lowercase; tag lowercase)]" in out
+
+
+def test_other_cells_and_no_attention(tmp_path):
+    """Options that change what is built come back with the directory."""
+    task = make("translate", tmp_path)
+    small = ("--max-steps", "2", "--cell", "gru", "--attention", "none", "--split", "punctuation")
+    run(*task.command(*small))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["model"]["attention"] is None
+    assert (config["model"]["cell"], config["model"]["forget_bias"]) == ("gru", None)
+    run("train", "--resume", "--out", tmp_path / "model", "--max-steps", "3")
+    out, _ = run("predict", tmp_path / "model", "--json", "--beam-size", "1", stdin="a dog.\n")
+    assert lines_of(out)[0]["source"] == "a dog."
+    assert "attention               None" in run("info", tmp_path / "model")[0]
+
+
+def test_no_limit_but_time(tmp_path):
+    """The schedule cosine of the defaults needs a last step, and gives way."""
+    task = make("tag", tmp_path)
+    options = TASKS["tag"].options.make(minutes=0.001, hidden_size=4)
+    assert (options.training.schedule, options.training.max_steps) == ("plateau", None)
+    run("train", *task.train, "--task", "tag", "--minutes", "0.001", "--out", tmp_path / "model")
+    assert task_of(tmp_path / "model").name == "tag"

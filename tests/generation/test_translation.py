@@ -1,0 +1,52 @@
+"""Translating sentences: in their order, whatever stands beside them, unknown words copied."""
+
+import numpy as np
+import pytest
+
+from anaphora import random
+from anaphora.generation import Hypothesis, beam_search, translate
+from anaphora.generation.translation import _spell
+from anaphora.models import EncoderDecoder
+from anaphora.text import WordTokenizer
+
+SENTENCES = ["a b c a", "c", "b a d d d b", "", "a c", "c"]
+
+
+@pytest.fixture
+def translator():
+    random.seed(3)
+    tokenizers = {
+        "source": WordTokenizer.fit("a a b b c c x", minimum_count=2),
+        "target": WordTokenizer.fit("k k l l m m m y", minimum_count=2),
+    }
+    sizes = (tokenizers[name].vocabulary_size for name in ("source", "target"))
+    end = tokenizers["target"].start_id
+    model = EncoderDecoder(*sizes, hidden_size=6, end_id=end, initialization=1.0, dtype="float64")
+    with model.decoder.output.bias.writing() as bias:
+        bias[end] -= 3  # so that not all translations are empty
+    return model.eval(), tokenizers
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 50])
+def test_each_sentence_is_translated_as_if_alone(translator, batch_size):
+    model, tokenizers = translator
+    found = translate(model, tokenizers, SENTENCES, 3, length_penalty=0.5, batch_size=batch_size)
+    assert len({one.text for one in found}) > 2
+    for sentence, one in zip(SENTENCES, found, strict=True):
+        ids = tokenizers["source"].encode(sentence + "\n")[:, None]
+        # The limit is that of the batch; what has not ended by then may differ.
+        if one.hypothesis.ended and len(one.hypothesis.ids) < 2 * len(ids) + 10:
+            best = beam_search(model, ids, [len(ids)], 3, 2 * len(ids) + 10, 0.5)[0][0]
+            assert one.hypothesis.ids.tolist() == best.ids.tolist()
+            assert one.hypothesis.score == pytest.approx(best.score)
+
+
+def test_an_unknown_word_is_the_one_with_most_attention():
+    tokenizer = WordTokenizer.fit("k k l l y", minimum_count=2)
+    unknown, k = tokenizer.unknown_id, tokenizer.encode("k")[0]
+    # Most attention of the last unknown word is on the source's end, which is no word.
+    weights = np.array([[0.1, 0.7, 0.2], [0.9, 0.1, 0], [0.3, 0.2, 0.5], [1, 0, 0]])
+    hypothesis = Hypothesis(np.array([unknown, k, unknown]), -1.0, -0.5, True, weights)
+    assert _spell(hypothesis, tokenizer, ["Ann", "Bob"]) == ["Bob", "k", "Ann"]
+    blind = Hypothesis(hypothesis.ids, -1.0, -0.5, True)
+    assert _spell(blind, tokenizer, ["Ann", "Bob"]) == ["<unk>", "k", "<unk>"]
