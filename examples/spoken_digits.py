@@ -46,13 +46,15 @@ def read_recordings(folder):
     for path in sorted(folder.glob("*.wav")):
         digit, speaker, take = path.stem.split("_")
         with wave.open(str(path)) as file:
-            form = file.getnchannels(), file.getsampwidth(), file.getframerate()
-            if form != (1, 2, RATE):
-                raise SystemExit(f"{path}: wanted one channel of 16 bits at {RATE} Hz")
+            form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+            if form != (1, 16, RATE):
+                raise SystemExit(
+                    "{}: {} channels of {} bits at {} Hz; wanted 1 of 16 at {}; convert it".format(
+                        path, *form, RATE
+                    )
+                )
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
         recordings.append(Recording(int(digit), speaker, int(take), samples))
-    if not recordings:
-        raise SystemExit(f"{folder}: there is no .wav file; give the folder of the recordings")
     return recordings
 
 
@@ -268,6 +270,11 @@ def main(arguments=None):
     first = 5 if options.validation else 0
     test = [one for one in recordings if first <= one.take < first + 5]
     train = [one for one in recordings if one.take >= first + 5]
+    if not train or not test:
+        raise SystemExit(
+            f"{options.folder}: {len(train)} recordings to train on and {len(test)} to test on; "
+            "give the folder with all D_speaker_N.wav"
+        )
     ear = Ear(train, options.bands)
     shape = {
         "input_size": options.bands,

@@ -275,6 +275,18 @@ def test_spoken_digits_are_spelled(whistled_digits, tmp_path, capsys):
     assert "".join(vocabulary["labels"][k] for k in ctc_greedy(scores)[0]) == "two six six"
 
 
+def test_spoken_digits_say_what_is_wrong(tmp_path):
+    main = runpy.run_path(str(EXAMPLES / "spoken_digits.py"))["main"]
+    with pytest.raises(SystemExit, match=r"0 recordings to train on and 0 to test on; give the"):
+        main([str(tmp_path)])
+    with wave.open(str(tmp_path / "1_anna_0.wav"), "wb") as file:
+        file.setparams((2, 1, 16000, 0, "NONE", ""))
+    with pytest.raises(
+        SystemExit, match=r"1_anna_0.wav: 2 channels of 8 bits at 16000 Hz; wanted 1 of 16 at 8000"
+    ):
+        main([str(tmp_path)])
+
+
 def test_features_of_spoken_digits():
     example = runpy.run_path(str(EXAMPLES / "spoken_digits.py"))
     filters = example["mel_filters"](20)
