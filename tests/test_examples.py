@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+import wave
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import anaphora
+from anaphora.generation import ctc_greedy
 from anaphora.models import SequenceClassifier, SequenceTagger
 from anaphora.text import Tokenizer, pad
 
@@ -46,6 +48,7 @@ def test_every_example_is_tested():
         "language_model.py",
         "new_cell.py",
         "series.py",
+        "spoken_digits.py",
         "surnames.py",
         "tagging.py",
         "translation.py",
@@ -252,3 +255,112 @@ def test_tagging_tells_which_tags_are_missed(capsys):
     module["report_worst"](confusion, 1)
     module["report_worst"](Counter({("B", "B"): 9}))
     assert capsys.readouterr().out == "       A: missed 3 of 8, answered B 2, C 1\n"
+
+
+WHISTLED = {letter: 300 + 400 * k for k, letter in enumerate("onetwsix")}  # Hz
+
+
+def whistle(word: str, generator: np.random.Generator) -> np.ndarray:
+    """A tone of 30 to 40 ms for each letter after 25 ms of silence: 16-bit samples at 8 kHz."""
+    tones = [
+        np.sin(2 * np.pi * WHISTLED[letter] / 8000 * np.arange(generator.integers(240, 320)))
+        for letter in word
+    ]
+    samples = 0.5 * np.concatenate([np.zeros(200), *tones])
+    samples += generator.normal(0, 0.01, len(samples))
+    return (samples * 32768).astype("<i2")
+
+
+def scaled(example: dict, samples: np.ndarray, vocabulary: dict) -> np.ndarray:
+    """The features that a saved model reads, [T, bands]."""
+    frames = example["log_mel"](samples, example["mel_filters"](len(vocabulary["mean"])))
+    scale = np.array(vocabulary["mean"]), np.array(vocabulary["deviation"])
+    return ((frames - scale[0]) / scale[1]).astype(np.float32)
+
+
+@pytest.fixture
+def whistled_digits(tmp_path):
+    """A folder in which two speakers whistle one, two and six, twelve times each."""
+    folder, generator = tmp_path / "digits", np.random.default_rng(1)
+    folder.mkdir()
+    for digit, word in ((1, "one"), (2, "two"), (6, "six")):
+        for speaker in ("anna", "otto"):
+            for take in range(12):
+                with wave.open(str(folder / f"{digit}_{speaker}_{take}.wav"), "wb") as file:
+                    file.setparams((1, 2, 8000, 0, "NONE", ""))
+                    file.writeframes(whistle(word, generator).tobytes())
+    return folder
+
+
+def test_spoken_digits_are_classified(whistled_digits, tmp_path, capsys):
+    example = runpy.run_path(str(EXAMPLES / "spoken_digits.py"))
+    sizes = ["--hidden-size", "8", "--num-layers", "1", "--epochs", "15", "--batch-size", "4"]
+    rate = ["--learning-rate", "0.02", "--out", str(tmp_path / "model"), "--validation"]
+    found = example["main"]([str(whistled_digits), *sizes, *rate])
+    assert found["accuracy"] == 1
+    np.testing.assert_array_equal(np.diag(found["confusion"]), [0, 10, 10, 0, 0, 0, 10, 0, 0, 0])
+    assert capsys.readouterr().out.splitlines()[-1] == "accuracy 100.00% of 30 recordings"
+
+    model, vocabulary = SequenceClassifier.load(tmp_path / "model")
+    samples = whistle("two", np.random.default_rng(2)) / 32768
+    answer = model(scaled(example, samples, vocabulary)[:, None]).data.argmax()
+    assert vocabulary["labels"][answer] == "two"
+
+
+def test_spoken_digits_are_spelled(whistled_digits, tmp_path, capsys):
+    example = runpy.run_path(str(EXAMPLES / "spoken_digits.py"))
+    sizes = ["--hidden-size", "32", "--num-layers", "1", "--dropout", "0", "--bands", "16"]
+    steps = ["--epochs", "20", "--batch-size", "4", "--learning-rate", "0.02"]
+    out = ["--test-strings", "20", "--out", str(tmp_path / "model")]
+    found = example["main"]([str(whistled_digits), "--model", "ctc", *sizes, *steps, *out])
+    printed = capsys.readouterr().out
+    searches = {f"{what}, {by}" for what in ("recordings", "strings") for by in ("greedy", "beam")}
+    assert set(found) == searches
+    for search, measured in found.items():
+        assert measured["exact"] >= 0.9
+        assert 0 <= measured["digit_error_rate"] <= 0.1
+        assert f"{search}: {measured['exact']:.2%} of " in printed
+
+    model, vocabulary = example["Speller"].load(tmp_path / "model")
+    generator = np.random.default_rng(2)
+    samples = np.concatenate([whistle(word, generator) for word in ("two", "six", "six")]) / 32768
+    features = scaled(example, samples, vocabulary)
+    scores = model(features[:, None])[0].data
+    assert "".join(vocabulary["labels"][k] for k in ctc_greedy(scores)[0]) == "two six six"
+
+
+def test_spoken_digits_say_what_is_wrong(tmp_path):
+    main = runpy.run_path(str(EXAMPLES / "spoken_digits.py"))["main"]
+    with pytest.raises(SystemExit, match=r"0 recordings to train on and 0 to test on; give the"):
+        main([str(tmp_path)])
+    with wave.open(str(tmp_path / "1_anna_0.wav"), "wb") as file:
+        file.setparams((2, 1, 16000, 0, "NONE", ""))
+    with pytest.raises(
+        SystemExit, match=r"1_anna_0.wav: 2 channels of 8 bits at 16000 Hz; wanted 1 of 16 at 8000"
+    ):
+        main([str(tmp_path)])
+
+
+def test_features_of_spoken_digits():
+    example = runpy.run_path(str(EXAMPLES / "spoken_digits.py"))
+    filters = example["mel_filters"](20)
+    assert filters.shape == (20, 257)
+    assert (filters.max(axis=1) > 0.7).all()
+    inside = np.arange(257) * 8000 / 512
+    tops = inside[filters.argmax(axis=1)]
+    assert (np.diff(tops) > 0).all()
+    sums = filters.sum(axis=0)[(inside > tops[0]) & (inside < tops[-1])]
+    np.testing.assert_allclose(sums, 1)  # neighbours share each frequency
+    for band in (3, 10, 17):  # a tone at the top of a triangle is loudest there
+        tone = np.sin(2 * np.pi * tops[band] / 8000 * np.arange(800))
+        frames = example["log_mel"](tone, filters)
+        assert frames.shape == (8, 20)  # windows of 25 ms that begin every 10 ms, within 100 ms
+        assert (frames.argmax(axis=1) == band).all()
+
+
+def test_edit_distance():
+    distance = runpy.run_path(str(EXAMPLES / "spoken_digits.py"))["edit_distance"]
+    assert distance("kitten", "sitting") == 3
+    assert distance("", "abc") == distance("abc", "") == 3
+    assert distance(["one", "two"], ["two"]) == 1
+    assert distance("abcd", "abcd") == 0
