@@ -18,12 +18,15 @@ native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
 V = 23
+EPSILON = 1e-3
 
 
 class Stack:
     """Random layers of a cell, with a table of ids below or not, and a layer above or not."""
 
-    def __init__(self, cell, rng, dtype=np.float32, sizes=(5, 7), L=2, P=None, table=0, N=0):
+    def __init__(
+        self, cell, rng, dtype=np.float32, sizes=(5, 7), L=2, P=None, table=0, N=0, normalized=False
+    ):
         def draw(*shape):
             return (rng.standard_normal(shape) / max(1, shape[-1]) ** 0.5).astype(dtype)
 
@@ -43,10 +46,13 @@ class Stack:
         ]
         self.table = draw(table, I) if table else None
         self.output = (draw(N, self.P), draw(N)) if N else None
+        self.norms = [(draw(self.P), draw(self.P)) for _ in range(L)] if normalized else []
         self.dtype, self.states = dtype, len(cell.states)
 
     def pack(self):
-        return native.pack_layers(self.trace, self.H, self.layers, self.table, self.output)
+        return native.pack_layers(
+            self.trace, self.H, self.layers, self.table, self.output, self.norms, EPSILON
+        )
 
     def start(self, B, seed=3):
         rng = np.random.default_rng(seed)
@@ -67,6 +73,9 @@ class Stack:
                 layer.weight_hr, layer.parameters,
             )  # fmt: skip
             x = steps.output
+            if self.norms:
+                rows = x.reshape(T * B, self.P)
+                x = native.layer_norm_forward(rows, *self.norms[k], EPSILON)[0].reshape(x.shape)
             final.append(steps.final)
         if self.output is not None:
             rows = x.reshape(len(x) * x.shape[1], x.shape[-1])
@@ -101,7 +110,7 @@ def test_the_bits_of_the_recurrence(name, dtype, instructions, native_settings, 
     for sizes, table, N in [((5, 33), 0, 0), ((70, 66), 0, 9), ((6, 1), V, 3), ((40, 130), V, 70)]:
         if P and sizes[1] <= P:
             continue
-        stack = Stack(cell, rng, dtype, sizes, P=P, table=table, N=N)
+        stack = Stack(cell, rng, dtype, sizes, P=P, table=table, N=N, normalized=table == 0)
         packed = stack.pack()
         for T, B in [(1, 1), (1, 2), (1, 9), (4, 1), (3, 7), (0, 3), (70, 2)]:
             shape = (T, B) if table else (T, B, stack.I)
@@ -114,11 +123,12 @@ def test_the_bits_of_the_recurrence(name, dtype, instructions, native_settings, 
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm", "projected"])
-def test_threads_and_instruction_sets(name, dtype, native_settings, rng):
+def test_threads_and_instruction_sets(name, normalized, dtype, native_settings, rng):
     cell, P = (lstm, 150) if name == "projected" else (CELLS[name], None)
     # Large enough to be shared out by units, with shares of different sizes.
-    stack = Stack(cell, rng, dtype, (30, 330), P=P, table=V, N=V)
+    stack = Stack(cell, rng, dtype, (30, 330), P=P, table=V, N=V, normalized=normalized)
     packed = stack.pack()
     for T, B in [(5, 1), (3, 6)]:
         ids, uniforms = rng.integers(0, V, (T, B)), rng.random((9, B))
@@ -242,13 +252,14 @@ def parts(rng):
         "layers": layers,
         "table": draw(V, 3),
         "output": (draw(V, 2), draw(V)),
+        "norms": [(draw(2), draw(2)), (draw(2), draw(2))],
     }
 
 
 def make(parts):
     return _native.float32.Stack(
         parts["cell"], parts["hidden"], [tuple(layer) for layer in parts["layers"]],
-        parts["table"], parts["output"],
+        parts["table"], parts["output"], parts["norms"], 1e-5,
     )  # fmt: skip
 
 
@@ -261,6 +272,15 @@ def test_a_wrong_hidden_size(parts, hidden):
     parts["hidden"] = hidden
     with pytest.raises(ValueError, match=r"stack|does not fit"):
         make(parts)
+
+
+def test_wrong_layer_norms(parts):
+    good = parts["norms"]
+    short = np.ones(1, np.float32)
+    for bad in (good[:1], [good[0], (short, good[1][1])], [good[0], (good[1][0], short)]):
+        parts["norms"] = bad
+        with pytest.raises(ValueError, match=r"stack|does not fit"):
+            make(parts)
 
 
 @pytest.mark.parametrize("place", range(5))

@@ -569,9 +569,9 @@ template <class T> void test_recurrence(Random &random) {
 // A stack of random layers, and its run beside that of the recurrence, layer by layer.
 template <class T> struct Layers {
     int64_t batch, input, hidden, projected, count, ids, outputs;
-    bool projects, has_bias, tabulated;
+    bool projects, has_bias, tabulated, normalized;
     Cell cell;
-    Arrays<T> weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters;
+    Arrays<T> weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters, norm_weight, norm_bias;
     Array<T> table, weight, bias;
 
     explicit Layers(Random &random)
@@ -580,7 +580,8 @@ template <class T> struct Layers {
           count(random.between(1, 3)), ids(random.one_of({0, 1, 9})),
           outputs(ids > 0 ? ids : random.one_of({0, 1, 70})), projects(random.chance(4)),
           has_bias(random.chance(2)), tabulated(ids > 0 && random.chance(2)),
-          cell(random_cell(random, projects)), table(0), weight(0), bias(0) {
+          normalized(random.chance(2)), cell(random_cell(random, projects)), table(0), weight(0),
+          bias(0) {
         if (projects)
             projected = random.between(1, hidden);
         const int64_t X = cell.x_blocks * hidden, G = cell.h_blocks * hidden;
@@ -590,6 +591,8 @@ template <class T> struct Layers {
             bias_ih.emplace_back(X, random);
             bias_hh.emplace_back(G, random);
             weight_hr.emplace_back(projected * hidden, random);
+            norm_weight.emplace_back(projected, random);
+            norm_bias.emplace_back(projected, random);
             for (int32_t k = 0; k < cell.parameters; k++)
                 parameters.emplace_back(hidden, random);
         }
@@ -619,7 +622,8 @@ template <class T> struct Layers {
                           ids > 0 ? table.data() : nullptr,
                           outputs,
                           outputs > 0 ? weight.data() : nullptr,
-                          outputs > 0 && has_bias ? bias.data() : nullptr};
+                          outputs > 0 && has_bias ? bias.data() : nullptr,
+                          T(1e-5)};
         Array<T> looked_up(0);
         for (int64_t l = 0; l < count; l++) {
             std::vector<const T *> vectors;
@@ -628,7 +632,9 @@ template <class T> struct Layers {
             w.layers.push_back(
                 {weight_ih[l].data(), cell.h_blocks > 0 ? weight_hh[l].data() : nullptr,
                  has_bias ? bias_ih[l].data() : nullptr, has_bias ? bias_hh[l].data() : nullptr,
-                 projects ? weight_hr[l].data() : nullptr, vectors});
+                 projects ? weight_hr[l].data() : nullptr, vectors,
+                 normalized ? norm_weight[l].data() : nullptr,
+                 normalized ? norm_bias[l].data() : nullptr});
         }
         if (tabulated) {
             looked_up = product(ids, cell.x_blocks * hidden, input, table.data(),
@@ -680,6 +686,13 @@ template <class T> struct Layers {
                     states[k][l * size + j] = in_turn[k][steps % 2 * size + j];
             }
             x = std::move(output);
+            if (normalized) {
+                Array<T> y(rows * projected), means(rows), factors(rows);
+                kernels<T>().layer_norm_forward(rows, projected, x.data(), norm_weight[l].data(),
+                                                norm_bias[l].data(), T(1e-5), y.data(),
+                                                means.data(), factors.data());
+                x = std::move(y);
+            }
         }
         if (outputs == 0)
             return x;

@@ -610,6 +610,8 @@ def pack_layers(
     layers: Sequence[LayerWeights],
     table: Array | None = None,
     output: tuple[Array, Array | None] | None = None,
+    norms: Sequence[tuple[Array, Array]] = (),
+    epsilon: float = 0.0,
 ) -> NativeLayers | None:
     """As `recurrence.pack_layers`."""
     module = _PRECISIONS.get(layers[0].weight_ih.dtype)
@@ -632,7 +634,10 @@ def pack_layers(
         for k, layer in enumerate(layers)
     ]
     above = None if output is None else (np.ascontiguousarray(output[0]), _contiguous(output[1]))
-    stack = module.Stack(_cell(trace), hidden_size, packed, _contiguous(table), above)
+    behind = [(np.ascontiguousarray(weight), np.ascontiguousarray(bias)) for weight, bias in norms]
+    stack = module.Stack(
+        _cell(trace), hidden_size, packed, _contiguous(table), above, behind, epsilon
+    )
     return NativeLayers(stack, table is not None)
 
 

@@ -332,6 +332,8 @@ def pack_layers(
     layers: Sequence[LayerWeights],
     table: Array | None = None,
     output: tuple[Array, Array | None] | None = None,
+    norms: Sequence[tuple[Array, Array]] = (),
+    epsilon: float = 0.0,
 ) -> PackedLayers | None:
     """Pack the weights of layers, one above the other, for runs of few steps.
 
@@ -341,6 +343,8 @@ def pack_layers(
         layers: The lowest first.
         table: [V, I]: the input is ids, each a row of it.
         output: weight [N, P] and bias [N] (or None) of a linear layer above.
+        norms: weight [P] and bias [P] of the layer normalisation behind each layer, if any.
+        epsilon: That of all these.
 
     Returns:
         The packed layers, which later changes of the weights do not touch; or None where the engine

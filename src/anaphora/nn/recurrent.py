@@ -379,7 +379,7 @@ class Recurrent(Module):
             None where the engine cannot: the layer itself is then to be run.
         """
         plain = self.cell.fused and type(self).forward is Recurrent.forward
-        if not plain or self.bidirectional or self.layer_norm:
+        if not plain or self.bidirectional:
             return None
 
         def data(name: str, layer: int) -> Any:
@@ -397,8 +397,18 @@ class Recurrent(Module):
             )
             for layer in range(self.num_layers)
         ]
-        trace = self._evaluation_cell.trace
-        return engine.pack_layers(trace, self.hidden_size, layers, table, output)
+        norms = [
+            getattr(self, f"norm_l{layer}") for layer in range(self.num_layers * self.layer_norm)
+        ]
+        return engine.pack_layers(
+            self._evaluation_cell.trace,
+            self.hidden_size,
+            layers,
+            table,
+            output,
+            norms=[(norm.weight.data, norm.bias.data) for norm in norms],
+            epsilon=norms[0].epsilon if norms else 0.0,
+        )
 
     def state_shapes(self, *batch: int) -> dict[str, tuple[int, ...]]:
         """The shape of each state by its name: [L*D, B, H], without B if none is given.

@@ -12,15 +12,21 @@ template <class T> using Maybe = std::optional<In<T>>;
 template <class T>
 using Layer = std::tuple<Maybe<T>, Maybe<T>, Maybe<T>, Maybe<T>, Maybe<T>, std::vector<In<T>>>;
 
+template <class T> using Norm = std::pair<In<T>, In<T>>; // weight, bias
+
 template <class T> const T *data(const Maybe<T> &array) { return array ? array->data() : nullptr; }
 
 // table: [V, I], or [V, Gx*H] the input halves of the first layer, which then has no weight_ih.
 template <class T>
 void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vector<Layer<T>> layers,
-                Maybe<T> table, std::optional<std::pair<In<T>, Maybe<T>>> output) {
+                Maybe<T> table, std::optional<std::pair<In<T>, Maybe<T>>> output,
+                std::vector<Norm<T>> norms, double epsilon) {
     if (layers.empty())
         refuse("stack: no layers");
-    StackWeights<T> w{0, hidden, hidden, {}, 0, nullptr, 0, nullptr, nullptr};
+    if (!norms.empty() && norms.size() != layers.size())
+        refuse("stack: a layer norm for some layers only");
+    StackWeights<T> w{0,       hidden, hidden,  {},      0,
+                      nullptr, 0,      nullptr, nullptr, static_cast<T>(epsilon)};
     const auto &first = layers[0];
     bool has_input = std::get<0>(first).has_value(),
          has_projection = std::get<4>(first).has_value();
@@ -72,8 +78,16 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
             check_shape(p, {H}, "parameters");
             vectors.push_back(p.data());
         }
+        const T *norm_weight = nullptr, *norm_bias = nullptr;
+        if (!norms.empty()) {
+            const auto &[weight, bias] = norms[w.layers.size()];
+            check_shape(weight, {P}, "the weight of a layer norm");
+            check_shape(bias, {P}, "the bias of a layer norm");
+            norm_weight = weight.data();
+            norm_bias = bias.data();
+        }
         w.layers.push_back({data<T>(weight_ih), data<T>(weight_hh), data<T>(bias_ih),
-                            data<T>(bias_hh), data<T>(weight_hr), vectors});
+                            data<T>(bias_hh), data<T>(weight_hr), vectors, norm_weight, norm_bias});
         is_first = false;
     }
     if (output) {
@@ -218,7 +232,7 @@ nb::tuple draw(In<T> logits, In<double> uniforms, double temperature, std::int64
 template <class T> void bind_stack(nb::module_ &m) {
     nb::class_<Stack<T>>(m, "Stack")
         .def("__init__", &make_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
-             optional("output"))
+             optional("output"), plain("norms"), "epsilon"_a)
         .def("run", &run<T>, plain("x"), plain("states"))
         .def("run_ids", &run_ids<T>, plain("ids"), plain("states"))
         .def("generate", &generate<T>, plain("ids"), plain("states"), plain("uniforms"),

@@ -39,28 +39,33 @@ template <class F> void in_rows(std::int64_t N, F f) {
     });
 }
 
+// One row, and the mean and the factor that it was normalised by.
+template <class T>
+ANAPHORA_INLINE void normalize_row(std::int64_t H, const T *from, const T *weight, const T *bias,
+                                   T epsilon, T *to, T &mean, T &factor) {
+    T sum[1];
+    sum_row<T, 1>(H, [=](Vector<T> *sums, auto read) { sums[0] += read(from, T(0)); }, sum);
+    const T middle = sum[0] / static_cast<T>(H);
+    sum_row<T, 1>(
+        H,
+        [=](Vector<T> *sums, auto read) {
+            Vector<T> centred = read(from, middle) - middle;
+            sums[0] += centred * centred;
+        },
+        sum);
+    const T scale = T(1) / std::sqrt(sum[0] / static_cast<T>(H) + epsilon);
+#pragma GCC ivdep
+    for (std::int64_t k = 0; k < H; k++)
+        to[k] = (from[k] - middle) * scale * weight[k] + bias[k];
+    mean = middle;
+    factor = scale;
+}
+
 template <class T>
 void layer_norm_forward(std::int64_t N, std::int64_t H, const T *x, const T *weight, const T *bias,
                         T epsilon, T *y, T *means, T *factors) {
     in_rows(N, [=](std::int64_t n) {
-        const T *from = x + n * H;
-        T *to = y + n * H;
-        T sum[1];
-        sum_row<T, 1>(H, [=](Vector<T> *sums, auto read) { sums[0] += read(from, T(0)); }, sum);
-        T mean = sum[0] / static_cast<T>(H);
-        sum_row<T, 1>(
-            H,
-            [=](Vector<T> *sums, auto read) {
-                Vector<T> centred = read(from, mean) - mean;
-                sums[0] += centred * centred;
-            },
-            sum);
-        T factor = T(1) / std::sqrt(sum[0] / static_cast<T>(H) + epsilon);
-#pragma GCC ivdep
-        for (std::int64_t k = 0; k < H; k++)
-            to[k] = (from[k] - mean) * factor * weight[k] + bias[k];
-        means[n] = mean;
-        factors[n] = factor;
+        normalize_row(H, x + n * H, weight, bias, epsilon, y + n * H, means[n], factors[n]);
     });
 }
 

@@ -72,6 +72,7 @@ template <class T> struct LayerWeights {
     const T *bias_hh;                  // [Gh*H]
     const T *weight_hr;                // [P, H]
     std::vector<const T *> parameters; // each [H]
+    const T *norm_weight, *norm_bias;  // [P] of the layer norm behind, or null
 };
 template <class T> struct StackWeights {
     std::int64_t input, hidden, projected; // I, H, P
@@ -80,12 +81,14 @@ template <class T> struct StackWeights {
     const T *table;         // [V, I], or [V, Gx*H] the first layer's input halves with their bias
     std::int64_t outputs;   // N of the layer behind, or 0
     const T *weight, *bias; // [N, P], [N] or null
+    T epsilon;              // of the layer norms
 };
 
 template <class T> struct PackedLayer {
     PackedMatrix<T> ih, hh, hr;
     T *bias_ih, *bias_hh; // [G, padded H]; bias_ih null if there is none, bias_hh zeros
     T *parameters;        // [parameters, padded H]
+    T *norm_weight = nullptr, *norm_bias = nullptr; // [padded P], or null
 };
 
 // Immutable once it is made: any number of threads may run it at once.
@@ -94,7 +97,8 @@ template <class T> class Stack {
     const Cell cell;
     const std::int64_t input, hidden, projected, ids, outputs;
     std::vector<PackedLayer<T>> layers;
-    bool tabulated, has_projection;
+    const T epsilon;
+    bool tabulated, has_projection, normalized;
     T *table = nullptr; // [V, I], or [V, Gx, padded H]
     PackedMatrix<T> output;
     T *bias = nullptr; // [padded N], or null
@@ -105,9 +109,10 @@ template <class T> class Stack {
 
     Stack(const Cell &c, const StackWeights<T> &w)
         : cell(c), input(w.input), hidden(w.hidden), projected(w.projected), ids(w.ids),
-          outputs(w.outputs), layers(w.layers.size()),
+          outputs(w.outputs), layers(w.layers.size()), epsilon(w.epsilon),
           tabulated(w.ids > 0 && w.layers[0].weight_ih == nullptr),
-          has_projection(w.layers[0].weight_hr != nullptr) {
+          has_projection(w.layers[0].weight_hr != nullptr),
+          normalized(w.layers[0].norm_weight != nullptr) {
         const std::int64_t unit = padded<T>(hidden), x_blocks = c.x_blocks, h_blocks = c.h_blocks;
         for (int pass = 0; pass < 2; pass++) { // count, then fill in
             T *at = pass == 0 ? nullptr : memory_.get<T>(static_cast<std::size_t>(total_));
@@ -154,6 +159,10 @@ template <class T> class Stack {
                 to.bias_ih =
                     from.bias_ih == nullptr ? nullptr : vectors(x_blocks, hidden, from.bias_ih);
                 to.bias_hh = vectors(h_blocks, hidden, from.bias_hh);
+                if (normalized) {
+                    to.norm_weight = vectors(1, projected, from.norm_weight);
+                    to.norm_bias = vectors(1, projected, from.norm_bias);
+                }
                 to.parameters = take(static_cast<std::int64_t>(from.parameters.size()) * unit);
                 if (pass == 1)
                     for (std::size_t k = 0; k < from.parameters.size(); k++) {

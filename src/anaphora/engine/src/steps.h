@@ -4,6 +4,7 @@
 // and the same interpreter runs the cell's program.
 #pragma once
 
+#include "normalization.h"
 #include "sampling.h"
 #include "tiles.h"
 
@@ -155,6 +156,7 @@ template <class T> class Run {
             x_gates_ = take(rows * cell_.x_blocks * HP_);
             h_gates_ = take(B_ * cell_.h_blocks * HP_);
             outer_ = take(L_ * 2 * rows * PP_);
+            normalized_ = take(s_.normalized ? rows * PP_ : 0);
             inner_ = take((cell_.states - 1) * L_ * B_ * HP_);
             unprojected_ = s_.has_projection ? take(B_ * HP_) : nullptr;
             logits_ = take(s_.outputs > 0 ? rows * NP_ : 0);
@@ -243,7 +245,8 @@ template <class T> class Run {
             last_ = own.before;
     }
 
-    // Steps through all layers; returns the first state of the last one, [steps, B, padded P].
+    // Steps through all layers; returns the first state of the last one, normalised if that is
+    // asked for, [steps, B, padded P].
     const T *advance(Own &own, std::int64_t steps, const T *x, const std::int64_t *ids) {
         const T *y = nullptr;
         for (std::int64_t l = 0; l < L_; l++) {
@@ -292,6 +295,15 @@ template <class T> class Run {
                 own.before[l] = after;
             }
             y = outer(l, own.chunk, 0);
+            if (s_.normalized) { // since the last step nobody reads what the layer below left there
+                for (std::int64_t r = own.part; r < steps * B_; r += threads_) {
+                    T mean, factor;
+                    normalize_row(P_, y + r * PP_, layer.norm_weight, layer.norm_bias, s_.epsilon,
+                                  normalized_ + r * PP_, mean, factor);
+                }
+                y = normalized_;
+                meet();
+            }
         }
         own.chunk++;
         return y;
@@ -393,7 +405,7 @@ template <class T> class Run {
     const std::int64_t chunk_; // steps whose input halves are computed at once
     const int threads_;
     Barrier barrier_;
-    T *x_, *x_gates_, *h_gates_, *outer_, *inner_, *unprojected_, *logits_;
+    T *x_, *x_gates_, *h_gates_, *outer_, *normalized_, *inner_, *unprojected_, *logits_;
     std::vector<std::int64_t> next_; // [B] the ids drawn last
     std::vector<T *> last_;          // the first state of each layer, at the end
     std::atomic<bool> unfit_{false};
