@@ -6,10 +6,10 @@ The task of Hochreiter & Schmidhuber 1997 (experiment 4): the target is 0.5 + (a
 answer is right if it is less than 0.04 away. It stops when 99 % of a test set are, and says how
 many sequences that took.
 
-What decides is what the forget gate starts with. A bias of 6 keeps 99.75 % of a cell's state at each
-step, and where the input's share is what is forgotten, as in coupled_lstm, just as little comes in of
-what is not marked. A GRU took 10 to 40 times as many sequences for lengths of 100 and 500, and for
-1000 both GRU and LSTM (with a bias of 7) were still guessing after 250,000.
+What decides is what the forget gate starts with. A bias of 6 keeps 99.75 % of a cell's state at
+each step, and where the input's share is what is forgotten, as in coupled_lstm, just as little
+comes in of what is not marked. A GRU took 10 to 40 times as many sequences for lengths of 100 and
+500, and for 1000 both GRU and LSTM (with a bias of 7) were still guessing after 250,000.
 """
 
 import argparse

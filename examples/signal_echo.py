@@ -3,9 +3,9 @@
     python examples/signal_echo.py --delays 5 10 15 18 --window 20
 
 Truncated backpropagation through time: gradients stop where a window begins, states do not, so that
-bits of the window before are echoed too. A delay longer than the window cannot be learnt this way, and
-one that is nearly as long hardly: few targets of a window have their bit in it. So each delay goes on
-from the model of the one before it, unless --no-curriculum begins anew.
+bits of the window before are echoed too. A delay longer than the window cannot be learnt this way,
+and one that is nearly as long hardly: few targets of a window have their bit in it. So each delay
+goes on from the model of the one before it, unless --no-curriculum begins anew.
 """
 
 import argparse
