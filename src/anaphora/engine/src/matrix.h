@@ -236,9 +236,9 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
         }
     };
 
-    static thread_local Scratch scratch;
     if (packs_itself) {
         parallel(groups, [&](std::int64_t group) {
+            static thread_local Scratch scratch;
             std::int64_t panel0 = first_panel(group), panel1 = first_panel(group + 1);
             std::int64_t vectors = panels.first(panel1) - panels.first(panel0);
             T *packed = scratch.get<T>(vectors * W * std::max<std::int64_t>(K, 1));
@@ -249,6 +249,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
         });
         return;
     }
+    static thread_local Scratch scratch;
     T *packed = scratch.get<T>(panels.vectors * W * std::max<std::int64_t>(K, 1));
     const std::int64_t parts = panels.count < 2 * threads && K >= 512 ? 2 * threads : 1; // of K
     parallel(panels.count * parts, [&](std::int64_t task) {
