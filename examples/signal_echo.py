@@ -78,7 +78,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--delays", type=int, nargs="+", default=[1, 3, 5, 10, 13, 15, 16, 17, 18])
+    parser.add_argument("--delays", type=int, nargs="+", default=[5, 10, 13, 15, 16, 17, 18])
     parser.add_argument("--window", type=int, default=20)
     parser.add_argument("--curriculum", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--cell", choices=CELLS, default="gru")
