@@ -84,11 +84,6 @@ class SequenceBatches(Batches):
     def __len__(self) -> int:
         return len(self._order)
 
-    @property
-    def order(self) -> Order:
-        """The numbers of the sequences in each batch."""
-        return self._order
-
     def _batch(self, index: int) -> Batch:
         rows = self._order[index]
         lengths = self._lengths[rows]
