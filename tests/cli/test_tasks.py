@@ -376,11 +376,23 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
     task = make("classify series", tmp_path)
     for options, message in [
         (["--level", "word"], "level is for texts, but the files hold series"),
-        (["--column", "text"], "column is for texts, but the files hold series"),
+        (["--column", "text"], "column is for .csv and .tsv files, and none was given"),
         (["--embedding-size", "3"], "embedding_size is for ids"),
     ]:
         assert message in run(*task.command(*options), code=2)[1]
         assert not (tmp_path / "model").exists()
+
+
+def test_columns_are_refused_where_no_table_is_given(tmp_path):
+    task = make("classify folder", tmp_path)
+    refused = "column is for .csv and .tsv files, and none was given"
+    assert f"label_{refused}" in run(*task.command("--label-column", "side"), code=2)[1]
+    run(*task.command("--max-steps", "1"))
+    lines = task.valid[0] / "low.txt"
+    for arguments in (["predict", lines], ["evaluate", *task.valid]):
+        command, *files = arguments
+        _, err = run(command, tmp_path / "model", *files, "--column", "body", code=2)
+        assert refused in err
 
 
 @pytest.mark.parametrize(

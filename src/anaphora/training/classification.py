@@ -18,6 +18,7 @@ from anaphora.text import (
     TextError,
     Tokenizer,
     WordTokenizer,
+    is_table,
     moments,
     read_columns,
     read_labelled,
@@ -194,6 +195,13 @@ class ClassifyTask(ExampleTask):
             return [example for path in paths for example in read_labelled(path, *columns)]
         raise TextError("both texts and series were given; a classifier is of one or the other")
 
+    def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:  # noqa: D102
+        if any(map(is_table, paths)):
+            return
+        for name in ("column", "label_column"):
+            if given.get(name) is not None:
+                raise ValueError(f"{name} is for .csv and .tsv files, and none was given")
+
     def fit(  # noqa: D102
         self, options: ClassifierOptions, training: list[Example], held_out: list[Example]
     ) -> ClassifierVocabulary:
@@ -259,7 +267,7 @@ class ClassifyTask(ExampleTask):
     def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
         if _holds_series(path):
             return list(read_series(path)[0])
-        if not path.lower().endswith((".csv", ".tsv")):
+        if not is_table(path):
             return super().read_inputs(options, path)
         if options.column is None:
             raise TextError(f"{path} is a table: say with --column which column holds the texts")

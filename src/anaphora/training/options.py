@@ -81,7 +81,9 @@ class TextOptions(Options):
         "One text in parallel streams with carried state, or lines as separate sentences.",
         ("stream", "sentences"),
     )
-    column: str | None = option(None, "Read .csv files, and take the text from this column.")
+    column: str | None = option(
+        None, "Read .csv or .tsv files, and take the text from this column."
+    )
     pattern: str = option("*.txt", "Which files of a folder to read.")
     validation_share: float = option(
         0.05,

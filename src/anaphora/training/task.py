@@ -266,6 +266,17 @@ class ExampleTask(Task):
             TextError: a file is missing or is not what the task reads.
         """
 
+    def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:
+        """Refuse options that are for a kind of files where none of that kind is given.
+
+        Args:
+            given: Options of the section ``text``; None where one was not given.
+            paths: The files.
+
+        Raises:
+            ValueError: there are some.
+        """
+
     @abstractmethod
     def fit(self, options: Any, training: list[Any], held_out: list[Any]) -> Any:
         """The vocabulary: what is read, of the examples to train on; answers, of all.
@@ -296,6 +307,7 @@ class ExampleTask(Task):
     def read(  # noqa: D102
         self, options: Any, texts: Paths, validation_texts: Paths, folder: Path, notify: Notify
     ) -> tuple[Any, dict[str, str | None]]:
+        self.check_files(options.text.to_dict(), [*texts, *validation_texts])
         if texts:
             notify(f"reading {_names(texts)}")
         training = self.read_files(options.text, texts)
