@@ -298,7 +298,8 @@ def _find_in_folder(folder: Path, pattern: str) -> list[SourceFile]:
         holds = f"files there: {len(files):,}, first {files[0].name}" if files else "it is empty"
         raise TextError(
             f"no file in the folder {folder} or below has a name that matches {pattern!r} "
-            f"({holds}); choose another pattern with --pattern, for example --pattern '*.md'"
+            f"({holds}); wanted such names, or for a language model another --pattern, for example "
+            "--pattern '*.md'"
         )
     full = [path for path in matching if path.stat().st_size > 0]
     if not full:
