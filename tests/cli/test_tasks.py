@@ -372,6 +372,15 @@ def test_a_table_with_other_columns(tmp_path):
     )
 
 
+def test_texts_are_refused_by_a_classifier_of_series(tmp_path):
+    task = make("classify series", tmp_path)
+    run(*task.command("--max-steps", "1"))
+    (tmp_path / "names").mkdir()
+    (tmp_path / "names" / "other.txt").write_text("x\n")
+    _, err = run("evaluate", tmp_path / "model", tmp_path / "names", code=1)
+    assert "the classifier is one of series, but a text was given to it" in err
+
+
 def test_options_of_texts_are_refused_for_series(tmp_path):
     task = make("classify series", tmp_path)
     for options, message in [

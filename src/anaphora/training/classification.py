@@ -226,6 +226,7 @@ class ClassifyTask(ExampleTask):
     def encode(  # noqa: D102
         self, vocabulary: ClassifierVocabulary, examples: list[Example]
     ) -> dict[str, Array]:
+        inputs = [vocabulary.encode(example) for example, _ in examples]
         numbers = {name: number for number, name in enumerate(vocabulary.classes)}
         if unknown := sorted({label for _, label in examples} - set(numbers)):
             known = ", ".join(vocabulary.classes[:10])
@@ -234,7 +235,6 @@ class ClassifyTask(ExampleTask):
                 f"the label {unknown[0]!r} is none of the {len(numbers)} of the training: "
                 f"{known}{more}"
             )
-        inputs = [vocabulary.encode(example) for example, _ in examples]
         return {
             "inputs": np.concatenate(inputs),
             "lengths": np.array([len(sequence) for sequence in inputs]),
