@@ -436,7 +436,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "tag",
             {"a.tsv": "ab\tX\n\nab\tY\n", "b.tsv": "ab\tZ\n"},
             ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
-            "the tag 'Z' is none of those of the training: X, Y",
+            "the tag 'Z' is none of the 2 of the training: X, Y",
         ),
         (
             "translate",

@@ -204,6 +204,21 @@ class DrawnBatches(Batches):
         return DrawnBatches(self._draw, self._count, int(generator.integers(1 << 62)))
 
 
+def side_by_side(
+    inputs: Sequence[ArrayLike], characters: Sequence[Sequence[ArrayLike]] | None = None
+) -> Batch:
+    """One batch of sequences to be answered, in the order given; its targets mean nothing.
+
+    The arguments are those of `SequenceBatches`.
+
+    >>> side_by_side([[7, 8], [9]]).inputs.T.tolist()
+    [[7, 8], [9, 0]]
+    """
+    rows = np.arange(len(inputs))
+    targets = np.full(len(rows), IGNORE_INDEX)
+    return SequenceBatches(inputs, targets, len(rows), characters=characters, order=[rows])[0]
+
+
 def _padded(sequences: list[NDArray[Any]], padding: float) -> NDArray[Any]:
     """Sequences [T, ...] side by side: [longest T, B, ...]."""
     longest = max(len(sequence) for sequence in sequences)
