@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from anaphora.artifact import ModelDirectory, read_weights
 from anaphora.cli import app
+from anaphora.models import SequenceTagger
 from anaphora.training import TASKS, task_of
 
 SMALL = (
@@ -515,6 +516,14 @@ def test_damaged_directories_are_named(tmp_path):
         "train.safetensors: no such file; train anew"
         in run("train", "--resume", "--out", model, code=1)[1]
     )
+
+
+def test_a_model_that_was_saved_from_python_is_not_called_damaged(tmp_path):
+    model = SequenceTagger(2, hidden_size=3, vocabulary_size=3, num_characters=2)
+    model.save(ModelDirectory.create(tmp_path / "model"), {"tags": ["X", "Y"]})
+    for command in ("info", "predict"):
+        _, err = run(command, tmp_path / "model", code=1, stdin="a b\n")
+        assert "there is no section text, training, which anaphora train writes" in err
 
 
 def test_the_help_says_for_which_task_an_option_is(monkeypatch):

@@ -106,6 +106,11 @@ class TaskOptions:
         Raises:
             ValueError: something is missing, unknown or out of range.
         """
+        if missing := sorted(set(cls.sections()) - set(values)):
+            raise ValueError(
+                f"there is no section {', '.join(missing)}, which anaphora train writes; load a "
+                "model that was saved from Python there"
+            )
         try:
             parts = {name: dict(values[name]) for name in cls.sections()}
             for size in cls.sizes:
