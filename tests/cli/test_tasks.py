@@ -326,7 +326,11 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             "--loss-per is not for --task translate, but for la",
         ),
         ("translate", ["--hidden-size", "5"], "must be even, not 5"),
-        ("translate", ["--validation-share", "1"], "validation_share 1.0 is no share"),
+        (
+            "translate",
+            ["--validation-share", "1"],
+            "validation_share is a share, 0 <= validation_share < 1, not 1.0",
+        ),
         ("language-model", ["--bidirectional"], "--bidirectional is not for --task language-model"),
         ("language-model", ["--attention", "none"], "but for translate; leave it away"),
     ],

@@ -93,8 +93,7 @@ class TextOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.validation_share < 1:
-            raise ValueError(f"validation_share {self.validation_share} is no share 0 <= share < 1")
+        _check_shares(self, "validation_share")
         least = 256 if self.level == "bpe" else 1  # byte pairs begin with the 256 bytes
         _check_sizes(self, least, "vocabulary_size")
         _check_sizes(self, 1, "minimum_count")
@@ -154,9 +153,7 @@ class ModelOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        for name in ("dropout", "embedding_dropout", "weight_dropout", "zoneout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(self, name)}")
+        _check_shares(self, "dropout", "embedding_dropout", "weight_dropout", "zoneout")
         for name in ("activation_penalty", "temporal_penalty"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
@@ -260,6 +257,13 @@ def _check_sizes(options: Options, least: int, *names: str) -> None:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
+def _check_shares(options: Options, *names: str) -> None:
+    """Refuse an option that is not a share."""
+    for name in names:
+        if not 0 <= getattr(options, name) < 1:
+            raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(options, name)}")
+
+
 def same_as(section: type[Options], name: str) -> Any:
     """A field like one of another options class: the same default, help and choices.
 
@@ -275,7 +279,7 @@ def same_as(section: type[Options], name: str) -> Any:
 
 @dataclass(frozen=True)
 class ExampleOptions(Options):
-    """How examples are read that are texts; a task adds its own options.
+    """How the examples of a task are read; each task adds its own options.
 
     >>> ExampleOptions(minimum_count=2).validation_share
     0.05
@@ -289,8 +293,7 @@ class ExampleOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_sizes(self, 1, "vocabulary_size", "minimum_count")
-        if not 0 <= self.validation_share < 1:
-            raise ValueError(f"validation_share {self.validation_share} is no share 0 <= share < 1")
+        _check_shares(self, "validation_share")
 
 
 @dataclass(frozen=True)
@@ -316,5 +319,4 @@ class RecurrentOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share, 0 <= dropout < 1, not {self.dropout}")
+        _check_shares(self, "dropout")
