@@ -126,7 +126,9 @@ class ModelOptions(Options):
     dropout: float = option(
         0.0, "Share dropped on the embeddings, between layers and before the output."
     )
-    locked_dropout: bool = option(False, "Drop the same units at all steps of a window.")
+    locked_dropout: bool = option(
+        False, "Let dropout drop the same units at all steps of a window."
+    )
     embedding_dropout: float = option(
         0.0, "Share of the vocabulary whose embeddings are dropped in a window."
     )
@@ -154,6 +156,8 @@ class ModelOptions(Options):
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
         _check_shares(self, "dropout", "embedding_dropout", "weight_dropout", "zoneout")
+        if self.locked_dropout and not self.dropout:
+            raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
         for name in ("activation_penalty", "temporal_penalty"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
