@@ -243,8 +243,8 @@ class TrainingOptions(Options):
             raise ValueError(f"momentum is for sgd and rmsprop, not for {self.optimizer}")
         if self.schedule == "cosine" and self.epochs is None and self.max_steps is None:
             raise ValueError(
-                "the schedule cosine ends at a known step: give epochs or max_steps, or choose "
-                "another schedule, such as plateau"
+                "the schedule cosine ends at a known step: give epochs or max_steps, with minutes "
+                "if you like, or begin with another schedule, such as plateau"
             )
         if self.schedule == "nonmonotonic" and self.optimizer != "asgd":
             raise ValueError(
