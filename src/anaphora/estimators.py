@@ -24,6 +24,7 @@ from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import Adam
 from anaphora.text import moments
 from anaphora.training import SequenceBatches, Trainer, TrainingOptions
+from anaphora.training.batches import side_by_side
 
 _PREDICTION_BATCH = 256
 
@@ -171,9 +172,7 @@ class _RecurrentEstimator(BaseEstimator):
         scaled, answers = self._scaled(sequences), []
         for start in range(0, len(scaled), _PREDICTION_BATCH):
             part = scaled[start : start + _PREDICTION_BATCH]
-            batch = SequenceBatches(
-                part, np.zeros(len(part)), len(part), order=[np.arange(len(part))]
-            )[0]
+            batch = side_by_side(part)
             with no_grad():
                 answers.append(self.model_(batch.inputs, batch.lengths).data)
         return np.concatenate(answers)

@@ -80,6 +80,10 @@ def test_standard_input_a_column_words_and_tensorboard(command):
     assert lines_of(out)[0]["characters"] == len(text)
     out, _ = command.run("evaluate", "column", "text.txt", "--json")
     assert lines_of(out)[0]["characters"] == len(text)
+    tabs = "id\tbody\n" + "".join(f"7\t{line}\n" for line in text.splitlines())
+    (command.folder / "t.tsv").write_text(tabs)
+    out, _ = command.run("evaluate", "column", "t.tsv", "--json")  # the column of the training
+    assert lines_of(out)[0]["characters"] == len(text)
 
     pytest.importorskip("tensorboardX")
     words = ("--level", "word", "--batching", "sentences", "--sentence-start", "--tensorboard")

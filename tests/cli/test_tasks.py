@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from anaphora.artifact import ModelDirectory, read_weights
 from anaphora.cli import app
+from anaphora.models import SequenceTagger
 from anaphora.training import TASKS, task_of
 
 SMALL = (
@@ -325,7 +326,11 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             "--loss-per is not for --task translate, but for la",
         ),
         ("translate", ["--hidden-size", "5"], "must be even, not 5"),
-        ("translate", ["--validation-share", "1"], "validation_share 1.0 is no share"),
+        (
+            "translate",
+            ["--validation-share", "1"],
+            "validation_share is a share, 0 <= validation_share < 1, not 1.0",
+        ),
         ("language-model", ["--bidirectional"], "--bidirectional is not for --task language-model"),
         ("language-model", ["--attention", "none"], "but for translate; leave it away"),
     ],
@@ -372,15 +377,36 @@ def test_a_table_with_other_columns(tmp_path):
     )
 
 
+def test_texts_are_refused_by_a_classifier_of_series(tmp_path):
+    task = make("classify series", tmp_path)
+    run(*task.command("--max-steps", "1"))
+    (tmp_path / "names").mkdir()
+    (tmp_path / "names" / "other.txt").write_text("x\n")
+    _, err = run("evaluate", tmp_path / "model", tmp_path / "names", code=1)
+    assert "the classifier is one of series, but a text was given to it" in err
+
+
 def test_options_of_texts_are_refused_for_series(tmp_path):
     task = make("classify series", tmp_path)
     for options, message in [
         (["--level", "word"], "level is for texts, but the files hold series"),
-        (["--column", "text"], "column is for texts, but the files hold series"),
+        (["--column", "text"], "column is for .csv and .tsv files, and none was given"),
         (["--embedding-size", "3"], "embedding_size is for ids"),
     ]:
         assert message in run(*task.command(*options), code=2)[1]
         assert not (tmp_path / "model").exists()
+
+
+def test_columns_are_refused_where_no_table_is_given(tmp_path):
+    task = make("classify folder", tmp_path)
+    refused = "column is for .csv and .tsv files, and none was given"
+    assert f"label_{refused}" in run(*task.command("--label-column", "side"), code=2)[1]
+    run(*task.command("--max-steps", "1"))
+    lines = task.valid[0] / "low.txt"
+    for arguments in (["predict", lines], ["evaluate", *task.valid]):
+        command, *files = arguments
+        _, err = run(command, tmp_path / "model", *files, "--column", "body", code=2)
+        assert refused in err
 
 
 @pytest.mark.parametrize(
@@ -415,7 +441,7 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
             "tag",
             {"a.tsv": "ab\tX\n\nab\tY\n", "b.tsv": "ab\tZ\n"},
             ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
-            "the tag 'Z' is none of those of the training: X, Y",
+            "the tag 'Z' is none of the 2 of the training: X, Y",
         ),
         (
             "translate",
@@ -494,6 +520,14 @@ def test_damaged_directories_are_named(tmp_path):
         "train.safetensors: no such file; train anew"
         in run("train", "--resume", "--out", model, code=1)[1]
     )
+
+
+def test_a_model_that_was_saved_from_python_is_not_called_damaged(tmp_path):
+    model = SequenceTagger(2, hidden_size=3, vocabulary_size=3, num_characters=2)
+    model.save(ModelDirectory.create(tmp_path / "model"), {"tags": ["X", "Y"]})
+    for command in ("info", "predict"):
+        _, err = run(command, tmp_path / "model", code=1, stdin="a b\n")
+        assert "there is no section text, training, which anaphora train writes" in err
 
 
 def test_the_help_says_for_which_task_an_option_is(monkeypatch):

@@ -48,6 +48,14 @@ def test_what_is_refused(tmp_path, text, message):
         read_series(path)
 
 
+def test_the_case_of_a_suffix_does_not_matter(tmp_path):
+    path = tmp_path / "ONE.NPY"
+    with path.open("wb") as file:
+        np.save(file, np.array([[2.0, 0.5, 0.25]]))
+    (series,), classes = read_series(path)
+    assert (series.tolist(), classes) == ([[0.5], [0.25]], ["2"])
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -55,6 +63,7 @@ def test_what_is_refused(tmp_path, text, message):
         (np.ones((0, 3)), "wanted rows"),
         (np.array([[1, np.inf]]), "not all of it finite numbers"),
         (np.array([["a", "b"]]), "not all of it finite numbers"),
+        (np.array([[1, 0.5], [1.5, 2]]), r"a class 1\.5 in column 0; wanted whole numbers"),
     ],
 )
 def test_tables_that_are_refused(tmp_path, table, message):

@@ -84,6 +84,13 @@ def test_what_is_wrong_is_told(write, text, column, message):
         read_conllu(write(text), column)
 
 
+def test_a_folder_without_such_files_is_told_and_no_option_is_proposed_that_it_lacks(tmp_path):
+    with pytest.raises(
+        TextError, match=r"matches '\*\.conllu' .*, or for a language model another"
+    ):
+        read_conllu(tmp_path)
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(TextError, match=r"none\.conllu does not exist"):
         read_conllu(tmp_path / "none.conllu")

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.models import load_language_model
-from anaphora.text import Batches, encode_to_file, open_source
+from anaphora.text import Batches, encode_to_file, is_table, open_source
 from anaphora.training import (
     Evaluation,
     ExampleTask,
@@ -37,7 +37,8 @@ def evaluate(
     column: Annotated[
         str | None,
         typer.Option(
-            help="language-model, classify: read .csv files, and take the text from this column.",
+            help="language-model, classify: read .csv or .tsv files, and take the text from this "
+            "column.",
             show_default="that of the training",
         ),
     ] = None,
@@ -84,6 +85,7 @@ def evaluate(
         with reported_misuse():
             if batch_size is not None:
                 raise ValueError(f"--batch-size is for language models; this is one to {task.name}")
+            task.check_files(changes, texts)
         began = time.monotonic()
         model, batches = task.evaluation(directory, texts, **changes)
         result = _evaluate(output, model, batches)
@@ -120,7 +122,7 @@ def _evaluate_language_model(
 ) -> None:
     model, tokenizer = load_language_model(directory)
     options = load_language_model_options(directory).text
-    if column is None and all(text.lower().endswith(".csv") for text in texts):
+    if column is None and all(map(is_table, texts)):
         column = options.column
     source = open_source(texts, column, options.pattern)
     began = time.monotonic()

@@ -71,6 +71,7 @@ def predict(
                 raise ValueError(f"--beam-size is for translators; this is one to {task.name}")
             if column is not None and task.name != "classify":
                 raise ValueError(f"--column is for classifiers; this is one to {task.name}")
+            task.check_files({"column": column}, [file])
         text = task.load_options(directory).text
         text = text if column is None else dataclasses.replace(text, column=column)
         model, vocabulary = task.load(directory)

@@ -40,7 +40,7 @@ def translate(
 
     An unknown word of the translation becomes the source's word that had most attention, where the
     model has attention (Luong et al. 2015). A translation has at most twice as many words as the
-    longest sentence beside it, and ten.
+    longest sentence beside it, the end counted, and ten.
 
     Args:
         model: The model.

@@ -19,6 +19,7 @@ from anaphora.text.series import moments, read_series
 from anaphora.text.sources import (
     Source,
     SourceFile,
+    is_table,
     open_source,
     read_columns,
     read_lines,
@@ -45,6 +46,7 @@ __all__ = [
     "batchify",
     "cover",
     "encode_to_file",
+    "is_table",
     "moments",
     "open_ids",
     "open_source",

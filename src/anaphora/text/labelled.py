@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from anaphora.text.errors import TextError
-from anaphora.text.sources import column_names, read_columns, read_lines
+from anaphora.text.sources import column_names, is_table, read_columns, read_lines
 
 __all__ = ["read_labelled"]
 
@@ -55,7 +55,7 @@ def read_labelled(
 def _read_table(
     path: str | os.PathLike[str], column: str | None, label_column: str | None
 ) -> list[tuple[str, str]]:
-    if Path(path).suffix.lower() not in (".csv", ".tsv"):
+    if not is_table(path):
         raise TextError(
             f"{path} is neither a .csv or .tsv file nor a folder with a .txt file for each label"
         )

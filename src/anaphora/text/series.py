@@ -43,7 +43,7 @@ def read_series(path: str | os.PathLike[str]) -> tuple[Series, list[str]]:
     ([[3.0, 9.0], [2.0, 8.0]], ['rising', 'falling'])
     """
     path = Path(path)
-    return _read_table(path) if path.suffix == ".npy" else _read_ts(path)
+    return _read_table(path) if path.suffix.lower() == ".npy" else _read_ts(path)
 
 
 def _read_table(path: Path) -> tuple[Series, list[str]]:
@@ -56,6 +56,8 @@ def _read_table(path: Path) -> tuple[Series, list[str]]:
         raise TextError(f"{path} holds {found}; wanted rows of a class and the values of a series")
     if table.dtype.kind not in "iuf" or not np.isfinite(table).all():
         raise TextError(f"{path} holds {found}, not all of it finite numbers; wanted only these")
+    if parts := table[:, 0][table[:, 0] % 1 != 0].tolist():
+        raise TextError(f"{path} has a class {parts[0]} in column 0; wanted whole numbers there")
     return [row[1:, None] for row in table], [str(int(row[0])) for row in table]
 
 

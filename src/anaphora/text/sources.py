@@ -24,6 +24,7 @@ __all__ = [
     "Source",
     "SourceFile",
     "column_names",
+    "is_table",
     "open_source",
     "read_columns",
     "read_lines",
@@ -77,7 +78,8 @@ class Source:
 
     Args:
         files: What to read, in order.
-        column: The CSV column that holds the text; None reads plain text.
+        column: The column that holds the text, of files as `read_columns` reads them; None reads
+            plain text.
 
     >>> import tempfile, pathlib
     >>> folder = tempfile.TemporaryDirectory()
@@ -132,8 +134,8 @@ def open_source(
 
     Args:
         paths: A path, or several; read in this order.
-        column: Read every file as CSV (comma-separated, quoted as RFC 4180 says, with a header
-            line) and take this column.
+        column: Read every file as a table with a header line, as `read_columns` does, and take this
+            column.
         pattern: A shell pattern for the names of files in folders, such as `*.md`.
 
     Raises:
@@ -206,6 +208,15 @@ def read_columns(
     for file in source.files:
         for line, fields in _read_rows(file, columns):
             yield f"{file.name}, line {line}", fields
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a table by its name.
+
+    >>> is_table("reviews.tsv"), is_table("reviews.txt")
+    (True, False)
+    """
+    return os.fspath(path).lower().endswith((".csv", ".tsv"))
 
 
 def column_names(path: str | os.PathLike[str]) -> list[str]:
@@ -287,7 +298,8 @@ def _find_in_folder(folder: Path, pattern: str) -> list[SourceFile]:
         holds = f"files there: {len(files):,}, first {files[0].name}" if files else "it is empty"
         raise TextError(
             f"no file in the folder {folder} or below has a name that matches {pattern!r} "
-            f"({holds}); choose another pattern with --pattern, for example --pattern '*.md'"
+            f"({holds}); wanted such names, or for a language model another --pattern, for example "
+            "--pattern '*.md'"
         )
     full = [path for path in matching if path.stat().st_size > 0]
     if not full:

@@ -84,11 +84,6 @@ class SequenceBatches(Batches):
     def __len__(self) -> int:
         return len(self._order)
 
-    @property
-    def order(self) -> Order:
-        """The numbers of the sequences in each batch."""
-        return self._order
-
     def _batch(self, index: int) -> Batch:
         rows = self._order[index]
         lengths = self._lengths[rows]
@@ -207,6 +202,21 @@ class DrawnBatches(Batches):
     def shuffled(self, generator: np.random.Generator) -> DrawnBatches:
         """Other batches of the same task."""
         return DrawnBatches(self._draw, self._count, int(generator.integers(1 << 62)))
+
+
+def side_by_side(
+    inputs: Sequence[ArrayLike], characters: Sequence[Sequence[ArrayLike]] | None = None
+) -> Batch:
+    """One batch of sequences to be answered, in the order given; its targets mean nothing.
+
+    The arguments are those of `SequenceBatches`.
+
+    >>> side_by_side([[7, 8], [9]]).inputs.T.tolist()
+    [[7, 8], [9, 0]]
+    """
+    rows = np.arange(len(inputs))
+    targets = np.full(len(rows), IGNORE_INDEX)
+    return SequenceBatches(inputs, targets, len(rows), characters=characters, order=[rows])[0]
 
 
 def _padded(sequences: list[NDArray[Any]], padding: float) -> NDArray[Any]:

@@ -18,12 +18,13 @@ from anaphora.text import (
     TextError,
     Tokenizer,
     WordTokenizer,
+    is_table,
     moments,
     read_columns,
     read_labelled,
     read_series,
 )
-from anaphora.training.batches import SequenceBatches
+from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import (
     ExampleOptions,
     RecurrentOptions,
@@ -31,7 +32,7 @@ from anaphora.training.options import (
     option,
     same_as,
 )
-from anaphora.training.task import ExampleTask, Paths, TaskOptions
+from anaphora.training.task import ExampleTask, Paths, TaskOptions, numbers_of
 
 Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
 
@@ -194,11 +195,16 @@ class ClassifyTask(ExampleTask):
             return [example for path in paths for example in read_labelled(path, *columns)]
         raise TextError("both texts and series were given; a classifier is of one or the other")
 
+    def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:  # noqa: D102
+        if any(map(is_table, paths)):
+            return
+        for name in ("column", "label_column"):
+            if given.get(name) is not None:
+                raise ValueError(f"{name} is for .csv and .tsv files, and none was given")
+
     def fit(  # noqa: D102
         self, options: ClassifierOptions, training: list[Example], held_out: list[Example]
     ) -> ClassifierVocabulary:
-        if not training:
-            raise TextError("no example is left to train on; give more, or hold out fewer")
         classes = tuple(sorted({label for _, label in [*training, *held_out]}))
         if len(classes) < 2:
             raise TextError(f"all examples have the label {classes[0]!r}; wanted two or more")
@@ -218,19 +224,11 @@ class ClassifyTask(ExampleTask):
     def encode(  # noqa: D102
         self, vocabulary: ClassifierVocabulary, examples: list[Example]
     ) -> dict[str, Array]:
-        numbers = {name: number for number, name in enumerate(vocabulary.classes)}
-        if unknown := sorted({label for _, label in examples} - set(numbers)):
-            known = ", ".join(vocabulary.classes[:10])
-            more = ", ..." if len(numbers) > 10 else ""
-            raise TextError(
-                f"the label {unknown[0]!r} is none of the {len(numbers)} of the training: "
-                f"{known}{more}"
-            )
         inputs = [vocabulary.encode(example) for example, _ in examples]
         return {
             "inputs": np.concatenate(inputs),
             "lengths": np.array([len(sequence) for sequence in inputs]),
-            "targets": np.array([numbers[label] for _, label in examples]),
+            "targets": numbers_of((label for _, label in examples), vocabulary.classes, "label"),
         }
 
     def example_batches(  # noqa: D102
@@ -259,7 +257,7 @@ class ClassifyTask(ExampleTask):
     def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
         if _holds_series(path):
             return list(read_series(path)[0])
-        if not path.lower().endswith((".csv", ".tsv")):
+        if not is_table(path):
             return super().read_inputs(options, path)
         if options.column is None:
             raise TextError(f"{path} is a table: say with --column which column holds the texts")
@@ -307,10 +305,8 @@ def classify(
         inputs = [vocabulary.encode(e) for e in examples[start : start + _PREDICTION_BATCH]]
         if vocabulary.tokenizer is None:
             inputs = [series.astype(dtype) for series in inputs]
-        rows = np.arange(len(inputs))
-        batch = SequenceBatches(inputs, np.zeros(len(rows), int), len(rows), order=[rows])[0]
         with no_grad():
-            shares = ops.softmax(model.scores(batch)).data
+            shares = ops.softmax(model.scores(side_by_side(inputs))).data
         for row in shares:
             order = np.argsort(-row, kind="stable")
             yield {vocabulary.classes[k]: float(row[k]) for k in order}

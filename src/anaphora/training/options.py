@@ -81,7 +81,9 @@ class TextOptions(Options):
         "One text in parallel streams with carried state, or lines as separate sentences.",
         ("stream", "sentences"),
     )
-    column: str | None = option(None, "Read .csv files, and take the text from this column.")
+    column: str | None = option(
+        None, "Read .csv or .tsv files, and take the text from this column."
+    )
     pattern: str = option("*.txt", "Which files of a folder to read.")
     validation_share: float = option(
         0.05,
@@ -91,8 +93,7 @@ class TextOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.validation_share < 1:
-            raise ValueError(f"validation_share {self.validation_share} is no share 0 <= share < 1")
+        _check_shares(self, "validation_share")
         least = 256 if self.level == "bpe" else 1  # byte pairs begin with the 256 bytes
         _check_sizes(self, least, "vocabulary_size")
         _check_sizes(self, 1, "minimum_count")
@@ -125,7 +126,9 @@ class ModelOptions(Options):
     dropout: float = option(
         0.0, "Share dropped on the embeddings, between layers and before the output."
     )
-    locked_dropout: bool = option(False, "Drop the same units at all steps of a window.")
+    locked_dropout: bool = option(
+        False, "Let dropout drop the same units at all steps of a window."
+    )
     embedding_dropout: float = option(
         0.0, "Share of the vocabulary whose embeddings are dropped in a window."
     )
@@ -152,9 +155,9 @@ class ModelOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        for name in ("dropout", "embedding_dropout", "weight_dropout", "zoneout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(self, name)}")
+        _check_shares(self, "dropout", "embedding_dropout", "weight_dropout", "zoneout")
+        if self.locked_dropout and not self.dropout:
+            raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
         for name in ("activation_penalty", "temporal_penalty"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
@@ -240,8 +243,8 @@ class TrainingOptions(Options):
             raise ValueError(f"momentum is for sgd and rmsprop, not for {self.optimizer}")
         if self.schedule == "cosine" and self.epochs is None and self.max_steps is None:
             raise ValueError(
-                "the schedule cosine ends at a known step: give epochs or max_steps, or choose "
-                "another schedule, such as plateau"
+                "the schedule cosine ends at a known step: give epochs or max_steps, with minutes "
+                "if you like, or begin with another schedule, such as plateau"
             )
         if self.schedule == "nonmonotonic" and self.optimizer != "asgd":
             raise ValueError(
@@ -256,6 +259,13 @@ def _check_sizes(options: Options, least: int, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not (isinstance(value, int) and value >= least):
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _check_shares(options: Options, *names: str) -> None:
+    """Refuse an option that is not a share."""
+    for name in names:
+        if not 0 <= getattr(options, name) < 1:
+            raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(options, name)}")
 
 
 def same_as(section: type[Options], name: str) -> Any:
@@ -273,7 +283,7 @@ def same_as(section: type[Options], name: str) -> Any:
 
 @dataclass(frozen=True)
 class ExampleOptions(Options):
-    """How examples are read that are texts; a task adds its own options.
+    """How the examples of a task are read; each task adds its own options.
 
     >>> ExampleOptions(minimum_count=2).validation_share
     0.05
@@ -287,8 +297,7 @@ class ExampleOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_sizes(self, 1, "vocabulary_size", "minimum_count")
-        if not 0 <= self.validation_share < 1:
-            raise ValueError(f"validation_share {self.validation_share} is no share 0 <= share < 1")
+        _check_shares(self, "validation_share")
 
 
 @dataclass(frozen=True)
@@ -314,5 +323,4 @@ class RecurrentOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share, 0 <= dropout < 1, not {self.dropout}")
+        _check_shares(self, "dropout")

@@ -14,9 +14,9 @@ from anaphora import ops
 from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
 from anaphora.text import CharacterTokenizer, TextError, Tokenizer, read_conllu
-from anaphora.training.batches import SequenceBatches
+from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
-from anaphora.training.task import ExampleTask, Paths, TaskOptions
+from anaphora.training.task import ExampleTask, Paths, TaskOptions, numbers_of
 
 Example = tuple[list[str], list[str]]  # the words of a sentence, and their tags
 
@@ -172,8 +172,6 @@ class TagTask(ExampleTask):
     def fit(  # noqa: D102
         self, options: TaggerOptions, training: list[Example], held_out: list[Example]
     ) -> TaggerVocabulary:
-        if not training:
-            raise TextError("no sentence is left to train on; give more, or hold out fewer")
         text = options.text
         spelled = [word for words, _ in training for word in words]
         counts = Counter(word.lower() if text.lowercase else word for word in spelled)
@@ -192,17 +190,11 @@ class TagTask(ExampleTask):
     def encode(  # noqa: D102
         self, vocabulary: TaggerVocabulary, examples: list[Example]
     ) -> dict[str, Array]:
-        numbers = {tag: number for number, tag in enumerate(vocabulary.tags)}
         tags = [tag for _, of_words in examples for tag in of_words]
-        if unknown := sorted(set(tags) - set(numbers)):
-            raise TextError(
-                f"the tag {unknown[0]!r} is none of those of the training: "
-                f"{', '.join(vocabulary.tags)}"
-            )
         words = [word for of_sentence, _ in examples for word in of_sentence]
         return {
             "words": vocabulary.encode_words(words),
-            "tags": np.array([numbers[tag] for tag in tags]),
+            "tags": numbers_of(tags, vocabulary.tags, "tag"),
             "lengths": np.array([len(of_sentence) for of_sentence, _ in examples]),
             "characters": vocabulary.characters.encode("".join(words)),
             "character_lengths": np.array([len(word) for word in words]),
@@ -276,15 +268,10 @@ def tag(
     """
     for start in range(0, len(sentences), _PREDICTION_BATCH):
         part = sentences[start : start + _PREDICTION_BATCH]
-        rows = np.arange(len(part))
-        batch = SequenceBatches(
+        batch = side_by_side(
             [vocabulary.encode_words(words) for words in part],
-            [np.zeros(len(words), int) for words in part],
-            len(part),
-            per_step=True,
-            characters=[[vocabulary.characters.encode(word) for word in words] for words in part],
-            order=[rows],
-        )[0]
+            [[vocabulary.characters.encode(word) for word in words] for words in part],
+        )
         with no_grad():
             shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
         for row, words in enumerate(part):

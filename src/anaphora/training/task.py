@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -22,6 +22,7 @@ Notify = Callable[[str], None]
 Paths = Sequence[Any]
 
 LIMITS = {"epochs", "max_steps", "minutes"}
+_NAMED = 20  # labels or tags that a message lists
 _OF_STREAMS = frozenset({"window", "evaluation_batch_size", "loss_per"})
 
 
@@ -105,6 +106,11 @@ class TaskOptions:
         Raises:
             ValueError: something is missing, unknown or out of range.
         """
+        if missing := sorted(set(cls.sections()) - set(values)):
+            raise ValueError(
+                f"there is no section {', '.join(missing)}, which anaphora train writes; load a "
+                "model that was saved from Python there"
+            )
         try:
             parts = {name: dict(values[name]) for name in cls.sections()}
             for size in cls.sizes:
@@ -266,13 +272,24 @@ class ExampleTask(Task):
             TextError: a file is missing or is not what the task reads.
         """
 
+    def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:
+        """Refuse options that are for a kind of files where none of that kind is given.
+
+        Args:
+            given: Options of the section ``text``; None where one was not given.
+            paths: The files.
+
+        Raises:
+            ValueError: there are some.
+        """
+
     @abstractmethod
     def fit(self, options: Any, training: list[Any], held_out: list[Any]) -> Any:
         """The vocabulary: what is read, of the examples to train on; answers, of all.
 
         Args:
             options: All options.
-            training: The examples to train on.
+            training: The examples to train on, at least one.
             held_out: Those that were drawn from the same files.
 
         Raises:
@@ -296,6 +313,7 @@ class ExampleTask(Task):
     def read(  # noqa: D102
         self, options: Any, texts: Paths, validation_texts: Paths, folder: Path, notify: Notify
     ) -> tuple[Any, dict[str, str | None]]:
+        self.check_files(options.text.to_dict(), [*texts, *validation_texts])
         if texts:
             notify(f"reading {_names(texts)}")
         training = self.read_files(options.text, texts)
@@ -306,6 +324,8 @@ class ExampleTask(Task):
         else:
             training, held_out = _drawn(training, options.text, options.training.seed)
             validation = held_out
+        if not training:
+            raise TextError(f"no {self.rows} are left to train on; give more, or hold out fewer")
         vocabulary = self.fit(options, training, held_out)
         write_weights(folder / "train.safetensors", self.encode(vocabulary, training))
         if validation:
@@ -391,6 +411,31 @@ class ExampleTask(Task):
         arrays = self.encode(vocabulary, self.read_files(text, texts))
         size, dtype = options.training.batch_size, options.model.dtype
         return model, self.example_batches(vocabulary, arrays, size, dtype)
+
+
+def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array:
+    """The number of each answer among those that training knows.
+
+    Args:
+        answers: Labels or tags.
+        known: All that there are, in the order of their numbers.
+        what: What one of them is called.
+
+    Raises:
+        TextError: an answer is none of them.
+
+    >>> numbers_of(["yes", "no", "yes"], ["no", "yes"], "label").tolist()
+    [1, 0, 1]
+    """
+    numbers = {name: number for number, name in enumerate(known)}
+    answers = list(answers)
+    if unknown := sorted(set(answers) - set(numbers)):
+        more = ", ..." if len(known) > _NAMED else ""
+        raise TextError(
+            f"the {what} {unknown[0]!r} is none of the {len(known)} of the training: "
+            f"{', '.join(known[:_NAMED])}{more}"
+        )
+    return np.array([numbers[answer] for answer in answers], np.int64)
 
 
 def _names(paths: Paths) -> str:

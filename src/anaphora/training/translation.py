@@ -136,8 +136,6 @@ class TranslateTask(ExampleTask):
     def fit(  # noqa: D102
         self, options: TranslatorOptions, training: list[Example], held_out: list[Example]
     ) -> PairVocabulary:
-        if not training:
-            raise TextError("no sentence is left to train on; give more, or hold out fewer")
         text, split = options.text, options.text.split
         return PairVocabulary(
             {

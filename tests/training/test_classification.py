@@ -1,0 +1,36 @@
+"""What a classifier's numbers stand for: classes, and how series are standardised."""
+
+import json
+
+import numpy as np
+import pytest
+
+from anaphora.text import TextError
+from anaphora.training import TASKS, ClassifierVocabulary
+
+
+def test_series_are_standardised_by_the_moments_of_all_training_steps(rng):
+    task = TASKS["classify"]
+    lengths = (5, 3, 4)
+    series = [rng.normal([3, -20], [2, 0.1], (length, 2)) for length in lengths]
+    training = list(zip(series, ("up", "down", "up"), strict=True))
+    held_out = [(100 + rng.normal(size=(2, 2)), "flat")]
+
+    fitted = task.fit(task.options.make(), training, held_out)
+    vocabulary = ClassifierVocabulary.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    assert vocabulary.classes == ("down", "flat", "up")  # answers are those of all examples
+
+    steps = [step for one in series for step in one]
+    mean = [sum(step[i] for step in steps) / len(steps) for i in (0, 1)]
+    variance = [sum((step[i] - mean[i]) ** 2 for step in steps) / len(steps) for i in (0, 1)]
+    arrays = task.encode(vocabulary, held_out + training)
+    expected = np.concatenate([held_out[0][0], *series])
+    np.testing.assert_allclose(arrays["inputs"], (expected - mean) / np.sqrt(variance))
+    assert arrays["lengths"].tolist() == [2, 5, 3, 4]
+    assert arrays["targets"].tolist() == [1, 2, 0, 2]
+
+
+def test_series_of_other_channels_are_refused():
+    vocabulary = ClassifierVocabulary(("a", "b"), None, np.zeros(2), np.ones(2))
+    with pytest.raises(TextError, match="a series has 3 channels; those of the training have 2"):
+        vocabulary.encode(np.zeros((4, 3)))
