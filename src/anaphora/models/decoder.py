@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from anaphora import nn, ops
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.cells import CELLS, Cell
+from anaphora.models.saved import make_model
 from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Tensor
 from anaphora.text import IGNORE_INDEX, PairBatch, TextError, Tokenizer
@@ -264,14 +265,7 @@ class ConditionalLanguageModel(nn.Module):
             raise ArtifactError(
                 f"{directory.path}: its task is {config.get('task')!r}, not {cls.task!r}"
             )
-        try:
-            model = cls(**options)
-            model.load_state_dict(weights)
-        except (TypeError, KeyError, ValueError) as error:
-            raise ArtifactError(
-                f"{directory.path}: the config and the weights do not make a {cls.__name__}: "
-                f"{error}"
-            ) from error
+        model = make_model(cls, directory, options, weights)
         try:
             tokenizers = {name: Tokenizer.from_dict(value) for name, value in data.items()}
         except TextError as error:
@@ -282,7 +276,7 @@ class ConditionalLanguageModel(nn.Module):
                 f"{directory.tokenizer}: does not hold the tokenizers that the model was trained "
                 f"with: {', '.join(f'{n:,} entries for the {name}' for name, n in sizes.items())}"
             )
-        return model.eval(), tokenizers
+        return model, tokenizers
 
     def vocabulary_sizes(self) -> dict[str, int]:
         """The number of tokens that it knows, by what they are for: "target", and "source"."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from anaphora import nn
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.cells import CELLS, Cell
+from anaphora.tensor import Array
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 class SavedModel(nn.Module):
@@ -79,12 +82,32 @@ class SavedModel(nn.Module):
                 f"{directory.path}: its task is {config.get('task')!r}, but {cls.__name__} is for "
                 f"{cls.task!r}"
             )
-        try:
-            model = cls(**options)
-            model.load_state_dict(weights)
-        except (TypeError, KeyError, ValueError) as error:
-            raise ArtifactError(
-                f"{directory.path}: the config and the weights do not make a {cls.__name__}: "
-                f"{error}"
-            ) from error
-        return model.eval(), vocabulary
+        return make_model(cls, directory, options, weights), vocabulary
+
+
+def make_model(
+    model_type: type[_Model],
+    directory: ModelDirectory,
+    options: Mapping[str, Any],
+    weights: Mapping[str, Array],
+) -> _Model:
+    """The model that a directory describes, ready to evaluate.
+
+    Args:
+        model_type: Its class.
+        directory: Where the options and the weights come from, for the message.
+        options: The arguments of the class.
+        weights: All of its parameters.
+
+    Raises:
+        ArtifactError: the options are not those of the class, or the weights do not fit them.
+    """
+    try:
+        model = model_type(**options)
+        model.load_state_dict(weights)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{directory.path}: the config and the weights do not make a {model_type.__name__}: "
+            f"{error}"
+        ) from error
+    return model.eval()

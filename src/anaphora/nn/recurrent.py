@@ -397,9 +397,9 @@ class Recurrent(Module):
             )
             for layer in range(self.num_layers)
         ]
-        norms = [
-            getattr(self, f"norm_l{layer}") for layer in range(self.num_layers * self.layer_norm)
-        ]
+        norms: list[Any] = []
+        if self.layer_norm:
+            norms = [getattr(self, f"norm_l{layer}") for layer in range(self.num_layers)]
         return engine.pack_layers(
             self._evaluation_cell.trace,
             self.hidden_size,
