@@ -35,12 +35,19 @@ _WORDS = """
 _OPERATIONS = _WORDS.split()
 
 
-def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
-    """As `kernels.matmul`; each element is one chain of multiply-adds in the order of K."""
+def matmul(
+    a: Array, b: Array, bias: Array | None = None, *, gradient: bool = False
+) -> Array:
+    """As `kernels.matmul`; each element is one chain of multiply-adds in the order of K.
+
+    A gradient of float32 is made on tile registers where the instruction set is "amx".
+    """
     module = _PRECISIONS.get(a.dtype)
     if module is None or a.dtype != b.dtype or (bias is not None and bias.dtype != a.dtype):
         return kernels.matmul(a, b, bias)
-    result: Array = module.matmul(_elements_apart(a), _elements_apart(b), _contiguous(bias))
+    result: Array = module.matmul(
+        _elements_apart(a), _elements_apart(b), _contiguous(bias), gradient
+    )
     return result
 
 

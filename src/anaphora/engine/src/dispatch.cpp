@@ -3,11 +3,19 @@
 
 #include <cstring>
 
+#if defined(ANAPHORA_HAS_X86_SETS)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace anaphora {
 
 #if defined(ANAPHORA_HAS_X86_SETS)
 namespace avx512 {
-extern const InstructionSet instructions;
+extern const InstructionSet instructions, with_tile_registers;
 }
 namespace avx2 {
 extern const InstructionSet instructions;
@@ -19,12 +27,30 @@ extern const InstructionSet instructions;
 
 namespace {
 
+#if defined(ANAPHORA_HAS_X86_SETS)
+// Whether the processor has AMX with bfloat16, and the system lets this process use it.
+bool tile_registers() {
+#if defined(__linux__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 1) == 0 || (d >> 24 & 1) == 0)
+        return false;
+    constexpr long request_permission = 0x1023, tile_data = 18; // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
 const InstructionSet *supported(const char *name) {
 #if defined(ANAPHORA_HAS_X86_SETS)
     __builtin_cpu_init();
-    if (std::strcmp(name, "avx512") == 0 && __builtin_cpu_supports("avx512f") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("fma");
+    if (std::strcmp(name, "amx") == 0 && avx512 && tile_registers())
+        return &avx512::with_tile_registers;
+    if (std::strcmp(name, "avx512") == 0 && avx512)
         return &avx512::instructions;
     if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
         __builtin_cpu_supports("fma"))
@@ -35,7 +61,7 @@ const InstructionSet *supported(const char *name) {
 
 const InstructionSet *&chosen() {
     static const InstructionSet *set = [] {
-        for (const char *name : {"avx512", "avx2"})
+        for (const char *name : {"amx", "avx512", "avx2"})
             if (const InstructionSet *found = supported(name))
                 return found;
         return supported("baseline");

@@ -5,6 +5,7 @@
 #include "recurrence.h"
 #include "rows.h"
 #include "softmax.h"
+#include "split.h"
 #include "steps.h"
 #include "updates.h"
 
@@ -36,9 +37,10 @@ double peak() {
 
 template <class T> constexpr Kernels<T> kernels() {
     return {multiply<T>,
+            ChainProducts<T>::multiply,
             recurrence_saved<T>,
             recurrence_forward<T>,
-            recurrence_backward<T>,
+            recurrence_backward<T, ChainProducts<T>>,
             cross_entropy_forward<T>,
             cross_entropy_backward<T>,
             sum_columns<T>,
@@ -59,9 +61,28 @@ template <class T> constexpr Kernels<T> kernels() {
             draw_rows<T>};
 }
 
+#if defined(__AVX512BW__)
+constexpr Kernels<float> kernels_with_tile_registers() {
+    Kernels<float> set = kernels<float>();
+    set.multiply_gradient = SplitProducts::multiply;
+    set.recurrence_backward = [](const Backward<float> &f) {
+        (SplitProducts::suits(f.hidden, f.projected)
+             ? recurrence_backward<float, SplitProducts>
+             : recurrence_backward<float, ChainProducts<float>>)(f);
+    };
+    return set;
+}
+#endif
+
 } // namespace
 
 extern const InstructionSet instructions;
 const InstructionSet instructions = {ANAPHORA_ISA_NAME, kernels<float>(), kernels<double>(), peak};
+
+#if defined(__AVX512BW__)
+extern const InstructionSet with_tile_registers;
+const InstructionSet with_tile_registers = {"amx", kernels_with_tile_registers(), kernels<double>(),
+                                            peak};
+#endif
 
 } // namespace anaphora::ANAPHORA_ISA

@@ -94,6 +94,9 @@ template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
     void (*multiply)(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                      Matrix<const T> B, T *C, std::int64_t c_row, const T *bias, bool accumulate);
+    // The same of gradients, whose bits may be others.
+    void (*multiply_gradient)(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
+                              Matrix<const T> B, T *C, std::int64_t c_row, bool accumulate);
     // What a run forward leaves for the way back, on so many tiles; 0 chooses their number.
     SavedShape (*recurrence_saved)(const Cell &, std::int64_t T_, std::int64_t B, std::int64_t H,
                                    std::int64_t P, bool has_projection, std::int64_t tiles);
@@ -163,7 +166,7 @@ struct InstructionSet {
 // The widest that this machine has, or the one named by a call of use_instruction_set.
 const InstructionSet &instruction_set();
 
-// Choose by name ("avx512", "avx2", "baseline"); false if this machine or build does not have it.
+// Choose by name ("amx", "avx512", "avx2", "baseline"); false if this machine or build does not have it.
 bool use_instruction_set(const char *name);
 
 } // namespace anaphora

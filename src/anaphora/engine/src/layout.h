@@ -122,25 +122,30 @@ template <class T> struct Layout {
     // Whether a step multiplies its input by these weights itself, and not a span at a time: where
     // they fit into a core's cache beside the recurrent ones, since then the gates of the input
     // never leave it, nor the thread that works on their rows.
-    bool input_in_step(std::int64_t inputs) const {
+    bool input_in_step(std::int64_t inputs, std::int64_t weight_bytes) const {
         std::int64_t numbers = hidden * (cell.x_blocks * inputs + cell.h_blocks * projected);
-        return !share_units && numbers * std::int64_t(sizeof(T)) <= (3 << 19);
+        return !share_units && numbers * weight_bytes <= (3 << 19);
     }
 
     // Call f(span) for all steps in one, or with a product by the weights of the input in spans of
     // so many rows that their gates stay in the cache until all has been done with them, but not
-    // so few that the gradient of the weights costs more to fetch than its product.
+    // so few that the gradient of the weights costs more to fetch than its product. Steps at which
+    // all have ended change nothing about where the others are cut.
     template <class F> void in_spans(bool with_weights, bool backwards, F f) const {
-        std::int64_t count = 1;
+        std::int64_t count = 1, real = steps;
+        while (real > 0 && active[real - 1] == 0)
+            real--;
         if (with_weights) {
             std::int64_t size = std::max<std::int64_t>(1, cell.x_blocks * hidden);
             std::int64_t least = (std::int64_t{1} << 20) / (size * std::int64_t(sizeof(T)));
             std::int64_t wanted = std::max<std::int64_t>({1, least, 4 * hidden});
-            count = std::max<std::int64_t>(1, std::min(steps, offset[steps] / wanted));
+            count = std::max<std::int64_t>(1, std::min(real, offset[steps] / wanted));
         }
         for (std::int64_t k = 0; k < count; k++) {
             std::int64_t number = backwards ? count - 1 - k : k;
-            Span span{steps * number / count, steps * (number + 1) / count, 0};
+            Span span{real * number / count, real * (number + 1) / count, 0};
+            if (number + 1 == count)
+                span.end = steps;
             span.rows = offset[span.end] - offset[span.first];
             f(span);
         }
@@ -303,5 +308,49 @@ void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::in
                    packed + begin * K);
     });
 }
+
+// How gradients are multiplied: as everything else is. (split.h has another way.)
+template <class T> struct ChainProducts {
+    using Packed = T; // a right operand's numbers
+    static constexpr std::int64_t weight_bytes = sizeof(T); // each, when packed
+    static bool suits(std::int64_t, std::int64_t) { return true; }
+
+    // C [M, N] (+)= A [M, K] B [K, N]
+    static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
+                         Matrix<const T> B, T *C, std::int64_t c_row, bool accumulate) {
+        ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, nullptr, accumulate);
+    }
+
+    // What pack_rows makes of [K, vectors * lanes].
+    static std::int64_t packed_size(std::int64_t K, std::int64_t vectors) {
+        return vectors * lanes<T> * K;
+    }
+    static void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N,
+                          std::int64_t first_vector, std::int64_t end_vector, T *packed) {
+        ANAPHORA_ISA::pack_rows(K, B, N, first_vector, end_vector, packed);
+    }
+
+    // Rows of K numbers, at most so many: those of the tiles that were last read, to be multiplied
+    // as by multiply_rows. It stays on its thread.
+    class Rows {
+      public:
+        Rows(std::int64_t, std::int64_t K, Scratch &) : K_(K) {}
+        void read(const std::vector<typename Layout<T>::Tile> &tiles, const T *a) {
+            tiles_ = &tiles;
+            a_ = a;
+        }
+        void multiply(const T *packed, std::int64_t first_vector, std::int64_t end_vector,
+                      std::int64_t columns, T *c, std::int64_t c_row, bool accumulate,
+                      bool backwards) const {
+            multiply_rows<T>(*tiles_, K_, a_, packed, first_vector, end_vector, columns, c, c_row,
+                             accumulate, backwards);
+        }
+
+      private:
+        std::int64_t K_;
+        const std::vector<typename Layout<T>::Tile> *tiles_ = nullptr;
+        const T *a_ = nullptr;
+    };
+};
 
 } // namespace anaphora::ANAPHORA_ISA

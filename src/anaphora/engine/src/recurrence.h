@@ -73,7 +73,8 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
         if (f.named[n] < cell.forward.inputs)
             read[f.named[n]] = true;
 
-    const bool in_step = f.weight_ih != nullptr && layout.input_in_step(f.inputs);
+    const bool in_step =
+        f.weight_ih != nullptr && layout.input_in_step(f.inputs, ChainProducts<T>::weight_bytes);
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
     T *packed = weight_scratch.get<T>(layout.vectors() * W * layout.gates * P + 1);
     T *packed_input = nullptr, *projection = nullptr;
@@ -256,7 +257,7 @@ SavedShape recurrence_saved(const Cell &cell, std::int64_t T_, std::int64_t B, s
     return {layout.tiles, layout.saved_size()};
 }
 
-template <class T> void recurrence_backward(const Backward<T> &f) {
+template <class T, class Products> void recurrence_backward(const Backward<T> &f) {
     constexpr int W = lanes<T>;
     const Cell &cell = *f.cell;
     const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
@@ -266,23 +267,27 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
 
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
     std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
-    T *packed = weight_scratch.get<T>(p_vectors * W * gates_size + 1), *projection = nullptr;
+    using Packed = typename Products::Packed;
+    Packed *packed =
+        weight_scratch.get<Packed>(Products::packed_size(gates_size, p_vectors) + 1);
+    Packed *projection = nullptr, *packed_input = nullptr;
     for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
         if (gates_size > 0)
-            pack_rows(gates_size, Matrix<const T>{f.weight_hh, P, 1}, P,
+            Products::pack_rows(gates_size, Matrix<const T>{f.weight_hh, P, 1}, P,
                       layout.share_units ? layout.first_vector(part) : 0,
                       layout.share_units ? layout.end_vector(part) : p_vectors, packed);
     if (f.weight_hr != nullptr) {
-        projection = projection_scratch.get<T>(h_vectors * W * P);
-        pack_rows(P, Matrix<const T>{f.weight_hr, H, 1}, H, 0, h_vectors, projection);
+        projection = projection_scratch.get<Packed>(Products::packed_size(P, h_vectors));
+        Products::pack_rows(P, Matrix<const T>{f.weight_hr, H, 1}, H, 0, h_vectors, projection);
     }
-    const bool in_step =
-        f.weight_ih != nullptr && f.d_x != nullptr && layout.input_in_step(f.inputs);
+    const bool in_step = f.weight_ih != nullptr && f.d_x != nullptr &&
+                         Products::suits(cell.x_blocks * H, f.inputs) &&
+                         layout.input_in_step(f.inputs, Products::weight_bytes);
     const std::int64_t i_vectors = (f.inputs + W - 1) / W;
-    T *packed_input = nullptr;
     if (in_step) {
-        packed_input = input_weight_scratch.get<T>(i_vectors * W * cell.x_blocks * H + 1);
-        pack_rows(cell.x_blocks * H, Matrix<const T>{f.weight_ih, f.inputs, 1}, f.inputs, 0,
+        packed_input = input_weight_scratch.get<Packed>(
+            Products::packed_size(cell.x_blocks * H, i_vectors) + 1);
+        Products::pack_rows(cell.x_blocks * H, Matrix<const T>{f.weight_ih, f.inputs, 1}, f.inputs, 0,
                   i_vectors, packed_input);
     }
     Barrier barrier(layout.threads);
@@ -303,6 +308,9 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
         T *d_projected = f.weight_hr == nullptr ? nullptr : projected_scratch.get<T>(span.rows * P);
         layout.run([&](int part) {
             static thread_local Scratch tile_scratch, row_scratch, d_row_scratch;
+            static thread_local Scratch d_h_scratch, d_x_scratch, d_projected_scratch;
+            typename Products::Rows d_h_rows(B, gates_size, d_h_scratch),
+                d_x_rows(B, x_size, d_x_scratch), d_projected_rows(B, P, d_projected_scratch);
             const int height = layout.largest_tile();
             Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
             const int saved_count = static_cast<int>(cell.saved.size());
@@ -335,8 +343,9 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
                                 d[p * P + k] = state + out;
                                 state = 0;
                             }
-                    multiply_rows<T>(tiles, P, d, projection, 0, h_vectors, h_vectors * W,
-                                     d_unprojected, h_vectors * W, false, false);
+                    d_projected_rows.read(tiles, d);
+                    d_projected_rows.multiply(projection, 0, h_vectors, h_vectors * W,
+                                              d_unprojected, h_vectors * W, false, false);
                 }
 
                 for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
@@ -410,19 +419,21 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
                 }
                 if (layout.share_units)
                     barrier.wait();
-                if (gates_size > 0)
-                    multiply_rows<T>(tiles, gates_size,
-                                     d_h_gates + layout.row(span, t, 0) * gates_size, packed,
-                                     layout.share_units ? layout.first_vector(part) : 0,
-                                     layout.share_units ? layout.end_vector(part) : p_vectors, P,
-                                     f.d_states[0], P, true, t % 2 == 1);
+                if (gates_size > 0) {
+                    d_h_rows.read(tiles, d_h_gates + layout.row(span, t, 0) * gates_size);
+                    d_h_rows.multiply(packed,
+                                      layout.share_units ? layout.first_vector(part) : 0,
+                                      layout.share_units ? layout.end_vector(part) : p_vectors, P,
+                                      f.d_states[0], P, true, t % 2 == 1);
+                }
                 if (in_step) {
-                    const T *d = d_x_gates + layout.row(span, t, 0) * x_size;
                     T *to = f.d_x + t * B * I;
                     if (layout.indexed())
                         to = d_row_scratch.get<T>(B * I);
-                    multiply_rows<T>(tiles, x_size, d, packed_input, 0, i_vectors, I, to, I, false,
-                                     t % 2 == 1);
+                    if (!whole)
+                        d_x_rows.read(tiles, d_x_gates + layout.row(span, t, 0) * x_size);
+                    (whole ? d_h_rows : d_x_rows)
+                        .multiply(packed_input, 0, i_vectors, I, to, I, false, t % 2 == 1);
                     if (layout.indexed())
                         for (const auto &tile : tiles)
                             for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
@@ -434,8 +445,8 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
         // What all steps of the span add to the gradients of weights, and the input's.
         auto add_outer = [&](const T *d, std::int64_t rows, const T *x, std::int64_t columns,
                              T *total) { // total [rows, columns] += d [., rows]^T x [., columns]
-            multiply<T>(rows, columns, span.rows, Matrix<const T>{d, 1, rows},
-                        Matrix<const T>{x, columns, 1}, total, columns, nullptr, adding);
+            Products::multiply(rows, columns, span.rows, Matrix<const T>{d, 1, rows},
+                               Matrix<const T>{x, columns, 1}, total, columns, adding);
         };
         if (f.d_weight_hr != nullptr)
             add_outer(d_projected, P,
@@ -456,8 +467,8 @@ template <class T> void recurrence_backward(const Backward<T> &f) {
             if (f.d_x != nullptr && !in_step) {
                 T *d_x = layout.indexed() ? d_input_scratch.get<T>(span.rows * I)
                                           : f.d_x + span.first * B * I;
-                multiply<T>(span.rows, I, x_size, Matrix<const T>{d_x_gates, x_size, 1},
-                            Matrix<const T>{f.weight_ih, I, 1}, d_x, I, nullptr, false);
+                Products::multiply(span.rows, I, x_size, Matrix<const T>{d_x_gates, x_size, 1},
+                                   Matrix<const T>{f.weight_ih, I, 1}, d_x, I, false);
                 if (layout.indexed())
                     layout.each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
                         std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);

@@ -1,0 +1,511 @@
+// Products of float32 on the tile registers of AMX, which multiply bfloat16 and add in float32.
+//
+// A number is the sum of three of bfloat16, exactly: their significands have 8 bits each, its own
+// has 24. Of the nine products of two such numbers the six largest are added; the rest is below
+// 2^-23 of the whole, no more than float32 rounds away. A tile adds 32 terms by themselves before
+// they join the sum, so that less is rounded than in a chain of multiply-adds: the error is about
+// half as large. The bits are other ones, though, so that only gradients are made this way: what a
+// model computes does not depend on the processor.
+//
+// An operand that is not finite makes its results not finite, if not always the same: infinity less
+// infinity is NaN. Parts below the least normal number are 0.
+#pragma once
+
+#include "matrix.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#if defined(__AVX512BW__)
+
+namespace anaphora::ANAPHORA_ISA {
+
+// 16 rows of the left operand, or columns of the right one, by 32 of K: three tiles of 16 lines, a
+// word of which is two neighbours along K. A line is a row of the left, two rows of the right one.
+struct alignas(64) SplitTile {
+    static constexpr std::int64_t lines = 16, depth = 32;
+    std::uint32_t parts[3][16][16];
+};
+
+using Bits = VectorOf<std::uint32_t>::type;
+inline constexpr std::uint32_t upper_half = 0xffff0000u;
+
+// x as three numbers of bfloat16, each in the upper half of a word.
+ANAPHORA_INLINE void split(Vector<float> x, Bits parts[3]) {
+    for (int n = 0; n < 2; n++) {
+        parts[n] = ((Bits)x + 0x8000u) & upper_half;
+        x -= (Vector<float>)parts[n];
+    }
+    parts[2] = (Bits)x & upper_half;
+}
+
+// Line `line` of the tiles that lie one after the other, `stride` apart: of a left operand's row.
+inline void split_row(const float *row, std::int64_t K, SplitTile *tiles, std::int64_t line) {
+    using Halves = VectorOf<std::uint16_t>::type;
+    constexpr Halves odd = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                            33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+    alignas(64) float end[SplitTile::depth];
+    for (std::int64_t k = 0; k < K; k += SplitTile::depth, tiles++) {
+        const float *from = row + k;
+        if (K - k < SplitTile::depth) {
+            std::fill(std::copy(from, row + K, end), end + SplitTile::depth, 0.0f);
+            from = end;
+        }
+        Bits a[3], b[3];
+        split(load(from), a);
+        split(load(from + 16), b);
+        for (int n = 0; n < 3; n++) {
+            Halves pairs = __builtin_shuffle((Halves)a[n], (Halves)b[n], odd);
+            std::memcpy(tiles->parts[n][line], &pairs, sizeof pairs);
+        }
+    }
+}
+
+// Line `line` of tiles `stride` apart: of two neighbouring rows of a right operand, the second of
+// which may be missing (null).
+inline void split_rows(const float *row, const float *second, std::int64_t N, SplitTile *tiles,
+                       std::int64_t stride, std::int64_t line) {
+    alignas(64) float end[2][SplitTile::lines] = {};
+    for (std::int64_t j = 0; j < N; j += SplitTile::lines, tiles += stride) {
+        const float *from[2] = {row + j, second == nullptr ? end[1] : second + j};
+        if (N - j < SplitTile::lines) {
+            for (int r = 0; r < (second == nullptr ? 1 : 2); r++)
+                std::copy_n(from[r], N - j, end[r]);
+            from[0] = end[0];
+            from[1] = end[1];
+        }
+        Bits a[3], b[3];
+        split(load(from[0]), a);
+        split(load(from[1]), b);
+        for (int n = 0; n < 3; n++) {
+            Bits pairs = (a[n] >> 16) | b[n];
+            std::memcpy(tiles->parts[n][line], &pairs, sizeof pairs);
+        }
+    }
+}
+
+// to [16, 16] = 16 x 16 words, whose rows are so far apart, with rows and columns exchanged.
+inline void transpose(const void *words, std::int64_t row, void *to) {
+    typedef std::uint32_t Four __attribute__((vector_size(16)));
+    for (int q = 0; q < 16; q += 4) { // four columns become four lines
+        auto four = [&](int line) {
+            Four found;
+            std::memcpy(&found, static_cast<const std::uint32_t *>(words) + line * row + q, 16);
+            return found;
+        };
+        Bits v[4];
+        for (int i = 0; i < 4; i++) {
+            auto low = __builtin_shufflevector(four(i), four(i + 4), 0, 1, 2, 3, 4, 5, 6, 7);
+            auto high = __builtin_shufflevector(four(i + 8), four(i + 12), 0, 1, 2, 3, 4, 5, 6, 7);
+            v[i] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+                                           14, 15);
+        }
+        auto low_words = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
+                                           13, 29);
+        };
+        auto high_words = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30,
+                                           15, 31);
+        };
+        auto low_pairs = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13,
+                                           28, 29);
+        };
+        auto high_pairs = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15,
+                                           30, 31);
+        };
+        Bits a = low_words(v[0], v[1]), b = high_words(v[0], v[1]);
+        Bits c = low_words(v[2], v[3]), d = high_words(v[2], v[3]);
+        Bits lines[4] = {low_pairs(a, c), high_pairs(a, c), low_pairs(b, d), high_pairs(b, d)};
+        std::memcpy(static_cast<Bits *>(to) + q, lines, sizeof lines);
+    }
+}
+
+// The tile registers, all of 16 lines of 64 bytes, for as long as this stands.
+class TileRegisters {
+  public:
+    TileRegisters() {
+        struct {
+            std::uint8_t palette = 1, start = 0, reserved[14] = {};
+            std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t lines[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } shape;
+        asm volatile("ldtilecfg %0" ::"m"(shape));
+    }
+    ~TileRegisters() { asm volatile("tilerelease"); }
+    TileRegisters(const TileRegisters &) = delete;
+    TileRegisters &operator=(const TileRegisters &) = delete;
+
+    template <int R> static ANAPHORA_INLINE void zero() {
+        asm volatile("tilezero %%tmm%c0" ::"i"(R));
+    }
+    template <int R> static ANAPHORA_INLINE void load(const std::uint32_t (&from)[16][16]) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(R)
+                     : "memory");
+    }
+    template <int R> static ANAPHORA_INLINE void store(float *to, std::int64_t row) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(row * 4), "i"(R) : "memory");
+    }
+    // C += A B
+    template <int C, int A, int B> static ANAPHORA_INLINE void multiply() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+    }
+};
+
+// product [R * 16, N * 16] = left [R][K tiles] right [N][K tiles], whose rows or columns of tiles
+// are so far apart. Each element adds its parts' products in the same order for every R and N.
+template <int R, int N>
+void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_stride,
+                    const SplitTile *right, std::int64_t right_stride, float *product) {
+    using Registers = TileRegisters;
+    static_assert(R == 1 ? N <= 4 : R == 2 && N <= 2);
+    auto each = [](auto f) {
+        [&]<int... J>(std::integer_sequence<int, J...>) {
+            (f(std::integral_constant<int, J>()), ...);
+        }(std::make_integer_sequence<int, N>());
+    };
+    each([](auto j) {
+        Registers::zero<j>();
+        if constexpr (R == 2)
+            Registers::zero<2 + j>();
+    });
+    for (std::int64_t k = 0; k < K; k++, left++, right++) {
+        if constexpr (R == 2) { // registers: 4 and 5 of the left, 6 and 7 of the right
+            auto load_left = [&](int part) {
+                Registers::load<4>(left->parts[part]);
+                Registers::load<5>(left[left_stride].parts[part]);
+            };
+            auto load_right = [&](int part) {
+                each([&](auto j) {
+                    Registers::load<6 + j>(right[j * right_stride].parts[part]);
+                });
+            };
+            auto multiply = [&] {
+                each([](auto j) {
+                    Registers::multiply<j, 4, 6 + j>();
+                    Registers::multiply<2 + j, 5, 6 + j>();
+                });
+            };
+            load_left(0), load_right(2), multiply();
+            load_right(1), multiply();
+            load_left(1), multiply();
+            load_right(0), multiply();
+            load_left(2), multiply();
+            load_left(0), multiply();
+        } else { // registers: 4, 5 and 6 of the left, 7 of the right
+            Registers::load<4>(left->parts[0]);
+            Registers::load<5>(left->parts[1]);
+            Registers::load<6>(left->parts[2]);
+            each([&](auto j) {
+                Registers::load<7>(right[j * right_stride].parts[2]);
+                Registers::multiply<j, 4, 7>();
+            });
+            each([&](auto j) {
+                Registers::load<7>(right[j * right_stride].parts[1]);
+                Registers::multiply<j, 4, 7>();
+                Registers::multiply<j, 5, 7>();
+            });
+            each([&](auto j) {
+                Registers::load<7>(right[j * right_stride].parts[0]);
+                Registers::multiply<j, 5, 7>();
+                Registers::multiply<j, 6, 7>();
+                Registers::multiply<j, 4, 7>();
+            });
+        }
+    }
+    each([&](auto j) {
+        Registers::store<j>(product + j * 16, N * 16);
+        if constexpr (R == 2)
+            Registers::store<2 + j>(product + 16 * N * 16 + j * 16, N * 16);
+    });
+}
+
+// Call add(Block) for all blocks of left times right, which are K tiles deep: blocks of rows,
+// columns and K, so deep.
+inline constexpr std::int64_t most_depth = 512;
+enum class Order { columns, columns_backwards, rows }; // what is taken in turn for all of the other
+struct Block {
+    std::int64_t first_row, rows, first_column, columns;
+    const float *product; // [rows, row]
+    std::int64_t row;
+    bool first; // of the blocks of K
+};
+template <class F>
+void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_stride,
+                    std::int64_t rows, const SplitTile *right, std::int64_t right_stride,
+                    std::int64_t columns, Order order, F add) {
+    constexpr std::int64_t side = SplitTile::lines;
+    alignas(64) float product[4 * side * side];
+    auto pass = [&]<int R, int Most>(std::integral_constant<int, R>,
+                                     std::integral_constant<int, Most>, std::int64_t from,
+                                     std::int64_t end) {
+        const std::int64_t groups = (columns + Most * side - 1) / (Most * side);
+        const std::int64_t row_groups = (end - from + R * side - 1) / (R * side);
+        for (std::int64_t n = 0; n < groups * row_groups; n++) {
+            std::int64_t g = order == Order::rows ? n % groups : n / row_groups;
+            std::int64_t begin = (order == Order::columns_backwards ? groups - 1 - g : g) * Most * side;
+            std::int64_t r = from + (order == Order::rows ? n / groups : n % row_groups) * R * side;
+            const std::int64_t width = std::min(columns - begin, Most * side);
+            const SplitTile *a = left + r / side * left_stride;
+            const SplitTile *b = right + begin / side * right_stride;
+            const std::int64_t vectors = (width + side - 1) / side;
+            for (std::int64_t k = 0; k < K; k += most_depth / SplitTile::depth) {
+                const std::int64_t deep = std::min(K - k, most_depth / SplitTile::depth);
+                if (vectors == 1)
+                    multiply_tiles<R, 1>(deep, a + k, left_stride, b + k, right_stride, product);
+                else if (vectors == 2)
+                    multiply_tiles<R, 2>(deep, a + k, left_stride, b + k, right_stride, product);
+                else if constexpr (Most > 2) {
+                    if (vectors == 3)
+                        multiply_tiles<R, 3>(deep, a + k, left_stride, b + k, right_stride,
+                                             product);
+                    else
+                        multiply_tiles<R, 4>(deep, a + k, left_stride, b + k, right_stride,
+                                             product);
+                }
+                add(Block{r, std::min(end - r, R * side), begin, width, product, vectors * side,
+                          k == 0});
+            }
+        }
+    };
+    const std::int64_t paired = (rows + side - 1) / side / 2 * 2 * side;
+    using One = std::integral_constant<int, 1>;
+    using Two = std::integral_constant<int, 2>;
+    using Four = std::integral_constant<int, 4>;
+    pass(Two(), Two(), 0, std::min(paired, rows));
+    pass(One(), Four(), std::min(paired, rows), rows);
+}
+
+// to [width] (+)= from
+ANAPHORA_INLINE void add_row(const float *from, std::int64_t width, float *to, bool accumulate) {
+    constexpr std::int64_t W = SplitTile::lines;
+    std::int64_t n = 0;
+    for (; n + W <= width; n += W)
+        store(to + n, accumulate ? load(to + n) + load(from + n) : load(from + n));
+    for (; n < width; n++)
+        to[n] = accumulate ? to[n] + from[n] : from[n];
+}
+
+// c [columns, rows] (+)= the block, turned
+inline void add_turned(const Block &block, float *c, std::int64_t c_row, bool accumulate) {
+    constexpr std::int64_t side = SplitTile::lines;
+    for (std::int64_t r = 0; r < block.rows; r += side)
+        for (std::int64_t n = 0; n < block.columns; n += side) {
+            alignas(64) float turned[side][side];
+            transpose(block.product + r * block.row + n, block.row, turned);
+            for (std::int64_t i = 0; i < std::min(side, block.columns - n); i++)
+                add_row(turned[i], std::min(side, block.rows - r), c + (n + i) * c_row + r,
+                        accumulate);
+        }
+}
+
+// How gradients of float32 are multiplied where there are tile registers; the same functions as
+// ChainProducts.
+struct SplitProducts {
+    using Packed = SplitTile;
+    static constexpr std::int64_t weight_bytes = 6;
+
+    // Whether a weight [rows, columns] is large enough: of smaller ones, splitting the numbers takes
+    // as long as multiplying them saves.
+    static bool suits(std::int64_t rows, std::int64_t columns) {
+        return std::min(rows, columns) >= 96;
+    }
+
+    // The rows of C are shared out, and with them those of A; B is split once for all. Where both
+    // lie by columns, as in the gradients of weights, one is turned on its way into tiles: the
+    // shorter.
+    static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const float> A,
+                         Matrix<const float> B, float *C, std::int64_t c_row, bool accumulate) {
+        constexpr std::int64_t side = SplitTile::lines, deep = SplitTile::depth;
+        constexpr std::int64_t most_rows = 256;
+        static thread_local Scratch a_scratch, b_scratch, shared_scratch;
+        // The weight is B, or where C is the gradient of one and A lies by columns, C itself.
+        if (!suits(A.column == 1 ? K : M, N)) {
+            ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, nullptr, accumulate);
+            return;
+        }
+        if (M == 0)
+            return;
+        if (A.column != 1 && A.row != 1)
+            A = together(M, K, A, a_scratch);
+        if (B.column != 1)
+            B = together(K, N, B, b_scratch);
+        for (std::int64_t m = 0; m < (K == 0 && !accumulate ? M : 0); m++) // nothing to add
+            std::fill_n(C + m * c_row, N, 0.0f);
+
+        const bool turned = A.column != 1 && M > N && N <= most_rows; // C^T = B^T A^T
+        const std::int64_t threads = threads_at_hand(), columns = (N + side - 1) / side;
+        const std::int64_t pairs = (M + 2 * side - 1) / (2 * side);
+        std::int64_t blocks = (M + most_rows - 1) / most_rows;
+        blocks = std::min(pairs, (blocks + threads - 1) / threads * threads);
+        auto split_b = [&](std::int64_t k0, std::int64_t tile, SplitTile *shared) {
+            const std::int64_t depth = std::min(most_depth, K - k0), k = tile * deep;
+            (turned ? split_turned : split_depth)(N, std::min(deep, depth - k),
+                                                  B.data + (k0 + k) * B.row, B.row, shared + tile,
+                                                  tiles_of(depth));
+        };
+        auto multiply_block = [&](std::int64_t k0, std::int64_t block, const SplitTile *shared) {
+            static thread_local Scratch scratch;
+            const std::int64_t depth = std::min(most_depth, K - k0), tiles = tiles_of(depth);
+            const std::int64_t first = pairs * block / blocks * 2 * side;
+            const std::int64_t rows = std::min(M, pairs * (block + 1) / blocks * 2 * side) - first;
+            const bool adding = accumulate || k0 > 0;
+            SplitTile *own = scratch.get<SplitTile>((rows + side - 1) / side * tiles);
+            const float *a = A.data + first * A.row + k0 * A.column;
+            float *c = C + first * c_row;
+            if (A.column == 1)
+                for (std::int64_t r = 0; r < rows; r++)
+                    split_row(a + r * A.row, depth, own + r / side * tiles, r % side);
+            else
+                for (std::int64_t k = 0; k < depth; k += deep)
+                    (turned ? split_depth : split_turned)(rows, std::min(deep, depth - k),
+                                                          a + k * A.column, A.column,
+                                                          own + k / deep, tiles);
+            if (turned)
+                multiply_tiles(tiles, shared, tiles, N, own, tiles, rows, Order::rows,
+                               [&](const Block &b) {
+                                   add_turned(b, c + b.first_column * c_row + b.first_row, c_row,
+                                              adding);
+                               });
+            else
+                multiply_tiles(
+                    tiles, own, tiles, rows, shared, tiles, N, Order::columns, [&](const Block &b) {
+                        for (std::int64_t r = 0; r < b.rows; r++)
+                            add_row(b.product + r * b.row, b.columns,
+                                    c + (b.first_row + r) * c_row + b.first_column, adding);
+                    });
+        };
+        if (N <= most_rows) {
+            const std::int64_t workers = std::min(threads, blocks);
+            parallel(workers, [&](std::int64_t worker) {
+                static thread_local Scratch scratch;
+                TileRegisters registers;
+                SplitTile *shared = scratch.get<SplitTile>(columns * tiles_of(most_depth));
+                for (std::int64_t k0 = 0; k0 < K; k0 += most_depth) {
+                    for (std::int64_t tile = 0; tile < tiles_of(std::min(most_depth, K - k0)); tile++)
+                        split_b(k0, tile, shared);
+                    for (std::int64_t block = blocks * worker / workers;
+                         block < blocks * (worker + 1) / workers; block++)
+                        multiply_block(k0, block, shared);
+                }
+            });
+            return;
+        }
+        for (std::int64_t k0 = 0; k0 < K; k0 += most_depth) {
+            const std::int64_t tiles = tiles_of(std::min(most_depth, K - k0));
+            SplitTile *shared = shared_scratch.get<SplitTile>(columns * tiles);
+            parallel(tiles, [&](std::int64_t tile) { split_b(k0, tile, shared); });
+            parallel(blocks, [&](std::int64_t block) {
+                TileRegisters registers;
+                multiply_block(k0, block, shared);
+            });
+        }
+    }
+
+    static std::int64_t tiles_of(std::int64_t depth) {
+        return (depth + SplitTile::depth - 1) / SplitTile::depth;
+    }
+    static std::int64_t packed_size(std::int64_t K, std::int64_t vectors) {
+        return vectors * ((K + SplitTile::depth - 1) / SplitTile::depth);
+    }
+
+    static void pack_rows(std::int64_t K, const Matrix<const float> &B, std::int64_t N,
+                          std::int64_t first_vector, std::int64_t end_vector, SplitTile *packed) {
+        constexpr std::int64_t deep = SplitTile::depth;
+        const std::int64_t tiles = (K + deep - 1) / deep, first = first_vector * SplitTile::lines;
+        parallel(tiles, [&](std::int64_t tile) {
+            split_depth(std::min(N, end_vector * SplitTile::lines) - first,
+                        std::min(deep, K - tile * deep), B.data + first + tile * deep * B.row,
+                        B.row, packed + first_vector * tiles + tile, tiles);
+        });
+    }
+
+    class Rows {
+      public:
+        Rows(std::int64_t most, std::int64_t K, Scratch &scratch)
+            : K_(K), depth_((K + SplitTile::depth - 1) / SplitTile::depth), rows_(most),
+              left_(scratch.get<SplitTile>((most + 15) / 16 * depth_ + 1)) {}
+
+        template <class Tile> void read(const std::vector<Tile> &tiles, const float *a) {
+            count_ = 0;
+            for (const auto &tile : tiles)
+                for (int r = 0; r < tile.rows; r++, count_++) {
+                    rows_[count_] = tile.first + r;
+                    split_row(a + rows_[count_] * K_, K_, left_ + count_ / 16 * depth_, count_ % 16);
+                }
+        }
+
+        void multiply(const SplitTile *packed, std::int64_t first_vector, std::int64_t end_vector,
+                      std::int64_t columns, float *c, std::int64_t c_row, bool accumulate,
+                      bool backwards) const {
+            const std::int64_t begin = first_vector * SplitTile::lines;
+            multiply_tiles(
+                depth_, left_, depth_, count_,
+                packed + first_vector * depth_, depth_,
+                std::min(columns, end_vector * SplitTile::lines) - begin,
+                backwards ? Order::columns_backwards : Order::columns,
+                [&](const Block &b) {
+                    for (std::int64_t r = 0; r < b.rows; r++)
+                        add_row(b.product + r * b.row, b.columns,
+                                c + rows_[b.first_row + r] * c_row + begin + b.first_column,
+                                accumulate || !b.first);
+                });
+        }
+
+      private:
+        TileRegisters registers_;
+        std::int64_t K_, depth_, count_ = 0;
+        std::vector<std::int64_t> rows_;
+        SplitTile *left_;
+    };
+
+  private:
+    // X [M, N] in rows, one after the other.
+    static Matrix<const float> together(std::int64_t M, std::int64_t N, Matrix<const float> X,
+                                        Scratch &scratch) {
+        float *copy = scratch.get<float>(M * N + 1);
+        parallel(M, [&](std::int64_t m) {
+            for (std::int64_t n = 0; n < N; n++)
+                copy[m * N + n] = X.data[m * X.row + n * X.column];
+        });
+        return {copy, N, 1};
+    }
+
+    // Tiles `stride` apart of N columns and `depth` <= 32 rows of a right operand.
+    static void split_depth(std::int64_t N, std::int64_t depth, const float *rows, std::int64_t row,
+                            SplitTile *tiles, std::int64_t stride) {
+        static constexpr float zeros[SplitTile::lines] = {};
+        for (std::int64_t line = 0; line < SplitTile::lines; line++) {
+            const float *first = rows + 2 * line * row;
+            if (2 * line < depth)
+                split_rows(first, 2 * line + 1 < depth ? first + row : nullptr, N, tiles, stride,
+                           line);
+            else
+                for (std::int64_t j = 0; j < N; j += SplitTile::lines)
+                    split_rows(zeros, nullptr, SplitTile::lines,
+                               tiles + j / SplitTile::lines * stride, stride, line);
+        }
+    }
+
+    // Tiles `stride` apart of so many rows and `depth` <= 32 columns, which lie as the rows of a
+    // right operand do, of a left operand.
+    static void split_turned(std::int64_t rows, std::int64_t depth, const float *columns,
+                             std::int64_t column, SplitTile *tiles, std::int64_t stride) {
+        constexpr std::int64_t side = SplitTile::lines, group = 8;
+        alignas(64) SplitTile right[group];
+        for (std::int64_t r = 0; r < rows; r += group * side) {
+            const std::int64_t count = std::min(rows - r, group * side);
+            split_depth(count, depth, columns + r, column, right, 1);
+            for (std::int64_t i = 0; i * side < count; i++, tiles += stride)
+                for (int n = 0; n < 3; n++)
+                    transpose(right[i].parts[n], side, tiles->parts[n]);
+        }
+    }
+};
+
+} // namespace anaphora::ANAPHORA_ISA
+
+#endif
