@@ -25,8 +25,8 @@ template <class T> struct Layout {
     std::vector<std::int64_t> active; // [T] how many positions have a step t
     std::vector<std::int64_t> offset; // [T+1] the sums of `active` before each step
     bool ragged, reverse, share_units;
-    int threads;
-    std::int64_t tiles;
+    int threads, groups; // groups of rows, see group_of
+    std::int64_t tiles, least_tiles;
     int gates, sub; // Gh, and vectors of units in a block
 
     // `tiles_` is how many tiles the rows are cut into, 0 to choose.
@@ -63,13 +63,17 @@ template <class T> struct Layout {
         else
             threads =
                 static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
+        // Rows fall into groups by the shape alone, so that sums over a group's rows, and then over
+        // groups, are the same for any number of threads.
+        groups = B >= 4 && weights * std::int64_t(sizeof(T)) <= (3 << 19) ? 2 : 1;
+        int most = tile_vectors / (register_rows() * sub) * register_rows();
+        most = std::max(most, register_rows());
+        least_tiles = ((B + most - 1) / most + groups - 1) / groups * groups;
         tiles = tiles_;
         if (tiles == 0) {
-            int most = tile_vectors / (register_rows() * sub) * register_rows();
-            most = std::max(most, register_rows());
-            tiles = (B + most - 1) / most;
-            if (!share_units) // as many for each thread
-                tiles = std::min(B, (tiles + threads - 1) / threads * threads);
+            tiles = least_tiles;
+            while (!share_units && tiles > 0 && tiles < threads && tiles + least_tiles <= B)
+                tiles += least_tiles;
         }
     }
 
@@ -84,18 +88,27 @@ template <class T> struct Layout {
     }
     std::int64_t tile_begin(std::int64_t tile) const { return batch * tile / tiles; }
 
-    // The tiles of one thread at step t: their first positions and how many rows are not at an end.
+    // The group of a tile. With as many threads as groups, each thread has the tiles of one.
+    int group_of(std::int64_t tile) const {
+        return static_cast<int>(tile / (tiles / least_tiles) % groups);
+    }
+
+    // The tiles of one thread at step t: their first positions, how many rows are not at an end, and
+    // where these lie among rows that are multiplied.
     struct Tile {
         std::int64_t number, first, end;
         int rows;
+        std::int64_t row;
     };
+    int rows_of(std::int64_t tile, std::int64_t t) const {
+        std::int64_t first = tile_begin(tile), end = tile_begin(tile + 1);
+        return static_cast<int>(std::clamp<std::int64_t>(active[t] - first, 0, end - first));
+    }
     void tiles_of(int part, std::int64_t t, std::vector<Tile> &list) const {
         list.clear();
         for (std::int64_t k = share_units ? 0 : part; k < tiles; k += share_units ? 1 : threads) {
             std::int64_t first = tile_begin(k), end = tile_begin(k + 1);
-            list.push_back(
-                {k, first, end,
-                 static_cast<int>(std::clamp<std::int64_t>(active[t] - first, 0, end - first))});
+            list.push_back({k, first, end, rows_of(k, t), first});
         }
     }
 
@@ -193,6 +206,48 @@ template <class T> struct Layout {
     template <class F> void run(F body) { together(threads, body); }
 };
 
+// Where the rows of a span lie that the way back makes: group by group, in each from the first step
+// to the last.
+template <class T> class GroupedRows {
+  public:
+    GroupedRows(const Layout<T> &layout, const Span &span, int groups)
+        : layout_(layout), span_(span), starts_((span.end - span.first) * layout.tiles),
+          first_(groups + 1) {
+        std::int64_t row = 0;
+        for (int g = 0; g < groups; g++) {
+            first_[g] = row;
+            for (std::int64_t t = span.first; t < span.end; t++)
+                for (std::int64_t k = 0; k < layout.tiles; k++)
+                    if (groups == 1 || layout.group_of(k) == g) {
+                        starts_[(t - span.first) * layout.tiles + k] = row;
+                        row += layout.rows_of(k, t);
+                    }
+        }
+        first_[groups] = row;
+    }
+
+    std::int64_t row(std::int64_t t, std::int64_t tile) const {
+        return starts_[(t - span_.first) * layout_.tiles + tile];
+    }
+    int groups() const { return static_cast<int>(first_.size()) - 1; }
+    std::int64_t first(int group) const { return first_[group]; }
+    std::int64_t size(int group) const { return first_[group + 1] - first_[group]; }
+
+    // f(row within the group, position, step) for each row of a group.
+    template <class F> void each(int group, F f) const {
+        for (std::int64_t t = span_.first; t < span_.end; t++)
+            for (std::int64_t k = 0; k < layout_.tiles; k++)
+                if (groups() == 1 || layout_.group_of(k) == group)
+                    for (int r = 0; r < layout_.rows_of(k, t); r++)
+                        f(row(t, k) + r - first(group), layout_.tile_begin(k) + r, t);
+    }
+
+  private:
+    const Layout<T> &layout_;
+    Span span_;
+    std::vector<std::int64_t> starts_, first_;
+};
+
 // Weights [count*H, K] of so many gates for forward: for each block of units, chunk by chunk, [K,
 // chunk vectors * lanes].
 template <class T>
@@ -257,8 +312,7 @@ void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, co
     }
 }
 
-// For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. Rows of the
-// tiles are those of a and c. A panel is used for all tiles while it is in the cache; `backwards`
+// For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. A panel is used for all tiles while it is in the cache; `backwards`
 // begins with the last one.
 template <class T>
 void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int64_t K, const T *a,
@@ -277,7 +331,7 @@ void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int6
         for (const auto &tile : tiles)
             for (RowGroups group(tile.rows, tile_rows(width)); group; group.next()) {
                 const int i = group.first, n = group.rows;
-                const T *from = a + (tile.first + i) * K;
+                const T *from = a + (tile.row + i) * K;
                 T *to = c + (tile.first + i) * c_row + begin;
                 if (real == width * W) {
                     multiply_tile<T, Operands::cached_rows>(width, n, K, from, K, b, to, c_row, W,

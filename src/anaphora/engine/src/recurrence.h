@@ -39,19 +39,6 @@ const T *input_rows(const Layout<T> &layout, const Span &span, const T *x, std::
     return copy;
 }
 
-// The same of what lies by position, [T, B, size].
-template <class T>
-const T *position_rows(const Layout<T> &layout, const Span &span, const T *x, std::int64_t size,
-                       Scratch &scratch) {
-    if (!layout.ragged)
-        return x + span.first * layout.batch * size;
-    T *copy = scratch.get<T>(span.rows * size);
-    layout.each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
-        std::copy_n(x + (t * layout.batch + p) * size, size, copy + row * size);
-    });
-    return copy;
-}
-
 template <class T> void recurrence_forward(const Forward<T> &f) {
     constexpr int W = lanes<T>;
     const Cell &cell = *f.cell;
@@ -250,6 +237,35 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
     });
 }
 
+// Sums over the rows of each group: those of the first are made in their place, total [size] or
+// null, the others apart; add() adds these, one group after the other.
+template <class T> class GroupSums {
+  public:
+    GroupSums(T *total, std::int64_t size, int groups, Scratch &scratch)
+        : total_(total), size_(total == nullptr ? 0 : size), groups_(groups),
+          others_(scratch.get<T>(size_ * (groups - 1) + 1)) {}
+
+    T *of(int group) const {
+        return group == 0 || total_ == nullptr ? total_ : others_ + (group - 1) * size_;
+    }
+
+    void add() const {
+        constexpr std::int64_t block = 1 << 14;
+        for (int g = 1; g < groups_; g++)
+            parallel((size_ + block - 1) / block, [&](std::int64_t task) {
+                const T *from = of(g);
+                for (std::int64_t k = task * block; k < std::min(size_, (task + 1) * block); k++)
+                    total_[k] += from[k];
+            });
+    }
+
+  private:
+    T *total_;
+    std::int64_t size_;
+    int groups_;
+    T *others_;
+};
+
 template <class T>
 SavedShape recurrence_saved(const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
                             std::int64_t P, bool has_projection, std::int64_t tiles) {
@@ -297,10 +313,19 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
     for (const GateInput &gate : cell.gates)
         whole = whole && gate.x == gate.h;
     static thread_local Scratch x_gate_scratch, h_gate_scratch, projected_scratch;
-    static thread_local Scratch input_scratch, state_scratch, unprojected_scratch, d_input_scratch;
     bool adding = false; // there are gradients of weights already
+    // Without weights of the input, the gradients of gates go where the caller wants them.
+    const int groups = f.weight_ih == nullptr ? 1 : layout.groups;
+    static thread_local Scratch sum_scratch[5];
+    GroupSums<T> d_weight_hr(f.d_weight_hr, P * H, groups, sum_scratch[0]),
+        d_weight_hh(f.d_weight_hh, gates_size * P, groups, sum_scratch[1]),
+        d_bias_hh(f.d_bias_hh, gates_size, groups, sum_scratch[2]),
+        d_weight_ih(f.d_weight_ih, x_size * I, groups, sum_scratch[3]),
+        d_bias_ih(whole && f.d_bias_hh != nullptr ? nullptr : f.d_bias_ih, x_size, groups,
+                  sum_scratch[4]);
 
     layout.in_spans(f.weight_ih != nullptr, true, [&](Span span) {
+        const GroupedRows<T> grouped(layout, span, groups);
         T *d_x_gates = f.d_x + (scattered ? 0 : span.first * B * x_size);
         if (f.weight_ih != nullptr)
             d_x_gates = x_gate_scratch.get<T>(span.rows * x_size);
@@ -322,7 +347,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
 
             for (std::int64_t t = span.end - 1; t >= span.first; t--) {
                 layout.tiles_of(part, t, tiles);
-                for (const auto &tile : tiles) {
+                for (auto &tile : tiles) {
+                    tile.row = grouped.row(t, tile.number);
                     for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                         input_row[p] = layout.input_row(p, t);
                     if (part > 0 && layout.share_units)
@@ -333,17 +359,16 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                                         T(0));
                 }
                 if (f.weight_hr != nullptr) {
-                    T *d = d_projected + layout.row(span, t, 0) * P;
                     for (const auto &tile : tiles)
                         for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                             for (std::int64_t k = 0; k < P; k++) {
                                 T &state = f.d_states[0][p * P + k];
                                 T out =
                                     f.d_output == nullptr ? T(0) : f.d_output[input_row[p] * P + k];
-                                d[p * P + k] = state + out;
+                                d_projected[(tile.row + p - tile.first) * P + k] = state + out;
                                 state = 0;
                             }
-                    d_projected_rows.read(tiles, d);
+                    d_projected_rows.read(tiles, d_projected);
                     d_projected_rows.multiply(projection, 0, h_vectors, h_vectors * W,
                                               d_unprojected, h_vectors * W, false, false);
                 }
@@ -357,7 +382,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                         const int rows = tile.rows;
                         if (rows == 0)
                             continue;
-                        const std::int64_t row = layout.row(span, t, tile.first);
+                        const std::int64_t row = tile.row;
                         const std::int64_t *in = input_row.data() + tile.first;
 
                         for (int s = 0; s < saved_count; s++)
@@ -420,7 +445,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                 if (layout.share_units)
                     barrier.wait();
                 if (gates_size > 0) {
-                    d_h_rows.read(tiles, d_h_gates + layout.row(span, t, 0) * gates_size);
+                    d_h_rows.read(tiles, d_h_gates);
                     d_h_rows.multiply(packed,
                                       layout.share_units ? layout.first_vector(part) : 0,
                                       layout.share_units ? layout.end_vector(part) : p_vectors, P,
@@ -431,7 +456,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                     if (layout.indexed())
                         to = d_row_scratch.get<T>(B * I);
                     if (!whole)
-                        d_x_rows.read(tiles, d_x_gates + layout.row(span, t, 0) * x_size);
+                        d_x_rows.read(tiles, d_x_gates);
                     (whole ? d_h_rows : d_x_rows)
                         .multiply(packed_input, 0, i_vectors, I, to, I, false, t % 2 == 1);
                     if (layout.indexed())
@@ -442,41 +467,72 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
             }
         });
 
-        // What all steps of the span add to the gradients of weights, and the input's.
-        auto add_outer = [&](const T *d, std::int64_t rows, const T *x, std::int64_t columns,
-                             T *total) { // total [rows, columns] += d [., rows]^T x [., columns]
-            Products::multiply(rows, columns, span.rows, Matrix<const T>{d, 1, rows},
-                               Matrix<const T>{x, columns, 1}, total, columns, adding);
+        // What all steps of the span add to the gradients of weights, and the input's; each group
+        // to sums of its own.
+        auto add_group = [&](int g) {
+            static thread_local Scratch copy_scratch, d_input_scratch;
+            const std::int64_t rows = grouped.size(g), first = grouped.first(g);
+            // total [columns of d, columns of x] += d [rows, .]^T x [rows, .]
+            auto add_outer = [&](const T *d, std::int64_t d_columns, const T *x,
+                                 std::int64_t x_columns, T *total) {
+                Products::multiply(d_columns, x_columns, rows,
+                                   Matrix<const T>{d + first * d_columns, 1, d_columns},
+                                   Matrix<const T>{x, x_columns, 1}, total, x_columns, adding);
+            };
+            // The group's rows of x [T * B, columns], where the row of a position at a step is
+            // row_of(p, t): x itself where they lie one after the other.
+            auto rows_of_group = [&](const T *x, std::int64_t columns, bool apart, auto row_of) {
+                if (!apart && groups == 1)
+                    return x + span.first * B * columns;
+                T *copy = copy_scratch.get<T>(rows * columns);
+                grouped.each(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+                    std::copy_n(x + row_of(p, t) * columns, columns, copy + row * columns);
+                });
+                return static_cast<const T *>(copy);
+            };
+            auto by_position = [&](std::int64_t p, std::int64_t t) { return t * B + p; };
+            auto by_input = [&](std::int64_t p, std::int64_t t) { return layout.input_row(p, t); };
+
+            if (f.d_weight_hr != nullptr)
+                add_outer(d_projected, P,
+                          rows_of_group(f.unprojected, H, layout.ragged, by_position), H,
+                          d_weight_hr.of(g));
+            if (f.d_weight_hh != nullptr)
+                add_outer(d_h_gates, gates_size,
+                          rows_of_group(f.state, P, layout.ragged, by_position), P,
+                          d_weight_hh.of(g));
+            if (f.d_bias_hh != nullptr)
+                sum_columns(rows, gates_size, d_h_gates + first * gates_size, d_bias_hh.of(g),
+                            adding);
+            if (f.weight_ih == nullptr)
+                return;
+            if (f.d_weight_ih != nullptr)
+                add_outer(d_x_gates, x_size, rows_of_group(f.x, I, layout.indexed(), by_input), I,
+                          d_weight_ih.of(g));
+            if (d_bias_ih.of(g) != nullptr)
+                sum_columns(rows, x_size, d_x_gates + first * x_size, d_bias_ih.of(g), adding);
+            if (f.d_x == nullptr || in_step)
+                return;
+            const bool apart = layout.indexed() || groups > 1;
+            T *d_x = apart ? d_input_scratch.get<T>(rows * I) : f.d_x + span.first * B * I;
+            Products::multiply(rows, I, x_size, Matrix<const T>{d_x_gates + first * x_size, x_size, 1},
+                               Matrix<const T>{f.weight_ih, I, 1}, d_x, I, false);
+            if (apart)
+                grouped.each(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+                    std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);
+                });
         };
-        if (f.d_weight_hr != nullptr)
-            add_outer(d_projected, P,
-                      position_rows(layout, span, f.unprojected, H, unprojected_scratch), H,
-                      f.d_weight_hr);
-        if (f.d_weight_hh != nullptr)
-            add_outer(d_h_gates, gates_size, position_rows(layout, span, f.state, P, state_scratch),
-                      P, f.d_weight_hh);
-        if (f.d_bias_hh != nullptr)
-            sum_columns(span.rows, gates_size, d_h_gates, f.d_bias_hh, adding);
-        if (f.weight_ih != nullptr) {
-            add_outer(d_x_gates, x_size, input_rows(layout, span, f.x, I, input_scratch), I,
-                      f.d_weight_ih);
-            if (f.d_bias_ih != nullptr && whole && f.d_bias_hh != nullptr)
-                std::copy_n(f.d_bias_hh, x_size, f.d_bias_ih);
-            else if (f.d_bias_ih != nullptr)
-                sum_columns(span.rows, x_size, d_x_gates, f.d_bias_ih, adding);
-            if (f.d_x != nullptr && !in_step) {
-                T *d_x = layout.indexed() ? d_input_scratch.get<T>(span.rows * I)
-                                          : f.d_x + span.first * B * I;
-                Products::multiply(span.rows, I, x_size, Matrix<const T>{d_x_gates, x_size, 1},
-                                   Matrix<const T>{f.weight_ih, I, 1}, d_x, I, false);
-                if (layout.indexed())
-                    layout.each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
-                        std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);
-                    });
-            }
-        }
+        const int parts = groups == 1 || layout.threads > groups ? 1 : layout.threads;
+        together(parts, [&](int part) {
+            for (int g = part; g < groups; g += parts)
+                add_group(g);
+        });
         adding = true;
     });
+    for (GroupSums<T> *sums : {&d_weight_hr, &d_weight_hh, &d_bias_hh, &d_weight_ih, &d_bias_ih})
+        sums->add();
+    if (f.d_bias_ih != nullptr && d_bias_ih.of(0) == nullptr)
+        std::copy_n(f.d_bias_hh, x_size, f.d_bias_ih);
 }
 
 } // namespace anaphora::ANAPHORA_ISA

@@ -434,7 +434,7 @@ struct SplitProducts {
             for (const auto &tile : tiles)
                 for (int r = 0; r < tile.rows; r++, count_++) {
                     rows_[count_] = tile.first + r;
-                    split_row(a + rows_[count_] * K_, K_, left_ + count_ / 16 * depth_, count_ % 16);
+                    split_row(a + (tile.row + r) * K_, K_, left_ + count_ / 16 * depth_, count_ % 16);
                 }
         }
 
