@@ -224,8 +224,7 @@ void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_str
 }
 
 // Call add(Block) for all blocks of left times right, which are K tiles deep: blocks of rows,
-// columns and K, so deep.
-inline constexpr std::int64_t most_depth = 512;
+// columns and K, of so many tiles.
 enum class Order { columns, columns_backwards, rows }; // what is taken in turn for all of the other
 struct Block {
     std::int64_t first_row, rows, first_column, columns;
@@ -236,7 +235,8 @@ struct Block {
 template <class F>
 void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_stride,
                     std::int64_t rows, const SplitTile *right, std::int64_t right_stride,
-                    std::int64_t columns, Order order, F add) {
+                    std::int64_t columns, std::int64_t most_tiles, Order order,
+                    F add) {
     constexpr std::int64_t side = SplitTile::lines;
     alignas(64) float product[4 * side * side];
     auto pass = [&]<int R, int Most>(std::integral_constant<int, R>,
@@ -252,8 +252,8 @@ void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_str
             const SplitTile *a = left + r / side * left_stride;
             const SplitTile *b = right + begin / side * right_stride;
             const std::int64_t vectors = (width + side - 1) / side;
-            for (std::int64_t k = 0; k < K; k += most_depth / SplitTile::depth) {
-                const std::int64_t deep = std::min(K - k, most_depth / SplitTile::depth);
+            for (std::int64_t k = 0; k < K; k += most_tiles) {
+                const std::int64_t deep = std::min(K - k, most_tiles);
                 if (vectors == 1)
                     multiply_tiles<R, 1>(deep, a + k, left_stride, b + k, right_stride, product);
                 else if (vectors == 2)
@@ -307,12 +307,17 @@ inline void add_turned(const Block &block, float *c, std::int64_t c_row, bool ac
 struct SplitProducts {
     using Packed = SplitTile;
     static constexpr std::int64_t weight_bytes = 6;
+    static constexpr std::int64_t few = 256; // columns that each thread splits for itself
 
     // Whether a weight [rows, columns] is large enough: of smaller ones, splitting the numbers takes
     // as long as multiplying them saves.
     static bool suits(std::int64_t rows, std::int64_t columns) {
         return std::min(rows, columns) >= 96;
     }
+
+    // How much of K is added at a time, before it joins C with so many columns: as much of both
+    // operands as stays in a core's cache.
+    static std::int64_t depth_for(std::int64_t columns) { return columns <= few ? 512 : 768; }
 
     // The rows of C are shared out, and with them those of A; B is split once for all. Where both
     // lie by columns, as in the gradients of weights, one is turned on its way into tiles: the
@@ -321,6 +326,7 @@ struct SplitProducts {
                          Matrix<const float> B, float *C, std::int64_t c_row, bool accumulate) {
         constexpr std::int64_t side = SplitTile::lines, deep = SplitTile::depth;
         constexpr std::int64_t most_rows = 256;
+        const std::int64_t most_depth = depth_for(N);
         static thread_local Scratch a_scratch, b_scratch, shared_scratch;
         // The weight is B, or where C is the gradient of one and A lies by columns, C itself.
         if (!suits(A.column == 1 ? K : M, N)) {
@@ -336,7 +342,7 @@ struct SplitProducts {
         for (std::int64_t m = 0; m < (K == 0 && !accumulate ? M : 0); m++) // nothing to add
             std::fill_n(C + m * c_row, N, 0.0f);
 
-        const bool turned = A.column != 1 && M > N && N <= most_rows; // C^T = B^T A^T
+        const bool turned = A.column != 1 && M > N && N <= few; // C^T = B^T A^T
         const std::int64_t threads = threads_at_hand(), columns = (N + side - 1) / side;
         const std::int64_t pairs = (M + 2 * side - 1) / (2 * side);
         std::int64_t blocks = (M + most_rows - 1) / most_rows;
@@ -365,20 +371,20 @@ struct SplitProducts {
                                                           a + k * A.column, A.column,
                                                           own + k / deep, tiles);
             if (turned)
-                multiply_tiles(tiles, shared, tiles, N, own, tiles, rows, Order::rows,
+                multiply_tiles(tiles, shared, tiles, N, own, tiles, rows, tiles, Order::rows,
                                [&](const Block &b) {
                                    add_turned(b, c + b.first_column * c_row + b.first_row, c_row,
                                               adding);
                                });
             else
                 multiply_tiles(
-                    tiles, own, tiles, rows, shared, tiles, N, Order::columns, [&](const Block &b) {
+                    tiles, own, tiles, rows, shared, tiles, N, tiles, Order::columns, [&](const Block &b) {
                         for (std::int64_t r = 0; r < b.rows; r++)
                             add_row(b.product + r * b.row, b.columns,
                                     c + (b.first_row + r) * c_row + b.first_column, adding);
                     });
         };
-        if (N <= most_rows) {
+        if (N <= few) {
             const std::int64_t workers = std::min(threads, blocks);
             parallel(workers, [&](std::int64_t worker) {
                 static thread_local Scratch scratch;
@@ -445,7 +451,7 @@ struct SplitProducts {
             multiply_tiles(
                 depth_, left_, depth_, count_,
                 packed + first_vector * depth_, depth_,
-                std::min(columns, end_vector * SplitTile::lines) - begin,
+                std::min(columns, end_vector * SplitTile::lines) - begin, tiles_of(depth_for(columns)),
                 backwards ? Order::columns_backwards : Order::columns,
                 [&](const Block &b) {
                     for (std::int64_t r = 0; r < b.rows; r++)
