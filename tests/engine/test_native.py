@@ -52,7 +52,7 @@ def some_lengths(T, B):
 
 def available(native_settings):
     """The instruction sets of this machine and build."""
-    for name in ("avx512", "avx2", "baseline"):
+    for name in ("amx", "avx512", "avx2", "baseline"):
         with contextlib.suppress(ValueError):
             native_settings.use_instruction_set(name)
             yield name

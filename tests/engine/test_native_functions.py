@@ -10,7 +10,7 @@ _native = pytest.importorskip("anaphora.engine._native", reason="the native engi
 native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
-SETS = ["avx512", "avx2", "baseline"]
+SETS = ["amx", "avx512", "avx2", "baseline"]
 LARGEST_ERROR = 4  # in units in the last place, on every instruction set; see test_accuracy
 
 

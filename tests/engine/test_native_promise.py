@@ -220,7 +220,7 @@ def test_layer_norm_knows_its_row_alone(dtype, rng):
 # in vectors, come out like the others.
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("width", [1, 3, 15, 17, 33, 100])
-@pytest.mark.parametrize("instructions", ["avx512", "avx2", "baseline"])
+@pytest.mark.parametrize("instructions", ["amx", "avx512", "avx2", "baseline"])
 def test_rows_are_updated_like_their_table(instructions, width, dtype, native_settings, rng):
     try:
         native_settings.use_instruction_set(instructions)
@@ -299,6 +299,19 @@ def test_padding_leaves_the_gradients_of_the_weights(cell, problem, rng):
     for name in ("d weight_hh", "d bias_hh"):
         if name in alone:
             np.testing.assert_array_equal(padded[name], alone[name], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_padding_leaves_gradients_that_are_summed_in_spans(dtype, problem, rng):
+    """Steps at which all rows have ended do not move the ends of the spans."""
+    T, B, H = 60, 150, 48
+    p = problem(lstm, rng, dtype, T=T + 9, B=B, H=H, I=11)
+    lengths = rng.integers(0, T + 1, B)
+    lengths[5] = T
+    alone = p.rows(slice(None), slice(T)).results(native, lengths)
+    padded = p.results(native, lengths)
+    for name in ("d weight_ih", "d bias_ih", "d weight_hh", "d bias_hh"):
+        np.testing.assert_array_equal(padded[name], alone[name], err_msg=name)
 
 
 # Whole, in chunks, step by step ------------------------------------------------------------------

@@ -91,7 +91,7 @@ def assert_equal(found, expected):
 
 def sets():
     before, found = _native.instruction_set(), []
-    for name in ("avx512", "avx2", "baseline"):
+    for name in ("amx", "avx512", "avx2", "baseline"):
         try:
             _native.use_instruction_set(name)
             found.append(name)

@@ -117,20 +117,24 @@ template <class T> bool near(T a, double b) {
 // ----------------------------------------------------------------------------------
 
 template <class T> void test_multiply(Random &random) {
+    const bool gradient = random.chance(2);
     int64_t M = random.one_of({0, 1, 2, 5, 23, 24, 61, 160}),
-            N = random.one_of({0, 1, 7, 16, 70, 131});
-    int64_t K = random.one_of({0, 1, 3, 40, 128, 129, 260});
+            N = random.one_of({0, 1, 7, 16, 70, 131, 270});
+    int64_t K = random.one_of({0, 1, 3, 40, 128, 129, 260, 800});
     where = "multiply " + std::to_string(M) + " x " + std::to_string(K) + " x " + std::to_string(N);
     Array<T> a(M * K, random), b(K * N, random), bias(N, random), before(M * N, random);
     bool a_turned = random.chance(2), b_turned = random.chance(2);
-    bool has_bias = random.chance(2), accumulate = random.chance(2);
+    bool has_bias = !gradient && random.chance(2), accumulate = random.chance(2);
     Matrix<const T> A{a.data(), a_turned ? 1 : K, a_turned ? M : 1};
     Matrix<const T> B{b.data(), b_turned ? 1 : N, b_turned ? K : 1};
     auto multiply = [&](int threads) {
         set_thread_count(threads);
         Array<T> c = accumulate ? before.copy() : Array<T>(M * N);
-        kernels<T>().multiply(M, N, K, A, B, c.data(), N, has_bias ? bias.data() : nullptr,
-                              accumulate);
+        if (gradient)
+            kernels<T>().multiply_gradient(M, N, K, A, B, c.data(), N, accumulate);
+        else
+            kernels<T>().multiply(M, N, K, A, B, c.data(), N, has_bias ? bias.data() : nullptr,
+                                  accumulate);
         return c;
     };
     Array<T> c = multiply(1);
@@ -422,7 +426,7 @@ template <class T> struct Recurrence {
 
     explicit Recurrence(Random &random)
         : steps(random.one_of({0, 1, 2, 6, 40})), batch(random.one_of({0, 1, 2, 5, 9, 20})),
-          inputs(random.one_of({0, 1, 5, 40})), // 0: the input halves of gates are given
+          inputs(random.one_of({0, 1, 5, 40, 100})), // 0: the input halves of gates are given
           hidden(random.one_of({1, 3, 16, 33, 70, 130})), projected(hidden),
           projects(random.chance(4)), reverse(random.chance(2)), has_lengths(random.chance(2)),
           has_bias(random.chance(2)), cell(random_cell(random, projects)), x(0), weight_ih(0),
@@ -918,7 +922,7 @@ template <class T> void test_kernels(const char *set) {
 
 int main() {
     std::string widest = instruction_set().name;
-    for (const char *set : {"baseline", "avx2", "avx512"}) {
+    for (const char *set : {"baseline", "avx2", "avx512", "amx"}) {
         if (!use_instruction_set(set)) {
             std::printf("%s: not on this machine\n", set);
             continue;

@@ -703,3 +703,11 @@ def _available_threads() -> int:
 
 
 _native.set_num_threads(_available_threads())
+if _asked := os.environ.get("ANAPHORA_INSTRUCTION_SET"):
+    try:
+        _native.use_instruction_set(_asked)
+    except ValueError as error:
+        raise ValueError(
+            f"ANAPHORA_INSTRUCTION_SET is {_asked!r}, which this machine or build does not have; "
+            "it is one of amx, avx512, avx2 and baseline"
+        ) from error

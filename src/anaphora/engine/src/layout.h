@@ -93,8 +93,8 @@ template <class T> struct Layout {
         return static_cast<int>(tile / (tiles / least_tiles) % groups);
     }
 
-    // The tiles of one thread at step t: their first positions, how many rows are not at an end, and
-    // where these lie among rows that are multiplied.
+    // The tiles of one thread at step t: their first positions, how many rows are not at an end,
+    // and where these lie among rows that are multiplied.
     struct Tile {
         std::int64_t number, first, end;
         int rows;
@@ -312,8 +312,8 @@ void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, co
     }
 }
 
-// For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. A panel is used for all tiles while it is in the cache; `backwards`
-// begins with the last one.
+// For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. A panel is
+// used for all tiles while it is in the cache; `backwards` begins with the last one.
 template <class T>
 void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int64_t K, const T *a,
                    const T *packed, std::int64_t first_vector, std::int64_t end_vector,
@@ -365,7 +365,7 @@ void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::in
 
 // How gradients are multiplied: as everything else is. (split.h has another way.)
 template <class T> struct ChainProducts {
-    using Packed = T; // a right operand's numbers
+    using Packed = T;                                       // a right operand's numbers
     static constexpr std::int64_t weight_bytes = sizeof(T); // each, when packed
     static bool suits(std::int64_t, std::int64_t) { return true; }
 

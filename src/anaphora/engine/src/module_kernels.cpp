@@ -105,7 +105,8 @@ template <class T> Result<T> sum_columns(In<T> x) {
 } // namespace
 
 template <class T> void bind_kernels(nb::module_ &m) {
-    m.def("matmul", &multiply<T>, plain("a"), plain("b"), optional("bias"), nb::arg("gradient") = false);
+    m.def("matmul", &multiply<T>, plain("a"), plain("b"), optional("bias"),
+          nb::arg("gradient") = false);
     m.def("cross_entropy_forward", &cross_entropy_forward<T>, plain("logits"), plain("targets"),
           optional("out"));
     m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),

@@ -284,14 +284,13 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
     std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
     using Packed = typename Products::Packed;
-    Packed *packed =
-        weight_scratch.get<Packed>(Products::packed_size(gates_size, p_vectors) + 1);
+    Packed *packed = weight_scratch.get<Packed>(Products::packed_size(gates_size, p_vectors) + 1);
     Packed *projection = nullptr, *packed_input = nullptr;
     for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
         if (gates_size > 0)
             Products::pack_rows(gates_size, Matrix<const T>{f.weight_hh, P, 1}, P,
-                      layout.share_units ? layout.first_vector(part) : 0,
-                      layout.share_units ? layout.end_vector(part) : p_vectors, packed);
+                                layout.share_units ? layout.first_vector(part) : 0,
+                                layout.share_units ? layout.end_vector(part) : p_vectors, packed);
     if (f.weight_hr != nullptr) {
         projection = projection_scratch.get<Packed>(Products::packed_size(P, h_vectors));
         Products::pack_rows(P, Matrix<const T>{f.weight_hr, H, 1}, H, 0, h_vectors, projection);
@@ -303,8 +302,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
     if (in_step) {
         packed_input = input_weight_scratch.get<Packed>(
             Products::packed_size(cell.x_blocks * H, i_vectors) + 1);
-        Products::pack_rows(cell.x_blocks * H, Matrix<const T>{f.weight_ih, f.inputs, 1}, f.inputs, 0,
-                  i_vectors, packed_input);
+        Products::pack_rows(cell.x_blocks * H, Matrix<const T>{f.weight_ih, f.inputs, 1}, f.inputs,
+                            0, i_vectors, packed_input);
     }
     Barrier barrier(layout.threads);
     const std::int64_t x_size = static_cast<std::int64_t>(cell.x_blocks) * H, I = f.inputs;
@@ -446,8 +445,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                     barrier.wait();
                 if (gates_size > 0) {
                     d_h_rows.read(tiles, d_h_gates);
-                    d_h_rows.multiply(packed,
-                                      layout.share_units ? layout.first_vector(part) : 0,
+                    d_h_rows.multiply(packed, layout.share_units ? layout.first_vector(part) : 0,
                                       layout.share_units ? layout.end_vector(part) : p_vectors, P,
                                       f.d_states[0], P, true, t % 2 == 1);
                 }
@@ -515,7 +513,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                 return;
             const bool apart = layout.indexed() || groups > 1;
             T *d_x = apart ? d_input_scratch.get<T>(rows * I) : f.d_x + span.first * B * I;
-            Products::multiply(rows, I, x_size, Matrix<const T>{d_x_gates + first * x_size, x_size, 1},
+            Products::multiply(rows, I, x_size,
+                               Matrix<const T>{d_x_gates + first * x_size, x_size, 1},
                                Matrix<const T>{f.weight_ih, I, 1}, d_x, I, false);
             if (apart)
                 grouped.each(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {

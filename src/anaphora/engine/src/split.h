@@ -40,7 +40,7 @@ ANAPHORA_INLINE void split(Vector<float> x, Bits parts[3]) {
     parts[2] = (Bits)x & upper_half;
 }
 
-// Line `line` of the tiles that lie one after the other, `stride` apart: of a left operand's row.
+// Line `line` of tiles that lie one after the other: a row of a left operand.
 inline void split_row(const float *row, std::int64_t K, SplitTile *tiles, std::int64_t line) {
     using Halves = VectorOf<std::uint16_t>::type;
     constexpr Halves odd = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
@@ -62,8 +62,8 @@ inline void split_row(const float *row, std::int64_t K, SplitTile *tiles, std::i
     }
 }
 
-// Line `line` of tiles `stride` apart: of two neighbouring rows of a right operand, the second of
-// which may be missing (null).
+// Line `line` of tiles that are `stride` apart: two neighbouring rows of a right operand, the
+// second of which may be missing (null).
 inline void split_rows(const float *row, const float *second, std::int64_t N, SplitTile *tiles,
                        std::int64_t stride, std::int64_t line) {
     alignas(64) float end[2][SplitTile::lines] = {};
@@ -179,9 +179,7 @@ void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_str
                 Registers::load<5>(left[left_stride].parts[part]);
             };
             auto load_right = [&](int part) {
-                each([&](auto j) {
-                    Registers::load<6 + j>(right[j * right_stride].parts[part]);
-                });
+                each([&](auto j) { Registers::load<6 + j>(right[j * right_stride].parts[part]); });
             };
             auto multiply = [&] {
                 each([](auto j) {
@@ -223,20 +221,23 @@ void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_str
     });
 }
 
-// Call add(Block) for all blocks of left times right, which are K tiles deep: blocks of rows,
-// columns and K, of so many tiles.
-enum class Order { columns, columns_backwards, rows }; // what is taken in turn for all of the other
+// A block of a product: some rows and columns, and what some of K add to them.
 struct Block {
     std::int64_t first_row, rows, first_column, columns;
     const float *product; // [rows, row]
     std::int64_t row;
-    bool first; // of the blocks of K
+    bool first; // of those along K
 };
+
+// Whether columns, from the first or the last on, or rows are taken in turn for all of the others.
+enum class Order { columns, columns_backwards, rows };
+
+// Call add(Block) for all blocks of left times right, which are K tiles deep, `most_tiles` of them
+// at a time.
 template <class F>
 void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_stride,
                     std::int64_t rows, const SplitTile *right, std::int64_t right_stride,
-                    std::int64_t columns, std::int64_t most_tiles, Order order,
-                    F add) {
+                    std::int64_t columns, std::int64_t most_tiles, Order order, F add) {
     constexpr std::int64_t side = SplitTile::lines;
     alignas(64) float product[4 * side * side];
     auto pass = [&]<int R, int Most>(std::integral_constant<int, R>,
@@ -246,7 +247,8 @@ void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_str
         const std::int64_t row_groups = (end - from + R * side - 1) / (R * side);
         for (std::int64_t n = 0; n < groups * row_groups; n++) {
             std::int64_t g = order == Order::rows ? n % groups : n / row_groups;
-            std::int64_t begin = (order == Order::columns_backwards ? groups - 1 - g : g) * Most * side;
+            std::int64_t begin =
+                (order == Order::columns_backwards ? groups - 1 - g : g) * Most * side;
             std::int64_t r = from + (order == Order::rows ? n / groups : n % row_groups) * R * side;
             const std::int64_t width = std::min(columns - begin, Most * side);
             const SplitTile *a = left + r / side * left_stride;
@@ -309,8 +311,8 @@ struct SplitProducts {
     static constexpr std::int64_t weight_bytes = 6;
     static constexpr std::int64_t few = 256; // columns that each thread splits for itself
 
-    // Whether a weight [rows, columns] is large enough: of smaller ones, splitting the numbers takes
-    // as long as multiplying them saves.
+    // Whether a weight [rows, columns] is large enough: of smaller ones, splitting the numbers
+    // takes as long as multiplying them saves.
     static bool suits(std::int64_t rows, std::int64_t columns) {
         return std::min(rows, columns) >= 96;
     }
@@ -336,9 +338,9 @@ struct SplitProducts {
         if (M == 0)
             return;
         if (A.column != 1 && A.row != 1)
-            A = together(M, K, A, a_scratch);
+            A = in_rows(M, K, A, a_scratch);
         if (B.column != 1)
-            B = together(K, N, B, b_scratch);
+            B = in_rows(K, N, B, b_scratch);
         for (std::int64_t m = 0; m < (K == 0 && !accumulate ? M : 0); m++) // nothing to add
             std::fill_n(C + m * c_row, N, 0.0f);
 
@@ -377,12 +379,13 @@ struct SplitProducts {
                                               adding);
                                });
             else
-                multiply_tiles(
-                    tiles, own, tiles, rows, shared, tiles, N, tiles, Order::columns, [&](const Block &b) {
-                        for (std::int64_t r = 0; r < b.rows; r++)
-                            add_row(b.product + r * b.row, b.columns,
-                                    c + (b.first_row + r) * c_row + b.first_column, adding);
-                    });
+                multiply_tiles(tiles, own, tiles, rows, shared, tiles, N, tiles, Order::columns,
+                               [&](const Block &b) {
+                                   for (std::int64_t r = 0; r < b.rows; r++)
+                                       add_row(b.product + r * b.row, b.columns,
+                                               c + (b.first_row + r) * c_row + b.first_column,
+                                               adding);
+                               });
         };
         if (N <= few) {
             const std::int64_t workers = std::min(threads, blocks);
@@ -391,7 +394,8 @@ struct SplitProducts {
                 TileRegisters registers;
                 SplitTile *shared = scratch.get<SplitTile>(columns * tiles_of(most_depth));
                 for (std::int64_t k0 = 0; k0 < K; k0 += most_depth) {
-                    for (std::int64_t tile = 0; tile < tiles_of(std::min(most_depth, K - k0)); tile++)
+                    for (std::int64_t tile = 0; tile < tiles_of(std::min(most_depth, K - k0));
+                         tile++)
                         split_b(k0, tile, shared);
                     for (std::int64_t block = blocks * worker / workers;
                          block < blocks * (worker + 1) / workers; block++)
@@ -440,7 +444,8 @@ struct SplitProducts {
             for (const auto &tile : tiles)
                 for (int r = 0; r < tile.rows; r++, count_++) {
                     rows_[count_] = tile.first + r;
-                    split_row(a + (tile.row + r) * K_, K_, left_ + count_ / 16 * depth_, count_ % 16);
+                    split_row(a + (tile.row + r) * K_, K_, left_ + count_ / 16 * depth_,
+                              count_ % 16);
                 }
         }
 
@@ -449,10 +454,9 @@ struct SplitProducts {
                       bool backwards) const {
             const std::int64_t begin = first_vector * SplitTile::lines;
             multiply_tiles(
-                depth_, left_, depth_, count_,
-                packed + first_vector * depth_, depth_,
-                std::min(columns, end_vector * SplitTile::lines) - begin, tiles_of(depth_for(columns)),
-                backwards ? Order::columns_backwards : Order::columns,
+                depth_, left_, depth_, count_, packed + first_vector * depth_, depth_,
+                std::min(columns, end_vector * SplitTile::lines) - begin,
+                tiles_of(depth_for(columns)), backwards ? Order::columns_backwards : Order::columns,
                 [&](const Block &b) {
                     for (std::int64_t r = 0; r < b.rows; r++)
                         add_row(b.product + r * b.row, b.columns,
@@ -469,9 +473,9 @@ struct SplitProducts {
     };
 
   private:
-    // X [M, N] in rows, one after the other.
-    static Matrix<const float> together(std::int64_t M, std::int64_t N, Matrix<const float> X,
-                                        Scratch &scratch) {
+    // A copy of X [M, N] by its rows.
+    static Matrix<const float> in_rows(std::int64_t M, std::int64_t N, Matrix<const float> X,
+                                       Scratch &scratch) {
         float *copy = scratch.get<float>(M * N + 1);
         parallel(M, [&](std::int64_t m) {
             for (std::int64_t n = 0; n < N; n++)
