@@ -46,7 +46,9 @@ class _Stack:
 # The functions of one precision: all arrays have it, but for targets, lengths and numbers of
 # rows, which are int64.
 class _Precision:
-    def matmul(self, a: _Array, b: _Array, bias: _Array | None) -> _Array: ...
+    def matmul(
+        self, a: _Array, b: _Array, bias: _Array | None, gradient: bool = False
+    ) -> _Array: ...
     def sum_columns(self, x: _Array) -> _Array: ...
     def cross_entropy_forward(
         self, logits: _Array, targets: _Array, out: _Array | None

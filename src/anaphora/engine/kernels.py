@@ -15,14 +15,11 @@ _LOGITS = 1 << 20
 """About as many logits as there are at a time where only the losses are wanted."""
 
 
-def matmul(
-    a: Array, b: Array, bias: Array | None = None, *, gradient: bool = False
-) -> Array:
+def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: bool = False) -> Array:
     """The product of two matrices, [M, K] and [K, N] give [M, N], plus a bias [N] if given.
 
-    Args:
-        gradient: The product is a gradient, without a bias, which the native engine makes faster
-            where the processor has a way that rounds differently, but no more.
+    A product that is a gradient, and has no bias, may say so: the native engine makes it faster
+    where the processor has a way that rounds differently, but no more.
 
     >>> matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), bias=np.array([0.5]))
     array([[11.5]])

@@ -35,9 +35,7 @@ _WORDS = """
 _OPERATIONS = _WORDS.split()
 
 
-def matmul(
-    a: Array, b: Array, bias: Array | None = None, *, gradient: bool = False
-) -> Array:
+def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: bool = False) -> Array:
     """As `kernels.matmul`; each element is one chain of multiply-adds in the order of K.
 
     A gradient of float32 is made on tile registers where the instruction set is "amx".
