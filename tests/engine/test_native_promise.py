@@ -432,7 +432,9 @@ def test_language_model(cell, native_settings, rng):
 def test_avx2_and_avx512(dtype, native_settings, problem, rng):
     a, b = rng.standard_normal((40, 300)), rng.standard_normal((300, 70))
     a, b = a.astype(dtype), b.astype(dtype)
-    problems = [problem(c, rng, dtype, T=3, B=7, H=33) for c in CELLS.values()]
+    problems = {c: problem(CELLS[c], rng, dtype, T=3, B=7, H=33) for c in CELLS}
+    for B, H in [(30, 16), (40, 33), (100, 32)]:  # so many rows that they make several tiles
+        problems |= {f"{c} {B}": problem(CELLS[c], rng, dtype, T=3, B=B, H=H) for c in CELLS}
     found = []
     for name in ("avx2", "avx512"):
         try:
@@ -448,8 +450,8 @@ def test_avx2_and_avx512(dtype, native_settings, problem, rng):
         results["losses alone"] = native.linear_cross_entropy_losses(a, b.T.copy(), None, targets)
         results |= layered(a, a[::-1].copy(), b[:, 0].copy(), np.arange(40) * 7 % 40)
         results |= updated(a, a[::-1].copy(), [a * a] * 3)
-        for c, p in zip(CELLS, problems, strict=True):
-            values = p.results(native, np.arange(7) % 4, record=True)
+        for c, p in problems.items():
+            values = p.results(native, np.arange(p.x.shape[1]) % 4, record=True)
             results |= {f"{c} {key}": value for key, value in values.items()}
         found.append(results)
     assert_equal(*found)

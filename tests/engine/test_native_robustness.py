@@ -650,6 +650,15 @@ def python(source, **environment):
 INFO = "from anaphora import engine; print(engine.info()['engine'], engine.info()['threads'])"
 
 
+def test_the_environment_chooses_the_instruction_set():
+    source = "from anaphora import engine; print(engine.info()['instruction_set'])"
+    assert python(source, ANAPHORA_INSTRUCTION_SET="baseline") == (0, "baseline", "")
+    code, _, complaint = python(source, ANAPHORA_INSTRUCTION_SET="sse9")
+    assert code == 1
+    assert "ANAPHORA_INSTRUCTION_SET is 'sse9', which this machine or build" in complaint
+    assert "amx, avx512, avx2 and baseline" in complaint
+
+
 def test_the_environment_chooses():
     assert python(INFO, ANAPHORA_NUM_THREADS="3") == (0, "native 3", "")
     assert python(INFO, ANAPHORA_ENGINE="numpy") == (0, "numpy None", "")
@@ -733,6 +742,30 @@ def test_a_system_that_has_no_more_memory_or_threads():
     assert (code, complaint) == (0, "")
     assert printed.split("\n")[:3] == ["no memory"] * 3
     assert printed.endswith("going on")
+
+
+SUMMING = """
+import resource
+import numpy as np
+from anaphora import Tensor, engine, nn
+
+engine.set_num_threads(2)
+layer = nn.RNN(20_000, 32)
+y, _ = layer(Tensor(np.ones((20, 64, 20_000), np.float32), requires_grad=True))
+with open("/proc/self/statm") as file:
+    pages = int(file.read().split()[0])
+limit = pages * resource.getpagesize() + (150 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    y.backward(np.ones(y.shape, np.float32))
+except MemoryError:
+    print("no memory")
+"""
+
+
+@on_linux
+def test_no_memory_for_what_threads_sum_apart():
+    assert python(SUMMING) == (0, "no memory", "")
 
 
 # Memory ------------------------------------------------------------------------------------------

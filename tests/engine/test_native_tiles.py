@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from anaphora import Tensor, engine, ops
 from anaphora.cells import CELLS, gru, lstm
 from anaphora.engine import recurrence
 
@@ -53,57 +54,84 @@ def product(a, b, depth):
     return total
 
 
-def assert_every_thread_count(native_settings, a, b, expected):
+def assert_every_thread_count(native_settings, a, b, gradient, expected):
     for threads in (1, 2, 3, 5):
         native_settings.set_num_threads(threads)
-        np.testing.assert_array_equal(native.matmul(a, b, gradient=True), expected)
+        np.testing.assert_array_equal(native.matmul(a, b, gradient=gradient), expected)
+
+
+def in_other_orders(a):
+    """The same numbers, lying otherwise."""
+    return np.asfortranarray(a), np.ascontiguousarray(a), np.repeat(a, 2, 1)[:, ::2], a[::-1][::-1]
 
 
 # The gradient of an input: [rows, K] times a weight [K, N].
 @pytest.mark.parametrize(
-    ("M", "K", "N"), [(1, 96, 96), (7, 130, 100), (33, 97, 113), (70, 600, 257), (5, 900, 300)]
+    ("M", "K", "N"), [(1, 96, 96), (7, 130, 100), (97, 97, 113), (170, 600, 257), (5, 900, 300)]
 )
-def test_products_by_rows(M, K, N, native_settings, rng):
+def test_gradients_of_inputs(M, K, N, native_settings, rng):
     a, b = rng.standard_normal((M, K)), rng.standard_normal((K, N))
     a, b = a.astype(np.float32), b.astype(np.float32)
     expected = product(a, b, depth=512 if N <= 256 else 768)
-    assert_every_thread_count(native_settings, a, b, expected)
-    for row in (0, M // 2, M - 1):  # a row does not know the others
-        alone = native.matmul(a[[row]], b, gradient=True)
-        np.testing.assert_array_equal(alone[0], expected[row])
-    np.testing.assert_array_equal(
-        native.matmul(np.asfortranarray(a[::-1])[::-1], np.repeat(b, 2, 1)[:, ::2], gradient=True),
-        native.matmul(np.asfortranarray(a), b, gradient=True),
-    )
+    assert_every_thread_count(native_settings, a, b, "input", expected)
+    for x, weight in zip(in_other_orders(a), in_other_orders(b), strict=True):
+        np.testing.assert_array_equal(native.matmul(x, weight, gradient="input"), expected)
+        for count in (1, 2, 95, 96, 97):  # a row does not know the others
+            some = native.matmul(x[:count], b, gradient="input")
+            np.testing.assert_array_equal(some, expected[:count])
 
 
-# The gradient of a weight: both operands lie by columns, and the shorter is turned.
+# The gradient of a weight [M, N], summed over K rows; the shorter operand is turned.
 @pytest.mark.parametrize(
-    ("M", "K", "N"), [(100, 1, 96), (130, 45, 100), (96, 530, 131), (150, 40, 290), (300, 70, 257)]
+    ("M", "K", "N"), [(100, 1, 96), (130, 45, 100), (96, 530, 131), (150, 97, 290), (300, 70, 257)]
 )
-def test_products_by_columns(M, K, N, native_settings, rng):
+def test_gradients_of_weights(M, K, N, native_settings, rng):
     a, b = rng.standard_normal((K, M)), rng.standard_normal((K, N))
     a, b = a.astype(np.float32), b.astype(np.float32)
     if M > N and N <= 256:
         expected = product(b.T, a, depth=512).T
     else:
         expected = product(a.T, b, depth=512 if N <= 256 else 768)
-    assert_every_thread_count(native_settings, a.T, b, expected)
+    assert_every_thread_count(native_settings, a.T, b, "weight", expected)
+    for d, x in zip(in_other_orders(a.T), in_other_orders(b), strict=True):
+        np.testing.assert_array_equal(native.matmul(d, x, gradient="weight"), expected)
 
 
-def test_small_weights_and_float64_go_the_other_way(rng):
-    a, b = rng.standard_normal((40, 90)), rng.standard_normal((90, 200))
-    np.testing.assert_array_equal(native.matmul(a, b, gradient=True), native.matmul(a, b))
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    np.testing.assert_array_equal(native.matmul(a, b, gradient=True), native.matmul(a, b))
+@pytest.mark.parametrize("gradient", ["input", "weight"])
+def test_float64_goes_the_other_way(gradient, rng):
+    a, b = rng.standard_normal((140, 190)), rng.standard_normal((190, 200))
+    found = native.matmul(a, b, gradient=gradient)
+    np.testing.assert_array_equal(found, native.matmul(a, b))
+
+
+# Which way a product goes depends on the weight, not on how many rows there are.
+@pytest.mark.parametrize("outputs", [1, 95, 96])
+@pytest.mark.skipif(engine.info()["engine"] != "native", reason="layers run on NumPy")
+def test_rows_of_zeros_change_no_gradient_of_a_linear_layer(outputs, rng):
+    x, d = rng.standard_normal((97, 100)), rng.standard_normal((97, outputs))
+    x, d = x.astype(np.float32), d.astype(np.float32)
+    weight = rng.standard_normal((outputs, 100)).astype(np.float32)
+    found = []
+    for rows, turned in ((94, False), (95, True), (96, False), (97, True)):
+        x[94:rows], d[94:rows] = rng.standard_normal((rows - 94, 100)), 0
+        inputs, weights = Tensor(x[:rows], requires_grad=True), Tensor(weight, requires_grad=True)
+        y = ops.linear(inputs, weights)
+        if turned:
+            y.transpose(1, 0).backward(d[:rows].T.copy())
+        else:
+            y.backward(d[:rows])
+        found.append((inputs.grad[:94], weights.grad))
+    for d_x, d_weight in found[1:]:
+        np.testing.assert_array_equal(d_x, found[0][0])
+        np.testing.assert_array_equal(d_weight, found[0][1])
 
 
 def test_nothing_to_add():
     empty = np.zeros((100, 0), np.float32)
-    found = native.matmul(empty, np.zeros((0, 120), np.float32), gradient=True)
+    found = native.matmul(empty, np.zeros((0, 120), np.float32), gradient="input")
     np.testing.assert_array_equal(found, np.zeros((100, 120)))
     assert native.matmul(np.zeros((0, 100), np.float32), np.zeros((100, 120), np.float32),
-                         gradient=True).shape == (0, 120)  # fmt: skip
+                         gradient="input").shape == (0, 120)  # fmt: skip
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
@@ -112,7 +140,7 @@ def test_the_error_is_no_larger_than_a_chain_s(scale, rng):
     a = (rng.standard_normal((60, 1000)) * scale).astype(np.float32)
     b = rng.standard_normal((1000, 200)).astype(np.float32)
     exact = a.astype(np.float64) @ b
-    tiles = np.abs(native.matmul(a, b, gradient=True) - exact)
+    tiles = np.abs(native.matmul(a, b, gradient="input") - exact)
     chain = np.abs(native.matmul(a, b) - exact)
     assert np.sqrt((tiles**2).mean()) < 0.7 * np.sqrt((chain**2).mean())
     assert tiles.max() < chain.max()
@@ -122,9 +150,9 @@ def test_the_error_is_no_larger_than_a_chain_s(scale, rng):
 def test_what_is_not_finite_stays_so(bad, rng):
     a = rng.standard_normal((20, 100)).astype(np.float32)
     b = rng.standard_normal((100, 96)).astype(np.float32)
-    clean = native.matmul(a, b, gradient=True)
+    clean = native.matmul(a, b, gradient="input")
     a[3, 50] = bad
-    found = native.matmul(a, b, gradient=True)
+    found = native.matmul(a, b, gradient="input")
     assert not np.isfinite(found[3]).any()
     rest = np.arange(20) != 3
     np.testing.assert_array_equal(found[rest], clean[rest])
@@ -133,10 +161,10 @@ def test_what_is_not_finite_stays_so(bad, rng):
 # The way back of a recurrence -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("inputs", [5, 100])
+@pytest.mark.parametrize("inputs", [0, 5, 100])
 @pytest.mark.parametrize(("B", "H"), [(3, 100), (21, 130), (40, 96), (5, 330)])
 @pytest.mark.parametrize(
-    ("name", "P"), [("rnn", None), ("lstm", None), ("lstm", 97), ("gru", None), ("mgu", None)]
+    ("name", "P"), [("rnn", None), ("lstm", None), ("lstm", 97), ("gru", None), ("mingru", None)]
 )
 def test_gradients_of_a_recurrence(name, B, H, inputs, P, native_settings, problem, rng):
     p = problem(CELLS[name], rng, np.float32, T=4, B=B, H=H, I=inputs, P=P)

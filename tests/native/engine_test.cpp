@@ -118,6 +118,7 @@ template <class T> bool near(T a, double b) {
 
 template <class T> void test_multiply(Random &random) {
     const bool gradient = random.chance(2);
+    const Gradient of = random.chance(2) ? Gradient::input : Gradient::weight;
     int64_t M = random.one_of({0, 1, 2, 5, 23, 24, 61, 160}),
             N = random.one_of({0, 1, 7, 16, 70, 131, 270});
     int64_t K = random.one_of({0, 1, 3, 40, 128, 129, 260, 800});
@@ -131,7 +132,7 @@ template <class T> void test_multiply(Random &random) {
         set_thread_count(threads);
         Array<T> c = accumulate ? before.copy() : Array<T>(M * N);
         if (gradient)
-            kernels<T>().multiply_gradient(M, N, K, A, B, c.data(), N, accumulate);
+            kernels<T>().multiply_gradient(of, M, N, K, A, B, c.data(), N, accumulate);
         else
             kernels<T>().multiply(M, N, K, A, B, c.data(), N, has_bias ? bias.data() : nullptr,
                                   accumulate);

@@ -47,7 +47,7 @@ class _Stack:
 # rows, which are int64.
 class _Precision:
     def matmul(
-        self, a: _Array, b: _Array, bias: _Array | None, gradient: bool = False
+        self, a: _Array, b: _Array, bias: _Array | None, of_weight: bool | None = None
     ) -> _Array: ...
     def sum_columns(self, x: _Array) -> _Array: ...
     def cross_entropy_forward(

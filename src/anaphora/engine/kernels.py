@@ -15,11 +15,11 @@ _LOGITS = 1 << 20
 """About as many logits as there are at a time where only the losses are wanted."""
 
 
-def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: bool = False) -> Array:
+def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "") -> Array:
     """The product of two matrices, [M, K] and [K, N] give [M, N], plus a bias [N] if given.
 
-    A product that is a gradient, and has no bias, may say so: the native engine makes it faster
-    where the processor has a way that rounds differently, but no more.
+    A product that is the gradient of an "input", by a weight b, or of a "weight" may say so: the
+    native engine makes it faster where the processor has a way that rounds differently.
 
     >>> matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), bias=np.array([0.5]))
     array([[11.5]])

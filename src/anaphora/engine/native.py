@@ -35,7 +35,7 @@ _WORDS = """
 _OPERATIONS = _WORDS.split()
 
 
-def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: bool = False) -> Array:
+def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "") -> Array:
     """As `kernels.matmul`; each element is one chain of multiply-adds in the order of K.
 
     A gradient of float32 is made on tile registers where the instruction set is "amx".
@@ -44,7 +44,10 @@ def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: bool = Fa
     if module is None or a.dtype != b.dtype or (bias is not None and bias.dtype != a.dtype):
         return kernels.matmul(a, b, bias)
     result: Array = module.matmul(
-        _elements_apart(a), _elements_apart(b), _contiguous(bias), gradient
+        _elements_apart(a),
+        _elements_apart(b),
+        _contiguous(bias),
+        gradient == "weight" if gradient else None,
     )
     return result
 

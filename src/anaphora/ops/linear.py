@@ -60,10 +60,12 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
     y = engine.matmul(rows, weight.T, bias)
 
     def pull_x(dy: Array) -> Array:
-        return engine.matmul(dy.reshape(-1, dy.shape[-1]), weight, gradient=True).reshape(x.shape)
+        return engine.matmul(dy.reshape(-1, dy.shape[-1]), weight, gradient="input").reshape(
+            x.shape
+        )
 
     def pull_weight(dy: Array) -> Array:
-        return engine.matmul(dy.reshape(-1, dy.shape[-1]).T, rows, gradient=True)
+        return engine.matmul(dy.reshape(-1, dy.shape[-1]).T, rows, gradient="weight")
 
     def pull_bias(dy: Array) -> Array:
         return engine.sum_columns(dy.reshape(-1, dy.shape[-1]))

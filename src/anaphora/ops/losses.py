@@ -83,8 +83,8 @@ def linear_cross_entropy(
         d_losses = target.pull(dy, x.dtype)
         d_logits = engine.cross_entropy_backward(probabilities, target.safe, d_losses)
         return (
-            engine.matmul(d_logits, weight, gradient=True).reshape(x.shape),
-            engine.matmul(d_logits.T, rows, gradient=True),
+            engine.matmul(d_logits, weight, gradient="input").reshape(x.shape),
+            engine.matmul(d_logits.T, rows, gradient="weight"),
             None if bias is None else engine.sum_columns(d_logits),
         )
 

@@ -15,8 +15,11 @@ namespace anaphora {
 
 #if defined(ANAPHORA_HAS_X86_SETS)
 namespace avx512 {
-extern const InstructionSet instructions, with_tile_registers;
-}
+extern const InstructionSet instructions;
+#if defined(ANAPHORA_HAS_TILES)
+extern const InstructionSet with_tile_registers;
+#endif
+} // namespace avx512
 namespace avx2 {
 extern const InstructionSet instructions;
 }
@@ -27,7 +30,7 @@ extern const InstructionSet instructions;
 
 namespace {
 
-#if defined(ANAPHORA_HAS_X86_SETS)
+#if defined(ANAPHORA_HAS_TILES)
 // Whether the processor has AMX with bfloat16, and the system lets this process use it.
 bool tile_registers() {
 #if defined(__linux__)
@@ -48,8 +51,10 @@ const InstructionSet *supported(const char *name) {
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("fma");
+#if defined(ANAPHORA_HAS_TILES)
     if (std::strcmp(name, "amx") == 0 && avx512 && tile_registers())
         return &avx512::with_tile_registers;
+#endif
     if (std::strcmp(name, "avx512") == 0 && avx512)
         return &avx512::instructions;
     if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&

@@ -61,7 +61,7 @@ template <class T> constexpr Kernels<T> kernels() {
             draw_rows<T>};
 }
 
-#if defined(__AVX512BW__)
+#if defined(ANAPHORA_HAS_TILES)
 constexpr Kernels<float> kernels_with_tile_registers() {
     Kernels<float> set = kernels<float>();
     set.multiply_gradient = SplitProducts::multiply;
@@ -79,7 +79,7 @@ constexpr Kernels<float> kernels_with_tile_registers() {
 extern const InstructionSet instructions;
 const InstructionSet instructions = {ANAPHORA_ISA_NAME, kernels<float>(), kernels<double>(), peak};
 
-#if defined(__AVX512BW__)
+#if defined(ANAPHORA_HAS_TILES)
 extern const InstructionSet with_tile_registers;
 const InstructionSet with_tile_registers = {"amx", kernels_with_tile_registers(), kernels<double>(),
                                             peak};

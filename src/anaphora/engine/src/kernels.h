@@ -14,6 +14,9 @@ template <class T> struct Matrix {
     std::int64_t row, column;
 };
 
+// What a product is the gradient of.
+enum class Gradient { input, weight };
+
 // The recurrence: any cell over time, forward and backward.
 //
 // Letters: T steps, B rows of the batch, H hidden units, P the size of the first state (H without a
@@ -94,9 +97,11 @@ template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
     void (*multiply)(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                      Matrix<const T> B, T *C, std::int64_t c_row, const T *bias, bool accumulate);
-    // The same of gradients, whose bits may be others.
-    void (*multiply_gradient)(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
-                              Matrix<const T> B, T *C, std::int64_t c_row, bool accumulate);
+    // The same of gradients, whose bits may be others. Where the weight is B, what comes is that of
+    // an input; else C is that of the weight.
+    void (*multiply_gradient)(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
+                              Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
+                              bool accumulate);
     // What a run forward leaves for the way back, on so many tiles; 0 chooses their number.
     SavedShape (*recurrence_saved)(const Cell &, std::int64_t T_, std::int64_t B, std::int64_t H,
                                    std::int64_t P, bool has_projection, std::int64_t tiles);

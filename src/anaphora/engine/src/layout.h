@@ -64,17 +64,27 @@ template <class T> struct Layout {
             threads =
                 static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
         // Rows fall into groups by the shape alone, so that sums over a group's rows, and then over
-        // groups, are the same for any number of threads.
+        // groups, are the same for any number of threads and on any instruction set.
         groups = B >= 4 && weights * std::int64_t(sizeof(T)) <= (3 << 19) ? 2 : 1;
-        int most = tile_vectors / (register_rows() * sub) * register_rows();
-        most = std::max(most, register_rows());
-        least_tiles = ((B + most - 1) / most + groups - 1) / groups * groups;
-        tiles = tiles_;
-        if (tiles == 0) {
-            tiles = least_tiles;
-            while (!share_units && tiles > 0 && tiles < threads && tiles + least_tiles <= B)
-                tiles += least_tiles;
+        least_tiles = (B + tile_vectors * groups - 1) / (tile_vectors * groups) * groups;
+        tiles = tiles_ == 0 ? best_tiles() : tiles_;
+    }
+
+    // Of the multiples of least_tiles whose tiles are not too large the one that leaves least to
+    // the busiest thread.
+    std::int64_t best_tiles() const {
+        const int fitting = tile_vectors / (register_rows() * sub) * register_rows();
+        const std::int64_t most = std::max(fitting, register_rows());
+        std::int64_t best = 0, least = 0;
+        for (std::int64_t n = least_tiles; n > 0 && n <= batch; n += least_tiles) {
+            const std::int64_t rows = (batch + n - 1) / n;
+            const std::int64_t busiest = share_units ? 0 : (n + threads - 1) / threads * rows;
+            if (rows <= most && (best == 0 || busiest < least)) {
+                best = n;
+                least = busiest;
+            }
         }
+        return best;
     }
 
     // A tile is as many vectors as an instruction of a program runs over at a time: enough to make
@@ -90,7 +100,7 @@ template <class T> struct Layout {
 
     // The group of a tile. With as many threads as groups, each thread has the tiles of one.
     int group_of(std::int64_t tile) const {
-        return static_cast<int>(tile / (tiles / least_tiles) % groups);
+        return static_cast<int>(tile / std::max<std::int64_t>(1, tiles / least_tiles) % groups);
     }
 
     // The tiles of one thread at step t: their first positions, how many rows are not at an end,
@@ -235,11 +245,13 @@ template <class T> class GroupedRows {
 
     // f(row within the group, position, step) for each row of a group.
     template <class F> void each(int group, F f) const {
-        for (std::int64_t t = span_.first; t < span_.end; t++)
+        parallel(span_.end - span_.first, [&](std::int64_t step) {
+            const std::int64_t t = span_.first + step;
             for (std::int64_t k = 0; k < layout_.tiles; k++)
                 if (groups() == 1 || layout_.group_of(k) == group)
                     for (int r = 0; r < layout_.rows_of(k, t); r++)
                         f(row(t, k) + r - first(group), layout_.tile_begin(k) + r, t);
+        });
     }
 
   private:
@@ -370,8 +382,9 @@ template <class T> struct ChainProducts {
     static bool suits(std::int64_t, std::int64_t) { return true; }
 
     // C [M, N] (+)= A [M, K] B [K, N]
-    static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
-                         Matrix<const T> B, T *C, std::int64_t c_row, bool accumulate) {
+    static void multiply(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
+                         Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
+                         bool accumulate) {
         ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, nullptr, accumulate);
     }
 

@@ -5,6 +5,7 @@
 #include "softmax.h"
 #include "tiles.h"
 
+#include <exception>
 #include <vector>
 
 namespace anaphora::ANAPHORA_ISA {
@@ -334,7 +335,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
             static thread_local Scratch tile_scratch, row_scratch, d_row_scratch;
             static thread_local Scratch d_h_scratch, d_x_scratch, d_projected_scratch;
             typename Products::Rows d_h_rows(B, gates_size, d_h_scratch),
-                d_x_rows(B, x_size, d_x_scratch), d_projected_rows(B, P, d_projected_scratch);
+                d_x_rows(in_step && !whole ? B : 0, x_size, d_x_scratch),
+                d_projected_rows(f.weight_hr == nullptr ? 0 : B, P, d_projected_scratch);
             const int height = layout.largest_tile();
             Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
             const int saved_count = static_cast<int>(cell.saved.size());
@@ -443,12 +445,11 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                 }
                 if (layout.share_units)
                     barrier.wait();
-                if (gates_size > 0) {
-                    d_h_rows.read(tiles, d_h_gates);
+                d_h_rows.read(tiles, d_h_gates);
+                if (gates_size > 0)
                     d_h_rows.multiply(packed, layout.share_units ? layout.first_vector(part) : 0,
                                       layout.share_units ? layout.end_vector(part) : p_vectors, P,
                                       f.d_states[0], P, true, t % 2 == 1);
-                }
                 if (in_step) {
                     T *to = f.d_x + t * B * I;
                     if (layout.indexed())
@@ -473,7 +474,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
             // total [columns of d, columns of x] += d [rows, .]^T x [rows, .]
             auto add_outer = [&](const T *d, std::int64_t d_columns, const T *x,
                                  std::int64_t x_columns, T *total) {
-                Products::multiply(d_columns, x_columns, rows,
+                Products::multiply(Gradient::weight, d_columns, x_columns, rows,
                                    Matrix<const T>{d + first * d_columns, 1, d_columns},
                                    Matrix<const T>{x, x_columns, 1}, total, x_columns, adding);
             };
@@ -513,7 +514,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                 return;
             const bool apart = layout.indexed() || groups > 1;
             T *d_x = apart ? d_input_scratch.get<T>(rows * I) : f.d_x + span.first * B * I;
-            Products::multiply(rows, I, x_size,
+            Products::multiply(Gradient::input, rows, I, x_size,
                                Matrix<const T>{d_x_gates + first * x_size, x_size, 1},
                                Matrix<const T>{f.weight_ih, I, 1}, d_x, I, false);
             if (apart)
@@ -521,11 +522,20 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                     std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);
                 });
         };
-        const int parts = groups == 1 || layout.threads > groups ? 1 : layout.threads;
+        // By the thread that has its rows, or else by all threads, one group after the other.
+        const int parts = groups == 1 || threads_at_hand() > groups ? 1 : layout.threads;
+        std::vector<std::exception_ptr> thrown(parts);
         together(parts, [&](int part) {
-            for (int g = part; g < groups; g += parts)
-                add_group(g);
+            try {
+                for (int g = part; g < groups; g += parts)
+                    add_group(g);
+            } catch (...) {
+                thrown[part] = std::current_exception();
+            }
         });
+        for (const std::exception_ptr &error : thrown)
+            if (error)
+                std::rethrow_exception(error);
         adding = true;
     });
     for (GroupSums<T> *sums : {&d_weight_hr, &d_weight_hh, &d_bias_hh, &d_weight_ih, &d_bias_ih})

@@ -8,7 +8,8 @@
 // model computes does not depend on the processor.
 //
 // An operand that is not finite makes its results not finite, if not always the same: infinity less
-// infinity is NaN. Parts below the least normal number are 0.
+// infinity is NaN. So does one above 3.39e38, which rounds to infinity. Parts below the least
+// normal number are 0, so that numbers below 1e-33 lose digits.
 #pragma once
 
 #include "matrix.h"
@@ -17,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__AVX512BW__)
+#if defined(ANAPHORA_HAS_TILES) // of AVX-512 alone
 
 namespace anaphora::ANAPHORA_ISA {
 
@@ -43,8 +44,6 @@ ANAPHORA_INLINE void split(Vector<float> x, Bits parts[3]) {
 // Line `line` of tiles that lie one after the other: a row of a left operand.
 inline void split_row(const float *row, std::int64_t K, SplitTile *tiles, std::int64_t line) {
     using Halves = VectorOf<std::uint16_t>::type;
-    constexpr Halves odd = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                            33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
     alignas(64) float end[SplitTile::depth];
     for (std::int64_t k = 0; k < K; k += SplitTile::depth, tiles++) {
         const float *from = row + k;
@@ -56,7 +55,9 @@ inline void split_row(const float *row, std::int64_t K, SplitTile *tiles, std::i
         split(load(from), a);
         split(load(from + 16), b);
         for (int n = 0; n < 3; n++) {
-            Halves pairs = __builtin_shuffle((Halves)a[n], (Halves)b[n], odd);
+            Halves pairs = __builtin_shufflevector(
+                (Halves)a[n], (Halves)b[n], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29,
+                31, 33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63);
             std::memcpy(tiles->parts[n][line], &pairs, sizeof pairs);
         }
     }
@@ -321,30 +322,34 @@ struct SplitProducts {
     // operands as stays in a core's cache.
     static std::int64_t depth_for(std::int64_t columns) { return columns <= few ? 512 : 768; }
 
-    // The rows of C are shared out, and with them those of A; B is split once for all. Where both
-    // lie by columns, as in the gradients of weights, one is turned on its way into tiles: the
-    // shorter.
-    static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const float> A,
-                         Matrix<const float> B, float *C, std::int64_t c_row, bool accumulate) {
+    // The rows of C are shared out, and with them those of A; B is split once for all. For the
+    // gradient of a weight, one is turned on its way into tiles: the shorter.
+    static void multiply(Gradient of, std::int64_t M, std::int64_t N, std::int64_t K,
+                         Matrix<const float> A, Matrix<const float> B, float *C, std::int64_t c_row,
+                         bool accumulate) {
         constexpr std::int64_t side = SplitTile::lines, deep = SplitTile::depth;
         constexpr std::int64_t most_rows = 256;
         const std::int64_t most_depth = depth_for(N);
         static thread_local Scratch a_scratch, b_scratch, shared_scratch;
-        // The weight is B, or where C is the gradient of one and A lies by columns, C itself.
-        if (!suits(A.column == 1 ? K : M, N)) {
+        const bool of_weight = of == Gradient::weight;
+        if (!suits(of_weight ? M : K, N)) {
             ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, nullptr, accumulate);
             return;
         }
         if (M == 0)
             return;
-        if (A.column != 1 && A.row != 1)
+        // However they lie, A is taken by columns for a weight, else by rows, and B by rows.
+        if (of_weight && A.row != 1) {
+            A = in_rows(K, M, {A.data, A.column, A.row}, a_scratch);
+            A = {A.data, 1, A.row};
+        } else if (!of_weight && A.column != 1)
             A = in_rows(M, K, A, a_scratch);
         if (B.column != 1)
             B = in_rows(K, N, B, b_scratch);
         for (std::int64_t m = 0; m < (K == 0 && !accumulate ? M : 0); m++) // nothing to add
             std::fill_n(C + m * c_row, N, 0.0f);
 
-        const bool turned = A.column != 1 && M > N && N <= few; // C^T = B^T A^T
+        const bool turned = of_weight && M > N && N <= few; // C^T = B^T A^T
         const std::int64_t threads = threads_at_hand(), columns = (N + side - 1) / side;
         const std::int64_t pairs = (M + 2 * side - 1) / (2 * side);
         std::int64_t blocks = (M + most_rows - 1) / most_rows;
@@ -364,7 +369,7 @@ struct SplitProducts {
             SplitTile *own = scratch.get<SplitTile>((rows + side - 1) / side * tiles);
             const float *a = A.data + first * A.row + k0 * A.column;
             float *c = C + first * c_row;
-            if (A.column == 1)
+            if (!of_weight)
                 for (std::int64_t r = 0; r < rows; r++)
                     split_row(a + r * A.row, depth, own + r / side * tiles, r % side);
             else
