@@ -49,10 +49,7 @@ template <class T> struct Layout {
         }
         for (std::int64_t t = 0; t < T_; t++)
             offset[t + 1] = offset[t] + active[t];
-        sub = static_cast<int>(std::clamp<std::int64_t>((H + W - 1) / W, 1,
-                                                        gates <= 1   ? 4
-                                                        : gates == 2 ? 2
-                                                                     : 1));
+        sub = vectors_in_block(W);
         std::int64_t weights = static_cast<std::int64_t>(gates) * H * P;
         std::int64_t work = B * (weights + 64 * H);
         threads = work < 100000 ? 1 : threads_at_hand();
@@ -63,26 +60,49 @@ template <class T> struct Layout {
         else
             threads =
                 static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
-        // Rows fall into groups by the shape alone, so that sums over a group's rows, and then over
-        // groups, are the same for any number of threads and on any instruction set.
+        // Rows fall into groups by the shape alone, as the tiles of AVX-512 would, so that sums
+        // over a group's rows, and then over groups, are the same for any number of threads and on
+        // any instruction set.
         groups = B >= 4 && weights * std::int64_t(sizeof(T)) <= (3 << 19) ? 2 : 1;
-        least_tiles = (B + tile_vectors * groups - 1) / (tile_vectors * groups) * groups;
+        const std::int64_t widest = most_rows(64 / sizeof(T), [](int v) { return v == 4 ? 6 : 8; });
+        least_tiles = ((B + widest - 1) / widest + groups - 1) / groups * groups;
         tiles = tiles_ == 0 ? best_tiles() : tiles_;
     }
 
-    // Of the multiples of least_tiles whose tiles are not too large the one that leaves least to
-    // the busiest thread.
+    // Vectors of units in a block, with so many lanes.
+    int vectors_in_block(std::int64_t lanes) const {
+        const int most = gates <= 1 ? 4 : gates == 2 ? 2 : 1;
+        return static_cast<int>(std::clamp<std::int64_t>((hidden + lanes - 1) / lanes, 1, most));
+    }
+
+    // The most rows of a tile, which rows_of says for a number of vectors, with so many lanes.
+    template <class F> std::int64_t most_rows(std::int64_t lanes, F rows_of) const {
+        const int in_block = vectors_in_block(lanes);
+        const int rows = rows_of(std::max(1, chunk_width(0, gates * in_block)));
+        return std::max(tile_vectors / (rows * in_block) * rows, rows);
+    }
+
+    // Of the multiples of least_tiles whose tiles are not too large the one that takes the busiest
+    // thread least time; a tile by itself takes that of about two rows.
     std::int64_t best_tiles() const {
-        const int fitting = tile_vectors / (register_rows() * sub) * register_rows();
-        const std::int64_t most = std::max(fitting, register_rows());
+        const std::int64_t most = most_rows(W, [](int vectors) { return tile_rows(vectors); });
         std::int64_t best = 0, least = 0;
         for (std::int64_t n = least_tiles; n > 0 && n <= batch; n += least_tiles) {
-            const std::int64_t rows = (batch + n - 1) / n;
-            const std::int64_t busiest = share_units ? 0 : (n + threads - 1) / threads * rows;
-            if (rows <= most && (best == 0 || busiest < least)) {
+            if ((batch + n - 1) / n > most)
+                continue;
+            std::int64_t busiest = 0;
+            for (std::int64_t part = 0; part < threads; part++) {
+                std::int64_t time = 0;
+                for (std::int64_t k = part; k < n; k += threads)
+                    time += batch * (k + 1) / n - batch * k / n + 2;
+                busiest = std::max(busiest, time);
+            }
+            if (best == 0 || (!share_units && busiest < least)) {
                 best = n;
                 least = busiest;
             }
+            if (share_units || n >= 8 * (threads + batch / most))
+                break;
         }
         return best;
     }
@@ -90,9 +110,6 @@ template <class T> struct Layout {
     // A tile is as many vectors as an instruction of a program runs over at a time: enough to make
     // up for the choice of the instruction, and few enough for all values to stay in L1.
     static constexpr int tile_vectors = 24;
-
-    // Rows that the accumulators of a product hold; a tile is made of one or more such groups.
-    int register_rows() const { return tile_rows(std::max(1, chunk_width(0, gates * sub))); }
     int largest_tile() const {
         return tiles == 0 ? 1 : static_cast<int>((batch + tiles - 1) / tiles);
     }
