@@ -110,6 +110,7 @@ template <class T> struct Layout {
     // A tile is as many vectors as an instruction of a program runs over at a time: enough to make
     // up for the choice of the instruction, and few enough for all values to stay in L1.
     static constexpr int tile_vectors = 24;
+
     int largest_tile() const {
         return tiles == 0 ? 1 : static_cast<int>((batch + tiles - 1) / tiles);
     }

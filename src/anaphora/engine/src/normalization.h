@@ -54,7 +54,7 @@ ANAPHORA_INLINE void normalize_row(std::int64_t H, const T *from, const T *weigh
         },
         sum);
     const T scale = T(1) / std::sqrt(sum[0] / static_cast<T>(H) + epsilon);
-#pragma GCC ivdep
+    ANAPHORA_INDEPENDENT
     for (std::int64_t k = 0; k < H; k++)
         to[k] = (from[k] - middle) * scale * weight[k] + bias[k];
     mean = middle;
@@ -86,7 +86,7 @@ void layer_norm_backward(std::int64_t N, std::int64_t H, const T *x, const T *we
             },
             sums);
         T constant = sums[0] / static_cast<T>(H), along = sums[1] / static_cast<T>(H);
-#pragma GCC ivdep
+        ANAPHORA_INDEPENDENT
         for (std::int64_t k = 0; k < H; k++) {
             T normalised = (from[k] - mean) * factor;
             to[k] = (d[k] * weight[k] - constant - normalised * along) * factor;

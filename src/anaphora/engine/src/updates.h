@@ -25,7 +25,7 @@ template <class F> void in_blocks(std::int64_t n, F f) {
 template <class F> void each(std::int64_t n, F f) {
     in_blocks(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
         F own = f; // so that the compiler sees that nothing writes to the pointers
-#pragma GCC ivdep
+        ANAPHORA_INDEPENDENT
         for (std::int64_t k = begin; k < end; k++)
             own(k);
     });

@@ -9,6 +9,14 @@
 
 #define ANAPHORA_INLINE inline __attribute__((always_inline))
 
+// Before a loop whose arrays do not overlap: it is made of vectors wherever they lie, so that its
+// bits do not depend on that either.
+#if defined(__clang__)
+#define ANAPHORA_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define ANAPHORA_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 namespace anaphora::ANAPHORA_ISA {
 
 template <class T> struct VectorOf {
