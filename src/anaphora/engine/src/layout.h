@@ -54,7 +54,7 @@ template <class T> struct Layout {
         std::int64_t work = B * (weights + 64 * H);
         threads = work < 100000 ? 1 : threads_at_hand();
         share_units = !has_projection && threads > 1 &&
-                      (B < 2 * threads || weights * std::int64_t(sizeof(T)) > (3 << 19));
+                      (B < 2 * threads || weights * std::int64_t(sizeof(T)) > cached_bytes);
         if (share_units)
             threads = static_cast<int>(std::min<std::int64_t>(threads, blocks()));
         else
@@ -63,7 +63,7 @@ template <class T> struct Layout {
         // Rows fall into groups by the shape alone, as the tiles of AVX-512 would, so that sums
         // over a group's rows, and then over groups, are the same for any number of threads and on
         // any instruction set.
-        groups = B >= 4 && weights * std::int64_t(sizeof(T)) <= (3 << 19) ? 2 : 1;
+        groups = B >= 4 && weights * std::int64_t(sizeof(T)) <= cached_bytes ? 2 : 1;
         const std::int64_t widest = most_rows(64 / sizeof(T), [](int v) { return v == 4 ? 6 : 8; });
         least_tiles = ((B + widest - 1) / widest + groups - 1) / groups * groups;
         tiles = tiles_ == 0 ? best_tiles() : tiles_;
@@ -165,7 +165,7 @@ template <class T> struct Layout {
     // never leave it, nor the thread that works on their rows.
     bool input_in_step(std::int64_t inputs, std::int64_t weight_bytes) const {
         std::int64_t numbers = hidden * (cell.x_blocks * inputs + cell.h_blocks * projected);
-        return !share_units && numbers * weight_bytes <= (3 << 19);
+        return !share_units && numbers * weight_bytes <= cached_bytes;
     }
 
     // Call f(span) for all steps in one, or with a product by the weights of the input in spans of

@@ -12,6 +12,9 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
+// Weights of so many bytes stay in a core's second-level cache.
+inline constexpr std::int64_t cached_bytes = 3 << 19;
+
 // Registers: an accumulator tile of R rows by NV vectors, NV vectors of B, and a broadcast of A.
 inline constexpr int max_vectors = 4;
 inline constexpr bool many_registers = ANAPHORA_VECTOR_BYTES == 64;

@@ -27,6 +27,9 @@ namespace anaphora::ANAPHORA_ISA {
 struct alignas(64) SplitTile {
     static constexpr std::int64_t lines = 16, depth = 32;
     std::uint32_t parts[3][16][16];
+
+    // How many tiles are so deep.
+    static std::int64_t count(std::int64_t K) { return (K + depth - 1) / depth; }
 };
 
 using Bits = VectorOf<std::uint32_t>::type;
@@ -292,6 +295,13 @@ ANAPHORA_INLINE void add_row(const float *from, std::int64_t width, float *to, b
         to[n] = accumulate ? to[n] + from[n] : from[n];
 }
 
+// (+)= the block, whose row r goes to where(r), the place of its first column.
+template <class F> void add_rows(const Block &block, F where, bool accumulate) {
+    for (std::int64_t r = 0; r < block.rows; r++)
+        add_row(block.product + r * block.row, block.columns, where(block.first_row + r),
+                accumulate);
+}
+
 // c [columns, rows] (+)= the block, turned
 inline void add_turned(const Block &block, float *c, std::int64_t c_row, bool accumulate) {
     constexpr std::int64_t side = SplitTile::lines;
@@ -358,11 +368,12 @@ struct SplitProducts {
             const std::int64_t depth = std::min(most_depth, K - k0), k = tile * deep;
             (turned ? split_turned : split_depth)(N, std::min(deep, depth - k),
                                                   B.data + (k0 + k) * B.row, B.row, shared + tile,
-                                                  tiles_of(depth));
+                                                  SplitTile::count(depth));
         };
         auto multiply_block = [&](std::int64_t k0, std::int64_t block, const SplitTile *shared) {
             static thread_local Scratch scratch;
-            const std::int64_t depth = std::min(most_depth, K - k0), tiles = tiles_of(depth);
+            const std::int64_t depth = std::min(most_depth, K - k0),
+                               tiles = SplitTile::count(depth);
             const std::int64_t first = pairs * block / blocks * 2 * side;
             const std::int64_t rows = std::min(M, pairs * (block + 1) / blocks * 2 * side) - first;
             const bool adding = accumulate || k0 > 0;
@@ -386,10 +397,10 @@ struct SplitProducts {
             else
                 multiply_tiles(tiles, own, tiles, rows, shared, tiles, N, tiles, Order::columns,
                                [&](const Block &b) {
-                                   for (std::int64_t r = 0; r < b.rows; r++)
-                                       add_row(b.product + r * b.row, b.columns,
-                                               c + (b.first_row + r) * c_row + b.first_column,
-                                               adding);
+                                   auto where = [&](std::int64_t r) {
+                                       return c + r * c_row + b.first_column;
+                                   };
+                                   add_rows(b, where, adding);
                                });
         };
         if (N <= few) {
@@ -397,10 +408,10 @@ struct SplitProducts {
             parallel(workers, [&](std::int64_t worker) {
                 static thread_local Scratch scratch;
                 TileRegisters registers;
-                SplitTile *shared = scratch.get<SplitTile>(columns * tiles_of(most_depth));
+                SplitTile *shared = scratch.get<SplitTile>(columns * SplitTile::count(most_depth));
                 for (std::int64_t k0 = 0; k0 < K; k0 += most_depth) {
-                    for (std::int64_t tile = 0; tile < tiles_of(std::min(most_depth, K - k0));
-                         tile++)
+                    for (std::int64_t tile = 0;
+                         tile < SplitTile::count(std::min(most_depth, K - k0)); tile++)
                         split_b(k0, tile, shared);
                     for (std::int64_t block = blocks * worker / workers;
                          block < blocks * (worker + 1) / workers; block++)
@@ -410,7 +421,7 @@ struct SplitProducts {
             return;
         }
         for (std::int64_t k0 = 0; k0 < K; k0 += most_depth) {
-            const std::int64_t tiles = tiles_of(std::min(most_depth, K - k0));
+            const std::int64_t tiles = SplitTile::count(std::min(most_depth, K - k0));
             SplitTile *shared = shared_scratch.get<SplitTile>(columns * tiles);
             parallel(tiles, [&](std::int64_t tile) { split_b(k0, tile, shared); });
             parallel(blocks, [&](std::int64_t block) {
@@ -420,17 +431,14 @@ struct SplitProducts {
         }
     }
 
-    static std::int64_t tiles_of(std::int64_t depth) {
-        return (depth + SplitTile::depth - 1) / SplitTile::depth;
-    }
     static std::int64_t packed_size(std::int64_t K, std::int64_t vectors) {
-        return vectors * ((K + SplitTile::depth - 1) / SplitTile::depth);
+        return vectors * SplitTile::count(K);
     }
 
     static void pack_rows(std::int64_t K, const Matrix<const float> &B, std::int64_t N,
                           std::int64_t first_vector, std::int64_t end_vector, SplitTile *packed) {
         constexpr std::int64_t deep = SplitTile::depth;
-        const std::int64_t tiles = (K + deep - 1) / deep, first = first_vector * SplitTile::lines;
+        const std::int64_t tiles = SplitTile::count(K), first = first_vector * SplitTile::lines;
         parallel(tiles, [&](std::int64_t tile) {
             split_depth(std::min(N, end_vector * SplitTile::lines) - first,
                         std::min(deep, K - tile * deep), B.data + first + tile * deep * B.row,
@@ -441,7 +449,7 @@ struct SplitProducts {
     class Rows {
       public:
         Rows(std::int64_t most, std::int64_t K, Scratch &scratch)
-            : K_(K), depth_((K + SplitTile::depth - 1) / SplitTile::depth), rows_(most),
+            : K_(K), depth_(SplitTile::count(K)), rows_(most),
               left_(scratch.get<SplitTile>((most + 15) / 16 * depth_ + 1)) {}
 
         template <class Tile> void read(const std::vector<Tile> &tiles, const float *a) {
@@ -458,16 +466,16 @@ struct SplitProducts {
                       std::int64_t columns, float *c, std::int64_t c_row, bool accumulate,
                       bool backwards) const {
             const std::int64_t begin = first_vector * SplitTile::lines;
-            multiply_tiles(
-                depth_, left_, depth_, count_, packed + first_vector * depth_, depth_,
-                std::min(columns, end_vector * SplitTile::lines) - begin,
-                tiles_of(depth_for(columns)), backwards ? Order::columns_backwards : Order::columns,
-                [&](const Block &b) {
-                    for (std::int64_t r = 0; r < b.rows; r++)
-                        add_row(b.product + r * b.row, b.columns,
-                                c + rows_[b.first_row + r] * c_row + begin + b.first_column,
-                                accumulate || !b.first);
-                });
+            multiply_tiles(depth_, left_, depth_, count_, packed + first_vector * depth_, depth_,
+                           std::min(columns, end_vector * SplitTile::lines) - begin,
+                           SplitTile::count(depth_for(columns)),
+                           backwards ? Order::columns_backwards : Order::columns,
+                           [&](const Block &b) {
+                               auto where = [&](std::int64_t r) {
+                                   return c + rows_[r] * c_row + begin + b.first_column;
+                               };
+                               add_rows(b, where, accumulate || !b.first);
+                           });
         }
 
       private:

@@ -196,7 +196,7 @@ template <class T> class Run {
   private:
     int threads() const {
         const std::int64_t weights = s_.weights();
-        if (weights * std::int64_t(sizeof(T)) <= (3 << 19) && B_ * weights < (1 << 20))
+        if (weights * std::int64_t(sizeof(T)) <= cached_bytes && B_ * weights < (1 << 20))
             return 1; // they are in the cache of one core, and not much work
         PackedMatrix<T> units{1, H_, 0, nullptr};
         return static_cast<int>(std::min<std::int64_t>(threads_at_hand(), units.panels()));
