@@ -89,3 +89,12 @@ def native_settings():
     yield _native
     _native.set_num_threads(threads)
     _native.use_instruction_set(instructions)
+
+
+@pytest.fixture
+def tile_registers(native_settings):
+    """The instruction set with tile registers, where there are any."""
+    try:
+        native_settings.use_instruction_set("amx")
+    except ValueError:
+        pytest.skip("this machine or build has no tile registers")

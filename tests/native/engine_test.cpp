@@ -647,7 +647,7 @@ template <class T> struct Layers {
             w.table = looked_up.data();
             w.layers[0].weight_ih = w.layers[0].bias_ih = nullptr;
         }
-        return Stack<T>(cell, w);
+        return Stack<T>(cell, w, kernels<T>());
     }
 
     // The recurrence over x [steps, B, I], from the states on, which go to their end.

@@ -115,9 +115,9 @@ def info(measure: bool = False) -> dict[str, Any]:
     """What the engine is made of on this machine.
 
     The instruction set is the widest that the machine has, or the one that the environment variable
-    ``ANAPHORA_INSTRUCTION_SET`` names: amx, avx512, avx2 or baseline. On amx gradients of float32
-    have other bits than on avx512, where everything has the bits of avx2. Where the system refuses
-    a process the tile registers of amx, it is avx512.
+    ``ANAPHORA_INSTRUCTION_SET`` names: amx, avx512, avx2 or baseline. On amx float32 has other bits
+    than on avx512, where everything has the bits of avx2. Where the system refuses a process the
+    tile registers of amx, it is avx512.
 
     Args:
         measure: Also measure the peak of float32 multiply-adds of one core, in GFLOP/s.

@@ -5,8 +5,8 @@
 #include "recurrence.h"
 #include "rows.h"
 #include "softmax.h"
-#include "split.h"
 #include "steps.h"
+#include "tile_products.h"
 #include "updates.h"
 
 #include <chrono>
@@ -38,13 +38,13 @@ double peak() {
 template <class T> constexpr Kernels<T> kernels() {
     return {multiply<T>,
             ChainProducts<T>::multiply,
-            recurrence_saved<T>,
-            recurrence_forward<T>,
+            recurrence_saved<T, ChainProducts<T>>,
+            recurrence_forward<T, ChainProducts<T>>,
             recurrence_backward<T, ChainProducts<T>>,
             cross_entropy_forward<T>,
             cross_entropy_backward<T>,
             sum_columns<T>,
-            linear_cross_entropy<T>,
+            linear_cross_entropy<T, ChainProducts<T>>,
             gather_rows<T>,
             sum_rows<T>,
             dropout<T>,
@@ -57,6 +57,8 @@ template <class T> constexpr Kernels<T> kernels() {
             average<T>,
             scale<T>,
             sum_of_squares<T>,
+            nullptr,
+            nullptr,
             run_steps<T>,
             draw_rows<T>};
 }
@@ -64,12 +66,33 @@ template <class T> constexpr Kernels<T> kernels() {
 #if defined(ANAPHORA_HAS_TILES)
 constexpr Kernels<float> kernels_with_tile_registers() {
     Kernels<float> set = kernels<float>();
-    set.multiply_gradient = SplitProducts::multiply;
-    set.recurrence_backward = [](const Backward<float> &f) {
-        (SplitProducts::suits(f.hidden, f.projected)
-             ? recurrence_backward<float, SplitProducts>
-             : recurrence_backward<float, ChainProducts<float>>)(f);
+    set.multiply = TileProducts::multiply;
+    set.multiply_gradient = TileProducts::multiply;
+    set.recurrence_saved = [](const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
+                              std::int64_t P, bool has_projection, std::int64_t tiles) {
+        return (FixedTile::suits(P) ? recurrence_saved<float, TileProducts>
+                                    : recurrence_saved<float, SmallProducts>)(cell, T_, B, H, P,
+                                                                              has_projection,
+                                                                              tiles);
     };
+    set.recurrence_forward = [](const Forward<float> &f) {
+        (FixedTile::suits(f.projected) ? recurrence_forward<float, TileProducts>
+                                       : recurrence_forward<float, SmallProducts>)(f);
+    };
+    set.recurrence_backward = [](const Backward<float> &f) {
+        (FixedTile::suits(f.projected) ? recurrence_backward<float, TileProducts>
+                                       : recurrence_backward<float, ChainProducts<float>>)(f);
+    };
+    set.linear_cross_entropy = [](std::int64_t N, std::int64_t V, std::int64_t K, const float *x,
+                                  const float *weight, const float *bias,
+                                  const std::int64_t *targets, float *losses) {
+        (FixedTile::suits(K) ? linear_cross_entropy<float, TileProducts>
+                             : linear_cross_entropy<float, ChainProducts<float>>)(N, V, K, x,
+                                                                                  weight, bias,
+                                                                                  targets, losses);
+    };
+    set.fixed_size = FixedWeights::size;
+    set.pack_fixed = FixedWeights::pack;
     return set;
 }
 #endif

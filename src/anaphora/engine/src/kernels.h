@@ -152,6 +152,11 @@ template <class T> struct Kernels {
     // x [n] *= factor
     void (*scale)(std::int64_t n, T *x, T factor);
     double (*sum_of_squares)(std::int64_t n, const T *x);
+    // How weights [blocks * rows, depth] of a stack are packed, where not as PackedMatrix does it:
+    // in so many numbers, or 0 if these are. Null if this is never so.
+    std::int64_t (*fixed_size)(std::int64_t blocks, std::int64_t rows, std::int64_t depth);
+    void (*pack_fixed)(std::int64_t blocks, std::int64_t rows, std::int64_t depth, const T *weight,
+                       T *packed);
     // Run a stack; returns how many ids were drawn for each row: `length`, or less if the logits
     // are then unfit to draw from (NaN, +inf, only -inf): outputs holds them, states are as before.
     std::int64_t (*run_steps)(const Steps<T> &);

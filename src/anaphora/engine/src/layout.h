@@ -28,13 +28,16 @@ template <class T> struct Layout {
     int threads, groups; // groups of rows, see group_of
     std::int64_t tiles, least_tiles;
     int gates, sub; // Gh, and vectors of units in a block
+    int fixed_rows; // of a tile, or 0
 
-    // `tiles_` is how many tiles the rows are cut into, 0 to choose.
+    // `tile_rows_`: the most rows of a tile that is one vector wide, or 0: as suits multiply-adds.
+    // `tiles_`: how many tiles the rows are cut into, 0 to choose.
     Layout(const Cell &c, std::int64_t T_, std::int64_t B, std::int64_t H, std::int64_t P,
-           const std::int64_t *lengths, bool reverse_, bool has_projection, std::int64_t tiles_)
+           const std::int64_t *lengths, bool reverse_, bool has_projection, int tile_rows_,
+           std::int64_t tiles_)
         : cell(c), steps(T_), batch(B), hidden(H), projected(P), rows(B), length(B, T_),
           active(T_, B), offset(T_ + 1, 0), ragged(lengths != nullptr), reverse(reverse_),
-          gates(c.h_blocks) {
+          gates(c.h_blocks), fixed_rows(tile_rows_) {
         for (std::int64_t p = 0; p < B; p++)
             rows[p] = p;
         if (lengths != nullptr) {
@@ -71,19 +74,21 @@ template <class T> struct Layout {
 
     // Vectors of units in a block, with so many lanes.
     int vectors_in_block(std::int64_t lanes) const {
-        const int most = gates <= 1 ? 4 : gates == 2 ? 2 : 1;
+        const int most = gates > 2 || fixed_rows > 0 ? 1 : gates == 2 ? 2 : 4;
         return static_cast<int>(std::clamp<std::int64_t>((hidden + lanes - 1) / lanes, 1, most));
     }
 
     // The most rows of a tile, which rows_of says for a number of vectors, with so many lanes.
     template <class F> std::int64_t most_rows(std::int64_t lanes, F rows_of) const {
+        if (fixed_rows > 0)
+            return fixed_rows;
         const int in_block = vectors_in_block(lanes);
         const int rows = rows_of(std::max(1, chunk_width(0, gates * in_block)));
         return std::max(tile_vectors / (rows * in_block) * rows, rows);
     }
 
     // Of the multiples of least_tiles whose tiles are not too large the one that takes the busiest
-    // thread least time; a tile by itself takes that of about two rows.
+    // thread least time; a tile by itself takes that of about two rows, on tile registers eight.
     std::int64_t best_tiles() const {
         const std::int64_t most = most_rows(W, [](int vectors) { return tile_rows(vectors); });
         std::int64_t best = 0, least = 0;
@@ -94,7 +99,7 @@ template <class T> struct Layout {
             for (std::int64_t part = 0; part < threads; part++) {
                 std::int64_t time = 0;
                 for (std::int64_t k = part; k < n; k += threads)
-                    time += batch * (k + 1) / n - batch * k / n + 2;
+                    time += batch * (k + 1) / n - batch * k / n + (fixed_rows > 0 ? 8 : 2);
                 busiest = std::max(busiest, time);
             }
             if (best == 0 || (!share_units && busiest < least)) {
@@ -393,13 +398,94 @@ void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::in
     });
 }
 
-// How gradients are multiplied: as everything else is. (split.h has another way.)
+// How a recurrence multiplies: by chains of multiply-adds. (TileProducts is another way.)
 template <class T> struct ChainProducts {
-    using Packed = T;                                       // a right operand's numbers
-    static constexpr std::int64_t weight_bytes = sizeof(T); // each, when packed
-    static bool suits(std::int64_t, std::int64_t) { return true; }
+    // A packed weight's number takes so many bytes, forward and on the way back.
+    static constexpr std::int64_t weight_bytes = sizeof(T), gradient_bytes = sizeof(T);
+    static constexpr int tile_rows = 0; // of a layout: as many as suit multiply-adds
+    // Whether a step may multiply so many numbers of its input with Gates, and a gradient by a
+    // weight [rows, columns] with Rows.
+    static bool suits_gates(std::int64_t) { return true; }
+    static bool suits_rows(std::int64_t, std::int64_t) { return true; }
 
-    // C [M, N] (+)= A [M, K] B [K, N]
+    // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none)
+    static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
+                         Matrix<const T> B, T *C, std::int64_t c_row, const T *bias,
+                         bool accumulate) {
+        ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, bias, accumulate);
+    }
+
+    // A left operand [M, K] of several products.
+    class Left {
+      public:
+        Left(std::int64_t M, std::int64_t, Matrix<const T> A, Scratch &) : M_(M), A_(A) {}
+        void multiply(std::int64_t N, std::int64_t K, Matrix<const T> B, T *C, std::int64_t c_row,
+                      const T *bias, bool accumulate) const {
+            ANAPHORA_ISA::multiply<T>(M_, N, K, A_, B, C, c_row, bias, accumulate);
+        }
+
+      private:
+        std::int64_t M_;
+        Matrix<const T> A_;
+    };
+
+    // Weights [count*H, K] of so many gates, packed for a layout's blocks of units.
+    class Gates {
+      public:
+        Gates(const Layout<T> &layout, int count, std::int64_t K, const T *weight, Scratch &scratch)
+            : count_(count), K_(K),
+              packed_(scratch.get<T>(layout.vectors() * lanes<T> * count * K + 1)) {
+            pack_gates(layout, count, K, weight, packed_);
+        }
+
+        // The rows that a thread multiplies by them. It stays on its thread.
+        class Rows {
+          public:
+            Rows(const Gates &gates, const Layout<T> &, Scratch &) : gates_(gates) {}
+            // From now on those of these tiles, position p at a + p * K.
+            void read(const std::vector<typename Layout<T>::Tile> &, const T *a) { a_ = a; }
+            // halves [count * sub, rows, lanes] = the rows of tile n of those times the weights of
+            // the block of units that begins with this vector.
+            void multiply(std::size_t, const typename Layout<T>::Tile &tile, std::int64_t vector,
+                          int sub, T *halves) const {
+                const std::int64_t K = gates_.K_;
+                multiply_gates(gates_.count_, sub, tile.rows, K, a_ + tile.first * K,
+                               gates_.packed_ + vector * gates_.count_ * lanes<T> * K, halves);
+            }
+
+          private:
+            const Gates &gates_;
+            const T *a_ = nullptr;
+        };
+
+      private:
+        int count_;
+        std::int64_t K_;
+        T *packed_;
+    };
+
+    // A projection's weight [P, H], packed.
+    class Projection {
+      public:
+        Projection(std::int64_t P, std::int64_t H, const T *weight, Scratch &scratch)
+            : P_(P), H_(H), vectors_((P + lanes<T> - 1) / lanes<T>),
+              packed_(scratch.get<T>(vectors_ * lanes<T> * H)) {
+            ANAPHORA_ISA::pack_rows(H, Matrix<const T>{weight, 1, H}, P, 0, vectors_, packed_);
+        }
+        // to [., P] = from [., H] times it, for the rows of these tiles; on any thread.
+        void multiply(const std::vector<typename Layout<T>::Tile> &tiles, const T *from,
+                      T *to) const {
+            multiply_rows<T>(tiles, H_, from, packed_, 0, vectors_, P_, to, P_, false, false);
+        }
+
+      private:
+        std::int64_t P_, H_, vectors_;
+        T *packed_;
+    };
+
+    using Packed = T; // a right operand's number, on the way back
+
+    // The same of gradients.
     static void multiply(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
                          Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
                          bool accumulate) {

@@ -136,6 +136,17 @@ void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, st
     }
 }
 
+// A copy of X [M, N] by its rows.
+template <class T>
+Matrix<const T> in_rows(std::int64_t M, std::int64_t N, Matrix<const T> X, Scratch &scratch) {
+    T *copy = scratch.get<T>(M * N + 1);
+    parallel(M, [&](std::int64_t m) {
+        for (std::int64_t n = 0; n < N; n++)
+            copy[m * N + n] = X.data[m * X.row + n * X.column];
+    });
+    return {copy, N, 1};
+}
+
 // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none). C's columns are adjacent.
 template <class T>
 void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A, Matrix<const T> B,

@@ -102,7 +102,7 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
         w.bias = data<T>(bias);
     }
     nb::gil_scoped_release release;
-    new (self) Stack<T>(cell, w);
+    new (self) Stack<T>(cell, w, kernels<T>());
 }
 
 // The states' batch, after a check of all shapes.
@@ -151,7 +151,7 @@ template <class T> Result<T> run(const Stack<T> &stack, In<T> x, std::vector<Out
     Steps<T> f{&stack,         steps, B,  x.data(), nullptr, pointers.data(),
                outputs.data(), 0,     {}, nullptr,  nullptr};
     nb::gil_scoped_release release;
-    kernels<T>().run_steps(f);
+    stack.kernels.run_steps(f);
     return outputs;
 }
 
@@ -169,7 +169,7 @@ Result<T> run_ids(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T
     Steps<T> f{&stack,         steps, B,  nullptr, ids.data(), pointers.data(),
                outputs.data(), 0,     {}, nullptr, nullptr};
     nb::gil_scoped_release release;
-    kernels<T>().run_steps(f);
+    stack.kernels.run_steps(f);
     return outputs;
 }
 
@@ -205,7 +205,7 @@ nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<
     std::int64_t count = 0;
     {
         nb::gil_scoped_release release;
-        count = kernels<T>().run_steps(f);
+        count = stack.kernels.run_steps(f);
     }
     return nb::make_tuple(drawn, count, logits);
 }

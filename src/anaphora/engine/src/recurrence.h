@@ -6,6 +6,7 @@
 #include "tiles.h"
 
 #include <exception>
+#include <optional>
 #include <vector>
 
 namespace anaphora::ANAPHORA_ISA {
@@ -40,11 +41,12 @@ const T *input_rows(const Layout<T> &layout, const Span &span, const T *x, std::
     return copy;
 }
 
-template <class T> void recurrence_forward(const Forward<T> &f) {
+template <class T, class Products> void recurrence_forward(const Forward<T> &f) {
     constexpr int W = lanes<T>;
     const Cell &cell = *f.cell;
     const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
-    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr, f.tiles);
+    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr,
+                     Products::tile_rows, f.tiles);
     std::vector<bool> read(cell.forward.inputs, false);
     for (const Instruction &i : cell.forward.instructions)
         for (std::int32_t operand : {i.a, has_two_operands(i.op) ? i.b : i.a})
@@ -61,22 +63,16 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
         if (f.named[n] < cell.forward.inputs)
             read[f.named[n]] = true;
 
-    const bool in_step =
-        f.weight_ih != nullptr && layout.input_in_step(f.inputs, ChainProducts<T>::weight_bytes);
+    const bool in_step = f.weight_ih != nullptr && Products::suits_gates(f.inputs) &&
+                         layout.input_in_step(f.inputs, Products::weight_bytes);
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
-    T *packed = weight_scratch.get<T>(layout.vectors() * W * layout.gates * P + 1);
-    T *packed_input = nullptr, *projection = nullptr;
-    std::int64_t p_vectors = (P + W - 1) / W;
-    pack_gates(layout, layout.gates, P, f.weight_hh, packed);
-    if (in_step) {
-        packed_input =
-            input_weight_scratch.get<T>(layout.vectors() * W * cell.x_blocks * f.inputs + 1);
-        pack_gates(layout, cell.x_blocks, f.inputs, f.weight_ih, packed_input);
-    }
-    if (f.weight_hr != nullptr) {
-        projection = projection_scratch.get<T>(p_vectors * W * H);
-        pack_rows(H, Matrix<const T>{f.weight_hr, 1, H}, P, 0, p_vectors, projection);
-    }
+    std::optional<typename Products::Projection> projection;
+    using Gates = typename Products::Gates;
+    const Gates hh(layout, layout.gates, P, f.weight_hh, weight_scratch);
+    const Gates ih(layout, in_step ? cell.x_blocks : 0, f.inputs, f.weight_ih,
+                   input_weight_scratch);
+    if (f.weight_hr != nullptr)
+        projection.emplace(P, H, f.weight_hr, projection_scratch);
     Barrier barrier(layout.threads);
     auto state_at = [&](int k, std::int64_t t) {
         return f.states[k] + (f.saved == nullptr ? t % 2 : t) * B * (k == 0 ? P : H);
@@ -93,20 +89,23 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
         if (f.weight_ih != nullptr && !in_step) {
             const T *x = input_rows(layout, span, f.x, f.inputs, input_scratch);
             T *halves = gate_scratch.get<T>(span.rows * gates_size);
-            multiply<T>(span.rows, gates_size, f.inputs, Matrix<const T>{x, f.inputs, 1},
-                        Matrix<const T>{f.weight_ih, 1, f.inputs}, halves, gates_size, f.bias_ih,
-                        false);
+            Products::multiply(span.rows, gates_size, f.inputs, Matrix<const T>{x, f.inputs, 1},
+                               Matrix<const T>{f.weight_ih, 1, f.inputs}, halves, gates_size,
+                               f.bias_ih, false);
             x_gates = halves;
         }
         layout.run([&](int part) {
             static thread_local Scratch tile_scratch, half_scratch, x_half_scratch, row_scratch;
+            static thread_local Scratch h_row_scratch, x_row_scratch;
+            typename Gates::Rows h_rows(hh, layout, h_row_scratch),
+                x_rows(ih, layout, x_row_scratch);
             const int height = layout.largest_tile();
             Tiles<T> values(cell.forward, layout.sub * height, tile_scratch);
             T *halves = half_scratch.get<T>(std::max(1, layout.gates * layout.sub) * height * W);
-            T *x_halves = nullptr, *x_rows = nullptr;
+            T *x_halves = nullptr, *x_copy = nullptr;
             if (in_step) {
                 x_halves = x_half_scratch.get<T>(cell.x_blocks * layout.sub * height * W + 1);
-                x_rows = row_scratch.get<T>(layout.indexed() ? B * f.inputs : 1);
+                x_copy = row_scratch.get<T>(layout.indexed() ? B * f.inputs : 1);
             }
             const auto state0 = static_cast<std::int32_t>(cell.gates.size());
             std::vector<typename Layout<T>::Tile> tiles;
@@ -136,19 +135,23 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
 
                 const T *x_step = f.x + t * B * f.inputs;
                 if (in_step && layout.indexed()) {
-                    x_step = x_rows;
+                    x_step = x_copy;
                     for (const auto &tile : tiles)
                         for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                             std::copy_n(f.x + input_row[p] * f.inputs, f.inputs,
-                                        x_rows + p * f.inputs);
+                                        x_copy + p * f.inputs);
                 }
+                h_rows.read(tiles, state_at(0, t));
+                if (in_step)
+                    x_rows.read(tiles, x_step);
 
                 for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
                     const std::int64_t v = layout.block_vector(part, block, t);
                     const int sub = layout.block_size(part, v);
                     const std::int64_t unit = v * W,
                                        units = std::min<std::int64_t>(sub * W, H - unit);
-                    for (const auto &tile : tiles) {
+                    for (std::size_t n = 0; n < tiles.size(); n++) {
+                        const auto &tile = tiles[n];
                         const int rows = tile.rows;
                         if (rows == 0)
                             continue;
@@ -160,12 +163,9 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                                              f.saved + layout.saved_at(t, tile.number, v) +
                                                  static_cast<std::int64_t>(s) * sub * rows * W);
 
-                        multiply_gates(layout.gates, sub, rows, P, state_at(0, t) + tile.first * P,
-                                       packed + v * layout.gates * W * P, halves);
+                        h_rows.multiply(n, tile, v, sub, halves);
                         if (in_step)
-                            multiply_gates(
-                                cell.x_blocks, sub, rows, f.inputs, x_step + tile.first * f.inputs,
-                                packed_input + v * cell.x_blocks * W * f.inputs, x_halves);
+                            x_rows.multiply(n, tile, v, sub, x_halves);
                         for (std::int32_t g = 0; g < state0; g++) {
                             auto [x, h] = cell.gates[g];
                             T *value = values[g];
@@ -225,8 +225,7 @@ template <class T> void recurrence_forward(const Forward<T> &f) {
                 }
                 if (f.unprojected != nullptr) {
                     T *to = state_at(0, t + 1);
-                    multiply_rows<T>(tiles, H, unprojected_at(t), projection, 0, p_vectors, P, to,
-                                     P, false, false);
+                    projection->multiply(tiles, unprojected_at(t), to);
                     for (const auto &tile : tiles)
                         for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                             std::memcpy(f.output + input_row[p] * P, to + p * P, P * sizeof(T));
@@ -267,10 +266,10 @@ template <class T> class GroupSums {
     T *others_;
 };
 
-template <class T>
+template <class T, class Products>
 SavedShape recurrence_saved(const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
                             std::int64_t P, bool has_projection, std::int64_t tiles) {
-    Layout<T> layout(cell, T_, B, H, P, nullptr, false, has_projection, tiles);
+    Layout<T> layout(cell, T_, B, H, P, nullptr, false, has_projection, Products::tile_rows, tiles);
     return {layout.tiles, layout.saved_size()};
 }
 
@@ -280,7 +279,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
     const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
     const std::int64_t gates_size = static_cast<std::int64_t>(cell.h_blocks) * H;
     const std::int64_t d_x_size = f.weight_ih == nullptr ? cell.x_blocks * H : f.inputs;
-    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr, f.tiles);
+    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr,
+                     Products::tile_rows, f.tiles);
 
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
     std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
@@ -297,8 +297,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
         Products::pack_rows(P, Matrix<const T>{f.weight_hr, H, 1}, H, 0, h_vectors, projection);
     }
     const bool in_step = f.weight_ih != nullptr && f.d_x != nullptr &&
-                         Products::suits(cell.x_blocks * H, f.inputs) &&
-                         layout.input_in_step(f.inputs, Products::weight_bytes);
+                         Products::suits_rows(cell.x_blocks * H, f.inputs) &&
+                         layout.input_in_step(f.inputs, Products::gradient_bytes);
     const std::int64_t i_vectors = (f.inputs + W - 1) / W;
     if (in_step) {
         packed_input = input_weight_scratch.get<Packed>(

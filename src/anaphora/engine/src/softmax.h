@@ -1,7 +1,7 @@
 // Softmax with cross-entropy, alone and of a product, and sums of columns.
 #pragma once
 
-#include "matrix.h"
+#include "layout.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
@@ -85,7 +85,7 @@ void cross_entropy_backward(std::int64_t N, std::int64_t V, const T *probabiliti
 // The losses of cross_entropy_forward for the product of x and weights, whose logits are made for a
 // block of rows at a time: turned, [V, rows], so that the product takes the weights as they lie. A
 // lane of a vector is a row; what is summed, is summed in the parts and the order of a row there.
-template <class T>
+template <class T, class Products>
 void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
                           const T *weight, const T *bias, const std::int64_t *targets, T *losses) {
     constexpr int W = lanes<T>;
@@ -94,12 +94,12 @@ void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const 
     static_assert(least_rows % line<T> == 0);
     std::int64_t block = std::max(logits_at_once / V / line<T> * line<T>, least_rows);
     block = std::min(block, (N + line<T> - 1) / line<T> * line<T>);
-    static thread_local Scratch scratch;
+    static thread_local Scratch scratch, weight_scratch;
     T *logits = scratch.get<T>(V * block);
+    const typename Products::Left weights(V, K, {weight, K, 1}, weight_scratch);
     for (std::int64_t begin = 0; begin < N; begin += block) {
         std::int64_t rows = std::min(block, N - begin);
-        multiply<T>(V, rows, K, {weight, K, 1}, {x + begin * K, 1, K}, logits, block, nullptr,
-                    false);
+        weights.multiply(rows, K, {x + begin * K, 1, K}, logits, block, nullptr, false);
         parallel((rows + W - 1) / W, [&](std::int64_t task) {
             T *z = logits + task * W;
             std::int64_t count = std::min<std::int64_t>(W, rows - task * W);

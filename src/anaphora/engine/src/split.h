@@ -4,8 +4,7 @@
 // has 24. Of the nine products of two such numbers the six largest are added; the rest is below
 // 2^-23 of the whole, no more than float32 rounds away. A tile adds 32 terms by themselves before
 // they join the sum, so that less is rounded than in a chain of multiply-adds: the error is about
-// half as large. The bits are other ones, though, so that only gradients are made this way: what a
-// model computes does not depend on the processor.
+// half as large. Gradients are made this way, whose sizes differ much; see fixed.h for the others.
 //
 // An operand that is not finite makes its results not finite, if not always the same: infinity less
 // infinity is NaN. So does one above 3.39e38, which rounds to infinity. Parts below the least
@@ -13,6 +12,7 @@
 #pragma once
 
 #include "matrix.h"
+#include "tile_registers.h"
 
 #include <algorithm>
 #include <utility>
@@ -32,7 +32,6 @@ struct alignas(64) SplitTile {
     static std::int64_t count(std::int64_t K) { return (K + depth - 1) / depth; }
 };
 
-using Bits = VectorOf<std::uint32_t>::type;
 inline constexpr std::uint32_t upper_half = 0xffff0000u;
 
 // x as three numbers of bfloat16, each in the upper half of a word.
@@ -89,76 +88,6 @@ inline void split_rows(const float *row, const float *second, std::int64_t N, Sp
     }
 }
 
-// to [16, 16] = 16 x 16 words, whose rows are so far apart, with rows and columns exchanged.
-inline void transpose(const void *words, std::int64_t row, void *to) {
-    typedef std::uint32_t Four __attribute__((vector_size(16)));
-    for (int q = 0; q < 16; q += 4) { // four columns become four lines
-        auto four = [&](int line) {
-            Four found;
-            std::memcpy(&found, static_cast<const std::uint32_t *>(words) + line * row + q, 16);
-            return found;
-        };
-        Bits v[4];
-        for (int i = 0; i < 4; i++) {
-            auto low = __builtin_shufflevector(four(i), four(i + 4), 0, 1, 2, 3, 4, 5, 6, 7);
-            auto high = __builtin_shufflevector(four(i + 8), four(i + 12), 0, 1, 2, 3, 4, 5, 6, 7);
-            v[i] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
-                                           14, 15);
-        }
-        auto low_words = [](Bits a, Bits b) {
-            return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
-                                           13, 29);
-        };
-        auto high_words = [](Bits a, Bits b) {
-            return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30,
-                                           15, 31);
-        };
-        auto low_pairs = [](Bits a, Bits b) {
-            return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13,
-                                           28, 29);
-        };
-        auto high_pairs = [](Bits a, Bits b) {
-            return __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15,
-                                           30, 31);
-        };
-        Bits a = low_words(v[0], v[1]), b = high_words(v[0], v[1]);
-        Bits c = low_words(v[2], v[3]), d = high_words(v[2], v[3]);
-        Bits lines[4] = {low_pairs(a, c), high_pairs(a, c), low_pairs(b, d), high_pairs(b, d)};
-        std::memcpy(static_cast<Bits *>(to) + q, lines, sizeof lines);
-    }
-}
-
-// The tile registers, all of 16 lines of 64 bytes, for as long as this stands.
-class TileRegisters {
-  public:
-    TileRegisters() {
-        struct {
-            std::uint8_t palette = 1, start = 0, reserved[14] = {};
-            std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-            std::uint8_t lines[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } shape;
-        asm volatile("ldtilecfg %0" ::"m"(shape));
-    }
-    ~TileRegisters() { asm volatile("tilerelease"); }
-    TileRegisters(const TileRegisters &) = delete;
-    TileRegisters &operator=(const TileRegisters &) = delete;
-
-    template <int R> static ANAPHORA_INLINE void zero() {
-        asm volatile("tilezero %%tmm%c0" ::"i"(R));
-    }
-    template <int R> static ANAPHORA_INLINE void load(const std::uint32_t (&from)[16][16]) {
-        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(R)
-                     : "memory");
-    }
-    template <int R> static ANAPHORA_INLINE void store(float *to, std::int64_t row) {
-        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(row * 4), "i"(R) : "memory");
-    }
-    // C += A B
-    template <int C, int A, int B> static ANAPHORA_INLINE void multiply() {
-        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-    }
-};
-
 // product [R * 16, N * 16] = left [R][K tiles] right [N][K tiles], whose rows or columns of tiles
 // are so far apart. Each element adds its parts' products in the same order for every R and N.
 template <int R, int N>
@@ -187,8 +116,8 @@ void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_str
             };
             auto multiply = [&] {
                 each([](auto j) {
-                    Registers::multiply<j, 4, 6 + j>();
-                    Registers::multiply<2 + j, 5, 6 + j>();
+                    Registers::multiply_bfloat16<j, 4, 6 + j>();
+                    Registers::multiply_bfloat16<2 + j, 5, 6 + j>();
                 });
             };
             load_left(0), load_right(2), multiply();
@@ -203,25 +132,25 @@ void multiply_tiles(std::int64_t K, const SplitTile *left, std::int64_t left_str
             Registers::load<6>(left->parts[2]);
             each([&](auto j) {
                 Registers::load<7>(right[j * right_stride].parts[2]);
-                Registers::multiply<j, 4, 7>();
+                Registers::multiply_bfloat16<j, 4, 7>();
             });
             each([&](auto j) {
                 Registers::load<7>(right[j * right_stride].parts[1]);
-                Registers::multiply<j, 4, 7>();
-                Registers::multiply<j, 5, 7>();
+                Registers::multiply_bfloat16<j, 4, 7>();
+                Registers::multiply_bfloat16<j, 5, 7>();
             });
             each([&](auto j) {
                 Registers::load<7>(right[j * right_stride].parts[0]);
-                Registers::multiply<j, 5, 7>();
-                Registers::multiply<j, 6, 7>();
-                Registers::multiply<j, 4, 7>();
+                Registers::multiply_bfloat16<j, 5, 7>();
+                Registers::multiply_bfloat16<j, 6, 7>();
+                Registers::multiply_bfloat16<j, 4, 7>();
             });
         }
     }
     each([&](auto j) {
-        Registers::store<j>(product + j * 16, N * 16);
+        Registers::store<j>(product + j * 16, N * 64);
         if constexpr (R == 2)
-            Registers::store<2 + j>(product + 16 * N * 16 + j * 16, N * 16);
+            Registers::store<2 + j>(product + 16 * N * 16 + j * 16, N * 64);
     });
 }
 
@@ -319,12 +248,12 @@ inline void add_turned(const Block &block, float *c, std::int64_t c_row, bool ac
 // ChainProducts.
 struct SplitProducts {
     using Packed = SplitTile;
-    static constexpr std::int64_t weight_bytes = 6;
-    static constexpr std::int64_t few = 256; // columns that each thread splits for itself
+    static constexpr std::int64_t gradient_bytes = 6; // of a weight's number, packed
+    static constexpr std::int64_t few = 256;          // columns that each thread splits for itself
 
     // Whether a weight [rows, columns] is large enough: of smaller ones, splitting the numbers
     // takes as long as multiplying them saves.
-    static bool suits(std::int64_t rows, std::int64_t columns) {
+    static bool suits_rows(std::int64_t rows, std::int64_t columns) {
         return std::min(rows, columns) >= 96;
     }
 
@@ -342,7 +271,7 @@ struct SplitProducts {
         const std::int64_t most_depth = depth_for(N);
         static thread_local Scratch a_scratch, b_scratch, shared_scratch;
         const bool of_weight = of == Gradient::weight;
-        if (!suits(of_weight ? M : K, N)) {
+        if (!suits_rows(of_weight ? M : K, N)) {
             ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, nullptr, accumulate);
             return;
         }
@@ -350,7 +279,7 @@ struct SplitProducts {
             return;
         // However they lie, A is taken by columns for a weight, else by rows, and B by rows.
         if (of_weight && A.row != 1) {
-            A = in_rows(K, M, {A.data, A.column, A.row}, a_scratch);
+            A = in_rows<float>(K, M, {A.data, A.column, A.row}, a_scratch);
             A = {A.data, 1, A.row};
         } else if (!of_weight && A.column != 1)
             A = in_rows(M, K, A, a_scratch);
@@ -486,17 +415,6 @@ struct SplitProducts {
     };
 
   private:
-    // A copy of X [M, N] by its rows.
-    static Matrix<const float> in_rows(std::int64_t M, std::int64_t N, Matrix<const float> X,
-                                       Scratch &scratch) {
-        float *copy = scratch.get<float>(M * N + 1);
-        parallel(M, [&](std::int64_t m) {
-            for (std::int64_t n = 0; n < N; n++)
-                copy[m * N + n] = X.data[m * X.row + n * X.column];
-        });
-        return {copy, N, 1};
-    }
-
     // Tiles `stride` apart of N columns and `depth` <= 32 rows of a right operand.
     static void split_depth(std::int64_t N, std::int64_t depth, const float *rows, std::int64_t row,
                             SplitTile *tiles, std::int64_t stride) {

@@ -29,11 +29,13 @@ template <class T> inline std::int64_t padded(std::int64_t n) {
 
 // W [blocks * rows, depth], for products with few rows of x: each block is cut into panels of 1 to
 // 4 lines of outputs, [depth, lines of the panel], that are read from the first number to the last.
-// Outputs are padded to lines in every block. The layout is the same for all instruction sets.
+// Outputs are padded to lines in every block. The layout is the same for all instruction sets,
+// unless they have one of their own.
 template <class T> struct PackedMatrix {
     static constexpr std::int64_t most_lines = 4; // of a panel
     std::int64_t blocks = 0, rows = 0, depth = 0;
-    T *data = nullptr; // of the stack
+    T *data = nullptr;  // of the stack
+    bool fixed = false; // whether it is packed in the instruction set's own way
 
     std::int64_t lines() const { return lines_of<T>(rows); }
     std::int64_t panels() const { return (lines() + most_lines - 1) / most_lines; }
@@ -62,6 +64,8 @@ template <class T> struct PackedMatrix {
             }
     }
 };
+
+template <class T> struct Kernels;
 
 // The arrays that a stack is made of, as they are in Python; null where there are none.
 template <class T> struct LayerWeights {
@@ -94,6 +98,7 @@ template <class T> struct PackedLayer {
 // Immutable once it is made: any number of threads may run it at once.
 template <class T> class Stack {
   public:
+    const Kernels<T> &kernels; // of the instruction set that packed it, and runs it
     const Cell cell;
     const std::int64_t input, hidden, projected, ids, outputs;
     std::vector<PackedLayer<T>> layers;
@@ -107,8 +112,8 @@ template <class T> class Stack {
     std::int64_t width() const { return outputs > 0 ? outputs : projected; }
     std::int64_t weights() const { return weights_; }
 
-    Stack(const Cell &c, const StackWeights<T> &w)
-        : cell(c), input(w.input), hidden(w.hidden), projected(w.projected), ids(w.ids),
+    Stack(const Cell &c, const StackWeights<T> &w, const Kernels<T> &k)
+        : kernels(k), cell(c), input(w.input), hidden(w.hidden), projected(w.projected), ids(w.ids),
           outputs(w.outputs), layers(w.layers.size()), epsilon(w.epsilon),
           tabulated(w.ids > 0 && w.layers[0].weight_ih == nullptr),
           has_projection(w.layers[0].weight_hr != nullptr),
@@ -124,9 +129,14 @@ template <class T> class Stack {
             };
             auto matrix = [&](std::int64_t blocks, std::int64_t rows, std::int64_t depth,
                               const T *from) {
-                PackedMatrix<T> m{blocks, rows, depth, nullptr};
-                m.data = take(m.size());
-                if (pass == 1)
+                PackedMatrix<T> m{blocks, rows, depth, nullptr, false};
+                const std::int64_t fixed =
+                    kernels.fixed_size == nullptr ? 0 : kernels.fixed_size(blocks, rows, depth);
+                m.fixed = fixed > 0;
+                m.data = take(m.fixed ? fixed : m.size());
+                if (pass == 1 && m.fixed)
+                    kernels.pack_fixed(blocks, rows, depth, from, m.data);
+                else if (pass == 1)
                     m.pack(from);
                 return m;
             };

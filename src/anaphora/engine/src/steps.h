@@ -1,9 +1,10 @@
 // A few steps of a stack of layers, whose weights lie packed: what streaming and generation run.
 //
 // The bits are those of the recurrence run whole: every number is the same chain of multiply-adds,
-// and the same interpreter runs the cell's program.
+// or the same sum in fixed point, and the same interpreter runs the cell's program.
 #pragma once
 
+#include "fixed.h"
 #include "normalization.h"
 #include "sampling.h"
 #include "tiles.h"
@@ -102,6 +103,15 @@ template <class T>
 void multiply_packed(const PackedMatrix<T> &w, std::int64_t first_panel, std::int64_t end_panel,
                      std::int64_t rows, const T *x, std::int64_t x_row, T *to, std::int64_t to_row,
                      std::vector<Strip<T>> &strips) {
+#if defined(ANAPHORA_HAS_TILES)
+    if constexpr (std::is_same_v<T, float>)
+        if (w.fixed) {
+            FixedWeights(w.blocks, w.rows, w.depth, w.data)
+                .multiply(rows, x, x_row, w.first(first_panel), w.first(end_panel), to, to_row,
+                          w.lines() * stack_line<T>);
+            return;
+        }
+#endif
     constexpr int W = lanes<T>, in_line = stack_line<T> / W;
     strips.clear();
     for (std::int64_t block = 0; block < w.blocks; block++)
@@ -198,7 +208,7 @@ template <class T> class Run {
         const std::int64_t weights = s_.weights();
         if (weights * std::int64_t(sizeof(T)) <= cached_bytes && B_ * weights < (1 << 20))
             return 1; // they are in the cache of one core, and not much work
-        PackedMatrix<T> units{1, H_, 0, nullptr};
+        PackedMatrix<T> units{1, H_, 0, nullptr, false};
         return static_cast<int>(std::min<std::int64_t>(threads_at_hand(), units.panels()));
     }
 
@@ -251,7 +261,7 @@ template <class T> class Run {
         const T *y = nullptr;
         for (std::int64_t l = 0; l < L_; l++) {
             const PackedLayer<T> &layer = s_.layers[static_cast<std::size_t>(l)];
-            PackedMatrix<T> units{1, H_, 0, nullptr};
+            PackedMatrix<T> units{1, H_, 0, nullptr, false};
             const std::int64_t first = units.panels() * own.part / threads_;
             const std::int64_t end = units.panels() * (own.part + 1) / threads_;
             const std::int64_t begin = units.first(first) * stack_line<T>;

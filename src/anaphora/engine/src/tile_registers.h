@@ -1,0 +1,116 @@
+// The tile registers of AMX: eight, each of up to 16 lines of 64 bytes.
+#pragma once
+
+#include "vector.h"
+
+#if defined(ANAPHORA_HAS_TILES) // of AVX-512 alone
+
+namespace anaphora::ANAPHORA_ISA {
+
+// For as long as this stands the thread has the registers: 0 to 6 of so many lines, for what has
+// the rows of a left operand; 7 of 16, for a right operand. Fewer lines take less time. One that is
+// made within another's life leaves that one's number of lines behind, but not what they held.
+class TileRegisters {
+  public:
+    static constexpr int most_lines = 16;
+
+    explicit TileRegisters(int lines = most_lines) : before_(current()) { set_lines(lines); }
+    ~TileRegisters() {
+        if (before_ > 0)
+            set_lines(before_);
+        else {
+            asm volatile("tilerelease");
+            current() = 0;
+        }
+    }
+    TileRegisters(const TileRegisters &) = delete;
+    TileRegisters &operator=(const TileRegisters &) = delete;
+
+    // What the registers hold is lost.
+    void set_lines(int lines) {
+        if (lines == current())
+            return;
+        current() = lines;
+        struct {
+            std::uint8_t palette = 1, start = 0, reserved[14] = {};
+            std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t lines[16] = {0, 0, 0, 0, 0, 0, 0, most_lines};
+        } shape;
+        for (int r = 0; r < 7; r++)
+            shape.lines[r] = static_cast<std::uint8_t>(lines);
+        asm volatile("ldtilecfg %0" ::"m"(shape));
+    }
+
+    template <int R> static ANAPHORA_INLINE void zero() {
+        asm volatile("tilezero %%tmm%c0" ::"i"(R));
+    }
+    // 16 words in a line, the next line so many bytes further on.
+    template <int R>
+    static ANAPHORA_INLINE void load(const void *from, std::int64_t line_bytes = 64) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(line_bytes), "i"(R)
+                     : "memory");
+    }
+    template <int R> static ANAPHORA_INLINE void store(void *to, std::int64_t line_bytes = 64) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(line_bytes), "i"(R)
+                     : "memory");
+    }
+    // C += A B of bfloat16 with float32, or of int8 with int32.
+    template <int C, int A, int B> static ANAPHORA_INLINE void multiply_bfloat16() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+    }
+    template <int C, int A, int B> static ANAPHORA_INLINE void multiply_int8() {
+        asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+    }
+
+  private:
+    static int &current() {
+        static thread_local int lines = 0;
+        return lines;
+    }
+    int before_;
+};
+
+using Bits = VectorOf<std::uint32_t>::type;
+
+// to [16, 16] = 16 x 16 words, whose rows are so far apart, with rows and columns exchanged.
+inline void transpose(const void *words, std::int64_t row, void *to) {
+    typedef std::uint32_t Four __attribute__((vector_size(16)));
+    for (int q = 0; q < 16; q += 4) { // four columns become four lines
+        auto four = [&](int line) {
+            Four found;
+            std::memcpy(&found, static_cast<const std::uint32_t *>(words) + line * row + q, 16);
+            return found;
+        };
+        Bits v[4];
+        for (int i = 0; i < 4; i++) {
+            auto low = __builtin_shufflevector(four(i), four(i + 4), 0, 1, 2, 3, 4, 5, 6, 7);
+            auto high = __builtin_shufflevector(four(i + 8), four(i + 12), 0, 1, 2, 3, 4, 5, 6, 7);
+            v[i] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+                                           14, 15);
+        }
+        auto low_words = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
+                                           13, 29);
+        };
+        auto high_words = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30,
+                                           15, 31);
+        };
+        auto low_pairs = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13,
+                                           28, 29);
+        };
+        auto high_pairs = [](Bits a, Bits b) {
+            return __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15,
+                                           30, 31);
+        };
+        Bits a = low_words(v[0], v[1]), b = high_words(v[0], v[1]);
+        Bits c = low_words(v[2], v[3]), d = high_words(v[2], v[3]);
+        Bits lines[4] = {low_pairs(a, c), high_pairs(a, c), low_pairs(b, d), high_pairs(b, d)};
+        std::memcpy(static_cast<Bits *>(to) + q, lines, sizeof lines);
+    }
+}
+
+} // namespace anaphora::ANAPHORA_ISA
+
+#endif
