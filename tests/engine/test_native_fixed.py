@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from anaphora import engine
-from anaphora.cells import CELLS
+from anaphora import Tensor, engine, ops
+from anaphora.cells import CELLS, cell, gru, lstm
 from anaphora.engine import recurrence
+from anaphora.equations import tanh
 from anaphora.models import LanguageModel
 
 _native = pytest.importorskip("anaphora.engine._native", reason="the native engine is not built")
@@ -43,6 +44,20 @@ def product(a, b):
     return total * (column_worth * 2.0**32).astype(np.float32)
 
 
+def product_by_blocks(a, b, most):
+    """So much of K at a time, each block with digits of its own."""
+    total = None
+    for start in range(0, a.shape[1], most):
+        block = product(a[:, start : start + most].copy(), b[start : start + most])
+        total = block if total is None else total + block
+    return total
+
+
+def in_other_orders(a):
+    """The same numbers, lying otherwise."""
+    return np.asfortranarray(a), np.ascontiguousarray(a), np.repeat(a, 2, 1)[:, ::2], a[::-1][::-1]
+
+
 def draw(rng, *shape, scale=1.0):
     return (scale * rng.standard_normal(shape)).astype(np.float32)
 
@@ -56,11 +71,7 @@ def test_the_bits_of_a_product(M, K, N, native_settings, rng):
     expected = product(a, b)
     for threads in (1, 2, 3, 5):
         native_settings.set_num_threads(threads)
-        for x, weight in [
-            (a, b),
-            (np.asfortranarray(a), np.asfortranarray(b)),
-            (np.repeat(a, 2, 1)[:, ::2], b[::-1][::-1]),
-        ]:
+        for x, weight in zip(in_other_orders(a), in_other_orders(b), strict=True):
             np.testing.assert_array_equal(native.matmul(x, weight), expected)
             np.testing.assert_array_equal(native.matmul(x, weight, bias), expected + bias)
     for rows, columns in [(slice(1), slice(None)), (slice(None), slice(N // 2, None))]:
@@ -118,6 +129,16 @@ def test_what_is_not_finite_makes_its_row_or_column_nan(bad, rng):
     np.testing.assert_array_equal(found[rows][:, columns], clean[rows][:, columns])
 
 
+@pytest.mark.parametrize("gradient", ["", "input", "weight"])
+@pytest.mark.parametrize("K", [32_768, 32_769, 50_000])
+def test_long_sums_fit(K, gradient, rng):
+    largest = np.float32(1.98)  # digits of 126 and 127
+    a, b = np.full((70, K), -largest), np.full((K, 64), largest)
+    found = native.matmul(a, b, gradient=gradient)
+    np.testing.assert_allclose(found, -K * np.float64(largest) ** 2, rtol=1e-3)
+    assert found.min() == found.max()
+
+
 def test_short_sums_are_chains(native_settings, rng):
     a, b = draw(rng, 9, 95), draw(rng, 95, 200)
     found = native.matmul(a, b)
@@ -127,8 +148,84 @@ def test_short_sums_are_chains(native_settings, rng):
 
 def test_nothing():
     for M, N in [(0, 30), (30, 0), (0, 0)]:
-        found = native.matmul(np.ones((M, 100), np.float32), np.ones((100, N), np.float32))
-        assert found.shape == (M, N)
+        for gradient in ("", "input", "weight"):
+            a, b = np.ones((M, 100), np.float32), np.ones((100, N), np.float32)
+            assert native.matmul(a, b, gradient=gradient).shape == (M, N)
+    for gradient in ("", "input", "weight"):
+        empty = np.zeros((100, 0), np.float32)
+        found = native.matmul(empty, np.zeros((0, 120), np.float32), gradient=gradient)
+        np.testing.assert_array_equal(found, np.zeros((100, 120)))
+
+
+# Gradients --------------------------------------------------------------------------------------
+
+
+# The gradient of an input: [rows, K] times a weight [K, N].
+@pytest.mark.parametrize(
+    ("M", "K", "N"), [(1, 96, 5), (7, 130, 100), (97, 97, 113), (170, 1536, 70), (90, 1537, 170)]
+)
+def test_gradients_of_inputs(M, K, N, native_settings, rng):
+    a, b = draw(rng, M, K), draw(rng, K, N)
+    expected = product_by_blocks(a, b, 768 if K > 1536 else K)
+    for threads in (1, 2, 3, 5):
+        native_settings.set_num_threads(threads)
+        for x, weight in zip(in_other_orders(a), in_other_orders(b), strict=True):
+            found = native.matmul(x, weight, gradient="input")
+            np.testing.assert_array_equal(found, expected)
+    for count in (1, 2, 15, 16, 17):  # a row does not know the others
+        some = native.matmul(a[:count], b, gradient="input")
+        np.testing.assert_array_equal(some, expected[:count])
+
+
+# The gradient of a weight [M, N], summed over K rows.
+@pytest.mark.parametrize(
+    ("M", "K", "N"), [(100, 1, 64), (64, 45, 100), (130, 512, 131), (150, 1025, 70), (65, 700, 300)]
+)
+def test_gradients_of_weights(M, K, N, native_settings, rng):
+    a, b = draw(rng, K, M), draw(rng, K, N)
+    a[K // 2 :] *= 1e-3
+    expected = product_by_blocks(a.T, b, 512)
+    for threads in (1, 2, 3, 5):
+        native_settings.set_num_threads(threads)
+        for d, x in zip(in_other_orders(a.T), in_other_orders(b), strict=True):
+            found = native.matmul(d, x, gradient="weight")
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_gradients_of_small_weights_are_chains(native_settings, rng):
+    a, b = draw(rng, 63, 150), draw(rng, 150, 200)
+    found = native.matmul(a, b, gradient="weight")
+    native_settings.use_instruction_set("avx512")
+    np.testing.assert_array_equal(native.matmul(a, b), found)
+
+
+@pytest.mark.parametrize("gradient", ["input", "weight"])
+def test_float64_goes_the_other_way(gradient, rng):
+    a, b = rng.standard_normal((140, 190)), rng.standard_normal((190, 200))
+    found = native.matmul(a, b, gradient=gradient)
+    np.testing.assert_array_equal(found, native.matmul(a, b))
+
+
+# Which way a product goes depends on the weight, not on how many rows there are.
+@pytest.mark.parametrize("outputs", [1, 63, 64, 130])
+@pytest.mark.skipif(engine.info()["engine"] != "native", reason="layers run on NumPy")
+def test_rows_of_zeros_change_no_gradient_of_a_linear_layer(outputs, rng):
+    x, d = rng.standard_normal((97, 100)), rng.standard_normal((97, outputs))
+    x, d = x.astype(np.float32), d.astype(np.float32)
+    weight = rng.standard_normal((outputs, 100)).astype(np.float32)
+    found = []
+    for rows, turned in ((94, False), (95, True), (96, False), (97, True)):
+        x[94:rows], d[94:rows] = rng.standard_normal((rows - 94, 100)), 0
+        inputs, weights = Tensor(x[:rows], requires_grad=True), Tensor(weight, requires_grad=True)
+        y = ops.linear(inputs, weights)
+        if turned:
+            y.transpose(1, 0).backward(d[:rows].T.copy())
+        else:
+            y.backward(d[:rows])
+        found.append((inputs.grad[:94], weights.grad))
+    for d_x, d_weight in found[1:]:
+        np.testing.assert_array_equal(d_x, found[0][0])
+        np.testing.assert_array_equal(d_weight, found[0][1])
 
 
 # Layers -----------------------------------------------------------------------------------------
@@ -154,6 +251,21 @@ def test_a_recurrence(name, P, B, H, inputs, native_settings, problem, rng):
             assert np.abs(found[0][key] - values).max() <= 3e-6 * scale, key
             for other in found[1:]:
                 np.testing.assert_array_equal(other[key], found[0][key], err_msg=key)
+
+
+def test_a_cell_of_many_gates(native_settings, problem, rng):
+    """One thread could multiply the gates' gradients by the input's weights within a step."""
+    eight = cell(gates="a b c d e f g i", state="h")(
+        lambda a, b, c, d, e, f, g, i, h: tanh(a * b + c * d + e * f + g * i)
+    )
+    p = problem(eight, rng, np.float32, T=3, B=6, H=250, I=5)
+    found = []
+    for threads in (1, 2, 3):
+        native_settings.set_num_threads(threads)
+        found.append(p.results(native))
+    for other in found[1:]:
+        for key, values in other.items():
+            np.testing.assert_array_equal(values, found[0][key], err_msg=key)
 
 
 @pytest.mark.parametrize("B", [1, 2, 16, 17, 40])
@@ -189,3 +301,15 @@ def test_the_loss_alone_has_the_bits_of_the_logits(rng):
     losses, _ = native.cross_entropy_forward(native.matmul(x, weight.T, bias), targets)
     alone = native.linear_cross_entropy_losses(x, weight, bias, targets)
     np.testing.assert_array_equal(alone, losses)
+
+
+@pytest.mark.parametrize("cell", [lstm, gru], ids=["lstm", "gru"])
+def test_a_row_does_not_know_the_others(cell, native_settings, problem, rng):
+    p = problem(cell, rng, np.float32, T=4, B=37, H=130, I=100)
+    for threads in (1, 2):
+        native_settings.set_num_threads(threads)
+        batch = p.results(native)
+        for row in (0, 17, 36):
+            alone = p.rows([row]).results(native)
+            for key in ("d x", "d state 0"):
+                np.testing.assert_array_equal(alone[key][..., 0, :], batch[key][..., row, :])

@@ -31,14 +31,14 @@ extern const InstructionSet instructions;
 namespace {
 
 #if defined(ANAPHORA_HAS_TILES)
-// Whether the processor has AMX with bfloat16 and int8, and int8 for one row (AVX512_VNNI), and the
-// system lets this process use it.
+// Whether the processor has AMX with int8, and int8 for one row (AVX512_VNNI), and the system lets
+// this process use it.
 bool tile_registers() {
 #if defined(__linux__)
     unsigned a = 0, b = 0, c = 0, d = 0;
-    constexpr unsigned row_int8 = 1u << 11, bfloat16 = 1u << 22, tiles = 1u << 24, int8 = 1u << 25;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (c & row_int8) == 0 || (d & bfloat16) == 0 ||
-        (d & tiles) == 0 || (d & int8) == 0)
+    constexpr unsigned row_int8 = 1u << 11, tiles = 1u << 24, int8 = 1u << 25;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (c & row_int8) == 0 || (d & tiles) == 0 ||
+        (d & int8) == 0)
         return false;
     constexpr long request_permission = 0x1023, tile_data = 18; // ARCH_REQ_XCOMP_PERM
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;

@@ -35,95 +35,152 @@ struct alignas(64) FixedTile {
 
     // How many tiles are so deep.
     static std::int64_t count(std::int64_t K) { return (K + depth - 1) / depth; }
-    // Whether sums of so many products are made so. In those of fewer a chain rounds less.
-    static bool suits(std::int64_t K) { return K >= 96; }
+    // Whether sums of so many products are made so. In those of fewer a chain rounds less; those of
+    // many more might not fit into 32 bits.
+    static constexpr std::int64_t least = 96;
+    static bool suits(std::int64_t K) { return K >= least && K <= 32768; }
     // How many hold so many rows or columns.
     static std::int64_t across(std::int64_t n) { return (n + lines - 1) / lines; }
 };
 
-// Write a row of a left operand as line `line` of tiles that lie one after the other. What its last
-// digits are worth is returned, or NaN if the row has a number that is not finite.
+using Ints = VectorOf<std::int32_t>::type;
+
+// As much of n numbers as a vector holds; zeros beyond.
+ANAPHORA_INLINE Vector<float> load_some(const float *from, std::int64_t n) {
+    if (n >= lanes<float>)
+        return load(from);
+    Vector<float> some = all<float>(0);
+    std::memcpy(&some, from, n * sizeof(float));
+    return some;
+}
+
+ANAPHORA_INLINE void store_some(float *to, Vector<float> x, std::int64_t n) {
+    if (n >= lanes<float>)
+        store(to, x);
+    else
+        std::memcpy(to, &x, n * sizeof(float));
+}
+
+// The bits of a magnitude are a whole number that grows with it; NaN's are the largest.
+ANAPHORA_INLINE Ints magnitude(Vector<float> x) { return (Ints)x & 0x7fffffff; }
+ANAPHORA_INLINE Ints larger(Ints a, Ints b) { return a > b ? a : b; }
+
+// How numbers become whole ones.
+struct FixedScales {
+    Vector<float> factors; // what they are multiplied by
+    Vector<float> worths;  // what 1 is worth; NaN if not all are finite
+
+    // By the magnitude of the largest.
+    ANAPHORA_INLINE explicit FixedScales(Ints tops) {
+        constexpr std::int32_t infinity = 0x7f800000, least = 27; // exponents below it count as it
+        // The largest becomes at most 2^23 - 2^16, since a digit of 128 does not exist.
+        Ints exponents = larger((tops + 0x20000) >> 23, Ints{} + least);
+        factors = (Vector<float>)((276 - exponents) << 23); // 2^22 / 2^(exponent - 127), and 127
+        worths = (Vector<float>)(tops >= infinity ? Ints{} + -1 : (exponents - 22) << 23);
+    }
+
+    ANAPHORA_INLINE Ints fix(Vector<float> x) const {
+        Vector<float> scaled = x * factors;
+        Ints whole;
+        asm("vcvtps2dq %1, %0" : "=v"(whole) : "v"(scaled)); // to the nearest, ties to even
+        return whole;
+    }
+};
+
+// What is left of whole numbers when their last digit, -128 to 127, is taken.
+ANAPHORA_INLINE Ints without_digit(Ints whole) { return (whole + 128) >> 8; }
+
+// Write K adjacent numbers as line `line` of tiles of a left operand that lie one after the other;
+// returns what 1 is worth.
 inline float fix_row(const float *row, std::int64_t K, FixedTile *tiles, std::int64_t line) {
     constexpr std::int64_t W = FixedTile::lines;
-    using Ints = VectorOf<std::int32_t>::type;
     typedef std::int8_t Bytes __attribute__((vector_size(16)));
-    const std::int64_t whole = K / W * W;
-    alignas(64) float end[W] = {};
-    std::copy(row + whole, row + K, end);
-
-    auto larger = [](Ints p, Ints q) { return p > q ? p : q; };
-    Ints tops = (Ints)load(end) & 0x7fffffff;
-    for (std::int64_t k = 0; k < whole; k += W) {
-        Ints bits = (Ints)load(row + k) & 0x7fffffff;
-        tops = larger(tops, bits);
-    }
+    Ints tops = {};
+    for (std::int64_t k = 0; k < K; k += W)
+        tops = larger(tops, magnitude(load_some(row + k, K - k)));
     tops = larger(tops, __builtin_shufflevector(tops, tops, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2,
                                                 3, 4, 5, 6, 7));
     tops = larger(tops, __builtin_shufflevector(tops, tops, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15,
                                                 8, 9, 10, 11));
     tops = larger(tops, __builtin_shufflevector(tops, tops, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9,
                                                 14, 15, 12, 13));
-    const std::int32_t top = std::max(tops[0], tops[1]);
-    constexpr std::int32_t infinity = 0x7f800000, least = 27; // exponents below it count as it
-    if (top >= infinity)
-        return std::numeric_limits<float>::quiet_NaN();
-    // The largest becomes at most 2^23 - 2^16, since a digit of 128 does not exist.
-    const std::int32_t exponent = std::max((top + 0x20000) >> 23, least);
-    auto power = [](std::int32_t biased) {
-        float value;
-        const std::int32_t bits = biased << 23;
-        std::memcpy(&value, &bits, sizeof value);
-        return value;
-    };
-    const float factor = power(276 - exponent); // 2^22 / 2^(exponent - 127), and 127
-
-    for (std::int64_t k = 0; k < K; k += W) {
-        Vector<float> scaled = load(k < whole ? row + k : end) * factor;
-        Ints digits;
-        asm("vcvtps2dq %1, %0" : "=v"(digits) : "v"(scaled)); // to the nearest, ties to even
-        std::int8_t *to = tiles[k / FixedTile::depth].digits[2][line] + k % FixedTile::depth;
-        for (int n = 2; n >= 0; n--, to -= sizeof tiles->digits[0]) {
-            Bytes last = __builtin_convertvector(digits, Bytes);
-            std::memcpy(to, &last, sizeof last);
-            digits = (digits + 128) >> 8; // what is left when the last digit, -128 to 127, is taken
+    tops = larger(tops, __builtin_shufflevector(tops, tops, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10,
+                                                13, 12, 15, 14));
+    const FixedScales scales(tops);
+    for (std::int64_t k = 0; k < FixedTile::count(K) * FixedTile::depth; k += W) {
+        Ints whole = k < K ? scales.fix(load_some(row + k, K - k)) : Ints{};
+        for (int n = 2; n >= 0; n--, whole = without_digit(whole)) {
+            Bytes digits = __builtin_convertvector(whole, Bytes);
+            std::memcpy(tiles[k / FixedTile::depth].digits[n][line] + k % FixedTile::depth, &digits,
+                        sizeof digits);
         }
     }
-    for (std::int64_t k = (K + W - 1) / W * W; k % FixedTile::depth != 0; k += W)
-        for (int n = 0; n < 3; n++)
-            std::memset(tiles[k / FixedTile::depth].digits[n][line] + k % FixedTile::depth, 0, W);
-    return power(exponent - 22);
+    return scales.worths[0];
+}
+
+// Write K rows of N <= 64 adjacent numbers as tiles of a right operand, `stride` apart for every 16
+// columns; what 1 is worth in each goes to worths [N, up to 16 more].
+inline void fix_lines(std::int64_t K, const float *rows, std::int64_t row, std::int64_t N,
+                      FixedTile *tiles, std::int64_t stride, float *worths) {
+    constexpr std::int64_t W = FixedTile::lines, most = 4;
+    const std::int64_t vectors = FixedTile::across(N), whole_vectors = N / W;
+    auto row_at = [&](std::int64_t k, std::int64_t v) {
+        const float *from = rows + k * row + v * W;
+        return v < whole_vectors ? load(from) : load_some(from, N - v * W);
+    };
+    Ints tops[most] = {};
+    constexpr std::int64_t ahead = 12;
+    for (std::int64_t k = 0; k < K; k++)
+#pragma GCC unroll 4
+        for (std::int64_t v = 0; v < most; v++)
+            if (v < vectors) {
+                __builtin_prefetch(rows + (k + ahead) * row + v * W);
+                tops[v] = larger(tops[v], magnitude(row_at(k, v)));
+            }
+    for (std::int64_t v = 0; v < vectors; v++)
+        store(worths + v * W, FixedScales(tops[v]).worths);
+    for (std::int64_t k = 0; k < FixedTile::count(K) * FixedTile::depth; k += 4)
+        for (std::int64_t v = 0; v < vectors; v++) {
+            const FixedScales scales(tops[v]);
+            Ints whole[4];
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++)
+                whole[r] = k + r < K ? scales.fix(row_at(k + r, v)) : Ints{};
+            FixedTile &tile = tiles[v * stride + k / FixedTile::depth];
+#pragma GCC unroll 3
+            for (int n = 2; n >= 0; n--) {
+                auto beside = [](Ints low, Ints high, int bits) {
+                    const int mask = (1 << bits) - 1;
+                    return (low & mask) | (high << bits & ~mask);
+                };
+                Ints digits =
+                    beside(beside(whole[0], whole[1], 8), beside(whole[2], whole[3], 8), 16);
+                std::memcpy(tile.digits[n][k % FixedTile::depth / 4], &digits, sizeof digits);
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; r++)
+                    whole[r] = without_digit(whole[r]);
+            }
+        }
+}
+
+// Tiles of one operand become those of the other.
+inline void turn(FixedTile &tile) {
+    for (auto &digits : tile.digits) {
+        alignas(64) std::int8_t turned[FixedTile::lines][FixedTile::depth];
+        transpose(digits, turned);
+        std::memcpy(digits, turned, sizeof turned);
+    }
 }
 
 // What a unit of the sums of the first digits' products is worth in multiples of those of the last.
 inline constexpr float first_digits = 4294967296.0f; // 2^32
-
-// Columns of a right operand, each K adjacent numbers: those from `column` on, up to 16 of them.
-inline void fix_columns(const float *columns, std::int64_t stride, std::int64_t count,
-                        std::int64_t K, FixedTile *tiles, float *scales) {
-    constexpr std::int64_t side = FixedTile::lines;
-    const std::int64_t depth = FixedTile::count(K);
-    static thread_local Scratch scratch;
-    FixedTile *rows = scratch.get<FixedTile>(static_cast<std::size_t>(depth + 1));
-    static constexpr float nothing[FixedTile::depth] = {};
-    for (std::int64_t j = 0; j < side; j++)
-        if (j < count)
-            scales[j] = fix_row(columns + j * stride, K, rows, j) * first_digits;
-        else {
-            scales[j] = 0;
-            for (std::int64_t k = 0; k < depth; k++)
-                fix_row(nothing, FixedTile::depth, rows + k, j);
-        }
-    for (std::int64_t k = 0; k < depth; k++)
-        for (int n = 0; n < 3; n++)
-            transpose(rows[k].digits[n], side, tiles[k].digits[n]);
-}
 
 // A row's digits, 128 added to each, as the instruction for one row takes them.
 struct alignas(64) FixedRow {
     std::uint8_t digits[3][FixedTile::depth];
 };
 
-using FixedSums = VectorOf<std::int32_t>::type[4]; // by what their digits are worth
+using FixedSums = Ints[4]; // by what their digits are worth
 
 // The products of a row and 16 columns.
 ANAPHORA_INLINE Vector<float> join(const FixedSums &sums, float row_scale,
@@ -139,7 +196,6 @@ ANAPHORA_INLINE Vector<float> join(const FixedSums &sums, float row_scale,
 template <int N>
 ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const FixedTile *right,
                                   FixedSums *sums) {
-    using Ints = VectorOf<std::int32_t>::type;
     auto add = [](Ints sum, Ints x, Ints w) { // of four products a lane
         asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
         return sum;
@@ -190,18 +246,18 @@ ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left, const
     for (std::int64_t k = 0; k < K; k++, left++, right++) { // 4 to 6: digits of left; 7: of right
         Registers::load<4>(left->digits[0]);
         Registers::load<7>(right->digits[0]);
-        Registers::multiply_int8<0, 4, 7>();
+        Registers::multiply<0, 4, 7>();
         Registers::load<5>(left->digits[1]);
-        Registers::multiply_int8<1, 5, 7>();
+        Registers::multiply<1, 5, 7>();
         Registers::load<6>(left->digits[2]);
-        Registers::multiply_int8<2, 6, 7>();
+        Registers::multiply<2, 6, 7>();
         Registers::load<7>(right->digits[1]);
-        Registers::multiply_int8<3, 6, 7>();
-        Registers::multiply_int8<1, 4, 7>();
-        Registers::multiply_int8<2, 5, 7>();
+        Registers::multiply<3, 6, 7>();
+        Registers::multiply<1, 4, 7>();
+        Registers::multiply<2, 5, 7>();
         Registers::load<7>(right->digits[2]);
-        Registers::multiply_int8<3, 5, 7>();
-        Registers::multiply_int8<2, 4, 7>();
+        Registers::multiply<3, 5, 7>();
+        Registers::multiply<2, 4, 7>();
     }
     Registers::store<0>(sums[0]), Registers::store<1>(sums[1]);
     Registers::store<2>(sums[2]), Registers::store<3>(sums[3]);
@@ -214,8 +270,10 @@ ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left, const
     }
 }
 
-// Weights [count * rows, K] in tiles: of 16 rows, those of all `count` one after the other.
+// A right operand, the transpose of `count` weights [rows, K]: for 16 rows the tiles of all
+// `count`, one after the other.
 struct FixedWeights {
+    static constexpr std::int64_t side = FixedTile::lines;
     std::int64_t count, rows, K, depth; // depth: of K in tiles
     FixedTile *tiles;                   // [groups of 16 rows, count, depth]
     float *scales;                      // [groups of 16 rows, count, 16]
@@ -225,42 +283,52 @@ struct FixedWeights {
         : count(count_), rows(rows_), K(K_), depth(FixedTile::count(K)),
           tiles(reinterpret_cast<FixedTile *>(memory)),
           scales(reinterpret_cast<float *>(tiles + FixedTile::across(rows) * count * depth)),
-          starts(reinterpret_cast<FixedSums *>(scales + FixedTile::across(rows) * count *
-                                                            FixedTile::lines)) {}
+          starts(reinterpret_cast<FixedSums *>(scales + FixedTile::across(rows) * count * side)) {}
 
-    // How many numbers they take; 0 if they do not suit.
+    std::int64_t padded() const { return FixedTile::across(rows) * side; }
+
+    // The numbers that their memory has.
     static std::int64_t size(std::int64_t count, std::int64_t rows, std::int64_t K) {
-        if (!FixedTile::suits(K))
-            return 0;
         constexpr std::int64_t tile = sizeof(FixedTile) / sizeof(float);
-        return FixedTile::across(rows) * count *
-               (FixedTile::count(K) * tile + 5 * FixedTile::lines);
+        return FixedTile::across(rows) * count * (FixedTile::count(K) * tile + 5 * side);
     }
 
-    static void pack(std::int64_t count, std::int64_t rows, std::int64_t K, const float *weight,
-                     float *memory) {
-        constexpr std::int64_t side = FixedTile::lines;
-        const FixedWeights to(count, rows, K, memory);
+    // From [count * rows, K], for any number of rows.
+    void pack(const float *weight) const {
         FixedRow zeros;
         std::memset(&zeros, 128, sizeof zeros);
-        const std::vector<FixedRow> nothing(to.depth, zeros);
+        const std::vector<FixedRow> nothing(depth, zeros);
         parallel(FixedTile::across(rows) * count, [&](std::int64_t n) {
             const std::int64_t row = n / count * side;
-            fix_columns(weight + (n % count * rows + row) * K, K, std::min(side, rows - row), K,
-                        to.tiles + n * to.depth, to.scales + n * side);
+            pack_rows(n, weight + (n % count * rows + row) * K, K, std::min(side, rows - row));
             FixedSums sums = {};
-            ANAPHORA_ISA::multiply_row<1>(to.depth, nothing.data(), to.tiles + n * to.depth, &sums);
+            ANAPHORA_ISA::multiply_row<1>(depth, nothing.data(), tiles + n * depth, &sums);
             for (int level = 0; level < 4; level++)
-                to.starts[n][level] = -sums[level];
+                starts[n][level] = -sums[level];
         });
     }
 
-    // to = x [M, K] times the transpose of some groups: of each of `count` the columns `padded`
-    // apart, those beyond `rows` written too where there is room for them.
+    // From B [K, rows], whose rows or columns are adjacent; count is 1, and no row comes by itself.
+    void pack(Matrix<const float> B) const {
+        constexpr std::int64_t most = 4 * side;
+        parallel((rows + most - 1) / most, [&](std::int64_t task) {
+            const std::int64_t first = task * most, width = std::min(most, rows - first);
+            const float *from = B.data + first * B.column;
+            if (B.row == 1) {
+                for (std::int64_t j = 0; j < width; j += side)
+                    pack_rows((first + j) / side, from + j * B.column, B.column,
+                              std::min(side, width - j));
+                return;
+            }
+            fix_lines(K, from, B.row, width, tiles + first / side * depth, depth, scales + first);
+            for (std::int64_t j = first; j < first + FixedTile::across(width) * side; j++)
+                scales[j] *= first_digits;
+        });
+    }
+
+    // to [M, count * padded()] = x [M, K] times the transpose, for some groups of 16 rows of each.
     void multiply(std::int64_t M, const float *x, std::int64_t x_row, std::int64_t first_group,
-                  std::int64_t end_group, float *to, std::int64_t to_row,
-                  std::int64_t padded = 0) const {
-        constexpr std::int64_t side = FixedTile::lines;
+                  std::int64_t end_group, float *to, std::int64_t to_row) const {
         static thread_local Scratch scratch;
         const std::int64_t across = FixedTile::across(M);
         FixedTile *left = scratch.get<FixedTile>(
@@ -269,22 +337,19 @@ struct FixedWeights {
         for (std::int64_t m = 0; m < M; m++)
             left_scales[m] = fix_row(x + m * x_row, K, left + m / side * depth, m % side);
         if (M == 1) {
-            multiply_row(left, left_scales[0], first_group * count, end_group * count, to, padded);
+            multiply_row(left, left_scales[0], first_group * count, end_group * count, to);
             return;
         }
         TileRegisters registers(static_cast<int>(std::clamp<std::int64_t>(M, 1, side)));
         for (std::int64_t group = first_group; group < end_group; group++)
             for (std::int64_t which = 0; which < count; which++)
                 for (std::int64_t m = 0; m < M; m += side) {
-                    const std::int64_t column = which * padded + group * side;
-                    const std::size_t bytes =
-                        (padded > 0 ? side : std::min(side, rows - group * side)) * sizeof(float);
+                    const std::int64_t column = which * padded() + group * side;
                     float *at = to + m * to_row + column;
-                    multiply(left + m / side * depth, left_scales + m,
-                             static_cast<int>(std::min(side, M - m)), group, which,
-                             [&](int r, Vector<float> product) {
-                                 std::memcpy(at + r * to_row, &product, bytes);
-                             });
+                    multiply(
+                        left + m / side * depth, left_scales + m,
+                        static_cast<int>(std::min(side, M - m)), group, which,
+                        [&](int r, Vector<float> product) { store(at + r * to_row, product); });
                 }
     }
 
@@ -298,10 +363,26 @@ struct FixedWeights {
     }
 
   private:
+    // Tiles n, from up to 16 rows of K numbers.
+    void pack_rows(std::int64_t n, const float *from, std::int64_t stride,
+                   std::int64_t real) const {
+        FixedTile *to = tiles + n * depth;
+        static constexpr float nothing[FixedTile::depth] = {};
+        for (std::int64_t j = 0; j < side; j++)
+            if (j < real)
+                scales[n * side + j] = fix_row(from + j * stride, K, to, j) * first_digits;
+            else {
+                scales[n * side + j] = 0;
+                for (std::int64_t k = 0; k < depth; k++)
+                    fix_row(nothing, FixedTile::depth, to + k, j);
+            }
+        for (std::int64_t k = 0; k < depth; k++)
+            turn(to[k]);
+    }
+
     // to = a row times the transpose of these tiles; see multiply.
     void multiply_row(const FixedTile *left, float left_scale, std::int64_t first, std::int64_t end,
-                      float *to, std::int64_t padded) const {
-        constexpr std::int64_t side = FixedTile::lines;
+                      float *to) const {
         static thread_local Scratch scratch;
         FixedRow *row = scratch.get<FixedRow>(depth);
         for (std::int64_t k = 0; k < depth; k++)
@@ -316,9 +397,7 @@ struct FixedWeights {
                 const std::int64_t group = (n + t) / count, which = (n + t) % count;
                 const Vector<float> product =
                     join(sums[t], left_scale, load(scales + (n + t) * side));
-                std::memcpy(to + which * padded + group * side, &product,
-                            (padded > 0 ? side : std::min(side, rows - group * side)) *
-                                sizeof(float));
+                store(to + which * padded() + group * side, product);
             }
         };
         std::int64_t n = first;
@@ -329,101 +408,156 @@ struct FixedWeights {
     }
 };
 
-// How float32 is multiplied forward where there are tile registers; see ChainProducts.
+// How float32 is multiplied where there are tile registers; see ChainProducts.
 struct FixedProducts {
+    static constexpr std::int64_t side = FixedTile::lines;
     static constexpr std::int64_t weight_bytes = 3; // of a number, packed
+    static constexpr int tile_rows = FixedTile::lines;
+    static bool suits_gates(std::int64_t) { return true; }
+    static bool suits_columns(std::int64_t K) { return K <= 1536; }
+    static constexpr std::int64_t group = 8; // tiles of both operands that stay in a cache
 
     // A left operand [M, K] in tiles.
     class Left {
       public:
         Left(std::int64_t M, std::int64_t K, Matrix<const float> A, Scratch &scratch)
             : M_(M), depth_(FixedTile::count(K)) {
+            constexpr std::int64_t together = 4; // tiles
             const std::int64_t tiles = FixedTile::across(M);
             tiles_ = scratch.get<FixedTile>(tiles * depth_ +
-                                            (tiles * 64 + sizeof(FixedTile)) / sizeof(FixedTile));
+                                            tiles * side * sizeof(float) / sizeof(FixedTile) + 1);
             scales_ = reinterpret_cast<float *>(tiles_ + tiles * depth_);
-            if (A.column != 1) {
-                static thread_local Scratch copy_scratch;
-                A = in_rows(M, K, A, copy_scratch);
-            }
-            parallel(tiles, [&](std::int64_t tile) {
-                for (std::int64_t m = tile * side; m < std::min(M, (tile + 1) * side); m++)
-                    scales_[m] =
-                        fix_row(A.data + m * A.row, K, tiles_ + tile * depth_, m - tile * side);
+            parallel((tiles + together - 1) / together, [&](std::int64_t task) {
+                const std::int64_t first = task * together * side;
+                const std::int64_t end = std::min(M, first + together * side);
+                FixedTile *to = tiles_ + task * together * depth_;
+                if (A.column == 1) {
+                    for (std::int64_t m = first; m < end; m++)
+                        scales_[m] = fix_row(A.data + m * A.row, K,
+                                             to + (m - first) / side * depth_, m % side);
+                    return;
+                }
+                fix_lines(K, A.data + first, A.column, end - first, to, depth_, scales_ + first);
+                for (std::int64_t n = 0; n < FixedTile::across(end - first) * depth_; n++)
+                    turn(to[n]);
             });
         }
 
         // C [M, N] (+)= this B [K, N] + bias [N] (or none). Threads share the columns.
         void multiply(std::int64_t N, std::int64_t K, Matrix<const float> B, float *C,
                       std::int64_t c_row, const float *bias, bool accumulate) const {
-            constexpr std::int64_t most = 16; // column tiles at a time
-            if (B.row != 1) {
-                static thread_local Scratch copy_scratch;
-                Matrix<const float> turned =
-                    in_rows<float>(N, K, {B.data, B.column, B.row}, copy_scratch);
-                B = {turned.data, 1, turned.row};
-            }
-            const std::int64_t columns = FixedTile::across(N), threads = threads_at_hand();
-            std::int64_t groups = (columns + most - 1) / most;
-            groups = std::min(columns, (groups + threads - 1) / threads * threads);
-            parallel(M_ == 0 ? 0 : groups, [&](std::int64_t group) {
+            in_groups(M_ == 0 ? 0 : N, [&](std::int64_t first, std::int64_t count) {
                 static thread_local Scratch scratch;
-                const std::int64_t first = columns * group / groups;
-                const std::int64_t count = columns * (group + 1) / groups - first;
-                FixedTile *right = scratch.get<FixedTile>(count * depth_ + 1);
-                alignas(64) float scales[most][side];
-                for (std::int64_t n = 0; n < count; n++) {
-                    const std::int64_t column = (first + n) * side;
-                    fix_columns(B.data + column * B.column, B.column, std::min(side, N - column), K,
-                                right + n * depth_, scales[n]);
-                }
-                TileRegisters registers(static_cast<int>(std::min(M_, side)));
-                for (std::int64_t m = 0; m < M_; m += side)
-                    for (std::int64_t n = 0; n < count; n++) {
-                        const std::int64_t column = (first + n) * side, width = N - column;
-                        float *c = C + m * c_row + column;
-                        Vector<float> biases = all<float>(0);
-                        if (bias != nullptr)
-                            std::memcpy(&biases, bias + column,
-                                        std::min(side, width) * sizeof(float));
-                        auto put = [&](int r, Vector<float> product) {
-                            float *to = c + r * c_row;
-                            Vector<float> before = all<float>(0);
-                            const std::size_t bytes = std::min(side, width) * sizeof(float);
-                            if (accumulate) {
-                                std::memcpy(&before, to, bytes);
-                                product += before;
-                            }
-                            if (bias != nullptr)
-                                product += biases;
-                            if (width >= side)
-                                store(to, product);
-                            else
-                                std::memcpy(to, &product, bytes);
-                        };
-                        multiply_fixed(depth_, tiles_ + m / side * depth_, scales_ + m,
-                                       static_cast<int>(std::min(side, M_ - m)), right + n * depth_,
-                                       scales[n], put);
-                    }
+                const FixedWeights right(1, count, K,
+                                         scratch.get<float>(FixedWeights::size(1, count, K)));
+                right.pack({B.data + first * B.column, B.row, B.column});
+                multiply(right, C + first, c_row, bias == nullptr ? nullptr : bias + first,
+                         accumulate);
             });
         }
 
+        // The same with a packed operand, on one thread.
+        void multiply(const FixedWeights &right, float *C, std::int64_t c_row, const float *bias,
+                      bool accumulate) const {
+            constexpr std::int64_t most = group * side; // columns that are used while in a cache
+            TileRegisters registers(static_cast<int>(std::min(M_, side)));
+            for (std::int64_t first = 0; first < right.rows; first += most)
+                for (std::int64_t m = 0; m < M_; m += side)
+                    for (std::int64_t n = first; n < std::min(first + most, right.rows); n += side)
+                        multiply_tile(right, m, n, C + m * c_row + n, c_row,
+                                      bias == nullptr ? nullptr : bias + n, accumulate);
+        }
+
       private:
-        static constexpr std::int64_t side = FixedTile::lines;
+        void multiply_tile(const FixedWeights &right, std::int64_t m, std::int64_t n, float *c,
+                           std::int64_t c_row, const float *bias, bool accumulate) const {
+            const std::int64_t width = std::min(side, right.rows - n);
+            Vector<float> biases = all<float>(0);
+            if (bias != nullptr)
+                biases = load_some(bias, width);
+            right.multiply(tiles_ + m / side * depth_, scales_ + m,
+                           static_cast<int>(std::min(side, M_ - m)), n / side, 0,
+                           [&](int r, Vector<float> product) {
+                               float *to = c + r * c_row;
+                               if (accumulate)
+                                   product += load_some(to, width);
+                               if (bias != nullptr)
+                                   product += biases;
+                               store_some(to, product, width);
+                           });
+        }
+
         std::int64_t M_, depth_;
         FixedTile *tiles_;
         float *scales_; // [M]
     };
 
-    // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none), where B may be a weight's transpose.
+    // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none)
     static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const float> A,
                          Matrix<const float> B, float *C, std::int64_t c_row, const float *bias,
                          bool accumulate) {
-        static thread_local Scratch scratch;
         if (FixedTile::suits(K))
-            Left(M, K, A, scratch).multiply(N, K, B, C, c_row, bias, accumulate);
+            multiply_by_blocks(M, N, K, K, A, B, C, c_row, bias, accumulate);
         else
             ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, bias, accumulate);
+    }
+
+    // Gradients in blocks along K. The sums of a weight's are as long as there are rows, so that
+    // its own size says how they are made; of an input's only those that are too long to be made
+    // within a step (input_in_step) are cut.
+    static void multiply(Gradient of, std::int64_t M, std::int64_t N, std::int64_t K,
+                         Matrix<const float> A, Matrix<const float> B, float *C, std::int64_t c_row,
+                         bool accumulate) {
+        const bool of_weight = of == Gradient::weight;
+        const std::int64_t most = of_weight ? 512 : suits_columns(K) ? K : 768;
+        if (of_weight ? K == 0 || std::min(M, N) < 64 : K < FixedTile::least)
+            ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, nullptr, accumulate);
+        else
+            multiply_by_blocks(M, N, K, most, A, B, C, c_row, nullptr, accumulate);
+    }
+
+    // The same with so much of K at a time, each with digits of its own. The smaller operand is
+    // packed for all threads, of the larger one each packs what it multiplies.
+    static void multiply_by_blocks(std::int64_t M, std::int64_t N, std::int64_t K,
+                                   std::int64_t most, Matrix<const float> A, Matrix<const float> B,
+                                   float *C, std::int64_t c_row, const float *bias,
+                                   bool accumulate) {
+        static thread_local Scratch a_scratch, b_scratch, scratch;
+        if (A.column != 1 && A.row != 1)
+            A = in_rows(M, K, A, a_scratch);
+        if (B.row != 1 && B.column != 1)
+            B = in_rows(K, N, B, b_scratch);
+        for (std::int64_t k = 0; k < K; k += most) {
+            const std::int64_t depth = std::min(most, K - k);
+            const Matrix<const float> a{A.data + k * A.column, A.row, A.column};
+            const Matrix<const float> b{B.data + k * B.row, B.row, B.column};
+            const float *added = k + depth < K ? nullptr : bias;
+            const bool adding = accumulate || k > 0;
+            if (M < N) {
+                Left(M, depth, a, scratch).multiply(N, depth, b, C, c_row, added, adding);
+                continue;
+            }
+            const FixedWeights right(1, N, depth,
+                                     scratch.get<float>(FixedWeights::size(1, N, depth)));
+            right.pack(b);
+            in_groups(N == 0 ? 0 : M, [&](std::int64_t first, std::int64_t count) {
+                static thread_local Scratch left_scratch;
+                Left(count, depth, {a.data + first * a.row, a.row, a.column}, left_scratch)
+                    .multiply(right, C + first * c_row, c_row, added, adding);
+            });
+        }
+    }
+
+    // Call f(first, count) on all threads for groups of n rows or columns, whole tiles but the
+    // last.
+    template <class F> static void in_groups(std::int64_t n, F f) {
+        const std::int64_t tiles = FixedTile::across(n), threads = threads_at_hand();
+        std::int64_t groups = (tiles + group - 1) / group;
+        groups = std::min(tiles, (groups + threads - 1) / threads * threads);
+        parallel(groups, [&](std::int64_t task) {
+            const std::int64_t first = tiles * task / groups * side;
+            f(first, std::min(n, tiles * (task + 1) / groups * side) - first);
+        });
     }
 
     // Here a block of units is one vector, and a tile has at most 16 rows. Weights that do not suit
@@ -432,14 +566,13 @@ struct FixedProducts {
       public:
         Gates(const Layout<float> &layout, int count, std::int64_t K, const float *weight,
               Scratch &scratch) {
-            const std::int64_t size = FixedWeights::size(count, layout.hidden, K);
-            if (size == 0) {
+            if (count == 0 || !FixedTile::suits(K)) {
                 chain_.emplace(layout, count, K, weight, scratch);
                 return;
             }
-            float *memory = scratch.get<float>(size);
-            FixedWeights::pack(count, layout.hidden, K, weight, memory);
-            fixed_.emplace(count, layout.hidden, K, memory);
+            const std::int64_t H = layout.hidden;
+            fixed_.emplace(count, H, K, scratch.get<float>(FixedWeights::size(count, H, K)));
+            fixed_->pack(weight);
         }
 
         class Rows {
@@ -500,35 +633,99 @@ struct FixedProducts {
         std::optional<ChainProducts<float>::Gates> chain_;
     };
 
-    class Projection {
+    class Columns {
       public:
-        Projection(std::int64_t P, std::int64_t H, const float *weight, Scratch &scratch) : P_(P) {
-            const std::int64_t size = FixedWeights::size(1, P, H);
-            if (size == 0) {
-                chain_.emplace(P, H, weight, scratch);
+        Columns(std::int64_t K, std::int64_t N, Matrix<const float> B,
+                const std::vector<std::int64_t> &shares, Scratch &scratch)
+            : columns_(N) {
+            if (!FixedTile::suits(K)) {
+                chain_.emplace(K, N, B, shares, scratch);
                 return;
             }
-            float *memory = scratch.get<float>(size);
-            FixedWeights::pack(1, P, H, weight, memory);
-            fixed_.emplace(1, P, H, memory);
+            fixed_.emplace(1, N, K, scratch.get<float>(FixedWeights::size(1, N, K)));
+            fixed_->pack(B);
         }
 
-        void multiply(const std::vector<Layout<float>::Tile> &tiles, const float *from,
-                      float *to) const {
-            if (!fixed_) {
-                chain_->multiply(tiles, from, to);
-                return;
+        class Rows {
+          public:
+            Rows(const Columns &columns, std::int64_t most, Scratch &scratch)
+                : columns_(columns.columns_), fixed_(columns.fixed_) {
+                if (!fixed_) {
+                    chain_.emplace(*columns.chain_, most, scratch);
+                    return;
+                }
+                registers_.emplace();
+                left_ = scratch.get<FixedTile>(FixedTile::across(most) * fixed_->depth + 1);
+                scales_.resize(FixedTile::across(most) * side);
+                rows_.resize(most);
             }
-            for (const auto &tile : tiles)
-                fixed_->multiply(tile.rows, from + tile.first * fixed_->K, fixed_->K, 0,
-                                 FixedTile::across(P_), to + tile.first * P_, P_);
-        }
+
+            void read(const std::vector<Layout<float>::Tile> &tiles, const float *a) {
+                if (!fixed_) {
+                    chain_->read(tiles, a);
+                    return;
+                }
+                count_ = 0;
+                for (const auto &tile : tiles)
+                    for (int r = 0; r < tile.rows; r++, count_++) {
+                        rows_[count_] = tile.first + r;
+                        scales_[count_] =
+                            fix_row(a + (tile.row + r) * fixed_->K, fixed_->K,
+                                    left_ + count_ / side * fixed_->depth, count_ % side);
+                    }
+                registers_->set_lines(static_cast<int>(std::clamp<std::int64_t>(count_, 1, side)));
+            }
+
+            void multiply(const Columns &columns, std::int64_t first_vector,
+                          std::int64_t end_vector, float *c, std::int64_t c_row, bool accumulate,
+                          bool backwards) const {
+                if (!fixed_) {
+                    chain_->multiply(*columns.chain_, first_vector, end_vector, c, c_row,
+                                     accumulate, backwards);
+                    return;
+                }
+                for (std::int64_t n = 0; n < end_vector - first_vector; n++) {
+                    const std::int64_t vector = backwards ? end_vector - 1 - n : first_vector + n;
+                    const std::int64_t width = std::min(side, columns.columns_ - vector * side);
+                    for (std::int64_t m = 0; m < count_; m += side)
+                        columns.fixed_->multiply(
+                            left_ + m / side * fixed_->depth, scales_.data() + m,
+                            static_cast<int>(std::min(side, count_ - m)), vector, 0,
+                            [&](int r, Vector<float> product) {
+                                float *to = c + rows_[m + r] * c_row + vector * side;
+                                if (accumulate)
+                                    product += load_some(to, width);
+                                store_some(to, product, width);
+                            });
+                }
+            }
+
+          private:
+            std::int64_t columns_, count_ = 0;
+            const std::optional<FixedWeights> &fixed_;
+            std::optional<ChainProducts<float>::Columns::Rows> chain_;
+            std::optional<TileRegisters> registers_;
+            FixedTile *left_ = nullptr;      // [across, depth]
+            std::vector<float> scales_;      // [across * 16]
+            std::vector<std::int64_t> rows_; // of c, for each
+        };
 
       private:
-        std::int64_t P_;
+        std::int64_t columns_;
         std::optional<FixedWeights> fixed_; // or
-        std::optional<ChainProducts<float>::Projection> chain_;
+        std::optional<ChainProducts<float>::Columns> chain_;
     };
+};
+
+// Forward with recurrent weights too small for it: chains in a step, but all that is longer as
+// ever.
+struct SmallProducts : ChainProducts<float> {
+    static bool suits_gates(std::int64_t inputs) { return !FixedTile::suits(inputs); }
+    static constexpr auto multiply =
+        static_cast<void (*)(std::int64_t, std::int64_t, std::int64_t, Matrix<const float>,
+                             Matrix<const float>, float *, std::int64_t, const float *, bool)>(
+            FixedProducts::multiply);
+    using Columns = FixedProducts::Columns;
 };
 
 } // namespace anaphora::ANAPHORA_ISA

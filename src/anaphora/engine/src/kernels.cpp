@@ -1,12 +1,12 @@
 // The kernels of one instruction set; compiled once for each.
 #include "kernels.h"
 #include "dropout.h"
+#include "fixed.h"
 #include "normalization.h"
 #include "recurrence.h"
 #include "rows.h"
 #include "softmax.h"
 #include "steps.h"
-#include "tile_products.h"
 #include "updates.h"
 
 #include <chrono>
@@ -66,33 +66,37 @@ template <class T> constexpr Kernels<T> kernels() {
 #if defined(ANAPHORA_HAS_TILES)
 constexpr Kernels<float> kernels_with_tile_registers() {
     Kernels<float> set = kernels<float>();
-    set.multiply = TileProducts::multiply;
-    set.multiply_gradient = TileProducts::multiply;
+    set.multiply = FixedProducts::multiply;
+    set.multiply_gradient = FixedProducts::multiply;
     set.recurrence_saved = [](const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
                               std::int64_t P, bool has_projection, std::int64_t tiles) {
-        return (FixedTile::suits(P) ? recurrence_saved<float, TileProducts>
+        return (FixedTile::suits(P) ? recurrence_saved<float, FixedProducts>
                                     : recurrence_saved<float, SmallProducts>)(cell, T_, B, H, P,
                                                                               has_projection,
                                                                               tiles);
     };
     set.recurrence_forward = [](const Forward<float> &f) {
-        (FixedTile::suits(f.projected) ? recurrence_forward<float, TileProducts>
+        (FixedTile::suits(f.projected) ? recurrence_forward<float, FixedProducts>
                                        : recurrence_forward<float, SmallProducts>)(f);
     };
     set.recurrence_backward = [](const Backward<float> &f) {
-        (FixedTile::suits(f.projected) ? recurrence_backward<float, TileProducts>
+        (FixedTile::suits(f.projected) ? recurrence_backward<float, FixedProducts>
                                        : recurrence_backward<float, ChainProducts<float>>)(f);
     };
     set.linear_cross_entropy = [](std::int64_t N, std::int64_t V, std::int64_t K, const float *x,
                                   const float *weight, const float *bias,
                                   const std::int64_t *targets, float *losses) {
-        (FixedTile::suits(K) ? linear_cross_entropy<float, TileProducts>
+        (FixedTile::suits(K) ? linear_cross_entropy<float, FixedProducts>
                              : linear_cross_entropy<float, ChainProducts<float>>)(N, V, K, x,
                                                                                   weight, bias,
                                                                                   targets, losses);
     };
-    set.fixed_size = FixedWeights::size;
-    set.pack_fixed = FixedWeights::pack;
+    set.fixed_size = [](std::int64_t blocks, std::int64_t rows, std::int64_t depth) {
+        return FixedTile::suits(depth) ? FixedWeights::size(blocks, rows, depth) : 0;
+    };
+    set.pack_fixed = [](std::int64_t blocks, std::int64_t rows, std::int64_t depth,
+                        const float *weight,
+                        float *packed) { FixedWeights(blocks, rows, depth, packed).pack(weight); };
     return set;
 }
 #endif

@@ -398,15 +398,14 @@ void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::in
     });
 }
 
-// How a recurrence multiplies: by chains of multiply-adds. (TileProducts is another way.)
+// How a recurrence multiplies: by chains of multiply-adds. (FixedProducts is another way.)
 template <class T> struct ChainProducts {
-    // A packed weight's number takes so many bytes, forward and on the way back.
-    static constexpr std::int64_t weight_bytes = sizeof(T), gradient_bytes = sizeof(T);
+    static constexpr std::int64_t weight_bytes = sizeof(T); // of a number, packed
     static constexpr int tile_rows = 0; // of a layout: as many as suit multiply-adds
-    // Whether a step may multiply so many numbers of its input with Gates, and a gradient by a
-    // weight [rows, columns] with Rows.
+    // Whether a step may multiply its input of so many numbers with Gates, and so many gates'
+    // gradients with Columns: to the bits of a whole span's product.
     static bool suits_gates(std::int64_t) { return true; }
-    static bool suits_rows(std::int64_t, std::int64_t) { return true; }
+    static bool suits_columns(std::int64_t) { return true; }
 
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none)
     static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
@@ -464,27 +463,6 @@ template <class T> struct ChainProducts {
         T *packed_;
     };
 
-    // A projection's weight [P, H], packed.
-    class Projection {
-      public:
-        Projection(std::int64_t P, std::int64_t H, const T *weight, Scratch &scratch)
-            : P_(P), H_(H), vectors_((P + lanes<T> - 1) / lanes<T>),
-              packed_(scratch.get<T>(vectors_ * lanes<T> * H)) {
-            ANAPHORA_ISA::pack_rows(H, Matrix<const T>{weight, 1, H}, P, 0, vectors_, packed_);
-        }
-        // to [., P] = from [., H] times it, for the rows of these tiles; on any thread.
-        void multiply(const std::vector<typename Layout<T>::Tile> &tiles, const T *from,
-                      T *to) const {
-            multiply_rows<T>(tiles, H_, from, packed_, 0, vectors_, P_, to, P_, false, false);
-        }
-
-      private:
-        std::int64_t P_, H_, vectors_;
-        T *packed_;
-    };
-
-    using Packed = T; // a right operand's number, on the way back
-
     // The same of gradients.
     static void multiply(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
                          Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
@@ -492,35 +470,44 @@ template <class T> struct ChainProducts {
         ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, nullptr, accumulate);
     }
 
-    // What pack_rows makes of [K, vectors * lanes].
-    static std::int64_t packed_size(std::int64_t K, std::int64_t vectors) {
-        return vectors * lanes<T> * K;
-    }
-    static void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N,
-                          std::int64_t first_vector, std::int64_t end_vector, T *packed) {
-        ANAPHORA_ISA::pack_rows(K, B, N, first_vector, end_vector, packed);
-    }
-
-    // Rows of K numbers, at most so many: those of the tiles that were last read, to be multiplied
-    // as by multiply_rows. It stays on its thread.
-    class Rows {
+    // A weight's columns B [K, N], packed; `shares` are the vectors of them at which a thread's
+    // share may begin and end, from 0 to the last.
+    class Columns {
       public:
-        Rows(std::int64_t, std::int64_t K, Scratch &) : K_(K) {}
-        void read(const std::vector<typename Layout<T>::Tile> &tiles, const T *a) {
-            tiles_ = &tiles;
-            a_ = a;
+        Columns(std::int64_t K, std::int64_t N, Matrix<const T> B,
+                const std::vector<std::int64_t> &shares, Scratch &scratch)
+            : K_(K), N_(N), packed_(scratch.get<T>(shares.back() * lanes<T> * K + 1)) {
+            for (std::size_t n = 0; n + 1 < shares.size() && K > 0; n++)
+                pack_rows(K, B, N, shares[n], shares[n + 1], packed_);
         }
-        void multiply(const T *packed, std::int64_t first_vector, std::int64_t end_vector,
-                      std::int64_t columns, T *c, std::int64_t c_row, bool accumulate,
-                      bool backwards) const {
-            multiply_rows<T>(*tiles_, K_, a_, packed, first_vector, end_vector, columns, c, c_row,
-                             accumulate, backwards);
-        }
+
+        // The rows that a thread multiplies by them, or by others of as much K. It stays there.
+        class Rows {
+          public:
+            Rows(const Columns &columns, std::int64_t /* most */, Scratch &) : K_(columns.K_) {}
+            // From now on those of these tiles, which say where they lie in a [., K].
+            void read(const std::vector<typename Layout<T>::Tile> &tiles, const T *a) {
+                tiles_ = &tiles;
+                a_ = a;
+            }
+            // c, by position, (+)= these rows times some vectors of columns; `backwards` begins
+            // with the last.
+            void multiply(const Columns &columns, std::int64_t first_vector,
+                          std::int64_t end_vector, T *c, std::int64_t c_row, bool accumulate,
+                          bool backwards) const {
+                multiply_rows<T>(*tiles_, K_, a_, columns.packed_, first_vector, end_vector,
+                                 columns.N_, c, c_row, accumulate, backwards);
+            }
+
+          private:
+            std::int64_t K_;
+            const std::vector<typename Layout<T>::Tile> *tiles_ = nullptr;
+            const T *a_ = nullptr;
+        };
 
       private:
-        std::int64_t K_;
-        const std::vector<typename Layout<T>::Tile> *tiles_ = nullptr;
-        const T *a_ = nullptr;
+        std::int64_t K_, N_;
+        T *packed_;
     };
 };
 

@@ -66,13 +66,16 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
     const bool in_step = f.weight_ih != nullptr && Products::suits_gates(f.inputs) &&
                          layout.input_in_step(f.inputs, Products::weight_bytes);
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
-    std::optional<typename Products::Projection> projection;
     using Gates = typename Products::Gates;
+    using Columns = typename Products::Columns;
+    const std::int64_t p_vectors = (P + W - 1) / W;
+    std::optional<Columns> projection;
     const Gates hh(layout, layout.gates, P, f.weight_hh, weight_scratch);
     const Gates ih(layout, in_step ? cell.x_blocks : 0, f.inputs, f.weight_ih,
                    input_weight_scratch);
     if (f.weight_hr != nullptr)
-        projection.emplace(P, H, f.weight_hr, projection_scratch);
+        projection.emplace(H, P, Matrix<const T>{f.weight_hr, 1, H},
+                           std::vector<std::int64_t>{0, p_vectors}, projection_scratch);
     Barrier barrier(layout.threads);
     auto state_at = [&](int k, std::int64_t t) {
         return f.states[k] + (f.saved == nullptr ? t % 2 : t) * B * (k == 0 ? P : H);
@@ -96,9 +99,12 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
         }
         layout.run([&](int part) {
             static thread_local Scratch tile_scratch, half_scratch, x_half_scratch, row_scratch;
-            static thread_local Scratch h_row_scratch, x_row_scratch;
+            static thread_local Scratch h_row_scratch, x_row_scratch, unprojected_scratch;
             typename Gates::Rows h_rows(hh, layout, h_row_scratch),
                 x_rows(ih, layout, x_row_scratch);
+            std::optional<typename Columns::Rows> unprojected_rows;
+            if (projection)
+                unprojected_rows.emplace(*projection, B, unprojected_scratch);
             const int height = layout.largest_tile();
             Tiles<T> values(cell.forward, layout.sub * height, tile_scratch);
             T *halves = half_scratch.get<T>(std::max(1, layout.gates * layout.sub) * height * W);
@@ -225,7 +231,8 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
                 }
                 if (f.unprojected != nullptr) {
                     T *to = state_at(0, t + 1);
-                    projection->multiply(tiles, unprojected_at(t), to);
+                    unprojected_rows->read(tiles, unprojected_at(t));
+                    unprojected_rows->multiply(*projection, 0, p_vectors, to, P, false, false);
                     for (const auto &tile : tiles)
                         for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                             std::memcpy(f.output + input_row[p] * P, to + p * P, P * sizeof(T));
@@ -283,29 +290,24 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                      Products::tile_rows, f.tiles);
 
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
-    std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
-    using Packed = typename Products::Packed;
-    Packed *packed = weight_scratch.get<Packed>(Products::packed_size(gates_size, p_vectors) + 1);
-    Packed *projection = nullptr, *packed_input = nullptr;
-    for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
-        if (gates_size > 0)
-            Products::pack_rows(gates_size, Matrix<const T>{f.weight_hh, P, 1}, P,
-                                layout.share_units ? layout.first_vector(part) : 0,
-                                layout.share_units ? layout.end_vector(part) : p_vectors, packed);
-    if (f.weight_hr != nullptr) {
-        projection = projection_scratch.get<Packed>(Products::packed_size(P, h_vectors));
-        Products::pack_rows(P, Matrix<const T>{f.weight_hr, H, 1}, H, 0, h_vectors, projection);
-    }
-    const bool in_step = f.weight_ih != nullptr && f.d_x != nullptr &&
-                         Products::suits_rows(cell.x_blocks * H, f.inputs) &&
-                         layout.input_in_step(f.inputs, Products::gradient_bytes);
+    using Columns = typename Products::Columns;
+    const std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
     const std::int64_t i_vectors = (f.inputs + W - 1) / W;
-    if (in_step) {
-        packed_input = input_weight_scratch.get<Packed>(
-            Products::packed_size(cell.x_blocks * H, i_vectors) + 1);
-        Products::pack_rows(cell.x_blocks * H, Matrix<const T>{f.weight_ih, f.inputs, 1}, f.inputs,
-                            0, i_vectors, packed_input);
-    }
+    std::vector<std::int64_t> shares{0};
+    for (int part = 0; part + 1 < layout.threads && layout.share_units; part++)
+        shares.push_back(layout.end_vector(part));
+    shares.push_back(p_vectors);
+    const Columns hh(gates_size, P, Matrix<const T>{f.weight_hh, P, 1}, shares, weight_scratch);
+    std::optional<Columns> projection, ih;
+    if (f.weight_hr != nullptr)
+        projection.emplace(P, H, Matrix<const T>{f.weight_hr, H, 1},
+                           std::vector<std::int64_t>{0, h_vectors}, projection_scratch);
+    const bool in_step = f.weight_ih != nullptr && f.d_x != nullptr &&
+                         Products::suits_columns(cell.x_blocks * H) &&
+                         layout.input_in_step(f.inputs, Products::weight_bytes);
+    if (in_step)
+        ih.emplace(cell.x_blocks * H, f.inputs, Matrix<const T>{f.weight_ih, f.inputs, 1},
+                   std::vector<std::int64_t>{0, i_vectors}, input_weight_scratch);
     Barrier barrier(layout.threads);
     const std::int64_t x_size = static_cast<std::int64_t>(cell.x_blocks) * H, I = f.inputs;
     const bool scattered = f.weight_ih == nullptr && layout.indexed();
@@ -334,9 +336,12 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
         layout.run([&](int part) {
             static thread_local Scratch tile_scratch, row_scratch, d_row_scratch;
             static thread_local Scratch d_h_scratch, d_x_scratch, d_projected_scratch;
-            typename Products::Rows d_h_rows(B, gates_size, d_h_scratch),
-                d_x_rows(in_step && !whole ? B : 0, x_size, d_x_scratch),
-                d_projected_rows(f.weight_hr == nullptr ? 0 : B, P, d_projected_scratch);
+            typename Columns::Rows d_h_rows(hh, B, d_h_scratch);
+            std::optional<typename Columns::Rows> d_x_rows, d_projected_rows;
+            if (in_step && !whole)
+                d_x_rows.emplace(*ih, B, d_x_scratch);
+            if (projection)
+                d_projected_rows.emplace(*projection, B, d_projected_scratch);
             const int height = layout.largest_tile();
             Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
             const int saved_count = static_cast<int>(cell.saved.size());
@@ -369,9 +374,9 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                                 d_projected[(tile.row + p - tile.first) * P + k] = state + out;
                                 state = 0;
                             }
-                    d_projected_rows.read(tiles, d_projected);
-                    d_projected_rows.multiply(projection, 0, h_vectors, h_vectors * W,
-                                              d_unprojected, h_vectors * W, false, false);
+                    d_projected_rows->read(tiles, d_projected);
+                    d_projected_rows->multiply(*projection, 0, h_vectors, d_unprojected,
+                                               h_vectors * W, false, false);
                 }
 
                 for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
@@ -447,17 +452,17 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                     barrier.wait();
                 d_h_rows.read(tiles, d_h_gates);
                 if (gates_size > 0)
-                    d_h_rows.multiply(packed, layout.share_units ? layout.first_vector(part) : 0,
-                                      layout.share_units ? layout.end_vector(part) : p_vectors, P,
+                    d_h_rows.multiply(hh, layout.share_units ? layout.first_vector(part) : 0,
+                                      layout.share_units ? layout.end_vector(part) : p_vectors,
                                       f.d_states[0], P, true, t % 2 == 1);
                 if (in_step) {
                     T *to = f.d_x + t * B * I;
                     if (layout.indexed())
                         to = d_row_scratch.get<T>(B * I);
                     if (!whole)
-                        d_x_rows.read(tiles, d_x_gates);
-                    (whole ? d_h_rows : d_x_rows)
-                        .multiply(packed_input, 0, i_vectors, I, to, I, false, t % 2 == 1);
+                        d_x_rows->read(tiles, d_x_gates);
+                    (whole ? d_h_rows : *d_x_rows)
+                        .multiply(*ih, 0, i_vectors, to, I, false, t % 2 == 1);
                     if (layout.indexed())
                         for (const auto &tile : tiles)
                             for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)

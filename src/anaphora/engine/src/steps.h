@@ -107,8 +107,7 @@ void multiply_packed(const PackedMatrix<T> &w, std::int64_t first_panel, std::in
     if constexpr (std::is_same_v<T, float>)
         if (w.fixed) {
             FixedWeights(w.blocks, w.rows, w.depth, w.data)
-                .multiply(rows, x, x_row, w.first(first_panel), w.first(end_panel), to, to_row,
-                          w.lines() * stack_line<T>);
+                .multiply(rows, x, x_row, w.first(first_panel), w.first(end_panel), to, to_row);
             return;
         }
 #endif

@@ -44,21 +44,17 @@ class TileRegisters {
     template <int R> static ANAPHORA_INLINE void zero() {
         asm volatile("tilezero %%tmm%c0" ::"i"(R));
     }
-    // 16 words in a line, the next line so many bytes further on.
-    template <int R>
-    static ANAPHORA_INLINE void load(const void *from, std::int64_t line_bytes = 64) {
-        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(line_bytes), "i"(R)
+    // Lines of 64 bytes, one after the other.
+    template <int R> static ANAPHORA_INLINE void load(const void *from) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(R)
                      : "memory");
     }
-    template <int R> static ANAPHORA_INLINE void store(void *to, std::int64_t line_bytes = 64) {
-        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(line_bytes), "i"(R)
+    template <int R> static ANAPHORA_INLINE void store(void *to) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(std::int64_t{64}), "i"(R)
                      : "memory");
     }
-    // C += A B of bfloat16 with float32, or of int8 with int32.
-    template <int C, int A, int B> static ANAPHORA_INLINE void multiply_bfloat16() {
-        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-    }
-    template <int C, int A, int B> static ANAPHORA_INLINE void multiply_int8() {
+    // C += A B of int8, in int32.
+    template <int C, int A, int B> static ANAPHORA_INLINE void multiply() {
         asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
     }
 
@@ -72,13 +68,13 @@ class TileRegisters {
 
 using Bits = VectorOf<std::uint32_t>::type;
 
-// to [16, 16] = 16 x 16 words, whose rows are so far apart, with rows and columns exchanged.
-inline void transpose(const void *words, std::int64_t row, void *to) {
+// to [16, 16] = 16 x 16 words, with rows and columns exchanged.
+inline void transpose(const void *words, void *to) {
     typedef std::uint32_t Four __attribute__((vector_size(16)));
     for (int q = 0; q < 16; q += 4) { // four columns become four lines
         auto four = [&](int line) {
             Four found;
-            std::memcpy(&found, static_cast<const std::uint32_t *>(words) + line * row + q, 16);
+            std::memcpy(&found, static_cast<const std::uint32_t *>(words) + line * 16 + q, 16);
             return found;
         };
         Bits v[4];
