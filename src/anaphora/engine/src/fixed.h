@@ -72,11 +72,12 @@ struct FixedScales {
 
     // By the magnitude of the largest.
     ANAPHORA_INLINE explicit FixedScales(Ints tops) {
-        constexpr std::int32_t infinity = 0x7f800000, least = 27; // exponents below it count as it
+        constexpr std::int32_t least = 27; // exponents below it count as it
+        const Ints infinity = Ints{} + 0x7f800000, finite = tops < infinity ? tops : infinity;
         // The largest becomes at most 2^23 - 2^16, since a digit of 128 does not exist.
-        Ints exponents = larger((tops + 0x20000) >> 23, Ints{} + least);
+        const Ints exponents = larger((finite + 0x20000) >> 23, Ints{} + least);
         factors = (Vector<float>)((276 - exponents) << 23); // 2^22 / 2^(exponent - 127), and 127
-        worths = (Vector<float>)(tops >= infinity ? Ints{} + -1 : (exponents - 22) << 23);
+        worths = (Vector<float>)(tops < infinity ? (exponents - 22) << 23 : Ints{} - 1);
     }
 
     ANAPHORA_INLINE Ints fix(Vector<float> x) const {
