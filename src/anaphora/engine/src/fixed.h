@@ -41,6 +41,10 @@ struct alignas(64) FixedTile {
     static bool suits(std::int64_t K) { return K >= least && K <= 32768; }
     // How many hold so many rows or columns.
     static std::int64_t across(std::int64_t n) { return (n + lines - 1) / lines; }
+    // The most rows in one of so few tiles that are as low as possible; at least 1.
+    static std::int64_t height(std::int64_t n) {
+        return n == 0 ? 1 : (n + across(n) - 1) / across(n);
+    }
 };
 
 using Ints = VectorOf<std::int32_t>::type;
@@ -331,25 +335,25 @@ struct FixedWeights {
     void multiply(std::int64_t M, const float *x, std::int64_t x_row, std::int64_t first_group,
                   std::int64_t end_group, float *to, std::int64_t to_row) const {
         static thread_local Scratch scratch;
-        const std::int64_t across = FixedTile::across(M);
+        const std::int64_t across = FixedTile::across(M), height = FixedTile::height(M);
         FixedTile *left = scratch.get<FixedTile>(
             across * depth + across * side * sizeof(float) / sizeof(FixedTile) + 1);
         float *left_scales = reinterpret_cast<float *>(left + across * depth);
         for (std::int64_t m = 0; m < M; m++)
-            left_scales[m] = fix_row(x + m * x_row, K, left + m / side * depth, m % side);
+            left_scales[m] = fix_row(x + m * x_row, K, left + m / height * depth, m % height);
         if (M == 1) {
             multiply_row(left, left_scales[0], first_group * count, end_group * count, to);
             return;
         }
-        TileRegisters registers(static_cast<int>(std::clamp<std::int64_t>(M, 1, side)));
+        TileRegisters registers(static_cast<int>(height));
         for (std::int64_t group = first_group; group < end_group; group++)
             for (std::int64_t which = 0; which < count; which++)
-                for (std::int64_t m = 0; m < M; m += side) {
+                for (std::int64_t m = 0; m < M; m += height) {
                     const std::int64_t column = which * padded() + group * side;
                     float *at = to + m * to_row + column;
                     multiply(
-                        left + m / side * depth, left_scales + m,
-                        static_cast<int>(std::min(side, M - m)), group, which,
+                        left + m / height * depth, left_scales + m,
+                        static_cast<int>(std::min(height, M - m)), group, which,
                         [&](int r, Vector<float> product) { store(at + r * to_row, product); });
                 }
     }
@@ -668,13 +672,17 @@ struct FixedProducts {
                 }
                 count_ = 0;
                 for (const auto &tile : tiles)
-                    for (int r = 0; r < tile.rows; r++, count_++) {
-                        rows_[count_] = tile.first + r;
-                        scales_[count_] =
+                    count_ += tile.rows;
+                height_ = FixedTile::height(count_);
+                std::int64_t row = 0;
+                for (const auto &tile : tiles)
+                    for (int r = 0; r < tile.rows; r++, row++) {
+                        rows_[row] = tile.first + r;
+                        scales_[row] =
                             fix_row(a + (tile.row + r) * fixed_->K, fixed_->K,
-                                    left_ + count_ / side * fixed_->depth, count_ % side);
+                                    left_ + row / height_ * fixed_->depth, row % height_);
                     }
-                registers_->set_lines(static_cast<int>(std::clamp<std::int64_t>(count_, 1, side)));
+                registers_->set_lines(static_cast<int>(height_));
             }
 
             void multiply(const Columns &columns, std::int64_t first_vector,
@@ -688,10 +696,10 @@ struct FixedProducts {
                 for (std::int64_t n = 0; n < end_vector - first_vector; n++) {
                     const std::int64_t vector = backwards ? end_vector - 1 - n : first_vector + n;
                     const std::int64_t width = std::min(side, columns.columns_ - vector * side);
-                    for (std::int64_t m = 0; m < count_; m += side)
+                    for (std::int64_t m = 0; m < count_; m += height_)
                         columns.fixed_->multiply(
-                            left_ + m / side * fixed_->depth, scales_.data() + m,
-                            static_cast<int>(std::min(side, count_ - m)), vector, 0,
+                            left_ + m / height_ * fixed_->depth, scales_.data() + m,
+                            static_cast<int>(std::min(height_, count_ - m)), vector, 0,
                             [&](int r, Vector<float> product) {
                                 float *to = c + rows_[m + r] * c_row + vector * side;
                                 if (accumulate)
@@ -702,7 +710,7 @@ struct FixedProducts {
             }
 
           private:
-            std::int64_t columns_, count_ = 0;
+            std::int64_t columns_, count_ = 0, height_ = 1; // of a tile
             const std::optional<FixedWeights> &fixed_;
             std::optional<ChainProducts<float>::Columns::Rows> chain_;
             std::optional<TileRegisters> registers_;
