@@ -240,15 +240,18 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
             sums[t][n] = totals[t][n];
 }
 
-// put(row, Vector<float>) for `rows` rows of a tile of left times one of right, K tiles deep.
+// put(row, Vector<float>) for `rows` rows of a tile of left times one of right, K tiles deep. The
+// last to use it begins to fetch what follows: the hardware's own fetching goes on from there.
 template <class F>
 ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left, const float *left_scales,
                                     int rows, const FixedTile *right, const float *right_scales,
-                                    F put) {
+                                    bool is_last, F put) {
     using Registers = TileRegisters;
     alignas(64) std::int32_t sums[4][FixedTile::lines][FixedTile::lines];
     Registers::zero<0>(), Registers::zero<1>(), Registers::zero<2>(), Registers::zero<3>();
     for (std::int64_t k = 0; k < K; k++, left++, right++) { // 4 to 6: digits of left; 7: of right
+        for (int line = 0; line < 8 && is_last; line++)
+            __builtin_prefetch(right[K].digits[0][line], 0, 2);
         Registers::load<4>(left->digits[0]);
         Registers::load<7>(right->digits[0]);
         Registers::multiply<0, 4, 7>();
@@ -353,7 +356,7 @@ struct FixedWeights {
                     float *at = to + m * to_row + column;
                     multiply(
                         left + m / height * depth, left_scales + m,
-                        static_cast<int>(std::min(height, M - m)), group, which,
+                        static_cast<int>(std::min(height, M - m)), group, which, m + height >= M,
                         [&](int r, Vector<float> product) { store(at + r * to_row, product); });
                 }
     }
@@ -361,10 +364,11 @@ struct FixedWeights {
     // put(row, Vector<float>): the products of up to 16 rows with 16 of one of `count`.
     template <class F>
     ANAPHORA_INLINE void multiply(const FixedTile *left, const float *left_scales, int left_rows,
-                                  std::int64_t group, std::int64_t which, F put) const {
+                                  std::int64_t group, std::int64_t which, bool is_last,
+                                  F put) const {
         const std::int64_t n = group * count + which;
         multiply_fixed(depth, left, left_scales, left_rows, tiles + n * depth,
-                       scales + n * FixedTile::lines, put);
+                       scales + n * FixedTile::lines, is_last, put);
     }
 
   private:
@@ -481,7 +485,7 @@ struct FixedProducts {
             if (bias != nullptr)
                 biases = load_some(bias, width);
             right.multiply(tiles_ + m / side * depth_, scales_ + m,
-                           static_cast<int>(std::min(side, M_ - m)), n / side, 0,
+                           static_cast<int>(std::min(side, M_ - m)), n / side, 0, false,
                            [&](int r, Vector<float> product) {
                                float *to = c + r * c_row;
                                if (accumulate)
@@ -618,7 +622,7 @@ struct FixedProducts {
                 for (std::int64_t g = 0; g < fixed_->count; g++) {
                     fixed_->multiply(tiles_ + n * fixed_->depth,
                                      scales_.data() + n * FixedTile::lines, tile.rows, vector, g,
-                                     [&](int r, Vector<float> product) {
+                                     false, [&](int r, Vector<float> product) {
                                          store(halves + r * FixedTile::lines, product);
                                      });
                     halves += tile.rows * FixedTile::lines;
@@ -699,7 +703,7 @@ struct FixedProducts {
                     for (std::int64_t m = 0; m < count_; m += height_)
                         columns.fixed_->multiply(
                             left_ + m / height_ * fixed_->depth, scales_.data() + m,
-                            static_cast<int>(std::min(height_, count_ - m)), vector, 0,
+                            static_cast<int>(std::min(height_, count_ - m)), vector, 0, false,
                             [&](int r, Vector<float> product) {
                                 float *to = c + rows_[m + r] * c_row + vector * side;
                                 if (accumulate)
