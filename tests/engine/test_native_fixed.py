@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anaphora import Tensor, engine, ops
+from anaphora import Tensor, engine, nn, ops
 from anaphora.cells import CELLS, cell, gru, lstm
 from anaphora.engine import recurrence
 from anaphora.equations import tanh
@@ -16,32 +16,30 @@ pytestmark = pytest.mark.usefixtures("tile_registers")
 
 
 def digits(rows):
-    """Three digits of each number, the most significant first, and what a row's last is worth."""
+    """Three digits of each number, the most significant first; of what power of two 1 is worth."""
     tops = np.abs(rows).max(1, initial=0)
     # An exponent more than the largest number's where that is close to the next power of two.
-    exponents = np.maximum((tops.view(np.int32) + 0x20000 >> 23) - 127, -100)
-    worth = np.ldexp(1.0, exponents - 22)
-    left = np.rint(rows / worth[:, None]).astype(np.int64)
+    exponents = (tops.view(np.int32) + 0x20000 >> 23) - 127 - 22
+    left = np.rint(np.ldexp(rows.astype(np.float64), -exponents[:, None])).astype(np.int64)
     found = []
     for _ in range(3):
         last = (left + 128) % 256 - 128
         found.insert(0, last)
         left = (left - last) // 256
     assert not left.any()
-    return found, worth
+    return found, exponents
 
 
 def product(a, b):
     """[M, K] [K, N] in float32."""
-    left, row_worth = digits(a)
-    right, column_worth = digits(np.ascontiguousarray(b.T))
+    left, row_exponents = digits(a)
+    right, column_exponents = digits(np.ascontiguousarray(b.T))
     total = np.zeros((len(a), b.shape[1]), np.float32)
     for level in (3, 2, 1, 0):
         pairs = [(i, level - i) for i in range(3) if 0 <= level - i < 3]
         exact = sum(left[i] @ right[j].T for i, j in pairs)
         total = (total / 256.0 + exact.astype(np.float32)).astype(np.float32)
-    total = total * row_worth[:, None].astype(np.float32)
-    return total * (column_worth * 2.0**32).astype(np.float32)
+    return np.ldexp(total, row_exponents[:, None] + column_exponents + 32)
 
 
 def product_by_blocks(a, b, most):
@@ -55,7 +53,8 @@ def product_by_blocks(a, b, most):
 
 def in_other_orders(a):
     """The same numbers, lying otherwise."""
-    return np.asfortranarray(a), np.ascontiguousarray(a), np.repeat(a, 2, 1)[:, ::2], a[::-1][::-1]
+    turned = np.ascontiguousarray(a[:, ::-1])[:, ::-1]
+    return np.asfortranarray(a), np.ascontiguousarray(a), np.repeat(a, 2, 1)[:, ::2], turned
 
 
 def draw(rng, *shape, scale=1.0):
@@ -79,20 +78,29 @@ def test_the_bits_of_a_product(M, K, N, native_settings, rng):
         np.testing.assert_array_equal(part, expected[rows, columns])
 
 
-def test_numbers_of_every_size(rng):
-    sizes = 2.0 ** rng.integers(-100, 100, (40, 1))
+@pytest.mark.parametrize("factor", [1, 0.125, 1.9921874])
+def test_numbers_of_every_size(factor, rng):
+    sizes = 2.0 ** rng.integers(-120, 120, (40, 1))
     a = (rng.uniform(-1, 1, (40, 150)) * sizes).astype(np.float32)
     a[::3] *= (2.0 ** rng.integers(-30, 0, (14, 150))).astype(np.float32)
     a[5], a[6, 3], a[7] = 0, 1.0, np.float32(2) - np.float32(2**-23)
-    a[8, :] = np.finfo(np.float32).max
+    a[8, :] = np.finfo(np.float32).max / 4
     b = draw(rng, 150, 60, scale=1e-4)
     b[:, 7] = 0
     b[:, 8] = 1.9999999
+    b[:, 9] *= np.float32(1e38)
+    b[:, 10] *= np.float32(1e-30)
+    a = a * np.float32(factor)
+    tiny = np.finfo(np.float32).tiny  # denormal numbers count as 0
+    a[np.abs(a) < tiny] = 0
     with np.errstate(over="ignore"):
-        for factor in (1, 0.125, 1.9921874):
-            x = a * np.float32(factor)
-            x = x[np.isfinite(x).all(1)]
-            np.testing.assert_array_equal(native.matmul(x, b), product(x, b))
+        expected = product(a, b)
+    expected[np.abs(expected) < tiny] = 0
+    np.testing.assert_array_equal(native.matmul(a, b), expected)
+    np.testing.assert_array_equal(native.matmul(b.T, a.T), expected.T)
+    assert not np.isnan(expected).any()
+    assert not expected[5].any()
+    assert np.isfinite(expected[7]).all()
 
 
 def test_whole_numbers_are_exact(rng):
@@ -190,6 +198,15 @@ def test_gradients_of_weights(M, K, N, native_settings, rng):
         for d, x in zip(in_other_orders(a.T), in_other_orders(b), strict=True):
             found = native.matmul(d, x, gradient="weight")
             np.testing.assert_array_equal(found, expected)
+
+
+def test_rows_of_zeros_at_the_end_change_no_gradient_of_a_weight(rng):
+    d, x = draw(rng, 500, 70), draw(rng, 500, 90)
+    found = native.matmul(d.T, x, gradient="weight")
+    for zeros in (1, 12, 13, 600):
+        longer = np.concatenate([x, draw(rng, zeros, 90) * 0])
+        more = native.matmul(np.pad(d, ((0, zeros), (0, 0))).T, longer, gradient="weight")
+        np.testing.assert_array_equal(more, found)
 
 
 def test_gradients_of_small_weights_are_chains(native_settings, rng):
@@ -295,6 +312,20 @@ def test_a_session_gives_the_bits_of_the_whole(V, H, I, cell, native_settings, r
                 np.testing.assert_array_equal(found, whole.data)
 
 
+@pytest.mark.skipif(engine.info()["engine"] != "native", reason="layers run on NumPy")
+@pytest.mark.parametrize(("H", "P"), [(80, 60), (130, 60), (130, 95), (130, 96), (200, 120)])
+def test_a_session_with_a_projection(H, P, native_settings, rng):
+    layer = nn.LSTM(100, H, 2, proj_size=P)
+    for B in (1, 3, 18):
+        x = draw(rng, 6, B, 100)
+        whole, _ = layer(x)
+        for threads in (1, 2, 3):
+            native_settings.set_num_threads(threads)
+            session = layer.session(batch_size=B)
+            found = np.concatenate([session.feed(x[:1]), session.feed(x[1:4]), session.feed(x[4:])])
+            np.testing.assert_array_equal(found, whole.data)
+
+
 def test_the_loss_alone_has_the_bits_of_the_logits(rng):
     x, targets = draw(rng, 40, 120), rng.integers(0, 90, 40)
     weight, bias = draw(rng, 90, 120), draw(rng, 90)
@@ -306,10 +337,16 @@ def test_the_loss_alone_has_the_bits_of_the_logits(rng):
 @pytest.mark.parametrize("cell", [lstm, gru], ids=["lstm", "gru"])
 def test_a_row_does_not_know_the_others(cell, native_settings, problem, rng):
     p = problem(cell, rng, np.float32, T=4, B=37, H=130, I=100)
+    lengths = np.arange(37) * 3 % 5
     for threads in (1, 2):
         native_settings.set_num_threads(threads)
-        batch = p.results(native)
-        for row in (0, 17, 36):
-            alone = p.rows([row]).results(native)
-            for key in ("d x", "d state 0"):
-                np.testing.assert_array_equal(alone[key][..., 0, :], batch[key][..., row, :])
+        for options in ({}, {"lengths": lengths}, {"lengths": lengths, "reverse": True}):
+            batch = p.results(native, **options)
+            for row in (0, 17, 36):
+                if options:
+                    options["lengths"] = lengths[[row]]
+                alone = p.rows([row]).results(native, **options)
+                for key in ("output", "d x"):
+                    np.testing.assert_array_equal(alone[key][:, 0], batch[key][:, row])
+                for key in alone.keys() & {"final 0", "final 1", "d state 0", "d state 1"}:
+                    np.testing.assert_array_equal(alone[key][0], batch[key][row])

@@ -38,8 +38,8 @@ _OPERATIONS = _WORDS.split()
 def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "") -> Array:
     """As `kernels.matmul`; each element is one chain of multiply-adds in the order of K.
 
-    Where the instruction set is "amx", float32 is multiplied in fixed point if K is at least 96, or
-    for the gradient of a weight if its sides are at least 64 (src/fixed.h).
+    Where the instruction set is "amx", float32 is multiplied in fixed point if K is 96 to 32,768,
+    or for the gradient of a weight if its sides are at least 64 (src/fixed.h).
     """
     module = _PRECISIONS.get(a.dtype)
     if module is None or a.dtype != b.dtype or (bias is not None and bias.dtype != a.dtype):

@@ -6,7 +6,7 @@
 // each. Of the nine products of two such numbers eight are added, in four sums by what the digits
 // are worth; the ninth, of the last digits, is below 2^-30 of the largest. Sums of whole numbers
 // are exact, so that a result has the same bits in whatever order, tiles and threads it is made;
-// float32 rounds it three times, however many terms there are. (The scheme is that of Ozaki, Ogita,
+// float32 rounds it a few times, however many terms there are. (The scheme is that of Ozaki, Ogita,
 // Oishi and Rump, 2012; with int8 that of Ootomo, Ozaki and Yokota, 2024.)
 //
 // The error is of the order of 2^-24 of the row's largest number times the column's largest: below
@@ -69,23 +69,29 @@ ANAPHORA_INLINE void store_some(float *to, Vector<float> x, std::int64_t n) {
 ANAPHORA_INLINE Ints magnitude(Vector<float> x) { return (Ints)x & 0x7fffffff; }
 ANAPHORA_INLINE Ints larger(Ints a, Ints b) { return a > b ? a : b; }
 
-// How numbers become whole ones.
+// x * 2^n, which rounds only where the result does.
+ANAPHORA_INLINE Vector<float> times_power(Vector<float> x, Vector<float> n) {
+    Vector<float> y;
+    asm("vscalefps %2, %1, %0" : "=v"(y) : "v"(x), "v"(n));
+    return y;
+}
+
+// How numbers become whole ones: 1 is worth a power of two.
 struct FixedScales {
-    Vector<float> factors; // what they are multiplied by
-    Vector<float> worths;  // what 1 is worth; NaN if not all are finite
+    Vector<float> exponents; // of that; NaN if not all numbers are finite
 
     // By the magnitude of the largest.
     ANAPHORA_INLINE explicit FixedScales(Ints tops) {
-        constexpr std::int32_t least = 27; // exponents below it count as it
         const Ints infinity = Ints{} + 0x7f800000, finite = tops < infinity ? tops : infinity;
         // The largest becomes at most 2^23 - 2^16, since a digit of 128 does not exist.
-        const Ints exponents = larger((finite + 0x20000) >> 23, Ints{} + least);
-        factors = (Vector<float>)((276 - exponents) << 23); // 2^22 / 2^(exponent - 127), and 127
-        worths = (Vector<float>)(tops < infinity ? (exponents - 22) << 23 : Ints{} - 1);
+        const Ints whole = ((finite + 0x20000) >> 23) - (127 + 22);
+        const Ints nan = Ints{} - 1;
+        exponents =
+            tops < infinity ? __builtin_convertvector(whole, Vector<float>) : (Vector<float>)nan;
     }
 
     ANAPHORA_INLINE Ints fix(Vector<float> x) const {
-        Vector<float> scaled = x * factors;
+        const Vector<float> scaled = times_power(x, -exponents);
         Ints whole;
         asm("vcvtps2dq %1, %0" : "=v"(whole) : "v"(scaled)); // to the nearest, ties to even
         return whole;
@@ -96,7 +102,7 @@ struct FixedScales {
 ANAPHORA_INLINE Ints without_digit(Ints whole) { return (whole + 128) >> 8; }
 
 // Write K adjacent numbers as line `line` of tiles of a left operand that lie one after the other;
-// returns what 1 is worth.
+// returns of what power of two 1 is worth.
 inline float fix_row(const float *row, std::int64_t K, FixedTile *tiles, std::int64_t line) {
     constexpr std::int64_t W = FixedTile::lines;
     typedef std::int8_t Bytes __attribute__((vector_size(16)));
@@ -120,13 +126,13 @@ inline float fix_row(const float *row, std::int64_t K, FixedTile *tiles, std::in
                         sizeof digits);
         }
     }
-    return scales.worths[0];
+    return scales.exponents[0];
 }
 
 // Write K rows of N <= 64 adjacent numbers as tiles of a right operand, `stride` apart for every 16
-// columns; what 1 is worth in each goes to worths [N, up to 16 more].
+// columns; of what power of two 1 is worth in each goes to exponents [N, up to 16 more].
 inline void fix_lines(std::int64_t K, const float *rows, std::int64_t row, std::int64_t N,
-                      FixedTile *tiles, std::int64_t stride, float *worths) {
+                      FixedTile *tiles, std::int64_t stride, float *exponents) {
     constexpr std::int64_t W = FixedTile::lines, most = 4;
     const std::int64_t vectors = FixedTile::across(N), whole_vectors = N / W;
     auto row_at = [&](std::int64_t k, std::int64_t v) {
@@ -143,7 +149,7 @@ inline void fix_lines(std::int64_t K, const float *rows, std::int64_t row, std::
                 tops[v] = larger(tops[v], magnitude(row_at(k, v)));
             }
     for (std::int64_t v = 0; v < vectors; v++)
-        store(worths + v * W, FixedScales(tops[v]).worths);
+        store(exponents + v * W, FixedScales(tops[v]).exponents);
     for (std::int64_t k = 0; k < FixedTile::count(K) * FixedTile::depth; k += 4)
         for (std::int64_t v = 0; v < vectors; v++) {
             const FixedScales scales(tops[v]);
@@ -177,9 +183,6 @@ inline void turn(FixedTile &tile) {
     }
 }
 
-// What a unit of the sums of the first digits' products is worth in multiples of those of the last.
-inline constexpr float first_digits = 4294967296.0f; // 2^32
-
 // A row's digits, 128 added to each, as the instruction for one row takes them.
 struct alignas(64) FixedRow {
     std::uint8_t digits[3][FixedTile::depth];
@@ -187,13 +190,12 @@ struct alignas(64) FixedRow {
 
 using FixedSums = Ints[4]; // by what their digits are worth
 
-// The products of a row and 16 columns.
-ANAPHORA_INLINE Vector<float> join(const FixedSums &sums, float row_scale,
-                                   Vector<float> column_scales) {
+// The products of a row and 16 columns, of numbers whose 1 is worth these powers of two.
+ANAPHORA_INLINE Vector<float> join(const FixedSums &sums, float row, Vector<float> columns) {
     Vector<float> total = all<float>(0);
     for (int n = 3; n >= 0; n--)
         total = total * (1 / 256.0f) + __builtin_convertvector(sums[n], Vector<float>);
-    return total * row_scale * column_scales;
+    return times_power(total, columns + (row + 32)); // the first digits' products are worth 2^32
 }
 
 // sums [N] += one row, the digits of which have 128 added, times so many tiles of a right operand,
@@ -243,9 +245,9 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
 // put(row, Vector<float>) for `rows` rows of a tile of left times one of right, K tiles deep. The
 // last to use it begins to fetch what follows: the hardware's own fetching goes on from there.
 template <class F>
-ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left, const float *left_scales,
-                                    int rows, const FixedTile *right, const float *right_scales,
-                                    bool is_last, F put) {
+ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left,
+                                    const float *left_exponents, int rows, const FixedTile *right,
+                                    const float *right_exponents, bool is_last, F put) {
     using Registers = TileRegisters;
     alignas(64) std::int32_t sums[4][FixedTile::lines][FixedTile::lines];
     Registers::zero<0>(), Registers::zero<1>(), Registers::zero<2>(), Registers::zero<3>();
@@ -269,12 +271,12 @@ ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left, const
     }
     Registers::store<0>(sums[0]), Registers::store<1>(sums[1]);
     Registers::store<2>(sums[2]), Registers::store<3>(sums[3]);
-    const Vector<float> scales = load(right_scales);
+    const Vector<float> exponents = load(right_exponents);
     for (int r = 0; r < rows; r++) {
         FixedSums of_row;
         for (int n = 0; n < 4; n++)
             std::memcpy(&of_row[n], sums[n][r], sizeof of_row[n]);
-        put(r, join(of_row, left_scales[r], scales));
+        put(r, join(of_row, left_exponents[r], exponents));
     }
 }
 
@@ -284,14 +286,15 @@ struct FixedWeights {
     static constexpr std::int64_t side = FixedTile::lines;
     std::int64_t count, rows, K, depth; // depth: of K in tiles
     FixedTile *tiles;                   // [groups of 16 rows, count, depth]
-    float *scales;                      // [groups of 16 rows, count, 16]
+    float *exponents;                   // [groups of 16 rows, count, 16]
     FixedSums *starts; // [groups of 16 rows, count]: what a row begins with for the 128 it adds
 
     FixedWeights(std::int64_t count_, std::int64_t rows_, std::int64_t K_, float *memory)
         : count(count_), rows(rows_), K(K_), depth(FixedTile::count(K)),
           tiles(reinterpret_cast<FixedTile *>(memory)),
-          scales(reinterpret_cast<float *>(tiles + FixedTile::across(rows) * count * depth)),
-          starts(reinterpret_cast<FixedSums *>(scales + FixedTile::across(rows) * count * side)) {}
+          exponents(reinterpret_cast<float *>(tiles + FixedTile::across(rows) * count * depth)),
+          starts(
+              reinterpret_cast<FixedSums *>(exponents + FixedTile::across(rows) * count * side)) {}
 
     std::int64_t padded() const { return FixedTile::across(rows) * side; }
 
@@ -328,9 +331,8 @@ struct FixedWeights {
                               std::min(side, width - j));
                 return;
             }
-            fix_lines(K, from, B.row, width, tiles + first / side * depth, depth, scales + first);
-            for (std::int64_t j = first; j < first + FixedTile::across(width) * side; j++)
-                scales[j] *= first_digits;
+            fix_lines(K, from, B.row, width, tiles + first / side * depth, depth,
+                      exponents + first);
         });
     }
 
@@ -338,14 +340,16 @@ struct FixedWeights {
     void multiply(std::int64_t M, const float *x, std::int64_t x_row, std::int64_t first_group,
                   std::int64_t end_group, float *to, std::int64_t to_row) const {
         static thread_local Scratch scratch;
+        if (first_group == end_group)
+            return;
         const std::int64_t across = FixedTile::across(M), height = FixedTile::height(M);
         FixedTile *left = scratch.get<FixedTile>(
             across * depth + across * side * sizeof(float) / sizeof(FixedTile) + 1);
-        float *left_scales = reinterpret_cast<float *>(left + across * depth);
+        float *left_exponents = reinterpret_cast<float *>(left + across * depth);
         for (std::int64_t m = 0; m < M; m++)
-            left_scales[m] = fix_row(x + m * x_row, K, left + m / height * depth, m % height);
+            left_exponents[m] = fix_row(x + m * x_row, K, left + m / height * depth, m % height);
         if (M == 1) {
-            multiply_row(left, left_scales[0], first_group * count, end_group * count, to);
+            multiply_row(left, left_exponents[0], first_group * count, end_group * count, to);
             return;
         }
         TileRegisters registers(static_cast<int>(height));
@@ -355,7 +359,7 @@ struct FixedWeights {
                     const std::int64_t column = which * padded() + group * side;
                     float *at = to + m * to_row + column;
                     multiply(
-                        left + m / height * depth, left_scales + m,
+                        left + m / height * depth, left_exponents + m,
                         static_cast<int>(std::min(height, M - m)), group, which, m + height >= M,
                         [&](int r, Vector<float> product) { store(at + r * to_row, product); });
                 }
@@ -363,12 +367,12 @@ struct FixedWeights {
 
     // put(row, Vector<float>): the products of up to 16 rows with 16 of one of `count`.
     template <class F>
-    ANAPHORA_INLINE void multiply(const FixedTile *left, const float *left_scales, int left_rows,
+    ANAPHORA_INLINE void multiply(const FixedTile *left, const float *left_exponents, int left_rows,
                                   std::int64_t group, std::int64_t which, bool is_last,
                                   F put) const {
         const std::int64_t n = group * count + which;
-        multiply_fixed(depth, left, left_scales, left_rows, tiles + n * depth,
-                       scales + n * FixedTile::lines, is_last, put);
+        multiply_fixed(depth, left, left_exponents, left_rows, tiles + n * depth,
+                       exponents + n * FixedTile::lines, is_last, put);
     }
 
   private:
@@ -379,9 +383,9 @@ struct FixedWeights {
         static constexpr float nothing[FixedTile::depth] = {};
         for (std::int64_t j = 0; j < side; j++)
             if (j < real)
-                scales[n * side + j] = fix_row(from + j * stride, K, to, j) * first_digits;
+                exponents[n * side + j] = fix_row(from + j * stride, K, to, j);
             else {
-                scales[n * side + j] = 0;
+                exponents[n * side + j] = 0;
                 for (std::int64_t k = 0; k < depth; k++)
                     fix_row(nothing, FixedTile::depth, to + k, j);
             }
@@ -390,8 +394,8 @@ struct FixedWeights {
     }
 
     // to = a row times the transpose of these tiles; see multiply.
-    void multiply_row(const FixedTile *left, float left_scale, std::int64_t first, std::int64_t end,
-                      float *to) const {
+    void multiply_row(const FixedTile *left, float left_exponent, std::int64_t first,
+                      std::int64_t end, float *to) const {
         static thread_local Scratch scratch;
         FixedRow *row = scratch.get<FixedRow>(depth);
         for (std::int64_t k = 0; k < depth; k++)
@@ -405,7 +409,7 @@ struct FixedWeights {
             for (int t = 0; t < N; t++) {
                 const std::int64_t group = (n + t) / count, which = (n + t) % count;
                 const Vector<float> product =
-                    join(sums[t], left_scale, load(scales + (n + t) * side));
+                    join(sums[t], left_exponent, load(exponents + (n + t) * side));
                 store(to + which * padded() + group * side, product);
             }
         };
@@ -435,18 +439,18 @@ struct FixedProducts {
             const std::int64_t tiles = FixedTile::across(M);
             tiles_ = scratch.get<FixedTile>(tiles * depth_ +
                                             tiles * side * sizeof(float) / sizeof(FixedTile) + 1);
-            scales_ = reinterpret_cast<float *>(tiles_ + tiles * depth_);
+            exponents_ = reinterpret_cast<float *>(tiles_ + tiles * depth_);
             parallel((tiles + together - 1) / together, [&](std::int64_t task) {
                 const std::int64_t first = task * together * side;
                 const std::int64_t end = std::min(M, first + together * side);
                 FixedTile *to = tiles_ + task * together * depth_;
                 if (A.column == 1) {
                     for (std::int64_t m = first; m < end; m++)
-                        scales_[m] = fix_row(A.data + m * A.row, K,
-                                             to + (m - first) / side * depth_, m % side);
+                        exponents_[m] = fix_row(A.data + m * A.row, K,
+                                                to + (m - first) / side * depth_, m % side);
                     return;
                 }
-                fix_lines(K, A.data + first, A.column, end - first, to, depth_, scales_ + first);
+                fix_lines(K, A.data + first, A.column, end - first, to, depth_, exponents_ + first);
                 for (std::int64_t n = 0; n < FixedTile::across(end - first) * depth_; n++)
                     turn(to[n]);
             });
@@ -484,7 +488,7 @@ struct FixedProducts {
             Vector<float> biases = all<float>(0);
             if (bias != nullptr)
                 biases = load_some(bias, width);
-            right.multiply(tiles_ + m / side * depth_, scales_ + m,
+            right.multiply(tiles_ + m / side * depth_, exponents_ + m,
                            static_cast<int>(std::min(side, M_ - m)), n / side, 0, false,
                            [&](int r, Vector<float> product) {
                                float *to = c + r * c_row;
@@ -498,7 +502,7 @@ struct FixedProducts {
 
         std::int64_t M_, depth_;
         FixedTile *tiles_;
-        float *scales_; // [M]
+        float *exponents_; // [M]
     };
 
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none)
@@ -594,7 +598,7 @@ struct FixedProducts {
                 }
                 registers_.emplace();
                 tiles_ = scratch.get<FixedTile>(layout.tiles * fixed_->depth + 1);
-                scales_.resize(layout.tiles * FixedTile::lines);
+                exponents_.resize(layout.tiles * FixedTile::lines);
             }
 
             void read(const std::vector<Layout<float>::Tile> &tiles, const float *a) {
@@ -606,7 +610,7 @@ struct FixedProducts {
                 for (std::size_t n = 0; n < tiles.size(); n++) {
                     most = std::max(most, tiles[n].rows);
                     for (int r = 0; r < tiles[n].rows; r++)
-                        scales_[n * FixedTile::lines + r] =
+                        exponents_[n * FixedTile::lines + r] =
                             fix_row(a + (tiles[n].first + r) * fixed_->K, fixed_->K,
                                     tiles_ + n * fixed_->depth, r);
                 }
@@ -621,7 +625,7 @@ struct FixedProducts {
                 }
                 for (std::int64_t g = 0; g < fixed_->count; g++) {
                     fixed_->multiply(tiles_ + n * fixed_->depth,
-                                     scales_.data() + n * FixedTile::lines, tile.rows, vector, g,
+                                     exponents_.data() + n * FixedTile::lines, tile.rows, vector, g,
                                      false, [&](int r, Vector<float> product) {
                                          store(halves + r * FixedTile::lines, product);
                                      });
@@ -633,8 +637,8 @@ struct FixedProducts {
             const std::optional<FixedWeights> &fixed_;
             std::optional<ChainProducts<float>::Gates::Rows> chain_;
             std::optional<TileRegisters> registers_;
-            FixedTile *tiles_ = nullptr; // [tiles, depth]
-            std::vector<float> scales_;  // [tiles, 16]
+            FixedTile *tiles_ = nullptr;   // [tiles, depth]
+            std::vector<float> exponents_; // [tiles, 16]
         };
 
       private:
@@ -665,7 +669,7 @@ struct FixedProducts {
                 }
                 registers_.emplace();
                 left_ = scratch.get<FixedTile>(FixedTile::across(most) * fixed_->depth + 1);
-                scales_.resize(FixedTile::across(most) * side);
+                exponents_.resize(FixedTile::across(most) * side);
                 rows_.resize(most);
             }
 
@@ -682,7 +686,7 @@ struct FixedProducts {
                 for (const auto &tile : tiles)
                     for (int r = 0; r < tile.rows; r++, row++) {
                         rows_[row] = tile.first + r;
-                        scales_[row] =
+                        exponents_[row] =
                             fix_row(a + (tile.row + r) * fixed_->K, fixed_->K,
                                     left_ + row / height_ * fixed_->depth, row % height_);
                     }
@@ -702,7 +706,7 @@ struct FixedProducts {
                     const std::int64_t width = std::min(side, columns.columns_ - vector * side);
                     for (std::int64_t m = 0; m < count_; m += height_)
                         columns.fixed_->multiply(
-                            left_ + m / height_ * fixed_->depth, scales_.data() + m,
+                            left_ + m / height_ * fixed_->depth, exponents_.data() + m,
                             static_cast<int>(std::min(height_, count_ - m)), vector, 0, false,
                             [&](int r, Vector<float> product) {
                                 float *to = c + rows_[m + r] * c_row + vector * side;
@@ -719,7 +723,7 @@ struct FixedProducts {
             std::optional<ChainProducts<float>::Columns::Rows> chain_;
             std::optional<TileRegisters> registers_;
             FixedTile *left_ = nullptr;      // [across, depth]
-            std::vector<float> scales_;      // [across * 16]
+            std::vector<float> exponents_;   // [across * 16]
             std::vector<std::int64_t> rows_; // of c, for each
         };
 
@@ -730,15 +734,12 @@ struct FixedProducts {
     };
 };
 
-// Forward with recurrent weights too small for it: chains in a step, but all that is longer as
-// ever.
-struct SmallProducts : ChainProducts<float> {
+// With recurrent weights too small for it: a step's gates are chains, and what is longer as ever.
+struct SmallProducts : FixedProducts {
+    static constexpr std::int64_t weight_bytes = sizeof(float);
+    static constexpr int tile_rows = 0;
     static bool suits_gates(std::int64_t inputs) { return !FixedTile::suits(inputs); }
-    static constexpr auto multiply =
-        static_cast<void (*)(std::int64_t, std::int64_t, std::int64_t, Matrix<const float>,
-                             Matrix<const float>, float *, std::int64_t, const float *, bool)>(
-            FixedProducts::multiply);
-    using Columns = FixedProducts::Columns;
+    using Gates = ChainProducts<float>::Gates;
 };
 
 } // namespace anaphora::ANAPHORA_ISA

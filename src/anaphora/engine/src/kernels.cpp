@@ -81,16 +81,9 @@ constexpr Kernels<float> kernels_with_tile_registers() {
     };
     set.recurrence_backward = [](const Backward<float> &f) {
         (FixedTile::suits(f.projected) ? recurrence_backward<float, FixedProducts>
-                                       : recurrence_backward<float, ChainProducts<float>>)(f);
+                                       : recurrence_backward<float, SmallProducts>)(f);
     };
-    set.linear_cross_entropy = [](std::int64_t N, std::int64_t V, std::int64_t K, const float *x,
-                                  const float *weight, const float *bias,
-                                  const std::int64_t *targets, float *losses) {
-        (FixedTile::suits(K) ? linear_cross_entropy<float, FixedProducts>
-                             : linear_cross_entropy<float, ChainProducts<float>>)(N, V, K, x,
-                                                                                  weight, bias,
-                                                                                  targets, losses);
-    };
+    set.linear_cross_entropy = linear_cross_entropy<float, FixedProducts>;
     set.fixed_size = [](std::int64_t blocks, std::int64_t rows, std::int64_t depth) {
         return FixedTile::suits(depth) ? FixedWeights::size(blocks, rows, depth) : 0;
     };

@@ -414,20 +414,6 @@ template <class T> struct ChainProducts {
         ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, bias, accumulate);
     }
 
-    // A left operand [M, K] of several products.
-    class Left {
-      public:
-        Left(std::int64_t M, std::int64_t, Matrix<const T> A, Scratch &) : M_(M), A_(A) {}
-        void multiply(std::int64_t N, std::int64_t K, Matrix<const T> B, T *C, std::int64_t c_row,
-                      const T *bias, bool accumulate) const {
-            ANAPHORA_ISA::multiply<T>(M_, N, K, A_, B, C, c_row, bias, accumulate);
-        }
-
-      private:
-        std::int64_t M_;
-        Matrix<const T> A_;
-    };
-
     // Weights [count*H, K] of so many gates, packed for a layout's blocks of units.
     class Gates {
       public:

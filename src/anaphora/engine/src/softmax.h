@@ -94,12 +94,12 @@ void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const 
     static_assert(least_rows % line<T> == 0);
     std::int64_t block = std::max(logits_at_once / V / line<T> * line<T>, least_rows);
     block = std::min(block, (N + line<T> - 1) / line<T> * line<T>);
-    static thread_local Scratch scratch, weight_scratch;
+    static thread_local Scratch scratch;
     T *logits = scratch.get<T>(V * block);
-    const typename Products::Left weights(V, K, {weight, K, 1}, weight_scratch);
     for (std::int64_t begin = 0; begin < N; begin += block) {
         std::int64_t rows = std::min(block, N - begin);
-        weights.multiply(rows, K, {x + begin * K, 1, K}, logits, block, nullptr, false);
+        Products::multiply(V, rows, K, Matrix<const T>{weight, K, 1},
+                           Matrix<const T>{x + begin * K, 1, K}, logits, block, nullptr, false);
         parallel((rows + W - 1) / W, [&](std::int64_t task) {
             T *z = logits + task * W;
             std::int64_t count = std::min<std::int64_t>(W, rows - task * W);
