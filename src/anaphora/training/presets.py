@@ -20,7 +20,7 @@ _ZAREMBA: dict[str, Any] = {
 _NATIVE = engine.info()["engine"] == "native"
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "char-small": {  # about two minutes on two cores (2:40 without AMX), whichever engine there is
+    "char-small": {  # about two minutes on two cores (2:30 without AMX), whichever engine there is
         "minimum_count": 5,
         "hidden_size": 320 if _NATIVE else 256,
         "embedding_size": 64,
