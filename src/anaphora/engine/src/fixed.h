@@ -380,14 +380,14 @@ struct FixedWeights {
     void pack_rows(std::int64_t n, const float *from, std::int64_t stride,
                    std::int64_t real) const {
         FixedTile *to = tiles + n * depth;
-        static constexpr float nothing[FixedTile::depth] = {};
         for (std::int64_t j = 0; j < side; j++)
             if (j < real)
                 exponents[n * side + j] = fix_row(from + j * stride, K, to, j);
             else {
                 exponents[n * side + j] = 0;
                 for (std::int64_t k = 0; k < depth; k++)
-                    fix_row(nothing, FixedTile::depth, to + k, j);
+                    for (auto &digits : to[k].digits)
+                        std::memset(digits[j], 0, sizeof digits[j]);
             }
         for (std::int64_t k = 0; k < depth; k++)
             turn(to[k]);
@@ -456,20 +456,7 @@ struct FixedProducts {
             });
         }
 
-        // C [M, N] (+)= this B [K, N] + bias [N] (or none). Threads share the columns.
-        void multiply(std::int64_t N, std::int64_t K, Matrix<const float> B, float *C,
-                      std::int64_t c_row, const float *bias, bool accumulate) const {
-            in_groups(M_ == 0 ? 0 : N, [&](std::int64_t first, std::int64_t count) {
-                static thread_local Scratch scratch;
-                const FixedWeights right(1, count, K,
-                                         scratch.get<float>(FixedWeights::size(1, count, K)));
-                right.pack({B.data + first * B.column, B.row, B.column});
-                multiply(right, C + first, c_row, bias == nullptr ? nullptr : bias + first,
-                         accumulate);
-            });
-        }
-
-        // The same with a packed operand, on one thread.
+        // C [M, N] (+)= this times a right operand + bias [N] (or none), on one thread.
         void multiply(const FixedWeights &right, float *C, std::int64_t c_row, const float *bias,
                       bool accumulate) const {
             constexpr std::int64_t most = group * side; // columns that are used while in a cache
@@ -547,7 +534,16 @@ struct FixedProducts {
             const float *added = k + depth < K ? nullptr : bias;
             const bool adding = accumulate || k > 0;
             if (M < N) {
-                Left(M, depth, a, scratch).multiply(N, depth, b, C, c_row, added, adding);
+                const Left left(M, depth, a, scratch);
+                in_groups(M == 0 ? 0 : N, [&](std::int64_t first, std::int64_t count) {
+                    static thread_local Scratch right_scratch;
+                    const FixedWeights right(
+                        1, count, depth,
+                        right_scratch.get<float>(FixedWeights::size(1, count, depth)));
+                    right.pack({b.data + first * b.column, b.row, b.column});
+                    left.multiply(right, C + first, c_row,
+                                  added == nullptr ? nullptr : added + first, adding);
+                });
                 continue;
             }
             const FixedWeights right(1, N, depth,

@@ -1,7 +1,7 @@
 // Softmax with cross-entropy, alone and of a product, and sums of columns.
 #pragma once
 
-#include "layout.h"
+#include "matrix.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
