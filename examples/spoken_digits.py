@@ -22,7 +22,7 @@ from anaphora.artifact import ModelDirectory
 from anaphora.cells import CELLS
 from anaphora.generation import ctc_beam_search, ctc_greedy
 from anaphora.models import SequenceClassifier, SequenceTagger
-from anaphora.text import IGNORE_INDEX
+from anaphora.text import IGNORE_INDEX, moments
 from anaphora.training import Callback, DrawnBatches, SequenceBatches, Trainer, TrainingOptions
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -81,7 +81,7 @@ class Ear:
     def __init__(self, recordings, bands):
         self.filters = mel_filters(bands)
         frames = np.concatenate([log_mel(one.samples, self.filters) for one in recordings])
-        self.mean, self.deviation = frames.mean(axis=0), frames.std(axis=0)
+        self.mean, self.deviation = moments(frames)
 
     def hear(self, recordings):
         """The features of recordings that are joined, [T, bands]."""

@@ -121,9 +121,16 @@ def test_it_works_in_a_pipeline_and_a_search():
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([np.ones((3, 2)), np.ones((3, 4))], r"sequence 1 has the shape \(3, 4\); wanted \[T, I\]"),
-        ([np.ones((3, 2)), np.full((2, 2), np.nan)], "sequence 1 contains NaN"),
-        ([np.ones((3, 2)), np.ones((2, 2, 2))], "dim 3"),
+        ([np.ones((3, 2)), np.ones((3, 4))], r"sequence 1 has the shape \(3, 4\); wanted \[T, 2\]"),
+        (
+            [np.ones((3, 2)), np.array([[1, 2], [3, np.nan]])],
+            "Input X contains NaN: sequence 1, step 1, feature 1",
+        ),
+        (np.array([[1, 2, 3], [1, np.inf, 3]]), "contains infinity: sequence 1, step 1, feature 0"),
+        ([np.ones((3, 2)), np.ones((2, 2, 2))], r"sequence 1 has the shape \(2, 2, 2\)"),
+        ([[1.0, 2.0], [1.0, "a", 3.0]], "sequence 1 is no array of numbers: it holds <U"),
+        ([[1.0, 2.0], [[1.0, 2.0], [3.0]]], "sequence 1 is no array of numbers: .*inhomogeneous"),
+        ([np.ones((3, 2)), np.ones((2, 2), complex)], "sequence 1 is no array .* complex128"),
         ([np.ones((3, 2))] * 3, "inconsistent numbers of samples"),
         (np.zeros((0, 3, 2)), "X has no sequence"),
     ],
@@ -145,3 +152,81 @@ def test_what_is_missing_or_other_than_in_fit_is_refused():
         RecurrentRegressor(pooling="first").fit(X, sums)
     with pytest.raises(ValueError, match="epochs must be a whole number of at least 1"):
         RecurrentRegressor(epochs=0).fit(X, sums)
+
+
+RAGGED = [[1.0, 2.0], [3.0], [-1.0, -2.0, -3.0], [-2.0]] * 5
+
+
+def test_what_was_fitted_on_ragged_lists_takes_every_layout_of_sequences():
+    regressor = RecurrentRegressor(**SMALL).fit(RAGGED, [sum(x) for x in RAGGED])
+    table = [[1.0, 2.0, 3.0], [-1.0, 0.0, 4.0]]
+    expected = [regressor.predict([x, [5.0]])[0] for x in table]  # ragged, one by one
+    objects = np.empty(2, object)
+    objects[:] = [np.array(x) for x in table]
+    for layout in [
+        table, tuple(table), np.array(table), np.array(table, object), objects,
+        np.array(table)[:, :, None],
+        [np.array(x) for x in table], [[[v] for v in x] for x in table],
+        [np.array(x, np.float16) for x in table], np.array(table, int),
+    ]:  # fmt: skip
+        np.testing.assert_allclose(regressor.predict(layout), expected, rtol=1e-6)
+    for one in ([[1.0, 2.0, 3.0]], np.array([[1.0, 2.0, 3.0]]), [np.array([1.0, 2.0, 3.0])]):
+        np.testing.assert_allclose(regressor.predict(one), expected[:1], rtol=1e-6)
+    assert regressor.n_features_in_ == 1
+
+
+def test_lists_of_other_lengths_after_a_table():
+    rng = np.random.default_rng(3)
+    table = rng.standard_normal((30, 4))
+    regressor = RecurrentRegressor(**SMALL).fit(table, table.sum(axis=1))
+    assert regressor.n_features_in_ == 4
+    assert regressor.predict([[1.0, 2.0], [3.0]]).shape == regressor.predict([[1.0]] * 2).shape
+    with pytest.raises(ValueError, match=r"X has 2 features, but .* is expecting 4"):
+        regressor.predict(np.ones((3, 2)))
+
+
+def test_one_sequence_of_several_channels():
+    X, sums = ragged(20)
+    regressor = RecurrentRegressor(**SMALL).fit(X, sums)
+    assert regressor.predict([np.ones((4, 2))]).shape == (1,)
+    assert regressor.predict([np.ones((4, 2)), []]).shape == (2,)  # a sequence without steps
+    with pytest.raises(ValueError, match=r"was fitted with 2; for one sequence \[T, I\] write"):
+        regressor.predict(np.ones((4, 2)))
+    with pytest.raises(
+        ValueError, match=r"sequence 1 has the value 1e\+300 in channel 1 at step 1"
+    ):
+        regressor.predict([np.ones((1, 2)), np.array([[1, 2], [3, 1e300]])])
+
+
+@pytest.mark.parametrize("X", [RAGGED, np.arange(60.0).reshape(20, 3)])
+def test_targets_that_are_no_numbers_are_told_by_their_place(X):
+    y = np.arange(20.0)
+    y[3] = np.nan
+    for estimator in (RecurrentRegressor(**SMALL), RecurrentClassifier(**SMALL)):
+        with pytest.raises(ValueError, match="Input y contains NaN at index 3"):
+            estimator.fit(X, y)
+    two = np.ones((20, 2))
+    two[4, 1] = -np.inf
+    with pytest.raises(ValueError, match="Input y contains infinity at index 4, 1"):
+        RecurrentRegressor(**SMALL).fit(X, two)
+    for words in (["low", "high"] * 10, np.array(["low", "high"] * 10, object)):
+        with pytest.raises(
+            ValueError, match=r"y is to be numbers: .*; a RecurrentClassifier learns classes"
+        ):
+            RecurrentRegressor(**SMALL).fit(X, words)
+    with pytest.raises(ValueError, match="Input y contains NaN at index 1"):
+        RecurrentClassifier(**SMALL).fit(X, np.array(["a", None] * 10, object))
+    with pytest.raises(ValueError, match=r"y has one class, .*'a'.*, only; wanted two or more"):
+        RecurrentClassifier(**SMALL).fit(X, ["a"] * 20)
+    with pytest.raises(ValueError, match=r"output 0 has values as large as 1e\+200"):
+        RecurrentRegressor(**SMALL).fit(X, y=np.where(np.arange(20) == 3, 1e200, 0))
+
+
+def test_float16_series_are_scaled_in_float64():
+    rng = np.random.default_rng(4)
+    X = [(60000 + 500 * rng.standard_normal((n, 1))).astype(np.float16) for n in (3, 5, 4) * 7]
+    regressor = RecurrentRegressor(**SMALL).fit(X, [float(x.mean()) for x in X])
+    steps = np.concatenate(X).astype(np.float64)
+    np.testing.assert_allclose(regressor.feature_mean_, steps.mean(axis=0))
+    np.testing.assert_allclose(regressor.feature_scale_, steps.std(axis=0))
+    assert np.isfinite(regressor.predict(X)).all()

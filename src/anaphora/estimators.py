@@ -11,7 +11,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    check_array,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
@@ -22,7 +21,7 @@ from anaphora import no_grad, ops, random
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import Adam
-from anaphora.text import moments
+from anaphora.text import moments, standardized
 from anaphora.training import SequenceBatches, Trainer, TrainingOptions
 from anaphora.training.batches import side_by_side
 
@@ -31,6 +30,8 @@ _PREDICTION_BATCH = 256
 
 class _RecurrentEstimator(BaseEstimator):
     """What both estimators share: reading sequences, fitting, and running the fitted model."""
+
+    fitted_on_sequences_: bool
 
     def __init__(
         self,
@@ -82,51 +83,43 @@ class _RecurrentEstimator(BaseEstimator):
 
     def _read(self, X: Any, y: Any = None, *, fitting: bool, **options: Any) -> tuple[Any, Any]:
         """The sequences as arrays [T, I], and y as it is to be checked."""
-        if not _are_sequences(X):
-            if fitting:
-                X, y = validate_data(self, X, y, dtype=np.float64, **options)
-            else:
-                X = validate_data(self, X, dtype=np.float64, reset=False)
-            return [row[:, np.newaxis] for row in X], y
         name = type(self).__name__
-        sequences: list[NDArray[np.float64]] = []
-        for number, sequence in enumerate(X):
-            what = f"sequence {number}"
-            array: NDArray[np.float64] = np.asarray(sequence, np.float64)
-            array = array[:, np.newaxis] if array.ndim == 1 else array
-            if array.size:
-                check_array(array, dtype=np.float64, input_name=what)
-            if array.ndim != 2 or array.shape[1] != (*sequences, array)[0].shape[1]:
-                raise ValueError(
-                    f"{name}: {what} has the shape {np.shape(sequence)}; wanted [T, I], or [T] for "
-                    "I = 1, with the same I in all"
+        if _is_table(X) if fitting else _is_array(X) and not self.fitted_on_sequences_:
+            if fitting:
+                # Values are checked below, where a message can say which sequence has them.
+                y = None if y is None else _checked_targets(name, y, **options)
+                X, y = validate_data(
+                    self, X, y, dtype=np.float64, ensure_all_finite=False, **options
                 )
-            sequences.append(array)
-        if not sequences:
-            raise ValueError(f"{name}: X has no sequence; at least one is needed")
+                self.fitted_on_sequences_ = False
+            else:
+                X = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite=False)
+            return _checked_sequences(name, X), y
+        sequences = _checked_sequences(name, X)
         features = sequences[0].shape[1]
         if fitting:
             if y is None:
                 raise ValueError(f"{name}: requires y to be passed, but the target y is None")
             check_consistent_length(sequences, y)
-            multiple = options.get("multi_output", False) and np.ndim(y) == 2
-            numeric = np.float64 if options.get("y_numeric", False) else None
-            y = (
-                check_array(y, dtype=numeric, input_name="y")
-                if multiple
-                else column_or_1d(y, warn=True, dtype=numeric)
-            )
+            y = _checked_targets(name, y, **options)
             self.n_features_in_ = features
+            self.fitted_on_sequences_ = True
         elif features != len(self.feature_mean_):
+            one = np.ndim(X) == 2 and np.shape(X)[1] == len(self.feature_mean_)
             raise ValueError(
                 f"{name}: X has {features} features a step, but {name} was fitted with "
                 f"{len(self.feature_mean_)}"
+                + ("; for one sequence [T, I] write [X]" if one else "")
             )
         return sequences, y
 
     def _scaled(self, sequences: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        moments = self.feature_mean_, self.feature_scale_
         return [
-            ((x - self.feature_mean_) / self.feature_scale_).astype(np.float32) for x in sequences
+            standardized(x, *moments, f"{type(self).__name__}: sequence {number}").astype(
+                np.float32
+            )
+            for number, x in enumerate(sequences)
         ]
 
     def _fit(
@@ -181,9 +174,11 @@ class _RecurrentEstimator(BaseEstimator):
 class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
     """A recurrent classifier of sequences, with scikit-learn's methods.
 
-    X is a list of sequences of any lengths, each an array [T, I] of features or [T] of numbers; an
-    array [n, T, I]; or an array [n, T], whose rows are sequences of single numbers. Features are
-    standardised by their mean and deviation over all steps of the training sequences.
+    X is a list of sequences of any lengths, each an array (or lists) [T, I] of features or [T] of
+    numbers; an array [n, T, I]; or an array [n, T], whose rows are sequences of single numbers.
+    After an array [n, T] (or lists of one length) arrays of other T are refused, as everywhere in
+    scikit-learn, but lists are sequences of any length. Features are standardised by their mean and
+    deviation over all steps of the training sequences.
 
     Args:
         cell: The name of a cell.
@@ -202,6 +197,7 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         classes_: The classes, sorted.
         model_: The fitted `models.SequenceClassifier`.
         n_features_in_: I; for an array [n, T] its T, as everywhere in scikit-learn.
+        fitted_on_sequences_: Whether it was fitted on sequences, and not on an array [n, T].
 
     >>> generator = np.random.default_rng(1)
     >>> rising = [np.cumsum(generator.random(n)) for n in generator.integers(3, 9, 20)]
@@ -220,6 +216,11 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         sequences, y = self._read(X, y, fitting=True)
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"RecurrentClassifier: y has one class, {self.classes_[0]!r}, only; wanted two or "
+                "more"
+            )
         self._fit(SequenceClassifier, len(self.classes_), sequences, targets)
         return self
 
@@ -262,7 +263,7 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
         """
         sequences, y = self._read(X, y, fitting=True, y_numeric=True, multi_output=True)
         y = np.asarray(y, np.float64)
-        self.target_mean_, self.target_scale_ = moments(y)
+        self.target_mean_, self.target_scale_ = moments(y, "output")
         scaled = ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
         targets = scaled.reshape(len(y), -1)
         self._fit(SequenceRegressor, targets.shape[1], sequences, targets)
@@ -276,17 +277,104 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
         return predicted
 
 
-def _are_sequences(X: Any) -> bool:
-    """Whether X is a list of sequences, or an array of them, and not a plain table [n, T]."""
-    if isinstance(X, np.ndarray):
-        return X.ndim == 3 or (X.ndim == 1 and X.dtype == object and _hold_sequences(X))
-    return isinstance(X, (list, tuple)) and _hold_sequences(X)
+def _is_array(X: Any) -> bool:
+    """Whether X is an array [n, T], or what is no list of sequences."""
+    if not isinstance(X, (list, tuple)):
+        if not hasattr(X, "__array__"):
+            return True
+        X = np.asarray(X)
+        if X.ndim != 1:
+            return bool(X.ndim != 3)
+    return len(X) == 0 or not all(map(_is_sequence, X))
 
 
-def _hold_sequences(X: Any) -> bool:
-    shaped = all(isinstance(x, (np.ndarray, list, tuple)) for x in X) and len(X) > 0
-    return shaped and (
-        any(isinstance(x, np.ndarray) and x.ndim > 0 for x in X)
-        or len({len(x) for x in X}) > 1
-        or any(np.ndim(x[0]) > 0 for x in X if len(x))
-    )
+def _is_table(X: Any) -> bool:
+    """Whether X is an array [n, T], or lists that scikit-learn takes as one."""
+    if _is_array(X):
+        return True
+    plain = isinstance(X, (list, tuple)) and all(isinstance(x, (list, tuple)) for x in X)
+    return plain and len({len(x) for x in X}) == 1 and not any(np.ndim(v) for x in X for v in x[:1])
+
+
+def _is_sequence(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) or (hasattr(x, "__array__") and np.asarray(x).ndim > 0)
+
+
+def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
+    """The sequences of X as arrays [T, I] of finite numbers.
+
+    Raises:
+        ValueError: a sequence is none, differs in I, or has NaN or infinity; the message says which
+            and where.
+    """
+    sequences: list[NDArray[np.float64]] = []
+    for number, sequence in enumerate(np.asarray(X) if hasattr(X, "__array__") else X):
+        try:
+            array = np.asarray(sequence)
+            if array.dtype.kind not in "fiubO":
+                raise TypeError(f"it holds {array.dtype}")
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name}: sequence {number} is no array of numbers: {error}; wanted [T, I], or [T] "
+                "for I = 1"
+            ) from error
+        sequences.append(array[:, np.newaxis] if array.ndim == 1 else array)
+    if not sequences:
+        raise ValueError(f"{name}: X has no sequence; at least one is needed")
+    sizes = [x.shape[1] for x in sequences if x.ndim == 2 and x.size]
+    features = sizes[0] if sizes else sequences[0].shape[-1]
+    for number, array in enumerate(sequences):
+        if array.shape == (0, 1):  # a sequence without steps does not show how many features it has
+            sequences[number] = array = np.zeros((0, features))
+        if array.ndim != 2 or array.shape[1] != features:
+            raise ValueError(
+                f"{name}: sequence {number} has the shape {array.shape}; wanted [T, {features}] "
+                "(steps, features), or [T] for one feature, with the same features in all"
+            )
+        if not np.isfinite(array).all():
+            step, feature = np.argwhere(~np.isfinite(array))[0]
+            what = "NaN" if np.isnan(array[step, feature]) else "infinity"
+            raise ValueError(
+                f"{name}: Input X contains {what}: sequence {number}, step {step}, feature "
+                f"{feature}. {name} does not accept missing values: fill them in, or leave the "
+                "sequence out"
+            )
+    return sequences
+
+
+def _checked_targets(
+    name: str, y: Any, *, y_numeric: bool = False, multi_output: bool = False
+) -> NDArray[Any]:
+    """The targets y [n], or [n, O], without NaN and infinity.
+
+    Raises:
+        ValueError: they are of another shape, or one of them is no finite number; the message says
+            which.
+    """
+    several = multi_output and np.asarray(y).ndim == 2
+    targets: NDArray[Any] = np.asarray(y) if several else column_or_1d(y, warn=True)
+    if y_numeric and targets.dtype.kind not in "fiub":
+        try:
+            if targets.dtype.kind != "O":
+                raise TypeError(f"it holds {targets.dtype}")
+            targets = targets.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name}: y is to be numbers: {error}; a RecurrentClassifier learns classes"
+            ) from error
+    if targets.dtype.kind in "fO":
+        wrong = np.flatnonzero([_not_finite(value) for value in targets.ravel()])
+        if len(wrong):
+            index = np.unravel_index(wrong[0], targets.shape)
+            missing = targets[index] is None or targets[index] != targets[index]
+            raise ValueError(
+                f"{name}: Input y contains {'NaN' if missing else 'infinity'} at index "
+                f"{', '.join(map(str, index))}. {name} does not accept missing targets: leave such "
+                "sequences out"
+            )
+    return targets
+
+
+def _not_finite(value: Any) -> bool:
+    return value is None or (isinstance(value, (float, np.floating)) and not np.isfinite(value))

@@ -82,3 +82,37 @@ def test_moments_of_a_constant():
     np.testing.assert_allclose(mean, values.sum(axis=0) / 50)
     expected = np.sqrt(((values - mean) ** 2).sum(axis=0) / 50)
     np.testing.assert_allclose(deviation, np.where([1, 1, 0, 1], expected, 1.0))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[60000.0, 1.0], [65000.0, 2.0]], np.float16),  # their sum overflows, and squares
+        np.array([[3e38, 1.0], [-3e38, 2.0]], np.float32),  # so do these squares
+        np.array([[200, 1], [250, 2]], np.uint8),
+        np.array([[2**62, 1], [2**62 + 2**40, 2]], np.int64),
+    ],
+)
+def test_moments_are_taken_in_float64(values):
+    mean, deviation = moments(values)
+    assert mean.dtype == deviation.dtype == np.float64
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(mean, (exact[0] + exact[1]) / 2, rtol=1e-15)
+    np.testing.assert_allclose(deviation, np.abs(exact[0] - exact[1]) / 2, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            [[1.0, 1e200], [2.0, -3e200]],
+            r"^channel 1 has values as large as 3e\+200, whose squares",
+        ),
+        ([[1.0, 2.0], [np.nan, 2.0]], "^channel 0 has the value nan, which is not finite"),
+        ([[1.0, 2.0], [1.0, np.inf]], "^channel 1 has the value inf, which is not finite"),
+        (np.zeros((0, 3)), "^there is no step of which to take a mean"),
+    ],
+)
+def test_moments_that_do_not_exist_are_told_by_channel(values, message):
+    with pytest.raises(TextError, match=message):
+        moments(values)

@@ -34,3 +34,25 @@ def test_series_of_other_channels_are_refused():
     vocabulary = ClassifierVocabulary(("a", "b"), None, np.zeros(2), np.ones(2))
     with pytest.raises(TextError, match="a series has 3 channels; those of the training have 2"):
         vocabulary.encode(np.zeros((4, 3)))
+
+
+def test_series_of_float16_are_standardised_in_float64(rng):
+    task = TASKS["classify"]
+    series = [(60000 + 100 * rng.normal(size=(50, 1))).astype(np.float16) for _ in range(4)]
+    examples = list(zip(series, "abab", strict=True))
+    fitted = task.fit(task.options.make(), examples, [])
+    json.dumps(fitted.to_dict(), allow_nan=False)
+    steps = np.concatenate(series).astype(np.float64)
+    np.testing.assert_allclose(fitted.mean, steps.mean(axis=0))
+    np.testing.assert_allclose(fitted.scale, steps.std(axis=0))
+    inputs = task.encode(fitted, examples)["inputs"]
+    np.testing.assert_allclose([inputs.mean(), inputs.std()], [0, 1], atol=1e-10)
+
+
+def test_a_value_that_no_float32_holds_is_told_by_channel():
+    vocabulary = ClassifierVocabulary(("a", "b"), None, np.zeros(2), np.array([1.0, 0.5]))
+    series = np.zeros((4, 2))
+    series[2, 1] = 1e300
+    with pytest.raises(TextError, match=r"has the value 1e\+300 in channel 1 at step 2, which"):
+        vocabulary.encode(series)
+    assert vocabulary.encode(np.full((4, 2), 1e38)).max() == 2e38

@@ -15,7 +15,7 @@ from anaphora.text.corpus import encode_to_file, open_ids
 from anaphora.text.errors import TextError
 from anaphora.text.labelled import read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
-from anaphora.text.series import moments, read_series
+from anaphora.text.series import moments, read_series, standardized
 from anaphora.text.sources import (
     Source,
     SourceFile,
@@ -60,4 +60,5 @@ __all__ = [
     "sentence_batches",
     "split_sentences",
     "standard_library_source",
+    "standardized",
 ]

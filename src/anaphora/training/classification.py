@@ -23,6 +23,7 @@ from anaphora.text import (
     read_columns,
     read_labelled,
     read_series,
+    standardized,
 )
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import (
@@ -119,8 +120,8 @@ class ClassifierVocabulary:
         """A text as ids [T], or a series standardised [T, I].
 
         Raises:
-            TextError: the text has what the vocabulary lacks; the series has other channels, or
-                one was given for the other.
+            TextError: the text has what the vocabulary lacks; the series has other channels or a
+                value that is far out of the range of the training; or one was given for the other.
         """
         if isinstance(example, str) != (self.tokenizer is not None):
             wanted, came = ("texts", "a series") if self.tokenizer else ("series", "a text")
@@ -134,8 +135,7 @@ class ClassifierVocabulary:
                 f"a series has {example.shape[1]} channels; those of the training have "
                 f"{len(self.mean)}"
             )
-        standardised: Array = (example - self.mean) / self.scale
-        return standardised
+        return standardized(example, self.mean, self.scale)
 
     def to_dict(self) -> dict[str, Any]:
         """All that `from_dict` needs, for a JSON file."""
