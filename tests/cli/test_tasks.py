@@ -156,7 +156,7 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
     assert len(records) == len(right)
     if trained.task == "translate":
         assert sum(r["translation"] == t for r, t in zip(records, right, strict=True)) >= 9
-        assert set(found) == {"loss", "perplexity", "tokens", "seconds"}
+        assert set(found) == {"loss", "perplexity", "bits_per_token", "tokens", "seconds"}
         assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
         assert found["tokens"] == sum(len(sentence.split()) + 1 for sentence in right)
     else:

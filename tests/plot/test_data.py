@@ -55,6 +55,22 @@ def test_losses_come_from_model_directories_and_records(tmp_path):
         np.testing.assert_array_equal(data[name]["validation_loss"], [1.5])
 
 
+@pytest.mark.parametrize(
+    ("figures", "label"),
+    [
+        ([{"bits_per_token": 4.3, "perplexity": 20.1}] * 2, "loss, nats a token"),
+        ([{"mean_squared_error": 3.0}] * 2, "mean squared error"),
+        ([{"mean_squared_error": 3.0}, {"bits_per_token": 4.3}], "loss"),
+        ([{}, {}], "loss"),
+    ],
+)
+def test_losses_are_labelled_as_what_they_are(figures, label):
+    pytest.importorskip("matplotlib")
+    records = [{"kind": "train", "step": 1, "loss": 3.0, **more} for more in figures]
+    picture = plot.losses({"a": records[:1], "b": records[1:]})
+    assert picture.figure.axes[0].get_ylabel() == label
+
+
 def test_losses_refuse_no_runs_and_runs_without_records():
     with pytest.raises(ValueError, match="losses: no runs were given"):
         plot.losses({})

@@ -1,5 +1,6 @@
 """The training loop: truncated BPTT against a loop by hand, evaluation, limits, divergence."""
 
+import dataclasses
 import json
 import math
 
@@ -8,11 +9,19 @@ import pytest
 
 from anaphora import engine, ops, random
 from anaphora.artifact import ModelDirectory
-from anaphora.models import LanguageModel
+from anaphora.models import LanguageModel, SequenceClassifier, SequenceRegressor
 from anaphora.optim import SGD, clip_grad_norm
 from anaphora.tensor import Tensor, detach
 from anaphora.text import batchify, cover
-from anaphora.training import Callback, Trainer, TrainingDiverged, TrainingOptions, evaluate
+from anaphora.training import (
+    Callback,
+    DrawnBatches,
+    SequenceBatches,
+    Trainer,
+    TrainingDiverged,
+    TrainingOptions,
+    evaluate,
+)
 
 V = 11
 IDS = np.random.default_rng(4).integers(0, V, 200)
@@ -238,6 +247,77 @@ def test_records_have_the_documented_keys_and_the_mean_since_the_last():
     np.testing.assert_allclose(record.of("train", "loss")[1], np.mean(record.losses[4:8]))
     np.testing.assert_allclose(record.of("train", "epoch")[0], 4 / 17)
     assert record.of("evaluation", "tokens") == [49, 49]
+
+
+def regression(targets, per_batch=4):
+    rng = np.random.default_rng(3)
+    series = [rng.normal(size=(5, 2)).astype(np.float32) for _ in targets]
+    return SequenceBatches(series, np.asarray(targets, np.float32)[:, None], per_batch)
+
+
+def test_what_is_reported_of_a_regressor_is_its_error():
+    random.seed(6)
+    model, record = SequenceRegressor(num_outputs=1, hidden_size=3, input_size=2), Record()
+    batches = regression(np.linspace(-3, 3, 12))
+    errors = []
+    for batch in batches:
+        errors.extend((model(batch.inputs).data - batch.targets).ravel() ** 2)
+    result = evaluate(model, batches)
+    np.testing.assert_allclose(result.mean_squared_error, np.mean(errors), rtol=1e-5)
+    assert result.root_mean_squared_error == math.sqrt(result.loss)
+    assert (result.perplexity, result.bits_per_token, result.accuracy) == (None, None, None)
+
+    options = TrainingOptions(max_steps=3, log_every=3)
+    optimizer = SGD(model.parameters(), 0.01)
+    Trainer(model, optimizer, batches, options, validation=batches, callbacks=[record]).run()
+    common = {
+        "kind", "step", "epoch", "loss", "mean_squared_error", "root_mean_squared_error", "tokens",
+        "seconds",
+    }  # fmt: skip
+    trained, evaluated = record.records
+    assert set(trained) == common | {"learning_rate", "gradient_norm"}
+    assert set(evaluated) == common | {"best"}
+    for entry in record.records:
+        assert entry["mean_squared_error"] == entry["loss"]
+        assert entry["root_mean_squared_error"] == math.sqrt(entry["loss"])
+
+
+def test_what_is_reported_of_a_classifier_is_its_accuracy():
+    model, record = SequenceClassifier(num_classes=2, hidden_size=3, input_size=2), Record()
+    batches = SequenceBatches([np.ones((3, 2), "f"), np.zeros((4, 2), "f")] * 3, [0, 1] * 3, 2)
+    options = TrainingOptions(max_steps=2, log_every=2)
+    optimizer = SGD(model.parameters(), 0.01)
+    Trainer(model, optimizer, batches, options, validation=batches, callbacks=[record]).run()
+    trained, evaluated = record.records
+    common = {"kind", "step", "epoch", "loss", "tokens", "seconds"}
+    assert set(trained) == common | {"learning_rate", "gradient_norm"}
+    assert set(evaluated) == common | {"best", "accuracy"}
+    assert evaluate(model, batches).perplexity is None
+
+
+def test_a_model_that_does_not_say_what_its_loss_is_has_the_loss_alone():
+    _, _, record = run_with_losses([3.0, 2.0])
+    for entry in record.records:
+        assert set(entry) == {"kind", "step", "epoch", "loss", "tokens", "seconds", "best"}
+    model = make()
+    model.loss_kind = "nats"
+    message = "the loss_kind 'nats' of the model is none of None, 'tokens', 'classes', 'squared err"
+    with pytest.raises(ValueError, match=message):
+        run(model)
+
+
+@pytest.mark.parametrize(("name", "place"), [("inputs", "2, 1, 0"), ("targets", "1, 0")])
+def test_data_that_are_not_finite_are_blamed_and_not_the_learning_rate(name, place):
+    good = regression([1.0, 2.0])[0]
+    array = np.array(getattr(good, name))
+    array[tuple(map(int, place.split(", ")))] = np.nan
+    batch = dataclasses.replace(good, **{name: array})
+    model = SequenceRegressor(num_outputs=1, hidden_size=3, input_size=2)
+    batches = DrawnBatches(lambda generator: batch, 1)
+    trainer = Trainer(model, SGD(model.parameters(), 0.01), batches, TrainingOptions(max_steps=3))
+    wanted = rf"the loss became nan at step 1 .*, because the {name} of its batch are not finite "
+    with pytest.raises(TrainingDiverged, match=wanted + rf"\(at \[{place}\]\); correct the data"):
+        trainer.run()
 
 
 class Validation:

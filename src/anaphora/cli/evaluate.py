@@ -65,9 +65,9 @@ def evaluate(
     model that was trained on separate sentences starts anew with each. Of a classifier or tagger
     the accuracy is the share of right answers.
 
-    With --json, one line: loss (nats a token), tokens, seconds; of a language model also
-    perplexity, bits_per_token, bits_per_character, characters; of a translator perplexity; of a
-    classifier or tagger accuracy.
+    With --json, one line: loss (nats), tokens, seconds; of a language model also perplexity,
+    bits_per_token, bits_per_character, characters; of a translator perplexity and bits_per_token;
+    of a classifier or tagger accuracy.
     """
     output = Output(as_json)
     with reported_errors():
@@ -89,16 +89,16 @@ def evaluate(
         began = time.monotonic()
         model, batches = task.evaluation(directory, texts, **changes)
         result = _evaluate(output, model, batches)
-        if result.accuracy is None:
-            name, value = "perplexity", result.perplexity
-            shown = f"perplexity  {value:,.2f}"
-        else:
-            name, value = "accuracy", result.accuracy
-            shown = f"accuracy    {value:.2%}"
+        figures = result.figures
+        shown = (
+            f"accuracy    {figures['accuracy']:.2%}"
+            if "accuracy" in figures
+            else f"perplexity  {figures['perplexity']:,.2f}"
+        )
         output.emit(
             {
                 "loss": result.loss,
-                name: value,
+                **figures,
                 "tokens": result.tokens,
                 "seconds": round(time.monotonic() - began, 3),
             }
@@ -131,14 +131,14 @@ def _evaluate_language_model(
         batches = evaluation_batches(options, tokenizer, ids, min(batch_size, len(ids)))
         result = _evaluate(output, model, batches)
     characters = sum(len(chunk) for chunk in source)
+    figures = result.figures
     bits = result.loss * result.tokens / characters / math.log(2)
     if options.level == "char":
-        bits = result.bits_per_token  # the first character may have none before it
+        bits = figures["bits_per_token"]  # the first character may have none before it
     output.emit(
         {
             "loss": result.loss,
-            "perplexity": result.perplexity,
-            "bits_per_token": result.bits_per_token,
+            **figures,
             "bits_per_character": bits,
             "tokens": result.tokens,
             "characters": characters,
@@ -148,7 +148,7 @@ def _evaluate_language_model(
     if not output.as_json:
         output.say(
             f"loss                {result.loss:.4f} nats a token\n"
-            f"perplexity          {result.perplexity:,.2f}\n"
+            f"perplexity          {figures['perplexity']:,.2f}\n"
             f"bits per character  {bits:.4f}\n"
             f"tokens              {result.tokens:,} ({characters:,} characters)"
         )

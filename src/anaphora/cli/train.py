@@ -110,8 +110,8 @@ def train(
     language model are those of --preset char-small.
 
     With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
-    in nats a token, perplexity, bits_per_token, tokens, accuracy of a classifier or tagger,
-    seconds, ...), and one of kind "result".
+    in nats, tokens, seconds, ...; perplexity and bits_per_token of a language model or translator,
+    accuracy of a classifier or tagger in evaluations), and one of kind "result".
     """
     output = Output(as_json)
     with reported_errors():

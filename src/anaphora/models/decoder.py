@@ -170,6 +170,7 @@ class ConditionalLanguageModel(nn.Module):
     `anaphora.generation.beam_search` writes with any of them.
 
     Attributes:
+        loss_kind: What its loss is the mean of; see `training.loss_figures`.
         decoder: The `Decoder`.
         options: The arguments that the model was made with.
 
@@ -179,6 +180,7 @@ class ConditionalLanguageModel(nn.Module):
     """
 
     task: ClassVar[str]
+    loss_kind: ClassVar[str | None] = "tokens"
     decoder: Decoder
     options: dict[str, Any]
 

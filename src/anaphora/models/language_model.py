@@ -61,6 +61,8 @@ class LanguageModel(nn.Module):
     (2, 3, 10)
     """
 
+    loss_kind = "tokens"
+
     def __init__(
         self,
         vocabulary_size: int,

@@ -21,6 +21,7 @@ class SavedModel(nn.Module):
 
     Attributes:
         task: What the model is for, as ``config.json`` names it.
+        loss_kind: What its loss is the mean of; see `training.loss_figures`.
         options: The arguments that make the same model, with other weights.
 
     >>> import tempfile
@@ -34,6 +35,7 @@ class SavedModel(nn.Module):
     """
 
     task: ClassVar[str]
+    loss_kind: ClassVar[str | None] = None
     options: dict[str, Any]
 
     def save(

@@ -119,6 +119,7 @@ class SequenceTagger(SequenceModel):
     """
 
     task = "sequence_tagger"
+    loss_kind = "classes"
 
     def __init__(
         self,

@@ -190,6 +190,7 @@ class SequenceClassifier(SequenceToVector):
     """
 
     task = "sequence_classifier"
+    loss_kind = "classes"
 
     def __init__(self, num_classes: int, hidden_size: int, **options: Any) -> None:
         super().__init__(num_classes, hidden_size, **options)
@@ -231,6 +232,7 @@ class SequenceRegressor(SequenceToVector):
     """
 
     task = "sequence_regressor"
+    loss_kind = "squared error"
 
     def __init__(self, num_outputs: int, hidden_size: int, **options: Any) -> None:
         super().__init__(num_outputs, hidden_size, **options)

@@ -32,7 +32,7 @@ def losses(runs: Mapping[str, Run]) -> Picture:
 
     Returns:
         A picture; its data are, for each run, a dictionary of arrays ``train_step``,
-        ``train_loss``, ``validation_step`` and ``validation_loss``. Losses are in nats a token.
+        ``train_loss``, ``validation_step`` and ``validation_loss``.
 
     Raises:
         ArtifactError: a directory is not a model directory, or its records are damaged.
@@ -42,9 +42,16 @@ def losses(runs: Mapping[str, Run]) -> Picture:
     >>> losses({"a run": records}).data["a run"]["train_loss"]
     array([4., 2., 1.])
     """
-    data = {name: _curves(name, run) for name, run in runs.items()}
+    records = {
+        name: ModelDirectory.open(run).read_metrics()
+        if isinstance(run, (str, os.PathLike))
+        else run
+        for name, run in runs.items()
+    }
+    data = {name: _curves(name, run) for name, run in records.items()}
     if not data:
         raise ValueError("losses: no runs were given")
+    label = _label([record for run in records.values() for record in run])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -70,15 +77,24 @@ def losses(runs: Mapping[str, Run]) -> Picture:
                     label=f"{name}, validation (lowest {best.min():.3f})",
                 )
         axes.set_xlabel("updates")
-        axes.set_ylabel("loss, nats a token")
+        axes.set_ylabel(label)
         add_legend(axes)
 
     return Picture(data, draw)
 
 
-def _curves(name: str, run: Run) -> dict[str, Array]:
-    if isinstance(run, (str, os.PathLike)):
-        run = ModelDirectory.open(run).read_metrics()
+def _label(records: Sequence[Mapping[str, Any]]) -> str:
+    """What the losses of all runs are, as their records tell."""
+    for figure, label in (
+        ("bits_per_token", "loss, nats a token"),
+        ("mean_squared_error", "mean squared error"),
+    ):
+        if all(figure in record for record in records if record.get("kind") in _KINDS.values()):
+            return label
+    return "loss"
+
+
+def _curves(name: str, run: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     curves = {}
     for ours, kind in _KINDS.items():
         records = [record for record in run if record.get("kind") == kind]

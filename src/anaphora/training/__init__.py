@@ -3,7 +3,7 @@
 from anaphora.training.batches import DrawnBatches, SequenceBatches, SignalBatches
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
 from anaphora.training.classification import ClassifierVocabulary, classify
-from anaphora.training.evaluation import Evaluation, evaluate, perplexity
+from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
 from anaphora.training.language_model import (
     LanguageModelOptions,
     evaluation_batches,
@@ -46,6 +46,7 @@ __all__ = [
     "evaluate",
     "evaluation_batches",
     "load_language_model_options",
+    "loss_figures",
     "perplexity",
     "prepare_language_model",
     "prepare_training",

@@ -26,7 +26,7 @@ class Callback:
         """Before the first update, also of a training that goes on."""
 
     def on_step(self, trainer: Trainer, loss: float) -> None:
-        """After each update; the loss of its batch, in nats a token."""
+        """After each update; the loss of its batch."""
 
     def on_evaluation(self, trainer: Trainer) -> None:
         """Before an evaluation."""
@@ -37,13 +37,14 @@ class Callback:
         Args:
             trainer: The training.
             record: ``kind``, "train" or "evaluation"; ``step``, the updates so far; ``epoch``, the
-                passes so far, with a fraction; ``loss``, in nats a token, of the tokens since the
-                last record or of the validation text; ``perplexity``, exp(loss);
-                ``bits_per_token``, the loss in bits, which at level "char" is bits per character;
-                ``tokens``, how many that mean is of; ``seconds`` of training so far. Of kind
-                "train" also ``learning_rate`` and ``gradient_norm`` of the last update, the latter
-                before clipping; of kind "evaluation" also ``best``, whether no loss was lower, and
-                of a classifier or a tagger ``accuracy``, the share of right answers.
+                passes so far, with a fraction; ``loss``, the mean of the targets since the last
+                record or of those to validate on; ``tokens``, how many these are; ``seconds`` of
+                training so far. Beside the loss stands what follows from it, see `loss_figures`: of
+                tokens ``perplexity`` and ``bits_per_token``, which at level "char" is bits per
+                character; of regressors ``mean_squared_error`` and ``root_mean_squared_error``. Of
+                kind "train" also ``learning_rate`` and ``gradient_norm`` of the last update, the
+                latter before clipping; of kind "evaluation" also ``best``, whether no loss was
+                lower, and of a classifier or a tagger ``accuracy``, the share of right answers.
         """
 
     def on_checkpoint(self, trainer: Trainer) -> None:

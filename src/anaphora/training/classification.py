@@ -263,9 +263,6 @@ class ClassifyTask(ExampleTask):
             raise TextError(f"{path} is a table: say with --column which column holds the texts")
         return [text.strip("\n") for _, (text,) in read_columns(path, [options.column])]
 
-    def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
-        return ""
-
     def describe_data(  # noqa: D102
         self, options: ClassifierOptions, vocabulary: ClassifierVocabulary, folder: Path
     ) -> str:

@@ -1,4 +1,4 @@
-"""Evaluation: the loss of a model on a text, every token counted once."""
+"""Evaluation: the loss of a model, every target counted once, and what follows from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ class Model(Protocol):
     training: bool
 
     def loss(self, batch: Any, state: Any = None) -> tuple[Tensor, Any]:
-        """The mean loss of a batch, in nats a token, and the state for the next batch."""
+        """The mean loss of a batch, and the state for the next batch.
+
+        What is reported beside it follows from the model's ``loss_kind``, if it has one; see
+        `loss_figures`.
+        """
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters by name."""
@@ -45,18 +49,30 @@ class Evaluation:
     """How well a model predicts.
 
     Attributes:
-        loss: The mean negative log-probability of a token, in nats.
-        tokens: The number of tokens that were predicted.
+        loss: The mean loss of a target: of tokens and classes the negative log-probability, in
+            nats.
+        tokens: The number of targets that were predicted.
         correct: How many of them were the likeliest in the model's view; None where it was not
             counted.
+        loss_kind: What the loss is, as the model says; see `loss_figures`.
 
-    >>> round(Evaluation(loss=math.log(50), tokens=1000).perplexity)
+    >>> round(Evaluation(loss=math.log(50), tokens=1000, loss_kind="tokens").perplexity)
     50
+    >>> Evaluation(loss=1.21, tokens=1000, loss_kind="squared error").figures
+    {'mean_squared_error': 1.21, 'root_mean_squared_error': 1.1}
     """
 
     loss: float
     tokens: int
     correct: int | None = None
+    loss_kind: str | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is reported beside the loss: what follows from it, and the accuracy, if counted."""
+        accuracy = self.accuracy
+        counted = {} if accuracy is None else {"accuracy": accuracy}
+        return {**loss_figures(self.loss_kind, self.loss), **counted}
 
     @property
     def accuracy(self) -> float | None:
@@ -64,14 +80,24 @@ class Evaluation:
         return None if self.correct is None else self.correct / self.tokens
 
     @property
-    def perplexity(self) -> float:
-        """exp(loss): as uncertain as between so many equally likely tokens."""
-        return perplexity(self.loss)
+    def perplexity(self) -> float | None:
+        """exp(loss): as uncertain as between so many equally likely tokens; None if not tokens."""
+        return self.figures.get("perplexity")
 
     @property
-    def bits_per_token(self) -> float:
-        """The loss in bits."""
-        return self.loss / math.log(2)
+    def bits_per_token(self) -> float | None:
+        """The loss in bits; None if it is not one of tokens."""
+        return self.figures.get("bits_per_token")
+
+    @property
+    def mean_squared_error(self) -> float | None:
+        """The loss of a regressor; None of other models."""
+        return self.figures.get("mean_squared_error")
+
+    @property
+    def root_mean_squared_error(self) -> float | None:
+        """Its root, in the units of the targets; None of other models."""
+        return self.figures.get("root_mean_squared_error")
 
 
 def perplexity(loss: float) -> float:
@@ -83,14 +109,55 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
+_FIGURES: dict[str | None, Callable[[float], dict[str, float]]] = {
+    None: lambda loss: {},
+    "tokens": lambda loss: {
+        "perplexity": perplexity(loss),
+        "bits_per_token": loss / math.log(2),
+    },
+    "classes": lambda loss: {},
+    "squared error": lambda loss: {
+        "mean_squared_error": loss,
+        "root_mean_squared_error": math.sqrt(loss),
+    },
+}
+
+
+def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
+    """What people of the field read a loss as, by name.
+
+    A model says with an attribute ``loss_kind`` what its loss is the mean of:
+
+    - "tokens": negative log-probabilities of the tokens of a text, in nats: their perplexity and
+      bits a token;
+    - "classes": those of classes or tags, in nats: nothing but the accuracy, which `evaluate`
+      counts;
+    - "squared error": squared differences: the mean squared error, which is the loss, and its root;
+    - None, or no such attribute: anything else, and nothing is reported beside the loss.
+
+    Raises:
+        ValueError: the kind is another one.
+
+    >>> loss_figures("squared error", 4.0)
+    {'mean_squared_error': 4.0, 'root_mean_squared_error': 2.0}
+    >>> loss_figures("classes", 4.0), loss_figures(None, 4.0)
+    ({}, {})
+    """
+    if kind not in _FIGURES:
+        kinds = ", ".join(repr(known) for known in _FIGURES)
+        raise ValueError(f"the loss_kind {kind!r} of the model is none of {kinds}")
+    return _FIGURES[kind](loss)
+
+
 def evaluate(
     model: Model, batches: Iterable[Any], on_batch: Callable[[int], None] = lambda tokens: None
 ) -> Evaluation:
     """Evaluate a model on batches, without dropout.
 
     Args:
-        model: Its ``loss(batch, state)`` gives the mean loss of the batch's tokens and the state.
-            If it has ``scores(batch)``, the targets that score highest are counted too.
+        model: Its ``loss(batch, state)`` gives the mean loss of the batch's targets and the state,
+            its ``loss_kind`` says what that is (see `loss_figures`). If it has ``scores(batch)``,
+            the targets that score highest are counted too.
         batches: Batches of `anaphora.text`; the state is carried over where they say so.
         on_batch: Called with the number of tokens of each batch that is done.
 
@@ -124,4 +191,5 @@ def evaluate(
         model.train(was_training)
     if tokens == 0:
         raise ValueError("evaluate: the batches have no token to predict")
-    return Evaluation(total / tokens, tokens, None if scores is None else correct)
+    kind = getattr(model, "loss_kind", None)
+    return Evaluation(total / tokens, tokens, None if scores is None else correct, kind)

@@ -93,6 +93,7 @@ class LanguageModelTask(Task):
     kind = "language_model"
     options = LanguageModelOptions
     unit = "tokens"
+    model_type = LanguageModel
 
     def check(self, options: LanguageModelOptions) -> None:  # noqa: D102
         LanguageModel(1, **{**options.model.to_dict(), "hidden_size": 1, "embedding_size": 1})

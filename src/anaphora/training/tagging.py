@@ -235,9 +235,6 @@ class TagTask(ExampleTask):
             return [words for words, _ in read_conllu(path, options.tag_column)]
         return [line.split() for line in super().read_inputs(options, path)]
 
-    def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
-        return ""
-
     def describe_data(  # noqa: D102
         self, options: TaggerOptions, vocabulary: TaggerVocabulary, folder: Path
     ) -> str:

@@ -146,6 +146,7 @@ class Task(ABC):
         options: Its options.
         unit: What its losses are the mean of, in the plural.
         rows: What stands side by side in a batch, in the plural.
+        model_type: The class of its model, whose ``loss_kind`` says what is reported.
 
     >>> from anaphora.training import TASKS
     >>> [(task.name, task.unit) for task in TASKS.values()][:2]
@@ -157,6 +158,7 @@ class Task(ABC):
     options: ClassVar[type[TaskOptions]]
     unit: ClassVar[str]
     rows: ClassVar[str] = "sentences"
+    model_type: ClassVar[Any]
 
     @abstractmethod
     def read(
@@ -216,13 +218,16 @@ class Task(ABC):
 
     def measure(self, options: TaskOptions, loss: float) -> str:
         """A loss as people of the field read it, in few signs, or nothing."""
-        return f"perplexity {perplexity(loss):,.1f}"
+        return f"perplexity {perplexity(loss):,.1f}" if self._is_of_tokens() else ""
 
     def report(self, options: TaskOptions, record: Mapping[str, Any]) -> str:
         """The outcome of an evaluation as people of the field read it."""
         if "accuracy" in record:
             return f"accuracy {record['accuracy']:.2%}"
-        return f"perplexity {perplexity(record['loss']):,.2f}"
+        return f"perplexity {perplexity(record['loss']):,.2f}" if self._is_of_tokens() else ""
+
+    def _is_of_tokens(self) -> bool:
+        return bool(self.model_type.loss_kind == "tokens")
 
     def load_options(self, directory: Any) -> Any:
         """Read with which options the model of a directory was trained.
@@ -246,15 +251,10 @@ class Task(ABC):
 class ExampleTask(Task):
     """A task whose data are examples, an input and its answer each, that fit into memory.
 
-    Attributes:
-        model_type: The class of its model.
-
     >>> from anaphora.training import TASKS
     >>> [name for name, task in TASKS.items() if isinstance(task, ExampleTask)]
     ['classify', 'tag', 'translate']
     """
-
-    model_type: ClassVar[Any]
 
     @abstractmethod
     def sizes(self, vocabulary: Any) -> dict[str, Any]:

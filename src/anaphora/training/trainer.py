@@ -17,7 +17,7 @@ from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Tensor, detach
 from anaphora.text import Batch, Batches
 from anaphora.training.callbacks import Callback
-from anaphora.training.evaluation import Model, PenalizedModel, evaluate, perplexity
+from anaphora.training.evaluation import Evaluation, Model, PenalizedModel, evaluate
 from anaphora.training.options import TrainingOptions
 
 
@@ -42,7 +42,7 @@ class Progress:
         best_loss: The lowest loss of an evaluation, None before the first.
         evaluations_since_best: Evaluations after that.
         evaluated_step: The step of the last evaluation.
-        interval_loss: The sum of losses, in nats, since the last record.
+        interval_loss: The sum of losses since the last record.
         interval_tokens: Tokens since the last record.
 
     >>> progress = Progress(epoch=1, position=3, step=103)
@@ -69,9 +69,10 @@ class Trainer:
     which the window before ended, backward, detach, step.
 
     Args:
-        model: Its ``loss(batch, state)`` gives the mean loss of a batch, in nats a token, and the
-            state for the next. If it is ``penalized``, its ``loss_and_penalty`` is asked instead:
-            the sum is minimised, and the loss alone is reported.
+        model: Its ``loss(batch, state)`` gives the mean loss of a batch and the state for the next.
+            If it is ``penalized``, its ``loss_and_penalty`` is asked instead: the sum is minimised,
+            and the loss alone is reported. Its ``loss_kind``, if it has one, says what follows from
+            the loss and is reported with it; see `loss_figures`.
         optimizer: Made of the model's parameters.
         batches: One epoch.
         options: Limits, clipping, and how often to do what.
@@ -185,7 +186,7 @@ class Trainer:
             mean_loss, state = self.model.loss(batch, state)
         loss = mean_loss.item()
         if not math.isfinite(loss):
-            raise self._diverged(f"the loss became {loss}", progress.step + 1)
+            raise self._diverged(f"the loss became {loss}", progress.step + 1, batch)
         if penalty is not None:
             mean_loss = mean_loss + penalty
         if options.loss_per == "sequence":  # a mean over rows of sums over time
@@ -195,7 +196,7 @@ class Trainer:
         self._gradient_norm = clip_grad_norm(parameters, options.clip_norm or math.inf)
         if not math.isfinite(self._gradient_norm):
             what = f"the norm of the gradient became {self._gradient_norm}"
-            raise self._diverged(what, progress.step + 1)
+            raise self._diverged(what, progress.step + 1, batch)
         if options.clip_value:
             clip_grad_value(parameters, options.clip_value)
         self.optimizer.step()
@@ -209,8 +210,16 @@ class Trainer:
         progress.interval_tokens += batch.tokens
         return loss
 
-    def _diverged(self, what: str, step: int) -> TrainingDiverged:
+    def _diverged(self, what: str, step: int, batch: Batch | None = None) -> TrainingDiverged:
         options = self.options
+        for name in ("inputs", "targets"):
+            given = np.asarray(getattr(batch, name, 0))
+            if given.dtype.kind == "f" and not np.isfinite(given).all():
+                place = ", ".join(map(str, np.argwhere(~np.isfinite(given))[0]))
+                return TrainingDiverged(
+                    f"{what} at step {step:,} (epoch {self.progress.epoch + 1:,}), because the "
+                    f"{name} of its batch are not finite (at [{place}]); correct the data"
+                )
         kept = "nothing was saved"
         if self.directory is not None:
             kept = f"the model and the checkpoint in {self.directory.path} are from before"
@@ -253,16 +262,15 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *arguments)
 
-    def _record(self, kind: str, loss: float, tokens: int, **more: Any) -> dict[str, Any]:
+    def _record(self, kind: str, result: Evaluation, **more: Any) -> dict[str, Any]:
         progress = self.progress
         record = {
             "kind": kind,
             "step": progress.step,
             "epoch": progress.epoch + progress.position / len(self.batches),
-            "loss": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_token": loss / math.log(2),
-            "tokens": tokens,
+            "loss": result.loss,
+            **result.figures,
+            "tokens": result.tokens,
             **more,
             "seconds": round(progress.seconds, 3),
         }
@@ -271,10 +279,10 @@ class Trainer:
 
     def _record_training(self) -> None:
         progress = self.progress
+        loss, tokens = progress.interval_loss / progress.interval_tokens, progress.interval_tokens
         self._record(
             "train",
-            progress.interval_loss / progress.interval_tokens,
-            progress.interval_tokens,
+            Evaluation(loss, tokens, loss_kind=getattr(self.model, "loss_kind", None)),
             learning_rate=self.optimizer.learning_rate,
             gradient_norm=self._gradient_norm,
         )
@@ -311,8 +319,7 @@ class Trainer:
             progress.evaluated_step = progress.step
             progress.seconds = time.monotonic() - self._clock
             best = progress.best_loss is None or result.loss < progress.best_loss
-            accuracy = {} if result.accuracy is None else {"accuracy": result.accuracy}
-            record = self._record("evaluation", result.loss, result.tokens, **accuracy, best=best)
+            record = self._record("evaluation", result, best=best)
             if best:
                 progress.best_loss, progress.evaluations_since_best = result.loss, 0
                 self.save_model(record)
