@@ -433,7 +433,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "classify",
             {"d/a.txt": "x\nx\n", "d/b.txt": "x\n", "e/c.txt": "x\n"},
             ["d", "--valid", "e"],
-            "the examples to validate on: the label 'c' is none of the 2 of the training: a, b",
+            "the examples to validate on: the label 'c' is none of the 2 of the training: 'a', 'b'",
         ),
         ("tag", {}, [], "nothing was given to tag"),
         ("tag", {"a.conllu": "x\ty\n"}, ["a.conllu"], "a.conllu, line 1: there are 2 columns"),
@@ -441,7 +441,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "tag",
             {"a.tsv": "ab\tX\n\nab\tY\n", "b.tsv": "ab\tZ\n"},
             ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
-            "the tag 'Z' is none of the 2 of the training: X, Y",
+            "the tag 'Z' is none of the 2 of the training: 'X', 'Y'",
         ),
         (
             "translate",
@@ -564,3 +564,30 @@ def test_no_limit_but_time(tmp_path):
     assert (options.training.schedule, options.training.max_steps) == ("plateau", None)
     run("train", *task.train, "--task", "tag", "--minutes", "0.001", "--out", tmp_path / "model")
     assert task_of(tmp_path / "model").name == "tag"
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "message"),
+    [
+        ("a.csv", '7,"low,abc\n', "a.csv, line 4: a field there begins with a quote, and the file"),
+        ("a.tsv", '7\t"low\n"\tabc\n', "a.tsv, line 4: the last field begins with a quote and se"),
+    ],
+)
+def test_no_command_reads_a_table_whose_quotes_are_broken(tmp_path, name, broken, message):
+    task = make("classify table", tmp_path)
+    run(*task.command("--max-steps", "1"))
+    separator = "," if name.endswith("csv") else "\t"
+    row = "7,low,abc\n".replace(",", separator)
+    table = tmp_path / name
+    table.write_text("id,side,body\n".replace(",", separator) + 2 * row + broken + 5 * row)
+    out = ("--out", tmp_path / "other")
+    for command in (
+        ("train", table, "--column", "body", *out),
+        ("train", table, *task.options, *out),
+        ("train", *task.train, "--valid", table, *task.options, *out),
+        ("evaluate", tmp_path / "model", table),
+        ("predict", tmp_path / "model", table),
+    ):
+        printed, err = run(*command, code=1)
+        assert message in err
+        assert "low\n" not in printed, "no answer to a part of the rows"

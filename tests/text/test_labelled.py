@@ -43,6 +43,29 @@ def test_what_is_refused(tmp_path, name, text, message):
         read_labelled(tmp_path / name, "text", "label")
 
 
+@pytest.mark.parametrize("other", [" good", "good\u00a0", "go  od", "cafe\u0301"])
+def test_labels_that_look_the_same(tmp_path, other):
+    label = {"go  od": "go od", "cafe\u0301": "caf\u00e9"}.get(other, "good")
+    table = tmp_path / "table.csv"
+    text = f"text,label\na,{label}\nb,bad\nc,{other}\nd,{other}\n"
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(TextError) as caught:
+        read_labelled(table, "text", "label")
+    assert (
+        f"table.csv, line 4: the label {other!a} and {label!a} ({table}, line 2) look the same"
+        in str(caught.value)
+    )
+    table.write_text(f"text,label\na,{other}\nb,Good\nc,GOOD\n", encoding="utf-8")
+    assert {label for _, label in read_labelled(table, "text", "label")} == {other, "Good", "GOOD"}
+
+
+def test_files_whose_labels_look_the_same(tmp_path):
+    for name in ("good", " good"):
+        (tmp_path / f"{name}.txt").write_text("a\n")
+    with pytest.raises(TextError, match=r"good\.txt: the label 'good' and ' good' \(.* the same"):
+        read_labelled(tmp_path)
+
+
 def test_columns_are_to_be_named(tmp_path):
     table = tmp_path / "table.tsv"
     table.write_text("text\tlabel\none\tx\n")

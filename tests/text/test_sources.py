@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anaphora.text import Source, SourceFile, TextError, open_source, standard_library_source
+from anaphora.text import (
+    Source,
+    SourceFile,
+    TextError,
+    open_source,
+    read_columns,
+    standard_library_source,
+)
 from anaphora.text import sources as module
 
 
@@ -177,6 +184,67 @@ def test_csv_messages(tmp_path):
     header_only = open_source(write(tmp_path / "header.csv", "body\n"), column="body")
     with pytest.raises(TextError, match=r"header\.csv holds no text in column 'body'"):
         list(header_only)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # Nothing closes the quote: line 3 is where the field begins, not the row.
+        (
+            'id,body\n1,a\n2,"b\n3,c\n',
+            "line 3: a field there begins with a quote, and the file ends",
+        ),
+        ('id,body\n"1\n\n2",\n"3\n4","b\n5,c', "line 6: a field there begins with a quote"),
+        # A quote of a later row closes it.
+        (
+            'id,body\n1,a\n2,"b\n3,c\n4,"d, e"\n',
+            "line 5: a quote closes the field that began in line 3, but 'd' follows it",
+        ),
+        (
+            'id,body\n1,5" disk\n2,"a" b\n',
+            "line 3: a quote closes .* in line 3, but ' ' follows it",
+        ),
+        # More fields than columns.
+        (
+            "id,body\n1,a\n2,b, c\n",
+            "line 3: the row has 3 fields, but the header has 2; .* put quotes",
+        ),
+        ('id,body\n1,"b\n2,"", c\n3","d\n",e\n', "line 2: the row has 4 fields"),
+        ('"id,body\n1,a\n', "line 1: a field there begins with a quote"),
+        ("body,id,body\na,1,b\n", "has the column 'body' more than once, as columns 1 and 3"),
+    ],
+)
+def test_csv_rows_that_are_not_what_they_seem(tmp_path, text, message):
+    path = write(tmp_path / "a.csv", text)
+    with pytest.raises(TextError, match=rf"a\.csv,? {message}"):
+        list(open_source(path, column="body"))
+
+
+def test_csv_quotes_inside_a_text_and_short_rows(tmp_path):
+    path = write(tmp_path / "a.csv", 'body,id,note,note\n5" disk,1\n"""a"" b",2,x\n')
+    assert list(open_source(path, column="body")) == ['5" disk\n', '"a" b\n']
+    rows = list(read_columns(write(tmp_path / "b.csv", 'id,body\n1,"a\nb"\n2,c\n'), ["body"]))
+    assert rows == [(f"{tmp_path}/b.csv, line 2", ["a\nb"]), (f"{tmp_path}/b.csv, line 4", ["c"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('id\tbody\tlabel\n1\t"a\nb"\tx\n', "line 2: the last field begins with a quote"),
+        ('id\tbody\n1\ta\n2\t"b\nc"\n', "line 3: the last field begins with a quote"),
+        ('id\tbody\n1\t"a\tb"\n', "line 2: the row has 3 fields, .* take tabs out of it"),
+        ("body\tbody\na\tb\n", "has the column 'body' more than once, as columns 1 and 2"),
+    ],
+)
+def test_tsv_rows_that_were_written_with_quotes(tmp_path, text, message):
+    path = write(tmp_path / "a.tsv", text)
+    with pytest.raises(TextError, match=rf"a\.tsv,? {message}"):
+        list(open_source(path, column="body"))
+
+
+def test_tsv_quotes_are_ordinary(tmp_path):
+    path = write(tmp_path / "a.tsv", 'id\tbody\n1\t"Well\n2\t" she said\n3\t"so"\n')
+    assert list(open_source(path, column="body")) == ['"Well\n', '" she said\n', '"so"\n']
 
 
 def test_standard_input_is_spooled_and_removed(monkeypatch, tmp_path):

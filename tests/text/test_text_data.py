@@ -6,6 +6,7 @@ import pytest
 
 from anaphora.text import (
     CharacterTokenizer,
+    TextError,
     WordTokenizer,
     cover,
     encode_to_file,
@@ -43,8 +44,15 @@ def test_tiny_shakespeare():
     assert sum(map(len, tokenizer.encode_chunks(source))) == 1_115_394
 
 
-def test_reddit_comments():
-    source = open_source(data("reddit-comments-2015-08.first.csv"), column="body")
+def test_reddit_comments(tmp_path):
+    path = data("reddit-comments-2015-08.first.csv")
+    with pytest.raises(
+        TextError, match=r"csv, line 874: a field there begins with a quote, and th"
+    ):
+        list(open_source(path, column="body"))  # it was cut inside a comment
+    closed = tmp_path / "closed.csv"
+    closed.write_bytes(path.read_bytes() + b'"\n')
+    source = open_source(closed, column="body")
     comments = list(source)
     assert len(comments) == 212
     assert comments[0].startswith("I joined a new league this year")

@@ -30,6 +30,21 @@ def test_series_are_standardised_by_the_moments_of_all_training_steps(rng):
     assert arrays["targets"].tolist() == [1, 2, 0, 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "examples"),
+    [
+        ("classify", [("one", "good"), ("two", "bad"), ("three", " good")]),
+        ("tag", [(["a"], ["good"]), (["b", "c"], ["bad", " good"])]),
+    ],
+)
+def test_labels_of_several_files_that_look_the_same(name, examples):
+    task = TASKS[name]
+    with pytest.raises(
+        TextError, match=r"the files: the (label|tag) 'good' and ' good' .* the same"
+    ):
+        task.fit(task.options.make(), examples[:2], examples[2:])
+
+
 def test_series_of_other_channels_are_refused():
     vocabulary = ClassifierVocabulary(("a", "b"), None, np.zeros(2), np.ones(2))
     with pytest.raises(TextError, match="a series has 3 channels; those of the training have 2"):

@@ -13,7 +13,7 @@ from anaphora.text.batches import (
 )
 from anaphora.text.corpus import encode_to_file, open_ids
 from anaphora.text.errors import TextError
-from anaphora.text.labelled import read_labelled
+from anaphora.text.labelled import check_labels, read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.text.series import moments, read_series, standardized
 from anaphora.text.sources import (
@@ -44,6 +44,7 @@ __all__ = [
     "Tokenizer",
     "WordTokenizer",
     "batchify",
+    "check_labels",
     "cover",
     "encode_to_file",
     "is_table",

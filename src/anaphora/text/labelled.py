@@ -1,12 +1,14 @@
 """Texts with a label each: from tables, or from folders with a file for each label."""
 
 import os
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 from anaphora.text.errors import TextError
 from anaphora.text.sources import column_names, is_table, read_columns, read_lines
 
-__all__ = ["read_labelled"]
+__all__ = ["check_labels", "read_labelled"]
 
 
 def read_labelled(
@@ -22,7 +24,7 @@ def read_labelled(
 
     Raises:
         TextError: what `open_source` raises; a column is not named or not there; a row has no
-            label; a file has no text.
+            label; a file has no text; two labels look the same, as `check_labels` says.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -41,6 +43,7 @@ def read_labelled(
         raise TextError(
             f"the folder {folder} has no .txt file; wanted one for each label, with a text a line"
         )
+    check_labels({file.stem: str(file) for file in files})
     examples = []
     for file in files:
         lines = read_lines(file) if file.stat().st_size else []
@@ -50,6 +53,31 @@ def read_labelled(
             )
         examples += [(line, file.stem) for line in lines if line.strip()]
     return examples
+
+
+def check_labels(places: Mapping[str, str], what: str = "label") -> None:
+    """Refuse labels that look the same: those that differ only by white space, or only by how
+    Unicode composes their characters.
+
+    Args:
+        places: Where each label was found first.
+        what: What one of them is called.
+
+    Raises:
+        TextError: there are two such labels.
+
+    >>> check_labels({"good": "line 2", " good": "line 7"})
+    Traceback (most recent call last):
+    anaphora.text.errors.TextError: line 7: the label ' good' and 'good' (line 2) look the same ...
+    """
+    seen: dict[str, str] = {}
+    for label, place in places.items():
+        other = seen.setdefault(" ".join(unicodedata.normalize("NFC", label).split()), label)
+        if other != label:
+            raise TextError(
+                f"{place}: the {what} {label!a} and {other!a} ({places[other]}) look the same, but "
+                "differ in white space or in how their characters are composed; write both alike"
+            )
 
 
 def _read_table(
@@ -65,12 +93,15 @@ def _read_table(
             f"and their labels; it has {', '.join(map(repr, column_names(path))) or 'none'}"
         )
     examples = []
+    places: dict[str, str] = {}
     for where, (text, label) in read_columns(path, [column, label_column]):
         if not text.strip():
             continue
         if not label.strip():
             raise TextError(f"{where}: the row has no label in column {label_column!r}")
+        places.setdefault(label, where)
         examples.append((text.strip("\n"), label))
     if not examples:
         raise TextError(f"{path} holds no text in column {column!r}: there is nothing to read")
+    check_labels(places)
     return examples

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from anaphora.text.errors import TextError
 
@@ -37,6 +37,10 @@ BLOCK = 1 << 18
 # The longest CSV field, in characters; the csv module's own limit of 131,072 is less than a long
 # post. Its C type is a long, which has 32 bits on Windows.
 FIELD_LIMIT = 2**31 - 1
+
+# A field of a row: a quoted one, with the quote that closes it, if there is one; and another one.
+UNQUOTED = re.compile(r"[^,\n]*")
+QUOTED = re.compile(r'"(?:[^"]|"")*+("?)')
 
 # Packages of the standard library that join its top-level modules in `standard_library_source`.
 STANDARD_PACKAGES = (
@@ -187,15 +191,16 @@ def read_columns(
 ) -> Iterator[tuple[str, list[str]]]:
     r"""Yield where each row of a table is, and what it has in some columns.
 
-    Fields are between commas, quoted as RFC 4180 says; those of ``.tsv`` files are between tabs,
-    and quotes mean nothing there.
+    Fields are between commas, quoted as RFC 4180 says. Those of ``.tsv`` files are between tabs;
+    quotes are ordinary characters there, so that a text can have neither tabs nor line ends.
 
     Args:
         path: A file with a header line.
         columns: The names of the columns.
 
     Raises:
-        TextError: what `open_source` raises; a column is not there, or a row lacks it.
+        TextError: what `open_source` raises; a column is not there, or stands twice; a row lacks
+            it, or has more fields than the header; a quote is not closed.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -233,8 +238,8 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     ['id', 'text']
     """
     file = SourceFile(Path(path), os.fspath(path))
-    with _opened(file) as stream, _csv_errors(file):
-        return list(next(_csv_reader(stream, file), []))
+    with _opened(file) as stream:
+        return next(_rows(stream, file), (1, []))[1]
 
 
 def standard_library_source() -> tuple[Source, Source]:
@@ -366,37 +371,104 @@ def _read_column(file: SourceFile, column: str) -> Iterator[str]:
 
 
 def _read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield of each row the number of its last line, and what it has in the columns."""
-    with _opened(file) as stream, _csv_errors(file):
-        rows = _csv_reader(stream, file)
-        header: list[str] = next(rows, [])
+    """Yield of each row the number of its first line, and what it has in the columns."""
+    with _opened(file) as stream:
+        rows = _rows(stream, file)
+        _, header = next(rows, (1, []))
         indices = [_column_index(header, file, column) for column in columns]
         last = max(indices)
-        for row in rows:
+        torn_before = 0  # the line before, if its last field has a quote only at its beginning
+        for line, row in rows:
             if not row:  # a blank line
                 continue
+            torn = line if _is_tsv(file) and _is_torn(row[-1]) else 0
+            if len(row) != len(header) and (torn_before or torn):
+                raise TextError(
+                    f"{file.name}, line {torn_before or torn}: the last field begins with a quote "
+                    "and seems to go on in the next line, but quotes mean nothing in .tsv files; "
+                    "take line ends out of the texts, or save the table as .csv"
+                )
+            torn_before = torn
             if len(row) <= last:
                 raise TextError(
-                    f"{file.name}, line {rows.line_num}: the row has {len(row)} of the at least "
+                    f"{file.name}, line {line}: the row has {len(row)} of the at least "
                     f"{last + 1} fields that column {header[last]!r} needs; a comma or a quote is "
                     "missing there"
                 )
-            yield rows.line_num, [row[index] for index in indices]
+            if len(row) > len(header):
+                cure = "take tabs out of it" if _is_tsv(file) else "put quotes around it"
+                raise TextError(
+                    f"{file.name}, line {line}: the row has {len(row)} fields, but the header has "
+                    f"{len(header)}; if a text has the separator in it, {cure}"
+                )
+            yield line, [row[index] for index in indices]
 
 
-def _csv_reader(stream: TextIO, file: SourceFile) -> Any:
-    """Fields between commas; in ``.tsv`` files between tabs, where quotes mean nothing."""
-    if file.name.lower().endswith(".tsv"):
-        return csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.reader(stream)
+def _rows(stream: TextIO, file: SourceFile) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the first line of each row, and its fields."""
+    lines: list[str] = []  # of the row that is being read
+
+    def read_lines() -> Iterator[str]:
+        for line in stream:
+            lines.append(line)
+            yield line
+
+    # Long fields are to pass.
+    csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
+    if _is_tsv(file):
+        reader = csv.reader(read_lines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(read_lines(), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num - len(lines) + 1, row
+            lines.clear()
+    except csv.Error as error:
+        first = reader.line_num - len(lines) + 1
+        raise TextError(_explain_quote(file, first, "".join(lines), error)) from error
+
+
+def _explain_quote(file: SourceFile, first: int, row: str, error: csv.Error) -> str:
+    """Say which quoted field of a row, from line `first` on, is not closed as it should be."""
+    place = 0
+    while place < len(row):
+        match = QUOTED.match(row, place)
+        if match is None:
+            place = UNQUOTED.match(row, place).end() + 1  # type: ignore[union-attr]
+            continue
+        opened, end = first + row.count("\n", 0, place), match.end()
+        if not match[1]:
+            return (
+                f"{file.name}, line {opened}: a field there begins with a quote, and the file ends "
+                "before another one closes it; close it, or double it if it belongs to the text: "
+                '"He said ""yes"""'
+            )
+        if row[end : end + 1] not in ("", ",", "\n"):
+            closed = first + row.count("\n", 0, end)
+            return (
+                f"{file.name}, line {closed}: a quote closes the field that began in line {opened},"
+                f" but {row[end]!r} follows it instead of a comma; close the field where it ends, "
+                'and double quotes that belong to the text: "He said ""yes"""'
+            )
+        place = end + 1
+    return f"{file.name}, line {first} cannot be read as CSV: {error}"
+
+
+def _is_tsv(file: SourceFile) -> bool:
+    return file.name.lower().endswith(".tsv")
+
+
+def _is_torn(field: str) -> bool:
+    """Whether a field begins with a quote and does not end with another."""
+    return field.startswith('"') and (len(field) == 1 or not field.endswith('"'))
 
 
 def _check_columns(file: SourceFile, column: str | None) -> None:
     """Raise `TextError` where `column` is missing: in the call, or in the file."""
     if column is None and not file.name.lower().endswith(".csv"):
         return
-    with _opened(file) as stream, _csv_errors(file):
-        header: list[str] = next(_csv_reader(stream, file), [])
+    with _opened(file) as stream:
+        _, header = next(_rows(stream, file), (1, []))
         if column is not None:
             _column_index(header, file, column)
             return
@@ -409,6 +481,12 @@ def _check_columns(file: SourceFile, column: str | None) -> None:
 def _column_index(header: list[str], file: SourceFile, column: str) -> int:
     if column not in header:
         raise TextError(f"{file.name} has no column {column!r}; it has {_names(header)}")
+    if header.count(column) > 1:
+        places = " and ".join(str(n) for n, name in enumerate(header, 1) if name == column)
+        raise TextError(
+            f"{file.name} has the column {column!r} more than once, as columns {places}; give "
+            "one of them another name in the header"
+        )
     return header.index(column)
 
 
@@ -426,16 +504,6 @@ def _opened(file: SourceFile) -> Iterator[TextIO]:
         raise TextError(_explain_bytes(file)) from error
     except OSError as error:
         raise TextError(f"{file.name} cannot be read: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _csv_errors(file: SourceFile) -> Iterator[None]:
-    """Let long fields pass; failures of the csv module become a `TextError`."""
-    csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
-    try:
-        yield
-    except csv.Error as error:
-        raise TextError(f"{file.name} cannot be read as CSV: {error}") from error
 
 
 def _explain_bytes(file: SourceFile) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 from anaphora.text.errors import TextError
+from anaphora.text.labelled import check_labels
 from anaphora.text.sources import Source, SourceFile, open_source
 
 __all__ = ["read_conllu"]
@@ -33,7 +34,7 @@ def read_conllu(path: str | os.PathLike[str], column: int = 4) -> list[tuple[lis
 
     Raises:
         TextError: what `open_source` raises; a line lacks a column, has an empty one or no number;
-            there is no sentence.
+            there is no sentence; two tags look the same, as `check_labels` says.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -48,14 +49,20 @@ def read_conllu(path: str | os.PathLike[str], column: int = 4) -> list[tuple[lis
             "one, of CoNLL-U"
         )
     source = open_source(path, pattern="*.conllu")
-    sentences = [sentence for file in source.files for sentence in _sentences(file, column)]
+    places: dict[str, str] = {}
+    sentences = [one for file in source.files for one in _sentences(file, column, places)]
     if not sentences:
         raise TextError(f"{source.name} has no sentence; give a file with tagged words")
+    check_labels(places, "tag")
     return sentences
 
 
-def _sentences(file: SourceFile, column: int) -> Iterator[tuple[list[str], list[str]]]:
-    """The sentences of one file; a last one needs no blank line behind it."""
+def _sentences(
+    file: SourceFile, column: int, places: dict[str, str]
+) -> Iterator[tuple[list[str], list[str]]]:
+    """The sentences of one file; a last one needs no blank line behind it. `places` gets the place
+    at which each tag is found first.
+    """
     numbered = column > 2
     words: list[str] = []
     tags: list[str] = []
@@ -85,7 +92,9 @@ def _sentences(file: SourceFile, column: int) -> Iterator[tuple[list[str], list[
             if match["no_word"]:
                 continue
         word, tag = fields[1 if numbered else 0], fields[column - 1]
-        if not word or not tag:
-            raise TextError(f"{where}: the {'tag' if word else 'word'} is empty; mend the line")
+        if not word.strip() or not tag.strip():
+            empty = "tag" if word.strip() else "word"
+            raise TextError(f"{where}: the {empty} is empty; mend the line")
+        places.setdefault(tag, where)
         words.append(word)
         tags.append(tag)

@@ -18,6 +18,7 @@ from anaphora.text import (
     TextError,
     Tokenizer,
     WordTokenizer,
+    check_labels,
     is_table,
     moments,
     read_columns,
@@ -206,6 +207,7 @@ class ClassifyTask(ExampleTask):
         self, options: ClassifierOptions, training: list[Example], held_out: list[Example]
     ) -> ClassifierVocabulary:
         classes = tuple(sorted({label for _, label in [*training, *held_out]}))
+        check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
         if len(classes) < 2:
             raise TextError(f"all examples have the label {classes[0]!r}; wanted two or more")
         inputs = [example for example, _ in training]

@@ -13,7 +13,7 @@ import numpy as np
 from anaphora import ops
 from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
-from anaphora.text import CharacterTokenizer, TextError, Tokenizer, read_conllu
+from anaphora.text import CharacterTokenizer, TextError, Tokenizer, check_labels, read_conllu
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
 from anaphora.training.task import ExampleTask, Paths, TaskOptions, numbers_of
@@ -180,6 +180,7 @@ class TagTask(ExampleTask):
             key=lambda word: (-counts[word], word),
         )
         tags = {tag for _, of_words in [*training, *held_out] for tag in of_words}
+        check_labels(dict.fromkeys(sorted(tags), "the files"), "tag")
         return TaggerVocabulary(
             tuple(kept[: text.vocabulary_size]),
             text.lowercase,

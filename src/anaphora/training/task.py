@@ -433,7 +433,7 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
         more = ", ..." if len(known) > _NAMED else ""
         raise TextError(
             f"the {what} {unknown[0]!r} is none of the {len(known)} of the training: "
-            f"{', '.join(known[:_NAMED])}{more}"
+            f"{', '.join(map(repr, known[:_NAMED]))}{more}"
         )
     return np.array([numbers[answer] for answer in answers], np.int64)
 
