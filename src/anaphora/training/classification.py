@@ -24,6 +24,7 @@ from anaphora.text import (
     read_columns,
     read_labelled,
     read_series,
+    uncompressed_name,
 )
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import (
@@ -192,8 +193,8 @@ class ClassifyTask(ExampleTask):
         if are_series == {True}:
             return [example for path in paths for example in zip(*read_series(path), strict=True)]
         if are_series == {False}:
-            columns = options.column, options.label_column
-            return [example for path in paths for example in read_labelled(path, *columns)]
+            more = options.column, options.label_column, options.encoding
+            return [example for path in paths for example in read_labelled(path, *more)]
         raise TextError("both texts and series were given; a classifier is of one or the other")
 
     def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:  # noqa: D102
@@ -263,7 +264,8 @@ class ClassifyTask(ExampleTask):
             return super().read_inputs(options, path)
         if options.column is None:
             raise TextError(f"{path} is a table: say with --column which column holds the texts")
-        return [text.strip("\n") for _, (text,) in read_columns(path, [options.column])]
+        rows = read_columns(path, [options.column], options.encoding)
+        return [text.strip("\n") for _, (text,) in rows]
 
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
         return ""
@@ -315,12 +317,12 @@ def classify(
 
 
 def _holds_series(path: Any) -> bool:
-    return str(path).lower().endswith(_SERIES)
+    return uncompressed_name(path).lower().endswith(_SERIES)
 
 
 def _refuse_text_options(options: LabelledOptions) -> None:
     """Series have no tokens and no columns: options of texts are a misunderstanding."""
     plain = ClassifierOptions.make().text
-    for name in sorted(options.names() - {"validation_share"}):
+    for name in sorted(options.names() - {"validation_share", "encoding"}):
         if getattr(options, name) != getattr(plain, name):
             raise ValueError(f"{name} is for texts, but the files hold series")
