@@ -648,3 +648,30 @@ def test_an_encoding_is_recorded_and_used_by_every_command(tmp_path, name):
     _, err = run(*plain.command("--encoding", "utf-9", out="none"), code=2)
     assert "encoding 'utf-9' is none that Python knows" in err
     assert not (plain.folder / "none").exists()
+
+
+def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
+    task = make("classify series", tmp_path)
+    run(*task.command("--max-steps", "20"))
+    expected, _ = run("predict", tmp_path / "model", *task.valid, "--json")
+    lines = task.valid[0].read_text().splitlines()[1:]
+    bare = tmp_path / "bare.ts"
+    series = [line.rpartition(":")[0] for line in lines]
+    for header in ("", "@dimensions 2\n", "@univariate false\n@classLabel false\n"):
+        bare.write_text(header + "@data\n" + "\n".join(series))
+        assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
+    refused = "bare.ts has no classes; to train or to evaluate, give each series its own behind"
+    out = ("--out", tmp_path / "other", "--task", "classify")
+    assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
+    assert refused in run("train", bare, *out, code=1)[1]
+    assert refused in run("train", *task.train, "--valid", bare, *out, code=1)[1]
+
+    bare.write_text("@targetLabel true\n@data\n" + "\n".join(f"{one}:0.5" for one in series))
+    assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
+    refused = "bare.ts has numbers as targets (@targetLabel true), and classify needs classes"
+    assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
+    assert refused in run("train", bare, *out, code=1)[1]
+
+    bare.write_text("@data\n1,2:3,4:up\n1,?:3,4:up\n")
+    for command in (("predict", tmp_path / "model", bare), ("train", bare, *out)):
+        assert "line 3, channel 1, step 2: the value is missing ('?')" in run(*command, code=1)[1]

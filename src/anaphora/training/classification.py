@@ -191,7 +191,8 @@ class ClassifyTask(ExampleTask):
             )
         are_series = {_holds_series(path) for path in paths}
         if are_series == {True}:
-            return [example for path in paths for example in zip(*read_series(path), strict=True)]
+            encoding = options.encoding
+            return [example for path in paths for example in _labelled_series(path, encoding)]
         if are_series == {False}:
             more = options.column, options.label_column, options.encoding
             return [example for path in paths for example in read_labelled(path, *more)]
@@ -259,7 +260,7 @@ class ClassifyTask(ExampleTask):
 
     def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
         if _holds_series(path):
-            return list(read_series(path)[0])
+            return list(read_series(path, options.encoding)[0])
         if not is_table(path):
             return super().read_inputs(options, path)
         if options.column is None:
@@ -318,6 +319,22 @@ def classify(
 
 def _holds_series(path: Any) -> bool:
     return uncompressed_name(path).lower().endswith(_SERIES)
+
+
+def _labelled_series(path: Any, encoding: str) -> list[Example]:
+    series, classes = read_series(path, encoding)
+    if classes is None:
+        raise TextError(
+            f"{path} has no classes; to train or to evaluate, give each series its own behind a "
+            "last colon, and list them: @classLabel true a b. anaphora predict reads series without"
+        )
+    if isinstance(classes[0], float):
+        raise TextError(
+            f"{path} has numbers as targets (@targetLabel true), and classify needs classes; "
+            "anaphora.estimators.RecurrentRegressor learns numbers. If these are names of classes, "
+            "list them: @classLabel true 1 2"
+        )
+    return list(zip(series, map(str, classes), strict=True))
 
 
 def _refuse_text_options(options: LabelledOptions) -> None:
