@@ -89,9 +89,20 @@ def test_no_text_of_utf8_is_taken_for_another(tmp_path_factory, text):
     assert read(path) == text
 
 
+def test_utf16_that_was_cut_inside_a_character(write):
+    path = write(RUSSIAN.encode("utf-16-le")[:-1])
+    with pytest.raises(TextError, match="has the zero bytes of UTF-16-LE, not utf-8"):
+        read(path)
+    with pytest.raises(
+        TextError, match=r"not valid utf-16-le: byte 0x0A at offset \d+; give --enc"
+    ):
+        read(path, "utf-16-le")
+
+
 def test_a_zero_character_here_and_there_is_no_utf16(write):
     text = "some text\0 and more of it, " * 20
     assert read(write(text.encode())) == text
+    assert read(write(b"a\0b")) == "a\0b"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ MARKS = (
 )
 UNICODE = ("utf-8", "utf-16", "utf-32")  # families of codecs
 
+NO_BEGINNINGS = bytes(range(0xC0))  # all that no character of UTF-8 beyond ASCII begins with
+
 SAMPLE = 1 << 16  # bytes from which an encoding is told
 
 
@@ -135,7 +137,8 @@ def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[TextIO
         stream.seek(0)
         _refuse_archives(path, name, sample)
         codec = _codec(name, sample, encoding)
-        if _is_of_single_bytes(codec) and _is_utf8(stream):
+        enough = _enough_utf8(codec, sample)
+        if enough is not None and _is_utf8(stream, enough):
             raise TextError(f"{name} is UTF-8, not {encoding}; give --encoding utf-8")
         stream.seek(0)
         try:
@@ -183,7 +186,7 @@ def _wide_codec(sample: bytes) -> str | None:
 
     The characters of ASCII, line ends and spaces at least, are such ones in every language.
     """
-    if len(sample) % 2 or b"\0" not in sample:
+    if sample.count(0) <= len(sample) % 2:  # none; of an odd number of bytes, one is no sign
         return None
     zeros = [sample[place::4].count(0) / len(sample[place::4] or b"0") for place in range(4)]
     if len(sample) % 4 == 0:
@@ -201,27 +204,34 @@ def _family(codec: str) -> str:
     return next((family for family in UNICODE if codec.startswith(family)), codec)
 
 
-def _is_of_single_bytes(codec: str) -> bool:
-    """Whether every byte is a character, such as in cp1252, so that hardly a text is refused."""
-    if _family(codec) in UNICODE:
-        return False
-    return len(bytes(range(256)).decode(codec, "replace")) == 256
+def _enough_utf8(codec: str, sample: bytes) -> int | None:
+    """How many characters beyond ASCII tell UTF-8 from another encoding that would decode it too,
+    to other text; None where that needs no check.
 
-
-def _is_utf8(stream: BinaryIO) -> bool:
-    """Whether all that comes is UTF-8, and some of it not ASCII. By chance text of single bytes
-    never is: bytes for letters come in twos at least, the first and the others of different ranges.
+    One is enough where each byte is a character, as in cp1252: letters would have to come in twos,
+    of two ranges, and never alone. Encodings of several bytes may look like UTF-8 for some
+    characters. UTF-16 without any zero byte has neither spaces nor line ends.
     """
+    family = _family(codec)
+    if family == "utf-8":
+        return None
+    if family in UNICODE:
+        return None if b"\0" in sample else 0
+    return 1 if len(bytes(range(256)).decode(codec, "replace")) == 256 else 8
+
+
+def _is_utf8(stream: BinaryIO, enough: int) -> bool:
+    """Whether all that comes is UTF-8, with at least so many characters beyond ASCII."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    ascii_only = True
+    found = 0
     try:
         while block := stream.read(DEFAULT_BUFFER_SIZE):
             decoder.decode(block)
-            ascii_only = ascii_only and block.isascii()
+            found += len(block.translate(None, delete=NO_BEGINNINGS))
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
-    return not ascii_only
+    return found >= enough
 
 
 def _explain(path: Path, name: str, encoding: str, codec: str) -> str:
