@@ -660,7 +660,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     for header in ("", "@dimensions 2\n", "@univariate false\n@classLabel false\n"):
         bare.write_text(header + "@data\n" + "\n".join(series))
         assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
-    refused = "bare.ts has no classes; to train or to evaluate, give each series its own behind"
+    refused = "bare.ts has no classes; to train or to evaluate, give each series its own after"
     out = ("--out", tmp_path / "other", "--task", "classify")
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
     assert refused in run("train", bare, *out, code=1)[1]

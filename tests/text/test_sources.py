@@ -132,7 +132,7 @@ def test_compressed_files_of_a_folder_are_found_by_the_names_that_they_had(tmp_p
     assert "".join(open_source(tmp_path)) == "a\nb\n"
     assert "".join(open_source(tmp_path, pattern="*.md*")) == "c\n"
     write(tmp_path / "b.txt.gz", gzip.compress(b"b\n"))
-    with pytest.raises(TextError, match=r"has both b\.txt and b\.txt\.gz; leave one of them"):
+    with pytest.raises(TextError, match=r"has both b\.txt and b\.txt\.gz; remove one of them"):
         open_source(tmp_path)
 
 

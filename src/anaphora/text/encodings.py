@@ -170,15 +170,17 @@ def _codec(name: str, sample: bytes, encoding: str) -> str:
     """
     asked = check_encoding(encoding)
     found = next((codec for mark, codec in MARKS if sample.startswith(mark)), None)
-    sign = "begins with the byte order mark of"
+    sign = "it begins with that byte order mark"
     if found is None:
-        found, sign = _wide_codec(sample), "has the zero bytes of"
+        found, sign = _wide_codec(sample), "as its zero bytes show"
     if found is None:
         return "utf-8-sig" if asked == "utf-8" else asked
     if _family(found) == _family(asked):
         return found
     advice = found.removesuffix("-sig")
-    raise TextError(f"{name} {sign} {advice.upper()}, not {encoding}; give --encoding {advice}")
+    raise TextError(
+        f"{name} is {advice.upper()} ({sign}), not {encoding}; give --encoding {advice}"
+    )
 
 
 def _wide_codec(sample: bytes) -> str | None:
@@ -267,9 +269,9 @@ def _explain(path: Path, name: str, encoding: str, codec: str) -> str:
     if _family(codec) != "utf-8":
         return f"{came}; give --encoding and the name of the encoding that it has"
     if not ascii_before:
-        return f"{came}, after text that is; so it is damaged there: mend that place"
+        return f"{came}, after text that is; so it is damaged there: fix that place"
     guess = "cp1252" if windows else "latin-1"
     return (
-        f"{came}. If it is of Western Europe, give --encoding {guess}; else the name of the "
-        "encoding that it has, such as cp1251, shift_jis or gb18030"
+        f"{came}. If its language is Western European, give --encoding {guess}; else the name of "
+        "the encoding that it has, such as cp1251, shift_jis or gb18030"
     )

@@ -29,8 +29,8 @@ def read_labelled(
     Args:
         path: A ``.csv`` or ``.tsv`` file with a header line; or a folder whose ``.txt`` files are
             the labels by their names, each with a text a line. Empty texts are left out, and so are
-            files whose names begin with a dot. A file may be compressed with gzip, and has ``.gz``
-            behind its name then.
+            files whose names begin with a dot. A file may be compressed with gzip, with
+            ``.gz`` at the end of its name.
         column: The column of a table that holds the texts.
         label_column: The column that holds the labels.
         encoding: That of the files.

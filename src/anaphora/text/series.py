@@ -35,11 +35,11 @@ OTHER_NAMES = {"@dimension": "@dimensions"}
 def read_series(path: str | os.PathLike[str], encoding: str = "utf-8") -> tuple[Series, Answers]:
     r"""Read the series of a file of the UEA and UCR archives (timeseriesclassification.com).
 
-    A line of a ``.ts`` file after ``@data`` is a series: its channels, apart by colons, each with
-    its values, apart by commas, and behind a last colon its class or its target. What stands there
-    is said by the header: ``@classLabel true`` and the classes, ``@classLabel false``, or
-    ``@targetLabel true``. Where it says nothing, there are classes if the channels that it says, or
-    the lines themselves, leave no other way to read them. A ``.npy`` file has a row for each
+    A line of a ``.ts`` file after ``@data`` is a series: its channels, separated by colons, each
+    with its values, separated by commas, and after a last colon its class or its target. The header
+    tells which: ``@classLabel true`` and the classes, ``@classLabel false``, or
+    ``@targetLabel true``. If it tells nothing, there are classes where its number of channels, or
+    the lines themselves, can be read in no other way. A ``.npy`` file has a row for each
     series: its class, a whole number, and the values of its one channel. Both may be compressed
     with gzip.
 
@@ -104,7 +104,7 @@ def _read_ts(path: Path, encoding: str) -> tuple[Series, Answers]:
         if line.strip() and not _is_comment(line)
     ]
     if not rows:
-        raise TextError(f"{path} has no series behind its line @data")
+        raise TextError(f"{path} has no series after its line @data")
     targets, classes = header.get("@targetlabel", False), header.get("@classlabel")
     if targets and classes is not None:
         raise TextError(
@@ -118,14 +118,14 @@ def _read_ts(path: Path, encoding: str) -> tuple[Series, Answers]:
     for where, parts in rows:
         channels = parts[:-1] if answered else parts
         if not channels:
-            raise TextError(f"{where}: there is no channel, or no class behind a last colon")
+            raise TextError(f"{where}: there is no channel, or no class after a last colon")
         columns = [_values(where, n, channel) for n, channel in enumerate(channels, start=1)]
         steps = sorted({len(column) for column in columns})
         if len(steps) != 1:
-            behind = ", and a class behind a last colon" if answered and not targets else ""
+            ending = ", and a class after a last colon" if answered and not targets else ""
             raise TextError(
                 f"{where}: channels of {steps[0]} to {steps[-1]} steps; wanted channels of one "
-                f"length{behind}"
+                f"length{ending}"
             )
         values = np.array(columns).T
         _check_shape(where, header, values.shape, series[0].shape if series else values.shape)
@@ -165,14 +165,14 @@ def _read_header(path: Path, lines: Sequence[str]) -> tuple[dict[str, Any], int]
                 f"{', '.join(FIELDS)} and, alone on its line, @data; make it a comment with #"
             )
         if key in header:
-            raise TextError(f"{where}: {name} is said a second time; leave one of them")
+            raise TextError(f"{where}: {name} stands in the header twice; remove one of them")
         header[key] = _field(f"{where}: {name} {' '.join(words)}".rstrip(), FIELDS[key], words)
         if key == "@timestamps" and header[key]:
             raise TextError(
                 f"{where}: the values have time stamps, which are not read; leave them out, with "
                 "values at even steps, and say @timeStamps false"
             )
-    raise TextError(f"{path} has no line @data, behind which a .ts file has its series")
+    raise TextError(f"{path} has no line @data, after which a .ts file has its series")
 
 
 def _field(said: str, kind: str, words: list[str]) -> Any:
@@ -243,7 +243,7 @@ def _values(where: str, channel: int, text: str) -> list[float]:
                 f"{place}: the value is missing ({word!r}); fill it in, or leave the series out"
             )
         if _is_number(word):
-            raise TextError(f"{place}: {word} is not finite; mend it, or leave the series out")
+            raise TextError(f"{place}: {word} is not finite; fix it, or leave the series out")
         raise TextError(
             f"{place}: {word!r} is no number; wanted numbers between commas, no time stamps, and "
             "@classLabel true where a class follows"
@@ -263,7 +263,7 @@ def _check_shape(
         said = f"@univariate {str(header['@univariate']).lower()}"
     if said:
         raise TextError(
-            f"{where}: {channels} channels, but the header says {said}; mend one of them"
+            f"{where}: {channels} channels, but the header says {said}; fix one of them"
         )
     if channels != before[1]:
         raise TextError(f"{where}: {channels} channels; those above have {before[1]}")
@@ -273,19 +273,19 @@ def _check_shape(
     elif equal and steps != before[0]:
         said = f"@equalLength true, and those above have {before[0]}"
     if said:
-        raise TextError(f"{where}: {steps} steps, but the header says {said}; mend one of them")
+        raise TextError(f"{where}: {steps} steps, but the header says {said}; fix one of them")
 
 
 def _class(where: str, name: str, classes: list[str]) -> str:
     if name in ("", "?"):
         raise TextError(
-            f"{where}: there is no class behind the last colon ({name!r}); give it, or say "
+            f"{where}: there is no class after the last colon ({name!r}); give it, or say "
             "@classLabel false and leave all classes out"
         )
     if classes and name not in classes:
         raise TextError(
             f"{where}: the class {name!r} is none of the header: {', '.join(map(repr, classes))}; "
-            "mend it, or add it to @classLabel true"
+            "fix it, or add it to @classLabel true"
         )
     return name
 
@@ -293,7 +293,7 @@ def _class(where: str, name: str, classes: list[str]) -> str:
 def _target(where: str, word: str) -> float:
     if not _is_number(word) or not np.isfinite(float(word)):
         raise TextError(
-            f"{where}: the target behind the last colon is {word!r}; wanted a finite number, as "
+            f"{where}: the target after the last colon is {word!r}; wanted a finite number, as "
             "the header says @targetLabel true"
         )
     return float(word)

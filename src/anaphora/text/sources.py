@@ -130,7 +130,7 @@ def open_source(
     """Return the text of one or several files, folders, or standard input.
 
     A folder stands for the files in it and in the folders below, sorted by path, whose names match
-    `pattern`, with ``.gz`` behind or without. Empty ones are left out, and so is what has a name
+    `pattern`, with or without a final ``.gz``. Empty ones are left out, and so is what has a name
     that begins with a dot, or lies in a folder that has. `-` is standard input. It, and anything
     else that can be read only once (a pipe, `<(xzcat text.xz)`), is copied to a temporary file, in
     the folder that the environment variable TMPDIR names, which is deleted with the Source. Files
@@ -324,7 +324,7 @@ def _find_in_folder(folder: Path, pattern: str) -> list[tuple[Path, str]]:
 
 
 def matching_files(folder: Path, pattern: str, *, below: bool) -> tuple[list[Path], str]:
-    """The files of a folder that match a pattern, with ``.gz`` behind or without, sorted by path.
+    """The files of a folder that match a pattern, with or without a final ``.gz``, sorted by path.
 
     What has a name that begins with a dot, or lies in a folder that has, is left out: systems and
     editors keep their own things there.
@@ -356,7 +356,7 @@ def matching_files(folder: Path, pattern: str, *, below: bool) -> tuple[list[Pat
     for path in matching:
         other = Path(uncompressed_name(path))
         if other != path and other in names:
-            raise TextError(f"{folder} has both {other.name} and {path.name}; leave one of them")
+            raise TextError(f"{folder} has both {other.name} and {path.name}; remove one of them")
     return matching, holds
 
 

@@ -97,7 +97,7 @@ def _sentences(
         word, tag = fields[1 if numbered else 0], fields[column - 1]
         if not word.strip() or not tag.strip():
             empty = "tag" if word.strip() else "word"
-            raise TextError(f"{where}: the {empty} is empty; mend the line")
+            raise TextError(f"{where}: the {empty} is empty; fix the line")
         places.setdefault(tag, where)
         words.append(word)
         tags.append(tag)

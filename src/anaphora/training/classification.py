@@ -325,7 +325,7 @@ def _labelled_series(path: Any, encoding: str) -> list[Example]:
     series, classes = read_series(path, encoding)
     if classes is None:
         raise TextError(
-            f"{path} has no classes; to train or to evaluate, give each series its own behind a "
+            f"{path} has no classes; to train or to evaluate, give each series its own after a "
             "last colon, and list them: @classLabel true a b. anaphora predict reads series without"
         )
     if isinstance(classes[0], float):
