@@ -43,7 +43,7 @@ class Recording(NamedTuple):
 def read_recordings(folder):
     """All recordings of a folder, in the order of their names."""
     recordings = []
-    for path in sorted(folder.glob("*.wav")):
+    for path in sorted(folder.glob("[!.]*.wav")):
         digit, speaker, take = path.stem.split("_")
         with wave.open(str(path)) as file:
             form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()

@@ -20,7 +20,7 @@ from anaphora.training import SequenceBatches, Trainer, TrainingOptions
 
 def read_names(folder, generator):
     """The classes, and the names to train and to test on with their class numbers."""
-    files = sorted(folder.glob("*.txt"))
+    files = sorted(folder.glob("[!.]*.txt"))
     train, test = [], []
     for number, file in enumerate(files):
         names = sorted(set(file.read_text(encoding="utf-8").split("\n")) - {""})

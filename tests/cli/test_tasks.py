@@ -1,5 +1,6 @@
 """`anaphora train --task`: what is learnt, reported, resumed, predicted, and refused."""
 
+import gzip
 import json
 import math
 import random
@@ -591,3 +592,86 @@ def test_no_command_reads_a_table_whose_quotes_are_broken(tmp_path, name, broken
         printed, err = run(*command, code=1)
         assert message in err
         assert "low\n" not in printed, "no answer to a part of the rows"
+
+
+@pytest.mark.parametrize("name", ["classify table", "tag", "translate", "language-model"])
+def test_an_encoding_is_recorded_and_used_by_every_command(tmp_path, name):
+    """The same files in UTF-8, in CP-1252 and compressed make the same model and answers."""
+    folders = [tmp_path / "utf-8", tmp_path / "cp1252"]
+    for folder in folders:
+        folder.mkdir()
+    if name == "language-model":
+        tasks = [Task(f, name, [f / "train.txt"], [f / "valid.txt"]) for f in folders]
+        for task in tasks:
+            task.options = ("--hidden-size", "8", "--batch-size", "2", "--max-steps", "2")
+            for path in (*task.train, *task.valid):
+                path.write_text("schöne Größe\n" * 40, encoding="utf-8")
+    else:
+        tasks = [make(name, folder) for folder in folders]
+    plain, other = tasks
+    renamed = {}
+    for path in {*other.train, *other.valid}:
+        text = path.read_text(encoding="utf-8").replace("b", "ß").replace("ßody", "body")
+        (plain.folder / path.name).write_text(text, encoding="utf-8")
+        renamed[path] = path.with_name(path.name + ".gz")
+        renamed[path].write_bytes(gzip.compress(text.encode("cp1252")))
+        path.unlink()
+    other.train, other.valid = ([renamed[p] for p in paths] for paths in (other.train, other.valid))
+
+    _, err = run(*other.command("--max-steps", "2"), code=1)
+    assert "train." in err
+    assert "give --encoding latin-1" in err
+    run(*other.command("--max-steps", "2", "--encoding", "CP1252"))
+    run(*plain.command("--max-steps", "2"))
+    models = [folder / "model" for folder in folders]
+    weights = [(model / "model.safetensors").read_bytes() for model in models]
+    assert weights[0] == weights[1]
+    text = json.loads((models[1] / "config.json").read_text())["text"]
+    assert text["encoding"] == "CP1252"
+
+    for command in ("evaluate", "predict"):
+        files = [task.valid if command == "evaluate" else task.valid[:1] for task in tasks]
+        if command == "predict" and name == "language-model":
+            continue
+        found = [
+            [{**record, "seconds": 0} for record in lines_of(run(command, *paths, "--json")[0])]
+            for paths in (
+                [models[0], *files[0]],
+                [models[1], *files[1]],
+                [models[1], *files[0], "--encoding", "utf-8"],
+            )
+        ]
+        assert found[0] == found[1] == found[2]
+        assert "is UTF-8, not CP1252; give --enc" in run(command, models[1], *files[0], code=1)[1]
+        unknown = run(command, models[1], *files[1], "--encoding", "utf-9", code=2)[1]
+        assert "encoding 'utf-9' is none that Python knows" in unknown
+    _, err = run(*plain.command("--encoding", "utf-9", out="none"), code=2)
+    assert "encoding 'utf-9' is none that Python knows" in err
+    assert not (plain.folder / "none").exists()
+
+
+def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
+    task = make("classify series", tmp_path)
+    run(*task.command("--max-steps", "20"))
+    expected, _ = run("predict", tmp_path / "model", *task.valid, "--json")
+    lines = task.valid[0].read_text().splitlines()[1:]
+    bare = tmp_path / "bare.ts"
+    series = [line.rpartition(":")[0] for line in lines]
+    for header in ("", "@dimensions 2\n", "@univariate false\n@classLabel false\n"):
+        bare.write_text(header + "@data\n" + "\n".join(series))
+        assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
+    refused = "bare.ts has no classes; to train or to evaluate, give each series its own after"
+    out = ("--out", tmp_path / "other", "--task", "classify")
+    assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
+    assert refused in run("train", bare, *out, code=1)[1]
+    assert refused in run("train", *task.train, "--valid", bare, *out, code=1)[1]
+
+    bare.write_text("@targetLabel true\n@data\n" + "\n".join(f"{one}:0.5" for one in series))
+    assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
+    refused = "bare.ts has numbers as targets (@targetLabel true), and classify needs classes"
+    assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
+    assert refused in run("train", bare, *out, code=1)[1]
+
+    bare.write_text("@data\n1,2:3,4:up\n1,?:3,4:up\n")
+    for command in (("predict", tmp_path / "model", bare), ("train", bare, *out)):
+        assert "line 3, channel 1, step 2: the value is missing ('?')" in run(*command, code=1)[1]

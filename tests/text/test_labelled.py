@@ -77,7 +77,9 @@ def test_columns_are_to_be_named(tmp_path):
 
 
 def test_folders_that_are_refused(tmp_path):
-    with pytest.raises(TextError, match=r"has no \.txt file; wanted one for each label"):
+    with pytest.raises(
+        TextError, match=r"has no \.txt file \(it is empty\); wanted one for each label"
+    ):
         read_labelled(tmp_path)
     (tmp_path / "a.txt").write_text("one\n")
     for text in ("", "\n \n"):

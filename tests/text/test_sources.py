@@ -1,6 +1,7 @@
 """Sources: what is read, in which chunks, and what is said about text that cannot be read."""
 
 import gc
+import gzip
 import io
 import os
 import sys
@@ -22,6 +23,7 @@ from anaphora.text import (
     standard_library_source,
 )
 from anaphora.text import sources as module
+from anaphora.text.sources import column_names
 
 
 @pytest.fixture
@@ -104,6 +106,36 @@ def test_folder_without_a_match(tmp_path):
         open_source(tmp_path)
 
 
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    folder = (
+        tmp_path / ".home" / "texts"
+    )  # what lies above the folder that was given is of no matter
+    write(folder / "a.txt", "a\n")
+    hidden = ["._a.txt", ".ipynb_checkpoints/a.txt", "b/.c/d/a.txt"]
+    for name in hidden:
+        write(folder / name, f"{name}\n")
+    assert "".join(open_source(folder)) == "a\n"
+    assert "".join(open_source(folder / hidden[0])) == "._a.txt\n", "it was asked for"
+    (folder / "a.txt").unlink()
+    with pytest.raises(TextError, match=r"it is empty, but for 3 whose names, .* begin with a dot"):
+        open_source(folder)
+    write(folder / "a.md", "a\n")
+    with pytest.raises(TextError, match=r"files there: 1, first a\.md, but for 3 whose names"):
+        open_source(folder)
+
+
+def test_compressed_files_of_a_folder_are_found_by_the_names_that_they_had(tmp_path):
+    write(tmp_path / "a.txt.gz", gzip.compress(b"a\n"))
+    write(tmp_path / "b.TXT.GZ", gzip.compress(b"B\n"))
+    write(tmp_path / "b.txt", b"b\n")
+    write(tmp_path / "c.md.gz", gzip.compress(b"c\n"))
+    assert "".join(open_source(tmp_path)) == "a\nb\n"
+    assert "".join(open_source(tmp_path, pattern="*.md*")) == "c\n"
+    write(tmp_path / "b.txt.gz", gzip.compress(b"b\n"))
+    with pytest.raises(TextError, match=r"has both b\.txt and b\.txt\.gz; remove one of them"):
+        open_source(tmp_path)
+
+
 def test_missing_empty_and_no_path(tmp_path):
     with pytest.raises(TextError, match=r"gone\.txt does not exist; the current folder is"):
         open_source(tmp_path / "gone.txt")
@@ -124,31 +156,6 @@ def test_a_file_that_cannot_be_read(tmp_path):
         list(source)
     with pytest.raises(TextError, match="cannot be read: Is a directory"):
         list(Source([SourceFile(tmp_path, "folder")]))
-
-
-@pytest.mark.parametrize(
-    ("data", "offset", "byte", "encoding"),
-    [
-        (b"caf\xe9 au lait", 3, "E9", "LATIN1"),
-        (b"x" * 20_000 + b"\r\n\xe2\x98\x83\xff", 20_005, "FF", "LATIN1"),
-        (b"\xef\xbb\xbfcut short \xe2\x98", 13, "E2", "LATIN1"),
-        ("text".encode("utf-16"), 0, "FF", "UTF-16"),
-    ],
-)
-def test_invalid_utf8_names_file_offset_byte_and_cure(tmp_path, data, offset, byte, encoding):
-    path = write(tmp_path / "old text.txt", data)
-    with pytest.raises(TextError) as caught:
-        list(open_source(path))
-    message = str(caught.value)
-    assert f"old text.txt is not valid UTF-8: byte 0x{byte} at offset {offset:,}." in message
-    assert f"iconv -f {encoding} -t UTF-8 '{path}' > '{path}'.utf8" in message
-
-
-def test_invalid_utf8_across_a_read_of_the_search(tmp_path):
-    cut = io.DEFAULT_BUFFER_SIZE
-    path = write(tmp_path / "a.txt", b"a" * (cut - 1) + "é".encode() + b"b" * cut + b"\xc3(")
-    with pytest.raises(TextError, match=f"byte 0xC3 at offset {2 * cut + 1:,}"):
-        list(open_source(path))
 
 
 CSV = (
@@ -260,6 +267,25 @@ def test_standard_input_is_spooled_and_removed(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_standard_input_that_is_compressed(monkeypatch):
+    pipe_in(monkeypatch, gzip.compress("déjà\n".encode("cp1252")))
+    assert list(open_source("-", encoding="cp1252")) == ["déjà\n"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_compressed_table_with_an_encoding(tmp_path, suffix):
+    separator = {".csv": ",", ".tsv": "\t"}[suffix]
+    text = f"id{separator}body\n1{separator}„déjà“\n"
+    path = write(tmp_path / f"a{suffix}.gz", gzip.compress(text.encode("utf-16-le")))
+    assert list(open_source(path, "body", encoding="utf-16-le")) == ["„déjà“\n"]
+    assert column_names(path, "utf-16") == ["id", "body"]
+    rows = list(read_columns(path, ["body"], "utf-16"))
+    assert rows == [(f"{path}, line 2", ["„déjà“"])]
+    if suffix == ".csv":
+        with pytest.raises(TextError, match=r"a\.csv\.gz is a CSV file: say with --column"):
+            open_source(path, encoding="utf-16")
+
+
 def test_standard_input_as_csv(monkeypatch):
     pipe_in(monkeypatch, CSV.encode())
     assert next(iter(open_source(["-"], column="body"))).startswith("two\n")
@@ -278,7 +304,9 @@ def test_standard_input_messages(monkeypatch, tmp_path):
         open_source(["-", tmp_path / "gone.txt"])
     assert list((tmp_path / "spool").iterdir()) == [], "nothing is left behind"
     pipe_in(monkeypatch, b"\xff")
-    with pytest.raises(TextError, match=r"standard input is not valid UTF-8.* FILE > FILE"):
+    with pytest.raises(
+        TextError, match=r"standard input is not valid UTF-8: byte 0xFF at offset 0"
+    ):
         list(open_source("-"))
 
 
@@ -332,6 +360,7 @@ def test_standard_library_skips_what_is_not_text(monkeypatch, tmp_path):
         write(tmp_path / f"m{n:02}.py", f"# {n}\n")
     write(tmp_path / "latin.py", b"# \xe9\n")
     write(tmp_path / "empty.py", b"")
+    write(tmp_path / "._m00.py", "# Finder\n")
     write(tmp_path / "_sysconfigdata_x.py", "build = 1\n")
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     train, valid = standard_library_source()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 import time
@@ -17,8 +18,8 @@ from anaphora.text import Batches, encode_to_file, is_table, open_source
 from anaphora.training import (
     Evaluation,
     ExampleTask,
+    TextOptions,
     evaluation_batches,
-    load_language_model_options,
     task_of,
 )
 from anaphora.training import evaluate as evaluate_model
@@ -48,6 +49,10 @@ def evaluate(
             help="classify: take the labels from this column.", show_default="that of the training"
         ),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of the files.", show_default="that of the training"),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -72,15 +77,18 @@ def evaluate(
     output = Output(as_json)
     with reported_errors():
         task = task_of(directory)
-        columns = {"column": column, "label_column": label_column}
-        changes = {name: given for name, given in columns.items() if given is not None}
+        options = {"column": column, "label_column": label_column, "encoding": encoding}
+        changes = {name: given for name, given in options.items() if given is not None}
         with reported_misuse():
             for name in changes:
                 if name not in task.options.names():
                     option = name.replace("_", "-")
                     raise ValueError(f"--{option} is not for models of the task {task.name}")
+            text = dataclasses.replace(task.load_options(directory).text, **changes)
         if not isinstance(task, ExampleTask):
-            _evaluate_language_model(output, directory, texts, column, batch_size or 1)
+            if column is None and not all(map(is_table, texts)):
+                text = dataclasses.replace(text, column=None)
+            _evaluate_language_model(output, directory, texts, text, batch_size or 1)
             return
         with reported_misuse():
             if batch_size is not None:
@@ -118,13 +126,10 @@ def _evaluate(output: Output, model: Any, batches: Batches) -> Evaluation:
 
 
 def _evaluate_language_model(
-    output: Output, directory: Path, texts: list[str], column: str | None, batch_size: int
+    output: Output, directory: Path, texts: list[str], options: TextOptions, batch_size: int
 ) -> None:
     model, tokenizer = load_language_model(directory)
-    options = load_language_model_options(directory).text
-    if column is None and all(map(is_table, texts)):
-        column = options.column
-    source = open_source(texts, column, options.pattern)
+    source = open_source(texts, options.column, options.pattern, options.encoding)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         ids = encode_to_file(source, tokenizer, Path(folder, "ids.npy"))

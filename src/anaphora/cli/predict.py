@@ -40,6 +40,10 @@ def predict(
             show_default="that of the training",
         ),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of FILE.", show_default="that of the training"),
+    ] = None,
     beam_size: Annotated[
         int | None,
         typer.Option(
@@ -72,8 +76,9 @@ def predict(
             if column is not None and task.name != "classify":
                 raise ValueError(f"--column is for classifiers; this is one to {task.name}")
             task.check_files({"column": column}, [file])
-        text = task.load_options(directory).text
-        text = text if column is None else dataclasses.replace(text, column=column)
+            options = {"column": column, "encoding": encoding}
+            changes = {name: given for name, given in options.items() if given is not None}
+            text = dataclasses.replace(task.load_options(directory).text, **changes)
         model, vocabulary = task.load(directory)
         if file == "-" and sys.stdin.isatty():
             typer.echo("reading lines; end them with Ctrl-D", err=True)

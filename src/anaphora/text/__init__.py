@@ -12,6 +12,7 @@ from anaphora.text.batches import (
     split_sentences,
 )
 from anaphora.text.corpus import encode_to_file, open_ids
+from anaphora.text.encodings import check_encoding, uncompressed_name
 from anaphora.text.errors import TextError
 from anaphora.text.labelled import check_labels, read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
@@ -44,6 +45,7 @@ __all__ = [
     "Tokenizer",
     "WordTokenizer",
     "batchify",
+    "check_encoding",
     "check_labels",
     "cover",
     "encode_to_file",
@@ -62,4 +64,5 @@ __all__ = [
     "split_sentences",
     "standard_library_source",
     "standardized",
+    "uncompressed_name",
 ]

@@ -5,22 +5,35 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+from anaphora.text.encodings import uncompressed_name
 from anaphora.text.errors import TextError
-from anaphora.text.sources import column_names, is_table, read_columns, read_lines
+from anaphora.text.sources import (
+    column_names,
+    is_table,
+    matching_files,
+    read_columns,
+    read_lines,
+)
 
 __all__ = ["check_labels", "read_labelled"]
 
 
 def read_labelled(
-    path: str | os.PathLike[str], column: str | None = None, label_column: str | None = None
+    path: str | os.PathLike[str],
+    column: str | None = None,
+    label_column: str | None = None,
+    encoding: str = "utf-8",
 ) -> list[tuple[str, str]]:
     r"""Read texts and their labels.
 
     Args:
         path: A ``.csv`` or ``.tsv`` file with a header line; or a folder whose ``.txt`` files are
-            the labels by their names, each with a text a line. Empty texts are left out.
+            the labels by their names, each with a text a line. Empty texts are left out, and so are
+            files whose names begin with a dot. A file may be compressed with gzip, with
+            ``.gz`` at the end of its name.
         column: The column of a table that holds the texts.
         label_column: The column that holds the labels.
+        encoding: That of the files.
 
     Raises:
         TextError: what `open_source` raises; a column is not named or not there; a row has no
@@ -37,21 +50,21 @@ def read_labelled(
     if not folder.exists():
         raise TextError(f"{path} does not exist; the current folder is {Path.cwd()}")
     if not folder.is_dir():
-        return _read_table(path, column, label_column)
-    files = sorted(folder.glob("*.txt"))
+        return _read_table(path, column, label_column, encoding)
+    files, holds = matching_files(folder, "*.txt", below=False)
     if not files:
         raise TextError(
-            f"the folder {folder} has no .txt file; wanted one for each label, with a text a line"
+            f"the folder {folder} has no .txt file ({holds}); wanted one for each label, with a "
+            "text a line"
         )
-    check_labels({file.stem: str(file) for file in files})
+    labels = {Path(uncompressed_name(file)).stem: file for file in files}
+    check_labels({label: str(file) for label, file in labels.items()})
     examples = []
-    for file in files:
-        lines = read_lines(file) if file.stat().st_size else []
+    for label, file in labels.items():
+        lines = read_lines(file, encoding) if file.stat().st_size else []
         if not any(line.strip() for line in lines):
-            raise TextError(
-                f"{file} has no text, so there is no example of the label {file.stem!r}"
-            )
-        examples += [(line, file.stem) for line in lines if line.strip()]
+            raise TextError(f"{file} has no text, so there is no example of the label {label!r}")
+        examples += [(line, label) for line in lines if line.strip()]
     return examples
 
 
@@ -68,7 +81,7 @@ def check_labels(places: Mapping[str, str], what: str = "label") -> None:
 
     >>> check_labels({"good": "line 2", " good": "line 7"})
     Traceback (most recent call last):
-    anaphora.text.errors.TextError: line 7: the label ' good' and 'good' (line 2) look the same ...
+    anaphora.text.errors.TextError: line 7: the label ' good' and 'good' (line 2) look the same, ...
     """
     seen: dict[str, str] = {}
     for label, place in places.items():
@@ -81,7 +94,7 @@ def check_labels(places: Mapping[str, str], what: str = "label") -> None:
 
 
 def _read_table(
-    path: str | os.PathLike[str], column: str | None, label_column: str | None
+    path: str | os.PathLike[str], column: str | None, label_column: str | None, encoding: str
 ) -> list[tuple[str, str]]:
     if not is_table(path):
         raise TextError(
@@ -90,11 +103,12 @@ def _read_table(
     if column is None or label_column is None:
         raise TextError(
             f"{path} is a table: say with --column and --label-column which columns hold the texts "
-            f"and their labels; it has {', '.join(map(repr, column_names(path))) or 'none'}"
+            f"and their labels; it has "
+            f"{', '.join(map(repr, column_names(path, encoding))) or 'none'}"
         )
     examples = []
     places: dict[str, str] = {}
-    for where, (text, label) in read_columns(path, [column, label_column]):
+    for where, (text, label) in read_columns(path, [column, label_column], encoding):
         if not text.strip():
             continue
         if not label.strip():

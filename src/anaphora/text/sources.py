@@ -1,23 +1,21 @@
 """Reading text from files, folders, CSV columns and standard input, a chunk at a time."""
 
-import codecs
-import contextlib
 import csv
-import io
 import os
 import re
-import shlex
 import shutil
 import sys
 import sysconfig
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from anaphora.text.encodings import check_encoding, open_text, uncompressed_name
 from anaphora.text.errors import TextError
 
 __all__ = [
@@ -57,7 +55,7 @@ HELD_OUT_EVERY = 20
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of text, and the name under which messages speak of it.
+    """A file of text, the name under which messages speak of it, and its encoding.
 
     >>> Source([SourceFile(Path("downloads/tmp8472.txt"), name="Moby-Dick")])
     Source(Moby-Dick)
@@ -65,20 +63,20 @@ class SourceFile:
 
     path: Path
     name: str
+    encoding: str = "utf-8"
 
 
 class Source:
     r"""Text that can be read any number of times; iterating yields it in chunks of `str`.
 
-    Text is UTF-8, with or without a byte order mark; `\r\n` and `\r` become `\n`. Plain text
-    comes in chunks of at most 512 Ki characters, cut after a line end; only a line longer than 256
-    Ki characters is cut inside, before a space between two words where it has one. A CSV column
-    comes one row's text a chunk, ending in `\n`; a row whose text is empty is left out. Where a
-    file does not end in `\n` and another one follows, a `\n` is put between them. The chunks,
-    joined, are the text.
+    A byte order mark is left out; `\r\n` and `\r` become `\n`. Plain text comes in chunks of at
+    most 512 Ki characters, cut after a line end; only a line longer than 256 Ki characters is cut
+    inside, before a space between two words where it has one. A CSV column comes one row's text a
+    chunk, ending in `\n`; a row whose text is empty is left out. Where a file does not end in `\n`
+    and another one follows, a `\n` is put between them. The chunks, joined, are the text.
 
-    Iterating raises `TextError` for bytes that are not UTF-8, a row without the column, a file that
-    cannot be read, and a source that turns out to hold no text at all.
+    Iterating raises `TextError` for bytes that are not of the encoding, a row without the column, a
+    file that cannot be read, and a source that turns out to hold no text at all.
 
     Args:
         files: What to read, in order.
@@ -127,24 +125,29 @@ def open_source(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     column: str | None = None,
     pattern: str = "*.txt",
+    encoding: str = "utf-8",
 ) -> Source:
     """Return the text of one or several files, folders, or standard input.
 
     A folder stands for the files in it and in the folders below, sorted by path, whose names match
-    `pattern`; empty ones are left out. `-` is standard input. It, and anything else that can be
-    read only once (a pipe, `<(zcat text.gz)`), is copied to a temporary file, in the folder that
-    the environment variable TMPDIR names, which is deleted with the Source. Files are opened when
-    read, so they must not change in between.
+    `pattern`, with or without a final ``.gz``. Empty ones are left out, and so is what has a name
+    that begins with a dot, or lies in a folder that has. `-` is standard input. It, and anything
+    else that can be read only once (a pipe, `<(xzcat text.xz)`), is copied to a temporary file, in
+    the folder that the environment variable TMPDIR names, which is deleted with the Source. Files
+    are opened when read, so they must not change in between. Those that gzip compressed are
+    decompressed.
 
     Args:
         paths: A path, or several; read in this order.
         column: Read every file as a table with a header line, as `read_columns` does, and take this
             column.
         pattern: A shell pattern for the names of files in folders, such as `*.md`.
+        encoding: That of the files, by Python's name of it.
 
     Raises:
         TextError: a path does not exist or cannot be read, a file is empty, no file in a folder
-            matches, a `.csv` file comes without `column`, or a file has no such column.
+            matches, a folder has a file compressed and not, a `.csv` file comes without `column`,
+            a file has no such column, or the encoding is unknown.
 
     >>> open_source("missing.txt")
     Traceback (most recent call last):
@@ -155,11 +158,13 @@ def open_source(
         raise TextError("no text was given: name a file, a folder, or - for standard input")
     if sum(os.fspath(path) == "-" for path in given) > 1:
         raise TextError("standard input (-) was given more than once, but can be read only once")
+    check_encoding(encoding)
     files: list[SourceFile] = []
     spooled: list[Path] = []
     try:
         for path in given:
-            files += _find(path, pattern, spooled)
+            found = _find(path, pattern, spooled)
+            files += [SourceFile(its_path, name, encoding) for its_path, name in found]
         for file in files:
             _check_columns(file, column)
         source = Source(files, column)
@@ -170,7 +175,7 @@ def open_source(
     return source
 
 
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
+def read_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> list[str]:
     r"""The lines of a text, without their ends.
 
     Raises:
@@ -183,11 +188,11 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     ...     read_lines(path)
     ['one', '', 'three']
     """
-    return "".join(open_source(path)).removesuffix("\n").split("\n")
+    return "".join(open_source(path, encoding=encoding)).removesuffix("\n").split("\n")
 
 
 def read_columns(
-    path: str | os.PathLike[str], columns: Sequence[str]
+    path: str | os.PathLike[str], columns: Sequence[str], encoding: str = "utf-8"
 ) -> Iterator[tuple[str, list[str]]]:
     r"""Yield where each row of a table is, and what it has in some columns.
 
@@ -197,6 +202,7 @@ def read_columns(
     Args:
         path: A file with a header line.
         columns: The names of the columns.
+        encoding: That of the file.
 
     Raises:
         TextError: what `open_source` raises; a column is not there, or stands twice; a row lacks
@@ -209,7 +215,7 @@ def read_columns(
     ...     [fields for _, fields in read_columns(path, ["label", "text"])]
     [['good', 'yes']]
     """
-    source = open_source(path, columns[0])
+    source = open_source(path, columns[0], encoding=encoding)
     for file in source.files:
         for line, fields in _read_rows(file, columns):
             yield f"{file.name}, line {line}", fields
@@ -218,13 +224,13 @@ def read_columns(
 def is_table(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a table by its name.
 
-    >>> is_table("reviews.tsv"), is_table("reviews.txt")
-    (True, False)
+    >>> is_table("reviews.tsv"), is_table("reviews.csv.gz"), is_table("reviews.txt")
+    (True, True, False)
     """
-    return os.fspath(path).lower().endswith((".csv", ".tsv"))
+    return uncompressed_name(path).lower().endswith((".csv", ".tsv"))
 
 
-def column_names(path: str | os.PathLike[str]) -> list[str]:
+def column_names(path: str | os.PathLike[str], encoding: str = "utf-8") -> list[str]:
     r"""The names of a table's columns, from its header line.
 
     Raises:
@@ -237,7 +243,7 @@ def column_names(path: str | os.PathLike[str]) -> list[str]:
     ...     column_names(path)
     ['id', 'text']
     """
-    file = SourceFile(Path(path), os.fspath(path))
+    file = SourceFile(Path(path), os.fspath(path), encoding)
     with _opened(file) as stream:
         return next(_rows(stream, file), (1, []))[1]
 
@@ -265,7 +271,7 @@ def standard_library_source() -> tuple[Source, Source]:
     files = [
         SourceFile(path, path.relative_to(root).as_posix())
         for path in sorted(paths)
-        if not path.name.startswith("_sysconfigdata") and _is_text(path)
+        if not path.name.startswith((".", "_sysconfigdata")) and _is_text(path)
     ]
     if len(files) < HELD_OUT_EVERY:
         raise TextError(
@@ -276,8 +282,12 @@ def standard_library_source() -> tuple[Source, Source]:
     return Source([file for file in files if file not in held_out]), Source(held_out)
 
 
-def _find(path: str | os.PathLike[str], pattern: str, spooled: list[Path]) -> list[SourceFile]:
-    """Return the files that `path` stands for; add those copied from a pipe to `spooled`."""
+def _find(
+    path: str | os.PathLike[str], pattern: str, spooled: list[Path]
+) -> list[tuple[Path, str]]:
+    """Return the files that `path` stands for, and their names; add those copied from a pipe to
+    `spooled`.
+    """
     if os.fspath(path) == "-":
         return [_spool(sys.stdin.buffer, "standard input", spooled)]
     path = Path(path)
@@ -293,14 +303,12 @@ def _find(path: str | os.PathLike[str], pattern: str, spooled: list[Path]) -> li
             raise TextError(f"{path} cannot be read: {error.strerror}") from error
     if path.stat().st_size == 0:
         raise TextError(f"{path} is empty: there is nothing to read")
-    return [SourceFile(path, str(path))]
+    return [(path, str(path))]
 
 
-def _find_in_folder(folder: Path, pattern: str) -> list[SourceFile]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    matching = [path for path in files if fnmatch(path.name, pattern)]
+def _find_in_folder(folder: Path, pattern: str) -> list[tuple[Path, str]]:
+    matching, holds = matching_files(folder, pattern, below=True)
     if not matching:
-        holds = f"files there: {len(files):,}, first {files[0].name}" if files else "it is empty"
         raise TextError(
             f"no file in the folder {folder} or below has a name that matches {pattern!r} "
             f"({holds}); wanted such names, or for a language model another --pattern, for example "
@@ -312,10 +320,51 @@ def _find_in_folder(folder: Path, pattern: str) -> list[SourceFile]:
             f"every file in the folder {folder} that matches {pattern!r} is empty: "
             "there is nothing to read"
         )
-    return [SourceFile(path, str(path)) for path in full]
+    return [(path, str(path)) for path in full]
 
 
-def _spool(stream: BinaryIO, name: str, spooled: list[Path]) -> SourceFile:
+def matching_files(folder: Path, pattern: str, *, below: bool) -> tuple[list[Path], str]:
+    """The files of a folder that match a pattern, with or without a final ``.gz``, sorted by path.
+
+    What has a name that begins with a dot, or lies in a folder that has, is left out: systems and
+    editors keep their own things there.
+
+    Args:
+        folder: The folder.
+        pattern: A shell pattern.
+        below: Whether files in folders below it are among them.
+
+    Returns:
+        The files, and what the folder holds, for a message.
+
+    Raises:
+        TextError: a file is there compressed and not.
+    """
+    files = sorted(path for path in folder.glob("**/*" if below else "*") if path.is_file())
+    seen = [path for path in files if not _is_hidden(path, folder)]
+    holds = f"files there: {len(seen):,}, first {seen[0].name}" if seen else "it is empty"
+    if hidden := len(files) - len(seen):
+        holds = (
+            f"{holds}, but for {hidden:,} whose names, or those of their folders, begin with a dot"
+        )
+    matching = [
+        path
+        for path in seen
+        if fnmatch(path.name, pattern) or fnmatch(uncompressed_name(path.name), pattern)
+    ]
+    names = set(matching)
+    for path in matching:
+        other = Path(uncompressed_name(path))
+        if other != path and other in names:
+            raise TextError(f"{folder} has both {other.name} and {path.name}; remove one of them")
+    return matching, holds
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _spool(stream: BinaryIO, name: str, spooled: list[Path]) -> tuple[Path, str]:
     """Copy what can be read only once to a temporary file."""
     with tempfile.NamedTemporaryFile(prefix="anaphora-", suffix=".txt", delete=False) as file:
         path = Path(file.name)
@@ -323,7 +372,7 @@ def _spool(stream: BinaryIO, name: str, spooled: list[Path]) -> SourceFile:
         shutil.copyfileobj(stream, file)
     if path.stat().st_size == 0:
         raise TextError(f"{name} is empty: there is nothing to read")
-    return SourceFile(path, name)
+    return path, name
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -455,7 +504,7 @@ def _explain_quote(file: SourceFile, first: int, row: str, error: csv.Error) -> 
 
 
 def _is_tsv(file: SourceFile) -> bool:
-    return file.name.lower().endswith(".tsv")
+    return uncompressed_name(file.name).lower().endswith(".tsv")
 
 
 def _is_torn(field: str) -> bool:
@@ -465,7 +514,7 @@ def _is_torn(field: str) -> bool:
 
 def _check_columns(file: SourceFile, column: str | None) -> None:
     """Raise `TextError` where `column` is missing: in the call, or in the file."""
-    if column is None and not file.name.lower().endswith(".csv"):
+    if column is None and not uncompressed_name(file.name).lower().endswith(".csv"):
         return
     with _opened(file) as stream:
         _, header = next(_rows(stream, file), (1, []))
@@ -494,38 +543,5 @@ def _names(header: list[str]) -> str:
     return ", ".join(map(repr, header)) or "none (its first line is blank)"
 
 
-@contextlib.contextmanager
-def _opened(file: SourceFile) -> Iterator[TextIO]:
-    """Open the file as text; failures to open, read or decode it become a `TextError`."""
-    try:
-        with file.path.open(encoding="utf-8-sig") as stream:
-            yield stream
-    except UnicodeDecodeError as error:
-        raise TextError(_explain_bytes(file)) from error
-    except OSError as error:
-        raise TextError(f"{file.name} cannot be read: {error.strerror}") from error
-
-
-def _explain_bytes(file: SourceFile) -> str:
-    """Find the first byte of the file that is not UTF-8, and say how to convert it."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0  # of the first byte that the decoder has not taken
-    with file.path.open("rb") as stream:
-        while True:
-            block = stream.read(io.DEFAULT_BUFFER_SIZE)
-            waiting = decoder.getstate()[0]
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                byte = error.object[error.start]
-                offset += error.start
-                break
-            if not block:  # the file has been mended since
-                return f"{file.name} changed while it was read; try again"
-            offset += len(waiting) + len(block) - len(decoder.getstate()[0])
-    encoding = "UTF-16" if offset == 0 and byte in (0xFE, 0xFF) else "LATIN1"
-    name = shlex.quote(file.name) if file.name == str(file.path) else "FILE"
-    return (
-        f"{file.name} is not valid UTF-8: byte 0x{byte:02X} at offset {offset:,}. If it is "
-        f"{encoding} text, convert it: iconv -f {encoding} -t UTF-8 {name} > {name}.utf8"
-    )
+def _opened(file: SourceFile) -> AbstractContextManager[TextIO]:
+    return open_text(file.path, file.name, file.encoding)

@@ -15,7 +15,9 @@ __all__ = ["read_conllu"]
 NUMBER = re.compile(r"\d+(?P<no_word>[-.]\d+)?")
 
 
-def read_conllu(path: str | os.PathLike[str], column: int = 4) -> list[tuple[list[str], list[str]]]:
+def read_conllu(
+    path: str | os.PathLike[str], column: int = 4, encoding: str = "utf-8"
+) -> list[tuple[list[str], list[str]]]:
     r"""Read the words and the tags of each sentence of a CoNLL-U file (Nivre et al. 2020).
 
     A line is a word with its columns, separated by tabs; a blank line ends a sentence. Column 1 is
@@ -28,6 +30,7 @@ def read_conllu(path: str | os.PathLike[str], column: int = 4) -> list[tuple[lis
     Args:
         path: A file, a folder of ``.conllu`` files, or ``-`` for standard input.
         column: The column of the tags, counted from 1.
+        encoding: That of the files.
 
     Returns:
         For each sentence its words and their tags.
@@ -48,7 +51,7 @@ def read_conllu(path: str | os.PathLike[str], column: int = 4) -> list[tuple[lis
             f"column is {column}; tags can be in column 2, of words in column 1, or in a later "
             "one, of CoNLL-U"
         )
-    source = open_source(path, pattern="*.conllu")
+    source = open_source(path, pattern="*.conllu", encoding=encoding)
     places: dict[str, str] = {}
     sentences = [one for file in source.files for one in _sentences(file, column, places)]
     if not sentences:
@@ -94,7 +97,7 @@ def _sentences(
         word, tag = fields[1 if numbered else 0], fields[column - 1]
         if not word.strip() or not tag.strip():
             empty = "tag" if word.strip() else "word"
-            raise TextError(f"{where}: the {empty} is empty; mend the line")
+            raise TextError(f"{where}: the {empty} is empty; fix the line")
         places.setdefault(tag, where)
         words.append(word)
         tags.append(tag)

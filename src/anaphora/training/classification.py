@@ -25,6 +25,7 @@ from anaphora.text import (
     read_labelled,
     read_series,
     standardized,
+    uncompressed_name,
 )
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import (
@@ -190,10 +191,11 @@ class ClassifyTask(ExampleTask):
             )
         are_series = {_holds_series(path) for path in paths}
         if are_series == {True}:
-            return [example for path in paths for example in zip(*read_series(path), strict=True)]
+            encoding = options.encoding
+            return [example for path in paths for example in _labelled_series(path, encoding)]
         if are_series == {False}:
-            columns = options.column, options.label_column
-            return [example for path in paths for example in read_labelled(path, *columns)]
+            more = options.column, options.label_column, options.encoding
+            return [example for path in paths for example in read_labelled(path, *more)]
         raise TextError("both texts and series were given; a classifier is of one or the other")
 
     def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:  # noqa: D102
@@ -258,12 +260,13 @@ class ClassifyTask(ExampleTask):
 
     def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
         if _holds_series(path):
-            return list(read_series(path)[0])
+            return list(read_series(path, options.encoding)[0])
         if not is_table(path):
             return super().read_inputs(options, path)
         if options.column is None:
             raise TextError(f"{path} is a table: say with --column which column holds the texts")
-        return [text.strip("\n") for _, (text,) in read_columns(path, [options.column])]
+        rows = read_columns(path, [options.column], options.encoding)
+        return [text.strip("\n") for _, (text,) in rows]
 
     def describe_data(  # noqa: D102
         self, options: ClassifierOptions, vocabulary: ClassifierVocabulary, folder: Path
@@ -312,12 +315,28 @@ def classify(
 
 
 def _holds_series(path: Any) -> bool:
-    return str(path).lower().endswith(_SERIES)
+    return uncompressed_name(path).lower().endswith(_SERIES)
+
+
+def _labelled_series(path: Any, encoding: str) -> list[Example]:
+    series, classes = read_series(path, encoding)
+    if classes is None:
+        raise TextError(
+            f"{path} has no classes; to train or to evaluate, give each series its own after a "
+            "last colon, and list them: @classLabel true a b. anaphora predict reads series without"
+        )
+    if isinstance(classes[0], float):
+        raise TextError(
+            f"{path} has numbers as targets (@targetLabel true), and classify needs classes; "
+            "anaphora.estimators.RecurrentRegressor learns numbers. If these are names of classes, "
+            "list them: @classLabel true 1 2"
+        )
+    return list(zip(series, map(str, classes), strict=True))
 
 
 def _refuse_text_options(options: LabelledOptions) -> None:
     """Series have no tokens and no columns: options of texts are a misunderstanding."""
     plain = ClassifierOptions.make().text
-    for name in sorted(options.names() - {"validation_share"}):
+    for name in sorted(options.names() - {"validation_share", "encoding"}):
         if getattr(options, name) != getattr(plain, name):
             raise ValueError(f"{name} is for texts, but the files hold series")

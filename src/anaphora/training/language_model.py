@@ -322,12 +322,13 @@ def _sources(
     texts: Sequence[str | os.PathLike[str]],
     validation_texts: Sequence[str | os.PathLike[str]],
 ) -> tuple[Source, Source | None]:
+    more = options.column, options.pattern, options.encoding
     if texts:
-        source, validation = open_source(texts, options.column, options.pattern), None
+        source, validation = open_source(texts, *more), None
     else:
         source, validation = standard_library_source()
     if validation_texts:
-        validation = open_source(validation_texts, options.column, options.pattern)
+        validation = open_source(validation_texts, *more)
     return source, validation
 
 

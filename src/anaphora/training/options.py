@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from anaphora.cells import CELLS
 from anaphora.optim import OPTIMIZERS, SCHEDULES
+from anaphora.text import check_encoding
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -90,9 +91,14 @@ class TextOptions(Options):
         "Share of the text (its end) or of the examples (drawn by seed) that is held out for "
         "validation where no --valid is given.",
     )
+    encoding: str = option(
+        "utf-8",
+        "Encoding of the files, as Python calls it: cp1252, latin-1, utf-16, shift_jis, ...",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_encoding(self)
         _check_shares(self, "validation_share")
         least = 256 if self.level == "bpe" else 1  # byte pairs begin with the 256 bytes
         _check_sizes(self, least, "vocabulary_size")
@@ -268,6 +274,14 @@ def _check_shares(options: Options, *names: str) -> None:
             raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(options, name)}")
 
 
+def _check_encoding(options: Any) -> None:
+    """Refuse an encoding that there is none of; as misuse, not as something wrong with a text."""
+    try:
+        check_encoding(options.encoding)
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+
+
 def same_as(section: type[Options], name: str) -> Any:
     """A field like one of another options class: the same default, help and choices.
 
@@ -293,9 +307,11 @@ class ExampleOptions(Options):
     minimum_count: int = same_as(TextOptions, "minimum_count")
     lowercase: bool = same_as(TextOptions, "lowercase")
     validation_share: float = same_as(TextOptions, "validation_share")
+    encoding: str = same_as(TextOptions, "encoding")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_encoding(self)
         _check_sizes(self, 1, "vocabulary_size", "minimum_count")
         _check_shares(self, "validation_share")
 

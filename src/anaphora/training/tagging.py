@@ -13,7 +13,14 @@ import numpy as np
 from anaphora import ops
 from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
-from anaphora.text import CharacterTokenizer, TextError, Tokenizer, check_labels, read_conllu
+from anaphora.text import (
+    CharacterTokenizer,
+    TextError,
+    Tokenizer,
+    check_labels,
+    read_conllu,
+    uncompressed_name,
+)
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
 from anaphora.training.task import ExampleTask, Paths, TaskOptions, numbers_of
@@ -167,7 +174,8 @@ class TagTask(ExampleTask):
                 "nothing was given to tag: name .conllu files, or files with a word and its tag a "
                 "line, a tab between them, and --tag-column 2"
             )
-        return [s for path in paths for s in read_conllu(path, options.tag_column)]
+        more = options.tag_column, options.encoding
+        return [s for path in paths for s in read_conllu(path, *more)]
 
     def fit(  # noqa: D102
         self, options: TaggerOptions, training: list[Example], held_out: list[Example]
@@ -232,8 +240,9 @@ class TagTask(ExampleTask):
         return TaggerVocabulary.from_dict(data)
 
     def read_inputs(self, options: TaggedOptions, path: str) -> list[Any]:  # noqa: D102
-        if path.lower().endswith((".conllu", ".tsv")):
-            return [words for words, _ in read_conllu(path, options.tag_column)]
+        if uncompressed_name(path).lower().endswith((".conllu", ".tsv")):
+            sentences = read_conllu(path, options.tag_column, options.encoding)
+            return [words for words, _ in sentences]
         return [line.split() for line in super().read_inputs(options, path)]
 
     def describe_data(  # noqa: D102

@@ -362,7 +362,7 @@ class ExampleTask(Task):
         Raises:
             TextError: the file is missing or is not what the task reads.
         """
-        return list(read_lines(path))
+        return list(read_lines(path, options.encoding))
 
     def arguments(self, options: Any, vocabulary: Any) -> dict[str, Any]:  # noqa: D102
         return {**self.sizes(vocabulary), **options.model.to_dict()}

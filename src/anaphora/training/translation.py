@@ -125,7 +125,7 @@ class TranslateTask(ExampleTask):
             raise TextError(
                 f"translating needs two files, the source and the target, but {len(paths)} came"
             )
-        source, target = (read_lines(path) for path in paths)
+        source, target = (read_lines(path, options.encoding) for path in paths)
         if len(source) != len(target):
             raise TextError(
                 f"{paths[0]} has {len(source):,} lines, but {paths[1]} has {len(target):,}; give "
