@@ -69,6 +69,23 @@ def test_a_tensor_holds_numbers(data):
         Tensor(data)
 
 
+def test_what_a_dtype_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match=r"^Tensor: 1e\+300 is too large for float32; scale the"):
+        Tensor([1.0, -1e300])
+    with pytest.raises(ValueError, match=r"^Tensor: 70000 is too large for float16"):
+        Tensor([1, 70000], dtype=np.float16)
+    assert Tensor([1e38, -np.inf, np.nan]).data[1] == -np.inf  # these were given
+    with pytest.raises(ValueError, match=r"^Tensor: no array can be made of it: .*inhomogeneous"):
+        Tensor([[1.0], [1.0, 2.0]])
+    with pytest.raises(
+        TypeError, match=r"^Tensor: a list of Tensors that have gradients; ops.stack"
+    ):
+        Tensor([leaf(1.0), leaf(2.0)])
+    assert Tensor([Tensor(1.0), Tensor(2.0)]).data.tolist() == [1, 2]
+    with pytest.raises(TypeError, match=r"^Tensor: cannot hold <U3"):
+        Tensor(["1.5"], dtype=np.float32)
+
+
 def test_integers_have_no_gradient():
     with pytest.raises(
         TypeError, match=r"^Tensor: only floating-point Tensors have gradients.*int"
@@ -87,7 +104,11 @@ def test_looking():
     assert int(Tensor(3)) == 3
     assert bool(Tensor(0.0)) is False
     assert repr(x) == "Tensor([[1., 2.],\n        [3., 4.]], dtype=float32)"
-    assert repr(leaf(1.0)) == "Tensor([1.], requires_grad=True)"
+    assert repr(leaf(1.0)) == "Tensor([1.], dtype=float64, requires_grad=True)"
+    assert repr(Tensor([1, 2])) == "Tensor([1, 2], dtype=int64)"
+    assert repr(Tensor([True])) == "Tensor([ True], dtype=bool)"
+    assert repr(Tensor(np.zeros(0))) == "Tensor([], dtype=float64)"
+    assert repr(Tensor(np.float16(1.5))) == "Tensor(1.5, dtype=float16)"
     assert Parameter([1.0]).requires_grad
 
 

@@ -91,6 +91,22 @@ def test_padding_and_other_rows_change_no_bit(x, pooling, options):
         np.testing.assert_array_equal(model(x[:length, b : b + 1]).data[0], together[b])
 
 
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i8", "u1"])
+@pytest.mark.parametrize("model_type", [SequenceClassifier, SequenceRegressor, SequenceTagger])
+def test_features_and_targets_of_any_dtype_are_converted(model_type, kind):
+    random.seed(4)
+    model = model_type(C, H, input_size=I)
+    x = np.random.default_rng(5).integers(0, 4, (T, B, I))
+    targets = np.ones({SequenceRegressor: (B, C), SequenceTagger: (T, B)}.get(model_type, (B,)))
+    targets = targets.astype(kind if model_type is SequenceRegressor else int)
+    expected, _ = model.loss(Batch(x.astype(np.float32), targets, LENGTHS))
+    found, _ = model.loss(Batch(x.astype(kind), targets, LENGTHS))
+    assert found.dtype == np.float32
+    assert found.item() == expected.item()
+    found.backward()
+    assert all(p.grad.dtype == np.float32 for p in model.parameters())
+
+
 @pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
 @pytest.mark.parametrize("embedded", [False, True])

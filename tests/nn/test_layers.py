@@ -52,7 +52,71 @@ def test_linear_tells_what_does_not_fit():
     with pytest.raises(ValueError, match=re.escape("shape (4, 5) for a weight of shape (2, 3)")):
         layer(np.ones((4, 5), np.float32))
     with pytest.raises(TypeError, match=r"float64 and float32 do not mix"):
-        layer(np.ones((4, 3)))
+        layer(Tensor(np.ones((4, 3))))
+
+
+LAYERS = {
+    "linear": lambda dtype: (nn.Linear(3, 2, dtype=dtype), (5, 4, 3)),
+    "layer_norm": lambda dtype: (nn.LayerNorm(3, dtype=dtype), (5, 4, 3)),
+    "lstm": lambda dtype: (nn.LSTM(3, 2, bidirectional=True, dtype=dtype), (5, 4, 3)),
+    "gru": lambda dtype: (nn.GRU(3, 2, batch_first=True, dtype=dtype), (4, 5, 3)),
+    "rnn": lambda dtype: (nn.RNN(3, 2, dtype=dtype), (5, 3)),
+    "attention": lambda dtype: (nn.AdditiveAttention(3, 3, dtype=dtype), (5, 4, 3)),
+    "sequential": lambda dtype: (
+        nn.Sequential(nn.Dropout(0.0), nn.Linear(3, 2, dtype=dtype)),
+        (5, 4, 3),
+    ),
+}
+
+
+def called(layer, x):
+    result = layer(x, x) if isinstance(layer, nn.Attention) else layer(x)
+    return result[0] if isinstance(result, tuple) else result
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_arrays_and_lists_are_converted_to_the_layers_dtype(numbers, name, dtype):
+    layer, shape = LAYERS[name](dtype)
+    whole = numbers.integers(-3, 4, shape)
+    expected = called(layer, Tensor(whole, dtype=dtype))
+    assert expected.dtype == dtype
+    of_booleans = called(layer, Tensor(whole > 0, dtype=dtype))
+    np.testing.assert_array_equal(called(layer, whole > 0).data, of_booleans.data)
+    for kind in ("f2", "f4", "f8", "i1", "i4", "i8"):
+        found = called(layer, whole.astype(kind))
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found.data, expected.data)
+    for nested in (whole.tolist(), whole.astype(float).tolist(), tuple(whole.tolist())):
+        np.testing.assert_array_equal(called(layer, nested).data, expected.data)
+    for bad in (np.ones(shape, complex), np.full(shape, "a"), np.full(shape, None)):
+        with pytest.raises(TypeError, match=r": cannot hold .*; give numbers of one dtype"):
+            called(layer, bad)
+    if name != "sequential":
+        other = np.float64 if dtype == np.float32 else np.float32
+        with pytest.raises(TypeError, match=r"float(64|32) .*\.astype\(\)"):
+            called(layer, Tensor(whole, dtype=other))
+    if dtype == np.float32:
+        large = np.where(whole == whole.flat[0], 1e300, whole)
+        with pytest.raises(ValueError, match=r": 1e\+300 is too large for float32; scale the numb"):
+            called(layer, large)
+        infinite = np.where(whole == whole.flat[0], np.inf, whole)
+        with np.errstate(invalid="ignore"):
+            called(layer, infinite)  # was given, and is not of our making
+
+
+def test_dropout_leaves_arrays_to_the_layer_after_it():
+    for mode in (True, False):
+        layers = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2, dtype=np.float64)).train(mode)
+        assert layers(np.ones((4, 3))).dtype == np.float64
+        assert layers(np.ones((4, 3), int)).dtype == np.float64
+        assert layers([[1.0, 2.0, 3.0]]).shape == (1, 2)
+    given = nn.Dropout(0.5)(np.ones((200, 3)))
+    assert set(np.unique(given)) == {0.0, 2.0}
+
+
+def test_empty_ids_are_ids():
+    assert nn.Embedding(7, 3)([]).shape == (0, 3)
 
 
 @pytest.mark.parametrize(

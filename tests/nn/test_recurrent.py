@@ -616,13 +616,13 @@ def zeros(*shape, dtype=np.float32):
         ({}, [zeros(I)], ValueError, "LSTM: an input of shape (5,)"),
         (
             {},
-            [zeros(T, B, I, dtype=np.float64)],
+            [Tensor(zeros(T, B, I, dtype=np.float64))],
             TypeError,
             "LSTM: an input of float64 for a layer of float32; convert it with .astype()",
         ),
         (
             {"dtype": np.float64},
-            [zeros(T, B, I)],
+            [Tensor(zeros(T, B, I))],
             TypeError,
             "LSTM: an input of float32 for a layer of float64",
         ),
@@ -659,7 +659,7 @@ def zeros(*shape, dtype=np.float32):
         ),
         (
             {},
-            [zeros(T, B, I), (zeros(1, B, H), zeros(1, B, H, dtype=np.float64))],
+            [zeros(T, B, I), (zeros(1, B, H), Tensor(zeros(1, B, H, dtype=np.float64)))],
             TypeError,
             "LSTM: an initial state c of float64 for a layer of float32; convert it with .astype()",
         ),
@@ -687,6 +687,22 @@ def zeros(*shape, dtype=np.float32):
 def test_bad_calls_are_told(options, arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         nn.LSTM(I, H, **options)(*arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_initial_states_are_converted(dtype):
+    layer = make("lstm", dtype=dtype)
+    x, (h, c) = inputs(layer)
+    expected = layer(x, (h, c))
+    for convert in (np.ndarray.tolist, lambda a: a.astype(np.float64), Tensor):
+        y, state = layer(x, (convert(h), convert(c)))
+        np.testing.assert_array_equal(y.data, expected[0].data)
+        assert state[0].dtype == state[1].dtype == dtype
+    wholes = [np.ones(h.shape, int), np.zeros(c.shape, bool)]
+    same = layer(x, [array.astype(dtype) for array in wholes])[0].data
+    np.testing.assert_array_equal(layer(x, wholes)[0].data, same)
+    with pytest.raises(TypeError, match="an initial state h: cannot hold complex128"):
+        layer(x, (h.astype(complex), c))
 
 
 def test_the_state_of_a_cell_with_one_is_a_tensor_or_a_tuple_of_it():

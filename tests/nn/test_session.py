@@ -276,9 +276,27 @@ def test_bad_inputs_are_explained():
     with pytest.raises(ValueError, match=r"\[3, T, 5\] for T of them"):
         make("lstm", batch_first=True).session(B).feed(np.zeros((T, B, I), np.float32))
     with pytest.raises(TypeError, match=r"an input of float64 for a layer of float32; convert it"):
-        session.feed(np.zeros((B, I)))
+        session.feed(Tensor(np.zeros((B, I))))
+    with pytest.raises(TypeError, match="feed: an input: cannot hold complex128"):
+        session.feed(np.zeros((B, I), complex))
+    with pytest.raises(ValueError, match=r"feed: an input: 1e\+300 is too large for float32"):
+        session.feed(np.full((B, I), 1e300))
     for name, array in session.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arrays_and_lists_are_converted(dtype, rng):
+    layer = make("lstm", dtype=dtype)
+    x = rng.integers(-3, 4, (T, B, I))
+    expected = layer.session(B).feed(x.astype(dtype))
+    for given in (x, x.astype("f2"), x.astype("f4"), x.astype("f8"), x.tolist()):
+        session = layer.session(B)
+        session.load_state_dict({n: s.astype("f8") for n, s in session.state_dict().items()})
+        steps = [session.feed(step) for step in given]
+        assert steps[0].dtype == dtype
+        assert_same(np.stack(steps), expected)
+        assert_same(layer.session(B).feed(given), expected)
 
 
 def test_bad_states_are_explained_and_change_nothing(rng):
@@ -291,7 +309,12 @@ def test_bad_states_are_explained_and_change_nothing(rng):
         ({}, KeyError, "the state has no arrays; wanted h, c"),
         ({"h": good, "c": good, "d": good}, KeyError, "the state has h, c, d; wanted h, c"),
         ({"h": good, "c": good[:1]}, ValueError, r"c has shape \(1, 3, 7\); wanted \(2, 3, 7\)"),
-        ({"h": good, "c": good.astype(float)}, TypeError, "c is float64 for a layer of float32"),
+        (
+            {"h": good, "c": Tensor(good.astype(float))},
+            TypeError,
+            "c of float64 for a layer of flo",
+        ),
+        ({"h": good, "c": good.astype(complex)}, TypeError, "load_state_dict: c: cannot hold"),
     ]:
         with pytest.raises(error, match=message):
             session.load_state_dict(state)

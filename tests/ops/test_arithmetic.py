@@ -136,10 +136,69 @@ def test_numbers_take_the_dtype_of_the_tensor():
     assert ops.exp(np.float64(0.5)).dtype == np.float64
 
 
-@pytest.mark.parametrize("other", [np.ones(2), np.array([1, 2]), Tensor(np.ones(2)), Tensor([1])])
-def test_dtypes_do_not_mix(other):
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1", "i8", "u4", "?"])
+def test_arrays_take_the_dtype_of_the_tensor(dtype, kind):
+    x = Tensor(np.array([1.5, 2.0], dtype), requires_grad=True)
+    array = np.array([1, 0], kind)
+    for result, expected in [
+        (x * array, [1.5, 0]), (array * x, [1.5, 0]), (array - x, [-0.5, -2]), (x @ array, 1.5),
+        (ops.multiply(array, x), [1.5, 0]), (ops.where([True, False], x, array), [1.5, 0]),
+        (ops.maximum(x, array), [1.5, 2]), (ops.concatenate([array, x])[:3], [1, 0, 1.5]),
+    ]:  # fmt: skip
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result.data, np.array(expected, dtype))
+    (x * array).sum().backward()
+    assert x.grad.dtype == dtype
+    np.testing.assert_array_equal(x.grad, [1, 0])
+
+
+@pytest.mark.parametrize("mask", [np.array([True, False]), Tensor([True, False]), [True, False]])
+def test_masks_of_booleans_multiply(mask):
+    x = Tensor([2.0, 3.0], requires_grad=True)
+    for y in (x * mask, ops.multiply(mask, x)):
+        assert y.dtype == np.float32
+        np.testing.assert_array_equal(y.data, [2, 0])
+        x.grad = None
+        y.sum().backward()
+        np.testing.assert_array_equal(x.grad, [1, 0])
+    assert (Tensor([2, 3]) * mask).dtype == np.int64
+    assert ops.multiply(np.array([True, True]), np.array([True, False])).data.tolist() == [1, 0]
+
+
+def test_arrays_without_a_tensor_are_promoted_as_numpy_does():
+    assert ops.add(np.ones(2), np.ones(2, np.float32)).dtype == np.float64
+    assert ops.add(np.ones(2, np.float32), np.ones(2, bool)).dtype == np.float32
+    assert ops.add(np.ones(2, np.float32), 1.5).dtype == np.float32
+
+
+def test_arrays_that_lose_too_much_are_refused():
     x = Tensor([1.0, 2.0])
-    message = rf"^multiply: float32 and {other.dtype} do not mix; convert one of them with .astype"
+    with pytest.raises(ValueError, match=r"^multiply: 1e\+300 is too large for float32; scale"):
+        x * np.array([1.0, 1e300])
+    with pytest.raises(ValueError, match=r"^add: 1e\+300 is too large for float32; scale"):
+        x + 1e300
+    for array in (np.ones(2, complex), np.array([None, None]), np.array(["a", "b"])):
+        with pytest.raises(
+            TypeError, match=r"^multiply: cannot hold .*; give numbers of one dtype"
+        ):
+            x * array
+    with pytest.raises(TypeError, match=r"^exp: cannot hold complex128"):
+        ops.exp(np.ones(2, complex))
+
+
+@pytest.mark.parametrize(
+    ("x", "other"),
+    [
+        (Tensor([1.0, 2.0]), Tensor(np.ones(2))),
+        (Tensor([1.0, 2.0]), Tensor([1])),
+        (Tensor([1, 2]), np.ones(2)),
+    ],
+)
+def test_dtypes_do_not_mix(x, other):
+    message = (
+        rf"^multiply: {x.dtype} and {other.dtype} do not mix; convert one of them with .astype"
+    )
     with pytest.raises(TypeError, match=message):
         x * other
     with pytest.raises(TypeError, match="do not mix"):

@@ -134,3 +134,11 @@ def test_mean_squared_error(shape, rng, check_gradients):
 def test_mean_squared_error_does_not_broadcast():
     with pytest.raises(ValueError, match=r"prediction of shape \(3, 1\) for a target of shape \(3"):
         ops.mean_squared_error(Tensor(np.ones((3, 1))), Tensor(np.ones(3)))
+
+
+@pytest.mark.parametrize("target", [np.array([1.0, 4.0]), np.array([1, 4]), [1.0, 4.0], [1, 4]])
+def test_squared_errors_of_a_tensor_take_targets_of_any_dtype(target):
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    for error in (ops.mean_squared_error(x, target), ops.mean_squared_error(target, x)):
+        assert (error.dtype, error.item()) == (np.float32, 2.0)
+    assert ops.mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])).item() == 2

@@ -153,7 +153,7 @@ def test_split_and_concatenate_say_what_does_not_fit():
     with pytest.raises(ValueError, match="same shape"):
         ops.stack([np.ones(2), np.ones(3)])
     with pytest.raises(TypeError, match=r"^concatenate: float64 and float32 do not mix"):
-        ops.concatenate([np.ones(2), np.ones(2, np.float32)])
+        ops.concatenate([Tensor(np.ones(2)), Tensor([1.0, 1.0])])
 
 
 def test_iterating_gives_the_rows():

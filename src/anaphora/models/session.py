@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine, nn
 from anaphora.engine import PackedLayers
-from anaphora.tensor import Array
+from anaphora.tensor import Array, as_integers
 
 if TYPE_CHECKING:
     from anaphora.models.language_model import LanguageModel
@@ -51,9 +51,7 @@ class LanguageModelSession(nn.Session):
         return np.asarray(inputs)
 
     def _converted(self, x: Array) -> Array:
-        if x.dtype.kind not in "iu":
-            raise TypeError(f"feed: ids are integers, not {x.dtype}")
-        return x.astype(np.int64, order="C")
+        return as_integers(x, "feed: ids are integers").astype(np.int64, order="C")
 
     def generate(
         self,

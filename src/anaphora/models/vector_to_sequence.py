@@ -10,7 +10,7 @@ from anaphora import nn, ops
 from anaphora.cells import Cell
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.nn.initialization import Initialization
-from anaphora.tensor import Tensor
+from anaphora.tensor import as_tensor
 
 
 class VectorToSequence(ConditionalLanguageModel):
@@ -98,7 +98,7 @@ class VectorToSequence(ConditionalLanguageModel):
         Raises:
             ValueError: the shape is another one, or there are lengths.
         """
-        x = source if isinstance(source, Tensor) else Tensor(source)
+        x = as_tensor(source, self.initial.weight.dtype, "VectorToSequence: a source")
         if x.ndim != 2 or x.shape[1] != self.initial.in_features or lengths is not None:
             raise ValueError(
                 f"VectorToSequence: a source of shape {x.shape}; wanted [B, "

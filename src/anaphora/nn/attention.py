@@ -11,7 +11,7 @@ from anaphora import ops
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.layers import Linear
 from anaphora.nn.module import Module, check_sizes
-from anaphora.tensor import Tensor
+from anaphora.tensor import Tensor, as_tensor
 
 
 class Memory(NamedTuple):
@@ -82,8 +82,9 @@ class Attention(Module):
         Raises:
             ValueError: a shape does not fit, or a length is outside 0..S.
         """
-        states = states if isinstance(states, Tensor) else Tensor(states)
         name = type(self).__name__
+        dtype = next((parameter.dtype for parameter in self.parameters()), None)
+        states = as_tensor(states, dtype, f"{name}: states")
         if states.ndim != 3 or states.shape[2] != self.state_size:
             raise ValueError(
                 f"{name}: states of shape {states.shape}; wanted [S, B, {self.state_size}]"
@@ -107,7 +108,7 @@ class Attention(Module):
         Raises:
             ValueError: the shape of the queries does not fit.
         """
-        queries = queries if isinstance(queries, Tensor) else Tensor(queries)
+        queries = as_tensor(queries, memory.keys.dtype, f"{type(self).__name__}: queries")
         B = memory.states.shape[1]
         if queries.ndim != 3 or queries.shape[1:] != (B, self.query_size):
             raise ValueError(

@@ -13,7 +13,7 @@ from anaphora import ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.module import Module, check_shares, check_sizes
-from anaphora.tensor import Parameter, Tensor
+from anaphora.tensor import Parameter, Tensor, as_tensor
 
 
 class Linear(Module):
@@ -161,8 +161,14 @@ class Dropout(Module):
         self.p = p
         self.locked = locked
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shapes: x [...], or [T, B, ...] if locked; returns the same."""
+    def forward(self, x: Any) -> Any:
+        """Shapes: x [...], or [T, B, ...] if locked; returns the same.
+
+        What is no Tensor becomes an array, which the layer after it converts to its dtype.
+        """
+        if not isinstance(x, Tensor):
+            given = as_tensor(x, None, "Dropout: an input")
+            return self.forward(given if given.dtype.kind == "f" else given.astype("f")).data
         if not self.training:
             return x
         return ops.dropout(x, self.p, shared_axes=(0,) if self.locked else ())

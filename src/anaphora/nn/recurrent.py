@@ -17,7 +17,7 @@ from anaphora.nn.layers import LayerNorm
 from anaphora.nn.module import Module, check_shares, check_sizes
 from anaphora.nn.session import Session
 from anaphora.ops.recurrence import checked_lengths
-from anaphora.tensor import Array, Parameter, Tensor
+from anaphora.tensor import Array, Parameter, Tensor, as_tensor
 
 
 class Recurrent(Module):
@@ -235,7 +235,8 @@ class Recurrent(Module):
         """Run over a batch of sequences, or over one.
 
         Args:
-            x: [T, B, I], or [B, T, I] with ``batch_first``; [T, I] is one sequence.
+            x: [T, B, I], or [B, T, I] with ``batch_first``; [T, I] is one sequence. Arrays and
+                lists are converted to the layer's dtype.
             state: The initial state as a call before returned it, or None for zeros: [L*D, B, H],
                 ([L*D, B, P] with a projection), or a tuple of one for each state of the cell.
             lengths: [B] integers in 0..T, in any order: the number of steps of each sequence.
@@ -247,20 +248,15 @@ class Recurrent(Module):
             dictionary of arrays [T, B, H], by names such as ``i_l0`` and ``c_l1_reverse``.
 
         Raises:
-            ValueError: a shape does not fit.
-            TypeError: the dtype is not the layer's.
+            ValueError: a shape does not fit, or a number is too large for the dtype.
+            TypeError: a Tensor's dtype is not the layer's.
         """
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = as_tensor(x, self.dtype, f"{self._name}: an input")
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
             raise ValueError(
                 f"{self._name}: an input of shape {x.shape}; wanted {layout} or [T, I] with "
                 f"I = {self.input_size}"
-            )
-        if x.dtype != self.dtype:
-            raise TypeError(
-                f"{self._name}: an input of {x.dtype} for a layer of {self.dtype}; convert it with "
-                ".astype()"
             )
         single = x.ndim == 2
         if single:
@@ -442,17 +438,12 @@ class Recurrent(Module):
             )
         checked: list[tuple[Tensor, ...]] = []
         for name, given, n in zip(self.cell.states, states, sizes, strict=True):
-            tensor = given if isinstance(given, Tensor) else Tensor(given)
+            tensor = as_tensor(given, self.dtype, f"{self._name}: an initial state {name}")
             wanted = (places, n) if single else (places, batch, n)
             if tensor.shape != wanted:
                 raise ValueError(
                     f"{self._name}: an initial state {name} of shape {tensor.shape}; wanted "
                     f"{wanted}: layers times directions, {'' if single else 'batch, '}size"
-                )
-            if tensor.dtype != self.dtype:
-                raise TypeError(
-                    f"{self._name}: an initial state {name} of {tensor.dtype} for a layer of "
-                    f"{self.dtype}; convert it with .astype()"
                 )
             tensor = tensor.reshape(places, batch, n) if single else tensor
             if tensor.requires_grad:

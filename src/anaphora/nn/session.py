@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from anaphora.engine import PackedLayers
 from anaphora.nn.module import Module
-from anaphora.tensor import Array, Tensor, no_grad
+from anaphora.tensor import Array, as_tensor, no_grad
 
 if TYPE_CHECKING:
     from anaphora.nn.recurrent import Recurrent
@@ -89,7 +89,7 @@ class Session:
 
         Raises:
             ValueError: a shape does not fit.
-            TypeError: the dtype is not the layer's.
+            TypeError: a Tensor's dtype is not the layer's; arrays and lists are converted.
         """
         x = inputs if isinstance(inputs, np.ndarray) else self._array(inputs)
         if x.shape == self._step and x.dtype == self._dtype and x.flags.c_contiguous:
@@ -101,7 +101,7 @@ class Session:
         return self._run(np.asarray(x, order="C"), self._states)
 
     def _array(self, inputs: Any) -> Array:
-        return Tensor(inputs).data
+        return as_tensor(inputs, self._dtype, "feed: an input").data
 
     def _checked(self, x: Array) -> Array:
         """The input, of one step or several, if its shape and dtype fit."""
@@ -120,12 +120,7 @@ class Session:
         return self._converted(x)
 
     def _converted(self, x: Array) -> Array:
-        if x.dtype != self._dtype:
-            raise TypeError(
-                f"feed: an input of {x.dtype} for a layer of {self._dtype}; convert it with "
-                ".astype()"
-            )
-        return x
+        return x if x.dtype == self._dtype else as_tensor(x, self._dtype, "feed: an input").data
 
     @property
     def state(self) -> Any:
@@ -167,7 +162,8 @@ class Session:
         Raises:
             KeyError: names are missing or unexpected.
             ValueError: a shape differs.
-            TypeError: a dtype differs. Whatever is raised, nothing has changed.
+            TypeError: the dtype of a Tensor differs; arrays are converted. Whatever is raised,
+                nothing has changed.
         """
         if state.keys() != self._shapes.keys():
             raise KeyError(
@@ -177,16 +173,11 @@ class Session:
         arrays = []
         for (name, shape), own in zip(self._shapes.items(), self._states, strict=True):
             given = state[name]
-            array = given if isinstance(given, np.ndarray) else Tensor(given).data
+            array = as_tensor(given, own.dtype, f"load_state_dict: {name}").data
             if array.shape != shape:
                 raise ValueError(
                     f"load_state_dict: {name} has shape {array.shape}; wanted {shape}: layers, "
                     f"{'' if self.batch_size is None else 'batch, '}size"
-                )
-            if array.dtype != own.dtype:
-                raise TypeError(
-                    f"load_state_dict: {name} is {array.dtype} for a layer of {own.dtype}; convert "
-                    "it with .astype()"
                 )
             arrays.append(np.array(array.reshape(own.shape), order="C"))
         self._states = arrays

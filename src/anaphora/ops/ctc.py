@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine
-from anaphora.tensor import Array, differentiable
+from anaphora.tensor import Array, as_integers, differentiable
 
 _REDUCTIONS = ("mean", "sum", "none")
 _IMPOSSIBLE = ("raise", "infinity", "zero")
@@ -107,11 +107,7 @@ class _Rows:
             raise ValueError(f"ctc_loss: reduction {reduction!r} is none of {_REDUCTIONS}")
         if impossible not in _IMPOSSIBLE:
             raise ValueError(f"ctc_loss: impossible {impossible!r} is none of {_IMPOSSIBLE}")
-        labels = np.asarray(targets)
-        if labels.size == 0:
-            labels = labels.astype(np.int64)  # an empty list has no integers to show
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"ctc_loss: targets are integers (labels), not {labels.dtype}")
+        labels = as_integers(targets, "ctc_loss: targets are integers (labels)")
         if labels.ndim != 2 or labels.shape[1] != B:
             raise ValueError(
                 f"ctc_loss: targets of shape {labels.shape} for logits of shape {logits.shape}; "
@@ -221,11 +217,7 @@ def _add(into: NDArray[np.float64], other: NDArray[np.float64]) -> None:
 def _lengths(name: str, given: ArrayLike | None, rows: int, most: int) -> NDArray[np.int64]:
     if given is None:
         return np.full(rows, most, np.int64)
-    lengths = np.asarray(given)
-    if lengths.size == 0:
-        lengths = lengths.astype(np.int64)
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"ctc_loss: {name} are integers, not {lengths.dtype}")
+    lengths = as_integers(given, f"ctc_loss: {name} are integers")
     if lengths.shape != (rows,):
         raise ValueError(f"ctc_loss: {name} of shape {lengths.shape}; wanted [B] with B = {rows}")
     outside = (lengths < 0) | (lengths > most)

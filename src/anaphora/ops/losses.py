@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine
+from anaphora.ops.arithmetic import subtract
 from anaphora.ops.linear import check_linear
-from anaphora.tensor import Array, Tensor, differentiable, recording
+from anaphora.tensor import Array, Tensor, as_integers, differentiable, recording
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -99,9 +100,7 @@ class _Targets:
     ) -> None:
         if reduction not in _REDUCTIONS:
             raise ValueError(f"{name}: reduction {reduction!r} is none of {_REDUCTIONS}")
-        targets = np.asarray(targets)
-        if targets.dtype.kind not in "iu":
-            raise TypeError(f"{name}: targets are integers (class numbers), not {targets.dtype}")
+        targets = as_integers(targets, f"{name}: targets are integers (class numbers)")
         if len(shape) == 0 or targets.shape != shape[:-1]:
             raise ValueError(
                 f"{name}: targets of shape {targets.shape} for logits of shape {shape}; "
@@ -137,6 +136,8 @@ class _Targets:
 def mean_squared_error(prediction: Any, target: Any) -> Tensor:
     """The mean of the squared differences; shapes [...] alike.
 
+    An array is converted to the dtype of the other, if that is a Tensor.
+
     Raises:
         ValueError: the shapes differ.
 
@@ -148,7 +149,6 @@ def mean_squared_error(prediction: Any, target: Any) -> Tensor:
             f"mean_squared_error: a prediction of shape {np.shape(prediction)} for a target of "
             f"shape {np.shape(target)}"
         )
-    prediction = prediction if isinstance(prediction, Tensor) else Tensor(prediction)
-    difference = prediction - target
+    difference = subtract(prediction, target)
     result: Tensor = (difference * difference).mean()
     return result

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, random
-from anaphora.tensor import Array, RowGradient, Tensor, differentiable
+from anaphora.tensor import Array, RowGradient, Tensor, as_integers, differentiable
 
 
 @differentiable
@@ -34,9 +34,8 @@ def embedding(weight: Array, /, ids: Any) -> Any:
     array([[1., 1.],
            [2., 2.]], dtype=float32)
     """
-    ids = np.array(ids)  # a copy: whoever makes batches may use the array again
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"embedding: ids are integers, not {ids.dtype}")
+    # A copy: whoever makes batches may use the array again.
+    ids = as_integers(ids, "embedding: ids are integers")
     return engine.gather_rows(weight, ids), lambda dy: RowGradient(ids, dy, weight.shape)
 
 

@@ -3,7 +3,7 @@
 from anaphora.tensor.hooks import Hook, hook, no_grad, recording
 from anaphora.tensor.operations import differentiable
 from anaphora.tensor.rows import Array, Gradient, RowGradient
-from anaphora.tensor.tensor import OPERATIONS, Parameter, Tensor, detach
+from anaphora.tensor.tensor import OPERATIONS, Parameter, Tensor, as_integers, as_tensor, detach
 
 __all__ = [
     "OPERATIONS",
@@ -13,6 +13,8 @@ __all__ = [
     "Parameter",
     "RowGradient",
     "Tensor",
+    "as_integers",
+    "as_tensor",
     "detach",
     "differentiable",
     "hook",

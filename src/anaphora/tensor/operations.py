@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from anaphora.tensor.hooks import enter, leave, thread
+from anaphora.tensor.rows import Array
 from anaphora.tensor.tape import Edge, Node
 from anaphora.tensor.tensor import OPERATIONS, Tensor, as_array
 
@@ -29,6 +30,9 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     It returns new arrays, or the gradient that it was given, or views of these; never a saved
     array. Broadcasting is undone here, and shape and dtype of each gradient are checked here.
     Messages and hooks call the operation by the function's name, without a leading underscore.
+
+    All arrays that the function gets are of one dtype: that of the Tensors among the inputs, which
+    must agree; arrays and numbers that are no Tensors are converted to it, as are booleans.
 
     >>> @differentiable
     ... def cube(x, /):
@@ -87,24 +91,39 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _unwrap(name: str, inputs: tuple[Any, ...]) -> list[Any]:
-    """The arrays of an operation's inputs, all of one dtype; numbers become arrays of it."""
+    """The arrays of an operation's inputs, all of one dtype.
+
+    Tensors say which, and must agree; arrays, lists and numbers are converted to it. Without a
+    Tensor arrays are promoted as NumPy does it. Booleans, which are masks, never say, but are
+    converted, also those of a Tensor.
+    """
     dtype: np.dtype[Any] | None = None
     for value in inputs:
-        if isinstance(value, (Tensor, np.ndarray)):
+        if isinstance(value, Tensor) and value._data.dtype.kind != "b":
             if dtype is None:
-                dtype = value.dtype
-            elif value.dtype != dtype:
-                raise TypeError(
-                    f"{name}: {dtype} and {value.dtype} do not mix; convert one of them with "
-                    ".astype()"
-                )
-    number_dtype = dtype if dtype is not None and dtype.kind == "f" else None
-    arrays: list[Any] = []
-    for value in inputs:
-        if isinstance(value, Tensor):
-            arrays.append(value._data)
-        elif value is None or isinstance(value, np.ndarray):
-            arrays.append(value)
-        else:
-            arrays.append(as_array(value, number_dtype))
-    return arrays
+                dtype = value._data.dtype
+            elif value._data.dtype != dtype:
+                raise _mixed(name, dtype, value._data.dtype)
+    if dtype is None:
+        given = [v.dtype for v in inputs if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"]
+        dtype = np.result_type(*given) if given else None
+    return [None if value is None else _adopted(name, value, dtype) for value in inputs]
+
+
+def _adopted(name: str, value: Any, dtype: np.dtype[Any] | None) -> Array:
+    """An input as an array of a dtype, or as it is if there is none to adopt."""
+    if not isinstance(value, (Tensor, np.ndarray)):
+        own = dtype if dtype is not None and dtype.kind == "f" else None
+        if own is not None and isinstance(value, (int, float)) and -6e4 < value < 6e4:
+            return np.array(value, own)  # every dtype holds it, so there is nothing to check
+        return as_array(value, own, name)
+    array = value._data if isinstance(value, Tensor) else value
+    if array.dtype == dtype or (dtype is None and array.dtype.kind == "b"):
+        return array
+    if dtype is not None and dtype.kind != "f" and not np.can_cast(array.dtype, dtype):
+        raise _mixed(name, dtype, array.dtype)
+    return as_array(array, dtype, name)
+
+
+def _mixed(name: str, one: np.dtype[Any], other: np.dtype[Any]) -> TypeError:
+    return TypeError(f"{name}: {one} and {other} do not mix; convert one of them with .astype()")

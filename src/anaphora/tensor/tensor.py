@@ -19,11 +19,78 @@ OPERATIONS: dict[str, Callable[..., Any]] = {}
 """Every differentiable operation by its name: what the methods of Tensor call."""
 
 
-def as_array(data: Any, dtype: DTypeLike | None) -> Array:
-    """A new array; where no dtype is asked for, Python's floats become float32."""
-    array = np.array(data, dtype=dtype)
-    plain = dtype is None and not isinstance(data, (np.ndarray, np.generic))
-    return array.astype(np.float32) if plain and array.dtype == np.float64 else array
+def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
+    """A new array; where no dtype is asked for, Python's floats become float32.
+
+    Args:
+        data: Numbers: an array, a list, or a single one.
+        dtype: Convert to it.
+        what: What the data are, for messages.
+
+    Raises:
+        TypeError: they are no real numbers, or Tensors whose gradients would be lost.
+        ValueError: a number is too large for the dtype, or lists differ in length.
+    """
+    first = data[0] if isinstance(data, (list, tuple)) and data else None
+    if isinstance(first, Tensor) and any(getattr(part, "requires_grad", False) for part in data):
+        raise TypeError(f"{what}: a list of Tensors that have gradients; ops.stack joins them")
+    try:
+        array = np.array(data)
+    except ValueError as error:
+        raise ValueError(f"{what}: no array can be made of it: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{what}: cannot hold {array.dtype}; give numbers of one dtype")
+    if dtype is None and isinstance(data, (np.ndarray, np.generic)):
+        return array
+    if dtype is None:
+        dtype = np.float32 if array.dtype == np.float64 else array.dtype
+    if array.dtype == dtype:
+        return array
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype)
+    except FloatingPointError:
+        largest = np.abs(array[np.isfinite(array)]).max()
+        raise ValueError(
+            f"{what}: {largest:g} is too large for {np.dtype(dtype)}; scale the numbers down"
+        ) from None
+
+
+def as_tensor(data: Any, dtype: DTypeLike | None, what: str) -> Tensor:
+    """A Tensor of a dtype; arrays and lists are converted to it, a Tensor must have it.
+
+    Raises:
+        TypeError: a Tensor has another dtype; or the data are no real numbers.
+        ValueError: a number is too large for the dtype, or lists differ in length.
+
+    >>> as_tensor(np.array([1, 2]), np.float32, "Layer: an input")
+    Tensor([1., 2.], dtype=float32)
+    """
+    if not isinstance(data, Tensor):
+        return Tensor._result(as_array(data, dtype, what), None, 0)
+    if dtype is not None and data.dtype != dtype:
+        raise TypeError(
+            f"{what} of {data.dtype} for a layer of {np.dtype(dtype)}; convert it with .astype(): "
+            "arrays and lists are converted by themselves, Tensors are not"
+        )
+    return data
+
+
+def as_integers(data: Any, wanted: str) -> Array:
+    """A new array of integers.
+
+    Raises:
+        TypeError: they are none; the message begins with what is wanted.
+
+    >>> as_integers([3, 1], "Layer: ids are integers")
+    array([3, 1])
+    """
+    array = np.array(data)
+    if array.size == 0:
+        return array.astype(np.int64)  # an empty list has no integers to show
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{wanted}, not {array.dtype}; whole numbers are converted by .astype(int)")
+    return array
 
 
 class Tensor:
@@ -58,8 +125,6 @@ class Tensor:
         if isinstance(data, Tensor):
             data = data._data
         array = as_array(data, dtype)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"Tensor: cannot hold {array.dtype}; give numbers of one dtype")
         if requires_grad and array.dtype.kind != "f":
             raise TypeError(
                 f"Tensor: only floating-point Tensors have gradients, not {array.dtype}"
@@ -220,6 +285,8 @@ class Tensor:
 
     def __repr__(self) -> str:
         text = repr(self._data).replace("array(", "Tensor(", 1).replace("\n", "\n ")
+        if "dtype=" not in text:  # NumPy leaves out its own default
+            text = f"{text[:-1]}, dtype={self.dtype})"
         return f"{text[:-1]}, requires_grad=True)" if self.requires_grad else text
 
     def __setitem__(self, index: Any, value: Any) -> None:
