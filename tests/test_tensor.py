@@ -1,6 +1,8 @@
 """The tape: what is recorded, how gradients are added, what is freed, and what is refused."""
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 
@@ -529,6 +531,87 @@ def test_writing_closes_after_an_exception():
         array[0] = 3
     with pytest.raises(RuntimeError, match="changed in place"):
         y.backward()
+
+
+# Copies ----------------------------------------------------------------------------------------
+
+
+def unpickled(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+COPIES = [copy.copy, copy.deepcopy, unpickled, lambda x: pickle.loads(pickle.dumps(x, 0))]
+
+
+@pytest.mark.parametrize("made", COPIES)
+@pytest.mark.parametrize("kind", [Tensor, Parameter])
+def test_a_copy_is_a_tensor_like_any_other(made, kind):
+    x = kind(np.array([1.0, 2.0]))
+    x.grad = np.array([3.0, 4.0])
+    y = made(x)
+    assert type(y) is kind
+    assert (y.data.tolist(), y.grad.tolist()) == ([1, 2], [3, 4])
+    assert y.requires_grad == x.requires_grad
+    with pytest.raises(ValueError, match="read-only"):
+        y.data[0] = 5
+    with y.writing() as array:
+        array[0] = 5
+    assert x.data.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("made", COPIES)
+def test_a_change_of_a_copy_before_backward_is_told(made):
+    x = made(leaf(1.0, 2.0))
+    y = (x * x).sum()
+    with x.writing() as array:
+        array[0] = 5
+    with pytest.raises(RuntimeError, match="changed in place after it was used here"):
+        y.backward()
+
+
+def test_a_copy_of_a_detached_tensor_can_be_changed():
+    x = copy.deepcopy(leaf(1.0, 2.0).detach()[:1])
+    with x.writing() as array:
+        array[0] = 5
+    assert x.data.tolist() == [5]
+
+
+@pytest.mark.parametrize("made", COPIES)
+def test_a_result_is_not_copied_because_its_history_is_not(made):
+    with pytest.raises(RuntimeError, match=r"history is not: detach\(\) it first"):
+        made(leaf(1.0) * 2.0)
+
+
+def test_a_subclass_keeps_its_attributes_when_copied():
+    class Named(Parameter):
+        pass
+
+    x = Named([1.0])
+    x.name = ["a"]
+    y = copy.deepcopy(x)
+    assert (type(y), y.name, y.name is x.name) == (Named, ["a"], False)
+
+
+def test_a_row_gradient_survives_pickling():
+    gradient = unpickled(rows([3, 1], [[1.0], [2]]))
+    assert gradient.dense().ravel().tolist() == [0, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_shared_array_is_copied_when_one_of_the_two_is_changed(first):
+    x = Parameter([1.0, 2.0])
+    both = [x, x.shared()]
+    assert both[0].data is both[1].data
+    with both[first].writing() as array:
+        array[0] = 5
+    assert both[first].data.tolist() == [5, 2]
+    assert both[1 - first].data.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        both[first].data[0] = 7
+    kept = both[first].data
+    with both[first].writing() as array:
+        array[0] = 7
+    assert both[first].data is kept  # alone with it now: no further copy
 
 
 # Hooks -----------------------------------------------------------------------------------------

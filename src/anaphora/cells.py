@@ -17,6 +17,7 @@ from anaphora.equations import (
     EquationError,
     Program,
     Trace,
+    check_references,
     relu,
     sigmoid,
     sign,
@@ -100,6 +101,7 @@ class Cell:
         functools.update_wrapper(self, equations)
         try:
             self._check_declaration()
+            check_references(equations, fused)
             self._trace = (
                 trace(equations, self.gates, self.states, self.parameters) if fused else None
             )
@@ -194,6 +196,9 @@ def cell(
         fused: Trace the equations to a program. With False they may use any operation on Tensors
             (and Python's ``if``); the recurrence then runs step by step on the tape, slower, and
             every gate has both halves.
+
+    What is trained must come in as an argument: equations that read a Parameter or a module from
+    outside are refused, and so are arrays and Tensors in equations that are traced.
 
     Raises:
         EquationError: the declaration or the equations have a mistake; the message says which.

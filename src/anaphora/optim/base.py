@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
@@ -161,7 +162,7 @@ class Optimizer:
         return {
             "optimizer": type(self).__name__,
             "learning_rate": self.learning_rate,
-            "options": dict(self._options),
+            "options": copy.deepcopy(self._options),
             "steps": dict(self._steps),
             "arrays": {
                 f"{name}.{part}": array.copy()
@@ -187,7 +188,7 @@ class Optimizer:
         ]
         if missing:
             raise ValueError(f"{owner}: the state has no {missing[0]!r}; give all that was saved")
-        options, arrays = dict(state["options"]), state["arrays"]
+        options, arrays = copy.deepcopy(dict(state["options"])), state["arrays"]
         _same_names(owner, "option", options, self._options)
         _same_names(owner, "parameter", state["steps"], self._steps)
         expected = {

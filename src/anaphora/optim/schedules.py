@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 from collections.abc import Mapping
@@ -52,10 +53,10 @@ class Schedule:
         self.learning_rate = self.optimizer.learning_rate = learning_rate
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes as the schedule goes on, as JSON values."""
+        """A copy of what changes as the schedule goes on, as JSON values."""
         return {
             "schedule": type(self).__name__,
-            **{name: getattr(self, name) for name in self._kept},
+            **{name: copy.deepcopy(getattr(self, name)) for name in self._kept},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -74,7 +75,7 @@ class Schedule:
             if name not in state:
                 raise ValueError(f"{owner}: the state has no {name!r}; give all that was saved")
         for name in self._kept:
-            setattr(self, name, state[name])
+            setattr(self, name, copy.deepcopy(state[name]))
         self._set(self.learning_rate)
 
 

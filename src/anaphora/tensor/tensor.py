@@ -26,6 +26,11 @@ def as_array(data: Any, dtype: DTypeLike | None) -> Array:
     return array.astype(np.float32) if plain and array.dtype == np.float64 else array
 
 
+def _read_only(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
 class Tensor:
     """An array that remembers how it was computed, so that gradients can flow back through it.
 
@@ -41,6 +46,8 @@ class Tensor:
 
     Arrays of Tensors are read-only, so that what the tape has saved stays what it was; `writing`
     opens one. A plain array that an operation is given is the caller's to keep until backward.
+    Copies (`copy`, `pickle`) have an array of their own; results of operations have none, because
+    their history is not copied: `detach` them first.
 
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -64,8 +71,7 @@ class Tensor:
             raise TypeError(
                 f"Tensor: only floating-point Tensors have gradients, not {array.dtype}"
             )
-        array.flags.writeable = False
-        self._data: Array = array
+        self._data: Array = _read_only(array)
         self.requires_grad = requires_grad
         self.grad: Gradient | None = None
         self._node: Node | None = None
@@ -81,8 +87,7 @@ class Tensor:
         A view of an input has its version; an array of its own cannot be changed and has none.
         """
         tensor = cls.__new__(cls)
-        array = np.asarray(array)
-        array.flags.writeable = False
+        array = _read_only(np.asarray(array))
         tensor._data = array
         tensor.requires_grad = node is not None
         tensor.grad = None
@@ -104,6 +109,8 @@ class Tensor:
     def writing(self) -> Iterator[Array]:
         """Open the array for a change in place; a graph that used it before can tell.
 
+        Views that are taken of it within stay writable afterwards: do not keep them.
+
         Raises:
             RuntimeError: the Tensor is the result of an operation.
 
@@ -118,12 +125,58 @@ class Tensor:
                 "writing: this Tensor is the result of an operation; only Tensors that you made "
                 "can be changed in place"
             )
+        if self._version.shared:
+            self._data = np.array(self._data)  # the other Tensor keeps the numbers of before
+            self._version.shared = False
         self._data.flags.writeable = True
         try:
             yield self._data
         finally:
             self._data.flags.writeable = False
             self._version.number += 1
+
+    # Copies
+
+    def shared(self) -> Self:
+        """A Tensor of its own with the same array, which is copied when one of the two is changed.
+
+        Raises:
+            RuntimeError: the Tensor is the result of an operation.
+
+        >>> x = Tensor([1.0, 2.0])
+        >>> before = x.shared()
+        >>> with x.writing() as array:
+        ...     array[0] = 5
+        >>> before
+        Tensor([1., 2.], dtype=float32)
+        """
+        tensor = type(self).__new__(type(self))
+        tensor._restore(*self.__getstate__())
+        tensor.grad = None
+        if self._version is None or not self._data.flags.owndata:
+            tensor._data = _read_only(np.array(self._data))
+        else:
+            self._version.shared = True
+            tensor._version = Version(shared=True)
+        return tensor
+
+    def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        if self._node is not None:
+            raise RuntimeError(
+                "a Tensor that an operation returned is not copied or pickled, because its history "
+                "is not: detach() it first"
+            )
+        attributes, slots = cast(Any, super().__getstate__())
+        return attributes, {k: v for k, v in slots.items() if k not in ("_node", "_version")}
+
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        self._restore(*state)
+        self._data = _read_only(np.array(self._data))
+
+    def _restore(self, attributes: dict[str, Any] | None, slots: dict[str, Any]) -> None:
+        for name, value in ((attributes or {}) | slots).items():
+            setattr(self, name, value)
+        self._node, self._output, self._version = None, 0, Version()
 
     # Backwards
 
