@@ -6,7 +6,7 @@ import collections
 import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 
@@ -252,17 +252,23 @@ def _members(owner: Any) -> Iterator[tuple[str, Any]]:
             )
 
 
-_UNNAMED = (set, frozenset, collections.deque, collections.UserList, type({}.values()))
-_MAPPINGS = (collections.UserDict, types.MappingProxyType)
+_UNNAMED: tuple[type[Any], ...] = (
+    set,
+    frozenset,
+    collections.deque,
+    collections.UserList,
+    type({}.values()),
+)
+_UNNAMED_MAPPINGS: tuple[type[Any], ...] = (collections.UserDict, types.MappingProxyType)
 
 
 def _unnamed(value: Any) -> Iterable[Any]:
     """What is in a container in which modules do not look for parameters."""
-    if isinstance(value, _UNNAMED):
-        return value
-    if isinstance(value, _MAPPINGS):
-        return value.values()
-    return value.flat if isinstance(value, np.ndarray) and value.dtype == object else ()
+    if isinstance(value, np.ndarray):
+        return cast(Iterable[Any], value.flat) if value.dtype == object else ()
+    if isinstance(value, _UNNAMED_MAPPINGS):
+        return cast(Iterable[Any], value.values())
+    return cast(Iterable[Any], value) if isinstance(value, _UNNAMED) else ()
 
 
 def _holds(value: Any) -> bool:
