@@ -104,9 +104,89 @@ def test_comparisons_are_arrays_of_booleans():
     assert len({x, y, x}) == 2
 
 
-def test_numpy_functions_do_not_take_tensors():
-    with pytest.raises(TypeError, match="does not support ufuncs"):
-        np.tanh(Tensor([1.0]))
+def test_a_single_number_is_formatted_and_converted():
+    loss = (leaf(1.0, 2.0) * 0.617283945).sum()
+    assert f"{loss:.3f} {loss:>8.2e}" == "1.852 1.85e+00"
+    assert f"{leaf(1.5):.1f} {float(leaf(1.5))} {int(leaf(1.5))}" == "1.5 1.5 1"
+    assert f"{leaf(1.0, 2.0)}" == "Tensor([1., 2.], requires_grad=True)"
+    for convert in (lambda x: f"{x:.3f}", float, int):
+        with pytest.raises(
+            TypeError, match=r"a Tensor of shape \(2,\) is not a single number; give "
+        ):
+            convert(leaf(1.0, 2.0))
+
+
+def numbers(seed=0, shape=(4, 3)):
+    return np.random.default_rng(seed).uniform(0.5, 2.0, shape)
+
+
+def like(x, shape=(4, 3)):
+    return numbers(1, shape).astype(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        np.exp, np.log, np.sqrt, np.tanh, np.abs, np.square, np.negative, np.sum, np.mean, np.max,
+        np.amax, np.transpose,
+        lambda x: np.mean(x, axis=0), lambda x: np.sum(x, axis=1, keepdims=True),
+        lambda x: np.float64(2) * x, lambda x: like(x, (3,)) - x, lambda x: like(x) / x,
+        lambda x: like(x, (2, 4)) @ x, lambda x: np.maximum(like(x), x),
+        lambda x: np.minimum(x, 1.0), lambda x: np.power(x, 3), lambda x: np.add(x, x),
+        lambda x: np.concatenate([like(x), x], axis=1), lambda x: np.stack([x, like(x)]),
+        lambda x: np.reshape(x, (2, 6)), lambda x: np.split(x, 2)[1],
+        lambda x: np.where(like(x) > 1, x, 0.0), lambda x: np.broadcast_to(x, (2, 4, 3)),
+    ],
+)  # fmt: skip
+def test_functions_of_numpy_that_are_operations_have_gradients(function, check_gradients):
+    result, wanted = function(Tensor(numbers(), requires_grad=True)), function(numbers())
+    assert result.requires_grad
+    np.testing.assert_allclose(result.data, wanted)
+    check_gradients(function, numbers())
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            np.sin,
+            r"numpy\.sin: its result would have no gradient; see anaphora\.ops, or give it x\.d",
+        ),
+        (np.std, r"numpy\.std: .*write \(\(x - x\.mean\(\)\)"),
+        (lambda x: np.clip(x, 0, 1), r"numpy\.clip: .*write ops\.minimum\(ops\.maximum"),
+        (lambda x: np.dot(x, numbers(1, (3,))), r"numpy\.dot: .*write x @ y"),
+        (np.linalg.norm, r"numpy\.norm: .*write ops\.sqrt"),
+        (lambda x: np.vstack([x, numbers()]), r"numpy\.vstack: .*no gradient"),
+        (np.add.reduce, r"numpy\.add: its result would have no gradient"),
+        (
+            lambda x: np.add(x, 1.0, out=numbers()),
+            r"numpy\.add: out= takes no part in the gradient",
+        ),
+        (
+            lambda x: numbers().__iadd__(x),
+            r"numpy\.add: .*write array = array \+ tensor in the place",
+        ),
+    ],
+)
+def test_functions_of_numpy_never_lose_a_gradient_silently(function, message):
+    x = Tensor(numbers(), requires_grad=True)
+    with pytest.raises(TypeError, match=message):
+        function(x)
+
+
+def test_functions_of_numpy_take_the_numbers_where_no_gradient_is_lost():
+    x, array = Tensor(numbers(), requires_grad=True), numbers()
+    assert np.argmax(x) == array.argmax()
+    assert np.shape(x) == (4, 3)
+    assert np.allclose(x, array)
+    assert not np.isnan(x).any()
+    assert (np.isfinite(x) & (array == x)).all()
+    assert np.zeros_like(x).sum() == 0
+    assert np.where(x > 1)[0].tolist() == np.where(array > 1)[0].tolist()
+    np.testing.assert_array_equal(np.sin(Tensor(array)), np.sin(array))
+    np.testing.assert_array_equal(np.std(x.detach()), array.std())
+    with no_grad():
+        np.testing.assert_array_equal(np.sin(x), np.sin(array))
 
 
 # Backward -------------------------------------------------------------------------------------
@@ -695,6 +775,20 @@ def test_rows_add_up_with_rows_and_with_arrays():
         assert isinstance(total, np.ndarray)
         np.testing.assert_array_equal(total, a.dense() + table)
     assert table.ravel().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_rows_are_the_whole_table_for_numpy():
+    gradient = rows([3, 1, 3], [[1.0, 2], [10, 20], [100, 200]])
+    table = gradient.dense()
+    np.testing.assert_array_equal(np.asarray(gradient), table)
+    assert np.asarray(gradient, np.float32).dtype == np.float32
+    assert np.linalg.norm(gradient) == np.linalg.norm(table)
+    np.testing.assert_array_equal(np.abs(gradient) * np.float64(2), 2 * table)
+    total = np.ones((5, 2))
+    total -= gradient
+    np.testing.assert_array_equal(total, 1 - table)
+    with pytest.raises(ValueError, match="copy=False cannot be had"):
+        np.array(gradient, copy=False)
 
 
 @pytest.mark.parametrize("rows_first", [True, False])

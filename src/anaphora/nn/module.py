@@ -6,10 +6,11 @@ import collections
 import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 
+from anaphora import foreign_names
 from anaphora.tensor import Array, Parameter
 
 
@@ -29,7 +30,7 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Module:
+class Module(foreign_names.Answering):
     """The base of everything that has parameters.
 
     A subclass makes parameters and other modules in ``__init__`` by assigning them to attributes
@@ -51,6 +52,10 @@ class Module:
     """
 
     training: bool = True
+    foreign_names = "Module"
+
+    returns_state: ClassVar[bool] = False
+    """Whether forward returns the output and the state after it, as recurrent layers do."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

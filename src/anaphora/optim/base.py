@@ -11,13 +11,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from anaphora import foreign_names
 from anaphora.tensor import Array, Parameter, RowGradient
 
 Parameters: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]]
 """What ``module.parameters()`` or ``module.named_parameters()`` gives."""
 
 
-class Optimizer:
+class Optimizer(foreign_names.Answering):
     """Changes parameters along their gradients; the base of all optimisers.
 
     Args:
@@ -48,6 +49,8 @@ class Optimizer:
     >>> weight.data
     array([ 0.5, -1.5], dtype=float32)
     """
+
+    foreign_names = "Optimizer"
 
     def __init__(self, parameters: Parameters, learning_rate: float, **options: Any) -> None:
         name = type(self).__name__

@@ -8,11 +8,12 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from anaphora import foreign_names
 from anaphora.optim.base import Optimizer, fraction, not_negative
 from anaphora.optim.optimizers import ASGD
 
 
-class Schedule:
+class Schedule(foreign_names.Answering):
     """Sets ``optimizer.learning_rate`` when the training loop calls; the base of all schedules.
 
     Training loops call all three methods; a schedule does something in those that it needs.
@@ -33,6 +34,8 @@ class Schedule:
     >>> optimizer.learning_rate
     0.25
     """
+
+    foreign_names = "Schedule"
 
     _kept: ClassVar[tuple[str, ...]] = ("initial_learning_rate", "learning_rate")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from anaphora import foreign_names
+from anaphora.tensor.hooks import recording
 from anaphora.tensor.rows import Array, Gradient
 from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
 
@@ -17,6 +19,9 @@ T = TypeVar("T")
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
 """Every differentiable operation by its name: what the methods of Tensor call."""
+
+NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+"""The operation that each of NumPy's functions is on Tensors; `anaphora.ops` fills it."""
 
 
 def as_array(data: Any, dtype: DTypeLike | None) -> Array:
@@ -56,8 +61,6 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "_node", "_output", "_version", "grad", "requires_grad")
-
-    __array_ufunc__ = None  # an array on the left of an operator leaves it to us
 
     def __init__(
         self, data: Any, *, requires_grad: bool = False, dtype: DTypeLike | None = None
@@ -263,10 +266,23 @@ class Tensor:
         return len(self._data)
 
     def __float__(self) -> float:
-        return float(self._data)
+        return float(self._number("float"))
 
     def __int__(self) -> int:
-        return int(self._data)
+        return int(self._number("int"))
+
+    def __format__(self, specification: str) -> str:
+        if not specification:
+            return str(self)
+        return format(self._number(f"format {specification!r}"), specification)
+
+    def _number(self, purpose: str) -> float:
+        if self.size != 1:
+            raise TypeError(
+                f"{purpose}: a Tensor of shape {self.shape} is not a single number; give an "
+                "element of it, its sum() or its mean()"
+            )
+        return self.item()
 
     def __bool__(self) -> bool:
         return bool(self._data)
@@ -302,6 +318,26 @@ class Tensor:
 
     def __ge__(self, other: Operand) -> Any:
         return self._data >= _plain(other)
+
+    # NumPy's functions: those that are operations here record their gradient, others take the
+    # numbers and give them, unless a gradient would be lost.
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if method == "__call__" and ufunc in NUMPY_FUNCTIONS and not options:
+            return NUMPY_FUNCTIONS[ufunc](*inputs)
+        return _on_arrays(ufunc.__name__, getattr(ufunc, method), inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        if function in NUMPY_FUNCTIONS:
+            return NUMPY_FUNCTIONS[function](*inputs, **options)
+        return _on_arrays(function.__name__, function, inputs, options)
+
+    if not TYPE_CHECKING:  # type checkers are to know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            if name in OPERATIONS and foreign_names.advice("Tensor", name) is None:
+                raise AttributeError(f"Tensor has no attribute {name!r}: write ops.{name}(x)")
+            foreign_names.attribute_missing(self, "Tensor", name)
 
     # Operators and methods: each is the operation of its name in anaphora.ops.
 
@@ -359,14 +395,17 @@ class Tensor:
         """Convert to another floating-point dtype; gradients are converted back."""
         return _call("astype", self, dtype)
 
+    @foreign_names.arguments_checked
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """The sum over all elements, or along axes."""
         return _call("sum", self, axis, keepdims)
 
+    @foreign_names.arguments_checked
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """The mean over all elements, or along axes."""
         return _call("mean", self, axis, keepdims)
 
+    @foreign_names.arguments_checked
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """The largest element, or along axes; equal ones share the gradient."""
         return _call("max", self, axis, keepdims)
@@ -392,6 +431,47 @@ def _call(name: str, *arguments: Any) -> Tensor:
 
 def _plain(value: Any) -> Any:
     return value._data if isinstance(value, Tensor) else value
+
+
+_WITHOUT_GRADIENT = {np.zeros_like, np.ones_like, np.empty_like, np.full_like}
+
+
+def _on_arrays(name: str, function: Callable[..., Any], inputs: Any, options: Any) -> Any:
+    """What a function of NumPy gives for the numbers of Tensors.
+
+    Raises:
+        TypeError: it is to be written into an array or a Tensor, or would lose a gradient.
+    """
+    tensors: list[Tensor] = []
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            return value._data
+        if type(value) in (list, tuple):
+            return type(value)(plain(v) for v in value)
+        return {k: plain(v) for k, v in value.items()} if type(value) is dict else value
+
+    if options.get("out") is not None:
+        raise TypeError(
+            f"numpy.{name}: out= takes no part in the gradient; write array = array + tensor in "
+            "the place of array += tensor, or give it tensor.data"
+        )
+    result = function(*plain(tuple(inputs)), **plain(dict(options)))
+    lost = recording() and any(t.requires_grad for t in tensors) and _has_floats(result)
+    if lost and function not in _WITHOUT_GRADIENT:
+        told = foreign_names.advice("Tensor", name)
+        raise TypeError(
+            f"numpy.{name}: its result would have no gradient; {told or 'see anaphora.ops'}, or "
+            "give it x.data for the numbers alone"
+        )
+    return result
+
+
+def _has_floats(result: Any) -> bool:
+    if isinstance(result, (tuple, list)):
+        return any(map(_has_floats, result))
+    return isinstance(result, float) or getattr(getattr(result, "dtype", None), "kind", "") == "f"
 
 
 class Parameter(Tensor):
