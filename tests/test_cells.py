@@ -1,11 +1,13 @@
 """The cells: their equations beside plain formulas, their programs, and three readings of one."""
 
 import copy
+import functools
 import math
 
 import numpy as np
 import pytest
 
+from anaphora import nn
 from anaphora.cells import (
     CELLS,
     Gate,
@@ -19,8 +21,8 @@ from anaphora.cells import (
     rnn,
     rnn_relu,
 )
-from anaphora.equations import EquationError
-from anaphora.tensor import Tensor
+from anaphora.equations import EquationError, tanh
+from anaphora.tensor import Parameter, Tensor
 
 
 def s(x):
@@ -199,3 +201,65 @@ def test_a_cell_that_is_not_fused_has_no_program():
 
 def test_a_cell_has_one_name():
     assert {name: cell.name for name, cell in CELLS.items()} == {name: name for name in CELLS}
+
+
+# What equations read from outside --------------------------------------------------------------
+
+weight, constant, projection = Parameter(np.ones(4)), np.ones(4), nn.Linear(4, 4)
+
+
+def scaled(a):
+    return a * weight
+
+
+class Owner(nn.Module):
+    def __init__(self):
+        self.weight = Parameter([1.0])
+
+    def equations(self, a, h):
+        return tanh(a) * self.weight
+
+
+def closure():
+    inner = {"weights": [Parameter([1.0])]}
+    return lambda a, h: tanh(a) * inner["weights"][0]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    ("equations", "name"),
+    [
+        (lambda a, h: tanh(a) * weight, "weight"),
+        (lambda a, h: scaled(tanh(a)), "weight"),
+        (lambda a, h: sum(tanh(a) * w for w in (weight,)), "weight"),
+        (lambda a, h: projection(a), "projection"),
+        (Owner().equations, "self"),
+        (closure(), "inner"),
+        (functools.partial(lambda w, a, h: tanh(a) * w, weight), "argument 0"),
+    ],
+)
+def test_what_is_trained_comes_in_as_an_argument(equations, name, fused):
+    message = rf"the equations read '{name}' \(\w+\), which would be neither trained nor saved.*"
+    with pytest.raises(EquationError, match=message + "declare its numbers in parameters= and"):
+        cell(gates="a", state="h", fused=fused)(equations)
+
+
+def test_arrays_in_traced_equations_are_told():
+    def equations(a, h):
+        return tanh(a) * float(constant[0])
+
+    with pytest.raises(EquationError, match=r"the equations read 'constant', an array outside of"):
+        cell(gates="a", state="h")(equations)
+    unfused = cell(gates="a", state="h", fused=False)(equations)  # reads it at every step
+    assert float(unfused(0.5, 0.0)) == pytest.approx(math.tanh(0.5))
+
+
+x = Parameter([1.0])
+
+
+def test_an_attribute_that_is_called_like_a_global_is_none():
+    @cell(gates="a", state="h")
+    def halves(a, h):
+        return tanh(a.x) * 0.5 + a.h
+
+    assert halves.input_gates == ("a",)

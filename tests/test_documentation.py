@@ -52,7 +52,7 @@ def definitions(module) -> Iterator[tuple[str, object]]:
     """
 
     def members(name, holder):
-        for key, value in vars(holder).items():
+        for key, value in list(vars(holder).items()):
             function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
             function = getattr(function, "func", function)  # of a functools.cached_property
             if callable(function) and getattr(function, "__module__", None) == module.__name__:

@@ -1,6 +1,8 @@
 """The tape: what is recorded, how gradients are added, what is freed, and what is refused."""
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 
@@ -123,9 +125,89 @@ def test_comparisons_are_arrays_of_booleans():
     assert len({x, y, x}) == 2
 
 
-def test_numpy_functions_do_not_take_tensors():
-    with pytest.raises(TypeError, match="does not support ufuncs"):
-        np.tanh(Tensor([1.0]))
+def test_a_single_number_is_formatted_and_converted():
+    loss = (leaf(1.0, 2.0) * 0.617283945).sum()
+    assert f"{loss:.3f} {loss:>8.2e}" == "1.852 1.85e+00"
+    assert f"{leaf(1.5):.1f} {float(leaf(1.5))} {int(leaf(1.5))}" == "1.5 1.5 1"
+    assert f"{leaf(1.0, 2.0)}" == "Tensor([1., 2.], dtype=float64, requires_grad=True)"
+    for convert in (lambda x: f"{x:.3f}", float, int):
+        with pytest.raises(
+            TypeError, match=r"a Tensor of shape \(2,\) is not a single number; give "
+        ):
+            convert(leaf(1.0, 2.0))
+
+
+def numbers(seed=0, shape=(4, 3)):
+    return np.random.default_rng(seed).uniform(0.5, 2.0, shape)
+
+
+def like(x, shape=(4, 3)):
+    return numbers(1, shape).astype(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        np.exp, np.log, np.sqrt, np.tanh, np.abs, np.square, np.negative, np.sum, np.mean, np.max,
+        np.amax, np.transpose,
+        lambda x: np.mean(x, axis=0), lambda x: np.sum(x, axis=1, keepdims=True),
+        lambda x: np.float64(2) * x, lambda x: like(x, (3,)) - x, lambda x: like(x) / x,
+        lambda x: like(x, (2, 4)) @ x, lambda x: np.maximum(like(x), x),
+        lambda x: np.minimum(x, 1.0), lambda x: np.power(x, 3), lambda x: np.add(x, x),
+        lambda x: np.concatenate([like(x), x], axis=1), lambda x: np.stack([x, like(x)]),
+        lambda x: np.reshape(x, (2, 6)), lambda x: np.split(x, 2)[1],
+        lambda x: np.where(like(x) > 1, x, 0.0), lambda x: np.broadcast_to(x, (2, 4, 3)),
+    ],
+)  # fmt: skip
+def test_functions_of_numpy_that_are_operations_have_gradients(function, check_gradients):
+    result, wanted = function(Tensor(numbers(), requires_grad=True)), function(numbers())
+    assert result.requires_grad
+    np.testing.assert_allclose(result.data, wanted)
+    check_gradients(function, numbers())
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            np.sin,
+            r"numpy\.sin: its result would have no gradient; see anaphora\.ops, or give it x\.d",
+        ),
+        (np.std, r"numpy\.std: .*write \(\(x - x\.mean\(\)\)"),
+        (lambda x: np.clip(x, 0, 1), r"numpy\.clip: .*write ops\.minimum\(ops\.maximum"),
+        (lambda x: np.dot(x, numbers(1, (3,))), r"numpy\.dot: .*write x @ y"),
+        (np.linalg.norm, r"numpy\.norm: .*write ops\.sqrt"),
+        (lambda x: np.vstack([x, numbers()]), r"numpy\.vstack: .*no gradient"),
+        (np.add.reduce, r"numpy\.add: its result would have no gradient"),
+        (
+            lambda x: np.add(x, 1.0, out=numbers()),
+            r"numpy\.add: out= takes no part in the gradient",
+        ),
+        (
+            lambda x: numbers().__iadd__(x),
+            r"numpy\.add: .*write array = array \+ tensor in the place",
+        ),
+    ],
+)
+def test_functions_of_numpy_never_lose_a_gradient_silently(function, message):
+    x = Tensor(numbers(), requires_grad=True)
+    with pytest.raises(TypeError, match=message):
+        function(x)
+
+
+def test_functions_of_numpy_take_the_numbers_where_no_gradient_is_lost():
+    x, array = Tensor(numbers(), requires_grad=True), numbers()
+    assert np.argmax(x) == array.argmax()
+    assert np.shape(x) == (4, 3)
+    assert np.allclose(x, array)
+    assert not np.isnan(x).any()
+    assert (np.isfinite(x) & (array == x)).all()
+    assert np.zeros_like(x).sum() == 0
+    assert np.where(x > 1)[0].tolist() == np.where(array > 1)[0].tolist()
+    np.testing.assert_array_equal(np.sin(Tensor(array)), np.sin(array))
+    np.testing.assert_array_equal(np.std(x.detach()), array.std())
+    with no_grad():
+        np.testing.assert_array_equal(np.sin(x), np.sin(array))
 
 
 # Backward -------------------------------------------------------------------------------------
@@ -552,6 +634,87 @@ def test_writing_closes_after_an_exception():
         y.backward()
 
 
+# Copies ----------------------------------------------------------------------------------------
+
+
+def unpickled(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+COPIES = [copy.copy, copy.deepcopy, unpickled, lambda x: pickle.loads(pickle.dumps(x, 0))]
+
+
+@pytest.mark.parametrize("made", COPIES)
+@pytest.mark.parametrize("kind", [Tensor, Parameter])
+def test_a_copy_is_a_tensor_like_any_other(made, kind):
+    x = kind(np.array([1.0, 2.0]))
+    x.grad = np.array([3.0, 4.0])
+    y = made(x)
+    assert type(y) is kind
+    assert (y.data.tolist(), y.grad.tolist()) == ([1, 2], [3, 4])
+    assert y.requires_grad == x.requires_grad
+    with pytest.raises(ValueError, match="read-only"):
+        y.data[0] = 5
+    with y.writing() as array:
+        array[0] = 5
+    assert x.data.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("made", COPIES)
+def test_a_change_of_a_copy_before_backward_is_told(made):
+    x = made(leaf(1.0, 2.0))
+    y = (x * x).sum()
+    with x.writing() as array:
+        array[0] = 5
+    with pytest.raises(RuntimeError, match="changed in place after it was used here"):
+        y.backward()
+
+
+def test_a_copy_of_a_detached_tensor_can_be_changed():
+    x = copy.deepcopy(leaf(1.0, 2.0).detach()[:1])
+    with x.writing() as array:
+        array[0] = 5
+    assert x.data.tolist() == [5]
+
+
+@pytest.mark.parametrize("made", COPIES)
+def test_a_result_is_not_copied_because_its_history_is_not(made):
+    with pytest.raises(RuntimeError, match=r"history is not: detach\(\) it first"):
+        made(leaf(1.0) * 2.0)
+
+
+def test_a_subclass_keeps_its_attributes_when_copied():
+    class Named(Parameter):
+        pass
+
+    x = Named([1.0])
+    x.name = ["a"]
+    y = copy.deepcopy(x)
+    assert (type(y), y.name, y.name is x.name) == (Named, ["a"], False)
+
+
+def test_a_row_gradient_survives_pickling():
+    gradient = unpickled(rows([3, 1], [[1.0], [2]]))
+    assert gradient.dense().ravel().tolist() == [0, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_shared_array_is_copied_when_one_of_the_two_is_changed(first):
+    x = Parameter([1.0, 2.0])
+    both = [x, x.shared()]
+    assert both[0].data is both[1].data
+    with both[first].writing() as array:
+        array[0] = 5
+    assert both[first].data.tolist() == [5, 2]
+    assert both[1 - first].data.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        both[first].data[0] = 7
+    kept = both[first].data
+    with both[first].writing() as array:
+        array[0] = 7
+    assert both[first].data is kept  # alone with it now: no further copy
+
+
 # Hooks -----------------------------------------------------------------------------------------
 
 
@@ -633,6 +796,20 @@ def test_rows_add_up_with_rows_and_with_arrays():
         assert isinstance(total, np.ndarray)
         np.testing.assert_array_equal(total, a.dense() + table)
     assert table.ravel().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_rows_are_the_whole_table_for_numpy():
+    gradient = rows([3, 1, 3], [[1.0, 2], [10, 20], [100, 200]])
+    table = gradient.dense()
+    np.testing.assert_array_equal(np.asarray(gradient), table)
+    assert np.asarray(gradient, np.float32).dtype == np.float32
+    assert np.linalg.norm(gradient) == np.linalg.norm(table)
+    np.testing.assert_array_equal(np.abs(gradient) * np.float64(2), 2 * table)
+    total = np.ones((5, 2))
+    total -= gradient
+    np.testing.assert_array_equal(total, 1 - table)
+    with pytest.raises(ValueError, match="copy=False cannot be had"):
+        np.array(gradient, copy=False)
 
 
 @pytest.mark.parametrize("rows_first", [True, False])

@@ -8,7 +8,9 @@ not exist.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from anaphora.equations import (
     EquationError,
     Program,
     Trace,
+    check_references,
     relu,
     sigmoid,
     sign,
@@ -59,6 +62,9 @@ class Cell:
     symbols. The order of the arguments is gates, states, parameters; a gate used in halves is
     given as a `Gate`.
 
+    A cell does not change: its copy is the cell itself, and what is pickled is where it was
+    defined, the module and the name there, as for a function.
+
     Attributes:
         name: The name of the function that holds the equations.
         gates: Names of the gates, in the order in which the weights are stored.
@@ -97,9 +103,11 @@ class Cell:
         self.states = tuple(state.split())
         self.parameters = tuple(parameters.split())
         self.fused = fused
+        self._origin: tuple[Callable[..., Cell], tuple[Any, ...]] | None = None
         functools.update_wrapper(self, equations)
         try:
             self._check_declaration()
+            check_references(equations, fused)
             self._trace = (
                 trace(equations, self.gates, self.states, self.parameters) if fused else None
             )
@@ -158,6 +166,34 @@ class Cell:
         """Whether the equations themselves read the state that ``W_hh`` multiplies."""
         return self.program.inputs.index(self.states[0]) in self.program.reads()
 
+    def __copy__(self) -> Cell:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Cell:
+        return self
+
+    def __reduce__(self) -> Any:
+        if self._origin is not None:
+            return self._origin
+        place = (
+            getattr(self.equations, "__module__", None) or "",
+            getattr(self.equations, "__qualname__", self.name),
+        )
+        try:
+            defined = _defined(*place)
+        except (ImportError, AttributeError, ValueError):
+            defined = None
+        if defined is self:
+            return _unpickled, place
+        if defined is self.equations:
+            names = (" ".join(n) for n in (self.gates, self.states, self.parameters))
+            return Cell, (self.equations, *names, self.fused)
+        raise pickle.PicklingError(
+            f"cell {self.name!r} cannot be pickled: it is not what {'.'.join(place)} is, where it "
+            "was defined, and that is how another process would find it; define it at the top "
+            "level of a module, under its own name"
+        )
+
     def __repr__(self) -> str:
         head = f"cell {self.name}: gates {' '.join(self.gates)}; state {' '.join(self.states)}"
         if self.parameters:
@@ -177,6 +213,34 @@ class Cell:
         )
 
 
+def _defined(module: str, qualified_name: str) -> Any:
+    value: Any = importlib.import_module(module)
+    for name in qualified_name.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _unpickled(module: str, qualified_name: str) -> Cell:
+    """The cell that was defined there."""
+    try:
+        found = _defined(module, qualified_name)
+    except (ImportError, AttributeError) as error:
+        raise _not_found(module, qualified_name, str(error)) from error
+    if not isinstance(found, Cell):
+        raise _not_found(module, qualified_name, f"it is of type {type(found).__name__} now")
+    return found
+
+
+def _not_found(module: str, qualified_name: str, reason: str) -> pickle.UnpicklingError:
+    advice = "make it importable here as it was there"
+    if module == "__main__":
+        advice = "the program that pickled it is another: move the cell to a module for both"
+    return pickle.UnpicklingError(
+        f"the cell {module}.{qualified_name} is not there ({reason}), and a cell is pickled by "
+        f"where it was defined; {advice}"
+    )
+
+
 def _counted(program: Program) -> str:
     count = len(program.instructions)
     return f"{count} instruction{'' if count == 1 else 's'}"
@@ -194,6 +258,9 @@ def cell(
         fused: Trace the equations to a program. With False they may use any operation on Tensors
             (and Python's ``if``); the recurrence then runs step by step on the tape, slower, and
             every gate has both halves.
+
+    What is trained must come in as an argument: equations that read a Parameter or a module from
+    outside are refused, and so are arrays and Tensors in equations that are traced.
 
     Raises:
         EquationError: the declaration or the equations have a mistake; the message says which.
@@ -353,12 +420,14 @@ def zoneout(inner: Cell, rate: float | None = None) -> Cell:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
     equations.__signature__ = signature  # type: ignore[attr-defined]
-    return Cell(
+    cell = Cell(
         equations,
         " ".join((*inner.gates, *added)),
         " ".join(inner.states),
         " ".join(inner.parameters),
     )
+    cell._origin = zoneout, (inner, rate)  # what pickling calls again
+    return cell
 
 
 CELLS: dict[str, Cell] = {

@@ -64,23 +64,6 @@ class _RecurrentEstimator(BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
-    # A model holds cells, which are no plain data: what is pickled are its options and weights.
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        if "model_" in state:
-            model = state["model_"]
-            state["model_"] = (type(model), model.options, model.state_dict())
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        if "model_" in state:
-            kind, options, weights = state["model_"]
-            state["model_"] = kind(**options).eval()
-            state["model_"].load_state_dict(weights)
-        super().__setstate__(state)
-
     def _read(self, X: Any, y: Any = None, *, fitting: bool, **options: Any) -> tuple[Any, Any]:
         """The sequences as arrays [T, I], and y as it is to be checked."""
         name = type(self).__name__

@@ -72,7 +72,7 @@ def test_gradients(kind, arrays, check_gradients):
         # The parameters take part as the inputs that the check moves.
         for name, value in zip(parameters, values, strict=True):
             holder, _, leaf = name.rpartition(".")
-            setattr(getattr(attention, holder), leaf, value)
+            vars(getattr(attention, holder))[leaf] = value  # though it is no Parameter
         return attention(queries, states, LENGTHS)
 
     check_gradients(run, *arrays, *parameters.values())

@@ -295,3 +295,24 @@ def test_sequential_refuses_what_is_no_module():
 def test_an_empty_sequential_gives_back_what_it_got():
     x = Tensor([1.0])
     assert nn.Sequential()(x) is x
+
+
+def test_sequential_hands_on_the_output_of_a_recurrent_layer():
+    lstm, gru, linear = nn.LSTM(3, 4), nn.GRU(4, 5, bidirectional=True), nn.Linear(10, 2)
+    x = np.random.default_rng(2).standard_normal((6, 2, 3)).astype(np.float32)
+    wanted = linear(gru(lstm(x)[0])[0])
+    np.testing.assert_array_equal(nn.Sequential(lstm, gru, linear)(x).data, wanted.data)
+    y, (h, c) = nn.Sequential(nn.Linear(3, 3), lstm)(x)  # the last one's value is as it is
+    assert (y.shape, h.shape, c.shape) == ((6, 2, 4), (1, 2, 4), (1, 2, 4))
+
+
+def test_sequential_hands_on_any_other_tuple_as_it_is():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, x * 2.0
+
+    class Sum(nn.Module):
+        def forward(self, both):
+            return both[0] + both[1]
+
+    assert nn.Sequential(Two(), Sum())(Tensor([1.0])).data.tolist() == [3]

@@ -1,12 +1,14 @@
 """Modules find their parameters, name them, save and load them, and switch as one."""
 
+import collections
 import re
 
 import numpy as np
 import pytest
 
-from anaphora import nn, random
+from anaphora import nn, optim, random
 from anaphora.nn import Module, Parameter
+from anaphora.tensor import Tensor
 
 
 class Block(Module):
@@ -120,10 +122,90 @@ def test_forward_must_be_written():
 # state_dict and load_state_dict
 
 
-def test_state_dict_has_every_name_and_is_read_only():
+def test_state_dict_has_every_name():
     state = Block().state_dict()
     assert list(state) == [*NAMES, "tied.weight", "tied.bias"]
-    assert all(not array.flags.writeable for array in state.values())
+    assert state["tied.weight"] is state["inner.weight"]
+
+
+def test_a_state_stays_what_it_was_while_the_module_is_trained_and_the_other_way_round():
+    layer = nn.Linear(3, 2)
+    before, state = layer.weight.data.copy(), layer.state_dict()
+    layer(np.ones((4, 3), np.float32)).sum().backward()
+    optim.SGD(layer.parameters(), learning_rate=1.0).step()
+    assert not np.array_equal(layer.weight.data, before)
+    np.testing.assert_array_equal(state["weight"], before)
+    layer.load_state_dict(state)
+    state["weight"] += 1
+    np.testing.assert_array_equal(layer.weight.data, before)
+
+
+# What would be lost
+
+
+def test_a_parameter_is_not_replaced_by_what_is_none():
+    layer = nn.Linear(3, 2)
+    parameter = layer.weight
+    for value in (np.zeros((2, 3), np.float32), Tensor(np.zeros((2, 3))), parameter * 2.0, [1.0]):
+        message = (
+            "Linear.weight holds what is trained; a value of type "
+            f"{type(value).__name__} in its place would be neither trained nor saved: to change "
+            "its numbers write 'with module.weight.writing() as array: array[...] = values'"
+        )
+        with pytest.raises(TypeError, match=re.escape(message)):
+            layer.weight = value
+    assert layer.weight is parameter
+    with pytest.raises(TypeError, match=r"^Linear\.weight holds what is trained"):
+        layer.weight -= 0.1
+    layer.bias = None
+    assert layer.bias is None
+    layer.weight = Parameter(np.zeros((2, 3)))
+    assert list(layer.state_dict()) == ["weight"]
+
+
+def test_modules_and_lists_of_parameters_are_not_replaced_by_what_has_none():
+    block = Block()
+    for name, value in {"inner": abs, "towers": [1, 2], "by_name": {"left": np.ones(1)}}.items():
+        with pytest.raises(TypeError, match=rf"^Block\.{name} holds what is trained.*assign a Mod"):
+            setattr(block, name, value)
+    block.inner = nn.Sequential(nn.Linear(3, 2))
+    block.towers = [nn.Linear(2, 1)]
+    block.by_name = None
+    block.note = np.ones(3)
+    assert [n for n, _ in block.named_modules()] == ["", "inner", "inner.0", "towers.0", "tied"]
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        lambda *modules: set(modules),
+        lambda *modules: collections.deque(modules),
+        lambda *modules: dict(enumerate(modules)).values(),
+        lambda *modules: collections.UserDict(enumerate(modules)),
+        lambda *modules: np.array([*modules, None], dtype=object),
+    ],
+)
+def test_containers_that_are_not_searched_are_told(container):
+    module = Module()
+    module.layers = container(nn.Linear(3, 2), nn.Linear(2, 1))
+    with pytest.raises(TypeError, match=r"^layers: modules or parameters in a \w+ have no names"):
+        list(module.parameters())
+    module.layers = [nn.Linear(3, 2)]
+    module.numbers = container(1, 2)
+    assert len(list(module.parameters())) == 2
+
+
+@pytest.mark.parametrize("value", [Parameter([1.0]), nn.Dropout(0.5), [nn.Linear(3, 2)]])
+def test_parameters_of_a_class_are_told(value):
+    with pytest.raises(TypeError, match=r"^Shared\.part.* belongs to the class.*make it in __init"):
+        type("Shared", (Module,), {"part": value})
+
+
+def test_two_parameters_of_one_name_are_told():
+    module = Module()
+    module.parts = {1: Parameter([1.0]), "1": Parameter([2.0])}
+    with pytest.raises(ValueError, match=r"two parameters have the name 'parts\.1'; rename a key"):
+        module.state_dict()
 
 
 def test_a_state_moves_from_one_module_to_another():
@@ -203,7 +285,7 @@ def test_a_shared_parameter_needs_one_of_its_names(name):
 def test_nothing_is_loaded_when_a_shape_differs(strict, shape):
     random.seed(2)
     layer = nn.LSTM(3, 4)
-    before = {name: array.copy() for name, array in layer.state_dict().items()}
+    before = layer.state_dict()
     state = {name: array + 1 for name, array in before.items()}
     state["bias_hh_l0"] = np.ones(shape, np.float32)  # the last of them
     message = f"load_state_dict: bias_hh_l0 is {shape} in the state, (16,) in the module; build the"

@@ -8,6 +8,7 @@ softplus abs maximum minimum``. Called with symbols in place of arrays, it leave
 
 from anaphora.equations.differentiation import Adjoint, adjoint
 from anaphora.equations.program import Instruction, Operand, Program
+from anaphora.equations.references import check_references
 from anaphora.equations.symbols import EquationError, Symbol
 from anaphora.equations.tracing import GateInput, Trace, trace
 from anaphora.equations.vocabulary import (
@@ -42,6 +43,7 @@ __all__ = [
     "abs",
     "adjoint",
     "apply",
+    "check_references",
     "exp",
     "log",
     "maximum",

@@ -1,5 +1,8 @@
 """Modules: they own parameters and call operations; nothing numerical happens here."""
 
+from typing import TYPE_CHECKING
+
+from anaphora import foreign_names
 from anaphora.nn.attention import AdditiveAttention, Attention, Memory, MultiplicativeAttention
 from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
 from anaphora.nn.module import LoadResult, Module
@@ -26,3 +29,6 @@ __all__ = [
     "Sequential",
     "Session",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to know what there is
+    __getattr__ = foreign_names.module_getattr("anaphora.nn")

@@ -232,6 +232,10 @@ class LayerNorm(Module):
 class Sequential(Module):
     """Modules one after the other, each given what the one before returned.
 
+    Of a recurrent layer (any module with ``returns_state``) the next module is given the output;
+    the last module's value is returned as it is. To carry states, or to give ``lengths``, call the
+    layers yourself.
+
     Parameters are named ``0.weight``, ``1.weight``, ... by the place of their module.
 
     Raises:
@@ -240,6 +244,9 @@ class Sequential(Module):
     >>> layers = Sequential(Linear(3, 4), LayerNorm(4))
     >>> [name for name, _ in layers.named_parameters()]
     ['0.weight', '0.bias', '1.weight', '1.bias']
+    >>> from anaphora.nn import LSTM
+    >>> Sequential(LSTM(3, 4), Linear(4, 2))(np.ones((5, 2, 3), np.float32)).shape
+    (5, 2, 2)
     """
 
     def __init__(self, *modules: Module) -> None:
@@ -250,8 +257,10 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Run the modules in their order."""
+        carries_state = False
         for module in self:
-            x = module(x)
+            x = module(x[0] if carries_state else x)
+            carries_state = module.returns_state
         return x
 
     def _modules(self) -> list[Module]:

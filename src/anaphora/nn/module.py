@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 
+from anaphora import foreign_names
 from anaphora.tensor import Array, Parameter
 
 
@@ -27,12 +30,16 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Module:
+class Module(foreign_names.Answering):
     """The base of everything that has parameters.
 
     A subclass makes parameters and other modules in ``__init__`` by assigning them to attributes
     (also lists, tuples and dictionaries of them), and says in ``forward`` what it computes. Names
     of parameters are the paths of attributes that lead to them, joined by dots.
+
+    Parameters are not lost by accident: an attribute that holds some cannot become an array or
+    another Tensor (None, another Parameter or Module can take its place), and where they would not
+    be found, in a set or on the class, they are refused.
 
     >>> class Scale(Module):
     ...     def __init__(self):
@@ -45,6 +52,34 @@ class Module:
     """
 
     training: bool = True
+    foreign_names = "Module"
+
+    returns_state: ClassVar[bool] = False
+    """Whether forward returns the output and the state after it, as recurrent layers do."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, _ in _members(dict(vars(cls))):
+            raise TypeError(
+                f"{cls.__name__}.{name} belongs to the class, where it would be neither trained "
+                "nor saved: make it in __init__, as self." + name
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = vars(self).get(name)
+        if before is not None and value is not None and _holds(before) and not _holds(value):
+            lost = (
+                f"{type(self).__name__}.{name} holds what is trained; a value of type "
+                f"{type(value).__name__} in its place would be neither trained nor saved: "
+            )
+            if isinstance(before, Parameter):
+                raise TypeError(
+                    f"{lost}to change its numbers write 'with module.{name}.writing() as array: "
+                    "array[...] = values', or use load_state_dict(); to replace it assign "
+                    "Parameter(values), or None for none"
+                )
+            raise TypeError(f"{lost}assign a Module or a Parameter, or None for none")
+        super().__setattr__(name, value)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """Compute the module's value; a subclass says how."""
@@ -66,10 +101,23 @@ class Module:
     def named_parameters(
         self, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """All parameters by name; one that has several names under the first, or under each."""
+        """All parameters by name; one that has several names under the first, or under each.
+
+        Raises:
+            ValueError: two have one name, such as those under the keys 1 and "1".
+            TypeError: some are in a set or another container that has no names for them.
+        """
         seen: set[int] = set()
+        names: dict[str, Parameter] = {}
         for name, found in _walk(self, prefix):
-            if isinstance(found, Parameter) and not (remove_duplicate and id(found) in seen):
+            if not isinstance(found, Parameter):
+                continue
+            if names.setdefault(name, found) is not found:
+                raise ValueError(
+                    f"{type(self).__name__}: two parameters have the name {name!r}; rename a key "
+                    "of the dictionary that holds one of them"
+                )
+            if not (remove_duplicate and id(found) in seen):
                 seen.add(id(found))
                 yield name, found
 
@@ -107,8 +155,21 @@ class Module:
     # States
 
     def state_dict(self) -> dict[str, Array]:
-        """All parameters as read-only arrays, by PyTorch's names; a shared one under each name."""
-        return {name: p.data for name, p in self.named_parameters(remove_duplicate=False)}
+        """Copies of all parameters as arrays, by PyTorch's names; a shared one under each name.
+
+        >>> class Scale(Module):
+        ...     def __init__(self):
+        ...         self.factor = Parameter([2.0])
+        >>> scale = Scale()
+        >>> before = scale.state_dict()
+        >>> with scale.factor.writing() as array:
+        ...     array[0] = 5
+        >>> before
+        {'factor': array([2.], dtype=float32)}
+        """
+        parameters = dict(self.named_parameters(remove_duplicate=False))
+        copies = {id(p): np.array(p.data) for p in self.parameters()}
+        return {name: copies[id(p)] for name, p in parameters.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """Copy arrays (or CPU tensors of PyTorch) into the parameters; nothing else changes.
@@ -189,6 +250,37 @@ def _members(owner: Any) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, (list, tuple, dict)):
             for inner, found in _members(value):
                 yield f"{name}.{inner}", found
+        elif any(isinstance(item, (Parameter, Module)) for item in _unnamed(value)):
+            raise TypeError(
+                f"{name}: modules or parameters in a {type(value).__name__} have no names, and "
+                "would be neither trained nor saved; put them into a list, a tuple or a dict"
+            )
+
+
+_UNNAMED: tuple[type[Any], ...] = (
+    set,
+    frozenset,
+    collections.deque,
+    collections.UserList,
+    type({}.values()),
+)
+_UNNAMED_MAPPINGS: tuple[type[Any], ...] = (collections.UserDict, types.MappingProxyType)
+
+
+def _unnamed(value: Any) -> Iterable[Any]:
+    """What is in a container in which modules do not look for parameters."""
+    if isinstance(value, np.ndarray):
+        return cast(Iterable[Any], value.flat) if value.dtype == object else ()
+    if isinstance(value, _UNNAMED_MAPPINGS):
+        return cast(Iterable[Any], value.values())
+    return cast(Iterable[Any], value) if isinstance(value, _UNNAMED) else ()
+
+
+def _holds(value: Any) -> bool:
+    """Whether a value is a parameter or a module, or holds some."""
+    if isinstance(value, (list, tuple, dict)):
+        return any(map(_holds, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, (Parameter, Module)) or any(map(_holds, _unnamed(value)))
 
 
 def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Parameter]]:

@@ -68,6 +68,8 @@ class Recurrent(Module):
     ((5, 2, 8), (2, 2, 4), (5, 2, 4))
     """
 
+    returns_state = True
+
     def __init__(
         self,
         cell: Cell | str,

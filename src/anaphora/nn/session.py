@@ -24,8 +24,9 @@ class Session:
     does not change it. It runs in evaluation mode, whatever mode the layer is in. Its outputs are
     the layer's own on the whole sequence; with the native engine, to the bit.
 
-    Forks share the weights, so that each costs its state alone. Different sessions may run in
-    different threads at the same time; one session is for one thread at a time.
+    Forks and copies share the weights, so that each costs its state alone. What is pickled are the
+    weights and the state: in another process the session goes on with the same outputs. Different
+    sessions may run in different threads at the same time; one session is for one thread at a time.
 
     Attributes:
         batch_size: B; None for one sequence, whose arrays then have no axis for it.
@@ -54,7 +55,8 @@ class Session:
         Args:
             layer: Whose state it is.
             batch_size: B or None.
-            module: What runs where nothing was packed: takes [T, B, ...] and a state.
+            module: What makes this session, and runs where nothing was packed: it takes
+                [T, B, ...] and a state.
             packed: The packed layers, or None.
             step: The shape of one step of the input of one sequence.
             dtype: Of the input.
@@ -67,9 +69,10 @@ class Session:
                 f"sequence, not {batch_size!r}"
             )
         self.batch_size = batch_size
+        self._module = _frozen(module)
         self._packed = packed
         self._run: Callable[[Array, list[Array]], Array]
-        self._run = _running(module) if packed is None else packed.run
+        self._run = _running(self._module) if packed is None else packed.run
         self._swaps = layer.batch_first and batch_size is not None
         self._dtype = np.dtype(dtype)
         self._step = step if batch_size is None else (batch_size, *step)
@@ -201,10 +204,30 @@ class Session:
         other._states = [state.copy() for state in self._states]
         return other
 
+    def __copy__(self) -> Self:
+        return self.fork()
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.fork()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: v for name, v in vars(self).items() if name not in ("_packed", "_run")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        made = state["_module"].session(state["batch_size"])  # it packs the weights again
+        vars(self).update(vars(made) | state)
+
+
+def _frozen(module: Module) -> Module:
+    """A copy to evaluate; parameters are copied when those of the module are changed."""
+    parameters = {id(parameter): parameter.shared() for parameter in module.parameters()}
+    frozen: Module = copy.deepcopy(module, parameters)
+    return frozen.eval()
+
 
 def _running(module: Module) -> Callable[[Array, list[Array]], Array]:
     """The module run as packed layers are, with its weights as they are now."""
-    frozen = copy.deepcopy(module).eval()
+    frozen = _frozen(module)
     if hasattr(frozen, "batch_first"):
         frozen.batch_first = False
 

@@ -1,5 +1,9 @@
 """Differentiable operations: value and pullback side by side, one family a file."""
 
+from typing import TYPE_CHECKING
+
+from anaphora import foreign_names
+from anaphora.ops import numpy_functions  # noqa: F401 - it says which operation each one is
 from anaphora.ops.activations import log_softmax, relu, sigmoid, softmax, softplus, tanh
 from anaphora.ops.arithmetic import (
     abs,
@@ -86,3 +90,6 @@ __all__ = [
     "unstack",
     "where",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to know what there is
+    __getattr__ = foreign_names.module_getattr("anaphora.ops")

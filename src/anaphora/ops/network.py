@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from anaphora import engine, random
+from anaphora import engine, foreign_names, random
 from anaphora.tensor import Array, RowGradient, Tensor, as_integers, differentiable
 
 
@@ -45,6 +45,7 @@ def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> 
     return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the mask, drawn anew
 
 
+@foreign_names.arguments_checked
 def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     """Set elements to 0 with probability `rate`; divide the others by ``1 - rate``.
 

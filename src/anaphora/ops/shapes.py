@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from anaphora import foreign_names
 from anaphora.tensor import Array, Tensor, differentiable
 
 
@@ -80,6 +81,7 @@ def _concatenate(*arrays: Array, axis: int) -> Any:
     return y, lambda dy: tuple(np.split(dy, ends, axis))
 
 
+@foreign_names.arguments_checked
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Join along an axis that they have.
 
@@ -98,6 +100,7 @@ def _stack(*arrays: Array, axis: int) -> Any:
     return np.stack(arrays, axis), pullback
 
 
+@foreign_names.arguments_checked
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Join along a new axis.
 

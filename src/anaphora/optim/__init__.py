@@ -16,6 +16,9 @@ One step of training, everything in view:
 array([0., 0.])
 """
 
+from typing import TYPE_CHECKING
+
+from anaphora import foreign_names
 from anaphora.optim.base import Optimizer
 from anaphora.optim.clipping import clip_grad_norm, clip_grad_value
 from anaphora.optim.optimizers import ASGD, SGD, Adagrad, Adam, AdamW, RMSprop
@@ -68,3 +71,6 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to know what there is
+    __getattr__ = foreign_names.module_getattr("anaphora.optim")

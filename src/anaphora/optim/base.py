@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,13 +11,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from anaphora import foreign_names
 from anaphora.tensor import Array, Parameter, RowGradient
 
 Parameters: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]]
 """What ``module.parameters()`` or ``module.named_parameters()`` gives."""
 
 
-class Optimizer:
+class Optimizer(foreign_names.Answering):
     """Changes parameters along their gradients; the base of all optimisers.
 
     Args:
@@ -47,6 +49,8 @@ class Optimizer:
     >>> weight.data
     array([ 0.5, -1.5], dtype=float32)
     """
+
+    foreign_names = "Optimizer"
 
     def __init__(self, parameters: Parameters, learning_rate: float, **options: Any) -> None:
         name = type(self).__name__
@@ -161,7 +165,7 @@ class Optimizer:
         return {
             "optimizer": type(self).__name__,
             "learning_rate": self.learning_rate,
-            "options": dict(self._options),
+            "options": copy.deepcopy(self._options),
             "steps": dict(self._steps),
             "arrays": {
                 f"{name}.{part}": array.copy()
@@ -187,7 +191,7 @@ class Optimizer:
         ]
         if missing:
             raise ValueError(f"{owner}: the state has no {missing[0]!r}; give all that was saved")
-        options, arrays = dict(state["options"]), state["arrays"]
+        options, arrays = copy.deepcopy(dict(state["options"])), state["arrays"]
         _same_names(owner, "option", options, self._options)
         _same_names(owner, "parameter", state["steps"], self._steps)
         expected = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from anaphora import engine
+from anaphora import engine, foreign_names
 from anaphora.optim.base import Parameters, named, positive
 from anaphora.tensor import Array, RowGradient
 
@@ -48,6 +48,7 @@ def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:
     return norm
 
 
+@foreign_names.arguments_checked
 def clip_grad_value(parameters: Parameters, limit: float) -> None:
     """Clip every element of the gradients to ``-limit <= element <= limit``.
 

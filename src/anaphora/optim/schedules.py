@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from anaphora import foreign_names
 from anaphora.optim.base import Optimizer, fraction, not_negative
 from anaphora.optim.optimizers import ASGD
 
 
-class Schedule:
+class Schedule(foreign_names.Answering):
     """Sets ``optimizer.learning_rate`` when the training loop calls; the base of all schedules.
 
     Training loops call all three methods; a schedule does something in those that it needs.
@@ -33,6 +35,8 @@ class Schedule:
     0.25
     """
 
+    foreign_names = "Schedule"
+
     _kept: ClassVar[tuple[str, ...]] = ("initial_learning_rate", "learning_rate")
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -52,10 +56,10 @@ class Schedule:
         self.learning_rate = self.optimizer.learning_rate = learning_rate
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes as the schedule goes on, as JSON values."""
+        """A copy of what changes as the schedule goes on, as JSON values."""
         return {
             "schedule": type(self).__name__,
-            **{name: getattr(self, name) for name in self._kept},
+            **{name: copy.deepcopy(getattr(self, name)) for name in self._kept},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -74,7 +78,7 @@ class Schedule:
             if name not in state:
                 raise ValueError(f"{owner}: the state has no {name!r}; give all that was saved")
         for name in self._kept:
-            setattr(self, name, state[name])
+            setattr(self, name, copy.deepcopy(state[name]))
         self._set(self.learning_rate)
 
 

@@ -3,9 +3,18 @@
 from anaphora.tensor.hooks import Hook, hook, no_grad, recording
 from anaphora.tensor.operations import differentiable
 from anaphora.tensor.rows import Array, Gradient, RowGradient
-from anaphora.tensor.tensor import OPERATIONS, Parameter, Tensor, as_integers, as_tensor, detach
+from anaphora.tensor.tensor import (
+    NUMPY_FUNCTIONS,
+    OPERATIONS,
+    Parameter,
+    Tensor,
+    as_integers,
+    as_tensor,
+    detach,
+)
 
 __all__ = [
+    "NUMPY_FUNCTIONS",
     "OPERATIONS",
     "Array",
     "Gradient",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from anaphora import foreign_names
 from anaphora.tensor.hooks import enter, leave, thread
 from anaphora.tensor.rows import Array
 from anaphora.tensor.tape import Edge, Node
@@ -48,12 +49,15 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     differentiated = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
     count = len(differentiated)
     required = sum(p.default is p.empty for p in differentiated)
+    names = [p.name for p in parameters]
 
     @functools.wraps(function)
     def operation(*arguments: Any, **options: Any) -> Any:
         inputs, rest = (arguments, ()) if variadic else (arguments[:count], arguments[count:])
         if required <= len(inputs) < count:
             inputs += (None,) * (count - len(inputs))
+        if options:
+            foreign_names.check_arguments(name, options, names)
         enter("forward", name, inputs)
         result = run(inputs, rest, options)
         leave("forward", name, result if isinstance(result, tuple) else (result,))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from anaphora import engine
+from anaphora import engine, foreign_names
 
 Array: TypeAlias = NDArray[Any]
 
@@ -15,7 +15,8 @@ Array: TypeAlias = NDArray[Any]
 class RowGradient:
     """The gradient of a table of which only some rows were read: indices and values.
 
-    Rows read several times are summed, in the order in which they were read.
+    Rows read several times are summed, in the order in which they were read. NumPy's functions take
+    it as the whole table, zero in the rows that were not read.
 
     Attributes:
         indices: [N] the rows, ascending, each once.
@@ -57,7 +58,22 @@ class RowGradient:
         return total
 
     __radd__ = __add__
-    __array_ufunc__ = None  # an array on the left leaves the addition to us
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("RowGradient: the whole table is made anew; copy=False cannot be had")
+        return self.dense().astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if ufunc is np.add and method == "__call__" and not options:  # array + rows
+            return self + (inputs[0] if inputs[1] is self else inputs[1])
+        dense = (i.dense() if isinstance(i, RowGradient) else i for i in inputs)
+        return getattr(ufunc, method)(*dense, **options)
+
+    if not TYPE_CHECKING:  # type checkers are to know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            foreign_names.attribute_missing(self, "RowGradient", name)
 
     def __repr__(self) -> str:
         return f"RowGradient({len(self.indices)} of {self.shape[0]} rows, {self.dtype})"

@@ -28,12 +28,16 @@ class Edge(NamedTuple):
 
 
 class Version:
-    """Counts the changes in place of one array; its views share it."""
+    """Counts the changes in place of one array; its views share it.
 
-    __slots__ = ("number",)
+    While the array is `shared` with another Tensor, the next change makes a copy of it first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("number", "shared")
+
+    def __init__(self, shared: bool = False) -> None:
         self.number = 0
+        self.shared = shared
 
 
 class Node:

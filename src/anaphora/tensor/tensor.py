@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from anaphora import foreign_names
+from anaphora.tensor.hooks import recording
 from anaphora.tensor.rows import Array, Gradient
 from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
 
@@ -17,6 +19,9 @@ T = TypeVar("T")
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
 """Every differentiable operation by its name: what the methods of Tensor call."""
+
+NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+"""The operation that each of NumPy's functions is on Tensors; `anaphora.ops` fills it."""
 
 
 def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
@@ -93,6 +98,11 @@ def as_integers(data: Any, wanted: str) -> Array:
     return array
 
 
+def _read_only(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
 class Tensor:
     """An array that remembers how it was computed, so that gradients can flow back through it.
 
@@ -108,6 +118,8 @@ class Tensor:
 
     Arrays of Tensors are read-only, so that what the tape has saved stays what it was; `writing`
     opens one. A plain array that an operation is given is the caller's to keep until backward.
+    Copies (`copy`, `pickle`) have an array of their own; results of operations have none, because
+    their history is not copied: `detach` them first.
 
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -116,8 +128,6 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "_node", "_output", "_version", "grad", "requires_grad")
-
-    __array_ufunc__ = None  # an array on the left of an operator leaves it to us
 
     def __init__(
         self, data: Any, *, requires_grad: bool = False, dtype: DTypeLike | None = None
@@ -129,8 +139,7 @@ class Tensor:
             raise TypeError(
                 f"Tensor: only floating-point Tensors have gradients, not {array.dtype}"
             )
-        array.flags.writeable = False
-        self._data: Array = array
+        self._data: Array = _read_only(array)
         self.requires_grad = requires_grad
         self.grad: Gradient | None = None
         self._node: Node | None = None
@@ -146,8 +155,7 @@ class Tensor:
         A view of an input has its version; an array of its own cannot be changed and has none.
         """
         tensor = cls.__new__(cls)
-        array = np.asarray(array)
-        array.flags.writeable = False
+        array = _read_only(np.asarray(array))
         tensor._data = array
         tensor.requires_grad = node is not None
         tensor.grad = None
@@ -169,6 +177,8 @@ class Tensor:
     def writing(self) -> Iterator[Array]:
         """Open the array for a change in place; a graph that used it before can tell.
 
+        Views that are taken of it within stay writable afterwards: do not keep them.
+
         Raises:
             RuntimeError: the Tensor is the result of an operation.
 
@@ -183,12 +193,58 @@ class Tensor:
                 "writing: this Tensor is the result of an operation; only Tensors that you made "
                 "can be changed in place"
             )
+        if self._version.shared:
+            self._data = np.array(self._data)  # the other Tensor keeps the numbers of before
+            self._version.shared = False
         self._data.flags.writeable = True
         try:
             yield self._data
         finally:
             self._data.flags.writeable = False
             self._version.number += 1
+
+    # Copies
+
+    def shared(self) -> Self:
+        """A Tensor of its own with the same array, which is copied when one of the two is changed.
+
+        Raises:
+            RuntimeError: the Tensor is the result of an operation.
+
+        >>> x = Tensor([1.0, 2.0])
+        >>> before = x.shared()
+        >>> with x.writing() as array:
+        ...     array[0] = 5
+        >>> before
+        Tensor([1., 2.], dtype=float32)
+        """
+        tensor = type(self).__new__(type(self))
+        tensor._restore(*self.__getstate__())
+        tensor.grad = None
+        if self._version is None or not self._data.flags.owndata:
+            tensor._data = _read_only(np.array(self._data))
+        else:
+            self._version.shared = True
+            tensor._version = Version(shared=True)
+        return tensor
+
+    def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        if self._node is not None:
+            raise RuntimeError(
+                "a Tensor that an operation returned is not copied or pickled, because its history "
+                "is not: detach() it first"
+            )
+        attributes, slots = cast(Any, super().__getstate__())
+        return attributes, {k: v for k, v in slots.items() if k not in ("_node", "_version")}
+
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        self._restore(*state)
+        self._data = _read_only(np.array(self._data))
+
+    def _restore(self, attributes: dict[str, Any] | None, slots: dict[str, Any]) -> None:
+        for name, value in ((attributes or {}) | slots).items():
+            setattr(self, name, value)
+        self._node, self._output, self._version = None, 0, Version()
 
     # Backwards
 
@@ -275,10 +331,23 @@ class Tensor:
         return len(self._data)
 
     def __float__(self) -> float:
-        return float(self._data)
+        return float(self._number("float"))
 
     def __int__(self) -> int:
-        return int(self._data)
+        return int(self._number("int"))
+
+    def __format__(self, specification: str) -> str:
+        if not specification:
+            return str(self)
+        return format(self._number(f"format {specification!r}"), specification)
+
+    def _number(self, purpose: str) -> float:
+        if self.size != 1:
+            raise TypeError(
+                f"{purpose}: a Tensor of shape {self.shape} is not a single number; give an "
+                "element of it, its sum() or its mean()"
+            )
+        return self.item()
 
     def __bool__(self) -> bool:
         return bool(self._data)
@@ -316,6 +385,26 @@ class Tensor:
 
     def __ge__(self, other: Operand) -> Any:
         return self._data >= _plain(other)
+
+    # NumPy's functions: those that are operations here record their gradient, others take the
+    # numbers and give them, unless a gradient would be lost.
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if method == "__call__" and ufunc in NUMPY_FUNCTIONS and not options:
+            return NUMPY_FUNCTIONS[ufunc](*inputs)
+        return _on_arrays(ufunc.__name__, getattr(ufunc, method), inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        if function in NUMPY_FUNCTIONS:
+            return NUMPY_FUNCTIONS[function](*inputs, **options)
+        return _on_arrays(function.__name__, function, inputs, options)
+
+    if not TYPE_CHECKING:  # type checkers are to know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            if name in OPERATIONS and foreign_names.advice("Tensor", name) is None:
+                raise AttributeError(f"Tensor has no attribute {name!r}: write ops.{name}(x)")
+            foreign_names.attribute_missing(self, "Tensor", name)
 
     # Operators and methods: each is the operation of its name in anaphora.ops.
 
@@ -373,14 +462,17 @@ class Tensor:
         """Convert to another floating-point dtype; gradients are converted back."""
         return _call("astype", self, dtype)
 
+    @foreign_names.arguments_checked
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """The sum over all elements, or along axes."""
         return _call("sum", self, axis, keepdims)
 
+    @foreign_names.arguments_checked
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """The mean over all elements, or along axes."""
         return _call("mean", self, axis, keepdims)
 
+    @foreign_names.arguments_checked
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """The largest element, or along axes; equal ones share the gradient."""
         return _call("max", self, axis, keepdims)
@@ -406,6 +498,47 @@ def _call(name: str, *arguments: Any) -> Tensor:
 
 def _plain(value: Any) -> Any:
     return value._data if isinstance(value, Tensor) else value
+
+
+_WITHOUT_GRADIENT = {np.zeros_like, np.ones_like, np.empty_like, np.full_like}
+
+
+def _on_arrays(name: str, function: Callable[..., Any], inputs: Any, options: Any) -> Any:
+    """What a function of NumPy gives for the numbers of Tensors.
+
+    Raises:
+        TypeError: it is to be written into an array or a Tensor, or would lose a gradient.
+    """
+    tensors: list[Tensor] = []
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            return value._data
+        if type(value) in (list, tuple):
+            return type(value)(plain(v) for v in value)
+        return {k: plain(v) for k, v in value.items()} if type(value) is dict else value
+
+    if options.get("out") is not None:
+        raise TypeError(
+            f"numpy.{name}: out= takes no part in the gradient; write array = array + tensor in "
+            "the place of array += tensor, or give it tensor.data"
+        )
+    result = function(*plain(tuple(inputs)), **plain(dict(options)))
+    lost = recording() and any(t.requires_grad for t in tensors) and _has_floats(result)
+    if lost and function not in _WITHOUT_GRADIENT:
+        told = foreign_names.advice("Tensor", name)
+        raise TypeError(
+            f"numpy.{name}: its result would have no gradient; {told or 'see anaphora.ops'}, or "
+            "give it x.data for the numbers alone"
+        )
+    return result
+
+
+def _has_floats(result: Any) -> bool:
+    if isinstance(result, (tuple, list)):
+        return any(map(_has_floats, result))
+    return isinstance(result, float) or getattr(getattr(result, "dtype", None), "kind", "") == "f"
 
 
 class Parameter(Tensor):

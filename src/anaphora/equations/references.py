@@ -1,0 +1,94 @@
+"""What a cell's equations read beside their arguments: closures, globals, bound arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import functools
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+from anaphora.equations.symbols import EquationError, Symbol
+
+
+def check_references(equations: Callable[..., Any], fused: bool) -> None:
+    """Refuse equations that read something from outside that would silently stay as it is.
+
+    That is what is trained (no layer would find it) and, for equations that are read once to make
+    a program, arrays and Tensors (a number of theirs would stay what it is now).
+
+    Raises:
+        EquationError: they do; the message says what it is called.
+
+    >>> scale = np.ones(3)
+    >>> check_references(lambda a, h: scale[0] * a, fused=True)
+    Traceback (most recent call last):
+    anaphora.equations.symbols.EquationError: the equations read 'scale', an array ...
+    """
+    for name, value in _references(equations):
+        if _is_trained(value):
+            raise EquationError(
+                f"the equations read {name!r} ({type(value).__name__}), which would be neither "
+                "trained nor saved, because no layer holds it: declare its numbers in parameters= "
+                "and take them as arguments, so that every layer has its own"
+            )
+        if fused and (isinstance(value, np.ndarray) or hasattr(value, "__equation__")):
+            raise EquationError(
+                f"the equations read {name!r}, an array outside of them; they are read once, so "
+                "its numbers would stay what they are now: take a number out of it before "
+                f"(rate = float({name}[0])), declare it in parameters=, or declare the cell with "
+                "fused=False"
+            )
+
+
+def _is_trained(value: Any) -> bool:
+    """Whether it is or holds a Tensor or a module that has gradients, by what it can do."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_trained, value))
+    if isinstance(value, dict):
+        return any(map(_is_trained, value.values()))
+    if isinstance(value, (type, Symbol)):
+        return False
+    if hasattr(value, "__equation__"):
+        return bool(getattr(value, "requires_grad", False))
+    return hasattr(value, "named_parameters") and any(True for _ in value.parameters())
+
+
+def _references(function: Any, seen: frozenset[Any] = frozenset()) -> Iterator[tuple[str, Any]]:
+    """The names and values that a function reads from outside, and those that its helpers read.
+
+    Helpers are functions of the same Python module.
+    """
+    if isinstance(function, functools.partial):
+        bound = dict(enumerate(function.args)) | function.keywords
+        yield from ((f"argument {name}", value) for name, value in bound.items())
+        yield from _references(function.func, seen)
+    elif isinstance(function, MethodType):
+        yield "self", function.__self__
+        yield from _references(function.__func__, seen)
+    elif not isinstance(function, FunctionType):
+        yield from vars(function).items() if hasattr(function, "__dict__") else ()
+    elif function not in seen:
+        outside = {name: function.__globals__[name] for name in _globals_read(function)}
+        names, cells = function.__code__.co_freevars, function.__closure__ or ()
+        for name, held in zip(names, cells, strict=True):
+            with contextlib.suppress(ValueError):  # it is not assigned yet
+                outside[name] = held.cell_contents
+        for name, value in outside.items():
+            yield name, value
+            if isinstance(value, FunctionType) and value.__module__ == function.__module__:
+                yield from _references(value, seen | {function})
+
+
+def _globals_read(function: FunctionType) -> set[str]:
+    """The defined globals that a function reads, and that functions within it read."""
+    names: set[str] = set()
+    codes: list[Any] = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        names |= {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    return names & function.__globals__.keys()

@@ -1,0 +1,365 @@
+"""The names that PyTorch, NumPy and Keras have for things, with what to write here.
+
+One table answers for missing attributes of objects and packages, for imports and for arguments, and
+is printed in ``docs/guide/coming-from.md``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Collection, Mapping
+from inspect import CO_VARKEYWORDS
+from types import CodeType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CPU = "leave it out: everything runs on the CPU"
+_WRITING = "`with x.writing() as array: array[...] = values`"
+_PACKING = "`layer(x, lengths=lengths)`: any order, no packing"
+_NUMBERS = "`x.data`, the numbers as an array: they have no gradient"
+
+# By who is asked; in a key several names, separated by spaces.
+NAMES: dict[str, dict[str, str]] = {
+    "Tensor": {
+        "view view_as reshape_as flatten ravel squeeze unsqueeze": "`x.reshape(...)`",
+        "permute swapaxes swapdims movedim t mT": "`x.transpose(...)`",
+        "contiguous": "leave it out: operations take any layout",
+        "expand expand_as": "`ops.broadcast_to(x, shape)`",
+        "repeat tile": "`ops.concatenate([x, x], axis=0)`",
+        "cat": "`ops.concatenate([x, y], axis=0)`",
+        "chunk": "`ops.split(x, sections, axis=0)`",
+        "unbind": "`ops.unstack(x)`, or a loop over x",
+        "mm bmm mv dot": "`x @ y`",
+        "add sub mul div": "`x + y`, `x - y`, `x * y`, `x / y`",
+        "add_ sub_ mul_ div_ copy_ fill_ zero_ clamp_ normal_ uniform_": _WRITING,
+        "pow": "`x ** number`",
+        "square": "`x * x`",
+        "neg": "`-x`",
+        "clamp clip": "`ops.minimum(ops.maximum(x, low), high)`",
+        "min amin": "`-(-x).max()`",
+        "amax": "`x.max(axis)`",
+        "var std": "`((x - x.mean()) ** 2).mean()`, and `ops.sqrt` of it",
+        "norm": "`ops.sqrt((x * x).sum())`",
+        "masked_fill": "`ops.where(mask, value, x)`",
+        "gather index_select select take": "`x[index]`",
+        "argmax argmin argsort sort topk cumsum any all nonzero unique tolist":
+            "`x.data`, which is an array: `x.data.argmax()`",
+        "float double half long int bool type": "`x.astype(dtype)`",
+        "to cuda cpu device is_cuda pin_memory": _CPU,
+        "clone copy": "leave it out, operations never change x; `Tensor(x)` copies the numbers",
+        "detach_": "`x = x.detach()`",
+        "requires_grad_": "`x.requires_grad = True`",
+        "grad_fn is_leaf": "`anaphora.tensor.graph`, what was recorded",
+        "register_hook retain_grad": "`anaphora.hook`, which sees every operation and gradient",
+        "nelement numel": "`x.size`",
+        "dim ndimension": "`x.ndim`",
+        "new_zeros new_ones": "`Tensor(np.zeros(shape, x.dtype))`",
+        "is_floating_point": "`x.dtype.kind == 'f'`",
+    },
+    "RowGradient": {
+        "sum mean max min std copy reshape ravel tolist T size ndim astype norm":
+            "`gradient.dense()`, which is an array (`np.asarray(gradient)` too)",
+        "coalesce": "leave it out: each row is there once",
+        "to_dense numpy data": "`gradient.dense()`",
+        "_indices": "`gradient.indices`",
+        "_values": "`gradient.values`",
+    },
+    "Module": {
+        "to cuda cpu device": _CPU + "; the dtype is given to the layer, `dtype=`",
+        "float double half": "`dtype=` when the layer is made",
+        "children named_children": "`module.modules()`, `module.named_modules()`",
+        "register_parameter register_module add_module": "`self.name = Parameter(...)` or a module",
+        "register_buffer buffers": "`self.name = array`; a state_dict holds parameters alone",
+        "get_parameter get_submodule": "`dict(module.named_parameters())[name]`",
+        "apply": "`for part in module.modules(): ...`",
+        "register_forward_hook register_full_backward_hook": "`anaphora.hook`",
+        "flatten_parameters share_memory compile": "leave it out",
+        "fit train_on_batch": "`training.Trainer`",
+        "predict": "`model.eval()`, then `model(x)` within `no_grad()`",
+        "summary": "`print(model)`",
+        "get_weights": "`model.state_dict()`",
+        "set_weights": "`model.load_state_dict(state)`",
+        "reset_states": "leave it out: the state is what you hand to the next call",
+    },
+    "Optimizer": {
+        "param_groups lr": "`optimizer.learning_rate`; for two rates, two optimizers",
+        "add_param_group": "another optimizer",
+        "state": "`optimizer.state_dict()`",
+        "minimize apply_gradients": "`loss.backward()`, then `optimizer.step()`",
+    },
+    "Schedule": {
+        "step": "`schedule.on_step(step)`, `on_epoch(epoch)` and `on_evaluation(loss)`",
+        "get_last_lr get_lr": "`schedule.learning_rate`",
+    },
+    "anaphora.nn": {
+        "ModuleList ParameterList": "a list: `self.layers = [nn.Linear(3, 4), nn.Linear(4, 5)]`",
+        "ModuleDict ParameterDict": "a dict: `self.layers = {'a': nn.Linear(3, 4)}`",
+        "functional": "`anaphora.ops`, or methods of Tensors",
+        "utils": "`optim.clip_grad_norm`; `lengths=` of a layer in the place of packed sequences",
+        "init": "`initialization=` of a layer, or `with p.writing() as array`",
+        "CrossEntropyLoss NLLLoss LogSoftmax": "`ops.cross_entropy(logits, targets)`",
+        "MSELoss": "`ops.mean_squared_error(y, targets)`",
+        "CTCLoss": "`ops.ctc_loss`",
+        "L1Loss": "`ops.abs(y - targets).mean()`",
+        "BCELoss BCEWithLogitsLoss": "`(ops.softplus(x) - x * targets).mean()` of logits x",
+        "LSTMCell GRUCell RNNCell": "`layer.session()`, or a cell called with numbers",
+        "Tanh Sigmoid ReLU Softmax Softplus": "`ops.tanh(x)` and so on, functions in forward",
+        "Flatten Unflatten": "`x.reshape(...)` in forward",
+        "Identity": "leave it out, or `nn.Dropout(0)`",
+        "BatchNorm1d GroupNorm RMSNorm": "`nn.LayerNorm`, or `layer_norm=True` of a layer",
+        "MultiheadAttention": "`nn.MultiplicativeAttention` or `nn.AdditiveAttention`",
+        "Conv1d Conv2d Transformer TransformerEncoder": "nothing: the networks here are recurrent",
+        "DataParallel": _CPU,
+        "Buffer": "`self.name = array`",
+        "Dense": "`nn.Linear(in_features, out_features)`",
+        "Bidirectional": "`bidirectional=True` of a layer",
+        "SimpleRNN": "`nn.RNN`",
+        "TimeDistributed": "leave it out: `nn.Linear` takes any leading axes",
+        "Masking": "`lengths=` of a layer",
+    },
+    "anaphora.ops": {
+        "cat": "`ops.concatenate`",
+        "bmm mm dot": "`ops.matmul`",
+        "mse_loss": "`ops.mean_squared_error`",
+        "nll_loss": "`ops.cross_entropy`, of logits",
+        "l1_loss": "`ops.abs(y - targets).mean()`",
+        "binary_cross_entropy binary_cross_entropy_with_logits":
+            "`(ops.softplus(x) - x * targets).mean()` of logits x",
+        "permute swapaxes": "`ops.transpose`",
+        "view flatten squeeze unsqueeze": "`ops.reshape`",
+        "expand": "`ops.broadcast_to`",
+        "chunk": "`ops.split`",
+        "unbind": "`ops.unstack`",
+        "clamp clip": "`ops.minimum(ops.maximum(x, low), high)`",
+        "pow": "`ops.power`",
+        "one_hot": "ids: embeddings and losses take them as they are",
+        "pad": "`text.pad`, of sequences, before the model",
+        "scaled_dot_product_attention": "`nn.MultiplicativeAttention`",
+        "normalize": "`ops.layer_norm`, or `x / ops.sqrt((x * x).sum())`",
+    },
+    "anaphora.optim": {
+        "lr_scheduler": "schedules: `optim.Cosine`, `optim.ExponentialDecay`, `optim.WarmUp`",
+        "CosineAnnealingLR": "`optim.Cosine(optimizer, total_steps=...)`",
+        "StepLR ExponentialLR MultiStepLR LambdaLR": "`optim.ExponentialDecay`, or a `Schedule`",
+        "ReduceLROnPlateau": "`optim.ReduceOnPlateau`",
+        "LinearLR OneCycleLR": "`optim.WarmUp(optim.Cosine(...), steps=...)`",
+        "clip_grad_norm_": "`optim.clip_grad_norm(parameters, max_norm)`",
+        "clip_grad_value_": "`optim.clip_grad_value(parameters, limit)`",
+        "SparseAdam": "`optim.Adam`, which takes gradients of rows",
+        "Adamax NAdam RAdam LBFGS Rprop Adadelta": "`optim.Adam` or another of `optim.OPTIMIZERS`",
+    },
+    "anaphora": {
+        "as_tensor from_numpy FloatTensor LongTensor": "`Tensor(array)`",
+        "zeros ones randn rand arange full linspace eye empty": "NumPy's, then `Tensor(array)`",
+        "float32 float64 int64 long": "NumPy's dtypes",
+        "cat": "`ops.concatenate`",
+        "manual_seed": "`anaphora.random.seed(1)`",
+        "save": "`model.save(directory)`, or `artifact.write_weights(path, model.state_dict())`",
+        "load": "`models.load_language_model(path)`, or `load` of the model's class",
+        "device cuda": _CPU,
+        "enable_grad set_grad_enabled": "leave it out: only `no_grad()` turns recording off",
+        "inference_mode": "`no_grad()`",
+        "is_grad_enabled": "`tensor.recording()`",
+        "autograd": "`loss.backward()`; `anaphora.differentiable` for an operation of your own",
+        "Function": "`anaphora.differentiable`",
+        "set_num_threads get_num_threads": "`engine.set_num_threads(2)`, `engine.info()`",
+        "compile jit": "leave it out: cells are compiled where they are declared",
+        "functional": "`anaphora.ops`",
+        "utils": "`anaphora.text`, whose batches are what a DataLoader gives",
+        "keras layers": "`anaphora.nn`",
+        "pack_padded_sequence": _PACKING,
+    },
+    "arguments": {
+        "lr": "`learning_rate=`",
+        "dim dims": "`axis=`",
+        "keepdim": "`keepdims=`",
+        "eps": "`epsilon=`",
+        "device non_blocking": _CPU,
+        "amsgrad maximize foreach fused capturable differentiable dampening rho": "leave it out",
+        "p": "`rate=`",
+        "units": "`hidden_size=`, and the size of the input before it, `input_size=`",
+        "return_sequences return_state stateful":
+            "leave it out: a layer returns all outputs and the state, and takes a state",
+        "recurrent_dropout": "`weight_dropout=` or `zoneout=`",
+        "enforce_sorted": "leave it out: lengths may stand in any order",
+        "elementwise_affine": "leave it out: `bias=False` leaves out the bias",
+        "padding_idx": "leave it out: what is in the padding does not count, by `lengths=`",
+        "inplace out": "leave it out: an operation returns a new Tensor",
+        "label_smoothing weight": "leave it out: losses count every target alike",
+        "T_max": "`total_steps=`",
+        "gamma": "`decay=`",
+        "eta_min min_lr": "`minimum=`",
+        "size_average reduce": "`reduction=`",
+        "clip_value": "`limit=`",
+    },
+}  # fmt: skip
+"""What to write in the place of a name, as Markdown."""
+
+
+@functools.cache
+def _names(owner: str) -> dict[str, str]:
+    return {name: advice for names, advice in NAMES[owner].items() for name in names.split()}
+
+
+def advice(owner: str, name: str) -> str | None:
+    """What to write in the place of a name, as plain text.
+
+    >>> advice("Tensor", "view"), advice("Tensor", "nonsense")
+    ('write x.reshape(...)', None)
+    """
+    found = _names(owner).get(name)
+    if found is None:
+        return None
+    return ("write " if found.startswith("`") else "") + found.replace("`", "")
+
+
+def attribute_missing(value: Any, owner: str, name: str) -> NoReturn:
+    """Raise what a missing attribute raises, with what to write if another library has it.
+
+    For ``__getattr__`` of a class.
+
+    Raises:
+        AttributeError: always.
+    """
+    told = None if name.startswith("__") or hasattr(type(value), name) else advice(owner, name)
+    if told:
+        raise AttributeError(f"{type(value).__name__} has no attribute {name!r}: {told}")
+    object.__getattribute__(value, name)  # it says what is missing, also within a property
+    raise AttributeError(name)
+
+
+def module_getattr(
+    package: str,
+    elsewhere: Callable[[str], str | None] = lambda name: None,
+    parts: Collection[str] = (),
+) -> Callable[[str], Any]:
+    """A package's ``__getattr__``, which says what to write for a name that it does not have.
+
+    Args:
+        package: Its name, as in the table.
+        elsewhere: What else to say of a name, or None.
+        parts: Names of its modules that are imported when they are used.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name in parts:
+            return importlib.import_module(f"{package}.{name}")
+        told = None if name.startswith("__") else advice(package, name) or elsewhere(name)
+        if told and sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            # 'from package import name' asks with hasattr, and would lose the advice.
+            raise ImportError(f"cannot import name {name!r} from {package!r}: {told}", name=name)
+        message = f"module {package!r} has no attribute {name!r}"
+        raise AttributeError(f"{message}: {told}" if told else message, name=name)
+
+    return __getattr__
+
+
+def check_arguments(owner: str, given: Collection[str], accepted: Collection[str]) -> None:
+    """Refuse arguments by the names of other libraries, with what they are called here.
+
+    Raises:
+        TypeError: one that is given is not accepted and in the table.
+
+    >>> check_arguments("Adam", {"lr": 0.1}, ["learning_rate"])
+    Traceback (most recent call last):
+    TypeError: Adam: there is no argument 'lr': write learning_rate=
+    """
+    for name in given:
+        if name not in accepted and (told := advice("arguments", name)):
+            raise TypeError(f"{owner}: there is no argument {name!r}: {told}")
+
+
+def arguments_checked(function: F) -> F:
+    """Have a function `check_arguments` of its own.
+
+    >>> @arguments_checked
+    ... def total(x, axis=0):
+    ...     return x
+    >>> total(1, dim=0)
+    Traceback (most recent call last):
+    TypeError: total: there is no argument 'dim': write axis=
+    """
+    accepted = _accepted(function.__code__)
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        if options:
+            check_arguments(function.__name__, options, accepted)
+        return function(*arguments, **options)
+
+    return cast(F, checked)
+
+
+def _accepted(code: CodeType) -> tuple[str, ...]:
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+class Answering:
+    """A base whose attributes and constructor's arguments are answered from the table.
+
+    Attributes:
+        foreign_names: Under which name the class stands in the table.
+
+    >>> class Rate(Answering):
+    ...     foreign_names = "Optimizer"
+    >>> Rate().param_groups
+    Traceback (most recent call last):
+    AttributeError: Rate has no attribute 'param_groups': write optimizer.learning_rate; for two ...
+    """
+
+    foreign_names: ClassVar[str]
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:  # noqa: D102
+        _check_constructor(cls, options)
+        return super().__new__(cls)
+
+    if not TYPE_CHECKING:  # type checkers are to know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            attribute_missing(self, type(self).foreign_names, name)
+
+
+def _check_constructor(made: type, given: Mapping[str, Any]) -> None:
+    """`check_arguments` for the constructor of a class, and those of its bases here."""
+    if not given.keys() & _names("arguments").keys():
+        return
+    accepted: set[str] = set()
+    for owner in made.__mro__[:-1]:
+        init: Any = vars(owner).get("__init__")
+        if init is None:
+            continue
+        code = getattr(init, "__code__", None)
+        takes_any = code is None or bool(code.co_flags & CO_VARKEYWORDS)
+        if takes_any and not owner.__module__.startswith("anaphora."):
+            return  # whatever it does with them
+        if code is not None:
+            accepted |= set(_accepted(code))
+        if not takes_any:
+            break
+    check_arguments(made.__name__, given, accepted)
+
+
+def markdown() -> str:
+    """The table, as it stands in the documentation."""
+    titles = {
+        "Tensor": "Attributes of Tensors",
+        "RowGradient": "Attributes of gradients of embeddings (`RowGradient`)",
+        "Module": "Attributes of modules",
+        "Optimizer": "Attributes of optimizers",
+        "Schedule": "Attributes of schedules",
+        "anaphora.nn": "`torch.nn`, `keras.layers`",
+        "anaphora.ops": "`torch.nn.functional`",
+        "anaphora.optim": "`torch.optim`",
+        "anaphora": "`torch`",
+        "arguments": "Arguments",
+    }
+    lines = []
+    for owner, names in NAMES.items():
+        lines += [f"### {titles[owner]}", "", "| there | here |", "|---|---|"]
+        for key, text in names.items():
+            lines.append(f"| {', '.join(f'`{name}`' for name in key.split())} | {text} |")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,192 @@
+"""Names of other libraries are answered with what to write here, from one table."""
+
+import copy
+import importlib
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import anaphora
+from anaphora import Parameter, RowGradient, Tensor, cells, foreign_names, nn, ops, optim
+from anaphora.foreign_names import NAMES
+
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "coming-from.md"
+
+
+def weights():
+    return [Parameter([1.0, 2.0])]
+
+
+HOLDERS = {
+    "Tensor": lambda: Tensor([1.0]),
+    "RowGradient": lambda: RowGradient(np.array([1]), np.ones((1, 2)), (3, 2)),
+    "Module": lambda: nn.LSTM(3, 4),
+    "Optimizer": lambda: optim.Adam(weights()),
+    "Schedule": lambda: optim.Constant(optim.Adam(weights())),
+    "anaphora": lambda: anaphora,
+    "anaphora.nn": lambda: nn,
+    "anaphora.ops": lambda: ops,
+    "anaphora.optim": lambda: optim,
+}
+ROWS = [(owner, names, NAMES[owner][names]) for owner in HOLDERS for names in NAMES[owner]]
+
+
+@pytest.mark.parametrize(("owner", "names", "text"), ROWS)
+def test_a_foreign_name_is_answered_and_is_not_there(owner, names, text):
+    holder = HOLDERS[owner]()
+    for name in names.split():
+        assert not hasattr(holder, name)
+        with pytest.raises(AttributeError) as raised:
+            getattr(holder, name)
+        assert repr(name) in str(raised.value)
+        assert str(raised.value).endswith(text.replace("`", ""))
+
+
+def test_answers_as_they_are_read():
+    x, model = Tensor([1.0]), nn.Sequential(nn.Linear(3, 2))
+    for ask, message in {
+        lambda: x.view(1): "Tensor has no attribute 'view': write x.reshape(...)",
+        lambda: x.sigmoid(): "Tensor has no attribute 'sigmoid': write ops.sigmoid(x)",
+        lambda: model.to("cuda"): "Sequential has no attribute 'to': leave it out: everything runs "
+        "on the CPU; the dtype is given to the layer, dtype=",
+        lambda: nn.ModuleList: "module 'anaphora.nn' has no attribute 'ModuleList': a list: "
+        "self.layers = [nn.Linear(3, 4), nn.Linear(4, 5)]",
+        lambda: anaphora.LSTM: "module 'anaphora' has no attribute 'LSTM': write anaphora.nn.LSTM",
+        lambda: anaphora.lstm: "module 'anaphora' has no attribute 'lstm': write "
+        "anaphora.cells.lstm",
+        lambda: anaphora.exp: "module 'anaphora' has no attribute 'exp': write anaphora.ops.exp",
+        lambda: nn.Nonsense: "module 'anaphora.nn' has no attribute 'Nonsense'",
+        lambda: x.nonsense: "'Tensor' object has no attribute 'nonsense'",
+        lambda: model.nonsense: "'Sequential' object has no attribute 'nonsense'",
+    }.items():
+        with pytest.raises(AttributeError) as raised:
+            ask()
+        assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("owner", [owner for owner in HOLDERS if owner.startswith("anaphora")])
+def test_imports_are_answered_too(owner):
+    for names, text in NAMES[owner].items():
+        name = names.split()[0]
+        with pytest.raises(ImportError) as raised:
+            exec(f"from {owner} import {name}")
+        assert str(raised.value).startswith(f"cannot import name {name!r} from {owner!r}: ")
+        assert str(raised.value).endswith(text.replace("`", ""))
+    with pytest.raises(ImportError, match="cannot import name 'Nonsense'"):
+        exec(f"from {owner} import Nonsense")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: optim.Adam(weights(), lr=0.1), "Adam: there is no argument 'lr': write learning_"),
+        (lambda: optim.SGD(weights(), lr=0.1), "SGD: there is no argument 'lr'"),
+        (lambda: optim.Adam(weights(), eps=1e-8), "Adam: .* 'eps': write epsilon="),
+        (lambda: nn.LSTM(3, 4, device="cpu"), "LSTM: .* 'device': leave it out: everything runs"),
+        (lambda: nn.LSTM(3, 4, return_sequences=True), "LSTM: .* 'return_sequences': leave it out"),
+        (lambda: nn.LSTM(units=4), "LSTM: .* 'units': write hidden_size="),
+        (lambda: nn.LayerNorm(4, eps=1e-3), "LayerNorm: .* 'eps': write epsilon="),
+        (lambda: nn.Embedding(4, 3, padding_idx=0), "Embedding: .* 'padding_idx': leave it out"),
+        (lambda: optim.Cosine(optim.SGD(weights(), 1.0), T_max=3), "Cosine: .* 'T_max': .*total_"),
+        (lambda: ops.softmax(Tensor([1.0]), dim=0), "softmax: .* 'dim': write axis="),
+        (lambda: Tensor([1.0]).sum(dim=0), "sum: .* 'dim': write axis="),
+        (lambda: Tensor([1.0]).mean(0, keepdim=True), "mean: .* 'keepdim': write keepdims="),
+        (lambda: ops.concatenate([[1.0]], dim=0), "concatenate: .* 'dim': write axis="),
+        (lambda: ops.dropout(Tensor([1.0]), p=0.5), "dropout: .* 'p': write rate="),
+        (lambda: optim.clip_grad_value(weights(), clip_value=1.0), "clip_grad_value: .*limit="),
+    ],
+)
+def test_foreign_arguments_are_answered(call, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        call()
+
+
+def test_other_wrong_arguments_are_what_python_says():
+    for call in (
+        lambda: optim.Adam(weights(), nonsense=1),
+        lambda: nn.LSTM(3, 4, nonsense=1),
+        lambda: ops.softmax(Tensor([1.0]), nonsense=0),
+    ):
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'nonsense'"):
+            call()
+
+
+def test_a_subclass_may_use_any_name():
+    class Own(nn.Module):
+        def __init__(self, lr, **options):
+            self.lr, self.options = lr, options
+            self.device = "here"
+
+        @property
+        def to(self):
+            return self.missing
+
+    own = Own(lr=1, device=2)
+    assert (own.lr, own.options, own.device) == (1, {"device": 2}, "here")
+    with pytest.raises(AttributeError, match=r"^'Own' object has no attribute 'missing'"):
+        _ = own.to  # what is missing within a property is told, not the property
+
+    class Layer(nn.LSTM):
+        def __init__(self, *sizes, **options):
+            options.pop("device")
+            super().__init__(*sizes, **options)
+
+    assert Layer(3, 4, device="cpu").hidden_size == 4
+
+
+@pytest.mark.parametrize(
+    "made", [copy.copy, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))]
+)
+def test_asking_while_a_copy_is_made_does_no_harm(made):
+    for owner in ("Tensor", "RowGradient", "Module", "Optimizer", "Schedule"):
+        assert type(made(HOLDERS[owner]())) is type(HOLDERS[owner]())
+
+
+def test_the_guide_shows_the_table():
+    text = GUIDE.read_text(encoding="utf-8")
+    shown = re.search(r"<!-- names -->\n\n(.*)\n<!-- end of names -->", text, re.DOTALL)
+    assert shown, "docs/guide/coming-from.md has no place for the table"
+    assert shown[1] == foreign_names.markdown(), (
+        "put what 'python -c \"from anaphora import foreign_names as f; print(f.markdown())\"' "
+        "prints there"
+    )
+
+
+def test_what_the_table_offers_is_there():
+    """Names after ``ops.`` and so on, in the texts, are names that there are."""
+    spaces = {"ops": ops, "nn": nn, "optim": optim, "cells": cells, "anaphora": anaphora}
+    for part in ("text", "training", "models", "artifact", "engine", "random", "tensor"):
+        spaces[part] = importlib.import_module(f"anaphora.{part}")
+    texts = " ".join(text for names in NAMES.values() for text in names.values())
+    found = re.findall(rf"\b({'|'.join(spaces)})\.([A-Za-z]\w*)", texts)
+    assert len(found) > 40
+    for space, name in found:
+        assert hasattr(spaces[space], name), f"{space}.{name}"
+
+
+# The parts of the package
+
+LAZY = ("artifact", "generation", "models", "plot", "tasks", "text", "training")
+
+
+def test_importing_the_package_brings_its_parts_when_they_are_used():
+    code = (
+        "import sys, anaphora\n"
+        f"assert not {{'anaphora.' + p for p in {LAZY}}} & sys.modules.keys(), sys.modules.keys()\n"
+        f"assert set({LAZY}) <= set(dir(anaphora))\n"
+        f"for part in {LAZY}: assert getattr(anaphora, part).__name__ == 'anaphora.' + part\n"
+        "assert anaphora.models.LanguageModel and anaphora.tensor.Tensor\n"
+        "from anaphora import training, plot\n"
+        "from anaphora import *\n"
+        "assert models is anaphora.models\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_all_that_is_named_is_there():
+    assert [name for name in anaphora.__all__ if not hasattr(anaphora, name)] == []
