@@ -501,12 +501,12 @@ def test_damaged_directories_are_named(tmp_path):
     tokenizer = (model / "tokenizer.json").read_text()
     (model / "tokenizer.json").write_text('{"classes": ["low"]}')
     assert (
-        f"{model}: the vocabulary of the classifier is damaged"
+        f"{model / 'tokenizer.json'}: there is no tokenizer, which is needed"
         in run("predict", model, stdin="a\n", code=1)[1]
     )
     (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
     _, err = run("evaluate", model, *task.valid, code=1)
-    assert "tokenizer.json makes num_classes 3, but that of the model is 2; put back" in err
+    assert "tokenizer.json: makes num_classes 3, but that of the model is 2; put back" in err
     (model / "tokenizer.json").write_text(tokenizer)
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("sequence_classifier", "fortune_teller"))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from anaphora import schema
 from anaphora.text.errors import TextError
 
 __all__ = ["Ids", "Tokenizer"]
@@ -129,16 +130,12 @@ class Tokenizer(ABC):
             yield int(id)
 
 
-def require(data: Mapping[str, Any], key: str, kind: type) -> Any:
-    """Return `data[key]`; raise `TextError` where it is missing or no `kind`."""
-    value = data.get(key)
-    if not isinstance(value, kind):
-        found = f"is {type(value).__name__}" if key in data else "is missing"
-        raise TextError(
-            f"the tokenizer is damaged: its entry {key!r} {found}, where {kind.__name__} was "
-            "expected"
-        )
-    return value
+def described(data: Mapping[str, Any], kind: Any) -> Any:
+    """Return what `to_dict` gave, checked; raise `TextError` where it does not fit its type."""
+    try:
+        return schema.convert(data, kind)
+    except schema.SchemaError as error:
+        raise TextError(f"the tokenizer is damaged: {error}") from error
 
 
 def check_limits(vocabulary_size: int | None, minimum_count: int) -> None:
