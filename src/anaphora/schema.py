@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -61,6 +61,10 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise SchemaError(_explained(str(error), data, place)) from error
+    except UnicodeEncodeError as error:  # of half a character where no string may be
+        path = next((path for path, value in _walk(data) if value == error.object), "")
+        within = f"{place}{path}" if place else path.removeprefix(".")
+        raise SchemaError(f"{within or 'the value'} is {_shown(error.object)}, a string") from error
 
 
 def arguments_type(model: type, overrides: Mapping[str, Any]) -> Any:
@@ -144,6 +148,17 @@ def _at(data: Any, path: str, problem: str) -> tuple[Any, bool, str]:
         except (KeyError, IndexError, TypeError):
             return None, False, written
     return data, True, written
+
+
+def _walk(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value within data, with its path."""
+    yield path, data
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _walk(value, f"{path}.{key}")
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _walk(value, f"{path}[{number}]")
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from anaphora.artifact import ModelDirectory, read_weights
+from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli import app
 from anaphora.models import SequenceTagger
 from anaphora.training import TASKS, task_of
@@ -564,3 +564,30 @@ def test_no_limit_but_time(tmp_path):
     assert (options.training.schedule, options.training.max_steps) == ("plateau", None)
     run("train", *task.train, "--task", "tag", "--minutes", "0.001", "--out", tmp_path / "model")
     assert task_of(tmp_path / "model").name == "tag"
+
+
+@pytest.mark.parametrize("name", ["classify folder", "classify series", "tag", "translate"])
+def test_no_answer_comes_from_numbers_that_are_not_finite(name, tmp_path):
+    task = make(name, tmp_path)
+    run(*task.command("--max-steps", "2"))
+    model = tmp_path / "model"
+    whole, metadata = read_weights(model / "model.safetensors")
+    given = {"classify series": {"file": task.valid[0]}}.get(name, {"stdin": "ab dog\n"})
+    predict = ["predict", model, *([given["file"]] if "file" in given else [])]
+
+    def refused(message):
+        for arguments in (predict, [*predict, "--json"], ["evaluate", model, *task.valid]):
+            out, err = run(*arguments, stdin=given.get("stdin"), code=1)
+            assert out == ""
+            assert message in err
+            assert "nan" not in out.lower()
+
+    bias = next(name for name in whole if name.endswith("output.bias"))
+    nan = np.where(np.arange(len(whole[bias])) == 1, np.nan, whole[bias]).astype(np.float32)
+    write_weights(model / "model.safetensors", {**whole, bias: nan}, metadata)
+    refused(f"{model / 'model.safetensors'}: {bias}[1] is nan; expected finite numbers")
+    # All weights are finite, their sums are not.
+    huge = {n: np.full_like(a, 3e38) for n, a in whole.items() if "output" in n or "combine" in n}
+    huge |= {n: np.full_like(a, 100) for n, a in whole.items() if "bias_ih" in n}  # gates are open
+    write_weights(model / "model.safetensors", {**whole, **huge}, metadata)
+    refused(f"anaphora: {model}: ")

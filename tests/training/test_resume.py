@@ -214,7 +214,7 @@ def test_what_cannot_be_resumed_is_named(tmp_path, text):
     with pytest.raises(ArtifactError, match=r"config\.json: model\.hidden_size 6 makes"):
         resume_language_model(home.path)
     home.config.write_text(config.replace('"window": 16', '"window": "wide"'))
-    with pytest.raises(ArtifactError, match=r"training: window is 'wide'; expected int"):
+    with pytest.raises(ArtifactError, match=r"training.window is 'wide'; expected int"):
         resume_language_model(home.path)
     home.config.write_text(config)
 

@@ -262,7 +262,9 @@ class ConditionalLanguageModel(nn.Module):
         try:
             tokenizers = {name: Tokenizer.from_dict(value) for name, value in data.items()}
         except TextError as error:
-            raise ArtifactError(f"{directory.tokenizer}: {error}") from error
+            raise ArtifactError(
+                f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
+            ) from error
         sizes = model.vocabulary_sizes()
         if {name: t.vocabulary_size for name, t in tokenizers.items()} != sizes:
             raise ArtifactError(

@@ -223,7 +223,9 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
     try:
         read = Tokenizer.from_dict(tokenizer)
     except TextError as error:
-        raise ArtifactError(f"{directory.tokenizer}: {error}") from error
+        raise ArtifactError(
+            f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
+        ) from error
     if read.vocabulary_size != model.vocabulary_size:
         raise ArtifactError(
             f"{directory.tokenizer}: has {read.vocabulary_size:,} entries, but the model knows "

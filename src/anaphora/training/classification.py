@@ -25,6 +25,7 @@ from anaphora.text import (
     read_series,
 )
 from anaphora.training.batches import SequenceBatches, side_by_side
+from anaphora.training.evaluation import check_scores
 from anaphora.training.options import (
     ExampleOptions,
     RecurrentOptions,
@@ -320,6 +321,7 @@ def classify(
 
     Raises:
         TextError: as `ClassifierVocabulary.encode`.
+        ValueError: the model's scores are not finite.
 
     >>> vocabulary = ClassifierVocabulary(("no", "yes"), CharacterTokenizer.fit("ab"))
     >>> model = SequenceClassifier(num_classes=2, hidden_size=3, vocabulary_size=2).eval()
@@ -332,8 +334,9 @@ def classify(
         inputs = [vocabulary.encode(e) for e in examples[start : start + _PREDICTION_BATCH]]
         if vocabulary.tokenizer is None:
             inputs = [series.astype(dtype) for series in inputs]
-        with no_grad():
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             shares = ops.softmax(model.scores(side_by_side(inputs))).data
+        check_scores("classify", shares)
         for row in shares:
             order = np.argsort(-row, kind="stable")
             yield {vocabulary.classes[k]: float(row[k]) for k in order}

@@ -123,7 +123,9 @@ def resume_training(
     try:
         vocabulary = task.vocabulary(data)
     except ValueError as error:  # TextError is one
-        raise ArtifactError(f"{home.tokenizer}: {error}") from error
+        raise ArtifactError(
+            f"{home.tokenizer}: {error}; put back the one that the model was trained with"
+        ) from error
     made, said = task.arguments(options, vocabulary), config.get("model", {})
     if wrong := [name for name in task.options.sizes if made.get(name) != said.get(name)]:
         raise ArtifactError(

@@ -15,6 +15,7 @@ from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
 from anaphora.text import CharacterTokenizer, TextError, Tokenizer, read_conllu
 from anaphora.training.batches import SequenceBatches, side_by_side
+from anaphora.training.evaluation import check_scores
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
 from anaphora.training.task import (
     Column,
@@ -287,6 +288,7 @@ def tag(
 
     Raises:
         TextError: a word has a character that the vocabulary lacks, and nothing stands for it.
+        ValueError: the model's scores are not finite.
 
     >>> vocabulary = TaggerVocabulary(("ab",), True, CharacterTokenizer.fit("ab"), ("X", "Y"))
     >>> model = SequenceTagger(2, hidden_size=3, vocabulary_size=2, num_characters=2).eval()
@@ -299,8 +301,9 @@ def tag(
             [vocabulary.encode_words(words) for words in part],
             [[vocabulary.characters.encode(word) for word in words] for words in part],
         )
-        with no_grad():
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
+        check_scores("tag", shares)
         for row, words in enumerate(part):
             best = shares[: len(words), row].argmax(axis=-1)
             yield [(vocabulary.tags[k], float(shares[t, row, k])) for t, k in enumerate(best)]

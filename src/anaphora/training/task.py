@@ -128,7 +128,8 @@ class TaskOptions:
             try:
                 sections[name] = section.from_dict(part)
             except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+                named = str(error).split(" ", 1)[0] in section.names()
+                raise ValueError(f"{name}{'.' if named else ': '}{error}") from error
         return cls(**sections)
 
     def to_dict(self) -> dict[str, Any]:
@@ -388,11 +389,12 @@ class ExampleTask(Task):
             for name, size in self.sizes(vocabulary).items():
                 if model.options[name] != size:
                     raise ValueError(
-                        f"makes {name} {size}, but that of the model is {model.options[name]}; put "
-                        "back the one that it was trained with"
+                        f"makes {name} {size}, but that of the model is {model.options[name]}"
                     )
         except ValueError as error:
-            raise ArtifactError(f"{home.tokenizer}: {error}") from error
+            raise ArtifactError(
+                f"{home.tokenizer}: {error}; put back the one that the model was trained with"
+            ) from error
         return model, vocabulary
 
     def counts(self, folder: Path, name: str) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class BPETokenizer(Tokenizer):
         byte = {character: byte for byte, character in enumerate(_byte_alphabet())}
         try:
             tokens = {id: bytes(byte[c] for c in token) for token, id in vocabulary.items()}
-            self._bytes = [tokens[id] for id in range(len(tokens))]
+            self._bytes = [tokens[id] for id in range(len(vocabulary))]
         except KeyError as error:
             raise TextError(
                 f"the tokenizer is damaged, or not a byte-level one: its {len(vocabulary):,} "
