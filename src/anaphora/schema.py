@@ -64,7 +64,10 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
     except UnicodeEncodeError as error:  # of half a character where no string may be
         path = next((path for path, value in _walk(data) if value == error.object), "")
         within = f"{place}{path}" if place else path.removeprefix(".")
-        raise SchemaError(f"{within or 'the value'} is {_shown(error.object)}, a string") from error
+        raise SchemaError(
+            f"{within or 'the value'} is {_shown(error.object)}; expected something other than a "
+            "string"
+        ) from error
 
 
 def arguments_type(model: type, overrides: Mapping[str, Any]) -> Any:

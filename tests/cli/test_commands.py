@@ -426,7 +426,9 @@ def test_output_to_a_full_disk(trained):
 
 
 def test_nothing_of_the_command_line_is_imported_with_the_package(command):
-    code = "import anaphora, sys; print([n for n in ('typer', 'rich') if n in sys.modules])"
+    code = (
+        "import anaphora, sys; print([n for n in ('typer', 'rich', 'msgspec') if n in sys.modules])"
+    )
     import os
     import sys
     from pathlib import Path

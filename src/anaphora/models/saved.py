@@ -97,7 +97,7 @@ def load_model(
     config, data, weights = directory.load()
     options = config.get("model")
     if config.get("task") != task or options is None:
-        found = "it has no model" if options is None else f"its task is {config.get('task')!r}"
+        found = "it has no model" if options is None else f"its task is {config.get('task')!r:.80}"
         raise ArtifactError(f"{directory.config}: {found}, not {task!r}")
     return make_model(model_type, directory, options, weights), data, directory
 

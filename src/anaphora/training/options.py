@@ -33,7 +33,7 @@ class Options:
             if isinstance(value, int) and abs(value) >= 2**63:
                 raise ValueError(f"{field.name} is {value:.3g}; expected a number of 63 bits")
             if choices and value not in choices:
-                raise ValueError(f"{field.name} {value!r} is none of {', '.join(choices)}")
+                raise ValueError(f"{field.name} {value!r:.80} is none of {', '.join(choices)}")
 
     @classmethod
     def names(cls) -> set[str]:

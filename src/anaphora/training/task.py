@@ -247,7 +247,7 @@ class Task(ABC):
         config = home.load_config()
         if config.get("task") != self.kind:
             raise ArtifactError(
-                f"{home.config}: its task is {config.get('task')!r}; expected {self.kind!r}"
+                f"{home.config}: its task is {config.get('task')!r:.80}; expected {self.kind!r}"
             )
         try:
             return self.options.from_dict(config)

@@ -35,6 +35,6 @@ def task_of(directory: str | os.PathLike[str]) -> Task:
         if task.kind == config.get("task"):
             return task
     raise ArtifactError(
-        f"{home.config}: its task is {config.get('task')!r}, which no command knows; expected "
+        f"{home.config}: its task is {config.get('task')!r:.80}, which no command knows; expected "
         f"{', '.join(task.kind for task in TASKS.values())}"
     )

@@ -13,7 +13,6 @@ import numpy as np
 
 from anaphora import random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
-from anaphora.models.saved import parameter_shapes
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
 from anaphora.text import Batch, Batches
@@ -450,7 +449,7 @@ class Trainer:
 
     def _array_shapes(self, checkpoint: Checkpoint, given: Mapping[str, Array]) -> dict[str, Shape]:
         """The arrays that belong to a checkpoint."""
-        model = parameter_shapes(self.model, {name.removeprefix("model.") for name in given})
+        model = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
         optimizer = self.optimizer.state_dict()["arrays"]
         state = {name: array for name, array in given.items() if name.startswith("state.")}
         if self.batches.carries_state:
@@ -465,11 +464,8 @@ class Trainer:
                 if checkpoint["state_is_tuple"] != isinstance(after, tuple):
                     raise ValueError(f"state_is_tuple is {checkpoint['state_is_tuple']}")
                 state = {f"state.{k}": s.data for k, s in enumerate(_state_tensors(after))}
-        return {
-            **{f"model.{name}": shape for name, shape in model.items()},
-            **{f"optimizer.{name}": Shape(a.shape, a.dtype) for name, a in optimizer.items()},
-            **{name: Shape(a.shape, a.dtype) for name, a in state.items()},
-        }
+        arrays = model | {f"optimizer.{name}": array for name, array in optimizer.items()} | state
+        return {name: Shape(array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def _state_tensors(state: Any) -> tuple[Tensor, ...]:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora import schema
 from anaphora.text.errors import TextError
 
 __all__ = ["Ids", "Tokenizer"]
@@ -115,7 +114,7 @@ class Tokenizer(ABC):
         level = data["level"]
         if not isinstance(level, str) or level not in Tokenizer._levels:
             raise TextError(
-                f"the tokenizer has the level {level!r}, which this version does not know; it "
+                f"the tokenizer has the level {level!r:.80}, which this version does not know; it "
                 f"knows {known}"
             )
         return Tokenizer._levels[level]._from_dict(data)
@@ -132,6 +131,8 @@ class Tokenizer(ABC):
 
 def described(data: Mapping[str, Any], kind: Any) -> Any:
     """Return what `to_dict` gave, checked; raise `TextError` where it does not fit its type."""
+    from anaphora import schema  # only for files: importing the package takes no time for it
+
     try:
         return schema.convert(data, kind)
     except schema.SchemaError as error:

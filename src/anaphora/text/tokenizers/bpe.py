@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from anaphora.schema import Count
 from anaphora.text.errors import TextError
 from anaphora.text.tokenizers.base import Ids, Tokenizer, described
 
@@ -147,7 +146,7 @@ class BPETokenizer(Tokenizer):
 
 
 class _Model(TypedDict):
-    vocab: dict[str, Count]
+    vocab: dict[str, int]
     merges: list[str | list[str]]  # "a b", as the library wrote them before 0.20, or ["a", "b"]
 
 
