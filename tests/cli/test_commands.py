@@ -380,7 +380,7 @@ def test_a_damaged_model_is_named(command):
     (model / "config.json").write_text(config.replace('"level": "char"', '"level": "rune"'))
     for arguments in (("info", "model"), ("evaluate", "model", "text.txt")):
         _, err = command.run(*arguments, code=1)
-        assert "anaphora: model/config.json: level 'rune' is none of char, word, bpe" in err
+        assert "anaphora: model/config.json: text.level 'rune' is none of char, word, bpe" in err
     (model / "config.json").write_text(config[:100])
     _, err = command.run("info", "model", code=1)
     assert "anaphora: model/config.json: is not valid JSON: line " in err
@@ -392,15 +392,29 @@ def test_a_damaged_model_is_named(command):
 
 
 def test_weights_that_are_no_numbers(command):
-    command.train("--max-steps", "2")
+    command.train("--max-steps", "2", "--cell", "rnn_relu")  # whose states may overflow
     path = command.folder / "model" / "model.safetensors"
     arrays, metadata = read_weights(path)
-    write_weights(path, {name: array * np.nan for name, array in arrays.items()}, metadata)
-    for arguments in ((), ("--json",)):
-        _, err = command.run("generate", "model", *arguments, code=1)
-        assert err.startswith("anaphora: model: sample: row 0 of the logits has NaN; ")
-    out, _ = command.run("evaluate", "model", "text.txt", "--json")
-    assert lines_of(out)[0]["loss"] is None
+    bias = arrays["output.bias"].copy()
+    bias[2] = np.nan
+    write_weights(path, {**arrays, "output.bias": bias}, metadata)
+    for arguments in (("generate", "model"), ("evaluate", "model", "text.txt")):
+        out, err = command.run(*arguments, code=1)
+        assert out == ""
+        assert "model/model.safetensors: output.bias[2] is nan; expected finite numbers; " in err
+    # Finite weights whose sums overflow.
+    huge = {name: np.full_like(a, 3e38) for name, a in arrays.items() if "bias_" in name}
+    write_weights(path, {**arrays, **huge}, metadata)
+    for arguments, message in (
+        (("generate", "model", "--json"), "anaphora: model: sample: row 0 of the logits has "),
+        (("evaluate", "model", "text.txt", "--json"), "anaphora: model: the loss is "),
+    ):
+        out, err = command.run(*arguments, code=1)
+        assert out == ""
+        assert message in err
+    _, err = command.run("plot", "model", "--text", "a word", "--picture", "gates", code=1)
+    assert "anaphora: model: the picture of gates would have numbers that are NaN" in err
+    assert not (command.folder / "model" / "plots").exists()
 
 
 def test_output_to_a_full_disk(trained):
@@ -412,7 +426,9 @@ def test_output_to_a_full_disk(trained):
 
 
 def test_nothing_of_the_command_line_is_imported_with_the_package(command):
-    code = "import anaphora, sys; print([n for n in ('typer', 'rich') if n in sys.modules])"
+    code = (
+        "import anaphora, sys; print([n for n in ('typer', 'rich', 'msgspec') if n in sys.modules])"
+    )
     import os
     import sys
     from pathlib import Path

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from anaphora.artifact import ModelDirectory, read_weights
+from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli import app
 from anaphora.models import SequenceTagger
 from anaphora.training import TASKS, task_of
@@ -502,12 +502,12 @@ def test_damaged_directories_are_named(tmp_path):
     tokenizer = (model / "tokenizer.json").read_text()
     (model / "tokenizer.json").write_text('{"classes": ["low"]}')
     assert (
-        f"{model}: the vocabulary of the classifier is damaged"
+        f"{model / 'tokenizer.json'}: there is no tokenizer, which is needed"
         in run("predict", model, stdin="a\n", code=1)[1]
     )
     (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
     _, err = run("evaluate", model, *task.valid, code=1)
-    assert "tokenizer.json makes num_classes 3, but that of the model is 2; put back" in err
+    assert "tokenizer.json: makes num_classes 3, but that of the model is 2; put back" in err
     (model / "tokenizer.json").write_text(tokenizer)
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("sequence_classifier", "fortune_teller"))
@@ -675,3 +675,30 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     bare.write_text("@data\n1,2:3,4:up\n1,?:3,4:up\n")
     for command in (("predict", tmp_path / "model", bare), ("train", bare, *out)):
         assert "line 3, channel 1, step 2: the value is missing ('?')" in run(*command, code=1)[1]
+
+
+@pytest.mark.parametrize("name", ["classify folder", "classify series", "tag", "translate"])
+def test_no_answer_comes_from_numbers_that_are_not_finite(name, tmp_path):
+    task = make(name, tmp_path)
+    run(*task.command("--max-steps", "2"))
+    model = tmp_path / "model"
+    whole, metadata = read_weights(model / "model.safetensors")
+    given = {"classify series": {"file": task.valid[0]}}.get(name, {"stdin": "ab dog\n"})
+    predict = ["predict", model, *([given["file"]] if "file" in given else [])]
+
+    def refused(message):
+        for arguments in (predict, [*predict, "--json"], ["evaluate", model, *task.valid]):
+            out, err = run(*arguments, stdin=given.get("stdin"), code=1)
+            assert out == ""
+            assert message in err
+            assert "nan" not in out.lower()
+
+    bias = next(name for name in whole if name.endswith("output.bias"))
+    nan = np.where(np.arange(len(whole[bias])) == 1, np.nan, whole[bias]).astype(np.float32)
+    write_weights(model / "model.safetensors", {**whole, bias: nan}, metadata)
+    refused(f"{model / 'model.safetensors'}: {bias}[1] is nan; expected finite numbers")
+    # All weights are finite, their sums are not.
+    huge = {n: np.full_like(a, 3e38) for n, a in whole.items() if "output" in n or "combine" in n}
+    huge |= {n: np.full_like(a, 100) for n, a in whole.items() if "bias_ih" in n}  # gates are open
+    write_weights(model / "model.safetensors", {**whole, **huge}, metadata)
+    refused(f"anaphora: {model}: ")

@@ -299,7 +299,7 @@ def test_what_a_directory_cannot_hold_is_refused(tmp_path):
 
     model.options = {**model.options, "hidden_size": 6}
     model.save(ModelDirectory.create(tmp_path / "sizes"), tokenizers())
-    with pytest.raises(ArtifactError, match="do not make a EncoderDecoder: load_state_dict"):
+    with pytest.raises(ArtifactError, match=r"config.json: model.hidden_size 6 makes"):
         EncoderDecoder.load(tmp_path / "sizes")
 
 

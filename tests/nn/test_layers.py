@@ -129,6 +129,11 @@ def test_empty_ids_are_ids():
         (lambda: nn.Embedding(5, 0), "Embedding: embedding_dim must be"),
         (lambda: nn.LayerNorm(0), "LayerNorm: normalized_shape must be"),
         (lambda: nn.Linear(3, 2, initialization="best"), "'best' is none of pytorch, xavier"),
+        (lambda: nn.Embedding(3, 2, initialization=1e308), "1e+308: uniform(-a, a) needs a positi"),
+        (
+            lambda: nn.LSTM(3, 2, forget_bias=1e308),
+            "forget_bias must be a finite number of float32",
+        ),
         (lambda: nn.Embedding(3, 2, initialization=-1.0), "-1.0: uniform(-a, a) needs a positive"),
         (lambda: nn.Dropout(1.0), "Dropout: p is the share that is dropped, 0 <= p < 1, not 1.0"),
         (lambda: nn.Dropout(-0.1), "Dropout: p is the share that is dropped"),

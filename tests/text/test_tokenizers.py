@@ -280,7 +280,7 @@ def test_bpe_messages(bpe, monkeypatch):
         BPETokenizer.fit(broken(), vocabulary_size=300)
     data = bpe.to_dict()
     damaged = {"level": "bpe", "model": {"version": "1.0"}}
-    with pytest.raises(TextError, match="damaged; the tokenizers library says"):
+    with pytest.raises(TextError, match="damaged: model has no model, which is needed"):
         Tokenizer.from_dict(damaged)
     other = json.loads(json.dumps(data))
     other["model"]["model"]["vocab"]["snow man"] = bpe.vocabulary_size
@@ -336,15 +336,15 @@ def test_ids_outside_the_vocabulary(bpe):
         ({"characters": "ab"}, "no entry 'level'"),
         ({"level": "syllable"}, "'syllable', which this version does not know; it knows"),
         ({"level": ["char"]}, "which this version does not know"),
-        ({"level": "char"}, "'characters' is missing, where str"),
-        ({"level": "char", "characters": 3}, "'characters' is int, where str"),
+        ({"level": "char"}, "there is no characters, which is needed"),
+        ({"level": "char", "characters": 3}, "characters is 3; expected str"),
         ({"level": "char", "characters": ""}, "at least one character"),
         ({"level": "char", "characters": "ba"}, "'ba' is not"),
         ({"level": "char", "characters": "aab"}, "'aab' is not"),
-        ({"level": "word"}, "'words' is missing, where list"),
-        ({"level": "word", "words": ["<eos>", 3]}, "3 among its words"),
-        ({"level": "word", "words": ["<eos>"]}, "'lowercase' is missing, where bool"),
-        ({"level": "bpe"}, "'model' is missing, where dict"),
+        ({"level": "word"}, "there is no words, which is needed"),
+        ({"level": "word", "words": ["<eos>", 3]}, "words[1] is 3; expected str"),
+        ({"level": "word", "words": ["<eos>"]}, "there is no lowercase, which is needed"),
+        ({"level": "bpe"}, "there is no model, which is needed"),
     ],
 )
 def test_damaged_dicts(data, message):

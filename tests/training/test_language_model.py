@@ -236,7 +236,7 @@ def test_ctrl_c_while_reading_leaves_what_was_there(tmp_path, text, monkeypatch)
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("anaphora.training.language_model.LanguageModel", interrupt)
+    monkeypatch.setattr(LanguageModelTask, "model", interrupt)
     monkeypatch.setattr(LanguageModelTask, "check", lambda task, options: None)
     for name, overwrite in (("model", True), ("new", False)):
         with pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,10 @@
 from anaphora.artifact.directory import FORMAT, ModelDirectory
 from anaphora.artifact.files import (
     ArtifactError,
+    Shape,
     atomic_write,
+    check_arrays,
+    check_finite,
     read_json,
     read_weights,
     write_json,
@@ -14,7 +17,10 @@ __all__ = [
     "FORMAT",
     "ArtifactError",
     "ModelDirectory",
+    "Shape",
     "atomic_write",
+    "check_arrays",
+    "check_finite",
     "read_json",
     "read_weights",
     "write_json",

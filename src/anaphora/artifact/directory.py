@@ -16,10 +16,11 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from anaphora import schema
 from anaphora.artifact.files import (
     Array,
     ArtifactError,
@@ -41,6 +42,56 @@ FORMAT = 1
 
 _EXPECTED = "expected the folder that anaphora train wrote"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class Results(TypedDict, total=False):
+    """The last evaluation that ``config.json`` tells of; null where a number was not finite."""
+
+    step: schema.Count
+    epoch: schema.NotNegative | None
+    loss: float | None
+    perplexity: schema.NotNegative | None
+    bits_per_token: float | None
+    accuracy: schema.NotNegative | None
+    tokens: schema.Count | None
+    seconds: schema.NotNegative | None
+
+
+class Config(TypedDict):
+    """``config.json``; the sections are checked by who knows the task."""
+
+    format: int
+    anaphora: str
+    task: NotRequired[str]
+    model: NotRequired[dict[str, Any]]
+    text: NotRequired[dict[str, Any]]
+    training: NotRequired[dict[str, Any]]
+    sources: NotRequired[dict[str, str | None]]
+    results: NotRequired[Results]
+
+
+class Record(TypedDict, total=False):
+    """A line of ``metrics.jsonl``; it may have more."""
+
+    kind: str
+    step: schema.Count
+    epoch: float
+    loss: float
+    perplexity: float
+    bits_per_token: float
+    accuracy: float
+    tokens: schema.Count
+    seconds: float
+    learning_rate: float
+    gradient_norm: float
+    best: bool
+
+
+class LossRecord(TypedDict):
+    """What a record of the kind "train" or "evaluation" has at least."""
+
+    step: schema.Count
+    loss: float
 
 
 class ModelDirectory:
@@ -149,7 +200,7 @@ class ModelDirectory:
                     f'"format"; {_EXPECTED}'
                 )
             if self.config.exists():
-                self._load_config()
+                self.load_config()
             if not self.weights.exists() and not self.checkpoint.exists():
                 raise ArtifactError(
                     f"{self.path}: its training stopped before a model was saved; "
@@ -210,12 +261,27 @@ class ModelDirectory:
                 f"{self.path}: its training stopped before a model was saved; "
                 "continue it with --resume"
             )
-        return self._load_config(), read_json(self.tokenizer), read_weights(self.weights)[0]
+        return self.load_config(), self.load_tokenizer(), read_weights(self.weights)[0]
 
-    def _load_config(self) -> dict[str, Any]:
+    def load_tokenizer(self) -> dict[str, Any]:
+        """Load ``tokenizer.json``, whose fields are the business of who wrote it.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+        """
+        data: dict[str, Any] = _checked(self.tokenizer, read_json(self.tokenizer), dict[str, Any])
+        return data
+
+    def load_config(self) -> dict[str, Any]:
+        """Load ``config.json``; what `Config` names is of the types that it says.
+
+        Raises:
+            ArtifactError: it is missing or damaged, or is from a newer anaphora.
+        """
         config: dict[str, Any] = read_json(self.config)
         format = config.get("format") if isinstance(config, dict) else None
-        if format == FORMAT:
+        if format == FORMAT and not isinstance(format, bool):
+            _checked(self.config, config, Config)
             return config
         if isinstance(format, int) and format > FORMAT:
             raise ArtifactError(
@@ -273,7 +339,8 @@ class ModelDirectory:
         """Read the records, without a last line that is not finished; none if there is no file.
 
         Raises:
-            ArtifactError: a line is not a JSON object; the message gives its number.
+            ArtifactError: a line is not a JSON object, or has a field of another type than
+                `Record` says; the message gives its number.
         """
         if not self.metrics.exists():
             return []
@@ -281,14 +348,16 @@ class ModelDirectory:
         lines = read_bytes(self.metrics).split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                record = parse_json(line)
-                if not isinstance(record, dict):
-                    raise ValueError("not a JSON object")
+                values = schema.convert(parse_json(line), dict[str, Any])
+                record = {name: _number(value) for name, value in values.items()}
+                schema.convert(record, Record)
+                if record.get("kind") in ("train", "evaluation"):
+                    schema.convert(record, LossRecord)
             except (ValueError, RecursionError) as error:
                 raise ArtifactError(
                     f"{self.metrics}: line {number}: {error}; remove that line"
                 ) from error
-            records.append({name: _number(value) for name, value in record.items()})
+            records.append(record)
         return records
 
     def metrics_size(self) -> int:
@@ -305,6 +374,13 @@ class ModelDirectory:
         if size < self.metrics_size():
             with explained(self.metrics, "written"):
                 os.truncate(self.metrics, size)
+
+
+def _checked(path: Path, data: Any, kind: Any) -> Any:
+    try:
+        return schema.convert(data, kind)
+    except schema.SchemaError as error:
+        raise ArtifactError(f"{path}: {error}; correct it there, or restore the file") from error
 
 
 def _holds(path: Path, data: bytes) -> bool:

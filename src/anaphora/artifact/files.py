@@ -8,15 +8,18 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from anaphora import schema
+
 Array = npt.NDArray[Any]
 
+_DEEPEST = 64  # levels of JSON within JSON
 _METADATA_KEY = "anaphora"  # safetensors metadata maps strings to strings: ours is one JSON text
 _ADVICE = {
     errno.ENOSPC: "free some space there",
@@ -166,12 +169,47 @@ def json_bytes(path: Path, value: object) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON as the standard has it: without NaN and infinities."""
-    return json.loads(text, parse_constant=_refuse_constant)
+    """Parse JSON whose every number is finite and whose objects have each name once.
+
+    Raises:
+        ValueError: it is not JSON, or not of that kind.
+    """
+    value = json.loads(
+        text,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        object_pairs_hook=_with_unique_names,
+    )
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"its objects and arrays are nested more than {_DEEPEST} deep")
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        name = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
+        raise ValueError(f"the name {name!r} stands twice in an object")
+    return result
 
 
 def plain(value: object, path: Path, place: str = "") -> Any:
@@ -229,6 +267,10 @@ def write_weights(
     atomic_write(path, safetensors.numpy.save(storable, {_METADATA_KEY: text}))
 
 
+# Others may say more of a file in its header; that they say nothing may be a null.
+_Header = TypedDict("_Header", {"__metadata__": dict[str, str] | None}, total=False)
+
+
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read a safetensors file: its arrays by name (in no particular order), and our metadata.
 
@@ -249,10 +291,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     data = read_bytes(path)
     try:
         arrays = safetensors.numpy.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = parse_json(header.get("__metadata__", {}).get(_METADATA_KEY, "{}"))
-        if not isinstance(metadata, dict):
-            raise ValueError("its metadata is not a JSON object")
+        header: _Header = schema.convert(
+            parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]), _Header
+        )
+        text = (header.get("__metadata__") or {}).get(_METADATA_KEY, "{}")
+        metadata: dict[str, Any] = schema.convert(parse_json(text), dict[str, Any], "its metadata")
     except KeyError as error:
         raise ArtifactError(
             f"{path}: holds numbers of type {error.args[0]}, which NumPy does not have; "
@@ -261,6 +304,80 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: {_diagnosis(data, error)}") from error
     return arrays, metadata
+
+
+class Shape(NamedTuple):
+    """What an array of a file is to be.
+
+    Attributes:
+        axes: Its size along each axis.
+        dtype: Its dtype.
+
+    >>> print(Shape((3, 2), np.dtype("float32")))
+    float32 [3, 2]
+    """
+
+    axes: tuple[int, ...]
+    dtype: npt.DTypeLike
+
+    def __str__(self) -> str:
+        return f"{np.dtype(self.dtype)} {list(self.axes)}"
+
+
+def check_arrays(
+    path: str | os.PathLike[str], arrays: Mapping[str, Array], expected: Mapping[str, Shape]
+) -> None:
+    """Refuse the arrays of a file unless they are those that are expected, of finite numbers.
+
+    Args:
+        path: The file, for messages.
+        arrays: What it holds.
+        expected: What it is to hold.
+
+    Raises:
+        ArtifactError: an array is missing, is not expected, has another shape or dtype, or has a
+            number that is not finite.
+
+    >>> expected = {"bias": Shape((2,), np.dtype("float32"))}
+    >>> check_arrays("model.safetensors", {"bias": np.zeros(2, np.float32)}, expected)
+    >>> check_arrays("model.safetensors", {"bias": np.zeros(2, np.int32)}, expected)
+    Traceback (most recent call last):
+        ...
+    anaphora.artifact.files.ArtifactError: model.safetensors: bias is int32 [2]; expected ...
+    """
+    problem = None
+    if missing := [name for name in expected if name not in arrays]:
+        problem = f"has no array {missing[0]}"
+    elif unexpected := [name for name in arrays if name not in expected]:
+        problem = f"has an array {unexpected[0]}, which the model of config.json has not"
+    for name, wanted in expected.items() if problem is None else ():
+        found = Shape(arrays[name].shape, arrays[name].dtype)
+        if found != wanted:
+            problem = f"{name} is {found}; expected {wanted}"
+            break
+    if problem is not None:
+        raise ArtifactError(f"{path}: {problem}; put back the file that was saved with config.json")
+    for name, array in arrays.items():
+        check_finite(path, name, array)
+
+
+def check_finite(path: str | os.PathLike[str], name: str, array: Array) -> None:
+    """Refuse an array that has NaN or an infinity.
+
+    Raises:
+        ArtifactError: it has; the message has the first one's place.
+
+    >>> check_finite("model.safetensors", "bias", np.array([1.0, np.nan]))
+    Traceback (most recent call last):
+        ...
+    anaphora.artifact.files.ArtifactError: model.safetensors: bias[1] is nan; expected finite ...
+    """
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        place = np.unravel_index(int(finite.argmin()), array.shape)
+        raise ArtifactError(
+            f"{path}: {name}{list(map(int, place)) if place else ''} is {array[place]}; expected "
+            "finite numbers; put back a file that has them, or train again"
+        )
 
 
 def _storable(array: Array, path: Path, name: str) -> Array:

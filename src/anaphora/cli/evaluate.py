@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from anaphora.artifact import ArtifactError
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.models import load_language_model
 from anaphora.text import Batches, encode_to_file, is_table, open_source
@@ -96,7 +97,7 @@ def evaluate(
             task.check_files(changes, texts)
         began = time.monotonic()
         model, batches = task.evaluation(directory, texts, **changes)
-        result = _evaluate(output, model, batches)
+        result = _evaluate(output, directory, model, batches)
         figures = result.figures
         shown = (
             f"accuracy    {figures['accuracy']:.2%}"
@@ -117,12 +118,18 @@ def evaluate(
             )
 
 
-def _evaluate(output: Output, model: Any, batches: Batches) -> Evaluation:
+def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:
     with Progress(
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
         bar = progress.add_task("evaluating", total=batches.tokens)
-        return evaluate_model(model, batches, lambda n: progress.advance(bar, n))
+        result = evaluate_model(model, batches, lambda n: progress.advance(bar, n))
+    if not math.isfinite(result.loss):
+        raise ArtifactError(
+            f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "
+            "weights or its inputs are too large: train again with a lower learning_rate"
+        )
+    return result
 
 
 def _evaluate_language_model(
@@ -134,7 +141,7 @@ def _evaluate_language_model(
     with tempfile.TemporaryDirectory() as folder:
         ids = encode_to_file(source, tokenizer, Path(folder, "ids.npy"))
         batches = evaluation_batches(options, tokenizer, ids, min(batch_size, len(ids)))
-        result = _evaluate(output, model, batches)
+        result = _evaluate(output, directory, model, batches)
     characters = sum(len(chunk) for chunk in source)
     figures = result.figures
     bits = result.loss * result.tokens / characters / math.log(2)

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from anaphora.artifact import ArtifactError
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
     reported_errors,
     reported_misuse,
+    reported_numbers,
     require_language_model,
 )
 from anaphora.generation import Sampler
@@ -54,12 +54,10 @@ def generate(
         require_language_model(directory)
         model, tokenizer = load_language_model(directory)
         pieces = generate_text(model, tokenizer, prompt, length, sampler)
-        try:
+        with reported_numbers(directory):
             if as_json:
                 output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})
                 return
             for piece in pieces:
                 typer.echo(piece, nl=False)
-        except ValueError as error:  # the sampler's, of weights that are no numbers
-            raise ArtifactError(f"{directory}: {error}") from error
         typer.echo()

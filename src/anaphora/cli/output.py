@@ -69,6 +69,21 @@ def reported_misuse() -> Iterator[None]:
         _end(str(error), 2)
 
 
+@contextlib.contextmanager
+def reported_numbers(directory: Path) -> Iterator[None]:
+    """Turn what a model says of scores that are not finite into an error that names its directory.
+
+    Raises:
+        ArtifactError: there are such scores.
+    """
+    try:
+        yield
+    except TextError:
+        raise
+    except ValueError as error:
+        raise ArtifactError(f"{directory}: {error}") from error
+
+
 def _end(message: str, code: int) -> None:
     typer.echo(f"anaphora: {message}", err=True)
     raise typer.Exit(code)

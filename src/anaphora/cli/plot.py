@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import typer
 
-from anaphora.artifact import ModelDirectory
+from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
@@ -105,7 +108,7 @@ def plot(
                 output.say("no picture of losses: a training has not recorded any yet")
         drawn: dict[str, Picture] = {}
         found: dict[str, Any] = {}
-        with reported_misuse():
+        with reported_misuse(), np.errstate(over="ignore", invalid="ignore"):
             if Name.LOSSES in wanted:
                 drawn[Name.LOSSES] = losses(records)
             if Name.EMBEDDINGS in wanted:
@@ -115,6 +118,13 @@ def plot(
                 reading = read(model, tokenizer, text, value, unit)
                 drawn |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in wanted}
                 found |= {"value": reading.value, "unit": reading.unit}
+        for name, picture in drawn.items():
+            if not _is_finite(picture.data):
+                raise ArtifactError(
+                    f"{directory}: the picture of {name} would have numbers that are NaN or "
+                    "infinite; the model's weights are too large: train again with a lower "
+                    "learning_rate"
+                )
         folder = directory / "plots" if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
@@ -125,3 +135,14 @@ def plot(
             near = ", ".join(f"{label!r} {cosine:.2f}" for label, cosine in neighbours)
             output.say(f"nearest to {word!r}: {near}")
         output.emit({"files": files, **found})
+
+
+def _is_finite(data: Any) -> bool:
+    """Whether all numbers are, in mappings and lists of any depth."""
+    if isinstance(data, np.ndarray):
+        return data.dtype.kind != "f" or bool(np.isfinite(data).all())
+    if isinstance(data, float):
+        return math.isfinite(data)
+    if isinstance(data, (Mapping, list, tuple)):
+        return all(map(_is_finite, data.values() if isinstance(data, Mapping) else data))
+    return True

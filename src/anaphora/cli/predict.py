@@ -12,7 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from anaphora.artifact import ArtifactError
-from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.cli.output import (
+    JSON_HELP,
+    Output,
+    reported_errors,
+    reported_misuse,
+    reported_numbers,
+)
 from anaphora.generation import translate
 from anaphora.training import ExampleTask, classify, tag, task_of
 
@@ -84,11 +90,12 @@ def predict(
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.read_inputs(text, file)
         answers = _ANSWERS[task.name](model, vocabulary, inputs, beam_size or _BEAM_SIZE)
-        for record, shown in answers:
-            if as_json:
-                output.emit(record)
-            else:
-                typer.echo(shown)
+        with reported_numbers(directory):
+            for record, shown in answers:
+                if as_json:
+                    output.emit(record)
+                else:
+                    typer.echo(shown)
 
 
 def _labels(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:

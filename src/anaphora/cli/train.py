@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from anaphora.artifact import ModelDirectory, read_json
+from anaphora.artifact import ModelDirectory
 from anaphora.cli.options import refuse_options_of_others, with_options_of
 from anaphora.cli.output import (
     INTERRUPTED,
@@ -165,7 +165,7 @@ def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> Task
 
 
 def _tokenizer(out: Path) -> Tokenizer:
-    return Tokenizer.from_dict(read_json(ModelDirectory(out).tokenizer))
+    return Tokenizer.from_dict(ModelDirectory(out).load_tokenizer())
 
 
 def _resume(out: Path) -> str:
@@ -305,7 +305,7 @@ def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float
 
 def _finish(output: Output, trainer: Trainer, task: Task, out: Path, reason: str) -> None:
     progress = trainer.progress
-    results = read_json(ModelDirectory(out).config)["results"]
+    results = ModelDirectory(out).load_config()["results"]
     output.emit(
         {
             "kind": "result",

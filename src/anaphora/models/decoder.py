@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from anaphora import nn, ops
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.cells import CELLS, Cell
-from anaphora.models.saved import make_model
+from anaphora.models.saved import load_model
 from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Tensor
 from anaphora.text import IGNORE_INDEX, PairBatch, TextError, Tokenizer
@@ -260,18 +260,13 @@ class ConditionalLanguageModel(nn.Module):
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
         """
-        directory = ModelDirectory.open(path)
-        config, data, weights = directory.load()
-        options = config.get("model")
-        if config.get("task") != cls.task or not isinstance(options, dict):
-            raise ArtifactError(
-                f"{directory.path}: its task is {config.get('task')!r}, not {cls.task!r}"
-            )
-        model = make_model(cls, directory, options, weights)
+        model, data, directory = load_model(cls, cls.task, path)
         try:
             tokenizers = {name: Tokenizer.from_dict(value) for name, value in data.items()}
         except TextError as error:
-            raise ArtifactError(f"{directory.tokenizer}: {error}") from error
+            raise ArtifactError(
+                f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
+            ) from error
         sizes = model.vocabulary_sizes()
         if {name: t.vocabulary_size for name, t in tokenizers.items()} != sizes:
             raise ArtifactError(

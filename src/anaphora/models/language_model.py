@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.artifact import ArtifactError
 from anaphora.cells import Cell
+from anaphora.models.saved import load_model
 from anaphora.models.session import LanguageModelSession
 from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Tensor
@@ -210,6 +210,7 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
         ArtifactError: the directory is missing, damaged, or holds something else.
 
     >>> import tempfile
+    >>> from anaphora.artifact import ModelDirectory
     >>> from anaphora.text import CharacterTokenizer
     >>> sizes, tokenizer = {"vocabulary_size": 2, "hidden_size": 3}, CharacterTokenizer.fit("ab")
     >>> weights = {name: p.data for name, p in LanguageModel(**sizes).named_parameters()}
@@ -220,29 +221,16 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
     >>> model.training, tokenizer.decode([1, 0])
     (False, 'ba')
     """
-    directory = ModelDirectory.open(path)
-    config, tokenizer, weights = directory.load()
-    try:
-        model = LanguageModel(**_options(config))
-        model.load_state_dict(weights)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ArtifactError(
-            f"{directory.path}: the config and the weights do not make a language model: {error}"
-        ) from error
+    model, tokenizer, directory = load_model(LanguageModel, "language_model", path)
     try:
         read = Tokenizer.from_dict(tokenizer)
     except TextError as error:
-        raise ArtifactError(f"{directory.tokenizer}: {error}") from error
+        raise ArtifactError(
+            f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
+        ) from error
     if read.vocabulary_size != model.vocabulary_size:
         raise ArtifactError(
             f"{directory.tokenizer}: has {read.vocabulary_size:,} entries, but the model knows "
             f"{model.vocabulary_size:,} tokens; put back the one that it was trained with"
         )
-    return model.eval(), read
-
-
-def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    options = config.get("model")
-    if config.get("task") != "language_model" or not isinstance(options, dict):
-        raise ValueError(f"its task is {config.get('task')!r}, not 'language_model'")
-    return options
+    return model, read

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
-from anaphora import nn
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora import nn, schema
+from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
 from anaphora.cells import CELLS, Cell
+from anaphora.nn.initialization import shapes_only
 from anaphora.tensor import Array
 
+Axes = tuple[int, ...]
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
@@ -76,15 +79,29 @@ class SavedModel(nn.Module):
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
         """
-        directory = ModelDirectory.open(path)
-        config, vocabulary, weights = directory.load()
-        options = config.get("model")
-        if config.get("task") != cls.task or not isinstance(options, dict):
-            raise ArtifactError(
-                f"{directory.path}: its task is {config.get('task')!r}, but {cls.__name__} is for "
-                f"{cls.task!r}"
-            )
-        return make_model(cls, directory, options, weights), vocabulary
+        return load_model(cls, cls.task, path)[:2]
+
+
+def load_model(
+    model_type: type[_Model], task: str, path: str | os.PathLike[str]
+) -> tuple[_Model, dict[str, Any], ModelDirectory]:
+    """Load a model, ready to evaluate, what is in ``tokenizer.json``, and the directory.
+
+    Args:
+        model_type: Its class.
+        task: What ``config.json`` calls such models.
+        path: The directory.
+
+    Raises:
+        ArtifactError: the directory is missing, damaged, or holds something else.
+    """
+    directory = ModelDirectory.open(path)
+    config, data, weights = directory.load()
+    options = config.get("model")
+    if config.get("task") != task or options is None:
+        found = "it has no model" if options is None else f"its task is {config.get('task')!r:.80}"
+        raise ArtifactError(f"{directory.config}: {found}, not {task!r}")
+    return make_model(model_type, directory, options, weights), data, directory
 
 
 def make_model(
@@ -95,6 +112,8 @@ def make_model(
 ) -> _Model:
     """The model that a directory describes, ready to evaluate.
 
+    The options are compared with the weights before any memory is taken by what they say.
+
     Args:
         model_type: Its class.
         directory: Where the options and the weights come from, for the message.
@@ -104,12 +123,66 @@ def make_model(
     Raises:
         ArtifactError: the options are not those of the class, or the weights do not fit them.
     """
+    arguments = schema.arguments_type(model_type, {"cell": str})
     try:
-        model = model_type(**options)
-        model.load_state_dict(weights)
-    except (TypeError, KeyError, ValueError) as error:
+        schema.convert(options, arguments, "model")
+        if options.get("dtype", "float32") not in ("float32", "float64"):
+            raise ValueError(f"model.dtype is {options['dtype']!r}; expected float32 or float64")
+        if options.get("num_layers", 1) > len(weights):
+            raise ValueError(
+                f"model.num_layers is {options['num_layers']}, but {directory.weights.name} has "
+                f"{len(weights)} arrays"
+            )
+        with shapes_only():
+            model = model_type(**options)
+    except (TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{directory.path}: the config and the weights do not make a {model_type.__name__}: "
-            f"{error}"
+            f"{directory.config}: the options do not make a {model_type.__name__}: {error}; "
+            "correct them there, or restore the file"
         ) from error
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in parameters.items():
+        if name in weights and parameter.shape != (found := weights[name].shape):
+            raise ArtifactError(
+                f"{directory.config}: {_makes(options, parameter.shape, found)} makes {name} "
+                f"{list(parameter.shape)}, but in {directory.weights.name} it is {list(found)}; "
+                "put back the two files that were saved together"
+            )
+    check_arrays(directory.weights, weights, parameter_shapes(model, weights))
+    for name, array in weights.items():
+        parameters[name].assign(array)
     return model.eval()
+
+
+def parameter_shapes(model: Any, given: Iterable[str]) -> dict[str, Shape]:
+    """The shapes of a model's parameters; of several names of one, those that are given.
+
+    >>> from anaphora.nn import Linear
+    >>> print(*parameter_shapes(Linear(3, 2, bias=False), ["weight"]).values())
+    float32 [2, 3]
+    """
+    names: dict[int, list[str]] = {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in parameters.items():
+        names.setdefault(id(parameter), []).append(name)
+    given = set(given)
+    return {
+        name: Shape(parameters[name].shape, parameters[name].dtype)
+        for same in names.values()
+        for name in ([name for name in same if name in given] or same[:1])
+    }
+
+
+def _makes(options: Mapping[str, Any], wanted: Axes, found: Axes) -> str:
+    """The option that gives a parameter its wrong size, as far as the numbers tell."""
+    pairs = itertools.zip_longest(wanted, found)
+    wrong = [size for size, other in pairs if size != other and size is not None]
+    sizes = {
+        name: size
+        for name, size in options.items()
+        if type(size) is int and size > 1 and any(axis % size == 0 for axis in wrong)
+    }
+    if not sizes:
+        return "the model"
+    name = max(sizes, key=lambda name: sizes[name])
+    return f"model.{name} {sizes[name]}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from anaphora import random
 from anaphora.tensor import Array, Parameter
@@ -16,11 +20,46 @@ Initialization: TypeAlias = "str | float"
 SCHEMES = ("pytorch", "xavier", "orthogonal")
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that a parameter of any dtype can hold."""
+
+_shapes_only = contextvars.ContextVar("shapes_only", default=False)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Within it layers make parameters without memory, and draw nothing: to learn their shapes.
+
+    >>> from anaphora.nn import Linear
+    >>> with shapes_only():
+    ...     layer = Linear(10**9, 10**6)
+    >>> layer.weight.shape
+    (1000000, 1000000000)
+    """
+    token = _shapes_only.set(True)
+    try:
+        yield
+    finally:
+        _shapes_only.reset(token)
+
+
+def draws() -> bool:
+    """Whether parameters get numbers to start with: not within `shapes_only`."""
+    return not _shapes_only.get()
+
+
+def parameter(shape: tuple[int, ...], dtype: DTypeLike, value: float = 0.0) -> Parameter:
+    """A parameter of one value throughout, or within `shapes_only` one without memory."""
+    if _shapes_only.get():
+        return Parameter.without_memory(shape, dtype)
+    return Parameter(np.full(shape, value, dtype))
+
+
 def check(initialization: Initialization) -> None:
     """Refuse what is no initialisation.
 
     Raises:
-        ValueError: an unknown name, or a number that is not positive.
+        ValueError: an unknown name, or a number that is not positive or too large for float32.
     """
     if isinstance(initialization, str):
         if initialization not in SCHEMES:
@@ -29,10 +68,11 @@ def check(initialization: Initialization) -> None:
                 "a for uniform(-a, a)"
             )
     elif not isinstance(initialization, (int, float, np.number)) or not (
-        0 < initialization < math.inf
+        0 < initialization <= LARGEST
     ):
         raise ValueError(
-            f"initialization {initialization!r}: uniform(-a, a) needs a positive, finite number a"
+            f"initialization {initialization!r}: uniform(-a, a) needs a positive, finite number a, "
+            f"at most {LARGEST:.3g}"
         )
 
 

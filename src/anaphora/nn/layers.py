@@ -13,7 +13,7 @@ from anaphora import ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.module import Module, check_shares, check_sizes
-from anaphora.tensor import Parameter, Tensor, as_tensor
+from anaphora.tensor import Tensor, as_tensor
 
 
 class Linear(Module):
@@ -49,13 +49,15 @@ class Linear(Module):
         check_sizes(self, in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(np.zeros((out_features, in_features), dtype))
-        self.bias = Parameter(np.zeros(out_features, dtype)) if bias else None
+        self.weight = initialize.parameter((out_features, in_features), dtype)
+        self.bias = initialize.parameter((out_features,), dtype) if bias else None
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
         """Draw the parameters anew."""
         initialize.check(initialization)
+        if not initialize.draws():
+            return
         if isinstance(initialization, str) and initialization != "pytorch":
             scheme = initialize.xavier if initialization == "xavier" else initialize.orthogonal
             scheme(self.weight)
@@ -115,12 +117,14 @@ class Embedding(Module):
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.dropout = dropout
-        self.weight = Parameter(np.zeros((num_embeddings, embedding_dim), dtype))
+        self.weight = initialize.parameter((num_embeddings, embedding_dim), dtype)
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
         """Draw the table anew."""
         initialize.check(initialization)
+        if not initialize.draws():
+            return
         if isinstance(initialization, str):
             initialize.normal(self.weight, 1)
         else:
@@ -206,8 +210,8 @@ class LayerNorm(Module):
         check_sizes(self, normalized_shape=normalized_shape)
         self.normalized_shape = normalized_shape
         self.epsilon = epsilon
-        self.weight = Parameter(np.ones(normalized_shape, dtype))
-        self.bias = Parameter(np.zeros(normalized_shape, dtype)) if bias else None
+        self.weight = initialize.parameter((normalized_shape,), dtype, 1)
+        self.bias = initialize.parameter((normalized_shape,), dtype) if bias else None
 
     def reset_parameters(self) -> None:
         """Make the weight 1 and the bias 0, as they start."""

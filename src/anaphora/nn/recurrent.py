@@ -113,7 +113,7 @@ class Recurrent(Module):
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 for name, shape in self._shapes(layer).items():
-                    setattr(self, name + suffix, Parameter(np.zeros(shape, dtype)))
+                    setattr(self, name + suffix, initialize.parameter(shape, dtype))
             if layer_norm:
                 setattr(self, f"norm_l{layer}", LayerNorm(self.output_size, dtype=dtype))
         self.reset_parameters(initialization)
@@ -148,6 +148,11 @@ class Recurrent(Module):
             raise ValueError(
                 f"{self._name}: proj_size needs a cell whose equations leave the state "
                 f"{self.cell.states[0]!r} to the gates; those of {self.cell.name!r} {reason}"
+            )
+        if self.forget_bias is not None and not abs(self.forget_bias) <= initialize.LARGEST:
+            raise ValueError(
+                f"{self._name}: forget_bias must be a finite number of float32, not "
+                f"{self.forget_bias}"
             )
         if self.forget_bias is not None and ("f" not in self.cell.gates or not self.bias):
             raise ValueError(
@@ -193,6 +198,8 @@ class Recurrent(Module):
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
         """Draw the parameters anew; see the class for the schemes."""
         initialize.check(initialization)
+        if not initialize.draws():
+            return
         H = self.hidden_size
         own = {name: p for name, p in vars(self).items() if isinstance(p, Parameter)}
         for name, parameter in own.items():

@@ -553,6 +553,31 @@ class Parameter(Tensor):
     def __init__(self, data: Any, *, dtype: DTypeLike | None = None) -> None:
         super().__init__(data, requires_grad=True, dtype=dtype)
 
+    @classmethod
+    def without_memory(cls, shape: tuple[int, ...], dtype: DTypeLike) -> Self:
+        """A parameter that has a shape and reads as zeros, until `assign` gives it an array.
+
+        >>> Parameter.without_memory((10**9, 10**6), "float32").size
+        1000000000000000
+        """
+        parameter = cls(np.zeros((), dtype))
+        parameter._data = np.broadcast_to(parameter._data, shape)
+        return parameter
+
+    def assign(self, array: ArrayLike) -> None:
+        """Take over a copy of an array of the same shape, in the parameter's own dtype.
+
+        >>> parameter = Parameter.without_memory((2,), "float32")
+        >>> parameter.assign([1.0, 2.0])
+        >>> parameter
+        Tensor([1., 2.], dtype=float32, requires_grad=True)
+        """
+        data = np.array(array, self.dtype, order="C")
+        if data.shape != self.shape:
+            raise ValueError(f"assign: an array of shape {data.shape} for a shape of {self.shape}")
+        data.flags.writeable = False
+        self._data = data
+
 
 @overload
 def detach(value: Tensor) -> Tensor: ...

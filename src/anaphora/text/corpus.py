@@ -62,8 +62,14 @@ def encode_to_file(
     return open_ids(path)
 
 
-def open_ids(path: str | os.PathLike[str]) -> NDArray[np.unsignedinteger[Any]]:
+def open_ids(
+    path: str | os.PathLike[str], tokenizer: Tokenizer | None = None
+) -> NDArray[np.unsignedinteger[Any]]:
     """Return the ids that `encode_to_file` wrote, as a read-only memory map, [N].
+
+    Args:
+        path: The file.
+        tokenizer: If given, the file is read once, to see that all ids are of its vocabulary.
 
     Raises:
         TextError: the file is missing, damaged, or holds something else.
@@ -84,6 +90,12 @@ def open_ids(path: str | os.PathLike[str]) -> NDArray[np.unsignedinteger[Any]]:
         raise TextError(
             f"{os.fspath(path)} holds {found}, where one row of unsigned integers was expected; "
             "it is not a file of token ids"
+        )
+    if tokenizer is not None and len(ids) and ids.max() >= tokenizer.vocabulary_size:
+        raise TextError(
+            f"{os.fspath(path)} has the id {ids.max()}; expected ids of 0 to "
+            f"{tokenizer.vocabulary_size - 1}, as the vocabulary has; put back the file that was "
+            "written with it"
         )
     return ids
 

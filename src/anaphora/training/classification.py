@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from anaphora import ops
+from anaphora import ops, schema
 from anaphora.models import SequenceClassifier
 from anaphora.models.sequences import POOLINGS
 from anaphora.tensor import Array, no_grad
@@ -28,6 +28,7 @@ from anaphora.text import (
     uncompressed_name,
 )
 from anaphora.training.batches import SequenceBatches, side_by_side
+from anaphora.training.evaluation import check_scores
 from anaphora.training.options import (
     ExampleOptions,
     RecurrentOptions,
@@ -35,7 +36,7 @@ from anaphora.training.options import (
     option,
     same_as,
 )
-from anaphora.training.task import ExampleTask, Paths, TaskOptions, numbers_of
+from anaphora.training.task import Column, ExampleTask, Paths, TaskOptions, check_names, numbers_of
 
 Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
 
@@ -99,6 +100,17 @@ class ClassifierOptions(TaskOptions):
     sizes = ("vocabulary_size", "input_size", "num_classes")
 
 
+class _OfTexts(TypedDict):
+    classes: list[str]
+    tokenizer: dict[str, Any]
+
+
+class _OfSeries(TypedDict):
+    classes: list[str]
+    mean: list[float]
+    scale: list[float]
+
+
 @dataclass(frozen=True)
 class ClassifierVocabulary:
     """What the numbers of a classifier stand for.
@@ -153,15 +165,23 @@ class ClassifierVocabulary:
         """What `to_dict` described.
 
         Raises:
-            ValueError: the data is damaged.
+            ValueError: the data is damaged; the message names the field.
         """
-        try:
-            classes = tuple(map(str, data["classes"]))
-            if "tokenizer" in data:
-                return cls(classes, Tokenizer.from_dict(data["tokenizer"]))
-            mean, scale = (np.asarray(data[name], np.float64) for name in ("mean", "scale"))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the vocabulary of the classifier is damaged: {error!r}") from error
+        of_series = "tokenizer" not in data and ("mean" in data or "scale" in data)
+        description = schema.convert(data, _OfSeries if of_series else _OfTexts)
+        check_names("classes", description["classes"], least=2)
+        classes = tuple(description["classes"])
+        if not of_series:
+            return cls(classes, Tokenizer.from_dict(data["tokenizer"]))
+        mean, scale = (np.array(description[name], np.float64) for name in ("mean", "scale"))
+        if len(mean) != len(scale) or not len(mean):
+            raise ValueError(
+                f"mean has {len(mean)} numbers and scale {len(scale)}; expected one of each for "
+                "every channel"
+            )
+        if not (scale > 0).all():
+            channel = int((scale > 0).argmin())
+            raise ValueError(f"scale[{channel}] is {scale[channel]}; expected a number above 0")
         return cls(classes, None, mean, scale)
 
 
@@ -235,6 +255,14 @@ class ClassifyTask(ExampleTask):
             "targets": numbers_of((label for _, label in examples), vocabulary.classes, "label"),
         }
 
+    def columns(self, vocabulary: ClassifierVocabulary) -> dict[str, Column]:  # noqa: D102
+        sizes = self.sizes(vocabulary)
+        return {
+            "inputs": Column("steps", sizes.get("vocabulary_size"), sizes.get("input_size")),
+            "lengths": Column("sequences", of="steps"),
+            "targets": Column("sequences", below=len(vocabulary.classes)),
+        }
+
     def example_batches(  # noqa: D102
         self,
         vocabulary: ClassifierVocabulary,
@@ -295,6 +323,7 @@ def classify(
 
     Raises:
         TextError: as `ClassifierVocabulary.encode`.
+        ValueError: the model's scores are not finite.
 
     >>> vocabulary = ClassifierVocabulary(("no", "yes"), CharacterTokenizer.fit("ab"))
     >>> model = SequenceClassifier(num_classes=2, hidden_size=3, vocabulary_size=2).eval()
@@ -307,8 +336,9 @@ def classify(
         inputs = [vocabulary.encode(e) for e in examples[start : start + _PREDICTION_BATCH]]
         if vocabulary.tokenizer is None:
             inputs = [series.astype(dtype) for series in inputs]
-        with no_grad():
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             shares = ops.softmax(model.scores(side_by_side(inputs))).data
+        check_scores("classify", shares)
         for row in shares:
             order = np.argsort(-row, kind="stable")
             yield {vocabulary.classes[k]: float(row[k]) for k in order}

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from anaphora.tensor import Parameter, Tensor, no_grad
+from anaphora.tensor import Array, Parameter, Tensor, no_grad
 
 
 class Model(Protocol):
@@ -149,6 +149,21 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
     return _FIGURES[kind](loss)
 
 
+def check_scores(owner: str, scores: Array) -> None:
+    """Refuse probabilities that are NaN: an answer from them would be none.
+
+    Raises:
+        ValueError: one is.
+
+    >>> check_scores("classify", np.array([0.5, 0.5]))
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"{owner}: the model's scores are NaN or infinite, so there is no answer; its weights "
+            "or its inputs are too large: train again with a lower learning_rate"
+        )
+
+
 def evaluate(
     model: Model, batches: Iterable[Any], on_batch: Callable[[int], None] = lambda tokens: None
 ) -> Evaluation:
@@ -177,7 +192,8 @@ def evaluate(
     was_training = model.training
     model.train(False)
     try:
-        with no_grad():
+        # What is not finite comes back as the loss.
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             for batch in batches:
                 loss, after = model.loss(batch, state)
                 state = after if carries_state else None

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.models import LanguageModel, load_language_model
 from anaphora.text import (
     Batches,
@@ -91,9 +92,9 @@ class LanguageModelTask(Task):
 
     name = "language-model"
     kind = "language_model"
+    model_type = LanguageModel
     options = LanguageModelOptions
     unit = "tokens"
-    model_type = LanguageModel
 
     def check(self, options: LanguageModelOptions) -> None:  # noqa: D102
         LanguageModel(1, **{**options.model.to_dict(), "hidden_size": 1, "embedding_size": 1})
@@ -124,20 +125,30 @@ class LanguageModelTask(Task):
     ) -> dict[str, Any]:
         return {"vocabulary_size": vocabulary.vocabulary_size, **options.model.to_dict()}
 
-    def model(self, arguments: Mapping[str, Any]) -> LanguageModel:  # noqa: D102
-        return LanguageModel(**arguments)
-
     def vocabulary(self, data: Mapping[str, Any]) -> Tokenizer:  # noqa: D102
         return Tokenizer.from_dict(data)
 
     def load(self, directory: Path) -> tuple[LanguageModel, Tokenizer]:  # noqa: D102
         return load_language_model(directory)
 
+    def load_options(self, directory: Any) -> LanguageModelOptions:  # noqa: D102
+        options: LanguageModelOptions = super().load_options(directory)
+        home = ModelDirectory(directory)
+        tokenizer = home.load_tokenizer()
+        for name in ("level", "sentence_start"):
+            said = getattr(options.text, name)
+            if tokenizer.get(name, said) != said:
+                raise ArtifactError(
+                    f"{home.config}: text.{name} is {said!r}, but in {home.tokenizer.name} it is "
+                    f"{tokenizer[name]!r}; put back the two files that were saved together"
+                )
+        return options
+
     def batches(  # noqa: D102
         self, options: LanguageModelOptions, vocabulary: Tokenizer, folder: Path
     ) -> tuple[Batches, Batches | None]:
         text, training = options.text, options.training
-        ids, validation_ids = _open_ids(folder, text)
+        ids, validation_ids = _open_ids(folder, text, vocabulary)
         batches: Batches
         if text.batching == "sentences":
             batches = _sentences(text, vocabulary, ids, training.batch_size, training.window)
@@ -151,7 +162,7 @@ class LanguageModelTask(Task):
     def describe_data(  # noqa: D102
         self, options: LanguageModelOptions, vocabulary: Tokenizer, folder: Path
     ) -> str:
-        ids, validation_ids = _open_ids(folder, options.text)
+        ids, validation_ids = _open_ids(folder, options.text, vocabulary)
         return (
             f"{len(ids):,} {_UNITS[options.text.level]} to train on, {len(validation_ids):,} to "
             f"validate on, a vocabulary of {vocabulary.vocabulary_size:,}"
@@ -269,8 +280,7 @@ def load_language_model_options(directory: str | os.PathLike[str]) -> LanguageMo
     ...     load_language_model_options(folder) == options
     True
     """
-    options: LanguageModelOptions = LANGUAGE_MODEL.load_options(directory)
-    return options
+    return LANGUAGE_MODEL.load_options(directory)
 
 
 def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
@@ -332,11 +342,11 @@ def _sources(
     return source, validation
 
 
-def _open_ids(folder: Path, options: TextOptions) -> tuple[Ids, Ids]:
+def _open_ids(folder: Path, options: TextOptions, tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     """The ids to train on and to validate on."""
-    ids = open_ids(folder / "train.npy")
+    ids = open_ids(folder / "train.npy", tokenizer)
     if (folder / "validation.npy").exists():
-        return ids, open_ids(folder / "validation.npy")
+        return ids, open_ids(folder / "validation.npy", tokenizer)
     count = int(len(ids) * options.validation_share)
     kept = len(ids) - (count if count > 1 else 0)  # one token has none before it
     return ids[:kept], ids[kept:]

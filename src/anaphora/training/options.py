@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
+from anaphora import schema
 from anaphora.cells import CELLS
 from anaphora.optim import OPTIMIZERS, SCHEDULES
 from anaphora.text import check_encoding
@@ -28,8 +31,10 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, choices = getattr(self, field.name), field.metadata["choices"]
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise ValueError(f"{field.name} is {value:.3g}; expected a number of 63 bits")
             if choices and value not in choices:
-                raise ValueError(f"{field.name} {value!r} is none of {', '.join(choices)}")
+                raise ValueError(f"{field.name} {value!r:.80} is none of {', '.join(choices)}")
 
     @classmethod
     def names(cls) -> set[str]:
@@ -41,14 +46,17 @@ class Options:
         """Make the options of a dictionary; what it lacks gets its default.
 
         Raises:
-            ValueError: a name is unknown, or a value is none of the words it may be.
+            ValueError: a name is unknown, or a value is of another type than the field, or out of
+                its range.
         """
         unknown = sorted(set(values) - cls.names())
         if unknown:
             raise ValueError(
                 f"unknown options {', '.join(unknown)}; there are {sorted(cls.names())}"
             )
-        return cls(**values)
+        numbers = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+        options: Self = schema.convert(numbers, cls)
+        return options
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from anaphora import random
 from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.models.saved import make_model
 from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
 from anaphora.tensor import Parameter
 from anaphora.training.callbacks import MetricsFile
@@ -117,23 +118,27 @@ def resume_training(
             f"{home.path}: has no checkpoint, so there is no training to continue; train anew, "
             "into another folder or over this one"
         )
+    options = task.load_options(directory)
     config, data, weights = home.load()
-    if config.get("task") != task.kind:
-        raise ArtifactError(
-            f"{home.config}: its task is {config.get('task')!r}; expected {task.kind!r}"
-        )
     try:
-        options = task.options.from_dict(config)
         vocabulary = task.vocabulary(data)
     except ValueError as error:  # TextError is one
-        raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error
+        raise ArtifactError(
+            f"{home.tokenizer}: {error}; put back the one that the model was trained with"
+        ) from error
+    made, said = task.arguments(options, vocabulary), config.get("model", {})
+    if wrong := [name for name in task.options.sizes if made.get(name) != said.get(name)]:
+        raise ArtifactError(
+            f"{home.config}: model.{wrong[0]} is {said.get(wrong[0])}, but {home.tokenizer.name} "
+            f"makes it {made.get(wrong[0])}; put back the two files that were saved together"
+        )
     if changes:
         limits = dict.fromkeys(LIMITS) if LIMITS & set(changes) else {}
         training = {**options.training.to_dict(), **limits, **changes}
         options = dataclasses.replace(options, training=TrainingOptions.from_dict(training))
         config["training"] = options.to_dict()["training"]
+    model = make_model(task.model_type, home, made, weights).train()
     try:
-        model = task.model(task.arguments(options, vocabulary))
         trainer = _trainer(task, options, home, config, vocabulary, model)
     except ValueError as error:
         raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from anaphora import ops
+from anaphora import ops, schema
 from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
 from anaphora.text import (
@@ -22,8 +22,16 @@ from anaphora.text import (
     uncompressed_name,
 )
 from anaphora.training.batches import SequenceBatches, side_by_side
+from anaphora.training.evaluation import check_scores
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
-from anaphora.training.task import ExampleTask, Paths, TaskOptions, numbers_of
+from anaphora.training.task import (
+    Column,
+    ExampleTask,
+    Paths,
+    TaskOptions,
+    check_names,
+    numbers_of,
+)
 
 Example = tuple[list[str], list[str]]  # the words of a sentence, and their tags
 
@@ -96,6 +104,13 @@ class TaggerOptions(TaskOptions):
     sizes = ("vocabulary_size", "input_size", "num_tags", "num_characters")
 
 
+class _Description(TypedDict):
+    words: list[str]
+    lowercase: bool
+    characters: dict[str, Any]
+    tags: list[str]
+
+
 @dataclass(frozen=True)
 class TaggerVocabulary:
     """What the numbers of a tagger stand for.
@@ -141,14 +156,17 @@ class TaggerVocabulary:
         """What `to_dict` described.
 
         Raises:
-            ValueError: the data is damaged.
+            ValueError: the data is damaged; the message names the field.
         """
-        try:
-            words, tags = (tuple(map(str, data[name])) for name in ("words", "tags"))
-            characters = Tokenizer.from_dict(data["characters"])
-            return cls(words, bool(data["lowercase"]), characters, tags)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the vocabulary of the tagger is damaged: {error!r}") from error
+        description = schema.convert(data, _Description)
+        check_names("words", description["words"], least=0)
+        check_names("tags", description["tags"], least=1)
+        return cls(
+            tuple(description["words"]),
+            description["lowercase"],
+            Tokenizer.from_dict(description["characters"]),
+            tuple(description["tags"]),
+        )
 
 
 class TagTask(ExampleTask):
@@ -209,6 +227,16 @@ class TagTask(ExampleTask):
             "character_lengths": np.array([len(word) for word in words]),
         }
 
+    def columns(self, vocabulary: TaggerVocabulary) -> dict[str, Column]:  # noqa: D102
+        sizes = self.sizes(vocabulary)
+        return {
+            "words": Column("words", below=sizes["vocabulary_size"]),
+            "tags": Column("words", below=sizes["num_tags"]),
+            "lengths": Column("sentences", of="words"),
+            "characters": Column("characters", below=sizes["num_characters"]),
+            "character_lengths": Column("words", of="characters"),
+        }
+
     def example_batches(  # noqa: D102
         self,
         vocabulary: TaggerVocabulary,
@@ -267,6 +295,7 @@ def tag(
 
     Raises:
         TextError: a word has a character that the vocabulary lacks, and nothing stands for it.
+        ValueError: the model's scores are not finite.
 
     >>> vocabulary = TaggerVocabulary(("ab",), True, CharacterTokenizer.fit("ab"), ("X", "Y"))
     >>> model = SequenceTagger(2, hidden_size=3, vocabulary_size=2, num_characters=2).eval()
@@ -279,8 +308,9 @@ def tag(
             [vocabulary.encode_words(words) for words in part],
             [[vocabulary.characters.encode(word) for word in words] for words in part],
         )
-        with no_grad():
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
+        check_scores("tag", shares)
         for row, words in enumerate(part):
             best = shares[: len(words), row].argmax(axis=-1)
             yield [(vocabulary.tags[k], float(shares[t, row, k])) for t, k in enumerate(best)]

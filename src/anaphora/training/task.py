@@ -7,12 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from anaphora.artifact import ArtifactError, ModelDirectory, read_json, read_weights, write_weights
+from anaphora import schema
+from anaphora.artifact import (
+    ArtifactError,
+    ModelDirectory,
+    Shape,
+    check_finite,
+    read_weights,
+    write_weights,
+)
 from anaphora.cells import CELLS
+from anaphora.models.saved import load_model
 from anaphora.tensor import Array
 from anaphora.text import Batches, TextError, read_lines
 from anaphora.training.evaluation import perplexity
@@ -111,16 +120,17 @@ class TaskOptions:
                 f"there is no section {', '.join(missing)}, which anaphora train writes; load a "
                 "model that was saved from Python there"
             )
-        try:
-            parts = {name: dict(values[name]) for name in cls.sections()}
-            for size in cls.sizes:
-                parts["model"].pop(size, None)
-            sections: dict[str, Any] = {
-                name: cls.sections()[name].from_dict(part) for name, part in parts.items()
-            }
-            return cls(**sections)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the options are damaged: {error!r}") from error
+        sections: dict[str, Any] = {}
+        for name, section in cls.sections().items():
+            part: dict[str, Any] = schema.convert(values[name], dict[str, Any], name)
+            if name == "model":
+                part = {k: v for k, v in part.items() if k not in cls.sizes}
+            try:
+                sections[name] = section.from_dict(part)
+            except ValueError as error:
+                named = str(error).split(" ", 1)[0] in section.names()
+                raise ValueError(f"{name}{'.' if named else ': '}{error}") from error
+        return cls(**sections)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, in sections."""
@@ -143,6 +153,7 @@ class Task(ABC):
     Attributes:
         name: As on the command line.
         kind: As in ``config.json``.
+        model_type: The class of its model.
         options: Its options.
         unit: What its losses are the mean of, in the plural.
         rows: What stands side by side in a batch, in the plural.
@@ -155,10 +166,10 @@ class Task(ABC):
 
     name: ClassVar[str]
     kind: ClassVar[str]
+    model_type: ClassVar[Any]
     options: ClassVar[type[TaskOptions]]
     unit: ClassVar[str]
     rows: ClassVar[str] = "sentences"
-    model_type: ClassVar[Any]
 
     @abstractmethod
     def read(
@@ -174,9 +185,9 @@ class Task(ABC):
     def arguments(self, options: Any, vocabulary: Any) -> dict[str, Any]:
         """The arguments that make the model."""
 
-    @abstractmethod
     def model(self, arguments: Mapping[str, Any]) -> Any:
         """Make the model."""
+        return self.model_type(**arguments)
 
     @abstractmethod
     def batches(
@@ -237,10 +248,10 @@ class Task(ABC):
                 damaged.
         """
         home = ModelDirectory.open(directory)
-        config = read_json(home.config)
+        config = home.load_config()
         if config.get("task") != self.kind:
             raise ArtifactError(
-                f"{home.config}: its task is {config.get('task')!r}; expected {self.kind!r}"
+                f"{home.config}: its task is {config.get('task')!r:.80}; expected {self.kind!r}"
             )
         try:
             return self.options.from_dict(config)
@@ -305,6 +316,10 @@ class ExampleTask(Task):
         """
 
     @abstractmethod
+    def columns(self, vocabulary: Any) -> dict[str, Column]:
+        """What the arrays of `encode` hold, by their names."""
+
+    @abstractmethod
     def example_batches(
         self, vocabulary: Any, arrays: Mapping[str, Array], batch_size: int, dtype: str
     ) -> Any:
@@ -340,17 +355,21 @@ class ExampleTask(Task):
     def batches(  # noqa: D102
         self, options: Any, vocabulary: Any, folder: Path
     ) -> tuple[Batches, Batches | None]:
-        training, validation = (
-            self.example_batches(
-                vocabulary, read_weights(path)[0], options.training.batch_size, options.model.dtype
-            )
-            if path.exists()
-            else None
-            for path in (folder / "train.safetensors", folder / "validation.safetensors")
-        )
-        if training is None:
+        size, dtype = options.training.batch_size, options.model.dtype
+        found: list[Batches | None] = []
+        for path in (folder / "train.safetensors", folder / "validation.safetensors"):
+            if not path.exists():
+                found.append(None)
+                continue
+            arrays, _ = read_weights(path)
+            check_columns(path, arrays, self.columns(vocabulary))
+            try:
+                found.append(self.example_batches(vocabulary, arrays, size, dtype))
+            except TextError as error:
+                raise ArtifactError(f"{path}: {error}; train anew") from error
+        if found[0] is None:
             raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
-        return training, validation
+        return found[0], found[1]
 
     def read_inputs(self, options: Any, path: str) -> list[Any]:
         """The inputs that a file has: its lines, if the task knows nothing better.
@@ -367,21 +386,19 @@ class ExampleTask(Task):
     def arguments(self, options: Any, vocabulary: Any) -> dict[str, Any]:  # noqa: D102
         return {**self.sizes(vocabulary), **options.model.to_dict()}
 
-    def model(self, arguments: Mapping[str, Any]) -> Any:  # noqa: D102
-        return self.model_type(**arguments)
-
     def load(self, directory: Path) -> tuple[Any, Any]:  # noqa: D102
-        model, data = self.model_type.load(directory)
+        model, data, home = load_model(self.model_type, self.kind, directory)
         try:
             vocabulary = self.vocabulary(data)
             for name, size in self.sizes(vocabulary).items():
                 if model.options[name] != size:
                     raise ValueError(
-                        f"tokenizer.json makes {name} {size}, but that of the model is "
-                        f"{model.options[name]}; put back the one that it was trained with"
+                        f"makes {name} {size}, but that of the model is {model.options[name]}"
                     )
         except ValueError as error:
-            raise ArtifactError(f"{directory}: {error}") from error
+            raise ArtifactError(
+                f"{home.tokenizer}: {error}; put back the one that the model was trained with"
+            ) from error
         return model, vocabulary
 
     def counts(self, folder: Path, name: str) -> tuple[int, int]:
@@ -411,6 +428,91 @@ class ExampleTask(Task):
         arrays = self.encode(vocabulary, self.read_files(text, texts))
         size, dtype = options.training.batch_size, options.model.dtype
         return model, self.example_batches(vocabulary, arrays, size, dtype)
+
+
+class Column(NamedTuple):
+    """What an array of examples holds: ids, numbers of features, or lengths.
+
+    Attributes:
+        along: What it has one row for; arrays that say the same are equally long.
+        below: Ids are 0 to ``below - 1``.
+        features: The numbers of a row; None for whole numbers, of which a row has one.
+        of: Of lengths, what they are the lengths of: added up they are so many.
+
+    >>> Column("sequences", of="steps").features is None
+    True
+    """
+
+    along: str
+    below: int | None = None
+    features: int | None = None
+    of: str | None = None
+
+
+def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str, Column]) -> None:
+    """Refuse arrays of examples that a training cannot have written.
+
+    Raises:
+        ArtifactError: an array is missing, unknown, misshapen, of another kind of numbers, out of
+            range, or does not fit the others.
+
+    >>> columns = {"ids": Column("steps", below=2), "lengths": Column("texts", of="steps")}
+    >>> check_columns(Path("a"), {"ids": np.array([1, 0]), "lengths": np.array([2])}, columns)
+    >>> check_columns(Path("a"), {"ids": np.array([2, 0]), "lengths": np.array([2])}, columns)
+    Traceback (most recent call last):
+        ...
+    anaphora.artifact.files.ArtifactError: a: ids has 2; expected whole numbers of 0 to 1; train ...
+    """
+    lengths: dict[str, int] = {}
+    problems = [f"has no array {name}" for name in columns if name not in arrays]
+    problems += [f"has an unknown array {name}" for name in arrays if name not in columns]
+    for name, column in columns.items() if not problems else ():
+        array = arrays[name]
+        axes = 1 if column.features is None else 2
+        if array.ndim != axes or array.dtype.kind not in ("iu" if axes == 1 else "f"):
+            kind = "whole numbers" if axes == 1 else f"rows of {column.features} floats"
+            problems.append(f"{name} is {Shape(array.shape, array.dtype)}; expected {kind}")
+            break
+        if column.features not in (None, array.shape[-1]):
+            problems.append(f"{name} has rows of {array.shape[1]}; expected {column.features}")
+        check_finite(path, name, array)
+        if axes == 1 and array.size:
+            low, high = int(array.min()), int(array.max())
+            if low < 0 or (column.below is not None and high >= column.below):
+                limit = "at least 0" if column.below is None else f"0 to {column.below - 1}"
+                outside = low if low < 0 else high
+                problems.append(f"{name} has {outside}; expected whole numbers of {limit}")
+        if lengths.setdefault(column.along, len(array)) != len(array):
+            problems.append(f"{name} has {len(array):,} rows; expected {lengths[column.along]:,}")
+    for name, column in columns.items() if not problems else ():
+        if column.of is None:
+            continue
+        total = arrays[name].sum(dtype=np.float64)  # which does not overflow
+        if total != lengths[column.of]:
+            problems.append(
+                f"{name} adds up to {total:,.0f}; expected {lengths[column.of]:,}, as there are "
+                f"{column.of}"
+            )
+    if problems:
+        raise ArtifactError(f"{path}: {problems[0]}; train anew")
+
+
+def check_names(field: str, names: Sequence[str], least: int) -> None:
+    """Refuse the names of a vocabulary that are too few, or of which one stands twice.
+
+    Raises:
+        ValueError: they are.
+
+    >>> check_names("tags", ["X", "Y", "X"], least=1)
+    Traceback (most recent call last):
+        ...
+    ValueError: tags has 'X' twice; expected each once
+    """
+    if len(names) < least:
+        raise ValueError(f"{field} has {len(names)} names; expected at least {least}")
+    if len(set(names)) < len(names):
+        again = next(name for n, name in enumerate(names) if name in names[:n])
+        raise ValueError(f"{field} has {again!r} twice; expected each once")
 
 
 def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from anaphora.artifact import ArtifactError, ModelDirectory, read_json
+from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.training.classification import ClassifyTask
 from anaphora.training.language_model import LANGUAGE_MODEL
 from anaphora.training.tagging import TagTask
@@ -30,11 +30,11 @@ def task_of(directory: str | os.PathLike[str]) -> Task:
     'tag'
     """
     home = ModelDirectory.open(directory)
-    config = read_json(home.config)
+    config = home.load_config()
     for task in TASKS.values():
         if task.kind == config.get("task"):
             return task
     raise ArtifactError(
-        f"{home.config}: its task is {config.get('task')!r}, which no command knows; expected "
+        f"{home.config}: its task is {config.get('task')!r:.80}, which no command knows; expected "
         f"{', '.join(task.kind for task in TASKS.values())}"
     )

@@ -7,14 +7,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from anaphora import random
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora import random, schema
+from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
-from anaphora.tensor import Tensor, detach
+from anaphora.tensor import Array, Tensor, detach, no_grad
 from anaphora.text import Batch, Batches
 from anaphora.training.callbacks import Callback
 from anaphora.training.evaluation import Evaluation, Model, PenalizedModel, evaluate
@@ -50,16 +50,67 @@ class Progress:
     True
     """
 
-    epoch: int = 0
-    position: int = 0
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
+    epoch: schema.Count = 0
+    position: schema.Count = 0
+    step: schema.Count = 0
+    tokens: schema.Count = 0
+    seconds: schema.NotNegative = 0.0
     best_loss: float | None = None
-    evaluations_since_best: int = 0
-    evaluated_step: int = 0
+    evaluations_since_best: schema.Count = 0
+    evaluated_step: schema.Count = 0
     interval_loss: float = 0.0
-    interval_tokens: int = 0
+    interval_tokens: schema.Count = 0
+
+    def __post_init__(self) -> None:
+        # Each batch has a token at least, and so has each that the next record is the mean of.
+        if self.position > self.step or self.evaluated_step > self.step:
+            raise ValueError(
+                f"step is {self.step}, but position {self.position} and evaluated_step "
+                f"{self.evaluated_step}; expected none that is larger"
+            )
+
+
+class OptimizerState(TypedDict):
+    """What a checkpoint keeps of the optimiser, beside its arrays."""
+
+    optimizer: str
+    learning_rate: schema.NotNegative
+    options: dict[str, Any]
+    steps: dict[str, schema.Count]
+    averaged_steps: NotRequired[schema.Count | None]
+
+
+class ScheduleState(TypedDict):
+    """What a checkpoint keeps of the schedule, whichever it is."""
+
+    schedule: str
+    initial_learning_rate: schema.NotNegative
+    learning_rate: schema.NotNegative
+    factor: NotRequired[schema.NotNegative]
+    best_loss: NotRequired[float | None]
+    evaluations_without_best: NotRequired[schema.Count]
+    losses: NotRequired[list[float]]
+    of: NotRequired[ScheduleState]
+
+
+class RandomState(TypedDict):
+    """What a checkpoint keeps of the package's generator."""
+
+    bit_generator: str
+    state: dict[str, int]
+    has_uint32: int
+    uinteger: int
+
+
+class Checkpoint(TypedDict):
+    """The metadata of ``checkpoint/state.safetensors``."""
+
+    progress: Progress
+    optimizer: OptimizerState
+    schedule: ScheduleState | None
+    random: RandomState
+    state_is_tuple: bool
+    metrics_size: schema.Count
 
 
 class Trainer:
@@ -365,26 +416,63 @@ class Trainer:
             ArtifactError: there is none, or it is damaged or of another model.
         """
         assert self.directory is not None
+        path = self.directory.checkpoint
         arrays, metadata = self.directory.load_checkpoint()
-        parts: dict[str, dict[str, Any]] = {"model": {}, "optimizer": {}, "state": {}}
         try:
+            checkpoint: Checkpoint = schema.convert(metadata, Checkpoint)
+            progress = checkpoint["progress"]
+            if progress.position >= len(self.batches):
+                raise ValueError(
+                    f"progress.position is {progress.position}; expected less than the "
+                    f"{len(self.batches)} batches of an epoch"
+                )
+            optimizer, schedule = metadata["optimizer"], metadata["schedule"]
+            if optimizer["options"] != (own := self.optimizer.state_dict()["options"]):
+                raise ValueError(
+                    f"optimizer.options are {optimizer['options']}; expected those of config.json, "
+                    f"{own}"
+                )
+            if (schedule is None) != (self.schedule is None):
+                raise ValueError(f"schedule is {schedule}, but config.json has another")
+            check_arrays(path, arrays, self._array_shapes(checkpoint, arrays))
+            parts: dict[str, dict[str, Array]] = {"model": {}, "optimizer": {}, "state": {}}
             for name, array in arrays.items():
                 part, _, rest = name.partition(".")
                 parts[part][rest] = array
             self.model.load_state_dict(parts["model"])
-            self.optimizer.load_state_dict({**metadata["optimizer"], "arrays": parts["optimizer"]})
+            self.optimizer.load_state_dict({**optimizer, "arrays": parts["optimizer"]})
             if self.schedule is not None:
-                self.schedule.load_state_dict(metadata["schedule"])
+                self.schedule.load_state_dict(schedule)
             random.set_state(metadata["random"])
-            self.progress = Progress(**metadata["progress"])
             tensors = tuple(Tensor(parts["state"][str(k)]) for k in range(len(parts["state"])))
-            is_tuple, metrics_size = metadata["state_is_tuple"], metadata["metrics_size"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{self.directory.checkpoint}: this is no checkpoint of this model: {error}"
+                f"{path}: this is no checkpoint of this training: {error}; put back the file that "
+                "was saved with config.json, or train anew"
             ) from error
-        self.state = tensors if is_tuple else tensors[0] if tensors else None
-        self.directory.truncate_metrics(metrics_size)
+        self.progress = progress
+        self.state = tensors if checkpoint["state_is_tuple"] else tensors[0] if tensors else None
+        self.directory.truncate_metrics(checkpoint["metrics_size"])
+
+    def _array_shapes(self, checkpoint: Checkpoint, given: Mapping[str, Array]) -> dict[str, Shape]:
+        """The arrays that belong to a checkpoint."""
+        model = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
+        optimizer = self.optimizer.state_dict()["arrays"]
+        state = {name: array for name, array in given.items() if name.startswith("state.")}
+        if self.batches.carries_state:
+            state = {}
+            if checkpoint["progress"].position:
+                # A model that reads a batch tells how its states look.
+                training = self.model.training
+                self.model.train(False)
+                with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+                    _, after = self.model.loss(self.batches[0])
+                self.model.train(training)
+                if checkpoint["state_is_tuple"] != isinstance(after, tuple):
+                    raise ValueError(f"state_is_tuple is {checkpoint['state_is_tuple']}")
+                state = {f"state.{k}": s.data for k, s in enumerate(_state_tensors(after))}
+        arrays = model | {f"optimizer.{name}": array for name, array in optimizer.items()} | state
+        return {name: Shape(array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def _state_tensors(state: Any) -> tuple[Tensor, ...]:

@@ -25,7 +25,7 @@ from anaphora.training.options import (
     option,
     same_as,
 )
-from anaphora.training.task import ExampleTask, Paths, TaskOptions
+from anaphora.training.task import Column, ExampleTask, Paths, TaskOptions
 
 Example = tuple[str, str]  # a sentence, and its translation
 
@@ -161,6 +161,9 @@ class TranslateTask(ExampleTask):
                 raise TextError(f"the {name}: {error}") from error
         return arrays
 
+    def columns(self, vocabulary: PairVocabulary) -> dict[str, Column]:  # noqa: D102
+        return {name: Column(name, vocabulary[name].vocabulary_size) for name in SIDES}
+
     def example_batches(  # noqa: D102
         self,
         vocabulary: PairVocabulary,
@@ -187,11 +190,16 @@ class TranslateTask(ExampleTask):
     def vocabulary(self, data: Mapping[str, Any]) -> PairVocabulary:  # noqa: D102
         if set(data) != set(SIDES):
             raise ValueError(f"the tokenizers are {sorted(data)}; expected {sorted(SIDES)}")
-        return _vocabulary({name: Tokenizer.from_dict(data[name]) for name in SIDES})
-
-    def load(self, directory: Path) -> tuple[EncoderDecoder, PairVocabulary]:  # noqa: D102
-        model, tokenizers = EncoderDecoder.load(directory)
-        return model, _vocabulary(tokenizers)
+        vocabulary = PairVocabulary()
+        for name in SIDES:
+            tokenizer = Tokenizer.from_dict(data[name])
+            if not isinstance(tokenizer, WordTokenizer):
+                raise TextError(
+                    f"the tokenizer of the {name} has the level {tokenizer.level!r}; translating "
+                    "needs 'word'"
+                )
+            vocabulary[name] = tokenizer
+        return vocabulary
 
     def describe_data(  # noqa: D102
         self, options: TranslatorOptions, vocabulary: PairVocabulary, folder: Path
@@ -202,13 +210,3 @@ class TranslateTask(ExampleTask):
             f"{training:,} words of the target to train on, {validation:,} to validate on, "
             f"vocabularies of {' and '.join(sizes)}"
         )
-
-
-def _vocabulary(tokenizers: Mapping[str, Tokenizer]) -> PairVocabulary:
-    for name, tokenizer in tokenizers.items():
-        if not isinstance(tokenizer, WordTokenizer):
-            raise TextError(
-                f"the tokenizer of the {name} has the level {tokenizer.level!r}; translating needs "
-                "'word'"
-            )
-    return PairVocabulary(tokenizers)  # type: ignore[arg-type]

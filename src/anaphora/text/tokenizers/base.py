@@ -114,7 +114,7 @@ class Tokenizer(ABC):
         level = data["level"]
         if not isinstance(level, str) or level not in Tokenizer._levels:
             raise TextError(
-                f"the tokenizer has the level {level!r}, which this version does not know; it "
+                f"the tokenizer has the level {level!r:.80}, which this version does not know; it "
                 f"knows {known}"
             )
         return Tokenizer._levels[level]._from_dict(data)
@@ -129,16 +129,14 @@ class Tokenizer(ABC):
             yield int(id)
 
 
-def require(data: Mapping[str, Any], key: str, kind: type) -> Any:
-    """Return `data[key]`; raise `TextError` where it is missing or no `kind`."""
-    value = data.get(key)
-    if not isinstance(value, kind):
-        found = f"is {type(value).__name__}" if key in data else "is missing"
-        raise TextError(
-            f"the tokenizer is damaged: its entry {key!r} {found}, where {kind.__name__} was "
-            "expected"
-        )
-    return value
+def described(data: Mapping[str, Any], kind: Any) -> Any:
+    """Return what `to_dict` gave, checked; raise `TextError` where it does not fit its type."""
+    from anaphora import schema  # only for files: importing the package takes no time for it
+
+    try:
+        return schema.convert(data, kind)
+    except schema.SchemaError as error:
+        raise TextError(f"the tokenizer is damaged: {error}") from error
 
 
 def check_limits(vocabulary_size: int | None, minimum_count: int) -> None:

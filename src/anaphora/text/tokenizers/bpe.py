@@ -3,12 +3,12 @@
 import codecs
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from anaphora.text.errors import TextError
-from anaphora.text.tokenizers.base import Ids, Tokenizer, require
+from anaphora.text.tokenizers.base import Ids, Tokenizer, described
 
 if TYPE_CHECKING:
     import tokenizers
@@ -39,7 +39,7 @@ class BPETokenizer(Tokenizer):
         byte = {character: byte for byte, character in enumerate(_byte_alphabet())}
         try:
             tokens = {id: bytes(byte[c] for c in token) for token, id in vocabulary.items()}
-            self._bytes = [tokens[id] for id in range(len(tokens))]
+            self._bytes = [tokens[id] for id in range(len(vocabulary))]
         except KeyError as error:
             raise TextError(
                 f"the tokenizer is damaged, or not a byte-level one: its {len(vocabulary):,} "
@@ -65,14 +65,7 @@ class BPETokenizer(Tokenizer):
                 f"vocabulary_size is {vocabulary_size}; byte-pair encoding needs at least 256, one "
                 "for each byte, and some thousands to be of use"
             )
-        model = library.Tokenizer(library.models.BPE())
-        model.pre_tokenizer = library.pre_tokenizers.Sequence(
-            [
-                library.pre_tokenizers.Split("\n", "merged_with_previous"),
-                library.pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ]
-        )
-        model.decoder = library.decoders.ByteLevel()
+        model = _untrained()
         trainer = library.trainers.BpeTrainer(
             vocab_size=vocabulary_size, initial_alphabet=list(_byte_alphabet()), show_progress=False
         )
@@ -126,15 +119,76 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> "BPETokenizer":
-        description = json.dumps(require(data, "model", dict))
         library = _library()
+        checked = described(data, _Description)["model"]
+        _check_settings(data["model"], json.loads(_untrained().to_str()), "model")
+        vocabulary, merges = checked["model"]["vocab"], checked["model"]["merges"]
+        for byte, character in enumerate(_byte_alphabet()):
+            if character not in vocabulary:
+                raise TextError(
+                    f"the tokenizer is damaged: model.model.vocab lacks {character!r}, which "
+                    f"stands for the byte {byte}"
+                )
+        for number, merge in enumerate(merges):
+            pair = merge.split(" ") if isinstance(merge, str) else merge
+            if len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys():
+                raise TextError(
+                    f"the tokenizer is damaged: model.model.merges[{number}] is {merge!r}; "
+                    "expected two entries of the vocabulary that make a third one"
+                )
         try:
-            model = library.Tokenizer.from_str(description)
+            model = library.Tokenizer.from_str(json.dumps(data["model"]))
         except Exception as error:  # the library raises no narrower one
             raise TextError(
                 f"the tokenizer is damaged; the tokenizers library says: {error}"
             ) from error
         return cls(model)
+
+
+class _Model(TypedDict):
+    vocab: dict[str, int]
+    merges: list[str | list[str]]  # "a b", as the library wrote them before 0.20, or ["a", "b"]
+
+
+class _Settings(TypedDict):
+    model: _Model
+
+
+class _Description(TypedDict):
+    model: _Settings
+
+
+def _untrained() -> Any:
+    """The library's tokenizer with all settings, and no vocabulary yet."""
+    library = _library()
+    model = library.Tokenizer(library.models.BPE())
+    model.pre_tokenizer = library.pre_tokenizers.Sequence(
+        [
+            library.pre_tokenizers.Split("\n", "merged_with_previous"),
+            library.pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    model.decoder = library.decoders.ByteLevel()
+    return model
+
+
+def _check_settings(found: Any, expected: Any, place: str) -> None:
+    """Refuse settings of the library that are not ours: a file may not bring its own expressions,
+    normalisers, truncation or dropout. Versions of the library differ in which fields they write
+    that are off.
+    """
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted({*found, *expected} - {"vocab", "merges"}):
+            _check_settings(found.get(name), expected.get(name), f"{place}.{name}")
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            _check_settings(one, other, f"{place}[{number}]")
+    elif found != expected and (found or expected):
+        shown = "an object" if isinstance(found, dict) else repr(found)
+        wanted = "an object" if isinstance(expected, dict) else repr(expected)
+        raise TextError(
+            f"the tokenizer is not one of anaphora's: {place} is {shown:.80}; expected {wanted}"
+        )
 
 
 def _library() -> Any:

@@ -2,17 +2,21 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anaphora.text.errors import TextError
-from anaphora.text.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, require
+from anaphora.text.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, described
 
 __all__ = ["UNKNOWN_CHARACTER", "CharacterTokenizer"]
 
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+
+
+class _Description(TypedDict):
+    characters: str
 
 
 class CharacterTokenizer(Tokenizer):
@@ -130,7 +134,7 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> "CharacterTokenizer":
-        return cls(require(data, "characters", str))
+        return cls(described(data, _Description)["characters"])
 
     def _refuse(self, chunk: str, position: int, first_line: int) -> NoReturn:
         """Say which character is unknown and where; the chunk begins at line `first_line`."""

@@ -4,12 +4,12 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
 from anaphora.text.errors import TextError
-from anaphora.text.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, require
+from anaphora.text.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, described
 
 __all__ = ["END", "START", "UNKNOWN", "Split", "WordTokenizer"]
 
@@ -22,6 +22,13 @@ Split = Literal["whitespace", "punctuation"]
 # <unk>; or letters and digits, with single apostrophes and hyphens inside; or any other single
 # character.
 PUNCTUATION = re.compile(r"<unk>|\w+(?:['’-]\w+)*|[^\w\s]")
+
+
+class _Description(TypedDict):
+    words: list[str]
+    lowercase: bool
+    split: str
+    sentence_start: bool
 
 
 class WordTokenizer(Tokenizer):
@@ -204,18 +211,7 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> "WordTokenizer":
-        words = require(data, "words", list)
-        for word in words:
-            if not isinstance(word, str):
-                raise TextError(
-                    f"the tokenizer is damaged: {word!r} among its words is not a string"
-                )
-        return cls(
-            words,
-            lowercase=require(data, "lowercase", bool),
-            split=require(data, "split", str),
-            sentence_start=require(data, "sentence_start", bool),
-        )
+        return cls(**described(data, _Description))
 
 
 def _check_split(split: str) -> None:

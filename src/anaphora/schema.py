@@ -1,0 +1,171 @@
+"""Plain data, as JSON has it, checked against a type that says what it must be."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A whole number of at least 0."""
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**28)]
+"""The size of an axis of an array: two of them make a product that can be counted."""
+
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+"""A number of at least 0."""
+
+_NAMES = {
+    bool: "bool", int: "int", float: "float", str: "str", list: "array", dict: "object",
+    type(None): "null",
+}  # fmt: skip
+_SHOWN = 60  # characters of a value that a message shows
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[\.\.\.\]")
+
+
+class SchemaError(ValueError):
+    """Data is not what its type says; the message begins with the place in it."""
+
+
+def convert(data: Any, kind: Any, place: str = "") -> Any:
+    """Make a value of a type of plain data: of a dataclass, a `TypedDict`, ``list[str]``, ...
+
+    Numbers and strings stay apart, booleans are no numbers, and a whole number is a float where one
+    is wanted. A dataclass checks itself in ``__post_init__``. What a `TypedDict` or a dataclass
+    does not name is left out.
+
+    Args:
+        data: What was read.
+        kind: The type.
+        place: What the data is called, for messages.
+
+    Raises:
+        SchemaError: the data does not fit; the message has the place, what stands there, and what
+            was expected.
+
+    >>> class Result(typing.TypedDict):
+    ...     step: Count
+    ...     loss: float | None
+    >>> convert({"step": 3, "loss": 2}, Result)
+    {'step': 3, 'loss': 2.0}
+    >>> convert([{"step": -5, "loss": 2.0}], list[Result], "results")
+    Traceback (most recent call last):
+        ...
+    anaphora.schema.SchemaError: results[0].step is -5; expected int >= 0
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise SchemaError(_explained(str(error), data, place)) from error
+    except UnicodeEncodeError as error:  # of half a character where no string may be
+        path = next((path for path, value in _walk(data) if value == error.object), "")
+        within = f"{place}{path}" if place else path.removeprefix(".")
+        raise SchemaError(
+            f"{within or 'the value'} is {_shown(error.object)}; expected something other than a "
+            "string"
+        ) from error
+
+
+def arguments_type(model: type, overrides: Mapping[str, Any]) -> Any:
+    """The type of a mapping of arguments that make a model, by the hints of its ``__init__``.
+
+    Whole numbers are each a `Size`.
+
+    Args:
+        model: A class, whose ``__init__`` may hand ``**options`` to the keywords of its base.
+        overrides: The types of some parameters, instead of their hints.
+
+    >>> class Base:
+    ...     def __init__(self, size: int, *, dropout: float = 0.0) -> None: ...
+    >>> class Classifier(Base):
+    ...     def __init__(self, classes: int, **options: Any) -> None: ...
+    >>> arguments = arguments_type(Classifier, {})
+    >>> _ = convert({"classes": 2, "dropout": 0.5}, arguments)
+    >>> convert({"classes": 2, "colour": 1}, arguments, "model")
+    Traceback (most recent call last):
+        ...
+    anaphora.schema.SchemaError: model has the unknown option colour
+    >>> convert({"dropout": 0.5}, arguments, "model")
+    Traceback (most recent call last):
+        ...
+    anaphora.schema.SchemaError: model has no classes, which is needed
+    """
+    fields: dict[str, Any] = {}
+    own = True
+    for owner in inspect.getmro(model):
+        if "__init__" not in vars(owner):
+            continue
+        function = vars(owner)["__init__"]
+        hints = typing.get_type_hints(function)
+        _, *parameters = inspect.signature(function).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY or (
+                own and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            ):
+                kind = overrides.get(parameter.name, hints[parameter.name])
+                kind = {int: Size, int | None: Size | None}.get(kind, kind)
+                needed = parameter.default is parameter.empty
+                entry = (parameter.name, kind) if needed else (parameter.name, kind, None)
+                fields.setdefault(parameter.name, entry)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+        own = False  # the positional ones of a base are what its child gives it
+    return msgspec.defstruct("Arguments", fields.values(), forbid_unknown_fields=True, kw_only=True)
+
+
+def _explained(message: str, data: Any, place: str) -> str:
+    """A message of msgspec's, with the place first and what stands there."""
+    problem, _, path = message.partition(" - at `$")
+    value, found, path = _at(data, path.rstrip("`"), problem)
+    within = f"{place}{path}" if place else path.removeprefix(".")
+    owner = f"{within} has" if within else "there is"
+    if match := re.fullmatch(r"Object missing required field `(.*)`", problem):
+        return f"{owner} no {match[1]}, which is needed"
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", problem):
+        return f"{owner} the unknown option {match[1]}"
+    if match := re.fullmatch(r"Expected (.*?)(?:, got .*)?", problem):
+        expected = match[1].replace("`", "")
+    elif problem == "Number out of range":
+        expected = "a smaller number"
+    else:  # of a dataclass that checked itself
+        return f"{within}: {problem}" if within else problem
+    shown = f"is {_shown(value)}" if found else "does not fit"
+    return f"{within or 'the value'} {shown}; expected {expected}"
+
+
+def _at(data: Any, path: str, problem: str) -> tuple[Any, bool, str]:
+    """What stands at a path of msgspec's, whether it was found, and the path as we write it."""
+    written = ""
+    for step in _STEP.finditer(path):
+        key: Any = int(step[2]) if step[2] else step[1]
+        if key is None and isinstance(data, dict):  # msgspec does not say which entry of a mapping
+            wrong = re.search(r"got `(\w+)`", problem)
+            key = next((k for k, v in data.items() if wrong and _NAMES[type(v)] == wrong[1]), None)
+        written += f"[{'...' if key is None else key}]" if step[2] or key is None else f".{key}"
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return None, False, written
+    return data, True, written
+
+
+def _walk(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value within data, with its path."""
+    yield path, data
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _walk(value, f"{path}.{key}")
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _walk(value, f"{path}[{number}]")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (dict, list)) and len(value):
+        return "an object" if isinstance(value, dict) else f"a list of {len(value):,}"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
