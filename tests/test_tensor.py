@@ -56,6 +56,9 @@ def test_dtypes_of_new_tensors():
     assert Tensor([1, 2]).dtype == np.int64
     assert Tensor([1, 2], dtype=np.float64).dtype == np.float64
     assert Tensor(Tensor(np.ones(2, np.float16))).dtype == np.float16
+    swapped = np.array([1.5, -2.0], np.dtype(np.float32).newbyteorder())
+    assert Tensor(swapped).dtype.isnative
+    assert Tensor(swapped).data.tolist() == [1.5, -2]
 
 
 def test_a_tensor_copies_what_it_is_given():

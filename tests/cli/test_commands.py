@@ -51,6 +51,34 @@ def test_what_train_proposes_works(trained):
     assert len(out) > 500
 
 
+def test_resume_changes_limits_learning_rate_and_schedule(command):
+    command.train("--max-steps", "20", "--log-every", "1")  # the default schedule, cosine
+
+    def resume(*arguments):
+        out, err = command.run("train", "--resume", "--out", "model", "--json", *arguments)
+        rates = [r["learning_rate"] for r in lines_of(out) if r["kind"] == "train"]
+        return rates, lines_of(out)[-1]["reason"], err
+
+    (last,) = {
+        r["learning_rate"]
+        for r in ModelDirectory(command.folder / "model").read_metrics()
+        if r["kind"] == "train" and r["step"] == 20
+    }
+    rates, reason, err = resume("--max-steps", "30", "--learning-rate", "0.25")
+    assert reason == "30 steps done"
+    assert rates[0] == 0.25 > rates[-1]
+    assert "the schedule begins anew at step 20: cosine, from the learning rate 0.25" in err
+    rates, _, _ = resume("--max-steps", "40", "--schedule", "constant", "--learning-rate", "0.1")
+    assert rates == [0.1] * 10
+
+    command.train("--max-steps", "20", "--log-every", "1", "--overwrite")
+    rates, reason, err = resume("--minutes", "0.005")
+    assert reason == "0.005 minutes are over"
+    assert all(rate <= last for rate in rates)
+    assert "the schedule begins anew at step 20: plateau, as cosine needs an end at a known" in err
+    assert "next to nothing is learnt: give learning_rate too, such as 0.004" in err
+
+
 def test_train_json(command):
     out, err = command.train("--max-steps", "20", "--evaluate-every", "10", "--json")
     records = lines_of(out)

@@ -87,6 +87,8 @@ def test_arrays_and_lists_are_converted_to_the_layers_dtype(numbers, name, dtype
         found = called(layer, whole.astype(kind))
         assert found.dtype == dtype
         np.testing.assert_array_equal(found.data, expected.data)
+    swapped = np.dtype(dtype).newbyteorder()
+    np.testing.assert_array_equal(called(layer, whole.astype(swapped)).data, expected.data)
     for nested in (whole.tolist(), whole.astype(float).tolist(), tuple(whole.tolist())):
         np.testing.assert_array_equal(called(layer, nested).data, expected.data)
     for bad in (np.ones(shape, complex), np.full(shape, "a"), np.full(shape, None)):

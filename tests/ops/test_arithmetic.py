@@ -213,3 +213,40 @@ def test_shapes_that_do_not_broadcast():
 def test_a_missing_operand_is_told():
     with pytest.raises(TypeError, match=r"maximum\(\) missing 1 required positional argument: 'b'"):
         ops.maximum(Tensor([1.0]))
+
+
+WHOLE = [[1, -2, 3], [0, 4, 2]]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: ops.layer_norm(x),
+        lambda x: ops.cross_entropy(x, [2, 0]),
+        lambda x: ops.linear_cross_entropy(x, x, targets=[1, 0]),
+        lambda x: ops.masked_softmax(x, [[True, True, False]] * 2),
+        lambda x: ops.activation_penalty(x),
+        lambda x: ops.temporal_penalty(x),
+        lambda x: ops.additive_scores(ops.stack([x]), ops.stack([x]), [1, 2, 3]),
+        lambda x: ops.ctc_loss(ops.stack([x, x]), [[1, 2]]),
+        ops.softmax,
+        ops.log_softmax,
+        ops.sigmoid,
+        ops.softplus,
+        ops.tanh,
+        ops.exp,
+    ],
+)
+@pytest.mark.parametrize("kind", ["u1", "i8", "f8", list, Tensor])
+def test_operations_that_compute_in_floats_take_integers(operation, kind):
+    whole = np.abs(WHOLE) if kind == "u1" else np.array(WHOLE)
+    expected = operation(whole.astype(np.float64)).data
+    given = {list: WHOLE, Tensor: Tensor(WHOLE)}.get(kind)
+    found = operation(whole.astype(kind) if given is None else given).data
+    assert found.dtype.kind == "f"
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_integers():
+    assert set(np.unique(ops.dropout(np.ones((100, 3), int), 0.75).data)) == {0.0, 4.0}
+    assert ops.dropout([1.0, 2.0], 0).data.tolist() == [1, 2]

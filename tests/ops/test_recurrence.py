@@ -592,3 +592,16 @@ def test_a_long_sequence_neither_recurses_nor_takes_quadratic_work(rng):
     problem = Problem(rnn, rng, steps=steps, batch=1, hidden=1)
     assert_same(problem.results(), problem.results(ops.recurrence_unfused), 1e-10)
     assert math.isfinite(problem.weight_hh.grad.item())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_arrays_and_lists_are_taken(fused, rng):
+    operation = ops.recurrence if fused else ops.recurrence_unfused
+    weight_hh = Tensor((0.5 * rng.standard_normal((4 * H, H))).astype(np.float32))
+    x, h, c = (rng.integers(-2, 3, shape) for shape in [(T, B, 4 * H), (B, H), (B, H)])
+    tensors = [Tensor(array, dtype=np.float32) for array in (x, h, c)]
+    expected = operation(lstm, tensors[0], tensors[1:], weight_hh)[0]
+    for first, *states in [(x, h, c), (x.tolist(), tensors[1], c.astype(float))]:
+        found = operation(lstm, first, states, weight_hh)[0]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found.data, expected.data)

@@ -91,6 +91,24 @@ def test_cosine():
     np.testing.assert_allclose(rates(schedule, "on_step", range(9)), expected, rtol=1e-15)
 
 
+def test_schedules_begin_where_they_are_told_to():
+    cosine = Cosine(optimizer(), total_steps=14, first_step=10)
+    decay = ExponentialDecay(optimizer(), decay=0.5, constant_epochs=1, first_epoch=3)
+    warm = WarmUp(Constant(optimizer()), steps=2, first_step=10)
+    start, root = cosine.learning_rate, math.sqrt(2)
+    for step, share in enumerate([1, (2 + root) / 4, 0.5, (2 - root) / 4, 0, 0], 10):
+        cosine.on_step(step)
+        assert cosine.learning_rate == pytest.approx(start * share, abs=1e-12)
+    for epoch, factor in [(3, 1), (4, 0.5), (5, 0.25)]:
+        decay.on_epoch(epoch)
+        assert decay.learning_rate == start * factor
+    for step, factor in [(10, 0.5), (11, 1), (12, 1)]:
+        warm.on_step(step)
+        assert warm.learning_rate == start * factor
+    with pytest.raises(ValueError, match="Cosine: total_steps is an integer >= 11, not 10"):
+        Cosine(optimizer(), total_steps=10, first_step=10)
+
+
 def test_warm_up_multiplies_any_other_schedule():
     schedule = WarmUp(Constant(optimizer(2.0)), steps=4)
     assert schedule.optimizer.learning_rate == 0.5

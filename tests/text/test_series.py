@@ -232,6 +232,7 @@ def test_moments_of_a_constant():
     np.testing.assert_allclose(mean, values.sum(axis=0) / 50)
     expected = np.sqrt(((values - mean) ** 2).sum(axis=0) / 50)
     np.testing.assert_allclose(deviation, np.where([1, 1, 0, 1], expected, 1.0))
+    assert moments(np.full((50, 1), 0.1))[1] == 1  # by rounding it would be 3e-17
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A training that was stopped and goes on is, bit for bit, one that was never stopped."""
 
 import json
+import math
 
 import pytest
 
@@ -184,12 +185,18 @@ def test_another_kind_of_limit_takes_the_place_of_the_old(tmp_path, text):
     ("changes", "message"),
     [
         ({"hidden_size": 3}, "hidden_size: a training that goes on keeps its options; only epochs"),
-        ({"learning_rate": 1.0, "seed": 2}, "learning_rate, seed: a training"),
+        ({"learning_rate": 1.0, "seed": 2}, "^seed: a training"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1"),
         (
-            {"minutes": 1.0},
+            {"minutes": 1.0, "schedule": "cosine"},
             "cosine ends at a known step: give epochs or max_steps, with minutes if you like",
         ),
+        ({"decay": 0.1}, "decay: the schedule cosine has no such option; leave it out, or choose"),
+        (
+            {"schedule": "plateau", "constant_epochs": 3},
+            "constant_epochs: the schedule plateau",
+        ),
+        ({"learning_rate": -1.0}, "learning_rate must be more than 0"),
     ],
 )
 def test_what_may_not_change(tmp_path, text, changes, message):
@@ -229,3 +236,179 @@ def test_what_cannot_be_resumed_is_named(tmp_path, text):
     home.checkpoint.unlink()
     with pytest.raises(ArtifactError, match="has no checkpoint, so there is no training to contin"):
         resume_language_model(home.path)
+
+
+# What --resume may change
+
+
+class Rates(Callback):
+    """Keeps the learning rate of every step, by its number."""
+
+    def __init__(self):
+        self.of = {}
+
+    def on_step(self, trainer, loss):
+        self.of[trainer.progress.step] = trainer.optimizer.learning_rate
+
+
+def stopped(tmp_path, text, step, **changes):
+    """The learning rates of a training of 20 steps that was stopped after some."""
+    given = {"epochs": None, "max_steps": 20, "learning_rate": 0.01, **changes}
+    trainer = prepare(tmp_path / "model", text, **given)
+    rates = Rates()
+    trainer.callbacks += [rates, StopAt(step)]
+    trainer.run()
+    return rates.of
+
+
+def resumed(tmp_path, changes=None, stop=None):
+    """The learning rates of the training that goes on, and what was said."""
+    said, rates = [], Rates()
+    trainer = resume_language_model(tmp_path / "model", changes, said.append)
+    trainer.callbacks += [rates, StopAt(stop)]
+    trainer.run()
+    return rates.of, said
+
+
+def config_of(tmp_path):
+    return json.loads((tmp_path / "model" / "config.json").read_text())
+
+
+def half_cosine(rate, share):
+    return rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def test_a_cosine_that_is_extended_goes_on_from_the_present_learning_rate(tmp_path, text):
+    before = stopped(tmp_path, text, 16)
+    assert before[16] == pytest.approx(half_cosine(0.01, 15 / 20))
+    rates, said = resumed(tmp_path, {"max_steps": 40}, stop=25)
+    rates |= resumed(tmp_path)[0]  # a resume without changes keeps them
+    assert list(rates) == list(range(17, 41))
+    for step, rate in rates.items():
+        assert rate == pytest.approx(half_cosine(before[16], (step - 17) / 24)), step
+    assert max(rates.values()) == before[16]
+    assert said == [
+        f"the schedule begins anew at step 16: cosine, from the learning rate {before[16]:.3g}"
+    ]
+    (change,) = config_of(tmp_path)["changes"]
+    assert change == {
+        "step": 16, "epoch": change["epoch"], "learning_rate": before[16], "warm_up_step": 0,
+        "options": {"max_steps": 40},
+    }  # fmt: skip
+    assert config_of(tmp_path)["training"]["max_steps"] == 40
+
+
+def test_limits_that_leave_the_end_of_a_cosine_change_nothing(tmp_path, text):
+    whole = stopped(tmp_path / "whole", text, None)
+    before = stopped(tmp_path, text, 9)
+    rates, said = resumed(tmp_path, {"max_steps": 20, "minutes": 60.0})
+    assert before | rates == whole
+    assert said == []
+    assert "changes" not in config_of(tmp_path)
+
+
+def test_a_cosine_begins_at_a_learning_rate_that_is_given(tmp_path, text):
+    before = stopped(tmp_path, text, None)
+    assert before[20] < 1e-4
+    rates, _ = resumed(tmp_path, {"max_steps": 30, "learning_rate": 0.005})
+    for step, rate in rates.items():
+        assert rate == pytest.approx(half_cosine(0.005, (step - 21) / 10)), step
+    assert config_of(tmp_path)["training"]["learning_rate"] == 0.005
+
+
+def test_a_cosine_that_has_ended_says_that_nothing_more_is_learnt(tmp_path, text):
+    before = stopped(tmp_path, text, None)
+    rates, said = resumed(tmp_path, {"max_steps": 30})
+    assert max(rates.values()) == before[20]
+    assert said[1].startswith(
+        f"at a learning rate of {before[20]:.3g} next to nothing is learnt: g"
+    )
+    assert "learning_rate too, such as 0.01, with which it began" in said[1]
+
+
+def test_minutes_alone_make_a_plateau_of_a_cosine(tmp_path, text):
+    before = stopped(tmp_path, text, 10)
+    rates, said = resumed(tmp_path, {"minutes": 60.0}, stop=15)
+    assert rates[11] == before[10]
+    assert max(rates.values()) == before[10]
+    assert said[0].startswith(
+        "the schedule begins anew at step 10: plateau, as cosine needs an end at a known step"
+    )
+    training = config_of(tmp_path)["training"]
+    limits = training["schedule"], training["minutes"], training["max_steps"]
+    assert limits == ("plateau", 60, None)
+    assert resume_language_model(tmp_path / "model").progress.step == 15
+
+
+def test_a_schedule_and_its_options_may_change(tmp_path, text):
+    before = stopped(tmp_path, text, 7)
+    epoch = len(resume_language_model(tmp_path / "model").batches)
+    assert 7 < epoch < 20
+    changes = {"schedule": "exponential", "decay": 0.5, "constant_epochs": 1}
+    rates, _ = resumed(tmp_path, {**changes, "max_steps": 7 + 3 * epoch})
+    for step, rate in rates.items():
+        passes = (step - 1) // epoch  # complete before this step; the schedule began in the first
+        assert rate == before[7] * 0.5**passes, step
+    rates, _ = resumed(tmp_path, {"schedule": "constant", "learning_rate": 0.003, "max_steps": 70})
+    assert set(rates.values()) == {0.003}
+    assert [change["options"].get("schedule") for change in config_of(tmp_path)["changes"]] == [
+        "exponential", "constant",
+    ]  # fmt: skip
+
+
+def test_a_warm_up_goes_on_and_a_new_one_begins_at_the_change(tmp_path, text):
+    stopped(tmp_path, text, 3, schedule="constant", warm_up=5)
+    rates, _ = resumed(tmp_path, {"learning_rate": 0.1}, stop=8)
+    assert [rates[step] for step in (4, 5, 6)] == pytest.approx([0.08, 0.1, 0.1])
+    rates, _ = resumed(tmp_path, {"warm_up": 4})
+    assert [rates[step] for step in (9, 10, 12, 13)] == pytest.approx([0.025, 0.05, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_steps": 40}, {"minutes": 60.0}, {"schedule": "constant", "learning_rate": 0.5}],
+)
+def test_a_change_survives_a_kill_before_its_first_checkpoint(tmp_path, text, changes):
+    stopped(tmp_path, text, 10)
+    wanted = resume_language_model(tmp_path / "model", changes).schedule.state_dict()
+    trainer = resume_language_model(tmp_path / "model")  # config.json has it, the checkpoint not
+    assert trainer.schedule.state_dict() == wanted
+    assert trainer.optimizer.learning_rate == trainer.schedule.learning_rate
+    trainer.save_checkpoint()
+    again = resume_language_model(tmp_path / "model", {"patience": 3})
+    assert again.options.patience == 3
+    assert again.schedule.state_dict() == wanted
+
+
+def test_what_follows_a_change_is_resumed_bit_for_bit(tmp_path, text):
+    for name in ("whole", "parts"):
+        stopped(tmp_path / name, text, 10)
+        resumed(tmp_path / name, {"max_steps": 30, "learning_rate": 0.02}, stop=12)
+    for stop in (13, 20, 21, None):
+        resumed(tmp_path / "parts", stop=stop)
+    resumed(tmp_path / "whole")
+    found, expected = (resume_language_model(tmp_path / n / "model") for n in ("parts", "whole"))
+    for one, other in zip(result(found), result(expected), strict=True):
+        assert one == other
+
+
+def test_a_limit_that_was_passed_before_is_told(tmp_path, text):
+    stopped(tmp_path, text, None)
+    rates, (said,) = resumed(tmp_path, {"max_steps": 12})
+    assert rates == {}
+    assert said.startswith("there is nothing left to do: limits count from the beginning of the tr")
+    assert "which has had 20 steps" in said
+    rates, _ = resumed(tmp_path, {"max_steps": 22, "learning_rate": 0.02})
+    assert list(rates) == [21, 22]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [5, [7], [{"steps": 3}], [{"step": "x"}], [{"step": -1}], [{"learning_rate": "fast"}]],
+)
+def test_damaged_records_of_changes_are_named(tmp_path, text, damaged):
+    stopped(tmp_path, text, 3)
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps({**config_of(tmp_path), "changes": damaged}))
+    with pytest.raises(ArtifactError, match="cannot be resumed: changes are damaged: "):
+        resume_language_model(tmp_path / "model")

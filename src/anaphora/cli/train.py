@@ -106,8 +106,10 @@ def train(
 
     Without arguments: a small character model on the source of Python's standard library, in about
     two minutes. Training ends at the first of --epochs, --max-steps and --minutes; Ctrl-C saves,
-    and --resume goes on. Options that are not for every task name theirs; their defaults for a
-    language model are those of --preset char-small.
+    and --resume goes on. Limits are totals: they count what was done before --resume too. It may
+    change them and --patience, and with --learning-rate, --schedule and what belongs to that begin
+    another schedule. Options that are not for every task name theirs; their defaults for a language
+    model are those of --preset char-small.
 
     With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
     in nats, tokens, seconds, ...; perplexity and bits_per_token of a language model or translator,
@@ -125,8 +127,11 @@ def train(
                     )
                 check_changes(options)
                 chosen = task_of(out)
-                trainer = resume_training(chosen, out, options)
+                consequences: list[str] = []
+                trainer = resume_training(chosen, out, options, consequences.append)
                 output.say(f"going on from step {trainer.progress.step:,} of {out}")
+                for sentence in consequences:
+                    output.say(sentence)
             else:
                 chosen = TASKS[task or _DEFAULT_TASK]
                 trainer = prepare_training(

@@ -171,8 +171,7 @@ class Dropout(Module):
         What is no Tensor becomes an array, which the layer after it converts to its dtype.
         """
         if not isinstance(x, Tensor):
-            given = as_tensor(x, None, "Dropout: an input")
-            return self.forward(given if given.dtype.kind == "f" else given.astype("f")).data
+            return self.forward(as_tensor(x, None, "Dropout: an input")).data
         if not self.training:
             return x
         return ops.dropout(x, self.p, shared_axes=(0,) if self.locked else ())

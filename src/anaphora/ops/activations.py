@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, equations
-from anaphora.tensor import Array, differentiable
+from anaphora.tensor import Array, differentiable, floating
 
 
 @differentiable
+@floating
 def sigmoid(x: Array, /) -> Any:
     """The logistic function ``1 / (1 + exp(-x))``.
 
@@ -22,6 +23,7 @@ def sigmoid(x: Array, /) -> Any:
 
 
 @differentiable
+@floating
 def tanh(x: Array, /) -> Any:
     """The hyperbolic tangent.
 
@@ -44,6 +46,7 @@ def relu(x: Array, /) -> Any:
 
 
 @differentiable
+@floating
 def softplus(x: Array, /) -> Any:
     """``log(1 + exp(x))``, computed without overflow.
 
@@ -54,6 +57,7 @@ def softplus(x: Array, /) -> Any:
 
 
 @differentiable
+@floating
 def softmax(x: Array, /, axis: int = -1) -> Any:
     """``exp(x) / sum(exp(x))`` along an axis.
 
@@ -65,6 +69,7 @@ def softmax(x: Array, /, axis: int = -1) -> Any:
 
 
 @differentiable
+@floating
 def log_softmax(x: Array, /, axis: int = -1) -> Any:
     """The logarithm of `softmax`, computed without overflow.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anaphora.tensor import Array, differentiable
+from anaphora.tensor import Array, differentiable, floating
 
 
 @differentiable
@@ -79,6 +79,7 @@ def power(x: Array, /, exponent: float) -> Any:
 
 
 @differentiable
+@floating
 def exp(x: Array, /) -> Any:
     """The exponential function.
 
@@ -90,6 +91,7 @@ def exp(x: Array, /) -> Any:
 
 
 @differentiable
+@floating
 def log(x: Array, /) -> Any:
     """The natural logarithm.
 
@@ -100,6 +102,7 @@ def log(x: Array, /) -> Any:
 
 
 @differentiable
+@floating
 def sqrt(x: Array, /) -> Any:
     """The square root.
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine
-from anaphora.tensor import Array, differentiable
+from anaphora.tensor import Array, differentiable, floating
 
 
 @differentiable
+@floating
 def masked_softmax(x: Array, /, mask: Any) -> Any:
     """`softmax` along the last axis over the elements that a mask keeps; the others become 0.
 
@@ -45,6 +46,7 @@ def masked_softmax(x: Array, /, mask: Any) -> Any:
 
 
 @differentiable
+@floating
 def additive_scores(queries: Array, keys: Array, weight: Array, /) -> Any:
     """``weight . tanh(query + key)`` of every query with every key of its row.
 

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine
-from anaphora.tensor import Array, as_integers, differentiable
+from anaphora.tensor import Array, as_integers, differentiable, floating
 
 _REDUCTIONS = ("mean", "sum", "none")
 _IMPOSSIBLE = ("raise", "infinity", "zero")
 
 
 @differentiable
+@floating
 def ctc_loss(
     logits: Array,
     /,

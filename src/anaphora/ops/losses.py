@@ -9,12 +9,13 @@ import numpy as np
 from anaphora import engine
 from anaphora.ops.arithmetic import subtract
 from anaphora.ops.linear import check_linear
-from anaphora.tensor import Array, Tensor, as_integers, differentiable, recording
+from anaphora.tensor import Array, Tensor, as_integers, differentiable, floating, recording
 
 _REDUCTIONS = ("mean", "sum", "none")
 
 
 @differentiable
+@floating
 def cross_entropy(
     logits: Array, /, targets: Any, ignore_index: int = -100, reduction: str = "mean"
 ) -> Any:
@@ -47,6 +48,7 @@ def cross_entropy(
 
 
 @differentiable
+@floating
 def linear_cross_entropy(
     x: Array,
     weight: Array,

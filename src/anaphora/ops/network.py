@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, foreign_names, random
-from anaphora.tensor import Array, RowGradient, Tensor, as_integers, differentiable
+from anaphora.tensor import (
+    Array,
+    RowGradient,
+    Tensor,
+    as_integers,
+    as_tensor,
+    differentiable,
+    floating,
+)
 
 
 @differentiable
@@ -40,6 +48,7 @@ def embedding(weight: Array, /, ids: Any) -> Any:
 
 
 @differentiable
+@floating
 def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> Any:
     y = engine.dropout(x, rate, key, shared_axes)
     return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the mask, drawn anew
@@ -70,13 +79,14 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
             f"dropout: the rate is the share that is dropped, 0 <= rate < 1, not {rate}"
         )
     if rate == 0:
-        return x
+        return x if isinstance(x, Tensor) else as_tensor(x, None, "dropout")
     key = int(random.generator().integers(2**64, dtype=np.uint64))
     result: Tensor = _dropout(x, rate, key, tuple(shared_axes))
     return result
 
 
 @differentiable
+@floating
 def layer_norm(
     x: Array, weight: Array | None = None, bias: Array | None = None, /, epsilon: float = 1e-5
 ) -> Any:

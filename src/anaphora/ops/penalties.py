@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from anaphora.ops.recurrence import checked_lengths
-from anaphora.tensor import Array, differentiable
+from anaphora.tensor import Array, differentiable, floating
 
 
 @differentiable
+@floating
 def activation_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
     """The mean of the squares: it keeps activations small. 0 if there are none.
 
@@ -31,6 +32,7 @@ def activation_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
 
 
 @differentiable
+@floating
 def temporal_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
     """The mean of the squared changes from step to step: it keeps activations slow. 0 if none.
 

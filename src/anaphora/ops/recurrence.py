@@ -14,7 +14,7 @@ from anaphora.equations import Trace
 from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
 from anaphora.ops.shapes import getitem, split, stack, unstack
-from anaphora.tensor import Array, Tensor, differentiable, recording
+from anaphora.tensor import Array, Tensor, as_tensor, differentiable, floating, recording
 
 States = tuple[Tensor, ...]
 
@@ -63,6 +63,7 @@ def recurrence(
     >>> output.shape, bool((last.data[1] == output.data[2, 1]).all())
     ((5, 2, 4), True)
     """
+    x, *states = _tensors((x, *states), (weight_ih, weight_hh))
     if not cell.fused:
         return recurrence_unfused(
             cell, x, states, weight_hh, bias_hh, weight_hr, parameters, lengths, reverse,
@@ -78,6 +79,7 @@ def recurrence(
 
 
 @differentiable
+@floating
 def _recurrence(
     *arrays: Any,
     trace: Trace,
@@ -105,6 +107,13 @@ def _recurrence(
         return (d.x, *of_weights, *d.states, *d.parameters)
 
     return (steps.output, *steps.final), pullback
+
+
+def _tensors(values: Sequence[Any], weights: Sequence[Tensor | None]) -> list[Tensor]:
+    """The input and the states, of which arrays take the dtype of what is a Tensor."""
+    tensors = (v for v in (*values, *weights) if isinstance(v, Tensor))
+    dtype = next((tensor.dtype for tensor in tensors), None)
+    return [v if isinstance(v, Tensor) else as_tensor(v, dtype, "recurrence") for v in values]
 
 
 def _check_shapes(
@@ -236,6 +245,7 @@ def recurrence_unfused(
     >>> np.allclose(one.data, twin.data)
     True
     """
+    x, *states = _tensors((x, *states), (weight_ih, weight_hh))
     _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
     ends = checked_lengths("recurrence", lengths, x.shape)
     T, B, _ = x.shape

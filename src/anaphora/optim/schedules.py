@@ -99,6 +99,8 @@ class ExponentialDecay(Schedule):
 
         learning_rate = initial * decay ** max(epoch + 1 - constant_epochs, 0)     epoch = 0, 1, ...
 
+    with epochs counted from `first_epoch`.
+
     The defaults are those of the paper's small model, which trains for 13 epochs from 1; the medium
     model has 1/1.2 after 6 (39 epochs), the large 1/1.15 after 14 (55 epochs).
 
@@ -106,6 +108,7 @@ class ExponentialDecay(Schedule):
         optimizer: Its learning rate now is the initial one.
         decay: The factor, 0 < decay <= 1.
         constant_epochs: The number of epochs before the first decay.
+        first_epoch: The epoch in which the schedule begins, of a training that goes on with it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -125,19 +128,24 @@ class ExponentialDecay(Schedule):
     """
 
     def __init__(
-        self, optimizer: Optimizer, *, decay: float = 0.5, constant_epochs: int = 4
+        self,
+        optimizer: Optimizer,
+        *,
+        decay: float = 0.5,
+        constant_epochs: int = 4,
+        first_epoch: int = 0,
     ) -> None:
         super().__init__(optimizer)
         if not 0 < decay <= 1:
             raise ValueError(f"ExponentialDecay: decay is a factor, 0 < decay <= 1, not {decay!r}")
         self.decay = float(decay)
         self.constant_epochs = _count("ExponentialDecay", "constant_epochs", constant_epochs, 0)
+        self.first_epoch = _count("ExponentialDecay", "first_epoch", first_epoch, 0)
 
     def on_epoch(self, epoch: int) -> None:
         """Set the learning rate of this epoch, counted from 0."""
-        self._set(
-            self.initial_learning_rate * self.decay ** max(epoch + 1 - self.constant_epochs, 0)
-        )
+        epochs = epoch - self.first_epoch + 1
+        self._set(self.initial_learning_rate * self.decay ** max(epochs - self.constant_epochs, 0))
 
 
 class ReduceOnPlateau(Schedule):
@@ -199,7 +207,8 @@ class ReduceOnPlateau(Schedule):
 class Cosine(Schedule):
     """Half a cosine from the initial learning rate down to `minimum` (Loshchilov & Hutter 2017).
 
-        learning_rate = minimum + (initial - minimum) * (1 + cos(pi * step / total_steps)) / 2
+        share = (step - first_step) / (total_steps - first_step)
+        learning_rate = minimum + (initial - minimum) * (1 + cos(pi * share)) / 2
 
     and `minimum` from `total_steps` on.
 
@@ -207,6 +216,7 @@ class Cosine(Schedule):
         optimizer: Its learning rate now is the initial one.
         total_steps: The number of steps of the optimizer in the whole training, >= 1.
         minimum: The learning rate at the end.
+        first_step: The step at which the schedule begins, of a training that goes on with it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -223,25 +233,35 @@ class Cosine(Schedule):
     3 0.0
     """
 
-    def __init__(self, optimizer: Optimizer, *, total_steps: int, minimum: float = 0.0) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        total_steps: int,
+        minimum: float = 0.0,
+        first_step: int = 0,
+    ) -> None:
         super().__init__(optimizer)
-        self.total_steps = _count("Cosine", "total_steps", total_steps, 1)
+        self.first_step = _count("Cosine", "first_step", first_step, 0)
+        self.total_steps = _count("Cosine", "total_steps", total_steps, self.first_step + 1)
         self.minimum = not_negative("Cosine", "minimum", minimum)
 
     def on_step(self, step: int) -> None:
         """Set the learning rate of this step, counted from 0."""
-        share = (1 + math.cos(math.pi * min(step, self.total_steps) / self.total_steps)) / 2
+        steps = min(step, self.total_steps) - self.first_step
+        share = (1 + math.cos(math.pi * steps / (self.total_steps - self.first_step))) / 2
         self._set(self.minimum + (self.initial_learning_rate - self.minimum) * share)
 
 
 class WarmUp(Schedule):
     """Another schedule, multiplied by a factor that rises from 1/steps to 1 over the first steps.
 
-        learning_rate = that of the other schedule * min(1, (step + 1) / steps)
+        learning_rate = that of the other schedule * min(1, (step + 1 - first_step) / steps)
 
     Args:
         schedule: The other schedule; only this one is called then. `Constant` for warm-up alone.
         steps: The first step at the whole learning rate is number `steps`, counted from 1; >= 1.
+        first_step: The step at which the schedule begins, of a training that goes on with it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -261,17 +281,18 @@ class WarmUp(Schedule):
 
     _kept = (*Schedule._kept, "factor")
 
-    def __init__(self, schedule: Schedule, *, steps: int) -> None:
+    def __init__(self, schedule: Schedule, *, steps: int, first_step: int = 0) -> None:
         super().__init__(schedule.optimizer)
         self.schedule = schedule
         self.steps = _count("WarmUp", "steps", steps, 1)
+        self.first_step = _count("WarmUp", "first_step", first_step, 0)
         self.factor = 1 / self.steps
         self._set(schedule.learning_rate * self.factor)
 
     def on_step(self, step: int) -> None:
         """Set the learning rate of this step, counted from 0."""
         self.schedule.on_step(step)
-        self.factor = min(1.0, (step + 1) / self.steps)
+        self.factor = min(1.0, (step + 1 - self.first_step) / self.steps)
         self._set(self.schedule.learning_rate * self.factor)
 
     def on_epoch(self, epoch: int) -> None:

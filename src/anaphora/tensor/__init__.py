@@ -1,7 +1,7 @@
 """Tensor and the tape: recording operations, running them backwards, no_grad, detach, hooks."""
 
 from anaphora.tensor.hooks import Hook, hook, no_grad, recording
-from anaphora.tensor.operations import differentiable
+from anaphora.tensor.operations import differentiable, floating
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import (
     NUMPY_FUNCTIONS,
@@ -26,6 +26,7 @@ __all__ = [
     "as_tensor",
     "detach",
     "differentiable",
+    "floating",
     "hook",
     "no_grad",
     "recording",

@@ -45,10 +45,10 @@ def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
         raise ValueError(f"{what}: no array can be made of it: {error}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{what}: cannot hold {array.dtype}; give numbers of one dtype")
-    if dtype is None and isinstance(data, (np.ndarray, np.generic)):
-        return array
     if dtype is None:
-        dtype = np.float32 if array.dtype == np.float64 else array.dtype
+        plain = not isinstance(data, (np.ndarray, np.generic))
+        own = array.dtype.newbyteorder("=")  # files have other orders of bytes, engines have not
+        dtype = np.float32 if plain and own == np.float64 else own
     if array.dtype == dtype:
         return array
     try:

@@ -302,7 +302,7 @@ def _target(where: str, word: str) -> float:
 def moments(
     values: ArrayLike, what: str = "channel"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean and the deviation along the first axis; a deviation of 0 counts as 1.
+    """The mean and the deviation along the first axis; that of a constant channel counts as 1.
 
     They are computed in float64, whatever the dtype of the values.
 
@@ -336,7 +336,9 @@ def moments(
             else f"{what} {channel} has values as large as {np.abs(column).max():g}, whose squares "
             "overflow in float64, so it has no deviation; divide it by a power of ten"
         )
-    return mean, np.where(deviation > 0, deviation, 1.0)
+    # By rounding alone the deviation of a constant may be a little above 0.
+    constant = (array.min(axis=0) == array.max(axis=0)) | (deviation == 0)
+    return mean, np.where(constant, 1.0, deviation)
 
 
 def standardized(

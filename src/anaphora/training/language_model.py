@@ -236,14 +236,16 @@ def prepare_language_model(
 
 
 def resume_language_model(
-    directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
+    directory: str | os.PathLike[str],
+    changes: Mapping[str, Any] | None = None,
+    notify: Notify = lambda message: None,
 ) -> Trainer:
     """Return what goes on from the last checkpoint, bit for bit as if it had not stopped.
 
     Args:
         directory: The model directory.
-        changes: New limits: ``epochs``, ``max_steps``, ``minutes`` (and ``patience``). Other
-            options stay what they were.
+        changes: As of `resume_training`: new limits, another learning rate or schedule.
+        notify: Gets a sentence where the changes have a consequence to know of.
 
     Raises:
         ArtifactError: there is nothing to resume, or it is damaged.
@@ -262,7 +264,7 @@ def resume_language_model(
     '3 steps done'
     >>> folder.cleanup()
     """
-    return resume_training(LANGUAGE_MODEL, directory, changes)
+    return resume_training(LANGUAGE_MODEL, directory, changes, notify)
 
 
 def load_language_model_options(directory: str | os.PathLike[str]) -> LanguageModelOptions:

@@ -194,9 +194,11 @@ class TrainingOptions(Options):
     ValueError: give a limit: epochs, max_steps or minutes
     """
 
-    epochs: int | None = option(None, "Stop after so many passes over the text.")
-    max_steps: int | None = option(None, "Stop after so many updates.")
-    minutes: float | None = option(None, "Stop after so many minutes.")
+    epochs: int | None = option(
+        None, "Stop after so many passes over the text in all, also with --resume."
+    )
+    max_steps: int | None = option(None, "Stop after so many updates in all, also with --resume.")
+    minutes: float | None = option(None, "Stop after so many minutes in all, also with --resume.")
     batch_size: int = option(32, "Parallel streams, sentences or other examples (B).")
     window: int = option(64, "Steps of truncated backpropagation through time (T).")
     optimizer: str = option("adam", "Optimiser.", tuple(OPTIMIZERS))

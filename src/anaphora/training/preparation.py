@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,19 @@ from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
 from anaphora.tensor import Parameter
 from anaphora.training.callbacks import MetricsFile
 from anaphora.training.options import TrainingOptions
-from anaphora.training.task import LIMITS, Notify, Paths, Task, TaskOptions
+from anaphora.training.task import LIMITS, Notify, Paths, Task, TaskOptions, with_new_limits
 from anaphora.training.trainer import Trainer
+
+_PARAMETERS = {
+    "exponential": ("decay", "constant_epochs"),
+    "plateau": ("decay", "plateau_patience"),
+}
+"""The options of each schedule that has some."""
+
+_OF_SCHEDULES = {
+    "learning_rate", "schedule", "warm_up", "decay", "constant_epochs", "plateau_patience",
+}  # fmt: skip
+_LITTLE = 0.01  # the share of a learning rate that is next to nothing
 
 
 def prepare_training(
@@ -84,15 +96,26 @@ def prepare_training(
 
 
 def resume_training(
-    task: Task, directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
+    task: Task,
+    directory: str | os.PathLike[str],
+    changes: Mapping[str, Any] | None = None,
+    notify: Notify = lambda message: None,
 ) -> Trainer:
     r"""Return what goes on from the last checkpoint, bit for bit as if it had not stopped.
+
+    Limits are totals, which count what was done before. A new ``learning_rate``, ``schedule`` or
+    option of that begins the schedule anew at this step, from the learning rate that is given or
+    else from the present one, and so does a new end of the schedule cosine: without a
+    ``learning_rate`` that never rises. Where ``minutes`` becomes the only limit, cosine becomes
+    plateau. ``config.json`` records each such beginning under ``changes``.
 
     Args:
         task: That of the directory.
         directory: The model directory.
-        changes: New limits: ``epochs``, ``max_steps``, ``minutes`` (and ``patience``). Other
-            options stay what they were.
+        changes: New limits (``epochs``, ``max_steps``, ``minutes``), ``patience``,
+            ``learning_rate``, ``schedule``, ``warm_up``, ``decay``, ``constant_epochs`` or
+            ``plateau_patience``. Other options stay what they were.
+        notify: Gets a sentence where the changes have a consequence to know of.
 
     Raises:
         ArtifactError: there is nothing to resume, or it is damaged or of another task.
@@ -132,11 +155,11 @@ def resume_training(
             f"{home.config}: model.{wrong[0]} is {said.get(wrong[0])}, but {home.tokenizer.name} "
             f"makes it {made.get(wrong[0])}; put back the two files that were saved together"
         )
+    training = options.training
     if changes:
-        limits = dict.fromkeys(LIMITS) if LIMITS & set(changes) else {}
-        training = {**options.training.to_dict(), **limits, **changes}
-        options = dataclasses.replace(options, training=TrainingOptions.from_dict(training))
-        config["training"] = options.to_dict()["training"]
+        values = {**with_new_limits(training.to_dict(), changes), **changes}
+        training = TrainingOptions.from_dict(values)
+        _check_parameters(training.schedule, changes)
     model = make_model(task.model_type, home, made, weights).train()
     try:
         trainer = _trainer(task, options, home, config, vocabulary, model)
@@ -144,6 +167,10 @@ def resume_training(
         raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error
     trainer.load_checkpoint()
     if changes:  # another --resume shall know them too
+        trainer.options = training
+        _begin_schedule(trainer, options.training, config, changes, notify)
+        options = dataclasses.replace(options, training=training)
+        config["training"] = options.to_dict()["training"]
         home.save(config, data, weights)
     return trainer
 
@@ -159,10 +186,107 @@ def check_changes(changes: Iterable[str]) -> None:
         ...
     ValueError: window: a training that goes on keeps its options; only epochs, ... may change
     """
-    if fixed := sorted(set(changes) - LIMITS - {"patience"}):
+    if fixed := sorted(set(changes) - LIMITS - {"patience"} - _OF_SCHEDULES):
         raise ValueError(
             f"{', '.join(fixed)}: a training that goes on keeps its options; only epochs, "
-            "max_steps, minutes and patience may change"
+            f"max_steps, minutes, patience, {', '.join(sorted(_OF_SCHEDULES))} may change"
+        )
+
+
+def _check_parameters(schedule: str, changes: Iterable[str]) -> None:
+    """Refuse options of schedules other than the one that is to go on."""
+    every = {name for names in _PARAMETERS.values() for name in names}
+    if unused := sorted(every & set(changes) - set(_PARAMETERS.get(schedule, ()))):
+        raise ValueError(
+            f"{', '.join(unused)}: the schedule {schedule} has no such option; leave it out, or "
+            "choose another schedule"
+        )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a training that went on began its schedule; ``config.json`` keeps it.
+
+    Attributes:
+        step: The updates before it.
+        epoch: The passes before it.
+        learning_rate: That of the schedule at its beginning; None for the option's.
+        warm_up_step: Where the warm-up began.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    learning_rate: float | None = None
+    warm_up_step: int = 0
+
+    @classmethod
+    def last(cls, config: Mapping[str, Any]) -> _Start:
+        """The last that a config has.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        changes = config.get("changes", [])
+        if not changes:
+            return cls()
+        try:
+            start = cls(**{k: v for k, v in changes[-1].items() if k != "options"})
+            counts = (start.step, start.epoch, start.warm_up_step)
+            if not all(type(count) is int and count >= 0 for count in counts):
+                raise ValueError(f"{start} counts something else than steps and epochs")
+            if not 0 <= (start.learning_rate or 0) < math.inf:
+                raise ValueError(f"the learning rate is {start.learning_rate}")
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
+            raise ValueError(f"changes are damaged: {error}") from error
+        return start
+
+
+def _begin_schedule(
+    trainer: Trainer,
+    before: TrainingOptions,
+    config: dict[str, Any],
+    changes: Mapping[str, Any],
+    notify: Notify,
+) -> None:
+    """Begin the schedule anew, if the changes ask for it, and record that in the config."""
+    options, progress = trainer.options, trainer.progress
+    done = trainer.fraction_done() >= 1
+    if done and LIMITS & set(changes):
+        notify(
+            "there is nothing left to do: limits count from the beginning of the training, which "
+            f"has had {progress.step:,} steps, {progress.epoch:,} epochs and "
+            f"{progress.seconds / 60:.1f} minutes; give more"
+        )
+    epoch_steps = len(trainer.batches)
+    ends = [_end(given, epoch_steps) for given in (before, options)]
+    extended = options.schedule == "cosine" and ends[0] != ends[1] and not done
+    if not (_OF_SCHEDULES & set(changes) or options.schedule != before.schedule or extended):
+        return
+    schedule = trainer.schedule
+    assert schedule is not None
+    present = schedule.schedule if isinstance(schedule, WarmUp) else schedule
+    start = _Start(
+        progress.step,
+        progress.epoch,
+        float(changes.get("learning_rate", present.learning_rate)),
+        progress.step if "warm_up" in changes else _Start.last(config).warm_up_step,
+    )
+    record = {**dataclasses.asdict(start), "options": dict(changes)}
+    config["changes"] = [*config.get("changes", []), record]
+    trainer.schedule_changes = len(config["changes"])
+    trainer.schedule = _schedule(trainer.optimizer, options, epoch_steps, start)
+    assert start.learning_rate is not None
+    reason = ""
+    if options.schedule != before.schedule and "schedule" not in changes:
+        reason = f", as {before.schedule} needs an end at a known step (epochs or max_steps)"
+    notify(
+        f"the schedule begins anew at step {start.step:,}: {options.schedule}{reason}, from the "
+        f"learning rate {start.learning_rate:.3g}"
+    )
+    if start.learning_rate < _LITTLE * present.initial_learning_rate:
+        notify(
+            f"at a learning rate of {start.learning_rate:.3g} next to nothing is learnt: give "
+            f"learning_rate too, such as {options.learning_rate:g}, with which it began"
         )
 
 
@@ -202,14 +326,16 @@ def _trainer(
     task: Task,
     options: TaskOptions,
     home: ModelDirectory,
-    config: Mapping[str, Any],
+    config: dict[str, Any],
     vocabulary: Any,
     model: Any,
 ) -> Trainer:
+    """A trainer that saves models with the config, as it is then."""
     training = options.training
     batches, validation = task.batches(options, vocabulary, home.checkpoint.parent)
     optimizer = _optimizer(model.named_parameters(), training)
-    config = {**config, "model": task.arguments(options, vocabulary)}
+    config["model"] = task.arguments(options, vocabulary)
+    schedule = _schedule(optimizer, training, len(batches), _Start.last(config))
 
     def save_model(record: Mapping[str, Any]) -> None:
         weights = {name: p.data for name, p in model.named_parameters()}
@@ -220,17 +346,19 @@ def _trainer(
         }
         home.save({**config, "results": results}, vocabulary.to_dict(), weights)
 
-    return Trainer(
+    trainer = Trainer(
         model,
         optimizer,
         batches,
         training,
-        schedule=_schedule(optimizer, training, len(batches)),
+        schedule=schedule,
         validation=validation,
         directory=home,
         save_model=save_model,
         callbacks=[MetricsFile(home)],
     )
+    trainer.schedule_changes = len(config.get("changes", []))
+    return trainer
 
 
 def _optimizer(parameters: Iterable[tuple[str, Parameter]], options: TrainingOptions) -> Optimizer:
@@ -240,14 +368,31 @@ def _optimizer(parameters: Iterable[tuple[str, Parameter]], options: TrainingOpt
     return OPTIMIZERS[options.optimizer](parameters, learning_rate=options.learning_rate, **more)
 
 
-def _schedule(optimizer: Optimizer, options: TrainingOptions, epoch_steps: int) -> Schedule:
+def _schedule(
+    optimizer: Optimizer,
+    options: TrainingOptions,
+    epoch_steps: int,
+    start: _Start = _Start(),
+) -> Schedule:
+    if start.learning_rate is not None:
+        optimizer.learning_rate = start.learning_rate
     more: dict[str, Any] = {}
     if options.schedule == "exponential":
         more = {"decay": options.decay, "constant_epochs": options.constant_epochs}
+        more["first_epoch"] = start.epoch
     elif options.schedule == "plateau":
         more = {"factor": options.decay, "patience": options.plateau_patience}
     elif options.schedule == "cosine":
-        steps = (options.max_steps, options.epochs and options.epochs * epoch_steps)
-        more = {"total_steps": min(s for s in steps if s is not None)}
+        end = _end(options, epoch_steps)
+        assert end is not None
+        more = {"total_steps": max(end, start.step + 1), "first_step": start.step}
     schedule = SCHEDULES[options.schedule](optimizer, **more)
-    return WarmUp(schedule, steps=options.warm_up) if options.warm_up else schedule
+    if not options.warm_up:
+        return schedule
+    return WarmUp(schedule, steps=options.warm_up, first_step=start.warm_up_step)
+
+
+def _end(options: TrainingOptions, epoch_steps: int) -> int | None:
+    """The step at which a training ends; None if only time tells."""
+    ends = (options.max_steps, options.epochs and options.epochs * epoch_steps)
+    return min((step for step in ends if step is not None), default=None)

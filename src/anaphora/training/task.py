@@ -91,11 +91,7 @@ class TaskOptions:
 
     @classmethod
     def _changed(cls, defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> Self:
-        values = dict(defaults)
-        if LIMITS & set(changes):
-            values = {name: value for name, value in values.items() if name not in LIMITS}
-            if values.get("schedule") == "cosine" and not {"epochs", "max_steps"} & set(changes):
-                values["schedule"] = "plateau"
+        values = with_new_limits(defaults, changes)
         cell = CELLS.get(changes.get("cell", "lstm"))
         if cell is not None and "f" not in cell.gates:
             values.pop("forget_bias", None)
@@ -138,6 +134,23 @@ class TaskOptions:
             name: {k: v for k, v in getattr(self, name).to_dict().items() if k not in self.unused}
             for name in self.sections()
         }
+
+
+def with_new_limits(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a training, without what gives way to a limit among the changes.
+
+    That are the limits before, and the schedule cosine, which ends at a known step, where
+    ``minutes`` is the only limit now: it becomes plateau.
+
+    >>> with_new_limits({"max_steps": 10, "schedule": "cosine"}, {"minutes": 5.0})
+    {'schedule': 'plateau'}
+    """
+    if not LIMITS & set(changes):
+        return dict(values)
+    kept = {name: value for name, value in values.items() if name not in LIMITS}
+    if kept.get("schedule") == "cosine" and not {"epochs", "max_steps"} & set(changes):
+        kept["schedule"] = "plateau"
+    return kept
 
 
 class Vocabulary(Protocol):

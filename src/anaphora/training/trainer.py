@@ -170,6 +170,7 @@ class Trainer:
         self.save_model = save_model
         self.callbacks = list(callbacks)
         self.progress = Progress()
+        self.schedule_changes = 0  # how often a training that went on has begun another schedule
         self.state: Any = None
         self._stop_requested: str | None = None
         self._gradient_norm = 0.0
@@ -401,13 +402,19 @@ class Trainer:
             {
                 "progress": dataclasses.asdict(self.progress),
                 "optimizer": optimizer,
-                "schedule": None if self.schedule is None else self.schedule.state_dict(),
+                "schedule": self._schedule_state(),
                 "random": random.get_state(),
                 "state_is_tuple": isinstance(self.state, tuple),
                 "metrics_size": self.directory.metrics_size(),
             },
         )
         self._notify("on_checkpoint")
+
+    def _schedule_state(self) -> dict[str, Any] | None:
+        if self.schedule is None:
+            return None
+        changes = {"changes": self.schedule_changes} if self.schedule_changes else {}
+        return {**self.schedule.state_dict(), **changes}
 
     def load_checkpoint(self) -> None:
         """Go back to the last checkpoint of the directory.
@@ -442,7 +449,10 @@ class Trainer:
             self.model.load_state_dict(parts["model"])
             self.optimizer.load_state_dict({**optimizer, "arrays": parts["optimizer"]})
             if self.schedule is not None:
-                self.schedule.load_state_dict(schedule)
+                if schedule.get("changes", 0) == self.schedule_changes:
+                    self.schedule.load_state_dict(schedule)
+                else:  # the checkpoint is from before the last change, so this one begins now
+                    self.optimizer.learning_rate = self.schedule.learning_rate
             random.set_state(metadata["random"])
             tensors = tuple(Tensor(parts["state"][str(k)]) for k in range(len(parts["state"])))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
