@@ -410,5 +410,5 @@ def test_damaged_records_of_changes_are_named(tmp_path, text, damaged):
     stopped(tmp_path, text, 3)
     file = tmp_path / "model" / "config.json"
     file.write_text(json.dumps({**config_of(tmp_path), "changes": damaged}))
-    with pytest.raises(ArtifactError, match="cannot be resumed: changes are damaged: "):
+    with pytest.raises(ArtifactError, match=r"config\.json: changes(\[0\])?(\.\w+)? (is|has no) "):
         resume_language_model(tmp_path / "model")

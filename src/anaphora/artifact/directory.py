@@ -57,6 +57,16 @@ class Results(TypedDict, total=False):
     seconds: schema.NotNegative | None
 
 
+class Change(TypedDict):
+    """Where a training that went on began its schedule anew, and the options that asked for it."""
+
+    step: schema.Count
+    epoch: schema.Count
+    learning_rate: schema.NotNegative
+    warm_up_step: schema.Count
+    options: dict[str, Any]
+
+
 class Config(TypedDict):
     """``config.json``; the sections are checked by who knows the task."""
 
@@ -68,6 +78,7 @@ class Config(TypedDict):
     training: NotRequired[dict[str, Any]]
     sources: NotRequired[dict[str, str | None]]
     results: NotRequired[Results]
+    changes: NotRequired[list[Change]]
 
 
 class Record(TypedDict, total=False):
