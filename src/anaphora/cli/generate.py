@@ -59,7 +59,7 @@ def generate(
                 output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})
                 return
             for piece in pieces:
-                typer.echo(piece, nl=False)
+                output.write(piece)
         except ValueError as error:  # the sampler's, of weights that are no numbers
             raise ArtifactError(f"{directory}: {error}") from error
-        typer.echo()
+        output.write("\n")

@@ -274,6 +274,8 @@ def standard_library_source() -> tuple[Source, Source]:
 def _find(path: str | os.PathLike[str], pattern: str, spooled: list[Path]) -> list[SourceFile]:
     """Return the files that `path` stands for; add those copied from a pipe to `spooled`."""
     if os.fspath(path) == "-":
+        if sys.stdin is None:
+            raise TextError("standard input is closed; name a file, or send a text to it")
         return [_spool(sys.stdin.buffer, "standard input", spooled)]
     path = Path(path)
     if path.is_dir():

@@ -259,6 +259,8 @@ def _check_sizes(options: Options, least: int, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not (isinstance(value, int) and value >= least):
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if value is not None and value >= 2**63:
+            raise ValueError(f"{name} must fit into 64 bits; {value} does not")
 
 
 def _check_shares(options: Options, *names: str) -> None:

@@ -59,7 +59,7 @@ class BPETokenizer(Tokenizer):
             TextError: the extra `bpe` is not installed, the text is empty, or `vocabulary_size` is
                 too small.
         """
-        library = _library()
+        library = require_tokenizers()
         if vocabulary_size < 256:
             raise TextError(
                 f"vocabulary_size is {vocabulary_size}; byte-pair encoding needs at least 256, one "
@@ -127,7 +127,7 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> "BPETokenizer":
         description = json.dumps(require(data, "model", dict))
-        library = _library()
+        library = require_tokenizers()
         try:
             model = library.Tokenizer.from_str(description)
         except Exception as error:  # the library raises no narrower one
@@ -137,7 +137,12 @@ class BPETokenizer(Tokenizer):
         return cls(model)
 
 
-def _library() -> Any:
+def require_tokenizers() -> Any:
+    """The library `tokenizers`.
+
+    Raises:
+        TextError: it is not installed.
+    """
     try:
         import tokenizers
     except ImportError as error:
