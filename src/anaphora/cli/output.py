@@ -78,10 +78,10 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
-    for name, title in (("stdout", "standard output"), ("stderr", "standard error")):
+    for number, name, title in (1, "stdout", "standard output"), (2, "stderr", "standard error"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.flush()
             raw = getattr(stream.buffer, "raw", stream.buffer)

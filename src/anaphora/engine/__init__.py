@@ -94,10 +94,9 @@ def _without_native_engine(error: ImportError) -> str:
             f"C++20 compiler ({compiler}), {choose}"
         )
     return (
-        "anaphora runs on NumPy, slower: no C++20 compiler was found when it was installed, so "
-        f"that its native engine is missing; get a compiler ({compiler}), and install again with "
-        "'pip install --force-reinstall --no-deps --no-cache-dir .' where its sources are, "
-        f"{choose}"
+        "anaphora runs on NumPy, slower: its native engine could not be compiled when it was "
+        f"installed, as no C++20 compiler was found; get one ({compiler}) and install again with "
+        f"'pip install --force-reinstall --no-deps --no-cache-dir .', {choose}"
     )
 
 

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from anaphora import engine
 
-
 _LARGEST = 2**63 - 1  # what fits into 64 bits
 
 
