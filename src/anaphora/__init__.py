@@ -7,6 +7,7 @@ layers, `models` whole models, `training` the loop, `text` what turns a text int
 
 from typing import TYPE_CHECKING
 
+from anaphora import _startup as _startup  # isort: skip  # first: imports may be interrupted
 from anaphora import cells, engine, equations, foreign_names, nn, ops, optim, random
 from anaphora.cells import Cell, Gate, cell
 from anaphora.tensor import Parameter, RowGradient, Tensor, detach, differentiable, hook, no_grad

@@ -37,15 +37,17 @@ class CommandLine:
             **os.environ, "PYTHONPATH": source, "COLUMNS": "80", "PYTHONWARNINGS": "error",
             **options.pop("environment", {}),
         }  # fmt: skip
-        given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options}
+        given = {
+            "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+            "encoding": "utf-8",
+            # A shell that runs the tests in the background has Ctrl-C ignored; here it is not.
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            **options,
+        }  # fmt: skip
         return subprocess.Popen(
             [sys.executable, "-m", "anaphora", *map(str, arguments)],
             cwd=self.folder,
             env=environment,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            # A shell that runs the tests in the background has Ctrl-C ignored; here it is not.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             **given,
         )
 

@@ -4,10 +4,13 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import anaphora
 from anaphora.artifact import ModelDirectory
 from anaphora.models import load_language_model
 
@@ -82,7 +85,7 @@ def start_training(command, *arguments):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_saves_and_says_how_to_go_on(command, number):
     directory = ModelDirectory(command.folder / "model")
     with start_training(command) as process:
@@ -133,3 +136,31 @@ def test_killed_while_it_reads_the_folder_can_be_used_again(command):
     assert "its training stopped before a model was saved; train again with the same --out" in err
     command.train("--max-steps", "2")
     command.run("generate", "model", "--length", "3")
+
+
+@pytest.mark.parametrize("way", ["-m", "script"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("package", ["numpy", "typer"])
+def test_interrupted_while_it_is_imported_it_ends_without_a_word(command, way, number, package):
+    """A package of that name that does not end to be imported stands in its place."""
+    if number == signal.SIGTERM and package == "numpy":
+        pytest.skip("before the command line is there, the system's own way is right")
+    (command.folder / f"{package}.py").write_text(
+        "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    script = command.folder / "anaphora"
+    script.write_text("from anaphora.cli import main\nmain()\n")
+    start = ["-m", "anaphora"] if way == "-m" else [str(script)]
+    source = str(Path(anaphora.__file__).parent.parent)
+    with subprocess.Popen(
+        [sys.executable, *start, "info", "model"],
+        cwd=command.folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(command.folder), source])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")

@@ -72,11 +72,19 @@ def test_plot_without_matplotlib_names_the_extra(trained, tmp_path):
     script = "import sys; sys.modules['matplotlib'] = None; from anaphora.cli import main; main()"
     (tmp_path / "run.py").write_text(script)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "run.py"), "plot", str(trained.folder / "model")],
+        [
+            sys.executable,
+            str(tmp_path / "run.py"),
+            "plot",
+            str(trained.folder / "model"),
+            "--out",
+            str(trained.folder / "model" / "pictures"),
+        ],
         env={"PYTHONPATH": str(Path(anaphora.__file__).parent.parent)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
+    assert not (trained.folder / "model" / "pictures").exists()
     assert done.stderr.endswith('anaphora: pictures need an extra: pip install "anaphora[plot]"\n')

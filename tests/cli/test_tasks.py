@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
-from anaphora.cli import app
+from anaphora.cli.app import app
 from anaphora.models import SequenceTagger
 from anaphora.training import TASKS, task_of
 

@@ -4,15 +4,18 @@ import gc
 import itertools
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anaphora import engine
 from anaphora.cells import CELLS, gru, lstm, mingru, peephole_lstm
 
 _native = pytest.importorskip("anaphora.engine._native", reason="the native engine is not built")
@@ -702,6 +705,28 @@ def test_a_module_that_is_not_built_is_told_once():
     assert "(No module named 'anaphora.engine._native')" in warnings[0]
     assert "pip install ." in warnings[0]
     assert "ANAPHORA_ENGINE=numpy" in warnings[0]
+
+
+def test_an_installed_package_without_an_engine_says_that_a_compiler_was_missing(tmp_path):
+    package = Path(engine.__file__).parents[1]
+    shutil.copytree(
+        package, tmp_path / "anaphora", ignore=shutil.ignore_patterns("_native*", "src")
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": os.environ.get("PATH", "")}
+    done = subprocess.run(
+        [sys.executable, "-c", "import anaphora; print(anaphora.engine.info()['engine'])"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "numpy\n"
+    assert "could not be compiled when it was installed, as no C++20 compiler" in done.stderr
+    assert "pip install --force-reinstall --no-deps --no-cache-dir ." in done.stderr
+    assert "No module named" not in done.stderr
+
+
+def test_more_threads_than_there_can_be_are_refused():
+    for count in (0, 1025, 2**70):
+        with pytest.raises(ValueError, match=rf"at least 1 and at most 1,024, not {count}"):
+            engine.set_num_threads(count)
 
 
 LIMITED = """

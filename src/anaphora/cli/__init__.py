@@ -1,61 +1,33 @@
 """The command line: one file a command; parsing and printing only."""
 
-from __future__ import annotations
-
-import inspect
-import io
 import os
+import signal
 import sys
-from typing import Annotated
 
-import typer
+from anaphora import _startup
 
-import anaphora
-from anaphora.cli.evaluate import evaluate
-from anaphora.cli.generate import generate
-from anaphora.cli.info import info
-from anaphora.cli.plot import plot
-from anaphora.cli.predict import predict
-from anaphora.cli.train import train
-
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Recurrent networks: train a model on files, evaluate it, use it.",
-    epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
-)
-for _command in (train, evaluate, predict, generate, info, plot):
-    # Typer keeps the line ends of a docstring; a paragraph is to fill the terminal's lines.
-    _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
-    app.command(help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"anaphora {anaphora.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    pass
+__all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):  # a sign that their encoding lacks is no error
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _handle_signals(_startup.end_at_once)
+    from anaphora.cli.app import run  # takes a while
+
+    _handle_signals(signal.default_int_handler)
+    code = 130
     try:
-        app()
-    except BrokenPipeError:  # whoever read the output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = run()
+    except KeyboardInterrupt:  # while it ends
+        pass
+    finally:
+        _handle_signals(lambda number, frame: os._exit(130))
+    sys.exit(code)
+
+
+def _handle_signals(handler: "signal._HANDLER") -> None:
+    """Let Ctrl-C, and what ends a session, do something; those that are ignored stay so."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)

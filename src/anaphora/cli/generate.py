@@ -59,5 +59,5 @@ def generate(
                 output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})
                 return
             for piece in pieces:
-                typer.echo(piece, nl=False)
-        typer.echo()
+                output.write(piece)
+            output.write("\n")

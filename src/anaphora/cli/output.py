@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
+import os
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn, TextIO, cast
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -21,6 +26,105 @@ JSON_HELP = "Print machine-readable lines on standard output, and prose on stand
 
 INTERRUPTED = 130
 
+# Control characters but for line end and tab, marks that turn the direction of text, and halves of
+# characters, which are how Python reads what is not UTF-8.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+# Standard streams
+
+
+def _raise(failure: OSError) -> None:
+    raise failure
+
+
+class StandardStream(io.RawIOBase):
+    """Standard output or error: a failure names the stream, and what comes after it is dropped."""
+
+    on_failure: ClassVar[Callable[[OSError], None]] = staticmethod(_raise)
+
+    def __init__(self, raw: io.RawIOBase, title: str) -> None:
+        self._raw = raw
+        self._title = title
+        self._failed = False
+
+    def writable(self) -> bool:  # noqa: D102
+        return True
+
+    def isatty(self) -> bool:  # noqa: D102
+        return self._raw.isatty()
+
+    def fileno(self) -> int:  # noqa: D102
+        return self._raw.fileno()
+
+    def write(self, data: Any, /) -> int | None:  # noqa: D102
+        if not self._failed:
+            try:
+                return self._raw.write(data)
+            except OSError as error:
+                self._failed = True
+                StandardStream.on_failure(OSError(error.errno, error.strerror, self._title))
+        return len(memoryview(data))
+
+
+def open_standard_streams() -> None:
+    """Make standard output and error UTF-8, and let them name themselves when they fail.
+
+    Those that the process was started without get a place that takes everything, so that no file
+    that is opened later gets their numbers.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for number, name, title in (1, "stdout", "standard output"), (2, "stderr", "standard error"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            raw = getattr(stream.buffer, "raw", stream.buffer)
+            buffer = io.BufferedWriter(StandardStream(cast(io.RawIOBase, raw), title))
+            wrapped = io.TextIOWrapper(
+                buffer, "utf-8", errors="backslashreplace", line_buffering=True
+            )
+            setattr(sys, name, wrapped)
+
+
+@contextlib.contextmanager
+def failures_of_streams(handle: Callable[[OSError], None]) -> Iterator[None]:
+    """Within it a standard stream that fails calls a function instead of raising."""
+    StandardStream.on_failure = staticmethod(handle)
+    try:
+        yield
+    finally:
+        StandardStream.on_failure = staticmethod(_raise)
+
+
+def visible(text: str) -> str:
+    r"""Text as it may be shown on a terminal: what would steer the terminal is escaped.
+
+    >>> print(visible("a\x1b[31mb\r\n\u202e\tc"))
+    a\x1b[31mb\r
+    \u202e	c
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write text: for a terminal so that it is safe, else as it is."""
+    stream.write(visible(text) if stream.isatty() else text)
+    stream.flush()
+
+
+def complain(message: str) -> None:
+    """Print an error of a command."""
+    _write(sys.stderr, f"anaphora: {message}\n")
+
+
+# Commands
+
 
 class Output:
     """Prose for people on one stream, and with ``--json`` records for machines on another."""
@@ -31,16 +135,35 @@ class Output:
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print a line for people."""
-        self.console.print(text, style=style, markup=False)
+        if self.console.is_terminal:  # there may be a progress bar below
+            self.console.print(visible(text), style=style, markup=False)
+        else:
+            _write(sys.stderr if self.as_json else sys.stdout, f"{text}\n")
+
+    def write(self, text: str) -> None:
+        """Write to standard output what a model answers, as it is unless that is a terminal."""
+        _write(sys.stdout, text)
 
     def emit(self, record: Mapping[str, Any]) -> None:
-        """Print a record for machines, if they asked for it; what is not finite becomes null."""
+        """Print a record for machines, if they asked for it, as one line of ASCII.
+
+        What is not finite becomes null, wherever it stands.
+        """
         if self.as_json:
-            finite = {
-                name: None if isinstance(value, float) and not math.isfinite(value) else value
-                for name, value in record.items()
-            }
-            typer.echo(json.dumps(finite, ensure_ascii=False))
+            _write(sys.stdout, json.dumps(_json_value(record), allow_nan=False) + "\n")
+
+
+def _json_value(value: Any) -> Any:
+    """A value in JSON's own types."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _json_value(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    return value
 
 
 @contextlib.contextmanager
@@ -48,14 +171,23 @@ def reported_errors() -> Iterator[None]:
     """Turn what can go wrong without a bug of ours into one message and an exit code."""
     try:
         yield
-    except BrokenPipeError:
-        raise
-    except (TextError, ArtifactError, TrainingDiverged, ImportError, OSError) as error:
-        _end(str(error), 1)
+    except (TextError, ArtifactError, TrainingDiverged, ImportError) as error:
+        end(str(error), 1)
+    except BrokenPipeError as error:  # whoever read the output, such as head, has enough
+        raise typer.Exit(1) from error
+    except OSError as error:
+        end(description(error), 1)
     except MemoryError as error:
-        _end(f"out of memory: {error or 'choose smaller sizes'}", 1)
+        end(f"out of memory: {error or 'choose smaller sizes'}", 1)
     except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED)
+        end("interrupted", INTERRUPTED)
+
+
+def description(error: OSError) -> str:
+    """What went wrong, and with which file or stream."""
+    if error.filename is None or error.strerror is None:
+        return error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 @contextlib.contextmanager
@@ -66,7 +198,7 @@ def reported_misuse() -> Iterator[None]:
     except TextError:  # it is a ValueError, but no option's fault
         raise
     except ValueError as error:
-        _end(str(error), 2)
+        end(str(error), 2)
 
 
 @contextlib.contextmanager
@@ -84,8 +216,9 @@ def reported_numbers(directory: Path) -> Iterator[None]:
         raise ArtifactError(f"{directory}: {error}") from error
 
 
-def _end(message: str, code: int) -> None:
-    typer.echo(f"anaphora: {message}", err=True)
+def end(message: str, code: int) -> NoReturn:
+    """End the command with a message and an exit code."""
+    complain(message)
     raise typer.Exit(code)
 
 

@@ -21,6 +21,7 @@ from anaphora.cli.output import (
 )
 from anaphora.models import load_language_model
 from anaphora.plot import Picture, losses, read, token_embeddings
+from anaphora.plot.picture import require_matplotlib
 
 
 class Name(StrEnum):
@@ -97,6 +98,7 @@ def plot(
                 raise ValueError(
                     f"--picture {needing[0].value} needs a --text for the model to read"
                 )
+        require_matplotlib()
         require_language_model(directory)
         model, tokenizer = load_language_model(directory)
         runs = {str(path): ModelDirectory.open(path) for path in (directory, *(compare or []))}

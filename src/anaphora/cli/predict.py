@@ -86,7 +86,7 @@ def predict(
             changes = {name: given for name, given in options.items() if given is not None}
             text = dataclasses.replace(task.load_options(directory).text, **changes)
         model, vocabulary = task.load(directory)
-        if file == "-" and sys.stdin.isatty():
+        if file == "-" and sys.stdin is not None and sys.stdin.isatty():
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.read_inputs(text, file)
         answers = _ANSWERS[task.name](model, vocabulary, inputs, beam_size or _BEAM_SIZE)
@@ -95,7 +95,7 @@ def predict(
                 if as_json:
                     output.emit(record)
                 else:
-                    typer.echo(shown)
+                    output.write(f"{shown}\n")
 
 
 def _labels(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
@@ -21,6 +21,10 @@ from anaphora.cli.output import (
     INTERRUPTED,
     JSON_HELP,
     Output,
+    complain,
+    description,
+    end,
+    failures_of_streams,
     reported_errors,
     reported_misuse,
 )
@@ -116,7 +120,8 @@ def train(
     accuracy of a classifier or tagger in evaluations), and one of kind "result".
     """
     output = Output(as_json)
-    with reported_errors():
+    reader = _Reader()
+    with reported_errors(), failures_of_streams(reader.lose):
         board = [TensorBoard(out / "tensorboard")] if tensorboard else []
         with reported_misuse():
             if resume:
@@ -147,7 +152,7 @@ def train(
         if not resume:
             output.say(_describe(trainer, chosen, shown))
         display = _Display(output, chosen, shown)
-        trainer.callbacks += [*board, display]
+        trainer.callbacks += [*board, display, reader]
         if chosen.name == _DEFAULT_TASK:
             trainer.callbacks.append(_Samples(output, _tokenizer(out)))
         try:
@@ -156,7 +161,11 @@ def train(
         except KeyboardInterrupt:
             output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
-        _finish(output, trainer, chosen, out, reason)
+        try:
+            _finish(output, trainer, chosen, out, reason)
+        finally:
+            if reader.failure is not None:  # it counts, whether the training was interrupted or not
+                reader.end(out)
 
 
 def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> TaskOptions:
@@ -185,16 +194,22 @@ def _describe(trainer: Trainer, task: Task, options: TaskOptions) -> str:
     )
 
 
+def _signals() -> list[signal.Signals]:
+    """Those that interrupt: Ctrl-C, the end of the system, and that of the terminal."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 @contextlib.contextmanager
 def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the training after the step, a second one at once."""
+    """The first Ctrl-C (SIGTERM, SIGHUP) ends the training after the step, a second one at once."""
 
     def ask_to_stop(number: int, frame: object) -> None:
         trainer.request_stop("interrupted")
         display.show_stopping()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _signals()}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as of a job in the background of a script
             signal.signal(number, ask_to_stop)
@@ -203,6 +218,38 @@ def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Reader(Callback):
+    """Whoever reads the output: if they leave, the training is interrupted and saved.
+
+    Where the output fails otherwise, as on a full disk, the training goes on without it.
+    """
+
+    def __init__(self) -> None:
+        self.failure: OSError | None = None
+
+    def lose(self, failure: OSError) -> None:
+        """Learn that a standard stream failed."""
+        if not isinstance(failure, BrokenPipeError):
+            complain(f"{description(failure)}; the training goes on without it")
+        if not isinstance(self.failure, BrokenPipeError):
+            self.failure = failure
+
+    def on_start(self, trainer: Trainer) -> None:
+        if isinstance(self.failure, BrokenPipeError):
+            trainer.request_stop("interrupted")
+
+    def on_step(self, trainer: Trainer, loss: float) -> None:
+        self.on_start(trainer)
+
+    def end(self, out: Path) -> NoReturn:
+        """End the command, whose training is saved."""
+        assert self.failure is not None
+        what = description(self.failure)
+        if isinstance(self.failure, BrokenPipeError):
+            end(f"{what}: interrupted and saved; go on with: {_resume(out)}", INTERRUPTED)
+        end(f"{what}; the model is in {out}", 1)
 
 
 class _Display(Callback):

@@ -5,10 +5,12 @@ Operations and optimisers call these functions and nothing below them. All are w
 place of the slow ones. The environment variable ``ANAPHORA_ENGINE=numpy`` keeps them out.
 """
 
-import os
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
+from anaphora.engine import settings
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
@@ -73,20 +75,40 @@ __all__ = [
     "sum_rows",
 ]
 
-_wanted = os.environ.get("ANAPHORA_ENGINE", "native")
-if _wanted not in ("native", "numpy"):
-    raise ImportError(f"ANAPHORA_ENGINE is {_wanted!r}; it is 'native' (the default) or 'numpy'")
+
+def _without_native_engine(error: ImportError) -> str:
+    """Why there is no native engine, and how to get it."""
+    folder = Path(__file__).parent
+    choose = "or set ANAPHORA_ENGINE=numpy to be without it"
+    if error.name != "anaphora.engine._native" or not isinstance(error, ModuleNotFoundError):
+        why = f"its native engine cannot be loaded ({error})"
+        return f"anaphora runs on NumPy, slower: {why}; install it again, {choose}"
+    compiler = {
+        "darwin": "xcode-select --install",
+        "win32": "winget install Microsoft.VisualStudio.BuildTools, with C++",
+    }.get(sys.platform, "apt install g++, or dnf install gcc-c++")
+    if (folder / "src").is_dir():  # sources are in a checkout alone
+        why, command = f"its native engine is not built ({error})", "pip install ."
+        return (
+            f"anaphora runs on NumPy, slower: {why}; build it with '{command}', which needs a "
+            f"C++20 compiler ({compiler}), {choose}"
+        )
+    return (
+        "anaphora runs on NumPy, slower: its native engine could not be compiled when it was "
+        f"installed, as no C++20 compiler was found; get one ({compiler}) and install again with "
+        f"'pip install --force-reinstall --no-deps --no-cache-dir .', {choose}"
+    )
+
+
 _face: Any = None
-if _wanted == "native":
+settings.num_threads()  # a wrong one is told on NumPy too
+if settings.instruction_set() not in (None, *settings.INSTRUCTION_SETS):
+    raise settings.no_instruction_set(settings.instruction_set() or "")
+if settings.engine() == "native":
     try:
         from anaphora.engine import native as _face
     except ImportError as error:
-        warnings.warn(
-            f"anaphora runs on NumPy, slower: its native engine is not there ({error}); build it "
-            "with 'pip install .', or set ANAPHORA_ENGINE=numpy",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_without_native_engine(error), RuntimeWarning, stacklevel=2)
 if _face is not None:
     matmul = _face.matmul
     sum_columns = _face.sum_columns
@@ -138,7 +160,7 @@ def set_num_threads(count: int) -> None:
     ``ANAPHORA_NUM_THREADS`` says. On NumPy it has no effect.
 
     Raises:
-        ValueError: the count is less than 1.
+        ValueError: the count is less than 1 or more than 1,024.
 
     >>> before = info()["threads"] or 1
     >>> set_num_threads(2)
@@ -146,7 +168,10 @@ def set_num_threads(count: int) -> None:
     True
     >>> set_num_threads(before)
     """
-    if count < 1:
-        raise ValueError(f"set_num_threads: the count must be at least 1, not {count}")
+    if not 1 <= count <= settings.MOST_THREADS:
+        raise ValueError(
+            f"set_num_threads: the count must be at least 1 and at most {settings.MOST_THREADS:,}, "
+            f"not {count}"
+        )
     if _face is not None:
         _face.set_num_threads(count)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import anaphora.engine._native as _native  # where it is missing, the error says just that
-from anaphora.engine import kernels, recurrence, updates
+from anaphora.engine import kernels, recurrence, settings, updates
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -689,11 +689,6 @@ def set_num_threads(count: int) -> None:
 
 def _available_threads() -> int:
     """The processors that this process may use, by its affinity and its control group's quota."""
-    asked = os.environ.get("ANAPHORA_NUM_THREADS", "")
-    if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"ANAPHORA_NUM_THREADS is {asked!r}; it is a number of at least 1")
-        return int(asked)
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -704,12 +699,9 @@ def _available_threads() -> int:
     return count
 
 
-_native.set_num_threads(_available_threads())
-if _asked := os.environ.get("ANAPHORA_INSTRUCTION_SET"):
+_native.set_num_threads(settings.num_threads() or _available_threads())
+if _asked := settings.instruction_set():
     try:
         _native.use_instruction_set(_asked)
     except ValueError as error:
-        raise ValueError(
-            f"ANAPHORA_INSTRUCTION_SET is {_asked!r}, which this machine or build does not have; "
-            "it is one of amx, avx512, avx2 and baseline"
-        ) from error
+        raise settings.no_instruction_set(_asked) from error

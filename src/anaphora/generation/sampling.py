@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from anaphora import engine
 
+_LARGEST = 2**63 - 1  # what fits into 64 bits
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -59,6 +61,10 @@ class Sampler:
             )
         if self.seed is not None and self.seed < 0:
             raise ValueError(f"Sampler: seed is {self.seed}; expected an integer >= 0 or None")
+        if self.top_k > _LARGEST:
+            raise ValueError(
+                f"Sampler: top_k is {self.top_k}; expected at most {_LARGEST} (0 keeps all tokens)"
+            )
 
     def generator(self) -> np.random.Generator:
         """Make a generator that starts from ``seed``: the same seed draws the same ids again."""

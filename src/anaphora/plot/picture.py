@@ -106,14 +106,27 @@ class Picture:
         return file.getvalue()
 
 
+def require_matplotlib() -> None:
+    """Refuse to go on where pictures cannot be drawn.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    >>> require_matplotlib()
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError('pictures need an extra: pip install "anaphora[plot]"') from error
+
+
 @contextmanager
 def _styled() -> Iterator[type[Figure]]:
     """Within it matplotlib draws in our style; gives its class of figures."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('pictures need an extra: pip install "anaphora[plot]"') from error
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # A sign that the font lacks is drawn as a box, and that says it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

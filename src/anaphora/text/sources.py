@@ -289,6 +289,8 @@ def _find(
     `spooled`.
     """
     if os.fspath(path) == "-":
+        if sys.stdin is None:
+            raise TextError("standard input is closed; name a file, or send a text to it")
         return [_spool(sys.stdin.buffer, "standard input", spooled)]
     path = Path(path)
     if path.is_dir():

@@ -29,6 +29,7 @@ from anaphora.text import (
     sentence_batches,
     standard_library_source,
 )
+from anaphora.text.tokenizers.bpe import require_tokenizers
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
 from anaphora.training.preparation import prepare_training, resume_training
 from anaphora.training.presets import PRESETS
@@ -97,6 +98,8 @@ class LanguageModelTask(Task):
     unit = "tokens"
 
     def check(self, options: LanguageModelOptions) -> None:  # noqa: D102
+        if options.text.level == "bpe":
+            require_tokenizers()
         LanguageModel(1, **{**options.model.to_dict(), "hidden_size": 1, "embedding_size": 1})
 
     def read(  # noqa: D102

@@ -169,6 +169,7 @@ class ModelOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
+        _check_units(self, "hidden_size", "embedding_size")
         _check_shares(self, "dropout", "embedding_dropout", "weight_dropout", "zoneout")
         if self.locked_dropout and not self.dropout:
             raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
@@ -275,6 +276,15 @@ def _check_sizes(options: Options, least: int, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not (isinstance(value, int) and value >= least):
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if value is not None and value >= 2**63:
+            raise ValueError(f"{name} must fit into 64 bits; {value} does not")
+
+
+def _check_units(options: Options, *names: str) -> None:
+    """Refuse a size whose square could not be the size of an array."""
+    for name in names:
+        if (getattr(options, name) or 0) > 10**8:
+            raise ValueError(f"{name} must be at most 100,000,000, not {getattr(options, name):,}")
 
 
 def _check_shares(options: Options, *names: str) -> None:
@@ -349,4 +359,5 @@ class RecurrentOptions(Options):
         with contextlib.suppress(ValueError):  # a name stays a name
             object.__setattr__(self, "initialization", float(self.initialization))
         _check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
+        _check_units(self, "hidden_size", "embedding_size")
         _check_shares(self, "dropout")

@@ -59,7 +59,7 @@ class BPETokenizer(Tokenizer):
             TextError: the extra `bpe` is not installed, the text is empty, or `vocabulary_size` is
                 too small.
         """
-        library = _library()
+        library = require_tokenizers()
         if vocabulary_size < 256:
             raise TextError(
                 f"vocabulary_size is {vocabulary_size}; byte-pair encoding needs at least 256, one "
@@ -119,7 +119,7 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> "BPETokenizer":
-        library = _library()
+        library = require_tokenizers()
         checked = described(data, _Description)["model"]
         _check_settings(data["model"], json.loads(_untrained().to_str()), "model")
         vocabulary, merges = checked["model"]["vocab"], checked["model"]["merges"]
@@ -160,7 +160,7 @@ class _Description(TypedDict):
 
 def _untrained() -> Any:
     """The library's tokenizer with all settings, and no vocabulary yet."""
-    library = _library()
+    library = require_tokenizers()
     model = library.Tokenizer(library.models.BPE())
     model.pre_tokenizer = library.pre_tokenizers.Sequence(
         [
@@ -191,7 +191,12 @@ def _check_settings(found: Any, expected: Any, place: str) -> None:
         )
 
 
-def _library() -> Any:
+def require_tokenizers() -> Any:
+    """The library `tokenizers`.
+
+    Raises:
+        TextError: it is not installed.
+    """
     try:
         import tokenizers
     except ImportError as error:

@@ -1,0 +1,55 @@
+"""The environment variables that the engine obeys, read and checked in one place."""
+
+import os
+
+from anaphora._startup import SettingError
+
+ENGINES = ("native", "numpy")
+INSTRUCTION_SETS = ("amx", "avx512", "avx2", "baseline")
+MOST_THREADS = 1024
+
+
+def engine() -> str:
+    """Which engine is wanted: "native" or "numpy".
+
+    Raises:
+        SettingError: ``ANAPHORA_ENGINE`` is neither.
+    """
+    asked = os.environ.get("ANAPHORA_ENGINE") or "native"
+    if asked not in ENGINES:
+        raise SettingError(
+            f"ANAPHORA_ENGINE is {asked!r}; it is 'native' (the default) or 'numpy'; set it to one "
+            "of them, or unset it"
+        )
+    return asked
+
+
+def num_threads() -> int | None:
+    """How many threads are wanted; None if nobody said.
+
+    Raises:
+        SettingError: ``ANAPHORA_NUM_THREADS`` is not a whole number from 1 to 1,024.
+    """
+    asked = os.environ.get("ANAPHORA_NUM_THREADS")
+    if not asked:
+        return None
+    if not (asked.isdecimal() and len(asked) < 9 and 1 <= int(asked) <= MOST_THREADS):
+        raise SettingError(
+            f"ANAPHORA_NUM_THREADS is {asked!r}; it is a number of at least 1 and at most "
+            f"{MOST_THREADS:,}; set it to one, or unset it for all processors"
+        )
+    return int(asked)
+
+
+def instruction_set() -> str | None:
+    """Which instruction set is wanted; None if nobody said."""
+    return os.environ.get("ANAPHORA_INSTRUCTION_SET") or None
+
+
+def no_instruction_set(asked: str) -> SettingError:
+    """The error of an instruction set that cannot be had."""
+    return SettingError(
+        f"ANAPHORA_INSTRUCTION_SET is {asked!r}, which this machine or build does not have; it is "
+        f"one of {', '.join(INSTRUCTION_SETS[:-1])} and {INSTRUCTION_SETS[-1]}; set it to another "
+        "one, or unset it for the machine's best"
+    )
