@@ -54,6 +54,8 @@ class RowGradient(NDArrayOperatorsMixin):
                 np.concatenate([self.values, other.values]),
                 self.shape,
             )
+        if np.shape(other) != self.shape:
+            return self.dense() + other
         total = other.copy()
         total[self.indices] += self.values
         return total
