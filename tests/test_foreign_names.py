@@ -1,7 +1,7 @@
 """Names of other libraries are answered with what to write here, from one table."""
 
 import copy
-import importlib
+import importlib.util
 import pickle
 import re
 import subprocess
@@ -98,6 +98,7 @@ def test_imports_are_answered_too(owner):
         (lambda: Tensor([1.0]).mean(0, keepdim=True), "mean: .* 'keepdim': write keepdims="),
         (lambda: ops.concatenate([[1.0]], dim=0), "concatenate: .* 'dim': write axis="),
         (lambda: ops.dropout(Tensor([1.0]), p=0.5), "dropout: .* 'p': write rate="),
+        (lambda: nn.LSTM(3, 4)(np.ones((5, 2, 3), "f"), h0=None), "forward: .* 'h0': write state="),
         (lambda: optim.clip_grad_value(weights(), clip_value=1.0), "clip_grad_value: .*limit="),
     ],
 )
@@ -167,6 +168,33 @@ def test_what_the_table_offers_is_there():
     assert len(found) > 40
     for space, name in found:
         assert hasattr(spaces[space], name), f"{space}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "import anaphora.nn.functional as F",
+            "'functional' from 'anaphora.nn': write anaphora.ops",
+        ),
+        ("from anaphora.nn.utils.rnn import pad_sequence", "'utils' from 'anaphora.nn': write"),
+        (
+            "from anaphora.optim.lr_scheduler import StepLR",
+            "'lr_scheduler' from 'anaphora.optim': sch",
+        ),
+        ("from anaphora import Tensor, LSTM", "'LSTM' from 'anaphora': write anaphora.nn.LSTM"),
+    ],
+)
+def test_imports_of_modules_are_answered(statement, message):
+    with pytest.raises(ImportError, match=f"^cannot import name {message}"):
+        exec(statement)
+
+
+def test_other_modules_that_are_missing_are_what_python_says():
+    for name in ("anaphora.nn.nonsense", "no_such_module.functional"):
+        with pytest.raises(ModuleNotFoundError, match=r"^No module named"):
+            importlib.import_module(name)
+    assert importlib.util.find_spec("anaphora.nonsense") is None
 
 
 # The parts of the package

@@ -231,6 +231,7 @@ def test_a_session_keeps_its_weights_when_the_layer_is_trained_before_pickling(m
     layer(x)[0].sum().backward()
     optim.SGD(layer.parameters(), learning_rate=1.0).step()
     assert not np.allclose(layer(x)[0].data, wanted)
+    layer.bias_ih_l0 = nn.Parameter(np.ones(4 * H))
     np.testing.assert_array_equal(made(session).feed(x), wanted)
 
 

@@ -808,6 +808,10 @@ def test_rows_are_the_whole_table_for_numpy():
     assert np.asarray(gradient, np.float32).dtype == np.float32
     assert np.linalg.norm(gradient) == np.linalg.norm(table)
     np.testing.assert_array_equal(np.abs(gradient) * np.float64(2), 2 * table)
+    np.testing.assert_array_equal(abs(-gradient / 2), table / 2)
+    np.testing.assert_array_equal(gradient + 1, table + 1)
+    np.testing.assert_array_equal(sum([gradient, gradient]), 2 * table)
+    assert (gradient[3].tolist(), len(gradient)) == ([101, 202], 5)
     total = np.ones((5, 2))
     total -= gradient
     np.testing.assert_array_equal(total, 1 - table)

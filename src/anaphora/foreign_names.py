@@ -46,7 +46,7 @@ NAMES: dict[str, dict[str, str]] = {
         "masked_fill": "`ops.where(mask, value, x)`",
         "gather index_select select take": "`x[index]`",
         "argmax argmin argsort sort topk cumsum any all nonzero unique tolist":
-            "`x.data`, which is an array: `x.data.argmax()`",
+            "`x.data`, which is an array and has it",
         "float double half long int bool type": "`x.astype(dtype)`",
         "to cuda cpu device is_cuda pin_memory": _CPU,
         "clone copy": "leave it out, operations never change x; `Tensor(x)` copies the numbers",
@@ -180,6 +180,9 @@ NAMES: dict[str, dict[str, str]] = {
         "device non_blocking": _CPU,
         "amsgrad maximize foreach fused capturable differentiable dampening rho": "leave it out",
         "p": "`rate=`",
+        "h0 hx initial_state": "`state=`",
+        "mask sequence_length": "`lengths=`",
+        "training": "leave it out: `model.train()` and `model.eval()` say it",
         "units": "`hidden_size=`, and the size of the input before it, `input_size=`",
         "return_sequences return_state stateful":
             "leave it out: a layer returns all outputs and the state, and takes a state",
@@ -244,17 +247,35 @@ def module_getattr(
         parts: Names of its modules that are imported when they are used.
     """
 
+    def told(name: str) -> str | None:
+        return None if name.startswith("__") else advice(package, name) or elsewhere(name)
+
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name in parts:
             return importlib.import_module(f"{package}.{name}")
-        told = None if name.startswith("__") else advice(package, name) or elsewhere(name)
-        if told and sys._getframe(1).f_code.co_name == "_handle_fromlist":
-            # 'from package import name' asks with hasattr, and would lose the advice.
-            raise ImportError(f"cannot import name {name!r} from {package!r}: {told}", name=name)
-        message = f"module {package!r} has no attribute {name!r}"
-        raise AttributeError(f"{message}: {told}" if told else message, name=name)
+        message, answer = f"module {package!r} has no attribute {name!r}", told(name)
+        raise AttributeError(f"{message}: {answer}" if answer else message, name=name)
 
+    _ImportAnswers.packages[package] = told
     return __getattr__
+
+
+class _ImportAnswers:
+    """The last to be asked for a module that is imported: it finds none, but may have an answer.
+
+    ``from package import name`` asks here too, and would lose what an AttributeError says.
+    """
+
+    packages: ClassVar[dict[str, Callable[[str], str | None]]] = {}
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> None:
+        package, _, last = name.rpartition(".")
+        if package in cls.packages and (told := cls.packages[package](last)):
+            raise ImportError(f"cannot import name {last!r} from {package!r}: {told}", name=name)
+
+
+sys.meta_path.append(_ImportAnswers)
 
 
 def check_arguments(owner: str, given: Collection[str], accepted: Collection[str]) -> None:

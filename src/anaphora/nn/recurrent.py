@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from anaphora import engine, ops
+from anaphora import engine, foreign_names, ops
 from anaphora.cells import CELLS, Cell
 from anaphora.cells import zoneout as zoned_out
 from anaphora.nn import initialization as initialize
@@ -234,6 +234,7 @@ class Recurrent(Module):
                             array[start : start + self.hidden_size] = rest
                         rest = 0.0
 
+    @foreign_names.arguments_checked
     def forward(
         self,
         x: Any,

@@ -69,10 +69,11 @@ class Session:
                 f"sequence, not {batch_size!r}"
             )
         self.batch_size = batch_size
-        self._module = _frozen(module)
+        self._module = module
+        self._weights = {name: p.shared() for name, p in module.named_parameters()}
         self._packed = packed
         self._run: Callable[[Array, list[Array]], Array]
-        self._run = _running(self._module) if packed is None else packed.run
+        self._run = _running(self._frozen()) if packed is None else packed.run
         self._swaps = layer.batch_first and batch_size is not None
         self._dtype = np.dtype(dtype)
         self._step = step if batch_size is None else (batch_size, *step)
@@ -211,23 +212,26 @@ class Session:
         return self.fork()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: v for name, v in vars(self).items() if name not in ("_packed", "_run")}
+        made = ("_packed", "_run", "_weights")
+        kept = {name: value for name, value in vars(self).items() if name not in made}
+        return kept | {"_module": self._frozen()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         made = state["_module"].session(state["batch_size"])  # it packs the weights again
         vars(self).update(vars(made) | state)
 
+    def _frozen(self) -> Module:
+        """A copy of the module to evaluate, with the weights that it had when this was made."""
+        parameters: dict[int, Any] = {
+            id(parameter): self._weights[name]
+            for name, parameter in self._module.named_parameters()
+            if name in self._weights
+        }
+        return copy.deepcopy(self._module, parameters).eval()
 
-def _frozen(module: Module) -> Module:
-    """A copy to evaluate; parameters are copied when those of the module are changed."""
-    parameters = {id(parameter): parameter.shared() for parameter in module.parameters()}
-    frozen: Module = copy.deepcopy(module, parameters)
-    return frozen.eval()
 
-
-def _running(module: Module) -> Callable[[Array, list[Array]], Array]:
-    """The module run as packed layers are, with its weights as they are now."""
-    frozen = _frozen(module)
+def _running(frozen: Module) -> Callable[[Array, list[Array]], Array]:
+    """A module that is nobody else's run as packed layers are."""
     if hasattr(frozen, "batch_first"):
         frozen.batch_first = False
 

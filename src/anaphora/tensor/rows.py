@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike, NDArray
 
 from anaphora import engine, foreign_names
@@ -12,11 +13,11 @@ from anaphora import engine, foreign_names
 Array: TypeAlias = NDArray[Any]
 
 
-class RowGradient:
+class RowGradient(NDArrayOperatorsMixin):
     """The gradient of a table of which only some rows were read: indices and values.
 
-    Rows read several times are summed, in the order in which they were read. NumPy's functions take
-    it as the whole table, zero in the rows that were not read.
+    Rows read several times are summed, in the order in which they were read. NumPy's functions,
+    operators and indices take it as the whole table, zero in the rows that were not read.
 
     Attributes:
         indices: [N] the rows, ascending, each once.
@@ -53,11 +54,19 @@ class RowGradient:
                 np.concatenate([self.values, other.values]),
                 self.shape,
             )
+        if np.shape(other) != self.shape:
+            return self.dense() + other
         total = other.copy()
         total[self.indices] += self.values
         return total
 
     __radd__ = __add__
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.dense()[index]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
