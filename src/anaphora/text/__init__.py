@@ -26,7 +26,13 @@ from anaphora.text.sources import (
     standard_library_source,
 )
 from anaphora.text.tagged import read_conllu
-from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
+from anaphora.text.tokenizers import (
+    BPETokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    split_words,
+)
 
 __all__ = [
     "IGNORE_INDEX",
@@ -59,5 +65,6 @@ __all__ = [
     "read_series",
     "sentence_batches",
     "split_sentences",
+    "split_words",
     "standard_library_source",
 ]
