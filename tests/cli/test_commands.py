@@ -293,7 +293,7 @@ def test_no_color_in_a_terminal_without_colours(trained):
         (["train", "text.txt", "--resume"], 2, "leave FILE, --task, --valid, --preset and"),
         (["train", "--resume", "--window", "3"], 2, "window: a training that goes on keeps its "),
         (["generate", "nowhere"], 1, "nowhere: no such folder"),
-        (["generate", "model", "--prompt", "Öl"], 1, "the character 'Ö' (U+00D6) at line 1, colu"),
+        (["generate", "model", "--prompt", "Öl"], 1, "the character 'Ö' (U+00D6) at column 1"),
         (["generate", "model", "--temperature", "-1"], 2, "temperature is -1.0; expected a finite"),
         (["generate", "model", "--top-p", "0"], 2, "top_p is 0.0; expected 0 < top_p <= 1"),
         (["generate", "model", "--length", "-1"], 2, "--length"),

@@ -156,7 +156,9 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
     assert len(records) == len(right)
     if trained.task == "translate":
         assert sum(r["translation"] == t for r, t in zip(records, right, strict=True)) >= 9
-        assert set(found) == {"loss", "perplexity", "tokens", "seconds"}
+        assert set(found) == {
+            "loss", "perplexity", "tokens", "seconds", "unknown_tokens", "unknown_share"
+        }  # fmt: skip
         assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
         assert found["tokens"] == sum(len(sentence.split()) + 1 for sentence in right)
     else:
@@ -169,7 +171,8 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
                 chances.append(record["probabilities"][answer])
                 assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
                 assert next(iter(record["probabilities"])) == record["label"]
-        assert set(found) == {"loss", "accuracy", "tokens", "seconds"}
+        of_tokens = {"unknown_tokens", "unknown_share"} if "series" not in trained.task else set()
+        assert set(found) == {"loss", "accuracy", "tokens", "seconds", *of_tokens}
         assert found["accuracy"] == sum(correct) / len(correct) > 0.9
         assert found["tokens"] == len(correct)
         if chances:

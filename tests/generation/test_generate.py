@@ -193,7 +193,7 @@ def test_byte_pairs_come_as_whole_characters():
 
 def test_messages(characters):
     model = make(characters)
-    with pytest.raises(TextError, match=r"'x' \(U\+0078\) at line 1, column 4"):
+    with pytest.raises(TextError, match=r"'x' \(U\+0078\) at column 4 of the text"):
         generate(model, characters, "to x")
     with pytest.raises(ValueError, match="length is -1; expected a number of tokens >= 0"):
         generate(model, characters, "to", length=-1)

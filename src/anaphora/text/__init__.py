@@ -12,7 +12,7 @@ from anaphora.text.batches import (
     split_sentences,
 )
 from anaphora.text.corpus import encode_to_file, open_ids
-from anaphora.text.errors import TextError
+from anaphora.text.errors import TextError, located
 from anaphora.text.labelled import read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.text.series import moments, read_series
@@ -24,6 +24,7 @@ from anaphora.text.sources import (
     read_columns,
     read_lines,
     standard_library_source,
+    stream_lines,
 )
 from anaphora.text.tagged import read_conllu
 from anaphora.text.tokenizers import (
@@ -53,6 +54,7 @@ __all__ = [
     "cover",
     "encode_to_file",
     "is_table",
+    "located",
     "moments",
     "open_ids",
     "open_source",
@@ -67,4 +69,5 @@ __all__ = [
     "split_sentences",
     "split_words",
     "standard_library_source",
+    "stream_lines",
 ]

@@ -29,6 +29,7 @@ __all__ = [
     "read_columns",
     "read_lines",
     "standard_library_source",
+    "stream_lines",
 ]
 
 # Characters read at once. A chunk holds at most twice as many, so memory stays bounded.
@@ -180,6 +181,48 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     ['one', '', 'three']
     """
     return "".join(open_source(path)).removesuffix("\n").split("\n")
+
+
+def stream_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+    r"""Yield the lines of a text as `read_lines` gives them; those of standard input as they come.
+
+    Raises:
+        TextError: what `open_source` raises.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "lines.txt")
+    ...     _ = path.write_text("one\n\nthree\n")
+    ...     list(stream_lines(path))
+    ['one', '', 'three']
+    """
+    if os.fspath(path) == "-":
+        yield from _standard_input_lines()
+        return
+    begun = ""  # a line that the next chunk may go on with
+    for chunk in open_source(path):
+        *lines, begun = (begun + chunk).split("\n")
+        yield from lines
+    if begun:
+        yield begun
+
+
+def _standard_input_lines() -> Iterator[str]:
+    stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig")
+    count = 0
+    try:
+        for line in stream:
+            count += 1
+            yield line.removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"standard input, line {count + 1} or soon after, is not valid UTF-8: byte "
+            f"0x{error.object[error.start]:02X}; convert the text to UTF-8"
+        ) from error
+    finally:
+        stream.detach()  # which would close standard input
+    if count == 0:
+        raise TextError("standard input is empty: there is nothing to read")
 
 
 def read_columns(

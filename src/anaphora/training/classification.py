@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from anaphora.text import (
     Tokenizer,
     WordTokenizer,
     is_table,
+    located,
     moments,
     read_columns,
     read_labelled,
@@ -224,7 +226,11 @@ class ClassifyTask(ExampleTask):
     def encode(  # noqa: D102
         self, vocabulary: ClassifierVocabulary, examples: list[Example]
     ) -> dict[str, Array]:
-        inputs = [vocabulary.encode(example) for example, _ in examples]
+        inputs = []
+        for example, _ in examples:
+            name = f"the text {_shorten(example)}" if isinstance(example, str) else "the series"
+            with located(name):
+                inputs.append(vocabulary.encode(example))
         return {
             "inputs": np.concatenate(inputs),
             "lengths": np.array([len(sequence) for sequence in inputs]),
@@ -254,14 +260,41 @@ class ClassifyTask(ExampleTask):
     def vocabulary(self, data: Mapping[str, Any]) -> ClassifierVocabulary:  # noqa: D102
         return ClassifierVocabulary.from_dict(data)
 
-    def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
+    def read_inputs(  # noqa: D102
+        self, options: LabelledOptions, path: str
+    ) -> Iterator[tuple[str, Any]]:
         if _holds_series(path):
-            return list(read_series(path)[0])
-        if not is_table(path):
-            return super().read_inputs(options, path)
-        if options.column is None:
+            for number, series in enumerate(read_series(path)[0], start=1):
+                yield f"{path}, series {number:,}", series
+        elif not is_table(path):
+            yield from super().read_inputs(options, path)
+        elif options.column is None:
             raise TextError(f"{path} is a table: say with --column which column holds the texts")
-        return [text.strip("\n") for _, (text,) in read_columns(path, [options.column])]
+        else:
+            for place, (text,) in read_columns(path, [options.column]):
+                yield place, text.strip("\n")
+
+    def unknown_tokens(  # noqa: D102
+        self, vocabulary: ClassifierVocabulary, one: Any
+    ) -> Counter[str]:
+        vocabulary.encode(one)
+        tokenizer = vocabulary.tokenizer
+        return Counter() if tokenizer is None else tokenizer.unknown_tokens([one])
+
+    def unknown_share(  # noqa: D102
+        self,
+        vocabulary: ClassifierVocabulary,
+        examples: list[Example],
+        arrays: Mapping[str, Array],
+    ) -> tuple[Counter[str], int, int]:
+        tokenizer = vocabulary.tokenizer
+        if tokenizer is None:
+            return Counter(), 0, 0
+        unknown = tokenizer.unknown_tokens(f"{text}\n" for text, _ in examples)
+        if tokenizer.level == "char":  # line ends are not of the texts
+            unknown = tokenizer.unknown_tokens(text for text, _ in examples)
+        count = int(np.count_nonzero(arrays["inputs"] == tokenizer.unknown_id))
+        return unknown, count, len(arrays["inputs"])
 
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
         return ""
@@ -302,7 +335,11 @@ def classify(
     """
     dtype = model.options["dtype"]
     for start in range(0, len(examples), _PREDICTION_BATCH):
-        inputs = [vocabulary.encode(e) for e in examples[start : start + _PREDICTION_BATCH]]
+        inputs = []
+        part = examples[start : start + _PREDICTION_BATCH]
+        for number, example in enumerate(part, start=start + 1):
+            with located(f"example {number:,}"):
+                inputs.append(vocabulary.encode(example))
         if vocabulary.tokenizer is None:
             inputs = [series.astype(dtype) for series in inputs]
         with no_grad():
@@ -310,6 +347,10 @@ def classify(
         for row in shares:
             order = np.argsort(-row, kind="stable")
             yield {vocabulary.classes[k]: float(row[k]) for k in order}
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def _holds_series(path: Any) -> bool:

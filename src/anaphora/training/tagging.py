@@ -13,7 +13,14 @@ import numpy as np
 from anaphora import ops
 from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
-from anaphora.text import CharacterTokenizer, TextError, Tokenizer, read_conllu
+from anaphora.text import (
+    CharacterTokenizer,
+    TextError,
+    Tokenizer,
+    located,
+    read_conllu,
+    split_words,
+)
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
 from anaphora.training.task import ExampleTask, Paths, TaskOptions, numbers_of
@@ -230,10 +237,29 @@ class TagTask(ExampleTask):
     def vocabulary(self, data: Mapping[str, Any]) -> TaggerVocabulary:  # noqa: D102
         return TaggerVocabulary.from_dict(data)
 
-    def read_inputs(self, options: TaggedOptions, path: str) -> list[Any]:  # noqa: D102
+    def read_inputs(  # noqa: D102
+        self, options: TaggedOptions, path: str
+    ) -> Iterator[tuple[str, Any]]:
         if path.lower().endswith((".conllu", ".tsv")):
-            return [words for words, _ in read_conllu(path, options.tag_column)]
-        return [line.split() for line in super().read_inputs(options, path)]
+            sentences = read_conllu(path, options.tag_column)
+            for number, (words, _) in enumerate(sentences, start=1):
+                yield f"{path}, sentence {number:,}", words
+        else:
+            for place, line in super().read_inputs(options, path):
+                yield place, split_words(line)
+
+    def unknown_tokens(  # noqa: D102
+        self, vocabulary: TaggerVocabulary, one: Sequence[str]
+    ) -> Counter[str]:
+        vocabulary.characters.encode("".join(one))
+        known = vocabulary.encode_words(one) != UNKNOWN
+        return Counter(word for word, is_known in zip(one, known, strict=True) if not is_known)
+
+    def unknown_share(  # noqa: D102
+        self, vocabulary: TaggerVocabulary, examples: list[Example], arrays: Mapping[str, Array]
+    ) -> tuple[Counter[str], int, int]:
+        unknown = self.unknown_tokens(vocabulary, [word for words, _ in examples for word in words])
+        return unknown, unknown.total(), len(arrays["words"])
 
     def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
         return ""
@@ -268,10 +294,11 @@ def tag(
     """
     for start in range(0, len(sentences), _PREDICTION_BATCH):
         part = sentences[start : start + _PREDICTION_BATCH]
-        batch = side_by_side(
-            [vocabulary.encode_words(words) for words in part],
-            [[vocabulary.characters.encode(word) for word in words] for words in part],
-        )
+        characters = []
+        for number, words in enumerate(part, start=start + 1):
+            with located(f"sentence {number:,}"):
+                characters.append([vocabulary.characters.encode(word) for word in words])
+        batch = side_by_side([vocabulary.encode_words(words) for words in part], characters)
         with no_grad():
             shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
         for row, words in enumerate(part):

@@ -15,8 +15,8 @@ __all__ = ["UNKNOWN", "Split", "WordTokenizer", "split_words"]
 
 UNKNOWN = "<unk>"
 
-# The marks among the words of a text: white space, which no word can be. `<eos>` and `<bos>` are only
-# how they are shown; written in a text, these are words like any other.
+# The marks among the words of a text: white space, which no word can be. `<eos>` and `<bos>` are
+# only how they are shown; written in a text, these are words like any other.
 _END = "\n"
 _START = "\r"
 _SHOWN = {_END: "<eos>", _START: "<bos>"}
@@ -241,7 +241,7 @@ class WordTokenizer(Tokenizer):
             yield np.fromiter(ids, dtype=np.int64, count=len(tokens))
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
-        """Count the words of a text that `<unk>` stands for, but for those that are `<unk>`.
+        r"""Count the words of a text that `<unk>` stands for, but for those that are `<unk>`.
 
         >>> tokenizer = WordTokenizer.fit(["a a b\n"], minimum_count=2)
         >>> tokenizer.unknown_tokens(["a c <unk>\n", "b c"])
