@@ -113,7 +113,7 @@ def test_evaluate_prints_the_loss_of_the_whole_text(trained):
     assert record["bits_per_token"] == pytest.approx(record["loss"] / math.log(2))
     assert set(record) == {
         "loss", "perplexity", "bits_per_token", "bits_per_character", "tokens", "characters",
-        "seconds",
+        "seconds", "unknown_tokens", "unknown_share",
     }  # fmt: skip
     assert err == ""
 
@@ -121,10 +121,46 @@ def test_evaluate_prints_the_loss_of_the_whole_text(trained):
     assert f"loss                {record['loss']:.4f} nats a token" in out
     assert f"perplexity          {record['perplexity']:,.2f}" in out
     assert "tokens              2,255 (2,256 characters)" in out
+    assert "unknown tokens      0 (0.00%)" in out
     assert ESCAPE not in out
 
     out, _ = trained.run("evaluate", "model", "text.txt", "--json", "--batch-size", "5")
     assert lines_of(out)[0]["tokens"] == record["tokens"]
+
+
+def test_unknown_words_are_told_and_counted(command):
+    command.text.write_text("the cat saw the dog\nthe dog saw a <unk>\n" * 20)
+    small = ("--level", "word", "--hidden-size", "4", "--batch-size", "2", "--window", "5")
+    command.run("train", "text.txt", "--out", "model", *small, "--max-steps", "2")
+    (command.folder / "new.txt").write_text("The cat saw <unk> ostrich ostrich\na\n")
+    out, err = command.run("evaluate", "model", "new.txt", "--json")
+    (record,) = lines_of(out)
+    assert (record["unknown_tokens"], record["unknown_share"]) == (4, 4 / 9)
+    assert record["bits_per_character"] is None
+    assert (
+        "new.txt: 3 words are not in the vocabulary, and read as unknown: 'The', 'ostrich'; in "
+        "lower case the vocabulary has it: 'the'" in err
+    )
+    out, _ = command.run("evaluate", "model", "new.txt")
+    assert "bits per character  none, as the text has unknown tokens" in out
+    assert "unknown tokens      4 (44.44%)" in out
+
+    # A text that has the unknown word written lacks nothing.
+    (command.folder / "own.txt").write_text("the <unk>\n")
+    out, err = command.run("evaluate", "model", "own.txt", "--json")
+    (record,) = lines_of(out)
+    assert (record["unknown_tokens"], err) == (1, "")
+    assert record["bits_per_character"] == pytest.approx(
+        record["bits_per_token"] * record["tokens"] / len("the <unk>\n")
+    )
+
+    out, err = command.run("generate", "model", "--prompt", "the emu", "--length", "200")
+    assert "the prompt: 1 word is not in the vocabulary, and read as unknown: 'emu'; a mod" in err
+    assert "--minimum-count may know more, or one of --level bpe or char" in err
+    assert out.count("<unk>") == 1  # that of the prompt
+    drawn = ("generate", "model", "--length", "200", "--seed", "1")
+    assert "<unk>" in command.run(*drawn, "--unknown")[0]
+    assert "<unk>" not in command.run(*drawn, "--no-unknown")[0]
 
 
 # generate

@@ -92,7 +92,8 @@ def evaluate(
                 raise ValueError(f"--batch-size is for language models; this is one to {task.name}")
             task.check_files(changes, texts)
         began = time.monotonic()
-        model, batches, (unknown, count, total) = task.evaluation(directory, texts, **changes)
+        model, vocabulary, batches, share = task.evaluation(directory, texts, **changes)
+        unknown, count, total = share
         result = _evaluate(output, model, batches)
         if result.accuracy is None:
             name, value = "perplexity", result.perplexity
@@ -114,7 +115,6 @@ def evaluate(
                 f"loss        {result.loss:.4f} nats\n{shown}\n{task.unit:10}  {result.tokens:,}"
                 + (f"\nunknown     {count:,} of {total:,} ({count / total:.2%})" if total else "")
             )
-        vocabulary = task.load(directory)[1] if unknown else None
         report_example_tokens(", ".join(texts), task, vocabulary, unknown)
 
 

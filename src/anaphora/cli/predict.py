@@ -95,7 +95,7 @@ def predict(
             full = [one for _, one in part if not _is_blank(one)]
             answers = _ANSWERS[task.name](model, vocabulary, full, beam_size or _BEAM_SIZE)
             for _, one in part:
-                record, shown = (_BLANK_ANSWERS[task.name], "") if _is_blank(one) else next(answers)
+                record, shown = _blank_answer(task, one) if _is_blank(one) else next(answers)
                 if as_json:
                     output.emit(record)
                 else:
@@ -138,11 +138,12 @@ def _is_blank(one: Any) -> bool:
     return not (one.strip() if isinstance(one, str) else len(one))
 
 
-_BLANK_ANSWERS: dict[str, dict[str, Any]] = {
-    "classify": {"text": "", "label": None, "probabilities": {}},
-    "tag": {"words": [], "tags": [], "probabilities": []},
-    "translate": {"source": "", "translation": "", "log_probability": None, "score": None},
-}
+def _blank_answer(task: ExampleTask, one: Any) -> tuple[dict[str, Any], str]:
+    if task.name == "classify":
+        return {"text": one, "label": None, "probabilities": {}}, ""
+    if task.name == "tag":
+        return {"words": [], "tags": [], "probabilities": []}, ""
+    return {"source": one, "translation": "", "log_probability": None, "score": None}, ""
 
 
 def _labels(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:

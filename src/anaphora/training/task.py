@@ -425,9 +425,9 @@ class ExampleTask(Task):
 
     def evaluation(
         self, directory: Path, texts: Paths, **changes: Any
-    ) -> tuple[Any, Batches, tuple[Counter[str], int, int]]:
-        """The model of a directory, batches of files in which every answer counts once, and what
-        `unknown_share` says of the files.
+    ) -> tuple[Any, Any, Batches, tuple[Counter[str], int, int]]:
+        """The model of a directory, its vocabulary, batches of files in which every answer counts
+        once, and what `unknown_share` says of the files.
 
         Args:
             directory: The model directory.
@@ -446,7 +446,7 @@ class ExampleTask(Task):
         arrays = self.encode(vocabulary, examples)
         size, dtype = options.training.batch_size, options.model.dtype
         batches = self.example_batches(vocabulary, arrays, size, dtype)
-        return model, batches, self.unknown_share(vocabulary, examples, arrays)
+        return model, vocabulary, batches, self.unknown_share(vocabulary, examples, arrays)
 
 
 def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array:

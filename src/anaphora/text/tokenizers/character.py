@@ -158,10 +158,10 @@ class CharacterTokenizer(Tokenizer):
             place = f"line {line:,}, {place}"
         character = chunk[position]
         raise TextError(
-            f"the character {character!r} (U+{ord(character):04X}) at {place} of the text is not in "
-            f"the vocabulary of {self.vocabulary_size:,} characters, which has no unknown "
-            "character; remove it from this text, or train anew with a minimum_count of 2, so that "
-            "rare characters share an unknown one"
+            f"the character {character!r} (U+{ord(character):04X}) at {place} of the text is not "
+            f"in the vocabulary of {self.vocabulary_size:,} characters, which has no unknown "
+            "character; remove it from this text, or train anew with a minimum_count of 2, so "
+            "that rare characters share an unknown one"
         )
 
 
