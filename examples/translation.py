@@ -147,7 +147,9 @@ def main(argv=None):
     if arguments.epochs:
         train(arguments)
     model, tokenizers = EncoderDecoder.load(arguments.out)
-    sentences, references = (text.splitlines() for text in read(arguments, arguments.test))
+    sentences, references = (
+        text.removesuffix("\n").split("\n") for text in read(arguments, arguments.test)
+    )
     begin = time.monotonic()
     found = translate(model, tokenizers, sentences, arguments.beam_size, arguments.length_penalty)
     translations = [translation.text for translation in found]

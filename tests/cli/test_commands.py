@@ -141,7 +141,7 @@ def test_evaluate_prints_the_loss_of_the_whole_text(trained):
     assert record["bits_per_token"] == pytest.approx(record["loss"] / math.log(2))
     assert set(record) == {
         "loss", "perplexity", "bits_per_token", "bits_per_character", "tokens", "characters",
-        "seconds",
+        "seconds", "unknown_tokens", "unknown_share",
     }  # fmt: skip
     assert err == ""
 
@@ -149,10 +149,46 @@ def test_evaluate_prints_the_loss_of_the_whole_text(trained):
     assert f"loss                {record['loss']:.4f} nats a token" in out
     assert f"perplexity          {record['perplexity']:,.2f}" in out
     assert "tokens              2,255 (2,256 characters)" in out
+    assert "unknown tokens      0 (0.00%)" in out
     assert ESCAPE not in out
 
     out, _ = trained.run("evaluate", "model", "text.txt", "--json", "--batch-size", "5")
     assert lines_of(out)[0]["tokens"] == record["tokens"]
+
+
+def test_unknown_words_are_told_and_counted(command):
+    command.text.write_text("the cat saw the dog\nthe dog saw a <unk>\n" * 20)
+    small = ("--level", "word", "--hidden-size", "4", "--batch-size", "2", "--window", "5")
+    command.run("train", "text.txt", "--out", "model", *small, "--max-steps", "2")
+    (command.folder / "new.txt").write_text("The cat saw <unk> ostrich ostrich\na\n")
+    out, err = command.run("evaluate", "model", "new.txt", "--json")
+    (record,) = lines_of(out)
+    assert (record["unknown_tokens"], record["unknown_share"]) == (4, 4 / 9)
+    assert record["bits_per_character"] is None
+    assert (
+        "new.txt: 3 words are not in the vocabulary, and read as unknown: 'The', 'ostrich'; in "
+        "lower case the vocabulary has it: 'the'" in err
+    )
+    out, _ = command.run("evaluate", "model", "new.txt")
+    assert "bits per character  none, as the text has unknown tokens" in out
+    assert "unknown tokens      4 (44.44%)" in out
+
+    # A text that has the unknown word written lacks nothing.
+    (command.folder / "own.txt").write_text("the <unk>\n")
+    out, err = command.run("evaluate", "model", "own.txt", "--json")
+    (record,) = lines_of(out)
+    assert (record["unknown_tokens"], err) == (1, "")
+    assert record["bits_per_character"] == pytest.approx(
+        record["bits_per_token"] * record["tokens"] / len("the <unk>\n")
+    )
+
+    out, err = command.run("generate", "model", "--prompt", "the emu", "--length", "200")
+    assert "the prompt: 1 word is not in the vocabulary, and read as unknown: 'emu'; a mod" in err
+    assert "--minimum-count may know more, or one of --level bpe or char" in err
+    assert out.count("<unk>") == 1  # that of the prompt
+    drawn = ("generate", "model", "--length", "200", "--seed", "1")
+    assert "<unk>" in command.run(*drawn, "--unknown")[0]
+    assert "<unk>" not in command.run(*drawn, "--no-unknown")[0]
 
 
 # generate
@@ -311,7 +347,7 @@ def test_no_color_in_a_terminal_without_colours(trained):
         (["train", "text.txt", "--resume"], 2, "leave FILE, --task, --valid, --preset and"),
         (["train", "--resume", "--window", "3"], 2, "window: a training that goes on keeps its "),
         (["generate", "nowhere"], 1, "nowhere: no such folder"),
-        (["generate", "model", "--prompt", "Öl"], 1, "the character 'Ö' (U+00D6) at line 1, colu"),
+        (["generate", "model", "--prompt", "Öl"], 1, "the character 'Ö' (U+00D6) at column 1"),
         (["generate", "model", "--temperature", "-1"], 2, "temperature is -1.0; expected a finite"),
         (["generate", "model", "--top-p", "0"], 2, "top_p is 0.0; expected 0 < top_p <= 1"),
         (["generate", "model", "--length", "-1"], 2, "--length"),

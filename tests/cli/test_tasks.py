@@ -3,12 +3,17 @@
 import gzip
 import json
 import math
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import anaphora
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli.app import app
 from anaphora.models import SequenceTagger
@@ -157,7 +162,10 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
     assert len(records) == len(right)
     if trained.task == "translate":
         assert sum(r["translation"] == t for r, t in zip(records, right, strict=True)) >= 9
-        assert set(found) == {"loss", "perplexity", "bits_per_token", "tokens", "seconds"}
+        assert set(found) == {
+            "loss", "perplexity", "bits_per_token", "tokens", "seconds", "unknown_tokens",
+            "unknown_share",
+        }  # fmt: skip
         assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
         assert found["tokens"] == sum(len(sentence.split()) + 1 for sentence in right)
     else:
@@ -170,7 +178,8 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
                 chances.append(record["probabilities"][answer])
                 assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
                 assert next(iter(record["probabilities"])) == record["label"]
-        assert set(found) == {"loss", "accuracy", "tokens", "seconds"}
+        of_tokens = {"unknown_tokens", "unknown_share"} if "series" not in trained.task else set()
+        assert set(found) == {"loss", "accuracy", "tokens", "seconds", *of_tokens}
         assert found["accuracy"] == sum(correct) / len(correct) > 0.9
         assert found["tokens"] == len(correct)
         if chances:
@@ -206,7 +215,7 @@ def test_predictions_as_text_are_those_of_json(trained):
         assert run("predict", trained.model, stdin=text)[0].split() == [r["label"] for r in records]
         return
     out, err = run("predict", trained.model, trained.valid[0])
-    assert err == ""
+    assert err == "" or trained.task == "tag", "only the tagger is given words that it has not seen"
     if trained.task == "tag":
         sentences = [zip(r["words"], r["tags"], strict=True) for r in records]
         assert out == "".join("".join(f"{w}\t{t}\n" for w, t in s) + "\n" for s in sentences)
@@ -220,14 +229,43 @@ def test_predictions_as_text_are_those_of_json(trained):
         assert out == "".join(record[name] + "\n" for record in records)
 
 
-def test_an_empty_line_has_an_answer_too(trained):
+def test_an_empty_line_has_an_empty_answer(trained):
     if trained.task == "classify series":
         return  # series are no lines
-    line = {"tag": "ab Ab", "translate": "a dog"}.get(trained.task, "abc")
-    out, _ = run("predict", trained.model, "--json", stdin=f"{line}\n\n{line}\n")
-    first, second, third = lines_of(out)
+    line = {"tag": "ab Ab", "translate": "a dog"}.get(trained.task, "a b c")
+    text = f"{line}\n\n{line}\n \n"
+    out, err = run("predict", trained.model, "--json", stdin=text)
+    first, second, third, fourth = lines_of(out)
     assert first == third
-    assert second.keys() == first.keys()
+    assert second.keys() == fourth.keys() == first.keys()
+    assert not any(second.values())
+    assert [value for value in fourth.values() if value] in ([], [" "])
+    assert "standard input, line 2 and 1 more: nothing to read there; the answer is empty" in err
+    out, _ = run("predict", trained.model, stdin=text)
+    answers = out.split("\n\n") if trained.task == "tag" else out.split("\n")
+    assert answers[0] == answers[2 if trained.task != "tag" else 1].strip("\n") != ""
+    assert out.endswith("\n\n")
+
+
+def test_unknown_words_are_told(trained):
+    if trained.task in ("classify series", "classify folder"):
+        return  # no words
+    known, text = {
+        "tag": ("ab", "ab xyz\nxyz\n"),
+        "translate": ("dog", "Dog xyz\nxyz\n"),
+        "classify table": ("a", "a xyz\nxyz\n"),
+    }[trained.task]
+    assert run("predict", trained.model, stdin=f"{known}\n")[1] == ""
+    _, err = run("predict", trained.model, stdin=text)
+    told = {
+        "tag": "2 words are not in the vocabulary, and read as unknown: 'xyz'; a model that is",
+        "translate": "3 words are not in the vocabulary, and read as unknown: 'Dog', 'xyz'; in "
+        "lower case the vocabulary has it: 'dog'",
+        "classify table": "'xyz'; a model that is trained with a lower --minimum-count may know "
+        "more, or one of --level char",
+    }[trained.task]
+    assert "standard input: " in err
+    assert told in err
 
 
 def test_a_training_that_goes_on_is_bit_for_bit_one_that_never_stopped(trained):
@@ -267,6 +305,97 @@ def test_json_lines(trained):
     assert ("accuracy" in evaluations[0]) == (trained.task != "translate")
     assert result.get("accuracy") == evaluations[0].get("accuracy")
     assert "Try next" in err
+
+
+def test_predict_names_the_line(tmp_path):
+    task = make("classify folder", tmp_path)
+    run(*task.command("--max-steps", "1", "--minimum-count", "1"))
+    path = tmp_path / "lines.txt"
+    path.write_text("abc\nabc\n" * 300 + "aX\nabc\n")
+    _, err = run("predict", tmp_path / "model", path, code=1)
+    message = "line 601: the character 'X' (U+0058) at column 2 of the text is not in the vocab"
+    assert f"anaphora: {path}, {message}" in err
+    assert f"standard input, {message}" in run(
+        "predict", tmp_path / "model", stdin=path.read_text(), code=1
+    )[1]  # fmt: skip
+    table = tmp_path / "table.csv"
+    table.write_text('body\nabc\n"ab\nXc"\n')
+    _, err = run("predict", tmp_path / "model", table, "--column", "body", code=1)
+    assert f"{table}, line 3: the character" in err  # where the row begins
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "low.txt").write_text("abc\naXb\n")
+    _, err = run("evaluate", tmp_path / "model", tmp_path / "other", code=1)
+    assert "the text 'aXb': the character 'X' (U+0058) at column 2" in err
+
+
+def test_standard_input_that_cannot_be_read(tmp_path):
+    task = make("classify folder", tmp_path)
+    run(*task.command("--max-steps", "1"))
+    assert "standard input is empty" in run("predict", tmp_path / "model", stdin="", code=1)[1]
+    result = CliRunner().invoke(app, ["predict", str(tmp_path / "model")], input=b"abc\n\xe9a\n")
+    assert result.exit_code == 1
+    assert "standard input is not valid UTF-8: byte 0xE9 at offset 4" in result.stderr
+
+
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_answers_come_before_the_input_ends(tmp_path, at_terminal):
+    """At a terminal after each line, in a pipe after 500 of them."""
+    task = make("classify folder", tmp_path)
+    run(*task.command("--max-steps", "1"))
+    reading, writing = os.openpty() if at_terminal else os.pipe()
+    if at_terminal:
+        reading, writing = writing, reading
+    command = [sys.executable, "-m", "anaphora", "predict", str(tmp_path / "model")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(anaphora.__file__).parent.parent)}
+    with subprocess.Popen(
+        command, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        os.close(reading)
+        for _ in range(2):
+            for _ in range(1 if at_terminal else 500):
+                os.write(writing, b"abc\n")
+            for _ in range(1 if at_terminal else 500):
+                assert process.stdout.readline() in (b"low\n", b"high\n")
+        os.write(writing, b"\x04" if at_terminal else b"abc")
+        if not at_terminal:
+            os.close(writing)
+        out, _ = process.communicate(timeout=60)
+        if at_terminal:
+            os.close(writing)
+    assert process.returncode == 0
+    assert len(out.splitlines()) == (0 if at_terminal else 1)
+
+
+def test_a_no_break_space_holds_a_word_together_in_training_and_in_predict(tmp_path):
+    sentences = tmp_path / "train.tsv"
+    sentences.write_text("10\u00a0000\tNUM\ndogs\tNOUN\n\n" * 20, encoding="utf-8")
+    run("train", sentences, "--task", "tag", "--tag-column", "2", "--out", tmp_path / "model",
+        *SMALL)  # fmt: skip
+    out, err = run("predict", tmp_path / "model", stdin="10\u00a0000 dogs\n")
+    assert (out, err) == ("10\u00a0000\tNUM\ndogs\tNOUN\n\n", "")
+
+
+def test_pairs_are_made_by_lines_whatever_is_written_in_them(tmp_path):
+    """Marks that are written in some lines, and blank lines of one side, shift nothing."""
+    source = [f"s{n}" for n in range(8)]
+    target = [f"t{n}" for n in range(8)]
+    source[1], source[4], source[6] = "<eos> s1", "", "s6 <bos> <pad> <unk>"
+    target[2], target[3], target[6] = "", "t3 <eos> <eos>", "<eos>"
+    for name, lines in (("source", source), ("target", target)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    task = TASKS["translate"]
+    options = task.options.make(minimum_count=1, batch_size=1)
+    examples = task.read_files(options.text, [tmp_path / "source", tmp_path / "target"])
+    vocabulary = task.vocabulary(task.fit(options, examples, []).to_dict())
+    batches = task.example_batches(vocabulary, task.encode(vocabulary, examples), 1, "float32")
+    found = [
+        tuple(
+            vocabulary[name].decode(ids[:, 0]).removesuffix("\n")
+            for name, ids in (("source", batch.source), ("target", batch.targets))
+        )
+        for batch in batches
+    ]
+    assert sorted(found) == sorted(zip(source, target, strict=True))
 
 
 def test_predict_points_to_generate(tmp_path):

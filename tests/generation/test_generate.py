@@ -1,5 +1,7 @@
 """Generation: what the model reads, what is shown, and how tokens are drawn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -179,6 +181,58 @@ def test_unknown_words_are_shown_as_the_model_reads_them():
     assert context_and_text(words, "the ostrich", 0)[1].startswith("the <unk>")
 
 
+class Unpacked(LanguageModel):
+    """A model that sessions run as it is."""
+
+    def forward(self, ids, state=None, lengths=None):
+        return super().forward(ids, state, lengths)
+
+
+@pytest.mark.parametrize("sampler", [GREEDY, Sampler(seed=1), Sampler(2.0, 5, 0.9, seed=2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_ids_that_are_excluded_are_never_drawn(sampler, bias):
+    """All ways to draw agree with masking the scores by hand."""
+    random.seed(2)
+    model, unpacked = (kind(9, 6, initialization=1.0) for kind in (LanguageModel, Unpacked))
+    if not bias:
+        model.output.bias = None
+    unpacked.load_state_dict(model.state_dict()) if bias else None
+    plain = list(generate_ids(model, [3], sampler, 100))
+    without = dataclasses.replace(sampler, excluded=(plain[0], 7))
+    found = list(generate_ids(model, [3], without, 100))
+    assert not {plain[0], 7} & set(found)
+    assert found == list(generate_ids(Plain(model), [3], without, 100))
+    if bias:
+        assert found == list(generate_ids(unpacked, [3], without, 100))
+    generator, session, ids, expected = sampler.generator(), model.session(), [3], []
+    for _ in range(100):
+        scores = session.feed(ids)[-1:]
+        scores[:, [plain[0], 7]] = -np.inf
+        ids = sampler.sample(scores, generator)
+        expected += ids.tolist()
+    assert found == expected
+    everything = dataclasses.replace(sampler, excluded=tuple(range(9)))
+    for one in (model, Plain(model)):
+        with pytest.raises(ValueError, match=r"only -inf.* were all tokens excluded"):
+            list(generate_ids(one, [3], everything, 3))
+    with pytest.raises(IndexError):
+        next(generate_ids(model, [3], dataclasses.replace(sampler, excluded=(9,))))
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        WordTokenizer.fit(["a a b b c\n"] * 2, vocabulary_size=3),
+        CharacterTokenizer.fit(["aabbc"], minimum_count=2),
+    ],
+)
+def test_the_unknown_token_is_drawn_only_if_it_may_be(tokenizer):
+    sign = {"word": "<unk>", "char": "\ufffd"}[tokenizer.level]
+    model, sampler = make(tokenizer), Sampler(seed=1)
+    assert sign not in "".join(generate(model, tokenizer, "", 200, sampler))
+    assert sign in "".join(generate(model, tokenizer, "", 200, sampler, unknown=True))
+
+
 def test_byte_pairs_come_as_whole_characters():
     pytest.importorskip("tokenizers")
     byte_pairs = BPETokenizer.fit(["naïve café ☃ \N{GRINNING FACE}\n"] * 3, vocabulary_size=258)
@@ -193,7 +247,7 @@ def test_byte_pairs_come_as_whole_characters():
 
 def test_messages(characters):
     model = make(characters)
-    with pytest.raises(TextError, match=r"'x' \(U\+0078\) at line 1, column 4"):
+    with pytest.raises(TextError, match=r"'x' \(U\+0078\) at column 4 of the text"):
         generate(model, characters, "to x")
     with pytest.raises(ValueError, match="length is -1; expected a number of tokens >= 0"):
         generate(model, characters, "to", length=-1)

@@ -7,7 +7,7 @@ from anaphora import random
 from anaphora.generation import Hypothesis, beam_search, translate
 from anaphora.generation.translation import _spell
 from anaphora.models import EncoderDecoder
-from anaphora.text import WordTokenizer
+from anaphora.text import TextError, WordTokenizer
 
 SENTENCES = ["a b c a", "c", "b a d d d b", "", "a c", "c"]
 
@@ -50,3 +50,12 @@ def test_an_unknown_word_is_the_one_with_most_attention():
     assert _spell(hypothesis, tokenizer, ["Ann", "Bob"]) == ["Bob", "k", "Ann"]
     blind = Hypothesis(hypothesis.ids, -1.0, -0.5, True)
     assert _spell(blind, tokenizer, ["Ann", "Bob"]) == ["<unk>", "k", "<unk>"]
+
+
+def test_sentences_that_cannot_be_translated_are_named(translator):
+    model, tokenizers = translator
+    with pytest.raises(TextError, match="sentence 2: it has a line end, which ends a sentence"):
+        translate(model, tokenizers, ["a", "b\nc"])
+    known = {**tokenizers, "source": WordTokenizer.fit("a b c d")}
+    with pytest.raises(TextError, match="sentence 3: the word 'z' is not in the vocabulary of 5"):
+        translate(model, known, ["a", "b", "c z"])

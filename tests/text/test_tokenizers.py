@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anaphora.text import BPETokenizer, CharacterTokenizer, TextError, Tokenizer, WordTokenizer
+from anaphora.text import (
+    BPETokenizer,
+    CharacterTokenizer,
+    TextError,
+    Tokenizer,
+    WordTokenizer,
+    split_words,
+)
 
 SAMPLE = "the cat saw the dog .\nthe dog did n't see <unk> .\n\n a café ☃ — 漢字 😀\n"
 unicode = st.characters(exclude_categories=["Cs"])
@@ -178,6 +185,79 @@ def test_punctuation(text, expected):
     assert tokenizer.decode(tokenizer.encode(text)) == expected + "\n"
 
 
+def test_marks_that_a_text_has_written_are_words_like_any_other():
+    text = "a <eos> <pad> a\n<bos> <eos>\n"
+    tokenizer = WordTokenizer.fit([text])
+    assert tokenizer.words == ("<eos>", "<eos>", "a", "<bos>", "<pad>")
+    ids = tokenizer.encode(text)
+    assert ids.tolist() == [2, 1, 4, 2, 0, 3, 1, 0]
+    assert (tokenizer.start_id, tokenizer.decode(ids)) == (0, text)
+    assert tokenizer.decode([3, 1, 0, 1]) == "<bos> <eos>\n<eos>"
+    again = through_json(tokenizer)
+    assert (again.encode(text).tolist(), again.decode(ids)) == (ids.tolist(), text)
+
+    begun = WordTokenizer.fit([text], sentence_start=True)
+    shown = [begun.words[id] for id in begun.encode(text)]
+    assert " ".join(shown) == "<bos> a <eos> <pad> a <eos> <bos> <bos> <eos> <eos>"
+    assert begun.decode(begun.encode(text)) == text
+    assert len(set(begun.encode("<bos> <eos>").tolist())) == 4
+    assert through_json(begun).encode(text).tolist() == begun.encode(text).tolist()
+
+    other = WordTokenizer.fit(["a a b\n"], minimum_count=2)
+    assert other.encode("<eos> <bos> a").tolist() == [
+        *[other.unknown_id] * 2, other.encode("a")[0], other.start_id
+    ]  # fmt: skip
+    with pytest.raises(TextError, match="the word '<eos>' is not in the vocabulary of 2 words"):
+        WordTokenizer.fit(["a\n"]).encode("<eos>\n")
+
+
+def test_vocabularies_of_files_without_the_ids_of_marks():
+    tokenizer = WordTokenizer.fit(["b a b\n"], sentence_start=True)
+    data = tokenizer.to_dict()
+    assert (data.pop("start_id"), data.pop("sentence_start_id")) == (2, 1)
+    assert Tokenizer.from_dict(data).encode("a b").tolist() == tokenizer.encode("a b").tolist()
+    for damaged, message in [
+        ({"start_id": 0}, "has no <eos> with the id 0"),
+        ({"start_id": 99}, "has no <eos> with the id 99"),
+        ({"start_id": "1"}, "start_id is '1'; expected int"),
+        ({"words": [*data["words"], "<eos>"]}, "'<eos>' more than once: say which id is the mark"),
+    ]:
+        with pytest.raises(TextError, match=message):
+            Tokenizer.from_dict({**data, **damaged})
+
+
+@given(st.text(alphabet="ab<eos> \n\u00a0\u3000", max_size=40))
+def test_there_are_as_many_ends_as_lines(text):
+    tokenizer = WordTokenizer.fit([text, "\nx"])
+    lines = text.removesuffix("\n").count("\n") + 1 if text else 0
+    ids = tokenizer.encode(text)
+    assert np.count_nonzero(ids == tokenizer.start_id) == lines
+    assert tokenizer.encode(tokenizer.decode(ids)).tolist() == ids.tolist()
+    pieces = [*tokenizer.encode_chunks(text)]  # one character a chunk
+    assert np.concatenate([np.empty(0, int), *pieces]).tolist() == ids.tolist()
+
+
+def test_no_break_spaces_hold_a_word_together():
+    assert split_words("10\u00a0000\u2007\u202fm a\u3000b\u2028c\x1cd \t\r\n") == [
+        "10\u00a0000\u2007\u202fm", "a", "b", "c", "d"
+    ]  # fmt: skip
+    assert split_words(" ") == split_words("") == []
+    tokenizer = WordTokenizer.fit(["10\u00a0000 10 000"])
+    assert len(tokenizer.encode("10\u00a0000")) == 2
+
+
+def test_unknown_tokens_are_counted_in_order():
+    words = WordTokenizer.fit(["a a <unk> b\n"], minimum_count=2, lowercase=True)
+    text = ["b A <unk> c", "d\n<eos> b"]
+    assert list(words.unknown_tokens(text).items()) == [("b", 2), ("cd", 1), ("<eos>", 1)]
+    characters = CharacterTokenizer.fit(["aab\n"], minimum_count=2)
+    assert dict(characters.unknown_tokens(["ab\ufffd", "\U0010ffffb"])) == {
+        "b": 2, "\U0010ffff": 1
+    }  # fmt: skip
+    # Also where nothing stands for them.
+    assert dict(CharacterTokenizer.fit("a").unknown_tokens("ab")) == {"b": 1}
+
+
 def test_lowercase():
     tokenizer = WordTokenizer.fit(["The the THE <UNK>"], lowercase=True)
     assert tokenizer.words == ("the", "<eos>", "<unk>")
@@ -234,6 +314,18 @@ def test_bpe_round_trip(bpe, text):
     assert bpe.decode(ids) == text
     assert ids.max(initial=0) < bpe.vocabulary_size
     assert through_json(bpe).encode(text).tolist() == ids.tolist()
+
+
+def test_special_tokens_that_a_text_has_written_are_text(bpe):
+    import tokenizers
+
+    model = tokenizers.Tokenizer.from_str(bpe._model.to_str())
+    model.add_special_tokens(["<|endoftext|>"])
+    tokenizer = BPETokenizer(model)
+    text = "the <|endoftext|> cat"
+    assert tokenizer.vocabulary_size == bpe.vocabulary_size + 1
+    assert tokenizer.encode(text).tolist() == bpe.encode(text).tolist()
+    assert bpe.unknown_tokens([text]) == {}
 
 
 @given(st.lists(st.integers(0, 255), max_size=20))

@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.cli.unknown_tokens import LEVELS, report_example_tokens, report_unknown
 from anaphora.models import load_language_model
 from anaphora.text import Batches, encode_to_file, is_table, open_source
 from anaphora.training import (
@@ -71,9 +73,13 @@ def evaluate(
     model that was trained on separate sentences starts anew with each. Of a classifier or tagger
     the accuracy is the share of right answers.
 
-    With --json, one line: loss (nats), tokens, seconds; of a language model also perplexity,
-    bits_per_token, bits_per_character, characters; of a translator perplexity and bits_per_token;
-    of a classifier or tagger accuracy.
+    What of a text the vocabulary lacks is told, and the share of unknown tokens; a text that has
+    such tokens has no bits per character, as these characters were not predicted.
+
+    With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share (of a
+    translator, of both sides); of a language model also perplexity, bits_per_token,
+    bits_per_character, characters; of a translator perplexity and bits_per_token; of a classifier
+    or tagger accuracy.
     """
     output = Output(as_json)
     with reported_errors():
@@ -96,7 +102,8 @@ def evaluate(
                 raise ValueError(f"--batch-size is for language models; this is one to {task.name}")
             task.check_files(changes, texts)
         began = time.monotonic()
-        model, batches = task.evaluation(directory, texts, **changes)
+        model, vocabulary, batches, share = task.evaluation(directory, texts, **changes)
+        unknown, count, total = share
         result = _evaluate(output, directory, model, batches)
         figures = result.figures
         shown = (
@@ -109,13 +116,16 @@ def evaluate(
                 "loss": result.loss,
                 **figures,
                 "tokens": result.tokens,
+                **({"unknown_tokens": count, "unknown_share": count / total} if total else {}),
                 "seconds": round(time.monotonic() - began, 3),
             }
         )
         if not as_json:
             output.say(
                 f"loss        {result.loss:.4f} nats\n{shown}\n{task.unit:10}  {result.tokens:,}"
+                + (f"\nunknown     {count:,} of {total:,} ({count / total:.2%})" if total else "")
             )
+        report_example_tokens(", ".join(texts), task, vocabulary, unknown)
 
 
 def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:
@@ -142,11 +152,17 @@ def _evaluate_language_model(
         ids = encode_to_file(source, tokenizer, Path(folder, "ids.npy"))
         batches = evaluation_batches(options, tokenizer, ids, min(batch_size, len(ids)))
         result = _evaluate(output, directory, model, batches)
+        unknown_tokens = int(np.count_nonzero(ids == tokenizer.unknown_id))
+        unknown_share = unknown_tokens / len(ids)
     characters = sum(len(chunk) for chunk in source)
+    unknown = tokenizer.unknown_tokens(source)
     figures = result.figures
-    bits = result.loss * result.tokens / characters / math.log(2)
+    bits: float | None = result.loss * result.tokens / characters / math.log(2)
     if options.level == "char":
         bits = figures["bits_per_token"]  # the first character may have none before it
+    if unknown:
+        bits = None  # the characters that they are of were not predicted
+    shown = "none, as the text has unknown tokens" if bits is None else f"{bits:.4f}"
     output.emit(
         {
             "loss": result.loss,
@@ -154,6 +170,8 @@ def _evaluate_language_model(
             "bits_per_character": bits,
             "tokens": result.tokens,
             "characters": characters,
+            "unknown_tokens": unknown_tokens,
+            "unknown_share": unknown_share,
             "seconds": round(time.monotonic() - began, 3),
         }
     )
@@ -161,6 +179,14 @@ def _evaluate_language_model(
         output.say(
             f"loss                {result.loss:.4f} nats a token\n"
             f"perplexity          {figures['perplexity']:,.2f}\n"
-            f"bits per character  {bits:.4f}\n"
-            f"tokens              {result.tokens:,} ({characters:,} characters)"
+            f"bits per character  {shown}\n"
+            f"tokens              {result.tokens:,} ({characters:,} characters)\n"
+            f"unknown tokens      {unknown_tokens:,} ({unknown_share:.2%})"
         )
+    report_unknown(
+        source.name,
+        unknown,
+        lambda token: not tokenizer.unknown_tokens([token]),
+        tokenizer.level,
+        LEVELS.get(tokenizer.level, ""),
+    )

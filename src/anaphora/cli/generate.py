@@ -16,6 +16,7 @@ from anaphora.cli.output import (
     reported_numbers,
     require_language_model,
 )
+from anaphora.cli.unknown_tokens import LEVELS, report_unknown
 from anaphora.generation import Sampler
 from anaphora.generation import generate as generate_text
 from anaphora.models import load_language_model
@@ -40,9 +41,18 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(help="The same seed, the same text.", show_default="drawn anew")
     ] = None,
+    unknown: Annotated[
+        bool,
+        typer.Option(
+            "--unknown/--no-unknown",
+            help="Whether the unknown token may be drawn: <unk> of words, U+FFFD of characters.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Generate text from a model; it streams to the terminal as it comes.
+
+    What the prompt has of tokens that the vocabulary lacks is read as the unknown one, and told.
 
     With --json, one line at the end: text (the prompt too), prompt, seed.
     """
@@ -53,7 +63,14 @@ def generate(
             sampler = Sampler(temperature, top_k, top_p, seed)
         require_language_model(directory)
         model, tokenizer = load_language_model(directory)
-        pieces = generate_text(model, tokenizer, prompt, length, sampler)
+        pieces = generate_text(model, tokenizer, prompt, length, sampler, unknown)
+        report_unknown(
+            "the prompt",
+            tokenizer.unknown_tokens([prompt]),
+            lambda token: not tokenizer.unknown_tokens([token]),
+            tokenizer.level,
+            LEVELS.get(tokenizer.level, ""),
+        )
         with reported_numbers(directory):
             if as_json:
                 output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})

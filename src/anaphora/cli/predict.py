@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,17 +17,20 @@ from anaphora.artifact import ArtifactError
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
+    complain,
     reported_errors,
     reported_misuse,
     reported_numbers,
 )
+from anaphora.cli.unknown_tokens import report_example_tokens
 from anaphora.generation import translate
+from anaphora.text import located
 from anaphora.training import ExampleTask, classify, tag, task_of
 
 Answers = Iterator[tuple[dict[str, Any], str]]  # a record, and how it is shown
 
 _BEAM_SIZE = 5
-_SENTENCES_AT_ONCE = 500
+_INPUTS_AT_ONCE = 500
 
 
 def predict(
@@ -65,8 +70,13 @@ def predict(
     A classifier prints the label of each text or series; a tagger a line for each word, with a tab
     before its tag, and an empty line after each sentence; a translator the translation.
 
+    Each line has its answer; that to a line without a word is an empty line, and told. At a
+    terminal an answer comes right after its line, elsewhere after 500 lines. Words that the
+    vocabulary lacks are read as unknown, and told.
+
     With --json, a line for each answer: text, label, probabilities (by label, the likeliest first);
     or words, tags, probabilities (of these tags); or source, translation, log_probability, score.
+    To a line without a word label, log_probability and score are null.
     """
     output = Output(as_json)
     with reported_errors():
@@ -86,16 +96,64 @@ def predict(
             changes = {name: given for name, given in options.items() if given is not None}
             text = dataclasses.replace(task.load_options(directory).text, **changes)
         model, vocabulary = task.load(directory)
-        if file == "-" and sys.stdin is not None and sys.stdin.isatty():
+        at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
+        if at_terminal:
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.read_inputs(text, file)
-        answers = _ANSWERS[task.name](model, vocabulary, inputs, beam_size or _BEAM_SIZE)
-        with reported_numbers(directory):
-            for record, shown in answers:
+        told = _Told(task, vocabulary, "standard input" if file == "-" else file)
+        while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
+            for place, one in part:
+                told.read(place, one)
+            full = [one for _, one in part if not _is_blank(one)]
+            answers = _ANSWERS[task.name](model, vocabulary, full, beam_size or _BEAM_SIZE)
+            for _, one in part:
+                with reported_numbers(directory):
+                    record, shown = _blank_answer(task, one) if _is_blank(one) else next(answers)
                 if as_json:
                     output.emit(record)
                 else:
                     output.write(f"{shown}\n")
+            if at_terminal:
+                told.tell()
+        told.tell()
+
+
+class _Told:
+    """What is told of inputs besides the answers to them."""
+
+    def __init__(self, task: ExampleTask, vocabulary: Any, name: str) -> None:
+        self._task, self._vocabulary, self._name = task, vocabulary, name
+        self._blank: list[str] = []
+        self._unknown = Counter[str]()
+
+    def read(self, place: str, one: Any) -> None:
+        """Look at an input; refuse one that the model cannot read."""
+        if _is_blank(one):
+            self._blank.append(place)
+            return
+        with located(place):
+            self._unknown.update(self._task.unknown_tokens(self._vocabulary, one))
+
+    def tell(self) -> None:
+        """Say what there was since it was said last."""
+        if self._blank:
+            more = f" and {len(self._blank) - 1:,} more" if len(self._blank) > 1 else ""
+            complain(f"{self._blank[0]}{more}: nothing to read there; the answer is empty")
+        report_example_tokens(self._name, self._task, self._vocabulary, self._unknown)
+        self._blank, self._unknown = [], Counter()
+
+
+def _is_blank(one: Any) -> bool:
+    """Whether an input is a line without a word, which training leaves out too."""
+    return not (one.strip() if isinstance(one, str) else len(one))
+
+
+def _blank_answer(task: ExampleTask, one: Any) -> tuple[dict[str, Any], str]:
+    if task.name == "classify":
+        return {"text": one, "label": None, "probabilities": {}}, ""
+    if task.name == "tag":
+        return {"words": [], "tags": [], "probabilities": []}, ""
+    return {"source": one, "translation": "", "log_probability": None, "score": None}, ""
 
 
 def _labels(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:
@@ -113,14 +171,11 @@ def _tags(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Ans
 
 
 def _translations(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:
-    for start in range(0, len(inputs), _SENTENCES_AT_ONCE):
-        sentences = inputs[start : start + _SENTENCES_AT_ONCE]
-        found = translate(model, vocabulary, sentences, beam_size)
-        for sentence, one in zip(sentences, found, strict=True):
-            best = one.hypothesis
-            record = {"source": sentence, "translation": one.text}
-            scores = {"log_probability": best.log_probability, "score": best.score}
-            yield {**record, **scores}, one.text
+    for sentence, one in zip(inputs, translate(model, vocabulary, inputs, beam_size), strict=True):
+        best = one.hypothesis
+        record = {"source": sentence, "translation": one.text}
+        scores = {"log_probability": best.log_probability, "score": best.score}
+        yield {**record, **scores}, one.text
 
 
 _ANSWERS: dict[str, Callable[[Any, Any, list[Any], int], Answers]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ def generate(
     prompt: str = "",
     length: int = 500,
     sampler: Sampler | None = None,
+    unknown: bool = False,
 ) -> Iterator[str]:
     """Continue a prompt; yield it, then the text in pieces as they come.
 
@@ -33,9 +35,11 @@ def generate(
         prompt: What stands before; without one the model begins as at the beginning of a line.
         length: The number of tokens after the prompt.
         sampler: How to draw; from the model's own distribution if None.
+        unknown: Whether the unknown token may be drawn, where the vocabulary has one. What the
+            prompt has of it, `Tokenizer.unknown_tokens` tells.
 
     Raises:
-        TextError: the prompt has a token that the vocabulary lacks.
+        TextError: the prompt has a token that the vocabulary lacks, and nothing stands for it.
         ValueError: the length is negative; or, as the text comes, the model's scores are NaN.
 
     >>> from anaphora.models import LanguageModel
@@ -49,7 +53,10 @@ def generate(
     if length < 0:
         raise ValueError(f"generate: length is {length}; expected a number of tokens >= 0")
     shown, context = _prompt_ids(tokenizer, prompt)
-    continuation = generate_ids(model, context, sampler or Sampler(), length)
+    sampler = sampler or Sampler()
+    if not unknown and tokenizer.unknown_id is not None:
+        sampler = dataclasses.replace(sampler, excluded=(*sampler.excluded, tokenizer.unknown_id))
+    continuation = generate_ids(model, context, sampler, length)
     return tokenizer.stream(itertools.chain(shown, continuation))
 
 
@@ -89,7 +96,7 @@ def _chunks(
     model: LanguageModel, context: Sequence[int], sampler: Sampler, length: int | None
 ) -> Iterator[int]:
     """Ids drawn in chunks of 1, 2, 4 ... 64, so that the first ones are soon there."""
-    generator, session = sampler.generator(), model.session()
+    generator, session = sampler.generator(), model.session(excluded=sampler.excluded)
     ids: Any = context
     chunk, left = 1, math.inf if length is None else length
     while left > 0:

@@ -31,6 +31,7 @@ class Sampler:
         top_k: Number of tokens to draw from; 0 is all of them.
         top_p: Probability that the nucleus reaches, above 0 and at most 1; 1 is all tokens.
         seed: Seed of `generator`; ``None`` is another one each time.
+        excluded: Ids that are never drawn, whatever their logits.
 
     Raises:
         ValueError: an option is out of its range.
@@ -44,6 +45,7 @@ class Sampler:
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
+    excluded: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -82,8 +84,13 @@ class Sampler:
 
         Raises:
             TypeError: the logits are not floating-point numbers.
-            ValueError: the logits are not [B, V] with V > 0; or a row has NaN, +inf or only -inf.
+            ValueError: the logits are not [B, V] with V > 0; or a row has NaN, +inf or only -inf,
+                which is so where all ids that are not excluded are impossible.
+            IndexError: an id that is excluded is none of the V.
         """
+        if self.excluded:
+            logits = np.array(logits)
+            logits[:, list(self.excluded)] = -np.inf
         count = len(logits) if logits.ndim else 0
         return engine.draw(
             logits, self.uniforms(generator, count), self.temperature, self.top_k, self.top_p

@@ -9,7 +9,7 @@ import numpy as np
 
 from anaphora.generation.beam_search import Hypothesis, beam_search
 from anaphora.models import EncoderDecoder
-from anaphora.text import WordTokenizer, pad
+from anaphora.text import TextError, WordTokenizer, located, pad
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def translate(
         batch_size: Sentences side by side.
 
     Raises:
-        TextError: a word is not in the vocabulary, and that has no ``<unk>``.
+        TextError: a sentence has a line end, or a word that is not in the vocabulary, which has no
+            ``<unk>``.
         ValueError: as `beam_search`.
 
     >>> tokenizers = {"source": WordTokenizer.fit("a b"), "target": WordTokenizer.fit("c d e")}
@@ -60,7 +61,14 @@ def translate(
     2
     """
     source_tokenizer, target_tokenizer = tokenizers["source"], tokenizers["target"]
-    ids = [source_tokenizer.encode(sentence + "\n") for sentence in sentences]
+    ids = []
+    for number, sentence in enumerate(sentences, start=1):
+        with located(f"sentence {number:,}"):
+            if "\n" in sentence:
+                raise TextError(
+                    "it has a line end, which ends a sentence; give its lines one by one"
+                )
+            ids.append(source_tokenizer.encode(sentence + "\n"))
     order = np.argsort([len(one) for one in ids], kind="stable")
     found: dict[int, Translation] = {}
     for start in range(0, len(order), batch_size):

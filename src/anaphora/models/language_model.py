@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
@@ -168,16 +170,20 @@ class LanguageModel(nn.Module):
         penalty += self.temporal_penalty * ops.temporal_penalty(h, lengths=batch.lengths)
         return loss, penalty, state
 
-    def session(self, batch_size: int | None = None) -> LanguageModelSession:
+    def session(
+        self, batch_size: int | None = None, excluded: Sequence[int] = ()
+    ) -> LanguageModelSession:
         """A session that reads ids as they come and goes on with text of its own.
 
         It has the weights as they are now, and runs in evaluation mode.
 
         Args:
             batch_size: B texts at a time; None for one, whose arrays have no axis for it.
+            excluded: Ids whose scores are -inf, so that `generate` never draws them.
 
         Raises:
             ValueError: the batch size is below 1.
+            IndexError: an excluded id is not in the vocabulary.
 
         >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session(batch_size=2)
         >>> session.feed([7, 1]).shape, session.fork().feed([[1, 2], [3, 4], [5, 6]]).shape
@@ -191,10 +197,14 @@ class LanguageModel(nn.Module):
         )
         packed = None
         if plain:
-            bias = self.output.bias
-            above = (self.output.weight.data, None if bias is None else bias.data)
+            bias = None if self.output.bias is None else self.output.bias.data
+            if excluded:
+                weight = self.output.weight.data
+                bias = np.zeros(len(weight), weight.dtype) if bias is None else bias.copy()
+                bias[list(excluded)] = -np.inf
+            above = (self.output.weight.data, bias)
             packed = self.recurrent.pack(self.embedding.weight.data, above)
-        return LanguageModelSession(self, batch_size, packed)
+        return LanguageModelSession(self, batch_size, packed, excluded)
 
     def _recur(self, ids: Any, state: Any, lengths: ArrayLike | None) -> tuple[Tensor, Any]:
         """The output of the last layer, before dropout."""

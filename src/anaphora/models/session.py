@@ -12,6 +12,8 @@ from anaphora.engine import PackedLayers
 from anaphora.tensor import Array, as_integers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from anaphora.models.language_model import LanguageModel
 
 
@@ -27,9 +29,15 @@ class LanguageModelSession(nn.Session):
     """
 
     def __init__(
-        self, model: LanguageModel, batch_size: int | None, packed: PackedLayers | None
+        self,
+        model: LanguageModel,
+        batch_size: int | None,
+        packed: PackedLayers | None,
+        excluded: Sequence[int] = (),
     ) -> None:
         super().__init__(model.recurrent, batch_size, model, packed, (), np.int64)
+        if packed is None and excluded:
+            self._run = _excluding(self._run, list(excluded))
 
     def feed(self, inputs: Any) -> Array:
         """Read the next id, or several; the state goes on from there.
@@ -125,3 +133,16 @@ class LanguageModelSession(nn.Session):
             ids = drawn[n : n + 1]
         self._states = states
         return drawn
+
+
+def _excluding(
+    run: Callable[[Array, list[Array]], Array], excluded: list[int]
+) -> Callable[[Array, list[Array]], Array]:
+    """Run as before, with scores of -inf for some ids."""
+
+    def run_without(ids: Array, states: list[Array]) -> Array:
+        scores = run(ids, states)
+        scores[..., excluded] = -np.inf
+        return scores
+
+    return run_without

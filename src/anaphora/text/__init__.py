@@ -13,7 +13,7 @@ from anaphora.text.batches import (
 )
 from anaphora.text.corpus import encode_to_file, open_ids
 from anaphora.text.encodings import check_encoding, uncompressed_name
-from anaphora.text.errors import TextError
+from anaphora.text.errors import TextError, located
 from anaphora.text.labelled import check_labels, read_labelled
 from anaphora.text.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.text.series import moments, read_series, standardized
@@ -25,9 +25,16 @@ from anaphora.text.sources import (
     read_columns,
     read_lines,
     standard_library_source,
+    stream_lines,
 )
 from anaphora.text.tagged import read_conllu
-from anaphora.text.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
+from anaphora.text.tokenizers import (
+    BPETokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    split_words,
+)
 
 __all__ = [
     "IGNORE_INDEX",
@@ -50,6 +57,7 @@ __all__ = [
     "cover",
     "encode_to_file",
     "is_table",
+    "located",
     "moments",
     "open_ids",
     "open_source",
@@ -62,7 +70,9 @@ __all__ = [
     "read_series",
     "sentence_batches",
     "split_sentences",
+    "split_words",
     "standard_library_source",
     "standardized",
+    "stream_lines",
     "uncompressed_name",
 ]

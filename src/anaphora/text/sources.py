@@ -1,6 +1,7 @@
 """Reading text from files, folders, CSV columns and standard input, a chunk at a time."""
 
 import csv
+import io
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from anaphora.text.encodings import check_encoding, open_text, uncompressed_name
+from anaphora.text.encodings import GZIP, check_encoding, open_text, uncompressed_name
 from anaphora.text.errors import TextError
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "read_columns",
     "read_lines",
     "standard_library_source",
+    "stream_lines",
 ]
 
 # Characters read at once. A chunk holds at most twice as many, so memory stays bounded.
@@ -189,6 +191,52 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> list[st
     ['one', '', 'three']
     """
     return "".join(open_source(path, encoding=encoding)).removesuffix("\n").split("\n")
+
+
+def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Iterator[str]:
+    r"""Yield the lines of a text as `read_lines` gives them; those of standard input as they come.
+
+    Raises:
+        TextError: what `open_source` raises.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "lines.txt")
+    ...     _ = path.write_text("one\n\nthree\n")
+    ...     list(stream_lines(path))
+    ['one', '', 'three']
+    """
+    if os.fspath(path) == "-":
+        yield from _standard_input_lines(encoding)
+        return
+    begun = ""  # a line that the next chunk may go on with
+    for chunk in open_source(path, encoding=encoding):
+        *lines, begun = (begun + chunk).split("\n")
+        yield from lines
+    if begun:
+        yield begun
+
+
+def _standard_input_lines(encoding: str) -> Iterator[str]:
+    """Its lines as they come; what was compressed is read to its end first."""
+    peek = None if sys.stdin is None else getattr(sys.stdin.buffer, "peek", None)
+    if peek is None or peek(len(GZIP))[: len(GZIP)] in (GZIP, b""):
+        yield from read_lines("-", encoding)
+        return
+    wanted = check_encoding(encoding)
+    stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig" if wanted == "utf-8" else encoding)
+    count = 0
+    try:
+        for line in stream:
+            count += 1
+            yield line.removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"standard input, line {count + 1} or soon after, is not valid {encoding}: byte "
+            f"0x{error.object[error.start]:02X}; give --encoding, or convert the text to UTF-8"
+        ) from error
+    finally:
+        stream.detach()  # which would close standard input
 
 
 def read_columns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from anaphora.text import (
     WordTokenizer,
     check_labels,
     is_table,
+    located,
     moments,
     read_columns,
     read_labelled,
@@ -248,7 +250,11 @@ class ClassifyTask(ExampleTask):
     def encode(  # noqa: D102
         self, vocabulary: ClassifierVocabulary, examples: list[Example]
     ) -> dict[str, Array]:
-        inputs = [vocabulary.encode(example) for example, _ in examples]
+        inputs = []
+        for example, _ in examples:
+            name = f"the text {_shorten(example)}" if isinstance(example, str) else "the series"
+            with located(name):
+                inputs.append(vocabulary.encode(example))
         return {
             "inputs": np.concatenate(inputs),
             "lengths": np.array([len(sequence) for sequence in inputs]),
@@ -286,15 +292,41 @@ class ClassifyTask(ExampleTask):
     def vocabulary(self, data: Mapping[str, Any]) -> ClassifierVocabulary:  # noqa: D102
         return ClassifierVocabulary.from_dict(data)
 
-    def read_inputs(self, options: LabelledOptions, path: str) -> list[Any]:  # noqa: D102
+    def read_inputs(  # noqa: D102
+        self, options: LabelledOptions, path: str
+    ) -> Iterator[tuple[str, Any]]:
         if _holds_series(path):
-            return list(read_series(path, options.encoding)[0])
-        if not is_table(path):
-            return super().read_inputs(options, path)
-        if options.column is None:
+            for number, series in enumerate(read_series(path, options.encoding)[0], start=1):
+                yield f"{path}, series {number:,}", series
+        elif not is_table(path):
+            yield from super().read_inputs(options, path)
+        elif options.column is None:
             raise TextError(f"{path} is a table: say with --column which column holds the texts")
-        rows = read_columns(path, [options.column], options.encoding)
-        return [text.strip("\n") for _, (text,) in rows]
+        else:
+            for place, (text,) in read_columns(path, [options.column], options.encoding):
+                yield place, text.strip("\n")
+
+    def unknown_tokens(  # noqa: D102
+        self, vocabulary: ClassifierVocabulary, one: Any
+    ) -> Counter[str]:
+        vocabulary.encode(one)
+        tokenizer = vocabulary.tokenizer
+        return Counter() if tokenizer is None else tokenizer.unknown_tokens([one])
+
+    def unknown_share(  # noqa: D102
+        self,
+        vocabulary: ClassifierVocabulary,
+        examples: list[Example],
+        arrays: Mapping[str, Array],
+    ) -> tuple[Counter[str], int, int]:
+        tokenizer = vocabulary.tokenizer
+        if tokenizer is None:
+            return Counter(), 0, 0
+        unknown = tokenizer.unknown_tokens(f"{text}\n" for text, _ in examples)
+        if tokenizer.level == "char":  # line ends are not of the texts
+            unknown = tokenizer.unknown_tokens(text for text, _ in examples)
+        count = int(np.count_nonzero(arrays["inputs"] == tokenizer.unknown_id))
+        return unknown, count, len(arrays["inputs"])
 
     def describe_data(  # noqa: D102
         self, options: ClassifierOptions, vocabulary: ClassifierVocabulary, folder: Path
@@ -333,7 +365,11 @@ def classify(
     """
     dtype = model.options["dtype"]
     for start in range(0, len(examples), _PREDICTION_BATCH):
-        inputs = [vocabulary.encode(e) for e in examples[start : start + _PREDICTION_BATCH]]
+        inputs = []
+        part = examples[start : start + _PREDICTION_BATCH]
+        for number, example in enumerate(part, start=start + 1):
+            with located(f"example {number:,}"):
+                inputs.append(vocabulary.encode(example))
         if vocabulary.tokenizer is None:
             inputs = [series.astype(dtype) for series in inputs]
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
@@ -342,6 +378,10 @@ def classify(
         for row in shares:
             order = np.argsort(-row, kind="stable")
             yield {vocabulary.classes[k]: float(row[k]) for k in order}
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def _holds_series(path: Any) -> bool:

@@ -18,7 +18,9 @@ from anaphora.text import (
     TextError,
     Tokenizer,
     check_labels,
+    located,
     read_conllu,
+    split_words,
     uncompressed_name,
 )
 from anaphora.training.batches import SequenceBatches, side_by_side
@@ -267,11 +269,29 @@ class TagTask(ExampleTask):
     def vocabulary(self, data: Mapping[str, Any]) -> TaggerVocabulary:  # noqa: D102
         return TaggerVocabulary.from_dict(data)
 
-    def read_inputs(self, options: TaggedOptions, path: str) -> list[Any]:  # noqa: D102
+    def read_inputs(  # noqa: D102
+        self, options: TaggedOptions, path: str
+    ) -> Iterator[tuple[str, Any]]:
         if uncompressed_name(path).lower().endswith((".conllu", ".tsv")):
             sentences = read_conllu(path, options.tag_column, options.encoding)
-            return [words for words, _ in sentences]
-        return [line.split() for line in super().read_inputs(options, path)]
+            for number, (words, _) in enumerate(sentences, start=1):
+                yield f"{path}, sentence {number:,}", words
+        else:
+            for place, line in super().read_inputs(options, path):
+                yield place, split_words(line)
+
+    def unknown_tokens(  # noqa: D102
+        self, vocabulary: TaggerVocabulary, one: Sequence[str]
+    ) -> Counter[str]:
+        vocabulary.characters.encode("".join(one))
+        known = vocabulary.encode_words(one) != UNKNOWN
+        return Counter(word for word, is_known in zip(one, known, strict=True) if not is_known)
+
+    def unknown_share(  # noqa: D102
+        self, vocabulary: TaggerVocabulary, examples: list[Example], arrays: Mapping[str, Array]
+    ) -> tuple[Counter[str], int, int]:
+        unknown = self.unknown_tokens(vocabulary, [word for words, _ in examples for word in words])
+        return unknown, unknown.total(), len(arrays["words"])
 
     def describe_data(  # noqa: D102
         self, options: TaggerOptions, vocabulary: TaggerVocabulary, folder: Path
@@ -304,10 +324,11 @@ def tag(
     """
     for start in range(0, len(sentences), _PREDICTION_BATCH):
         part = sentences[start : start + _PREDICTION_BATCH]
-        batch = side_by_side(
-            [vocabulary.encode_words(words) for words in part],
-            [[vocabulary.characters.encode(word) for word in words] for words in part],
-        )
+        characters = []
+        for number, words in enumerate(part, start=start + 1):
+            with located(f"sentence {number:,}"):
+                characters.append([vocabulary.characters.encode(word) for word in words])
+        batch = side_by_side([vocabulary.encode_words(words) for words in part], characters)
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
         check_scores("tag", shares)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -23,7 +24,7 @@ from anaphora.artifact import (
 from anaphora.cells import CELLS
 from anaphora.models.saved import load_model
 from anaphora.tensor import Array
-from anaphora.text import Batches, TextError, read_lines
+from anaphora.text import Batches, TextError, stream_lines
 from anaphora.training.evaluation import perplexity
 from anaphora.training.options import ExampleOptions, Options, TrainingOptions
 
@@ -384,17 +385,47 @@ class ExampleTask(Task):
             raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
         return found[0], found[1]
 
-    def read_inputs(self, options: Any, path: str) -> list[Any]:
-        """The inputs that a file has: its lines, if the task knows nothing better.
+    def read_inputs(self, options: Any, path: str) -> Iterator[tuple[str, Any]]:
+        """Yield where each input of a file is, and the input: lines, if the task knows no better.
 
         Args:
             options: The section ``text``.
-            path: The file, or ``-`` for standard input.
+            path: The file, or ``-`` for standard input, whose lines are read as they come.
 
         Raises:
             TextError: the file is missing or is not what the task reads.
         """
-        return list(read_lines(path, options.encoding))
+        name = "standard input" if path == "-" else path
+        for number, line in enumerate(stream_lines(path, options.encoding), start=1):
+            yield f"{name}, line {number:,}", line
+
+    def unknown_tokens(self, vocabulary: Any, one: Any) -> Counter[str]:
+        """Count the tokens of an input that the model reads as unknown.
+
+        Args:
+            vocabulary: That of the model.
+            one: An input, as `read_inputs` has it.
+
+        Raises:
+            TextError: the model cannot read the input at all.
+        """
+        return Counter()
+
+    def unknown_share(
+        self, vocabulary: Any, examples: list[Any], arrays: Mapping[str, Array]
+    ) -> tuple[Counter[str], int, int]:
+        """Which tokens of examples are unknown, how many are, and how many tokens there are.
+
+        Args:
+            vocabulary: That of the model.
+            examples: As `read_files` gives them.
+            arrays: The same, as `encode` gives them.
+
+        Returns:
+            The tokens that the vocabulary lacks; the number of unknown tokens, those included that
+            are written so in the text; the number of all tokens, 0 where there are none.
+        """
+        return Counter(), 0, 0
 
     def arguments(self, options: Any, vocabulary: Any) -> dict[str, Any]:  # noqa: D102
         return {**self.sizes(vocabulary), **options.model.to_dict()}
@@ -422,8 +453,11 @@ class ExampleTask(Task):
         )
         return training, validation
 
-    def evaluation(self, directory: Path, texts: Paths, **changes: Any) -> tuple[Any, Batches]:
-        """The model of a directory, and batches of files in which every answer counts once.
+    def evaluation(
+        self, directory: Path, texts: Paths, **changes: Any
+    ) -> tuple[Any, Any, Batches, tuple[Counter[str], int, int]]:
+        """The model of a directory, its vocabulary, batches of files in which every answer counts
+        once, and what `unknown_share` says of the files.
 
         Args:
             directory: The model directory.
@@ -438,9 +472,11 @@ class ExampleTask(Task):
         section = self.options.sections()["text"]
         model, vocabulary = self.load(directory)
         text = section.from_dict({**options.text.to_dict(), **changes})
-        arrays = self.encode(vocabulary, self.read_files(text, texts))
+        examples = self.read_files(text, texts)
+        arrays = self.encode(vocabulary, examples)
         size, dtype = options.training.batch_size, options.model.dtype
-        return model, self.example_batches(vocabulary, arrays, size, dtype)
+        batches = self.example_batches(vocabulary, arrays, size, dtype)
+        return model, vocabulary, batches, self.unknown_share(vocabulary, examples, arrays)
 
 
 class Column(NamedTuple):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from anaphora.models import EncoderDecoder
 from anaphora.tensor import Array
@@ -14,6 +17,7 @@ from anaphora.text import (
     TextError,
     Tokenizer,
     WordTokenizer,
+    located,
     pair_batches,
     read_lines,
 )
@@ -155,14 +159,29 @@ class TranslateTask(ExampleTask):
     ) -> dict[str, Array]:
         arrays = {}
         for name, lines in zip(SIDES, zip(*examples, strict=True), strict=True):
-            try:
-                arrays[name] = vocabulary[name].encode("".join(f"{line}\n" for line in lines))
-            except TextError as error:
-                raise TextError(f"the {name}: {error}") from error
+            ids = []
+            for line in lines:
+                with located(f"the {name} {_shorten(line)}"):
+                    ids.append(vocabulary[name].encode(f"{line}\n"))
+            arrays[name] = np.concatenate(ids)
         return arrays
 
     def columns(self, vocabulary: PairVocabulary) -> dict[str, Column]:  # noqa: D102
         return {name: Column(name, vocabulary[name].vocabulary_size) for name in SIDES}
+
+    def unknown_tokens(self, vocabulary: PairVocabulary, one: str) -> Counter[str]:  # noqa: D102
+        vocabulary["source"].encode(f"{one}\n")
+        return vocabulary["source"].unknown_tokens([f"{one}\n"])
+
+    def unknown_share(  # noqa: D102
+        self, vocabulary: PairVocabulary, examples: list[Example], arrays: Mapping[str, Array]
+    ) -> tuple[Counter[str], int, int]:
+        unknown = Counter[str]()
+        for name, lines in zip(SIDES, zip(*examples, strict=True), strict=True):
+            unknown += vocabulary[name].unknown_tokens(f"{line}\n" for line in lines)
+        marked = (arrays[name] == vocabulary[name].unknown_id for name in SIDES)
+        count = sum(int(np.count_nonzero(side)) for side in marked)
+        return unknown, count, sum(len(arrays[name]) for name in SIDES)
 
     def example_batches(  # noqa: D102
         self,
@@ -210,3 +229,7 @@ class TranslateTask(ExampleTask):
             f"{training:,} words of the target to train on, {validation:,} to validate on, "
             f"vocabularies of {' and '.join(sizes)}"
         )
+
+
+def _shorten(line: str) -> str:
+    return repr(line if len(line) <= 40 else f"{line[:40]}...")

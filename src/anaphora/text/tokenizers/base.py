@@ -1,6 +1,7 @@
 """The interface of all tokenizers."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, final
 
@@ -64,6 +65,17 @@ class Tokenizer(ABC):
         Raises:
             TextError: the text has what the vocabulary lacks, and nothing stands for it.
         """
+
+    def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
+        """Count the tokens of a text that the vocabulary lacks, in the order of their first use.
+
+        A text that itself has the sign of unknown tokens lacks nothing by that. Byte pairs lack
+        nothing at all.
+
+        Args:
+            chunks: The text, cut as for `encode_chunks`.
+        """
+        return Counter()
 
     @abstractmethod
     def stream(self, ids: Iterable[int]) -> Iterator[str]:

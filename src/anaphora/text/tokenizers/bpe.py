@@ -23,6 +23,8 @@ class BPETokenizer(Tokenizer):
     then by GPT-2's expression into words with the space before them; pairs are merged within these
     pieces only, so that lines can be encoded one by one. Needs the extra `bpe`.
 
+    What looks like a special token of the library, such as `<|endoftext|>`, is text like any other.
+
     Args:
         model: The tokenizer of the library, with a byte-level alphabet.
 
@@ -35,6 +37,7 @@ class BPETokenizer(Tokenizer):
 
     def __init__(self, model: "tokenizers.Tokenizer") -> None:
         self._model = model
+        self._model.encode_special_tokens = True  # as text, where a text has them written
         vocabulary = model.get_vocab()
         byte = {character: byte for byte, character in enumerate(_byte_alphabet())}
         try:
@@ -96,7 +99,7 @@ class BPETokenizer(Tokenizer):
         """
         for chunk in chunks:
             _check_unicode(chunk)
-            yield np.array(self._model.encode(chunk).ids, dtype=np.int64)
+            yield np.array(self._model.encode(chunk, add_special_tokens=False).ids, dtype=np.int64)
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield the text of ids as soon as its bytes are complete characters.

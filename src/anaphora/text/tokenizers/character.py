@@ -1,6 +1,7 @@
 """One token a character."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypedDict
 
@@ -119,6 +120,22 @@ class CharacterTokenizer(Tokenizer):
             yield ids
             line += chunk.count("\n")
 
+    def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
+        """Count the characters of a text that the vocabulary lacks, but for U+FFFD.
+
+        >>> CharacterTokenizer.fit("ab\ufffd").unknown_tokens(["aXbY\ufffd", "X"])
+        Counter({'X': 2, 'Y': 1})
+        """
+        unknown: Counter[str] = Counter()
+        known = np.zeros(len(self._ids), bool)  # by code point, as `_ids`
+        known[_codes(self.characters)] = True
+        for chunk in chunks:
+            codes = _codes(chunk)
+            lacking = codes[~known[np.minimum(codes, len(known) - 1)]]
+            unknown.update(map(chr, lacking.tolist()))
+        del unknown[UNKNOWN_CHARACTER]
+        return unknown
+
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield one character an id.
 
@@ -140,12 +157,15 @@ class CharacterTokenizer(Tokenizer):
         """Say which character is unknown and where; the chunk begins at line `first_line`."""
         line = first_line + chunk.count("\n", 0, position)
         column = position - chunk.rfind("\n", 0, position)
+        place = f"column {column:,}"
+        if line > 1 or "\n" in chunk:
+            place = f"line {line:,}, {place}"
         character = chunk[position]
         raise TextError(
-            f"the character {character!r} (U+{ord(character):04X}) at line {line:,}, column "
-            f"{column:,} of the text is not in the vocabulary of {self.vocabulary_size:,} "
-            "characters, which has no unknown character; remove it from this text, or train anew "
-            "with a minimum_count of 2, so that rare characters share an unknown one"
+            f"the character {character!r} (U+{ord(character):04X}) at {place} of the text is not "
+            f"in the vocabulary of {self.vocabulary_size:,} characters, which has no unknown "
+            "character; remove it from this text, or train anew with a minimum_count of 2, so "
+            "that rare characters share an unknown one"
         )
 
 
