@@ -232,3 +232,9 @@ def test_bad_logits_are_explained(logits, message, temperature):
 def test_integer_logits_are_refused():
     with pytest.raises(TypeError, match="logits are int64; expected float32 or float64"):
         Sampler().sample(np.zeros((1, 3), np.int64), np.random.default_rng(0))
+
+
+def test_a_top_k_that_does_not_fit_into_64_bits_is_refused():
+    with pytest.raises(ValueError, match=f"top_k is {2**63}; expected at most {2**63 - 1}"):
+        Sampler(top_k=2**63)
+    assert Sampler(top_k=2**63 - 1).top_k == 2**63 - 1

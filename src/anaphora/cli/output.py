@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TextIO, cast
+from typing import Any, ClassVar, NoReturn, TextIO
 
 import numpy as np
 import typer
@@ -35,6 +35,7 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 
 
 def _raise(failure: OSError) -> None:
+    """What happens when a standard stream fails, unless something else is set."""
     raise failure
 
 
@@ -43,21 +44,25 @@ class StandardStream(io.RawIOBase):
 
     on_failure: ClassVar[Callable[[OSError], None]] = staticmethod(_raise)
 
-    def __init__(self, raw: io.RawIOBase, title: str) -> None:
+    def __init__(self, raw: io.FileIO, title: str) -> None:
         self._raw = raw
         self._title = title
         self._failed = False
 
-    def writable(self) -> bool:  # noqa: D102
+    def writable(self) -> bool:
+        """It is for writing."""
         return True
 
-    def isatty(self) -> bool:  # noqa: D102
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
         return self._raw.isatty()
 
-    def fileno(self) -> int:  # noqa: D102
+    def fileno(self) -> int:
+        """The system's number of it."""
         return self._raw.fileno()
 
-    def write(self, data: Any, /) -> int | None:  # noqa: D102
+    def write(self, data: Any, /) -> int | None:
+        """Write bytes, or drop them if it failed before; return how many were taken."""
         if not self._failed:
             try:
                 return self._raw.write(data)
@@ -84,8 +89,8 @@ def open_standard_streams() -> None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.flush()
-            raw = getattr(stream.buffer, "raw", stream.buffer)
-            buffer = io.BufferedWriter(StandardStream(cast(io.RawIOBase, raw), title))
+            raw: Any = getattr(stream.buffer, "raw", stream.buffer)
+            buffer = io.BufferedWriter(StandardStream(raw, title))
             wrapped = io.TextIOWrapper(
                 buffer, "utf-8", errors="backslashreplace", line_buffering=True
             )
@@ -105,9 +110,8 @@ def failures_of_streams(handle: Callable[[OSError], None]) -> Iterator[None]:
 def visible(text: str) -> str:
     r"""Text as it may be shown on a terminal: what would steer the terminal is escaped.
 
-    >>> print(visible("a\x1b[31mb\r\n\u202e\tc"))
-    a\x1b[31mb\r
-    \u202e	c
+    >>> visible("\x1b[31mred\r\n\u202e")
+    '\\x1b[31mred\\r\n\\u202e'
     """
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 

@@ -165,7 +165,7 @@ def train(
             _finish(output, trainer, chosen, out, reason)
         finally:
             if reader.failure is not None:  # it counts, whether the training was interrupted or not
-                reader.end(out)
+                reader.end(out, reason)
 
 
 def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> TaskOptions:
@@ -243,11 +243,11 @@ class _Reader(Callback):
     def on_step(self, trainer: Trainer, loss: float) -> None:
         self.on_start(trainer)
 
-    def end(self, out: Path) -> NoReturn:
+    def end(self, out: Path, reason: str) -> NoReturn:
         """End the command, whose training is saved."""
         assert self.failure is not None
         what = description(self.failure)
-        if isinstance(self.failure, BrokenPipeError):
+        if reason == "interrupted":
             end(f"{what}: interrupted and saved; go on with: {_resume(out)}", INTERRUPTED)
         end(f"{what}; the model is in {out}", 1)
 
