@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anaphora.text import Source, SourceFile, TextError, open_source, standard_library_source
+from anaphora.text import (
+    Source,
+    SourceFile,
+    TextError,
+    open_source,
+    read_lines,
+    standard_library_source,
+    stream_lines,
+)
 from anaphora.text import sources as module
 
 
@@ -269,3 +277,22 @@ def test_standard_library_skips_what_is_not_text(monkeypatch, tmp_path):
     train, valid = standard_library_source()
     assert [file.name for file in valid.files] == ["m19.py", "m39.py"]
     assert len(train.files) == 38
+
+
+def test_lines_of_a_pipe_come_before_it_ends():
+    reading, writing = os.pipe()
+    lines = stream_lines(f"/dev/fd/{reading}")
+    try:
+        os.write(writing, "\ufeffone\r\ntw\u2028o\x0c\n\rli".encode())
+        assert [next(lines) for _ in range(3)] == ["one", "tw\u2028o\x0c", ""]
+    finally:
+        os.close(writing)
+    assert list(lines) == ["li"]
+    os.close(reading)
+
+
+@given(st.text(alphabet="ab\n\x85\u2028", min_size=1, max_size=20))
+def test_streamed_lines_are_those_that_are_read_at_once(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "streamed.txt"
+    path.write_text(text, encoding="utf-8")
+    assert list(stream_lines(path)) == read_lines(path)

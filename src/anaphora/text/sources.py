@@ -184,7 +184,9 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def stream_lines(path: str | os.PathLike[str]) -> Iterator[str]:
-    r"""Yield the lines of a text as `read_lines` gives them; those of standard input as they come.
+    r"""Yield the lines of a text as `read_lines` gives them; those of `-` and pipes as they come.
+
+    What comes is UTF-8.
 
     Raises:
         TextError: what `open_source` raises.
@@ -197,7 +199,11 @@ def stream_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     ['one', '', 'three']
     """
     if os.fspath(path) == "-":
-        yield from _standard_input_lines()
+        yield from _lines_as_they_come(sys.stdin.buffer, "standard input")
+        return
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        with open(path, "rb") as pipe:
+            yield from _lines_as_they_come(pipe, os.fspath(path))
         return
     begun = ""  # a line that the next chunk may go on with
     for chunk in open_source(path):
@@ -207,8 +213,8 @@ def stream_lines(path: str | os.PathLike[str]) -> Iterator[str]:
         yield begun
 
 
-def _standard_input_lines() -> Iterator[str]:
-    stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig")
+def _lines_as_they_come(pipe: BinaryIO, name: str) -> Iterator[str]:
+    stream = io.TextIOWrapper(pipe, encoding="utf-8-sig")
     count = 0
     try:
         for line in stream:
@@ -216,13 +222,13 @@ def _standard_input_lines() -> Iterator[str]:
             yield line.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise TextError(
-            f"standard input, line {count + 1} or soon after, is not valid UTF-8: byte "
+            f"{name}, line {count + 1} or soon after, is not valid UTF-8: byte "
             f"0x{error.object[error.start]:02X}; convert the text to UTF-8"
         ) from error
     finally:
-        stream.detach()  # which would close standard input
+        stream.detach()  # else the pipe would be closed with it
     if count == 0:
-        raise TextError("standard input is empty: there is nothing to read")
+        raise TextError(f"{name} is empty: there is nothing to read")
 
 
 def read_columns(
