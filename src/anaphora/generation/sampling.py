@@ -61,6 +61,8 @@ class Sampler:
             )
         if self.seed is not None and self.seed < 0:
             raise ValueError(f"Sampler: seed is {self.seed}; expected an integer >= 0 or None")
+        if any(id < 0 for id in self.excluded):
+            raise ValueError(f"Sampler: excluded is {self.excluded}; expected ids >= 0")
 
     def generator(self) -> np.random.Generator:
         """Make a generator that starts from ``seed``: the same seed draws the same ids again."""
