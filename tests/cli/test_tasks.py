@@ -258,11 +258,11 @@ def test_unknown_words_are_told(trained):
     assert run("predict", trained.model, stdin=f"{known}\n")[1] == ""
     _, err = run("predict", trained.model, stdin=text)
     told = {
-        "tag": "2 words are not in the vocabulary, and read as unknown: 'xyz'; a model that is",
+        "tag": "2 words are not in the vocabulary, and read as unknown: 'xyz'; a model trained",
         "translate": "3 words are not in the vocabulary, and read as unknown: 'Dog', 'xyz'; in "
         "lower case the vocabulary has it: 'dog'",
-        "classify table": "'xyz'; a model that is trained with a lower --minimum-count may know "
-        "more, or one of --level char",
+        "classify table": "'xyz'; a model trained on more text, with a lower --minimum-count or at "
+        "--level char may know more",
     }[trained.task]
     assert "standard input: " in err
     assert told in err

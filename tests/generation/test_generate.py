@@ -217,6 +217,8 @@ def test_ids_that_are_excluded_are_never_drawn(sampler, bias):
             list(generate_ids(one, [3], everything, 3))
     with pytest.raises(IndexError):
         next(generate_ids(model, [3], dataclasses.replace(sampler, excluded=(9,))))
+    with pytest.raises(ValueError, match=r"excluded is \(-1,\); expected ids >= 0"):
+        Sampler(excluded=(-1,))
 
 
 @pytest.mark.parametrize(

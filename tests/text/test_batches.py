@@ -12,6 +12,7 @@ from anaphora.text import (
     IGNORE_INDEX,
     Batches,
     TextError,
+    WordTokenizer,
     batchify,
     cover,
     open_ids,
@@ -150,6 +151,17 @@ def test_split_sentences(lengths, last_ends, block):
     found = [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
     assert found == sentences
     assert offsets.dtype == np.int64
+
+
+def test_sentences_are_lines_whatever_is_written_in_them():
+    lines = ["a b", "<eos> a <eos>", "", "<bos>", "b"] * 8
+    text = "".join(f"{line}\n" for line in lines)
+    tokenizer = WordTokenizer.fit([text])
+    ids = tokenizer.encode(text)
+    offsets = split_sentences(ids, tokenizer.start_id)
+    assert [tokenizer.decode(ids[a:b]) for a, b in itertools.pairwise(offsets)] == [
+        f"{line}\n" for line in lines
+    ]
 
 
 @given(sentence_lengths, st.booleans(), sizes, sizes, st.integers(0, 9))

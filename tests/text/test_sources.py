@@ -20,7 +20,9 @@ from anaphora.text import (
     TextError,
     open_source,
     read_columns,
+    read_lines,
     standard_library_source,
+    stream_lines,
 )
 from anaphora.text import sources as module
 from anaphora.text.sources import column_names
@@ -366,3 +368,47 @@ def test_standard_library_skips_what_is_not_text(monkeypatch, tmp_path):
     train, valid = standard_library_source()
     assert [file.name for file in valid.files] == ["m19.py", "m39.py"]
     assert len(train.files) == 38
+
+
+def test_lines_of_a_pipe_come_before_it_ends():
+    reading, writing = os.pipe()
+    lines = stream_lines(f"/dev/fd/{reading}")
+    try:
+        os.write(writing, "\ufeffone\r\ntw\u2028o\x0c\n\rli".encode())
+        assert [next(lines) for _ in range(3)] == ["one", "tw\u2028o\x0c", ""]
+    finally:
+        os.close(writing)
+    assert list(lines) == ["li"]
+    os.close(reading)
+
+
+@given(st.text(alphabet="ab\n\x85\u2028", min_size=1, max_size=20))
+def test_streamed_lines_are_those_that_are_read_at_once(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "streamed.txt"
+    path.write_text(text, encoding="utf-8")
+    assert list(stream_lines(path)) == read_lines(path)
+
+
+def test_a_pipe_has_an_encoding_and_may_be_compressed(tmp_path):
+    """What `stream_lines` reads as it comes is what it reads from a file."""
+    text = "déjà\n\nvu “€”"
+    for data, encoding, lines in [
+        (text.encode(), "utf-8", text.split("\n")),
+        (text.encode("utf-8-sig"), "utf-8", text.split("\n")),
+        (text.encode("cp1252"), "cp1252", text.split("\n")),
+        (gzip.compress(text.encode("cp1252")), "cp1252", text.split("\n")),
+        (text.encode("utf-16"), "utf-16", text.split("\n")),
+    ]:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+        writer.start()
+        assert list(stream_lines(pipe, encoding)) == lines
+        writer.join()
+        pipe.unlink()
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=("a b c\n".encode("utf-16-le"),))
+    writer.start()
+    with pytest.raises(TextError, match=r"pipe is UTF-16-LE .* not utf-8; give --encoding utf-16"):
+        list(stream_lines(pipe))
+    writer.join()

@@ -128,7 +128,7 @@ def changed(document, path, value):
         ("char", "config", "model.hidden_size", 8000,
          r"model.hidden_size 8000 makes recurrent.weight_ih_l0 \[32000, 3\], but in model.safet.* "
          r"it is \[16, 3\]; put back"),
-        ("char", "config", "model.hidden_size", 10**9, "hidden_size must be at most 100,000,000, not"),
+        ("char", "config", "model.hidden_size", 10**9, "hidden_size must be at most 100,000,000"),
         ("char", "config", "model.hidden_size", 10**30, "hidden_size is 1e\\+30; expected a numb"),
         ("tag", "config", "model.hidden_size", 8000, "model.hidden_size 8000 makes "),
         ("tag", "config", "model.num_tags", 4000, "num_tags 4000 makes output.weight"),

@@ -100,10 +100,10 @@ def predict(
         if at_terminal:
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.read_inputs(text, file)
-        told = _Told(task, vocabulary, "standard input" if file == "-" else file)
+        notices = _Notices(task, vocabulary, "standard input" if file == "-" else file)
         while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
             for place, one in part:
-                told.read(place, one)
+                notices.read(place, one)
             full = [one for _, one in part if not _is_blank(one)]
             answers = _ANSWERS[task.name](model, vocabulary, full, beam_size or _BEAM_SIZE)
             for _, one in part:
@@ -114,11 +114,11 @@ def predict(
                 else:
                     output.write(f"{shown}\n")
             if at_terminal:
-                told.tell()
-        told.tell()
+                notices.tell()
+        notices.tell()
 
 
-class _Told:
+class _Notices:
     """What is told of inputs besides the answers to them."""
 
     def __init__(self, task: ExampleTask, vocabulary: Any, name: str) -> None:

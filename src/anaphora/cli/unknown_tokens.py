@@ -10,7 +10,7 @@ from typing import Any
 from anaphora.cli.output import complain
 from anaphora.training import ExampleTask
 
-LEVELS = {"word": "one of --level bpe or char", "char": "one of --level bpe"}
+LEVELS = {"word": "bpe or char", "char": "bpe"}
 """At which other level of a language model a token is known."""
 
 _NAMED = 5
@@ -53,7 +53,7 @@ def report_example_tokens(
     tokenizer = getattr(vocabulary, "tokenizer", None)
     level = "word" if tokenizer is None else tokenizer.level
     can_spell = task.name == "classify" and level == "word"
-    report_unknown(where, unknown, knows, level, "one of --level char" if can_spell else "")
+    report_unknown(where, unknown, knows, level, "char" if can_spell else "")
 
 
 def _advice(unknown: Counter[str], knows: Callable[[str], bool], levels: str) -> str:
@@ -63,5 +63,5 @@ def _advice(unknown: Counter[str], knows: Callable[[str], bool], levels: str) ->
         composed = unicodedata.normalize("NFC", token)
         if (composed != token and knows(composed)) or unicodedata.combining(token[0]):
             return "bring the text to composed characters (Unicode's form NFC)"
-    other = f", or {levels}" if levels else ""
-    return f"a model that is trained with a lower --minimum-count may know more{other}"
+    other = f" or at --level {levels}" if levels else ""
+    return f"a model trained on more text, with a lower --minimum-count{other} may know more"

@@ -67,6 +67,8 @@ class Sampler:
             raise ValueError(
                 f"Sampler: top_k is {self.top_k}; expected at most {_LARGEST} (0 keeps all tokens)"
             )
+        if any(id < 0 for id in self.excluded):
+            raise ValueError(f"Sampler: excluded is {self.excluded}; expected ids >= 0")
 
     def generator(self) -> np.random.Generator:
         """Make a generator that starts from ``seed``: the same seed draws the same ids again."""

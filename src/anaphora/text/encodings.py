@@ -136,7 +136,7 @@ def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[TextIO
         sample = stream.read(SAMPLE)
         stream.seek(0)
         _refuse_archives(path, name, sample)
-        codec = _codec(name, sample, encoding)
+        codec = codec_of(name, sample, encoding)
         enough = _enough_utf8(codec, sample)
         if enough is not None and _is_utf8(stream, enough):
             raise TextError(f"{name} is UTF-8, not {encoding}; give --encoding utf-8")
@@ -164,7 +164,7 @@ def _refuse_archives(path: Path, name: str, sample: bytes) -> None:
         raise TextError(f"{name} is a {kind}, not text; unpack it, and give what is in it{held}")
 
 
-def _codec(name: str, sample: bytes, encoding: str) -> str:
+def codec_of(name: str, sample: bytes, encoding: str) -> str:
     """The codec with which a text is decoded: the one asked for, with regard to a mark and to which
     byte comes first.
     """

@@ -14,9 +14,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
-from anaphora.text.encodings import GZIP, check_encoding, open_text, uncompressed_name
+from anaphora.text.encodings import (
+    GZIP,
+    SAMPLE,
+    check_encoding,
+    codec_of,
+    open_text,
+    uncompressed_name,
+)
 from anaphora.text.errors import TextError
 
 __all__ = [
@@ -194,7 +201,9 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> list[st
 
 
 def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Iterator[str]:
-    r"""Yield the lines of a text as `read_lines` gives them; those of standard input as they come.
+    r"""Yield the lines of a text as `read_lines` gives them; those of `-` and pipes as they come.
+
+    What comes that gzip compressed is read to its end first.
 
     Raises:
         TextError: what `open_source` raises.
@@ -207,7 +216,14 @@ def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Itera
     ['one', '', 'three']
     """
     if os.fspath(path) == "-":
-        yield from _standard_input_lines(encoding)
+        if sys.stdin is None or not hasattr(sys.stdin.buffer, "peek"):
+            yield from read_lines("-", encoding)  # which says that it is closed
+        else:
+            yield from _lines_as_they_come(sys.stdin.buffer, "standard input", encoding)
+        return
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        with open(path, "rb") as pipe:
+            yield from _lines_as_they_come(pipe, os.fspath(path), encoding)
         return
     begun = ""  # a line that the next chunk may go on with
     for chunk in open_source(path, encoding=encoding):
@@ -217,14 +233,17 @@ def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Itera
         yield begun
 
 
-def _standard_input_lines(encoding: str) -> Iterator[str]:
-    """Its lines as they come; what was compressed is read to its end first."""
-    peek = None if sys.stdin is None else getattr(sys.stdin.buffer, "peek", None)
-    if peek is None or peek(len(GZIP))[: len(GZIP)] in (GZIP, b""):
-        yield from read_lines("-", encoding)
+def _lines_as_they_come(pipe: Any, name: str, encoding: str) -> Iterator[str]:
+    sample = pipe.peek(SAMPLE)
+    if sample.startswith(GZIP):
+        with tempfile.TemporaryDirectory(prefix="anaphora-") as folder:
+            path = Path(folder, "text")
+            with path.open("wb") as file:
+                shutil.copyfileobj(pipe, file)
+            with open_text(path, name, encoding) as text:
+                yield from (line.removesuffix("\n") for line in text)
         return
-    wanted = check_encoding(encoding)
-    stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig" if wanted == "utf-8" else encoding)
+    stream = io.TextIOWrapper(pipe, codec_of(name, sample, encoding))
     count = 0
     try:
         for line in stream:
@@ -232,11 +251,13 @@ def _standard_input_lines(encoding: str) -> Iterator[str]:
             yield line.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise TextError(
-            f"standard input, line {count + 1} or soon after, is not valid {encoding}: byte "
+            f"{name}, line {count + 1} or soon after, is not valid {encoding}: byte "
             f"0x{error.object[error.start]:02X}; give --encoding, or convert the text to UTF-8"
         ) from error
     finally:
-        stream.detach()  # which would close standard input
+        stream.detach()  # else the pipe would be closed with it
+    if count == 0:
+        raise TextError(f"{name} is empty: there is nothing to read")
 
 
 def read_columns(

@@ -322,9 +322,8 @@ class ClassifyTask(ExampleTask):
         tokenizer = vocabulary.tokenizer
         if tokenizer is None:
             return Counter(), 0, 0
-        unknown = tokenizer.unknown_tokens(f"{text}\n" for text, _ in examples)
-        if tokenizer.level == "char":  # line ends are not of the texts
-            unknown = tokenizer.unknown_tokens(text for text, _ in examples)
+        end = "" if tokenizer.level == "char" else "\n"  # a word must not run into the next text
+        unknown = tokenizer.unknown_tokens(f"{text}{end}" for text, _ in examples)
         count = int(np.count_nonzero(arrays["inputs"] == tokenizer.unknown_id))
         return unknown, count, len(arrays["inputs"])
 
