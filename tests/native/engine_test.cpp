@@ -8,6 +8,7 @@
 #include "pool.h"
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -828,6 +829,30 @@ void test_tasks() {
             for (int other : step)
                 check(other == k, "the barrier let one through");
             barrier.wait();
+        }
+    });
+
+    // Threads that sleep, and more of them than there are processors: each task runs once, and
+    // those who wait at a barrier longer than they watch are woken.
+    set_thread_count(40);
+    for (int k = 0; k < 40; k++) {
+        std::vector<std::atomic<int>> times(static_cast<std::size_t>(1 + 3 * k));
+        if (k % 4 == 0)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        parallel(1 + 3 * k, [&](int64_t task) { times[static_cast<std::size_t>(task)]++; });
+        for (const std::atomic<int> &count : times)
+            check(count == 1, "a task did not run once");
+    }
+    set_thread_count(3);
+    std::atomic<int> arrived{0};
+    Barrier late(3);
+    together(3, [&](int part) {
+        for (int k = 1; k < 4; k++) {
+            if (part == k - 1)
+                std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            arrived++;
+            late.wait();
+            check(arrived >= 3 * k, "the barrier let one through that was early");
         }
     });
 
