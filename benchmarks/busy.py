@@ -37,13 +37,23 @@ ROWS: list[Work] = [
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure and print.
+
+    Raises:
+        SystemExit: with 2, an option is not right or a name is not of any work.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.busy", description=__doc__)
     parser.add_argument("names", nargs="*", help="only work whose name contains one of these")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that are busy")
     parser.add_argument("--threads", type=int, default=2, help="beside one")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each piece of work")
     options = parser.parse_args(arguments)
+    if options.threads < 1 or options.processes < 0 or not options.seconds > 0:
+        parser.error("--threads is at least 1, --processes at least 0, --seconds above 0")
+    for name in options.names:
+        if not any(name in work.name for work in ROWS):
+            known = "\n  ".join(work.name for work in ROWS)
+            parser.error(f"no work has {name!r} in its name; there are\n  {known}")
     print(f"{options.processes} busy processes on {os.cpu_count()} processors")
     print(f"| {'work':<33} | threads |   median |     mean |    worst | median's ratio |")
     print(f"|:{'-' * 34}|{'-' * 8}:|{'-' * 9}:|{'-' * 9}:|{'-' * 9}:|{'-' * 15}:|")
