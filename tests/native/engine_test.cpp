@@ -835,9 +835,9 @@ void test_random_programs() {
         const int32_t states = cell.states, parameters = cell.parameters;
         for (int64_t changes = random.between(1, 3); changes > 0; changes--)
             *fields[static_cast<std::size_t>(random.below(static_cast<int64_t>(fields.size())))] =
-                static_cast<int32_t>(random.one_of({-1, 0, 1, 2, values - 1, values, values + 1,
-                                                    INT32_MAX, INT32_MIN, INT32_MAX - 1,
-                                                    random.below(20), random.below(20)}));
+                static_cast<int32_t>(
+                    random.one_of({-1, 0, 1, 2, values - 1, values, values + 1, INT32_MAX,
+                                   INT32_MIN, INT32_MAX - 1, random.below(20), random.below(20)}));
         try {
             cell.validate();
         } catch (const std::invalid_argument &) {
