@@ -106,11 +106,13 @@ FORMS = [
     "maximum({a}, {b})",
     "minimum({a}, {b})",
 ]
+# Of what is not 0 in a batch, but in its padding: their derivatives at 0 are not finite.
+SINGULAR = ["{a} / abs({a})", "exp(-1 / abs({a}))", "tanh(log(abs({a})))"]
 HALVES = {"whole": ["{}"], "both": ["{}.x", "{}.h"], "input": ["{}.x"], "recurrent": ["{}.h"]}
 
 
 @st.composite
-def _random_cells(draw):
+def _random_cells(draw, singular=False):
     """A cell from the vocabulary, and whether its output state may be projected."""
     gates = [f"g{k}" for k in range(draw(st.integers(1, 3)))]
     states = [f"s{k}" for k in range(draw(st.integers(1, 3)))]
@@ -127,6 +129,11 @@ def _random_cells(draw):
         value = form.format(a=draw(st.sampled_from(pool)), b=draw(st.sampled_from(pool)))
         lines.append(f"v{k} = {value} + {draw(st.sampled_from(atoms))}")
         pool.append(f"v{k}")
+    if singular:
+        inputs = [atom for atom in atoms if not atom.endswith(".h")] or ["1.0"]
+        value = draw(st.sampled_from(SINGULAR)).format(a=draw(st.sampled_from(inputs)))
+        lines.append(f"singular = {value}")
+        wanted.append("singular")
     for state in states:
         new = draw(st.sampled_from([v for v in pool if v not in ("0.5", "-2", *parameters)]))
         rest = " + ".join(wanted) if state == states[0] else draw(st.sampled_from(atoms))
@@ -144,3 +151,9 @@ def _random_cells(draw):
 def random_cells():
     """The strategy that draws cells."""
     return _random_cells()
+
+
+@pytest.fixture(scope="session")
+def singular_cells():
+    """The strategy that draws cells whose derivatives are not finite where an input is 0."""
+    return _random_cells(singular=True)

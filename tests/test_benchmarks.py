@@ -132,3 +132,29 @@ def test_turns(main):
     assert turns == ["timed", "measured"] * 3
     assert medians["measured"] == 2.0
     assert medians["timed"] < 1
+
+
+def test_beside_busy_processes(main, capsys):
+    from benchmarks import busy
+
+    busy.main(["RNN tanh", "--processes", "1", "--threads", "3", "--seconds", "0.01"])
+    head, *table = capsys.readouterr().out.splitlines()
+    assert head.startswith("1 busy processes on ")
+    names, _, one, several = ([c.strip() for c in line.split("|")[1:-1]] for line in table)
+    assert names == ["work", "threads", "median", "mean", "worst", "median's ratio"]
+    assert [one[1], several[1], one[5]] == ["1", "3", "1.00"]
+    for row in (one, several):
+        assert row[0] == "RNN tanh layer, T 100 B 32 H 64"
+        median, _, worst = (float(cell.removesuffix(" ms")) for cell in row[2:5])
+        assert 0 < median <= worst
+
+
+def test_work_beside_busy_processes_must_be_known(main, capsys):
+    from benchmarks import busy
+
+    with pytest.raises(SystemExit, match="2"):
+        busy.main(["RNN relu"])
+    assert "no work has 'RNN relu' in its name; there are\n  LSTM layer" in capsys.readouterr().err
+    for option in ("--threads=0", "--processes=-1", "--seconds=0"):
+        with pytest.raises(SystemExit, match="2"):
+            busy.main([option])

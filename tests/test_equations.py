@@ -12,6 +12,7 @@ from anaphora.equations import (
     FUNCTIONS,
     EquationError,
     Instruction,
+    Program,
     abs,
     adjoint,
     exp,
@@ -181,6 +182,36 @@ def test_what_is_not_needed_is_not_computed():
 def test_numbers_of_numpy_are_numbers():
     program = program_of(lambda a, b, h: np.float64(2) * a + np.float32(0.5) / b - np.int64(3))
     assert program.lines()[:-1] == ["t1 = 2 * a", "t2 = 0.5 / b", "t3 = t1 + t2", "h' = t3 - 3"]
+
+
+ADD = Instruction("add", (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"instructions": (Instruction("add", (0, 2)),)}, r"instruction 0 reads 2; .*int in 0..1,"),
+        ({"instructions": (Instruction("add", (0, -1)),)}, "instruction 0 reads -1"),
+        ({"instructions": (Instruction("add", (0, 2**31 - 1)),)}, "instruction 0 reads 2147483647"),
+        ({"instructions": (Instruction("add", (0, True)),)}, "instruction 0 reads True"),
+        ({"instructions": (Instruction("add", (np.int64(0), 1)),)}, r"instruction 0 reads .*0"),
+        ({"instructions": (Instruction("tanh", (0, 1)),)}, "'tanh' of 2 operands; it has 1"),
+        ({"instructions": (Instruction("add", (0,)),)}, "'add' of 1 operands; it has 2"),
+        ({"instructions": (Instruction("cosh", (0,)),)}, "'cosh' of 1 operands; there are add, "),
+        ({"instructions": (ADD, Instruction("tanh", (3,)))}, "instruction 1 reads 3"),
+        ({"outputs": (3,)}, r"an output is 3; .*int in 0..2,"),
+        ({"outputs": ("h",)}, "an output is 'h'"),
+        ({"names": ("a", "h")}, "2 names and 1 output_names, wanted one for each of 3 values"),
+        ({"output_names": ()}, "3 names and 0 output_names"),
+    ],
+    ids=str,
+)
+def test_a_program_that_reads_what_is_not_there_is_refused(changes, message):
+    good = {"inputs": ("a", "h"), "instructions": (ADD,), "outputs": (2,)}
+    good |= {"output_names": ("h",), "names": ("a", "h", "h'")}
+    assert Program(**good).results(Program(**good).values([1.0, 2.0])) == [3.0]
+    with pytest.raises(ValueError, match=f"^program: .*{message}"):
+        Program(**good | changes)
 
 
 def test_values_are_named_after_the_variables():

@@ -128,6 +128,25 @@ def test_any_cell(problem, random_cells, data, T, B, H, P, dtype, padded, revers
             np.testing.assert_allclose(array, expected[name], rtol=2e-3, atol=2e-3, err_msg=name)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(),
+    lengths=st.lists(st.integers(0, 4), min_size=5, max_size=5),
+    I=st.sampled_from([0, 5]),
+    reverse=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_cells_with_singular_points_where_the_padding_is(
+    problem, singular_cells, data, lengths, I, reverse, seed
+):
+    drawn, _ = data.draw(singular_cells)
+    p = problem(drawn, np.random.default_rng(seed), B=5, I=I)
+    p.bias_ih = None
+    found = p.results(native, np.array(lengths), reverse, record=True)
+    assert all(np.isfinite(array).all() for array in found.values())
+    assert_as_numpy(p, np.float64, lengths=np.array(lengths), reverse=reverse)
+
+
 @pytest.mark.parametrize("cell", [lstm, gru, mingru], ids=lambda c: c.name)
 @pytest.mark.parametrize(("T", "B", "H"), list(itertools.product([0, 2], [0, 3], [1, 5])))
 def test_nothing_to_do(cell, T, B, H, problem, rng):

@@ -151,6 +151,109 @@ def test_read_only_arrays_are_not_changed():
         assert array.tolist() == [1, 1, 1]
 
 
+def native_calls(dtype, rng):
+    """For each native function its arguments and the places of those that it changes."""
+
+    def draw(*shape):
+        return rng.random(shape).astype(dtype)
+
+    T, B, H, V = 4, 3, 5, 6
+    trace = peephole_lstm.trace
+    cell, ids = native._cell(trace), rng.integers(0, V, (T, B))
+    weights = (draw(4 * H, H), draw(4 * H), draw(4 * H, H), draw(4 * H))
+    vectors = [draw(H) for _ in range(3)]
+    module = native._PRECISIONS[np.dtype(dtype)]
+    states = [draw(B, H), draw(B, H)]
+    weight_ih, bias_ih, weight_hh, bias_hh = weights
+    forward = (cell, draw(T, B, H), weight_ih, bias_ih, states, weight_hh, bias_hh, None, vectors)
+    forward += (np.array([4, 0, 2]), False, True, [])
+    _, kept, saved, _, _ = module.recurrence_forward(*forward)
+    backward = (cell, saved, kept[0], None, draw(T, B, H), states, forward[1], True, weight_ih)
+    backward += (True, weight_hh, True, None, forward[9], False)
+    packed = (weight_ih, weight_hh, bias_ih, bias_hh, None, vectors)
+    norms, output = [(draw(H), draw(H))], (draw(V, H), draw(V))
+    stack = (cell, H, [packed], draw(V, H), output, norms, 1e-5)
+    on_ids, on_rows = module.Stack(*stack), module.Stack(*stack[:3], None, *stack[4:])
+    states = [draw(1, B, H), draw(1, B, H)]
+    x, dy, vector, targets = draw(V, H), draw(V, H), draw(V), rng.integers(0, H, V)
+    numbers = (0.1, 0.2, 0.3)
+
+    def results(*arguments):  # but for what is saved, parts of which are not used
+        return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
+
+    return module, {
+        "matmul": (module.matmul, (x, dy.T, vector), ()),
+        "sum_columns": (module.sum_columns, (x,), ()),
+        "cross_entropy_forward": (module.cross_entropy_forward, (x, targets, draw(V, H)), (2,)),
+        "cross_entropy_backward": (module.cross_entropy_backward, (x, targets, vector), ()),
+        "linear_cross_entropy": (module.linear_cross_entropy, (x, dy, vector, targets), ()),
+        "gather_rows": (module.gather_rows, (x, ids), ()),
+        "sum_rows": (module.sum_rows, (targets, x), ()),
+        "dropout": (module.dropout, (x, x.size, 7, 2**31, 2.0), ()),
+        "layer_norm_forward": (module.layer_norm_forward, (x, draw(H), draw(H), 0.1), ()),
+        "layer_norm_backward": (module.layer_norm_backward, (x, draw(H), vector, vector, dy), ()),
+        "sgd": (module.sgd, (x, dy, draw(V, H), *numbers, True), (0, 1)),
+        "adam": (module.adam, (x, dy, draw(V, H), draw(V, H), *numbers, *numbers, 0.5), (0, 1, 2)),
+        "rmsprop": (module.rmsprop, (x, dy, x, dy, draw(V, H), *numbers, 0.4, 0.5), (0, 1, 2, 3)),
+        "adagrad": (module.adagrad, (x, dy, draw(V, H), *numbers), (0, 1)),
+        "average": (module.average, (x, dy, 0.5), (0,)),
+        "scale": (module.scale, (x, 0.5), (0,)),
+        "sum_of_squares": (module.sum_of_squares, (x,), ()),
+        "recurrence_forward": (results, forward, ()),
+        "recurrence_backward": (module.recurrence_backward, backward, (5,)),
+        "Stack": (lambda *a: module.Stack(*a).run_ids(ids, deep(np.array, states)), stack, ()),
+        "Stack.run": (on_rows.run, (draw(T, B, H), states), (1,)),
+        "Stack.run_ids": (on_ids.run_ids, (ids, states), (1,)),
+        "Stack.generate": (on_ids.generate, (ids, states, rng.random((2, B)), 1.0, 0, 1.0), (1,)),
+        "draw": (module.draw, (x, rng.random(V), 1.0, 0, 1.0), ()),
+    }
+
+
+def deep(change, value, only=None, count=None):
+    """Change the arrays in tuples and lists, or only the one of this number."""
+    count = itertools.count() if count is None else count
+    if isinstance(value, (tuple, list)):
+        return type(value)(deep(change, part, only, count) for part in value)
+    if not isinstance(value, np.ndarray):
+        return value
+    return change(value) if only in (None, next(count)) else value
+
+
+def arrays_in(value):
+    found = []
+    deep(found.append, value)
+    return found
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_no_array_reaches_native_code_that_is_not_aligned(dtype, rng):
+    module, calls = native_calls(dtype, rng)
+    functions = {n for n in dir(module) if not n.startswith("_")}
+    functions |= {f"Stack.{n}" for n in dir(module.Stack) if not n.startswith("_")}
+    assert set(calls) == functions
+    for name, (function, arguments, changed) in calls.items():
+        fresh = deep(np.array, arguments)
+        expected = [*arrays_in(function(*fresh)), *arrays_in(fresh)]
+        total = len(arrays_in(arguments))
+        written = {k for place in changed for k in range(
+            len(arrays_in(arguments[:place])), len(arrays_in(arguments[: place + 1]))
+        )}  # fmt: skip
+        for k in range(total):
+            odd = deep(misaligned, deep(np.array, arguments), k)
+            assert not arrays_in(odd)[k].flags.aligned
+            if k in written or (name == "matmul" and k < 2):
+                with pytest.raises(TypeError, match="incompatible function arguments"):
+                    function(*odd)
+                continue
+            found = [*arrays_in(function(*odd)), *arrays_in(odd)]
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other, err_msg=f"{name}, array {k}")
+        for k in range(total):
+            swapped = deep(lambda a: a.astype(a.dtype.newbyteorder()), arguments, k)
+            with pytest.raises(TypeError, match="incompatible function arguments"):
+                function(*swapped)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
 def test_targets_of_any_width(dtype, rng):
     logits, targets = rng.standard_normal((5, 9)), rng.integers(0, 9, 5)
@@ -444,6 +547,12 @@ CRAFTED = {
     "a negative operand": {"forward": (2, [], [6, -1, 0], [2])},
     "a second operand out of range": {"forward": (2, [], [0, 0, 9], [2])},
     "a negative second operand": {"forward": (2, [], [0, 0, -1], [2])},
+    "an operand out of range that is not read": {"forward": (2, [], [6, 0, 2**31 - 1], [2])},
+    "a negative operand that is not read": {"forward": (2, [], [6, 0, -1], [2])},
+    "itself for an operand that is not read": {"forward": (2, [], [6, 0, 2], [2])},
+    "a backward operand out of range that is not read": {
+        "backward": (2, [0.0], [2, 0, 1, 4, 3, 2**31 - 1], [4, 2])
+    },
     "a reference forward": {"forward": (2, [], [6, 3, 0, 6, 0, 0], [2])},
     "an unknown operation": {"forward": (2, [], [15, 0, 0], [2])},
     "a negative operation": {"forward": (2, [], [-1, 0, 0], [2])},

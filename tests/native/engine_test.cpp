@@ -8,6 +8,7 @@
 #include "pool.h"
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -799,9 +800,59 @@ void test_invalid_programs() {
           "an unknown operand");
     check(refused([](Cell &c) { c.backward.instructions.push_back({static_cast<Op>(99), 0, 0}); }),
           "an unknown operation");
+    for (int32_t operand : {10000, INT32_MAX, INT32_MIN, -1})
+        check(refused([=](Cell &c) { c.forward.instructions.push_back({Op::tanh, 0, operand}); }),
+              "an unknown operand that is not read");
     check(refused([](Cell &c) { c.saved.push_back(-1); }), "an unknown saved value");
     check(refused([](Cell &c) { c.gates[0].x = c.x_blocks; }), "an unknown block");
     check(refused([](Cell &c) { c.states = 0; }), "no state");
+}
+
+// Some numbers of a valid cell are replaced by any others: what is not refused runs within bounds.
+void test_random_programs() {
+    Random random(19);
+    int refused = 0, ran = 0;
+    set_thread_count(2);
+    for (int k = 0; k < 4000; k++) {
+        where = "random program " + std::to_string(k);
+        Recurrence<float> recurrence(random);
+        Cell &cell = recurrence.cell;
+        std::vector<int32_t *> fields{&cell.forward.inputs, &cell.backward.inputs, &cell.states,
+                                      &cell.parameters};
+        for (Program *program : {&cell.forward, &cell.backward}) {
+            for (Instruction &i : program->instructions)
+                for (int32_t *field : {reinterpret_cast<int32_t *>(&i.op), &i.a, &i.b})
+                    fields.push_back(field);
+            for (int32_t &output : program->outputs)
+                fields.push_back(&output);
+        }
+        for (GateInput &gate : cell.gates)
+            for (int32_t *field : {&gate.x, &gate.h})
+                fields.push_back(field);
+        for (int32_t &value : cell.saved)
+            fields.push_back(&value);
+        const int32_t values = cell.forward.values();
+        const int32_t states = cell.states, parameters = cell.parameters;
+        for (int64_t changes = random.between(1, 3); changes > 0; changes--)
+            *fields[static_cast<std::size_t>(random.below(static_cast<int64_t>(fields.size())))] =
+                static_cast<int32_t>(
+                    random.one_of({-1, 0, 1, 2, values - 1, values, values + 1, INT32_MAX,
+                                   INT32_MIN, INT32_MAX - 1, random.below(20), random.below(20)}));
+        try {
+            cell.validate();
+        } catch (const std::invalid_argument &) {
+            refused++;
+            continue;
+        }
+        // The arrays are as the cell was, and the module asks for that.
+        if (cell.states != states || cell.parameters != parameters ||
+            (recurrence.projects && cell.reads_first_state()) || recurrence.steps > 6)
+            continue;
+        recurrence.named.clear();
+        recurrence.run();
+        ran++;
+    }
+    check(refused > 500 && ran > 500, "too few programs of either kind");
 }
 
 // Threads
@@ -828,6 +879,30 @@ void test_tasks() {
             for (int other : step)
                 check(other == k, "the barrier let one through");
             barrier.wait();
+        }
+    });
+
+    // Threads that sleep, and more of them than there are processors: each task runs once, and
+    // those who wait at a barrier longer than they watch are woken.
+    set_thread_count(40);
+    for (int k = 0; k < 40; k++) {
+        std::vector<std::atomic<int>> times(static_cast<std::size_t>(1 + 3 * k));
+        if (k % 4 == 0)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        parallel(1 + 3 * k, [&](int64_t task) { times[static_cast<std::size_t>(task)]++; });
+        for (const std::atomic<int> &count : times)
+            check(count == 1, "a task did not run once");
+    }
+    set_thread_count(3);
+    std::atomic<int> arrived{0};
+    Barrier late(3);
+    together(3, [&](int part) {
+        for (int k = 1; k < 4; k++) {
+            if (part == k - 1)
+                std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            arrived++;
+            late.wait();
+            check(arrived >= 3 * k, "the barrier let one through that was early");
         }
     });
 
@@ -933,6 +1008,7 @@ int main() {
     }
     use_instruction_set(widest.c_str());
     test_invalid_programs();
+    test_random_programs();
     test_tasks();
     test_callers();
     test_fork();

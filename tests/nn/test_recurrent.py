@@ -7,7 +7,7 @@ import pytest
 
 from anaphora import engine, nn, random
 from anaphora.cells import CELLS, Gate, cell
-from anaphora.equations import sigmoid, tanh
+from anaphora.equations import abs, log, sigmoid, tanh
 from anaphora.tensor import Tensor
 
 T, B, I, H, P = 6, 3, 5, 8, 7
@@ -259,6 +259,50 @@ def test_what_stands_in_the_padding_changes_nothing(name):
         results.append([output.data, *(s.data for s in as_tuple(state)), x_tensor.grad, *gradients])
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def singular(a, b, h, s):
+    """A cell without a finite derivative where an input is 0, as it is in the padding."""
+    s = s + tanh(b.x / abs(b.x)) * sigmoid(b.h)
+    h = tanh(log(abs(a.x)) + a.h) * s
+    return h, s
+
+
+NORMED = {"dropout": 0.4, "layer_norm": True}
+
+
+@pytest.mark.parametrize(
+    ("fused", "options"),
+    [(True, {}), (True, {"zoneout": 0.3}), (True, NORMED), (False, {}), (False, NORMED)],
+    ids=str,
+)
+def test_gradients_of_a_cell_that_is_singular_in_the_padding(fused, options):
+    drawn = cell(gates="a b", state="h s", fused=fused)(singular)
+    random.seed(3)
+    layer = nn.Recurrent(
+        drawn, I, H, 2, bidirectional=True, bias=False, dtype=np.float64, **options
+    )  # fmt: skip
+    x, states = inputs(layer)
+
+    def gradients(rows, lengths):
+        layer.zero_grad()
+        x_rows = Tensor(x[: max(lengths), rows], requires_grad=True)
+        output, state = layer(x_rows, as_state(tuple(s[:, rows] for s in states)), lengths=lengths)
+        total = (output * output).sum()
+        for s in as_tuple(state):
+            total = total + (s * s).sum()
+        total.backward()
+        return {"x": x_rows.grad} | {n: p.grad for n, p in layer.named_parameters()}
+
+    found = gradients(np.arange(B), LENGTHS)
+    assert all(np.isfinite(d).all() for d in found.values())
+    assert all(d.any() for d in found.values())
+    layer.eval()  # no mask: the sum over rows by themselves
+    found = gradients(np.arange(B), LENGTHS)
+    alone = [gradients([row], [length]) for row, length in enumerate(LENGTHS) if length]
+    for name in found.keys() - {"x"}:
+        total = sum(d[name] for d in alone)
+        np.testing.assert_allclose(found[name], total, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ALL_CELLS)

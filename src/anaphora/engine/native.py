@@ -63,9 +63,9 @@ def sum_columns(x: Array) -> Array:
 
 
 def _elements_apart(a: Array) -> Array:
-    """The array with strides that are whole elements."""
-    whole = a.dtype.isnative and all(stride % a.itemsize == 0 for stride in a.strides)
-    return a if whole else np.ascontiguousarray(a)
+    """The array with strides that are whole elements, and aligned."""
+    whole = a.flags.aligned and all(stride % a.itemsize == 0 for stride in a.strides)
+    return a if whole else np.array(a, order="C")
 
 
 def cross_entropy_forward(
@@ -77,7 +77,9 @@ def cross_entropy_forward(
         return kernels.cross_entropy_forward(logits, targets, in_place)
     logits = np.ascontiguousarray(logits)
     losses, probabilities = module.cross_entropy_forward(
-        logits, np.ascontiguousarray(targets, np.int64), logits if in_place else None
+        logits,
+        np.ascontiguousarray(targets, np.int64),
+        logits if in_place and logits.flags.aligned else None,
     )
     return losses, probabilities
 

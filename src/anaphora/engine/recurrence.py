@@ -43,7 +43,6 @@ class RecurrenceSteps:
     states: list[Array]  # [T+1, B, P], [T+1, B, H] ...: the initial state stands at 0
     saved: list[list[Array]]  # at each step, the values that the adjoint reads
     unprojected: Array | None  # [T, B, H] the first state before its projection
-    active: Array | None  # [T, B, 1] whether a row has not ended yet
 
 
 @dataclass
@@ -111,7 +110,6 @@ def recurrence_forward(
     T, B, I = x.shape
     H = initial[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
     program, saved_values = trace.program, trace.adjoint.saved
-    active = None if lengths is None else (np.arange(T)[:, None] < lengths)[:, :, None]
     x = _without_padding(x, lengths)
     x = _reversed(x, lengths) if reverse else x
     x_gates = x
@@ -121,46 +119,45 @@ def recurrence_forward(
     states = [np.empty((T + 1, *state.shape), state.dtype) for state in initial]
     for state, start in zip(states, initial, strict=True):
         state[0] = start
-    unprojected = None if weight_hr is None else np.empty((T, B, H), x_gates.dtype)
+    unprojected = None if weight_hr is None else np.zeros((T, B, H), x_gates.dtype)
     saved: list[list[Array]] = []
-    named: dict[str, list[Array]] = {name: [] for name in trace.named} if record else {}
+    named = {n: np.zeros((T, B, H), x_gates.dtype) for n in trace.named} if record else {}
     for t in range(T):
-        before = [state[t] for state in states]
+        rows = _rows_at(t, lengths)
+        before = [state[t, rows] for state in states]
         h_gates = None if weight_hh is None else before[0] @ weight_hh.T
         if h_gates is not None and bias_hh is not None:
             h_gates += bias_hh
         gates = [
-            _block(x_gates[t], x, H) + _block(h_gates, h, H)
+            _block(x_gates[t, rows], x, H) + _block(h_gates, h, H)
             if x is not None and h is not None
-            else _block(x_gates[t] if h is None else h_gates, x if h is None else h, H)
+            else _block(x_gates[t, rows] if h is None else h_gates, x if h is None else h, H)
             for x, h in trace.gate_inputs
         ]
         values = program.values([*gates, *before, *parameters])
         after = program.results(values)
         if weight_hr is not None and unprojected is not None:
-            unprojected[t] = after[0]
-            after[0] = unprojected[t] @ weight_hr.T
+            unprojected[t, rows] = after[0]
+            after[0] = unprojected[t, rows] @ weight_hr.T
         for state, new in zip(states, after, strict=True):
-            state[t + 1] = new if active is None else np.where(active[t], new, state[t])
+            if lengths is not None:
+                state[t + 1] = state[t]
+            state[t + 1, rows] = new
         if save:
             saved.append([values[number] for number in saved_values])
         for name, kept in named.items():
-            kept.append(np.broadcast_to(values[trace.named[name]], (B, H)))
+            kept[t, rows] = values[trace.named[name]]
 
     def finish(sequence: Array) -> Array:
-        if active is not None:
-            sequence = np.where(active, sequence, 0).astype(sequence.dtype, copy=False)
         return _reversed(sequence, lengths) if reverse else sequence
 
-    stacked = {k: np.array(v, x_gates.dtype).reshape(T, B, H) for k, v in named.items()}
     return RecurrenceSteps(
-        output=finish(states[0][1:]),
+        output=finish(_without_padding(states[0][1:], lengths)),
         final=[state[T].copy() for state in states],
-        named={name: finish(values) for name, values in stacked.items()},
+        named={name: finish(values) for name, values in named.items()},
         states=states,
         saved=saved,
         unprojected=unprojected,
-        active=active,
     )
 
 
@@ -196,55 +193,56 @@ def recurrence_backward(
     """
     T, B, I = x.shape
     H = steps.states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
-    adjoint, active, dtype = trace.adjoint.program, steps.active, x.dtype
+    adjoint, dtype = trace.adjoint.program, x.dtype
     if d_output is not None and reverse:
         d_output = _reversed(d_output, lengths)
 
     d_states = [
-        np.zeros(s.shape[1:], dtype) if d is None else d
+        np.zeros(s.shape[1:], dtype) if d is None else np.array(d)
         for s, d in zip(steps.states, d_final, strict=True)
     ]
     d_x_gates = np.zeros((T, B, I if weight_ih is None else len(weight_ih)), dtype)
     d_h_gates = None if weight_hh is None else np.zeros((T, B, len(weight_hh)), dtype)
-    d_projected = None if weight_hr is None else np.empty((T, *d_states[0].shape), dtype)
+    d_projected = None if weight_hr is None else np.zeros((T, *d_states[0].shape), dtype)
     d_parameters = [np.zeros_like(p) for p in parameters]
     gate_count = len(trace.gate_inputs)
     for t in reversed(range(T)):
-        d_after = list(d_states)
+        rows = _rows_at(t, lengths)  # what belongs to a row that has ended goes past this step
+        d_after = [d[rows].copy() for d in d_states]
         if d_output is not None:
-            d_after[0] = d_after[0] + d_output[t]
-        if active is not None:  # what belongs to a row that has ended goes past this step
-            d_after = [np.where(active[t], d, 0).astype(dtype, copy=False) for d in d_after]
+            d_after[0] = d_after[0] + d_output[t, rows]
         if weight_hr is not None and d_projected is not None:
-            d_projected[t] = d_after[0]
+            d_projected[t, rows] = d_after[0]
             d_after[0] = d_after[0] @ weight_hr
         d_inputs = adjoint.results(adjoint.values([*steps.saved[t], *d_after]))
         for (x_half, h_half), d in zip(trace.gate_inputs, d_inputs[:gate_count], strict=True):
             if x_half is not None:
-                _block(d_x_gates[t], x_half, H)[:] = d
+                _block(d_x_gates, x_half, H)[t, rows] = d
             if h_half is not None:
-                _block(d_h_gates, h_half, H)[t] = d
+                _block(d_h_gates, h_half, H)[t, rows] = d
         d_before = d_inputs[gate_count : gate_count + trace.states]
         if d_h_gates is not None and weight_hh is not None:
-            d_before[0] = d_h_gates[t] @ weight_hh + d_before[0]
-        for k, d in enumerate(d_before):
-            d = np.broadcast_to(np.asarray(d, dtype), d_states[k].shape)
-            d_states[k] = d if active is None else np.where(active[t], d, d_states[k])
+            d_before[0] = d_h_gates[t, rows] @ weight_hh + d_before[0]
+        for state, d in zip(d_states, d_before, strict=True):
+            state[rows] = d
+        count = len(d_states[0][rows])
         for total, d in zip(d_parameters, d_inputs[gate_count + trace.states :], strict=True):
-            total += np.broadcast_to(d, (B, H)).sum(axis=0)
+            total += np.broadcast_to(d, (count, H)).sum(axis=0)
 
     def outer(d: Array, x: Array) -> Array:
+        x = _without_padding(x, lengths)
         return d.reshape(T * B, d.shape[-1]).T @ x.reshape(T * B, x.shape[-1])
 
+    before = steps.states[0][:-1]
     d_x_gates = _reversed(d_x_gates, lengths) if reverse else d_x_gates
     d_x: Array = d_x_gates
     if weight_ih is not None:
         d_x = matmul(d_x_gates.reshape(T * B, len(weight_ih)), weight_ih).reshape(x.shape)
     return RecurrenceGradients(
-        x=d_x,
-        weight_ih=None if weight_ih is None else outer(d_x_gates, _without_padding(x, lengths)),
+        x=_without_padding(d_x, lengths),
+        weight_ih=None if weight_ih is None else outer(d_x_gates, x),
         bias_ih=None if bias_ih is None else d_x_gates.sum(axis=(0, 1)),
-        weight_hh=None if d_h_gates is None else outer(d_h_gates, steps.states[0][:-1]),
+        weight_hh=None if d_h_gates is None else outer(d_h_gates, before),
         bias_hh=None if d_h_gates is None or bias_hh is None else d_h_gates.sum(axis=(0, 1)),
         weight_hr=None
         if d_projected is None or steps.unprojected is None
@@ -252,6 +250,13 @@ def recurrence_backward(
         states=d_states,
         parameters=d_parameters,
     )
+
+
+def _rows_at(t: int, lengths: Array | None) -> Any:
+    """The rows that have not ended at step t: a cell never sees the others, where it might have no
+    finite derivative.
+    """
+    return slice(None) if lengths is None else np.flatnonzero(t < lengths)
 
 
 def _block(gates: Array | None, number: int | None, H: int) -> Array:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from anaphora.equations.vocabulary import FUNCTIONS
+from anaphora.equations.vocabulary import FUNCTIONS, OPERANDS
 
 Array: TypeAlias = NDArray[Any]
 Operand: TypeAlias = "int | float"
@@ -36,6 +36,11 @@ class Program:
     each instruction. ``names`` holds a name for every value, ``outputs`` what the program returns
     and ``output_names`` what it calls them.
 
+    Raises:
+        ValueError: an instruction's function is not of the vocabulary or has another number of
+            operands, an operand or output is neither a value that exists by then nor a ``float``,
+            or the names are not one for each.
+
     >>> twice = Program(("a",), (Instruction("multiply", (0, 2.0)),), (1,), ("y",), ("a", "y"))
     >>> twice.lines()
     ['y = a * 2', 'return y: y']
@@ -48,6 +53,34 @@ class Program:
     outputs: tuple[Operand, ...]
     output_names: tuple[str, ...]
     names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for number, instruction in enumerate(self.instructions):
+            wanted = OPERANDS.get(instruction.function)
+            if len(instruction.operands) != wanted:
+                raise ValueError(
+                    f"program: instruction {number} is {instruction.function!r} of "
+                    f"{len(instruction.operands)} operands; "
+                    + (f"it has {wanted}" if wanted else f"there are {', '.join(OPERANDS)}")
+                )
+            self._check(f"instruction {number} reads", instruction.operands, number)
+        self._check("an output is", self.outputs, len(self.instructions))
+        values = len(self.inputs) + len(self.instructions)
+        if len(self.names) != values or len(self.output_names) != len(self.outputs):
+            raise ValueError(
+                f"program: {len(self.names)} names and {len(self.output_names)} output_names, "
+                f"wanted one for each of {values} values and {len(self.outputs)} outputs"
+            )
+
+    def _check(self, what: str, operands: tuple[Operand, ...], instructions: int) -> None:
+        """Whether these exist after so many instructions."""
+        known = len(self.inputs) + instructions
+        for operand in operands:
+            if type(operand) is not float and not (type(operand) is int and 0 <= operand < known):
+                raise ValueError(
+                    f"program: {what} {operand!r}; wanted a float, or an int in 0..{known - 1}, "
+                    "the values that exist by then"
+                )
 
     def values(self, inputs: Sequence[Array]) -> list[Array]:
         """Run the program on NumPy arrays; return every value, the inputs first."""

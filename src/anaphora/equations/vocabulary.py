@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,6 +49,11 @@ FUNCTIONS: dict[str, Function] = {
     "minimum": Function(np.minimum, lambda d, y, a, b: _split_by_sign(d, b - a)),
     "sign": Function(np.sign, lambda d, y, a: (0.0,)),
 }
+OPERANDS: dict[str, int] = {
+    name: len(inspect.signature(function.pullback).parameters) - 2
+    for name, function in FUNCTIONS.items()
+}
+"""How many operands each word has: what its pullback takes after ``d`` and ``y``."""
 
 
 def _split_by_sign(d: Any, difference: Any) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from anaphora.cells import Cell, Gate
 from anaphora.equations import Trace
 from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
-from anaphora.ops.shapes import getitem, split, stack, unstack
+from anaphora.ops.shapes import broadcast_to, getitem, split, stack, unstack
 from anaphora.tensor import Array, Tensor, as_tensor, differentiable, floating, recording
 
 States = tuple[Tensor, ...]
@@ -236,8 +236,9 @@ def recurrence_unfused(
 ) -> tuple[Tensor, States]:
     """`recurrence`, step by step with ordinary operations: what the fused one is checked against.
 
-    Cells declared with ``fused=False`` run here. `record` gets their states only, since their
-    intermediates have no names.
+    Cells declared with ``fused=False`` run here. A cell gets just the rows of the batch that have
+    not ended at a step, in their order. `record` gets their states only, since their intermediates
+    have no names.
 
     >>> from anaphora.cells import mingru
     >>> arguments = mingru, Tensor(np.ones((5, 2, 2 * 4))), [Tensor(np.zeros((2, 4)))]
@@ -249,10 +250,10 @@ def recurrence_unfused(
     _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
     ends = checked_lengths("recurrence", lengths, x.shape)
     T, B, _ = x.shape
+    H = states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
     order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step that each row takes at t
-    active = None if ends is None else (order < ends)[:, :, None]
-    if active is not None:  # whatever is in the padding, the cell is not to see it
-        x = where(active, x, 0.0)
+    if ends is not None:  # whatever is in the padding, the cell is not to see it
+        x = where((order < ends)[:, :, None], x, 0.0)
     x_gates = x if weight_ih is None else linear(x, weight_ih, bias_ih)
     if reverse:
         last = (np.full(B, T) if ends is None else ends) - 1
@@ -261,37 +262,84 @@ def recurrence_unfused(
 
     current = tuple(states)
     outputs: list[Tensor] = []
-    recorded: list[list[Array]] = []
+    recorded = [np.zeros((T, B, H), x_gates.dtype) for _ in states]
     for t, halves in enumerate(unstack(x_gates)):
-        h = None if weight_hh is None else linear(current[0], weight_hh, bias_hh)
-        returned = cell(*_gates(cell, halves, h), *current, *parameters)
+        rows = None if ends is None or t < ends.min(initial=T) else np.flatnonzero(t < ends)
+        before = current
+        if rows is not None:
+            if t and not len(rows):  # the first step stays, so that every weight has a gradient
+                outputs.append(Tensor(np.zeros_like(current[0].data)))
+                continue
+            halves = getitem(halves, rows)
+            before = tuple(getitem(state, rows) for state in current)
+        h = None if weight_hh is None else linear(before[0], weight_hh, bias_hh)
+        returned = cell(*_gates(cell, halves, h), *before, *parameters)
         after = list(returned) if isinstance(returned, tuple) else [returned]
         if len(after) != len(current):
             raise ValueError(
                 f"recurrence: cell {cell.name!r} returned {len(after)} of its states, wanted "
                 f"{', '.join(cell.states)}"
             )
-        unprojected = [state.data for state in after]
+        for k, name in enumerate(cell.states):
+            after[k] = _state(cell, name, after[k], (len(halves), H), x_gates.dtype)
+            recorded[k][t, slice(None) if rows is None else rows] = after[k].data
         if weight_hr is not None:
             after[0] = linear(after[0], weight_hr)
-        output = after[0]
-        if active is not None:
-            unprojected = [np.where(active[t], state, 0) for state in unprojected]
-            output = where(active[t], output, 0.0)
-            after = [where(active[t], new, old) for new, old in zip(after, current, strict=True)]
-        current = tuple(after)
-        outputs.append(output)
-        recorded.append(unprojected)
+        if rows is None:
+            outputs.append(after[0])
+            current = tuple(after)
+        else:
+            zeros = Tensor(np.zeros_like(current[0].data))
+            outputs.append(_put_rows(zeros, after[0], rows))
+            current = tuple(_put_rows(s, new, rows) for s, new in zip(current, after, strict=True))
 
+    if record is not None:
+        for name, steps in zip(cell.states, recorded, strict=True):
+            record[name] = steps[order, np.arange(B)]
     if not outputs:
         return Tensor(np.zeros((0, *states[0].shape), x_gates.dtype)), current
     sequence = stack(outputs)
     if reverse:  # within its length a row that is reversed twice is as it was
         sequence = getitem(sequence, (order, np.arange(B)))
-    if record is not None:
-        for name, steps in zip(cell.states, zip(*recorded, strict=True), strict=True):
-            record[name] = np.stack(steps)[order, np.arange(B)]
     return sequence, current
+
+
+def _state(cell: Cell, name: str, value: Any, shape: tuple[int, int], dtype: Any) -> Tensor:
+    """A state that a cell returned, with an axis for the batch if it depends on no row of it."""
+    if isinstance(value, (int, float, np.number, np.ndarray)):
+        value = Tensor(np.asarray(value, dtype))
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"recurrence: cell {cell.name!r} returned {value!r} for the state {name!r}, wanted a "
+            "Tensor"
+        )
+    if value.shape == shape:
+        return value
+    try:
+        fits = np.broadcast_shapes(shape, value.shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"recurrence: cell {cell.name!r} returned a state {name!r} of shape {value.shape}, "
+            f"wanted {shape} for the rows that have not ended, or what broadcasts to it"
+        )
+    result: Tensor = broadcast_to(value, shape)
+    return result
+
+
+@differentiable
+def _put_rows(x: Array, new: Array, /, rows: Array) -> Any:
+    """Put new rows in the place of some of x [B, ...]."""
+    y = x.copy()
+    y[rows] = new
+
+    def of_others(dy: Array) -> Array:
+        dx = dy.copy()
+        dx[rows] = 0
+        return dx
+
+    return y, (of_others, lambda dy: dy[rows])
 
 
 def _gates(cell: Cell, x: Tensor, h: Tensor | None) -> list[Any]:

@@ -9,6 +9,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <memory>
@@ -27,9 +28,17 @@ namespace anaphora {
 namespace nb = nanobind;
 using namespace nb::literals;
 
-template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T> using Strided = nb::ndarray<const T, nb::ndim<2>, nb::device::cpu>;
-template <class T> using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+// An array whose data are aligned for its elements, which nanobind does not ask for; its caster
+// below copies others that are only read and contiguous, and refuses the rest.
+template <class... Arguments> struct Aligned : nb::ndarray<Arguments...> {
+    Aligned() = default;
+    template <class... Others>
+    explicit Aligned(const nb::ndarray<Others...> &array) : nb::ndarray<Arguments...>(array) {}
+};
+
+template <class T> using In = Aligned<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using Strided = Aligned<const T, nb::ndim<2>, nb::device::cpu>;
+template <class T> using Out = Aligned<T, nb::c_contig, nb::device::cpu>;
 template <class T> using Result = nb::ndarray<nb::numpy, T>;
 using Lengths = std::optional<In<std::int64_t>>;
 
@@ -154,3 +163,36 @@ template <class T> std::int64_t columns(const T &array, const char *name) {
 }
 
 } // namespace anaphora
+
+template <class... Arguments>
+struct nanobind::detail::type_caster<anaphora::Aligned<Arguments...>> {
+    using Array = nanobind::ndarray<Arguments...>;
+    using Caster = make_caster<Array>;
+    NB_TYPE_CASTER(anaphora::Aligned<Arguments...>, Caster::Name)
+
+    bool from_python(handle source, uint32_t flags, cleanup_list *cleanup) noexcept {
+        Caster caster;
+        if (!caster.from_python(source, flags, cleanup))
+            return false;
+        value = Value(caster.value);
+        using Scalar = typename Array::Scalar;
+        if (reinterpret_cast<std::uintptr_t>(value.data()) % alignof(Scalar) == 0)
+            return true;
+        if constexpr (Array::ReadOnly && Array::Order == 'C') {
+            try {
+                auto copy = anaphora::make<std::remove_const_t<Scalar>>(
+                    {value.shape_ptr(), value.shape_ptr() + value.ndim()});
+                std::memcpy(copy.data(), value.data(), value.nbytes());
+                value = Value(copy);
+                return true;
+            } catch (const std::exception &) { // there is no memory
+            }
+        }
+        return false;
+    }
+
+    static handle from_cpp(const anaphora::Aligned<Arguments...> &array, rv_policy policy,
+                           cleanup_list *cleanup) noexcept {
+        return Caster::from_cpp(array, policy, cleanup);
+    }
+};

@@ -235,8 +235,14 @@ template <class T> struct Layout {
         return of == 0 ? 0 : all / of + (chunk < all % of);
     }
 
-    // Run body(part) on every thread, all at the same time.
-    template <class F> void run(F body) { together(threads, body); }
+    // Run body(part) for the part of every thread, all at the same time where they wait for each
+    // other.
+    template <class F> void run(F body) {
+        if (share_units)
+            together(threads, body);
+        else
+            parallel(threads, [&](std::int64_t part) { body(static_cast<int>(part)); });
+    }
 };
 
 // Where the rows of a span lie that the way back makes: group by group, in each from the first step

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -28,15 +27,16 @@ void relax() {
 #endif
 }
 
-// Wait for what other threads are about to do. Where they are not running, because the machine is
-// busy with something else, this one steps aside for them.
-template <class Done> void wait_until(Done done) {
-    for (int spin = 0; !done(); spin++) {
-        if (spin < 4000)
-            relax();
-        else
-            std::this_thread::yield();
-    }
+// How often a thread looks whether others are done before it sleeps: some 50 microseconds.
+constexpr int short_watch = 4000;
+// The same for the next call, for as long as that of a training step usually takes to come, some
+// 200 microseconds on x86 servers: to be woken takes 50 and more.
+constexpr int long_watch = 16000;
+
+// Whether a thread that watches may keep one from running that it waits for.
+bool more_threads_than_processors() {
+    static const int processors = static_cast<int>(std::thread::hardware_concurrency());
+    return processors > 0 && thread_count() > processors;
 }
 
 // Within it, denormal numbers count as zero; the caller's mode is restored.
@@ -62,9 +62,6 @@ class FlushDenormals {
 
 thread_local bool inside_a_task = false;
 
-// Sleeping threads wait for `generation_` to change. They watch it before they sleep, for as long
-// as the next call of a training step usually takes to come, some 200 microseconds on x86
-// servers: to be woken takes 50 and more.
 class Pool {
   public:
     explicit Pool(int workers) {
@@ -81,18 +78,27 @@ class Pool {
 
     int workers() const { return static_cast<int>(threads_.size()); }
 
-    // Run job(k) on thread k for k = 0 (this one) ... participants - 1. A job must not throw.
-    void run(int participants, const std::function<void(int)> &job) {
+    // Run job(k) on thread k for k = 0 (this one) ... participants - 1: on all of them, or only on
+    // those that come before this one has done its own job. A job must not throw.
+    void run(int participants, bool all, const std::function<void(int)> &job) {
+        const std::int64_t before = finished_.load();
         {
             std::lock_guard lock(mutex_);
             job_ = &job;
             participants_ = participants;
-            unfinished_.store(participants - 1);
-            generation_.fetch_add(1);
+            joined_ = 0;
+            calls_.add(1);
         }
-        wake_.notify_all();
         job(0);
-        wait_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; });
+        if (all)
+            finished_.wait_for(before + participants - 1, short_watch);
+        std::int64_t joined = 0;
+        {
+            std::lock_guard lock(mutex_);
+            job_ = nullptr;
+            joined = joined_;
+        }
+        finished_.wait_for(before + joined, short_watch);
     }
 
   private:
@@ -100,9 +106,8 @@ class Pool {
         {
             std::lock_guard lock(mutex_);
             stopping_ = true;
-            generation_.fetch_add(1);
         }
-        wake_.notify_all();
+        calls_.add(1);
         for (auto &thread : threads_)
             thread.join();
     }
@@ -110,34 +115,32 @@ class Pool {
     void work(int number) {
         inside_a_task = true;
         FlushDenormals flush;
-        std::uint64_t seen = 0;
+        std::int64_t seen = 0;
         while (true) {
-            for (int spin = 0; spin < 16000 && generation_.load() == seen; spin++)
-                relax();
+            calls_.wait_for(seen + 1, long_watch);
             const std::function<void(int)> *job = nullptr;
             {
-                std::unique_lock lock(mutex_);
-                wake_.wait(lock, [&] { return generation_.load() != seen; });
-                seen = generation_.load();
+                std::lock_guard lock(mutex_);
+                seen = calls_.load();
                 if (stopping_)
                     return;
-                if (number < participants_)
+                if (number < participants_ && job_ != nullptr) {
                     job = job_;
+                    joined_++;
+                }
             }
             if (job != nullptr) {
                 (*job)(number);
-                unfinished_.fetch_sub(1, std::memory_order_release);
+                finished_.add(1);
             }
         }
     }
 
     std::vector<std::thread> threads_;
     std::mutex mutex_;
-    std::condition_variable wake_;
-    std::atomic<std::uint64_t> generation_{0};
-    std::atomic<int> unfinished_{0};
+    Counter calls_, finished_;
     const std::function<void(int)> *job_ = nullptr;
-    int participants_ = 0;
+    int participants_ = 0, joined_ = 0;
     bool stopping_ = false;
 };
 
@@ -182,29 +185,59 @@ void set_thread_count(int count) { wanted_threads.store(count < 1 ? 1 : count); 
 
 int threads_at_hand() { return inside_a_task ? 1 : thread_count(); }
 
-void together(int count, const std::function<void(int)> &task) {
+namespace {
+
+void run(int count, bool all, const std::function<void(int)> &job) {
     FlushDenormals flush;
     if (count <= 1) {
-        task(0);
+        job(0);
         return;
     }
     std::lock_guard lock(turn);
     Pool &workers = pool_of(count - 1);
     InsideATask inside;
-    workers.run(count, [&](int k) noexcept { task(k); });
+    workers.run(count, all, job);
+}
+
+} // namespace
+
+void together(int count, const std::function<void(int)> &task) {
+    if (count <= 1)
+        run(1, true, task);
+    else
+        run(count, true, [&](int k) noexcept { task(k); });
 }
 
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task) {
-    std::atomic<std::int64_t> next{0};
-    std::int64_t threads = std::min<std::int64_t>(tasks, threads_at_hand());
+    const auto threads = static_cast<int>(std::min<std::int64_t>(tasks, threads_at_hand()));
+    if (threads <= 1) {
+        run(1, false, [&](int) {
+            for (std::int64_t k = 0; k < tasks; k++)
+                task(k);
+        });
+        return;
+    }
+    // The first task of each thread is that of its number; then come those beyond, and in the end
+    // what threads have left that are not there.
+    std::vector<std::atomic<bool>> begun(static_cast<std::size_t>(threads));
+    std::atomic<std::int64_t> next{threads};
     std::mutex one;
     std::exception_ptr thrown;
-    together(static_cast<int>(threads), [&](int) {
+    run(threads, false, [&](int thread) noexcept {
         try {
+            auto begin = [&](std::int64_t k) {
+                if (!begun[static_cast<std::size_t>(k)].exchange(true))
+                    task(k);
+            };
+            begin(thread);
             for (std::int64_t k = next.fetch_add(1); k < tasks; k = next.fetch_add(1))
                 task(k);
+            for (int other = 0; other < threads; other++)
+                begin(other);
         } catch (...) {
             next.store(tasks); // the others need not go on
+            for (std::atomic<bool> &flag : begun)
+                flag.store(true);
             std::lock_guard lock(one);
             thrown = std::current_exception();
         }
@@ -213,10 +246,30 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
         std::rethrow_exception(thrown);
 }
 
+std::int64_t Counter::add(std::int64_t n) {
+    std::int64_t before = count_.fetch_add(n);
+    if (sleepers_.load() > 0) {
+        std::lock_guard lock(mutex_);
+        changed_.notify_all();
+    }
+    return before;
+}
+
+void Counter::wait_for(std::int64_t at_least, int spins) {
+    for (int spin = more_threads_than_processors() ? spins - 1 : 0; spin < spins; spin++) {
+        if (count_.load(std::memory_order_acquire) >= at_least)
+            return;
+        relax();
+    }
+    std::unique_lock lock(mutex_);
+    sleepers_.fetch_add(1); // before the count is read: who changes it reads this afterwards
+    changed_.wait(lock, [&] { return count_.load() >= at_least; });
+    sleepers_.fetch_sub(1);
+}
+
 void Barrier::wait() {
-    std::int64_t mine = arrived_.fetch_add(1, std::memory_order_acq_rel);
-    std::int64_t target = (mine / parties_ + 1) * parties_;
-    wait_until([&] { return arrived_.load(std::memory_order_acquire) >= target; });
+    std::int64_t mine = arrived_.add(1);
+    arrived_.wait_for((mine / parties_ + 1) * parties_, short_watch);
 }
 
 } // namespace anaphora

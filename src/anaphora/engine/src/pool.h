@@ -3,8 +3,10 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 
 namespace anaphora {
 
@@ -18,9 +20,25 @@ int threads_at_hand();
 void set_thread_count(int count);
 
 // Run task(0) ... task(tasks - 1), each once, on any thread and in any order; return when all are
-// done. Denormal numbers count as zero within. Calls from several threads take turns; a call from
-// within a task runs on the thread that makes it. What a task throws is thrown here once.
+// done. A thread begins with the task of its number, so that what the same task of the call before
+// has left in its cache is used; but no task waits for a thread that is not running. Denormal
+// numbers count as zero within. Calls from several threads take turns; a call from within a task
+// runs on the thread that makes it. What a task throws is thrown here once.
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task);
+
+// A count that threads wait for: they watch it for a while, and then sleep until it changes.
+class Counter {
+  public:
+    std::int64_t load() const { return count_.load(); }
+    std::int64_t add(std::int64_t n); // returns what it was before
+    void wait_for(std::int64_t at_least, int spins);
+
+  private:
+    alignas(64) std::atomic<std::int64_t> count_{0};
+    std::atomic<int> sleepers_{0};
+    std::mutex mutex_;
+    std::condition_variable changed_;
+};
 
 // A barrier for tasks that all run at the same time: wait until `parties` of them have arrived.
 class Barrier {
@@ -30,7 +48,7 @@ class Barrier {
 
   private:
     int parties_;
-    alignas(64) std::atomic<std::int64_t> arrived_{0};
+    Counter arrived_;
 };
 
 // Run task(0) ... task(count - 1) at the same time, one a thread; count <= threads_at_hand() as it

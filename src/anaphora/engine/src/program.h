@@ -38,7 +38,7 @@ inline bool has_two_operands(Op op) {
 // for each instruction before this one.
 struct Instruction {
     Op op;
-    std::int32_t a, b; // b is ignored where the operation has one operand
+    std::int32_t a, b; // b is any value where the operation has one operand
 };
 
 struct Program {
@@ -62,7 +62,7 @@ struct Program {
             auto op = static_cast<std::int32_t>(i.op);
             if (op < 0 || op >= op_count)
                 throw std::invalid_argument("program: unknown operation " + std::to_string(op));
-            if (i.a < 0 || i.a >= known || (has_two_operands(i.op) && (i.b < 0 || i.b >= known)))
+            if (i.a < 0 || i.a >= known || i.b < 0 || i.b >= known) // an operand not used, too
                 throw std::invalid_argument("program: instruction " +
                                             std::to_string(known - inputs - constants.size()) +
                                             " reads a value that does not exist by then");

@@ -5,7 +5,6 @@
 #include "softmax.h"
 #include "tiles.h"
 
-#include <exception>
 #include <optional>
 #include <vector>
 
@@ -529,18 +528,10 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
         };
         // By the thread that has its rows, or else by all threads, one group after the other.
         const int parts = groups == 1 || threads_at_hand() > groups ? 1 : layout.threads;
-        std::vector<std::exception_ptr> thrown(parts);
-        together(parts, [&](int part) {
-            try {
-                for (int g = part; g < groups; g += parts)
-                    add_group(g);
-            } catch (...) {
-                thrown[part] = std::current_exception();
-            }
+        parallel(parts, [&](std::int64_t part) {
+            for (auto g = static_cast<int>(part); g < groups; g += parts)
+                add_group(g);
         });
-        for (const std::exception_ptr &error : thrown)
-            if (error)
-                std::rethrow_exception(error);
         adding = true;
     });
     for (GroupSums<T> *sums : {&d_weight_hr, &d_weight_hh, &d_bias_hh, &d_weight_ih, &d_bias_ih})
