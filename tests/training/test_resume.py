@@ -166,7 +166,7 @@ def test_more_epochs(tmp_path, text):
     trainer = prepare(tmp_path / "extended", text, epochs=2, **constant)
     trainer.run()
     assert resume_language_model(tmp_path / "extended").run() == "2 epochs done"
-    trainer = resume_language_model(tmp_path / "extended", {"epochs": 3})
+    resume_language_model(tmp_path / "extended", {"epochs": 3})
     # The new limit is kept, whether or not a better model comes.
     assert resume_language_model(tmp_path / "extended").options.epochs == 3
     trainer = resume_language_model(tmp_path / "extended")
@@ -375,6 +375,7 @@ def test_a_change_survives_a_kill_before_its_first_checkpoint(tmp_path, text, ch
     assert trainer.schedule.state_dict() == wanted
     assert trainer.optimizer.learning_rate == trainer.schedule.learning_rate
     trainer.save_checkpoint()
+    trainer.directory.unlock()
     again = resume_language_model(tmp_path / "model", {"patience": 3})
     assert again.options.patience == 3
     assert again.schedule.state_dict() == wanted

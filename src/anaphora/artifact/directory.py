@@ -8,12 +8,16 @@
 
 Nothing is pickled. A file is written beside its place, flushed to the disk and renamed, so a kill
 at any moment leaves the file of before or the file of after, never a part of one.
+
+A directory may come from anybody: below it no symbolic link is followed, and only regular files are
+opened. The directory itself may be reached through a link.
 """
 
 import importlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -26,7 +30,6 @@ from anaphora.artifact.files import (
     ArtifactError,
     atomic_write,
     explained,
-    flush_folder,
     json_bytes,
     parse_json,
     plain,
@@ -36,6 +39,8 @@ from anaphora.artifact.files import (
     remove_temporaries,
     write_weights,
 )
+from anaphora.artifact.folder import Folder, opener_within
+from anaphora.artifact.lock import LOCK_FILE, Held, Lock
 
 FORMAT = 1
 """Number of the directory's layout; it goes up when an older anaphora could no longer read it."""
@@ -109,7 +114,8 @@ class ModelDirectory:
     """A trained model's directory: where its files are, and how each is read and written safely.
 
     Make one with `create` (to train) or `open` (to use or continue); the constructor only names it.
-    One process writes to a directory at a time; any number may read meanwhile.
+    One training writes to a directory at a time, which holds its `lock`; any number may read
+    meanwhile.
 
     Attributes:
         path: The directory.
@@ -126,6 +132,7 @@ class ModelDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._lock = Lock(self.path)
 
     def __repr__(self) -> str:
         return f"ModelDirectory({str(self.path)!r})"
@@ -168,9 +175,47 @@ class ModelDirectory:
         """
         self = cls(path)
         with explained(self.path, "written"):
-            if self.path.exists() and not self.path.is_dir():
+            self.check_usable(overwrite=overwrite)
+            self.path.mkdir(parents=True, exist_ok=True)
+            with Folder(self.path) as folder:
+                for name in (self.metrics.name, self.checkpoint.parent.name):
+                    folder.remove_link(name)
+                os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_CREAT))
+                folder.make_folder(self.checkpoint.parent.name)
+                # From here on it is recognised as ours, however far the removal gets.
+                with Folder.within(self.path, self.checkpoint.parent) as below:
+                    below.remove(self.checkpoint.name)
+                    remove_temporaries(below)
+                    below.flush()
+                for file in (self.weights, self.tokenizer, self.config):
+                    folder.remove(file.name)
+                os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_TRUNC))
+                remove_temporaries(folder)
+                folder.flush()
+        return self
+
+    def clear(self) -> None:
+        """Remove the files that `create` makes or removes, and the checkpoint's folder."""
+        with explained(self.path, "written"), Folder(self.path) as folder:
+            for name in (self.metrics.name, self.checkpoint.parent.name):
+                folder.remove_link(name)
+            for file in (self.weights, self.tokenizer, self.config, self.metrics):
+                folder.remove(file.name)
+            shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
+
+    def check_usable(self, *, overwrite: bool = False) -> None:
+        """Refuse what `create` cannot make a model directory of.
+
+        Raises:
+            ArtifactError: as `create`.
+        """
+        with explained(self.path, "written"):
+            if not self.path.exists():
+                return
+            if not self.path.is_dir():
                 raise ArtifactError(f"{self.path}: is a file; choose another --out")
-            if self.path.exists() and any(self.path.iterdir()) and not self._is_ours():
+            names = {entry.name for entry in self.path.iterdir()} - {LOCK_FILE}
+            if names and not self._is_ours():
                 raise ArtifactError(
                     f"{self.path}: is not empty and is not a model directory; choose another --out"
                 )
@@ -179,17 +224,34 @@ class ModelDirectory:
                     f"{self.path}: already holds a model; continue its training with --resume, "
                     "choose another --out, or replace it with --overwrite"
                 )
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.metrics.touch()
-            self.checkpoint.parent.mkdir(exist_ok=True)
-            # From here on it is recognised as ours, however far the removal gets.
-            for file in (self.checkpoint, self.weights, self.tokenizer, self.config):
-                file.unlink(missing_ok=True)
-            os.truncate(self.metrics, 0)
-            for folder in (self.checkpoint.parent, self.path):
-                remove_temporaries(folder)
-                flush_folder(folder)
-        return self
+
+    def make_folder(self, name: str) -> None:
+        """Make a folder within the directory, if it is not there.
+
+        Raises:
+            ArtifactError: a symbolic link or a file is in its place, or it cannot be made.
+        """
+        with explained(self.path / name, "written"), Folder(self.path) as folder:
+            folder.make_folder(name)
+
+    def lock(self) -> None:
+        """Keep other trainings out, until `unlock` or the end of this object or process.
+
+        Raises:
+            ArtifactError: another training holds the directory; the message names its process.
+        """
+        try:
+            with explained(self.path, "locked"):
+                self._lock.acquire()
+        except Held as error:
+            raise ArtifactError(
+                f"{self.path}: a training is writing to it ({error}); wait for its end, stop it, "
+                "or choose another --out"
+            ) from None
+
+    def unlock(self) -> None:
+        """Let other trainings write to the directory, if this object kept them out."""
+        self._lock.release()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelDirectory":
@@ -221,7 +283,7 @@ class ModelDirectory:
 
     def _is_ours(self) -> bool:
         if self.config.exists():  # a name that others use too: "format" tells
-            config = read_json(self.config)
+            config = read_json(self.config, within=self.path)
             return isinstance(config, dict) and "format" in config
         return self.metrics.is_file() and self.checkpoint.parent.is_dir()
 
@@ -247,18 +309,21 @@ class ModelDirectory:
         header = {"format": FORMAT, "anaphora": _package_version()}
         new_config = json_bytes(self.config, {**header, **config, **header})
         new_tokenizer = json_bytes(self.tokenizer, tokenizer)
-        with explained(self.path, "written"):
-            remove_temporaries(self.path)
-        if not _holds(self.tokenizer, new_tokenizer):
+        with explained(self.path, "written"), Folder(self.path) as folder:
+            remove_temporaries(folder)
+        if not self._holds(self.tokenizer, new_tokenizer):
             if self.weights.exists() and self.tokenizer.exists():
                 raise ArtifactError(
                     f"{self.tokenizer}: differs from the tokenizer to save, so the weights beside "
                     "it have other token ids; save to another folder"
                 )
-            atomic_write(self.tokenizer, new_tokenizer)
-        if not _holds(self.config, new_config):
-            atomic_write(self.config, new_config)
-        write_weights(self.weights, arrays)
+            atomic_write(self.tokenizer, new_tokenizer, within=self.path)
+        if not self._holds(self.config, new_config):
+            atomic_write(self.config, new_config, within=self.path)
+        write_weights(self.weights, arrays, within=self.path)
+
+    def _holds(self, path: Path, data: bytes) -> bool:
+        return path.exists() and read_bytes(path, self.path) == data
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Array]]:
         """Load the model: configuration (with ``"format"`` and ``"anaphora"``), tokenizer, weights.
@@ -272,7 +337,8 @@ class ModelDirectory:
                 f"{self.path}: its training stopped before a model was saved; "
                 "continue it with --resume"
             )
-        return self.load_config(), self.load_tokenizer(), read_weights(self.weights)[0]
+        weights, _ = read_weights(self.weights, within=self.path)
+        return self.load_config(), self.load_tokenizer(), weights
 
     def load_tokenizer(self) -> dict[str, Any]:
         """Load ``tokenizer.json``, whose fields are the business of who wrote it.
@@ -280,7 +346,8 @@ class ModelDirectory:
         Raises:
             ArtifactError: it is missing or damaged.
         """
-        data: dict[str, Any] = _checked(self.tokenizer, read_json(self.tokenizer), dict[str, Any])
+        found = read_json(self.tokenizer, within=self.path)
+        data: dict[str, Any] = _checked(self.tokenizer, found, dict[str, Any])
         return data
 
     def load_config(self) -> dict[str, Any]:
@@ -289,7 +356,7 @@ class ModelDirectory:
         Raises:
             ArtifactError: it is missing or damaged, or is from a newer anaphora.
         """
-        config: dict[str, Any] = read_json(self.config)
+        config: dict[str, Any] = read_json(self.config, within=self.path)
         format = config.get("format") if isinstance(config, dict) else None
         if format == FORMAT and not isinstance(format, bool):
             _checked(self.config, config, Config)
@@ -310,9 +377,10 @@ class ModelDirectory:
             ArtifactError: as `write_weights`.
         """
         with explained(self.checkpoint, "written"):
-            self.checkpoint.parent.mkdir(exist_ok=True)
-            remove_temporaries(self.checkpoint.parent)
-        write_weights(self.checkpoint, arrays, metadata)
+            self.make_folder(self.checkpoint.parent.name)
+            with Folder.within(self.path, self.checkpoint.parent) as below:
+                remove_temporaries(below)
+        write_weights(self.checkpoint, arrays, metadata, within=self.path)
 
     def load_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Load the arrays and metadata of the last `save_checkpoint`.
@@ -325,7 +393,7 @@ class ModelDirectory:
                 f"{self.checkpoint}: no such file, so there is no training to continue; "
                 "train without --resume"
             )
-        return read_weights(self.checkpoint)
+        return read_weights(self.checkpoint, within=self.path)
 
     # The metrics
 
@@ -339,7 +407,8 @@ class ModelDirectory:
         """
         values = plain({name: _spelled(value) for name, value in record.items()}, self.metrics)
         line = json.dumps(values) + "\n"
-        with explained(self.metrics, "written"), open(self.metrics, "a+b") as file:
+        opener = opener_within(self.path)
+        with explained(self.metrics, "written"), open(self.metrics, "a+b", opener=opener) as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -356,7 +425,7 @@ class ModelDirectory:
         if not self.metrics.exists():
             return []
         records = []
-        lines = read_bytes(self.metrics).split(b"\n")
+        lines = read_bytes(self.metrics, self.path).split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 values = schema.convert(parse_json(line), dict[str, Any])
@@ -375,16 +444,27 @@ class ModelDirectory:
         """Size in bytes of the finished lines, which a checkpoint keeps for `truncate_metrics`."""
         if not self.metrics.exists():
             return 0
-        return read_bytes(self.metrics).rfind(b"\n") + 1
+        return read_bytes(self.metrics, self.path).rfind(b"\n") + 1
 
     def truncate_metrics(self, size: int) -> None:
         """Cut the lines after the first ``size`` bytes, which a resumed training writes again.
 
         Fewer than ``size`` bytes, after a power cut or an edit, stay as they are.
+
+        Raises:
+            ArtifactError: no line ends there, so that the size is not of this file; or it cannot be
+                written.
         """
-        if size < self.metrics_size():
-            with explained(self.metrics, "written"):
-                os.truncate(self.metrics, size)
+        if size >= self.metrics_size():
+            return
+        if size > 0 and read_bytes(self.metrics, self.path)[size - 1 : size] != b"\n":
+            raise ArtifactError(
+                f"{self.metrics}: no line ends after its first {size:,} bytes, where one does by "
+                "the checkpoint; put back the two files that were saved together"
+            )
+        opener = opener_within(self.path)
+        with explained(self.metrics, "written"), open(self.metrics, "r+b", opener=opener) as file:
+            file.truncate(size)
 
 
 def _checked(path: Path, data: Any, kind: Any) -> Any:
@@ -392,10 +472,6 @@ def _checked(path: Path, data: Any, kind: Any) -> Any:
         return schema.convert(data, kind)
     except schema.SchemaError as error:
         raise ArtifactError(f"{path}: {error}; correct it there, or restore the file") from error
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    return path.exists() and read_bytes(path) == data
 
 
 def _package_version() -> str:

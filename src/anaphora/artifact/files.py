@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,10 +17,12 @@ import safetensors
 import safetensors.numpy
 
 from anaphora import schema
+from anaphora.artifact.folder import Folder, opener_within
 
 Array = npt.NDArray[Any]
 
 _DEEPEST = 64  # levels of JSON within JSON
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _METADATA_KEY = "anaphora"  # safetensors metadata maps strings to strings: ours is one JSON text
 _ADVICE = {
     errno.ENOSPC: "free some space there",
@@ -27,6 +30,7 @@ _ADVICE = {
     errno.EACCES: "check its permissions, or choose another folder",
     errno.EPERM: "check its permissions, or choose another folder",
     errno.EROFS: "choose a folder that can be written to",
+    errno.ELOOP: "replace it with the file or folder itself",
 }
 
 
@@ -48,13 +52,19 @@ def explained(path: Path, action: str) -> Iterator[None]:
 # Files
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
+def atomic_write(path: str | os.PathLike[str], data: bytes, *, within: Path | None = None) -> None:
     """Write ``data`` to ``path``: at every moment all of the old file or all of the new is there.
 
     The bytes go to a temporary ``.NAME.RANDOM.tmp`` in the same folder, are flushed to the disk and
     renamed; then the folder is flushed, so that the rename outlives a power cut. On an exception
     the temporary is removed and the old file is untouched. A kill can leave a temporary behind:
     nothing reads it, and the next save of a `ModelDirectory` removes it.
+
+    Args:
+        path: The file. If it is a symbolic link, the link is replaced.
+        data: Its new content.
+        within: A folder above it, below which no folder is reached through a symbolic link; None
+            follows them all.
 
     Raises:
         ArtifactError: the folder is missing or read-only, the disk is full, ...
@@ -66,49 +76,54 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     b'again'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with explained(path, "written"):
+    temporary = f".{path.name}.{secrets.token_hex(8)}.tmp"
+    root = path.parent if within is None else within
+    with explained(path, "written"), Folder.within(root, path.parent) as folder:
         try:
-            with open(temporary, "xb") as file:
+            with open(temporary, "xb", opener=folder.open) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            folder.replace(temporary, path.name)
         except BaseException:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                folder.remove(temporary)
             raise
-        flush_folder(path.parent)
+        folder.flush()
 
 
-def flush_folder(folder: Path) -> None:
-    """Make the renames within ``folder`` durable, where the system can."""
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot flush a folder
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def remove_temporaries(folder: Path) -> None:
+def remove_temporaries(folder: Folder) -> None:
     """Remove what killed writes left in ``folder``."""
-    for temporary in folder.glob(f".*.{'[0-9a-f]' * 16}.tmp"):
-        temporary.unlink(missing_ok=True)
+    for name in folder.names():
+        if _TEMPORARY.fullmatch(name):
+            folder.remove(name)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, within: Path | None = None) -> bytes:
     """Read a whole file.
+
+    Args:
+        path: The file.
+        within: A folder above it, below which no symbolic link is followed and files are regular
+            ones; None opens whatever the path leads to.
 
     Raises:
         ArtifactError: it is missing or cannot be read.
     """
-    with explained(path, "read"):
-        return path.read_bytes()
+    opener = None if within is None else opener_within(within)
+    with explained(path, "read"), open(path, "rb", opener=opener) as file:
+        return file.read()
+
+
+def require_regular_file(path: Path) -> None:
+    """Refuse a file, if there is one, that is a symbolic link, a pipe or the like.
+
+    Raises:
+        ArtifactError: it is.
+    """
+    with explained(path, "read"), Folder(path.parent) as folder:
+        if folder.status(path.name) is not None:
+            os.close(folder.open(path.name, os.O_RDONLY))
 
 
 # JSON
@@ -134,8 +149,12 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     atomic_write(path, json_bytes(Path(path), value))
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], *, within: Path | None = None) -> Any:
     """Read what `write_json` wrote, or what a person made of it in an editor.
+
+    Args:
+        path: The file.
+        within: As of `read_weights`.
 
     Raises:
         ArtifactError: the file is missing or is not JSON; the message gives the line and column.
@@ -148,7 +167,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     try:
-        return parse_json(read_bytes(path).decode("utf-8-sig"))
+        return parse_json(read_bytes(path, within).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         column = error.start - error.object.rfind(b"\n", 0, error.start)
@@ -245,10 +264,13 @@ def write_weights(
     path: str | os.PathLike[str],
     arrays: Mapping[str, Array],
     metadata: Mapping[str, object] | None = None,
+    *,
+    within: Path | None = None,
 ) -> None:
     """Write named arrays, of any shape and memory layout, as one safetensors file, atomically.
 
-    ``metadata`` is anything that `write_json` takes; it is kept in the file's header.
+    ``metadata`` is anything that `write_json` takes; it is kept in the file's header. ``within``
+    is as of `atomic_write`.
 
     Raises:
         ArtifactError: an array is not of booleans, integers or floats of at most 64 bits; the
@@ -264,18 +286,25 @@ def write_weights(
     path = Path(path)
     storable = {name: _storable(array, path, name) for name, array in arrays.items()}
     text = json.dumps(plain(metadata or {}, path, "metadata"))
-    atomic_write(path, safetensors.numpy.save(storable, {_METADATA_KEY: text}))
+    atomic_write(path, safetensors.numpy.save(storable, {_METADATA_KEY: text}), within=within)
 
 
 # Others may say more of a file in its header; that they say nothing may be a null.
 _Header = TypedDict("_Header", {"__metadata__": dict[str, str] | None}, total=False)
 
 
-def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+def read_weights(
+    path: str | os.PathLike[str], *, within: Path | None = None
+) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read a safetensors file: its arrays by name (in no particular order), and our metadata.
 
     The arrays are writable and the caller's own: the file is closed and may be replaced. A file
     that another program wrote has the metadata ``{}``.
+
+    Args:
+        path: The file.
+        within: A folder above it, below which no symbolic link is followed and files are regular
+            ones, as in a model directory that came from elsewhere; None follows links.
 
     Raises:
         ArtifactError: the file is missing, empty, truncated, damaged, or not a safetensors file.
@@ -288,7 +317,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     ({'bias': array([0., 0.])}, {})
     """
     path = Path(path)
-    data = read_bytes(path)
+    data = read_bytes(path, within)
     try:
         arrays = safetensors.numpy.load(data)
         header: _Header = schema.convert(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
@@ -128,9 +128,13 @@ def plot(
                     "learning_rate"
                 )
         folder = directory / "plots" if out is None else out
+        if out is None:  # a directory that came from elsewhere is to lead to no other place
+            ModelDirectory(directory).make_folder(folder.name)
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
         for name, picture in drawn.items():
+            with Folder(folder) as entries:
+                entries.remove_link(f"{name}.{format}")
             files[name] = str(picture.save(folder / f"{name}.{format}"))
             output.say(f"wrote {files[name]}")
         for word, neighbours in found.get("nearest", {}).items():

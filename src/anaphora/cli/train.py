@@ -152,6 +152,8 @@ def train(
         if not resume:
             output.say(_describe(trainer, chosen, shown))
         display = _Display(output, chosen, shown)
+        if board:
+            ModelDirectory(out).make_folder("tensorboard")
         trainer.callbacks += [*board, display, reader]
         if chosen.name == _DEFAULT_TASK:
             trainer.callbacks.append(_Samples(output, _tokenizer(out)))

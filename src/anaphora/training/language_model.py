@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.artifact import ArtifactError, ModelDirectory, require_regular_file
 from anaphora.models import LanguageModel, load_language_model
 from anaphora.text import (
     Batches,
@@ -349,6 +349,8 @@ def _sources(
 
 def _open_ids(folder: Path, options: TextOptions, tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     """The ids to train on and to validate on."""
+    for path in (folder / "train.npy", folder / "validation.npy"):
+        require_regular_file(path)
     ids = open_ids(folder / "train.npy", tokenizer)
     if (folder / "validation.npy").exists():
         return ids, open_ids(folder / "validation.npy", tokenizer)

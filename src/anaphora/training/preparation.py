@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anaphora import random
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.artifact import LOCK_FILE, ArtifactError, Folder, ModelDirectory, explained
 from anaphora.models.saved import make_model
 from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
 from anaphora.tensor import Parameter
@@ -88,10 +88,10 @@ def prepare_training(
             file.replace(home.checkpoint.parent / file.name)
         folder.rmdir()
 
-    config = {"task": task.kind, **options.to_dict(), "sources": names}
-    trainer = _trainer(task, options, home, config, vocabulary, model)
+        config = {"task": task.kind, **options.to_dict(), "sources": names}
+        trainer = _trainer(task, options, home, config, vocabulary, model)
+        trainer.save_checkpoint()  # from here on it can be resumed
     notify(task.describe_data(options, vocabulary, home.checkpoint.parent))
-    trainer.save_checkpoint()  # from here on it can be resumed
     return trainer
 
 
@@ -136,12 +136,22 @@ def resume_training(
     changes = dict(changes or {})
     check_changes(changes)
     home = ModelDirectory.open(directory)
+    home.lock()
+    try:
+        return _resumed(task, home, changes, notify)
+    except BaseException:
+        home.unlock()
+        raise
+
+
+def _resumed(task: Task, home: ModelDirectory, changes: dict[str, Any], notify: Notify) -> Trainer:
+    """A trainer of a directory that is locked; it goes on from the last checkpoint."""
     if not home.checkpoint.exists():
         raise ArtifactError(
             f"{home.path}: has no checkpoint, so there is no training to continue; train anew, "
             "into another folder or over this one"
         )
-    options = task.load_options(directory)
+    options = task.load_options(home.path)
     config, data, weights = home.load()
     try:
         vocabulary = task.vocabulary(data)
@@ -286,20 +296,35 @@ def _claimed(
     """
     home = ModelDirectory(directory)
     folder = home.checkpoint.parent / "new"
+    home.check_usable(overwrite=overwrite)  # nothing is made in a folder of something else
     existed = home.path.exists()
+    with explained(home.path, "written"):
+        home.path.mkdir(parents=True, exist_ok=True)
+    home.lock()
+    was_empty = {entry.name for entry in home.path.iterdir()} <= {LOCK_FILE}
     try:
         if overwrite and (home.weights.exists() or home.checkpoint.exists()):
-            ModelDirectory.open(directory)  # refuses a folder of something else
-            home.checkpoint.parent.mkdir(exist_ok=True)
+            ModelDirectory.open(directory)
+            with explained(home.path, "written"), Folder(home.path) as entries:
+                entries.remove_link(home.checkpoint.parent.name)
+                entries.make_folder(home.checkpoint.parent.name)
         else:
             ModelDirectory.create(directory)
-        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
-        folder.mkdir()
+        with explained(home.path, "written"):
+            if folder.is_symlink():
+                folder.unlink()
+            shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+            folder.mkdir()
         yield home, folder
     except BaseException:  # Ctrl-C too
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError, ArtifactError):
+            if was_empty:  # while the lock keeps others from putting something into it
+                home.clear()
+        home.unlock()
         if not existed:
-            shutil.rmtree(home.path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others may have done so since
+                home.path.rmdir()
         raise
 
 

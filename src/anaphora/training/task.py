@@ -356,13 +356,15 @@ class ExampleTask(Task):
         if not training:
             raise TextError(f"no {self.rows} are left to train on; give more, or hold out fewer")
         vocabulary = self.fit(options, training, held_out)
-        write_weights(folder / "train.safetensors", self.encode(vocabulary, training))
+        write_weights(
+            folder / "train.safetensors", self.encode(vocabulary, training), within=folder
+        )
         if validation:
             try:
                 arrays = self.encode(vocabulary, validation)
             except TextError as error:
                 raise TextError(f"the examples to validate on: {error}") from error
-            write_weights(folder / "validation.safetensors", arrays)
+            write_weights(folder / "validation.safetensors", arrays, within=folder)
         names = {"texts": _names(texts), "validation_texts": _names(validation_texts) or None}
         return vocabulary, names
 
@@ -375,7 +377,7 @@ class ExampleTask(Task):
             if not path.exists():
                 found.append(None)
                 continue
-            arrays, _ = read_weights(path)
+            arrays, _ = read_weights(path, within=folder)
             check_columns(path, arrays, self.columns(vocabulary))
             try:
                 found.append(self.example_batches(vocabulary, arrays, size, dtype))
@@ -449,7 +451,8 @@ class ExampleTask(Task):
         """How much an array of `encode` holds of what to train on, and of what to validate on."""
         paths = (folder / f"{part}.safetensors" for part in ("train", "validation"))
         training, validation = (
-            len(read_weights(path)[0][name]) if path.exists() else 0 for path in paths
+            len(read_weights(path, within=folder)[0][name]) if path.exists() else 0
+            for path in paths
         )
         return training, validation
 
