@@ -36,7 +36,40 @@ def test_train_says_what_it_does_and_what_to_try_next(trained):
     assert "Try next:\n  anaphora generate model --prompt 'The ' --temp" in out or (
         "Try next:\n  anaphora generate model --prompt 'the ' --temp" in out
     )
-    assert "  anaphora train --resume --out model --max-steps 120\n" in out
+    assert out.endswith(
+        "  anaphora train --resume --out model --max-steps 120 --learning-rate 0.004\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "schedule", "proposed"),
+    [
+        ("--minutes 0.001", "plateau", "--minutes 0.002"),
+        ("--epochs 1", "constant", "--epochs 2"),
+        ("--max-steps 3", "constant", "--max-steps 6"),
+        ("--epochs 1", "cosine", "--epochs 2 --learning-rate 0.004"),
+        ("--max-steps 900000 --minutes 0.001", "cosine", "--minutes 0.002"),
+        ("--max-steps 99 --evaluate-every 1 --patience 1 --learning-rate 1e-9", "constant",
+         "--patience 2"),
+    ],
+)  # fmt: skip
+def test_what_train_proposes_fits_how_it_ended(command, limit, schedule, proposed):
+    out = command.train(*limit.split(), "--schedule", schedule)[0]
+    assert out.endswith(f"\n  anaphora train --resume --out model {proposed}\n")
+    out, _ = command.run("train", "--resume", "--out", "model", *proposed.split())
+    assert "going on from step" in out
+    assert "YOUR_TEXT" not in out
+
+
+@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+def test_a_text_without_spaces_has_a_short_prompt(command, level):
+    command.text.write_text(("今日は良い天気ですね。" * 80 + "\n") * 20)
+    options = ["--level", level]
+    if level == "bpe":
+        options += ["--vocabulary-size", "300"]
+    out, _ = command.train("--max-steps", "2", *options)
+    (prompt,) = re.findall(r"generate model --prompt '?(.*?)'? --temperature", out)
+    assert prompt == ("今日は良い天気ですね。" * 3)[:24]
 
 
 def test_train_without_a_terminal_has_no_escape_codes_and_no_bar(trained):

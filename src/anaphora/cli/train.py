@@ -30,7 +30,7 @@ from anaphora.cli.output import (
 )
 from anaphora.generation import Sampler, generate
 from anaphora.models import load_language_model
-from anaphora.text import Tokenizer
+from anaphora.text import Tokenizer, uncompressed_name
 from anaphora.training import (
     PRESETS,
     TASKS,
@@ -49,6 +49,7 @@ from anaphora.training import (
 _SECONDS_BETWEEN_SAMPLES = 30
 _SECONDS_BETWEEN_LINES = 60  # of progress, where there is no terminal for a bar
 _PROMPTS = ("def ", "The ", "the ")
+_LONGEST_PROMPT = 24  # characters; scripts without spaces have no words to cut at
 _DEFAULT_PRESET = "char-small"
 
 
@@ -164,7 +165,7 @@ def train(
             output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
         try:
-            _finish(output, trainer, chosen, out, reason)
+            _finish(output, trainer, chosen, out, reason, own_text=resume or bool(texts))
         finally:
             if reader.failure is not None:  # it counts, whether the training was interrupted or not
                 reader.end(out, reason)
@@ -357,9 +358,12 @@ def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float
     return f"{rule}\n{text.strip()}\n{rule}"
 
 
-def _finish(output: Output, trainer: Trainer, task: Task, out: Path, reason: str) -> None:
+def _finish(
+    output: Output, trainer: Trainer, task: Task, out: Path, reason: str, own_text: bool
+) -> None:
     progress = trainer.progress
-    results = ModelDirectory(out).load_config()["results"]
+    config = ModelDirectory(out).load_config()
+    results = config["results"]
     output.emit(
         {
             "kind": "result",
@@ -383,28 +387,50 @@ def _finish(output: Output, trainer: Trainer, task: Task, out: Path, reason: str
         output.say(f"saved; go on with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
     folder = shlex.quote(str(out))
-    go_on = f"  {_resume(out)} --max-steps {2 * progress.step}\n"
+    proposals = [f"{_resume(out)} {_extension(trainer)}"]
     if task.name != _DEFAULT_TASK:
-        output.say(f"Try next:\n  anaphora predict {folder} YOUR_FILE\n{go_on}".rstrip())
-        return
-    model, tokenizer = load_language_model(out)
-    prompt = text_prompt(trainer, tokenizer)
-    output.say(show_sample(model, tokenizer, prompt))
-    output.say(
-        f"Try next:\n"
-        f"  anaphora generate {folder} --prompt {shlex.quote(prompt)} --temperature 0.7\n"
-        f"{go_on}"
-        f"  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
-    )
+        proposals.insert(0, f"anaphora predict {folder} YOUR_FILE{_suffix(config)}")
+    else:
+        model, tokenizer = load_language_model(out)
+        prompt = text_prompt(trainer, tokenizer)
+        output.say(show_sample(model, tokenizer, prompt))
+        how = f"--prompt {shlex.quote(prompt)} --temperature 0.7"
+        proposals.insert(0, f"anaphora generate {folder} {how}")
+        if not own_text:
+            proposals.append("anaphora train YOUR_TEXT.txt --minutes 30 --out your-model")
+    output.say("\n  ".join(["Try next:", *proposals]))
+
+
+def _extension(trainer: Trainer) -> str:
+    """The options with which a training goes on for as long again; limits are totals."""
+    options, progress = trainer.options, trainer.progress
+    if options.epochs is not None and progress.epoch >= options.epochs:
+        more = f"--epochs {2 * options.epochs}"
+    elif options.max_steps is not None and progress.step >= options.max_steps:
+        more = f"--max-steps {2 * options.max_steps}"
+    elif options.minutes is not None and progress.seconds >= 60 * options.minutes:
+        return f"--minutes {2 * options.minutes:g}"
+    else:
+        return f"--patience {2 * options.patience}"
+    if options.schedule == "cosine":  # which has come to 0
+        more += f" --learning-rate {options.learning_rate:g}"
+    return more
+
+
+def _suffix(config: Mapping[str, Any]) -> str:
+    """How the name of a file ends that is read as those of the training."""
+    name = uncompressed_name(config["sources"]["texts"])
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in (".csv", ".tsv", ".ts", ".npy", ".conllu") else ".txt"
 
 
 def text_prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
-    """A prompt that the text itself has, so that the vocabulary has it too."""
+    """A short prompt that the text itself has, so that the vocabulary has it too."""
     windows = range(min(128, len(trainer.batches)))
     ids = itertools.chain.from_iterable(trainer.batches[k].inputs[:, 0] for k in windows)
     opening = tokenizer.decode(ids)
     words = opening.split() or [""]
-    return next((prompt for prompt in _PROMPTS if prompt in opening), words[0])
+    return next((prompt for prompt in _PROMPTS if prompt in opening), words[0][:_LONGEST_PROMPT])
 
 
 def _duration(seconds: float) -> str:
