@@ -72,7 +72,7 @@ def test_failure_keeps_the_old_file_and_removes_the_temporary(tmp_path, monkeypa
     path = tmp_path / "file"
     atomic_write(path, b"old")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise failure
 
     if step == "write":
@@ -637,7 +637,7 @@ def test_what_a_kill_leaves_is_removed_by_the_next_save(tmp_path, call):
 import os, signal, sys
 import numpy as np
 from anaphora.artifact import ModelDirectory
-os.{call} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+os.{call} = lambda *arguments, **folders: os.kill(os.getpid(), signal.SIGKILL)
 ModelDirectory.open(sys.argv[1]).save({CONFIG!r}, {TOKENIZER!r}, {{"x": np.ones(3)}})
 """
     with run_python(code, tmp_path) as process:

@@ -9,12 +9,14 @@ from anaphora.artifact.files import (
     write_json,
     write_weights,
 )
+from anaphora.artifact.folder import opener_within
 
 __all__ = [
     "FORMAT",
     "ArtifactError",
     "ModelDirectory",
     "atomic_write",
+    "opener_within",
     "read_json",
     "read_weights",
     "write_json",

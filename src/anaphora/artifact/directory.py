@@ -8,12 +8,17 @@
 
 Nothing is pickled. A file is written beside its place, flushed to the disk and renamed, so a kill
 at any moment leaves the file of before or the file of after, never a part of one.
+
+A directory may come from elsewhere, so no symbolic link in it is followed, to read or to write; the
+directory itself may be reached through one. A training keeps others out by the lock ``.lock``.
 """
 
+import contextlib
 import importlib
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +30,6 @@ from anaphora.artifact.files import (
     ArtifactError,
     atomic_write,
     explained,
-    flush_folder,
     json_bytes,
     parse_json,
     plain,
@@ -35,6 +39,8 @@ from anaphora.artifact.files import (
     remove_temporaries,
     write_weights,
 )
+from anaphora.artifact.folder import Folder, opener_within
+from anaphora.artifact.lock import LOCK_FILE, Held, Lock
 
 FORMAT = 1
 """Number of the directory's layout; it goes up when an older anaphora could no longer read it."""
@@ -47,7 +53,8 @@ class ModelDirectory:
     """A trained model's directory: where its files are, and how each is read and written safely.
 
     Make one with `create` (to train) or `open` (to use or continue); the constructor only names it.
-    One process writes to a directory at a time; any number may read meanwhile.
+    One process writes to a directory at a time, which `lock` makes sure of and a `Trainer` calls;
+    any number may read meanwhile.
 
     Attributes:
         path: The directory.
@@ -64,6 +71,10 @@ class ModelDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._lock = Lock(self.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)  # a copy holds no lock
 
     def __repr__(self) -> str:
         return f"ModelDirectory({str(self.path)!r})"
@@ -102,32 +113,45 @@ class ModelDirectory:
 
         Raises:
             ArtifactError: ``path`` is a file, a folder with other things in it, or (without
-                ``overwrite``) holds a model or a checkpoint; or it cannot be written.
+                ``overwrite``) holds a model or a checkpoint; it is being trained; or it cannot be
+                written.
         """
         self = cls(path)
-        with explained(self.path, "written"):
-            if self.path.exists() and not self.path.is_dir():
-                raise ArtifactError(f"{self.path}: is a file; choose another --out")
-            if self.path.exists() and any(self.path.iterdir()) and not self._is_ours():
-                raise ArtifactError(
-                    f"{self.path}: is not empty and is not a model directory; choose another --out"
-                )
-            if not overwrite and (self.weights.exists() or self.checkpoint.exists()):
-                raise ArtifactError(
-                    f"{self.path}: already holds a model; continue its training with --resume, "
-                    "choose another --out, or replace it with --overwrite"
-                )
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.metrics.touch()
-            self.checkpoint.parent.mkdir(exist_ok=True)
-            # From here on it is recognised as ours, however far the removal gets.
-            for file in (self.checkpoint, self.weights, self.tokenizer, self.config):
-                file.unlink(missing_ok=True)
-            os.truncate(self.metrics, 0)
-            for folder in (self.checkpoint.parent, self.path):
-                remove_temporaries(folder)
-                flush_folder(folder)
+        self.lock()
+        try:
+            self.clear(overwrite=overwrite)
+        finally:
+            self.unlock()
         return self
+
+    def clear(self, *, overwrite: bool = False) -> None:
+        """Remove what an earlier training left; what `create` does within a lock.
+
+        A link is removed, and not what it points to.
+
+        Raises:
+            ArtifactError: as `create`.
+        """
+        self._refuse_others()
+        if not overwrite and (os.path.lexists(self.weights) or os.path.lexists(self.checkpoint)):
+            raise ArtifactError(
+                f"{self.path}: already holds a model; continue its training with --resume, "
+                "choose another --out, or replace it with --overwrite"
+            )
+        with explained(self.path, "written"), Folder(self.path) as folder:
+            for link in (self.metrics.name, self.checkpoint.parent.name):
+                folder.remove_link(link)
+            os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_CREAT))
+            folder.make_folder(self.checkpoint.parent.name)
+            with Folder.within(self.path, self.checkpoint.parent) as checkpoint:
+                # From here on it is recognised as ours, however far the removal gets.
+                checkpoint.remove(self.checkpoint.name)
+                for file in (self.weights, self.tokenizer, self.config):
+                    folder.remove(file.name)
+                os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_TRUNC))
+                for part in (checkpoint, folder):
+                    remove_temporaries(part)
+                    part.flush()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelDirectory":
@@ -148,20 +172,91 @@ class ModelDirectory:
                     f"{self.path}: is not a model directory, as it has no config.json with a "
                     f'"format"; {_EXPECTED}'
                 )
-            if self.config.exists():
+            if os.path.lexists(self.config):
                 self._load_config()
-            if not self.weights.exists() and not self.checkpoint.exists():
+            if not os.path.lexists(self.weights) and not os.path.lexists(self.checkpoint):
                 raise ArtifactError(
                     f"{self.path}: its training stopped before a model was saved; "
                     "train again with the same --out"
                 )
         return self
 
+    def is_empty(self) -> bool:
+        """Whether the folder has nothing in it, but for a lock."""
+        with explained(self.path, "read"):
+            return set(os.listdir(self.path)) <= {LOCK_FILE}
+
+    def _refuse_others(self) -> None:
+        """Refuse a file, and a folder of something else."""
+        with explained(self.path, "read"):
+            if not self.path.exists():
+                return
+            if not self.path.is_dir():
+                raise ArtifactError(f"{self.path}: is a file; choose another --out")
+            if not self.is_empty() and not self._is_ours():
+                raise ArtifactError(
+                    f"{self.path}: is not empty and is not a model directory; choose another --out"
+                )
+
     def _is_ours(self) -> bool:
-        if self.config.exists():  # a name that others use too: "format" tells
-            config = read_json(self.config)
+        if os.path.lexists(self.config):  # a name that others use too: "format" tells
+            config = read_json(self.config, within=self.path)
             return isinstance(config, dict) and "format" in config
         return self.metrics.is_file() and self.checkpoint.parent.is_dir()
+
+    def make_folder(self, name: str) -> Path:
+        """Make a folder in the directory, unless it has one of that name; return its path.
+
+        Raises:
+            ArtifactError: there is a link or a file of that name.
+        """
+        with explained(self.path / name, "written"), Folder(self.path) as folder:
+            folder.make_folder(name)
+        return self.path / name
+
+    def size(self) -> int:
+        """Size in bytes of all files in the directory, also while a training replaces some."""
+        sizes = []
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.lstat(os.path.join(folder, name))
+                    if stat.S_ISREG(status.st_mode) and name != LOCK_FILE:
+                        sizes.append(status.st_size)
+        return sum(sizes)
+
+    # The lock
+
+    def lock(self) -> None:
+        """Keep other trainings out, of this process too; the directory is made if it is missing.
+
+        The lock ends with `unlock`, with this object, or with the process, however that ends; a
+        forked child does not have it. Where this object has it already, nothing happens. Reading
+        takes no lock.
+
+        Raises:
+            ArtifactError: another training holds it, and the message says which; ``path`` is a
+                file or a folder of something else; or it cannot be written.
+        """
+        if self._lock.held:
+            return
+        self._refuse_others()  # before anything is written there
+        with explained(self.path, "written"):
+            while not self._lock.held:
+                self.path.mkdir(parents=True, exist_ok=True)
+                try:
+                    self._lock.acquire()
+                except FileNotFoundError:  # another, which failed, has just removed it
+                    continue
+                except Held as holder:
+                    raise ArtifactError(
+                        f"{self.path}: is being trained by {holder}; wait until that training "
+                        "ends, stop it, or choose another --out"
+                    ) from None
+
+    def unlock(self) -> None:
+        """Let others train in the directory, if this object has its lock."""
+        self._lock.release()
 
     # The model
 
@@ -185,18 +280,21 @@ class ModelDirectory:
         header = {"format": FORMAT, "anaphora": _package_version()}
         new_config = json_bytes(self.config, {**header, **config, **header})
         new_tokenizer = json_bytes(self.tokenizer, tokenizer)
-        with explained(self.path, "written"):
-            remove_temporaries(self.path)
-        if not _holds(self.tokenizer, new_tokenizer):
+        with explained(self.path, "written"), Folder(self.path) as folder:
+            remove_temporaries(folder)
+        if not self._holds(self.tokenizer, new_tokenizer):
             if self.weights.exists() and self.tokenizer.exists():
                 raise ArtifactError(
                     f"{self.tokenizer}: differs from the tokenizer to save, so the weights beside "
                     "it have other token ids; save to another folder"
                 )
-            atomic_write(self.tokenizer, new_tokenizer)
-        if not _holds(self.config, new_config):
-            atomic_write(self.config, new_config)
-        write_weights(self.weights, arrays)
+            atomic_write(self.tokenizer, new_tokenizer, within=self.path)
+        if not self._holds(self.config, new_config):
+            atomic_write(self.config, new_config, within=self.path)
+        write_weights(self.weights, arrays, within=self.path)
+
+    def _holds(self, path: Path, data: bytes) -> bool:
+        return os.path.lexists(path) and read_bytes(path, self.path) == data
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Array]]:
         """Load the model: configuration (with ``"format"`` and ``"anaphora"``), tokenizer, weights.
@@ -205,15 +303,16 @@ class ModelDirectory:
             ArtifactError: no model was saved yet, it is from a newer anaphora, or a file is missing
                 or damaged.
         """
-        if not self.weights.exists() and self.checkpoint.exists():
+        if not os.path.lexists(self.weights) and os.path.lexists(self.checkpoint):
             raise ArtifactError(
                 f"{self.path}: its training stopped before a model was saved; "
                 "continue it with --resume"
             )
-        return self._load_config(), read_json(self.tokenizer), read_weights(self.weights)[0]
+        tokenizer = read_json(self.tokenizer, within=self.path)
+        return self._load_config(), tokenizer, read_weights(self.weights, within=self.path)[0]
 
     def _load_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = read_json(self.config)
+        config: dict[str, Any] = read_json(self.config, within=self.path)
         format = config.get("format") if isinstance(config, dict) else None
         if format == FORMAT:
             return config
@@ -232,10 +331,10 @@ class ModelDirectory:
         Raises:
             ArtifactError: as `write_weights`.
         """
-        with explained(self.checkpoint, "written"):
-            self.checkpoint.parent.mkdir(exist_ok=True)
-            remove_temporaries(self.checkpoint.parent)
-        write_weights(self.checkpoint, arrays, metadata)
+        folder = self.make_folder(self.checkpoint.parent.name)
+        with explained(self.checkpoint, "written"), Folder.within(self.path, folder) as checkpoint:
+            remove_temporaries(checkpoint)
+        write_weights(self.checkpoint, arrays, metadata, within=self.path)
 
     def load_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Load the arrays and metadata of the last `save_checkpoint`.
@@ -243,12 +342,12 @@ class ModelDirectory:
         Raises:
             ArtifactError: there is no checkpoint, or it is damaged.
         """
-        if not self.checkpoint.exists():
+        if not os.path.lexists(self.checkpoint):
             raise ArtifactError(
                 f"{self.checkpoint}: no such file, so there is no training to continue; "
                 "train without --resume"
             )
-        return read_weights(self.checkpoint)
+        return read_weights(self.checkpoint, within=self.path)
 
     # The metrics
 
@@ -262,7 +361,11 @@ class ModelDirectory:
         """
         values = plain({name: _spelled(value) for name, value in record.items()}, self.metrics)
         line = json.dumps(values) + "\n"
-        with explained(self.metrics, "written"), open(self.metrics, "a+b") as file:
+        opener = opener_within(self.path)
+        with (
+            explained(self.metrics, "written"),
+            open(self.metrics, "a+b", opener=opener) as file,
+        ):
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -275,10 +378,10 @@ class ModelDirectory:
         Raises:
             ArtifactError: a line is not a JSON object; the message gives its number.
         """
-        if not self.metrics.exists():
+        if not os.path.lexists(self.metrics):
             return []
         records = []
-        lines = read_bytes(self.metrics).split(b"\n")
+        lines = read_bytes(self.metrics, self.path).split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 record = parse_json(line)
@@ -293,22 +396,36 @@ class ModelDirectory:
 
     def metrics_size(self) -> int:
         """Size in bytes of the finished lines, which a checkpoint keeps for `truncate_metrics`."""
-        if not self.metrics.exists():
+        if not os.path.lexists(self.metrics):
             return 0
-        return read_bytes(self.metrics).rfind(b"\n") + 1
+        return read_bytes(self.metrics, self.path).rfind(b"\n") + 1
 
     def truncate_metrics(self, size: int) -> None:
         """Cut the lines after the first ``size`` bytes, which a resumed training writes again.
 
         Fewer than ``size`` bytes, after a power cut or an edit, stay as they are.
+
+        Raises:
+            ArtifactError: ``size`` is no size, or is not the end of a line of the file; or the file
+                cannot be written.
         """
-        if size < self.metrics_size():
-            with explained(self.metrics, "written"):
-                os.truncate(self.metrics, size)
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    return path.exists() and read_bytes(path) == data
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ArtifactError(
+                f"{self.checkpoint}: metrics_size is {size!r}; expected the number of bytes of "
+                f"{self.metrics.name} that it goes on from; train anew"
+            )
+        if size >= self.metrics_size():
+            return
+        opener = opener_within(self.path)
+        with explained(self.metrics, "written"), open(self.metrics, "r+b", opener=opener) as file:
+            file.seek(max(size - 1, 0))
+            if size > 0 and file.read(1) != b"\n":
+                raise ArtifactError(
+                    f"{self.metrics}: the checkpoint goes on after {size} bytes, but no line ends "
+                    "there; put back the file of the checkpoint, or remove it to go on without "
+                    "the records so far"
+                )
+            file.truncate(size)
 
 
 def _package_version() -> str:

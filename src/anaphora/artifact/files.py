@@ -50,9 +50,7 @@ def explained(path: Path, action: str) -> Iterator[None]:
 # Files
 
 
-def atomic_write(
-    path: str | os.PathLike[str], data: bytes, *, within: Path | None = None
-) -> None:
+def atomic_write(path: str | os.PathLike[str], data: bytes, *, within: Path | None = None) -> None:
     """Write ``data`` to ``path``: at every moment all of the old file or all of the new is there.
 
     The bytes go to a temporary ``.NAME.RANDOM.tmp`` in the same folder, are flushed to the disk and

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from anaphora.artifact import ModelDirectory
+from anaphora.artifact.folder import Folder
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
@@ -115,10 +116,12 @@ def plot(
                 reading = read(model, tokenizer, text, value, unit)
                 drawn |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in wanted}
                 found |= {"value": reading.value, "unit": reading.unit}
-        folder = directory / "plots" if out is None else out
+        folder = ModelDirectory(directory).make_folder("plots") if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
         for name, picture in drawn.items():
+            with Folder(folder) as place:
+                place.remove_link(f"{name}.{format}")  # a picture is not drawn through a link
             files[name] = str(picture.save(folder / f"{name}.{format}"))
             output.say(f"wrote {files[name]}")
         for word, neighbours in found.get("nearest", {}).items():

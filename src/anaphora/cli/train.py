@@ -142,6 +142,8 @@ def train(
         if not resume:
             output.say(_describe(trainer, chosen, shown))
         display = _Display(output, chosen, shown)
+        if board and trainer.directory is not None:
+            trainer.directory.make_folder("tensorboard")  # refuses a link
         trainer.callbacks += [*board, display]
         if chosen.name == _DEFAULT_TASK:
             trainer.callbacks.append(_Samples(output, _tokenizer(out)))
@@ -165,7 +167,7 @@ def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> Task
 
 
 def _tokenizer(out: Path) -> Tokenizer:
-    return Tokenizer.from_dict(read_json(ModelDirectory(out).tokenizer))
+    return Tokenizer.from_dict(read_json(ModelDirectory(out).tokenizer, within=out))
 
 
 def _resume(out: Path) -> str:
@@ -305,7 +307,7 @@ def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float
 
 def _finish(output: Output, trainer: Trainer, task: Task, out: Path, reason: str) -> None:
     progress = trainer.progress
-    results = read_json(ModelDirectory(out).config)["results"]
+    results = read_json(ModelDirectory(out).config, within=out)["results"]
     output.emit(
         {
             "kind": "result",

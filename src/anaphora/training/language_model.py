@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from anaphora.artifact import opener_within
 from anaphora.models import LanguageModel, load_language_model
 from anaphora.text import (
     Batches,
@@ -332,9 +333,10 @@ def _sources(
 
 def _open_ids(folder: Path, options: TextOptions) -> tuple[Ids, Ids]:
     """The ids to train on and to validate on."""
-    ids = open_ids(folder / "train.npy")
+    opener = opener_within(folder.parent)
+    ids = open_ids(folder / "train.npy", opener)
     if (folder / "validation.npy").exists():
-        return ids, open_ids(folder / "validation.npy")
+        return ids, open_ids(folder / "validation.npy", opener)
     count = int(len(ids) * options.validation_share)
     kept = len(ids) - (count if count > 1 else 0)  # one token has none before it
     return ids[:kept], ids[kept:]

@@ -62,23 +62,25 @@ def prepare_training(
     task.check(options)
     optimizer = _optimizer([("weight", Parameter([0.0]))], options.training)
     _schedule(optimizer, options.training, epoch_steps=1)
-    with _claimed(directory, overwrite=overwrite) as (home, folder):
-        vocabulary, names = task.read(options, texts, validation_texts, folder, notify)
-        # All that can be wrong is to come up before an old model goes.
-        random.seed(options.training.seed)
-        model = task.model(task.arguments(options, vocabulary))
-        task.batches(options, vocabulary, folder)
-        ModelDirectory.create(home.path, overwrite=overwrite)
-        for file in _data(home.checkpoint.parent):
-            file.unlink()
-        for file in _data(folder):
-            file.replace(home.checkpoint.parent / file.name)
-        folder.rmdir()
+    home = ModelDirectory(directory)
+    with _locked(home):
+        with _claimed(home, overwrite=overwrite) as folder:
+            vocabulary, names = task.read(options, texts, validation_texts, folder, notify)
+            # All that can be wrong is to come up before an old model goes.
+            random.seed(options.training.seed)
+            model = task.model(task.arguments(options, vocabulary))
+            task.batches(options, vocabulary, folder)
+            home.clear(overwrite=overwrite)
+            for file in _data(home.checkpoint.parent):
+                file.unlink()
+            for file in _data(folder):
+                file.replace(home.checkpoint.parent / file.name)
+            folder.rmdir()
 
-    config = {"task": task.kind, **options.to_dict(), "sources": names}
-    trainer = _trainer(task, options, home, config, vocabulary, model)
-    notify(task.describe_data(options, vocabulary, home.checkpoint.parent))
-    trainer.save_checkpoint()  # from here on it can be resumed
+        config = {"task": task.kind, **options.to_dict(), "sources": names}
+        trainer = _trainer(task, options, home, config, vocabulary, model)
+        notify(task.describe_data(options, vocabulary, home.checkpoint.parent))
+        trainer.save_checkpoint()  # from here on it can be resumed
     return trainer
 
 
@@ -112,6 +114,11 @@ def resume_training(
     changes = dict(changes or {})
     check_changes(changes)
     home = ModelDirectory.open(directory)
+    with _locked(home):
+        return _resumed(task, home, changes)
+
+
+def _resumed(task: Task, home: ModelDirectory, changes: Mapping[str, Any]) -> Trainer:
     if not home.checkpoint.exists():
         raise ArtifactError(
             f"{home.path}: has no checkpoint, so there is no training to continue; train anew, "
@@ -162,28 +169,40 @@ def check_changes(changes: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def _claimed(
-    directory: str | os.PathLike[str], *, overwrite: bool
-) -> Iterator[tuple[ModelDirectory, Path]]:
-    """A model directory to prepare a training in, and a folder for its data as long as an old
-    one's may still be needed; if the preparation fails, the directory is left as it was before.
-    """
-    home = ModelDirectory(directory)
-    folder = home.checkpoint.parent / "new"
+def _locked(home: ModelDirectory) -> Iterator[None]:
+    """Lock a directory for a trainer, whose end unlocks it; if none comes of it, unlock it here."""
     existed = home.path.exists()
+    home.lock()
+    try:
+        made = not existed and home.is_empty()
+        try:
+            yield
+        except BaseException:  # Ctrl-C too
+            if made:
+                shutil.rmtree(home.path, ignore_errors=True)
+            raise
+    except BaseException:
+        home.unlock()
+        raise
+
+
+@contextlib.contextmanager
+def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
+    """A folder for a training's data as long as an old one's may still be needed; if the
+    preparation fails, the directory is left as it was before.
+    """
+    folder = home.checkpoint.parent / "new"
     try:
         if overwrite and (home.weights.exists() or home.checkpoint.exists()):
-            ModelDirectory.open(directory)  # refuses a folder of something else
-            home.checkpoint.parent.mkdir(exist_ok=True)
+            ModelDirectory.open(home.path)  # refuses a folder of something else
         else:
-            ModelDirectory.create(directory)
+            home.clear(overwrite=overwrite)
+        home.make_folder(home.checkpoint.parent.name)
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         folder.mkdir()
-        yield home, folder
-    except BaseException:  # Ctrl-C too
+        yield folder
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        if not existed:
-            shutil.rmtree(home.path, ignore_errors=True)
         raise
 
 

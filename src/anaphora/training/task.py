@@ -232,7 +232,7 @@ class Task(ABC):
                 damaged.
         """
         home = ModelDirectory.open(directory)
-        config = read_json(home.config)
+        config = read_json(home.config, within=home.path)
         if config.get("task") != self.kind:
             raise ArtifactError(
                 f"{home.config}: its task is {config.get('task')!r}; expected {self.kind!r}"
@@ -342,7 +342,7 @@ class ExampleTask(Task):
     ) -> tuple[Batches, Batches | None]:
         training, validation = (
             self.example_batches(
-                vocabulary, read_weights(path)[0], options.training.batch_size, options.model.dtype
+                vocabulary, _read_data(path), options.training.batch_size, options.model.dtype
             )
             if path.exists()
             else None
@@ -388,7 +388,7 @@ class ExampleTask(Task):
         """How much an array of `encode` holds of what to train on, and of what to validate on."""
         paths = (folder / f"{part}.safetensors" for part in ("train", "validation"))
         training, validation = (
-            len(read_weights(path)[0][name]) if path.exists() else 0 for path in paths
+            len(_read_data(path)[name]) if path.exists() else 0 for path in paths
         )
         return training, validation
 
@@ -436,6 +436,11 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
             f"{', '.join(known[:_NAMED])}{more}"
         )
     return np.array([numbers[answer] for answer in answers], np.int64)
+
+
+def _read_data(path: Path) -> dict[str, Array]:
+    """The arrays of a file in a folder of a model directory, neither reached through a link."""
+    return read_weights(path, within=path.parent.parent)[0]
 
 
 def _names(paths: Paths) -> str:

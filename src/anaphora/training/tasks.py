@@ -30,7 +30,7 @@ def task_of(directory: str | os.PathLike[str]) -> Task:
     'tag'
     """
     home = ModelDirectory.open(directory)
-    config = read_json(home.config)
+    config = read_json(home.config, within=home.path)
     for task in TASKS.values():
         if task.kind == config.get("task"):
             return task

@@ -135,7 +135,17 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss or a gradient is not finite. What is on disk stays as it was.
+            ArtifactError: another training holds the directory, which this one locks until it ends.
         """
+        if self.directory is None:
+            return self._run()
+        self.directory.lock()
+        try:
+            return self._run()
+        finally:
+            self.directory.unlock()
+
+    def _run(self) -> str:
         progress = self.progress
         self._clock = time.monotonic() - progress.seconds
         self._last_checkpoint = time.monotonic()
