@@ -267,6 +267,7 @@ def test_a_new_model_takes_nothing_over_from_the_one_it_replaces(tmp_path, text)
     prepare(tmp_path, text, valid=[valid]).run()
     fresh = prepare(tmp_path, text, overwrite=True)
     assert fresh.directory.read_metrics() == []
+    fresh.directory.unlock()
     again = resume_language_model(tmp_path / "model")
     assert again.validation.tokens == fresh.validation.tokens != 99
     assert again.progress.step == 0

@@ -165,7 +165,7 @@ def test_more_epochs(tmp_path, text):
     trainer = prepare(tmp_path / "extended", text, epochs=2, **constant)
     trainer.run()
     assert resume_language_model(tmp_path / "extended").run() == "2 epochs done"
-    trainer = resume_language_model(tmp_path / "extended", {"epochs": 3})
+    resume_language_model(tmp_path / "extended", {"epochs": 3})
     # The new limit is kept, whether or not a better model comes.
     assert resume_language_model(tmp_path / "extended").options.epochs == 3
     trainer = resume_language_model(tmp_path / "extended")

@@ -9,11 +9,12 @@ from anaphora.artifact.files import (
     write_json,
     write_weights,
 )
-from anaphora.artifact.folder import opener_within
+from anaphora.artifact.folder import Folder, opener_within
 
 __all__ = [
     "FORMAT",
     "ArtifactError",
+    "Folder",
     "ModelDirectory",
     "atomic_write",
     "opener_within",

@@ -251,7 +251,7 @@ class ModelDirectory:
                 except Held as holder:
                     raise ArtifactError(
                         f"{self.path}: is being trained by {holder}; wait until that training "
-                        "ends, stop it, or choose another --out"
+                        "ends, stop it (in Python: delete its trainer), or choose another --out"
                     ) from None
 
     def unlock(self) -> None:

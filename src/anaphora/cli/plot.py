@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from anaphora.artifact import ModelDirectory
-from anaphora.artifact.folder import Folder
+from anaphora.artifact import Folder, ModelDirectory
 from anaphora.cli.output import (
     JSON_HELP,
     Output,

@@ -81,7 +81,7 @@ def open_ids(
     """
     try:
         with open(path, "rb", opener=opener) as file:
-            ids = _mapped(file)
+            ids: NDArray[Any] = _mapped(file)
     except (OSError, ValueError, EOFError) as error:
         raise TextError(
             f"{os.fspath(path)} cannot be read as token ids: {error}; delete it, to have it made "
@@ -103,8 +103,7 @@ def _mapped(file: Any) -> Any:
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects")
-    order = "F" if is_fortran else "C"
-    return np.memmap(file, dtype, "r", file.tell(), shape, order)
+    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if is_fortran else "C")
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], length: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anaphora import random
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
 from anaphora.tensor import Parameter
 from anaphora.training.callbacks import MetricsFile
@@ -195,6 +195,8 @@ def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
     try:
         if overwrite and (home.weights.exists() or home.checkpoint.exists()):
             ModelDirectory.open(home.path)  # refuses a folder of something else
+            with Folder(home.path) as place:
+                place.remove_link(home.checkpoint.parent.name)
         else:
             home.clear(overwrite=overwrite)
         home.make_folder(home.checkpoint.parent.name)
@@ -209,7 +211,7 @@ def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
 def _data(folder: Path) -> list[Path]:
     """The files in which tasks keep their data."""
     names = ("train.npy", "validation.npy", "train.safetensors", "validation.safetensors")
-    return [folder / name for name in names if (folder / name).exists()]
+    return [folder / name for name in names if os.path.lexists(folder / name)]
 
 
 def _trainer(
