@@ -195,7 +195,13 @@ def test_train_says_what_it_does(trained):
     rows = "sequences" if trained.task.startswith("classify") else "sentences"
     assert f"of at most 4 {rows}\n" in out
     assert f", {measure} " in out.split("best validation loss")[1]
-    assert f"Try next:\n  anaphora predict {trained.model} YOUR_FILE\n" in out
+    file = {
+        "classify folder": "YOUR_LINES.txt",
+        "classify table": "YOUR_TABLE.tsv",
+        "classify series": "YOUR_SERIES.ts",
+    }.get(trained.task, "YOUR_SENTENCES.txt")
+    assert f"Try next:\n  anaphora predict {trained.model} {file}\n" in out
+    assert "anaphora train YOUR_TEXT" not in out
 
 
 def test_predictions_as_text_are_those_of_json(trained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import shlex
 import signal
 import time
@@ -45,6 +46,9 @@ from anaphora.training import (
 _SECONDS_BETWEEN_SAMPLES = 30
 _SECONDS_BETWEEN_LINES = 60  # of progress, where there is no terminal for a bar
 _PROMPTS = ("def ", "The ", "the ")
+_LONGEST_PROMPT = 30  # characters
+_TOKENS_OF_OPENING = 8192
+_MARK = re.compile("<(unk|eos|bos|pad)>")  # no words, though a vocabulary has them
 _DEFAULT_PRESET = "char-small"
 
 
@@ -153,7 +157,8 @@ def train(
         except KeyboardInterrupt:
             output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
-        _finish(output, trainer, chosen, out, reason)
+        of_default_text = not (resume or texts) and chosen.name == _DEFAULT_TASK
+        _finish(output, trainer, chosen, out, reason, of_default_text)
 
 
 def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> TaskOptions:
@@ -305,7 +310,9 @@ def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float
     return f"{rule}\n{text.strip()}\n{rule}"
 
 
-def _finish(output: Output, trainer: Trainer, task: Task, out: Path, reason: str) -> None:
+def _finish(
+    output: Output, trainer: Trainer, task: Task, out: Path, reason: str, of_default_text: bool
+) -> None:
     progress = trainer.progress
     results = read_json(ModelDirectory(out).config, within=out)["results"]
     output.emit(
@@ -330,29 +337,69 @@ def _finish(output: Output, trainer: Trainer, task: Task, out: Path, reason: str
     if reason == "interrupted":
         output.say(f"saved; go on with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
+    output.say("\n".join(["Try next:", *_proposals(output, trainer, task, out, of_default_text)]))
+
+
+def _proposals(
+    output: Output, trainer: Trainer, task: Task, out: Path, of_default_text: bool
+) -> Iterator[str]:
+    """Commands to try next, for what was trained; a language model shows a sample before them."""
     folder = shlex.quote(str(out))
-    go_on = f"  {_resume(out)} --max-steps {2 * progress.step}\n"
-    if task.name != _DEFAULT_TASK:
-        output.say(f"Try next:\n  anaphora predict {folder} YOUR_FILE\n{go_on}".rstrip())
-        return
-    model, tokenizer = load_language_model(out)
-    prompt = text_prompt(trainer, tokenizer)
-    output.say(show_sample(model, tokenizer, prompt))
-    output.say(
-        f"Try next:\n"
-        f"  anaphora generate {folder} --prompt {shlex.quote(prompt)} --temperature 0.7\n"
-        f"{go_on}"
-        f"  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
-    )
+    if task.name == _DEFAULT_TASK:
+        model, tokenizer = load_language_model(out)
+        prompt = text_prompt(trainer, tokenizer)
+        output.say(show_sample(model, tokenizer, prompt))
+        yield f"  anaphora generate {folder} --prompt {shlex.quote(prompt)} --temperature 0.7"
+    else:
+        config = read_json(ModelDirectory(out).config, within=out)
+        yield f"  anaphora predict {folder} {_file_to_predict(task, config)}"
+    yield f"  {_resume(out)} {_more(trainer)}"
+    if of_default_text:
+        yield "  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
+
+
+def _file_to_predict(task: Task, config: Mapping[str, Any]) -> str:
+    """A file of the kind that the model was trained on, as an argument of ``anaphora predict``."""
+    if task.name != "classify":
+        return "YOUR_SENTENCES.txt"
+    suffix = Path(config["sources"]["texts"].split(", ")[0]).suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        column = "" if config["text"]["column"] is not None else " --column YOUR_COLUMN"
+        return f"YOUR_TABLE{suffix}{column}"
+    return f"YOUR_SERIES{suffix}" if suffix in (".ts", ".npy") else "YOUR_LINES.txt"
+
+
+def _more(trainer: Trainer) -> str:
+    """Options by which a training that has ended goes on for as long again."""
+    options = trainer.options
+    if options.patience and trainer.progress.evaluations_since_best >= options.patience:
+        return f"--patience {2 * options.patience}"
+    limits = [
+        ("--epochs", options.epochs),
+        ("--max-steps", options.max_steps),
+        ("--minutes", options.minutes),
+    ]
+    return " ".join(f"{name} {2 * limit:.15g}" for name, limit in limits if limit is not None)
 
 
 def text_prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
-    """A prompt that the text itself has, so that the vocabulary has it too."""
+    """A short prompt that the text itself has, so that the vocabulary has it too.
+
+    It is a word of the text, or the beginning of one where the text has no spaces; a tokenizer of
+    words knows no beginnings, so that it may be nothing there.
+    """
     windows = range(min(128, len(trainer.batches)))
     ids = itertools.chain.from_iterable(trainer.batches[k].inputs[:, 0] for k in windows)
-    opening = tokenizer.decode(ids)
-    words = opening.split() or [""]
-    return next((prompt for prompt in _PROMPTS if prompt in opening), words[0])
+    opening = tokenizer.decode(itertools.islice(ids, _TOKENS_OF_OPENING))
+    for prompt in _PROMPTS:
+        if prompt in opening:
+            return prompt
+    for word in opening.split():
+        beginning = word if tokenizer.level == "word" else word[:_LONGEST_PROMPT]
+        known = not _MARK.fullmatch(word) and "\ufffd" not in beginning
+        if len(beginning) <= _LONGEST_PROMPT and beginning.isprintable() and known:
+            return beginning
+    return ""
 
 
 def _duration(seconds: float) -> str:
