@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import shlex
 import subprocess
 import typing
 
@@ -10,10 +12,17 @@ import numpy as np
 import pytest
 
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
-from anaphora.cli.train import show_sample
+from anaphora.cli.train import show_sample, text_prompt
 from anaphora.models import LanguageModel, load_language_model
 from anaphora.text import CharacterTokenizer, cover
-from anaphora.training import ModelOptions, TextOptions, TrainingOptions, evaluate
+from anaphora.training import (
+    LanguageModelOptions,
+    ModelOptions,
+    TextOptions,
+    TrainingOptions,
+    evaluate,
+    prepare_language_model,
+)
 
 ESCAPE = "\x1b"
 
@@ -39,37 +48,6 @@ def test_train_says_what_it_does_and_what_to_try_next(trained):
     assert out.endswith(
         "  anaphora train --resume --out model --max-steps 120 --learning-rate 0.004\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("limit", "schedule", "proposed"),
-    [
-        ("--minutes 0.001", "plateau", "--minutes 0.002"),
-        ("--epochs 1", "constant", "--epochs 2"),
-        ("--max-steps 3", "constant", "--max-steps 6"),
-        ("--epochs 1", "cosine", "--epochs 2 --learning-rate 0.004"),
-        ("--max-steps 900000 --minutes 0.001", "cosine", "--minutes 0.002"),
-        ("--max-steps 99 --evaluate-every 1 --patience 1 --learning-rate 1e-9", "constant",
-         "--patience 2"),
-    ],
-)  # fmt: skip
-def test_what_train_proposes_fits_how_it_ended(command, limit, schedule, proposed):
-    out = command.train(*limit.split(), "--schedule", schedule)[0]
-    assert out.endswith(f"\n  anaphora train --resume --out model {proposed}\n")
-    out, _ = command.run("train", "--resume", "--out", "model", *proposed.split())
-    assert "going on from step" in out
-    assert "YOUR_TEXT" not in out
-
-
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
-def test_a_text_without_spaces_has_a_short_prompt(command, level):
-    command.text.write_text(("今日は良い天気ですね。" * 80 + "\n") * 20)
-    options = ["--level", level]
-    if level == "bpe":
-        options += ["--vocabulary-size", "300"]
-    out, _ = command.train("--max-steps", "2", *options)
-    (prompt,) = re.findall(r"generate model --prompt '?(.*?)'? --temperature", out)
-    assert prompt == ("今日は良い天気ですね。" * 3)[:24]
 
 
 def test_train_without_a_terminal_has_no_escape_codes_and_no_bar(trained):
@@ -110,6 +88,84 @@ def test_resume_changes_limits_learning_rate_and_schedule(command):
     assert all(rate <= last for rate in rates)
     assert "the schedule begins anew at step 20: plateau, as cosine needs an end at a known" in err
     assert "next to nothing is learnt: give learning_rate too, such as 0.004" in err
+
+
+@pytest.mark.parametrize(
+    ("limits", "proposed"),
+    [
+        (["--epochs", "1"], "--epochs 2 --learning-rate 0.004"),
+        (["--minutes", "0.005", "--schedule", "constant"], "--minutes 0.01"),
+        (["--max-steps", "900000", "--minutes", "0.005"], "--max-steps 1800000 --minutes 0.01"),
+        (["--max-steps", "9", "--epochs", "5"], "--epochs 10 --max-steps 18 --learning-rate 0.004"),
+        (["--max-steps", "500", "--patience", "1", "--evaluate-every", "1", "--learning-rate", "9"],
+         "--patience 2"),
+    ],
+)  # fmt: skip
+def test_train_proposes_to_go_on_by_the_limit_that_it_had(command, limits, proposed):
+    out, _ = command.train(*limits)
+    assert out.endswith(f"  anaphora train --resume --out model {proposed}\n")
+    out, _ = command.run("train", "--resume", "--out", "model", *proposed.split())
+    assert "Try next" in out
+
+
+def text_prompt_of(text, level, tmp_path):
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    options = LanguageModelOptions.from_preset(
+        level=level, hidden_size=2, batch_size=1, window=4, minimum_count=1, validation_share=0.0,
+        max_steps=1,
+    )  # fmt: skip
+    trainer = prepare_language_model(options, tmp_path / "model", [tmp_path / "text.txt"])
+    trainer.run()
+    model, tokenizer = load_language_model(tmp_path / "model")
+    prompt = text_prompt(trainer, tokenizer)
+    assert show_sample(model, tokenizer, prompt)
+    return prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "prompt"),
+    [
+        ("0123456789" * 99, "char", "012345678901234567890123456789"),
+        ("".join(str(k * k) for k in range(9999)), "bpe", "014916253649648110012114416919"),
+        ("0123456789" * 99 + " ab it's" * 9, "word", "ab"),
+        ("0123456789" * 99 + "\n" + "x" * 99 + "\n" + "y" * 99 + "\nz" * 9, "word", "z"),
+        (("x" * 31 + "\n") * 9, "word", ""),
+        ("it's \x1b[31m\n" * 9, "char", "it's"),
+        ("\x1b[31m\x07 it's\n" * 9, "char", "it's"),
+        ("'\"$(x)\n" * 9, "char", "'\"$(x)"),
+    ],
+)
+def test_a_prompt_is_short_and_can_be_pasted(tmp_path, text, level, prompt):
+    if level == "bpe":
+        pytest.importorskip("tokenizers")
+    assert text_prompt_of(text, level, tmp_path) == prompt
+    (pasted,) = shlex.split(shlex.quote(prompt))
+    assert pasted == prompt
+
+
+def test_a_second_training_is_refused_while_one_runs(command):
+    command.train("--max-steps", "2")
+    running = ModelDirectory(command.folder / "model")
+    running.lock()
+    for more in (["train", "--resume"], ["train", "text.txt", "--overwrite"], ["train"]):
+        _, err = command.run(*more, "--out", "model", code=1)
+        assert err.startswith(f"anaphora: model: is being trained by process {os.getpid()} on ")
+    command.run("generate", "model", "--length", "3")
+    command.run("evaluate", "model", "text.txt")
+    out, _ = command.run("info", "model", "--json")
+    running.unlock()
+    files = [f for f in (command.folder / "model").rglob("*") if f.is_file()]
+    assert lines_of(out)[0]["bytes_on_disk"] == sum(f.stat().st_size for f in files)
+
+
+def test_tensorboard_is_not_written_through_a_link(command):
+    pytest.importorskip("tensorboardX")
+    command.train("--max-steps", "2")
+    (command.folder / "elsewhere").mkdir()
+    (command.folder / "model" / "tensorboard").symlink_to(command.folder / "elsewhere")
+    _, err = command.run("train", "--resume", "--out", "model", "--tensorboard", code=1)
+    assert "model/tensorboard: cannot be written: tensorboard is a symbolic link; replace" in err
+    assert list((command.folder / "elsewhere").iterdir()) == []
 
 
 def test_train_json(command):

@@ -1,6 +1,7 @@
 """`anaphora plot` as a user runs it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,24 @@ def test_plot_without_a_text_draws_what_needs_none(trained):
     assert out == "wrote model/plots/losses.png\nwrote model/plots/embeddings.png\n"
     out, _ = trained.run("plot", "model", "--picture", "text", "--text", "a", "--value", "f_l0")
     assert out == "wrote model/plots/text.png\n"
+
+
+def test_plot_is_not_drawn_through_a_link(trained, command):
+    shutil.copytree(trained.folder / "model", command.folder / "model")
+    shutil.rmtree(command.folder / "model" / "plots", ignore_errors=True)
+    mine = command.folder / "mine"
+    mine.mkdir()
+    (mine / "losses.png").write_text("mine")
+    plots = command.folder / "model" / "plots"
+    plots.symlink_to(mine)
+    _, err = command.run("plot", "model", "--picture", "losses", code=1)
+    assert "model/plots: cannot be written: plots is a symbolic link; replace it" in err
+    plots.unlink()
+    plots.mkdir()
+    (plots / "losses.png").symlink_to(mine / "losses.png")
+    command.run("plot", "model", "--picture", "losses")
+    assert (mine / "losses.png").read_text() == "mine"
+    assert not (plots / "losses.png").is_symlink()
 
 
 @pytest.mark.parametrize(

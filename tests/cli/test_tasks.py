@@ -205,9 +205,13 @@ def test_train_says_what_it_does(trained):
     rows = "sequences" if trained.task.startswith("classify") else "sentences"
     assert f"of at most 4 {rows}\n" in out
     assert f", {measure} " in out.split("best validation loss")[1]
-    given = str(trained.train[0])
-    suffix = next((s for s in (".csv", ".ts", ".conllu") if given.endswith(s)), ".txt")
-    assert f"Try next:\n  anaphora predict {trained.model} YOUR_FILE{suffix}\n" in out
+    file = {
+        "classify folder": "YOUR_LINES.txt",
+        "classify table": "YOUR_TABLE.tsv",
+        "classify series": "YOUR_SERIES.ts",
+    }.get(trained.task, "YOUR_SENTENCES.txt")
+    assert f"Try next:\n  anaphora predict {trained.model} {file}\n" in out
+    assert "anaphora train YOUR_TEXT" not in out
 
 
 def test_predictions_as_text_are_those_of_json(trained):

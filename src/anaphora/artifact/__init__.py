@@ -7,19 +7,15 @@ from anaphora.artifact.files import (
     atomic_write,
     check_arrays,
     check_finite,
-    explained,
     read_json,
     read_weights,
-    require_regular_file,
     write_json,
     write_weights,
 )
-from anaphora.artifact.folder import Folder
-from anaphora.artifact.lock import LOCK_FILE
+from anaphora.artifact.folder import Folder, opener_within
 
 __all__ = [
     "FORMAT",
-    "LOCK_FILE",
     "ArtifactError",
     "Folder",
     "ModelDirectory",
@@ -27,10 +23,9 @@ __all__ = [
     "atomic_write",
     "check_arrays",
     "check_finite",
-    "explained",
+    "opener_within",
     "read_json",
     "read_weights",
-    "require_regular_file",
     "write_json",
     "write_weights",
 ]

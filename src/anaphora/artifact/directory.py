@@ -9,15 +9,16 @@
 Nothing is pickled. A file is written beside its place, flushed to the disk and renamed, so a kill
 at any moment leaves the file of before or the file of after, never a part of one.
 
-A directory may come from anybody: below it no symbolic link is followed, and only regular files are
-opened. The directory itself may be reached through a link.
+A directory may come from elsewhere, so no symbolic link in it is followed, to read or to write; the
+directory itself may be reached through one. A training keeps others out by the lock ``.lock``.
 """
 
+import contextlib
 import importlib
 import json
 import math
 import os
-import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -114,8 +115,8 @@ class ModelDirectory:
     """A trained model's directory: where its files are, and how each is read and written safely.
 
     Make one with `create` (to train) or `open` (to use or continue); the constructor only names it.
-    One training writes to a directory at a time, which holds its `lock`; any number may read
-    meanwhile.
+    One process writes to a directory at a time, which `lock` makes sure of and a `Trainer` calls;
+    any number may read meanwhile.
 
     Attributes:
         path: The directory.
@@ -133,6 +134,9 @@ class ModelDirectory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = Lock(self.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)  # a copy holds no lock
 
     def __repr__(self) -> str:
         return f"ModelDirectory({str(self.path)!r})"
@@ -171,87 +175,45 @@ class ModelDirectory:
 
         Raises:
             ArtifactError: ``path`` is a file, a folder with other things in it, or (without
-                ``overwrite``) holds a model or a checkpoint; or it cannot be written.
+                ``overwrite``) holds a model or a checkpoint; it is being trained; or it cannot be
+                written.
         """
         self = cls(path)
-        with explained(self.path, "written"):
-            self.check_usable(overwrite=overwrite)
-            self.path.mkdir(parents=True, exist_ok=True)
-            with Folder(self.path) as folder:
-                for name in (self.metrics.name, self.checkpoint.parent.name):
-                    folder.remove_link(name)
-                os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_CREAT))
-                folder.make_folder(self.checkpoint.parent.name)
-                # From here on it is recognised as ours, however far the removal gets.
-                with Folder.within(self.path, self.checkpoint.parent) as below:
-                    below.remove(self.checkpoint.name)
-                    remove_temporaries(below)
-                    below.flush()
-                for file in (self.weights, self.tokenizer, self.config):
-                    folder.remove(file.name)
-                os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_TRUNC))
-                remove_temporaries(folder)
-                folder.flush()
+        self.lock()
+        try:
+            self.clear(overwrite=overwrite)
+        finally:
+            self.unlock()
         return self
 
-    def clear(self) -> None:
-        """Remove the files that `create` makes or removes, and the checkpoint's folder."""
-        with explained(self.path, "written"), Folder(self.path) as folder:
-            for name in (self.metrics.name, self.checkpoint.parent.name):
-                folder.remove_link(name)
-            for file in (self.weights, self.tokenizer, self.config, self.metrics):
-                folder.remove(file.name)
-            shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
+    def clear(self, *, overwrite: bool = False) -> None:
+        """Remove what an earlier training left; what `create` does within a lock.
 
-    def check_usable(self, *, overwrite: bool = False) -> None:
-        """Refuse what `create` cannot make a model directory of.
+        A link is removed, and not what it points to.
 
         Raises:
             ArtifactError: as `create`.
         """
-        with explained(self.path, "written"):
-            if not self.path.exists():
-                return
-            if not self.path.is_dir():
-                raise ArtifactError(f"{self.path}: is a file; choose another --out")
-            names = {entry.name for entry in self.path.iterdir()} - {LOCK_FILE}
-            if names and not self._is_ours():
-                raise ArtifactError(
-                    f"{self.path}: is not empty and is not a model directory; choose another --out"
-                )
-            if not overwrite and (self.weights.exists() or self.checkpoint.exists()):
-                raise ArtifactError(
-                    f"{self.path}: already holds a model; continue its training with --resume, "
-                    "choose another --out, or replace it with --overwrite"
-                )
-
-    def make_folder(self, name: str) -> None:
-        """Make a folder within the directory, if it is not there.
-
-        Raises:
-            ArtifactError: a symbolic link or a file is in its place, or it cannot be made.
-        """
-        with explained(self.path / name, "written"), Folder(self.path) as folder:
-            folder.make_folder(name)
-
-    def lock(self) -> None:
-        """Keep other trainings out, until `unlock` or the end of this object or process.
-
-        Raises:
-            ArtifactError: another training holds the directory; the message names its process.
-        """
-        try:
-            with explained(self.path, "locked"):
-                self._lock.acquire()
-        except Held as error:
+        self._refuse_others()
+        if not overwrite and (os.path.lexists(self.weights) or os.path.lexists(self.checkpoint)):
             raise ArtifactError(
-                f"{self.path}: a training is writing to it ({error}); wait for its end, stop it, "
-                "or choose another --out"
-            ) from None
-
-    def unlock(self) -> None:
-        """Let other trainings write to the directory, if this object kept them out."""
-        self._lock.release()
+                f"{self.path}: already holds a model; continue its training with --resume, "
+                "choose another --out, or replace it with --overwrite"
+            )
+        with explained(self.path, "written"), Folder(self.path) as folder:
+            for link in (self.metrics.name, self.checkpoint.parent.name):
+                folder.remove_link(link)
+            os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_CREAT))
+            folder.make_folder(self.checkpoint.parent.name)
+            with Folder.within(self.path, self.checkpoint.parent) as checkpoint:
+                # From here on it is recognised as ours, however far the removal gets.
+                checkpoint.remove(self.checkpoint.name)
+                for file in (self.weights, self.tokenizer, self.config):
+                    folder.remove(file.name)
+                os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_TRUNC))
+                for part in (checkpoint, folder):
+                    remove_temporaries(part)
+                    part.flush()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelDirectory":
@@ -272,20 +234,91 @@ class ModelDirectory:
                     f"{self.path}: is not a model directory, as it has no config.json with a "
                     f'"format"; {_EXPECTED}'
                 )
-            if self.config.exists():
+            if os.path.lexists(self.config):
                 self.load_config()
-            if not self.weights.exists() and not self.checkpoint.exists():
+            if not os.path.lexists(self.weights) and not os.path.lexists(self.checkpoint):
                 raise ArtifactError(
                     f"{self.path}: its training stopped before a model was saved; "
                     "train again with the same --out"
                 )
         return self
 
+    def is_empty(self) -> bool:
+        """Whether the folder has nothing in it, but for a lock."""
+        with explained(self.path, "read"):
+            return set(os.listdir(self.path)) <= {LOCK_FILE}
+
+    def _refuse_others(self) -> None:
+        """Refuse a file, and a folder of something else."""
+        with explained(self.path, "read"):
+            if not self.path.exists():
+                return
+            if not self.path.is_dir():
+                raise ArtifactError(f"{self.path}: is a file; choose another --out")
+            if not self.is_empty() and not self._is_ours():
+                raise ArtifactError(
+                    f"{self.path}: is not empty and is not a model directory; choose another --out"
+                )
+
     def _is_ours(self) -> bool:
-        if self.config.exists():  # a name that others use too: "format" tells
+        if os.path.lexists(self.config):  # a name that others use too: "format" tells
             config = read_json(self.config, within=self.path)
             return isinstance(config, dict) and "format" in config
         return self.metrics.is_file() and self.checkpoint.parent.is_dir()
+
+    def make_folder(self, name: str) -> Path:
+        """Make a folder in the directory, unless it has one of that name; return its path.
+
+        Raises:
+            ArtifactError: there is a link or a file of that name.
+        """
+        with explained(self.path / name, "written"), Folder(self.path) as folder:
+            folder.make_folder(name)
+        return self.path / name
+
+    def size(self) -> int:
+        """Size in bytes of all files in the directory, also while a training replaces some."""
+        sizes = []
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.lstat(os.path.join(folder, name))
+                    if stat.S_ISREG(status.st_mode) and name != LOCK_FILE:
+                        sizes.append(status.st_size)
+        return sum(sizes)
+
+    # The lock
+
+    def lock(self) -> None:
+        """Keep other trainings out, of this process too; the directory is made if it is missing.
+
+        The lock ends with `unlock`, with this object, or with the process, however that ends; a
+        forked child does not have it. Where this object has it already, nothing happens. Reading
+        takes no lock.
+
+        Raises:
+            ArtifactError: another training holds it, and the message says which; ``path`` is a
+                file or a folder of something else; or it cannot be written.
+        """
+        if self._lock.held:
+            return
+        self._refuse_others()  # before anything is written there
+        with explained(self.path, "written"):
+            while not self._lock.held:
+                self.path.mkdir(parents=True, exist_ok=True)
+                try:
+                    self._lock.acquire()
+                except FileNotFoundError:  # another, which failed, has just removed it
+                    continue
+                except Held as holder:
+                    raise ArtifactError(
+                        f"{self.path}: is being trained by {holder}; wait until that training "
+                        "ends, stop it (in Python: delete its trainer), or choose another --out"
+                    ) from None
+
+    def unlock(self) -> None:
+        """Let others train in the directory, if this object has its lock."""
+        self._lock.release()
 
     # The model
 
@@ -323,7 +356,7 @@ class ModelDirectory:
         write_weights(self.weights, arrays, within=self.path)
 
     def _holds(self, path: Path, data: bytes) -> bool:
-        return path.exists() and read_bytes(path, self.path) == data
+        return os.path.lexists(path) and read_bytes(path, self.path) == data
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Array]]:
         """Load the model: configuration (with ``"format"`` and ``"anaphora"``), tokenizer, weights.
@@ -332,7 +365,7 @@ class ModelDirectory:
             ArtifactError: no model was saved yet, it is from a newer anaphora, or a file is missing
                 or damaged.
         """
-        if not self.weights.exists() and self.checkpoint.exists():
+        if not os.path.lexists(self.weights) and os.path.lexists(self.checkpoint):
             raise ArtifactError(
                 f"{self.path}: its training stopped before a model was saved; "
                 "continue it with --resume"
@@ -376,10 +409,9 @@ class ModelDirectory:
         Raises:
             ArtifactError: as `write_weights`.
         """
-        with explained(self.checkpoint, "written"):
-            self.make_folder(self.checkpoint.parent.name)
-            with Folder.within(self.path, self.checkpoint.parent) as below:
-                remove_temporaries(below)
+        folder = self.make_folder(self.checkpoint.parent.name)
+        with explained(self.checkpoint, "written"), Folder.within(self.path, folder) as checkpoint:
+            remove_temporaries(checkpoint)
         write_weights(self.checkpoint, arrays, metadata, within=self.path)
 
     def load_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -388,7 +420,7 @@ class ModelDirectory:
         Raises:
             ArtifactError: there is no checkpoint, or it is damaged.
         """
-        if not self.checkpoint.exists():
+        if not os.path.lexists(self.checkpoint):
             raise ArtifactError(
                 f"{self.checkpoint}: no such file, so there is no training to continue; "
                 "train without --resume"
@@ -422,7 +454,7 @@ class ModelDirectory:
             ArtifactError: a line is not a JSON object, or has a field of another type than
                 `Record` says; the message gives its number.
         """
-        if not self.metrics.exists():
+        if not os.path.lexists(self.metrics):
             return []
         records = []
         lines = read_bytes(self.metrics, self.path).split(b"\n")
@@ -442,7 +474,7 @@ class ModelDirectory:
 
     def metrics_size(self) -> int:
         """Size in bytes of the finished lines, which a checkpoint keeps for `truncate_metrics`."""
-        if not self.metrics.exists():
+        if not os.path.lexists(self.metrics):
             return 0
         return read_bytes(self.metrics, self.path).rfind(b"\n") + 1
 
@@ -452,18 +484,25 @@ class ModelDirectory:
         Fewer than ``size`` bytes, after a power cut or an edit, stay as they are.
 
         Raises:
-            ArtifactError: no line ends there, so that the size is not of this file; or it cannot be
-                written.
+            ArtifactError: ``size`` is no size, or is not the end of a line of the file; or the file
+                cannot be written.
         """
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ArtifactError(
+                f"{self.checkpoint}: metrics_size is {size!r}; expected the number of bytes of "
+                f"{self.metrics.name} that it goes on from; train anew"
+            )
         if size >= self.metrics_size():
             return
-        if size > 0 and read_bytes(self.metrics, self.path)[size - 1 : size] != b"\n":
-            raise ArtifactError(
-                f"{self.metrics}: no line ends after its first {size:,} bytes, where one does by "
-                "the checkpoint; put back the two files that were saved together"
-            )
         opener = opener_within(self.path)
         with explained(self.metrics, "written"), open(self.metrics, "r+b", opener=opener) as file:
+            file.seek(max(size - 1, 0))
+            if size > 0 and file.read(1) != b"\n":
+                raise ArtifactError(
+                    f"{self.metrics}: the checkpoint goes on after {size} bytes, but no line ends "
+                    "there; put back the file of the checkpoint, or remove it to go on without "
+                    "the records so far"
+                )
             file.truncate(size)
 
 

@@ -115,17 +115,6 @@ def read_bytes(path: Path, within: Path | None = None) -> bytes:
         return file.read()
 
 
-def require_regular_file(path: Path) -> None:
-    """Refuse a file, if there is one, that is a symbolic link, a pipe or the like.
-
-    Raises:
-        ArtifactError: it is.
-    """
-    with explained(path, "read"), Folder(path.parent) as folder:
-        if folder.status(path.name) is not None:
-            os.close(folder.open(path.name, os.O_RDONLY))
-
-
 # JSON
 
 

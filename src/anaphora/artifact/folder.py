@@ -153,7 +153,15 @@ class Folder:
 
 
 def opener_within(root: Path) -> Opener:
-    """An opener for ``open`` that follows no link below ``root`` and opens regular files alone."""
+    """An opener for ``open`` that follows no link below ``root`` and opens regular files alone.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text("{}")
+    ...     with open(Path(folder, "config.json"), opener=opener_within(Path(folder))) as file:
+    ...         file.read()
+    '{}'
+    """
 
     def opener(path: str, flags: int) -> int:
         with Folder.within(root, Path(path).parent) as folder:

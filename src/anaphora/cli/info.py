@@ -30,7 +30,7 @@ def info(
         config, _, weights = home.load()
         parameters = {name: list(array.shape) for name, array in weights.items()}
         count = sum(array.size for array in weights.values())
-        size = sum(f.lstat().st_size for f in home.path.rglob("*") if f.is_file())
+        size = home.size()
         output.emit(
             {**config, "parameters": parameters, "parameter_count": count, "bytes_on_disk": size}
         )

@@ -127,14 +127,12 @@ def plot(
                     "infinite; the model's weights are too large: train again with a lower "
                     "learning_rate"
                 )
-        folder = directory / "plots" if out is None else out
-        if out is None:  # a directory that came from elsewhere is to lead to no other place
-            ModelDirectory(directory).make_folder(folder.name)
+        folder = ModelDirectory(directory).make_folder("plots") if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
         for name, picture in drawn.items():
-            with Folder(folder) as entries:
-                entries.remove_link(f"{name}.{format}")
+            with Folder(folder) as place:
+                place.remove_link(f"{name}.{format}")  # a picture is not drawn through a link
             files[name] = str(picture.save(folder / f"{name}.{format}"))
             output.say(f"wrote {files[name]}")
         for word, neighbours in found.get("nearest", {}).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import shlex
 import signal
 import time
@@ -49,7 +50,9 @@ from anaphora.training import (
 _SECONDS_BETWEEN_SAMPLES = 30
 _SECONDS_BETWEEN_LINES = 60  # of progress, where there is no terminal for a bar
 _PROMPTS = ("def ", "The ", "the ")
-_LONGEST_PROMPT = 24  # characters; scripts without spaces have no words to cut at
+_LONGEST_PROMPT = 30  # characters
+_TOKENS_OF_OPENING = 8192
+_MARK = re.compile("<(unk|eos|bos|pad)>")  # no words, though a vocabulary has them
 _DEFAULT_PRESET = "char-small"
 
 
@@ -153,8 +156,8 @@ def train(
         if not resume:
             output.say(_describe(trainer, chosen, shown))
         display = _Display(output, chosen, shown)
-        if board:
-            ModelDirectory(out).make_folder("tensorboard")
+        if board and trainer.directory is not None:
+            trainer.directory.make_folder("tensorboard")  # refuses a link
         trainer.callbacks += [*board, display, reader]
         if chosen.name == _DEFAULT_TASK:
             trainer.callbacks.append(_Samples(output, _tokenizer(out)))
@@ -164,8 +167,9 @@ def train(
         except KeyboardInterrupt:
             output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
+        of_default_text = not (resume or texts) and chosen.name == _DEFAULT_TASK
         try:
-            _finish(output, trainer, chosen, out, reason, own_text=resume or bool(texts))
+            _finish(output, trainer, chosen, out, reason, of_default_text)
         finally:
             if reader.failure is not None:  # it counts, whether the training was interrupted or not
                 reader.end(out, reason)
@@ -359,11 +363,10 @@ def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float
 
 
 def _finish(
-    output: Output, trainer: Trainer, task: Task, out: Path, reason: str, own_text: bool
+    output: Output, trainer: Trainer, task: Task, out: Path, reason: str, of_default_text: bool
 ) -> None:
     progress = trainer.progress
-    config = ModelDirectory(out).load_config()
-    results = config["results"]
+    results = ModelDirectory(out).load_config()["results"]
     output.emit(
         {
             "kind": "result",
@@ -386,51 +389,72 @@ def _finish(
     if reason == "interrupted":
         output.say(f"saved; go on with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
+    output.say("\n".join(["Try next:", *_proposals(output, trainer, task, out, of_default_text)]))
+
+
+def _proposals(
+    output: Output, trainer: Trainer, task: Task, out: Path, of_default_text: bool
+) -> Iterator[str]:
+    """Commands to try next, for what was trained; a language model shows a sample before them."""
     folder = shlex.quote(str(out))
-    proposals = [f"{_resume(out)} {_extension(trainer)}"]
-    if task.name != _DEFAULT_TASK:
-        proposals.insert(0, f"anaphora predict {folder} YOUR_FILE{_suffix(config)}")
-    else:
+    if task.name == _DEFAULT_TASK:
         model, tokenizer = load_language_model(out)
         prompt = text_prompt(trainer, tokenizer)
         output.say(show_sample(model, tokenizer, prompt))
-        how = f"--prompt {shlex.quote(prompt)} --temperature 0.7"
-        proposals.insert(0, f"anaphora generate {folder} {how}")
-        if not own_text:
-            proposals.append("anaphora train YOUR_TEXT.txt --minutes 30 --out your-model")
-    output.say("\n  ".join(["Try next:", *proposals]))
-
-
-def _extension(trainer: Trainer) -> str:
-    """The options with which a training goes on for as long again; limits are totals."""
-    options, progress = trainer.options, trainer.progress
-    if options.epochs is not None and progress.epoch >= options.epochs:
-        more = f"--epochs {2 * options.epochs}"
-    elif options.max_steps is not None and progress.step >= options.max_steps:
-        more = f"--max-steps {2 * options.max_steps}"
-    elif options.minutes is not None and progress.seconds >= 60 * options.minutes:
-        return f"--minutes {2 * options.minutes:g}"
+        yield f"  anaphora generate {folder} --prompt {shlex.quote(prompt)} --temperature 0.7"
     else:
+        config = ModelDirectory(out).load_config()
+        yield f"  anaphora predict {folder} {_file_to_predict(task, config)}"
+    yield f"  {_resume(out)} {_more(trainer)}"
+    if of_default_text:
+        yield "  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
+
+
+def _file_to_predict(task: Task, config: Mapping[str, Any]) -> str:
+    """A file of the kind that the model was trained on, as an argument of ``anaphora predict``."""
+    if task.name != "classify":
+        return "YOUR_SENTENCES.txt"
+    suffix = Path(uncompressed_name(config["sources"]["texts"].split(", ")[0])).suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        column = "" if config["text"]["column"] is not None else " --column YOUR_COLUMN"
+        return f"YOUR_TABLE{suffix}{column}"
+    return f"YOUR_SERIES{suffix}" if suffix in (".ts", ".npy") else "YOUR_LINES.txt"
+
+
+def _more(trainer: Trainer) -> str:
+    """Options by which a training that has ended goes on for as long again; limits are totals."""
+    options, progress = trainer.options, trainer.progress
+    if options.patience and progress.evaluations_since_best >= options.patience:
         return f"--patience {2 * options.patience}"
-    if options.schedule == "cosine":  # which has come to 0
-        more += f" --learning-rate {options.learning_rate:g}"
-    return more
-
-
-def _suffix(config: Mapping[str, Any]) -> str:
-    """How the name of a file ends that is read as those of the training."""
-    name = uncompressed_name(config["sources"]["texts"])
-    suffix = Path(name).suffix.lower()
-    return suffix if suffix in (".csv", ".tsv", ".ts", ".npy", ".conllu") else ".txt"
+    limits = [
+        ("--epochs", options.epochs, progress.epoch),
+        ("--max-steps", options.max_steps, progress.step),
+        ("--minutes", options.minutes, 0),
+    ]
+    more = [f"{name} {2 * limit:.15g}" for name, limit, _ in limits if limit is not None]
+    if options.schedule == "cosine" and any(limit and done >= limit for _, limit, done in limits):
+        more.append(f"--learning-rate {options.learning_rate:g}")  # which has come to 0
+    return " ".join(more)
 
 
 def text_prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
-    """A short prompt that the text itself has, so that the vocabulary has it too."""
+    """A short prompt that the text itself has, so that the vocabulary has it too.
+
+    It is a word of the text, or the beginning of one where the text has no spaces; a tokenizer of
+    words knows no beginnings, so that it may be nothing there.
+    """
     windows = range(min(128, len(trainer.batches)))
     ids = itertools.chain.from_iterable(trainer.batches[k].inputs[:, 0] for k in windows)
-    opening = tokenizer.decode(ids)
-    words = opening.split() or [""]
-    return next((prompt for prompt in _PROMPTS if prompt in opening), words[0][:_LONGEST_PROMPT])
+    opening = tokenizer.decode(itertools.islice(ids, _TOKENS_OF_OPENING))
+    for prompt in _PROMPTS:
+        if prompt in opening:
+            return prompt
+    for word in opening.split():
+        beginning = word if tokenizer.level == "word" else word[:_LONGEST_PROMPT]
+        known = not _MARK.fullmatch(word) and "\ufffd" not in beginning
+        if len(beginning) <= _LONGEST_PROMPT and beginning.isprintable() and known:
+            return beginning
+    return ""
 
 
 def _duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Token ids in a memory-mapped file, so that a text need not fit into memory."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,7 +41,8 @@ def encode_to_file(
     dtype = np.min_scalar_type(tokenizer.vocabulary_size - 1)
     length = 0
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)  # "x" makes it anew, wherever a link of that name may lead
+        with partial.open("xb") as file:
             _write_header(file, dtype, 0)
             start = file.tell()
             for ids in tokenizer.encode_chunks(chunks):
@@ -63,13 +64,16 @@ def encode_to_file(
 
 
 def open_ids(
-    path: str | os.PathLike[str], tokenizer: Tokenizer | None = None
+    path: str | os.PathLike[str],
+    tokenizer: Tokenizer | None = None,
+    opener: Callable[[str, int], int] | None = None,
 ) -> NDArray[np.unsignedinteger[Any]]:
     """Return the ids that `encode_to_file` wrote, as a read-only memory map, [N].
 
     Args:
         path: The file.
         tokenizer: If given, the file is read once, to see that all ids are of its vocabulary.
+        opener: What opens it, as of Python's ``open``.
 
     Raises:
         TextError: the file is missing, damaged, or holds something else.
@@ -79,14 +83,15 @@ def open_ids(
     anaphora.text.errors.TextError: missing.npy cannot be read as token ids: ...
     """
     try:
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        with open(path, "rb", opener=opener) as file:
+            ids: NDArray[Any] = _mapped(file)
     except (OSError, ValueError, EOFError) as error:
         raise TextError(
             f"{os.fspath(path)} cannot be read as token ids: {error}; delete it, to have it made "
             "anew"
         ) from error
-    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u":
-        found = f"{ids.dtype} {ids.shape}" if isinstance(ids, np.ndarray) else "several arrays"
+    if ids.ndim != 1 or ids.dtype.kind != "u":
+        found = f"{ids.dtype} {ids.shape}"
         raise TextError(
             f"{os.fspath(path)} holds {found}, where one row of unsigned integers was expected; "
             "it is not a file of token ids"
@@ -98,6 +103,16 @@ def open_ids(
             "written with it"
         )
     return ids
+
+
+def _mapped(file: Any) -> Any:
+    """A memory map of an ``.npy`` file that is open: NumPy's own takes a path, and no file."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("it is not of version 1.0 of NumPy's format")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects")
+    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if is_fortran else "C")
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], length: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from anaphora.artifact import ArtifactError, ModelDirectory, require_regular_file
+from anaphora.artifact import ArtifactError, ModelDirectory, opener_within
 from anaphora.models import LanguageModel, load_language_model
 from anaphora.text import (
     Batches,
@@ -349,11 +349,10 @@ def _sources(
 
 def _open_ids(folder: Path, options: TextOptions, tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     """The ids to train on and to validate on."""
-    for path in (folder / "train.npy", folder / "validation.npy"):
-        require_regular_file(path)
-    ids = open_ids(folder / "train.npy", tokenizer)
+    opener = opener_within(folder.parent)
+    ids = open_ids(folder / "train.npy", tokenizer, opener)
     if (folder / "validation.npy").exists():
-        return ids, open_ids(folder / "validation.npy", tokenizer)
+        return ids, open_ids(folder / "validation.npy", tokenizer, opener)
     count = int(len(ids) * options.validation_share)
     kept = len(ids) - (count if count > 1 else 0)  # one token has none before it
     return ids[:kept], ids[kept:]

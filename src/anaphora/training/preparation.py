@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anaphora import random
-from anaphora.artifact import LOCK_FILE, ArtifactError, Folder, ModelDirectory, explained
+from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.models.saved import make_model
 from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
 from anaphora.tensor import Parameter
@@ -75,23 +75,25 @@ def prepare_training(
     task.check(options)
     optimizer = _optimizer([("weight", Parameter([0.0]))], options.training)
     _schedule(optimizer, options.training, epoch_steps=1)
-    with _claimed(directory, overwrite=overwrite) as (home, folder):
-        vocabulary, names = task.read(options, texts, validation_texts, folder, notify)
-        # All that can be wrong is to come up before an old model goes.
-        random.seed(options.training.seed)
-        model = task.model(task.arguments(options, vocabulary))
-        task.batches(options, vocabulary, folder)
-        ModelDirectory.create(home.path, overwrite=overwrite)
-        for file in _data(home.checkpoint.parent):
-            file.unlink()
-        for file in _data(folder):
-            file.replace(home.checkpoint.parent / file.name)
-        folder.rmdir()
+    home = ModelDirectory(directory)
+    with _locked(home):
+        with _claimed(home, overwrite=overwrite) as folder:
+            vocabulary, names = task.read(options, texts, validation_texts, folder, notify)
+            # All that can be wrong is to come up before an old model goes.
+            random.seed(options.training.seed)
+            model = task.model(task.arguments(options, vocabulary))
+            task.batches(options, vocabulary, folder)
+            home.clear(overwrite=overwrite)
+            for file in _data(home.checkpoint.parent):
+                file.unlink()
+            for file in _data(folder):
+                file.replace(home.checkpoint.parent / file.name)
+            folder.rmdir()
 
         config = {"task": task.kind, **options.to_dict(), "sources": names}
         trainer = _trainer(task, options, home, config, vocabulary, model)
+        notify(task.describe_data(options, vocabulary, home.checkpoint.parent))
         trainer.save_checkpoint()  # from here on it can be resumed
-    notify(task.describe_data(options, vocabulary, home.checkpoint.parent))
     return trainer
 
 
@@ -136,15 +138,13 @@ def resume_training(
     changes = dict(changes or {})
     check_changes(changes)
     home = ModelDirectory.open(directory)
-    home.lock()
-    try:
+    with _locked(home):
         return _resumed(task, home, changes, notify)
-    except BaseException:
-        home.unlock()
-        raise
 
 
-def _resumed(task: Task, home: ModelDirectory, changes: dict[str, Any], notify: Notify) -> Trainer:
+def _resumed(
+    task: Task, home: ModelDirectory, changes: Mapping[str, Any], notify: Notify
+) -> Trainer:
     """A trainer of a directory that is locked; it goes on from the last checkpoint."""
     if not home.checkpoint.exists():
         raise ArtifactError(
@@ -288,50 +288,49 @@ def _begin_schedule(
 
 
 @contextlib.contextmanager
-def _claimed(
-    directory: str | os.PathLike[str], *, overwrite: bool
-) -> Iterator[tuple[ModelDirectory, Path]]:
-    """A model directory to prepare a training in, and a folder for its data as long as an old
-    one's may still be needed; if the preparation fails, the directory is left as it was before.
-    """
-    home = ModelDirectory(directory)
-    folder = home.checkpoint.parent / "new"
-    home.check_usable(overwrite=overwrite)  # nothing is made in a folder of something else
+def _locked(home: ModelDirectory) -> Iterator[None]:
+    """Lock a directory for a trainer, whose end unlocks it; if none comes of it, unlock it here."""
     existed = home.path.exists()
-    with explained(home.path, "written"):
-        home.path.mkdir(parents=True, exist_ok=True)
     home.lock()
-    was_empty = {entry.name for entry in home.path.iterdir()} <= {LOCK_FILE}
+    try:
+        made = not existed and home.is_empty()
+        try:
+            yield
+        except BaseException:  # Ctrl-C too
+            if made:
+                shutil.rmtree(home.path, ignore_errors=True)
+            raise
+    except BaseException:
+        home.unlock()
+        raise
+
+
+@contextlib.contextmanager
+def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
+    """A folder for a training's data as long as an old one's may still be needed; if the
+    preparation fails, the directory is left as it was before.
+    """
+    folder = home.checkpoint.parent / "new"
     try:
         if overwrite and (home.weights.exists() or home.checkpoint.exists()):
-            ModelDirectory.open(directory)
-            with explained(home.path, "written"), Folder(home.path) as entries:
-                entries.remove_link(home.checkpoint.parent.name)
-                entries.make_folder(home.checkpoint.parent.name)
+            ModelDirectory.open(home.path)  # refuses a folder of something else
+            with Folder(home.path) as place:
+                place.remove_link(home.checkpoint.parent.name)
         else:
-            ModelDirectory.create(directory)
-        with explained(home.path, "written"):
-            if folder.is_symlink():
-                folder.unlink()
-            shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
-            folder.mkdir()
-        yield home, folder
-    except BaseException:  # Ctrl-C too
+            home.clear(overwrite=overwrite)
+        home.make_folder(home.checkpoint.parent.name)
+        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        folder.mkdir()
+        yield folder
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError, ArtifactError):
-            if was_empty:  # while the lock keeps others from putting something into it
-                home.clear()
-        home.unlock()
-        if not existed:
-            with contextlib.suppress(OSError):  # others may have done so since
-                home.path.rmdir()
         raise
 
 
 def _data(folder: Path) -> list[Path]:
     """The files in which tasks keep their data."""
     names = ("train.npy", "validation.npy", "train.safetensors", "validation.safetensors")
-    return [folder / name for name in names if (folder / name).exists()]
+    return [folder / name for name in names if os.path.lexists(folder / name)]
 
 
 def _trainer(

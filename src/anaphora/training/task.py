@@ -377,7 +377,7 @@ class ExampleTask(Task):
             if not path.exists():
                 found.append(None)
                 continue
-            arrays, _ = read_weights(path, within=folder)
+            arrays = _read_data(path)
             check_columns(path, arrays, self.columns(vocabulary))
             try:
                 found.append(self.example_batches(vocabulary, arrays, size, dtype))
@@ -451,8 +451,7 @@ class ExampleTask(Task):
         """How much an array of `encode` holds of what to train on, and of what to validate on."""
         paths = (folder / f"{part}.safetensors" for part in ("train", "validation"))
         training, validation = (
-            len(read_weights(path, within=folder)[0][name]) if path.exists() else 0
-            for path in paths
+            len(_read_data(path)[name]) if path.exists() else 0 for path in paths
         )
         return training, validation
 
@@ -590,6 +589,11 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
             f"{', '.join(map(repr, known[:_NAMED]))}{more}"
         )
     return np.array([numbers[answer] for answer in answers], np.int64)
+
+
+def _read_data(path: Path) -> dict[str, Array]:
+    """The arrays of a file in a folder of a model directory, neither reached through a link."""
+    return read_weights(path, within=path.parent.parent)[0]
 
 
 def _names(paths: Paths) -> str:

@@ -188,7 +188,7 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss or a gradient is not finite. What is on disk stays as it was.
-            ArtifactError: another training writes to the directory.
+            ArtifactError: another training holds the directory, which this one locks until it ends.
         """
         if self.directory is None:
             return self._run()
