@@ -7,13 +7,36 @@ layers, `models` whole models, `training` the loop, `text` what turns a text int
 
 from typing import TYPE_CHECKING
 
-from anaphora import _startup as _startup  # isort: skip  # first: imports may be interrupted
-from anaphora import cells, engine, equations, foreign_names, nn, ops, optim, random
-from anaphora.cells import Cell, Gate, cell
-from anaphora.tensor import Parameter, RowGradient, Tensor, detach, differentiable, hook, no_grad
+from anaphora import foreign_names
 
 if TYPE_CHECKING:
-    from anaphora import artifact, generation, models, plot, tasks, tensor, text, training
+    from anaphora import (
+        artifact,
+        cells,
+        engine,
+        equations,
+        generation,
+        models,
+        nn,
+        ops,
+        optim,
+        plot,
+        random,
+        tasks,
+        tensor,
+        text,
+        training,
+    )
+    from anaphora.cells import Cell, Gate, cell
+    from anaphora.tensor import (
+        Parameter,
+        RowGradient,
+        Tensor,
+        detach,
+        differentiable,
+        hook,
+        no_grad,
+    )
 
 __version__ = "0.1.0"
 
@@ -46,15 +69,40 @@ __all__ = [
     "training",
 ]
 
-_IMPORTED_WHEN_USED = ("artifact", "generation", "models", "plot", "tasks", "text", "training")
+# Imported when they are used: the command line can say something before numbers are computed.
+_PARTS = {
+    "artifact": (),
+    "cells": ("Cell", "Gate", "cell"),
+    "cli": (),
+    "engine": (),
+    "equations": (),
+    "estimators": (),
+    "generation": (),
+    "models": (),
+    "nn": (),
+    "ops": (),
+    "optim": (),
+    "plot": (),
+    "random": (),
+    "schema": (),
+    "settings": (),
+    "tasks": (),
+    "tensor": (
+        "Parameter", "RowGradient", "Tensor", "detach", "differentiable", "hook", "no_grad",
+    ),
+    "text": (),
+    "training": (),
+}  # fmt: skip
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_IMPORTED_WHEN_USED})
+    return sorted({*globals(), *__all__})
 
 
 def _elsewhere(name: str) -> str | None:
     """Where a name is that is asked of the package, and belongs to one of its parts."""
+    from anaphora import cells, nn, ops, optim
+
     for part in (nn, ops, optim, cells):
         if name in part.__all__:
             return f"write {part.__name__}.{name}"
@@ -62,6 +110,4 @@ def _elsewhere(name: str) -> str | None:
 
 
 if not TYPE_CHECKING:  # type checkers are to know what there is
-    __getattr__ = foreign_names.module_getattr(
-        "anaphora", _elsewhere, parts=(*_IMPORTED_WHEN_USED, "estimators")
-    )
+    __getattr__ = foreign_names.module_getattr("anaphora", _elsewhere, _PARTS)

@@ -237,15 +237,17 @@ def attribute_missing(value: Any, owner: str, name: str) -> NoReturn:
 def module_getattr(
     package: str,
     elsewhere: Callable[[str], str | None] = lambda name: None,
-    parts: Collection[str] = (),
+    parts: Mapping[str, Collection[str]] = {},
 ) -> Callable[[str], Any]:
     """A package's ``__getattr__``, which says what to write for a name that it does not have.
 
     Args:
         package: Its name, as in the table.
         elsewhere: What else to say of a name, or None.
-        parts: Names of its modules that are imported when they are used.
+        parts: Its modules that are imported when they are used, and the names of each that are
+            names of the package too.
     """
+    homes = {name: part for part, names in parts.items() for name in names}
 
     def told(name: str) -> str | None:
         return None if name.startswith("__") else advice(package, name) or elsewhere(name)
@@ -253,6 +255,10 @@ def module_getattr(
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name in parts:
             return importlib.import_module(f"{package}.{name}")
+        if name in homes:
+            value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+            setattr(sys.modules[package], name, value)
+            return value
         message, answer = f"module {package!r} has no attribute {name!r}", told(name)
         raise AttributeError(f"{message}: {answer}" if answer else message, name=name)
 

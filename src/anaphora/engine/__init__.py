@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from anaphora.engine import settings
+from anaphora import settings
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,

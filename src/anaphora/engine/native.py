@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import anaphora.engine._native as _native  # where it is missing, the error says just that
-from anaphora.engine import kernels, recurrence, settings, updates
+from anaphora import settings
+from anaphora.engine import kernels, recurrence, updates
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 

@@ -1,12 +1,14 @@
-"""The environment variables that the engine obeys, read and checked in one place."""
+"""The environment variables that the package obeys, read and checked in one place."""
 
 import os
-
-from anaphora._startup import SettingError
 
 ENGINES = ("native", "numpy")
 INSTRUCTION_SETS = ("amx", "avx512", "avx2", "baseline")
 MOST_THREADS = 1024
+
+
+class SettingError(ValueError):
+    """An environment variable has a value that it cannot have; the message names both."""
 
 
 def engine() -> str:
