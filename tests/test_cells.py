@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from anaphora import nn
+from anaphora import nn, ops
 from anaphora.cells import (
     CELLS,
     Gate,
@@ -263,3 +263,23 @@ def test_an_attribute_that_is_called_like_a_global_is_none():
         return tanh(a.x) * 0.5 + a.h
 
     assert halves.input_gates == ("a",)
+
+
+def test_parameters_of_objects_outside_are_refused():
+    weight = Parameter(np.ones((4, 4), np.float32))
+
+    class Holder:
+        def __init__(self):
+            self.deep = {"weight": [weight]}
+
+        def equations(self, a, h):
+            return ops.tanh(a) @ self.deep["weight"][0]
+
+    holder = Holder()
+
+    def equations(a, h):
+        return ops.tanh(a) @ holder.deep["weight"][0]
+
+    for function, name in ((equations, "holder"), (holder.equations, "self")):
+        with pytest.raises(EquationError, match=f"the equations read '{name}' .*Holder.*, which"):
+            cell(gates="a", state="h", fused=False)(function)

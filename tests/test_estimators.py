@@ -230,3 +230,15 @@ def test_float16_series_are_scaled_in_float64():
     np.testing.assert_allclose(regressor.feature_mean_, steps.mean(axis=0))
     np.testing.assert_allclose(regressor.feature_scale_, steps.std(axis=0))
     assert np.isfinite(regressor.predict(X)).all()
+
+
+def test_a_list_of_numbers_is_no_list_of_sequences():
+    ragged = [np.ones(3), np.ones(4)] * 6
+    fitted = RecurrentClassifier(epochs=1, hidden_size=4).fit(ragged, ["a", "b"] * 6)
+    for X in ([1.0, 2.0, 3.0], np.array([1.0, 2.0])):
+        with pytest.raises(ValueError, match=r"X has the number 1.0 in the place of a seq"):
+            fitted.predict(X)
+    with pytest.raises(ValueError, match=r"X is no list of sequences, but float"):
+        fitted.predict(3.0)
+    with pytest.raises(ValueError, match="no sequence of X has a step"):
+        fitted.predict([[]])

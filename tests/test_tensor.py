@@ -847,3 +847,12 @@ def test_rows_of_a_table_that_was_computed():
     weight = Tensor(np.ones((4, 2)), requires_grad=True)
     ops.embedding(weight * 3.0, [1, 1]).sum().backward()
     assert weight.grad.tolist() == [[0, 0], [6, 6], [0, 0], [0, 0]]
+
+
+def test_lists_that_would_lose_gradients_are_refused_at_any_depth():
+    x = leaf(1.0, 2.0).sum()
+    for data in ([0.0, x], [[x], [x]], (1, [2.0, [x]]), np.array([x, 1.0], dtype=object)):
+        with pytest.raises(TypeError, match=r"a list of Tensors that have gradients; ops.stack"):
+            Tensor(data)
+    assert Tensor([Tensor(1.0), 2.0]).data.tolist() == [1.0, 2.0]
+    assert round(leaf(1.26), 1) == 1.3

@@ -294,6 +294,8 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
         ValueError: a sequence is none, differs in I, or has NaN or infinity; the message says which
             and where.
     """
+    if not isinstance(X, (list, tuple)) and np.ndim(X) == 0:
+        raise ValueError(f"{name}: X is no list of sequences, but {type(X).__name__}")
     sequences: list[NDArray[np.float64]] = []
     for number, sequence in enumerate(np.asarray(X) if hasattr(X, "__array__") else X):
         try:
@@ -306,10 +308,17 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
                 f"{name}: sequence {number} is no array of numbers: {error}; wanted [T, I], or [T] "
                 "for I = 1"
             ) from error
+        if array.ndim == 0:
+            raise ValueError(
+                f"{name}: X has the number {sequence} in the place of a sequence; for one sequence "
+                "of numbers write [X]"
+            )
         sequences.append(array[:, np.newaxis] if array.ndim == 1 else array)
     if not sequences:
         raise ValueError(f"{name}: X has no sequence; at least one is needed")
     sizes = [x.shape[1] for x in sequences if x.ndim == 2 and x.size]
+    if not any(x.size for x in sequences):
+        raise ValueError(f"{name}: no sequence of X has a step; at least one is needed")
     features = sizes[0] if sizes else sequences[0].shape[-1]
     for number, array in enumerate(sequences):
         if array.shape == (0, 1):  # a sequence without steps does not show how many features it has

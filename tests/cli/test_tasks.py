@@ -270,7 +270,7 @@ def test_unknown_words_are_told(trained):
         "classify table": "'xyz'; a model trained on more text, with a lower --minimum-count or at "
         "--level char may know more",
     }[trained.task]
-    assert "standard input: " in err
+    assert "standard input, line 1 and later: " in err
     assert told in err
 
 

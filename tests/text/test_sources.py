@@ -374,7 +374,7 @@ def test_lines_of_a_pipe_come_before_it_ends():
     reading, writing = os.pipe()
     lines = stream_lines(f"/dev/fd/{reading}")
     try:
-        os.write(writing, "\ufeffone\r\ntw\u2028o\x0c\n\rli".encode())
+        os.write(writing, "\ufeffone\r\ntw\u2028o\x0c\n\nli".encode())
         assert [next(lines) for _ in range(3)] == ["one", "tw\u2028o\x0c", ""]
     finally:
         os.close(writing)
@@ -412,3 +412,30 @@ def test_a_pipe_has_an_encoding_and_may_be_compressed(tmp_path):
     with pytest.raises(TextError, match=r"pipe is UTF-16-LE .* not utf-8; give --encoding utf-16"):
         list(stream_lines(pipe))
     writer.join()
+
+
+def test_a_carriage_return_within_a_line_is_refused_where_lines_count(tmp_path):
+    path = tmp_path / "mixed.txt"
+    path.write_bytes(b"one\ntw\ro\nthree\n")
+    message = r"mixed.txt has carriage returns \(.r\) that end no line"
+    for read in (read_lines, lambda path: list(stream_lines(path))):
+        with pytest.raises(TextError, match=message):
+            read(path)
+    path.rename(tmp_path / "mixed.csv")
+    with pytest.raises(TextError, match=r"mixed.csv has carriage returns"):
+        list(read_columns(tmp_path / "mixed.csv", ["one"]))
+    path.write_bytes(b"one\rtwo\r")  # as on old computers
+    assert read_lines(path) == list(stream_lines(path)) == ["one", "two"]
+    assert "".join(open_source(path)) == "one\ntwo\n"
+    path.write_bytes(b"one\r\ntw\ro\n")  # a text as a whole has no lines to count
+    assert "".join(open_source(path)) == "one\ntw\no\n"
+
+
+@pytest.mark.parametrize("data", ["日本語".encode("utf-16-le"), "日本語".encode("utf-16-be")])
+def test_utf_16_without_a_mark_is_told(tmp_path, data):
+    path = tmp_path / "text.txt"
+    path.write_bytes(data * 9)
+    with pytest.raises(TextError, match=r"text.txt is not valid utf-16: .* give --encoding with t"):
+        "".join(open_source(path, encoding="utf-16"))
+    with pytest.raises(TextError, match="encoding 'idna' is none that Python knows"):
+        open_source(path, encoding="idna")

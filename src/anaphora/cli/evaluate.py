@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
-from anaphora.cli.unknown_tokens import LEVELS, report_example_tokens, report_unknown
+from anaphora.cli.unknown_tokens import report_example_tokens, report_tokens
 from anaphora.models import load_language_model
 from anaphora.text import Batches, encode_to_file, is_table, open_source
 from anaphora.training import (
@@ -73,8 +73,9 @@ def evaluate(
     model that was trained on separate sentences starts anew with each. Of a classifier or tagger
     the accuracy is the share of right answers.
 
-    What of a text the vocabulary lacks is told, and the share of unknown tokens; a text that has
-    such tokens has no bits per character, as these characters were not predicted.
+    What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
+    the vocabulary lacks something has no bits per character, as these characters were not
+    predicted.
 
     With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share (of a
     translator, of both sides); of a language model also perplexity, bits_per_token,
@@ -125,7 +126,9 @@ def evaluate(
                 f"loss        {result.loss:.4f} nats\n{shown}\n{task.unit:10}  {result.tokens:,}"
                 + (f"\nunknown     {count:,} of {total:,} ({count / total:.2%})" if total else "")
             )
-        report_example_tokens(", ".join(texts), task, vocabulary, unknown)
+        report_example_tokens(
+            ", ".join(texts), task, vocabulary, unknown, both_sides=task.name == "translate"
+        )
 
 
 def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:
@@ -183,10 +186,4 @@ def _evaluate_language_model(
             f"tokens              {result.tokens:,} ({characters:,} characters)\n"
             f"unknown tokens      {unknown_tokens:,} ({unknown_share:.2%})"
         )
-    report_unknown(
-        source.name,
-        unknown,
-        lambda token: not tokenizer.unknown_tokens([token]),
-        tokenizer.level,
-        LEVELS.get(tokenizer.level, ""),
-    )
+    report_tokens(source.name, tokenizer, unknown)

@@ -16,7 +16,7 @@ from anaphora.cli.output import (
     reported_numbers,
     require_language_model,
 )
-from anaphora.cli.unknown_tokens import LEVELS, report_unknown
+from anaphora.cli.unknown_tokens import report_tokens
 from anaphora.generation import Sampler
 from anaphora.generation import generate as generate_text
 from anaphora.models import load_language_model
@@ -64,13 +64,7 @@ def generate(
         require_language_model(directory)
         model, tokenizer = load_language_model(directory)
         pieces = generate_text(model, tokenizer, prompt, length, sampler, unknown)
-        report_unknown(
-            "the prompt",
-            tokenizer.unknown_tokens([prompt]),
-            lambda token: not tokenizer.unknown_tokens([token]),
-            tokenizer.level,
-            LEVELS.get(tokenizer.level, ""),
-        )
+        report_tokens("the prompt", tokenizer, tokenizer.unknown_tokens([prompt]))
         with reported_numbers(directory):
             if as_json:
                 output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})

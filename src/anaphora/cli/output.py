@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
@@ -32,6 +33,19 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 
 
 # Standard streams
+
+_SURROGATES = "anaphora.surrogates"
+
+
+def _encode_surrogates(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a name that is not UTF-8, which Python reads as halves of characters."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error(_SURROGATES, _encode_surrogates)
 
 
 def _raise(failure: OSError) -> None:
@@ -91,9 +105,7 @@ def open_standard_streams() -> None:
             stream.flush()
             raw: Any = getattr(stream.buffer, "raw", stream.buffer)
             buffer = io.BufferedWriter(StandardStream(raw, title))
-            wrapped = io.TextIOWrapper(
-                buffer, "utf-8", errors="backslashreplace", line_buffering=True
-            )
+            wrapped = io.TextIOWrapper(buffer, "utf-8", errors=_SURROGATES, line_buffering=True)
             setattr(sys, name, wrapped)
 
 

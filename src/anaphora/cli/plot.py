@@ -19,6 +19,7 @@ from anaphora.cli.output import (
     reported_misuse,
     require_language_model,
 )
+from anaphora.cli.unknown_tokens import report_tokens
 from anaphora.models import load_language_model
 from anaphora.plot import Picture, losses, read, token_embeddings
 from anaphora.plot.picture import require_matplotlib
@@ -118,6 +119,7 @@ def plot(
                 found["nearest"] = drawn[Name.EMBEDDINGS].data["nearest"]
             if text is not None and set(wanted).intersection(_OF_A_TEXT):
                 reading = read(model, tokenizer, text, value, unit)
+                report_tokens("the text", tokenizer, tokenizer.unknown_tokens([text]))
                 drawn |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in wanted}
                 found |= {"value": reading.value, "unit": reading.unit}
         for name, picture in drawn.items():

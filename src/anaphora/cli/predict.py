@@ -24,7 +24,7 @@ from anaphora.cli.output import (
 )
 from anaphora.cli.unknown_tokens import report_example_tokens
 from anaphora.generation import translate
-from anaphora.text import located
+from anaphora.text import located, split_words
 from anaphora.training import ExampleTask, classify, tag, task_of
 
 Answers = Iterator[tuple[dict[str, Any], str]]  # a record, and how it is shown
@@ -100,7 +100,7 @@ def predict(
         if at_terminal:
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.read_inputs(text, file)
-        notices = _Notices(task, vocabulary, "standard input" if file == "-" else file)
+        notices = _Notices(task, vocabulary)
         while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
             for place, one in part:
                 notices.read(place, one)
@@ -121,10 +121,11 @@ def predict(
 class _Notices:
     """What is told of inputs besides the answers to them."""
 
-    def __init__(self, task: ExampleTask, vocabulary: Any, name: str) -> None:
-        self._task, self._vocabulary, self._name = task, vocabulary, name
+    def __init__(self, task: ExampleTask, vocabulary: Any) -> None:
+        self._task, self._vocabulary = task, vocabulary
         self._blank: list[str] = []
         self._unknown = Counter[str]()
+        self._place = ""  # of the first unknown token
 
     def read(self, place: str, one: Any) -> None:
         """Look at an input; refuse one that the model cannot read."""
@@ -132,20 +133,24 @@ class _Notices:
             self._blank.append(place)
             return
         with located(place):
-            self._unknown.update(self._task.unknown_tokens(self._vocabulary, one))
+            found = self._task.unknown_tokens(self._vocabulary, one)
+        if found and not self._unknown:
+            self._place = place
+        self._unknown.update(found)
 
     def tell(self) -> None:
         """Say what there was since it was said last."""
         if self._blank:
             more = f" and {len(self._blank) - 1:,} more" if len(self._blank) > 1 else ""
             complain(f"{self._blank[0]}{more}: nothing to read there; the answer is empty")
-        report_example_tokens(self._name, self._task, self._vocabulary, self._unknown)
+        where = self._place if self._unknown.total() == 1 else f"{self._place} and later"
+        report_example_tokens(where, self._task, self._vocabulary, self._unknown)
         self._blank, self._unknown = [], Counter()
 
 
 def _is_blank(one: Any) -> bool:
     """Whether an input is a line without a word, which training leaves out too."""
-    return not (one.strip() if isinstance(one, str) else len(one))
+    return not (split_words(one) if isinstance(one, str) else len(one))
 
 
 def _blank_answer(task: ExampleTask, one: Any) -> tuple[dict[str, Any], str]:

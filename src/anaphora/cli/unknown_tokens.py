@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from anaphora.cli.output import complain
+from anaphora.text import Tokenizer
 from anaphora.training import ExampleTask
 
-LEVELS = {"word": "bpe or char", "char": "bpe"}
+_LEVELS = {"word": "bpe or char", "char": "bpe"}
 """At which other level of a language model a token is known."""
 
 _NAMED = 5
@@ -42,12 +43,31 @@ def report_unknown(
     )
 
 
+def report_tokens(where: str, tokenizer: Tokenizer, unknown: Counter[str]) -> None:
+    """Do so for a text that a language model has read."""
+    report_unknown(
+        where,
+        unknown,
+        lambda token: not tokenizer.unknown_tokens([token]),
+        tokenizer.level,
+        _LEVELS.get(tokenizer.level, ""),
+    )
+
+
 def report_example_tokens(
-    where: str, task: ExampleTask, vocabulary: Any, unknown: Counter[str]
+    where: str,
+    task: ExampleTask,
+    vocabulary: Any,
+    unknown: Counter[str],
+    both_sides: bool = False,
 ) -> None:
-    """Do the same for what a classifier, a tagger or a translator has read."""
+    """Do the same for what a classifier, a tagger or a translator has read: of a translator the
+    source, or both sides.
+    """
 
     def knows(token: str) -> bool:
+        if both_sides:  # whichever one it is of
+            return not any(side.unknown_tokens([token]) for side in vocabulary.values())
         return not task.unknown_tokens(vocabulary, [token] if task.name == "tag" else token)
 
     tokenizer = getattr(vocabulary, "tokenizer", None)

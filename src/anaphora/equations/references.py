@@ -6,7 +6,7 @@ import contextlib
 import dis
 import functools
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,17 +44,22 @@ def check_references(equations: Callable[..., Any], fused: bool) -> None:
             )
 
 
-def _is_trained(value: Any) -> bool:
+def _is_trained(value: Any, depth: int = 4) -> bool:
     """Whether it is or holds a Tensor or a module that has gradients, by what it can do."""
-    if isinstance(value, (list, tuple)):
-        return any(map(_is_trained, value))
-    if isinstance(value, dict):
-        return any(map(_is_trained, value.values()))
-    if isinstance(value, (type, Symbol)):
+    if isinstance(value, (type, Symbol, FunctionType, ModuleType)) or depth == 0:
         return False
     if hasattr(value, "__equation__"):
         return bool(getattr(value, "requires_grad", False))
-    return hasattr(value, "named_parameters") and any(True for _ in value.parameters())
+    if hasattr(value, "named_parameters"):
+        return any(True for _ in value.parameters())
+    held: Any = ()
+    if isinstance(value, (list, tuple)):
+        held = value
+    elif isinstance(value, dict):
+        held = value.values()
+    elif hasattr(value, "__dict__"):
+        held = vars(value).values()
+    return any(_is_trained(part, depth - 1) for part in held)
 
 
 def _references(function: Any, seen: frozenset[Any] = frozenset()) -> Iterator[tuple[str, Any]]:

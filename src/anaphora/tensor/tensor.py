@@ -36,8 +36,7 @@ def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
         TypeError: they are no real numbers, or Tensors whose gradients would be lost.
         ValueError: a number is too large for the dtype, or lists differ in length.
     """
-    first = data[0] if isinstance(data, (list, tuple)) and data else None
-    if isinstance(first, Tensor) and any(getattr(part, "requires_grad", False) for part in data):
+    if _holds_gradients(data):
         raise TypeError(f"{what}: a list of Tensors that have gradients; ops.stack joins them")
     try:
         array = np.array(data)
@@ -59,6 +58,18 @@ def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
         raise ValueError(
             f"{what}: {largest:g} is too large for {np.dtype(dtype)}; scale the numbers down"
         ) from None
+
+
+def _holds_gradients(data: Any) -> bool:
+    """Whether lists, or an array of objects, have a Tensor in them whose gradient would be lost."""
+    if isinstance(data, (list, tuple)):
+        return any(
+            isinstance(part, (list, tuple, Tensor, np.ndarray)) and _holds_gradients(part)
+            for part in data
+        )
+    if isinstance(data, np.ndarray):
+        return data.dtype == object and any(map(_holds_gradients, data.flat))
+    return isinstance(data, Tensor) and data.requires_grad
 
 
 def as_tensor(data: Any, dtype: DTypeLike | None, what: str) -> Tensor:
@@ -340,6 +351,9 @@ class Tensor:
         if not specification:
             return str(self)
         return format(self._number(f"format {specification!r}"), specification)
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(self._number("round"), digits)
 
     def _number(self, purpose: str) -> float:
         if self.size != 1:

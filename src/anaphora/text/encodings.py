@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from io import DEFAULT_BUFFER_SIZE, TextIOWrapper
+from io import DEFAULT_BUFFER_SIZE, BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
@@ -54,6 +54,7 @@ def check_encoding(encoding: str) -> str:
     """
     try:
         "a".encode(encoding)  # refuses codecs that are not for text, such as hex
+        b"a".decode(encoding, "replace")  # and those of names in the internet
         return codecs.lookup(encoding).name
     except (LookupError, ValueError) as error:
         raise TextError(
@@ -147,7 +148,27 @@ def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[TextIO
             return
         except UnicodeDecodeError as error:
             mistake = error
+        except UnicodeError as error:  # of UTF-16 and UTF-32
+            raise TextError(f"{name} is not valid {encoding}: {error}{_ORDERS}") from error
     raise TextError(_explain(path, name, encoding, codec)) from mistake
+
+
+_ORDERS = "; without a byte order mark give --encoding with the order, such as utf-16-le"
+
+
+def codec_of_pipe(name: str, sample: bytes, encoding: str) -> str:
+    """The codec of a text that comes, by its beginning.
+
+    Raises:
+        TextError: the text seems to have another encoding, or there is none, as in an archive.
+    """
+    _refuse_archives(Path(), name, sample)
+    codec = codec_of(name, sample, encoding)
+    whole = sample[: sample.rfind(b"\n") + 1] or sample
+    enough = _enough_utf8(codec, whole)
+    if enough is not None and _is_utf8(BytesIO(whole), enough):
+        raise TextError(f"{name} is UTF-8, not {encoding}; give --encoding utf-8")
+    return codec
 
 
 def _refuse_archives(path: Path, name: str, sample: bytes) -> None:

@@ -20,7 +20,7 @@ from anaphora.text.encodings import (
     GZIP,
     SAMPLE,
     check_encoding,
-    codec_of,
+    codec_of_pipe,
     open_text,
     uncompressed_name,
 )
@@ -104,6 +104,7 @@ class Source:
     def __init__(self, files: Sequence[SourceFile], column: str | None = None) -> None:
         self.files = tuple(files)
         self.column = column
+        self.by_lines = False  # whether each line counts, so that no other sign may end one
 
     def __repr__(self) -> str:
         column = "" if self.column is None else f", column {self.column!r}"
@@ -118,7 +119,11 @@ class Source:
         last = "\n"
         read_any = False
         for file in self.files:
-            chunks = _read_text(file) if self.column is None else _read_column(file, self.column)
+            chunks = (
+                _read_text(file, self.by_lines)
+                if self.column is None
+                else _read_column(file, self.column)
+            )
             for number, chunk in enumerate(chunks):
                 if number == 0 and not last.endswith("\n"):
                     yield "\n"
@@ -197,7 +202,9 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> list[st
     ...     read_lines(path)
     ['one', '', 'three']
     """
-    return "".join(open_source(path, encoding=encoding)).removesuffix("\n").split("\n")
+    source = open_source(path, encoding=encoding)
+    source.by_lines = True
+    return "".join(source).removesuffix("\n").split("\n")
 
 
 def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Iterator[str]:
@@ -226,7 +233,9 @@ def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Itera
             yield from _lines_as_they_come(pipe, os.fspath(path), encoding)
         return
     begun = ""  # a line that the next chunk may go on with
-    for chunk in open_source(path, encoding=encoding):
+    source = open_source(path, encoding=encoding)
+    source.by_lines = True
+    for chunk in source:
         *lines, begun = (begun + chunk).split("\n")
         yield from lines
     if begun:
@@ -243,21 +252,25 @@ def _lines_as_they_come(pipe: Any, name: str, encoding: str) -> Iterator[str]:
             with open_text(path, name, encoding) as text:
                 yield from (line.removesuffix("\n") for line in text)
         return
-    stream = io.TextIOWrapper(pipe, codec_of(name, sample, encoding))
+    if not sample:
+        raise TextError(f"{name} is empty: there is nothing to read")
+    stream = io.TextIOWrapper(pipe, codec_of_pipe(name, sample, encoding))
     count = 0
     try:
         for line in stream:
             count += 1
             yield line.removesuffix("\n")
+        _refuse_lone_returns(stream, name)
     except UnicodeDecodeError as error:
+        number = count + 1 + error.object.count(b"\n", 0, error.start)
         raise TextError(
-            f"{name}, line {count + 1} or soon after, is not valid {encoding}: byte "
+            f"{name} is not valid {encoding}, about line {number:,}: byte "
             f"0x{error.object[error.start]:02X}; give --encoding, or convert the text to UTF-8"
         ) from error
+    except UnicodeError as error:
+        raise TextError(f"{name} is not valid {encoding}: {error}") from error
     finally:
         stream.detach()  # else the pipe would be closed with it
-    if count == 0:
-        raise TextError(f"{name} is empty: there is nothing to read")
 
 
 def read_columns(
@@ -458,7 +471,7 @@ def _is_text(path: Path) -> bool:
         return False
 
 
-def _read_text(file: SourceFile) -> Iterator[str]:
+def _read_text(file: SourceFile, by_lines: bool) -> Iterator[str]:
     """Yield the text in chunks that end at line ends, or before a space in a very long line."""
     with _opened(file) as stream:
         rest = ""
@@ -470,8 +483,19 @@ def _read_text(file: SourceFile) -> Iterator[str]:
             if end > 0:
                 yield text[:end]
             rest = text[end:]
+        if by_lines:
+            _refuse_lone_returns(stream, file.name)
         if rest:
             yield rest
+
+
+def _refuse_lone_returns(stream: TextIO, name: str) -> None:
+    """Refuse a text that was read if some of its lines end with a carriage return alone."""
+    if isinstance(stream.newlines, tuple) and "\r" in stream.newlines:
+        raise TextError(
+            f"{name} has carriage returns (\\r) that end no line, as its lines end with another "
+            "sign; take them out: tr -d '\\r'"
+        )
 
 
 def _last_word_end(text: str) -> int:
@@ -499,8 +523,9 @@ def _read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[int, 
         last = max(indices)
         torn_before = 0  # the line before, if its last field has a quote only at its beginning
         for line, row in rows:
-            if not row:  # a blank line
+            if not row and len(header) > 1:  # a blank line
                 continue
+            row = row or [""]
             torn = line if _is_tsv(file) and _is_torn(row[-1]) else 0
             if len(row) != len(header) and (torn_before or torn):
                 raise TextError(
@@ -543,6 +568,7 @@ def _rows(stream: TextIO, file: SourceFile) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             yield reader.line_num - len(lines) + 1, row
             lines.clear()
+        _refuse_lone_returns(stream, file.name)
     except csv.Error as error:
         first = reader.line_num - len(lines) + 1
         raise TextError(_explain_quote(file, first, "".join(lines), error)) from error

@@ -69,7 +69,9 @@ def _sentences(
     numbered = column > 2
     words: list[str] = []
     tags: list[str] = []
-    lines = "".join(Source([file])).split("\n")
+    source = Source([file])
+    source.by_lines = True
+    lines = "".join(source).split("\n")
     for number, line in enumerate([*lines, ""], start=1):
         if not line.strip():
             if words:

@@ -237,6 +237,12 @@ class ClassifyTask(ExampleTask):
         inputs = [example for example, _ in training]
         if not isinstance(inputs[0], str):
             _refuse_text_options(options.text)
+            channels = sorted({series.shape[1] for series in inputs})
+            if len(channels) > 1:
+                raise TextError(
+                    f"there are series of {channels[0]} and of {channels[-1]} channels; give files "
+                    "whose series have the same channels"
+                )
             return ClassifierVocabulary(classes, None, *moments(np.concatenate(inputs)))
         text, chunks = options.text, [f"{example}\n" for example in inputs]
         limits = text.vocabulary_size, text.minimum_count

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from anaphora.artifact import ArtifactError, ModelDirectory, opener_within
@@ -166,9 +167,11 @@ class LanguageModelTask(Task):
         self, options: LanguageModelOptions, vocabulary: Tokenizer, folder: Path
     ) -> str:
         ids, validation_ids = _open_ids(folder, options.text, vocabulary)
+        unknown = np.count_nonzero(validation_ids == vocabulary.unknown_id)
+        told = f" ({unknown:,} unknown)" if unknown else ""
         return (
             f"{len(ids):,} {_UNITS[options.text.level]} to train on, {len(validation_ids):,} to "
-            f"validate on, a vocabulary of {vocabulary.vocabulary_size:,}"
+            f"validate on{told}, a vocabulary of {vocabulary.vocabulary_size:,}"
         )
 
     def describe_batches(self, options: TaskOptions) -> str:  # noqa: D102
