@@ -46,7 +46,12 @@ class Import(Work):
 
     def runs(self, peers: Peers) -> Runs:
         """A process of each framework."""
-        return _of_each(peers, lambda name: _line_of("-c", f"import {name}; print(flush=True)")[0])
+        # `import anaphora` alone imports no layers, nor anything else of weight.
+        modules = {"anaphora": "anaphora.nn"}
+        return _of_each(
+            peers,
+            lambda name: _line_of("-c", f"import {modules.get(name, name)}; print(flush=True)")[0],
+        )
 
 
 @dataclass(frozen=True)
