@@ -383,3 +383,15 @@ def test_reading_takes_no_lock_and_writing_is_not_needed(model, tmp_path, monkey
     monkeypatch.setattr(ModelDirectory, "lock", refuse)
     TASKS["language-model"].load(path)
     ModelDirectory.open(path).read_metrics()
+
+
+def test_a_directory_that_another_has_begun_to_make_is_one_of_ours(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()  # a kill may leave it at that, too
+    directory = ModelDirectory(tmp_path)
+    directory.lock()
+    with pytest.raises(ArtifactError, match="is being trained by "):
+        ModelDirectory(tmp_path).lock()
+    directory.unlock()
+    (tmp_path / "metrics.jsonl").write_text("{}\n")  # of another program
+    with pytest.raises(ArtifactError, match="is not empty and is not a model directory"):
+        directory.lock()

@@ -244,9 +244,15 @@ class ModelDirectory:
         return self
 
     def is_empty(self) -> bool:
-        """Whether the folder has nothing in it, but for a lock."""
+        """Whether the folder has nothing in it, but for what the making of one begins with: a lock,
+        and metrics without a record.
+        """
         with explained(self.path, "read"):
-            return set(os.listdir(self.path)) <= {LOCK_FILE}
+            names = set(os.listdir(self.path)) - {LOCK_FILE}
+            with contextlib.suppress(FileNotFoundError):
+                if self.metrics.lstat().st_size == 0:
+                    names.discard(self.metrics.name)
+            return not names
 
     def _refuse_others(self) -> None:
         """Refuse a file, and a folder of something else."""
