@@ -41,8 +41,8 @@ class LanguageModelStep(Work):
     def anaphora(self) -> Callable[[], None]:
         """A step of anaphora, which goes on from the state of the step before."""
         from anaphora import detach, optim
+        from anaphora.data import Batch
         from anaphora.models import LanguageModel
-        from anaphora.text import Batch
 
         model = LanguageModel(
             self.V, self.H, num_layers=self.L, dropout=self.dropout, initialization=0.05

@@ -18,9 +18,9 @@ import numpy as np
 
 from anaphora import no_grad, optim, random
 from anaphora.cells import CELLS
+from anaphora.data import Batch
 from anaphora.models import SequenceRegressor
-from anaphora.tasks import adding_problem
-from anaphora.text import Batch
+from anaphora.synthetic import adding_problem
 from anaphora.training import Callback, DrawnBatches, Trainer, TrainingOptions
 
 PUBLISHED = {100: 74_000, 500: 209_000, 1000: 853_000}

@@ -15,7 +15,7 @@ import numpy as np
 from anaphora import no_grad, optim, random
 from anaphora.cells import CELLS
 from anaphora.models import LanguageModel
-from anaphora.tasks import COUNTING_TOKENS, count_block
+from anaphora.synthetic import COUNTING_TOKENS, count_block
 from anaphora.training import SequenceBatches, Trainer, TrainingOptions
 
 

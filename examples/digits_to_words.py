@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 
 from anaphora import optim, random
+from anaphora.data import CharacterTokenizer, pair_batches
 from anaphora.generation import beam_search
 from anaphora.models import VectorToSequence
-from anaphora.text import CharacterTokenizer, pair_batches
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

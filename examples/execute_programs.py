@@ -19,10 +19,10 @@ import time
 import numpy as np
 
 from anaphora import no_grad, optim, random
+from anaphora.data import CharacterTokenizer, pad, pair_batches
 from anaphora.generation import greedy_search
 from anaphora.models import EncoderDecoder
-from anaphora.tasks.programs import draw_program
-from anaphora.text import CharacterTokenizer, pad, pair_batches
+from anaphora.synthetic.programs import draw_program
 
 END = "."
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789+-*<=():\n " + END

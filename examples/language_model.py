@@ -12,8 +12,8 @@ from pathlib import Path
 
 from anaphora import detach, nn, no_grad, ops, optim, random
 from anaphora.cells import CELLS
+from anaphora.data import CharacterTokenizer, batchify, cover
 from anaphora.generation import Sampler, generate
-from anaphora.text import CharacterTokenizer, batchify, cover
 
 
 class LanguageModel(nn.Module):

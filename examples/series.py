@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 from anaphora.cells import CELLS
+from anaphora.data import read_series
 from anaphora.estimators import RecurrentClassifier
-from anaphora.text import read_series
 
 
 def main(arguments=None):

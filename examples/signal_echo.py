@@ -14,9 +14,9 @@ import numpy as np
 
 from anaphora import detach, no_grad, optim, random
 from anaphora.cells import CELLS
+from anaphora.data import IGNORE_INDEX
 from anaphora.models import SequenceTagger
-from anaphora.tasks import signal_echo
-from anaphora.text import IGNORE_INDEX
+from anaphora.synthetic import signal_echo
 from anaphora.training import Callback, SignalBatches, Trainer, TrainingOptions
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from anaphora import no_grad, ops, optim, random
 from anaphora.artifact import ModelDirectory
 from anaphora.cells import CELLS
+from anaphora.data import IGNORE_INDEX, moments
 from anaphora.generation import ctc_beam_search, ctc_greedy
 from anaphora.models import SequenceClassifier, SequenceTagger
-from anaphora.text import IGNORE_INDEX, moments
 from anaphora.training import Callback, DrawnBatches, SequenceBatches, Trainer, TrainingOptions
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -13,8 +13,8 @@ import numpy as np
 
 from anaphora import no_grad, optim, random
 from anaphora.artifact import ModelDirectory
+from anaphora.data import CharacterTokenizer
 from anaphora.models import SequenceClassifier
-from anaphora.text import CharacterTokenizer
 from anaphora.training import SequenceBatches, Trainer, TrainingOptions
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from anaphora import no_grad, optim, random
 from anaphora.artifact import ModelDirectory
+from anaphora.data import CharacterTokenizer, pad, read_conllu
 from anaphora.models import SequenceTagger
-from anaphora.text import CharacterTokenizer, pad, read_conllu
 from anaphora.training import SequenceBatches
 
 UNKNOWN = 0  # the id of words that training has not seen

@@ -13,9 +13,9 @@ import numpy as np
 
 from anaphora import no_grad, optim, random
 from anaphora.cells import CELLS
+from anaphora.data import Batch
 from anaphora.models import SequenceClassifier
-from anaphora.tasks import TEMPORAL_SYMBOLS, temporal_order
-from anaphora.text import Batch
+from anaphora.synthetic import TEMPORAL_SYMBOLS, temporal_order
 from anaphora.training import Callback, DrawnBatches, Trainer, TrainingOptions
 
 PUBLISHED = {4: 31_390, 8: 571_100}

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from anaphora import optim, random
 from anaphora.artifact import ModelDirectory
+from anaphora.data import WordTokenizer, pair_batches
 from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
-from anaphora.text import WordTokenizer, pair_batches
 from anaphora.training import Callback, MetricsFile, Trainer, TrainingOptions
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import anaphora
 from anaphora.artifact import ArtifactError, ModelDirectory, lock
-from anaphora.text import TextError
+from anaphora.data import DataError
 from anaphora.training import (
     TASKS,
     LanguageModelOptions,
@@ -80,7 +80,7 @@ def test_no_link_in_a_directory_is_followed(model, tmp_path, name):
     target = linked(path, name, tmp_path)
     before = contents(target)
     last = name.split("/")[-1]
-    with pytest.raises((ArtifactError, TextError), match=f"{last} is a symbolic link"):
+    with pytest.raises((ArtifactError, DataError), match=f"{last} is a symbolic link"):
         use(path)
     assert contents(target) == before
 
@@ -91,7 +91,7 @@ def test_a_pipe_in_a_directory_keeps_nobody_waiting(model, tmp_path, name):
     shutil.move(path / name, tmp_path / "elsewhere")
     os.mkfifo(path / name)
     with pytest.raises(
-        (ArtifactError, TextError), match=r"is not a regular file|Not a directory|no checkpoint"
+        (ArtifactError, DataError), match=r"is not a regular file|Not a directory|no checkpoint"
     ):
         use(path)
 
@@ -240,7 +240,7 @@ def test_a_lock_of_this_process_ends_with_the_trainer(model, tmp_path):
 
 
 def test_a_failed_start_unlocks_and_leaves_nothing(tmp_path):
-    with pytest.raises(TextError):
+    with pytest.raises(DataError):
         prepare_language_model(OPTIONS, tmp_path / "new", [tmp_path / "none.txt"])
     assert not (tmp_path / "new").exists()
     mine = tmp_path / "mine"

@@ -33,9 +33,9 @@ MODULES = [
     ),
 ]
 SHOWN = [
-    "artifact", "cells", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
-    "equations", "generation", "models", "nn", "ops", "optim", "plot", "random", "tasks", "tensor",
-    "tensor.graph", "text", "training",
+    "artifact", "cells", "data", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
+    "equations", "generation", "models", "nn", "ops", "optim", "plot", "random", "synthetic",
+    "tensor", "tensor.graph", "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import anaphora
+from anaphora.data import Tokenizer, pad
 from anaphora.generation import ctc_greedy
 from anaphora.models import SequenceClassifier, SequenceTagger
-from anaphora.text import Tokenizer, pad
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DATA = EXAMPLES.parents[1] / "shared" / "data"

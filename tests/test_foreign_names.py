@@ -161,7 +161,7 @@ def test_the_guide_shows_the_table():
 def test_what_the_table_offers_is_there():
     """Names after ``ops.`` and so on, in the texts, are names that there are."""
     spaces = {"ops": ops, "nn": nn, "optim": optim, "cells": cells, "anaphora": anaphora}
-    for part in ("text", "training", "models", "artifact", "engine", "random", "tensor"):
+    for part in ("data", "training", "models", "artifact", "engine", "random", "tensor"):
         spaces[part] = importlib.import_module(f"anaphora.{part}")
     texts = " ".join(text for names in NAMES.values() for text in names.values())
     found = re.findall(rf"\b({'|'.join(spaces)})\.([A-Za-z]\w*)", texts)
@@ -199,7 +199,7 @@ def test_other_modules_that_are_missing_are_what_python_says():
 
 # The parts of the package
 
-LAZY = ("artifact", "generation", "models", "plot", "tasks", "text", "training")
+LAZY = ("artifact", "data", "generation", "models", "plot", "synthetic", "training")
 
 
 def test_importing_the_package_brings_its_parts_when_they_are_used():

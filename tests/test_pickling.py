@@ -15,6 +15,7 @@ import pytest
 import anaphora
 from anaphora import cells, nn, optim, random
 from anaphora.cells import CELLS, Gate, cell, zoneout
+from anaphora.data import BPETokenizer, CharacterTokenizer, WordTokenizer
 from anaphora.equations import sigmoid, tanh
 from anaphora.models import (
     EncoderDecoder,
@@ -25,7 +26,6 @@ from anaphora.models import (
     VectorToSequence,
 )
 from anaphora.tensor import Tensor
-from anaphora.text import BPETokenizer, CharacterTokenizer, WordTokenizer
 
 T, B, I, H = 6, 3, 5, 7
 

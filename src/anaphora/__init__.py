@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anaphora import (
         artifact,
         cells,
+        data,
         engine,
         equations,
         generation,
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
         optim,
         plot,
         random,
-        tasks,
+        synthetic,
         tensor,
-        text,
         training,
     )
     from anaphora.cells import Cell, Gate, cell
@@ -50,6 +50,7 @@ __all__ = [
     "artifact",
     "cell",
     "cells",
+    "data",
     "detach",
     "differentiable",
     "engine",
@@ -63,9 +64,8 @@ __all__ = [
     "optim",
     "plot",
     "random",
-    "tasks",
+    "synthetic",
     "tensor",
-    "text",
     "training",
 ]
 
@@ -74,6 +74,7 @@ _PARTS = {
     "artifact": (),
     "cells": ("Cell", "Gate", "cell"),
     "cli": (),
+    "data": (),
     "engine": (),
     "equations": (),
     "estimators": (),
@@ -86,11 +87,10 @@ _PARTS = {
     "random": (),
     "schema": (),
     "settings": (),
-    "tasks": (),
+    "synthetic": (),
     "tensor": (
         "Parameter", "RowGradient", "Tensor", "detach", "differentiable", "hook", "no_grad",
     ),
-    "text": (),
     "training": (),
 }  # fmt: skip
 

@@ -22,10 +22,10 @@ except ImportError as error:
     raise ImportError('estimators need an extra: pip install "anaphora[sklearn]"') from error
 
 from anaphora import no_grad, ops, random
+from anaphora.data import moments, standardized
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import Adam
-from anaphora.text import moments, standardized
 from anaphora.training import SequenceBatches, Trainer, TrainingOptions
 from anaphora.training.batches import side_by_side
 

@@ -13,8 +13,8 @@ import pytest
 
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli.train import show_sample, text_prompt
+from anaphora.data import CharacterTokenizer, cover
 from anaphora.models import LanguageModel, load_language_model
-from anaphora.text import CharacterTokenizer, cover
 from anaphora.training import (
     LanguageModelOptions,
     ModelOptions,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from anaphora import optim, random
+from anaphora.data import pair_batches
 from anaphora.generation import beam_search, greedy_search
 from anaphora.models import EncoderDecoder, VectorToSequence
-from anaphora.text import pair_batches
 
 V, S, B, I, END = 6, 5, 4, 3, 2
 LENGTHS = [5, 1, 3, 4]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from anaphora import random
+from anaphora.data import BPETokenizer, CharacterTokenizer, DataError, WordTokenizer
 from anaphora.generation import Sampler, generate, generate_ids
 from anaphora.models import LanguageModel, LanguageModelSession
-from anaphora.text import BPETokenizer, CharacterTokenizer, TextError, WordTokenizer
 
 GREEDY = Sampler(temperature=0)
 
@@ -249,7 +249,7 @@ def test_byte_pairs_come_as_whole_characters():
 
 def test_messages(characters):
     model = make(characters)
-    with pytest.raises(TextError, match=r"'x' \(U\+0078\) at column 4 of the text"):
+    with pytest.raises(DataError, match=r"'x' \(U\+0078\) at column 4 of the text"):
         generate(model, characters, "to x")
     with pytest.raises(ValueError, match="length is -1; expected a number of tokens >= 0"):
         generate(model, characters, "to", length=-1)

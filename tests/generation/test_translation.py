@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from anaphora import random
+from anaphora.data import DataError, WordTokenizer
 from anaphora.generation import Hypothesis, beam_search, translate
 from anaphora.generation.translation import _spell
 from anaphora.models import EncoderDecoder
-from anaphora.text import TextError, WordTokenizer
 
 SENTENCES = ["a b c a", "c", "b a d d d b", "", "a c", "c"]
 
@@ -54,8 +54,8 @@ def test_an_unknown_word_is_the_one_with_most_attention():
 
 def test_sentences_that_cannot_be_translated_are_named(translator):
     model, tokenizers = translator
-    with pytest.raises(TextError, match="sentence 2: it has a line end, which ends a sentence"):
+    with pytest.raises(DataError, match="sentence 2: it has a line end, which ends a sentence"):
         translate(model, tokenizers, ["a", "b\nc"])
     known = {**tokenizers, "source": WordTokenizer.fit("a b c d")}
-    with pytest.raises(TextError, match="sentence 3: the word 'z' is not in the vocabulary of 5"):
+    with pytest.raises(DataError, match="sentence 3: the word 'z' is not in the vocabulary of 5"):
         translate(model, known, ["a", "b", "c z"])

@@ -7,11 +7,11 @@ import pytest
 
 from anaphora import cell, optim, random
 from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.data import CharacterTokenizer, PairBatch, pair_batches
 from anaphora.equations import tanh
 from anaphora.generation import greedy_search
 from anaphora.models import Decoder, EncoderDecoder, VectorToSequence
 from anaphora.tensor import no_grad
-from anaphora.text import CharacterTokenizer, PairBatch, pair_batches
 
 V_SOURCE, V, E, H, S, T, B, I = 9, 7, 3, 4, 6, 5, 3, 2
 SOURCE_LENGTHS = np.array([6, 2, 0])

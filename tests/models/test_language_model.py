@@ -7,9 +7,9 @@ import pytest
 
 from anaphora import nn, ops, random
 from anaphora.artifact import ArtifactError, ModelDirectory, write_weights
+from anaphora.data import Batch, CharacterTokenizer
 from anaphora.models import LanguageModel, load_language_model
 from anaphora.tensor import Tensor
-from anaphora.text import Batch, CharacterTokenizer
 
 V, E, H, T, B = 7, 3, 4, 5, 2
 IDS = np.array([[1, 2], [6, 0], [3, 3], [5, 4], [0, 6]])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from anaphora import engine, ops, random
+from anaphora.data import Batch
 from anaphora.models import LanguageModel
 from anaphora.tensor import RowGradient, Tensor
-from anaphora.text import Batch
 from anaphora.training import ModelOptions
 
 V, E, H, T, B = 11, 3, 4, 6, 5

@@ -7,9 +7,9 @@ import pytest
 
 from anaphora import cell, engine, hook, ops, random
 from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.data import Batch
 from anaphora.equations import tanh
 from anaphora.models import SequenceClassifier, SequenceRegressor, SequenceTagger, SpelledBatch
-from anaphora.text import Batch
 
 T, B, I, E, H, C, V, W = 6, 4, 3, 5, 4, 2, 11, 7
 LENGTHS = np.array([6, 0, 3, 1])

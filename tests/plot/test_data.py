@@ -9,11 +9,11 @@ import pytest
 from anaphora import cell, nn, ops, plot, random
 from anaphora.artifact import ModelDirectory
 from anaphora.cells import CELLS
+from anaphora.data import BPETokenizer, CharacterTokenizer, WordTokenizer
 from anaphora.equations import sigmoid, tanh
 from anaphora.models import LanguageModel
 from anaphora.tensor import Tensor, no_grad
 from anaphora.tensor.graph import recorded_graph
-from anaphora.text import BPETokenizer, CharacterTokenizer, WordTokenizer
 
 T, B, I, H = 5, 3, 4, 7
 

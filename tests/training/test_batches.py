@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from anaphora import optim, random
+from anaphora.data import Batch
 from anaphora.models import SequenceClassifier, SequenceTagger, SpelledBatch
-from anaphora.text import Batch
 from anaphora.training import (
     DrawnBatches,
     SequenceBatches,

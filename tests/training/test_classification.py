@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from anaphora.text import TextError
+from anaphora.data import DataError
 from anaphora.training import TASKS, ClassifierVocabulary
 
 
@@ -40,14 +40,14 @@ def test_series_are_standardised_by_the_moments_of_all_training_steps(rng):
 def test_labels_of_several_files_that_look_the_same(name, examples):
     task = TASKS[name]
     with pytest.raises(
-        TextError, match=r"the files: the (label|tag) 'good' and ' good' .* the same"
+        DataError, match=r"the files: the (label|tag) 'good' and ' good' .* the same"
     ):
         task.fit(task.options.make(), examples[:2], examples[2:])
 
 
 def test_series_of_other_channels_are_refused():
     vocabulary = ClassifierVocabulary(("a", "b"), None, np.zeros(2), np.ones(2))
-    with pytest.raises(TextError, match="a series has 3 channels; those of the training have 2"):
+    with pytest.raises(DataError, match="a series has 3 channels; those of the training have 2"):
         vocabulary.encode(np.zeros((4, 3)))
 
 
@@ -68,6 +68,6 @@ def test_a_value_that_no_float32_holds_is_told_by_channel():
     vocabulary = ClassifierVocabulary(("a", "b"), None, np.zeros(2), np.array([1.0, 0.5]))
     series = np.zeros((4, 2))
     series[2, 1] = 1e300
-    with pytest.raises(TextError, match=r"has the value 1e\+300 in channel 1 at step 2, which"):
+    with pytest.raises(DataError, match=r"has the value 1e\+300 in channel 1 at step 2, which"):
         vocabulary.encode(series)
     assert vocabulary.encode(np.full((4, 2), 1e38)).max() == 2e38

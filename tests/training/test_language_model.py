@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.data import DataError, WordTokenizer, cover
 from anaphora.models import load_language_model
 from anaphora.optim import ASGD, WarmUp
-from anaphora.text import TextError, WordTokenizer, cover
 from anaphora.training import (
     LanguageModelOptions,
     TensorBoard,
@@ -189,7 +189,7 @@ def test_options_that_do_not_fit_together(changes, message):
 def test_wrong_options_come_up_before_the_text_is_read(tmp_path, changes):
     with pytest.raises(ValueError, match=r"forget_bias|initialization|decay|momentum") as error:
         prepare(tmp_path, tmp_path / "missing.txt", **changes)
-    assert not isinstance(error.value, TextError)
+    assert not isinstance(error.value, DataError)
     assert not (tmp_path / "model").exists()
 
 
@@ -211,7 +211,7 @@ BAD_TEXTS = [
 
 @pytest.mark.parametrize(("kind", "message"), BAD_TEXTS)
 def test_a_bad_text_leaves_no_directory_behind(tmp_path, kind, message):
-    with pytest.raises(TextError, match=message):
+    with pytest.raises(DataError, match=message):
         prepare(tmp_path, spoil(tmp_path, kind))
     assert not (tmp_path / "model").exists()
 
@@ -220,10 +220,10 @@ def test_a_bad_text_leaves_no_directory_behind(tmp_path, kind, message):
 def test_a_bad_text_destroys_no_old_model(tmp_path, text, kind, message):
     prepare(tmp_path, text).run()
     before = contents(tmp_path / "model")
-    with pytest.raises(TextError, match=message):
+    with pytest.raises(DataError, match=message):
         prepare(tmp_path, spoil(tmp_path, kind), overwrite=True)
     if kind != "short":
-        with pytest.raises(TextError, match=message):
+        with pytest.raises(DataError, match=message):
             prepare(tmp_path, text, valid=[spoil(tmp_path, kind)], overwrite=True)
     assert contents(tmp_path / "model") == before
     resume_language_model(tmp_path / "model", {"max_steps": 8}).run()
@@ -276,7 +276,7 @@ def test_a_new_model_takes_nothing_over_from_the_one_it_replaces(tmp_path, text)
 def test_the_validation_text_is_named_where_it_has_unknown_tokens(tmp_path, text):
     valid = tmp_path / "valid.txt"
     valid.write_text("A word\nthat Zaremba\n")
-    with pytest.raises(TextError, match=r"validation text .*valid.txt: the character 'Z'.* line 2"):
+    with pytest.raises(DataError, match=r"validation text .*valid.txt: the character 'Z'.* line 2"):
         prepare(tmp_path, text, valid=[valid])
 
 

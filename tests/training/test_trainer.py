@@ -9,10 +9,10 @@ import pytest
 
 from anaphora import engine, ops, random
 from anaphora.artifact import ModelDirectory
+from anaphora.data import batchify, cover
 from anaphora.models import LanguageModel, SequenceClassifier, SequenceRegressor
 from anaphora.optim import SGD, clip_grad_norm
 from anaphora.tensor import Tensor, detach
-from anaphora.text import batchify, cover
 from anaphora.training import (
     Callback,
     DrawnBatches,

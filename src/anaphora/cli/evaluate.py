@@ -16,8 +16,8 @@ from rich.progress import Progress
 from anaphora.artifact import ArtifactError
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_example_tokens, report_tokens
+from anaphora.data import Batches, encode_to_file, is_table, open_source
 from anaphora.models import load_language_model
-from anaphora.text import Batches, encode_to_file, is_table, open_source
 from anaphora.training import (
     Evaluation,
     ExampleTask,

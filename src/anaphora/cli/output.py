@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from anaphora.artifact import ArtifactError
-from anaphora.text import TextError
+from anaphora.data import DataError
 from anaphora.training import TrainingDiverged, task_of
 
 JSON_HELP = "Print machine-readable lines on standard output, and prose on standard error."
@@ -187,7 +187,7 @@ def reported_errors() -> Iterator[None]:
     """Turn what can go wrong without a bug of ours into one message and an exit code."""
     try:
         yield
-    except (TextError, ArtifactError, TrainingDiverged, ImportError) as error:
+    except (DataError, ArtifactError, TrainingDiverged, ImportError) as error:
         end(str(error), 1)
     except BrokenPipeError as error:  # whoever read the output, such as head, has enough
         raise typer.Exit(1) from error
@@ -211,7 +211,7 @@ def reported_misuse() -> Iterator[None]:
     """Do the same with options that are out of range or do not fit together."""
     try:
         yield
-    except TextError:  # it is a ValueError, but no option's fault
+    except DataError:  # it is a ValueError, but no option's fault
         raise
     except ValueError as error:
         end(str(error), 2)
@@ -226,7 +226,7 @@ def reported_numbers(directory: Path) -> Iterator[None]:
     """
     try:
         yield
-    except TextError:
+    except DataError:
         raise
     except ValueError as error:
         raise ArtifactError(f"{directory}: {error}") from error

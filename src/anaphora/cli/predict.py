@@ -23,8 +23,8 @@ from anaphora.cli.output import (
     reported_numbers,
 )
 from anaphora.cli.unknown_tokens import report_example_tokens
+from anaphora.data import located, split_words
 from anaphora.generation import translate
-from anaphora.text import located, split_words
 from anaphora.training import ExampleTask, classify, tag, task_of
 
 Answers = Iterator[tuple[dict[str, Any], str]]  # a record, and how it is shown

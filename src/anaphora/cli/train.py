@@ -29,9 +29,9 @@ from anaphora.cli.output import (
     reported_errors,
     reported_misuse,
 )
+from anaphora.data import Tokenizer, uncompressed_name
 from anaphora.generation import Sampler, generate
 from anaphora.models import load_language_model
-from anaphora.text import Tokenizer, uncompressed_name
 from anaphora.training import (
     PRESETS,
     TASKS,

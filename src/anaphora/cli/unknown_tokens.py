@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anaphora.cli.output import complain
-from anaphora.text import Tokenizer
+from anaphora.data import Tokenizer
 from anaphora.training import ExampleTask
 
 _LEVELS = {"word": "bpe or char", "char": "bpe"}

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from anaphora.data import DataError, Tokenizer
 from anaphora.generation.sampling import Sampler
 from anaphora.models import LanguageModel
 from anaphora.nn import Module
 from anaphora.tensor import no_grad
-from anaphora.text import TextError, Tokenizer
 
 
 def generate(
@@ -39,11 +39,11 @@ def generate(
             prompt has of it, `Tokenizer.unknown_tokens` tells.
 
     Raises:
-        TextError: the prompt has a token that the vocabulary lacks, and nothing stands for it.
+        DataError: the prompt has a token that the vocabulary lacks, and nothing stands for it.
         ValueError: the length is negative; or, as the text comes, the model's scores are NaN.
 
     >>> from anaphora.models import LanguageModel
-    >>> from anaphora.text import CharacterTokenizer
+    >>> from anaphora.data import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer.fit("ab")
     >>> model = LanguageModel(vocabulary_size=2, hidden_size=3)
     >>> text = "".join(generate(model, tokenizer, "ba", length=4, sampler=Sampler(seed=1)))
@@ -137,5 +137,5 @@ def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]
         return shown, shown
     try:
         return [], [int(id) for id in tokenizer.encode("\n")]
-    except TextError:
+    except DataError:
         return [], [0]

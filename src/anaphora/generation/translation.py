@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anaphora.data import DataError, WordTokenizer, located, pad
 from anaphora.generation.beam_search import Hypothesis, beam_search
 from anaphora.models import EncoderDecoder
-from anaphora.text import TextError, WordTokenizer, located, pad
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def translate(
         batch_size: Sentences side by side.
 
     Raises:
-        TextError: a sentence has a line end, or a word that is not in the vocabulary, which has no
+        DataError: a sentence has a line end, or a word that is not in the vocabulary, which has no
             ``<unk>``.
         ValueError: as `beam_search`.
 
@@ -65,7 +65,7 @@ def translate(
     for number, sentence in enumerate(sentences, start=1):
         with located(f"sentence {number:,}"):
             if "\n" in sentence:
-                raise TextError(
+                raise DataError(
                     "it has a line end, which ends a sentence; give its lines one by one"
                 )
             ids.append(source_tokenizer.encode(sentence + "\n"))

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike
 from anaphora import nn, ops
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.cells import CELLS, Cell
+from anaphora.data import IGNORE_INDEX, DataError, PairBatch, Tokenizer
 from anaphora.models.saved import load_model
 from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Tensor
-from anaphora.text import IGNORE_INDEX, PairBatch, TextError, Tokenizer
 
 ATTENTIONS = {
     "additive": nn.AdditiveAttention,
@@ -263,7 +263,7 @@ class ConditionalLanguageModel(nn.Module):
         model, data, directory = load_model(cls, cls.task, path)
         try:
             tokenizers = {name: Tokenizer.from_dict(value) for name, value in data.items()}
-        except TextError as error:
+        except DataError as error:
             raise ArtifactError(
                 f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
             ) from error

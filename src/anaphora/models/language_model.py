@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 from anaphora import nn, ops
 from anaphora.artifact import ArtifactError
 from anaphora.cells import Cell
+from anaphora.data import IGNORE_INDEX, Batch, DataError, Tokenizer
 from anaphora.models.saved import load_model
 from anaphora.models.session import LanguageModelSession
 from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Tensor
-from anaphora.text import IGNORE_INDEX, Batch, TextError, Tokenizer
 
 
 class LanguageModel(nn.Module):
@@ -221,7 +221,7 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
 
     >>> import tempfile
     >>> from anaphora.artifact import ModelDirectory
-    >>> from anaphora.text import CharacterTokenizer
+    >>> from anaphora.data import CharacterTokenizer
     >>> sizes, tokenizer = {"vocabulary_size": 2, "hidden_size": 3}, CharacterTokenizer.fit("ab")
     >>> weights = {name: p.data for name, p in LanguageModel(**sizes).named_parameters()}
     >>> config = {"task": "language_model", "model": sizes}
@@ -234,7 +234,7 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
     model, tokenizer, directory = load_model(LanguageModel, "language_model", path)
     try:
         read = Tokenizer.from_dict(tokenizer)
-    except TextError as error:
+    except DataError as error:
         raise ArtifactError(
             f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
         ) from error

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import nn, ops
+from anaphora.data import IGNORE_INDEX, Batch
 from anaphora.models.sequences import SequenceModel
 from anaphora.tensor import Tensor
-from anaphora.text import IGNORE_INDEX, Batch
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
 from anaphora.cells import Cell
+from anaphora.data import IGNORE_INDEX, Batch
 from anaphora.models.saved import SavedModel
 from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Tensor
-from anaphora.text import IGNORE_INDEX, Batch
 
 POOLINGS = ("last", "mean", "max")
 

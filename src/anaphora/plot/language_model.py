@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anaphora.data import Tokenizer
 from anaphora.models import LanguageModel
 from anaphora.nn import Recurrent
 from anaphora.plot.embeddings import embeddings
 from anaphora.plot.picture import Picture
 from anaphora.plot.sequences import gates, recorded_values, states, text
 from anaphora.tensor import no_grad
-from anaphora.text import Tokenizer
 
 
 class Reading(NamedTuple):
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
 def tokens(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
     r"""The text of each id by itself; joined, they are what the ids decode to.
 
-    >>> from anaphora.text import WordTokenizer
+    >>> from anaphora.data import WordTokenizer
     >>> tokenizer = WordTokenizer.fit(["to be or not to be"])
     >>> tokens(tokenizer, tokenizer.encode("to be"))
     ['to', ' be', '\n']
@@ -77,10 +77,10 @@ def read(
         unit: Which unit of it, from 0; the one that varies most over the text if None.
 
     Raises:
-        TextError: the text has a token that the vocabulary lacks.
+        DataError: the text has a token that the vocabulary lacks.
         ValueError: the text is empty, or there is no such value or unit.
 
-    >>> from anaphora.text import CharacterTokenizer
+    >>> from anaphora.data import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer.fit("abc")
     >>> reading = read(LanguageModel(3, hidden_size=4), tokenizer, "abacab", unit=2)
     >>> reading.value, reading.text.data["numbers"].shape
@@ -122,7 +122,7 @@ def token_embeddings(
     Raises:
         ValueError: a word is not a token of the vocabulary.
 
-    >>> from anaphora.text import CharacterTokenizer
+    >>> from anaphora.data import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer.fit("abc")
     >>> token_embeddings(LanguageModel(3, hidden_size=4), tokenizer).data["labels"]
     ['a', 'b', 'c']

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from anaphora.data import IGNORE_INDEX, Batch, Batches
 from anaphora.models import SpelledBatch
-from anaphora.text import IGNORE_INDEX, Batch, Batches
 
 Order = list[NDArray[np.int64]]
 

@@ -84,12 +84,12 @@ class TensorBoard(Callback):
         ImportError: the extra is not installed.
 
     >>> import tempfile
-    >>> from anaphora import models, optim, text, training
-    >>> ids = text.CharacterTokenizer.fit("ab").encode("abab")
+    >>> from anaphora import data, models, optim, training
+    >>> ids = data.CharacterTokenizer.fit("ab").encode("abab")
     >>> model = models.LanguageModel(vocabulary_size=2, hidden_size=3)
     >>> optimizer = optim.SGD(model.parameters(), learning_rate=0.1)
     >>> options = training.TrainingOptions(max_steps=1)
-    >>> trainer = training.Trainer(model, optimizer, text.batchify(ids, 1, 2), options)
+    >>> trainer = training.Trainer(model, optimizer, data.batchify(ids, 1, 2), options)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     trainer.callbacks.append(TensorBoard(folder))
     ...     trainer.run(), os.listdir(folder)

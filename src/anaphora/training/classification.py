@@ -11,12 +11,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from anaphora import ops, schema
-from anaphora.models import SequenceClassifier
-from anaphora.models.sequences import POOLINGS
-from anaphora.tensor import Array, no_grad
-from anaphora.text import (
+from anaphora.data import (
     CharacterTokenizer,
-    TextError,
+    DataError,
     Tokenizer,
     WordTokenizer,
     check_labels,
@@ -29,6 +26,9 @@ from anaphora.text import (
     standardized,
     uncompressed_name,
 )
+from anaphora.models import SequenceClassifier
+from anaphora.models.sequences import POOLINGS
+from anaphora.tensor import Array, no_grad
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.evaluation import check_scores
 from anaphora.training.options import (
@@ -136,18 +136,18 @@ class ClassifierVocabulary:
         """A text as ids [T], or a series standardised [T, I].
 
         Raises:
-            TextError: the text has what the vocabulary lacks; the series has other channels or a
+            DataError: the text has what the vocabulary lacks; the series has other channels or a
                 value that is far out of the range of the training; or one was given for the other.
         """
         if isinstance(example, str) != (self.tokenizer is not None):
             wanted, came = ("texts", "a series") if self.tokenizer else ("series", "a text")
-            raise TextError(f"the classifier is one of {wanted}, but {came} was given to it")
+            raise DataError(f"the classifier is one of {wanted}, but {came} was given to it")
         if self.tokenizer is not None:
             return self.tokenizer.encode(example)
         assert self.mean is not None
         assert self.scale is not None
         if example.shape[1] != len(self.mean):
-            raise TextError(
+            raise DataError(
                 f"a series has {example.shape[1]} channels; those of the training have "
                 f"{len(self.mean)}"
             )
@@ -207,7 +207,7 @@ class ClassifyTask(ExampleTask):
 
     def read_files(self, options: LabelledOptions, paths: Paths) -> list[Example]:  # noqa: D102
         if not paths:
-            raise TextError(
+            raise DataError(
                 "nothing was given to classify: name .csv or .tsv files, a folder with a .txt file "
                 "for each class, or series as .ts files"
             )
@@ -218,7 +218,7 @@ class ClassifyTask(ExampleTask):
         if are_series == {False}:
             more = options.column, options.label_column, options.encoding
             return [example for path in paths for example in read_labelled(path, *more)]
-        raise TextError("both texts and series were given; a classifier is of one or the other")
+        raise DataError("both texts and series were given; a classifier is of one or the other")
 
     def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:  # noqa: D102
         if any(map(is_table, paths)):
@@ -233,13 +233,13 @@ class ClassifyTask(ExampleTask):
         classes = tuple(sorted({label for _, label in [*training, *held_out]}))
         check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
         if len(classes) < 2:
-            raise TextError(f"all examples have the label {classes[0]!r}; wanted two or more")
+            raise DataError(f"all examples have the label {classes[0]!r}; wanted two or more")
         inputs = [example for example, _ in training]
         if not isinstance(inputs[0], str):
             _refuse_text_options(options.text)
             channels = sorted({series.shape[1] for series in inputs})
             if len(channels) > 1:
-                raise TextError(
+                raise DataError(
                     f"there are series of {channels[0]} and of {channels[-1]} channels; give files "
                     "whose series have the same channels"
                 )
@@ -307,7 +307,7 @@ class ClassifyTask(ExampleTask):
         elif not is_table(path):
             yield from super().read_inputs(options, path)
         elif options.column is None:
-            raise TextError(f"{path} is a table: say with --column which column holds the texts")
+            raise DataError(f"{path} is a table: say with --column which column holds the texts")
         else:
             for place, (text,) in read_columns(path, [options.column], options.encoding):
                 yield place, text.strip("\n")
@@ -359,7 +359,7 @@ def classify(
         examples: Texts, or series [T, I].
 
     Raises:
-        TextError: as `ClassifierVocabulary.encode`.
+        DataError: as `ClassifierVocabulary.encode`.
         ValueError: the model's scores are not finite.
 
     >>> vocabulary = ClassifierVocabulary(("no", "yes"), CharacterTokenizer.fit("ab"))
@@ -396,12 +396,12 @@ def _holds_series(path: Any) -> bool:
 def _labelled_series(path: Any, encoding: str) -> list[Example]:
     series, classes = read_series(path, encoding)
     if classes is None:
-        raise TextError(
+        raise DataError(
             f"{path} has no classes; to train or to evaluate, give each series its own after a "
             "last colon, and list them: @classLabel true a b. anaphora predict reads series without"
         )
     if isinstance(classes[0], float):
-        raise TextError(
+        raise DataError(
             f"{path} has numbers as targets (@targetLabel true), and classify needs classes; "
             "anaphora.estimators.RecurrentRegressor learns numbers. If these are names of classes, "
             "list them: @classLabel true 1 2"

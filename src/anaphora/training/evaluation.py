@@ -173,7 +173,7 @@ def evaluate(
         model: Its ``loss(batch, state)`` gives the mean loss of the batch's targets and the state,
             its ``loss_kind`` says what that is (see `loss_figures`). If it has ``scores(batch)``,
             the targets that score highest are counted too.
-        batches: Batches of `anaphora.text`; the state is carried over where they say so.
+        batches: Batches of `anaphora.data`; the state is carried over where they say so.
         on_batch: Called with the number of tokens of each batch that is done.
 
     Raises:
@@ -181,7 +181,7 @@ def evaluate(
 
     >>> import numpy as np
     >>> from anaphora.models import LanguageModel
-    >>> from anaphora.text import cover
+    >>> from anaphora.data import cover
     >>> model = LanguageModel(vocabulary_size=4, hidden_size=3)
     >>> evaluate(model, cover(np.array([0, 3, 1, 2]), batch_size=1, window=2)).tokens
     3

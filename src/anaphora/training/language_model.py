@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anaphora.artifact import ArtifactError, ModelDirectory, opener_within
-from anaphora.models import LanguageModel, load_language_model
-from anaphora.text import (
+from anaphora.data import (
     Batches,
     BPETokenizer,
     CharacterTokenizer,
+    DataError,
     Source,
-    TextError,
     Tokenizer,
     WordTokenizer,
     batchify,
@@ -30,7 +29,8 @@ from anaphora.text import (
     sentence_batches,
     standard_library_source,
 )
-from anaphora.text.tokenizers.bpe import require_tokenizers
+from anaphora.data.tokenizers.bpe import require_tokenizers
+from anaphora.models import LanguageModel, load_language_model
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
 from anaphora.training.preparation import prepare_training, resume_training
 from anaphora.training.presets import PRESETS
@@ -119,8 +119,8 @@ class LanguageModelTask(Task):
             notify(f"reading {validation.name}")
             try:
                 encode_to_file(validation, tokenizer, folder / "validation.npy")
-            except TextError as error:
-                raise TextError(f"the validation text {validation.name}: {error}") from error
+            except DataError as error:
+                raise DataError(f"the validation text {validation.name}: {error}") from error
         names = {"texts": source.name, "validation_texts": validation.name if validation else None}
         return tokenizer, names
 
@@ -212,7 +212,7 @@ def prepare_language_model(
         notify: Gets a sentence at every stage.
 
     Raises:
-        TextError: a text cannot be read, is too short, or has tokens outside the vocabulary.
+        DataError: a text cannot be read, is too short, or has tokens outside the vocabulary.
         ArtifactError: the directory cannot be used.
         ValueError: the options do not fit together.
 
@@ -295,7 +295,7 @@ def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
     """Build the vocabulary that the options ask for.
 
     Raises:
-        TextError: the text is empty, or an option out of range.
+        DataError: the text is empty, or an option out of range.
     """
     if options.level == "char":
         return CharacterTokenizer.fit(chunks, options.vocabulary_size, options.minimum_count)

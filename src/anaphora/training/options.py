@@ -16,8 +16,8 @@ import numpy as np
 
 from anaphora import schema
 from anaphora.cells import CELLS
+from anaphora.data import check_encoding
 from anaphora.optim import OPTIMIZERS, SCHEDULES
-from anaphora.text import check_encoding
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:

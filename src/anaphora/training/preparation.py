@@ -56,7 +56,7 @@ def prepare_training(
         notify: Gets a sentence at every stage.
 
     Raises:
-        TextError: a file cannot be read, has too little in it, or what the vocabulary lacks.
+        DataError: a file cannot be read, has too little in it, or what the vocabulary lacks.
         ArtifactError: the directory cannot be used.
         ValueError: the options do not fit together.
 
@@ -155,7 +155,7 @@ def _resumed(
     config, data, weights = home.load()
     try:
         vocabulary = task.vocabulary(data)
-    except ValueError as error:  # TextError is one
+    except ValueError as error:  # DataError is one
         raise ArtifactError(
             f"{home.tokenizer}: {error}; put back the one that the model was trained with"
         ) from error

@@ -11,11 +11,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from anaphora import ops, schema
-from anaphora.models import SequenceTagger
-from anaphora.tensor import Array, no_grad
-from anaphora.text import (
+from anaphora.data import (
     CharacterTokenizer,
-    TextError,
+    DataError,
     Tokenizer,
     check_labels,
     located,
@@ -23,6 +21,8 @@ from anaphora.text import (
     split_words,
     uncompressed_name,
 )
+from anaphora.models import SequenceTagger
+from anaphora.tensor import Array, no_grad
 from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.evaluation import check_scores
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
@@ -190,7 +190,7 @@ class TagTask(ExampleTask):
 
     def read_files(self, options: TaggedOptions, paths: Paths) -> list[Example]:  # noqa: D102
         if not paths:
-            raise TextError(
+            raise DataError(
                 "nothing was given to tag: name .conllu files, or files with a word and its tag a "
                 "line, a tab between them, and --tag-column 2"
             )
@@ -314,7 +314,7 @@ def tag(
         sentences: Their words.
 
     Raises:
-        TextError: a word has a character that the vocabulary lacks, and nothing stands for it.
+        DataError: a word has a character that the vocabulary lacks, and nothing stands for it.
         ValueError: the model's scores are not finite.
 
     >>> vocabulary = TaggerVocabulary(("ab",), True, CharacterTokenizer.fit("ab"), ("X", "Y"))

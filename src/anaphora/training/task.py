@@ -22,9 +22,9 @@ from anaphora.artifact import (
     write_weights,
 )
 from anaphora.cells import CELLS
+from anaphora.data import Batches, DataError, stream_lines
 from anaphora.models.saved import load_model
 from anaphora.tensor import Array
-from anaphora.text import Batches, TextError, stream_lines
 from anaphora.training.evaluation import perplexity
 from anaphora.training.options import ExampleOptions, Options, TrainingOptions
 
@@ -294,7 +294,7 @@ class ExampleTask(Task):
             paths: The files.
 
         Raises:
-            TextError: a file is missing or is not what the task reads.
+            DataError: a file is missing or is not what the task reads.
         """
 
     def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:
@@ -318,7 +318,7 @@ class ExampleTask(Task):
             held_out: Those that were drawn from the same files.
 
         Raises:
-            TextError: the examples leave nothing to learn.
+            DataError: the examples leave nothing to learn.
         """
 
     @abstractmethod
@@ -326,7 +326,7 @@ class ExampleTask(Task):
         """The examples as arrays that `example_batches` reads.
 
         Raises:
-            TextError: something is not in the vocabulary, and nothing stands for it.
+            DataError: something is not in the vocabulary, and nothing stands for it.
         """
 
     @abstractmethod
@@ -354,7 +354,7 @@ class ExampleTask(Task):
             training, held_out = _drawn(training, options.text, options.training.seed)
             validation = held_out
         if not training:
-            raise TextError(f"no {self.rows} are left to train on; give more, or hold out fewer")
+            raise DataError(f"no {self.rows} are left to train on; give more, or hold out fewer")
         vocabulary = self.fit(options, training, held_out)
         write_weights(
             folder / "train.safetensors", self.encode(vocabulary, training), within=folder
@@ -362,8 +362,8 @@ class ExampleTask(Task):
         if validation:
             try:
                 arrays = self.encode(vocabulary, validation)
-            except TextError as error:
-                raise TextError(f"the examples to validate on: {error}") from error
+            except DataError as error:
+                raise DataError(f"the examples to validate on: {error}") from error
             write_weights(folder / "validation.safetensors", arrays, within=folder)
         names = {"texts": _names(texts), "validation_texts": _names(validation_texts) or None}
         return vocabulary, names
@@ -381,7 +381,7 @@ class ExampleTask(Task):
             check_columns(path, arrays, self.columns(vocabulary))
             try:
                 found.append(self.example_batches(vocabulary, arrays, size, dtype))
-            except TextError as error:
+            except DataError as error:
                 raise ArtifactError(f"{path}: {error}; train anew") from error
         if found[0] is None:
             raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
@@ -395,7 +395,7 @@ class ExampleTask(Task):
             path: The file, or ``-`` for standard input, whose lines are read as they come.
 
         Raises:
-            TextError: the file is missing or is not what the task reads.
+            DataError: the file is missing or is not what the task reads.
         """
         name = "standard input" if path == "-" else path
         for number, line in enumerate(stream_lines(path, options.encoding), start=1):
@@ -409,7 +409,7 @@ class ExampleTask(Task):
             one: An input, as `read_inputs` has it.
 
         Raises:
-            TextError: the model cannot read the input at all.
+            DataError: the model cannot read the input at all.
         """
         return Counter()
 
@@ -468,7 +468,7 @@ class ExampleTask(Task):
 
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
-            TextError: as `read_files` and `encode`.
+            DataError: as `read_files` and `encode`.
         """
         options = self.load_options(directory)
         section = self.options.sections()["text"]
@@ -575,7 +575,7 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
         what: What one of them is called.
 
     Raises:
-        TextError: an answer is none of them.
+        DataError: an answer is none of them.
 
     >>> numbers_of(["yes", "no", "yes"], ["no", "yes"], "label").tolist()
     [1, 0, 1]
@@ -584,7 +584,7 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
     answers = list(answers)
     if unknown := sorted(set(answers) - set(numbers)):
         more = ", ..." if len(known) > _NAMED else ""
-        raise TextError(
+        raise DataError(
             f"the {what} {unknown[0]!r} is none of the {len(known)} of the training: "
             f"{', '.join(map(repr, known[:_NAMED]))}{more}"
         )

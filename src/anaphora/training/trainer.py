@@ -13,9 +13,9 @@ import numpy as np
 
 from anaphora import random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
+from anaphora.data import Batch, Batches
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
-from anaphora.text import Batch, Batches
 from anaphora.training.callbacks import Callback
 from anaphora.training.evaluation import Evaluation, Model, PenalizedModel, evaluate
 from anaphora.training.options import TrainingOptions
@@ -136,7 +136,7 @@ class Trainer:
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.optim import SGD
-    >>> from anaphora.text import batchify
+    >>> from anaphora.data import batchify
     >>> random.seed(1)
     >>> model = LanguageModel(vocabulary_size=2, hidden_size=4)
     >>> batches = batchify(np.tile([0, 1], 50), batch_size=2, window=8)

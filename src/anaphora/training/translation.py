@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from anaphora.models import EncoderDecoder
-from anaphora.tensor import Array
-from anaphora.text import (
+from anaphora.data import (
+    DataError,
     PairBatches,
-    TextError,
     Tokenizer,
     WordTokenizer,
     located,
     pair_batches,
     read_lines,
 )
+from anaphora.models import EncoderDecoder
+from anaphora.tensor import Array
 from anaphora.training.options import (
     ExampleOptions,
     ModelOptions,
@@ -126,12 +126,12 @@ class TranslateTask(ExampleTask):
 
     def read_files(self, options: PairOptions, paths: Paths) -> list[Example]:  # noqa: D102
         if len(paths) != 2:
-            raise TextError(
+            raise DataError(
                 f"translating needs two files, the source and the target, but {len(paths)} came"
             )
         source, target = (read_lines(path, options.encoding) for path in paths)
         if len(source) != len(target):
-            raise TextError(
+            raise DataError(
                 f"{paths[0]} has {len(source):,} lines, but {paths[1]} has {len(target):,}; give "
                 "files whose lines belong together, one by one"
             )
@@ -213,7 +213,7 @@ class TranslateTask(ExampleTask):
         for name in SIDES:
             tokenizer = Tokenizer.from_dict(data[name])
             if not isinstance(tokenizer, WordTokenizer):
-                raise TextError(
+                raise DataError(
                     f"the tokenizer of the {name} has the level {tokenizer.level!r}; translating "
                     "needs 'word'"
                 )

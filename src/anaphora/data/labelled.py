@@ -1,0 +1,121 @@
+"""Texts with a label each: from tables, or from folders with a file for each label."""
+
+import os
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+from anaphora.data.encodings import uncompressed_name
+from anaphora.data.errors import DataError
+from anaphora.data.sources import (
+    column_names,
+    is_table,
+    matching_files,
+    read_columns,
+    read_lines,
+)
+
+__all__ = ["check_labels", "read_labelled"]
+
+
+def read_labelled(
+    path: str | os.PathLike[str],
+    column: str | None = None,
+    label_column: str | None = None,
+    encoding: str = "utf-8",
+) -> list[tuple[str, str]]:
+    r"""Read texts and their labels.
+
+    Args:
+        path: A ``.csv`` or ``.tsv`` file with a header line; or a folder whose ``.txt`` files are
+            the labels by their names, each with a text a line. Empty texts are left out, and so are
+            files whose names begin with a dot. A file may be compressed with gzip, with
+            ``.gz`` at the end of its name.
+        column: The column of a table that holds the texts.
+        label_column: The column that holds the labels.
+        encoding: That of the files.
+
+    Raises:
+        DataError: what `open_source` raises; a column is not named or not there; a row has no
+            label; a file has no text; two labels look the same, as `check_labels` says.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "de.txt").write_text("ja\nnein\n")
+    ...     _ = Path(folder, "fr.txt").write_text("oui\n")
+    ...     read_labelled(folder)
+    [('ja', 'de'), ('nein', 'de'), ('oui', 'fr')]
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise DataError(f"{path} does not exist; the current folder is {Path.cwd()}")
+    if not folder.is_dir():
+        return _read_table(path, column, label_column, encoding)
+    files, holds = matching_files(folder, "*.txt", below=False)
+    if not files:
+        raise DataError(
+            f"the folder {folder} has no .txt file ({holds}); wanted one for each label, with a "
+            "text a line"
+        )
+    labels = {Path(uncompressed_name(file)).stem: file for file in files}
+    check_labels({label: str(file) for label, file in labels.items()})
+    examples = []
+    for label, file in labels.items():
+        lines = read_lines(file, encoding) if file.stat().st_size else []
+        if not any(line.strip() for line in lines):
+            raise DataError(f"{file} has no text, so there is no example of the label {label!r}")
+        examples += [(line, label) for line in lines if line.strip()]
+    return examples
+
+
+def check_labels(places: Mapping[str, str], what: str = "label") -> None:
+    """Refuse labels that look the same: those that differ only by white space, or only by how
+    Unicode composes their characters.
+
+    Args:
+        places: Where each label was found first.
+        what: What one of them is called.
+
+    Raises:
+        DataError: there are two such labels.
+
+    >>> check_labels({"good": "line 2", " good": "line 7"})
+    Traceback (most recent call last):
+    anaphora.data.errors.DataError: line 7: the label ' good' and 'good' (line 2) look the same, ...
+    """
+    seen: dict[str, str] = {}
+    for label, place in places.items():
+        other = seen.setdefault(" ".join(unicodedata.normalize("NFC", label).split()), label)
+        if other != label:
+            raise DataError(
+                f"{place}: the {what} {label!a} and {other!a} ({places[other]}) look the same, but "
+                "differ in white space or in how their characters are composed; write both alike"
+            )
+
+
+def _read_table(
+    path: str | os.PathLike[str], column: str | None, label_column: str | None, encoding: str
+) -> list[tuple[str, str]]:
+    if not is_table(path):
+        raise DataError(
+            f"{path} is neither a .csv or .tsv file nor a folder with a .txt file for each label"
+        )
+    if column is None or label_column is None:
+        raise DataError(
+            f"{path} is a table: say with --column and --label-column which columns hold the texts "
+            f"and their labels; it has "
+            f"{', '.join(map(repr, column_names(path, encoding))) or 'none'}"
+        )
+    examples = []
+    places: dict[str, str] = {}
+    for where, (text, label) in read_columns(path, [column, label_column], encoding):
+        if not text.strip():
+            continue
+        if not label.strip():
+            raise DataError(f"{where}: the row has no label in column {label_column!r}")
+        places.setdefault(label, where)
+        examples.append((text.strip("\n"), label))
+    if not examples:
+        raise DataError(f"{path} holds no text in column {column!r}: there is nothing to read")
+    check_labels(places)
+    return examples

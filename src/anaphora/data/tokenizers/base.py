@@ -1,0 +1,169 @@
+"""The interface of all tokenizers."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anaphora.data.errors import DataError
+
+__all__ = ["Ids", "Tokenizer"]
+
+Ids = NDArray[np.int64]
+
+
+class Tokenizer(ABC):
+    """Turns text into token ids, 0 to `vocabulary_size - 1`, and back.
+
+    A subclass that sets `level` can be read back by `Tokenizer.from_dict`.
+
+    Attributes:
+        level: "char", "word" or "bpe".
+        unknown_id: The id of whatever the vocabulary lacks; None where nothing stands for it.
+        start_id: The token that stands before a text begins, so that its first token can be
+            predicted too: the end of a sentence at word level, else None.
+
+    >>> from anaphora.data import CharacterTokenizer
+    >>> tokenizer = CharacterTokenizer.fit(["abracadabra"])
+    >>> tokenizer.encode("cab")
+    array([2, 0, 1])
+    >>> tokenizer.decode([2, 0, 1])
+    'cab'
+    >>> Tokenizer.from_dict(tokenizer.to_dict())
+    CharacterTokenizer(5 entries)
+    """
+
+    level: ClassVar[str]
+    unknown_id: int | None = None
+    start_id: int | None = None
+
+    _levels: ClassVar[dict[str, type["Tokenizer"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "level" in cls.__dict__:
+            Tokenizer._levels[cls.level] = cls
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.vocabulary_size:,} entries)"
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """The number of entries, V."""
+
+    @abstractmethod
+    def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
+        """Yield the ids of a text that comes in chunks, as a `Source` yields it.
+
+        The arrays, joined, are `encode` of the chunks, joined. Characters and words may be
+        cut anywhere; byte pairs at line ends, or before a single space between two words.
+
+        Raises:
+            DataError: the text has what the vocabulary lacks, and nothing stands for it.
+        """
+
+    def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
+        """Count the tokens of a text that the vocabulary lacks, in the order of their first use.
+
+        A text that itself has the sign of unknown tokens lacks nothing by that. Byte pairs lack
+        nothing at all.
+
+        Args:
+            chunks: The text, cut as for `encode_chunks`.
+        """
+        return Counter()
+
+    @abstractmethod
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield the text of ids as they come; the pieces, joined, are `decode` of the ids.
+
+        Raises:
+            DataError: an id is not one of the vocabulary.
+        """
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that `from_dict` needs, for a JSON file."""
+
+    @classmethod
+    @abstractmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> "Tokenizer":
+        """Do what `from_dict` says, for the level of this class."""
+
+    @final
+    def encode(self, text: str) -> Ids:
+        """Return the ids of a whole text, [N].
+
+        Raises:
+            DataError: the text has what the vocabulary lacks, and nothing stands for it.
+        """
+        return np.concatenate([np.empty(0, np.int64), *self.encode_chunks([text])])
+
+    @final
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids.
+
+        Raises:
+            DataError: an id is not one of the vocabulary.
+        """
+        return "".join(self.stream(ids))
+
+    @final
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "Tokenizer":
+        """Return the tokenizer that `to_dict` described.
+
+        Raises:
+            DataError: `data` is of another kind, or damaged.
+        """
+        known = ", ".join(Tokenizer._levels)
+        if not isinstance(data, Mapping) or "level" not in data:
+            raise DataError(f"this is not a tokenizer: it has no entry 'level' (one of {known})")
+        level = data["level"]
+        if not isinstance(level, str) or level not in Tokenizer._levels:
+            raise DataError(
+                f"the tokenizer has the level {level!r:.80}, which this version does not know; it "
+                f"knows {known}"
+            )
+        return Tokenizer._levels[level]._from_dict(data)
+
+    def _checked(self, ids: Iterable[int]) -> Iterator[int]:
+        size = self.vocabulary_size
+        for id in ids:
+            if not 0 <= id < size:
+                raise DataError(
+                    f"the id {id} is not in the vocabulary, whose ids are 0 to {size - 1}"
+                )
+            yield int(id)
+
+
+def described(data: Mapping[str, Any], kind: Any) -> Any:
+    """Return what `to_dict` gave, checked; raise `DataError` where it does not fit its type."""
+    from anaphora import schema  # only for files: importing the package takes no time for it
+
+    try:
+        return schema.convert(data, kind)
+    except schema.SchemaError as error:
+        raise DataError(f"the tokenizer is damaged: {error}") from error
+
+
+def check_limits(vocabulary_size: int | None, minimum_count: int) -> None:
+    """Raise `DataError` for limits on a vocabulary that cannot be meant."""
+    if vocabulary_size is not None and vocabulary_size < 1:
+        raise DataError(f"vocabulary_size is {vocabulary_size}; it must be at least 1")
+    if minimum_count < 1:
+        raise DataError(f"minimum_count is {minimum_count}; it must be at least 1")
+
+
+def advise_on_limits(vocabulary_size: int | None, minimum_count: int) -> str:
+    """Say what to do where the limits leave nothing of a text: only about limits that there are."""
+    advice = []
+    if vocabulary_size is not None:
+        advice.append(f"raise vocabulary_size ({vocabulary_size})")
+    if minimum_count > 1:
+        advice.append(f"lower minimum_count ({minimum_count})")
+    return ", ".join([*advice, "or give more text"]) if advice else "give more text"

@@ -1,0 +1,178 @@
+"""One token a character."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anaphora.data.errors import DataError
+from anaphora.data.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, described
+
+__all__ = ["UNKNOWN_CHARACTER", "CharacterTokenizer"]
+
+UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+
+
+class _Description(TypedDict):
+    characters: str
+
+
+class CharacterTokenizer(Tokenizer):
+    r"""Characters (Unicode code points), sorted by code point.
+
+    Where the vocabulary has U+FFFD, Unicode's own sign for an unknown character, it stands for all
+    characters that the vocabulary lacks.
+
+    Args:
+        characters: The vocabulary: distinct characters, sorted.
+
+    Raises:
+        DataError: `characters` is empty, or not distinct and sorted.
+
+    >>> tokenizer = CharacterTokenizer.fit(["to be or ", "not to be\n"], minimum_count=2)
+    >>> tokenizer.characters
+    ' beot\ufffd'
+    >>> tokenizer.decode(tokenizer.encode("to eat"))
+    'to e\ufffdt'
+    """
+
+    level = "char"
+
+    def __init__(self, characters: str) -> None:
+        codes = _codes(characters).astype(np.int64)
+        if len(codes) == 0 or np.any(np.diff(codes) <= 0):
+            raise DataError(
+                "a character vocabulary must have at least one character, each once, sorted by "
+                f"code point; {_shorten(characters)} is not"
+            )
+        self.characters = characters
+        unknown = characters.find(UNKNOWN_CHARACTER)
+        self.unknown_id = None if unknown < 0 else unknown
+        # From code point to id; the last entry stands for all code points beyond.
+        self._ids = np.full(codes[-1] + 2, unknown, dtype=np.int64)
+        self._ids[codes] = np.arange(len(codes))
+
+    @classmethod
+    def fit(
+        cls,
+        chunks: Iterable[str],
+        vocabulary_size: int | None = None,
+        minimum_count: int = 1,
+    ) -> "CharacterTokenizer":
+        """Build the vocabulary of a text.
+
+        The vocabulary has an unknown character, U+FFFD, if `minimum_count` is more than 1, if
+        `vocabulary_size` leaves characters out, or if the text itself has one.
+
+        Args:
+            chunks: The text, cut anywhere.
+            vocabulary_size: The most entries to keep, the unknown character counted; the most
+                frequent characters stay, of equally frequent ones those with the lower code point.
+            minimum_count: Leave out characters that occur less often than this.
+
+        Raises:
+            DataError: the text is empty, or a limit leaves no character.
+        """
+        check_limits(vocabulary_size, minimum_count)
+        counts = np.zeros(0, dtype=np.int64)  # by code point
+        for chunk in chunks:
+            more = np.bincount(_codes(chunk))
+            if len(more) > len(counts):
+                counts, more = more, counts
+            counts[: len(more)] += more
+        if not counts.any():
+            raise DataError("the text is empty: there is nothing to build a vocabulary from")
+        codes = np.flatnonzero(counts >= minimum_count)
+        unknown = ord(UNKNOWN_CHARACTER)
+        limit = sys.maxsize if vocabulary_size is None else vocabulary_size
+        if minimum_count > 1 or len(codes) > limit or unknown in codes:
+            codes = codes[codes != unknown]
+            most_frequent = np.argsort(-counts[codes], kind="stable")[: limit - 1]
+            codes = np.sort(codes[most_frequent])
+            if len(codes) == 0:
+                raise DataError(
+                    "no character of the text is left in the vocabulary, only the unknown one: "
+                    + advise_on_limits(vocabulary_size, minimum_count)
+                )
+            codes = np.sort(np.append(codes, unknown))
+        return cls("".join(map(chr, codes.tolist())))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of characters, the unknown one counted."""
+        return len(self.characters)
+
+    def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
+        """Yield the ids of each chunk; chunks may be cut anywhere.
+
+        Raises:
+            DataError: a character is not in the vocabulary, and that has no unknown character.
+        """
+        line = 1
+        for chunk in chunks:
+            codes = _codes(chunk)
+            ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
+            if self.unknown_id is None and len(ids) and ids.min() < 0:
+                self._refuse(chunk, int(ids.argmin()), line)
+            yield ids
+            line += chunk.count("\n")
+
+    def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
+        """Count the characters of a text that the vocabulary lacks, but for U+FFFD.
+
+        >>> CharacterTokenizer.fit("ab\ufffd").unknown_tokens(["aXbY\ufffd", "X"])
+        Counter({'X': 2, 'Y': 1})
+        """
+        unknown: Counter[str] = Counter()
+        known = np.zeros(len(self._ids), bool)  # by code point, as `_ids`
+        known[_codes(self.characters)] = True
+        for chunk in chunks:
+            codes = _codes(chunk)
+            lacking = codes[~known[np.minimum(codes, len(known) - 1)]]
+            unknown.update(map(chr, lacking.tolist()))
+        del unknown[UNKNOWN_CHARACTER]
+        return unknown
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield one character an id.
+
+        Raises:
+            DataError: an id is not one of the vocabulary.
+        """
+        for id in self._checked(ids):
+            yield self.characters[id]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the level and the characters."""
+        return {"level": self.level, "characters": self.characters}
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> "CharacterTokenizer":
+        return cls(described(data, _Description)["characters"])
+
+    def _refuse(self, chunk: str, position: int, first_line: int) -> NoReturn:
+        """Say which character is unknown and where; the chunk begins at line `first_line`."""
+        line = first_line + chunk.count("\n", 0, position)
+        column = position - chunk.rfind("\n", 0, position)
+        place = f"column {column:,}"
+        if line > 1 or "\n" in chunk:
+            place = f"line {line:,}, {place}"
+        character = chunk[position]
+        raise DataError(
+            f"the character {character!r} (U+{ord(character):04X}) at {place} of the text is not "
+            f"in the vocabulary of {self.vocabulary_size:,} characters, which has no unknown "
+            "character; remove it from this text, or train anew with a minimum_count of 2, so "
+            "that rare characters share an unknown one"
+        )
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    """Return the code points of the text, [N]."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "...")

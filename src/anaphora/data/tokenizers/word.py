@@ -1,0 +1,339 @@
+"""One token a word, and one an end of line."""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NotRequired, TypedDict, get_args
+
+import numpy as np
+
+from anaphora.data.errors import DataError
+from anaphora.data.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, described
+
+__all__ = ["UNKNOWN", "Split", "WordTokenizer", "split_words"]
+
+UNKNOWN = "<unk>"
+
+# The marks among the words of a text: white space, which no word can be. `<eos>` and `<bos>` are
+# only how they are shown; written in a text, these are words like any other.
+_END = "\n"
+_START = "\r"
+_SHOWN = {_END: "<eos>", _START: "<bos>"}
+
+Split = Literal["whitespace", "punctuation"]
+
+# <unk>; or letters and digits, with single apostrophes and hyphens inside; or any other single
+# character.
+PUNCTUATION = re.compile(r"<unk>|\w+(?:['’-]\w+)*|[^\w\s]")
+
+_NO_BREAK_SPACES = "\u00a0\u2007\u202f"
+_WORD = re.compile(rf"[\S{_NO_BREAK_SPACES}]+")
+
+
+def split_words(line: str) -> list[str]:
+    r"""The words of a line: what white space separates, but for no-break spaces.
+
+    U+00A0, U+2007 and U+202F hold a word together, such as the number 10 000 in French; all other
+    white space of Unicode separates words.
+
+    >>> split_words("about 10\u00a0000 \t dogs\u3000here\n")
+    ['about', '10\xa0000', 'dogs', 'here']
+    """
+    if any(space in line for space in _NO_BREAK_SPACES):
+        return _WORD.findall(line)
+    return line.split()
+
+
+class _Description(TypedDict):
+    words: list[str]
+    lowercase: bool
+    split: str
+    sentence_start: bool
+    start_id: NotRequired[int | None]  # older files have no ids, but each mark once
+    sentence_start_id: NotRequired[int | None]
+
+
+class WordTokenizer(Tokenizer):
+    r"""Words, with `<eos>` at the end of each line; the vocabulary sorted by falling frequency.
+
+    A line is a sentence. Every line end is one `<eos>`, and so is the end of a text whose last line
+    has none; a blank line is an `<eos>` alone, as the published results on WikiText count it.
+    Decoding puts spaces between words and a line end for `<eos>`, so it gives the text back but for
+    white space (and case, with `lowercase`).
+
+    `<eos>` and `<bos>` come from line ends alone: written in a text they are words like any other,
+    beside these marks in the vocabulary. `<unk>` stands for words that the vocabulary lacks, and
+    also for itself: Penn Treebank and WikiText have it written for their rare words, and published
+    perplexities count it as the unknown word.
+
+    Split "whitespace" leaves words as they are, for text that is tokenized already (Penn Treebank,
+    WikiText); what separates them, `split_words` says. "punctuation" splits words from punctuation
+    by the expression
+
+        <unk>|\w+(?:['’-]\w+)*|[^\w\s]
+
+    that is: `<unk>` stays whole, apostrophes and hyphens inside a word stay in it, and each other
+    sign is a token. Combining marks count as signs there, so bring accents to their composed form
+    (NFC) first, and use "whitespace" for scripts that write vowels as marks.
+
+    Args:
+        words: The vocabulary, in the order of the ids: each word once, and the marks `<eos>` and,
+            with `sentence_start`, `<bos>`.
+        lowercase: Whether text is lower-cased first.
+        split: What separates words.
+        sentence_start: Whether each line begins with `<bos>`.
+        start_id: The id of the mark `<eos>`; None where the vocabulary has one `<eos>` only.
+        sentence_start_id: The id of the mark `<bos>`; None where it has one `<bos>` only, or where
+            lines do not begin with it.
+
+    Raises:
+        DataError: the vocabulary does not fit that description.
+
+    >>> tokenizer = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
+    >>> tokenizer.words
+    ('<eos>', 'the', 'cat', 'dog', 'saw')
+    >>> tokenizer.encode("the dog saw\nthe cat")
+    array([1, 3, 4, 0, 1, 2, 0])
+    >>> tokenizer.decode([1, 3, 4, 0, 1, 2, 0])
+    'the dog saw\nthe cat\n'
+    """
+
+    level = "word"
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        lowercase: bool = False,
+        split: Split = "whitespace",
+        sentence_start: bool = False,
+        start_id: int | None = None,
+        sentence_start_id: int | None = None,
+    ) -> None:
+        _check_split(split)
+        self.words = tuple(words)
+        self.lowercase = lowercase
+        self.split = split
+        self.sentence_start = sentence_start
+        self.start_id = self._mark_id(_END, start_id)
+        self.sentence_start_id = (
+            self._mark_id(_START, sentence_start_id) if sentence_start else None
+        )
+        marks = {self.start_id: _END, self.sentence_start_id: _START}
+        tokens = [marks.get(id, word) for id, word in enumerate(self.words)]
+        self._ids = {token: id for id, token in enumerate(tokens)}
+        if len(self._ids) < len(tokens):
+            word = next(word for id, word in enumerate(tokens) if self._ids[word] != id)
+            raise DataError(f"the word vocabulary has {word!r} more than once: it is damaged")
+        self.unknown_id = self._ids.get(UNKNOWN)
+
+    def _mark_id(self, mark: str, given: int | None) -> int:
+        """The id of a mark: the one that is given, or that of the only word that looks like it."""
+        shown = _SHOWN[mark]
+        if given is not None:
+            if not 0 <= given < len(self.words) or self.words[given] != shown:
+                raise DataError(
+                    f"the word vocabulary has no {shown} with the id {given}: it is damaged"
+                )
+            return given
+        found = [id for id, word in enumerate(self.words) if word == shown]
+        if not found:
+            raise DataError(
+                f"the word vocabulary lacks {shown}: it is damaged, or of another program"
+            )
+        if len(found) > 1:
+            raise DataError(
+                f"the word vocabulary has {shown!r} more than once: say which id is the mark, or "
+                "it is damaged"
+            )
+        return found[0]
+
+    @classmethod
+    def fit(
+        cls,
+        chunks: Iterable[str],
+        vocabulary_size: int | None = None,
+        minimum_count: int = 1,
+        lowercase: bool = False,
+        split: Split = "whitespace",
+        sentence_start: bool = False,
+    ) -> "WordTokenizer":
+        """Build the vocabulary of a text.
+
+        Words are sorted by falling frequency, equally frequent ones by alphabet. The vocabulary has
+        `<unk>` if `minimum_count` is more than 1, if `vocabulary_size` leaves words out, or if the
+        text itself has it. It counts as often as the words that it stands for.
+
+        Args:
+            chunks: The text, cut anywhere.
+            vocabulary_size: The most entries to keep, `<eos>`, `<unk>` and `<bos>` counted.
+            minimum_count: Leave out words that occur less often than this.
+            lowercase: Lower-case the text first.
+            split: What separates words: "whitespace" or "punctuation".
+            sentence_start: Begin each line with `<bos>`.
+
+        Raises:
+            DataError: the text has no word, or the limits leave none.
+        """
+        check_limits(vocabulary_size, minimum_count)
+        _check_split(split)
+        counts: Counter[str] = Counter()
+        for tokens in _tokens(chunks, lowercase, split, sentence_start):
+            counts.update(tokens)
+        if not counts:
+            raise DataError("the text is empty: there is nothing to build a vocabulary from")
+
+        def rank(word: str) -> tuple[int, str, str]:
+            return -counts[word], _SHOWN.get(word, word), word
+
+        special = [_END, _START] if sentence_start else [_END]
+        words = {word for word in counts if counts[word] >= minimum_count}.difference(special)
+        limit = sys.maxsize if vocabulary_size is None else vocabulary_size
+        if minimum_count > 1 or len(words) + len(special) > limit or UNKNOWN in words:
+            words.discard(UNKNOWN)
+            special.append(UNKNOWN)
+        kept = sorted(words, key=rank)[: max(0, limit - len(special))]
+        if not kept:
+            raise DataError(
+                "no word of the text is left in the vocabulary, only "
+                f"{', '.join(_SHOWN.get(word, word) for word in special)}: "
+                + advise_on_limits(vocabulary_size, minimum_count)
+            )
+        if UNKNOWN in special:
+            others = [word for word in special if word != UNKNOWN]
+            counts[UNKNOWN] = counts.total() - sum(counts[word] for word in [*others, *kept])
+        tokens = sorted([*special, *kept], key=rank)
+        return cls(
+            [_SHOWN.get(token, token) for token in tokens],
+            lowercase,
+            split,
+            sentence_start,
+            start_id=tokens.index(_END),
+            sentence_start_id=tokens.index(_START) if sentence_start else None,
+        )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of words, `<eos>` and the like counted."""
+        return len(self.words)
+
+    def tokens(self, line: str) -> list[str]:
+        """The words of a line as they stand there, those included that the vocabulary lacks.
+
+        >>> WordTokenizer.fit("a b", lowercase=True, split="punctuation").tokens("A B, C")
+        ['A', 'B', ',', 'C']
+        """
+        return _words(line, self.split)
+
+    def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
+        """Yield the ids of a text that comes in chunks, which may be cut anywhere.
+
+        Raises:
+            DataError: a word is not in the vocabulary, and that has no `<unk>`.
+        """
+        line = 1
+        for tokens in _tokens(chunks, self.lowercase, self.split, self.sentence_start):
+            if self.unknown_id is None:
+                for position, token in enumerate(tokens):
+                    if token not in self._ids:
+                        several = line > 1 or tokens.count(_END) > 1
+                        line += tokens[:position].count(_END)
+                        place = f" at line {line:,} of the text" if several else ""
+                        raise DataError(
+                            f"the word {token!r}{place} is not in the "
+                            f"vocabulary of {self.vocabulary_size:,} words, which has no "
+                            f"{UNKNOWN}; train anew with a minimum_count of 2 or a "
+                            f"vocabulary_size, so that rare words become {UNKNOWN}"
+                        )
+                line += tokens.count(_END)
+            ids = (self._ids.get(token, self.unknown_id) for token in tokens)
+            yield np.fromiter(ids, dtype=np.int64, count=len(tokens))
+
+    def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
+        r"""Count the words of a text that `<unk>` stands for, but for those that are `<unk>`.
+
+        >>> tokenizer = WordTokenizer.fit(["a a b\n"], minimum_count=2)
+        >>> tokenizer.unknown_tokens(["a c <unk>\n", "b c"])
+        Counter({'c': 2, 'b': 1})
+        """
+        unknown: Counter[str] = Counter()
+        for tokens in _tokens(chunks, self.lowercase, self.split, self.sentence_start):
+            unknown.update(token for token in tokens if token not in self._ids)
+        return unknown
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield each word with the space before it, where it has one, and a line end for `<eos>`.
+
+        Raises:
+            DataError: an id is not one of the vocabulary.
+        """
+        space = ""
+        for id in self._checked(ids):
+            if id == self.start_id:
+                yield "\n"
+                space = ""
+            elif id != self.sentence_start_id:
+                yield space + self.words[id]
+                space = " "
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the level, the words, the ids of the marks, and how text is split into words."""
+        return {
+            "level": self.level,
+            "lowercase": self.lowercase,
+            "split": self.split,
+            "sentence_start": self.sentence_start,
+            "start_id": self.start_id,
+            "sentence_start_id": self.sentence_start_id,
+            "words": list(self.words),
+        }
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> "WordTokenizer":
+        return cls(**described(data, _Description))
+
+
+def _check_split(split: str) -> None:
+    if split not in get_args(Split):
+        raise DataError(f"split is {split!r}; it must be one of {', '.join(get_args(Split))}")
+
+
+def _tokens(
+    chunks: Iterable[str], lowercase: bool, split: Split, sentence_start: bool
+) -> Iterator[list[str]]:
+    """Yield the words of the text and the marks among them, in lists of about a chunk."""
+
+    def words(text: str) -> list[str]:
+        return _words(text.lower() if lowercase else text, split)
+
+    begin = [_START] if sentence_start else []
+    word = ""  # the last one so far, which the next chunk may go on with
+    open_line = False  # whether the last line has begun and not ended
+    for chunk in chunks:
+        tokens: list[str] = []
+        *lines, last = (word + chunk).split("\n")
+        for line in lines:
+            tokens += [] if open_line else begin
+            tokens += words(line)
+            tokens.append(_END)
+            open_line = False
+        text, word = _hold_back_word(last)
+        if last and not open_line:
+            tokens += begin
+            open_line = True
+        tokens += words(text)
+        yield tokens
+    if open_line:
+        yield [*words(word), _END]
+
+
+def _words(text: str, split: Split) -> list[str]:
+    return split_words(text) if split == "whitespace" else PUNCTUATION.findall(text)
+
+
+def _hold_back_word(line: str) -> tuple[str, str]:
+    """Cut the line before its last word, if it ends with one."""
+    start = len(line)
+    while start and (not line[start - 1].isspace() or line[start - 1] in _NO_BREAK_SPACES):
+        start -= 1
+    return line[:start], line[start:]

@@ -1,0 +1,21 @@
+"""Synthetic tasks on which recurrent networks are measured: what is drawn follows from a seed.
+
+Every generator takes a `numpy.random.Generator` and returns arrays, time-major as everywhere.
+"""
+
+from anaphora.synthetic.adding import adding_problem
+from anaphora.synthetic.counting import COUNTING_TOKENS, count_block
+from anaphora.synthetic.echo import signal_echo
+from anaphora.synthetic.programs import Program, draw_program
+from anaphora.synthetic.temporal_order import TEMPORAL_SYMBOLS, temporal_order
+
+__all__ = [
+    "COUNTING_TOKENS",
+    "TEMPORAL_SYMBOLS",
+    "Program",
+    "adding_problem",
+    "count_block",
+    "draw_program",
+    "signal_echo",
+    "temporal_order",
+]

@@ -1,0 +1,111 @@
+"""Files of tagged words: what is a word, where its tag is, and what is wrong with a line."""
+
+from pathlib import Path
+
+import pytest
+
+from anaphora.data import DataError, read_conllu
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "ud_english_ewt"
+
+CONLLU = """# newdoc id = 1
+# text = Don't go,\tplease
+1-2\tDon't\t_\t_\t_\t_\t_\t_\t_\t_
+1\tDo\tdo\tAUX\tVB\t_\t3\taux\t_\t_
+2\tn't\tnot\tPART\tRB\t_\t3\tadvmod\t_\t_
+3\tgo\tgo\tVERB\tVB\t_\t0\troot\t_\t_
+3.1\tthere\tthere\tADV\tRB\t_\t_\t_\t_\t_
+
+# text = # 10 000
+1\t#\t#\tSYM\tNN\t_\t0\troot\t_\t_
+2\t10 000\t10 000\tNUM\tCD\t_\t1\tnummod\t_\t_
+
+
+# text = Ja\u2028so
+1\tJa\u2028so\tja\tINTJ\tUH\t_\t0\troot\t_\t_"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a file and returns its path."""
+
+    def write(text, name="words.conllu"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8", newline="")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_words_and_tags_of_each_sentence(write, line_end):
+    path = write(CONLLU.replace("\n", line_end))
+    words = [["Do", "n't", "go"], ["#", "10 000"], ["Ja\u2028so"]]
+    tags = [["AUX", "PART", "VERB"], ["SYM", "NUM"], ["INTJ"]]
+    assert read_conllu(path) == list(zip(words, tags, strict=True))
+    language_tags = [["VB", "RB", "VB"], ["NN", "CD"], ["UH"]]
+    assert read_conllu(str(path), column=5) == list(zip(words, language_tags, strict=True))
+
+
+def test_two_columns_are_a_word_and_its_tag(write):
+    path = write("#\tSYM\n1-2\tNUM\n\n \n3.1\tNUM\n# a\tX\n", "pairs.tsv")
+    assert read_conllu(path, column=2) == [
+        (["#", "1-2"], ["SYM", "NUM"]),
+        (["3.1", "# a"], ["NUM", "X"]),
+    ]
+
+
+def test_the_files_of_a_folder_follow_each_other(write):
+    write("1\tb\t_\tB\n", "b.conllu")
+    path = write("1\ta\t_\tA\n", "a.conllu")
+    write("no words", "a.txt")
+    assert read_conllu(path.parent) == [(["a"], ["A"]), (["b"], ["B"])]
+    write("1\tb\t_\tB\nb", "b.conllu")
+    with pytest.raises(DataError, match=r"b\.conllu, line 2: there are 1 columns"):
+        read_conllu(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("# one\n\n1\ta\t_\n", 4, r"conllu, line 3: there are 3 columns, and column 4 .* CoNLL-U"),
+        ("a\tX\n# two\n", 2, r"line 2: there are 1 columns, .* wanted a word and its tag"),
+        ("a\tb\tc\tX\n", 4, r"line 1: the first column is 'a'; .* ask for column 2"),
+        ("1\ta\t_\tX\n-2\ta\t_\tX\n", 4, "line 2: the first column is '-2'"),
+        ("1\t\t_\tX\n", 4, "line 1: the word is empty"),
+        ("a\tX\nb\t\n", 2, "line 2: the tag is empty"),
+        ("a\tX\nb\t \n", 2, "line 2: the tag is empty"),
+        (" \tX\n", 2, "line 1: the word is empty"),
+        ("a\tX\n\nb\tX \n", 2, r"line 3: the tag 'X ' and 'X' \(.*, line 1\) look the same"),
+        ("# nothing\n\n", 4, r"words\.conllu has no sentence"),
+        ("", 4, r"words\.conllu is empty"),
+        ("1\ta\t_\tX\n", 1, "column is 1; tags can be in column 2"),
+    ],
+)
+def test_what_is_wrong_is_told(write, text, column, message):
+    with pytest.raises(DataError, match=message):
+        read_conllu(write(text), column)
+
+
+def test_a_folder_without_such_files_is_told_and_no_option_is_proposed_that_it_lacks(tmp_path):
+    with pytest.raises(
+        DataError, match=r"matches '\*\.conllu' .*, or for a language model another"
+    ):
+        read_conllu(tmp_path)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"none\.conllu does not exist"):
+        read_conllu(tmp_path / "none.conllu")
+
+
+def test_universal_dependencies_english_ewt():
+    path = DATA / "en_ewt-ud-dev.conllu"
+    if not path.is_file():
+        pytest.skip("needs ud_english_ewt in ../shared/data")
+    sentences = read_conllu(path)
+    assert len(sentences) == 2001
+    assert all(len(words) == len(tags) for words, tags in sentences)
+    assert len({tag for _, tags in sentences for tag in tags}) == 17
+    assert sentences[0][0] == ["From", "the", "AP", "comes", "this", "story", ":"]
+    assert sentences[0][1] == ["ADP", "DET", "PROPN", "VERB", "DET", "NOUN", "PUNCT"]
