@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -70,51 +69,41 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
         ) from error
 
 
-def arguments_type(model: type, overrides: Mapping[str, Any]) -> Any:
-    """The type of a mapping of arguments that make a model, by the hints of its ``__init__``.
-
-    Whole numbers are each a `Size`.
+def convert_fields(
+    data: Mapping[str, Any], kinds: Mapping[str, tuple[Any, bool]], place: str = ""
+) -> dict[str, Any]:
+    """Check the entries of a mapping, each against its own type; return those that there are.
 
     Args:
-        model: A class, whose ``__init__`` may hand ``**options`` to the keywords of its base.
-        overrides: The types of some parameters, instead of their hints.
+        data: What was read.
+        kinds: By name the type, and whether the entry must be there.
+        place: What the data is called, for messages.
 
-    >>> class Base:
-    ...     def __init__(self, size: int, *, dropout: float = 0.0) -> None: ...
-    >>> class Classifier(Base):
-    ...     def __init__(self, classes: int, **options: Any) -> None: ...
-    >>> arguments = arguments_type(Classifier, {})
-    >>> _ = convert({"classes": 2, "dropout": 0.5}, arguments)
-    >>> convert({"classes": 2, "colour": 1}, arguments, "model")
+    Raises:
+        SchemaError: an entry is missing or unknown, or does not fit.
+
+    >>> kinds = {"classes": (int, True), "dropout": (float, False)}
+    >>> convert_fields({"classes": 2}, kinds)
+    {'classes': 2}
+    >>> convert_fields({"classes": 2, "colour": 1}, kinds, "model")
     Traceback (most recent call last):
         ...
     anaphora.schema.SchemaError: model has the unknown option colour
-    >>> convert({"dropout": 0.5}, arguments, "model")
+    >>> convert_fields({"dropout": 0.5}, kinds, "model")
     Traceback (most recent call last):
         ...
     anaphora.schema.SchemaError: model has no classes, which is needed
     """
-    fields: dict[str, Any] = {}
-    own = True
-    for owner in inspect.getmro(model):
-        if "__init__" not in vars(owner):
-            continue
-        function = vars(owner)["__init__"]
-        hints = typing.get_type_hints(function)
-        _, *parameters = inspect.signature(function).parameters.values()
-        for parameter in parameters:
-            if parameter.kind is parameter.KEYWORD_ONLY or (
-                own and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-            ):
-                kind = overrides.get(parameter.name, hints[parameter.name])
-                kind = {int: Size, int | None: Size | None}.get(kind, kind)
-                needed = parameter.default is parameter.empty
-                entry = (parameter.name, kind) if needed else (parameter.name, kind, None)
-                fields.setdefault(parameter.name, entry)
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-            break
-        own = False  # the positional ones of a base are what its child gives it
-    return msgspec.defstruct("Arguments", fields.values(), forbid_unknown_fields=True, kw_only=True)
+    fields = [
+        (name, kind) if required else (name, kind | msgspec.UnsetType, msgspec.UNSET)
+        for name, (kind, required) in kinds.items()
+    ]
+    struct = msgspec.defstruct("Fields", fields, forbid_unknown_fields=True, kw_only=True)
+    return {
+        name: value
+        for name, value in msgspec.structs.asdict(convert(data, struct, place)).items()
+        if value is not msgspec.UNSET
+    }
 
 
 def _explained(message: str, data: Any, place: str) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
-from anaphora.artifact import ArtifactError, ModelDirectory
-from anaphora.cells import CELLS, Cell
-from anaphora.data import IGNORE_INDEX, DataError, PairBatch, Tokenizer
-from anaphora.models.saved import load_model
-from anaphora.nn.initialization import Initialization
+from anaphora.data import Codec, PairBatch, PairCodec
+from anaphora.models.body import DecoderBody
+from anaphora.models.reader import make_embedding, make_linear, make_recurrent, tie
+from anaphora.models.saved import SavedModel
+from anaphora.models.sequences import token_loss
 from anaphora.tensor import Tensor
 
 ATTENTIONS = {
@@ -41,26 +39,18 @@ class Decoder(nn.Module):
     state, weights [T, N, S]. N may be K * B: row ``k * B + b`` then attends to row b of the memory.
 
     Args:
+        body: Its options; with ``tied``, F is E, otherwise H.
         vocabulary_size: V.
-        hidden_size: H of every layer.
-        embedding_size: E; H if None.
-        num_layers: L.
-        cell: The name of a cell, or a `Cell`.
-        attention: "additive", "multiplicative", or None.
+        attention: "additive", "multiplicative", or "none".
         memory_size: The size of the states that are attended to; H if None.
-        dropout: The share dropped on the embeddings, between layers and before the output.
-        tied: Use the embeddings as the weights of the output as well (Press & Wolf 2017); F is E
-            then, otherwise H.
         end_id: The token that ends a sequence, and stands before its first.
-        initialization: Of all layers; see `nn.Recurrent`.
-        forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
-        dtype: "float32" or "float64".
 
     Raises:
-        ValueError: an option is out of range, or ``tied`` with E other than H and no attention.
+        ValueError: an option is out of range.
 
     >>> import numpy as np
-    >>> decoder = Decoder(vocabulary_size=10, hidden_size=4, attention="additive")
+    >>> from anaphora.models.body import DecoderBody
+    >>> decoder = Decoder(DecoderBody(hidden_size=4), vocabulary_size=10, attention="additive")
     >>> memory = decoder.attention.remember(np.ones((5, 2, 4), np.float32), lengths=[5, 3])
     >>> features, state, weights = decoder([[1, 2], [3, 4], [5, 6]], None, memory)
     >>> features.shape, weights.shape
@@ -69,60 +59,37 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
+        body: DecoderBody,
         vocabulary_size: int,
-        hidden_size: int,
-        embedding_size: int | None = None,
-        num_layers: int = 1,
-        cell: str | Cell = "lstm",
-        attention: str | None = None,
+        *,
+        attention: str = "none",
         memory_size: int | None = None,
-        dropout: float = 0.0,
-        tied: bool = False,
         end_id: int = 0,
-        initialization: Initialization = "pytorch",
-        forget_bias: float | None = None,
-        dtype: str = "float32",
     ) -> None:
-        embedding_size = hidden_size if embedding_size is None else embedding_size
-        if attention is not None and attention not in ATTENTIONS:
-            raise ValueError(
-                f"Decoder: attention {attention!r} is none of {', '.join(ATTENTIONS)}, nor None"
-            )
-        if tied and attention is None and embedding_size != hidden_size:
-            raise ValueError(
-                "Decoder: tied without attention needs embedding_size == hidden_size, not "
-                f"{embedding_size} and {hidden_size}"
-            )
         if vocabulary_size < 2 or not 0 <= end_id < vocabulary_size:
             raise ValueError(
                 f"Decoder: end_id {end_id} in a vocabulary of {vocabulary_size}; wanted one of its "
                 "ids, and at least one more"
             )
-        shared: dict[str, Any] = {"initialization": initialization, "dtype": dtype}
         self.vocabulary_size = vocabulary_size
         self.end_id = end_id
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, **shared)
-        self.recurrent = nn.Recurrent(
-            cell,
-            embedding_size,
-            hidden_size,
-            num_layers,
-            dropout=dropout,
-            forget_bias=forget_bias,
-            **shared,
-        )
-        self.dropout = nn.Dropout(dropout)
-        feature_size = embedding_size if tied else hidden_size
+        self.embedding = make_embedding(body, vocabulary_size)
+        self.recurrent = make_recurrent(body, self.embedding.embedding_dim)
+        self.drop = nn.Dropout(body.dropout, body.locked_dropout)
+        size = self.embedding.embedding_dim if body.tied else body.hidden_size
         self.attention: nn.Attention | None = None
-        if attention is not None:
-            memory_size = hidden_size if memory_size is None else memory_size
-            self.attention = ATTENTIONS[attention](hidden_size, memory_size, **shared)
-            self.combine = nn.Linear(memory_size + hidden_size, feature_size, bias=False, **shared)
-        self.output = nn.Linear(feature_size, vocabulary_size, **shared)
-        if tied:
-            self.output.weight = self.embedding.weight
-            # As embeddings they might start at normal(0, 1), which makes the first logits huge.
-            self.output.reset_parameters(initialization)
+        if attention != "none":
+            memory_size = body.hidden_size if memory_size is None else memory_size
+            self.attention = ATTENTIONS[attention](
+                body.hidden_size,
+                memory_size,
+                initialization=body.initialization,
+                dtype=body.dtype,
+            )
+            self.combine = make_linear(body, memory_size + body.hidden_size, size, bias=False)
+        self.output = make_linear(body, size, vocabulary_size)
+        if body.tied:
+            tie(self.output, self.embedding, body.initialization)
 
     def forward(
         self,
@@ -147,7 +114,7 @@ class Decoder(nn.Module):
             raise ValueError(
                 "Decoder: a decoder with attention needs a memory, and only that takes one"
             )
-        y, state = self.recurrent(self.dropout(self.embedding(ids)), state, lengths=lengths)
+        y, state = self.recurrent(self.drop(self.embedding(ids)), state, lengths=lengths)
         weights = None
         if self.attention is not None and memory is not None:
             T, N, H = y.shape
@@ -159,30 +126,26 @@ class Decoder(nn.Module):
             contexts = contexts.reshape(T, N, self.attention.state_size)
             weights = weights.reshape(T, N, S)
             y = ops.tanh(self.combine(ops.concatenate([contexts, y], axis=-1)))
-        return self.dropout(y), state, weights
+        return self.drop(y), state, weights
 
 
-class ConditionalLanguageModel(nn.Module):
+class ConditionalLanguageModel(SavedModel):
     """The base of models whose decoder writes a sequence that depends on a source.
 
-    A subclass makes ``decoder``, says in `encode` what the decoder is to begin with, and puts its
-    arguments into ``options``, from which a model directory makes it again.
+    A subclass makes ``decoder``, and says in `encode` what the decoder is to begin with.
     `anaphora.generation.beam_search` writes with any of them.
 
     Attributes:
-        loss_kind: What its loss is the mean of; see `training.loss_figures`.
         decoder: The `Decoder`.
-        options: The arguments that the model was made with.
 
     >>> from anaphora.models import VectorToSequence
     >>> isinstance(VectorToSequence(3, vocabulary_size=10, hidden_size=4), ConditionalLanguageModel)
     True
     """
 
-    task: ClassVar[str]
     loss_kind: ClassVar[str | None] = "tokens"
+    codec_type: ClassVar[type[Codec]] = PairCodec
     decoder: Decoder
-    options: dict[str, Any]
 
     @abstractmethod
     def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, nn.Memory | None]:
@@ -218,63 +181,4 @@ class ConditionalLanguageModel(nn.Module):
         """
         initial, memory = self.encode(batch.source, batch.source_lengths)
         features, _, _ = self.decoder(batch.inputs, initial, memory, batch.lengths)
-        output = self.decoder.output
-        loss: Tensor = ops.linear_cross_entropy(
-            features, output.weight, output.bias, batch.targets, ignore_index=IGNORE_INDEX
-        )
-        return loss, None
-
-    def save(
-        self,
-        directory: ModelDirectory,
-        tokenizers: Mapping[str, Tokenizer],
-        config: Mapping[str, object] | None = None,
-    ) -> None:
-        """Save the model and its tokenizers to a model directory.
-
-        Args:
-            directory: Where to.
-            tokenizers: By what they are for, "source" or "target".
-            config: More to write to ``config.json``, such as how it was trained.
-
-        Raises:
-            ValueError: the cell is none of `anaphora.cells`, so that nobody could load it.
-            ArtifactError: as `ModelDirectory.save`.
-        """
-        cell = self.decoder.recurrent.cell
-        if CELLS.get(cell.name) is not cell:
-            raise ValueError(
-                f"save: the cell {cell.name!r} is none of those that come with the package, so a "
-                "directory cannot name it; keep state_dict() and make the model in Python"
-            )
-        directory.save(
-            {**(config or {}), "task": self.task, "model": {**self.options, "cell": cell.name}},
-            {name: tokenizer.to_dict() for name, tokenizer in tokenizers.items()},
-            {name: parameter.data for name, parameter in self.named_parameters()},
-        )
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> tuple[Self, dict[str, Tokenizer]]:
-        """Load a model and its tokenizers from a model directory; it is ready to write.
-
-        Raises:
-            ArtifactError: the directory is missing, damaged, or holds something else.
-        """
-        model, data, directory = load_model(cls, cls.task, path)
-        try:
-            tokenizers = {name: Tokenizer.from_dict(value) for name, value in data.items()}
-        except DataError as error:
-            raise ArtifactError(
-                f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
-            ) from error
-        sizes = model.vocabulary_sizes()
-        if {name: t.vocabulary_size for name, t in tokenizers.items()} != sizes:
-            raise ArtifactError(
-                f"{directory.tokenizer}: does not hold the tokenizers that the model was trained "
-                f"with: {', '.join(f'{n:,} entries for the {name}' for name, n in sizes.items())}"
-            )
-        return model, tokenizers
-
-    def vocabulary_sizes(self) -> dict[str, int]:
-        """The number of tokens that it knows, by what they are for: "target", and "source"."""
-        return {"target": self.decoder.vocabulary_size}
+        return token_loss(features, self.decoder.output, batch.targets), None

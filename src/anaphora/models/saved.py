@@ -1,157 +1,213 @@
-"""Models that are saved as a directory, and made again of it."""
+"""Models that are saved as a directory, and made again from it."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from anaphora import nn, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
-from anaphora.cells import CELLS, Cell
+from anaphora.data import Codec
+from anaphora.models.body import Body
 from anaphora.nn.initialization import shapes_only
 from anaphora.tensor import Array
 
 Axes = tuple[int, ...]
-_Model = TypeVar("_Model", bound=nn.Module)
 
 
-class SavedModel(nn.Module):
-    """A module that knows the options it was made with, and so can be made again from a directory.
+class SavedModel(nn.Module, Body):
+    """A module that is made from options, and so can be saved in a directory and made again.
 
-    A subclass names its `task` and sets `options` to the arguments of its constructor.
+    A subclass is a dataclass (with ``eq=False, repr=False``): its fields are the arguments of its
+    constructor, those of its body among them. It names its `kind`, and makes its layers in
+    ``__post_init__``, after that of its base.
 
     Attributes:
-        task: What the model is for, as ``config.json`` names it.
+        kind: What ``config.json`` calls such models.
         loss_kind: What its loss is the mean of; see `training.loss_figures`.
-        options: The arguments that make the same model, with other weights.
+        codec_type: The class of its codec.
+        codec: What its numbers stand for; None if nothing says it.
+        config: What ``config.json`` has beside the options, of a model that was loaded.
 
     >>> import tempfile
     >>> from anaphora.models import SequenceClassifier
     >>> model = SequenceClassifier(num_classes=2, hidden_size=4, input_size=3)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     model.save(ModelDirectory.create(folder), {"classes": ["yes", "no"]})
-    ...     model, vocabulary = SequenceClassifier.load(folder)
-    >>> model.training, vocabulary["classes"]
+    ...     model.save(folder, classes=["yes", "no"])
+    ...     model = SequenceClassifier.load(folder)
+    >>> model.training, model.config["classes"]
     (False, ['yes', 'no'])
     """
 
-    task: ClassVar[str]
+    kind: ClassVar[str]
     loss_kind: ClassVar[str | None] = None
-    options: dict[str, Any]
+    codec_type: ClassVar[type[Codec]]
 
-    def save(
-        self,
-        directory: ModelDirectory,
-        vocabulary: Mapping[str, Any] | None = None,
-        **config: Any,
-    ) -> None:
-        """Write the model to a directory that `ModelDirectory.create` made.
+    codec: Any = None
+    config: Mapping[str, Any] = {}
+
+    plain_types: ClassVar[Mapping[Any, Any]] = {
+        **Body.plain_types,
+        int: schema.Size,
+        int | None: schema.Size | None,
+    }
+    kinds: ClassVar[dict[str, type[SavedModel]]] = {}
+    """The classes of models by their kinds."""
+
+    # A dataclass's own would compare and hash the options.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "kind" in vars(cls):
+            SavedModel.kinds[cls.kind] = cls
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that make the same model, with other weights, as plain values."""
+        return self.to_dict()
+
+    def save(self, directory: str | os.PathLike[str] | ModelDirectory, **config: Any) -> None:
+        """Save the model and its codec in a directory.
 
         Args:
-            directory: Where to; a model of the same options there is replaced.
-            vocabulary: What the numbers stand for (names of classes, tokens, scales of features):
-                whatever JSON can say. It goes to ``tokenizer.json``.
+            directory: Where to. A folder is made, or a model that it holds is replaced; in what
+                `ModelDirectory.create` made, a model of the same options is.
             **config: More entries for ``config.json``, such as how it was trained.
 
         Raises:
-            ValueError: the cell is none of `anaphora.cells.CELLS`, so that its name would not bring
-                it back.
-            ArtifactError: as `ModelDirectory.save`.
+            ValueError: the cell was not traced, so that it has no program to save.
+            ArtifactError: as `ModelDirectory.create` and `ModelDirectory.save`.
         """
-        options = dict(self.options)
-        cell = options.get("cell")
-        if isinstance(cell, Cell):
-            if CELLS.get(cell.name) is not cell:
-                raise ValueError(
-                    f"save: the cell {cell.name!r} is not one of {', '.join(CELLS)}, and a model "
-                    "directory holds no equations; write state_dict() with artifact.write_weights"
-                )
-            options["cell"] = cell.name
+        options = self.options  # which may refuse
+        if not isinstance(directory, ModelDirectory):
+            directory = ModelDirectory.create(directory, overwrite=True)
+        codec = {} if self.codec is None else self.codec.to_dict()
         weights = {name: parameter.data for name, parameter in self.named_parameters()}
-        directory.save({**config, "task": self.task, "model": options}, vocabulary or {}, weights)
+        directory.save({**config, "task": self.kind, "model": options}, codec, weights)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> tuple[Self, dict[str, Any]]:
-        """Load a model of this class, ready to evaluate, and its vocabulary.
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Load a model of this class and its codec; it is ready to evaluate.
 
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
         """
-        return load_model(cls, cls.task, path)[:2]
+        directory = ModelDirectory.open(path)
+        config, data, weights = directory.load()
+        options = config.pop("model", None)
+        if config.get("task") != cls.kind or options is None:
+            found = "it has no model" if options is None else f"its task is {config.get('task')!r:.80}"
+            raise ArtifactError(f"{directory.config}: {found}, not {cls.kind!r}")
+        model = cls.made(directory, options, weights)
+        model.config = config
+        model.codec = cls.load_codec(directory, data, model.options)
+        return model
+
+    @classmethod
+    def load_codec(
+        cls, directory: ModelDirectory, data: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        """Make the codec of what ``tokenizer.json`` holds; None if it holds nothing.
+
+        Args:
+            directory: Where the data comes from, for messages.
+            data: The data.
+            options: Those of the model, whose sizes must be the codec's.
+
+        Raises:
+            ArtifactError: the data is damaged, or of another model.
+        """
+        if not data:
+            return None
+        try:
+            codec = cls.codec_type.from_dict(data)
+        except ValueError as error:  # DataError is one
+            raise ArtifactError(
+                f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
+            ) from error
+        for name, size in codec.sizes().items():
+            if options[name] != size:
+                raise ArtifactError(
+                    f"{directory.config}: model.{name} is {options[name]}, but "
+                    f"{directory.tokenizer.name} makes it {size}; put back the two files that "
+                    "were saved together"
+                )
+        return codec
+
+    @classmethod
+    def made(
+        cls, directory: ModelDirectory, options: Mapping[str, Any], weights: Mapping[str, Array]
+    ) -> Self:
+        """The model that a directory describes, ready to evaluate.
+
+        The options are compared with the weights before any memory is taken by what they say.
+
+        Args:
+            directory: Where the options and the weights come from, for the message.
+            options: The arguments of the class, as plain values.
+            weights: All of its parameters.
+
+        Raises:
+            ArtifactError: the options are not those of the class, or the weights do not fit them.
+        """
+        try:
+            if isinstance(layers := options.get("num_layers"), int) and layers > len(weights):
+                raise ValueError(
+                    f"model.num_layers is {layers}, but {directory.weights.name} has "
+                    f"{len(weights)} arrays"
+                )
+            with shapes_only():
+                model = cls.from_dict(options, "model")
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{directory.config}: the options do not make a {cls.__name__}: {error}; "
+                "correct them there, or restore the file"
+            ) from error
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name, parameter in parameters.items():
+            if name in weights and parameter.shape != (found := weights[name].shape):
+                raise ArtifactError(
+                    f"{directory.config}: {_makes(options, parameter.shape, found)} makes {name} "
+                    f"{list(parameter.shape)}, but in {directory.weights.name} it is "
+                    f"{list(found)}; put back the two files that were saved together"
+                )
+        check_arrays(directory.weights, weights, parameter_shapes(model, weights))
+        for name, array in weights.items():
+            parameters[name].assign(array)
+        return model.eval()
 
 
-def load_model(
-    model_type: type[_Model], task: str, path: str | os.PathLike[str]
-) -> tuple[_Model, dict[str, Any], ModelDirectory]:
-    """Load a model, ready to evaluate, what is in ``tokenizer.json``, and the directory.
-
-    Args:
-        model_type: Its class.
-        task: What ``config.json`` calls such models.
-        path: The directory.
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load the model of a directory, of whatever class it is, with its codec as ``model.codec``.
 
     Raises:
-        ArtifactError: the directory is missing, damaged, or holds something else.
+        ArtifactError: the directory is missing, damaged, or holds no model of a class in
+            `SavedModel.kinds`.
+
+    >>> import tempfile
+    >>> from anaphora.models import SequenceRegressor
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     SequenceRegressor(num_outputs=1, hidden_size=4, input_size=3).save(folder)
+    ...     type(load(folder)).__name__
+    'SequenceRegressor'
     """
     directory = ModelDirectory.open(path)
-    config, data, weights = directory.load()
-    options = config.get("model")
-    if config.get("task") != task or options is None:
-        found = "it has no model" if options is None else f"its task is {config.get('task')!r:.80}"
-        raise ArtifactError(f"{directory.config}: {found}, not {task!r}")
-    return make_model(model_type, directory, options, weights), data, directory
-
-
-def make_model(
-    model_type: type[_Model],
-    directory: ModelDirectory,
-    options: Mapping[str, Any],
-    weights: Mapping[str, Array],
-) -> _Model:
-    """The model that a directory describes, ready to evaluate.
-
-    The options are compared with the weights before any memory is taken by what they say.
-
-    Args:
-        model_type: Its class.
-        directory: Where the options and the weights come from, for the message.
-        options: The arguments of the class.
-        weights: All of its parameters.
-
-    Raises:
-        ArtifactError: the options are not those of the class, or the weights do not fit them.
-    """
-    arguments = schema.arguments_type(model_type, {"cell": str})
-    try:
-        schema.convert(options, arguments, "model")
-        if options.get("dtype", "float32") not in ("float32", "float64"):
-            raise ValueError(f"model.dtype is {options['dtype']!r}; expected float32 or float64")
-        if options.get("num_layers", 1) > len(weights):
-            raise ValueError(
-                f"model.num_layers is {options['num_layers']}, but {directory.weights.name} has "
-                f"{len(weights)} arrays"
-            )
-        with shapes_only():
-            model = model_type(**options)
-    except (TypeError, ValueError) as error:
+    kind = directory.load_config().get("task")
+    if kind not in SavedModel.kinds:
         raise ArtifactError(
-            f"{directory.config}: the options do not make a {model_type.__name__}: {error}; "
-            "correct them there, or restore the file"
-        ) from error
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, parameter in parameters.items():
-        if name in weights and parameter.shape != (found := weights[name].shape):
-            raise ArtifactError(
-                f"{directory.config}: {_makes(options, parameter.shape, found)} makes {name} "
-                f"{list(parameter.shape)}, but in {directory.weights.name} it is {list(found)}; "
-                "put back the two files that were saved together"
-            )
-    check_arrays(directory.weights, weights, parameter_shapes(model, weights))
-    for name, array in weights.items():
-        parameters[name].assign(array)
-    return model.eval()
+            f"{directory.config}: its task is {kind!r:.80}; expected {', '.join(SavedModel.kinds)}"
+        )
+    return SavedModel.kinds[kind].load(path)
 
 
 def parameter_shapes(model: Any, given: Iterable[str]) -> dict[str, Shape]:

@@ -1,138 +1,113 @@
-"""From a sequence to one answer: a class, or numbers."""
+"""From a sequence to one answer, a class or numbers, or to a tag for each of its steps."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
-from anaphora.cells import Cell
-from anaphora.data import IGNORE_INDEX, Batch
-from anaphora.models.saved import SavedModel
-from anaphora.nn.initialization import Initialization
+from anaphora.data import (
+    IGNORE_INDEX,
+    Batch,
+    ClassifierCodec,
+    SpelledBatch,
+    TaggerCodec,
+)
+from anaphora.models.body import PooledBody, TaggerBody
+from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
 from anaphora.tensor import Tensor
 
-POOLINGS = ("last", "mean", "max")
 
+@dataclass(eq=False, repr=False)
+class SequenceTagger(SequenceModel, TaggerBody):
+    """A tag for each step of a sequence of ids or features.
 
-class SequenceModel(SavedModel):
-    """What models of sequences share: features or embedded ids, recurrent layers, a linear layer.
+    With characters, a `CharacterLayer` reads how each word is spelled, and its vector is joined to
+    the word's embedding: so words that were never seen have something to be known by.
 
-    A subclass says what becomes of the recurrent layers' output.
+    Shapes: ids [T, B] or inputs [T, B, I]; characters [W, T, B]; lengths [B]; state as of
+    `nn.Recurrent`; returns logits [T, B, C], state.
 
-    Args:
-        output_size: O, the size of the linear layer's output.
-        hidden_size: H of every layer.
-        input_size: I, for sequences of features [T, B, I].
-        vocabulary_size: V, for sequences of ids [T, B]; this or ``input_size`` is given.
-        embedding_size: E of the ids; H if None.
-        num_layers: L.
-        cell: The name of a cell, or a `Cell`.
-        bidirectional: Read in both directions, D = 2.
-        dropout: The share that is dropped on embeddings, between the layers, and before the linear
-            layer; features are left as they are.
-        initialization: Of all layers; see `nn.Recurrent`.
-        forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
-        dtype: "float32" or "float64".
+    Attributes:
+        num_tags: C.
+        num_characters: The number of characters in the character vocabulary; None for no
+            characters.
+
+    The other arguments are those of `TaggerBody`.
 
     Raises:
         ValueError: an option is out of range, or not just one of ``input_size`` and
             ``vocabulary_size`` was given.
+
+    >>> model = SequenceTagger(
+    ...     num_tags=3, hidden_size=4, vocabulary_size=9, num_characters=26, bidirectional=True
+    ... )
+    >>> spelling = {"characters": np.ones((6, 5, 2), int), "character_lengths": np.full((5, 2), 6)}
+    >>> model(np.ones((5, 2), int), lengths=[5, 3], **spelling)[0].shape
+    (5, 2, 3)
     """
 
-    def __init__(
+    num_tags: int
+    num_characters: int | None = field(default=None, kw_only=True)
+
+    kind = "sequence_tagger"
+    loss_kind = "classes"
+    codec_type = TaggerCodec
+
+    def __post_init__(self) -> None:
+        if self.num_characters is not None:
+            self.characters = CharacterLayer(
+                self.num_characters,
+                self.character_embedding_size,
+                self.character_hidden_size,
+                cell=self.cell,
+                dtype=self.dtype,
+            )
+        super().__post_init__()
+        self.output = make_linear(self, self.recurrent.output_size, self.num_tags)
+
+    def forward(
         self,
-        output_size: int,
-        hidden_size: int,
-        *,
-        input_size: int | None = None,
-        vocabulary_size: int | None = None,
-        embedding_size: int | None = None,
-        num_layers: int = 1,
-        cell: str | Cell = "lstm",
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        initialization: Initialization = "pytorch",
-        forget_bias: float | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        name = type(self).__name__
-        if (input_size is None) == (vocabulary_size is None):
-            raise ValueError(
-                f"{name}: give input_size, for features [T, B, I], or vocabulary_size, for ids "
-                f"[T, B]; not {'both' if input_size is not None else 'neither'}"
-            )
-        if embedding_size is not None and vocabulary_size is None:
-            raise ValueError(f"{name}: embedding_size is for ids, so give vocabulary_size too")
-        self.options = {
-            "hidden_size": hidden_size,
-            "input_size": input_size,
-            "vocabulary_size": vocabulary_size,
-            "embedding_size": embedding_size,
-            "num_layers": num_layers,
-            "cell": cell,
-            "bidirectional": bidirectional,
-            "dropout": dropout,
-            "initialization": initialization,
-            "forget_bias": forget_bias,
-            "dtype": dtype,
-        }
-        shared: dict[str, Any] = {"initialization": initialization, "dtype": dtype}
-        self.embedding: nn.Embedding | None = None
-        if vocabulary_size is not None:
-            embedding_size = hidden_size if embedding_size is None else embedding_size
-            self.embedding = nn.Embedding(vocabulary_size, embedding_size, **shared)
-        self.recurrent = nn.Recurrent(
-            cell,
-            self._recurrent_input_size(),
-            hidden_size,
-            num_layers,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            forget_bias=forget_bias,
-            **shared,
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(self.recurrent.output_size, output_size, **shared)
+        inputs: Any,
+        state: Any = None,
+        lengths: ArrayLike | None = None,
+        characters: Any = None,
+        character_lengths: Any = None,
+    ) -> tuple[Tensor, Any]:
+        """Score the tags of each step; the arguments are those of `read`.
 
-    def _recurrent_input_size(self) -> int:
-        if self.embedding is not None:
-            return self.embedding.embedding_dim
-        size: int = self.options["input_size"]
-        return size
+        Returns:
+            The logits [T, B, C] and the state.
 
-    def _embed(self, inputs: Any) -> Any:
-        """What the recurrent layers read of features or ids: [T, B, ...]."""
-        return inputs if self.embedding is None else self.dropout(self.embedding(inputs))
+        Raises:
+            ValueError: characters are missing, or the model has no layer for them.
+        """
+        y, state = self.read(inputs, state, lengths, characters, character_lengths)
+        return self.output(self.drop(y)), state
+
+    def scores(self, batch: Batch) -> Tensor:
+        """The logits [T, B, C] of a batch whose sequences begin anew."""
+        logits: Tensor = self(batch.inputs, None, batch.lengths, *_spelling(batch))[0]
+        return logits
+
+    def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
+        """The mean negative log-probability of the tags ``batch.targets`` [T, B], and the state.
+
+        Steps with the tag -100 do not count. With a character layer it is a `SpelledBatch`.
+        """
+        y, state = self.read(batch.inputs, state, batch.lengths, *_spelling(batch))
+        return token_loss(self.drop(y), self.output, batch.targets), state
 
 
-class SequenceToVector(SequenceModel):
-    """One vector for each sequence: its recurrent outputs, pooled, through a linear layer.
+@dataclass(eq=False, repr=False)
+class SequenceToVector(SequenceModel, PooledBody):
+    """What has one answer for a whole sequence: the recurrent layers' output is pooled over time.
 
-    Args:
-        output_size: O.
-        hidden_size: H of every layer.
-        pooling: "last" is the state after the last real step (in the reversed direction: after the
-            first), "mean" and "max" are over the outputs of the real steps. A sequence without
-            steps has zeros there.
-        **options: As of `SequenceModel`.
-
-    Raises:
-        ValueError: the pooling is none of these; or as `SequenceModel`.
+    Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns [B, O].
     """
-
-    def __init__(
-        self, output_size: int, hidden_size: int, *, pooling: str = "last", **options: Any
-    ) -> None:
-        if pooling not in POOLINGS:
-            raise ValueError(
-                f"{type(self).__name__}: pooling {pooling!r} is none of {', '.join(POOLINGS)}"
-            )
-        super().__init__(output_size, hidden_size, **options)
-        self.pooling = pooling
-        self.options["pooling"] = pooling
 
     def forward(self, inputs: Any, lengths: ArrayLike | None = None) -> Tensor:
         """Answer for each sequence.
@@ -144,13 +119,18 @@ class SequenceToVector(SequenceModel):
         Returns:
             [B, O].
         """
-        y, state = self.recurrent(self._embed(inputs), lengths=lengths)
+        y, state = self.read(inputs, lengths=lengths)
         pooled = self._last(state) if self.pooling == "last" else self._pool(y, lengths)
-        answer: Tensor = self.output(self.dropout(pooled))
+        answer: Tensor = self.output(self.pooled_drop(pooled))
         return answer
 
+    def build_output(self, size: int) -> None:
+        """Make the linear layer."""
+        self.output = make_linear(self, self.recurrent.output_size, size)
+        self.pooled_drop = nn.Dropout(self.dropout)  # which has no time that it could be locked to
+
     def _last(self, state: Any) -> Tensor:
-        """The output state of the top layer, its directions side by side: [B, D*H]."""
+        """The output state of the last layer, its directions side by side: [B, D*H]."""
         h: Tensor = state[0] if isinstance(state, tuple) else state
         D, B = self.recurrent.num_directions, h.shape[1]
         return h[len(h) - D :].transpose(1, 0, 2).reshape(B, self.recurrent.output_size)
@@ -170,32 +150,35 @@ class SequenceToVector(SequenceModel):
         return masked.max(axis=0)
 
 
+@dataclass(eq=False, repr=False)
 class SequenceClassifier(SequenceToVector):
     """A class for each sequence of features or ids.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns logits [B, C].
 
-    Args:
+    Attributes:
         num_classes: C.
-        hidden_size: H of every layer.
-        **options: As of `SequenceToVector` (``pooling``) and `SequenceModel` (``input_size`` or
-            ``vocabulary_size``, and the others).
+
+    The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
-        ValueError: as `SequenceToVector`.
+        ValueError: an option is out of range, or not just one of ``input_size`` and
+            ``vocabulary_size`` was given.
 
     >>> model = SequenceClassifier(num_classes=3, hidden_size=4, input_size=2, pooling="mean")
     >>> model(np.ones((5, 2, 2), np.float32), lengths=[5, 3]).shape
     (2, 3)
     """
 
-    task = "sequence_classifier"
-    loss_kind = "classes"
+    num_classes: int
 
-    def __init__(self, num_classes: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(num_classes, hidden_size, **options)
-        self.num_classes = num_classes
-        self.options["num_classes"] = num_classes
+    kind = "sequence_classifier"
+    loss_kind = "classes"
+    codec_type = ClassifierCodec
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.build_output(self.num_classes)
 
     def scores(self, batch: Batch) -> Tensor:
         """The logits [B, C] of a batch."""
@@ -212,33 +195,53 @@ class SequenceClassifier(SequenceToVector):
         return loss, None
 
 
+@dataclass(eq=False, repr=False)
 class SequenceRegressor(SequenceToVector):
     """Numbers for each sequence of features or ids.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns [B, O].
 
-    Args:
+    Attributes:
         num_outputs: O.
-        hidden_size: H of every layer.
-        **options: As of `SequenceToVector` (``pooling``) and `SequenceModel` (``input_size`` or
-            ``vocabulary_size``, and the others).
+
+    The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
-        ValueError: as `SequenceToVector`.
+        ValueError: an option is out of range, or not just one of ``input_size`` and
+            ``vocabulary_size`` was given.
 
     >>> model = SequenceRegressor(num_outputs=1, hidden_size=4, vocabulary_size=9, cell="gru")
     >>> model([[1, 2], [3, 4], [5, 0]], lengths=[3, 2]).shape
     (2, 1)
     """
 
-    task = "sequence_regressor"
-    loss_kind = "squared error"
+    num_outputs: int
 
-    def __init__(self, num_outputs: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(num_outputs, hidden_size, **options)
-        self.num_outputs = num_outputs
-        self.options["num_outputs"] = num_outputs
+    kind = "sequence_regressor"
+    loss_kind = "squared error"
+    codec_type = ClassifierCodec
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.build_output(self.num_outputs)
 
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean of the squared differences to ``batch.targets`` [B, O], and no state."""
         return ops.mean_squared_error(self(batch.inputs, batch.lengths), batch.targets), None
+
+
+def token_loss(y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
+    """The mean negative log-probability of targets [T, B], in nats, whose logits are ``output(y)``;
+    targets of -100 do not count.
+    """
+    loss: Tensor = ops.linear_cross_entropy(
+        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX
+    )
+    return loss
+
+
+def _spelling(batch: Batch) -> tuple[Any, Any]:
+    """The characters of a batch and their numbers, if it has them."""
+    if isinstance(batch, SpelledBatch):
+        return batch.characters, batch.character_lengths
+    return None, None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import ArrayLike
 
-from anaphora import nn, ops
-from anaphora.cells import Cell
+from anaphora import ops
+from anaphora.models.body import DecoderBody, check_tied
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
-from anaphora.nn.initialization import Initialization
+from anaphora.models.reader import make_linear
 from anaphora.tensor import as_tensor
 
 
-class VectorToSequence(ConditionalLanguageModel):
+@dataclass(eq=False, repr=False)
+class VectorToSequence(ConditionalLanguageModel, DecoderBody):
     """A decoder that writes about a vector, such as the features of a picture.
 
         state = tanh(W x + b)
@@ -23,19 +25,12 @@ class VectorToSequence(ConditionalLanguageModel):
 
     Shapes: source x [B, I] floats; inputs [T, B] integers; returns logits [T, B, V] and None.
 
-    Args:
+    Attributes:
         input_size: I.
         vocabulary_size: V.
-        hidden_size: H of every layer.
-        embedding_size: E; H if None.
-        num_layers: L.
-        cell: The name of a cell, or a `Cell`.
-        dropout: The share dropped on the embeddings, between layers and before the output.
-        tied: Use the embeddings as the weights of the output as well; E must be H.
         end_id: The token that ends a sequence, and stands before its first.
-        initialization: Of all layers; see `nn.Recurrent`.
-        forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
-        dtype: "float32" or "float64".
+
+    The other arguments are those of `DecoderBody`.
 
     Raises:
         ValueError: an option is out of range, or ``tied`` with E other than H; at the call, the
@@ -48,45 +43,19 @@ class VectorToSequence(ConditionalLanguageModel):
     (2, 2, 10)
     """
 
-    task = "vector_to_sequence"
+    input_size: int
+    vocabulary_size: int
+    end_id: int = field(default=0, kw_only=True)
 
-    def __init__(
-        self,
-        input_size: int,
-        vocabulary_size: int,
-        hidden_size: int,
-        embedding_size: int | None = None,
-        num_layers: int = 1,
-        cell: str | Cell = "lstm",
-        dropout: float = 0.0,
-        tied: bool = False,
-        end_id: int = 0,
-        initialization: Initialization = "pytorch",
-        forget_bias: float | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        of_decoder: dict[str, Any] = {
-            "vocabulary_size": vocabulary_size,
-            "hidden_size": hidden_size,
-            "embedding_size": embedding_size,
-            "num_layers": num_layers,
-            "cell": cell,
-            "dropout": dropout,
-            "tied": tied,
-            "end_id": end_id,
-            "initialization": initialization,
-            "forget_bias": forget_bias,
-            "dtype": dtype,
-        }
-        self.options = {"input_size": input_size, **of_decoder}
-        self.decoder = Decoder(**of_decoder)
+    kind = "vector_to_sequence"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_tied(self)
+        self.decoder = Decoder(self, self.vocabulary_size, end_id=self.end_id)
         states = len(self.decoder.recurrent.cell.states)
-        self.initial = nn.Linear(
-            input_size,
-            states * num_layers * hidden_size,
-            initialization=initialization,
-            dtype=dtype,
-        )
+        size = states * self.num_layers * self.hidden_size
+        self.initial = make_linear(self, self.input_size, size)
 
     def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, None]:
         """Make the decoder's initial state.

@@ -1,0 +1,626 @@
+"""Codecs: what the numbers that a model reads and writes stand for, one class a kind of examples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anaphora import schema
+from anaphora.data.batches import IGNORE_INDEX, Batches, SequenceBatches, side_by_side
+from anaphora.data.errors import DataError, located
+from anaphora.data.labelled import check_labels
+from anaphora.data.pairs import pair_batches
+from anaphora.data.series import moments, standardized
+from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
+
+Array = NDArray[Any]
+
+SIDES = ("source", "target")
+UNKNOWN_WORD = 0
+"""The id that a tagger has for words that the vocabulary lacks."""
+
+_NAMED = 20  # labels or tags that a message lists
+
+
+class Column(NamedTuple):
+    """What an array of examples holds: ids, numbers of features, or lengths.
+
+    Attributes:
+        along: What it has one row for; arrays that say the same are equally long.
+        below: Ids are 0 to ``below - 1``.
+        features: The numbers of a row; None for integers, of which a row has one.
+        of: Of lengths, what they are the lengths of: added up they are so many.
+
+    >>> Column("sequences", of="steps").features is None
+    True
+    """
+
+    along: str
+    below: int | None = None
+    features: int | None = None
+    of: str | None = None
+
+
+class UnknownShare(NamedTuple):
+    """What of examples the vocabulary lacks.
+
+    Attributes:
+        tokens: The tokens that it lacks, counted.
+        count: The number of unknown tokens, those included that are written so in the text.
+        total: The number of all tokens; 0 where there are none.
+
+    >>> UnknownShare(Counter(["abc"]), 1, 40).total
+    40
+    """
+
+    tokens: Counter[str] = Counter()
+    count: int = 0
+    total: int = 0
+
+
+class Codec(ABC):
+    """What the numbers of a kind of examples stand for; an example is an input and its answer."""
+
+    level: str = "word"
+    """What a token of its inputs is."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """The arguments of the model that follow from it."""
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Any]) -> dict[str, Array]:
+        """The examples as arrays, which `batches` reads.
+
+        Raises:
+            DataError: something is not in the vocabulary, and nothing stands for it.
+        """
+
+    @abstractmethod
+    def columns(self) -> dict[str, Column]:
+        """What the arrays of `encode` hold, by their names."""
+
+    @abstractmethod
+    def batches(self, arrays: Mapping[str, Array], batch_size: int, dtype: str) -> Batches:
+        """Batches of examples that `encode` made arrays of."""
+
+    @abstractmethod
+    def counts(self, arrays: Mapping[str, Array]) -> int:
+        """The number of targets in such arrays."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """How large it is, in a few words."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """All that `from_dict` needs, for a JSON file."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Make the codec that `to_dict` described.
+
+        Raises:
+            ValueError: the data is damaged; the message names the field.
+        """
+
+    def unknown_tokens(self, input: Any) -> Counter[str]:
+        """Count the tokens of an input that the model reads as unknown.
+
+        Raises:
+            DataError: the model cannot read the input at all.
+        """
+        return Counter()
+
+    def unknown_share(
+        self, examples: Sequence[Any], arrays: Mapping[str, Array]
+    ) -> UnknownShare:
+        """What of examples, and of what `encode` made of them, the vocabulary lacks."""
+        return UnknownShare()
+
+    def knows(self, token: str) -> bool:
+        """Whether the vocabulary has a token, on every side where one was counted as unknown."""
+        return not self.unknown_tokens(token)
+
+
+class _OfTexts(TypedDict):
+    classes: list[str]
+    tokenizer: dict[str, Any]
+
+
+class _OfSeries(TypedDict):
+    classes: list[str]
+    mean: list[float]
+    scale: list[float]
+
+
+@dataclass(frozen=True)
+class ClassifierCodec(Codec):
+    """What the numbers of a classifier of texts or of series stand for.
+
+    Attributes:
+        classes: The labels, sorted.
+        tokenizer: Of texts; None for series.
+        mean: Of each channel of series, by which they are standardised; None for texts.
+        scale: The standard deviation of each channel.
+
+    >>> ClassifierCodec(("no", "yes"), CharacterTokenizer.fit("ab")).encode_input("ba").tolist()
+    [1, 0]
+    """
+
+    classes: tuple[str, ...]
+    tokenizer: Tokenizer | None = None
+    mean: Array | None = None
+    scale: Array | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        training: Sequence[tuple[Any, str]],
+        held_out: Sequence[tuple[Any, str]] = (),
+        *,
+        fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = CharacterTokenizer.fit,
+    ) -> ClassifierCodec:
+        """The codec of examples: what is read, of those to train on; classes, of all.
+
+        Args:
+            training: Texts, or series [T, I], with their labels; at least one.
+            held_out: Others.
+            fit_tokenizer: Makes the tokenizer of texts.
+
+        Raises:
+            DataError: the examples leave nothing to learn.
+        """
+        classes = tuple(sorted({label for _, label in [*training, *held_out]}))
+        check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
+        if len(classes) < 2:
+            raise DataError(f"all examples have the label {classes[0]!r}; wanted two or more")
+        inputs = [example for example, _ in training]
+        if isinstance(inputs[0], str):
+            return cls(classes, fit_tokenizer(inputs))
+        channels = sorted({series.shape[1] for series in inputs})
+        if len(channels) > 1:
+            raise DataError(
+                f"there are series of {channels[0]} and of {channels[-1]} channels; give files "
+                "whose series have the same channels"
+            )
+        return cls(classes, None, *moments(np.concatenate(inputs)))
+
+    @property
+    def level(self) -> str:  # type: ignore[override]
+        """What a token of texts is."""
+        return "word" if self.tokenizer is None else self.tokenizer.level
+
+    def encode_input(self, example: Any) -> Array:
+        """A text as ids [T], or a series standardised [T, I].
+
+        Raises:
+            DataError: the text has what the vocabulary lacks; the series has other channels or a
+                value that is far out of the range of the training; or one was given for the other.
+        """
+        if isinstance(example, str) != (self.tokenizer is not None):
+            wanted, came = ("texts", "a series") if self.tokenizer else ("series", "a text")
+            raise DataError(f"the classifier is one of {wanted}, but {came} was given to it")
+        if self.tokenizer is not None:
+            return self.tokenizer.encode(example)
+        assert self.mean is not None
+        assert self.scale is not None
+        if example.shape[1] != len(self.mean):
+            raise DataError(
+                f"a series has {example.shape[1]} channels; those of the training have "
+                f"{len(self.mean)}"
+            )
+        return standardized(example, self.mean, self.scale)
+
+    def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
+        inputs = []
+        for example, _ in examples:
+            name = f"the text {_shorten(example)}" if isinstance(example, str) else "the series"
+            with located(name):
+                inputs.append(self.encode_input(example))
+        return {
+            "inputs": np.concatenate(inputs),
+            "lengths": np.array([len(sequence) for sequence in inputs]),
+            "targets": numbers_of((label for _, label in examples), self.classes, "label"),
+        }
+
+    def columns(self) -> dict[str, Column]:  # noqa: D102
+        sizes = self.sizes()
+        return {
+            "inputs": Column("steps", sizes.get("vocabulary_size"), sizes.get("input_size")),
+            "lengths": Column("sequences", of="steps"),
+            "targets": Column("sequences", below=len(self.classes)),
+        }
+
+    def batches(  # noqa: D102
+        self, arrays: Mapping[str, Array], batch_size: int, dtype: str
+    ) -> SequenceBatches:
+        inputs = arrays["inputs"]
+        inputs = inputs.astype(dtype) if inputs.dtype.kind == "f" else inputs
+        sequences = np.split(inputs, np.cumsum(arrays["lengths"])[:-1])
+        return SequenceBatches(sequences, arrays["targets"], batch_size)
+
+    def input_batch(self, examples: Sequence[Any], dtype: str) -> Any:
+        """One batch of texts or series in the order given; its targets mean nothing."""
+        inputs = [self.encode_input(example) for example in examples]
+        return side_by_side([x.astype(dtype) if x.dtype.kind == "f" else x for x in inputs])
+
+    def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
+        return len(arrays["targets"])
+
+    def sizes(self) -> dict[str, int]:  # noqa: D102
+        if self.tokenizer is not None:
+            size = {"vocabulary_size": self.tokenizer.vocabulary_size}
+        else:
+            assert self.mean is not None
+            size = {"input_size": len(self.mean)}
+        return {"num_classes": len(self.classes), **size}
+
+    def describe(self) -> str:  # noqa: D102
+        (size,) = (size for name, size in self.sizes().items() if name != "num_classes")
+        read = f"a vocabulary of {size:,}" if self.tokenizer is not None else f"{size} channels"
+        return f"{len(self.classes)} classes, {read}"
+
+    def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
+        self.encode_input(input)
+        return Counter() if self.tokenizer is None else self.tokenizer.unknown_tokens([input])
+
+    def unknown_share(  # noqa: D102
+        self, examples: Sequence[Any], arrays: Mapping[str, Array]
+    ) -> UnknownShare:
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            return UnknownShare()
+        end = "" if tokenizer.level == "char" else "\n"  # a word must not run into the next text
+        unknown = tokenizer.unknown_tokens(f"{text}{end}" for text, _ in examples)
+        ids = arrays["inputs"]
+        return UnknownShare(
+            unknown, int(np.count_nonzero(ids == tokenizer.unknown_id)), len(ids)
+        )
+
+    def to_dict(self) -> dict[str, Any]:  # noqa: D102
+        if self.tokenizer is not None:
+            return {"classes": list(self.classes), "tokenizer": self.tokenizer.to_dict()}
+        assert self.mean is not None
+        assert self.scale is not None
+        standardisation = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return {"classes": list(self.classes), **standardisation}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:  # noqa: D102
+        of_series = "tokenizer" not in data and ("mean" in data or "scale" in data)
+        description = schema.convert(data, _OfSeries if of_series else _OfTexts)
+        check_names("classes", description["classes"], minimum=2)
+        classes = tuple(description["classes"])
+        if not of_series:
+            return cls(classes, Tokenizer.from_dict(data["tokenizer"]))
+        mean, scale = (np.array(description[name], np.float64) for name in ("mean", "scale"))
+        if len(mean) != len(scale) or not len(mean):
+            raise ValueError(
+                f"mean has {len(mean)} numbers and scale {len(scale)}; expected one of each for "
+                "every channel"
+            )
+        if not (scale > 0).all():
+            channel = int((scale > 0).argmin())
+            raise ValueError(f"scale[{channel}] is {scale[channel]}; expected a number above 0")
+        return cls(classes, None, mean, scale)
+
+
+class _OfTagger(TypedDict):
+    words: list[str]
+    lowercase: bool
+    characters: dict[str, Any]
+    tags: list[str]
+
+
+@dataclass(frozen=True)
+class TaggerCodec(Codec):
+    """What the numbers of a tagger stand for.
+
+    Attributes:
+        words: The words that it knows, the most frequent first; their ids begin at 1, as 0 is any
+            other word.
+        lowercase: Whether words are looked up in lower case.
+        characters: Of the spelling, whose case stays.
+        tags: The tags, sorted.
+
+    >>> codec = TaggerCodec(("yes", "no"), True, CharacterTokenizer.fit("yes"), ("X",))
+    >>> codec.encode_words(["No", "doubt"]).tolist()
+    [2, 0]
+    """
+
+    words: tuple[str, ...]
+    lowercase: bool
+    characters: Tokenizer
+    tags: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        ids = {word: id for id, word in enumerate(self.words, start=UNKNOWN_WORD + 1)}
+        object.__setattr__(self, "_ids", ids)
+
+    @classmethod
+    def fit(
+        cls,
+        training: Sequence[tuple[Sequence[str], Sequence[str]]],
+        held_out: Sequence[tuple[Sequence[str], Sequence[str]]] = (),
+        *,
+        vocabulary_size: int | None = None,
+        minimum_count: int = 1,
+        lowercase: bool = False,
+    ) -> TaggerCodec:
+        """The codec of sentences with tags: words, of those to train on; tags, of all.
+
+        Args:
+            training: Words and their tags; at least one sentence.
+            held_out: Others.
+            vocabulary_size: The most frequent words that are kept; None for all.
+            minimum_count: The occurrences that a word needs to be kept.
+            lowercase: Look words up in lower case.
+
+        Raises:
+            DataError: two tags look the same.
+        """
+        spelled = [word for words, _ in training for word in words]
+        counts = Counter(word.lower() if lowercase else word for word in spelled)
+        kept = sorted(
+            (word for word, count in counts.items() if count >= minimum_count),
+            key=lambda word: (-counts[word], word),
+        )
+        tags = {tag for _, of_words in [*training, *held_out] for tag in of_words}
+        check_labels(dict.fromkeys(sorted(tags), "the files"), "tag")
+        return cls(
+            tuple(kept[:vocabulary_size]),
+            lowercase,
+            CharacterTokenizer.fit(spelled, minimum_count=2),
+            tuple(sorted(tags)),
+        )
+
+    def encode_words(self, words: Sequence[str]) -> Array:
+        """The ids of words, [T]."""
+        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
+        looked_up = (word.lower() if self.lowercase else word for word in words)
+        return np.array([ids.get(word, UNKNOWN_WORD) for word in looked_up], np.int64)
+
+    def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
+        tags = [tag for _, of_words in examples for tag in of_words]
+        words = [word for of_sentence, _ in examples for word in of_sentence]
+        return {
+            "words": self.encode_words(words),
+            "tags": numbers_of(tags, self.tags, "tag"),
+            "lengths": np.array([len(of_sentence) for of_sentence, _ in examples]),
+            "characters": self.characters.encode("".join(words)),
+            "character_lengths": np.array([len(word) for word in words]),
+        }
+
+    def columns(self) -> dict[str, Column]:  # noqa: D102
+        sizes = self.sizes()
+        return {
+            "words": Column("words", below=sizes["vocabulary_size"]),
+            "tags": Column("words", below=sizes["num_tags"]),
+            "lengths": Column("sentences", of="words"),
+            "characters": Column("characters", below=sizes["num_characters"]),
+            "character_lengths": Column("words", of="characters"),
+        }
+
+    def batches(  # noqa: D102
+        self, arrays: Mapping[str, Array], batch_size: int, dtype: str
+    ) -> SequenceBatches:
+        ends = np.cumsum(arrays["lengths"])
+        letters = np.split(arrays["characters"], np.cumsum(arrays["character_lengths"])[:-1])
+        return SequenceBatches(
+            np.split(arrays["words"], ends[:-1]),
+            np.split(arrays["tags"], ends[:-1]),
+            batch_size,
+            per_step=True,
+            characters=[
+                letters[end - length : end]
+                for end, length in zip(ends, arrays["lengths"], strict=True)
+            ],
+        )
+
+    def input_batch(self, sentences: Sequence[Sequence[str]]) -> Any:
+        """One batch of sentences in the order given; its targets mean nothing."""
+        characters = [[self.characters.encode(word) for word in words] for words in sentences]
+        return side_by_side([self.encode_words(words) for words in sentences], characters)
+
+    def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
+        return len(arrays["tags"])
+
+    def sizes(self) -> dict[str, int]:  # noqa: D102
+        return {
+            "num_tags": len(self.tags),
+            "vocabulary_size": len(self.words) + 1,
+            "num_characters": self.characters.vocabulary_size,
+        }
+
+    def describe(self) -> str:  # noqa: D102
+        return f"{len(self.tags)} tags, a vocabulary of {len(self.words):,}"
+
+    def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
+        self.characters.encode("".join(input))
+        known = self.encode_words(input) != UNKNOWN_WORD
+        return Counter(word for word, is_known in zip(input, known, strict=True) if not is_known)
+
+    def unknown_share(  # noqa: D102
+        self, examples: Sequence[Any], arrays: Mapping[str, Array]
+    ) -> UnknownShare:
+        unknown = self.unknown_tokens([word for words, _ in examples for word in words])
+        return UnknownShare(unknown, unknown.total(), len(arrays["words"]))
+
+    def knows(self, token: str) -> bool:  # noqa: D102
+        return not self.unknown_tokens([token])
+
+    def to_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "words": list(self.words),
+            "lowercase": self.lowercase,
+            "characters": self.characters.to_dict(),
+            "tags": list(self.tags),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TaggerCodec:  # noqa: D102
+        description = schema.convert(data, _OfTagger)
+        check_names("words", description["words"], minimum=0)
+        check_names("tags", description["tags"], minimum=1)
+        return cls(
+            tuple(description["words"]),
+            description["lowercase"],
+            Tokenizer.from_dict(description["characters"]),
+            tuple(description["tags"]),
+        )
+
+
+class PairCodec(dict[str, WordTokenizer], Codec):
+    """The tokenizers of sentences and their translations, as "source" and "target".
+
+    >>> codec = PairCodec.fit([("a b", "c"), ("b", "d e")])
+    >>> codec.sizes()
+    {'source_vocabulary_size': 3, 'vocabulary_size': 4, 'end_id': 0}
+    """
+
+    @classmethod
+    def fit(
+        cls,
+        training: Sequence[tuple[str, str]],
+        held_out: Sequence[tuple[str, str]] = (),
+        *,
+        fit_tokenizer: Callable[[Sequence[str]], WordTokenizer] = WordTokenizer.fit,
+    ) -> PairCodec:
+        """The codec of pairs to train on.
+
+        Args:
+            training: Sentences and their translations; at least one.
+            held_out: Others, of which nothing is taken.
+            fit_tokenizer: Makes a tokenizer of lines.
+        """
+        return cls(
+            {
+                name: fit_tokenizer([f"{line}\n" for line in lines])
+                for name, lines in zip(SIDES, zip(*training, strict=True), strict=True)
+            }
+        )
+
+    def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
+        arrays = {}
+        for name, lines in zip(SIDES, zip(*examples, strict=True), strict=True):
+            ids = []
+            for line in lines:
+                with located(f"the {name} {_shorten(line)}"):
+                    ids.append(self[name].encode(f"{line}\n"))
+            arrays[name] = np.concatenate(ids)
+        return arrays
+
+    def columns(self) -> dict[str, Column]:  # noqa: D102
+        return {name: Column(name, self[name].vocabulary_size) for name in SIDES}
+
+    def batches(  # noqa: D102
+        self, arrays: Mapping[str, Array], batch_size: int, dtype: str
+    ) -> Batches:
+        ends = [self[name].start_id for name in SIDES]
+        assert ends[1] is not None
+        return pair_batches(arrays["source"], arrays["target"], batch_size, ends[1], ends[0])
+
+    def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
+        return len(arrays["target"])
+
+    def sizes(self) -> dict[str, int]:  # noqa: D102
+        sizes = {}
+        if "source" in self:
+            sizes["source_vocabulary_size"] = self["source"].vocabulary_size
+        end = self["target"].start_id
+        assert end is not None
+        return {**sizes, "vocabulary_size": self["target"].vocabulary_size, "end_id": end}
+
+    def describe(self) -> str:  # noqa: D102
+        return f"vocabularies of {' and '.join(f'{t.vocabulary_size:,}' for t in self.values())}"
+
+    def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
+        self["source"].encode(f"{input}\n")
+        return self["source"].unknown_tokens([f"{input}\n"])
+
+    def unknown_share(  # noqa: D102
+        self, examples: Sequence[Any], arrays: Mapping[str, Array]
+    ) -> UnknownShare:
+        unknown = Counter[str]()
+        for name, lines in zip(SIDES, zip(*examples, strict=True), strict=True):
+            unknown += self[name].unknown_tokens(f"{line}\n" for line in lines)
+        marked = (arrays[name] == self[name].unknown_id for name in SIDES)
+        count = sum(int(np.count_nonzero(side)) for side in marked)
+        return UnknownShare(unknown, count, sum(len(arrays[name]) for name in SIDES))
+
+    def knows(self, token: str) -> bool:  # noqa: D102
+        return not any(side.unknown_tokens([token]) for side in self.values())
+
+    def to_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {name: tokenizer.to_dict() for name, tokenizer in self.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PairCodec:  # noqa: D102
+        if set(data) not in ({"target"}, set(SIDES)):
+            raise ValueError(f"the tokenizers are {sorted(data)}; expected {sorted(SIDES)}")
+        codec = cls()
+        for name in SIDES:
+            if name in data:
+                tokenizer = Tokenizer.from_dict(data[name])
+                if not isinstance(tokenizer, WordTokenizer):
+                    raise DataError(
+                        f"the tokenizer of the {name} has the level {tokenizer.level!r}; "
+                        "translating needs 'word'"
+                    )
+                codec[name] = tokenizer
+        return codec
+
+
+def check_names(field: str, names: Sequence[str], minimum: int) -> None:
+    """Refuse the names of a vocabulary that are too few, or of which one stands twice.
+
+    Raises:
+        ValueError: they are.
+
+    >>> check_names("tags", ["X", "Y", "X"], minimum=1)
+    Traceback (most recent call last):
+        ...
+    ValueError: tags has 'X' twice; expected each once
+    """
+    if len(names) < minimum:
+        raise ValueError(f"{field} has {len(names)} names; expected at least {minimum}")
+    if len(set(names)) < len(names):
+        again = next(name for n, name in enumerate(names) if name in names[:n])
+        raise ValueError(f"{field} has {again!r} twice; expected each once")
+
+
+def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array:
+    """The number of each answer among those that training knows.
+
+    Args:
+        answers: Labels or tags.
+        known: All that there are, in the order of their numbers.
+        what: What one of them is called.
+
+    Raises:
+        DataError: an answer is none of them.
+
+    >>> numbers_of(["yes", "no", "yes"], ["no", "yes"], "label").tolist()
+    [1, 0, 1]
+    """
+    numbers = {name: number for number, name in enumerate(known)}
+    answers = list(answers)
+    if unknown := sorted(set(answers) - set(numbers)):
+        more = ", ..." if len(known) > _NAMED else ""
+        raise DataError(
+            f"the {what} {unknown[0]!r} is none of the {len(known)} of the training: "
+            f"{', '.join(map(repr, known[:_NAMED]))}{more}"
+        )
+    return np.array([numbers[answer] for answer in answers], np.int64)
+
+
+def _shorten(line: str) -> str:
+    return repr(line if len(line) <= 40 else f"{line[:40]}...")

@@ -1,0 +1,252 @@
+"""The recurrent body that every model begins with: its options, once for all models and tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from anaphora.cells import CELLS, Cell
+from anaphora.options import Options, check_factors, check_shares, check_sizes, option
+
+POOLINGS = ("last", "mean", "max")
+ATTENTIONS = ("multiplicative", "additive", "none")
+
+model_option = functools.partial(option, section="model")
+
+_LARGEST_UNITS = 10**8  # whose square is still the size of an array
+
+
+@dataclass(kw_only=True)
+class Body(Options):
+    """The options of a recurrent body, those of every model and task.
+
+    Dropout of units stands where Zaremba et al. 2014 put it: on the embeddings, between the layers,
+    and before the output, never on the recurrent connection. Whatever is dropped is sampled anew in
+    each call; in evaluation nothing is.
+
+    Attributes:
+        cell: The name of a cell in `anaphora.cells.CELLS`, or a `Cell`.
+        hidden_size: H of every layer.
+        embedding_size: E of ids; H if None.
+        num_layers: L.
+        dropout: The share that is dropped at each of these places.
+        locked_dropout: Drop the same units at all steps of a window (Gal & Ghahramani 2016), not
+            others at each.
+        embedding_dropout: The share of the vocabulary whose embeddings are 0 in a window (Gal &
+            Ghahramani 2016).
+        weight_dropout: The share of the recurrent weights that are dropped in a window (Merity et
+            al. 2018).
+        zoneout: The share of the units that keep their states in a step; see `nn.Recurrent`.
+        layer_norm: Normalise the outputs of each layer; see `nn.Recurrent`.
+        initialization: Of all layers; see `nn.Recurrent`.
+        forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
+        dtype: "float32" or "float64".
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> body = Body(hidden_size=200, initialization="0.1")  # as on the command line
+    >>> body.cell, body.initialization
+    ('lstm', 0.1)
+    """
+
+    cell: str | Cell = model_option(
+        "lstm",
+        f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for one of your own.",
+        common=True,
+    )
+    hidden_size: int = model_option(256, "Units of each recurrent layer.", common=True)
+    embedding_size: int | None = model_option(
+        None, "Size of the embeddings; hidden_size if not given."
+    )
+    num_layers: int = model_option(1, "Recurrent layers.", common=True)
+    dropout: float = model_option(
+        0.0, "Share dropped on the embeddings, between layers and before the output.", common=True
+    )
+    locked_dropout: bool = model_option(
+        False, "Let dropout drop the same units at all steps of a window."
+    )
+    embedding_dropout: float = model_option(
+        0.0, "Share of the vocabulary whose embeddings are dropped in a window."
+    )
+    weight_dropout: float = model_option(
+        0.0, "Share of the recurrent weights that are dropped in a window."
+    )
+    zoneout: float = model_option(0.0, "Share of the units that keep their states in a step.")
+    layer_norm: bool = model_option(False, "Normalise the outputs of each recurrent layer.")
+    initialization: str | float = model_option(
+        "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
+    )
+    forget_bias: float | None = model_option(None, "Bias with which forget gates start.")
+    dtype: str = model_option("float32", "Precision.", ("float32", "float64"))
+
+    plain_types: ClassVar[Mapping[Any, Any]] = {str | Cell: str | dict[str, Any]}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.cell, str) and self.cell not in CELLS:
+            raise ValueError(
+                f"cell {self.cell!r:.80} is none of {', '.join(CELLS)}, nor a Cell (see "
+                "anaphora.cells.cell)"
+            )
+        with contextlib.suppress(ValueError, TypeError):  # a name stays a name
+            self.initialization = float(self.initialization)
+        check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
+        for name in ("hidden_size", "embedding_size"):
+            if (getattr(self, name) or 0) > _LARGEST_UNITS:
+                raise ValueError(
+                    f"{name} must be at most {_LARGEST_UNITS:,}, not {getattr(self, name):,}"
+                )
+        check_shares(self, "dropout", "embedding_dropout", "weight_dropout", "zoneout")
+        if self.locked_dropout and not self.dropout:
+            raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], place: str = "") -> Self:  # noqa: D102
+        if isinstance(cell := values.get("cell"), Mapping):
+            values = {**values, "cell": Cell.from_dict(cell)}
+        return super().from_dict(values, place)
+
+    def to_dict(self, section: str | None = None) -> dict[str, Any]:
+        """The options as plain values, of one section or of all; a cell of one's own by its
+        program.
+        """
+        values = super().to_dict(section)
+        if isinstance(cell := values.get("cell"), Cell):
+            values["cell"] = cell.name if CELLS.get(cell.name) is cell else cell.to_dict()
+        return values
+
+
+@dataclass(kw_only=True)
+class LanguageModelBody(Body):
+    """The options of a language model.
+
+    Attributes:
+        tied: Use the embeddings as the weights of the output as well (Press & Wolf 2017).
+        activation_penalty: The factor of the mean square of what the output layer reads, which is
+            added to the loss in training (AR of Merity et al. 2017).
+        temporal_penalty: The factor of the mean squared change of the last layer's output, before
+            dropout, from step to step, which is added likewise (TAR).
+
+    >>> LanguageModelBody(tied=True).tied
+    True
+    """
+
+    tied: bool = model_option(False, "Use the embeddings as output weights too.")
+    activation_penalty: float = model_option(
+        0.0, "Factor of the mean square of the last layer's output, added to the training loss."
+    )
+    temporal_penalty: float = model_option(
+        0.0, "Factor of the mean squared change of that output from step to step, added likewise."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_factors(self, "activation_penalty", "temporal_penalty")
+        check_tied(self)
+
+
+@dataclass(kw_only=True)
+class SequenceBody(Body):
+    """The options of a model that reads whole sequences, so also from their ends.
+
+    Attributes:
+        bidirectional: Read in both directions, D = 2.
+
+    >>> SequenceBody().bidirectional
+    False
+    """
+
+    bidirectional: bool = model_option(False, "Read sequences in both directions.", common=True)
+
+
+@dataclass(kw_only=True)
+class PooledBody(SequenceBody):
+    """The options of a model with one answer to a sequence.
+
+    Attributes:
+        pooling: What the answer is made from: "last" is the output of the last layer at each row's
+            last real step (in the reversed direction: after the first), "mean" and "max" are over
+            the outputs of the real steps. A sequence without steps has zeros there.
+
+    >>> PooledBody(pooling="mean").pooling
+    'mean'
+    """
+
+    pooling: str = model_option("last", "What a sequence is judged by.", POOLINGS)
+
+
+@dataclass(kw_only=True)
+class TaggerBody(SequenceBody):
+    """The options of a tagger.
+
+    Attributes:
+        character_embedding_size: The size of a character's embedding.
+        character_hidden_size: The units of each direction of the layer that reads characters.
+
+    >>> TaggerBody().character_hidden_size
+    32
+    """
+
+    character_embedding_size: int = model_option(16, "Size of the embeddings of characters.")
+    character_hidden_size: int = model_option(
+        32, "Units of each direction of the layer that reads characters."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, 1, "character_embedding_size", "character_hidden_size")
+
+
+@dataclass(kw_only=True)
+class DecoderBody(Body):
+    """The options of a model that writes a sequence.
+
+    Attributes:
+        tied: Use the embeddings as the weights of the output as well (Press & Wolf 2017).
+
+    >>> DecoderBody(tied=True).tied
+    True
+    """
+
+    tied: bool = model_option(False, "Use the embeddings as output weights too.")
+
+
+@dataclass(kw_only=True)
+class EncoderDecoderBody(DecoderBody, SequenceBody):
+    """The options of an encoder and a decoder.
+
+    Attributes:
+        attention: "additive" (Bahdanau et al. 2015), "multiplicative" (Luong et al. 2015) or
+            "none".
+
+    >>> EncoderDecoderBody(attention="additive").attention
+    'additive'
+    """
+
+    attention: str | None = model_option(
+        "multiplicative", "How the decoder attends to the source.", ATTENTIONS
+    )
+
+    def __post_init__(self) -> None:
+        if self.attention is None:
+            self.attention = "none"
+        super().__post_init__()
+        if self.attention == "none":
+            check_tied(self)
+
+
+def check_tied(body: Any) -> None:
+    """Refuse tied weights of two sizes.
+
+    Raises:
+        ValueError: the body is tied, and its embeddings have another size than its layers.
+    """
+    if body.tied and body.embedding_size not in (None, body.hidden_size):
+        raise ValueError(
+            f"tied needs embedding_size ({body.embedding_size}) to be hidden_size "
+            f"({body.hidden_size}), as the output has the embeddings as its weights"
+        )

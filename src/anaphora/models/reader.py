@@ -1,0 +1,224 @@
+"""What models of sequences begin with: features or embeddings, and recurrent layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anaphora import nn, ops
+from anaphora.models.body import Body, SequenceBody
+from anaphora.models.saved import SavedModel
+from anaphora.tensor import Tensor
+
+
+def make_embedding(body: Body, vocabulary_size: int) -> nn.Embedding:
+    """The embeddings of a body, [V, E]."""
+    return nn.Embedding(
+        vocabulary_size,
+        body.hidden_size if body.embedding_size is None else body.embedding_size,
+        dropout=body.embedding_dropout,
+        initialization=body.initialization,
+        dtype=body.dtype,
+    )
+
+
+def make_recurrent(
+    body: Body, input_size: int, bidirectional: bool = False, hidden_size: int | None = None
+) -> nn.Recurrent:
+    """The recurrent layers of a body; with another H of each direction if one is given."""
+    return nn.Recurrent(
+        body.cell,
+        input_size,
+        body.hidden_size if hidden_size is None else hidden_size,
+        body.num_layers,
+        dropout=body.dropout,
+        bidirectional=bidirectional,
+        locked_dropout=body.locked_dropout,
+        weight_dropout=body.weight_dropout,
+        zoneout=body.zoneout,
+        layer_norm=body.layer_norm,
+        initialization=body.initialization,
+        forget_bias=body.forget_bias,
+        dtype=body.dtype,
+    )
+
+
+def make_linear(body: Body, in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
+    """A linear layer that starts as those of the body do."""
+    return nn.Linear(
+        in_features, out_features, bias, initialization=body.initialization, dtype=body.dtype
+    )
+
+
+def tie(output: nn.Linear, embedding: nn.Embedding, initialization: str | float) -> None:
+    """Use the embeddings as the weights of the output as well (Press & Wolf 2017)."""
+    output.weight = embedding.weight
+    # As embeddings they might start at normal(0, 1), which makes the first logits huge.
+    output.reset_parameters(initialization)
+
+
+class CharacterLayer(nn.Module):
+    """A vector for each word, of its spelling: a small layer reads it from both ends.
+
+    It is the character model of Ling et al. 2015 and Lample et al. 2016.
+
+    Args:
+        vocabulary_size: The number of characters.
+        embedding_size: E of a character.
+        hidden_size: H of each direction; a word's vector has 2 H numbers.
+        cell: As of `nn.Recurrent`.
+        dtype: "float32" or "float64".
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> layer = CharacterLayer(vocabulary_size=9, embedding_size=2, hidden_size=3)
+    >>> layer(np.ones((4, 5, 2), int), np.full((5, 2), 4)).shape  # 5 x 2 words of 4 characters
+    (5, 2, 6)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        *,
+        cell: Any = "lstm",
+        dtype: str = "float32",
+    ) -> None:
+        self.embedding = nn.Embedding(vocabulary_size, embedding_size, dtype=dtype)
+        self.recurrent = nn.Recurrent(
+            cell, embedding_size, hidden_size, bidirectional=True, dtype=dtype
+        )
+
+    def forward(self, characters: Any, lengths: Any) -> Tensor:
+        """The last states of both directions.
+
+        Args:
+            characters: [W, ...] ids, words in any arrangement.
+            lengths: [...] the number of characters of each word; a word of none has zeros.
+
+        Returns:
+            [..., 2 H].
+        """
+        characters, lengths = np.asarray(characters), np.asarray(lengths)
+        if characters.shape[1:] != lengths.shape:
+            raise ValueError(
+                f"CharacterLayer: characters of shape {characters.shape} with lengths of shape "
+                f"{lengths.shape}; wanted [W, ...] and [...]"
+            )
+        flat = characters.reshape(len(characters), lengths.size)
+        _, state = self.recurrent(self.embedding(flat), lengths=lengths.reshape(-1))
+        h: Tensor = state[0] if isinstance(state, tuple) else state  # [2, words, H]
+        size = self.recurrent.output_size
+        return h.transpose(1, 0, 2).reshape(*lengths.shape, size)
+
+
+class Reader(SavedModel):
+    """The base of models that read sequences: embedding or features, dropout, recurrent layers.
+
+        x = dropout(embedding(ids))      or features as they are
+        x = [x, dropout(characters)]     with a layer that reads the spelling of each word
+        y, state = recurrent(x, state)
+    """
+
+    embedding: nn.Embedding | None = None
+    characters: CharacterLayer | None = None
+    recurrent: nn.Recurrent
+    drop: nn.Dropout
+
+    def build(
+        self,
+        *,
+        input_size: int | None = None,
+        vocabulary_size: int | None = None,
+        bidirectional: bool = False,
+    ) -> None:
+        """Make the layers of the body; ``characters`` must be there before, if it is to be used.
+
+        Args:
+            input_size: I, for sequences of features [T, B, I].
+            vocabulary_size: V, for sequences of ids [T, B]; this or ``input_size``.
+            bidirectional: Whether to read in both directions.
+
+        Raises:
+            ValueError: not just one of the two sizes was given, or an option is out of range.
+        """
+        name = type(self).__name__
+        if (input_size is None) == (vocabulary_size is None):
+            raise ValueError(
+                f"{name}: give input_size, for features [T, B, I], or vocabulary_size, for ids "
+                f"[T, B]; not {'both' if input_size is not None else 'neither'}"
+            )
+        size = input_size or 0
+        if vocabulary_size is not None:
+            self.embedding = make_embedding(self, vocabulary_size)
+            size = self.embedding.embedding_dim
+        for option in ("embedding_size", "embedding_dropout"):
+            if self.embedding is None and getattr(self, option):
+                raise ValueError(f"{name}: {option} is for ids, so give vocabulary_size too")
+        if self.characters is not None:
+            size += self.characters.recurrent.output_size
+        self.recurrent = make_recurrent(self, size, bidirectional)
+        self.drop = nn.Dropout(self.dropout, self.locked_dropout)
+
+    def read(
+        self,
+        inputs: Any,
+        state: Any = None,
+        lengths: ArrayLike | None = None,
+        characters: Any = None,
+        character_lengths: Any = None,
+    ) -> tuple[Tensor, Any]:
+        """Run over a batch of sequences.
+
+        Args:
+            inputs: Ids [T, B], or features [T, B, I].
+            state: What a call before returned, or None to begin.
+            lengths: [B] the number of steps of each sequence, or None for all T.
+            characters: [W, T, B] ids, for a model with a character layer.
+            character_lengths: [T, B] the number of characters of each word.
+
+        Returns:
+            The output of the last layer [T, B, D*H], before dropout, and the state.
+
+        Raises:
+            ValueError: characters are missing, or the model has no layer for them.
+        """
+        x = inputs if self.embedding is None else self.drop(self.embedding(inputs))
+        if (characters is None) != (self.characters is None):
+            raise ValueError(
+                f"{type(self).__name__}: characters were given to a model without a layer for "
+                "them; make it with num_characters"
+                if self.characters is None
+                else f"{type(self).__name__}: a model with a character layer needs characters "
+                "[W, T, B] and character_lengths [T, B]; give loss a SpelledBatch"
+            )
+        if self.characters is not None:
+            spelled = self.drop(self.characters(characters, character_lengths))
+            x = ops.concatenate([x, spelled], axis=-1)
+        return self.recurrent(x, state, lengths=lengths)
+
+
+@dataclass(eq=False, repr=False)
+class SequenceModel(Reader, SequenceBody):
+    """The base of models that answer to sequences of features or of ids, with a linear layer.
+
+    Attributes:
+        input_size: I, for sequences of features [T, B, I].
+        vocabulary_size: V, for sequences of ids [T, B]; this or ``input_size`` is given.
+    """
+
+    input_size: int | None = field(default=None, kw_only=True)
+    vocabulary_size: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.build(
+            input_size=self.input_size,
+            vocabulary_size=self.vocabulary_size,
+            bidirectional=self.bidirectional,
+        )
