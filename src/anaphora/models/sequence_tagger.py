@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
-from anaphora.data import IGNORE_INDEX, Batch
+from anaphora.data import IGNORE_INDEX, Batch, SpelledBatch
 from anaphora.models.sequences import SequenceModel
 from anaphora.tensor import Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class SpelledBatch(Batch):
-    """A batch of words that come with their characters.
-
-    Attributes:
-        characters: The characters of each word, [W, T, B] ids, W being the longest word's number.
-        character_lengths: The number of characters of each word, [T, B]; 0 at padding.
-
-    >>> words, tags = np.array([[7], [2]]), np.array([[1], [0]])
-    >>> characters = np.array([[[3], [5]], [[4], [0]]])  # two of the first word, one of the second
-    >>> SpelledBatch(words, tags, np.array([2]), characters, np.array([[2], [1]])).tokens
-    2
-    """
-
-    characters: NDArray[np.integer[Any]] | None = None
-    character_lengths: NDArray[np.integer[Any]] | None = None
 
 
 class CharacterLayer(nn.Module):
