@@ -21,7 +21,7 @@ from anaphora.cells import CELLS
 from anaphora.data import Batch
 from anaphora.models import SequenceRegressor
 from anaphora.synthetic import adding_problem
-from anaphora.training import Callback, DrawnBatches, Trainer, TrainingOptions
+from anaphora.training import Callback, SampledBatches, Trainer, TrainingOptions
 
 PUBLISHED = {100: 74_000, 500: 209_000, 1000: 853_000}
 """Sequences that the LSTM of 1997 needed, by their length."""
@@ -85,7 +85,7 @@ def main(arguments=None):
     trainer = Trainer(
         model,
         optim.Adam(model.parameters(), options.learning_rate),
-        DrawnBatches(draw, count=100),
+        SampledBatches(draw, count=100),
         TrainingOptions(
             max_steps=max(1, options.max_sequences // options.batch_size),
             clip_norm=1.0,

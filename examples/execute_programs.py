@@ -22,7 +22,7 @@ from anaphora import no_grad, optim, random
 from anaphora.data import CharacterTokenizer, pad, pair_batches
 from anaphora.generation import greedy_search
 from anaphora.models import EncoderDecoder
-from anaphora.synthetic.programs import draw_program
+from anaphora.synthetic.programs import sample_program
 
 END = "."
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789+-*<=():\n " + END
@@ -43,7 +43,7 @@ class Curriculum:
             level = self.levels[self.level]
             if not self.enabled or n % 2:
                 level = self.levels[generator.integers(len(self.levels))]
-            programs.append(draw_program(generator, *level))
+            programs.append(sample_program(generator, *level))
         return programs
 
     def report(self, accuracy):
@@ -128,7 +128,7 @@ def main(argv=None):
         seconds = time.monotonic() - begin
         if step % arguments.evaluate_every == 0:
             level = curriculum.levels[curriculum.level]
-            programs = [draw_program(generator, *level) for _ in range(100)]
+            programs = [sample_program(generator, *level) for _ in range(100)]
             exact, characters = evaluate(model, tokenizer, programs)
             print(
                 f"step {step}, {seconds:.0f} s: loss {loss.item():.3f}; length {level[0]}, nesting "
@@ -144,7 +144,7 @@ def main(argv=None):
     accuracy = {}
     for length, nesting in curriculum.levels:
         programs = [
-            draw_program(generator, length, nesting) for _ in range(arguments.test_programs)
+            sample_program(generator, length, nesting) for _ in range(arguments.test_programs)
         ]
         exact, characters = accuracy[length, nesting] = evaluate(model, tokenizer, programs)
         print(

@@ -23,7 +23,7 @@ from anaphora.cells import CELLS
 from anaphora.data import IGNORE_INDEX, moments
 from anaphora.generation import ctc_beam_search, ctc_greedy
 from anaphora.models import SequenceClassifier, SequenceTagger
-from anaphora.training import Callback, DrawnBatches, SequenceBatches, Trainer, TrainingOptions
+from anaphora.training import Callback, SampledBatches, SequenceBatches, Trainer, TrainingOptions
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = "_ " + "".join(sorted(set("".join(WORDS))))  # class 0 is the blank, 1 between words
@@ -199,7 +199,7 @@ def transcribe(ear, train, test, shape, options):
 
     steps = -(-len(train) // (options.batch_size * (LONGEST + 1) // 2))  # about each, once
     model = Speller(len(LABELS), **shape)
-    fit(model, DrawnBatches(draw, steps, options.seed), options)
+    fit(model, SampledBatches(draw, steps, options.seed), options)
 
     strings = draw_strings(test, options.test_strings, np.random.default_rng(0))
     measured = {}

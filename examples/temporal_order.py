@@ -16,7 +16,7 @@ from anaphora.cells import CELLS
 from anaphora.data import Batch
 from anaphora.models import SequenceClassifier
 from anaphora.synthetic import TEMPORAL_SYMBOLS, temporal_order
-from anaphora.training import Callback, DrawnBatches, Trainer, TrainingOptions
+from anaphora.training import Callback, SampledBatches, Trainer, TrainingOptions
 
 PUBLISHED = {4: 31_390, 8: 571_100}
 """Sequences that the LSTM of 1997 needed, by the number of classes."""
@@ -82,7 +82,7 @@ def main(arguments=None):
     trainer = Trainer(
         model,
         optim.Adam(model.parameters(), options.learning_rate),
-        DrawnBatches(draw, count=100),
+        SampledBatches(draw, count=100),
         TrainingOptions(
             max_steps=max(1, options.max_sequences // options.batch_size),
             clip_norm=1.0,

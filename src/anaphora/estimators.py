@@ -23,11 +23,11 @@ except ImportError as error:
 
 from anaphora import no_grad, ops, random
 from anaphora.data import moments, standardized
+from anaphora.data.batches import side_by_side
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import Adam
 from anaphora.training import SequenceBatches, Trainer, TrainingOptions
-from anaphora.training.batches import side_by_side
 
 _PREDICTION_BATCH = 256
 

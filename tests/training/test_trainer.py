@@ -15,7 +15,7 @@ from anaphora.optim import SGD, clip_grad_norm
 from anaphora.tensor import Tensor, detach
 from anaphora.training import (
     Callback,
-    DrawnBatches,
+    SampledBatches,
     SequenceBatches,
     Trainer,
     TrainingDiverged,
@@ -313,7 +313,7 @@ def test_data_that_are_not_finite_are_blamed_and_not_the_learning_rate(name, pla
     array[tuple(map(int, place.split(", ")))] = np.nan
     batch = dataclasses.replace(good, **{name: array})
     model = SequenceRegressor(num_outputs=1, hidden_size=3, input_size=2)
-    batches = DrawnBatches(lambda generator: batch, 1)
+    batches = SampledBatches(lambda generator: batch, 1)
     trainer = Trainer(model, SGD(model.parameters(), 0.01), batches, TrainingOptions(max_steps=3))
     wanted = rf"the loss became nan at step 1 .*, because the {name} of its batch are not finite "
     with pytest.raises(TrainingDiverged, match=wanted + rf"\(at \[{place}\]\); correct the data"):

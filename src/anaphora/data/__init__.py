@@ -1,21 +1,30 @@
-"""From text to tokens, ids and batches."""
+"""From files to records, tokens, ids and batches."""
 
 from anaphora.data.batches import (
     IGNORE_INDEX,
     Batch,
     Batches,
+    BucketedBatches,
+    PairBatch,
+    PairBatches,
+    SampledBatches,
     SentenceBatches,
+    SequenceBatches,
+    SignalBatches,
+    SpelledBatch,
     StreamBatches,
     batchify,
     cover,
+    pad,
+    pair_batches,
     sentence_batches,
+    side_by_side,
     split_sentences,
 )
 from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
 from anaphora.data.labelled import check_labels, read_labelled
-from anaphora.data.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
     Source,
@@ -41,13 +50,18 @@ __all__ = [
     "BPETokenizer",
     "Batch",
     "Batches",
+    "BucketedBatches",
     "CharacterTokenizer",
     "DataError",
     "PairBatch",
     "PairBatches",
+    "SampledBatches",
     "SentenceBatches",
+    "SequenceBatches",
+    "SignalBatches",
     "Source",
     "SourceFile",
+    "SpelledBatch",
     "StreamBatches",
     "Tokenizer",
     "WordTokenizer",
@@ -69,6 +83,7 @@ __all__ = [
     "read_lines",
     "read_series",
     "sentence_batches",
+    "side_by_side",
     "split_sentences",
     "split_words",
     "standard_library_source",

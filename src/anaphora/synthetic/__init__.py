@@ -1,4 +1,4 @@
-"""Synthetic tasks on which recurrent networks are measured: what is drawn follows from a seed.
+"""Synthetic tasks on which recurrent networks are measured: what is sampled follows from a seed.
 
 Every generator takes a `numpy.random.Generator` and returns arrays, time-major as everywhere.
 """
@@ -6,7 +6,7 @@ Every generator takes a `numpy.random.Generator` and returns arrays, time-major 
 from anaphora.synthetic.adding import adding_problem
 from anaphora.synthetic.counting import COUNTING_TOKENS, count_block
 from anaphora.synthetic.echo import signal_echo
-from anaphora.synthetic.programs import Program, draw_program
+from anaphora.synthetic.programs import Program, sample_program
 from anaphora.synthetic.temporal_order import TEMPORAL_SYMBOLS, temporal_order
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "Program",
     "adding_problem",
     "count_block",
-    "draw_program",
+    "sample_program",
     "signal_echo",
     "temporal_order",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 def adding_problem(
     generator: np.random.Generator, batch_size: int, length: int = 100
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.integer[Any]]]:
-    """Draw sequences of numbers and marks, and what the marked numbers add up to.
+    """Sample sequences of numbers and marks, and what the marked numbers add up to.
 
     Each step is a number, uniform in [-1, 1], and a mark: 1 at the two numbers to add, -1 at the
     first and the last step, 0 elsewhere. One of the first ten steps is marked, and another one of
@@ -24,7 +24,7 @@ def adding_problem(
     Args:
         generator: The source of randomness.
         batch_size: B.
-        length: The fewest steps; at least 6.
+        length: The minimum number of steps, at least 6.
 
     Returns:
         Inputs [T, B, 2], targets [B, 1] and lengths [B].

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def signal_echo(
     generator: np.random.Generator, length: int, batch_size: int, delay: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw streams of random bits, and the same bits some steps later.
+    """Sample streams of random bits, and the same bits some steps later.
 
     Args:
         generator: The source of randomness.
@@ -18,7 +18,7 @@ def signal_echo(
         delay: The number of steps between a bit and its echo; 0 echoes at once.
 
     Returns:
-        The bits [T, B] and their echoes [T, B]; -100, which losses leave out, where none has come.
+        The bits [T, B] and their echoes [T, B]; -100, which losses ignore, where none has come.
 
     Raises:
         ValueError: the delay is negative.

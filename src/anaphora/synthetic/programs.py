@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Program", "draw_program"]
+__all__ = ["Program", "sample_program"]
 
 OPERATIONS = ("add", "subtract", "multiply", "assign", "condition", "loop")
 VARIABLES = "abcdefghijklmnopqrstuvwyz"  # x counts loops
@@ -26,8 +26,8 @@ class Program:
     answer: int
 
 
-def draw_program(generator: np.random.Generator, length: int, nesting: int) -> Program:
-    """Draw a program that prints one number.
+def sample_program(generator: np.random.Generator, length: int, nesting: int) -> Program:
+    """Sample a program that prints one number.
 
     It begins with a number and applies `nesting` operations, one to the result of the other: add or
     subtract a number, multiply by a small one, keep the value in a variable, choose by a condition,
@@ -37,13 +37,13 @@ def draw_program(generator: np.random.Generator, length: int, nesting: int) -> P
 
     Args:
         generator: Where random choices come from.
-        length: The most digits of a number, at least 1.
-        nesting: The number of operations, at least 0 and at most 25.
+        length: The maximum number of digits of a number, at least 1.
+        nesting: The number of operations, from 0 to 25.
 
     Raises:
         ValueError: the length or the nesting is out of its range.
 
-    >>> program = draw_program(np.random.default_rng(5), length=3, nesting=3)
+    >>> program = sample_program(np.random.default_rng(5), length=3, nesting=3)
     >>> print(program.text)
     y=(897 if 493<666 else 393)
     for x in range(1):y+=677
@@ -53,7 +53,7 @@ def draw_program(generator: np.random.Generator, length: int, nesting: int) -> P
     """
     if length < 1 or not 0 <= nesting <= len(VARIABLES):
         raise ValueError(
-            f"draw_program: length {length} and nesting {nesting}; wanted a length of at least 1 "
+            f"sample_program: length {length} and nesting {nesting}; wanted a length of at least 1 "
             f"and a nesting from 0 to {len(VARIABLES)}"
         )
     names = iter(generator.permutation(list(VARIABLES)))

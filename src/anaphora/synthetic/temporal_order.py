@@ -16,7 +16,7 @@ _PLACES = {4: ((0.1, 0.2), (0.5, 0.6)), 8: ((0.1, 0.2), (0.33, 0.43), (0.66, 0.7
 def temporal_order(
     generator: np.random.Generator, batch_size: int, classes: int = 4, length: int = 100
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.integer[Any]]]:
-    """Draw sequences of symbols whose class is the order of the X and Y in them.
+    """Sample sequences of symbols whose class is the order of the X and Y in them.
 
     A sequence begins with E and ends with B, and is made of random a, b, c and d between, but for
     two symbols (4 classes) or three (8 classes) that are X or Y. With the length 100 it is the
@@ -29,7 +29,7 @@ def temporal_order(
         generator: The source of randomness.
         batch_size: B.
         classes: 4 or 8.
-        length: The fewest steps of a sequence, at least 10; the most is a tenth more.
+        length: The minimum number of steps of a sequence, at least 10; the maximum is a tenth more.
 
     Returns:
         Ids [T, B] of `TEMPORAL_SYMBOLS` (0 beyond a sequence's end), classes [B] (X as 0, Y as 1,

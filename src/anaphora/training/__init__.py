@@ -1,6 +1,6 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
-from anaphora.training.batches import DrawnBatches, SequenceBatches, SignalBatches
+from anaphora.data.batches import SampledBatches, SequenceBatches, SignalBatches
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
 from anaphora.training.classification import ClassifierVocabulary, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
@@ -24,13 +24,13 @@ __all__ = [
     "TASKS",
     "Callback",
     "ClassifierVocabulary",
-    "DrawnBatches",
     "Evaluation",
     "ExampleTask",
     "LanguageModelOptions",
     "MetricsFile",
     "ModelOptions",
     "Progress",
+    "SampledBatches",
     "SequenceBatches",
     "SignalBatches",
     "TaggerVocabulary",

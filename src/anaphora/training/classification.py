@@ -26,10 +26,10 @@ from anaphora.data import (
     standardized,
     uncompressed_name,
 )
+from anaphora.data.batches import SequenceBatches, side_by_side
 from anaphora.models import SequenceClassifier
 from anaphora.models.sequences import POOLINGS
 from anaphora.tensor import Array, no_grad
-from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.evaluation import check_scores
 from anaphora.training.options import (
     ExampleOptions,

@@ -21,9 +21,9 @@ from anaphora.data import (
     split_words,
     uncompressed_name,
 )
+from anaphora.data.batches import SequenceBatches, side_by_side
 from anaphora.models import SequenceTagger
 from anaphora.tensor import Array, no_grad
-from anaphora.training.batches import SequenceBatches, side_by_side
 from anaphora.training.evaluation import check_scores
 from anaphora.training.options import ExampleOptions, RecurrentOptions, option
 from anaphora.training.task import (

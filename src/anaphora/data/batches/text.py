@@ -3,20 +3,22 @@
 Letters: T steps, B batch, N tokens of a text.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 
+from anaphora.data.batches.base import (
+    IGNORE_INDEX,
+    Batch,
+    Batches,
+    BucketedBatches,
+    Int64,
+    Integers,
+    check_sizes,
+    pad,
+)
 from anaphora.data.errors import DataError
 
 __all__ = [
-    "IGNORE_INDEX",
-    "Batch",
-    "Batches",
     "SentenceBatches",
     "StreamBatches",
     "batchify",
@@ -24,86 +26,6 @@ __all__ = [
     "sentence_batches",
     "split_sentences",
 ]
-
-# The target of a position that does not count: cross-entropy's `ignore_index`, as in PyTorch.
-IGNORE_INDEX = -100
-
-Integers = NDArray[np.integer[Any]]
-Int64 = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What one step of training or evaluation needs.
-
-    Of a text: ids [T, B] and the ids that follow them. Other models read features [T, B, I], and
-    have one target a sequence, [B], or numbers as targets, which all count.
-
-    Attributes:
-        inputs: The token before each target, [T, B].
-        targets: The tokens to predict, [T, B]; -100 where nothing is.
-        lengths: The number of real steps of each row, [B]; None where rows go on in the next batch.
-
-    >>> batch = Batch(np.array([[4], [2]]), np.array([[2], [IGNORE_INDEX]]), np.array([1]))
-    >>> batch.tokens
-    1
-    """
-
-    inputs: NDArray[Any]
-    targets: NDArray[Any]
-    lengths: Int64 | None = None
-
-    @property
-    def tokens(self) -> int:
-        """The number of targets that count."""
-        if self.targets.dtype.kind == "f":
-            return int(self.targets.size)
-        return int(np.count_nonzero(self.targets != IGNORE_INDEX))
-
-
-class Batches(ABC):
-    """One epoch's batches: a length, batches by index, iteration from first to last.
-
-    `batches[k]` costs the same for every `k`, so training resumes anywhere:
-    `for k in range(start, len(batches))`.
-
-    Attributes:
-        carries_state: Whether row `b` of a batch goes on where row `b` of the batch before it
-            ended, so that the recurrent state is to be carried over. Otherwise every row starts
-            from the initial state.
-        tokens: The number of targets that count, in all batches together.
-
-    >>> batches = batchify(np.arange(11), batch_size=1, window=4)
-    >>> len(batches), batches.tokens, batches.carries_state
-    (3, 10, True)
-    >>> batches[-1].targets.T
-    array([[ 9, 10]])
-    """
-
-    carries_state: ClassVar[bool]
-    tokens: int
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def _batch(self, index: int) -> Batch:
-        """Return the batch at `index`, which is from 0 to `len(self) - 1`."""
-
-    def __getitem__(self, index: int) -> Batch:
-        return self._batch(range(len(self))[index])
-
-    def __iter__(self) -> Iterator[Batch]:
-        for index in range(len(self)):
-            yield self._batch(index)
-
-    def shuffled(self, generator: np.random.Generator) -> "Batches":
-        """Return the batches in an order for one epoch, drawn from `generator`.
-
-        Streams that carry state have one order only: they are returned as they are, and nothing is
-        drawn.
-        """
-        return self
 
 
 class StreamBatches(Batches):
@@ -148,7 +70,7 @@ class StreamBatches(Batches):
         return Batch(*gather(self._ids, first, lengths, first == 0, self._start_id))
 
 
-class SentenceBatches(Batches):
+class SentenceBatches(BucketedBatches):
     """Sentences of about equal length side by side, padded; `sentence_batches` makes them.
 
     Args:
@@ -159,16 +81,12 @@ class SentenceBatches(Batches):
             token before.
         batch_size: B; the last batch of the longest pieces may be smaller.
         start_id: The input before a sentence; None where sentences have it as their first token.
-        order: The pieces of each batch, [number of batches], in the order of the epoch; None sorts
-            by length.
 
     >>> ids = np.array([5, 6, 0, 7, 0, 8, 0])
     >>> batches = sentence_batches(ids, end_id=0, batch_size=2, window=9, start_id=0)
     >>> [batch.lengths.tolist() for batch in batches]
     [[2, 2], [3]]
     """
-
-    carries_state = False
 
     def __init__(
         self,
@@ -178,48 +96,20 @@ class SentenceBatches(Batches):
         begins: NDArray[np.bool_],
         batch_size: int,
         start_id: int | None = None,
-        order: list[Int64] | None = None,
     ) -> None:
+        super().__init__([lengths], batch_size)
         self._ids = ids
         self._first = first
         self._lengths = lengths
         self._begins = begins
-        self._batch_size = batch_size
         self._start_id = start_id
-        self._order = order or self._bucket(np.arange(len(first)))
         self.tokens = int(lengths.sum())
 
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def _batch(self, index: int) -> Batch:
-        pieces = self._order[index]
-        first, lengths, begins = self._first[pieces], self._lengths[pieces], self._begins[pieces]
-        inputs, targets = gather(self._ids, first, lengths, begins, self._start_id)
-        return Batch(inputs, targets, lengths)
-
-    def shuffled(self, generator: np.random.Generator) -> "SentenceBatches":
-        """Return the same sentences in batches drawn anew.
-
-        Sentences of one length change places among each other, and batches come in any order. The
-        same state of the generator gives the same order.
-        """
-        order = self._bucket(generator.permutation(len(self._first)))
-        order = [order[batch] for batch in generator.permutation(len(order))]
-        return SentenceBatches(
-            self._ids,
-            self._first,
-            self._lengths,
-            self._begins,
-            self._batch_size,
-            self._start_id,
-            order,
+    def _collate(self, examples: Int64) -> Batch:
+        first, lengths = self._first[examples], self._lengths[examples]
+        return Batch(
+            *gather(self._ids, first, lengths, self._begins[examples], self._start_id), lengths
         )
-
-    def _bucket(self, pieces: Int64) -> list[Int64]:
-        """Sort pieces by length, keeping the order of equal ones, and cut them into batches."""
-        pieces = pieces[np.argsort(self._lengths[pieces], kind="stable")]
-        return np.split(pieces, np.arange(self._batch_size, len(pieces), self._batch_size))
 
 
 def batchify(ids: Integers, batch_size: int, window: int) -> StreamBatches:
@@ -273,8 +163,8 @@ def cover(
         ids: The text, [N]; a memory map stays on disk.
         batch_size: B.
         window: T.
-        start_id: The input for the first token, so that all N count; None leaves it out, and N - 1
-            count.
+        start_id: The input for the first token, so that all N count; None omits it, and
+            N - 1 count.
 
     Raises:
         DataError: there is no token to predict.
@@ -328,7 +218,7 @@ def sentence_batches(
     A sentence ends with `end_id`. One of more than T targets is split into pieces of at most T,
     whose first input is the true token before them, so that every token counts exactly once; the
     state starts anew at each piece. Padding is 0 in the inputs and -100 in the targets. Batches
-    come in the order of length; draw another for each epoch with `shuffled`.
+    come in the order of length; `shuffled` gives another for each epoch.
 
     Args:
         ids: The text, [N]; a memory map stays on disk.
@@ -370,13 +260,6 @@ def sentence_batches(
     return SentenceBatches(ids, first, lengths, begins, batch_size, start_id)
 
 
-def check_sizes(batch_size: int, window: int) -> None:
-    """Refuse sizes below 1 with a `DataError`."""
-    for name, value in [("batch_size", batch_size), ("window", window)]:
-        if value < 1:
-            raise DataError(f"{name} is {value}; it must be at least 1")
-
-
 def gather(
     ids: Integers,
     first: Int64,
@@ -388,11 +271,10 @@ def gather(
 
     Where `begins`, the first input is `start_id`, elsewhere the token at `first - 1`.
     """
-    step = np.arange(lengths.max())[:, np.newaxis]
-    real = step < lengths
-    targets = np.asarray(ids[np.minimum(first + step, len(ids) - 1)], dtype=np.int64)
+    ends = first + lengths
+    targets, _ = pad([ids[a:b] for a, b in zip(first, ends, strict=True)], IGNORE_INDEX)
     before = np.asarray(ids[np.clip(first - 1, 0, len(ids) - 1)], dtype=np.int64)
     if start_id is not None:
         before = np.where(begins, start_id, before)
-    inputs = np.where(real, np.concatenate([before[np.newaxis], targets[:-1]]), 0)
-    return inputs, np.where(real, targets, IGNORE_INDEX)
+    real = np.arange(len(targets))[:, np.newaxis] < lengths
+    return np.where(real, np.concatenate([before[np.newaxis], targets[:-1]]), 0), targets

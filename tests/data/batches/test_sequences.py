@@ -1,13 +1,13 @@
-"""Batches of sequences, signals and drawn tasks: what is in them, order, seeds, and the loop."""
+"""Batches of sequences, signals and sampled tasks: what is in them, their order, and training."""
 
 import numpy as np
 import pytest
 
 from anaphora import optim, random
-from anaphora.data import Batch
+from anaphora.data import Batch, side_by_side
 from anaphora.models import SequenceClassifier, SequenceTagger, SpelledBatch
 from anaphora.training import (
-    DrawnBatches,
+    SampledBatches,
     SequenceBatches,
     SignalBatches,
     Trainer,
@@ -92,14 +92,14 @@ def test_signals_are_cut_into_windows_that_carry_the_state(rng):
     assert evaluate(model, batches).loss == pytest.approx(whole.loss, rel=1e-12)
 
 
-def draw(generator):
+def sample(generator):
     x = generator.standard_normal((4, 5, 2)).astype(np.float32)
     return Batch(x, (x[0, :, 0] > 0).astype(int))
 
 
-def test_drawn_batches_are_drawn_anew_each_epoch():
-    batches = DrawnBatches(draw, count=3, seed=1)
-    again = DrawnBatches(draw, count=3, seed=1)
+def test_sampled_batches_are_sampled_anew_each_epoch():
+    batches = SampledBatches(sample, count=3, seed=1)
+    again = SampledBatches(sample, count=3, seed=1)
     other = batches.shuffled(np.random.default_rng(1))
     assert batches.tokens == 15
     for k in (2, 0, 1):
@@ -113,12 +113,12 @@ def test_drawn_batches_are_drawn_anew_each_epoch():
 def test_the_training_loop_serves_a_classifier():
     random.seed(1)
     model = SequenceClassifier(2, 8, input_size=2, cell="gru")
-    validation = DrawnBatches(draw, count=20, seed=7)
+    validation = SampledBatches(sample, count=20, seed=7)
     before = evaluate(model, validation).loss
     trainer = Trainer(
         model,
         optim.Adam(model.parameters(), 0.02),
-        DrawnBatches(draw, count=50),
+        SampledBatches(sample, count=50),
         TrainingOptions(epochs=4),
         validation=validation,
     )
@@ -143,9 +143,30 @@ def test_the_training_loop_serves_a_classifier():
         ),
         (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2), "wanted .* alike"),
         (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((3, 2)), 0), "window is 0"),
-        (lambda x: DrawnBatches(draw, 0), "count is 0"),
+        (lambda x: SampledBatches(sample, 0), "count is 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(series, make, message):
     with pytest.raises(ValueError, match=message):
         make(series)
+
+
+def test_what_counts_is_counted_once_for_all_orders(series):
+    batches = SequenceBatches(series, np.arange(7), batch_size=2)
+    assert batches.tokens == 7
+    shuffled = batches.shuffled(np.random.default_rng(1))
+    assert shuffled.tokens == 7
+    assert sorted(np.concatenate(shuffled.order).tolist()) == list(range(7))
+    assert [rows.tolist() for rows in batches.order] == [[2, 1], [5, 4], [0, 6], [3]]
+
+
+def test_answering_keeps_the_order_of_what_was_asked(rng):
+    words = [rng.integers(0, 9, length) for length in (3, 1, 2)]
+    spelled = [[rng.integers(1, 5, rng.integers(1, 4)) for _ in ids] for ids in words]
+    batch = side_by_side(words, spelled)
+    assert batch.lengths.tolist() == [3, 1, 2]
+    for b, ids in enumerate(words):
+        np.testing.assert_array_equal(batch.inputs[: len(ids), b], ids)
+        for t, word in enumerate(spelled[b]):
+            assert batch.character_lengths[t, b] == len(word)
+            np.testing.assert_array_equal(batch.characters[: len(word), t, b], word)

@@ -3,25 +3,17 @@
 Letters: S steps of the source, T steps of the target, B batch, N tokens of a text.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.data.batches import (
-    Batch,
-    Batches,
-    Int64,
-    Integers,
-    check_sizes,
-    gather,
-    split_sentences,
-)
+from anaphora.data.batches.base import Batch, BucketedBatches, Int64, Integers, check_sizes, pad
+from anaphora.data.batches.text import gather, split_sentences
 from anaphora.data.errors import DataError
 
-__all__ = ["PairBatch", "PairBatches", "pad", "pair_batches"]
+__all__ = ["PairBatch", "PairBatches", "pair_batches"]
 
 Source = NDArray[Any]
 
@@ -48,7 +40,7 @@ class PairBatch(Batch):
     source_lengths: Int64 | None = field(kw_only=True)
 
 
-class PairBatches(Batches):
+class PairBatches(BucketedBatches):
     """Pairs of about equal lengths side by side, padded; `pair_batches` makes them.
 
     Args:
@@ -59,15 +51,12 @@ class PairBatches(Batches):
         target_offsets: Where its sentences begin and end.
         batch_size: B; the last batch of the longest pairs may be smaller.
         end_id: The target's end mark, which is also the input before its first token.
-        order: The pairs of each batch, in the order of the epoch; None sorts by length.
 
     >>> source, target = np.array([7, 0, 8, 9, 0]), np.array([4, 1, 5, 6, 4, 1])
     >>> batches = PairBatches(source, np.array([0, 2, 5]), target, np.array([0, 2, 6]), 1, 1)
     >>> [(batch.source.T.tolist(), batch.targets.T.tolist()) for batch in batches]
     [([[7, 0]], [[4, 1]]), ([[8, 9, 0]], [[5, 6, 4, 1]])]
     """
-
-    carries_state = False
 
     def __init__(
         self,
@@ -77,67 +66,30 @@ class PairBatches(Batches):
         target_offsets: Int64,
         batch_size: int,
         end_id: int,
-        order: list[Int64] | None = None,
     ) -> None:
+        self._lengths = np.diff(target_offsets)
+        lengths = [self._lengths]
+        if source_offsets is not None:
+            lengths.append(np.diff(source_offsets))
+        super().__init__(lengths, batch_size)
         self._source = source
         self._source_offsets = source_offsets
         self._target = target
         self._target_offsets = target_offsets
-        self._batch_size = batch_size
         self._end_id = end_id
-        self._lengths = np.diff(target_offsets)
-        self._source_lengths = None if source_offsets is None else np.diff(source_offsets)
-        self._order = order or self._bucket(np.arange(len(self._lengths)))
         self.tokens = int(self._lengths.sum())
 
-    def __len__(self) -> int:
-        return len(self._order)
-
-    @property
-    def order(self) -> list[Int64]:
-        """The numbers of the pairs in each batch."""
-        return self._order
-
-    def _batch(self, index: int) -> PairBatch:
-        pairs = self._order[index]
-        first, lengths = self._target_offsets[pairs], self._lengths[pairs]
-        begins = np.full(len(pairs), True)
+    def _collate(self, examples: Int64) -> PairBatch:
+        first, lengths = self._target_offsets[examples], self._lengths[examples]
+        begins = np.full(len(examples), True)
         inputs, targets = gather(self._target, first, lengths, begins, self._end_id)
-        if self._source_offsets is None or self._source_lengths is None:
-            source, source_lengths = self._source[pairs], None
+        offsets, source_lengths = self._source_offsets, None
+        if offsets is None:
+            source = self._source[examples]
         else:
-            source_lengths = self._source_lengths[pairs]
-            step = np.arange(source_lengths.max())[:, np.newaxis]
-            place = np.where(step < source_lengths, self._source_offsets[pairs] + step, 0)
-            ids = np.asarray(self._source[place], np.int64)
-            source = np.where(step < source_lengths, ids, 0)
+            spans = zip(offsets[examples], offsets[examples + 1], strict=True)
+            source, source_lengths = pad([self._source[a:b] for a, b in spans])
         return PairBatch(inputs, targets, lengths, source=source, source_lengths=source_lengths)
-
-    def shuffled(self, generator: np.random.Generator) -> "PairBatches":
-        """Return the same pairs in batches drawn anew.
-
-        Pairs whose lengths are equal change places among each other, and batches come in any order.
-        The same state of the generator gives the same order.
-        """
-        order = self._bucket(generator.permutation(len(self._lengths)))
-        order = [order[batch] for batch in generator.permutation(len(order))]
-        return PairBatches(
-            self._source,
-            self._source_offsets,
-            self._target,
-            self._target_offsets,
-            self._batch_size,
-            self._end_id,
-            order,
-        )
-
-    def _bucket(self, pairs: Int64) -> list[Int64]:
-        """Sort pairs by length, keeping the order of equal ones, and cut them into batches."""
-        keys = [self._lengths[pairs]]  # the last key is the first to sort by
-        if self._source_lengths is not None:
-            keys.insert(0, self._source_lengths[pairs])
-        pairs = pairs[np.lexsort(keys)]
-        return np.split(pairs, np.arange(self._batch_size, len(pairs), self._batch_size))
 
 
 def pair_batches(
@@ -151,8 +103,8 @@ def pair_batches(
     source, or of vector `k`.
 
     Pairs are sorted by the length of their target, then by that of their source, so that those of
-    like lengths stand together. Batches come in the order of length; draw another for each epoch
-    with `shuffled`.
+    similar lengths are together. Batches come in the order of length; `shuffled` gives another for
+    each epoch.
 
     Args:
         source: The ids of a text, [N], whose every sentence ends with `source_end_id`; or vectors,
@@ -180,7 +132,7 @@ def pair_batches(
     >>> pair_batches(np.ones((2, 3)), target, batch_size=2, end_id=1)[0].source.shape
     (2, 3)
     """
-    check_sizes(batch_size, 1)
+    check_sizes(batch_size)
     target_offsets = _offsets("target", target, end_id)
     source_offsets = None
     if source_end_id is not None:
@@ -198,24 +150,6 @@ def pair_batches(
             "belong together, one by one"
         )
     return PairBatches(source, source_offsets, target, target_offsets, batch_size, end_id)
-
-
-def pad(sequences: Sequence[Integers]) -> tuple[Int64, Int64]:
-    """Stand sequences of ids side by side, with 0 below those that are shorter.
-
-    Returns:
-        The ids, [T, B], and the lengths, [B].
-
-    >>> ids, lengths = pad([np.array([5, 6, 7]), np.array([8])])
-    >>> ids.T, lengths
-    (array([[5, 6, 7],
-           [8, 0, 0]]), array([3, 1]))
-    """
-    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
-    ids = np.zeros((lengths.max(initial=0), len(sequences)), np.int64)
-    for b, sequence in enumerate(sequences):
-        ids[: len(sequence), b] = sequence
-    return ids, lengths
 
 
 def _offsets(name: str, ids: Integers, end_id: int) -> Int64:

@@ -1,21 +1,38 @@
-"""Batches of what is no text: sequences with their answers, streams of signals, drawn tasks."""
+"""Batches of sequences with their answers, of streams of signals, and of sampled tasks."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anaphora.data import IGNORE_INDEX, Batch, Batches
-from anaphora.models import SpelledBatch
+from anaphora.data.batches.base import IGNORE_INDEX, Batch, Batches, BucketedBatches, Int64, pad
 
-Order = list[NDArray[np.int64]]
+__all__ = ["SampledBatches", "SequenceBatches", "SignalBatches", "SpelledBatch", "side_by_side"]
 
 
-class SequenceBatches(Batches):
+@dataclass(frozen=True, eq=False)
+class SpelledBatch(Batch):
+    """A batch of words that come with their characters.
+
+    Attributes:
+        characters: The characters of each word, [W, T, B] ids, W being the longest word's number.
+        character_lengths: The number of characters of each word, [T, B]; 0 at padding.
+
+    >>> words, tags = np.array([[7], [2]]), np.array([[1], [0]])
+    >>> characters = np.array([[[3], [5]], [[4], [0]]])  # two of the first word, one of the second
+    >>> SpelledBatch(words, tags, np.array([2]), characters, np.array([[2], [1]])).tokens
+    2
+    """
+
+    characters: NDArray[np.integer[Any]] | None = None
+    character_lengths: NDArray[np.integer[Any]] | None = None
+
+
+class SequenceBatches(BucketedBatches):
     """Sequences of about equal length side by side, padded, each with its answer.
 
     Args:
@@ -26,7 +43,6 @@ class SequenceBatches(Batches):
         per_step: Whether there is a target for each step.
         characters: For each sequence the spelling of each of its T ids, as arrays of character ids;
             batches are then `SpelledBatch`.
-        order: The sequences of each batch; None sorts by length.
 
     Raises:
         ValueError: sizes do not fit, or there is no sequence.
@@ -37,8 +53,6 @@ class SequenceBatches(Batches):
     [((4, 2, 2), [0, 1], [3, 4]), ((5, 1, 2), [1], [5])]
     """
 
-    carries_state = False
-
     def __init__(
         self,
         inputs: Sequence[ArrayLike],
@@ -47,20 +61,18 @@ class SequenceBatches(Batches):
         *,
         per_step: bool = False,
         characters: Sequence[Sequence[ArrayLike]] | None = None,
-        order: Order | None = None,
     ) -> None:
         self._inputs = [np.asarray(sequence) for sequence in inputs]
         self._lengths = np.array([len(sequence) for sequence in self._inputs], np.int64)
         self._per_step = per_step
         self._targets = targets if per_step else np.asarray(targets)
         self._characters = characters
-        self._batch_size = batch_size
         if len(self._inputs) == 0:
             raise ValueError("SequenceBatches: there is no sequence")
         if batch_size < 1:
             raise ValueError(f"SequenceBatches: batch_size is {batch_size}; at least 1 is needed")
         self._check()
-        self._order = self._bucket(np.arange(len(inputs))) if order is None else order
+        super().__init__([self._lengths], batch_size)
 
     def _check(self) -> None:
         count = len(self._inputs)
@@ -76,51 +88,26 @@ class SequenceBatches(Batches):
                         f"{name}; wanted one for each step"
                     )
 
-    @functools.cached_property
-    def tokens(self) -> int:  # type: ignore[override]
-        """The number of targets that count, in all batches together."""
-        return sum(batch.tokens for batch in self)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def _batch(self, index: int) -> Batch:
-        rows = self._order[index]
-        lengths = self._lengths[rows]
-        inputs = _padded([self._inputs[row] for row in rows], 0)
-        targets = self._targets
+    def _collate(self, examples: Int64) -> Batch:
+        inputs, lengths = pad([self._inputs[k] for k in examples], dtype=None)
         if self._per_step:
-            targets = _padded([np.asarray(targets[row]) for row in rows], IGNORE_INDEX)
+            per_step = [np.asarray(self._targets[k]) for k in examples]
+            targets, _ = pad(per_step, IGNORE_INDEX, dtype=None)
         else:
-            targets = np.asarray(targets)[rows]
+            targets = np.asarray(self._targets)[examples]
         if self._characters is None:
             return Batch(inputs, targets, lengths)
-        counts = np.zeros(inputs.shape, np.int64)
-        words = {}
-        for b, row in enumerate(rows):
-            for t, word in enumerate(self._characters[row]):
-                words[t, b] = np.asarray(word)
-                counts[t, b] = len(words[t, b])
-        characters = np.zeros((counts.max(initial=0), *counts.shape), np.int64)
-        for (t, b), word in words.items():
-            characters[: len(word), t, b] = word
-        return SpelledBatch(inputs, targets, lengths, characters, counts)
-
-    def shuffled(self, generator: np.random.Generator) -> SequenceBatches:
-        """The same sequences in batches drawn anew, those of about equal length together."""
-        order = self._bucket(generator.permutation(len(self._inputs)))
-        return SequenceBatches(
-            self._inputs,
-            self._targets,
-            self._batch_size,
-            per_step=self._per_step,
-            characters=self._characters,
-            order=[order[k] for k in generator.permutation(len(order))],
+        words = [self._characters[k] for k in examples]
+        spellings = [
+            np.asarray(word[t] if t < len(word) else (), np.int64)
+            for t in range(len(inputs))
+            for word in words
+        ]
+        characters, counts = pad(spellings)
+        grid = (len(inputs), len(examples))
+        return SpelledBatch(
+            inputs, targets, lengths, characters.reshape(-1, *grid), counts.reshape(grid)
         )
-
-    def _bucket(self, rows: NDArray[np.int64]) -> Order:
-        rows = rows[np.argsort(self._lengths[rows], kind="stable")]
-        return np.split(rows, np.arange(self._batch_size, len(rows), self._batch_size))
 
 
 class SignalBatches(Batches):
@@ -161,20 +148,23 @@ class SignalBatches(Batches):
         return Batch(self._inputs[steps], self._targets[steps])
 
 
-class DrawnBatches(Batches):
-    """Batches of a synthetic task, drawn when they are wanted; every epoch has its own.
+class SampledBatches(Batches):
+    """Batches of a synthetic task, sampled when they are wanted; every epoch has its own.
 
     Batch k of an epoch follows from the epoch's seed and k alone, so a training resumes anywhere.
 
     Args:
-        draw: Makes a batch, given a generator.
+        sample: Makes a batch, given a generator.
         count: Batches an epoch.
-        seed: Of this epoch; `shuffled` draws that of another.
+        seed: Of this epoch; `shuffled` samples that of another.
 
-    >>> def draw(generator):
+    Raises:
+        ValueError: the count is below 1.
+
+    >>> def sample(generator):
     ...     bits = generator.integers(0, 2, (5, 3))
     ...     return Batch(bits, bits.sum(axis=0))
-    >>> batches = DrawnBatches(draw, count=10)
+    >>> batches = SampledBatches(sample, count=10)
     >>> len(batches), np.array_equal(batches[7].inputs, batches[7].inputs)
     (10, True)
     """
@@ -182,26 +172,21 @@ class DrawnBatches(Batches):
     carries_state = False
 
     def __init__(
-        self, draw: Callable[[np.random.Generator], Batch], count: int, seed: int = 0
+        self, sample: Callable[[np.random.Generator], Batch], count: int, seed: int = 0
     ) -> None:
         if count < 1:
-            raise ValueError(f"DrawnBatches: count is {count}; it must be at least 1")
-        self._draw, self._count, self._seed = draw, count, seed
-
-    @functools.cached_property
-    def tokens(self) -> int:  # type: ignore[override]
-        """The number of targets that count, in all batches together."""
-        return sum(batch.tokens for batch in self)
+            raise ValueError(f"SampledBatches: count is {count}; it must be at least 1")
+        self._sample, self._count, self._seed = sample, count, seed
 
     def __len__(self) -> int:
         return self._count
 
     def _batch(self, index: int) -> Batch:
-        return self._draw(np.random.default_rng((self._seed, index)))
+        return self._sample(np.random.default_rng((self._seed, index)))
 
-    def shuffled(self, generator: np.random.Generator) -> DrawnBatches:
+    def shuffled(self, generator: np.random.Generator) -> SampledBatches:
         """Other batches of the same task."""
-        return DrawnBatches(self._draw, self._count, int(generator.integers(1 << 62)))
+        return SampledBatches(self._sample, self._count, int(generator.integers(1 << 62)))
 
 
 def side_by_side(
@@ -216,14 +201,4 @@ def side_by_side(
     """
     rows = np.arange(len(inputs))
     targets = np.full(len(rows), IGNORE_INDEX)
-    return SequenceBatches(inputs, targets, len(rows), characters=characters, order=[rows])[0]
-
-
-def _padded(sequences: list[NDArray[Any]], padding: float) -> NDArray[Any]:
-    """Sequences [T, ...] side by side: [longest T, B, ...]."""
-    longest = max(len(sequence) for sequence in sequences)
-    dtype = np.result_type(*sequences)
-    padded = np.full((longest, len(sequences), *sequences[0].shape[1:]), padding, dtype)
-    for b, sequence in enumerate(sequences):
-        padded[: len(sequence), b] = sequence
-    return padded
+    return SequenceBatches(inputs, targets, len(rows), characters=characters)._collate(rows)

@@ -212,7 +212,7 @@ def test_buckets_waste_little():
     assert epoch.tokens / positions > 0.9
 
 
-def test_order_is_drawn_and_can_be_drawn_again():
+def test_order_follows_from_the_generator():
     ids, _ = sentences_of([3] * 50 + [5] * 50)
     batches = sentence_batches(ids, END, 10, 9, END)
 
