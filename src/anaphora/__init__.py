@@ -2,7 +2,7 @@
 
 A cell is its equations: a few lines of Python become a recurrence with its gradient, for
 training, evaluation and generation. `cells` holds those that come with the package, `nn` the
-layers, `models` whole models, `training` the loop, `text` what turns a text into batches.
+layers, `models` whole models, `training` the loop, `data` what turns files into batches.
 """
 
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         training,
     )
     from anaphora.cells import Cell, Gate, cell
+    from anaphora.models import load
     from anaphora.tensor import (
         Parameter,
         RowGradient,
@@ -57,6 +58,7 @@ __all__ = [
     "equations",
     "generation",
     "hook",
+    "load",
     "models",
     "nn",
     "no_grad",
@@ -79,10 +81,11 @@ _PARTS = {
     "equations": (),
     "estimators": (),
     "generation": (),
-    "models": (),
+    "models": ("load",),
     "nn": (),
     "ops": (),
     "optim": (),
+    "options": (),
     "plot": (),
     "random": (),
     "schema": (),

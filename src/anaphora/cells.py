@@ -11,14 +11,17 @@ import functools
 import importlib
 import inspect
 import pickle
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypedDict
 
+from anaphora import schema
 from anaphora.equations import (
     Adjoint,
     EquationError,
+    Instruction,
     Program,
     Trace,
+    apply,
     check_references,
     relu,
     sigmoid,
@@ -53,6 +56,18 @@ class Gate(NamedTuple):
 
     x: Any
     h: Any
+
+
+class _CellData(TypedDict):
+    name: str
+    gates: list[str]
+    states: list[str]
+    parameters: list[str]
+    inputs: list[str]
+    instructions: list[list[str | int | float]]
+    outputs: list[int | float]
+    names: list[str]
+    named: dict[str, int]
 
 
 class Cell:
@@ -165,6 +180,93 @@ class Cell:
     def reads_output_state(self) -> bool:
         """Whether the equations themselves read the state that ``W_hh`` multiplies."""
         return self.program.inputs.index(self.states[0]) in self.program.reads()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cell as plain values: its program, from which `from_dict` makes it again.
+
+        Raises:
+            EquationError: the cell was declared with ``fused=False``: it has no program.
+
+        >>> rnn.to_dict()["instructions"]
+        [['tanh', 0]]
+        """
+        program = self.program
+        return {
+            "name": self.name,
+            "gates": list(self.gates),
+            "states": list(self.states),
+            "parameters": list(self.parameters),
+            "inputs": list(program.inputs),
+            "instructions": [[i.function, *i.operands] for i in program.instructions],
+            "outputs": list(program.outputs),
+            "names": list(program.names),
+            "named": dict(self.trace.named),
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Cell:
+        """Make the cell that `to_dict` described: data, of which nothing is run but its program.
+
+        Raises:
+            ValueError: the data is damaged; the message names the field.
+
+        >>> again = Cell.from_dict(lstm.to_dict())
+        >>> again.program == lstm.program, float(again(0.0, 0.0, 0.0, 0.0, 0.0, 2.0)[1])
+        (True, 1.0)
+        """
+        parts: _CellData = schema.convert(data, _CellData, "cell")
+        name = parts["name"]
+        instructions = []
+        for number, (function, *operands) in enumerate(parts["instructions"]):
+            if not isinstance(function, str) or not all(type(o) in (int, float) for o in operands):
+                raise ValueError(f"cell.instructions[{number}] is no function with its operands")
+            instructions.append(Instruction(function, tuple(operands)))  # type: ignore[arg-type]
+        states = parts["states"]
+        program = Program(
+            tuple(parts["inputs"]),
+            tuple(instructions),
+            tuple(parts["outputs"]),
+            tuple(states),
+            tuple(parts["names"]),
+        )
+
+        def equations(*arguments: Any) -> Any:
+            by_name: dict[str, Any] = dict(zip(names, arguments, strict=True))
+            read = (input.partition(".") for input in program.inputs)
+            values = [getattr(by_name[n], half) if half else by_name[n] for n, _, half in read]
+            for instruction in program.instructions:
+                operands = [values[o] if type(o) is int else o for o in instruction.operands]
+                values.append(apply(instruction.function, *operands))
+            after = tuple(program.results(values))
+            return after if len(after) > 1 else after[0]
+
+        names = (*parts["gates"], *states, *parts["parameters"])
+        if wrong := [i for i in program.inputs if i.partition(".")[0] not in names]:
+            raise ValueError(f"cell.inputs has {wrong[0]!r}, which is no gate, state or parameter")
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        try:
+            signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+            equations.__signature__ = signature  # type: ignore[attr-defined]
+            equations.__name__ = equations.__qualname__ = name
+            made = Cell(
+                equations,
+                " ".join(parts["gates"]),
+                " ".join(states),
+                " ".join(parts["parameters"]),
+            )
+        except EquationError as error:
+            raise ValueError(f"cell: {error}") from error
+        traced = made.trace
+        if (traced.program.inputs, traced.program.instructions, traced.program.outputs) != (
+            program.inputs, program.instructions, program.outputs
+        ):  # fmt: skip
+            raise ValueError("cell.instructions are not those of a traced cell")
+        if any(not 0 <= number < len(program.names) for number in parts["named"].values()):
+            raise ValueError("cell.named has a number of no value")
+        named = dict(parts["named"])
+        made._trace = Trace(program, traced.gate_inputs, traced.states, named)
+        made._origin = Cell.from_dict, (dict(data),)  # what pickling calls again
+        return made
 
     def __copy__(self) -> Cell:
         return self

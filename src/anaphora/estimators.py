@@ -22,12 +22,11 @@ except ImportError as error:
     raise ImportError('estimators need an extra: pip install "anaphora[sklearn]"') from error
 
 from anaphora import no_grad, ops, random
-from anaphora.data import moments, standardized
-from anaphora.data.batches import side_by_side
+from anaphora.data import SequenceBatches, moments, side_by_side, standardized
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import Adam
-from anaphora.training import SequenceBatches, Trainer, TrainingOptions
+from anaphora.training import Trainer, TrainingOptions
 
 _PREDICTION_BATCH = 256
 
@@ -129,9 +128,10 @@ class _RecurrentEstimator(BaseEstimator):
         before = random.get_state()
         random.seed(seed)  # initial weights and dropout
         try:
-            self.model_ = kind(
+            make: Any = kind
+            self.model_ = make(
                 outputs,
-                self.hidden_size,
+                hidden_size=self.hidden_size,
                 input_size=len(self.feature_mean_),
                 cell=self.cell,
                 num_layers=self.num_layers,
@@ -140,7 +140,7 @@ class _RecurrentEstimator(BaseEstimator):
                 dropout=self.dropout,
             )
             optimizer = Adam(self.model_.parameters(), self.learning_rate)
-            Trainer(self.model_, optimizer, batches, options).run()  # type: ignore[arg-type]
+            Trainer(self.model_, optimizer, batches, options).run()
         finally:
             random.set_state(before)
         self.model_.eval()

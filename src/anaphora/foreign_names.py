@@ -158,7 +158,6 @@ NAMES: dict[str, dict[str, str]] = {
         "cat": "`ops.concatenate`",
         "manual_seed": "`anaphora.random.seed(1)`",
         "save": "`model.save(directory)`, or `artifact.write_weights(path, model.state_dict())`",
-        "load": "`models.load_language_model(path)`, or `load` of the model's class",
         "device cuda": _CPU,
         "enable_grad set_grad_enabled": "leave it out: only `no_grad()` turns recording off",
         "inference_mode": "`no_grad()`",

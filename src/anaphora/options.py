@@ -109,12 +109,13 @@ class Options:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], place: str = "") -> Self:
+    def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
         """Make the options of a dictionary of plain values; what it lacks gets its default.
 
         Args:
             values: The values by the names of the fields.
             place: What the dictionary is called, for messages.
+            **objects: Values that are not plain.
 
         Raises:
             ValueError: a name is unknown, or a value is of another type than the field, or out of
@@ -127,9 +128,10 @@ class Options:
         kinds = {
             name: (cls.plain_types.get(hints[name], hints[name]), _is_required(field))
             for name, field in fields.items()
+            if name not in objects
         }
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
-        return cls(**schema.convert_fields(plain, kinds, place))
+        return cls(**schema.convert_fields(plain, kinds, place), **objects)
 
     def to_dict(self, section: str | None = None) -> dict[str, Any]:
         """The options as plain values, of one section or of all."""

@@ -4,68 +4,53 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
+from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
-from anaphora.cli.unknown_tokens import report_example_tokens, report_tokens
-from anaphora.data import Batches, encode_to_file, is_table, open_source
-from anaphora.models import load_language_model
-from anaphora.training import (
-    Evaluation,
-    ExampleTask,
-    TextOptions,
-    evaluation_batches,
-    task_of,
-)
+from anaphora.cli.unknown_tokens import report_unknown
+from anaphora.data import Batches
+from anaphora.training import TASKS, Evaluation, task_of
 from anaphora.training import evaluate as evaluate_model
 
+_LABELS = {
+    "accuracy": ("accuracy", "{:.2%}"),
+    "perplexity": ("perplexity", "{:,.2f}"),
+    "mean_squared_error": ("mean squared error", "{:.6g}"),
+    "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
+    "bits_per_character": ("bits per character", "{:.4f}"),
+}
 
+
+@with_options_of(OPTIONS, lambda field: field["reading"], show_default="that of the training")
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     texts: Annotated[
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Files as in training. Of a language model: files, folders, or - for standard "
-            "input. Of a translator: the source, then the target.",
+            help="Files as in training. "
+            + " ".join(f"{t.name}: {t.files}." for t in TASKS.values()),
         ),
     ],
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="language-model, classify: read .csv or .tsv files, and take the text from this "
-            "column.",
-            show_default="that of the training",
-        ),
-    ] = None,
-    label_column: Annotated[
-        str | None,
-        typer.Option(
-            help="classify: take the labels from this column.", show_default="that of the training"
-        ),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(help="Encoding of the files.", show_default="that of the training"),
-    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="language-model: cut the text into so many streams, each with a state of its own: "
-            "faster. With 1 the state is carried through the whole text, as in papers.",
-            show_default="1",
+            help="Examples side by side. A text is cut into so many streams, each with a state of "
+            "its own: faster. With 1 the state is carried through the whole text, as in papers.",
+            show_default="1 for a text",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    options: Mapping[str, Any] = {},
 ) -> None:
     """Print how well a model predicts: loss, and perplexity or accuracy.
 
@@ -85,50 +70,46 @@ def evaluate(
     output = Output(as_json)
     with reported_errors():
         task = task_of(directory)
-        options = {"column": column, "label_column": label_column, "encoding": encoding}
-        changes = {name: given for name, given in options.items() if given is not None}
         with reported_misuse():
-            for name in changes:
-                if name not in task.options.names():
-                    option = name.replace("_", "-")
-                    raise ValueError(f"--{option} is not for models of the task {task.name}")
-            text = dataclasses.replace(task.load_options(directory).text, **changes)
-        if not isinstance(task, ExampleTask):
-            if column is None and not all(map(is_table, texts)):
-                text = dataclasses.replace(text, column=None)
-            _evaluate_language_model(output, directory, texts, text, batch_size or 1)
-            return
-        with reported_misuse():
-            if batch_size is not None:
-                raise ValueError(f"--batch-size is for language models; this is one to {task.name}")
-            task.check_files(changes, texts)
+            refuse_options_of_others(options, task.name, OPTIONS)
+            task.check_files(options, texts)
+            given = dataclasses.replace(task.load_options(directory), **options)
         began = time.monotonic()
-        model, vocabulary, batches, share = task.evaluation(directory, texts, **changes)
-        unknown, count, total = share
-        result = _evaluate(output, directory, model, batches)
-        figures = result.figures
-        shown = (
-            f"accuracy    {figures['accuracy']:.2%}"
-            if "accuracy" in figures
-            else f"perplexity  {figures['perplexity']:,.2f}"
-        )
+        model = task.load(directory)
+        data = task.evaluation(given, model, texts, batch_size)
+        result = _evaluate(output, directory, model, data.batches)
+        unknown = data.unknown
+        figures = {**result.figures, **data.figures(result)}
+        share: dict[str, float] = {}
+        if unknown.total:
+            share["unknown_tokens"] = unknown.unknown
+            share["unknown_share"] = unknown.unknown / unknown.total
+        seconds = round(time.monotonic() - began, 3)
         output.emit(
-            {
-                "loss": result.loss,
-                **figures,
-                "tokens": result.tokens,
-                **({"unknown_tokens": count, "unknown_share": count / total} if total else {}),
-                "seconds": round(time.monotonic() - began, 3),
-            }
+            {"loss": result.loss, **figures, "tokens": result.tokens, **share, "seconds": seconds}
         )
         if not as_json:
-            output.say(
-                f"loss        {result.loss:.4f} nats\n{shown}\n{task.unit:10}  {result.tokens:,}"
-                + (f"\nunknown     {count:,} of {total:,} ({count / total:.2%})" if total else "")
+            rows = [("loss", f"{result.loss:.4f} nats"), *_rows(figures)]
+            characters = figures.get("characters")
+            amount = f" ({characters:,} characters)" if characters is not None else ""
+            rows.append((task.unit, f"{result.tokens:,}{amount}"))
+            if share:
+                counted = f"{unknown.unknown:,} of {unknown.total:,}"
+                rows.append(("unknown tokens", f"{counted} ({share['unknown_share']:.2%})"))
+            width = max(len(label) for label, _ in rows)
+            output.say("\n".join(f"{label:{width}}  {text}" for label, text in rows))
+        report_unknown(data.place, model.codec, unknown.tokens)
+
+
+def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figures that people read, with their labels."""
+    for name, (label, form) in _LABELS.items():
+        if name in figures:
+            value = figures[name]
+            yield (
+                label,
+                "none, as the text has unknown tokens" if value is None else form.format(value),
             )
-        report_example_tokens(
-            ", ".join(texts), task, vocabulary, unknown, both_sides=task.name == "translate"
-        )
 
 
 def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:
@@ -143,47 +124,3 @@ def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> 
             "weights or its inputs are too large: train again with a lower learning_rate"
         )
     return result
-
-
-def _evaluate_language_model(
-    output: Output, directory: Path, texts: list[str], options: TextOptions, batch_size: int
-) -> None:
-    model, tokenizer = load_language_model(directory)
-    source = open_source(texts, options.column, options.pattern, options.encoding)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        ids = encode_to_file(source, tokenizer, Path(folder, "ids.npy"))
-        batches = evaluation_batches(options, tokenizer, ids, min(batch_size, len(ids)))
-        result = _evaluate(output, directory, model, batches)
-        unknown_tokens = int(np.count_nonzero(ids == tokenizer.unknown_id))
-        unknown_share = unknown_tokens / len(ids)
-    characters = sum(len(chunk) for chunk in source)
-    unknown = tokenizer.unknown_tokens(source)
-    figures = result.figures
-    bits: float | None = result.loss * result.tokens / characters / math.log(2)
-    if options.level == "char":
-        bits = figures["bits_per_token"]  # the first character may have none before it
-    if unknown:
-        bits = None  # the characters that they are of were not predicted
-    shown = "none, as the text has unknown tokens" if bits is None else f"{bits:.4f}"
-    output.emit(
-        {
-            "loss": result.loss,
-            **figures,
-            "bits_per_character": bits,
-            "tokens": result.tokens,
-            "characters": characters,
-            "unknown_tokens": unknown_tokens,
-            "unknown_share": unknown_share,
-            "seconds": round(time.monotonic() - began, 3),
-        }
-    )
-    if not output.as_json:
-        output.say(
-            f"loss                {result.loss:.4f} nats a token\n"
-            f"perplexity          {figures['perplexity']:,.2f}\n"
-            f"bits per character  {shown}\n"
-            f"tokens              {result.tokens:,} ({characters:,} characters)\n"
-            f"unknown tokens      {unknown_tokens:,} ({unknown_share:.2%})"
-        )
-    report_tokens(source.name, tokenizer, unknown)

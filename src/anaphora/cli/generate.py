@@ -11,15 +11,14 @@ import typer
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
+    load_text_model,
     reported_errors,
     reported_misuse,
     reported_numbers,
-    require_language_model,
 )
-from anaphora.cli.unknown_tokens import report_tokens
+from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.generation import Sampler
 from anaphora.generation import generate as generate_text
-from anaphora.models import load_language_model
 
 
 def generate(
@@ -61,10 +60,10 @@ def generate(
         seed = secrets.randbelow(2**32) if seed is None else seed
         with reported_misuse():
             sampler = Sampler(temperature, top_k, top_p, seed)
-        require_language_model(directory)
-        model, tokenizer = load_language_model(directory)
+        model = load_text_model(directory)
+        tokenizer = model.codec
         pieces = generate_text(model, tokenizer, prompt, length, sampler, unknown)
-        report_tokens("the prompt", tokenizer, tokenizer.unknown_tokens([prompt]))
+        report_unknown("the prompt", tokenizer, tokenizer.unknown_tokens([prompt]))
         with reported_numbers(directory):
             if as_json:
                 output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})

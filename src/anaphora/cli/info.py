@@ -40,7 +40,7 @@ def info(
             f"{directory}: {_article(config['task'])}, anaphora {config['anaphora']}, "
             f"{size / 1e6:.1f} MB on disk\n"
         )
-        for heading in ("model", "text", "training", "sources"):
+        for heading in ("model", "data", "training", "sources"):
             output.say(f"{heading}\n{_table(config.get(heading, {}))}")
         output.say(f"parameters ({count:,})\n{_table(parameters)}")
         results = config.get("results", {})

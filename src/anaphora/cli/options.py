@@ -7,32 +7,42 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
 
-from anaphora.training import TaskOptions
+from anaphora.training import TASKS, TaskOptions
+
+OPTIONS = {name: task.options for name, task in TASKS.items()}
+"""The options classes of the tasks, by name."""
+
+SECTIONS = ("data", "model", "training", "prediction")
+"""The sections of options, in the order of the help."""
 
 
 def with_options_of(
     tasks: Mapping[str, type[TaskOptions]],
+    select: Callable[[Mapping[str, Any]], bool],
+    show_default: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of the options of some tasks.
+    """Give a command an option for fields of the options of some tasks.
 
     Fields of one name are one option; its help says for which tasks it is, unless it is for all,
     and their defaults. The command gets those that the user gave as one dictionary ``options``.
 
     Args:
         tasks: The options classes by the names of the tasks.
+        select: Which fields, by their metadata.
+        show_default: What is shown as the default, where that is none of the options' own.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = dict(inspect.signature(command, eval_str=True).parameters)
         del own["options"]
         added = {
-            name: _parameter(heading, of_tasks, len(tasks))
-            for heading, by_name in _fields(tasks).items()
+            name: _parameter(heading, of_tasks, len(tasks), show_default)
+            for heading, by_name in _fields(tasks, select).items()
             for name, of_tasks in by_name.items()
         }
 
@@ -53,7 +63,7 @@ def with_options_of(
 
 
 def refuse_options_of_others(
-    options: Mapping[str, Any], task: str, tasks: Mapping[str, type[TaskOptions]]
+    options: Iterable[str], task: str, tasks: Mapping[str, type[TaskOptions]]
 ) -> None:
     """Refuse options that are not for the task.
 
@@ -61,10 +71,10 @@ def refuse_options_of_others(
         ValueError: there are some.
     """
     for name in options:
-        if name not in tasks[task].names():
-            others = ", ".join(other for other in tasks if name in tasks[other].names())
+        if name not in tasks[task].fields():
+            others = ", ".join(other for other in tasks if name in tasks[other].fields())
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is not for --task {task}, but for {others}; leave it away")
+            raise ValueError(f"{option} is not for the task {task}, but for {others}; omit it")
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -82,21 +92,23 @@ class _Field:
     default: Any
 
 
-def _fields(tasks: Mapping[str, type[TaskOptions]]) -> dict[str, dict[str, list[_Field]]]:
-    """By section and name, the fields of all tasks."""
+def _fields(
+    tasks: Mapping[str, type[TaskOptions]], select: Callable[[Mapping[str, Any]], bool]
+) -> dict[str, dict[str, list[_Field]]]:
+    """By section and name, the selected fields of all tasks."""
     found: dict[str, dict[str, list[_Field]]] = {}
     for task, options in tasks.items():
-        for section, kind in options.sections().items():
-            hints = typing.get_type_hints(kind)
-            for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-                if field.name in options.names():
-                    default = options.defaults.get(field.name, field.default)
-                    of_name = found.setdefault(section, {}).setdefault(field.name, [])
-                    of_name.append(_Field(task, field, hints[field.name], default))
-    return found
+        hints = typing.get_type_hints(options)
+        for name, field in options.fields().items():
+            if select(field.metadata):
+                of_name = found.setdefault(field.metadata["section"], {}).setdefault(name, [])
+                of_name.append(_Field(task, field, hints[name], options.default(name)))
+    return {section: found[section] for section in SECTIONS if section in found}
 
 
-def _parameter(section: str, of_tasks: list[_Field], all_tasks: int) -> inspect.Parameter:
+def _parameter(
+    section: str, of_tasks: list[_Field], all_tasks: int, show_default: str | None
+) -> inspect.Parameter:
     field, hint = of_tasks[0].field, of_tasks[0].hint
     choices = tuple(dict.fromkeys(c for one in of_tasks for c in one.field.metadata["choices"]))
     name = field.name.replace("_", "-")
@@ -112,6 +124,8 @@ def _parameter(section: str, of_tasks: list[_Field], all_tasks: int) -> inspect.
         (first, _), *others = by_default.items()
         more = (f"; {', '.join(its_tasks)} {_shown(other, name)}" for other, its_tasks in others)
         default, shown = None, _shown(first, name) + "".join(more)
+    if show_default is not None and section != "prediction":
+        default, shown = None, show_default
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,

@@ -238,15 +238,16 @@ def end(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def require_language_model(directory: Path) -> None:
-    """Refuse the model of another task, and say which command is for it.
+def load_text_model(directory: Path) -> Any:
+    """Load a model that writes text; refuse another, and say which command is for it.
 
     Raises:
-        ArtifactError: the directory holds no language model.
+        ArtifactError: the directory holds no such model, or is damaged.
     """
     task = task_of(directory)
-    if task.name != "language-model":
+    if not task.writes_text:
         raise ArtifactError(
             f"{directory}: is no language model, but one of the task {task.name}; use it with: "
             f"anaphora predict {shlex.quote(str(directory))}"
         )
+    return task.load(directory)

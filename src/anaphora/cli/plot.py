@@ -15,12 +15,11 @@ from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
+    load_text_model,
     reported_errors,
     reported_misuse,
-    require_language_model,
 )
-from anaphora.cli.unknown_tokens import report_tokens
-from anaphora.models import load_language_model
+from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.plot import Picture, losses, read, token_embeddings
 from anaphora.plot.picture import require_matplotlib
 
@@ -100,8 +99,8 @@ def plot(
                     f"--picture {needing[0].value} needs a --text for the model to read"
                 )
         require_matplotlib()
-        require_language_model(directory)
-        model, tokenizer = load_language_model(directory)
+        model = load_text_model(directory)
+        tokenizer = model.codec
         runs = {str(path): ModelDirectory.open(path) for path in (directory, *(compare or []))}
         records = {name: run.read_metrics() for name, run in runs.items()}
         if not wanted:
@@ -119,7 +118,7 @@ def plot(
                 found["nearest"] = drawn[Name.EMBEDDINGS].data["nearest"]
             if text is not None and set(wanted).intersection(_OF_A_TEXT):
                 reading = read(model, tokenizer, text, value, unit)
-                report_tokens("the text", tokenizer, tokenizer.unknown_tokens([text]))
+                report_unknown("the text", tokenizer, tokenizer.unknown_tokens([text]))
                 drawn |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in wanted}
                 found |= {"value": reading.value, "unit": reading.unit}
         for name, picture in drawn.items():

@@ -1,4 +1,4 @@
-"""``anaphora predict``: the answers of a classifier, a tagger or a translator."""
+"""``anaphora predict``: what a model answers to inputs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import itertools
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from anaphora.artifact import ArtifactError
+from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
@@ -22,48 +23,32 @@ from anaphora.cli.output import (
     reported_misuse,
     reported_numbers,
 )
-from anaphora.cli.unknown_tokens import report_example_tokens
+from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import located, split_words
-from anaphora.generation import translate
-from anaphora.training import ExampleTask, classify, tag, task_of
+from anaphora.training import TASKS, task_of
 
-Answers = Iterator[tuple[dict[str, Any], str]]  # a record, and how it is shown
-
-_BEAM_SIZE = 5
 _INPUTS_AT_ONCE = 500
+_OPTIONS = {name: OPTIONS[name] for name, task in TASKS.items() if not task.writes_text}
 
 
+@with_options_of(
+    _OPTIONS,
+    lambda field: field["reading"] or field["section"] == "prediction",
+    show_default="that of the training",
+)
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     file: Annotated[
         str,
         typer.Argument(
             metavar="FILE",
-            help="Lines of text, or - for standard input. classify: also .ts files of series, and "
-            "tables. tag: also .conllu and .tsv files as in training.",
+            help="Lines of text, or - for standard input; or files as in training: .ts files of "
+            "series, tables, .conllu and .tsv files.",
             show_default="standard input",
         ),
     ] = "-",
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="classify: read a .csv or .tsv file, and take the text from this column.",
-            show_default="that of the training",
-        ),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(help="Encoding of FILE.", show_default="that of the training"),
-    ] = None,
-    beam_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="translate: how many translations the search keeps beside each other.",
-            show_default=str(_BEAM_SIZE),
-        ),
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    options: Mapping[str, Any] = {},
 ) -> None:
     """Print what a model answers to each line: a label, tags, or a translation.
 
@@ -81,38 +66,32 @@ def predict(
     output = Output(as_json)
     with reported_errors():
         task = task_of(directory)
-        if not isinstance(task, ExampleTask):
+        if task.inputs is None or task.answer is None:
             raise ArtifactError(
                 f"{directory}: is a language model, which goes on with a text; use it with: "
                 f"anaphora generate {shlex.quote(str(directory))}"
             )
         with reported_misuse():
-            if beam_size is not None and task.name != "translate":
-                raise ValueError(f"--beam-size is for translators; this is one to {task.name}")
-            if column is not None and task.name != "classify":
-                raise ValueError(f"--column is for classifiers; this is one to {task.name}")
-            task.check_files({"column": column}, [file])
-            options = {"column": column, "encoding": encoding}
-            changes = {name: given for name, given in options.items() if given is not None}
-            text = dataclasses.replace(task.load_options(directory).text, **changes)
-        model, vocabulary = task.load(directory)
+            refuse_options_of_others(options, task.name, OPTIONS)
+            task.check_files(options, [file])
+            given = dataclasses.replace(task.load_options(directory), **options)
+        model = task.load(directory)
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
             typer.echo("reading lines; end them with Ctrl-D", err=True)
-        inputs = task.read_inputs(text, file)
-        notices = _Notices(task, vocabulary)
+        inputs = task.inputs(given, file)
+        notices = _Notices(model.codec)
         while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
             for place, one in part:
                 notices.read(place, one)
-            full = [one for _, one in part if not _is_blank(one)]
-            answers = _ANSWERS[task.name](model, vocabulary, full, beam_size or _BEAM_SIZE)
-            for _, one in part:
+            answers = task.answer(given, model, [one for _, one in part])
+            for _ in part:
                 with reported_numbers(directory):
-                    record, shown = _blank_answer(task, one) if _is_blank(one) else next(answers)
+                    answer = next(answers)
                 if as_json:
-                    output.emit(record)
+                    output.emit(answer.record)
                 else:
-                    output.write(f"{shown}\n")
+                    output.write(f"{answer.text}\n")
             if at_terminal:
                 notices.tell()
         notices.tell()
@@ -121,19 +100,19 @@ def predict(
 class _Notices:
     """What is told of inputs besides the answers to them."""
 
-    def __init__(self, task: ExampleTask, vocabulary: Any) -> None:
-        self._task, self._vocabulary = task, vocabulary
+    def __init__(self, codec: Any) -> None:
+        self._codec = codec
         self._blank: list[str] = []
         self._unknown = Counter[str]()
         self._place = ""  # of the first unknown token
 
     def read(self, place: str, one: Any) -> None:
         """Look at an input; refuse one that the model cannot read."""
-        if _is_blank(one):
+        if not (split_words(one) if isinstance(one, str) else len(one)):
             self._blank.append(place)
             return
         with located(place):
-            found = self._task.unknown_tokens(self._vocabulary, one)
+            found = self._codec.unknown_tokens(one)
         if found and not self._unknown:
             self._place = place
         self._unknown.update(found)
@@ -144,47 +123,5 @@ class _Notices:
             more = f" and {len(self._blank) - 1:,} more" if len(self._blank) > 1 else ""
             complain(f"{self._blank[0]}{more}: nothing to read there; the answer is empty")
         where = self._place if self._unknown.total() == 1 else f"{self._place} and later"
-        report_example_tokens(where, self._task, self._vocabulary, self._unknown)
+        report_unknown(where, self._codec, self._unknown)
         self._blank, self._unknown = [], Counter()
-
-
-def _is_blank(one: Any) -> bool:
-    """Whether an input is a line without a word, which training leaves out too."""
-    return not (split_words(one) if isinstance(one, str) else len(one))
-
-
-def _blank_answer(task: ExampleTask, one: Any) -> tuple[dict[str, Any], str]:
-    if task.name == "classify":
-        return {"text": one, "label": None, "probabilities": {}}, ""
-    if task.name == "tag":
-        return {"words": [], "tags": [], "probabilities": []}, ""
-    return {"source": one, "translation": "", "log_probability": None, "score": None}, ""
-
-
-def _labels(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:
-    for example, shares in zip(inputs, classify(model, vocabulary, inputs), strict=True):
-        text = {"text": example} if isinstance(example, str) else {}
-        label = next(iter(shares))
-        yield {**text, "label": label, "probabilities": shares}, label
-
-
-def _tags(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:
-    for words, found in zip(inputs, tag(model, vocabulary, inputs), strict=True):
-        tags, shares = ([pair[k] for pair in found] for k in (0, 1))
-        shown = "".join(f"{word}\t{its_tag}\n" for word, its_tag in zip(words, tags, strict=True))
-        yield {"words": words, "tags": tags, "probabilities": shares}, shown
-
-
-def _translations(model: Any, vocabulary: Any, inputs: list[Any], beam_size: int) -> Answers:
-    for sentence, one in zip(inputs, translate(model, vocabulary, inputs, beam_size), strict=True):
-        best = one.hypothesis
-        record = {"source": sentence, "translation": one.text}
-        scores = {"log_probability": best.log_probability, "score": best.score}
-        yield {**record, **scores}, one.text
-
-
-_ANSWERS: dict[str, Callable[[Any, Any, list[Any], int], Answers]] = {
-    "classify": _labels,
-    "tag": _tags,
-    "translate": _translations,
-}

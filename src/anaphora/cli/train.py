@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from anaphora.artifact import ModelDirectory
-from anaphora.cli.options import refuse_options_of_others, with_options_of
+from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import (
     INTERRUPTED,
     JSON_HELP,
@@ -29,19 +29,17 @@ from anaphora.cli.output import (
     reported_errors,
     reported_misuse,
 )
-from anaphora.data import Tokenizer, uncompressed_name
+from anaphora.data import Tokenizer
 from anaphora.generation import Sampler, generate
-from anaphora.models import load_language_model
 from anaphora.training import (
-    PRESETS,
     TASKS,
     Callback,
-    LanguageModelOptions,
     Task,
     TaskOptions,
     TensorBoard,
     Trainer,
     check_changes,
+    loss_figures,
     prepare_training,
     resume_training,
     task_of,
@@ -53,24 +51,19 @@ _PROMPTS = ("def ", "The ", "the ")
 _LONGEST_PROMPT = 30  # characters
 _TOKENS_OF_OPENING = 8192
 _MARK = re.compile("<(unk|eos|bos|pad)>")  # no words, though a vocabulary has them
-_DEFAULT_PRESET = "char-small"
 
 
-_OPTIONS = {name: task.options for name, task in TASKS.items()}
-_DEFAULT_TASK = "language-model"
+_DEFAULT_TASK = next(iter(TASKS))
 
 
-@with_options_of(_OPTIONS)
+@with_options_of(OPTIONS, lambda field: field["section"] in ("data", "model", "training"))
 def train(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="FILE",
-            help="What to train on. language-model: files, folders, or - for standard input; "
-            "without any, the source of Python's standard library. classify: .csv or .tsv files, a "
-            "folder with a .txt file for each class, or .ts files of series. tag: .conllu files, "
-            "or lines of a word and its tag. translate: two files, source and target, a sentence "
-            "a line.",
+            help="What to train on. "
+            + " ".join(f"{task.name}: {task.files}." for task in TASKS.values()),
         ),
     ] = None,
     task: Annotated[
@@ -84,8 +77,8 @@ def train(
     valid: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to validate on; else the end of a text, or examples drawn by --seed. May be "
-            "given again; translate: once for the source, then for the target."
+            help="What to validate on, files as those to train on; else the end of a text, or "
+            "examples sampled by --seed. May be given again."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path(
@@ -94,8 +87,9 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help=f"language-model: options to begin with: {', '.join(PRESETS)}.",
-            show_default=_DEFAULT_PRESET,
+            help="Options to begin with. "
+            + " ".join(f"{name}: {', '.join(o.presets)}." for name, o in OPTIONS.items()),
+            show_default="the first",
         ),
     ] = None,
     resume: Annotated[
@@ -159,15 +153,15 @@ def train(
         if board and trainer.directory is not None:
             trainer.directory.make_folder("tensorboard")  # refuses a link
         trainer.callbacks += [*board, display, reader]
-        if chosen.name == _DEFAULT_TASK:
-            trainer.callbacks.append(_Samples(output, _tokenizer(out)))
+        if chosen.writes_text:
+            trainer.callbacks.append(_Samples(output))
         try:
             with _interruptible(trainer, display), display:
                 reason = trainer.run()
         except KeyboardInterrupt:
             output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
-        of_default_text = not (resume or texts) and chosen.name == _DEFAULT_TASK
+        of_default_text = not (resume or texts)
         try:
             _finish(output, trainer, chosen, out, reason, of_default_text)
         finally:
@@ -177,16 +171,9 @@ def train(
 
 def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> TaskOptions:
     """The options that the user wants for a task."""
-    refuse_options_of_others(options, task.name, _OPTIONS)
-    if preset is None:
-        return task.options.make(**options)
-    if task.name != _DEFAULT_TASK:
-        raise ValueError(f"--preset is not for --task {task.name}, but for {_DEFAULT_TASK}")
-    return LanguageModelOptions.from_preset(preset, **options)
-
-
-def _tokenizer(out: Path) -> Tokenizer:
-    return Tokenizer.from_dict(ModelDirectory(out).load_tokenizer())
+    refuse_options_of_others(options, task.name, OPTIONS)
+    made: TaskOptions = task.options.make(preset, **options)
+    return made
 
 
 def _resume(out: Path) -> str:
@@ -309,7 +296,9 @@ class _Display(Callback):
         progress = trainer.progress
         speed = (progress.tokens - tokens) / max(progress.seconds - seconds, 1e-9)
         left = progress.seconds * (1 - done) / done if done else 0.0
-        measure = self._task_of_model.measure(self._options, loss)
+        kind = self._task_of_model.model.loss_kind
+        record = {"loss": loss, **loss_figures(kind, loss)}
+        measure = self._task_of_model.report(self._options, record, short=True)
         amount = f"{speed:,.0f}" if speed < 10_000 else f"{speed / 1000:,.0f}k"
         parts = (
             f"loss {loss:.3f}",
@@ -336,22 +325,22 @@ class _Display(Callback):
 class _Samples(Callback):
     """Shows now and then, after an evaluation, what a language model writes."""
 
-    def __init__(self, output: Output, tokenizer: Tokenizer) -> None:
+    def __init__(self, output: Output) -> None:
         self.output = output
-        self._tokenizer = tokenizer
         self._last = time.monotonic()
 
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         seconds = time.monotonic() - self._last
         if record["kind"] == "evaluation" and seconds > _SECONDS_BETWEEN_SAMPLES:
             self._last = time.monotonic()
-            prompt = text_prompt(trainer, self._tokenizer)
-            sample = show_sample(trainer.model, self._tokenizer, prompt, share=0.4)
+            model: Any = trainer.model
+            sample = show_sample(model, text_prompt(trainer, model.codec), share=0.4)
             self.output.say(sample, style="dim")
 
 
-def show_sample(model: Any, tokenizer: Tokenizer, prompt: str = "", share: float = 1.0) -> str:
+def show_sample(model: Any, prompt: str = "", share: float = 1.0) -> str:
     """A sample of the model's text between two rules; the same one at each call."""
+    tokenizer = model.codec
     length = int(share * (500 if tokenizer.level == "char" else 100))
     sampler = Sampler(0.7, seed=1)
     try:
@@ -397,28 +386,17 @@ def _proposals(
 ) -> Iterator[str]:
     """Commands to try next, for what was trained; a language model shows a sample before them."""
     folder = shlex.quote(str(out))
-    if task.name == _DEFAULT_TASK:
-        model, tokenizer = load_language_model(out)
-        prompt = text_prompt(trainer, tokenizer)
-        output.say(show_sample(model, tokenizer, prompt))
+    if task.writes_text:
+        model = task.load(out)
+        prompt = text_prompt(trainer, model.codec)
+        output.say(show_sample(model, prompt))
         yield f"  anaphora generate {folder} --prompt {shlex.quote(prompt)} --temperature 0.7"
     else:
-        config = ModelDirectory(out).load_config()
-        yield f"  anaphora predict {folder} {_file_to_predict(task, config)}"
+        files = ModelDirectory(out).load_config()["sources"]["texts"]
+        yield f"  anaphora predict {folder} {task.example_file(trainer.options, files)}"
     yield f"  {_resume(out)} {_more(trainer)}"
     if of_default_text:
         yield "  anaphora train YOUR_TEXT.txt --minutes 30 --out your-model"
-
-
-def _file_to_predict(task: Task, config: Mapping[str, Any]) -> str:
-    """A file of the kind that the model was trained on, as an argument of ``anaphora predict``."""
-    if task.name != "classify":
-        return "YOUR_SENTENCES.txt"
-    suffix = Path(uncompressed_name(config["sources"]["texts"].split(", ")[0])).suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        column = "" if config["text"]["column"] is not None else " --column YOUR_COLUMN"
-        return f"YOUR_TABLE{suffix}{column}"
-    return f"YOUR_SERIES{suffix}" if suffix in (".ts", ".npy") else "YOUR_LINES.txt"
 
 
 def _more(trainer: Trainer) -> str:

@@ -21,6 +21,14 @@ from anaphora.data.batches import (
     side_by_side,
     split_sentences,
 )
+from anaphora.data.codec import (
+    ClassifierCodec,
+    Codec,
+    Column,
+    PairCodec,
+    TaggerCodec,
+    UnknownShare,
+)
 from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
@@ -52,9 +60,13 @@ __all__ = [
     "Batches",
     "BucketedBatches",
     "CharacterTokenizer",
+    "ClassifierCodec",
+    "Codec",
+    "Column",
     "DataError",
     "PairBatch",
     "PairBatches",
+    "PairCodec",
     "SampledBatches",
     "SentenceBatches",
     "SequenceBatches",
@@ -63,7 +75,9 @@ __all__ = [
     "SourceFile",
     "SpelledBatch",
     "StreamBatches",
+    "TaggerCodec",
     "Tokenizer",
+    "UnknownShare",
     "WordTokenizer",
     "batchify",
     "check_encoding",

@@ -1,4 +1,4 @@
-"""Codecs: what the numbers that a model reads and writes stand for, one class a kind of examples."""
+"""Codecs: what the numbers of a model stand for, one class a kind of examples."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypedDict
+from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anaphora import schema
-from anaphora.data.batches import IGNORE_INDEX, Batches, SequenceBatches, side_by_side
+from anaphora.data.batches import Batches, SequenceBatches, pair_batches, side_by_side
 from anaphora.data.errors import DataError, located
 from anaphora.data.labelled import check_labels
-from anaphora.data.pairs import pair_batches
 from anaphora.data.series import moments, standardized
 from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 
@@ -52,16 +51,16 @@ class UnknownShare(NamedTuple):
 
     Attributes:
         tokens: The tokens that it lacks, counted.
-        count: The number of unknown tokens, those included that are written so in the text.
+        unknown: The number of unknown tokens, those included that are written so in the text.
         total: The number of all tokens; 0 where there are none.
 
     >>> UnknownShare(Counter(["abc"]), 1, 40).total
     40
     """
 
-    tokens: Counter[str] = Counter()
-    count: int = 0
-    total: int = 0
+    tokens: Counter[str]
+    unknown: int
+    total: int
 
 
 class Codec(ABC):
@@ -69,6 +68,12 @@ class Codec(ABC):
 
     level: str = "word"
     """What a token of its inputs is."""
+
+    other_levels: str = ""
+    """Levels at which another model would know more, as advice has them."""
+
+    counted: ClassVar[str] = "examples"
+    """What `counts` counts, in the plural."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -119,11 +124,9 @@ class Codec(ABC):
         """
         return Counter()
 
-    def unknown_share(
-        self, examples: Sequence[Any], arrays: Mapping[str, Array]
-    ) -> UnknownShare:
+    def unknown_share(self, examples: Sequence[Any], arrays: Mapping[str, Array]) -> UnknownShare:
         """What of examples, and of what `encode` made of them, the vocabulary lacks."""
-        return UnknownShare()
+        return UnknownShare(Counter(), 0, 0)
 
     def knows(self, token: str) -> bool:
         """Whether the vocabulary has a token, on every side where one was counted as unknown."""
@@ -197,6 +200,11 @@ class ClassifierCodec(Codec):
     def level(self) -> str:  # type: ignore[override]
         """What a token of texts is."""
         return "word" if self.tokenizer is None else self.tokenizer.level
+
+    @property
+    def other_levels(self) -> str:  # type: ignore[override]
+        """Levels at which another classifier would know more."""
+        return "char" if self.level == "word" else ""
 
     def encode_input(self, example: Any) -> Array:
         """A text as ids [T], or a series standardised [T, I].
@@ -277,13 +285,11 @@ class ClassifierCodec(Codec):
     ) -> UnknownShare:
         tokenizer = self.tokenizer
         if tokenizer is None:
-            return UnknownShare()
+            return UnknownShare(Counter(), 0, 0)
         end = "" if tokenizer.level == "char" else "\n"  # a word must not run into the next text
         unknown = tokenizer.unknown_tokens(f"{text}{end}" for text, _ in examples)
         ids = arrays["inputs"]
-        return UnknownShare(
-            unknown, int(np.count_nonzero(ids == tokenizer.unknown_id)), len(ids)
-        )
+        return UnknownShare(unknown, int(np.count_nonzero(ids == tokenizer.unknown_id)), len(ids))
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
         if self.tokenizer is not None:
@@ -340,6 +346,8 @@ class TaggerCodec(Codec):
     lowercase: bool
     characters: Tokenizer
     tags: tuple[str, ...]
+
+    counted = "words"
 
     def __post_init__(self) -> None:
         ids = {word: id for id, word in enumerate(self.words, start=UNKNOWN_WORD + 1)}
@@ -485,6 +493,8 @@ class PairCodec(dict[str, WordTokenizer], Codec):
     >>> codec.sizes()
     {'source_vocabulary_size': 3, 'vocabulary_size': 4, 'end_id': 0}
     """
+
+    counted = "words of the target"
 
     @classmethod
     def fit(

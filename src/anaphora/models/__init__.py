@@ -1,16 +1,16 @@
-"""Whole models, built from `anaphora.nn` layers."""
+"""Models, built from `anaphora.nn` layers."""
 
-from anaphora.data import SpelledBatch
+from anaphora.models.body import Body
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.encoder_decoder import EncoderDecoder
-from anaphora.models.language_model import LanguageModel, load_language_model
-from anaphora.models.saved import SavedModel
-from anaphora.models.sequence_tagger import SequenceTagger
-from anaphora.models.sequences import SequenceClassifier, SequenceRegressor
+from anaphora.models.language_model import LanguageModel
+from anaphora.models.saved import SavedModel, load
+from anaphora.models.sequences import SequenceClassifier, SequenceRegressor, SequenceTagger
 from anaphora.models.session import LanguageModelSession
 from anaphora.models.vector_to_sequence import VectorToSequence
 
 __all__ = [
+    "Body",
     "ConditionalLanguageModel",
     "Decoder",
     "EncoderDecoder",
@@ -20,7 +20,6 @@ __all__ = [
     "SequenceClassifier",
     "SequenceRegressor",
     "SequenceTagger",
-    "SpelledBatch",
     "VectorToSequence",
-    "load_language_model",
+    "load",
 ]

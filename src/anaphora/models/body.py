@@ -105,10 +105,16 @@ class Body(Options):
             raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], place: str = "") -> Self:  # noqa: D102
-        if isinstance(cell := values.get("cell"), Mapping):
-            values = {**values, "cell": Cell.from_dict(cell)}
-        return super().from_dict(values, place)
+    def from_dict(  # noqa: D102
+        cls, values: Mapping[str, Any], place: str = "", **objects: Any
+    ) -> Self:
+        cell = values.get("cell")
+        if isinstance(cell, Mapping):
+            cell = Cell.from_dict(cell)
+        if isinstance(cell, Cell):
+            values = {name: value for name, value in values.items() if name != "cell"}
+            objects["cell"] = cell
+        return super().from_dict(values, place, **objects)
 
     def to_dict(self, section: str | None = None) -> dict[str, Any]:
         """The options as plain values, of one section or of all; a cell of one's own by its

@@ -50,7 +50,7 @@ class LanguageModel(Reader, LanguageModelBody):
         super().__post_init__()
         self.build(vocabulary_size=self.vocabulary_size)
         self.output = make_linear(self, self.recurrent.output_size, self.vocabulary_size)
-        if self.tied and self.embedding is not None:
+        if self.tied:
             tie(self.output, self.embedding, self.initialization)
 
     def forward(
@@ -133,4 +133,3 @@ class LanguageModel(Reader, LanguageModelBody):
             output = (self.output.weight.data, bias)
             packed = self.recurrent.pack(self.embedding.weight.data, output)
         return LanguageModelSession(self, batch_size, packed, excluded)
-

@@ -120,12 +120,12 @@ class CharacterLayer(nn.Module):
 class Reader(SavedModel):
     """The base of models that read sequences: embedding or features, dropout, recurrent layers.
 
-        x = dropout(embedding(ids))      or features as they are
-        x = [x, dropout(characters)]     with a layer that reads the spelling of each word
-        y, state = recurrent(x, state)
+    x = dropout(embedding(ids))      or features as they are
+    x = [x, dropout(characters)]     with a layer that reads the spelling of each word
+    y, state = recurrent(x, state)
     """
 
-    embedding: nn.Embedding | None = None
+    embedding: Any = None  # of ids
     characters: CharacterLayer | None = None
     recurrent: nn.Recurrent
     drop: nn.Dropout
@@ -200,7 +200,8 @@ class Reader(SavedModel):
         if self.characters is not None:
             spelled = self.drop(self.characters(characters, character_lengths))
             x = ops.concatenate([x, spelled], axis=-1)
-        return self.recurrent(x, state, lengths=lengths)
+        y, state = self.recurrent(x, state, lengths=lengths)
+        return y, state
 
 
 @dataclass(eq=False, repr=False)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from anaphora import nn, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
-from anaphora.data import Codec
+from anaphora.data import Codec, Tokenizer
 from anaphora.models.body import Body
 from anaphora.nn.initialization import shapes_only
 from anaphora.tensor import Array
@@ -43,7 +43,7 @@ class SavedModel(nn.Module, Body):
 
     kind: ClassVar[str]
     loss_kind: ClassVar[str | None] = None
-    codec_type: ClassVar[type[Codec]]
+    codec_type: ClassVar[type[Codec | Tokenizer]]
 
     codec: Any = None
     config: Mapping[str, Any] = {}
@@ -106,7 +106,9 @@ class SavedModel(nn.Module, Body):
         config, data, weights = directory.load()
         options = config.pop("model", None)
         if config.get("task") != cls.kind or options is None:
-            found = "it has no model" if options is None else f"its task is {config.get('task')!r:.80}"
+            found = (
+                "it has no model" if options is None else f"its task is {config.get('task')!r:.80}"
+            )
             raise ArtifactError(f"{directory.config}: {found}, not {cls.kind!r}")
         model = cls.made(directory, options, weights)
         model.config = config

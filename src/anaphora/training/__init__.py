@@ -1,56 +1,45 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
-from anaphora.data.batches import SampledBatches, SequenceBatches, SignalBatches
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
-from anaphora.training.classification import ClassifierVocabulary, classify
+from anaphora.training.classification import ClassifierOptions, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
-from anaphora.training.language_model import (
-    LanguageModelOptions,
-    evaluation_batches,
-    load_language_model_options,
-    prepare_language_model,
-    resume_language_model,
-)
-from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
+from anaphora.training.language_model import LanguageModelOptions, evaluation_batches
+from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
-from anaphora.training.tagging import TaggerVocabulary, tag
-from anaphora.training.task import ExampleTask, Task, TaskOptions
+from anaphora.training.tagging import TaggerOptions, tag
+from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
 from anaphora.training.tasks import TASKS, task_of
 from anaphora.training.trainer import Progress, Trainer, TrainingDiverged
+from anaphora.training.translation import TranslatorOptions
 
 __all__ = [
     "PRESETS",
     "TASKS",
+    "Answer",
     "Callback",
-    "ClassifierVocabulary",
+    "ClassifierOptions",
     "Evaluation",
-    "ExampleTask",
+    "EvaluationData",
     "LanguageModelOptions",
     "MetricsFile",
-    "ModelOptions",
     "Progress",
-    "SampledBatches",
-    "SequenceBatches",
-    "SignalBatches",
-    "TaggerVocabulary",
+    "TaggerOptions",
     "Task",
     "TaskOptions",
     "TensorBoard",
-    "TextOptions",
     "Trainer",
+    "TrainingData",
     "TrainingDiverged",
     "TrainingOptions",
+    "TranslatorOptions",
     "check_changes",
     "classify",
     "evaluate",
     "evaluation_batches",
-    "load_language_model_options",
     "loss_figures",
     "perplexity",
-    "prepare_language_model",
     "prepare_training",
-    "resume_language_model",
     "resume_training",
     "tag",
     "task_of",

@@ -149,6 +149,25 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
     return _FIGURES[kind](loss)
 
 
+def report_loss(record: Mapping[str, Any], short: bool = False) -> str:
+    """What stands beside a loss as people of the field read it: accuracy, perplexity, or an error.
+
+    Args:
+        record: The loss and the figures that follow from it, by name.
+        short: In few characters.
+
+    >>> report_loss({"loss": 1.6, "perplexity": 4.95303}), report_loss({"loss": 0.3})
+    ('perplexity 4.95', '')
+    """
+    if "accuracy" in record:
+        return f"accuracy {record['accuracy']:.2%}"
+    if record.get("perplexity") is not None:
+        return f"perplexity {record['perplexity']:,.{1 if short else 2}f}"
+    if record.get("root_mean_squared_error") is not None:
+        return f"root mean squared error {record['root_mean_squared_error']:.4g}"
+    return ""
+
+
 def check_scores(owner: str, scores: Array) -> None:
     """Refuse probabilities that are NaN: an answer from them would be none.
 

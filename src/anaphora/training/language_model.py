@@ -1,18 +1,18 @@
-"""Training a language model from raw text."""
+"""Predicting the next token of a text."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.artifact import ArtifactError, ModelDirectory, opener_within
+from anaphora.artifact import opener_within
 from anaphora.data import (
     Batches,
     BPETokenizer,
@@ -20,22 +20,24 @@ from anaphora.data import (
     DataError,
     Source,
     Tokenizer,
+    UnknownShare,
     WordTokenizer,
     batchify,
     cover,
     encode_to_file,
+    is_table,
     open_ids,
     open_source,
     sentence_batches,
     standard_library_source,
 )
 from anaphora.data.tokenizers.bpe import require_tokenizers
-from anaphora.models import LanguageModel, load_language_model
-from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
-from anaphora.training.preparation import prepare_training, resume_training
+from anaphora.models import LanguageModel
+from anaphora.models.body import LanguageModelBody
+from anaphora.training.evaluation import Evaluation, report_loss
+from anaphora.training.options import StreamTrainingOptions, TaskOptions, TextOptions
 from anaphora.training.presets import PRESETS
-from anaphora.training.task import Notify, Paths, Task, TaskOptions
-from anaphora.training.trainer import Trainer
+from anaphora.training.task import EvaluationData, Notify, Paths, Task, TrainingData
 
 Ids = NDArray[Any]
 
@@ -44,251 +46,108 @@ _LONGEST_SENTENCE = 256  # tokens that an evaluation reads with one state
 _UNITS = {"char": "characters", "word": "words", "bpe": "byte pairs"}
 
 
-@dataclass(frozen=True)
-class LanguageModelOptions(TaskOptions):
+@dataclass(kw_only=True)
+class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTrainingOptions):
     """All options of a training of a language model.
 
-    Attributes:
-        text: How the text is read.
-        model: The shape of the model.
-        training: How it is trained.
-
-    >>> training = TrainingOptions(epochs=1)
-    >>> options = LanguageModelOptions(TextOptions(), ModelOptions(hidden_size=64), training)
-    >>> options.model.cell, options.model.hidden_size
-    ('lstm', 64)
-    >>> LanguageModelOptions.from_dict(options.to_dict()) == options
+    >>> options = LanguageModelOptions.make("zaremba-small", epochs=1)
+    >>> options.cell, options.hidden_size, options.window
+    ('lstm', 200, 20)
+    >>> LanguageModelOptions.from_config(options.to_config()) == options
     True
     """
 
-    text: TextOptions
-    model: ModelOptions
-    training: TrainingOptions
-
-    defaults = PRESETS["char-small"]
-    unused = frozenset()
-
-    @classmethod
-    def from_preset(cls, preset: str = "char-small", **changes: Any) -> Self:
-        """The options of a preset, with some of them changed.
-
-        What the changes leave no room for gives way, as in `make`.
-
-        Raises:
-            ValueError: the preset or the name of an option is unknown, or a value is out of range.
-
-        >>> LanguageModelOptions.from_preset("zaremba-small", epochs=1).training.epochs
-        1
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
-        return cls._changed(PRESETS[preset], changes)
+    presets = PRESETS
 
 
-class LanguageModelTask(Task):
-    """Predicting the next token of a text.
-
-    >>> LanguageModelTask().name
-    'language-model'
-    """
-
-    name = "language-model"
-    kind = "language_model"
-    model_type = LanguageModel
-    options = LanguageModelOptions
-    unit = "tokens"
-
-    def check(self, options: LanguageModelOptions) -> None:  # noqa: D102
-        if options.text.level == "bpe":
-            require_tokenizers()
-        LanguageModel(1, **{**options.model.to_dict(), "hidden_size": 1, "embedding_size": 1})
-
-    def read(  # noqa: D102
-        self,
-        options: LanguageModelOptions,
-        texts: Paths,
-        validation_texts: Paths,
-        folder: Path,
-        notify: Notify,
-    ) -> tuple[Tokenizer, dict[str, str | None]]:
-        source, validation = _sources(options.text, texts, validation_texts)
-        notify(f"reading {source.name}")
-        tokenizer = fit_tokenizer(options.text, source)
-        encode_to_file(source, tokenizer, folder / "train.npy")
-        if validation is not None:
-            notify(f"reading {validation.name}")
-            try:
-                encode_to_file(validation, tokenizer, folder / "validation.npy")
-            except DataError as error:
-                raise DataError(f"the validation text {validation.name}: {error}") from error
-        names = {"texts": source.name, "validation_texts": validation.name if validation else None}
-        return tokenizer, names
-
-    def arguments(  # noqa: D102
-        self, options: LanguageModelOptions, vocabulary: Tokenizer
-    ) -> dict[str, Any]:
-        return {"vocabulary_size": vocabulary.vocabulary_size, **options.model.to_dict()}
-
-    def vocabulary(self, data: Mapping[str, Any]) -> Tokenizer:  # noqa: D102
-        return Tokenizer.from_dict(data)
-
-    def load(self, directory: Path) -> tuple[LanguageModel, Tokenizer]:  # noqa: D102
-        return load_language_model(directory)
-
-    def load_options(self, directory: Any) -> LanguageModelOptions:  # noqa: D102
-        options: LanguageModelOptions = super().load_options(directory)
-        home = ModelDirectory(directory)
-        tokenizer = home.load_tokenizer()
-        for name in ("level", "sentence_start"):
-            said = getattr(options.text, name)
-            if tokenizer.get(name, said) != said:
-                raise ArtifactError(
-                    f"{home.config}: text.{name} is {said!r}, but in {home.tokenizer.name} it is "
-                    f"{tokenizer[name]!r}; put back the two files that were saved together"
-                )
-        return options
-
-    def batches(  # noqa: D102
-        self, options: LanguageModelOptions, vocabulary: Tokenizer, folder: Path
-    ) -> tuple[Batches, Batches | None]:
-        text, training = options.text, options.training
-        ids, validation_ids = _open_ids(folder, text, vocabulary)
-        batches: Batches
-        if text.batching == "sentences":
-            batches = _sentences(text, vocabulary, ids, training.batch_size, training.window)
-        else:
-            batches = batchify(ids, training.batch_size, training.window)
-        if len(validation_ids) == 0:
-            return batches, None
-        size = max(1, min(training.evaluation_batch_size, len(validation_ids) - 1))
-        return batches, evaluation_batches(text, vocabulary, validation_ids, size)
-
-    def describe_data(  # noqa: D102
-        self, options: LanguageModelOptions, vocabulary: Tokenizer, folder: Path
-    ) -> str:
-        ids, validation_ids = _open_ids(folder, options.text, vocabulary)
-        unknown = np.count_nonzero(validation_ids == vocabulary.unknown_id)
-        told = f" ({unknown:,} unknown)" if unknown else ""
-        return (
-            f"{len(ids):,} {_UNITS[options.text.level]} to train on, {len(validation_ids):,} to "
-            f"validate on{told}, a vocabulary of {vocabulary.vocabulary_size:,}"
-        )
-
-    def describe_batches(self, options: TaskOptions) -> str:  # noqa: D102
-        at_most = "at most " if options.text.batching == "sentences" else ""
-        return f"{at_most}{options.training.batch_size} x {options.training.window} tokens"
-
-    def measure(self, options: TaskOptions, loss: float) -> str:  # noqa: D102
-        if options.text.level == "char":
-            return f"{loss / math.log(2):.3f} bits/char"
-        return super().measure(options, loss)
-
-    def report(self, options: TaskOptions, record: Mapping[str, Any]) -> str:  # noqa: D102
-        if options.text.level == "char":
-            return f"{record['loss'] / math.log(2):.3f} bits per character"
-        return super().report(options, record)
+def _check(options: LanguageModelOptions) -> None:
+    if options.level == "bpe":
+        require_tokenizers()
 
 
-LANGUAGE_MODEL = LanguageModelTask()
+def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
+    if given.get("column") is not None and not any(map(is_table, paths)):
+        raise ValueError("column is for .csv and .tsv files, and none was given")
 
 
-def prepare_language_model(
+def _read(
     options: LanguageModelOptions,
-    directory: str | os.PathLike[str],
-    texts: Sequence[str | os.PathLike[str]] = (),
-    validation_texts: Sequence[str | os.PathLike[str]] = (),
-    *,
-    overwrite: bool = False,
-    notify: Notify = lambda message: None,
-) -> Trainer:
-    """Read texts, build the vocabulary and the model; return what is ready to train.
+    texts: Paths,
+    validation_texts: Paths,
+    folder: Path,
+    notify: Notify,
+) -> tuple[Tokenizer, dict[str, str | None]]:
+    more = options.column, options.pattern, options.encoding
+    validation: Source | None = None
+    if texts:
+        source = open_source(texts, *more)
+    else:
+        source, validation = standard_library_source()
+    if validation_texts:
+        validation = open_source(validation_texts, *more)
+    notify(f"reading {source.name}")
+    tokenizer = fit_tokenizer(options, source)
+    encode_to_file(source, tokenizer, folder / "train.npy")
+    if validation is not None:
+        notify(f"reading {validation.name}")
+        try:
+            encode_to_file(validation, tokenizer, folder / "validation.npy")
+        except DataError as error:
+            raise DataError(f"the validation text {validation.name}: {error}") from error
+    names = {"texts": source.name, "validation_texts": validation.name if validation else None}
+    return tokenizer, names
 
-    Args:
-        options: All options.
-        directory: The model directory to make.
-        texts: Files, folders or ``-``; Python's standard library if there are none.
-        validation_texts: What to evaluate on; if there are none, the end of the text.
-        overwrite: Replace a model that the directory holds.
-        notify: Gets a sentence at every stage.
 
-    Raises:
-        DataError: a text cannot be read, is too short, or has tokens outside the vocabulary.
-        ArtifactError: the directory cannot be used.
-        ValueError: the options do not fit together.
-
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> text = Path(folder.name, "text.txt")
-    >>> _ = text.write_text("to be or not to be " * 30)
-    >>> options = LanguageModelOptions.from_preset(
-    ...     max_steps=2, hidden_size=4, batch_size=2, window=8, minimum_count=1
-    ... )
-    >>> trainer = prepare_language_model(options, Path(folder.name, "model"), [text])
-    >>> trainer.run()
-    '2 steps done'
-    >>> resume_language_model(Path(folder.name, "model"), {"max_steps": 3}).run()
-    '3 steps done'
-    >>> folder.cleanup()
-    """
-    return prepare_training(
-        LANGUAGE_MODEL,
-        options,
-        directory,
-        texts,
-        validation_texts,
-        overwrite=overwrite,
-        notify=notify,
+def _open(options: LanguageModelOptions, tokenizer: Tokenizer, folder: Path) -> TrainingData:
+    ids, validation_ids = _open_ids(folder, options, tokenizer)
+    batches: Batches
+    if options.batching == "sentences":
+        batches = _sentences(options, tokenizer, ids, options.batch_size, options.window)
+    else:
+        batches = batchify(ids, options.batch_size, options.window)
+    validation = None
+    if len(validation_ids):
+        size = max(1, min(options.evaluation_batch_size, len(validation_ids) - 1))
+        validation = evaluation_batches(options, tokenizer, validation_ids, size)
+    unknown = np.count_nonzero(validation_ids == tokenizer.unknown_id)
+    told = f" ({unknown:,} unknown)" if unknown else ""
+    description = (
+        f"{len(ids):,} {_UNITS[options.level]} to train on, {len(validation_ids):,} to "
+        f"validate on{told}, a vocabulary of {tokenizer.vocabulary_size:,}"
     )
+    return TrainingData(batches, validation, description)
 
 
-def resume_language_model(
-    directory: str | os.PathLike[str],
-    changes: Mapping[str, Any] | None = None,
-    notify: Notify = lambda message: None,
-) -> Trainer:
-    """Return what goes on from the last checkpoint, bit for bit as if it had not stopped.
+def _evaluation(
+    options: LanguageModelOptions, model: LanguageModel, texts: Paths, batch_size: int | None
+) -> EvaluationData:
+    tokenizer = model.codec
+    column = options.column if any(map(is_table, texts)) else None
+    source = open_source(texts, column, options.pattern, options.encoding)
+    with TemporaryDirectory() as folder:
+        ids = np.array(encode_to_file(source, tokenizer, Path(folder, "ids.npy")))
+    batches = evaluation_batches(options, tokenizer, ids, min(batch_size or 1, len(ids)))
+    characters = sum(len(chunk) for chunk in source)
+    count = int(np.count_nonzero(ids == tokenizer.unknown_id))
+    unknown = UnknownShare(tokenizer.unknown_tokens(source), count, len(ids))
 
-    Args:
-        directory: The model directory.
-        changes: As of `resume_training`: new limits, another learning rate or schedule.
-        notify: Gets a sentence where the changes have a consequence to know of.
+    def figures(result: Evaluation) -> dict[str, Any]:
+        bits: float | None = result.loss * result.tokens / characters / math.log(2)
+        if options.level == "char":
+            bits = result.bits_per_token  # the first character may have none before it
+        if unknown.tokens:
+            bits = None  # the characters that they are of were not predicted
+        return {"bits_per_character": bits, "characters": characters}
 
-    Raises:
-        ArtifactError: there is nothing to resume, or it is damaged.
-        ValueError: another option is to change, or its new value is out of range.
-
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> text, home = Path(folder.name, "text.txt"), Path(folder.name, "model")
-    >>> _ = text.write_text("to be or not to be " * 30)
-    >>> options = LanguageModelOptions.from_preset(
-    ...     max_steps=2, hidden_size=4, batch_size=2, window=8, minimum_count=1
-    ... )
-    >>> prepare_language_model(options, home, [text]).run()
-    '2 steps done'
-    >>> resume_language_model(home, {"max_steps": 3}).run()
-    '3 steps done'
-    >>> folder.cleanup()
-    """
-    return resume_training(LANGUAGE_MODEL, directory, changes, notify)
+    return EvaluationData(batches, source.name, unknown, figures)
 
 
-def load_language_model_options(directory: str | os.PathLike[str]) -> LanguageModelOptions:
-    """Read with which options the model of a directory was trained.
-
-    Raises:
-        ArtifactError: the directory holds no language model, or its ``config.json`` is damaged.
-
-    >>> import tempfile
-    >>> from anaphora.artifact import ModelDirectory
-    >>> options = LanguageModelOptions.from_preset("zaremba-small")
-    >>> config = {"task": "language_model", **options.to_dict()}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     ModelDirectory.create(folder).save(config, {}, {})
-    ...     load_language_model_options(folder) == options
-    True
-    """
-    return LANGUAGE_MODEL.load_options(directory)
+def _report(options: LanguageModelOptions, record: Mapping[str, Any], short: bool = False) -> str:
+    if options.level == "char":
+        unit = "char" if short else "character"
+        bits = record["loss"] / math.log(2)
+        return f"{bits:.3f} bits/{unit}" if short else f"{bits:.3f} bits per {unit}"
+    return report_loss(record, short)
 
 
 def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
@@ -335,21 +194,6 @@ def _sentences(
     return sentence_batches(ids, end, batch_size, window, start)
 
 
-def _sources(
-    options: TextOptions,
-    texts: Sequence[str | os.PathLike[str]],
-    validation_texts: Sequence[str | os.PathLike[str]],
-) -> tuple[Source, Source | None]:
-    more = options.column, options.pattern, options.encoding
-    if texts:
-        source, validation = open_source(texts, *more), None
-    else:
-        source, validation = standard_library_source()
-    if validation_texts:
-        validation = open_source(validation_texts, *more)
-    return source, validation
-
-
 def _open_ids(folder: Path, options: TextOptions, tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     """The ids to train on and to validate on."""
     opener = opener_within(folder.parent)
@@ -359,3 +203,21 @@ def _open_ids(folder: Path, options: TextOptions, tokenizer: Tokenizer) -> tuple
     count = int(len(ids) * options.validation_share)
     kept = len(ids) - (count if count > 1 else 0)  # one token has none before it
     return ids[:kept], ids[kept:]
+
+
+LANGUAGE_MODEL = Task(
+    name="language-model",
+    model=LanguageModel,
+    options=LanguageModelOptions,
+    files="files, folders, or - for standard input; without any, the source of Python's standard "
+    "library",
+    unit="tokens",
+    rows="streams",
+    check=_check,
+    check_files=_check_files,
+    read=_read,
+    open=_open,
+    evaluation=_evaluation,
+    report=_report,
+)
+"""The next token of a text."""

@@ -14,12 +14,12 @@ from typing import Any
 
 from anaphora import random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
-from anaphora.models.saved import make_model
+from anaphora.nn.initialization import shapes_only
 from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
 from anaphora.tensor import Parameter
 from anaphora.training.callbacks import MetricsFile
-from anaphora.training.options import TrainingOptions
-from anaphora.training.task import LIMITS, Notify, Paths, Task, TaskOptions, with_new_limits
+from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
+from anaphora.training.task import Notify, Paths, Task
 from anaphora.training.trainer import Trainer
 
 _PARAMETERS = {
@@ -72,17 +72,16 @@ def prepare_training(
     '2 steps done'
     >>> folder.cleanup()
     """
-    task.check(options)
-    optimizer = _optimizer([("weight", Parameter([0.0]))], options.training)
-    _schedule(optimizer, options.training, epoch_steps=1)
+    _check(task, options)
     home = ModelDirectory(directory)
     with _locked(home):
         with _claimed(home, overwrite=overwrite) as folder:
-            vocabulary, names = task.read(options, texts, validation_texts, folder, notify)
+            codec, names = task.read(options, texts, validation_texts, folder, notify)
             # All that can be wrong is to come up before an old model goes.
-            random.seed(options.training.seed)
-            model = task.model(task.arguments(options, vocabulary))
-            task.batches(options, vocabulary, folder)
+            random.seed(options.seed)
+            model = task.make_model(options, codec.sizes())
+            model.codec = codec
+            task.open(options, codec, folder)
             home.clear(overwrite=overwrite)
             for file in _data(home.checkpoint.parent):
                 file.unlink()
@@ -90,9 +89,9 @@ def prepare_training(
                 file.replace(home.checkpoint.parent / file.name)
             folder.rmdir()
 
-        config = {"task": task.kind, **options.to_dict(), "sources": names}
-        trainer = _trainer(task, options, home, config, vocabulary, model)
-        notify(task.describe_data(options, vocabulary, home.checkpoint.parent))
+        config = {**options.to_config(), "sources": names}
+        trainer, description = _trainer(task, options, home, config, model)
+        notify(description)
         trainer.save_checkpoint()  # from here on it can be resumed
     return trainer
 
@@ -151,37 +150,25 @@ def _resumed(
             f"{home.path}: has no checkpoint, so there is no training to continue; train anew, "
             "into another folder or over this one"
         )
-    options = task.load_options(home.path)
+    options = task.load_options(home)
+    before = options
     config, data, weights = home.load()
-    try:
-        vocabulary = task.vocabulary(data)
-    except ValueError as error:  # DataError is one
-        raise ArtifactError(
-            f"{home.tokenizer}: {error}; put back the one that the model was trained with"
-        ) from error
-    made, said = task.arguments(options, vocabulary), config.get("model", {})
-    if wrong := [name for name in task.options.sizes if made.get(name) != said.get(name)]:
-        raise ArtifactError(
-            f"{home.config}: model.{wrong[0]} is {said.get(wrong[0])}, but {home.tokenizer.name} "
-            f"makes it {made.get(wrong[0])}; put back the two files that were saved together"
-        )
-    training = options.training
     if changes:
-        values = {**with_new_limits(training.to_dict(), changes), **changes}
-        training = TrainingOptions.from_dict(values)
-        _check_parameters(training.schedule, changes)
-    model = make_model(task.model_type, home, made, weights).train()
+        values = with_new_limits({name: vars(options)[name] for name in options.fields()}, changes)
+        options = type(options).from_dict({**values, **changes})
+        _check_parameters(options.schedule, changes)
+    model = task.model.made(home, config.pop("model"), weights).train()
+    model.codec = task.model.load_codec(home, data, model.options)
     try:
-        trainer = _trainer(task, options, home, config, vocabulary, model)
+        trainer, _ = _trainer(task, before, home, config, model)
     except ValueError as error:
         raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error
     trainer.load_checkpoint()
     if changes:  # another --resume shall know them too
-        trainer.options = training
-        _begin_schedule(trainer, options.training, config, changes, notify)
-        options = dataclasses.replace(options, training=training)
-        config["training"] = options.to_dict()["training"]
-        home.save(config, data, weights)
+        trainer.options = options
+        _begin_schedule(trainer, before, config, changes, notify)
+        config["training"] = options.to_dict("training")
+        model.save(home, **config)
     return trainer
 
 
@@ -334,42 +321,45 @@ def _data(folder: Path) -> list[Path]:
 
 
 def _trainer(
-    task: Task,
-    options: TaskOptions,
-    home: ModelDirectory,
-    config: dict[str, Any],
-    vocabulary: Any,
-    model: Any,
-) -> Trainer:
-    """A trainer that saves models with the config, as it is then."""
-    training = options.training
-    batches, validation = task.batches(options, vocabulary, home.checkpoint.parent)
-    optimizer = _optimizer(model.named_parameters(), training)
-    config["model"] = task.arguments(options, vocabulary)
-    schedule = _schedule(optimizer, training, len(batches), _Start.last(config))
+    task: Task, options: TaskOptions, home: ModelDirectory, config: dict[str, Any], model: Any
+) -> tuple[Trainer, str]:
+    """A trainer that saves models with the config, as it is then; and a line on its data."""
+    data = task.open(options, model.codec, home.checkpoint.parent)
+    optimizer = _optimizer(model.named_parameters(), options)
+    schedule = _schedule(optimizer, options, len(data.batches), _Start.last(config))
 
     def save_model(record: Mapping[str, Any]) -> None:
-        weights = {name: p.data for name, p in model.named_parameters()}
         results = {
             name: value if math.isfinite(value) else None
             for name, value in record.items()
             if name not in ("kind", "best")
         }
-        home.save({**config, "results": results}, vocabulary.to_dict(), weights)
+        model.save(home, **{**config, "results": results})
 
     trainer = Trainer(
         model,
         optimizer,
-        batches,
-        training,
+        data.batches,
+        options,
         schedule=schedule,
-        validation=validation,
+        validation=data.validation,
         directory=home,
         save_model=save_model,
         callbacks=[MetricsFile(home)],
     )
     trainer.schedule_changes = len(config.get("changes", []))
-    return trainer
+    return trainer, data.description
+
+
+def _check(task: Task, options: TaskOptions) -> None:
+    """Refuse options that do not fit together, before files are read."""
+    task.check(options)
+    fields = task.model.fields().values()
+    sizes = dict.fromkeys((f.name for f in fields if f.default is dataclasses.MISSING), 2)
+    with shapes_only():
+        task.make_model(options, {"vocabulary_size": 2, **sizes})
+    optimizer = _optimizer([("weight", Parameter([0.0]))], options)
+    _schedule(optimizer, options, epoch_steps=1)
 
 
 def _optimizer(parameters: Iterable[tuple[str, Parameter]], options: TrainingOptions) -> Optimizer:

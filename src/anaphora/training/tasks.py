@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 
 from anaphora.artifact import ArtifactError, ModelDirectory
-from anaphora.training.classification import ClassifyTask
+from anaphora.training.classification import CLASSIFY
 from anaphora.training.language_model import LANGUAGE_MODEL
-from anaphora.training.tagging import TagTask
+from anaphora.training.tagging import TAG
 from anaphora.training.task import Task
-from anaphora.training.translation import TranslateTask
+from anaphora.training.translation import TRANSLATE
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (LANGUAGE_MODEL, ClassifyTask(), TagTask(), TranslateTask())
-}
-"""Tasks by the name that the command line has for them; a new one is added here."""
+TASKS: dict[str, Task] = {task.name: task for task in (LANGUAGE_MODEL, CLASSIFY, TAG, TRANSLATE)}
+"""Tasks by the name that the command line has for them; a new one is added here. The first is the
+default."""
 
 
 def task_of(directory: str | os.PathLike[str]) -> Task:
@@ -32,9 +31,9 @@ def task_of(directory: str | os.PathLike[str]) -> Task:
     home = ModelDirectory.open(directory)
     config = home.load_config()
     for task in TASKS.values():
-        if task.kind == config.get("task"):
+        if task.model.kind == config.get("task"):
             return task
     raise ArtifactError(
         f"{home.config}: its task is {config.get('task')!r:.80}, which no command knows; expected "
-        f"{', '.join(task.kind for task in TASKS.values())}"
+        f"{', '.join(task.model.kind for task in TASKS.values())}"
     )

@@ -55,6 +55,10 @@ class Tokenizer(ABC):
     def vocabulary_size(self) -> int:
         """The number of entries, V."""
 
+    def sizes(self) -> dict[str, int]:
+        """The arguments of a language model that follow from it."""
+        return {"vocabulary_size": self.vocabulary_size}
+
     @abstractmethod
     def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
         """Yield the ids of a text that comes in chunks, as a `Source` yields it.
@@ -76,6 +80,15 @@ class Tokenizer(ABC):
             chunks: The text, cut as for `encode_chunks`.
         """
         return Counter()
+
+    def knows(self, token: str) -> bool:
+        """Whether the vocabulary has a token."""
+        return not self.unknown_tokens([token])
+
+    @property
+    def other_levels(self) -> str:
+        """Levels at which another language model would know more, as advice has them."""
+        return {"word": "bpe or char", "char": "bpe"}.get(self.level, "")
 
     @abstractmethod
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
