@@ -18,10 +18,10 @@ import numpy as np
 
 from anaphora import no_grad, optim, random
 from anaphora.cells import CELLS
-from anaphora.data import Batch
+from anaphora.data import Batch, SampledBatches
 from anaphora.models import SequenceRegressor
 from anaphora.synthetic import adding_problem
-from anaphora.training import Callback, SampledBatches, Trainer, TrainingOptions
+from anaphora.training import Callback, Trainer, TrainingOptions
 
 PUBLISHED = {100: 74_000, 500: 209_000, 1000: 853_000}
 """Sequences that the LSTM of 1997 needed, by their length."""
@@ -77,7 +77,7 @@ def main(arguments=None):
     test = draw(np.random.default_rng((options.seed, 1)), options.test_sequences)
     model = SequenceRegressor(
         1,
-        options.hidden_size,
+        hidden_size=options.hidden_size,
         input_size=2,
         cell=options.cell,
         forget_bias=options.forget_bias,

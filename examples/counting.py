@@ -14,9 +14,10 @@ import numpy as np
 
 from anaphora import no_grad, optim, random
 from anaphora.cells import CELLS
+from anaphora.data import SequenceBatches
 from anaphora.models import LanguageModel
 from anaphora.synthetic import COUNTING_TOKENS, count_block
-from anaphora.training import SequenceBatches, Trainer, TrainingOptions
+from anaphora.training import Trainer, TrainingOptions
 
 
 def continues(model, ids):
@@ -63,7 +64,7 @@ def main(arguments=None):
     first, second = int(0.8 * len(sequences)), int(0.9 * len(sequences))
     validation, test = sequences[first:second], sequences[second:]
 
-    model = LanguageModel(len(COUNTING_TOKENS), options.hidden_size, cell=options.cell)
+    model = LanguageModel(len(COUNTING_TOKENS), hidden_size=options.hidden_size, cell=options.cell)
     Trainer(
         model,
         optim.Adam(model.parameters(), options.learning_rate),

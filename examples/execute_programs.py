@@ -108,7 +108,7 @@ def main(argv=None):
     model = EncoderDecoder(
         tokenizer.vocabulary_size,
         tokenizer.vocabulary_size,
-        arguments.hidden_size,
+        hidden_size=arguments.hidden_size,
         embedding_size=32,
         num_layers=arguments.num_layers,
         attention=None if arguments.attention == "none" else arguments.attention,

@@ -14,10 +14,10 @@ import numpy as np
 
 from anaphora import detach, no_grad, optim, random
 from anaphora.cells import CELLS
-from anaphora.data import IGNORE_INDEX
+from anaphora.data import IGNORE_INDEX, SignalBatches
 from anaphora.models import SequenceTagger
 from anaphora.synthetic import signal_echo
-from anaphora.training import Callback, SignalBatches, Trainer, TrainingOptions
+from anaphora.training import Callback, Trainer, TrainingOptions
 
 
 class StopWhenSolved(Callback):
@@ -49,7 +49,7 @@ def make(options):
     """A new model."""
     random.seed(options.seed)  # initial weights
     return SequenceTagger(
-        2, options.hidden_size, vocabulary_size=2, embedding_size=4, cell=options.cell
+        2, hidden_size=options.hidden_size, vocabulary_size=2, embedding_size=4, cell=options.cell
     )
 
 

@@ -18,12 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from anaphora import no_grad, ops, optim, random
-from anaphora.artifact import ModelDirectory
 from anaphora.cells import CELLS
-from anaphora.data import IGNORE_INDEX, moments
+from anaphora.data import IGNORE_INDEX, SampledBatches, SequenceBatches, moments
 from anaphora.generation import ctc_beam_search, ctc_greedy
 from anaphora.models import SequenceClassifier, SequenceTagger
-from anaphora.training import Callback, SampledBatches, SequenceBatches, Trainer, TrainingOptions
+from anaphora.training import Callback, Trainer, TrainingOptions
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = "_ " + "".join(sorted(set("".join(WORDS))))  # class 0 is the blank, 1 between words
@@ -96,7 +95,7 @@ class Ear:
 class Speller(SequenceTagger):
     """Scores letters and the blank at each step; nothing says at which step a letter is due."""
 
-    task = "speller"
+    kind = "speller"
 
     def loss(self, batch, state=None):
         """Nats a letter; ``batch.targets`` are labels [B, S], padded with -100."""
@@ -288,7 +287,7 @@ def main(arguments=None):
     model, measured = work(ear, train, test, shape, options)
     if options.out is not None:
         labels = WORDS if options.model == "classifier" else LABELS
-        model.save(ModelDirectory.create(options.out), {"labels": labels, **ear.to_dict()})
+        model.save(options.out, labels=labels, **ear.to_dict())
     return measured
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from anaphora import no_grad, optim, random
-from anaphora.artifact import ModelDirectory
-from anaphora.data import CharacterTokenizer
+from anaphora.data import CharacterTokenizer, ClassifierCodec, SequenceBatches
 from anaphora.models import SequenceClassifier
-from anaphora.training import SequenceBatches, Trainer, TrainingOptions
+from anaphora.training import Trainer, TrainingOptions
 
 
 def read_names(folder, generator):
@@ -57,7 +56,7 @@ def main(arguments=None):
 
     model = SequenceClassifier(
         len(classes),
-        options.hidden_size,
+        hidden_size=options.hidden_size,
         vocabulary_size=tokenizer.vocabulary_size,
         embedding_size=options.embedding_size,
         cell=options.cell,
@@ -79,8 +78,8 @@ def main(arguments=None):
         print(f"{name:>12}", *(f"{count:3}" if count else "  ." for count in row))
     print(f"accuracy {accuracy:.2%} of {confusion.sum():,} names, {len(classes)} classes")
     if options.out is not None:
-        vocabulary = {"classes": classes, "tokenizer": tokenizer.to_dict()}
-        model.save(ModelDirectory.create(options.out), vocabulary)
+        model.codec = ClassifierCodec(tuple(classes), tokenizer)
+        model.save(options.out)
     return {"accuracy": accuracy, "confusion": confusion}
 
 

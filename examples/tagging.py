@@ -15,10 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from anaphora import no_grad, optim, random
-from anaphora.artifact import ModelDirectory
-from anaphora.data import CharacterTokenizer, pad, read_conllu
+from anaphora.data import CharacterTokenizer, SequenceBatches, pad, read_conllu
 from anaphora.models import SequenceTagger
-from anaphora.training import SequenceBatches
 
 UNKNOWN = 0  # the id of words that training has not seen
 
@@ -122,7 +120,7 @@ def main(arguments=None):
     random.seed(options.seed)  # initial weights and dropout
     model = SequenceTagger(
         len(tags),
-        options.hidden_size,
+        hidden_size=options.hidden_size,
         vocabulary_size=len(encoder.ids) + 1,
         embedding_size=options.embedding_size,
         num_characters=encoder.tokenizer.vocabulary_size,
@@ -136,9 +134,8 @@ def main(arguments=None):
     )
     train_model(model, encoder, tags, train, options)
     if options.out is not None:
-        vocabulary = {"tags": tags, "words": list(encoder.ids)}
-        vocabulary["tokenizer"] = encoder.tokenizer.to_dict()
-        model.save(ModelDirectory.create(options.out), vocabulary)
+        tokenizer = encoder.tokenizer.to_dict()
+        model.save(options.out, tags=tags, words=list(encoder.ids), tokenizer=tokenizer)
 
     model.eval()
     confusion, unseen = Counter(), Counter()  # of pairs (wanted, answered)

@@ -13,10 +13,10 @@ import numpy as np
 
 from anaphora import no_grad, optim, random
 from anaphora.cells import CELLS
-from anaphora.data import Batch
+from anaphora.data import Batch, SampledBatches
 from anaphora.models import SequenceClassifier
 from anaphora.synthetic import TEMPORAL_SYMBOLS, temporal_order
-from anaphora.training import Callback, SampledBatches, Trainer, TrainingOptions
+from anaphora.training import Callback, Trainer, TrainingOptions
 
 PUBLISHED = {4: 31_390, 8: 571_100}
 """Sequences that the LSTM of 1997 needed, by the number of classes."""
@@ -73,7 +73,7 @@ def main(arguments=None):
     test = draw(np.random.default_rng((options.seed, 1)), options.test_sequences)
     model = SequenceClassifier(
         options.classes,
-        options.hidden_size,
+        hidden_size=options.hidden_size,
         input_size=len(TEMPORAL_SYMBOLS),
         cell=options.cell,
         forget_bias=options.forget_bias,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from anaphora import optim, random
 from anaphora.artifact import ModelDirectory
-from anaphora.data import WordTokenizer, pair_batches
+from anaphora.data import PairCodec, WordTokenizer, pair_batches
 from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
 from anaphora.training import Callback, MetricsFile, Trainer, TrainingOptions
@@ -55,9 +55,9 @@ def train(arguments):
     model = EncoderDecoder(
         source.vocabulary_size,
         target.vocabulary_size,
-        arguments.hidden_size,
-        arguments.embedding_size,
-        arguments.num_layers,
+        hidden_size=arguments.hidden_size,
+        embedding_size=arguments.embedding_size,
+        num_layers=arguments.num_layers,
         cell=arguments.cell,
         attention=None if arguments.attention == "none" else arguments.attention,
         dropout=arguments.dropout,
@@ -66,6 +66,7 @@ def train(arguments):
         initialization=0.1,  # Luong et al. 2015
         forget_bias=1.0 if arguments.cell == "lstm" else None,
     )
+    model.codec = PairCodec(tokenizers)
     count = sum(parameter.size for parameter in model.parameters())
     print(
         f"{source.vocabulary_size:,} and {target.vocabulary_size:,} words, {count:,} parameters, "
@@ -94,7 +95,7 @@ def train(arguments):
         schedule=optim.Cosine(optimizer, total_steps=arguments.epochs * len(training)),
         validation=validation,
         directory=directory,
-        save_model=lambda record: model.save(directory, tokenizers, {**config, "record": record}),
+        save_model=lambda record: model.save(directory, **config, record=record),
         callbacks=[MetricsFile(directory), Print()],
     )
     if arguments.resume:
@@ -146,12 +147,12 @@ def main(argv=None):
 
     if arguments.epochs:
         train(arguments)
-    model, tokenizers = EncoderDecoder.load(arguments.out)
+    model = EncoderDecoder.load(arguments.out)
     sentences, references = (
         text.removesuffix("\n").split("\n") for text in read(arguments, arguments.test)
     )
     begin = time.monotonic()
-    found = translate(model, tokenizers, sentences, arguments.beam_size, arguments.length_penalty)
+    found = translate(model, model.codec, sentences, arguments.beam_size, arguments.length_penalty)
     translations = [translation.text for translation in found]
     seconds = time.monotonic() - begin
     (arguments.out / f"{arguments.test}.translated").write_text(

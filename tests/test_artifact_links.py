@@ -19,9 +19,9 @@ import anaphora
 from anaphora.artifact import ArtifactError, ModelDirectory, lock
 from anaphora.data import DataError
 from anaphora.training import (
+    LANGUAGE_MODEL,
     TASKS,
     LanguageModelOptions,
-    prepare_language_model,
     prepare_training,
     resume_training,
 )
@@ -32,7 +32,7 @@ FILES = (
     "config.json", "tokenizer.json", "model.safetensors", "metrics.jsonl", "checkpoint",
     "checkpoint/state.safetensors", "checkpoint/train.npy", "checkpoint/validation.npy",
 )  # fmt: skip
-OPTIONS = LanguageModelOptions.from_preset(
+OPTIONS = LanguageModelOptions.make(
     max_steps=2, log_every=1, hidden_size=4, batch_size=2, window=8, minimum_count=1
 )
 
@@ -44,7 +44,9 @@ def model(tmp_path_factory):
     (folder / "text.txt").write_text("to be or not to be " * 60)
     valid = folder / "valid.txt"
     valid.write_text("to be or not to be " * 9)
-    prepare_language_model(OPTIONS, folder / "model", [folder / "text.txt"], [valid]).run()
+    prepare_training(
+        LANGUAGE_MODEL, OPTIONS, folder / "model", [folder / "text.txt"], [valid]
+    ).run()
     return folder
 
 
@@ -128,7 +130,7 @@ def test_a_training_that_overwrites_writes_through_no_link(model, tmp_path, name
     path = copied(model, tmp_path)
     target = linked(path, name, tmp_path)
     before = contents(target)
-    prepare_language_model(OPTIONS, path, [model / "text.txt"], overwrite=True).run()
+    prepare_training(LANGUAGE_MODEL, OPTIONS, path, [model / "text.txt"], overwrite=True).run()
     assert contents(target) == before
     assert not (path / name).is_symlink()
     use(path)
@@ -194,8 +196,10 @@ def test_a_second_training_is_told_who_trains(model, tmp_path):
             r"Python: delete its trainer\), or choose another --out"
         )
         for attempt in (
-            lambda: prepare_language_model(OPTIONS, path, [model / "text.txt"]),
-            lambda: prepare_language_model(OPTIONS, path, [model / "text.txt"], overwrite=True),
+            lambda: prepare_training(LANGUAGE_MODEL, OPTIONS, path, [model / "text.txt"]),
+            lambda: prepare_training(
+                LANGUAGE_MODEL, OPTIONS, path, [model / "text.txt"], overwrite=True
+            ),
             lambda: resume_training(TASKS["language-model"], path, {"max_steps": 4}),
             lambda: ModelDirectory.create(path, overwrite=True),
         ):
@@ -241,13 +245,13 @@ def test_a_lock_of_this_process_ends_with_the_trainer(model, tmp_path):
 
 def test_a_failed_start_unlocks_and_leaves_nothing(tmp_path):
     with pytest.raises(DataError):
-        prepare_language_model(OPTIONS, tmp_path / "new", [tmp_path / "none.txt"])
+        prepare_training(LANGUAGE_MODEL, OPTIONS, tmp_path / "new", [tmp_path / "none.txt"])
     assert not (tmp_path / "new").exists()
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
     with pytest.raises(ArtifactError, match="is not empty and is not a model directory"):
-        prepare_language_model(OPTIONS, mine, [])
+        prepare_training(LANGUAGE_MODEL, OPTIONS, mine, [])
     assert os.listdir(mine) == ["notes.txt"]
 
 
@@ -313,14 +317,14 @@ def test_a_forked_child_holds_nothing_and_keeps_nothing(tmp_path):
 RACE = """
 import sys
 from anaphora.artifact import ArtifactError
-from anaphora.training import LanguageModelOptions, prepare_language_model
-options = LanguageModelOptions.from_preset(
+from anaphora.training import LANGUAGE_MODEL, LanguageModelOptions, prepare_training
+options = LanguageModelOptions.make(
     max_steps=2, hidden_size=4, batch_size=2, window=8, minimum_count=1
 )
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    trainer = prepare_language_model(options, sys.argv[1], [sys.argv[2]])
+    trainer = prepare_training(LANGUAGE_MODEL, options, sys.argv[1], [sys.argv[2]])
 except ArtifactError as error:
     print(error, flush=True)
     sys.exit(1)

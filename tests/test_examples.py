@@ -199,9 +199,9 @@ def test_surnames(tmp_path, capsys):
     assert found["accuracy"] == 1
     np.testing.assert_array_equal(found["confusion"], [[2, 0], [0, 2]])
     assert capsys.readouterr().out.splitlines()[-1] == "accuracy 100.00% of 4 names, 2 classes"
-    model, vocabulary = SequenceClassifier.load(tmp_path / "model")
-    assert vocabulary["classes"] == ["Here", "There"]
-    ids = Tokenizer.from_dict(vocabulary["tokenizer"]).encode("Betov")
+    model = SequenceClassifier.load(tmp_path / "model")
+    assert model.codec.classes == ("Here", "There")
+    ids = model.codec.encode_input("Betov")
     assert model(ids[:, None]).data.argmax() == 1
 
 
@@ -236,7 +236,8 @@ def test_tagging(tmp_path, rng, capsys):
     assert f"accuracy 100.00% of {total} words, 100.00% of the" in printed
     assert "o/NOUN " in printed
 
-    model, vocabulary = SequenceTagger.load(out)
+    model = SequenceTagger.load(out)
+    vocabulary = model.config
     words = ["na", "bikas"]
     assert vocabulary["tags"] == ["NOUN", "VERB"]
     tokenizer = Tokenizer.from_dict(vocabulary["tokenizer"])
@@ -301,7 +302,8 @@ def test_spoken_digits_are_classified(whistled_digits, tmp_path, capsys):
     np.testing.assert_array_equal(np.diag(found["confusion"]), [0, 10, 10, 0, 0, 0, 10, 0, 0, 0])
     assert capsys.readouterr().out.splitlines()[-1] == "accuracy 100.00% of 30 recordings"
 
-    model, vocabulary = SequenceClassifier.load(tmp_path / "model")
+    model = SequenceClassifier.load(tmp_path / "model")
+    vocabulary = model.config
     samples = whistle("two", np.random.default_rng(2)) / 32768
     answer = model(scaled(example, samples, vocabulary)[:, None]).data.argmax()
     assert vocabulary["labels"][answer] == "two"
@@ -321,7 +323,8 @@ def test_spoken_digits_are_spelled(whistled_digits, tmp_path, capsys):
         assert 0 <= measured["digit_error_rate"] <= 0.1
         assert f"{search}: {measured['exact']:.2%} of " in printed
 
-    model, vocabulary = example["Speller"].load(tmp_path / "model")
+    model = example["Speller"].load(tmp_path / "model")
+    vocabulary = model.config
     generator = np.random.default_rng(2)
     samples = np.concatenate([whistle(word, generator) for word in ("two", "six", "six")]) / 32768
     features = scaled(example, samples, vocabulary)

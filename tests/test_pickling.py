@@ -157,15 +157,15 @@ def test_a_layer_has_the_same_outputs_and_trains_alone(layer, made):
 
 IDS = np.random.default_rng(5).integers(0, 9, (T, B))
 MODELS = {
-    "language model": (lambda: LanguageModel(9, H, tied=True, cell="gru"), (IDS,)),
-    "classifier": (lambda: SequenceClassifier(3, H, input_size=I), (values(),)),
-    "regressor": (lambda: SequenceRegressor(2, H, vocabulary_size=9), (IDS,)),
+    "language model": (lambda: LanguageModel(9, hidden_size=H, tied=True, cell="gru"), (IDS,)),
+    "classifier": (lambda: SequenceClassifier(3, hidden_size=H, input_size=I), (values(),)),
+    "regressor": (lambda: SequenceRegressor(2, hidden_size=H, vocabulary_size=9), (IDS,)),
     "tagger": (
-        lambda: SequenceTagger(3, H, vocabulary_size=9, num_characters=9),
+        lambda: SequenceTagger(3, hidden_size=H, vocabulary_size=9, num_characters=9),
         (IDS, None, None, np.stack([IDS, IDS]), np.full((T, B), 2)),
     ),
     "encoder-decoder": (lambda: EncoderDecoder(9, 9, hidden_size=8), (IDS, IDS)),
-    "vector to sequence": (lambda: VectorToSequence(I, 9, H), (values()[0], IDS)),
+    "vector to sequence": (lambda: VectorToSequence(I, 9, hidden_size=H), (values()[0], IDS)),
 }
 
 
@@ -208,8 +208,8 @@ def sessions():
             several = values().swapaxes(0, 1) if layer.batch_first else values()
             yield functools.partial(layer.session, B), several
             yield layer.session, values()[:, 0]
-    yield LanguageModel(9, H).session, IDS[:, 0]
-    yield functools.partial(LanguageModel(9, H, cell=other_name).session, B), IDS
+    yield LanguageModel(9, hidden_size=H).session, IDS[:, 0]
+    yield functools.partial(LanguageModel(9, hidden_size=H, cell=other_name).session, B), IDS
 
 
 @pytest.mark.parametrize("made", COPIES)
@@ -236,7 +236,7 @@ def test_a_session_keeps_its_weights_when_the_layer_is_trained_before_pickling(m
 
 
 def test_what_a_session_of_a_language_model_draws_is_the_same():
-    session = LanguageModel(9, H).session()
+    session = LanguageModel(9, hidden_size=H).session()
     session.feed([1, 2])
     uniforms = np.random.default_rng(4).random(30)
     drawn = unpickled(session).generate([3], uniforms)

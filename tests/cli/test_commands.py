@@ -14,14 +14,12 @@ import pytest
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli.train import show_sample, text_prompt
 from anaphora.data import CharacterTokenizer, cover
-from anaphora.models import LanguageModel, load_language_model
+from anaphora.models import LanguageModel
 from anaphora.training import (
+    LANGUAGE_MODEL,
     LanguageModelOptions,
-    ModelOptions,
-    TextOptions,
-    TrainingOptions,
     evaluate,
-    prepare_language_model,
+    prepare_training,
 )
 
 ESCAPE = "\x1b"
@@ -37,7 +35,7 @@ def lines_of(out):
 def test_train_says_what_it_does_and_what_to_try_next(trained):
     out = trained.printed
     assert out.startswith("reading text.txt\n2,144 characters to train on, 112 to validate on, a ")
-    assert re.search(r"[\d,]+ parameters; 134 steps an epoch of 2 x 8 tokens\n", out)
+    assert re.search(r"[\d,]+ parameters; 134 steps an epoch of 2 streams x 8 tokens\n", out)
     for step in (20, 40, 60):
         assert re.search(rf"step {step}, 0:\d\d: validation loss \d\.\d+, \d\.\d+ bits per ch", out)
     assert "60 steps done (60 steps, 0:" in out
@@ -110,15 +108,16 @@ def test_train_proposes_to_go_on_by_the_limit_that_it_had(command, limits, propo
 
 def text_prompt_of(text, level, tmp_path):
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    options = LanguageModelOptions.from_preset(
+    options = LanguageModelOptions.make(
         level=level, hidden_size=2, batch_size=1, window=4, minimum_count=1, validation_share=0.0,
         max_steps=1,
     )  # fmt: skip
-    trainer = prepare_language_model(options, tmp_path / "model", [tmp_path / "text.txt"])
+    trainer = prepare_training(LANGUAGE_MODEL, options, tmp_path / "model", [tmp_path / "text.txt"])
     trainer.run()
-    model, tokenizer = load_language_model(tmp_path / "model")
+    model = LanguageModel.load(tmp_path / "model")
+    tokenizer = model.codec
     prompt = text_prompt(trainer, tokenizer)
-    assert show_sample(model, tokenizer, prompt)
+    assert show_sample(model, prompt)
     return prompt
 
 
@@ -218,7 +217,8 @@ def test_standard_input_a_column_words_and_tensorboard(command):
 def test_evaluate_prints_the_loss_of_the_whole_text(trained):
     out, err = trained.run("evaluate", "model", "text.txt", "--json")
     (record,) = lines_of(out)
-    model, tokenizer = load_language_model(trained.folder / "model")
+    model = LanguageModel.load(trained.folder / "model")
+    tokenizer = model.codec
     text = trained.text.read_text()
     ids = tokenizer.encode(text)
     expected = evaluate(model, cover(ids, 1, len(ids)))
@@ -235,10 +235,10 @@ def test_evaluate_prints_the_loss_of_the_whole_text(trained):
     assert err == ""
 
     out, _ = trained.run("evaluate", "model", "text.txt")
-    assert f"loss                {record['loss']:.4f} nats a token" in out
+    assert f"loss                {record['loss']:.4f} nats" in out
     assert f"perplexity          {record['perplexity']:,.2f}" in out
     assert "tokens              2,255 (2,256 characters)" in out
-    assert "unknown tokens      0 (0.00%)" in out
+    assert "unknown tokens      0 of " in out
     assert ESCAPE not in out
 
     out, _ = trained.run("evaluate", "model", "text.txt", "--json", "--batch-size", "5")
@@ -260,7 +260,7 @@ def test_unknown_words_are_told_and_counted(command):
     )
     out, _ = command.run("evaluate", "model", "new.txt")
     assert "bits per character  none, as the text has unknown tokens" in out
-    assert "unknown tokens      4 (44.44%)" in out
+    assert "unknown tokens      4 of 9 (44.44%)" in out
 
     # A text that has the unknown word written lacks nothing.
     (command.folder / "own.txt").write_text("the <unk>\n")
@@ -364,13 +364,12 @@ def test_a_regularised_model_is_trained_shown_and_goes_on(command):
 
 def test_help_names_every_option_with_its_default(command):
     out, _ = command.run("train", "--help", environment={"COLUMNS": "200"})
-    for section in (TextOptions, ModelOptions, TrainingOptions):
-        hints = typing.get_type_hints(section)
-        for name in section.names():
-            option = f"--{name.replace('_', '-')}"
-            assert option in out
-            if hints[name] is bool:
-                assert f"--no-{name.replace('_', '-')}" in out
+    hints = typing.get_type_hints(LanguageModelOptions)
+    for name in LanguageModelOptions.fields():
+        option = f"--{name.replace('_', '-')}"
+        assert option in out
+        if hints[name] is bool:
+            assert f"--no-{name.replace('_', '-')}" in out
     for option in ("--valid", "--out", "--preset", "--resume", "--overwrite", "--json"):
         assert option in out
     assert "[default: (0.004; translate 0.002)]" in out
@@ -503,7 +502,8 @@ def test_a_sample_that_cannot_be_drawn_is_explained():
     model = LanguageModel(tokenizer.vocabulary_size, hidden_size=3)
     with model.output.bias.writing() as bias:
         bias[...] = np.inf
-    assert show_sample(model, tokenizer) == (
+    model.codec = tokenizer
+    assert show_sample(model) == (
         "no sample: the model's scores overflow; try a lower learning_rate"
     )
 
@@ -533,7 +533,7 @@ def test_a_damaged_model_is_named(command):
     (model / "config.json").write_text(config.replace('"level": "char"', '"level": "rune"'))
     for arguments in (("info", "model"), ("evaluate", "model", "text.txt")):
         _, err = command.run(*arguments, code=1)
-        assert "anaphora: model/config.json: text.level 'rune' is none of char, word, bpe" in err
+        assert "anaphora: model/config.json: data.level 'rune' is none of char, word, bpe" in err
     (model / "config.json").write_text(config[:100])
     _, err = command.run("info", "model", code=1)
     assert "anaphora: model/config.json: is not valid JSON: line " in err

@@ -12,7 +12,7 @@ import pytest
 
 import anaphora
 from anaphora.artifact import ModelDirectory
-from anaphora.models import load_language_model
+from anaphora.models import LanguageModel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has none of these signals")
 
@@ -97,7 +97,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(command, number):
     assert "interrupted (" in out
     assert out.endswith("saved; go on with: anaphora train --resume --out model\n")
     step = directory.load_checkpoint()[1]["progress"]["step"]
-    load_language_model(directory.path)
+    LanguageModel.load(directory.path)
     out, _ = command.run("train", "--resume", "--out", "model", "--max-steps", str(step + 3))
     assert out.startswith(f"going on from step {step:,} of model\n")
     assert f"{step + 3:,} steps done" in out

@@ -10,7 +10,7 @@ import pytest
 
 import anaphora
 from anaphora.artifact import ModelDirectory
-from anaphora.models import load_language_model
+from anaphora.models import LanguageModel
 from anaphora.plot import read, token_embeddings
 
 pytest.importorskip("matplotlib")
@@ -29,7 +29,8 @@ def test_plot_draws_everything_and_says_what(trained, tmp_path):
         assert record["files"][name] == str(path)
         assert "<svg" in path.read_text()[:1000]
         assert f"wrote {path}\n" in err
-    model, tokenizer = load_language_model(trained.folder / "model")
+    model = LanguageModel.load(trained.folder / "model")
+    tokenizer = model.codec
     reading = read(model, tokenizer, "the same words")
     assert (record["value"], record["unit"]) == ("c_l0", reading.unit)
     nearest = token_embeddings(model, tokenizer, ["e"]).data["nearest"]

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import anaphora
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli.app import app
+from anaphora.data import CharacterTokenizer, PairCodec, TaggerCodec
 from anaphora.models import SequenceTagger
 from anaphora.training import TASKS, task_of
 
@@ -290,7 +292,7 @@ def test_info(trained):
     assert "validation loss" in out
     assert ("perplexity" if trained.task == "translate" else ", accuracy ") in out
     (record,) = lines_of(run("info", trained.model, "--json")[0])
-    assert record["task"] == task_of(trained.model).kind
+    assert record["task"] == task_of(trained.model).model.kind
     assert record["training"]["max_steps"] == (400 if trained.task == "translate" else 80)
     assert "window" not in record["training"]
 
@@ -390,10 +392,11 @@ def test_pairs_are_made_by_lines_whatever_is_written_in_them(tmp_path):
     for name, lines in (("source", source), ("target", target)):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
     task = TASKS["translate"]
-    options = task.options.make(minimum_count=1, batch_size=1)
-    examples = task.read_files(options.text, [tmp_path / "source", tmp_path / "target"])
-    vocabulary = task.vocabulary(task.fit(options, examples, []).to_dict())
-    batches = task.example_batches(vocabulary, task.encode(vocabulary, examples), 1, "float32")
+    options = task.options.make(minimum_count=1, batch_size=1, validation_share=0.0)
+    files = [tmp_path / "source", tmp_path / "target"]
+    codec, _ = task.read(options, files, [], tmp_path, lambda message: None)
+    vocabulary = PairCodec.from_dict(codec.to_dict())
+    batches = task.open(options, vocabulary, tmp_path).batches
     found = [
         tuple(
             vocabulary[name].decode(ids[:, 0]).removesuffix("\n")
@@ -445,30 +448,46 @@ def test_a_share_is_drawn_by_seed(tmp_path):
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("classify", ["--window", "5"], "--window is not for --task classify, but for language-mo"),
-        ("classify", ["--tag-column", "2"], "--tag-column is not for --task classify, but for tag"),
-        ("classify", ["--preset", "zaremba-small"], "--preset is not for --task classify, but"),
+        (
+            "classify",
+            ["--window", "5"],
+            "--window is not for the task classify, but for language-mo",
+        ),
+        (
+            "classify",
+            ["--tag-column", "2"],
+            "--tag-column is not for the task classify, but for tag",
+        ),
+        ("classify", ["--preset", "zaremba-small"], "preset 'zaremba-small' is none of default"),
         ("classify", ["--level", "bpe"], "level 'bpe' is none of char, word"),
         ("classify", ["--lowercase"], "lowercase and split are for level 'word', not for 'char'"),
         ("classify", ["--dropout", "2"], "dropout is a share"),
         ("classify", ["--hidden-size", "0"], "hidden_size must be a whole number of at least 1"),
-        ("tag", ["--pooling", "max"], "--pooling is not for --task tag, but for classify"),
-        ("tag", ["--column", "text"], "--column is not for --task tag, but for language-model, cl"),
-        ("tag", ["--tag-column", "1"], "tag_column is 1; it must be 2 or more"),
-        ("tag", ["--character-hidden-size", "0"], "character_hidden_size must be at least 1"),
+        ("tag", ["--pooling", "max"], "--pooling is not for the task tag, but for classify"),
         (
-            "translate",
-            ["--loss-per", "token"],
-            "--loss-per is not for --task translate, but for la",
+            "tag",
+            ["--column", "text"],
+            "--column is not for the task tag, but for language-model, cl",
         ),
+        ("tag", ["--tag-column", "1"], "tag_column is 1; it must be 2 or more"),
+        (
+            "tag",
+            ["--character-hidden-size", "0"],
+            "character_hidden_size must be a whole number of at least 1",
+        ),
+        ("translate", ["--window", "5"], "--window is not for the task translate, but for la"),
         ("translate", ["--hidden-size", "5"], "must be even, not 5"),
         (
             "translate",
             ["--validation-share", "1"],
             "validation_share is a share, 0 <= validation_share < 1, not 1.0",
         ),
-        ("language-model", ["--bidirectional"], "--bidirectional is not for --task language-model"),
-        ("language-model", ["--attention", "none"], "but for translate; leave it away"),
+        (
+            "language-model",
+            ["--bidirectional"],
+            "--bidirectional is not for the task language-model",
+        ),
+        ("language-model", ["--attention", "none"], "but for translate; omit it"),
     ],
 )
 def test_options_that_are_refused(tmp_path, task, options, message):
@@ -484,11 +503,16 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
     for arguments, message in [
         (
             ["evaluate", tmp_path / "model", *task.valid, "--column", "x"],
-            "--column is not for models of",
+            "--column is not for the task tag, but for",
         ),
-        (["evaluate", tmp_path / "model", *task.valid, "--batch-size", "2"], "--batch-size is for"),
-        (["predict", tmp_path / "model", "--beam-size", "2"], "--beam-size is for translators"),
-        (["predict", tmp_path / "model", "--column", "x"], "--column is for classifiers; this is"),
+        (
+            ["predict", tmp_path / "model", "--beam-size", "2"],
+            "--beam-size is not for the task tag, but for tr",
+        ),
+        (
+            ["predict", tmp_path / "model", "--column", "x"],
+            "--column is not for the task tag, but for",
+        ),
         (["train", "--resume", "--task", "tag"], "leave FILE, --task, --valid, --preset and"),
         (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
     ]:
@@ -642,7 +666,7 @@ def test_damaged_directories_are_named(tmp_path):
     )
     (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
     _, err = run("evaluate", model, *task.valid, code=1)
-    assert "tokenizer.json: makes num_classes 3, but that of the model is 2; put back" in err
+    assert "model.num_classes is 2, but tokenizer.json makes it 3; put back" in err
     (model / "tokenizer.json").write_text(tokenizer)
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("sequence_classifier", "fortune_teller"))
@@ -658,12 +682,17 @@ def test_damaged_directories_are_named(tmp_path):
     )
 
 
-def test_a_model_that_was_saved_from_python_is_not_called_damaged(tmp_path):
+def test_a_model_that_was_saved_from_python_is_used_by_the_commands(tmp_path):
     model = SequenceTagger(2, hidden_size=3, vocabulary_size=3, num_characters=2)
-    model.save(ModelDirectory.create(tmp_path / "model"), {"tags": ["X", "Y"]})
-    for command in ("info", "predict"):
-        _, err = run(command, tmp_path / "model", code=1, stdin="a b\n")
-        assert "there is no section text, training, which anaphora train writes" in err
+    model.save(tmp_path / "model")
+    assert "num_tags" in run("info", tmp_path / "model")[0]
+    _, err = run("predict", tmp_path / "model", code=1, stdin="a b\n")
+    assert "tokenizer.json: is empty, so what the model reads is unknown" in err
+    codec = TaggerCodec(("a", "b"), False, CharacterTokenizer.fit("ab"), ("X", "Y"))
+    model.codec = codec
+    model.save(tmp_path / "model")
+    out, err = run("predict", tmp_path / "model", stdin="a b\n")
+    assert (re.fullmatch("a\t[XY]\nb\t[XY]\n\n", out) is not None, err) == (True, "")
 
 
 def test_the_help_says_for_which_task_an_option_is(monkeypatch):
@@ -672,8 +701,10 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
     out = " ".join(out.replace("│", " ").split())
     for name, task in TASKS.items():
         assert name in out
-        for option in task.options.names():
-            assert f"--{option.replace('_', '-')}" in out
+        for option, field in task.options.fields().items():
+            assert (
+                field.metadata["section"] == "prediction" or f"--{option.replace('_', '-')}" in out
+            )
     assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
     assert "[default: (320; classify, tag 128; translate 256)]" in out or "(256; classify" in out
     assert "[default: (no-lowercase; tag lowercase)]" in out
@@ -685,19 +716,19 @@ def test_other_cells_and_no_attention(tmp_path):
     small = ("--max-steps", "2", "--cell", "gru", "--attention", "none", "--split", "punctuation")
     run(*task.command(*small))
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["model"]["attention"] is None
+    assert config["model"]["attention"] == "none"
     assert (config["model"]["cell"], config["model"]["forget_bias"]) == ("gru", None)
     run("train", "--resume", "--out", tmp_path / "model", "--max-steps", "3")
     out, _ = run("predict", tmp_path / "model", "--json", "--beam-size", "1", stdin="a dog.\n")
     assert lines_of(out)[0]["source"] == "a dog."
-    assert "attention               None" in run("info", tmp_path / "model")[0]
+    assert "attention               none" in run("info", tmp_path / "model")[0]
 
 
 def test_no_limit_but_time(tmp_path):
     """The schedule cosine of the defaults needs a last step, and gives way."""
     task = make("tag", tmp_path)
     options = TASKS["tag"].options.make(minutes=0.001, hidden_size=4)
-    assert (options.training.schedule, options.training.max_steps) == ("plateau", None)
+    assert (options.schedule, options.max_steps) == ("plateau", None)
     run("train", *task.train, "--task", "tag", "--minutes", "0.001", "--out", tmp_path / "model")
     assert task_of(tmp_path / "model").name == "tag"
 
@@ -761,7 +792,7 @@ def test_an_encoding_is_recorded_and_used_by_every_command(tmp_path, name):
     models = [folder / "model" for folder in folders]
     weights = [(model / "model.safetensors").read_bytes() for model in models]
     assert weights[0] == weights[1]
-    text = json.loads((models[1] / "config.json").read_text())["text"]
+    text = json.loads((models[1] / "config.json").read_text())["data"]
     assert text["encoding"] == "CP1252"
 
     for command in ("evaluate", "predict"):

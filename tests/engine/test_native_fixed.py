@@ -299,7 +299,7 @@ def test_a_layer_s_gates_are_these_products(B, problem, rng):
 @pytest.mark.parametrize("cell", ["lstm", "rnn"])
 @pytest.mark.parametrize(("V", "H", "I"), [(20, 130, 130), (300, 70, 110), (130, 100, 30)])
 def test_a_session_gives_the_bits_of_the_whole(V, H, I, cell, native_settings, rng):
-    model = LanguageModel(V, H, cell=cell, embedding_size=I, num_layers=2)
+    model = LanguageModel(V, hidden_size=H, cell=cell, embedding_size=I, num_layers=2)
     for B in (1, 2, 19):
         ids = rng.integers(0, V, (7, B))
         whole, _ = model(ids)

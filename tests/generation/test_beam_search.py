@@ -18,7 +18,15 @@ def make(attention="multiplicative", V=V, seed=1, end_bias=1.0, **options):
     """A model that is not sure of anything, and ends now and then."""
     random.seed(seed)
     model = EncoderDecoder(
-        7, V, 4, 3, attention=attention, end_id=END, initialization=1.5, dtype="float64", **options
+        7,
+        V,
+        hidden_size=4,
+        embedding_size=3,
+        attention=attention,
+        end_id=END,
+        initialization=1.5,
+        dtype="float64",
+        **options,
     )
     with model.decoder.output.bias.writing() as bias:
         bias[END] += end_bias
@@ -121,7 +129,9 @@ def test_weights_of_attention_are_those_of_the_whole_sequence(source):
 
 def test_a_vector_is_written_about(rng):
     random.seed(1)
-    model = VectorToSequence(I, V, 4, num_layers=2, end_id=END, initialization=1.5, dtype="float64")
+    model = VectorToSequence(
+        I, V, hidden_size=4, num_layers=2, end_id=END, initialization=1.5, dtype="float64"
+    )
     vectors = rng.normal(size=(B, I))
     found = beam_search(model, vectors, beam_size=3, max_length=5)
     for b in range(B):
@@ -135,7 +145,7 @@ def test_dropout_is_off_while_searching_and_on_again_after(source):
     model = make(dropout=0.5, num_layers=2)
     one, other = (beam_search(model, source, LENGTHS, max_length=5) for _ in range(2))
     assert model.training
-    assert model.decoder.dropout.training
+    assert model.decoder.drop.training
     for rows in zip(one, other, strict=True):
         for a, b in zip(*rows, strict=True):
             assert a.ids.tolist() == b.ids.tolist()
@@ -159,7 +169,7 @@ def test_unlikely_ends_do_not_stop_the_search_before_the_likely_one():
     word = [4, 3, 0, 1, 5]
     texts = np.array([id for n in range(1, 6) for id in [*word[:n], END]])
     vectors = np.eye(5, dtype=np.float32)
-    model = VectorToSequence(5, V, 16, end_id=END)
+    model = VectorToSequence(5, V, hidden_size=16, end_id=END)
     (batch,) = pair_batches(vectors, texts, 5, END)
     optimizer = optim.Adam(model.parameters(), 0.05)
     for _ in range(60):

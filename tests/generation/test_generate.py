@@ -15,7 +15,7 @@ GREEDY = Sampler(temperature=0)
 
 def make(tokenizer, **options):
     random.seed(2)
-    return LanguageModel(tokenizer.vocabulary_size, 6, dtype="float64", **options)
+    return LanguageModel(tokenizer.vocabulary_size, hidden_size=6, dtype="float64", **options)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_the_mode_of_the_model_is_restored_and_dropout_is_off(characters, traini
     model = make(characters, dropout=0.5).train(training)
     first = "".join(generate(model, characters, "to", 20, GREEDY))
     assert model.training is training
-    assert model.dropout.training is training
+    assert model.drop.training is training
     assert first == "".join(generate(model, characters, "to", 20, GREEDY))
 
 
@@ -193,7 +193,9 @@ class Unpacked(LanguageModel):
 def test_ids_that_are_excluded_are_never_drawn(sampler, bias):
     """All ways to draw agree with masking the scores by hand."""
     random.seed(2)
-    model, unpacked = (kind(9, 6, initialization=1.0) for kind in (LanguageModel, Unpacked))
+    model, unpacked = (
+        kind(9, hidden_size=6, initialization=1.0) for kind in (LanguageModel, Unpacked)
+    )
     if not bias:
         model.output.bias = None
     unpacked.load_state_dict(model.state_dict()) if bias else None

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from anaphora import cell, optim, random
+from anaphora import optim, random
 from anaphora.artifact import ArtifactError, ModelDirectory
-from anaphora.data import CharacterTokenizer, PairBatch, pair_batches
-from anaphora.equations import tanh
+from anaphora.data import CharacterTokenizer, PairBatch, PairCodec, TargetCodec, pair_batches
 from anaphora.generation import greedy_search
 from anaphora.models import Decoder, EncoderDecoder, VectorToSequence
+from anaphora.models.body import DecoderBody
 from anaphora.tensor import no_grad
 
 V_SOURCE, V, E, H, S, T, B, I = 9, 7, 3, 4, 6, 5, 3, 2
@@ -22,12 +22,14 @@ KINDS = [None, "additive", "multiplicative"]
 def make(**options):
     random.seed(3)
     given = {"embedding_size": E, "num_layers": 2, "dtype": "float64", "end_id": 5, **options}
-    return EncoderDecoder(V_SOURCE, V, H, **given)
+    return EncoderDecoder(V_SOURCE, V, hidden_size=H, **given)
 
 
 def make_vector_model(**options):
     random.seed(3)
-    return VectorToSequence(I, V, H, E, num_layers=2, dtype="float64", end_id=5, **options)
+    return VectorToSequence(
+        I, V, hidden_size=H, embedding_size=E, num_layers=2, dtype="float64", end_id=5, **options
+    )
 
 
 @pytest.fixture
@@ -233,7 +235,7 @@ def test_it_learns_to_turn_words_round():
     (end,) = tokenizer.encode(".")
     batches = pair_batches(tokenizer.encode(source), tokenizer.encode(target), 4, end, end)
     random.seed(1)
-    model = EncoderDecoder(4, 4, 16, end_id=end)
+    model = EncoderDecoder(4, 4, hidden_size=16, end_id=end)
     optimizer = optim.Adam(model.parameters(), 0.02)
     generator = np.random.default_rng(1)
     for _ in range(60):
@@ -259,8 +261,10 @@ def tokenizers():
 @pytest.mark.parametrize("options", [{}, {"tied": True}, {"attention": None, "cell": "gru"}])
 def test_a_directory_gives_the_model_and_both_tokenizers_back(options, batch, tmp_path):
     model = make(**options, dropout=0.3)
-    model.save(ModelDirectory.create(tmp_path / "model"), tokenizers(), {"seed": 3})
-    loaded, read = EncoderDecoder.load(tmp_path / "model")
+    model.codec = PairCodec(tokenizers())
+    model.save(tmp_path / "model", seed=3)
+    loaded = EncoderDecoder.load(tmp_path / "model")
+    read = loaded.codec
     assert not loaded.training
     assert loaded.options == model.options
     assert read["source"].decode([0, 8]) == "ai"
@@ -271,44 +275,39 @@ def test_a_directory_gives_the_model_and_both_tokenizers_back(options, batch, tm
 
 def test_a_directory_gives_a_vector_model_back(vector_batch, tmp_path):
     model = make_vector_model()
-    target = {"target": tokenizers()["target"]}
-    model.save(ModelDirectory.create(tmp_path), target)
-    loaded, read = VectorToSequence.load(tmp_path)
-    assert read["target"].decode([1]) == "u"
+    model.codec = TargetCodec({"target": tokenizers()["target"]})
+    model.save(tmp_path)
+    loaded = VectorToSequence.load(tmp_path)
+    assert loaded.codec["target"].decode([1]) == "u"
     assert loaded.loss(vector_batch)[0].item() == model.loss(vector_batch)[0].item()
 
 
 def test_what_a_directory_cannot_hold_is_refused(tmp_path):
-    @cell(gates="g", state="h")
-    def own(g, h):
-        return tanh(g) + 0.1 * h
-
-    with pytest.raises(ValueError, match="the cell 'own' is none of those that come with"):
-        make(cell=own).save(ModelDirectory.create(tmp_path / "own"), tokenizers())
-
     directory = ModelDirectory.create(tmp_path / "other")
     directory.save({"task": "language_model", "model": {}}, {}, {"a": np.zeros(1)})
     with pytest.raises(ArtifactError, match="its task is 'language_model', not 'encoder_decoder'"):
         EncoderDecoder.load(tmp_path / "other")
 
     model = make()
-    one = {"source": tokenizers()["target"], "target": tokenizers()["source"]}
-    model.save(ModelDirectory.create(tmp_path / "swapped"), one)
-    with pytest.raises(ArtifactError, match="9 entries for the source, 7 entries for the target"):
+    swapped = {"source": tokenizers()["target"], "target": tokenizers()["source"]}
+    model.codec = PairCodec(swapped)
+    model.save(tmp_path / "swapped")
+    message = r"model.source_vocabulary_size is 9, but tokenizer.json makes it 7; put back the two"
+    with pytest.raises(ArtifactError, match=message):
         EncoderDecoder.load(tmp_path / "swapped")
 
-    model.options = {**model.options, "hidden_size": 6}
-    model.save(ModelDirectory.create(tmp_path / "sizes"), tokenizers())
+    model.codec, model.hidden_size = PairCodec(tokenizers()), 6
+    model.save(tmp_path / "sizes")
     with pytest.raises(ArtifactError, match=r"config.json: model.hidden_size 6 makes"):
         EncoderDecoder.load(tmp_path / "sizes")
 
 
 def test_options_that_do_not_fit_are_refused(batch):
     with pytest.raises(ValueError, match="must be even, not 5"):
-        EncoderDecoder(V_SOURCE, V, 5)
-    with pytest.raises(ValueError, match="attention 'dot' is none of additive, multiplicative"):
+        EncoderDecoder(V_SOURCE, V, hidden_size=5)
+    with pytest.raises(ValueError, match="EncoderDecoder: attention 'dot' is none of mult"):
         make(attention="dot")
-    with pytest.raises(ValueError, match="needs embedding_size == hidden_size, not 3 and 4"):
+    with pytest.raises(ValueError, match=r"tied needs embedding_size \(3\) to be hidden"):
         make(attention=None, tied=True)
     with pytest.raises(ValueError, match="end_id 7 in a vocabulary of 7"):
         make(end_id=7)
@@ -319,6 +318,6 @@ def test_options_that_do_not_fit_are_refused(batch):
     with pytest.raises(ValueError, match="4 rows for a memory of 3; wanted a multiple"):
         model.decoder(np.zeros((2, 4), int), None, memory)
     with pytest.raises(ValueError, match="a decoder with attention needs a memory"):
-        Decoder(V, H)(batch.inputs, None, memory)
+        Decoder(DecoderBody(hidden_size=H), V)(batch.inputs, None, memory)
     with pytest.raises(ValueError, match=r"shape \(3, 4\); wanted \[B, 2\], and no lengths"):
         make_vector_model().encode(np.zeros((3, 4)))

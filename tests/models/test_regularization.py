@@ -6,8 +6,8 @@ import pytest
 from anaphora import engine, ops, random
 from anaphora.data import Batch
 from anaphora.models import LanguageModel
+from anaphora.models.body import LanguageModelBody
 from anaphora.tensor import RowGradient, Tensor
-from anaphora.training import ModelOptions
 
 V, E, H, T, B = 11, 3, 4, 6, 5
 NUMBERS = np.random.default_rng(7)
@@ -22,7 +22,7 @@ STATE = tuple(NUMBERS.standard_normal((2, B, H)) for _ in range(2))
 def make(**options):
     random.seed(3)
     given = {"embedding_size": E, "num_layers": 2, "dtype": "float64", **options}
-    model = LanguageModel(V, H, **given)
+    model = LanguageModel(V, hidden_size=H, **given)
     numbers = np.random.default_rng(8)
     for name, parameter in model.named_parameters():
         if ".norm_" in name:  # weights that are not all 1, biases that are not 0
@@ -201,7 +201,7 @@ def test_a_share_out_of_range_is_told(name, share):
     with pytest.raises(ValueError, match=f"is a share, 0 <= .* < 1, not {share}"):
         make(**{name: share})
     with pytest.raises(ValueError, match=f"{name} is a share, 0 <= {name} < 1, not {share}"):
-        ModelOptions(**{name: share})
+        LanguageModelBody(**{name: share})
 
 
 def test_weight_dropout_leaves_the_parameters_alone():
@@ -257,7 +257,7 @@ def test_a_model_without_penalties_has_none():
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("factor", [-1.0, np.inf])
 def test_a_factor_out_of_range_is_told(name, factor):
-    for model in (make, ModelOptions):
+    for model in (make, LanguageModelBody):
         with pytest.raises(ValueError, match=f"{name} must be finite and >= 0, not {factor}"):
             model(**{name: factor})
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from anaphora import cell, engine, hook, ops, random
-from anaphora.artifact import ArtifactError, ModelDirectory
-from anaphora.data import Batch
-from anaphora.equations import tanh
-from anaphora.models import SequenceClassifier, SequenceRegressor, SequenceTagger, SpelledBatch
+from anaphora.artifact import ArtifactError
+from anaphora.data import Batch, SpelledBatch
+from anaphora.equations import EquationError, tanh
+from anaphora.models import SequenceClassifier, SequenceRegressor, SequenceTagger, load
 
 T, B, I, E, H, C, V, W = 6, 4, 3, 5, 4, 2, 11, 7
 LENGTHS = np.array([6, 0, 3, 1])
@@ -17,7 +17,9 @@ LENGTHS = np.array([6, 0, 3, 1])
 
 def make(kind=SequenceClassifier, outputs=C, **options):
     random.seed(4)
-    return kind(outputs, H, dtype="float64", **{"input_size": I, "cell": "gru", **options})
+    return kind(
+        outputs, hidden_size=H, dtype="float64", **{"input_size": I, "cell": "gru", **options}
+    )
 
 
 def arrays(model):
@@ -95,7 +97,7 @@ def test_padding_and_other_rows_change_no_bit(x, pooling, options):
 @pytest.mark.parametrize("model_type", [SequenceClassifier, SequenceRegressor, SequenceTagger])
 def test_features_and_targets_of_any_dtype_are_converted(model_type, kind):
     random.seed(4)
-    model = model_type(C, H, input_size=I)
+    model = model_type(C, hidden_size=H, input_size=I)
     x = np.random.default_rng(5).integers(0, 4, (T, B, I))
     targets = np.ones({SequenceRegressor: (B, C), SequenceTagger: (T, B)}.get(model_type, (B,)))
     targets = targets.astype(kind if model_type is SequenceRegressor else int)
@@ -255,10 +257,10 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model_comes_back_bit_for_bit(tmp_path, name):
     model = MODELS[name]()
-    vocabulary = {"classes": ["no", "yes"]}
-    model.save(ModelDirectory.create(tmp_path / "model"), vocabulary, seed=4)
-    loaded, found = type(model).load(tmp_path / "model")
-    assert found == vocabulary
+    model.save(tmp_path / "model", seed=4)
+    loaded = type(model).load(tmp_path / "model")
+    assert loaded.config["seed"] == 4
+    assert type(load(tmp_path / "model")) is type(model)
     assert loaded.options == model.options
     assert not loaded.training
     before, after = arrays(model), arrays(loaded)
@@ -270,13 +272,13 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path, name):
 
 
 def test_another_models_directory_is_named(tmp_path):
-    make().save(ModelDirectory.create(tmp_path / "model"))
+    make().save(tmp_path / "model")
     with pytest.raises(ArtifactError, match="task is 'sequence_classifier', not 'sequence_tagger'"):
         SequenceTagger.load(tmp_path / "model")
 
 
 def test_a_config_that_does_not_fit_the_weights_is_named(tmp_path):
-    make().save(ModelDirectory.create(tmp_path / "model"))
+    make().save(tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
     config["model"]["hidden_size"] = H + 1
@@ -285,20 +287,38 @@ def test_a_config_that_does_not_fit_the_weights_is_named(tmp_path):
         SequenceClassifier.load(path.parent)
     del config["model"]["hidden_size"]
     path.write_text(json.dumps(config))
-    with pytest.raises(ArtifactError, match="do not make a SequenceClassifier"):
+    with pytest.raises(ArtifactError, match=r"input_size 3 makes recurrent\.weight_ih_l0"):
         SequenceClassifier.load(path.parent)
 
 
-def test_a_cell_of_ones_own_is_trained_but_not_saved_by_its_name(tmp_path, x):
-    @cell(gates="n", state="h")
-    def gru(n, h):
-        h = tanh(n)
+def test_a_cell_of_ones_own_comes_back_from_its_program(tmp_path, x):
+    @cell(gates="n m", state="h", parameters="p")
+    def gru(n, m, h, p):
+        inner = tanh(n.x + p * n.h)
+        h = inner * 0.25 + m.h
         return h
 
     model = make(cell=gru)
-    model.loss(Batch(x, np.array([0, 1, 1, 0])))[0].backward()
-    with pytest.raises(ValueError, match=r"save: the cell 'gru' is not one of rnn, .*write_weight"):
-        model.save(ModelDirectory.create(tmp_path / "model"))
+    model.save(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert "inner" in config["model"]["cell"]["names"]
+    loaded = load(tmp_path / "model")
+    batch = Batch(x, np.array([0, 1, 1, 0]))
+    np.testing.assert_array_equal(loaded.scores(batch).data, model.eval().scores(batch).data)
+    assert loaded.recurrent.cell.program == gru.program
+    loaded.save(tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert again["model"] == config["model"]
+
+
+def test_a_cell_without_a_program_is_not_saved(tmp_path):
+    @cell(gates="n", state="h", fused=False)
+    def plain(n, h):
+        return tanh(n)
+
+    with pytest.raises(EquationError, match="'plain' was declared with fused=False"):
+        make(cell=plain).save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 # Misuse ----------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ NATIVE = engine.info()["engine"] == "native"
 def make(dtype="float32", **options):
     random.seed(3)
     given = {"embedding_size": E, "num_layers": 2, "dtype": dtype, **options}
-    model = LanguageModel(given.pop("vocabulary_size", V), given.pop("hidden_size", H), **given)
+    model = LanguageModel(
+        given.pop("vocabulary_size", V), hidden_size=given.pop("hidden_size", H), **given
+    )
     for parameter in model.parameters():  # wide, so that the scores differ
         with parameter.writing() as array:
             array *= 2
@@ -203,7 +205,7 @@ def test_a_changed_model_is_run_itself(rng):
             return logits * 3.0, state
 
     random.seed(3)
-    louder = Louder(V, H).eval()
+    louder = Louder(V, hidden_size=H).eval()
     replaced = make()
     replaced.output = nn.Sequential(nn.Linear(H, H), nn.Linear(H, V))
     ids = draw_ids(rng, louder, T, B)

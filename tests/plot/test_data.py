@@ -319,7 +319,9 @@ def test_reading_shows_the_states_of_the_model(rng):
 def test_a_reading_is_that_of_evaluation_whatever_the_mode():
     tokenizer = CharacterTokenizer.fit("abcdefg")
     options = {"embedding_dropout": 0.5, "weight_dropout": 0.5, "zoneout": 0.5, "dropout": 0.5}
-    model = LanguageModel(tokenizer.vocabulary_size, H, num_layers=2, layer_norm=True, **options)
+    model = LanguageModel(
+        tokenizer.vocabulary_size, hidden_size=H, num_layers=2, layer_norm=True, **options
+    )
     in_training = plot.read(model, tokenizer, "gabfeed", unit=2)
     assert model.embedding.training
     in_evaluation = plot.read(model.eval(), tokenizer, "gabfeed", unit=2)

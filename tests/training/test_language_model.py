@@ -8,18 +8,19 @@ import pytest
 
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import DataError, WordTokenizer, cover
-from anaphora.models import load_language_model
+from anaphora.models import LanguageModel
 from anaphora.optim import ASGD, WarmUp
 from anaphora.training import (
+    LANGUAGE_MODEL,
     LanguageModelOptions,
+    Task,
     TensorBoard,
     evaluate,
     evaluation_batches,
-    load_language_model_options,
-    prepare_language_model,
-    resume_language_model,
+    preparation,
+    prepare_training,
+    resume_training,
 )
-from anaphora.training.language_model import LanguageModelTask
 
 TEXT = (
     "Beginning each clause with the same words is a habit of speech.\n"
@@ -40,13 +41,13 @@ def text(tmp_path):
 
 
 def options(**changes):
-    return LanguageModelOptions.from_preset("char-small", **{**TINY, **changes})
+    return LanguageModelOptions.make("char-small", **{**TINY, **changes})
 
 
 def prepare(tmp_path, text, *, name="model", valid=(), overwrite=False, **changes):
     texts = [text] if not isinstance(text, list) else text
-    return prepare_language_model(
-        options(**changes), tmp_path / name, texts, valid, overwrite=overwrite
+    return prepare_training(
+        LANGUAGE_MODEL, options(**changes), tmp_path / name, texts, valid, overwrite=overwrite
     )
 
 
@@ -70,10 +71,10 @@ def test_the_zaremba_schedule_on_a_text(tmp_path, text):
     changes = {
         "hidden_size": 6, "window": 8, "batch_size": 2, "epochs": 8, "log_every": 1, "max_steps": 99
     }  # fmt: skip
-    given = LanguageModelOptions.from_preset("zaremba-small", **changes)
-    trainer = prepare_language_model(given, tmp_path / "model", [text])
+    given = LanguageModelOptions.make("zaremba-small", **changes)
+    trainer = prepare_training(LANGUAGE_MODEL, given, tmp_path / "model", [text])
     steps = len(trainer.batches)
-    trainer.options = options(epochs=6, max_steps=None, log_every=1, evaluate_every=0).training
+    trainer.options = options(epochs=6, max_steps=None, log_every=1, evaluate_every=0)
     trainer.run()
     rates = [r["learning_rate"] for r in metrics(trainer, "train")]
     assert rates == np.repeat([1.0, 1.0, 1.0, 1.0, 0.5, 0.25], steps).tolist()
@@ -86,30 +87,30 @@ def test_the_zaremba_presets_are_the_papers():
         ("medium", 650, 0.5, 0.05, 35, 39, 6, 1 / 1.2, 5),
         ("large", 1500, 0.65, 0.04, 35, 55, 14, 1 / 1.15, 10),
     ]:
-        given = LanguageModelOptions.from_preset(f"zaremba-{name}")
-        model, training = given.model, given.training
+        given = LanguageModelOptions.make(f"zaremba-{name}")
+        model = training = given
         assert (model.hidden_size, model.num_layers, model.cell) == (hidden, 2, "lstm")
         assert (model.dropout, model.initialization) == (dropout, uniform)
         assert (training.batch_size, training.window, training.epochs) == (20, window, epochs)
         assert (training.constant_epochs, training.decay) == (constant, decay)
         assert (training.optimizer, training.learning_rate) == ("sgd", 1.0)
         assert (training.clip_norm, training.loss_per) == (clip, "sequence")
-        assert (training.evaluation_batch_size, given.text.level) == (1, "word")
+        assert (training.evaluation_batch_size, given.level) == (1, "word")
 
 
 def test_a_limit_takes_the_place_of_the_presets():
-    training = LanguageModelOptions.from_preset("zaremba-small", max_steps=7).training
+    training = LanguageModelOptions.make("zaremba-small", max_steps=7)
     assert (training.epochs, training.max_steps, training.minutes) == (None, 7, None)
 
 
 def test_a_preset_gives_way_to_what_leaves_no_room_for_it():
-    assert LanguageModelOptions.from_preset(cell="gru").model.forget_bias is None
-    assert LanguageModelOptions.from_preset(cell="lstm").model.forget_bias == 1.0
-    assert LanguageModelOptions.from_preset(minutes=1.0).training.schedule == "plateau"
-    both = LanguageModelOptions.from_preset(minutes=1.0, max_steps=5)
-    assert both.training.schedule == "cosine"
+    assert LanguageModelOptions.make(cell="gru").forget_bias is None
+    assert LanguageModelOptions.make(cell="lstm").forget_bias == 1.0
+    assert LanguageModelOptions.make(minutes=1.0).schedule == "plateau"
+    both = LanguageModelOptions.make(minutes=1.0, max_steps=5)
+    assert both.schedule == "cosine"
     with pytest.raises(ValueError, match="cosine ends at a known step"):
-        LanguageModelOptions.from_preset(minutes=1.0, schedule="cosine")
+        LanguageModelOptions.make(minutes=1.0, schedule="cosine")
 
 
 REGULARISERS = {
@@ -123,8 +124,8 @@ def test_regularisers_are_saved_with_the_model(tmp_path, text):
     trainer.run()
     config = json.loads(trainer.directory.config.read_text())
     assert {name: config["model"][name] for name in REGULARISERS} == REGULARISERS
-    model, _ = load_language_model(tmp_path / "model")
-    assert (model.recurrent.locked_dropout, model.dropout.locked) == (True, True)
+    model = LanguageModel.load(tmp_path / "model")
+    assert (model.recurrent.locked_dropout, model.drop.locked) == (True, True)
     assert (model.embedding.dropout, model.recurrent.weight_dropout) == (0.1, 0.2)
     assert (model.recurrent.zoneout, model.recurrent.layer_norm) == (0.1, True)
     assert (model.activation_penalty, model.temporal_penalty) == (2.0, 1.0)
@@ -139,9 +140,12 @@ def test_a_model_saved_before_there_were_regularisers_loads_and_goes_on(tmp_path
     for name in REGULARISERS.keys() - {"dropout"}:
         del config["model"][name]
     trainer.directory.config.write_text(json.dumps(config))
-    model, _ = load_language_model(tmp_path / "model")
+    model = LanguageModel.load(tmp_path / "model")
     assert not model.penalized
-    assert resume_language_model(tmp_path / "model", {"max_steps": 8}).run() == "8 steps done"
+    assert (
+        resume_training(LANGUAGE_MODEL, tmp_path / "model", {"max_steps": 8}).run()
+        == "8 steps done"
+    )
 
 
 def test_options_go_through_json():
@@ -170,7 +174,7 @@ def test_options_that_do_not_fit_together(changes, message):
     with pytest.raises(ValueError, match=message):
         options(**changes)
     with pytest.raises(ValueError, match="preset 'big' is none of char-small, zaremba-small"):
-        LanguageModelOptions.from_preset("big")
+        LanguageModelOptions.make("big")
 
 
 # Preparation
@@ -226,7 +230,7 @@ def test_a_bad_text_destroys_no_old_model(tmp_path, text, kind, message):
         with pytest.raises(DataError, match=message):
             prepare(tmp_path, text, valid=[spoil(tmp_path, kind)], overwrite=True)
     assert contents(tmp_path / "model") == before
-    resume_language_model(tmp_path / "model", {"max_steps": 8}).run()
+    resume_training(LANGUAGE_MODEL, tmp_path / "model", {"max_steps": 8}).run()
 
 
 def test_ctrl_c_while_reading_leaves_what_was_there(tmp_path, text, monkeypatch):
@@ -236,8 +240,8 @@ def test_ctrl_c_while_reading_leaves_what_was_there(tmp_path, text, monkeypatch)
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(LanguageModelTask, "model", interrupt)
-    monkeypatch.setattr(LanguageModelTask, "check", lambda task, options: None)
+    monkeypatch.setattr(Task, "make_model", interrupt)
+    monkeypatch.setattr(preparation, "_check", lambda task, options: None)
     for name, overwrite in (("model", True), ("new", False)):
         with pytest.raises(KeyboardInterrupt):
             prepare(tmp_path, text, name=name, overwrite=overwrite)
@@ -268,7 +272,7 @@ def test_a_new_model_takes_nothing_over_from_the_one_it_replaces(tmp_path, text)
     fresh = prepare(tmp_path, text, overwrite=True)
     assert fresh.directory.read_metrics() == []
     fresh.directory.unlock()
-    again = resume_language_model(tmp_path / "model")
+    again = resume_training(LANGUAGE_MODEL, tmp_path / "model")
     assert again.validation.tokens == fresh.validation.tokens != 99
     assert again.progress.step == 0
 
@@ -289,7 +293,7 @@ def test_the_end_of_the_text_is_held_out(tmp_path, text):
     assert none.validation is None
     none.run()
     assert metrics(none, "evaluation") == []
-    assert load_language_model(tmp_path / "none")[0].vocabulary_size > 10
+    assert LanguageModel.load(tmp_path / "none").vocabulary_size > 10
 
 
 # Levels, batching, sources
@@ -298,9 +302,10 @@ def test_the_end_of_the_text_is_held_out(tmp_path, text):
 def test_batch_size_1_evaluates_the_text_in_one_pass(tmp_path, text):
     trainer = prepare(tmp_path, text, level="word")
     trainer.run()
-    model, tokenizer = load_language_model(tmp_path / "model")
+    model = LanguageModel.load(tmp_path / "model")
+    tokenizer = model.codec
     ids = tokenizer.encode(TEXT)
-    given = load_language_model_options(tmp_path / "model").text
+    given = LANGUAGE_MODEL.load_options(tmp_path / "model")
     found = evaluate(model, evaluation_batches(given, tokenizer, ids, 1))
     whole = evaluate(model, cover(ids, 1, len(ids), tokenizer.start_id))
     assert found.tokens == whole.tokens == len(ids)
@@ -317,9 +322,10 @@ def test_sentences(tmp_path, text, sentence_start):
     assert trainer.batches.tokens + trainer.validation.tokens == pytest.approx(words, abs=1)
     assert not trainer.batches.carries_state
     # The loss of an evaluation does not depend on how many sentences stand side by side.
-    model, tokenizer = load_language_model(tmp_path / "model")
+    model = LanguageModel.load(tmp_path / "model")
+    tokenizer = model.codec
     ids = tokenizer.encode(TEXT)
-    given = load_language_model_options(tmp_path / "model").text
+    given = LANGUAGE_MODEL.load_options(tmp_path / "model")
     one, many = (evaluate(model, evaluation_batches(given, tokenizer, ids, n)) for n in (1, 32))
     assert one.tokens == many.tokens == words
     np.testing.assert_allclose(one.loss, many.loss, rtol=1e-6)
@@ -329,7 +335,8 @@ def test_byte_pairs(tmp_path, text):
     pytest.importorskip("tokenizers")
     trainer = prepare(tmp_path, text, level="bpe", vocabulary_size=280)
     trainer.run()
-    model, tokenizer = load_language_model(tmp_path / "model")
+    model = LanguageModel.load(tmp_path / "model")
+    tokenizer = model.codec
     assert model.vocabulary_size == tokenizer.vocabulary_size == 280
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
 
@@ -362,7 +369,7 @@ def test_asgd_averages_from_the_non_monotonic_trigger_on(tmp_path, text):
     assert trainer.optimizer.averaging
     state = trainer.optimizer.state_dict()
     assert state["averaged_steps"] == 29
-    saved = load_language_model(tmp_path / "model")[0]
+    saved = LanguageModel.load(tmp_path / "model")
     weight = dict(saved.named_parameters())["output.weight"].data
     best = metrics(trainer, "evaluation")[-1]["best"]
     if best:  # then the averages are what was saved
@@ -399,7 +406,7 @@ def test_the_best_model_and_its_results_are_what_the_directory_holds(tmp_path, t
     config, _, _ = ModelDirectory.open(tmp_path / "model").load()
     assert config["results"]["loss"] == best["loss"] == trainer.progress.best_loss
     assert config["results"]["step"] == best["step"]
-    model, _ = load_language_model(tmp_path / "model")
+    model = LanguageModel.load(tmp_path / "model")
     np.testing.assert_allclose(evaluate(model, trainer.validation).loss, best["loss"], rtol=1e-6)
 
 

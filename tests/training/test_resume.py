@@ -8,10 +8,11 @@ import pytest
 from anaphora import random
 from anaphora.artifact import ArtifactError
 from anaphora.training import (
+    LANGUAGE_MODEL,
     Callback,
     LanguageModelOptions,
-    prepare_language_model,
-    resume_language_model,
+    prepare_training,
+    resume_training,
 )
 
 TEXT = "".join(
@@ -53,14 +54,14 @@ def text(tmp_path):
 
 
 def prepare(folder, text, **changes):
-    options = LanguageModelOptions.from_preset(
+    options = LanguageModelOptions.make(
         "char-small",
         **{
             "hidden_size": 5, "embedding_size": 4, "batch_size": 8, "window": 16, "epochs": 3,
             "evaluation_batch_size": 2, "log_every": 4, "evaluate_every": 7, **changes,
         },
     )  # fmt: skip
-    return prepare_language_model(options, folder, [text])
+    return prepare_training(LANGUAGE_MODEL, options, folder, [text])
 
 
 def result(trainer):
@@ -98,7 +99,7 @@ def test_stopped_anywhere(tmp_path, text, variant):
         assert trainer.run() == "stopped"
         assert trainer.progress.step == stop
         random.seed(stop)  # what was drawn in between must not matter
-        trainer = resume_language_model(tmp_path / "stopped")
+        trainer = resume_training(LANGUAGE_MODEL, tmp_path / "stopped")
         assert trainer.progress.step == stop
     trainer.run()
     for found, wanted in zip(result(trainer), expected, strict=True):
@@ -114,12 +115,12 @@ def test_an_older_checkpoint_drops_the_metrics_after_it(tmp_path, text):
     trainer.callbacks.append(StopAt(10))
     trainer.run()
     checkpoint = trainer.directory.checkpoint.read_bytes()
-    trainer = resume_language_model(tmp_path / "killed")
+    trainer = resume_training(LANGUAGE_MODEL, tmp_path / "killed")
     trainer.run()
     trainer.directory.checkpoint.write_bytes(checkpoint)
     with trainer.directory.metrics.open("a") as file:
         file.write('{"kind": "tra')
-    trainer = resume_language_model(tmp_path / "killed")
+    trainer = resume_training(LANGUAGE_MODEL, tmp_path / "killed")
     assert trainer.progress.step == 10
     assert max(record["step"] for record in trainer.directory.read_metrics()) <= 10
     trainer.run()
@@ -132,7 +133,7 @@ def test_killed_before_the_first_step(tmp_path, text):
     expected = result(whole)
     prepare(tmp_path / "killed", text)
     random.seed(77)
-    trainer = resume_language_model(tmp_path / "killed")
+    trainer = resume_training(LANGUAGE_MODEL, tmp_path / "killed")
     trainer.run()
     assert result(trainer) == expected
 
@@ -154,7 +155,7 @@ def test_an_evaluation_that_was_given_up_is_the_first_to_come(tmp_path, text, mo
     assert trainer.progress.step == 7
     assert trainer.progress.best_loss is None
     assert all(record["kind"] == "train" for record in trainer.directory.read_metrics())
-    trainer = resume_language_model(tmp_path / "stopped")
+    trainer = resume_training(LANGUAGE_MODEL, tmp_path / "stopped")
     trainer.run()
     assert result(trainer) == expected
 
@@ -165,18 +166,18 @@ def test_more_epochs(tmp_path, text):
     whole.run()
     trainer = prepare(tmp_path / "extended", text, epochs=2, **constant)
     trainer.run()
-    assert resume_language_model(tmp_path / "extended").run() == "2 epochs done"
-    resume_language_model(tmp_path / "extended", {"epochs": 3})
+    assert resume_training(LANGUAGE_MODEL, tmp_path / "extended").run() == "2 epochs done"
+    resume_training(LANGUAGE_MODEL, tmp_path / "extended", {"epochs": 3})
     # The new limit is kept, whether or not a better model comes.
-    assert resume_language_model(tmp_path / "extended").options.epochs == 3
-    trainer = resume_language_model(tmp_path / "extended")
+    assert resume_training(LANGUAGE_MODEL, tmp_path / "extended").options.epochs == 3
+    trainer = resume_training(LANGUAGE_MODEL, tmp_path / "extended")
     assert trainer.run() == "3 epochs done"
     assert result(trainer) == (*result(whole)[:7], result(trainer)[7])
 
 
 def test_another_kind_of_limit_takes_the_place_of_the_old(tmp_path, text):
     prepare(tmp_path / "model", text, epochs=1, schedule="constant").run()
-    trainer = resume_language_model(tmp_path / "model", {"max_steps": 30, "patience": 2})
+    trainer = resume_training(LANGUAGE_MODEL, tmp_path / "model", {"max_steps": 30, "patience": 2})
     assert (trainer.options.epochs, trainer.options.max_steps) == (None, 30)
     assert trainer.options.patience == 2
 
@@ -202,15 +203,15 @@ def test_another_kind_of_limit_takes_the_place_of_the_old(tmp_path, text):
 def test_what_may_not_change(tmp_path, text, changes, message):
     prepare(tmp_path / "model", text)
     with pytest.raises(ValueError, match=message):
-        resume_language_model(tmp_path / "model", changes)
+        resume_training(LANGUAGE_MODEL, tmp_path / "model", changes)
 
 
 def test_what_cannot_be_resumed_is_named(tmp_path, text):
     with pytest.raises(ArtifactError, match="missing: no such folder"):
-        resume_language_model(tmp_path / "missing")
+        resume_training(LANGUAGE_MODEL, tmp_path / "missing")
     (tmp_path / "other").mkdir()
     with pytest.raises(ArtifactError, match="other: is not a model directory"):
-        resume_language_model(tmp_path / "other")
+        resume_training(LANGUAGE_MODEL, tmp_path / "other")
     trainer = prepare(tmp_path / "model", text)
     trainer.run()
     home = trainer.directory
@@ -219,23 +220,23 @@ def test_what_cannot_be_resumed_is_named(tmp_path, text):
     config = home.config.read_text()
     home.config.write_text(config.replace('"hidden_size": 5', '"hidden_size": 6'))
     with pytest.raises(ArtifactError, match=r"config\.json: model\.hidden_size 6 makes"):
-        resume_language_model(home.path)
+        resume_training(LANGUAGE_MODEL, home.path)
     home.config.write_text(config.replace('"window": 16', '"window": "wide"'))
     with pytest.raises(ArtifactError, match=r"training.window is 'wide'; expected int"):
-        resume_language_model(home.path)
+        resume_training(LANGUAGE_MODEL, home.path)
     home.config.write_text(config)
 
     home.checkpoint.write_bytes(whole[:-10])
     with pytest.raises(ArtifactError, match=r"state\.safetensors: is truncated"):
-        resume_language_model(home.path)
+        resume_training(LANGUAGE_MODEL, home.path)
     home.checkpoint.write_bytes(whole)
     ids = home.checkpoint.parent / "train.npy"
     ids.rename(tmp_path / "ids.npy")
     with pytest.raises(ArtifactError, match=r"cannot be resumed: .*train\.npy"):
-        resume_language_model(home.path)
+        resume_training(LANGUAGE_MODEL, home.path)
     home.checkpoint.unlink()
     with pytest.raises(ArtifactError, match="has no checkpoint, so there is no training to contin"):
-        resume_language_model(home.path)
+        resume_training(LANGUAGE_MODEL, home.path)
 
 
 # What --resume may change
@@ -264,7 +265,7 @@ def stopped(tmp_path, text, step, **changes):
 def resumed(tmp_path, changes=None, stop=None):
     """The learning rates of the training that goes on, and what was said."""
     said, rates = [], Rates()
-    trainer = resume_language_model(tmp_path / "model", changes, said.append)
+    trainer = resume_training(LANGUAGE_MODEL, tmp_path / "model", changes, said.append)
     trainer.callbacks += [rates, StopAt(stop)]
     trainer.run()
     return rates.of, said
@@ -337,12 +338,12 @@ def test_minutes_alone_make_a_plateau_of_a_cosine(tmp_path, text):
     training = config_of(tmp_path)["training"]
     limits = training["schedule"], training["minutes"], training["max_steps"]
     assert limits == ("plateau", 60, None)
-    assert resume_language_model(tmp_path / "model").progress.step == 15
+    assert resume_training(LANGUAGE_MODEL, tmp_path / "model").progress.step == 15
 
 
 def test_a_schedule_and_its_options_may_change(tmp_path, text):
     before = stopped(tmp_path, text, 7)
-    epoch = len(resume_language_model(tmp_path / "model").batches)
+    epoch = len(resume_training(LANGUAGE_MODEL, tmp_path / "model").batches)
     assert 7 < epoch < 20
     changes = {"schedule": "exponential", "decay": 0.5, "constant_epochs": 1}
     rates, _ = resumed(tmp_path, {**changes, "max_steps": 7 + 3 * epoch})
@@ -370,13 +371,15 @@ def test_a_warm_up_goes_on_and_a_new_one_begins_at_the_change(tmp_path, text):
 )
 def test_a_change_survives_a_kill_before_its_first_checkpoint(tmp_path, text, changes):
     stopped(tmp_path, text, 10)
-    wanted = resume_language_model(tmp_path / "model", changes).schedule.state_dict()
-    trainer = resume_language_model(tmp_path / "model")  # config.json has it, the checkpoint not
+    wanted = resume_training(LANGUAGE_MODEL, tmp_path / "model", changes).schedule.state_dict()
+    trainer = resume_training(
+        LANGUAGE_MODEL, tmp_path / "model"
+    )  # config.json has it, the checkpoint not
     assert trainer.schedule.state_dict() == wanted
     assert trainer.optimizer.learning_rate == trainer.schedule.learning_rate
     trainer.save_checkpoint()
     trainer.directory.unlock()
-    again = resume_language_model(tmp_path / "model", {"patience": 3})
+    again = resume_training(LANGUAGE_MODEL, tmp_path / "model", {"patience": 3})
     assert again.options.patience == 3
     assert again.schedule.state_dict() == wanted
 
@@ -388,7 +391,9 @@ def test_what_follows_a_change_is_resumed_bit_for_bit(tmp_path, text):
     for stop in (13, 20, 21, None):
         resumed(tmp_path / "parts", stop=stop)
     resumed(tmp_path / "whole")
-    found, expected = (resume_language_model(tmp_path / n / "model") for n in ("parts", "whole"))
+    found, expected = (
+        resume_training(LANGUAGE_MODEL, tmp_path / n / "model") for n in ("parts", "whole")
+    )
     for one, other in zip(result(found), result(expected), strict=True):
         assert one == other
 
@@ -412,4 +417,4 @@ def test_damaged_records_of_changes_are_named(tmp_path, text, damaged):
     file = tmp_path / "model" / "config.json"
     file.write_text(json.dumps({**config_of(tmp_path), "changes": damaged}))
     with pytest.raises(ArtifactError, match=r"config\.json: changes(\[0\])?(\.\w+)? (is|has no) "):
-        resume_language_model(tmp_path / "model")
+        resume_training(LANGUAGE_MODEL, tmp_path / "model")

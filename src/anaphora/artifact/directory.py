@@ -43,7 +43,7 @@ from anaphora.artifact.files import (
 from anaphora.artifact.folder import Folder, opener_within
 from anaphora.artifact.lock import LOCK_FILE, Held, Lock
 
-FORMAT = 1
+FORMAT = 2
 """Number of the directory's layout; it goes up when an older anaphora could no longer read it."""
 
 _EXPECTED = "expected the folder that anaphora train wrote"

@@ -27,6 +27,7 @@ from anaphora.data.codec import (
     Column,
     PairCodec,
     TaggerCodec,
+    TargetCodec,
     UnknownShare,
 )
 from anaphora.data.corpus import encode_to_file, open_ids
@@ -76,6 +77,7 @@ __all__ = [
     "SpelledBatch",
     "StreamBatches",
     "TaggerCodec",
+    "TargetCodec",
     "Tokenizer",
     "UnknownShare",
     "WordTokenizer",

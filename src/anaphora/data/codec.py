@@ -129,7 +129,7 @@ class Codec(ABC):
         return UnknownShare(Counter(), 0, 0)
 
     def knows(self, token: str) -> bool:
-        """Whether the vocabulary has a token, on every side where one was counted as unknown."""
+        """Whether the vocabulary has a token."""
         return not self.unknown_tokens(token)
 
 
@@ -486,7 +486,7 @@ class TaggerCodec(Codec):
         )
 
 
-class PairCodec(dict[str, WordTokenizer], Codec):
+class PairCodec(dict[str, Tokenizer], Codec):
     """The tokenizers of sentences and their translations, as "source" and "target".
 
     >>> codec = PairCodec.fit([("a b", "c"), ("b", "d e")])
@@ -495,6 +495,7 @@ class PairCodec(dict[str, WordTokenizer], Codec):
     """
 
     counted = "words of the target"
+    sides: ClassVar[tuple[str, ...]] = SIDES
 
     @classmethod
     def fit(
@@ -502,7 +503,7 @@ class PairCodec(dict[str, WordTokenizer], Codec):
         training: Sequence[tuple[str, str]],
         held_out: Sequence[tuple[str, str]] = (),
         *,
-        fit_tokenizer: Callable[[Sequence[str]], WordTokenizer] = WordTokenizer.fit,
+        fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = WordTokenizer.fit,
     ) -> PairCodec:
         """The codec of pairs to train on.
 
@@ -534,9 +535,23 @@ class PairCodec(dict[str, WordTokenizer], Codec):
     def batches(  # noqa: D102
         self, arrays: Mapping[str, Array], batch_size: int, dtype: str
     ) -> Batches:
-        ends = [self[name].start_id for name in SIDES]
+        ends = [self.words(name).start_id for name in SIDES]
         assert ends[1] is not None
         return pair_batches(arrays["source"], arrays["target"], batch_size, ends[1], ends[0])
+
+    def words(self, name: str) -> WordTokenizer:
+        """The tokenizer of a side, where that must be one of words.
+
+        Raises:
+            DataError: it is another one.
+        """
+        tokenizer = self[name]
+        if not isinstance(tokenizer, WordTokenizer):
+            raise DataError(
+                f"the tokenizer of the {name} has the level {tokenizer.level!r}; translating "
+                "needs 'word'"
+            )
+        return tokenizer
 
     def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
         return len(arrays["target"])
@@ -545,9 +560,9 @@ class PairCodec(dict[str, WordTokenizer], Codec):
         sizes = {}
         if "source" in self:
             sizes["source_vocabulary_size"] = self["source"].vocabulary_size
+        sizes["vocabulary_size"] = self["target"].vocabulary_size
         end = self["target"].start_id
-        assert end is not None
-        return {**sizes, "vocabulary_size": self["target"].vocabulary_size, "end_id": end}
+        return sizes if end is None else {**sizes, "end_id": end}
 
     def describe(self) -> str:  # noqa: D102
         return f"vocabularies of {' and '.join(f'{t.vocabulary_size:,}' for t in self.values())}"
@@ -567,26 +582,26 @@ class PairCodec(dict[str, WordTokenizer], Codec):
         return UnknownShare(unknown, count, sum(len(arrays[name]) for name in SIDES))
 
     def knows(self, token: str) -> bool:  # noqa: D102
-        return not any(side.unknown_tokens([token]) for side in self.values())
+        return any(not side.unknown_tokens([token]) for side in self.values())
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
         return {name: tokenizer.to_dict() for name, tokenizer in self.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PairCodec:  # noqa: D102
-        if set(data) not in ({"target"}, set(SIDES)):
-            raise ValueError(f"the tokenizers are {sorted(data)}; expected {sorted(SIDES)}")
-        codec = cls()
-        for name in SIDES:
-            if name in data:
-                tokenizer = Tokenizer.from_dict(data[name])
-                if not isinstance(tokenizer, WordTokenizer):
-                    raise DataError(
-                        f"the tokenizer of the {name} has the level {tokenizer.level!r}; "
-                        "translating needs 'word'"
-                    )
-                codec[name] = tokenizer
-        return codec
+        if set(data) != set(cls.sides):
+            raise ValueError(f"the tokenizers are {sorted(data)}; expected {sorted(cls.sides)}")
+        return cls({name: Tokenizer.from_dict(data[name]) for name in cls.sides})
+
+
+class TargetCodec(PairCodec):
+    """The tokenizer of what is written about sources that are no text, as "target".
+
+    >>> TargetCodec({"target": WordTokenizer.fit(["a b"])}).sizes()
+    {'vocabulary_size': 3, 'end_id': 0}
+    """
+
+    sides = ("target",)
 
 
 def check_names(field: str, names: Sequence[str], minimum: int) -> None:

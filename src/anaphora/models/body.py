@@ -16,6 +16,8 @@ ATTENTIONS = ("multiplicative", "additive", "none")
 
 model_option = functools.partial(option, section="model")
 
+_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for one of your own."
+
 _LARGEST_UNITS = 10**8  # whose square is still the size of an array
 
 
@@ -53,11 +55,7 @@ class Body(Options):
     ('lstm', 0.1)
     """
 
-    cell: str | Cell = model_option(
-        "lstm",
-        f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for one of your own.",
-        common=True,
-    )
+    cell: str | Cell = model_option("lstm", _CELL_HELP, common=True)  # noqa: RUF009
     hidden_size: int = model_option(256, "Units of each recurrent layer.", common=True)
     embedding_size: int | None = model_option(
         None, "Size of the embeddings; hidden_size if not given."

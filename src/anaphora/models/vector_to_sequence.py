@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from anaphora import ops
+from anaphora.data import TargetCodec
 from anaphora.models.body import DecoderBody, check_tied
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.reader import make_linear
@@ -48,6 +49,7 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
     end_id: int = field(default=0, kw_only=True)
 
     kind = "vector_to_sequence"
+    codec_type = TargetCodec
 
     def __post_init__(self) -> None:
         super().__post_init__()

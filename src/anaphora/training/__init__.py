@@ -1,21 +1,29 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
-from anaphora.training.classification import ClassifierOptions, classify
+from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
-from anaphora.training.language_model import LanguageModelOptions, evaluation_batches
+from anaphora.training.language_model import (
+    LANGUAGE_MODEL,
+    LanguageModelOptions,
+    evaluation_batches,
+)
 from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
-from anaphora.training.tagging import TaggerOptions, tag
+from anaphora.training.tagging import TAG, TaggerOptions, tag
 from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
 from anaphora.training.tasks import TASKS, task_of
 from anaphora.training.trainer import Progress, Trainer, TrainingDiverged
-from anaphora.training.translation import TranslatorOptions
+from anaphora.training.translation import TRANSLATE, TranslatorOptions
 
 __all__ = [
+    "CLASSIFY",
+    "LANGUAGE_MODEL",
     "PRESETS",
+    "TAG",
     "TASKS",
+    "TRANSLATE",
     "Answer",
     "Callback",
     "ClassifierOptions",

@@ -268,18 +268,20 @@ class TaskOptions(Body, TrainingOptions):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The options that ``config.json`` has; sizes that follow from the data are left out.
 
+        A model that was saved from Python has no sections "data" and "training"; they are then
+        those of the first preset.
+
         Raises:
-            ValueError: something is missing, unknown or out of range.
+            ValueError: something is unknown or out of range.
         """
+        first = next(iter(cls.presets.values()))
         values: dict[str, Any] = {}
         for section in ("data", "model", "training"):
-            if section not in config:
-                raise ValueError(
-                    f"there is no section {section}, which anaphora train writes; load a model "
-                    "that was saved from Python with anaphora.load"
-                )
-            part: dict[str, Any] = schema.convert(config[section], dict[str, Any], section)
             names = cls.fields(section)
+            preset = {name: value for name, value in first.items() if name in names}
+            part: dict[str, Any] = schema.convert(
+                config.get(section, preset), dict[str, Any], section
+            )
             if section == "model":
                 part = {name: value for name, value in part.items() if name in names}
             if unknown := sorted(set(part) - set(names)):

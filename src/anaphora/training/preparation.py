@@ -73,6 +73,7 @@ def prepare_training(
     >>> folder.cleanup()
     """
     _check(task, options)
+    task.check_files(options.to_dict("data"), [*texts, *validation_texts])
     home = ModelDirectory(directory)
     with _locked(home):
         with _claimed(home, overwrite=overwrite) as folder:

@@ -142,9 +142,18 @@ class Task:
                 f"{self.model.kind!r}"
             )
         try:
-            return self.options.from_config(config)
+            options = self.options.from_config(config)
         except ValueError as error:
             raise ArtifactError(f"{home.config}: {error}") from error
+        tokenizer = home.load_tokenizer() if "data" in config else {}
+        for name, value in options.to_dict("data").items():
+            said = tokenizer.get(name, value)
+            if said != value and type(said) is type(value) and name != "vocabulary_size":
+                raise ArtifactError(
+                    f"{home.config}: data.{name} is {value!r}, but in {home.tokenizer.name} it is "
+                    f"{said!r}; put back the two files that were saved together"
+                )
+        return options
 
     def load(self, directory: str | os.PathLike[str]) -> Any:
         """Load the model, ready to evaluate, with its codec.

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from anaphora import optim, random
-from anaphora.data import Batch, side_by_side
-from anaphora.models import SequenceClassifier, SequenceTagger, SpelledBatch
-from anaphora.training import (
+from anaphora.data import (
+    Batch,
     SampledBatches,
     SequenceBatches,
     SignalBatches,
-    Trainer,
-    TrainingOptions,
-    evaluate,
+    SpelledBatch,
+    side_by_side,
 )
+from anaphora.models import SequenceClassifier, SequenceTagger
+from anaphora.training import Trainer, TrainingOptions, evaluate
 
 LENGTHS = [5, 2, 0, 7, 3, 2, 6]
 
@@ -87,7 +87,7 @@ def test_signals_are_cut_into_windows_that_carry_the_state(rng):
     np.testing.assert_array_equal(np.concatenate([batch.inputs for batch in batches]), inputs)
     np.testing.assert_array_equal(np.concatenate([batch.targets for batch in batches]), targets)
     random.seed(1)
-    model = SequenceTagger(4, 5, input_size=3, dtype="float64")
+    model = SequenceTagger(4, hidden_size=5, input_size=3, dtype="float64")
     whole = evaluate(model, [Batch(inputs, targets)])
     assert evaluate(model, batches).loss == pytest.approx(whole.loss, rel=1e-12)
 
@@ -112,7 +112,7 @@ def test_sampled_batches_are_sampled_anew_each_epoch():
 
 def test_the_training_loop_serves_a_classifier():
     random.seed(1)
-    model = SequenceClassifier(2, 8, input_size=2, cell="gru")
+    model = SequenceClassifier(2, hidden_size=8, input_size=2, cell="gru")
     validation = SampledBatches(sample, count=20, seed=7)
     before = evaluate(model, validation).loss
     trainer = Trainer(

@@ -1,0 +1,109 @@
+"""What the numbers of models stand for: classes and series, words, their spelling, and tags."""
+
+import json
+
+import numpy as np
+import pytest
+
+from anaphora.data import ClassifierCodec, DataError, TaggerCodec
+
+
+def test_series_are_standardised_by_the_moments_of_all_training_steps(rng):
+    lengths = (5, 3, 4)
+    series = [rng.normal([3, -20], [2, 0.1], (length, 2)) for length in lengths]
+    training = list(zip(series, ("up", "down", "up"), strict=True))
+    held_out = [(100 + rng.normal(size=(2, 2)), "flat")]
+
+    fitted = ClassifierCodec.fit(training, held_out)
+    codec = ClassifierCodec.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    assert codec.classes == ("down", "flat", "up")  # answers are those of all examples
+
+    steps = [step for one in series for step in one]
+    mean = [sum(step[i] for step in steps) / len(steps) for i in (0, 1)]
+    variance = [sum((step[i] - mean[i]) ** 2 for step in steps) / len(steps) for i in (0, 1)]
+    arrays = codec.encode(held_out + training)
+    expected = np.concatenate([held_out[0][0], *series])
+    np.testing.assert_allclose(arrays["inputs"], (expected - mean) / np.sqrt(variance))
+    assert arrays["lengths"].tolist() == [2, 5, 3, 4]
+    assert arrays["targets"].tolist() == [1, 2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("codec", "examples"),
+    [
+        (ClassifierCodec, [("one", "good"), ("two", "bad"), ("three", " good")]),
+        (TaggerCodec, [(["a"], ["good"]), (["b", "c"], ["bad", " good"])]),
+    ],
+)
+def test_labels_of_several_files_that_look_the_same(codec, examples):
+    with pytest.raises(
+        DataError, match=r"the files: the (label|tag) 'good' and ' good' .* the same"
+    ):
+        codec.fit(examples[:2], examples[2:])
+
+
+def test_series_of_other_channels_are_refused():
+    codec = ClassifierCodec(("a", "b"), None, np.zeros(2), np.ones(2))
+    with pytest.raises(DataError, match="a series has 3 channels; those of the training have 2"):
+        codec.encode_input(np.zeros((4, 3)))
+
+
+def test_series_of_float16_are_standardised_in_float64(rng):
+    series = [(60000 + 100 * rng.normal(size=(50, 1))).astype(np.float16) for _ in range(4)]
+    examples = list(zip(series, "abab", strict=True))
+    fitted = ClassifierCodec.fit(examples)
+    json.dumps(fitted.to_dict(), allow_nan=False)
+    steps = np.concatenate(series).astype(np.float64)
+    np.testing.assert_allclose(fitted.mean, steps.mean(axis=0))
+    np.testing.assert_allclose(fitted.scale, steps.std(axis=0))
+    inputs = fitted.encode(examples)["inputs"]
+    np.testing.assert_allclose([inputs.mean(), inputs.std()], [0, 1], atol=1e-10)
+
+
+def test_a_value_that_no_float32_holds_is_told_by_channel():
+    codec = ClassifierCodec(("a", "b"), None, np.zeros(2), np.array([1.0, 0.5]))
+    series = np.zeros((4, 2))
+    series[2, 1] = 1e300
+    with pytest.raises(DataError, match=r"has the value 1e\+300 in channel 1 at step 2, which"):
+        codec.encode_input(series)
+    assert codec.encode_input(np.full((4, 2), 1e38)).max() == 2e38
+
+
+TRAINING = [
+    (["Der", "Hund", "und", "der", "Hut"], list("DNCDN")),
+    (["und", "DER", "Hut"], list("CDN")),
+]
+HELD_OUT = [(["Der", "Tag"], list("DX"))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "ids"),
+    [
+        ({}, ("der", "hut", "und"), [1, 0, 3]),  # the most frequent first, then by the alphabet
+        ({"vocabulary_size": 1}, ("der",), [1, 0, 0]),
+        ({"minimum_count": 1}, ("der", "hut", "und", "hund"), [1, 0, 3]),
+        ({"lowercase": False}, ("Hut", "und"), [0, 0, 2]),
+    ],
+)
+def test_words_are_those_of_training_and_tags_those_of_all(changes, words, ids):
+    fitted = TaggerCodec.fit(
+        TRAINING, HELD_OUT, **{"minimum_count": 2, "lowercase": True, **changes}
+    )
+    codec = TaggerCodec.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    assert codec.words == words
+    assert codec.tags == ("C", "D", "N", "X")
+    assert codec.encode_words(["Der", "Tag", "und"]).tolist() == ids
+
+
+def test_arrays_hold_words_spellings_and_tags_in_the_order_of_the_text():
+    codec = TaggerCodec.fit(TRAINING, HELD_OUT, minimum_count=2, lowercase=True)
+    arrays = codec.encode(HELD_OUT)
+    assert arrays["lengths"].tolist() == [2]
+    assert arrays["tags"].tolist() == [1, 3]
+    assert arrays["character_lengths"].tolist() == [3, 3]
+    spelled = codec.characters.decode(arrays["characters"])
+    assert (spelled[0], spelled[1:3]) == ("D", "er")  # the case of the spelling stays
+    (batch,) = codec.batches(arrays, 4, "float32")
+    assert batch.inputs[:, 0].tolist() == [1, 0]
+    assert batch.characters[:, 0, 0].tolist() == arrays["characters"][:3].tolist()
+    assert batch.characters[:, 1, 0].tolist() == arrays["characters"][3:].tolist()
