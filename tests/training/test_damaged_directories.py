@@ -136,7 +136,7 @@ def changed(document, path, value):
         ("translate", "config", "model.num_layers", 10**8, "num_layers is 100000000, but model.sa"),
         ("translate", "config", "model.hidden_size", 8000, "model.hidden_size 8000 makes "),
         ("series", "config", "model.input_size", 70_000, "model.input_size 70000 makes "),
-        ("translate", "config", "model.end_id", 2, "model.end_id is 2, but tokenizer.json makes it 0"),
+        ("translate", "config", "model.end_id", 2, "end_id is 2, but tokenizer.json makes it 0"),
         ("char", "config", "model.embedding_size", True, "embedding_size is True; expected int"),
         ("char", "config", "model.tied", 1, "model.tied is 1; expected bool"),
         ("char", "config", "model.tied", True, r"tied needs embedding_size \(3\) to be hidden_siz"),
