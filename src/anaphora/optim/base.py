@@ -412,18 +412,11 @@ class Optimizer(foreign_names.Answering):
         learning_rate = not_negative(owner, "learning_rate", state["learning_rate"])
         groups, initial = self._loaded_groups(state)
         averaged_steps = state.get("averaged_steps")
-        parts = self._kept_parts(options, averaging=averaged_steps is not None)
         steps = {name: int(state["steps"][name]) for name in self._steps}
-        expected = {f"{name}.{part}": (name, part) for name in steps for part in parts}
-        needed = {
-            key: True
-            for key, (name, _) in expected.items()
-            if steps[name] or (key in arrays or self._parameters[name].requires_grad)
-        }
-        _same_names(owner, "array", arrays, needed)
-        for key in needed:
-            name, _ = expected[key]
-            array, parameter = arrays[key], self._parameters[name]
+        expected = self.arrays_of(state)
+        _same_names(owner, "array", arrays, expected)
+        for key, parameter in expected.items():
+            array, name = arrays[key], key.rpartition(".")[0]
             if array.shape != parameter.shape or array.dtype != parameter.dtype:
                 raise ValueError(
                     f"{owner}: {key!r} in the state is {array.dtype}{array.shape}, but parameter "
@@ -433,10 +426,31 @@ class Optimizer(foreign_names.Answering):
         self._learning_rate, self._initial_learning_rate = learning_rate, initial
         self._groups, self._options, self._steps = groups, options, steps
         self._averaged_steps, self._average_decay = averaged_steps, state.get("average_decay")
+        parts = self._kept_parts(options, averaging=averaged_steps is not None)
         self._state = {
             name: {part: np.array(arrays[f"{name}.{part}"]) for part in parts}
             for name, count in steps.items()
             if count
+        }
+
+    def arrays_of(self, state: Mapping[str, Any]) -> dict[str, Parameter]:
+        """The names of the arrays that belong to a state, each with its parameter.
+
+        Those of a parameter that never had a step may be missing where it is frozen now.
+
+        >>> from anaphora.optim import Adagrad
+        >>> optimizer = Adagrad([("weight", Parameter([1.0, 2.0]))])
+        >>> list(optimizer.arrays_of(optimizer.state_dict()))
+        ['weight.square_sum']
+        """
+        averaging = state.get("averaged_steps") is not None
+        return {
+            f"{name}.{part}": parameter
+            for name, parameter in self._parameters.items()
+            for part in self._kept_parts(state["options"], averaging=averaging)
+            if state["steps"].get(name)
+            or parameter.requires_grad
+            or f"{name}.{part}" in state["arrays"]
         }
 
     def _loaded_groups(self, state: Mapping[str, Any]) -> tuple[list[_Group], float]:

@@ -25,11 +25,20 @@ class Callback:
     def on_start(self, trainer: Trainer) -> None:
         """Before the first update, also of a training that goes on."""
 
+    def on_epoch(self, trainer: Trainer) -> None:
+        """Before the first update of each epoch."""
+
     def on_step(self, trainer: Trainer, loss: float) -> None:
-        """After each update; the loss of its batch."""
+        """After each update; the loss of its batches."""
 
     def on_evaluation(self, trainer: Trainer) -> None:
         """Before an evaluation."""
+
+    def on_evaluation_batch(self, trainer: Trainer, done: int, total: int) -> None:
+        """After each batch of an evaluation: how many are done, of how many."""
+
+    def on_notice(self, trainer: Trainer, sentence: str) -> None:
+        """When there is something that the user should know of."""
 
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         """When there is something to write down.
@@ -43,8 +52,9 @@ class Callback:
                 tokens ``perplexity`` and ``bits_per_token``, which at level "char" is bits per
                 character; of regressors ``mean_squared_error`` and ``root_mean_squared_error``. Of
                 kind "train" also ``learning_rate`` and ``gradient_norm`` of the last update, the
-                latter before clipping; of kind "evaluation" also ``best``, whether no loss was
-                lower, and of a classifier or a tagger ``accuracy``, the share of right answers.
+                latter before clipping; of kind "evaluation" also ``best``, whether these weights
+                are kept (see ``monitor`` of `TrainingOptions`), and of a classifier or a tagger
+                ``accuracy``, the share of right answers.
         """
 
     def on_checkpoint(self, trainer: Trainer) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from anaphora import schema
 from anaphora.cells import CELLS
 from anaphora.data import check_encoding
+from anaphora.metrics import DIRECTIONS
 from anaphora.optim import OPTIMIZERS, SCHEDULES
 
 
@@ -235,6 +236,20 @@ class TrainingOptions(Options):
     log_every: int = option(10, "Updates between lines in metrics.jsonl.")
     checkpoint_seconds: float = option(60.0, "Seconds between checkpoints.")
     seed: int = option(1, "Seed of all random numbers.")
+    monitor: str = option(
+        "loss",
+        "Which figure of an evaluation decides what weights are kept and when patience ends; the "
+        "loss breaks ties.",
+        tuple(DIRECTIONS),
+    )
+    accumulate: int = option(
+        1, "Batches whose gradients make one update, as if they were one batch."
+    )
+    ema_decay: float = option(
+        0.0,
+        "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
+        "and saved in their place; 0 for none.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -256,6 +271,10 @@ class TrainingOptions(Options):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number >= 0, not {value}")
+        _check_sizes(self, 1, "accumulate")
+        _check_shares(self, "ema_decay")
+        if self.ema_decay and self.optimizer == "asgd":
+            raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise ValueError(f"momentum is for sgd and rmsprop, not for {self.optimizer}")
         if self.schedule == "cosine" and self.epochs is None and self.max_steps is None:
