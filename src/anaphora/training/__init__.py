@@ -11,9 +11,11 @@ from anaphora.training.language_model import (
     prepare_language_model,
     resume_language_model,
 )
+from anaphora.training.learning_rate import LearningRateSweep, find_learning_rate
 from anaphora.training.options import ModelOptions, TextOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
+from anaphora.training.progress import ProgressBar
 from anaphora.training.tagging import TaggerVocabulary, tag
 from anaphora.training.task import ExampleTask, Task, TaskOptions
 from anaphora.training.tasks import TASKS, task_of
@@ -28,9 +30,11 @@ __all__ = [
     "Evaluation",
     "ExampleTask",
     "LanguageModelOptions",
+    "LearningRateSweep",
     "MetricsFile",
     "ModelOptions",
     "Progress",
+    "ProgressBar",
     "SequenceBatches",
     "SignalBatches",
     "TaggerVocabulary",
@@ -45,6 +49,7 @@ __all__ = [
     "classify",
     "evaluate",
     "evaluation_batches",
+    "find_learning_rate",
     "load_language_model_options",
     "loss_figures",
     "perplexity",

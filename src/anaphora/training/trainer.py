@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -29,6 +30,7 @@ from anaphora.training.evaluation import (
     loss_figures,
 )
 from anaphora.training.options import TrainingOptions
+from anaphora.training.progress import bar_for
 
 FEWEST_TO_JUDGE = 50
 """Targets from which on their share of right answers decides what weights are kept.
@@ -257,20 +259,26 @@ class Trainer:
         """
         self._stop_requested = reason
 
-    def run(self) -> str:
+    def run(self, progress: bool = True) -> str:
         """Train to the end; return why it ended.
+
+        Args:
+            progress: Show a progress bar and evaluations, in a terminal or a notebook; elsewhere
+                nothing is printed.
 
         Raises:
             TrainingDiverged: the loss or a gradient is not finite. What is on disk stays as it was.
             ArtifactError: another training holds the directory, which this one locks until it ends.
         """
-        if self.directory is None:
+        with contextlib.ExitStack() as stack:
+            if self.directory is not None:
+                self.directory.lock()
+                stack.callback(self.directory.unlock)
+            if progress and (bar := bar_for(self.callbacks)) is not None:
+                self.callbacks.append(bar)
+                stack.callback(self.callbacks.remove, bar)
+                stack.enter_context(bar)
             return self._run()
-        self.directory.lock()
-        try:
-            return self._run()
-        finally:
-            self.directory.unlock()
 
     def _run(self) -> str:
         progress = self.progress
