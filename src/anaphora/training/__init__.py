@@ -1,7 +1,7 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
 from anaphora.training.batches import DrawnBatches, SequenceBatches, SignalBatches
-from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
+from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
 from anaphora.training.classification import ClassifierVocabulary, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
 from anaphora.training.language_model import (
@@ -29,6 +29,7 @@ __all__ = [
     "DrawnBatches",
     "Evaluation",
     "ExampleTask",
+    "GradualUnfreezing",
     "LanguageModelOptions",
     "LearningRateSweep",
     "MetricsFile",
