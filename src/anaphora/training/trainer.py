@@ -221,6 +221,7 @@ class Trainer:
         self._gradient_norm = 0.0
         self._clock = self._last_checkpoint = time.monotonic()
         self._evaluation_seconds: float | None = None  # that the last one took
+        self._checkpoint_seconds = 0.0
         self._told: set[str] = set()
         if options.ema_decay:
             optimizer.start_averaging(options.ema_decay)
@@ -417,22 +418,27 @@ class Trainer:
         return None
 
     def _seconds_to_reserve(self) -> float:
-        """How long the last evaluation will take, as the one before did; at most half the time.
-
-        Before there was one, a target is taken to need no longer than it does in training.
+        """How long the last evaluation and checkpoint will take, as those before; half the time at
+        most.
         """
-        progress, options = self.progress, self.options
-        if self.validation is None or options.minutes is None:
+        if self.validation is None or self.options.minutes is None or not self.progress.step:
             return 0.0
-        seconds = self._evaluation_seconds
-        if seconds is None and progress.step:
-            tokens = getattr(self.validation, "tokens", None)
-            if isinstance(tokens, (int, np.integer)) and progress.tokens:
-                seconds = progress.seconds * tokens / progress.tokens
-            else:
-                batches = progress.epoch * len(self.batches) + progress.position
-                seconds = progress.seconds * len(self.validation) / batches
-        return min(seconds or 0.0, 30 * options.minutes)
+        if self._evaluation_seconds is None:
+            self._evaluation_seconds = self._estimated_seconds(self.validation)
+        seconds = self._evaluation_seconds + self._checkpoint_seconds
+        return min(seconds, 30 * self.options.minutes)
+
+    def _estimated_seconds(self, validation: Any) -> float:
+        """How long the first evaluation will take, by some of its batches; a little more."""
+        count = len(validation)
+        if hasattr(validation, "__getitem__"):  # they may be sorted by length
+            sample = [validation[k] for k in sorted({count // 4, count // 2, 3 * count // 4})]
+        else:
+            sample = list(itertools.islice(iter(validation), 3))
+        began = time.monotonic()
+        with contextlib.suppress(ValueError):  # they may have no target
+            evaluate(self.model, sample)
+        return 1.1 * (time.monotonic() - began) * count / max(len(sample), 1)
 
     def fraction_done(self) -> float:
         """How much of the training is done, 0 to 1, by the limit that is nearest."""
@@ -582,7 +588,7 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Write all that a training needs to go on bit for bit."""
-        self._last_checkpoint = time.monotonic()
+        began = self._last_checkpoint = time.monotonic()
         if self.progress.best_loss is None:
             with self.optimizer.averaged():
                 self.save_model({"kind": "checkpoint", "step": self.progress.step})
@@ -603,6 +609,7 @@ class Trainer:
                 "metrics_size": self.directory.metrics_size(),
             },
         )
+        self._checkpoint_seconds = time.monotonic() - began
         self._notify("on_checkpoint")
 
     def _schedule_state(self) -> dict[str, Any] | None:
