@@ -199,6 +199,26 @@ def test_a_state_of_other_groups_is_refused():
         plain.load_state_dict(grouped.state_dict())
 
 
+def test_numbers_of_a_state_are_checked_and_nothing_changes():
+    parameters, steps = make()
+    optimizer = SGD(groups_of(parameters), 0.02)
+    optimizer.start_averaging(0.5)
+    run([optimizer], parameters, steps[:1])
+    good = optimizer.state_dict()
+    bad_group = [{**good["groups"][0], "learning_rate": -1.0}, *good["groups"][1:]]
+    cases = [
+        ({"average_decay": 1.0}, "SGD: average_decay is a number >= 0 and < 1, not 1.0"),
+        ({"groups": bad_group}, "SGD: learning_rate is a finite number >= 0, not -1.0"),
+        ({"initial_learning_rate": np.nan}, "SGD: initial_learning_rate is a finite number >= 0"),
+        ({"initial_learning_rate": 0.0}, "change in proportion to learning_rate, which is 0"),
+    ]
+    for changes, message in cases:
+        with pytest.raises(ValueError, match=message):
+            optimizer.load_state_dict({**good, **changes, "learning_rate": 7.0})
+        assert optimizer.learning_rate == 0.02
+        assert optimizer.state_dict()["groups"] == good["groups"]
+
+
 # Frozen parameters ------------------------------------------------------------------------------
 
 

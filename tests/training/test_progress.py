@@ -157,6 +157,9 @@ def test_a_notebook_shows_the_same_bar(notebook, capsys):
 
 def test_a_shell_in_a_terminal_is_no_notebook(notebook, monkeypatch):
     assert progress_module.in_notebook()
+    colab = type("Shell", (notebook.module.get_ipython,), {})
+    monkeypatch.setattr(notebook.module, "get_ipython", colab)
+    assert progress_module.in_notebook()
     shell = type("TerminalInteractiveShell", (), {})
     monkeypatch.setattr(notebook.module, "get_ipython", shell)
     assert not progress_module.in_notebook()

@@ -411,7 +411,8 @@ class Optimizer(foreign_names.Answering):
         _same_names(owner, "parameter", state["steps"], self._steps)
         learning_rate = not_negative(owner, "learning_rate", state["learning_rate"])
         groups, initial = self._loaded_groups(state)
-        averaged_steps = state.get("averaged_steps")
+        averaged_steps, decay = state.get("averaged_steps"), state.get("average_decay")
+        decay = None if decay is None else fraction(owner, "average_decay", decay)
         steps = {name: int(state["steps"][name]) for name in self._steps}
         expected = self.arrays_of(state)
         _same_names(owner, "array", arrays, expected)
@@ -425,7 +426,7 @@ class Optimizer(foreign_names.Answering):
                 )
         self._learning_rate, self._initial_learning_rate = learning_rate, initial
         self._groups, self._options, self._steps = groups, options, steps
-        self._averaged_steps, self._average_decay = averaged_steps, state.get("average_decay")
+        self._averaged_steps, self._average_decay = averaged_steps, decay
         parts = self._kept_parts(options, averaging=averaged_steps is not None)
         self._state = {
             name: {part: np.array(arrays[f"{name}.{part}"]) for part in parts}

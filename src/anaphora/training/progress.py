@@ -160,14 +160,14 @@ def bar_for(callbacks: list[Callback]) -> ProgressBar | None:
 
 
 def in_notebook() -> bool:
-    """Whether this runs in a Jupyter notebook, or in what shows its output as one does.
+    """Whether this runs in a Jupyter notebook, or in what derives from one, such as Colab.
 
     >>> in_notebook()
     False
     """
     interactive: Any = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive is not None else None
-    return type(shell).__name__ not in ("NoneType", "TerminalInteractiveShell")
+    return any(base.__name__ == "ZMQInteractiveShell" for base in type(shell).__mro__)
 
 
 def duration(seconds: float) -> str:

@@ -340,11 +340,12 @@ class Trainer:
         sequences = _count_sequences(batches) if options.loss_per == "sequence" else 0
         for batch, count in zip(batches, counts, strict=True):
             loss, to_minimize = self._loss(batch)
-            mean = loss if len(batches) == 1 else mean + loss * count / total
+            share = count / total if len(batches) > 1 and total else 1.0
+            mean = mean + loss * share
             if options.loss_per == "sequence":  # a mean over rows of sums over time
                 to_minimize = to_minimize * (count / sequences)
             elif len(batches) > 1:
-                to_minimize = to_minimize * (count / total)
+                to_minimize = to_minimize * share
             to_minimize.backward()
         parameters = [parameter for _, parameter in self.model.named_parameters()]
         self._gradient_norm = clip_grad_norm(parameters, options.clip_norm or math.inf)
@@ -482,7 +483,8 @@ class Trainer:
 
     def _record_training(self) -> None:
         progress = self.progress
-        loss, tokens = progress.interval_loss / progress.interval_tokens, progress.interval_tokens
+        tokens = progress.interval_tokens
+        loss = progress.interval_loss / max(tokens, 1)
         self._record(
             "train",
             Evaluation(loss, tokens, loss_kind=getattr(self.model, "loss_kind", None)),
