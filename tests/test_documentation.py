@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
-LACKING = [] if importlib.util.find_spec("sklearn") else ["estimators"]  # an extra of its own
+EXTRAS = {"sklearn": "estimators", "sacrebleu": "metrics.translation"}
+LACKING = [module for extra, module in EXTRAS.items() if not importlib.util.find_spec(extra)]
 MODULES = [
     "anaphora",
     *(
@@ -34,8 +35,8 @@ MODULES = [
 ]
 SHOWN = [
     "artifact", "cells", "data", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
-    "equations", "generation", "models", "nn", "ops", "optim", "plot", "random", "synthetic",
-    "tensor", "tensor.graph", "training",
+    "equations", "generation", "metrics", "models", "nn", "ops", "optim", "plot", "random",
+    "synthetic", "tensor", "tensor.graph", "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"

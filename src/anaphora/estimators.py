@@ -140,7 +140,8 @@ class _RecurrentEstimator(BaseEstimator):
                 dropout=self.dropout,
             )
             optimizer = Adam(self.model_.parameters(), self.learning_rate)
-            Trainer(self.model_, optimizer, batches, options).run()
+            trainer = Trainer(self.model_, optimizer, batches, options)
+            trainer.run(progress=False)
         finally:
             random.set_state(before)
         self.model_.eval()

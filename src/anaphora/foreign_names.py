@@ -85,8 +85,8 @@ NAMES: dict[str, dict[str, str]] = {
         "reset_states": "leave it out: the state is what you hand to the next call",
     },
     "Optimizer": {
-        "param_groups lr": "`optimizer.learning_rate`; for two rates, two optimizers",
-        "add_param_group": "another optimizer",
+        "param_groups lr": "`optimizer.learning_rate`; `optimizer.groups` shows those of groups",
+        "add_param_group": "a list of all groups when the optimizer is made",
         "state": "`optimizer.state_dict()`",
         "minimize apply_gradients": "`loss.backward()`, then `optimizer.step()`",
     },
@@ -333,7 +333,7 @@ class Answering:
     ...     foreign_names = "Optimizer"
     >>> Rate().param_groups
     Traceback (most recent call last):
-    AttributeError: Rate has no attribute 'param_groups': write optimizer.learning_rate; for two ...
+    AttributeError: Rate has no attribute 'param_groups': write optimizer.learning_rate; optimize...
     """
 
     foreign_names: ClassVar[str]

@@ -309,9 +309,10 @@ def test_json_lines(trained):
     *records, result = lines_of(out)
     assert records == task_records(trained.folder / "json")
     evaluations = [r for r in records if r["kind"] == "evaluation"]
-    assert len(evaluations) == 1
-    assert ("accuracy" in evaluations[0]) == (trained.task != "translate")
-    assert result.get("accuracy") == evaluations[0].get("accuracy")
+    assert [r["step"] for r in evaluations] == [10, 20]
+    best = [r for r in evaluations if r["best"]][-1]
+    assert ("accuracy" in best) == (trained.task != "translate")
+    assert result.get("accuracy") == best.get("accuracy")
     assert "Try next" in err
 
 

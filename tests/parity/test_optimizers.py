@@ -152,3 +152,32 @@ def test_the_plateau_schedule(patience):
         our_schedule.on_evaluation(loss)
         their_schedule.step(loss)
         assert ours.learning_rate == theirs.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+def test_groups_with_a_cosine_schedule(name):
+    ours, theirs, steps = pairs(np.float64)
+    numbers = [{"lr": 0.05}, {"weight_decay": 0.3}, {"lr": 0.01, "weight_decay": 0.0}]
+    parts = [["scalar", "bias"], ["weight"], ["three.axes"]]
+
+    def groups(parameters):
+        return [
+            {"params": [parameters[key] for key in keys], **more}
+            for keys, more in zip(parts, numbers, strict=True)
+        ]
+
+    optimizer = getattr(optim, name)(groups(ours), 0.02, weight_decay=0.1)
+    schedule = optim.Cosine(optimizer, total_steps=12)
+    their_optimizer = getattr(torch.optim, name)(groups(theirs), lr=0.02, weight_decay=0.1)
+    their_schedule = torch.optim.lr_scheduler.CosineAnnealingLR(their_optimizer, T_max=12)
+    for number, gradients in enumerate(steps):
+        schedule.on_step(number)
+        for group, other in zip(optimizer.groups, their_optimizer.param_groups, strict=True):
+            np.testing.assert_allclose(group["learning_rate"], other["lr"], rtol=1e-12)
+            assert group["weight_decay"] == other["weight_decay"]
+        for key, gradient in gradients.items():
+            ours[key].grad, theirs[key].grad = gradient, torch.tensor(gradient)
+        optimizer.step()
+        their_optimizer.step()
+        their_schedule.step()
+    assert_close(ours, theirs, np.float64, 1e-11)

@@ -10,6 +10,7 @@ import pytest
 
 from anaphora import nn, plot
 from anaphora.tensor import Tensor
+from anaphora.training import LearningRateSweep
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -32,6 +33,9 @@ def pictures():
     yield "gradients", plot.gradient_norms({"$": layer, "b": layer}, np.ones((2, 1, 4), np.float32))
     yield "text", plot.text(ODD * 10, np.linspace(-1, 3, 80), title="$a", columns=20)
     yield "attention", plot.attention(rng.random((8, 3)), ["$", "a", "b"], ODD)
+    rates = np.geomspace(1e-3, 10, 4)
+    sweep = LearningRateSweep(rates, np.array([3.0, 2.0, 4.0, 9.0]), np.full(4, 3.0), 0.01)
+    yield "learning rates", plot.learning_rates(sweep)
     yield "bare attention", plot.attention(np.ones((2, 3)))
     yield "embeddings", plot.embeddings(vectors, ODD, ["$", "_"], neighbours=2)
     yield "all embeddings", plot.embeddings(vectors, ODD)

@@ -31,6 +31,9 @@ VARIANTS = {
         "zoneout": 0.1, "layer_norm": True, "activation_penalty": 2.0, "temporal_penalty": 1.0,
         "num_layers": 2,
     },
+    "accumulated": {"accumulate": 3, "dropout": 0.3, "warm_up": 3, "batch_size": 4},
+    "averaged": {"ema_decay": 0.9, "dropout": 0.3, "batch_size": 12},
+    "monitored": {"monitor": "perplexity", "patience": 50, "evaluate_every": 5},
     "asgd": {"optimizer": "asgd", "schedule": "nonmonotonic", "learning_rate": 5.0},
 }  # fmt: skip
 
@@ -87,7 +90,7 @@ def test_stopped_anywhere(tmp_path, text, variant):
     whole = prepare(tmp_path / "whole", text, **VARIANTS[variant])
     whole.run()
     expected = result(whole)
-    epoch, steps = len(whole.batches), whole.progress.step
+    epoch, steps = whole.epoch_steps, whole.progress.step
     assert steps == 3 * epoch
     # Within an epoch; before, at and after its end; where an evaluation and a record are due.
     stops = sorted({1, epoch - 1, epoch, epoch + 1, 7, 8, 28, 2 * epoch, steps - 1})

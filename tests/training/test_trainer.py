@@ -272,7 +272,7 @@ def test_what_is_reported_of_a_regressor_is_its_error():
         "kind", "step", "epoch", "loss", "mean_squared_error", "root_mean_squared_error", "tokens",
         "seconds",
     }  # fmt: skip
-    trained, evaluated = record.records
+    trained, evaluated = record.records[-2:]
     assert set(trained) == common | {"learning_rate", "gradient_norm"}
     assert set(evaluated) == common | {"best"}
     for entry in record.records:
@@ -286,7 +286,7 @@ def test_what_is_reported_of_a_classifier_is_its_accuracy():
     options = TrainingOptions(max_steps=2, log_every=2)
     optimizer = SGD(model.parameters(), 0.01)
     Trainer(model, optimizer, batches, options, validation=batches, callbacks=[record]).run()
-    trained, evaluated = record.records
+    trained, evaluated = record.records[-2:]
     common = {"kind", "step", "epoch", "loss", "tokens", "seconds"}
     assert set(trained) == common | {"learning_rate", "gradient_norm"}
     assert set(evaluated) == common | {"best", "accuracy"}
@@ -382,10 +382,25 @@ def test_limits():
     assert trainer.progress.step == 0 or trainer.progress.step == 1
 
 
-def test_without_an_evaluation_due_there_is_one_at_the_end():
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_steps": 1}, [1]),
+        ({"max_steps": 3}, [2, 3]),
+        ({"max_steps": 8}, [4, 8]),
+        ({"max_steps": 17}, [9, 17]),  # an epoch
+        ({"max_steps": 18}, [17, 18]),
+        ({"max_steps": 8, "evaluate_every": 8}, [4, 8]),
+        ({"max_steps": 8, "evaluate_every": 7}, [7, 8]),
+        ({"max_steps": 8, "evaluate_every": 100}, [4, 8]),
+        ({"max_steps": None, "epochs": 1}, [9, 17]),
+        ({"max_steps": None, "epochs": 2, "evaluate_every": 20}, [20, 34]),
+    ],
+)
+def test_there_is_an_evaluation_before_the_end_and_one_at_it(options, steps):
     record = Record()
-    run(make(), record, max_steps=3, validation=cover(IDS[:20], 1, 10))
-    assert record.of("evaluation", "step") == [3]
+    run(make(), record, validation=cover(IDS[:20], 1, 10), **options)
+    assert record.of("evaluation", "step") == steps
 
 
 def test_a_request_to_stop_ends_after_the_update():

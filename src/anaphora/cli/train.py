@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
 import shlex
@@ -13,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
 
 from anaphora.artifact import ModelDirectory
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
@@ -34,19 +33,19 @@ from anaphora.generation import Sampler, generate
 from anaphora.training import (
     TASKS,
     Callback,
+    ProgressBar,
     Task,
     TaskOptions,
     TensorBoard,
     Trainer,
     check_changes,
-    loss_figures,
     prepare_training,
     resume_training,
     task_of,
 )
+from anaphora.training.progress import duration
 
 _SECONDS_BETWEEN_SAMPLES = 30
-_SECONDS_BETWEEN_LINES = 60  # of progress, where there is no terminal for a bar
 _PROMPTS = ("def ", "The ", "the ")
 _LONGEST_PROMPT = 30  # characters
 _TOKENS_OF_OPENING = 8192
@@ -183,7 +182,7 @@ def _resume(out: Path) -> str:
 def _describe(trainer: Trainer, task: Task, options: TaskOptions) -> str:
     count = sum(p.size for _, p in trainer.model.named_parameters())
     return (
-        f"{count:,} parameters; {len(trainer.batches):,} steps an epoch of "
+        f"{count:,} parameters; {trainer.epoch_steps:,} steps an epoch of "
         f"{task.describe_batches(options)}"
     )
 
@@ -246,80 +245,22 @@ class _Reader(Callback):
         end(f"{what}; the model is in {out}", 1)
 
 
-class _Display(Callback):
-    """Shows a training: a progress bar and evaluations."""
+class _Display(ProgressBar):
+    """Shows a training, and emits its records for machines."""
 
     def __init__(self, output: Output, task: Task, options: TaskOptions) -> None:
+        super().__init__(
+            output.console,
+            say=output.say,
+            unit=task.unit,
+            measure=functools.partial(task.measure, options),
+            report=functools.partial(task.report, options),
+        )
         self.output = output
-        self._task_of_model, self._options = task, options
-        self._last_line = time.monotonic()
-        self._smoothed: float | None = None
-        self._speed_from = (0.0, 0)
-        whole = Column(no_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", table_column=whole),
-            BarColumn(bar_width=None, table_column=Column(ratio=1)),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[status]}", table_column=whole),
-            console=output.console,
-            transient=True,
-            expand=True,
-            disable=not output.console.is_terminal,
-        )
-        self._task = self._progress.add_task("training", total=1.0, status="")
-
-    def __enter__(self) -> None:
-        self._progress.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def show_stopping(self) -> None:
-        """Show that the training has been asked to stop; a signal handler may call it."""
-        self._progress.update(self._task, description="stopping")
-
-    def on_start(self, trainer: Trainer) -> None:
-        self._speed_from = (trainer.progress.seconds, trainer.progress.tokens)
-
-    def on_step(self, trainer: Trainer, loss: float) -> None:
-        self._smoothed = loss if self._smoothed is None else 0.98 * self._smoothed + 0.02 * loss
-        done, step = trainer.fraction_done(), f"step {trainer.progress.step:,}"
-        status = self._status(trainer, self._smoothed, done)
-        self._progress.update(self._task, completed=done, description=step, status=status)
-        now = time.monotonic()
-        if self._progress.disable and now - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self.output.say(f"{step} ({done:.0%}): {status}")
-
-    def _status(self, trainer: Trainer, loss: float, done: float) -> str:
-        """Loss, speed and time left in fewer than 60 columns."""
-        seconds, tokens = self._speed_from
-        progress = trainer.progress
-        speed = (progress.tokens - tokens) / max(progress.seconds - seconds, 1e-9)
-        left = progress.seconds * (1 - done) / done if done else 0.0
-        kind = self._task_of_model.model.loss_kind
-        record = {"loss": loss, **loss_figures(kind, loss)}
-        measure = self._task_of_model.report(self._options, record, short=True)
-        amount = f"{speed:,.0f}" if speed < 10_000 else f"{speed / 1000:,.0f}k"
-        parts = (
-            f"loss {loss:.3f}",
-            *([measure] if measure else []),
-            f"{amount} {self._task_of_model.unit}/s",
-            f"{_duration(left)} left",
-        )
-        return "  ".join(parts)
-
-    def on_evaluation(self, trainer: Trainer) -> None:
-        self._progress.update(self._task, description="evaluating")
 
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
         self.output.emit(record)
-        if record["kind"] != "evaluation":
-            return
-        self.output.say(
-            f"step {record['step']:,}, {_duration(record['seconds'])}: validation loss "
-            f"{record['loss']:.4f}, {self._task_of_model.report(self._options, record)}"
-            f"{'' if record['best'] else ' (no better)'}"
-        )
+        super().on_record(trainer, record)
 
 
 class _Samples(Callback):
@@ -369,7 +310,7 @@ def _finish(
             "seconds": round(progress.seconds, 3),
         }
     )
-    output.say(f"{reason} ({progress.step:,} steps, {_duration(progress.seconds)})")
+    output.say(f"{reason} ({progress.step:,} steps, {duration(progress.seconds)})")
     if progress.best_loss is not None:
         best = task.report(task.load_options(out), results)
         output.say(f"best validation loss {progress.best_loss:.4f}, {best}; the model is in {out}")
@@ -433,9 +374,3 @@ def text_prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
         if len(beginning) <= _LONGEST_PROMPT and beginning.isprintable() and known:
             return beginning
     return ""
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

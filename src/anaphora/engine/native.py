@@ -357,7 +357,7 @@ def adagrad_update(
     )
 
 
-def average_update(average: Array, parameter: Array, count: int) -> None:
+def average_update(average: Array, parameter: Array, count: float) -> None:
     """As `updates.average_update`."""
     module = _of_one_precision(average, parameter)
     if module is None or count == 1:

@@ -222,13 +222,14 @@ def adagrad_update(
         p -= root
 
 
-def average_update(average: Array, parameter: Array, count: int) -> None:
+def average_update(average: Array, parameter: Array, count: float) -> None:
     """Take the parameter into the mean of its values: ``average += (parameter - average) / count``.
 
     Args:
         average: [...] changed in place: the mean of ``count - 1`` values before, of `count` after.
         parameter: [...].
-        count: From 1; at 1 the average becomes the parameter.
+        count: From 1; at 1 the average becomes the parameter. One that stays at n makes it an
+            exponential moving average of decay ``1 - 1 / n``.
 
     >>> average = np.array([2.0])
     >>> average_update(average, np.array([4.0]), count=2)

@@ -1,4 +1,4 @@
-"""Optimisers, clipping of gradients, and schedules of the learning rate.
+"""Optimisers, clipping of gradients, schedules of the learning rate, and freezing.
 
 One step of training, everything in view:
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from anaphora import foreign_names
 from anaphora.optim.base import Optimizer
 from anaphora.optim.clipping import clip_grad_norm, clip_grad_value
+from anaphora.optim.freezing import discriminative_groups, freeze, layer_groups, matching
 from anaphora.optim.optimizers import ASGD, SGD, Adagrad, Adam, AdamW, RMSprop
 from anaphora.optim.schedules import (
     Constant,
@@ -70,6 +71,10 @@ __all__ = [
     "WarmUp",
     "clip_grad_norm",
     "clip_grad_value",
+    "discriminative_groups",
+    "freeze",
+    "layer_groups",
+    "matching",
 ]
 
 if not TYPE_CHECKING:  # type checkers are to know what there is

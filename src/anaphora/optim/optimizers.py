@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from anaphora import engine
-from anaphora.optim.base import Optimizer, Parameters, fraction, not_negative, positive
+from anaphora.optim.base import Groups, Optimizer, Parameters, fraction, not_negative, positive
 from anaphora.tensor import Array
 
 
@@ -19,7 +18,7 @@ class SGD(Optimizer):
         parameter -= learning_rate * (g + momentum * v if nesterov else v)
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter.
+        parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
         momentum: The share of the velocity v that a step keeps, 0 <= momentum < 1.
         nesterov: Use the gradient as it will be after the velocity's next move.
@@ -39,7 +38,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Parameters | Groups,
         learning_rate: float,
         *,
         momentum: float = 0.0,
@@ -59,16 +58,24 @@ class SGD(Optimizer):
     def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("velocity",) if options["momentum"] else ()
 
-    def _keeps_rows(self) -> bool:
-        return not (self._options["momentum"] or self._options["weight_decay"])
+    def _keeps_rows(self, options: Mapping[str, Any]) -> bool:
+        return not (options["momentum"] or options["weight_decay"])
 
-    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+    def _update(
+        self,
+        array: Array,
+        gradient: Array,
+        state: dict[str, Array],
+        step: int,
+        learning_rate: float,
+        options: Mapping[str, Any],
+    ) -> None:
         engine.sgd_update(
             array,
             gradient,
             state.get("velocity"),
-            learning_rate=self.learning_rate,
-            **self._options,
+            learning_rate=learning_rate,
+            **options,
         )
 
 
@@ -83,7 +90,7 @@ class Adam(Optimizer):
     where t counts the steps of this parameter, from 1.
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter.
+        parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
         betas: The shares of m and v that a step keeps, each 0 <= beta < 1.
         epsilon: > 0.
@@ -105,7 +112,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Parameters | Groups,
         learning_rate: float = 0.001,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -126,16 +133,24 @@ class Adam(Optimizer):
     def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("first_moment", "second_moment")
 
-    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+    def _update(
+        self,
+        array: Array,
+        gradient: Array,
+        state: dict[str, Array],
+        step: int,
+        learning_rate: float,
+        options: Mapping[str, Any],
+    ) -> None:
         engine.adam_update(
             array,
             gradient,
             state["first_moment"],
             state["second_moment"],
             step=step,
-            learning_rate=self.learning_rate,
+            learning_rate=learning_rate,
             decoupled=self._decoupled,
-            **self._options,
+            **options,
         )
 
 
@@ -147,7 +162,7 @@ class AdamW(Adam):
         parameter *= 1 - learning_rate * weight_decay
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter.
+        parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
         betas: The shares of m and v that a step keeps, each 0 <= beta < 1.
         epsilon: > 0.
@@ -165,7 +180,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Parameters | Groups,
         learning_rate: float = 0.001,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -187,7 +202,7 @@ class RMSprop(Optimizer):
         parameter -= learning_rate * v
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter.
+        parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
         alpha: The share of the averages s and a that a step keeps, 0 <= alpha < 1.
         epsilon: > 0.
@@ -209,7 +224,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Parameters | Groups,
         learning_rate: float = 0.01,
         *,
         alpha: float = 0.99,
@@ -236,15 +251,22 @@ class RMSprop(Optimizer):
         }
         return tuple(part for part, kept in parts.items() if kept)
 
-    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
-        options = self._options
+    def _update(
+        self,
+        array: Array,
+        gradient: Array,
+        state: dict[str, Array],
+        step: int,
+        learning_rate: float,
+        options: Mapping[str, Any],
+    ) -> None:
         engine.rmsprop_update(
             array,
             gradient,
             state["square_average"],
             state.get("gradient_average"),
             state.get("velocity"),
-            learning_rate=self.learning_rate,
+            learning_rate=learning_rate,
             alpha=options["alpha"],
             epsilon=options["epsilon"],
             momentum=options["momentum"],
@@ -260,7 +282,7 @@ class Adagrad(Optimizer):
         parameter -= learning_rate * g / (sqrt(s) + epsilon)
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter.
+        parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
         epsilon: > 0.
         weight_decay: >= 0.
@@ -279,7 +301,7 @@ class Adagrad(Optimizer):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Parameters | Groups,
         learning_rate: float = 0.01,
         *,
         epsilon: float = 1e-10,
@@ -295,16 +317,24 @@ class Adagrad(Optimizer):
     def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("square_sum",)
 
-    def _keeps_rows(self) -> bool:
-        return not self._options["weight_decay"]
+    def _keeps_rows(self, options: Mapping[str, Any]) -> bool:
+        return not options["weight_decay"]
 
-    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+    def _update(
+        self,
+        array: Array,
+        gradient: Array,
+        state: dict[str, Array],
+        step: int,
+        learning_rate: float,
+        options: Mapping[str, Any],
+    ) -> None:
         engine.adagrad_update(
             array,
             gradient,
             state["square_sum"],
-            learning_rate=self.learning_rate,
-            **self._options,
+            learning_rate=learning_rate,
+            **options,
         )
 
 
@@ -318,7 +348,7 @@ class ASGD(Optimizer):
     Started after n steps it is PyTorch's ``ASGD(lambd=0, t0=n - 1)``.
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter.
+        parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
         weight_decay: >= 0.
 
@@ -341,90 +371,39 @@ class ASGD(Optimizer):
     """
 
     def __init__(
-        self, parameters: Parameters, learning_rate: float, *, weight_decay: float = 0.0
+        self, parameters: Parameters | Groups, learning_rate: float, *, weight_decay: float = 0.0
     ) -> None:
         super().__init__(
             parameters,
             learning_rate,
             weight_decay=not_negative("ASGD", "weight_decay", weight_decay),
         )
-        self._averaged_steps: int | None = None  # None: not averaging
-        self._evaluating = False
 
     def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("average",)
 
-    def _keeps_rows(self) -> bool:
-        return not self._options["weight_decay"]
+    def _keeps_rows(self, options: Mapping[str, Any]) -> bool:
+        return not options["weight_decay"]
 
-    def _update(self, array: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+    def _update(
+        self,
+        array: Array,
+        gradient: Array,
+        state: dict[str, Array],
+        step: int,
+        learning_rate: float,
+        options: Mapping[str, Any],
+    ) -> None:
         engine.sgd_update(
             array,
             gradient,
             None,
-            learning_rate=self.learning_rate,
+            learning_rate=learning_rate,
             momentum=0.0,
             nesterov=False,
-            weight_decay=self._options["weight_decay"],
+            weight_decay=options["weight_decay"],
         )
 
-    @property
-    def averaging(self) -> bool:
-        """Whether the averaging has started."""
-        return self._averaged_steps is not None
-
-    def start_averaging(self) -> None:
-        """Average from the next step on; no effect if it has started before."""
-        if self._averaged_steps is None:
-            self._averaged_steps = 0
-
-    def step(self) -> None:
-        """Change every parameter that has a gradient; when averaging, take all into their means.
-
-        Raises:
-            ValueError: a gradient has another shape or dtype than its parameter.
-            RuntimeError: within `averaged`.
-        """
-        if self._evaluating:
-            raise RuntimeError(
-                "ASGD: a step within averaged() would be lost; train outside the with block"
-            )
-        super().step()
-        if self._averaged_steps is not None:
-            self._averaged_steps += 1
-            for name, parameter in self._parameters.items():
-                engine.average_update(
-                    self._state[name]["average"], parameter.data, self._averaged_steps
-                )
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Within it the parameters are their means, to evaluate and to save; then the old ones.
-
-        Before the first averaged step the parameters stay as they are.
-        """
-        if not self._averaged_steps or self._evaluating:
-            yield
-            return
-        before = {name: parameter.data.copy() for name, parameter in self._parameters.items()}
-        self._evaluating = True
-        self._put({name: state["average"] for name, state in self._state.items()})
-        try:
-            yield
-        finally:
-            self._put(before)
-            self._evaluating = False
-
-    def _put(self, arrays: Mapping[str, Array]) -> None:
-        for name, parameter in self._parameters.items():
-            with parameter.writing() as array:
-                array[...] = arrays[name]
-
     def state_dict(self) -> dict[str, Any]:
-        """As `Optimizer.state_dict`, with "averaged_steps", None before `start_averaging`."""
-        return {**super().state_dict(), "averaged_steps": self._averaged_steps}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As `Optimizer.load_state_dict`."""
-        super().load_state_dict(state)
-        self._averaged_steps = state["averaged_steps"]
+        """As `Optimizer.state_dict`, with "averaged_steps" None before `start_averaging`."""
+        return {"averaged_steps": None, **super().state_dict()}

@@ -8,6 +8,7 @@ from anaphora.plot.embeddings import analogy, embeddings, nearest, principal_com
 from anaphora.plot.gradients import gradient_norms
 from anaphora.plot.graph import Graph, graph
 from anaphora.plot.language_model import Reading, read, token_embeddings, tokens
+from anaphora.plot.learning_rates import learning_rates
 from anaphora.plot.picture import Picture
 from anaphora.plot.runs import losses
 from anaphora.plot.sequences import attention, gates, states, text, values
@@ -22,6 +23,7 @@ __all__ = [
     "gates",
     "gradient_norms",
     "graph",
+    "learning_rates",
     "losses",
     "nearest",
     "principal_components",

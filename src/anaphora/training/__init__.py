@@ -1,6 +1,6 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
-from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
+from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
 from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
 from anaphora.training.language_model import (
@@ -8,9 +8,11 @@ from anaphora.training.language_model import (
     LanguageModelOptions,
     evaluation_batches,
 )
+from anaphora.training.learning_rate import LearningRateSweep, find_learning_rate
 from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
+from anaphora.training.progress import ProgressBar
 from anaphora.training.tagging import TAG, TaggerOptions, tag
 from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
 from anaphora.training.tasks import TASKS, task_of
@@ -29,9 +31,12 @@ __all__ = [
     "ClassifierOptions",
     "Evaluation",
     "EvaluationData",
+    "GradualUnfreezing",
     "LanguageModelOptions",
+    "LearningRateSweep",
     "MetricsFile",
     "Progress",
+    "ProgressBar",
     "TaggerOptions",
     "Task",
     "TaskOptions",
@@ -45,6 +50,7 @@ __all__ = [
     "classify",
     "evaluate",
     "evaluation_batches",
+    "find_learning_rate",
     "loss_figures",
     "perplexity",
     "prepare_training",

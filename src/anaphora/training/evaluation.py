@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,12 +13,17 @@ from anaphora.tensor import Array, Parameter, Tensor, no_grad
 
 
 class Model(Protocol):
-    """What can be trained and evaluated: a module that has a loss."""
+    """What can be trained and evaluated: a module that has a loss.
+
+    A batch may be anything that the loss understands. The targets of one that has no attribute
+    ``tokens`` are counted by the model's ``count_targets(batch)``; without that method each batch
+    counts as one.
+    """
 
     training: bool
 
-    def loss(self, batch: Any, state: Any = None) -> tuple[Tensor, Any]:
-        """The mean loss of a batch, and the state for the next batch.
+    def loss(self, batch: Any, state: Any = None) -> Tensor | tuple[Tensor, Any]:
+        """The mean loss of a batch; a model that carries a state also returns that for the next.
 
         What is reported beside it follows from the model's ``loss_kind``, if it has one; see
         `loss_figures`.
@@ -27,11 +32,21 @@ class Model(Protocol):
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters by name."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        """Copy arrays into the parameters."""
-
     def train(self, mode: bool = True) -> Any:
         """Switch to training, or to evaluation."""
+
+
+class AnyBatches(Protocol):
+    """Batches of an epoch: a list, `anaphora.data.Batches`, or what else has a length.
+
+    Attributes that are used where they are there: ``carries_state`` (True if not), whether the
+    state of a batch is that in which the next begins; ``shuffled(generator)``, the batches in the
+    order of an epoch; ``tokens``, the number of their targets.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @runtime_checkable
@@ -55,6 +70,7 @@ class Evaluation:
         correct: How many of them were the likeliest in the model's view; None where it was not
             counted.
         loss_kind: What the loss is, as the model says; see `loss_figures`.
+        more: Other figures by name, such as ``span_f1``; see `anaphora.metrics.DIRECTIONS`.
 
     >>> round(Evaluation(loss=math.log(50), tokens=1000, loss_kind="tokens").perplexity)
     50
@@ -66,13 +82,31 @@ class Evaluation:
     tokens: int
     correct: int | None = None
     loss_kind: str | None = None
+    more: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is reported beside the loss: what follows from it, and the accuracy, if counted."""
+        """What is reported beside the loss: what follows from it, the accuracy, and others."""
         accuracy = self.accuracy
         counted = {} if accuracy is None else {"accuracy": accuracy}
-        return {**loss_figures(self.loss_kind, self.loss), **counted}
+        return {**loss_figures(self.loss_kind, self.loss), **counted, **self.more}
+
+    def figure(self, name: str) -> float:
+        """The loss or another figure, by its name.
+
+        Raises:
+            ValueError: there is none of this name; the message lists those that there are.
+
+        >>> Evaluation(loss=0.5, tokens=10, correct=9).figure("accuracy")
+        0.9
+        """
+        figures = {"loss": self.loss, **self.figures}
+        if name not in figures:
+            raise ValueError(
+                f"an evaluation of this model has no figure {name!r}; monitor one of "
+                f"{', '.join(figures)}"
+            )
+        return figures[name]
 
     @property
     def accuracy(self) -> float | None:
@@ -183,6 +217,44 @@ def check_scores(owner: str, scores: Array) -> None:
         )
 
 
+def loss_and_state(model: Model, batch: Any, state: Any) -> tuple[Tensor, Any]:
+    """A model's loss of a batch and the state after it, None where the model returns none.
+
+    Raises:
+        TypeError: the model returns something else.
+
+    >>> from anaphora.models import LanguageModel
+    >>> from anaphora.data import batchify
+    >>> model = LanguageModel(vocabulary_size=2, hidden_size=3)
+    >>> loss, state = loss_and_state(model, batchify(np.array([0, 1, 0, 1]), 1, 3)[0], None)
+    >>> loss.shape
+    ()
+    """
+    result = model.loss(batch, state)
+    loss, after = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+    if not isinstance(loss, Tensor) or loss.size != 1:
+        found = f"of shape {loss.shape}" if isinstance(loss, Tensor) else f"{type(loss).__name__}"
+        raise TypeError(
+            f"{type(model).__name__}.loss(batch, state) returned {found}; it returns the mean loss "
+            "of the batch, a Tensor of one number, or a pair of that and the state"
+        )
+    return loss, after
+
+
+def count_targets(model: Model, batch: Any) -> int:
+    """How many targets the loss of a batch is the mean of, as batch or model say; else 1.
+
+    >>> from anaphora.models import LanguageModel
+    >>> count_targets(LanguageModel(vocabulary_size=2, hidden_size=3), ["anything"])
+    1
+    """
+    count = getattr(batch, "tokens", None)
+    if isinstance(count, (int, np.integer)):
+        return int(count)
+    own = getattr(model, "count_targets", None)
+    return int(own(batch)) if callable(own) else 1
+
+
 def evaluate(
     model: Model, batches: Iterable[Any], on_batch: Callable[[int], None] = lambda tokens: None
 ) -> Evaluation:
@@ -191,8 +263,9 @@ def evaluate(
     Args:
         model: Its ``loss(batch, state)`` gives the mean loss of the batch's targets and the state,
             its ``loss_kind`` says what that is (see `loss_figures`). If it has ``scores(batch)``,
-            the targets that score highest are counted too.
-        batches: Batches of `anaphora.data`; the state is carried over where they say so.
+            the targets that score highest are counted too, of batches that have ``targets``.
+        batches: Batches of `anaphora.data`, or any that the loss understands (see `Model`); the
+            state is carried over unless they say otherwise (see `AnyBatches`).
         on_batch: Called with the number of tokens of each batch that is done.
 
     Raises:
@@ -207,24 +280,26 @@ def evaluate(
     """
     carries_state = getattr(batches, "carries_state", True)
     scores = getattr(model, "scores", None)
-    total, tokens, correct, state = 0.0, 0, 0, None
+    total, tokens, state = 0.0, 0, None
+    correct: int | None = None
     was_training = model.training
     model.train(False)
     try:
         # What is not finite comes back as the loss.
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             for batch in batches:
-                loss, after = model.loss(batch, state)
+                loss, after = loss_and_state(model, batch, state)
                 state = after if carries_state else None
-                total += loss.item() * batch.tokens
-                tokens += batch.tokens
-                if scores is not None:
+                count = count_targets(model, batch)
+                total += loss.item() * count
+                tokens += count
+                if scores is not None and hasattr(batch, "targets"):
                     answers = scores(batch).data.argmax(axis=-1)
-                    correct += int(np.count_nonzero(answers == batch.targets))  # none is -100
-                on_batch(batch.tokens)
+                    right = int(np.count_nonzero(answers == batch.targets))  # none is -100
+                    correct = right if correct is None else correct + right
+                on_batch(count)
     finally:
         model.train(was_training)
     if tokens == 0:
         raise ValueError("evaluate: the batches have no token to predict")
-    kind = getattr(model, "loss_kind", None)
-    return Evaluation(total / tokens, tokens, None if scores is None else correct, kind)
+    return Evaluation(total / tokens, tokens, correct, getattr(model, "loss_kind", None))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from anaphora import schema
 from anaphora.cells import CELLS, Cell
 from anaphora.data import check_encoding
+from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
 from anaphora.options import Options, check_factors, check_shares, check_sizes, option
@@ -170,6 +171,20 @@ class TrainingOptions(Options):
     log_every: int = training_option(10, "Updates between lines in metrics.jsonl.")
     checkpoint_seconds: float = training_option(60.0, "Seconds between checkpoints.")
     seed: int = training_option(1, "Seed of all random numbers.")
+    monitor: str = training_option(
+        "loss",
+        "Which figure of an evaluation decides what weights are kept and when patience ends; the "
+        "loss breaks ties.",
+        tuple(DIRECTIONS),
+    )
+    accumulate: int = training_option(
+        1, "Batches whose gradients make one update, as if they were one batch."
+    )
+    ema_decay: float = training_option(
+        0.0,
+        "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
+        "and saved in their place; 0 for none.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -185,6 +200,10 @@ class TrainingOptions(Options):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be more than 0 and finite, not {value}")
         check_factors(self, "clip_norm", "clip_value", "checkpoint_seconds", "weight_decay")
+        check_sizes(self, 1, "accumulate")
+        check_shares(self, "ema_decay")
+        if self.ema_decay and self.optimizer == "asgd":
+            raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise ValueError(f"momentum is for sgd and rmsprop, not for {self.optimizer}")
         if self.schedule == "cosine" and self.epochs is None and self.max_steps is None:

@@ -242,7 +242,7 @@ def _begin_schedule(
             f"has had {progress.step:,} steps, {progress.epoch:,} epochs and "
             f"{progress.seconds / 60:.1f} minutes; give more"
         )
-    epoch_steps = len(trainer.batches)
+    epoch_steps = trainer.epoch_steps
     ends = [_end(given, epoch_steps) for given in (before, options)]
     extended = options.schedule == "cosine" and ends[0] != ends[1] and not done
     if not (_OF_SCHEDULES & set(changes) or options.schedule != before.schedule or extended):
@@ -327,7 +327,8 @@ def _trainer(
     """A trainer that saves models with the config, as it is then; and a line on its data."""
     data = task.open(options, model.codec, home.checkpoint.parent)
     optimizer = _optimizer(model.named_parameters(), options)
-    schedule = _schedule(optimizer, options, len(data.batches), _Start.last(config))
+    epoch_steps = -(-len(data.batches) // options.accumulate)
+    schedule = _schedule(optimizer, options, epoch_steps, _Start.last(config))
 
     def save_model(record: Mapping[str, Any]) -> None:
         results = {

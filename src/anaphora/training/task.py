@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
-from anaphora.training.evaluation import Evaluation, report_loss
+from anaphora.training.evaluation import Evaluation, loss_figures, report_loss
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
@@ -113,6 +113,11 @@ class Task:
     check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
     report: Callable[..., str] = _report
     example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
+
+    def measure(self, options: Any, loss: float) -> str:
+        """A loss as people of the field read it, in few characters."""
+        figures = loss_figures(self.model.loss_kind, loss)
+        return self.report(options, {"loss": loss, **figures}, short=True)
 
     def describe_batches(self, options: Any) -> str:
         """How large a batch is."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
@@ -13,12 +15,29 @@ import numpy as np
 
 from anaphora import random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
-from anaphora.data import Batch, Batches
+from anaphora.metrics import is_better
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
 from anaphora.training.callbacks import Callback
-from anaphora.training.evaluation import Evaluation, Model, PenalizedModel, evaluate
+from anaphora.training.evaluation import (
+    AnyBatches,
+    Evaluation,
+    Model,
+    PenalizedModel,
+    count_targets,
+    evaluate,
+    loss_and_state,
+    loss_figures,
+)
 from anaphora.training.options import TrainingOptions
+from anaphora.training.progress import bar_for
+
+FEWEST_TO_JUDGE = 50
+"""Targets from which on their share of right answers decides what weights are kept.
+
+The standard error of a share of n is up to ``0.5 / sqrt(n)``: 7 % of 50, 16 % of 10. With fewer the
+best of some evaluations is mostly the luckiest, and the last weights are the better choice.
+"""
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - it names what happened
@@ -39,7 +58,8 @@ class Progress:
         step: Updates so far.
         tokens: Tokens learnt from so far.
         seconds: Time spent so far.
-        best_loss: The lowest loss of an evaluation, None before the first.
+        best_loss: The loss of the best evaluation, whose weights are kept; None before the first.
+        best: Its figure that decides which is best, ``monitor`` of the options.
         evaluations_since_best: Evaluations after that.
         evaluated_step: The step of the last evaluation.
         interval_loss: The sum of losses since the last record.
@@ -60,14 +80,16 @@ class Progress:
     evaluated_step: schema.Count = 0
     interval_loss: float = 0.0
     interval_tokens: schema.Count = 0
+    best: float | None = None
 
     def __post_init__(self) -> None:
-        # Each batch has a token at least, and so has each that the next record is the mean of.
-        if self.position > self.step or self.evaluated_step > self.step:
+        if self.evaluated_step > self.step:
             raise ValueError(
-                f"step is {self.step}, but position {self.position} and evaluated_step "
-                f"{self.evaluated_step}; expected none that is larger"
+                f"step is {self.step}, but evaluated_step {self.evaluated_step}; expected none "
+                "that is larger"
             )
+        if self.best is None:  # as of a checkpoint from before there were other figures
+            self.best = self.best_loss
 
 
 class OptimizerState(TypedDict):
@@ -78,6 +100,17 @@ class OptimizerState(TypedDict):
     options: dict[str, Any]
     steps: dict[str, schema.Count]
     averaged_steps: NotRequired[schema.Count | None]
+    average_decay: NotRequired[schema.NotNegative]
+    initial_learning_rate: NotRequired[schema.NotNegative]
+    groups: NotRequired[list[GroupState]]
+
+
+class GroupState(TypedDict):
+    """What a checkpoint keeps of a group of parameters."""
+
+    parameters: list[str]
+    learning_rate: schema.NotNegative | None
+    weight_decay: schema.NotNegative | None
 
 
 class ScheduleState(TypedDict):
@@ -120,19 +153,26 @@ class Trainer:
     which the window before ended, backward, detach, step.
 
     Args:
-        model: Its ``loss(batch, state)`` gives the mean loss of a batch and the state for the next.
-            If it is ``penalized``, its ``loss_and_penalty`` is asked instead: the sum is minimised,
-            and the loss alone is reported. Its ``loss_kind``, if it has one, says what follows from
-            the loss and is reported with it; see `loss_figures`.
+        model: Its ``loss(batch, state)`` gives the mean loss of a batch, alone or with the state
+            for the next. If it is ``penalized``, its ``loss_and_penalty`` is asked instead: the sum
+            is minimised, and the loss alone is reported. Its ``loss_kind``, if it has one, says
+            what follows from the loss and is reported with it; see `loss_figures`.
         optimizer: Made of the model's parameters.
-        batches: One epoch.
+        batches: One epoch: a list of whatever the loss understands, `anaphora.data.Batches`, or
+            anything else that has a length; see `evaluation.AnyBatches`.
         options: Limits, clipping, and how often to do what.
         schedule: Sets the learning rate; None leaves it.
         validation: What evaluations run on; None for no evaluations.
         directory: Where checkpoints go; None for none.
         save_model: Called with a record when the weights are worth keeping: the best of all
-            evaluations, or the latest where there are none.
+            evaluations, or the latest where there are none. The parameters are then their averages,
+            if the optimizer averages.
         callbacks: What watches.
+        evaluator: Evaluates the model on `validation`; it has the arguments of
+            `anaphora.training.evaluate` and may count more figures.
+
+    Raises:
+        TypeError, ValueError: the batches have no length, or there are none.
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.optim import SGD
@@ -151,30 +191,67 @@ class Trainer:
         self,
         model: Model,
         optimizer: Optimizer,
-        batches: Batches,
+        batches: AnyBatches,
         options: TrainingOptions,
         *,
         schedule: Schedule | None = None,
-        validation: Batches | None = None,
+        validation: AnyBatches | None = None,
         directory: ModelDirectory | None = None,
         save_model: Callable[[Mapping[str, Any]], None] = lambda record: None,
         callbacks: Sequence[Callback] = (),
+        evaluator: Callable[[Any, Any, Callable[[int], None]], Evaluation] = evaluate,
     ) -> None:
+        for name, given in (("batches", batches), ("validation", validation)):
+            if given is not None:
+                _check_batches(name, given)
         self.model = model
         self.optimizer = optimizer
-        self.batches = batches
+        self.batches: Any = batches
         self.options = options
         self.schedule = schedule
         self.validation = validation
         self.directory = directory
         self.save_model = save_model
         self.callbacks = list(callbacks)
+        self.evaluator = evaluator
         self.progress = Progress()
         self.schedule_changes = 0  # how often a training that went on has begun another schedule
         self.state: Any = None
         self._stop_requested: str | None = None
         self._gradient_norm = 0.0
         self._clock = self._last_checkpoint = time.monotonic()
+        self._evaluation_seconds: float | None = None  # that the last one took
+        self._checkpoint_seconds = 0.0
+        self._told: set[str] = set()
+        if options.ema_decay:
+            optimizer.start_averaging(options.ema_decay)
+
+    def __repr__(self) -> str:
+        parameters = [parameter for _, parameter in self.model.named_parameters()]
+        frozen = sum(p.size for p in parameters if not p.requires_grad)
+        sizes = f"{sum(p.size for p in parameters):,} parameters"
+        progress, options = self.progress, self.options
+        limits = [
+            f"{name}={getattr(options, name):g}"
+            for name in ("epochs", "max_steps", "minutes")
+            if getattr(options, name) is not None
+        ]
+        best = ""
+        if progress.best is not None:
+            best = f", best {options.monitor} {progress.best:.4g}"
+        lines = [
+            f"model={type(self.model).__name__}, {sizes}"
+            + (f" ({frozen:,} frozen)" * bool(frozen)),
+            f"optimizer={self.optimizer!r}",
+            *([f"schedule={type(self.schedule).__name__}"] if self.schedule is not None else []),
+            f"batches={len(self.batches):,}"
+            + (f" ({options.accumulate} an update)" if options.accumulate > 1 else "")
+            + ("" if self.validation is None else f", validation={len(self.validation):,}"),
+            f"limits: {', '.join(limits)}",
+            f"done: {progress.step:,} steps, {progress.epoch:,} epochs, "
+            f"{self.fraction_done():.0%}{best}",
+        ]
+        return "\n  ".join(["Trainer(", *lines]) + "\n)"
 
     def request_stop(self, reason: str) -> None:
         """End the training after the update that is under way; signal handlers may call it.
@@ -183,27 +260,33 @@ class Trainer:
         """
         self._stop_requested = reason
 
-    def run(self) -> str:
+    def run(self, progress: bool = True) -> str:
         """Train to the end; return why it ended.
+
+        Args:
+            progress: Show a progress bar and evaluations, in a terminal or a notebook; elsewhere
+                nothing is printed.
 
         Raises:
             TrainingDiverged: the loss or a gradient is not finite. What is on disk stays as it was.
             ArtifactError: another training holds the directory, which this one locks until it ends.
         """
-        if self.directory is None:
+        with contextlib.ExitStack() as stack:
+            if self.directory is not None:
+                self.directory.lock()
+                stack.callback(self.directory.unlock)
+            if progress and (bar := bar_for(self.callbacks)) is not None:
+                self.callbacks.append(bar)
+                stack.callback(self.callbacks.remove, bar)
+                stack.enter_context(bar)
             return self._run()
-        self.directory.lock()
-        try:
-            return self._run()
-        finally:
-            self.directory.unlock()
 
     def _run(self) -> str:
         progress = self.progress
         self._clock = time.monotonic() - progress.seconds
         self._last_checkpoint = time.monotonic()
         self._notify("on_start")
-        epoch_batches = self._epoch_batches()
+        epoch: _Epoch | None = None
         while True:
             if self._stop_requested is None and self._evaluation_is_due():
                 self.evaluate()
@@ -212,11 +295,14 @@ class Trainer:
             if (reason := self._reason_to_stop()) is not None:
                 break
             if progress.position == 0:
-                epoch_batches = self._epoch_batches()
+                epoch = None
                 if self.schedule is not None:
                     self.schedule.on_epoch(progress.epoch)
-            loss = self._update(epoch_batches[progress.position])
-            if progress.position == len(epoch_batches):
+                self._notify("on_epoch")
+            if epoch is None:
+                epoch = _Epoch(self._epoch_batches(), progress.position)
+            loss = self._update(epoch.take(self.options.accumulate))
+            if progress.position == len(epoch):
                 progress.epoch, progress.position, self.state = progress.epoch + 1, 0, None
             progress.seconds = time.monotonic() - self._clock
             self._notify("on_step", loss)
@@ -228,60 +314,85 @@ class Trainer:
         self._notify("on_stop", reason)
         return reason
 
-    def _epoch_batches(self) -> Batches:
-        """The batches in the order of this epoch, which only depends on seed and epoch."""
-        return self.batches.shuffled(
-            np.random.default_rng((self.options.seed, self.progress.epoch))
-        )
+    @property
+    def epoch_steps(self) -> int:
+        """Updates an epoch."""
+        return -(-len(self.batches) // self.options.accumulate)
 
-    @np.errstate(over="ignore", invalid="ignore")  # it says itself what became no number
-    def _update(self, batch: Batch) -> float:
-        """One step of truncated backpropagation through time."""
+    def _epoch_batches(self) -> Any:
+        """The batches in the order of this epoch, which only depends on seed and epoch."""
+        shuffled = getattr(self.batches, "shuffled", None)
+        if shuffled is None:
+            return self.batches
+        return shuffled(np.random.default_rng((self.options.seed, self.progress.epoch)))
+
+    def _carries_state(self) -> bool:
+        return bool(getattr(self.batches, "carries_state", True))
+
+    @np.errstate(over="ignore", invalid="ignore")  # it says itself what became NaN
+    def _update(self, batches: Sequence[Any]) -> float:
+        """One step of truncated backpropagation through time; return the mean loss."""
         progress, options = self.progress, self.options
         if self.schedule is not None:
             self.schedule.on_step(progress.step)
-        state = self.state if self.batches.carries_state else None
-        penalty: Tensor | None = None
-        if isinstance(self.model, PenalizedModel) and self.model.penalized:
-            mean_loss, penalty, state = self.model.loss_and_penalty(batch, state)
-        else:
-            mean_loss, state = self.model.loss(batch, state)
-        loss = mean_loss.item()
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss became {loss}", progress.step + 1, batch)
-        if penalty is not None:
-            mean_loss = mean_loss + penalty
-        if options.loss_per == "sequence":  # a mean over rows of sums over time
-            mean_loss = mean_loss * (batch.tokens / batch.targets.shape[1])
-        mean_loss.backward()
+        counts = [count_targets(self.model, batch) for batch in batches]
+        total, mean = sum(counts), 0.0
+        sequences = _count_sequences(batches) if options.loss_per == "sequence" else 0
+        for batch, count in zip(batches, counts, strict=True):
+            loss, to_minimize = self._loss(batch)
+            share = count / total if len(batches) > 1 and total else 1.0
+            mean = mean + loss * share
+            if options.loss_per == "sequence":  # a mean over rows of sums over time
+                to_minimize = to_minimize * (count / sequences)
+            elif len(batches) > 1:
+                to_minimize = to_minimize * share
+            to_minimize.backward()
         parameters = [parameter for _, parameter in self.model.named_parameters()]
         self._gradient_norm = clip_grad_norm(parameters, options.clip_norm or math.inf)
         if not math.isfinite(self._gradient_norm):
             what = f"the norm of the gradient became {self._gradient_norm}"
-            raise self._diverged(what, progress.step + 1, batch)
+            raise self._diverged(what, progress.step + 1, *batches)
         if options.clip_value:
             clip_grad_value(parameters, options.clip_value)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.state = detach(state)
 
-        progress.position += 1
+        progress.position += len(batches)
         progress.step += 1
-        progress.tokens += batch.tokens
-        progress.interval_loss += loss * batch.tokens
-        progress.interval_tokens += batch.tokens
-        return loss
+        progress.tokens += total
+        progress.interval_loss += mean * total
+        progress.interval_tokens += total
+        return mean
 
-    def _diverged(self, what: str, step: int, batch: Batch | None = None) -> TrainingDiverged:
+    def _loss(self, batch: Any) -> tuple[float, Tensor]:
+        """The loss of a batch and what is minimised; the state goes on."""
+        state = self.state if self._carries_state() else None
+        penalty: Tensor | None = None
+        if isinstance(self.model, PenalizedModel) and self.model.penalized:
+            mean_loss, penalty, state = self.model.loss_and_penalty(batch, state)
+        else:
+            mean_loss, state = loss_and_state(self.model, batch, state)
+        loss = mean_loss.item()
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss became {loss}", self.progress.step + 1, batch)
+        if not mean_loss.requires_grad:
+            raise ValueError(
+                "the loss depends on no parameter that is trained: unfreeze some (requires_grad = "
+                "True), and compute the loss with Tensors, not with their arrays"
+            )
+        self.state = detach(state)
+        return loss, mean_loss if penalty is None else mean_loss + penalty
+
+    def _diverged(self, what: str, step: int, *batches: Any) -> TrainingDiverged:
         options = self.options
-        for name in ("inputs", "targets"):
-            given = np.asarray(getattr(batch, name, 0))
-            if given.dtype.kind == "f" and not np.isfinite(given).all():
-                place = ", ".join(map(str, np.argwhere(~np.isfinite(given))[0]))
-                return TrainingDiverged(
-                    f"{what} at step {step:,} (epoch {self.progress.epoch + 1:,}), because the "
-                    f"{name} of its batch are not finite (at [{place}]); correct the data"
-                )
+        for batch in batches:
+            for name, given in _arrays_of(batch):
+                if given.dtype.kind == "f" and not np.isfinite(given).all():
+                    place = ", ".join(map(str, np.argwhere(~np.isfinite(given))[0]))
+                    return TrainingDiverged(
+                        f"{what} at step {step:,} (epoch {self.progress.epoch + 1:,}), because the "
+                        f"{name} of its batch are not finite (at [{place}]); correct the data"
+                    )
         kept = "nothing was saved"
         if self.directory is not None:
             kept = f"the model and the checkpoint in {self.directory.path} are from before"
@@ -299,11 +410,36 @@ class Trainer:
             return f"{_counted(options.epochs, 'epoch')} done"
         if options.max_steps is not None and progress.step >= options.max_steps:
             return f"{_counted(options.max_steps, 'step')} done"
-        if options.minutes is not None and progress.seconds >= 60 * options.minutes:
+        if options.minutes is not None and (
+            progress.seconds + self._seconds_to_reserve() >= 60 * options.minutes
+        ):
             return f"{options.minutes:g} minutes are over"
         if options.patience and progress.evaluations_since_best >= options.patience:
             return f"{_counted(options.patience, 'evaluation')} brought nothing better"
         return None
+
+    def _seconds_to_reserve(self) -> float:
+        """How long the last evaluation and checkpoint will take, as those before; half the time at
+        most.
+        """
+        if self.validation is None or self.options.minutes is None or not self.progress.step:
+            return 0.0
+        if self._evaluation_seconds is None:
+            self._evaluation_seconds = self._estimated_seconds(self.validation)
+        seconds = self._evaluation_seconds + self._checkpoint_seconds
+        return min(seconds, 30 * self.options.minutes)
+
+    def _estimated_seconds(self, validation: Any) -> float:
+        """How long the first evaluation will take, by some of its batches; a little more."""
+        count = len(validation)
+        if hasattr(validation, "__getitem__"):  # they may be sorted by length
+            sample = [validation[k] for k in sorted({count // 4, count // 2, 3 * count // 4})]
+        else:
+            sample = list(itertools.islice(iter(validation), 3))
+        began = time.monotonic()
+        with contextlib.suppress(ValueError):  # they may have no target
+            evaluate(self.model, sample)
+        return 1.1 * (time.monotonic() - began) * count / max(len(sample), 1)
 
     def fraction_done(self) -> float:
         """How much of the training is done, 0 to 1, by the limit that is nearest."""
@@ -324,6 +460,12 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *arguments)
 
+    def _tell(self, subject: str, sentence: str) -> None:
+        """Say something once."""
+        if subject not in self._told:
+            self._told.add(subject)
+            self._notify("on_notice", sentence)
+
     def _record(self, kind: str, result: Evaluation, **more: Any) -> dict[str, Any]:
         progress = self.progress
         record = {
@@ -341,7 +483,8 @@ class Trainer:
 
     def _record_training(self) -> None:
         progress = self.progress
-        loss, tokens = progress.interval_loss / progress.interval_tokens, progress.interval_tokens
+        tokens = progress.interval_tokens
+        loss = progress.interval_loss / max(tokens, 1)
         self._record(
             "train",
             Evaluation(loss, tokens, loss_kind=getattr(self.model, "loss_kind", None)),
@@ -351,11 +494,24 @@ class Trainer:
         progress.interval_loss, progress.interval_tokens = 0.0, 0
 
     def _evaluation_is_due(self) -> bool:
-        if self.progress.evaluated_step == self.progress.step:
+        progress, options = self.progress, self.options
+        if progress.evaluated_step == progress.step:
             return False
-        if self.options.evaluate_every:
-            return self.progress.step % self.options.evaluate_every == 0
-        return self.progress.position == 0
+        if options.evaluate_every:
+            due = progress.step % options.evaluate_every == 0
+        else:
+            due = progress.position == 0
+        return due or (progress.evaluated_step == 0 and self._lacks_an_evaluation())
+
+    def _lacks_an_evaluation(self) -> bool:
+        """Whether half of the training is over, and the first one would be the last."""
+        progress, options = self.progress, self.options
+        if options.minutes is not None and progress.seconds >= 30 * options.minutes:
+            return progress.seconds + 2 * self._seconds_to_reserve() < 60 * options.minutes
+        ends = (options.max_steps, options.epochs and options.epochs * self.epoch_steps)
+        total = min((end for end in ends if end is not None), default=math.inf)
+        first = options.evaluate_every or self.epoch_steps
+        return first >= total and progress.step >= total / 2
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self) -> None:
@@ -365,42 +521,79 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss is not finite.
+            ValueError: the evaluation has no figure that is called as ``monitor`` says.
         """
         progress = self.progress
         if self.validation is None:
             progress.evaluated_step = progress.step
             return
+        began = time.monotonic()
         self._notify("on_evaluation")
         with self.optimizer.averaged():
             try:
-                result = evaluate(self.model, self.validation, self._stop_evaluation)
+                result = self.evaluator(self.model, self.validation, self._evaluation_watcher())
             except _Stopped:
                 return
             if not math.isfinite(result.loss):
                 raise self._diverged(f"the validation loss became {result.loss}", progress.step)
+            figure = result.figure(self.options.monitor)
             progress.evaluated_step = progress.step
             progress.seconds = time.monotonic() - self._clock
-            best = progress.best_loss is None or result.loss < progress.best_loss
+            best = self._is_best(result, figure)
             record = self._record("evaluation", result, best=best)
             if best:
-                progress.best_loss, progress.evaluations_since_best = result.loss, 0
+                progress.best_loss, progress.best = result.loss, figure
+                progress.evaluations_since_best = 0
                 self.save_model(record)
             else:
                 progress.evaluations_since_best += 1
         if self.schedule is not None:
             self.schedule.on_evaluation(result.loss)
+        self._evaluation_seconds = time.monotonic() - began
+        progress.seconds = time.monotonic() - self._clock
+        if self.options.minutes and self._evaluation_seconds > 30 * self.options.minutes:
+            self._tell(
+                "minutes",
+                f"an evaluation takes {self._evaluation_seconds / 60:.1f} minutes, more than half "
+                f"of {self.options.minutes:g}: give more time, or less to validate on",
+            )
 
-    def _stop_evaluation(self, tokens: int) -> None:
-        if self._stop_requested is not None:
-            raise _Stopped
+    def _is_best(self, result: Evaluation, figure: float) -> bool:
+        """Whether the weights are to be kept: the best so far, or the latest if none can tell."""
+        progress, monitor = self.progress, self.options.monitor
+        of_loss = {"loss", *loss_figures(result.loss_kind, result.loss)}
+        if monitor not in of_loss and result.tokens < FEWEST_TO_JUDGE:
+            self._tell(
+                "judge",
+                f"{_counted(result.tokens, 'target')} to validate on are too few to tell by "
+                f"{monitor} which weights are best (at least {FEWEST_TO_JUDGE}): the last are kept",
+            )
+            return True
+        if progress.best is None or progress.best_loss is None:
+            return True
+        if figure == progress.best:
+            return result.loss < progress.best_loss
+        return is_better(monitor, figure, progress.best)
+
+    def _evaluation_watcher(self) -> Callable[[int], None]:
+        """What an evaluation calls after each batch."""
+        total, done = len(self.validation or ()), itertools.count(1)
+
+        def watch(tokens: int) -> None:
+            self._notify("on_evaluation_batch", next(done), total)
+            if self._stop_requested is not None:
+                raise _Stopped
+
+        return watch
 
     # Checkpoints
 
     def save_checkpoint(self) -> None:
         """Write all that a training needs to go on bit for bit."""
-        self._last_checkpoint = time.monotonic()
+        began = self._last_checkpoint = time.monotonic()
         if self.progress.best_loss is None:
-            self.save_model({"kind": "checkpoint", "step": self.progress.step})
+            with self.optimizer.averaged():
+                self.save_model({"kind": "checkpoint", "step": self.progress.step})
         if self.directory is None:
             return
         arrays = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
@@ -418,6 +611,7 @@ class Trainer:
                 "metrics_size": self.directory.metrics_size(),
             },
         )
+        self._checkpoint_seconds = time.monotonic() - began
         self._notify("on_checkpoint")
 
     def _schedule_state(self) -> dict[str, Any] | None:
@@ -438,6 +632,11 @@ class Trainer:
         try:
             checkpoint: Checkpoint = schema.convert(metadata, Checkpoint)
             progress = checkpoint["progress"]
+            if progress.position > progress.step * self.options.accumulate:
+                raise ValueError(
+                    f"step is {progress.step}, but position {progress.position}; expected none "
+                    "that is larger"
+                )
             if progress.position >= len(self.batches):
                 raise ValueError(
                     f"progress.position is {progress.position}; expected less than the "
@@ -456,7 +655,8 @@ class Trainer:
             for name, array in arrays.items():
                 part, _, rest = name.partition(".")
                 parts[part][rest] = array
-            self.model.load_state_dict(parts["model"])
+            model: Any = self.model
+            model.load_state_dict(parts["model"])
             self.optimizer.load_state_dict({**optimizer, "arrays": parts["optimizer"]})
             if self.schedule is not None:
                 if schedule.get("changes", 0) == self.schedule_changes:
@@ -477,28 +677,106 @@ class Trainer:
     def _array_shapes(self, checkpoint: Checkpoint, given: Mapping[str, Array]) -> dict[str, Shape]:
         """The arrays that belong to a checkpoint."""
         model = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
-        optimizer = self.optimizer.state_dict()["arrays"]
+        names = {name.removeprefix("optimizer.") for name in given if name.startswith("optimizer.")}
+        of_optimizer = self.optimizer.arrays_of({**checkpoint["optimizer"], "arrays": names})
+        optimizer = {f"optimizer.{name}": p.data for name, p in of_optimizer.items()}
         state = {name: array for name, array in given.items() if name.startswith("state.")}
-        if self.batches.carries_state:
+        if self._carries_state():
             state = {}
             if checkpoint["progress"].position:
                 # A model that reads a batch tells how its states look.
                 training = self.model.training
                 self.model.train(False)
                 with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-                    _, after = self.model.loss(self.batches[0])
+                    _, after = loss_and_state(self.model, _Epoch(self.batches, 0).take(1)[0], None)
                 self.model.train(training)
                 if checkpoint["state_is_tuple"] != isinstance(after, tuple):
                     raise ValueError(f"state_is_tuple is {checkpoint['state_is_tuple']}")
                 state = {f"state.{k}": s.data for k, s in enumerate(_state_tensors(after))}
-        arrays = model | {f"optimizer.{name}": array for name, array in optimizer.items()} | state
+        arrays = model | optimizer | state
         return {name: Shape(array.shape, array.dtype) for name, array in arrays.items()}
+
+
+class _Epoch:
+    """The batches of an epoch in their order, from a position on."""
+
+    def __init__(self, batches: AnyBatches, position: int) -> None:
+        self._batches: Any = batches
+        self._position = position
+        self._iterator: Iterator[Any] | None = None
+        if not hasattr(batches, "__getitem__"):
+            self._iterator = itertools.islice(iter(batches), position, None)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def take(self, count: int) -> list[Any]:
+        """The next batches, at least one, fewer than `count` at the end."""
+        end = min(self._position + count, len(self))
+        if self._iterator is None:
+            taken = [self._batches[k] for k in range(self._position, end)]
+        else:
+            taken = list(itertools.islice(self._iterator, end - self._position))
+        if len(taken) < end - self._position:
+            raise ValueError(
+                f"the batches ended after {self._position + len(taken)}, but their length is "
+                f"{len(self)}; give as many as that"
+            )
+        self._position = end
+        return taken
+
+
+def _check_batches(name: str, batches: Any) -> None:
+    """Refuse what is no epoch of batches.
+
+    Raises:
+        TypeError: it has no length, or is a dictionary.
+        ValueError: it is empty.
+    """
+    wanted = "give a list of batches, or another object with a length"
+    if isinstance(batches, Mapping) or not hasattr(batches, "__len__"):
+        hint = "; list(batches) makes one of a generator" if hasattr(batches, "__next__") else ""
+        raise TypeError(f"Trainer: {name} is of type {type(batches).__name__}; {wanted}{hint}")
+    if len(batches) == 0:
+        raise ValueError(f"Trainer: {name} has no batch; {wanted}")
+
+
+def _count_sequences(batches: Sequence[Any]) -> int:
+    """How many sequences some batches have together, B of [T, B] targets."""
+    try:
+        return sum(batch.targets.shape[1] for batch in batches)
+    except (AttributeError, IndexError) as error:
+        raise ValueError(
+            "loss_per 'sequence' needs batches with targets [T, B]; leave it at 'token', and let "
+            "the model's loss be what is to be minimised"
+        ) from error
+
+
+def _arrays_of(batch: Any) -> Iterator[tuple[str, Array]]:
+    """The arrays of a batch by what they are called: those of a `Batch`, of a tuple, of a dict."""
+    if isinstance(batch, Mapping):
+        items = [(f"arrays {name!r}", array) for name, array in batch.items()]
+    elif isinstance(batch, (tuple, list)):
+        items = [(f"arrays {k}", array) for k, array in enumerate(batch)]
+    else:
+        items = [(name, getattr(batch, name, None)) for name in ("inputs", "targets")]
+        items.append(("numbers", batch))
+    for name, array in items:
+        if isinstance(array, np.ndarray):
+            yield name, array
 
 
 def _state_tensors(state: Any) -> tuple[Tensor, ...]:
     if state is None:
         return ()
-    return state if isinstance(state, tuple) else (state,)
+    tensors = state if isinstance(state, tuple) else (state,)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"a checkpoint keeps states that are a Tensor or a tuple of Tensors; the loss "
+                f"returned one with a {type(tensor).__name__}"
+            )
+    return tensors
 
 
 def _counted(count: int, what: str) -> str:

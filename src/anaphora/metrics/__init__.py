@@ -1,0 +1,42 @@
+"""The numbers that each field reads: of classes, of spans, of numbers, of translations.
+
+They are computed from plain lists and arrays, and know neither models nor files.
+"""
+
+from anaphora.metrics.classes import (
+    ClassScores,
+    accuracy,
+    class_scores,
+    confusion_matrix,
+    confusion_table,
+)
+from anaphora.metrics.directions import DIRECTIONS, direction, is_better
+from anaphora.metrics.numbers import (
+    mean_absolute_error,
+    mean_absolute_scaled_error,
+    r2,
+    root_mean_squared_error,
+)
+from anaphora.metrics.spans import Span, are_span_tags, find_spans, span_scores
+from anaphora.metrics.translation import bleu, chrf
+
+__all__ = [
+    "DIRECTIONS",
+    "ClassScores",
+    "Span",
+    "accuracy",
+    "are_span_tags",
+    "bleu",
+    "chrf",
+    "class_scores",
+    "confusion_matrix",
+    "confusion_table",
+    "direction",
+    "find_spans",
+    "is_better",
+    "mean_absolute_error",
+    "mean_absolute_scaled_error",
+    "r2",
+    "root_mean_squared_error",
+    "span_scores",
+]

@@ -1,0 +1,74 @@
+"""The losses of a sweep over learning rates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from anaphora.plot.picture import COLORS, Picture, add_legend
+from anaphora.tensor import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Sweep(Protocol):
+    """What `training.find_learning_rate` returns."""
+
+    @property
+    def learning_rates(self) -> Array:
+        """[N] of each update."""
+
+    @property
+    def losses(self) -> Array:
+        """[N] of its batches."""
+
+    @property
+    def smoothed(self) -> Array:
+        """[N] their running mean."""
+
+    @property
+    def suggestion(self) -> float:
+        """A learning rate to train with."""
+
+
+def learning_rates(sweep: Sweep) -> Picture:
+    """The losses of a training whose learning rate rises, by learning rate (Smith 2017).
+
+    A faint line is the loss of each update, a strong one its running mean; a vertical line is the
+    learning rate that is suggested.
+
+    Args:
+        sweep: What `training.find_learning_rate` returned.
+
+    Returns:
+        A picture; its data are a dictionary of ``learning_rate``, ``loss`` and ``smoothed_loss``,
+        arrays [N], and ``suggestion``.
+
+    >>> import numpy as np
+    >>> from anaphora.training import LearningRateSweep
+    >>> rates, losses = np.array([0.01, 0.1, 1.0]), np.array([3.0, 1.0, 2.0])
+    >>> picture = learning_rates(LearningRateSweep(rates, losses, losses, suggestion=0.01))
+    >>> picture.data["learning_rate"]
+    array([0.01, 0.1 , 1.  ])
+    """
+    data = {
+        "learning_rate": sweep.learning_rates,
+        "loss": sweep.losses,
+        "smoothed_loss": sweep.smoothed,
+        "suggestion": sweep.suggestion,
+    }
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.semilogx(sweep.learning_rates, sweep.losses, color=COLORS[0], alpha=0.45, linewidth=1)
+        axes.semilogx(sweep.learning_rates, sweep.smoothed, color=COLORS[0], label="running mean")
+        suggestion = f"suggestion: {sweep.suggestion:.2g}"
+        axes.axvline(sweep.suggestion, color=COLORS[1], linestyle="--", label=suggestion)
+        high = max(sweep.smoothed[0], sweep.smoothed.min())
+        margin = 0.2 * (high - sweep.smoothed.min()) or 1.0
+        axes.set_ylim(sweep.smoothed.min() - margin, high + 2 * margin)  # what diverges is cut off
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        add_legend(axes)
+
+    return Picture(data, draw)
