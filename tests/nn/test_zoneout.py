@@ -201,8 +201,8 @@ def test_what_is_in_the_padding_is_not_seen(option):
 def test_recorded_names_are_those_of_the_cell():
     layer = make("lstm", 1, 1)
     x, state = inputs(layer)
-    _, _, in_training = layer(x, state, LENGTHS, record=True)
-    y, _, recorded = layer.eval()(x, state, LENGTHS, record=True)
+    _, _, in_training = layer.record(x, state, LENGTHS)
+    y, _, recorded = layer.eval().record(x, state, LENGTHS)
     assert recorded.keys() == {f"{name}_l0" for name in "ifgohc"}
     np.testing.assert_array_equal(recorded["h_l0"], y.data)
     assert in_training.keys() == recorded.keys()

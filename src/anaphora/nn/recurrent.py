@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -18,6 +18,9 @@ from anaphora.nn.module import Module, check_shares, check_sizes
 from anaphora.nn.session import Session
 from anaphora.ops.recurrence import checked_lengths
 from anaphora.tensor import Array, Parameter, Tensor, as_tensor
+
+State: TypeAlias = "Tensor | tuple[Tensor, ...]"
+"""The state of a layer: a Tensor, or a tuple of them where the cell has several states."""
 
 
 class Recurrent(Module):
@@ -63,9 +66,9 @@ class Recurrent(Module):
         ValueError: an option is out of range, or does not suit the cell.
 
     >>> layer = Recurrent("mgu", input_size=3, hidden_size=4, bidirectional=True)
-    >>> y, h, gates = layer(np.ones((5, 2, 3), np.float32), lengths=[5, 2], record=True)
-    >>> y.shape, h.shape, gates["f_l0_reverse"].shape
-    ((5, 2, 8), (2, 2, 4), (5, 2, 4))
+    >>> y, h = layer(np.ones((5, 2, 3), np.float32), lengths=[5, 2])
+    >>> y.shape, h.shape
+    ((5, 2, 8), (2, 2, 4))
     """
 
     returns_state = True
@@ -236,12 +239,8 @@ class Recurrent(Module):
 
     @foreign_names.arguments_checked
     def forward(
-        self,
-        x: Any,
-        state: Any = None,
-        lengths: ArrayLike | None = None,
-        record: bool = False,
-    ) -> Any:
+        self, x: Any, state: Any = None, lengths: ArrayLike | None = None
+    ) -> tuple[Tensor, State]:
         """Run over a batch of sequences, or over one.
 
         Args:
@@ -251,16 +250,51 @@ class Recurrent(Module):
                 ([L*D, B, P] with a projection), or a tuple of one for each state of the cell.
             lengths: [B] integers in 0..T, in any order: the number of steps of each sequence.
                 Outputs beyond it are 0, the final state is that after the last step.
-            record: Also return every value that the cell's equations name.
 
         Returns:
-            The output [T, B, D*H] (layout as x) and the final state. With ``record`` also a
-            dictionary of arrays [T, B, H], by names such as ``i_l0`` and ``c_l1_reverse``.
+            The output [T, B, D*H] (layout as x) and the final state.
 
         Raises:
             ValueError: a shape does not fit, or a number is too large for the dtype.
             TypeError: a Tensor's dtype is not the layer's.
         """
+        return self._over_time(x, state, lengths, None)
+
+    @foreign_names.arguments_checked
+    def record(
+        self, x: Any, state: Any = None, lengths: ArrayLike | None = None
+    ) -> tuple[Tensor, State, dict[str, Array]]:
+        """Run as a call does, and return every value that the cell's equations name as well.
+
+        Args:
+            x: As of `forward`.
+            state: As of `forward`.
+            lengths: As of `forward`.
+
+        Returns:
+            The output and the final state as of `forward`, and the values of all steps by names
+            such as ``i_l0`` and ``c_l1_reverse``: arrays [T, B, H] (layout as x), 0 beyond the
+            lengths.
+
+        Raises:
+            ValueError: as `forward`.
+            TypeError: as `forward`.
+
+        >>> y, (h, c), gates = LSTM(3, 4).record(np.ones((5, 2, 3), np.float32), lengths=[5, 2])
+        >>> sorted(gates), gates["f_l0"].shape
+        (['c_l0', 'f_l0', 'g_l0', 'h_l0', 'i_l0', 'o_l0'], (5, 2, 4))
+        """
+        recorded: dict[str, Array] = {}
+        y, state = self._over_time(x, state, lengths, recorded)
+        if y.ndim == 2:
+            recorded = {name: values[:, 0] for name, values in recorded.items()}
+        elif self.batch_first:
+            recorded = {name: values.swapaxes(0, 1) for name, values in recorded.items()}
+        return y, state, recorded
+
+    def _over_time(
+        self, x: Any, state: Any, lengths: ArrayLike | None, recorded: dict[str, Array] | None
+    ) -> tuple[Tensor, State]:
         x = as_tensor(x, self.dtype, f"{self._name}: an input")
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
@@ -275,7 +309,6 @@ class Recurrent(Module):
             x = x.transpose(1, 0, 2)
         states = self._initial_states(state, x.shape[1], single)
 
-        recorded: dict[str, Array] | None = {} if record else None
         final: list[list[Tensor]] = [[] for _ in states]
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
@@ -301,14 +334,7 @@ class Recurrent(Module):
             finals = tuple(s.reshape(len(s), s.shape[-1]) for s in finals)
         elif self.batch_first:
             x = x.transpose(1, 0, 2)
-        state = finals if len(finals) > 1 else finals[0]
-        if recorded is None:
-            return x, state
-        if single:
-            recorded = {name: values[:, 0] for name, values in recorded.items()}
-        elif self.batch_first:
-            recorded = {name: values.swapaxes(0, 1) for name, values in recorded.items()}
-        return x, state, recorded
+        return x, finals if len(finals) > 1 else finals[0]
 
     def _run(
         self,
@@ -502,14 +528,11 @@ class RNN(Recurrent):
 
         h = tanh(W_ih x + b_ih + W_hh h + b_hh)
 
-    Shapes: x [T, B, I]; h [L*D, B, H]; returns y [T, B, D*H], h.
+    Shapes: x [T, B, I]; h [L*D, B, H]; returns y [T, B, D*H], h. The arguments are those of
+    `Recurrent`, but for the nonlinearity.
 
     Args:
-        input_size: I.
-        hidden_size: H.
-        num_layers: L.
         nonlinearity: "tanh" or "relu".
-        **options: As of `Recurrent`.
 
     Raises:
         ValueError: the nonlinearity is another one; or as `Recurrent`.
@@ -530,7 +553,14 @@ class RNN(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        **options: Any,
+        proj_size: int = 0,
+        *,
+        locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        layer_norm: bool = False,
+        initialization: Initialization = "pytorch",
+        dtype: DTypeLike = np.float32,
     ) -> None:
         cells = {"tanh": "rnn", "relu": "rnn_relu"}
         if nonlinearity not in cells:
@@ -544,7 +574,13 @@ class RNN(Recurrent):
             batch_first,
             dropout,
             bidirectional,
-            **options,
+            proj_size,
+            locked_dropout=locked_dropout,
+            weight_dropout=weight_dropout,
+            zoneout=zoneout,
+            layer_norm=layer_norm,
+            initialization=initialization,
+            dtype=dtype,
         )
 
 
@@ -559,7 +595,10 @@ class LSTM(Recurrent):
         h = o * tanh(c)
 
     Shapes: x [T, B, I]; h, c [L*D, B, H]; returns y [T, B, D*H], (h, c). With ``proj_size`` P the
-    output and h have P in the place of H. The arguments are those of `Recurrent` without the cell.
+    output and h have P in the place of H. The arguments are those of `Recurrent`.
+
+    Raises:
+        ValueError: as `Recurrent`.
 
     >>> layer = LSTM(input_size=3, hidden_size=4)
     >>> y, (h, c) = layer(np.ones((5, 2, 3), np.float32))
@@ -567,8 +606,43 @@ class LSTM(Recurrent):
     ((5, 2, 4), (1, 2, 4), (1, 2, 4))
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *arguments: Any, **options: Any) -> None:
-        super().__init__("lstm", input_size, hidden_size, *arguments, **options)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        layer_norm: bool = False,
+        initialization: Initialization = "pytorch",
+        forget_bias: float | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(
+            "lstm",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            locked_dropout=locked_dropout,
+            weight_dropout=weight_dropout,
+            zoneout=zoneout,
+            layer_norm=layer_norm,
+            initialization=initialization,
+            forget_bias=forget_bias,
+            dtype=dtype,
+        )
 
 
 class GRU(Recurrent):
@@ -580,7 +654,10 @@ class GRU(Recurrent):
         h = (1 - z) * n + z * h
 
     Shapes: x [T, B, I]; h [L*D, B, H]; returns y [T, B, D*H], h. The arguments are those of
-    `Recurrent` without the cell.
+    `Recurrent`; a GRU has no gate ``f`` to bias and no projection.
+
+    Raises:
+        ValueError: as `Recurrent`.
 
     >>> layer = GRU(input_size=3, hidden_size=4, num_layers=2, batch_first=True)
     >>> y, h = layer(np.ones((2, 5, 3), np.float32), lengths=[5, 2])
@@ -588,5 +665,36 @@ class GRU(Recurrent):
     ((2, 5, 4), (2, 2, 4))
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *arguments: Any, **options: Any) -> None:
-        super().__init__("gru", input_size, hidden_size, *arguments, **options)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        layer_norm: bool = False,
+        initialization: Initialization = "pytorch",
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(
+            "gru",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            locked_dropout=locked_dropout,
+            weight_dropout=weight_dropout,
+            zoneout=zoneout,
+            layer_norm=layer_norm,
+            initialization=initialization,
+            dtype=dtype,
+        )
