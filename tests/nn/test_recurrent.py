@@ -558,10 +558,13 @@ def test_signatures_are_spelled_out_in_recurrents_order_and_reach_it(named):
 
 
 def test_repr_shows_what_is_not_the_default():
-    assert repr(nn.LSTM(I, H)) == "LSTM(lstm, 5, 8, num_layers=1)"
+    assert repr(nn.LSTM(I, H)) == "LSTM(lstm, 5, 8, num_layers=1) (480 parameters)"
     assert repr(nn.GRU(I, H, 2, bias=False, dropout=0.5, bidirectional=True)) == (
-        "GRU(gru, 5, 8, num_layers=2, bias=False, dropout=0.5, bidirectional=True)"
+        "GRU(gru, 5, 8, num_layers=2, bias=False, dropout=0.5, bidirectional=True) "
+        "(1,776 parameters)"
     )
+    layer = nn.LSTM(I, H, forget_bias=1.0, dtype="float64", initialization="xavier")
+    assert "num_layers=1, forget_bias=1.0, dtype=float64)" in repr(layer)
 
 
 # Layer normalisation

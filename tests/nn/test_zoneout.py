@@ -227,7 +227,7 @@ def test_what_zoneout_cannot_do_is_told():
     with pytest.raises(ValueError, match=r"GRU: zoneout is a share, 0 <= zoneout < 1, not 1.0"):
         nn.GRU(I, H, zoneout=1.0)
     with pytest.raises(
-        ValueError, match="recurrence: lengths from 1 to 7, but the sequences have 6"
+        ValueError, match="Recurrent: lengths from 1 to 7, but the sequences have 6"
     ):
         make("lstm")(np.zeros((T, B, I)), lengths=[1, 2, 3, 7])
     with pytest.raises(EquationError, match="fused=False"):

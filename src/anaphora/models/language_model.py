@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
@@ -195,16 +194,9 @@ class LanguageModel(nn.Module):
             and type(self.embedding) is nn.Embedding
             and type(self.output) is nn.Linear
         )
-        packed = None
-        if plain:
-            bias = None if self.output.bias is None else self.output.bias.data
-            if excluded:
-                weight = self.output.weight.data
-                bias = np.zeros(len(weight), weight.dtype) if bias is None else bias.copy()
-                bias[list(excluded)] = -np.inf
-            above = (self.output.weight.data, bias)
-            packed = self.recurrent.pack(self.embedding.weight.data, above)
-        return LanguageModelSession(self, batch_size, packed, excluded)
+        return LanguageModelSession(
+            self, batch_size, excluded, None if plain else type(self).forward
+        )
 
     def _recur(self, ids: Any, state: Any, lengths: ArrayLike | None) -> tuple[Tensor, Any]:
         """The output of the last layer, before dropout."""

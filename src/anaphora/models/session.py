@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine, nn
-from anaphora.engine import PackedLayers
-from anaphora.tensor import Array, as_integers
+from anaphora.tensor import Array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,17 @@ class LanguageModelSession(nn.Session):
 
     State, forks and threads are as for `nn.Session`.
 
+    Args:
+        model: The model.
+        batch_size: B texts at a time; None for one, whose arrays have no axis for it.
+        excluded: Ids whose scores are -inf, so that `generate` never draws them.
+        run: What computes logits and state in the place of an embedding, recurrent layers and a
+            linear layer, as of `nn.Session`; None for just these.
+
+    Raises:
+        ValueError: the batch size is below 1.
+        IndexError: an excluded id is not in the vocabulary.
+
     >>> from anaphora.models import LanguageModel
     >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session()
     >>> session.feed(7).shape, session.feed([1, 2, 3]).shape  # one id, then three
@@ -31,13 +42,21 @@ class LanguageModelSession(nn.Session):
     def __init__(
         self,
         model: LanguageModel,
-        batch_size: int | None,
-        packed: PackedLayers | None,
+        batch_size: int | None = None,
         excluded: Sequence[int] = (),
+        run: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
     ) -> None:
-        super().__init__(model.recurrent, batch_size, model, packed, (), np.int64)
-        if packed is None and excluded:
-            self._run = _excluding(self._run, list(excluded))
+        parts: dict[str, Any] = {"run": run}
+        if run is None:
+            weight, bias = model.output.weight, cast(Any, model.output.bias)
+            if excluded:
+                without = np.zeros(len(weight), weight.dtype) if bias is None else bias.data.copy()
+                without[list(excluded)] = -np.inf
+                bias = without
+            parts = {"table": model.embedding.weight, "output": (weight, bias)}
+        elif excluded:
+            parts["after"] = functools.partial(_excluding, list(excluded))
+        super().__init__(model.recurrent, batch_size, model, step=(), dtype=np.int64, **parts)
 
     def feed(self, inputs: Any) -> Array:
         """Read the next id, or several; the state goes on from there.
@@ -55,12 +74,6 @@ class LanguageModelSession(nn.Session):
         """
         return super().feed(inputs)
 
-    def _array(self, inputs: Any) -> Array:
-        return np.asarray(inputs)
-
-    def _converted(self, x: Array) -> Array:
-        return as_integers(x, "feed: ids are integers").astype(np.int64, order="C")
-
     def generate(
         self,
         ids: Any,
@@ -69,9 +82,9 @@ class LanguageModelSession(nn.Session):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> NDArray[np.int64]:
-        """Read ids, then draw one id after the other, each but the last being read in its turn.
+        """Read ids, then draw one id after the other; each but the last is read in its turn.
 
-        To go on, give the last drawn id to the next call. The same numbers draw the same ids,
+        To continue, give the last drawn id to the next call. The same numbers draw the same ids,
         however many are drawn at once; `generation.generate_ids` takes them from a seed.
 
         Args:
@@ -85,10 +98,11 @@ class LanguageModelSession(nn.Session):
             The drawn ids, [length] or [length, B].
 
         Raises:
-            ValueError: a shape does not fit, a number is out of its range, or the scores are not
-                numbers to draw from. The state is then as before.
+            ValueError: a shape does not fit, a number is out of its range, or the scores
+                contain NaN. The state is then as before.
             TypeError: the ids are not integers.
             IndexError: an id is not in the vocabulary.
+            RuntimeError: another thread is using this session.
 
         >>> from anaphora.models import LanguageModel
         >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session()
@@ -110,14 +124,15 @@ class LanguageModelSession(nn.Session):
                 "temperature >= 0, top_k >= 0 and 0 < top_p <= 1"
             )
         options = (float(temperature), int(top_k), float(top_p))
-        if len(numbers) == 0:
-            self._run(read, self._states)
-            return np.empty(numbers.shape, np.int64)
-        columns = numbers.reshape(len(numbers), -1)  # [length, B]
-        if self._packed is not None:
-            drawn = self._packed.generate(read, self._states, columns, *options)
-        else:
-            drawn = self._generate_step_by_step(read, columns, *options)
+        with self._changing("generate"):
+            if len(numbers) == 0:
+                self._run(read, self._states)
+                return np.empty(numbers.shape, np.int64)
+            columns = numbers.reshape(len(numbers), -1)  # [length, B]
+            if self._packed is not None:
+                drawn = self._packed.generate(read, self._states, columns, *options)
+            else:
+                drawn = self._generate_step_by_step(read, columns, *options)
         return drawn.reshape(numbers.shape)
 
     def _generate_step_by_step(
@@ -136,13 +151,9 @@ class LanguageModelSession(nn.Session):
 
 
 def _excluding(
-    run: Callable[[Array, list[Array]], Array], excluded: list[int]
-) -> Callable[[Array, list[Array]], Array]:
-    """Run as before, with scores of -inf for some ids."""
-
-    def run_without(ids: Array, states: list[Array]) -> Array:
-        scores = run(ids, states)
-        scores[..., excluded] = -np.inf
-        return scores
-
-    return run_without
+    excluded: list[int], model: LanguageModel, scores: Array, memory: dict[str, Array]
+) -> Array:
+    """The scores, -inf for some ids."""
+    scores = scores.copy()
+    scores[..., excluded] = -np.inf
+    return scores

@@ -225,15 +225,27 @@ class Module(foreign_names.Answering):
         """The module's own options, for its text."""
         return ""
 
+    def _size(self) -> str:
+        """The number of parameters, in parentheses; nothing if there are none."""
+        sizes = [(p.size, p.requires_grad) for p in self.parameters()]
+        if not sizes:
+            return ""
+        count = sum(size for size, _ in sizes)
+        frozen = count - sum(size for size, trained in sizes if trained)
+        return (
+            f" ({count:,} parameter{'' if count == 1 else 's'}"
+            f"{f', {frozen:,} of them frozen' if frozen else ''})"
+        )
+
     def __repr__(self) -> str:
         options = self.extra_repr()
         children = [
             f"({name}): {child!r}" for name, child in _members(self) if isinstance(child, Module)
         ]
         if not children:
-            return f"{type(self).__name__}({options})"
+            return f"{type(self).__name__}({options}){self._size()}"
         lines = "\n".join([options, *children] if options else children)
-        return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')}\n)"
+        return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')}\n){self._size()}"
 
 
 def _members(owner: Any) -> Iterator[tuple[str, Any]]:
