@@ -417,7 +417,7 @@ def _runner(
         # A gate may saturate, and the caller sees NaN in the outputs: no warnings.
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             if before is not None:
-                x = as_tensor(_numbers(before(module, x)), layer.dtype, "session: before").data
+                x = as_tensor(before(module, x), layer.dtype, "session: the result of before").data
             if packed is None:
                 y = unpacked(x, states[:count])
             else:
