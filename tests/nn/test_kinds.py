@@ -236,7 +236,9 @@ def test_names_and_the_text_of_the_layer():
 )
 def test_options_that_the_kind_does_not_have_are_told(option):
     (name,) = option
-    with pytest.raises(ValueError, match=f"Recurrent: layers of 'delta' have no {name}; omit it"):
+    with pytest.raises(
+        ValueError, match=f"Recurrent: layers of 'delta' do not support {name}; omit it"
+    ):
         make(**option)
 
 
@@ -258,10 +260,10 @@ def test_states_that_do_not_fit_are_told():
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ("state_shapes", "does not say what its states are"),
-        ("parameter_shapes", "does not say what its parameters are"),
-        ("reset_parameters", "does not say how its parameters start"),
-        ("run", "does not say how it runs"),
+        ("state_shapes", "does not define state_shapes"),
+        ("parameter_shapes", "does not define parameter_shapes"),
+        ("reset_parameters", "does not define reset_parameters"),
+        ("run", "does not define run"),
     ],
 )
 def test_a_kind_that_says_too_little_is_told(method, said):

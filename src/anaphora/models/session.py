@@ -1,4 +1,4 @@
-"""Sessions of a language model: ids as they come, and text that it goes on with."""
+"""Sessions of a language model: reading ids step by step, and generating."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LanguageModelSession(nn.Session):
-    """A language model that is fed ids as they come; `LanguageModel.session` makes one.
+    """A language model that is fed ids step by step; `LanguageModel.session` makes one.
 
     State, forks and threads are as for `nn.Session`.
 
@@ -26,8 +26,8 @@ class LanguageModelSession(nn.Session):
         model: The model.
         batch_size: B texts at a time; None for one, whose arrays have no axis for it.
         excluded: Ids whose scores are -inf, so that `generate` never draws them.
-        run: What computes logits and state in the place of an embedding, recurrent layers and a
-            linear layer, as of `nn.Session`; None for just these.
+        run: As of `nn.Session`, for a model other than embedding, recurrent layers and linear
+            layer; None for these.
 
     Raises:
         ValueError: the batch size is below 1.
@@ -59,7 +59,7 @@ class LanguageModelSession(nn.Session):
         super().__init__(model.recurrent, batch_size, model, step=(), dtype=np.int64, **parts)
 
     def feed(self, inputs: Any) -> Array:
-        """Read the next id, or several; the state goes on from there.
+        """Read the next id, or several, and advance the state.
 
         Args:
             inputs: Integers: one id, or [T] of them; with a batch size [B], or [T, B].
@@ -82,20 +82,20 @@ class LanguageModelSession(nn.Session):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> NDArray[np.int64]:
-        """Read ids, then draw one id after the other; each but the last is read in its turn.
+        """Read ids, then sample one id after the other, reading each but the last.
 
-        To continue, give the last drawn id to the next call. The same numbers draw the same ids,
-        however many are drawn at once; `generation.generate_ids` takes them from a seed.
+        To continue, give the last id to the next call. The same numbers sample the same ids,
+        in one call or several; `generation.generate_ids` takes them from a seed.
 
         Args:
             ids: As for `feed`, at least one.
-            uniforms: [length], or [length, B]: a number 0 <= u < 1 for each id to draw.
+            uniforms: [length], or [length, B]: a number 0 <= u < 1 for each id to sample.
             temperature: Divides the scores; 0 takes the most likely id.
-            top_k: The number of ids to draw from; 0 is all.
-            top_p: The probability that the nucleus reaches, above 0 and at most 1.
+            top_k: The number of ids to sample from; 0 is all.
+            top_p: The probability mass of the nucleus, above 0 and at most 1.
 
         Returns:
-            The drawn ids, [length] or [length, B].
+            The sampled ids, [length] or [length, B].
 
         Raises:
             ValueError: a shape does not fit, a number is out of its range, or the scores
@@ -117,7 +117,7 @@ class LanguageModelSession(nn.Session):
             wanted = "[length]" if not batch else f"[length, {batch[0]}]"
             raise ValueError(f"generate: uniforms of shape {numbers.shape}; wanted {wanted}")
         if read.size == 0:
-            raise ValueError("generate: a model needs at least one id to go on from")
+            raise ValueError("generate: a model needs at least one id to continue from")
         if not (temperature >= 0 and top_k >= 0 and 0 < top_p <= 1):
             raise ValueError(
                 f"generate: temperature {temperature}, top_k {top_k}, top_p {top_p}; wanted "

@@ -1,4 +1,4 @@
-"""Kinds of recurrent layers: what one direction of one layer is, which `Recurrent` stacks."""
+"""Kinds of recurrent layers: what one direction of one layer computes; `Recurrent` stacks them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Shape = tuple[int, ...]
 
 
 class LayerKind:
-    """What one direction of one layer of a `Recurrent` is: parameters, states, steps over time.
+    """What one direction of one layer of a `Recurrent` computes: its parameters, states and steps.
 
-    The stack has the rest: layers, directions, what stands between them, layouts, lengths, whole
-    sequences and sessions. It asks its kind, giving itself as ``layer`` for the options (its
-    ``hidden_size``, ``bias``, ``dtype``, ``training``); a kind holds no parameters of its own.
+    The stack does the rest: layers, directions, dropout and normalisation between layers, layouts,
+    checks of lengths and states, sessions. It passes itself as ``layer``, for its options
+    (``hidden_size``, ``bias``, ``dtype``, ``training``) and owns the parameters; a kind has none.
 
-    A subclass says what its states and parameters are, how these start, and how it runs. States
-    have any shape; a matrix for each sequence is one, [B, H, H].
+    A subclass defines its states and parameters, their initial values, and how it runs. States may
+    have any shape, such as a matrix for each sequence, [B, H, H].
 
     Attributes:
         name: What messages call it.
@@ -63,7 +63,7 @@ class LayerKind:
     name: str
 
     def check(self, layer: Recurrent) -> None:
-        """Refuse options of the layer that this kind does not have; those below, unless it says so.
+        """Refuse options of the layer that this kind does not support; by default all of these.
 
         Raises:
             ValueError: one was given.
@@ -71,20 +71,21 @@ class LayerKind:
         for option in ("proj_size", "weight_dropout", "zoneout", "forget_bias"):
             if getattr(layer, option):
                 raise ValueError(
-                    f"{type(layer).__name__}: layers of {self.name!r} have no {option}; omit it"
+                    f"{type(layer).__name__}: layers of {self.name!r} do not support {option}; "
+                    "omit it"
                 )
 
     def output_size(self, layer: Recurrent) -> int:
-        """N, the size of the output of one direction: H, unless it says so."""
+        """N, the size of the output of one direction; by default H."""
         return layer.hidden_size
 
     def state_shapes(self, layer: Recurrent) -> dict[str, Shape]:
         """The shape of each state of one sequence, by its name."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its states are")
+        raise NotImplementedError(f"{type(self).__name__} does not define state_shapes()")
 
     def parameter_shapes(self, layer: Recurrent, input_size: int) -> dict[str, Shape]:
         """The shape of each parameter by its name, to which the stack adds ``_l0_reverse``."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its parameters are")
+        raise NotImplementedError(f"{type(self).__name__} does not define parameter_shapes()")
 
     def reset_parameters(
         self,
@@ -92,8 +93,8 @@ class LayerKind:
         parameters: Mapping[str, Parameter],
         initialization: Initialization,
     ) -> None:
-        """Give parameters the numbers with which they start."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how its parameters start")
+        """Initialise the parameters of one direction of one layer."""
+        raise NotImplementedError(f"{type(self).__name__} does not define reset_parameters()")
 
     def run(
         self,
@@ -121,7 +122,7 @@ class LayerKind:
         Returns:
             The output [T, B, N] and the final states.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how it runs")
+        raise NotImplementedError(f"{type(self).__name__} does not define run()")
 
     def pack(
         self,
@@ -132,12 +133,12 @@ class LayerKind:
         norms: Sequence[tuple[Array, Array]],
         epsilon: float,
     ) -> engine.PackedLayers | None:
-        """The layers packed for steps, as `Recurrent.pack` says; None if this kind cannot be."""
+        """The layers packed for single steps, as in `Recurrent.pack`; None if they cannot be."""
         return None
 
 
 class CellLayer(LayerKind):
-    """Layers of a `Cell`: gates from matrix products, then its equations, elementwise.
+    """Layers of a `Cell`: gates from matrix products, then its elementwise equations.
 
     >>> from anaphora import nn
     >>> kind = nn.LSTM(input_size=3, hidden_size=4).kind
@@ -263,7 +264,7 @@ class CellLayer(LayerKind):
         }
         if layer.training and weights["weight_hh"] is not None:
             weights["weight_hh"] = ops.dropout(weights["weight_hh"], layer.weight_dropout)
-        if layer.zoneout and layer.training:  # which units take their new states: more gates
+        if layer.zoneout and layer.training:  # which units take their new state: additional gates
             ones = Tensor(np.ones((*x.shape[:2], len(states) * layer.hidden_size), layer.dtype))
             renew = ops.dropout(ones, layer.zoneout)
             halves = ops.linear(
@@ -282,7 +283,7 @@ class CellLayer(LayerKind):
         )
 
     def _running(self, layer: Recurrent) -> Cell:
-        """The cell, with its zoneout: drawn in training, expected in evaluation."""
+        """The cell with zoneout: sampled in training, its expectation in evaluation."""
         if not layer.zoneout:
             return self.cell
         return _zoned_out(self.cell, None if layer.training else layer.zoneout)

@@ -29,8 +29,8 @@ class Recurrent(Module):
     ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
     With ``layer_norm`` each layer has ``norm_lk.weight`` and ``norm_lk.bias`` too, [D*H].
 
-    A call runs over whole sequences, `record` returns the gates as well, and `session` makes what
-    is fed step by step, as input comes.
+    A call runs over complete sequences, `record` returns the gates as well, and `session` makes a
+    session that is fed step by step.
 
     Args:
         cell: A `Cell`, the name of one in `anaphora.cells.CELLS`, or another `LayerKind`.
@@ -46,8 +46,8 @@ class Recurrent(Module):
         locked_dropout: Drop the same units at all steps of a call (the variational dropout of Gal &
             Ghahramani 2016, between layers).
         weight_dropout: The share of the recurrent weights ``weight_hh`` that are dropped in
-            training, the same ones at all steps of a call (DropConnect of Wan et al. 2013, so used
-            by Merity et al. 2018).
+            training, the same ones at all steps of a call (DropConnect of Wan et al. 2013, as
+            used by Merity et al. 2018).
         zoneout: The share of the units that keep each of their states in a step in training, drawn
             for every state, unit and step; in evaluation states are mixed with those before in that
             proportion (Krueger et al. 2017). Not with a projection.
@@ -140,7 +140,7 @@ class Recurrent(Module):
 
     @property
     def _places(self) -> int:
-        """L*D, the number of states of a name."""
+        """L*D, the number of layers times directions."""
         return self.num_layers * self.num_directions
 
     def _suffixes(self, layer: int) -> list[str]:
@@ -189,7 +189,7 @@ class Recurrent(Module):
     def record(
         self, x: Any, state: Any = None, lengths: ArrayLike | None = None
     ) -> tuple[Tensor, State, dict[str, Array]]:
-        """Run as a call does, and return every value that the cell's equations name as well.
+        """Run like a call, and also return every value that the cell's equations name.
 
         Args:
             x: As of `forward`.
@@ -220,7 +220,7 @@ class Recurrent(Module):
     def _call(
         self, x: Any, state: Any, lengths: ArrayLike | None, recorded: dict[str, Array] | None
     ) -> tuple[Tensor, State]:
-        """What a user gives and gets around the stack: layouts, and a single state as a Tensor."""
+        """The public edge of the stack: layouts, and a single state as a Tensor."""
         x = as_tensor(x, self.dtype, f"{self._name}: an input")
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
@@ -254,7 +254,7 @@ class Recurrent(Module):
 
         Args:
             x: [T, B, I].
-            initial: For each state what every place (layer and direction) begins with, [B, ...].
+            initial: For each state, the initial one of every layer and direction, [B, ...].
             lengths: [B] int64, or None.
             recorded: A dictionary for what is recorded, or None.
 
@@ -300,7 +300,7 @@ class Recurrent(Module):
         return {name: (self._places, *batch, *shape) for name, shape in shapes.items()}
 
     def _initial_states(self, state: Any, batch: int, single: bool) -> tuple[States, ...]:
-        """For each state, what every place (layer and direction) begins with: [B, ...]."""
+        """For each state, the initial one of every layer and direction: [B, ...]."""
         shapes = self.kind.state_shapes(self)
         if state is None:
             zeros = (Tensor(np.zeros((batch, *s), self.dtype)) for s in shapes.values())
@@ -328,14 +328,14 @@ class Recurrent(Module):
         return tuple(checked)
 
     def session(self, batch_size: int | None = None) -> Session:
-        """A session that is fed as the input comes, with the weights as they are now.
+        """A session, which is fed step by step, with the current weights.
 
         Args:
             batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
 
         Raises:
-            ValueError: the layer is bidirectional, and so needs the end of a sequence first; or the
-                batch size is below 1.
+            ValueError: the layer is bidirectional, and so needs the complete sequence; or the batch
+                size is below 1.
 
         >>> session = GRU(input_size=3, hidden_size=4, num_layers=2).session()
         >>> session.feed(np.ones(3, np.float32)).shape, session.state.shape
@@ -346,14 +346,14 @@ class Recurrent(Module):
     def pack(
         self, table: Array | None = None, output: tuple[Array, Array | None] | None = None
     ) -> engine.PackedLayers | None:
-        """The layers packed for steps, as `engine.pack_layers` does it.
+        """The layers packed for single steps, by `engine.pack_layers`.
 
         Args:
-            table: [V, I] what ids stand for, if the input is to be ids.
+            table: [V, I] the vectors of ids, if the input is ids.
             output: The weight and the bias (or None) of a linear layer after the last.
 
         Returns:
-            None where the engine cannot: the layer itself is then to be run.
+            None where the engine cannot; the layer itself then has to run.
         """
         if self.bidirectional or type(self).forward is not Recurrent.forward:
             return None

@@ -1,4 +1,4 @@
-"""Sessions: a recurrent layer, or a model around one, that is fed as its input comes."""
+"""Sessions: a recurrent layer, or a model around one, that is fed step by step."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A recurrent layer that is fed as its input comes; `Recurrent.session` makes one.
+    """A recurrent layer that is fed step by step, as input arrives; `Recurrent.session` makes one.
 
-    It holds the state, and the weights as they were when it was made: training the layer further
-    does not change it. It runs in evaluation mode, whatever mode the layer is in. Its outputs are
-    the layer's own on the whole sequence; with the native engine, to the bit.
+    It holds the state, and a snapshot of the weights: training the layer further does not change
+    it. It runs in evaluation mode, whatever mode the layer is in. Its outputs are those of the
+    layer on the complete sequence; bit for bit with the native engine.
 
-    Forks and copies share the weights, so that each costs its state alone. What is pickled are the
-    weights and the state: in another process the session goes on with the same outputs. Different
-    sessions may run in different threads at the same time; one session is for one thread at a time,
-    and a second thread is refused.
+    Forks and copies share the weights, so that each costs only its state. Pickling includes weights
+    and state: in another process the session continues with the same outputs. Different sessions
+    may run in different threads at the same time; one session is for one thread at a time, and
+    a second thread gets a RuntimeError.
 
-    A model makes its own with what it does before and after its recurrent layer. These functions
-    are given the model as it was when the session was made, arrays, and a memory that is part of
-    the state; here for the running mean of a classifier:
+    A model builds its own session from what it computes before and after its recurrent layer, as
+    functions of the model (with the weights of the snapshot), of arrays, and of a memory that is
+    part of the state. A classifier that averages over time answers after each step:
 
     >>> from anaphora import nn
     >>> class Classifier(nn.Module):
@@ -61,25 +61,27 @@ class Session:
         layer: The recurrent layer, in one direction.
         batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
         module: The model around the layer; None for the layer alone.
-        step: The shape of one step of the input of one sequence; None for [I] (for ids: []).
-        dtype: Of the input; None for the layer's (for ids: int64).
-        before: ``before(module, inputs)`` makes what the layer reads, [T, B, I], of what is fed,
-            [T, B, *step].
-        after: ``after(module, h, memory)`` makes the answers, [T, B, ...], of the layer's outputs
-            [T, B, N], and may change the arrays of the memory in place.
-        memory: What ``after`` remembers from step to step: what each sequence begins with, by
-            name. Arrays keep their dtype, numbers are of the layer's.
-        table: A table [V, I], natively in the place of ``before``: what is fed are ids.
-        output: Weight [N, H] and bias [N] (or None) of a linear layer that follows natively.
-        run: ``run(module, inputs, state)`` returns outputs and state in the place of the layer, for
-            what computes something else than the layer.
+        step: The shape of one input step of one sequence; None for (I,), or () for ids.
+        dtype: Of the input; None for the layer's, or int64 for ids.
+        before: ``before(module, inputs)`` computes the layer's input [T, B, I] from the session's,
+            [T, B, *step]. None: they are the same.
+        after: ``after(module, h, memory)`` computes the answers [T, B, ...] from the layer's output
+            [T, B, N], and updates the arrays of the memory in place. None: the output is the
+            answer.
+        memory: What ``after`` keeps between steps: initial values for one sequence, by name. Arrays
+            keep their dtype, other numbers get the layer's.
+        table: The embedding [V, I] of ids that are fed, looked up natively: for ``before``.
+        output: Weight [O, N] and bias [O] (or None) of a linear layer, computed natively: for
+            ``after``.
+        run: ``run(module, inputs, state)`` returns output and state, for a module that computes
+            something other than its layer; nothing is then packed.
 
     Attributes:
         batch_size: B, or None.
 
     Raises:
-        ValueError: the layer is bidirectional; the batch size is below 1; or a name of the memory
-            is one of the layer's states.
+        ValueError: the layer is bidirectional; the batch size is below 1; or the memory is not of
+            floats, or has the name of one of the layer's states.
 
     >>> from anaphora.nn import LSTM
     >>> layer = LSTM(input_size=3, hidden_size=4)
@@ -179,11 +181,11 @@ class Session:
         self._made = frozenset((*vars(self), "_made"))
 
     def feed(self, inputs: Any) -> Array:
-        """Run over the next step, or over several; the state goes on from there.
+        """Run over the next step, or over several, and advance the state.
 
         Args:
             inputs: One step [I], or several [T, I]; with a batch size [B, I], or [T, B, I] ([B, T,
-                I] for a layer with ``batch_first``). Of ids there is no I.
+                I] for a layer with ``batch_first``). Ids have no axis I.
 
         Returns:
             The output, with the same leading axes: [..., N].
@@ -211,7 +213,7 @@ class Session:
 
     @contextlib.contextmanager
     def _changing(self, method: str) -> Iterator[None]:
-        """Within it no other thread may use the session."""
+        """Within it any other use of the session is refused."""
         if self._in_use:
             raise _used(method)
         self._in_use = True
@@ -255,7 +257,7 @@ class Session:
     def state(self) -> Any:
         """The layer's state, as the layer takes and returns it: [L, B, H], or a tuple of such.
 
-        It is a copy. What is assigned is copied too; None begins again, from zeros. Without a batch
+        It is a copy. What is assigned is copied too; None resets it. Without a batch
         size there is no B. A model's memory is not part of it, but of `state_dict`.
         """
         arrays = self.state_dict()
@@ -317,12 +319,12 @@ class Session:
             self._states = arrays
 
     def reset(self) -> None:
-        """Begin again, from a state of zeros, and from what the memory begins with."""
+        """Return to the initial state: zeros, and the initial values of the memory."""
         with self._changing("reset"):
             self._states = [state.copy() for state in self._initial]
 
     def fork(self) -> Self:
-        """A session that continues from here on its own, with the same weights.
+        """An independent session with the same weights and a copy of the state.
 
         >>> from anaphora.nn import GRU
         >>> session = GRU(input_size=3, hidden_size=4).session()
@@ -354,7 +356,7 @@ class Session:
         vars(self).update(state["others"])
 
     def _frozen(self) -> dict[str, Any]:
-        """The arguments, with copies of layer and module that have the weights of then."""
+        """The arguments, with copies of layer and module that have the weights of the snapshot."""
         memo: dict[int, Any] = {id(shared): shared for shared in self._weights.values()}
         for owner in ("layer", "module"):
             for name, parameter in self._arguments[owner].named_parameters():
@@ -397,7 +399,7 @@ def _runner(
     run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None,
     **_: Any,
 ) -> Callable[[Array, list[Array]], Array]:
-    """What runs a layer and a module that belong to nobody else, as packed layers are run."""
+    """A function with the interface of `PackedLayers.run`; it owns its layer and module."""
     layer.batch_first = False
     count = len(layer.state_shapes())
 

@@ -1,4 +1,4 @@
-"""States of recurrent layers: tuples inside, and at the public edge a Tensor where there is one."""
+"""States of recurrent layers: tuples inside; a single state is a Tensor at the public edge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State: TypeAlias = "Tensor | tuple[Tensor, ...]"
 
 
 def as_tuple(state: Any) -> tuple[Any, ...]:
-    """The states of a state as a user gives it: one, or several in a tuple or list.
+    """A state as users give it, one or several in a tuple or list, as a tuple.
 
     >>> as_tuple("h"), as_tuple(["h", "c"])
     (('h',), ('h', 'c'))
@@ -23,7 +23,7 @@ def as_tuple(state: Any) -> tuple[Any, ...]:
 
 
 def from_tuple(states: Sequence[T]) -> T | tuple[T, ...]:
-    """The state as a user gets it: the only one, or all in a tuple.
+    """A state as users get it: the only one, or all in a tuple.
 
     >>> from_tuple(("h",)), from_tuple(["h", "c"])
     ('h', ('h', 'c'))
