@@ -125,37 +125,29 @@ class Session:
             step = (layer.input_size,) if table is None else ()
         if dtype is None:
             dtype = layer.dtype if table is None else np.int64
-        batch = () if batch_size is None else (batch_size,)
         self.batch_size = batch_size
-        self._step = (*batch, *step)
+        self._step = step if batch_size is None else (batch_size, *step)
         self._dtype = np.dtype(dtype)
         self._swaps = layer.batch_first and batch_size is not None
-        self._layer_shapes = layer.state_shapes(*batch)
-        self._memory_shapes: dict[str, tuple[int, ...]] = {}
-        shapes = layer.state_shapes(batch_size or 1).values()
-        self._initial = [np.zeros(shape, layer.dtype) for shape in shapes]
-        for name, value in (memory or {}).items():
-            start = np.asarray(value, value.dtype if isinstance(value, np.ndarray) else layer.dtype)
-            if name in self._layer_shapes or start.dtype.kind != "f":
-                raise ValueError(
-                    f"session: a memory {name!r} of {start.dtype}; wanted floats, by a name other "
-                    f"than the layer's states {', '.join(self._layer_shapes)}"
-                )
-            self._memory_shapes[name] = (*batch, *start.shape)
-            self._initial.append(np.broadcast_to(start, (batch_size or 1, *start.shape)).copy())
-        self._states = [state.copy() for state in self._initial]
         self._in_use = False
-        self._weights: dict[tuple[str, str], Parameter] = {}
-        shared: dict[int, Any] = {}
-        for owner, part in (("layer", layer), ("module", module)):
-            for name, parameter in part.named_parameters():
-                self._weights[owner, name] = shared.setdefault(id(parameter), parameter.shared())
+        starts = {
+            name: np.array(value, value.dtype if isinstance(value, np.ndarray) else layer.dtype)
+            for name, value in (memory or {}).items()
+        }
+        self._allocate(layer, starts)
 
-        def kept(value: Any) -> Any:
+        shared: dict[int, Parameter] = {}
+
+        def snapshot(value: Any) -> Any:
             if isinstance(value, Parameter):
                 return shared.setdefault(id(value), value.shared())
             return value
 
+        self._weights = {
+            (owner, name): snapshot(parameter)
+            for owner, part in (("layer", layer), ("module", module))
+            for name, parameter in part.named_parameters()
+        }
         self._arguments: dict[str, Any] = {
             "layer": layer,
             "batch_size": batch_size,
@@ -164,9 +156,9 @@ class Session:
             "dtype": dtype,
             "before": before,
             "after": after,
-            "memory": memory,
-            "table": kept(table),
-            "output": None if output is None else tuple(kept(value) for value in output),
+            "memory": starts,
+            "table": snapshot(table),
+            "output": None if output is None else tuple(map(snapshot, output)),
             "run": run,
         }
         self._packed: PackedLayers | None = None
@@ -179,6 +171,23 @@ class Session:
         else:
             self._run = _runner(self._packed, **self._frozen())
         self._made = frozenset((*vars(self), "_made"))
+
+    def _allocate(self, layer: Recurrent, memory: Mapping[str, Array]) -> None:
+        """Make the states: the layer's, then the memory's."""
+        batch = () if self.batch_size is None else (self.batch_size,)
+        B = self.batch_size or 1
+        self._layer_shapes = layer.state_shapes(*batch)
+        self._shapes = dict(self._layer_shapes)  # as users see them, without B if there is none
+        self._initial = [np.zeros(s, layer.dtype) for s in layer.state_shapes(B).values()]
+        for name, start in memory.items():
+            if name in self._layer_shapes or start.dtype.kind != "f":
+                raise ValueError(
+                    f"session: a memory {name!r} of {start.dtype}; wanted floats, by a name other "
+                    f"than the layer's states {', '.join(self._layer_shapes)}"
+                )
+            self._shapes[name] = (*batch, *start.shape)
+            self._initial.append(np.broadcast_to(start, (B, *start.shape)).copy())
+        self._states = [state.copy() for state in self._initial]
 
     def feed(self, inputs: Any) -> Array:
         """Run over the next step, or over several, and advance the state.
@@ -248,10 +257,6 @@ class Session:
         if self._dtype.kind == "i":
             return as_integers(x, "feed: ids are integers").astype(self._dtype, order="C")
         return x if x.dtype == self._dtype else as_tensor(x, self._dtype, "feed: an input").data
-
-    @property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return self._layer_shapes | self._memory_shapes
 
     @property
     def state(self) -> Any:
@@ -393,7 +398,7 @@ def _runner(
     step: tuple[int, ...],
     before: Callable[[Any, Array], Any] | None,
     after: Callable[[Any, Any, dict[str, Array]], Any] | None,
-    memory: Mapping[str, ArrayLike] | None,
+    memory: Mapping[str, Array],
     table: Parameter | None,
     output: tuple[Any, Any] | None,
     run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None,
@@ -425,7 +430,7 @@ def _runner(
             else:
                 y = packed.run(np.asarray(x, order="C"), states[:count])
             if after is not None:
-                y = after(module, _numbers(y), dict(zip(memory or {}, states[count:], strict=True)))
+                y = after(module, _numbers(y), dict(zip(memory, states[count:], strict=True)))
         y = np.array(_numbers(y))
         if y.shape[:2] != x.shape[:2]:
             raise ValueError(
