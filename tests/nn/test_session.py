@@ -128,8 +128,9 @@ def test_more_steps_than_are_run_at_once(rng):
     assert_same(layer.session().feed(x), whole(layer, x, None)[0])
 
 
-def test_batch_first_is_for_several_steps(rng):
-    layer = make("lstm", batch_first=True)
+@pytest.mark.parametrize("name", ["lstm", untraced], ids=["lstm", "untraced"])
+def test_batch_first_is_for_several_steps(name, rng):
+    layer = make(name, batch_first=True)
     x = rng.standard_normal((B, T, I)).astype(np.float32)
     expected, _ = whole(layer, x, None)
     session = layer.session(B)
@@ -355,11 +356,12 @@ class Averaging(nn.Module):
         random.seed(6)
         self.embedding = nn.Embedding(9, I, dtype=dtype)
         self.recurrent = nn.Recurrent(cell, I, H, layers, dtype=dtype, **options)
+        self.dropout = nn.Dropout(0.5)
         self.output = nn.Linear(H, 4, dtype=dtype)
 
     def forward(self, ids):
         """The answers after each step: [T, B, 4]."""
-        y, _ = self.recurrent(2.0 * self.embedding(ids))
+        y, _ = self.recurrent(2.0 * self.dropout(self.embedding(ids)))
         steps = np.arange(1, len(y) + 1, dtype=y.dtype)[:, None, None]
         return self.output(np.cumsum(y.data, axis=0) / steps)
 
@@ -377,7 +379,7 @@ class Averaging(nn.Module):
 
 
 def doubled_embedding(model, ids):
-    return 2.0 * model.embedding(ids)
+    return 2.0 * model.dropout(model.embedding(ids))
 
 
 def running_mean(model, h, memory):
