@@ -87,7 +87,7 @@ def main():
     model = train(forgetful, arguments)
 
     x, sums = make_batch(np.random.default_rng(arguments.seed + 1), arguments.length, batch_size=1)
-    _, _, named = model.recurrent(x, record=True)  # every value that the equations name, [T, B, H]
+    _, _, named = model.recurrent.record(x)  # every value that the equations name, [T, B, H]
     unit = named["f_l0"][:, 0].std(axis=0).argmax()
     print(f"\nThe gate f of unit {unit}, the one that moves most; * marks the numbers to add:")
     for t, ((number, mark), f) in enumerate(zip(x[:, 0], named["f_l0"][:, 0, unit], strict=True)):

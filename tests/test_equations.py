@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anaphora import equations, ops
-from anaphora.cells import Cell, cell
+from anaphora.cells import Cell, cell, lstm, rnn
 from anaphora.equations import (
     FUNCTIONS,
     EquationError,
@@ -450,3 +450,8 @@ def test_a_cell_without_source_works():
     typed = names["typed"]
     assert isinstance(typed, Cell)
     assert typed.program.lines() == ["mixed = a + h", "h' = tanh(mixed)", "return h: h'"]
+
+
+def test_repr_of_a_program_is_one_short_line():
+    assert repr(lstm.program) == "Program(i, f, g, o, h, c -> h, c, 9 instructions)"
+    assert repr(rnn.program) == "Program(a, h -> h, 1 instruction)"

@@ -1,5 +1,6 @@
 """Sessions of a language model: the model's own scores, and what it goes on with."""
 
+import pickle
 import threading
 
 import numpy as np
@@ -246,3 +247,39 @@ def test_bad_draws_are_explained():
     for turns in [(-1.0,), (np.nan,), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.1), (1.0, 0, np.nan)]:
         with pytest.raises(ValueError, match="wanted temperature >= 0, top_k >= 0 and 0 < top_p"):
             session.generate(ids, np.zeros((4, B)), *turns)
+
+
+def test_ids_that_are_excluded_stay_so_in_another_process_and_in_a_changed_model(rng):
+    replaced = make()
+    replaced.output = nn.Sequential(nn.Linear(H, H), nn.Linear(H, V))
+    for model in (make(), replaced):
+        session = model.session(excluded=[0, 2, *range(4, V)])
+        for made in (session, session.fork(), pickle.loads(pickle.dumps(session))):
+            assert set(made.generate([1], rng.random(50))) == {1, 3}
+        scores = session.feed(1)
+        assert np.isneginf(scores[[0, 2, 4]]).all()
+        assert np.isfinite(scores[[1, 3]]).all()
+
+
+def test_generating_is_for_one_thread_at_a_time(rng):
+    model = make()
+    inside, finish = threading.Event(), threading.Event()
+
+    class Waiting(LanguageModel):
+        def forward(self, ids, state=None, lengths=None):
+            inside.set()
+            assert finish.wait(60)
+            return super().forward(ids, state, lengths)
+
+    session = Waiting(V, H).session()
+    thread = threading.Thread(target=lambda: session.generate([1], [0.5]))
+    thread.start()
+    assert inside.wait(60)
+    for method, call in (("generate", lambda: session.generate([1], [0.5])),
+                         ("feed", lambda: session.feed(1))):  # fmt: skip
+        with pytest.raises(RuntimeError, match=f"{method}: another thread is feeding this session"):
+            call()
+    finish.set()
+    thread.join()
+    assert session.generate([1], [0.5]).shape == (1,)
+    assert "LanguageModelSession(LanguageModel (" in repr(model.session())

@@ -102,7 +102,9 @@ def test_what_does_not_fit_is_refused():
     states = Tensor(np.ones((S, B, E), "f"))
     with pytest.raises(ValueError, match=r"states of shape \(4, 7\); wanted \[S, B, 7\]"):
         attention.remember(states[0])
-    with pytest.raises(ValueError, match="lengths from 2 to 7, but there are 6 states"):
+    with pytest.raises(
+        ValueError, match="Attention: lengths from 2 to 7, but the sequences have 6 steps"
+    ):
         attention.remember(states, [6, 2, 7, 3])
     with pytest.raises(ValueError, match="wanted one integer for each of the 4 rows"):
         attention.remember(states, [6, 2])
@@ -110,5 +112,5 @@ def test_what_does_not_fit_is_refused():
         attention(np.ones((T, 3, Q), "f"), states)
     with pytest.raises(ValueError, match="attention_size must be a whole number of at least 1"):
         AdditiveAttention(Q, E, 0)
-    with pytest.raises(NotImplementedError, match="does not say what its keys are"):
+    with pytest.raises(NotImplementedError, match="does not define keys"):
         Attention(Q, E).remember(states)

@@ -298,15 +298,19 @@ def test_nothing_is_loaded_when_a_shape_differs(strict, shape):
 # Text
 
 
-def test_repr_shows_the_options_and_what_is_inside():
-    assert repr(nn.Linear(3, 2)) == "Linear(3, 2, bias=True)"
-    assert repr(nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.Dropout(0.1)))) == (
+def test_repr_shows_the_options_what_is_inside_and_the_parameters():
+    assert repr(nn.Linear(3, 2)) == "Linear(3, 2, bias=True) (8 parameters)"
+    assert repr(nn.Linear(1, 1, bias=False)) == "Linear(1, 1, bias=False) (1 parameter)"
+    layers = nn.Sequential(nn.Linear(300, 20), nn.Sequential(nn.Dropout(0.1), nn.LayerNorm(20)))
+    layers[0].requires_grad_(False)
+    assert repr(layers) == (
         "Sequential(\n"
-        "  (0): Linear(3, 2, bias=True)\n"
+        "  (0): Linear(300, 20, bias=True) (6,020 parameters, 6,020 of them frozen)\n"
         "  (1): Sequential(\n"
         "    (0): Dropout(p=0.1, locked=False)\n"
-        "  )\n"
-        ")"
+        "    (1): LayerNorm(20, epsilon=1e-05) (40 parameters)\n"
+        "  ) (40 parameters)\n"
+        ") (6,060 parameters, 6,020 of them frozen)"
     )
     assert repr(Module()) == "Module()"
 
@@ -319,7 +323,7 @@ def test_repr_of_a_module_with_options_and_children_has_both():
     assert repr(Model()) == (
         "Model(\n"
         "  tied=True\n"
-        "  (encoder): Embedding(5, 3)\n"
-        "  (decoder): Linear(3, 5, bias=False)\n"
-        ")"
+        "  (encoder): Embedding(5, 3) (15 parameters)\n"
+        "  (decoder): Linear(3, 5, bias=False) (15 parameters)\n"
+        ") (15 parameters)"  # they share them
     )

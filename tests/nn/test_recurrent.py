@@ -1,5 +1,6 @@
 """The recurrent layers beside the cells' equations, run one sequence and one step at a time."""
 
+import inspect
 import re
 
 import numpy as np
@@ -197,9 +198,9 @@ def test_several_layers_are_single_ones_on_top_of_each_other(name):
 def test_batch_first_moves_the_axes_of_sequences_and_not_of_states(name, lengths):
     layer = make(name, 2, 2)
     x, states = inputs(layer)
-    output, state, named = layer(x, as_state(states), lengths=lengths, record=True)
+    output, state, named = layer.record(x, as_state(states), lengths=lengths)
     layer.batch_first = True
-    swapped, same, rows = layer(x.swapaxes(0, 1), as_state(states), lengths=lengths, record=True)
+    swapped, same, rows = layer.record(x.swapaxes(0, 1), as_state(states), lengths=lengths)
     np.testing.assert_array_equal(swapped.data, output.data.swapaxes(0, 1))
     for given, wanted in zip(as_tuple(same), as_tuple(state), strict=True):
         np.testing.assert_array_equal(given.data, wanted.data)
@@ -213,10 +214,10 @@ def test_batch_first_moves_the_axes_of_sequences_and_not_of_states(name, lengths
 def test_one_sequence_without_a_batch_axis(name, batch_first):
     layer = make(name, 2, 2, batch_first=batch_first)
     x, states = inputs(layer)
-    whole, finals, named = make(name, 2, 2)(
-        x[:, :1], as_state(tuple(s[:, :1] for s in states)), record=True
+    whole, finals, named = make(name, 2, 2).record(
+        x[:, :1], as_state(tuple(s[:, :1] for s in states))
     )
-    output, state, alone = layer(x[:, 0], as_state(tuple(s[:, 0] for s in states)), record=True)
+    output, state, alone = layer.record(x[:, 0], as_state(tuple(s[:, 0] for s in states)))
     np.testing.assert_array_equal(output.data, whole.data[:, 0])
     for given, wanted in zip(as_tuple(state), as_tuple(finals), strict=True):
         np.testing.assert_array_equal(given.data, wanted.data[:, 0])
@@ -330,7 +331,7 @@ def test_no_steps_and_no_rows(name, steps, rows):
     layer = make(name, 2, 2)
     _, states = inputs(layer)
     states = tuple(s[:, :rows] for s in states)
-    output, state, named = layer(np.zeros((steps, rows, I)), as_state(states), record=True)
+    output, state, named = layer.record(np.zeros((steps, rows, I)), as_state(states))
     assert output.shape == (steps, rows, 2 * H)
     for given, initial in zip(as_tuple(state), states, strict=True):
         np.testing.assert_array_equal(given.data, initial)
@@ -398,7 +399,7 @@ def test_record_names_the_values_of_every_layer_and_direction(name):
     layer = make(name, 2, 2)
     x, states = inputs(layer)
     plain, plain_state = layer(x, as_state(states), lengths=LENGTHS)
-    output, state, named = layer(x, as_state(states), lengths=LENGTHS, record=True)
+    output, state, named = layer.record(x, as_state(states), lengths=LENGTHS)
     np.testing.assert_array_equal(output.data, plain.data)
     for given, wanted in zip(as_tuple(state), as_tuple(plain_state), strict=True):
         np.testing.assert_array_equal(given.data, wanted.data)
@@ -415,7 +416,7 @@ def test_record_names_the_values_of_every_layer_and_direction(name):
 def test_recorded_gates_are_the_equations():
     layer = make("lstm", 1)
     x, (h, c) = inputs(layer)
-    _, _, named = layer(x, (h, c), record=True)
+    _, _, named = layer.record(x, (h, c))
     assert set(named) == {"i_l0", "f_l0", "g_l0", "o_l0", "c_l0", "h_l0"}
     before = np.concatenate([c, named["c_l0"][:-1]])
     i, f, g, o = (named[f"{gate}_l0"] for gate in "ifgo")
@@ -440,9 +441,9 @@ def test_dropout_stands_between_the_layers_in_training_only(name):
     plain, dropping = make(name, 2, 2), make(name, 2, 2, dropout=0.5)
     x, states = inputs(plain)
     expected, _ = plain(x, as_state(states))
-    output, _, named = dropping(x, as_state(states), record=True)
+    output, _, named = dropping.record(x, as_state(states))
     assert not np.allclose(output.data, expected.data)
-    _, _, below = plain(x, as_state(states), record=True)
+    _, _, below = plain.record(x, as_state(states))
     np.testing.assert_array_equal(named["h_l0"], below["h_l0"])
     assert (output.data != 0).all()
     np.testing.assert_array_equal(dropping.eval()(x, as_state(states))[0].data, expected.data)
@@ -456,7 +457,7 @@ def test_the_layer_above_reads_the_dropped_output():
     random.seed(8)
     mask = nn.Dropout(0.25)(Tensor(np.ones((T, B, H)))).data
     assert (mask == 0).any()
-    _, _, named = layer.eval()(x, h, record=True)
+    _, _, named = layer.eval().record(x, h)
     dropped = named["h_l0"] * mask
     state = h[1]
     for t in range(T):
@@ -531,11 +532,39 @@ def test_positional_arguments_stand_where_pytorch_has_them():
     assert (layer.dropout, layer.bidirectional) == (0.1, True)
 
 
+@pytest.mark.parametrize("named", [nn.RNN, nn.LSTM, nn.GRU])
+def test_signatures_are_spelled_out_in_recurrents_order_and_reach_it(named):
+    general = inspect.signature(nn.Recurrent).parameters
+    own = inspect.signature(named).parameters
+    omitted = {"RNN": {"forget_bias"}, "LSTM": set(), "GRU": {"proj_size", "forget_bias"}}
+    assert own.keys() - {"nonlinearity"} == general.keys() - {"cell"} - omitted[named.__name__]
+    values = {
+        "num_layers": 2, "bias": False, "batch_first": True, "dropout": 0.1, "bidirectional": True,
+        "proj_size": P, "locked_dropout": True, "weight_dropout": 0.2, "zoneout": 0.3,
+        "layer_norm": True, "forget_bias": 1.5, "dtype": np.dtype("float64"),
+    }  # fmt: skip
+    for name, parameter in own.items():
+        assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if name not in ("input_size", "hidden_size", "nonlinearity"):
+            assert parameter.default == general[name].default, name
+            assert parameter.annotation == general[name].annotation, name
+        if name in values:
+            assert getattr(named(I, H, **{name: values[name]}), name) == values[name]
+    assert [n for n in own if n != "nonlinearity"] == [n for n in general if n in own]
+    zeros = named(I, H, initialization="xavier").bias_ih_l0.data
+    np.testing.assert_array_equal(zeros, 0)
+    for call in (named.forward, named.record):
+        assert list(inspect.signature(call).parameters) == ["self", "x", "state", "lengths"]
+
+
 def test_repr_shows_what_is_not_the_default():
-    assert repr(nn.LSTM(I, H)) == "LSTM(lstm, 5, 8, num_layers=1)"
+    assert repr(nn.LSTM(I, H)) == "LSTM(lstm, 5, 8, num_layers=1) (480 parameters)"
     assert repr(nn.GRU(I, H, 2, bias=False, dropout=0.5, bidirectional=True)) == (
-        "GRU(gru, 5, 8, num_layers=2, bias=False, dropout=0.5, bidirectional=True)"
+        "GRU(gru, 5, 8, num_layers=2, bias=False, dropout=0.5, bidirectional=True) "
+        "(1,776 parameters)"
     )
+    layer = nn.LSTM(I, H, forget_bias=1.0, dtype="float64", initialization="xavier")
+    assert "num_layers=1, forget_bias=1.0, dtype=float64)" in repr(layer)
 
 
 # Layer normalisation
@@ -614,17 +643,17 @@ def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
         ),
         (lambda: nn.LSTM(I, H, proj_size=-1), "or 0 for no projection, not -1"),
         (
-            lambda: nn.GRU(I, H, proj_size=P),
-            "GRU: proj_size needs a cell whose equations leave the state 'h' to the gates; those "
-            "of 'gru' read it",
+            lambda: nn.Recurrent("gru", I, H, proj_size=P),
+            "Recurrent: proj_size needs a cell whose equations leave the state 'h' to the gates; "
+            "those of 'gru' read it",
         ),
         (
             lambda: nn.Recurrent(unfused, I, H, proj_size=P),
             "those of 'unfused' were not traced (fused=False)",
         ),
         (
-            lambda: nn.GRU(I, H, forget_bias=1.0),
-            "GRU: forget_bias needs biases and a gate called f; 'gru' has the gates r z n, "
+            lambda: nn.Recurrent("gru", I, H, forget_bias=1.0),
+            "Recurrent: forget_bias needs biases and a gate called f; 'gru' has the gates r z n, "
             "bias=True",
         ),
         (lambda: nn.LSTM(I, H, bias=False, forget_bias=1.0), "bias=False"),

@@ -1,5 +1,6 @@
 """Sessions of layers: the values of the layer itself, the state, forks, and what is refused."""
 
+import pickle
 import threading
 
 import numpy as np
@@ -127,8 +128,9 @@ def test_more_steps_than_are_run_at_once(rng):
     assert_same(layer.session().feed(x), whole(layer, x, None)[0])
 
 
-def test_batch_first_is_for_several_steps(rng):
-    layer = make("lstm", batch_first=True)
+@pytest.mark.parametrize("name", ["lstm", untraced], ids=["lstm", "untraced"])
+def test_batch_first_is_for_several_steps(name, rng):
+    layer = make(name, batch_first=True)
     x = rng.standard_normal((B, T, I)).astype(np.float32)
     expected, _ = whole(layer, x, None)
     session = layer.session(B)
@@ -342,3 +344,212 @@ def test_a_layer_that_computes_something_else_is_run_itself(rng):
     layer = Doubled(I, H)
     x = rng.standard_normal((T, I)).astype(np.float32)
     assert_same(layer.session().feed(x), whole(layer, x, None)[0])
+
+
+# A model around the layer -------------------------------------------------------------------------
+
+
+class Averaging(nn.Module):
+    """A classifier of ids by the mean output, with whole sequences beside its sessions."""
+
+    def __init__(self, cell="lstm", dtype="float32", layers=L, **options):
+        random.seed(6)
+        self.embedding = nn.Embedding(9, I, dtype=dtype)
+        self.recurrent = nn.Recurrent(cell, I, H, layers, dtype=dtype, **options)
+        self.dropout = nn.Dropout(0.5)
+        self.output = nn.Linear(H, 4, dtype=dtype)
+
+    def forward(self, ids):
+        """The answers after each step: [T, B, 4]."""
+        y, _ = self.recurrent(2.0 * self.dropout(self.embedding(ids)))
+        steps = np.arange(1, len(y) + 1, dtype=y.dtype)[:, None, None]
+        return self.output(np.cumsum(y.data, axis=0) / steps)
+
+    def session(self, batch_size=None):
+        return nn.Session(
+            self.recurrent,
+            batch_size,
+            self,
+            step=(),
+            dtype=np.int64,
+            before=doubled_embedding,
+            after=running_mean,
+            memory={"total": np.zeros(H, self.recurrent.dtype), "steps": 0},
+        )
+
+
+def doubled_embedding(model, ids):
+    return 2.0 * model.dropout(model.embedding(ids))
+
+
+def running_mean(model, h, memory):
+    totals = np.cumsum([memory["total"], *h], axis=0)
+    steps = memory["steps"] + np.arange(len(totals))[:, None]
+    memory["total"][...], memory["steps"][...] = totals[-1], steps[-1]
+    return model.output(totals[1:] / steps[1:, :, None].astype(h.dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell_", ["lstm", "gru", untraced], ids=["lstm", "gru", "untraced"])
+def test_a_model_answers_as_it_is_fed(cell_, dtype, rng):
+    model = Averaging(cell_, dtype).train()
+    ids = rng.integers(0, 9, (T, B))
+    with no_grad():
+        expected = model.eval()(ids).data
+    model.train()
+    session, single = model.session(B), model.session()
+    first = session.feed(ids[:2])
+    assert first.dtype == dtype
+    found = np.concatenate([first, session.feed(ids[2])[None], session.feed(ids[3:].tolist())])
+    assert_same(found, expected)
+    assert session.feed(ids[:0]).shape == (0, B, 4)
+    assert session.state_dict()["steps"].tolist() == [T] * B
+    assert_same(single.feed(int(ids[0, 1])), expected[0, 1])
+    assert_same(single.feed(ids[1:, 1]), expected[1:, 1])
+    assert model.training
+
+
+def test_the_memory_is_part_of_the_state(rng):
+    model, ids = Averaging(), rng.integers(0, 9, (T, B))
+    whole_session = model.session(B)
+    expected = whole_session.feed(ids)
+    session = model.session(B)
+    session.feed(ids[:4])
+    saved = session.state_dict()
+    assert {name: array.shape for name, array in saved.items()} == {
+        "h": (L, B, H), "c": (L, B, H), "total": (B, H), "steps": (B,),
+    }  # fmt: skip
+    resumed = model.session(B)
+    resumed.load_state_dict(saved)
+    for other in (session.fork(), pickle.loads(pickle.dumps(session)), resumed):
+        assert_same(other.feed(ids[4:]), expected[4:])
+    for name, array in session.state_dict().items():
+        np.testing.assert_array_equal(array, saved[name])
+    session.state = whole_session.state  # the layer's alone
+    np.testing.assert_array_equal(session.state_dict()["total"], saved["total"])
+    np.testing.assert_array_equal(session.state[1], whole_session.state[1])
+    session.reset()
+    assert_same(session.feed(ids), expected)
+
+
+def test_a_model_is_as_it_was_when_its_session_was_made(rng):
+    model, ids = Averaging(), rng.integers(0, 9, (T, B))
+    with no_grad():
+        expected = model.eval()(ids).data
+    session = model.session(B)
+    for parameter in model.parameters():
+        with parameter.writing() as array:
+            array += 1
+    assert_same(session.fork().feed(ids), expected)
+    model.output = nn.Linear(H, 4)
+    assert_same(pickle.loads(pickle.dumps(session)).feed(ids), expected)
+
+
+@pytest.mark.parametrize("cell_", ["gru", untraced], ids=["gru", "untraced"])
+def test_a_table_and_an_output_run_natively_or_by_operations(cell_, rng):
+    model, ids = Averaging(cell_), rng.integers(0, 9, (T, B))
+    weights = {"table": model.embedding.weight, "output": (model.output.weight, None)}
+    session = nn.Session(model.recurrent, B, model, **weights)
+    with no_grad():
+        y, _ = model.recurrent(model.embedding(ids))
+        expected = y.data @ model.output.weight.data.T
+    for parameter in model.parameters():
+        with parameter.writing() as array:
+            array[...] = 1
+    found = np.concatenate([session.feed(ids[0])[None], session.feed(ids[1:])])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(IndexError, match="for a table of 9 rows"):
+        session.feed([9, 0, 0])
+    with pytest.raises(TypeError, match="ids are integers, not float64"):
+        session.feed([1.0, 2.0, 3.0])
+    again = pickle.loads(pickle.dumps(session))
+    np.testing.assert_array_equal(again.feed(ids), session.feed(ids))
+
+
+def test_features_of_their_own_shape_and_batch_first(rng):
+    layer = make("gru", batch_first=True)
+    x = rng.standard_normal((B, T, 2, I)).astype(np.float32)
+    expected, _ = whole(layer, x[:, :, 0] - x[:, :, 1], None)
+    session = nn.Session(layer, B, step=(2, I), before=lambda layer, x: x[..., 0, :] - x[..., 1, :])
+    assert_same(session.feed(x[:, 0]), expected[:, 0])
+    assert_same(session.feed(x[:, 1:]), expected[:, 1:])
+    with pytest.raises(ValueError, match=r"wanted \[3, 2, 5\] for one step, \[3, T, 2, 5\] for T"):
+        session.feed(x[:, :, 0])
+
+
+def test_bad_models_of_sessions_are_told(rng):
+    layer = make("lstm")
+    with pytest.raises(ValueError, match="a memory 'c' of float32; wanted floats, by a name other"):
+        nn.Session(layer, memory={"c": 0})
+    with pytest.raises(ValueError, match="a memory 'steps' of int64; wanted floats"):
+        nn.Session(layer, memory={"steps": np.array(0)})
+    session = nn.Session(layer, B, after=lambda layer, h, memory: h[0])
+    with pytest.raises(
+        ValueError, match=r"after returned the shape \(3, 7\); wanted \[6, 3, '...'\]"
+    ):
+        session.feed(rng.standard_normal((T, B, I)))
+    session = nn.Session(layer, B, before=lambda layer, x: Tensor(x.astype(np.float64)))
+    with pytest.raises(
+        TypeError, match="session: the result of before of float64 for a layer of float32"
+    ):
+        session.feed(rng.standard_normal((T, B, I)))
+    assert not session.state[0].any()
+
+
+def test_a_session_shows_what_it_is():
+    assert repr(make("lstm").session(B)) == (
+        "Session(Recurrent(lstm, 5, 7, num_layers=2) (840 parameters), batch_size=3, "
+        "h [2, 3, 7], c [2, 3, 7])"
+    )
+    assert repr(Averaging("gru").session()) == (
+        "Session(Averaging (707 parameters), batch_size=None, h [2, 7], total [7], steps [])"
+    )
+
+
+# Threads ------------------------------------------------------------------------------------------
+
+
+def test_a_second_thread_is_told_and_changes_nothing(rng):
+    layer = make("lstm")
+    x = rng.standard_normal((T, B, I)).astype(np.float32)
+    expected, last = whole(layer, x, None)
+    inside, finish, found = threading.Event(), threading.Event(), []
+
+    def waiting(layer, x):
+        inside.set()
+        assert finish.wait(60)
+        return x
+
+    session = nn.Session(layer, B, before=waiting)
+    thread = threading.Thread(target=lambda: found.append(session.feed(x)))
+    thread.start()
+    assert inside.wait(60)
+    state = tuple(np.ones((L, B, H), np.float32) for _ in "hc")
+    uses = {
+        "feed": lambda: session.feed(x),
+        "state_dict": lambda: session.state,
+        "fork": session.fork,
+        "reset": session.reset,
+        "load_state_dict": lambda: session.load_state_dict(dict(zip("hc", state, strict=True))),
+        "pickling": lambda: pickle.dumps(session),
+    }
+    for method, use in uses.items():
+        with pytest.raises(RuntimeError, match=f"{method}: another thread is feeding this session"):
+            use()
+    finish.set()
+    thread.join()
+    assert_same(found[0], expected)
+    for array, wanted in zip(session.state, last, strict=True):
+        assert_same(array, wanted)
+    session.reset()
+    assert_same(session.feed(x), expected)  # one after the other is no mistake
+
+
+def test_a_refused_input_leaves_the_session_free(rng):
+    session = make("lstm").session(B)
+    with pytest.raises(ValueError, match="feed: an input of shape"):
+        session.feed(np.zeros(2, np.float32))
+    assert session.feed(np.zeros((B, I), np.float32)).shape == (B, H)
+    with pytest.raises(KeyError):
+        session.load_state_dict({})
+    session.reset()

@@ -201,8 +201,8 @@ def test_what_is_in_the_padding_is_not_seen(option):
 def test_recorded_names_are_those_of_the_cell():
     layer = make("lstm", 1, 1)
     x, state = inputs(layer)
-    _, _, in_training = layer(x, state, LENGTHS, record=True)
-    y, _, recorded = layer.eval()(x, state, LENGTHS, record=True)
+    _, _, in_training = layer.record(x, state, LENGTHS)
+    y, _, recorded = layer.eval().record(x, state, LENGTHS)
     assert recorded.keys() == {f"{name}_l0" for name in "ifgohc"}
     np.testing.assert_array_equal(recorded["h_l0"], y.data)
     assert in_training.keys() == recorded.keys()
@@ -227,7 +227,7 @@ def test_what_zoneout_cannot_do_is_told():
     with pytest.raises(ValueError, match=r"GRU: zoneout is a share, 0 <= zoneout < 1, not 1.0"):
         nn.GRU(I, H, zoneout=1.0)
     with pytest.raises(
-        ValueError, match="recurrence: lengths from 1 to 7, but the sequences have 6"
+        ValueError, match="Recurrent: lengths from 1 to 7, but the sequences have 6"
     ):
         make("lstm")(np.zeros((T, B, I)), lengths=[1, 2, 3, 7])
     with pytest.raises(EquationError, match="fused=False"):

@@ -84,7 +84,7 @@ def test_losses_refuse_no_runs_and_runs_without_records():
 @pytest.mark.parametrize("name", CELLS)
 def test_states_and_gates_are_those_that_the_layer_records(name, x, rng):
     layer = nn.Recurrent(name, I, H, num_layers=2, bidirectional=True, dtype=np.float64)
-    _, _, recorded = layer(x, record=True)
+    _, _, recorded = layer.record(x)
     states, gates = plot.states(layer, x, row=1).data, plot.gates(layer, x, row=1).data
     assert {**states, **gates}.keys() == recorded.keys()
     assert {key.split("_l")[0] for key in states} == set(CELLS[name].states)
@@ -300,7 +300,7 @@ def test_reading_shows_the_states_of_the_model(rng):
     model = LanguageModel(6, hidden_size=H, embedding_size=I, num_layers=2, cell="gru").eval()
     text = "a bad cab "
     reading = plot.read(model, tokenizer, text)
-    _, _, recorded = model.recurrent(model.embedding(tokenizer.encode(text)), record=True)
+    _, _, recorded = model.recurrent.record(model.embedding(tokenizer.encode(text)))
     units = recorded["h_l1"]
     assert (reading.value, reading.unit) == ("h_l1", units.std(axis=0).argmax())
     np.testing.assert_array_equal(reading.text.data["numbers"], units[:, reading.unit])

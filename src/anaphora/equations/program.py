@@ -28,7 +28,7 @@ class Instruction:
     operands: tuple[Operand, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Program:
     """A straight-line program over arrays of one shape.
 
@@ -46,6 +46,8 @@ class Program:
     ['y = a * 2', 'return y: y']
     >>> [float(y) for y in twice.results(twice.values([3.0]))]
     [6.0]
+    >>> twice
+    Program(a -> y, 1 instruction)
     """
 
     inputs: tuple[str, ...]
@@ -117,3 +119,10 @@ class Program:
         returned = (f"{n}: {show(o)}" for n, o in zip(self.output_names, self.outputs, strict=True))
         lines.append(f"return {', '.join(returned)}")
         return lines
+
+    def __repr__(self) -> str:
+        count = len(self.instructions)
+        return (
+            f"Program({', '.join(self.inputs)} -> {', '.join(self.output_names)}, "
+            f"{count} instruction{'' if count == 1 else 's'})"
+        )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from anaphora import nn, ops
@@ -123,13 +122,6 @@ class LanguageModel(Reader, LanguageModelBody):
             and type(self.embedding) is nn.Embedding
             and type(self.output) is nn.Linear
         )
-        packed = None
-        if plain:
-            bias = None if self.output.bias is None else self.output.bias.data
-            if excluded:
-                weight = self.output.weight.data
-                bias = np.zeros(len(weight), weight.dtype) if bias is None else bias.copy()
-                bias[list(excluded)] = -np.inf
-            output = (self.output.weight.data, bias)
-            packed = self.recurrent.pack(self.embedding.weight.data, output)
-        return LanguageModelSession(self, batch_size, packed, excluded)
+        return LanguageModelSession(
+            self, batch_size, excluded, None if plain else type(self).forward
+        )

@@ -1,15 +1,15 @@
-"""Sessions of a language model: ids as they come, and text that it goes on with."""
+"""Sessions of a language model: reading ids step by step, and generating."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine, nn
-from anaphora.engine import PackedLayers
-from anaphora.tensor import Array, as_integers
+from anaphora.tensor import Array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,9 +18,20 @@ if TYPE_CHECKING:
 
 
 class LanguageModelSession(nn.Session):
-    """A language model that is fed ids as they come; `LanguageModel.session` makes one.
+    """A language model that is fed ids step by step; `LanguageModel.session` makes one.
 
     State, forks and threads are as for `nn.Session`.
+
+    Args:
+        model: The model.
+        batch_size: B texts at a time; None for one, whose arrays have no axis for it.
+        excluded: Ids whose scores are -inf, so that `generate` never draws them.
+        run: As of `nn.Session`, for a model other than embedding, recurrent layers and linear
+            layer; None for these.
+
+    Raises:
+        ValueError: the batch size is below 1.
+        IndexError: an excluded id is not in the vocabulary.
 
     >>> from anaphora.models import LanguageModel
     >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session()
@@ -31,16 +42,24 @@ class LanguageModelSession(nn.Session):
     def __init__(
         self,
         model: LanguageModel,
-        batch_size: int | None,
-        packed: PackedLayers | None,
+        batch_size: int | None = None,
         excluded: Sequence[int] = (),
+        run: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
     ) -> None:
-        super().__init__(model.recurrent, batch_size, model, packed, (), np.int64)
-        if packed is None and excluded:
-            self._run = _excluding(self._run, list(excluded))
+        parts: dict[str, Any] = {"run": run}
+        if run is None:
+            weight, bias = model.output.weight, cast(Any, model.output.bias)
+            if excluded:
+                without = np.zeros(len(weight), weight.dtype) if bias is None else bias.data.copy()
+                without[list(excluded)] = -np.inf
+                bias = without
+            parts = {"table": model.embedding.weight, "output": (weight, bias)}
+        elif excluded:
+            parts["after"] = functools.partial(_excluding, list(excluded))
+        super().__init__(model.recurrent, batch_size, model, step=(), dtype=np.int64, **parts)
 
     def feed(self, inputs: Any) -> Array:
-        """Read the next id, or several; the state goes on from there.
+        """Read the next id, or several, and advance the state.
 
         Args:
             inputs: Integers: one id, or [T] of them; with a batch size [B], or [T, B].
@@ -55,12 +74,6 @@ class LanguageModelSession(nn.Session):
         """
         return super().feed(inputs)
 
-    def _array(self, inputs: Any) -> Array:
-        return np.asarray(inputs)
-
-    def _converted(self, x: Array) -> Array:
-        return as_integers(x, "feed: ids are integers").astype(np.int64, order="C")
-
     def generate(
         self,
         ids: Any,
@@ -69,26 +82,27 @@ class LanguageModelSession(nn.Session):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> NDArray[np.int64]:
-        """Read ids, then draw one id after the other, each but the last being read in its turn.
+        """Read ids, then sample one id after the other, reading each but the last.
 
-        To go on, give the last drawn id to the next call. The same numbers draw the same ids,
-        however many are drawn at once; `generation.generate_ids` takes them from a seed.
+        To continue, give the last id to the next call. The same numbers sample the same ids,
+        in one call or several; `generation.generate_ids` takes them from a seed.
 
         Args:
             ids: As for `feed`, at least one.
-            uniforms: [length], or [length, B]: a number 0 <= u < 1 for each id to draw.
+            uniforms: [length], or [length, B]: a number 0 <= u < 1 for each id to sample.
             temperature: Divides the scores; 0 takes the most likely id.
-            top_k: The number of ids to draw from; 0 is all.
-            top_p: The probability that the nucleus reaches, above 0 and at most 1.
+            top_k: The number of ids to sample from; 0 is all.
+            top_p: The probability mass of the nucleus, above 0 and at most 1.
 
         Returns:
-            The drawn ids, [length] or [length, B].
+            The sampled ids, [length] or [length, B].
 
         Raises:
-            ValueError: a shape does not fit, a number is out of its range, or the scores are not
-                numbers to draw from. The state is then as before.
+            ValueError: a shape does not fit, a number is out of its range, or the scores
+                contain NaN. The state is then as before.
             TypeError: the ids are not integers.
             IndexError: an id is not in the vocabulary.
+            RuntimeError: another thread is using this session.
 
         >>> from anaphora.models import LanguageModel
         >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session()
@@ -103,21 +117,22 @@ class LanguageModelSession(nn.Session):
             wanted = "[length]" if not batch else f"[length, {batch[0]}]"
             raise ValueError(f"generate: uniforms of shape {numbers.shape}; wanted {wanted}")
         if read.size == 0:
-            raise ValueError("generate: a model needs at least one id to go on from")
+            raise ValueError("generate: a model needs at least one id to continue from")
         if not (temperature >= 0 and top_k >= 0 and 0 < top_p <= 1):
             raise ValueError(
                 f"generate: temperature {temperature}, top_k {top_k}, top_p {top_p}; wanted "
                 "temperature >= 0, top_k >= 0 and 0 < top_p <= 1"
             )
         options = (float(temperature), int(top_k), float(top_p))
-        if len(numbers) == 0:
-            self._run(read, self._states)
-            return np.empty(numbers.shape, np.int64)
-        columns = numbers.reshape(len(numbers), -1)  # [length, B]
-        if self._packed is not None:
-            drawn = self._packed.generate(read, self._states, columns, *options)
-        else:
-            drawn = self._generate_step_by_step(read, columns, *options)
+        with self._changing("generate"):
+            if len(numbers) == 0:
+                self._run(read, self._states)
+                return np.empty(numbers.shape, np.int64)
+            columns = numbers.reshape(len(numbers), -1)  # [length, B]
+            if self._packed is not None:
+                drawn = self._packed.generate(read, self._states, columns, *options)
+            else:
+                drawn = self._generate_step_by_step(read, columns, *options)
         return drawn.reshape(numbers.shape)
 
     def _generate_step_by_step(
@@ -136,13 +151,9 @@ class LanguageModelSession(nn.Session):
 
 
 def _excluding(
-    run: Callable[[Array, list[Array]], Array], excluded: list[int]
-) -> Callable[[Array, list[Array]], Array]:
-    """Run as before, with scores of -inf for some ids."""
-
-    def run_without(ids: Array, states: list[Array]) -> Array:
-        scores = run(ids, states)
-        scores[..., excluded] = -np.inf
-        return scores
-
-    return run_without
+    excluded: list[int], model: LanguageModel, scores: Array, memory: dict[str, Array]
+) -> Array:
+    """The scores, -inf for some ids."""
+    scores = scores.copy()
+    scores[..., excluded] = -np.inf
+    return scores

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from anaphora import foreign_names
 from anaphora.nn.attention import AdditiveAttention, Attention, Memory, MultiplicativeAttention
+from anaphora.nn.kinds import LayerKind
 from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
 from anaphora.nn.module import LoadResult, Module
 from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
@@ -18,6 +19,7 @@ __all__ = [
     "Attention",
     "Dropout",
     "Embedding",
+    "LayerKind",
     "LayerNorm",
     "Linear",
     "LoadResult",

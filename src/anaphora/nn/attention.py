@@ -1,4 +1,4 @@
-"""Attention: for each query, a mean of the states of a sequence, weighted by how well they fit."""
+"""Attention: for each query, a mean of the states of a sequence, weighted by similarity."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from anaphora import ops
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.layers import Linear
 from anaphora.nn.module import Module, check_sizes
+from anaphora.ops.recurrence import checked_lengths
 from anaphora.tensor import Tensor, as_tensor
 
 
@@ -32,13 +33,13 @@ class Memory(NamedTuple):
     mask: NDArray[np.bool_]
 
     def rows(self, index: ArrayLike) -> Memory:
-        """The same of some rows of the batch, by their numbers."""
+        """The memory of the given rows of the batch, by index."""
         rows = np.asarray(index)
         return Memory(self.states[:, rows], self.keys[:, rows], self.mask[rows])
 
 
 class Attention(Module):
-    """The base of both kinds: a subclass makes keys of states, and scores of queries and keys.
+    """The base of both kinds: a subclass computes keys from states, and scores from both.
 
         weights = softmax(scores) over the states within the length of their row
         context = sum of weights * states
@@ -65,15 +66,15 @@ class Attention(Module):
         self.state_size = state_size
 
     def keys(self, states: Tensor) -> Tensor:
-        """What queries are compared with: states [S, B, E] give [S, B, A]."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its keys are")
+        """The keys that queries are compared with: states [S, B, E] give [S, B, A]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define keys()")
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """How well they fit: queries [T, B, Q] and keys [S, B, A] give [B, T, S]."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its scores are")
+        """The similarities: queries [T, B, Q] and keys [S, B, A] give [B, T, S]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define scores()")
 
     def remember(self, states: Tensor, lengths: ArrayLike | None = None) -> Memory:
-        """Make the keys, once for all queries that are to come.
+        """Compute the keys, once for all later queries.
 
         Args:
             states: [S, B, E].
@@ -90,16 +91,8 @@ class Attention(Module):
                 f"{name}: states of shape {states.shape}; wanted [S, B, {self.state_size}]"
             )
         S, B, _ = states.shape
-        ends = np.full(B, S) if lengths is None else np.asarray(lengths)
-        if ends.shape != (B,) or (B and ends.dtype.kind not in "iu"):
-            raise ValueError(
-                f"{name}: lengths got {ends.dtype}{ends.shape}, wanted one integer for each of the "
-                f"{B} rows of the batch"
-            )
-        if B and not (ends.min() >= 0 and ends.max() <= S):
-            raise ValueError(
-                f"{name}: lengths from {ends.min()} to {ends.max()}, but there are {S} states"
-            )
+        checked = checked_lengths(name, lengths, states.shape)
+        ends = np.full(B, S) if checked is None else checked
         return Memory(states, self.keys(states), (np.arange(S) < ends[:, None])[:, None])
 
     def attend(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:

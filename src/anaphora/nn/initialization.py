@@ -1,4 +1,4 @@
-"""How parameters start: PyTorch's way, uniform, Xavier, orthogonal."""
+"""Initialisation of parameters: PyTorch's, uniform, Xavier, orthogonal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _shapes_only = contextvars.ContextVar("shapes_only", default=False)
 
 @contextlib.contextmanager
 def shapes_only() -> Iterator[None]:
-    """Within it layers make parameters without memory, and draw nothing: to learn their shapes.
+    """Within it layers make parameters without memory and without values: to learn their shapes.
 
     >>> from anaphora.nn import Linear
     >>> with shapes_only():
@@ -44,19 +44,19 @@ def shapes_only() -> Iterator[None]:
 
 
 def draws() -> bool:
-    """Whether parameters get numbers to start with: not within `shapes_only`."""
+    """Whether parameters get initial values: not within `shapes_only`."""
     return not _shapes_only.get()
 
 
 def parameter(shape: tuple[int, ...], dtype: DTypeLike, value: float = 0.0) -> Parameter:
-    """A parameter of one value throughout, or within `shapes_only` one without memory."""
+    """A parameter filled with a value, or within `shapes_only` one without memory."""
     if _shapes_only.get():
         return Parameter.without_memory(shape, dtype)
     return Parameter(np.full(shape, value, dtype))
 
 
 def check(initialization: Initialization) -> None:
-    """Refuse what is no initialisation.
+    """Refuse an unknown initialisation.
 
     Raises:
         ValueError: an unknown name, or a number that is not positive or too large for float32.
@@ -77,13 +77,13 @@ def check(initialization: Initialization) -> None:
 
 
 def uniform(parameter: Parameter, bound: float) -> None:
-    """Draw from the uniform distribution between -bound and bound."""
+    """Fill with samples of the uniform distribution between -bound and bound."""
     with parameter.writing() as array:
         array[...] = random.generator().uniform(-bound, bound, array.shape)
 
 
 def normal(parameter: Parameter, deviation: float) -> None:
-    """Draw from a normal distribution around 0."""
+    """Fill with samples of a normal distribution around 0."""
     with parameter.writing() as array:
         array[...] = random.generator().normal(0, deviation, array.shape)
 
@@ -95,25 +95,25 @@ def constant(parameter: Parameter, value: float) -> None:
 
 
 def xavier(parameter: Parameter, blocks: int = 1) -> None:
-    """Draw from uniform(-a, a), a = sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010).
+    """Fill with samples of uniform(-a, a), a = sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010).
 
     Args:
-        parameter: [blocks * O, I]; each block is a matrix of its own.
-        blocks: The number of gates that are stored one below the other.
+        parameter: [blocks * O, I]; each block is a matrix.
+        blocks: The number of gates whose matrices are stacked.
     """
     outputs, inputs = parameter.shape[0] // blocks, parameter.shape[1]
     uniform(parameter, math.sqrt(6 / (inputs + outputs)))
 
 
 def orthogonal(parameter: Parameter, blocks: int = 1) -> None:
-    """Draw each block [O, I] with orthonormal rows or columns (Saxe et al. 2014)."""
+    """Fill each block [O, I] with a random orthonormal matrix (Saxe et al. 2014)."""
     with parameter.writing() as array:
         for block in np.split(array, blocks):
             block[...] = _orthonormal(*block.shape)
 
 
 def _orthonormal(rows: int, columns: int) -> Array:
-    draw = random.generator().normal(size=(max(rows, columns), min(rows, columns)))
-    q, r = np.linalg.qr(draw)
-    q *= np.sign(np.diag(r))  # makes the draw uniform over the orthogonal matrices
+    samples = random.generator().normal(size=(max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(samples)
+    q *= np.sign(np.diag(r))  # uniform over the orthogonal matrices
     return q if rows >= columns else q.T

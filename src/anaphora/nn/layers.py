@@ -54,7 +54,7 @@ class Linear(Module):
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
-        """Draw the parameters anew."""
+        """Initialise the parameters again."""
         initialize.check(initialization)
         if not initialize.draws():
             return
@@ -82,15 +82,15 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of vectors, one a token; its gradient is sparse (`RowGradient`).
+    """A table of vectors, one for each token; its gradient is sparse (`RowGradient`).
 
     Shapes: ids [...] integers; weight [V, E]; returns [..., E].
 
     Args:
         num_embeddings: V.
         embedding_dim: E.
-        dropout: The share of the rows of the table that are 0 in a call in training, wherever their
-            ids stand; the others are divided by 1 - dropout (Gal & Ghahramani 2016).
+        dropout: The share of the table's vectors that are 0 in a training call, at all positions
+            of their ids; the others are divided by 1 - dropout (Gal & Ghahramani 2016).
         initialization: A number for uniform(-a, a); any name means the normal distribution of
             deviation 1, as in PyTorch.
         dtype: float32 or float64.
@@ -121,7 +121,7 @@ class Embedding(Module):
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
-        """Draw the table anew."""
+        """Initialise the table again."""
         initialize.check(initialization)
         if not initialize.draws():
             return
@@ -160,15 +160,14 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, locked: bool = False) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p is the share that is dropped, 0 <= p < 1, not {p}")
+        check_shares(self, p=p)
         self.p = p
         self.locked = locked
 
     def forward(self, x: Any) -> Any:
         """Shapes: x [...], or [T, B, ...] if locked; returns the same.
 
-        What is no Tensor becomes an array, which the layer after it converts to its dtype.
+        Anything but a Tensor becomes an array, which the next layer converts to its dtype.
         """
         if not isinstance(x, Tensor):
             return self.forward(as_tensor(x, None, "Dropout: an input")).data
@@ -213,7 +212,7 @@ class LayerNorm(Module):
         self.bias = initialize.parameter((normalized_shape,), dtype) if bias else None
 
     def reset_parameters(self) -> None:
-        """Make the weight 1 and the bias 0, as they start."""
+        """Set the weight to 1 and the bias to 0, their initial values."""
         initialize.constant(self.weight, 1)
         if self.bias is not None:
             initialize.constant(self.bias, 0)
@@ -233,16 +232,16 @@ class LayerNorm(Module):
 
 
 class Sequential(Module):
-    """Modules one after the other, each given what the one before returned.
+    """Modules in sequence, each given the previous one's value.
 
-    Of a recurrent layer (any module with ``returns_state``) the next module is given the output;
-    the last module's value is returned as it is. To carry states, or to give ``lengths``, call the
+    After a recurrent layer (any module with ``returns_state``) the next module is given the output;
+    the last module's value is returned unchanged. To carry states, or to give ``lengths``, call the
     layers yourself.
 
-    Parameters are named ``0.weight``, ``1.weight``, ... by the place of their module.
+    Parameters are named ``0.weight``, ``1.weight``, ... by the position of their module.
 
     Raises:
-        TypeError: something that is no Module was given.
+        TypeError: an argument is not a Module.
 
     >>> layers = Sequential(Linear(3, 4), LayerNorm(4))
     >>> [name for name, _ in layers.named_parameters()]
@@ -259,7 +258,7 @@ class Sequential(Module):
             setattr(self, str(number), module)
 
     def forward(self, x: Any) -> Any:
-        """Run the modules in their order."""
+        """Run the modules in order."""
         carries_state = False
         for module in self:
             x = module(x[0] if carries_state else x)

@@ -1,4 +1,4 @@
-"""Module: what owns parameters, by PyTorch's habits."""
+"""Module: the owner of parameters, with PyTorch's conventions."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Module(foreign_names.Answering):
     """The base of everything that has parameters.
 
     A subclass makes parameters and other modules in ``__init__`` by assigning them to attributes
-    (also lists, tuples and dictionaries of them), and says in ``forward`` what it computes. Names
-    of parameters are the paths of attributes that lead to them, joined by dots.
+    (also lists, tuples and dictionaries of them), and defines in ``forward`` what it computes.
+    Parameters are named by the attributes that lead to them, joined by dots.
 
     Parameters are not lost by accident: an attribute that holds some cannot become an array or
-    another Tensor (None, another Parameter or Module can take its place), and where they would not
+    another Tensor (None, another Parameter or Module can replace it), and where they would not
     be found, in a set or on the class, they are refused.
 
     >>> class Scale(Module):
@@ -82,7 +82,7 @@ class Module(foreign_names.Answering):
         super().__setattr__(name, value)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        """Compute the module's value; a subclass says how."""
+        """Compute the module's value; a subclass defines how."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes: forward()")
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
@@ -91,7 +91,7 @@ class Module(foreign_names.Answering):
     # Walking the attributes
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module (by the name "") and all below it, each once, parents first."""
+        """This module (named "") and all inside it, each once, parents first."""
         seen: set[int] = set()
         for name, found in _walk(self, prefix):
             if isinstance(found, Module) and id(found) not in seen:
@@ -101,7 +101,7 @@ class Module(foreign_names.Answering):
     def named_parameters(
         self, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """All parameters by name; one that has several names under the first, or under each.
+        """All parameters by name; one with several names under the first of them, or under each.
 
         Raises:
             ValueError: two have one name, such as those under the keys 1 and "1".
@@ -122,14 +122,14 @@ class Module(foreign_names.Answering):
                 yield name, found
 
     def modules(self) -> Iterator[Module]:
-        """This module and all below it."""
+        """This module and all inside it."""
         return (module for _, module in self.named_modules())
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, each once."""
         return (parameter for _, parameter in self.named_parameters())
 
-    # What applies to everything below
+    # For this module and all inside it
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training (dropout drops) or, with False, to evaluation; return the module."""
@@ -142,12 +142,12 @@ class Module(foreign_names.Answering):
         return self.train(False)
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Remove all gradients."""
         for parameter in self.parameters():
             parameter.grad = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze all parameters (False) or have them learnt; return the module."""
+        """Freeze all parameters (False) or train them; return the module."""
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
@@ -176,7 +176,7 @@ class Module(foreign_names.Answering):
 
         Args:
             state: Arrays by name. A parameter that has several names needs only one of them.
-            strict: Refuse a state whose names are not just those of the module.
+            strict: Refuse a state whose names are not exactly those of the module.
 
         Raises:
             KeyError: names are missing or unexpected, and ``strict`` is true.
@@ -222,8 +222,20 @@ class Module(foreign_names.Answering):
     # Text
 
     def extra_repr(self) -> str:
-        """The module's own options, for its text."""
+        """The module's own options, for its repr."""
         return ""
+
+    def _size(self) -> str:
+        """The number of parameters, in parentheses; nothing if there are none."""
+        sizes = [(p.size, p.requires_grad) for p in self.parameters()]
+        if not sizes:
+            return ""
+        count = sum(size for size, _ in sizes)
+        frozen = count - sum(size for size, trained in sizes if trained)
+        return (
+            f" ({count:,} parameter{'' if count == 1 else 's'}"
+            f"{f', {frozen:,} of them frozen' if frozen else ''})"
+        )
 
     def __repr__(self) -> str:
         options = self.extra_repr()
@@ -231,13 +243,13 @@ class Module(foreign_names.Answering):
             f"({name}): {child!r}" for name, child in _members(self) if isinstance(child, Module)
         ]
         if not children:
-            return f"{type(self).__name__}({options})"
+            return f"{type(self).__name__}({options}){self._size()}"
         lines = "\n".join([options, *children] if options else children)
-        return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')}\n)"
+        return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')}\n){self._size()}"
 
 
 def _members(owner: Any) -> Iterator[tuple[str, Any]]:
-    """The parameters, modules and containers that stand directly in a module or a container."""
+    """The parameters and modules directly in a module, or in containers in it, by name."""
     if isinstance(owner, Module):
         items: Any = vars(owner).items()
     elif isinstance(owner, dict):
@@ -268,7 +280,7 @@ _UNNAMED_MAPPINGS: tuple[type[Any], ...] = (collections.UserDict, types.MappingP
 
 
 def _unnamed(value: Any) -> Iterable[Any]:
-    """What is in a container in which modules do not look for parameters."""
+    """The items of a container that is not searched for parameters."""
     if isinstance(value, np.ndarray):
         return cast(Iterable[Any], value.flat) if value.dtype == object else ()
     if isinstance(value, _UNNAMED_MAPPINGS):
@@ -294,7 +306,7 @@ def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Parameter
 
 
 def check_shares(module: Module, **shares: float) -> None:
-    """Refuse shares that are not numbers from 0 to below 1.
+    """Refuse shares outside 0 <= share < 1.
 
     Raises:
         ValueError: one is not; the message names the module and the argument.

@@ -1,35 +1,87 @@
-"""Sessions: a layer that is fed as its input comes, with the state in hand."""
+"""Sessions: a recurrent layer, or a model around one, that is fed step by step."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
+from anaphora import ops
 from anaphora.engine import PackedLayers
 from anaphora.nn.module import Module
-from anaphora.tensor import Array, as_tensor, no_grad
+from anaphora.nn.states import as_tuple, from_tuple
+from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor, no_grad
 
 if TYPE_CHECKING:
     from anaphora.nn.recurrent import Recurrent
 
 
 class Session:
-    """A recurrent layer that is fed as its input comes; `Recurrent.session` makes one.
+    """A recurrent layer that is fed step by step, as input arrives; `Recurrent.session` makes one.
 
-    It holds the state, and the weights as they were when it was made: training the layer further
-    does not change it. It runs in evaluation mode, whatever mode the layer is in. Its outputs are
-    the layer's own on the whole sequence; with the native engine, to the bit.
+    It holds the state, and a snapshot of the weights: training the layer further does not change
+    it. It runs in evaluation mode, whatever mode the layer is in. Its outputs are those of the
+    layer on the complete sequence; bit for bit with the native engine.
 
-    Forks and copies share the weights, so that each costs its state alone. What is pickled are the
-    weights and the state: in another process the session goes on with the same outputs. Different
-    sessions may run in different threads at the same time; one session is for one thread at a time.
+    Forks and copies share the weights, so that each costs only its state. Pickling includes weights
+    and state: in another process the session continues with the same outputs. Different sessions
+    may run in different threads at the same time; one session is for one thread at a time, and
+    a second thread gets a RuntimeError.
+
+    A model builds its own session from what it computes before and after its recurrent layer, as
+    functions of the model (with the weights of the snapshot), of arrays, and of a memory that is
+    part of the state. A classifier that averages over time answers after each step:
+
+    >>> from anaphora import nn
+    >>> class Classifier(nn.Module):
+    ...     def __init__(self):
+    ...         self.recurrent, self.output = nn.LSTM(3, 4), nn.Linear(4, 2)
+    ...
+    ...     def session(self, batch_size=None):
+    ...         return Session(
+    ...             self.recurrent, batch_size, self, before=standardised, after=answer,
+    ...             memory={"total": np.zeros(4, "f"), "steps": 0.0},
+    ...         )
+    >>> def standardised(model, x):  # [T, B, ...] as it is fed
+    ...     return (x - 20) / 5
+    >>> def answer(model, h, memory):  # h [T, B, N]; memory [B, ...] each
+    ...     totals = np.cumsum([memory["total"], *h], axis=0)  # [T + 1, B, N]
+    ...     steps = memory["steps"] + np.arange(len(totals))[:, None]
+    ...     memory["total"][...], memory["steps"][...] = totals[-1], steps[-1]
+    ...     return model.output(totals[1:] / steps[1:, :, None])
+    >>> session = Classifier().session()
+    >>> session.feed([18.0, 25.0, 21.0]).shape, sorted(session.state_dict())
+    ((2,), ['c', 'h', 'steps', 'total'])
+
+    Args:
+        layer: The recurrent layer, in one direction.
+        batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+        module: The model around the layer; None for the layer alone.
+        step: The shape of one input step of one sequence; None for (I,), or () for ids.
+        dtype: Of the input; None for the layer's, or int64 for ids.
+        before: ``before(module, inputs)`` computes the layer's input [T, B, I] from the session's,
+            [T, B, *step]. None: they are the same.
+        after: ``after(module, h, memory)`` computes the answers [T, B, ...] from the layer's output
+            [T, B, N], and updates the arrays of the memory in place. None: the output is the
+            answer.
+        memory: What ``after`` keeps between steps: initial values for one sequence, by name. Arrays
+            keep their dtype, other numbers get the layer's.
+        table: The embedding [V, I] of ids that are fed, looked up natively: for ``before``.
+        output: Weight [O, N] and bias [O] (or None) of a linear layer, computed natively: for
+            ``after``.
+        run: ``run(module, inputs, state)`` returns output and state, for a module that computes
+            something other than its layer; nothing is then packed.
 
     Attributes:
-        batch_size: B; None for one sequence, whose arrays then have no axis for it.
+        batch_size: B, or None.
+
+    Raises:
+        ValueError: the layer is bidirectional; the batch size is below 1; or the memory is not of
+            floats, or has the name of one of the layer's states.
 
     >>> from anaphora.nn import LSTM
     >>> layer = LSTM(input_size=3, hidden_size=4)
@@ -44,23 +96,23 @@ class Session:
     def __init__(
         self,
         layer: Recurrent,
-        batch_size: int | None,
-        module: Module,
-        packed: PackedLayers | None,
-        step: tuple[int, ...],
-        dtype: DTypeLike,
+        batch_size: int | None = None,
+        module: Module | None = None,
+        *,
+        step: tuple[int, ...] | None = None,
+        dtype: DTypeLike | None = None,
+        before: Callable[[Any, Array], Any] | None = None,
+        after: Callable[[Any, Any, dict[str, Array]], Any] | None = None,
+        memory: Mapping[str, ArrayLike] | None = None,
+        table: Parameter | None = None,
+        output: tuple[Parameter, Parameter | Array | None] | None = None,
+        run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None = None,
     ) -> None:
-        """Make one; a layer's ``session`` does it.
-
-        Args:
-            layer: Whose state it is.
-            batch_size: B or None.
-            module: What makes this session, and runs where nothing was packed: it takes
-                [T, B, ...] and a state.
-            packed: The packed layers, or None.
-            step: The shape of one step of the input of one sequence.
-            dtype: Of the input.
-        """
+        if layer.bidirectional:
+            raise ValueError(
+                f"{type(layer).__name__}: a bidirectional layer has no session, because it reads a "
+                "sequence from its end too; call it with the whole sequence"
+            )
         if batch_size is not None and (
             not isinstance(batch_size, (int, np.integer)) or batch_size < 1
         ):
@@ -68,43 +120,124 @@ class Session:
                 "session: batch_size must be a whole number of at least 1, or None for one "
                 f"sequence, not {batch_size!r}"
             )
+        module = layer if module is None else module
+        if step is None:
+            step = (layer.input_size,) if table is None else ()
+        if dtype is None:
+            dtype = layer.dtype if table is None else np.int64
         self.batch_size = batch_size
-        self._module = module
-        self._weights = {name: p.shared() for name, p in module.named_parameters()}
-        self._packed = packed
-        self._run: Callable[[Array, list[Array]], Array]
-        self._run = _running(self._frozen()) if packed is None else packed.run
-        self._swaps = layer.batch_first and batch_size is not None
-        self._dtype = np.dtype(dtype)
         self._step = step if batch_size is None else (batch_size, *step)
-        self._shapes = layer.state_shapes(*([] if batch_size is None else [batch_size]))
-        inner = layer.state_shapes(batch_size or 1)
-        self._states = [np.zeros(shape, layer.dtype) for shape in inner.values()]
+        self._dtype = np.dtype(dtype)
+        self._swaps = layer.batch_first and batch_size is not None
+        self._in_use = False
+        starts = {
+            name: np.array(value, value.dtype if isinstance(value, np.ndarray) else layer.dtype)
+            for name, value in (memory or {}).items()
+        }
+        self._allocate(layer, starts)
+
+        shared: dict[int, Parameter] = {}
+
+        def snapshot(value: Any) -> Any:
+            if isinstance(value, Parameter):
+                return shared.setdefault(id(value), value.shared())
+            return value
+
+        self._weights = {
+            (owner, name): snapshot(parameter)
+            for owner, part in (("layer", layer), ("module", module))
+            for name, parameter in part.named_parameters()
+        }
+        self._arguments: dict[str, Any] = {
+            "layer": layer,
+            "batch_size": batch_size,
+            "module": module,
+            "step": step,
+            "dtype": dtype,
+            "before": before,
+            "after": after,
+            "memory": starts,
+            "table": snapshot(table),
+            "output": None if output is None else tuple(map(snapshot, output)),
+            "run": run,
+        }
+        self._packed: PackedLayers | None = None
+        if run is None:
+            weights = None if output is None else tuple(map(_numbers, output))
+            self._packed = layer.pack(_numbers(table), weights)
+        self._run: Callable[[Array, list[Array]], Array]
+        if self._packed is not None and before is None and after is None:
+            self._run = self._packed.run
+        else:
+            self._run = _runner(self._packed, **self._frozen())
+        self._made = frozenset((*vars(self), "_made"))
+
+    def _allocate(self, layer: Recurrent, memory: Mapping[str, Array]) -> None:
+        """Make the states: the layer's, then the memory's."""
+        batch = () if self.batch_size is None else (self.batch_size,)
+        B = self.batch_size or 1
+        self._layer_shapes = layer.state_shapes(*batch)
+        self._shapes = dict(self._layer_shapes)  # as users see them, without B if there is none
+        self._initial = [np.zeros(s, layer.dtype) for s in layer.state_shapes(B).values()]
+        for name, start in memory.items():
+            if name in self._layer_shapes or start.dtype.kind != "f":
+                raise ValueError(
+                    f"session: a memory {name!r} of {start.dtype}; wanted floats, by a name other "
+                    f"than the layer's states {', '.join(self._layer_shapes)}"
+                )
+            self._shapes[name] = (*batch, *start.shape)
+            self._initial.append(np.broadcast_to(start, (B, *start.shape)).copy())
+        self._states = [state.copy() for state in self._initial]
 
     def feed(self, inputs: Any) -> Array:
-        """Run over the next step, or over several; the state goes on from there.
+        """Run over the next step, or over several, and advance the state.
 
         Args:
             inputs: One step [I], or several [T, I]; with a batch size [B, I], or [T, B, I] ([B, T,
-                I] for a layer with ``batch_first``).
+                I] for a layer with ``batch_first``). Ids have no axis I.
 
         Returns:
             The output, with the same leading axes: [..., N].
 
         Raises:
             ValueError: a shape does not fit.
-            TypeError: a Tensor's dtype is not the layer's; arrays and lists are converted.
+            TypeError: a Tensor's dtype is not the layer's; arrays and lists are converted. Or ids
+                are not integers.
+            RuntimeError: another thread is feeding this session.
         """
-        x = inputs if isinstance(inputs, np.ndarray) else self._array(inputs)
-        if x.shape == self._step and x.dtype == self._dtype and x.flags.c_contiguous:
-            return self._run(x, self._states)  # one step: nothing stands in its way
-        x = self._checked(x)
-        if self._swaps and x.ndim > len(self._step):
-            outputs = self._run(np.ascontiguousarray(x.swapaxes(0, 1)), self._states)
-            return outputs.swapaxes(0, 1)
-        return self._run(np.asarray(x, order="C"), self._states)
+        if self._in_use:  # a plain flag: no thread is switched between asking and setting it
+            raise _used("feed")
+        self._in_use = True
+        try:
+            x = inputs if isinstance(inputs, np.ndarray) else self._array(inputs)
+            if x.shape == self._step and x.dtype == self._dtype and x.flags.c_contiguous:
+                return self._run(x, self._states)  # one step: nothing to convert
+            x = self._checked(x)
+            if self._swaps and x.ndim > len(self._step):
+                outputs = self._run(np.ascontiguousarray(x.swapaxes(0, 1)), self._states)
+                return outputs.swapaxes(0, 1)
+            return self._run(np.asarray(x, order="C"), self._states)
+        finally:
+            self._in_use = False
+
+    @contextlib.contextmanager
+    def _changing(self, method: str) -> Iterator[None]:
+        """Within it any other use of the session is refused."""
+        if self._in_use:
+            raise _used(method)
+        self._in_use = True
+        try:
+            yield
+        finally:
+            self._in_use = False
+
+    def _check_unused(self, method: str) -> None:
+        if self._in_use:
+            raise _used(method)
 
     def _array(self, inputs: Any) -> Array:
+        if self._dtype.kind == "i":
+            return np.asarray(inputs)
         return as_tensor(inputs, self._dtype, "feed: an input").data
 
     def _checked(self, x: Array) -> Array:
@@ -121,77 +254,82 @@ class Session:
                 f"feed: an input of shape {x.shape}; wanted {list(self._step)} for one step, "
                 f"[{', '.join(map(str, several_steps))}] for T of them"
             )
-        return self._converted(x)
-
-    def _converted(self, x: Array) -> Array:
+        if self._dtype.kind == "i":
+            return as_integers(x, "feed: ids are integers").astype(self._dtype, order="C")
         return x if x.dtype == self._dtype else as_tensor(x, self._dtype, "feed: an input").data
 
     @property
     def state(self) -> Any:
-        """The state, as the layer takes and returns it: [L, B, H], or a tuple of such.
+        """The layer's state, as the layer takes and returns it: [L, B, H], or a tuple of such.
 
-        It is a copy. What is assigned is copied too; None stands for zeros. Without a batch size
-        there is no B.
+        It is a copy. What is assigned is copied too; None resets it. Without a batch
+        size there is no B. A model's memory is not part of it, but of `state_dict`.
         """
-        arrays = tuple(self.state_dict().values())
-        return arrays if len(arrays) > 1 else arrays[0]
+        arrays = self.state_dict()
+        return from_tuple([arrays[name] for name in self._layer_shapes])
 
     @state.setter
     def state(self, state: Any) -> None:
         if state is None:
             self.reset()
             return
-        arrays = state if isinstance(state, (tuple, list)) else (state,)
-        if len(arrays) != len(self._shapes):
+        arrays = as_tuple(state)
+        if len(arrays) != len(self._layer_shapes):
             raise ValueError(
-                f"session: the state is ({', '.join(self._shapes)}), {len(self._shapes)} arrays; "
-                f"{len(arrays)} were given"
+                f"session: the state is ({', '.join(self._layer_shapes)}), "
+                f"{len(self._layer_shapes)} arrays; {len(arrays)} were given"
             )
-        self.load_state_dict(dict(zip(self._shapes, arrays, strict=True)))
+        self.load_state_dict(self.state_dict() | dict(zip(self._layer_shapes, arrays, strict=True)))
 
     def state_dict(self) -> dict[str, Array]:
         """The state as copies of its arrays, by the names of the cell, such as ``h`` and ``c``.
+
+        A model's memory is there too, by its names.
 
         >>> from anaphora.nn import GRU
         >>> session = GRU(input_size=3, hidden_size=4).session()
         >>> session.state_dict()
         {'h': array([[0., 0., 0., 0.]], dtype=float32)}
         """
+        self._check_unused("state_dict")
         pairs = zip(self._shapes.items(), self._states, strict=True)
         return {name: array.reshape(shape).copy() for (name, shape), array in pairs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned; it is copied.
+        """Continue from a state that `state_dict` returned; it is copied.
 
         Raises:
             KeyError: names are missing or unexpected.
             ValueError: a shape differs.
             TypeError: the dtype of a Tensor differs; arrays are converted. Whatever is raised,
                 nothing has changed.
+            RuntimeError: another thread is feeding this session.
         """
-        if state.keys() != self._shapes.keys():
+        shapes = self._shapes
+        if state.keys() != shapes.keys():
             raise KeyError(
                 f"load_state_dict: the state has {', '.join(state) or 'no arrays'}; wanted "
-                f"{', '.join(self._shapes)}"
+                f"{', '.join(shapes)}"
             )
         arrays = []
-        for (name, shape), own in zip(self._shapes.items(), self._states, strict=True):
-            given = state[name]
-            array = as_tensor(given, own.dtype, f"load_state_dict: {name}").data
+        for (name, shape), own in zip(shapes.items(), self._states, strict=True):
+            array = as_tensor(state[name], own.dtype, f"load_state_dict: {name}").data
             if array.shape != shape:
                 raise ValueError(
                     f"load_state_dict: {name} has shape {array.shape}; wanted {shape}: layers, "
                     f"{'' if self.batch_size is None else 'batch, '}size"
                 )
             arrays.append(np.array(array.reshape(own.shape), order="C"))
-        self._states = arrays
+        with self._changing("load_state_dict"):
+            self._states = arrays
 
     def reset(self) -> None:
-        """Begin anew, from a state of zeros."""
-        self._states = [np.zeros_like(state) for state in self._states]
+        """Return to the initial state: zeros, and the initial values of the memory."""
+        with self._changing("reset"):
+            self._states = [state.copy() for state in self._initial]
 
     def fork(self) -> Self:
-        """A session that goes on from here by itself, with the same weights.
+        """An independent session with the same weights and a copy of the state.
 
         >>> from anaphora.nn import GRU
         >>> session = GRU(input_size=3, hidden_size=4).session()
@@ -200,6 +338,7 @@ class Session:
         >>> bool((session.feed([4.0, 5.0, 6.0]) == other.feed([4.0, 5.0, 6.0])).all())
         True
         """
+        self._check_unused("fork")
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         other._states = [state.copy() for state in self._states]
@@ -212,38 +351,92 @@ class Session:
         return self.fork()
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_packed", "_run", "_weights")
-        kept = {name: value for name, value in vars(self).items() if name not in made}
-        return kept | {"_module": self._frozen()}
+        self._check_unused("pickling")
+        others = {name: value for name, value in vars(self).items() if name not in self._made}
+        return {"arguments": self._frozen(), "states": self._states, "others": others}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        made = state["_module"].session(state["batch_size"])  # it packs the weights again
-        vars(self).update(vars(made) | state)
+        Session.__init__(self, **state["arguments"])  # it packs the weights again
+        self._states = state["states"]
+        vars(self).update(state["others"])
 
-    def _frozen(self) -> Module:
-        """A copy of the module to evaluate, with the weights that it had when this was made."""
-        parameters: dict[int, Any] = {
-            id(parameter): self._weights[name]
-            for name, parameter in self._module.named_parameters()
-            if name in self._weights
-        }
-        return copy.deepcopy(self._module, parameters).eval()
+    def _frozen(self) -> dict[str, Any]:
+        """The arguments, with copies of layer and module that have the weights of the snapshot."""
+        memo: dict[int, Any] = {id(shared): shared for shared in self._weights.values()}
+        for owner in ("layer", "module"):
+            for name, parameter in self._arguments[owner].named_parameters():
+                if (owner, name) in self._weights:
+                    memo[id(parameter)] = self._weights[owner, name]
+        frozen = copy.deepcopy(self._arguments, memo)
+        frozen["layer"].eval()
+        frozen["module"].eval()
+        return frozen
+
+    def __repr__(self) -> str:
+        layer, module = self._arguments["layer"], self._arguments["module"]
+        of = repr(layer) if module is layer else f"{type(module).__name__}{module._size()}"
+        states = (f"{name} {list(shape)}" for name, shape in self._shapes.items())
+        return f"{type(self).__name__}({of}, batch_size={self.batch_size}, {', '.join(states)})"
 
 
-def _running(frozen: Module) -> Callable[[Array, list[Array]], Array]:
-    """A module that is nobody else's run as packed layers are."""
-    if hasattr(frozen, "batch_first"):
-        frozen.batch_first = False
+def _used(method: str) -> RuntimeError:
+    return RuntimeError(
+        f"{method}: another thread is feeding this session, and its state is for one thread at a "
+        "time; give each thread a session of its own, such as session.fork()"
+    )
 
-    def run(inputs: Array, states: list[Array]) -> Array:
+
+def _numbers(value: Any) -> Any:
+    return value.data if isinstance(value, Tensor) else value
+
+
+def _runner(
+    packed: PackedLayers | None,
+    *,
+    layer: Recurrent,
+    module: Module,
+    step: tuple[int, ...],
+    before: Callable[[Any, Array], Any] | None,
+    after: Callable[[Any, Any, dict[str, Array]], Any] | None,
+    memory: Mapping[str, Array],
+    table: Parameter | None,
+    output: tuple[Any, Any] | None,
+    run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None,
+    **_: Any,
+) -> Callable[[Array, list[Array]], Array]:
+    """A function with the interface of `PackedLayers.run`; it owns its layer and module."""
+    layer.batch_first = False
+    count = len(layer.state_shapes())
+
+    def unpacked(x: Any, states: list[Array]) -> Any:
+        if table is not None:
+            x = ops.embedding(table, x)
+        state = from_tuple(states)
+        y, final = layer(x, state) if run is None else run(module, x, state)
+        for own, new in zip(states, as_tuple(final), strict=True):
+            own[...] = new.data
+        return y if output is None else ops.linear(y, *output)
+
+    def runner(inputs: Array, states: list[Array]) -> Array:
         B = states[0].shape[1]
-        leading = inputs.shape if inputs.dtype.kind == "i" else inputs.shape[:-1]
-        x = inputs.reshape(-1, B, *inputs.shape[len(leading) :])
-        # A gate may saturate; what is no number the caller will see.
+        leading = inputs.shape[: inputs.ndim - len(step)]
+        x = inputs.reshape(-1, B, *step)
+        # A gate may saturate, and the caller sees NaN in the outputs: no warnings.
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            outputs, after = frozen(x, states[0] if len(states) == 1 else tuple(states))
-        for state, new in zip(states, after if len(states) > 1 else [after], strict=True):
-            state[...] = new.data
-        return np.array(outputs.data).reshape(*leading, outputs.shape[-1])
+            if before is not None:
+                x = as_tensor(before(module, x), layer.dtype, "session: the result of before").data
+            if packed is None:
+                y = unpacked(x, states[:count])
+            else:
+                y = packed.run(np.asarray(x, order="C"), states[:count])
+            if after is not None:
+                y = after(module, _numbers(y), dict(zip(memory, states[count:], strict=True)))
+        y = np.array(_numbers(y))
+        if y.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"session: after returned the shape {y.shape}; wanted {[*x.shape[:2], '...']}, an "
+                "answer for each step and sequence"
+            )
+        return y.reshape(*leading, *y.shape[2:])
 
-    return run
+    return runner

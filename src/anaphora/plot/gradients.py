@@ -10,6 +10,7 @@ import numpy as np
 
 from anaphora import ops
 from anaphora.nn import Recurrent
+from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.plot.picture import COLORS, Picture, add_legend
 from anaphora.tensor import Array, Tensor, no_grad
 
@@ -81,8 +82,8 @@ def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
     with no_grad():
         for step in steps:
             befores.append(state)
-            _, after = layer(step, _as_state(state))
-            state = tuple(s.data for s in _as_tuple(after))
+            _, after = layer(step, from_tuple(state))
+            state = tuple(s.data for s in as_tuple(after))
 
     # Backward: one step at a time; what comes from the step after is the gradient of the states.
     gradients = [np.zeros_like(s) for s in state]
@@ -92,22 +93,14 @@ def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
     norms = [_norm(gradients)]
     for step, before in zip(reversed(steps), reversed(befores), strict=True):
         leaves = [Tensor(s, requires_grad=True) for s in before]
-        _, after = layer(step, _as_state(leaves))
-        products = [ops.sum(s * d) for s, d in zip(_as_tuple(after), gradients, strict=True)]
+        _, after = layer(step, from_tuple(leaves))
+        products = [ops.sum(s * d) for s, d in zip(as_tuple(after), gradients, strict=True)]
         ops.sum(ops.stack(products)).backward()
         gradients = [
             np.zeros_like(s.data) if s.grad is None else np.asarray(s.grad) for s in leaves
         ]
         norms.append(_norm(gradients))
     return np.array(norms[::-1])
-
-
-def _as_state(states: Sequence[Any]) -> Any:
-    return tuple(states) if len(states) > 1 else states[0]
-
-
-def _as_tuple(state: Any) -> tuple[Tensor, ...]:
-    return state if isinstance(state, tuple) else (state,)
 
 
 def _norm(gradients: Sequence[Any]) -> float:

@@ -29,7 +29,7 @@ def values(
     Up to 7 units are drawn as lines, more as a heat map.
 
     Args:
-        named: [T, H] or [T, B, H] by name, such as what ``record=True`` of a layer gives.
+        named: [T, H] or [T, B, H] by name, such as what a layer's ``record`` gives.
         labels: [T] what each step read.
         row: Which of the B sequences.
 
@@ -80,7 +80,7 @@ def recorded_values(layer: Recurrent, x: Any) -> dict[str, Array]:
     was_training = layer.training
     try:
         with no_grad():
-            _, _, recorded = layer.eval()(x, record=True)
+            _, _, recorded = layer.eval().record(x)
     finally:
         layer.train(was_training)
     if layer.batch_first and np.ndim(x) == 3:

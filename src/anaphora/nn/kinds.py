@@ -1,0 +1,324 @@
+"""Kinds of recurrent layers: what one direction of one layer computes; `Recurrent` stacks them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anaphora import cells, engine, ops
+from anaphora.cells import CELLS, Cell
+from anaphora.nn import initialization as initialize
+from anaphora.nn.initialization import Initialization
+from anaphora.tensor import Array, Parameter, Tensor
+
+if TYPE_CHECKING:
+    from anaphora.nn.recurrent import Recurrent
+
+States = tuple[Tensor, ...]
+Shape = tuple[int, ...]
+
+
+class LayerKind:
+    """What one direction of one layer of a `Recurrent` computes: its parameters, states and steps.
+
+    The stack does the rest: layers, directions, dropout and normalisation between layers, layouts,
+    checks of lengths and states, sessions. It passes itself as ``layer``, for its options
+    (``hidden_size``, ``bias``, ``dtype``, ``training``) and owns the parameters; a kind has none.
+
+    A subclass defines its states and parameters, their initial values, and how it runs. States may
+    have any shape, such as a matrix for each sequence, [B, H, H].
+
+    Attributes:
+        name: What messages call it.
+
+    >>> class MovingAverage(LayerKind):  # h = decay * h + (1 - decay) * W x
+    ...     name = "moving_average"
+    ...
+    ...     def state_shapes(self, layer):
+    ...         return {"h": (layer.hidden_size,)}
+    ...
+    ...     def parameter_shapes(self, layer, input_size):
+    ...         return {"weight_ih": (layer.hidden_size, input_size)}
+    ...
+    ...     def reset_parameters(self, layer, parameters, initialization):
+    ...         initialize.constant(parameters["weight_ih"], 1)
+    ...
+    ...     def run(self, layer, x, states, parameters, lengths, reverse, recorded):
+    ...         (h,), outputs = states, []
+    ...         for step in ops.unstack(ops.linear(x, parameters["weight_ih"])):
+    ...             h = 0.5 * h + 0.5 * step
+    ...             outputs.append(h)
+    ...         return ops.stack(outputs), (h,)
+    >>> from anaphora import nn
+    >>> layer = nn.Recurrent(MovingAverage(), input_size=1, hidden_size=1, num_layers=2)
+    >>> y, h = layer([[[4.0]], [[4.0]]])
+    >>> y.data.ravel().tolist(), layer.session().feed([4.0]).tolist()
+    ([1.0, 2.0], [1.0])
+    """
+
+    name: str
+
+    def check(self, layer: Recurrent) -> None:
+        """Refuse options of the layer that this kind does not support; by default all of these.
+
+        Raises:
+            ValueError: one was given.
+        """
+        for option in ("proj_size", "weight_dropout", "zoneout", "forget_bias"):
+            if getattr(layer, option):
+                raise ValueError(
+                    f"{type(layer).__name__}: layers of {self.name!r} do not support {option}; "
+                    "omit it"
+                )
+
+    def output_size(self, layer: Recurrent) -> int:
+        """N, the size of the output of one direction; by default H."""
+        return layer.hidden_size
+
+    def state_shapes(self, layer: Recurrent) -> dict[str, Shape]:
+        """The shape of each state of one sequence, by its name."""
+        raise NotImplementedError(f"{type(self).__name__} does not define state_shapes()")
+
+    def parameter_shapes(self, layer: Recurrent, input_size: int) -> dict[str, Shape]:
+        """The shape of each parameter by its name, to which the stack adds ``_l0_reverse``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define parameter_shapes()")
+
+    def reset_parameters(
+        self,
+        layer: Recurrent,
+        parameters: Mapping[str, Parameter],
+        initialization: Initialization,
+    ) -> None:
+        """Initialise the parameters of one direction of one layer."""
+        raise NotImplementedError(f"{type(self).__name__} does not define reset_parameters()")
+
+    def run(
+        self,
+        layer: Recurrent,
+        x: Tensor,
+        states: States,
+        parameters: Mapping[str, Parameter],
+        lengths: Array | None,
+        reverse: bool,
+        recorded: dict[str, Array] | None,
+    ) -> tuple[Tensor, States]:
+        """Run over time.
+
+        Args:
+            layer: The stack, for its options.
+            x: [T, B, I] of the layer's dtype.
+            states: [B, ...] each, as `state_shapes` says.
+            parameters: By name.
+            lengths: [B] int64 in 0..T, or None for all T. Outputs beyond them are 0; the final
+                state is that after each sequence's last step.
+            reverse: Go from each sequence's last step to its first.
+            recorded: A dictionary that gets what `Recurrent.record` returns, [T, B, ...] each;
+                or None.
+
+        Returns:
+            The output [T, B, N] and the final states.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define run()")
+
+    def pack(
+        self,
+        layer: Recurrent,
+        parameters: Sequence[Mapping[str, Parameter]],
+        table: Array | None,
+        output: tuple[Array, Array | None] | None,
+        norms: Sequence[tuple[Array, Array]],
+        epsilon: float,
+    ) -> engine.PackedLayers | None:
+        """The layers packed for single steps, as in `Recurrent.pack`; None if they cannot be."""
+        return None
+
+
+class CellLayer(LayerKind):
+    """Layers of a `Cell`: gates from matrix products, then its elementwise equations.
+
+    >>> from anaphora import nn
+    >>> kind = nn.LSTM(input_size=3, hidden_size=4).kind
+    >>> kind.parameter_shapes(nn.GRU(input_size=3, hidden_size=4), 3)["weight_ih"]
+    (16, 3)
+    """
+
+    def __init__(self, cell: Cell | str) -> None:
+        if not isinstance(cell, Cell):
+            if cell not in CELLS:
+                raise ValueError(
+                    f"cell {cell!r} is neither one of {', '.join(CELLS)} nor a Cell (see "
+                    "anaphora.cells.cell)"
+                )
+            cell = CELLS[cell]
+        self.cell = cell
+        self.name = cell.name
+
+    def check(self, layer: Recurrent) -> None:  # noqa: D102
+        cell, name = self.cell, type(layer).__name__
+        if layer.zoneout and (layer.proj_size or not cell.fused):
+            raise ValueError(
+                f"{name}: zoneout needs a cell whose equations were traced, and states that "
+                f"are not projected; {cell.name!r} has fused={cell.fused}, and proj_size "
+                f"is {layer.proj_size}"
+            )
+        if layer.weight_dropout and not cell.recurrent_gates:
+            raise ValueError(
+                f"{name}: weight_dropout needs recurrent weights; {cell.name!r} has none"
+            )
+        if layer.proj_size and not 0 < layer.proj_size < layer.hidden_size:
+            raise ValueError(
+                f"{name}: proj_size must be positive and smaller than hidden_size="
+                f"{layer.hidden_size}, or 0 for no projection, not {layer.proj_size}"
+            )
+        if layer.proj_size and (not cell.fused or cell.reads_output_state()):
+            reason = "read it" if cell.fused else "were not traced (fused=False)"
+            raise ValueError(
+                f"{name}: proj_size needs a cell whose equations leave the state "
+                f"{cell.states[0]!r} to the gates; those of {cell.name!r} {reason}"
+            )
+        if layer.forget_bias is not None and not abs(layer.forget_bias) <= initialize.LARGEST:
+            raise ValueError(
+                f"{name}: forget_bias must be a finite number of float32, not {layer.forget_bias}"
+            )
+        if layer.forget_bias is not None and ("f" not in cell.gates or not layer.bias):
+            raise ValueError(
+                f"{name}: forget_bias needs biases and a gate called f; {cell.name!r} "
+                f"has the gates {' '.join(cell.gates)}, bias={layer.bias}"
+            )
+
+    def output_size(self, layer: Recurrent) -> int:  # noqa: D102
+        return layer.proj_size or layer.hidden_size
+
+    def state_shapes(self, layer: Recurrent) -> dict[str, Shape]:  # noqa: D102
+        first, *others = self.cell.states
+        shapes: dict[str, Shape] = {first: (self.output_size(layer),)}
+        return shapes | dict.fromkeys(others, (layer.hidden_size,))
+
+    def parameter_shapes(self, layer: Recurrent, input_size: int) -> dict[str, Shape]:  # noqa: D102
+        H = layer.hidden_size
+        x_rows = len(self.cell.input_gates) * H
+        h_rows = len(self.cell.recurrent_gates) * H
+        shapes: dict[str, Shape] = {"weight_ih": (x_rows, input_size)}
+        if h_rows:
+            shapes["weight_hh"] = (h_rows, self.output_size(layer))
+        if layer.bias:
+            shapes["bias_ih"] = (x_rows,)
+            if h_rows:
+                shapes["bias_hh"] = (h_rows,)
+        if layer.proj_size:
+            shapes["weight_hr"] = (layer.proj_size, H)
+        return shapes | dict.fromkeys(self.cell.parameters, (H,))
+
+    def reset_parameters(  # noqa: D102
+        self,
+        layer: Recurrent,
+        parameters: Mapping[str, Parameter],
+        initialization: Initialization,
+    ) -> None:
+        H = layer.hidden_size
+        for name, parameter in parameters.items():
+            if initialization == "pytorch":
+                initialize.uniform(parameter, 1 / math.sqrt(H))
+            elif not isinstance(initialization, str):
+                initialize.uniform(parameter, initialization)
+            elif parameter.ndim == 1:
+                initialize.constant(parameter, 0)
+            elif name == "weight_hr":
+                initialize.xavier(parameter)
+            elif name == "weight_hh" and initialization == "orthogonal":
+                initialize.orthogonal(parameter, blocks=len(parameter) // H)
+            else:
+                initialize.xavier(parameter, blocks=len(parameter) // H)
+        if layer.forget_bias is not None:
+            self._set_forget_bias(parameters, H, layer.forget_bias)
+
+    def _set_forget_bias(self, parameters: Mapping[str, Parameter], H: int, value: float) -> None:
+        """Make the two biases of ``f`` add up to the value: one of them has it, the other is 0."""
+        for name, gates in (
+            ("bias_ih", self.cell.input_gates),
+            ("bias_hh", self.cell.recurrent_gates),
+        ):
+            if "f" in gates:
+                start = gates.index("f") * H
+                with parameters[name].writing() as array:
+                    array[start : start + H] = value
+                value = 0.0
+
+    def run(  # noqa: D102
+        self,
+        layer: Recurrent,
+        x: Tensor,
+        states: States,
+        parameters: Mapping[str, Parameter],
+        lengths: Array | None,
+        reverse: bool,
+        recorded: dict[str, Array] | None,
+    ) -> tuple[Tensor, States]:
+        weights: dict[str, Any] = {
+            name: parameters.get(name)
+            for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
+        }
+        if layer.training and weights["weight_hh"] is not None:
+            weights["weight_hh"] = ops.dropout(weights["weight_hh"], layer.weight_dropout)
+        if layer.zoneout and layer.training:  # which units take their new state: additional gates
+            ones = Tensor(np.ones((*x.shape[:2], len(states) * layer.hidden_size), layer.dtype))
+            renew = ops.dropout(ones, layer.zoneout)
+            halves = ops.linear(
+                without_padding(x, lengths), weights.pop("weight_ih"), weights.pop("bias_ih")
+            )
+            x = ops.concatenate([halves, renew], axis=-1)
+        return ops.recurrence(
+            self._running(layer),
+            x,
+            states,
+            parameters=[parameters[name] for name in self.cell.parameters],
+            lengths=lengths,
+            reverse=reverse,
+            record=recorded,
+            **weights,
+        )
+
+    def _running(self, layer: Recurrent) -> Cell:
+        """The cell with zoneout: sampled in training, its expectation in evaluation."""
+        if not layer.zoneout:
+            return self.cell
+        return _zoned_out(self.cell, None if layer.training else layer.zoneout)
+
+    def pack(  # noqa: D102
+        self,
+        layer: Recurrent,
+        parameters: Sequence[Mapping[str, Parameter]],
+        table: Array | None,
+        output: tuple[Array, Array | None] | None,
+        norms: Sequence[tuple[Array, Array]],
+        epsilon: float,
+    ) -> engine.PackedLayers | None:
+        if not self.cell.fused:
+            return None
+        cell = _zoned_out(self.cell, layer.zoneout) if layer.zoneout else self.cell
+        packed = []
+        for given in parameters:
+            arrays = {name: parameter.data for name, parameter in given.items()}
+            own = [arrays.pop(name) for name in self.cell.parameters]
+            packed.append(engine.LayerWeights(**arrays, parameters=own))
+        return engine.pack_layers(
+            cell.trace, layer.hidden_size, packed, table, output, norms=norms, epsilon=epsilon
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _zoned_out(cell: Cell, rate: float | None) -> Cell:
+    return cells.zoneout(cell, rate)
+
+
+def without_padding(x: Tensor, lengths: Array | None) -> Tensor:
+    """[T, B, ...] with 0 beyond each sequence's length."""
+    if lengths is None:
+        return x
+    active = np.arange(len(x))[:, None] < lengths
+    result: Tensor = ops.where(active[:, :, None], x, 0.0)
+    return result
