@@ -23,6 +23,7 @@ from anaphora.ops.arithmetic import (
     where,
 )
 from anaphora.ops.attention import additive_scores, masked_softmax
+from anaphora.ops.crf import crf_decode, crf_loss, crf_marginals
 from anaphora.ops.ctc import ctc_loss
 from anaphora.ops.likelihoods import (
     gaussian_nll_loss,
@@ -66,6 +67,9 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "concatenate",
+    "crf_decode",
+    "crf_loss",
+    "crf_marginals",
     "cross_entropy",
     "ctc_loss",
     "divide",

@@ -261,7 +261,7 @@ class _Targets:
         class_weights: ArrayLike | None,
         label_smoothing: float,
     ) -> None:
-        _check_reduction(name, reduction)
+        check_reduction(name, reduction)
         targets = as_integers(targets, f"{name}: targets are integers (class numbers)")
         if len(shape) == 0 or targets.shape != shape[:-1]:
             raise ValueError(
@@ -591,7 +591,7 @@ def reduce_losses(name: str, losses: Tensor, counted: Array | None, reduction: s
     Raises:
         ValueError: the reduction is none of these; the message begins with the name.
     """
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     if reduction == "none":
         return losses
     if reduction == "mean" and counted is None and losses.size:
@@ -630,7 +630,12 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return len(shape) <= len(wanted) and all(size in (1, other) for size, other in pairs)
 
 
-def _check_reduction(name: str, reduction: str) -> None:
+def check_reduction(name: str, reduction: str) -> None:
+    """Refuse an unknown reduction.
+
+    Raises:
+        ValueError: it is none of "mean", "sum" and "none"; the message begins with the name.
+    """
     if reduction not in _REDUCTIONS:
         raise ValueError(f"{name}: reduction {reduction!r} is none of {_REDUCTIONS}")
 
