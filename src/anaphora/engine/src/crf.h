@@ -255,10 +255,35 @@ void crf_backward(const Crf<T> &crf, const double *alphas, const double *log_par
     std::copy_n(counts, C * C, d_transitions);
 }
 
+// Vectors k, k + 1, ... of the best scores [width] at the next step, without its emissions, and of
+// the tags before from which they come: the first of several that are equally good.
+template <int N>
+ANAPHORA_INLINE void crf_best(std::int64_t C, std::int64_t P, const double *scores,
+                              const double *transitions, double *next, std::int64_t *before) {
+    constexpr int W = lanes<double>;
+    using Numbers = Vector<std::int64_t>;
+    Vector<double> largest[N];
+    Numbers from[N] = {};
+    for (int n = 0; n < N; n++)
+        largest[n] = load(transitions + n * W) + scores[0];
+    for (std::int64_t i = 1; i < C; i++)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; n++) {
+            Vector<double> score = load(transitions + i * P + n * W) + scores[i];
+            auto better = score > largest[n];
+            largest[n] = better ? score : largest[n];
+            from[n] = better ? Numbers{} + i : from[n];
+        }
+    for (int n = 0; n < N; n++) {
+        store(next + n * W, largest[n]);
+        store(before + n * W, from[n]);
+    }
+}
+
 // Viterbi: the best path of each row, the first of several tags that are equally good.
 template <class T>
 void crf_decode(const Crf<T> &crf, std::int64_t padding, std::int64_t *tags, double *scores) {
-    using Numbers = Vector<std::int64_t>;
+    constexpr int W = lanes<double>;
     const std::int64_t C = crf.tags, P = padded_tags(C), B = crf.batch;
     static thread_local Scratch shared;
     double *transitions = shared.get<double>(static_cast<std::size_t>(C * P));
@@ -280,18 +305,11 @@ void crf_decode(const Crf<T> &crf, std::int64_t padding, std::int64_t *tags, dou
                     best[j] = static_cast<double>(crf.start[j]) + emissions[j];
                 continue;
             }
-            in_vectors(P, [=](std::int64_t k) {
-                Vector<double> largest = load(transitions + k) + best[0];
-                Numbers from = {};
-                for (std::int64_t i = 1; i < C; i++) {
-                    Vector<double> score = load(transitions + i * P + k) + best[i];
-                    auto better = score > largest;
-                    largest = better ? score : largest;
-                    from = better ? Numbers{} + i : from;
-                }
-                store(next + k, largest);
-                store(before + t * P + k, from);
-            });
+            std::int64_t k = 0, *from = before + t * P;
+            for (; k + 4 * W <= P; k += 4 * W)
+                crf_best<4>(C, P, best, transitions + k, next + k, from + k);
+            for (; k < P; k += W)
+                crf_best<1>(C, P, best, transitions + k, next + k, from + k);
             for (std::int64_t j = 0; j < C; j++)
                 best[j] = next[j] + emissions[j];
         }
