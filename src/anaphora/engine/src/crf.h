@@ -9,6 +9,7 @@
 #include "matrix.h"
 
 #include <algorithm>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -165,11 +166,14 @@ template <class T> void crf_forward(const Crf<T> &crf, double *alphas, double *l
 template <class T>
 void crf_backward(const Crf<T> &crf, const double *alphas, const double *log_partitions,
                   const T *weights, T *d_emissions, T *d_transitions) {
-    static thread_local Scratch shared, factors;
+    static thread_local Scratch shared;
     const CrfWeights w = crf_weights(crf, shared);
     const std::int64_t C = w.tags, P = w.width, B = crf.batch;
     const std::int64_t pairs = std::max<std::int64_t>(crf.steps - 1, 0) * B;
-    double *pulls = factors.get<double>(static_cast<std::size_t>((2 * pairs + C) * C));
+    // Not scratch, which would keep what a long batch needs.
+    auto factors =
+        std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>((2 * pairs + C) * C));
+    double *pulls = factors.get();
     double *pushes = pulls + pairs * C, *counts = pushes + pairs * C;
     struct Single { // where, and the logarithms of what follows each tag j
         std::int64_t step, row;
