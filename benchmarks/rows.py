@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.crf import CRFStep
 from benchmarks.inference import Sampling, StreamingStep
 from benchmarks.processes import FirstStep, Import, PeakMemory
 from benchmarks.training import LanguageModelStep, Layer, Recurrence
@@ -28,6 +29,8 @@ ROWS: list[Work] = [
     Layer("peephole LSTM, T 35 B 20 H 200", "peephole_lstm", T=35, B=20, H=200),
     Recurrence("recurrence alone, T 50 B 50 H 512", T=50, B=50, H=512),
     Recurrence("recurrence alone, T 50 B 50 H 1024", T=50, B=50, H=1024),
+    CRFStep("CRF step, T 40 B 32 C 17", T=40, B=32, C=17),
+    CRFStep("CRF decoding, T 40 B 32 C 17", T=40, B=32, C=17, decodes=True),
     StreamingStep("streaming step, 2 x 128", H=128),
     StreamingStep("streaming step, 2 x 1024", H=1024, streams=True),
     Sampling("sampled character, 2 x 512, B 1", V=65, H=512, B=1),

@@ -34,9 +34,9 @@ MODULES = [
     ),
 ]
 SHOWN = [
-    "artifact", "cells", "data", "engine", "engine.kernels", "engine.recurrence", "engine.updates",
-    "equations", "generation", "metrics", "models", "nn", "ops", "optim", "plot", "random",
-    "synthetic", "tensor", "tensor.graph", "training",
+    "artifact", "cells", "data", "engine", "engine.crf", "engine.kernels", "engine.recurrence",
+    "engine.updates", "equations", "generation", "metrics", "models", "nn", "ops", "optim", "plot",
+    "random", "synthetic", "tensor", "tensor.graph", "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"
@@ -133,7 +133,7 @@ def test_what_a_package_exports_has_an_example(package):
 def test_a_native_function_names_its_twin_on_numpy():
     for name, value in exports(engine):
         if value.__module__ == NATIVE:
-            twin = re.match(r"As `(kernels|recurrence|updates)\.(\w+)`", value.__doc__)
+            twin = re.match(r"As `(kernels|crf|recurrence|updates)\.(\w+)`", value.__doc__)
             assert twin, f"{name}: its docstring does not begin as 'As `kernels.NAME`'"
             twin_value = getattr(importlib.import_module(f"anaphora.engine.{twin[1]}"), twin[2])
             assert ">>>" in twin_value.__doc__

@@ -190,6 +190,93 @@ template <class T> void test_cross_entropy(Random &random) {
     check(place == d, "in place the gradient is another");
 }
 
+// Every path of a row, one by one.
+template <class T> void test_crf(Random &random) {
+    const int64_t C = random.one_of({1, 2, 3, 5}), steps = random.one_of({0, 1, 2, 4}),
+                  B = random.one_of({0, 1, 3, 9}), scale = random.one_of({1, 1, 1000});
+    where = "crf " + std::to_string(steps) + " x " + std::to_string(B) + " x " + std::to_string(C);
+    Array<T> emissions(steps * B * C, random), transitions(C * C, random), start(C, random),
+        end(C, random), weights(B, random);
+    for (int64_t k = 0; k < emissions.size(); k++)
+        emissions[k] *= static_cast<T>(scale);
+    Array<int64_t> lengths(B);
+    for (int64_t b = 0; b < B; b++)
+        lengths[b] = random.between(0, steps);
+    Crf<T> crf{steps,         B, C, emissions.data(), transitions.data(), start.data(), end.data(),
+               lengths.data()};
+
+    struct Results {
+        Array<double> alphas, log_partitions, scores;
+        Array<T> d_emissions, d_transitions;
+        Array<int64_t> tags;
+    };
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        Results r{Array<double>(steps * B * C), Array<double>(B), Array<double>(B),
+                  Array<T>(steps * B * C),      Array<T>(C * C),  Array<int64_t>(steps * B)};
+        kernels<T>().crf_forward(crf, r.alphas.data(), r.log_partitions.data());
+        kernels<T>().crf_backward(crf, r.alphas.data(), r.log_partitions.data(), weights.data(),
+                                  r.d_emissions.data(), r.d_transitions.data());
+        kernels<T>().crf_decode(crf, -7, r.tags.data(), r.scores.data());
+        return r;
+    };
+    Results one = run(1), several = run(3);
+    check(one.alphas == several.alphas && one.log_partitions == several.log_partitions &&
+              one.scores == several.scores && one.d_emissions == several.d_emissions &&
+              one.d_transitions == several.d_transitions && one.tags == several.tags,
+          "the result depends on the number of threads");
+    check(one.alphas.written() && one.d_emissions.written() && one.d_transitions.written(),
+          "a result was not written");
+
+    std::vector<double> d_transitions(static_cast<std::size_t>(C * C));
+    for (int64_t b = 0; b < B; b++) {
+        auto score = [&](const std::vector<int64_t> &path) {
+            double sum = 0;
+            for (std::size_t t = 0; t < path.size(); t++) {
+                sum += emissions[(static_cast<int64_t>(t) * B + b) * C + path[t]];
+                sum += t == 0 ? start[path[0]] : transitions[path[t - 1] * C + path[t]];
+            }
+            return path.empty() ? 0 : sum + end[path.back()];
+        };
+        std::vector<int64_t> path(static_cast<std::size_t>(lengths[b]));
+        auto next = [&] { // as a number with digits 0..C-1
+            for (int64_t &tag : path) {
+                if (++tag < C)
+                    return true;
+                tag = 0;
+            }
+            return false;
+        };
+        double best = score(path), sum = 0;
+        do
+            best = std::max(best, score(path));
+        while (next());
+        do
+            sum += std::exp(score(path) - best);
+        while (next());
+        check(std::abs(one.log_partitions[b] - best - std::log(sum)) < 1e-9 * (1 + std::abs(best)),
+              "a sum over all paths is wrong");
+        check(std::abs(one.scores[b] - best) < 1e-12 * (1 + std::abs(best)),
+              "the best score is wrong");
+        do
+            for (std::size_t t = 1; t < path.size(); t++)
+                d_transitions[static_cast<std::size_t>(path[t - 1] * C + path[t])] +=
+                    weights[b] * std::exp(score(path) - best) / sum;
+        while (next());
+        for (int64_t t = 0; t < steps; t++)
+            check(t < lengths[b] ? one.tags[t * B + b] >= 0 && one.tags[t * B + b] < C
+                                 : one.tags[t * B + b] == -7,
+                  "a tag is out of range");
+        for (std::size_t t = 0; t < path.size(); t++)
+            path[t] = one.tags[static_cast<int64_t>(t) * B + b];
+        check(std::abs(score(path) - best) < 1e-12 * (1 + std::abs(best)),
+              "the path is not the best");
+    }
+    for (int64_t k = 0; k < C * C; k++)
+        check(near(one.d_transitions[k], d_transitions[static_cast<std::size_t>(k)]),
+              "a gradient of transitions is wrong");
+}
+
 template <class T> void test_sum_columns(Random &random) {
     int64_t M = random.one_of({0, 1, 9}), N = random.one_of({0, 1, 64, 65, 200});
     where = "sum_columns " + std::to_string(M) + " x " + std::to_string(N);
@@ -979,6 +1066,7 @@ template <class T> void test_kernels(const char *set) {
     for (int k = 0; k < 40; k++) {
         test_multiply<T>(random);
         test_cross_entropy<T>(random);
+        test_crf<T>(random);
         test_sum_columns<T>(random);
         test_linear_cross_entropy<T>(random);
         test_rows<T>(random);

@@ -1,8 +1,8 @@
 """The engine: what is numerically heavy, as functions of plain arrays.
 
 Operations and optimisers call these functions and nothing below them. All are written with NumPy
-(`kernels`, `recurrence`, `updates`); where the native module was built, its functions take the
-place of the slow ones. The environment variable ``ANAPHORA_ENGINE=numpy`` keeps them out.
+(`kernels`, `crf`, `recurrence`, `updates`); where the native module was built, its functions take
+the place of the slow ones. The environment variable ``ANAPHORA_ENGINE=numpy`` keeps them out.
 """
 
 import sys
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from anaphora import settings
+from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
@@ -52,6 +53,9 @@ __all__ = [
     "adagrad_update",
     "adam_update",
     "average_update",
+    "crf_backward",
+    "crf_decode",
+    "crf_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "draw",
@@ -114,6 +118,9 @@ if _face is not None:
     sum_columns = _face.sum_columns
     cross_entropy_forward = _face.cross_entropy_forward
     cross_entropy_backward = _face.cross_entropy_backward
+    crf_forward = _face.crf_forward
+    crf_backward = _face.crf_backward
+    crf_decode = _face.crf_decode
     recurrence_forward = _face.recurrence_forward
     recurrence_backward = _face.recurrence_backward
     linear_cross_entropy_losses = _face.linear_cross_entropy_losses

@@ -44,7 +44,7 @@ class _Stack:
     ) -> tuple[_Array, int, _Array]: ...
 
 # The functions of one precision: all arrays have it, but for targets, lengths and numbers of
-# rows, which are int64.
+# rows, which are int64, and logarithms of a conditional random field, which are float64.
 class _Precision:
     def matmul(
         self, a: _Array, b: _Array, bias: _Array | None, of_weight: bool | None = None
@@ -59,6 +59,29 @@ class _Precision:
     def linear_cross_entropy(
         self, x: _Array, weight: _Array, bias: _Array | None, targets: _Array
     ) -> _Array: ...
+    def crf_forward(
+        self, emissions: _Array, transitions: _Array, start: _Array, end: _Array, lengths: _Array
+    ) -> tuple[_Array, _Array]: ...
+    def crf_backward(
+        self,
+        emissions: _Array,
+        transitions: _Array,
+        start: _Array,
+        end: _Array,
+        lengths: _Array,
+        log_partitions: _Array,
+        alphas: _Array,
+        weights: _Array,
+    ) -> tuple[_Array, _Array]: ...
+    def crf_decode(
+        self,
+        emissions: _Array,
+        transitions: _Array,
+        start: _Array,
+        end: _Array,
+        lengths: _Array,
+        padding: int,
+    ) -> tuple[_Array, _Array]: ...
     def gather_rows(self, table: _Array, ids: _Array) -> _Array: ...
     def sum_rows(self, indices: _Array, values: _Array) -> tuple[_Array, _Array]: ...
     def dropout(self, x: _Array, n: int, key: int, threshold: int, factor: float) -> _Array: ...

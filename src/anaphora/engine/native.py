@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import anaphora.engine._native as _native  # where it is missing, the error says just that
 from anaphora import settings
-from anaphora.engine import kernels, recurrence, updates
+from anaphora.engine import crf, kernels, recurrence, updates
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -119,6 +119,65 @@ def _of_one_precision(first: Array, *others: Array | None) -> Any:
     if all(other is None or other.dtype == first.dtype for other in others):
         return _PRECISIONS.get(first.dtype)
     return None
+
+
+# Conditional random fields ------------------------------------------------------------------------
+
+
+def crf_forward(
+    emissions: Array, transitions: Array, start: Array, end: Array, lengths: Array
+) -> tuple[Array, Array]:
+    """As `crf.crf_forward`; each row has the same bits in every batch, whatever its padding."""
+    module = _of_one_precision(emissions, transitions, start, end)
+    if module is None:
+        return crf.crf_forward(emissions, transitions, start, end, lengths)
+    log_partitions, alphas = module.crf_forward(
+        *_crf_arrays(emissions, transitions, start, end, lengths)
+    )
+    return log_partitions, alphas
+
+
+def crf_backward(
+    emissions: Array,
+    transitions: Array,
+    start: Array,
+    end: Array,
+    lengths: Array,
+    log_partitions: Array,
+    alphas: Array,
+    weights: Array,
+) -> tuple[Array, Array]:
+    """As `crf.crf_backward`; transitions are summed from the first step to the last, row by row."""
+    module = _of_one_precision(emissions, transitions, start, end, weights)
+    if module is None:
+        return crf.crf_backward(
+            emissions, transitions, start, end, lengths, log_partitions, alphas, weights
+        )
+    d_emissions, d_transitions = module.crf_backward(
+        *_crf_arrays(emissions, transitions, start, end, lengths),
+        np.ascontiguousarray(log_partitions),
+        np.ascontiguousarray(alphas),
+        np.ascontiguousarray(weights),
+    )
+    return d_emissions, d_transitions
+
+
+def crf_decode(
+    emissions: Array, transitions: Array, start: Array, end: Array, lengths: Array, padding: int
+) -> tuple[NDArray[np.int64], Array]:
+    """As `crf.crf_decode`, bit for bit."""
+    module = _of_one_precision(emissions, transitions, start, end)
+    if module is None:
+        return crf.crf_decode(emissions, transitions, start, end, lengths, padding)
+    tags, scores = module.crf_decode(
+        *_crf_arrays(emissions, transitions, start, end, lengths), padding
+    )
+    return tags.view(np.int64), scores  # as NumPy itself makes them
+
+
+def _crf_arrays(*arrays: Array) -> list[Array]:
+    *numbers, lengths = arrays
+    return [*map(np.ascontiguousarray, numbers), np.ascontiguousarray(lengths, np.int64)]
 
 
 # Layers -------------------------------------------------------------------------------------------

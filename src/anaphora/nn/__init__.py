@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from anaphora import foreign_names
 from anaphora.nn.attention import AdditiveAttention, Attention, Memory, MultiplicativeAttention
+from anaphora.nn.crf import CRF, TagConstraints, tag_constraints
 from anaphora.nn.kinds import LayerKind
 from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
 from anaphora.nn.module import LoadResult, Module
@@ -12,6 +13,7 @@ from anaphora.nn.session import Session
 from anaphora.tensor import Parameter
 
 __all__ = [
+    "CRF",
     "GRU",
     "LSTM",
     "RNN",
@@ -30,6 +32,8 @@ __all__ = [
     "Recurrent",
     "Sequential",
     "Session",
+    "TagConstraints",
+    "tag_constraints",
 ]
 
 if not TYPE_CHECKING:  # type checkers are to know what there is

@@ -1,5 +1,6 @@
 // The kernels of one instruction set; compiled once for each.
 #include "kernels.h"
+#include "crf.h"
 #include "dropout.h"
 #include "fixed.h"
 #include "normalization.h"
@@ -43,6 +44,9 @@ template <class T> constexpr Kernels<T> kernels() {
             recurrence_backward<T, ChainProducts<T>>,
             cross_entropy_forward<T>,
             cross_entropy_backward<T>,
+            crf_forward<T>,
+            crf_backward<T>,
+            crf_decode<T>,
             sum_columns<T>,
             linear_cross_entropy<T, ChainProducts<T>>,
             gather_rows<T>,

@@ -92,6 +92,17 @@ template <class T> struct Adagrad {
     T learning_rate, epsilon, weight_decay;
 };
 
+// A linear-chain conditional random field on a batch: a path of tags has the score start[tag 0] +
+// sum of emissions[t, tag t] + sum of transitions[tag t, tag t + 1] + end[last tag]. All arrays are
+// in C order. T and B may be 0, and a length too: its path is empty, and has the score 0.
+template <class T> struct Crf {
+    std::int64_t steps, batch, tags; // T, B, C; C > 0
+    const T *emissions;              // [T, B, C]; not read beyond a length
+    const T *transitions;            // [C, C] from, to; -infinity where there is none
+    const T *start, *end;            // [C]
+    const std::int64_t *lengths;     // [B], each 0..T
+};
+
 // The kernels of one precision.
 template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
@@ -114,6 +125,15 @@ template <class T> struct Kernels {
     // d_logits [N, V] = (probabilities - onehot(target)) * d_losses [N]; may be the same memory.
     void (*cross_entropy_backward)(std::int64_t N, std::int64_t V, const T *probabilities,
                                    const std::int64_t *targets, const T *d_losses, T *d_logits);
+    // log_partitions [B]: the logarithms of the sums of exp(score) over all paths; alphas [T, B, C]
+    // the same of all beginnings of paths that end in a tag at a step, 0 beyond a length.
+    void (*crf_forward)(const Crf<T> &, double *alphas, double *log_partitions);
+    // d_emissions [T, B, C], d_transitions [C, C]: gradients of the sum of weights [B] *
+    // log_partitions; with weights of 1 the first are the probabilities of the tags.
+    void (*crf_backward)(const Crf<T> &, const double *alphas, const double *log_partitions,
+                         const T *weights, T *d_emissions, T *d_transitions);
+    // tags [T, B] of the path with the highest score, and that, [B]; `padding` beyond a length.
+    void (*crf_decode)(const Crf<T> &, std::int64_t padding, std::int64_t *tags, double *scores);
     // sums [N] (+)= the sums of the columns of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
     // losses [N] as of cross_entropy_forward for the logits x [N, K] weight^T [V, K] + bias [V] (or
