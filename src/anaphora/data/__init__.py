@@ -24,18 +24,18 @@ from anaphora.data.batches import (
 from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
+from anaphora.data.files import SourceFile
+from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.labelled import check_labels, read_labelled
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
     Source,
-    SourceFile,
-    is_table,
     open_source,
-    read_columns,
     read_lines,
     standard_library_source,
     stream_lines,
 )
+from anaphora.data.tables import column_names, is_table, read_columns
 from anaphora.data.tagged import read_conllu
 from anaphora.data.tokenizers import (
     BPETokenizer,
@@ -46,6 +46,7 @@ from anaphora.data.tokenizers import (
 )
 
 __all__ = [
+    "FORMATS",
     "IGNORE_INDEX",
     "BPETokenizer",
     "Batch",
@@ -53,6 +54,7 @@ __all__ = [
     "BucketedBatches",
     "CharacterTokenizer",
     "DataError",
+    "Format",
     "PairBatch",
     "PairBatches",
     "SampledBatches",
@@ -68,9 +70,12 @@ __all__ = [
     "batchify",
     "check_encoding",
     "check_labels",
+    "column_names",
     "cover",
     "encode_to_file",
+    "format_of",
     "is_table",
+    "kind_of",
     "located",
     "moments",
     "open_ids",

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterator
 
 from anaphora.data.errors import DataError
+from anaphora.data.files import SourceFile
 from anaphora.data.labelled import check_labels
-from anaphora.data.sources import Source, SourceFile, open_source
+from anaphora.data.sources import Source, open_source
 
 __all__ = ["read_conllu"]
 
