@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[str, l
                 )
 
 
-def _parts(file: SourceFile, columns: Sequence[str] | None = None) -> Iterator[Part]:
+def _parts(file: SourceFile, columns: Sequence[str] | None = None) -> Generator[Part, None, None]:
     """The files of a table one after the other."""
     pa = _pyarrow(file)
     folder_features: Mapping[str, Any] = {}
