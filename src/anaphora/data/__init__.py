@@ -27,6 +27,7 @@ from anaphora.data.errors import DataError, located
 from anaphora.data.files import SourceFile
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.labelled import check_labels, read_labelled
+from anaphora.data.pairs import read_pairs
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
     Source,
@@ -35,8 +36,9 @@ from anaphora.data.sources import (
     standard_library_source,
     stream_lines,
 )
+from anaphora.data.splits import stratified_split
 from anaphora.data.tables import column_names, is_table, read_columns
-from anaphora.data.tagged import read_conllu
+from anaphora.data.tagged import read_conllu, read_tagged
 from anaphora.data.tokenizers import (
     BPETokenizer,
     CharacterTokenizer,
@@ -86,13 +88,16 @@ __all__ = [
     "read_conllu",
     "read_labelled",
     "read_lines",
+    "read_pairs",
     "read_series",
+    "read_tagged",
     "sentence_batches",
     "side_by_side",
     "split_sentences",
     "split_words",
     "standard_library_source",
     "standardized",
+    "stratified_split",
     "stream_lines",
     "uncompressed_name",
 ]
