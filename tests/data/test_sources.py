@@ -18,6 +18,8 @@ from anaphora.data import (
     DataError,
     Source,
     SourceFile,
+    column_names,
+    files,
     open_source,
     read_columns,
     read_lines,
@@ -25,7 +27,6 @@ from anaphora.data import (
     stream_lines,
 )
 from anaphora.data import sources as module
-from anaphora.data.sources import column_names
 
 
 @pytest.fixture
@@ -241,7 +242,7 @@ def test_csv_quotes_inside_a_text_and_short_rows(tmp_path):
     [
         ('id\tbody\tlabel\n1\t"a\nb"\tx\n', "line 2: the last field begins with a quote"),
         ('id\tbody\n1\ta\n2\t"b\nc"\n', "line 3: the last field begins with a quote"),
-        ('id\tbody\n1\t"a\tb"\n', "line 2: the row has 3 fields, .* take tabs out of it"),
+        ('id\tbody\n1\t"a\tb"\n', "line 2: the row has 3 fields, .* remove tabs from it"),
         ("body\tbody\na\tb\n", "has the column 'body' more than once, as columns 1 and 2"),
     ],
 )
@@ -257,7 +258,7 @@ def test_tsv_quotes_are_ordinary(tmp_path):
 
 
 def test_standard_input_is_spooled_and_removed(monkeypatch, tmp_path):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
     pipe_in(monkeypatch, b"one\r\ntwo")
     source = open_source("-")
     assert source.name == "standard input"
@@ -294,7 +295,7 @@ def test_standard_input_as_csv(monkeypatch):
 
 
 def test_standard_input_messages(monkeypatch, tmp_path):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "spool"))
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path / "spool"))
     (tmp_path / "spool").mkdir()
     with pytest.raises(DataError, match="more than once"):
         open_source(["-", "-"])

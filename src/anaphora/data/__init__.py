@@ -33,19 +33,21 @@ from anaphora.data.codec import (
 from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
+from anaphora.data.files import SourceFile
+from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.labelled import check_labels, read_labelled
+from anaphora.data.pairs import read_pairs
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
     Source,
-    SourceFile,
-    is_table,
     open_source,
-    read_columns,
     read_lines,
     standard_library_source,
     stream_lines,
 )
-from anaphora.data.tagged import read_conllu
+from anaphora.data.splits import stratified_split
+from anaphora.data.tables import column_names, is_table, read_columns
+from anaphora.data.tagged import read_conllu, read_tagged
 from anaphora.data.tokenizers import (
     BPETokenizer,
     CharacterTokenizer,
@@ -55,6 +57,7 @@ from anaphora.data.tokenizers import (
 )
 
 __all__ = [
+    "FORMATS",
     "IGNORE_INDEX",
     "BPETokenizer",
     "Batch",
@@ -65,6 +68,7 @@ __all__ = [
     "Codec",
     "Column",
     "DataError",
+    "Format",
     "PairBatch",
     "PairBatches",
     "PairCodec",
@@ -84,9 +88,12 @@ __all__ = [
     "batchify",
     "check_encoding",
     "check_labels",
+    "column_names",
     "cover",
     "encode_to_file",
+    "format_of",
     "is_table",
+    "kind_of",
     "located",
     "moments",
     "open_ids",
@@ -97,13 +104,16 @@ __all__ = [
     "read_conllu",
     "read_labelled",
     "read_lines",
+    "read_pairs",
     "read_series",
+    "read_tagged",
     "sentence_batches",
     "side_by_side",
     "split_sentences",
     "split_words",
     "standard_library_source",
     "standardized",
+    "stratified_split",
     "stream_lines",
     "uncompressed_name",
 ]

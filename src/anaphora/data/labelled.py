@@ -7,13 +7,10 @@ from pathlib import Path
 
 from anaphora.data.encodings import uncompressed_name
 from anaphora.data.errors import DataError
-from anaphora.data.sources import (
-    column_names,
-    is_table,
-    matching_files,
-    read_columns,
-    read_lines,
-)
+from anaphora.data.files import matching_files
+from anaphora.data.formats import format_of
+from anaphora.data.sources import read_lines
+from anaphora.data.tables import column_names, is_table, label_of, read_columns, text_of
 
 __all__ = ["check_labels", "read_labelled"]
 
@@ -23,17 +20,19 @@ def read_labelled(
     column: str | None = None,
     label_column: str | None = None,
     encoding: str = "utf-8",
+    format: str | None = None,
 ) -> list[tuple[str, str]]:
     r"""Read texts and their labels.
 
     Args:
-        path: A ``.csv`` or ``.tsv`` file with a header line; or a folder whose ``.txt`` files are
-            the labels by their names, each with a text a line. Empty texts are left out, and so are
-            files whose names begin with a dot. A file may be compressed with gzip, with
-            ``.gz`` at the end of its name.
+        path: A table, as `read_columns` reads it; or a folder whose ``.txt`` files are the labels
+            by their names, each with a text a line. Empty texts are skipped, and so are files whose
+            names begin with a dot. A file may be compressed with gzip, with ``.gz`` at the end of
+            its name.
         column: The column of a table that holds the texts.
         label_column: The column that holds the labels.
         encoding: That of the files.
+        format: That of a table without a name, such as standard input; a key of `FORMATS`.
 
     Raises:
         DataError: what `open_source` raises; a column is not named or not there; a row has no
@@ -47,10 +46,10 @@ def read_labelled(
     [('ja', 'de'), ('nein', 'de'), ('oui', 'fr')]
     """
     folder = Path(path)
-    if not folder.exists():
+    if os.fspath(path) != "-" and not folder.exists():
         raise DataError(f"{path} does not exist; the current folder is {Path.cwd()}")
-    if not folder.is_dir():
-        return _read_table(path, column, label_column, encoding)
+    if not folder.is_dir() or format_of(path, format) is not None:
+        return _read_table(path, column, label_column, encoding, format)
     files, holds = matching_files(folder, "*.txt", below=False)
     if not files:
         raise DataError(
@@ -94,21 +93,37 @@ def check_labels(places: Mapping[str, str], what: str = "label") -> None:
 
 
 def _read_table(
-    path: str | os.PathLike[str], column: str | None, label_column: str | None, encoding: str
+    path: str | os.PathLike[str],
+    column: str | None,
+    label_column: str | None,
+    encoding: str,
+    format: str | None,
 ) -> list[tuple[str, str]]:
-    if not is_table(path):
+    name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
+    if not is_table(path, format):
         raise DataError(
-            f"{path} is neither a .csv or .tsv file nor a folder with a .txt file for each label"
+            f"{name} is neither a .csv or .tsv file nor a folder with a .txt file for each label; "
+            "other tables are .jsonl, .parquet and folders of Hugging Face's datasets"
+            if name != "standard input"
+            else "standard input has no name from which its format is told; name the format of "
+            "the table, such as csv, tsv or jsonl"
         )
     if column is None or label_column is None:
+        has = (
+            ""
+            if name == "standard input"
+            else "; it has "
+            + (", ".join(map(repr, column_names(path, encoding, format))) or "none")
+        )
         raise DataError(
-            f"{path} is a table: say with --column and --label-column which columns hold the texts "
-            f"and their labels; it has "
-            f"{', '.join(map(repr, column_names(path, encoding))) or 'none'}"
+            f"{name} is a table: say with --column and --label-column which columns hold the texts "
+            f"and their labels{has}"
         )
     examples = []
     places: dict[str, str] = {}
-    for where, (text, label) in read_columns(path, [column, label_column], encoding):
+    for where, values in read_columns(path, [column, label_column], encoding, format):
+        text = text_of(values[0], where, column)
+        label = label_of(values[1], where, label_column)
         if not text.strip():
             continue
         if not label.strip():
@@ -116,6 +131,6 @@ def _read_table(
         places.setdefault(label, where)
         examples.append((text.strip("\n"), label))
     if not examples:
-        raise DataError(f"{path} holds no text in column {column!r}: there is nothing to read")
+        raise DataError(f"{name} holds no text in column {column!r}: there is nothing to read")
     check_labels(places)
     return examples

@@ -1,43 +1,110 @@
-"""Sentences whose words have tags: files of CoNLL-U, or of two columns."""
+"""Sentences whose words have tags: files of columns, CoNLL-U, and tables with lists."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from anaphora.data.errors import DataError
+from anaphora.data.files import SourceFile
+from anaphora.data.formats import format_of
 from anaphora.data.labelled import check_labels
-from anaphora.data.sources import Source, SourceFile, open_source
+from anaphora.data.sources import Source, open_source
+from anaphora.data.tables import column_names, label_of, read_columns
 
-__all__ = ["read_conllu"]
+__all__ = ["read_conllu", "read_tagged"]
+
+Sentence = tuple[list[str], list[str]]  # words, and their tags
+
+NAMES = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
+NAMES_OF_COLUMNS = "# global.columns ="  # of CoNLL-U Plus, in its first line
 
 # The first column: the number of a word, of several that are written as one (3-4), or of a word
 # that is not written (5.1).
 NUMBER = re.compile(r"\d+(?P<no_word>[-.]\d+)?")
 
+# Words for separators that are hard to type; the sign itself will do too.
+SEPARATORS = {"whitespace": None, "tab": "\t", "\\t": "\t", "space": " ", "comma": ","}
 
-def read_conllu(
-    path: str | os.PathLike[str], column: int = 4, encoding: str = "utf-8"
-) -> list[tuple[list[str], list[str]]]:
-    r"""Read the words and the tags of each sentence of a CoNLL-U file (Nivre et al. 2020).
 
-    A line is a word with its columns, separated by tabs; a blank line ends a sentence. Column 1 is
-    the word's number, 2 the word, 4 its universal part of speech, 5 that of the language. Comments
-    (#), words written as one (3-4) and words that are not written (5.1) are left out.
+def read_tagged(
+    path: str | os.PathLike[str],
+    word_column: str | int | None = None,
+    tag_column: str | int | None = None,
+    separator: str | None = None,
+    encoding: str = "utf-8",
+    format: str | None = None,
+) -> list[Sentence]:
+    r"""Read the words and the tags of each sentence.
 
-    With ``column=2`` the lines are plain pairs of a word and its tag: the word is column 1, and
-    there are neither comments nor numbers.
+    - CoNLL-U (Nivre et al. 2020), and CoNLL-X: a line is a word with its ten columns, separated by
+      tabs, the first its number. Comments (#), words written as one (3-4) and words that are not
+      written (5.1) are skipped. By default the word is the column ``FORM``, the tag ``UPOS``. These
+      columns tell the format, whatever the name; the first line of CoNLL-U Plus names others.
+    - Other files of columns, such as those of CoNLL-2000, 2002 and 2003: by default the word is the
+      first column, the tag the last, and white space (spaces and tabs) separates them. Lines that
+      begin with ``-DOCSTART-`` are skipped; a ``#`` is a word. Columns are tabs apart in ``.tsv``
+      files.
+    - Tables whose rows are sentences with lists (``.jsonl``, ``.parquet``, folders of Hugging
+      Face's `datasets`): by default the columns ``tokens`` and ``tags``.
+
+    A blank line ends a sentence.
 
     Args:
         path: A file, a folder of ``.conllu`` files, or ``-`` for standard input.
-        column: The column of the tags, counted from 1.
+        word_column: The name of the column of the words, or its number: from 1, or from -1 for the
+            last. Numbers may be written as texts.
+        tag_column: That of the tags.
+        separator: What is between columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
         encoding: That of the files.
+        format: A key of `FORMATS`; None tells it.
 
     Returns:
         For each sentence its words and their tags.
 
     Raises:
-        DataError: what `open_source` raises; a line lacks a column, has an empty one or no number;
-            there is no sentence; two tags look the same, as `check_labels` says.
+        DataError: what `open_source` raises; a line has another number of columns than the first,
+            an empty one or no number; there is no such column, or no sentence; two tags look the
+            same, as `check_labels` says.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "chunks.txt")
+    ...     _ = path.write_text("-DOCSTART- -X- O\n\nIt PRP B-NP\nrains VBZ B-VP\n\nYes UH O\n")
+    ...     read_tagged(path), read_tagged(path, tag_column=2)[1]
+    ([(['It', 'rains'], ['B-NP', 'B-VP']), (['Yes'], ['O'])], (['Yes'], ['UH']))
+    """
+    if separator == "":
+        raise DataError("separator is empty; wanted a sign, or whitespace, tab, space or comma")
+    between = SEPARATORS.get(separator, separator) if separator is not None else None
+    places: dict[str, str] = {}
+    if format_of(path, format) in ("jsonl", "parquet", "arrow", "dataset"):
+        columns = [str(word_column or "tokens"), str(tag_column or "tags")]
+        sentences = list(_lists(path, columns, encoding, format, places))
+        name = os.fspath(path)
+    else:
+        source = open_source(path, pattern="*.conllu", encoding=encoding, format=format)
+        name = source.name
+        sentences = []
+        for file in source.files:
+            lines = _lines(file)
+            layout = _layout(file, lines, between, separator is not None, format)
+            sentences += _sentences(file, lines, layout, word_column, tag_column, places)
+    if not sentences:
+        raise DataError(f"{name} has no sentence; give a file with tagged words")
+    check_labels(places, "tag")
+    return sentences
+
+
+def read_conllu(
+    path: str | os.PathLike[str], column: int = 4, encoding: str = "utf-8"
+) -> list[Sentence]:
+    r"""Read a CoNLL-U file, or with ``column=2`` lines of a word, a tab and its tag.
+
+    It is `read_tagged` with the format that the column implies.
+
+    Raises:
+        DataError: the column is below 2, or what `read_tagged` raises.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -51,43 +118,81 @@ def read_conllu(
             f"column is {column}; tags can be in column 2, of words in column 1, or in a later "
             "one, of CoNLL-U"
         )
-    source = open_source(path, pattern="*.conllu", encoding=encoding)
-    places: dict[str, str] = {}
-    sentences = [one for file in source.files for one in _sentences(file, column, places)]
-    if not sentences:
-        raise DataError(f"{source.name} has no sentence; give a file with tagged words")
-    check_labels(places, "tag")
-    return sentences
+    if column == 2:
+        return read_tagged(path, 1, 2, "tab", encoding, "columns")
+    return read_tagged(path, 2, column, None, encoding, "conllu")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the lines of a file are laid out."""
+
+    numbered: bool  # as CoNLL-U: comments, and a first column of numbers
+    separator: str | None  # None is white space
+    names: tuple[str, ...] = ()
+    defaults: tuple[str | int, str | int] = (1, -1)
+
+    def fields(self, line: str) -> list[str]:
+        if self.separator is None:
+            return re.split(r"[ \t]+", line.strip(" \t"))
+        return line.split(self.separator)
+
+
+def _lines(file: SourceFile) -> list[str]:
+    source = Source([file])
+    source.by_lines = True
+    return "".join(source).split("\n")
+
+
+def _layout(
+    file: SourceFile, lines: Sequence[str], separator: str | None, given: bool, format: str | None
+) -> _Layout:
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    fields = first.split("\t")
+    names: tuple[str, ...] = NAMES
+    if lines[0].startswith(NAMES_OF_COLUMNS):
+        names = tuple(lines[0].removeprefix(NAMES_OF_COLUMNS).split())
+    numbered = len(fields) == len(names) and names[0] == "ID" and NUMBER.fullmatch(fields[0])
+    found = format_of(file.name, format)
+    if found == "conllu" or (numbered and format is None and not given):
+        return _Layout(names[0] == "ID", "\t", names, ("FORM", "UPOS"))
+    if not given and found in ("tsv", "ucr"):
+        separator = "\t"
+    return _Layout(False, separator)
 
 
 def _sentences(
-    file: SourceFile, column: int, places: dict[str, str]
-) -> Iterator[tuple[list[str], list[str]]]:
-    """The sentences of one file; a last one needs no blank line behind it. `places` gets the place
-    at which each tag is found first.
+    file: SourceFile,
+    lines: Sequence[str],
+    layout: _Layout,
+    word_column: str | int | None,
+    tag_column: str | int | None,
+    places: dict[str, str],
+) -> Iterator[Sentence]:
+    """The sentences of one file; the last needs no blank line after it. `places` gets the place at
+    which each tag is found first.
     """
-    numbered = column > 2
+    asked = [
+        default if column is None else column
+        for column, default in zip((word_column, tag_column), layout.defaults, strict=True)
+    ]
     words: list[str] = []
     tags: list[str] = []
-    source = Source([file])
-    source.by_lines = True
-    lines = "".join(source).split("\n")
+    count = 0  # columns, once they are known
+    first = 0
     for number, line in enumerate([*lines, ""], start=1):
         if not line.strip():
             if words:
                 yield words, tags
                 words, tags = [], []
             continue
-        if numbered and line.startswith("#"):
+        commented = bool(layout.names) and line.startswith("#")
+        if commented or line.split(maxsplit=1)[0] == "-DOCSTART-":
             continue
         where = f"{file.name}, line {number}"
-        fields = line.split("\t")
-        if len(fields) < column:
-            raise DataError(
-                f"{where}: there are {len(fields)} columns, and column {column} was asked for; "
-                f"wanted {'CoNLL-U' if numbered else 'a word and its tag'}, separated by tabs"
-            )
-        if numbered:
+        fields = layout.fields(line)
+        indices = [_index(column, fields, layout, where) for column in asked]
+        if layout.numbered:
             match = NUMBER.fullmatch(fields[0])
             if match is None:
                 raise DataError(
@@ -96,10 +201,97 @@ def _sentences(
                 )
             if match["no_word"]:
                 continue
-        word, tag = fields[1 if numbered else 0], fields[column - 1]
+        elif count and len(fields) != count:
+            spaces = (
+                ""
+                if layout.separator
+                else (
+                    "; if words have spaces in them and tabs are between the columns, give "
+                    "the separator tab"
+                )
+            )
+            raise DataError(
+                f"{where}: there are {len(fields)} columns, where line {first} has {count}{spaces}"
+            )
+        count, first = len(fields), first or number
+        word, tag = (fields[index] for index in indices)
         if not word.strip() or not tag.strip():
             empty = "tag" if word.strip() else "word"
             raise DataError(f"{where}: the {empty} is empty; fix the line")
         places.setdefault(tag, where)
         words.append(word)
         tags.append(tag)
+
+
+def _index(column: str | int, fields: list[str], layout: _Layout, where: str) -> int:
+    """The place of a column among the fields of a line."""
+    number: int | None = None
+    if isinstance(column, int) or re.fullmatch(r"-?\d+", column):
+        number = int(column)
+    elif column in layout.names:
+        number = layout.names.index(column) + 1
+    if number is None:
+        known = (
+            f"; it has {', '.join(layout.names)}"
+            if layout.names
+            else (
+                ", as its columns have no names; wanted a number: from 1, or from -1 for the last"
+            )
+        )
+        raise DataError(f"{where}: there is no column {column!r}{known}")
+    if number == 0:
+        raise DataError("columns count from 1, or from -1 for the last; 0 is none")
+    if abs(number) > len(fields):
+        between = (
+            "white space"
+            if layout.separator is None
+            else "tabs"
+            if layout.separator == "\t"
+            else repr(layout.separator)
+        )
+        raise DataError(
+            f"{where}: there are {len(fields)} columns, and column {column} was asked for; wanted "
+            f"{'CoNLL-U' if layout.numbered else 'a word and its tag'}, separated by {between}"
+        )
+    return number - 1 if number > 0 else len(fields) + number
+
+
+def _lists(
+    path: str | os.PathLike[str],
+    columns: Sequence[str],
+    encoding: str,
+    format: str | None,
+    places: dict[str, str],
+) -> Iterator[Sentence]:
+    """The sentences of a table whose rows have lists."""
+    if os.fspath(path) != "-":
+        names = column_names(path, encoding, format)
+        for column, option in zip(columns, ("--word-column", "--tag-column"), strict=True):
+            if column not in names:
+                raise DataError(
+                    f"{path} has no column {column!r}; it has {', '.join(map(repr, names))}; say "
+                    f"with {option} which it is"
+                )
+    for where, (words, tags) in read_columns(path, columns, encoding, format):
+        for column, values in zip(columns, (words, tags), strict=True):
+            if not isinstance(values, list):
+                raise DataError(
+                    f"{where}: column {column!r} is not a list; wanted a list of words and a list "
+                    "of their tags"
+                )
+        if len(words) != len(tags):
+            raise DataError(
+                f"{where}: there are {len(words)} words and {len(tags)} tags; wanted a tag a word"
+            )
+        if not words:
+            continue
+        sentence = (
+            [label_of(one, where, columns[0]) for one in words],
+            [label_of(one, where, columns[1]) for one in tags],
+        )
+        for what, values in zip(("word", "tag"), sentence, strict=True):
+            if not all(one.strip() for one in values):
+                raise DataError(f"{where}: a {what} is empty; fix the row")
+        for tag in sentence[1]:
+            places.setdefault(tag, where)
+        yield sentence
