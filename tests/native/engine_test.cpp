@@ -125,10 +125,10 @@ template <class T> void test_multiply(Random &random) {
     int64_t K = random.one_of({0, 1, 3, 40, 128, 129, 260, 800});
     where = "multiply " + std::to_string(M) + " x " + std::to_string(K) + " x " + std::to_string(N);
     Array<T> a(M * K, random), b(K * N, random), bias(N, random), before(M * N, random);
-    bool a_turned = random.chance(2), b_turned = random.chance(2);
+    bool a_transposed = random.chance(2), b_transposed = random.chance(2);
     bool has_bias = !gradient && random.chance(2), accumulate = random.chance(2);
-    Matrix<const T> A{a.data(), a_turned ? 1 : K, a_turned ? M : 1};
-    Matrix<const T> B{b.data(), b_turned ? 1 : N, b_turned ? K : 1};
+    Matrix<const T> A{a.data(), a_transposed ? 1 : K, a_transposed ? M : 1};
+    Matrix<const T> B{b.data(), b_transposed ? 1 : N, b_transposed ? K : 1};
     auto multiply = [&](int threads) {
         set_thread_count(threads);
         Array<T> c = accumulate ? before.copy() : Array<T>(M * N);
@@ -410,10 +410,10 @@ template <class T> std::vector<T *> pointers(const Arrays<T> &arrays) {
 }
 
 template <class T> bool same(const Arrays<T> &a, const Arrays<T> &b) {
-    bool all = a.size() == b.size();
-    for (std::size_t k = 0; all && k < a.size(); k++)
-        all = a[k] == b[k];
-    return all;
+    bool equal = a.size() == b.size();
+    for (std::size_t k = 0; equal && k < a.size(); k++)
+        equal = a[k] == b[k];
+    return equal;
 }
 
 // The arguments of one recurrence, and a run of it.
@@ -630,7 +630,7 @@ template <class T> struct Layers {
                           outputs > 0 ? weight.data() : nullptr,
                           outputs > 0 && has_bias ? bias.data() : nullptr,
                           T(1e-5)};
-        Array<T> looked_up(0);
+        Array<T> product_table(0);
         for (int64_t l = 0; l < count; l++) {
             std::vector<const T *> vectors;
             for (int32_t k = 0; k < cell.parameters; k++)
@@ -643,31 +643,32 @@ template <class T> struct Layers {
                  normalized ? norm_bias[l].data() : nullptr});
         }
         if (tabulated) {
-            looked_up = product(ids, cell.x_blocks * hidden, input, table.data(),
-                                weight_ih[0].data(), w.layers[0].bias_ih);
-            w.table = looked_up.data();
+            product_table = product(ids, cell.x_blocks * hidden, input, table.data(),
+                                    weight_ih[0].data(), w.layers[0].bias_ih);
+            w.table = product_table.data();
             w.layers[0].weight_ih = w.layers[0].bias_ih = nullptr;
         }
         return Stack<T>(cell, w, kernels<T>());
     }
 
     // The recurrence over x [steps, B, I], from the states on, which go to their end.
-    Array<T> whole(int64_t steps, const Array<T> &input_rows, const Arrays<T> &states) const {
+    Array<T> run_recurrence(int64_t steps, const Array<T> &input_rows,
+                            const Arrays<T> &states) const {
         Array<T> x = input_rows.copy();
         for (int64_t l = 0; l < count; l++) {
             const int64_t rows = steps * batch;
-            Arrays<T> in_turn; // the state before a step and after it, since nothing is saved
+            Arrays<T> buffers; // the state before a step and after it, since nothing is saved
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
-                in_turn.emplace_back(2 * size);
+                buffers.emplace_back(2 * size);
                 for (int64_t j = 0; j < size; j++)
-                    in_turn.back()[j] = states[k][l * size + j];
+                    buffers.back()[j] = states[k][l * size + j];
             }
             std::vector<const T *> vectors;
             for (int32_t k = 0; k < cell.parameters; k++)
                 vectors.push_back(parameters[l * cell.parameters + k].data());
             Array<T> output(rows * projected), unprojected(batch * hidden);
-            std::vector<T *> state_data = pointers(in_turn);
+            std::vector<T *> state_data = pointers(buffers);
             Forward<T> f{};
             f.cell = &cell;
             f.steps = steps;
@@ -689,7 +690,7 @@ template <class T> struct Layers {
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
                 for (int64_t j = 0; j < size; j++)
-                    states[k][l * size + j] = in_turn[k][steps % 2 * size + j];
+                    states[k][l * size + j] = buffers[k][steps % 2 * size + j];
             }
             x = std::move(output);
             if (normalized) {
@@ -728,12 +729,12 @@ template <class T> void test_stack(Random &random) {
         return result;
     };
     Arrays<T> expected_states = copy(start);
-    Array<T> expected = layers.whole(steps, x, expected_states);
+    Array<T> expected = layers.run_recurrence(steps, x, expected_states);
 
     Stack<T> stack = layers.make();
     const int64_t length = layers.ids > 0 && steps > 0 && B > 0 ? random.between(0, 4) : 0;
     Array<double> uniforms(length * B, random);
-    Array<int64_t> first_drawn(0);
+    Array<int64_t> first_sampled(0);
     for (int threads : {1, 2, 3}) {
         set_thread_count(threads);
         Arrays<T> states = copy(start);
@@ -756,7 +757,7 @@ template <class T> void test_stack(Random &random) {
         check(same(states, expected_states), "the states are not those of the recurrence");
         if (length == 0)
             continue;
-        Array<int64_t> drawn(length * B);
+        Array<int64_t> sampled(length * B);
         Array<T> logits(B * layers.outputs);
         int64_t count = kernels<T>().run_steps(Steps<T>{&stack,
                                                         steps,
@@ -768,13 +769,14 @@ template <class T> void test_stack(Random &random) {
                                                         length,
                                                         {0.8, 3, 0.9},
                                                         uniforms.data(),
-                                                        drawn.data()});
+                                                        sampled.data()});
         for (int64_t k = 0; k < count * B; k++)
-            check(drawn[k] >= 0 && drawn[k] < layers.ids, "an id that does not exist was drawn");
+            check(sampled[k] >= 0 && sampled[k] < layers.ids,
+                  "an id that does not exist was sampled");
         if (threads == 1)
-            first_drawn = drawn.copy();
+            first_sampled = sampled.copy();
         for (int64_t k = 0; k < count * B; k++)
-            check(drawn[k] == first_drawn[k], "the ids depend on the number of threads");
+            check(sampled[k] == first_sampled[k], "the ids depend on the number of threads");
     }
 }
 
@@ -863,7 +865,7 @@ void test_tasks() {
     set_thread_count(3);
     std::vector<int> done(1000, 0);
     parallel(1000, [&](int64_t k) {
-        check(threads_at_hand() == 1, "a task finds threads at hand");
+        check(available_threads() == 1, "a task finds threads at hand");
         parallel(2, [&](int64_t) { done[static_cast<std::size_t>(k)]++; }); // on this thread
     });
     for (int count : done)
@@ -872,9 +874,9 @@ void test_tasks() {
 
     Barrier barrier(3);
     std::vector<int> step(3, 0);
-    together(3, [&](int part) {
+    run_concurrently(3, [&](int thread) {
         for (int k = 0; k < 200; k++) {
-            step[static_cast<std::size_t>(part)] = k;
+            step[static_cast<std::size_t>(thread)] = k;
             barrier.wait();
             for (int other : step)
                 check(other == k, "the barrier let one through");
@@ -896,9 +898,9 @@ void test_tasks() {
     set_thread_count(3);
     std::atomic<int> arrived{0};
     Barrier late(3);
-    together(3, [&](int part) {
+    run_concurrently(3, [&](int thread) {
         for (int k = 1; k < 4; k++) {
-            if (part == k - 1)
+            if (thread == k - 1)
                 std::this_thread::sleep_for(std::chrono::milliseconds(2));
             arrived++;
             late.wait();
@@ -918,7 +920,7 @@ void test_tasks() {
         }
         check(thrown, "an exception got lost");
     }
-    check(threads_at_hand() == 3, "an exception left its thread within a task");
+    check(available_threads() == 3, "an exception left its thread within a task");
 }
 
 // Several threads call at the same time, while another changes the number of threads.

@@ -46,11 +46,11 @@ ANAPHORA_INLINE void philox(Words (&counter)[4], std::uint64_t key) {
     }
 }
 
-inline constexpr int draw = 64; // random words that belong together
+inline constexpr int words_in_group = 64; // random words that belong together
 
 // The words of elements 64 * group ... 64 * group + 63: first word 0 of the 16 counters from
 // 16 * group on, then word 1 of each, and so on.
-ANAPHORA_INLINE void draw_words(std::uint64_t group, std::uint64_t key, std::uint32_t *words) {
+ANAPHORA_INLINE void random_words(std::uint64_t group, std::uint64_t key, std::uint32_t *words) {
     Words lane;
     for (int k = 0; k < word_lanes; k++)
         lane[k] = 2 * k;
@@ -74,21 +74,22 @@ template <class T>
 void dropout(std::int64_t repeats, std::int64_t n, const T *x, std::uint64_t key,
              std::uint32_t threshold, T factor, T *y) {
     constexpr std::int64_t block = 4096;
-    static_assert(block % draw == 0);
+    static_assert(block % words_in_group == 0);
     parallel((n + block - 1) / block, [=](std::int64_t task) {
-        T mask[draw], kept = factor; // a local value, which can be loaded where it is not needed
-        std::uint32_t words[draw];
+        T mask[words_in_group],
+            kept = factor; // a local value, which can be loaded where it is not needed
+        std::uint32_t words[words_in_group];
         std::int64_t last = std::min(n, (task + 1) * block);
-        for (std::int64_t begin = task * block; begin < last; begin += draw) {
-            draw_words(static_cast<std::uint64_t>(begin / draw), key, words);
-            for (int k = 0; k < draw; k++)
+        for (std::int64_t begin = task * block; begin < last; begin += words_in_group) {
+            random_words(static_cast<std::uint64_t>(begin / words_in_group), key, words);
+            for (int k = 0; k < words_in_group; k++)
                 mask[k] = words[k] >= threshold ? kept : T(0);
-            std::int64_t count = std::min<std::int64_t>(draw, last - begin);
+            std::int64_t count = std::min<std::int64_t>(words_in_group, last - begin);
             for (std::int64_t r = 0; r < repeats; r++) {
                 const T *from = x + r * n + begin;
                 T *to = y + r * n + begin;
-                if (count == draw)
-                    for (int k = 0; k < draw; k++)
+                if (count == words_in_group)
+                    for (int k = 0; k < words_in_group; k++)
                         to[k] = from[k] * mask[k];
                 else
                     for (std::int64_t k = 0; k < count; k++)

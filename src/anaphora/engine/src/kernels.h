@@ -157,13 +157,13 @@ template <class T> struct Kernels {
     std::int64_t (*fixed_size)(std::int64_t blocks, std::int64_t rows, std::int64_t depth);
     void (*pack_fixed)(std::int64_t blocks, std::int64_t rows, std::int64_t depth, const T *weight,
                        T *packed);
-    // Run a stack; returns how many ids were drawn for each row: `length`, or less if the logits
+    // Run a stack; returns how many ids were sampled for each row: `length`, or less if the logits
     // are then unfit to draw from (NaN, +inf, only -inf): outputs holds them, states are as before.
     std::int64_t (*run_steps)(const Steps<T> &);
-    // ids [B] drawn from logits [B, V] by uniforms [B]; returns the first row whose logits are
+    // ids [B] sampled from logits [B, V] by uniforms [B]; returns the first row whose logits are
     // unfit, or B.
-    std::int64_t (*draw)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
-                         const Sampling &, std::int64_t *ids);
+    std::int64_t (*sample)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
+                           const Sampling &, std::int64_t *ids);
 };
 
 struct InstructionSet {

@@ -173,15 +173,15 @@ Result<T> run_ids(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T
     return outputs;
 }
 
-Sampling sampling(double temperature, std::int64_t top_k, double top_p) {
+Sampling make_sampling(double temperature, std::int64_t top_k, double top_p) {
     if (!(temperature >= 0) || !(top_k >= 0) || !(top_p > 0))
-        refuse("draw: temperature and top_k are at least 0, top_p is above 0");
+        refuse("sample: temperature and top_k are at least 0, top_p is above 0");
     if (temperature > 0) // within the kernels a denormal number would count as 0
         temperature = std::max(temperature, std::numeric_limits<double>::min());
     return {temperature, top_k, top_p};
 }
 
-// Returns the ids [length, B]; or fewer, and the logits [B, V] that cannot be drawn from.
+// Returns the ids [length, B]; or fewer, and the logits [B, V] that cannot be sampled from.
 template <class T>
 nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T>> states,
                    In<double> uniforms, double temperature, std::int64_t top_k, double top_p) {
@@ -193,38 +193,38 @@ nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<
         refuse("generate: what comes out of the stack are not scores of its ids");
     if (steps < 1 || uniforms.ndim() != 2 || size(uniforms, 1) != B)
         refuse("generate: wanted at least one step of ids, and uniforms [length, B]");
-    auto drawn = make<std::int64_t>({uniforms.shape(0), uniforms.shape(1)});
+    auto sampled = make<std::int64_t>({uniforms.shape(0), uniforms.shape(1)});
     auto logits = make<T>({static_cast<std::size_t>(B), static_cast<std::size_t>(stack.outputs)});
     const std::int64_t length = size(uniforms, 0);
     if (length == 0)
         refuse("generate: no uniforms");
-    Steps<T> f{&stack,          steps,       B,
-               nullptr,         ids.data(),  pointers.data(),
-               logits.data(),   length,      sampling(temperature, top_k, top_p),
-               uniforms.data(), drawn.data()};
+    Steps<T> f{&stack,          steps,         B,
+               nullptr,         ids.data(),    pointers.data(),
+               logits.data(),   length,        make_sampling(temperature, top_k, top_p),
+               uniforms.data(), sampled.data()};
     std::int64_t count = 0;
     {
         nb::gil_scoped_release release;
         count = stack.kernels.run_steps(f);
     }
-    return nb::make_tuple(drawn, count, logits);
+    return nb::make_tuple(sampled, count, logits);
 }
 
 template <class T>
-nb::tuple draw(In<T> logits, In<double> uniforms, double temperature, std::int64_t top_k,
-               double top_p) {
+nb::tuple sample(In<T> logits, In<double> uniforms, double temperature, std::int64_t top_k,
+                 double top_p) {
     if (logits.ndim() != 2 || logits.shape(1) == 0)
-        refuse("draw: logits are [B, V], V > 0");
+        refuse("sample: logits are [B, V], V > 0");
     const std::int64_t B = size(logits, 0), V = size(logits, 1);
     check_shape(uniforms, {B}, "uniforms");
-    Sampling how = sampling(temperature, top_k, top_p);
+    const Sampling options = make_sampling(temperature, top_k, top_p);
     auto ids = make<std::int64_t>({logits.shape(0)});
-    std::int64_t fit = 0, *to = ids.data();
+    std::int64_t valid = 0, *to = ids.data();
     {
         nb::gil_scoped_release release;
-        fit = kernels<T>().draw(B, V, logits.data(), uniforms.data(), how, to);
+        valid = kernels<T>().sample(B, V, logits.data(), uniforms.data(), options, to);
     }
-    return nb::make_tuple(ids, fit == B);
+    return nb::make_tuple(ids, valid == B);
 }
 
 } // namespace
@@ -237,7 +237,7 @@ template <class T> void bind_stack(nb::module_ &m) {
         .def("run_ids", &run_ids<T>, plain("ids"), plain("states"))
         .def("generate", &generate<T>, plain("ids"), plain("states"), plain("uniforms"),
              "temperature"_a, "top_k"_a, "top_p"_a);
-    m.def("draw", &draw<T>, plain("logits"), plain("uniforms"), "temperature"_a, "top_k"_a,
+    m.def("sample", &sample<T>, plain("logits"), plain("uniforms"), "temperature"_a, "top_k"_a,
           "top_p"_a);
 }
 

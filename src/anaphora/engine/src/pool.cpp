@@ -28,10 +28,10 @@ void relax() {
 }
 
 // How often a thread looks whether others are done before it sleeps: some 50 microseconds.
-constexpr int short_watch = 4000;
+constexpr int short_spin = 4000;
 // The same for the next call, for as long as that of a training step usually takes to come, some
 // 200 microseconds on x86 servers: to be woken takes 50 and more.
-constexpr int long_watch = 16000;
+constexpr int long_spin = 16000;
 
 // Whether a thread that watches may keep one from running that it waits for.
 bool more_threads_than_processors() {
@@ -60,7 +60,7 @@ class FlushDenormals {
 #endif
 };
 
-thread_local bool inside_a_task = false;
+thread_local bool in_task = false;
 
 class Pool {
   public:
@@ -80,7 +80,7 @@ class Pool {
 
     // Run job(k) on thread k for k = 0 (this one) ... participants - 1: on all of them, or only on
     // those that come before this one has done its own job. A job must not throw.
-    void run(int participants, bool all, const std::function<void(int)> &job) {
+    void run(int participants, bool wait_for_all, const std::function<void(int)> &job) {
         const std::int64_t before = finished_.load();
         {
             std::lock_guard lock(mutex_);
@@ -90,15 +90,15 @@ class Pool {
             calls_.add(1);
         }
         job(0);
-        if (all)
-            finished_.wait_for(before + participants - 1, short_watch);
+        if (wait_for_all)
+            finished_.wait_for(before + participants - 1, short_spin);
         std::int64_t joined = 0;
         {
             std::lock_guard lock(mutex_);
             job_ = nullptr;
             joined = joined_;
         }
-        finished_.wait_for(before + joined, short_watch);
+        finished_.wait_for(before + joined, short_spin);
     }
 
   private:
@@ -113,11 +113,11 @@ class Pool {
     }
 
     void work(int number) {
-        inside_a_task = true;
+        in_task = true;
         FlushDenormals flush;
         std::int64_t seen = 0;
         while (true) {
-            calls_.wait_for(seen + 1, long_watch);
+            calls_.wait_for(seen + 1, long_spin);
             const std::function<void(int)> *job = nullptr;
             {
                 std::lock_guard lock(mutex_);
@@ -144,15 +144,15 @@ class Pool {
     bool stopping_ = false;
 };
 
-std::mutex turn; // one call at a time
+std::mutex call_mutex; // one call at a time
 std::atomic<int> wanted_threads{1};
 Pool *pool = nullptr; // owned; see forget_threads
 
 // A forked child has none of its parent's threads: leave them alone and start new ones when needed.
 void forget_threads() {
     pool = nullptr;
-    new (&turn) std::mutex();
-    inside_a_task = false;
+    new (&call_mutex) std::mutex();
+    in_task = false;
 }
 
 // The pool, with at least this many workers.
@@ -171,10 +171,10 @@ Pool &pool_of(int workers) {
 }
 
 // Within it, calls from this thread find a single one at hand.
-class InsideATask {
+class InTask {
   public:
-    InsideATask() { inside_a_task = true; }
-    ~InsideATask() { inside_a_task = false; }
+    InTask() { in_task = true; }
+    ~InTask() { in_task = false; }
 };
 
 } // namespace
@@ -183,25 +183,25 @@ int thread_count() { return wanted_threads.load(); }
 
 void set_thread_count(int count) { wanted_threads.store(count < 1 ? 1 : count); }
 
-int threads_at_hand() { return inside_a_task ? 1 : thread_count(); }
+int available_threads() { return in_task ? 1 : thread_count(); }
 
 namespace {
 
-void run(int count, bool all, const std::function<void(int)> &job) {
+void run(int count, bool wait_for_all, const std::function<void(int)> &job) {
     FlushDenormals flush;
     if (count <= 1) {
         job(0);
         return;
     }
-    std::lock_guard lock(turn);
+    std::lock_guard lock(call_mutex);
     Pool &workers = pool_of(count - 1);
-    InsideATask inside;
-    workers.run(count, all, job);
+    InTask in_task_scope;
+    workers.run(count, wait_for_all, job);
 }
 
 } // namespace
 
-void together(int count, const std::function<void(int)> &task) {
+void run_concurrently(int count, const std::function<void(int)> &task) {
     if (count <= 1)
         run(1, true, task);
     else
@@ -209,7 +209,7 @@ void together(int count, const std::function<void(int)> &task) {
 }
 
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task) {
-    const auto threads = static_cast<int>(std::min<std::int64_t>(tasks, threads_at_hand()));
+    const auto threads = static_cast<int>(std::min<std::int64_t>(tasks, available_threads()));
     if (threads <= 1) {
         run(1, false, [&](int) {
             for (std::int64_t k = 0; k < tasks; k++)
@@ -219,14 +219,14 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
     }
     // The first task of each thread is that of its number; then come those beyond, and in the end
     // what threads have left that are not there.
-    std::vector<std::atomic<bool>> begun(static_cast<std::size_t>(threads));
+    std::vector<std::atomic<bool>> started(static_cast<std::size_t>(threads));
     std::atomic<std::int64_t> next{threads};
-    std::mutex one;
-    std::exception_ptr thrown;
+    std::mutex error_mutex;
+    std::exception_ptr error;
     run(threads, false, [&](int thread) noexcept {
         try {
             auto begin = [&](std::int64_t k) {
-                if (!begun[static_cast<std::size_t>(k)].exchange(true))
+                if (!started[static_cast<std::size_t>(k)].exchange(true))
                     task(k);
             };
             begin(thread);
@@ -236,14 +236,14 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
                 begin(other);
         } catch (...) {
             next.store(tasks); // the others need not go on
-            for (std::atomic<bool> &flag : begun)
+            for (std::atomic<bool> &flag : started)
                 flag.store(true);
-            std::lock_guard lock(one);
-            thrown = std::current_exception();
+            std::lock_guard lock(error_mutex);
+            error = std::current_exception();
         }
     });
-    if (thrown)
-        std::rethrow_exception(thrown);
+    if (error)
+        std::rethrow_exception(error);
 }
 
 std::int64_t Counter::add(std::int64_t n) {
@@ -269,7 +269,7 @@ void Counter::wait_for(std::int64_t at_least, int spins) {
 
 void Barrier::wait() {
     std::int64_t mine = arrived_.add(1);
-    arrived_.wait_for((mine / parties_ + 1) * parties_, short_watch);
+    arrived_.wait_for((mine / parties_ + 1) * parties_, short_spin);
 }
 
 } // namespace anaphora

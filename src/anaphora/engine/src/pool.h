@@ -14,7 +14,7 @@ namespace anaphora {
 int thread_count();
 
 // The same, or 1 within a task, which must not wait for others.
-int threads_at_hand();
+int available_threads();
 
 // Change it. Threads are started when they are first needed, and anew in a forked child.
 void set_thread_count(int count);
@@ -51,8 +51,9 @@ class Barrier {
     Counter arrived_;
 };
 
-// Run task(0) ... task(count - 1) at the same time, one a thread; count <= threads_at_hand() as it
-// was when the caller asked. Where count > 1 a task must not throw: the others would wait for it.
-void together(int count, const std::function<void(int)> &task);
+// Run task(0) ... task(count - 1) at the same time, one a thread; count <= available_threads() as
+// it was when the caller asked. Where count > 1 a task must not throw: the others would wait for
+// it.
+void run_concurrently(int count, const std::function<void(int)> &task);
 
 } // namespace anaphora

@@ -27,7 +27,7 @@ enum class Op : std::int32_t {
     sign,
 };
 inline constexpr int op_count = 15;
-inline constexpr std::size_t most_values = 1 << 20; // of a program; no cell comes near it
+inline constexpr std::size_t max_values = 1 << 20; // of a program; no cell comes near it
 
 inline bool has_two_operands(Op op) {
     return op == Op::add || op == Op::subtract || op == Op::multiply || op == Op::divide ||
@@ -55,7 +55,7 @@ struct Program {
     void validate() const {
         if (inputs < 0)
             throw std::invalid_argument("program: a negative number of inputs");
-        if (static_cast<std::size_t>(inputs) + constants.size() + instructions.size() > most_values)
+        if (static_cast<std::size_t>(inputs) + constants.size() + instructions.size() > max_values)
             throw std::invalid_argument("program: too many values");
         std::int32_t known = inputs + static_cast<std::int32_t>(constants.size());
         for (const Instruction &i : instructions) {

@@ -32,13 +32,13 @@ template <class T> inline std::int64_t padded(std::int64_t n) {
 // Outputs are padded to lines in every block. The layout is the same for all instruction sets,
 // unless they have one of their own.
 template <class T> struct PackedMatrix {
-    static constexpr std::int64_t most_lines = 4; // of a panel
+    static constexpr std::int64_t max_lines = 4; // of a panel
     std::int64_t blocks = 0, rows = 0, depth = 0;
     T *data = nullptr;  // of the stack
     bool fixed = false; // whether it is packed in the instruction set's own way
 
     std::int64_t lines() const { return lines_of<T>(rows); }
-    std::int64_t panels() const { return (lines() + most_lines - 1) / most_lines; }
+    std::int64_t panels() const { return (lines() + max_lines - 1) / max_lines; }
     std::int64_t first(std::int64_t panel) const { // its first line
         return panel * (lines() / panels()) + std::min(panel, lines() % panels());
     }
@@ -53,11 +53,11 @@ template <class T> struct PackedMatrix {
         for (std::int64_t block = 0; block < blocks; block++)
             for (std::int64_t p = 0; p < panels(); p++) {
                 std::int64_t columns = width(p) * stack_line<T>, begin = first(p) * stack_line<T>;
-                std::int64_t real = std::min(columns, rows - begin);
+                std::int64_t valid = std::min(columns, rows - begin);
                 const T *from = weight + (block * rows + begin) * depth;
                 std::fill_n(to, columns * depth, T(0));
                 for (std::int64_t k0 = 0; k0 < depth; k0 += 16) // both sides stay in the cache
-                    for (std::int64_t j = 0; j < real; j++)
+                    for (std::int64_t j = 0; j < valid; j++)
                         for (std::int64_t k = k0; k < std::min(depth, k0 + 16); k++)
                             to[k * columns + j] = from[j * depth + k];
                 to += columns * depth;
@@ -195,15 +195,15 @@ template <class T> class Stack {
     std::int64_t total_ = 0, weights_ = 0;
 };
 
-// How an id is drawn from logits; `generation.Sampler` says what the numbers mean.
+// How an id is sampled from logits; `generation.Sampler` says what the numbers mean.
 struct Sampling {
     double temperature; // no denormal number, which would count as 0
     std::int64_t top_k;
     double top_p;
 };
 
-// A run of a stack over T steps, or a generation: T steps, then ids drawn from what came out of the
-// last one, each the input of the next step.
+// A run of a stack over T steps, or a generation: T steps, then ids sampled from what came out of
+// the last one, each the input of the next step.
 template <class T> struct Steps {
     const Stack<T> *stack;
     std::int64_t steps, batch;
@@ -214,7 +214,7 @@ template <class T> struct Steps {
     std::int64_t length;     // to draw; 0 if it is a plain run, else T > 0 and N = V
     Sampling sampling;
     const double *uniforms; // [length, B]
-    std::int64_t *drawn;    // [length, B]
+    std::int64_t *sampled;  // [length, B]
 };
 
 } // namespace anaphora

@@ -12,9 +12,9 @@ namespace anaphora::ANAPHORA_ISA {
 // made within another's life leaves that one's number of lines behind, but not what they held.
 class TileRegisters {
   public:
-    static constexpr int most_lines = 16;
+    static constexpr int max_lines = 16;
 
-    explicit TileRegisters(int lines = most_lines) : before_(current()) { set_lines(lines); }
+    explicit TileRegisters(int lines = max_lines) : before_(current()) { set_lines(lines); }
     ~TileRegisters() {
         if (before_ > 0)
             set_lines(before_);
@@ -34,7 +34,7 @@ class TileRegisters {
         struct {
             std::uint8_t palette = 1, start = 0, reserved[14] = {};
             std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-            std::uint8_t lines[16] = {0, 0, 0, 0, 0, 0, 0, most_lines};
+            std::uint8_t lines[16] = {0, 0, 0, 0, 0, 0, 0, max_lines};
         } shape;
         for (int r = 0; r < 7; r++)
             shape.lines[r] = static_cast<std::uint8_t>(lines);

@@ -51,7 +51,7 @@ template <class T> class Tiles {
         case Op::negative: return map(a, y, n, [](V p) { return -p; });
         case Op::sigmoid: return map(a, y, n, [](V p) { return vsigmoid<T>(p); });
         case Op::tanh: return map(a, y, n, [](V p) { return vtanh<T>(p); });
-        case Op::relu: return map(a, y, n, [](V p) { return p < T(0) ? all<T>(0) : p; });
+        case Op::relu: return map(a, y, n, [](V p) { return p < T(0) ? broadcast<T>(0) : p; });
         case Op::exp: return map(a, y, n, [](V p) { return vexp<T>(p); });
         case Op::log: return map(a, y, n, [](V p) { return vlog<T>(p); });
         case Op::softplus: return map(a, y, n, [](V p) { return vsoftplus<T>(p); });
@@ -75,7 +75,7 @@ template <class T> class Tiles {
 };
 
 // Where the rows of a tile lie in an array: row r at data + at(r) * stride.
-template <class T> struct Rows {
+template <class T> struct RowView {
     T *data;
     std::int64_t stride;
     const std::int64_t *index; // null: one after the other
@@ -88,7 +88,7 @@ template <class T> struct Rows {
 // A tile's piece of an array: `rows` rows of `units` numbers, units <= sub * lanes. In the tile the
 // layout is [sub, rows, lanes]; lanes beyond the units are 0.
 template <class T>
-ANAPHORA_INLINE void gather(T *tile, Rows<const T> from, int rows, int sub, std::int64_t units) {
+ANAPHORA_INLINE void gather(T *tile, RowView<const T> from, int rows, int sub, std::int64_t units) {
     constexpr int W = lanes<T>;
     for (int s = 0; s < sub; s++, tile += rows * W) {
         std::int64_t left = units - s * W;
@@ -96,7 +96,7 @@ ANAPHORA_INLINE void gather(T *tile, Rows<const T> from, int rows, int sub, std:
             if (left >= W)
                 store(tile + r * W, load(from[r] + s * W));
             else {
-                store(tile + r * W, all<T>(0));
+                store(tile + r * W, broadcast<T>(0));
                 std::memcpy(tile + r * W, from[r] + s * W, left * sizeof(T));
             }
         }
@@ -105,7 +105,7 @@ ANAPHORA_INLINE void gather(T *tile, Rows<const T> from, int rows, int sub, std:
 
 // tile += a tile's piece of an array, as `gather` reads it.
 template <class T>
-ANAPHORA_INLINE void gather_add(T *tile, Rows<const T> from, int rows, int sub,
+ANAPHORA_INLINE void gather_add(T *tile, RowView<const T> from, int rows, int sub,
                                 std::int64_t units) {
     constexpr int W = lanes<T>;
     for (int s = 0; s < sub; s++)
@@ -121,7 +121,7 @@ ANAPHORA_INLINE void gather_add(T *tile, Rows<const T> from, int rows, int sub,
 }
 
 template <class T>
-ANAPHORA_INLINE void scatter(const T *tile, Rows<T> to, int rows, int sub, std::int64_t units) {
+ANAPHORA_INLINE void scatter(const T *tile, RowView<T> to, int rows, int sub, std::int64_t units) {
     constexpr int W = lanes<T>;
     for (int s = 0; s < sub; s++, tile += rows * W) {
         std::int64_t left = units - s * W;

@@ -36,7 +36,7 @@ template <class T> ANAPHORA_INLINE void store(T *to, Vector<T> v) { std::memcpy(
 
 // One number in every lane. (x - 0 is x for every x, so nothing is computed; 0 + x is not x for
 // -0.)
-template <class T> ANAPHORA_INLINE Vector<T> all(T value) { return value - Vector<T>{}; }
+template <class T> ANAPHORA_INLINE Vector<T> broadcast(T value) { return value - Vector<T>{}; }
 
 // Elementwise functions of one vector ------------------------------------------------------------
 
@@ -66,8 +66,8 @@ template <> struct Float<double> {
 template <class T> ANAPHORA_INLINE Vector<T> vexp(Vector<T> x) {
     using F = Float<T>;
     using I = Vector<typename F::Int>;
-    Vector<T> clamped = x > F::exp_high ? all<T>(F::exp_high) : x;
-    clamped = clamped < F::exp_low ? all<T>(F::exp_low) : clamped;
+    Vector<T> clamped = x > F::exp_high ? broadcast<T>(F::exp_high) : x;
+    clamped = clamped < F::exp_low ? broadcast<T>(F::exp_low) : clamped;
     Vector<T> shifted = clamped * T(1.44269504088896340736) + F::round;
     Vector<T> n = shifted - F::round;
     Vector<T> r = clamped - n * F::ln2_high;
@@ -100,15 +100,15 @@ template <class T> ANAPHORA_INLINE Vector<T> vexp(Vector<T> x) {
     typename F::Int base;
     T round = F::round;
     std::memcpy(&base, &round, sizeof base);
-    I whole = bits - base;
-    I half = whole >> 1;
-    I first = (half + F::bias) << F::mantissa, second = (whole - half + F::bias) << F::mantissa;
+    I exponent = bits - base;
+    I half = exponent >> 1;
+    I first = (half + F::bias) << F::mantissa, second = (exponent - half + F::bias) << F::mantissa;
     Vector<T> scale1, scale2;
     std::memcpy(&scale1, &first, sizeof scale1);
     std::memcpy(&scale2, &second, sizeof scale2);
     Vector<T> y = p * scale1 * scale2;
-    y = x > F::exp_high ? all<T>(std::numeric_limits<T>::infinity()) : y;
-    y = x < F::exp_low ? all<T>(0) : y;
+    y = x > F::exp_high ? broadcast<T>(std::numeric_limits<T>::infinity()) : y;
+    y = x < F::exp_low ? broadcast<T>(0) : y;
     return x == x ? y : x;
 }
 
@@ -151,8 +151,8 @@ template <class T> ANAPHORA_INLINE Vector<T> vsigmoid(Vector<T> x) {
     if constexpr (sizeof(T) == 4) {
         using I = Vector<std::int32_t>;
         Vector<float> size = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(x) | sign_bit);
-        Vector<float> far = all(-88.0f); // there e is a denormal number, and so 0
-        size = far > size ? far : size;  // of these two a NaN comes through
+        Vector<float> far = broadcast(-88.0f); // there e is a denormal number, and so 0
+        size = far > size ? far : size;        // of these two a NaN comes through
         auto [n, r, tail] = exp_pieces(size);
         Vector<float> e = r * r * tail + r + 1.0f;
         e = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(e) + n);
@@ -168,8 +168,9 @@ template <class T> ANAPHORA_INLINE Vector<T> vtanh(Vector<T> x) {
     if constexpr (sizeof(T) == 4) {
         using I = Vector<std::int32_t>;
         I bits = reinterpret_cast<I>(x), sign = bits & sign_bit;
-        Vector<float> size = reinterpret_cast<Vector<float>>(bits & ~sign_bit), one = all(1.0f);
-        Vector<float> far = all(9.1f); // there the result is 1
+        Vector<float> size = reinterpret_cast<Vector<float>>(bits & ~sign_bit),
+                      one = broadcast(1.0f);
+        Vector<float> far = broadcast(9.1f); // there the result is 1
         size = far < size ? far : size;
         auto [n, r, tail] = exp_pieces(size + size);
         Vector<float> scale = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(one) + n);
@@ -224,8 +225,8 @@ template <class T> ANAPHORA_INLINE Vector<T> vlog(Vector<T> x) {
     }
     Vector<T> y = e * F::ln2_low + (s + s) * (z * p) + (s + s) + e * F::ln2_high;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    y = x < std::numeric_limits<T>::min() ? all<T>(-infinity) : y; // 0, and denormals as 0
-    y = x < T(0) ? all<T>(std::numeric_limits<T>::quiet_NaN()) : y;
+    y = x < std::numeric_limits<T>::min() ? broadcast<T>(-infinity) : y; // 0, and denormals as 0
+    y = x < T(0) ? broadcast<T>(std::numeric_limits<T>::quiet_NaN()) : y;
     y = x == infinity ? x : y;
     return x == x ? y : x;
 }
@@ -235,12 +236,12 @@ template <class T> ANAPHORA_INLINE Vector<T> vsoftplus(Vector<T> x) {
     Vector<T> u = vexp<T>(x < T(0) ? x : -x);
     Vector<T> w = T(1) + u;
     Vector<T> log1p = vlog<T>(w) + (u - (w - T(1))) / w;
-    return (x < T(0) ? all<T>(0) : x) + log1p;
+    return (x < T(0) ? broadcast<T>(0) : x) + log1p;
 }
 
 template <class T> ANAPHORA_INLINE Vector<T> vsign(Vector<T> x) {
-    Vector<T> y = x > T(0) ? all<T>(1) : all<T>(0);
-    y = x < T(0) ? all<T>(-1) : y;
+    Vector<T> y = x > T(0) ? broadcast<T>(1) : broadcast<T>(0);
+    y = x < T(0) ? broadcast<T>(-1) : y;
     return x == x ? y : x;
 }
 
