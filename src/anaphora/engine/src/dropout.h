@@ -1,5 +1,5 @@
-// Dropout with random numbers that are a function of key and position: Philox4x32-10 (Salmon,
-// Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+// Dropout whose random numbers are a function of key and position: Philox4x32-10 (Salmon, Moraes,
+// Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 #pragma once
 
 #include "matrix.h"
@@ -10,13 +10,13 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// 64-bit lanes, each with a 32-bit word in its low half. What the high half holds is ignored.
+// 64-bit lanes, each with a 32-bit word in its low half; the high half is ignored.
 typedef std::uint64_t Words __attribute__((vector_size(ANAPHORA_VECTOR_BYTES)));
 inline constexpr int word_lanes = ANAPHORA_VECTOR_BYTES / 8;
 inline constexpr std::uint64_t low_half = 0xffffffff;
 
-// The whole product of each word with a number below 2^32. (GCC would multiply 64 by 64 bits. The
-// intrinsic with a mask of ones is the same instruction as that without, of which GCC 12 warns.)
+// The 64-bit product of each word and a number below 2^32. (GCC would multiply 64 by 64 bits. The
+// masked intrinsic is the same instruction as the plain one, for which GCC 12 warns.)
 ANAPHORA_INLINE Words word_product(Words a, std::uint64_t b) {
     Words factor = b - Words{};
 #if ANAPHORA_VECTOR_BYTES == 64 && defined(__AVX512F__)
@@ -46,7 +46,7 @@ ANAPHORA_INLINE void philox(Words (&counter)[4], std::uint64_t key) {
     }
 }
 
-inline constexpr int words_in_group = 64; // random words that belong together
+inline constexpr int words_in_group = 64; // random words that are generated together
 
 // The words of elements 64 * group ... 64 * group + 63: first word 0 of the 16 counters from
 // 16 * group on, then word 1 of each, and so on.
@@ -56,7 +56,7 @@ ANAPHORA_INLINE void random_words(std::uint64_t group, std::uint64_t key, std::u
         lane[k] = 2 * k;
 #pragma GCC unroll 1
     for (int at = 0; at < 16; at += 2 * word_lanes) {
-        // Even counters and odd ones, so that a pair of words fills a lane.
+        // Even and odd counters, so that a pair of words fills a lane.
         Words even[4] = {}, odd[4] = {};
         even[0] = lane + (16 * group + at);
         odd[0] = even[0] + 1;
@@ -77,7 +77,7 @@ void dropout(std::int64_t repeats, std::int64_t n, const T *x, std::uint64_t key
     static_assert(block % words_in_group == 0);
     parallel((n + block - 1) / block, [=](std::int64_t task) {
         T mask[words_in_group],
-            kept = factor; // a local value, which can be loaded where it is not needed
+            kept = factor; // a local, which may be loaded speculatively
         std::uint32_t words[words_in_group];
         std::int64_t last = std::min(n, (task + 1) * block);
         for (std::int64_t begin = task * block; begin < last; begin += words_in_group) {

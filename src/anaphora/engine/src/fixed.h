@@ -1,18 +1,18 @@
-// Products of float32 in fixed point, on the tile registers of AMX, block multiply int8 and add in
-// int32.
+// float32 matrix products in fixed point, on the AMX tile registers, which multiply int8 and
+// accumulate in int32.
 //
-// The numbers of a row of the left operand, and of a column of the right one, are rounded to
-// multiples of one power of two, 23 bits and a sign for the largest of them: three slices of 8 bits
-// each. Of the nine products of two such numbers eight are added, in four sums by what the slices
-// are worth; the ninth, of the last slices, is below 2^-30 of the largest. Sums of whole numbers
-// are exact, so that a result has the same bits in whatever order, tiles and threads it is made;
-// float32 rounds it a few times, however many terms there are. (The scheme is that of Ozaki, Ogita,
-// Oishi and Rump, 2012; with int8 that of Ootomo, Ozaki and Yokota, 2024.)
+// Each row of the left operand and each column of the right one is quantized with one power-of-two
+// scale: its largest element gets 23 bits and a sign, split into three slices of 8 bits. Of the
+// nine slice products of two such numbers eight are accumulated, in four sums by the weight of
+// their slices; the ninth, of the last slices, is below 2^-30 of the largest. Integer sums are
+// exact, so a result has the same bits whatever the order, the tiles and the threads; float32
+// rounds it a few times, however many terms there are. (The scheme is that of Ozaki, Ogita, Oishi
+// and Rump, 2012; with int8 that of Ootomo, Ozaki and Yokota, 2024.)
 //
-// The error is of the order of 2^-24 of the row's largest number times the column's largest: below
-// that of a chain of multiply-adds in sums of many terms of like size. Where a row or a column
-// holds numbers of very different sizes, the small ones lose slices, and below 2^-24 of the largest
-// they are 0. A row or a column with a number that is not finite has no finite result: all are NaN.
+// The error is about 2^-24 of the row's largest element times the column's largest: smaller than
+// that of an FMA chain in sums of many terms of similar size. Where the elements of a row or column
+// differ widely in size, the small ones lose precision, and below 2^-24 of the largest they become
+// 0. A row or column with an element that is not finite yields NaN throughout.
 #pragma once
 
 #include "layout.h"
@@ -23,25 +23,27 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(ANAPHORA_HAS_TILES) // of AVX-512 alone
+#if defined(ANAPHORA_HAS_TILES) // AVX-512 only
 
 namespace anaphora::ANAPHORA_ISA {
 
-// 16 rows of the left operand, or columns of the right one, by 64 of K: for each digit, the most
-// significant first, a tile of 16 lines. A line is a row of the left, four rows of the right one.
+// 16 rows of the left operand, or columns of the right one, by 64 of K: for each slice, the most
+// significant first, a tile of 16 lines. A line is one row of the left operand, or four rows of the
+// right one.
 struct alignas(64) FixedTile {
     static constexpr std::int64_t lines = 16, depth = 64;
     std::int8_t slices[3][lines][depth];
 
-    // How many tiles are so deep.
+    // The number of tiles that cover K.
     static std::int64_t tiles_in_depth(std::int64_t K) { return (K + depth - 1) / depth; }
-    // Whether sums of so many products are made so. In those of fewer a chain rounds less; those of
-    // many more might not fit into 32 bits.
+    // Whether fixed point applies to sums of K products: shorter ones are more accurate as FMA
+    // chains, longer ones might overflow int32.
     static constexpr std::int64_t min_depth = 96;
     static bool applies(std::int64_t K) { return K >= min_depth && K <= 32768; }
-    // How many hold so many rows or columns.
+    // The number of tiles that cover n rows or columns.
     static std::int64_t tiles_across(std::int64_t n) { return (n + lines - 1) / lines; }
-    // The most rows in one of so few tiles that are as low as possible; at min_depth 1.
+    // The number of rows per tile when n rows are spread evenly over as few tiles as possible; at
+    // least 1.
     static std::int64_t height(std::int64_t n) {
         return n == 0 ? 1 : (n + tiles_across(n) - 1) / tiles_across(n);
     }
@@ -49,7 +51,7 @@ struct alignas(64) FixedTile {
 
 using Ints = VectorOf<std::int32_t>::type;
 
-// As much of n numbers as a vector holds; zeros beyond.
+// The first n elements of a vector (at most all); zeros after them.
 ANAPHORA_INLINE Vector<float> load_partial(const float *from, std::int64_t n) {
     if (n >= lanes<float>)
         return load(from);
@@ -65,25 +67,26 @@ ANAPHORA_INLINE void store_partial(float *to, Vector<float> x, std::int64_t n) {
         std::memcpy(to, &x, n * sizeof(float));
 }
 
-// The bits of a magnitude are a whole number that grows with it; NaN's are the largest.
+// The bits of a magnitude, as an integer that grows with it; those of NaN are the largest.
 ANAPHORA_INLINE Ints magnitude(Vector<float> x) { return (Ints)x & 0x7fffffff; }
 ANAPHORA_INLINE Ints elementwise_max(Ints a, Ints b) { return a > b ? a : b; }
 
-// x * 2^n, block rounds only where the result does.
+// x * 2^n, rounded only where the result must be.
 ANAPHORA_INLINE Vector<float> times_power(Vector<float> x, Vector<float> n) {
     Vector<float> y;
     asm("vscalefps %2, %1, %0" : "=v"(y) : "v"(x), "v"(n));
     return y;
 }
 
-// How numbers become whole ones: 1 is worth a power of two.
+// The scales by which numbers are quantized: powers of two.
 struct FixedScales {
-    Vector<float> exponents; // of that; NaN if not all numbers are finite
+    // Of the power of two that one unit is worth; NaN if a number is not finite.
+    Vector<float> exponents;
 
-    // By the magnitude of the largest.
+    // From the largest magnitude in each lane.
     ANAPHORA_INLINE explicit FixedScales(Ints maxima) {
         const Ints infinity = Ints{} + 0x7f800000, finite = maxima < infinity ? maxima : infinity;
-        // The largest becomes at most 2^23 - 2^16, since a digit of 128 does not exist.
+        // The largest becomes at most 2^23 - 2^16, since a slice cannot hold 128.
         const Ints integers = ((finite + 0x20000) >> 23) - (127 + 22);
         const Ints nan = Ints{} - 1;
         exponents = maxima < infinity ? __builtin_convertvector(integers, Vector<float>)
@@ -98,11 +101,11 @@ struct FixedScales {
     }
 };
 
-// What is left of whole numbers when their last digit, -128 to 127, is taken.
+// Remove the last slice, -128 to 127, of integers.
 ANAPHORA_INLINE Ints without_slice(Ints integers) { return (integers + 128) >> 8; }
 
-// Write K adjacent numbers as line `line` of tiles of a left operand that lie one after the other;
-// returns of what power of two 1 is worth.
+// Quantize K adjacent numbers into line `line` of consecutive tiles of a left operand; returns the
+// exponent of its scale.
 inline float quantize_row(const float *row, std::int64_t K, FixedTile *tiles, std::int64_t line) {
     constexpr std::int64_t W = FixedTile::lines;
     typedef std::int8_t Bytes __attribute__((vector_size(16)));
@@ -129,8 +132,8 @@ inline float quantize_row(const float *row, std::int64_t K, FixedTile *tiles, st
     return scales.exponents[0];
 }
 
-// Write K rows of N <= 64 adjacent numbers as tiles of a right operand, `stride` apart for every 16
-// columns; of what power of two 1 is worth in each goes to exponents [N, up to 16 more].
+// Quantize K rows of N <= 64 adjacent numbers into tiles of a right operand, `stride` tiles apart
+// for each 16 columns; writes the exponents of the columns' scales, [N, rounded up to 16].
 inline void quantize_columns(std::int64_t K, const float *rows, std::int64_t row, std::int64_t N,
                              FixedTile *tiles, std::int64_t stride, float *exponents) {
     constexpr std::int64_t W = FixedTile::lines, max_column_vectors = 4;
@@ -174,7 +177,7 @@ inline void quantize_columns(std::int64_t K, const float *rows, std::int64_t row
         }
 }
 
-// Tiles of one operand become those of the other.
+// Convert tiles of one operand to those of the other.
 inline void transpose_slices(FixedTile &tile) {
     for (auto &slices : tile.slices) {
         alignas(64) std::int8_t transposed[FixedTile::lines][FixedTile::depth];
@@ -183,27 +186,28 @@ inline void transpose_slices(FixedTile &tile) {
     }
 }
 
-// A row's slices, 128 added to each, as the instruction for one row takes them.
+// The slices of one row with 128 added to each, as the unsigned operand of vpdpbusd.
 struct alignas(64) FixedRow {
     std::uint8_t slices[3][FixedTile::depth];
 };
 
-using FixedSums = Ints[4]; // by what their slices are worth
+using FixedSums = Ints[4]; // by the weight of their slices
 
-// The products of a row and 16 columns, of numbers whose 1 is worth these powers of two.
+// The products of a row and 16 columns, from the exponents of their scales.
 ANAPHORA_INLINE Vector<float> combine(const FixedSums &sums, float row, Vector<float> columns) {
     Vector<float> total = broadcast<float>(0);
     for (int n = 3; n >= 0; n--)
         total = total * (1 / 256.0f) + __builtin_convertvector(sums[n], Vector<float>);
-    return times_power(total, columns + (row + 32)); // the first slices' products are worth 2^32
+    return times_power(total, columns + (row + 32)); // the product of the first slices weighs 2^32
 }
 
-// sums [N] += one row, the slices of block have 128 added, times so many tiles of a right operand,
-// each K tiles deep. Without tile registers, block take longer for one row; to the same sums.
+// sums [N] += one row, whose slices have 128 added, times N columns of tiles of a right operand,
+// each K tiles deep. It uses vector instructions, which are faster than tile registers for one row,
+// and gives the same sums.
 template <int N>
 ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const FixedTile *right,
                                   FixedSums *sums) {
-    auto add = [](Ints sum, Ints x, Ints w) { // of four products a lane
+    auto add = [](Ints sum, Ints x, Ints w) { // of four products in each lane
         asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
         return sum;
     };
@@ -242,8 +246,9 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
             sums[t][n] = totals[t][n];
 }
 
-// write(row, Vector<float>) for `rows` rows of a tile of left times one of right, K tiles deep. The
-// last to use it begins to fetch what follows: the hardware's own fetching goes on from there.
+// Multiply a tile of `rows` rows of the left operand by one of the right, K tiles deep, and call
+// write(row, Vector<float>) for each row. The last user of a right tile prefetches the next one, so
+// that the hardware prefetcher continues from there.
 template <class F>
 ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left,
                                     const float *left_exponents, int rows, const FixedTile *right,
@@ -251,7 +256,8 @@ ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left,
     using Registers = TileRegisters;
     alignas(64) std::int32_t sums[4][FixedTile::lines][FixedTile::lines];
     Registers::zero<0>(), Registers::zero<1>(), Registers::zero<2>(), Registers::zero<3>();
-    for (std::int64_t k = 0; k < K; k++, left++, right++) { // 4 to 6: slices of left; 7: of right
+    // Registers 4 to 6 hold slices of left, 7 of right.
+    for (std::int64_t k = 0; k < K; k++, left++, right++) {
         for (int line = 0; line < 8 && is_last; line++)
             __builtin_prefetch(right[K].slices[0][line], 0, 2);
         Registers::load<4>(left->slices[0]);
@@ -280,14 +286,14 @@ ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left,
     }
 }
 
-// A right operand, the transpose of `count` weights [rows, K]: for 16 rows the tiles of all
-// `count`, one after the other.
+// A right operand, the transpose of `count` weights [rows, K]: for each 16 rows the tiles of all
+// `count` weights, consecutively.
 struct FixedWeights {
     static constexpr std::int64_t side = FixedTile::lines;
-    std::int64_t count, rows, K, depth; // depth: of K in tiles
+    std::int64_t count, rows, K, depth; // depth: tiles that cover K
     FixedTile *tiles;                   // [groups of 16 rows, count, depth]
     float *exponents;                   // [groups of 16 rows, count, 16]
-    FixedSums *starts; // [groups of 16 rows, count]: what a row begins with for the 128 it adds
+    FixedSums *starts; // [groups of 16 rows, count]: initial sums that cancel the 128 of FixedRow
 
     FixedWeights(std::int64_t count_, std::int64_t rows_, std::int64_t K_, float *memory)
         : count(count_), rows(rows_), K(K_), depth(FixedTile::tiles_in_depth(K)),
@@ -299,14 +305,14 @@ struct FixedWeights {
 
     std::int64_t padded() const { return FixedTile::tiles_across(rows) * side; }
 
-    // The numbers that their memory has.
+    // The size of their memory, in floats.
     static std::int64_t size(std::int64_t count, std::int64_t rows, std::int64_t K) {
         constexpr std::int64_t tile = sizeof(FixedTile) / sizeof(float);
         return FixedTile::tiles_across(rows) * count *
                (FixedTile::tiles_in_depth(K) * tile + 5 * side);
     }
 
-    // From [count * rows, K], for any number of rows.
+    // Pack [count * rows, K], for products with any number of rows.
     void pack(const float *weight) const {
         FixedRow zeros;
         std::memset(&zeros, 128, sizeof zeros);
@@ -321,7 +327,8 @@ struct FixedWeights {
         });
     }
 
-    // From B [K, rows], whose rows or columns are adjacent; count is 1, and no row comes by itself.
+    // Pack B [K, rows], whose rows or columns are contiguous; count is 1, and single rows are not
+    // multiplied by it.
     void pack(Matrix<const float> B) const {
         constexpr std::int64_t max_columns = 4 * side;
         parallel((rows + max_columns - 1) / max_columns, [&](std::int64_t task) {
@@ -339,8 +346,8 @@ struct FixedWeights {
         });
     }
 
-    // to [M, count * padded()] = x [M, K] times the transpose, for multiply_tiles groups of 16 rows
-    // of each.
+    // to [M, count * padded()] = x [M, K] times the transpose, for a range of groups of 16 rows of
+    // each weight.
     void multiply(std::int64_t M, const float *x, std::int64_t x_row, std::int64_t first_group,
                   std::int64_t end_group, float *to, std::int64_t to_row) const {
         static thread_local Scratch scratch;
@@ -370,7 +377,7 @@ struct FixedWeights {
                 }
     }
 
-    // write(row, Vector<float>): the products of up to 16 rows with 16 of one of `count`.
+    // Multiply up to 16 rows by a group of 16 rows of one weight; see multiply_fixed for `write`.
     template <class F>
     ANAPHORA_INLINE void multiply(const FixedTile *left, const float *left_exponents, int left_rows,
                                   std::int64_t group, std::int64_t block, bool is_last,
@@ -381,7 +388,7 @@ struct FixedWeights {
     }
 
   private:
-    // Tiles n, from up to 16 rows of K numbers.
+    // Pack tile n from up to 16 rows of K numbers.
     void pack_rows(std::int64_t n, const float *from, std::int64_t stride,
                    std::int64_t valid) const {
         FixedTile *to = tiles + n * depth;
@@ -398,7 +405,7 @@ struct FixedWeights {
             transpose_slices(to[k]);
     }
 
-    // to = a row times the transpose of these tiles; see multiply.
+    // to = one row times the transpose of these tiles; see multiply.
     void multiply_row(const FixedTile *left, float left_exponent, std::int64_t first,
                       std::int64_t end, float *to) const {
         static thread_local Scratch scratch;
@@ -426,16 +433,16 @@ struct FixedWeights {
     }
 };
 
-// How float32 is multiplied where there are tile registers; see ChainProducts.
+// How float32 is multiplied with tile registers; see ChainProducts.
 struct FixedProducts {
     static constexpr std::int64_t side = FixedTile::lines;
-    static constexpr std::int64_t weight_bytes = 3; // of a number, packed
+    static constexpr std::int64_t weight_bytes = 3; // of a packed number
     static constexpr int tile_rows = FixedTile::lines;
     static bool applies_to_gates(std::int64_t) { return true; }
     static bool applies_to_columns(std::int64_t K) { return K <= 1536; }
-    static constexpr std::int64_t group = 8; // tiles of both operands that stay in a cache
+    static constexpr std::int64_t group = 8; // tiles of both operands that fit in a cache
 
-    // A left operand [M, K] in tiles.
+    // A left operand [M, K], packed into tiles.
     class FixedLeft {
       public:
         FixedLeft(std::int64_t M, std::int64_t K, Matrix<const float> A, Scratch &scratch)
@@ -465,8 +472,7 @@ struct FixedProducts {
         // C [M, N] (+)= this times a right operand + bias [N] (or none), on one thread.
         void multiply(const FixedWeights &right, float *C, std::int64_t c_row, const float *bias,
                       bool accumulate) const {
-            constexpr std::int64_t max_columns =
-                group * side; // columns that are used while in a cache
+            constexpr std::int64_t max_columns = group * side; // reused while they are in a cache
             TileRegisters registers(static_cast<int>(std::min(M_, side)));
             for (std::int64_t first = 0; first < right.rows; first += max_columns)
                 for (std::int64_t m = 0; m < M_; m += side)
@@ -510,9 +516,9 @@ struct FixedProducts {
             ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, bias, accumulate);
     }
 
-    // Gradients in blocks along K. The sums of a weight's are as long as there are rows, so that
-    // its own size says how they are made; of an input's only those that are too long to be made
-    // within a step (input_in_step) are cut.
+    // Gradients are multiplied in blocks along K. For a weight's gradient K is the number of rows,
+    // which varies, so the weight's own size decides how it is computed; an input's gradient is cut
+    // only if its sums are too long to be computed within a step (see input_in_step).
     static void multiply(Gradient of, std::int64_t M, std::int64_t N, std::int64_t K,
                          Matrix<const float> A, Matrix<const float> B, float *C, std::int64_t c_row,
                          bool accumulate) {
@@ -524,8 +530,8 @@ struct FixedProducts {
             multiply_by_blocks(M, N, K, max_depth, A, B, C, c_row, nullptr, accumulate);
     }
 
-    // The same with so much of K at a time, each with slices of its own. The smaller operand is
-    // packed for all threads, of the elementwise_max one each packs what it multiplies.
+    // The same, max_depth of K at a time, each block quantized on its own. The smaller operand is
+    // packed once for all threads; of the larger one each thread packs what it multiplies.
     static void multiply_by_blocks(std::int64_t M, std::int64_t N, std::int64_t K,
                                    std::int64_t max_depth, Matrix<const float> A,
                                    Matrix<const float> B, float *C, std::int64_t c_row,
@@ -565,8 +571,8 @@ struct FixedProducts {
         }
     }
 
-    // Call f(first, count) on all threads for groups of n rows or columns, whole tiles but the
-    // last.
+    // Call f(first, count) on all threads for groups of the n rows or columns; all but the last are
+    // full tiles.
     template <class F> static void for_each_group(std::int64_t n, F f) {
         const std::int64_t tiles = FixedTile::tiles_across(n), threads = available_threads();
         std::int64_t groups = (tiles + group - 1) / group;
@@ -577,8 +583,8 @@ struct FixedProducts {
         });
     }
 
-    // Here a block of units is one vector, and a tile has at most 16 rows. Weights that do not suit
-    // are multiplied by chains.
+    // A block of units is one vector here, and a tile has at most 16 rows. Where fixed point does
+    // not apply, the products are FMA chains.
     class Gates {
       public:
         Gates(const Layout<float> &layout, int count, std::int64_t K, const float *weight,
@@ -729,7 +735,7 @@ struct FixedProducts {
             std::optional<TileRegisters> registers_;
             FixedTile *left_ = nullptr;      // [across, depth]
             std::vector<float> exponents_;   // [across * 16]
-            std::vector<std::int64_t> rows_; // of c, for each
+            std::vector<std::int64_t> rows_; // of c, for each row
         };
 
       private:
@@ -739,7 +745,8 @@ struct FixedProducts {
     };
 };
 
-// With recurrent weights too small for it: a step's gates are chains, and what is longer as ever.
+// For recurrent weights that are too small for fixed point: the gates of a step are FMA chains;
+// longer products are as above.
 struct SmallProducts : FixedProducts {
     static constexpr std::int64_t weight_bytes = sizeof(float);
     static constexpr int tile_rows = 0;

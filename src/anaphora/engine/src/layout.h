@@ -1,5 +1,5 @@
-// The layout of a recurrence: which rows and units make a tile, who works on it, and where the
-// weights and the saved values of a tile lie.
+// The layout of a recurrence: which rows and units form a tile, which thread works on it, and where
+// the weights and saved values of a tile are stored.
 #pragma once
 
 #include "matrix.h"
@@ -8,30 +8,30 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Some steps of a recurrence, and how many rows they have: those that have not ended.
+// A range of steps of a recurrence, and its number of active rows.
 struct Span {
     std::int64_t first, end, rows;
 };
 
-// How the work is laid out: rows sorted by falling length and cut into tiles, units into blocks.
-// Without a projection threads may share either rows (no waiting for each other) or units (each
-// keeps its thread of the weights in its cache, and all wait for each other at every step).
+// How the work is divided: rows are sorted by descending length and cut into tiles, units into
+// blocks. Threads share either rows, which needs no synchronisation, or, without a projection,
+// units: each then keeps its share of the weights in its cache, and all synchronise at every step.
 template <class T> struct Layout {
     static constexpr int W = lanes<T>;
     const Cell &cell;
     std::int64_t steps, batch, hidden, projected;
     std::vector<std::int64_t> rows;   // [B] the row of the batch at each position
     std::vector<std::int64_t> length; // [B] at each position
-    std::vector<std::int64_t> active; // [T] how many positions have a step t
-    std::vector<std::int64_t> offset; // [T+1] the sums of `active` before each step
+    std::vector<std::int64_t> active; // [T] the number of positions that are active at step t
+    std::vector<std::int64_t> offset; // [T+1] the prefix sums of `active`
     bool ragged, reverse, share_units;
     int threads, groups; // groups of rows, see group_of
     std::int64_t tiles, min_tiles;
     int gates, sub; // Gh, and vectors of units in a block
-    int fixed_rows; // of a tile, or 0
+    int fixed_rows; // of a tile, or 0: whatever multiply-adds favour
 
-    // `tile_rows_`: the most rows of a tile that is one vector wide, or 0: as applies
-    // multiply-adds. `tiles_`: how many tiles the rows are cut into, 0 to choose.
+    // `tile_rows_`: the maximum number of rows of a tile that is one vector wide, or 0 for the one
+    // that multiply-adds favour. `tiles_`: the number of tiles, or 0 to choose it.
     Layout(const Cell &c, std::int64_t T_, std::int64_t B, std::int64_t H, std::int64_t P,
            const std::int64_t *lengths, bool reverse_, bool has_projection, int tile_rows_,
            std::int64_t tiles_)
@@ -63,8 +63,8 @@ template <class T> struct Layout {
         else
             threads =
                 static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
-        // Rows fall into groups by the shape alone, as the tiles of AVX-512 would, so that sums
-        // over a group's rows, and then over groups, are the same for any number of threads and on
+        // Rows are grouped by the shape alone, as the tiles of AVX-512 would be, so that sums over
+        // the rows of a group, and then over groups, are the same for any number of threads and on
         // any instruction set.
         groups = B >= 4 && weights * std::int64_t(sizeof(T)) <= cached_bytes ? 2 : 1;
         const std::int64_t height =
@@ -73,13 +73,13 @@ template <class T> struct Layout {
         tiles = tiles_ == 0 ? best_tiles() : tiles_;
     }
 
-    // Vectors of units in a block, with so many lanes.
+    // The number of vectors of units in a block, given the number of lanes.
     int vectors_in_block(std::int64_t lanes) const {
         const int limit = gates > 2 || fixed_rows > 0 ? 1 : gates == 2 ? 2 : 4;
         return static_cast<int>(std::clamp<std::int64_t>((hidden + lanes - 1) / lanes, 1, limit));
     }
 
-    // The most rows of a tile, which rows_of says for a number of vectors, with so many lanes.
+    // The maximum number of rows of a tile; rows_of gives it for a number of vectors.
     template <class F> std::int64_t max_tile_rows(std::int64_t lanes, F rows_of) const {
         if (fixed_rows > 0)
             return fixed_rows;
@@ -88,8 +88,9 @@ template <class T> struct Layout {
         return std::max(tile_vectors / (rows * in_block) * rows, rows);
     }
 
-    // Of the multiples of min_tiles whose tiles are not too large the one that takes the busiest
-    // thread least time; a tile by itself takes that of about two rows, on tile registers eight.
+    // The multiple of min_tiles that minimises the time of the busiest thread, among those whose
+    // tiles are not too large. The overhead of a tile is about that of two rows, with tile
+    // registers of eight.
     std::int64_t best_tiles() const {
         const std::int64_t max_height =
             max_tile_rows(W, [](int vectors) { return tile_rows(vectors); });
@@ -114,8 +115,8 @@ template <class T> struct Layout {
         return best;
     }
 
-    // A tile is as many vectors as an instruction of a program runs over at a time: enough to make
-    // up for the choice of the instruction, and few enough for all values to stay in L1.
+    // A tile has as many vectors as one instruction of a program processes at a time: enough to
+    // amortise the dispatch, few enough for all values to stay in L1.
     static constexpr int tile_vectors = 24;
 
     int largest_tile() const {
@@ -123,13 +124,13 @@ template <class T> struct Layout {
     }
     std::int64_t tile_begin(std::int64_t tile) const { return batch * tile / tiles; }
 
-    // The group of a tile. With as many threads as groups, each thread has the tiles of one.
+    // The group of a tile. With as many threads as groups, each thread has the tiles of one group.
     int group_of(std::int64_t tile) const {
         return static_cast<int>(tile / std::max<std::int64_t>(1, tiles / min_tiles) % groups);
     }
 
-    // The tiles of one thread at step t: their first positions, how many rows are not at an end,
-    // and where these lie among rows that are multiplied.
+    // A tile of one thread at step t: its positions, its number of active rows, and where these
+    // start among the rows to be multiplied.
     struct Tile {
         std::int64_t number, first, end;
         int rows;
@@ -147,15 +148,14 @@ template <class T> struct Layout {
         }
     }
 
-    // Among the T*B of the input, the row that position p takes at its step t.
+    // The row of the input, among T*B, that position p reads at its step t.
     std::int64_t input_row(std::int64_t p, std::int64_t t) const {
         return (reverse ? length[p] - 1 - t : t) * batch + rows[p];
     }
-    // Whether these are not just t * B + p.
+    // Whether that differs from t * B + p.
     bool indexed() const { return ragged || reverse; }
 
-    // Where position p stands at step t among the rows of a span, from its first step to its last
-    // and only those that have not ended.
+    // The index of position p at step t among the active rows of a span, in the order of steps.
     std::int64_t row(const Span &span, std::int64_t t, std::int64_t p) const {
         return offset[t] - offset[span.first] + p;
     }
@@ -167,18 +167,18 @@ template <class T> struct Layout {
         });
     }
 
-    // Whether a step multiplies its input by these weights itself, and not a span at a time: where
-    // they fit into a core's cache beside the recurrent ones, since then the gates of the input
-    // never leave it, nor the thread that works on their rows.
+    // Whether a step multiplies its input by the weights itself, instead of a span at a time: where
+    // they fit into a core's cache beside the recurrent ones, since the gates of the input then
+    // never leave the cache, nor the thread that works on their rows.
     bool input_in_step(std::int64_t inputs, std::int64_t weight_bytes) const {
         std::int64_t numbers = hidden * (cell.x_blocks * inputs + cell.h_blocks * projected);
         return !share_units && numbers * weight_bytes <= cached_bytes;
     }
 
-    // Call f(span) for all steps in one, or with a product by the weights of the input in spans of
-    // so many rows that their gates stay in the cache until all has been done with them, but not
-    // so few that the gradient of the weights costs more to fetch than its product. Steps at which
-    // all have ended change nothing about where the others are cut.
+    // Call f(span) once for all steps; or, where a span at a time is multiplied by the input
+    // weights, for spans of so many rows that their gates stay in the cache, but not so few that
+    // the gradient of the weights costs more to load than to compute. Steps at which no row is
+    // active do not move the boundaries.
     template <class F> void for_each_span(bool with_weights, bool backwards, F f) const {
         std::int64_t count = 1, valid = steps;
         while (valid > 0 && active[valid - 1] == 0)
@@ -209,8 +209,8 @@ template <class T> struct Layout {
                            : vectors();
     }
 
-    // The blocks of units of one thread, in an order that turns around at every other step: what
-    // was used last, and may still be in the cache, comes first.
+    // The blocks of units of one thread, in an order that alternates from step to step: what was
+    // used last, and may still be cached, comes first.
     std::int64_t blocks_of(int thread) const {
         return (end_vector(thread) - first_vector(thread) + sub - 1) / sub;
     }
@@ -221,8 +221,8 @@ template <class T> struct Layout {
         return first_vector(thread) + (t % 2 == 0 ? number : blocks_of(thread) - 1 - number) * sub;
     }
 
-    // What a step leaves for the way back lies tile by tile, just as it is read again: [tiles,
-    // saved_size()].
+    // What a step saves for the backward pass is stored tile by tile, in the order in which it is
+    // read: [tiles, saved_size()].
     std::int64_t saved_block() const {
         return static_cast<std::int64_t>(cell.saved.size()) * sub * largest_tile() * W;
     }
@@ -231,15 +231,14 @@ template <class T> struct Layout {
         return ((tile * steps + t) * blocks() + vector / sub) * saved_block();
     }
 
-    // The halves of a block of units, of this many vectors in all, are made in chunks of at most 4.
+    // The halves of a block, of `total` vectors, are computed in chunks of at most 4.
     static int chunks(int total) { return (total + max_vectors - 1) / max_vectors; }
     static int chunk_width(int chunk, int total) {
         int of = chunks(total);
         return of == 0 ? 0 : total / of + (chunk < total % of);
     }
 
-    // Run body(thread) for the thread of every thread, all at the same time where they wait for
-    // each other.
+    // Run body(thread) for every thread; concurrently where threads synchronise.
     template <class F> void run(F body) {
         if (share_units)
             run_concurrently(threads, body);
@@ -248,7 +247,7 @@ template <class T> struct Layout {
     }
 };
 
-// Where the rows of a span lie that the way back makes: group by group, in each from the first step
+// The order of the rows of a span in the backward pass: group by group, in each from the first step
 // to the last.
 template <class T> class GroupedRows {
   public:
@@ -292,13 +291,13 @@ template <class T> class GroupedRows {
     std::vector<std::int64_t> starts_, first_;
 };
 
-// Weights [count*H, K] of so many gates for forward: for each block of units, chunk by chunk, [K,
-// chunk vectors * lanes].
+// Pack the weights [count*H, K] of `count` gates for the forward pass: for each block of units,
+// chunk by chunk, [K, chunk vectors * lanes].
 template <class T>
 void pack_gates(const Layout<T> &layout, int count, std::int64_t K, const T *weight, T *packed) {
     constexpr int W = lanes<T>;
     constexpr std::int64_t step =
-        64 / sizeof(T); // of a row at a time, so that both sides stay in L1
+        64 / sizeof(T); // columns of a row at a time, so that source and destination stay in L1
     for (int thread = 0; thread < (layout.share_units ? layout.threads : 1); thread++)
         parallel(count == 0 ? 0 : layout.blocks_of(thread), [&](std::int64_t block) {
             const std::int64_t first = layout.block_vector(thread, block, 0);
@@ -320,11 +319,11 @@ void pack_gates(const Layout<T> &layout, int count, std::int64_t K, const T *wei
         });
 }
 
-// `rows` rows cut into groups of at most `most`, as evenly as possible.
+// `count` rows cut into groups of at most `max_size`, as evenly as possible.
 struct RowGroups {
     int left, groups, first = 0, rows = 0;
 
-    RowGroups(int count, int max_rows_) : left(count), groups((count + max_rows_ - 1) / max_rows_) {
+    RowGroups(int count, int max_size) : left(count), groups((count + max_size - 1) / max_size) {
         cut();
     }
     explicit operator bool() const { return rows > 0; }
@@ -341,8 +340,8 @@ struct RowGroups {
     }
 };
 
-// halves [count * sub, rows, lanes] = a [rows, K] times the weights of a block that pack_gates
-// made.
+// halves [count * sub, rows, lanes] = a [rows, K] times the weights of a block packed by
+// pack_gates.
 template <class T>
 void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, const T *packed,
                     T *halves) {
@@ -358,8 +357,8 @@ void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, co
     }
 }
 
-// For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. A panel is
-// used for all tiles while it is in the cache; `backwards` begins with the last one.
+// For each tile: [rows, columns] (+)= a [rows, K] times the packed panels of a range of vectors. A
+// panel is used for all tiles while it is cached; `backwards` starts with the last panel.
 template <class T>
 void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int64_t K, const T *a,
                    const T *packed, std::int64_t first_vector, std::int64_t end_vector,
@@ -395,7 +394,7 @@ void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int6
     }
 }
 
-// Pack B [K, N] into the panels that multiply_rows expects for these vectors.
+// Pack B [K, N] into the panels that multiply_rows expects for this range of vectors.
 template <class T>
 void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::int64_t first_vector,
                std::int64_t end_vector, T *packed) {
@@ -409,12 +408,12 @@ void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::in
     });
 }
 
-// How a recurrence multiplies: by chains of multiply-adds. (FixedProducts is another way.)
+// How a recurrence multiplies: by FMA chains. (FixedProducts is the alternative.)
 template <class T> struct ChainProducts {
-    static constexpr std::int64_t weight_bytes = sizeof(T); // of a number, packed
-    static constexpr int tile_rows = 0; // of a layout: as many as suit multiply-adds
-    // Whether a step may multiply its input of so many numbers with Gates, and so many gates'
-    // gradients with Columns: to the bits of a whole span's product.
+    static constexpr std::int64_t weight_bytes = sizeof(T); // of a packed number
+    static constexpr int tile_rows = 0; // of a layout: as many as multiply-adds favour
+    // Whether a step may multiply inputs of this size with Gates, and gradients of this many gates
+    // with Columns, with the same bits as the product over a span.
     static bool applies_to_gates(std::int64_t) { return true; }
     static bool applies_to_columns(std::int64_t) { return true; }
 
@@ -425,7 +424,7 @@ template <class T> struct ChainProducts {
         ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, bias, accumulate);
     }
 
-    // Weights [count*H, K] of so many gates, packed for a layout's blocks of units.
+    // The weights [count*H, K] of `count` gates, packed for a layout's blocks of units.
     class Gates {
       public:
         Gates(const Layout<T> &layout, int count, std::int64_t K, const T *weight, Scratch &scratch)
@@ -434,14 +433,14 @@ template <class T> struct ChainProducts {
             pack_gates(layout, count, K, weight, packed_);
         }
 
-        // The rows that a thread multiplies by them. It stays on its thread.
+        // The rows that a thread multiplies by the gates; it stays on its thread.
         class LeftOperand {
           public:
             LeftOperand(const Gates &gates, const Layout<T> &, Scratch &) : gates_(gates) {}
-            // From now on those of these tiles, position p at a + p * K.
+            // Select the rows of these tiles, position p at a + p * K.
             void read(const std::vector<typename Layout<T>::Tile> &, const T *a) { a_ = a; }
-            // halves [count * sub, rows, lanes] = the rows of tile n of those times the weights of
-            // the block of units that begins with this vector.
+            // halves [count * sub, rows, lanes] = the rows of tile n times the weights of the block
+            // of units that starts at this vector.
             void multiply(std::size_t, const typename Layout<T>::Tile &tile, std::int64_t vector,
                           int sub, T *halves) const {
                 const std::int64_t K = gates_.K_;
@@ -460,15 +459,15 @@ template <class T> struct ChainProducts {
         T *packed_;
     };
 
-    // The same of gradients.
+    // The same for gradients.
     static void multiply(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
                          Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
                          bool accumulate) {
         ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, nullptr, accumulate);
     }
 
-    // A weight's columns B [K, N], packed; `shares` are the vectors of them at which a thread's
-    // share may begin and end, from 0 to the last.
+    // The columns of a weight B [K, N], packed; `shares` are the vectors at which the shares of
+    // threads begin and end, from 0 to the last.
     class Columns {
       public:
         Columns(std::int64_t K, std::int64_t N, Matrix<const T> B,
@@ -478,18 +477,19 @@ template <class T> struct ChainProducts {
                 pack_rows(K, B, N, shares[n], shares[n + 1], packed_);
         }
 
-        // The rows that a thread multiplies by them, or by others of as much K. It stays there.
+        // The rows that a thread multiplies by these columns, or by others of the same K; it stays
+        // on its thread.
         class LeftOperand {
           public:
             LeftOperand(const Columns &columns, std::int64_t /* row_count */, Scratch &)
                 : K_(columns.K_) {}
-            // From now on those of these tiles, which say where they lie in a [., K].
+            // Select the rows of these tiles, at tile.row in a [., K].
             void read(const std::vector<typename Layout<T>::Tile> &tiles, const T *a) {
                 tiles_ = &tiles;
                 a_ = a;
             }
-            // c, by position, (+)= these rows times some vectors of columns; `backwards` begins
-            // with the last.
+            // c, by position, (+)= these rows times a range of vectors of columns; `backwards`
+            // starts with the last.
             void multiply(const Columns &columns, std::int64_t first_vector,
                           std::int64_t end_vector, T *c, std::int64_t c_row, bool accumulate,
                           bool backwards) const {

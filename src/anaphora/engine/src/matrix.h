@@ -1,6 +1,5 @@
 // The matrix product. Each element of the result is one chain of fused multiply-adds along K in
-// ascending order, whatever the tile that it falls into: its bits depend on its row of A and its
-// column of B alone.
+// ascending order, whatever its tile: its bits depend on its row of A and its column of B alone.
 #pragma once
 
 #include "kernels.h"
@@ -12,7 +11,7 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Weights of so many bytes stay in a core's second-level cache.
+// Weights of up to this size stay in a core's L2 cache.
 inline constexpr std::int64_t cached_bytes = 3 << 19;
 
 // Registers: an accumulator tile of R rows by NV vectors, NV vectors of B, and a broadcast of A.
@@ -23,9 +22,9 @@ inline constexpr int tile_rows(int vectors) {
 }
 inline constexpr int max_rows = 8;
 
-// How a tile finds its operands. The rows of a lie one after the other, element (i, k) at a[i *
-// stride + k]; or its columns, at a[i + k * stride], which are fetched ahead. So is what is read of
-// b, but where it was just packed or used and the cache has it.
+// How a tile reads its operands. Either the rows of a are contiguous, element (i, k) at a[i *
+// stride + k]; or its columns are, at a[i + k * stride], and are prefetched. So is b, unless it was
+// just packed or used and is cached.
 enum class Operands { rows, columns, cached_rows };
 
 // c[i, v] (+)= sum over k of a[i, k] * b[k, v], in registers.
@@ -69,7 +68,7 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
             store(c + i * c_row + v * c_vector, sums[i][v]);
 }
 
-// The same for a number of rows from 1 to tile_rows(NV) that is known at run time.
+// The same for a number of rows, 1 to tile_rows(NV), known at run time.
 template <class T, int NV, Operands O, int R = tile_rows(NV)>
 void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride, const T *b, T *c,
                    std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
@@ -79,7 +78,7 @@ void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride
         multiply_tile<T, NV, O, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
 }
 
-// The same for a number of vectors from 1 to 4.
+// The same for a number of vectors, 1 to 4, known at run time.
 template <class T, Operands O>
 ANAPHORA_INLINE void multiply_tile(int vectors, int rows, std::int64_t K, const T *a,
                                    std::int64_t row_stride, const T *b, T *c, std::int64_t c_row,
@@ -111,7 +110,7 @@ template <class T> struct Panels {
     }
 };
 
-// Copy columns [begin, begin + width) of B into [K, vectors * lanes], zeros beyond.
+// Copy columns [begin, begin + width) of B into [K, vectors * lanes], padded with zeros.
 template <class T>
 void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, std::int64_t width,
                 int vectors, T *to) {
@@ -123,7 +122,7 @@ void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, st
         }
         return;
     }
-    constexpr std::int64_t step = 16; // rows at a time, so that both sides stay in L1
+    constexpr std::int64_t step = 16; // rows at a time, so that source and destination stay in L1
     for (std::int64_t k0 = 0; k0 < K; k0 += step) {
         std::int64_t end = std::min(K, k0 + step);
         for (std::int64_t j = 0; j < width; j++) {
@@ -136,7 +135,7 @@ void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, st
     }
 }
 
-// A copy of X [M, N] by its rows.
+// A copy of X [M, N] in row order.
 template <class T>
 Matrix<const T> copy_rows(std::int64_t M, std::int64_t N, Matrix<const T> X, Scratch &scratch) {
     T *copy = scratch.get<T>(M * N + 1);
@@ -154,23 +153,22 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     constexpr int W = lanes<T>;
     if (M == 0 || N == 0)
         return;
-    // A block of rows by a group of panels goes through K in blocks, so that its part of C and a
+    // A block of rows and a group of panels go through K in blocks, so that their part of C and a
     // block of B stay in the cache.
     constexpr std::int64_t max_depth = 384, max_block_rows = 192, max_panels = 12;
     const Panels<T> panels(N);
     const std::int64_t depths = std::max<std::int64_t>(1, (K + max_depth - 1) / max_depth);
     const std::int64_t height = tile_rows(panels.width(0)), tiles = (M + height - 1) / height;
     const std::int64_t threads = available_threads();
-    // Where the columns of A lie far apart, its block is copied together first; a narrow A is read
-    // as it lies.
+    // Where the columns of A are far apart, its block is copied first; a narrow A is read in place.
     constexpr std::int64_t narrow = 2048 / sizeof(T);
     const bool by_columns = A.column != 1, read_in_place = A.row == 1 && A.column <= narrow;
     const bool copies_a = by_columns && !read_in_place;
 
     std::int64_t groups = (panels.count + max_panels - 1) / max_panels;
     std::int64_t row_blocks = (M + max_block_rows - 1) / max_block_rows;
-    // Where there are columns enough for all threads, each packs its own panels; else all pack B
-    // copy, and share its rows.
+    // With enough columns for all threads, each packs its own panels; otherwise all threads pack B
+    // together and share its rows.
     const bool packs_own_panels = panels.count >= (copies_a ? 4 * max_panels : 3) * threads;
     if (packs_own_panels) {
         std::int64_t share = panels.count >= 6 * threads ? 2 * threads : threads;
@@ -224,7 +222,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                     T *c = C + i * c_row + begin;
                     T *to = full_panel ? c : edge;
                     std::int64_t to_row = full_panel ? c_row : vectors * W;
-                    for (int r = 0; r < height; r++) // what the next tile writes
+                    for (int r = 0; r < height; r++) // what the next tile will write
                         for (int v = 0; v < vectors; v++)
                             __builtin_prefetch(c + (height + r) * c_row + v * W, 1);
                     if (!full_panel && adding)

@@ -1,4 +1,4 @@
-// Embedding, dropout and layer normalisation for Python.
+// Python bindings of embedding, dropout and layer normalisation.
 #include "module.h"
 
 #include <algorithm>
@@ -31,7 +31,7 @@ template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids) {
     return rows;
 }
 
-// Returns which rows there are, ascending, and the sums of their values.
+// Returns the distinct row numbers, ascending, and the sums of their values.
 template <class T> nb::tuple sum_rows(In<std::int64_t> indices, In<T> values) {
     std::int64_t width = columns(values, "values"), N = size(values, 0);
     check_shape(indices, {N}, "indices");
@@ -61,7 +61,7 @@ template <class T>
 Result<T> dropout(In<T> x, std::int64_t n, std::uint64_t key, std::uint32_t threshold, T factor) {
     std::int64_t count = static_cast<std::int64_t>(x.size());
     if (n < 0 || (count > 0 && (n == 0 || count % n != 0)))
-        refuse("dropout: the mask does not divide the array");
+        refuse("dropout: the array's size is not a multiple of the mask's");
     auto y = make<T>(shape(x));
     T *to = y.data();
     nb::gil_scoped_release release;
@@ -70,7 +70,7 @@ Result<T> dropout(In<T> x, std::int64_t n, std::uint64_t key, std::uint32_t thre
     return y;
 }
 
-// A vector [H], or the same number H times.
+// A given vector [H], or a constant in its place.
 template <class T> class VectorOrConstant {
   public:
     VectorOrConstant(const std::optional<In<T>> &given, std::int64_t H, T fallback,

@@ -1,5 +1,5 @@
-// Optimisers' updates and the norm of gradients for Python: arrays that change first, the gradient,
-// then numbers.
+// Python bindings of the optimisers' updates and the gradient norm; arguments are the arrays
+// updated in place, the gradient, then numbers.
 #include "module.h"
 
 namespace anaphora {
@@ -9,7 +9,7 @@ template <class T> using Maybe = std::optional<Out<T>>;
 
 template <class T> T *data(const Maybe<T> &array) { return array ? array->data() : nullptr; }
 
-// The number of elements that all arrays have.
+// The number of elements, which all arrays share.
 template <class T, class... Arrays>
 std::int64_t common_size(const Out<T> &first, const Arrays &...rest) {
     auto check = [&](const auto &array) {

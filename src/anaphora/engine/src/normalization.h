@@ -1,13 +1,12 @@
-// Layer normalisation: each row on its own, with its sums in the order of softmax.h.
+// Layer normalisation, row by row; sums are in the order of softmax.h.
 #pragma once
 
 #include "softmax.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
-// The sums over a row of H numbers of what f(at, load) gives of the vector of numbers at `at`, as
-// an array of vectors; f reads through `load(array, padding)`, which puts `padding` in the
-// place of what is beyond the row.
+// Sums over a row of H numbers: f(sums, load) adds one vector to each of the sums; it reads through
+// load(array, padding), which pads the end of the row.
 template <class T, int Sums, class F>
 ANAPHORA_INLINE void sum_row(std::int64_t H, F f, T (&totals)[Sums]) {
     constexpr int W = lanes<T>;
@@ -39,7 +38,7 @@ template <class F> void for_each_row(std::int64_t N, F f) {
     });
 }
 
-// One row, and the mean and the factor that it was normalised by.
+// Normalise one row; also gives its mean and the factor that scaled it.
 template <class T>
 ANAPHORA_INLINE void normalize_row(std::int64_t H, const T *from, const T *weight, const T *bias,
                                    T epsilon, T *to, T &mean, T &factor) {

@@ -27,19 +27,19 @@ void relax() {
 #endif
 }
 
-// How often a thread looks whether others are done before it sleeps: some 50 microseconds.
+// How often a thread spins on a counter before it sleeps: about 50 microseconds.
 constexpr int short_spin = 4000;
-// The same for the next call, for as long as that of a training step usually takes to come, some
-// 200 microseconds on x86 servers: to be woken takes 50 and more.
+// The same for workers that wait for the next call: about 200 microseconds on x86 servers, the
+// usual time between the calls of a training step, since waking a thread takes 50 or more.
 constexpr int long_spin = 16000;
 
-// Whether a thread that watches may keep one from running that it waits for.
+// Whether a spinning thread may occupy the processor of the one it waits for.
 bool more_threads_than_processors() {
     static const int processors = static_cast<int>(std::thread::hardware_concurrency());
     return processors > 0 && thread_count() > processors;
 }
 
-// Within it, denormal numbers count as zero; the caller's mode is restored.
+// Flushes denormal numbers to zero within its scope, then restores the caller's mode.
 class FlushDenormals {
   public:
 #if defined(__x86_64__) || defined(_M_X64)
@@ -78,8 +78,8 @@ class Pool {
 
     int workers() const { return static_cast<int>(threads_.size()); }
 
-    // Run job(k) on thread k for k = 0 (this one) ... participants - 1: on all of them, or only on
-    // those that come before this one has done its own job. A job must not throw.
+    // Run job(k) on thread k for k = 0 (the caller) ... participants - 1: on all of them, or only
+    // on those that start before the caller has finished its own. A job must not throw.
     void run(int participants, bool wait_for_all, const std::function<void(int)> &job) {
         const std::int64_t before = finished_.load();
         {
@@ -148,7 +148,7 @@ std::mutex call_mutex; // one call at a time
 std::atomic<int> wanted_threads{1};
 Pool *pool = nullptr; // owned; see forget_threads
 
-// A forked child has none of its parent's threads: leave them alone and start new ones when needed.
+// A forked child has none of its parent's threads: abandon them, and start new ones when needed.
 void forget_threads() {
     pool = nullptr;
     new (&call_mutex) std::mutex();
@@ -170,7 +170,7 @@ Pool &pool_of(int workers) {
     return *pool;
 }
 
-// Within it, calls from this thread find a single one at hand.
+// Within its scope calls from this thread are single-threaded.
 class InTask {
   public:
     InTask() { in_task = true; }
@@ -217,8 +217,8 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
         });
         return;
     }
-    // The first task of each thread is that of its number; then come those beyond, and in the end
-    // what threads have left that are not there.
+    // Each thread starts with the task of its own number, continues with those after the first
+    // `threads`, and finally takes the first tasks of threads that have not started.
     std::vector<std::atomic<bool>> started(static_cast<std::size_t>(threads));
     std::atomic<std::int64_t> next{threads};
     std::mutex error_mutex;
@@ -235,7 +235,7 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
             for (int other = 0; other < threads; other++)
                 begin(other);
         } catch (...) {
-            next.store(tasks); // the others need not go on
+            next.store(tasks); // so that the others stop
             for (std::atomic<bool> &flag : started)
                 flag.store(true);
             std::lock_guard lock(error_mutex);
@@ -262,7 +262,7 @@ void Counter::wait_for(std::int64_t at_least, int spins) {
         relax();
     }
     std::unique_lock lock(mutex_);
-    sleepers_.fetch_add(1); // before the count is read: who changes it reads this afterwards
+    sleepers_.fetch_add(1); // before the count is read: whoever changes it reads this afterwards
     changed_.wait(lock, [&] { return count_.load() >= at_least; });
     sleepers_.fetch_sub(1);
 }

@@ -26,8 +26,8 @@ ANAPHORA_INLINE void add_bias(T *value, const T *half, const T *bias, int rows, 
     }
 }
 
-// The rows of x [T, B, size], which lies by the batch and the order of the input, that a span
-// takes, one after the other: x itself where they lie so, else a copy.
+// The rows of x [T, B, size], in the order of the batch and the input, that a span reads,
+// consecutively: x itself where they are consecutive, else a copy.
 template <class T>
 const T *input_rows(const Layout<T> &layout, const Span &span, const T *x, std::int64_t size,
                     Scratch &scratch) {
@@ -123,7 +123,7 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
                         input_row[p] = layout.input_row(p, t);
                     if (thread > 0 && layout.share_units)
                         continue;
-                    // Rows that have ended keep their state; the output beyond them is 0.
+                    // Inactive rows keep their state; the output after a row's length is 0.
                     for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++) {
                         for (int k = 0; k < cell.states; k++) {
                             std::int64_t size = k == 0 ? P : H;
@@ -243,8 +243,8 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
     });
 }
 
-// Sums over the rows of each group: those of the first are made in their place, total [size] or
-// null, the others copies; add() adds these, one group after the other.
+// Sums over the rows of each group. The first group's sums are accumulated in place, in total
+// [size] or null, the others in buffers of their own, which add() adds group by group.
 template <class T> class GroupSums {
   public:
     GroupSums(T *total, std::int64_t size, int groups, Scratch &scratch)
@@ -310,12 +310,12 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
     Barrier barrier(layout.threads);
     const std::int64_t x_size = static_cast<std::int64_t>(cell.x_blocks) * H, I = f.inputs;
     const bool scattered = f.weight_ih == nullptr && layout.indexed();
-    bool shared_gradient = !scattered; // the two halves of every gate have one gradient
+    bool shared_gradient = !scattered; // the two halves of every gate share one gradient
     for (const GateInput &gate : cell.gates)
         shared_gradient = shared_gradient && gate.x == gate.h;
     static thread_local Scratch x_gate_scratch, h_gate_scratch, projected_scratch;
-    bool adding = false; // there are gradients of weights already
-    // Without weights of the input, the gradients of gates go where the caller wants them.
+    bool adding = false; // weight gradients are accumulated from the second span on
+    // Without input weights, the gradients of gates go straight to the caller's array.
     const int groups = f.weight_ih == nullptr ? 1 : layout.groups;
     static thread_local Scratch sum_scratch[5];
     GroupSums<T> d_weight_hr(f.d_weight_hr, P * H, groups, sum_scratch[0]),
@@ -471,8 +471,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
             }
         });
 
-        // What all steps of the span add to the gradients of weights, and the input's; each group
-        // to sums of its own.
+        // The contribution of all steps of the span to the gradients of weights and input; each
+        // group to its own sums.
         auto add_group = [&](int g) {
             static thread_local Scratch copy_scratch, d_input_scratch;
             const std::int64_t rows = grouped.size(g), first = grouped.first(g);
@@ -483,8 +483,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                                    Matrix<const T>{d + first * d_columns, 1, d_columns},
                                    Matrix<const T>{x, x_columns, 1}, total, x_columns, adding);
             };
-            // The group's rows of x [T * B, columns], where the row of a position at a step is
-            // row_of(p, t): x itself where they lie one after the other.
+            // The group's rows of x [T * B, columns], where row_of(p, t) is the row of a position
+            // at a step: x itself where they are consecutive.
             auto rows_of_group = [&](const T *x, std::int64_t columns, bool copies, auto row_of) {
                 if (!copies && groups == 1)
                     return x + span.first * B * columns;
@@ -527,7 +527,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                     std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);
                 });
         };
-        // By the thread that has its rows, or else by all threads, one group after the other.
+        // On the thread that has the group's rows, or on all threads, one group after the other.
         const int tasks = groups == 1 || available_threads() > groups ? 1 : layout.threads;
         parallel(tasks, [&](std::int64_t task) {
             for (auto g = static_cast<int>(task); g < groups; g += tasks)

@@ -1,4 +1,4 @@
-// Drawing ids from logits, as `generation.Sampler` says.
+// Samples ids from logits, as `generation.Sampler` describes.
 #pragma once
 
 #include "stack.h"
@@ -8,7 +8,7 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Memory for draws from V logits.
+// Buffers for sampling from V logits.
 struct SamplingMemory {
     std::vector<double> scores, weights;
     std::vector<std::int64_t> order;
@@ -18,8 +18,8 @@ struct SamplingMemory {
           order(static_cast<std::size_t>(V)) {}
 };
 
-// An id sampled from logits [V] by a uniform number, or -1 unless the largest logit is finite. Sums
-// are in float64, in the order of the ids or, where they are ranked, of the ranks.
+// Sample an id from logits [V] by a uniform number; -1 unless the largest logit is finite. Sums are
+// in float64, in the order of the ids or, where they are ranked, of the ranks.
 template <class T>
 std::int64_t sample_id(std::int64_t V, const T *logits, double uniform, const Sampling &sampling,
                        SamplingMemory &memory) {
@@ -76,7 +76,7 @@ std::int64_t sample_id(std::int64_t V, const T *logits, double uniform, const Sa
     return ranked ? order[k] : k;
 }
 
-// ids [B] of logits [B, V]; returns the first row whose logits are not fit to draw from, or B.
+// ids [B] of logits [B, V]; returns the first row whose logits cannot be sampled, or B.
 template <class T>
 std::int64_t sample_rows(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
                          const Sampling &sampling, std::int64_t *ids) {

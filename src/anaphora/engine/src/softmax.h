@@ -1,12 +1,12 @@
-// Softmax with cross-entropy, alone and of a product, and sums of columns.
+// Softmax cross-entropy, of logits and of a linear layer, and column sums.
 #pragma once
 
 #include "matrix.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Rows are read in lines of 64 bytes, on every instruction set: what is summed, is summed in as
-// many parts as a line has numbers, and then these from the first to the last.
+// Rows are read in 64-byte lines on every instruction set: a sum has one partial sum for each
+// element of a line, and these are added from the first to the last.
 template <class T> inline constexpr int line = 64 / sizeof(T);
 inline constexpr int vectors_in_line = 64 / ANAPHORA_VECTOR_BYTES;
 
@@ -82,14 +82,14 @@ void cross_entropy_backward(std::int64_t N, std::int64_t V, const T *probabiliti
     });
 }
 
-// The losses of cross_entropy_forward for the product of x and weights, whose logits are made for a
-// block of rows at a time: turned, [V, rows], so that the product takes the weights as they lie. A
-// lane of a vector is a row; what is summed, is summed in the parts and the order of a row there.
+// The losses of cross_entropy_forward for the product of x and weights, whose logits are computed a
+// block of rows at a time: transposed, [V, rows], so that the weights are read in place. A lane of
+// a vector is a row; sums have the partial sums and the order of cross_entropy_forward.
 template <class T, class Products>
 void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
                           const T *weight, const T *bias, const std::int64_t *targets, T *losses) {
     constexpr int W = lanes<T>;
-    // About so many logits at a time, but enough rows to fill the tiles of the product.
+    // About this many logits at a time, but enough rows to fill the tiles of the product.
     constexpr std::int64_t logits_at_once = std::int64_t{1} << 20, min_rows = 64;
     static_assert(min_rows % line<T> == 0);
     std::int64_t block = std::max(logits_at_once / V / line<T> * line<T>, min_rows);
@@ -103,7 +103,7 @@ void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const 
         parallel((rows + W - 1) / W, [&](std::int64_t task) {
             T *z = logits + task * W;
             std::int64_t count = std::min<std::int64_t>(W, rows - task * W);
-            for (std::int64_t v = 0; v < V && count < W; v++) // no numbers were written there
+            for (std::int64_t v = 0; v < V && count < W; v++) // nothing was written there
                 std::fill(z + v * block + count, z + v * block + W, T(0));
             Vector<T> largest = broadcast<T>(-std::numeric_limits<T>::infinity());
             for (std::int64_t v = 0; v < V; v++) {

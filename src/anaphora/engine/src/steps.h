@@ -1,7 +1,7 @@
-// A few steps of a stack of layers, whose weights lie packed: what streaming and generation run.
+// Runs a stack of packed layers for a few steps: streaming and generation.
 //
-// The bits are those of the recurrence run whole: every number is the same chain of multiply-adds,
-// or the same sum in fixed point, and the same interpreter runs the cell's program.
+// The bits are those of one recurrence over the full sequence: every number is the same FMA chain,
+// or the same fixed-point sum, and the same interpreter runs the cell's program.
 #pragma once
 
 #include "fixed.h"
@@ -19,7 +19,7 @@ inline constexpr int strip_vectors = 4;
 // Up to 4 vectors of outputs of a packed matrix: element (k, j) at weights[k * row + j].
 template <class T> struct Strip {
     const T *weights;
-    std::int64_t row, to; // to: its place in a row of the result
+    std::int64_t row, to; // to: its offset in a row of the result
     int vectors;
 };
 
@@ -77,9 +77,9 @@ void multiply_strip(int rows, std::int64_t K, const T *x, std::int64_t x_row, co
         multiply_strip<T, NV, R - 1>(rows, K, x, x_row, strip, to, to_row, accumulate);
 }
 
-// All rows by the first strip, of NV vectors. One row takes two strips at a time, if they are
-// alike, so that enough chains of multiply-adds are under way at once; many rows take as much of
-// the strip as stays in the first-level cache.
+// Multiply all rows by the first strip, of NV vectors. One row takes two strips at a time if their
+// shapes agree, so that enough FMA chains are in flight; many rows take the part of the strip that
+// fits in L1. Returns the number of strips used.
 template <class T, int NV>
 int multiply_first_strips(std::int64_t rows, std::int64_t K, const T *x, std::int64_t x_row,
                           const Strip<T> *strips, std::size_t left, T *to, std::int64_t to_row) {
@@ -98,7 +98,8 @@ int multiply_first_strips(std::int64_t rows, std::int64_t K, const T *x, std::in
     return 1;
 }
 
-// to [rows, blocks * padded rows of a block] = x [rows, K] W^T, for some panels of every block.
+// to [rows, blocks * padded rows of a block] = x [rows, K] W^T, for a range of panels of every
+// block.
 template <class T>
 void multiply_packed(const PackedMatrix<T> &w, std::int64_t first_panel, std::int64_t end_panel,
                      std::int64_t rows, const T *x, std::int64_t x_row, T *to, std::int64_t to_row,
@@ -147,9 +148,9 @@ void multiply_packed(const PackedMatrix<T> &w, std::int64_t first_panel, std::in
     }
 }
 
-// One run: the arrays that its threads share, and what each of them does. Every thread owns a share
-// of the units of all layers, of the projections and of the outputs, and meets the others where it
-// needs what they have computed.
+// One run: the arrays that its threads share, and the work of each thread. Every thread owns a
+// share of the units of all layers, of the projections and of the outputs, and waits for the others
+// where it needs their results.
 template <class T> class Run {
   public:
     explicit Run(const Steps<T> &f)
@@ -161,7 +162,7 @@ template <class T> class Run {
           threads_(threads()), barrier_(threads_) {
         static thread_local Scratch scratch;
         const std::int64_t rows = chunk_ * B_;
-        for (T *at = nullptr;;) { // count, then hand out
+        for (T *at = nullptr;;) { // measure, then allocate
             std::int64_t used = 0;
             auto take = [&](std::int64_t size) {
                 used += padded<T>(size);
@@ -183,7 +184,7 @@ template <class T> class Run {
             next_.resize(static_cast<std::size_t>(B_));
     }
 
-    // Returns how many ids were sampled for each row: `length` unless the model's scores are unfit.
+    // Returns the number of ids sampled for each row: `length` unless the logits cannot be sampled.
     std::int64_t operator()() {
         for (std::int64_t l = 0; l < L_; l++)
             for (std::int64_t b = 0; b < B_; b++) {
@@ -212,13 +213,13 @@ template <class T> class Run {
     int threads() const {
         const std::int64_t weights = s_.weights();
         if (weights * std::int64_t(sizeof(T)) <= cached_bytes && B_ * weights < (1 << 20))
-            return 1; // they are in the cache of one core, and not much work
+            return 1; // they fit in the cache of one core, and there is little work
         PackedMatrix<T> units{1, H_, 0, nullptr, false};
         return static_cast<int>(std::min<std::int64_t>(available_threads(), units.panels()));
     }
 
-    // The first state of layer l: of the odd and the even chunks of steps apart, so that what the
-    // step before left can be read while a step is written.
+    // The first state of layer l, double-buffered by chunk, so that the previous step can be read
+    // while a step is written.
     T *first_state(std::int64_t l, std::int64_t chunk, std::int64_t t) const {
         return first_states_ + (((l * 2 + (chunk & 1)) * chunk_) + t) * B_ * PP_;
     }
@@ -260,8 +261,8 @@ template <class T> class Run {
             last_ = own.before;
     }
 
-    // Steps through all layers; returns the first state of the last one, normalised if that is
-    // asked for, [steps, B, padded P].
+    // Run steps through all layers; returns the first state of the last layer, layer-normalised if
+    // the stack is, [steps, B, padded P].
     const T *advance(ThreadState &own, std::int64_t steps, const T *x, const std::int64_t *ids) {
         const T *y = nullptr;
         for (std::int64_t l = 0; l < L_; l++) {
@@ -310,7 +311,7 @@ template <class T> class Run {
                 own.before[l] = after;
             }
             y = first_state(l, own.chunk, 0);
-            if (s_.normalized) { // since the last step nobody reads what the layer below left there
+            if (s_.normalized) { // nobody reads the previous layer's values there any more
                 for (std::int64_t r = own.thread; r < steps * B_; r += threads_) {
                     T mean, factor;
                     normalize_row(P_, y + r * PP_, layer.norm_weight, layer.norm_bias, s_.epsilon,
@@ -324,7 +325,7 @@ template <class T> class Run {
         return y;
     }
 
-    // A cell's program for some units of one row.
+    // Run the cell's program for some units of one row.
     void run_cell(ThreadState &own, std::int64_t l, std::int64_t begin, std::int64_t size,
                   const T *x_gates, const T *x_bias, const T *h_gates, const T *before,
                   std::int64_t b, T *after) {
@@ -367,7 +368,7 @@ template <class T> class Run {
                         size * sizeof(T));
     }
 
-    // What comes out of y [rows, padded P]: to [rows, N].
+    // Write the stack's outputs from y [rows, padded P] to [rows, N].
     void write_outputs(ThreadState &own, std::int64_t rows, const T *y, T *to) {
         if (s_.outputs == 0) {
             for (std::int64_t r = own.thread; r < rows; r += threads_)
@@ -395,7 +396,7 @@ template <class T> class Run {
         const std::int64_t V = s_.outputs;
         SamplingMemory memory(V);
         for (std::int64_t n = 0; n < f_.length; n++) {
-            wait(); // the outputs are there
+            wait(); // until the outputs are complete
             for (std::int64_t b = own.thread; b < B_; b += threads_) {
                 std::int64_t id =
                     sample_id(V, f_.outputs + b * V, f_.uniforms[n * B_ + b], f_.sampling, memory);
@@ -424,7 +425,7 @@ template <class T> class Run {
     T *x_, *x_gates_, *h_gates_, *first_states_, *normalized_, *other_states_, *unprojected_,
         *logits_;
     std::vector<std::int64_t> next_; // [B] the ids sampled last
-    std::vector<T *> last_;          // the first state of each layer, at the end
+    std::vector<T *> last_;          // the first state of each layer, after the last step
     std::atomic<bool> invalid_logits_{false};
     std::int64_t sampled_ = 0;
 };

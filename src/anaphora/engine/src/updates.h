@@ -1,9 +1,8 @@
-// Optimisers' updates and the norm of gradients: one pass each over memory.
+// Optimisers' updates and the gradient norm, in one pass each.
 //
-// A row of a table gets the same bits whether it is updated with its table or apart from it: the
-// compiler makes vectors of most elements and takes the last ones one by one, so that no sum may
-// have two products, of which it could fuse either. Hence m + (1 - beta) * (g - m), which is
-// beta * m + (1 - beta) * g.
+// A row gets the same bits whether it is updated with its table or alone: the compiler vectorises
+// most elements and processes the last ones one by one, so no sum may have two products, of which
+// it could fuse either. Hence m + (1 - beta) * (g - m), which is beta * m + (1 - beta) * g.
 #pragma once
 
 #include "matrix.h"
@@ -12,7 +11,7 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Numbers are handed out in blocks of this many, whatever the number of threads.
+// The number of elements in a block, whatever the number of threads.
 inline constexpr std::int64_t update_block = 16384;
 
 template <class F> void for_each_block(std::int64_t n, F f) {
@@ -21,17 +20,17 @@ template <class F> void for_each_block(std::int64_t n, F f) {
     });
 }
 
-// f(k) for every element; the arrays that it works on do not overlap.
+// f(k) for every element; its arrays do not overlap.
 template <class F> void for_each_element(std::int64_t n, F f) {
     for_each_block(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-        F own = f; // so that the compiler sees that nothing writes to the pointers
+        F own = f; // a local copy, so that the compiler sees that the pointers do not change
         ANAPHORA_INDEPENDENT
         for (std::int64_t k = begin; k < end; k++)
             own(k);
     });
 }
 
-// f(true or false) with the truth known to the compiler.
+// f(std::true_type or std::false_type), to specialise f at compile time.
 template <class F> void dispatch(bool truth, F f) {
     if (truth)
         f(std::true_type());
@@ -81,7 +80,7 @@ void rmsprop(std::int64_t n, T *parameter, T *square_average, T *gradient_averag
                     T a = gradient_average[k];
                     gradient_average[k] = a = a + o.new_average * (g - a);
                     s = s - a * a;
-                    s = s < 0 ? T(0) : s; // rounding may do that; NaN stays
+                    s = s < 0 ? T(0) : s; // by rounding; NaN stays
                 }
                 T step = g / (std::sqrt(s) + o.epsilon);
                 if constexpr (moving)
@@ -110,7 +109,8 @@ template <class T> void scale(std::int64_t n, T *x, T factor) {
     for_each_element(n, [=](std::int64_t k) { x[k] *= factor; });
 }
 
-// The sum of squares in double precision: of each block in 8 interleaved parts, then of the blocks.
+// The sum of squares in double precision: of each block in 8 interleaved partial sums, then over
+// the blocks.
 template <class T> double sum_of_squares(std::int64_t n, const T *x) {
     static thread_local Scratch scratch;
     std::int64_t blocks = (n + update_block - 1) / update_block;
