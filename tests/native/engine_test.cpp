@@ -1,9 +1,10 @@
 // The engine without Python, run under sanitizers by `make sanitize`: kernels on random shapes and
-// random cells, threads that call at the same time, exceptions, fork.
+// random cells, concurrent callers, exceptions, fork.
 //
-// Every array has exactly the size that its contract names, so that AddressSanitizer sees a step
-// beyond it, and outputs begin as a number that must be gone afterwards. Values are tested from
-// Python; here results are compared with plain sums, and between numbers of threads, bit for bit.
+// Every array has exactly the size that its contract states, so that AddressSanitizer detects an
+// access beyond it, and outputs start as a sentinel that must be overwritten. Values are tested
+// from Python; here results are compared with plain sums, and between numbers of threads, bit for
+// bit.
 #include "kernels.h"
 #include "pool.h"
 
@@ -23,7 +24,7 @@
 #include <unistd.h>
 #endif
 
-// ThreadSanitizer by itself refuses to start threads in a forked child.
+// By default ThreadSanitizer does not allow a forked child to start threads.
 extern "C" __attribute__((visibility("default"))) const char *__tsan_default_options() {
     return "die_after_fork=0";
 }
@@ -34,7 +35,7 @@ using namespace anaphora;
 using std::int32_t;
 using std::int64_t;
 
-std::string where; // what is being tested, for the message
+std::string where; // the current test, for messages
 
 void check(bool holds, const char *what) {
     if (holds)
@@ -96,7 +97,7 @@ template <class T> class Array {
                 return false;
         return true;
     }
-    // The same bits, or both not a number.
+    // The same bits, or both NaN.
     bool operator==(const Array &other) const {
         bool same = size_ == other.size_;
         for (int64_t k = 0; same && k < size_; k++)
@@ -184,10 +185,10 @@ template <class T> void test_cross_entropy(Random &random) {
     Array<T> place = logits.copy(), again(N);
     kernels<T>().cross_entropy_forward(N, V, place.data(), targets.data(), again.data(),
                                        place.data());
-    check(place == probabilities && again == losses, "in place the result is another");
+    check(place == probabilities && again == losses, "the result in place differs");
     kernels<T>().cross_entropy_backward(N, V, place.data(), targets.data(), d_losses.data(),
                                         place.data());
-    check(place == d, "in place the gradient is another");
+    check(place == d, "the gradient in place differs");
 }
 
 template <class T> void test_sum_columns(Random &random) {
@@ -226,7 +227,7 @@ template <class T> void test_linear_cross_entropy(Random &random) {
         Array<T> losses(N);
         kernels<T>().linear_cross_entropy(N, V, K, x.data(), weight.data(), b, targets.data(),
                                           losses.data());
-        check(losses == expected, "a loss is not that of all logits");
+        check(losses == expected, "a loss differs from that of all logits");
     }
 }
 
@@ -244,7 +245,7 @@ template <class T> void test_rows(Random &random) {
     kernels<T>().gather_rows(N, width, table.data(), ids.data(), rows.data());
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < width; k++)
-            check(rows[n * width + k] == table[ids[n] * width + k], "a row is another");
+            check(rows[n * width + k] == table[ids[n] * width + k], "a gathered row differs");
 
     std::vector<int64_t> ends;
     for (int64_t id = 0, at = 0; id < 12; id++) {
@@ -301,7 +302,7 @@ template <class T> void test_layer_norm(Random &random) {
     };
     std::vector<Array<T>> results = run(1);
     for (const Array<T> &array : results)
-        check(array.written(), "a number was not written");
+        check(array.written(), "a result was not written");
     for (int64_t n = 0; n < N; n++) {
         double sum = 0;
         for (int64_t k = 0; k < H; k++)
@@ -358,7 +359,7 @@ template <class T> void test_updates(Random &random) {
 // The recurrence
 // -----------------------------------------------------------------------------------
 
-// A straight line of random instructions; `hidden` is a value that it must not read, or -1.
+// A random straight-line program; `hidden` is a value that it must not read, or -1.
 Program random_program(Random &random, int32_t inputs, std::size_t outputs, int32_t hidden) {
     Program program{inputs, {}, {}, {}};
     for (int64_t k = random.between(1, 2); k > 0; k--)
@@ -376,11 +377,11 @@ Program random_program(Random &random, int32_t inputs, std::size_t outputs, int3
     return program;
 }
 
-// A cell whose two programs fit each other in their sizes; the second is not the first's adjoint.
+// A cell whose two programs match in size; the second is not the first's adjoint.
 Cell random_cell(Random &random, bool projected) {
     Cell cell;
     for (int64_t k = random.between(1, 5); k > 0; k--) {
-        int64_t halves = random.below(4); // mostly both
+        int64_t halves = random.below(4); // usually both
         cell.gates.push_back({halves == 1 ? -1 : cell.x_blocks, halves == 2 ? -1 : cell.h_blocks});
         cell.x_blocks += halves != 1;
         cell.h_blocks += halves != 2;
@@ -464,7 +465,7 @@ template <class T> struct Recurrence {
                std::to_string(cell.x_blocks) + "+" + std::to_string(cell.h_blocks);
     }
 
-    // Forward, then backward: all results in one list.
+    // Forward, then backward; all results in one list.
     Arrays<T> run() const {
         Arrays<T> states, record, results;
         for (const Array<T> &start : initial) {
@@ -563,7 +564,7 @@ template <class T> void test_recurrence(Random &random) {
     set_thread_count(1);
     Arrays<T> expected = recurrence.run();
     for (const Array<T> &array : expected)
-        check(array.written(), "a number was not written");
+        check(array.written(), "a result was not written");
     for (int threads : {2, 3}) {
         set_thread_count(threads);
         check(same(recurrence.run(), expected), "the result depends on the number of threads");
@@ -572,7 +573,7 @@ template <class T> void test_recurrence(Random &random) {
 
 // Packed layers -----------------------------------------------------------------------------------
 
-// A stack of random layers, and its run beside that of the recurrence, layer by layer.
+// A stack of random layers, and the same computation by the recurrence, layer by layer.
 template <class T> struct Layers {
     int64_t batch, input, hidden, projected, count, ids, outputs;
     bool projects, has_bias, tabulated, normalized;
@@ -651,13 +652,13 @@ template <class T> struct Layers {
         return Stack<T>(cell, w, kernels<T>());
     }
 
-    // The recurrence over x [steps, B, I], from the states on, which go to their end.
+    // The recurrence over x [steps, B, I]; updates the states in place.
     Array<T> run_recurrence(int64_t steps, const Array<T> &input_rows,
                             const Arrays<T> &states) const {
         Array<T> x = input_rows.copy();
         for (int64_t l = 0; l < count; l++) {
             const int64_t rows = steps * batch;
-            Arrays<T> buffers; // the state before a step and after it, since nothing is saved
+            Arrays<T> buffers; // the states before and after a step, since nothing is saved
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
                 buffers.emplace_back(2 * size);
@@ -772,7 +773,7 @@ template <class T> void test_stack(Random &random) {
                                                         sampled.data()});
         for (int64_t k = 0; k < count * B; k++)
             check(sampled[k] >= 0 && sampled[k] < layers.ids,
-                  "an id that does not exist was sampled");
+                  "an id outside the table was sampled");
         if (threads == 1)
             first_sampled = sampled.copy();
         for (int64_t k = 0; k < count * B; k++)
@@ -795,7 +796,7 @@ void test_invalid_programs() {
     };
     check(!refused([](Cell &) {}), "a valid cell is refused");
     check(refused([](Cell &c) { c.forward.inputs = -1; }), "a negative number of inputs");
-    check(refused([](Cell &c) { c.forward.inputs = INT32_MAX; }), "more inputs than there can be");
+    check(refused([](Cell &c) { c.forward.inputs = INT32_MAX; }), "too many inputs");
     check(refused([](Cell &c) { c.parameters = INT32_MAX; }), "more parameters than inputs");
     check(refused([](Cell &c) { c.forward.outputs[0] = c.forward.values(); }), "an unknown output");
     check(refused([](Cell &c) { c.forward.instructions.push_back({Op::add, 0, 10000}); }),
@@ -810,7 +811,7 @@ void test_invalid_programs() {
     check(refused([](Cell &c) { c.states = 0; }), "no state");
 }
 
-// Some numbers of a valid cell are replaced by any others: what is not refused runs within bounds.
+// Random changes to a valid cell: those that are accepted must run within bounds.
 void test_random_programs() {
     Random random(19);
     int refused = 0, ran = 0;
@@ -846,7 +847,7 @@ void test_random_programs() {
             refused++;
             continue;
         }
-        // The arrays are as the cell was, and the module asks for that.
+        // The arrays have the sizes of the original cell, which the module checks.
         if (cell.states != states || cell.parameters != parameters ||
             (recurrence.projects && cell.reads_first_state()) || recurrence.steps > 6)
             continue;
@@ -865,12 +866,12 @@ void test_tasks() {
     set_thread_count(3);
     std::vector<int> done(1000, 0);
     parallel(1000, [&](int64_t k) {
-        check(available_threads() == 1, "a task finds threads at hand");
+        check(available_threads() == 1, "a task finds available threads");
         parallel(2, [&](int64_t) { done[static_cast<std::size_t>(k)]++; }); // on this thread
     });
     for (int count : done)
         check(count == 2, "a task did not run once");
-    parallel(0, [](int64_t) { check(false, "there was no task"); });
+    parallel(0, [](int64_t) { check(false, "there is no task to run"); });
 
     Barrier barrier(3);
     std::vector<int> step(3, 0);
@@ -879,13 +880,13 @@ void test_tasks() {
             step[static_cast<std::size_t>(thread)] = k;
             barrier.wait();
             for (int other : step)
-                check(other == k, "the barrier let one through");
+                check(other == k, "the barrier let a thread through");
             barrier.wait();
         }
     });
 
-    // Threads that sleep, and more of them than there are processors: each task runs once, and
-    // those who wait at a barrier longer than they watch are woken.
+    // Sleeping threads, and more of them than processors: each task runs once, and threads that
+    // sleep at a barrier are woken.
     set_thread_count(40);
     for (int k = 0; k < 40; k++) {
         std::vector<std::atomic<int>> times(static_cast<std::size_t>(1 + 3 * k));
@@ -904,7 +905,7 @@ void test_tasks() {
                 std::this_thread::sleep_for(std::chrono::milliseconds(2));
             arrived++;
             late.wait();
-            check(arrived >= 3 * k, "the barrier let one through that was early");
+            check(arrived >= 3 * k, "the barrier let a thread through too early");
         }
     });
 
@@ -920,10 +921,10 @@ void test_tasks() {
         }
         check(thrown, "an exception got lost");
     }
-    check(available_threads() == 3, "an exception left its thread within a task");
+    check(available_threads() == 3, "an exception left its thread marked as in a task");
 }
 
-// Several threads call at the same time, while another changes the number of threads.
+// Several threads call concurrently, while another changes the number of threads.
 void test_callers() {
     where = "callers";
     Random random(11);
@@ -940,7 +941,8 @@ void test_callers() {
         callers.emplace_back([&] {
             for (int repeat = 0; repeat < 5; repeat++)
                 for (std::size_t k = 0; k < recurrences.size(); k++)
-                    check(same(recurrences[k].run(), expected[k]), "callers disturb each other");
+                    check(same(recurrences[k].run(), expected[k]),
+                          "concurrent callers affect each other");
             running--;
         });
     for (int count = 1; running > 0; count = count % 4 + 1) {
@@ -951,9 +953,8 @@ void test_callers() {
         caller.join();
 }
 
-// A forked child has a pool of its own. (No thread of the parent may be in the middle of a call
-// here: it might hold the lock of AddressSanitizer's allocator, which a child then waits for
-// without end.)
+// A forked child has its own pool. (No thread of the parent may be in a call here: it might hold
+// the lock of AddressSanitizer's allocator, on which a child would wait forever.)
 void test_fork() {
 #if defined(__unix__) || defined(__APPLE__)
     where = "fork";
@@ -966,7 +967,7 @@ void test_fork() {
     for (int k = 0; k < 10; k++) {
         pid_t child = fork();
         if (child == 0) {
-            check(same(recurrence.run(), expected), "the child computes another result");
+            check(same(recurrence.run(), expected), "the child's result differs");
             std::_Exit(0);
         }
         int status = 1;
