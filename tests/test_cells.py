@@ -1,4 +1,4 @@
-"""The cells: their equations beside plain formulas, their programs, and three readings of one."""
+"""The cells: their equations compared with plain formulas, and their programs."""
 
 import copy
 import functools
@@ -62,7 +62,7 @@ PLAIN = {
 
 
 def arguments(cell, rng, shape):
-    """Random arrays for everything that a cell's equations are given."""
+    """Random arrays for all arguments of a cell's equations."""
 
     def draw():
         return np.asarray(rng.standard_normal(shape))
@@ -96,7 +96,7 @@ def test_equations_are_those_of_the_literature(cell, rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("cell", PLAIN, ids=lambda c: c.name)
-def test_three_readings_agree(cell, dtype, rng):
+def test_arrays_tensors_and_symbols_agree(cell, dtype, rng):
     given = [each(lambda a: a.astype(dtype), a) for a in arguments(cell, rng, (4, 3))]
     numbers = states(cell(*given))
     tensors = [state.data for state in states(cell(*(each(Tensor, a) for a in given)))]
@@ -140,7 +140,7 @@ def test_which_cells_read_their_output_state():
     assert reading == {"gru", "mgu", "mingru"}
 
 
-def test_a_cell_looks_like_its_function():
+def test_a_cell_has_the_metadata_of_its_function():
     assert lstm.name == lstm.__name__ == "lstm"
     assert lstm.__doc__.startswith("Long short-term memory")
     assert copy.deepcopy(lstm).program == lstm.program
@@ -238,13 +238,13 @@ def closure():
         (functools.partial(lambda w, a, h: tanh(a) * w, weight), "argument 0"),
     ],
 )
-def test_what_is_trained_comes_in_as_an_argument(equations, name, fused):
+def test_trainable_values_must_be_arguments(equations, name, fused):
     message = rf"the equations read '{name}' \(\w+\), which would be neither trained nor saved.*"
     with pytest.raises(EquationError, match=message + "declare its numbers in parameters= and"):
         cell(gates="a", state="h", fused=fused)(equations)
 
 
-def test_arrays_in_traced_equations_are_told():
+def test_arrays_in_traced_equations_are_refused():
     def equations(a, h):
         return tanh(a) * float(constant[0])
 
@@ -257,7 +257,7 @@ def test_arrays_in_traced_equations_are_told():
 x = Parameter([1.0])
 
 
-def test_an_attribute_that_is_called_like_a_global_is_none():
+def test_an_attribute_named_like_a_global_is_not_one():
     @cell(gates="a", state="h")
     def halves(a, h):
         return tanh(a.x) * 0.5 + a.h

@@ -1,4 +1,4 @@
-"""Equations: what tracing leaves, what the adjoint computes, and what each mistake is told."""
+"""Equations: traced programs, their adjoints, and the message for each mistake."""
 
 import math
 import sys
@@ -98,7 +98,7 @@ def test_adjoint_of_a_function(name, rng):
 
 
 @pytest.mark.parametrize("name", ["maximum", "minimum"])
-def test_equal_operands_get_half_each(name):
+def test_equal_operands_get_half_of_the_gradient_each(name):
     back = adjoint(program_of(lambda a, b, h: BINARY[name](a, b)))
     one = np.ones(1)
     values = [*(one for _ in back.saved), 3 * one]
@@ -134,7 +134,7 @@ def test_values_of_a_program_with_constants(rng):
 
 
 @pytest.mark.parametrize("name", UNARY)
-def test_functions_of_numbers_are_numbers(name):
+def test_functions_of_constants_are_constants(name):
     program = program_of(lambda a, h: a + UNARY[name][0](0.5), "a")
     assert len(program.instructions) == 1
     assert program.instructions[0].operands[1] == pytest.approx(UNARY[name][1](0.5))
@@ -145,7 +145,7 @@ def test_constants_are_folded():
     assert program.lines() == ["t1 = a * 2", "t2 = t1 + b", "h' = t2 + h", "return h: h'"]
 
 
-def test_what_changes_nothing_is_left_out():
+def test_neutral_operations_are_removed():
     program = program_of(lambda a, b, h: 1 * (0 + a) * 1 + (b - 0) / 1)
     assert program.lines()[:-1] == ["h' = a + b"]
     program = program_of(lambda a, b, h: (0 - a) * (1 / b))
@@ -159,7 +159,7 @@ def test_the_same_instruction_is_one_value():
     ]  # fmt: skip
 
 
-def test_a_constant_is_not_the_value_of_that_number(rng):
+def test_a_constant_is_not_confused_with_a_value_number(rng):
     # Inputs are numbered a, a.x, a.h, b, b.x, b.h, h: in (a + 6.0) the 6.0 must not become h.
     def function(a, b, h):
         return (a + h) * (a + 6.0) * (b + 3.0) * (b + a)
@@ -170,7 +170,7 @@ def test_a_constant_is_not_the_value_of_that_number(rng):
     np.testing.assert_array_equal(result, function(a, b, h))
 
 
-def test_what_is_not_needed_is_not_computed():
+def test_unused_values_are_not_computed():
     def function(a, b, h):
         unused = exp(a) * b
         del unused
@@ -179,7 +179,7 @@ def test_what_is_not_needed_is_not_computed():
     assert program_of(function).instructions == (Instruction("add", (0, 1)),)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_constants():
     program = program_of(lambda a, b, h: np.float64(2) * a + np.float32(0.5) / b - np.int64(3))
     assert program.lines()[:-1] == ["t1 = 2 * a", "t2 = 0.5 / b", "t3 = t1 + t2", "h' = t3 - 3"]
 
@@ -195,18 +195,18 @@ ADD = Instruction("add", (0, 1))
         ({"instructions": (Instruction("add", (0, 2**31 - 1)),)}, "instruction 0 reads 2147483647"),
         ({"instructions": (Instruction("add", (0, True)),)}, "instruction 0 reads True"),
         ({"instructions": (Instruction("add", (np.int64(0), 1)),)}, r"instruction 0 reads .*0"),
-        ({"instructions": (Instruction("tanh", (0, 1)),)}, "'tanh' of 2 operands; it has 1"),
-        ({"instructions": (Instruction("add", (0,)),)}, "'add' of 1 operands; it has 2"),
-        ({"instructions": (Instruction("cosh", (0,)),)}, "'cosh' of 1 operands; there are add, "),
+        ({"instructions": (Instruction("tanh", (0, 1)),)}, "'tanh' of 2 operands; it takes 1"),
+        ({"instructions": (Instruction("add", (0,)),)}, "'add' of 1 operands; it takes 2"),
+        ({"instructions": (Instruction("cosh", (0,)),)}, "'cosh' of 1 operands; known are add, "),
         ({"instructions": (ADD, Instruction("tanh", (3,)))}, "instruction 1 reads 3"),
         ({"outputs": (3,)}, r"an output is 3; .*int in 0..2,"),
         ({"outputs": ("h",)}, "an output is 'h'"),
-        ({"names": ("a", "h")}, "2 names and 1 output_names, wanted one for each of 3 values"),
+        ({"names": ("a", "h")}, "2 names and 1 output_names; expected 3 and 1, one for each value"),
         ({"output_names": ()}, "3 names and 0 output_names"),
     ],
     ids=str,
 )
-def test_a_program_that_reads_what_is_not_there_is_refused(changes, message):
+def test_an_invalid_program_is_refused(changes, message):
     good = {"inputs": ("a", "h"), "instructions": (ADD,), "outputs": (2,)}
     good |= {"output_names": ("h",), "names": ("a", "h", "h'")}
     assert Program(**good).results(Program(**good).values([1.0, 2.0])) == [3.0]
@@ -246,7 +246,7 @@ def test_variables_of_other_functions_give_no_names():
     assert program_of(lambda a, h: helper(a), "a").names == ("a", "h", "t1", "h'")
 
 
-def test_gates_whole_in_halves_and_of_the_input_alone():
+def test_gates_as_sums_as_halves_and_of_the_input_only():
     def function(w, n, x, u, h):
         return w + n.x * n.h + x.x + u.h
 
@@ -329,12 +329,12 @@ def returns_nothing(a, b, h):
 MISTAKES = {
     "unknown function": (
         lambda a, b, h: sqrt(a) + b,  # noqa: F821
-        r"'sqrt' is not defined where the equations stand: the vocabulary is .*anaphora\.equations",
+        r"'sqrt' is not defined in the equations' module: the vocabulary is .*anaphora\.equations",
     ),
-    "unassigned variable": (reads_before_assignment, r"stopped with UnboundLocalError: .*'c'"),
+    "unassigned variable": (reads_before_assignment, r"failed with UnboundLocalError: .*'c'"),
     "another error": (
         lambda a, b, h: a[0] + b,
-        r"stopped with TypeError: .*read once with symbols",
+        r"failed with TypeError: .*called once with symbols",
     ),
     "numpy's name for a word": (
         lambda a, b, h: np.tanh(a) + b,
@@ -362,10 +362,10 @@ MISTAKES = {
     "or": (truth, "a straight line"),
     "==": (equality, "a straight line"),
     "max": (largest, r"a straight line, .*use maximum, minimum"),
-    "unused gate": (lambda a, b, h: tanh(a), r"gate 'b' is not used: use it, or leave it out"),
-    "gate whole and by halves": (
+    "unused gate": (lambda a, b, h: tanh(a), r"gate 'b' is not used: use it, or remove it"),
+    "gate as a sum and by halves": (
         lambda a, b, h: a + a.x + b,
-        r"gate 'a' is used both whole and by its halves: .*write a\.x \+ a\.h",
+        r"gate 'a' is used both as a sum and by its halves: write the sum as a\.x \+ a\.h",
     ),
     "halves of a state": (lambda a, b, h: a + b + h.x, r"only a gate has the halves \.x and \.h"),
     "halves of a value": (lambda a, b, h: a + tanh(b).h, r"only a gate has the halves"),
@@ -383,7 +383,7 @@ def test_a_mistake_in_the_equations_is_explained(name):
         trace(function, ["a", "b"], ["h"])
 
 
-def test_a_state_that_is_left_out_is_told():
+def test_a_missing_state_is_reported():
     def one_state(a, h, c):
         c = tanh(a) + c
         h = tanh(c)
@@ -393,17 +393,17 @@ def test_a_state_that_is_left_out_is_told():
         trace(one_state, ["a"], ["h", "c"])
 
 
-def test_states_in_the_wrong_order_are_told():
+def test_states_in_the_wrong_order_are_reported():
     def swapped(a, h, c):
         c = tanh(a) + c
         h = tanh(c)
         return c, h
 
-    with pytest.raises(EquationError, match=r"return 'c' in the place of 'h': .*'return h, c'"):
+    with pytest.raises(EquationError, match=r"return 'c' in place of 'h': .*'return h, c'"):
         trace(swapped, ["a"], ["h", "c"])
 
 
-def test_a_parameter_that_is_not_used_is_told():
+def test_an_unused_parameter_is_reported():
     with pytest.raises(EquationError, match=r"parameter 'q' is not used: .*parameters="):
         trace(lambda a, h, p, q: a * p, ["a"], ["h"], ["p", "q"])
 
@@ -413,9 +413,9 @@ def test_a_parameter_that_is_not_used_is_told():
     [
         ({"gates": "", "state": "h"}, r"a cell needs gates and states, as in @cell"),
         ({"gates": "a", "state": ""}, r"a cell needs gates and states"),
-        ({"gates": "a a", "state": "h"}, r"'a' is not a name of its own"),
-        ({"gates": "a", "state": "a"}, r"'a' is not a name of its own: .*separated by spaces"),
-        ({"gates": "a,b", "state": "h"}, r"'a,b' is not a name of its own"),
+        ({"gates": "a a", "state": "h"}, r"'a' is not a unique name"),
+        ({"gates": "a", "state": "a"}, r"'a' is not a unique name: .*separated by spaces"),
+        ({"gates": "a,b", "state": "h"}, r"'a,b' is not a unique name"),
         ({"gates": "b", "state": "h"}, r"the function takes \(a, h\); .*def mine\(b, h\)"),
         ({"gates": "h", "state": "a"}, r"the function takes \(a, h\); .*def mine\(h, a\)"),
         ({"gates": "a", "state": "h", "parameters": "p"}, r"as declared: def mine\(a, h, p\)"),
@@ -441,7 +441,7 @@ def test_the_message_starts_with_the_cell_and_keeps_the_cause():
 
 
 def test_a_cell_without_source_works():
-    """As in a REPL, where there is no file to read."""
+    """As in a REPL, without a source file."""
     names = {"cell": cell, "tanh": equations.tanh}
     exec(
         "@cell(gates='a', state='h')\ndef typed(a, h):\n    mixed = a + h\n    return tanh(mixed)",

@@ -94,7 +94,7 @@ def test_programs_are_pickled():
         assert unpickled(found.trace).named == found.trace.named
 
 
-def test_a_cell_that_nobody_else_could_find_is_told():
+def test_a_local_cell_cannot_be_pickled():
     @cell(gates="a", state="h")
     def local(a, h):
         return tanh(a)
@@ -102,8 +102,8 @@ def test_a_cell_that_nobody_else_could_find_is_told():
     for hidden in (local, nn.Recurrent(local, I, H)):
         with pytest.raises(
             pickle.PicklingError,
-            match=r"^cell 'local' cannot be pickled: it is not what .*<locals>\.local is.*; "
-            "define it at the top level of a module, under its own name",
+            match=r"^cell 'local' cannot be pickled: .*<locals>\.local, by which .* is a different "
+            "object; define the cell at the top level of a module, under its own name",
         ):
             pickle.dumps(hidden)
     assert copy.deepcopy(nn.Recurrent(local, I, H)).cell is local  # a copy needs no name
@@ -114,17 +114,20 @@ def test_a_cell_that_nobody_else_could_find_is_told():
     [
         (
             ("anaphora.cells", "lost"),
-            r"anaphora\.cells\.lost is not there \(module .*importable here",
+            r"anaphora\.cells\.lost was not found \(module .*importable under",
         ),
-        (("no_such_module", "lost"), r"no_such_module\.lost is not there \(No module named"),
+        (("no_such_module", "lost"), r"no_such_module\.lost was not found \(No module named"),
         (
             ("anaphora.cells", "Cell"),
-            r"anaphora\.cells\.Cell is not there \(it is of type type now\)",
+            r"anaphora\.cells\.Cell was not found \(it is now a type\)",
         ),
-        (("__main__", "lost"), r"__main__\.lost is not there .*move the cell to a module for both"),
+        (
+            ("__main__", "lost"),
+            r"__main__\.lost was not found .*move the cell to a module that both",
+        ),
     ],
 )
-def test_a_cell_that_is_not_there_is_told_when_it_is_unpickled(place, message):
+def test_unpickling_a_missing_cell_is_explained(place, message):
     with pytest.raises(pickle.UnpicklingError, match=message):
         cells._unpickled(*place)
 

@@ -1,4 +1,4 @@
-"""The tape: what is recorded, how gradients are added, what is freed, and what is refused."""
+"""The tape: recording, accumulation of gradients, freed memory, and refused operations."""
 
 import copy
 import gc
@@ -25,7 +25,7 @@ def leaf(*values):
     return Tensor(np.array(values, float), requires_grad=True)
 
 
-# An operation that counts what is asked of it.
+# An operation that counts its calls.
 
 calls = {"left": 0, "right": 0}
 
@@ -61,7 +61,7 @@ def test_dtypes_of_new_tensors():
     assert Tensor(swapped).data.tolist() == [1.5, -2]
 
 
-def test_a_tensor_copies_what_it_is_given():
+def test_a_tensor_copies_its_data():
     array = np.ones(2)
     tensor = Tensor(array)
     array[0] = 5
@@ -74,12 +74,12 @@ def test_a_tensor_holds_numbers(data):
         Tensor(data)
 
 
-def test_what_a_dtype_cannot_hold_is_refused():
+def test_numbers_too_large_for_the_dtype_are_refused():
     with pytest.raises(ValueError, match=r"^Tensor: 1e\+300 is too large for float32; scale the"):
         Tensor([1.0, -1e300])
     with pytest.raises(ValueError, match=r"^Tensor: 70000 is too large for float16"):
         Tensor([1, 70000], dtype=np.float16)
-    assert Tensor([1e38, -np.inf, np.nan]).data[1] == -np.inf  # these were given
+    assert Tensor([1e38, -np.inf, np.nan]).data[1] == -np.inf  # infinities are accepted
     with pytest.raises(ValueError, match=r"^Tensor: no array can be made of it: .*inhomogeneous"):
         Tensor([[1.0], [1.0, 2.0]])
     with pytest.raises(
@@ -98,7 +98,7 @@ def test_integers_have_no_gradient():
         Tensor([1, 2], requires_grad=True)
 
 
-def test_looking():
+def test_inspection():
     x = Tensor([[1.0, 2.0], [3.0, 4.0]])
     assert (x.shape, x.ndim, x.size, len(x)) == ((2, 2), 2, 4, 2)
     assert np.asarray(x) is x.data
@@ -174,7 +174,7 @@ def test_functions_of_numpy_that_are_operations_have_gradients(function, check_g
     [
         (
             np.sin,
-            r"numpy\.sin: its result would have no gradient; see anaphora\.ops, or give it x\.d",
+            r"numpy\.sin: its result would have no gradient; see anaphora\.ops, or pass x\.d",
         ),
         (np.std, r"numpy\.std: .*write \(\(x - x\.mean\(\)\)"),
         (lambda x: np.clip(x, 0, 1), r"numpy\.clip: .*write ops\.minimum\(ops\.maximum"),
@@ -184,11 +184,11 @@ def test_functions_of_numpy_that_are_operations_have_gradients(function, check_g
         (np.add.reduce, r"numpy\.add: its result would have no gradient"),
         (
             lambda x: np.add(x, 1.0, out=numbers()),
-            r"numpy\.add: out= takes no part in the gradient",
+            r"numpy\.add: out= is not differentiable",
         ),
         (
             lambda x: numbers().__iadd__(x),
-            r"numpy\.add: .*write array = array \+ tensor in the place",
+            r"numpy\.add: .*write array = array \+ tensor instead of",
         ),
     ],
 )
@@ -198,7 +198,7 @@ def test_functions_of_numpy_never_lose_a_gradient_silently(function, message):
         function(x)
 
 
-def test_functions_of_numpy_take_the_numbers_where_no_gradient_is_lost():
+def test_functions_of_numpy_use_the_values_where_no_gradient_is_lost():
     x, array = Tensor(numbers(), requires_grad=True), numbers()
     assert np.argmax(x) == array.argmax()
     assert np.shape(x) == (4, 3)
@@ -247,7 +247,7 @@ def test_retain_graph_twice_doubles():
     assert x.grad.tolist() == [24]
 
 
-def test_backward_twice_is_told():
+def test_backward_twice_is_refused():
     x = leaf(2.0)
     y = x * x
     y.backward()
@@ -261,7 +261,7 @@ def test_backward_twice_is_told():
     assert x.grad.tolist() == [4 + 8]
 
 
-def test_backward_wants_a_single_number_or_a_seed():
+def test_backward_needs_a_single_number_or_a_seed():
     y = leaf(1.0, 2.0) * 2.0
     with pytest.raises(RuntimeError, match=r"^backward: a Tensor of shape \(2,\) is not a single"):
         y.backward()
@@ -288,7 +288,7 @@ def test_gradient_of_a_single_number_is_an_array(dtype):
         assert x.grad.dtype == dtype
 
 
-def test_an_input_that_needs_no_gradient_costs_none():
+def test_no_gradient_is_computed_for_inputs_that_need_none():
     x, constant = leaf(2.0), Tensor(np.array([3.0]))
     counted_product(x, constant).backward()
     assert calls == {"left": 1, "right": 0}
@@ -299,7 +299,7 @@ def test_an_input_that_needs_no_gradient_costs_none():
     assert not counted_product(constant, constant).requires_grad
 
 
-def test_what_the_loss_does_not_depend_on_is_not_visited():
+def test_unrelated_operations_are_not_visited():
     x = leaf(2.0)
     counted_product(x, x)
     (x * 2.0).backward()
@@ -398,7 +398,7 @@ def test_gradients_are_not_those_of_a_retained_graph():
     assert b.grad.tolist() == [2, 2]
 
 
-def test_a_failure_in_a_pullback_leaves_all_gradients_alone():
+def test_a_failing_pullback_changes_no_gradients():
     @differentiable
     def failing(x, /):
         def pullback(dy):
@@ -424,7 +424,7 @@ def test_a_failure_in_a_pullback_leaves_all_gradients_alone():
         (lambda dy: dy.astype(np.float32), r"float32\(3,\) for an input float64\(3,\)"),
     ],
 )
-def test_a_wrong_pullback_is_told(wrong, what):
+def test_a_wrong_pullback_is_reported(wrong, what):
     @differentiable
     def mistaken(x, /):
         return x * 1, wrong
@@ -451,7 +451,7 @@ def test_operations_with_several_outputs():
     assert x.grad.tolist() == [4]
 
 
-def test_one_pullback_for_several_inputs_may_leave_some_out():
+def test_one_pullback_for_several_inputs_may_omit_some():
     @differentiable
     def scale(x, factor, /):
         return x * factor, lambda dy: (dy * factor, None)
@@ -487,7 +487,7 @@ def test_backward_frees_what_the_graph_saved():
         y.backward(retain_graph=True)
         assert len(saved) == 5
         y.backward()
-        assert len(saved) == 0  # though y is alive, and without the garbage collector
+        assert len(saved) == 0  # although y is alive, and without garbage collection
         y = keeping(x)
         del y
         assert len(saved) == 0
@@ -595,15 +595,17 @@ def test_arrays_of_tensors_are_read_only():
         lambda x: x.T * leaf(1.0, 1.0),
     ],
 )
-def test_a_change_in_place_before_backward_is_told(use):
+def test_an_in_place_change_before_backward_is_detected(use):
     x = leaf(1.0, 2.0)
     y = use(x).sum()
     with x.writing() as array:
         array[0] = 5
-    with pytest.raises(RuntimeError, match=r"changed in place after it was used here.*forward aga"):
+    with pytest.raises(
+        RuntimeError, match=r"changed in place after it was used here.*forward pass aga"
+    ):
         y.backward()
     assert x.grad is None
-    use(x).sum().backward()  # the forward again, and all is well
+    use(x).sum().backward()  # after another forward pass it works
 
 
 def test_a_view_made_without_recording_shares_the_version():
@@ -617,7 +619,7 @@ def test_a_view_made_without_recording_shares_the_version():
         y.backward()
 
 
-def test_writing_is_for_tensors_that_one_made():
+def test_results_of_operations_cannot_be_written():
     x = leaf(1.0, 2.0)
     with no_grad():
         unrecorded = x * 2.0
@@ -664,7 +666,7 @@ def test_a_copy_is_a_tensor_like_any_other(made, kind):
 
 
 @pytest.mark.parametrize("made", COPIES)
-def test_a_change_of_a_copy_before_backward_is_told(made):
+def test_a_change_of_a_copy_before_backward_is_detected(made):
     x = made(leaf(1.0, 2.0))
     y = (x * x).sum()
     with x.writing() as array:
@@ -715,7 +717,7 @@ def test_a_shared_array_is_copied_when_one_of_the_two_is_changed(first):
     kept = both[first].data
     with both[first].writing() as array:
         array[0] = 7
-    assert both[first].data is kept  # alone with it now: no further copy
+    assert both[first].data is kept  # no longer shared: no further copy
 
 
 # Hooks -----------------------------------------------------------------------------------------
@@ -801,7 +803,7 @@ def test_rows_add_up_with_rows_and_with_arrays():
     assert table.ravel().tolist() == [0, 1, 2, 3, 4]
 
 
-def test_rows_are_the_whole_table_for_numpy():
+def test_row_gradients_are_dense_for_numpy():
     gradient = rows([3, 1, 3], [[1.0, 2], [10, 20], [100, 200]])
     table = gradient.dense()
     np.testing.assert_array_equal(np.asarray(gradient), table)
@@ -815,7 +817,7 @@ def test_rows_are_the_whole_table_for_numpy():
     total = np.ones((5, 2))
     total -= gradient
     np.testing.assert_array_equal(total, 1 - table)
-    with pytest.raises(ValueError, match="copy=False cannot be had"):
+    with pytest.raises(ValueError, match="copy=False is not possible"):
         np.array(gradient, copy=False)
 
 

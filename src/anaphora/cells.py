@@ -1,8 +1,7 @@
 """The cells: each a few lines of equations, from which everything else is derived.
 
-To write a new one, see `cell`. Gates arrive as pre-activations, ``x W_ih^T + b_ih + h W_hh^T +
-b_hh``; where the equations use only ``n.x`` or ``n.h``, the other half, its weights and its bias do
-not exist.
+To write a new one, see `cell`. Gates are passed as pre-activations, ``x W_ih^T + b_ih + h W_hh^T +
+b_hh``; if the equations use only ``n.x`` or ``n.h``, the other half has no weights and no bias.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ __all__ = [
 
 
 class Gate(NamedTuple):
-    """A gate that its cell asks for in halves: the input's and the recurrent one.
+    """A gate that a cell uses in halves: the input half and the recurrent half.
 
     >>> float(gru(0.0, 0.0, Gate(x=0.0, h=0.0), 1.0))
     0.5
@@ -73,19 +72,18 @@ class _CellData(TypedDict):
 class Cell:
     """A recurrent cell: its equations, and the programs derived from them.
 
-    Calling a cell runs its equations once, on whatever they are given: NumPy arrays, Tensors or
-    symbols. The order of the arguments is gates, states, parameters; a gate used in halves is
-    given as a `Gate`.
+    Calling a cell evaluates its equations once, on NumPy arrays, Tensors or symbols. The order of
+    the arguments is gates, states, parameters; a gate used in halves is given as a `Gate`.
 
-    A cell does not change: its copy is the cell itself, and what is pickled is where it was
-    defined, the module and the name there, as for a function.
+    A cell is immutable: its copy is the cell itself, and it is pickled by reference, as a function
+    is: by its module and qualified name.
 
     Attributes:
         name: The name of the function that holds the equations.
         gates: Names of the gates, in the order in which the weights are stored.
         states: Names of the states; the first is the output, and what ``W_hh`` multiplies.
         parameters: Names of the vectors of ``H`` parameters that the cell owns.
-        fused: Whether the equations were traced to a program. The others run step by step.
+        fused: Whether the equations were traced to a program; otherwise they run step by step.
         input_gates: The gates that have an input half (rows of ``W_ih``).
         recurrent_gates: The gates that have a recurrent half (rows of ``W_hh``).
 
@@ -140,7 +138,7 @@ class Cell:
         for name in names:
             if not name.isidentifier() or names.count(name) > 1:
                 raise EquationError(
-                    f"{name!r} is not a name of its own: gates, state and parameters are different "
+                    f"{name!r} is not a unique name: gates, state and parameters are different "
                     "names, separated by spaces"
                 )
         signature = inspect.signature(self.equations)
@@ -151,7 +149,7 @@ class Cell:
             )
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the equations once; see the class for the arguments."""
+        """Evaluate the equations once; see the class for the arguments."""
         return self.equations(*arguments)
 
     @property
@@ -174,7 +172,7 @@ class Cell:
 
     @property
     def adjoint(self) -> Adjoint:
-        """The program of one step backwards, with the forward values that it reads."""
+        """The backward program of one step, with the forward values that it needs."""
         return self.trace.adjoint
 
     def reads_output_state(self) -> bool:
@@ -291,9 +289,9 @@ class Cell:
             names = (" ".join(n) for n in (self.gates, self.states, self.parameters))
             return Cell, (self.equations, *names, self.fused)
         raise pickle.PicklingError(
-            f"cell {self.name!r} cannot be pickled: it is not what {'.'.join(place)} is, where it "
-            "was defined, and that is how another process would find it; define it at the top "
-            "level of a module, under its own name"
+            f"cell {self.name!r} cannot be pickled: {'.'.join(place)}, by which another process "
+            "would look it up, is a different object; define the cell at the top level of a "
+            "module, under its own name"
         )
 
     def __repr__(self) -> str:
@@ -323,23 +321,23 @@ def _defined(module: str, qualified_name: str) -> Any:
 
 
 def _unpickled(module: str, qualified_name: str) -> Cell:
-    """The cell that was defined there."""
+    """The cell of that name."""
     try:
         found = _defined(module, qualified_name)
     except (ImportError, AttributeError) as error:
         raise _not_found(module, qualified_name, str(error)) from error
     if not isinstance(found, Cell):
-        raise _not_found(module, qualified_name, f"it is of type {type(found).__name__} now")
+        raise _not_found(module, qualified_name, f"it is now a {type(found).__name__}")
     return found
 
 
 def _not_found(module: str, qualified_name: str, reason: str) -> pickle.UnpicklingError:
-    advice = "make it importable here as it was there"
+    advice = "make it importable under this name"
     if module == "__main__":
-        advice = "the program that pickled it is another: move the cell to a module for both"
+        advice = "another program pickled it: move the cell to a module that both import"
     return pickle.UnpicklingError(
-        f"the cell {module}.{qualified_name} is not there ({reason}), and a cell is pickled by "
-        f"where it was defined; {advice}"
+        f"the cell {module}.{qualified_name} was not found ({reason}), and a cell is pickled by "
+        f"reference; {advice}"
     )
 
 
@@ -357,12 +355,12 @@ def cell(
         gates: Names of the gates, in the order in which their weights are stored.
         state: Names of the states; the first is the output of the cell.
         parameters: Names of vectors of ``H`` parameters that the cell owns, such as peepholes.
-        fused: Trace the equations to a program. With False they may use any operation on Tensors
+        fused: Trace the equations to a program. If False, they may use any operation on Tensors
             (and Python's ``if``); the recurrence then runs step by step on the tape, slower, and
             every gate has both halves.
 
-    What is trained must come in as an argument: equations that read a Parameter or a module from
-    outside are refused, and so are arrays and Tensors in equations that are traced.
+    Trainable values must be arguments: equations that read a Parameter or a module from outside are
+    refused, and traced equations may not read outside arrays and Tensors either.
 
     Raises:
         EquationError: the declaration or the equations have a mistake; the message says which.
@@ -403,7 +401,7 @@ def rnn_relu(a, h):  # type: ignore[no-untyped-def]
 def lstm(i, f, g, o, h, c):  # type: ignore[no-untyped-def]
     """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
-    >>> h, c = lstm(-100.0, 100.0, 1.0, -100.0, 0.0, 2.0)  # f open, i and o shut: c stays inside
+    >>> h, c = lstm(-100.0, 100.0, 1.0, -100.0, 0.0, 2.0)  # f open, i and o closed: c is kept
     >>> round(float(h), 4), float(c)
     (0.0, 2.0)
     """
@@ -418,7 +416,7 @@ def gru(r, z, n, h):  # type: ignore[no-untyped-def]
     """Gated recurrent unit (Cho et al. 2014), in cuDNN's form: the reset gate multiplies after
     the matrix product.
 
-    >>> float(gru(0.0, 100.0, Gate(x=1.0, h=1.0), 0.25))  # z open: the state stays
+    >>> float(gru(0.0, 100.0, Gate(x=1.0, h=1.0), 0.25))  # z open: the state is kept
     0.25
     """
     r, z = sigmoid(r), sigmoid(z)
@@ -431,7 +429,7 @@ def gru(r, z, n, h):  # type: ignore[no-untyped-def]
 def peephole_lstm(i, f, g, o, h, c, p_i, p_f, p_o):  # type: ignore[no-untyped-def]
     """LSTM whose gates see the cell state (Gers & Schmidhuber 2000).
 
-    >>> h, c = peephole_lstm(0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 50.0, 0.0)  # c itself opens f
+    >>> h, c = peephole_lstm(0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 50.0, 0.0)  # c opens f
     >>> float(c)
     2.0
     """
@@ -444,9 +442,9 @@ def peephole_lstm(i, f, g, o, h, c, p_i, p_f, p_o):  # type: ignore[no-untyped-d
 
 @cell(gates="f g o", state="h c")
 def coupled_lstm(f, g, o, h, c):  # type: ignore[no-untyped-def]
-    """LSTM that writes just what it forgets: i = 1 - f (Greff et al. 2015).
+    """LSTM whose input gate is coupled to its forget gate: i = 1 - f (Greff et al. 2015).
 
-    >>> h, c = coupled_lstm(-100.0, 100.0, 0.0, 0.0, 2.0)  # f shut: the new in place of the old
+    >>> h, c = coupled_lstm(-100.0, 100.0, 0.0, 0.0, 2.0)  # f closed: g replaces c
     >>> float(c)
     1.0
     """
@@ -460,7 +458,7 @@ def coupled_lstm(f, g, o, h, c):  # type: ignore[no-untyped-def]
 def mgu(f, n, h):  # type: ignore[no-untyped-def]
     """Minimal gated unit (Zhou et al. 2016), its gate after the matrix product, as in `gru`.
 
-    >>> float(mgu(-100.0, Gate(x=1.0, h=1.0), 0.25))  # f shut: the state stays
+    >>> float(mgu(-100.0, Gate(x=1.0, h=1.0), 0.25))  # f closed: the state is kept
     0.25
     """
     f = sigmoid(f)
@@ -471,7 +469,7 @@ def mgu(f, n, h):  # type: ignore[no-untyped-def]
 
 @cell(gates="z n", state="h")
 def mingru(z, n, h):  # type: ignore[no-untyped-def]
-    """A GRU whose gates see the input alone: no recurrent weights (Feng et al. 2024).
+    """A GRU whose gates read the input only: no recurrent weights (Feng et al. 2024).
 
     >>> float(mingru(Gate(x=0.0, h=None), Gate(x=1.0, h=None), 3.0))  # half old, half new
     2.0
@@ -482,16 +480,16 @@ def mingru(z, n, h):  # type: ignore[no-untyped-def]
 
 
 def zoneout(inner: Cell, rate: float | None = None) -> Cell:
-    """A cell with zoneout (Krueger et al. 2017): units keep their states from the step before.
+    """A cell with zoneout (Krueger et al. 2017): units randomly keep their previous states.
 
         state = renew * state + (1 - renew) * state_before
 
     Args:
-        inner: The cell, whose equations were traced.
-        rate: The share of the states that is kept, so that every unit's ``renew`` is 1 - rate: what
-            zoneout expects, for evaluation. If None, each state gets a gate of its own after those
-            of the cell, such as ``renew_h``, which has an input half alone and no gradient: 0
-            where a unit keeps the state, any positive number where it takes the new one.
+        inner: The cell; its equations must be traced.
+        rate: The fraction of a state that is kept: ``renew`` is 1 - rate, the expectation, for
+            evaluation. If None, each state gets a gate after those of the cell, such as
+            ``renew_h``, which has an input half only and no gradient: 0 where a unit keeps its
+            state, any positive number where it takes the new one.
 
     Raises:
         EquationError: the cell was declared with ``fused=False``.
@@ -501,7 +499,7 @@ def zoneout(inner: Cell, rate: float | None = None) -> Cell:
     >>> float(zoneout(rnn, rate=0.75)(0.0, 1.0))
     0.75
     """
-    _ = inner.trace  # what is not traced would give the new gates recurrent halves
+    _ = inner.trace  # raises if untraced, where the new gates would have recurrent halves
     gates, states = len(inner.gates), len(inner.states)
     added = tuple(f"renew_{state}" for state in inner.states) if rate is None else ()
 
@@ -528,7 +526,7 @@ def zoneout(inner: Cell, rate: float | None = None) -> Cell:
         " ".join(inner.states),
         " ".join(inner.parameters),
     )
-    cell._origin = zoneout, (inner, rate)  # what pickling calls again
+    cell._origin = zoneout, (inner, rate)  # called again by unpickling
     return cell
 
 
@@ -542,4 +540,4 @@ CELLS: dict[str, Cell] = {
     "mgu": mgu,
     "mingru": mingru,
 }
-"""The cells that come with the package, by the names that the command line knows."""
+"""The built-in cells, by name."""

@@ -4,7 +4,7 @@ import os
 
 ENGINES = ("native", "numpy")
 INSTRUCTION_SETS = ("amx", "avx512", "avx2", "baseline")
-MOST_THREADS = 1024
+MAX_THREADS = 1024
 
 
 class SettingError(ValueError):
@@ -35,10 +35,10 @@ def num_threads() -> int | None:
     asked = os.environ.get("ANAPHORA_NUM_THREADS")
     if not asked:
         return None
-    if not (asked.isdecimal() and len(asked) < 9 and 1 <= int(asked) <= MOST_THREADS):
+    if not (asked.isdecimal() and len(asked) < 9 and 1 <= int(asked) <= MAX_THREADS):
         raise SettingError(
             f"ANAPHORA_NUM_THREADS is {asked!r}; it is a number of at least 1 and at most "
-            f"{MOST_THREADS:,}; set it to one, or unset it for all processors"
+            f"{MAX_THREADS:,}; set it to one, or unset it for all processors"
         )
     return int(asked)
 

@@ -1,36 +1,36 @@
-"""What the tests of the engines share: the inputs of a recurrence, and all that comes of them."""
+"""Shared by the tests of the engines: inputs of a recurrence, and all its results."""
 
 import numpy as np
 import pytest
 
 
 class Problem:
-    """Random inputs for a cell, and the cotangents of what comes out.
+    """Random inputs of a cell, and the cotangents of its outputs.
 
     Shapes: T steps, B rows, I inputs (0: the gates' input halves are given), H hidden units; P is
-    the size of the first state if that is projected.
+    the size of the first state if it is projected.
     """
 
     def __init__(self, cell, rng, dtype=np.float64, T=4, B=3, H=7, P=None, I=5):
-        def draw(*shape, scale=0.7):
+        def normal(*shape, scale=0.7):
             return (scale * rng.standard_normal(shape)).astype(dtype)
 
         Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
         sizes = [H if P is None else P, *(H for _ in cell.states[1:])]
         self.trace = cell.trace
-        self.x = draw(T, B, I or Gx * H)
-        self.weight_ih = draw(Gx * H, I, scale=1 / I**0.5) if I else None
-        self.bias_ih = draw(Gx * H) if I else None
-        self.initial = [draw(B, size) for size in sizes]
-        self.weight_hh = draw(Gh * H, sizes[0], scale=1 / max(1, sizes[0]) ** 0.5) if Gh else None
-        self.bias_hh = draw(Gh * H) if Gh else None
-        self.weight_hr = None if P is None else draw(P, H, scale=1 / H**0.5)
-        self.parameters = [draw(H) for _ in cell.parameters]
-        self.d_output = draw(T, B, sizes[0])
-        self.d_final = [draw(B, size) for size in sizes]
+        self.x = normal(T, B, I or Gx * H)
+        self.weight_ih = normal(Gx * H, I, scale=1 / I**0.5) if I else None
+        self.bias_ih = normal(Gx * H) if I else None
+        self.initial = [normal(B, size) for size in sizes]
+        self.weight_hh = normal(Gh * H, sizes[0], scale=1 / max(1, sizes[0]) ** 0.5) if Gh else None
+        self.bias_hh = normal(Gh * H) if Gh else None
+        self.weight_hr = None if P is None else normal(P, H, scale=1 / H**0.5)
+        self.parameters = [normal(H) for _ in cell.parameters]
+        self.d_output = normal(T, B, sizes[0])
+        self.d_final = [normal(B, size) for size in sizes]
 
     def copy(self, change=np.array):
-        """The same problem, each array changed by a function."""
+        """The same problem, with a function applied to each array."""
         other = object.__new__(type(self))
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
@@ -41,7 +41,7 @@ class Problem:
         return other
 
     def rows(self, rows, steps=slice(None)):
-        """The same for these rows and steps, with the same weights."""
+        """The same problem for some rows and steps, with the same weights."""
         other = self.copy()
         other.x, other.d_output = self.x[steps, rows], self.d_output[steps, rows]
         other.initial = [state[rows] for state in self.initial]
@@ -83,7 +83,7 @@ def problem():
 
 @pytest.fixture
 def native_settings():
-    """The native module; its threads and instruction set are put back afterwards."""
+    """The native module; its threads and instruction set are restored afterwards."""
     _native = pytest.importorskip("anaphora.engine._native", reason="the engine is not built")
     threads, instructions = _native.get_num_threads(), _native.instruction_set()
     yield _native
@@ -93,7 +93,7 @@ def native_settings():
 
 @pytest.fixture
 def tile_registers(native_settings):
-    """The instruction set with tile registers, where there are any."""
+    """Select the instruction set with tile registers; skip the test if there are none."""
     try:
         native_settings.use_instruction_set("amx")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Kernels, beside loops over single numbers."""
+"""Kernels compared with loops over single numbers."""
 
 import math
 
@@ -76,14 +76,14 @@ def test_gather_rows(shape, dtype, rng):
 
 
 @pytest.mark.parametrize("ids", [[7], [0, -1, 3], [2**40], [[6], [7]]], ids=str)
-def test_ids_outside_the_table_are_told(ids):
+def test_ids_outside_the_table_are_refused(ids):
     ids = np.array(ids)
     message = f"^embedding: ids from {ids.min()} to {ids.max()} for a table of 7 rows$"
     with pytest.raises(IndexError, match=message):
         engine.gather_rows(np.zeros((7, 4)), ids)
 
 
-# The known answers that the authors of Philox publish with it: counter, key, words.
+# The test vectors that the authors of Philox publish: counter, key, words.
 ANSWERS = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000",
      "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
@@ -102,7 +102,7 @@ def test_philox_gives_the_known_answers(counter, key, words):
     assert [int(word[0]) for word in found] == [int(word, 16) for word in words.split()]
 
 
-def test_random_words_are_those_of_the_counters_in_sixteens():
+def test_random_words_are_in_groups_of_sixteen_counters():
     key = 0x0123456789ABCDEF
     words = random_words(200, key)
     assert words.dtype == np.uint32
@@ -132,14 +132,14 @@ def test_dropout(rate, dtype, rng):
 
 
 @pytest.mark.parametrize("rate", [1e-12, 1 - 1e-12])
-def test_dropout_at_the_ends(rate):
+def test_dropout_at_extreme_rates(rate):
     y = engine.dropout(np.ones(1000), rate, key=1)
     assert ((y != 0) == (rate < 0.5)).all()
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (-3,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2)], ids=str)
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_a_shared_mask_is_one_of_its_own_shape(axes, dtype, rng):
+def test_a_shared_mask_is_generated_in_its_own_shape(axes, dtype, rng):
     x = rng.standard_normal((5, 3, 70)).astype(dtype)
     shape = [1 if k in axes or k - 3 in axes else size for k, size in enumerate(x.shape)]
     mask = engine.dropout(np.ones(shape, dtype), 0.5, key=9)
@@ -148,7 +148,7 @@ def test_a_shared_mask_is_one_of_its_own_shape(axes, dtype, rng):
     np.testing.assert_array_equal(y, x * mask)
 
 
-def test_dropout_hides_no_numbers_that_are_none():
+def test_dropout_propagates_nan():
     y = engine.dropout(np.full(100, np.nan), 0.5, key=1)
     assert np.isnan(y).all()
 
@@ -165,7 +165,7 @@ def test_layer_norm(dtype, rng):
     np.testing.assert_allclose(factors, 1 / x.std(axis=1), rtol=1e-4)
     np.testing.assert_allclose(y.mean(axis=1), 0, atol=1e-6)
     np.testing.assert_allclose((y**2).mean(axis=1), 1, rtol=1e-4)
-    # Neither a shift of the rows nor their scale matters, so the gradient is orthogonal to both.
+    # The result is invariant to shift and scale of the rows, so the gradient is orthogonal to both.
     np.testing.assert_allclose(dx.sum(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose((dx * (x - x.mean(axis=1, keepdims=True))).sum(axis=1), 0, atol=1e-4)
     np.testing.assert_allclose(d_weight, (d * y).sum(axis=0), rtol=1e-4)

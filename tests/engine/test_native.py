@@ -1,4 +1,4 @@
-"""The native engine beside NumPy: values and all gradients."""
+"""The native engine compared with NumPy: values and all gradients."""
 
 import contextlib
 import itertools
@@ -16,7 +16,8 @@ native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
 TOLERANCES = {np.float32: 2e-5, np.float64: 1e-11}
-SIZES = [(1, 1), (2, 15), (5, 16), (6, 17), (7, 33), (13, 65), (3, 200)]  # B, H: tiles and beside
+# B, H, around the sizes of tiles.
+SIZES = [(1, 1), (2, 15), (5, 16), (6, 17), (7, 33), (13, 65), (3, 200)]
 PROJECTED = [name for name, c in CELLS.items() if not c.reads_output_state()]
 
 
@@ -25,12 +26,12 @@ def widened(array):
 
 
 def optional(function):
-    """The same function, for None too."""
+    """The same function, passing None through."""
     return lambda array: None if array is None else function(array)
 
 
 def assert_close(found, expected, dtype):
-    """Each result beside that in float64, in units of the largest of its kind."""
+    """Compare each result with that in float64, relative to the largest element."""
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].dtype == dtype, name
@@ -46,7 +47,7 @@ def assert_as_numpy(p, dtype, **options):
 
 
 def some_lengths(T, B):
-    """All lengths from 0 to T, in no order."""
+    """All lengths from 0 to T, unordered."""
     return (np.arange(B) * 3 + 1) % (T + 1)
 
 
@@ -80,7 +81,7 @@ def test_projections(name, B, H, P, dtype, problem, rng):
 
 
 def gated(count):
-    """A cell of so many gates: whole ones, input halves, recurrent halves and both apart."""
+    """A cell of `count` gates: full ones, input halves, recurrent halves, and both halves apart."""
     forms = ["tanh({})", "sigmoid({}.x)", "tanh({}.h)", "sigmoid({0}.x) * tanh({0}.h)"]
     gates = [f"g{k}" for k in range(count)]
     terms = [f"{k + 1} / 8 * {forms[k % 4].format(gate)}" for k, gate in enumerate(gates)]
@@ -115,13 +116,13 @@ def test_numbers_of_gates(count, H, dtype, problem, rng):
     seed=st.integers(0, 1000),
 )
 def test_any_cell(problem, random_cells, data, T, B, H, P, dtype, padded, reverse, seed):
-    drawn, may_be_projected = data.draw(random_cells)
+    cell, may_be_projected = data.draw(random_cells)
     P = P if may_be_projected and data.draw(st.booleans()) else None
-    p = problem(drawn, np.random.default_rng(seed), dtype, T, B, H, P)
+    p = problem(cell, np.random.default_rng(seed), dtype, T, B, H, P)
     lengths = some_lengths(T, B) if padded else None
     if dtype == np.float64:
         assert_as_numpy(p, dtype, lengths=lengths, reverse=reverse)
-    else:  # kinks, and differences of near numbers: what float32 itself reaches is the measure
+    else:  # kinks and cancellation: float32 on NumPy is the reference
         expected = p.results(recurrence, lengths, reverse, record=True)
         for name, array in p.results(native, lengths, reverse, record=True).items():
             assert array.dtype == dtype
@@ -136,11 +137,11 @@ def test_any_cell(problem, random_cells, data, T, B, H, P, dtype, padded, revers
     reverse=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_cells_with_singular_points_where_the_padding_is(
+def test_cells_that_are_singular_at_padding(
     problem, singular_cells, data, lengths, I, reverse, seed
 ):
-    drawn, _ = data.draw(singular_cells)
-    p = problem(drawn, np.random.default_rng(seed), B=5, I=I)
+    cell, _ = data.draw(singular_cells)
+    p = problem(cell, np.random.default_rng(seed), B=5, I=I)
     p.bias_ih = None
     found = p.results(native, np.array(lengths), reverse, record=True)
     assert all(np.isfinite(array).all() for array in found.values())
@@ -155,7 +156,7 @@ def test_nothing_to_do(cell, T, B, H, problem, rng):
     assert_as_numpy(p, np.float64, lengths=np.full(B, T))
 
 
-def test_what_has_no_bias_and_no_gradient_from_above(problem, rng):
+def test_no_bias_and_no_output_gradient(problem, rng):
     p = problem(lstm, rng, B=7, H=20)
     p.bias_hh = None
     assert_as_numpy(p, np.float64)
@@ -165,7 +166,7 @@ def test_what_has_no_bias_and_no_gradient_from_above(problem, rng):
     assert_as_numpy(p, np.float64)
 
 
-def test_other_precisions_go_to_numpy(problem, rng):
+def test_other_precisions_use_numpy(problem, rng):
     p = problem(lstm, rng, np.float16)
     expected = p.results(recurrence, record=True)
     for name, array in p.results(native, record=True).items():
@@ -208,7 +209,7 @@ def test_matmul(N, K, bias, dtype, rng):
     "shape", [(13, 790, 850), (400, 21, 1700), (203, 1160, 67), (800, 390, 70), (90, 400, 7000)]
 )
 def test_large_matmul_on_any_number_of_threads(shape, dtype, rng, native_settings):
-    """Products of several blocks of rows, of columns and of depth, cut as the threads ask for."""
+    """Products of several blocks of rows, columns and depth, divided by the number of threads."""
     M, K, N = shape
     a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
     bias = rng.standard_normal(N).astype(dtype)
@@ -294,7 +295,7 @@ def test_losses_without_all_logits_are_the_same_bits(N, V, K, bias, dtype, nativ
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_losses_of_logits_that_are_no_numbers(dtype):
+def test_losses_of_logits_with_nan(dtype):
     weight = np.array([[1, 0], [np.inf, 0], [0, np.nan], [0, 1]], dtype)
     x, targets = np.array([[1, 0], [0, 1], [-1, 1], [2, 3]], dtype), np.array([0, 1, 2, 3])
     expected, _ = native.cross_entropy_forward(native.matmul(x, weight.T), targets)
@@ -336,7 +337,7 @@ def test_sums_of_rows_of_any_shape(rng):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("size", [0, 1, 15, 63, 64, 65, 4095, 4097, 100_003])
-def test_dropout_is_that_of_numpy_bit_for_bit(size, dtype, native_settings, rng):
+def test_dropout_equals_numpy_bit_for_bit(size, dtype, native_settings, rng):
     x = rng.standard_normal(size).astype(dtype)
     for key in (0, 1, 2**32 - 1, 2**32, 2**64 - 1, int(rng.integers(2**63))):
         rate = float(rng.uniform(0.01, 0.99))
@@ -350,7 +351,7 @@ def test_dropout_is_that_of_numpy_bit_for_bit(size, dtype, native_settings, rng)
 
 @pytest.mark.parametrize("axes", [(), (0,), (-3,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2)], ids=str)
 @pytest.mark.parametrize("shape", [(5, 3, 70), (1, 3, 70), (5, 1, 70), (5, 3, 1), (5, 0, 70)])
-def test_shared_dropout_is_that_of_numpy_bit_for_bit(shape, axes, rng):
+def test_shared_dropout_equals_numpy_bit_for_bit(shape, axes, rng):
     x = rng.standard_normal(shape).astype(np.float32)
     expected = kernels.dropout(x, 0.3, 77, axes)
     np.testing.assert_array_equal(native.dropout(x, 0.3, 77, axes), expected)
@@ -398,7 +399,7 @@ UPDATES = {
 
 
 def state_of(kinds, shape, rng, dtype):
-    """Arrays that a state may hold: "+" positive, "s" small, "n" none."""
+    """Arrays of an optimiser state: "+" positive, "s" small, "n" None."""
     scales = {"+": 1.0, "s": 0.1}
     return [
         None if kind == "n" else np.asarray(scales[kind] * (0.1 + rng.random(shape)), dtype)
@@ -427,7 +428,7 @@ def test_updates_of_optimisers(name, shape, dtype, native_settings, rng):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_mixed_precisions_go_to_numpy(dtype, rng):
+def test_mixed_precisions_use_numpy(dtype, rng):
     other = np.float64 if dtype == np.float32 else np.float32
     start, d = rng.standard_normal(9).astype(dtype), rng.standard_normal(9).astype(other)
     found, expected = start.copy(), start.copy()

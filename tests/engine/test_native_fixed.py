@@ -1,4 +1,4 @@
-"""Products in fixed point on tile registers (AMX): bit for bit as written down here."""
+"""Fixed-point products on tile registers (AMX): bit for bit as in the reference here."""
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ native = pytest.importorskip("anaphora.engine.native")
 pytestmark = pytest.mark.usefixtures("tile_registers")
 
 
-def digits(rows):
-    """Three digits of each number, the most significant first; of what power of two 1 is worth."""
-    tops = np.abs(rows).max(1, initial=0)
-    # An exponent more than the largest number's where that is close to the next power of two.
-    exponents = (tops.view(np.int32) + 0x20000 >> 23) - 127 - 22
+def slices_of(rows):
+    """Three slices of each number, most significant first, and the exponent of each row's scale."""
+    maxima = np.abs(rows).max(1, initial=0)
+    # One more than the largest number's exponent if that is close to the next power of two.
+    exponents = (maxima.view(np.int32) + 0x20000 >> 23) - 127 - 22
     left = np.rint(np.ldexp(rows.astype(np.float64), -exponents[:, None])).astype(np.int64)
     found = []
     for _ in range(3):
@@ -31,9 +31,9 @@ def digits(rows):
 
 
 def product(a, b):
-    """[M, K] [K, N] in float32."""
-    left, row_exponents = digits(a)
-    right, column_exponents = digits(np.ascontiguousarray(b.T))
+    """[M, K] times [K, N] in float32."""
+    left, row_exponents = slices_of(a)
+    right, column_exponents = slices_of(np.ascontiguousarray(b.T))
     total = np.zeros((len(a), b.shape[1]), np.float32)
     for level in (3, 2, 1, 0):
         pairs = [(i, level - i) for i in range(3) if 0 <= level - i < 3]
@@ -42,22 +42,22 @@ def product(a, b):
     return np.ldexp(total, row_exponents[:, None] + column_exponents + 32)
 
 
-def product_by_blocks(a, b, most):
-    """So much of K at a time, each block with digits of its own."""
+def product_by_blocks(a, b, max_depth):
+    """`max_depth` of K at a time, each block with its own scales."""
     total = None
-    for start in range(0, a.shape[1], most):
-        block = product(a[:, start : start + most].copy(), b[start : start + most])
+    for start in range(0, a.shape[1], max_depth):
+        block = product(a[:, start : start + max_depth].copy(), b[start : start + max_depth])
         total = block if total is None else total + block
     return total
 
 
-def in_other_orders(a):
-    """The same numbers, lying otherwise."""
-    turned = np.ascontiguousarray(a[:, ::-1])[:, ::-1]
-    return np.asfortranarray(a), np.ascontiguousarray(a), np.repeat(a, 2, 1)[:, ::2], turned
+def in_other_layouts(a):
+    """The same numbers in other memory layouts."""
+    backwards = np.ascontiguousarray(a[:, ::-1])[:, ::-1]
+    return np.asfortranarray(a), np.ascontiguousarray(a), np.repeat(a, 2, 1)[:, ::2], backwards
 
 
-def draw(rng, *shape, scale=1.0):
+def normal(rng, *shape, scale=1.0):
     return (scale * rng.standard_normal(shape)).astype(np.float32)
 
 
@@ -66,26 +66,26 @@ def draw(rng, *shape, scale=1.0):
     [(1, 96, 1), (2, 97, 15), (16, 128, 16), (17, 130, 100), (33, 200, 257), (70, 513, 65)],
 )
 def test_the_bits_of_a_product(M, K, N, native_settings, rng):
-    a, b, bias = draw(rng, M, K), draw(rng, K, N), draw(rng, N)
+    a, b, bias = normal(rng, M, K), normal(rng, K, N), normal(rng, N)
     expected = product(a, b)
     for threads in (1, 2, 3, 5):
         native_settings.set_num_threads(threads)
-        for x, weight in zip(in_other_orders(a), in_other_orders(b), strict=True):
+        for x, weight in zip(in_other_layouts(a), in_other_layouts(b), strict=True):
             np.testing.assert_array_equal(native.matmul(x, weight), expected)
             np.testing.assert_array_equal(native.matmul(x, weight, bias), expected + bias)
     for rows, columns in [(slice(1), slice(None)), (slice(None), slice(N // 2, None))]:
-        part = native.matmul(a[rows], b[:, columns])
-        np.testing.assert_array_equal(part, expected[rows, columns])
+        found = native.matmul(a[rows], b[:, columns])
+        np.testing.assert_array_equal(found, expected[rows, columns])
 
 
 @pytest.mark.parametrize("factor", [1, 0.125, 1.9921874])
-def test_numbers_of_every_size(factor, rng):
+def test_numbers_of_all_magnitudes(factor, rng):
     sizes = 2.0 ** rng.integers(-120, 120, (40, 1))
     a = (rng.uniform(-1, 1, (40, 150)) * sizes).astype(np.float32)
     a[::3] *= (2.0 ** rng.integers(-30, 0, (14, 150))).astype(np.float32)
     a[5], a[6, 3], a[7] = 0, 1.0, np.float32(2) - np.float32(2**-23)
     a[8, :] = np.finfo(np.float32).max / 4
-    b = draw(rng, 150, 60, scale=1e-4)
+    b = normal(rng, 150, 60, scale=1e-4)
     b[:, 7] = 0
     b[:, 8] = 1.9999999
     b[:, 9] *= np.float32(1e38)
@@ -103,7 +103,7 @@ def test_numbers_of_every_size(factor, rng):
     assert np.isfinite(expected[7]).all()
 
 
-def test_whole_numbers_are_exact(rng):
+def test_integers_are_exact(rng):
     a = rng.integers(-100_000, 100_000, (20, 120)).astype(np.float32)
     b = rng.integers(-3, 4, (120, 30)).astype(np.float32)
     b[0] = 4
@@ -113,7 +113,7 @@ def test_whole_numbers_are_exact(rng):
 
 @pytest.mark.parametrize("K", [96, 128, 200, 650, 1500])
 @pytest.mark.parametrize("kind", ["states", "normal", "uniform"])
-def test_the_error_is_no_larger_than_a_chain_s(kind, K, native_settings, rng):
+def test_the_error_is_below_that_of_an_fma_chain(kind, K, native_settings, rng):
     a = rng.uniform(-1, 1, (60, K)) if kind == "uniform" else rng.standard_normal((60, K))
     a = (np.tanh(a) if kind == "states" else a).astype(np.float32)
     b = rng.uniform(-0.1, 0.1, (K, 300)).astype(np.float32)
@@ -126,8 +126,8 @@ def test_the_error_is_no_larger_than_a_chain_s(kind, K, native_settings, rng):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_makes_its_row_or_column_nan(bad, rng):
-    a, b = draw(rng, 20, 100), draw(rng, 100, 50)
+def test_non_finite_values_make_their_row_or_column_nan(bad, rng):
+    a, b = normal(rng, 20, 100), normal(rng, 100, 50)
     clean = native.matmul(a, b)
     a[3, 50] = b[70, 7] = bad
     found = native.matmul(a, b)
@@ -140,21 +140,21 @@ def test_what_is_not_finite_makes_its_row_or_column_nan(bad, rng):
 @pytest.mark.parametrize("gradient", ["", "input", "weight"])
 @pytest.mark.parametrize("K", [32_768, 32_769, 50_000])
 def test_long_sums_fit(K, gradient, rng):
-    largest = np.float32(1.98)  # digits of 126 and 127
+    largest = np.float32(1.98)  # slices of 126 and 127
     a, b = np.full((70, K), -largest), np.full((K, 64), largest)
     found = native.matmul(a, b, gradient=gradient)
     np.testing.assert_allclose(found, -K * np.float64(largest) ** 2, rtol=1e-3)
     assert found.min() == found.max()
 
 
-def test_short_sums_are_chains(native_settings, rng):
-    a, b = draw(rng, 9, 95), draw(rng, 95, 200)
+def test_short_sums_are_fma_chains(native_settings, rng):
+    a, b = normal(rng, 9, 95), normal(rng, 95, 200)
     found = native.matmul(a, b)
     native_settings.use_instruction_set("avx512")
     np.testing.assert_array_equal(native.matmul(a, b), found)
 
 
-def test_nothing():
+def test_empty_products():
     for M, N in [(0, 30), (30, 0), (0, 0)]:
         for gradient in ("", "input", "weight"):
             a, b = np.ones((M, 100), np.float32), np.ones((100, N), np.float32)
@@ -173,16 +173,16 @@ def test_nothing():
     ("M", "K", "N"), [(1, 96, 5), (7, 130, 100), (97, 97, 113), (170, 1536, 70), (90, 1537, 170)]
 )
 def test_gradients_of_inputs(M, K, N, native_settings, rng):
-    a, b = draw(rng, M, K), draw(rng, K, N)
+    a, b = normal(rng, M, K), normal(rng, K, N)
     expected = product_by_blocks(a, b, 768 if K > 1536 else K)
     for threads in (1, 2, 3, 5):
         native_settings.set_num_threads(threads)
-        for x, weight in zip(in_other_orders(a), in_other_orders(b), strict=True):
+        for x, weight in zip(in_other_layouts(a), in_other_layouts(b), strict=True):
             found = native.matmul(x, weight, gradient="input")
             np.testing.assert_array_equal(found, expected)
-    for count in (1, 2, 15, 16, 17):  # a row does not know the others
-        some = native.matmul(a[:count], b, gradient="input")
-        np.testing.assert_array_equal(some, expected[:count])
+    for count in (1, 2, 15, 16, 17):  # a row does not depend on the others
+        found = native.matmul(a[:count], b, gradient="input")
+        np.testing.assert_array_equal(found, expected[:count])
 
 
 # The gradient of a weight [M, N], summed over K rows.
@@ -190,52 +190,52 @@ def test_gradients_of_inputs(M, K, N, native_settings, rng):
     ("M", "K", "N"), [(100, 1, 64), (64, 45, 100), (130, 512, 131), (150, 1025, 70), (65, 700, 300)]
 )
 def test_gradients_of_weights(M, K, N, native_settings, rng):
-    a, b = draw(rng, K, M), draw(rng, K, N)
+    a, b = normal(rng, K, M), normal(rng, K, N)
     a[K // 2 :] *= 1e-3
     expected = product_by_blocks(a.T, b, 512)
     for threads in (1, 2, 3, 5):
         native_settings.set_num_threads(threads)
-        for d, x in zip(in_other_orders(a.T), in_other_orders(b), strict=True):
+        for d, x in zip(in_other_layouts(a.T), in_other_layouts(b), strict=True):
             found = native.matmul(d, x, gradient="weight")
             np.testing.assert_array_equal(found, expected)
 
 
-def test_rows_of_zeros_at_the_end_change_no_gradient_of_a_weight(rng):
-    d, x = draw(rng, 500, 70), draw(rng, 500, 90)
+def test_trailing_zero_rows_do_not_change_a_weight_gradient(rng):
+    d, x = normal(rng, 500, 70), normal(rng, 500, 90)
     found = native.matmul(d.T, x, gradient="weight")
     for zeros in (1, 12, 13, 600):
-        longer = np.concatenate([x, draw(rng, zeros, 90) * 0])
+        longer = np.concatenate([x, normal(rng, zeros, 90) * 0])
         more = native.matmul(np.pad(d, ((0, zeros), (0, 0))).T, longer, gradient="weight")
         np.testing.assert_array_equal(more, found)
 
 
-def test_gradients_of_small_weights_are_chains(native_settings, rng):
-    a, b = draw(rng, 63, 150), draw(rng, 150, 200)
+def test_gradients_of_small_weights_are_fma_chains(native_settings, rng):
+    a, b = normal(rng, 63, 150), normal(rng, 150, 200)
     found = native.matmul(a, b, gradient="weight")
     native_settings.use_instruction_set("avx512")
     np.testing.assert_array_equal(native.matmul(a, b), found)
 
 
 @pytest.mark.parametrize("gradient", ["input", "weight"])
-def test_float64_goes_the_other_way(gradient, rng):
+def test_float64_uses_fma_chains(gradient, rng):
     a, b = rng.standard_normal((140, 190)), rng.standard_normal((190, 200))
     found = native.matmul(a, b, gradient=gradient)
     np.testing.assert_array_equal(found, native.matmul(a, b))
 
 
-# Which way a product goes depends on the weight, not on how many rows there are.
+# How a product is computed depends on the weight, not on the number of rows.
 @pytest.mark.parametrize("outputs", [1, 63, 64, 130])
 @pytest.mark.skipif(engine.info()["engine"] != "native", reason="layers run on NumPy")
-def test_rows_of_zeros_change_no_gradient_of_a_linear_layer(outputs, rng):
+def test_zero_rows_do_not_change_the_gradients_of_a_linear_layer(outputs, rng):
     x, d = rng.standard_normal((97, 100)), rng.standard_normal((97, outputs))
     x, d = x.astype(np.float32), d.astype(np.float32)
     weight = rng.standard_normal((outputs, 100)).astype(np.float32)
     found = []
-    for rows, turned in ((94, False), (95, True), (96, False), (97, True)):
+    for rows, transposed in ((94, False), (95, True), (96, False), (97, True)):
         x[94:rows], d[94:rows] = rng.standard_normal((rows - 94, 100)), 0
         inputs, weights = Tensor(x[:rows], requires_grad=True), Tensor(weight, requires_grad=True)
         y = ops.linear(inputs, weights)
-        if turned:
+        if transposed:
             y.transpose(1, 0).backward(d[:rows].T.copy())
         else:
             y.backward(d[:rows])
@@ -271,7 +271,7 @@ def test_a_recurrence(name, P, B, H, inputs, native_settings, problem, rng):
 
 
 def test_a_cell_of_many_gates(native_settings, problem, rng):
-    """One thread could multiply the gates' gradients by the input's weights within a step."""
+    """With one thread a step could multiply the gates' gradients by the input weights itself."""
     eight = cell(gates="a b c d e f g i", state="h")(
         lambda a, b, c, d, e, f, g, i, h: tanh(a * b + c * d + e * f + g * i)
     )
@@ -286,8 +286,8 @@ def test_a_cell_of_many_gates(native_settings, problem, rng):
 
 
 @pytest.mark.parametrize("B", [1, 2, 16, 17, 40])
-def test_a_layer_s_gates_are_these_products(B, problem, rng):
-    """A cell that hands on the sum of its gate's halves."""
+def test_the_gates_of_a_layer_are_fixed_point_products(B, problem, rng):
+    """A cell whose output is the rectified sum of its gate's halves."""
     p = problem(CELLS["rnn_relu"], rng, np.float32, T=1, B=B, H=110, I=120)
     halves = product(p.initial[0], np.ascontiguousarray(p.weight_hh.T)) + p.bias_hh
     gates = halves + (product(p.x[0], np.ascontiguousarray(p.weight_ih.T)) + p.bias_ih)
@@ -298,18 +298,18 @@ def test_a_layer_s_gates_are_these_products(B, problem, rng):
 @pytest.mark.skipif(engine.info()["engine"] != "native", reason="models run on NumPy")
 @pytest.mark.parametrize("cell", ["lstm", "rnn"])
 @pytest.mark.parametrize(("V", "H", "I"), [(20, 130, 130), (300, 70, 110), (130, 100, 30)])
-def test_a_session_gives_the_bits_of_the_whole(V, H, I, cell, native_settings, rng):
+def test_a_session_gives_the_bits_of_the_full_sequence(V, H, I, cell, native_settings, rng):
     model = LanguageModel(V, hidden_size=H, cell=cell, embedding_size=I, num_layers=2)
     for B in (1, 2, 19):
         ids = rng.integers(0, V, (7, B))
-        whole, _ = model(ids)
+        full, _ = model(ids)
         for threads in (1, 2, 3):
             native_settings.set_num_threads(threads)
             for split in ([7], [1] * 7, [3, 4]):
                 session = model.session(B)
                 chunks = np.split(ids, np.cumsum(split)[:-1])
                 found = np.concatenate([session.feed(chunk) for chunk in chunks])
-                np.testing.assert_array_equal(found, whole.data)
+                np.testing.assert_array_equal(found, full.data)
 
 
 @pytest.mark.skipif(engine.info()["engine"] != "native", reason="layers run on NumPy")
@@ -317,25 +317,25 @@ def test_a_session_gives_the_bits_of_the_whole(V, H, I, cell, native_settings, r
 def test_a_session_with_a_projection(H, P, native_settings, rng):
     layer = nn.LSTM(100, H, 2, proj_size=P)
     for B in (1, 3, 18):
-        x = draw(rng, 6, B, 100)
-        whole, _ = layer(x)
+        x = normal(rng, 6, B, 100)
+        full, _ = layer(x)
         for threads in (1, 2, 3):
             native_settings.set_num_threads(threads)
             session = layer.session(batch_size=B)
             found = np.concatenate([session.feed(x[:1]), session.feed(x[1:4]), session.feed(x[4:])])
-            np.testing.assert_array_equal(found, whole.data)
+            np.testing.assert_array_equal(found, full.data)
 
 
 def test_the_loss_alone_has_the_bits_of_the_logits(rng):
-    x, targets = draw(rng, 40, 120), rng.integers(0, 90, 40)
-    weight, bias = draw(rng, 90, 120), draw(rng, 90)
+    x, targets = normal(rng, 40, 120), rng.integers(0, 90, 40)
+    weight, bias = normal(rng, 90, 120), normal(rng, 90)
     losses, _ = native.cross_entropy_forward(native.matmul(x, weight.T, bias), targets)
     alone = native.linear_cross_entropy_losses(x, weight, bias, targets)
     np.testing.assert_array_equal(alone, losses)
 
 
 @pytest.mark.parametrize("cell", [lstm, gru], ids=["lstm", "gru"])
-def test_a_row_does_not_know_the_others(cell, native_settings, problem, rng):
+def test_a_row_does_not_depend_on_the_others(cell, native_settings, problem, rng):
     p = problem(cell, rng, np.float32, T=4, B=37, H=130, I=100)
     lengths = np.arange(37) * 3 % 5
     for threads in (1, 2):

@@ -48,7 +48,7 @@ REFERENCES = {
 
 
 def points(name, dtype, rng, count=100_000):
-    """Numbers of every size, and where the function does something."""
+    """Numbers of all magnitudes, and more where the function varies."""
     limits = np.finfo(dtype)
     end = np.log(limits.max)
     sizes = np.exp(rng.uniform(np.log(limits.tiny), end, count))
@@ -66,11 +66,11 @@ def points(name, dtype, rng, count=100_000):
 def test_accuracy(name, dtype, instructions, rng):
     """Measured: exp 1.0, tanh 1.4, log 2.0, sigmoid 2.5 and softplus 3.3 units, in both precisions.
 
-    Results below the smallest normal number count as 0.
+    Results below the smallest normal number are flushed to 0.
     """
     wider = np.float64 if dtype == np.float32 else np.longdouble
     if np.finfo(wider).nmant <= np.finfo(dtype).nmant:
-        pytest.skip("this machine has nothing wider to compare with")
+        pytest.skip("this machine has no wider type to compare with")
     x = points(name, dtype, rng)
     found = evaluate(f"{name}(a.x)", x)
     with np.errstate(all="ignore"):
@@ -107,7 +107,7 @@ def test_special_numbers(name, dtype, instructions):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_ends_of_the_range(dtype, instructions):
+def test_the_ends_of_the_range(dtype, instructions):
     limits = np.finfo(dtype)
     last = {np.float32: 88.72283, np.float64: 709.782712893384}[dtype]  # where exp is still finite
     for large in (np.nextafter(dtype(last), dtype(INF)), 2 * last, limits.max):
@@ -145,7 +145,7 @@ def test_two_operands(expression, function, dtype, instructions):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_the_gradient_of_kinks_passes_nan_on(dtype, instructions):
+def test_the_gradient_of_kinks_propagates_nan(dtype, instructions):
     """The sign that the adjoint of abs, maximum and minimum uses."""
 
     @cell(gates="a b", state="h")
@@ -166,7 +166,7 @@ def test_the_gradient_of_kinks_passes_nan_on(dtype, instructions):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_denormal_numbers_are_zero_inside_and_stay_outside(dtype, native_settings):
+def test_denormal_numbers_are_flushed_inside_only(dtype, native_settings):
     tiny = np.finfo(dtype).tiny
     denormal = np.array([tiny / 2, tiny / 8, np.finfo(dtype).smallest_subnormal], dtype)
     one = np.ones(3, dtype)
@@ -177,7 +177,7 @@ def test_denormal_numbers_are_zero_inside_and_stay_outside(dtype, native_setting
         assert evaluate("log(a.x)", denormal).tolist() == [-INF] * 3
         product = native.matmul(np.full((400, 3), tiny, dtype), np.full((3, 400), 0.125, dtype))
         assert not product.any()
-        # The caller's arithmetic still has them.
+        # The caller's arithmetic still has denormal numbers.
         assert (denormal * one > 0).all()
         assert (one * tiny / 4 > 0).all()
         assert float(np.finfo(np.float64).tiny) / 4 > 0

@@ -1,4 +1,4 @@
-"""The numerical promise of the native engine, by equality: same bits, however the work is cut."""
+"""The native engine's numerical guarantee, by equality: the same bits however work is divided."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
 LENGTHS = [3, 0, 5, 5, 1, 4, 2]  # of 7 rows, T = 5
-# Sizes that are shared out by rows, by units because there are few rows, and by units because
-# the weights are large.
+# Sizes that threads share by rows, by units because there are few rows, and by units because the
+# weights are large.
 SHARED = [(7, 65), (2, 200), (13, 330)]
 
 layers_run_native = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rn
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_backward_pass_in_several_spans(ragged, reverse, P, native_settings, problem, rng):
-    """So many steps that the gradients of weights are summed span by span."""
+    """Enough steps that weight gradients are summed span by span."""
     T, B, H = 60, 40, 48
     p = problem(lstm, rng, T=T, B=B, H=H, P=P, I=11)
     lengths = rng.integers(0, T + 1, B) if ragged else None
@@ -105,7 +105,7 @@ def test_threads_of_the_kernels(dtype, native_settings, rng):
 
 
 def updated(start, d, state):
-    """What every update makes of parameter, gradient and three parts of a state; and the norm."""
+    """The results of every update for a parameter, a gradient and three state arrays; the norm."""
     found = {}
     numbers = {"learning_rate": 0.3, "weight_decay": 0.01}
     adam = {"betas": (0.8, 0.9), "epsilon": 0.01, "step": 3, "decoupled": True}
@@ -138,7 +138,7 @@ def test_threads_of_the_updates(size, dtype, native_settings, rng):
 
 
 def layered(x, dy, weight, ids):
-    """What the kernels of layers other than the recurrence make of [N, H]."""
+    """The results of the kernels of other layers for [N, H]."""
     y, means, factors = native.layer_norm_forward(x, weight, weight, 1e-3)
     dx, d_weight, d_bias = native.layer_norm_backward(x, weight, means, factors, dy)
     found = {"y": y, "means": means, "dx": dx, "d weight": d_weight, "d bias": d_bias}
@@ -158,30 +158,30 @@ def test_threads_of_layers(H, dtype, native_settings, rng):
         assert_equal(other, first)
 
 
-# The other rows, and padding ---------------------------------------------------------------------
+# Other rows and padding --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("K", [5, 300])
-def test_an_element_of_a_product_knows_its_row_and_column_alone(K, dtype, rng):
+def test_an_element_of_a_product_depends_on_its_row_and_column_only(K, dtype, rng):
     M, N = 50, 150
     a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
     bias = rng.standard_normal(N).astype(dtype)
-    whole = native.matmul(a, b, bias)
+    full = native.matmul(a, b, bias)
     for m in (1, 2, 3, 5, 6, 7, 13, 25, 49):
         rows = rng.permutation(M)[:m]
-        np.testing.assert_array_equal(native.matmul(a[rows], b, bias), whole[rows])
+        np.testing.assert_array_equal(native.matmul(a[rows], b, bias), full[rows])
     for n in (1, 2, 15, 16, 17, 31, 33, 63, 65, 100, 149):
         columns = rng.permutation(N)[:n]
         part = native.matmul(a, b[:, columns], bias[columns])
-        np.testing.assert_array_equal(part, whole[:, columns])
+        np.testing.assert_array_equal(part, full[:, columns])
     rows, columns = rng.permutation(M)[:9], rng.permutation(N)[:20]
     part = native.matmul(a.T.copy().T[rows], b.T.copy().T[:, columns], bias[columns])
-    np.testing.assert_array_equal(part, whole[np.ix_(rows, columns)])
+    np.testing.assert_array_equal(part, full[np.ix_(rows, columns)])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_a_loss_knows_its_row_alone(dtype, rng):
+def test_a_loss_depends_on_its_row_only(dtype, rng):
     logits, targets = rng.standard_normal((40, 77)).astype(dtype), rng.integers(0, 77, 40)
     losses, probabilities = native.cross_entropy_forward(logits, targets)
     for n in (1, 7, 9, 33):
@@ -192,7 +192,7 @@ def test_a_loss_knows_its_row_alone(dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_a_loss_without_all_logits_knows_its_row_alone(dtype, rng):
+def test_a_loss_without_all_logits_depends_on_its_row_only(dtype, rng):
     x, weight = rng.standard_normal((40, 9)).astype(dtype), rng.standard_normal((77, 9))
     weight, targets = weight.astype(dtype), rng.integers(0, 77, 40)
     losses = native.linear_cross_entropy_losses(x, weight, None, targets)
@@ -203,7 +203,7 @@ def test_a_loss_without_all_logits_knows_its_row_alone(dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_layer_norm_knows_its_row_alone(dtype, rng):
+def test_layer_norm_depends_on_its_row_only(dtype, rng):
     x, dy = rng.standard_normal((2, 40, 77)).astype(dtype)
     y, means, factors = native.layer_norm_forward(x, None, None, 1e-3)
     dx, *_ = native.layer_norm_backward(x, None, means, factors, dy)
@@ -216,27 +216,27 @@ def test_layer_norm_knows_its_row_alone(dtype, rng):
         np.testing.assert_array_equal(native.layer_norm_backward(*numbers)[0], dx[rows])
 
 
-# What optimisers promise of row gradients: the last numbers of an array, which are not worked on
-# in vectors, come out like the others.
+# Optimisers rely on it for row gradients: the last elements of an array, which are not vectorised,
+# are updated like the others.
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("width", [1, 3, 15, 17, 33, 100])
 @pytest.mark.parametrize("instructions", ["amx", "avx512", "avx2", "baseline"])
-def test_rows_are_updated_like_their_table(instructions, width, dtype, native_settings, rng):
+def test_rows_are_updated_as_in_their_table(instructions, width, dtype, native_settings, rng):
     try:
         native_settings.use_instruction_set(instructions)
     except ValueError:
         pytest.skip(f"this machine or build has no {instructions}")
     start, d = rng.standard_normal((2, 31, width)).astype(dtype)
     state = (0.1 + rng.random((3, 31, width))).astype(dtype)
-    whole = updated(start, d, state)
+    full = updated(start, d, state)
     for rows in ([0], [30], [2, 5, 6], list(range(1, 30))):
         part = updated(start[rows], d[rows], state[:, rows])
         for name in part.keys() - {"norm"}:
-            np.testing.assert_array_equal(part[name], whole[name][rows], err_msg=name)
+            np.testing.assert_array_equal(part[name], full[name][rows], err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_a_sum_of_a_column_knows_its_column_alone(dtype, rng):
+def test_a_column_sum_depends_on_its_column_only(dtype, rng):
     x = rng.standard_normal((45, 150)).astype(dtype)
     sums = native.sum_columns(x)
     for n in (1, 15, 17, 64, 65, 149):
@@ -245,7 +245,7 @@ def test_a_sum_of_a_column_knows_its_column_alone(dtype, rng):
 
 
 def assert_rows(found, batch, rows, steps):
-    """What belongs to rows of the batch is the same in both; weights have no rows."""
+    """The values of some rows equal those within the batch; weights have no rows."""
     for name, array in found.items():
         if name == "output" or name.startswith("value") or name == "d x":
             np.testing.assert_array_equal(array, batch[name][:steps, rows], err_msg=name)
@@ -258,11 +258,11 @@ def assert_rows(found, batch, rows, steps):
 @pytest.mark.parametrize("name", CELLS)
 def test_a_row_alone_and_in_a_batch(name, dtype, reverse, problem, rng):
     p = problem(CELLS[name], rng, dtype, T=5, B=7, H=33)
-    whole = p.results(native, reverse=reverse, record=True)
+    full = p.results(native, reverse=reverse, record=True)
     padded = p.results(native, np.array(LENGTHS), reverse, record=True)
     for row, length in enumerate(LENGTHS):
         alone = p.rows([row]).results(native, reverse=reverse, record=True)
-        assert_rows(alone, whole, [row], 5)
+        assert_rows(alone, full, [row], 5)
         alone = p.rows([row], slice(length)).results(native, reverse=reverse, record=True)
         assert_rows(alone, padded, [row], length)
         assert not padded["output"][length:, row].any()
@@ -283,16 +283,16 @@ def test_a_projected_row_alone_and_in_a_batch(P, problem, rng):
 
 
 @pytest.mark.parametrize(("B", "H"), SHARED)
-def test_a_row_alone_whoever_shares_the_work(B, H, native_settings, problem, rng):
+def test_a_row_alone_on_several_threads(B, H, native_settings, problem, rng):
     p = problem(gru, rng, np.float32, T=3, B=B, H=H)
     native_settings.set_num_threads(2)
-    whole = p.results(native)
+    full = p.results(native)
     for row in (0, B - 1):
-        assert_rows(p.rows([row]).results(native), whole, [row], 3)
+        assert_rows(p.rows([row]).results(native), full, [row], 3)
 
 
 @pytest.mark.parametrize("cell", [lstm, gru, mingru], ids=lambda c: c.name)
-def test_padding_leaves_the_gradients_of_the_weights(cell, problem, rng):
+def test_padding_does_not_change_weight_gradients(cell, problem, rng):
     p = problem(cell, rng, np.float32, T=5, B=7, H=20)
     alone = p.rows(slice(None), slice(3)).results(native)
     padded = p.results(native, np.full(7, 3))
@@ -302,8 +302,8 @@ def test_padding_leaves_the_gradients_of_the_weights(cell, problem, rng):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_padding_leaves_gradients_that_are_summed_in_spans(dtype, problem, rng):
-    """Steps at which all rows have ended do not move the ends of the spans."""
+def test_padding_does_not_change_gradients_summed_in_spans(dtype, problem, rng):
+    """Steps at which no row is active do not move the span boundaries."""
     T, B, H = 60, 150, 48
     p = problem(lstm, rng, dtype, T=T + 9, B=B, H=H, I=11)
     lengths = rng.integers(0, T + 1, B)
@@ -314,17 +314,17 @@ def test_padding_leaves_gradients_that_are_summed_in_spans(dtype, problem, rng):
         np.testing.assert_array_equal(padded[name], alone[name], err_msg=name)
 
 
-# Whole, in chunks, step by step ------------------------------------------------------------------
+# All at once, in chunks, step by step ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pieces", [[2, 3], [1] * 5, [0, 4, 1]], ids=str)
+@pytest.mark.parametrize("chunks", [[2, 3], [1] * 5, [0, 4, 1]], ids=str)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("name", "P"), [*((name, None) for name in CELLS), ("lstm", 9)])
-def test_whole_or_in_pieces(name, P, dtype, pieces, problem, rng):
+def test_all_at_once_or_in_chunks(name, P, dtype, chunks, problem, rng):
     p = problem(CELLS[name], rng, dtype, T=5, B=6, H=35, P=P)
-    whole = p.results(native, record=True)
+    full = p.results(native, record=True)
     parts, kept, start = [], [], 0
-    for count in pieces:
+    for count in chunks:
         part = p.rows(slice(None), slice(start, start + count))
         if parts:
             part.initial = kept[-1].final
@@ -343,7 +343,7 @@ def test_whole_or_in_pieces(name, P, dtype, pieces, problem, rng):
         d_x.insert(0, d.x)
     found["d x"] = np.concatenate(d_x)
     found |= {f"d state {k}": d for k, d in enumerate(d_final)}
-    assert_equal(found, {name: whole[name] for name in found})
+    assert_equal(found, {name: full[name] for name in found})
 
 
 # Layers and models -------------------------------------------------------------------------------
@@ -369,23 +369,23 @@ def test_layers(name, rng):
     layer = LAYERS[name]()
     x = rng.standard_normal((6, 5, 11)).astype(layer.dtype)
     with no_grad():
-        whole = numbers(layer(x))
+        full = numbers(layer(x))
         for row in range(5):
             alone = numbers(layer(x[:, [row]]))
-            for found, expected in zip(alone, whole, strict=True):
+            for found, expected in zip(alone, full, strict=True):
                 np.testing.assert_array_equal(found[:, 0], expected[:, row])
         for size in (1, 4):
             state, outputs = None, []
             for start in range(0, 6, size):
                 y, state = layer(x[start : start + size], state)
                 outputs.append(y.data)
-            for found, expected in zip(numbers((y, state))[1:], whole[1:], strict=True):
+            for found, expected in zip(numbers((y, state))[1:], full[1:], strict=True):
                 np.testing.assert_array_equal(found, expected)
-            np.testing.assert_array_equal(np.concatenate(outputs), whole[0])
+            np.testing.assert_array_equal(np.concatenate(outputs), full[0])
 
 
 @layers_run_native
-def test_padding_in_layers_of_both_directions(rng):
+def test_padding_in_bidirectional_layers(rng):
     layer = nn.GRU(11, 40, num_layers=2, bidirectional=True)
     x = rng.standard_normal((5, 7, 11)).astype(np.float32)
     with no_grad():
@@ -402,13 +402,13 @@ def test_language_model(cell, native_settings, rng):
     model = LanguageModel(vocabulary_size=70, hidden_size=130, num_layers=2, cell=cell)
     ids = rng.integers(0, 70, (6, 9))
     with no_grad():
-        whole, _ = model(ids)
+        full, _ = model(ids)
         for row in (0, 4, 8):
-            np.testing.assert_array_equal(model(ids[:, [row]])[0].data[:, 0], whole.data[:, row])
+            np.testing.assert_array_equal(model(ids[:, [row]])[0].data[:, 0], full.data[:, row])
         state = None
         for t in range(6):
             logits, state = model(ids[[t]], state)
-            np.testing.assert_array_equal(logits.data[0], whole.data[t])
+            np.testing.assert_array_equal(logits.data[0], full.data[t])
 
     def gradients():
         model.zero_grad()
@@ -427,13 +427,13 @@ def test_language_model(cell, native_settings, rng):
 # Instruction sets --------------------------------------------------------------------------------
 
 
-# The baseline has no fused multiply-add, so that every product differs.
+# The baseline has no fused multiply-add, so its products differ.
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_avx2_and_avx512(dtype, native_settings, problem, rng):
     a, b = rng.standard_normal((40, 300)), rng.standard_normal((300, 70))
     a, b = a.astype(dtype), b.astype(dtype)
     problems = {c: problem(CELLS[c], rng, dtype, T=3, B=7, H=33) for c in CELLS}
-    for B, H in [(30, 16), (40, 33), (100, 32)]:  # so many rows that they make several tiles
+    for B, H in [(30, 16), (40, 33), (100, 32)]:  # enough rows for several tiles
         problems |= {f"{c} {B}": problem(CELLS[c], rng, dtype, T=3, B=B, H=H) for c in CELLS}
     found = []
     for name in ("avx2", "avx512"):

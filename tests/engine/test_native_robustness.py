@@ -1,4 +1,4 @@
-"""What the native engine survives: odd arrays, wrong calls, crafted programs, threads, forks."""
+"""The native engine's robustness: unusual arrays, invalid calls and programs, threads, forks."""
 
 import gc
 import itertools
@@ -32,7 +32,7 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-# Odd arrays --------------------------------------------------------------------------------------
+# Unusual arrays ----------------------------------------------------------------------------------
 
 
 def read_only(array):
@@ -78,7 +78,7 @@ def test_odd_arrays_in_kernels(odd, dtype, rng):
     a, b = rng.standard_normal((13, 20)).astype(dtype), rng.standard_normal((20, 35)).astype(dtype)
     bias, targets = rng.standard_normal(35).astype(dtype), rng.integers(0, 35, 13)
 
-    def close(found, expected):  # what another byte order brings goes to NumPy
+    def close(found, expected):  # other byte orders use NumPy
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
     product = native.matmul(a, b, bias)
@@ -152,65 +152,87 @@ def test_read_only_arrays_are_not_changed():
 
 
 def native_calls(dtype, rng):
-    """For each native function its arguments and the places of those that it changes."""
+    """For each native function its arguments and the positions of those that it changes."""
 
-    def draw(*shape):
+    def uniform(*shape):
         return rng.random(shape).astype(dtype)
 
     T, B, H, V = 4, 3, 5, 6
     trace = peephole_lstm.trace
     cell, ids = native._cell(trace), rng.integers(0, V, (T, B))
-    weights = (draw(4 * H, H), draw(4 * H), draw(4 * H, H), draw(4 * H))
-    vectors = [draw(H) for _ in range(3)]
+    weights = (uniform(4 * H, H), uniform(4 * H), uniform(4 * H, H), uniform(4 * H))
+    vectors = [uniform(H) for _ in range(3)]
     module = native._PRECISIONS[np.dtype(dtype)]
-    states = [draw(B, H), draw(B, H)]
+    states = [uniform(B, H), uniform(B, H)]
     weight_ih, bias_ih, weight_hh, bias_hh = weights
-    forward = (cell, draw(T, B, H), weight_ih, bias_ih, states, weight_hh, bias_hh, None, vectors)
+    forward = (
+        cell,
+        uniform(T, B, H),
+        weight_ih,
+        bias_ih,
+        states,
+        weight_hh,
+        bias_hh,
+        None,
+        vectors,
+    )
     forward += (np.array([4, 0, 2]), False, True, [])
     _, kept, saved, _, _ = module.recurrence_forward(*forward)
-    backward = (cell, saved, kept[0], None, draw(T, B, H), states, forward[1], True, weight_ih)
+    backward = (cell, saved, kept[0], None, uniform(T, B, H), states, forward[1], True, weight_ih)
     backward += (True, weight_hh, True, None, forward[9], False)
     packed = (weight_ih, weight_hh, bias_ih, bias_hh, None, vectors)
-    norms, output = [(draw(H), draw(H))], (draw(V, H), draw(V))
-    stack = (cell, H, [packed], draw(V, H), output, norms, 1e-5)
+    norms, output = [(uniform(H), uniform(H))], (uniform(V, H), uniform(V))
+    stack = (cell, H, [packed], uniform(V, H), output, norms, 1e-5)
     on_ids, on_rows = module.Stack(*stack), module.Stack(*stack[:3], None, *stack[4:])
-    states = [draw(1, B, H), draw(1, B, H)]
-    x, dy, vector, targets = draw(V, H), draw(V, H), draw(V), rng.integers(0, H, V)
+    states = [uniform(1, B, H), uniform(1, B, H)]
+    x, dy, vector, targets = uniform(V, H), uniform(V, H), uniform(V), rng.integers(0, H, V)
     numbers = (0.1, 0.2, 0.3)
 
-    def results(*arguments):  # but for what is saved, parts of which are not used
+    def results(*arguments):  # except `saved`, parts of which are unused
         return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
 
     return module, {
         "matmul": (module.matmul, (x, dy.T, vector), ()),
         "sum_columns": (module.sum_columns, (x,), ()),
-        "cross_entropy_forward": (module.cross_entropy_forward, (x, targets, draw(V, H)), (2,)),
+        "cross_entropy_forward": (module.cross_entropy_forward, (x, targets, uniform(V, H)), (2,)),
         "cross_entropy_backward": (module.cross_entropy_backward, (x, targets, vector), ()),
         "linear_cross_entropy": (module.linear_cross_entropy, (x, dy, vector, targets), ()),
         "gather_rows": (module.gather_rows, (x, ids), ()),
         "sum_rows": (module.sum_rows, (targets, x), ()),
         "dropout": (module.dropout, (x, x.size, 7, 2**31, 2.0), ()),
-        "layer_norm_forward": (module.layer_norm_forward, (x, draw(H), draw(H), 0.1), ()),
-        "layer_norm_backward": (module.layer_norm_backward, (x, draw(H), vector, vector, dy), ()),
-        "sgd": (module.sgd, (x, dy, draw(V, H), *numbers, True), (0, 1)),
-        "adam": (module.adam, (x, dy, draw(V, H), draw(V, H), *numbers, *numbers, 0.5), (0, 1, 2)),
-        "rmsprop": (module.rmsprop, (x, dy, x, dy, draw(V, H), *numbers, 0.4, 0.5), (0, 1, 2, 3)),
-        "adagrad": (module.adagrad, (x, dy, draw(V, H), *numbers), (0, 1)),
+        "layer_norm_forward": (module.layer_norm_forward, (x, uniform(H), uniform(H), 0.1), ()),
+        "layer_norm_backward": (
+            module.layer_norm_backward,
+            (x, uniform(H), vector, vector, dy),
+            (),
+        ),
+        "sgd": (module.sgd, (x, dy, uniform(V, H), *numbers, True), (0, 1)),
+        "adam": (
+            module.adam,
+            (x, dy, uniform(V, H), uniform(V, H), *numbers, *numbers, 0.5),
+            (0, 1, 2),
+        ),
+        "rmsprop": (
+            module.rmsprop,
+            (x, dy, x, dy, uniform(V, H), *numbers, 0.4, 0.5),
+            (0, 1, 2, 3),
+        ),
+        "adagrad": (module.adagrad, (x, dy, uniform(V, H), *numbers), (0, 1)),
         "average": (module.average, (x, dy, 0.5), (0,)),
         "scale": (module.scale, (x, 0.5), (0,)),
         "sum_of_squares": (module.sum_of_squares, (x,), ()),
         "recurrence_forward": (results, forward, ()),
         "recurrence_backward": (module.recurrence_backward, backward, (5,)),
         "Stack": (lambda *a: module.Stack(*a).run_ids(ids, deep(np.array, states)), stack, ()),
-        "Stack.run": (on_rows.run, (draw(T, B, H), states), (1,)),
+        "Stack.run": (on_rows.run, (uniform(T, B, H), states), (1,)),
         "Stack.run_ids": (on_ids.run_ids, (ids, states), (1,)),
         "Stack.generate": (on_ids.generate, (ids, states, rng.random((2, B)), 1.0, 0, 1.0), (1,)),
-        "draw": (module.draw, (x, rng.random(V), 1.0, 0, 1.0), ()),
+        "sample": (module.sample, (x, rng.random(V), 1.0, 0, 1.0), ()),
     }
 
 
 def deep(change, value, only=None, count=None):
-    """Change the arrays in tuples and lists, or only the one of this number."""
+    """Apply a function to the arrays in nested tuples and lists, or to only one of them."""
     count = itertools.count() if count is None else count
     if isinstance(value, (tuple, list)):
         return type(value)(deep(change, part, only, count) for part in value)
@@ -226,7 +248,7 @@ def arrays_in(value):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_no_array_reaches_native_code_that_is_not_aligned(dtype, rng):
+def test_no_misaligned_array_reaches_native_code(dtype, rng):
     module, calls = native_calls(dtype, rng)
     functions = {n for n in dir(module) if not n.startswith("_")}
     functions |= {f"Stack.{n}" for n in dir(module.Stack) if not n.startswith("_")}
@@ -265,7 +287,7 @@ def test_targets_of_any_width(dtype, rng):
         np.testing.assert_array_equal(found, expected)
 
 
-# Calls that do not fit ---------------------------------------------------------------------------
+# Invalid calls -----------------------------------------------------------------------------------
 
 
 def call(cell, rng, **changes):
@@ -329,7 +351,9 @@ WRONG_FORWARD = {
 @pytest.mark.parametrize("wrong", WRONG_FORWARD)
 def test_a_wrong_call_forward_is_refused(wrong, rng):
     call(lstm, rng)
-    with pytest.raises(ValueError, match=r"^recurrence: |^the shape of |^weight_hr has two axes"):
+    with pytest.raises(
+        ValueError, match=r"^recurrence: |^wrong shape of |^weight_hr must have two axes"
+    ):
         call(lstm, rng, **WRONG_FORWARD[wrong])
 
 
@@ -346,13 +370,13 @@ def test_a_projected_state_is_not_read(rng):
 
 
 def test_a_cell_without_recurrent_halves_takes_no_weights(rng):
-    with pytest.raises(ValueError, match="weight_hh is there just if"):
+    with pytest.raises(ValueError, match="weight_hh must be given if and only if"):
         call(mingru, rng, weight_hh=ones(0, 5))
     with pytest.raises(ValueError, match="bias_hh"):
         call(mingru, rng, bias_hh=ones(5))
-    with pytest.raises(ValueError, match="the number of parameters"):
+    with pytest.raises(ValueError, match="wrong number of parameters"):
         call(peephole_lstm, rng, parameters=[])
-    with pytest.raises(ValueError, match="the shape of parameters"):
+    with pytest.raises(ValueError, match="wrong shape of parameters"):
         call(peephole_lstm, rng, parameters=[ones(5), ones(5), ones(4)])
 
 
@@ -564,7 +588,7 @@ CRAFTED = {
     "an input too many": {"forward": (3, [], [6, 0, 0], [3])},
     "no inputs": {"forward": (0, [], [], [])},
     "a negative number of inputs": {"forward": (-1, [0.0, 1.0], [6, 0, 0], [0])},
-    "inputs without end": {"forward": (2**31 - 1, [0.0], [6, 0, 0], [2])},
+    "too many inputs": {"forward": (2**31 - 1, [0.0], [6, 0, 0], [2])},
     "a backward operand out of range": {"backward": (2, [0.0], [2, 0, 4], [3, 2])},
     "a backward output out of range": {"backward": (2, [0.0], [2, 0, 1], [3, 4])},
     "a backward output too few": {"backward": (2, [0.0], [2, 0, 1], [3])},
@@ -582,11 +606,11 @@ CRAFTED = {
     "a negative number of states": {"states": -1},
     "a parameter too many": {"parameters": 1},
     "a negative number of parameters": {"states": 2, "parameters": -1},
-    "parameters without end": {"parameters": 2**31 - 1},
+    "too many parameters": {"parameters": 2**31 - 1},
     "no gates": {"gates": []},
     "a gate from nowhere": {"gates": [(-1, -1)]},
     "a gate from a negative block": {"gates": [(-2, 0)]},
-    "a gate from a block that nobody has": {"gates": [(1, 0)]},
+    "a gate from a block that does not exist": {"gates": [(1, 0)]},
     "a gate from a block far away": {"gates": [(2**31 - 1, 0)]},
     "two gates from one block": {
         "forward": (3, [], [6, 0, 0], [3]),
@@ -597,7 +621,7 @@ CRAFTED = {
 }
 
 
-def test_a_crafted_program_that_is_good_runs():
+def test_a_valid_crafted_program_runs():
     cell = _native.Cell(**GOOD)
     state = np.zeros((1, 2))
     x_gates, weight = np.ones((2, 1, 2)), np.zeros((2, 2))
@@ -625,25 +649,25 @@ def test_a_crafted_program_is_refused(name):
     ],
     ids=str,
 )
-def test_a_program_of_other_things_is_refused(wrong):
+def test_a_program_of_other_types_is_refused(wrong):
     with pytest.raises((ValueError, TypeError, RuntimeError)):
         _native.Cell(**GOOD | wrong)
 
 
-# Numbers that are none ---------------------------------------------------------------------------
+# Numbers that are not finite ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", CELLS)
-def test_bad_numbers_stay_in_their_row(name, dtype, bad, problem, rng):
+def test_non_finite_numbers_stay_in_their_row(name, dtype, bad, problem, rng):
     p = problem(CELLS[name], rng, dtype, B=7, H=20)
     for lengths in (None, LENGTHS):
         clean = p.results(native, lengths, record=True)
-        spoilt = p.copy()
-        spoilt.x[1, 3, 2] = spoilt.initial[-1][3, 5] = bad
-        spoilt.d_output[2, 3, 1] = bad
-        found = spoilt.results(native, lengths, record=True)
+        spoiled = p.copy()
+        spoiled.x[1, 3, 2] = spoiled.initial[-1][3, 5] = bad
+        spoiled.d_output[2, 3, 1] = bad
+        found = spoiled.results(native, lengths, record=True)
         assert not np.isfinite(found["final 0"][3]).all() or np.isinf(bad)
         others = [0, 1, 2, 4, 5, 6]
         for key, array in found.items():
@@ -654,26 +678,28 @@ def test_bad_numbers_stay_in_their_row(name, dtype, bad, problem, rng):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_numbers_stay_in_their_row_of_a_kernel(bad, rng):
+def test_non_finite_numbers_stay_in_their_row_of_a_kernel(bad, rng):
     a, b = rng.standard_normal((20, 30)), rng.standard_normal((30, 40))
     targets = rng.integers(0, 40, 20)
-    spoilt = a.copy()
-    spoilt[7, 3] = bad
+    spoiled = a.copy()
+    spoiled[7, 3] = bad
     others = np.arange(20) != 7
-    products = native.matmul(spoilt, b), native.matmul(a, b)
+    products = native.matmul(spoiled, b), native.matmul(a, b)
     assert not np.isfinite(products[0][7]).any()
     pairs = [products]
     pairs += zip(*(native.cross_entropy_forward(c, targets) for c in products), strict=True)
     for found, expected in pairs:
         np.testing.assert_array_equal(found[others], expected[others])
     assert np.isnan(pairs[1][0][7])
-    losses, alone = (native.linear_cross_entropy_losses(x, b.T, None, targets) for x in (spoilt, a))
+    losses, alone = (
+        native.linear_cross_entropy_losses(x, b.T, None, targets) for x in (spoiled, a)
+    )
     np.testing.assert_array_equal(losses[others], alone[others])
     assert np.isnan(losses[7])
-    normalised = [native.layer_norm_forward(x, None, None, 0.1)[0] for x in (spoilt, a)]
+    normalised = [native.layer_norm_forward(x, None, None, 0.1)[0] for x in (spoiled, a)]
     np.testing.assert_array_equal(normalised[0][others], normalised[1][others])
     assert np.isnan(normalised[0][7]).all()
-    columns = native.sum_columns(spoilt)
+    columns = native.sum_columns(spoiled)
     np.testing.assert_array_equal(np.isfinite(columns), np.arange(30) != 3)
 
 
@@ -703,7 +729,7 @@ def test_calls_from_several_threads_at_once(native_settings, problem, rng):
     assert failures == []
 
 
-def test_threads_change_while_others_work(native_settings, rng):
+def test_the_number_of_threads_changes_during_calls(native_settings, rng):
     a = rng.standard_normal((200, 100))
     expected, stop, wrong = native.matmul(a, a.T), threading.Event(), []
 
@@ -746,7 +772,7 @@ def test_fork_after_use(native_settings, problem, rng):
 
 
 def python(source, **environment):
-    """Run a program in a fresh interpreter; returns what it printed and what it complained of."""
+    """Run a program in a fresh interpreter; return its exit code, output and errors."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("ANAPHORA_")}
     path = os.pathsep.join(p for p in sys.path if p)
     done = subprocess.run(
@@ -765,22 +791,22 @@ INFO = "from anaphora import engine; print(engine.info()['engine'], engine.info(
 def test_the_environment_chooses_the_instruction_set():
     source = "from anaphora import engine; print(engine.info()['instruction_set'])"
     assert python(source, ANAPHORA_INSTRUCTION_SET="baseline") == (0, "baseline", "")
-    code, _, complaint = python(source, ANAPHORA_INSTRUCTION_SET="sse9")
+    code, _, errors = python(source, ANAPHORA_INSTRUCTION_SET="sse9")
     assert code == 1
-    assert "ANAPHORA_INSTRUCTION_SET is 'sse9', which this machine or build" in complaint
-    assert "amx, avx512, avx2 and baseline" in complaint
+    assert "ANAPHORA_INSTRUCTION_SET is 'sse9', which this machine or build" in errors
+    assert "amx, avx512, avx2 and baseline" in errors
 
 
 def test_the_environment_chooses():
     assert python(INFO, ANAPHORA_NUM_THREADS="3") == (0, "native 3", "")
     assert python(INFO, ANAPHORA_ENGINE="numpy") == (0, "numpy None", "")
-    code, _, complaint = python(INFO, ANAPHORA_ENGINE="fast")
+    code, _, errors = python(INFO, ANAPHORA_ENGINE="fast")
     assert code == 1
-    assert "ANAPHORA_ENGINE is 'fast'; it is 'native' (the default) or 'numpy'" in complaint
+    assert "ANAPHORA_ENGINE is 'fast'; it is 'native' (the default) or 'numpy'" in errors
     for wrong in ("0", "-2", "many", "1.5"):
-        code, _, complaint = python(INFO, ANAPHORA_NUM_THREADS=wrong)
+        code, _, errors = python(INFO, ANAPHORA_NUM_THREADS=wrong)
         assert code == 1
-        assert f"ANAPHORA_NUM_THREADS is '{wrong}'; it is a number of at least 1" in complaint
+        assert f"ANAPHORA_NUM_THREADS is '{wrong}'; it is a number of at least 1" in errors
 
 
 WITHOUT = """
@@ -804,9 +830,9 @@ for warning in caught:
 """
 
 
-def test_a_module_that_is_not_built_is_told_once():
-    code, printed, complaint = python(WITHOUT)
-    assert (code, complaint) == (0, "")
+def test_a_missing_module_warns_once():
+    code, printed, errors = python(WITHOUT)
+    assert (code, errors) == (0, "")
     first, *warnings = printed.splitlines()
     assert first == "numpy (5, 2, 4)"
     assert len(warnings) == 1
@@ -834,7 +860,7 @@ def test_an_installed_package_without_an_engine_says_that_a_compiler_was_missing
     assert "No module named" not in done.stderr
 
 
-def test_more_threads_than_there_can_be_are_refused():
+def test_too_many_threads_are_refused():
     for count in (0, 1025, 2**70):
         with pytest.raises(ValueError, match=rf"at least 1 and at most 1,024, not {count}"):
             engine.set_num_threads(count)
@@ -873,9 +899,9 @@ print("going on")
 
 
 @on_linux
-def test_a_system_that_has_no_more_memory_or_threads():
-    code, printed, complaint = python(LIMITED)
-    assert (code, complaint) == (0, "")
+def test_out_of_memory_or_threads():
+    code, printed, errors = python(LIMITED)
+    assert (code, errors) == (0, "")
     assert printed.split("\n")[:3] == ["no memory"] * 3
     assert printed.endswith("going on")
 
@@ -900,7 +926,7 @@ except MemoryError:
 
 
 @on_linux
-def test_no_memory_for_what_threads_sum_apart():
+def test_out_of_memory_for_the_sums_of_threads():
     assert python(SUMMING) == (0, "no memory", "")
 
 
@@ -935,7 +961,7 @@ def test_no_growth_over_steps_of_changing_shapes(problem, rng):
     assert resident() - before < 16 << 20
 
 
-def test_what_is_returned_outlives_the_engines_references(problem, rng):
+def test_results_outlive_the_engine_s_references(problem, rng):
     p = problem(lstm, rng, np.float32, B=9, H=40)
     kept = p.results(native, record=True)
     views = {name: array[..., :3] for name, array in kept.items()}

@@ -1,4 +1,4 @@
-"""Packed layers on the native engine: its promise by equality, drawing, and what it refuses."""
+"""Packed layers on the native engine: the same bits, sampling, and refused arguments."""
 
 import gc
 import sys
@@ -22,12 +22,12 @@ EPSILON = 1e-3
 
 
 class Stack:
-    """Random layers of a cell, with a table of ids below or not, and a layer above or not."""
+    """Random layers of a cell, optionally with an embedding table and an output layer."""
 
     def __init__(
         self, cell, rng, dtype=np.float32, sizes=(5, 7), L=2, P=None, table=0, N=0, normalized=False
     ):
-        def draw(*shape):
+        def normal(*shape):
             return (rng.standard_normal(shape) / max(1, shape[-1]) ** 0.5).astype(dtype)
 
         I, H = sizes
@@ -35,18 +35,18 @@ class Stack:
         self.trace, self.H, self.P, self.L, self.I = cell.trace, H, P or H, L, I
         self.layers = [
             LayerWeights(
-                draw(Gx * H, self.P if layer else I),
-                draw(Gh * H, self.P) if Gh else None,
-                draw(Gx * H),
-                draw(Gh * H) if Gh else None,
-                draw(P, H) if P else None,
-                [draw(H) for _ in cell.parameters],
+                normal(Gx * H, self.P if layer else I),
+                normal(Gh * H, self.P) if Gh else None,
+                normal(Gx * H),
+                normal(Gh * H) if Gh else None,
+                normal(P, H) if P else None,
+                [normal(H) for _ in cell.parameters],
             )
             for layer in range(L)
         ]
-        self.table = draw(table, I) if table else None
-        self.output = (draw(N, self.P), draw(N)) if N else None
-        self.norms = [(draw(self.P), draw(self.P)) for _ in range(L)] if normalized else []
+        self.table = normal(table, I) if table else None
+        self.output = (normal(N, self.P), normal(N)) if N else None
+        self.norms = [(normal(self.P), normal(self.P)) for _ in range(L)] if normalized else []
         self.dtype, self.states = dtype, len(cell.states)
 
     def pack(self):
@@ -60,7 +60,7 @@ class Stack:
         return [rng.standard_normal((self.L, B, size)).astype(self.dtype) for size in sizes]
 
     def run(self, x, states):
-        """The same by the recurrence, layer by layer."""
+        """The same result from the recurrence, layer by layer."""
         if self.table is not None:
             x = self.table[x]
         final = []
@@ -127,12 +127,12 @@ def test_the_bits_of_the_recurrence(name, dtype, instructions, native_settings, 
 @pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm", "projected"])
 @pytest.mark.parametrize("family", [["amx"], ["avx512", "avx2"], ["baseline"]], ids=lambda f: f[0])
 def test_threads_and_instruction_sets(name, normalized, dtype, family, native_settings, rng):
-    """Those of a family have the same bits."""
+    """The instruction sets of a family give the same bits."""
     family = [name for name in family if name in sets()]
     if not family:
         pytest.skip("this machine or build has none of them")
     cell, P = (lstm, 150) if name == "projected" else (CELLS[name], None)
-    # Large enough to be shared out by units, with shares of different sizes.
+    # Large enough for threads to share units, in shares of different sizes.
     stack = Stack(cell, rng, dtype, (30, 330), P=P, table=V, N=V, normalized=normalized)
     for T, B in [(5, 1), (3, 6), (2, 18)]:
         ids, uniforms = rng.integers(0, V, (T, B)), rng.random((9, B))
@@ -144,8 +144,8 @@ def test_threads_and_instruction_sets(name, normalized, dtype, family, native_se
                 native_settings.set_num_threads(count)
                 states = stack.start(B)
                 outputs = packed.run(ids, states)
-                drawn = packed.generate(ids, states, uniforms, 0.9, 7, 0.9)
-                results.append([outputs, drawn, *states])
+                sampled = packed.generate(ids, states, uniforms, 0.9, 7, 0.9)
+                results.append([outputs, sampled, *states])
         expected, _ = stack.run(ids, stack.start(B))
         assert_equal(results[0][0], expected)
         for result in results[1:]:
@@ -159,8 +159,8 @@ def test_a_row_alone_and_in_a_batch(rng):
     ids = rng.integers(0, V, (4, 11))
     states = stack.start(11)
     alone = [np.ascontiguousarray(s[:, [6]]) for s in states]
-    whole = packed.run(ids, states)
-    assert_equal(packed.run(ids[:, [6]].copy(), alone), whole[:, [6]])
+    full = packed.run(ids, states)
+    assert_equal(packed.run(ids[:, [6]].copy(), alone), full[:, [6]])
     for state, wanted in zip(alone, states, strict=True):
         assert_equal(state, wanted[:, [6]])
 
@@ -174,14 +174,14 @@ def test_denormal_numbers_count_as_zero(rng):
     assert_equal(packed.run(x, [tiny]), packed.run(x, [zeros]))
 
 
-# Drawing ------------------------------------------------------------------------------------------
+# Sampling -----------------------------------------------------------------------------------------
 
 logits_with_ties = arrays(
     np.float64,
     st.tuples(st.integers(1, 4), st.integers(1, 40)),
     elements=st.one_of(
         st.sampled_from([0.0, -0.0, 1.0, 2.0, -np.inf]),
-        # Denormal numbers count as 0 in the engine.
+        # The engine flushes denormal numbers to 0.
         st.floats(-30, 30, width=32, allow_subnormal=False),
     ),
 ).filter(lambda x: np.isfinite(x.max(axis=1)).all())
@@ -196,17 +196,17 @@ logits_with_ties = arrays(
     st.sampled_from([1e-300, 0.01, 0.3, 0.8, 0.99, 1.0]),
     st.integers(0, 2**32),
 )
-def test_draws_are_those_of_numpy(logits, dtype, temperature, top_k, top_p, seed):
+def test_samples_equal_those_of_numpy(logits, dtype, temperature, top_k, top_p, seed):
     logits = logits.astype(dtype)
     uniforms = np.random.default_rng(seed).random(len(logits))
     options = (temperature, top_k, top_p)
-    expected = kernels.draw(logits, uniforms, *options)
-    assert_equal(native.draw(logits, uniforms, *options), expected)
+    expected = kernels.sample(logits, uniforms, *options)
+    assert_equal(native.sample(logits, uniforms, *options), expected)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("uniform", [0.0, 0.25, 0.5, 1 - 2**-53])
-def test_draws_at_the_edges_of_equal_shares(uniform, dtype):
+def test_samples_at_the_edges_of_equal_weights(uniform, dtype):
     # Weights of 1 and 0 are exact on both engines, and so are the sums.
     for size in (1, 2, 4, 8, 33, 64):
         logits = np.zeros((1, size), dtype)
@@ -214,50 +214,53 @@ def test_draws_at_the_edges_of_equal_shares(uniform, dtype):
         for top_k in (0, 1, 3, size):
             for top_p in (0.25, 0.5, 1.0):
                 options = (np.array([uniform]), 1.0, top_k, top_p)
-                assert_equal(native.draw(logits, *options), kernels.draw(logits, *options))
+                assert_equal(native.sample(logits, *options), kernels.sample(logits, *options))
 
 
 @pytest.mark.parametrize("instructions", sets())
 @pytest.mark.parametrize("options", [(0.8, 0, 1.0), (1.0, 50, 1.0), (1.2, 0, 0.9), (1.0, 300, 0.5)])
-def test_draws_from_a_large_vocabulary(options, instructions, native_settings, rng):
+def test_samples_from_a_large_vocabulary(options, instructions, native_settings, rng):
     native_settings.use_instruction_set(instructions)
     logits = (3 * rng.standard_normal((20, 10_007))).astype(np.float32)
     uniforms = rng.random(20)
-    expected = kernels.draw(logits, uniforms, *options)
-    assert_equal(native.draw(logits, uniforms, *options), expected)
+    expected = kernels.sample(logits, uniforms, *options)
+    assert_equal(native.sample(logits, uniforms, *options), expected)
 
 
-def test_logits_that_cannot_be_drawn_from():
+def test_logits_that_cannot_be_sampled():
     for bad, problem in [(np.nan, "NaN"), (np.inf, r"\+inf"), (-np.inf, "only -inf")]:
         logits = np.full((3, 1), 1.0)
         logits[1] = bad
         with pytest.raises(ValueError, match=f"row 1 of the logits has {problem}"):
-            native.draw(logits, np.zeros(3), 1.0, 0, 1.0)
+            native.sample(logits, np.zeros(3), 1.0, 0, 1.0)
     logits = np.zeros((2, 30), np.float32)
     logits[0, 29] = np.nan
     with pytest.raises(ValueError, match="row 0 of the logits has NaN"):
-        native.draw(logits, np.zeros(2), 0, 0, 1.0)
-    assert native.draw(np.zeros((0, 4)), np.zeros(0), 1.0, 2, 0.5).shape == (0,)
+        native.sample(logits, np.zeros(2), 0, 0, 1.0)
+    assert native.sample(np.zeros((0, 4)), np.zeros(0), 1.0, 2, 0.5).shape == (0,)
 
 
-# What the module itself refuses -------------------------------------------------------------------
+# What the native module refuses -------------------------------------------------------------------
 
 
 @pytest.fixture
 def parts(rng):
-    """What a good stack is made of: LSTM, I 3, H 4, two layers, a projection to 2."""
+    """The arguments of a valid stack: LSTM, I 3, H 4, two layers, a projection to 2."""
 
-    def draw(*shape):
+    def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
-    layers = [[draw(16, size), draw(16, 2), draw(16), draw(16), draw(2, 4), []] for size in (3, 2)]
+    layers = [
+        [normal(16, size), normal(16, 2), normal(16), normal(16), normal(2, 4), []]
+        for size in (3, 2)
+    ]
     return {
         "cell": native._cell(lstm.trace),
         "hidden": 4,
         "layers": layers,
-        "table": draw(V, 3),
-        "output": (draw(V, 2), draw(V)),
-        "norms": [(draw(2), draw(2)), (draw(2), draw(2))],
+        "table": normal(V, 3),
+        "output": (normal(V, 2), normal(V)),
+        "norms": [(normal(2), normal(2)), (normal(2), normal(2))],
     }
 
 
@@ -268,14 +271,14 @@ def make(parts):
     )  # fmt: skip
 
 
-def test_a_good_stack_is_made(parts):
+def test_a_valid_stack_is_accepted(parts):
     make(parts)
 
 
 @pytest.mark.parametrize("hidden", [-1, 0, 3, 5, 2**40])
 def test_a_wrong_hidden_size(parts, hidden):
     parts["hidden"] = hidden
-    with pytest.raises(ValueError, match=r"stack|does not fit"):
+    with pytest.raises(ValueError, match=r"stack|wrong shape"):
         make(parts)
 
 
@@ -284,7 +287,7 @@ def test_wrong_layer_norms(parts):
     short = np.ones(1, np.float32)
     for bad in (good[:1], [good[0], (short, good[1][1])], [good[0], (good[1][0], short)]):
         parts["norms"] = bad
-        with pytest.raises(ValueError, match=r"stack|does not fit"):
+        with pytest.raises(ValueError, match=r"stack|wrong shape"):
             make(parts)
 
 
@@ -296,7 +299,7 @@ def test_wrong_weights(parts, layer, place):
         if bad.shape == good.shape:
             continue
         parts["layers"][layer][place] = bad
-        with pytest.raises(ValueError, match=r"stack|does not fit|has two axes"):
+        with pytest.raises(ValueError, match=r"stack|wrong shape|must have two axes"):
             make(parts)
     for bad in (good.astype(float), np.repeat(good, 2, axis=-1)[..., ::2], [1.0], "x"):
         parts["layers"][layer][place] = bad
@@ -304,7 +307,7 @@ def test_wrong_weights(parts, layer, place):
             make(parts)
 
 
-def test_missing_and_superfluous_parts(parts):
+def test_missing_and_extra_parts(parts):
     def refused(change):
         broken = {**parts, "layers": [list(layer) for layer in parts["layers"]]}
         change(broken)
@@ -338,7 +341,7 @@ def test_wrong_runs(parts):
         [], states_for(2)[:1], states_for(2) * 2, states_for(3), states_for(2, L=1),
         states_for(2, P=3), states_for(2, H=5), [s[0] for s in states_for(2)],
     ):  # fmt: skip
-        with pytest.raises(ValueError, match=r"stack|does not fit"):
+        with pytest.raises(ValueError, match=r"stack|wrong shape"):
             stack.run_ids(ids, states)
     read_only = states_for(2)
     read_only[1].flags.writeable = False
@@ -354,7 +357,7 @@ def test_wrong_runs(parts):
         stack.run_ids(np.zeros(3, np.int64), states_for(2))
     with pytest.raises(ValueError, match="one row for each row of the states"):
         stack.run_ids(ids, states_for(0))
-    with pytest.raises(ValueError, match=r"the input is \[..., I\]"):
+    with pytest.raises(ValueError, match=r"the input must be \[..., I\]"):
         stack.run(np.zeros((1, 2, 3), np.float32), states_for(2))
     for number in (-1, V, 2**62, -(2**63)):
         with pytest.raises(IndexError, match="rows"):
@@ -372,22 +375,22 @@ def test_wrong_generations(parts):
             stack.generate(ids, states_for(2), changed, 1.0, 0, 1.0)
     with pytest.raises(ValueError, match="generate"):
         stack.generate(ids[:0], states_for(2), uniforms, 1.0, 0, 1.0)
-    for turns in [(-1.0, 0, 1.0), (np.nan, 0, 1.0), (1.0, -1, 1.0), (1.0, 0, 0.0)]:
-        with pytest.raises(ValueError, match="draw"):
-            stack.generate(ids, states_for(2), uniforms, *turns)
-    # Uniform numbers that are none still draw some id.
+    for options in [(-1.0, 0, 1.0), (np.nan, 0, 1.0), (1.0, -1, 1.0), (1.0, 0, 0.0)]:
+        with pytest.raises(ValueError, match="sample"):
+            stack.generate(ids, states_for(2), uniforms, *options)
+    # Invalid uniforms still sample a valid id.
     for odd in (-1.0, 2.0, np.nan, np.inf):
-        drawn, count, _ = stack.generate(ids, states_for(2), uniforms + odd, 1.0, 5, 0.5)
+        sampled, count, _ = stack.generate(ids, states_for(2), uniforms + odd, 1.0, 5, 0.5)
         assert count == 3
-        assert drawn.min() >= 0
-        assert drawn.max() < V
+        assert sampled.min() >= 0
+        assert sampled.max() < V
     parts["output"] = None
-    with pytest.raises(ValueError, match="not scores of its ids"):
+    with pytest.raises(ValueError, match="not logits of its ids"):
         make(parts).generate(ids, states_for(2), uniforms, 1.0, 0, 1.0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_sessions_leave_no_memory_behind():
+def test_sessions_do_not_leak_memory():
     def resident():
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * 4096

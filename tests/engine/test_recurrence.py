@@ -1,4 +1,4 @@
-"""The recurrence on plain arrays: what it takes and leaves."""
+"""The recurrence on plain arrays: arguments and results."""
 
 import numpy as np
 import pytest
@@ -10,17 +10,17 @@ T, B, H = 5, 3, 7
 
 
 def arrays(cell, rng, steps=T, batch=B, dtype=np.float64):
-    def draw(*shape):
+    def normal(*shape):
         return rng.standard_normal(shape).astype(dtype)
 
     Gh = len(cell.recurrent_gates)
     return {
-        "x": draw(steps, batch, len(cell.input_gates) * H),
-        "initial": [draw(batch, H) for _ in cell.states],
-        "weight_hh": draw(Gh * H, H) if Gh else None,
-        "bias_hh": draw(Gh * H) if Gh else None,
+        "x": normal(steps, batch, len(cell.input_gates) * H),
+        "initial": [normal(batch, H) for _ in cell.states],
+        "weight_hh": normal(Gh * H, H) if Gh else None,
+        "bias_hh": normal(Gh * H) if Gh else None,
         "weight_hr": None,
-        "parameters": [draw(H) for _ in cell.parameters],
+        "parameters": [normal(H) for _ in cell.parameters],
     }
 
 
@@ -33,7 +33,7 @@ def backward(cell, steps, d_output, d_final, given, **options):
 @pytest.mark.parametrize("cell", [lstm, gru, mingru], ids=lambda c: c.name)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", [None, np.array([2, 5, 0])], ids=str)
-def test_what_is_given_is_not_changed(cell, reverse, lengths, dtype, rng):
+def test_arguments_are_not_changed(cell, reverse, lengths, dtype, rng):
     given = arrays(cell, rng, dtype=dtype)
     flat = [given["x"], *given["initial"], given["weight_hh"], given["bias_hh"]]
     flat = [array for array in flat if array is not None]
@@ -53,7 +53,7 @@ def test_what_is_given_is_not_changed(cell, reverse, lengths, dtype, rng):
     assert all(array.dtype == dtype for array in results)
 
 
-def test_gradients_that_are_left_out_are_zero(rng):
+def test_omitted_gradients_are_zero(rng):
     given = arrays(lstm, rng)
     steps = engine.recurrence_forward(lstm.trace, **given)
     d_output, one = rng.standard_normal((T, B, H)), np.ones((B, H))
@@ -74,16 +74,16 @@ def test_gradients_that_are_left_out_are_zero(rng):
 
 @pytest.mark.parametrize(("steps", "batch"), [(0, 3), (5, 0), (0, 0)])
 @pytest.mark.parametrize("cell", [lstm, mingru], ids=lambda c: c.name)
-def test_nothing_to_do(cell, steps, batch, rng):
+def test_empty_inputs(cell, steps, batch, rng):
     given = arrays(cell, rng, steps, batch)
     for lengths in (None, np.zeros(batch, int)):
-        left = engine.recurrence_forward(cell.trace, **given, lengths=lengths, record=True)
-        assert left.output.shape == (steps, batch, H)
-        assert {v.shape for v in left.named.values()} == {(steps, batch, H)}
-        for final, initial in zip(left.final, given["initial"], strict=True):
+        steps_taken = engine.recurrence_forward(cell.trace, **given, lengths=lengths, record=True)
+        assert steps_taken.output.shape == (steps, batch, H)
+        assert {v.shape for v in steps_taken.named.values()} == {(steps, batch, H)}
+        for final, initial in zip(steps_taken.final, given["initial"], strict=True):
             np.testing.assert_array_equal(final, initial)
         ones = [np.ones((batch, H)) for _ in cell.states]
-        found = backward(cell, left, left.output, ones, given, lengths=lengths)
+        found = backward(cell, steps_taken, steps_taken.output, ones, given, lengths=lengths)
         assert found.x.shape == given["x"].shape
         for d in found.states:
             np.testing.assert_array_equal(d, np.ones((batch, H)))
@@ -92,7 +92,7 @@ def test_nothing_to_do(cell, steps, batch, rng):
             assert not found.weight_hh.any()
 
 
-def test_only_what_is_asked_for_is_recorded(rng):
+def test_values_are_recorded_on_request_only(rng):
     given = arrays(lstm, rng)
     assert engine.recurrence_forward(lstm.trace, **given).named == {}
     named = engine.recurrence_forward(lstm.trace, **given, record=True).named

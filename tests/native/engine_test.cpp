@@ -1,9 +1,10 @@
 // The engine without Python, run under sanitizers by `make sanitize`: kernels on random shapes and
-// random cells, threads that call at the same time, exceptions, fork.
+// random cells, concurrent callers, exceptions, fork.
 //
-// Every array has exactly the size that its contract names, so that AddressSanitizer sees a step
-// beyond it, and outputs begin as a number that must be gone afterwards. Values are tested from
-// Python; here results are compared with plain sums, and between numbers of threads, bit for bit.
+// Every array has exactly the size that its contract states, so that AddressSanitizer detects an
+// access beyond it, and outputs start as a sentinel that must be overwritten. Values are tested
+// from Python; here results are compared with plain sums, and between numbers of threads, bit for
+// bit.
 #include "kernels.h"
 #include "pool.h"
 
@@ -23,7 +24,7 @@
 #include <unistd.h>
 #endif
 
-// ThreadSanitizer by itself refuses to start threads in a forked child.
+// By default ThreadSanitizer does not allow a forked child to start threads.
 extern "C" __attribute__((visibility("default"))) const char *__tsan_default_options() {
     return "die_after_fork=0";
 }
@@ -34,7 +35,7 @@ using namespace anaphora;
 using std::int32_t;
 using std::int64_t;
 
-std::string where; // what is being tested, for the message
+std::string where; // the current test, for messages
 
 void check(bool holds, const char *what) {
     if (holds)
@@ -96,7 +97,7 @@ template <class T> class Array {
                 return false;
         return true;
     }
-    // The same bits, or both not a number.
+    // The same bits, or both NaN.
     bool operator==(const Array &other) const {
         bool same = size_ == other.size_;
         for (int64_t k = 0; same && k < size_; k++)
@@ -125,10 +126,10 @@ template <class T> void test_multiply(Random &random) {
     int64_t K = random.one_of({0, 1, 3, 40, 128, 129, 260, 800});
     where = "multiply " + std::to_string(M) + " x " + std::to_string(K) + " x " + std::to_string(N);
     Array<T> a(M * K, random), b(K * N, random), bias(N, random), before(M * N, random);
-    bool a_turned = random.chance(2), b_turned = random.chance(2);
+    bool a_transposed = random.chance(2), b_transposed = random.chance(2);
     bool has_bias = !gradient && random.chance(2), accumulate = random.chance(2);
-    Matrix<const T> A{a.data(), a_turned ? 1 : K, a_turned ? M : 1};
-    Matrix<const T> B{b.data(), b_turned ? 1 : N, b_turned ? K : 1};
+    Matrix<const T> A{a.data(), a_transposed ? 1 : K, a_transposed ? M : 1};
+    Matrix<const T> B{b.data(), b_transposed ? 1 : N, b_transposed ? K : 1};
     auto multiply = [&](int threads) {
         set_thread_count(threads);
         Array<T> c = accumulate ? before.copy() : Array<T>(M * N);
@@ -184,10 +185,10 @@ template <class T> void test_cross_entropy(Random &random) {
     Array<T> place = logits.copy(), again(N);
     kernels<T>().cross_entropy_forward(N, V, place.data(), targets.data(), again.data(),
                                        place.data());
-    check(place == probabilities && again == losses, "in place the result is another");
+    check(place == probabilities && again == losses, "the result in place differs");
     kernels<T>().cross_entropy_backward(N, V, place.data(), targets.data(), d_losses.data(),
                                         place.data());
-    check(place == d, "in place the gradient is another");
+    check(place == d, "the gradient in place differs");
 }
 
 // Every path of a row, one by one.
@@ -313,7 +314,7 @@ template <class T> void test_linear_cross_entropy(Random &random) {
         Array<T> losses(N);
         kernels<T>().linear_cross_entropy(N, V, K, x.data(), weight.data(), b, targets.data(),
                                           losses.data());
-        check(losses == expected, "a loss is not that of all logits");
+        check(losses == expected, "a loss differs from that of all logits");
     }
 }
 
@@ -331,7 +332,7 @@ template <class T> void test_rows(Random &random) {
     kernels<T>().gather_rows(N, width, table.data(), ids.data(), rows.data());
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < width; k++)
-            check(rows[n * width + k] == table[ids[n] * width + k], "a row is another");
+            check(rows[n * width + k] == table[ids[n] * width + k], "a gathered row differs");
 
     std::vector<int64_t> ends;
     for (int64_t id = 0, at = 0; id < 12; id++) {
@@ -388,7 +389,7 @@ template <class T> void test_layer_norm(Random &random) {
     };
     std::vector<Array<T>> results = run(1);
     for (const Array<T> &array : results)
-        check(array.written(), "a number was not written");
+        check(array.written(), "a result was not written");
     for (int64_t n = 0; n < N; n++) {
         double sum = 0;
         for (int64_t k = 0; k < H; k++)
@@ -445,7 +446,7 @@ template <class T> void test_updates(Random &random) {
 // The recurrence
 // -----------------------------------------------------------------------------------
 
-// A straight line of random instructions; `hidden` is a value that it must not read, or -1.
+// A random straight-line program; `hidden` is a value that it must not read, or -1.
 Program random_program(Random &random, int32_t inputs, std::size_t outputs, int32_t hidden) {
     Program program{inputs, {}, {}, {}};
     for (int64_t k = random.between(1, 2); k > 0; k--)
@@ -463,11 +464,11 @@ Program random_program(Random &random, int32_t inputs, std::size_t outputs, int3
     return program;
 }
 
-// A cell whose two programs fit each other in their sizes; the second is not the first's adjoint.
+// A cell whose two programs match in size; the second is not the first's adjoint.
 Cell random_cell(Random &random, bool projected) {
     Cell cell;
     for (int64_t k = random.between(1, 5); k > 0; k--) {
-        int64_t halves = random.below(4); // mostly both
+        int64_t halves = random.below(4); // usually both
         cell.gates.push_back({halves == 1 ? -1 : cell.x_blocks, halves == 2 ? -1 : cell.h_blocks});
         cell.x_blocks += halves != 1;
         cell.h_blocks += halves != 2;
@@ -497,10 +498,10 @@ template <class T> std::vector<T *> pointers(const Arrays<T> &arrays) {
 }
 
 template <class T> bool same(const Arrays<T> &a, const Arrays<T> &b) {
-    bool all = a.size() == b.size();
-    for (std::size_t k = 0; all && k < a.size(); k++)
-        all = a[k] == b[k];
-    return all;
+    bool equal = a.size() == b.size();
+    for (std::size_t k = 0; equal && k < a.size(); k++)
+        equal = a[k] == b[k];
+    return equal;
 }
 
 // The arguments of one recurrence, and a run of it.
@@ -551,7 +552,7 @@ template <class T> struct Recurrence {
                std::to_string(cell.x_blocks) + "+" + std::to_string(cell.h_blocks);
     }
 
-    // Forward, then backward: all results in one list.
+    // Forward, then backward; all results in one list.
     Arrays<T> run() const {
         Arrays<T> states, record, results;
         for (const Array<T> &start : initial) {
@@ -650,7 +651,7 @@ template <class T> void test_recurrence(Random &random) {
     set_thread_count(1);
     Arrays<T> expected = recurrence.run();
     for (const Array<T> &array : expected)
-        check(array.written(), "a number was not written");
+        check(array.written(), "a result was not written");
     for (int threads : {2, 3}) {
         set_thread_count(threads);
         check(same(recurrence.run(), expected), "the result depends on the number of threads");
@@ -659,7 +660,7 @@ template <class T> void test_recurrence(Random &random) {
 
 // Packed layers -----------------------------------------------------------------------------------
 
-// A stack of random layers, and its run beside that of the recurrence, layer by layer.
+// A stack of random layers, and the same computation by the recurrence, layer by layer.
 template <class T> struct Layers {
     int64_t batch, input, hidden, projected, count, ids, outputs;
     bool projects, has_bias, tabulated, normalized;
@@ -717,7 +718,7 @@ template <class T> struct Layers {
                           outputs > 0 ? weight.data() : nullptr,
                           outputs > 0 && has_bias ? bias.data() : nullptr,
                           T(1e-5)};
-        Array<T> looked_up(0);
+        Array<T> product_table(0);
         for (int64_t l = 0; l < count; l++) {
             std::vector<const T *> vectors;
             for (int32_t k = 0; k < cell.parameters; k++)
@@ -730,31 +731,32 @@ template <class T> struct Layers {
                  normalized ? norm_bias[l].data() : nullptr});
         }
         if (tabulated) {
-            looked_up = product(ids, cell.x_blocks * hidden, input, table.data(),
-                                weight_ih[0].data(), w.layers[0].bias_ih);
-            w.table = looked_up.data();
+            product_table = product(ids, cell.x_blocks * hidden, input, table.data(),
+                                    weight_ih[0].data(), w.layers[0].bias_ih);
+            w.table = product_table.data();
             w.layers[0].weight_ih = w.layers[0].bias_ih = nullptr;
         }
         return Stack<T>(cell, w, kernels<T>());
     }
 
-    // The recurrence over x [steps, B, I], from the states on, which go to their end.
-    Array<T> whole(int64_t steps, const Array<T> &input_rows, const Arrays<T> &states) const {
+    // The recurrence over x [steps, B, I]; updates the states in place.
+    Array<T> run_recurrence(int64_t steps, const Array<T> &input_rows,
+                            const Arrays<T> &states) const {
         Array<T> x = input_rows.copy();
         for (int64_t l = 0; l < count; l++) {
             const int64_t rows = steps * batch;
-            Arrays<T> in_turn; // the state before a step and after it, since nothing is saved
+            Arrays<T> buffers; // the states before and after a step, since nothing is saved
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
-                in_turn.emplace_back(2 * size);
+                buffers.emplace_back(2 * size);
                 for (int64_t j = 0; j < size; j++)
-                    in_turn.back()[j] = states[k][l * size + j];
+                    buffers.back()[j] = states[k][l * size + j];
             }
             std::vector<const T *> vectors;
             for (int32_t k = 0; k < cell.parameters; k++)
                 vectors.push_back(parameters[l * cell.parameters + k].data());
             Array<T> output(rows * projected), unprojected(batch * hidden);
-            std::vector<T *> state_data = pointers(in_turn);
+            std::vector<T *> state_data = pointers(buffers);
             Forward<T> f{};
             f.cell = &cell;
             f.steps = steps;
@@ -776,7 +778,7 @@ template <class T> struct Layers {
             for (int32_t k = 0; k < cell.states; k++) {
                 int64_t size = batch * (k == 0 ? projected : hidden);
                 for (int64_t j = 0; j < size; j++)
-                    states[k][l * size + j] = in_turn[k][steps % 2 * size + j];
+                    states[k][l * size + j] = buffers[k][steps % 2 * size + j];
             }
             x = std::move(output);
             if (normalized) {
@@ -815,12 +817,12 @@ template <class T> void test_stack(Random &random) {
         return result;
     };
     Arrays<T> expected_states = copy(start);
-    Array<T> expected = layers.whole(steps, x, expected_states);
+    Array<T> expected = layers.run_recurrence(steps, x, expected_states);
 
     Stack<T> stack = layers.make();
     const int64_t length = layers.ids > 0 && steps > 0 && B > 0 ? random.between(0, 4) : 0;
     Array<double> uniforms(length * B, random);
-    Array<int64_t> first_drawn(0);
+    Array<int64_t> first_sampled(0);
     for (int threads : {1, 2, 3}) {
         set_thread_count(threads);
         Arrays<T> states = copy(start);
@@ -843,7 +845,7 @@ template <class T> void test_stack(Random &random) {
         check(same(states, expected_states), "the states are not those of the recurrence");
         if (length == 0)
             continue;
-        Array<int64_t> drawn(length * B);
+        Array<int64_t> sampled(length * B);
         Array<T> logits(B * layers.outputs);
         int64_t count = kernels<T>().run_steps(Steps<T>{&stack,
                                                         steps,
@@ -855,13 +857,14 @@ template <class T> void test_stack(Random &random) {
                                                         length,
                                                         {0.8, 3, 0.9},
                                                         uniforms.data(),
-                                                        drawn.data()});
+                                                        sampled.data()});
         for (int64_t k = 0; k < count * B; k++)
-            check(drawn[k] >= 0 && drawn[k] < layers.ids, "an id that does not exist was drawn");
+            check(sampled[k] >= 0 && sampled[k] < layers.ids,
+                  "an id outside the table was sampled");
         if (threads == 1)
-            first_drawn = drawn.copy();
+            first_sampled = sampled.copy();
         for (int64_t k = 0; k < count * B; k++)
-            check(drawn[k] == first_drawn[k], "the ids depend on the number of threads");
+            check(sampled[k] == first_sampled[k], "the ids depend on the number of threads");
     }
 }
 
@@ -880,7 +883,7 @@ void test_invalid_programs() {
     };
     check(!refused([](Cell &) {}), "a valid cell is refused");
     check(refused([](Cell &c) { c.forward.inputs = -1; }), "a negative number of inputs");
-    check(refused([](Cell &c) { c.forward.inputs = INT32_MAX; }), "more inputs than there can be");
+    check(refused([](Cell &c) { c.forward.inputs = INT32_MAX; }), "too many inputs");
     check(refused([](Cell &c) { c.parameters = INT32_MAX; }), "more parameters than inputs");
     check(refused([](Cell &c) { c.forward.outputs[0] = c.forward.values(); }), "an unknown output");
     check(refused([](Cell &c) { c.forward.instructions.push_back({Op::add, 0, 10000}); }),
@@ -895,7 +898,7 @@ void test_invalid_programs() {
     check(refused([](Cell &c) { c.states = 0; }), "no state");
 }
 
-// Some numbers of a valid cell are replaced by any others: what is not refused runs within bounds.
+// Random changes to a valid cell: those that are accepted must run within bounds.
 void test_random_programs() {
     Random random(19);
     int refused = 0, ran = 0;
@@ -931,7 +934,7 @@ void test_random_programs() {
             refused++;
             continue;
         }
-        // The arrays are as the cell was, and the module asks for that.
+        // The arrays have the sizes of the original cell, which the module checks.
         if (cell.states != states || cell.parameters != parameters ||
             (recurrence.projects && cell.reads_first_state()) || recurrence.steps > 6)
             continue;
@@ -950,27 +953,27 @@ void test_tasks() {
     set_thread_count(3);
     std::vector<int> done(1000, 0);
     parallel(1000, [&](int64_t k) {
-        check(threads_at_hand() == 1, "a task finds threads at hand");
+        check(available_threads() == 1, "a task finds available threads");
         parallel(2, [&](int64_t) { done[static_cast<std::size_t>(k)]++; }); // on this thread
     });
     for (int count : done)
         check(count == 2, "a task did not run once");
-    parallel(0, [](int64_t) { check(false, "there was no task"); });
+    parallel(0, [](int64_t) { check(false, "there is no task to run"); });
 
     Barrier barrier(3);
     std::vector<int> step(3, 0);
-    together(3, [&](int part) {
+    run_concurrently(3, [&](int thread) {
         for (int k = 0; k < 200; k++) {
-            step[static_cast<std::size_t>(part)] = k;
+            step[static_cast<std::size_t>(thread)] = k;
             barrier.wait();
             for (int other : step)
-                check(other == k, "the barrier let one through");
+                check(other == k, "the barrier let a thread through");
             barrier.wait();
         }
     });
 
-    // Threads that sleep, and more of them than there are processors: each task runs once, and
-    // those who wait at a barrier longer than they watch are woken.
+    // Sleeping threads, and more of them than processors: each task runs once, and threads that
+    // sleep at a barrier are woken.
     set_thread_count(40);
     for (int k = 0; k < 40; k++) {
         std::vector<std::atomic<int>> times(static_cast<std::size_t>(1 + 3 * k));
@@ -983,13 +986,13 @@ void test_tasks() {
     set_thread_count(3);
     std::atomic<int> arrived{0};
     Barrier late(3);
-    together(3, [&](int part) {
+    run_concurrently(3, [&](int thread) {
         for (int k = 1; k < 4; k++) {
-            if (part == k - 1)
+            if (thread == k - 1)
                 std::this_thread::sleep_for(std::chrono::milliseconds(2));
             arrived++;
             late.wait();
-            check(arrived >= 3 * k, "the barrier let one through that was early");
+            check(arrived >= 3 * k, "the barrier let a thread through too early");
         }
     });
 
@@ -1005,10 +1008,10 @@ void test_tasks() {
         }
         check(thrown, "an exception got lost");
     }
-    check(threads_at_hand() == 3, "an exception left its thread within a task");
+    check(available_threads() == 3, "an exception left its thread marked as in a task");
 }
 
-// Several threads call at the same time, while another changes the number of threads.
+// Several threads call concurrently, while another changes the number of threads.
 void test_callers() {
     where = "callers";
     Random random(11);
@@ -1025,7 +1028,8 @@ void test_callers() {
         callers.emplace_back([&] {
             for (int repeat = 0; repeat < 5; repeat++)
                 for (std::size_t k = 0; k < recurrences.size(); k++)
-                    check(same(recurrences[k].run(), expected[k]), "callers disturb each other");
+                    check(same(recurrences[k].run(), expected[k]),
+                          "concurrent callers affect each other");
             running--;
         });
     for (int count = 1; running > 0; count = count % 4 + 1) {
@@ -1036,9 +1040,8 @@ void test_callers() {
         caller.join();
 }
 
-// A forked child has a pool of its own. (No thread of the parent may be in the middle of a call
-// here: it might hold the lock of AddressSanitizer's allocator, which a child then waits for
-// without end.)
+// A forked child has its own pool. (No thread of the parent may be in a call here: it might hold
+// the lock of AddressSanitizer's allocator, on which a child would wait forever.)
 void test_fork() {
 #if defined(__unix__) || defined(__APPLE__)
     where = "fork";
@@ -1051,7 +1054,7 @@ void test_fork() {
     for (int k = 0; k < 10; k++) {
         pid_t child = fork();
         if (child == 0) {
-            check(same(recurrence.run(), expected), "the child computes another result");
+            check(same(recurrence.run(), expected), "the child's result differs");
             std::_Exit(0);
         }
         int status = 1;

@@ -707,7 +707,7 @@ def test_more_that_does_not_fit(rng):
         problem.run()
     problem = Problem(gru, rng, projected=True)
     with pytest.raises(
-        ValueError, match=r"reads its state 'h' elementwise, so .*leave weight_hr out"
+        ValueError, match=r"reads its state 'h' elementwise, so .*omit weight_hr"
     ):
         problem.run()
     problem = Problem(lstm, rng)

@@ -238,7 +238,7 @@ def test_nearest_and_analogy_go_by_angles_not_lengths(rng):
     others = [n for n in range(9) if n > 2]
     assert best == labels[max(others, key=lambda n: unit[n] @ wanted)]
     assert cosine == pytest.approx(unit[labels.index(best)] @ wanted / np.linalg.norm(wanted))
-    with pytest.raises(ValueError, match="nearest: 'z' is none of the 9 labels"):
+    with pytest.raises(ValueError, match="nearest: 'z' is not one of the 9 labels"):
         plot.nearest(vectors, labels, "z")
     with pytest.raises(ValueError, match="analogy: 8 labels for 9 vectors"):
         plot.analogy(vectors, labels[:8], "a", "b", "c")
@@ -250,8 +250,8 @@ def test_embeddings_show_words_with_their_neighbours(rng):
     assert data["nearest"]["w9"] == plot.nearest(vectors, labels, "w9", 4)
     near = {label for word in ("w3", "w9") for label, _ in data["nearest"][word]}
     assert set(data["labels"]) == {"w3", "w9"} | near
-    assert plot.embeddings(vectors, labels, most=7).data["labels"] == labels[:7]
-    with pytest.raises(ValueError, match="a label is there twice"):
+    assert plot.embeddings(vectors, labels, max_labels=7).data["labels"] == labels[:7]
+    with pytest.raises(ValueError, match="a label occurs twice"):
         plot.embeddings(vectors, ["w0"] * 30)
     with pytest.raises(ValueError, match="a plane needs at least 2 of 2"):
         plot.embeddings(vectors[:1], labels[:1])

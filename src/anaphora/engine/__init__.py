@@ -1,8 +1,8 @@
-"""The engine: what is numerically heavy, as functions of plain arrays.
+"""The engine: the heavy numerical work, as functions of plain arrays.
 
-Operations and optimisers call these functions and nothing below them. All are written with NumPy
-(`kernels`, `crf`, `recurrence`, `updates`); where the native module was built, its functions take
-the place of the slow ones. The environment variable ``ANAPHORA_ENGINE=numpy`` keeps them out.
+Operations and optimisers call these functions and no lower-level ones. All have a NumPy
+implementation (`kernels`, `crf`, `recurrence`, `updates`); if the native module is built, its functions
+replace the slow ones, unless the environment variable ``ANAPHORA_ENGINE`` is ``numpy``.
 """
 
 import sys
@@ -15,7 +15,6 @@ from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
-    draw,
     dropout,
     gather_rows,
     layer_norm_backward,
@@ -23,6 +22,7 @@ from anaphora.engine.kernels import (
     linear_cross_entropy_losses,
     log_softmax,
     matmul,
+    sample,
     sum_columns,
     sum_rows,
 )
@@ -58,7 +58,6 @@ __all__ = [
     "crf_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
-    "draw",
     "dropout",
     "gather_rows",
     "global_norm",
@@ -72,6 +71,7 @@ __all__ = [
     "recurrence_backward",
     "recurrence_forward",
     "rmsprop_update",
+    "sample",
     "scale",
     "set_num_threads",
     "sgd_update",
@@ -81,9 +81,9 @@ __all__ = [
 
 
 def _without_native_engine(error: ImportError) -> str:
-    """Why there is no native engine, and how to get it."""
+    """The warning that the native engine is missing: why, and how to get it."""
     folder = Path(__file__).parent
-    choose = "or set ANAPHORA_ENGINE=numpy to be without it"
+    choose = "or set ANAPHORA_ENGINE=numpy to silence this warning"
     if error.name != "anaphora.engine._native" or not isinstance(error, ModuleNotFoundError):
         why = f"its native engine cannot be loaded ({error})"
         return f"anaphora runs on NumPy, slower: {why}; install it again, {choose}"
@@ -91,7 +91,7 @@ def _without_native_engine(error: ImportError) -> str:
         "darwin": "xcode-select --install",
         "win32": "winget install Microsoft.VisualStudio.BuildTools, with C++",
     }.get(sys.platform, "apt install g++, or dnf install gcc-c++")
-    if (folder / "src").is_dir():  # sources are in a checkout alone
+    if (folder / "src").is_dir():  # only a checkout has the sources
         why, command = f"its native engine is not built ({error})", "pip install ."
         return (
             f"anaphora runs on NumPy, slower: {why}; build it with '{command}', which needs a "
@@ -104,67 +104,67 @@ def _without_native_engine(error: ImportError) -> str:
     )
 
 
-_face: Any = None
-settings.num_threads()  # a wrong one is told on NumPy too
+_native_engine: Any = None
+settings.num_threads()  # invalid settings are reported on NumPy too
 if settings.instruction_set() not in (None, *settings.INSTRUCTION_SETS):
     raise settings.no_instruction_set(settings.instruction_set() or "")
 if settings.engine() == "native":
     try:
-        from anaphora.engine import native as _face
+        from anaphora.engine import native as _native_engine
     except ImportError as error:
         warnings.warn(_without_native_engine(error), RuntimeWarning, stacklevel=2)
-if _face is not None:
-    matmul = _face.matmul
-    sum_columns = _face.sum_columns
-    cross_entropy_forward = _face.cross_entropy_forward
-    cross_entropy_backward = _face.cross_entropy_backward
-    crf_forward = _face.crf_forward
-    crf_backward = _face.crf_backward
-    crf_decode = _face.crf_decode
-    recurrence_forward = _face.recurrence_forward
-    recurrence_backward = _face.recurrence_backward
-    linear_cross_entropy_losses = _face.linear_cross_entropy_losses
-    gather_rows = _face.gather_rows
-    sum_rows = _face.sum_rows
-    dropout = _face.dropout
-    layer_norm_forward = _face.layer_norm_forward
-    layer_norm_backward = _face.layer_norm_backward
-    pack_layers = _face.pack_layers
-    draw = _face.draw
-    sgd_update = _face.sgd_update
-    adam_update = _face.adam_update
-    rmsprop_update = _face.rmsprop_update
-    adagrad_update = _face.adagrad_update
-    average_update = _face.average_update
-    scale = _face.scale
-    global_norm = _face.global_norm
+if _native_engine is not None:
+    matmul = _native_engine.matmul
+    sum_columns = _native_engine.sum_columns
+    cross_entropy_forward = _native_engine.cross_entropy_forward
+    cross_entropy_backward = _native_engine.cross_entropy_backward
+    crf_forward = _native_engine.crf_forward
+    crf_backward = _native_engine.crf_backward
+    crf_decode = _native_engine.crf_decode
+    recurrence_forward = _native_engine.recurrence_forward
+    recurrence_backward = _native_engine.recurrence_backward
+    linear_cross_entropy_losses = _native_engine.linear_cross_entropy_losses
+    gather_rows = _native_engine.gather_rows
+    sum_rows = _native_engine.sum_rows
+    dropout = _native_engine.dropout
+    layer_norm_forward = _native_engine.layer_norm_forward
+    layer_norm_backward = _native_engine.layer_norm_backward
+    pack_layers = _native_engine.pack_layers
+    sample = _native_engine.sample
+    sgd_update = _native_engine.sgd_update
+    adam_update = _native_engine.adam_update
+    rmsprop_update = _native_engine.rmsprop_update
+    adagrad_update = _native_engine.adagrad_update
+    average_update = _native_engine.average_update
+    scale = _native_engine.scale
+    global_norm = _native_engine.global_norm
 
 
 def info(measure: bool = False) -> dict[str, Any]:
-    """What the engine is made of on this machine.
+    """Which engine runs on this machine, with which instruction set and how many threads.
 
-    The instruction set is the widest that the machine has, or the one that the environment variable
-    ``ANAPHORA_INSTRUCTION_SET`` names: amx, avx512, avx2 or baseline. On amx float32 has other bits
-    than on avx512, where everything has the bits of avx2. Where the system refuses a process the
-    tile registers of amx, it is avx512.
+    The instruction set is the widest that the machine supports, or the one named by the environment
+    variable ``ANAPHORA_INSTRUCTION_SET``: amx, avx512, avx2 or baseline. avx512 and avx2 give the
+    same bits; amx gives other bits in float32. If the system denies a process the tile registers
+    of amx, it uses avx512.
 
     Args:
-        measure: Also measure the peak of float32 multiply-adds of one core, in GFLOP/s.
+        measure: Also measure the peak float32 performance of one core, in GFLOP/s.
 
     >>> sorted(info())
     ['engine', 'instruction_set', 'threads']
     """
-    if _face is None:
+    if _native_engine is None:
         return {"engine": "numpy", "instruction_set": None, "threads": None}
-    found: dict[str, Any] = _face.info(measure)
+    found: dict[str, Any] = _native_engine.info(measure)
     return found
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads the engine uses; its results do not depend on it.
+    """Set the number of threads of the engine; its results do not depend on it.
 
-    At first it is all processors that the process may use, or what the environment variable
-    ``ANAPHORA_NUM_THREADS`` says. On NumPy it has no effect.
+    The default is the number of processors that the process may use, or the environment variable
+    ``ANAPHORA_NUM_THREADS``. On NumPy it has no effect.
 
     Raises:
         ValueError: the count is less than 1 or more than 1,024.
@@ -175,10 +175,10 @@ def set_num_threads(count: int) -> None:
     True
     >>> set_num_threads(before)
     """
-    if not 1 <= count <= settings.MOST_THREADS:
+    if not 1 <= count <= settings.MAX_THREADS:
         raise ValueError(
-            f"set_num_threads: the count must be at least 1 and at most {settings.MOST_THREADS:,}, "
+            f"set_num_threads: the count must be at least 1 and at most {settings.MAX_THREADS:,}, "
             f"not {count}"
         )
-    if _face is not None:
-        _face.set_num_threads(count)
+    if _native_engine is not None:
+        _native_engine.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""The native module, src/module*.cpp; `native` says what its functions mean."""
+"""The native module, src/module*.cpp; see `native` for the meaning of its functions."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -43,8 +43,8 @@ class _Stack:
         top_p: float,
     ) -> tuple[_Array, int, _Array]: ...
 
-# The functions of one precision: all arrays have it, but for targets, lengths and numbers of
-# rows, which are int64, and logarithms of a conditional random field, which are float64.
+# The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
+# which are int64, and logarithms of a conditional random field, which are float64.
 class _Precision:
     def matmul(
         self, a: _Array, b: _Array, bias: _Array | None, of_weight: bool | None = None
@@ -175,7 +175,7 @@ class _Precision:
         reverse: bool,
     ) -> tuple[Any, ...]: ...
     Stack: type[_Stack]
-    def draw(
+    def sample(
         self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float
     ) -> tuple[_Array, bool]: ...
 

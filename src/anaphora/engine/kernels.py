@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 _LOGITS = 1 << 20
-"""About as many logits as there are at a time where only the losses are wanted."""
+"""The approximate number of logits held at a time where only the losses are needed."""
 
 
 def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "") -> Array:
     """The product of two matrices, [M, K] and [K, N] give [M, N], plus a bias [N] if given.
 
-    A product that is the gradient of an "input", by a weight b, or of a "weight" may say so: the
-    native engine makes it faster where the processor has a way that rounds differently.
+    If the product is a gradient, `gradient` may say so: "input" (b is the weight) or "weight" (the
+    result is the weight's gradient). The native engine may then use a faster method that rounds
+    differently.
 
     >>> matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), bias=np.array([0.5]))
     array([[11.5]])
@@ -57,7 +58,7 @@ def cross_entropy_forward(
     Args:
         logits: [N, V] unnormalised log-probabilities.
         targets: [N] integers in 0..V-1.
-        in_place: The logits are not needed any more: the probabilities may take their memory.
+        in_place: The probabilities may overwrite the logits.
 
     Returns:
         losses [N] in nats, and probabilities [N, V].
@@ -92,7 +93,7 @@ def linear_cross_entropy_losses(
 ) -> Array:
     """The losses of `cross_entropy_forward` for the logits ``x @ weight.T + bias``.
 
-    There is never more than a block of rows of the logits.
+    Only a block of rows of the logits exists at a time.
 
     Args:
         x: [N, I].
@@ -117,7 +118,7 @@ def linear_cross_entropy_losses(
 
 
 def gather_rows(table: Array, ids: Array) -> Array:
-    """Rows of a table [V, E] by their numbers: ids [...] integers give [..., E].
+    """Look up rows of a table [V, E]: integer ids [...] give [..., E].
 
     Raises:
         IndexError: an id is outside 0..V-1.
@@ -135,14 +136,14 @@ def gather_rows(table: Array, ids: Array) -> Array:
 
 
 def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
-    """Sum the values that belong to the same row, in an order that depends on the indices alone.
+    """Sum the values of each row, in an order that depends on the indices only.
 
     Args:
         indices: [N] integers >= 0.
         values: [N, ...].
 
     Returns:
-        The rows [M], ascending, each once, and their sums [M, ...].
+        The distinct rows [M], ascending, and their sums [M, ...].
 
     >>> sum_rows(np.array([2, 0, 2]), np.array([1.0, 10.0, 3.0]))
     (array([0, 2]), array([10.,  4.]))
@@ -155,17 +156,17 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
     return ascending[first], np.add.reduceat(values[order], first, axis=0)
 
 
-def draw(
+def sample(
     logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
 ) -> NDArray[np.int64]:
-    """Draw one id for each row of logits; `generation.Sampler` says by which rule.
+    """Sample one id from each row of logits, by the rules of `generation.Sampler`.
 
     Args:
         logits: [B, V], -inf where an id is excluded.
-        uniforms: [B] float64 numbers, 0 <= u < 1; not read at temperature 0.
+        uniforms: [B] float64 numbers, 0 <= u < 1; not used at temperature 0.
         temperature: Divides the logits; 0 takes the largest.
-        top_k: The number of ids to draw from; 0 is all.
-        top_p: The probability that the nucleus reaches.
+        top_k: The number of most likely ids to sample from; 0 means all.
+        top_p: The probability mass of the nucleus.
 
     Returns:
         [B] ids.
@@ -173,7 +174,7 @@ def draw(
     Raises:
         TypeError, ValueError: as `check_logits`.
 
-    >>> draw(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([0.6, 0.9]), 1.0, 0, 1.0)
+    >>> sample(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([0.6, 0.9]), 1.0, 0, 1.0)
     array([1, 2])
     """
     check_logits(logits)
@@ -182,32 +183,32 @@ def draw(
         return greedy
     ranked = top_k > 0 or top_p < 1
 
-    # Weights are probabilities up to a factor; a row's likeliest token has weight 1. They are
-    # float64, as a float32 sum over a large vocabulary would lose the rare tokens.
+    # Weights are unnormalised probabilities; a row's most likely token has weight 1. They are
+    # float64, since a float32 sum over a large vocabulary would lose the rare tokens.
     scores = logits.astype(np.float64)  # [B, V]
-    with np.errstate(over="ignore"):  # a difference too large to write is a weight of 0
+    with np.errstate(over="ignore"):  # a difference that overflows has weight 0
         scores = (scores - scores.max(axis=1, keepdims=True)) / temperature
     if ranked:
-        order = np.argsort(-logits, axis=1, kind="stable")  # [B, V], likeliest first
+        order = np.argsort(-logits, axis=1, kind="stable")  # [B, V], most likely first
         order = order[:, : top_k or None]
         scores = np.take_along_axis(scores, order, axis=1)
     cumulative = np.exp(scores).cumsum(axis=1)  # [B, V or k]
     total = cumulative[:, -1:]  # [B, 1]
     if top_p < 1:
-        # The tokens before the one that reaches top_p, which is the nucleus's last.
+        # The number of tokens before the one that reaches top_p, the last of the nucleus.
         last = (cumulative < top_p * total).sum(axis=1, keepdims=True)
         total = np.take_along_axis(cumulative, last, axis=1)
 
     threshold = uniforms[:, None] * total  # [B, 1], below the total
-    drawn = (cumulative <= threshold).sum(axis=1, keepdims=True)  # [B, 1]
+    sampled = (cumulative <= threshold).sum(axis=1, keepdims=True)  # [B, 1]
     if ranked:
-        drawn = np.take_along_axis(order, drawn, axis=1)
-    ids: NDArray[np.int64] = drawn[:, 0].astype(np.int64)
+        sampled = np.take_along_axis(order, sampled, axis=1)
+    ids: NDArray[np.int64] = sampled[:, 0].astype(np.int64)
     return ids
 
 
 def check_logits(logits: Array) -> None:
-    """Refuse logits from which no id can be drawn.
+    """Raise if an id cannot be sampled from the logits.
 
     Raises:
         TypeError: they are not floating-point numbers.
@@ -219,13 +220,13 @@ def check_logits(logits: Array) -> None:
         raise ValueError(f"sample: logits have shape {list(logits.shape)}; expected [B, V], V > 0")
     if not np.issubdtype(logits.dtype, np.floating):
         raise TypeError(f"sample: logits are {logits.dtype}; expected float32 or float64")
-    largest = logits.max(axis=1)  # NaN if any is
+    largest = logits.max(axis=1)  # NaN if any is NaN
     if not np.isfinite(largest).all():
         row = int(np.argmin(np.isfinite(largest)))
         problem = {-math.inf: "only -inf", math.inf: "+inf"}.get(float(largest[row]), "NaN")
         raise ValueError(
             f"sample: row {row} of the logits has {problem}; expected finite numbers, or -inf for "
-            "some tokens: have the model's weights become NaN, or were all tokens excluded?"
+            "some tokens: are the model's weights NaN, or were all tokens excluded?"
         )
 
 
@@ -233,7 +234,7 @@ def philox(counter: Sequence[Array], key: int) -> list[Array]:
     """Random bits as a function of counter and key: Philox4x32-10 (Salmon et al. 2011).
 
     Args:
-        counter: Four arrays [...] of uint64, each a word below 2**32; the first is the lowest.
+        counter: Four arrays [...] of uint64, each a word below 2**32, least significant first.
         key: 0 <= key < 2**64.
 
     Returns:
@@ -255,13 +256,13 @@ def philox(counter: Sequence[Array], key: int) -> list[Array]:
 
 
 def random_words(count: int, key: int) -> Array:
-    """Random 32-bit words, each a function of its position and of the key alone.
+    """Random 32-bit words, each a function of its position and the key only.
 
-    Words 64 g ... 64 g + 63 are those of `philox` for the counters 16 g ... 16 g + 15: the first
-    words of the sixteen, then the second words, and so on; wide registers make them so.
+    Words 64 g ... 64 g + 63 are those of `philox` for the counters 16 g ... 16 g + 15: first word 0
+    of all sixteen, then word 1, and so on, an order that suits vector registers.
 
     Args:
-        count: How many.
+        count: The number of words.
         key: 0 <= key < 2**64.
 
     Returns:
@@ -290,7 +291,7 @@ def mask_shape(shape: tuple[int, ...], shared_axes: Sequence[int]) -> tuple[int,
 
 
 def dropout_threshold(rate: float) -> int:
-    """Which random words of 32 bits are kept: those that are not below this one.
+    """The smallest random 32-bit word at which an element is kept.
 
     >>> dropout_threshold(0.25) / 2**32
     0.25
@@ -301,13 +302,13 @@ def dropout_threshold(rate: float) -> int:
 def dropout(x: Array, rate: float, key: int, shared_axes: Sequence[int] = ()) -> Array:
     """Multiply by a mask: 0 with probability `rate`, else ``1 / (1 - rate)``.
 
-    The mask is a function of the key and of the position in it, in C order, so that the way back
-    draws it anew: it is the same function of the gradient.
+    The mask is a function of the key and the position, in C order, so the backward pass is the same
+    call with the gradient: it regenerates the mask.
 
     Args:
         x: [...].
         rate: 0 <= rate < 1.
-        key: 0 <= key < 2**64, drawn for each mask.
+        key: 0 <= key < 2**64, a new random one for each mask.
         shared_axes: Axes along which the mask is the same.
 
     >>> dropout(np.ones(10), 0.5, key=1)
@@ -325,8 +326,8 @@ def layer_norm_forward(
 
     Args:
         x: [N, H].
-        weight: [H]; None is 1.
-        bias: [H]; None is 0.
+        weight: [H]; None means 1.
+        bias: [H]; None means 0.
         epsilon: Added to the variance.
 
     Returns:

@@ -1,8 +1,7 @@
-"""The native engine's face: NumPy arrays in and out, the same functions as on NumPy.
+"""The native engine's Python interface: the same functions of NumPy arrays as on NumPy.
 
-Each function names the one that it stands in for, where its arguments and an example are. Importing
-this file fails where the native module was not built. Precisions other than float32 and float64 go
-to NumPy.
+Each function names its NumPy counterpart, which documents the arguments and has an example. The
+import fails if the native module is not built. Precisions other than float32 and float64 use NumPy.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-import anaphora.engine._native as _native  # where it is missing, the error says just that
+import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
 from anaphora.engine import crf, kernels, recurrence, updates
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
@@ -29,25 +28,25 @@ Array: TypeAlias = NDArray[Any]
 _PRECISIONS = {np.dtype(np.float32): _native.float32, np.dtype(np.float64): _native.float64}
 
 # The order of the operations in src/program.h.
-_WORDS = """
+_OPERATION_NAMES = """
     add subtract multiply divide negative
     sigmoid tanh relu exp log softplus abs maximum minimum sign
 """
-_OPERATIONS = _WORDS.split()
+_OPERATIONS = _OPERATION_NAMES.split()
 
 
 def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "") -> Array:
-    """As `kernels.matmul`; each element is one chain of multiply-adds in the order of K.
+    """As `kernels.matmul`; each element is one chain of fused multiply-adds along K.
 
-    Where the instruction set is "amx", float32 is multiplied in fixed point if K is 96 to 32,768,
-    or for the gradient of a weight if its sides are at least 64 (src/fixed.h).
+    With the instruction set "amx", float32 is multiplied in fixed point if K is 96 to 32,768, and
+    the gradient of a weight if both its sides are at least 64 (src/fixed.h).
     """
     module = _PRECISIONS.get(a.dtype)
     if module is None or a.dtype != b.dtype or (bias is not None and bias.dtype != a.dtype):
         return kernels.matmul(a, b, bias)
     result: Array = module.matmul(
-        _elements_apart(a),
-        _elements_apart(b),
+        _element_strided(a),
+        _element_strided(b),
         _contiguous(bias),
         gradient == "weight" if gradient else None,
     )
@@ -63,10 +62,10 @@ def sum_columns(x: Array) -> Array:
     return result
 
 
-def _elements_apart(a: Array) -> Array:
-    """The array with strides that are whole elements, and aligned."""
-    whole = a.flags.aligned and all(stride % a.itemsize == 0 for stride in a.strides)
-    return a if whole else np.array(a, order="C")
+def _element_strided(a: Array) -> Array:
+    """The array, copied unless it is aligned and its strides are multiples of the element size."""
+    usable = a.flags.aligned and all(stride % a.itemsize == 0 for stride in a.strides)
+    return a if usable else np.array(a, order="C")
 
 
 def cross_entropy_forward(
@@ -101,8 +100,8 @@ def cross_entropy_backward(probabilities: Array, targets: Array, d_losses: Array
 def linear_cross_entropy_losses(
     x: Array, weight: Array, bias: Array | None, targets: Array
 ) -> Array:
-    """As `kernels.linear_cross_entropy_losses`; the same bits as by way of all logits."""
-    module = _of_one_precision(x, weight, bias)
+    """As `kernels.linear_cross_entropy_losses`; the same bits as from all logits."""
+    module = _common_precision(x, weight, bias)
     if module is None:
         return kernels.linear_cross_entropy_losses(x, weight, bias, targets)
     losses: Array = module.linear_cross_entropy(
@@ -114,8 +113,8 @@ def linear_cross_entropy_losses(
     return losses
 
 
-def _of_one_precision(first: Array, *others: Array | None) -> Any:
-    """The functions of the precision that all arrays have; None if there are none."""
+def _common_precision(first: Array, *others: Array | None) -> Any:
+    """The native functions for the common precision of all arrays; None if there are none."""
     if all(other is None or other.dtype == first.dtype for other in others):
         return _PRECISIONS.get(first.dtype)
     return None
@@ -195,7 +194,7 @@ def gather_rows(table: Array, ids: Array) -> Array:
 
 
 def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
-    """As `kernels.sum_rows`; values are summed in the order in which they stand."""
+    """As `kernels.sum_rows`; values are summed in their order."""
     module = _PRECISIONS.get(values.dtype)
     if module is None:
         return kernels.sum_rows(indices, values)
@@ -224,7 +223,7 @@ def layer_norm_forward(
     x: Array, weight: Array | None, bias: Array | None, epsilon: float
 ) -> tuple[Array, Array, Array]:
     """As `kernels.layer_norm_forward`."""
-    module = _of_one_precision(x, weight, bias)
+    module = _common_precision(x, weight, bias)
     if module is None:
         return kernels.layer_norm_forward(x, weight, bias, epsilon)
     y, means, factors = module.layer_norm_forward(
@@ -236,8 +235,8 @@ def layer_norm_forward(
 def layer_norm_backward(
     x: Array, weight: Array | None, means: Array, factors: Array, dy: Array
 ) -> tuple[Array, Array, Array]:
-    """As `kernels.layer_norm_backward`; sums over the rows are from the first row to the last."""
-    module = _of_one_precision(x, weight, means, factors, dy)
+    """As `kernels.layer_norm_backward`; rows are summed from the first to the last."""
+    module = _common_precision(x, weight, means, factors, dy)
     if module is None:
         return kernels.layer_norm_backward(x, weight, means, factors, dy)
     dx, d_weight, d_bias = module.layer_norm_backward(
@@ -253,14 +252,14 @@ def layer_norm_backward(
 # Updates ------------------------------------------------------------------------------------------
 
 
-def _change(function: Any, arrays: Sequence[Array | None], *rest: Any) -> None:
-    """Call a native function that changes arrays; those of odd layout as copies, copied back."""
-    given = [
+def _update_in_place(function: Any, arrays: Sequence[Array | None], *rest: Any) -> None:
+    """Call a native function that updates arrays in place; other layouts are copied in and out."""
+    usable = [
         a if a is None or (a.flags.c_contiguous and a.flags.aligned) else np.array(a, order="C")
         for a in arrays
     ]
-    function(*given, *rest)
-    for array, values in zip(arrays, given, strict=True):
+    function(*usable, *rest)
+    for array, values in zip(arrays, usable, strict=True):
         if array is not None and array is not values:
             array[...] = values
 
@@ -276,7 +275,7 @@ def sgd_update(
     weight_decay: float,
 ) -> None:
     """As `updates.sgd_update`."""
-    module = _of_one_precision(parameter, gradient, velocity)
+    module = _common_precision(parameter, gradient, velocity)
     if module is None:
         updates.sgd_update(
             parameter,
@@ -288,7 +287,7 @@ def sgd_update(
             weight_decay=weight_decay,
         )
         return
-    _change(
+    _update_in_place(
         module.sgd,
         (parameter, velocity),
         np.ascontiguousarray(gradient),
@@ -313,7 +312,7 @@ def adam_update(
     decoupled: bool,
 ) -> None:
     """As `updates.adam_update`."""
-    module = _of_one_precision(parameter, gradient, first_moment, second_moment)
+    module = _common_precision(parameter, gradient, first_moment, second_moment)
     if module is None:
         updates.adam_update(
             parameter,
@@ -329,7 +328,7 @@ def adam_update(
         )
         return
     beta_1, beta_2 = betas
-    _change(
+    _update_in_place(
         module.adam,
         (parameter, first_moment, second_moment),
         np.ascontiguousarray(gradient),
@@ -358,7 +357,7 @@ def rmsprop_update(
 ) -> None:
     """As `updates.rmsprop_update`."""
     changed = (parameter, square_average, gradient_average, velocity)
-    module = _of_one_precision(gradient, *changed)
+    module = _common_precision(gradient, *changed)
     if module is None:
         updates.rmsprop_update(
             parameter,
@@ -373,7 +372,7 @@ def rmsprop_update(
             weight_decay=weight_decay,
         )
         return
-    _change(
+    _update_in_place(
         module.rmsprop,
         changed,
         np.ascontiguousarray(gradient),
@@ -395,7 +394,7 @@ def adagrad_update(
     weight_decay: float,
 ) -> None:
     """As `updates.adagrad_update`."""
-    module = _of_one_precision(parameter, gradient, square_sum)
+    module = _common_precision(parameter, gradient, square_sum)
     if module is None:
         updates.adagrad_update(
             parameter,
@@ -406,7 +405,7 @@ def adagrad_update(
             weight_decay=weight_decay,
         )
         return
-    _change(
+    _update_in_place(
         module.adagrad,
         (parameter, square_sum),
         np.ascontiguousarray(gradient),
@@ -418,11 +417,11 @@ def adagrad_update(
 
 def average_update(average: Array, parameter: Array, count: float) -> None:
     """As `updates.average_update`."""
-    module = _of_one_precision(average, parameter)
+    module = _common_precision(average, parameter)
     if module is None or count == 1:
         updates.average_update(average, parameter, count)
         return
-    _change(module.average, (average,), np.ascontiguousarray(parameter), 1 / count)
+    _update_in_place(module.average, (average,), np.ascontiguousarray(parameter), 1 / count)
 
 
 def scale(x: Array, factor: float) -> None:
@@ -431,7 +430,7 @@ def scale(x: Array, factor: float) -> None:
     if module is None:
         updates.scale(x, factor)
         return
-    _change(module.scale, (x,), factor)
+    _update_in_place(module.scale, (x,), factor)
 
 
 def global_norm(arrays: Iterable[Array]) -> float:
@@ -451,9 +450,9 @@ def global_norm(arrays: Iterable[Array]) -> float:
 
 @dataclass
 class NativeSteps:
-    """What a native pass forward leaves for the pass backward; see `recurrence.RecurrenceSteps`.
+    """What a native forward pass saves for the backward pass; see `recurrence.RecurrenceSteps`.
 
-    States lie by position: rows in the order of falling length. Only the engine reads ``saved``.
+    States are stored by position: rows sorted by descending length. ``saved`` is opaque.
     """
 
     output: Array
@@ -462,7 +461,7 @@ class NativeSteps:
     states: list[Array]
     saved: Array | None
     unprojected: Array | None
-    order: Array | None  # [B] the row at each position; None for their own order
+    order: Array | None  # [B] the row at each position; None if unsorted
 
 
 _cells: weakref.WeakKeyDictionary[Trace, _native.Cell] = weakref.WeakKeyDictionary()
@@ -667,12 +666,12 @@ class NativeLayers:
         top_p: float,
     ) -> NDArray[np.int64]:
         """As `recurrence.PackedLayers.generate`."""
-        drawn, count, logits = self._stack.generate(
+        sampled, count, logits = self._stack.generate(
             ids, states, np.ascontiguousarray(uniforms), temperature, top_k, top_p
         )
-        if count < len(drawn):
-            kernels.check_logits(logits)  # it says what is wrong with them
-        return drawn.view(np.int64)  # as NumPy itself makes them
+        if count < len(sampled):
+            kernels.check_logits(logits)  # raises with the reason
+        return sampled.view(np.int64)  # NumPy's own int64
 
 
 def pack_layers(
@@ -691,7 +690,7 @@ def pack_layers(
     first: Array | None = np.ascontiguousarray(layers[0].weight_ih)
     bias = layers[0].bias_ih
     if table is not None and first is not None and len(first) and len(table) <= first.shape[1]:
-        # The product of every row of the table takes no more memory than the weights: look it up.
+        # The table of products takes no more memory than the weights: look products up instead.
         table, first, bias = matmul(table, first.T, bias), None, None
     packed = [
         (
@@ -704,29 +703,33 @@ def pack_layers(
         )
         for k, layer in enumerate(layers)
     ]
-    above = None if output is None else (np.ascontiguousarray(output[0]), _contiguous(output[1]))
-    behind = [(np.ascontiguousarray(weight), np.ascontiguousarray(bias)) for weight, bias in norms]
+    output_layer = (
+        None if output is None else (np.ascontiguousarray(output[0]), _contiguous(output[1]))
+    )
+    layer_norms = [
+        (np.ascontiguousarray(weight), np.ascontiguousarray(bias)) for weight, bias in norms
+    ]
     stack = module.Stack(
-        _cell(trace), hidden_size, packed, _contiguous(table), above, behind, epsilon
+        _cell(trace), hidden_size, packed, _contiguous(table), output_layer, layer_norms, epsilon
     )
     return NativeLayers(stack, table is not None)
 
 
-def draw(
+def sample(
     logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
 ) -> NDArray[np.int64]:
-    """As `kernels.draw`."""
+    """As `kernels.sample`."""
     module = _PRECISIONS.get(logits.dtype)
     if module is None or logits.ndim != 2 or logits.shape[1] == 0:
-        return kernels.draw(logits, uniforms, temperature, top_k, top_p)
-    ids, fit = module.draw(
+        return kernels.sample(logits, uniforms, temperature, top_k, top_p)
+    ids, valid = module.sample(
         np.ascontiguousarray(logits),
         np.ascontiguousarray(uniforms, np.float64),
         float(temperature),
         int(top_k),
         float(top_p),
     )
-    if not fit:
+    if not valid:
         kernels.check_logits(logits)
     return ids.view(np.int64)
 
@@ -750,7 +753,7 @@ def set_num_threads(count: int) -> None:
 
 
 def _available_threads() -> int:
-    """The processors that this process may use, by its affinity and its control group's quota."""
+    """The number of processors of this process, by its affinity and its cgroup's quota."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -762,8 +765,8 @@ def _available_threads() -> int:
 
 
 _native.set_num_threads(settings.num_threads() or _available_threads())
-if _asked := settings.instruction_set():
+if _requested := settings.instruction_set():
     try:
-        _native.use_instruction_set(_asked)
+        _native.use_instruction_set(_requested)
     except ValueError as error:
-        raise settings.no_instruction_set(_asked) from error
+        raise settings.no_instruction_set(_requested) from error

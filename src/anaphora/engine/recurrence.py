@@ -1,7 +1,7 @@
 """The recurrence: any traced cell over time, forward and backward, on plain arrays.
 
-The program of a cell is interpreted, one NumPy call an instruction, on all rows of the batch. The
-matrix products that do not depend on the step before stand outside the loop.
+A cell's program is interpreted with one NumPy call per instruction, on all rows of the batch. The
+matrix products that do not depend on the previous step are outside the loop.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ Array: TypeAlias = NDArray[Any]
 
 @dataclass
 class RecurrenceSteps:
-    """What a pass forward leaves for the pass backward.
+    """What a forward pass saves for the backward pass.
 
     Attributes:
-        output: [T, B, P] the first state after every step; 0 beyond a row's length.
+        output: [T, B, P] the first state after every step; 0 after a row's length.
         final: The states after each row's last step: [B, P], then [B, H] for the others.
-        named: Every value to which the cell's author gave a name, [T, B, H]; empty unless asked
-            for.
+        named: Every named value of the cell's equations, [T, B, H]; empty unless recorded.
 
     >>> from anaphora.equations import trace
     >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
@@ -41,13 +40,13 @@ class RecurrenceSteps:
     final: list[Array]
     named: dict[str, Array]
     states: list[Array]  # [T+1, B, P], [T+1, B, H] ...: the initial state stands at 0
-    saved: list[list[Array]]  # at each step, the values that the adjoint reads
+    saved: list[list[Array]]  # at each step, the values that the adjoint needs
     unprojected: Array | None  # [T, B, H] the first state before its projection
 
 
 @dataclass
 class RecurrenceGradients:
-    """The gradients of all that a recurrence was given, in the shapes of that; None without it.
+    """The gradients of a recurrence's arguments, in their shapes; None for absent ones.
 
     >>> from anaphora.equations import trace
     >>> decay = trace(lambda f, h: f.x * h, gates=["f"], states=["h"])
@@ -93,11 +92,11 @@ def recurrence_forward(
         bias_hh: [Gh*H] or None.
         weight_hr: [P, H], the projection of the first state, or None; then P is H.
         parameters: The cell's own vectors, each [H].
-        lengths: [B] the number of steps of each row, 0..T; all T if None.
-        reverse: Go from each row's last step to its first.
-        record: Keep every named value.
-        save: Keep what `recurrence_backward` needs; without, nothing can go backward, and memory
-            is that of the output.
+        lengths: [B] the number of steps of each row, 0..T; None means T for all.
+        reverse: Run from each row's last step to its first.
+        record: Also return every named value.
+        save: Save what `recurrence_backward` needs; otherwise there is no backward pass, and only
+            the output takes memory.
         weight_ih: [Gx*H, I], or None.
         bias_ih: [Gx*H], or None.
 
@@ -177,7 +176,7 @@ def recurrence_backward(
     bias_ih: Array | None = None,
     wants_d_x: bool = True,
 ) -> RecurrenceGradients:
-    """Run a cell backwards over time.
+    """The gradients of `recurrence_forward`.
 
     ``steps`` is what `recurrence_forward` returned, ``d_output`` [T, B, P] and ``d_final`` are the
     gradients of the output and of the final states, None for zero; the other arguments are those
@@ -207,7 +206,7 @@ def recurrence_backward(
     d_parameters = [np.zeros_like(p) for p in parameters]
     gate_count = len(trace.gate_inputs)
     for t in reversed(range(T)):
-        rows = _rows_at(t, lengths)  # what belongs to a row that has ended goes past this step
+        rows = _rows_at(t, lengths)  # the gradients of inactive rows skip this step
         d_after = [d[rows].copy() for d in d_states]
         if d_output is not None:
             d_after[0] = d_after[0] + d_output[t, rows]
@@ -253,21 +252,21 @@ def recurrence_backward(
 
 
 def _rows_at(t: int, lengths: Array | None) -> Any:
-    """The rows that have not ended at step t: a cell never sees the others, where it might have no
-    finite derivative.
+    """The active rows at step t; the cell must not see padding, where its derivative may not be
+    finite.
     """
     return slice(None) if lengths is None else np.flatnonzero(t < lengths)
 
 
 def _block(gates: Array | None, number: int | None, H: int) -> Array:
-    """One of the blocks of H along the last axis."""
+    """One block of H along the last axis."""
     assert gates is not None
     assert number is not None
     return gates[..., number * H : (number + 1) * H]
 
 
 def _without_padding(x: Array, lengths: Array | None) -> Array:
-    """[T, B, ...] with 0 beyond each row's length: whatever is there, the cell is not to see it."""
+    """[T, B, ...] with 0 after each row's length, whatever the padding holds."""
     if lengths is None:
         return x
     active = (np.arange(len(x))[:, None] < lengths)[:, :, None]
@@ -275,7 +274,7 @@ def _without_padding(x: Array, lengths: Array | None) -> Array:
 
 
 def _reversed(sequence: Array, lengths: Array | None) -> Array:
-    """Each row of [T, B, ...] from its last step to its first; what is beyond its length stays."""
+    """Each row of [T, B, ...] reversed up to its length; the padding stays."""
     if lengths is None:
         return sequence[::-1]
     t = np.arange(len(sequence))[:, None]
@@ -288,7 +287,7 @@ def _reversed(sequence: Array, lengths: Array | None) -> Array:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The weights of one layer in one direction; see `ops.recurrence` for their shapes.
+    """The weights of one layer in one direction; see `ops.recurrence` for the shapes.
 
     >>> LayerWeights(weight_ih=np.ones((2, 3)), weight_hh=np.ones((2, 2))).parameters
     ()
@@ -303,16 +302,16 @@ class LayerWeights:
 
 
 class PackedLayers(Protocol):
-    """Layers whose weights were packed once; many threads may run them at a time.
+    """Layers whose weights are packed once; any number of threads may run them concurrently.
 
     States are contiguous arrays of the layers' dtype, [L, B, P] for the first and [L, B, H] for the
-    others, which hold the state before a run and after it. N is the size of what comes out.
+    others, updated in place. N is the size of the output.
     """
 
     def run(self, inputs: Array, states: list[Array]) -> Array:
         """Run over [T, B, I], or ids [T, B]; return [T, B, N].
 
-        Leading axes may also be [B], or none where B is 1: the output has the same.
+        Leading axes may also be [B], or none if B is 1; the output has the same.
         """
 
     def generate(
@@ -324,10 +323,10 @@ class PackedLayers(Protocol):
         top_k: int,
         top_p: float,
     ) -> NDArray[np.int64]:
-        """Run over ids [T, B], T > 0; draw ids [length, B], and run over each but the last.
+        """Run over ids [T, B], T > 0; sample ids [length, B], and run over all but the last.
 
-        Uniforms are [length, B]; what the numbers mean is as for `kernels.draw`. Where it raises,
-        states are as before.
+        Uniforms are [length, B]; the options are those of `kernels.sample`. If it raises, the
+        states are unchanged.
         """
 
 
@@ -340,24 +339,24 @@ def pack_layers(
     norms: Sequence[tuple[Array, Array]] = (),
     epsilon: float = 0.0,
 ) -> PackedLayers | None:
-    """Pack the weights of layers, one above the other, for runs of few steps.
+    """Pack the weights of stacked layers, for runs of few steps.
 
     Args:
         trace: The cell's.
         hidden_size: H.
-        layers: The lowest first.
+        layers: From the input to the output.
         table: [V, I]: the input is ids, each a row of it.
-        output: weight [N, P] and bias [N] (or None) of a linear layer above.
-        norms: weight [P] and bias [P] of the layer normalisation behind each layer, if any.
-        epsilon: That of all these.
+        output: weight [N, P] and bias [N] (or None) of a final linear layer.
+        norms: weight [P] and bias [P] of the layer normalisation after each layer, if any.
+        epsilon: Of these layer normalisations.
 
     Returns:
-        The packed layers, which later changes of the weights do not touch; or None where the engine
-        has no such thing: on NumPy, and for precisions other than float32 and float64.
+        The packed layers, a copy that later changes of the weights do not affect; or None if the
+        engine cannot pack: on NumPy, and for precisions other than float32 and float64.
 
     >>> from anaphora.cells import rnn
     >>> layer = LayerWeights(np.ones((4, 3)), np.ones((4, 4)))
-    >>> pack_layers(rnn.trace, 4, [layer]) is None  # this is the function on NumPy
+    >>> pack_layers(rnn.trace, 4, [layer]) is None  # NumPy's version
     True
     """
     return None

@@ -1,7 +1,7 @@
-"""What optimisers do to a parameter and its state, in place; the norm of gradients.
+"""In-place updates of parameters and optimiser states; the gradient norm.
 
-Every function but `average_update` works element by element, so it may be given some rows of a
-table instead of the table. Arrays may have any layout. Numbers take the dtype of the arrays.
+The optimisers' updates are elementwise, so a few rows of a table may be updated instead of all.
+Arrays may have any layout. Scalars take the dtype of the arrays.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 _BLOCK = 32_768
-"""Elements worked on at a time, so that all passes but the first find them in the cache."""
+"""Elements updated at a time, so that all passes but the first hit the cache."""
 
 _NORM_BLOCK = 8_192
-"""Few enough that the dot product of a block is left to one thread, and so always sums alike."""
+"""Small enough that BLAS computes a block's dot product on one thread, in a fixed order."""
 
 
 def sgd_update(
@@ -32,7 +32,7 @@ def sgd_update(
     nesterov: bool,
     weight_decay: float,
 ) -> None:
-    """Go down the gradient, or down the velocity that it feeds.
+    """Stochastic gradient descent, optionally with momentum.
 
         g = gradient + weight_decay * parameter
         v = momentum * v + g
@@ -41,12 +41,12 @@ def sgd_update(
     Args:
         parameter: [...] changed in place.
         gradient: [...].
-        velocity: [...] changed in place; 0 before the first update. None goes without momentum:
+        velocity: [...] changed in place; 0 before the first update. None means no momentum:
             ``parameter -= learning_rate * g``.
         learning_rate: >= 0.
-        momentum: The share of the velocity that is kept.
-        nesterov: Look ahead along the new velocity.
-        weight_decay: The share of the parameter added to its gradient.
+        momentum: The decay factor of the velocity.
+        nesterov: Use Nesterov momentum.
+        weight_decay: The factor of the parameter added to its gradient.
 
     >>> parameter, gradient, velocity = np.array([1.0]), np.array([0.5]), np.array([0.4])
     >>> numbers = {"momentum": 0.5, "nesterov": False, "weight_decay": 0.0}
@@ -76,7 +76,7 @@ def adam_update(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    """Go down the mean gradient, each element in units of its own root mean square.
+    """Adam: descend along the mean gradient, each element scaled by its root mean square.
 
         g = gradient + weight_decay * parameter
         m = beta_1 * m + (1 - beta_1) * g
@@ -91,9 +91,9 @@ def adam_update(
         second_moment: [...] v, changed in place; 0 before the first update.
         step: The number of this update, from 1.
         learning_rate: >= 0.
-        betas: The shares of m and v that are kept.
+        betas: The decay factors of m and v.
         epsilon: > 0.
-        weight_decay: The share of the parameter added to its gradient.
+        weight_decay: The factor of the parameter added to its gradient.
         decoupled: Decay ``parameter *= 1 - learning_rate * weight_decay`` first instead (AdamW).
 
     >>> parameter, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
@@ -135,7 +135,7 @@ def rmsprop_update(
     momentum: float,
     weight_decay: float,
 ) -> None:
-    """Go down the gradient, each element in units of its own recent root mean square.
+    """RMSprop: descend along the gradient, each element scaled by its recent root mean square.
 
         g = gradient + weight_decay * parameter
         s = alpha * s + (1 - alpha) * g**2
@@ -147,19 +147,19 @@ def rmsprop_update(
         parameter: [...] changed in place.
         gradient: [...].
         square_average: [...] s, changed in place; 0 before the first update.
-        gradient_average: [...] a, changed in place; 0 before the first update. None takes
+        gradient_average: [...] a, changed in place; 0 before the first update. None uses
             ``sqrt(s)``, not centred.
-        velocity: [...] v, changed in place; 0 before the first update. None goes without momentum.
+        velocity: [...] v, changed in place; 0 before the first update. None means no momentum.
         learning_rate: >= 0.
-        alpha: The share of the averages that is kept.
+        alpha: The decay factor of the averages.
         epsilon: > 0.
-        momentum: The share of the velocity that is kept.
-        weight_decay: The share of the parameter added to its gradient.
+        momentum: The decay factor of the velocity.
+        weight_decay: The factor of the parameter added to its gradient.
 
     >>> parameter, s = np.array([1.0]), np.zeros(1)
     >>> numbers = {"alpha": 0.75, "epsilon": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
     >>> rmsprop_update(parameter, np.array([100.0]), s, None, None, learning_rate=0.1, **numbers)
-    >>> parameter.round(6), s  # 100 is two root mean squares
+    >>> parameter.round(6), s  # the root mean square is 50
     (array([0.8]), array([2500.]))
     """
     for p, g, s, a, v in _blocks(parameter, gradient, square_average, gradient_average, velocity):
@@ -171,7 +171,7 @@ def rmsprop_update(
         else:
             a *= alpha
             a += (1 - alpha) * g
-            # A variance is never negative; rounding may make it so where the gradient is constant.
+            # Rounding may make the variance negative where the gradient is constant.
             root = np.sqrt(np.maximum(s - np.square(a), 0))
         root += epsilon
         np.divide(g, root, out=root)
@@ -192,7 +192,7 @@ def adagrad_update(
     epsilon: float,
     weight_decay: float,
 ) -> None:
-    """Go down the gradient, each element in units of the root of all its squares so far.
+    """Adagrad: descend along the gradient, each element scaled by the root of its sum of squares.
 
         g = gradient + weight_decay * parameter
         s += g**2
@@ -204,7 +204,7 @@ def adagrad_update(
         square_sum: [...] s, changed in place; 0 before the first update.
         learning_rate: >= 0.
         epsilon: > 0.
-        weight_decay: The share of the parameter added to its gradient.
+        weight_decay: The factor of the parameter added to its gradient.
 
     >>> parameter, s = np.array([1.0]), np.array([9.0])
     >>> numbers = {"epsilon": 1e-8, "weight_decay": 0.0}
@@ -223,13 +223,13 @@ def adagrad_update(
 
 
 def average_update(average: Array, parameter: Array, count: float) -> None:
-    """Take the parameter into the mean of its values: ``average += (parameter - average) / count``.
+    """Add a value to the running mean: ``average += (parameter - average) / count``.
 
     Args:
         average: [...] changed in place: the mean of ``count - 1`` values before, of `count` after.
         parameter: [...].
-        count: From 1; at 1 the average becomes the parameter. One that stays at n makes it an
-            exponential moving average of decay ``1 - 1 / n``.
+        count: From 1; at 1 the average is set to the parameter. One that stays at n
+            makes it an exponential moving average of decay ``1 - 1 / n``.
 
     >>> average = np.array([2.0])
     >>> average_update(average, np.array([4.0]), count=2)
@@ -259,7 +259,7 @@ def scale(x: Array, factor: float) -> None:
 def global_norm(arrays: Iterable[Array]) -> float:
     """The 2-norm of all elements of all arrays, summed in float64.
 
-    It is infinite or NaN where an element is; the squares of float32 numbers cannot overflow.
+    It is infinite or NaN if an element is; squares of float32 numbers cannot overflow.
 
     >>> global_norm([np.array([3.0]), np.array([[4.0]])])
     5.0

@@ -1,9 +1,9 @@
-"""What a cell's equations may say, and how they are traced to a program and its adjoint.
+"""The vocabulary of a cell's equations, and their tracing to a program and its adjoint.
 
 A cell is an ordinary Python function of its gates, states and parameters, written with the
 vocabulary of this module: ``+ - * /``, unary minus, numbers, and ``sigmoid tanh relu exp log
-softplus abs maximum minimum``. Called with symbols in place of arrays, it leaves a straight-line
-`Program`; `adjoint` derives from that program the one that runs it backwards.
+softplus abs maximum minimum``. Called with symbols instead of arrays, it yields a straight-line
+`Program`, from which `adjoint` derives the backward program.
 """
 
 from anaphora.equations.differentiation import Adjoint, adjoint

@@ -1,4 +1,4 @@
-"""Differentiation: from a program to the one that runs it backwards, by the chain rule."""
+"""Differentiation: derives the backward program of a program, by the chain rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anaphora.equations.vocabulary import FUNCTIONS
 
 @dataclass(frozen=True)
 class Adjoint:
-    """A program run backwards.
+    """The backward program of a program.
 
     The program's inputs are the forward values numbered in ``saved``, then the cotangents of the
     forward outputs; its outputs are the cotangents of all forward inputs.
@@ -30,7 +30,7 @@ class Adjoint:
 
 
 def adjoint(program: Program) -> Adjoint:
-    """Derive the program that takes cotangents of the outputs to cotangents of the inputs.
+    """Derive the program from cotangents of the outputs to cotangents of the inputs.
 
     >>> from anaphora.equations import tanh, trace
     >>> def rnn(a, h):
@@ -48,7 +48,7 @@ def adjoint(program: Program) -> Adjoint:
     cotangents: dict[int, Symbol] = {}
 
     def accumulate(number: Operand, cotangent: Any) -> None:
-        # A constant has no cotangent, and one that is constant is the 0 of sign().
+        # Constants have no cotangent; a constant cotangent is the 0 of sign().
         if type(number) is int and isinstance(cotangent, Symbol):
             cotangents[number] = (
                 cotangents[number] + cotangent if number in cotangents else cotangent

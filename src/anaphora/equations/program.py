@@ -1,4 +1,4 @@
-"""Programs: straight lines of elementwise instructions."""
+"""Straight-line programs of elementwise instructions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anaphora.equations.vocabulary import FUNCTIONS, OPERANDS
 
 Array: TypeAlias = NDArray[Any]
 Operand: TypeAlias = "int | float"
-"""What an instruction reads: an ``int`` is the number of a value, a ``float`` is a constant."""
+"""An operand of an instruction: an ``int`` is the number of a value, a ``float`` a constant."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Instruction:
 class Program:
     """A straight-line program over arrays of one shape.
 
-    Values are numbered in the order in which they come into being: the inputs first, then one for
-    each instruction. ``names`` holds a name for every value, ``outputs`` what the program returns
-    and ``output_names`` what it calls them.
+    Values are numbered in the order of their computation: the inputs first, then one for each
+    instruction. ``names`` names every value, ``outputs`` are the returned operands and
+    ``output_names`` their names.
 
     Raises:
-        ValueError: an instruction's function is not of the vocabulary or has another number of
-            operands, an operand or output is neither a value that exists by then nor a ``float``,
-            or the names are not one for each.
+        ValueError: an instruction's function is not in the vocabulary or has the wrong number of
+            operands, an operand or output is neither an earlier value nor a ``float``, or the
+            number of names is wrong.
 
     >>> twice = Program(("a",), (Instruction("multiply", (0, 2.0)),), (1,), ("y",), ("a", "y"))
     >>> twice.lines()
@@ -63,25 +63,25 @@ class Program:
                 raise ValueError(
                     f"program: instruction {number} is {instruction.function!r} of "
                     f"{len(instruction.operands)} operands; "
-                    + (f"it has {wanted}" if wanted else f"there are {', '.join(OPERANDS)}")
+                    + (f"it takes {wanted}" if wanted else f"known are {', '.join(OPERANDS)}")
                 )
             self._check(f"instruction {number} reads", instruction.operands, number)
         self._check("an output is", self.outputs, len(self.instructions))
         values = len(self.inputs) + len(self.instructions)
         if len(self.names) != values or len(self.output_names) != len(self.outputs):
             raise ValueError(
-                f"program: {len(self.names)} names and {len(self.output_names)} output_names, "
-                f"wanted one for each of {values} values and {len(self.outputs)} outputs"
+                f"program: {len(self.names)} names and {len(self.output_names)} output_names; "
+                f"expected {values} and {len(self.outputs)}, one for each value and output"
             )
 
     def _check(self, what: str, operands: tuple[Operand, ...], instructions: int) -> None:
-        """Whether these exist after so many instructions."""
+        """Check that operands exist after a number of instructions."""
         known = len(self.inputs) + instructions
         for operand in operands:
             if type(operand) is not float and not (type(operand) is int and 0 <= operand < known):
                 raise ValueError(
-                    f"program: {what} {operand!r}; wanted a float, or an int in 0..{known - 1}, "
-                    "the values that exist by then"
+                    f"program: {what} {operand!r}; expected a float, or an int in 0..{known - 1}, "
+                    "the number of an earlier value"
                 )
 
     def values(self, inputs: Sequence[Array]) -> list[Array]:
@@ -93,7 +93,7 @@ class Program:
         return values
 
     def results(self, values: Sequence[Array]) -> list[Any]:
-        """Pick the outputs from what `values` returned; constants come as plain numbers."""
+        """The outputs among what `values` returned; constants are plain numbers."""
         return [values[o] if type(o) is int else o for o in self.outputs]
 
     def reads(self) -> set[int]:
@@ -102,7 +102,7 @@ class Program:
         return {o for o in operands if type(o) is int}
 
     def lines(self) -> list[str]:
-        """The program as text, an instruction a line, then what it returns."""
+        """The program as text: one instruction per line, then the outputs."""
 
         def show(operand: Operand) -> str:
             return self.names[operand] if type(operand) is int else f"{operand:g}"

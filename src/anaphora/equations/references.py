@@ -1,4 +1,4 @@
-"""What a cell's equations read beside their arguments: closures, globals, bound arguments."""
+"""What a cell's equations read besides their arguments: closures, globals, bound arguments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from anaphora.equations.symbols import EquationError, Symbol
 
 
 def check_references(equations: Callable[..., Any], fused: bool) -> None:
-    """Refuse equations that read something from outside that would silently stay as it is.
+    """Refuse equations that read outside values that would silently never change.
 
-    That is what is trained (no layer would find it) and, for equations that are read once to make
-    a program, arrays and Tensors (a number of theirs would stay what it is now).
+    These are trainable values (no layer would find them) and, for equations that are traced once to
+    a program, arrays and Tensors (their current numbers would be frozen into it).
 
     Raises:
-        EquationError: they do; the message says what it is called.
+        EquationError: the equations read such a value; the message names it.
 
     >>> scale = np.ones(3)
     >>> check_references(lambda a, h: scale[0] * a, fused=True)
@@ -37,15 +37,15 @@ def check_references(equations: Callable[..., Any], fused: bool) -> None:
             )
         if fused and (isinstance(value, np.ndarray) or hasattr(value, "__equation__")):
             raise EquationError(
-                f"the equations read {name!r}, an array outside of them; they are read once, so "
-                "its numbers would stay what they are now: take a number out of it before "
+                f"the equations read {name!r}, an array outside of them; they are traced once, so "
+                "its current numbers would be frozen: take a number out of it before "
                 f"(rate = float({name}[0])), declare it in parameters=, or declare the cell with "
                 "fused=False"
             )
 
 
 def _is_trained(value: Any, depth: int = 4) -> bool:
-    """Whether it is or holds a Tensor or a module that has gradients, by what it can do."""
+    """Whether a value is or holds a trainable Tensor or module, by duck typing."""
     if isinstance(value, (type, Symbol, FunctionType, ModuleType)) or depth == 0:
         return False
     if hasattr(value, "__equation__"):
@@ -63,7 +63,7 @@ def _is_trained(value: Any, depth: int = 4) -> bool:
 
 
 def _references(function: Any, seen: frozenset[Any] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """The names and values that a function reads from outside, and those that its helpers read.
+    """The names and values that a function and its helpers read from outside.
 
     Helpers are functions of the same Python module.
     """
@@ -80,7 +80,7 @@ def _references(function: Any, seen: frozenset[Any] = frozenset()) -> Iterator[t
         outside = {name: function.__globals__[name] for name in _globals_read(function)}
         names, cells = function.__code__.co_freevars, function.__closure__ or ()
         for name, held in zip(names, cells, strict=True):
-            with contextlib.suppress(ValueError):  # it is not assigned yet
+            with contextlib.suppress(ValueError):  # not assigned yet
                 outside[name] = held.cell_contents
         for name, value in outside.items():
             yield name, value
@@ -89,7 +89,7 @@ def _references(function: Any, seen: frozenset[Any] = frozenset()) -> Iterator[t
 
 
 def _globals_read(function: FunctionType) -> set[str]:
-    """The defined globals that a function reads, and that functions within it read."""
+    """The defined globals that a function and its nested functions read."""
     names: set[str] = set()
     codes: list[Any] = [function.__code__]
     while codes:

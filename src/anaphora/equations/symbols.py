@@ -1,4 +1,4 @@
-"""Symbols: what equations get in place of arrays, so that a program is written down."""
+"""Symbols: what equations are called with instead of arrays, to record a program."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class EquationError(TypeError):
 
 
 class Builder:
-    """Collects instructions; the same instruction asked for twice is the same value."""
+    """Collects instructions; the same instruction emitted twice is one value."""
 
     def __init__(self, inputs: Iterable[str], unnamed: str = "t") -> None:
         self.names: list[str | None] = list(inputs)
-        self.unnamed = unnamed  # what values without a name are called, with a number
+        self.unnamed = unnamed  # prefix of the names of unnamed values
         self.input_count = len(self.names)
         self.instructions: list[Instruction] = []
-        # By their text, for which the value number 2 and the constant 2.0 are not the same.
+        # Keyed by text, which distinguishes the value number 2 from the constant 2.0.
         self._known: dict[str, int] = {}
 
     def symbol(self, operand: Operand) -> Symbol | float:
@@ -32,7 +32,7 @@ class Builder:
         return Symbol(self, operand) if type(operand) is int else operand
 
     def emit(self, function: str, *arguments: Any) -> Any:
-        """Add an instruction; return its value as a symbol, or a number where it is constant."""
+        """Add an instruction; return its value as a symbol, or a number if it is constant."""
         operands = tuple(self._operand(function, argument) for argument in arguments)
         if not any(type(o) is int for o in operands):  # constants only: fold
             return float(FUNCTIONS[function].evaluate(*operands))
@@ -59,10 +59,10 @@ class Builder:
     def program(
         self, outputs: Sequence[Operand], output_names: Sequence[str], keep: Iterable[int] = ()
     ) -> tuple[Program, dict[int, int]]:
-        """The program that computes `outputs`, without what it does not need.
+        """The program that computes `outputs`, without unused instructions.
 
-        Inputs that are not read go too, except those in `keep`. Also returns the new number of
-        each value that stayed, by its old one, in their order.
+        Unused inputs are removed too, except those in `keep`. Also returns a dict from the old to
+        the new number of each remaining value, in order.
         """
         needed = {o for o in outputs if type(o) is int} | set(keep)
         for number in range(len(self.names) - 1, self.input_count - 1, -1):
@@ -94,7 +94,7 @@ _NEUTRAL = {"add": 0.0, "subtract": 0.0, "multiply": 1.0, "divide": 1.0}
 
 
 def _neutral(function: str, operands: tuple[Operand, ...]) -> list[tuple[Operand, Operand]]:
-    """The pairs (operand, other) in which the operand is the result if the other is neutral."""
+    """The pairs (operand, other) where the operand is the result if the other is neutral."""
     if function not in _NEUTRAL:
         return []
     a, b = operands
@@ -102,7 +102,7 @@ def _neutral(function: str, operands: tuple[Operand, ...]) -> list[tuple[Operand
 
 
 def _unique_names(names: Sequence[str | None], unnamed: str) -> list[str]:
-    """A name for every value: a name given again gets a prime, a value without one a number."""
+    """A unique name for every value: duplicates get a prime, unnamed values a number."""
     taken: set[str] = set()
     numbers = itertools.count(1)
     unique = []
@@ -123,7 +123,7 @@ _STRAIGHT_LINE = (
 
 
 class Symbol:
-    """A value that is not known yet: what the equations get when they are traced.
+    """A symbolic value, with which the equations are called when they are traced.
 
     >>> builder = Builder(["a"])
     >>> y = 2 * Symbol(builder, 0) + 1
@@ -196,7 +196,7 @@ class Symbol:
 
     def __float__(self) -> float:
         raise EquationError(
-            "a function of Python's math module does not work on a whole gate: "
+            "a function of Python's math module does not work on a gate, which is an array: "
             f"the vocabulary is {VOCABULARY}"
         )
 
@@ -215,7 +215,7 @@ class Symbol:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         raise EquationError(
-            "a function of NumPy or anaphora.ops does not work on what stands for a whole gate: "
+            "a function of NumPy or anaphora.ops does not work on a symbol of a gate: "
             f"the vocabulary is {VOCABULARY}, all of them in anaphora.equations"
         )
 
@@ -228,12 +228,12 @@ class Symbol:
 
 
 class GateSymbol(Symbol):
-    """A gate's pre-activation: whole, or its input half ``.x`` and recurrent half ``.h``."""
+    """A gate's pre-activation: the sum, or its input half ``.x`` and recurrent half ``.h``."""
 
     __slots__ = ("_h", "_x")
 
-    def __init__(self, builder: Builder, whole: int, x: int, h: int) -> None:
-        super().__init__(builder, whole)
+    def __init__(self, builder: Builder, total: int, x: int, h: int) -> None:
+        super().__init__(builder, total)
         self._x = Symbol(builder, x)
         self._h = Symbol(builder, h)
 

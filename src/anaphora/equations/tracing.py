@@ -1,4 +1,4 @@
-"""Tracing: from a cell's equations to its program."""
+"""Tracing: turns a cell's equations into a program."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from anaphora.equations.vocabulary import VOCABULARY
 
 
 class GateInput(NamedTuple):
-    """Where a gate that a program reads comes from.
+    """The source of a gate that a program reads.
 
     Attributes:
-        x: Its place among the blocks of ``H`` input halves, or None if it has no input half.
-        h: Its place among the blocks of ``H`` recurrent halves, or None.
+        x: The index of its block of ``H`` input halves, or None if it has no input half.
+        h: The index of its block of ``H`` recurrent halves, or None.
 
-    A gate with both is read whole: the sum of the two.
+    A gate with both is the sum of the two.
 
     >>> def reset(r, n, h):
     ...     return n.x + r * n.h
@@ -38,16 +38,16 @@ class GateInput(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """All that the engine needs to know of a cell.
+    """A traced cell, as the engine needs it.
 
     Attributes:
-        program: One step forward. Its inputs are the gates in their order, each whole (``i``) or
-            in the halves that the equations use (``n.x``, ``n.h``), then the states, then the
+        program: One step forward. Its inputs are the gates in order, each as a sum (``i``) or as
+            the halves that the equations use (``n.x``, ``n.h``), then the states, then the
             parameters; it returns the states.
-        gate_inputs: For each gate among the program's inputs, where it comes from.
+        gate_inputs: The source of each gate among the program's inputs.
         states: The number of states.
-        named: The value that each of the author's names stands for at the end of a step, except
-            the parameters.
+        named: The number of the value that each variable of the equations holds at the end of a
+            step, except the parameters.
 
     >>> def leaky(f, h):
     ...     return f * h
@@ -73,11 +73,11 @@ def trace(
     states: Sequence[str],
     parameters: Sequence[str] = (),
 ) -> Trace:
-    """Read a cell's equations with symbols.
+    """Trace a cell's equations by calling them with symbols.
 
     Raises:
-        EquationError: the equations use something outside the vocabulary, leave a gate, a state or
-            a parameter out, or do not return the states.
+        EquationError: the equations use something outside the vocabulary, do not use a gate, a
+            state or a parameter, or do not return the states.
 
     >>> def leaky(f, h):
     ...     return f * h
@@ -93,7 +93,7 @@ def trace(
 
     returned, variables = _call_watching_names(equations, arguments, builder)
     outputs = _returned_states(returned, states, variables, builder)
-    keep = range(3 * len(gates), builder.input_count)  # states and parameters keep their places
+    keep = range(3 * len(gates), builder.input_count)  # unused states and parameters stay
     program, new = builder.program(outputs, states, keep)
 
     read = program.reads()
@@ -124,9 +124,9 @@ def _gate_inputs(gates: Sequence[str], inputs: Sequence[str]) -> tuple[GateInput
 def _call_watching_names(
     equations: Callable[..., Any], arguments: Sequence[Symbol], builder: Builder
 ) -> tuple[Any, dict[str, int]]:
-    """Call the equations; name each value after the variable that the author put it into.
+    """Call the equations, and name each value after the variable that it is assigned to.
 
-    Returns what they return, and the number of the value that each variable holds at the end.
+    Returns their result, and the number of the value that each variable holds at the end.
     """
     code = getattr(inspect.unwrap(equations), "__code__", None)
     variables: dict[str, int] = {}
@@ -151,12 +151,12 @@ def _call_watching_names(
     except Exception as error:
         if type(error) is NameError:
             raise EquationError(
-                f"{error.name!r} is not defined where the equations stand: the vocabulary is "
+                f"{error.name!r} is not defined in the equations' module: the vocabulary is "
                 f"{VOCABULARY}, all of them in anaphora.equations"
             ) from error
         raise EquationError(
-            f"the equations stopped with {type(error).__name__}: {error}; they are read once with "
-            f"symbols in place of arrays, and the vocabulary is {VOCABULARY}"
+            f"the equations failed with {type(error).__name__}: {error}; they are called once with "
+            f"symbols instead of arrays, and the vocabulary is {VOCABULARY}"
         ) from error
     finally:
         sys.settrace(before)
@@ -165,7 +165,7 @@ def _call_watching_names(
 def _returned_states(
     returned: Any, states: Sequence[str], variables: Mapping[str, int], builder: Builder
 ) -> list[Operand]:
-    """Check that the equations return every state, in order; give an unnamed one its name."""
+    """Check that the equations return every state, in order; name unnamed ones."""
     values = returned if isinstance(returned, tuple) else (returned,)
     wanted = f"return {', '.join(states)}"
     if returned is None:
@@ -183,12 +183,12 @@ def _returned_states(
                 f"gate and no state: end them with '{wanted}'"
             )
         number = value.number
-        computed = number >= builder.input_count  # a state before the step may go anywhere
+        computed = number >= builder.input_count  # a previous state may be returned for any other
         names = [name for name in states if computed and variables.get(name) == number]
         if names and state not in names:
             raise EquationError(
-                f"the equations return {names[0]!r} in the place of {state!r}: the states are "
-                f"returned in the order in which they were declared, '{wanted}'"
+                f"the equations return {names[0]!r} in place of {state!r}: states are returned in "
+                f"the declared order, '{wanted}'"
             )
         if builder.names[number] is None:
             builder.names[number] = state
@@ -200,16 +200,16 @@ def _check_use(
     gates: Sequence[str], parameters: Sequence[str], read: set[int], builder: Builder
 ) -> None:
     for number, gate in enumerate(gates):
-        whole, x, h = (3 * number + k in read for k in range(3))
-        if whole and (x or h):
+        total, x, h = (3 * number + k in read for k in range(3))
+        if total and (x or h):
             raise EquationError(
-                f"gate {gate!r} is used both whole and by its halves: for the whole of it write "
+                f"gate {gate!r} is used both as a sum and by its halves: write the sum as "
                 f"{gate}.x + {gate}.h"
             )
-        if not (whole or x or h):
-            raise EquationError(f"gate {gate!r} is not used: use it, or leave it out of gates=")
+        if not (total or x or h):
+            raise EquationError(f"gate {gate!r} is not used: use it, or remove it from gates=")
     for number, name in enumerate(parameters, start=builder.input_count - len(parameters)):
         if number not in read:
             raise EquationError(
-                f"parameter {name!r} is not used: use it, or leave it out of parameters="
+                f"parameter {name!r} is not used: use it, or remove it from parameters="
             )

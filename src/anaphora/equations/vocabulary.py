@@ -1,4 +1,4 @@
-"""The vocabulary of equations: each word's values, and its derivative in the same words."""
+"""The vocabulary of equations: each function, and its derivative in the same vocabulary."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 
 def _sigmoid(x: Any) -> Any:
-    with np.errstate(over="ignore"):  # exp(-x) may reach infinity; 1 / infinity is the right 0
+    with np.errstate(over="ignore"):  # exp(-x) may overflow; 1 / infinity is the correct 0
         return 1 / (1 + np.exp(-x))
 
 
 class Function(NamedTuple):
-    """One word of the vocabulary: its values, and its cotangents by the chain rule.
+    """One function of the vocabulary: its values, and its cotangents by the chain rule.
 
     ``pullback(d, y, *operands)`` gives the cotangent of each operand of ``y = evaluate(*operands)``
-    from the cotangent ``d`` of ``y``. It is written in the vocabulary itself, so that it can be
-    read with symbols as well as with numbers.
+    from the cotangent ``d`` of ``y``. It is written in the vocabulary itself, so that it works with
+    symbols and numbers alike.
 
     >>> multiply = FUNCTIONS["multiply"]
     >>> float(multiply.evaluate(2.0, 3.0)), multiply.pullback(1.0, 6.0, 2.0, 3.0)
@@ -44,7 +44,7 @@ FUNCTIONS: dict[str, Function] = {
     "log": Function(np.log, lambda d, y, a: (d / a,)),
     "softplus": Function(lambda x: np.logaddexp(x, 0), lambda d, y, a: (d * sigmoid(a),)),
     "abs": Function(np.abs, lambda d, y, a: (d * sign(a),)),
-    # Where the two operands are equal each of them gets half of the cotangent.
+    # Equal operands get half of the cotangent each.
     "maximum": Function(np.maximum, lambda d, y, a, b: _split_by_sign(d, a - b)),
     "minimum": Function(np.minimum, lambda d, y, a, b: _split_by_sign(d, b - a)),
     "sign": Function(np.sign, lambda d, y, a: (0.0,)),
@@ -53,7 +53,7 @@ OPERANDS: dict[str, int] = {
     name: len(inspect.signature(function.pullback).parameters) - 2
     for name, function in FUNCTIONS.items()
 }
-"""How many operands each word has: what its pullback takes after ``d`` and ``y``."""
+"""The number of operands of each function: those of its pullback after ``d`` and ``y``."""
 
 
 def _split_by_sign(d: Any, difference: Any) -> tuple[Any, Any]:
@@ -62,10 +62,9 @@ def _split_by_sign(d: Any, difference: Any) -> tuple[Any, Any]:
 
 
 def apply(name: str, *operands: Any) -> Any:
-    """Apply one word of the vocabulary to arrays, Tensors or symbols, as the operands ask for.
+    """Apply one function of the vocabulary to arrays, Tensors or symbols.
 
-    Objects other than NumPy's say what a word means to them by a method ``__equation__(name,
-    *operands)``.
+    Other types than NumPy's define its meaning in a method ``__equation__(name, *operands)``.
 
     >>> float(apply("add", 1.0, 2.0))
     3.0
@@ -140,7 +139,7 @@ def abs(x: Any) -> Any:
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger of two values; where they are equal, each gets half of the gradient.
+    """The larger of two values; equal ones get half of the gradient each.
 
     >>> float(maximum(1.0, 2.0))
     2.0
@@ -149,7 +148,7 @@ def maximum(a: Any, b: Any) -> Any:
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller of two values; where they are equal, each gets half of the gradient.
+    """The smaller of two values; equal ones get half of the gradient each.
 
     >>> float(minimum(1.0, 2.0))
     1.0
@@ -158,7 +157,7 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def sign(x: Any) -> Any:
-    """-1, 0 or 1: what the derivatives of `relu`, `abs`, `maximum` and `minimum` are made of.
+    """-1, 0 or 1, from which the derivatives of `relu`, `abs`, `maximum`, `minimum` are built.
 
     >>> float(sign(-3.0))
     -1.0

@@ -94,7 +94,7 @@ class Sampler:
             logits = np.array(logits)
             logits[:, list(self.excluded)] = -np.inf
         count = len(logits) if logits.ndim else 0
-        return engine.draw(
+        return engine.sample(
             logits, self.uniforms(generator, count), self.temperature, self.top_k, self.top_p
         )
 

@@ -1,9 +1,9 @@
-"""Differentiable operations: value and pullback side by side, one family a file."""
+"""Differentiable operations: value and pullback side by side, one file per family."""
 
 from typing import TYPE_CHECKING
 
 from anaphora import foreign_names
-from anaphora.ops import numpy_functions  # noqa: F401 - it says which operation each one is
+from anaphora.ops import numpy_functions  # noqa: F401 - registers them
 from anaphora.ops.activations import log_softmax, relu, sigmoid, softmax, softplus, tanh
 from anaphora.ops.arithmetic import (
     abs,
@@ -119,5 +119,5 @@ __all__ = [
     "where",
 ]
 
-if not TYPE_CHECKING:  # type checkers are to know what there is
+if not TYPE_CHECKING:  # type checkers should see the real attributes only
     __getattr__ = foreign_names.module_getattr("anaphora.ops")

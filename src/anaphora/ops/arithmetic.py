@@ -1,4 +1,4 @@
-"""Elementwise arithmetic; operands broadcast as NumPy's do."""
+"""Elementwise arithmetic; operands broadcast as in NumPy."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def negative(x: Array, /) -> Any:
 
 @differentiable
 def power(x: Array, /, exponent: float) -> Any:
-    """``x ** exponent`` for a number as the exponent.
+    """``x ** exponent``, where the exponent is a number.
 
     >>> power([1.0, 3.0], 2).data
     array([1., 9.], dtype=float32)
     """
     if not np.isscalar(exponent):
         raise TypeError(
-            f"power: the exponent must be a number, not {type(exponent).__name__}; for a Tensor in "
-            "the exponent write exp(exponent * log(x))"
+            f"power: the exponent must be a number, not {type(exponent).__name__}; for a Tensor "
+            "write exp(exponent * log(x))"
         )
     p = float(exponent)  # type: ignore[arg-type]
     return x**p, lambda dy: dy * (p * x ** (p - 1)) if p else np.zeros_like(x)
@@ -135,7 +135,7 @@ def sign(x: Array, /) -> Any:
 
 @differentiable
 def maximum(a: Array, b: Array, /) -> Any:
-    """The larger of two; where they are equal each gets half of the gradient.
+    """The larger of two; equal ones get half of the gradient each.
 
     >>> maximum([1.0, 5.0], 2.0).data
     array([2., 5.], dtype=float32)
@@ -145,7 +145,7 @@ def maximum(a: Array, b: Array, /) -> Any:
 
 @differentiable
 def minimum(a: Array, b: Array, /) -> Any:
-    """The smaller of two; where they are equal each gets half of the gradient.
+    """The smaller of two; equal ones get half of the gradient each.
 
     >>> minimum([1.0, 5.0], 2.0).data
     array([1., 2.], dtype=float32)
@@ -154,7 +154,7 @@ def minimum(a: Array, b: Array, /) -> Any:
 
 
 def _share(one: Array, other: Array) -> Array:
-    """1 where the one is larger, 0 where the other is, a half where they are equal."""
+    """1 where one is larger, 0 where the other is, a half where they are equal."""
     return np.where(one == other, 0.5, one > other).astype(one.dtype)
 
 
@@ -168,7 +168,7 @@ def _where(a: Array, b: Array, /, condition: Array) -> Any:
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
-    """``a`` where the condition (an array of booleans) holds, ``b`` elsewhere.
+    """``a`` where the condition (an array of booleans) is True, ``b`` elsewhere.
 
     >>> where([True, False], [1.0, 2.0], [3.0, 4.0]).data
     array([1., 4.], dtype=float32)

@@ -1,4 +1,4 @@
-"""Scores of attention, and their softmax over sequences of different lengths."""
+"""Attention scores, and their softmax over sequences of different lengths."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from anaphora.tensor import Array, differentiable, floating
 @differentiable
 @floating
 def masked_softmax(x: Array, /, mask: Any) -> Any:
-    """`softmax` along the last axis over the elements that a mask keeps; the others become 0.
+    """`softmax` along the last axis over unmasked elements; masked ones become 0.
 
-    A row of which nothing is kept is 0 throughout.
+    A row that is fully masked is 0.
 
     Args:
         x: [...].
-        mask: Booleans that broadcast to the shape of x, True where an element counts.
+        mask: Booleans that broadcast to the shape of x, True where an element is included.
 
     Raises:
         ValueError: the mask does not broadcast to that shape.
@@ -50,13 +50,13 @@ def masked_softmax(x: Array, /, mask: Any) -> Any:
 def additive_scores(queries: Array, keys: Array, weight: Array, /) -> Any:
     """``weight . tanh(query + key)`` of every query with every key of its row.
 
-    All the sums would be [T, S, B, A]; they are made, and on the way back made anew, for one query
-    of each row at a time.
+    All sums together would be [T, S, B, A]; they are computed, and recomputed in the backward pass,
+    for one query of each row at a time.
 
     Shapes: queries [T, B, A]; keys [S, B, A]; weight [A]; returns [B, T, S].
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
 
     >>> additive_scores([[[0.0]]], [[[0.0]], [[100.0]]], [2.0]).data
     array([[[0., 2.]]], dtype=float32)

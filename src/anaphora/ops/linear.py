@@ -10,7 +10,7 @@ from anaphora.tensor import Array, differentiable
 
 @differentiable
 def matmul(a: Array, b: Array, /) -> Any:
-    """``a @ b``: vectors, matrices, and batches of matrices, as NumPy multiplies them.
+    """``a @ b``: vectors, matrices, and batches of matrices, as in NumPy.
 
     Raises:
         ValueError: the inner sizes differ, or one of them is a single number.
@@ -20,8 +20,8 @@ def matmul(a: Array, b: Array, /) -> Any:
     """
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(
-            f"matmul: shapes {a.shape} and {b.shape} do not fit; the last axis of the one must be "
-            "as long as the last but one of the other"
+            f"matmul: shapes {a.shape} and {b.shape} do not fit; the last axis of the first must "
+            "equal the second-to-last of the second"
         )
     # A vector is a matrix of one row on the left, of one column on the right.
     rows = a[None, :] if a.ndim == 1 else a
@@ -50,7 +50,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
     Shapes: x [..., I]; weight [O, I]; bias [O]; returns [..., O].
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
 
     >>> linear([1.0, 2.0], [[3.0, 4.0], [0.0, 1.0]], [0.5, 0.0]).data
     array([11.5,  2. ], dtype=float32)
@@ -74,15 +74,15 @@ def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
 
 
 def check_linear(name: str, x: Array, weight: Array, bias: Array | None) -> None:
-    """Refuse arrays whose shapes do not fit ``x W^T + b``.
+    """Check the shapes of ``x W^T + b``.
 
     Raises:
-        ValueError: the shapes do not fit; the message begins with the name.
+        ValueError: the shapes do not match; the message starts with the name.
     """
     if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"{name}: an input of shape {x.shape} for a weight of shape {weight.shape}; the weight "
-            "is [O, I], the last axis of the input is as long as that of the weight"
+            "is [O, I] and the input [..., I]"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(

@@ -21,7 +21,7 @@ from anaphora.tensor import (
 
 @differentiable
 def embedding(weight: Array, /, ids: Any) -> Any:
-    """Rows of a table. The gradient of the table is a `RowGradient`.
+    """Look up rows of a table, whose gradient is a `RowGradient`.
 
     Args:
         weight: [V, E].
@@ -42,7 +42,7 @@ def embedding(weight: Array, /, ids: Any) -> Any:
     array([[1., 1.],
            [2., 2.]], dtype=float32)
     """
-    # A copy: whoever makes batches may use the array again.
+    # A copy, since the caller may reuse the array for the next batch.
     ids = as_integers(ids, "embedding: ids are integers")
     return engine.gather_rows(weight, ids), lambda dy: RowGradient(ids, dy, weight.shape)
 
@@ -51,19 +51,19 @@ def embedding(weight: Array, /, ids: Any) -> Any:
 @floating
 def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> Any:
     y = engine.dropout(x, rate, key, shared_axes)
-    return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the mask, drawn anew
+    return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the same mask, regenerated
 
 
 @foreign_names.arguments_checked
 def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     """Set elements to 0 with probability `rate`; divide the others by ``1 - rate``.
 
-    No mask is kept: it is a function of its position and of one number drawn from
+    No mask is stored: it is a function of the position and one random number from
     `anaphora.random.generator`.
 
     Args:
         x: [...].
-        rate: The probability of being dropped, 0 <= rate < 1.
+        rate: The probability that an element is dropped, 0 <= rate < 1.
         shared_axes: Axes along which the mask is the same: ``(0,)`` on [T, B, H] is the locked
             (variational) dropout of Gal & Ghahramani 2016.
 
@@ -95,7 +95,7 @@ def layer_norm(
     Shapes: x [..., H]; weight [H]; bias [H]; returns [..., H]. Source: Ba et al. 2016.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
 
     >>> layer_norm([[1.0, 3.0]], epsilon=0).data
     array([[-1.,  1.]], dtype=float32)

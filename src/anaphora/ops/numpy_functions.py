@@ -1,4 +1,4 @@
-"""NumPy's functions on Tensors: which operation each of them is."""
+"""NumPy's functions on Tensors: the operation for each of them."""
 
 from __future__ import annotations
 

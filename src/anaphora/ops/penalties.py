@@ -1,4 +1,4 @@
-"""Penalties on activations, which regularise a training (Merity et al. 2017)."""
+"""Regularising penalties on activations (Merity et al. 2017)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from anaphora.tensor import Array, differentiable, floating
 @differentiable
 @floating
 def activation_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
-    """The mean of the squares: it keeps activations small. 0 if there are none.
+    """The mean of the squares, which keeps activations small; 0 if there are none.
 
     Args:
         x: [T, B, ...].
-        lengths: [B] integers in 0..T: the steps of each row that count, or None for all T.
+        lengths: [B] integers in 0..T, the number of steps of each row; None means all T.
 
     Raises:
-        ValueError: the lengths do not fit.
+        ValueError: the lengths are invalid.
 
     >>> x = [[[3.0], [9.0]], [[1.0], [9.0]]]
     >>> activation_penalty(x, lengths=[2, 0]).item()  # (9 + 1) / 2
@@ -34,12 +34,12 @@ def activation_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
 @differentiable
 @floating
 def temporal_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
-    """The mean of the squared changes from step to step: it keeps activations slow. 0 if none.
+    """The mean of the squared changes between steps, which keeps them small; 0 if there are none.
 
     The arguments are those of `activation_penalty`.
 
     Raises:
-        ValueError: the lengths do not fit.
+        ValueError: the lengths are invalid.
 
     >>> x = [[[3.0], [9.0]], [[1.0], [0.0]]]
     >>> temporal_penalty(x, lengths=[2, 1]).item()  # (1 - 3) ** 2
@@ -60,7 +60,7 @@ def temporal_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
 
 
 def _counted(x: Array, ends: Array | None) -> tuple[Array, int]:
-    """What is before each row's end, with 0 beyond it, and the number of its elements."""
+    """The array with 0 after each row's end, and the number of elements before it."""
     if ends is None:
         return x, x.size
     counted = np.arange(len(x))[:, None] < ends

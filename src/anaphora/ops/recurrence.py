@@ -1,4 +1,4 @@
-"""The recurrence as an operation, fused by the engine, and its unfused twin on the tape."""
+"""The recurrence: fused by the engine, and an unfused reference on the tape."""
 
 from __future__ import annotations
 
@@ -39,23 +39,22 @@ def recurrence(
         cell: The cell, with Gx gates that have an input half and Gh that have a recurrent one.
         x: [T, B, I] the input; without `weight_ih` [T, B, Gx*H], the input halves of the gates.
         states: The initial states: [B, P], then [B, H] for the others.
-        weight_hh: [Gh*H, P], None where no gate has a recurrent half.
+        weight_hh: [Gh*H, P]; None if no gate has a recurrent half.
         bias_hh: [Gh*H] or None.
         weight_hr: [P, H] a projection of the first state after every step, or None; then P is H.
         parameters: The cell's own vectors, each [H].
-        lengths: [B] integers in 0..T: the number of steps of each row. The output is 0 beyond
-            them, the final state is that after a row's last step.
-        reverse: Go from each row's last step to its first.
-        record: A dictionary that gets every value to which the cell's equations give a name,
-            [T, B, H].
-        weight_ih: [Gx*H, I] makes the input halves, ``x W_ih^T + b_ih``, or None.
+        lengths: [B] integers in 0..T, the number of steps of each row. The output is 0 after
+            them; the final state is that after a row's last step.
+        reverse: Run from each row's last step to its first.
+        record: A dictionary to fill with every named value of the cell's equations, [T, B, H].
+        weight_ih: [Gx*H, I], for the input halves ``x W_ih^T + b_ih``, or None.
         bias_ih: [Gx*H] or None.
 
     Returns:
         The output [T, B, P] (the first state after every step) and the final states.
 
     Raises:
-        ValueError: a shape or a length does not fit.
+        ValueError: a shape or a length is wrong.
 
     >>> from anaphora.cells import mingru  # no recurrent half, so no weight_hh
     >>> x_gates, h = Tensor(np.ones((5, 2, 2 * 4))), Tensor(np.zeros((2, 4)))
@@ -110,7 +109,7 @@ def _recurrence(
 
 
 def _tensors(values: Sequence[Any], weights: Sequence[Tensor | None]) -> list[Tensor]:
-    """The input and the states, of which arrays take the dtype of what is a Tensor."""
+    """The input and the states as Tensors; arrays get the dtype of the first Tensor."""
     tensors = (v for v in (*values, *weights) if isinstance(v, Tensor))
     dtype = next((tensor.dtype for tensor in tensors), None)
     return [v if isinstance(v, Tensor) else as_tensor(v, dtype, "recurrence") for v in values]
@@ -127,7 +126,7 @@ def _check_shapes(
     weight_ih: Tensor | None,
     bias_ih: Tensor | None,
 ) -> None:
-    """Say which shape does not fit, before a broadcast hides it."""
+    """Report a wrong shape, before broadcasting hides it."""
     of = f"recurrence: cell {cell.name!r}"
     for kind, names, given in (
         ("states", cell.states, states),
@@ -139,7 +138,7 @@ def _check_shapes(
     if weight_hr is not None and cell.fused and cell.reads_output_state():
         raise ValueError(
             f"{of} reads its state {cell.states[0]!r} elementwise, so that state cannot be "
-            "projected; leave weight_hr out"
+            "projected; omit weight_hr"
         )
     if weight_ih is None and bias_ih is not None:
         raise ValueError(f"{of} got bias_ih without weight_ih")
@@ -175,17 +174,17 @@ def _check_shapes(
     if (weight_hh is None) != (Gh == 0) or (Gh == 0 and bias_hh is not None):
         raise ValueError(
             f"{of} has {Gh} gates with a recurrent half, so weight_hh "
-            + (f"is wanted, of shape {(Gh * H, P)}" if Gh else "and bias_hh are to be None")
+            + (f"is wanted, of shape {(Gh * H, P)}" if Gh else "and bias_hh must be None")
         )
 
 
 def checked_lengths(
     operation: str, lengths: ArrayLike | None, shape: tuple[int, ...]
 ) -> Array | None:
-    """The lengths [B] of sequences [T, B, ...] as int64, or None as given.
+    """The lengths [B] of sequences [T, B, ...] as int64; None stays None.
 
     Raises:
-        ValueError: they are not B integers in 0..T; the message begins with the operation.
+        ValueError: they are not B integers in 0..T; the message starts with the operation.
     """
     if lengths is None:
         return None
@@ -204,8 +203,8 @@ def checked_lengths(
     return array.astype(np.int64)
 
 
-class _WholeGate(Tensor):
-    """The sum of a gate's halves, with the halves at hand for a cell that was not traced."""
+class _SummedGate(Tensor):
+    """The sum of a gate's halves, with the halves as attributes, for untraced cells."""
 
     __slots__ = ("h", "x")
 
@@ -213,9 +212,9 @@ class _WholeGate(Tensor):
     h: Tensor
 
 
-def _whole_gate(x: Tensor, h: Tensor) -> _WholeGate:
+def _summed_gate(x: Tensor, h: Tensor) -> _SummedGate:
     total = x + h
-    gate = _WholeGate._result(total.data, total._node, total._output)
+    gate = _SummedGate._result(total.data, total._node, total._output)
     gate.x, gate.h = x, h
     return gate
 
@@ -234,16 +233,15 @@ def recurrence_unfused(
     weight_ih: Tensor | None = None,
     bias_ih: Tensor | None = None,
 ) -> tuple[Tensor, States]:
-    """`recurrence`, step by step with ordinary operations: what the fused one is checked against.
+    """`recurrence`, step by step with ordinary operations: the reference for the fused one.
 
-    Cells declared with ``fused=False`` run here. A cell gets just the rows of the batch that have
-    not ended at a step, in their order. `record` gets their states only, since their intermediates
-    have no names.
+    Cells declared with ``fused=False`` run here. A cell gets only the active rows of the batch at a
+    step, in order. `record` gets only their states, since their intermediates have no names.
 
     >>> from anaphora.cells import mingru
     >>> arguments = mingru, Tensor(np.ones((5, 2, 2 * 4))), [Tensor(np.zeros((2, 4)))]
-    >>> one, twin = recurrence(*arguments)[0], recurrence_unfused(*arguments)[0]
-    >>> np.allclose(one.data, twin.data)
+    >>> one, reference = recurrence(*arguments)[0], recurrence_unfused(*arguments)[0]
+    >>> np.allclose(one.data, reference.data)
     True
     """
     x, *states = _tensors((x, *states), (weight_ih, weight_hh))
@@ -251,8 +249,8 @@ def recurrence_unfused(
     ends = checked_lengths("recurrence", lengths, x.shape)
     T, B, _ = x.shape
     H = states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
-    order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step that each row takes at t
-    if ends is not None:  # whatever is in the padding, the cell is not to see it
+    order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step of each row at t
+    if ends is not None:  # the cell must not see padding
         x = where((order < ends)[:, :, None], x, 0.0)
     x_gates = x if weight_ih is None else linear(x, weight_ih, bias_ih)
     if reverse:
@@ -267,7 +265,7 @@ def recurrence_unfused(
         rows = None if ends is None or t < ends.min(initial=T) else np.flatnonzero(t < ends)
         before = current
         if rows is not None:
-            if t and not len(rows):  # the first step stays, so that every weight has a gradient
+            if t and not len(rows):  # step 0 always runs, so that every weight has a gradient
                 outputs.append(Tensor(np.zeros_like(current[0].data)))
                 continue
             halves = getitem(halves, rows)
@@ -299,13 +297,13 @@ def recurrence_unfused(
     if not outputs:
         return Tensor(np.zeros((0, *states[0].shape), x_gates.dtype)), current
     sequence = stack(outputs)
-    if reverse:  # within its length a row that is reversed twice is as it was
+    if reverse:  # reversing within the length is its own inverse
         sequence = getitem(sequence, (order, np.arange(B)))
     return sequence, current
 
 
 def _state(cell: Cell, name: str, value: Any, shape: tuple[int, int], dtype: Any) -> Tensor:
-    """A state that a cell returned, with an axis for the batch if it depends on no row of it."""
+    """A state that a cell returned, broadcast over the batch if it depends on no row."""
     if isinstance(value, (int, float, np.number, np.ndarray)):
         value = Tensor(np.asarray(value, dtype))
     if not isinstance(value, Tensor):
@@ -322,7 +320,7 @@ def _state(cell: Cell, name: str, value: Any, shape: tuple[int, int], dtype: Any
     if not fits:
         raise ValueError(
             f"recurrence: cell {cell.name!r} returned a state {name!r} of shape {value.shape}, "
-            f"wanted {shape} for the rows that have not ended, or what broadcasts to it"
+            f"wanted {shape} for the rows that are active, or a shape that broadcasts to it"
         )
     result: Tensor = broadcast_to(value, shape)
     return result
@@ -330,20 +328,20 @@ def _state(cell: Cell, name: str, value: Any, shape: tuple[int, int], dtype: Any
 
 @differentiable
 def _put_rows(x: Array, new: Array, /, rows: Array) -> Any:
-    """Put new rows in the place of some of x [B, ...]."""
+    """Replace some rows of x [B, ...]."""
     y = x.copy()
     y[rows] = new
 
-    def of_others(dy: Array) -> Array:
+    def pull_x(dy: Array) -> Array:
         dx = dy.copy()
         dx[rows] = 0
         return dx
 
-    return y, (of_others, lambda dy: dy[rows])
+    return y, (pull_x, lambda dy: dy[rows])
 
 
 def _gates(cell: Cell, x: Tensor, h: Tensor | None) -> list[Any]:
-    """What the equations get for each gate, from the halves that stand side by side in x and h."""
+    """The arguments of the equations for each gate, from the concatenated halves x and h."""
     xs = split(x, len(cell.input_gates), axis=-1) if cell.input_gates else ()
     hs = () if h is None else split(h, len(cell.recurrent_gates), axis=-1)
     x_halves = dict(zip(cell.input_gates, xs, strict=True))
@@ -352,6 +350,6 @@ def _gates(cell: Cell, x: Tensor, h: Tensor | None) -> list[Any]:
     def gate(name: str) -> Any:
         if cell.fused and name not in cell.program.inputs:
             return Gate(x_halves.get(name), h_halves.get(name))
-        return _whole_gate(x_halves[name], h_halves[name])
+        return _summed_gate(x_halves[name], h_halves[name])
 
     return [gate(name) for name in cell.gates]

@@ -12,7 +12,7 @@ Axes: TypeAlias = "int | tuple[int, ...] | None"
 
 
 def _spread(dy: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Array:
-    """Stretch what belongs to a reduced array over the array that was reduced."""
+    """Broadcast the gradient of a reduced array to the shape before the reduction."""
     if axis is not None and not keepdims:
         dy = np.expand_dims(dy, axis)
     return np.broadcast_to(dy, shape)
@@ -34,7 +34,7 @@ def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """The mean over all elements, or along axes.
 
     Raises:
-        ValueError: there is nothing to take the mean of.
+        ValueError: there are no elements.
 
     >>> mean([[1.0, 2.0], [3.0, 4.0]], axis=1).data
     array([1.5, 3.5], dtype=float32)
@@ -49,7 +49,7 @@ def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
 @differentiable
 def max(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
-    """The largest element, or along axes; equal ones share the gradient.
+    """The maximum of all elements, or along axes; equal maxima share the gradient.
 
     >>> max([[1.0, 2.0], [3.0, 4.0]], axis=0).data
     array([3., 4.], dtype=float32)

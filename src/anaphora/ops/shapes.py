@@ -23,7 +23,7 @@ def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
 
 @differentiable
 def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
-    """The axes in another order; reversed where none is given.
+    """Permute the axes; by default reverse them.
 
     >>> transpose([[1.0, 2.0], [3.0, 4.0]]).data
     array([[1., 3.],
@@ -35,7 +35,7 @@ def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
 
 @differentiable
 def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Any:
-    """Stretch axes of size 1, and new ones in front, to a shape.
+    """Broadcast axes of size 1, and new leading axes, to a shape.
 
     >>> broadcast_to([1.0, 2.0], (2, 2)).data
     array([[1., 2.],
@@ -48,8 +48,8 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Any:
 def getitem(x: Array, /, index: Any) -> Any:
     """Elements by integers, slices, and arrays of integers or booleans, as NumPy indexes.
 
-    Its gradient is an array as large as x: to go through all steps of a sequence, use `unstack`.
-    Where an array of integers names an element twice, its gradients are summed.
+    Its gradient is an array as large as x: to iterate over the steps of a sequence, use `unstack`.
+    The gradients of an element that is indexed several times are summed.
 
     >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
     >>> getitem(x, [0, 0, 2]).sum().backward()
@@ -83,7 +83,7 @@ def _concatenate(*arrays: Array, axis: int) -> Any:
 
 @foreign_names.arguments_checked
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join along an axis that they have.
+    """Concatenate along an existing axis.
 
     >>> concatenate([[1.0], [2.0, 3.0]]).data
     array([1., 2., 3.], dtype=float32)
@@ -102,7 +102,7 @@ def _stack(*arrays: Array, axis: int) -> Any:
 
 @foreign_names.arguments_checked
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join along a new axis.
+    """Stack along a new axis.
 
     >>> stack([[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 2)
@@ -113,7 +113,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 
 @differentiable
 def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
-    """Cut into equal parts, or before the given indices, along an axis.
+    """Split along an axis into equal parts, or before the given indices.
 
     >>> [part.data.tolist() for part in split([1.0, 2.0, 3.0], [1])]
     [[1.0], [2.0, 3.0]]
@@ -128,7 +128,7 @@ def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
 
 @differentiable
 def unstack(x: Array, /, axis: int = 0) -> Any:
-    """The slices along an axis, as a tuple: what `stack` undoes.
+    """The slices along an axis, as a tuple; the inverse of `stack`.
 
     >>> [row.data.tolist() for row in unstack([[1.0, 2.0], [3.0, 4.0]])]
     [[1.0, 2.0], [3.0, 4.0]]
@@ -138,5 +138,5 @@ def unstack(x: Array, /, axis: int = 0) -> Any:
 
 
 def _filled(gradients: Sequence[Array | None], parts: Sequence[Array]) -> list[Array]:
-    """The gradients of the parts, zero where nothing depended on one."""
+    """The gradients of the parts, zero for those that nothing depends on."""
     return [np.zeros_like(p) if d is None else d for p, d in zip(parts, gradients, strict=True)]

@@ -1,7 +1,8 @@
-"""Seeing inside: pictures of states, gates, gradients, attention, embeddings and trainings.
+"""Visualisation: plots of states, gates, gradients, attention, embeddings and training runs.
 
-Every function returns a `Picture`: its data at once, its figure when asked for. Only the figure
-needs matplotlib (extra ``plot``), and nothing needs a display. `graph` returns Graphviz text.
+Every function returns a `Picture`, whose data are available at once and whose figure is rendered on
+demand. Only the figure needs matplotlib (extra ``plot``); no display is needed. `graph` returns
+Graphviz text.
 """
 
 from anaphora.plot.embeddings import analogy, embeddings, nearest, principal_components

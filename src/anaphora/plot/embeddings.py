@@ -1,4 +1,4 @@
-"""Embeddings: a plane to look at them in, neighbours, and analogies."""
+"""Embeddings: projections to a plane, nearest neighbours, and analogies."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def principal_components(vectors: ArrayLike, count: int = 2) -> tuple[Array, Array]:
-    """Project vectors to the directions in which they differ most (Pearson 1901).
+    """Project vectors onto their directions of largest variance (Pearson 1901).
 
     Args:
         vectors: [V, E].
         count: The number of directions, at most the smaller of V and E.
 
     Returns:
-        The coordinates [V, count], and the share of the variance along each, [count]. The signs
-        are such that the largest coordinate of each direction is positive.
+        The coordinates [V, count], and the fraction of the variance along each, [count]. Signs are
+        chosen so that the largest coordinate of each direction is positive.
 
     Raises:
-        ValueError: the shape does not fit, or the count is out of range.
+        ValueError: the shape is wrong, or the count is out of range.
 
     >>> coordinates, shares = principal_components([[0.0, 0.0], [0.0, 0.0], [3.0, 3.0]], count=1)
     >>> coordinates.ravel().round(2), shares
@@ -51,19 +51,19 @@ def principal_components(vectors: ArrayLike, count: int = 2) -> tuple[Array, Arr
 def nearest(
     vectors: ArrayLike, labels: Sequence[str], label: str, count: int = 5
 ) -> list[tuple[str, float]]:
-    """The labels whose vectors point most nearly where that of one label points.
+    """The labels with the largest cosine similarity to a label.
 
     Args:
         vectors: [V, E].
         labels: One for each vector.
-        label: Whose neighbours are wanted.
-        count: How many.
+        label: The label to compare with.
+        count: The number of neighbours.
 
     Returns:
-        The labels with the cosines of the angles, the nearest first.
+        The labels and their cosine similarities, the nearest first.
 
     Raises:
-        ValueError: the shapes do not fit, or the label is none of the labels.
+        ValueError: the shapes do not match, or the label is not one of the labels.
 
     >>> nearest([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]], ["a", "b", "c"], "a")
     [('b', 1.0), ('c', 0.0)]
@@ -76,21 +76,21 @@ def nearest(
 def analogy(
     vectors: ArrayLike, labels: Sequence[str], a: str, b: str, c: str, count: int = 5
 ) -> list[tuple[str, float]]:
-    """What is to `c` as `b` is to `a` (Mikolov et al. 2013): nearest to ``b - a + c``.
+    """Solve the analogy a : b = c : ? (Mikolov et al. 2013): the nearest to ``b - a + c``.
 
     Args:
-        vectors: [V, E]; their lengths do not count.
+        vectors: [V, E]; only their directions matter.
         labels: One for each vector.
         a: As in "man is to king as woman is to ...": man,
         b: king,
         c: woman.
-        count: How many answers.
+        count: The number of answers.
 
     Returns:
-        Labels other than the three, with the cosines of the angles, the nearest first.
+        Labels other than the three and their cosine similarities, the nearest first.
 
     Raises:
-        ValueError: the shapes do not fit, or one of the three is none of the labels.
+        ValueError: the shapes do not match, or one of the three is not one of the labels.
 
     >>> vectors = [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     >>> analogy(vectors, ["man", "king", "woman", "queen"], "man", "king", "woman", count=1)[0][0]
@@ -108,24 +108,24 @@ def embeddings(
     words: Sequence[str] = (),
     *,
     neighbours: int = 6,
-    most: int = 120,
+    max_labels: int = 120,
 ) -> Picture:
-    """Embeddings in the plane in which they differ most.
+    """Plot embeddings in the plane of their first two principal components.
 
     Args:
         vectors: [V, E], such as ``model.embedding.weight``.
         labels: One for each vector.
-        words: Show these labels, each with its nearest neighbours in all E dimensions, joined by
-            lines; without them, the first labels.
-        neighbours: How many for each word.
-        most: How many of the first labels, where no words are given.
+        words: Labels to show, each connected to its nearest neighbours in all E dimensions; if
+            empty, the first labels are shown.
+        neighbours: The number of neighbours of each word.
+        max_labels: The maximum number of labels if no words are given.
 
     Returns:
         A picture; its data are ``labels`` (those shown), ``coordinates`` [N, 2], ``shares`` [2] of
-        the variance along the axes, and ``nearest``: for each word what `nearest` gives.
+        the variance along the axes, and ``nearest``, the result of `nearest` for each word.
 
     Raises:
-        ValueError: the shapes do not fit, labels are not distinct, or a word is none of them.
+        ValueError: the shapes do not match, labels are not distinct, or a word is not a label.
 
     >>> vectors = np.random.default_rng(0).normal(size=(5, 3))
     >>> picture = embeddings(vectors, list("abcde"), ["c"], neighbours=2)
@@ -134,9 +134,9 @@ def embeddings(
     """
     matrix = _matrix(vectors, "embeddings")
     if len(set(labels)) < len(labels):
-        raise ValueError("embeddings: a label is there twice; they are to be distinct")
+        raise ValueError("embeddings: a label occurs twice; labels must be distinct")
     found = {word: nearest(matrix, labels, word, neighbours) for word in words}
-    shown = list(labels[:most])
+    shown = list(labels[:max_labels])
     if words:
         with_neighbours = [[word, *(label for label, _ in found[word])] for word in words]
         shown = list(dict.fromkeys(label for group in with_neighbours for label in group))
@@ -149,7 +149,7 @@ def embeddings(
     coordinates, shares = principal_components(matrix[places])
     data = {"labels": shown, "coordinates": coordinates, "shares": shares, "nearest": found}
 
-    def draw(figure: Figure) -> None:
+    def render(figure: Figure) -> None:
         axes = figure.subplots()
         at = dict(zip(shown, coordinates, strict=True))
         for number, word in enumerate(words):
@@ -172,7 +172,7 @@ def embeddings(
         axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
         axes.set_ylabel(f"second ({shares[1]:.0%})")
 
-    return Picture(data, draw, (7.0, 5.5))
+    return Picture(data, render, (7.0, 5.5))
 
 
 def _matrix(vectors: ArrayLike, of: str) -> Array:
@@ -195,7 +195,7 @@ def _number(labels: Sequence[str], label: str, of: str) -> int:
     try:
         return labels.index(label)
     except ValueError:
-        raise ValueError(f"{of}: {label!r} is none of the {len(labels):,} labels") from None
+        raise ValueError(f"{of}: {label!r} is not one of the {len(labels):,} labels") from None
 
 
 def _closest(

@@ -1,4 +1,4 @@
-"""How much of a gradient reaches each earlier step."""
+"""The norm of the gradient at each earlier step: vanishing and exploding gradients."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 def gradient_norms(layers: Mapping[str, Recurrent], x: Any, *, seed: int = 0) -> Picture:
-    """The norm of the gradient that reaches each earlier step, on the way back from the last one.
+    """Plot the norm of the gradient at each step, backpropagated from the last one.
 
-    At the last step stands a gradient of norm 1 in a random direction of the output; it is pulled
-    back step by step (Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013), through all layers
-    and states. A line that falls is a gradient that vanishes, one that climbs one that explodes.
+    A gradient of norm 1 in a random direction of the last step's output is backpropagated step by
+    step (Hochreiter 1991; Bengio et al. 1994; Pascanu et al. 2013), through all layers and states.
+    A falling line is a vanishing gradient, a rising line an exploding one.
 
     Args:
-        layers: By the name to show, layers that read the same input; of one direction.
+        layers: Unidirectional layers that read the same input, by the name to show.
         x: [T, B, I] the input ([B, T, I] for layers with ``batch_first``), or [T, I].
-        seed: Of the random direction.
+        seed: Seed of the random direction.
 
     Returns:
         A picture; its data are, for each layer, an array [T + 1]: at t the norm of the gradient of
-        all states after t steps, over the whole batch. At 0 stands that of the initial state.
+        all states after t steps, over the full batch; at 0 that of the initial state.
 
     Raises:
         ValueError: a layer is bidirectional, or the input has no step.
@@ -47,25 +47,25 @@ def gradient_norms(layers: Mapping[str, Recurrent], x: Any, *, seed: int = 0) ->
     if not data:
         raise ValueError("gradient_norms: no layers were given")
 
-    def draw(figure: Figure) -> None:
+    def render(figure: Figure) -> None:
         axes = figure.subplots()
         for number, (name, norms) in enumerate(data.items()):
             back = np.arange(len(norms))[::-1]
-            shown = np.where(norms > 0, norms, np.nan)  # 0 has no place on this axis
+            shown = np.where(norms > 0, norms, np.nan)  # a logarithmic axis cannot show 0
             axes.plot(back, shown, color=COLORS[number % len(COLORS)], label=name)
         axes.axhline(1, color="0.6", linewidth=0.8, zorder=0)
         axes.set_yscale("log")
-        axes.set_xlabel("steps back from where the loss is")
+        axes.set_xlabel("steps back from the loss")
         axes.set_ylabel("norm of the gradient of the state")
         add_legend(axes)
 
-    return Picture(data, draw)
+    return Picture(data, render)
 
 
 def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
     if layer.bidirectional:
         raise ValueError(
-            "gradient_norms: a bidirectional layer has no last step; give a layer of one direction"
+            "gradient_norms: a bidirectional layer has no last step; give a unidirectional layer"
         )
     layer = copy.deepcopy(layer).eval().requires_grad_(False)
     layer.batch_first = False if x.ndim == 2 else layer.batch_first
@@ -85,7 +85,7 @@ def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
             _, after = layer(step, from_tuple(state))
             state = tuple(s.data for s in as_tuple(after))
 
-    # Backward: one step at a time; what comes from the step after is the gradient of the states.
+    # Backward: one step at a time, starting from the gradient of the states of the next step.
     gradients = [np.zeros_like(s) for s in state]
     top = gradients[0][-1]  # the output of the last step is the first state of the top layer
     top[...] = np.random.default_rng(seed).standard_normal(top.shape)

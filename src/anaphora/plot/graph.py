@@ -13,7 +13,7 @@ from anaphora.tensor import Tensor
 from anaphora.tensor.graph import Operation, recorded_graph
 
 _TEXT = (".dot", ".gv")
-_DRAWN = (".svg", ".png", ".pdf")
+_RENDERED = (".svg", ".png", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Graph:
     """A computation graph.
 
     Attributes:
-        operations: What was recorded, oldest first.
+        operations: The recorded operations, oldest first.
         dot: The graph in Graphviz's language, DOT.
 
     >>> print(Graph([], "digraph { a -> b }").dot)
@@ -32,10 +32,10 @@ class Graph:
     dot: str
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the text (.dot, .gv), or what Graphviz draws of it (.svg, .png, .pdf).
+        """Write the text (.dot, .gv), or an image rendered by Graphviz (.svg, .png, .pdf).
 
         Raises:
-            ValueError: the suffix is another one.
+            ValueError: the suffix is not one of these.
             RuntimeError: the program ``dot`` is not installed, or failed.
             OSError: the file cannot be written.
         """
@@ -44,20 +44,20 @@ class Graph:
         if suffix in _TEXT:
             path.write_text(self.dot, encoding="utf-8")
             return path
-        if suffix not in _DRAWN:
-            raise ValueError(f"{path}: a graph is written as {', '.join((*_TEXT, *_DRAWN))}")
+        if suffix not in _RENDERED:
+            raise ValueError(f"{path}: a graph is written as {', '.join((*_TEXT, *_RENDERED))}")
         program = shutil.which("dot")
         if program is None:
             raise RuntimeError(
-                f"{path}: drawing a graph needs Graphviz, whose program dot is not on PATH; "
+                f"{path}: rendering a graph needs Graphviz, whose program dot is not on PATH; "
                 "install it, or save the text as .dot"
             )
-        drawn = subprocess.run(
+        rendered = subprocess.run(
             [program, f"-T{suffix[1:]}"], input=self.dot.encode(), capture_output=True, check=False
         )
-        if drawn.returncode:
-            raise RuntimeError(f"{path}: dot failed: {drawn.stderr.decode(errors='replace')}")
-        path.write_bytes(drawn.stdout)
+        if rendered.returncode:
+            raise RuntimeError(f"{path}: dot failed: {rendered.stderr.decode(errors='replace')}")
+        path.write_bytes(rendered.stdout)
         return path
 
     def _repr_svg_(self) -> str | None:  # for notebooks
@@ -71,18 +71,18 @@ class Graph:
 
 
 def graph(tensor: Tensor, module: Module | None = None) -> Graph:
-    """The graph that backward would walk: operations, what they read, and the shapes of it.
+    """The graph that backward traverses: operations, their inputs, and shapes.
 
-    Boxes are Tensors that no operation made (parameters by their names), ellipses are operations;
-    at an arrow between these stands the shape of what flows along it.
+    Boxes are leaf Tensors (with the names of parameters), ellipses are operations; arrows between
+    operations are labelled with shapes.
 
     Args:
         tensor: The result, such as a loss.
-        module: Whose parameters' names to show.
+        module: The module whose parameter names are shown.
 
     Raises:
         ValueError: the Tensor has no graph.
-        RuntimeError: a backward has freed it.
+        RuntimeError: backward has freed it.
 
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
     >>> print(graph((x * x).sum()).dot)

@@ -1,4 +1,4 @@
-"""A language model that reads a text, seen from inside."""
+"""Plots of a language model that reads a text."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Reading(NamedTuple):
         states: See `states`.
         gates: See `gates`.
         text: The text, coloured by one unit.
-        value: What the colour is: a name such as ``c_l0``.
-        unit: Which unit of it.
+        value: The name of the coloured value, such as ``c_l0``.
+        unit: The number of its unit.
 
     >>> empty = Picture({}, lambda figure: None)
     >>> Reading(empty, empty, empty, "c_l0", 3).unit
@@ -40,7 +40,7 @@ class Reading(NamedTuple):
 
 
 def tokens(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
-    r"""The text of each id by itself; joined, they are what the ids decode to.
+    r"""The text of each id; concatenated, they are the decoded text.
 
     >>> from anaphora.data import WordTokenizer
     >>> tokenizer = WordTokenizer.fit(["to be or not to be"])
@@ -55,7 +55,7 @@ def tokens(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
             yield int(id)
 
     for piece in tokenizer.stream(feed()):
-        pieces[-1] += piece  # of the id that was read last
+        pieces[-1] += piece  # text of the last id
     return pieces
 
 
@@ -66,15 +66,15 @@ def read(
     value: str | None = None,
     unit: int | None = None,
 ) -> Reading:
-    """Let a language model read a text, from a state of zeros, and show what happens in it.
+    """Plot the states and gates of a language model while it reads a text, from a zero state.
 
     Args:
         model: The model.
-        tokenizer: The one that it was trained with.
+        tokenizer: The tokenizer that it was trained with.
         what: The text.
-        value: By what to colour the text: a state or a gate, such as ``c_l0`` or ``f_l1``; the last
-            state of the last layer if None.
-        unit: Which unit of it, from 0; the one that varies most over the text if None.
+        value: The state or gate that colours the text, such as ``c_l0`` or ``f_l1``; by default the
+            last state of the last layer.
+        unit: The number of its unit, from 0; by default the one with the largest variance.
 
     Raises:
         DataError: the text has a token that the vocabulary lacks.
@@ -91,7 +91,7 @@ def read(
         raise ValueError("read: the text is empty")
     layer: Recurrent = model.recurrent
     with no_grad():
-        x = copy.deepcopy(model.embedding).eval()(ids)  # whatever mode the model is in
+        x = copy.deepcopy(model.embedding).eval()(ids)  # in evaluation mode
     pieces = tokens(tokenizer, ids)
     found = recorded_values(layer, x)
     value = f"{layer.cell.states[-1]}_l{layer.num_layers - 1}" if value is None else value
@@ -110,14 +110,14 @@ def read(
 def token_embeddings(
     model: LanguageModel, tokenizer: Tokenizer, words: Iterable[str] = ()
 ) -> Picture:
-    """The embeddings of a language model's tokens, as `embeddings` shows them.
+    """Plot the embeddings of a language model's tokens; see `embeddings`.
 
-    Of tokens that have the same text by themselves, or none, only the first is shown.
+    Of tokens with the same text only the first is shown; those without text are not.
 
     Args:
         model: The model.
-        tokenizer: The one that it was trained with.
-        words: Tokens to show with their nearest neighbours; without them, the first tokens.
+        tokenizer: The tokenizer that it was trained with.
+        words: Tokens to show with their nearest neighbours; if empty, the first tokens.
 
     Raises:
         ValueError: a word is not a token of the vocabulary.

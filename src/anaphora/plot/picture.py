@@ -1,4 +1,4 @@
-"""Picture: data, and the figure that is drawn of them. Only this file imports matplotlib."""
+"""Picture: data and their figure. Only this file imports matplotlib."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Draw: TypeAlias = "Callable[[Figure], None]"
+Render: TypeAlias = "Callable[[Figure], None]"
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""One after the other for lines; told apart by the colour-blind too (Okabe & Ito 2008)."""
+"""The colours of lines, in order; a colour-blind-safe palette (Okabe & Ito 2008)."""
 
 _FORMATS = (".png", ".svg")
 _STYLE: dict[Any, Any] = {
@@ -26,7 +26,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.titlesize": 10,
     "figure.dpi": 100,
-    "font.family": "DejaVu Sans",  # it comes with matplotlib: the same picture everywhere
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
     "font.size": 9,
     "legend.frameon": False,
     "savefig.dpi": 100,
@@ -36,19 +36,18 @@ _STYLE: dict[Any, Any] = {
 
 
 class Picture:
-    """What a function of `anaphora.plot` returns: data at once, and a figure of them.
+    """The result of the functions of `anaphora.plot`: data, and a figure of them.
 
-    The figure is drawn when it is first asked for, by `figure`, by `save` or by a notebook, which
-    shows a picture that a cell ends with. No display is needed, and nothing of matplotlib's own
-    state is changed.
+    The figure is rendered on first use, by `figure`, by `save` or by a notebook. No display is
+    needed, and matplotlib's global state is not changed.
 
     Args:
-        data: What is shown.
-        draw: Draws it on an empty figure of matplotlib.
-        size: Width and height of the figure, in inches; at 100 dots each.
+        data: The plotted data.
+        render: Plots them on an empty figure of matplotlib.
+        size: Width and height of the figure in inches, at 100 dots per inch.
 
     Attributes:
-        data: What is shown; each function says what that is.
+        data: The plotted data; each function documents them.
 
     >>> import tempfile
     >>> picture = Picture({"y": [1, 4, 9]}, lambda figure: figure.subplots().plot([1, 4, 9]))
@@ -58,23 +57,23 @@ class Picture:
     """
 
     def __init__(
-        self, data: Mapping[str, Any], draw: Draw, size: tuple[float, float] = (7.0, 3.6)
+        self, data: Mapping[str, Any], render: Render, size: tuple[float, float] = (7.0, 3.6)
     ) -> None:
         self.data = data
-        self._draw = draw
+        self._render = render
         self._size = size
 
     @cached_property
     def figure(self) -> Figure:
-        """The drawn ``matplotlib.figure.Figure``, to add to or to change.
+        """The ``matplotlib.figure.Figure``, which may be modified.
 
         Raises:
             ImportError: matplotlib is not installed.
         """
         with _styled() as new_figure:
             figure = new_figure(figsize=self._size, layout="constrained")
-            self._draw(figure)
-            # Lay it out once: each further time would move things by a hair.
+            self._render(figure)
+            # Lay it out only once, since each further layout moves things slightly.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         return figure
@@ -83,7 +82,7 @@ class Picture:
         """Write the figure as PNG or SVG, by the suffix of the path; return the path.
 
         Raises:
-            ValueError: the suffix is another one.
+            ValueError: the suffix is neither.
             ImportError: matplotlib is not installed.
             OSError: the file cannot be written.
         """
@@ -97,7 +96,7 @@ class Picture:
         return self._bytes("png")
 
     def _bytes(self, format: str) -> bytes:
-        # Neither a date nor a version of the library: the same data give the same bytes.
+        # No date and no library version, so that the same data give the same bytes.
         metadata: dict[str, Any] = {"Date": None} if format == "svg" else {"Software": None}
         options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if format == "png" else {}
         figure, file = self.figure, io.BytesIO()
@@ -107,7 +106,7 @@ class Picture:
 
 
 def require_matplotlib() -> None:
-    """Refuse to go on where pictures cannot be drawn.
+    """Raise an error if pictures cannot be rendered.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -122,31 +121,31 @@ def require_matplotlib() -> None:
 
 @contextmanager
 def _styled() -> Iterator[type[Figure]]:
-    """Within it matplotlib draws in our style; gives its class of figures."""
+    """Apply our matplotlib style within the block; yields the Figure class."""
     require_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A sign that the font lacks is drawn as a box, and that says it.
+        # A character that the font lacks is shown as a box, which is clear enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield Figure
 
 
 def shown_token(token: str) -> str:
-    r"""A token as a label: a space and a line end get signs that can be seen.
+    r"""A token as a label, with visible symbols for spaces and line ends.
 
     >>> [shown_token(token) for token in (" ", "a\n", "b")]
     ['·', 'a↵', 'b']
     """
-    signs = {" ": "·", "\n": "↵", "\t": "→"}
+    symbols = {" ": "·", "\n": "↵", "\t": "→"}
     unknown = "\N{REPLACEMENT CHARACTER}"
-    return "".join(signs.get(c, c if c.isprintable() else unknown) for c in token)
+    return "".join(symbols.get(c, c if c.isprintable() else unknown) for c in token)
 
 
-def label_steps(axes: Axes, labels: list[str] | None, steps: int, most: int) -> None:
-    """Put what each step read below the horizontal axis, or numbers where that is too much."""
-    if labels is None or steps > most:
+def label_steps(axes: Axes, labels: list[str] | None, steps: int, max_labels: int) -> None:
+    """Label the horizontal axis with what each step read, or with numbers if there are too many."""
+    if labels is None or steps > max_labels:
         axes.set_xlabel("step")
         axes.tick_params(axis="x", length=3)
         return
@@ -161,6 +160,6 @@ def label_steps(axes: Axes, labels: list[str] | None, steps: int, most: int) -> 
 
 
 def add_legend(axes: Axes, **options: Any) -> None:
-    """A legend whose names are shown as they are: a $ in one is a $."""
+    """A legend whose labels are shown literally: a $ is a $."""
     for label in axes.legend(**options).get_texts():
         label.set_parse_math(False)

@@ -1,4 +1,4 @@
-"""Loss curves of trainings."""
+"""Loss curves of training runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _KINDS = {"train": "train", "validation": "evaluation"}  # our names, and those 
 
 
 def losses(runs: Mapping[str, Run]) -> Picture:
-    """The losses of one or more trainings, by their updates.
+    """Plot the losses of one or more training runs over their updates.
 
-    A faint line is the loss on the training text, a strong one with dots that on the validation
-    text; the legend has the lowest of the latter.
+    A faint line is the training loss, a strong one with dots the validation loss; the legend shows
+    the lowest validation loss.
 
     Args:
-        runs: By the name to show, model directories (their ``metrics.jsonl``), or the records
+        runs: Model directories (their ``metrics.jsonl``) by the name to show, or the records
             themselves, dictionaries with ``kind`` ("train" or "evaluation"), ``step`` and ``loss``.
 
     Returns:
@@ -36,7 +36,7 @@ def losses(runs: Mapping[str, Run]) -> Picture:
 
     Raises:
         ArtifactError: a directory is not a model directory, or its records are damaged.
-        ValueError: there is no run, or one that has no record.
+        ValueError: there is no run, or a run has no records.
 
     >>> records = [{"kind": "train", "step": n, "loss": 4 / n} for n in (1, 2, 4)]
     >>> losses({"a run": records}).data["a run"]["train_loss"]
@@ -53,7 +53,7 @@ def losses(runs: Mapping[str, Run]) -> Picture:
         raise ValueError("losses: no runs were given")
     label = _label([record for run in records.values() for record in run])
 
-    def draw(figure: Figure) -> None:
+    def render(figure: Figure) -> None:
         axes = figure.subplots()
         for number, (name, run) in enumerate(data.items()):
             color = COLORS[number % len(COLORS)]
@@ -80,11 +80,11 @@ def losses(runs: Mapping[str, Run]) -> Picture:
         axes.set_ylabel(label)
         add_legend(axes)
 
-    return Picture(data, draw)
+    return Picture(data, render)
 
 
 def _label(records: Sequence[Mapping[str, Any]]) -> str:
-    """What the losses of all runs are, as their records tell."""
+    """The label of the losses, by the records of all runs."""
     for figure, label in (
         ("bits_per_token", "loss, nats a token"),
         ("mean_squared_error", "mean squared error"),

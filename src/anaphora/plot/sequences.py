@@ -1,4 +1,4 @@
-"""What happens over a sequence: states, gates, text coloured by one unit, attention."""
+"""Plots over a sequence: states, gates, text coloured by one unit, attention."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FEW_UNITS = 7  # as many are lines, each in a colour of its own; more are a heat map
-_MOST_LABELS = 100  # steps that get a label each
-_INCHES_A_STEP = 0.11
+_MAX_LINES = 7  # units plotted as lines, one colour each; more are a heat map
+_MAX_LABELS = 100  # steps that are labelled individually
+_INCHES_PER_STEP = 0.11
 
 
 def values(
     named: Mapping[str, ArrayLike], *, labels: Sequence[str] | None = None, row: int = 0
 ) -> Picture:
-    """Values of units over the steps of one sequence, a panel for each name.
+    """Plot values of units over the steps of one sequence, one panel per name.
 
-    Up to 7 units are drawn as lines, more as a heat map.
+    Up to 7 units are plotted as lines, more as a heat map.
 
     Args:
-        named: [T, H] or [T, B, H] by name, such as what a layer's ``record`` gives.
-        labels: [T] what each step read.
-        row: Which of the B sequences.
+        named: [T, H] or [T, B, H] by name, such as what a layer's ``record`` returns.
+        labels: [T] labels of the steps, such as the tokens read.
+        row: The number of the sequence in the batch.
 
     Returns:
         A picture; its data are the arrays [T, H] by name.
 
     Raises:
-        ValueError: nothing was given, a shape does not fit, or there is no such row.
+        ValueError: there are no values, a shape is wrong, or there is no such row.
 
     >>> picture = values({"h": np.zeros((5, 2, 3)), "c": np.ones((5, 2, 3))}, row=1)
     >>> picture.data["c"].shape
@@ -56,27 +56,27 @@ def values(
         )
     shown = None if labels is None else [shown_token(label.strip(" ") or label) for label in labels]
 
-    def draw(figure: Figure) -> None:
+    def render(figure: Figure) -> None:
         panels = figure.subplots(len(data), sharex=True, squeeze=False)[:, 0]
-        most = max(array.shape[1] for array in data.values())
+        widest = max(array.shape[1] for array in data.values())
         for axes, (name, array) in zip(panels, data.items(), strict=True):
             axes.set_title(name, loc="left", parse_math=False)
             axes.tick_params(axis="x", length=0)
-            if array.shape[1] <= _FEW_UNITS:
+            if array.shape[1] <= _MAX_LINES:
                 _lines(axes, array)
-                if array.shape[1] == most > 1:  # names each line, once
+                if array.shape[1] == widest > 1:  # one legend names each line
                     add_legend(axes, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-                    most = 0
+                    widest = 0
             else:
                 _heat_map(figure, axes, array)
-        label_steps(panels[-1], shown, T, _MOST_LABELS)
+        label_steps(panels[-1], shown, T, _MAX_LABELS)
 
-    width = min(max(7.0, 1.6 + _INCHES_A_STEP * T), 14.0)
-    return Picture(data, draw, (width, 0.5 + 1.45 * len(data)))
+    width = min(max(7.0, 1.6 + _INCHES_PER_STEP * T), 14.0)
+    return Picture(data, render, (width, 0.5 + 1.45 * len(data)))
 
 
 def recorded_values(layer: Recurrent, x: Any) -> dict[str, Array]:
-    """Every value that a layer's cell names, [T, B, H] or [T, H], in evaluation mode."""
+    """Every named value of a layer's cell, [T, B, H] or [T, H], in evaluation mode."""
     was_training = layer.training
     try:
         with no_grad():
@@ -91,19 +91,19 @@ def recorded_values(layer: Recurrent, x: Any) -> dict[str, Array]:
 def states(
     layer: Recurrent, x: Any, *, labels: Sequence[str] | None = None, row: int = 0
 ) -> Picture:
-    """The states of a layer over a sequence: for an LSTM ``h`` and ``c``, for any cell its own.
+    """Plot the states of a layer over a sequence, such as ``h`` and ``c`` of an LSTM.
 
     Args:
-        layer: With one or several layers and directions.
-        x: The input, as the layer takes it.
-        labels: [T] what each step read.
-        row: Which sequence of the batch.
+        layer: With any number of layers and directions.
+        x: The input of the layer.
+        labels: [T] labels of the steps, such as the tokens read.
+        row: The number of the sequence in the batch.
 
     Returns:
-        A picture, as of `values`; the names are such as ``h_l0`` and ``c_l1_reverse``.
+        A picture as from `values`, with names such as ``h_l0`` and ``c_l1_reverse``.
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError: a shape is wrong.
 
     >>> from anaphora.nn import LSTM
     >>> states(LSTM(3, 4), np.ones((5, 2, 3), np.float32)).data["c_l0"].shape
@@ -117,22 +117,20 @@ def states(
 def gates(
     layer: Recurrent, x: Any, *, labels: Sequence[str] | None = None, row: int = 0
 ) -> Picture:
-    """The gates of a layer over a sequence, by the names that its equations give them.
-
-    Any other value that the equations name is shown too, but not the states.
+    """Plot the gates of a layer over a sequence, and all other named values except states.
 
     Args:
-        layer: With one or several layers and directions.
-        x: The input, as the layer takes it.
-        labels: [T] what each step read.
-        row: Which sequence of the batch.
+        layer: With any number of layers and directions.
+        x: The input of the layer.
+        labels: [T] labels of the steps, such as the tokens read.
+        row: The number of the sequence in the batch.
 
     Returns:
-        A picture, as of `values`; the names are such as ``f_l0`` and ``z_l1_reverse``.
+        A picture as from `values`, with names such as ``f_l0`` and ``z_l1_reverse``.
 
     Raises:
-        ValueError: a shape does not fit, or the cell was declared with ``fused=False``, so that
-            its gates have no names.
+        ValueError: a shape is wrong, or the cell was declared with ``fused=False``, so its gates
+            have no names.
 
     >>> from anaphora.nn import GRU
     >>> [*gates(GRU(3, 4), np.ones((5, 2, 3), np.float32)).data]
@@ -152,21 +150,21 @@ def gates(
 def text(
     tokens: Sequence[str], numbers: ArrayLike, *, title: str = "", columns: int = 80
 ) -> Picture:
-    """A text coloured by one number a token, such as one unit of a state (Karpathy et al. 2015).
+    """Plot a text coloured by one number per token, such as one unit (Karpathy et al. 2015).
 
     The colour of a token is the number after the model has read it.
 
     Args:
-        tokens: [T] the pieces of the text.
-        numbers: [T] one for each.
-        title: What stands above.
-        columns: Where a line of text is broken.
+        tokens: [T] the tokens of the text.
+        numbers: [T] a number for each token.
+        title: The title.
+        columns: The maximum length of a line.
 
     Returns:
         A picture; its data are ``tokens`` and ``numbers`` [T].
 
     Raises:
-        ValueError: there are no tokens, or not one number for each.
+        ValueError: there are no tokens, or not one number per token.
 
     >>> text(["to ", "be"], [0.1, -0.9]).data["numbers"]
     array([ 0.1, -0.9])
@@ -177,23 +175,23 @@ def text(
             f"text: {len(tokens)} tokens and numbers of shape {colours.shape}; wanted one number "
             "for each of at least one token"
         )
-    signs, places = _typeset(tokens, columns)
+    characters, places = _typeset(tokens, columns)
     rows = 1 + max(line for line, _, _ in places)
     width = max(column for _, column, _ in places) + 1
     grid = np.full((rows, width), np.nan)
     for line, column, number in places:
         grid[line, column] = colours[number]
 
-    def draw(figure: Figure) -> None:
+    def render(figure: Figure) -> None:
         axes = figure.subplots()
         limit = _limit(colours)
         image = axes.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-        for sign, (line, column, number) in zip(signs, places, strict=True):
+        for character, (line, column, number) in zip(characters, places, strict=True):
             dark = abs(colours[number]) > 0.7 * limit
             axes.text(
                 column,
                 line,
-                sign,
+                character,
                 ha="center",
                 va="center_baseline",
                 family="DejaVu Sans Mono",
@@ -213,7 +211,7 @@ def text(
         )
 
     size = (max(3.5, 0.3 + 0.095 * width), 0.9 + 0.21 * rows)
-    return Picture({"tokens": list(tokens), "numbers": colours}, draw, size)
+    return Picture({"tokens": list(tokens), "numbers": colours}, render, size)
 
 
 def attention(
@@ -221,18 +219,18 @@ def attention(
     source: Sequence[str] | None = None,
     target: Sequence[str] | None = None,
 ) -> Picture:
-    """An attention matrix (Bahdanau et al. 2015): how much each step of a target looks where.
+    """Plot an attention matrix (Bahdanau et al. 2015).
 
     Args:
-        weights: [T, S], a row for each step of the target.
-        source: [S] tokens that are looked at.
-        target: [T] tokens that look.
+        weights: [T, S], one row per step of the target.
+        source: [S] the tokens of the source.
+        target: [T] the tokens of the target.
 
     Returns:
         A picture; its data are ``weights`` [T, S], ``source`` and ``target``.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
 
     >>> attention([[0.9, 0.1], [0.2, 0.8]], ["ein", "Wort"], ["a", "word"]).data["weights"].shape
     (2, 2)
@@ -250,13 +248,13 @@ def attention(
         )
     T, S = matrix.shape
 
-    def draw(figure: Figure) -> None:
+    def render(figure: Figure) -> None:
         axes = figure.subplots()
         image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=max(1.0, float(matrix.max())))
         if source is not None:
             labels = [shown_token(token) for token in source]
-            turn = 90 if max(map(len, labels)) > 2 else 0
-            axes.set_xticks(range(S), labels=labels, rotation=turn, parse_math=False)
+            rotation = 90 if max(map(len, labels)) > 2 else 0
+            axes.set_xticks(range(S), labels=labels, rotation=rotation, parse_math=False)
         if target is not None:
             shown = [shown_token(token) for token in target]
             axes.set_yticks(range(T), labels=shown, parse_math=False)
@@ -265,7 +263,7 @@ def attention(
         figure.colorbar(image, ax=axes, label="weight", shrink=0.8)
 
     size = (min(2.5 + 0.3 * S, 14.0), min(1.5 + 0.3 * T, 14.0))
-    return Picture({"weights": matrix, "source": source, "target": target}, draw, size)
+    return Picture({"weights": matrix, "source": source, "target": target}, render, size)
 
 
 def _of_row(name: str, array: Array, row: int) -> Array:
@@ -280,7 +278,7 @@ def _of_row(name: str, array: Array, row: int) -> Array:
 
 
 def _limit(array: Array) -> float:
-    """The end of a scale around 0: 1, or the largest finite value where that is more."""
+    """The limit of a symmetric scale: 1, or the largest finite magnitude if that is larger."""
     finite = np.abs(array[np.isfinite(array)])
     return max(1.0, float(finite.max(initial=0)))
 
@@ -294,33 +292,33 @@ def _lines(axes: Axes, array: Array) -> None:
 
 
 def _heat_map(figure: Figure, axes: Axes, array: Array) -> None:
-    """From 0 to 1 where all values are there, as of a gate; else around 0."""
-    is_share = bool(array.min() >= 0 and array.max() <= 1)
+    """A heat map from 0 to 1 if all values are in that range, as for a gate; else symmetric."""
+    in_unit_range = bool(array.min() >= 0 and array.max() <= 1)
     limit = _limit(array)
     image = axes.imshow(
         array.T,
         aspect="auto",
         interpolation="nearest",
-        cmap="viridis" if is_share else "RdBu_r",
-        vmin=0 if is_share else -limit,
-        vmax=1 if is_share else limit,
+        cmap="viridis" if in_unit_range else "RdBu_r",
+        vmin=0 if in_unit_range else -limit,
+        vmax=1 if in_unit_range else limit,
     )
     axes.set_ylabel("unit")
     figure.colorbar(image, ax=axes, pad=0.01, aspect=12)
 
 
 def _typeset(tokens: Sequence[str], columns: int) -> tuple[list[str], list[tuple[int, int, int]]]:
-    """Lay a text out: its signs, and for each its line, column and token."""
-    signs: list[str] = []
+    """Lay out a text: its characters, and the line, column and token number of each."""
+    characters: list[str] = []
     places: list[tuple[int, int, int]] = []
     line = column = 0
     for number, token in enumerate(tokens):
         for character in token:
             if column >= columns:
                 line, column = line + 1, 0
-            signs.append(" " if character == " " else shown_token(character))
+            characters.append(" " if character == " " else shown_token(character))
             places.append((line, column, number))
             column += 1
             if character == "\n":
                 line, column = line + 1, 0
-    return signs, places
+    return characters, places

@@ -1,4 +1,4 @@
-"""Tensor and the tape: recording operations, running them backwards, no_grad, detach, hooks."""
+"""Tensor and the tape: recorded operations, backward, no_grad, detach, hooks."""
 
 from anaphora.tensor.hooks import Hook, hook, no_grad, recording
 from anaphora.tensor.operations import differentiable, floating

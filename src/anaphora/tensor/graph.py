@@ -1,4 +1,4 @@
-"""The recorded graph of a Tensor, as a list that can be read without the tape's own classes."""
+"""The recorded graph of a Tensor, as a list of plain tuples."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from anaphora.tensor.tensor import Tensor
 
 
 class Input(NamedTuple):
-    """What an operation was given, where it needs a gradient.
+    """An input of an operation that needs a gradient.
 
     Attributes:
-        source: The number of the operation that made it, or the Tensor, if none did.
+        source: The index of the operation that computed it; or the Tensor, if it is a leaf.
         shape: Its shape.
 
     >>> Input(source=0, shape=(2, 3)).shape
@@ -28,7 +28,7 @@ class Operation(NamedTuple):
 
     Attributes:
         name: Its name, as in `anaphora.ops`.
-        inputs: Those of its inputs that need a gradient, in their order.
+        inputs: Its inputs that need a gradient, in order.
 
     >>> Operation("tanh", (Input(0, (2, 3)),)).name
     'tanh'
@@ -39,12 +39,12 @@ class Operation(NamedTuple):
 
 
 def recorded_graph(tensor: Tensor) -> list[Operation]:
-    """The operations that a Tensor was computed by, oldest first; the last one made the Tensor.
+    """The operations that computed a Tensor, oldest first.
 
-    Only what a gradient would flow through is recorded. A Tensor that no operation made has none.
+    Only operations that a gradient flows through are recorded; a leaf has none.
 
     Raises:
-        RuntimeError: a backward has freed the graph.
+        RuntimeError: backward has freed the graph.
 
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
     >>> [operation.name for operation in recorded_graph((x * x).sum())]
@@ -58,8 +58,8 @@ def recorded_graph(tensor: Tensor) -> list[Operation]:
         node = waiting.pop()
         if node.pullback is None:
             raise RuntimeError(
-                f"recorded_graph: backward ran through {node.operation} and freed the graph; look "
-                "before it, or call it with retain_graph=True"
+                f"recorded_graph: backward ran through {node.operation} and freed the graph; call "
+                "this before backward, or backward with retain_graph=True"
             )
         targets = {edge.target for edge in node.edges if edge is not None}
         new = [target for target in targets if isinstance(target, Node) and target not in found]

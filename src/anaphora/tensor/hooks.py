@@ -1,4 +1,4 @@
-"""What a thread records, and who watches: no_grad and hooks."""
+"""The state of a thread: whether it records (no_grad), and its hooks."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Protocol
 
 
 class Hook(Protocol):
-    """Watches operations go by; no layer knows of it. See `hook`."""
+    """Observes operations. See `hook`."""
 
     def enter(self, phase: str, operation: str, inputs: tuple[Any, ...]) -> None:
-        """Before an operation: its name and what it is given; phase "forward" or "backward"."""
+        """Called before an operation with its name and inputs; phase "forward" or "backward"."""
 
     def leave(self, phase: str, operation: str, outputs: tuple[Any, ...]) -> None:
-        """After an operation, unless it failed: its name and what it gave."""
+        """Called after an operation, unless it failed, with its name and outputs."""
 
 
 class ThreadState(threading.local):
-    """What is set for one thread: whether it records, and its hooks."""
+    """Thread-local settings: whether the thread records, and its hooks."""
 
     recording = True
     hooks: tuple[Hook, ...] = ()
@@ -30,7 +30,7 @@ thread = ThreadState()
 
 @contextlib.contextmanager
 def no_grad() -> Iterator[None]:
-    """Within it this thread records nothing. Also a decorator.
+    """Disable recording in this thread: a context manager, also a decorator.
 
     >>> from anaphora import Tensor
     >>> x = Tensor([1.0], requires_grad=True)
@@ -47,7 +47,7 @@ def no_grad() -> Iterator[None]:
 
 
 def recording() -> bool:
-    """Whether this thread records: False within `no_grad`, where nothing can go backward.
+    """Whether this thread records operations: False within `no_grad`.
 
     >>> with no_grad():
     ...     recording()
@@ -60,7 +60,7 @@ def recording() -> bool:
 def hook(watcher: Hook) -> Iterator[None]:
     """Call ``watcher.enter`` and ``watcher.leave`` around every operation, forward and backward.
 
-    Hooks belong to the thread that sets them. What they are given is not theirs to change.
+    Hooks belong to the thread that sets them, and must not change what they are given.
 
     >>> from anaphora import Tensor
     >>> class Printer:
@@ -85,12 +85,12 @@ def hook(watcher: Hook) -> Iterator[None]:
 
 
 def enter(phase: str, operation: str, inputs: tuple[Any, ...]) -> None:
-    """Tell this thread's hooks that an operation begins."""
+    """Notify this thread's hooks that an operation begins."""
     for watcher in thread.hooks:
         watcher.enter(phase, operation, inputs)
 
 
 def leave(phase: str, operation: str, outputs: tuple[Any, ...]) -> None:
-    """Tell this thread's hooks that an operation is done."""
+    """Notify this thread's hooks that an operation is done."""
     for watcher in reversed(thread.hooks):
         watcher.leave(phase, operation, outputs)

@@ -1,4 +1,4 @@
-"""What makes a differentiable operation of a function that returns its value and its pullback."""
+"""`differentiable`: makes an operation of a function that returns its value and its pullback."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from anaphora.tensor.tensor import OPERATIONS, Tensor, as_array
 def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make an operation on Tensors of a function that returns its value and its pullback.
 
-    The function gets NumPy arrays. Its parameters before ``/`` (and ``*arrays``) are what it
-    differentiates; the others are options and are passed as they are. It returns ``(value,
-    pullback)``, where a value may be a tuple, for several outputs. The pullback is
+    The function gets NumPy arrays. Its parameters before ``/`` (and ``*arrays``) are its inputs;
+    the others are options and are passed unchanged. It returns ``(value, pullback)``; the value is
+    a tuple if there are several outputs. The pullback is
 
     - for one input, a function from the gradient of the value to the gradient of the input;
-    - for several, a tuple of such functions, of which only those are called whose input needs a
-      gradient; or one function that returns a tuple, with None for an input without gradient.
+    - for several, a tuple of such functions, which are called only for inputs that need a gradient;
+      or one function that returns a tuple, with None for an input without gradient.
 
-    The pullback of a tuple gets a tuple, with None for an output that nothing depended on.
+    The pullback of a tuple gets a tuple, with None for outputs that the result does not depend on.
     It returns new arrays, or the gradient that it was given, or views of these; never a saved
-    array. Broadcasting is undone here, and shape and dtype of each gradient are checked here.
-    Messages and hooks call the operation by the function's name, without a leading underscore.
+    array. Broadcasting is undone, and shape and dtype of each gradient are checked, here.
+    Messages and hooks use the function's name, without a leading underscore.
 
-    All arrays that the function gets are of one dtype: that of the Tensors among the inputs, which
-    must agree; arrays and numbers that are no Tensors are converted to it, as are booleans.
+    All arrays that the function gets have one dtype: that of the Tensors among the inputs, which
+    must agree; arrays and numbers are converted to it, as are booleans.
 
     >>> @differentiable
     ... def cube(x, /):
@@ -70,7 +70,7 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
         options = {k: o._data if isinstance(o, Tensor) else o for k, o in options.items()}
         value, pullback = function(*arrays, *rest, **options)
         if isinstance(value, np.generic) and arrays[0].dtype.kind == "f":
-            value = np.asarray(value, arrays[0].dtype)  # NumPy 1 makes float64 of single numbers
+            value = np.asarray(value, arrays[0].dtype)  # NumPy 1 promotes scalars to float64
         node = None
         if thread.recording:
             edges = tuple(
@@ -96,7 +96,7 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def floating(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a function for `differentiable` that computes in floats: it gets integers as float32.
+    """Mark a function for `differentiable` that computes in floats: integers become float32.
 
     >>> @differentiable
     ... @floating
@@ -112,9 +112,9 @@ def floating(function: Callable[..., Any]) -> Callable[..., Any]:
 def _unwrap(name: str, inputs: tuple[Any, ...], in_floats: bool) -> list[Any]:
     """The arrays of an operation's inputs, all of one dtype.
 
-    Tensors say which, and must agree; arrays, lists and numbers are converted to it. Without a
-    Tensor arrays are promoted as NumPy does it. Booleans, which are masks, never say, but are
-    converted, also those of a Tensor.
+    Tensors determine it, and must agree; arrays, lists and numbers are converted to it. Without
+    Tensors, arrays are promoted as in NumPy. Booleans, which are masks, never determine it, but are
+    converted, also in Tensors.
     """
     dtype: np.dtype[Any] | None = None
     for value in inputs:
@@ -133,11 +133,11 @@ def _unwrap(name: str, inputs: tuple[Any, ...], in_floats: bool) -> list[Any]:
 
 
 def _adopted(name: str, value: Any, dtype: np.dtype[Any] | None) -> Array:
-    """An input as an array of a dtype, or as it is if there is none to adopt."""
+    """An input as an array of a dtype, or unchanged if that is None."""
     if not isinstance(value, (Tensor, np.ndarray)):
         own = dtype if dtype is not None and dtype.kind == "f" else None
         if own is not None and isinstance(value, (int, float)) and -6e4 < value < 6e4:
-            return np.array(value, own)  # every dtype holds it, so there is nothing to check
+            return np.array(value, own)  # every dtype can represent it
         return as_array(value, own, name)
     array = value._data if isinstance(value, Tensor) else value
     if array.dtype == dtype or (dtype is None and array.dtype.kind == "b"):

@@ -1,4 +1,4 @@
-"""Gradients of tables of which only some rows were read."""
+"""Sparse gradients of tables of which only some rows were read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Array: TypeAlias = NDArray[Any]
 
 
 class RowGradient(NDArrayOperatorsMixin):
-    """The gradient of a table of which only some rows were read: indices and values.
+    """The sparse gradient of a table of which only some rows were read: indices and values.
 
-    Rows read several times are summed, in the order in which they were read. NumPy's functions,
-    operators and indices take it as the whole table, zero in the rows that were not read.
+    Gradients of the same row are summed, in order. NumPy's functions, operators and indexing treat
+    it as the dense table, zero in all other rows.
 
     Attributes:
         indices: [N] the rows, ascending, each once.
@@ -42,7 +42,7 @@ class RowGradient(NDArrayOperatorsMixin):
         return self.values.dtype
 
     def dense(self) -> Array:
-        """The whole table, zero in the rows that were not read."""
+        """The dense table, zero in all other rows."""
         table = np.zeros(self.shape, self.dtype)
         table[self.indices] = self.values
         return table
@@ -70,7 +70,9 @@ class RowGradient(NDArrayOperatorsMixin):
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError("RowGradient: the whole table is made anew; copy=False cannot be had")
+            raise ValueError(
+                "RowGradient: the dense table is a new array; copy=False is not possible"
+            )
         return self.dense().astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
@@ -79,7 +81,7 @@ class RowGradient(NDArrayOperatorsMixin):
         dense = (i.dense() if isinstance(i, RowGradient) else i for i in inputs)
         return getattr(ufunc, method)(*dense, **options)
 
-    if not TYPE_CHECKING:  # type checkers are to know what there is
+    if not TYPE_CHECKING:  # type checkers should see the real attributes only
 
         def __getattr__(self, name: str) -> Any:
             foreign_names.attribute_missing(self, "RowGradient", name)

@@ -1,4 +1,4 @@
-"""The tape: what was recorded of operations, and the walk back over it."""
+"""The tape: recorded operations, and the backward pass over them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pullback: TypeAlias = Callable[..., Any]
 
 
 class Edge(NamedTuple):
-    """Where an input of an operation came from, and so where its gradient goes."""
+    """The source of an input of an operation, to which its gradient is sent."""
 
     target: Node | Tensor
     output: int
@@ -28,9 +28,9 @@ class Edge(NamedTuple):
 
 
 class Version:
-    """Counts the changes in place of one array; its views share it.
+    """Counts the in-place changes of an array; its views share the counter.
 
-    While the array is `shared` with another Tensor, the next change makes a copy of it first.
+    While the array is `shared` with another Tensor, the next change copies it first.
     """
 
     __slots__ = ("number", "shared")
@@ -61,7 +61,7 @@ class Node:
         self.single = output_count is None  # the value is not a tuple
         self.output_count = 1 if output_count is None else output_count
         self.versions = versions
-        self.order = -next(Node.counter)  # the newest first
+        self.order = -next(Node.counter)  # newest first
 
     def __lt__(self, other: Node) -> bool:
         return self.order < other.order
@@ -72,14 +72,14 @@ class Node:
         if pullback is None:
             raise RuntimeError(
                 f"{self.operation}: backward ran through this graph before and freed it; run the "
-                "forward again, or call the first backward with retain_graph=True"
+                "forward pass again, or call the first backward with retain_graph=True"
             )
         for tensor, version, number in self.versions:
             if version.number != number:
                 raise RuntimeError(
                     f"{self.operation}: an input of shape {tensor.shape} was changed in place "
                     "after it was used here, so the gradient would be wrong; change it after "
-                    "backward, or run the forward again"
+                    "backward, or run the forward pass again"
                 )
         argument = outputs[0] if self.single else tuple(outputs)
         if isinstance(pullback, tuple):
@@ -98,14 +98,14 @@ class Node:
 
     def _checked(self, edge: Edge, gradient: Any) -> Gradient:
         if isinstance(gradient, np.generic):
-            gradient = np.asarray(gradient, edge.dtype)  # NumPy 1 makes float64 of single numbers
+            gradient = np.asarray(gradient, edge.dtype)  # NumPy 1 promotes scalars to float64
         checked: Gradient = gradient
         if not isinstance(gradient, RowGradient):
             checked = _unbroadcast(np.asarray(gradient), edge.shape)
         if checked.shape != edge.shape or checked.dtype != edge.dtype:
             raise RuntimeError(
                 f"{self.operation}: its pullback gave a gradient {checked.dtype}{checked.shape} "
-                f"for an input {edge.dtype}{edge.shape}; mend the pullback"
+                f"for an input {edge.dtype}{edge.shape}; fix the pullback"
             )
         return checked
 
@@ -123,7 +123,7 @@ def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
 
 
 class _Accumulator:
-    """Sums the gradients that arrive at one place; adds in place only into arrays of its own."""
+    """Sums gradients; adds in place only into arrays that it owns."""
 
     __slots__ = ("owned", "total")
 
@@ -148,7 +148,7 @@ def add_gradients(a: Gradient, b: Gradient) -> Gradient:
 
 
 def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> None:
-    """Walk the tape from `root`, the newest operation first, without recursion."""
+    """Run backward from `root`, newest operation first, without recursion."""
     pending: dict[Node, list[_Accumulator]] = {}
     leaves: dict[Tensor, _Accumulator] = {}
     queue: list[Node] = []
@@ -161,7 +161,7 @@ def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> No
             pending[target] = [_Accumulator() for _ in range(target.output_count)]
             heapq.heappush(queue, target)
         if isinstance(gradient, RowGradient):
-            gradient = gradient.dense()  # only leaves keep rows; pullbacks get arrays
+            gradient = gradient.dense()  # only leaves get sparse gradients; pullbacks get arrays
         pending[target][output].add(gradient)
 
     send(root, output, seed)
@@ -181,6 +181,6 @@ def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> No
         if isinstance(total, np.ndarray) and (
             isinstance(total.base, np.ndarray) or id(total) in taken
         ):
-            total = total.copy()  # another leaf may have it too, and a later clip works in place
+            total = total.copy()  # may be another leaf's too, and clipping works in place
         taken.add(id(total))
         leaf._add_gradient(total)

@@ -18,22 +18,22 @@ Operand: TypeAlias = "Tensor | ArrayLike"
 T = TypeVar("T")
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
-"""Every differentiable operation by its name: what the methods of Tensor call."""
+"""Every differentiable operation by name; the methods of Tensor call them."""
 
 NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-"""The operation that each of NumPy's functions is on Tensors; `anaphora.ops` fills it."""
+"""The operation for each of NumPy's functions on Tensors; filled by `anaphora.ops`."""
 
 
 def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
-    """A new array; where no dtype is asked for, Python's floats become float32.
+    """A new array; without a dtype, Python's floats become float32.
 
     Args:
-        data: Numbers: an array, a list, or a single one.
-        dtype: Convert to it.
-        what: What the data are, for messages.
+        data: An array, a list or a number.
+        dtype: The dtype to convert to.
+        what: The name of the data in messages.
 
     Raises:
-        TypeError: they are no real numbers, or Tensors whose gradients would be lost.
+        TypeError: the data are not real numbers, or Tensors whose gradients would be lost.
         ValueError: a number is too large for the dtype, or lists differ in length.
     """
     if _holds_gradients(data):
@@ -46,7 +46,7 @@ def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
         raise TypeError(f"{what}: cannot hold {array.dtype}; give numbers of one dtype")
     if dtype is None:
         plain = not isinstance(data, (np.ndarray, np.generic))
-        own = array.dtype.newbyteorder("=")  # files have other orders of bytes, engines have not
+        own = array.dtype.newbyteorder("=")  # native byte order
         dtype = np.float32 if plain and own == np.float64 else own
     if array.dtype == dtype:
         return array
@@ -61,7 +61,7 @@ def as_array(data: Any, dtype: DTypeLike | None, what: str = "Tensor") -> Array:
 
 
 def _holds_gradients(data: Any) -> bool:
-    """Whether lists, or an array of objects, have a Tensor in them whose gradient would be lost."""
+    """Whether nested lists or object arrays contain a Tensor whose gradient would be lost."""
     if isinstance(data, (list, tuple)):
         return any(
             isinstance(part, (list, tuple, Tensor, np.ndarray)) and _holds_gradients(part)
@@ -76,7 +76,7 @@ def as_tensor(data: Any, dtype: DTypeLike | None, what: str) -> Tensor:
     """A Tensor of a dtype; arrays and lists are converted to it, a Tensor must have it.
 
     Raises:
-        TypeError: a Tensor has another dtype; or the data are no real numbers.
+        TypeError: a Tensor has another dtype, or the data are not real numbers.
         ValueError: a number is too large for the dtype, or lists differ in length.
 
     >>> as_tensor(np.array([1, 2]), np.float32, "Layer: an input")
@@ -87,7 +87,7 @@ def as_tensor(data: Any, dtype: DTypeLike | None, what: str) -> Tensor:
     if dtype is not None and data.dtype != dtype:
         raise TypeError(
             f"{what} of {data.dtype} for a layer of {np.dtype(dtype)}; convert it with .astype(): "
-            "arrays and lists are converted by themselves, Tensors are not"
+            "arrays and lists are converted automatically, Tensors are not"
         )
     return data
 
@@ -96,16 +96,16 @@ def as_integers(data: Any, wanted: str) -> Array:
     """A new array of integers.
 
     Raises:
-        TypeError: they are none; the message begins with what is wanted.
+        TypeError: the data are not integers; the message starts with `wanted`.
 
     >>> as_integers([3, 1], "Layer: ids are integers")
     array([3, 1])
     """
     array = np.array(data)
     if array.size == 0:
-        return array.astype(np.int64)  # an empty list has no integers to show
+        return array.astype(np.int64)  # NumPy makes an empty list float64
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{wanted}, not {array.dtype}; whole numbers are converted by .astype(int)")
+        raise TypeError(f"{wanted}, not {array.dtype}; convert them with .astype(int)")
     return array
 
 
@@ -115,22 +115,22 @@ def _read_only(array: Array) -> Array:
 
 
 class Tensor:
-    """An array that remembers how it was computed, so that gradients can flow back through it.
+    """An array that records how it was computed, for backpropagation.
 
     Args:
-        data: Anything that NumPy makes an array of; it is copied. Python's floats become float32,
-            arrays keep their dtype.
-        requires_grad: Whether `backward` leaves a gradient here.
-        dtype: Convert to this dtype.
+        data: Anything that NumPy converts to an array; it is copied. Python's floats become
+            float32, arrays keep their dtype.
+        requires_grad: Whether `backward` computes a gradient for it.
+        dtype: The dtype to convert to.
 
     Attributes:
-        grad: The gradient that `backward` left, an array or a `RowGradient`; None before.
+        grad: The gradient that `backward` computed, an array or a `RowGradient`; None before.
         requires_grad: Whether this Tensor takes part in differentiation.
 
-    Arrays of Tensors are read-only, so that what the tape has saved stays what it was; `writing`
-    opens one. A plain array that an operation is given is the caller's to keep until backward.
-    Copies (`copy`, `pickle`) have an array of their own; results of operations have none, because
-    their history is not copied: `detach` them first.
+    The arrays of Tensors are read-only, so that values saved on the tape do not change; `writing`
+    makes one writable. A plain array passed to an operation must not be changed before backward.
+    Copies (`copy`, `pickle`) own their array; results of operations cannot be copied, because their
+    history is not: `detach` them first.
 
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -161,9 +161,9 @@ class Tensor:
     def _result(
         cls, array: Any, node: Node | None, output: int, inputs: tuple[Any, ...] = ()
     ) -> Self:
-        """Wrap what an operation computed from its inputs, without a copy.
+        """Wrap the result of an operation, without a copy.
 
-        A view of an input has its version; an array of its own cannot be changed and has none.
+        A view of an input shares its version; other results cannot be changed and have none.
         """
         tensor = cls.__new__(cls)
         array = _read_only(np.asarray(array))
@@ -186,9 +186,9 @@ class Tensor:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Array]:
-        """Open the array for a change in place; a graph that used it before can tell.
+        """Make the array writable in a `with` block; graphs that already used it detect the change.
 
-        Views that are taken of it within stay writable afterwards: do not keep them.
+        Views taken within the block stay writable afterwards: do not keep them.
 
         Raises:
             RuntimeError: the Tensor is the result of an operation.
@@ -201,11 +201,11 @@ class Tensor:
         """
         if self._version is None or not self._data.flags.owndata:
             raise RuntimeError(
-                "writing: this Tensor is the result of an operation; only Tensors that you made "
+                "writing: this Tensor is the result of an operation; only Tensors that you created "
                 "can be changed in place"
             )
         if self._version.shared:
-            self._data = np.array(self._data)  # the other Tensor keeps the numbers of before
+            self._data = np.array(self._data)  # the other Tensor keeps the old values
             self._version.shared = False
         self._data.flags.writeable = True
         try:
@@ -217,7 +217,7 @@ class Tensor:
     # Copies
 
     def shared(self) -> Self:
-        """A Tensor of its own with the same array, which is copied when one of the two is changed.
+        """A copy-on-write copy: the array is shared until one of the two Tensors is changed.
 
         Raises:
             RuntimeError: the Tensor is the result of an operation.
@@ -242,8 +242,8 @@ class Tensor:
     def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         if self._node is not None:
             raise RuntimeError(
-                "a Tensor that an operation returned is not copied or pickled, because its history "
-                "is not: detach() it first"
+                "the result of an operation cannot be copied or pickled, because its "
+                "history is not: detach() it first"
             )
         attributes, slots = cast(Any, super().__getstate__())
         return attributes, {k: v for k, v in slots.items() if k not in ("_node", "_version")}
@@ -257,15 +257,15 @@ class Tensor:
             setattr(self, name, value)
         self._node, self._output, self._version = None, 0, Version()
 
-    # Backwards
+    # Backward
 
     def backward(self, gradient: ArrayLike | None = None, *, retain_graph: bool = False) -> None:
-        """Add the gradient of this Tensor to ``grad`` of every Tensor that it was computed from.
+        """Add the gradients of this Tensor to ``grad`` of the leaves that it was computed from.
 
         Args:
-            gradient: The gradient of what is wanted by this Tensor, of its shape; 1 if it is a
-                single number.
-            retain_graph: Keep the graph for another backward; it is freed otherwise.
+            gradient: The gradient of the final result with respect to this Tensor, of its shape;
+                1 by default, if it is a single number.
+            retain_graph: Keep the graph for another backward; otherwise it is freed.
 
         Raises:
             RuntimeError: nothing was recorded, the graph was freed, a Tensor was changed in place,
@@ -280,7 +280,7 @@ class Tensor:
             if self.size != 1:
                 raise RuntimeError(
                     f"backward: a Tensor of shape {self.shape} is not a single number; sum() it, "
-                    "or give backward the gradient of it"
+                    "or pass its gradient to backward"
                 )
             gradient = np.ones(self.shape, self.dtype)
         seed = np.asarray(gradient, dtype=self.dtype)
@@ -305,7 +305,7 @@ class Tensor:
         """The same array, without its history: gradients stop here."""
         return Tensor._result(self._data.view(), None, 0, (self,))
 
-    # Looking
+    # Inspection
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -368,14 +368,14 @@ class Tensor:
 
     def __repr__(self) -> str:
         text = repr(self._data).replace("array(", "Tensor(", 1).replace("\n", "\n ")
-        if "dtype=" not in text:  # NumPy leaves out its own default
+        if "dtype=" not in text:  # NumPy omits its own default
             text = f"{text[:-1]}, dtype={self.dtype})"
         return f"{text[:-1]}, requires_grad=True)" if self.requires_grad else text
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
-            "Tensors are not changed by assignment, the tape may have saved them: use where(), or "
-            "'with tensor.writing() as array' for one that you made"
+            "Tensors are not changed by assignment, since the tape may have saved them: use "
+            "where(), or 'with tensor.writing() as array' for one that you created"
         )
 
     __hash__ = object.__hash__
@@ -400,8 +400,8 @@ class Tensor:
     def __ge__(self, other: Operand) -> Any:
         return self._data >= _plain(other)
 
-    # NumPy's functions: those that are operations here record their gradient, others take the
-    # numbers and give them, unless a gradient would be lost.
+    # NumPy's functions: those that are operations here are recorded, others apply to the arrays,
+    # unless a gradient would be lost.
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method == "__call__" and ufunc in NUMPY_FUNCTIONS and not options:
@@ -413,7 +413,7 @@ class Tensor:
             return NUMPY_FUNCTIONS[function](*inputs, **options)
         return _on_arrays(function.__name__, function, inputs, options)
 
-    if not TYPE_CHECKING:  # type checkers are to know what there is
+    if not TYPE_CHECKING:  # type checkers should see the real attributes only
 
         def __getattr__(self, name: str) -> Any:
             if name in OPERATIONS and foreign_names.advice("Tensor", name) is None:
@@ -488,7 +488,7 @@ class Tensor:
 
     @foreign_names.arguments_checked
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The largest element, or along axes; equal ones share the gradient."""
+        """The maximum of all elements, or along axes; equal maxima share the gradient."""
         return _call("max", self, axis, keepdims)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
@@ -518,10 +518,10 @@ _WITHOUT_GRADIENT = {np.zeros_like, np.ones_like, np.empty_like, np.full_like}
 
 
 def _on_arrays(name: str, function: Callable[..., Any], inputs: Any, options: Any) -> Any:
-    """What a function of NumPy gives for the numbers of Tensors.
+    """Apply a NumPy function to the arrays of Tensors.
 
     Raises:
-        TypeError: it is to be written into an array or a Tensor, or would lose a gradient.
+        TypeError: it has an ``out`` argument, or would lose a gradient.
     """
     tensors: list[Tensor] = []
 
@@ -535,16 +535,16 @@ def _on_arrays(name: str, function: Callable[..., Any], inputs: Any, options: An
 
     if options.get("out") is not None:
         raise TypeError(
-            f"numpy.{name}: out= takes no part in the gradient; write array = array + tensor in "
-            "the place of array += tensor, or give it tensor.data"
+            f"numpy.{name}: out= is not differentiable; write array = array + tensor instead of "
+            "array += tensor, or pass tensor.data"
         )
     result = function(*plain(tuple(inputs)), **plain(dict(options)))
     lost = recording() and any(t.requires_grad for t in tensors) and _has_floats(result)
     if lost and function not in _WITHOUT_GRADIENT:
-        told = foreign_names.advice("Tensor", name)
+        hint = foreign_names.advice("Tensor", name)
         raise TypeError(
-            f"numpy.{name}: its result would have no gradient; {told or 'see anaphora.ops'}, or "
-            "give it x.data for the numbers alone"
+            f"numpy.{name}: its result would have no gradient; {hint or 'see anaphora.ops'}, or "
+            "pass x.data to use the values without gradient"
         )
     return result
 
@@ -556,7 +556,7 @@ def _has_floats(result: Any) -> bool:
 
 
 class Parameter(Tensor):
-    """A Tensor that a module learns: ``requires_grad`` is True, and `nn.Module` finds it.
+    """A trainable Tensor of a module: ``requires_grad`` is True, and `nn.Module` registers it.
 
     >>> Parameter([1.0])
     Tensor([1.], dtype=float32, requires_grad=True)
@@ -569,7 +569,7 @@ class Parameter(Tensor):
 
     @classmethod
     def without_memory(cls, shape: tuple[int, ...], dtype: DTypeLike) -> Self:
-        """A parameter that has a shape and reads as zeros, until `assign` gives it an array.
+        """A parameter with a shape but no memory, zeros until `assign` sets its array.
 
         >>> Parameter.without_memory((10**9, 10**6), "float32").size
         1000000000000000
@@ -579,7 +579,7 @@ class Parameter(Tensor):
         return parameter
 
     def assign(self, array: ArrayLike) -> None:
-        """Take over a copy of an array of the same shape, in the parameter's own dtype.
+        """Set a copy of an array of the same shape, in the parameter's dtype.
 
         >>> parameter = Parameter.without_memory((2,), "float32")
         >>> parameter.assign([1.0, 2.0])
@@ -598,9 +598,9 @@ def detach(value: Tensor) -> Tensor: ...
 @overload
 def detach(value: T) -> T: ...
 def detach(value: Any) -> Any:
-    """Cut Tensors off from their history; also those in tuples and lists, such as a state.
+    """Detach Tensors from their history; also those in tuples and lists, such as a state.
 
-    Between two windows of truncated backpropagation through time it is what stops the gradient.
+    Between two windows of truncated backpropagation through time it stops the gradient.
 
     >>> x = Tensor([1.0], requires_grad=True)
     >>> [t.requires_grad for t in detach((x * 2, x * 3))]

@@ -1,4 +1,4 @@
-// NumPy arrays as the bindings take and return them.
+// NumPy arrays as arguments and results of the bindings.
 #pragma once
 
 #include "kernels.h"
@@ -28,8 +28,8 @@ namespace anaphora {
 namespace nb = nanobind;
 using namespace nb::literals;
 
-// An array whose data are aligned for its elements, which nanobind does not ask for; its caster
-// below copies others that are only read and contiguous, and refuses the rest.
+// An array whose data are aligned for its elements, which nanobind does not guarantee. The caster
+// below copies misaligned arrays that are read-only and contiguous, and rejects others.
 template <class... Arguments> struct Aligned : nb::ndarray<Arguments...> {
     Aligned() = default;
     template <class... Others>
@@ -58,11 +58,11 @@ void check_shape(const Array &array, std::initializer_list<std::int64_t> shape, 
     for (std::int64_t size : shape)
         fits = fits && static_cast<std::int64_t>(array.shape(axis++)) == size;
     if (!fits)
-        refuse(std::string("the shape of ") + name + " does not fit");
+        refuse(std::string("wrong shape of ") + name);
 }
 
-// Large arrays are kept when Python drops them, up to a total, because fresh pages cost more than
-// most kernels.
+// Keeps the memory of large arrays that Python has freed, up to a limit, because fresh pages cost
+// more than most kernels.
 class Recycler {
   public:
     void *get(std::size_t &bytes) {
@@ -96,7 +96,7 @@ class Recycler {
         }
         kept_.push_back({data, bytes});
         total_ += bytes;
-        while (total_ > limit) { // the oldest goes
+        while (total_ > limit) { // evict the oldest
             std::free(kept_.front().data);
             total_ -= kept_.front().bytes;
             kept_.erase(kept_.begin());
@@ -108,7 +108,7 @@ class Recycler {
   private:
     static constexpr std::size_t huge = std::size_t{1} << 21, limit = std::size_t{256} << 20;
 
-    // Sizes are rounded so that nearly equal ones share memory.
+    // Sizes are rounded so that similar ones share memory.
     static std::size_t round(std::size_t bytes) {
         std::size_t unit = bytes >= 4 * huge ? huge : bytes >= 65536 ? 16384 : 1024;
         bytes = (bytes + unit - 1) / unit * unit;
@@ -158,7 +158,7 @@ template <class T> std::int64_t size(const T &array, std::size_t axis) {
 
 template <class T> std::int64_t columns(const T &array, const char *name) {
     if (array.ndim() != 2)
-        refuse(std::string(name) + " has two axes");
+        refuse(std::string(name) + " must have two axes");
     return size(array, 1);
 }
 
@@ -185,7 +185,7 @@ struct nanobind::detail::type_caster<anaphora::Aligned<Arguments...>> {
                 std::memcpy(copy.data(), value.data(), value.nbytes());
                 value = Value(copy);
                 return true;
-            } catch (const std::exception &) { // there is no memory
+            } catch (const std::exception &) { // out of memory
             }
         }
         return false;

@@ -1,4 +1,4 @@
-// The choice of an instruction set, once, at import.
+// Chooses an instruction set, once, at import.
 #include "kernels.h"
 
 #include <cstring>
@@ -31,8 +31,8 @@ extern const InstructionSet instructions;
 namespace {
 
 #if defined(ANAPHORA_HAS_TILES)
-// Whether the processor has AMX with int8, and int8 for one row (AVX512_VNNI), and the system lets
-// this process use it.
+// Whether the processor has AMX with int8, and int8 for single rows (AVX512_VNNI), and the system
+// permits this process to use it.
 bool tile_registers() {
 #if defined(__linux__)
     unsigned a = 0, b = 0, c = 0, d = 0;

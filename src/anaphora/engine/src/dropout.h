@@ -1,5 +1,5 @@
-// Dropout with random numbers that are a function of key and position: Philox4x32-10 (Salmon,
-// Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+// Dropout whose random numbers are a function of key and position: Philox4x32-10 (Salmon, Moraes,
+// Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 #pragma once
 
 #include "matrix.h"
@@ -10,13 +10,13 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// 64-bit lanes, each with a 32-bit word in its low half. What the high half holds is ignored.
+// 64-bit lanes, each with a 32-bit word in its low half; the high half is ignored.
 typedef std::uint64_t Words __attribute__((vector_size(ANAPHORA_VECTOR_BYTES)));
 inline constexpr int word_lanes = ANAPHORA_VECTOR_BYTES / 8;
 inline constexpr std::uint64_t low_half = 0xffffffff;
 
-// The whole product of each word with a number below 2^32. (GCC would multiply 64 by 64 bits. The
-// intrinsic with a mask of ones is the same instruction as that without, of which GCC 12 warns.)
+// The 64-bit product of each word and a number below 2^32. (GCC would multiply 64 by 64 bits. The
+// masked intrinsic is the same instruction as the plain one, for which GCC 12 warns.)
 ANAPHORA_INLINE Words word_product(Words a, std::uint64_t b) {
     Words factor = b - Words{};
 #if ANAPHORA_VECTOR_BYTES == 64 && defined(__AVX512F__)
@@ -46,17 +46,17 @@ ANAPHORA_INLINE void philox(Words (&counter)[4], std::uint64_t key) {
     }
 }
 
-inline constexpr int draw = 64; // random words that belong together
+inline constexpr int words_in_group = 64; // random words that are generated together
 
 // The words of elements 64 * group ... 64 * group + 63: first word 0 of the 16 counters from
 // 16 * group on, then word 1 of each, and so on.
-ANAPHORA_INLINE void draw_words(std::uint64_t group, std::uint64_t key, std::uint32_t *words) {
+ANAPHORA_INLINE void random_words(std::uint64_t group, std::uint64_t key, std::uint32_t *words) {
     Words lane;
     for (int k = 0; k < word_lanes; k++)
         lane[k] = 2 * k;
 #pragma GCC unroll 1
     for (int at = 0; at < 16; at += 2 * word_lanes) {
-        // Even counters and odd ones, so that a pair of words fills a lane.
+        // Even and odd counters, so that a pair of words fills a lane.
         Words even[4] = {}, odd[4] = {};
         even[0] = lane + (16 * group + at);
         odd[0] = even[0] + 1;
@@ -74,21 +74,22 @@ template <class T>
 void dropout(std::int64_t repeats, std::int64_t n, const T *x, std::uint64_t key,
              std::uint32_t threshold, T factor, T *y) {
     constexpr std::int64_t block = 4096;
-    static_assert(block % draw == 0);
+    static_assert(block % words_in_group == 0);
     parallel((n + block - 1) / block, [=](std::int64_t task) {
-        T mask[draw], kept = factor; // a local value, which can be loaded where it is not needed
-        std::uint32_t words[draw];
+        T mask[words_in_group],
+            kept = factor; // a local, which may be loaded speculatively
+        std::uint32_t words[words_in_group];
         std::int64_t last = std::min(n, (task + 1) * block);
-        for (std::int64_t begin = task * block; begin < last; begin += draw) {
-            draw_words(static_cast<std::uint64_t>(begin / draw), key, words);
-            for (int k = 0; k < draw; k++)
+        for (std::int64_t begin = task * block; begin < last; begin += words_in_group) {
+            random_words(static_cast<std::uint64_t>(begin / words_in_group), key, words);
+            for (int k = 0; k < words_in_group; k++)
                 mask[k] = words[k] >= threshold ? kept : T(0);
-            std::int64_t count = std::min<std::int64_t>(draw, last - begin);
+            std::int64_t count = std::min<std::int64_t>(words_in_group, last - begin);
             for (std::int64_t r = 0; r < repeats; r++) {
                 const T *from = x + r * n + begin;
                 T *to = y + r * n + begin;
-                if (count == draw)
-                    for (int k = 0; k < draw; k++)
+                if (count == words_in_group)
+                    for (int k = 0; k < words_in_group; k++)
                         to[k] = from[k] * mask[k];
                 else
                     for (std::int64_t k = 0; k < count; k++)

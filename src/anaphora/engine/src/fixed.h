@@ -1,18 +1,18 @@
-// Products of float32 in fixed point, on the tile registers of AMX, which multiply int8 and add in
-// int32.
+// float32 matrix products in fixed point, on the AMX tile registers, which multiply int8 and
+// accumulate in int32.
 //
-// The numbers of a row of the left operand, and of a column of the right one, are rounded to
-// multiples of one power of two, 23 bits and a sign for the largest of them: three digits of 8 bits
-// each. Of the nine products of two such numbers eight are added, in four sums by what the digits
-// are worth; the ninth, of the last digits, is below 2^-30 of the largest. Sums of whole numbers
-// are exact, so that a result has the same bits in whatever order, tiles and threads it is made;
-// float32 rounds it a few times, however many terms there are. (The scheme is that of Ozaki, Ogita,
-// Oishi and Rump, 2012; with int8 that of Ootomo, Ozaki and Yokota, 2024.)
+// Each row of the left operand and each column of the right one is quantized with one power-of-two
+// scale: its largest element gets 23 bits and a sign, split into three slices of 8 bits. Of the
+// nine slice products of two such numbers eight are accumulated, in four sums by the weight of
+// their slices; the ninth, of the last slices, is below 2^-30 of the largest. Integer sums are
+// exact, so a result has the same bits whatever the order, the tiles and the threads; float32
+// rounds it a few times, however many terms there are. (The scheme is that of Ozaki, Ogita, Oishi
+// and Rump, 2012; with int8 that of Ootomo, Ozaki and Yokota, 2024.)
 //
-// The error is of the order of 2^-24 of the row's largest number times the column's largest: below
-// that of a chain of multiply-adds in sums of many terms of like size. Where a row or a column
-// holds numbers of very different sizes, the small ones lose digits, and below 2^-24 of the largest
-// they are 0. A row or a column with a number that is not finite has no finite result: all are NaN.
+// The error is about 2^-24 of the row's largest element times the column's largest: smaller than
+// that of an FMA chain in sums of many terms of similar size. Where the elements of a row or column
+// differ widely in size, the small ones lose precision, and below 2^-24 of the largest they become
+// 0. A row or column with an element that is not finite yields NaN throughout.
 #pragma once
 
 #include "layout.h"
@@ -23,187 +23,191 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(ANAPHORA_HAS_TILES) // of AVX-512 alone
+#if defined(ANAPHORA_HAS_TILES) // AVX-512 only
 
 namespace anaphora::ANAPHORA_ISA {
 
-// 16 rows of the left operand, or columns of the right one, by 64 of K: for each digit, the most
-// significant first, a tile of 16 lines. A line is a row of the left, four rows of the right one.
+// 16 rows of the left operand, or columns of the right one, by 64 of K: for each slice, the most
+// significant first, a tile of 16 lines. A line is one row of the left operand, or four rows of the
+// right one.
 struct alignas(64) FixedTile {
     static constexpr std::int64_t lines = 16, depth = 64;
-    std::int8_t digits[3][lines][depth];
+    std::int8_t slices[3][lines][depth];
 
-    // How many tiles are so deep.
-    static std::int64_t count(std::int64_t K) { return (K + depth - 1) / depth; }
-    // Whether sums of so many products are made so. In those of fewer a chain rounds less; those of
-    // many more might not fit into 32 bits.
-    static constexpr std::int64_t least = 96;
-    static bool suits(std::int64_t K) { return K >= least && K <= 32768; }
-    // How many hold so many rows or columns.
-    static std::int64_t across(std::int64_t n) { return (n + lines - 1) / lines; }
-    // The most rows in one of so few tiles that are as low as possible; at least 1.
+    // The number of tiles that cover K.
+    static std::int64_t tiles_in_depth(std::int64_t K) { return (K + depth - 1) / depth; }
+    // Whether fixed point applies to sums of K products: shorter ones are more accurate as FMA
+    // chains, longer ones might overflow int32.
+    static constexpr std::int64_t min_depth = 96;
+    static bool applies(std::int64_t K) { return K >= min_depth && K <= 32768; }
+    // The number of tiles that cover n rows or columns.
+    static std::int64_t tiles_across(std::int64_t n) { return (n + lines - 1) / lines; }
+    // The number of rows per tile when n rows are spread evenly over as few tiles as possible; at
+    // least 1.
     static std::int64_t height(std::int64_t n) {
-        return n == 0 ? 1 : (n + across(n) - 1) / across(n);
+        return n == 0 ? 1 : (n + tiles_across(n) - 1) / tiles_across(n);
     }
 };
 
 using Ints = VectorOf<std::int32_t>::type;
 
-// As much of n numbers as a vector holds; zeros beyond.
-ANAPHORA_INLINE Vector<float> load_some(const float *from, std::int64_t n) {
+// The first n elements of a vector (at most all); zeros after them.
+ANAPHORA_INLINE Vector<float> load_partial(const float *from, std::int64_t n) {
     if (n >= lanes<float>)
         return load(from);
-    Vector<float> some = all<float>(0);
-    std::memcpy(&some, from, n * sizeof(float));
-    return some;
+    Vector<float> partial = broadcast<float>(0);
+    std::memcpy(&partial, from, n * sizeof(float));
+    return partial;
 }
 
-ANAPHORA_INLINE void store_some(float *to, Vector<float> x, std::int64_t n) {
+ANAPHORA_INLINE void store_partial(float *to, Vector<float> x, std::int64_t n) {
     if (n >= lanes<float>)
         store(to, x);
     else
         std::memcpy(to, &x, n * sizeof(float));
 }
 
-// The bits of a magnitude are a whole number that grows with it; NaN's are the largest.
+// The bits of a magnitude, as an integer that grows with it; those of NaN are the largest.
 ANAPHORA_INLINE Ints magnitude(Vector<float> x) { return (Ints)x & 0x7fffffff; }
-ANAPHORA_INLINE Ints larger(Ints a, Ints b) { return a > b ? a : b; }
+ANAPHORA_INLINE Ints elementwise_max(Ints a, Ints b) { return a > b ? a : b; }
 
-// x * 2^n, which rounds only where the result does.
+// x * 2^n, rounded only where the result must be.
 ANAPHORA_INLINE Vector<float> times_power(Vector<float> x, Vector<float> n) {
     Vector<float> y;
     asm("vscalefps %2, %1, %0" : "=v"(y) : "v"(x), "v"(n));
     return y;
 }
 
-// How numbers become whole ones: 1 is worth a power of two.
+// The scales by which numbers are quantized: powers of two.
 struct FixedScales {
-    Vector<float> exponents; // of that; NaN if not all numbers are finite
+    // Of the power of two that one unit is worth; NaN if a number is not finite.
+    Vector<float> exponents;
 
-    // By the magnitude of the largest.
-    ANAPHORA_INLINE explicit FixedScales(Ints tops) {
-        const Ints infinity = Ints{} + 0x7f800000, finite = tops < infinity ? tops : infinity;
-        // The largest becomes at most 2^23 - 2^16, since a digit of 128 does not exist.
-        const Ints whole = ((finite + 0x20000) >> 23) - (127 + 22);
+    // From the largest magnitude in each lane.
+    ANAPHORA_INLINE explicit FixedScales(Ints maxima) {
+        const Ints infinity = Ints{} + 0x7f800000, finite = maxima < infinity ? maxima : infinity;
+        // The largest becomes at most 2^23 - 2^16, since a slice cannot hold 128.
+        const Ints integers = ((finite + 0x20000) >> 23) - (127 + 22);
         const Ints nan = Ints{} - 1;
-        exponents =
-            tops < infinity ? __builtin_convertvector(whole, Vector<float>) : (Vector<float>)nan;
+        exponents = maxima < infinity ? __builtin_convertvector(integers, Vector<float>)
+                                      : (Vector<float>)nan;
     }
 
-    ANAPHORA_INLINE Ints fix(Vector<float> x) const {
+    ANAPHORA_INLINE Ints quantize(Vector<float> x) const {
         const Vector<float> scaled = times_power(x, -exponents);
-        Ints whole;
-        asm("vcvtps2dq %1, %0" : "=v"(whole) : "v"(scaled)); // to the nearest, ties to even
-        return whole;
+        Ints integers;
+        asm("vcvtps2dq %1, %0" : "=v"(integers) : "v"(scaled)); // to the nearest, ties to even
+        return integers;
     }
 };
 
-// What is left of whole numbers when their last digit, -128 to 127, is taken.
-ANAPHORA_INLINE Ints without_digit(Ints whole) { return (whole + 128) >> 8; }
+// Remove the last slice, -128 to 127, of integers.
+ANAPHORA_INLINE Ints without_slice(Ints integers) { return (integers + 128) >> 8; }
 
-// Write K adjacent numbers as line `line` of tiles of a left operand that lie one after the other;
-// returns of what power of two 1 is worth.
-inline float fix_row(const float *row, std::int64_t K, FixedTile *tiles, std::int64_t line) {
+// Quantize K adjacent numbers into line `line` of consecutive tiles of a left operand; returns the
+// exponent of its scale.
+inline float quantize_row(const float *row, std::int64_t K, FixedTile *tiles, std::int64_t line) {
     constexpr std::int64_t W = FixedTile::lines;
     typedef std::int8_t Bytes __attribute__((vector_size(16)));
-    Ints tops = {};
+    Ints maxima = {};
     for (std::int64_t k = 0; k < K; k += W)
-        tops = larger(tops, magnitude(load_some(row + k, K - k)));
-    tops = larger(tops, __builtin_shufflevector(tops, tops, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2,
-                                                3, 4, 5, 6, 7));
-    tops = larger(tops, __builtin_shufflevector(tops, tops, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15,
-                                                8, 9, 10, 11));
-    tops = larger(tops, __builtin_shufflevector(tops, tops, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9,
-                                                14, 15, 12, 13));
-    tops = larger(tops, __builtin_shufflevector(tops, tops, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10,
-                                                13, 12, 15, 14));
-    const FixedScales scales(tops);
-    for (std::int64_t k = 0; k < FixedTile::count(K) * FixedTile::depth; k += W) {
-        Ints whole = k < K ? scales.fix(load_some(row + k, K - k)) : Ints{};
-        for (int n = 2; n >= 0; n--, whole = without_digit(whole)) {
-            Bytes digits = __builtin_convertvector(whole, Bytes);
-            std::memcpy(tiles[k / FixedTile::depth].digits[n][line] + k % FixedTile::depth, &digits,
-                        sizeof digits);
+        maxima = elementwise_max(maxima, magnitude(load_partial(row + k, K - k)));
+    maxima = elementwise_max(maxima, __builtin_shufflevector(maxima, maxima, 8, 9, 10, 11, 12, 13,
+                                                             14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    maxima = elementwise_max(maxima, __builtin_shufflevector(maxima, maxima, 4, 5, 6, 7, 0, 1, 2, 3,
+                                                             12, 13, 14, 15, 8, 9, 10, 11));
+    maxima = elementwise_max(maxima, __builtin_shufflevector(maxima, maxima, 2, 3, 0, 1, 6, 7, 4, 5,
+                                                             10, 11, 8, 9, 14, 15, 12, 13));
+    maxima = elementwise_max(maxima, __builtin_shufflevector(maxima, maxima, 1, 0, 3, 2, 5, 4, 7, 6,
+                                                             9, 8, 11, 10, 13, 12, 15, 14));
+    const FixedScales scales(maxima);
+    for (std::int64_t k = 0; k < FixedTile::tiles_in_depth(K) * FixedTile::depth; k += W) {
+        Ints integers = k < K ? scales.quantize(load_partial(row + k, K - k)) : Ints{};
+        for (int n = 2; n >= 0; n--, integers = without_slice(integers)) {
+            Bytes slices = __builtin_convertvector(integers, Bytes);
+            std::memcpy(tiles[k / FixedTile::depth].slices[n][line] + k % FixedTile::depth, &slices,
+                        sizeof slices);
         }
     }
     return scales.exponents[0];
 }
 
-// Write K rows of N <= 64 adjacent numbers as tiles of a right operand, `stride` apart for every 16
-// columns; of what power of two 1 is worth in each goes to exponents [N, up to 16 more].
-inline void fix_lines(std::int64_t K, const float *rows, std::int64_t row, std::int64_t N,
-                      FixedTile *tiles, std::int64_t stride, float *exponents) {
-    constexpr std::int64_t W = FixedTile::lines, most = 4;
-    const std::int64_t vectors = FixedTile::across(N), whole_vectors = N / W;
+// Quantize K rows of N <= 64 adjacent numbers into tiles of a right operand, `stride` tiles apart
+// for each 16 columns; writes the exponents of the columns' scales, [N, rounded up to 16].
+inline void quantize_columns(std::int64_t K, const float *rows, std::int64_t row, std::int64_t N,
+                             FixedTile *tiles, std::int64_t stride, float *exponents) {
+    constexpr std::int64_t W = FixedTile::lines, max_column_vectors = 4;
+    const std::int64_t vectors = FixedTile::tiles_across(N), full_vectors = N / W;
     auto row_at = [&](std::int64_t k, std::int64_t v) {
         const float *from = rows + k * row + v * W;
-        return v < whole_vectors ? load(from) : load_some(from, N - v * W);
+        return v < full_vectors ? load(from) : load_partial(from, N - v * W);
     };
-    Ints tops[most] = {};
+    Ints maxima[max_column_vectors] = {};
     constexpr std::int64_t ahead = 12;
     for (std::int64_t k = 0; k < K; k++)
 #pragma GCC unroll 4
-        for (std::int64_t v = 0; v < most; v++)
+        for (std::int64_t v = 0; v < max_column_vectors; v++)
             if (v < vectors) {
                 __builtin_prefetch(rows + (k + ahead) * row + v * W);
-                tops[v] = larger(tops[v], magnitude(row_at(k, v)));
+                maxima[v] = elementwise_max(maxima[v], magnitude(row_at(k, v)));
             }
     for (std::int64_t v = 0; v < vectors; v++)
-        store(exponents + v * W, FixedScales(tops[v]).exponents);
-    for (std::int64_t k = 0; k < FixedTile::count(K) * FixedTile::depth; k += 4)
+        store(exponents + v * W, FixedScales(maxima[v]).exponents);
+    for (std::int64_t k = 0; k < FixedTile::tiles_in_depth(K) * FixedTile::depth; k += 4)
         for (std::int64_t v = 0; v < vectors; v++) {
-            const FixedScales scales(tops[v]);
-            Ints whole[4];
+            const FixedScales scales(maxima[v]);
+            Ints integers[4];
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++)
-                whole[r] = k + r < K ? scales.fix(row_at(k + r, v)) : Ints{};
+                integers[r] = k + r < K ? scales.quantize(row_at(k + r, v)) : Ints{};
             FixedTile &tile = tiles[v * stride + k / FixedTile::depth];
 #pragma GCC unroll 3
             for (int n = 2; n >= 0; n--) {
-                auto beside = [](Ints low, Ints high, int bits) {
+                auto interleave = [](Ints low, Ints high, int bits) {
                     const int mask = (1 << bits) - 1;
                     return (low & mask) | (high << bits & ~mask);
                 };
-                Ints digits =
-                    beside(beside(whole[0], whole[1], 8), beside(whole[2], whole[3], 8), 16);
-                std::memcpy(tile.digits[n][k % FixedTile::depth / 4], &digits, sizeof digits);
+                Ints slices = interleave(interleave(integers[0], integers[1], 8),
+                                         interleave(integers[2], integers[3], 8), 16);
+                std::memcpy(tile.slices[n][k % FixedTile::depth / 4], &slices, sizeof slices);
 #pragma GCC unroll 4
                 for (int r = 0; r < 4; r++)
-                    whole[r] = without_digit(whole[r]);
+                    integers[r] = without_slice(integers[r]);
             }
         }
 }
 
-// Tiles of one operand become those of the other.
-inline void turn(FixedTile &tile) {
-    for (auto &digits : tile.digits) {
-        alignas(64) std::int8_t turned[FixedTile::lines][FixedTile::depth];
-        transpose(digits, turned);
-        std::memcpy(digits, turned, sizeof turned);
+// Convert tiles of one operand to those of the other.
+inline void transpose_slices(FixedTile &tile) {
+    for (auto &slices : tile.slices) {
+        alignas(64) std::int8_t transposed[FixedTile::lines][FixedTile::depth];
+        transpose(slices, transposed);
+        std::memcpy(slices, transposed, sizeof transposed);
     }
 }
 
-// A row's digits, 128 added to each, as the instruction for one row takes them.
+// The slices of one row with 128 added to each, as the unsigned operand of vpdpbusd.
 struct alignas(64) FixedRow {
-    std::uint8_t digits[3][FixedTile::depth];
+    std::uint8_t slices[3][FixedTile::depth];
 };
 
-using FixedSums = Ints[4]; // by what their digits are worth
+using FixedSums = Ints[4]; // by the weight of their slices
 
-// The products of a row and 16 columns, of numbers whose 1 is worth these powers of two.
-ANAPHORA_INLINE Vector<float> join(const FixedSums &sums, float row, Vector<float> columns) {
-    Vector<float> total = all<float>(0);
+// The products of a row and 16 columns, from the exponents of their scales.
+ANAPHORA_INLINE Vector<float> combine(const FixedSums &sums, float row, Vector<float> columns) {
+    Vector<float> total = broadcast<float>(0);
     for (int n = 3; n >= 0; n--)
         total = total * (1 / 256.0f) + __builtin_convertvector(sums[n], Vector<float>);
-    return times_power(total, columns + (row + 32)); // the first digits' products are worth 2^32
+    return times_power(total, columns + (row + 32)); // the product of the first slices weighs 2^32
 }
 
-// sums [N] += one row, the digits of which have 128 added, times so many tiles of a right operand,
-// each K tiles deep. Without tile registers, which take longer for one row; to the same sums.
+// sums [N] += one row, whose slices have 128 added, times N columns of tiles of a right operand,
+// each K tiles deep. It uses vector instructions, which are faster than tile registers for one row,
+// and gives the same sums.
 template <int N>
 ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const FixedTile *right,
                                   FixedSums *sums) {
-    auto add = [](Ints sum, Ints x, Ints w) { // of four products a lane
+    auto add = [](Ints sum, Ints x, Ints w) { // of four products in each lane
         asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
         return sum;
     };
@@ -219,7 +223,7 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
 #pragma GCC unroll 3
             for (int i = 0; i < 3; i++) {
                 std::int32_t four;
-                std::memcpy(&four, row[k].digits[i] + 4 * line, sizeof four);
+                std::memcpy(&four, row[k].slices[i] + 4 * line, sizeof four);
                 x[i] = four - Ints{};
             }
 #pragma GCC unroll 4
@@ -227,7 +231,7 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
 #pragma GCC unroll 3
                 for (int j = 0; j < 3; j++) {
                     Ints w;
-                    const std::int8_t *from = right[t * K + k].digits[j][0] + 64 * line;
+                    const std::int8_t *from = right[t * K + k].slices[j][0] + 64 * line;
                     std::memcpy(&w, from, sizeof w);
 #pragma GCC unroll 3
                     for (int i = 0; i < 3; i++)
@@ -242,30 +246,32 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
             sums[t][n] = totals[t][n];
 }
 
-// put(row, Vector<float>) for `rows` rows of a tile of left times one of right, K tiles deep. The
-// last to use it begins to fetch what follows: the hardware's own fetching goes on from there.
+// Multiply a tile of `rows` rows of the left operand by one of the right, K tiles deep, and call
+// write(row, Vector<float>) for each row. The last user of a right tile prefetches the next one, so
+// that the hardware prefetcher continues from there.
 template <class F>
 ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left,
                                     const float *left_exponents, int rows, const FixedTile *right,
-                                    const float *right_exponents, bool is_last, F put) {
+                                    const float *right_exponents, bool is_last, F write) {
     using Registers = TileRegisters;
     alignas(64) std::int32_t sums[4][FixedTile::lines][FixedTile::lines];
     Registers::zero<0>(), Registers::zero<1>(), Registers::zero<2>(), Registers::zero<3>();
-    for (std::int64_t k = 0; k < K; k++, left++, right++) { // 4 to 6: digits of left; 7: of right
+    // Registers 4 to 6 hold slices of left, 7 of right.
+    for (std::int64_t k = 0; k < K; k++, left++, right++) {
         for (int line = 0; line < 8 && is_last; line++)
-            __builtin_prefetch(right[K].digits[0][line], 0, 2);
-        Registers::load<4>(left->digits[0]);
-        Registers::load<7>(right->digits[0]);
+            __builtin_prefetch(right[K].slices[0][line], 0, 2);
+        Registers::load<4>(left->slices[0]);
+        Registers::load<7>(right->slices[0]);
         Registers::multiply<0, 4, 7>();
-        Registers::load<5>(left->digits[1]);
+        Registers::load<5>(left->slices[1]);
         Registers::multiply<1, 5, 7>();
-        Registers::load<6>(left->digits[2]);
+        Registers::load<6>(left->slices[2]);
         Registers::multiply<2, 6, 7>();
-        Registers::load<7>(right->digits[1]);
+        Registers::load<7>(right->slices[1]);
         Registers::multiply<3, 6, 7>();
         Registers::multiply<1, 4, 7>();
         Registers::multiply<2, 5, 7>();
-        Registers::load<7>(right->digits[2]);
+        Registers::load<7>(right->slices[2]);
         Registers::multiply<3, 5, 7>();
         Registers::multiply<2, 4, 7>();
     }
@@ -273,57 +279,61 @@ ANAPHORA_INLINE void multiply_fixed(std::int64_t K, const FixedTile *left,
     Registers::store<2>(sums[2]), Registers::store<3>(sums[3]);
     const Vector<float> exponents = load(right_exponents);
     for (int r = 0; r < rows; r++) {
-        FixedSums of_row;
+        FixedSums row_sums;
         for (int n = 0; n < 4; n++)
-            std::memcpy(&of_row[n], sums[n][r], sizeof of_row[n]);
-        put(r, join(of_row, left_exponents[r], exponents));
+            std::memcpy(&row_sums[n], sums[n][r], sizeof row_sums[n]);
+        write(r, combine(row_sums, left_exponents[r], exponents));
     }
 }
 
-// A right operand, the transpose of `count` weights [rows, K]: for 16 rows the tiles of all
-// `count`, one after the other.
+// A right operand, the transpose of `count` weights [rows, K]: for each 16 rows the tiles of all
+// `count` weights, consecutively.
 struct FixedWeights {
     static constexpr std::int64_t side = FixedTile::lines;
-    std::int64_t count, rows, K, depth; // depth: of K in tiles
+    std::int64_t count, rows, K, depth; // depth: tiles that cover K
     FixedTile *tiles;                   // [groups of 16 rows, count, depth]
     float *exponents;                   // [groups of 16 rows, count, 16]
-    FixedSums *starts; // [groups of 16 rows, count]: what a row begins with for the 128 it adds
+    FixedSums *starts; // [groups of 16 rows, count]: initial sums that cancel the 128 of FixedRow
 
     FixedWeights(std::int64_t count_, std::int64_t rows_, std::int64_t K_, float *memory)
-        : count(count_), rows(rows_), K(K_), depth(FixedTile::count(K)),
+        : count(count_), rows(rows_), K(K_), depth(FixedTile::tiles_in_depth(K)),
           tiles(reinterpret_cast<FixedTile *>(memory)),
-          exponents(reinterpret_cast<float *>(tiles + FixedTile::across(rows) * count * depth)),
-          starts(
-              reinterpret_cast<FixedSums *>(exponents + FixedTile::across(rows) * count * side)) {}
+          exponents(
+              reinterpret_cast<float *>(tiles + FixedTile::tiles_across(rows) * count * depth)),
+          starts(reinterpret_cast<FixedSums *>(exponents +
+                                               FixedTile::tiles_across(rows) * count * side)) {}
 
-    std::int64_t padded() const { return FixedTile::across(rows) * side; }
+    std::int64_t padded() const { return FixedTile::tiles_across(rows) * side; }
 
-    // The numbers that their memory has.
+    // The size of their memory, in floats.
     static std::int64_t size(std::int64_t count, std::int64_t rows, std::int64_t K) {
         constexpr std::int64_t tile = sizeof(FixedTile) / sizeof(float);
-        return FixedTile::across(rows) * count * (FixedTile::count(K) * tile + 5 * side);
+        return FixedTile::tiles_across(rows) * count *
+               (FixedTile::tiles_in_depth(K) * tile + 5 * side);
     }
 
-    // From [count * rows, K], for any number of rows.
+    // Pack [count * rows, K], for products with any number of rows.
     void pack(const float *weight) const {
         FixedRow zeros;
         std::memset(&zeros, 128, sizeof zeros);
-        const std::vector<FixedRow> nothing(depth, zeros);
-        parallel(FixedTile::across(rows) * count, [&](std::int64_t n) {
+        const std::vector<FixedRow> zero_row(depth, zeros);
+        parallel(FixedTile::tiles_across(rows) * count, [&](std::int64_t n) {
             const std::int64_t row = n / count * side;
             pack_rows(n, weight + (n % count * rows + row) * K, K, std::min(side, rows - row));
             FixedSums sums = {};
-            ANAPHORA_ISA::multiply_row<1>(depth, nothing.data(), tiles + n * depth, &sums);
+            ANAPHORA_ISA::multiply_row<1>(depth, zero_row.data(), tiles + n * depth, &sums);
             for (int level = 0; level < 4; level++)
                 starts[n][level] = -sums[level];
         });
     }
 
-    // From B [K, rows], whose rows or columns are adjacent; count is 1, and no row comes by itself.
+    // Pack B [K, rows], whose rows or columns are contiguous; count is 1, and single rows are not
+    // multiplied by it.
     void pack(Matrix<const float> B) const {
-        constexpr std::int64_t most = 4 * side;
-        parallel((rows + most - 1) / most, [&](std::int64_t task) {
-            const std::int64_t first = task * most, width = std::min(most, rows - first);
+        constexpr std::int64_t max_columns = 4 * side;
+        parallel((rows + max_columns - 1) / max_columns, [&](std::int64_t task) {
+            const std::int64_t first = task * max_columns,
+                               width = std::min(max_columns, rows - first);
             const float *from = B.data + first * B.column;
             if (B.row == 1) {
                 for (std::int64_t j = 0; j < width; j += side)
@@ -331,69 +341,71 @@ struct FixedWeights {
                               std::min(side, width - j));
                 return;
             }
-            fix_lines(K, from, B.row, width, tiles + first / side * depth, depth,
-                      exponents + first);
+            quantize_columns(K, from, B.row, width, tiles + first / side * depth, depth,
+                             exponents + first);
         });
     }
 
-    // to [M, count * padded()] = x [M, K] times the transpose, for some groups of 16 rows of each.
+    // to [M, count * padded()] = x [M, K] times the transpose, for a range of groups of 16 rows of
+    // each weight.
     void multiply(std::int64_t M, const float *x, std::int64_t x_row, std::int64_t first_group,
                   std::int64_t end_group, float *to, std::int64_t to_row) const {
         static thread_local Scratch scratch;
         if (first_group == end_group)
             return;
-        const std::int64_t across = FixedTile::across(M), height = FixedTile::height(M);
+        const std::int64_t across = FixedTile::tiles_across(M), height = FixedTile::height(M);
         FixedTile *left = scratch.get<FixedTile>(
             across * depth + across * side * sizeof(float) / sizeof(FixedTile) + 1);
         float *left_exponents = reinterpret_cast<float *>(left + across * depth);
         for (std::int64_t m = 0; m < M; m++)
-            left_exponents[m] = fix_row(x + m * x_row, K, left + m / height * depth, m % height);
+            left_exponents[m] =
+                quantize_row(x + m * x_row, K, left + m / height * depth, m % height);
         if (M == 1) {
             multiply_row(left, left_exponents[0], first_group * count, end_group * count, to);
             return;
         }
         TileRegisters registers(static_cast<int>(height));
         for (std::int64_t group = first_group; group < end_group; group++)
-            for (std::int64_t which = 0; which < count; which++)
+            for (std::int64_t block = 0; block < count; block++)
                 for (std::int64_t m = 0; m < M; m += height) {
-                    const std::int64_t column = which * padded() + group * side;
+                    const std::int64_t column = block * padded() + group * side;
                     float *at = to + m * to_row + column;
                     multiply(
                         left + m / height * depth, left_exponents + m,
-                        static_cast<int>(std::min(height, M - m)), group, which, m + height >= M,
+                        static_cast<int>(std::min(height, M - m)), group, block, m + height >= M,
                         [&](int r, Vector<float> product) { store(at + r * to_row, product); });
                 }
     }
 
-    // put(row, Vector<float>): the products of up to 16 rows with 16 of one of `count`.
+    // Multiply up to 16 rows by a group of 16 rows of one weight; see multiply_fixed for `write`.
     template <class F>
     ANAPHORA_INLINE void multiply(const FixedTile *left, const float *left_exponents, int left_rows,
-                                  std::int64_t group, std::int64_t which, bool is_last,
-                                  F put) const {
-        const std::int64_t n = group * count + which;
+                                  std::int64_t group, std::int64_t block, bool is_last,
+                                  F write) const {
+        const std::int64_t n = group * count + block;
         multiply_fixed(depth, left, left_exponents, left_rows, tiles + n * depth,
-                       exponents + n * FixedTile::lines, is_last, put);
+                       exponents + n * FixedTile::lines, is_last, write);
     }
 
   private:
-    // Tiles n, from up to 16 rows of K numbers.
+    // Pack tile n from up to 16 rows of K numbers.
     void pack_rows(std::int64_t n, const float *from, std::int64_t stride,
-                   std::int64_t real) const {
+                   std::int64_t valid) const {
         FixedTile *to = tiles + n * depth;
         for (std::int64_t j = 0; j < side; j++)
-            if (j < real)
-                exponents[n * side + j] = fix_row(from + j * stride, K, to, j);
+            if (j < valid)
+                exponents[n * side + j] = quantize_row(from + j * stride, K, to, j);
             else {
                 exponents[n * side + j] = 0;
                 for (std::int64_t k = 0; k < depth; k++)
-                    for (auto &digits : to[k].digits)
-                        std::memset(digits[j], 0, sizeof digits[j]);
+                    for (auto &slices : to[k].slices)
+                        std::memset(slices[j], 0, sizeof slices[j]);
             }
         for (std::int64_t k = 0; k < depth; k++)
-            turn(to[k]);
+            transpose_slices(to[k]);
     }
 
-    // to = a row times the transpose of these tiles; see multiply.
+    // to = one row times the transpose of these tiles; see multiply.
     void multiply_row(const FixedTile *left, float left_exponent, std::int64_t first,
                       std::int64_t end, float *to) const {
         static thread_local Scratch scratch;
@@ -401,69 +413,71 @@ struct FixedWeights {
         for (std::int64_t k = 0; k < depth; k++)
             for (int n = 0; n < 3; n++)
                 for (std::int64_t i = 0; i < FixedTile::depth; i++)
-                    row[k].digits[n][i] = static_cast<std::uint8_t>(left[k].digits[n][0][i] + 128);
-        auto some = [&]<int N>(std::integral_constant<int, N>, std::int64_t n) {
+                    row[k].slices[n][i] = static_cast<std::uint8_t>(left[k].slices[n][0][i] + 128);
+        auto multiply_tiles = [&]<int N>(std::integral_constant<int, N>, std::int64_t n) {
             FixedSums sums[N];
             std::memcpy(sums, starts + n, sizeof sums);
             ANAPHORA_ISA::multiply_row<N>(depth, row, tiles + n * depth, sums);
             for (int t = 0; t < N; t++) {
-                const std::int64_t group = (n + t) / count, which = (n + t) % count;
+                const std::int64_t group = (n + t) / count, block = (n + t) % count;
                 const Vector<float> product =
-                    join(sums[t], left_exponent, load(exponents + (n + t) * side));
-                store(to + which * padded() + group * side, product);
+                    combine(sums[t], left_exponent, load(exponents + (n + t) * side));
+                store(to + block * padded() + group * side, product);
             }
         };
         std::int64_t n = first;
         for (; n + 4 <= end; n += 4)
-            some(std::integral_constant<int, 4>(), n);
+            multiply_tiles(std::integral_constant<int, 4>(), n);
         for (; n < end; n++)
-            some(std::integral_constant<int, 1>(), n);
+            multiply_tiles(std::integral_constant<int, 1>(), n);
     }
 };
 
-// How float32 is multiplied where there are tile registers; see ChainProducts.
+// How float32 is multiplied with tile registers; see ChainProducts.
 struct FixedProducts {
     static constexpr std::int64_t side = FixedTile::lines;
-    static constexpr std::int64_t weight_bytes = 3; // of a number, packed
+    static constexpr std::int64_t weight_bytes = 3; // of a packed number
     static constexpr int tile_rows = FixedTile::lines;
-    static bool suits_gates(std::int64_t) { return true; }
-    static bool suits_columns(std::int64_t K) { return K <= 1536; }
-    static constexpr std::int64_t group = 8; // tiles of both operands that stay in a cache
+    static bool applies_to_gates(std::int64_t) { return true; }
+    static bool applies_to_columns(std::int64_t K) { return K <= 1536; }
+    static constexpr std::int64_t group = 8; // tiles of both operands that fit in a cache
 
-    // A left operand [M, K] in tiles.
-    class Left {
+    // A left operand [M, K], packed into tiles.
+    class FixedLeft {
       public:
-        Left(std::int64_t M, std::int64_t K, Matrix<const float> A, Scratch &scratch)
-            : M_(M), depth_(FixedTile::count(K)) {
-            constexpr std::int64_t together = 4; // tiles
-            const std::int64_t tiles = FixedTile::across(M);
+        FixedLeft(std::int64_t M, std::int64_t K, Matrix<const float> A, Scratch &scratch)
+            : M_(M), depth_(FixedTile::tiles_in_depth(K)) {
+            constexpr std::int64_t tiles_per_task = 4;
+            const std::int64_t tiles = FixedTile::tiles_across(M);
             tiles_ = scratch.get<FixedTile>(tiles * depth_ +
                                             tiles * side * sizeof(float) / sizeof(FixedTile) + 1);
             exponents_ = reinterpret_cast<float *>(tiles_ + tiles * depth_);
-            parallel((tiles + together - 1) / together, [&](std::int64_t task) {
-                const std::int64_t first = task * together * side;
-                const std::int64_t end = std::min(M, first + together * side);
-                FixedTile *to = tiles_ + task * together * depth_;
+            parallel((tiles + tiles_per_task - 1) / tiles_per_task, [&](std::int64_t task) {
+                const std::int64_t first = task * tiles_per_task * side;
+                const std::int64_t end = std::min(M, first + tiles_per_task * side);
+                FixedTile *to = tiles_ + task * tiles_per_task * depth_;
                 if (A.column == 1) {
                     for (std::int64_t m = first; m < end; m++)
-                        exponents_[m] = fix_row(A.data + m * A.row, K,
-                                                to + (m - first) / side * depth_, m % side);
+                        exponents_[m] = quantize_row(A.data + m * A.row, K,
+                                                     to + (m - first) / side * depth_, m % side);
                     return;
                 }
-                fix_lines(K, A.data + first, A.column, end - first, to, depth_, exponents_ + first);
-                for (std::int64_t n = 0; n < FixedTile::across(end - first) * depth_; n++)
-                    turn(to[n]);
+                quantize_columns(K, A.data + first, A.column, end - first, to, depth_,
+                                 exponents_ + first);
+                for (std::int64_t n = 0; n < FixedTile::tiles_across(end - first) * depth_; n++)
+                    transpose_slices(to[n]);
             });
         }
 
         // C [M, N] (+)= this times a right operand + bias [N] (or none), on one thread.
         void multiply(const FixedWeights &right, float *C, std::int64_t c_row, const float *bias,
                       bool accumulate) const {
-            constexpr std::int64_t most = group * side; // columns that are used while in a cache
+            constexpr std::int64_t max_columns = group * side; // reused while they are in a cache
             TileRegisters registers(static_cast<int>(std::min(M_, side)));
-            for (std::int64_t first = 0; first < right.rows; first += most)
+            for (std::int64_t first = 0; first < right.rows; first += max_columns)
                 for (std::int64_t m = 0; m < M_; m += side)
-                    for (std::int64_t n = first; n < std::min(first + most, right.rows); n += side)
+                    for (std::int64_t n = first; n < std::min(first + max_columns, right.rows);
+                         n += side)
                         multiply_tile(right, m, n, C + m * c_row + n, c_row,
                                       bias == nullptr ? nullptr : bias + n, accumulate);
         }
@@ -472,18 +486,18 @@ struct FixedProducts {
         void multiply_tile(const FixedWeights &right, std::int64_t m, std::int64_t n, float *c,
                            std::int64_t c_row, const float *bias, bool accumulate) const {
             const std::int64_t width = std::min(side, right.rows - n);
-            Vector<float> biases = all<float>(0);
+            Vector<float> biases = broadcast<float>(0);
             if (bias != nullptr)
-                biases = load_some(bias, width);
+                biases = load_partial(bias, width);
             right.multiply(tiles_ + m / side * depth_, exponents_ + m,
                            static_cast<int>(std::min(side, M_ - m)), n / side, 0, false,
                            [&](int r, Vector<float> product) {
                                float *to = c + r * c_row;
                                if (accumulate)
-                                   product += load_some(to, width);
+                                   product += load_partial(to, width);
                                if (bias != nullptr)
                                    product += biases;
-                               store_some(to, product, width);
+                               store_partial(to, product, width);
                            });
         }
 
@@ -496,46 +510,46 @@ struct FixedProducts {
     static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const float> A,
                          Matrix<const float> B, float *C, std::int64_t c_row, const float *bias,
                          bool accumulate) {
-        if (FixedTile::suits(K))
+        if (FixedTile::applies(K))
             multiply_by_blocks(M, N, K, K, A, B, C, c_row, bias, accumulate);
         else
             ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, bias, accumulate);
     }
 
-    // Gradients in blocks along K. The sums of a weight's are as long as there are rows, so that
-    // its own size says how they are made; of an input's only those that are too long to be made
-    // within a step (input_in_step) are cut.
+    // Gradients are multiplied in blocks along K. For a weight's gradient K is the number of rows,
+    // which varies, so the weight's own size decides how it is computed; an input's gradient is cut
+    // only if its sums are too long to be computed within a step (see input_in_step).
     static void multiply(Gradient of, std::int64_t M, std::int64_t N, std::int64_t K,
                          Matrix<const float> A, Matrix<const float> B, float *C, std::int64_t c_row,
                          bool accumulate) {
         const bool of_weight = of == Gradient::weight;
-        const std::int64_t most = of_weight ? 512 : suits_columns(K) ? K : 768;
-        if (of_weight ? K == 0 || std::min(M, N) < 64 : K < FixedTile::least)
+        const std::int64_t max_depth = of_weight ? 512 : applies_to_columns(K) ? K : 768;
+        if (of_weight ? K == 0 || std::min(M, N) < 64 : K < FixedTile::min_depth)
             ANAPHORA_ISA::multiply<float>(M, N, K, A, B, C, c_row, nullptr, accumulate);
         else
-            multiply_by_blocks(M, N, K, most, A, B, C, c_row, nullptr, accumulate);
+            multiply_by_blocks(M, N, K, max_depth, A, B, C, c_row, nullptr, accumulate);
     }
 
-    // The same with so much of K at a time, each with digits of its own. The smaller operand is
-    // packed for all threads, of the larger one each packs what it multiplies.
+    // The same, max_depth of K at a time, each block quantized on its own. The smaller operand is
+    // packed once for all threads; of the larger one each thread packs what it multiplies.
     static void multiply_by_blocks(std::int64_t M, std::int64_t N, std::int64_t K,
-                                   std::int64_t most, Matrix<const float> A, Matrix<const float> B,
-                                   float *C, std::int64_t c_row, const float *bias,
-                                   bool accumulate) {
+                                   std::int64_t max_depth, Matrix<const float> A,
+                                   Matrix<const float> B, float *C, std::int64_t c_row,
+                                   const float *bias, bool accumulate) {
         static thread_local Scratch a_scratch, b_scratch, scratch;
         if (A.column != 1 && A.row != 1)
-            A = in_rows(M, K, A, a_scratch);
+            A = copy_rows(M, K, A, a_scratch);
         if (B.row != 1 && B.column != 1)
-            B = in_rows(K, N, B, b_scratch);
-        for (std::int64_t k = 0; k < K; k += most) {
-            const std::int64_t depth = std::min(most, K - k);
+            B = copy_rows(K, N, B, b_scratch);
+        for (std::int64_t k = 0; k < K; k += max_depth) {
+            const std::int64_t depth = std::min(max_depth, K - k);
             const Matrix<const float> a{A.data + k * A.column, A.row, A.column};
             const Matrix<const float> b{B.data + k * B.row, B.row, B.column};
             const float *added = k + depth < K ? nullptr : bias;
             const bool adding = accumulate || k > 0;
             if (M < N) {
-                const Left left(M, depth, a, scratch);
-                in_groups(M == 0 ? 0 : N, [&](std::int64_t first, std::int64_t count) {
+                const FixedLeft left(M, depth, a, scratch);
+                for_each_group(M == 0 ? 0 : N, [&](std::int64_t first, std::int64_t count) {
                     static thread_local Scratch right_scratch;
                     const FixedWeights right(
                         1, count, depth,
@@ -549,18 +563,18 @@ struct FixedProducts {
             const FixedWeights right(1, N, depth,
                                      scratch.get<float>(FixedWeights::size(1, N, depth)));
             right.pack(b);
-            in_groups(N == 0 ? 0 : M, [&](std::int64_t first, std::int64_t count) {
+            for_each_group(N == 0 ? 0 : M, [&](std::int64_t first, std::int64_t count) {
                 static thread_local Scratch left_scratch;
-                Left(count, depth, {a.data + first * a.row, a.row, a.column}, left_scratch)
+                FixedLeft(count, depth, {a.data + first * a.row, a.row, a.column}, left_scratch)
                     .multiply(right, C + first * c_row, c_row, added, adding);
             });
         }
     }
 
-    // Call f(first, count) on all threads for groups of n rows or columns, whole tiles but the
-    // last.
-    template <class F> static void in_groups(std::int64_t n, F f) {
-        const std::int64_t tiles = FixedTile::across(n), threads = threads_at_hand();
+    // Call f(first, count) on all threads for groups of the n rows or columns; all but the last are
+    // full tiles.
+    template <class F> static void for_each_group(std::int64_t n, F f) {
+        const std::int64_t tiles = FixedTile::tiles_across(n), threads = available_threads();
         std::int64_t groups = (tiles + group - 1) / group;
         groups = std::min(tiles, (groups + threads - 1) / threads * threads);
         parallel(groups, [&](std::int64_t task) {
@@ -569,13 +583,13 @@ struct FixedProducts {
         });
     }
 
-    // Here a block of units is one vector, and a tile has at most 16 rows. Weights that do not suit
-    // are multiplied by chains.
+    // A block of units is one vector here, and a tile has at most 16 rows. Where fixed point does
+    // not apply, the products are FMA chains.
     class Gates {
       public:
         Gates(const Layout<float> &layout, int count, std::int64_t K, const float *weight,
               Scratch &scratch) {
-            if (count == 0 || !FixedTile::suits(K)) {
+            if (count == 0 || !FixedTile::applies(K)) {
                 chain_.emplace(layout, count, K, weight, scratch);
                 return;
             }
@@ -584,9 +598,9 @@ struct FixedProducts {
             fixed_->pack(weight);
         }
 
-        class Rows {
+        class LeftOperand {
           public:
-            Rows(const Gates &gates, const Layout<float> &layout, Scratch &scratch)
+            LeftOperand(const Gates &gates, const Layout<float> &layout, Scratch &scratch)
                 : fixed_(gates.fixed_) {
                 if (!fixed_) {
                     chain_.emplace(*gates.chain_, layout, scratch);
@@ -602,15 +616,15 @@ struct FixedProducts {
                     chain_->read(tiles, a);
                     return;
                 }
-                int most = 1;
+                int height = 1;
                 for (std::size_t n = 0; n < tiles.size(); n++) {
-                    most = std::max(most, tiles[n].rows);
+                    height = std::max(height, tiles[n].rows);
                     for (int r = 0; r < tiles[n].rows; r++)
                         exponents_[n * FixedTile::lines + r] =
-                            fix_row(a + (tiles[n].first + r) * fixed_->K, fixed_->K,
-                                    tiles_ + n * fixed_->depth, r);
+                            quantize_row(a + (tiles[n].first + r) * fixed_->K, fixed_->K,
+                                         tiles_ + n * fixed_->depth, r);
                 }
-                registers_->set_lines(most);
+                registers_->set_lines(height);
             }
 
             void multiply(std::size_t n, const Layout<float>::Tile &tile, std::int64_t vector,
@@ -631,7 +645,7 @@ struct FixedProducts {
 
           private:
             const std::optional<FixedWeights> &fixed_;
-            std::optional<ChainProducts<float>::Gates::Rows> chain_;
+            std::optional<ChainProducts<float>::Gates::LeftOperand> chain_;
             std::optional<TileRegisters> registers_;
             FixedTile *tiles_ = nullptr;   // [tiles, depth]
             std::vector<float> exponents_; // [tiles, 16]
@@ -647,7 +661,7 @@ struct FixedProducts {
         Columns(std::int64_t K, std::int64_t N, Matrix<const float> B,
                 const std::vector<std::int64_t> &shares, Scratch &scratch)
             : columns_(N) {
-            if (!FixedTile::suits(K)) {
+            if (!FixedTile::applies(K)) {
                 chain_.emplace(K, N, B, shares, scratch);
                 return;
             }
@@ -655,18 +669,19 @@ struct FixedProducts {
             fixed_->pack(B);
         }
 
-        class Rows {
+        class LeftOperand {
           public:
-            Rows(const Columns &columns, std::int64_t most, Scratch &scratch)
+            LeftOperand(const Columns &columns, std::int64_t row_count, Scratch &scratch)
                 : columns_(columns.columns_), fixed_(columns.fixed_) {
                 if (!fixed_) {
-                    chain_.emplace(*columns.chain_, most, scratch);
+                    chain_.emplace(*columns.chain_, row_count, scratch);
                     return;
                 }
                 registers_.emplace();
-                left_ = scratch.get<FixedTile>(FixedTile::across(most) * fixed_->depth + 1);
-                exponents_.resize(FixedTile::across(most) * side);
-                rows_.resize(most);
+                left_ =
+                    scratch.get<FixedTile>(FixedTile::tiles_across(row_count) * fixed_->depth + 1);
+                exponents_.resize(FixedTile::tiles_across(row_count) * side);
+                rows_.resize(row_count);
             }
 
             void read(const std::vector<Layout<float>::Tile> &tiles, const float *a) {
@@ -683,8 +698,8 @@ struct FixedProducts {
                     for (int r = 0; r < tile.rows; r++, row++) {
                         rows_[row] = tile.first + r;
                         exponents_[row] =
-                            fix_row(a + (tile.row + r) * fixed_->K, fixed_->K,
-                                    left_ + row / height_ * fixed_->depth, row % height_);
+                            quantize_row(a + (tile.row + r) * fixed_->K, fixed_->K,
+                                         left_ + row / height_ * fixed_->depth, row % height_);
                     }
                 registers_->set_lines(static_cast<int>(height_));
             }
@@ -707,8 +722,8 @@ struct FixedProducts {
                             [&](int r, Vector<float> product) {
                                 float *to = c + rows_[m + r] * c_row + vector * side;
                                 if (accumulate)
-                                    product += load_some(to, width);
-                                store_some(to, product, width);
+                                    product += load_partial(to, width);
+                                store_partial(to, product, width);
                             });
                 }
             }
@@ -716,11 +731,11 @@ struct FixedProducts {
           private:
             std::int64_t columns_, count_ = 0, height_ = 1; // of a tile
             const std::optional<FixedWeights> &fixed_;
-            std::optional<ChainProducts<float>::Columns::Rows> chain_;
+            std::optional<ChainProducts<float>::Columns::LeftOperand> chain_;
             std::optional<TileRegisters> registers_;
             FixedTile *left_ = nullptr;      // [across, depth]
             std::vector<float> exponents_;   // [across * 16]
-            std::vector<std::int64_t> rows_; // of c, for each
+            std::vector<std::int64_t> rows_; // of c, for each row
         };
 
       private:
@@ -730,11 +745,12 @@ struct FixedProducts {
     };
 };
 
-// With recurrent weights too small for it: a step's gates are chains, and what is longer as ever.
+// For recurrent weights that are too small for fixed point: the gates of a step are FMA chains;
+// longer products are as above.
 struct SmallProducts : FixedProducts {
     static constexpr std::int64_t weight_bytes = sizeof(float);
     static constexpr int tile_rows = 0;
-    static bool suits_gates(std::int64_t inputs) { return !FixedTile::suits(inputs); }
+    static bool applies_to_gates(std::int64_t inputs) { return !FixedTile::applies(inputs); }
     using Gates = ChainProducts<float>::Gates;
 };
 

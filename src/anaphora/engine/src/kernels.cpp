@@ -18,7 +18,7 @@ namespace {
 double peak() {
     constexpr int chains = many_registers ? 24 : 12;
     Vector<float> sums[chains] = {};
-    Vector<float> x = all<float>(0.999f), y = all<float>(1e-3f);
+    Vector<float> x = broadcast<float>(0.999f), y = broadcast<float>(1e-3f);
     double best = 0;
     for (int repeat = 0; repeat < 5; repeat++) {
         asm volatile("" : "+m"(x), "+m"(y));
@@ -64,7 +64,7 @@ template <class T> constexpr Kernels<T> kernels() {
             nullptr,
             nullptr,
             run_steps<T>,
-            draw_rows<T>};
+            sample_rows<T>};
 }
 
 #if defined(ANAPHORA_HAS_TILES)
@@ -74,22 +74,22 @@ constexpr Kernels<float> kernels_with_tile_registers() {
     set.multiply_gradient = FixedProducts::multiply;
     set.recurrence_saved = [](const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
                               std::int64_t P, bool has_projection, std::int64_t tiles) {
-        return (FixedTile::suits(P) ? recurrence_saved<float, FixedProducts>
-                                    : recurrence_saved<float, SmallProducts>)(cell, T_, B, H, P,
-                                                                              has_projection,
-                                                                              tiles);
+        return (FixedTile::applies(P) ? recurrence_saved<float, FixedProducts>
+                                      : recurrence_saved<float, SmallProducts>)(cell, T_, B, H, P,
+                                                                                has_projection,
+                                                                                tiles);
     };
     set.recurrence_forward = [](const Forward<float> &f) {
-        (FixedTile::suits(f.projected) ? recurrence_forward<float, FixedProducts>
-                                       : recurrence_forward<float, SmallProducts>)(f);
+        (FixedTile::applies(f.projected) ? recurrence_forward<float, FixedProducts>
+                                         : recurrence_forward<float, SmallProducts>)(f);
     };
     set.recurrence_backward = [](const Backward<float> &f) {
-        (FixedTile::suits(f.projected) ? recurrence_backward<float, FixedProducts>
-                                       : recurrence_backward<float, SmallProducts>)(f);
+        (FixedTile::applies(f.projected) ? recurrence_backward<float, FixedProducts>
+                                         : recurrence_backward<float, SmallProducts>)(f);
     };
     set.linear_cross_entropy = linear_cross_entropy<float, FixedProducts>;
     set.fixed_size = [](std::int64_t blocks, std::int64_t rows, std::int64_t depth) {
-        return FixedTile::suits(depth) ? FixedWeights::size(blocks, rows, depth) : 0;
+        return FixedTile::applies(depth) ? FixedWeights::size(blocks, rows, depth) : 0;
     };
     set.pack_fixed = [](std::int64_t blocks, std::int64_t rows, std::int64_t depth,
                         const float *weight,

@@ -1,4 +1,4 @@
-// What is compiled once for each instruction set, and the choice between them.
+// The interface of what is compiled once for each instruction set, and the choice of one.
 #pragma once
 
 #include "program.h"
@@ -8,7 +8,7 @@
 
 namespace anaphora {
 
-// A matrix by its strides: element (i, j) at data[i * row + j * column].
+// A strided matrix: element (i, j) is data[i * row + j * column].
 template <class T> struct Matrix {
     T *data;
     std::int64_t row, column;
@@ -22,11 +22,11 @@ enum class Gradient { input, weight };
 // Letters: T steps, B rows of the batch, H hidden units, P the size of the first state (H without a
 // projection), Gx and Gh the numbers of input and recurrent halves of gates.
 //
-// States, saved values and the gradients of recurrent halves lie by position: rows in the order of
-// falling length (a stable sort), without lengths the order of the batch.
+// States, saved values and the gradients of recurrent halves are stored by position: rows sorted by
+// descending length (stable); without lengths that is the order of the batch.
 
-// Everything that a run forward reads and writes. All arrays are in C order and the caller's own;
-// none overlaps another. T, B and any length may be 0.
+// The arguments of a forward pass. All arrays are in C order, belong to the caller, and do not
+// overlap. T, B and any length may be 0.
 template <class T> struct Forward {
     const Cell *cell;
     std::int64_t steps, batch, hidden, projected; // T, B, H, P
@@ -40,50 +40,51 @@ template <class T> struct Forward {
     const T *const *parameters;  // each [H]
     const std::int64_t *lengths; // [B], each 0..T
     bool reverse;
-    T *const *states;   // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; with nothing
-                        // saved [2, B, ...], where step t stands at t % 2
-    T *output;          // [T, B, P] the first state after each step of the input; 0 beyond a length
-    T *saved;           // of the shape that recurrence_saved() tells, for the way back; or null
-    std::int64_t tiles; // of that shape; 0 without
-    T *unprojected;     // with a projection [T, B, H], with nothing saved [B, H]; else null
+    T *const *states; // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; if nothing is
+                      // saved [2, B, ...], where step t is at t % 2
+    T *output; // [T, B, P] the first state after each step of the input; 0 after a row's length
+    T *saved;  // of shape recurrence_saved(), for the backward pass; or null
+    std::int64_t tiles; // of that shape, or 0
+    T *unprojected;     // with a projection [T, B, H], or [B, H] if nothing is saved; else null
     std::int32_t named_count;
     const std::int32_t *named; // values to record
-    T *const *record;          // [T, B, H] each, in the order of the input; 0 beyond a length
+    T *const *record;          // [T, B, H] each, in the order of the input; 0 after a row's length
 };
 
 template <class T> struct Backward {
     const Cell *cell;
     std::int64_t steps, batch, hidden, projected;
-    const T *x; // of the run forward, as are these
+    const T *x; // this and the following as in the forward pass
     std::int64_t inputs;
     const T *weight_ih, *weight_hh, *weight_hr;
     const std::int64_t *lengths;
     bool reverse;
-    const T *saved;       // what the run forward wrote, on the same instruction set
+    const T *saved;       // written by the forward pass, on the same instruction set
     std::int64_t tiles;   // of its shape
     const T *state;       // [T+1, B, P] the first state
     const T *unprojected; // [T, B, H] with a projection, else null
     const T *d_output;    // [T, B, P] or null
-    T *const *d_states;   // [B, P], then [B, H]: of the final states; on return of the initial ones
-    // Gradients in the shapes of what they are of; each may be null, but d_x without weight_ih.
+    T *const *d_states;   // [B, P], then [B, H]: of the final states; replaced by those of the
+                          // initial states
+    // Gradients, in the shapes of their arrays; each may be null, except d_x without weight_ih.
     T *d_x, *d_weight_ih, *d_bias_ih, *d_weight_hh, *d_bias_hh, *d_weight_hr;
-    T *d_parameters; // [parameters, B, H]: for each row, to be summed by the caller
+    T *d_parameters; // [parameters, B, H]: per row, to be summed by the caller
 };
 
-// What a recurrence saves is [tiles, size] numbers.
+// The shape of what a recurrence saves: [tiles, size].
 struct SavedShape {
     std::int64_t tiles, size;
 };
 
-// The numbers of the optimisers, whose equations are in updates.py. What is "new" is the share that
-// the newest value has in an average.
+// The hyperparameters of the optimisers, whose equations are in updates.py. `new_...` is the weight
+// of the newest value in an average.
 template <class T> struct SGD {
     T learning_rate, momentum, weight_decay;
     bool nesterov;
 };
-template <class T> struct Adam { // rate and root_scale: corrected for the first steps' zeros
+template <class T> struct Adam { // rate and root_scale include the bias correction
     T rate, new_first, new_second, root_scale, epsilon, weight_decay;
-    T shrink; // the parameter is multiplied by it first
+    T shrink; // multiplies the parameter first
 };
 template <class T> struct RMSprop {
     T learning_rate, new_average, epsilon, momentum, weight_decay;
@@ -108,21 +109,22 @@ template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
     void (*multiply)(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                      Matrix<const T> B, T *C, std::int64_t c_row, const T *bias, bool accumulate);
-    // The same of gradients, whose bits may be others. Where the weight is B, what comes is that of
-    // an input; else C is that of the weight.
+    // The same for gradients, whose bits may differ: for an input's gradient B is the weight, for a
+    // weight's gradient C is.
     void (*multiply_gradient)(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
                               Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
                               bool accumulate);
-    // What a run forward leaves for the way back, on so many tiles; 0 chooses their number.
+    // The shape that a forward pass saves for the backward pass, in `tiles` tiles; 0 chooses their
+    // number.
     SavedShape (*recurrence_saved)(const Cell &, std::int64_t T_, std::int64_t B, std::int64_t H,
                                    std::int64_t P, bool has_projection, std::int64_t tiles);
     void (*recurrence_forward)(const Forward<T> &);
     void (*recurrence_backward)(const Backward<T> &);
-    // losses [N] = -log softmax(logits [N, V])[target], probabilities [N, V] = softmax(logits); the
-    // two may be the same memory. Targets are 0..V-1.
+    // losses [N] = -log softmax(logits [N, V])[target], probabilities [N, V] = softmax(logits),
+    // possibly in place. Targets are 0..V-1.
     void (*cross_entropy_forward)(std::int64_t N, std::int64_t V, const T *logits,
                                   const std::int64_t *targets, T *losses, T *probabilities);
-    // d_logits [N, V] = (probabilities - onehot(target)) * d_losses [N]; may be the same memory.
+    // d_logits [N, V] = (probabilities - onehot(target)) * d_losses [N], possibly in place.
     void (*cross_entropy_backward)(std::int64_t N, std::int64_t V, const T *probabilities,
                                    const std::int64_t *targets, const T *d_losses, T *d_logits);
     // log_partitions [B]: the logarithms of the sums of exp(score) over all paths; alphas [T, B, C]
@@ -134,22 +136,22 @@ template <class T> struct Kernels {
                          const T *weights, T *d_emissions, T *d_transitions);
     // tags [T, B] of the path with the highest score, and that, [B]; `padding` beyond a length.
     void (*crf_decode)(const Crf<T> &, std::int64_t padding, std::int64_t *tags, double *scores);
-    // sums [N] (+)= the sums of the columns of x [M, N].
+    // sums [N] (+)= the column sums of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
-    // losses [N] as of cross_entropy_forward for the logits x [N, K] weight^T [V, K] + bias [V] (or
-    // null); V > 0. It keeps a block of the logits at a time.
+    // losses [N] as cross_entropy_forward computes them for the logits x [N, K] weight^T [V, K] +
+    // bias [V] (or null), V > 0; only a block of the logits exists at a time.
     void (*linear_cross_entropy)(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
                                  const T *weight, const T *bias, const std::int64_t *targets,
                                  T *losses);
     // rows [N, width] = table [., width] [ids [N]]
     void (*gather_rows)(std::int64_t N, std::int64_t width, const T *table, const std::int64_t *ids,
                         T *rows);
-    // sums [M, width] of values [N, width]: row m is the sum of the values with the numbers order
-    // [ends[m-1]] ... order [ends[m] - 1], in this order, from 0 at m = 0; no row is empty.
+    // sums [M, width] of values [N, width]: row m is the sum of values[order[n]] for ends[m-1] <= n
+    // < ends[m], in this order, where ends[-1] is 0; no row is empty.
     void (*sum_rows)(std::int64_t M, std::int64_t width, const T *values, const std::int64_t *order,
                      const std::int64_t *ends, T *sums);
-    // y [repeats, n] = x * mask [n]: an element of the mask is `factor` if its random word, which
-    // key and position determine (see kernels.random_words), is at least the threshold, else 0.
+    // y [repeats, n] = x * mask [n]: an element of the mask is `factor` if its random word, a
+    // function of key and position (see kernels.random_words), is at least the threshold, else 0.
     void (*dropout)(std::int64_t repeats, std::int64_t n, const T *x, std::uint64_t key,
                     std::uint32_t threshold, T factor, T *y);
     // y [N, H] = (x [N, H] - means [N]) * factors [N] * weight [H] + bias [H]
@@ -158,7 +160,8 @@ template <class T> struct Kernels {
     void (*layer_norm_backward)(std::int64_t N, std::int64_t H, const T *x, const T *weight,
                                 const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                                 T *d_bias);
-    // All arrays [n]; all but the gradient change. Where null is allowed, the step goes without.
+    // All arrays are [n]; all but the gradient are updated in place. Those that may be null are
+    // optional.
     void (*sgd)(std::int64_t n, T *parameter, T *velocity_or_null, const T *gradient,
                 const SGD<T> &);
     void (*adam)(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const T *gradient,
@@ -172,28 +175,28 @@ template <class T> struct Kernels {
     // x [n] *= factor
     void (*scale)(std::int64_t n, T *x, T factor);
     double (*sum_of_squares)(std::int64_t n, const T *x);
-    // How weights [blocks * rows, depth] of a stack are packed, where not as PackedMatrix does it:
-    // in so many numbers, or 0 if these are. Null if this is never so.
+    // The packed size of the weights [blocks * rows, depth] of a stack in the instruction set's own
+    // layout, or 0 if PackedMatrix packs them. Null if it has no such layout.
     std::int64_t (*fixed_size)(std::int64_t blocks, std::int64_t rows, std::int64_t depth);
     void (*pack_fixed)(std::int64_t blocks, std::int64_t rows, std::int64_t depth, const T *weight,
                        T *packed);
-    // Run a stack; returns how many ids were drawn for each row: `length`, or less if the logits
-    // are then unfit to draw from (NaN, +inf, only -inf): outputs holds them, states are as before.
+    // Run a stack; returns the number of ids sampled for each row: `length`, or fewer if logits
+    // cannot be sampled (NaN, +inf, only -inf): outputs then holds them, and states are unchanged.
     std::int64_t (*run_steps)(const Steps<T> &);
-    // ids [B] drawn from logits [B, V] by uniforms [B]; returns the first row whose logits are
-    // unfit, or B.
-    std::int64_t (*draw)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
-                         const Sampling &, std::int64_t *ids);
+    // ids [B] sampled from logits [B, V] by uniforms [B]; returns the first row whose logits cannot
+    // be sampled, or B.
+    std::int64_t (*sample)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
+                           const Sampling &, std::int64_t *ids);
 };
 
 struct InstructionSet {
     const char *name;
     Kernels<float> f32;
     Kernels<double> f64;
-    double (*peak)(); // measured multiply-adds of float32 on one core, in GFLOP/s
+    double (*peak)(); // measured float32 multiply-adds of one core, in GFLOP/s
 };
 
-// The widest that this machine has, or the one named by a call of use_instruction_set.
+// The widest that this machine has, or the one chosen by use_instruction_set.
 const InstructionSet &instruction_set();
 
 // Choose by name ("amx", "avx512", "avx2", "baseline"); false if this machine or build does not

@@ -1,5 +1,5 @@
-// The layout of a recurrence: which rows and units make a tile, who works on it, and where the
-// weights and the saved values of a tile lie.
+// The layout of a recurrence: which rows and units form a tile, which thread works on it, and where
+// the weights and saved values of a tile are stored.
 #pragma once
 
 #include "matrix.h"
@@ -8,30 +8,30 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Some steps of a recurrence, and how many rows they have: those that have not ended.
+// A range of steps of a recurrence, and its number of active rows.
 struct Span {
     std::int64_t first, end, rows;
 };
 
-// How the work is laid out: rows sorted by falling length and cut into tiles, units into blocks.
-// Without a projection threads may share either rows (no waiting for each other) or units (each
-// keeps its part of the weights in its cache, and all wait for each other at every step).
+// How the work is divided: rows are sorted by descending length and cut into tiles, units into
+// blocks. Threads share either rows, which needs no synchronisation, or, without a projection,
+// units: each then keeps its share of the weights in its cache, and all synchronise at every step.
 template <class T> struct Layout {
     static constexpr int W = lanes<T>;
     const Cell &cell;
     std::int64_t steps, batch, hidden, projected;
     std::vector<std::int64_t> rows;   // [B] the row of the batch at each position
     std::vector<std::int64_t> length; // [B] at each position
-    std::vector<std::int64_t> active; // [T] how many positions have a step t
-    std::vector<std::int64_t> offset; // [T+1] the sums of `active` before each step
+    std::vector<std::int64_t> active; // [T] the number of positions that are active at step t
+    std::vector<std::int64_t> offset; // [T+1] the prefix sums of `active`
     bool ragged, reverse, share_units;
     int threads, groups; // groups of rows, see group_of
-    std::int64_t tiles, least_tiles;
+    std::int64_t tiles, min_tiles;
     int gates, sub; // Gh, and vectors of units in a block
-    int fixed_rows; // of a tile, or 0
+    int fixed_rows; // of a tile, or 0: whatever multiply-adds favour
 
-    // `tile_rows_`: the most rows of a tile that is one vector wide, or 0: as suits multiply-adds.
-    // `tiles_`: how many tiles the rows are cut into, 0 to choose.
+    // `tile_rows_`: the maximum number of rows of a tile that is one vector wide, or 0 for the one
+    // that multiply-adds favour. `tiles_`: the number of tiles, or 0 to choose it.
     Layout(const Cell &c, std::int64_t T_, std::int64_t B, std::int64_t H, std::int64_t P,
            const std::int64_t *lengths, bool reverse_, bool has_projection, int tile_rows_,
            std::int64_t tiles_)
@@ -55,7 +55,7 @@ template <class T> struct Layout {
         sub = vectors_in_block(W);
         std::int64_t weights = static_cast<std::int64_t>(gates) * H * P;
         std::int64_t work = B * (weights + 64 * H);
-        threads = work < 100000 ? 1 : threads_at_hand();
+        threads = work < 100000 ? 1 : available_threads();
         share_units = !has_projection && threads > 1 &&
                       (B < 2 * threads || weights * std::int64_t(sizeof(T)) > cached_bytes);
         if (share_units)
@@ -63,23 +63,24 @@ template <class T> struct Layout {
         else
             threads =
                 static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(B, 1)));
-        // Rows fall into groups by the shape alone, as the tiles of AVX-512 would, so that sums
-        // over a group's rows, and then over groups, are the same for any number of threads and on
+        // Rows are grouped by the shape alone, as the tiles of AVX-512 would be, so that sums over
+        // the rows of a group, and then over groups, are the same for any number of threads and on
         // any instruction set.
         groups = B >= 4 && weights * std::int64_t(sizeof(T)) <= cached_bytes ? 2 : 1;
-        const std::int64_t widest = most_rows(64 / sizeof(T), [](int v) { return v == 4 ? 6 : 8; });
-        least_tiles = ((B + widest - 1) / widest + groups - 1) / groups * groups;
+        const std::int64_t height =
+            max_tile_rows(64 / sizeof(T), [](int v) { return v == 4 ? 6 : 8; });
+        min_tiles = ((B + height - 1) / height + groups - 1) / groups * groups;
         tiles = tiles_ == 0 ? best_tiles() : tiles_;
     }
 
-    // Vectors of units in a block, with so many lanes.
+    // The number of vectors of units in a block, given the number of lanes.
     int vectors_in_block(std::int64_t lanes) const {
-        const int most = gates > 2 || fixed_rows > 0 ? 1 : gates == 2 ? 2 : 4;
-        return static_cast<int>(std::clamp<std::int64_t>((hidden + lanes - 1) / lanes, 1, most));
+        const int limit = gates > 2 || fixed_rows > 0 ? 1 : gates == 2 ? 2 : 4;
+        return static_cast<int>(std::clamp<std::int64_t>((hidden + lanes - 1) / lanes, 1, limit));
     }
 
-    // The most rows of a tile, which rows_of says for a number of vectors, with so many lanes.
-    template <class F> std::int64_t most_rows(std::int64_t lanes, F rows_of) const {
+    // The maximum number of rows of a tile; rows_of gives it for a number of vectors.
+    template <class F> std::int64_t max_tile_rows(std::int64_t lanes, F rows_of) const {
         if (fixed_rows > 0)
             return fixed_rows;
         const int in_block = vectors_in_block(lanes);
@@ -87,33 +88,35 @@ template <class T> struct Layout {
         return std::max(tile_vectors / (rows * in_block) * rows, rows);
     }
 
-    // Of the multiples of least_tiles whose tiles are not too large the one that takes the busiest
-    // thread least time; a tile by itself takes that of about two rows, on tile registers eight.
+    // The multiple of min_tiles that minimises the time of the busiest thread, among those whose
+    // tiles are not too large. The overhead of a tile is about that of two rows, with tile
+    // registers of eight.
     std::int64_t best_tiles() const {
-        const std::int64_t most = most_rows(W, [](int vectors) { return tile_rows(vectors); });
-        std::int64_t best = 0, least = 0;
-        for (std::int64_t n = least_tiles; n > 0 && n <= batch; n += least_tiles) {
-            if ((batch + n - 1) / n > most)
+        const std::int64_t max_height =
+            max_tile_rows(W, [](int vectors) { return tile_rows(vectors); });
+        std::int64_t best = 0, best_time = 0;
+        for (std::int64_t n = min_tiles; n > 0 && n <= batch; n += min_tiles) {
+            if ((batch + n - 1) / n > max_height)
                 continue;
             std::int64_t busiest = 0;
-            for (std::int64_t part = 0; part < threads; part++) {
+            for (std::int64_t thread = 0; thread < threads; thread++) {
                 std::int64_t time = 0;
-                for (std::int64_t k = part; k < n; k += threads)
+                for (std::int64_t k = thread; k < n; k += threads)
                     time += batch * (k + 1) / n - batch * k / n + (fixed_rows > 0 ? 8 : 2);
                 busiest = std::max(busiest, time);
             }
-            if (best == 0 || (!share_units && busiest < least)) {
+            if (best == 0 || (!share_units && busiest < best_time)) {
                 best = n;
-                least = busiest;
+                best_time = busiest;
             }
-            if (share_units || n >= 8 * (threads + batch / most))
+            if (share_units || n >= 8 * (threads + batch / max_height))
                 break;
         }
         return best;
     }
 
-    // A tile is as many vectors as an instruction of a program runs over at a time: enough to make
-    // up for the choice of the instruction, and few enough for all values to stay in L1.
+    // A tile has as many vectors as one instruction of a program processes at a time: enough to
+    // amortise the dispatch, few enough for all values to stay in L1.
     static constexpr int tile_vectors = 24;
 
     int largest_tile() const {
@@ -121,13 +124,13 @@ template <class T> struct Layout {
     }
     std::int64_t tile_begin(std::int64_t tile) const { return batch * tile / tiles; }
 
-    // The group of a tile. With as many threads as groups, each thread has the tiles of one.
+    // The group of a tile. With as many threads as groups, each thread has the tiles of one group.
     int group_of(std::int64_t tile) const {
-        return static_cast<int>(tile / std::max<std::int64_t>(1, tiles / least_tiles) % groups);
+        return static_cast<int>(tile / std::max<std::int64_t>(1, tiles / min_tiles) % groups);
     }
 
-    // The tiles of one thread at step t: their first positions, how many rows are not at an end,
-    // and where these lie among rows that are multiplied.
+    // A tile of one thread at step t: its positions, its number of active rows, and where these
+    // start among the rows to be multiplied.
     struct Tile {
         std::int64_t number, first, end;
         int rows;
@@ -137,27 +140,26 @@ template <class T> struct Layout {
         std::int64_t first = tile_begin(tile), end = tile_begin(tile + 1);
         return static_cast<int>(std::clamp<std::int64_t>(active[t] - first, 0, end - first));
     }
-    void tiles_of(int part, std::int64_t t, std::vector<Tile> &list) const {
+    void tiles_of(int thread, std::int64_t t, std::vector<Tile> &list) const {
         list.clear();
-        for (std::int64_t k = share_units ? 0 : part; k < tiles; k += share_units ? 1 : threads) {
+        for (std::int64_t k = share_units ? 0 : thread; k < tiles; k += share_units ? 1 : threads) {
             std::int64_t first = tile_begin(k), end = tile_begin(k + 1);
             list.push_back({k, first, end, rows_of(k, t), first});
         }
     }
 
-    // Among the T*B of the input, the row that position p takes at its step t.
+    // The row of the input, among T*B, that position p reads at its step t.
     std::int64_t input_row(std::int64_t p, std::int64_t t) const {
         return (reverse ? length[p] - 1 - t : t) * batch + rows[p];
     }
-    // Whether these are not just t * B + p.
+    // Whether that differs from t * B + p.
     bool indexed() const { return ragged || reverse; }
 
-    // Where position p stands at step t among the rows of a span, from its first step to its last
-    // and only those that have not ended.
+    // The index of position p at step t among the active rows of a span, in the order of steps.
     std::int64_t row(const Span &span, std::int64_t t, std::int64_t p) const {
         return offset[t] - offset[span.first] + p;
     }
-    template <class F> void each_row(const Span &span, F f) const {
+    template <class F> void for_each_row(const Span &span, F f) const {
         parallel(span.end - span.first, [&](std::int64_t k) {
             std::int64_t t = span.first + k;
             for (std::int64_t p = 0; p < active[t]; p++)
@@ -165,31 +167,31 @@ template <class T> struct Layout {
         });
     }
 
-    // Whether a step multiplies its input by these weights itself, and not a span at a time: where
-    // they fit into a core's cache beside the recurrent ones, since then the gates of the input
-    // never leave it, nor the thread that works on their rows.
+    // Whether a step multiplies its input by the weights itself, instead of a span at a time: where
+    // they fit into a core's cache beside the recurrent ones, since the gates of the input then
+    // never leave the cache, nor the thread that works on their rows.
     bool input_in_step(std::int64_t inputs, std::int64_t weight_bytes) const {
         std::int64_t numbers = hidden * (cell.x_blocks * inputs + cell.h_blocks * projected);
         return !share_units && numbers * weight_bytes <= cached_bytes;
     }
 
-    // Call f(span) for all steps in one, or with a product by the weights of the input in spans of
-    // so many rows that their gates stay in the cache until all has been done with them, but not
-    // so few that the gradient of the weights costs more to fetch than its product. Steps at which
-    // all have ended change nothing about where the others are cut.
-    template <class F> void in_spans(bool with_weights, bool backwards, F f) const {
-        std::int64_t count = 1, real = steps;
-        while (real > 0 && active[real - 1] == 0)
-            real--;
+    // Call f(span) once for all steps; or, where a span at a time is multiplied by the input
+    // weights, for spans of so many rows that their gates stay in the cache, but not so few that
+    // the gradient of the weights costs more to load than to compute. Steps at which no row is
+    // active do not move the boundaries.
+    template <class F> void for_each_span(bool with_weights, bool backwards, F f) const {
+        std::int64_t count = 1, valid = steps;
+        while (valid > 0 && active[valid - 1] == 0)
+            valid--;
         if (with_weights) {
             std::int64_t size = std::max<std::int64_t>(1, cell.x_blocks * hidden);
-            std::int64_t least = (std::int64_t{1} << 20) / (size * std::int64_t(sizeof(T)));
-            std::int64_t wanted = std::max<std::int64_t>({1, least, 4 * hidden});
-            count = std::max<std::int64_t>(1, std::min(real, offset[steps] / wanted));
+            std::int64_t min_rows = (std::int64_t{1} << 20) / (size * std::int64_t(sizeof(T)));
+            std::int64_t wanted = std::max<std::int64_t>({1, min_rows, 4 * hidden});
+            count = std::max<std::int64_t>(1, std::min(valid, offset[steps] / wanted));
         }
         for (std::int64_t k = 0; k < count; k++) {
             std::int64_t number = backwards ? count - 1 - k : k;
-            Span span{real * number / count, real * (number + 1) / count, 0};
+            Span span{valid * number / count, valid * (number + 1) / count, 0};
             if (number + 1 == count)
                 span.end = steps;
             span.rows = offset[span.end] - offset[span.first];
@@ -199,27 +201,28 @@ template <class T> struct Layout {
 
     std::int64_t vectors() const { return (hidden + W - 1) / W; }
     std::int64_t blocks() const { return (vectors() + sub - 1) / sub; }
-    std::int64_t first_vector(int part) const {
-        return share_units ? blocks() * part / threads * sub : 0;
+    std::int64_t first_vector(int thread) const {
+        return share_units ? blocks() * thread / threads * sub : 0;
     }
-    std::int64_t end_vector(int part) const {
-        return share_units ? std::min(vectors(), blocks() * (part + 1) / threads * sub) : vectors();
-    }
-
-    // The blocks of units of one thread, in an order that turns around at every other step: what
-    // was used last, and may still be in the cache, comes first.
-    std::int64_t blocks_of(int part) const {
-        return (end_vector(part) - first_vector(part) + sub - 1) / sub;
-    }
-    int block_size(int part, std::int64_t vector) const {
-        return static_cast<int>(std::min<std::int64_t>(sub, end_vector(part) - vector));
-    }
-    std::int64_t block_vector(int part, std::int64_t number, std::int64_t t) const {
-        return first_vector(part) + (t % 2 == 0 ? number : blocks_of(part) - 1 - number) * sub;
+    std::int64_t end_vector(int thread) const {
+        return share_units ? std::min(vectors(), blocks() * (thread + 1) / threads * sub)
+                           : vectors();
     }
 
-    // What a step leaves for the way back lies tile by tile, just as it is read again: [tiles,
-    // saved_size()].
+    // The blocks of units of one thread, in an order that alternates from step to step: what was
+    // used last, and may still be cached, comes first.
+    std::int64_t blocks_of(int thread) const {
+        return (end_vector(thread) - first_vector(thread) + sub - 1) / sub;
+    }
+    int block_size(int thread, std::int64_t vector) const {
+        return static_cast<int>(std::min<std::int64_t>(sub, end_vector(thread) - vector));
+    }
+    std::int64_t block_vector(int thread, std::int64_t number, std::int64_t t) const {
+        return first_vector(thread) + (t % 2 == 0 ? number : blocks_of(thread) - 1 - number) * sub;
+    }
+
+    // What a step saves for the backward pass is stored tile by tile, in the order in which it is
+    // read: [tiles, saved_size()].
     std::int64_t saved_block() const {
         return static_cast<std::int64_t>(cell.saved.size()) * sub * largest_tile() * W;
     }
@@ -228,24 +231,23 @@ template <class T> struct Layout {
         return ((tile * steps + t) * blocks() + vector / sub) * saved_block();
     }
 
-    // The halves of a block of units, of this many vectors in all, are made in chunks of at most 4.
-    static int chunks(int all) { return (all + max_vectors - 1) / max_vectors; }
-    static int chunk_width(int chunk, int all) {
-        int of = chunks(all);
-        return of == 0 ? 0 : all / of + (chunk < all % of);
+    // The halves of a block, of `total` vectors, are computed in chunks of at most 4.
+    static int chunks(int total) { return (total + max_vectors - 1) / max_vectors; }
+    static int chunk_width(int chunk, int total) {
+        int of = chunks(total);
+        return of == 0 ? 0 : total / of + (chunk < total % of);
     }
 
-    // Run body(part) for the part of every thread, all at the same time where they wait for each
-    // other.
+    // Run body(thread) for every thread; concurrently where threads synchronise.
     template <class F> void run(F body) {
         if (share_units)
-            together(threads, body);
+            run_concurrently(threads, body);
         else
-            parallel(threads, [&](std::int64_t part) { body(static_cast<int>(part)); });
+            parallel(threads, [&](std::int64_t thread) { body(static_cast<int>(thread)); });
     }
 };
 
-// Where the rows of a span lie that the way back makes: group by group, in each from the first step
+// The order of the rows of a span in the backward pass: group by group, in each from the first step
 // to the last.
 template <class T> class GroupedRows {
   public:
@@ -273,7 +275,7 @@ template <class T> class GroupedRows {
     std::int64_t size(int group) const { return first_[group + 1] - first_[group]; }
 
     // f(row within the group, position, step) for each row of a group.
-    template <class F> void each(int group, F f) const {
+    template <class F> void for_each_row(int group, F f) const {
         parallel(span_.end - span_.first, [&](std::int64_t step) {
             const std::int64_t t = span_.first + step;
             for (std::int64_t k = 0; k < layout_.tiles; k++)
@@ -289,20 +291,20 @@ template <class T> class GroupedRows {
     std::vector<std::int64_t> starts_, first_;
 };
 
-// Weights [count*H, K] of so many gates for forward: for each block of units, chunk by chunk, [K,
-// chunk vectors * lanes].
+// Pack the weights [count*H, K] of `count` gates for the forward pass: for each block of units,
+// chunk by chunk, [K, chunk vectors * lanes].
 template <class T>
 void pack_gates(const Layout<T> &layout, int count, std::int64_t K, const T *weight, T *packed) {
     constexpr int W = lanes<T>;
     constexpr std::int64_t step =
-        64 / sizeof(T); // of a row at a time, so that both sides stay in L1
-    for (int part = 0; part < (layout.share_units ? layout.threads : 1); part++)
-        parallel(count == 0 ? 0 : layout.blocks_of(part), [&](std::int64_t block) {
-            const std::int64_t first = layout.block_vector(part, block, 0);
-            const int sub = layout.block_size(part, first), all = count * sub;
+        64 / sizeof(T); // columns of a row at a time, so that source and destination stay in L1
+    for (int thread = 0; thread < (layout.share_units ? layout.threads : 1); thread++)
+        parallel(count == 0 ? 0 : layout.blocks_of(thread), [&](std::int64_t block) {
+            const std::int64_t first = layout.block_vector(thread, block, 0);
+            const int sub = layout.block_size(thread, first), total = count * sub;
             T *to = packed + first * count * W * K;
-            for (int c = 0, v = 0; c < layout.chunks(all); c++) {
-                const int width = layout.chunk_width(c, all);
+            for (int c = 0, v = 0; c < layout.chunks(total); c++) {
+                const int width = layout.chunk_width(c, total);
                 for (std::int64_t k0 = 0; k0 < K; k0 += step)
                     for (int column = 0; column < width * W; column++) {
                         std::int64_t gate = (v + column / W) / sub;
@@ -317,11 +319,13 @@ void pack_gates(const Layout<T> &layout, int count, std::int64_t K, const T *wei
         });
 }
 
-// `rows` rows cut into groups of at most `most`, as evenly as possible.
+// `count` rows cut into groups of at most `max_size`, as evenly as possible.
 struct RowGroups {
     int left, groups, first = 0, rows = 0;
 
-    RowGroups(int count, int most) : left(count), groups((count + most - 1) / most) { cut(); }
+    RowGroups(int count, int max_size) : left(count), groups((count + max_size - 1) / max_size) {
+        cut();
+    }
     explicit operator bool() const { return rows > 0; }
     void next() {
         first += rows;
@@ -336,15 +340,15 @@ struct RowGroups {
     }
 };
 
-// halves [count * sub, rows, lanes] = a [rows, K] times the weights of a block that pack_gates
-// made.
+// halves [count * sub, rows, lanes] = a [rows, K] times the weights of a block packed by
+// pack_gates.
 template <class T>
 void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, const T *packed,
                     T *halves) {
     constexpr int W = lanes<T>;
-    const int all = count * sub;
-    for (int c = 0, done = 0; c < Layout<T>::chunks(all); c++) {
-        const int width = Layout<T>::chunk_width(c, all);
+    const int total = count * sub;
+    for (int c = 0, done = 0; c < Layout<T>::chunks(total); c++) {
+        const int width = Layout<T>::chunk_width(c, total);
         for (RowGroups group(rows, tile_rows(width)); group; group.next())
             multiply_tile<T, Operands::cached_rows>(
                 width, group.rows, K, a + group.first * K, K, packed + done * W * K,
@@ -353,8 +357,8 @@ void multiply_gates(int count, int sub, int rows, std::int64_t K, const T *a, co
     }
 }
 
-// For each tile: [rows, columns] (+)= a [rows, K] times packed panels of these vectors. A panel is
-// used for all tiles while it is in the cache; `backwards` begins with the last one.
+// For each tile: [rows, columns] (+)= a [rows, K] times the packed panels of a range of vectors. A
+// panel is used for all tiles while it is cached; `backwards` starts with the last panel.
 template <class T>
 void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int64_t K, const T *a,
                    const T *packed, std::int64_t first_vector, std::int64_t end_vector,
@@ -367,30 +371,30 @@ void multiply_rows(const std::vector<typename Layout<T>::Tile> &tiles, std::int6
         std::int64_t p = backwards ? panels.count - 1 - n : n;
         int width = panels.width(p);
         std::int64_t begin = (first_vector + panels.first(p)) * W;
-        std::int64_t real = std::min<std::int64_t>(width * W, columns - begin);
+        std::int64_t valid = std::min<std::int64_t>(width * W, columns - begin);
         const T *b = packed + begin * K;
         for (const auto &tile : tiles)
             for (RowGroups group(tile.rows, tile_rows(width)); group; group.next()) {
                 const int i = group.first, n = group.rows;
                 const T *from = a + (tile.row + i) * K;
                 T *to = c + (tile.first + i) * c_row + begin;
-                if (real == width * W) {
+                if (valid == width * W) {
                     multiply_tile<T, Operands::cached_rows>(width, n, K, from, K, b, to, c_row, W,
                                                             accumulate);
                     continue;
                 }
                 if (accumulate)
                     for (int r = 0; r < n; r++)
-                        std::memcpy(edge + r * width * W, to + r * c_row, real * sizeof(T));
+                        std::memcpy(edge + r * width * W, to + r * c_row, valid * sizeof(T));
                 multiply_tile<T, Operands::cached_rows>(width, n, K, from, K, b, edge, width * W, W,
                                                         accumulate);
                 for (int r = 0; r < n; r++)
-                    std::memcpy(to + r * c_row, edge + r * width * W, real * sizeof(T));
+                    std::memcpy(to + r * c_row, edge + r * width * W, valid * sizeof(T));
             }
     }
 }
 
-// Pack B [K, N] into the panels that multiply_rows expects for these vectors.
+// Pack B [K, N] into the panels that multiply_rows expects for this range of vectors.
 template <class T>
 void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::int64_t first_vector,
                std::int64_t end_vector, T *packed) {
@@ -404,14 +408,14 @@ void pack_rows(std::int64_t K, const Matrix<const T> &B, std::int64_t N, std::in
     });
 }
 
-// How a recurrence multiplies: by chains of multiply-adds. (FixedProducts is another way.)
+// How a recurrence multiplies: by FMA chains. (FixedProducts is the alternative.)
 template <class T> struct ChainProducts {
-    static constexpr std::int64_t weight_bytes = sizeof(T); // of a number, packed
-    static constexpr int tile_rows = 0; // of a layout: as many as suit multiply-adds
-    // Whether a step may multiply its input of so many numbers with Gates, and so many gates'
-    // gradients with Columns: to the bits of a whole span's product.
-    static bool suits_gates(std::int64_t) { return true; }
-    static bool suits_columns(std::int64_t) { return true; }
+    static constexpr std::int64_t weight_bytes = sizeof(T); // of a packed number
+    static constexpr int tile_rows = 0; // of a layout: as many as multiply-adds favour
+    // Whether a step may multiply inputs of this size with Gates, and gradients of this many gates
+    // with Columns, with the same bits as the product over a span.
+    static bool applies_to_gates(std::int64_t) { return true; }
+    static bool applies_to_columns(std::int64_t) { return true; }
 
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none)
     static void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
@@ -420,7 +424,7 @@ template <class T> struct ChainProducts {
         ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, bias, accumulate);
     }
 
-    // Weights [count*H, K] of so many gates, packed for a layout's blocks of units.
+    // The weights [count*H, K] of `count` gates, packed for a layout's blocks of units.
     class Gates {
       public:
         Gates(const Layout<T> &layout, int count, std::int64_t K, const T *weight, Scratch &scratch)
@@ -429,14 +433,14 @@ template <class T> struct ChainProducts {
             pack_gates(layout, count, K, weight, packed_);
         }
 
-        // The rows that a thread multiplies by them. It stays on its thread.
-        class Rows {
+        // The rows that a thread multiplies by the gates; it stays on its thread.
+        class LeftOperand {
           public:
-            Rows(const Gates &gates, const Layout<T> &, Scratch &) : gates_(gates) {}
-            // From now on those of these tiles, position p at a + p * K.
+            LeftOperand(const Gates &gates, const Layout<T> &, Scratch &) : gates_(gates) {}
+            // Select the rows of these tiles, position p at a + p * K.
             void read(const std::vector<typename Layout<T>::Tile> &, const T *a) { a_ = a; }
-            // halves [count * sub, rows, lanes] = the rows of tile n of those times the weights of
-            // the block of units that begins with this vector.
+            // halves [count * sub, rows, lanes] = the rows of tile n times the weights of the block
+            // of units that starts at this vector.
             void multiply(std::size_t, const typename Layout<T>::Tile &tile, std::int64_t vector,
                           int sub, T *halves) const {
                 const std::int64_t K = gates_.K_;
@@ -455,15 +459,15 @@ template <class T> struct ChainProducts {
         T *packed_;
     };
 
-    // The same of gradients.
+    // The same for gradients.
     static void multiply(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
                          Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
                          bool accumulate) {
         ANAPHORA_ISA::multiply<T>(M, N, K, A, B, C, c_row, nullptr, accumulate);
     }
 
-    // A weight's columns B [K, N], packed; `shares` are the vectors of them at which a thread's
-    // share may begin and end, from 0 to the last.
+    // The columns of a weight B [K, N], packed; `shares` are the vectors at which the shares of
+    // threads begin and end, from 0 to the last.
     class Columns {
       public:
         Columns(std::int64_t K, std::int64_t N, Matrix<const T> B,
@@ -473,17 +477,19 @@ template <class T> struct ChainProducts {
                 pack_rows(K, B, N, shares[n], shares[n + 1], packed_);
         }
 
-        // The rows that a thread multiplies by them, or by others of as much K. It stays there.
-        class Rows {
+        // The rows that a thread multiplies by these columns, or by others of the same K; it stays
+        // on its thread.
+        class LeftOperand {
           public:
-            Rows(const Columns &columns, std::int64_t /* most */, Scratch &) : K_(columns.K_) {}
-            // From now on those of these tiles, which say where they lie in a [., K].
+            LeftOperand(const Columns &columns, std::int64_t /* row_count */, Scratch &)
+                : K_(columns.K_) {}
+            // Select the rows of these tiles, at tile.row in a [., K].
             void read(const std::vector<typename Layout<T>::Tile> &tiles, const T *a) {
                 tiles_ = &tiles;
                 a_ = a;
             }
-            // c, by position, (+)= these rows times some vectors of columns; `backwards` begins
-            // with the last.
+            // c, by position, (+)= these rows times a range of vectors of columns; `backwards`
+            // starts with the last.
             void multiply(const Columns &columns, std::int64_t first_vector,
                           std::int64_t end_vector, T *c, std::int64_t c_row, bool accumulate,
                           bool backwards) const {

@@ -1,6 +1,5 @@
 // The matrix product. Each element of the result is one chain of fused multiply-adds along K in
-// ascending order, whatever the tile that it falls into: its bits depend on its row of A and its
-// column of B alone.
+// ascending order, whatever its tile: its bits depend on its row of A and its column of B alone.
 #pragma once
 
 #include "kernels.h"
@@ -12,7 +11,7 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Weights of so many bytes stay in a core's second-level cache.
+// Weights of up to this size stay in a core's L2 cache.
 inline constexpr std::int64_t cached_bytes = 3 << 19;
 
 // Registers: an accumulator tile of R rows by NV vectors, NV vectors of B, and a broadcast of A.
@@ -23,9 +22,9 @@ inline constexpr int tile_rows(int vectors) {
 }
 inline constexpr int max_rows = 8;
 
-// How a tile finds its operands. The rows of a lie one after the other, element (i, k) at a[i *
-// stride + k]; or its columns, at a[i + k * stride], which are fetched ahead. So is what is read of
-// b, but where it was just packed or used and the cache has it.
+// How a tile reads its operands. Either the rows of a are contiguous, element (i, k) at a[i *
+// stride + k]; or its columns are, at a[i + k * stride], and are prefetched. So is b, unless it was
+// just packed or used and is cached.
 enum class Operands { rows, columns, cached_rows };
 
 // c[i, v] (+)= sum over k of a[i, k] * b[k, v], in registers.
@@ -42,7 +41,7 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++)
-            sums[i][v] = accumulate ? load(c + i * c_row + v * c_vector) : all<T>(0);
+            sums[i][v] = accumulate ? load(c + i * c_row + v * c_vector) : broadcast<T>(0);
     for (std::int64_t k = 0; k < K; k++) {
         Vector<T> bs[NV];
 #pragma GCC unroll 4
@@ -55,8 +54,8 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
             __builtin_prefetch(a + (k + 12) * row_stride);
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
-            Vector<T> x =
-                all<T>(O == Operands::columns ? a[k * row_stride + i] : a[i * row_stride + k]);
+            Vector<T> x = broadcast<T>(O == Operands::columns ? a[k * row_stride + i]
+                                                              : a[i * row_stride + k]);
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
                 sums[i][v] += x * bs[v];
@@ -69,7 +68,7 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
             store(c + i * c_row + v * c_vector, sums[i][v]);
 }
 
-// The same for a number of rows from 1 to tile_rows(NV) that is known at run time.
+// The same for a number of rows, 1 to tile_rows(NV), known at run time.
 template <class T, int NV, Operands O, int R = tile_rows(NV)>
 void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride, const T *b, T *c,
                    std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
@@ -79,7 +78,7 @@ void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride
         multiply_tile<T, NV, O, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
 }
 
-// The same for a number of vectors from 1 to 4.
+// The same for a number of vectors, 1 to 4, known at run time.
 template <class T, Operands O>
 ANAPHORA_INLINE void multiply_tile(int vectors, int rows, std::int64_t K, const T *a,
                                    std::int64_t row_stride, const T *b, T *c, std::int64_t c_row,
@@ -111,7 +110,7 @@ template <class T> struct Panels {
     }
 };
 
-// Copy columns [begin, begin + width) of B into [K, vectors * lanes], zeros beyond.
+// Copy columns [begin, begin + width) of B into [K, vectors * lanes], padded with zeros.
 template <class T>
 void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, std::int64_t width,
                 int vectors, T *to) {
@@ -123,7 +122,7 @@ void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, st
         }
         return;
     }
-    constexpr std::int64_t step = 16; // rows at a time, so that both sides stay in L1
+    constexpr std::int64_t step = 16; // rows at a time, so that source and destination stay in L1
     for (std::int64_t k0 = 0; k0 < K; k0 += step) {
         std::int64_t end = std::min(K, k0 + step);
         for (std::int64_t j = 0; j < width; j++) {
@@ -136,9 +135,9 @@ void pack_panel(std::int64_t K, const Matrix<const T> &B, std::int64_t begin, st
     }
 }
 
-// A copy of X [M, N] by its rows.
+// A copy of X [M, N] in row order.
 template <class T>
-Matrix<const T> in_rows(std::int64_t M, std::int64_t N, Matrix<const T> X, Scratch &scratch) {
+Matrix<const T> copy_rows(std::int64_t M, std::int64_t N, Matrix<const T> X, Scratch &scratch) {
     T *copy = scratch.get<T>(M * N + 1);
     parallel(M, [&](std::int64_t m) {
         for (std::int64_t n = 0; n < N; n++)
@@ -154,25 +153,24 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     constexpr int W = lanes<T>;
     if (M == 0 || N == 0)
         return;
-    // A block of rows by a group of panels goes through K in blocks, so that its part of C and a
+    // A block of rows and a group of panels go through K in blocks, so that their part of C and a
     // block of B stay in the cache.
-    constexpr std::int64_t most_depth = 384, most_rows = 192, most_panels = 12;
+    constexpr std::int64_t max_depth = 384, max_block_rows = 192, max_panels = 12;
     const Panels<T> panels(N);
-    const std::int64_t depths = std::max<std::int64_t>(1, (K + most_depth - 1) / most_depth);
+    const std::int64_t depths = std::max<std::int64_t>(1, (K + max_depth - 1) / max_depth);
     const std::int64_t height = tile_rows(panels.width(0)), tiles = (M + height - 1) / height;
-    const std::int64_t threads = threads_at_hand();
-    // Where the columns of A lie far apart, its block is copied together first; a narrow A is read
-    // as it lies.
+    const std::int64_t threads = available_threads();
+    // Where the columns of A are far apart, its block is copied first; a narrow A is read in place.
     constexpr std::int64_t narrow = 2048 / sizeof(T);
-    const bool by_columns = A.column != 1, as_it_lies = A.row == 1 && A.column <= narrow;
-    const bool copies = by_columns && !as_it_lies;
+    const bool by_columns = A.column != 1, read_in_place = A.row == 1 && A.column <= narrow;
+    const bool copies_a = by_columns && !read_in_place;
 
-    std::int64_t groups = (panels.count + most_panels - 1) / most_panels;
-    std::int64_t row_blocks = (M + most_rows - 1) / most_rows;
-    // Where there are columns enough for all threads, each packs its own panels; else all pack B
-    // together, and share its rows.
-    const bool packs_itself = panels.count >= (copies ? 4 * most_panels : 3) * threads;
-    if (packs_itself) {
+    std::int64_t groups = (panels.count + max_panels - 1) / max_panels;
+    std::int64_t row_blocks = (M + max_block_rows - 1) / max_block_rows;
+    // With enough columns for all threads, each packs its own panels; otherwise all threads pack B
+    // together and share its rows.
+    const bool packs_own_panels = panels.count >= (copies_a ? 4 * max_panels : 3) * threads;
+    if (packs_own_panels) {
         std::int64_t share = panels.count >= 6 * threads ? 2 * threads : threads;
         groups = (groups + share - 1) / share * share;
     } else if (threads > 1) {
@@ -200,16 +198,16 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
             const std::int64_t k0 = K * block / depths, depth = K * (block + 1) / depths - k0;
             const T *a = A.data + row0 * A.row + k0 * A.column;
             std::int64_t stride = by_columns ? A.column : A.row;
-            if (copies) { // [depth, row1 - row0]
+            if (copies_a) { // [depth, row1 - row0]
                 stride = row1 - row0;
-                T *together = block_scratch.get<T>(stride * depth);
+                T *copy = block_scratch.get<T>(stride * depth);
                 for (std::int64_t k = 0; k < depth; k++)
                     if (A.row == 1)
-                        std::memcpy(together + k * stride, a + k * A.column, stride * sizeof(T));
+                        std::memcpy(copy + k * stride, a + k * A.column, stride * sizeof(T));
                     else
                         for (std::int64_t i = 0; i < stride; i++)
-                            together[k * stride + i] = a[i * A.row + k * A.column];
-                a = together;
+                            copy[k * stride + i] = a[i * A.row + k * A.column];
+                a = copy;
             }
             const bool adding = accumulate || block > 0;
             const bool last = bias != nullptr && block + 1 == depths;
@@ -218,16 +216,16 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                 const std::int64_t begin = panels.first(p) * W;
                 const std::int64_t width = std::min<std::int64_t>(vectors * W, N - begin);
                 const T *b = packed + (begin - panels.first(panel0) * W) * K + k0 * vectors * W;
-                const bool whole = width == vectors * W;
+                const bool full_panel = width == vectors * W;
                 for (std::int64_t i = row0; i < row1; i += height) {
                     int count = static_cast<int>(std::min<std::int64_t>(height, row1 - i));
                     T *c = C + i * c_row + begin;
-                    T *to = whole ? c : edge;
-                    std::int64_t to_row = whole ? c_row : vectors * W;
-                    for (int r = 0; r < height; r++) // what the next tile writes
+                    T *to = full_panel ? c : edge;
+                    std::int64_t to_row = full_panel ? c_row : vectors * W;
+                    for (int r = 0; r < height; r++) // what the next tile will write
                         for (int v = 0; v < vectors; v++)
                             __builtin_prefetch(c + (height + r) * c_row + v * W, 1);
-                    if (!whole && adding)
+                    if (!full_panel && adding)
                         for (int r = 0; r < count; r++)
                             std::memcpy(edge + r * to_row, c + r * c_row, width * sizeof(T));
                     if (by_columns)
@@ -237,12 +235,12 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                         multiply_tile<T, Operands::rows>(vectors, count, depth,
                                                          a + (i - row0) * stride, stride, b, to,
                                                          to_row, W, adding);
-                    for (int r = 0; r < count && (last || !whole); r++) {
+                    for (int r = 0; r < count && (last || !full_panel); r++) {
                         T *row = to + r * to_row;
                         if (last)
                             for (std::int64_t j = 0; j < width; j++)
                                 row[j] += bias[begin + j];
-                        if (!whole)
+                        if (!full_panel)
                             std::memcpy(c + r * c_row, row, width * sizeof(T));
                     }
                 }
@@ -250,7 +248,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
         }
     };
 
-    if (packs_itself) {
+    if (packs_own_panels) {
         parallel(groups, [&](std::int64_t group) {
             static thread_local Scratch scratch;
             std::int64_t panel0 = first_panel(group), panel1 = first_panel(group + 1);
@@ -265,10 +263,10 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
     }
     static thread_local Scratch scratch;
     T *packed = scratch.get<T>(panels.vectors * W * std::max<std::int64_t>(K, 1));
-    const std::int64_t parts = panels.count < 2 * threads && K >= 512 ? 2 * threads : 1; // of K
-    parallel(panels.count * parts, [&](std::int64_t task) {
-        std::int64_t p = task / parts, part = task % parts, first = K * part / parts;
-        pack(p, first, K * (part + 1) / parts - first, packed + panels.first(p) * W * K);
+    const std::int64_t k_parts = panels.count < 2 * threads && K >= 512 ? 2 * threads : 1;
+    parallel(panels.count * k_parts, [&](std::int64_t task) {
+        std::int64_t p = task / k_parts, part = task % k_parts, first = K * part / k_parts;
+        pack(p, first, K * (part + 1) / k_parts - first, packed + panels.first(p) * W * K);
     });
     parallel(row_blocks * groups, [&](std::int64_t task) {
         std::int64_t block = task / groups, group = task % groups, panel0 = first_panel(group);

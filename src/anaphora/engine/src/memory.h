@@ -11,7 +11,7 @@
 
 namespace anaphora {
 
-// A buffer that grows and never shrinks; one for each purpose and thread.
+// A buffer that only grows; one for each purpose and thread.
 class Scratch {
   public:
     Scratch() = default;
@@ -19,7 +19,7 @@ class Scratch {
     Scratch &operator=(const Scratch &) = delete;
     ~Scratch() { std::free(data_); }
 
-    // At least `count` values, whose contents are whatever was there before.
+    // At least `count` uninitialised values.
     template <class T> T *get(std::size_t count) {
         std::size_t bytes = count * sizeof(T) + 64;
         if (bytes > size_) {

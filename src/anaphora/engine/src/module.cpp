@@ -1,5 +1,4 @@
-// The Python face of the native engine: checks every argument, then calls the kernels without the
-// interpreter's lock.
+// The native engine's Python module: checks every argument, then calls the kernels without the GIL.
 #include "module.h"
 #include "pool.h"
 

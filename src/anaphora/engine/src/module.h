@@ -1,5 +1,5 @@
-// The parts of the Python module: each adds its functions of one precision. No argument is
-// converted: Python gives arrays of the right precision and layout.
+// The parts of the Python module; each binds functions of one precision. No argument is converted:
+// Python passes arrays of the right precision and layout.
 #pragma once
 
 #include "arrays.h"

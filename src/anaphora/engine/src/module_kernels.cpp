@@ -1,4 +1,4 @@
-// Products, losses and sums for Python.
+// Python bindings of products, losses and sums.
 #include "module.h"
 
 namespace anaphora {
@@ -35,7 +35,7 @@ void check_targets(const In<std::int64_t> &targets, std::int64_t N, std::int64_t
 template <class T>
 nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets, std::optional<Out<T>> out) {
     if (logits.ndim() != 2)
-        refuse("cross_entropy: logits are [N, V]");
+        refuse("cross_entropy: logits must be [N, V]");
     std::int64_t N = size(logits, 0), V = size(logits, 1);
     check_targets(targets, N, V);
     auto losses = make<T>({logits.shape(0)});
@@ -60,7 +60,7 @@ nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets, std::opt
 template <class T>
 Result<T> cross_entropy_backward(In<T> probabilities, In<std::int64_t> targets, In<T> d_losses) {
     if (probabilities.ndim() != 2)
-        refuse("cross_entropy: probabilities are [N, V]");
+        refuse("cross_entropy: probabilities must be [N, V]");
     std::int64_t N = size(probabilities, 0), V = size(probabilities, 1);
     check_targets(targets, N, V);
     check_shape(d_losses, {N}, "d_losses");
@@ -94,7 +94,7 @@ Result<T> linear_cross_entropy(In<T> x, In<T> weight, std::optional<In<T>> bias,
 
 template <class T> Result<T> sum_columns(In<T> x) {
     if (x.ndim() != 2)
-        refuse("sum_columns: x is [M, N]");
+        refuse("sum_columns: x must be [M, N]");
     auto sums = make<T>({x.shape(1)});
     T *to = sums.data();
     nb::gil_scoped_release release;

@@ -1,4 +1,4 @@
-// Embedding, dropout and layer normalisation for Python.
+// Python bindings of embedding, dropout and layer normalisation.
 #include "module.h"
 
 #include <algorithm>
@@ -13,14 +13,14 @@ template <class T> std::vector<std::size_t> shape(const In<T> &array) {
 
 template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids) {
     std::int64_t width = columns(table, "table"), V = size(table, 0);
-    std::int64_t N = static_cast<std::int64_t>(ids.size()), least = 0, most = -1;
+    std::int64_t N = static_cast<std::int64_t>(ids.size()), lowest = 0, highest = -1;
     if (N > 0) {
         auto [low, high] = std::minmax_element(ids.data(), ids.data() + N);
-        least = *low, most = *high;
+        lowest = *low, highest = *high;
     }
-    if (least < 0 || most >= V)
-        throw std::out_of_range("embedding: ids from " + std::to_string(least) + " to " +
-                                std::to_string(most) + " for a table of " + std::to_string(V) +
+    if (lowest < 0 || highest >= V)
+        throw std::out_of_range("embedding: ids from " + std::to_string(lowest) + " to " +
+                                std::to_string(highest) + " for a table of " + std::to_string(V) +
                                 " rows");
     std::vector<std::size_t> wanted = shape(ids);
     wanted.push_back(table.shape(1));
@@ -31,7 +31,7 @@ template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids) {
     return rows;
 }
 
-// Returns which rows there are, ascending, and the sums of their values.
+// Returns the distinct row numbers, ascending, and the sums of their values.
 template <class T> nb::tuple sum_rows(In<std::int64_t> indices, In<T> values) {
     std::int64_t width = columns(values, "values"), N = size(values, 0);
     check_shape(indices, {N}, "indices");
@@ -61,7 +61,7 @@ template <class T>
 Result<T> dropout(In<T> x, std::int64_t n, std::uint64_t key, std::uint32_t threshold, T factor) {
     std::int64_t count = static_cast<std::int64_t>(x.size());
     if (n < 0 || (count > 0 && (n == 0 || count % n != 0)))
-        refuse("dropout: the mask does not divide the array");
+        refuse("dropout: the array's size is not a multiple of the mask's");
     auto y = make<T>(shape(x));
     T *to = y.data();
     nb::gil_scoped_release release;
@@ -70,14 +70,15 @@ Result<T> dropout(In<T> x, std::int64_t n, std::uint64_t key, std::uint32_t thre
     return y;
 }
 
-// A vector [H], or the same number H times.
-template <class T> class Vector {
+// A given vector [H], or a constant in its place.
+template <class T> class VectorOrConstant {
   public:
-    Vector(const std::optional<In<T>> &given, std::int64_t H, T otherwise, const char *name) {
+    VectorOrConstant(const std::optional<In<T>> &given, std::int64_t H, T fallback,
+                     const char *name) {
         if (given)
             check_shape(*given, {H}, name);
         else
-            own_.assign(static_cast<std::size_t>(H), otherwise);
+            own_.assign(static_cast<std::size_t>(H), fallback);
         data = given ? given->data() : own_.data();
     }
     const T *data;
@@ -90,7 +91,7 @@ template <class T>
 nb::tuple layer_norm_forward(In<T> x, std::optional<In<T>> weight, std::optional<In<T>> bias,
                              T epsilon) {
     std::int64_t H = columns(x, "x"), N = size(x, 0);
-    Vector<T> weights(weight, H, 1, "weight"), biases(bias, H, 0, "bias");
+    VectorOrConstant<T> weights(weight, H, 1, "weight"), biases(bias, H, 0, "bias");
     auto y = make<T>({x.shape(0), x.shape(1)});
     auto means = make<T>({x.shape(0)}), factors = make<T>({x.shape(0)});
     T *to = y.data(), *mean = means.data(), *factor = factors.data();
@@ -106,7 +107,7 @@ template <class T>
 nb::tuple layer_norm_backward(In<T> x, std::optional<In<T>> weight, In<T> means, In<T> factors,
                               In<T> dy) {
     std::int64_t H = columns(x, "x"), N = size(x, 0);
-    Vector<T> weights(weight, H, 1, "weight");
+    VectorOrConstant<T> weights(weight, H, 1, "weight");
     check_shape(means, {N}, "means");
     check_shape(factors, {N}, "factors");
     check_shape(dy, {N, H}, "dy");

@@ -1,4 +1,4 @@
-// Cells and the recurrence for Python.
+// Python bindings of cells and the recurrence.
 #include "module.h"
 
 #include <nanobind/stl/pair.h>
@@ -11,7 +11,7 @@ namespace {
 Program program(std::int32_t inputs, const std::vector<double> &constants,
                 const std::vector<std::int32_t> &code, const std::vector<std::int32_t> &outputs) {
     if (code.size() % 3 != 0)
-        refuse("program: instructions are triples (operation, a, b)");
+        refuse("program: instructions must be triples (operation, a, b)");
     Program p{inputs, constants, {}, outputs};
     for (std::size_t k = 0; k < code.size(); k += 3)
         p.instructions.push_back({static_cast<Op>(code[k]), code[k + 1], code[k + 2]});
@@ -35,7 +35,7 @@ template <class Array>
 void check_states(const Cell &cell, const Shapes &s, const std::vector<Array> &states,
                   const char *name) {
     if (static_cast<std::int32_t>(states.size()) != cell.states)
-        refuse(std::string("recurrence: the number of ") + name);
+        refuse(std::string("recurrence: wrong number of ") + name);
     for (std::size_t k = 0; k < states.size(); k++)
         check_shape(states[k], {s.B, k == 0 ? s.P : s.H}, name);
 }
@@ -50,9 +50,9 @@ const std::int64_t *check_lengths(const Lengths &lengths, const Shapes &s) {
     return lengths->data();
 }
 
-// initial: [B, P] and [B, H], by position. Returns the output; the states, [T+1, B, ...], or with
-// nothing to save the final ones, [B, ...]; what the way back needs; the first state before its
-// projection; and the recorded values.
+// initial: [B, P] and [B, H], by position. Returns the output; the states, [T+1, B, ...], or the
+// final ones, [B, ...], if nothing is saved; what the backward pass needs; the first state before
+// its projection; and the recorded values.
 template <class T>
 nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::optional<In<T>> weight_ih,
                              std::optional<In<T>> bias_ih, std::vector<In<T>> initial,
@@ -61,7 +61,7 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::optional<In<T>> wei
                              Lengths lengths, bool reverse, bool save,
                              std::vector<std::int32_t> named) {
     if (x.ndim() != 3 || initial.empty() || initial[0].ndim() != 2)
-        refuse("recurrence: x has three axes and initial states two");
+        refuse("recurrence: x must have three axes and initial states two");
     Shapes s{size(x, 0), size(x, 1), size(x, 2), 0, size(initial[0], 1)};
     s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
     check_inputs(cell, s, x, weight_ih);
@@ -71,7 +71,7 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::optional<In<T>> wei
         refuse("recurrence: bias_ih without weight_ih");
     check_states(cell, s, initial, "initial states");
     if (weight_hh.has_value() != (cell.h_blocks > 0))
-        refuse("recurrence: weight_hh is there just if the cell has recurrent halves");
+        refuse("recurrence: weight_hh must be given if and only if the cell has recurrent halves");
     if (weight_hh)
         check_shape(*weight_hh, {cell.h_blocks * s.H, s.P}, "weight_hh");
     if (bias_hh)
@@ -79,14 +79,14 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::optional<In<T>> wei
     if (weight_hr)
         check_shape(*weight_hr, {s.P, s.H}, "weight_hr");
     if (static_cast<std::int32_t>(parameters.size()) != cell.parameters)
-        refuse("recurrence: the number of parameters");
+        refuse("recurrence: wrong number of parameters");
     for (const auto &p : parameters)
         check_shape(p, {s.H}, "parameters");
     for (std::int32_t value : named) {
         if (value < 0 || value >= cell.forward.values())
             refuse("recurrence: a named value that does not exist");
         if (weight_hr && value == cell.first_state())
-            refuse("recurrence: a projected state cannot be recorded before its step");
+            refuse("recurrence: the initial value of a projected state cannot be recorded");
     }
     if (weight_hr && cell.reads_first_state())
         refuse("recurrence: a state that the program reads cannot be projected");
@@ -162,9 +162,9 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::optional<In<T>> wei
 }
 
 // saved, state (the first one) and unprojected: as recurrence_forward returned them; d_states: of
-// the final states, by position; on return of the initial ones. Returns the gradients of x (None if
-// not wanted), weight_ih, bias_ih, weight_hh, bias_hh and weight_hr (None without them), and of the
-// parameters for each row.
+// the final states, by position; replaced by those of the initial states. Returns the gradients of
+// x (None if not wanted), weight_ih, bias_ih, weight_hh, bias_hh and weight_hr (None without them),
+// and of the parameters for each row.
 template <class T>
 nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state,
                               std::optional<In<T>> unprojected, std::optional<In<T>> d_output,
@@ -173,25 +173,25 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state,
                               std::optional<In<T>> weight_hh, bool has_bias_hh,
                               std::optional<In<T>> weight_hr, Lengths lengths, bool reverse) {
     if (d_states.empty() || d_states[0].ndim() != 2 || x.ndim() != 3)
-        refuse("recurrence: d_states have two axes and x has three");
+        refuse("recurrence: d_states must have two axes and x three");
     Shapes s{size(x, 0), size(x, 1), size(x, 2), 0, size(d_states[0], 1)};
     s.H = weight_hr ? columns(*weight_hr, "weight_hr") : s.P;
     check_states(cell, s, d_states, "d_states");
     check_inputs(cell, s, x, weight_ih);
     if (saved.ndim() != 2)
-        refuse("recurrence: saved has two axes");
+        refuse("recurrence: saved must have two axes");
     SavedShape shape = kernels<T>().recurrence_saved(cell, s.T, s.B, s.H, s.P,
                                                      weight_hr.has_value(), size(saved, 0));
     check_shape(saved, {shape.tiles, shape.size}, "saved");
     check_shape(state, {s.T + 1, s.B, s.P}, "state");
     if (weight_hr.has_value() != unprojected.has_value())
-        refuse("recurrence: unprojected is there just if weight_hr is");
+        refuse("recurrence: unprojected must be given if and only if weight_hr is");
     if (unprojected)
         check_shape(*unprojected, {s.T, s.B, s.H}, "unprojected");
     if (d_output)
         check_shape(*d_output, {s.T, s.B, s.P}, "d_output");
     if (weight_hh.has_value() != (cell.h_blocks > 0))
-        refuse("recurrence: weight_hh is there just if the cell has recurrent halves");
+        refuse("recurrence: weight_hh must be given if and only if the cell has recurrent halves");
     if (weight_hh)
         check_shape(*weight_hh, {cell.h_blocks * s.H, s.P}, "weight_hh");
     if (weight_hr)
@@ -261,7 +261,7 @@ void bind_cell(nb::module_ &m) {
            const std::vector<std::int32_t> &saved, std::int32_t states, std::int32_t parameters) {
             auto read = [](const nb::tuple &t) {
                 if (t.size() != 4)
-                    refuse("program: (inputs, constants, instructions, outputs)");
+                    refuse("program: must be (inputs, constants, instructions, outputs)");
                 return program(nb::cast<std::int32_t>(t[0]), nb::cast<std::vector<double>>(t[1]),
                                nb::cast<std::vector<std::int32_t>>(t[2]),
                                nb::cast<std::vector<std::int32_t>>(t[3]));

@@ -1,4 +1,4 @@
-// Stacks of packed layers, their steps, and drawing ids, for Python.
+// Python bindings of packed stacks, their runs, and sampling.
 #include "module.h"
 
 #include <nanobind/stl/pair.h>
@@ -35,7 +35,7 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
         refuse("stack: hidden is less than 1");
     if (has_projection) {
         if (std::get<4>(first)->ndim() != 2)
-            refuse("stack: weight_hr has two axes");
+            refuse("stack: weight_hr must have two axes");
         w.projected = size(*std::get<4>(first), 0);
         if (cell.reads_first_state())
             refuse("stack: a state that the program reads cannot be projected");
@@ -50,7 +50,7 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
         w.ids = table->ndim() == 2 ? size(*table, 0) : 0;
         check_shape(*table, {w.ids, w.input}, "table");
         if (w.ids < 1)
-            refuse("stack: a table without rows");
+            refuse("stack: the table is empty");
         w.table = table->data();
     }
     bool is_first = true;
@@ -60,7 +60,7 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
         if (weight_ih)
             check_shape(*weight_ih, {X, is_first ? w.input : P}, "weight_ih");
         if (weight_hh.has_value() != (cell.h_blocks > 0))
-            refuse("stack: weight_hh is there just if the cell has recurrent halves");
+            refuse("stack: weight_hh must be given if and only if the cell has recurrent halves");
         if (weight_hr.has_value() != has_projection)
             refuse("stack: a projection in some layers only");
         if (weight_hh)
@@ -72,7 +72,7 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
         if (weight_hr)
             check_shape(*weight_hr, {P, H}, "weight_hr");
         if (static_cast<std::int32_t>(parameters.size()) != cell.parameters)
-            refuse("stack: the number of parameters");
+            refuse("stack: wrong number of parameters");
         std::vector<const T *> vectors;
         for (const auto &p : parameters) {
             check_shape(p, {H}, "parameters");
@@ -95,7 +95,7 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
         w.outputs = weight.ndim() == 2 ? size(weight, 0) : 0;
         check_shape(weight, {w.outputs, P}, "the output's weight");
         if (w.outputs < 1)
-            refuse("stack: an output of no numbers");
+            refuse("stack: the output layer is empty");
         if (bias)
             check_shape(*bias, {w.outputs}, "the output's bias");
         w.weight = weight.data();
@@ -105,12 +105,12 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
     new (self) Stack<T>(cell, w, kernels<T>());
 }
 
-// The states' batch, after a check of all shapes.
+// Check the states' shapes; returns their batch size.
 template <class T>
 std::int64_t check_states(const Stack<T> &stack, const std::vector<Out<T>> &states,
                           std::vector<T *> &pointers) {
     if (static_cast<std::int32_t>(states.size()) != stack.cell.states || states[0].ndim() != 3)
-        refuse("stack: the states, [L, B, P] and [L, B, H]");
+        refuse("stack: the states must be [L, B, P] and [L, B, H]");
     const std::int64_t B = size(states[0], 1), L = static_cast<std::int64_t>(stack.layers.size());
     for (std::size_t k = 0; k < states.size(); k++) {
         check_shape(states[k], {L, B, k == 0 ? stack.projected : stack.hidden}, "a state");
@@ -119,10 +119,10 @@ std::int64_t check_states(const Stack<T> &stack, const std::vector<Out<T>> &stat
     return B;
 }
 
-// How many steps of B rows there are in `count` of them.
+// The number of steps of B rows in `count` rows.
 std::int64_t count_steps(std::int64_t count, std::int64_t B) {
     if (B == 0 ? count != 0 : count % B != 0)
-        refuse("stack: the input is not one row for each row of the states, at every step");
+        refuse("stack: every step needs one row for each row of the states");
     return B == 0 ? 0 : count / B;
 }
 
@@ -138,7 +138,7 @@ template <class T> Result<T> run(const Stack<T> &stack, In<T> x, std::vector<Out
     std::vector<T *> pointers;
     const std::int64_t B = check_states(stack, states, pointers);
     if (stack.ids > 0 || x.ndim() < 1 || size(x, x.ndim() - 1) != stack.input)
-        refuse("stack: the input is [..., I]");
+        refuse("stack: the input must be [..., I]");
     std::vector<std::size_t> shape;
     std::int64_t rows = 1;
     for (std::size_t axis = 0; axis + 1 < x.ndim(); axis++) {
@@ -173,15 +173,15 @@ Result<T> run_ids(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T
     return outputs;
 }
 
-Sampling sampling(double temperature, std::int64_t top_k, double top_p) {
+Sampling make_sampling(double temperature, std::int64_t top_k, double top_p) {
     if (!(temperature >= 0) || !(top_k >= 0) || !(top_p > 0))
-        refuse("draw: temperature and top_k are at least 0, top_p is above 0");
-    if (temperature > 0) // within the kernels a denormal number would count as 0
+        refuse("sample: temperature and top_k must be at least 0, top_p greater than 0");
+    if (temperature > 0) // a denormal number would count as 0 in the kernels
         temperature = std::max(temperature, std::numeric_limits<double>::min());
     return {temperature, top_k, top_p};
 }
 
-// Returns the ids [length, B]; or fewer, and the logits [B, V] that cannot be drawn from.
+// Returns the ids [length, B]; how many steps of them are valid; and the last logits [B, V].
 template <class T>
 nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T>> states,
                    In<double> uniforms, double temperature, std::int64_t top_k, double top_p) {
@@ -190,41 +190,41 @@ nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<
     check_ids(stack, ids);
     const std::int64_t steps = count_steps(static_cast<std::int64_t>(ids.size()), B);
     if (stack.ids == 0 || stack.outputs != stack.ids)
-        refuse("generate: what comes out of the stack are not scores of its ids");
+        refuse("generate: the stack's outputs are not logits of its ids");
     if (steps < 1 || uniforms.ndim() != 2 || size(uniforms, 1) != B)
-        refuse("generate: wanted at least one step of ids, and uniforms [length, B]");
-    auto drawn = make<std::int64_t>({uniforms.shape(0), uniforms.shape(1)});
+        refuse("generate: needs at least one step of ids, and uniforms [length, B]");
+    auto sampled = make<std::int64_t>({uniforms.shape(0), uniforms.shape(1)});
     auto logits = make<T>({static_cast<std::size_t>(B), static_cast<std::size_t>(stack.outputs)});
     const std::int64_t length = size(uniforms, 0);
     if (length == 0)
         refuse("generate: no uniforms");
-    Steps<T> f{&stack,          steps,       B,
-               nullptr,         ids.data(),  pointers.data(),
-               logits.data(),   length,      sampling(temperature, top_k, top_p),
-               uniforms.data(), drawn.data()};
+    Steps<T> f{&stack,          steps,         B,
+               nullptr,         ids.data(),    pointers.data(),
+               logits.data(),   length,        make_sampling(temperature, top_k, top_p),
+               uniforms.data(), sampled.data()};
     std::int64_t count = 0;
     {
         nb::gil_scoped_release release;
         count = stack.kernels.run_steps(f);
     }
-    return nb::make_tuple(drawn, count, logits);
+    return nb::make_tuple(sampled, count, logits);
 }
 
 template <class T>
-nb::tuple draw(In<T> logits, In<double> uniforms, double temperature, std::int64_t top_k,
-               double top_p) {
+nb::tuple sample(In<T> logits, In<double> uniforms, double temperature, std::int64_t top_k,
+                 double top_p) {
     if (logits.ndim() != 2 || logits.shape(1) == 0)
-        refuse("draw: logits are [B, V], V > 0");
+        refuse("sample: logits must be [B, V], V > 0");
     const std::int64_t B = size(logits, 0), V = size(logits, 1);
     check_shape(uniforms, {B}, "uniforms");
-    Sampling how = sampling(temperature, top_k, top_p);
+    const Sampling options = make_sampling(temperature, top_k, top_p);
     auto ids = make<std::int64_t>({logits.shape(0)});
-    std::int64_t fit = 0, *to = ids.data();
+    std::int64_t valid = 0, *to = ids.data();
     {
         nb::gil_scoped_release release;
-        fit = kernels<T>().draw(B, V, logits.data(), uniforms.data(), how, to);
+        valid = kernels<T>().sample(B, V, logits.data(), uniforms.data(), options, to);
     }
-    return nb::make_tuple(ids, fit == B);
+    return nb::make_tuple(ids, valid == B);
 }
 
 } // namespace
@@ -237,7 +237,7 @@ template <class T> void bind_stack(nb::module_ &m) {
         .def("run_ids", &run_ids<T>, plain("ids"), plain("states"))
         .def("generate", &generate<T>, plain("ids"), plain("states"), plain("uniforms"),
              "temperature"_a, "top_k"_a, "top_p"_a);
-    m.def("draw", &draw<T>, plain("logits"), plain("uniforms"), "temperature"_a, "top_k"_a,
+    m.def("sample", &sample<T>, plain("logits"), plain("uniforms"), "temperature"_a, "top_k"_a,
           "top_p"_a);
 }
 

@@ -1,5 +1,5 @@
-// Optimisers' updates and the norm of gradients for Python: arrays that change first, the gradient,
-// then numbers.
+// Python bindings of the optimisers' updates and the gradient norm; arguments are the arrays
+// updated in place, the gradient, then numbers.
 #include "module.h"
 
 namespace anaphora {
@@ -9,9 +9,9 @@ template <class T> using Maybe = std::optional<Out<T>>;
 
 template <class T> T *data(const Maybe<T> &array) { return array ? array->data() : nullptr; }
 
-// The number of elements that all arrays have.
+// The number of elements, which all arrays share.
 template <class T, class... Arrays>
-std::int64_t common(const Out<T> &first, const Arrays &...rest) {
+std::int64_t common_size(const Out<T> &first, const Arrays &...rest) {
     auto check = [&](const auto &array) {
         if constexpr (requires { array.size(); }) {
             if (array.size() != first.size())
@@ -26,7 +26,7 @@ std::int64_t common(const Out<T> &first, const Arrays &...rest) {
 template <class T>
 void sgd(Out<T> parameter, Maybe<T> velocity, In<T> gradient, T learning_rate, T momentum,
          T weight_decay, bool nesterov) {
-    std::int64_t n = common(parameter, velocity, gradient);
+    std::int64_t n = common_size(parameter, velocity, gradient);
     nb::gil_scoped_release release;
     kernels<T>().sgd(n, parameter.data(), data(velocity), gradient.data(),
                      {learning_rate, momentum, weight_decay, nesterov});
@@ -35,7 +35,7 @@ void sgd(Out<T> parameter, Maybe<T> velocity, In<T> gradient, T learning_rate, T
 template <class T>
 void adam(Out<T> parameter, Out<T> first_moment, Out<T> second_moment, In<T> gradient, T rate,
           T new_first, T new_second, T root_scale, T epsilon, T weight_decay, T shrink) {
-    std::int64_t n = common(parameter, first_moment, second_moment, gradient);
+    std::int64_t n = common_size(parameter, first_moment, second_moment, gradient);
     nb::gil_scoped_release release;
     kernels<T>().adam(n, parameter.data(), first_moment.data(), second_moment.data(),
                       gradient.data(),
@@ -46,7 +46,7 @@ template <class T>
 void rmsprop(Out<T> parameter, Out<T> square_average, Maybe<T> gradient_average, Maybe<T> velocity,
              In<T> gradient, T learning_rate, T new_average, T epsilon, T momentum,
              T weight_decay) {
-    std::int64_t n = common(parameter, square_average, gradient_average, velocity, gradient);
+    std::int64_t n = common_size(parameter, square_average, gradient_average, velocity, gradient);
     nb::gil_scoped_release release;
     kernels<T>().rmsprop(n, parameter.data(), square_average.data(), data(gradient_average),
                          data(velocity), gradient.data(),
@@ -56,14 +56,14 @@ void rmsprop(Out<T> parameter, Out<T> square_average, Maybe<T> gradient_average,
 template <class T>
 void adagrad(Out<T> parameter, Out<T> square_sum, In<T> gradient, T learning_rate, T epsilon,
              T weight_decay) {
-    std::int64_t n = common(parameter, square_sum, gradient);
+    std::int64_t n = common_size(parameter, square_sum, gradient);
     nb::gil_scoped_release release;
     kernels<T>().adagrad(n, parameter.data(), square_sum.data(), gradient.data(),
                          {learning_rate, epsilon, weight_decay});
 }
 
 template <class T> void average(Out<T> mean, In<T> x, T share) {
-    std::int64_t n = common(mean, x);
+    std::int64_t n = common_size(mean, x);
     nb::gil_scoped_release release;
     kernels<T>().average(n, mean.data(), x.data(), share);
 }

@@ -1,37 +1,36 @@
-// Layer normalisation: each row on its own, with its sums in the order of softmax.h.
+// Layer normalisation, row by row; sums are in the order of softmax.h.
 #pragma once
 
 #include "softmax.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
-// The sums over a row of H numbers of what f(at, load) gives of the vector of numbers at `at`, as
-// an array of vectors; f reads through `load(array, otherwise)`, which puts `otherwise` in the
-// place of what is beyond the row.
+// Sums over a row of H numbers: f(sums, load) adds one vector to each of the sums; it reads through
+// load(array, padding), which pads the end of the row.
 template <class T, int Sums, class F>
 ANAPHORA_INLINE void sum_row(std::int64_t H, F f, T (&totals)[Sums]) {
     constexpr int W = lanes<T>;
-    std::int64_t whole = H / line<T> * line<T>;
-    alignas(64) T parts[Sums][line<T>];
+    std::int64_t body = H / line<T> * line<T>;
+    alignas(64) T partials[Sums][line<T>];
     for (int v = 0; v < vectors_in_line; v++) {
         Vector<T> sums[Sums] = {};
-        for (std::int64_t k = v * W; k < whole; k += line<T>)
+        for (std::int64_t k = v * W; k < body; k += line<T>)
             f(sums, [=](const T *array, T) { return load(array + k); });
-        std::int64_t at = whole + v * W, count = std::clamp<std::int64_t>(H - at, 0, W);
-        f(sums, [=](const T *array, T otherwise) {
+        std::int64_t at = body + v * W, count = std::clamp<std::int64_t>(H - at, 0, W);
+        f(sums, [=](const T *array, T padding) {
             T values[W];
-            std::fill_n(values, W, otherwise);
+            std::fill_n(values, W, padding);
             std::copy_n(array + (count > 0 ? at : 0), count, values);
             return load(values);
         });
         for (int s = 0; s < Sums; s++)
-            store(parts[s] + v * W, sums[s]);
+            store(partials[s] + v * W, sums[s]);
     }
     for (int s = 0; s < Sums; s++)
-        totals[s] = reduce(parts[s], [](T a, T b) { return a + b; });
+        totals[s] = reduce(partials[s], [](T a, T b) { return a + b; });
 }
 
-template <class F> void in_rows(std::int64_t N, F f) {
+template <class F> void for_each_row(std::int64_t N, F f) {
     parallel((N + rows_per_task - 1) / rows_per_task, [&](std::int64_t task) {
         for (std::int64_t n = task * rows_per_task; n < std::min(N, (task + 1) * rows_per_task);
              n++)
@@ -39,7 +38,7 @@ template <class F> void in_rows(std::int64_t N, F f) {
     });
 }
 
-// One row, and the mean and the factor that it was normalised by.
+// Normalise one row; also gives its mean and the factor that scaled it.
 template <class T>
 ANAPHORA_INLINE void normalize_row(std::int64_t H, const T *from, const T *weight, const T *bias,
                                    T epsilon, T *to, T &mean, T &factor) {
@@ -64,7 +63,7 @@ ANAPHORA_INLINE void normalize_row(std::int64_t H, const T *from, const T *weigh
 template <class T>
 void layer_norm_forward(std::int64_t N, std::int64_t H, const T *x, const T *weight, const T *bias,
                         T epsilon, T *y, T *means, T *factors) {
-    in_rows(N, [=](std::int64_t n) {
+    for_each_row(N, [=](std::int64_t n) {
         normalize_row(H, x + n * H, weight, bias, epsilon, y + n * H, means[n], factors[n]);
     });
 }
@@ -73,7 +72,7 @@ template <class T>
 void layer_norm_backward(std::int64_t N, std::int64_t H, const T *x, const T *weight,
                          const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                          T *d_bias) {
-    in_rows(N, [=](std::int64_t n) {
+    for_each_row(N, [=](std::int64_t n) {
         const T *from = x + n * H, *d = dy + n * H;
         T *to = dx + n * H, mean = means[n], factor = factors[n];
         T sums[2];

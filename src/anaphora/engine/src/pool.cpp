@@ -27,19 +27,19 @@ void relax() {
 #endif
 }
 
-// How often a thread looks whether others are done before it sleeps: some 50 microseconds.
-constexpr int short_watch = 4000;
-// The same for the next call, for as long as that of a training step usually takes to come, some
-// 200 microseconds on x86 servers: to be woken takes 50 and more.
-constexpr int long_watch = 16000;
+// How often a thread spins on a counter before it sleeps: about 50 microseconds.
+constexpr int short_spin = 4000;
+// The same for workers that wait for the next call: about 200 microseconds on x86 servers, the
+// usual time between the calls of a training step, since waking a thread takes 50 or more.
+constexpr int long_spin = 16000;
 
-// Whether a thread that watches may keep one from running that it waits for.
+// Whether a spinning thread may occupy the processor of the one it waits for.
 bool more_threads_than_processors() {
     static const int processors = static_cast<int>(std::thread::hardware_concurrency());
     return processors > 0 && thread_count() > processors;
 }
 
-// Within it, denormal numbers count as zero; the caller's mode is restored.
+// Flushes denormal numbers to zero within its scope, then restores the caller's mode.
 class FlushDenormals {
   public:
 #if defined(__x86_64__) || defined(_M_X64)
@@ -60,7 +60,7 @@ class FlushDenormals {
 #endif
 };
 
-thread_local bool inside_a_task = false;
+thread_local bool in_task = false;
 
 class Pool {
   public:
@@ -78,9 +78,9 @@ class Pool {
 
     int workers() const { return static_cast<int>(threads_.size()); }
 
-    // Run job(k) on thread k for k = 0 (this one) ... participants - 1: on all of them, or only on
-    // those that come before this one has done its own job. A job must not throw.
-    void run(int participants, bool all, const std::function<void(int)> &job) {
+    // Run job(k) on thread k for k = 0 (the caller) ... participants - 1: on all of them, or only
+    // on those that start before the caller has finished its own. A job must not throw.
+    void run(int participants, bool wait_for_all, const std::function<void(int)> &job) {
         const std::int64_t before = finished_.load();
         {
             std::lock_guard lock(mutex_);
@@ -90,15 +90,15 @@ class Pool {
             calls_.add(1);
         }
         job(0);
-        if (all)
-            finished_.wait_for(before + participants - 1, short_watch);
+        if (wait_for_all)
+            finished_.wait_for(before + participants - 1, short_spin);
         std::int64_t joined = 0;
         {
             std::lock_guard lock(mutex_);
             job_ = nullptr;
             joined = joined_;
         }
-        finished_.wait_for(before + joined, short_watch);
+        finished_.wait_for(before + joined, short_spin);
     }
 
   private:
@@ -113,11 +113,11 @@ class Pool {
     }
 
     void work(int number) {
-        inside_a_task = true;
+        in_task = true;
         FlushDenormals flush;
         std::int64_t seen = 0;
         while (true) {
-            calls_.wait_for(seen + 1, long_watch);
+            calls_.wait_for(seen + 1, long_spin);
             const std::function<void(int)> *job = nullptr;
             {
                 std::lock_guard lock(mutex_);
@@ -144,15 +144,15 @@ class Pool {
     bool stopping_ = false;
 };
 
-std::mutex turn; // one call at a time
+std::mutex call_mutex; // one call at a time
 std::atomic<int> wanted_threads{1};
 Pool *pool = nullptr; // owned; see forget_threads
 
-// A forked child has none of its parent's threads: leave them alone and start new ones when needed.
+// A forked child has none of its parent's threads: abandon them, and start new ones when needed.
 void forget_threads() {
     pool = nullptr;
-    new (&turn) std::mutex();
-    inside_a_task = false;
+    new (&call_mutex) std::mutex();
+    in_task = false;
 }
 
 // The pool, with at least this many workers.
@@ -170,11 +170,11 @@ Pool &pool_of(int workers) {
     return *pool;
 }
 
-// Within it, calls from this thread find a single one at hand.
-class InsideATask {
+// Within its scope calls from this thread are single-threaded.
+class InTask {
   public:
-    InsideATask() { inside_a_task = true; }
-    ~InsideATask() { inside_a_task = false; }
+    InTask() { in_task = true; }
+    ~InTask() { in_task = false; }
 };
 
 } // namespace
@@ -183,25 +183,25 @@ int thread_count() { return wanted_threads.load(); }
 
 void set_thread_count(int count) { wanted_threads.store(count < 1 ? 1 : count); }
 
-int threads_at_hand() { return inside_a_task ? 1 : thread_count(); }
+int available_threads() { return in_task ? 1 : thread_count(); }
 
 namespace {
 
-void run(int count, bool all, const std::function<void(int)> &job) {
+void run(int count, bool wait_for_all, const std::function<void(int)> &job) {
     FlushDenormals flush;
     if (count <= 1) {
         job(0);
         return;
     }
-    std::lock_guard lock(turn);
+    std::lock_guard lock(call_mutex);
     Pool &workers = pool_of(count - 1);
-    InsideATask inside;
-    workers.run(count, all, job);
+    InTask in_task_scope;
+    workers.run(count, wait_for_all, job);
 }
 
 } // namespace
 
-void together(int count, const std::function<void(int)> &task) {
+void run_concurrently(int count, const std::function<void(int)> &task) {
     if (count <= 1)
         run(1, true, task);
     else
@@ -209,7 +209,7 @@ void together(int count, const std::function<void(int)> &task) {
 }
 
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task) {
-    const auto threads = static_cast<int>(std::min<std::int64_t>(tasks, threads_at_hand()));
+    const auto threads = static_cast<int>(std::min<std::int64_t>(tasks, available_threads()));
     if (threads <= 1) {
         run(1, false, [&](int) {
             for (std::int64_t k = 0; k < tasks; k++)
@@ -217,16 +217,16 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
         });
         return;
     }
-    // The first task of each thread is that of its number; then come those beyond, and in the end
-    // what threads have left that are not there.
-    std::vector<std::atomic<bool>> begun(static_cast<std::size_t>(threads));
+    // Each thread starts with the task of its own number, continues with those after the first
+    // `threads`, and finally takes the first tasks of threads that have not started.
+    std::vector<std::atomic<bool>> started(static_cast<std::size_t>(threads));
     std::atomic<std::int64_t> next{threads};
-    std::mutex one;
-    std::exception_ptr thrown;
+    std::mutex error_mutex;
+    std::exception_ptr error;
     run(threads, false, [&](int thread) noexcept {
         try {
             auto begin = [&](std::int64_t k) {
-                if (!begun[static_cast<std::size_t>(k)].exchange(true))
+                if (!started[static_cast<std::size_t>(k)].exchange(true))
                     task(k);
             };
             begin(thread);
@@ -235,15 +235,15 @@ void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task)
             for (int other = 0; other < threads; other++)
                 begin(other);
         } catch (...) {
-            next.store(tasks); // the others need not go on
-            for (std::atomic<bool> &flag : begun)
+            next.store(tasks); // so that the others stop
+            for (std::atomic<bool> &flag : started)
                 flag.store(true);
-            std::lock_guard lock(one);
-            thrown = std::current_exception();
+            std::lock_guard lock(error_mutex);
+            error = std::current_exception();
         }
     });
-    if (thrown)
-        std::rethrow_exception(thrown);
+    if (error)
+        std::rethrow_exception(error);
 }
 
 std::int64_t Counter::add(std::int64_t n) {
@@ -262,14 +262,14 @@ void Counter::wait_for(std::int64_t at_least, int spins) {
         relax();
     }
     std::unique_lock lock(mutex_);
-    sleepers_.fetch_add(1); // before the count is read: who changes it reads this afterwards
+    sleepers_.fetch_add(1); // before the count is read: whoever changes it reads this afterwards
     changed_.wait(lock, [&] { return count_.load() >= at_least; });
     sleepers_.fetch_sub(1);
 }
 
 void Barrier::wait() {
     std::int64_t mine = arrived_.add(1);
-    arrived_.wait_for((mine / parties_ + 1) * parties_, short_watch);
+    arrived_.wait_for((mine / parties_ + 1) * parties_, short_spin);
 }
 
 } // namespace anaphora

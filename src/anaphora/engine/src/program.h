@@ -1,4 +1,4 @@
-// A cell's program as data: a straight line of elementwise instructions over tiles.
+// A cell's program as data: a straight-line program of elementwise instructions over tiles.
 #pragma once
 
 #include <cstddef>
@@ -27,18 +27,18 @@ enum class Op : std::int32_t {
     sign,
 };
 inline constexpr int op_count = 15;
-inline constexpr std::size_t most_values = 1 << 20; // of a program; no cell comes near it
+inline constexpr std::size_t max_values = 1 << 20; // of a program; far more than any cell needs
 
 inline bool has_two_operands(Op op) {
     return op == Op::add || op == Op::subtract || op == Op::multiply || op == Op::divide ||
            op == Op::maximum || op == Op::minimum;
 }
 
-// value = op(a, b). Operands number values: the program's inputs, then its constants, then one
-// for each instruction before this one.
+// value = op(a, b). Operands are indices of values: the program's inputs, then its constants, then
+// one for each earlier instruction.
 struct Instruction {
     Op op;
-    std::int32_t a, b; // b is any value where the operation has one operand
+    std::int32_t a, b; // b is any value if the operation has one operand
 };
 
 struct Program {
@@ -51,21 +51,21 @@ struct Program {
         return inputs + static_cast<std::int32_t>(constants.size() + instructions.size());
     }
 
-    // Throws std::invalid_argument unless every operand is a value that exists by then.
+    // Throws std::invalid_argument unless every operand and output is an earlier value.
     void validate() const {
         if (inputs < 0)
             throw std::invalid_argument("program: a negative number of inputs");
-        if (static_cast<std::size_t>(inputs) + constants.size() + instructions.size() > most_values)
+        if (static_cast<std::size_t>(inputs) + constants.size() + instructions.size() > max_values)
             throw std::invalid_argument("program: too many values");
         std::int32_t known = inputs + static_cast<std::int32_t>(constants.size());
         for (const Instruction &i : instructions) {
             auto op = static_cast<std::int32_t>(i.op);
             if (op < 0 || op >= op_count)
                 throw std::invalid_argument("program: unknown operation " + std::to_string(op));
-            if (i.a < 0 || i.a >= known || i.b < 0 || i.b >= known) // an operand not used, too
+            if (i.a < 0 || i.a >= known || i.b < 0 || i.b >= known) // unused operands too
                 throw std::invalid_argument("program: instruction " +
                                             std::to_string(known - inputs - constants.size()) +
-                                            " reads a value that does not exist by then");
+                                            " reads a value that is not computed before it");
             known++;
         }
         for (std::int32_t output : outputs)
@@ -74,16 +74,15 @@ struct Program {
     }
 };
 
-// Where a gate that the forward program reads comes from: the number of its block of H input
-// halves, and of its block of H recurrent halves; -1 for a half that it does not have. Each block
-// belongs to one gate.
+// The source of a gate that the forward program reads: the index of its block of H input halves and
+// of its block of H recurrent halves, -1 for a half that it lacks. Each block belongs to one gate.
 struct GateInput {
     std::int32_t x, h;
 };
 
-// A cell: its program forward (inputs: gates, states, parameters; outputs: states) and backward
-// (inputs: the forward values `saved`, then the cotangents of the states; outputs: the cotangents
-// of all forward inputs), and where its gates come from.
+// A cell: its forward program (inputs: gates, states, parameters; outputs: states), its backward
+// program (inputs: the forward values `saved`, then the cotangents of the states; outputs: the
+// cotangents of all forward inputs), and the sources of its gates.
 struct Cell {
     Program forward, backward;
     std::vector<GateInput> gates;
@@ -98,11 +97,13 @@ struct Cell {
             gates.size() + static_cast<std::size_t>(states) + static_cast<std::size_t>(parameters);
         if (states < 1 || parameters < 0 || static_cast<std::size_t>(forward.inputs) != count ||
             static_cast<std::int32_t>(forward.outputs.size()) != states)
-            throw std::invalid_argument("cell: the forward program does not have its inputs");
+            throw std::invalid_argument(
+                "cell: the forward program has a wrong number of inputs or outputs");
         if (static_cast<std::size_t>(backward.inputs) !=
                 saved.size() + static_cast<std::size_t>(states) ||
             backward.outputs.size() != count)
-            throw std::invalid_argument("cell: the backward program does not fit the forward one");
+            throw std::invalid_argument(
+                "cell: the backward program does not match the forward one");
         auto first_instruction =
             forward.inputs + static_cast<std::int32_t>(forward.constants.size());
         std::vector<bool> seen(static_cast<std::size_t>(forward.values()), false);
@@ -127,10 +128,10 @@ struct Cell {
         }
     }
 
-    // The number of the first state among the values of the forward program.
+    // The index of the first state among the values of the forward program.
     std::int32_t first_state() const { return static_cast<std::int32_t>(gates.size()); }
 
-    // Whether a step needs that state other than through the recurrent weights.
+    // Whether a step reads that state other than through the recurrent weights.
     bool reads_first_state() const {
         for (const Instruction &i : forward.instructions)
             if (i.a == first_state() || (has_two_operands(i.op) && i.b == first_state()))

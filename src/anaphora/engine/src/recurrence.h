@@ -26,15 +26,15 @@ ANAPHORA_INLINE void add_bias(T *value, const T *half, const T *bias, int rows, 
     }
 }
 
-// The rows of x [T, B, size], which lies by the batch and the order of the input, that a span
-// takes, one after the other: x itself where they lie so, else a copy.
+// The rows of x [T, B, size], in the order of the batch and the input, that a span reads,
+// consecutively: x itself where they are consecutive, else a copy.
 template <class T>
 const T *input_rows(const Layout<T> &layout, const Span &span, const T *x, std::int64_t size,
                     Scratch &scratch) {
     if (!layout.indexed())
         return x + span.first * layout.batch * size;
     T *copy = scratch.get<T>(span.rows * size);
-    layout.each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+    layout.for_each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
         std::copy_n(x + layout.input_row(p, t) * size, size, copy + row * size);
     });
     return copy;
@@ -62,7 +62,7 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
         if (f.named[n] < cell.forward.inputs)
             read[f.named[n]] = true;
 
-    const bool in_step = f.weight_ih != nullptr && Products::suits_gates(f.inputs) &&
+    const bool in_step = f.weight_ih != nullptr && Products::applies_to_gates(f.inputs) &&
                          layout.input_in_step(f.inputs, Products::weight_bytes);
     static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
     using Gates = typename Products::Gates;
@@ -86,7 +86,7 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
     const bool scattered = f.weight_ih == nullptr && layout.indexed();
     static thread_local Scratch input_scratch, gate_scratch;
 
-    layout.in_spans(f.weight_ih != nullptr && !in_step, false, [&](Span span) {
+    layout.for_each_span(f.weight_ih != nullptr && !in_step, false, [&](Span span) {
         const T *x_gates = f.x + (scattered ? 0 : span.first * B * gates_size);
         if (f.weight_ih != nullptr && !in_step) {
             const T *x = input_rows(layout, span, f.x, f.inputs, input_scratch);
@@ -96,12 +96,12 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
                                f.bias_ih, false);
             x_gates = halves;
         }
-        layout.run([&](int part) {
+        layout.run([&](int thread) {
             static thread_local Scratch tile_scratch, half_scratch, x_half_scratch, row_scratch;
             static thread_local Scratch h_row_scratch, x_row_scratch, unprojected_scratch;
-            typename Gates::Rows h_rows(hh, layout, h_row_scratch),
+            typename Gates::LeftOperand h_rows(hh, layout, h_row_scratch),
                 x_rows(ih, layout, x_row_scratch);
-            std::optional<typename Columns::Rows> unprojected_rows;
+            std::optional<typename Columns::LeftOperand> unprojected_rows;
             if (projection)
                 unprojected_rows.emplace(*projection, B, unprojected_scratch);
             const int height = layout.largest_tile();
@@ -117,13 +117,13 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
             std::vector<std::int64_t> input_row(B); // of each position, among the T*B of the input
 
             for (std::int64_t t = span.first; t < span.end; t++) {
-                layout.tiles_of(part, t, tiles);
+                layout.tiles_of(thread, t, tiles);
                 for (const auto &tile : tiles) {
                     for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                         input_row[p] = layout.input_row(p, t);
-                    if (part > 0 && layout.share_units)
+                    if (thread > 0 && layout.share_units)
                         continue;
-                    // Rows that have ended keep their state; the output beyond them is 0.
+                    // Inactive rows keep their state; the output after a row's length is 0.
                     for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++) {
                         for (int k = 0; k < cell.states; k++) {
                             std::int64_t size = k == 0 ? P : H;
@@ -150,9 +150,9 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
                 if (in_step)
                     x_rows.read(tiles, x_step);
 
-                for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
-                    const std::int64_t v = layout.block_vector(part, block, t);
-                    const int sub = layout.block_size(part, v);
+                for (std::int64_t block = 0; block < layout.blocks_of(thread); block++) {
+                    const std::int64_t v = layout.block_vector(thread, block, t);
+                    const int sub = layout.block_size(thread, v);
                     const std::int64_t unit = v * W,
                                        units = std::min<std::int64_t>(sub * W, H - unit);
                     for (std::size_t n = 0; n < tiles.size(); n++) {
@@ -191,7 +191,7 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
                                     add_bias<false>(value, half, bias, rows, sub, units);
                                 continue;
                             }
-                            Rows<const T> from{x_gates + x * H + unit, gates_size, in};
+                            RowView<const T> from{x_gates + x * H + unit, gates_size, in};
                             if (!scattered)
                                 from = {from.data + layout.row(span, t, tile.first) * gates_size,
                                         gates_size, nullptr};
@@ -203,12 +203,12 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
                         for (int k = 0; k < cell.states; k++)
                             if (read[state0 + k])
                                 gather(values[state0 + k],
-                                       Rows<const T>{state_at(k, t) + tile.first * H + unit, H,
-                                                     nullptr},
+                                       RowView<const T>{state_at(k, t) + tile.first * H + unit, H,
+                                                        nullptr},
                                        rows, sub, units);
                         for (int k = 0; k < cell.parameters; k++)
                             gather(values[state0 + cell.states + k],
-                                   Rows<const T>{f.parameters[k] + unit, 0, nullptr}, rows, sub,
+                                   RowView<const T>{f.parameters[k] + unit, 0, nullptr}, rows, sub,
                                    units);
 
                         values.run(sub * rows);
@@ -217,14 +217,14 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
                             T *to = k == 0 && f.unprojected != nullptr ? unprojected_at(t)
                                                                        : state_at(k, t + 1);
                             scatter(values[cell.forward.outputs[k]],
-                                    Rows<T>{to + tile.first * H + unit, H, nullptr}, rows, sub,
+                                    RowView<T>{to + tile.first * H + unit, H, nullptr}, rows, sub,
                                     units);
                         }
                         if (f.unprojected == nullptr)
                             scatter(values[cell.forward.outputs[0]],
-                                    Rows<T>{f.output + unit, H, in}, rows, sub, units);
+                                    RowView<T>{f.output + unit, H, in}, rows, sub, units);
                         for (int n = 0; n < f.named_count; n++)
-                            scatter(values[f.named[n]], Rows<T>{f.record[n] + unit, H, in}, rows,
+                            scatter(values[f.named[n]], RowView<T>{f.record[n] + unit, H, in}, rows,
                                     sub, units);
                     }
                 }
@@ -243,8 +243,8 @@ template <class T, class Products> void recurrence_forward(const Forward<T> &f) 
     });
 }
 
-// Sums over the rows of each group: those of the first are made in their place, total [size] or
-// null, the others apart; add() adds these, one group after the other.
+// Sums over the rows of each group. The first group's sums are accumulated in place, in total
+// [size] or null, the others in buffers of their own, which add() adds group by group.
 template <class T> class GroupSums {
   public:
     GroupSums(T *total, std::int64_t size, int groups, Scratch &scratch)
@@ -293,8 +293,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
     const std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
     const std::int64_t i_vectors = (f.inputs + W - 1) / W;
     std::vector<std::int64_t> shares{0};
-    for (int part = 0; part + 1 < layout.threads && layout.share_units; part++)
-        shares.push_back(layout.end_vector(part));
+    for (int thread = 0; thread + 1 < layout.threads && layout.share_units; thread++)
+        shares.push_back(layout.end_vector(thread));
     shares.push_back(p_vectors);
     const Columns hh(gates_size, P, Matrix<const T>{f.weight_hh, P, 1}, shares, weight_scratch);
     std::optional<Columns> projection, ih;
@@ -302,7 +302,7 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
         projection.emplace(P, H, Matrix<const T>{f.weight_hr, H, 1},
                            std::vector<std::int64_t>{0, h_vectors}, projection_scratch);
     const bool in_step = f.weight_ih != nullptr && f.d_x != nullptr &&
-                         Products::suits_columns(cell.x_blocks * H) &&
+                         Products::applies_to_columns(cell.x_blocks * H) &&
                          layout.input_in_step(f.inputs, Products::weight_bytes);
     if (in_step)
         ih.emplace(cell.x_blocks * H, f.inputs, Matrix<const T>{f.weight_ih, f.inputs, 1},
@@ -310,34 +310,34 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
     Barrier barrier(layout.threads);
     const std::int64_t x_size = static_cast<std::int64_t>(cell.x_blocks) * H, I = f.inputs;
     const bool scattered = f.weight_ih == nullptr && layout.indexed();
-    bool whole = !scattered; // the two halves of every gate have one gradient
+    bool shared_gradient = !scattered; // the two halves of every gate share one gradient
     for (const GateInput &gate : cell.gates)
-        whole = whole && gate.x == gate.h;
+        shared_gradient = shared_gradient && gate.x == gate.h;
     static thread_local Scratch x_gate_scratch, h_gate_scratch, projected_scratch;
-    bool adding = false; // there are gradients of weights already
-    // Without weights of the input, the gradients of gates go where the caller wants them.
+    bool adding = false; // weight gradients are accumulated from the second span on
+    // Without input weights, the gradients of gates go straight to the caller's array.
     const int groups = f.weight_ih == nullptr ? 1 : layout.groups;
     static thread_local Scratch sum_scratch[5];
     GroupSums<T> d_weight_hr(f.d_weight_hr, P * H, groups, sum_scratch[0]),
         d_weight_hh(f.d_weight_hh, gates_size * P, groups, sum_scratch[1]),
         d_bias_hh(f.d_bias_hh, gates_size, groups, sum_scratch[2]),
         d_weight_ih(f.d_weight_ih, x_size * I, groups, sum_scratch[3]),
-        d_bias_ih(whole && f.d_bias_hh != nullptr ? nullptr : f.d_bias_ih, x_size, groups,
+        d_bias_ih(shared_gradient && f.d_bias_hh != nullptr ? nullptr : f.d_bias_ih, x_size, groups,
                   sum_scratch[4]);
 
-    layout.in_spans(f.weight_ih != nullptr, true, [&](Span span) {
+    layout.for_each_span(f.weight_ih != nullptr, true, [&](Span span) {
         const GroupedRows<T> grouped(layout, span, groups);
         T *d_x_gates = f.d_x + (scattered ? 0 : span.first * B * x_size);
         if (f.weight_ih != nullptr)
             d_x_gates = x_gate_scratch.get<T>(span.rows * x_size);
-        T *d_h_gates = whole ? d_x_gates : h_gate_scratch.get<T>(span.rows * gates_size);
+        T *d_h_gates = shared_gradient ? d_x_gates : h_gate_scratch.get<T>(span.rows * gates_size);
         T *d_projected = f.weight_hr == nullptr ? nullptr : projected_scratch.get<T>(span.rows * P);
-        layout.run([&](int part) {
+        layout.run([&](int thread) {
             static thread_local Scratch tile_scratch, row_scratch, d_row_scratch;
             static thread_local Scratch d_h_scratch, d_x_scratch, d_projected_scratch;
-            typename Columns::Rows d_h_rows(hh, B, d_h_scratch);
-            std::optional<typename Columns::Rows> d_x_rows, d_projected_rows;
-            if (in_step && !whole)
+            typename Columns::LeftOperand d_h_rows(hh, B, d_h_scratch);
+            std::optional<typename Columns::LeftOperand> d_x_rows, d_projected_rows;
+            if (in_step && !shared_gradient)
                 d_x_rows.emplace(*ih, B, d_x_scratch);
             if (projection)
                 d_projected_rows.emplace(*projection, B, d_projected_scratch);
@@ -351,12 +351,12 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
             std::vector<std::int64_t> input_row(B);
 
             for (std::int64_t t = span.end - 1; t >= span.first; t--) {
-                layout.tiles_of(part, t, tiles);
+                layout.tiles_of(thread, t, tiles);
                 for (auto &tile : tiles) {
                     tile.row = grouped.row(t, tile.number);
                     for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                         input_row[p] = layout.input_row(p, t);
-                    if (part > 0 && layout.share_units)
+                    if (thread > 0 && layout.share_units)
                         continue;
                     for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++)
                         if (f.d_x != nullptr)
@@ -378,9 +378,9 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                                                h_vectors * W, false, false);
                 }
 
-                for (std::int64_t block = 0; block < layout.blocks_of(part); block++) {
-                    const std::int64_t v = layout.block_vector(part, block, t);
-                    const int sub = layout.block_size(part, v);
+                for (std::int64_t block = 0; block < layout.blocks_of(thread); block++) {
+                    const std::int64_t v = layout.block_vector(thread, block, t);
+                    const int sub = layout.block_size(thread, v);
                     const std::int64_t unit = v * W,
                                        units = std::min<std::int64_t>(sub * W, H - unit);
                     for (const auto &tile : tiles) {
@@ -397,19 +397,20 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                         for (int k = 0; k < cell.states; k++) {
                             T *value = values[saved_count + k];
                             if (k == 0 && f.weight_hr != nullptr) {
-                                gather(
-                                    value,
-                                    Rows<const T>{d_unprojected + tile.first * h_vectors * W + unit,
-                                                  h_vectors * W, nullptr},
-                                    rows, sub, units);
+                                gather(value,
+                                       RowView<const T>{d_unprojected + tile.first * h_vectors * W +
+                                                            unit,
+                                                        h_vectors * W, nullptr},
+                                       rows, sub, units);
                                 continue;
                             }
-                            gather(value,
-                                   Rows<const T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
-                                   rows, sub, units);
+                            gather(
+                                value,
+                                RowView<const T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
+                                rows, sub, units);
                             if (k > 0 || f.d_output == nullptr)
                                 continue;
-                            gather_add(value, Rows<const T>{f.d_output + unit, H, in}, rows, sub,
+                            gather_add(value, RowView<const T>{f.d_output + unit, H, in}, rows, sub,
                                        units);
                         }
 
@@ -419,20 +420,20 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                             auto [x, h] = cell.gates[g];
                             const T *value = values[cell.backward.outputs[g]];
                             if (x >= 0) {
-                                Rows<T> to{d_x_gates + x * H + unit, x_size, in};
+                                RowView<T> to{d_x_gates + x * H + unit, x_size, in};
                                 if (!scattered)
                                     to = {to.data + row * x_size, x_size, nullptr};
                                 scatter(value, to, rows, sub, units);
                             }
-                            if (h >= 0 && !whole)
+                            if (h >= 0 && !shared_gradient)
                                 scatter(value,
-                                        Rows<T>{d_h_gates + row * gates_size + h * H + unit,
-                                                gates_size, nullptr},
+                                        RowView<T>{d_h_gates + row * gates_size + h * H + unit,
+                                                   gates_size, nullptr},
                                         rows, sub, units);
                         }
                         for (int k = f.weight_hr != nullptr; k < cell.states; k++)
                             scatter(values[cell.backward.outputs[gate_count + k]],
-                                    Rows<T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
+                                    RowView<T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
                                     rows, sub, units);
                         for (int k = 0; k < cell.parameters; k++) {
                             const T *value =
@@ -451,16 +452,16 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                     barrier.wait();
                 d_h_rows.read(tiles, d_h_gates);
                 if (gates_size > 0)
-                    d_h_rows.multiply(hh, layout.share_units ? layout.first_vector(part) : 0,
-                                      layout.share_units ? layout.end_vector(part) : p_vectors,
+                    d_h_rows.multiply(hh, layout.share_units ? layout.first_vector(thread) : 0,
+                                      layout.share_units ? layout.end_vector(thread) : p_vectors,
                                       f.d_states[0], P, true, t % 2 == 1);
                 if (in_step) {
                     T *to = f.d_x + t * B * I;
                     if (layout.indexed())
                         to = d_row_scratch.get<T>(B * I);
-                    if (!whole)
+                    if (!shared_gradient)
                         d_x_rows->read(tiles, d_x_gates);
-                    (whole ? d_h_rows : *d_x_rows)
+                    (shared_gradient ? d_h_rows : *d_x_rows)
                         .multiply(*ih, 0, i_vectors, to, I, false, t % 2 == 1);
                     if (layout.indexed())
                         for (const auto &tile : tiles)
@@ -470,8 +471,8 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
             }
         });
 
-        // What all steps of the span add to the gradients of weights, and the input's; each group
-        // to sums of its own.
+        // The contribution of all steps of the span to the gradients of weights and input; each
+        // group to its own sums.
         auto add_group = [&](int g) {
             static thread_local Scratch copy_scratch, d_input_scratch;
             const std::int64_t rows = grouped.size(g), first = grouped.first(g);
@@ -482,13 +483,13 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                                    Matrix<const T>{d + first * d_columns, 1, d_columns},
                                    Matrix<const T>{x, x_columns, 1}, total, x_columns, adding);
             };
-            // The group's rows of x [T * B, columns], where the row of a position at a step is
-            // row_of(p, t): x itself where they lie one after the other.
-            auto rows_of_group = [&](const T *x, std::int64_t columns, bool apart, auto row_of) {
-                if (!apart && groups == 1)
+            // The group's rows of x [T * B, columns], where row_of(p, t) is the row of a position
+            // at a step: x itself where they are consecutive.
+            auto rows_of_group = [&](const T *x, std::int64_t columns, bool copies, auto row_of) {
+                if (!copies && groups == 1)
                     return x + span.first * B * columns;
                 T *copy = copy_scratch.get<T>(rows * columns);
-                grouped.each(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+                grouped.for_each_row(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
                     std::copy_n(x + row_of(p, t) * columns, columns, copy + row * columns);
                 });
                 return static_cast<const T *>(copy);
@@ -516,20 +517,20 @@ template <class T, class Products> void recurrence_backward(const Backward<T> &f
                 sum_columns(rows, x_size, d_x_gates + first * x_size, d_bias_ih.of(g), adding);
             if (f.d_x == nullptr || in_step)
                 return;
-            const bool apart = layout.indexed() || groups > 1;
-            T *d_x = apart ? d_input_scratch.get<T>(rows * I) : f.d_x + span.first * B * I;
+            const bool copies = layout.indexed() || groups > 1;
+            T *d_x = copies ? d_input_scratch.get<T>(rows * I) : f.d_x + span.first * B * I;
             Products::multiply(Gradient::input, rows, I, x_size,
                                Matrix<const T>{d_x_gates + first * x_size, x_size, 1},
                                Matrix<const T>{f.weight_ih, I, 1}, d_x, I, false);
-            if (apart)
-                grouped.each(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+            if (copies)
+                grouped.for_each_row(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
                     std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);
                 });
         };
-        // By the thread that has its rows, or else by all threads, one group after the other.
-        const int parts = groups == 1 || threads_at_hand() > groups ? 1 : layout.threads;
-        parallel(parts, [&](std::int64_t part) {
-            for (auto g = static_cast<int>(part); g < groups; g += parts)
+        // On the thread that has the group's rows, or on all threads, one group after the other.
+        const int tasks = groups == 1 || available_threads() > groups ? 1 : layout.threads;
+        parallel(tasks, [&](std::int64_t task) {
+            for (auto g = static_cast<int>(task); g < groups; g += tasks)
                 add_group(g);
         });
         adding = true;

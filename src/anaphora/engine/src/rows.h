@@ -1,11 +1,11 @@
-// Rows of a table: read by their numbers, and summed by them.
+// Rows of a table: gathered and summed by index.
 #pragma once
 
 #include "matrix.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
-// How many rows of `width` numbers make a task.
+// The number of rows of `width` elements in a task.
 inline std::int64_t rows_in_task(std::int64_t width) {
     return 1 + 8192 / std::max<std::int64_t>(width, 1);
 }

@@ -1,4 +1,4 @@
-// Drawing ids from logits, as `generation.Sampler` says.
+// Samples ids from logits, as `generation.Sampler` describes.
 #pragma once
 
 #include "stack.h"
@@ -8,38 +8,38 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Memory for draws from V logits.
-struct Draw {
+// Buffers for sampling from V logits.
+struct SamplingMemory {
     std::vector<double> scores, weights;
     std::vector<std::int64_t> order;
 
-    explicit Draw(std::int64_t V)
+    explicit SamplingMemory(std::int64_t V)
         : scores(static_cast<std::size_t>(padded<double>(V))), weights(scores.size()),
           order(static_cast<std::size_t>(V)) {}
 };
 
-// An id drawn from logits [V] by a uniform number, or -1 unless the largest logit is finite. Sums
-// are in float64, in the order of the ids or, where they are ranked, of the ranks.
+// Sample an id from logits [V] by a uniform number; -1 unless the largest logit is finite. Sums are
+// in float64, in the order of the ids or, where they are ranked, of the ranks.
 template <class T>
-std::int64_t draw_id(std::int64_t V, const T *logits, double uniform, const Sampling &sampling,
-                     Draw &memory) {
-    constexpr double least = -std::numeric_limits<double>::infinity();
+std::int64_t sample_id(std::int64_t V, const T *logits, double uniform, const Sampling &sampling,
+                       SamplingMemory &memory) {
+    constexpr double lowest = -std::numeric_limits<double>::infinity();
     constexpr int W = lanes<double>;
     double *scores = memory.scores.data(), *weights = memory.weights.data();
     std::int64_t *order = memory.order.data();
     std::copy(logits, logits + V, scores);
-    std::fill(scores + V, scores + padded<double>(V), least);
-    Vector<double> tops = all<double>(least), strange = all<double>(0);
+    std::fill(scores + V, scores + padded<double>(V), lowest);
+    Vector<double> maxima = broadcast<double>(lowest), nan = broadcast<double>(0);
     for (std::int64_t v = 0; v < V; v += W) {
         Vector<double> s = load(scores + v);
-        tops = s > tops ? s : tops;
-        strange = s == s ? strange : s;
+        maxima = s > maxima ? s : maxima;
+        nan = s == s ? nan : s;
     }
-    double largest = least;
+    double largest = lowest;
     for (int lane = 0; lane < W; lane++) {
-        if (strange[lane] != strange[lane])
+        if (nan[lane] != nan[lane])
             return -1;
-        largest = std::max(largest, tops[lane]);
+        largest = std::max(largest, maxima[lane]);
     }
     if (!std::isfinite(largest))
         return -1;
@@ -59,7 +59,7 @@ std::int64_t draw_id(std::int64_t V, const T *logits, double uniform, const Samp
         std::sort(order, order + count, likelier);
         for (std::int64_t k = 0; k < count; k++)
             weights[k] = scores[order[k]];
-        std::fill(weights + count, weights + padded<double>(count), least);
+        std::fill(weights + count, weights + padded<double>(count), lowest);
         chosen = weights;
     }
     for (std::int64_t k = 0; k < count; k += W)
@@ -76,15 +76,15 @@ std::int64_t draw_id(std::int64_t V, const T *logits, double uniform, const Samp
     return ranked ? order[k] : k;
 }
 
-// ids [B] of logits [B, V]; returns the first row whose logits are not fit to draw from, or B.
+// ids [B] of logits [B, V]; returns the first row whose logits cannot be sampled, or B.
 template <class T>
-std::int64_t draw_rows(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
-                       const Sampling &sampling, std::int64_t *ids) {
+std::int64_t sample_rows(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
+                         const Sampling &sampling, std::int64_t *ids) {
     std::int64_t bad = B;
-    together(1, [&](int) {
-        Draw memory(V);
+    run_concurrently(1, [&](int) {
+        SamplingMemory memory(V);
         for (std::int64_t b = 0; b < B && bad == B; b++) {
-            ids[b] = draw_id(V, logits + b * V, uniforms[b], sampling, memory);
+            ids[b] = sample_id(V, logits + b * V, uniforms[b], sampling, memory);
             if (ids[b] < 0)
                 bad = b;
         }

@@ -1,19 +1,19 @@
-// Softmax with cross-entropy, alone and of a product, and sums of columns.
+// Softmax cross-entropy, of logits and of a linear layer, and column sums.
 #pragma once
 
 #include "matrix.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Rows are read in lines of 64 bytes, on every instruction set: what is summed, is summed in as
-// many parts as a line has numbers, and then these from the first to the last.
+// Rows are read in 64-byte lines on every instruction set: a sum has one partial sum for each
+// element of a line, and these are added from the first to the last.
 template <class T> inline constexpr int line = 64 / sizeof(T);
 inline constexpr int vectors_in_line = 64 / ANAPHORA_VECTOR_BYTES;
 
-template <class T, class F> ANAPHORA_INLINE T reduce(const T *parts, F f) {
-    T result = parts[0];
+template <class T, class F> ANAPHORA_INLINE T reduce(const T *partials, F f) {
+    T result = partials[0];
     for (int k = 1; k < line<T>; k++)
-        result = f(result, parts[k]);
+        result = f(result, partials[k]);
     return result;
 }
 
@@ -23,30 +23,30 @@ template <class T>
 void cross_entropy_forward(std::int64_t N, std::int64_t V, const T *logits,
                            const std::int64_t *targets, T *losses, T *probabilities) {
     constexpr int W = lanes<T>;
-    constexpr T least = -std::numeric_limits<T>::infinity();
+    constexpr T lowest = -std::numeric_limits<T>::infinity();
     parallel((N + rows_per_task - 1) / rows_per_task, [&](std::int64_t task) {
         for (std::int64_t n = task * rows_per_task; n < std::min(N, (task + 1) * rows_per_task);
              n++) {
             const T *x = logits + n * V;
             T *p = probabilities + n * V;
-            std::int64_t whole = V / line<T> * line<T>;
-            alignas(64) T tail[line<T>], tops[line<T>], sums[line<T>];
-            std::fill_n(tail, line<T>, least);
-            std::memcpy(tail, x + whole, (V - whole) * sizeof(T));
+            std::int64_t body = V / line<T> * line<T>;
+            alignas(64) T tail[line<T>], maxima[line<T>], sums[line<T>];
+            std::fill_n(tail, line<T>, lowest);
+            std::memcpy(tail, x + body, (V - body) * sizeof(T));
             T target = x[targets[n]];
 
             for (int v = 0; v < vectors_in_line; v++) {
-                Vector<T> top = load(tail + v * W);
-                for (std::int64_t k = v * W; k < whole; k += line<T>) {
+                Vector<T> maximum = load(tail + v * W);
+                for (std::int64_t k = v * W; k < body; k += line<T>) {
                     Vector<T> values = load(x + k);
-                    top = values > top ? values : top;
+                    maximum = values > maximum ? values : maximum;
                 }
-                store(tops + v * W, top);
+                store(maxima + v * W, maximum);
             }
-            T largest = reduce(tops, [](T a, T b) { return a > b ? a : b; });
+            T largest = reduce(maxima, [](T a, T b) { return a > b ? a : b; });
             for (int v = 0; v < vectors_in_line; v++) {
-                Vector<T> sum = all<T>(0);
-                for (std::int64_t k = v * W; k < whole; k += line<T>) {
+                Vector<T> sum = broadcast<T>(0);
+                for (std::int64_t k = v * W; k < body; k += line<T>) {
                     Vector<T> e = vexp<T>(load(x + k) - largest);
                     store(p + k, e);
                     sum += e;
@@ -58,11 +58,11 @@ void cross_entropy_forward(std::int64_t N, std::int64_t V, const T *logits,
             T total = reduce(sums, [](T a, T b) { return a + b; });
             losses[n] = std::log(total) - (target - largest);
             T scale = T(1) / total;
-            for (std::int64_t k = 0; k < whole; k += W)
+            for (std::int64_t k = 0; k < body; k += W)
                 store(p + k, load(p + k) * scale);
             for (int v = 0; v < vectors_in_line; v++)
                 store(tail + v * W, load(tail + v * W) * scale);
-            std::memcpy(p + whole, tail, (V - whole) * sizeof(T));
+            std::memcpy(p + body, tail, (V - body) * sizeof(T));
         }
     });
 }
@@ -82,17 +82,17 @@ void cross_entropy_backward(std::int64_t N, std::int64_t V, const T *probabiliti
     });
 }
 
-// The losses of cross_entropy_forward for the product of x and weights, whose logits are made for a
-// block of rows at a time: turned, [V, rows], so that the product takes the weights as they lie. A
-// lane of a vector is a row; what is summed, is summed in the parts and the order of a row there.
+// The losses of cross_entropy_forward for the product of x and weights, whose logits are computed a
+// block of rows at a time: transposed, [V, rows], so that the weights are read in place. A lane of
+// a vector is a row; sums have the partial sums and the order of cross_entropy_forward.
 template <class T, class Products>
 void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
                           const T *weight, const T *bias, const std::int64_t *targets, T *losses) {
     constexpr int W = lanes<T>;
-    // About so many logits at a time, but enough rows to fill the tiles of the product.
-    constexpr std::int64_t logits_at_once = std::int64_t{1} << 20, least_rows = 64;
-    static_assert(least_rows % line<T> == 0);
-    std::int64_t block = std::max(logits_at_once / V / line<T> * line<T>, least_rows);
+    // About this many logits at a time, but enough rows to fill the tiles of the product.
+    constexpr std::int64_t logits_at_once = std::int64_t{1} << 20, min_rows = 64;
+    static_assert(min_rows % line<T> == 0);
+    std::int64_t block = std::max(logits_at_once / V / line<T> * line<T>, min_rows);
     block = std::min(block, (N + line<T> - 1) / line<T> * line<T>);
     static thread_local Scratch scratch;
     T *logits = scratch.get<T>(V * block);
@@ -103,9 +103,9 @@ void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const 
         parallel((rows + W - 1) / W, [&](std::int64_t task) {
             T *z = logits + task * W;
             std::int64_t count = std::min<std::int64_t>(W, rows - task * W);
-            for (std::int64_t v = 0; v < V && count < W; v++) // no numbers were written there
+            for (std::int64_t v = 0; v < V && count < W; v++) // nothing was written there
                 std::fill(z + v * block + count, z + v * block + W, T(0));
-            Vector<T> largest = all<T>(-std::numeric_limits<T>::infinity());
+            Vector<T> largest = broadcast<T>(-std::numeric_limits<T>::infinity());
             for (std::int64_t v = 0; v < V; v++) {
                 Vector<T> values = load(z + v * block);
                 if (bias != nullptr) {

@@ -1,8 +1,8 @@
-// A stack of recurrent layers whose weights were packed once, to be run a few steps at a time: the
-// weights, and the contract of the kernels that step through them.
+// A stack of recurrent layers whose weights are packed once and run for a few steps at a time: the
+// weights, and the contract of the kernels that run it.
 //
-// Letters: L layers, T steps, B rows of the batch, I numbers of input, H hidden units, P the size
-// of the first state (H without a projection), N the size of what comes out, V ids.
+// Letters: L layers, T steps, B rows of the batch, I inputs, H hidden units, P the size of the
+// first state (H without a projection), N outputs, V ids.
 #pragma once
 
 #include "memory.h"
@@ -17,7 +17,8 @@
 
 namespace anaphora {
 
-// How many numbers a line of the cache holds; rows of all arrays of a stack are padded to lines.
+// The number of elements in a cache line; the rows of all arrays of a stack are padded to cache
+// lines.
 template <class T> inline constexpr int stack_line = 64 / sizeof(T);
 
 template <class T> inline std::int64_t lines_of(std::int64_t n) {
@@ -27,18 +28,18 @@ template <class T> inline std::int64_t padded(std::int64_t n) {
     return lines_of<T>(n) * stack_line<T>;
 }
 
-// W [blocks * rows, depth], for products with few rows of x: each block is cut into panels of 1 to
-// 4 lines of outputs, [depth, lines of the panel], that are read from the first number to the last.
-// Outputs are padded to lines in every block. The layout is the same for all instruction sets,
-// unless they have one of their own.
+// W [blocks * rows, depth], packed for products with few rows of x: each block is cut into panels
+// of 1 to 4 lines of outputs, [depth, lines of the panel], that are read sequentially. The outputs
+// of every block are padded to lines. The layout is the same for all instruction sets, unless they
+// have one of their own.
 template <class T> struct PackedMatrix {
-    static constexpr std::int64_t most_lines = 4; // of a panel
+    static constexpr std::int64_t max_lines = 4; // of a panel
     std::int64_t blocks = 0, rows = 0, depth = 0;
-    T *data = nullptr;  // of the stack
-    bool fixed = false; // whether it is packed in the instruction set's own way
+    T *data = nullptr;  // owned by the stack
+    bool fixed = false; // whether it is packed in the instruction set's own layout
 
     std::int64_t lines() const { return lines_of<T>(rows); }
-    std::int64_t panels() const { return (lines() + most_lines - 1) / most_lines; }
+    std::int64_t panels() const { return (lines() + max_lines - 1) / max_lines; }
     std::int64_t first(std::int64_t panel) const { // its first line
         return panel * (lines() / panels()) + std::min(panel, lines() % panels());
     }
@@ -53,11 +54,11 @@ template <class T> struct PackedMatrix {
         for (std::int64_t block = 0; block < blocks; block++)
             for (std::int64_t p = 0; p < panels(); p++) {
                 std::int64_t columns = width(p) * stack_line<T>, begin = first(p) * stack_line<T>;
-                std::int64_t real = std::min(columns, rows - begin);
+                std::int64_t valid = std::min(columns, rows - begin);
                 const T *from = weight + (block * rows + begin) * depth;
                 std::fill_n(to, columns * depth, T(0));
                 for (std::int64_t k0 = 0; k0 < depth; k0 += 16) // both sides stay in the cache
-                    for (std::int64_t j = 0; j < real; j++)
+                    for (std::int64_t j = 0; j < valid; j++)
                         for (std::int64_t k = k0; k < std::min(depth, k0 + 16); k++)
                             to[k * columns + j] = from[j * depth + k];
                 to += columns * depth;
@@ -67,7 +68,7 @@ template <class T> struct PackedMatrix {
 
 template <class T> struct Kernels;
 
-// The arrays that a stack is made of, as they are in Python; null where there are none.
+// The unpacked arrays of a stack; null where absent.
 template <class T> struct LayerWeights {
     const T
         *weight_ih; // [Gx*H, I of this layer]; null for a first layer whose x halves are tabulated
@@ -76,14 +77,14 @@ template <class T> struct LayerWeights {
     const T *bias_hh;                  // [Gh*H]
     const T *weight_hr;                // [P, H]
     std::vector<const T *> parameters; // each [H]
-    const T *norm_weight, *norm_bias;  // [P] of the layer norm behind, or null
+    const T *norm_weight, *norm_bias;  // [P] of the layer norm after the layer, or null
 };
 template <class T> struct StackWeights {
     std::int64_t input, hidden, projected; // I, H, P
     std::vector<LayerWeights<T>> layers;
     std::int64_t ids;       // V, or 0: the input is ids, each a row of the table
     const T *table;         // [V, I], or [V, Gx*H] the first layer's input halves with their bias
-    std::int64_t outputs;   // N of the layer behind, or 0
+    std::int64_t outputs;   // N of the output layer, or 0
     const T *weight, *bias; // [N, P], [N] or null
     T epsilon;              // of the layer norms
 };
@@ -95,10 +96,10 @@ template <class T> struct PackedLayer {
     T *norm_weight = nullptr, *norm_bias = nullptr; // [padded P], or null
 };
 
-// Immutable once it is made: any number of threads may run it at once.
+// Immutable once constructed: any number of threads may run it at the same time.
 template <class T> class Stack {
   public:
-    const Kernels<T> &kernels; // of the instruction set that packed it, and runs it
+    const Kernels<T> &kernels; // of the instruction set that packed it and runs it
     const Cell cell;
     const std::int64_t input, hidden, projected, ids, outputs;
     std::vector<PackedLayer<T>> layers;
@@ -108,7 +109,7 @@ template <class T> class Stack {
     PackedMatrix<T> output;
     T *bias = nullptr; // [padded N], or null
 
-    // What a step returns: N of the layer behind, or P.
+    // The size of a step's output: N of the output layer, or P.
     std::int64_t width() const { return outputs > 0 ? outputs : projected; }
     std::int64_t weights() const { return weights_; }
 
@@ -119,7 +120,7 @@ template <class T> class Stack {
           has_projection(w.layers[0].weight_hr != nullptr),
           normalized(w.layers[0].norm_weight != nullptr) {
         const std::int64_t unit = padded<T>(hidden), x_blocks = c.x_blocks, h_blocks = c.h_blocks;
-        for (int pass = 0; pass < 2; pass++) { // count, then fill in
+        for (int pass = 0; pass < 2; pass++) { // measure, then fill
             T *at = pass == 0 ? nullptr : memory_.get<T>(static_cast<std::size_t>(total_));
             std::int64_t used = 0;
             auto take = [&](std::int64_t size) {
@@ -195,26 +196,26 @@ template <class T> class Stack {
     std::int64_t total_ = 0, weights_ = 0;
 };
 
-// How an id is drawn from logits; `generation.Sampler` says what the numbers mean.
+// How an id is sampled from logits; see `generation.Sampler`.
 struct Sampling {
-    double temperature; // no denormal number, which would count as 0
+    double temperature; // not denormal, which would count as 0
     std::int64_t top_k;
     double top_p;
 };
 
-// A run of a stack over T steps, or a generation: T steps, then ids drawn from what came out of the
-// last one, each the input of the next step.
+// A run of a stack over T steps; or a generation: T steps, then ids sampled from the last step's
+// outputs, each of which is the input of the next step.
 template <class T> struct Steps {
     const Stack<T> *stack;
     std::int64_t steps, batch;
     const T *x;              // [T, B, I], or null if the input is ids
     const std::int64_t *ids; // [T, B], each 0..V-1, or null
-    T *const *states;        // [L, B, P], then [L, B, H]: before; on return after the last step
-    T *outputs;              // [T, B, N], or for a generation [B, N]: of the last step
-    std::int64_t length;     // to draw; 0 if it is a plain run, else T > 0 and N = V
+    T *const *states;        // [L, B, P], then [L, B, H]: updated in place
+    T *outputs;              // [T, B, N]; for a generation [B, N] of the last step
+    std::int64_t length;     // ids to sample; 0 for a plain run, else T > 0 and N = V
     Sampling sampling;
     const double *uniforms; // [length, B]
-    std::int64_t *drawn;    // [length, B]
+    std::int64_t *sampled;  // [length, B]
 };
 
 } // namespace anaphora

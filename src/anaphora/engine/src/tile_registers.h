@@ -3,18 +3,18 @@
 
 #include "vector.h"
 
-#if defined(ANAPHORA_HAS_TILES) // of AVX-512 alone
+#if defined(ANAPHORA_HAS_TILES) // AVX-512 only
 
 namespace anaphora::ANAPHORA_ISA {
 
-// For as long as this stands the thread has the registers: 0 to 6 of so many lines, for what has
-// the rows of a left operand; 7 of 16, for a right operand. Fewer lines take less time. One that is
-// made within another's life leaves that one's number of lines behind, but not what they held.
+// Configures the tile registers of this thread for its lifetime: 0 to 6 with so many lines, for a
+// left operand; 7 with 16, for a right operand. Fewer lines take less time. A nested one restores
+// the outer one's number of lines on destruction, but not the contents.
 class TileRegisters {
   public:
-    static constexpr int most_lines = 16;
+    static constexpr int max_lines = 16;
 
-    explicit TileRegisters(int lines = most_lines) : before_(current()) { set_lines(lines); }
+    explicit TileRegisters(int lines = max_lines) : before_(current()) { set_lines(lines); }
     ~TileRegisters() {
         if (before_ > 0)
             set_lines(before_);
@@ -26,7 +26,7 @@ class TileRegisters {
     TileRegisters(const TileRegisters &) = delete;
     TileRegisters &operator=(const TileRegisters &) = delete;
 
-    // What the registers hold is lost.
+    // The contents of the registers are lost.
     void set_lines(int lines) {
         if (lines == current())
             return;
@@ -34,7 +34,7 @@ class TileRegisters {
         struct {
             std::uint8_t palette = 1, start = 0, reserved[14] = {};
             std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-            std::uint8_t lines[16] = {0, 0, 0, 0, 0, 0, 0, most_lines};
+            std::uint8_t lines[16] = {0, 0, 0, 0, 0, 0, 0, max_lines};
         } shape;
         for (int r = 0; r < 7; r++)
             shape.lines[r] = static_cast<std::uint8_t>(lines);
@@ -44,7 +44,7 @@ class TileRegisters {
     template <int R> static ANAPHORA_INLINE void zero() {
         asm volatile("tilezero %%tmm%c0" ::"i"(R));
     }
-    // Lines of 64 bytes, one after the other.
+    // Lines of 64 bytes, contiguous.
     template <int R> static ANAPHORA_INLINE void load(const void *from) {
         asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(R)
                      : "memory");
@@ -68,7 +68,7 @@ class TileRegisters {
 
 using Bits = VectorOf<std::uint32_t>::type;
 
-// to [16, 16] = 16 x 16 words, with rows and columns exchanged.
+// to [16, 16] = the transpose of 16 x 16 words.
 inline void transpose(const void *words, void *to) {
     typedef std::uint32_t Four __attribute__((vector_size(16)));
     for (int q = 0; q < 16; q += 4) { // four columns become four lines

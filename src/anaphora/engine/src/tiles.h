@@ -1,4 +1,4 @@
-// Tiles: a few rows by a few units of an array, and the interpreter that runs a program on them.
+// Tiles, a few rows by a few units of an array, and the interpreter that runs a program on them.
 #pragma once
 
 #include "matrix.h"
@@ -7,8 +7,8 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// An interpreter for one program over tiles. A value lies in memory of its own, or wherever
-// `place` says.
+// An interpreter of one program over tiles. Each value has memory of its own, unless `place` puts
+// it elsewhere.
 template <class T> class Tiles {
   public:
     Tiles(const Program &program, int vectors, Scratch &scratch)
@@ -51,7 +51,7 @@ template <class T> class Tiles {
         case Op::negative: return map(a, y, n, [](V p) { return -p; });
         case Op::sigmoid: return map(a, y, n, [](V p) { return vsigmoid<T>(p); });
         case Op::tanh: return map(a, y, n, [](V p) { return vtanh<T>(p); });
-        case Op::relu: return map(a, y, n, [](V p) { return p < T(0) ? all<T>(0) : p; });
+        case Op::relu: return map(a, y, n, [](V p) { return p < T(0) ? broadcast<T>(0) : p; });
         case Op::exp: return map(a, y, n, [](V p) { return vexp<T>(p); });
         case Op::log: return map(a, y, n, [](V p) { return vlog<T>(p); });
         case Op::softplus: return map(a, y, n, [](V p) { return vsoftplus<T>(p); });
@@ -74,21 +74,21 @@ template <class T> class Tiles {
     std::vector<T *> places_;
 };
 
-// Where the rows of a tile lie in an array: row r at data + at(r) * stride.
-template <class T> struct Rows {
+// The rows of a tile within an array: row r is at data + index[r] * stride.
+template <class T> struct RowView {
     T *data;
     std::int64_t stride;
-    const std::int64_t *index; // null: one after the other
+    const std::int64_t *index; // null: consecutive rows
 
     ANAPHORA_INLINE T *operator[](std::int64_t r) const {
         return data + (index == nullptr ? r : index[r]) * stride;
     }
 };
 
-// A tile's piece of an array: `rows` rows of `units` numbers, units <= sub * lanes. In the tile the
-// layout is [sub, rows, lanes]; lanes beyond the units are 0.
+// Read a tile from an array: `rows` rows of `units` elements, units <= sub * lanes. The layout of a
+// tile is [sub, rows, lanes]; lanes after the units are 0.
 template <class T>
-ANAPHORA_INLINE void gather(T *tile, Rows<const T> from, int rows, int sub, std::int64_t units) {
+ANAPHORA_INLINE void gather(T *tile, RowView<const T> from, int rows, int sub, std::int64_t units) {
     constexpr int W = lanes<T>;
     for (int s = 0; s < sub; s++, tile += rows * W) {
         std::int64_t left = units - s * W;
@@ -96,16 +96,16 @@ ANAPHORA_INLINE void gather(T *tile, Rows<const T> from, int rows, int sub, std:
             if (left >= W)
                 store(tile + r * W, load(from[r] + s * W));
             else {
-                store(tile + r * W, all<T>(0));
+                store(tile + r * W, broadcast<T>(0));
                 std::memcpy(tile + r * W, from[r] + s * W, left * sizeof(T));
             }
         }
     }
 }
 
-// tile += a tile's piece of an array, as `gather` reads it.
+// tile += what `gather` would read.
 template <class T>
-ANAPHORA_INLINE void gather_add(T *tile, Rows<const T> from, int rows, int sub,
+ANAPHORA_INLINE void gather_add(T *tile, RowView<const T> from, int rows, int sub,
                                 std::int64_t units) {
     constexpr int W = lanes<T>;
     for (int s = 0; s < sub; s++)
@@ -121,7 +121,7 @@ ANAPHORA_INLINE void gather_add(T *tile, Rows<const T> from, int rows, int sub,
 }
 
 template <class T>
-ANAPHORA_INLINE void scatter(const T *tile, Rows<T> to, int rows, int sub, std::int64_t units) {
+ANAPHORA_INLINE void scatter(const T *tile, RowView<T> to, int rows, int sub, std::int64_t units) {
     constexpr int W = lanes<T>;
     for (int s = 0; s < sub; s++, tile += rows * W) {
         std::int64_t left = units - s * W;

@@ -1,9 +1,8 @@
-// Optimisers' updates and the norm of gradients: one pass each over memory.
+// Optimisers' updates and the gradient norm, in one pass each.
 //
-// A row of a table gets the same bits whether it is updated with its table or apart from it: the
-// compiler makes vectors of most elements and takes the last ones one by one, so that no sum may
-// have two products, of which it could fuse either. Hence m + (1 - beta) * (g - m), which is
-// beta * m + (1 - beta) * g.
+// A row gets the same bits whether it is updated with its table or alone: the compiler vectorises
+// most elements and processes the last ones one by one, so no sum may have two products, of which
+// it could fuse either. Hence m + (1 - beta) * (g - m), which is beta * m + (1 - beta) * g.
 #pragma once
 
 #include "matrix.h"
@@ -12,27 +11,27 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Numbers are handed out in blocks of this many, whatever the number of threads.
+// The number of elements in a block, whatever the number of threads.
 inline constexpr std::int64_t update_block = 16384;
 
-template <class F> void in_blocks(std::int64_t n, F f) {
+template <class F> void for_each_block(std::int64_t n, F f) {
     parallel((n + update_block - 1) / update_block, [&](std::int64_t task) {
         f(task, task * update_block, std::min(n, (task + 1) * update_block));
     });
 }
 
-// f(k) for every element; the arrays that it works on do not overlap.
-template <class F> void each(std::int64_t n, F f) {
-    in_blocks(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-        F own = f; // so that the compiler sees that nothing writes to the pointers
+// f(k) for every element; its arrays do not overlap.
+template <class F> void for_each_element(std::int64_t n, F f) {
+    for_each_block(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        F own = f; // a local copy, so that the compiler sees that the pointers do not change
         ANAPHORA_INDEPENDENT
         for (std::int64_t k = begin; k < end; k++)
             own(k);
     });
 }
 
-// f(true or false) with the truth known to the compiler.
-template <class F> void choose(bool truth, F f) {
+// f(std::true_type or std::false_type), to specialise f at compile time.
+template <class F> void dispatch(bool truth, F f) {
     if (truth)
         f(std::true_type());
     else
@@ -41,9 +40,9 @@ template <class F> void choose(bool truth, F f) {
 
 template <class T>
 void sgd(std::int64_t n, T *parameter, T *velocity, const T *gradient, const SGD<T> &o) {
-    choose(velocity != nullptr, [&](auto moving) {
-        choose(o.nesterov, [&](auto nesterov) {
-            each(n, [=](std::int64_t k) {
+    dispatch(velocity != nullptr, [&](auto moving) {
+        dispatch(o.nesterov, [&](auto nesterov) {
+            for_each_element(n, [=](std::int64_t k) {
                 T g =
                     o.weight_decay == 0 ? gradient[k] : gradient[k] + o.weight_decay * parameter[k];
                 if constexpr (moving) {
@@ -59,7 +58,7 @@ void sgd(std::int64_t n, T *parameter, T *velocity, const T *gradient, const SGD
 template <class T>
 void adam(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const T *gradient,
           const Adam<T> &o) {
-    each(n, [=](std::int64_t k) {
+    for_each_element(n, [=](std::int64_t k) {
         T p = parameter[k], g = gradient[k], m = first_moment[k], v = second_moment[k];
         g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
         first_moment[k] = m = m + o.new_first * (g - m);
@@ -71,9 +70,9 @@ void adam(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const
 template <class T>
 void rmsprop(std::int64_t n, T *parameter, T *square_average, T *gradient_average, T *velocity,
              const T *gradient, const RMSprop<T> &o) {
-    choose(gradient_average != nullptr, [&](auto centred) {
-        choose(velocity != nullptr, [&](auto moving) {
-            each(n, [=](std::int64_t k) {
+    dispatch(gradient_average != nullptr, [&](auto centred) {
+        dispatch(velocity != nullptr, [&](auto moving) {
+            for_each_element(n, [=](std::int64_t k) {
                 T p = parameter[k], g = gradient[k], s = square_average[k];
                 g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
                 square_average[k] = s = s + o.new_average * (g * g - s);
@@ -81,7 +80,7 @@ void rmsprop(std::int64_t n, T *parameter, T *square_average, T *gradient_averag
                     T a = gradient_average[k];
                     gradient_average[k] = a = a + o.new_average * (g - a);
                     s = s - a * a;
-                    s = s < 0 ? T(0) : s; // rounding may do that; NaN stays
+                    s = s < 0 ? T(0) : s; // by rounding; NaN stays
                 }
                 T step = g / (std::sqrt(s) + o.epsilon);
                 if constexpr (moving)
@@ -94,7 +93,7 @@ void rmsprop(std::int64_t n, T *parameter, T *square_average, T *gradient_averag
 
 template <class T>
 void adagrad(std::int64_t n, T *parameter, T *square_sum, const T *gradient, const Adagrad<T> &o) {
-    each(n, [=](std::int64_t k) {
+    for_each_element(n, [=](std::int64_t k) {
         T p = parameter[k], g = gradient[k];
         g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
         T s = square_sum[k] = square_sum[k] + g * g;
@@ -103,29 +102,30 @@ void adagrad(std::int64_t n, T *parameter, T *square_sum, const T *gradient, con
 }
 
 template <class T> void average(std::int64_t n, T *mean, const T *x, T share) {
-    each(n, [=](std::int64_t k) { mean[k] += share * (x[k] - mean[k]); });
+    for_each_element(n, [=](std::int64_t k) { mean[k] += share * (x[k] - mean[k]); });
 }
 
 template <class T> void scale(std::int64_t n, T *x, T factor) {
-    each(n, [=](std::int64_t k) { x[k] *= factor; });
+    for_each_element(n, [=](std::int64_t k) { x[k] *= factor; });
 }
 
-// The sum of squares in double precision: of each block in 8 interleaved parts, then of the blocks.
+// The sum of squares in double precision: of each block in 8 interleaved partial sums, then over
+// the blocks.
 template <class T> double sum_of_squares(std::int64_t n, const T *x) {
     static thread_local Scratch scratch;
     std::int64_t blocks = (n + update_block - 1) / update_block;
     double *sums = scratch.get<double>(blocks);
-    in_blocks(n, [=](std::int64_t task, std::int64_t begin, std::int64_t end) {
-        double parts[8] = {};
+    for_each_block(n, [=](std::int64_t task, std::int64_t begin, std::int64_t end) {
+        double partials[8] = {};
         std::int64_t k = begin;
         for (; k + 8 <= end; k += 8)
             for (int p = 0; p < 8; p++)
-                parts[p] += static_cast<double>(x[k + p]) * static_cast<double>(x[k + p]);
+                partials[p] += static_cast<double>(x[k + p]) * static_cast<double>(x[k + p]);
         for (; k < end; k++)
-            parts[0] += static_cast<double>(x[k]) * static_cast<double>(x[k]);
+            partials[0] += static_cast<double>(x[k]) * static_cast<double>(x[k]);
         double sum = 0;
-        for (double part : parts)
-            sum += part;
+        for (double partial : partials)
+            sum += partial;
         sums[task] = sum;
     });
     double total = 0;

@@ -9,8 +9,8 @@
 
 #define ANAPHORA_INLINE inline __attribute__((always_inline))
 
-// Before a loop whose arrays do not overlap: it is made of vectors wherever they lie, so that its
-// bits do not depend on that either.
+// Before a loop whose arrays do not overlap: it is vectorised whatever their addresses, so that its
+// bits do not depend on them.
 #if defined(__clang__)
 #define ANAPHORA_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -36,7 +36,7 @@ template <class T> ANAPHORA_INLINE void store(T *to, Vector<T> v) { std::memcpy(
 
 // One number in every lane. (x - 0 is x for every x, so nothing is computed; 0 + x is not x for
 // -0.)
-template <class T> ANAPHORA_INLINE Vector<T> all(T value) { return value - Vector<T>{}; }
+template <class T> ANAPHORA_INLINE Vector<T> broadcast(T value) { return value - Vector<T>{}; }
 
 // Elementwise functions of one vector ------------------------------------------------------------
 
@@ -62,12 +62,12 @@ template <> struct Float<double> {
     static constexpr double round = 6755399441055744.0; // 1.5 * 2^52
 };
 
-// exp(x): x = n ln 2 + r, a polynomial for exp(r), and the exponent n by its bits.
+// exp(x): x = n ln 2 + r, a polynomial for exp(r), and 2^n by its bits.
 template <class T> ANAPHORA_INLINE Vector<T> vexp(Vector<T> x) {
     using F = Float<T>;
     using I = Vector<typename F::Int>;
-    Vector<T> clamped = x > F::exp_high ? all<T>(F::exp_high) : x;
-    clamped = clamped < F::exp_low ? all<T>(F::exp_low) : clamped;
+    Vector<T> clamped = x > F::exp_high ? broadcast<T>(F::exp_high) : x;
+    clamped = clamped < F::exp_low ? broadcast<T>(F::exp_low) : clamped;
     Vector<T> shifted = clamped * T(1.44269504088896340736) + F::round;
     Vector<T> n = shifted - F::round;
     Vector<T> r = clamped - n * F::ln2_high;
@@ -80,7 +80,7 @@ template <class T> ANAPHORA_INLINE Vector<T> vexp(Vector<T> x) {
         p = p * r + 1.6666665459e-1f;
         p = p * r + 5.0000001201e-1f;
         p = p * (r * r) + r + 1.0f;
-    } else { // Taylor to r^13: |r| < 0.3466, the rest is below 1e-17
+    } else { // Taylor series to r^13: |r| < 0.3466, so the remainder is below 1e-17
         p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
         p = p * r + 1.0 / 39916800.0;
         p = p * r + 1.0 / 3628800.0;
@@ -100,21 +100,21 @@ template <class T> ANAPHORA_INLINE Vector<T> vexp(Vector<T> x) {
     typename F::Int base;
     T round = F::round;
     std::memcpy(&base, &round, sizeof base);
-    I whole = bits - base;
-    I half = whole >> 1;
-    I first = (half + F::bias) << F::mantissa, second = (whole - half + F::bias) << F::mantissa;
+    I exponent = bits - base;
+    I half = exponent >> 1;
+    I first = (half + F::bias) << F::mantissa, second = (exponent - half + F::bias) << F::mantissa;
     Vector<T> scale1, scale2;
     std::memcpy(&scale1, &first, sizeof scale1);
     std::memcpy(&scale2, &second, sizeof scale2);
     Vector<T> y = p * scale1 * scale2;
-    y = x > F::exp_high ? all<T>(std::numeric_limits<T>::infinity()) : y;
-    y = x < F::exp_low ? all<T>(0) : y;
+    y = x > F::exp_high ? broadcast<T>(std::numeric_limits<T>::infinity()) : y;
+    y = x < F::exp_low ? broadcast<T>(0) : y;
     return x == x ? y : x;
 }
 
 // The pieces of exp(x) in float32 for |x| <= 88: x = n ln 2 + r.
 struct ExpPieces {
-    Vector<std::int32_t> shifted_n; // n, where the exponent of a number stands
+    Vector<std::int32_t> shifted_n; // n, at the position of the exponent bits
     Vector<float> r, tail;          // exp(r) = 1 + r + r^2 tail
 };
 
@@ -129,11 +129,11 @@ ANAPHORA_INLINE ExpPieces exp_pieces(Vector<float> x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    // The low bits of `shifted` hold n, and the others are shifted out.
+    // The low bits of `shifted` hold n; the others are shifted out.
     return {reinterpret_cast<Vector<std::int32_t>>(shifted) << F::mantissa, r, p};
 }
 
-// 1 / x in float32 for x from 1 to 1e38, without the slow division: a first guess by the bits
+// 1 / x in float32 for x from 1 to 1e38, without the slow division: an initial guess from the bits
 // (within 5.1 %), a step that cubes its error, and one that squares it.
 ANAPHORA_INLINE Vector<float> reciprocal(Vector<float> x) {
     using I = Vector<std::int32_t>;
@@ -151,8 +151,8 @@ template <class T> ANAPHORA_INLINE Vector<T> vsigmoid(Vector<T> x) {
     if constexpr (sizeof(T) == 4) {
         using I = Vector<std::int32_t>;
         Vector<float> size = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(x) | sign_bit);
-        Vector<float> far = all(-88.0f); // there e is a denormal number, and so 0
-        size = far > size ? far : size;  // of these two a NaN comes through
+        Vector<float> far = broadcast(-88.0f); // beyond it e is denormal, and so 0
+        size = far > size ? far : size;        // this comparison passes NaN on
         auto [n, r, tail] = exp_pieces(size);
         Vector<float> e = r * r * tail + r + 1.0f;
         e = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(e) + n);
@@ -168,8 +168,9 @@ template <class T> ANAPHORA_INLINE Vector<T> vtanh(Vector<T> x) {
     if constexpr (sizeof(T) == 4) {
         using I = Vector<std::int32_t>;
         I bits = reinterpret_cast<I>(x), sign = bits & sign_bit;
-        Vector<float> size = reinterpret_cast<Vector<float>>(bits & ~sign_bit), one = all(1.0f);
-        Vector<float> far = all(9.1f); // there the result is 1
+        Vector<float> size = reinterpret_cast<Vector<float>>(bits & ~sign_bit),
+                      one = broadcast(1.0f);
+        Vector<float> far = broadcast(9.1f); // beyond it the result is 1
         size = far < size ? far : size;
         auto [n, r, tail] = exp_pieces(size + size);
         Vector<float> scale = reinterpret_cast<Vector<float>>(reinterpret_cast<I>(one) + n);
@@ -195,7 +196,8 @@ template <class T> ANAPHORA_INLINE Vector<T> vtanh(Vector<T> x) {
 template <class T> ANAPHORA_INLINE Vector<T> vlog(Vector<T> x) {
     using F = Float<T>;
     using I = Vector<typename F::Int>;
-    using U = Vector<typename F::Unsigned>; // for x < 0, whose bits overflow (the result is NaN)
+    using U = Vector<typename F::Unsigned>; // unsigned, since the bits overflow for x < 0 (the
+                                            // result is NaN)
     U bits;
     std::memcpy(&bits, &x, sizeof bits);
     typename F::Unsigned one;
@@ -224,8 +226,8 @@ template <class T> ANAPHORA_INLINE Vector<T> vlog(Vector<T> x) {
     }
     Vector<T> y = e * F::ln2_low + (s + s) * (z * p) + (s + s) + e * F::ln2_high;
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    y = x < std::numeric_limits<T>::min() ? all<T>(-infinity) : y; // 0, and denormals as 0
-    y = x < T(0) ? all<T>(std::numeric_limits<T>::quiet_NaN()) : y;
+    y = x < std::numeric_limits<T>::min() ? broadcast<T>(-infinity) : y; // 0, and denormals as 0
+    y = x < T(0) ? broadcast<T>(std::numeric_limits<T>::quiet_NaN()) : y;
     y = x == infinity ? x : y;
     return x == x ? y : x;
 }
@@ -235,12 +237,12 @@ template <class T> ANAPHORA_INLINE Vector<T> vsoftplus(Vector<T> x) {
     Vector<T> u = vexp<T>(x < T(0) ? x : -x);
     Vector<T> w = T(1) + u;
     Vector<T> log1p = vlog<T>(w) + (u - (w - T(1))) / w;
-    return (x < T(0) ? all<T>(0) : x) + log1p;
+    return (x < T(0) ? broadcast<T>(0) : x) + log1p;
 }
 
 template <class T> ANAPHORA_INLINE Vector<T> vsign(Vector<T> x) {
-    Vector<T> y = x > T(0) ? all<T>(1) : all<T>(0);
-    y = x < T(0) ? all<T>(-1) : y;
+    Vector<T> y = x > T(0) ? broadcast<T>(1) : broadcast<T>(0);
+    y = x < T(0) ? broadcast<T>(-1) : y;
     return x == x ? y : x;
 }
 
