@@ -1,15 +1,17 @@
-"""Generating text from a trained model."""
+"""Generating text from a trained model, and scoring it."""
 
 from anaphora.generation.beam_search import Hypothesis, beam_search, greedy_search
 from anaphora.generation.ctc import CTCHypothesis, ctc_beam_search, ctc_greedy
 from anaphora.generation.generate import generate, generate_ids
 from anaphora.generation.sampling import Sampler
+from anaphora.generation.scoring import TextScore, score
 from anaphora.generation.translation import Translation, translate
 
 __all__ = [
     "CTCHypothesis",
     "Hypothesis",
     "Sampler",
+    "TextScore",
     "Translation",
     "beam_search",
     "ctc_beam_search",
@@ -17,5 +19,6 @@ __all__ = [
     "generate",
     "generate_ids",
     "greedy_search",
+    "score",
     "translate",
 ]

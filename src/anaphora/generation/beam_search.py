@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from anaphora.generation.reading import evaluating
 from anaphora.models import ConditionalLanguageModel
-from anaphora.nn import Memory, Module
+from anaphora.nn import Memory
 from anaphora.tensor import Array, Tensor, no_grad
 
 
@@ -106,7 +105,7 @@ def beam_search(
             f"{length_penalty}; wanted beam_size >= 1, max_length >= 1 and length_penalty >= 0"
         )
     # A gate may saturate; scores that are no numbers are refused below.
-    with _evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
+    with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
         state, memory = model.encode(source, lengths)
         beams = _Beams(model, state, memory, beam_size, length_penalty)
         for _ in range(max_length):
@@ -249,14 +248,3 @@ def _best_tokens(logits: Array, count: int) -> tuple[NDArray[np.int64], Array]:
         scores.append(logits[each, best] - log_totals)
         logits[each, best] = -np.inf
     return np.stack(tokens, axis=-1), np.stack(scores, axis=-1)
-
-
-@contextlib.contextmanager
-def _evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode for a while."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
