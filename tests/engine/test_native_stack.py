@@ -200,8 +200,8 @@ def test_draws_are_those_of_numpy(logits, dtype, temperature, top_k, top_p, seed
     logits = logits.astype(dtype)
     uniforms = np.random.default_rng(seed).random(len(logits))
     options = (temperature, top_k, top_p)
-    expected = kernels.draw(logits, uniforms, *options)
-    assert_equal(native.draw(logits, uniforms, *options), expected)
+    expected = kernels.sample(logits, uniforms, *options)
+    assert_equal(native.sample(logits, uniforms, *options), expected)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -214,7 +214,7 @@ def test_draws_at_the_edges_of_equal_shares(uniform, dtype):
         for top_k in (0, 1, 3, size):
             for top_p in (0.25, 0.5, 1.0):
                 options = (np.array([uniform]), 1.0, top_k, top_p)
-                assert_equal(native.draw(logits, *options), kernels.draw(logits, *options))
+                assert_equal(native.sample(logits, *options), kernels.sample(logits, *options))
 
 
 @pytest.mark.parametrize("instructions", sets())
@@ -223,8 +223,8 @@ def test_draws_from_a_large_vocabulary(options, instructions, native_settings, r
     native_settings.use_instruction_set(instructions)
     logits = (3 * rng.standard_normal((20, 10_007))).astype(np.float32)
     uniforms = rng.random(20)
-    expected = kernels.draw(logits, uniforms, *options)
-    assert_equal(native.draw(logits, uniforms, *options), expected)
+    expected = kernels.sample(logits, uniforms, *options)
+    assert_equal(native.sample(logits, uniforms, *options), expected)
 
 
 def test_logits_that_cannot_be_drawn_from():
@@ -232,12 +232,12 @@ def test_logits_that_cannot_be_drawn_from():
         logits = np.full((3, 1), 1.0)
         logits[1] = bad
         with pytest.raises(ValueError, match=f"row 1 of the logits has {problem}"):
-            native.draw(logits, np.zeros(3), 1.0, 0, 1.0)
+            native.sample(logits, np.zeros(3), 1.0, 0, 1.0)
     logits = np.zeros((2, 30), np.float32)
     logits[0, 29] = np.nan
     with pytest.raises(ValueError, match="row 0 of the logits has NaN"):
-        native.draw(logits, np.zeros(2), 0, 0, 1.0)
-    assert native.draw(np.zeros((0, 4)), np.zeros(0), 1.0, 2, 0.5).shape == (0,)
+        native.sample(logits, np.zeros(2), 0, 0, 1.0)
+    assert native.sample(np.zeros((0, 4)), np.zeros(0), 1.0, 2, 0.5).shape == (0,)
 
 
 # What the module itself refuses -------------------------------------------------------------------

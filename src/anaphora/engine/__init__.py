@@ -14,7 +14,6 @@ from anaphora import settings
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
-    draw,
     dropout,
     gather_rows,
     layer_norm_backward,
@@ -22,6 +21,7 @@ from anaphora.engine.kernels import (
     linear_cross_entropy_losses,
     log_softmax,
     matmul,
+    sample,
     sum_columns,
     sum_rows,
 )
@@ -54,7 +54,6 @@ __all__ = [
     "average_update",
     "cross_entropy_backward",
     "cross_entropy_forward",
-    "draw",
     "dropout",
     "gather_rows",
     "global_norm",
@@ -68,6 +67,7 @@ __all__ = [
     "recurrence_backward",
     "recurrence_forward",
     "rmsprop_update",
+    "sample",
     "scale",
     "set_num_threads",
     "sgd_update",
@@ -123,7 +123,7 @@ if _face is not None:
     layer_norm_forward = _face.layer_norm_forward
     layer_norm_backward = _face.layer_norm_backward
     pack_layers = _face.pack_layers
-    draw = _face.draw
+    sample = _face.sample
     sgd_update = _face.sgd_update
     adam_update = _face.adam_update
     rmsprop_update = _face.rmsprop_update

@@ -155,16 +155,16 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
     return ascending[first], np.add.reduceat(values[order], first, axis=0)
 
 
-def draw(
+def sample(
     logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
 ) -> NDArray[np.int64]:
-    """Draw one id for each row of logits; `generation.Sampler` says by which rule.
+    """Sample one id for each row of logits; `generation.Sampler` says by which rule.
 
     Args:
         logits: [B, V], -inf where an id is excluded.
         uniforms: [B] float64 numbers, 0 <= u < 1; not read at temperature 0.
         temperature: Divides the logits; 0 takes the largest.
-        top_k: The number of ids to draw from; 0 is all.
+        top_k: The number of ids to sample from; 0 is all.
         top_p: The probability that the nucleus reaches.
 
     Returns:
@@ -173,7 +173,7 @@ def draw(
     Raises:
         TypeError, ValueError: as `check_logits`.
 
-    >>> draw(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([0.6, 0.9]), 1.0, 0, 1.0)
+    >>> sample(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([0.6, 0.9]), 1.0, 0, 1.0)
     array([1, 2])
     """
     check_logits(logits)
@@ -199,15 +199,15 @@ def draw(
         total = np.take_along_axis(cumulative, last, axis=1)
 
     threshold = uniforms[:, None] * total  # [B, 1], below the total
-    drawn = (cumulative <= threshold).sum(axis=1, keepdims=True)  # [B, 1]
+    chosen = (cumulative <= threshold).sum(axis=1, keepdims=True)  # [B, 1]
     if ranked:
-        drawn = np.take_along_axis(order, drawn, axis=1)
-    ids: NDArray[np.int64] = drawn[:, 0].astype(np.int64)
+        chosen = np.take_along_axis(order, chosen, axis=1)
+    ids: NDArray[np.int64] = chosen[:, 0].astype(np.int64)
     return ids
 
 
 def check_logits(logits: Array) -> None:
-    """Refuse logits from which no id can be drawn.
+    """Refuse logits from which no id can be sampled.
 
     Raises:
         TypeError: they are not floating-point numbers.

@@ -653,13 +653,13 @@ def pack_layers(
     return NativeLayers(stack, table is not None)
 
 
-def draw(
+def sample(
     logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
 ) -> NDArray[np.int64]:
-    """As `kernels.draw`."""
+    """As `kernels.sample`."""
     module = _PRECISIONS.get(logits.dtype)
     if module is None or logits.ndim != 2 or logits.shape[1] == 0:
-        return kernels.draw(logits, uniforms, temperature, top_k, top_p)
+        return kernels.sample(logits, uniforms, temperature, top_k, top_p)
     ids, fit = module.draw(
         np.ascontiguousarray(logits),
         np.ascontiguousarray(uniforms, np.float64),

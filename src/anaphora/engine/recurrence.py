@@ -326,7 +326,7 @@ class PackedLayers(Protocol):
     ) -> NDArray[np.int64]:
         """Run over ids [T, B], T > 0; draw ids [length, B], and run over each but the last.
 
-        Uniforms are [length, B]; what the numbers mean is as for `kernels.draw`. Where it raises,
+        Uniforms are [length, B]; what the numbers mean is as for `kernels.sample`. Where it raises,
         states are as before.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora.generation.reading import evaluating
+from anaphora.generation.sampling import repeating
 from anaphora.models import ConditionalLanguageModel
 from anaphora.nn import Memory
 from anaphora.tensor import Array, Tensor, no_grad
@@ -65,6 +67,7 @@ def beam_search(
     beam_size: int = 5,
     max_length: int = 100,
     length_penalty: float = 1.0,
+    no_repeat_ngram: int = 0,
 ) -> list[list[Hypothesis]]:
     """Search the most likely sequences for each row of a batch (as Sutskever et al. 2014 do).
 
@@ -86,12 +89,14 @@ def beam_search(
         max_length: The most tokens, the end mark counted. What has not ended by then is ranked
             behind what has.
         length_penalty: 1 ranks by the mean, 0 by the sum.
+        no_repeat_ngram: n of the n-grams that do not occur twice in a sequence (Paulus et al.
+            2018); 0 allows all. Log-probabilities stay those of the model.
 
     Returns:
         For each row its K best hypotheses, best first; fewer where there are not so many.
 
     Raises:
-        ValueError: an option is out of its range, or the model's scores are not numbers.
+        ValueError: an option is out of its range, or the model's scores are NaN.
 
     >>> from anaphora.models import VectorToSequence
     >>> model = VectorToSequence(input_size=3, vocabulary_size=10, hidden_size=4)
@@ -99,15 +104,16 @@ def beam_search(
     >>> len(found), len(found[0]), len(found[0][0].ids) <= 6
     (2, 4, True)
     """
-    if beam_size < 1 or max_length < 1 or not length_penalty >= 0:
+    if beam_size < 1 or max_length < 1 or not length_penalty >= 0 or no_repeat_ngram < 0:
         raise ValueError(
             f"beam_search: beam_size {beam_size}, max_length {max_length}, length_penalty "
-            f"{length_penalty}; wanted beam_size >= 1, max_length >= 1 and length_penalty >= 0"
+            f"{length_penalty}, no_repeat_ngram {no_repeat_ngram}; wanted beam_size >= 1, "
+            "max_length >= 1, length_penalty >= 0 and no_repeat_ngram >= 0"
         )
-    # A gate may saturate; scores that are no numbers are refused below.
+    # A gate may saturate; NaN among the scores is refused below.
     with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
         state, memory = model.encode(source, lengths)
-        beams = _Beams(model, state, memory, beam_size, length_penalty)
+        beams = _Beams(model, state, memory, beam_size, length_penalty, no_repeat_ngram)
         for _ in range(max_length):
             if not beams.rows.size:
                 break
@@ -128,8 +134,10 @@ class _Beams:
         memory: Memory | None,
         beam_size: int,
         length_penalty: float,
+        no_repeat_ngram: int,
     ) -> None:
         self.decoder = model.decoder
+        self.no_repeat_ngram = no_repeat_ngram
         self.length_penalty = length_penalty
         states = state if isinstance(state, tuple) else (state,)
         K, B = beam_size, states[0].shape[1]
@@ -149,7 +157,8 @@ class _Beams:
         end = self.decoder.end_id
         last = self.ids[-1:] if len(self.ids) else np.full((1, K, B), end)
         logits, weights = self._run(last.reshape(1, K * B))
-        tokens, scores = (a.reshape(K, B, -1) for a in _best_tokens(logits, 2 * K))
+        best = _best_tokens(logits, 2 * K, self._repeating())
+        tokens, scores = (a.reshape(K, B, -1) for a in best)
         n = tokens.shape[2]
         candidates = (self.totals[:, :, None] + scores).transpose(1, 0, 2).reshape(B, K * n)
         order = np.argsort(-candidates, axis=1, kind="stable")[:, : 2 * K]
@@ -183,6 +192,12 @@ class _Beams:
         if weights is None:
             return logits, np.empty((K, B, 0), logits.dtype)
         return logits, weights.data.reshape(K, B, -1)
+
+    def _repeating(self) -> list[NDArray[np.int64]]:
+        """For each row of the decoder's batch the ids that it must not write."""
+        n = self.no_repeat_ngram
+        sequences = self.ids.reshape(len(self.ids), self.totals.size)
+        return [repeating(ids, n) for ids in sequences.T] if n else []
 
     def _go_on(
         self, parents: Array, ids: Array, totals: Array, weights: Array, left: NDArray[np.int64]
@@ -233,14 +248,21 @@ class _Beams:
         return [sorted(found, key=lambda h: (not h.ended, -h.score))[:K] for found in self.found]
 
 
-def _best_tokens(logits: Array, count: int) -> tuple[NDArray[np.int64], Array]:
-    """The most likely tokens of each row and their log-probabilities: [N, V] gives [N, count]."""
+def _best_tokens(
+    logits: Array, count: int, excluded: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], Array]:
+    """The most likely tokens of each row and their log-probabilities: [N, V] gives [N, count].
+
+    Excluded are ids of each row, or none at all: their log-probabilities are -inf.
+    """
     logits, each = np.array(logits), np.arange(len(logits))
     largest = logits.max(axis=1, keepdims=True)
     totals = np.exp(logits - largest).sum(axis=1, dtype=np.float64)
     if not np.isfinite(totals).all():
-        raise ValueError("beam_search: the model's scores are not numbers; nor may its weights be")
+        raise ValueError("beam_search: the model's scores are NaN; its weights may be too")
     log_totals = largest[:, 0] + np.log(totals)
+    for row, ids in zip(logits, excluded, strict=bool(excluded)):
+        row[ids] = -np.inf
     tokens, scores = [], []
     for _ in range(min(count, logits.shape[1])):
         best = logits.argmax(axis=1)  # of equal ones the first

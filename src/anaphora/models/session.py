@@ -129,7 +129,7 @@ class LanguageModelSession(nn.Session):
         ids = ids.reshape(-1, B)
         for n, numbers in enumerate(uniforms):
             logits = self._run(ids, states)[-1]
-            drawn[n] = engine.draw(logits, numbers, *options)
+            drawn[n] = engine.sample(logits, numbers, *options)
             ids = drawn[n : n + 1]
         self._states = states
         return drawn
