@@ -468,7 +468,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             "validation_share is a share, 0 <= validation_share < 1, not 1.0",
         ),
         ("language-model", ["--bidirectional"], "--bidirectional is not for --task language-model"),
-        ("language-model", ["--attention", "none"], "but for translate; leave it away"),
+        ("language-model", ["--attention", "none"], "but for translate; omit it"),
     ],
 )
 def test_options_that_are_refused(tmp_path, task, options, message):
@@ -668,7 +668,7 @@ def test_a_model_that_was_saved_from_python_is_not_called_damaged(tmp_path):
 
 def test_the_help_says_for_which_task_an_option_is(monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
-    out, _ = run("train", "--help")
+    out, _ = run("train", "--help", "all")
     out = " ".join(out.replace("│", " ").split())
     for name, task in TASKS.items():
         assert name in out

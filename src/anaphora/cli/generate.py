@@ -59,17 +59,32 @@ def generate(
         ),
     ] = 1.0,
     top_k: Annotated[
-        int, typer.Option(help="Sample from the k likeliest tokens only; 0 for all.")
+        int,
+        typer.Option(
+            rich_help_panel="Sampling", help="Sample from the k likeliest tokens only; 0 for all."
+        ),
     ] = 0,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens that reach this probability.")
+        float,
+        typer.Option(
+            rich_help_panel="Sampling",
+            help="Sample from the likeliest tokens that reach this probability.",
+        ),
     ] = 1.0,
     repetition_penalty: Annotated[
         float,
-        typer.Option(help="Above 1 makes tokens that occurred before less likely (as CTRL does)."),
+        typer.Option(
+            rich_help_panel="Sampling",
+            help="Above 1 makes tokens that occurred before less likely (as CTRL does).",
+        ),
     ] = 1.0,
     no_repeat_ngram: Annotated[
-        int, typer.Option(metavar="N", help="No N tokens in a row occur twice; 0 allows all.")
+        int,
+        typer.Option(
+            metavar="N",
+            rich_help_panel="Sampling",
+            help="No N tokens in a row occur twice; 0 allows all.",
+        ),
     ] = 0,
     stop: Annotated[
         list[str] | None,
@@ -85,6 +100,7 @@ def generate(
         bool,
         typer.Option(
             "--unknown/--no-unknown",
+            rich_help_panel="Sampling",
             help="Whether the unknown token may be chosen: <unk> of words, U+FFFD of characters.",
         ),
     ] = False,

@@ -47,6 +47,7 @@ def with_options_of(
         parameters = [p.replace(kind=kind) for p in (context, *own.values(), *added.values())]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.common_options = _common(tasks)  # type: ignore[attr-defined]
         return run
 
     return decorate
@@ -64,7 +65,7 @@ def refuse_options_of_others(
         if name not in tasks[task].names():
             others = ", ".join(other for other in tasks if name in tasks[other].names())
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is not for --task {task}, but for {others}; leave it away")
+            raise ValueError(f"{option} is not for --task {task}, but for {others}; omit it")
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -96,6 +97,14 @@ def _fields(tasks: Mapping[str, type[TaskOptions]]) -> dict[str, dict[str, list[
     return found
 
 
+def _common(tasks: Mapping[str, type[TaskOptions]]) -> frozenset[str]:
+    """The names of the options that a task marks as common."""
+    by_name = (item for names in _fields(tasks).values() for item in names.items())
+    return frozenset(
+        name for name, of_tasks in by_name if any(one.field.metadata["common"] for one in of_tasks)
+    )
+
+
 def _parameter(section: str, of_tasks: list[_Field], all_tasks: int) -> inspect.Parameter:
     field, hint = of_tasks[0].field, of_tasks[0].hint
     choices = tuple(dict.fromkeys(c for one in of_tasks for c in one.field.metadata["choices"]))
@@ -103,6 +112,8 @@ def _parameter(section: str, of_tasks: list[_Field], all_tasks: int) -> inspect.
     help = field.metadata["help"]
     if len(of_tasks) < all_tasks:
         help = f"{', '.join(one.task for one in of_tasks)}: {help}"
+    if choices:
+        help = f"{help} One of {', '.join(choices)}."
     by_default: dict[Any, list[str]] = {}
     for one in of_tasks:
         by_default.setdefault(one.default, []).append(one.task)
@@ -115,6 +126,7 @@ def _parameter(section: str, of_tasks: list[_Field], all_tasks: int) -> inspect.
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,
+        metavar="NAME" if choices else None,
         rich_help_panel=section.capitalize(),
         show_default=shown,
     )

@@ -20,9 +20,17 @@ from anaphora.data import check_encoding
 from anaphora.optim import OPTIMIZERS, SCHEDULES
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field of an options class: its default, what it means, and the words it may be."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def option(default: Any, help: str, choices: tuple[str, ...] = (), *, common: bool = False) -> Any:
+    """A field of an options class.
+
+    Args:
+        default: Its default.
+        help: What it means.
+        choices: The words it may be; none if it may be anything.
+        common: Whether the command line's ``--help`` shows it without being asked for all options.
+    """
+    metadata = {"help": help, "choices": choices, "common": common}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Options:
@@ -75,7 +83,7 @@ class TextOptions(Options):
     ValueError: lowercase is for level 'word', not for 'char'
     """
 
-    level: str = option("char", "What a token is.", ("char", "word", "bpe"))
+    level: str = option("char", "What a token is.", ("char", "word", "bpe"), common=True)
     vocabulary_size: int | None = option(
         None, "Most entries of the vocabulary; the rarest tokens become unknown."
     )
@@ -133,12 +141,12 @@ class ModelOptions(Options):
     ('lstm', 0.1)
     """
 
-    cell: str = option("lstm", "The recurrent cell.", tuple(CELLS))
-    hidden_size: int = option(256, "Units of each recurrent layer.")
+    cell: str = option("lstm", "The recurrent cell.", tuple(CELLS), common=True)
+    hidden_size: int = option(256, "Units of each recurrent layer.", common=True)
     embedding_size: int | None = option(None, "Size of the embeddings; hidden_size if not given.")
-    num_layers: int = option(1, "Recurrent layers.")
+    num_layers: int = option(1, "Recurrent layers.", common=True)
     dropout: float = option(
-        0.0, "Share dropped on the embeddings, between layers and before the output."
+        0.0, "Share dropped on the embeddings, between layers and before the output.", common=True
     )
     locked_dropout: bool = option(
         False, "Let dropout drop the same units at all steps of a window."
@@ -196,14 +204,18 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = option(
-        None, "Stop after so many passes over the text in all, also with --resume."
+        None, "Stop after so many passes over the text in all, also with --resume.", common=True
     )
-    max_steps: int | None = option(None, "Stop after so many updates in all, also with --resume.")
-    minutes: float | None = option(None, "Stop after so many minutes in all, also with --resume.")
-    batch_size: int = option(32, "Parallel streams, sentences or other examples (B).")
+    max_steps: int | None = option(
+        None, "Stop after so many updates in all, also with --resume.", common=True
+    )
+    minutes: float | None = option(
+        None, "Stop after so many minutes in all, also with --resume.", common=True
+    )
+    batch_size: int = option(32, "Parallel streams, sentences or other examples (B).", common=True)
     window: int = option(64, "Steps of truncated backpropagation through time (T).")
     optimizer: str = option("adam", "Optimiser.", tuple(OPTIMIZERS))
-    learning_rate: float = option(0.002, "Learning rate at the start.")
+    learning_rate: float = option(0.002, "Learning rate at the start.", common=True)
     momentum: float = option(0.0, "Momentum, for sgd and rmsprop.")
     weight_decay: float = option(0.0, "Weight decay.")
     schedule: str = option(
@@ -234,7 +246,7 @@ class TrainingOptions(Options):
     patience: int = option(0, "Stop after so many evaluations without progress; 0 to go on.")
     log_every: int = option(10, "Updates between lines in metrics.jsonl.")
     checkpoint_seconds: float = option(60.0, "Seconds between checkpoints.")
-    seed: int = option(1, "Seed of all random numbers.")
+    seed: int = option(1, "Seed of all random numbers.", common=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
