@@ -1,5 +1,10 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
+from anaphora.training.adaptation import (
+    cache_evaluation,
+    dynamic_evaluation,
+    gradient_mean_squares,
+)
 from anaphora.training.batches import DrawnBatches, SequenceBatches, SignalBatches
 from anaphora.training.callbacks import Callback, MetricsFile, TensorBoard
 from anaphora.training.classification import ClassifierVocabulary, classify
@@ -41,10 +46,13 @@ __all__ = [
     "Trainer",
     "TrainingDiverged",
     "TrainingOptions",
+    "cache_evaluation",
     "check_changes",
     "classify",
+    "dynamic_evaluation",
     "evaluate",
     "evaluation_batches",
+    "gradient_mean_squares",
     "load_language_model_options",
     "loss_figures",
     "perplexity",
