@@ -1,4 +1,4 @@
-"""Searching the most likely sequence that a decoder would write of a source."""
+"""Beam search: the most likely sequences of a decoder, given a source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Hypothesis:
             nats.
         score: What hypotheses are ranked by: `log_probability / length ** length_penalty`, the end
             mark counted in the length.
-        ended: Whether it has an end mark; else it was cut at the greatest length.
+        ended: Whether it has an end mark; else it was cut at the maximum length.
         weights: The weights of attention for each token and the end mark, [N + 1, S] ([N, S] if it
             was cut), 0 in the padding; None without attention.
 
@@ -71,23 +71,22 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Search the most likely sequences for each row of a batch (as Sutskever et al. 2014 do).
 
-    At each step the K best of all sequences that are one token longer go on. One that ends, and is
-    then among the K best, is put aside. Since every token makes a sequence less likely, these are
+    At each step the K best of all sequences that are one token longer are kept. One that ends, and
+    is then among the K best, is finished. Since every token makes a sequence less likely, these are
     ranked by the mean log-probability of a token, more generally by their score,
     `log_probability / length ** length_penalty`. A row is done when it has K of them, and no
-    sequence that goes on has a better score than the last of these K.
+    unfinished sequence has a better score than the last of these K.
 
-    Of equally likely sequences the one of the better beginning, then the one of the lower id, comes
-    first, so that the result is the same on each run. The model is read in evaluation mode,
-    whatever mode it is in.
+    Ties go to the sequence with the better prefix, then to the lower id, so that the result is the
+    same on each run. The model runs in evaluation mode, whatever mode it is in.
 
     Args:
         model: An `EncoderDecoder`, a `VectorToSequence`, or another with a decoder.
         source: What the model's ``encode`` takes: ids [S, B], or vectors [B, I].
         lengths: [B] the number of tokens of each source, or None for all S.
         beam_size: K; 1 is greedy search.
-        max_length: The most tokens, the end mark counted. What has not ended by then is ranked
-            behind what has.
+        max_length: The maximum number of tokens, the end mark counted. What has not ended by then
+            is ranked after what has.
         length_penalty: 1 ranks by the mean, 0 by the sum.
         no_repeat_ngram: n of the n-grams that do not occur twice in a sequence (Paulus et al.
             2018); 0 allows all. Log-probabilities stay those of the model.
@@ -152,7 +151,7 @@ class _Beams:
         self.found: list[list[Hypothesis]] = [[] for _ in range(B)]
 
     def step(self) -> None:
-        """Make every sequence a token longer."""
+        """Make every sequence one token longer."""
         K, B = self.totals.shape
         end = self.decoder.end_id
         last = self.ids[-1:] if len(self.ids) else np.full((1, K, B), end)
@@ -178,7 +177,7 @@ class _Beams:
                     shares = [*self.weights[:, k, b], weights[k, b]]
                     self._add(b, self.ids[:, k, b], shares, total, ended=True)
         left = [b for b in range(B) if self._is_open(b, totals[0, b])]
-        self._go_on(parents, ids, totals, weights, np.array(left, np.int64))
+        self._extend(parents, ids, totals, weights, np.array(left, np.int64))
 
     def _run(self, ids: Array) -> tuple[Array, Array]:
         """Read a token of every sequence; return the logits [K*B, V] and the weights [K, B, S]."""
@@ -199,10 +198,10 @@ class _Beams:
         sequences = self.ids.reshape(len(self.ids), self.totals.size)
         return [repeating(ids, n) for ids in sequences.T] if n else []
 
-    def _go_on(
+    def _extend(
         self, parents: Array, ids: Array, totals: Array, weights: Array, left: NDArray[np.int64]
     ) -> None:
-        """Put every sequence behind its parent, without the rows of the batch that are done."""
+        """Append the new tokens to their parents, without the rows of the batch that are done."""
         B = len(self.rows)
         parents, ids, totals = parents[:, left], ids[:, left], totals[:, left]
         places = (parents * B + left).reshape(-1)
@@ -238,7 +237,7 @@ class _Beams:
         )
 
     def finish(self) -> list[list[Hypothesis]]:
-        """What was found, best first; what has not ended is added to it."""
+        """The hypotheses of each row, best first; those that have not ended are added."""
         for b in range(len(self.rows)):
             for k in np.flatnonzero(self.totals[:, b] > -np.inf):
                 self._add(

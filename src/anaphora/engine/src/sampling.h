@@ -1,4 +1,4 @@
-// Drawing ids from logits, as `generation.Sampler` says.
+// Sampling ids from logits, as `generation.Sampler` says.
 #pragma once
 
 #include "stack.h"
@@ -8,7 +8,7 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// Memory for draws from V logits.
+// Memory for sampling from V logits.
 struct Draw {
     std::vector<double> scores, weights;
     std::vector<std::int64_t> order;
@@ -18,26 +18,26 @@ struct Draw {
           order(static_cast<std::size_t>(V)) {}
 };
 
-// An id drawn from logits [V] by a uniform number, or -1 unless the largest logit is finite. Sums
+// An id sampled from logits [V] by a uniform number, or -1 unless the largest logit is finite. Sums
 // are in float64, in the order of the ids or, where they are ranked, of the ranks.
 template <class T>
 std::int64_t draw_id(std::int64_t V, const T *logits, double uniform, const Sampling &sampling,
                      Draw &memory) {
-    constexpr double least = -std::numeric_limits<double>::infinity();
+    constexpr double lowest = -std::numeric_limits<double>::infinity();
     constexpr int W = lanes<double>;
     double *scores = memory.scores.data(), *weights = memory.weights.data();
     std::int64_t *order = memory.order.data();
     std::copy(logits, logits + V, scores);
-    std::fill(scores + V, scores + padded<double>(V), least);
-    Vector<double> tops = all<double>(least), strange = all<double>(0);
+    std::fill(scores + V, scores + padded<double>(V), lowest);
+    Vector<double> tops = all<double>(lowest), nans = all<double>(0);
     for (std::int64_t v = 0; v < V; v += W) {
         Vector<double> s = load(scores + v);
         tops = s > tops ? s : tops;
-        strange = s == s ? strange : s;
+        nans = s == s ? nans : s;
     }
-    double largest = least;
+    double largest = lowest;
     for (int lane = 0; lane < W; lane++) {
-        if (strange[lane] != strange[lane])
+        if (nans[lane] != nans[lane])
             return -1;
         largest = std::max(largest, tops[lane]);
     }
@@ -59,7 +59,7 @@ std::int64_t draw_id(std::int64_t V, const T *logits, double uniform, const Samp
         std::sort(order, order + count, likelier);
         for (std::int64_t k = 0; k < count; k++)
             weights[k] = scores[order[k]];
-        std::fill(weights + count, weights + padded<double>(count), least);
+        std::fill(weights + count, weights + padded<double>(count), lowest);
         chosen = weights;
     }
     for (std::int64_t k = 0; k < count; k += W)
@@ -76,7 +76,7 @@ std::int64_t draw_id(std::int64_t V, const T *logits, double uniform, const Samp
     return ranked ? order[k] : k;
 }
 
-// ids [B] of logits [B, V]; returns the first row whose logits are not fit to draw from, or B.
+// ids [B] of logits [B, V]; returns the first row whose logits cannot be sampled from, or B.
 template <class T>
 std::int64_t draw_rows(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
                        const Sampling &sampling, std::int64_t *ids) {
