@@ -143,7 +143,7 @@ def generate_ids(
     True
     """
     if not len(context):
-        raise ValueError("generate_ids: a model needs at least one token to go on from")
+        raise ValueError("generate_ids: a model needs at least one token to continue from")
     if length == 0:
         return
     if isinstance(model, LanguageModel):
@@ -208,10 +208,10 @@ def next_tokens(
 
 
 class _Batch:
-    """Texts that a model goes on with side by side.
+    """Texts that a model continues side by side.
 
     Attributes:
-        rows: Which of the given contexts are still written, ascending.
+        rows: Which of the given contexts are still continued, ascending.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class _Batch:
         return ids
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows only."""
+        """Continue some of the rows only."""
         places = [self.rows.index(row) for row in rows]
         state = self._session.state_dict()
         self.rows = list(rows)
@@ -293,7 +293,7 @@ def _generate_batches(
             going = [row for row in batch.rows if not stopped(row)] if stop else batch.rows
             if not going:
                 break
-            if len(going) <= len(batch.rows) // 2:  # what is stopped goes on for a while
+            if len(going) <= len(batch.rows) // 2:  # a smaller session packs the weights anew
                 batch.keep(going)
         for (shown, _), ids in zip(encoded, found, strict=True):
             yield "".join(_stream(tokenizer, shown, ids, stop))
@@ -379,7 +379,7 @@ def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]
     start = opening(tokenizer)
     if tokenizer.start_id is None:
         return shown, shown or start or [tokenizer.unknown_id or 0]
-    # A tokenizer of words ends the last line; a prompt is a line that goes on.
+    # A tokenizer of words ends the last line; a prompt is an unfinished line.
     if shown and not prompt.endswith("\n"):
         shown.pop()
     return shown, [*start, *shown] if start == [tokenizer.start_id] else shown or start
