@@ -204,7 +204,7 @@ def transcribe(ear, train, test, shape, options):
     measured = {}
     for name, told in (("recordings", [[one] for one in test]), ("strings", strings)):
         batches = string_batches(ear, told, options.batch_size)
-        for search, pairs in written_and_said(model, batches, options.beam_width).items():
+        for search, pairs in written_and_said(model, batches, options.beam_size).items():
             wrong = [pair for pair in pairs if pair[0] != pair[1]]
             exact = 1 - len(wrong) / len(pairs)
             errors = sum(edit_distance(*pair) for pair in pairs)
@@ -218,14 +218,14 @@ def transcribe(ear, train, test, shape, options):
     return model, measured
 
 
-def written_and_said(model, batches, beam_width):
+def written_and_said(model, batches, beam_size):
     """The words that each search makes of each string, beside those that were said."""
     pairs = {"greedy": [], "beam": []}
     with no_grad():
         for batch in batches:
             scores = model(batch.inputs, lengths=batch.lengths)[0].data
             said = [words(row[row != IGNORE_INDEX]) for row in batch.targets]
-            beams = ctc_beam_search(scores, batch.lengths, beam_width)
+            beams = ctc_beam_search(scores, batch.lengths, beam_size)
             pairs["greedy"] += zip(map(words, ctc_greedy(scores, batch.lengths)), said, strict=True)
             pairs["beam"] += zip([words(beam[0].labels) for beam in beams], said, strict=True)
     return pairs
@@ -252,7 +252,7 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, help="20, or 40 with ctc")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=0.004)
-    parser.add_argument("--beam-width", type=int, default=10)
+    parser.add_argument("--beam-size", type=int, default=10)
     parser.add_argument("--test-strings", type=int, default=500)
     parser.add_argument(
         "--validation", action="store_true", help="leave the test alone and hold out N = 5 to 9"

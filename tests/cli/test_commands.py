@@ -363,7 +363,7 @@ def test_a_regularised_model_is_trained_shown_and_goes_on(command):
 
 
 def test_help_names_every_option_with_its_default(command):
-    out, _ = command.run("train", "--help", environment={"COLUMNS": "200"})
+    out, _ = command.run("train", "--help", "all", environment={"COLUMNS": "200"})
     hints = typing.get_type_hints(LanguageModelOptions)
     for name in LanguageModelOptions.fields():
         option = f"--{name.replace('_', '-')}"
@@ -385,13 +385,13 @@ def test_help_names_every_option_with_its_default(command):
     ],
 )
 def test_help_of_the_others(command, name, options):
-    out, _ = command.run(name, "--help")
+    out, _ = command.run(name, "--help", "all")
     assert all(option in out for option in options)
 
 
 def test_help_and_version(command):
-    out, _ = command.run("train", "--help")
-    assert "Without arguments: a small character model on the source of Python's standard" in out
+    out, _ = command.run("train", "--help", "all")
+    assert "Without arguments: a small character model on the source of Python's standard\n" in out
     assert "library, in about two minutes. Training ends" in out  # filled, not cut as in the source
     out, _ = command.run("--help")
     assert all(name in out for name in ("train", "evaluate", "generate", "info"))

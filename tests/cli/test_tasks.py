@@ -698,7 +698,7 @@ def test_a_model_that_was_saved_from_python_is_used_by_the_commands(tmp_path):
 
 def test_the_help_says_for_which_task_an_option_is(monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
-    out, _ = run("train", "--help")
+    out, _ = run("train", "--help", "all")
     out = " ".join(out.replace("│", " ").split())
     for name, task in TASKS.items():
         assert name in out

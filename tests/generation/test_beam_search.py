@@ -46,7 +46,12 @@ def log_probabilities(model, source, length, prefix):
     return last - np.log(np.exp(last).sum())
 
 
-def plain_beam_search(model, source, length, beam_size, max_length, penalty=1.0):
+def repeats(ids, n):
+    ngrams = [tuple(ids[k : k + n]) for k in range(len(ids) - n + 1)]
+    return n > 0 and len(set(ngrams)) < len(ngrams)
+
+
+def plain_beam_search(model, source, length, beam_size, max_length, penalty=1.0, n=0):
     """One row, with lists: (ids, log-probability, score, ended), best first."""
     live, found = [((), 0.0)], []
     for _ in range(max_length):
@@ -54,6 +59,7 @@ def plain_beam_search(model, source, length, beam_size, max_length, penalty=1.0)
             ((*ids, id), total + p)
             for ids, total in live
             for id, p in enumerate(log_probabilities(model, source, length, ids))
+            if not repeats((*ids, id), n)
         ]
         longer.sort(key=lambda one: -one[1])
         for ids, total in longer[:beam_size]:
@@ -61,6 +67,8 @@ def plain_beam_search(model, source, length, beam_size, max_length, penalty=1.0)
                 found.append((ids[:-1], total, total / len(ids) ** penalty, True))
         live = [one for one in longer if one[0][-1] != END][:beam_size]
         found.sort(key=lambda one: -one[2])
+        if not live:
+            break
         best_left = live[0][1] / len(live[0][0]) ** penalty
         if len(found) >= beam_size and best_left <= found[beam_size - 1][2]:
             break
@@ -81,6 +89,21 @@ def test_a_batch_finds_what_a_plain_search_of_each_row_finds(source, attention, 
         for hypothesis, (_, total, score, _) in zip(found[b], wanted, strict=True):
             np.testing.assert_allclose(hypothesis.log_probability, total, atol=1e-10)
             np.testing.assert_allclose(hypothesis.score, score, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_no_ngram_occurs_twice_where_that_is_asked(source, beam_size, n):
+    model = make("additive", end_bias=-3.0)
+    plain = beam_search(model, source, LENGTHS, beam_size, 8)
+    found = beam_search(model, source, LENGTHS, beam_size, 8, no_repeat_ngram=n)
+    assert any(repeats(h.ids.tolist(), n) for row in plain for h in row)
+    for b, length in enumerate(LENGTHS):
+        wanted = plain_beam_search(model, source[:, b], length, beam_size, 8, n=n)
+        assert [(tuple(h.ids), h.ended) for h in found[b]] == [(w[0], w[3]) for w in wanted]
+        assert not any(repeats(h.ids.tolist(), n) for h in found[b])
+        for hypothesis, (_, total, _, _) in zip(found[b], wanted, strict=True):
+            np.testing.assert_allclose(hypothesis.log_probability, total, atol=1e-10)
 
 
 def test_a_beam_of_all_sequences_finds_the_best_of_all(source):
@@ -189,10 +212,15 @@ def test_an_empty_batch():
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_what_cannot_be_meant_is_refused(source):
     model = make()
-    for options in ({"beam_size": 0}, {"max_length": 0}, {"length_penalty": -1.0}):
+    for options in (
+        {"beam_size": 0},
+        {"max_length": 0},
+        {"length_penalty": -1.0},
+        {"no_repeat_ngram": -1},
+    ):
         with pytest.raises(ValueError, match="wanted beam_size >= 1, max_length >= 1"):
             beam_search(model, source, LENGTHS, **options)
     with model.decoder.output.weight.writing() as weight:
         weight[3, 0] = np.nan
-    with pytest.raises(ValueError, match="the model's scores are not numbers"):
+    with pytest.raises(ValueError, match="the model's scores are NaN"):
         beam_search(model, source, LENGTHS)

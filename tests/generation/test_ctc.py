@@ -41,7 +41,7 @@ def test_greedy_collapses_the_best_path(logits):
 
 
 def test_a_wide_beam_finds_every_label_sequence_with_its_probability(logits):
-    beams = ctc_beam_search(logits, LENGTHS, beam_width=200, blank=BLANK)
+    beams = ctc_beam_search(logits, LENGTHS, beam_size=200, blank=BLANK)
     for b, length in enumerate(LENGTHS):
         expected = every_label_sequence(logits[:length, b])
         found = {tuple(h.labels): np.exp(h.log_probability) for h in beams[b]}
@@ -55,7 +55,7 @@ def test_a_wide_beam_finds_every_label_sequence_with_its_probability(logits):
 
 def test_the_probability_is_the_one_of_the_loss(rng):
     logits = rng.standard_normal((6, 2, 4))
-    for b, beam in enumerate(ctc_beam_search(logits, beam_width=2000)):
+    for b, beam in enumerate(ctc_beam_search(logits, beam_size=2000)):
         for labels, log_probability in beam[:20]:
             row = logits[:, b : b + 1]
             loss = ops.ctc_loss(row, labels[:, None], reduction="sum")
@@ -134,5 +134,5 @@ def test_wrong_input_is_refused(logits, decode):
 
 
 def test_a_beam_of_no_width_is_refused(logits):
-    with pytest.raises(ValueError, match="beam_width is 0; it must be at least 1"):
-        ctc_beam_search(logits, beam_width=0)
+    with pytest.raises(ValueError, match="beam_size is 0; it must be at least 1"):
+        ctc_beam_search(logits, beam_size=0)

@@ -1,13 +1,14 @@
 """Generation: what the model reads, what is shown, and how tokens are drawn."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
 from anaphora import random
 from anaphora.data import BPETokenizer, CharacterTokenizer, DataError, WordTokenizer
-from anaphora.generation import Sampler, generate, generate_ids
+from anaphora.generation import Sampler, generate, generate_batch, generate_ids, next_tokens
 from anaphora.models import LanguageModel, LanguageModelSession
 
 GREEDY = Sampler(temperature=0)
@@ -103,7 +104,14 @@ class Plain:
 
 
 @pytest.mark.parametrize(
-    "sampler", [GREEDY, Sampler(seed=1), Sampler(0.8, top_k=5, top_p=0.9, seed=2)], ids=str
+    "sampler",
+    [
+        GREEDY,
+        Sampler(seed=1),
+        Sampler(0.8, top_k=5, top_p=0.9, seed=2),
+        Sampler(1.2, seed=3, repetition_penalty=1.1, no_repeat_ngram=3),
+    ],
+    ids=str,
 )
 def test_drawn_in_chunks_or_one_by_one_the_ids_are_the_same(characters, sampler):
     model = make(characters)
@@ -261,3 +269,188 @@ def test_messages(characters):
 
 def test_length_zero_is_the_prompt(characters):
     assert "".join(generate(make(characters), characters, "to be", 0)) == "to be"
+
+
+# Stop texts
+
+
+def cut(text, stop):
+    """The definition: grow the text by a character until a stop text is complete."""
+    for end in range(len(text) + 1):
+        complete = [one for one in stop if text[:end].endswith(one)]
+        if complete:
+            return text[: end - max(map(len, complete))]
+    return text
+
+
+STOPS = [["e"], ["be"], ["t ", "nt"], ["o\n", "\n", "e e"], ["zz"], ["eb", "tebn", "b"]]
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=str)
+def test_text_ends_before_a_stop_text(characters, stop):
+    model = make(characters)
+    ended = 0
+    for seed in range(20):
+        sampler = Sampler(seed=seed)
+        whole = "".join(generate(model, characters, "to be", 60, sampler))
+        pieces = list(generate(model, characters, "to be", 60, sampler, stop=stop))
+        assert "".join(pieces) == "to be" + cut(whole[5:], stop)
+        ended += len("".join(pieces)) < len(whole)
+    assert (ended > 3) is (stop != ["zz"])
+
+
+def test_text_that_cannot_begin_a_stop_text_is_not_held_back(characters):
+    model = Recorder(characters.vocabulary_size, int(characters.encode("b")[0]))
+    pieces = generate(model, characters, "to", 10**6, GREEDY, stop=["be", "xb"])
+    assert [next(pieces) for _ in range(3)] == ["t", "o", "b"]  # the second b follows, not an e
+
+
+def test_a_stop_text_goes_across_words_and_what_the_prompt_has_does_not_count():
+    words = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
+    model = make(words)
+    for seed in range(20):
+        whole = "".join(generate(model, words, "the cat", 40, Sampler(seed=seed)))
+        for stop in (["t s"], ["cat"], ["\nthe", "g\n"], ["e cat"]):
+            text = "".join(generate(model, words, "the cat", 40, Sampler(seed=seed), stop=stop))
+            assert text == "the cat" + cut(whole[7:], stop)
+
+
+def test_a_stop_text_goes_across_byte_pairs():
+    pytest.importorskip("tokenizers")
+    byte_pairs = BPETokenizer.fit(["naïve café ☃ \N{GRINNING FACE}\n"] * 3, vocabulary_size=258)
+    with pytest.MonkeyPatch.context() as patch:
+        snow = [int(id) for id in byte_pairs.encode("ca☃fé ☃")]
+        module = sys.modules["anaphora.generation.generate"]
+        patch.setattr(module, "generate_ids", lambda *_: iter(snow))
+        pieces = generate(None, byte_pairs, "☃", 9, GREEDY, stop=["☃f"])
+        assert "".join(pieces) == "☃ca"
+
+
+# Many prompts
+
+
+PROMPTS = ["to be", "", "n", "or not to be to be or", "not\n", "t"]
+SAMPLERS = [
+    Sampler(seed=7),
+    GREEDY,
+    Sampler(0.8, top_k=5, top_p=0.9, seed=2),
+    Sampler(seed=4, repetition_penalty=1.3, no_repeat_ngram=4),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("options", [{}, {"cell": "gru", "num_layers": 2, "layer_norm": True}])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_each_text_of_many_is_what_it_is_alone(characters, sampler, options, dtype):
+    random.seed(2)
+    model = LanguageModel(characters.vocabulary_size, 6, dtype=dtype, **options)
+    for stop in ([], ["t ", "oo"]):
+        alone = [
+            "".join(
+                generate(
+                    model,
+                    characters,
+                    prompt,
+                    90,
+                    dataclasses.replace(
+                        sampler, seed=None if sampler.seed is None else sampler.seed + k
+                    ),
+                    stop=stop,
+                )
+            )
+            for k, prompt in enumerate(PROMPTS)
+        ]
+        for batch_size in (1, 4, 32):
+            found = generate_batch(
+                model, characters, iter(PROMPTS), 90, sampler, stop=stop, batch_size=batch_size
+            )
+            assert list(found) == alone
+        assert (
+            list(generate_batch(Plain(model), characters, PROMPTS, 90, sampler, stop=stop)) == alone
+        )
+    assert model.training
+
+
+def test_long_prompts_of_many_are_read_whole(characters, monkeypatch):
+    monkeypatch.setattr("anaphora.generation.reading._WINDOW", 3)
+    model = make(characters)
+    found = list(generate_batch(model, characters, PROMPTS, 30, Sampler(seed=1)))
+    monkeypatch.undo()
+    assert found == list(generate_batch(model, characters, PROMPTS, 30, Sampler(seed=1)))
+
+
+def test_texts_that_have_stopped_are_not_computed_further(characters, monkeypatch):
+    sizes = []
+    generate_of_session = LanguageModelSession.generate
+
+    def counting(self, ids, uniforms, *options):
+        sizes.append(uniforms.shape)
+        return generate_of_session(self, ids, uniforms, *options)
+
+    monkeypatch.setattr(LanguageModelSession, "generate", counting)
+    model = make(characters)
+    texts = list(generate_batch(model, characters, [""] * 9, 10**4, Sampler(seed=1), stop=["t"]))
+    assert not any("t" in text for text in texts)
+    longest = max(map(len, texts))
+    assert sum(steps for steps, _ in sizes) <= 2 * longest + 2
+    assert [size for _, size in sizes] == sorted((size for _, size in sizes), reverse=True)
+    assert sizes[-1][1] < 9
+
+
+def test_without_a_seed_texts_differ(characters):
+    texts = list(generate_batch(make(characters), characters, ["to"] * 4, 60))
+    assert len(set(texts)) == 4
+
+
+def test_words_side_by_side_with_their_unknown_word():
+    words = WordTokenizer.fit(["a a b b c\n"] * 2, vocabulary_size=3)
+    model = make(words)
+    for unknown in (False, True):
+        found = list(generate_batch(model, words, ["a", "a a a"], 50, Sampler(seed=1), unknown))
+        assert any("<unk>" in text for text in found) is unknown
+        alone = generate(model, words, "a a a", 50, Sampler(seed=2), unknown)
+        assert found[1] == "".join(alone)
+
+
+# Next tokens
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_next_tokens_have_the_probabilities_of_the_model(characters, dtype):
+    random.seed(2)
+    model = LanguageModel(characters.vocabulary_size, 6, dtype=dtype, initialization=2.0)
+    logits, _ = model.eval()(characters.encode("to be")[:, None])
+    p = np.exp(logits.data[-1, 0].astype(np.float64))
+    p /= p.sum()
+    found = next_tokens(model.train(), characters, "to be", 4)
+    best = np.argsort(-p)[:4]
+    assert [one.id for one in found] == best.tolist()
+    assert [one.token for one in found] == [characters.characters[id] for id in best]
+    np.testing.assert_allclose([one.probability for one in found], p[best], rtol=1e-6)
+    assert model.training
+    assert len(next_tokens(model, characters, "", 99)) == characters.vocabulary_size
+
+
+def test_next_words_are_shown_as_the_vocabulary_has_them():
+    words = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
+    tokens = [one.token for one in next_tokens(make(words), words, "the", 9)]
+    assert sorted(tokens) == sorted(words.words)
+
+
+def test_messages_of_many(characters):
+    model = make(characters)
+    for stop, error, message in [
+        ([""], ValueError, "generate_batch: a stop text is empty; omit it"),
+        ("be", TypeError, "generate_batch: stop is the text 'be'; expected a list of texts"),
+    ]:
+        with pytest.raises(error, match=message):
+            generate_batch(model, characters, ["to"], stop=stop)
+    with pytest.raises(ValueError, match="generate_batch: length is -1"):
+        generate_batch(model, characters, ["to"], length=-1)
+    with pytest.raises(ValueError, match="generate_batch: batch_size is 0; expected at least 1"):
+        generate_batch(model, characters, ["to"], batch_size=0)
+    with pytest.raises(ValueError, match="next_tokens: count is 0; expected at least 1"):
+        next_tokens(model, characters, "to", 0)
+    once = Sampler(no_repeat_ngram=1, seed=1)
+    with pytest.raises(ValueError, match="no_repeat_ngram 1 leaves no token"):
+        list(generate_batch(model, characters, ["to"], 50, once))

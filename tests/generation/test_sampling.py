@@ -238,3 +238,76 @@ def test_a_top_k_that_does_not_fit_into_64_bits_is_refused():
     with pytest.raises(ValueError, match=f"top_k is {2**63}; expected at most {2**63 - 1}"):
         Sampler(top_k=2**63)
     assert Sampler(top_k=2**63 - 1).top_k == 2**63 - 1
+
+
+# Penalties on repetition
+
+
+def by_hugging_face(logits, previous, penalty, n):
+    """What its two processors do, token by token (RepetitionPenaltyLogitsProcessor,
+    NoRepeatNGramLogitsProcessor).
+    """
+    result = [list(row) for row in logits.tolist()]
+    for row, ids in zip(result, previous, strict=True):
+        for id in set(ids):
+            row[id] = row[id] * penalty if row[id] < 0 else row[id] / penalty
+        if n and len(ids) + 1 >= n:
+            ngrams = {}
+            for k in range(len(ids) - n + 1):
+                *beginning, last = ids[k : k + n]
+                ngrams.setdefault(tuple(beginning), []).append(last)
+            for id in ngrams.get(tuple(ids[len(ids) + 1 - n :]), []):
+                row[id] = -math.inf
+    return np.array(result)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=12), min_size=1, max_size=4),
+    st.sampled_from([0.7, 1.0, 1.3, 5.0]),
+    st.integers(0, 4),
+    st.integers(0, 1000),
+)
+def test_penalties_are_those_of_hugging_face(previous, penalty, n, seed):
+    random = np.random.default_rng(seed)
+    logits = 2 * random.standard_normal((len(previous), 9))
+    uniforms = random.random(len(previous))
+    expected = by_hugging_face(logits, previous, penalty, n)
+    options = {"temperature": 0.8, "top_k": 6, "top_p": 0.9}
+    sampler = Sampler(**options, repetition_penalty=penalty, no_repeat_ngram=n)
+    before = logits.copy()
+    found = sampler.choose(logits, uniforms, previous)
+    assert (logits == before).all()
+    assert (found == Sampler(**options).choose(expected, uniforms)).all()
+    greedy = Sampler(0, repetition_penalty=penalty, no_repeat_ngram=n)
+    assert (greedy.choose(logits, uniforms, previous) == expected.argmax(axis=1)).all()
+
+
+def test_a_penalty_changes_frequencies_as_it_says():
+    sampler = Sampler(seed=3, repetition_penalty=2.0)
+    rows = np.tile(LOGITS, (40_000, 1))
+    previous = [[2, 1, 2]] * len(rows)
+    ids = sampler.sample(rows, sampler.generator(), previous)
+    changed = LOGITS.copy()
+    changed[2] /= 2
+    changed[1] *= 2
+    frequencies = np.bincount(ids, minlength=len(LOGITS)) / len(ids)
+    np.testing.assert_allclose(frequencies, expected(changed, Sampler()), atol=0.01)
+
+
+def test_messages_of_penalties():
+    for options, message in [
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; expected a finite number > 0"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty is inf; expected a finite number"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram is -1; expected an integer >= 0"),
+        ({"no_repeat_ngram": 1.5}, "no_repeat_ngram is 1.5; expected an integer >= 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Sampler(**options)
+    sampler = Sampler(no_repeat_ngram=1)
+    logits, uniforms = np.zeros((1, 3)), np.zeros(1)
+    with pytest.raises(TypeError, match="sample: penalties on repetition need the previous ids"):
+        sampler.choose(logits, uniforms)
+    with pytest.raises(ValueError, match="after 4 ids no_repeat_ngram 1 leaves no token; choose"):
+        sampler.choose(logits, uniforms, [[0, 1, 2, 1]])
+    with pytest.raises(ValueError, match="zip"):
+        sampler.choose(logits, uniforms, [[0], [1]])

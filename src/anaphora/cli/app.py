@@ -12,10 +12,12 @@ import typer
 import anaphora
 from anaphora.cli.evaluate import evaluate
 from anaphora.cli.generate import generate
+from anaphora.cli.help import CONTEXT_SETTINGS, Command
 from anaphora.cli.info import info
 from anaphora.cli.output import INTERRUPTED, complain, description, open_standard_streams
 from anaphora.cli.plot import plot
 from anaphora.cli.predict import predict
+from anaphora.cli.score import score
 from anaphora.cli.train import train
 
 __all__ = ["app", "run"]
@@ -24,13 +26,15 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=CONTEXT_SETTINGS,
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (train, evaluate, predict, generate, info, plot):
+for _command in (train, evaluate, predict, generate, score, info, plot):
     # Typer keeps the line ends of a docstring; a paragraph is to fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
-    app.command(help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)
+    app.command(cls=Command, help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)
 
 
 def _show_version(wanted: bool) -> None:

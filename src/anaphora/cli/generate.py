@@ -1,8 +1,12 @@
-"""``anaphora generate``: text from a model, shown as it comes."""
+"""``anaphora generate``: text from a model, shown as it comes, or of many prompts."""
 
 from __future__ import annotations
 
+import itertools
 import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,57 +21,209 @@ from anaphora.cli.output import (
     reported_numbers,
 )
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.generation import Sampler
+from anaphora.data import Tokenizer, located, stream_lines
+from anaphora.generation import NextToken, Sampler, generate_batch, next_tokens
 from anaphora.generation import generate as generate_text
+from anaphora.training import task_of
+
+_PROMPTS_AT_ONCE = 32
+_RULE = "-" * 60
 
 
 def generate(
+    context: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     prompt: Annotated[
-        str, typer.Option(help="The text to go on from; without it, the beginning of a line.")
-    ] = "",
-    length: Annotated[int, typer.Option(min=0, help="Tokens to generate after the prompt.")] = 500,
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="The text to continue; without it, the beginning of a line. May be given again.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Continue each line of a file, or of - for standard input."
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of the file of prompts.", show_default="that of the training"),
+    ] = None,
+    length: Annotated[int, typer.Option(min=0, help="Tokens to generate after a prompt.")] = 500,
     temperature: Annotated[
         float,
-        typer.Option(help="Less is bolder, more is wilder; 0 always takes the likeliest token."),
+        typer.Option(
+            help="Below 1 favours likely tokens more, above 1 less; 0 always takes the likeliest."
+        ),
     ] = 1.0,
     top_k: Annotated[
-        int, typer.Option(help="Draw from the k likeliest tokens only; 0 for all.")
+        int,
+        typer.Option(
+            rich_help_panel="Sampling", help="Sample from the k likeliest tokens only; 0 for all."
+        ),
     ] = 0,
     top_p: Annotated[
-        float, typer.Option(help="Draw from the likeliest tokens that reach this probability.")
+        float,
+        typer.Option(
+            rich_help_panel="Sampling",
+            help="Sample from the likeliest tokens that reach this probability.",
+        ),
     ] = 1.0,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel="Sampling",
+            help="Above 1 makes tokens that occurred before less likely (as CTRL does).",
+        ),
+    ] = 1.0,
+    no_repeat_ngram: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            rich_help_panel="Sampling",
+            help="No N tokens in a row occur twice; 0 allows all.",
+        ),
+    ] = 0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="End before this text, if it is generated. May be given again."
+        ),
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed, the same text.", show_default="drawn anew")
+        int | None,
+        typer.Option(help="The same seed, the same text.", show_default="another one each time"),
     ] = None,
     unknown: Annotated[
         bool,
         typer.Option(
             "--unknown/--no-unknown",
-            help="Whether the unknown token may be drawn: <unk> of words, U+FFFD of characters.",
+            rich_help_panel="Sampling",
+            help="Whether the unknown token may be chosen: <unk> of words, U+FFFD of characters.",
         ),
     ] = False,
+    next_count: Annotated[
+        int | None,
+        typer.Option(
+            "--next",
+            min=1,
+            metavar="K",
+            help="Instead of text, print the K likeliest next tokens and their probabilities.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Generate text from a model; it streams to the terminal as it comes.
 
-    What the prompt has of tokens that the vocabulary lacks is read as the unknown one, and told.
+    With several prompts (--prompt again, or --prompts), or with --next, a line of dashes follows
+    each answer. The prompts are continued side by side, 32 at a time: the first one with --seed,
+    the next one with --seed + 1, and so on, each as it would be alone with that seed.
 
-    With --json, one line at the end: text (the prompt too), prompt, seed.
+    Tokens of a prompt that the vocabulary lacks are read as unknown, and told.
+
+    With --json, one line for each prompt: text (the prompt too), prompt, seed; or with --next:
+    prompt, next (a list of token and probability, the likeliest first).
     """
     output = Output(as_json)
     with reported_errors():
         seed = secrets.randbelow(2**32) if seed is None else seed
         with reported_misuse():
-            sampler = Sampler(temperature, top_k, top_p, seed)
+            sampler = Sampler(
+                temperature,
+                top_k,
+                top_p,
+                seed,
+                repetition_penalty=repetition_penalty,
+                no_repeat_ngram=no_repeat_ngram,
+            )
+            if stop and "" in stop:
+                raise ValueError("--stop is empty; omit it")
+            if next_count is not None:
+                _refuse_sampling(context)
         model = load_text_model(directory)
         tokenizer = model.codec
-        pieces = generate_text(model, tokenizer, prompt, length, sampler, unknown)
-        report_unknown("the prompt", tokenizer, tokenizer.unknown_tokens([prompt]))
+        stops = stop or []
+        if prompts is None and len(prompt or []) < 2 and next_count is None:
+            text = prompt[0] if prompt else ""
+            pieces = generate_text(model, tokenizer, text, length, sampler, unknown, stops)
+            report_unknown("the prompt", tokenizer, tokenizer.unknown_tokens([text]))
+            with reported_numbers(directory):
+                if as_json:
+                    output.emit({"text": "".join(pieces), "prompt": text, "seed": seed})
+                    return
+                for piece in pieces:
+                    output.write(piece)
+                output.write("\n")
+            return
+        encoding = encoding or task_of(directory).load_options(directory).encoding
+        at_terminal = prompts == "-" and sys.stdin is not None and sys.stdin.isatty()
+        if at_terminal:
+            typer.echo("reading prompts, one a line; end them with Ctrl-D", err=True)
+        lacking: Counter[str] = Counter()
+        given = prompt or ([] if prompts else [""])
+        read, shown = itertools.tee(_read(tokenizer, given, prompts, encoding, lacking))
         with reported_numbers(directory):
-            if as_json:
-                output.emit({"text": "".join(pieces), "prompt": prompt, "seed": seed})
-                return
-            for piece in pieces:
-                output.write(piece)
-            output.write("\n")
+            if next_count is not None:
+                for text in read:
+                    _show_next(output, text, next_tokens(model, tokenizer, text, next_count))
+            else:
+                size = 1 if at_terminal else _PROMPTS_AT_ONCE
+                texts = generate_batch(
+                    model, tokenizer, read, length, sampler, unknown, stops, batch_size=size
+                )
+                for number, (text, found) in enumerate(zip(shown, texts, strict=True)):
+                    output.emit({"text": found, "prompt": text, "seed": seed + number})
+                    if not as_json:
+                        output.write(f"{found}\n{_RULE}\n")
+        report_unknown(
+            "the prompts" if prompts or len(given) > 1 else "the prompt", tokenizer, lacking
+        )
+
+
+def _refuse_sampling(context: typer.Context) -> None:
+    """Refuse options that have no meaning with --next."""
+    for name in (
+        "length",
+        "temperature",
+        "top_k",
+        "top_p",
+        "repetition_penalty",
+        "no_repeat_ngram",
+        "stop",
+        "seed",
+        "unknown",
+    ):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise ValueError(
+                "--next shows the model's own distribution and generates nothing; omit "
+                f"--{name.replace('_', '-')}"
+            )
+
+
+def _read(
+    tokenizer: Tokenizer,
+    given: list[str],
+    file: str | None,
+    encoding: str,
+    lacking: Counter[str],
+) -> Iterator[str]:
+    """Yield the prompts; count the tokens that the vocabulary lacks."""
+    numbered = [(f"prompt {number}", text) for number, text in enumerate(given, start=1)]
+    lines = [] if file is None else enumerate(stream_lines(file, encoding), start=1)
+    name = "standard input" if file == "-" else file
+    of_file = ((f"{name}, line {number:,}", line) for number, line in lines)
+    for place, text in itertools.chain(numbered, of_file):
+        with located(place):
+            tokenizer.encode(text)  # raises where a token cannot be read
+        lacking.update(tokenizer.unknown_tokens([text]))
+        yield text
+
+
+def _show_next(output: Output, prompt: str, found: list[NextToken]) -> None:
+    pairs = [{"token": one.token, "probability": one.probability} for one in found]
+    output.emit({"prompt": prompt, "next": pairs})
+    if not output.as_json:
+        lines = [f"{one.probability:.4f}\t{one.token!r}\n" for one in found]
+        output.write("".join([f"{prompt}\n", *lines, f"{_RULE}\n"]))

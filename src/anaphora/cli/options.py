@@ -57,6 +57,7 @@ def with_options_of(
         parameters = [p.replace(kind=kind) for p in (context, *own.values(), *added.values())]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.common_options = _common(tasks, select)  # type: ignore[attr-defined]
         return run
 
     return decorate
@@ -106,6 +107,16 @@ def _fields(
     return {section: found[section] for section in SECTIONS if section in found}
 
 
+def _common(
+    tasks: Mapping[str, type[TaskOptions]], select: Callable[[Mapping[str, Any]], bool]
+) -> frozenset[str]:
+    """The names of the options that a task marks as common."""
+    by_name = (item for names in _fields(tasks, select).values() for item in names.items())
+    return frozenset(
+        name for name, of_tasks in by_name if any(one.field.metadata["common"] for one in of_tasks)
+    )
+
+
 def _parameter(
     section: str, of_tasks: list[_Field], all_tasks: int, show_default: str | None
 ) -> inspect.Parameter:
@@ -115,6 +126,8 @@ def _parameter(
     help = field.metadata["help"]
     if len(of_tasks) < all_tasks:
         help = f"{', '.join(one.task for one in of_tasks)}: {help}"
+    if choices:
+        help = f"{help} One of {', '.join(choices)}."
     by_default: dict[Any, list[str]] = {}
     for one in of_tasks:
         by_default.setdefault(one.default, []).append(one.task)
@@ -129,7 +142,8 @@ def _parameter(
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,
-        rich_help_panel=section.capitalize(),
+        metavar="NAME" if choices else None,
+        rich_help_panel=section.capitalize() if show_default is None else None,
         show_default=shown,
     )
     kind: Any = Literal[choices] if choices else _plain(hint)

@@ -98,7 +98,12 @@ def train(
         bool, typer.Option("--overwrite", help="Replace the model that the directory holds.")
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also log for TensorBoard, into OUT/tensorboard.")
+        bool,
+        typer.Option(
+            "--tensorboard",
+            rich_help_panel="Output",
+            help="Also log for TensorBoard, into OUT/tensorboard.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},

@@ -127,7 +127,7 @@ def crf_forward(
     emissions: Array, transitions: Array, start: Array, end: Array, lengths: Array
 ) -> tuple[Array, Array]:
     """As `crf.crf_forward`; each row has the same bits in every batch, whatever its padding."""
-    module = _of_one_precision(emissions, transitions, start, end)
+    module = _common_precision(emissions, transitions, start, end)
     if module is None:
         return crf.crf_forward(emissions, transitions, start, end, lengths)
     log_partitions, alphas = module.crf_forward(
@@ -147,7 +147,7 @@ def crf_backward(
     weights: Array,
 ) -> tuple[Array, Array]:
     """As `crf.crf_backward`; transitions are summed from the first step to the last, row by row."""
-    module = _of_one_precision(emissions, transitions, start, end, weights)
+    module = _common_precision(emissions, transitions, start, end, weights)
     if module is None:
         return crf.crf_backward(
             emissions, transitions, start, end, lengths, log_partitions, alphas, weights
@@ -165,7 +165,7 @@ def crf_decode(
     emissions: Array, transitions: Array, start: Array, end: Array, lengths: Array, padding: int
 ) -> tuple[NDArray[np.int64], Array]:
     """As `crf.crf_decode`, bit for bit."""
-    module = _of_one_precision(emissions, transitions, start, end)
+    module = _common_precision(emissions, transitions, start, end)
     if module is None:
         return crf.crf_decode(emissions, transitions, start, end, lengths, padding)
     tags, scores = module.crf_decode(

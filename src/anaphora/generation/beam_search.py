@@ -1,17 +1,18 @@
-"""Searching the most likely sequence that a decoder would write of a source."""
+"""Beam search: the most likely sequences of a decoder, given a source."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from anaphora.generation.reading import evaluating
+from anaphora.generation.sampling import repeating
 from anaphora.models import ConditionalLanguageModel
-from anaphora.nn import Memory, Module
+from anaphora.nn import Memory
 from anaphora.tensor import Array, Tensor, no_grad
 
 
@@ -25,7 +26,7 @@ class Hypothesis:
             nats.
         score: What hypotheses are ranked by: `log_probability / length ** length_penalty`, the end
             mark counted in the length.
-        ended: Whether it has an end mark; else it was cut at the greatest length.
+        ended: Whether it has an end mark; else it was cut at the maximum length.
         weights: The weights of attention for each token and the end mark, [N + 1, S] ([N, S] if it
             was cut), 0 in the padding; None without attention.
 
@@ -66,33 +67,35 @@ def beam_search(
     beam_size: int = 5,
     max_length: int = 100,
     length_penalty: float = 1.0,
+    no_repeat_ngram: int = 0,
 ) -> list[list[Hypothesis]]:
     """Search the most likely sequences for each row of a batch (as Sutskever et al. 2014 do).
 
-    At each step the K best of all sequences that are one token longer go on. One that ends, and is
-    then among the K best, is put aside. Since every token makes a sequence less likely, these are
+    At each step the K best of all sequences that are one token longer are kept. One that ends, and
+    is then among the K best, is finished. Since every token makes a sequence less likely, these are
     ranked by the mean log-probability of a token, more generally by their score,
     `log_probability / length ** length_penalty`. A row is done when it has K of them, and no
-    sequence that goes on has a better score than the last of these K.
+    unfinished sequence has a better score than the last of these K.
 
-    Of equally likely sequences the one of the better beginning, then the one of the lower id, comes
-    first, so that the result is the same on each run. The model is read in evaluation mode,
-    whatever mode it is in.
+    Ties go to the sequence with the better prefix, then to the lower id, so that the result is the
+    same on each run. The model runs in evaluation mode, whatever mode it is in.
 
     Args:
         model: An `EncoderDecoder`, a `VectorToSequence`, or another with a decoder.
         source: What the model's ``encode`` takes: ids [S, B], or vectors [B, I].
         lengths: [B] the number of tokens of each source, or None for all S.
         beam_size: K; 1 is greedy search.
-        max_length: The most tokens, the end mark counted. What has not ended by then is ranked
-            behind what has.
+        max_length: The maximum number of tokens, the end mark counted. What has not ended by then
+            is ranked after what has.
         length_penalty: 1 ranks by the mean, 0 by the sum.
+        no_repeat_ngram: n of the n-grams that do not occur twice in a sequence (Paulus et al.
+            2018); 0 allows all. Log-probabilities stay those of the model.
 
     Returns:
         For each row its K best hypotheses, best first; fewer where there are not so many.
 
     Raises:
-        ValueError: an option is out of its range, or the model's scores are not numbers.
+        ValueError: an option is out of its range, or the model's scores are NaN.
 
     >>> from anaphora.models import VectorToSequence
     >>> model = VectorToSequence(input_size=3, vocabulary_size=10, hidden_size=4)
@@ -100,15 +103,16 @@ def beam_search(
     >>> len(found), len(found[0]), len(found[0][0].ids) <= 6
     (2, 4, True)
     """
-    if beam_size < 1 or max_length < 1 or not length_penalty >= 0:
+    if beam_size < 1 or max_length < 1 or not length_penalty >= 0 or no_repeat_ngram < 0:
         raise ValueError(
             f"beam_search: beam_size {beam_size}, max_length {max_length}, length_penalty "
-            f"{length_penalty}; wanted beam_size >= 1, max_length >= 1 and length_penalty >= 0"
+            f"{length_penalty}, no_repeat_ngram {no_repeat_ngram}; wanted beam_size >= 1, "
+            "max_length >= 1, length_penalty >= 0 and no_repeat_ngram >= 0"
         )
-    # A gate may saturate; scores that are no numbers are refused below.
-    with _evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
+    # A gate may saturate; NaN among the scores is refused below.
+    with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
         state, memory = model.encode(source, lengths)
-        beams = _Beams(model, state, memory, beam_size, length_penalty)
+        beams = _Beams(model, state, memory, beam_size, length_penalty, no_repeat_ngram)
         for _ in range(max_length):
             if not beams.rows.size:
                 break
@@ -129,8 +133,10 @@ class _Beams:
         memory: Memory | None,
         beam_size: int,
         length_penalty: float,
+        no_repeat_ngram: int,
     ) -> None:
         self.decoder = model.decoder
+        self.no_repeat_ngram = no_repeat_ngram
         self.length_penalty = length_penalty
         states = state if isinstance(state, tuple) else (state,)
         K, B = beam_size, states[0].shape[1]
@@ -145,12 +151,13 @@ class _Beams:
         self.found: list[list[Hypothesis]] = [[] for _ in range(B)]
 
     def step(self) -> None:
-        """Make every sequence a token longer."""
+        """Make every sequence one token longer."""
         K, B = self.totals.shape
         end = self.decoder.end_id
         last = self.ids[-1:] if len(self.ids) else np.full((1, K, B), end)
         logits, weights = self._run(last.reshape(1, K * B))
-        tokens, scores = (a.reshape(K, B, -1) for a in _best_tokens(logits, 2 * K))
+        best = _best_tokens(logits, 2 * K, self._repeating())
+        tokens, scores = (a.reshape(K, B, -1) for a in best)
         n = tokens.shape[2]
         candidates = (self.totals[:, :, None] + scores).transpose(1, 0, 2).reshape(B, K * n)
         order = np.argsort(-candidates, axis=1, kind="stable")[:, : 2 * K]
@@ -170,7 +177,7 @@ class _Beams:
                     shares = [*self.weights[:, k, b], weights[k, b]]
                     self._add(b, self.ids[:, k, b], shares, total, ended=True)
         left = [b for b in range(B) if self._is_open(b, totals[0, b])]
-        self._go_on(parents, ids, totals, weights, np.array(left, np.int64))
+        self._extend(parents, ids, totals, weights, np.array(left, np.int64))
 
     def _run(self, ids: Array) -> tuple[Array, Array]:
         """Read a token of every sequence; return the logits [K*B, V] and the weights [K, B, S]."""
@@ -185,10 +192,16 @@ class _Beams:
             return logits, np.empty((K, B, 0), logits.dtype)
         return logits, weights.data.reshape(K, B, -1)
 
-    def _go_on(
+    def _repeating(self) -> list[NDArray[np.int64]]:
+        """For each row of the decoder's batch the ids that it must not write."""
+        n = self.no_repeat_ngram
+        sequences = self.ids.reshape(len(self.ids), self.totals.size)
+        return [repeating(ids, n) for ids in sequences.T] if n else []
+
+    def _extend(
         self, parents: Array, ids: Array, totals: Array, weights: Array, left: NDArray[np.int64]
     ) -> None:
-        """Put every sequence behind its parent, without the rows of the batch that are done."""
+        """Append the new tokens to their parents, without the rows of the batch that are done."""
         B = len(self.rows)
         parents, ids, totals = parents[:, left], ids[:, left], totals[:, left]
         places = (parents * B + left).reshape(-1)
@@ -224,7 +237,7 @@ class _Beams:
         )
 
     def finish(self) -> list[list[Hypothesis]]:
-        """What was found, best first; what has not ended is added to it."""
+        """The hypotheses of each row, best first; those that have not ended are added."""
         for b in range(len(self.rows)):
             for k in np.flatnonzero(self.totals[:, b] > -np.inf):
                 self._add(
@@ -234,14 +247,21 @@ class _Beams:
         return [sorted(found, key=lambda h: (not h.ended, -h.score))[:K] for found in self.found]
 
 
-def _best_tokens(logits: Array, count: int) -> tuple[NDArray[np.int64], Array]:
-    """The most likely tokens of each row and their log-probabilities: [N, V] gives [N, count]."""
+def _best_tokens(
+    logits: Array, count: int, excluded: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], Array]:
+    """The most likely tokens of each row and their log-probabilities: [N, V] gives [N, count].
+
+    Excluded are ids of each row, or none at all: their log-probabilities are -inf.
+    """
     logits, each = np.array(logits), np.arange(len(logits))
     largest = logits.max(axis=1, keepdims=True)
     totals = np.exp(logits - largest).sum(axis=1, dtype=np.float64)
     if not np.isfinite(totals).all():
-        raise ValueError("beam_search: the model's scores are not numbers; nor may its weights be")
+        raise ValueError("beam_search: the model's scores are NaN; its weights may be too")
     log_totals = largest[:, 0] + np.log(totals)
+    for row, ids in zip(logits, excluded, strict=bool(excluded)):
+        row[ids] = -np.inf
     tokens, scores = [], []
     for _ in range(min(count, logits.shape[1])):
         best = logits.argmax(axis=1)  # of equal ones the first
@@ -249,14 +269,3 @@ def _best_tokens(logits: Array, count: int) -> tuple[NDArray[np.int64], Array]:
         scores.append(logits[each, best] - log_totals)
         logits[each, best] = -np.inf
     return np.stack(tokens, axis=-1), np.stack(scores, axis=-1)
-
-
-@contextlib.contextmanager
-def _evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode for a while."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -49,7 +49,7 @@ def ctc_greedy(logits: ArrayLike, lengths: ArrayLike | None = None, blank: int =
 
 
 def ctc_beam_search(
-    logits: ArrayLike, lengths: ArrayLike | None = None, beam_width: int = 10, blank: int = 0
+    logits: ArrayLike, lengths: ArrayLike | None = None, beam_size: int = 10, blank: int = 0
 ) -> list[list[CTCHypothesis]]:
     """The most likely labels, by prefix beam search; all rows at once.
 
@@ -63,7 +63,7 @@ def ctc_beam_search(
     Args:
         logits: [T, B, V] unnormalised log-probabilities.
         lengths: [B] the number of steps of each row, or None for all T.
-        beam_width: The number of prefixes that are kept, K.
+        beam_size: The number of prefixes that are kept, K.
         blank: The class of the blank.
 
     Returns:
@@ -77,10 +77,10 @@ def ctc_beam_search(
     ([array([], dtype=int64)], [[1], []])
     """
     scores, steps = _checked("ctc_beam_search", logits, lengths, blank)
-    if beam_width < 1:
-        raise ValueError(f"ctc_beam_search: beam_width is {beam_width}; it must be at least 1")
+    if beam_size < 1:
+        raise ValueError(f"ctc_beam_search: beam_size is {beam_size}; it must be at least 1")
     log_p = engine.log_softmax(scores, -1).astype(np.float64)
-    beams = _Beams(log_p.shape[1], log_p.shape[2], beam_width, blank)
+    beams = _Beams(log_p.shape[1], log_p.shape[2], beam_size, blank)
     for t in range(len(log_p)):
         rows = np.flatnonzero(t < steps)
         beams.step(rows, log_p[t, rows])

@@ -1,20 +1,24 @@
-"""Text from a language model, token by token as it comes."""
+"""Text from a language model: one that streams as it comes, or many side by side."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from anaphora.data import DataError, Tokenizer
+from anaphora import engine
+from anaphora.data import Tokenizer
+from anaphora.generation.reading import Ids, evaluating, opening, read, token_text
 from anaphora.generation.sampling import Sampler
 from anaphora.models import LanguageModel
 from anaphora.nn import Module
 from anaphora.tensor import no_grad
+
+_LONGEST_CHUNK = 64
 
 
 def generate(
@@ -24,6 +28,7 @@ def generate(
     length: int = 500,
     sampler: Sampler | None = None,
     unknown: bool = False,
+    stop: Sequence[str] = (),
 ) -> Iterator[str]:
     """Continue a prompt; yield it, then the text in pieces as they come.
 
@@ -32,15 +37,19 @@ def generate(
             and returns logits [T, B, V] and a state. It is read in evaluation mode, whatever mode
             it is in.
         tokenizer: The one that the model was trained with.
-        prompt: What stands before; without one the model begins as at the beginning of a line.
-        length: The number of tokens after the prompt.
-        sampler: How to draw; from the model's own distribution if None.
-        unknown: Whether the unknown token may be drawn, where the vocabulary has one. What the
-            prompt has of it, `Tokenizer.unknown_tokens` tells.
+        prompt: The text to continue; without one the model begins as at the beginning of a line.
+        length: The number of tokens after the prompt, at most.
+        sampler: How tokens are chosen; from the model's own distribution if None.
+        unknown: Whether the unknown token may be chosen, where the vocabulary has one. Which tokens
+            of the prompt are unknown, `Tokenizer.unknown_tokens` says.
+        stop: The text ends before the first of these texts, wherever tokens end. A stop text
+            within the prompt, or that begins there, does not count. Of several, the one that is
+            complete first counts, then the longest.
 
     Raises:
         DataError: the prompt has a token that the vocabulary lacks, and nothing stands for it.
-        ValueError: the length is negative; or, as the text comes, the model's scores are NaN.
+        ValueError: the length is negative, or a stop text is empty; or, as the text comes, the
+            model's scores are NaN.
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.data import CharacterTokenizer
@@ -50,14 +59,65 @@ def generate(
     >>> text.startswith("ba"), len(text)
     (True, 6)
     """
-    if length < 0:
-        raise ValueError(f"generate: length is {length}; expected a number of tokens >= 0")
+    _check("generate", length, stop)
     shown, context = _prompt_ids(tokenizer, prompt)
-    sampler = sampler or Sampler()
-    if not unknown and tokenizer.unknown_id is not None:
-        sampler = dataclasses.replace(sampler, excluded=(*sampler.excluded, tokenizer.unknown_id))
+    sampler = _without_unknown(sampler or Sampler(), tokenizer, unknown)
     continuation = generate_ids(model, context, sampler, length)
-    return tokenizer.stream(itertools.chain(shown, continuation))
+    return _stream(tokenizer, shown, continuation, stop)
+
+
+def generate_batch(
+    model: Module,
+    tokenizer: Tokenizer,
+    prompts: Iterable[str],
+    length: int = 500,
+    sampler: Sampler | None = None,
+    unknown: bool = False,
+    stop: Sequence[str] = (),
+    batch_size: int = 32,
+) -> Iterator[str]:
+    """Continue many prompts side by side; yield their texts in order, each with its prompt.
+
+    The prompt number k, from 0 on, is continued with the seed ``sampler.seed + k``: its text is
+    what `generate` gives for it alone with that seed, to the bit with the native engine.
+
+    Args:
+        model: As for `generate`; one that is not a `LanguageModel` reads prompts one by one.
+        tokenizer: As for `generate`.
+        prompts: Texts of any length; they are taken a batch at a time.
+        length: As for `generate`.
+        sampler: As for `generate`, with the seed of the first prompt.
+        unknown: As for `generate`.
+        stop: As for `generate`.
+        batch_size: B, prompts side by side.
+
+    Raises:
+        DataError, ValueError: as `generate`; or the batch size is below 1.
+
+    >>> from anaphora.data import CharacterTokenizer
+    >>> tokenizer = CharacterTokenizer.fit("ab")
+    >>> model = LanguageModel(vocabulary_size=2, hidden_size=3)
+    >>> first, second = generate_batch(model, tokenizer, ["a", "bb"], 9, Sampler(seed=4))
+    >>> second == "".join(generate(model, tokenizer, "bb", 9, Sampler(seed=5)))
+    True
+    """
+    _check("generate_batch", length, stop)
+    if batch_size < 1:
+        raise ValueError(f"generate_batch: batch_size is {batch_size}; expected at least 1")
+    sampler = _without_unknown(sampler or Sampler(), tokenizer, unknown)
+    seeded = (
+        (
+            prompt,
+            dataclasses.replace(sampler, seed=None if sampler.seed is None else sampler.seed + k),
+        )
+        for k, prompt in enumerate(prompts)
+    )
+    if not (isinstance(model, LanguageModel) and type(model).forward is LanguageModel.forward):
+        return (
+            "".join(generate(model, tokenizer, prompt, length, one, unknown, stop))
+            for prompt, one in seeded
+        )
+    return _generate_batches(model, tokenizer, seeded, length, stop, batch_size)
 
 
 def generate_ids(
@@ -65,13 +125,13 @@ def generate_ids(
 ) -> Iterator[int]:
     """Yield the ids that follow a context.
 
-    A model that offers sessions draws them in growing chunks, up to 64 at once, with the weights
+    A model that offers sessions gives them in growing chunks, up to 64 at once, with the weights
     that it has when the first one is asked for.
 
     Args:
         model: As for `generate`.
         context: At least one id.
-        sampler: How to draw.
+        sampler: How ids are chosen.
         length: The number of ids; without end if None.
 
     Raises:
@@ -82,60 +142,244 @@ def generate_ids(
     >>> next(ids) in (0, 1)
     True
     """
-    if not context:
-        raise ValueError("generate_ids: a model needs at least one token to go on from")
+    if not len(context):
+        raise ValueError("generate_ids: a model needs at least one token to continue from")
     if length == 0:
         return
     if isinstance(model, LanguageModel):
-        yield from _chunks(model, context, sampler, length)
+        batch = _Batch(model, [context], sampler, [sampler.generator()])
+        for count in _chunks(length):
+            yield from batch.generate(count)[:, 0].tolist()
     else:
         yield from itertools.islice(_one_by_one(model, context, sampler), length)
 
 
-def _chunks(
-    model: LanguageModel, context: Sequence[int], sampler: Sampler, length: int | None
-) -> Iterator[int]:
-    """Ids drawn in chunks of 1, 2, 4 ... 64, so that the first ones are soon there."""
-    generator, session = sampler.generator(), model.session(excluded=sampler.excluded)
-    ids: Any = context
-    chunk, left = 1, math.inf if length is None else length
-    while left > 0:
-        uniforms = sampler.uniforms(generator, int(min(chunk, left)))
-        ids = session.generate(ids, uniforms, sampler.temperature, sampler.top_k, sampler.top_p)
-        yield from ids.tolist()
-        ids = ids[-1]
-        chunk, left = min(2 * chunk, 64), left - len(uniforms)
+@dataclasses.dataclass(frozen=True)
+class NextToken:
+    """A token that may come next.
+
+    Attributes:
+        id: Its id.
+        token: How it is shown.
+        probability: Given what the model has read.
+
+    >>> NextToken(3, "the", 0.25).token
+    'the'
+    """
+
+    id: int
+    token: str
+    probability: float
+
+
+def next_tokens(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str = "", count: int = 10
+) -> list[NextToken]:
+    """The likeliest tokens after a prompt, most likely first, by the model's own distribution.
+
+    Args:
+        model: The model; it is read in evaluation mode, whatever mode it is in.
+        tokenizer: The one that the model was trained with.
+        prompt: As for `generate`.
+        count: How many tokens; fewer where the vocabulary has fewer.
+
+    Raises:
+        DataError: the prompt has a token that the vocabulary lacks, and nothing stands for it.
+        ValueError: the count is below 1, or the model's scores are NaN.
+
+    >>> from anaphora.data import CharacterTokenizer
+    >>> tokenizer = CharacterTokenizer.fit("abc")
+    >>> model = LanguageModel(vocabulary_size=3, hidden_size=4)
+    >>> found = next_tokens(model, tokenizer, "ab")
+    >>> len(found), round(sum(one.probability for one in found), 6)
+    (3, 1.0)
+    """
+    if count < 1:
+        raise ValueError(f"next_tokens: count is {count}; expected at least 1")
+    _, context = _prompt_ids(tokenizer, prompt)
+    *_, last = read(model, [context])
+    with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        logits = model.output(last.features[-1]).data[0].astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise ValueError("next_tokens: the model's scores are NaN or infinite")
+    log_p = engine.log_softmax(logits, -1)
+    ids = np.argsort(-logits, kind="stable")[:count].tolist()
+    return [NextToken(id, token_text(tokenizer, id), float(np.exp(log_p[id]))) for id in ids]
+
+
+class _Batch:
+    """Texts that a model continues side by side.
+
+    Attributes:
+        rows: Which of the given contexts are still continued, ascending.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        contexts: Sequence[Ids],
+        sampler: Sampler,
+        generators: Sequence[np.random.Generator],
+    ) -> None:
+        self.rows = list(range(len(contexts)))
+        self._model, self._sampler, self._generators = model, sampler, list(generators)
+        self._previous = [[int(id) for id in ids] for ids in contexts]
+        self._session = self._new_session(len(contexts))
+        if len(contexts) == 1:
+            self._ids = np.asarray(contexts[0], np.int64)[:, None]  # [T, B] to read next
+        else:
+            *_, last = read(model, [ids[:-1] for ids in contexts])
+            self._session.state = last.state
+            self._ids = np.array([[ids[-1] for ids in contexts]], np.int64)
+
+    def _new_session(self, batch_size: int) -> Any:
+        return self._model.session(batch_size, excluded=self._sampler.excluded)
+
+    def generate(self, count: int) -> NDArray[np.int64]:
+        """The next ids of each row, [count, B]."""
+        sampler = self._sampler
+        numbers = [sampler.uniforms(generator, count) for generator in self._generators]
+        uniforms = np.stack(numbers, axis=1)
+        if not sampler.looks_back:
+            options = (sampler.temperature, sampler.top_k, sampler.top_p)
+            ids: NDArray[np.int64] = self._session.generate(self._ids, uniforms, *options)
+            self._ids = ids[-1:]
+            return ids
+        ids = np.empty(uniforms.shape, np.int64)
+        for n in range(count):
+            logits = self._session.feed(self._ids)[-1]
+            ids[n] = sampler.choose(logits, uniforms[n], self._previous)
+            self._ids = ids[n : n + 1]
+            for previous, id in zip(self._previous, ids[n].tolist(), strict=True):
+                previous.append(id)
+        return ids
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Continue some of the rows only."""
+        places = [self.rows.index(row) for row in rows]
+        state = self._session.state_dict()
+        self.rows = list(rows)
+        self._session = self._new_session(len(rows))
+        self._session.load_state_dict({name: a[:, places] for name, a in state.items()})
+        self._ids = self._ids[:, places]
+        self._previous = [self._previous[place] for place in places]
+        self._generators = [self._generators[place] for place in places]
+
+
+def _generate_batches(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Iterator[tuple[str, Sampler]],
+    length: int,
+    stop: Sequence[str],
+    batch_size: int,
+) -> Iterator[str]:
+    while group := list(itertools.islice(prompts, batch_size)):
+        encoded = [_prompt_ids(tokenizer, prompt) for prompt, _ in group]
+        contexts = [context for _, context in encoded]
+        generators = [sampler.generator() for _, sampler in group]
+        batch = _Batch(model, contexts, group[0][1], generators)
+        found: list[list[int]] = [[] for _ in group]
+
+        def stopped(row: int, encoded: Any = encoded, found: Any = found) -> bool:
+            shown, _ = encoded[row]
+            text = tokenizer.decode([*shown, *found[row]])[len(tokenizer.decode(shown)) :]
+            # A character of which only some bytes are there may look like an unknown one.
+            return _find_stop(text.rstrip("\ufffd"), stop) is not None
+
+        for count in _chunks(length):
+            for row, ids in zip(batch.rows, batch.generate(count).T.tolist(), strict=True):
+                found[row] += ids
+            going = [row for row in batch.rows if not stopped(row)] if stop else batch.rows
+            if not going:
+                break
+            if len(going) <= len(batch.rows) // 2:  # a smaller session packs the weights anew
+                batch.keep(going)
+        for (shown, _), ids in zip(encoded, found, strict=True):
+            yield "".join(_stream(tokenizer, shown, ids, stop))
+
+
+def _chunks(length: int | None) -> Iterator[int]:
+    """Numbers of ids that are generated at once: 1, 2, 4 ... so that the first ones come soon."""
+    chunk, done = 1, 0
+    while length is None or done < length:
+        count = chunk if length is None else min(chunk, length - done)
+        yield count
+        done += count
+        chunk = min(2 * chunk, _LONGEST_CHUNK)
 
 
 def _one_by_one(model: Module, context: Sequence[int], sampler: Sampler) -> Iterator[int]:
     generator = sampler.generator()
     ids, state = np.asarray(context)[:, None], None
+    previous = [int(id) for id in context]
     while True:
-        was_training = model.training
-        model.eval()
-        try:
-            # A gate may saturate; of what is no number the sampler tells.
-            with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-                logits, state = model(ids, state)
-        finally:
-            model.train(was_training)
-        ids = sampler.sample(logits.data[-1], generator)[None]
-        yield int(ids[0, 0])
+        # A gate may saturate; the sampler reports NaN.
+        with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
+            logits, state = model(ids, state)
+        ids = sampler.sample(logits.data[-1], generator, [previous])[None]
+        previous.append(int(ids[0, 0]))
+        yield previous[-1]
+
+
+def _stream(
+    tokenizer: Tokenizer, shown: Sequence[int], continuation: Iterable[int], stop: Sequence[str]
+) -> Iterator[str]:
+    """The text of ids as they come; that of the continuation ends before a stop text."""
+    in_prompt = True
+
+    def ids() -> Iterator[int]:
+        nonlocal in_prompt
+        yield from shown
+        in_prompt = False  # what came of the prompt has been yielded when this id is asked for
+        yield from continuation
+
+    held = ""  # what a stop text may begin with
+    for piece in tokenizer.stream(ids()):
+        if in_prompt or not stop:
+            yield piece
+            continue
+        held += piece
+        end = _find_stop(held, stop)
+        if end is not None:
+            held = held[:end]
+            break
+        kept = next(k for k in range(len(held) + 1) if any(s.startswith(held[k:]) for s in stop))
+        if kept:
+            yield held[:kept]
+        held = held[kept:]
+    if held:
+        yield held
+
+
+def _find_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the stop text that is complete first begins, of those the longest; None without one."""
+    found = [(at + len(one), at) for one in stop if (at := text.find(one)) >= 0]
+    return min(found)[1] if found else None
+
+
+def _check(name: str, length: int, stop: Sequence[str]) -> None:
+    if length < 0:
+        raise ValueError(f"{name}: length is {length}; expected a number of tokens >= 0")
+    if isinstance(stop, str):
+        raise TypeError(f"{name}: stop is the text {stop!r}; expected a list of texts")
+    if "" in stop:
+        raise ValueError(f"{name}: a stop text is empty; omit it")
+
+
+def _without_unknown(sampler: Sampler, tokenizer: Tokenizer, unknown: bool) -> Sampler:
+    if unknown or tokenizer.unknown_id is None:
+        return sampler
+    return dataclasses.replace(sampler, excluded=(*sampler.excluded, tokenizer.unknown_id))
 
 
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]]:
     """The ids of the prompt to show, and those that the model reads: at least one."""
     shown = [int(id) for id in tokenizer.encode(prompt)] if prompt else []
-    start = tokenizer.start_id
-    if start is not None:
-        # A tokenizer of words ends the last line; a prompt is a line that goes on.
-        if shown and not prompt.endswith("\n"):
-            shown.pop()
-        opening = [int(id) for id in tokenizer.encode("\n")][:-1]  # <bos>, if there is one
-        return shown, (shown or opening) if opening else [start, *shown]
-    if shown:
-        return shown, shown
-    try:
-        return [], [int(id) for id in tokenizer.encode("\n")]
-    except DataError:
-        return [], [0]
+    start = opening(tokenizer)
+    if tokenizer.start_id is None:
+        return shown, shown or start or [tokenizer.unknown_id or 0]
+    # A tokenizer of words ends the last line; a prompt is an unfinished line.
+    if shown and not prompt.endswith("\n"):
+        shown.pop()
+    return shown, [*start, *shown] if start == [tokenizer.start_id] else shown or start

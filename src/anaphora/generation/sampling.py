@@ -1,6 +1,7 @@
-"""Drawing the next token from a language model's logits: temperature, top-k and nucleus."""
+"""Sampling the next token from a language model's logits."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,29 +10,41 @@ import numpy.typing as npt
 
 from anaphora import engine
 
+Ids = Sequence[int] | npt.NDArray[np.int64]
+
 _LARGEST = 2**63 - 1  # what fits into 64 bits
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws token ids from logits, with the options that people turn.
+    """How the next token is chosen: penalties on repetition, then temperature, top-k and nucleus.
 
-        p = softmax(logits / temperature)         [B, V]
+        z = logits, where a token occurred before: z / penalty if z > 0, else z * penalty
+        z = -inf where the token would end an n-gram that occurred before
+        p = softmax(z / temperature)              [B, V]
         top-k:    keep the k most likely tokens
         nucleus:  of those, keep the fewest, most likely first, that together reach top_p
         id = the first kept token at which the cumulative probability exceeds a uniform number
 
     Of equally likely tokens the one with the lower id counts as more likely. At least one token is
-    always kept. The nucleus is that of Holtzman et al. 2020, "The Curious Case of Neural Text
-    Degeneration"; top-k that of Fan et al. 2018, "Hierarchical Neural Story Generation".
+    always kept by top-k and nucleus. What occurred before is all that the model has read, the
+    prompt among it. The result is that of Hugging Face's processors, in their order.
 
-    Attributes:
-        temperature: Divides the logits. 1 is the model's own distribution, less is bolder, more is
-            wilder; 0 always takes the most likely token.
-        top_k: Number of tokens to draw from; 0 is all of them.
+    Sources: the repetition penalty is that of Keskar et al. 2019, "CTRL"; the n-grams that are not
+    repeated those of Paulus et al. 2018; top-k that of Fan et al. 2018, "Hierarchical Neural Story
+    Generation"; the nucleus that of Holtzman et al. 2020, "The Curious Case of Neural Text
+    Degeneration".
+
+    Args:
+        temperature: Divides the logits. 1 is the model's own distribution; less favours likely
+            tokens more, more favours them less; 0 always takes the most likely token.
+        top_k: Number of tokens to sample from; 0 is all of them.
         top_p: Probability that the nucleus reaches, above 0 and at most 1; 1 is all tokens.
         seed: Seed of `generator`; ``None`` is another one each time.
-        excluded: Ids that are never drawn, whatever their logits.
+        excluded: Ids that are never chosen, whatever their logits.
+        repetition_penalty: Above 1 makes tokens that occurred before less likely (1.2 in the
+            paper), below 1 more likely.
+        no_repeat_ngram: n of the n-grams that do not occur twice; 0 allows all.
 
     Raises:
         ValueError: an option is out of its range.
@@ -46,6 +59,8 @@ class Sampler:
     top_p: float = 1.0
     seed: int | None = None
     excluded: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -70,39 +85,128 @@ class Sampler:
         if any(id < 0 for id in self.excluded):
             raise ValueError(f"Sampler: excluded is {self.excluded}; expected ids >= 0")
 
+        penalty, n = self.repetition_penalty, self.no_repeat_ngram
+        if not (math.isfinite(penalty) and penalty > 0):
+            raise ValueError(
+                f"Sampler: repetition_penalty is {penalty}; expected a finite number > 0 (1 "
+                "penalizes nothing)"
+            )
+        if not isinstance(n, int | np.integer) or not 0 <= n <= _LARGEST:
+            raise ValueError(
+                f"Sampler: no_repeat_ngram is {n}; expected an integer >= 0 (0 allows all n-grams)"
+            )
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether what occurred before matters: whether there is a penalty on repetition.
+
+        >>> Sampler(top_k=5).looks_back, Sampler(no_repeat_ngram=3).looks_back
+        (False, True)
+        """
+        return self.repetition_penalty != 1 or self.no_repeat_ngram > 0
+
     def generator(self) -> np.random.Generator:
-        """Make a generator that starts from ``seed``: the same seed draws the same ids again."""
+        """Make a generator that starts from ``seed``: the same seed gives the same ids again."""
         return np.random.default_rng(self.seed)
 
-    def sample(
-        self, logits: npt.NDArray[Any], generator: np.random.Generator
-    ) -> npt.NDArray[np.int64]:
-        """Draw one id for each row of ``logits``.
-
-        Takes ``B`` uniform numbers from ``generator``, one a row (none at temperature 0): a row's
-        id depends on its own logits and its own number alone.
-
-        Shapes: logits [B, V], float32 or float64, -inf where a token is excluded; returns [B].
-
-        Raises:
-            TypeError: the logits are not floating-point numbers.
-            ValueError: the logits are not [B, V] with V > 0; or a row has NaN, +inf or only -inf,
-                which is so where all ids that are not excluded are impossible.
-            IndexError: an id that is excluded is none of the V.
-        """
-        if self.excluded:
-            logits = np.array(logits)
-            logits[:, list(self.excluded)] = -np.inf
-        count = len(logits) if logits.ndim else 0
-        return engine.sample(
-            logits, self.uniforms(generator, count), self.temperature, self.top_k, self.top_p
-        )
-
     def uniforms(self, generator: np.random.Generator, *shape: int) -> npt.NDArray[np.float64]:
-        """The numbers that draws of this shape take from a generator; at temperature 0 it is zeros.
+        """The numbers that samples of this shape take from a generator; zeros at temperature 0.
 
         >>> sampler = Sampler(seed=1)
         >>> sampler.uniforms(sampler.generator(), 2)
         array([0.51182162, 0.9504637 ])
         """
         return np.zeros(shape) if self.temperature == 0 else generator.random(shape)
+
+    def sample(
+        self,
+        logits: npt.NDArray[Any],
+        generator: np.random.Generator,
+        previous: Sequence[Ids] | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """Sample one id for each row of ``logits``.
+
+        Takes ``B`` uniform numbers from ``generator``, one a row (none at temperature 0).
+
+        Shapes and errors are those of `choose`.
+
+        >>> sampler = Sampler(temperature=0, no_repeat_ngram=2)
+        >>> logits = np.array([[1.0, 3.0, 2.0]])
+        >>> sampler.sample(logits, sampler.generator(), previous=[[0, 1, 2, 0]])  # not 0 1 again
+        array([2])
+        """
+        count = len(logits) if logits.ndim else 0
+        return self.choose(logits, self.uniforms(generator, count), previous)
+
+    def choose(
+        self,
+        logits: npt.NDArray[Any],
+        uniforms: npt.NDArray[np.float64],
+        previous: Sequence[Ids] | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """Choose one id for each row of ``logits`` by a number of its own.
+
+        A row's id depends on its own logits, number and previous ids alone.
+
+        Args:
+            logits: [B, V], float32 or float64, -inf where a token is excluded.
+            uniforms: [B] numbers, 0 <= u < 1; not used at temperature 0.
+            previous: For each row the ids that occurred before, [N] of any N, which the penalties
+                on repetition need.
+
+        Returns:
+            [B] ids.
+
+        Raises:
+            TypeError: the logits are not floating-point numbers; or there is a penalty, and
+                ``previous`` is missing.
+            ValueError: the logits are not [B, V] with V > 0; or a row has NaN, +inf or only -inf,
+                which is so where all ids that are not excluded are impossible.
+            IndexError: an id that is excluded or occurred before is not one of the V.
+
+        >>> Sampler(top_k=2).choose(np.array([[1.0, 3.0, 2.0]]), np.array([0.9]))
+        array([2])
+        """
+        if self.looks_back or self.excluded:
+            logits = self._penalized(logits, previous)
+        return engine.sample(logits, uniforms, self.temperature, self.top_k, self.top_p)
+
+    def _penalized(
+        self, logits: npt.NDArray[Any], previous: Sequence[Ids] | None
+    ) -> npt.NDArray[Any]:
+        """The logits, changed by what occurred before, and without what is excluded."""
+        logits = np.array(logits)
+        logits[:, list(self.excluded)] = -np.inf
+        if not self.looks_back:
+            return logits
+        if previous is None:
+            raise TypeError("sample: penalties on repetition need the previous ids of each row")
+        for row, ids in zip(logits, previous, strict=True):
+            seen = np.unique(np.asarray(ids, np.int64))
+            scores = row[seen]
+            penalty = self.repetition_penalty
+            row[seen] = np.where(scores < 0, scores * penalty, scores / penalty)
+            if self.no_repeat_ngram:
+                possible = row.max() > -np.inf
+                row[repeating(ids, self.no_repeat_ngram)] = -np.inf
+                if possible and row.max() == -np.inf:
+                    raise ValueError(
+                        f"sample: after {len(ids):,} ids no_repeat_ngram {self.no_repeat_ngram} "
+                        "leaves no token; choose a larger n or a shorter length"
+                    )
+        return logits
+
+
+def repeating(ids: Ids, n: int) -> npt.NDArray[np.int64]:
+    """The ids that would end an n-gram which the sequence has already; n >= 1.
+
+    >>> repeating([1, 2, 3, 1, 2, 4, 1, 2], 3)
+    array([3, 4])
+    """
+    sequence = np.asarray(ids, np.int64)
+    if len(sequence) < n:
+        return sequence[:0]
+    ngrams = np.lib.stride_tricks.sliding_window_view(sequence, n)
+    beginning = sequence[len(sequence) - n + 1 :]
+    found: npt.NDArray[np.int64] = ngrams[(ngrams[:, :-1] == beginning).all(axis=1), -1]
+    return found

@@ -14,7 +14,7 @@ from anaphora.models import EncoderDecoder
 
 @dataclass(frozen=True)
 class Translation:
-    """What became of a sentence.
+    """A translated sentence.
 
     Attributes:
         text: The words, a space between two.
@@ -35,6 +35,7 @@ def translate(
     beam_size: int = 5,
     length_penalty: float = 1.0,
     batch_size: int = 50,
+    no_repeat_ngram: int = 0,
 ) -> list[Translation]:
     """Translate sentences, those of about equal length together.
 
@@ -49,6 +50,7 @@ def translate(
         beam_size: K of `beam_search`.
         length_penalty: Of `beam_search`.
         batch_size: Sentences side by side.
+        no_repeat_ngram: Of `beam_search`.
 
     Raises:
         DataError: a sentence has a line end, or a word that is not in the vocabulary, which has no
@@ -74,7 +76,10 @@ def translate(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size].tolist()
         source, lengths = pad([ids[row] for row in rows])
-        best = beam_search(model, source, lengths, beam_size, 2 * len(source) + 10, length_penalty)
+        longest = 2 * len(source) + 10
+        best = beam_search(
+            model, source, lengths, beam_size, longest, length_penalty, no_repeat_ngram
+        )
         for row, hypotheses in zip(rows, best, strict=True):
             words = source_tokenizer.tokens(sentences[row])
             text = " ".join(_spell(hypotheses[0], target_tokenizer, words))

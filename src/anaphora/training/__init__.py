@@ -1,5 +1,10 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
+from anaphora.training.adaptation import (
+    cache_evaluation,
+    dynamic_evaluation,
+    gradient_mean_squares,
+)
 from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
 from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
@@ -46,11 +51,14 @@ __all__ = [
     "TrainingDiverged",
     "TrainingOptions",
     "TranslatorOptions",
+    "cache_evaluation",
     "check_changes",
     "classify",
+    "dynamic_evaluation",
     "evaluate",
     "evaluation_batches",
     "find_learning_rate",
+    "gradient_mean_squares",
     "loss_figures",
     "perplexity",
     "prepare_training",

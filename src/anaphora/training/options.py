@@ -128,17 +128,19 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the text in all, also with --resume."
+        None, "Stop after so many passes over the text in all, also with --resume.", common=True
     )
     max_steps: int | None = training_option(
-        None, "Stop after so many updates in all, also with --resume."
+        None, "Stop after so many updates in all, also with --resume.", common=True
     )
     minutes: float | None = training_option(
-        None, "Stop after so many minutes in all, also with --resume."
+        None, "Stop after so many minutes in all, also with --resume.", common=True
     )
-    batch_size: int = training_option(32, "Parallel streams, sentences or other examples (B).")
+    batch_size: int = training_option(
+        32, "Parallel streams, sentences or other examples (B).", common=True
+    )
     optimizer: str = training_option("adam", "Optimiser.", tuple(OPTIMIZERS))
-    learning_rate: float = training_option(0.002, "Learning rate at the start.")
+    learning_rate: float = training_option(0.002, "Learning rate at the start.", common=True)
     momentum: float = training_option(0.0, "Momentum, for sgd and rmsprop.")
     weight_decay: float = training_option(0.0, "Weight decay.")
     schedule: str = training_option(
@@ -170,7 +172,7 @@ class TrainingOptions(Options):
     )
     log_every: int = training_option(10, "Updates between lines in metrics.jsonl.")
     checkpoint_seconds: float = training_option(60.0, "Seconds between checkpoints.")
-    seed: int = training_option(1, "Seed of all random numbers.")
+    seed: int = training_option(1, "Seed of all random numbers.", common=True)
     monitor: str = training_option(
         "loss",
         "Which figure of an evaluation decides what weights are kept and when patience ends; the "

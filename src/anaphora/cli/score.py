@@ -1,0 +1,119 @@
+"""``anaphora score``: how likely each line of a text is to a language model."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anaphora.cli.output import (
+    JSON_HELP,
+    Output,
+    load_text_model,
+    reported_errors,
+    reported_misuse,
+    reported_numbers,
+)
+from anaphora.cli.unknown_tokens import report_unknown
+from anaphora.data import located, stream_lines
+from anaphora.generation import TextScore
+from anaphora.generation import score as score_texts
+from anaphora.training import task_of
+
+_LINES_AT_ONCE = 512
+
+
+def score(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="Lines of text, or - for standard input.",
+            show_default="standard input",
+        ),
+    ] = "-",
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Print a line for each token, not for each line.")
+    ] = False,
+    end: Annotated[
+        bool, typer.Option("--end/--no-end", help="Whether the end of the line counts.")
+    ] = True,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of FILE.", show_default="that of the training")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Lines side by side; the values do not depend on it.")
+    ] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Print how likely a language model finds each line of a text.
+
+    A line is printed as its log-probability in nats (natural logarithm), its perplexity, and the
+    text, with tabs between. With --tokens each token is: its log-probability, a tab, the token; and
+    there is an empty line after each line of the text.
+
+    Each line is scored on its own. Before its first token the model reads the end of a line, so
+    that the first token counts too, and at last the end of the line itself is predicted, unless
+    --no-end is given. A vocabulary of characters without a line end has neither: the first
+    character is then not predicted, and has nan (with --json null).
+
+    Tokens that the vocabulary lacks are read as unknown, and told: their log-probability is that of
+    the unknown token. At a terminal a line is answered at once, elsewhere after 512 lines.
+
+    With --json, one line for each: text, tokens, log_probabilities (of each token), sum (of these),
+    perplexity (null where nothing was predicted).
+    """
+    output = Output(as_json)
+    with reported_errors():
+        text = task_of(directory).load_options(directory).text
+        with reported_misuse():
+            text = dataclasses.replace(text, encoding=encoding or text.encoding)
+        model = load_text_model(directory)
+        tokenizer = model.codec
+        at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
+        if at_terminal:
+            typer.echo("reading lines; end them with Ctrl-D", err=True)
+        name = "standard input" if file == "-" else file
+        numbered = enumerate(stream_lines(file, text.encoding), start=1)
+        unknown: Counter[str] = Counter()
+        while group := list(itertools.islice(numbered, 1 if at_terminal else _LINES_AT_ONCE)):
+            texts = [line for _, line in group]
+            for number, line in group:
+                with located(f"{name}, line {number:,}"):
+                    tokenizer.encode(line)  # raises where a token cannot be read
+                unknown.update(tokenizer.unknown_tokens([line]))
+            with reported_numbers(directory):
+                scores = list(score_texts(model, tokenizer, texts, end, batch_size))
+            for line, found in zip(texts, scores, strict=True):
+                _show(output, line, found, tokens)
+            if at_terminal:
+                report_unknown(name, tokenizer, unknown)
+                unknown.clear()
+        report_unknown(name, tokenizer, unknown)
+
+
+def _show(output: Output, text: str, found: TextScore, tokens: bool) -> None:
+    if output.as_json:
+        output.emit(
+            {
+                "text": text,
+                "tokens": found.tokens,
+                "log_probabilities": found.log_probabilities,
+                "sum": found.log_probability,
+                "perplexity": found.perplexity,
+            }
+        )
+    elif tokens:
+        pairs = zip(found.log_probabilities, found.tokens, strict=True)
+        shown = (
+            f"{value:.4f}\t{'<eos>' if token == chr(10) else token}\n" for value, token in pairs
+        )
+        output.write("".join([*shown, "\n"]))
+    else:
+        output.write(f"{found.log_probability:.4f}\t{found.perplexity:.4g}\t{text}\n")
