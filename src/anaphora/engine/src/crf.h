@@ -94,7 +94,7 @@ inline void crf_product(const CrfWeights &w, const double *x, const double *matr
 // y [width] = exp(x - its largest); returns that, or 0 if nothing is larger than -infinity.
 inline double crf_exponentials(std::int64_t width, const double *x, double *y) {
     constexpr int W = lanes<double>;
-    Vector<double> tops = all<double>(crf_nothing);
+    Vector<double> tops = broadcast<double>(crf_nothing);
     in_vectors(width, [&](std::int64_t k) {
         Vector<double> values = load(x + k);
         tops = values > tops ? values : tops;
