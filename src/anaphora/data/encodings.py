@@ -164,9 +164,9 @@ def codec_of_pipe(name: str, sample: bytes, encoding: str) -> str:
     """
     _refuse_archives(Path(), name, sample)
     codec = codec_of(name, sample, encoding)
-    whole = sample[: sample.rfind(b"\n") + 1] or sample
-    enough = _enough_utf8(codec, whole)
-    if enough is not None and _is_utf8(BytesIO(whole), enough):
+    lines = sample[: sample.rfind(b"\n") + 1] or sample
+    enough = _enough_utf8(codec, lines)
+    if enough is not None and _is_utf8(BytesIO(lines), enough):
         raise DataError(f"{name} is UTF-8, not {encoding}; give --encoding utf-8")
     return codec
 
@@ -276,7 +276,7 @@ def _explain(path: Path, name: str, encoding: str, codec: str) -> str:
                 offset += place
                 rest = error.object[place:]
                 break
-            if not block:  # the file has been mended since
+            if not block:  # the file has been fixed since
                 return f"{name} changed while it was read; try again"
             offset += len(waiting) + len(block) - len(decoder.getstate()[0])
         # Bytes 0x80 to 0x9F are signs in cp1252 and control characters, which no text has, in

@@ -54,10 +54,10 @@ NO_TEXTS = {
 class Source:
     r"""Text that can be read any number of times; iterating yields it in chunks of `str`.
 
-    A byte order mark is left out; `\r\n` and `\r` become `\n`. Plain text comes in chunks of at
+    A byte order mark is skipped; `\r\n` and `\r` become `\n`. Plain text comes in chunks of at
     most 512 Ki characters, cut after a line end; only a line longer than 256 Ki characters is cut
     inside, before a space between two words where it has one. A CSV column comes one row's text a
-    chunk, ending in `\n`; a row whose text is empty is left out. Where a file does not end in `\n`
+    chunk, ending in `\n`; a row whose text is empty is skipped. Where a file does not end in `\n`
     and another one follows, a `\n` is put between them. The chunks, joined, are the text.
 
     Iterating raises `DataError` for bytes that are not of the encoding, a row without the column, a
@@ -121,7 +121,7 @@ def open_source(
     """Return the text of one or several files, folders, or standard input.
 
     A folder stands for the files in it and in the folders below, sorted by path, whose names match
-    `pattern`, with or without a final ``.gz``. Empty ones are left out, and so is what has a name
+    `pattern`, with or without a final ``.gz``. Empty ones are skipped, and so is what has a name
     that begins with a dot, or lies in a folder that has. `-` is standard input. It, and anything
     else that can be read only once (a pipe, `<(xzcat text.xz)`), is copied to a temporary file, in
     the folder that the environment variable TMPDIR names, which is deleted with the Source. Files
@@ -258,7 +258,7 @@ def standard_library_source() -> tuple[Source, Source]:
     They have about 5 MB and 0.3 MB. It is real text that is on every machine that has Python: the
     top-level modules and the packages asyncio, collections, concurrent, importlib, json, logging
     and urllib, sorted by path. Every 20th file is held out for validation. Files that are empty or
-    not UTF-8 are left out, and so is what the build of Python generated about the machine
+    not UTF-8 are skipped, and so is what the build of Python generated about the machine
     (`_sysconfigdata...`). The text differs between versions of Python.
 
     Raises:

@@ -17,7 +17,7 @@ def stratified_split(
     """Choose which examples to hold out, every class in its proportion.
 
     Of N examples ``round(share * N)`` are held out, at least 1, and at most so many that each class
-    keeps an example to train on. Each class gives the whole part of its share, and those with the
+    keeps an example to train on. Each class gives its share, rounded down, and those with the
     largest remainders give one more (Hamilton's method). A class with one example stays in the
     training. What is chosen follows from the seed alone.
 

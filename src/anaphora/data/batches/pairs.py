@@ -87,7 +87,7 @@ class PairBatches(BucketedBatches):
         if offsets is None:
             source = self._source[examples]
         else:
-            spans = zip(offsets[examples], offsets[examples + 1], strict=True)
+            spans = zip(offsets[examples].tolist(), offsets[examples + 1].tolist(), strict=True)
             source, source_lengths = pad([self._source[a:b] for a, b in spans])
         return PairBatch(inputs, targets, lengths, source=source, source_lengths=source_lengths)
 

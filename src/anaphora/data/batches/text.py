@@ -156,7 +156,7 @@ def cover(
 
     Streams are contiguous, and their lengths differ by at most one. The first input of each is the
     token before it in the text. Where a stream has ended, targets are -100. Only the recurrent
-    state is new at the begin of each stream: `batch_size=1` is the whole text in one pass, as
+    state is new at the start of each stream: `batch_size=1` is the entire text in one pass, as
     papers report it.
 
     Args:
@@ -272,7 +272,9 @@ def gather(
     Where `begins`, the first input is `start_id`, elsewhere the token at `first - 1`.
     """
     ends = first + lengths
-    targets, _ = pad([ids[a:b] for a, b in zip(first, ends, strict=True)], IGNORE_INDEX)
+    targets, _ = pad(
+        [ids[a:b] for a, b in zip(first.tolist(), ends.tolist(), strict=True)], IGNORE_INDEX
+    )
     before = np.asarray(ids[np.clip(first - 1, 0, len(ids) - 1)], dtype=np.int64)
     if start_id is not None:
         before = np.where(begins, start_id, before)

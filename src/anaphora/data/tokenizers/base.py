@@ -109,7 +109,7 @@ class Tokenizer(ABC):
 
     @final
     def encode(self, text: str) -> Ids:
-        """Return the ids of a whole text, [N].
+        """Return the ids of a text, [N].
 
         Raises:
             DataError: the text has what the vocabulary lacks, and nothing stands for it.

@@ -65,7 +65,7 @@ class CharacterTokenizer(Tokenizer):
         """Build the vocabulary of a text.
 
         The vocabulary has an unknown character, U+FFFD, if `minimum_count` is more than 1, if
-        `vocabulary_size` leaves characters out, or if the text itself has one.
+        `vocabulary_size` omits characters, or if the text itself has one.
 
         Args:
             chunks: The text, cut anywhere.

@@ -73,7 +73,7 @@ class WordTokenizer(Tokenizer):
 
         <unk>|\w+(?:['’-]\w+)*|[^\w\s]
 
-    that is: `<unk>` stays whole, apostrophes and hyphens inside a word stay in it, and each other
+    that is: `<unk>` is not split, apostrophes and hyphens inside a word stay in it, and each other
     sign is a token. Combining marks count as signs there, so bring accents to their composed form
     (NFC) first, and use "whitespace" for scripts that write vowels as marks.
 
@@ -161,7 +161,7 @@ class WordTokenizer(Tokenizer):
         """Build the vocabulary of a text.
 
         Words are sorted by falling frequency, equally frequent ones by alphabet. The vocabulary has
-        `<unk>` if `minimum_count` is more than 1, if `vocabulary_size` leaves words out, or if the
+        `<unk>` if `minimum_count` is more than 1, if `vocabulary_size` omits words, or if the
         text itself has it. It counts as often as the words that it stands for.
 
         Args:
