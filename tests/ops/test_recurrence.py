@@ -706,9 +706,7 @@ def test_more_that_does_not_fit(rng):
     with pytest.raises(ValueError, match="0 gates with a recurrent half, so weight_hh and bias_hh"):
         problem.run()
     problem = Problem(gru, rng, projected=True)
-    with pytest.raises(
-        ValueError, match=r"reads its state 'h' elementwise, so .*omit weight_hr"
-    ):
+    with pytest.raises(ValueError, match=r"reads its state 'h' elementwise, so .*omit weight_hr"):
         problem.run()
     problem = Problem(lstm, rng)
     problem.x = Tensor(np.ones((T, I)))
