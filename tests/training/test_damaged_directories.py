@@ -229,7 +229,7 @@ def test_a_damaged_value_is_named(copied, kind, name, path, value, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 2, "format": 1}', "the name 'format' stands twice in an object"),
+        ('{"format": 2, "format": 1}', "the name 'format' occurs twice in an object"),
         ('{"format": 2, "step": 1e400}', "the number 1e400 is too large"),
         ('{"format": 2, "a": %s}' % ("[" * 100 + "]" * 100), "nested more than 64 deep"),
         ('{"format": 2, "a": %s}' % ("[" * 100_000), "config.json: is not valid JSON"),

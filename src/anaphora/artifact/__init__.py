@@ -1,4 +1,4 @@
-"""A trained model on disk: a directory of plain files; a kill at any moment loses none."""
+"""A trained model on disk: a directory of plain files, safe against a kill at any moment."""
 
 from anaphora.artifact.directory import FORMAT, ModelDirectory
 from anaphora.artifact.files import (

@@ -1,16 +1,17 @@
-"""A trained model on disk: a directory of JSON and safetensors files, each replaced in one rename.
+"""A trained model on disk: a directory of JSON and safetensors files, each replaced atomically.
 
     config.json                    architecture, preprocessing, how it was trained, package version
     tokenizer.json                 how text becomes token ids
     model.safetensors              the weights, under PyTorch's parameter names
-    metrics.jsonl                  one JSON object a line, as training went
-    checkpoint/state.safetensors   what a training needs to continue, in one file
+    metrics.jsonl                  one JSON object per line, written during training
+    checkpoint/state.safetensors   all that is needed to resume training, in one file
 
-Nothing is pickled. A file is written beside its place, flushed to the disk and renamed, so a kill
-at any moment leaves the file of before or the file of after, never a part of one.
+Nothing is pickled. A file is written to a temporary file in the same folder, flushed to disk and
+renamed, so a kill at any moment leaves the old or the new file, never a partial one.
 
-A directory may come from elsewhere, so no symbolic link in it is followed, to read or to write; the
-directory itself may be reached through one. A training keeps others out by the lock ``.lock``.
+A directory may come from an untrusted source, so symbolic links in it are not followed, neither to
+read nor to write; the directory itself may be reached through one. The lock ``.lock`` prevents two
+training runs in one directory.
 """
 
 import contextlib
@@ -44,14 +45,14 @@ from anaphora.artifact.folder import Folder, opener_within
 from anaphora.artifact.lock import LOCK_FILE, Held, Lock
 
 FORMAT = 2
-"""Number of the directory's layout; it goes up when an older anaphora could no longer read it."""
+"""Version of the directory layout, increased when older versions of anaphora cannot read it."""
 
 _EXPECTED = "expected the folder that anaphora train wrote"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class Results(TypedDict, total=False):
-    """The last evaluation that ``config.json`` tells of; null where a number was not finite."""
+    """The last evaluation in ``config.json``; null where a number was not finite."""
 
     step: schema.Count
     epoch: schema.NotNegative | None
@@ -64,7 +65,7 @@ class Results(TypedDict, total=False):
 
 
 class Change(TypedDict):
-    """Where a training that went on began its schedule anew, and the options that asked for it."""
+    """Where a resumed training run restarted its schedule, and the options that changed."""
 
     step: schema.Count
     epoch: schema.Count
@@ -74,7 +75,7 @@ class Change(TypedDict):
 
 
 class Config(TypedDict):
-    """``config.json``; the sections are checked by who knows the task."""
+    """``config.json``; the task checks the contents of the sections."""
 
     format: int
     anaphora: str
@@ -88,7 +89,7 @@ class Config(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """A line of ``metrics.jsonl``; it may have more."""
+    """A line of ``metrics.jsonl``, which may have more fields."""
 
     kind: str
     step: schema.Count
@@ -105,18 +106,18 @@ class Record(TypedDict, total=False):
 
 
 class LossRecord(TypedDict):
-    """What a record of the kind "train" or "evaluation" has at least."""
+    """The required fields of a record of kind "train" or "evaluation"."""
 
     step: schema.Count
     loss: float
 
 
 class ModelDirectory:
-    """A trained model's directory: where its files are, and how each is read and written safely.
+    """The directory of a trained model: paths of its files, and safe reading and writing.
 
-    Make one with `create` (to train) or `open` (to use or continue); the constructor only names it.
-    One process writes to a directory at a time, which `lock` makes sure of and a `Trainer` calls;
-    any number may read meanwhile.
+    Use `create` (to train) or `open` (to use or resume); the constructor only stores the path. One
+    process writes to a directory at a time, as ensured by `lock`, which a `Trainer` calls; any
+    number may read concurrently.
 
     Attributes:
         path: The directory.
@@ -153,7 +154,7 @@ class ModelDirectory:
 
     @property
     def weights(self) -> Path:
-        """Path of ``model.safetensors``; the file is there once a model was saved."""
+        """Path of ``model.safetensors``; it exists once a model was saved."""
         return self.path / "model.safetensors"
 
     @property
@@ -163,18 +164,18 @@ class ModelDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """Path of ``checkpoint/state.safetensors``; with that file training can continue."""
+        """Path of ``checkpoint/state.safetensors``; it exists if training can be resumed."""
         return self.path / "checkpoint" / "state.safetensors"
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, overwrite: bool = False) -> "ModelDirectory":
-        """Make the directory for a new training, parents included.
+        """Create the directory for a new training run, including parents.
 
-        A training that was stopped before it saved anything is replaced without asking. With
-        ``overwrite`` a model is removed too: its own files, and no others in the folder.
+        A run that was stopped before it saved anything is replaced. With ``overwrite`` a model is
+        removed too: its own files, and no others in the folder.
 
         Raises:
-            ArtifactError: ``path`` is a file, a folder with other things in it, or (without
+            ArtifactError: ``path`` is a file, a folder with other contents, or (without
                 ``overwrite``) holds a model or a checkpoint; it is being trained; or it cannot be
                 written.
         """
@@ -187,9 +188,9 @@ class ModelDirectory:
         return self
 
     def clear(self, *, overwrite: bool = False) -> None:
-        """Remove what an earlier training left; what `create` does within a lock.
+        """Remove the files of an earlier training run; `create` does so within the lock.
 
-        A link is removed, and not what it points to.
+        A link is removed, not its target.
 
         Raises:
             ArtifactError: as `create`.
@@ -206,7 +207,7 @@ class ModelDirectory:
             os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_CREAT))
             folder.make_folder(self.checkpoint.parent.name)
             with Folder.within(self.path, self.checkpoint.parent) as checkpoint:
-                # From here on it is recognised as ours, however far the removal gets.
+                # From here on it is recognised as ours, even if the removal is interrupted.
                 checkpoint.remove(self.checkpoint.name)
                 for file in (self.weights, self.tokenizer, self.config):
                     folder.remove(file.name)
@@ -217,7 +218,7 @@ class ModelDirectory:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "ModelDirectory":
-        """Find a directory that holds a model, or at least a checkpoint to continue from.
+        """Open a directory that holds a model, or at least a checkpoint to resume from.
 
         Raises:
             ArtifactError: the folder is missing, is not a model directory, is from a newer
@@ -244,8 +245,8 @@ class ModelDirectory:
         return self
 
     def is_empty(self) -> bool:
-        """Whether the folder has nothing in it, but for what the making of one begins with: a lock,
-        and metrics without a record.
+        """Whether the folder is empty, except for a lock and metrics without records, which are
+        created first.
         """
         with explained(self.path, "read"):
             names = set(os.listdir(self.path)) - {LOCK_FILE}
@@ -255,7 +256,7 @@ class ModelDirectory:
             return not names
 
     def _refuse_others(self) -> None:
-        """Refuse a file, and a folder of something else."""
+        """Raise if the path is a file or an unrelated folder."""
         with explained(self.path, "read"):
             if not self.path.exists():
                 return
@@ -267,23 +268,23 @@ class ModelDirectory:
                 )
 
     def _is_ours(self) -> bool:
-        if os.path.lexists(self.config):  # a name that others use too: "format" tells
+        if os.path.lexists(self.config):  # a common name, so look for "format"
             config = read_json(self.config, within=self.path)
             return isinstance(config, dict) and "format" in config
         return self.metrics.is_file() and self.checkpoint.parent.is_dir()
 
     def make_folder(self, name: str) -> Path:
-        """Make a folder in the directory, unless it has one of that name; return its path.
+        """Create a folder in the directory, unless it exists; return its path.
 
         Raises:
-            ArtifactError: there is a link or a file of that name.
+            ArtifactError: a link or a file has that name.
         """
         with explained(self.path / name, "written"), Folder(self.path) as folder:
             folder.make_folder(name)
         return self.path / name
 
     def size(self) -> int:
-        """Size in bytes of all files in the directory, also while a training replaces some."""
+        """Size in bytes of all files in the directory, also while some are being replaced."""
         sizes = []
         for folder, _, names in os.walk(self.path):
             for name in names:
@@ -296,25 +297,25 @@ class ModelDirectory:
     # The lock
 
     def lock(self) -> None:
-        """Keep other trainings out, of this process too; the directory is made if it is missing.
+        """Lock the directory against other runs, also of this process; create it if missing.
 
-        The lock ends with `unlock`, with this object, or with the process, however that ends; a
-        forked child does not have it. Where this object has it already, nothing happens. Reading
-        takes no lock.
+        The lock is released by `unlock`, with this object, or when the process ends in any way; a
+        forked child does not inherit it. If this object already holds it, nothing happens. Reading
+        needs no lock.
 
         Raises:
-            ArtifactError: another training holds it, and the message says which; ``path`` is a
-                file or a folder of something else; or it cannot be written.
+            ArtifactError: another run holds it (the message says which); ``path`` is a file or an
+                unrelated folder; or it cannot be written.
         """
         if self._lock.held:
             return
-        self._refuse_others()  # before anything is written there
+        self._refuse_others()  # before writing anything
         with explained(self.path, "written"):
             while not self._lock.held:
                 self.path.mkdir(parents=True, exist_ok=True)
                 try:
                     self._lock.acquire()
-                except FileNotFoundError:  # another, which failed, has just removed it
+                except FileNotFoundError:  # another run, which failed, has just removed it
                     continue
                 except Held as holder:
                     raise ArtifactError(
@@ -323,7 +324,7 @@ class ModelDirectory:
                     ) from None
 
     def unlock(self) -> None:
-        """Let others train in the directory, if this object has its lock."""
+        """Release the lock, if this object holds it."""
         self._lock.release()
 
     # The model
@@ -334,12 +335,12 @@ class ModelDirectory:
         tokenizer: Mapping[str, object],
         arrays: Mapping[str, Array],
     ) -> None:
-        """Save a model: its configuration and tokenizer, where they are new, then its weights.
+        """Save a model: its configuration and tokenizer, if changed, then its weights.
 
-        The rename of the weights is what makes the save count. So within one directory the
-        architecture and the tokenizer stay what they are, and ``config`` may otherwise change: a
-        kill between two renames leaves a new ``config.json`` beside the weights of before.
-        ``config.json`` also gets ``"format"`` and ``"anaphora"``, the version of the package.
+        The rename of the weights completes the save. Within one directory the architecture and the
+        tokenizer must therefore not change; the rest of ``config`` may, and a kill between two
+        renames leaves a new ``config.json`` with the old weights. ``config.json`` also gets
+        ``"format"`` and ``"anaphora"``, the package version.
 
         Raises:
             ArtifactError: the tokenizer is not the one that the saved weights were trained with; or
@@ -380,7 +381,7 @@ class ModelDirectory:
         return self.load_config(), self.load_tokenizer(), weights
 
     def load_tokenizer(self) -> dict[str, Any]:
-        """Load ``tokenizer.json``, whose fields are the business of who wrote it.
+        """Load ``tokenizer.json``, whose fields its writer must check.
 
         Raises:
             ArtifactError: it is missing or damaged.
@@ -390,7 +391,7 @@ class ModelDirectory:
         return data
 
     def load_config(self) -> dict[str, Any]:
-        """Load ``config.json``; what `Config` names is of the types that it says.
+        """Load ``config.json``; the fields of `Config` are checked.
 
         Raises:
             ArtifactError: it is missing or damaged, or is from a newer anaphora.
@@ -410,7 +411,7 @@ class ModelDirectory:
     # The checkpoint
 
     def save_checkpoint(self, arrays: Mapping[str, Array], metadata: Mapping[str, object]) -> None:
-        """Save all that a training needs to continue, in one file and so in one rename.
+        """Save all that is needed to resume training, in one file and thus atomically.
 
         Raises:
             ArtifactError: as `write_weights`.
@@ -438,7 +439,7 @@ class ModelDirectory:
     def append_metrics(self, record: Mapping[str, object]) -> None:
         """Append ``record`` as one line; NaN and infinities become "NaN", "Infinity", "-Infinity".
 
-        Half a line that a kill left at the end is removed first.
+        An unfinished last line, left by a kill, is removed first.
 
         Raises:
             ArtifactError: the record is not JSON, or the file cannot be written.
@@ -454,11 +455,11 @@ class ModelDirectory:
             file.write(line.encode())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Read the records, without a last line that is not finished; none if there is no file.
+        """Read the records, without an unfinished last line; none if there is no file.
 
         Raises:
-            ArtifactError: a line is not a JSON object, or has a field of another type than
-                `Record` says; the message gives its number.
+            ArtifactError: a line is not a JSON object, or has a field of the wrong type
+                for `Record`; the message gives its number.
         """
         if not os.path.lexists(self.metrics):
             return []
@@ -479,19 +480,19 @@ class ModelDirectory:
         return records
 
     def metrics_size(self) -> int:
-        """Size in bytes of the finished lines, which a checkpoint keeps for `truncate_metrics`."""
+        """Size in bytes of the complete lines, stored in checkpoints for `truncate_metrics`."""
         if not os.path.lexists(self.metrics):
             return 0
         return read_bytes(self.metrics, self.path).rfind(b"\n") + 1
 
     def truncate_metrics(self, size: int) -> None:
-        """Cut the lines after the first ``size`` bytes, which a resumed training writes again.
+        """Remove the lines after the first ``size`` bytes, which a resumed run writes again.
 
-        Fewer than ``size`` bytes, after a power cut or an edit, stay as they are.
+        A file of fewer bytes, after a power failure or an edit, is not changed.
 
         Raises:
-            ArtifactError: ``size`` is no size, or is not the end of a line of the file; or the file
-                cannot be written.
+            ArtifactError: ``size`` is not a size, or not the end of a line; or the file cannot be
+                written.
         """
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ArtifactError(
@@ -520,7 +521,7 @@ def _checked(path: Path, data: Any, kind: Any) -> Any:
 
 
 def _package_version() -> str:
-    # By name, when it is needed: this module imports nothing of the package, which may import it.
+    # Imported lazily by name, since the package may import this module.
     return str(importlib.import_module("anaphora").__version__)
 
 

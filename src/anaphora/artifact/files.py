@@ -1,4 +1,4 @@
-"""Files of a model directory: JSON and safetensors, each replaced in one rename."""
+"""Files of a model directory: JSON and safetensors, each replaced atomically."""
 
 import contextlib
 import errno
@@ -21,9 +21,9 @@ from anaphora.artifact.folder import Folder, opener_within
 
 Array = npt.NDArray[Any]
 
-_DEEPEST = 64  # levels of JSON within JSON
+_MAX_DEPTH = 64  # of nested JSON
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
-_METADATA_KEY = "anaphora"  # safetensors metadata maps strings to strings: ours is one JSON text
+_METADATA_KEY = "anaphora"  # safetensors metadata maps strings to strings; ours is one JSON string
 _ADVICE = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
@@ -53,18 +53,17 @@ def explained(path: Path, action: str) -> Iterator[None]:
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes, *, within: Path | None = None) -> None:
-    """Write ``data`` to ``path``: at every moment all of the old file or all of the new is there.
+    """Write ``data`` to ``path`` atomically: at any moment either the old or the new file exists.
 
-    The bytes go to a temporary ``.NAME.RANDOM.tmp`` in the same folder, are flushed to the disk and
-    renamed; then the folder is flushed, so that the rename outlives a power cut. On an exception
-    the temporary is removed and the old file is untouched. A kill can leave a temporary behind:
-    nothing reads it, and the next save of a `ModelDirectory` removes it.
+    The bytes are written to a temporary ``.NAME.RANDOM.tmp`` in the same folder, flushed to disk
+    and renamed; then the folder is flushed, so that the rename survives a power failure. On an
+    exception the temporary is removed and the old file is unchanged. A kill can leave a temporary
+    file: nothing reads it, and the next save of a `ModelDirectory` removes it.
 
     Args:
         path: The file. If it is a symbolic link, the link is replaced.
         data: Its new content.
-        within: A folder above it, below which no folder is reached through a symbolic link; None
-            follows them all.
+        within: A parent folder, within which symbolic links are not followed; None follows all.
 
     Raises:
         ArtifactError: the folder is missing or read-only, the disk is full, ...
@@ -93,19 +92,19 @@ def atomic_write(path: str | os.PathLike[str], data: bytes, *, within: Path | No
 
 
 def remove_temporaries(folder: Folder) -> None:
-    """Remove what killed writes left in ``folder``."""
+    """Remove temporary files left by killed writes."""
     for name in folder.names():
         if _TEMPORARY.fullmatch(name):
             folder.remove(name)
 
 
 def read_bytes(path: Path, within: Path | None = None) -> bytes:
-    """Read a whole file.
+    """Read a file.
 
     Args:
         path: The file.
-        within: A folder above it, below which no symbolic link is followed and files are regular
-            ones; None opens whatever the path leads to.
+        within: A parent folder, within which symbolic links are not followed and only regular
+            files are opened; None opens any path.
 
     Raises:
         ArtifactError: it is missing or cannot be read.
@@ -122,8 +121,8 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write ``value`` as indented UTF-8 JSON, atomically.
 
     ``value`` is made of ``None``, booleans, integers, finite floats, strings, lists or tuples, and
-    mappings with string keys; a NumPy scalar is written as the Python number it equals. Floats come
-    back bit for bit.
+    mappings with string keys; a NumPy scalar is written as the Python number it equals. Floats
+    round-trip bit for bit.
 
     Raises:
         ArtifactError: ``value`` holds something else (the message says where), or the file cannot
@@ -139,11 +138,11 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
 
 
 def read_json(path: str | os.PathLike[str], *, within: Path | None = None) -> Any:
-    """Read what `write_json` wrote, or what a person made of it in an editor.
+    """Read a JSON file written by `write_json`, possibly edited by hand.
 
     Args:
         path: The file.
-        within: As of `read_weights`.
+        within: As for `read_weights`.
 
     Raises:
         ArtifactError: the file is missing or is not JSON; the message gives the line and column.
@@ -169,18 +168,18 @@ def read_json(path: str | os.PathLike[str], *, within: Path | None = None) -> An
 
 
 def json_bytes(path: Path, value: object) -> bytes:
-    """What `write_json` writes; ``path`` is for messages."""
+    """The bytes that `write_json` writes; ``path`` is for messages."""
     text = json.dumps(plain(value, path), indent=2, ensure_ascii=False) + "\n"
-    # A file name that is not UTF-8 reaches Python as lone surrogates. Python's \udcff for one of
-    # them is JSON's escape as well, and reads back as the same string.
+    # File names that are not UTF-8 contain lone surrogates in Python. Python's escape for them,
+    # \udcff, is also JSON's, and is read back as the same string.
     return text.encode("utf-8", errors="backslashreplace")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON whose every number is finite and whose objects have each name once.
+    """Parse JSON with finite numbers and unique names in each object.
 
     Raises:
-        ValueError: it is not JSON, or not of that kind.
+        ValueError: it is not JSON, or violates this.
     """
     value = json.loads(
         text,
@@ -189,7 +188,7 @@ def parse_json(text: str | bytes) -> Any:
         object_pairs_hook=_with_unique_names,
     )
     level = [value]
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         level = [
             inner
             for outer in level
@@ -198,7 +197,7 @@ def parse_json(text: str | bytes) -> Any:
         ]
         if not level:
             return value
-    raise ValueError(f"its objects and arrays are nested more than {_DEEPEST} deep")
+    raise ValueError(f"its objects and arrays are nested more than {_MAX_DEPTH} deep")
 
 
 def _refuse_constant(name: str) -> None:
@@ -216,12 +215,12 @@ def _with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         name = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
-        raise ValueError(f"the name {name!r} stands twice in an object")
+        raise ValueError(f"the name {name!r} occurs twice in an object")
     return result
 
 
 def plain(value: object, path: Path, place: str = "") -> Any:
-    """``value`` in JSON's own types, or a message that names the place JSON has no type for."""
+    """``value`` in JSON's own types; the error for other types gives their place."""
     if isinstance(value, np.generic):
         value = value.item()
     match value:
@@ -258,8 +257,8 @@ def write_weights(
 ) -> None:
     """Write named arrays, of any shape and memory layout, as one safetensors file, atomically.
 
-    ``metadata`` is anything that `write_json` takes; it is kept in the file's header. ``within``
-    is as of `atomic_write`.
+    ``metadata`` is anything that `write_json` accepts; it is stored in the file's header.
+    ``within`` is as for `atomic_write`.
 
     Raises:
         ArtifactError: an array is not of booleans, integers or floats of at most 64 bits; the
@@ -278,7 +277,7 @@ def write_weights(
     atomic_write(path, safetensors.numpy.save(storable, {_METADATA_KEY: text}), within=within)
 
 
-# Others may say more of a file in its header; that they say nothing may be a null.
+# Other programs may write more metadata, or null for none.
 _Header = TypedDict("_Header", {"__metadata__": dict[str, str] | None}, total=False)
 
 
@@ -287,13 +286,13 @@ def read_weights(
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read a safetensors file: its arrays by name (in no particular order), and our metadata.
 
-    The arrays are writable and the caller's own: the file is closed and may be replaced. A file
-    that another program wrote has the metadata ``{}``.
+    The arrays are writable copies: the file is closed and may be replaced. The metadata of files
+    written by other programs are ``{}``.
 
     Args:
         path: The file.
-        within: A folder above it, below which no symbolic link is followed and files are regular
-            ones, as in a model directory that came from elsewhere; None follows links.
+        within: A parent folder, within which symbolic links are not followed and only regular
+            files are opened, as in an untrusted model directory; None follows links.
 
     Raises:
         ArtifactError: the file is missing, empty, truncated, damaged, or not a safetensors file.
@@ -325,7 +324,7 @@ def read_weights(
 
 
 class Shape(NamedTuple):
-    """What an array of a file is to be.
+    """The expected shape and dtype of an array of a file.
 
     Attributes:
         axes: Its size along each axis.
@@ -345,12 +344,12 @@ class Shape(NamedTuple):
 def check_arrays(
     path: str | os.PathLike[str], arrays: Mapping[str, Array], expected: Mapping[str, Shape]
 ) -> None:
-    """Refuse the arrays of a file unless they are those that are expected, of finite numbers.
+    """Check that the arrays of a file are the expected ones, and finite.
 
     Args:
         path: The file, for messages.
-        arrays: What it holds.
-        expected: What it is to hold.
+        arrays: Its arrays.
+        expected: The expected arrays.
 
     Raises:
         ArtifactError: an array is missing, is not expected, has another shape or dtype, or has a
@@ -367,7 +366,7 @@ def check_arrays(
     if missing := [name for name in expected if name not in arrays]:
         problem = f"has no array {missing[0]}"
     elif unexpected := [name for name in arrays if name not in expected]:
-        problem = f"has an array {unexpected[0]}, which the model of config.json has not"
+        problem = f"has an array {unexpected[0]}, which the model of config.json does not have"
     for name, wanted in expected.items() if problem is None else ():
         found = Shape(arrays[name].shape, arrays[name].dtype)
         if found != wanted:
@@ -380,10 +379,10 @@ def check_arrays(
 
 
 def check_finite(path: str | os.PathLike[str], name: str, array: Array) -> None:
-    """Refuse an array that has NaN or an infinity.
+    """Check that an array has no NaN and no infinity.
 
     Raises:
-        ArtifactError: it has; the message has the first one's place.
+        ArtifactError: it has; the message gives the index of the first.
 
     >>> check_finite("model.safetensors", "bias", np.array([1.0, np.nan]))
     Traceback (most recent call last):
@@ -399,7 +398,7 @@ def check_finite(path: str | os.PathLike[str], name: str, array: Array) -> None:
 
 
 def _storable(array: Array, path: Path, name: str) -> Array:
-    """``array`` in C order and little-endian, as safetensors takes for granted."""
+    """``array`` in C order and little-endian, as safetensors requires."""
     if name == "__metadata__":
         raise ArtifactError(
             f"{path}: safetensors keeps the name {name!r} to itself; rename the array"
@@ -414,7 +413,7 @@ def _storable(array: Array, path: Path, name: str) -> Array:
 
 
 def _diagnosis(data: bytes, error: Exception) -> str:
-    """What is wrong with ``data``, which is not a whole safetensors file, and what to do."""
+    """What is wrong with ``data``, an invalid safetensors file, and what to do."""
     again = "copy it again from where it is whole, or write it anew"
     if not data:
         return f"is empty; {again}"

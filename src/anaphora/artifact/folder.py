@@ -1,4 +1,4 @@
-"""A folder held open, whose entries are reached by name and never through a symbolic link."""
+"""An open folder, whose entries are accessed by name and never through symbolic links."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Opener = Callable[[str, int], int]
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
-# Opening a pipe is not to wait for its other end. Windows has a flag for bytes as they are.
+# Opening a pipe must not block; on Windows files are opened in binary mode.
 _FILE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _HAS_DESCRIPTORS = bool(_NO_FOLLOW) and {
     os.open, os.stat, os.mkdir, os.unlink, os.rename
@@ -22,17 +22,17 @@ _HAS_DESCRIPTORS = bool(_NO_FOLLOW) and {
 
 
 class Folder:
-    """A folder held open, whose entries are reached by name and never through a symbolic link.
+    """An open folder, whose entries are accessed by name and never through symbolic links.
 
-    The path itself may lead through links. Where the system has no descriptors of folders
-    (Windows), entries are checked before they are opened. An entry that is a link, or that is no
-    regular file where one is opened, raises an ``OSError`` that says so.
+    The path itself may contain links. Without folder descriptors (on Windows) entries are checked
+    before they are opened. Opening a link, or anything but a regular file, raises an ``OSError``
+    with the reason.
 
     Args:
-        path: Which folder.
+        path: The folder.
 
     Attributes:
-        path: The same, for messages.
+        path: The folder, for messages.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as path, Folder(Path(path)) as folder:
@@ -57,7 +57,7 @@ class Folder:
     @classmethod
     @contextlib.contextmanager
     def within(cls, root: Path, path: Path) -> Iterator[Folder]:
-        """Open ``path``, which is ``root`` or below it; no link below ``root`` is followed."""
+        """Open ``path``, ``root`` or a folder in it, without following links within ``root``."""
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(cls(root))
             for name in path.relative_to(root).parts:
@@ -74,7 +74,7 @@ class Folder:
         return below
 
     def open(self, name: str, flags: int, mode: int = 0o666) -> int:
-        """A descriptor of a regular file, as `os.open` gives it; for ``open``'s ``opener`` too."""
+        """Open a regular file, as `os.open`; also an ``opener`` for ``open``."""
         self._refuse_link(name)
         entry = self.status(name)
         if entry is not None and not stat.S_ISREG(entry.st_mode):
@@ -87,7 +87,7 @@ class Folder:
         return descriptor
 
     def status(self, name: str) -> os.stat_result | None:
-        """What the entry itself is, as `os.stat` tells it; None if there is none."""
+        """The status of the entry itself, as from `os.stat`; None if it does not exist."""
         try:
             return os.stat(self._name(name), dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -98,7 +98,7 @@ class Folder:
         return os.listdir(self.path if self._descriptor is None else self._descriptor)
 
     def make_folder(self, name: str) -> None:
-        """Make a folder, unless there is one; a link in its place is refused."""
+        """Create a folder, unless it exists; a link of that name is refused."""
         self._refuse_link(name)
         try:
             os.mkdir(self._name(name), dir_fd=self._descriptor)
@@ -106,17 +106,17 @@ class Folder:
             self._below(name).__exit__()
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a link and not what it points to, if it is there."""
+        """Remove a file or a link (not its target), if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._name(name), dir_fd=self._descriptor)
 
     def remove_link(self, name: str) -> None:
-        """Remove a link, and not what it points to; leave anything else."""
+        """Remove a link (not its target); keep anything else."""
         if self._is_link(name):
             self.remove(name)
 
     def replace(self, name: str, new_name: str) -> None:
-        """Rename a file, over another or a link if there is one."""
+        """Rename a file, replacing an existing file or link."""
         os.replace(
             self._name(name),
             self._name(new_name),
@@ -125,7 +125,7 @@ class Folder:
         )
 
     def flush(self) -> None:
-        """Make renames within the folder durable, where the system can."""
+        """Make renames within the folder durable, if the system supports it."""
         if self._descriptor is None:
             return
         try:
@@ -141,7 +141,7 @@ class Folder:
         status = self.status(name)
         if status is None:
             return False
-        # Windows also has junctions, which Python does not count among links.
+        # Windows also has junctions, which Python does not regard as links.
         junction = getattr(status, "st_reparse_tag", 0) == getattr(
             stat, "IO_REPARSE_TAG_MOUNT_POINT", -1
         )
@@ -153,7 +153,7 @@ class Folder:
 
 
 def opener_within(root: Path) -> Opener:
-    """An opener for ``open`` that follows no link below ``root`` and opens regular files alone.
+    """An opener for ``open`` that follows no links within ``root`` and opens regular files only.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The lock of a model directory: one training at a time, and none once its process has ended."""
+"""The lock of a model directory: one training run at a time, released when its process ends."""
 
 from __future__ import annotations
 
@@ -33,30 +33,29 @@ LOCK_FILE = ".lock"
 
 _BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK}
 _UNSUPPORTED = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-_BYTE = 1 << 30  # the one that Windows locks: far from the text, which others are to read
-_TEXT_SIZE = 512  # always as long, so that one write replaces the text of another holder
+_BYTE = 1 << 30  # locked on Windows: far from the text, which must stay readable
+_TEXT_SIZE = 512  # fixed, so that one write replaces the previous holder's text
 _HOST = re.compile(r"[\w.:-]{1,255}")
 _TIME = re.compile(r"[\d :-]{1,32} UTC")
 
 
 class Held(Exception):  # noqa: N818 - it names what happened
-    """Another holds the lock; the message says who, as far as that is known."""
+    """The lock is held by another; the message says by whom, if known."""
 
 
 class Lock:
-    """The exclusive lock of a folder, which the system drops when the holder's process ends.
+    """The exclusive lock of a folder, which the system releases when the holder's process ends.
 
-    The system's lock of an open file (``flock``) is what counts; the file ``.lock`` is only there
-    to be locked, and says who holds it. So a file that a killed process or a copy of the folder
-    left behind locks nothing. A forked child holds nothing, nor does it keep the lock from being
-    released.
+    The lock is the system's lock of the open file ``.lock`` (``flock``), which also says who holds
+    it. A file left by a killed process or copied with the folder therefore locks nothing. A forked
+    child does not hold the lock, nor prevent its release.
 
-    Over NFS, Linux passes the lock on to the server (kernel 2.6.12 and later), so that it holds
-    between machines, unless the mount says ``nolock`` or ``local_lock``. Where a file system has
-    no locks a warning says so, and nothing is held.
+    Over NFS, Linux forwards the lock to the server (kernel 2.6.12 and later), so it works between
+    machines, unless mounted with ``nolock`` or ``local_lock``. On file systems without locks a
+    warning is issued, and nothing is locked.
 
     Args:
-        folder: Which one.
+        folder: The folder.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,14 +80,14 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds it, in this process."""
+        """Whether this object holds the lock, in this process."""
         return self._open.descriptor is not None
 
     def acquire(self) -> None:
-        """Take the lock, at once or not at all.
+        """Acquire the lock, without waiting.
 
         Raises:
-            Held: another has it.
+            Held: another holds it.
             OSError: the folder is missing or cannot be written.
         """
         while not self.held:
@@ -98,7 +97,7 @@ class Lock:
                     if not _try_to_lock(descriptor, self._folder):
                         raise Held(_holder(descriptor))
                     entry = folder.status(LOCK_FILE)
-                    # The holder of before may have removed the file after it was opened here.
+                    # The previous holder may have removed the file after it was opened here.
                     if entry is not None and os.path.samestat(entry, os.fstat(descriptor)):
                         _write(descriptor)
                         self._open.keep(descriptor)
@@ -107,12 +106,12 @@ class Lock:
                         os.close(descriptor)
 
     def release(self) -> None:
-        """Let others have it, if this object holds it; the file goes too."""
+        """Release the lock and remove the file, if this object holds it."""
         self._open.release()
 
 
 class _OpenFile:
-    """The open file of a `Lock` that is held; apart from it, so as to be closed after its end."""
+    """The open file of a held `Lock`; separate, so that a finalizer can close it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -125,7 +124,7 @@ class _OpenFile:
     def release(self) -> None:
         if self.descriptor is None:
             return
-        # Before it is unlocked, or it would be another's file that goes.
+        # Before it is unlocked, since afterwards the file may be another holder's.
         with contextlib.suppress(OSError), Folder(self.folder) as folder:
             entry = folder.status(LOCK_FILE)
             if entry is not None and os.path.samestat(entry, os.fstat(self.descriptor)):
@@ -133,7 +132,7 @@ class _OpenFile:
         self.drop()
 
     def drop(self) -> None:
-        """Close the file; that unlocks it, unless a parent process has it open too."""
+        """Close the file, which unlocks it unless a parent process has it open too."""
         if self.descriptor is not None:
             os.close(self.descriptor)
         self.descriptor = None
@@ -162,7 +161,7 @@ def _try_to_lock(descriptor: int, folder: Path) -> bool:
             raise
         warnings.warn(
             f"{folder}: the file system has no locks ({error.strerror}), so nothing keeps a second "
-            "training out of this directory; see to it that one runs at a time",
+            "training out of this directory; make sure that only one runs at a time",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -177,13 +176,13 @@ def _write(descriptor: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """Who holds the lock, by the file; it is another's, so its text is checked."""
+    """Who holds the lock, according to the file; its text is untrusted, so it is checked."""
     for wait in (0.01, 0.1, 0):
         os.lseek(descriptor, 0, os.SEEK_SET)
         text = os.read(descriptor, _TEXT_SIZE)
         if text:
             break
-        time.sleep(wait)  # the holder has locked it, and is about to write
+        time.sleep(wait)  # the holder has locked it and is about to write
     try:
         values = json.loads(text)
         process, host, since = (values[name] for name in ("process", "host", "since"))
