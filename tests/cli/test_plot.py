@@ -70,7 +70,7 @@ def test_plot_is_not_drawn_through_a_link(trained, command):
         (["--picture", "dreams"], 2, "'dreams' is not one of"),
         (["--text", "the", "--unit", "8"], 2, "there is no unit 8; those of c_l0 are 0 to 7"),
         (["--text", "the", "--value", "z_l0"], 2, "no value 'z_l0'; this model has i_l0, f_l0"),
-        (["--word", "☃"], 2, "'☃' is none of the "),
+        (["--word", "☃"], 2, "'☃' is not one of the "),
         (["--text", "☃"], 1, "is not in the vocabulary"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the pictures show is what happened: the data of every function of `anaphora.plot`."""
+"""The data of every function of `anaphora.plot`."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def x(rng):
     return rng.standard_normal((T, B, I))
 
 
-def test_data_need_no_matplotlib_and_a_figure_says_what_is_missing():
+def test_data_need_no_matplotlib_and_figures_explain_that_it_is_missing():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "import anaphora.plot as plot\n"
@@ -64,7 +64,7 @@ def test_losses_come_from_model_directories_and_records(tmp_path):
         ([{}, {}], "loss"),
     ],
 )
-def test_losses_are_labelled_as_what_they_are(figures, label):
+def test_losses_are_labelled_by_their_kind(figures, label):
     pytest.importorskip("matplotlib")
     records = [{"kind": "train", "step": 1, "loss": 3.0, **more} for more in figures]
     picture = plot.losses({"a": records[:1], "b": records[1:]})
@@ -82,7 +82,7 @@ def test_losses_refuse_no_runs_and_runs_without_records():
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_states_and_gates_are_those_that_the_layer_records(name, x, rng):
+def test_states_and_gates_equal_the_recorded_values(name, x, rng):
     layer = nn.Recurrent(name, I, H, num_layers=2, bidirectional=True, dtype=np.float64)
     _, _, recorded = layer.record(x)
     states, gates = plot.states(layer, x, row=1).data, plot.gates(layer, x, row=1).data
@@ -101,7 +101,7 @@ def test_batch_first_and_single_sequences_have_the_same_axes(x):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_looking_is_without_dropout_and_changes_nothing(x):
+def test_plots_use_no_dropout_and_change_nothing(x):
     layer = nn.LSTM(I, H, num_layers=2, dropout=0.9, dtype=np.float64)
     before = random.get_state()
     first = plot.states(layer, x).data["h_l1"]
@@ -111,7 +111,7 @@ def test_looking_is_without_dropout_and_changes_nothing(x):
     assert not layer.training
 
 
-def test_a_cell_of_ones_own_has_its_own_names(x):
+def test_a_custom_cell_has_its_own_names(x):
     @cell(gates="keep new", state="memory")
     def own(keep, new, memory):
         keep = sigmoid(keep)
@@ -146,7 +146,7 @@ def test_gates_of_a_cell_that_was_not_traced_are_refused(x):
         ({"h": np.ones((2, 3, 4))}, {"row": 3}, "there is no row 3 of 3 in 'h'"),
     ],
 )
-def test_values_refuse_what_does_not_fit(named, options, message):
+def test_values_refuse_wrong_shapes(named, options, message):
     with pytest.raises(ValueError, match=message):
         plot.values(named, **options)
 
@@ -155,7 +155,7 @@ def test_values_refuse_what_does_not_fit(named, options, message):
 
 
 def unrolled_norms(layer, x, seed):
-    """The same norms from one tape over all steps, by a backward for each: slow, and plain."""
+    """The same norms from one tape over all steps, with one backward for each: slow but simple."""
     shapes = layer.state_shapes(x.shape[1])
     top = np.zeros(next(iter(shapes.values())))
     direction = np.random.default_rng(seed).standard_normal(top[-1].shape)
@@ -196,7 +196,7 @@ def test_gradient_norms_of_a_linear_recurrence_are_powers():
     np.testing.assert_allclose(norms, 0.5 ** np.arange(6, -1, -1), rtol=1e-12)
 
 
-def test_gradient_norms_refuse_what_has_no_answer(x):
+def test_gradient_norms_refuse_invalid_input(x):
     with pytest.raises(ValueError, match="a bidirectional layer has no last step"):
         plot.gradient_norms({"it": nn.GRU(I, H, bidirectional=True)}, x)
     with pytest.raises(ValueError, match="the input has no step"):
@@ -220,7 +220,7 @@ def test_principal_components_are_those_of_the_covariance(rng):
         plot.principal_components(vectors, 5)
 
 
-def test_nearest_and_analogy_go_by_angles_not_lengths(rng):
+def test_nearest_and_analogy_depend_on_angles_not_lengths(rng):
     vectors = rng.standard_normal((9, 4))
     labels = list("abcdefghi")
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -316,7 +316,7 @@ def test_reading_shows_the_states_of_the_model(rng):
         plot.read(model, tokenizer, "")
 
 
-def test_a_reading_is_that_of_evaluation_whatever_the_mode():
+def test_a_reading_is_always_in_evaluation_mode():
     tokenizer = CharacterTokenizer.fit("abcdefg")
     options = {"embedding_dropout": 0.5, "weight_dropout": 0.5, "zoneout": 0.5, "dropout": 0.5}
     model = LanguageModel(

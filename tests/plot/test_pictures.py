@@ -1,4 +1,4 @@
-"""Every picture is drawn and written, without a display, the same bytes each time."""
+"""Every picture is rendered and saved, without a display, with the same bytes each time."""
 
 import shutil
 import struct
@@ -42,13 +42,13 @@ def pictures():
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def rendered():
     return dict(pictures())
 
 
 @pytest.mark.parametrize("name", [name for name, _ in pictures()])
-def test_it_is_drawn_and_fits(name, drawn, tmp_path):
-    picture = drawn[name]
+def test_it_is_rendered_and_fits(name, rendered, tmp_path):
+    picture = rendered[name]
     figure = picture.figure
     assert picture.figure is figure
     png = picture.save(tmp_path / "it.png").read_bytes()
@@ -57,16 +57,16 @@ def test_it_is_drawn_and_fits(name, drawn, tmp_path):
     assert 300 <= width <= 1400
     assert 100 <= height <= 2000
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of signs that the font lacks
+        warnings.simplefilter("ignore")  # about characters that the font lacks
         box = figure.get_tightbbox()
-    edges = figure.get_size_inches()  # no label reaches beyond them
+    edges = figure.get_size_inches()  # no label extends beyond them
     assert box.x0 > -0.05
     assert box.y0 > -0.05
     assert box.x1 < edges[0] + 0.05
     assert box.y1 < edges[1] + 0.05
 
 
-def test_svg_is_the_same_each_time_and_no_style_leaks(tmp_path, drawn):
+def test_svg_is_the_same_each_time_and_no_style_leaks(tmp_path, rendered):
     before = dict(matplotlib.rcParams)
     files = [plot.losses({"a": RECORDS}).save(tmp_path / f"{n}.svg").read_bytes() for n in range(2)]
     assert files[0] == files[1]
@@ -74,14 +74,14 @@ def test_svg_is_the_same_each_time_and_no_style_leaks(tmp_path, drawn):
     assert dict(matplotlib.rcParams) == before
 
 
-def test_png_is_the_same_each_time_for_a_notebook_too(tmp_path, drawn):
-    png = drawn["attention"].save(tmp_path / "it.png").read_bytes()
-    assert drawn["attention"]._repr_png_() == png
+def test_png_is_the_same_each_time_for_a_notebook_too(tmp_path, rendered):
+    png = rendered["attention"].save(tmp_path / "it.png").read_bytes()
+    assert rendered["attention"]._repr_png_() == png
 
 
-def test_another_suffix_is_refused(tmp_path, drawn):
+def test_another_suffix_is_refused(tmp_path, rendered):
     with pytest.raises(ValueError, match=r"it.gif: a picture is written as .png or .svg"):
-        drawn["text"].save(tmp_path / "it.gif")
+        rendered["text"].save(tmp_path / "it.gif")
 
 
 def test_a_graph_is_saved(tmp_path, monkeypatch):

@@ -414,7 +414,7 @@ def _storable(array: Array, path: Path, name: str) -> Array:
 
 def _diagnosis(data: bytes, error: Exception) -> str:
     """What is wrong with ``data``, an invalid safetensors file, and what to do."""
-    again = "copy it again from where it is whole, or write it anew"
+    again = "copy it again from an intact source, or write it again"
     if not data:
         return f"is empty; {again}"
     if len(data) > 8 and data[8:9] != b"{":
