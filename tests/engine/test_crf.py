@@ -159,17 +159,17 @@ def test_wrong_arrays_are_refused_natively(rng):
     log_partitions, alphas = native.crf_forward(*arrays, lengths)
     for number in range(4):
         changed = [a if k != number else a[..., :-1] for k, a in enumerate(arrays)]
-        with pytest.raises(ValueError, match="the shape of"):
+        with pytest.raises(ValueError, match="shape of"):
             native.crf_forward(*changed, lengths)
     for wrong in (lengths[:-1], lengths + 1, lengths - 1):
-        with pytest.raises(ValueError, match=r"crf: a length is outside 0\.\.T|shape of lengths"):
+        with pytest.raises(ValueError, match=r"crf: a length is outside 0\.\.T|wrong shape of lengths"):
             native.crf_decode(*arrays, wrong, -1)
     for given in (
         (log_partitions[:-1], alphas, weights),
         (log_partitions, alphas[:-1], weights),
         (log_partitions, alphas, weights[:-1]),
     ):
-        with pytest.raises(ValueError, match="the shape of"):
+        with pytest.raises(ValueError, match="shape of"):
             native.crf_backward(*arrays, lengths, *given)
     with pytest.raises(ValueError, match=r"crf: emissions are \[T, B, C\], C > 0"):
         native.crf_forward(arrays[0][0], *arrays[1:], lengths)

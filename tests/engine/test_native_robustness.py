@@ -188,6 +188,9 @@ def native_calls(dtype, rng):
     x, dy, vector, targets = uniform(V, H), uniform(V, H), uniform(V), rng.integers(0, H, V)
     numbers = (0.1, 0.2, 0.3)
 
+    crf = (uniform(T, B, H), uniform(H, H), uniform(H), uniform(H), np.array([4, 0, 2]))
+    paths = (*module.crf_forward(*crf), uniform(B))
+
     def results(*arguments):  # except `saved`, parts of which are unused
         return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
 
@@ -197,6 +200,9 @@ def native_calls(dtype, rng):
         "cross_entropy_forward": (module.cross_entropy_forward, (x, targets, uniform(V, H)), (2,)),
         "cross_entropy_backward": (module.cross_entropy_backward, (x, targets, vector), ()),
         "linear_cross_entropy": (module.linear_cross_entropy, (x, dy, vector, targets), ()),
+        "crf_forward": (module.crf_forward, crf, ()),
+        "crf_backward": (module.crf_backward, (*crf, *paths), ()),
+        "crf_decode": (module.crf_decode, (*crf, -1), ()),
         "gather_rows": (module.gather_rows, (x, ids), ()),
         "sum_rows": (module.sum_rows, (targets, x), ()),
         "dropout": (module.dropout, (x, x.size, 7, 2**31, 2.0), ()),

@@ -11,7 +11,8 @@ from anaphora.data import BPETokenizer, CharacterTokenizer, DataError, WordToken
 from anaphora.generation import TextScore, reading, score
 from anaphora.generation.scoring import score_ids
 from anaphora.models import LanguageModel
-from anaphora.training import TextOptions, evaluate, evaluation_batches
+from anaphora.training import evaluate, evaluation_batches
+from anaphora.training.options import TextOptions
 
 LINES = ["the cat saw the dog", "", "a dog", "the the the cat cat saw a a dog the cat", "dog"]
 TEXT = "".join(line + "\n" for line in LINES)

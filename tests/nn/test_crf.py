@@ -158,5 +158,5 @@ def test_misuse(call, message):
 
 
 def test_repr():
-    assert repr(CRF(5)) == "CRF(5)"
-    assert repr(CRF(5, constraints=tag_constraints(NAMES))) == "CRF(5, constrained)"
+    assert repr(CRF(5)) == "CRF(5) (35 parameters)"
+    assert repr(CRF(5, constraints=tag_constraints(NAMES))) == "CRF(5, constrained) (35 parameters)"

@@ -21,7 +21,7 @@ V, H = 5, 3
 
 def make(dtype="float64", **options):
     random.seed(4)
-    return LanguageModel(V, H, dtype=dtype, initialization=0.7, **options)
+    return LanguageModel(V, hidden_size=H, dtype=dtype, initialization=0.7, **options)
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_accumulated_batches_are_one_batch(loss_per, sizes):
 
 def test_the_carried_state_goes_on_between_accumulated_batches():
     random.seed(6)
-    model, seen = LanguageModel(V, 5), []
+    model, seen = LanguageModel(V, hidden_size=5), []
     original = model.loss
 
     def loss(batch, state=None):
@@ -363,7 +363,7 @@ def test_a_training_that_goes_on_counts_the_minutes_of_before(monkeypatch, tmp_p
 
 def test_evaluations_tell_how_far_they_are():
     random.seed(6)
-    model, watch = LanguageModel(V, 5), Watch()
+    model, watch = LanguageModel(V, hidden_size=5), Watch()
     validation = cover(IDS[:50], 1, 10)
     options = TrainingOptions(max_steps=2, evaluate_every=1)
     Trainer(

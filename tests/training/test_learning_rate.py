@@ -66,7 +66,7 @@ class Losses(Callback):
 
 def make(**options):
     random.seed(6)
-    model, watch = LanguageModel(7, 5, dropout=0.3), Losses()
+    model, watch = LanguageModel(7, hidden_size=5, dropout=0.3), Losses()
     options = TrainingOptions(**{"max_steps": 30, **options})
     optimizer = Adam(model.named_parameters(), 0.01)
     trainer = Trainer(model, optimizer, batchify(IDS, 4, 5), options, callbacks=[watch])

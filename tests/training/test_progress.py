@@ -22,7 +22,7 @@ IDS = np.random.default_rng(4).integers(0, 7, 400)
 
 def make(callbacks=(), **options):
     random.seed(6)
-    model = LanguageModel(7, 5)
+    model = LanguageModel(7, hidden_size=5)
     return Trainer(
         model,
         SGD(model.parameters(), 0.1),

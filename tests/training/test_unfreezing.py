@@ -41,7 +41,7 @@ class Watch(Callback):
 
 def make(directory=None, stop=None, groups=None, frozen=(), **options):
     random.seed(6)
-    model = LanguageModel(7, 5, num_layers=2, dropout=0.2)
+    model = LanguageModel(7, hidden_size=5, num_layers=2, dropout=0.2)
     if frozen:
         freeze(model.named_parameters(), frozen)
     unfreezing = GradualUnfreezing(model.named_parameters(), groups)
@@ -98,7 +98,7 @@ def test_it_goes_on_bit_for_bit(tmp_path, options):
 
 
 def test_bad_groups_are_told():
-    model = LanguageModel(7, 5)
+    model = LanguageModel(7, hidden_size=5)
     with pytest.raises(ValueError, match=r"no parameter is called 'reader\.\*'; there are emb"):
         GradualUnfreezing(model.named_parameters(), [["reader.*"]])
     model.requires_grad_(False)
