@@ -314,7 +314,7 @@ def calendar_features(times: Times, frequency: Frequency) -> NDArray[np.float64]
         years = times.astype("datetime64[Y]")
         lengths = (years + 1).astype("datetime64[D]") - years.astype("datetime64[D]")
         columns += _harmonics((times - years.astype("datetime64[us]")) / lengths)
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(times), 0))
 
 
 def _harmonics(turns: NDArray[np.float64]) -> list[NDArray[np.float64]]:

@@ -239,6 +239,7 @@ def _log_gamma(x: Array, /) -> Any:
         inverse = 1 / large**2
         digamma = np.log(large) - 0.5 / large
         digamma -= inverse * (1 / 12 - inverse * (1 / 120 - inverse * (1 / 252 - inverse / 240)))
-        return (dy * (digamma - (1 / steps).sum(axis=-1))).astype(x.dtype, copy=False)
+        dx: Array = dy * (digamma - (1 / steps).sum(axis=-1))
+        return dx.astype(x.dtype, copy=False)
 
     return (value - np.log(steps).sum(axis=-1)).astype(x.dtype, copy=False), pullback

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from anaphora.tensor import Array, Tensor, no_grad
 
 SCALINGS = ("standard", "mean_absolute", "none")
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+_RIDGE = 1e-4  # of the mean square of the scaled lags
 _ROWS = 4096  # paths of series side by side
 
 
@@ -32,6 +33,7 @@ class ForecastBatch(Batch):
         targets: The last C + h of them.
         features: [C + h, B, F] what is known of each step in advance.
         observed: [P + C + h, B, N] whether a value is there.
+        counted: [C + h, B, N] whether a target counts; None for all that are there.
 
     >>> values = np.array([[[1.0]], [[0.0]], [[3.0]]], np.float32)
     >>> batch = ForecastBatch(
@@ -43,11 +45,18 @@ class ForecastBatch(Batch):
 
     features: NDArray[Any] = field(kw_only=True)
     observed: NDArray[np.bool_] = field(kw_only=True)
+    counted: NDArray[np.bool_] | None = None
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """[C + h, B, N]: the targets that are there and count."""
+        there = self.observed[len(self.observed) - len(self.targets) :]
+        return there if self.counted is None else there & self.counted
 
     @property
     def tokens(self) -> int:
         """The number of targets that count."""
-        return int(np.count_nonzero(self.observed[len(self.observed) - len(self.targets) :]))
+        return int(np.count_nonzero(self.mask))
 
 
 class Forecaster(SavedModel):
@@ -188,7 +197,7 @@ class Forecaster(SavedModel):
         steps = slice(self.past, None)
         scale = np.broadcast_to(window.scale.astype(self._dtype), window.values[steps].shape)
         losses = self.distribution.loss(raw, window.values[steps], scale)
-        counted = window.observed[steps]
+        counted = batch.mask
         loss = (losses * counted.astype(losses.dtype)).sum() / max(int(counted.sum()), 1)
         result: Tensor = ops.astype(loss, self._dtype)
         return result, None
@@ -211,6 +220,43 @@ class Forecaster(SavedModel):
 
     def _window(self, values: ArrayLike, observed: NDArray[np.bool_]) -> _Window:
         return _Window(self, np.asarray(values, np.float64), observed)
+
+    def start_from_least_squares(self, batches: Iterable[ForecastBatch]) -> None:
+        """Begin with the linear autoregression that fits windows best, and no network beside it.
+
+        The weights of the lags, and the bias, become those of the least squares (with a little
+        ridge); the rest of the level begins at 0, so that training improves on the autoregression.
+
+        Args:
+            batches: Windows, as for `loss`.
+
+        Raises:
+            ValueError: the model is not autoregressive.
+        """
+        if not self.options["autoregressive"]:
+            raise ValueError("start_from_least_squares: the model is not autoregressive")
+        N, K = self.target_size, len(self.lags)
+        squares, products = np.zeros((N, K + 1, K + 1)), np.zeros((N, K + 1))
+        for batch in batches:
+            window = self._window(batch.inputs, batch.observed)
+            lagged, _ = window.read(np.arange(len(batch.targets)), np.asarray(batch.features))
+            targets = window.values[self.past :]
+            for n in range(N):
+                counted = batch.mask[:, :, n]
+                x = lagged[:, :, n][counted].astype(np.float64)
+                x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+                squares[n] += x.T @ x
+                products[n] += x.T @ targets[:, :, n][counted]
+        ridge = _RIDGE * squares[:, -1, -1, None, None] * np.eye(K + 1) + 1e-12 * np.eye(K + 1)
+        weights = np.linalg.solve(squares + ridge, products[..., None])[..., 0]
+        at_level = np.tile(self.distribution.location, N) > 0
+        with self.lag_weights.writing() as array:
+            array[...] = weights[:, :K]
+        with self.output.weight.writing() as array:
+            array[at_level] = 0
+        assert self.output.bias is not None
+        with self.output.bias.writing() as array:
+            array[at_level] = np.repeat(weights[:, K], int(self.distribution.location.sum()))
 
     # Forecasts
 
@@ -335,7 +381,7 @@ class _Window:
     ) -> None:
         self._model = model
         past = model.past + model.context
-        self.mean, self.scale = _moments(model.scaling, values[:past], observed[:past])
+        self.mean, self.scale = window_moments(model.scaling, values[:past], observed[:past])
         # The last step that has a value, or -1.
         steps = np.where(observed, np.arange(len(values))[:, None, None], -1)
         last = np.maximum.accumulate(steps, axis=0)
@@ -368,10 +414,20 @@ class _Window:
         return other
 
 
-def _moments(
+def window_moments(
     scaling: str, past: NDArray[np.float64], observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is taken off values, and what they are divided by, each [B, N]."""
+    """What is taken off the values of windows, and what they are divided by, each [B, N].
+
+    Args:
+        scaling: As of `Forecaster`.
+        past: [P + C, B, N].
+        observed: Whether each is there.
+
+    >>> past = np.array([[[1.0]], [[5.0]]])
+    >>> [part.item() for part in window_moments("standard", past, past > 0)]
+    [3.0, 2.0]
+    """
     count = np.maximum(observed.sum(axis=0), 1)
     values = np.where(observed, past, 0.0)
     mean, scale = np.zeros(count.shape), np.ones(count.shape)
