@@ -222,3 +222,101 @@ def test_plain_layers_share_state_dicts_and_values(ours, theirs):
     theirs.load_state_dict(
         {name: torch.from_numpy(array.copy()) for name, array in ours.state_dict().items()}
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_weights_and_label_smoothing(weighted, smoothing, reduction, dtype):
+    weights = np.array([0.5, 2, 0, 1.25, 3], dtype)
+    targets = np.array([0, 4, -100, 1, 2, 3])
+    peer_options = {
+        "weight": torch.tensor(weights) if weighted else None,
+        "label_smoothing": smoothing,
+        "reduction": reduction,
+    }
+    options = {
+        "class_weights": weights if weighted else None,
+        "label_smoothing": smoothing,
+        "reduction": reduction,
+    }
+    t = torch.tensor(targets)
+    compare(
+        lambda x: ops.cross_entropy(x, targets, **options),
+        lambda x: functional.cross_entropy(x, t, **peer_options),
+        [normal(6, 5)],
+        dtype,
+    )
+    compare(
+        lambda x, w, b: ops.linear_cross_entropy(x, w, b, targets=targets, **options),
+        lambda x, w, b: functional.cross_entropy(functional.linear(x, w, b), t, **peer_options),
+        [normal(6, 3), normal(5, 3), normal(5)],
+        dtype,
+    )
+    if not smoothing:
+        peer_options.pop("label_smoothing"), options.pop("label_smoothing")
+        compare(
+            lambda x: ops.nll_loss(x, targets, **options),
+            lambda x: functional.nll_loss(x, t, **peer_options),
+            [normal(6, 5)],
+            dtype,
+        )
+
+
+TARGETS = normal(4, 5)
+YES = np.random.default_rng(3).uniform(0, 1, (4, 5)).round(1)
+FACTORS = np.array([0.5, 2, 1, 1.25, 3])
+LOSSES = {
+    "binary": (ops.binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits", YES, {}),
+    "binary, weights": (
+        ops.binary_cross_entropy_with_logits,
+        "binary_cross_entropy_with_logits",
+        YES,
+        {"weight": FACTORS[:4, None], "pos_weight": FACTORS},
+    ),
+    "squares": (ops.mean_squared_error, "mse_loss", TARGETS, {}),
+    "l1": (ops.l1_loss, "l1_loss", TARGETS, {}),
+    "huber": (ops.huber_loss, "huber_loss", TARGETS, {"delta": 0.7}),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_numbers(name, reduction, dtype):
+    ours, peer, targets, options = LOSSES[name]
+    peer_options = {
+        k: torch.tensor(v.astype(dtype)) if isinstance(v, np.ndarray) else v
+        for k, v in options.items()
+    }
+    compare(
+        lambda x: ours(x, targets, reduction=reduction, **options),
+        lambda x: getattr(functional, peer)(
+            x, torch.tensor(targets.astype(dtype)), reduction=reduction, **peer_options
+        ),
+        [normal(4, 5) * 2],
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["gaussian", "student_t", "negative_binomial"])
+def test_likelihoods(name, dtype):
+    d = torch.distributions
+    counts = np.arange(20.0).reshape(4, 5)
+    if name == "gaussian":
+        ours, theirs, given, y = ops.gaussian_nll_loss, d.Normal, [normal(4, 5), POSITIVE], TARGETS
+    elif name == "student_t":
+        ours, y = ops.student_t_nll_loss, TARGETS
+        given = [normal(4, 5), POSITIVE, POSITIVE + 1]
+        theirs = lambda mean, scale, df: d.StudentT(df, mean, scale)  # noqa: E731
+    else:
+        ours, given, y = ops.negative_binomial_nll_loss, [POSITIVE * 5, POSITIVE], counts
+        theirs = lambda m, a: d.NegativeBinomial(1 / a, logits=torch.log(a * m))  # noqa: E731
+    compare(
+        lambda *p: ours(*p, y, reduction="sum"),
+        lambda *p: -theirs(*p).log_prob(torch.tensor(y.astype(dtype))).sum(),
+        given,
+        dtype,
+    )

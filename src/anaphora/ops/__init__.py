@@ -24,8 +24,23 @@ from anaphora.ops.arithmetic import (
 )
 from anaphora.ops.attention import additive_scores, masked_softmax
 from anaphora.ops.ctc import ctc_loss
+from anaphora.ops.likelihoods import (
+    gaussian_nll_loss,
+    negative_binomial_nll_loss,
+    student_t_nll_loss,
+)
 from anaphora.ops.linear import linear, matmul
-from anaphora.ops.losses import cross_entropy, linear_cross_entropy, mean_squared_error
+from anaphora.ops.losses import (
+    balanced_class_weights,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    l1_loss,
+    linear_cross_entropy,
+    mean_squared_error,
+    nll_loss,
+    pinball_loss,
+)
 from anaphora.ops.network import dropout, embedding, layer_norm
 from anaphora.ops.penalties import activation_penalty, temporal_penalty
 from anaphora.ops.recurrence import recurrence, recurrence_unfused
@@ -47,6 +62,8 @@ __all__ = [
     "add",
     "additive_scores",
     "astype",
+    "balanced_class_weights",
+    "binary_cross_entropy_with_logits",
     "broadcast_to",
     "concatenate",
     "cross_entropy",
@@ -55,7 +72,10 @@ __all__ = [
     "dropout",
     "embedding",
     "exp",
+    "gaussian_nll_loss",
     "getitem",
+    "huber_loss",
+    "l1_loss",
     "layer_norm",
     "linear",
     "linear_cross_entropy",
@@ -70,6 +90,9 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "negative_binomial_nll_loss",
+    "nll_loss",
+    "pinball_loss",
     "power",
     "recurrence",
     "recurrence_unfused",
@@ -82,6 +105,7 @@ __all__ = [
     "split",
     "sqrt",
     "stack",
+    "student_t_nll_loss",
     "subtract",
     "sum",
     "tanh",
