@@ -8,13 +8,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anaphora import ops
-from anaphora.tensor import Array, Tensor, differentiable, floating
+from anaphora.tensor import Array, Tensor
 
 Float64 = NDArray[np.float64]
 
@@ -58,9 +57,7 @@ class Gaussian(Distribution):
     def loss(self, raw: Tensor, targets: Array, scale: Array) -> Tensor:
         """The negative log-density."""
         deviation = ops.softplus(raw[..., 1]) + SMALLEST_DEVIATION
-        z = (targets - raw[..., 0]) / deviation
-        loss: Tensor = ops.log(deviation) + z * z * 0.5 + 0.5 * math.log(2 * math.pi)
-        return loss
+        return ops.gaussian_nll_loss(raw[..., 0], deviation, targets, reduction="none")
 
     def sample(
         self, raw: Array, normal: Float64, scale: Array, generator: np.random.Generator
@@ -78,18 +75,9 @@ class StudentT(Distribution):
 
     def loss(self, raw: Tensor, targets: Array, scale: Array) -> Tensor:
         """The negative log-density."""
-        raw = ops.astype(raw, np.float64)  # of the functions log gamma a difference remains
         spread = ops.softplus(raw[..., 1]) + SMALLEST_DEVIATION
         freedom = ops.softplus(raw[..., 2]) + 2.0
-        z = (targets.astype(np.float64) - raw[..., 0]) / spread
-        constant = _log_gamma(freedom * 0.5) - _log_gamma(freedom * 0.5 + 0.5)
-        loss: Tensor = (
-            ops.log(spread)
-            + ops.log(freedom * math.pi) * 0.5
-            + constant
-            + (freedom + 1.0) * 0.5 * ops.log(z * z / freedom + 1.0)
-        )
-        return loss
+        return ops.student_t_nll_loss(raw[..., 0], spread, freedom, targets, reduction="none")
 
     def sample(
         self, raw: Array, normal: Float64, scale: Array, generator: np.random.Generator
@@ -114,22 +102,10 @@ class NegativeBinomial(Distribution):
 
     def loss(self, raw: Tensor, targets: Array, scale: Array) -> Tensor:
         """The negative log-probability."""
-        raw = ops.astype(raw, np.float64)
-        size = scale.astype(np.float64)
-        counts = np.rint(targets * size)
-        mean = (ops.softplus(raw[..., 0]) + SMALLEST_SHAPE) * size
-        shape = (ops.softplus(raw[..., 1]) + SMALLEST_SHAPE) / np.sqrt(size)
-        inverse = 1.0 / shape
-        odds = ops.log(shape * mean)
-        total = ops.log(shape * mean + 1.0)
-        loss: Tensor = (
-            _log_gamma(inverse)
-            + _log_gamma(Tensor(counts + 1.0))
-            - _log_gamma(inverse + counts)
-            + inverse * total
-            - (odds - total) * counts
-        )
-        return loss
+        mean = (ops.softplus(raw[..., 0]) + SMALLEST_SHAPE) * scale
+        shape = (ops.softplus(raw[..., 1]) + SMALLEST_SHAPE) / np.sqrt(scale)
+        counts = np.rint(targets * scale)
+        return ops.negative_binomial_nll_loss(mean, shape, counts, reduction="none")
 
     def sample(
         self, raw: Array, normal: Float64, scale: Array, generator: np.random.Generator
@@ -157,11 +133,10 @@ class Quantiles(Distribution):
         self._normal = np.array([NormalDist().inv_cdf(level) for level in levels])
 
     def loss(self, raw: Tensor, targets: Array, scale: Array) -> Tensor:
-        """max(q e, (q - 1) e), where e is the target less the quantile; the mean over levels."""
-        levels = self.levels.astype(raw.dtype)
-        error = np.asarray(targets, raw.dtype)[..., None] - raw
-        loss: Tensor = ops.maximum(error * levels, error * (levels - 1)).mean(axis=-1)
-        return loss
+        """The pinball loss, the mean over levels."""
+        losses = ops.pinball_loss(raw, targets, self.levels.tolist(), reduction="none")
+        mean: Tensor = losses.mean(axis=-1)
+        return mean
 
     def sample(
         self, raw: Array, normal: Float64, scale: Array, generator: np.random.Generator
@@ -224,22 +199,3 @@ def stratified_normals(
 def _softplus(x: Array) -> Float64:
     y: Float64 = np.logaddexp(0, x.astype(np.float64))
     return y
-
-
-@differentiable
-@floating
-def _log_gamma(x: Array, /) -> Any:
-    """The logarithm of Gamma(x), x > 0: Stirling's series at x + 8, and the recurrence to x."""
-    large = x + 8
-    series = 1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * large**2)) / large**2) / large**2
-    steps = x[..., None] + np.arange(8)
-    value = (large - 0.5) * np.log(large) - large + 0.5 * math.log(2 * math.pi) + series / large
-
-    def pullback(dy: Array) -> Array:
-        inverse = 1 / large**2
-        digamma = np.log(large) - 0.5 / large
-        digamma -= inverse * (1 / 12 - inverse * (1 / 120 - inverse * (1 / 252 - inverse / 240)))
-        dx: Array = dy * (digamma - (1 / steps).sum(axis=-1))
-        return dx.astype(x.dtype, copy=False)
-
-    return (value - np.log(steps).sum(axis=-1)).astype(x.dtype, copy=False), pullback
