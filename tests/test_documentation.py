@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
-LACKING = [] if importlib.util.find_spec("sklearn") else ["estimators"]  # an extra of its own
+LACKING = [] if importlib.util.find_spec("sklearn") else ["estimators", "forecasting_estimator"]
 MODULES = [
     "anaphora",
     *(

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -176,6 +176,7 @@ class TimeSeries:
         name: Of the series, for messages and answers.
         target_names: [N].
         known_names: [K].
+        past: The rows of the past; None for those up to the last that has a target.
 
     >>> series = TimeSeries.of([3.0, 5.0, 4.0], start="2024-01-31", frequency="month")
     >>> series.steps, series.future(2).astype("datetime64[D]").tolist()
@@ -189,6 +190,7 @@ class TimeSeries:
     name: str = "series"
     target_names: tuple[str, ...] = ("target",)
     known_names: tuple[str, ...] = ()
+    past: int | None = None
 
     @classmethod
     def of(
@@ -247,6 +249,50 @@ class TimeSeries:
         series.check()
         return series
 
+    @classmethod
+    def at(
+        cls,
+        times: Sequence[Times],
+        targets: Sequence[NDArray[np.float64]],
+        known: Sequence[NDArray[np.float64]],
+        names: Sequence[str] = ("series",),
+        target_names: Sequence[str] = ("target",),
+        known_names: Sequence[str] = (),
+    ) -> list[TimeSeries]:
+        """Series of arrays, each with its times, whose step is found.
+
+        Args:
+            times: For each series, [T] numbers or dates, rising.
+            targets: For each, [T, N].
+            known: For each, [T, K].
+            names: Of the series.
+            target_names: [N].
+            known_names: [K].
+
+        Raises:
+            DataError: times are not regular, or have gaps; or as `check`.
+
+        >>> days = np.array(["2024-01-01", "2024-01-02"], "datetime64[us]")
+        >>> (series,) = TimeSeries.at([days], [np.ones((2, 1))], [np.ones((2, 0))])
+        >>> str(series.frequency)
+        'day'
+        """
+        step = _infer(times)
+        return [
+            _regular(
+                name,
+                when,
+                np.concatenate([columns, values], axis=1),
+                [f"{name}, row {row}" for row in range(len(when))],
+                step,
+                "refuse",
+                columns.shape[1],
+                tuple(target_names),
+                tuple(known_names),
+            )
+            for name, when, values, columns in zip(names, times, targets, known, strict=True)
+        ]
+
     def check(self) -> None:
         """Refuse infinite values, and columns known in advance that are not.
 
@@ -266,7 +312,9 @@ class TimeSeries:
 
     @property
     def steps(self) -> int:
-        """The number of rows up to the last one that has a target."""
+        """The number of rows before the forecast."""
+        if self.past is not None:
+            return self.past
         rows = np.flatnonzero(~np.isnan(self.targets).all(axis=1))
         return int(rows[-1]) + 1 if len(rows) else 0
 
@@ -275,17 +323,10 @@ class TimeSeries:
         return self.frequency.at(self.times[0], np.arange(self.steps, self.steps + horizon))
 
     def until(self, steps: int) -> TimeSeries:
-        """The same series as it was after so many steps: later targets are missing."""
+        """The series as it was after so many steps: later targets are missing, and future."""
         targets = self.targets.copy()
         targets[steps:] = np.nan
-        return self.with_targets(targets)
-
-    def with_targets(self, targets: NDArray[np.float64]) -> TimeSeries:
-        """The same rows with other targets [T, N]."""
-        return TimeSeries(
-            self.times, targets, self.known, self.frequency, self.name, self.target_names,
-            self.known_names,
-        )  # fmt: skip
+        return replace(self, targets=targets, past=steps)
 
 
 def calendar_features(times: Times, frequency: Frequency) -> NDArray[np.float64]:
@@ -541,6 +582,11 @@ def _regular(
     known: tuple[str, ...],
 ) -> TimeSeries:
     """A series on every step from its first time to its last."""
+    for k in np.flatnonzero(times[1:] <= times[:-1])[:1]:
+        raise DataError(
+            f"{places[k + 1]}: the time {_shown(times[k + 1])} follows {_shown(times[k])}; wanted "
+            "rising times"
+        )
     positions, on_step = step.positions(times)
     for k in np.flatnonzero(~on_step)[:1]:
         raise DataError(
