@@ -50,9 +50,9 @@ def make_batch(seed=1, counts=False, missing=True):
 
 
 def expected_reading(model, batch):
-    """What each step reads, [C + h, B, I], with its lags [C + h, B, N, K], in plain loops."""
+    """What each step reads, [C + h, B, I]; lags and features [C + h, B, N, K + F]; targets."""
     read = np.zeros((C + h, B, N * 2 + N + F + N))
-    lagged = np.zeros((C + h, B, N, 2))
+    lagged = np.zeros((C + h, B, N, 2 + F))
     scaled = np.zeros(batch.inputs.shape)
     for b in range(B):
         for n in range(N):
@@ -62,15 +62,13 @@ def expected_reading(model, batch):
                 mean, scale = past.mean(), past.std()
             else:
                 mean, scale = 0.0, 1 + np.abs(past).mean()
-            last = 0.0
             for s in range(P + C + h):
-                if there[s]:
-                    last = (batch.inputs[s, b, n] - mean) / scale
-                scaled[s, b, n] = last
+                if there[: s + 1].any():
+                    scaled[s, b, n] = (batch.inputs[s, b, n] - mean) / scale
             for t in range(C + h):
                 s = t + P
-                lagged[t, b, n] = scaled[s - 1, b, n], scaled[s - 3, b, n]
-                read[t, b, 2 * n : 2 * n + 2] = lagged[t, b, n]
+                lagged[t, b, n] = scaled[s - 1, b, n], scaled[s - 3, b, n], *batch.features[t, b]
+                read[t, b, 2 * n : 2 * n + 2] = lagged[t, b, n, :2]
                 read[t, b, 2 * N + n] = there[s - 1]
                 read[t, b, 2 * N + N + F + n] = np.log(scale / [2.0, 3.0][n])
     read[:, :, 3 * N : 3 * N + F] = batch.features
@@ -86,7 +84,7 @@ def test_a_step_reads_lags_features_and_scale(distribution, dtype):
     y, _ = model.recurrent(read)
     size = model.distribution.size
     raw = (y.data @ model.output.weight.data.T + model.output.bias.data).reshape(C + h, B, N, size)
-    level = (lagged * model.lag_weights.data).sum(axis=-1)
+    level = (lagged * model.linear_weights.data).sum(axis=-1)
     raw = raw + level[..., None] * model.distribution.location
     tolerance = 1e-12 if dtype == "float64" else 2e-5
     np.testing.assert_allclose(model(batch).data, raw, rtol=tolerance, atol=tolerance)
@@ -117,13 +115,38 @@ def test_the_loss_is_the_mean_over_targets_that_are_there():
     assert horizon.tokens == there[C:].sum()
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_what_is_missing_is_not_read(distribution):
-    counts = distribution == "negative_binomial"
-    model, batch = make(distribution), make_batch(counts=counts)
-    other = np.where(batch.observed, batch.inputs, 77.0)
-    changed = ForecastBatch(other, other[P:], features=batch.features, observed=batch.observed)
-    assert model.loss(changed)[0].item() == model.loss(batch)[0].item()
+def test_what_stands_for_a_missing_value_is_read_but_not_learnt():
+    model, batch = make("gaussian"), make_batch()
+    # Where the last step alone is missing, nothing reads it.
+    observed = batch.observed.copy()
+    observed[-1] = False
+    losses = []
+    for stands in (0.0, 77.0):
+        values = batch.inputs.copy()
+        values[-1] = stands
+        changed = ForecastBatch(values, values[P:], features=batch.features, observed=observed)
+        losses.append(model.loss(changed)[0].item())
+    assert losses[0] == losses[1]
+
+
+def test_missing_values_are_what_the_weighted_lags_and_features_say():
+    model = make("student_t", target_size=1, lags=[1, 3], typical_scale=[1.0])
+    rng = np.random.default_rng(2)
+    values = rng.standard_normal((9, 2, 1))
+    features = rng.standard_normal((9, 2, F))
+    holes = values.copy()
+    holes[0, 1] = holes[2, 0] = holes[5, 0] = holes[6, 0] = np.nan
+    filled = model.fill(holes, features)
+    wanted = holes.copy()
+    wanted[2, 0] = values[1, 0]  # too early for the lags
+    w = model.linear_weights.data[0]
+    for step in (5, 6):
+        past = wanted[step - 3 : step, 0, 0]
+        mean, deviation = past.mean(), past.std()
+        lags = (np.array([past[-1], past[-3]]) - mean) / deviation
+        wanted[step, 0] = mean + deviation * (lags @ w[:2] + features[step, 0] @ w[2:])
+    np.testing.assert_allclose(filled, wanted, rtol=1e-12)
+    assert np.isnan(filled[0, 1])
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -153,13 +176,13 @@ def test_least_squares_start():
         for one in batches:
             _, lagged, targets = expected_reading(model, one)
             rows.append(
-                np.concatenate([lagged[:, :, n].reshape(-1, 2), np.ones(((C + h) * B, 1))], 1)
+                np.concatenate([lagged[:, :, n].reshape(-1, 2 + F), np.ones(((C + h) * B, 1))], 1)
             )
             answers.append(targets[:, :, n].reshape(-1))
         x, y = np.concatenate(rows), np.concatenate(answers)
-        ridge = 1e-4 * len(x) * np.eye(3)
+        ridge = 1e-4 * len(x) * np.eye(3 + F)
         weights = np.linalg.solve(x.T @ x + ridge, x.T @ y)
-        np.testing.assert_allclose(model.lag_weights.data[n], weights[:2], rtol=1e-8)
+        np.testing.assert_allclose(model.linear_weights.data[n], weights[:-1], rtol=1e-7)
         level = rows[0] @ weights
         np.testing.assert_allclose(
             model(batch).data[:, :, n, 0].reshape(-1), level, rtol=1e-8, atol=1e-10
@@ -175,12 +198,24 @@ def past_of(batch):
     return np.where(batch.observed, batch.inputs, np.nan)[: P + C]
 
 
+def filled(model, values, batch):
+    """The batch of values [P + C + h, B, N], NaN where missing."""
+    inputs = np.nan_to_num(model.fill(values, features_of(batch)[: len(values)]))
+    features = batch.features[: len(values) - P]
+    return ForecastBatch(inputs, inputs[P:], features=features, observed=~np.isnan(values))
+
+
+def features_of(batch):
+    """Of all steps of the past and of the horizon; the first P are not read."""
+    return np.concatenate([np.zeros((P, B, F)), batch.features])
+
+
 def test_the_first_step_has_the_distribution_of_the_forward_pass():
     model, batch = make("gaussian"), make_batch()
-    paths = model.predict(past_of(batch), h, batch.features, paths=50, seed=4)
+    paths = model.predict(past_of(batch), h, features_of(batch), paths=50, seed=4)
     assert paths.shape == (50, h, B, N)
-    raw = model(batch).data[C]
     past = past_of(batch)
+    raw = model(filled(model, np.concatenate([past, np.ones((h, B, N))]), batch)).data[C]
     mean, scale = np.nanmean(past, axis=0), np.nanstd(past, axis=0)
     deviation = np.log1p(np.exp(raw[..., 1])) + 1e-3
     drawn = np.sort((paths[:, 0] - mean) / scale, axis=0)
@@ -190,13 +225,11 @@ def test_the_first_step_has_the_distribution_of_the_forward_pass():
 
 def test_each_path_reads_what_it_drew():
     model, batch = make("gaussian"), make_batch()
-    paths = model.predict(past_of(batch), 2, batch.features, paths=6, seed=4)
+    paths = model.predict(past_of(batch), 2, features_of(batch), paths=6, seed=4)
     scores = []
     for path in paths:
         values = np.concatenate([past_of(batch), path])
-        observed = ~np.isnan(values)
-        values = np.nan_to_num(values)
-        forced = ForecastBatch(values, values[P:], features=batch.features, observed=observed)
+        forced = filled(model, values, batch)
         raw = model(forced).data[C + 1]
         deviation = np.log1p(np.exp(raw[..., 1])) + 1e-3
         scaled = expected_reading(model, forced)[2][C + 1]
@@ -208,9 +241,9 @@ def test_each_path_reads_what_it_drew():
 def test_a_forecast_scales_and_shifts_with_the_series():
     model, batch = make("student_t"), make_batch()
     past = past_of(batch)
-    paths = model.predict(past, h, batch.features, paths=20)
+    paths = model.predict(past, h, features_of(batch), paths=20)
     larger = make("student_t", typical_scale=[200.0, 300.0])
-    again = larger.predict(past * 100 - 50, h, batch.features, paths=20)
+    again = larger.predict(past * 100 - 50, h, features_of(batch), paths=20)
     np.testing.assert_allclose(again, paths * 100 - 50, rtol=1e-9)
 
 
@@ -224,21 +257,22 @@ def test_a_constant_past_is_scaled_by_its_size():
 
 def test_a_short_past_is_one_whose_beginning_is_missing():
     model, batch = make("gaussian"), make_batch(missing=False)
-    past, features = past_of(batch), batch.features
+    past, features = past_of(batch), features_of(batch)
     short = model.predict(past[-2:], h, features[-2 - h :], paths=4)
     padded = np.where(np.arange(P + C)[:, None, None] < P + C - 2, np.nan, past)
-    features = np.where(np.arange(C + h)[:, None, None] < C - 2, 0, features)
+    features = np.where(np.arange(P + C + h)[:, None, None] < P + C - 2, 0, features)
     np.testing.assert_array_equal(short, model.predict(padded, h, features, paths=4))
     longer = np.concatenate([np.full((5, B, N), 99.0), past])
+    more = np.concatenate([np.full((5, B, F), 99.0), features_of(batch)])
     np.testing.assert_array_equal(
-        model.predict(longer, h, batch.features, paths=4),
-        model.predict(past, h, batch.features, paths=4),
+        model.predict(longer, h, more, paths=4),
+        model.predict(past, h, features_of(batch), paths=4),
     )
 
 
 def test_counts_are_drawn_as_counts():
     model, batch = make("negative_binomial"), make_batch(counts=True)
-    paths = model.predict(past_of(batch), h, batch.features, paths=30)
+    paths = model.predict(past_of(batch), h, features_of(batch), paths=30)
     np.testing.assert_allclose(paths, np.rint(paths), atol=1e-9)
     assert paths.min() >= 0
     assert len(np.unique(np.rint(paths))) > 3
@@ -271,7 +305,7 @@ def test_a_session_forecasts_as_the_whole_series_would():
             fork = session.fork()
         if step < 2:
             continue
-        known = features[max(step + 1 - C, 0) : step + 1 + h][:, None]
+        known = features[: step + 1 + h][:, None]
         wanted = model.predict(values[: step + 1, None], h, known, paths=5, seed=2)[:, :, 0]
         for _ in range(2):  # it is left as it was
             found = session.forecast(h, features[step + 1 : step + 1 + h], paths=5, seed=2)
@@ -354,7 +388,7 @@ def test_saved_and_loaded(distribution, tmp_path):
     assert again.options == model.options
     assert vocabulary == {"targets": ["a", "b"]}
     past = past_of(make_batch(counts=distribution == "negative_binomial"))
-    features = make_batch().features
+    features = features_of(make_batch())
     np.testing.assert_array_equal(
         again.predict(past, h, features, paths=3), model.predict(past, h, features, paths=3)
     )
@@ -385,10 +419,10 @@ def test_options_that_are_refused(options, message):
 
 def test_what_a_forecast_refuses():
     model, batch = make(), make_batch()
-    past, features = past_of(batch), batch.features
+    past, features = past_of(batch), features_of(batch)
     with pytest.raises(ValueError, match=r"values of shape \(7, 3\), horizon 2, paths 200; wanted"):
         model.predict(past[:, :, 0], h, features)
-    with pytest.raises(ValueError, match=r"features of shape \(5, 3, 4\); wanted \(6, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"features of shape \(8, 3, 4\); wanted \(9, 3, 4\)"):
         model.predict(past, h, features[1:])
     past[:, 2, 1] = np.nan
     with pytest.raises(ValueError, match="series 2, target 1 has no value in its last 7 steps"):

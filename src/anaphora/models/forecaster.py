@@ -21,6 +21,7 @@ from anaphora.tensor import Array, Tensor, no_grad
 SCALINGS = ("standard", "mean_absolute", "none")
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _RIDGE = 1e-4  # of the mean square of the scaled lags
+_ENOUGH = 3  # rows for each weight of the least squares
 _ROWS = 4096  # paths of series side by side
 
 
@@ -29,7 +30,8 @@ class ForecastBatch(Batch):
     """Windows of series: the past that lags reach, a context of C steps, and h steps to forecast.
 
     Attributes:
-        inputs: The values [P + C + h, B, N] in their own units; 0 where one is missing.
+        inputs: The values [P + C + h, B, N] in their own units; what stands for a missing one (see
+            `Forecaster.fill`).
         targets: The last C + h of them.
         features: [C + h, B, F] what is known of each step in advance.
         observed: [P + C + h, B, N] whether a value is there.
@@ -66,8 +68,8 @@ class Forecaster(SavedModel):
     how the next value is distributed. In training it reads the true values (teacher forcing); to
     forecast it draws a value, reads it, and so on: a path. Values are scaled by the window's own
     past, so that one network serves series of any size. With ``autoregressive`` the level of the
-    distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018), which
-    follows a trend beyond what the network saw in training.
+    distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018) and of
+    what is known in advance, which follows a trend beyond what the network saw in training.
 
     Args:
         hidden_size: H of every layer.
@@ -81,7 +83,7 @@ class Forecaster(SavedModel):
             "mean_absolute" (over 1 plus the mean of the absolute values), or "none".
         typical_scale: [N] what the scale usually is, so that the network reads its logarithm
             around 0; None for 1.
-        autoregressive: Add the weighted sum of lags.
+        autoregressive: Add the weighted sum of lags and features.
         cell: The name of a cell, or a `Cell`.
         num_layers: L.
         dropout: The share that is dropped between the layers, and before the output.
@@ -178,7 +180,9 @@ class Forecaster(SavedModel):
         outputs = target_size * self.distribution.size
         self.output = nn.Linear(self.recurrent.output_size, outputs, **shared)
         if autoregressive:
-            self.lag_weights = initialize.parameter((target_size, len(lags)), dtype, 1 / len(lags))
+            self.linear_weights = initialize.parameter(
+                (target_size, len(lags) + feature_size), dtype
+            )
 
     # Windows
 
@@ -203,16 +207,16 @@ class Forecaster(SavedModel):
         return result, None
 
     def _answer(self, window: _Window, batch: ForecastBatch) -> Tensor:
-        lagged, x = window.read(np.arange(len(batch.targets)), np.asarray(batch.features))
+        linear, x = window.read(np.arange(len(batch.targets)), np.asarray(batch.features))
         y, _ = self.recurrent(x)
-        return self._raw(self.dropout(y), lagged)
+        return self._raw(self.dropout(y), linear)
 
-    def _raw(self, y: Tensor, lagged: Array) -> Tensor:
-        """The numbers [T, B, N, P] of outputs [T, B, H] and scaled lags [T, B, N, K]."""
+    def _raw(self, y: Tensor, linear: Array) -> Tensor:
+        """The numbers [T, B, N, P] of outputs [T, B, H], and lags and features [T, B, N, K + F]."""
         P = self.distribution.size
         raw: Tensor = self.output(y).reshape(*y.shape[:2], self.target_size, P)
         if self.options["autoregressive"]:
-            level = (self.lag_weights * lagged).sum(axis=-1)
+            level = (self.linear_weights * linear).sum(axis=-1)
             raw = raw + level.reshape(*level.shape, 1) * self.distribution.location.astype(
                 self._dtype
             )
@@ -222,10 +226,11 @@ class Forecaster(SavedModel):
         return _Window(self, np.asarray(values, np.float64), observed)
 
     def start_from_least_squares(self, batches: Iterable[ForecastBatch]) -> None:
-        """Begin with the linear autoregression that fits windows best, and no network beside it.
+        """Begin with the linear model that fits windows best, and no network beside it.
 
-        The weights of the lags, and the bias, become those of the least squares (with a little
-        ridge); the rest of the level begins at 0, so that training improves on the autoregression.
+        The weights of lags and features, and the bias, become those of the least squares (with a
+        little ridge); the network's share of the level begins at 0, so that training improves on
+        the linear model. Targets count whose lags are there, if these are enough.
 
         Args:
             batches: Windows, as for `loss`.
@@ -235,28 +240,71 @@ class Forecaster(SavedModel):
         """
         if not self.options["autoregressive"]:
             raise ValueError("start_from_least_squares: the model is not autoregressive")
-        N, K = self.target_size, len(self.lags)
-        squares, products = np.zeros((N, K + 1, K + 1)), np.zeros((N, K + 1))
+        N, K = self.target_size, len(self.lags) + self.feature_size
+        squares, products = np.zeros((2, N, K + 1, K + 1)), np.zeros((2, N, K + 1))
         for batch in batches:
             window = self._window(batch.inputs, batch.observed)
-            lagged, _ = window.read(np.arange(len(batch.targets)), np.asarray(batch.features))
+            steps = np.arange(len(batch.targets))
+            linear, _ = window.read(steps, np.asarray(batch.features))
             targets = window.values[self.past :]
+            there = window.observed[steps[:, None] + self.past - self.lags].all(axis=1)
             for n in range(N):
-                counted = batch.mask[:, :, n]
-                x = lagged[:, :, n][counted].astype(np.float64)
-                x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-                squares[n] += x.T @ x
-                products[n] += x.T @ targets[:, :, n][counted]
-        ridge = _RIDGE * squares[:, -1, -1, None, None] * np.eye(K + 1) + 1e-12 * np.eye(K + 1)
-        weights = np.linalg.solve(squares + ridge, products[..., None])[..., 0]
+                for k, counted in enumerate([batch.mask & there, batch.mask]):
+                    x = linear[:, :, n][counted[:, :, n]].astype(np.float64)
+                    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+                    squares[k, n] += x.T @ x
+                    products[k, n] += x.T @ targets[:, :, n][counted[:, :, n]]
+        enough = squares[0, :, -1, -1] > _ENOUGH * (K + 1)
+        chosen = np.where(enough, 0, 1), np.arange(N)
+        ridge = (_RIDGE * squares[chosen][:, -1:, -1:] + 1e-12) * np.eye(K + 1)
+        solved = np.linalg.solve(squares[chosen] + ridge, products[chosen][..., None])
+        weights = solved[..., 0]
         at_level = np.tile(self.distribution.location, N) > 0
-        with self.lag_weights.writing() as array:
+        with self.linear_weights.writing() as array:
             array[...] = weights[:, :K]
         with self.output.weight.writing() as array:
             array[at_level] = 0
         assert self.output.bias is not None
         with self.output.bias.writing() as array:
             array[at_level] = np.repeat(weights[:, K], int(self.distribution.location.sum()))
+
+    def fill(self, values: ArrayLike, features: ArrayLike) -> NDArray[np.float64]:
+        """What stands for missing values: what the weighted lags and features say.
+
+        Where P steps before are not there, or the model is not autoregressive, it is the last
+        value; before the first value NaN stays.
+
+        Args:
+            values: [S, B, N], NaN where missing.
+            features: [S, B, F].
+
+        Returns:
+            [S, B, N].
+        """
+        filled = np.array(values, np.float64)
+        known = np.asarray(features, np.float64)
+        for step in np.flatnonzero(np.isnan(filled).any(axis=(1, 2))):
+            filled[step] = self._filled(filled[:step], filled[step], known[step])
+        return filled
+
+    def _filled(
+        self, before: NDArray[np.float64], step: NDArray[np.float64], known: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """One step [B, N], after filled ones [S, B, N]; its features are [B, F]."""
+        missing = np.isnan(step)
+        if not missing.any() or len(before) == 0:
+            return step
+        said = before[-1]
+        if self.options["autoregressive"] and len(before) >= self.past:
+            past = before[-self.past :]
+            there = ~np.isnan(past)
+            mean, scale = window_moments(self.scaling, past, there)
+            weights = self.linear_weights.data.astype(np.float64)
+            K = len(self.lags)
+            lagged = np.moveaxis((past[-self.lags] - mean) / scale, 0, -1)  # [B, N, K]
+            level = (lagged * weights[:, :K]).sum(axis=-1) + known @ weights[:, K:].T
+            said = np.where(there.all(axis=0), mean + level * scale, said)
+        return np.where(missing, said, step)
 
     # Forecasts
 
@@ -273,10 +321,10 @@ class Forecaster(SavedModel):
 
         Args:
             values: [S, B, N] the past, in its own units; NaN where one is missing. The last P + C
-                of them are read; where there are less, the others count as missing.
+                of them are read; where there are less, the others count as missing. What stands
+                for missing ones is better with P steps more.
             horizon: h.
-            features: [min(S, C) + h, B, F] of the last steps of the context and of those to
-                forecast.
+            features: [S + h, B, F] of the past and of the steps to forecast; None where F is 0.
             paths: How many.
             seed: Of the paths; the same seed gives the same.
 
@@ -287,21 +335,36 @@ class Forecaster(SavedModel):
             ValueError: a shape does not fit, or a series has no value in its last P + C steps.
         """
         past = np.asarray(values, np.float64)
-        S, F = self.past + self.context, self.feature_size
+        F = self.feature_size
         if past.ndim != 3 or past.shape[2] != self.target_size or horizon < 1 or paths < 1:
             raise ValueError(
                 f"predict: values of shape {past.shape}, horizon {horizon}, paths {paths}; wanted "
                 f"[S, B, {self.target_size}], at least 1 and at least 1"
             )
-        steps, B = min(len(past), self.context), past.shape[1]
+        steps, B = past.shape[:2]
         known = np.zeros((steps + horizon, B, 0)) if features is None else np.asarray(features)
         if known.shape != (steps + horizon, B, F):
             raise ValueError(
                 f"predict: features of shape {known.shape}; wanted {(steps + horizon, B, F)}: of "
-                f"the last {steps} steps and of the {horizon} to forecast"
+                f"the {steps} steps of the past and of the {horizon} to forecast"
             )
-        past, known = _leading(past[-S:], S, np.nan), _leading(known, self.context + horizon, 0)
         there = ~np.isnan(past)
+        filled = self.fill(past, known[:steps])
+        return self._predict(filled, there, known, horizon, paths, seed)
+
+    def _predict(
+        self,
+        past: NDArray[np.float64],
+        there: NDArray[np.bool_],
+        known: NDArray[Any],
+        horizon: int,
+        paths: int,
+        seed: int,
+    ) -> NDArray[np.float64]:
+        """Paths after a past [S, B, N] that was filled."""
+        S, B = self.past + self.context, past.shape[1]
+        past, there = _leading(past[-S:], S, np.nan), _leading(there[-S:], S, False)
+        known = _leading(known[-(self.context + horizon) :], self.context + horizon, 0)
         for _, b, n in np.argwhere(~there.any(axis=0, keepdims=True))[:1]:
             raise ValueError(
                 f"predict: series {b}, target {n} has no value in its last {S} steps; at least one "
@@ -344,9 +407,9 @@ class Forecaster(SavedModel):
         session.load_state_dict({k: np.repeat(s, paths, axis=1) for k, s in state.items()})
         scale = np.broadcast_to(window.scale, (B * paths, N))
         for step in range(C, C + horizon):
-            lagged, x = window.read(np.array([step]), features[step : step + 1])
+            linear, x = window.read(np.array([step]), features[step : step + 1])
             with no_grad():
-                raw = self._raw(Tensor(session.feed(x)), lagged).data[0]
+                raw = self._raw(Tensor(session.feed(x)), linear).data[0]
             normals = stratified_normals(paths, (B, N), generator).swapaxes(0, 1)
             values = self.distribution.sample(raw, normals.reshape(B * paths, N), scale, generator)
             window.values[self.past + step] = values
@@ -371,7 +434,7 @@ class _Window:
     """The values of windows, scaled by their past, and what the network reads of them.
 
     Attributes:
-        values: [P + C + ..., B, N] scaled; a missing one is the one before it, or 0 without any.
+        values: [P + C + ..., B, N] scaled; 0 before the first.
         observed: Whether each is there.
         mean, scale: [B, N].
     """
@@ -382,16 +445,13 @@ class _Window:
         self._model = model
         past = model.past + model.context
         self.mean, self.scale = window_moments(model.scaling, values[:past], observed[:past])
-        # The last step that has a value, or -1.
-        steps = np.where(observed, np.arange(len(values))[:, None, None], -1)
-        last = np.maximum.accumulate(steps, axis=0)
-        filled = np.take_along_axis(values, np.maximum(last, 0), axis=0)
-        scaled = np.where(last < 0, 0.0, (filled - self.mean) / self.scale)
+        begun = np.logical_or.accumulate(observed, axis=0)
+        scaled = np.where(begun, (values - self.mean) / self.scale, 0.0)
         self.values: Array = scaled.astype(model._dtype)
         self.observed = observed
 
     def read(self, steps: NDArray[np.int64], features: Array) -> tuple[Array, Array]:
-        """The lags [T, B, N, K] of steps [T], and all that the network reads, [T, B, I]."""
+        """What the linear model reads at steps [T], [T, B, N, K + F]; the network, [T, B, I]."""
         model = self._model
         places = steps[:, None] + model.past - model.lags  # [T, K]
         lagged = np.moveaxis(self.values[places], 1, -1)
@@ -400,7 +460,9 @@ class _Window:
         size = np.broadcast_to(np.log(self.scale / model._typical), before.shape)
         read = [lagged.reshape(T, B, -1), before, features, size]
         x = np.concatenate([part.astype(model._dtype, copy=False) for part in read], axis=-1)
-        return lagged, x
+        known = np.broadcast_to(features[:, :, None], (T, B, model.target_size, model.feature_size))
+        linear = np.concatenate([lagged, known.astype(model._dtype, copy=False)], axis=-1)
+        return linear, x
 
     def repeated(self, times: int, more: int) -> Self:
         """Each series so many times, with so many more steps, to be filled in."""
@@ -464,7 +526,8 @@ class ForecasterSession:
 
     def __init__(self, model: Forecaster) -> None:
         self._model = model
-        self._values = np.zeros((0, model.target_size))
+        self._values = np.zeros((0, 1, model.target_size))  # filled
+        self._there = np.zeros((0, 1, model.target_size), np.bool_)
         self._features = np.zeros((0, model.feature_size))
 
     def feed(self, values: ArrayLike, features: ArrayLike | None = None) -> None:
@@ -487,8 +550,12 @@ class ForecasterSession:
             )
         known = self._checked("feed", features, len(new))
         kept = model.past + model.context
-        self._values = np.concatenate([self._values, new])[-kept:]
-        self._features = np.concatenate([self._features, known])[-model.context :]
+        for step, features_of_it in zip(new, known, strict=True):
+            filled = model._filled(self._values, step[None], features_of_it[None])
+            self._values = np.concatenate([self._values, filled[None]])[-kept:]
+        there = ~np.isnan(new)[:, None]
+        self._there = np.concatenate([self._there, there])[-kept:]
+        self._features = np.concatenate([self._features, known])[-kept:]
 
     def forecast(
         self,
@@ -510,12 +577,10 @@ class ForecasterSession:
             ValueError: nothing was fed yet, or a shape does not fit.
         """
         known = self._checked("forecast", features, horizon)
-        if np.isnan(self._values).all(axis=0).any():
+        if not self._there.any(axis=0).all():
             raise ValueError("forecast: feed at least one value of each target before")
         together = np.concatenate([self._features, known])[:, None]
-        drawn = self._model.predict(
-            self._values[:, None], horizon, together, paths=paths, seed=seed
-        )
+        drawn = self._model._predict(self._values, self._there, together, horizon, paths, seed)
         return drawn[:, :, 0]
 
     def _checked(self, name: str, features: ArrayLike | None, steps: int) -> NDArray[np.float64]:
@@ -532,5 +597,5 @@ class ForecasterSession:
     def fork(self) -> ForecasterSession:
         """A session that goes on from here by itself, with the same model."""
         other = ForecasterSession(self._model)
-        other._values, other._features = self._values, self._features
+        vars(other).update(vars(self))  # arrays are never changed in place
         return other

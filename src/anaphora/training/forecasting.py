@@ -34,8 +34,8 @@ Method = Callable[[Sequence[TimeSeries], int], "list[Forecast]"]
 class ForecastOptions(Options):
     """How a forecaster is made and trained.
 
-    >>> ForecastOptions(season=12).chosen_lags(24)
-    (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
+    >>> ForecastOptions(season=4).chosen_lags()
+    (1, 2, 3, 4, 5, 6, 7, 8, 9)
     """
 
     horizon: int | None = option(None, "Steps to forecast; a season if not given, or 10.")
@@ -43,7 +43,7 @@ class ForecastOptions(Options):
         None, "Steps after which the series repeats itself; by the calendar if not given."
     )
     context: int | None = option(
-        None, "Steps that are read before a forecast; two seasons or the horizon if not given."
+        None, "Steps that are read before a forecast; a season or the horizon if not given."
     )
     lags: tuple[int, ...] | None = option(
         None, "How many steps before its own each step reads values; by the season if not given."
@@ -58,12 +58,12 @@ class ForecastOptions(Options):
     autoregressive: bool = option(True, "Add a weighted sum of the lags to the forecast.")
     calendar: bool = option(True, "Read the time of the day, week and year of dates.")
     cell: str = option("lstm", "The recurrent cell.", tuple(CELLS))
-    hidden_size: int = option(32, "Units of each recurrent layer.")
+    hidden_size: int = option(16, "Units of each recurrent layer.")
     num_layers: int = option(1, "Recurrent layers.")
     dropout: float = option(0.0, "Share dropped between layers and before the output.")
     max_steps: int = option(1000, "Updates.")
     batch_size: int = option(32, "Windows an update.")
-    learning_rate: float = option(0.003, "Learning rate at the start; it falls to 0 as a cosine.")
+    learning_rate: float = option(0.001, "Learning rate at the start; it falls to 0 as a cosine.")
     weight_decay: float = option(0.0, "Weight decay.")
     clip_norm: float = option(5.0, "Clip gradients to this global norm; 0 for no clipping.")
     validation_share: float = option(
@@ -80,17 +80,17 @@ class ForecastOptions(Options):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
-    def chosen_lags(self, horizon: int) -> tuple[int, ...]:
+    def chosen_lags(self) -> tuple[int, ...]:
         """The lags, or those that suit the season.
 
-        All up to one beyond the season; of a season above 24 the first four, and those around the
+        All up to one beyond two seasons; of a season above 24 the first four, and those around one
         season.
         """
         if self.lags is not None:
             return tuple(self.lags)
         season = self.season or 1
         if season <= 24:
-            return tuple(range(1, max(season + 1, 3) + 1))
+            return tuple(range(1, 2 * max(season, 2) + 2))
         return (1, 2, 3, 4, season - 1, season, season + 1)
 
 
@@ -257,6 +257,14 @@ class WindowBatches(Batches):
                 f"{past + 1 + horizon}; give shorter lags (a shorter season) or a shorter horizon"
             )
         self._ends = np.array(ends)
+        self._filled = self._values
+
+    def fill(self, model: Forecaster) -> None:
+        """Put into windows what a model says of missing values, where they are read."""
+        self._filled = [
+            model.fill(values[:, None], features[:, None])[:, 0]
+            for values, features in zip(self._values, self._features, strict=True)
+        ]
 
     @property
     def tokens(self) -> int:  # type: ignore[override]
@@ -280,7 +288,12 @@ class WindowBatches(Batches):
             [_window(self._features[k], end, context + horizon, 0) for k, end in rows], axis=1
         )
         observed = ~np.isnan(values)
-        values = np.where(observed, values, 0)
+        values = np.nan_to_num(
+            np.stack(
+                [_window(self._filled[k], end, past + context + horizon, 0) for k, end in rows],
+                axis=1,
+            )
+        )
         counted = None
         if self._validates:
             counted = np.zeros(values[past:].shape, np.bool_)
@@ -377,20 +390,19 @@ class FittedForecaster:
         for one in series:
             self._check(one, horizon)
             steps = one.steps
-            begin = max(steps - model.context, 0)
-            rows = slice(begin, steps + horizon)
-            columns = one.known[rows]
-            if not self.codec.known_names:
-                columns = np.zeros((steps + horizon - begin, 0))
+            begin = max(steps - reach - model.past, 0)
             positions = np.arange(begin, steps + horizon)
+            columns = one.known[begin : steps + horizon]
+            if not self.codec.known_names:
+                columns = np.zeros((len(positions), 0))
             features = self.codec.features(one.frequency.at(one.times[0], positions), columns)
             if np.isnan(one.targets[max(steps - reach, 0) : steps]).all(axis=0).any():
                 raise DataError(
                     f"{one.name}: a target has no value in the last {reach} steps, which are read "
                     "to forecast; give some"
                 )
-            pasts.append(_window(one.targets, steps, reach, np.nan))
-            known.append(_window(features, len(features), model.context + horizon, 0))
+            pasts.append(_window(one.targets, steps, reach + model.past, np.nan))
+            known.append(_window(features, len(features), reach + model.past + horizon, 0))
         past, together = np.stack(pasts, axis=1), np.stack(known, axis=1)
         drawn = np.concatenate(
             [
@@ -462,8 +474,8 @@ class _Fit:
         self, series: Sequence[TimeSeries], codec: ForecastCodec, options: ForecastOptions
     ) -> None:
         self._options = options
-        lags = ForecastOptions(season=codec.season, lags=options.lags).chosen_lags(codec.horizon)
-        context = options.context or max(2 * codec.season, codec.horizon)
+        lags = ForecastOptions(season=codec.season, lags=options.lags).chosen_lags()
+        context = options.context or max(codec.season, codec.horizon)
         counts = options.distribution == "negative_binomial"
         scaling = options.scaling or ("mean_absolute" if counts else "standard")
         sizes = (codec, max(lags), context, codec.horizon, options.batch_size)
@@ -517,6 +529,9 @@ class _Fit:
         model = Forecaster(**self._shape)
         if options.autoregressive and not model.distribution.counts:
             model.start_from_least_squares(batches)  # type: ignore[arg-type]
+            batches.fill(model)
+            if validation is not None:
+                validation.fill(model)
         best = [0]
         if steps:
             optimizer = Adam(
