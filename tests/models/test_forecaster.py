@@ -9,7 +9,7 @@ from anaphora.models.distributions import make_distribution, normal_scores, stra
 from anaphora.models.forecaster import ForecastBatch, Forecaster
 from anaphora.tensor import Tensor
 
-T, B, N, F, P, C, h = 9, 3, 2, 4, 3, 4, 2
+B, N, F, J, P, C, h = 3, 2, 4, 3, 3, 4, 2
 LEVELS = (0.1, 0.5, 0.7)
 DISTRIBUTIONS = ["gaussian", "student_t", "negative_binomial", "quantiles"]
 
@@ -21,6 +21,7 @@ def make(distribution="gaussian", seed=3, **options):
         "hidden_size": 5,
         "target_size": N,
         "feature_size": F,
+        "linear_features": J,
         "context": C,
         "lags": [1, 3],
         "distribution": distribution,
@@ -50,9 +51,9 @@ def make_batch(seed=1, counts=False, missing=True):
 
 
 def expected_reading(model, batch):
-    """What each step reads, [C + h, B, I]; lags and features [C + h, B, N, K + F]; targets."""
+    """What each step reads, [C + h, B, I]; lags and features [C + h, B, N, K + J]; targets."""
     read = np.zeros((C + h, B, N * 2 + N + F + N))
-    lagged = np.zeros((C + h, B, N, 2 + F))
+    lagged = np.zeros((C + h, B, N, 2 + J))
     scaled = np.zeros(batch.inputs.shape)
     for b in range(B):
         for n in range(N):
@@ -67,7 +68,11 @@ def expected_reading(model, batch):
                     scaled[s, b, n] = (batch.inputs[s, b, n] - mean) / scale
             for t in range(C + h):
                 s = t + P
-                lagged[t, b, n] = scaled[s - 1, b, n], scaled[s - 3, b, n], *batch.features[t, b]
+                lagged[t, b, n] = (
+                    scaled[s - 1, b, n],
+                    scaled[s - 3, b, n],
+                    *batch.features[t, b, :J],
+                )
                 read[t, b, 2 * n : 2 * n + 2] = lagged[t, b, n, :2]
                 read[t, b, 2 * N + n] = there[s - 1]
                 read[t, b, 2 * N + N + F + n] = np.log(scale / [2.0, 3.0][n])
@@ -144,7 +149,7 @@ def test_missing_values_are_what_the_weighted_lags_and_features_say():
         past = wanted[step - 3 : step, 0, 0]
         mean, deviation = past.mean(), past.std()
         lags = (np.array([past[-1], past[-3]]) - mean) / deviation
-        wanted[step, 0] = mean + deviation * (lags @ w[:2] + features[step, 0] @ w[2:])
+        wanted[step, 0] = mean + deviation * (lags @ w[:2] + features[step, 0, :J] @ w[2:])
     np.testing.assert_allclose(filled, wanted, rtol=1e-12)
     assert np.isnan(filled[0, 1])
 
@@ -176,11 +181,11 @@ def test_least_squares_start():
         for one in batches:
             _, lagged, targets = expected_reading(model, one)
             rows.append(
-                np.concatenate([lagged[:, :, n].reshape(-1, 2 + F), np.ones(((C + h) * B, 1))], 1)
+                np.concatenate([lagged[:, :, n].reshape(-1, 2 + J), np.ones(((C + h) * B, 1))], 1)
             )
             answers.append(targets[:, :, n].reshape(-1))
         x, y = np.concatenate(rows), np.concatenate(answers)
-        ridge = 1e-4 * len(x) * np.eye(3 + F)
+        ridge = 1e-4 * len(x) * np.eye(3 + J)
         weights = np.linalg.solve(x.T @ x + ridge, x.T @ y)
         np.testing.assert_allclose(model.linear_weights.data[n], weights[:-1], rtol=1e-7)
         level = rows[0] @ weights
@@ -248,7 +253,7 @@ def test_a_forecast_scales_and_shifts_with_the_series():
 
 
 def test_a_constant_past_is_scaled_by_its_size():
-    model = make("gaussian", target_size=1, feature_size=0, typical_scale=[1.0])
+    model = make("gaussian", target_size=1, feature_size=0, linear_features=0, typical_scale=[1.0])
     for level in (0.0, 0.1, -3e9):
         paths = model.predict(np.full((P + C, 1, 1), level), 3, paths=5)
         assert np.isfinite(paths).all()
@@ -279,7 +284,7 @@ def test_counts_are_drawn_as_counts():
 
 
 def test_more_series_than_run_together():
-    model = make("gaussian", target_size=1, feature_size=0, typical_scale=[1.0])
+    model = make("gaussian", target_size=1, feature_size=0, linear_features=0, typical_scale=[1.0])
     past = np.random.default_rng(1).standard_normal((P + C, 5, 1))
     many = model.predict(past, 2, paths=3000)  # one series at a time
     few = model.predict(past, 2, paths=100)

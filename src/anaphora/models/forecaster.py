@@ -68,8 +68,8 @@ class Forecaster(SavedModel):
     how the next value is distributed. In training it reads the true values (teacher forcing); to
     forecast it draws a value, reads it, and so on: a path. Values are scaled by the window's own
     past, so that one network serves series of any size. With ``autoregressive`` the level of the
-    distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018) and of
-    what is known in advance, which follows a trend beyond what the network saw in training.
+    distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018), which
+    follows a trend beyond what the network saw in training.
 
     Args:
         hidden_size: H of every layer.
@@ -83,7 +83,8 @@ class Forecaster(SavedModel):
             "mean_absolute" (over 1 plus the mean of the absolute values), or "none".
         typical_scale: [N] what the scale usually is, so that the network reads its logarithm
             around 0; None for 1.
-        autoregressive: Add the weighted sum of lags and features.
+        autoregressive: Add the weighted sum of lags, and of the first features.
+        linear_features: J, how many of the features are in that sum.
         cell: The name of a cell, or a `Cell`.
         num_layers: L.
         dropout: The share that is dropped between the layers, and before the output.
@@ -116,6 +117,7 @@ class Forecaster(SavedModel):
         scaling: str = "standard",
         typical_scale: Sequence[float] | None = None,
         autoregressive: bool = True,
+        linear_features: int = 0,
         cell: str | Cell = "lstm",
         num_layers: int = 1,
         dropout: float = 0.0,
@@ -128,6 +130,11 @@ class Forecaster(SavedModel):
             raise ValueError(
                 f"{name}: target_size {target_size}, feature_size {feature_size}, context "
                 f"{context}; wanted at least 1, 0 and 1"
+            )
+        if not 0 <= linear_features <= feature_size:
+            raise ValueError(
+                f"{name}: linear_features {linear_features}; wanted 0 to feature_size, which is "
+                f"{feature_size}"
             )
         if not lags or min(lags) < 1 or len(set(lags)) != len(lags):
             raise ValueError(f"{name}: lags {list(lags)}; wanted different ones of at least 1 step")
@@ -153,6 +160,7 @@ class Forecaster(SavedModel):
             "scaling": scaling,
             "typical_scale": sizes,
             "autoregressive": autoregressive,
+            "linear_features": linear_features,
             "cell": cell,
             "num_layers": num_layers,
             "dropout": dropout,
@@ -161,6 +169,7 @@ class Forecaster(SavedModel):
             "dtype": dtype,
         }
         self.target_size, self.feature_size, self.context = target_size, feature_size, context
+        self.linear_features = linear_features
         self.lags = np.array(lags, np.int64)
         self.past = int(self.lags.max())
         self.scaling = scaling
@@ -181,7 +190,7 @@ class Forecaster(SavedModel):
         self.output = nn.Linear(self.recurrent.output_size, outputs, **shared)
         if autoregressive:
             self.linear_weights = initialize.parameter(
-                (target_size, len(lags) + feature_size), dtype
+                (target_size, len(lags) + linear_features), dtype
             )
 
     # Windows
@@ -212,7 +221,7 @@ class Forecaster(SavedModel):
         return self._raw(self.dropout(y), linear)
 
     def _raw(self, y: Tensor, linear: Array) -> Tensor:
-        """The numbers [T, B, N, P] of outputs [T, B, H], and lags and features [T, B, N, K + F]."""
+        """The numbers [T, B, N, P] of outputs [T, B, H], and lags and features [T, B, N, K + J]."""
         P = self.distribution.size
         raw: Tensor = self.output(y).reshape(*y.shape[:2], self.target_size, P)
         if self.options["autoregressive"]:
@@ -240,7 +249,7 @@ class Forecaster(SavedModel):
         """
         if not self.options["autoregressive"]:
             raise ValueError("start_from_least_squares: the model is not autoregressive")
-        N, K = self.target_size, len(self.lags) + self.feature_size
+        N, K = self.target_size, len(self.lags) + self.linear_features
         squares, products = np.zeros((2, N, K + 1, K + 1)), np.zeros((2, N, K + 1))
         for batch in batches:
             window = self._window(batch.inputs, batch.observed)
@@ -302,7 +311,9 @@ class Forecaster(SavedModel):
             weights = self.linear_weights.data.astype(np.float64)
             K = len(self.lags)
             lagged = np.moveaxis((past[-self.lags] - mean) / scale, 0, -1)  # [B, N, K]
-            level = (lagged * weights[:, :K]).sum(axis=-1) + known @ weights[:, K:].T
+            level = (lagged * weights[:, :K]).sum(axis=-1) + known[
+                :, : self.linear_features
+            ] @ weights[:, K:].T
             said = np.where(there.all(axis=0), mean + level * scale, said)
         return np.where(missing, said, step)
 
@@ -451,7 +462,7 @@ class _Window:
         self.observed = observed
 
     def read(self, steps: NDArray[np.int64], features: Array) -> tuple[Array, Array]:
-        """What the linear model reads at steps [T], [T, B, N, K + F]; the network, [T, B, I]."""
+        """What the linear model reads at steps [T], [T, B, N, K + J]; the network, [T, B, I]."""
         model = self._model
         places = steps[:, None] + model.past - model.lags  # [T, K]
         lagged = np.moveaxis(self.values[places], 1, -1)
@@ -460,7 +471,8 @@ class _Window:
         size = np.broadcast_to(np.log(self.scale / model._typical), before.shape)
         read = [lagged.reshape(T, B, -1), before, features, size]
         x = np.concatenate([part.astype(model._dtype, copy=False) for part in read], axis=-1)
-        known = np.broadcast_to(features[:, :, None], (T, B, model.target_size, model.feature_size))
+        J = model.linear_features
+        known = np.broadcast_to(features[:, :, None, :J], (T, B, model.target_size, J))
         linear = np.concatenate([lagged, known.astype(model._dtype, copy=False)], axis=-1)
         return linear, x
 

@@ -503,6 +503,7 @@ class _Fit:
             "scaling": scaling,
             "typical_scale": typical_scale(self.batches, scaling, max(lags) + context),
             "autoregressive": options.autoregressive,
+            "linear_features": len(codec.known_names),
             "cell": options.cell,
             "num_layers": options.num_layers,
             "dropout": options.dropout,
