@@ -307,6 +307,15 @@ class _Form:
                     "row of X for each of y, and at least one"
                 )
         times = [_times(one, len(v)) for one, v in zip(ys, values, strict=True)]
+        if like is not None:
+            found = [(len(ys), values[0].shape[1], known[0].shape[1])]
+            first = like.series[0]
+            found.append((len(like.series), first.targets.shape[1], first.known.shape[1]))
+            if found[0] != found[1]:
+                raise ValueError(
+                    "RecurrentForecaster: y and X have (series, targets, columns of X) "
+                    f"{found[0]}, but it was fitted on {found[1]}; wanted the same"
+                )
         if like is not None:  # positions go on after those before
             times = [
                 t + (len(before.times) if not _is_pandas(one) else 0)
