@@ -200,9 +200,9 @@ def test_series_of_arrays():
     assert (series.steps, len(series.known)) == (2, 4)
     before = series.until(1)
     assert (before.steps, series.steps, len(before.known)) == (1, 2, 4)
-    with pytest.raises(DataError, match="is infinite at 1"):
+    with pytest.raises(DataError, match="'target' is inf at 1; wanted numbers up to 1e"):
         TimeSeries.of([0, np.inf])
-    with pytest.raises(DataError, match="'known 0' has no finite number at 1"):
+    with pytest.raises(DataError, match="'known 0' is nan at 1; a column that is known"):
         TimeSeries.of([0, 1], known=[2, np.nan])
     with pytest.raises(DataError, match="at least as many rows known"):
         TimeSeries.of([0, 1], known=[2])

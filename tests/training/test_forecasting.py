@@ -105,7 +105,7 @@ def test_trend_and_season_are_forecast_better_than_by_the_season_before(distribu
 def test_paths_are_calibrated(distribution):
     """The quantiles of the paths are those of the process: from z, mean f^k z, known variance."""
     factor, h = 0.8, 4
-    values = autoregressive(3000, factor)
+    values = autoregressive(2000, factor)
     options = ForecastOptions(
         horizon=h, lags=(1, 2), context=40, max_steps=200, scaling="none",
         distribution=distribution, quantiles=(0.05, 0.25, 0.5, 0.75, 0.95), **SMALL,

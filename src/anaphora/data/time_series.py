@@ -34,6 +34,7 @@ _MICROSECONDS = {
 }
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 _DAY = np.timedelta64(1, "D")
+_LARGEST = 1e100  # the squares of larger ones may overflow
 
 Times = NDArray[Any]  # float64, or datetime64[us]
 
@@ -299,15 +300,17 @@ class TimeSeries:
         Raises:
             DataError: there is one; the message says where.
         """
-        for row, column in np.argwhere(np.isinf(self.targets))[:1]:
+        for row, column in np.argwhere(np.abs(self.targets) > _LARGEST)[:1]:
             raise DataError(
-                f"{self.name}: {self.target_names[column]!r} is infinite at {self.times[row]}; "
-                "correct it, or leave the cell empty"
+                f"{self.name}: {self.target_names[column]!r} is {self.targets[row, column]:g} at "
+                f"{_shown(self.times[row])}; wanted numbers up to {_LARGEST:g}: correct it, or "
+                "leave the cell empty"
             )
-        for row, column in np.argwhere(~np.isfinite(self.known))[:1]:
+        for row, column in np.argwhere(~(np.abs(self.known) <= _LARGEST))[:1]:
             raise DataError(
-                f"{self.name}: {self.known_names[column]!r} has no finite number at "
-                f"{self.times[row]}; a column that is known in advance needs one in every row"
+                f"{self.name}: {self.known_names[column]!r} is {self.known[row, column]:g} at "
+                f"{_shown(self.times[row])}; a column that is known in advance needs a number up "
+                f"to {_LARGEST:g} in every row"
             )
 
     @property

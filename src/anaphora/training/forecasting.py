@@ -27,6 +27,10 @@ from anaphora.training.callbacks import Callback
 from anaphora.training.options import Options, TrainingOptions, option
 from anaphora.training.trainer import Trainer
 
+# More would take long, and say little more.
+_VALIDATION_WINDOWS = 512
+_LEAST_SQUARES_BATCHES = 200
+
 Method = Callable[[Sequence[TimeSeries], int], "list[Forecast]"]
 
 
@@ -198,7 +202,7 @@ class WindowBatches(Batches):
         horizon: h.
         batch_size: B windows at most.
         after: For each series, take only windows whose horizon begins after so many steps or
-            later, and count their horizon alone: to validate on.
+            later, and count their horizon alone: to validate on. Of many, some evenly spread.
 
     Attributes:
         skipped: The names of series that are too short.
@@ -256,6 +260,8 @@ class WindowBatches(Batches):
                 f"but lags of up to {past} steps and a horizon of {horizon} need at least "
                 f"{past + 1 + horizon}; give shorter lags (a shorter season) or a shorter horizon"
             )
+        if after is not None:
+            ends = ends[:: -(-len(ends) // _VALIDATION_WINDOWS)]
         self._ends = np.array(ends)
         self._filled = self._values
 
@@ -529,7 +535,9 @@ class _Fit:
         random.seed(seed)
         model = Forecaster(**self._shape)
         if options.autoregressive and not model.distribution.counts:
-            model.start_from_least_squares(batches)  # type: ignore[arg-type]
+            some = batches.shuffled(np.random.default_rng(seed))
+            count = min(len(some), _LEAST_SQUARES_BATCHES)
+            model.start_from_least_squares(some[k] for k in range(count))
             batches.fill(model)
             if validation is not None:
                 validation.fill(model)
