@@ -78,6 +78,7 @@ _PARTS = {
     "engine": (),
     "equations": (),
     "estimators": (),
+    "forecasting_estimator": (),
     "generation": (),
     "models": (),
     "nn": (),
