@@ -113,6 +113,13 @@ def test_pandas_in_and_out():
     later = pandas.Series([10.0], pandas.DatetimeIndex(["2025-01-31"]), name="sold")
     assert str(forecaster.update(later).predict(fh=1).index[0].date()) == "2025-02-28"
 
+    X = pandas.DataFrame(
+        {"k": np.arange(66.0) % 5}, pandas.date_range(index[0], periods=66, freq="ME")
+    )
+    forecaster = RecurrentForecaster(**options).fit(y, X.iloc[:60], fh=[1, 2])
+    whole, future = forecaster.predict(X=X), forecaster.predict(X=X.iloc[60:62])
+    pandas.testing.assert_series_equal(whole, future)
+
     periods = pandas.Series(pattern, pandas.period_range("2020-01", periods=60, freq="M"))
     found = RecurrentForecaster(**options).fit(periods).predict(fh=[2])
     assert str(found.index[0]) == "2025-02"

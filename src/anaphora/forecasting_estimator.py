@@ -362,6 +362,8 @@ class _Form:
                 part = X.xs(self._names[k])
             elif K and self._several:
                 part = X[k]
+            if K and _is_pandas(part) and len(part) > horizon and _is_pandas(self._ys[k]):
+                part = part[part.index > self._ys[k].index[-1]]  # X of the past may come with it
             known = _numbers(f"X of {one.name}", part) if K else np.zeros((horizon, 0))
             if known.shape[1] != K or len(known) < horizon:
                 raise ValueError(

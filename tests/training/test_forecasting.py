@@ -1,14 +1,18 @@
 """Forecasting: windows, what is learnt, baselines, backtests, and what is refused."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from anaphora import random
+from anaphora.artifact import ModelDirectory
 from anaphora.data import DataError
 from anaphora.data.time_series import TimeSeries, read_time_series
+from anaphora.models.forecaster import Forecaster
 from anaphora.training.forecasting import (
+    FittedForecaster,
     Forecast,
     ForecastCodec,
     ForecastOptions,
@@ -219,12 +223,27 @@ def test_options_that_are_refused():
         ForecastOptions(horizon=0)
     with pytest.raises(ValueError, match="distribution 'normal' is none of quantiles, gaussian"):
         ForecastOptions(distribution="normal")
-    assert ForecastOptions(**ForecastOptions(season=3).to_dict()) == ForecastOptions(season=3)
+    with pytest.raises(ValueError, match="scaling 'log' is none of standard, mean_absolute, none"):
+        ForecastOptions(scaling="log")
+    options = ForecastOptions(season=3, lags=(1, 2), scaling="none")
+    assert ForecastOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+
+
+def test_a_model_directory_forecasts_as_before(tmp_path):
+    rng = np.random.default_rng(1)
+    known = rng.standard_normal(64)
+    series = TimeSeries.of(seasonal(60), known=known, start="2024-01-01", frequency="day")
+    fitted = fit_forecaster([series], ForecastOptions(horizon=4, max_steps=10, **SMALL))
+    directory = ModelDirectory.create(tmp_path / "model")
+    fitted.models[0].save(directory, fitted.codec.to_dict())
+    model, data = Forecaster.load(tmp_path / "model")
+    again = FittedForecaster([model], ForecastCodec.from_dict(data))
+    np.testing.assert_array_equal(
+        again.forecast([series])[0].paths, fitted.forecast([series])[0].paths
+    )
 
 
 def test_the_codec_goes_through_json():
-    import json
-
     series = TimeSeries.of(
         np.arange(9.0), known=np.arange(9.0), start="2024-01-31", frequency="month"
     )

@@ -56,8 +56,8 @@ class ForecastOptions(Options):
     quantiles: tuple[float, ...] = option(QUANTILES, "Levels of the distribution 'quantiles'.")
     scaling: str | None = option(
         None,
-        "How windows are scaled; counts mean_absolute, others standard.",
-        (None, *SCALINGS),  # type: ignore[arg-type]
+        "How windows are scaled: standard, mean_absolute or none; counts mean_absolute and others "
+        "standard if not given.",
     )
     autoregressive: bool = option(True, "Add a weighted sum of the lags to the forecast.")
     calendar: bool = option(True, "Read the time of the day, week and year of dates.")
@@ -79,6 +79,8 @@ class ForecastOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scaling is not None and self.scaling not in SCALINGS:
+            raise ValueError(f"scaling {self.scaling!r:.80} is none of {', '.join(SCALINGS)}")
         for name in ("horizon", "season", "context", "hidden_size", "num_layers", "members"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
