@@ -82,6 +82,7 @@ _PARTS = {
     "engine": (),
     "equations": (),
     "estimators": (),
+    "forecasting_estimator": (),
     "generation": (),
     "metrics": (),
     "models": ("load",),
