@@ -14,6 +14,8 @@ from anaphora.data.batches import (
 from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
+from anaphora.data.frames import Frames
+from anaphora.data.held_out import held_out_in_proportion
 from anaphora.data.labelled import check_labels, read_labelled
 from anaphora.data.pairs import PairBatch, PairBatches, pad, pair_batches
 from anaphora.data.series import moments, read_series, standardized
@@ -43,6 +45,7 @@ __all__ = [
     "Batches",
     "CharacterTokenizer",
     "DataError",
+    "Frames",
     "PairBatch",
     "PairBatches",
     "SentenceBatches",
@@ -56,6 +59,7 @@ __all__ = [
     "check_labels",
     "cover",
     "encode_to_file",
+    "held_out_in_proportion",
     "is_table",
     "located",
     "moments",
