@@ -21,7 +21,9 @@ from anaphora.training import Evaluation, Trainer
 
 SMALL = {"hidden_size": 8, "n_models": 1, "epochs": 15, "min_updates": 100, "random_state": 1}
 QUICK = {**SMALL, "learning_rate": 0.03, "batch_size": 64}
-CHECKED = [RecurrentClassifier(**QUICK), RecurrentRegressor(**{**QUICK, "min_updates": 400})]
+ENOUGH = {"hidden_size": 16, "n_models": 2, "min_updates": 400, "learning_rate": 0.02}
+LEARNED = {**QUICK, **ENOUGH, "pooling": "last", "dropout": 0.0, "batch_size": 32}
+CHECKED = [RecurrentClassifier(**QUICK), RecurrentRegressor(**LEARNED)]
 
 
 @parametrize_with_checks(CHECKED)
