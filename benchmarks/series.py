@@ -62,10 +62,13 @@ def json_value(text: str) -> Any:
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
-    cells = [
-        f"{k} {v:.1%}" if k != "seconds" else f"{v:.1f} s" for k, v in row.items() if k != "set"
-    ]
-    return f"| {row['set']:<22} | " + " | ".join(cells) + " |"
+    shown = [row["set"].ljust(14)]
+    for name, value in row.items():
+        if name == "seconds":
+            shown.append(f"{value:.1f} s")
+        elif name != "set":
+            shown.append(f"{name} {value:.1%}" if np.isfinite(value) else f"{name} -")
+    return f"| {' | '.join(shown)} |"
 
 
 def measured(
