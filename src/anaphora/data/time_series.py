@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora.data.errors import DataError
-from anaphora.data.sources import column_names, is_table, read_columns
+from anaphora.data.tables import column_names, is_table, read_columns
 
 __all__ = ["GAPS", "Frequency", "TimeSeries", "calendar_features", "read_time_series"]
 
@@ -320,6 +320,16 @@ class TimeSeries:
             return self.past
         rows = np.flatnonzero(~np.isnan(self.targets).all(axis=1))
         return int(rows[-1]) + 1 if len(rows) else 0
+
+    @property
+    def start(self) -> int:
+        """The number of rows before the first that has a target; 0 if none has."""
+        rows = np.flatnonzero(~np.isnan(self.targets).all(axis=1))
+        return int(rows[0]) if len(rows) else 0
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.times)
 
     def future(self, horizon: int) -> Times:
         """The times of the steps after the last target, [horizon]."""
