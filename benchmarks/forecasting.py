@@ -3,7 +3,7 @@
 Two series of statsmodels (``pip install "statsmodels>=0.14"``): the yearly sunspots (season 11,
 horizon 11, an origin each year) and the monthly means of the CO2 of Mauna Loa (season 12, horizon
 12, an origin each third month). The origins roll over the last fifth of each series. The network
-is trained once, on what is before the first origin, with the defaults of `ForecastOptions`;
+is trained once, on what is before the first origin, with the defaults of `ForecasterOptions`;
 exponential smoothing is fitted anew at every origin, on all before it.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from anaphora.data.time_series import TimeSeries
 from anaphora.training.forecasting import (
     Forecast,
-    ForecastOptions,
+    ForecasterOptions,
     ForecastScores,
     backtest,
     before_backtest,
@@ -71,7 +71,7 @@ def smoothing(season: int, seasonal: bool, trend: bool, paths: int = 400) -> Met
     return method
 
 
-def measure(name: str, seeds: Sequence[int], **options: Any) -> None:
+def measure(name: str, seeds: Sequence[int], members: int = 1) -> None:
     """Print the table of one series."""
     season, horizon, step = SETS[name]
     one = series_of(name)
@@ -96,8 +96,8 @@ def measure(name: str, seeds: Sequence[int], **options: Any) -> None:
     began = time.perf_counter()
     ours: dict[str, Method] = {}
     for seed in seeds:
-        chosen = ForecastOptions(season=season, horizon=horizon, seed=seed, **options)
-        ours[f"seed {seed}"] = fit_forecaster([train], chosen).forecast
+        chosen = ForecasterOptions.make(season=season, horizon=horizon, seed=seed)
+        ours[f"seed {seed}"] = fit_forecaster([train], chosen, members=members).forecast
     seconds = f"{(time.perf_counter() - began) / len(seeds):.1f}"
     found = list(backtest([one], ours, horizon, origins, step, season=season).values())
     print(_row(f"anaphora, mean of {len(seeds)} seeds", found, seconds))

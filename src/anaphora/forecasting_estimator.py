@@ -19,7 +19,7 @@ except ImportError as error:
 
 from anaphora.data import DataError
 from anaphora.data.time_series import TimeSeries
-from anaphora.training.forecasting import Forecast, ForecastOptions, fit_forecaster
+from anaphora.training.forecasting import Forecast, ForecasterOptions, fit_forecaster
 
 Float64 = NDArray[np.float64]
 
@@ -125,7 +125,7 @@ class RecurrentForecaster(BaseEstimator):
 
     def _fit(self, form: _Form, steps: NDArray[np.int64] | None) -> Self:
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        options = ForecastOptions(
+        options = ForecasterOptions.make(
             horizon=None if steps is None else int(steps.max()),
             season=self.season,
             context=self.context,
@@ -142,10 +142,9 @@ class RecurrentForecaster(BaseEstimator):
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             validation_share=self.validation_share,
-            members=self.members,
             seed=seed,
         )
-        self.forecaster_ = fit_forecaster(form.series, options)
+        self.forecaster_ = fit_forecaster(form.series, options, members=self.members)
         self.fh_ = np.arange(1, self.forecaster_.codec.horizon + 1) if steps is None else steps
         self._form, self._seed = form, seed
         return self

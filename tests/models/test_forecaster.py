@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from anaphora import ops, random
-from anaphora.artifact import ModelDirectory
+from anaphora.cells import cell
+from anaphora.data import ForecastBatch
+from anaphora.equations import tanh
+from anaphora.models import Forecaster
 from anaphora.models.distributions import make_distribution, normal_scores, stratified_normals
-from anaphora.models.forecaster import ForecastBatch, Forecaster
 from anaphora.tensor import Tensor
 
 B, N, F, J, P, C, h = 3, 2, 4, 3, 3, 4, 2
@@ -87,10 +89,10 @@ def test_a_step_reads_lags_features_and_scale(distribution, dtype):
     batch = make_batch(counts=distribution == "negative_binomial")
     read, lagged, _ = expected_reading(model, batch)
     y, _ = model.recurrent(read)
-    size = model.distribution.size
+    size = model.head.size
     raw = (y.data @ model.output.weight.data.T + model.output.bias.data).reshape(C + h, B, N, size)
     level = (lagged * model.linear_weights.data).sum(axis=-1)
-    raw = raw + level[..., None] * model.distribution.location
+    raw = raw + level[..., None] * model.head.location
     tolerance = 1e-12 if dtype == "float64" else 2e-5
     np.testing.assert_allclose(model(batch).data, raw, rtol=tolerance, atol=tolerance)
     assert model(batch).dtype == dtype
@@ -322,6 +324,54 @@ def test_a_session_forecasts_as_the_whole_series_would():
     )
 
 
+def test_a_session_is_for_one_thread_at_a_time(monkeypatch):
+    model = make("gaussian", target_size=1, feature_size=0, linear_features=0, typical_scale=[1.0])
+    session = model.session()
+    session.feed(np.ones((3, 1)))
+    predict = type(model)._predict
+
+    def meanwhile(model, *arguments):
+        for name, use in [
+            ("feed", lambda: session.feed([1.0])),
+            ("forecast", lambda: session.forecast(2)),
+            ("fork", session.fork),
+        ]:
+            with pytest.raises(RuntimeError, match=f"{name}: another thread is using this session"):
+                use()
+        return predict(model, *arguments)
+
+    monkeypatch.setattr(type(model), "_predict", meanwhile)
+    session.forecast(2, paths=3)
+    monkeypatch.undo()
+    session.fork().feed([2.0])  # which is of its own
+    session.feed([2.0])
+
+
+@pytest.mark.parametrize("option", ["weight_dropout", "zoneout", "layer_norm", "locked_dropout"])
+def test_options_of_the_body_reach_the_layers(option):
+    value = {"weight_dropout": 0.4, "zoneout": 0.3}.get(option, True)
+    batch = make_batch()
+    plain, other = (make("gaussian", dropout=0.2, **options) for options in ({}, {option: value}))
+    random.seed(1)
+    loss = plain.train().loss(batch)[0].item()
+    random.seed(1)
+    assert other.train().loss(batch)[0].item() != loss
+
+
+def test_a_cell_of_ones_own(tmp_path):
+    @cell(gates="n", state="h")
+    def mean(n, h):
+        return 0.5 * h + 0.5 * tanh(n)
+
+    model, batch = make("gaussian", cell=mean), make_batch()
+    model.save(tmp_path / "model")
+    again = Forecaster.load(tmp_path / "model")
+    np.testing.assert_array_equal(
+        again.predict(past_of(batch), h, features_of(batch), paths=3),
+        model.predict(past_of(batch), h, features_of(batch), paths=3),
+    )
+
+
 def test_what_a_session_refuses():
     session = make().session()
     with pytest.raises(ValueError, match="forecast: feed at least one value of each target before"):
@@ -388,10 +438,10 @@ def test_stratified_normals_are_permutations():
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_saved_and_loaded(distribution, tmp_path):
     model = make(distribution)
-    model.save(ModelDirectory.create(tmp_path / "model"), {"targets": ["a", "b"]})
-    again, vocabulary = Forecaster.load(tmp_path / "model")
+    model.save(tmp_path / "model")
+    again = Forecaster.load(tmp_path / "model")
     assert again.options == model.options
-    assert vocabulary == {"targets": ["a", "b"]}
+    assert again.loss_kind == ("quantile loss" if distribution == "quantiles" else "likelihood")
     past = past_of(make_batch(counts=distribution == "negative_binomial"))
     features = features_of(make_batch())
     np.testing.assert_array_equal(
@@ -411,9 +461,13 @@ def test_saved_and_loaded(distribution, tmp_path):
             {"distribution": "quantiles", "quantiles": [0.5, 0.1]},
             "wanted at least two rising levels",
         ),
-        ({"distribution": "negative_binomial"}, "give the scaling 'mean_absolute' or 'none'"),
+        (
+            {"distribution": "negative_binomial", "scaling": "standard"},
+            "give the scaling 'mean_absolute' or 'none'",
+        ),
         ({"typical_scale": [1.0]}, r"typical_scale \[1.0\]; wanted 2 numbers above 0"),
         ({"dropout": 1.5}, "dropout"),
+        ({"embedding_size": 4}, "embedding_size is for ids"),
     ],
 )
 def test_options_that_are_refused(options, message):

@@ -1,5 +1,6 @@
 """Forecasting: windows, what is learnt, baselines, backtests, and what is refused."""
 
+import dataclasses
 import json
 import math
 
@@ -7,16 +8,12 @@ import numpy as np
 import pytest
 
 from anaphora import random
-from anaphora.artifact import ModelDirectory
-from anaphora.data import DataError
-from anaphora.data.time_series import TimeSeries, read_time_series
+from anaphora.data import DataError, ForecastCodec, TimeSeries, WindowBatches, read_time_series
 from anaphora.models.forecaster import Forecaster
 from anaphora.training.forecasting import (
     FittedForecaster,
     Forecast,
-    ForecastCodec,
-    ForecastOptions,
-    WindowBatches,
+    ForecasterOptions,
     backtest,
     backtest_origins,
     before_backtest,
@@ -51,8 +48,11 @@ def test_windows_by_hand():
         known=[[9], [-1], [1], [-1], [1], [-1], [1], [7]],
     )
     short = TimeSeries.of([[7, 70], [8, 80], [9, 90], [10, 100]], known=[[0], [1], [0], [1]])
-    codec = ForecastCodec(("a", "b"), ("k",), "1", 1, 1, True, (1.0,), (2.0,))
-    batches = WindowBatches([first, short], codec, past=2, context=2, horizon=1, batch_size=2)
+    codec = ForecastCodec(
+        ("a", "b"), ("k",), "1", season=1, horizon=1, context=2, lags=(1, 2), calendar=True,
+        known_mean=(1.0,), known_deviation=(2.0,), typical_scale=(1.0, 1.0),
+    )  # fmt: skip
+    batches = codec.batches(codec.encode([(first, 0), (short, 0)]), 2)
     # Of the first, whose rows begin with row 1: windows of 5 steps end after 5 and 6 steps. The
     # second has 4 steps, so that the first step of its window counts as missing.
     assert len(batches) == 2
@@ -69,20 +69,59 @@ def test_windows_by_hand():
     assert sorted(batch.inputs[-1, b, 0] for batch in batches.shuffled(np.random.default_rng(1))
                   for b in range(batch.inputs.shape[1])) == [5, 6, 10]  # fmt: skip
 
-    later = WindowBatches([first, short], codec, 2, 2, 1, 8, after=[6, 4])
+    arrays = codec.encode([(first, 6), (short, 4)])
+    later = codec.batches(arrays, 8)
     (batch,) = later
     assert batch.inputs[:, 0, 0].tolist() == [2, 3, 4, 5, 6]
-    assert batch.tokens == later.tokens == 2  # the horizon alone
+    assert batch.tokens == later.tokens == codec.counts(arrays) == 2  # the horizon alone
+    arrays = codec.encode([(first, 0), (short, 0)])
+    assert codec.counts(arrays) == 2 * 6 - 1 + 2 * 4
+
+
+def test_windows_count_their_targets_as_their_batches_do():
+    rng = np.random.default_rng(1)
+    values = [np.where(rng.random((n, 2)) < 0.2, np.nan, 1.0) for n in (9, 3, 30, 12)]
+    features = [np.zeros((len(one), 1)) for one in values]
+    for after in (None, [0, 0, 17, 8]):
+        batches = WindowBatches(
+            values, features, past=3, context=4, horizon=2, batch_size=3, after=after
+        )
+        assert batches.tokens == sum(batch.tokens for batch in batches) > 20
+
+
+def test_missing_values_are_filled_where_they_are_read():
+    rng = np.random.default_rng(2)
+    values = rng.standard_normal(60).cumsum()
+    values[[20, 21, 40]] = np.nan
+    codec = ForecastCodec.fit([TimeSeries.of(values)], horizon=3, season=4)
+    batches = codec.batches(codec.encode([(TimeSeries.of(values), 0)]), 100)
+    model = Forecaster(hidden_size=3, **codec.sizes())
+    model.start_from_least_squares(batches)
+    batches.fill(model)
+    filled = model.fill(values[:, None, None], np.zeros((60, 1, 0)))[:, 0]
+    (batch,) = batches
+    (raw,) = batches.unfilled()
+    steps = codec.past + codec.context + 3
+    for window in (0, 7, 20):
+        np.testing.assert_array_equal(batch.inputs[:, window], filled[window : window + steps])
+        np.testing.assert_array_equal(
+            raw.inputs[:, window, 0], np.nan_to_num(values[window : window + steps])
+        )
+    np.testing.assert_array_equal(batch.observed, raw.observed)
+    assert not batch.observed.all()
 
 
 def test_series_that_are_too_short():
-    codec = ForecastCodec.fit([TimeSeries.of(np.ones(9))])
+    codec = ForecastCodec.fit([TimeSeries.of(np.ones(19))], horizon=4, context=3, lags=[4])
     series = [TimeSeries.of(np.ones(n), name=f"of {n}") for n in (8, 5, 30)]
-    batches = WindowBatches(series, codec, past=4, context=3, horizon=4, batch_size=2)
-    assert batches.skipped == ["of 8", "of 5"]
+    kept, short = codec.long_enough(series)
+    assert [one.name for one in kept] == ["of 30"]
+    assert [one.name for one in short] == ["of 8", "of 5"]
+    options = ForecasterOptions.make(horizon=4, context=3, lags=[4], max_steps=1, **SMALL)
+    assert fit_forecaster(series, options).skipped == ["of 8", "of 5"]
     with pytest.raises(DataError, match="longest, 'of 8', has 8, but lags of up to 4 steps and a "
                        "horizon of 4 need at least 9; give shorter lags"):  # fmt: skip
-        WindowBatches(series[:2], codec, past=4, context=3, horizon=4, batch_size=2)
+        fit_forecaster(series[:2], options)
     with pytest.raises(DataError, match="there is no series to learn from"):
         fit_forecaster([])
 
@@ -93,7 +132,7 @@ def test_series_that_are_too_short():
 @pytest.mark.parametrize("distribution", ["student_t", "gaussian", "quantiles"])
 def test_trend_and_season_are_forecast_better_than_by_the_season_before(distribution):
     series = [TimeSeries.of(seasonal(200))]
-    options = ForecastOptions(
+    options = ForecasterOptions.make(
         horizon=7, season=7, max_steps=100, distribution=distribution, **SMALL
     )
     fitted = fit_forecaster(before_backtest(series, 7, 8, 3), options)
@@ -110,7 +149,7 @@ def test_paths_are_calibrated(distribution):
     """The quantiles of the paths are those of the process: from z, mean f^k z, known variance."""
     factor, h = 0.8, 4
     values = autoregressive(2000, factor)
-    options = ForecastOptions(
+    options = ForecasterOptions.make(
         horizon=h, lags=(1, 2), context=40, max_steps=200, scaling="none",
         distribution=distribution, quantiles=(0.05, 0.25, 0.5, 0.75, 0.95), **SMALL,
     )  # fmt: skip
@@ -136,7 +175,7 @@ def test_known_columns_are_used():
     known = (rng.random(300) < 0.3).astype(float)
     values = 10 * known + rng.standard_normal(300)
     series = TimeSeries.of(values[:280], known=known)
-    options = ForecastOptions(horizon=20, lags=(1,), context=10, max_steps=200, **SMALL)
+    options = ForecasterOptions.make(horizon=20, lags=(1,), context=10, max_steps=200, **SMALL)
     (forecast,) = fit_forecaster([series], options).forecast([series])
     assert np.abs(forecast.median[:, 0] - 10 * known[280:]).max() < 3
     assert forecast.times.tolist() == list(range(280, 300))
@@ -151,7 +190,7 @@ def test_many_series_of_different_sizes_in_one_file(tmp_path):
     path = tmp_path / "shops.csv"
     path.write_text("\n".join(lines), encoding="utf-8")
     series = read_time_series(path, time_column="day", series_column="shop")
-    fitted = fit_forecaster(series, ForecastOptions(max_steps=60, **SMALL))
+    fitted = fit_forecaster(series, ForecasterOptions.make(max_steps=60, **SMALL))
     assert (fitted.codec.horizon, fitted.codec.season, fitted.codec.frequency) == (7, 7, "day")
     small, large = fitted.forecast(series)
     assert (small.name, large.name) == ("a", "b")
@@ -165,7 +204,7 @@ def test_several_targets_and_missing_values():
     values = np.stack([seasonal(150, seed=1), 100 + 20 * seasonal(150, seed=2)], axis=1)
     rng = np.random.default_rng(1)
     holes = np.where(rng.random(values.shape) < 0.1, np.nan, values)
-    options = ForecastOptions(horizon=7, season=7, max_steps=100, **SMALL)
+    options = ForecasterOptions.make(horizon=7, season=7, max_steps=100, **SMALL)
     past = TimeSeries.of(holes[:143])
     (forecast,) = fit_forecaster([past], options).forecast([past])
     error = np.abs(forecast.median - values[143:])
@@ -176,7 +215,7 @@ def test_several_targets_and_missing_values():
 def test_counts():
     rng = np.random.default_rng(2)
     values = rng.poisson(np.resize([1.0, 1.0, 20.0], 240)).astype(float)
-    options = ForecastOptions(
+    options = ForecasterOptions.make(
         horizon=6, season=3, distribution="negative_binomial", max_steps=150, **SMALL
     )
     series = TimeSeries.of(values)
@@ -189,19 +228,23 @@ def test_counts():
 
 def test_the_same_seed_gives_the_same_and_leaves_the_generator_alone():
     series = [TimeSeries.of(seasonal(60))]
-    options = ForecastOptions(horizon=3, season=7, max_steps=15, members=2, **SMALL)
+    options = ForecasterOptions.make(horizon=3, season=7, max_steps=15, **SMALL)
     before = random.get_state()
-    one, two = (fit_forecaster(series, options).forecast(series)[0].paths for _ in range(2))
+    one, two = (
+        fit_forecaster(series, options, members=2).forecast(series)[0].paths for _ in range(2)
+    )
     assert random.get_state() == before
     np.testing.assert_array_equal(one, two)
-    other = ForecastOptions(**{**options.to_dict(), "seed": 2})
-    assert not np.array_equal(fit_forecaster(series, other).forecast(series)[0].paths, one)
+    other = dataclasses.replace(options, seed=2)
+    assert not np.array_equal(
+        fit_forecaster(series, other, members=2).forecast(series)[0].paths, one
+    )
 
 
 def test_what_a_forecast_refuses():
     rng = np.random.default_rng(3)
     series = TimeSeries.of(rng.standard_normal(40), known=rng.standard_normal(42))
-    options = ForecastOptions(horizon=3, max_steps=2, **SMALL)
+    options = ForecasterOptions.make(horizon=3, max_steps=2, **SMALL)
     fitted = fit_forecaster([series], options)
     assert fitted.forecast([series], 2)[0].paths.shape == (400, 2, 1)
     with pytest.raises(DataError, match="'known 0' must be known of all 3 steps to forecast, but "
@@ -220,24 +263,32 @@ def test_what_a_forecast_refuses():
 
 def test_options_that_are_refused():
     with pytest.raises(ValueError, match="horizon must be a whole number of at least 1, not 0"):
-        ForecastOptions(horizon=0)
+        ForecasterOptions.make(horizon=0)
     with pytest.raises(ValueError, match="distribution 'normal' is none of quantiles, gaussian"):
-        ForecastOptions(distribution="normal")
+        ForecasterOptions.make(distribution="normal")
     with pytest.raises(ValueError, match="scaling 'log' is none of standard, mean_absolute, none"):
-        ForecastOptions(scaling="log")
-    options = ForecastOptions(season=3, lags=(1, 2), scaling="none")
-    assert ForecastOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+        ForecasterOptions.make(scaling="log")
+    with pytest.raises(ValueError, match=r"lags \[1, 1\]: wanted different ones"):
+        ForecasterOptions.make(lags=[1, 1])
+    with pytest.raises(ValueError, match=r"levels \[0.5, 1.0\]: wanted numbers between 0 and 1"):
+        ForecasterOptions.make(levels=[0.5, 1.0])
+    with pytest.raises(ValueError, match="the frequency 'fortnight' is none"):
+        ForecasterOptions.make(frequency="fortnight")
+    options = ForecasterOptions.make(season=3, lags=(1, 2), scaling="none")
+    assert ForecasterOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
 
 
 def test_a_model_directory_forecasts_as_before(tmp_path):
     rng = np.random.default_rng(1)
     known = rng.standard_normal(64)
     series = TimeSeries.of(seasonal(60), known=known, start="2024-01-01", frequency="day")
-    fitted = fit_forecaster([series], ForecastOptions(horizon=4, max_steps=10, **SMALL))
-    directory = ModelDirectory.create(tmp_path / "model")
-    fitted.models[0].save(directory, fitted.codec.to_dict())
-    model, data = Forecaster.load(tmp_path / "model")
-    again = FittedForecaster([model], ForecastCodec.from_dict(data))
+    fitted = fit_forecaster([series], ForecasterOptions.make(horizon=4, max_steps=10, **SMALL))
+    (model,) = fitted.models
+    model.codec = fitted.codec
+    model.save(tmp_path / "model")
+    model = Forecaster.load(tmp_path / "model")
+    assert model.codec == fitted.codec
+    again = FittedForecaster([model], model.codec)
     np.testing.assert_array_equal(
         again.forecast([series])[0].paths, fitted.forecast([series])[0].paths
     )
@@ -247,7 +298,7 @@ def test_the_codec_goes_through_json():
     series = TimeSeries.of(
         np.arange(9.0), known=np.arange(9.0), start="2024-01-31", frequency="month"
     )
-    codec = ForecastCodec.fit([series])
+    codec = ForecastCodec.fit([series], horizon=2, lags=[1])
     again = ForecastCodec.from_dict(json.loads(json.dumps(codec.to_dict())))
     assert again == codec
     features = again.features(series.times, series.known)

@@ -34,6 +34,13 @@ from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
 from anaphora.data.files import SourceFile
+from anaphora.data.forecasting import (
+    SCALINGS,
+    ForecastBatch,
+    ForecastCodec,
+    WindowBatches,
+    window_moments,
+)
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.frames import Frames
 from anaphora.data.labelled import check_labels, read_labelled
@@ -49,6 +56,13 @@ from anaphora.data.sources import (
 from anaphora.data.splits import stratified_split
 from anaphora.data.tables import column_names, is_table, read_columns
 from anaphora.data.tagged import read_conllu, read_tagged
+from anaphora.data.time_series import (
+    GAPS,
+    Frequency,
+    TimeSeries,
+    calendar_features,
+    read_time_series,
+)
 from anaphora.data.tokenizers import (
     BPETokenizer,
     CharacterTokenizer,
@@ -59,7 +73,9 @@ from anaphora.data.tokenizers import (
 
 __all__ = [
     "FORMATS",
+    "GAPS",
     "IGNORE_INDEX",
+    "SCALINGS",
     "BPETokenizer",
     "Batch",
     "Batches",
@@ -69,8 +85,11 @@ __all__ = [
     "Codec",
     "Column",
     "DataError",
+    "ForecastBatch",
+    "ForecastCodec",
     "Format",
     "Frames",
+    "Frequency",
     "PairBatch",
     "PairBatches",
     "PairCodec",
@@ -84,10 +103,13 @@ __all__ = [
     "StreamBatches",
     "TaggerCodec",
     "TargetCodec",
+    "TimeSeries",
     "Tokenizer",
     "UnknownShare",
+    "WindowBatches",
     "WordTokenizer",
     "batchify",
+    "calendar_features",
     "check_encoding",
     "check_labels",
     "column_names",
@@ -109,6 +131,7 @@ __all__ = [
     "read_pairs",
     "read_series",
     "read_tagged",
+    "read_time_series",
     "sentence_batches",
     "side_by_side",
     "split_sentences",
@@ -118,4 +141,5 @@ __all__ = [
     "stratified_split",
     "stream_lines",
     "uncompressed_name",
+    "window_moments",
 ]

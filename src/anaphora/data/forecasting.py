@@ -141,7 +141,7 @@ class WindowBatches(Batches):
         return self._with(_filled=self._values)
 
     @property
-    def tokens(self) -> int:  # type: ignore[override]
+    def tokens(self) -> int:
         """The number of targets that count, in all batches together."""
         _, context, horizon = self._sizes
         counted = horizon if self._validates else context + horizon
@@ -155,8 +155,8 @@ class WindowBatches(Batches):
     def __len__(self) -> int:
         return -(-len(self._ends) // self._batch_size)
 
-    def __getitem__(self, index: int) -> ForecastBatch:
-        start = range(len(self))[index] * self._batch_size
+    def _batch(self, index: int) -> ForecastBatch:
+        start = index * self._batch_size
         rows = self._ends[start : start + self._batch_size]
         past, context, horizon = self._sizes
         steps = past + context + horizon
@@ -342,7 +342,7 @@ class ForecastCodec(Codec):
         kept, _ = codec.long_enough(series)
         arrays = codec.encode([(one, 0) for one in kept])
         batches = codec.batches(arrays, _TYPICAL_WINDOWS)
-        batch = batches.shuffled(np.random.default_rng(1))[0]
+        batch: Any = batches.shuffled(np.random.default_rng(1))[0]
         steps = codec.past + codec.context
         _, scale = window_moments(scaling, batch.inputs[:steps], batch.observed[:steps])
         return replace(codec, typical_scale=tuple(np.median(scale, axis=0).tolist()))
@@ -509,8 +509,9 @@ class ForecastCodec(Codec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ForecastCodec:  # noqa: D102
-        values: dict[str, Any] = dict(schema.convert(data, _OfForecaster))
-        codec = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = schema.convert(data, _OfForecaster)
+        fields_of: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        codec = cls(**fields_of)
         Frequency.parse(codec.frequency)
         N, K = len(codec.target_names), len(codec.known_names)
         for name, wanted in (("known_mean", K), ("known_deviation", K), ("typical_scale", N)):
@@ -520,8 +521,15 @@ class ForecastCodec(Codec):
         for name in ("known_deviation", "typical_scale"):
             if not all(value > 0 for value in getattr(codec, name)):
                 raise ValueError(f"{name} has a number of 0 or less; expected numbers above 0")
-        if N == 0 or not codec.lags or min(codec.lags) < 1 or len(set(codec.lags)) < len(codec.lags):
-            raise ValueError("target_names and lags: expected at least one, and different lags >= 1")
+        if (
+            N == 0
+            or not codec.lags
+            or min(codec.lags) < 1
+            or len(set(codec.lags)) < len(codec.lags)
+        ):
+            raise ValueError(
+                "target_names and lags: expected at least one, and different lags >= 1"
+            )
         for name in ("season", "horizon", "context"):
             if getattr(codec, name) < 1:
                 raise ValueError(f"{name} is {getattr(codec, name)}; expected at least 1")

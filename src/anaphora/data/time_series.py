@@ -303,13 +303,13 @@ class TimeSeries:
         for row, column in np.argwhere(np.abs(self.targets) > _LARGEST)[:1]:
             raise DataError(
                 f"{self.name}: {self.target_names[column]!r} is {self.targets[row, column]:g} at "
-                f"{_shown(self.times[row])}; wanted numbers up to {_LARGEST:g}: correct it, or "
+                f"{shown(self.times[row])}; wanted numbers up to {_LARGEST:g}: correct it, or "
                 "leave the cell empty"
             )
         for row, column in np.argwhere(~(np.abs(self.known) <= _LARGEST))[:1]:
             raise DataError(
                 f"{self.name}: {self.known_names[column]!r} is {self.known[row, column]:g} at "
-                f"{_shown(self.times[row])}; a column that is known in advance needs a number up "
+                f"{shown(self.times[row])}; a column that is known in advance needs a number up "
                 f"to {_LARGEST:g} in every row"
             )
 
@@ -476,7 +476,7 @@ def read_time_series(
         for k in np.flatnonzero(times[1:] == times[:-1])[:1]:
             of_series = f" of series {name!r}" if series_column else ""
             raise DataError(
-                f"{places[k + 1]}: the time {_shown(times[k])}{of_series} stands in "
+                f"{places[k + 1]}: the time {shown(times[k])}{of_series} stands in "
                 f"{places[k].rpartition(', ')[2]} too; "
                 + ("remove one" if series_column else "remove one, or name the series_column")
             )
@@ -597,19 +597,19 @@ def _regular(
     """A series on every step from its first time to its last."""
     for k in np.flatnonzero(times[1:] <= times[:-1])[:1]:
         raise DataError(
-            f"{places[k + 1]}: the time {_shown(times[k + 1])} follows {_shown(times[k])}; wanted "
+            f"{places[k + 1]}: the time {shown(times[k + 1])} follows {shown(times[k])}; wanted "
             "rising times"
         )
     positions, on_step = step.positions(times)
     for k in np.flatnonzero(~on_step)[:1]:
         raise DataError(
-            f"{places[k]}: the time {_shown(times[k])} is no multiple of the step ({step}) after "
-            f"{_shown(times[k - 1])}; correct it, give the frequency, or bring the rows to regular "
+            f"{places[k]}: the time {shown(times[k])} is no multiple of the step ({step}) after "
+            f"{shown(times[k - 1])}; correct it, give the frequency, or bring the rows to regular "
             "times first"
         )
     for k in np.flatnonzero(np.diff(positions) < 1)[:1]:
         raise DataError(
-            f"{places[k + 1]}: {_shown(times[k + 1])} and {_shown(times[k])} are in the same step "
+            f"{places[k + 1]}: {shown(times[k + 1])} and {shown(times[k])} are in the same step "
             f"({step}); give the frequency, or bring the rows to regular times first"
         )
     rows = int(positions[-1]) + 1
@@ -617,7 +617,7 @@ def _regular(
         k = int(np.flatnonzero(np.diff(positions) > 1)[0])
         missing = rows - len(times)
         raise DataError(
-            f"{places[k + 1]}: {_shown(times[k])} is followed by {_shown(times[k + 1])}, a step is "
+            f"{places[k + 1]}: {shown(times[k])} is followed by {shown(times[k + 1])}, a step is "
             f"{step}; {missing:,} of {rows:,} steps have no row. Add them, or fill them with gaps "
             "'missing', 'previous' or 'linear'"
         )
@@ -653,10 +653,15 @@ def _is_month_end(time: np.datetime64) -> bool:
     return bool((time.astype("datetime64[D]") + _DAY).astype("datetime64[M]") != month)
 
 
-def _shown(time: Any) -> str:
+def shown(time: Any) -> str:
+    """A time as files have it: a date without seconds that are 0, or a number.
+
+    >>> shown(np.datetime64("2024-01-31T00:00:00", "us")), shown(1700.0)
+    ('2024-01-31', '1700')
+    """
     if isinstance(time, np.datetime64):
         return str(time.astype("datetime64[s]")).removesuffix("T00:00:00")
-    return f"{time:g}"
+    return f"{time:.12g}"
 
 
 def same_columns(series: Iterable[TimeSeries]) -> None:

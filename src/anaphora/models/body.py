@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from anaphora.cells import CELLS, Cell
+from anaphora.data import SCALINGS
+from anaphora.models.distributions import COUNTS, DISTRIBUTIONS
 from anaphora.options import Options, check_factors, check_shares, check_sizes, option
 
 POOLINGS = ("last", "mean", "max")
 ATTENTIONS = ("multiplicative", "additive", "none")
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 model_option = functools.partial(option, section="model")
 
@@ -241,6 +244,50 @@ class EncoderDecoderBody(DecoderBody, SequenceBody):
         super().__post_init__()
         if self.attention == "none":
             check_tied(self)
+
+
+@dataclass(kw_only=True)
+class ForecasterBody(Body):
+    """The options of a forecaster.
+
+    Attributes:
+        distribution: "student_t", "gaussian", "negative_binomial" (of counts), or "quantiles".
+        quantiles: Their levels, rising, for the distribution "quantiles".
+        scaling: "standard" (less the mean of the window's past, over its deviation),
+            "mean_absolute" (over 1 plus the mean of the absolute values), or "none"; None is
+            "mean_absolute" for counts and "standard" for others.
+        autoregressive: Add a weighted sum of lags, and of what is known in advance.
+
+    >>> ForecasterBody().scaling, ForecasterBody(distribution="negative_binomial").scaling
+    ('standard', 'mean_absolute')
+    """
+
+    distribution: str = model_option(
+        "student_t", "What is learnt of the next value.", DISTRIBUTIONS, common=True
+    )
+    quantiles: tuple[float, ...] = model_option(
+        QUANTILES, "Levels that the distribution quantiles learns."
+    )
+    scaling: str | None = model_option(
+        None,
+        "How windows are scaled; if not given, mean_absolute for counts, else standard.",
+        SCALINGS,
+    )
+    autoregressive: bool = model_option(
+        True, "Add a weighted sum of the lags, and of the columns known in advance."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.quantiles = tuple(float(level) for level in self.quantiles)
+        counts = self.distribution in COUNTS
+        if self.scaling is None:
+            self.scaling = "mean_absolute" if counts else "standard"
+        if counts and self.scaling == "standard":
+            raise ValueError(
+                f"the distribution {self.distribution!r} is of counts, which have no mean taken "
+                "off: give the scaling 'mean_absolute' or 'none'"
+            )
 
 
 def check_tied(body: Any) -> None:

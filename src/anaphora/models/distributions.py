@@ -175,6 +175,7 @@ LIKELIHOODS: dict[str, type[Distribution]] = {
     "negative_binomial": NegativeBinomial,
 }
 DISTRIBUTIONS = ("quantiles", *LIKELIHOODS)
+COUNTS = tuple(name for name, law in LIKELIHOODS.items() if law.counts)
 
 
 @functools.lru_cache(maxsize=8)

@@ -2,196 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anaphora import nn, ops
-from anaphora.cells import Cell
-from anaphora.data import Batch
+from anaphora import ops
+from anaphora.data import ForecastBatch, ForecastCodec, window_moments
+from anaphora.models.body import ForecasterBody
 from anaphora.models.distributions import Distribution, make_distribution, stratified_normals
-from anaphora.models.saved import SavedModel
+from anaphora.models.reader import Reader, make_linear
 from anaphora.nn import initialization as initialize
-from anaphora.nn.initialization import Initialization
 from anaphora.tensor import Array, Tensor, no_grad
 
-SCALINGS = ("standard", "mean_absolute", "none")
-QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _RIDGE = 1e-4  # of the mean square of the scaled lags
 _ENOUGH = 3  # rows for each weight of the least squares
 _ROWS = 4096  # paths of series side by side
 
 
-@dataclass(frozen=True, eq=False)
-class ForecastBatch(Batch):
-    """Windows of series: the past that lags reach, a context of C steps, and h steps to forecast.
-
-    Attributes:
-        inputs: The values [P + C + h, B, N] in their own units; what stands for a missing one (see
-            `Forecaster.fill`).
-        targets: The last C + h of them.
-        features: [C + h, B, F] what is known of each step in advance.
-        observed: [P + C + h, B, N] whether a value is there.
-        counted: [C + h, B, N] whether a target counts; None for all that are there.
-
-    >>> values = np.array([[[1.0]], [[0.0]], [[3.0]]], np.float32)
-    >>> batch = ForecastBatch(
-    ...     values, values[1:], features=np.zeros((2, 1, 0), np.float32), observed=values > 0
-    ... )
-    >>> batch.tokens
-    1
-    """
-
-    features: NDArray[Any] = field(kw_only=True)
-    observed: NDArray[np.bool_] = field(kw_only=True)
-    counted: NDArray[np.bool_] | None = None
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """[C + h, B, N]: the targets that are there and count."""
-        there = self.observed[len(self.observed) - len(self.targets) :]
-        return there if self.counted is None else there & self.counted
-
-    @property
-    def tokens(self) -> int:
-        """The number of targets that count."""
-        return int(np.count_nonzero(self.mask))
-
-
-class Forecaster(SavedModel):
+@dataclass(eq=False, repr=False)
+class Forecaster(Reader, ForecasterBody):
     """A recurrent network that forecasts series step by step (DeepAR, Salinas et al. 2020).
 
     At each step it reads values before that step, what is known in advance, and the scale, and says
     how the next value is distributed. In training it reads the true values (teacher forcing); to
-    forecast it draws a value, reads it, and so on: a path. Values are scaled by the window's own
+    forecast it samples a value, reads it, and so on: a path. Values are scaled by the window's own
     past, so that one network serves series of any size. With ``autoregressive`` the level of the
     distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018), which
     follows a trend beyond what the network saw in training.
 
-    Args:
-        hidden_size: H of every layer.
+    Attributes:
         target_size: N numbers a step.
         feature_size: F numbers a step that are known in advance.
+        linear_features: J, how many of the features are in the weighted sum.
         context: C, the steps that are read before the first forecast.
         lags: How many steps before its own each step reads values; P is the largest.
-        distribution: "gaussian", "student_t", "negative_binomial" (of counts), or "quantiles".
-        quantiles: Their levels, rising, for the distribution "quantiles".
-        scaling: "standard" (less the mean of the window's past, over its deviation),
-            "mean_absolute" (over 1 plus the mean of the absolute values), or "none".
         typical_scale: [N] what the scale usually is, so that the network reads its logarithm
             around 0; None for 1.
-        autoregressive: Add the weighted sum of lags, and of the first features.
-        linear_features: J, how many of the features are in that sum.
-        cell: The name of a cell, or a `Cell`.
-        num_layers: L.
-        dropout: The share that is dropped between the layers, and before the output.
-        initialization: Of all layers; see `nn.Recurrent`.
-        forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
-        dtype: "float32" or "float64".
+
+    The other arguments are those of `ForecasterBody`.
 
     Raises:
         ValueError: an option is out of range, or counts were to be scaled by their mean.
 
-    >>> model = Forecaster(hidden_size=4, context=6, lags=[1, 2], distribution="gaussian")
+    >>> model = Forecaster(hidden_size=4, context=6, lags=(1, 2), distribution="gaussian")
     >>> paths = model.predict(np.arange(10.0)[:, None, None], horizon=3, paths=5, seed=1)
     >>> paths.shape
     (5, 3, 1, 1)
     """
 
-    task = "forecaster"
-    loss_kind = None
+    target_size: int = field(default=1, kw_only=True)
+    feature_size: int = field(default=0, kw_only=True)
+    linear_features: int = field(default=0, kw_only=True)
+    context: int = field(default=24, kw_only=True)
+    lags: tuple[int, ...] = field(default=(1,), kw_only=True)
+    typical_scale: tuple[float, ...] | None = field(default=None, kw_only=True)
 
-    def __init__(
-        self,
-        hidden_size: int,
-        *,
-        target_size: int = 1,
-        feature_size: int = 0,
-        context: int = 24,
-        lags: Sequence[int] = (1,),
-        distribution: str = "student_t",
-        quantiles: Sequence[float] = QUANTILES,
-        scaling: str = "standard",
-        typical_scale: Sequence[float] | None = None,
-        autoregressive: bool = True,
-        linear_features: int = 0,
-        cell: str | Cell = "lstm",
-        num_layers: int = 1,
-        dropout: float = 0.0,
-        initialization: Initialization = "pytorch",
-        forget_bias: float | None = None,
-        dtype: str = "float32",
-    ) -> None:
+    kind = "forecaster"
+    loss_kind = "likelihood"
+    codec_type = ForecastCodec
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
-        if target_size < 1 or feature_size < 0 or context < 1:
+        N, F, lags = self.target_size, self.feature_size, list(self.lags)
+        if N < 1 or F < 0 or self.context < 1:
             raise ValueError(
-                f"{name}: target_size {target_size}, feature_size {feature_size}, context "
-                f"{context}; wanted at least 1, 0 and 1"
+                f"{name}: target_size {N}, feature_size {F}, context {self.context}; wanted at "
+                "least 1, 0 and 1"
             )
-        if not 0 <= linear_features <= feature_size:
+        if not 0 <= self.linear_features <= F:
             raise ValueError(
-                f"{name}: linear_features {linear_features}; wanted 0 to feature_size, which is "
-                f"{feature_size}"
+                f"{name}: linear_features {self.linear_features}; wanted 0 to feature_size, which "
+                f"is {F}"
             )
         if not lags or min(lags) < 1 or len(set(lags)) != len(lags):
-            raise ValueError(f"{name}: lags {list(lags)}; wanted different ones of at least 1 step")
-        if scaling not in SCALINGS:
-            raise ValueError(f"{name}: scaling {scaling!r} is none of {', '.join(SCALINGS)}")
-        self.distribution: Distribution = make_distribution(name, distribution, list(quantiles))
-        if self.distribution.counts and scaling == "standard":
-            raise ValueError(
-                f"{name}: the distribution {distribution!r} is of counts, which have no mean taken "
-                "off: give the scaling 'mean_absolute' or 'none'"
-            )
-        sizes = [1.0] * target_size if typical_scale is None else [float(s) for s in typical_scale]
-        if len(sizes) != target_size or not all(0 < size < np.inf for size in sizes):
-            raise ValueError(f"{name}: typical_scale {sizes}; wanted {target_size} numbers above 0")
-        self.options = {
-            "hidden_size": hidden_size,
-            "target_size": target_size,
-            "feature_size": feature_size,
-            "context": context,
-            "lags": [int(lag) for lag in lags],
-            "distribution": distribution,
-            "quantiles": [float(level) for level in quantiles],
-            "scaling": scaling,
-            "typical_scale": sizes,
-            "autoregressive": autoregressive,
-            "linear_features": linear_features,
-            "cell": cell,
-            "num_layers": num_layers,
-            "dropout": dropout,
-            "initialization": initialization,
-            "forget_bias": forget_bias,
-            "dtype": dtype,
-        }
-        self.target_size, self.feature_size, self.context = target_size, feature_size, context
-        self.linear_features = linear_features
-        self.lags = np.array(lags, np.int64)
-        self.past = int(self.lags.max())
-        self.scaling = scaling
-        self._typical = np.array(sizes)
-        self._dtype = np.dtype(dtype)
-        shared: dict[str, Any] = {"initialization": initialization, "dtype": dtype}
-        self.recurrent = nn.Recurrent(
-            cell,
-            target_size * (len(lags) + 2) + feature_size,
-            hidden_size,
-            num_layers,
-            dropout=dropout,
-            forget_bias=forget_bias,
-            **shared,
-        )
-        self.dropout = nn.Dropout(dropout)
-        outputs = target_size * self.distribution.size
-        self.output = nn.Linear(self.recurrent.output_size, outputs, **shared)
-        if autoregressive:
+            raise ValueError(f"{name}: lags {lags}; wanted different ones of at least 1 step")
+        sizes = [1.0] * N if self.typical_scale is None else [float(s) for s in self.typical_scale]
+        if len(sizes) != N or not all(0 < size < np.inf for size in sizes):
+            raise ValueError(f"{name}: typical_scale {sizes}; wanted {N} numbers above 0")
+        self.lags, self.typical_scale = tuple(int(lag) for lag in lags), tuple(sizes)
+        self.past = max(self.lags)
+        self.head: Distribution = make_distribution(name, self.distribution, list(self.quantiles))
+        if self.distribution == "quantiles":
+            self.loss_kind = "quantile loss"  # type: ignore[misc]
+        self.build(input_size=N * (len(lags) + 2) + F)
+        self.output = make_linear(self, self.recurrent.output_size, N * self.head.size)
+        if self.autoregressive:
             self.linear_weights = initialize.parameter(
-                (target_size, len(lags) + linear_features), dtype
+                (N, len(lags) + self.linear_features), self.dtype
             )
+
+    @property
+    def starts_from_least_squares(self) -> bool:
+        """Whether it begins as a linear model: of counts, least squares would be none."""
+        return self.autoregressive and not self.head.counts
 
     # Windows
 
@@ -208,27 +116,25 @@ class Forecaster(SavedModel):
         window = self._window(batch.inputs, batch.observed)
         raw = self._answer(window, batch)
         steps = slice(self.past, None)
-        scale = np.broadcast_to(window.scale.astype(self._dtype), window.values[steps].shape)
-        losses = self.distribution.loss(raw, window.values[steps], scale)
+        scale = np.broadcast_to(window.scale.astype(self.dtype), window.values[steps].shape)
+        losses = self.head.loss(raw, window.values[steps], scale)
         counted = batch.mask
         loss = (losses * counted.astype(losses.dtype)).sum() / max(int(counted.sum()), 1)
-        result: Tensor = ops.astype(loss, self._dtype)
+        result: Tensor = ops.astype(loss, self.dtype)
         return result, None
 
     def _answer(self, window: _Window, batch: ForecastBatch) -> Tensor:
         linear, x = window.read(np.arange(len(batch.targets)), np.asarray(batch.features))
         y, _ = self.recurrent(x)
-        return self._raw(self.dropout(y), linear)
+        return self._raw(self.drop(y), linear)
 
     def _raw(self, y: Tensor, linear: Array) -> Tensor:
         """The numbers [T, B, N, P] of outputs [T, B, H], and lags and features [T, B, N, K + J]."""
-        P = self.distribution.size
+        P = self.head.size
         raw: Tensor = self.output(y).reshape(*y.shape[:2], self.target_size, P)
-        if self.options["autoregressive"]:
+        if self.autoregressive:
             level = (self.linear_weights * linear).sum(axis=-1)
-            raw = raw + level.reshape(*level.shape, 1) * self.distribution.location.astype(
-                self._dtype
-            )
+            raw = raw + level.reshape(*level.shape, 1) * self.head.location.astype(self.dtype)
         return raw
 
     def _window(self, values: ArrayLike, observed: NDArray[np.bool_]) -> _Window:
@@ -247,7 +153,7 @@ class Forecaster(SavedModel):
         Raises:
             ValueError: the model is not autoregressive.
         """
-        if not self.options["autoregressive"]:
+        if not self.autoregressive:
             raise ValueError("start_from_least_squares: the model is not autoregressive")
         N, K = self.target_size, len(self.lags) + self.linear_features
         squares, products = np.zeros((2, N, K + 1, K + 1)), np.zeros((2, N, K + 1))
@@ -256,7 +162,7 @@ class Forecaster(SavedModel):
             steps = np.arange(len(batch.targets))
             linear, _ = window.read(steps, np.asarray(batch.features))
             targets = window.values[self.past :]
-            there = window.observed[steps[:, None] + self.past - self.lags].all(axis=1)
+            there = window.observed[steps[:, None] + self.past - np.array(self.lags)].all(axis=1)
             for n in range(N):
                 for k, counted in enumerate([batch.mask & there, batch.mask]):
                     x = linear[:, :, n][counted[:, :, n]].astype(np.float64)
@@ -268,14 +174,14 @@ class Forecaster(SavedModel):
         ridge = (_RIDGE * squares[chosen][:, -1:, -1:] + 1e-12) * np.eye(K + 1)
         solved = np.linalg.solve(squares[chosen] + ridge, products[chosen][..., None])
         weights = solved[..., 0]
-        at_level = np.tile(self.distribution.location, N) > 0
+        at_level = np.tile(self.head.location, N) > 0
         with self.linear_weights.writing() as array:
             array[...] = weights[:, :K]
         with self.output.weight.writing() as array:
             array[at_level] = 0
         assert self.output.bias is not None
         with self.output.bias.writing() as array:
-            array[at_level] = np.repeat(weights[:, K], int(self.distribution.location.sum()))
+            array[at_level] = np.repeat(weights[:, K], int(self.head.location.sum()))
 
     def fill(self, values: ArrayLike, features: ArrayLike) -> NDArray[np.float64]:
         """What stands for missing values: what the weighted lags and features say.
@@ -304,13 +210,13 @@ class Forecaster(SavedModel):
         if not missing.any() or len(before) == 0:
             return step
         said = before[-1]
-        if self.options["autoregressive"] and len(before) >= self.past:
+        if self.autoregressive and len(before) >= self.past:
             past = before[-self.past :]
             there = ~np.isnan(past)
-            mean, scale = window_moments(self.scaling, past, there)
+            mean, scale = window_moments(str(self.scaling), past, there)
             weights = self.linear_weights.data.astype(np.float64)
             K = len(self.lags)
-            lagged = np.moveaxis((past[-self.lags] - mean) / scale, 0, -1)  # [B, N, K]
+            lagged = np.moveaxis((past[-np.array(self.lags)] - mean) / scale, 0, -1)  # [B, N, K]
             level = (lagged * weights[:, :K]).sum(axis=-1) + known[
                 :, : self.linear_features
             ] @ weights[:, K:].T
@@ -387,7 +293,7 @@ class Forecaster(SavedModel):
             self._paths(
                 past[:, start : start + together],
                 there[:, start : start + together],
-                known[:, start : start + together].astype(self._dtype),
+                known[:, start : start + together].astype(self.dtype),
                 horizon,
                 paths,
                 generator,
@@ -422,7 +328,7 @@ class Forecaster(SavedModel):
             with no_grad():
                 raw = self._raw(Tensor(session.feed(x)), linear).data[0]
             normals = stratified_normals(paths, (B, N), generator).swapaxes(0, 1)
-            values = self.distribution.sample(raw, normals.reshape(B * paths, N), scale, generator)
+            values = self.head.sample(raw, normals.reshape(B * paths, N), scale, generator)
             window.values[self.past + step] = values
             window.observed[self.past + step] = True
         drawn = window.values[-horizon:].astype(np.float64) * window.scale + window.mean
@@ -431,7 +337,7 @@ class Forecaster(SavedModel):
     def session(self) -> ForecasterSession:
         """A session that is fed a series as it comes, and forecasts whenever it is asked.
 
-        >>> model = Forecaster(hidden_size=4, context=6, lags=[1, 2], distribution="gaussian")
+        >>> model = Forecaster(hidden_size=4, context=6, lags=(1, 2), distribution="gaussian")
         >>> session = model.session()
         >>> for value in range(10):
         ...     session.feed([float(value)])
@@ -455,25 +361,25 @@ class _Window:
     ) -> None:
         self._model = model
         past = model.past + model.context
-        self.mean, self.scale = window_moments(model.scaling, values[:past], observed[:past])
+        self.mean, self.scale = window_moments(str(model.scaling), values[:past], observed[:past])
         begun = np.logical_or.accumulate(observed, axis=0)
         scaled = np.where(begun, (values - self.mean) / self.scale, 0.0)
-        self.values: Array = scaled.astype(model._dtype)
+        self.values: Array = scaled.astype(model.dtype)
         self.observed = observed
 
     def read(self, steps: NDArray[np.int64], features: Array) -> tuple[Array, Array]:
         """What the linear model reads at steps [T], [T, B, N, K + J]; the network, [T, B, I]."""
         model = self._model
-        places = steps[:, None] + model.past - model.lags  # [T, K]
+        places = steps[:, None] + model.past - np.array(model.lags)  # [T, K]
         lagged = np.moveaxis(self.values[places], 1, -1)
         T, B = lagged.shape[:2]
         before = self.observed[steps + model.past - 1]
-        size = np.broadcast_to(np.log(self.scale / model._typical), before.shape)
+        size = np.broadcast_to(np.log(self.scale / np.array(model.typical_scale)), before.shape)
         read = [lagged.reshape(T, B, -1), before, features, size]
-        x = np.concatenate([part.astype(model._dtype, copy=False) for part in read], axis=-1)
+        x = np.concatenate([part.astype(model.dtype, copy=False) for part in read], axis=-1)
         J = model.linear_features
         known = np.broadcast_to(features[:, :, None, :J], (T, B, model.target_size, J))
-        linear = np.concatenate([lagged, known.astype(model._dtype, copy=False)], axis=-1)
+        linear = np.concatenate([lagged, known.astype(model.dtype, copy=False)], axis=-1)
         return linear, x
 
     def repeated(self, times: int, more: int) -> Self:
@@ -486,34 +392,6 @@ class _Window:
         other.values = np.pad(np.repeat(self.values, times, axis=1), later)
         other.observed = np.pad(np.repeat(self.observed, times, axis=1), later)
         return other
-
-
-def window_moments(
-    scaling: str, past: NDArray[np.float64], observed: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is taken off the values of windows, and what they are divided by, each [B, N].
-
-    Args:
-        scaling: As of `Forecaster`.
-        past: [P + C, B, N].
-        observed: Whether each is there.
-
-    >>> past = np.array([[[1.0]], [[5.0]]])
-    >>> [part.item() for part in window_moments("standard", past, past > 0)]
-    [3.0, 2.0]
-    """
-    count = np.maximum(observed.sum(axis=0), 1)
-    values = np.where(observed, past, 0.0)
-    mean, scale = np.zeros(count.shape), np.ones(count.shape)
-    if scaling == "mean_absolute":
-        scale += np.abs(values).sum(axis=0) / count
-    elif scaling == "standard":
-        mean = values.sum(axis=0) / count
-        squares = np.where(observed, (past - mean) ** 2, 0.0).sum(axis=0) / count
-        # Of a constant a rounding error would be the deviation.
-        deviation = np.where(squares > (1e-7 * mean) ** 2, np.sqrt(squares), 0.0)
-        scale = np.where(deviation > 0, deviation, np.where(mean == 0, 1.0, np.abs(mean)))
-    return mean, scale
 
 
 def _leading(array: NDArray[Any], steps: int, padding: float) -> NDArray[Any]:
@@ -538,6 +416,7 @@ class ForecasterSession:
 
     def __init__(self, model: Forecaster) -> None:
         self._model = model
+        self._in_use = False
         self._values = np.zeros((0, 1, model.target_size))  # filled
         self._there = np.zeros((0, 1, model.target_size), np.bool_)
         self._features = np.zeros((0, model.feature_size))
@@ -551,7 +430,12 @@ class ForecasterSession:
 
         Raises:
             ValueError: a shape does not fit; nothing has changed then.
+            RuntimeError: another thread is using this session.
         """
+        with self._used_by_one("feed"):
+            self._feed(values, features)
+
+    def _feed(self, values: ArrayLike, features: ArrayLike | None) -> None:
         model = self._model
         new = np.asarray(values, np.float64)
         new = new[None] if new.ndim == 1 else new
@@ -587,13 +471,29 @@ class ForecasterSession:
 
         Raises:
             ValueError: nothing was fed yet, or a shape does not fit.
+            RuntimeError: another thread is using this session.
         """
         known = self._checked("forecast", features, horizon)
-        if not self._there.any(axis=0).all():
-            raise ValueError("forecast: feed at least one value of each target before")
-        together = np.concatenate([self._features, known])[:, None]
-        drawn = self._model._predict(self._values, self._there, together, horizon, paths, seed)
+        with self._used_by_one("forecast"):
+            if not self._there.any(axis=0).all():
+                raise ValueError("forecast: feed at least one value of each target before")
+            together = np.concatenate([self._features, known])[:, None]
+            drawn = self._model._predict(self._values, self._there, together, horizon, paths, seed)
         return drawn[:, :, 0]
+
+    @contextlib.contextmanager
+    def _used_by_one(self, method: str) -> Iterator[None]:
+        """Within it any other use of the session is refused."""
+        if self._in_use:  # a plain flag, as `nn.Session` has it
+            raise RuntimeError(
+                f"{method}: another thread is using this session, which is for one thread at a "
+                "time; give each thread a session of its own, such as session.fork()"
+            )
+        self._in_use = True
+        try:
+            yield
+        finally:
+            self._in_use = False
 
     def _checked(self, name: str, features: ArrayLike | None, steps: int) -> NDArray[np.float64]:
         F = self._model.feature_size
@@ -609,5 +509,7 @@ class ForecasterSession:
     def fork(self) -> ForecasterSession:
         """A session that goes on from here by itself, with the same model."""
         other = ForecasterSession(self._model)
-        vars(other).update(vars(self))  # arrays are never changed in place
+        with self._used_by_one("fork"):
+            vars(other).update(vars(self))  # arrays are never changed in place
+        other._in_use = False
         return other

@@ -41,7 +41,7 @@ def example_task(
     """
     return Task(
         read=functools.partial(_read, read_examples, fit, rows),
-        open=functools.partial(_open, rows),
+        open=functools.partial(open_examples, rows),
         evaluation=functools.partial(_evaluation, read_examples),
         rows=rows,
         **{"inputs": line_inputs, **entry},
@@ -82,7 +82,12 @@ def _read(
     return codec, names
 
 
-def _open(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
+def open_examples(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
+    """The data of a training whose arrays lie in a folder; see `Task.open`.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
     found: list[Any] = []
     counts = []
     for path in (folder / "train.safetensors", folder / "validation.safetensors"):

@@ -1,328 +1,146 @@
-"""Forecasting: windows of series, fitting, forecasts, baselines, and backtests."""
+"""Forecasting: the task, forecasts, fitting in Python, baselines, and backtests."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import random
-from anaphora.cells import CELLS
-from anaphora.data import Batches, DataError, moments
-from anaphora.data.time_series import Frequency, Times, TimeSeries, calendar_features, same_columns
-from anaphora.models.distributions import DISTRIBUTIONS, normal_scores
-from anaphora.models.forecaster import (
-    QUANTILES,
-    SCALINGS,
+from anaphora.artifact import write_weights
+from anaphora.data import (
+    GAPS,
+    DataError,
     ForecastBatch,
-    Forecaster,
-    window_moments,
+    ForecastCodec,
+    Frequency,
+    TimeSeries,
+    UnknownShare,
+    WindowBatches,
+    read_time_series,
 )
+from anaphora.data.forecasting import window
+from anaphora.data.time_series import Times, shown
+from anaphora.models.body import ForecasterBody
+from anaphora.models.distributions import COUNTS, normal_scores
+from anaphora.models.forecaster import Forecaster
 from anaphora.optim import Adam, Cosine
+from anaphora.options import check_sizes, option
 from anaphora.training.callbacks import Callback
-from anaphora.training.options import Options, TrainingOptions, option
+from anaphora.training.evaluation import Evaluation
+from anaphora.training.examples import open_examples
+from anaphora.training.options import FileOptions, TaskOptions, data_option
+from anaphora.training.task import (
+    Answer,
+    EvaluationData,
+    Notify,
+    Paths,
+    Task,
+    TrainingData,
+    names_of,
+)
 from anaphora.training.trainer import Trainer
 
-# More would take long, and say little more.
-_VALIDATION_WINDOWS = 512
-_LEAST_SQUARES_BATCHES = 200
+_LEAST_SQUARES_BATCHES = 200  # more would take long, and say little more
+_EVALUATIONS = 40  # a training
 
 Method = Callable[[Sequence[TimeSeries], int], "list[Forecast]"]
 
 
-@dataclass(frozen=True)
-class ForecastOptions(Options):
-    """How a forecaster is made and trained.
+@dataclass(kw_only=True)
+class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
+    """All options of a training of a forecaster.
 
-    >>> ForecastOptions(season=4).chosen_lags()
-    (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    >>> ForecasterOptions.make(season=4, lags=[1, 2, 4]).lags
+    (1, 2, 4)
     """
 
-    horizon: int | None = option(None, "Steps to forecast; a season if not given, or 10.")
-    season: int | None = option(
-        None, "Steps after which the series repeats itself; by the calendar if not given."
+    time_column: str | None = data_option(
+        None, "Column with the times; the first if not given.", common=True, reading=True
     )
-    context: int | None = option(
+    target_column: tuple[str, ...] = data_option(
+        (),
+        "Column to forecast; all columns without another role if not given.",
+        common=True,
+        reading=True,
+    )
+    series_column: str | None = data_option(
+        None, "Column that tells several series apart.", common=True, reading=True
+    )
+    known_column: tuple[str, ...] = data_option(
+        (),
+        "Column that is known in advance, such as prices and holidays; also in the rows to "
+        "forecast.",
+        common=True,
+        reading=True,
+    )
+    frequency: str | None = data_option(
+        None, "Step of the times: day, 15 minutes, month, 0.5, ...; found if not given."
+    )
+    gaps: str = data_option("refuse", "What becomes of steps that have no row.", GAPS, reading=True)
+    time_format: str | None = data_option(
+        None, "How dates are written that are not as ISO 8601 has it: %d.%m.%Y.", reading=True
+    )
+    horizon: int | None = data_option(
+        None, "Steps to forecast; a season if not given, or 10.", common=True, reading=True
+    )
+    season: int | None = data_option(
+        None, "Steps after which the series repeat; by the calendar if not given.", common=True
+    )
+    context: int | None = data_option(
         None, "Steps that are read before a forecast; a season or the horizon if not given."
     )
-    lags: tuple[int, ...] | None = option(
+    lags: tuple[int, ...] | None = data_option(
         None, "How many steps before its own each step reads values; by the season if not given."
     )
-    distribution: str = option("student_t", "What is learnt of the next value.", DISTRIBUTIONS)
-    quantiles: tuple[float, ...] = option(QUANTILES, "Levels of the distribution 'quantiles'.")
-    scaling: str | None = option(
-        None,
-        "How windows are scaled: standard, mean_absolute or none; counts mean_absolute and others "
-        "standard if not given.",
+    calendar: bool = data_option(True, "Read the time of the day, week and year of dates.")
+    paths: int = option(
+        400, "Paths that are sampled, of which quantiles are taken.", section="prediction",
+        reading=True,
+    )  # fmt: skip
+    levels: tuple[float, ...] = option(
+        (0.1, 0.9), "Levels of the quantiles beside the median.", section="prediction"
     )
-    autoregressive: bool = option(True, "Add a weighted sum of the lags to the forecast.")
-    calendar: bool = option(True, "Read the time of the day, week and year of dates.")
-    cell: str = option("lstm", "The recurrent cell.", tuple(CELLS))
-    hidden_size: int = option(16, "Units of each recurrent layer.")
-    num_layers: int = option(1, "Recurrent layers.")
-    dropout: float = option(0.0, "Share dropped between layers and before the output.")
-    max_steps: int = option(1000, "Updates.")
-    batch_size: int = option(32, "Windows an update.")
-    learning_rate: float = option(0.001, "Learning rate at the start; it falls to 0 as a cosine.")
-    weight_decay: float = option(0.0, "Weight decay.")
-    clip_norm: float = option(5.0, "Clip gradients to this global norm; 0 for no clipping.")
-    validation_share: float = option(
-        0.2, "Share of each series (its end) on which the number of updates is chosen; 0 for none."
-    )
-    patience: int = option(8, "Evaluations (40 a training) without progress before it ends.")
-    members: int = option(1, "Networks, each of a seed of its own, whose paths are put together.")
-    seed: int = option(1, "Seed of all random numbers.")
+    origins: int = option(
+        5, "Times from which forecasts are compared with what came; the last leaves one horizon.",
+        section="evaluation",
+    )  # fmt: skip
+
+    presets = {  # noqa: RUF012 - it is never changed
+        "default": {
+            "hidden_size": 16,
+            "max_steps": 1000,
+            "learning_rate": 0.001,
+            "schedule": "cosine",
+            "validation_share": 0.2,
+            "evaluate_every": 1000 // _EVALUATIONS,
+            "patience": 8,
+        }
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scaling is not None and self.scaling not in SCALINGS:
-            raise ValueError(f"scaling {self.scaling!r:.80} is none of {', '.join(SCALINGS)}")
-        for name in ("horizon", "season", "context", "hidden_size", "num_layers", "members"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-
-    def chosen_lags(self) -> tuple[int, ...]:
-        """The lags, or those that suit the season.
-
-        All up to one beyond two seasons; of a season above 24 the first four, and those around one
-        season.
-        """
+        for name in ("target_column", "known_column", "levels"):
+            setattr(self, name, tuple(getattr(self, name)))
+        check_sizes(self, 1, "horizon", "season", "context", "paths", "origins")
         if self.lags is not None:
-            return tuple(self.lags)
-        season = self.season or 1
-        if season <= 24:
-            return tuple(range(1, 2 * max(season, 2) + 2))
-        return (1, 2, 3, 4, season - 1, season, season + 1)
-
-
-@dataclass(frozen=True)
-class ForecastCodec:
-    """What the numbers of a forecaster stand for: columns, times, and how columns are scaled.
-
-    Attributes:
-        target_names: [N].
-        known_names: [K] columns known in advance.
-        frequency: The step, as text.
-        season: In steps.
-        horizon: The steps that are forecast unless told otherwise.
-        calendar: Whether the calendar is read.
-        known_mean: [K] of the columns known in advance.
-        known_deviation: [K].
-
-    >>> codec = ForecastCodec.fit([TimeSeries.of([1.0, 2.0, 3.0], frequency="month")])
-    >>> codec.season, codec.horizon, ForecastCodec.from_dict(codec.to_dict()) == codec
-    (12, 12, True)
-    """
-
-    target_names: tuple[str, ...]
-    known_names: tuple[str, ...]
-    frequency: str
-    season: int
-    horizon: int
-    calendar: bool
-    known_mean: tuple[float, ...]
-    known_deviation: tuple[float, ...]
-
-    @classmethod
-    def fit(
-        cls, series: Sequence[TimeSeries], options: ForecastOptions | None = None
-    ) -> ForecastCodec:
-        """The codec of series to learn from, which must have the same columns and step.
-
-        Raises:
-            DataError: there is no series, or they differ.
-        """
-        options = options or ForecastOptions()
-        if not series:
-            raise DataError("there is no series to learn from; give at least one")
-        same_columns(series)
-        first = series[0]
-        season = options.season or first.frequency.season
-        horizon = options.horizon or (season if season > 1 else 10)
-        known = np.concatenate([one.known for one in series])
-        mean, deviation = moments(known, "the column known in advance")
-        return cls(
-            first.target_names,
-            first.known_names,
-            str(first.frequency),
-            season,
-            horizon,
-            options.calendar,
-            tuple(mean.tolist()),
-            tuple(deviation.tolist()),
-        )
-
-    @property
-    def feature_size(self) -> int:
-        """F: what each step has of the calendar and of columns known in advance."""
-        calendar = self._calendar(np.zeros(1, "datetime64[us]"))
-        return len(self.known_names) + int(calendar.shape[1])
-
-    def features(self, times: Times, known: NDArray[np.float64]) -> NDArray[np.float32]:
-        """What is known in advance of steps: [T, F] of their times [T] and columns [T, K]."""
-        scaled = (known - np.array(self.known_mean)) / np.array(self.known_deviation)
-        together = np.concatenate([scaled, self._calendar(times)], axis=1)
-        return together.astype(np.float32)
-
-    def _calendar(self, times: Times) -> NDArray[np.float64]:
-        if not self.calendar:
-            return np.zeros((len(times), 0))
-        return calendar_features(times, Frequency.parse(self.frequency))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As what JSON can say."""
-        return {
-            entry.name: list(value) if isinstance(value, tuple) else value
-            for entry in fields(self)
-            for value in [getattr(self, entry.name)]
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ForecastCodec:
-        """Of what `to_dict` gave."""
-        made: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**made)
-
-
-class WindowBatches(Batches):
-    """All windows of several series, drawn anew for each epoch.
-
-    A window is the past that lags reach, the context and the horizon, P + C + h steps; the first
-    begins where the series has its first value. Of a shorter series the steps before count as
-    missing, if it has at least P + 1 + h of its own.
-
-    Args:
-        series: The series.
-        codec: Of them.
-        past: P, the largest lag.
-        context: C.
-        horizon: h.
-        batch_size: B windows at most.
-        after: For each series, take only windows whose horizon begins after so many steps or
-            later, and count their horizon alone: to validate on. Of many, some evenly spread.
-
-    Attributes:
-        skipped: The names of series that are too short.
-
-    Raises:
-        DataError: all series are too short; the message says how many steps are needed.
-
-    >>> series = [TimeSeries.of(np.arange(6.0))]
-    >>> codec = ForecastCodec.fit(series)
-    >>> batches = WindowBatches(series, codec, past=2, context=1, horizon=2, batch_size=2)
-    >>> [batch.inputs[:, :, 0].T.tolist() for batch in batches]
-    [[[0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0]]]
-    """
-
-    carries_state = False
-
-    def __init__(
-        self,
-        series: Sequence[TimeSeries],
-        codec: ForecastCodec,
-        past: int,
-        context: int,
-        horizon: int,
-        batch_size: int,
-        *,
-        after: Sequence[int] | None = None,
-    ) -> None:
-        self._sizes = past, context, horizon
-        self._batch_size = batch_size
-        self._values: list[NDArray[np.float64]] = []
-        self._features: list[NDArray[np.float32]] = []
-        self.skipped: list[str] = []
-        ends: list[tuple[int, int]] = []
-        longest: tuple[int, str] = (0, "")
-        self._validates = after is not None
-        for index, one in enumerate(series):
-            steps = one.steps
-            there = np.flatnonzero(~np.isnan(one.targets).all(axis=1))
-            start = int(there[0]) if len(there) else 0
-            longest = max(longest, (steps - start, one.name))
-            if steps - start < past + 1 + horizon:
-                self.skipped.append(one.name)
-                continue
-            number = len(self._values)
-            self._values.append(one.targets[start:steps])
-            self._features.append(codec.features(one.times[start:steps], one.known[start:steps]))
-            length = steps - start
-            first = min(past + context + horizon, length)
-            if after is not None:
-                first = max(first, after[index] - start + horizon)
-            ends += [(number, end) for end in range(first, length + 1)]
-        if not ends:
-            raise DataError(
-                f"the series have too few steps: the longest, {longest[1]!r}, has {longest[0]}, "
-                f"but lags of up to {past} steps and a horizon of {horizon} need at least "
-                f"{past + 1 + horizon}; give shorter lags (a shorter season) or a shorter horizon"
-            )
-        if after is not None:
-            ends = ends[:: -(-len(ends) // _VALIDATION_WINDOWS)]
-        self._ends = np.array(ends)
-        self._filled = self._values
-
-    def fill(self, model: Forecaster) -> None:
-        """Put into windows what a model says of missing values, where they are read."""
-        self._filled = [
-            model.fill(values[:, None], features[:, None])[:, 0]
-            for values, features in zip(self._values, self._features, strict=True)
-        ]
-
-    @property
-    def tokens(self) -> int:  # type: ignore[override]
-        """The number of targets that count, in all batches together."""
-        return sum(batch.tokens for batch in self)
-
-    def __len__(self) -> int:
-        return -(-len(self._ends) // self._batch_size)
-
-    def __getitem__(self, index: int) -> ForecastBatch:
-        return self._batch(range(len(self))[index])
-
-    def _batch(self, index: int) -> ForecastBatch:
-        rows = self._ends[index * self._batch_size : (index + 1) * self._batch_size]
-        past, context, horizon = self._sizes
-        values = np.stack(
-            [_window(self._values[k], end, past + context + horizon, np.nan) for k, end in rows],
-            axis=1,
-        )
-        features = np.stack(
-            [_window(self._features[k], end, context + horizon, 0) for k, end in rows], axis=1
-        )
-        observed = ~np.isnan(values)
-        values = np.nan_to_num(
-            np.stack(
-                [_window(self._filled[k], end, past + context + horizon, 0) for k, end in rows],
-                axis=1,
-            )
-        )
-        counted = None
-        if self._validates:
-            counted = np.zeros(values[past:].shape, np.bool_)
-            counted[context:] = True
-        return ForecastBatch(
-            values, values[past:], None, features=features, observed=observed, counted=counted
-        )
-
-    def shuffled(self, generator: np.random.Generator) -> WindowBatches:
-        """The same windows in batches drawn anew."""
-        other = object.__new__(WindowBatches)
-        vars(other).update(vars(self))
-        other._ends = self._ends[generator.permutation(len(self._ends))]
-        return other
-
-
-def _window(array: NDArray[Any], end: int, steps: int, padding: float) -> NDArray[Any]:
-    """The steps before an end, with padding where the series has not begun."""
-    part = array[max(end - steps, 0) : end]
-    window: NDArray[Any] = np.pad(part, [(steps - len(part), 0), (0, 0)], constant_values=padding)
-    return window
+            self.lags = tuple(self.lags)
+            if not self.lags or min(self.lags) < 1 or len(set(self.lags)) != len(self.lags):
+                raise ValueError(
+                    f"lags {list(self.lags)}: wanted different ones of at least 1 step"
+                )
+        if not all(0 < level < 1 for level in self.levels):
+            raise ValueError(f"levels {list(self.levels)}: wanted numbers between 0 and 1")
+        if self.frequency is not None:
+            Frequency.parse(self.frequency)
 
 
 @dataclass(frozen=True, eq=False)
@@ -409,8 +227,8 @@ class FittedForecaster:
                     f"{one.name}: a target has no value in the last {reach} steps, which are read "
                     "to forecast; give some"
                 )
-            pasts.append(_window(one.targets, steps, reach + model.past, np.nan))
-            known.append(_window(features, len(features), reach + model.past + horizon, 0))
+            pasts.append(window(one.targets, steps, reach + model.past, np.nan))
+            known.append(window(features, len(features), reach + model.past + horizon, 0))
         past, together = np.stack(pasts, axis=1), np.stack(known, axis=1)
         drawn = np.concatenate(
             [
@@ -443,14 +261,21 @@ class FittedForecaster:
 
 def fit_forecaster(
     series: Sequence[TimeSeries],
-    options: ForecastOptions | None = None,
+    options: ForecasterOptions | None = None,
+    *,
+    members: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> FittedForecaster:
     """Train one forecaster on all series.
 
+    With ``validation_share`` the number of updates is chosen on the ends of the series first; then
+    a model is trained with as many on all steps.
+
     Args:
         series: What to learn from.
-        options: How.
+        options: How; those that say how files are read mean nothing here. The optimiser is Adam,
+            with a cosine schedule.
+        members: Models, each of a seed of its own, whose paths are put together.
         callbacks: What watches; see `Trainer`.
 
     Raises:
@@ -458,144 +283,143 @@ def fit_forecaster(
         ValueError: an option is out of range.
 
     >>> series = [TimeSeries.of(np.sin(np.arange(60.0)))]
-    >>> options = ForecastOptions(horizon=4, season=6, max_steps=20, hidden_size=4)
+    >>> options = ForecasterOptions.make(horizon=4, season=6, max_steps=20, hidden_size=4)
     >>> fit_forecaster(series, options).forecast(series)[0].paths.shape
     (400, 4, 1)
     """
-    options = options or ForecastOptions()
-    codec = ForecastCodec.fit(series, options)
-    if options.distribution == "negative_binomial":
-        _check_counts(series)
-    fit = _Fit(series, codec, options)
+    options = options or ForecasterOptions.make()
+    if members < 1 or options.max_steps is None:
+        raise ValueError(
+            f"fit_forecaster: members {members}, max_steps {options.max_steps}; wanted at least 1 "
+            "and a number"
+        )
+    _check_counts(options, series)
+    codec = _fit(options, series)
+    kept, skipped = codec.long_enough(series)
     before = random.get_state()
     try:
-        models = [fit.member(options.seed + k, callbacks) for k in range(options.members)]
+        models = [
+            _member(dataclasses.replace(options, seed=options.seed + k), kept, codec, callbacks)
+            for k in range(members)
+        ]
     finally:
         random.set_state(before)
-    return FittedForecaster(models, codec, fit.batches.skipped)
+    return FittedForecaster(models, codec, [one.name for one in skipped])
 
 
-class _Fit:
-    """Models of one shape, trained on the windows of the same series."""
+def _fit(options: ForecasterOptions, series: Sequence[TimeSeries]) -> ForecastCodec:
+    assert options.scaling is not None
+    return ForecastCodec.fit(
+        series,
+        horizon=options.horizon,
+        season=options.season,
+        context=options.context,
+        lags=options.lags,
+        calendar=options.calendar,
+        scaling=options.scaling,
+    )
 
-    def __init__(
-        self, series: Sequence[TimeSeries], codec: ForecastCodec, options: ForecastOptions
-    ) -> None:
-        self._options = options
-        lags = ForecastOptions(season=codec.season, lags=options.lags).chosen_lags()
-        context = options.context or max(codec.season, codec.horizon)
-        counts = options.distribution == "negative_binomial"
-        scaling = options.scaling or ("mean_absolute" if counts else "standard")
-        sizes = (codec, max(lags), context, codec.horizon, options.batch_size)
-        self.batches = WindowBatches(series, *sizes)
-        self._validation: tuple[WindowBatches, WindowBatches] | None = None
-        if options.validation_share:
-            needed = max(lags) + 1 + codec.horizon
-            splits = [
-                _split(one, codec.horizon, options.validation_share, needed) for one in series
-            ]
-            if any(split < one.steps for one, split in zip(series, splits, strict=True)):
-                past = [one.until(split) for one, split in zip(series, splits, strict=True)]
-                self._validation = (
-                    WindowBatches(past, *sizes),
-                    WindowBatches(series, *sizes, after=splits),
-                )
-        self._shape: dict[str, Any] = {
-            "hidden_size": options.hidden_size,
-            "target_size": len(codec.target_names),
-            "feature_size": codec.feature_size,
-            "context": context,
-            "lags": lags,
-            "distribution": options.distribution,
-            "quantiles": options.quantiles,
-            "scaling": scaling,
-            "typical_scale": typical_scale(self.batches, scaling, max(lags) + context),
-            "autoregressive": options.autoregressive,
-            "linear_features": len(codec.known_names),
-            "cell": options.cell,
-            "num_layers": options.num_layers,
-            "dropout": options.dropout,
-        }
 
-    def member(self, seed: int, callbacks: Sequence[Callback]) -> Forecaster:
-        """A model that was trained for as many updates as were best on the steps held out."""
-        steps = self._options.max_steps
-        if self._validation is not None:
-            steps = self._train(*self._validation, seed, steps, callbacks)[1]
-        return self._train(self.batches, None, seed, steps, callbacks)[0]
+def _member(
+    options: ForecasterOptions,
+    series: Sequence[TimeSeries],
+    codec: ForecastCodec,
+    callbacks: Sequence[Callback],
+) -> Forecaster:
+    """A model that was trained for as many updates as were best on the steps held out."""
 
-    def _train(
-        self,
-        batches: WindowBatches,
-        validation: WindowBatches | None,
-        seed: int,
-        steps: int,
-        callbacks: Sequence[Callback],
-    ) -> tuple[Forecaster, int]:
-        """A trained model, and after how many updates it was best."""
-        options = self._options
-        random.seed(seed)
-        model = Forecaster(**self._shape)
-        if options.autoregressive and not model.distribution.counts:
-            some = batches.shuffled(np.random.default_rng(seed))
-            count = min(len(some), _LEAST_SQUARES_BATCHES)
-            model.start_from_least_squares(some[k] for k in range(count))
-            batches.fill(model)
-            if validation is not None:
-                validation.fill(model)
-        best = [0]
-        if steps:
-            optimizer = Adam(
-                model.parameters(), options.learning_rate, weight_decay=options.weight_decay
-            )
-            training = TrainingOptions(
+    def batches(examples: Sequence[tuple[TimeSeries, int]]) -> WindowBatches:
+        return codec.batches(codec.encode(examples), options.batch_size)
+
+    steps = options.max_steps
+    assert steps is not None
+    past, validation = _held_out(codec, series, options.validation_share)
+    if validation:
+        first = batches([(one, 0) for one in past])
+        steps = _train(options, codec, first, batches(validation), steps, callbacks)[1]
+    return _train(options, codec, batches([(one, 0) for one in series]), None, steps, callbacks)[0]
+
+
+def _train(
+    options: ForecasterOptions,
+    codec: ForecastCodec,
+    batches: WindowBatches,
+    validation: WindowBatches | None,
+    steps: int,
+    callbacks: Sequence[Callback],
+) -> tuple[Forecaster, int]:
+    """A trained model, and after how many updates it was best."""
+    random.seed(options.seed)
+    model: Forecaster = FORECAST.make_model(options, codec.sizes())
+    _begin(options, model, batches)
+    for windows in (batches, validation):
+        if windows is not None:
+            windows.fill(model)
+    best = [0]
+    if steps:
+        optimizer = Adam(
+            model.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        )
+        assert options.max_steps is not None
+        trainer = Trainer(
+            model,
+            optimizer,
+            batches,
+            dataclasses.replace(
+                options,
                 max_steps=steps,
-                batch_size=options.batch_size,
-                learning_rate=options.learning_rate,
-                clip_norm=options.clip_norm,
-                evaluate_every=max(options.max_steps // 40, 1),
+                evaluate_every=max(options.max_steps // _EVALUATIONS, 1),
                 patience=options.patience if validation is not None else 0,
-                seed=seed,
-            )
-            trainer = Trainer(
-                model,
-                optimizer,
-                batches,
-                training,
-                schedule=Cosine(optimizer, total_steps=options.max_steps),
-                validation=validation,
-                save_model=lambda record: best.append(record["step"]),
-                callbacks=callbacks,
-            )
-            if validation is not None:
-                trainer.evaluate()
-            trainer.run()
-        return model.eval(), best[-1]
+            ),
+            schedule=Cosine(optimizer, total_steps=options.max_steps),
+            validation=validation,
+            save_model=lambda record: best.append(record["step"]),
+            callbacks=callbacks,
+        )
+        if validation is not None:
+            trainer.evaluate()
+        trainer.run(progress=False)
+    return model.eval(), best[-1]
 
 
-def _split(one: TimeSeries, horizon: int, share: float, needed: int) -> int:
-    """After how many steps the validation of a series begins; its end if it is too short."""
-    held = max(horizon, round(share * one.steps))
-    there = np.flatnonzero(~np.isnan(one.targets).all(axis=1))
-    start = int(there[0]) if len(there) else 0
-    return one.steps - held if one.steps - start - held >= needed else one.steps
+def _begin(options: ForecasterOptions, model: Forecaster, batches: WindowBatches) -> None:
+    """Give a model the weights that it begins with."""
+    if model.starts_from_least_squares:
+        model.start_from_least_squares(_some(batches, options.seed))
 
 
-def typical_scale(batches: WindowBatches, scaling: str, past: int) -> list[float]:
-    """The median of the scale of the windows of a batch, for each target."""
-    batch = batches.shuffled(np.random.default_rng(1))[0]
-    _, scale = window_moments(scaling, batch.inputs[:past], batch.observed[:past])
-    return [float(size) for size in np.median(scale, axis=0)]
+def _some(batches: WindowBatches, seed: int) -> Iterator[ForecastBatch]:
+    """Batches of windows of all series, before anything stands for missing values."""
+    some: Any = batches.unfilled().shuffled(np.random.default_rng(seed))
+    return (some[k] for k in range(min(len(some), _LEAST_SQUARES_BATCHES)))
 
 
-def _check_counts(series: Sequence[TimeSeries]) -> None:
+def _held_out(
+    codec: ForecastCodec, series: Sequence[TimeSeries], share: float
+) -> tuple[list[TimeSeries], list[tuple[TimeSeries, int]]]:
+    """The series without their ends, and those that are long enough to validate on their ends."""
+    past, validation = [], []
+    for one in series:
+        held = max(codec.horizon, round(share * one.steps))
+        split = one.steps - held
+        if share and split - one.start >= codec.needed_steps:
+            past.append(one.until(split))
+            validation.append((one, split))
+        else:
+            past.append(one)
+    return past, validation
+
+
+def _check_counts(options: ForecasterOptions, series: Sequence[TimeSeries]) -> None:
+    if options.distribution not in COUNTS:
+        return
     for one in series:
         wrong = ~np.isnan(one.targets) & ((one.targets < 0) | (one.targets % 1 != 0))
         for row, column in np.argwhere(wrong)[:1]:
             raise DataError(
                 f"{one.name}: {one.target_names[column]!r} is {one.targets[row, column]:g} at "
-                f"{one.times[row]}; the distribution 'negative_binomial' is of counts 0, 1, 2, "
-                "...: take 'student_t'"
+                f"{one.times[row]}; the distribution {options.distribution!r} is of counts 0, 1, "
+                "2, ...: take 'student_t'"
             )
 
 
@@ -671,8 +495,21 @@ class ForecastScores:
     coverage: dict[float, float]
     values: int
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """The scores by the names that `anaphora.metrics` has for them."""
+        return {
+            "mean_absolute_scaled_error": self.mase,
+            "mean_absolute_error": self.mae,
+            "root_mean_squared_error": self.rmse,
+            "quantile_loss": self.weighted_quantile_loss,
+            **{f"coverage_{100 * level:g}": share for level, share in self.coverage.items()},
+        }
 
-def backtest_origins(steps: int, horizon: int, origins: int, step: int | None = None) -> list[int]:
+
+def backtest_origins(
+    steps: int, horizon: int, origins: int, step: int | None = None, name: str = "the series"
+) -> list[int]:
     """After how many steps the forecasts of a backtest begin; the last has its whole horizon.
 
     Args:
@@ -680,6 +517,7 @@ def backtest_origins(steps: int, horizon: int, origins: int, step: int | None = 
         horizon: h.
         origins: How many.
         step: From one to the next; None for h.
+        name: What the series is called.
 
     Raises:
         DataError: the series is too short.
@@ -692,7 +530,7 @@ def backtest_origins(steps: int, horizon: int, origins: int, step: int | None = 
     if first < 2:
         raise DataError(
             f"a backtest of {origins} origins every {step} steps, with a horizon of {horizon}, "
-            f"needs at least {steps - first + 2} steps; the series has {steps}"
+            f"needs at least {steps - first + 2} steps; {name} has {steps}"
         )
     return [first + k * step for k in range(origins)]
 
@@ -707,7 +545,10 @@ def before_backtest(
     >>> [one.steps for one in before_backtest([TimeSeries.of(np.arange(100.0))], 12, 3, 6)]
     [76]
     """
-    return [one.until(backtest_origins(one.steps, horizon, origins, step)[0]) for one in series]
+    return [
+        one.until(backtest_origins(one.steps, horizon, origins, step, one.name)[0])
+        for one in series
+    ]
 
 
 def backtest(
@@ -747,7 +588,7 @@ def backtest(
     >>> scores["naive"].mae, scores["naive"].mase
     (2.0, 1.0)
     """
-    starts = [backtest_origins(one.steps, horizon, origins, step) for one in series]
+    starts = [backtest_origins(one.steps, horizon, origins, step, one.name) for one in series]
     scales = [
         _naive_error(one, start[0], season or one.frequency.season)
         for one, start in zip(series, starts, strict=True)
@@ -820,3 +661,210 @@ class _Sums:
             {k: float(w / count) for k, w in zip(self._coverage, self._within, strict=True)},
             count,
         )
+
+
+# The task
+
+
+def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
+    if not paths:
+        raise DataError("nothing was given to forecast: name .csv or .tsv files of series")
+    found = []
+    for path in paths:
+        series = read_time_series(
+            path,
+            time_column=options.time_column,
+            target_columns=options.target_column,
+            series_column=options.series_column,
+            known_columns=options.known_column,
+            frequency=options.frequency,
+            gaps=options.gaps,
+            time_format=options.time_format,
+            encoding=options.encoding,
+        )
+        if options.series_column is None:
+            series = [dataclasses.replace(one, name=str(path)) for one in series]
+        found += series
+    return found
+
+
+def _read(
+    options: ForecasterOptions,
+    texts: Paths,
+    validation_texts: Paths,
+    folder: Path,
+    notify: Notify,
+) -> tuple[ForecastCodec, dict[str, str | None]]:
+    if texts:
+        notify(f"reading {names_of(texts)}")
+    series = _series(options, texts)
+    _check_counts(options, series)
+    codec = _fit(options, series)
+    kept, skipped = codec.long_enough(series)
+    if skipped:
+        notify(
+            f"{len(skipped):,} of {len(series):,} series have fewer than {codec.needed_steps} "
+            f"steps, so that nothing is learnt from them; the first is {skipped[0].name!r}"
+        )
+    if validation_texts:
+        notify(f"reading {names_of(validation_texts)}")
+        held_out = [codec.selected(one) for one in _series(options, validation_texts)]
+        _check_counts(options, held_out)
+        past, validation = kept, [(one, 1) for one in codec.long_enough(held_out)[0]]
+    else:
+        past, validation = _held_out(codec, kept, options.validation_share)
+        codec = _fit(options, past)
+        if not validation and options.validation_share:
+            notify(
+                "no series is long enough to hold out its end for validation, so the last weights "
+                "are kept"
+            )
+    examples = {"train": [(one, 0) for one in past], "validation": validation}
+    for name, of_name in examples.items():
+        if of_name:
+            arrays = codec.encode(of_name)
+            write_weights(folder / f"{name}.safetensors", arrays, within=folder)
+    names = {"texts": names_of(texts), "validation_texts": names_of(validation_texts) or None}
+    return codec, names
+
+
+def _resolve(options: ForecasterOptions, codec: ForecastCodec) -> ForecasterOptions:
+    """The options as later commands need them to read files like those of the training."""
+    return dataclasses.replace(
+        options,
+        target_column=codec.target_names,
+        frequency=codec.frequency,
+        horizon=codec.horizon,
+        season=codec.season,
+        context=codec.context,
+        lags=codec.lags,
+    )
+
+
+def _open(options: ForecasterOptions, codec: ForecastCodec, folder: Path) -> TrainingData:
+    """Windows in which missing values are what the first weights say, also after a resume."""
+    data = open_examples("series", options, codec, folder)
+    before = random.get_state()
+    model: Forecaster = FORECAST.make_model(options, codec.sizes())
+    random.set_state(before)
+    training: Any = data.batches
+    validation: Any = data.validation
+    _begin(options, model, training)
+    for windows in (training, validation):
+        if windows is not None:
+            windows.fill(model)
+    return data
+
+
+def _start(options: ForecasterOptions, trainer: Trainer) -> None:
+    """Begin with the least squares; they are kept where the network does not do better."""
+    model: Any = trainer.model
+    _begin(options, model, trainer.batches)
+    if trainer.validation is not None:
+        trainer.evaluate()
+
+
+def _evaluation(
+    options: ForecasterOptions, model: Forecaster, files: Paths, batch_size: int | None
+) -> EvaluationData:
+    codec: ForecastCodec = model.codec
+    series = [codec.selected(one) for one in _series(options, files)]
+    horizon = options.horizon or codec.horizon
+    codec = dataclasses.replace(codec, horizon=horizon)
+    examples = []
+    for one in series:
+        origins = backtest_origins(one.steps, horizon, options.origins, name=one.name)
+        examples.append((one, origins[0]))
+    batches = codec.batches(codec.encode(examples), batch_size or options.batch_size, every=horizon)
+    batches.fill(model)
+
+    def figures(result: Evaluation) -> dict[str, Any]:
+        ours = FittedForecaster([model], codec)
+        methods: dict[str, Method] = {
+            "model": functools.partial(ours.forecast, paths=options.paths),
+            "seasonal_naive": functools.partial(
+                seasonal_naive, season=codec.season, paths=options.paths
+            ),
+        }
+        found = backtest(series, methods, horizon, options.origins, season=codec.season)
+        return {
+            **found["model"].figures,
+            "forecasts": len(series) * options.origins,
+            "seasonal_naive": found["seasonal_naive"].figures,
+        }
+
+    return EvaluationData(batches, names_of(files), UnknownShare(Counter(), 0, 0), figures)
+
+
+def _inputs(options: ForecasterOptions, path: str) -> Iterator[tuple[str, TimeSeries]]:
+    for one in _series(options, [path]):
+        yield (path if one.name == path else f"{path}, series {one.name!r}"), one
+
+
+def _answer(
+    options: ForecasterOptions, model: Forecaster, inputs: Sequence[TimeSeries]
+) -> Iterator[Answer]:
+    codec: ForecastCodec = model.codec
+    series = [codec.selected(one) for one in inputs]
+    horizon = options.horizon or codec.horizon
+    forecasts = FittedForecaster([model], codec).forecast(series, horizon, paths=options.paths)
+    for forecast in forecasts:
+        yield _shown(forecast, codec.target_names, options)
+
+
+def _shown(forecast: Forecast, targets: Sequence[str], options: ForecasterOptions) -> Answer:
+    """A forecast as a record, and as a table with a row for each time and target."""
+    times = [shown(time) for time in forecast.times]
+    median, quantiles = forecast.median, forecast.quantile(options.levels)
+    record = {
+        "series": forecast.name,
+        "times": times,
+        "forecasts": {
+            target: {
+                "median": median[:, n].tolist(),
+                "quantiles": {
+                    f"{level:g}": values[:, n].tolist()
+                    for level, values in zip(options.levels, quantiles, strict=True)
+                },
+            }
+            for n, target in enumerate(targets)
+        },
+    }
+    several = options.series_column is not None
+    below = [k for k, level in enumerate(options.levels) if level < 0.5]
+    above = [k for k, level in enumerate(options.levels) if level >= 0.5]
+    heads = ["time", *([options.series_column] if several else [])]
+    for target in targets:
+        heads += [f"{target} {options.levels[k]:g}" for k in below]
+        heads += [target, *(f"{target} {options.levels[k]:g}" for k in above)]
+    rows = [[head or "" for head in heads]]
+    for step, time in enumerate(times):
+        row = [str(time), *([forecast.name] if several else [])]
+        for n in range(len(targets)):
+            values = [*quantiles[below, step, n], median[step, n], *quantiles[above, step, n]]
+            row += [f"{value:.6g}" for value in values]
+        rows.append(row)
+    return Answer(record, "\n".join("\t".join(row) for row in rows))
+
+
+def _example_file(options: ForecasterOptions, files: str) -> str:
+    return "YOUR_SERIES.csv"
+
+
+FORECAST = Task(
+    name="forecast",
+    model=Forecaster,
+    options=ForecasterOptions,
+    files=".csv or .tsv files of series, with a column of times",
+    unit="values",
+    read=_read,
+    open=_open,
+    evaluation=_evaluation,
+    inputs=_inputs,
+    answer=_answer,
+    rows="windows",
+    resolve=_resolve,
+    start=_start,
+    example_file=_example_file,
+)
+"""Series that are forecast, with quantiles."""

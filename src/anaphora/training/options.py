@@ -28,24 +28,17 @@ training_option = functools.partial(option, section="training")
 
 
 @dataclass(kw_only=True)
-class DataOptions(Options):
-    """How files are read, of every task.
+class FileOptions(Options):
+    """How files are read and what is held out, of every task.
 
-    >>> DataOptions(minimum_count=2).validation_share
+    >>> FileOptions().validation_share
     0.05
     """
 
-    vocabulary_size: int | None = data_option(
-        None, "Maximum entries of the vocabulary; the rarest tokens become unknown."
-    )
-    minimum_count: int = data_option(
-        1, "Characters or words that occur less often become unknown (not at level bpe)."
-    )
-    lowercase: bool = data_option(False, "Make words lower-case.")
     validation_share: float = data_option(
         0.05,
-        "Share of the text (its end) or of the examples (sampled by seed) that is held out for "
-        "validation where no --valid is given.",
+        "Share of the text or of each series to forecast (its end), or of the examples (sampled by "
+        "seed) that is held out for validation where no --valid is given.",
     )
     encoding: str = data_option(
         "utf-8",
@@ -59,8 +52,28 @@ class DataOptions(Options):
             check_encoding(self.encoding)
         except ValueError as error:  # as misuse, not as something wrong with a text
             raise ValueError(str(error)) from None
-        check_sizes(self, 1, "vocabulary_size", "minimum_count")
         check_shares(self, "validation_share")
+
+
+@dataclass(kw_only=True)
+class DataOptions(FileOptions):
+    """What the vocabulary of a task keeps.
+
+    >>> DataOptions(minimum_count=2).validation_share
+    0.05
+    """
+
+    vocabulary_size: int | None = data_option(
+        None, "Maximum entries of the vocabulary; the rarest tokens become unknown."
+    )
+    minimum_count: int = data_option(
+        1, "Characters or words that occur less often become unknown (not at level bpe)."
+    )
+    lowercase: bool = data_option(False, "Make words lower-case.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, 1, "vocabulary_size", "minimum_count")
 
 
 @dataclass(kw_only=True)

@@ -78,6 +78,7 @@ def prepare_training(
     with _locked(home):
         with _claimed(home, overwrite=overwrite) as folder:
             codec, names = task.read(options, texts, validation_texts, folder, notify)
+            options = task.resolve(options, codec)
             # All that can be wrong is to come up before an old model goes.
             random.seed(options.seed)
             model = task.make_model(options, codec.sizes())
@@ -93,6 +94,7 @@ def prepare_training(
         config = {**options.to_config(), "sources": names}
         trainer, description = _trainer(task, options, home, config, model)
         notify(description)
+        task.start(options, trainer)
         trainer.save_checkpoint()  # from here on it can be resumed
     return trainer
 
@@ -356,10 +358,11 @@ def _trainer(
 def _check(task: Task, options: TaskOptions) -> None:
     """Refuse options that do not fit together, before files are read."""
     task.check(options)
-    fields = task.model.fields().values()
-    sizes = dict.fromkeys((f.name for f in fields if f.default is dataclasses.MISSING), 2)
+    fields = task.model.fields()
+    sizes = dict.fromkeys((n for n, f in fields.items() if f.default is dataclasses.MISSING), 2)
+    sizes |= {"vocabulary_size": 2} if "vocabulary_size" in fields else {}
     with shapes_only():
-        task.make_model(options, {"vocabulary_size": 2, **sizes})
+        task.make_model(options, sizes)
     optimizer = _optimizer([("weight", Parameter([0.0]))], options)
     _schedule(optimizer, options, epoch_steps=1)
 

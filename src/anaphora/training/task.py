@@ -39,7 +39,8 @@ class EvaluationData(NamedTuple):
         batches: Batches in which every target counts once.
         place: What the files are called.
         unknown: What of them the vocabulary lacks.
-        figures: More figures of a result, beside its own, by name; None where there is none.
+        figures: More figures of a result, beside its own, by name; None where there is none, and a
+            dictionary of those of another method, by its name, to compare with.
     """
 
     batches: Batches
@@ -77,6 +78,10 @@ class Task:
         read: Reads files for a training, and writes what that needs to a folder, given options,
             texts, validation texts, folder and notify; returns the codec, and what the files are
             called as ``texts`` and ``validation_texts``.
+        resolve: The options with what the data decided of those that were not given, given the
+            options and the codec.
+        start: Prepares a new training, whose model has its initial weights, given the options and
+            the `Trainer`.
         open: The data of a training, given options, codec and that folder.
         evaluation: The data of an evaluation, given options, model, files and a batch size or
             None.
@@ -109,6 +114,8 @@ class Task:
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
     rows: str = "sentences"
+    resolve: Callable[[Any, Any], Any] = lambda options, codec: options
+    start: Callable[[Any, Any], None] = lambda options, trainer: None
     check: Callable[[Any], None] = lambda options: None
     check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
     report: Callable[..., str] = _report
