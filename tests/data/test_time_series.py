@@ -158,8 +158,8 @@ def test_options_that_are_none(table):
     for text in ("fortnight", "", "-1", "0 days", "nan"):
         with pytest.raises(ValueError, match="is none; wanted a number, or one of microsecond"):
             Frequency.parse(text)
-    with pytest.raises(DataError, match=r"are read from \.csv and \.tsv files"):
-        read_time_series("series.parquet")
+    with pytest.raises(DataError, match=r"are read from tables"):
+        read_time_series("series.txt")
 
 
 def test_calendar():

@@ -17,7 +17,7 @@ from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import Batches
-from anaphora.training import TASKS, Evaluation, task_of
+from anaphora.training import TASKS, Evaluation, loss_unit, task_of
 from anaphora.training import evaluate as evaluate_model
 
 _LABELS = {
@@ -26,10 +26,20 @@ _LABELS = {
     "mean_squared_error": ("mean squared error", "{:.6g}"),
     "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
+    "mean_absolute_scaled_error": ("MASE", "{:.4g}"),
+    "mean_absolute_error": ("mean absolute error", "{:.6g}"),
+    "quantile_loss": ("quantile loss", "{:.4g}"),
+    "coverage_80": ("in the interval of 80 %", "{:.1%}"),
+    "coverage_95": ("in the interval of 95 %", "{:.1%}"),
+    "forecasts": ("forecasts", "{:,}"),
 }
 
 
-@with_options_of(OPTIONS, lambda field: field["reading"], show_default="that of the training")
+@with_options_of(
+    OPTIONS,
+    lambda field: field["reading"] or field["section"] == "evaluation",
+    show_default="that of the training",
+)
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     texts: Annotated[
@@ -56,7 +66,10 @@ def evaluate(
 
     Of a language model every token counts once, and the state is carried through the whole text; a
     model that was trained on separate sentences starts anew with each. Of a classifier or tagger
-    the accuracy is the share of right answers.
+    the accuracy is the share of right answers. A forecaster forecasts from --origins times before
+    the end of each series, a horizon apart, and is compared with what came, beside the seasonal
+    naive forecast: errors of the median, the weighted quantile loss, and the share of values within
+    central intervals.
 
     What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
     the vocabulary lacks something has no bits per character, as these characters were not
@@ -65,7 +78,9 @@ def evaluate(
     With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share (of a
     translator, of both sides); of a language model also perplexity, bits_per_token,
     bits_per_character, characters; of a translator perplexity and bits_per_token; of a classifier
-    or tagger accuracy.
+    or tagger accuracy; of a forecaster mean_absolute_scaled_error, mean_absolute_error,
+    root_mean_squared_error, quantile_loss, coverage_80, coverage_95, forecasts, and seasonal_naive
+    with the same.
     """
     output = Output(as_json)
     with reported_errors():
@@ -89,7 +104,8 @@ def evaluate(
             {"loss": result.loss, **figures, "tokens": result.tokens, **share, "seconds": seconds}
         )
         if not as_json:
-            rows = [("loss", f"{result.loss:.4f} nats"), *_rows(figures)]
+            unit = loss_unit(result.loss_kind)
+            rows = [("loss", f"{result.loss:.4f} {unit}".rstrip()), *_rows(figures)]
             characters = figures.get("characters")
             amount = f" ({characters:,} characters)" if characters is not None else ""
             rows.append((task.unit, f"{result.tokens:,}{amount}"))
@@ -102,14 +118,19 @@ def evaluate(
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figures that people read, with their labels."""
+    """The figures that people read, with their labels; those of another method beside them."""
+    others = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
     for name, (label, form) in _LABELS.items():
-        if name in figures:
-            value = figures[name]
-            yield (
-                label,
-                "none, as the text has unknown tokens" if value is None else form.format(value),
-            )
+        if name not in figures:
+            continue
+        value = figures[name]
+        text = "none, as the text has unknown tokens" if value is None else form.format(value)
+        beside = [
+            f"{other.replace('_', ' ')} {form.format(of_other[name])}"
+            for other, of_other in others.items()
+            if name in of_other
+        ]
+        yield label, f"{text} ({', '.join(beside)})" if beside else text
 
 
 def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:

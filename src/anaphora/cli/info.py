@@ -47,7 +47,8 @@ def info(
         if results.get("loss") is not None:
             loss = task.report(options, results)
             output.say(
-                f"validation loss {results['loss']:.4f}, {loss}, at step {results['step']:,}"
+                f"validation loss {results['loss']:.4f}{', ' if loss else ''}{loss}, at step "
+                f"{results['step']:,}"
             )
         else:
             output.say(f"not evaluated; step {results.get('step', 0):,}")

@@ -50,17 +50,20 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print what a model answers to each line: a label, tags, or a translation.
+    """Print what a model answers to each line or series: a label, tags, a translation, a forecast.
 
     A classifier prints the label of each text or series; a tagger a line for each word, with a tab
-    before its tag, and an empty line after each sentence; a translator the translation.
+    before its tag, and an empty line after each sentence; a translator the translation. A
+    forecaster prints a table of each series, with tabs between its columns: time, and of each
+    target the median between quantiles, for --horizon steps after the last row that has a target.
 
     Each line has its answer; that to a line without a word is an empty line, and told. At a
     terminal an answer comes right after its line, elsewhere after 500 lines. Words that the
     vocabulary lacks are read as unknown, and told.
 
     With --json, a line for each answer: text, label, probabilities (by label, the likeliest first);
-    or words, tags, probabilities (of these tags); or source, translation, log_probability, score.
+    or words, tags, probabilities (of these tags); or source, translation, log_probability, score;
+    or series, times, forecasts (by target: median, quantiles by level).
     To a line without a word label, log_probability and score are null.
     """
     output = Output(as_json)

@@ -108,7 +108,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Train a model: a language model on a text, or with --task a classifier, tagger or translator.
+    """Train a model: a language model on a text, or with --task a classifier, tagger, translator or
+    forecaster.
 
     Without arguments: a small character model on the source of Python's standard library, in about
     two minutes. Training ends at the first of --epochs, --max-steps and --minutes; Ctrl-C saves,
@@ -318,7 +319,8 @@ def _finish(
     output.say(f"{reason} ({progress.step:,} steps, {duration(progress.seconds)})")
     if progress.best_loss is not None:
         best = task.report(task.load_options(out), results)
-        output.say(f"best validation loss {progress.best_loss:.4f}, {best}; the model is in {out}")
+        best = f"{progress.best_loss:.4f}{', ' if best else ''}{best}"
+        output.say(f"best validation loss {best}; the model is in {out}")
     else:
         output.say(f"the model is in {out}")
     if reason == "interrupted":

@@ -388,7 +388,7 @@ def read_time_series(
     time_format: str | None = None,
     encoding: str = "utf-8",
 ) -> list[TimeSeries]:
-    r"""Read the time series of a table, ``.csv`` or ``.tsv``.
+    r"""Read the time series of a table, such as ``.csv`` or ``.tsv``; see `read_columns`.
 
     A row is a time, with numbers. Times are numbers, or dates as ISO 8601 has them (with an offset
     they become UTC). Rows may come in any order. An empty target (or ``NA``, ``NaN``, ``?``,
@@ -432,7 +432,7 @@ def read_time_series(
         raise ValueError(f"gaps {gaps!r} is none of {', '.join(GAPS)}")
     step = None if frequency is None else Frequency.parse(frequency)
     if not is_table(path):
-        raise DataError(f"{path}: series to forecast are read from .csv and .tsv files")
+        raise DataError(f"{path}: series to forecast are read from tables: .csv, .tsv, .jsonl")
     names = column_names(path, encoding)
     time_column = names[0] if time_column is None and names else time_column or ""
     roles = [time_column, *known_columns, *([series_column] if series_column else [])]
