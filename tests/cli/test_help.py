@@ -10,7 +10,7 @@ from anaphora.cli.help import CONTEXT_SETTINGS
 
 PROGRAM = typer.main.get_command(app)
 COMMANDS = sorted(PROGRAM.commands)
-SECTIONED = ("train", "generate")
+SECTIONED = ("train", "generate", "evaluate", "predict")
 
 
 @pytest.fixture

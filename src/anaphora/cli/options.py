@@ -160,7 +160,7 @@ def _parameter(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,
         metavar="NAME" if choices else None,
-        rich_help_panel=section.capitalize() if show_default is None else None,
+        rich_help_panel=section.capitalize(),
         show_default=shown,
     )
     return inspect.Parameter(

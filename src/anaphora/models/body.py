@@ -263,7 +263,7 @@ class ForecasterBody(Body):
     """
 
     distribution: str = model_option(
-        "student_t", "What is learnt of the next value.", DISTRIBUTIONS, common=True
+        "student_t", "What is learnt of the next value.", DISTRIBUTIONS
     )
     quantiles: tuple[float, ...] = model_option(
         QUANTILES, "Levels that the distribution quantiles learns."

@@ -27,13 +27,14 @@ from anaphora.data import (
     WindowBatches,
     read_time_series,
 )
-from anaphora.data.forecasting import window
+from anaphora.data.forecasting import ForecastExample, window
 from anaphora.data.time_series import Times, shown
 from anaphora.models.body import ForecasterBody
 from anaphora.models.distributions import COUNTS, normal_scores
 from anaphora.models.forecaster import Forecaster
 from anaphora.optim import Adam, Cosine
 from anaphora.options import check_sizes, option
+from anaphora.tensor import Array
 from anaphora.training.callbacks import Callback
 from anaphora.training.evaluation import Evaluation
 from anaphora.training.examples import open_examples
@@ -64,22 +65,20 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
     """
 
     time_column: str | None = data_option(
-        None, "Column with the times; the first if not given.", common=True, reading=True
+        None, "Column with the times; the first if not given.", reading=True
     )
     target_column: tuple[str, ...] = data_option(
         (),
         "Column to forecast; all columns without another role if not given.",
-        common=True,
         reading=True,
     )
     series_column: str | None = data_option(
-        None, "Column that tells several series apart.", common=True, reading=True
+        None, "Column that tells several series apart.", reading=True
     )
     known_column: tuple[str, ...] = data_option(
         (),
         "Column that is known in advance, such as prices and holidays; also in the rows to "
         "forecast.",
-        common=True,
         reading=True,
     )
     frequency: str | None = data_option(
@@ -90,10 +89,10 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
         None, "How dates are written that are not as ISO 8601 has it: %d.%m.%Y.", reading=True
     )
     horizon: int | None = data_option(
-        None, "Steps to forecast; a season if not given, or 10.", common=True, reading=True
+        None, "Steps to forecast; a season or 10 if not given.", common=True, reading=True
     )
     season: int | None = data_option(
-        None, "Steps after which the series repeat; by the calendar if not given.", common=True
+        None, "Steps after which the series repeat; by the calendar if not given."
     )
     context: int | None = data_option(
         None, "Steps that are read before a forecast; a season or the horizon if not given."
@@ -268,8 +267,8 @@ def fit_forecaster(
 ) -> FittedForecaster:
     """Train one forecaster on all series.
 
-    With ``validation_share`` the number of updates is chosen on the ends of the series first; then
-    a model is trained with as many on all steps.
+    The weights that are kept are those that do best on the ends of the series, which
+    ``validation_share`` holds out; the last ones where it is 0, or the series are too short.
 
     Args:
         series: What to learn from.
@@ -294,17 +293,39 @@ def fit_forecaster(
             "and a number"
         )
     _check_counts(options, series)
-    codec = _fit(options, series)
-    kept, skipped = codec.long_enough(series)
+    codec, examples, skipped = _prepared(options, series)
+    training, validation = (
+        codec.batches(codec.encode(some), options.batch_size) if some else None for some in examples
+    )
     before = random.get_state()
     try:
         models = [
-            _member(dataclasses.replace(options, seed=options.seed + k), kept, codec, callbacks)
+            _trained(
+                dataclasses.replace(options, seed=options.seed + k),
+                codec, training, validation, callbacks,
+            )
             for k in range(members)
-        ]
+        ]  # fmt: skip
     finally:
         random.set_state(before)
     return FittedForecaster(models, codec, [one.name for one in skipped])
+
+
+def _prepared(
+    options: ForecasterOptions, series: Sequence[TimeSeries]
+) -> tuple[ForecastCodec, tuple[list[ForecastExample], list[ForecastExample]], list[TimeSeries]]:
+    """The codec, what to train on and to validate on, and the series that are too short."""
+    codec = _fit(options, series)
+    kept, skipped = codec.long_enough(series)
+    past, validation = [], []
+    for one in kept:
+        split = one.steps - max(codec.horizon, round(options.validation_share * one.steps))
+        if options.validation_share and split - one.start >= codec.needed_steps:
+            past.append(one.until(split))
+            validation.append((one, split))
+        else:
+            past.append(one)
+    return _fit(options, past), ([(one, 0) for one in past], validation), skipped
 
 
 def _fit(options: ForecasterOptions, series: Sequence[TimeSeries]) -> ForecastCodec:
@@ -320,66 +341,44 @@ def _fit(options: ForecasterOptions, series: Sequence[TimeSeries]) -> ForecastCo
     )
 
 
-def _member(
+def _trained(
     options: ForecasterOptions,
-    series: Sequence[TimeSeries],
     codec: ForecastCodec,
+    batches: Any,
+    validation: Any,
     callbacks: Sequence[Callback],
 ) -> Forecaster:
-    """A model that was trained for as many updates as were best on the steps held out."""
-
-    def batches(examples: Sequence[tuple[TimeSeries, int]]) -> WindowBatches:
-        return codec.batches(codec.encode(examples), options.batch_size)
-
-    steps = options.max_steps
-    assert steps is not None
-    past, validation = _held_out(codec, series, options.validation_share)
-    if validation:
-        first = batches([(one, 0) for one in past])
-        steps = _train(options, codec, first, batches(validation), steps, callbacks)[1]
-    return _train(options, codec, batches([(one, 0) for one in series]), None, steps, callbacks)[0]
-
-
-def _train(
-    options: ForecasterOptions,
-    codec: ForecastCodec,
-    batches: WindowBatches,
-    validation: WindowBatches | None,
-    steps: int,
-    callbacks: Sequence[Callback],
-) -> tuple[Forecaster, int]:
-    """A trained model, and after how many updates it was best."""
+    """A model that was trained on batches, with the weights that were best in validation."""
     random.seed(options.seed)
     model: Forecaster = FORECAST.make_model(options, codec.sizes())
+    model.codec = codec
     _begin(options, model, batches)
     for windows in (batches, validation):
         if windows is not None:
             windows.fill(model)
-    best = [0]
-    if steps:
-        optimizer = Adam(
-            model.parameters(), options.learning_rate, weight_decay=options.weight_decay
-        )
-        assert options.max_steps is not None
-        trainer = Trainer(
-            model,
-            optimizer,
-            batches,
-            dataclasses.replace(
-                options,
-                max_steps=steps,
-                evaluate_every=max(options.max_steps // _EVALUATIONS, 1),
-                patience=options.patience if validation is not None else 0,
-            ),
-            schedule=Cosine(optimizer, total_steps=options.max_steps),
-            validation=validation,
-            save_model=lambda record: best.append(record["step"]),
-            callbacks=callbacks,
-        )
-        if validation is not None:
-            trainer.evaluate()
-        trainer.run(progress=False)
-    return model.eval(), best[-1]
+    best: dict[str, Array] = {}
+
+    def keep(record: Mapping[str, Any]) -> None:
+        best.update({name: p.data.copy() for name, p in model.named_parameters()})
+
+    assert options.max_steps is not None
+    optimizer = Adam(model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    trainer = Trainer(
+        model,
+        optimizer,
+        batches,
+        dataclasses.replace(options, evaluate_every=max(options.max_steps // _EVALUATIONS, 1)),
+        schedule=Cosine(optimizer, total_steps=options.max_steps),
+        validation=validation,
+        save_model=keep,
+        callbacks=callbacks,
+    )
+    if validation is not None:
+        trainer.evaluate()
+    trainer.run(progress=False)
+    for name, parameter in model.named_parameters():
+        parameter.assign(best.get(name, parameter.data))
+    return model.eval()
 
 
 def _begin(options: ForecasterOptions, model: Forecaster, batches: WindowBatches) -> None:
@@ -392,22 +391,6 @@ def _some(batches: WindowBatches, seed: int) -> Iterator[ForecastBatch]:
     """Batches of windows of all series, before anything stands for missing values."""
     some: Any = batches.unfilled().shuffled(np.random.default_rng(seed))
     return (some[k] for k in range(min(len(some), _LEAST_SQUARES_BATCHES)))
-
-
-def _held_out(
-    codec: ForecastCodec, series: Sequence[TimeSeries], share: float
-) -> tuple[list[TimeSeries], list[tuple[TimeSeries, int]]]:
-    """The series without their ends, and those that are long enough to validate on their ends."""
-    past, validation = [], []
-    for one in series:
-        held = max(codec.horizon, round(share * one.steps))
-        split = one.steps - held
-        if share and split - one.start >= codec.needed_steps:
-            past.append(one.until(split))
-            validation.append((one, split))
-        else:
-            past.append(one)
-    return past, validation
 
 
 def _check_counts(options: ForecasterOptions, series: Sequence[TimeSeries]) -> None:
@@ -699,8 +682,9 @@ def _read(
         notify(f"reading {names_of(texts)}")
     series = _series(options, texts)
     _check_counts(options, series)
-    codec = _fit(options, series)
-    kept, skipped = codec.long_enough(series)
+    if validation_texts:
+        options = dataclasses.replace(options, validation_share=0.0)
+    codec, (training, validation), skipped = _prepared(options, series)
     if skipped:
         notify(
             f"{len(skipped):,} of {len(series):,} series have fewer than {codec.needed_steps} "
@@ -710,16 +694,13 @@ def _read(
         notify(f"reading {names_of(validation_texts)}")
         held_out = [codec.selected(one) for one in _series(options, validation_texts)]
         _check_counts(options, held_out)
-        past, validation = kept, [(one, 1) for one in codec.long_enough(held_out)[0]]
-    else:
-        past, validation = _held_out(codec, kept, options.validation_share)
-        codec = _fit(options, past)
-        if not validation and options.validation_share:
-            notify(
-                "no series is long enough to hold out its end for validation, so the last weights "
-                "are kept"
-            )
-    examples = {"train": [(one, 0) for one in past], "validation": validation}
+        validation = [(one, 1) for one in codec.long_enough(held_out)[0]]
+    elif options.validation_share and not validation:
+        notify(
+            "no series is long enough to hold out its end for validation, so the last weights are "
+            "kept"
+        )
+    examples = {"train": training, "validation": validation}
     for name, of_name in examples.items():
         if of_name:
             arrays = codec.encode(of_name)
