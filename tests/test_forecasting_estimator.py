@@ -8,7 +8,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from anaphora.forecasting_estimator import RecurrentForecaster
+from anaphora.estimators import RecurrentForecaster
 
 QUICK = {"season": 6, "max_steps": 60, "learning_rate": 0.01, "random_state": 1, "paths": 200}
 

@@ -70,7 +70,7 @@ def test_the_installed_package_holds_no_sources_of_the_engine():
 
 def parts() -> list[str]:
     """`anaphora` and its direct parts, without the command line and what is an extra itself."""
-    without = ("cli", "estimators", "forecasting_estimator", "__main__")
+    without = ("cli", "estimators", "__main__")
     names = (module.name for module in pkgutil.iter_modules(anaphora.__path__))
     return ["anaphora", *(f"anaphora.{n}" for n in names if n not in without)]
 

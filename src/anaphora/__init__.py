@@ -82,7 +82,6 @@ _PARTS = {
     "engine": (),
     "equations": (),
     "estimators": (),
-    "forecasting_estimator": (),
     "generation": (),
     "metrics": (),
     "models": ("load",),
