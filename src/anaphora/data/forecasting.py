@@ -508,7 +508,12 @@ class ForecastCodec(Codec):
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ForecastCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> ForecastCodec:
+        """Make the codec that `to_dict` described.
+
+        Raises:
+            ValueError: the data is damaged; the message names the field.
+        """
         values: dict[str, Any] = schema.convert(data, _OfForecaster)
         fields_of: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         codec = cls(**fields_of)

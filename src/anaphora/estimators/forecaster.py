@@ -51,8 +51,8 @@ class RecurrentForecaster(BaseEstimator):
         batch_size: Windows an update.
         learning_rate: Of Adam; it falls to 0 as a cosine.
         weight_decay: Of Adam.
-        validation_share: The share of each series (its end) on which the number of updates is
-            chosen, before training on all; 0 for none.
+        validation_share: The share of each series (its end) that is held out to choose the weights
+            by; 0 for none, and the last weights.
         members: Networks, whose paths are put together.
         paths: How many ways on are drawn, of which quantiles are taken.
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
