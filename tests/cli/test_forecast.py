@@ -19,6 +19,7 @@ from anaphora.training import (
     FittedForecaster,
     TrainingDiverged,
     backtest,
+    fit_forecaster,
     prepare_training,
     resume_training,
     seasonal_naive,
@@ -234,6 +235,20 @@ def test_the_linear_model_is_kept_where_the_network_is_no_better(tmp_path):
     kept = load(tmp_path / "model")
     for name, parameter in kept.named_parameters():
         np.testing.assert_array_equal(parameter.data, first[name])
+
+
+def test_in_memory_the_same_weights_are_learnt(tmp_path):
+    table = write_shops(tmp_path / "shops.csv")
+    options = FORECAST.options.make(
+        time_column="day", series_column="shop", known_column=["price"], horizon=4, hidden_size=5,
+        max_steps=80, evaluate_every=2, dropout=0.1,
+    )  # fmt: skip
+    prepare_training(FORECAST, options, tmp_path / "model", [table]).run()
+    saved = load(tmp_path / "model")
+    fitted = fit_forecaster(read_time_series(table, target_columns=["sold"], **COLUMNS), options)
+    assert fitted.codec == saved.codec
+    for found, wanted in zip(fitted.models[0].parameters(), saved.parameters(), strict=True):
+        np.testing.assert_array_equal(found.data, wanted.data)
 
 
 def test_series_to_validate_on(tmp_path):

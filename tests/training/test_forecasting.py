@@ -283,9 +283,7 @@ def test_a_model_directory_forecasts_as_before(tmp_path):
     known = rng.standard_normal(64)
     series = TimeSeries.of(seasonal(60), known=known, start="2024-01-01", frequency="day")
     fitted = fit_forecaster([series], ForecasterOptions.make(horizon=4, max_steps=10, **SMALL))
-    (model,) = fitted.models
-    model.codec = fitted.codec
-    model.save(tmp_path / "model")
+    fitted.models[0].save(tmp_path / "model")
     model = Forecaster.load(tmp_path / "model")
     assert model.codec == fitted.codec
     again = FittedForecaster([model], model.codec)
