@@ -217,3 +217,10 @@ def test_one_model_needs_the_same_columns():
     ]:
         with pytest.raises(DataError, match=message):
             same_columns([one, other])
+
+
+def test_the_times_are_in_the_first_column_that_has_no_other_role(table):
+    path = table("shop,sold,day\na,1,2024-01-01\na,2,2024-01-02\n")
+    (series,) = read_time_series(path, series_column="shop", target_columns=["sold"])
+    assert series.targets.tolist() == [[1], [2]]
+    assert str(series.frequency) == "day"

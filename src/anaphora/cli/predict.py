@@ -84,6 +84,7 @@ def predict(
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.inputs(given, file)
         notices = _Notices(model.codec)
+        heading = ""
         while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
             for place, one in part:
                 notices.read(place, one)
@@ -93,8 +94,11 @@ def predict(
                     answer = next(answers)
                 if as_json:
                     output.emit(answer.record)
-                else:
-                    output.write(f"{answer.text}\n")
+                    continue
+                if answer.heading != heading:
+                    heading = answer.heading
+                    output.write(f"{heading}\n")
+                output.write(f"{answer.text}\n")
             if at_terminal:
                 notices.tell()
         notices.tell()

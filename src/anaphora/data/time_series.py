@@ -397,7 +397,7 @@ def read_time_series(
 
     Args:
         path: The file, with a header line.
-        time_column: Its name; None for the first column.
+        time_column: Its name; None for the first column without another role.
         target_columns: What is to be forecast; none given stands for all columns without another
             role.
         series_column: What tells several series apart, in the long format; they may differ in
@@ -434,7 +434,9 @@ def read_time_series(
     if not is_table(path):
         raise DataError(f"{path}: series to forecast are read from tables: .csv, .tsv, .jsonl")
     names = column_names(path, encoding)
-    time_column = names[0] if time_column is None and names else time_column or ""
+    if time_column is None:
+        others = {series_column, *known_columns, *target_columns}
+        time_column = next((name for name in names if name not in others), "")
     roles = [time_column, *known_columns, *([series_column] if series_column else [])]
     targets = list(target_columns) or [name for name in names if name not in roles]
     columns = [*roles, *targets]

@@ -65,7 +65,7 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
     """
 
     time_column: str | None = data_option(
-        None, "Column with the times; the first if not given.", reading=True
+        None, "Column with the times; the first without another role if not given.", reading=True
     )
     target_column: tuple[str, ...] = data_option(
         (),
@@ -818,14 +818,14 @@ def _shown(forecast: Forecast, targets: Sequence[str], options: ForecasterOption
     for target in targets:
         heads += [f"{target} {options.levels[k]:g}" for k in below]
         heads += [target, *(f"{target} {options.levels[k]:g}" for k in above)]
-    rows = [[head or "" for head in heads]]
+    rows = []
     for step, time in enumerate(times):
         row = [str(time), *([forecast.name] if several else [])]
         for n in range(len(targets)):
             values = [*quantiles[below, step, n], median[step, n], *quantiles[above, step, n]]
             row += [f"{value:.6g}" for value in values]
         rows.append(row)
-    return Answer(record, "\n".join("\t".join(row) for row in rows))
+    return Answer(record, "\n".join(map("\t".join, rows)), "\t".join(map(str, heads)))
 
 
 def _example_file(options: ForecasterOptions, files: str) -> str:

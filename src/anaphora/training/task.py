@@ -55,10 +55,12 @@ class Answer(NamedTuple):
     Attributes:
         record: For machines.
         text: For people.
+        heading: A line before texts that have the same, such as the names of their columns.
     """
 
     record: Mapping[str, Any]
     text: str
+    heading: str = ""
 
 
 def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
