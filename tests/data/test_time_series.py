@@ -140,7 +140,7 @@ def test_gaps_are_filled_on_request(table, gaps, wanted):
         ("t,y\n1,\n2,\n", {}, "no row has a number in 'y'"),
         ("t,y\n", {}, "has no row after its header"),
         ("t\n1\n", {}, "there is no column to forecast beside t"),
-        ("t,y\n1,2\n", {"time_column": "t", "target_columns": ["t"]}, "the column 't' has two roles"),
+        ("t,y\n1,2\n", {"known_columns": ["y"], "series_column": "y"}, "'y' has two roles"),
         ("t,y\n1,2\n", {"target_columns": ["z"]}, "has no column 'z'; it has 't', 'y'"),
         ("t,y\n20240101,2\n", {"frequency": "day"}, "give a time_format: '%Y%m%d'"),
         ("t,y\n1,2\n2,3\n1000000,3\n", {"gaps": "missing"}, "3 rows are spread over 1,000,000"),
