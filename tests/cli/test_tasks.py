@@ -706,7 +706,10 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
             trained = field.metadata["section"] in ("data", "model", "training")
             assert not trained or f"--{option.replace('_', '-')}" in out
     assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
-    assert "[default: (320; classify, tag 128; translate 256; forecast 16)]" in out or "(256; classify" in out
+    assert (
+        "[default: (320; classify, tag 128; translate 256; forecast 16)]" in out
+        or "(256; classify" in out
+    )
     assert "[default: (no-lowercase; tag lowercase)]" in out
 
 

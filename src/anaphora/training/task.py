@@ -25,6 +25,9 @@ class TrainingData(NamedTuple):
         batches: What to train on.
         validation: What to validate on; None for nothing.
         description: A line on how much that is.
+
+    >>> TrainingData([], None, "nothing").description
+    'nothing'
     """
 
     batches: Batches
@@ -41,6 +44,10 @@ class EvaluationData(NamedTuple):
         unknown: What of them the vocabulary lacks.
         figures: More figures of a result, beside its own, by name; None where there is none, and a
             dictionary of those of another method, by its name, to compare with.
+
+    >>> from collections import Counter
+    >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
+    7
     """
 
     batches: Batches
@@ -56,6 +63,9 @@ class Answer(NamedTuple):
         record: For machines.
         text: For people.
         heading: A line before texts that have the same, such as the names of their columns.
+
+    >>> Answer({"label": "yes"}, "yes").text
+    'yes'
     """
 
     record: Mapping[str, Any]
@@ -63,7 +73,22 @@ class Answer(NamedTuple):
     heading: str = ""
 
 
+def _accept(*arguments: Any) -> None:
+    """Refuse nothing."""
+
+
+def _unchanged(options: Any, codec: Any) -> Any:
+    """The options that were given."""
+    return options
+
+
+def _example_file(options: Any, files: str) -> str:
+    """A file of lines."""
+    return "YOUR_SENTENCES.txt"
+
+
 def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
+    """What follows from the loss."""
     return report_loss(record, short)
 
 
@@ -116,12 +141,12 @@ class Task:
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
     rows: str = "sentences"
-    resolve: Callable[[Any, Any], Any] = lambda options, codec: options
-    start: Callable[[Any, Any], None] = lambda options, trainer: None
-    check: Callable[[Any], None] = lambda options: None
-    check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
+    resolve: Callable[[Any, Any], Any] = _unchanged
+    start: Callable[[Any, Any], None] = _accept
+    check: Callable[[Any], None] = _accept
+    check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
     report: Callable[..., str] = _report
-    example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
+    example_file: Callable[[Any, str], str] = _example_file
 
     def measure(self, options: Any, loss: float) -> str:
         """A loss as people of the field read it, in few characters."""
