@@ -180,7 +180,19 @@ class Forecast:
 
 @dataclass(frozen=True, eq=False)
 class FittedForecaster:
-    """Forecasters that were trained, and what their numbers stand for."""
+    """Forecasters that were trained, and what their numbers stand for.
+
+    Attributes:
+        models: Each of a seed of its own; their paths are put together.
+        codec: What their numbers stand for.
+        skipped: The names of series that were too short to learn from.
+
+    >>> series = [TimeSeries.of(np.sin(np.arange(30.0)))]
+    >>> options = ForecasterOptions.make(horizon=2, lags=[1], max_steps=1, hidden_size=4)
+    >>> fitted = fit_forecaster(series, options)
+    >>> FittedForecaster(fitted.models, fitted.codec).forecast(series)[0].median.shape
+    (2, 1)
+    """
 
     models: list[Forecaster]
     codec: ForecastCodec
