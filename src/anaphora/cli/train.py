@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from anaphora.artifact import ModelDirectory
+from anaphora.cli.cells import cell_of
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import (
     INTERRUPTED,
@@ -176,6 +177,8 @@ def train(
 def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> TaskOptions:
     """The options that the user wants for a task."""
     refuse_options_of_others(options, task.name, OPTIONS)
+    if "cell" in options:
+        options = {**options, "cell": cell_of(options["cell"])}
     made: TaskOptions = task.options.make(preset, **options)
     return made
 

@@ -108,7 +108,10 @@ class Body(Options):
     ) -> Self:
         cell = values.get("cell")
         if isinstance(cell, Mapping):
-            cell = Cell.from_dict(cell)
+            try:
+                cell = Cell.from_dict(cell)
+            except ValueError as error:
+                raise ValueError(f"{place}.{error}" if place else str(error)) from error
         if isinstance(cell, Cell):
             values = {name: value for name, value in values.items() if name != "cell"}
             objects["cell"] = cell

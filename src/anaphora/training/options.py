@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Self
 from anaphora import schema
 from anaphora.cells import CELLS, Cell
 from anaphora.data import check_encoding
+from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
@@ -252,6 +254,17 @@ class TaskOptions(Body, TrainingOptions):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that go together, by name; the first are the task's defaults."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.cell, Cell):
+            try:
+                self.cell.to_dict()
+            except EquationError as error:
+                raise ValueError(
+                    f"{error}; a model directory keeps a cell as its program, so give one whose "
+                    "equations are traced, without fused=False, and have finite numbers"
+                ) from error
+
     @classmethod
     def make(cls, preset: str | None = None, **changes: Any) -> Self:
         """The options of a preset, with some of them changed.
@@ -313,8 +326,8 @@ class TaskOptions(Body, TrainingOptions):
         try:
             return cls.from_dict(values)
         except ValueError as error:
-            name = str(error).split(" ", 1)[0]
-            field = cls.fields().get(name)
+            name = re.match(r"\w*", str(error))
+            field = cls.fields().get(name[0]) if name else None
             raise ValueError(f"{field.metadata['section']}.{error}" if field else error) from error
 
     def to_config(self) -> dict[str, dict[str, Any]]:
