@@ -226,7 +226,7 @@ class Cell:
         name = parts["name"]
         instructions = []
         for number, instruction in enumerate(parts["instructions"]):
-            function, *operands = instruction or [None]
+            function, *operands = instruction or [""]
             if not isinstance(function, str) or not all(map(_is_operand, operands)):
                 raise ValueError(f"cell.instructions[{number}] is no function with its operands")
             instructions.append(Instruction(function, tuple(operands)))  # type: ignore[arg-type]
