@@ -43,6 +43,10 @@ VARIANTS = {
     "accumulated": {"accumulate": 3, "dropout": 0.3, "warm_up": 3, "batch_size": 4},
     "averaged": {"ema_decay": 0.9, "dropout": 0.3, "batch_size": 12},
     "monitored": {"monitor": "perplexity", "patience": 50, "evaluate_every": 5},
+    "fine-tuned": {
+        "freeze": ["*bias*l0"], "gradual_unfreezing": True, "discriminative_factor": 2.6,
+        "num_layers": 2, "dropout": 0.2,
+    },
     "own cell": {"cell": forgetful, "dropout": 0.2, "num_layers": 2},
     "asgd": {"optimizer": "asgd", "schedule": "nonmonotonic", "learning_rate": 5.0},
 }  # fmt: skip

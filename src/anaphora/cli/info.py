@@ -43,8 +43,9 @@ def info(
         )
         if isinstance(options.cell, Cell):  # a program, which people read as equations
             config["model"]["cell"] = _equations(options.cell)
-        for heading in ("model", "data", "training", "sources"):
-            output.say(f"{heading}\n{_table(config.get(heading, {}))}")
+        for heading in ("model", "data", "training", "sources", "from"):
+            if heading in config:
+                output.say(f"{heading}\n{_table(config[heading])}")
         output.say(f"parameters ({count:,})\n{_table(parameters)}")
         results = config.get("results", {})
         if results.get("loss") is not None:

@@ -49,6 +49,7 @@ from anaphora.data.splits import stratified_split
 from anaphora.data.tables import column_names, is_table, read_columns
 from anaphora.data.tagged import read_conllu, read_tagged
 from anaphora.data.tokenizers import (
+    VOCABULARIES,
     BPETokenizer,
     CharacterTokenizer,
     Tokenizer,
@@ -59,6 +60,7 @@ from anaphora.data.tokenizers import (
 __all__ = [
     "FORMATS",
     "IGNORE_INDEX",
+    "VOCABULARIES",
     "BPETokenizer",
     "Batch",
     "Batches",

@@ -16,7 +16,7 @@ ATTENTIONS = ("multiplicative", "additive", "none")
 
 model_option = functools.partial(option, section="model")
 
-_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for one of your own."
+_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for your own."
 
 _LARGEST_UNITS = 10**8  # whose square is still the size of an array
 

@@ -37,7 +37,7 @@ from anaphora.models.body import LanguageModelBody
 from anaphora.training.evaluation import Evaluation, report_loss
 from anaphora.training.options import StreamTrainingOptions, TaskOptions, TextOptions
 from anaphora.training.presets import PRESETS
-from anaphora.training.task import EvaluationData, Notify, Paths, Task, TrainingData
+from anaphora.training.task import Adapt, EvaluationData, Notify, Paths, Task, TrainingData
 
 Ids = NDArray[Any]
 
@@ -76,6 +76,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
+    adapt: Adapt,
 ) -> tuple[Tokenizer, dict[str, str | None]]:
     more = options.column, options.pattern, options.encoding
     validation: Source | None = None
@@ -86,7 +87,7 @@ def _read(
     if validation_texts:
         validation = open_source(validation_texts, *more)
     notify(f"reading {source.name}")
-    tokenizer = fit_tokenizer(options, source)
+    tokenizer = adapt(lambda: fit_tokenizer(options, source))
     encode_to_file(source, tokenizer, folder / "train.npy")
     if validation is not None:
         notify(f"reading {validation.name}")

@@ -130,14 +130,10 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the text in all, also with --resume.", common=True
+        None, "Stop after so many passes over the data in all.", common=True
     )
-    max_steps: int | None = training_option(
-        None, "Stop after so many updates in all, also with --resume.", common=True
-    )
-    minutes: float | None = training_option(
-        None, "Stop after so many minutes in all, also with --resume.", common=True
-    )
+    max_steps: int | None = training_option(None, "Stop after so many updates in all.", common=True)
+    minutes: float | None = training_option(None, "Stop after so many minutes in all.", common=True)
     batch_size: int = training_option(
         32, "Parallel streams, sentences or other examples (B).", common=True
     )
@@ -190,6 +186,20 @@ class TrainingOptions(Options):
         "and saved in their place; 0 for none.",
     )
 
+    freeze: tuple[str, ...] = training_option(
+        (),
+        "Parameters that are not trained, by name or pattern, such as 'embedding.*'. May be given "
+        "again.",
+    )
+    gradual_unfreezing: bool = training_option(
+        False,
+        "Train the last layer alone in the first epoch, and one layer more from epoch to epoch.",
+    )
+    discriminative_factor: float = training_option(
+        1.0,
+        "Divide the learning rate by this from layer to layer towards the inputs; 2.6 in ULMFiT.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epochs is None and self.max_steps is None and self.minutes is None:
@@ -205,6 +215,11 @@ class TrainingOptions(Options):
                 raise ValueError(f"{name} must be more than 0 and finite, not {value}")
         check_factors(self, "clip_norm", "clip_value", "checkpoint_seconds", "weight_decay")
         check_sizes(self, 1, "accumulate")
+        if not 1 <= self.discriminative_factor < math.inf:
+            raise ValueError(
+                "discriminative_factor must be at least 1 and finite, not "
+                f"{self.discriminative_factor}"
+            )
         check_shares(self, "ema_decay")
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")

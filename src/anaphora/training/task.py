@@ -16,6 +16,8 @@ from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
+Adapt = Callable[[Callable[[], Any]], Any]
+"""Makes the codec of a training, given what fits one to its files."""
 
 
 class TrainingData(NamedTuple):
@@ -75,8 +77,9 @@ class Task:
         files: What it trains on, as ``--help`` says it.
         unit: What its losses are the mean of, in the plural.
         read: Reads files for a training, and writes what that needs to a folder, given options,
-            texts, validation texts, folder and notify; returns the codec, and what the files are
-            called as ``texts`` and ``validation_texts``.
+            texts, validation texts, folder, notify, and what makes the codec of one that is fitted
+            to the files; returns the codec, and what the files are called as ``texts`` and
+            ``validation_texts``.
         open: The data of a training, given options, codec and that folder.
         evaluation: The data of an evaluation, given options, model, files and a batch size or
             None.
@@ -90,6 +93,7 @@ class Task:
             gets those that were given, and the files.
         report: A record as people of the field read it, given options, the record, and whether it
             is to be short.
+        starts: The classes of models of other tasks whose reader its model can begin with.
         example_file: A file that its model could answer, as an argument, given options and the
             files of the training.
 
@@ -103,7 +107,7 @@ class Task:
     options: type[TaskOptions]
     files: str
     unit: str
-    read: Callable[[Any, Paths, Paths, Path, Notify], tuple[Any, dict[str, str | None]]]
+    read: Callable[[Any, Paths, Paths, Path, Notify, Adapt], tuple[Any, dict[str, str | None]]]
     open: Callable[[Any, Any, Path], TrainingData]
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
@@ -112,6 +116,7 @@ class Task:
     check: Callable[[Any], None] = lambda options: None
     check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
     report: Callable[..., str] = _report
+    starts: tuple[type[SavedModel], ...] = ()
     example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
 
     def measure(self, options: Any, loss: float) -> str:
