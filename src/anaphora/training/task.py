@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
-from anaphora.training.evaluation import Evaluation, loss_figures, report_loss
+from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, report_loss
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
@@ -42,12 +42,14 @@ class EvaluationData(NamedTuple):
         place: What the files are called.
         unknown: What of them the vocabulary lacks.
         figures: More figures of a result, beside its own, by name; None where there is none.
+        evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
     """
 
     batches: Batches
     place: str
     unknown: UnknownShare
     figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
+    evaluate: Callable[..., Evaluation] = evaluate
 
 
 class Answer(NamedTuple):
