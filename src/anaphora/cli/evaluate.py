@@ -16,9 +16,7 @@ from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.data import Batches
-from anaphora.training import TASKS, Evaluation, loss_unit, task_of
-from anaphora.training import evaluate as evaluate_model
+from anaphora.training import TASKS, Evaluation, EvaluationData, loss_unit, task_of
 
 _LABELS = {
     "accuracy": ("accuracy", "{:.2%}"),
@@ -71,6 +69,9 @@ def evaluate(
     naive forecast: errors of the median, the weighted quantile loss, and the share of values within
     central intervals.
 
+    A language model may adapt to the text, which is then one stream: with --cache (Grave et al.
+    2017) or --dynamic-evaluation (Krause et al. 2018), after which it is as it was before.
+
     What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
     the vocabulary lacks something has no bits per character, as these characters were not
     predicted.
@@ -91,8 +92,9 @@ def evaluate(
             given = dataclasses.replace(task.load_options(directory), **options)
         began = time.monotonic()
         model = task.load(directory)
-        data = task.evaluation(given, model, texts, batch_size)
-        result = _evaluate(output, directory, model, data.batches)
+        with reported_misuse():
+            data = task.evaluation(given, model, texts, batch_size)
+        result = _evaluate(output, directory, model, data)
         unknown = data.unknown
         figures = {**result.figures, **data.figures(result)}
         share: dict[str, float] = {}
@@ -133,15 +135,16 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield label, f"{text} ({', '.join(beside)})" if beside else text
 
 
-def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:
+def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData) -> Evaluation:
     with Progress(
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
-        bar = progress.add_task("evaluating", total=batches.tokens)
-        result = evaluate_model(model, batches, lambda n: progress.advance(bar, n))
+        bar = progress.add_task("evaluating", total=data.batches.tokens)
+        result = data.evaluate(model, data.batches, on_batch=lambda n: progress.advance(bar, n))
     if not math.isfinite(result.loss):
         raise ArtifactError(
             f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "
-            "weights or its inputs are too large: train again with a lower learning_rate"
+            "weights or its inputs are too large, or it adapts to the text too fast: train again "
+            "with a lower learning_rate, or let it adapt less"
         )
     return result

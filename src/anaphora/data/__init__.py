@@ -64,6 +64,7 @@ from anaphora.data.time_series import (
     read_time_series,
 )
 from anaphora.data.tokenizers import (
+    VOCABULARIES,
     BPETokenizer,
     CharacterTokenizer,
     Tokenizer,
@@ -76,6 +77,7 @@ __all__ = [
     "GAPS",
     "IGNORE_INDEX",
     "SCALINGS",
+    "VOCABULARIES",
     "BPETokenizer",
     "Batch",
     "Batches",

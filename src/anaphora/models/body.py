@@ -19,7 +19,7 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 model_option = functools.partial(option, section="model")
 
-_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for one of your own."
+_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for your own."
 
 _LARGEST_UNITS = 10**8  # whose square is still the size of an array
 
@@ -110,7 +110,10 @@ class Body(Options):
         """Make the options of a dictionary of plain values; a cell may be given by its program."""
         cell = values.get("cell")
         if isinstance(cell, Mapping):
-            cell = Cell.from_dict(cell)
+            try:
+                cell = Cell.from_dict(cell)
+            except ValueError as error:
+                raise ValueError(f"{place}.{error}" if place else str(error)) from error
         if isinstance(cell, Cell):
             values = {name: value for name, value in values.items() if name != "cell"}
             objects["cell"] = cell

@@ -29,6 +29,7 @@ from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
 from anaphora.training.progress import ProgressBar
+from anaphora.training.start import Start
 from anaphora.training.tagging import TAG, TaggerOptions, tag
 from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
 from anaphora.training.tasks import TASKS, task_of
@@ -58,6 +59,7 @@ __all__ = [
     "MetricsFile",
     "Progress",
     "ProgressBar",
+    "Start",
     "TaggerOptions",
     "Task",
     "TaskOptions",

@@ -24,7 +24,7 @@ from anaphora.data import (
     split_words,
     uncompressed_name,
 )
-from anaphora.models import SequenceClassifier
+from anaphora.models import LanguageModel, SequenceClassifier
 from anaphora.models.body import PooledBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
@@ -211,6 +211,7 @@ def _refuse_text_options(options: ClassifierOptions) -> None:
 CLASSIFY = example_task(
     name="classify",
     model=SequenceClassifier,
+    starts=(LanguageModel,),
     options=ClassifierOptions,
     files=".csv or .tsv files, a folder with a .txt file for each class, or .ts files of series",
     unit="sequences",

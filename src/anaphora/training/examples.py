@@ -13,6 +13,7 @@ from anaphora.artifact import ArtifactError, Shape, check_finite, read_weights, 
 from anaphora.data import Codec, Column, DataError, stream_lines
 from anaphora.tensor import Array
 from anaphora.training.task import (
+    Adapt,
     EvaluationData,
     Notify,
     Paths,
@@ -57,6 +58,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
+    adapt: Adapt,
 ) -> tuple[Codec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")
@@ -70,7 +72,7 @@ def _read(
         validation = held_out
     if not training:
         raise DataError(f"no {rows} are left to train on; give more, or hold out fewer")
-    codec = fit(options, training, held_out)
+    codec = adapt(lambda: fit(options, training, held_out))
     write_weights(folder / "train.safetensors", codec.encode(training), within=folder)
     if validation:
         try:

@@ -40,6 +40,7 @@ from anaphora.training.evaluation import Evaluation
 from anaphora.training.examples import open_examples
 from anaphora.training.options import FileOptions, TaskOptions, data_option
 from anaphora.training.task import (
+    Adapt,
     Answer,
     EvaluationData,
     Notify,
@@ -689,6 +690,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
+    adapt: Adapt,
 ) -> tuple[ForecastCodec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")
@@ -696,7 +698,8 @@ def _read(
     _check_counts(options, series)
     if validation_texts:
         options = dataclasses.replace(options, validation_share=0.0)
-    codec, (training, validation), skipped = _prepared(options, series)
+    fitted, (training, validation), skipped = _prepared(options, series)
+    codec: ForecastCodec = adapt(lambda: fitted)
     if skipped:
         notify(
             f"{len(skipped):,} of {len(series):,} series have fewer than {codec.needed_steps} "

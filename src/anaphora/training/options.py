@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Self
 from anaphora import schema
 from anaphora.cells import CELLS, Cell
 from anaphora.data import check_encoding
+from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
@@ -141,14 +143,10 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the text in all, also with --resume.", common=True
+        None, "Stop after so many passes over the data in all.", common=True
     )
-    max_steps: int | None = training_option(
-        None, "Stop after so many updates in all, also with --resume.", common=True
-    )
-    minutes: float | None = training_option(
-        None, "Stop after so many minutes in all, also with --resume.", common=True
-    )
+    max_steps: int | None = training_option(None, "Stop after so many updates in all.", common=True)
+    minutes: float | None = training_option(None, "Stop after so many minutes in all.", common=True)
     batch_size: int = training_option(
         32, "Parallel streams, sentences or other examples (B).", common=True
     )
@@ -201,6 +199,20 @@ class TrainingOptions(Options):
         "and saved in their place; 0 for none.",
     )
 
+    freeze: tuple[str, ...] = training_option(
+        (),
+        "Parameters that are not trained, by name or pattern, such as 'embedding.*'. May be given "
+        "again.",
+    )
+    gradual_unfreezing: bool = training_option(
+        False,
+        "Train the last layer alone in the first epoch, and one layer more from epoch to epoch.",
+    )
+    discriminative_factor: float = training_option(
+        1.0,
+        "Divide the learning rate by this from layer to layer towards the inputs; 2.6 in ULMFiT.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epochs is None and self.max_steps is None and self.minutes is None:
@@ -216,6 +228,11 @@ class TrainingOptions(Options):
                 raise ValueError(f"{name} must be more than 0 and finite, not {value}")
         check_factors(self, "clip_norm", "clip_value", "checkpoint_seconds", "weight_decay")
         check_sizes(self, 1, "accumulate")
+        if not 1 <= self.discriminative_factor < math.inf:
+            raise ValueError(
+                "discriminative_factor must be at least 1 and finite, not "
+                f"{self.discriminative_factor}"
+            )
         check_shares(self, "ema_decay")
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")
@@ -264,6 +281,17 @@ class TaskOptions(Body, TrainingOptions):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that go together, by name; the first are the task's defaults."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.cell, Cell):
+            try:
+                self.cell.to_dict()
+            except EquationError as error:
+                raise ValueError(
+                    f"{error}; a model directory keeps a cell as its program, so give one whose "
+                    "equations are traced, without fused=False, and have finite numbers"
+                ) from error
 
     @classmethod
     def make(cls, preset: str | None = None, **changes: Any) -> Self:
@@ -326,8 +354,8 @@ class TaskOptions(Body, TrainingOptions):
         try:
             return cls.from_dict(values)
         except ValueError as error:
-            name = str(error).split(" ", 1)[0]
-            field = cls.fields().get(name)
+            name = re.match(r"\w*", str(error))
+            field = cls.fields().get(name[0]) if name else None
             raise ValueError(f"{field.metadata['section']}.{error}" if field else error) from error
 
     def to_config(self) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from anaphora.data import (
     split_words,
     uncompressed_name,
 )
-from anaphora.models import SequenceTagger
+from anaphora.models import LanguageModel, SequenceTagger
 from anaphora.models.body import TaggerBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
@@ -139,6 +139,7 @@ def _answer(
 TAG = example_task(
     name="tag",
     model=SequenceTagger,
+    starts=(LanguageModel,),
     options=TaggerOptions,
     files=".conllu files, or lines of a word and its tag",
     unit="words",

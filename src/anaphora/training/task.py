@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
-from anaphora.training.evaluation import Evaluation, loss_figures, report_loss
+from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, report_loss
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
+Adapt = Callable[[Callable[[], Any]], Any]
+"""Makes the codec of a training, given what fits one to its files."""
 
 
 class TrainingData(NamedTuple):
@@ -44,6 +46,7 @@ class EvaluationData(NamedTuple):
         unknown: What of them the vocabulary lacks.
         figures: More figures of a result, beside its own, by name; None where there is none, and a
             dictionary of those of another method, by its name, to compare with.
+        evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
 
     >>> from collections import Counter
     >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
@@ -54,6 +57,7 @@ class EvaluationData(NamedTuple):
     place: str
     unknown: UnknownShare
     figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
+    evaluate: Callable[..., Evaluation] = evaluate
 
 
 class Answer(NamedTuple):
@@ -103,8 +107,9 @@ class Task:
         files: What it trains on, as ``--help`` says it.
         unit: What its losses are the mean of, in the plural.
         read: Reads files for a training, and writes what that needs to a folder, given options,
-            texts, validation texts, folder and notify; returns the codec, and what the files are
-            called as ``texts`` and ``validation_texts``.
+            texts, validation texts, folder, notify, and what makes the codec of one that is fitted
+            to the files; returns the codec, and what the files are called as ``texts`` and
+            ``validation_texts``.
         resolve: The options with what the data decided of those that were not given, given the
             options and the codec.
         start: Prepares a new training, whose model has its initial weights, given the options and
@@ -122,6 +127,7 @@ class Task:
             gets those that were given, and the files.
         report: A record as people of the field read it, given options, the record, and whether it
             is to be short.
+        starts: The classes of models of other tasks whose reader its model can begin with.
         example_file: A file that its model could answer, as an argument, given options and the
             files of the training.
 
@@ -135,7 +141,7 @@ class Task:
     options: type[TaskOptions]
     files: str
     unit: str
-    read: Callable[[Any, Paths, Paths, Path, Notify], tuple[Any, dict[str, str | None]]]
+    read: Callable[[Any, Paths, Paths, Path, Notify, Adapt], tuple[Any, dict[str, str | None]]]
     open: Callable[[Any, Any, Path], TrainingData]
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
@@ -146,6 +152,7 @@ class Task:
     check: Callable[[Any], None] = _accept
     check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
     report: Callable[..., str] = _report
+    starts: tuple[type[SavedModel], ...] = ()
     example_file: Callable[[Any, str], str] = _example_file
 
     def measure(self, options: Any, loss: float) -> str:

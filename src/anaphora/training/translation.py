@@ -30,6 +30,12 @@ class TranslatorOptions(SplitOptions, EncoderDecoderBody, TaskOptions):
         5, "How many translations the search keeps beside each other.", section="prediction"
     )
 
+    no_repeat_ngram: int = option(
+        0,
+        "Let no sequence of so many words occur twice in a translation; 0 for no limit.",
+        section="prediction",
+    )
+
     presets = {  # noqa: RUF012 - it is never changed
         "default": {
             "minimum_count": 2,
@@ -50,6 +56,7 @@ class TranslatorOptions(SplitOptions, EncoderDecoderBody, TaskOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, 1, "beam_size")
+        check_sizes(self, 0, "no_repeat_ngram")
 
 
 def _read(options: TranslatorOptions, paths: Paths) -> list[Example]:
@@ -80,7 +87,15 @@ def _answer(
 ) -> Iterator[Answer]:
 
     sentences = [one for one in inputs if split_words(one)]
-    found = iter(translate(model, model.codec, sentences, options.beam_size))
+    found = iter(
+        translate(
+            model,
+            model.codec,
+            sentences,
+            options.beam_size,
+            no_repeat_ngram=options.no_repeat_ngram,
+        )
+    )
     for sentence in inputs:
         record: dict[str, Any] = {"source": sentence, "translation": ""}
         scores: dict[str, Any] = {"log_probability": None, "score": None}
