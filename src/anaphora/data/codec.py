@@ -319,11 +319,45 @@ class ClassifierCodec(Codec):
         return cls(classes, None, mean, scale)
 
 
+def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
+    """How tags mark spans, such as names of persons: with which letter before their type.
+
+    "BIO" (also called IOB2) where most spans begin with B, "IOB1" where B only stands between
+    spans side by side, "BIOES" where spans end with E and those of one word have S.
+
+    Args:
+        sentences: The tags of each sentence.
+
+    Returns:
+        The scheme; None where tags mark no spans, or otherwise.
+
+    >>> span_scheme([["B-PER", "I-PER", "O"]]), span_scheme([["I-PER", "O"]])
+    ('BIO', 'IOB1')
+    >>> span_scheme([["B-PER", "E-PER", "S-LOC"]]), span_scheme([["NOUN", "VERB"]])
+    ('BIOES', None)
+    """
+    sentences = list(sentences)
+    tags = {tag for of_sentence in sentences for tag in of_sentence} - {"O"}
+    letters = {tag[:1] for tag in tags}
+    if not tags or not letters <= set("BIES") or any(tag[1:2] != "-" for tag in tags):
+        return None
+    if letters & set("ES"):
+        return "BIOES"
+    first = Counter(
+        tag[0]
+        for of_sentence in sentences
+        for before, tag in zip(["O", *of_sentence], of_sentence, strict=False)
+        if before == "O" != tag
+    )
+    return "BIO" if first["B"] >= first["I"] else "IOB1"
+
+
 class _OfTagger(TypedDict):
     words: list[str]
     lowercase: bool
     characters: dict[str, Any]
     tags: list[str]
+    scheme: str | None
 
 
 @dataclass(frozen=True)
@@ -336,6 +370,7 @@ class TaggerCodec(Codec):
         lowercase: Whether words are looked up in lower case.
         characters: Of the spelling, whose case stays.
         tags: The tags, sorted.
+        scheme: How they mark spans, such as "BIO"; see `span_scheme`.
 
     >>> codec = TaggerCodec(("yes", "no"), True, CharacterTokenizer.fit("yes"), ("X",))
     >>> codec.encode_words(["No", "doubt"]).tolist()
@@ -346,6 +381,7 @@ class TaggerCodec(Codec):
     lowercase: bool
     characters: Tokenizer
     tags: tuple[str, ...]
+    scheme: str | None = None
 
     counted = "words"
 
@@ -388,6 +424,7 @@ class TaggerCodec(Codec):
             lowercase,
             CharacterTokenizer.fit(spelled, minimum_count=2),
             tuple(sorted(tags)),
+            span_scheme([of_words for _, of_words in training]),
         )
 
     def encode_words(self, words: Sequence[str]) -> Array:
@@ -471,6 +508,7 @@ class TaggerCodec(Codec):
             "lowercase": self.lowercase,
             "characters": self.characters.to_dict(),
             "tags": list(self.tags),
+            "scheme": self.scheme,
         }
 
     @classmethod
@@ -483,6 +521,7 @@ class TaggerCodec(Codec):
             description["lowercase"],
             Tokenizer.from_dict(description["characters"]),
             tuple(description["tags"]),
+            description["scheme"],
         )
 
 

@@ -190,6 +190,8 @@ class TaggerBody(SequenceBody):
     Attributes:
         character_embedding_size: The size of a character's embedding.
         character_hidden_size: The units of each direction of the layer that reads characters.
+        crf: Judge the tags of a sentence as a whole, with an `nn.CRF` above the output layer
+            (Lample et al. 2016); else each tag by itself.
 
     >>> TaggerBody().character_hidden_size
     32
@@ -198,6 +200,11 @@ class TaggerBody(SequenceBody):
     character_embedding_size: int = model_option(16, "Size of the embeddings of characters.")
     character_hidden_size: int = model_option(
         32, "Units of each direction of the layer that reads characters."
+    )
+    crf: bool = model_option(
+        False,
+        "Judge the tags of a sentence as a whole, by a conditional random field.",
+        common=True,
     )
 
     def __post_init__(self) -> None:

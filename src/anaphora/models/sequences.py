@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from anaphora import nn, ops
 from anaphora.data import (
@@ -18,7 +18,7 @@ from anaphora.data import (
 )
 from anaphora.models.body import PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
-from anaphora.tensor import Tensor
+from anaphora.tensor import Array, Tensor
 
 
 @dataclass(eq=False, repr=False)
@@ -56,6 +56,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
     kind = "sequence_tagger"
     loss_kind = "classes"
     codec_type = TaggerCodec
+    _codec: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         if self.num_characters is not None:
@@ -68,6 +69,24 @@ class SequenceTagger(SequenceModel, TaggerBody):
             )
         super().__post_init__()
         self.output = make_linear(self, self.recurrent.output_size, self.num_tags)
+        if self.crf:
+            self.crf_layer = nn.CRF(
+                self.num_tags, initialization=self.initialization, dtype=self.dtype
+            )
+
+    @property
+    def codec(self) -> Any:  # type: ignore[override]
+        """What its numbers stand for; of a CRF it also says which tags may follow each other."""
+        return self._codec
+
+    @codec.setter
+    def codec(self, codec: Any) -> None:
+        self._codec = codec
+        if self.crf:
+            scheme = None if codec is None else codec.scheme
+            self.crf_layer.constraints = (
+                None if scheme is None else nn.tag_constraints(codec.tags, scheme)
+            )
 
     def forward(
         self,
@@ -93,12 +112,34 @@ class SequenceTagger(SequenceModel, TaggerBody):
         logits: Tensor = self(batch.inputs, None, batch.lengths, *_spelling(batch))[0]
         return logits
 
+    def answers(self, scores: Tensor, lengths: ArrayLike | None) -> NDArray[np.int64]:
+        """The most likely tags [T, B] by what `scores` returned: of a CRF the most likely path,
+        else each by itself.
+        """
+        if self.crf:
+            return self.crf_layer.decode(scores, lengths)
+        return scores.data.argmax(axis=-1)
+
+    def probabilities(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
+        """The probability of each tag [T, B, C] by what `scores` returned; of a CRF over all
+        paths.
+        """
+        if self.crf:
+            return self.crf_layer.marginals(scores, lengths)
+        shares: Array = ops.softmax(scores).data
+        return shares
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """The mean negative log-probability of the tags ``batch.targets`` [T, B], and the state.
 
-        Steps with the tag -100 do not count. With a character layer it is a `SpelledBatch`.
+        Steps with the tag -100 do not count. With a CRF it is that of the whole path, divided by
+        its tags. With a character layer the batch is a `SpelledBatch`.
         """
         y, state = self.read(batch.inputs, state, batch.lengths, *_spelling(batch))
+        if self.crf:
+            return self.crf_layer.loss(
+                self.output(self.drop(y)), batch.targets, batch.lengths
+            ), state
         return token_loss(self.drop(y), self.output, batch.targets), state
 
 

@@ -263,7 +263,8 @@ def evaluate(
     Args:
         model: Its ``loss(batch, state)`` gives the mean loss of the batch's targets and the state,
             its ``loss_kind`` says what that is (see `loss_figures`). If it has ``scores(batch)``,
-            the targets that score highest are counted too, of batches that have ``targets``.
+            the targets that score highest are counted too, of batches that have ``targets``; or
+            those that its ``answers(scores, lengths)`` says, as of a CRF.
         batches: Batches of `anaphora.data`, or any that the loss understands (see `Model`); the
             state is carried over unless they say otherwise (see `AnyBatches`).
         on_batch: Called with the number of tokens of each batch that is done.
@@ -280,6 +281,7 @@ def evaluate(
     """
     carries_state = getattr(batches, "carries_state", True)
     scores = getattr(model, "scores", None)
+    best = getattr(model, "answers", lambda scores, lengths: scores.data.argmax(axis=-1))
     total, tokens, state = 0.0, 0, None
     correct: int | None = None
     was_training = model.training
@@ -294,7 +296,7 @@ def evaluate(
                 total += loss.item() * count
                 tokens += count
                 if scores is not None and hasattr(batch, "targets"):
-                    answers = scores(batch).data.argmax(axis=-1)
+                    answers = best(scores(batch), getattr(batch, "lengths", None))
                     right = int(np.count_nonzero(answers == batch.targets))  # none is -100
                     correct = right if correct is None else correct + right
                 on_batch(count)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from anaphora import ops
 from anaphora.data import (
     DataError,
     TaggerCodec,
@@ -87,11 +86,15 @@ def tag(
     for _, part in in_batches(sentences, _PREDICTION_BATCH):
         batch = model.codec.input_batch(part)
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
+            scores = model.scores(batch)
+            best = model.answers(scores, batch.lengths)  # [T, B]
+            shares = model.probabilities(scores, batch.lengths)  # [T, B, C]
         check_scores("tag", shares)
         for row, words in enumerate(part):
-            best = shares[: len(words), row].argmax(axis=-1)
-            yield [(model.codec.tags[k], float(shares[t, row, k])) for t, k in enumerate(best)]
+            yield [
+                (model.codec.tags[k], float(shares[t, row, k]))
+                for t, k in enumerate(best[: len(words), row])
+            ]
 
 
 def _read(options: TaggerOptions, paths: Paths) -> list[Example]:
