@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
@@ -116,6 +116,18 @@ class Codec(ABC):
             ValueError: the data is damaged; the message names the field.
         """
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels or tags that are answers, in the order of their numbers; () if others are."""
+        return ()
+
+    def with_labels_of(self, examples: Sequence[Any]) -> Self:
+        """The same codec with those labels of examples that it lacks, as the last ones.
+
+        It encodes examples to evaluate a model on, which answers none of these.
+        """
+        return self
+
     def unknown_tokens(self, input: Any) -> Counter[str]:
         """Count the tokens of an input that the model reads as unknown.
 
@@ -195,6 +207,14 @@ class ClassifierCodec(Codec):
                 "whose series have the same channels"
             )
         return cls(classes, None, *moments(np.concatenate(inputs)))
+
+    @property
+    def labels(self) -> tuple[str, ...]:  # noqa: D102
+        return self.classes
+
+    def with_labels_of(self, examples: Sequence[Any]) -> ClassifierCodec:  # noqa: D102
+        more = sorted({label for _, label in examples} - set(self.classes))
+        return replace(self, classes=(*self.classes, *more))
 
     @property
     def level(self) -> str:  # type: ignore[override]
@@ -426,6 +446,14 @@ class TaggerCodec(Codec):
             tuple(sorted(tags)),
             span_scheme([of_words for _, of_words in training]),
         )
+
+    @property
+    def labels(self) -> tuple[str, ...]:  # noqa: D102
+        return self.tags
+
+    def with_labels_of(self, examples: Sequence[Any]) -> TaggerCodec:  # noqa: D102
+        more = sorted({tag for _, of_words in examples for tag in of_words} - set(self.tags))
+        return replace(self, tags=(*self.tags, *more))
 
     def encode_words(self, words: Sequence[str]) -> Array:
         """The ids of words, [T]."""

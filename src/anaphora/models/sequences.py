@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,7 @@ from anaphora.data import (
     SpelledBatch,
     TaggerCodec,
 )
-from anaphora.models.body import PooledBody, TaggerBody
+from anaphora.models.body import ClassifierBody, PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
 from anaphora.tensor import Array, Tensor
 
@@ -56,7 +56,6 @@ class SequenceTagger(SequenceModel, TaggerBody):
     kind = "sequence_tagger"
     loss_kind = "classes"
     codec_type = TaggerCodec
-    _codec: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         if self.num_characters is not None:
@@ -75,9 +74,9 @@ class SequenceTagger(SequenceModel, TaggerBody):
             )
 
     @property
-    def codec(self) -> Any:  # type: ignore[override]
+    def codec(self) -> Any:
         """What its numbers stand for; of a CRF it also says which tags may follow each other."""
-        return self._codec
+        return vars(self).get("_codec")
 
     @codec.setter
     def codec(self, codec: Any) -> None:
@@ -118,7 +117,8 @@ class SequenceTagger(SequenceModel, TaggerBody):
         """
         if self.crf:
             return self.crf_layer.decode(scores, lengths)
-        return scores.data.argmax(axis=-1)
+        best: NDArray[np.int64] = scores.data.argmax(axis=-1)
+        return best
 
     def probabilities(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
         """The probability of each tag [T, B, C] by what `scores` returned; of a CRF over all
@@ -140,7 +140,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
             return self.crf_layer.loss(
                 self.output(self.drop(y)), batch.targets, batch.lengths
             ), state
-        return token_loss(self.drop(y), self.output, batch.targets), state
+        return token_loss(self, self.drop(y), self.output, batch.targets), state
 
 
 @dataclass(eq=False, repr=False)
@@ -192,15 +192,17 @@ class SequenceToVector(SequenceModel, PooledBody):
 
 
 @dataclass(eq=False, repr=False)
-class SequenceClassifier(SequenceToVector):
+class SequenceClassifier(SequenceToVector, ClassifierBody):
     """A class for each sequence of features or ids.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns logits [B, C].
 
     Attributes:
         num_classes: C.
+        class_weights: [C] how much the targets of each class count in the loss of training; None
+            for all alike. It is no argument, and is not saved: set it to train.
 
-    The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
+    The other arguments are those of `ClassifierBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
         ValueError: an option is out of range, or not just one of ``input_size`` and
@@ -219,6 +221,7 @@ class SequenceClassifier(SequenceToVector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.class_weights: Array | None = None
         self.build_output(self.num_classes)
 
     def scores(self, batch: Batch) -> Tensor:
@@ -229,10 +232,17 @@ class SequenceClassifier(SequenceToVector):
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the classes ``batch.targets`` [B], in nats.
 
+        In training the targets are smoothed, and weighted by `class_weights` if there are some.
         Every sequence begins anew, so the state, which the training loop hands on, is None.
         """
         logits = self.scores(batch)
-        loss: Tensor = ops.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX)
+        loss: Tensor = ops.cross_entropy(
+            logits,
+            batch.targets,
+            ignore_index=IGNORE_INDEX,
+            class_weights=self.class_weights if self.training else None,
+            label_smoothing=smoothing(self),
+        )
         return loss, None
 
 
@@ -266,19 +276,36 @@ class SequenceRegressor(SequenceToVector):
         super().__post_init__()
         self.build_output(self.num_outputs)
 
+    def scores(self, batch: Batch) -> Tensor:
+        """The numbers [B, O] of a batch."""
+        numbers: Tensor = self(batch.inputs, batch.lengths)
+        return numbers
+
+    def answers(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
+        """The numbers themselves, as an array."""
+        return scores.data
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean of the squared differences to ``batch.targets`` [B, O], and no state."""
         return ops.mean_squared_error(self(batch.inputs, batch.lengths), batch.targets), None
 
 
-def token_loss(y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
+def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
     """The mean negative log-probability of targets [T, B], in nats, whose logits are ``output(y)``;
     targets of -100 do not count.
+
+    In training they are smoothed as the model says.
     """
     loss: Tensor = ops.linear_cross_entropy(
-        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX
-    )
+        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX,
+        label_smoothing=smoothing(model),
+    )  # fmt: skip
     return loss
+
+
+def smoothing(model: Any) -> float:
+    """The label smoothing of a model as it is now: none in evaluation."""
+    return model.label_smoothing if model.training else 0.0
 
 
 def _spelling(batch: Batch) -> tuple[Any, Any]:

@@ -25,12 +25,13 @@ from anaphora.data import (
     uncompressed_name,
 )
 from anaphora.models import SequenceClassifier
-from anaphora.models.body import PooledBody
+from anaphora.models.body import ClassifierBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches, line_inputs
-from anaphora.training.options import SplitOptions, TaskOptions, data_option
-from anaphora.training.task import Answer, Paths
+from anaphora.training.measures import ClassMeasure
+from anaphora.training.options import SplitOptions, TaskOptions, data_option, training_option
+from anaphora.training.task import Answer, Paths, TrainingData
 
 Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
 
@@ -39,7 +40,7 @@ _PREDICTION_BATCH = 256
 
 
 @dataclass(kw_only=True)
-class ClassifierOptions(SplitOptions, PooledBody, TaskOptions):
+class ClassifierOptions(SplitOptions, ClassifierBody, TaskOptions):
     """All options of a training of a classifier.
 
     >>> ClassifierOptions.make(hidden_size=64).hidden_size
@@ -51,6 +52,12 @@ class ClassifierOptions(SplitOptions, PooledBody, TaskOptions):
         None, "Read .csv or .tsv files, and take the text from this column.", reading=True
     )
     label_column: str | None = data_option(None, "Take the label from this column.", reading=True)
+    class_weights: str = training_option(
+        "none",
+        "How much the targets of a class count in the loss of training: all alike, or such that "
+        "each class counts as much in all (balanced), however rare it is.",
+        ("none", "balanced"),
+    )
 
     presets = {  # noqa: RUF012 - it is never changed
         "default": {
@@ -65,6 +72,7 @@ class ClassifierOptions(SplitOptions, PooledBody, TaskOptions):
             "schedule": "cosine",
             "max_steps": 2000,
             "evaluate_every": 200,
+            "monitor": "auto",
         }
     }
 
@@ -140,6 +148,24 @@ def _fit(
     if not isinstance(training[0][0], str):
         _refuse_text_options(options)
     return ClassifierCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer)
+
+
+def _begin(options: ClassifierOptions, model: SequenceClassifier, data: TrainingData) -> None:
+    if options.class_weights == "balanced":
+        targets = np.concatenate([batch.targets for batch in data.batches])
+        model.class_weights = ops.balanced_class_weights(targets, model.num_classes)
+
+
+def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
+    """Where each label stands first."""
+    if is_table(path):
+        assert options.label_column is not None
+        rows = read_columns(path, [options.label_column], options.encoding)
+        return {str(label): place for place, (label,) in reversed(list(rows))}
+    return {
+        label: f"{path}, example {n:,}"
+        for n, (_, label) in reversed(list(enumerate(_read(options, [path]), start=1)))
+    }
 
 
 def _inputs(options: ClassifierOptions, path: str) -> Iterator[tuple[str, Any]]:
@@ -218,6 +244,10 @@ CLASSIFY = example_task(
     read_examples=_read,
     check_files=_check_files,
     fit=_fit,
+    label=lambda example: example[1],
+    places=_places,
+    begin=_begin,
+    measure_of=lambda options, model, codec: ClassMeasure(codec.labels),
     inputs=_inputs,
     answer=_answer,
     example_file=_example_file,

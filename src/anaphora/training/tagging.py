@@ -20,6 +20,7 @@ from anaphora.models.body import TaggerBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches, line_inputs
+from anaphora.training.measures import tag_measure
 from anaphora.training.options import DataOptions, TaskOptions, data_option
 from anaphora.training.task import Answer, Paths
 
@@ -56,6 +57,7 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
             "schedule": "cosine",
             "max_steps": 2000,
             "evaluate_every": 200,
+            "monitor": "auto",
         }
     }
 
@@ -117,6 +119,15 @@ def _fit(options: TaggerOptions, training: list[Example], held_out: list[Example
     )
 
 
+def _places(options: TaggerOptions, path: Any) -> dict[str, str]:
+    """Where each tag stands first."""
+    found: dict[str, str] = {}
+    for number, (_, tags) in enumerate(_read(options, [path]), start=1):
+        for tag_ in tags:
+            found.setdefault(tag_, f"{path}, sentence {number:,}")
+    return found
+
+
 def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
     if uncompressed_name(path).lower().endswith((".conllu", ".tsv")):
         sentences = read_conllu(path, options.tag_column, options.encoding)
@@ -146,6 +157,8 @@ TAG = example_task(
     unit="words",
     read_examples=_read,
     fit=_fit,
+    places=_places,
+    measure_of=lambda options, model, codec: tag_measure(codec.labels),
     inputs=_inputs,
     answer=_answer,
 )
