@@ -193,7 +193,7 @@ class _RecurrentEstimator(BaseEstimator):
         outputs: int,
         sequences: list[NDArray[Any]],
         targets: NDArray[Any],
-    ) -> list[NDArray[np.int64]]:
+    ) -> list[NDArray[Any]]:
         """Fit the models; return for each the examples that it did not learn from."""
         self._check_options()
         self.frames_ = Frames.fit(sequences, self.max_frames)
@@ -261,7 +261,7 @@ class _RecurrentEstimator(BaseEstimator):
 
     def _held_out(
         self, targets: NDArray[Any], generator: np.random.Generator
-    ) -> list[NDArray[np.int64]]:
+    ) -> list[NDArray[Any]]:
         """The examples that each model is not to learn from."""
         raise NotImplementedError
 
@@ -365,13 +365,15 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
 
     def _held_out(
         self, targets: NDArray[Any], generator: np.random.Generator
-    ) -> list[NDArray[np.int64]]:
+    ) -> list[NDArray[Any]]:
         nothing = [np.zeros(0, np.int64)] * self.n_models
         if not self.early_stopping:
             return nothing
         seeds = [int(seed) for seed in generator.integers(2**31, size=self.n_models)]
         share = self.validation_fraction
-        parts = [stratified_split(targets.tolist(), share, seed)[1] for seed in seeds]
+        parts: list[NDArray[Any]] = [
+            stratified_split(targets.tolist(), share, seed)[1] for seed in seeds
+        ]
         return nothing if self._too_few(len(parts[0])) else parts
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -435,7 +437,7 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
 
     def _held_out(
         self, targets: NDArray[Any], generator: np.random.Generator
-    ) -> list[NDArray[np.int64]]:
+    ) -> list[NDArray[Any]]:
         count = len(targets)
         if count < 2 * _FOLDS:
             if self.early_stopping:
