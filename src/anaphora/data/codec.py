@@ -209,7 +209,8 @@ class ClassifierCodec(Codec):
         return cls(classes, None, *moments(np.concatenate(inputs)))
 
     @property
-    def labels(self) -> tuple[str, ...]:  # noqa: D102
+    def labels(self) -> tuple[str, ...]:
+        """The classes."""
         return self.classes
 
     def with_labels_of(self, examples: Sequence[Any]) -> ClassifierCodec:  # noqa: D102
@@ -444,11 +445,12 @@ class TaggerCodec(Codec):
             lowercase,
             CharacterTokenizer.fit(spelled, minimum_count=2),
             tuple(sorted(tags)),
-            span_scheme([of_words for _, of_words in training]),
+            span_scheme([of_words for _, of_words in [*training, *held_out]]),
         )
 
     @property
-    def labels(self) -> tuple[str, ...]:  # noqa: D102
+    def labels(self) -> tuple[str, ...]:
+        """The tags."""
         return self.tags
 
     def with_labels_of(self, examples: Sequence[Any]) -> TaggerCodec:  # noqa: D102

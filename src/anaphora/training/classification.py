@@ -157,15 +157,15 @@ def _begin(options: ClassifierOptions, model: SequenceClassifier, data: Training
 
 
 def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
-    """Where each label stands first."""
-    if is_table(path):
-        assert options.label_column is not None
-        rows = read_columns(path, [options.label_column], options.encoding)
-        return {str(label): place for place, (label,) in reversed(list(rows))}
-    return {
-        label: f"{path}, example {n:,}"
-        for n, (_, label) in reversed(list(enumerate(_read(options, [path]), start=1)))
-    }
+    """Where in a file each label stands first."""
+    found: dict[str, str] = {}
+    if is_table(path) and options.label_column is not None:
+        for place, (label,) in read_columns(path, [options.label_column], options.encoding):
+            found.setdefault(str(label), place)
+        return found
+    for number, (_, label) in enumerate(_read(options, [path]), start=1):
+        found.setdefault(label, f"{path}, example {number:,}")
+    return found
 
 
 def _inputs(options: ClassifierOptions, path: str) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from anaphora.data import IGNORE_INDEX
 from anaphora.tensor import Array, Parameter, Tensor, no_grad
+from anaphora.training.measures import Measure
 
 
 class Model(Protocol):
@@ -281,19 +282,11 @@ def count_targets(model: Model, batch: Any) -> int:
     return int(own(batch)) if callable(own) else 1
 
 
-class _Measure(Protocol):
-    """What counts more figures; see `anaphora.training.measures`."""
-
-    def update(self, batch: Any, answers: Any) -> None: ...
-
-    def figures(self) -> Mapping[str, float]: ...
-
-
 def evaluate(
     model: Model,
     batches: Iterable[Any],
     on_batch: Callable[[int], None] = lambda tokens: None,
-    measure: _Measure | None = None,
+    measure: Measure | None = None,
 ) -> Evaluation:
     """Evaluate a model on batches, without dropout.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,25 +14,39 @@ from anaphora.generation import greedy_search
 from anaphora.tensor import Array
 
 
-class Measure(Protocol):
-    """What `evaluate` hands the answers to, batch by batch."""
+class Measure(ABC):
+    """What `evaluate` hands the answers to, batch by batch.
 
-    def update(self, batch: Any, answers: Array) -> None:
-        """Count the answers to a batch whose ``targets`` are the true ones; a model without
-        ``scores`` has none, and the measure asks the model itself.
+    >>> class Longest(Measure):
+    ...     steps = 0
+    ...     def update(self, batch, answers):
+    ...         self.steps = max(self.steps, len(answers))
+    ...     def figures(self):
+    ...         return {"longest": self.steps}
+    >>> Longest().figures(), Longest().tables()
+    ({'longest': 0}, [])
+    """
+
+    @abstractmethod
+    def update(self, batch: Any, answers: Any) -> None:
+        """Count the answers to a batch, whose ``targets`` are the true ones; None of a model
+        without ``scores``.
         """
 
+    @abstractmethod
     def figures(self) -> dict[str, float]:
         """The numbers by their names in `anaphora.metrics.DIRECTIONS`."""
 
     def details(self) -> dict[str, Any]:
         """More than a number each, by name, as plain values."""
+        return {}
 
     def tables(self) -> list[str]:
         """What people read: texts of several lines."""
+        return []
 
 
-class ClassMeasure:
+class ClassMeasure(Measure):
     """Macro F1, the scores of each class and the confusion matrix.
 
     Classes after those that the model has are of targets that training lacked; no answer is one.
@@ -50,7 +65,7 @@ class ClassMeasure:
         self._names = tuple(names)
         self._matrix = np.zeros((len(names), len(names)), np.int64)
 
-    def update(self, batch: Any, answers: Array) -> None:  # noqa: D102
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
         counted = batch.targets != IGNORE_INDEX
         self._matrix += metrics.confusion_matrix(
             batch.targets[counted], answers[counted], len(self._names)
@@ -72,7 +87,7 @@ class ClassMeasure:
         ]
 
 
-class SpanMeasure:
+class SpanMeasure(Measure):
     """Precision, recall and F1 of spans, such as names of persons, as conlleval counts them.
 
     Args:
@@ -92,7 +107,7 @@ class SpanMeasure:
         self._actual: list[list[str]] = []
         self._answers: list[list[str]] = []
 
-    def update(self, batch: Any, answers: Array) -> None:  # noqa: D102
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
         for targets, of_row in zip(batch.targets.T, answers.T, strict=True):
             counted = targets != IGNORE_INDEX
             self._actual.append(self._names[targets[counted]].tolist())
@@ -116,7 +131,7 @@ class SpanMeasure:
         return [str(self._scores())]
 
 
-class NumberMeasure:
+class NumberMeasure(Measure):
     """The mean absolute error of numbers.
 
     Args:
@@ -135,7 +150,7 @@ class NumberMeasure:
         self._actual: list[Array] = []
         self._answers: list[Array] = []
 
-    def update(self, batch: Any, answers: Array) -> None:  # noqa: D102
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
         self._actual.append(np.asarray(batch.targets * self._scale, np.float64))
         self._answers.append(np.asarray(answers * self._scale, np.float64))
 
@@ -143,14 +158,8 @@ class NumberMeasure:
         pair = np.concatenate(self._actual), np.concatenate(self._answers)
         return {"mean_absolute_error": metrics.mean_absolute_error(*pair)}
 
-    def details(self) -> dict[str, Any]:  # noqa: D102
-        return {}
 
-    def tables(self) -> list[str]:  # noqa: D102
-        return []
-
-
-class TranslationMeasure:
+class TranslationMeasure(Measure):
     """BLEU and chrF of translations by greedy search.
 
     It is for choosing among the weights of a training: the references are what the vocabulary has
@@ -170,7 +179,7 @@ class TranslationMeasure:
         self._references: list[str] = []
         self._translations: list[str] = []
 
-    def update(self, batch: Any, answers: Any = None) -> None:  # noqa: D102
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
         longest = 2 * len(batch.source) + 10
         found = greedy_search(self._model, batch.source, batch.source_lengths, longest)
         for targets, hypothesis in zip(batch.targets.T, found, strict=True):
@@ -188,12 +197,6 @@ class TranslationMeasure:
     def figures(self) -> dict[str, float]:  # noqa: D102
         pair = self._translations, self._references
         return {"bleu": metrics.bleu(*pair), "chrf": metrics.chrf(*pair)}
-
-    def details(self) -> dict[str, Any]:  # noqa: D102
-        return {}
-
-    def tables(self) -> list[str]:  # noqa: D102
-        return []
 
 
 def tag_measure(names: Sequence[str]) -> Measure:
