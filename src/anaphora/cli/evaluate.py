@@ -29,7 +29,7 @@ _LABELS = {
 }
 
 
-@with_options_of(OPTIONS, lambda field: field["reading"], show_default="that of the training")
+@with_options_of(OPTIONS, lambda field: field["reading"], show_default=False)
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     texts: Annotated[
@@ -44,8 +44,8 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Examples side by side. A text is cut into so many streams, each with a state of "
-            "its own: faster. With 1 the state is carried through the whole text, as in papers.",
+            help="Examples side by side, or streams that a text is cut into, each with a state of its "
+            "own: faster. With 1 the state is carried through all of it.",
             show_default="1 for a text",
         ),
     ] = None,
@@ -56,7 +56,8 @@ def evaluate(
 
     Of a language model every token counts once, and the state is carried through the whole text; a
     model that was trained on separate sentences starts anew with each. Of a classifier or tagger
-    the accuracy is the share of right answers.
+    the accuracy is the share of right answers. Files are read as in training, but for
+    --format.
 
     What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
     the vocabulary lacks something has no bits per character, as these characters were not
