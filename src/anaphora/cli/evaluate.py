@@ -44,8 +44,8 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Examples side by side, or streams that a text is cut into, each with a state of its "
-            "own: faster. With 1 the state is carried through all of it.",
+            help="Examples side by side, or streams that a text is cut into, each with a state of "
+            "its own: faster. With 1 the state is carried through all of it.",
             show_default="1 for a text",
         ),
     ] = None,
