@@ -214,21 +214,30 @@ def test_punctuation_is_split_off_raw_pairs_alone(run):
 def test_texts_of_several_words_are_classified_by_words(run):
     columns = ("--column", "text", "--label-column", "side")
     cases = {
-        "words": ([("so good", "a"), ("bad", "b"), ("not so bad", "b")] * 5, "word"),
-        "names": ([("Ada", "a"), ("de Vries", "b"), ("Bo", "b")] * 5, "char"),
+        "words": ([("so good", "a"), ("bad", "b"), ("not so bad", "b")] * 5, "word", "max"),
+        "names": ([("Ada", "a"), ("de Vries", "b"), ("Bo", "b")] * 5, "char", "mean"),
     }
-    for name, (rows, level) in cases.items():
+    for name, (rows, level, pooling) in cases.items():
         Path(f"{name}.csv").write_text(table(("text", "side"), rows, "csv"))
         weights, data = train(run, "classify", [f"{name}.csv"], *columns)
         assert data["level"] == level
+        assert ModelDirectory("model").load_config()["model"]["pooling"] == pooling
         assert train(run, "classify", [f"{name}.csv"], *columns, "--level", level)[0] == weights
         other = "char" if level == "word" else "word"
         assert train(run, "classify", [f"{name}.csv"], *columns, "--level", other)[0] != weights
     err = train(run, "classify", ["names.csv"], *columns, "--lowercase", out="x", code=2)
     assert "most of the texts have one word or none, so they are read by characters" in err
     assert not Path("x").exists()
-    _, data = train(run, "classify", ["words.csv"], *columns, "--lowercase")
-    assert data["lowercase"] is True
+    for more, expected in [
+        ((), ("max", 0.5)),
+        (("--dropout", "0.3"), ("max", 0.3)),
+        (("--preset", "default"), ("mean", 0.3)),
+        (("--preset", "words", "--pooling", "last"), ("last", 0.5)),
+    ]:
+        _, data = train(run, "classify", ["words.csv"], *columns, "--lowercase", *more)
+        assert data["lowercase"] is True
+        model = ModelDirectory("model").load_config()["model"]
+        assert (model["pooling"], model["dropout"]) == expected
     run("train", "--resume", "--out", "model", "--max-steps", "5")
     assert json.loads(run("evaluate", "model", "words.csv", "--json")[0])["tokens"] == 15
 

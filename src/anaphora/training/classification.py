@@ -86,6 +86,13 @@ class ClassifierOptions(SentenceOptions, PooledBody, TaskOptions):
             "evaluate_every": 200,
         }
     }
+    presets["words"] = {  # noqa: RUF012 - of texts that are read by words, unless one is given
+        **presets["default"],
+        "pooling": "max",
+        "dropout": 0.5,
+        "initialization": "0.1",
+        "monitor": "accuracy",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +178,9 @@ def _level_of(texts: Sequence[str]) -> str:
 def _resolved(options: ClassifierOptions, codec: ClassifierCodec) -> ClassifierOptions:
     tokenizer = codec.tokenizer
     if isinstance(tokenizer, WordTokenizer):
+        if options.given is not None:
+            changes = {name: getattr(options, name) for name in options.given}
+            options = type(options).make("words", **changes)
         return dataclasses.replace(options, level="word", split=tokenizer.split)
     return dataclasses.replace(options, level="char") if tokenizer else options
 
