@@ -12,14 +12,13 @@ import numpy as np
 
 from anaphora import ops
 from anaphora.data import (
-    FORMATS,
     CharacterTokenizer,
     ClassifierCodec,
     DataError,
     Tokenizer,
     WordTokenizer,
-    format_of,
     is_table,
+    kind_of,
     located,
     read_columns,
     read_labelled,
@@ -98,6 +97,13 @@ class ClassifierOptions(SentenceOptions, ClassifierBody, TaskOptions):
             "patience": 4,
         }
     }
+    presets["words"] = {  # noqa: RUF012 - of texts that are read by words, unless one is given
+        **presets["default"],
+        "pooling": "max",
+        "dropout": 0.5,
+        "initialization": "0.1",
+        "monitor": "accuracy",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,8 +156,7 @@ def _read(options: ClassifierOptions, paths: Paths) -> list[Example]:
 
 
 def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    formats = {format_of(path, given.get("format")) for path in paths}
-    if any(name and (FORMATS[name].kind == "table" or name == "ucr") for name in formats):
+    if any(is_table(path, given.get("format")) for path in paths):
         return
     for name in ("column", "label_column"):
         if given.get(name) is not None:
@@ -203,6 +208,9 @@ def _level_of(texts: Sequence[str]) -> str:
 def _resolved(options: ClassifierOptions, codec: ClassifierCodec) -> ClassifierOptions:
     tokenizer = codec.tokenizer
     if isinstance(tokenizer, WordTokenizer):
+        if options.given is not None:
+            changes = {name: getattr(options, name) for name in options.given}
+            options = type(options).make("words", **changes)
         return dataclasses.replace(options, level="word", split=tokenizer.split)
     return dataclasses.replace(options, level="char") if tokenizer else options
 
@@ -212,7 +220,7 @@ def _inputs(options: ClassifierOptions, path: str) -> Iterator[tuple[str, Any]]:
         series, _ = read_series(path, options.encoding, options.format)
         for number, one in enumerate(series, start=1):
             yield f"{path}, series {number:,}", one
-    elif not is_table(path, options.format) and format_of(path) != "ucr":
+    elif not is_table(path, options.format):
         yield from line_inputs(options, path)
     elif options.column is None:
         raise DataError(f"{path} is a table: say with --column which column holds the texts")
@@ -249,11 +257,7 @@ def _example_file(options: ClassifierOptions, files: str) -> str:
 
 
 def _holds_series(options: ClassifierOptions, path: Any) -> bool:
-    """Whether a file holds series; a table of numbers does, unless its columns are named."""
-    found = format_of(path, options.format)
-    if found == "ucr" and options.format is None:
-        return options.column is None
-    return found is not None and FORMATS[found].kind == "series"
+    return kind_of(path, options.format) == "series"
 
 
 def _labelled_series(options: ClassifierOptions, path: Any) -> list[Example]:

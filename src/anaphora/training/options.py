@@ -290,6 +290,10 @@ class TaskOptions(Body, TrainingOptions):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that go together, by name; the first are the task's defaults."""
 
+    given: frozenset[str] | None = None
+    """Which options `make` was given without a preset, so that the others may follow from the
+    files; None where the others were said too."""
+
     @classmethod
     def make(cls, preset: str | None = None, **changes: Any) -> Self:
         """The options of a preset, with some of them changed.
@@ -316,7 +320,9 @@ class TaskOptions(Body, TrainingOptions):
         values |= changes
         if unknown := sorted(set(values) - set(cls.fields())):
             raise ValueError(f"unknown options: {', '.join(unknown)}")
-        return cls.from_dict(values)
+        made = cls.from_dict(values)
+        made.given = frozenset(changes) if preset is None else None
+        return made
 
     @classmethod
     def default(cls, name: str) -> Any:
