@@ -14,18 +14,24 @@ from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
-from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.training import TASKS, Evaluation, EvaluationData, loss_unit, task_of
+from anaphora.training import Evaluation, EvaluationData, loss_unit, task_of
 
 _LABELS = {
+    "span_f1": ("span F1", "{:.2%}"),
+    "span_precision": ("span precision", "{:.2%}"),
+    "span_recall": ("span recall", "{:.2%}"),
     "accuracy": ("accuracy", "{:.2%}"),
+    "macro_f1": ("macro F1", "{:.2%}"),
+    "bleu": ("BLEU", "{:.2f}"),
+    "chrf": ("chrF", "{:.2f}"),
+    "mean_absolute_error": ("mean absolute error", "{:.6g}"),
     "perplexity": ("perplexity", "{:,.2f}"),
     "mean_squared_error": ("mean squared error", "{:.6g}"),
     "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
     "mean_absolute_scaled_error": ("MASE", "{:.4g}"),
-    "mean_absolute_error": ("mean absolute error", "{:.6g}"),
     "quantile_loss": ("quantile loss", "{:.4g}"),
     "coverage_80": ("in the interval of 80 %", "{:.1%}"),
     "coverage_95": ("in the interval of 95 %", "{:.1%}"),
@@ -35,8 +41,8 @@ _LABELS = {
 
 @with_options_of(
     OPTIONS,
-    lambda field: field["reading"] or field["section"] == "evaluation",
-    show_default="that of the training",
+    lambda field: field["reading"] or field["section"] in ("prediction", "evaluation"),
+    show_default=False,
 )
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
@@ -44,42 +50,40 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Files as in training. "
-            + " ".join(f"{t.name}: {t.files}." for t in TASKS.values()),
+            help="Files as in training (anaphora train --help all), but for --format.",
         ),
     ],
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Examples side by side. A text is cut into so many streams, each with a state of "
-            "its own: faster. With 1 the state is carried through the whole text, as in papers.",
+            help="Examples side by side, or streams that a text is cut into; with 1 the state is "
+            "carried through all of it.",
             show_default="1 for a text",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print how well a model predicts: loss, and perplexity or accuracy.
+    """Print how well a model predicts: loss, and perplexity, accuracy, F1 or BLEU.
 
     Of a language model every token counts once, and the state is carried through the whole text; a
-    model that was trained on separate sentences starts anew with each. Of a classifier or tagger
-    the accuracy is the share of right answers. A forecaster forecasts from --origins times before
-    the end of each series, a horizon apart, and is compared with what came, beside the seasonal
-    naive forecast: errors of the median, the weighted quantile loss, and the share of values within
-    central intervals.
+    model that was trained on separate sentences starts anew with each. Of classes each one's scores
+    and the confusion matrix are shown, of spans, such as names, the F1 of each type. A translator
+    translates the files. Labels that training lacked count as wrong. A forecaster forecasts from
+    --origins times before the end of each series, a horizon apart, and is compared with what came,
+    beside the seasonal naive forecast.
 
     A language model may adapt to the text, which is then one stream: with --cache (Grave et al.
     2017) or --dynamic-evaluation (Krause et al. 2018), after which it is as it was before.
 
-    What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
-    the vocabulary lacks something has no bits per character, as these characters were not
-    predicted.
+    Of a text of which the vocabulary lacks something, that is told, and there are no bits per
+    character.
 
-    With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share (of a
-    translator, of both sides); of a language model also perplexity, bits_per_token,
-    bits_per_character, characters; of a translator perplexity and bits_per_token; of a classifier
-    or tagger accuracy; of a forecaster mean_absolute_scaled_error, mean_absolute_error,
+    With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share,
+    unknown_labels, perplexity, bits_per_token, bits_per_character, characters, bleu, chrf,
+    accuracy, macro_f1, span_f1, span_precision, span_recall, classes, confusion_matrix, whichever
+    the model has; of a forecaster mean_absolute_scaled_error, mean_absolute_error,
     root_mean_squared_error, quantile_loss, coverage_80, coverage_95, forecasts, and seasonal_naive
     with the same.
     """
@@ -97,13 +101,23 @@ def evaluate(
         result = _evaluate(output, directory, model, data)
         unknown = data.unknown
         figures = {**result.figures, **data.figures(result)}
+        details = {} if data.measure is None else data.measure.details()
+        if data.unknown_labels:
+            details = {"unknown_labels": data.unknown_labels, **details}
         share: dict[str, float] = {}
         if unknown.total:
             share["unknown_tokens"] = unknown.unknown
             share["unknown_share"] = unknown.unknown / unknown.total
         seconds = round(time.monotonic() - began, 3)
         output.emit(
-            {"loss": result.loss, **figures, "tokens": result.tokens, **share, "seconds": seconds}
+            {
+                "loss": result.loss,
+                **figures,
+                "tokens": result.tokens,
+                **share,
+                **details,
+                "seconds": seconds,
+            }
         )
         if not as_json:
             unit = loss_unit(result.loss_kind)
@@ -114,8 +128,14 @@ def evaluate(
             if share:
                 counted = f"{unknown.unknown:,} of {unknown.total:,}"
                 rows.append(("unknown tokens", f"{counted} ({share['unknown_share']:.2%})"))
+            if data.unknown_labels:
+                rows.append(("unknown labels", f"{data.unknown_labels:,}, counted as wrong"))
             width = max(len(label) for label, _ in rows)
             output.say("\n".join(f"{label:{width}}  {text}" for label, text in rows))
+            for table in [] if data.measure is None else data.measure.tables():
+                output.say(f"\n{table}")
+        for notice in data.notices:
+            complain(notice)
         report_unknown(data.place, model.codec, unknown.tokens)
 
 
@@ -140,7 +160,10 @@ def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData)
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
         bar = progress.add_task("evaluating", total=data.batches.tokens)
-        result = data.evaluate(model, data.batches, on_batch=lambda n: progress.advance(bar, n))
+        more = {} if data.measure is None else {"measure": data.measure}
+        result = data.evaluate(
+            model, data.batches, on_batch=lambda n: progress.advance(bar, n), **more
+        )
     if not math.isfinite(result.loss):
         raise ArtifactError(
             f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "

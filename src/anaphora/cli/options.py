@@ -24,7 +24,7 @@ SECTIONS = ("data", "model", "training", "prediction", "evaluation")
 def with_options_of(
     tasks: Mapping[str, type[TaskOptions]],
     select: Callable[[Mapping[str, Any]], bool],
-    show_default: str | None = None,
+    show_default: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for fields of the options of some tasks.
 
@@ -34,7 +34,7 @@ def with_options_of(
     Args:
         tasks: The options classes by the names of the tasks.
         select: Which fields, by their metadata.
-        show_default: What is shown as the default, where that is none of the options' own.
+        show_default: Whether the defaults are those of a training; if not, none is shown.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,7 +129,7 @@ def _common(
 
 
 def _parameter(
-    section: str, of_tasks: list[_Field], all_tasks: int, show_default: str | None
+    section: str, of_tasks: list[_Field], all_tasks: int, show_default: bool
 ) -> inspect.Parameter:
     field, hint = of_tasks[0].field, of_tasks[0].hint
     choices = tuple(dict.fromkeys(c for one in of_tasks for c in one.field.metadata["choices"]))
@@ -154,8 +154,8 @@ def _parameter(
         default, shown = None, _shown(first, name) + "".join(more)
     elif is_list:
         default, shown = None, _shown(default, name) if default else False
-    if show_default is not None and section not in ("prediction", "evaluation"):
-        default, shown = None, show_default
+    if not show_default and section not in ("prediction", "evaluation"):
+        default, shown = None, False
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,

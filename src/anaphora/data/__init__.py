@@ -44,7 +44,7 @@ from anaphora.data.forecasting import (
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.frames import Frames
 from anaphora.data.labelled import check_labels, read_labelled
-from anaphora.data.pairs import read_pairs
+from anaphora.data.pairs import read_pairs, read_sources
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
     Source,
@@ -54,8 +54,8 @@ from anaphora.data.sources import (
     stream_lines,
 )
 from anaphora.data.splits import stratified_split
-from anaphora.data.tables import column_names, is_table, read_columns
-from anaphora.data.tagged import read_conllu, read_tagged
+from anaphora.data.tables import column_names, is_table, read_columns, text_of
+from anaphora.data.tagged import read_conllu, read_tagged, read_words
 from anaphora.data.time_series import (
     GAPS,
     Frequency,
@@ -69,6 +69,7 @@ from anaphora.data.tokenizers import (
     CharacterTokenizer,
     Tokenizer,
     WordTokenizer,
+    is_tokenized,
     split_words,
 )
 
@@ -119,6 +120,7 @@ __all__ = [
     "encode_to_file",
     "format_of",
     "is_table",
+    "is_tokenized",
     "kind_of",
     "located",
     "moments",
@@ -132,8 +134,10 @@ __all__ = [
     "read_lines",
     "read_pairs",
     "read_series",
+    "read_sources",
     "read_tagged",
     "read_time_series",
+    "read_words",
     "sentence_batches",
     "side_by_side",
     "split_sentences",
@@ -142,6 +146,7 @@ __all__ = [
     "standardized",
     "stratified_split",
     "stream_lines",
+    "text_of",
     "uncompressed_name",
     "window_moments",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,13 @@ from anaphora.models.body import LanguageModelBody
 from anaphora.options import check_factors, check_shares, check_sizes, option
 from anaphora.training.adaptation import cache_evaluation, dynamic_evaluation
 from anaphora.training.evaluation import Evaluation, evaluate, report_loss
-from anaphora.training.options import StreamTrainingOptions, TaskOptions, TextOptions
+from anaphora.training.options import (
+    NAME_FORMAT,
+    StreamTrainingOptions,
+    TaskOptions,
+    TextOptions,
+    check_format,
+)
 from anaphora.training.presets import PRESETS
 from anaphora.training.task import Adapt, EvaluationData, Notify, Paths, Task, TrainingData
 
@@ -95,6 +102,7 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
                     raise ValueError(f"{name} belongs to {switch}, which is off: give it too")
         if self.cache and self.dynamic_evaluation:
             raise ValueError("give one of cache and dynamic_evaluation")
+        check_format(self.format, ("table",))
 
 
 def _check(options: LanguageModelOptions) -> None:
@@ -103,8 +111,12 @@ def _check(options: LanguageModelOptions) -> None:
 
 
 def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    if given.get("column") is not None and not any(map(is_table, paths)):
-        raise ValueError("column is for .csv and .tsv files, and none was given")
+    if given.get("column") is not None and not _have_table(given.get("format"), paths):
+        raise ValueError(f"column is for tables, and none was given; {NAME_FORMAT}")
+
+
+def _have_table(format: str | None, paths: Paths) -> bool:
+    return any(is_table(path, format) for path in paths)
 
 
 def _read(
@@ -115,7 +127,7 @@ def _read(
     notify: Notify,
     adapt: Adapt,
 ) -> tuple[Tokenizer, dict[str, str | None]]:
-    more = options.column, options.pattern, options.encoding
+    more = options.column, options.pattern, options.encoding, options.format
     validation: Source | None = None
     if texts:
         source = open_source(texts, *more)
@@ -125,7 +137,11 @@ def _read(
         validation = open_source(validation_texts, *more)
     notify(f"reading {source.name}")
     tokenizer = adapt(lambda: fit_tokenizer(options, source))
-    encode_to_file(source, tokenizer, folder / "train.npy")
+    ids = encode_to_file(source, tokenizer, folder / "train.npy")
+    if options.level == "word" and np.any(ids == tokenizer.unknown_id):
+        unknown = tokenizer.unknown_tokens(source)
+        if unknown:  # more than those that the text itself has as unknown
+            notify(_on_unknown(unknown, tokenizer.vocabulary_size, len(ids)))
     if validation is not None:
         notify(f"reading {validation.name}")
         try:
@@ -134,6 +150,16 @@ def _read(
             raise DataError(f"the validation text {validation.name}: {error}") from error
     names = {"texts": source.name, "validation_texts": validation.name if validation else None}
     return tokenizer, names
+
+
+def _on_unknown(unknown: Counter[str], vocabulary_size: int, tokens: int) -> str:
+    """What limits of the vocabulary did to the text of a training."""
+    types, count = len(unknown), unknown.total()
+    return (
+        f"the vocabulary has {vocabulary_size:,} entries; {types:,} rarer words become unknown, "
+        f"which are {count:,} of the {tokens:,} tokens ({count / tokens:.1%}); --minimum-count 1 "
+        "without --vocabulary-size keeps all"
+    )
 
 
 def _open(options: LanguageModelOptions, tokenizer: Tokenizer, folder: Path) -> TrainingData:
@@ -160,8 +186,8 @@ def _evaluation(
     options: LanguageModelOptions, model: LanguageModel, texts: Paths, batch_size: int | None
 ) -> EvaluationData:
     tokenizer = model.codec
-    column = options.column if any(map(is_table, texts)) else None
-    source = open_source(texts, column, options.pattern, options.encoding)
+    column = options.column if _have_table(options.format, texts) else None
+    source = open_source(texts, column, options.pattern, options.encoding, options.format)
     with TemporaryDirectory() as folder:
         ids = np.array(encode_to_file(source, tokenizer, Path(folder, "ids.npy")))
     evaluate_model = _adaptive(options, batch_size or 1)

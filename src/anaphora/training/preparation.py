@@ -29,6 +29,7 @@ from anaphora.optim import (
 )
 from anaphora.tensor import Parameter
 from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile
+from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
 from anaphora.training.start import Start
 from anaphora.training.task import Notify, Paths, Task
@@ -348,6 +349,7 @@ def _trainer(
 ) -> tuple[Trainer, str]:
     """A trainer that saves models with the config, as it is then; and a line on its data."""
     data = task.open(options, model.codec, home.checkpoint.parent)
+    task.begin(options, model, data)
     _freeze(model, options)
     optimizer = _optimizer(model.named_parameters(), options)
     epoch_steps = -(-len(data.batches) // options.accumulate)
@@ -374,6 +376,9 @@ def _trainer(
         directory=home,
         save_model=save_model,
         callbacks=callbacks,
+        evaluator=lambda model, batches, on_batch: evaluate(
+            model, batches, on_batch, task.measure_of(options, model, model.codec)
+        ),
     )
     trainer.schedule_changes = len(config.get("changes", []))
     return trainer, data.description

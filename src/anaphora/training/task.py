@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, report_loss
+from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
 Adapt = Callable[[Callable[[], Any]], Any]
 """Makes the codec of a training, given what fits one to its files."""
+MeasureOf = Callable[[Any, Any, Any], Measure | None]
 
 
 class TrainingData(NamedTuple):
@@ -47,6 +50,9 @@ class EvaluationData(NamedTuple):
         figures: More figures of a result, beside its own, by name; None where there is none, and a
             dictionary of those of another method, by its name, to compare with.
         evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
+        measure: Counts more as well; None for nothing.
+        unknown_labels: How many targets are labels or tags that training lacked.
+        notices: What the user should know of.
 
     >>> from collections import Counter
     >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
@@ -58,6 +64,9 @@ class EvaluationData(NamedTuple):
     unknown: UnknownShare
     figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
     evaluate: Callable[..., Evaluation] = evaluate
+    measure: Measure | None = None
+    unknown_labels: int = 0
+    notices: Sequence[str] = ()
 
 
 class Answer(NamedTuple):
@@ -96,6 +105,10 @@ def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str
     return report_loss(record, short)
 
 
+def _nothing(options: Any, model: Any, codec: Any) -> None:
+    """No measure."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A task that ``anaphora train --task`` knows: all that commands and trainings ask of one.
@@ -121,6 +134,10 @@ class Task:
             may be ``-`` for standard input; None for a model without inputs, which writes text.
         answer: Yields the `Answer` to each of some inputs, given options, model and inputs; an
             input that is empty has an empty one.
+        begin: Prepares a model for a training, given options, the model and the data of the
+            training; also when it goes on.
+        measure_of: What evaluations count beside the loss, given options, the model and a codec,
+            whose labels may be more than the model's; None for nothing.
         rows: What stands side by side in a batch, in the plural.
         check: Refuses options that do not fit together, whatever the files say.
         check_files: Refuses options that are for a kind of files where none of that kind is given:
@@ -146,6 +163,8 @@ class Task:
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
+    begin: Callable[[Any, Any, TrainingData], None] = _accept
+    measure_of: MeasureOf = _nothing
     rows: str = "sentences"
     resolve: Callable[[Any, Any], Any] = _unchanged
     start: Callable[[Any, Any], None] = _accept
@@ -174,6 +193,8 @@ class Task:
     def load_options(self, directory: str | os.PathLike[str] | ModelDirectory) -> Any:
         """Read with which options the model of a directory was trained.
 
+        The format is not among them: it is what the names of those files did not tell.
+
         Raises:
             ArtifactError: the directory holds a model of another task, or its ``config.json`` is
                 damaged.
@@ -188,7 +209,7 @@ class Task:
                 f"{self.model.kind!r}"
             )
         try:
-            options = self.options.from_config(config)
+            options: Any = self.options.from_config(config)
         except ValueError as error:
             raise ArtifactError(f"{home.config}: {error}") from error
         tokenizer = home.load_tokenizer() if "data" in config else {}
@@ -199,7 +220,9 @@ class Task:
                     f"{home.config}: data.{name} is {value!r}, but in {home.tokenizer.name} it is "
                     f"{said!r}; put back the two files that were saved together"
                 )
-        return options
+        return (
+            dataclasses.replace(options, format=None) if "format" in options.fields() else options
+        )
 
     def load(self, directory: str | os.PathLike[str]) -> Any:
         """Load the model, ready to evaluate, with its codec.

@@ -3,7 +3,7 @@
 from anaphora.data.tokenizers.base import VOCABULARIES, Tokenizer
 from anaphora.data.tokenizers.bpe import BPETokenizer
 from anaphora.data.tokenizers.character import CharacterTokenizer
-from anaphora.data.tokenizers.word import WordTokenizer, split_words
+from anaphora.data.tokenizers.word import WordTokenizer, is_tokenized, split_words
 
 __all__ = [
     "VOCABULARIES",
@@ -11,5 +11,6 @@ __all__ = [
     "CharacterTokenizer",
     "Tokenizer",
     "WordTokenizer",
+    "is_tokenized",
     "split_words",
 ]
