@@ -180,9 +180,7 @@ def _shown(default: Any, name: str) -> str:
 
 
 def _plain(hint: Any) -> Any:
-    """What a command line can give: the first type of a union, and a list for many."""
-    if typing.get_origin(hint) is tuple:
-        return list[typing.get_args(hint)[0]]  # type: ignore[misc]
+    """The first type of a union, which is the one that a command line can give."""
     return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 
 
