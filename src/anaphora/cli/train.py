@@ -17,7 +17,7 @@ import typer
 
 from anaphora.artifact import ModelDirectory
 from anaphora.cli.cells import cell_of
-from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
+from anaphora.cli.options import OPTIONS, options_of, with_options_of
 from anaphora.cli.output import (
     INTERRUPTED,
     JSON_HELP,
@@ -228,7 +228,7 @@ def _options(
     task: Task, preset: str | None, options: Mapping[str, Any], start: Start | None
 ) -> TaskOptions:
     """The options that the user wants for a task."""
-    refuse_options_of_others(options, task.name, OPTIONS)
+    options = options_of(task.name, options, OPTIONS)
     if "cell" in options:
         options = {**options, "cell": cell_of(options["cell"])}
     make = task.options.make if start is None else functools.partial(start.options, task)
