@@ -5,6 +5,7 @@ from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.encoder_decoder import EncoderDecoder
 from anaphora.models.language_model import LanguageModel
 from anaphora.models.saved import SavedModel, load
+from anaphora.models.sequence_session import SequenceSession
 from anaphora.models.sequences import SequenceClassifier, SequenceRegressor, SequenceTagger
 from anaphora.models.session import LanguageModelSession
 from anaphora.models.vector_to_sequence import VectorToSequence
@@ -19,6 +20,7 @@ __all__ = [
     "SavedModel",
     "SequenceClassifier",
     "SequenceRegressor",
+    "SequenceSession",
     "SequenceTagger",
     "VectorToSequence",
     "load",

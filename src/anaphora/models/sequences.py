@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from anaphora.data import (
 )
 from anaphora.models.body import PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
-from anaphora.tensor import Tensor
+from anaphora.tensor import Array, Tensor
 
 
 @dataclass(eq=False, repr=False)
@@ -120,7 +121,7 @@ class SequenceToVector(SequenceModel, PooledBody):
             [B, O].
         """
         y, state = self.read(inputs, lengths=lengths)
-        pooled = self._last(state) if self.pooling == "last" else self._pool(y, lengths)
+        pooled = self._last(state, lengths) if self.pooling == "last" else self._pool(y, lengths)
         answer: Tensor = self.output(self.pooled_drop(pooled))
         return answer
 
@@ -129,11 +130,18 @@ class SequenceToVector(SequenceModel, PooledBody):
         self.output = make_linear(self, self.recurrent.output_size, size)
         self.pooled_drop = nn.Dropout(self.dropout)  # which has no time that it could be locked to
 
-    def _last(self, state: Any) -> Tensor:
-        """The output state of the last layer, its directions side by side: [B, D*H]."""
+    def _last(self, state: Any, lengths: ArrayLike | None) -> Tensor:
+        """The output of the last layer at the last step, its directions side by side: [B, D*H]."""
         h: Tensor = state[0] if isinstance(state, tuple) else state
         D, B = self.recurrent.num_directions, h.shape[1]
-        return h[len(h) - D :].transpose(1, 0, 2).reshape(B, self.recurrent.output_size)
+        last = h[len(h) - D :].transpose(1, 0, 2).reshape(B, self.recurrent.output_size)
+        if not self.layer_norm:
+            return last
+        normalised: Tensor = getattr(self.recurrent, f"norm_l{self.num_layers - 1}")(last)
+        if lengths is None or np.all(lengths):
+            return normalised
+        real: Tensor = ops.where(np.asarray(lengths)[:, None] > 0, normalised, last)
+        return real  # where there are no steps, the initial zeros
 
     def _pool(self, y: Tensor, lengths: ArrayLike | None) -> Tensor:
         """The mean or the maximum of the outputs [T, B, D*H] over the real steps."""
@@ -148,6 +156,19 @@ class SequenceToVector(SequenceModel, PooledBody):
         padding = np.where(steps > 0, -np.inf, 0).astype(y.dtype)[:, None]
         masked: Tensor = ops.where(real, y, padding)
         return masked.max(axis=0)
+
+    def answer(self, outputs: Any) -> Any:
+        """What a session answers, of the outputs [..., O] of the linear layer."""
+        return outputs
+
+    def session_arguments(self) -> dict[str, Any]:  # noqa: D102
+        start: float = 0.0 if self.pooling == "mean" else -np.inf
+        size, dtype = self.recurrent.output_size, self.recurrent.dtype
+        pooled = {"total" if self.pooling == "mean" else "maximum": np.full(size, start, dtype)}
+        if self.pooling == "last":
+            return {**super().session_arguments(), "after": _answer}
+        steps = {"steps": np.zeros(())} if self.pooling == "mean" else {}
+        return {"after": _pool_and_answer, "memory": {**pooled, **steps}}
 
 
 @dataclass(eq=False, repr=False)
@@ -179,6 +200,10 @@ class SequenceClassifier(SequenceToVector):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_output(self.num_classes)
+
+    def answer(self, outputs: Any) -> Any:
+        """The probabilities of the classes [..., C], of their logits."""
+        return ops.softmax(outputs)
 
     def scores(self, batch: Batch) -> Tensor:
         """The logits [B, C] of a batch."""
@@ -228,6 +253,24 @@ class SequenceRegressor(SequenceToVector):
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean of the squared differences to ``batch.targets`` [B, O], and no state."""
         return ops.mean_squared_error(self(batch.inputs, batch.lengths), batch.targets), None
+
+
+def _answer(model: SequenceToVector, outputs: Array, memory: Mapping[str, Array]) -> Any:
+    return model.answer(outputs)
+
+
+def _pool_and_answer(model: SequenceToVector, y: Array, memory: Mapping[str, Array]) -> Any:
+    """The answers after each of some steps, of the layer's outputs [T, B, N] there; the memory goes
+    on. Each step is added as the sum over all of them adds it, so bits are the same.
+    """
+    if model.pooling == "max":
+        maxima = np.maximum.accumulate([memory["maximum"], *y])
+        memory["maximum"][...] = maxima[-1]
+        return model.answer(model.output(maxima[1:]))
+    totals = np.cumsum([memory["total"], *y], axis=0, dtype=y.dtype)
+    steps = memory["steps"] + np.arange(len(totals))[:, None]
+    memory["total"][...], memory["steps"][...] = totals[-1], steps[-1]
+    return model.answer(model.output(totals[1:] / steps[1:, :, None].astype(y.dtype)))
 
 
 def token_loss(y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
