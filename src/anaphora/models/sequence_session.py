@@ -23,8 +23,9 @@ class SequenceSession(nn.Session):
 
     Input is what the model's codec reads. Series are fed in their own units and standardised
     inside. A model of texts reads ids, or text, which its tokenizer cuts into tokens: each call by
-    itself, so that at word level a call has whole words, and ``"\n"`` is the end of a text,
-    which `ClassifierCodec.encode_input` adds. A tagger with a codec reads words, one without reads ids. Without a codec, features are read as they are.
+    itself, so that at word level a call has whole words, and ``"\n"`` is the end of a text, which
+    `ClassifierCodec.encode_input` adds. A tagger with a codec reads words, one without reads ids.
+    Without a codec, features are read as they are.
 
     Args:
         model: The model, in one direction.
