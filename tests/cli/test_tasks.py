@@ -706,7 +706,7 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
             assert (
                 field.metadata["section"] == "prediction" or f"--{option.replace('_', '-')}" in out
             )
-    assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
+    assert "classify, regress, tag, translate: Read sequences in both directions. [default: bidir" in out
     assert "[default: (320; classify, tag 128; translate 256)]" in out or "(256; classify" in out
     assert "[default: (no-lowercase; tag lowercase)]" in out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,7 @@ from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.data import Batches
-from anaphora.training import TASKS, Evaluation, task_of
+from anaphora.training import TASKS, Evaluation, EvaluationData, task_of
 from anaphora.training import evaluate as evaluate_model
 
 _LABELS = {
@@ -25,6 +25,9 @@ _LABELS = {
     "perplexity": ("perplexity", "{:,.2f}"),
     "mean_squared_error": ("mean squared error", "{:.6g}"),
     "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
+    "mean_absolute_error": ("mean absolute error", "{:.6g}"),
+    "r2": ("R2", "{:.4f}"),
+    "root_mean_squared_error_of_mean": ("error of the training mean", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
 }
 
@@ -77,19 +80,28 @@ def evaluate(
         began = time.monotonic()
         model = task.load(directory)
         data = task.evaluation(given, model, texts, batch_size)
-        result = _evaluate(output, directory, model, data.batches)
+        result = _evaluate(output, directory, model, data)
         unknown = data.unknown
         figures = {**result.figures, **data.figures(result)}
+        details = {} if data.measure is None else data.measure.details()
         share: dict[str, float] = {}
         if unknown.total:
             share["unknown_tokens"] = unknown.unknown
             share["unknown_share"] = unknown.unknown / unknown.total
         seconds = round(time.monotonic() - began, 3)
         output.emit(
-            {"loss": result.loss, **figures, "tokens": result.tokens, **share, "seconds": seconds}
+            {
+                "loss": result.loss,
+                **figures,
+                **details,
+                "tokens": result.tokens,
+                **share,
+                "seconds": seconds,
+            }
         )
         if not as_json:
-            rows = [("loss", f"{result.loss:.4f} nats"), *_rows(figures)]
+            unit = "" if task.model.loss_kind == "squared error" else " nats"
+            rows = [("loss", f"{result.loss:.4f}{unit}"), *_rows(figures)]
             characters = figures.get("characters")
             amount = f" ({characters:,} characters)" if characters is not None else ""
             rows.append((task.unit, f"{result.tokens:,}{amount}"))
@@ -98,6 +110,8 @@ def evaluate(
                 rows.append(("unknown tokens", f"{counted} ({share['unknown_share']:.2%})"))
             width = max(len(label) for label, _ in rows)
             output.say("\n".join(f"{label:{width}}  {text}" for label, text in rows))
+            for table in () if data.measure is None else data.measure.tables():
+                output.say(f"\n{table}")
         report_unknown(data.place, model.codec, unknown.tokens)
 
 
@@ -112,12 +126,13 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:
+def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData) -> Evaluation:
     with Progress(
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
-        bar = progress.add_task("evaluating", total=batches.tokens)
-        result = evaluate_model(model, batches, lambda n: progress.advance(bar, n))
+        bar = progress.add_task("evaluating", total=data.batches.tokens)
+        watch = functools.partial(progress.advance, bar)
+        result = evaluate_model(model, data.batches, watch, data.measure)
     if not math.isfinite(result.loss):
         raise ArtifactError(
             f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "

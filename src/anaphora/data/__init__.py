@@ -49,6 +49,7 @@ from anaphora.data.sources import (
 from anaphora.data.splits import stratified_split
 from anaphora.data.tables import column_names, is_table, read_columns
 from anaphora.data.tagged import read_conllu, read_tagged
+from anaphora.data.targets import read_targets
 from anaphora.data.tokenizers import (
     BPETokenizer,
     CharacterTokenizer,
@@ -109,6 +110,7 @@ __all__ = [
     "read_pairs",
     "read_series",
     "read_tagged",
+    "read_targets",
     "sentence_batches",
     "side_by_side",
     "split_sentences",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from anaphora.data import (
     IGNORE_INDEX,
     Batch,
     ClassifierCodec,
+    RegressorCodec,
     SpelledBatch,
     TaggerCodec,
 )
@@ -228,6 +229,8 @@ class SequenceRegressor(SequenceToVector):
 
     Attributes:
         num_outputs: O.
+        criterion: What its loss is the mean of, one of `CRITERIA`: "squared" or "absolute"
+            differences, or "huber". It is no argument, and is not saved: set it to train.
 
     The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
 
@@ -244,15 +247,45 @@ class SequenceRegressor(SequenceToVector):
 
     kind = "sequence_regressor"
     loss_kind = "squared error"
-    codec_type = ClassifierCodec
+    codec_type = RegressorCodec
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.criterion = "squared"
         self.build_output(self.num_outputs)
 
+    @property
+    def criterion(self) -> str:  # noqa: D102
+        return self._criterion
+
+    @criterion.setter
+    def criterion(self, name: str) -> None:
+        if name not in CRITERIA:
+            raise ValueError(
+                f"SequenceRegressor: criterion {name!r:.40} is none of {', '.join(CRITERIA)}"
+            )
+        self._criterion = name
+        self.loss_kind = "squared error" if name == "squared" else None  # type: ignore[assignment, misc]
+
+    def answer(self, outputs: Any) -> Any:
+        """The outputs [..., O], in the units of the targets if a codec knows them."""
+        if self.codec is None:
+            return outputs
+        return self.codec.decode(outputs.data if isinstance(outputs, Tensor) else outputs)
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
-        """The mean of the squared differences to ``batch.targets`` [B, O], and no state."""
-        return ops.mean_squared_error(self(batch.inputs, batch.lengths), batch.targets), None
+        """The mean of the differences to ``batch.targets`` [B, O], as `criterion` says, and no
+        state.
+        """
+        return CRITERIA[self.criterion](self(batch.inputs, batch.lengths), batch.targets), None
+
+
+CRITERIA: Mapping[str, Callable[[Any, Any], Tensor]] = {
+    "squared": ops.mean_squared_error,
+    "absolute": ops.l1_loss,
+    "huber": ops.huber_loss,
+}
+"""The losses of numbers by their names; Huber's is squared for differences of at most 1."""
 
 
 def _answer(model: SequenceToVector, outputs: Array, memory: Mapping[str, Array]) -> Any:

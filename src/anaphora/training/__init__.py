@@ -18,6 +18,7 @@ from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
 from anaphora.training.progress import ProgressBar
+from anaphora.training.regression import REGRESS, RegressorOptions, regress
 from anaphora.training.tagging import TAG, TaggerOptions, tag
 from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
 from anaphora.training.tasks import TASKS, task_of
@@ -28,6 +29,7 @@ __all__ = [
     "CLASSIFY",
     "LANGUAGE_MODEL",
     "PRESETS",
+    "REGRESS",
     "TAG",
     "TASKS",
     "TRANSLATE",
@@ -42,6 +44,7 @@ __all__ = [
     "MetricsFile",
     "Progress",
     "ProgressBar",
+    "RegressorOptions",
     "TaggerOptions",
     "Task",
     "TaskOptions",
@@ -62,6 +65,7 @@ __all__ = [
     "loss_figures",
     "perplexity",
     "prepare_training",
+    "regress",
     "resume_training",
     "tag",
     "task_of",

@@ -4,52 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anaphora import ops
 from anaphora.data import (
-    CharacterTokenizer,
     ClassifierCodec,
     DataError,
-    Tokenizer,
-    WordTokenizer,
-    is_table,
     located,
-    read_columns,
     read_labelled,
     read_series,
-    split_words,
-    uncompressed_name,
 )
 from anaphora.models import SequenceClassifier
 from anaphora.models.body import PooledBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
-from anaphora.training.examples import example_task, in_batches, line_inputs
-from anaphora.training.options import SplitOptions, TaskOptions, data_option
+from anaphora.training.examples import example_task, in_batches
+from anaphora.training.inputs import (
+    InputOptions,
+    are_series,
+    check_columns_of_tables,
+    example_file,
+    fit_tokenizer,
+    is_blank,
+    read_inputs,
+    refuse_text_options,
+)
+from anaphora.training.options import TaskOptions, data_option
 from anaphora.training.task import Answer, Paths
 
 Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
 
-_SERIES = (".ts", ".npy")
 _PREDICTION_BATCH = 256
 
 
 @dataclass(kw_only=True)
-class ClassifierOptions(SplitOptions, PooledBody, TaskOptions):
+class ClassifierOptions(InputOptions, PooledBody, TaskOptions):
     """All options of a training of a classifier.
 
     >>> ClassifierOptions.make(hidden_size=64).hidden_size
     64
     """
 
-    level: str = data_option("char", "What a token is.", ("char", "word"), common=True)
-    column: str | None = data_option(
-        None, "Read .csv or .tsv files, and take the text from this column.", reading=True
-    )
     label_column: str | None = data_option(None, "Take the label from this column.", reading=True)
 
     presets = {  # noqa: RUF012 - it is never changed
@@ -67,11 +64,6 @@ class ClassifierOptions(SplitOptions, PooledBody, TaskOptions):
             "evaluate_every": 200,
         }
     }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.level != "word" and (self.lowercase or self.split != "whitespace"):
-            raise ValueError(f"lowercase and split are for level 'word', not for {self.level!r}")
 
 
 def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dict[str, float]]:
@@ -108,81 +100,37 @@ def _read(options: ClassifierOptions, paths: Paths) -> list[Example]:
             "nothing was given to classify: name .csv or .tsv files, a folder with a .txt file "
             "for each class, or series as .ts files"
         )
-    are_series = {_holds_series(path) for path in paths}
-    if are_series == {True}:
+    if are_series(paths, "classifier"):
         encoding = options.encoding
         return [example for path in paths for example in _labelled_series(path, encoding)]
-    if are_series == {False}:
-        more = options.column, options.label_column, options.encoding
-        return [example for path in paths for example in read_labelled(path, *more)]
-    raise DataError("both texts and series were given; a classifier is of one or the other")
+    more = options.column, options.label_column, options.encoding
+    return [example for path in paths for example in read_labelled(path, *more)]
 
 
 def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    if any(map(is_table, paths)):
-        return
-    for name in ("column", "label_column"):
-        if given.get(name) is not None:
-            raise ValueError(f"{name} is for .csv and .tsv files, and none was given")
+    check_columns_of_tables(("column", "label_column"), given, paths)
 
 
 def _fit(
     options: ClassifierOptions, training: list[Example], held_out: list[Example]
 ) -> ClassifierCodec:
-    def fit_tokenizer(texts: Sequence[str]) -> Tokenizer:
-        limits = options.vocabulary_size, options.minimum_count
-        if options.level == "char":
-            return CharacterTokenizer.fit(texts, *limits)
-        lines = [f"{text}\n" for text in texts]
-        split: Any = options.split
-        return WordTokenizer.fit(lines, *limits, options.lowercase, split)
-
     if not isinstance(training[0][0], str):
-        _refuse_text_options(options)
-    return ClassifierCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer)
-
-
-def _inputs(options: ClassifierOptions, path: str) -> Iterator[tuple[str, Any]]:
-    if _holds_series(path):
-        for number, series in enumerate(read_series(path, options.encoding)[0], start=1):
-            yield f"{path}, series {number:,}", series
-    elif not is_table(path):
-        yield from line_inputs(options, path)
-    elif options.column is None:
-        raise DataError(f"{path} is a table: say with --column which column holds the texts")
-    else:
-        for place, (text,) in read_columns(path, [options.column], options.encoding):
-            yield place, text.strip("\n")
+        refuse_text_options(options)
+    return ClassifierCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer(options))
 
 
 def _answer(
     options: ClassifierOptions, model: SequenceClassifier, inputs: Sequence[Any]
 ) -> Iterator[Answer]:
-    found = classify(model, [one for one in inputs if not _is_blank(one)])
+    found = classify(model, [one for one in inputs if not is_blank(one)])
     for one in inputs:
         text = {"text": one} if isinstance(one, str) else {}
-        if _is_blank(one):
+        if is_blank(one):
             yield Answer({**text, "label": None, "probabilities": {}}, "")
         else:
             shares = next(found)
             label = next(iter(shares))
             yield Answer({**text, "label": label, "probabilities": shares}, label)
-
-
-def _is_blank(one: Any) -> bool:
-    return not (split_words(one) if isinstance(one, str) else len(one))
-
-
-def _example_file(options: ClassifierOptions, files: str) -> str:
-    suffix = Path(uncompressed_name(files.split(", ")[0])).suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        column = "" if options.column is not None else " --column YOUR_COLUMN"
-        return f"YOUR_TABLE{suffix}{column}"
-    return f"YOUR_SERIES{suffix}" if suffix in _SERIES else "YOUR_LINES.txt"
-
-
-def _holds_series(path: Any) -> bool:
-    return uncompressed_name(path).lower().endswith(_SERIES)
 
 
 def _labelled_series(path: Any, encoding: str) -> list[Example]:
@@ -195,17 +143,10 @@ def _labelled_series(path: Any, encoding: str) -> list[Example]:
     if isinstance(classes[0], float):
         raise DataError(
             f"{path} has numbers as targets (@targetLabel true), and classify needs classes; "
-            "anaphora.estimators.RecurrentRegressor learns numbers. If these are names of classes, "
+            "--task regress learns numbers. If these are names of classes, "
             "list them: @classLabel true 1 2"
         )
     return list(zip(series, map(str, classes), strict=True))
-
-
-def _refuse_text_options(options: ClassifierOptions) -> None:
-    """Series have no tokens and no columns: options of texts are a misunderstanding."""
-    for name in sorted(set(options.fields("data")) - {"validation_share", "encoding"}):
-        if getattr(options, name) != options.default(name):
-            raise ValueError(f"{name} is for texts, but the files hold series")
 
 
 CLASSIFY = example_task(
@@ -218,8 +159,8 @@ CLASSIFY = example_task(
     read_examples=_read,
     check_files=_check_files,
     fit=_fit,
-    inputs=_inputs,
+    inputs=read_inputs,
     answer=_answer,
-    example_file=_example_file,
+    example_file=example_file,
 )
 """A class for each text or series."""

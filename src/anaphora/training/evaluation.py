@@ -255,8 +255,27 @@ def count_targets(model: Model, batch: Any) -> int:
     return int(own(batch)) if callable(own) else 1
 
 
+class Measure(Protocol):
+    """What counts more figures in an evaluation than the loss and what follows from it."""
+
+    def update(self, batch: Any, answers: Any) -> None:
+        """Count the answers to a batch; None where it has to ask the model."""
+
+    def figures(self) -> dict[str, float]:
+        """The numbers by their names, such as those in `anaphora.metrics.DIRECTIONS`."""
+
+    def details(self) -> dict[str, Any]:
+        """More than a number each, by name, as plain values."""
+
+    def tables(self) -> list[str]:
+        """What people read: texts of several lines."""
+
+
 def evaluate(
-    model: Model, batches: Iterable[Any], on_batch: Callable[[int], None] = lambda tokens: None
+    model: Model,
+    batches: Iterable[Any],
+    on_batch: Callable[[int], None] = lambda tokens: None,
+    measure: Measure | None = None,
 ) -> Evaluation:
     """Evaluate a model on batches, without dropout.
 
@@ -267,6 +286,7 @@ def evaluate(
         batches: Batches of `anaphora.data`, or any that the loss understands (see `Model`); the
             state is carried over unless they say otherwise (see `AnyBatches`).
         on_batch: Called with the number of tokens of each batch that is done.
+        measure: Counts more figures.
 
     Raises:
         ValueError: the batches have no token.
@@ -297,9 +317,12 @@ def evaluate(
                     answers = scores(batch).data.argmax(axis=-1)
                     right = int(np.count_nonzero(answers == batch.targets))  # none is -100
                     correct = right if correct is None else correct + right
+                if measure is not None:
+                    measure.update(batch, None)
                 on_batch(count)
     finally:
         model.train(was_training)
     if tokens == 0:
         raise ValueError("evaluate: the batches have no token to predict")
-    return Evaluation(total / tokens, tokens, correct, getattr(model, "loss_kind", None))
+    more = {} if measure is None else measure.figures()
+    return Evaluation(total / tokens, tokens, correct, getattr(model, "loss_kind", None), more)

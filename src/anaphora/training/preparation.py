@@ -18,6 +18,7 @@ from anaphora.nn.initialization import shapes_only
 from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
 from anaphora.tensor import Parameter
 from anaphora.training.callbacks import MetricsFile
+from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
 from anaphora.training.task import Notify, Paths, Task
 from anaphora.training.trainer import Trainer
@@ -326,6 +327,7 @@ def _trainer(
 ) -> tuple[Trainer, str]:
     """A trainer that saves models with the config, as it is then; and a line on its data."""
     data = task.open(options, model.codec, home.checkpoint.parent)
+    task.begin(options, model, data)
     optimizer = _optimizer(model.named_parameters(), options)
     epoch_steps = -(-len(data.batches) // options.accumulate)
     schedule = _schedule(optimizer, options, epoch_steps, _Start.last(config))
@@ -348,6 +350,9 @@ def _trainer(
         directory=home,
         save_model=save_model,
         callbacks=[MetricsFile(home)],
+        evaluator=lambda model, batches, on_batch: evaluate(
+            model, batches, on_batch, task.measure_of(options, model)
+        ),
     )
     trainer.schedule_changes = len(config.get("changes", []))
     return trainer, data.description

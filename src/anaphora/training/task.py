@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
-from anaphora.training.evaluation import Evaluation, loss_figures, report_loss
+from anaphora.training.evaluation import Evaluation, Measure, loss_figures, report_loss
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
@@ -40,12 +40,14 @@ class EvaluationData(NamedTuple):
         place: What the files are called.
         unknown: What of them the vocabulary lacks.
         figures: More figures of a result, beside its own, by name; None where there is none.
+        measure: Counts more as well; None for nothing.
     """
 
     batches: Batches
     place: str
     unknown: UnknownShare
     figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
+    measure: Measure | None = None
 
 
 class Answer(NamedTuple):
@@ -84,6 +86,10 @@ class Task:
             may be ``-`` for standard input; None for a model without inputs, which writes text.
         answer: Yields the `Answer` to each of some inputs, given options, model and inputs; an
             input that is empty has an empty one.
+        begin: Prepares a model for a training, given options, the model and the data of the
+            training; also when it goes on.
+        measure_of: What the evaluations of a training count beside the loss, given options and the
+            model; None for nothing.
         rows: What stands side by side in a batch, in the plural.
         check: Refuses options that do not fit together, whatever the files say.
         check_files: Refuses options that are for a kind of files where none of that kind is given:
@@ -108,6 +114,8 @@ class Task:
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
+    begin: Callable[[Any, Any, TrainingData], None] = lambda options, model, data: None
+    measure_of: Callable[[Any, Any], Measure | None] = lambda options, model: None
     rows: str = "sentences"
     check: Callable[[Any], None] = lambda options: None
     check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
