@@ -8,6 +8,8 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import anaphora
+from anaphora import metrics
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli.app import app
 from anaphora.data import CharacterTokenizer, PairCodec, TaggerCodec
@@ -164,24 +167,38 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
     assert len(records) == len(right)
     if trained.task == "translate":
         assert sum(r["translation"] == t for r, t in zip(records, right, strict=True)) >= 9
-        assert set(found) == {
+        scores = {}
+        if find_spec("sacrebleu") is not None:
+            texts = [record["translation"] for record in records]
+            scores = {"bleu": metrics.bleu(texts, right), "chrf": metrics.chrf(texts, right)}
+            assert scores["bleu"] > 50
+        assert {k: v for k, v in found.items() if k in ("bleu", "chrf")} == scores
+        (less,) = lines_of(run("evaluate", trained.model, *trained.valid, "--json", "--no-bleu")[0])
+        assert set(less) == {
             "loss", "perplexity", "bits_per_token", "tokens", "seconds", "unknown_tokens",
             "unknown_share",
         }  # fmt: skip
+        assert set(found) == {*less, *scores}
         assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
         assert found["tokens"] == sum(len(sentence.split()) + 1 for sentence in right)
     else:
-        correct, chances = [], []
+        correct, chances, pairs = [], [], []
         for record, answer in zip(records, right, strict=True):
             if trained.task == "tag":
                 correct += [a == b for a, b in zip(record["tags"], answer, strict=True)]
+                pairs += zip(record["tags"], answer, strict=True)
             else:
+                pairs.append((record["label"], answer))
                 correct.append(record["label"] == answer)
                 chances.append(record["probabilities"][answer])
                 assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
                 assert next(iter(record["probabilities"])) == record["label"]
         of_tokens = {"unknown_tokens", "unknown_share"} if "series" not in trained.task else set()
-        assert set(found) == {"loss", "accuracy", "tokens", "seconds", *of_tokens}
+        assert set(found) == {
+            "loss", "accuracy", "macro_f1", "classes", "confusion_matrix", "tokens", "seconds",
+            *of_tokens,
+        }  # fmt: skip
+        check_scores_of_classes(found, pairs)
         assert found["accuracy"] == sum(correct) / len(correct) > 0.9
         assert found["tokens"] == len(correct)
         if chances:
@@ -189,11 +206,35 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
             assert found["loss"] == pytest.approx(loss, rel=1e-4)
 
     evaluations = [r for r in task_records(trained.model) if r["kind"] == "evaluation"]
-    best = min(evaluations, key=lambda record: record["loss"])
+    best = [record for record in evaluations if record["best"]][-1]
+    if trained.task == "translate":
+        assert best == min(evaluations, key=lambda record: record["loss"])
+    else:  # too few to judge by, so that the last weights are kept, and it is said
+        assert best == evaluations[-1]
+        assert f"{found['tokens']} targets to validate on are too few" in trained.printed
     assert best["loss"] == pytest.approx(found["loss"], rel=1e-6)
     assert best.get("accuracy") == found.get("accuracy")
     results = json.loads((trained.model / "config.json").read_text())["results"]
     assert results["step"] == best["step"]
+
+
+def check_scores_of_classes(found, pairs):
+    """`pairs` are of an answer and what is right."""
+    counts = Counter(pairs)
+    answers, actual = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+    names = sorted(answers | actual)
+    assert list(found["classes"]) == names
+    f1s = []
+    for name in names:
+        scores = found["classes"][name]
+        right = counts[name, name]
+        assert (scores["predicted"], scores["support"]) == (answers[name], actual[name])
+        assert scores["precision"] == pytest.approx(right / answers[name])
+        assert scores["recall"] == pytest.approx(right / actual[name])
+        f1s.append(2 * right / (answers[name] + actual[name]))
+        assert scores["f1"] == pytest.approx(f1s[-1])
+    assert found["macro_f1"] == pytest.approx(sum(f1s) / len(f1s))
+    assert found["confusion_matrix"] == [[counts[j, i] for j in names] for i in names]
 
 
 def task_records(model):
@@ -704,10 +745,12 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
         assert name in out
         for option, field in task.options.fields().items():
             assert (
-                field.metadata["section"] == "prediction" or f"--{option.replace('_', '-')}" in out
+                field.metadata["section"] in ("prediction", "evaluation")
+                or f"--{option.replace('_', '-')}" in out
             )
-    assert "classify, regress, tag, translate: Read sequences in both directions. [default: bidir" in out
-    assert "[default: (320; classify, tag 128; translate 256)]" in out or "(256; classify" in out
+    assert "classify, regress, tag, translate: Read sequences in both directions. [default:" in out
+    sizes = "classify, tag 128; regress 64; translate 256)]"
+    assert f"[default: (320; {sizes}" in out or f"[default: (256; {sizes}" in out
     assert "[default: (no-lowercase; tag lowercase)]" in out
 
 

@@ -8,14 +8,13 @@ import pytest
 
 from anaphora import nn, ops, random
 from anaphora.artifact import ModelDirectory
-from anaphora.data import batchify, cover
+from anaphora.data import SequenceBatches, batchify, cover
 from anaphora.models import LanguageModel
 from anaphora.optim import SGD, Adam, ReduceOnPlateau
 from anaphora.tensor import Parameter, Tensor
 from anaphora.training import (
     Callback,
     Evaluation,
-    SequenceBatches,
     Trainer,
     TrainingOptions,
     evaluate,
@@ -115,7 +114,7 @@ def test_a_figure_that_is_not_there_is_told():
     message = "no figure 'span_f1'; monitor one of loss, accuracy"
     with pytest.raises(ValueError, match=message):
         judged([of_accuracy(1, 1.0)], monitor="span_f1")
-    with pytest.raises(ValueError, match="monitor 'f2' is none of loss, perplexity"):
+    with pytest.raises(ValueError, match="monitor 'f2' is none of auto, loss, perplexity"):
         TrainingOptions(epochs=1, monitor="f2")
 
 

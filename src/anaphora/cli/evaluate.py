@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -15,24 +14,34 @@ from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
-from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.training import TASKS, Evaluation, EvaluationData, task_of
 from anaphora.training import evaluate as evaluate_model
 
 _LABELS = {
+    "span_f1": ("span F1", "{:.2%}"),
+    "span_precision": ("span precision", "{:.2%}"),
+    "span_recall": ("span recall", "{:.2%}"),
     "accuracy": ("accuracy", "{:.2%}"),
+    "macro_f1": ("macro F1", "{:.2%}"),
+    "bleu": ("BLEU", "{:.2f}"),
+    "chrf": ("chrF", "{:.2f}"),
+    "mean_absolute_error": ("mean absolute error", "{:.6g}"),
     "perplexity": ("perplexity", "{:,.2f}"),
     "mean_squared_error": ("mean squared error", "{:.6g}"),
     "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
-    "mean_absolute_error": ("mean absolute error", "{:.6g}"),
     "r2": ("R2", "{:.4f}"),
     "root_mean_squared_error_of_mean": ("error of the training mean", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
 }
 
 
-@with_options_of(OPTIONS, lambda field: field["reading"], show_default="that of the training")
+@with_options_of(
+    OPTIONS,
+    lambda field: field["reading"] or field["section"] in ("prediction", "evaluation"),
+    show_default="that of the training",
+)
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     texts: Annotated[
@@ -59,7 +68,10 @@ def evaluate(
 
     Of a language model every token counts once, and the state is carried through the whole text; a
     model that was trained on separate sentences starts anew with each. Of a classifier or tagger
-    the accuracy is the share of right answers.
+    the accuracy is the share of right answers; beside it stand the scores of each class and the
+    confusion matrix, or of tags that mark spans, such as names, the F1 of each type. A translator
+    translates the source, and BLEU and chrF compare that with the target. Labels and tags that
+    training lacked count as wrong, and are told.
 
     What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
     the vocabulary lacks something has no bits per character, as these characters were not
@@ -67,8 +79,10 @@ def evaluate(
 
     With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share (of a
     translator, of both sides); of a language model also perplexity, bits_per_token,
-    bits_per_character, characters; of a translator perplexity and bits_per_token; of a classifier
-    or tagger accuracy.
+    bits_per_character, characters; of a translator perplexity, bits_per_token, bleu and chrf; of a
+    classifier or tagger accuracy, macro_f1, classes (precision, recall, f1, predicted, support) and
+    confusion_matrix, or span_f1, span_precision, span_recall and classes; and unknown_labels if
+    there are some.
     """
     output = Output(as_json)
     with reported_errors():
@@ -84,6 +98,8 @@ def evaluate(
         unknown = data.unknown
         figures = {**result.figures, **data.figures(result)}
         details = {} if data.measure is None else data.measure.details()
+        if data.unknown_labels:
+            details = {"unknown_labels": data.unknown_labels, **details}
         share: dict[str, float] = {}
         if unknown.total:
             share["unknown_tokens"] = unknown.unknown
@@ -93,9 +109,9 @@ def evaluate(
             {
                 "loss": result.loss,
                 **figures,
-                **details,
                 "tokens": result.tokens,
                 **share,
+                **details,
                 "seconds": seconds,
             }
         )
@@ -108,10 +124,14 @@ def evaluate(
             if share:
                 counted = f"{unknown.unknown:,} of {unknown.total:,}"
                 rows.append(("unknown tokens", f"{counted} ({share['unknown_share']:.2%})"))
+            if data.unknown_labels:
+                rows.append(("unknown labels", f"{data.unknown_labels:,}, counted as wrong"))
             width = max(len(label) for label, _ in rows)
             output.say("\n".join(f"{label:{width}}  {text}" for label, text in rows))
-            for table in () if data.measure is None else data.measure.tables():
+            for table in [] if data.measure is None else data.measure.tables():
                 output.say(f"\n{table}")
+        for notice in data.notices:
+            complain(notice)
         report_unknown(data.place, model.codec, unknown.tokens)
 
 
@@ -131,8 +151,9 @@ def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData)
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
         bar = progress.add_task("evaluating", total=data.batches.tokens)
-        watch = functools.partial(progress.advance, bar)
-        result = evaluate_model(model, data.batches, watch, data.measure)
+        result = evaluate_model(
+            model, data.batches, lambda n: progress.advance(bar, n), data.measure
+        )
     if not math.isfinite(result.loss):
         raise ArtifactError(
             f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "

@@ -17,7 +17,7 @@ from anaphora.training import TASKS, TaskOptions
 OPTIONS = {name: task.options for name, task in TASKS.items()}
 """The options classes of the tasks, by name."""
 
-SECTIONS = ("data", "model", "training", "prediction")
+SECTIONS = ("data", "model", "training", "prediction", "evaluation")
 """The sections of options, in the order of the help."""
 
 
@@ -137,7 +137,7 @@ def _parameter(
         (first, _), *others = by_default.items()
         more = (f"; {', '.join(its_tasks)} {_shown(other, name)}" for other, its_tasks in others)
         default, shown = None, _shown(first, name) + "".join(more)
-    if show_default is not None and section != "prediction":
+    if show_default is not None and section not in ("prediction", "evaluation"):
         default, shown = None, show_default
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",

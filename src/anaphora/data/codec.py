@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
@@ -115,6 +115,18 @@ class Codec(ABC):
         Raises:
             ValueError: the data is damaged; the message names the field.
         """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels or tags that are answers, in the order of their numbers; () if others are."""
+        return ()
+
+    def with_labels_of(self, examples: Sequence[Any]) -> Self:
+        """The same codec with those labels of examples that it lacks, as the last ones.
+
+        It encodes examples to evaluate a model on, which answers none of these.
+        """
+        return self
 
     def unknown_tokens(self, input: Any) -> Counter[str]:
         """Count the tokens of an input that the model reads as unknown.
@@ -353,6 +365,15 @@ class ClassifierCodec(SequenceCodec):
             raise DataError(f"all examples have the label {classes[0]!r}; wanted two or more")
         return cls(classes, **cls.fit_inputs([example for example, _ in training], fit_tokenizer))
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+    def with_labels_of(self, examples: Sequence[Any]) -> ClassifierCodec:  # noqa: D102
+        more = sorted({label for _, label in examples} - set(self.classes))
+        return replace(self, classes=(*self.classes, *more))
+
     def encode_answers(self, answers: Sequence[Any]) -> Array:  # noqa: D102
         return numbers_of(answers, self.classes, "label")
 
@@ -370,9 +391,9 @@ class ClassifierCodec(SequenceCodec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:  # noqa: D102
-        classes = schema.convert(data, _OfClassifier)["classes"]
+        classes, inputs = schema.convert(data, _OfClassifier)["classes"], cls.inputs_from_dict(data)
         check_names("classes", classes, minimum=2)
-        return cls(tuple(classes), **cls.inputs_from_dict(data))
+        return cls(tuple(classes), **inputs)
 
 
 class _OfRegressor(TypedDict):
@@ -522,11 +543,45 @@ def _as_floats(array: Array, dtype: str) -> Array:
     return array.astype(dtype) if array.dtype.kind == "f" else array
 
 
+def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
+    """How tags mark spans, such as names of persons: with which letter before their type.
+
+    "BIO" (also called IOB2) where most spans begin with B, "IOB1" where B only stands between
+    spans side by side, "BIOES" where spans end with E and those of one word have S.
+
+    Args:
+        sentences: The tags of each sentence.
+
+    Returns:
+        The scheme; None where tags mark no spans, or otherwise.
+
+    >>> span_scheme([["B-PER", "I-PER", "O"]]), span_scheme([["I-PER", "O"]])
+    ('BIO', 'IOB1')
+    >>> span_scheme([["B-PER", "E-PER", "S-LOC"]]), span_scheme([["NOUN", "VERB"]])
+    ('BIOES', None)
+    """
+    sentences = list(sentences)
+    tags = {tag for of_sentence in sentences for tag in of_sentence} - {"O"}
+    letters = {tag[:1] for tag in tags}
+    if not tags or not letters <= set("BIES") or any(tag[1:2] != "-" for tag in tags):
+        return None
+    if letters & set("ES"):
+        return "BIOES"
+    first = Counter(
+        tag[0]
+        for of_sentence in sentences
+        for before, tag in zip(["O", *of_sentence], of_sentence, strict=False)
+        if before == "O" != tag
+    )
+    return "BIO" if first["B"] >= first["I"] else "IOB1"
+
+
 class _OfTagger(TypedDict):
     words: list[str]
     lowercase: bool
     characters: dict[str, Any]
     tags: list[str]
+    scheme: str | None
 
 
 @dataclass(frozen=True)
@@ -539,6 +594,7 @@ class TaggerCodec(Codec):
         lowercase: Whether words are looked up in lower case.
         characters: Of the spelling, whose case stays.
         tags: The tags, sorted.
+        scheme: How they mark spans, such as "BIO"; see `span_scheme`.
 
     >>> codec = TaggerCodec(("yes", "no"), True, CharacterTokenizer.fit("yes"), ("X",))
     >>> codec.encode_words(["No", "doubt"]).tolist()
@@ -549,6 +605,7 @@ class TaggerCodec(Codec):
     lowercase: bool
     characters: Tokenizer
     tags: tuple[str, ...]
+    scheme: str | None = None
 
     counted = "words"
 
@@ -591,7 +648,17 @@ class TaggerCodec(Codec):
             lowercase,
             CharacterTokenizer.fit(spelled, minimum_count=2),
             tuple(sorted(tags)),
+            span_scheme([of_words for _, of_words in [*training, *held_out]]),
         )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.tags
+
+    def with_labels_of(self, examples: Sequence[Any]) -> TaggerCodec:  # noqa: D102
+        more = sorted({tag for _, of_words in examples for tag in of_words} - set(self.tags))
+        return replace(self, tags=(*self.tags, *more))
 
     def encode_words(self, words: Sequence[str]) -> Array:
         """The ids of words, [T]."""
@@ -674,6 +741,7 @@ class TaggerCodec(Codec):
             "lowercase": self.lowercase,
             "characters": self.characters.to_dict(),
             "tags": list(self.tags),
+            "scheme": self.scheme,
         }
 
     @classmethod
@@ -686,6 +754,7 @@ class TaggerCodec(Codec):
             description["lowercase"],
             Tokenizer.from_dict(description["characters"]),
             tuple(description["tags"]),
+            description["scheme"],
         )
 
 

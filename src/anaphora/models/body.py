@@ -125,7 +125,28 @@ class Body(Options):
 
 
 @dataclass(kw_only=True)
-class LanguageModelBody(Body):
+class LabelSmoothing(Body):
+    """The option of models whose answers are classes, tags or tokens.
+
+    Attributes:
+        label_smoothing: The share of each target that is spread over all classes, in training
+            (Szegedy et al. 2016); see `ops.cross_entropy`.
+
+    >>> LabelSmoothing(label_smoothing=0.1).label_smoothing
+    0.1
+    """
+
+    label_smoothing: float = model_option(
+        0.0, "Share of each target that is spread over all others, in training."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares(self, "label_smoothing")
+
+
+@dataclass(kw_only=True)
+class LanguageModelBody(LabelSmoothing):
     """The options of a language model.
 
     Attributes:
@@ -184,12 +205,23 @@ class PooledBody(SequenceBody):
 
 
 @dataclass(kw_only=True)
-class TaggerBody(SequenceBody):
+class ClassifierBody(PooledBody, LabelSmoothing):
+    """The options of a classifier.
+
+    >>> ClassifierBody(label_smoothing=0.1).pooling
+    'last'
+    """
+
+
+@dataclass(kw_only=True)
+class TaggerBody(SequenceBody, LabelSmoothing):
     """The options of a tagger.
 
     Attributes:
         character_embedding_size: The size of a character's embedding.
         character_hidden_size: The units of each direction of the layer that reads characters.
+        crf: Judge the tags of a sentence as a whole, with an `nn.CRF` above the output layer
+            (Lample et al. 2016); else each tag by itself.
 
     >>> TaggerBody().character_hidden_size
     32
@@ -199,14 +231,24 @@ class TaggerBody(SequenceBody):
     character_hidden_size: int = model_option(
         32, "Units of each direction of the layer that reads characters."
     )
+    crf: bool = model_option(
+        False,
+        "Judge the tags of a sentence as a whole, by a conditional random field.",
+        common=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, 1, "character_embedding_size", "character_hidden_size")
+        if self.crf and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing is for tags that are judged each by itself, not for a crf: give "
+                "one of the two"
+            )
 
 
 @dataclass(kw_only=True)
-class DecoderBody(Body):
+class DecoderBody(LabelSmoothing):
     """The options of a model that writes a sequence.
 
     Attributes:

@@ -78,8 +78,9 @@ class SequenceSession(nn.Session):
 
         Returns:
             The answer after each step, with the same leading axes; of a text [T, ...], a row for
-            each token. A classifier's are the probabilities of the classes, a regressor's are
-            numbers in the units of the targets, and a tagger's are the scores (logits) of the tags.
+            each token. A classifier's are the probabilities of the classes, a regressor's numbers
+            in the units of the targets, a tagger's the scores (logits) of the tags: with a CRF
+            those that it reads, as its path depends on what follows.
 
         Raises:
             ValueError: a shape does not fit; or (a `DataError`) a value is not finite, or something

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from anaphora import nn, ops
 from anaphora.data import (
@@ -18,7 +18,7 @@ from anaphora.data import (
     SpelledBatch,
     TaggerCodec,
 )
-from anaphora.models.body import PooledBody, TaggerBody
+from anaphora.models.body import ClassifierBody, PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
 from anaphora.tensor import Array, Tensor
 
@@ -70,6 +70,24 @@ class SequenceTagger(SequenceModel, TaggerBody):
             )
         super().__post_init__()
         self.output = make_linear(self, self.recurrent.output_size, self.num_tags)
+        if self.crf:
+            self.crf_layer = nn.CRF(
+                self.num_tags, initialization=self.initialization, dtype=self.dtype
+            )
+
+    @property
+    def codec(self) -> Any:
+        """What its numbers stand for; of a CRF it also says which tags may follow each other."""
+        return vars(self).get("_codec")
+
+    @codec.setter
+    def codec(self, codec: Any) -> None:
+        self._codec = codec
+        if self.crf:
+            scheme = None if codec is None else codec.scheme
+            self.crf_layer.constraints = (
+                None if scheme is None else nn.tag_constraints(codec.tags, scheme)
+            )
 
     def forward(
         self,
@@ -95,13 +113,36 @@ class SequenceTagger(SequenceModel, TaggerBody):
         logits: Tensor = self(batch.inputs, None, batch.lengths, *_spelling(batch))[0]
         return logits
 
+    def answers(self, scores: Tensor, lengths: ArrayLike | None) -> NDArray[np.int64]:
+        """The most likely tags [T, B] by what `scores` returned: of a CRF the most likely path,
+        else each by itself.
+        """
+        if self.crf:
+            return self.crf_layer.decode(scores, lengths)
+        best: NDArray[np.int64] = scores.data.argmax(axis=-1)
+        return best
+
+    def probabilities(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
+        """The probability of each tag [T, B, C] by what `scores` returned; of a CRF over all
+        paths.
+        """
+        if self.crf:
+            return self.crf_layer.marginals(scores, lengths)
+        shares: Array = ops.softmax(scores).data
+        return shares
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """The mean negative log-probability of the tags ``batch.targets`` [T, B], and the state.
 
-        Steps with the tag -100 do not count. With a character layer it is a `SpelledBatch`.
+        Steps with the tag -100 do not count. With a CRF it is that of the whole path, divided by
+        its tags. With a character layer the batch is a `SpelledBatch`.
         """
         y, state = self.read(batch.inputs, state, batch.lengths, *_spelling(batch))
-        return token_loss(self.drop(y), self.output, batch.targets), state
+        if self.crf:
+            return self.crf_layer.loss(
+                self.output(self.drop(y)), batch.targets, batch.lengths
+            ), state
+        return token_loss(self, self.drop(y), self.output, batch.targets), state
 
 
 @dataclass(eq=False, repr=False)
@@ -173,15 +214,17 @@ class SequenceToVector(SequenceModel, PooledBody):
 
 
 @dataclass(eq=False, repr=False)
-class SequenceClassifier(SequenceToVector):
+class SequenceClassifier(SequenceToVector, ClassifierBody):
     """A class for each sequence of features or ids.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns logits [B, C].
 
     Attributes:
         num_classes: C.
+        class_weights: [C] how much the targets of each class count in the loss of training; None
+            for all alike. It is no argument, and is not saved: set it to train.
 
-    The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
+    The other arguments are those of `ClassifierBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
         ValueError: an option is out of range, or not just one of ``input_size`` and
@@ -200,6 +243,7 @@ class SequenceClassifier(SequenceToVector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.class_weights: Array | None = None
         self.build_output(self.num_classes)
 
     def answer(self, outputs: Any) -> Any:
@@ -214,10 +258,17 @@ class SequenceClassifier(SequenceToVector):
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the classes ``batch.targets`` [B], in nats.
 
+        In training the targets are smoothed, and weighted by `class_weights` if there are some.
         Every sequence begins anew, so the state, which the training loop hands on, is None.
         """
         logits = self.scores(batch)
-        loss: Tensor = ops.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX)
+        loss: Tensor = ops.cross_entropy(
+            logits,
+            batch.targets,
+            ignore_index=IGNORE_INDEX,
+            class_weights=self.class_weights if self.training else None,
+            label_smoothing=smoothing(self),
+        )
         return loss, None
 
 
@@ -255,7 +306,8 @@ class SequenceRegressor(SequenceToVector):
         self.build_output(self.num_outputs)
 
     @property
-    def criterion(self) -> str:  # noqa: D102
+    def criterion(self) -> str:
+        """What the loss is the mean of, one of `CRITERIA`."""
         return self._criterion
 
     @criterion.setter
@@ -265,7 +317,8 @@ class SequenceRegressor(SequenceToVector):
                 f"SequenceRegressor: criterion {name!r:.40} is none of {', '.join(CRITERIA)}"
             )
         self._criterion = name
-        self.loss_kind = "squared error" if name == "squared" else None  # type: ignore[assignment, misc]
+        kind = "squared error" if name == "squared" else None
+        self.loss_kind = kind  # type: ignore[assignment, misc]
 
     def answer(self, outputs: Any) -> Any:
         """The outputs [..., O], in the units of the targets if a codec knows them."""
@@ -273,11 +326,20 @@ class SequenceRegressor(SequenceToVector):
             return outputs
         return self.codec.decode(outputs.data if isinstance(outputs, Tensor) else outputs)
 
+    def scores(self, batch: Batch) -> Tensor:
+        """The numbers [B, O] of a batch."""
+        numbers: Tensor = self(batch.inputs, batch.lengths)
+        return numbers
+
+    def answers(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
+        """The numbers themselves, as an array."""
+        return scores.data
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean of the differences to ``batch.targets`` [B, O], as `criterion` says, and no
         state.
         """
-        return CRITERIA[self.criterion](self(batch.inputs, batch.lengths), batch.targets), None
+        return CRITERIA[self.criterion](self.scores(batch), batch.targets), None
 
 
 CRITERIA: Mapping[str, Callable[[Any, Any], Tensor]] = {
@@ -306,14 +368,22 @@ def _pool_and_answer(model: SequenceToVector, y: Array, memory: Mapping[str, Arr
     return model.answer(model.output(totals[1:] / steps[1:, :, None].astype(y.dtype)))
 
 
-def token_loss(y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
+def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
     """The mean negative log-probability of targets [T, B], in nats, whose logits are ``output(y)``;
     targets of -100 do not count.
+
+    In training they are smoothed as the model says.
     """
     loss: Tensor = ops.linear_cross_entropy(
-        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX
-    )
+        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX,
+        label_smoothing=smoothing(model),
+    )  # fmt: skip
     return loss
+
+
+def smoothing(model: Any) -> float:
+    """The label smoothing of a model as it is now: none in evaluation."""
+    return model.label_smoothing if model.training else 0.0
 
 
 def _spelling(batch: Batch) -> tuple[Any, Any]:

@@ -12,12 +12,14 @@ from anaphora import ops
 from anaphora.data import (
     ClassifierCodec,
     DataError,
+    is_table,
     located,
+    read_columns,
     read_labelled,
     read_series,
 )
 from anaphora.models import SequenceClassifier
-from anaphora.models.body import PooledBody
+from anaphora.models.body import ClassifierBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches
@@ -31,8 +33,9 @@ from anaphora.training.inputs import (
     read_inputs,
     refuse_text_options,
 )
-from anaphora.training.options import TaskOptions, data_option
-from anaphora.training.task import Answer, Paths
+from anaphora.training.measures import ClassMeasure
+from anaphora.training.options import TaskOptions, data_option, training_option
+from anaphora.training.task import Answer, Paths, TrainingData
 
 Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
 
@@ -40,7 +43,7 @@ _PREDICTION_BATCH = 256
 
 
 @dataclass(kw_only=True)
-class ClassifierOptions(InputOptions, PooledBody, TaskOptions):
+class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
     """All options of a training of a classifier.
 
     >>> ClassifierOptions.make(hidden_size=64).hidden_size
@@ -48,6 +51,12 @@ class ClassifierOptions(InputOptions, PooledBody, TaskOptions):
     """
 
     label_column: str | None = data_option(None, "Take the label from this column.", reading=True)
+    class_weights: str = training_option(
+        "none",
+        "How much the targets of a class count in the loss of training: all alike, or such that "
+        "each class counts as much in all (balanced), however rare it is.",
+        ("none", "balanced"),
+    )
 
     presets = {  # noqa: RUF012 - it is never changed
         "default": {
@@ -62,6 +71,7 @@ class ClassifierOptions(InputOptions, PooledBody, TaskOptions):
             "schedule": "cosine",
             "max_steps": 2000,
             "evaluate_every": 200,
+            "monitor": "auto",
         }
     }
 
@@ -119,6 +129,24 @@ def _fit(
     return ClassifierCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer(options))
 
 
+def _begin(options: ClassifierOptions, model: SequenceClassifier, data: TrainingData) -> None:
+    if options.class_weights == "balanced":
+        targets = np.concatenate([batch.targets for batch in data.batches])
+        model.class_weights = ops.balanced_class_weights(targets, model.num_classes)
+
+
+def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
+    """Where in a file each label stands first."""
+    found: dict[str, str] = {}
+    if is_table(path) and options.label_column is not None:
+        for place, (label,) in read_columns(path, [options.label_column], options.encoding):
+            found.setdefault(str(label), place)
+        return found
+    for number, (_, label) in enumerate(_read(options, [path]), start=1):
+        found.setdefault(label, f"{path}, example {number:,}")
+    return found
+
+
 def _answer(
     options: ClassifierOptions, model: SequenceClassifier, inputs: Sequence[Any]
 ) -> Iterator[Answer]:
@@ -159,6 +187,10 @@ CLASSIFY = example_task(
     read_examples=_read,
     check_files=_check_files,
     fit=_fit,
+    label=lambda example: example[1],
+    places=_places,
+    begin=_begin,
+    measure_of=lambda options, model, codec: ClassMeasure(codec.labels),
     inputs=read_inputs,
     answer=_answer,
     example_file=example_file,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anaphora.artifact import ArtifactError, Shape, check_finite, read_weights, write_weights
-from anaphora.data import Codec, Column, DataError, stream_lines
+from anaphora.data import Codec, Column, DataError, stratified_split, stream_lines
 from anaphora.tensor import Array
 from anaphora.training.task import (
     EvaluationData,
+    MeasureOf,
     Notify,
     Paths,
     Task,
@@ -24,33 +25,55 @@ from anaphora.training.task import (
 ReadExamples = Callable[[Any, Paths], list[Any]]
 """The examples of some files, given options and the files."""
 
+Label = Callable[[Any], Hashable]
+"""The class of an example, in whose proportion examples are held out."""
+
+Places = Callable[[Any, str], Mapping[str, str]]
+"""Where in a file each label stands first, given options and the file."""
+
 Fit = Callable[[Any, list[Any], list[Any]], Codec]
 """The codec, given options, the examples to train on, and those held out of the same files."""
 
 
+_NAMED = 20  # labels that a message lists
+
+
 def example_task(
-    *, read_examples: ReadExamples, fit: Fit, rows: str = "sentences", **entry: Any
+    *,
+    read_examples: ReadExamples,
+    fit: Fit,
+    label: Label | None = None,
+    places: Places | None = None,
+    measure_of: MeasureOf = lambda options, model, codec: None,
+    rows: str = "sentences",
+    **entry: Any,
 ) -> Task:
     """A `Task` whose data are examples.
 
     Args:
         read_examples: Reads the examples of files.
         fit: Makes the codec.
+        label: The class of an example, for examples that have one.
+        places: Says where labels stand, for examples that have some.
+        measure_of: As of `Task`.
         rows: What stands side by side in a batch, in the plural.
         **entry: The other fields of the task.
     """
-    return Task(
-        read=functools.partial(_read, read_examples, fit, rows),
-        open=functools.partial(_open, rows),
-        evaluation=functools.partial(_evaluation, read_examples),
-        rows=rows,
-        **{"inputs": line_inputs, **entry},
-    )
+    data: dict[str, Any] = {
+        "read": functools.partial(_read, read_examples, fit, label, rows),
+        "open": functools.partial(_open, rows),
+        "evaluation": functools.partial(evaluation_data, read_examples, places, measure_of),
+        "measure_of": measure_of,
+        "inputs": line_inputs,
+        "rows": rows,
+    }
+    return Task(**{**data, **entry})
 
 
 def _read(
     read_examples: ReadExamples,
     fit: Fit,
+    label: Label | None,
     rows: str,
     options: Any,
     texts: Paths,
@@ -66,7 +89,7 @@ def _read(
         notify(f"reading {names_of(validation_texts)}")
         validation = read_examples(options, validation_texts)
     else:
-        training, held_out = _split(training, options.validation_share, options.seed)
+        training, held_out = _split(training, label, options.validation_share, options.seed)
         validation = held_out
     if not training:
         raise DataError(f"no {rows} are left to train on; give more, or hold out fewer")
@@ -108,14 +131,66 @@ def _open(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
     return TrainingData(found[0], found[1], description)
 
 
-def _evaluation(
-    read_examples: ReadExamples, options: Any, model: Any, files: Paths, batch_size: int | None
+def evaluation_data(
+    read_examples: ReadExamples,
+    places: Places | None,
+    measure_of: MeasureOf,
+    options: Any,
+    model: Any,
+    files: Paths,
+    batch_size: int | None,
 ) -> EvaluationData:
+    """The data of an evaluation; labels that training lacked count as wrong.
+
+    Args:
+        read_examples: As of `example_task`, and so are `places` and `measure_of`.
+        places: Says where labels stand.
+        measure_of: Says what is counted.
+        options: All options.
+        model: The model, with its codec.
+        files: The files.
+        batch_size: That of the training if None.
+
+    Raises:
+        DataError: a file cannot be read, or has no label of the training.
+    """
     examples = read_examples(options, files)
-    codec = model.codec
+    known = model.codec
+    codec = known.with_labels_of(examples)
     arrays = codec.encode(examples)
     batches = codec.batches(arrays, batch_size or options.batch_size, model.dtype)
-    return EvaluationData(batches, names_of(files), codec.unknown_share(examples, arrays))
+    more = codec.labels[len(known.labels) :]
+    count, notices = 0, []
+    if more and places is not None:
+        targets = arrays.get("tags", arrays.get("targets"))
+        count = int(np.count_nonzero(targets >= len(known.labels)))
+        if count == len(targets):
+            raise DataError(
+                f"{names_of(files)} has no label of the training, which are "
+                f"{', '.join(map(repr, known.labels[:_NAMED]))}: evaluate on files of the same task"
+            )
+        notices = [_unknown_labels(more, count, [places(options, file) for file in files])]
+    return EvaluationData(
+        batches,
+        names_of(files),
+        codec.unknown_share(examples, arrays),
+        measure=measure_of(options, model, codec),
+        unknown_labels=count,
+        notices=notices,
+    )
+
+
+def _unknown_labels(labels: Sequence[str], count: int, found: Sequence[Mapping[str, str]]) -> str:
+    """A sentence on labels that training lacked."""
+    first = {label: place for of_file in reversed(found) for label, place in of_file.items()}
+    named = ", ".join(repr(label) for label in labels[:_NAMED])
+    more = ", ..." if len(labels) > _NAMED else ""
+    place = next((f" (first in {first[one]})" for one in first if one in labels), "")
+    times = "once" if count == 1 else f"{count:,} times"
+    return (
+        f"labels that training lacked stand {times} in the files{place}: {named}{more}; they count "
+        "as wrong, and the loss is that of the rest"
+    )
 
 
 def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -181,10 +256,19 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
         raise ArtifactError(f"{path}: {problems[0]}; train anew")
 
 
-def _split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
-    """The examples to train on, in the order in which they stand, and those that are held out."""
-    sampled = np.random.default_rng(seed).permutation(len(examples))
-    held_out = set(sampled[: int(len(examples) * share)].tolist())
+def _split(
+    examples: list[Any], label: Label | None, share: float, seed: int
+) -> tuple[list[Any], list[Any]]:
+    """The examples to train on, in the order in which they stand, and those that are held out: of
+    each class its share.
+    """
+    if share == 0 or len(examples) < 2:
+        return examples, []
+    if label is not None:
+        kept, sampled = stratified_split([label(one) for one in examples], share, seed)
+        return [examples[n] for n in kept], [examples[n] for n in sampled]
+    order = np.random.default_rng(seed).permutation(len(examples))
+    held_out = set(order[: int(len(examples) * share)].tolist())
     return (
         [example for n, example in enumerate(examples) if n not in held_out],
         [example for n, example in enumerate(examples) if n in held_out],

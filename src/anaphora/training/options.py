@@ -176,8 +176,8 @@ class TrainingOptions(Options):
     monitor: str = training_option(
         "loss",
         "Which figure of an evaluation decides what weights are kept and when patience ends; the "
-        "loss breaks ties.",
-        tuple(DIRECTIONS),
+        "loss breaks ties. auto: the F1 of spans or the accuracy of classes, else the loss.",
+        ("auto", *DIRECTIONS),
     )
     accumulate: int = training_option(
         1, "Batches whose gradients make one update, as if they were one batch."

@@ -351,7 +351,7 @@ def _trainer(
         save_model=save_model,
         callbacks=[MetricsFile(home)],
         evaluator=lambda model, batches, on_batch: evaluate(
-            model, batches, on_batch, task.measure_of(options, model)
+            model, batches, on_batch, task.measure_of(options, model, model.codec)
         ),
     )
     trainer.schedule_changes = len(config.get("changes", []))

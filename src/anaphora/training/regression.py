@@ -29,6 +29,7 @@ from anaphora.training.inputs import (
     read_inputs,
     refuse_text_options,
 )
+from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions, data_option, training_option
 from anaphora.training.task import Answer, EvaluationData, Paths, TrainingData
 
@@ -57,7 +58,7 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
     )
     loss: str = training_option(
         "squared",
-        "What is minimised, of standardised targets; Huber's loss is absolute beyond one deviation.",
+        "What is minimised, of standardised targets; huber is absolute beyond one deviation.",
         tuple(CRITERIA),
     )
 
@@ -100,35 +101,30 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
         return tuple(next(csv.reader([self.target_column], skipinitialspace=True), ("",)))
 
 
-class RegressionMeasure:
+class RegressionMeasure(Measure):
     """MSE, RMSE, MAE and R2 of a regressor, in the units of the targets, and the RMSE of a model
     that always answers the mean of the training.
 
     Args:
-        model: A regressor with its codec.
+        codec: Of the regressor.
 
     >>> import types
-    >>> model = SequenceRegressor(num_outputs=1, hidden_size=3, vocabulary_size=2)
-    >>> model.codec = RegressorCodec.fit([("a", (20.0,)), ("b", (40.0,))])
-    >>> measure = RegressionMeasure(model)
+    >>> measure = RegressionMeasure(RegressorCodec.fit([("a", (20.0,)), ("b", (40.0,))]))
     >>> batch = types.SimpleNamespace(targets=np.array([[-1.0], [1.0]]))  # 20 and 40
     >>> measure.update(batch, answers=np.array([[-0.5], [1.0]]))  # 25 and 40
     >>> measure.figures()["mean_absolute_error"], measure.figures()[BASELINE]
     (2.5, 10.0)
     """
 
-    def __init__(self, model: SequenceRegressor) -> None:
-        self._model = model
+    def __init__(self, codec: RegressorCodec) -> None:
+        self._codec = codec
         self._actual: list[Array] = []
         self._answers: list[Array] = []
 
-    def update(self, batch: Any, answers: Any = None) -> None:
-        """Count the answers to a batch; the model is asked for them if they are not given."""
-        if answers is None:
-            answers = self._model(batch.inputs, batch.lengths).data
-        codec = self._model.codec
-        self._actual.append(codec.decode(batch.targets))
-        self._answers.append(codec.decode(answers))
+    def update(self, batch: Any, answers: Array) -> None:
+        """Count the answers to a batch, both as the model's own numbers."""
+        self._actual.append(self._codec.decode(batch.targets))
+        self._answers.append(self._codec.decode(answers))
 
     def figures(self) -> dict[str, float]:
         """The numbers by their names; of several outputs, over all of them."""
@@ -136,7 +132,7 @@ class RegressionMeasure:
         if not np.isfinite(answers).all():
             return {}
         error = metrics.root_mean_squared_error(actual, answers)
-        mean = np.broadcast_to(self._model.codec.target_mean, actual.shape)
+        mean = np.broadcast_to(self._codec.target_mean, actual.shape)
         return {
             "mean_squared_error": error**2,
             "root_mean_squared_error": error,
@@ -147,8 +143,8 @@ class RegressionMeasure:
 
     def details(self) -> dict[str, Any]:
         """The figures of each output, where there are several."""
-        codec = self._model.codec
-        if len(codec.targets) == 1:
+        names = self._codec.targets
+        if len(names) == 1:
             return {}
         actual, answers = np.concatenate(self._actual), np.concatenate(self._answers)
         return {
@@ -158,7 +154,7 @@ class RegressionMeasure:
                     "mean_absolute_error": metrics.mean_absolute_error(y, answer),
                     "r2": metrics.r2(y, answer),
                 }
-                for name, y, answer in zip(codec.targets, actual.T, answers.T, strict=True)
+                for name, y, answer in zip(names, actual.T, answers.T, strict=True)
             }
         }
 
@@ -292,7 +288,7 @@ _TASK = example_task(
     check_files=_check_files,
     fit=_fit,
     begin=_begin,
-    measure_of=lambda options, model: RegressionMeasure(model),
+    measure_of=lambda options, model, codec: RegressionMeasure(codec),
     inputs=functools.partial(read_inputs, targets=True),
     answer=_answer,
     report=_report,
@@ -304,8 +300,7 @@ def _evaluation(
     options: RegressorOptions, model: SequenceRegressor, files: Paths, batch_size: int | None
 ) -> EvaluationData:
     _begin(options, model)
-    data = _TASK.evaluation(options, model, files, batch_size)
-    return data._replace(measure=RegressionMeasure(model))
+    return _TASK.evaluation(options, model, files, batch_size)
 
 
 REGRESS = dataclasses.replace(_TASK, evaluation=_evaluation)

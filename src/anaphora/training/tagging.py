@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from anaphora import ops
 from anaphora.data import (
     DataError,
     TaggerCodec,
@@ -21,6 +20,7 @@ from anaphora.models.body import TaggerBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches, line_inputs
+from anaphora.training.measures import tag_measure
 from anaphora.training.options import DataOptions, TaskOptions, data_option
 from anaphora.training.task import Answer, Paths
 
@@ -57,6 +57,7 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
             "schedule": "cosine",
             "max_steps": 2000,
             "evaluate_every": 200,
+            "monitor": "auto",
         }
     }
 
@@ -79,6 +80,7 @@ def tag(
         DataError: a word has a character that the vocabulary lacks, and nothing stands for it.
         ValueError: the model's scores are not finite.
 
+    >>> from anaphora.data import CharacterTokenizer
     >>> model = SequenceTagger(2, hidden_size=3, vocabulary_size=2, num_characters=2).eval()
     >>> model.codec = TaggerCodec(("ab",), True, CharacterTokenizer.fit("ab"), ("X", "Y"))
     >>> [[len(of_word) for of_word in of_words] for of_words in tag(model, [["ab"]])]
@@ -87,11 +89,15 @@ def tag(
     for _, part in in_batches(sentences, _PREDICTION_BATCH):
         batch = model.codec.input_batch(part)
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
+            scores = model.scores(batch)
+            best = model.answers(scores, batch.lengths)  # [T, B]
+            shares = model.probabilities(scores, batch.lengths)  # [T, B, C]
         check_scores("tag", shares)
         for row, words in enumerate(part):
-            best = shares[: len(words), row].argmax(axis=-1)
-            yield [(model.codec.tags[k], float(shares[t, row, k])) for t, k in enumerate(best)]
+            yield [
+                (model.codec.tags[k], float(shares[t, row, k]))
+                for t, k in enumerate(best[: len(words), row])
+            ]
 
 
 def _read(options: TaggerOptions, paths: Paths) -> list[Example]:
@@ -112,6 +118,15 @@ def _fit(options: TaggerOptions, training: list[Example], held_out: list[Example
         minimum_count=options.minimum_count,
         lowercase=options.lowercase,
     )
+
+
+def _places(options: TaggerOptions, path: Any) -> dict[str, str]:
+    """Where each tag stands first."""
+    found: dict[str, str] = {}
+    for number, (_, tags) in enumerate(_read(options, [path]), start=1):
+        for tag_ in tags:
+            found.setdefault(tag_, f"{path}, sentence {number:,}")
+    return found
 
 
 def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
@@ -143,6 +158,8 @@ TAG = example_task(
     unit="words",
     read_examples=_read,
     fit=_fit,
+    places=_places,
+    measure_of=lambda options, model, codec: tag_measure(codec.labels),
     inputs=_inputs,
     answer=_answer,
 )

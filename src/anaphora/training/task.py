@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
-from anaphora.training.evaluation import Evaluation, Measure, loss_figures, report_loss
+from anaphora.training.evaluation import Evaluation, loss_figures, report_loss
+from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
+MeasureOf = Callable[[Any, Any, Any], Measure | None]
 
 
 class TrainingData(NamedTuple):
@@ -41,6 +43,8 @@ class EvaluationData(NamedTuple):
         unknown: What of them the vocabulary lacks.
         figures: More figures of a result, beside its own, by name; None where there is none.
         measure: Counts more as well; None for nothing.
+        unknown_labels: How many targets are labels or tags that training lacked.
+        notices: What the user should know of.
     """
 
     batches: Batches
@@ -48,6 +52,8 @@ class EvaluationData(NamedTuple):
     unknown: UnknownShare
     figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
     measure: Measure | None = None
+    unknown_labels: int = 0
+    notices: Sequence[str] = ()
 
 
 class Answer(NamedTuple):
@@ -88,8 +94,8 @@ class Task:
             input that is empty has an empty one.
         begin: Prepares a model for a training, given options, the model and the data of the
             training; also when it goes on.
-        measure_of: What the evaluations of a training count beside the loss, given options and the
-            model; None for nothing.
+        measure_of: What evaluations count beside the loss, given options, the model and a codec,
+            whose labels may be more than the model's; None for nothing.
         rows: What stands side by side in a batch, in the plural.
         check: Refuses options that do not fit together, whatever the files say.
         check_files: Refuses options that are for a kind of files where none of that kind is given:
@@ -115,7 +121,7 @@ class Task:
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
     begin: Callable[[Any, Any, TrainingData], None] = lambda options, model, data: None
-    measure_of: Callable[[Any, Any], Measure | None] = lambda options, model: None
+    measure_of: MeasureOf = lambda options, model, codec: None
     rows: str = "sentences"
     check: Callable[[Any], None] = lambda options: None
     check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None

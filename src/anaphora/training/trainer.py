@@ -535,7 +535,7 @@ class Trainer:
                 return
             if not math.isfinite(result.loss):
                 raise self._diverged(f"the validation loss became {result.loss}", progress.step)
-            figure = result.figure(self.options.monitor)
+            figure = result.figure(result.monitored(self.options.monitor))
             progress.evaluated_step = progress.step
             progress.seconds = time.monotonic() - self._clock
             best = self._is_best(result, figure)
@@ -559,7 +559,7 @@ class Trainer:
 
     def _is_best(self, result: Evaluation, figure: float) -> bool:
         """Whether the weights are to be kept: the best so far, or the latest if none can tell."""
-        progress, monitor = self.progress, self.options.monitor
+        progress, monitor = self.progress, result.monitored(self.options.monitor)
         if direction(monitor) == "higher" and result.tokens < FEWEST_TO_JUDGE:  # a share
             self._tell(
                 "judge",

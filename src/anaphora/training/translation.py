@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anaphora import metrics
 from anaphora.data import DataError, PairCodec, WordTokenizer, read_lines, split_words
 from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
 from anaphora.models.body import EncoderDecoderBody
 from anaphora.options import check_sizes, option
-from anaphora.training.examples import example_task
+from anaphora.training.evaluation import Evaluation
+from anaphora.training.examples import evaluation_data, example_task
+from anaphora.training.measures import Measure, TranslationMeasure
 from anaphora.training.options import SplitOptions, TaskOptions
-from anaphora.training.task import Answer, Paths
+from anaphora.training.task import Answer, EvaluationData, Paths
 
 Example = tuple[str, str]  # a sentence, and its translation
 
@@ -29,6 +32,7 @@ class TranslatorOptions(SplitOptions, EncoderDecoderBody, TaskOptions):
     beam_size: int = option(
         5, "How many translations the search keeps beside each other.", section="prediction"
     )
+    bleu: bool = option(True, "Translate the files, and count BLEU and chrF.", section="evaluation")
 
     presets = {  # noqa: RUF012 - it is never changed
         "default": {
@@ -92,6 +96,39 @@ def _answer(
         yield Answer({**record, **scores}, record["translation"])
 
 
+def _measure_of(options: TranslatorOptions, model: Any, codec: Any) -> Measure | None:
+    if options.monitor not in ("bleu", "chrf"):
+        return None
+    metrics.bleu(["a"], ["a"])  # which says what is missing before hours have gone by
+    return TranslationMeasure(model, codec["target"])
+
+
+def _evaluation(
+    options: TranslatorOptions, model: EncoderDecoder, files: Paths, batch_size: int | None
+) -> EvaluationData:
+    data = evaluation_data(_read, None, lambda *_: None, options, model, files, batch_size)
+    if not options.bleu:
+        return data
+    try:
+        metrics.bleu(["a"], ["a"])
+    except ImportError as error:
+        notice = f"no BLEU and chrF: {error}, or leave them out with --no-bleu"
+        return data._replace(notices=[notice])
+
+    def figures(result: Evaluation) -> dict[str, float]:
+        pairs = [pair for pair in _read(options, files) if split_words(pair[0])]
+        sources, references = ([pair[side] for pair in pairs] for side in (0, 1))
+        found = translate(model, model.codec, sources, options.beam_size)
+        texts = [one.text for one in found]
+        lower = options.lowercase  # such a model writes no capitals
+        return {
+            "bleu": metrics.bleu(texts, references, lowercase=lower),
+            "chrf": metrics.chrf(texts, references, lowercase=lower),
+        }
+
+    return data._replace(figures=figures)
+
+
 TRANSLATE = example_task(
     name="translate",
     model=EncoderDecoder,
@@ -100,6 +137,8 @@ TRANSLATE = example_task(
     unit="words",
     read_examples=_read,
     fit=_fit,
+    evaluation=_evaluation,
+    measure_of=_measure_of,
     answer=_answer,
 )
 """A sentence for a sentence."""
