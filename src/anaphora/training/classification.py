@@ -87,6 +87,7 @@ def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dic
         DataError: as `ClassifierCodec.encode_input`.
         ValueError: the model's scores are not finite.
 
+    >>> from anaphora.data import CharacterTokenizer
     >>> model = SequenceClassifier(num_classes=2, hidden_size=3, vocabulary_size=2).eval()
     >>> model.codec = ClassifierCodec(("no", "yes"), CharacterTokenizer.fit("ab"))
     >>> (probabilities,) = classify(model, ["abba"])
