@@ -245,7 +245,7 @@ def test_tables_that_are_refused(tmp_path, content, options, message):
         ("a.ts", "@classLabel false\n@data\n1,2\n2,1\n", (), "has no targets; to train or to ev"),
         ("a.ts", "@targetLabel true\n@data\n1,2:5\n2,1:7\n", ("--level", "word"), "level is for"),
         ("a.ts", "@targetLabel true\n@data\n1,2:5\n2,1:7\n", ("--target-column", "n"),
-         "target_column is for .csv and .tsv files"),
+         "target_column is for tables, and none was given"),
         ("a.txt", "a text\n", (), "a.txt is no table: texts with numbers are read from .csv, .tsv"),
     ],
 )  # fmt: skip

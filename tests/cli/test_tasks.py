@@ -501,8 +501,12 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             "--tag-column is not for the task classify, but for tag",
         ),
         ("classify", ["--preset", "zaremba-small"], "preset 'zaremba-small' is none of default"),
-        ("classify", ["--level", "bpe"], "level 'bpe' is none of char, word"),
-        ("classify", ["--lowercase"], "lowercase and split are for level 'word', not for 'char'"),
+        ("classify", ["--level", "bpe"], "level 'bpe' is none of auto, char, word"),
+        (
+            "classify",
+            ["--level", "char", "--lowercase"],
+            "lowercase and split are for level 'word', not for 'char'",
+        ),
         ("classify", ["--dropout", "2"], "dropout is a share"),
         ("classify", ["--hidden-size", "0"], "hidden_size must be a whole number of at least 1"),
         ("tag", ["--pooling", "max"], "--pooling is not for the task tag, but for classify"),
@@ -511,7 +515,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             ["--column", "text"],
             "--column is not for the task tag, but for language-model, cl",
         ),
-        ("tag", ["--tag-column", "1"], "tag_column is 1; it must be 2 or more"),
+        ("tag", ["--tag-column", "0"], "tag_column is '0'; columns have names, or count from 1"),
         (
             "tag",
             ["--character-hidden-size", "0"],
@@ -592,7 +596,7 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
     task = make("classify series", tmp_path)
     for options, message in [
         (["--level", "word"], "level is for texts, but the files hold series"),
-        (["--column", "text"], "column is for .csv and .tsv files, and none was given"),
+        (["--column", "text"], "column is for tables, and none was given"),
         (["--embedding-size", "3"], "embedding_size is for ids"),
     ]:
         assert message in run(*task.command(*options), code=2)[1]
@@ -601,7 +605,7 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
 
 def test_columns_are_refused_where_no_table_is_given(tmp_path):
     task = make("classify folder", tmp_path)
-    refused = "column is for .csv and .tsv files, and none was given"
+    refused = "column is for tables, and none was given"
     assert f"label_{refused}" in run(*task.command("--label-column", "side"), code=2)[1]
     run(*task.command("--max-steps", "1"))
     lines = task.valid[0] / "low.txt"
@@ -614,7 +618,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("task", "files", "given", "message"),
     [
-        ("classify", {}, [], "nothing was given to classify: name .csv or .tsv files, a folder"),
+        ("classify", {}, [], "nothing was given to classify: name tables, a folder with a .txt"),
         ("classify", {"a.csv": "text,label\nx,y\n"}, ["a.csv"], "say with --column and --label-co"),
         (
             "classify",
@@ -870,7 +874,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     for header in ("", "@dimensions 2\n", "@univariate false\n@classLabel false\n"):
         bare.write_text(header + "@data\n" + "\n".join(series))
         assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
-    refused = "bare.ts has no classes; to train or to evaluate, give each series its own after"
+    refused = "bare.ts has no classes; to train or to evaluate, give each series its own: in a"
     out = ("--out", tmp_path / "other", "--task", "classify")
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
     assert refused in run("train", bare, *out, code=1)[1]
@@ -878,7 +882,10 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
 
     bare.write_text("@targetLabel true\n@data\n" + "\n".join(f"{one}:0.5" for one in series))
     assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
-    refused = "bare.ts has numbers as targets (@targetLabel true), and classify needs classes"
+    refused = (
+        "bare.ts has numbers to predict (@targetLabel true, or a numeric attribute), and "
+        "classify needs classes: use --task regress"
+    )
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
     assert refused in run("train", bare, *out, code=1)[1]
 

@@ -40,7 +40,7 @@ _LABELS = {
 @with_options_of(
     OPTIONS,
     lambda field: field["reading"] or field["section"] in ("prediction", "evaluation"),
-    show_default="that of the training",
+    show_default=False,
 )
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
@@ -48,16 +48,15 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Files as in training. "
-            + " ".join(f"{t.name}: {t.files}." for t in TASKS.values()),
+            help="As in training. " + " ".join(f"{t.name}: {t.files}." for t in TASKS.values()),
         ),
     ],
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Examples side by side. A text is cut into so many streams, each with a state of "
-            "its own: faster. With 1 the state is carried through the whole text, as in papers.",
+            help="Examples side by side, or streams that a text is cut into, each with a state of "
+            "its own: faster. With 1 the state is carried through all of it.",
             show_default="1 for a text",
         ),
     ] = None,
@@ -66,23 +65,12 @@ def evaluate(
 ) -> None:
     """Print how well a model predicts: loss, and perplexity or accuracy.
 
-    Of a language model every token counts once, and the state is carried through the whole text; a
-    model that was trained on separate sentences starts anew with each. Of a classifier or tagger
-    the accuracy is the share of right answers; beside it stand the scores of each class and the
-    confusion matrix, or of tags that mark spans, such as names, the F1 of each type. A translator
-    translates the source, and BLEU and chrF compare that with the target. Labels and tags that
-    training lacked count as wrong, and are told.
+    A language model carries its state through all of the text, or begins anew with each sentence if
+    it was trained so. Labels that training lacked count as wrong. A text with unknown tokens has no
+    bits per character. Files are read as in training, but for --format.
 
-    What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
-    the vocabulary lacks something has no bits per character, as these characters were not
-    predicted.
-
-    With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share (of a
-    translator, of both sides); of a language model also perplexity, bits_per_token,
-    bits_per_character, characters; of a translator perplexity, bits_per_token, bleu and chrf; of a
-    classifier or tagger accuracy, macro_f1, classes (precision, recall, f1, predicted, support) and
-    confusion_matrix, or span_f1, span_precision, span_recall and classes; and unknown_labels if
-    there are some.
+    With --json, one line: loss, tokens, seconds, unknown_tokens, unknown_share, unknown_labels; and
+    by model perplexity, accuracy, macro_f1, classes, confusion_matrix, span_f1, bleu and others.
     """
     output = Output(as_json)
     with reported_errors():

@@ -24,7 +24,7 @@ SECTIONS = ("data", "model", "training", "prediction", "evaluation")
 def with_options_of(
     tasks: Mapping[str, type[TaskOptions]],
     select: Callable[[Mapping[str, Any]], bool],
-    show_default: str | None = None,
+    show_default: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for fields of the options of some tasks.
 
@@ -34,7 +34,7 @@ def with_options_of(
     Args:
         tasks: The options classes by the names of the tasks.
         select: Which fields, by their metadata.
-        show_default: What is shown as the default, where that is none of the options' own.
+        show_default: Whether the defaults are those of a training; if not, none is shown.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -118,7 +118,7 @@ def _common(
 
 
 def _parameter(
-    section: str, of_tasks: list[_Field], all_tasks: int, show_default: str | None
+    section: str, of_tasks: list[_Field], all_tasks: int, show_default: bool
 ) -> inspect.Parameter:
     field, hint = of_tasks[0].field, of_tasks[0].hint
     choices = tuple(dict.fromkeys(c for one in of_tasks for c in one.field.metadata["choices"]))
@@ -137,13 +137,13 @@ def _parameter(
         (first, _), *others = by_default.items()
         more = (f"; {', '.join(its_tasks)} {_shown(other, name)}" for other, its_tasks in others)
         default, shown = None, _shown(first, name) + "".join(more)
-    if show_default is not None and section not in ("prediction", "evaluation"):
-        default, shown = None, show_default
+    if not show_default and section not in ("prediction", "evaluation"):
+        default, shown = None, False
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,
         metavar="NAME" if choices else None,
-        rich_help_panel=section.capitalize() if show_default is None else None,
+        rich_help_panel=section.capitalize() if show_default else None,
         show_default=shown,
     )
     kind: Any = Literal[choices] if choices else _plain(hint)

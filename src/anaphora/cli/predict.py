@@ -34,7 +34,7 @@ _OPTIONS = {name: OPTIONS[name] for name, task in TASKS.items() if not task.writ
 @with_options_of(
     _OPTIONS,
     lambda field: field["reading"] or field["section"] == "prediction",
-    show_default="that of the training",
+    show_default=False,
 )
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
@@ -42,8 +42,8 @@ def predict(
         str,
         typer.Argument(
             metavar="FILE",
-            help="Lines of text, or - for standard input; or files as in training: .ts files of "
-            "series, tables, .conllu and .tsv files.",
+            help="Lines of text, or - for standard input; or files as in training: series, "
+            "tables, files of columns.",
             show_default="standard input",
         ),
     ] = "-",
@@ -57,7 +57,8 @@ def predict(
 
     Each line has its answer; that to a line without a word is an empty line, and told. At a
     terminal an answer comes right after its line, elsewhere after 500 lines. Words that the
-    vocabulary lacks are read as unknown, and told.
+    vocabulary lacks are read as unknown, and told. Files are read as in training, but for
+    --format.
 
     With --json, a line for each answer: text, label, probabilities (by label, the likeliest first);
     or words, tags, probabilities (of these tags); or source, translation, log_probability, score.

@@ -38,7 +38,7 @@ from anaphora.data.files import SourceFile
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.frames import Frames
 from anaphora.data.labelled import check_labels, read_labelled
-from anaphora.data.pairs import read_pairs
+from anaphora.data.pairs import read_pairs, read_sources
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
     Source,
@@ -48,14 +48,15 @@ from anaphora.data.sources import (
     stream_lines,
 )
 from anaphora.data.splits import stratified_split
-from anaphora.data.tables import column_names, is_table, read_columns
-from anaphora.data.tagged import read_conllu, read_tagged
+from anaphora.data.tables import column_names, is_table, read_columns, text_of
+from anaphora.data.tagged import read_conllu, read_tagged, read_words
 from anaphora.data.targets import read_targets
 from anaphora.data.tokenizers import (
     BPETokenizer,
     CharacterTokenizer,
     Tokenizer,
     WordTokenizer,
+    is_tokenized,
     split_words,
 )
 
@@ -98,6 +99,7 @@ __all__ = [
     "encode_to_file",
     "format_of",
     "is_table",
+    "is_tokenized",
     "kind_of",
     "located",
     "moments",
@@ -111,8 +113,10 @@ __all__ = [
     "read_lines",
     "read_pairs",
     "read_series",
+    "read_sources",
     "read_tagged",
     "read_targets",
+    "read_words",
     "sentence_batches",
     "side_by_side",
     "split_sentences",
@@ -121,5 +125,6 @@ __all__ = [
     "standardized",
     "stratified_split",
     "stream_lines",
+    "text_of",
     "uncompressed_name",
 ]

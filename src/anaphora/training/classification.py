@@ -32,6 +32,7 @@ from anaphora.training.inputs import (
     is_blank,
     read_inputs,
     refuse_text_options,
+    resolved,
 )
 from anaphora.training.measures import ClassMeasure
 from anaphora.training.options import TaskOptions, data_option, training_option
@@ -50,7 +51,7 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
     64
     """
 
-    label_column: str | None = data_option(None, "Take the label from this column.", reading=True)
+    label_column: str | None = data_option(None, "Column of the label, in tables.", reading=True)
     class_weights: str = training_option(
         "none",
         "How much the targets of a class count in the loss of training: all alike, or such that "
@@ -73,6 +74,12 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
             "evaluate_every": 200,
             "monitor": "auto",
         }
+    }
+    presets["words"] = {  # noqa: RUF012 - of texts that are read by words, unless one is given
+        **presets["default"],
+        "pooling": "max",
+        "dropout": 0.5,
+        "initialization": "0.1",
     }
 
 
@@ -108,13 +115,12 @@ def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dic
 def _read(options: ClassifierOptions, paths: Paths) -> list[Example]:
     if not paths:
         raise DataError(
-            "nothing was given to classify: name .csv or .tsv files, a folder with a .txt file "
-            "for each class, or series as .ts files"
+            "nothing was given to classify: name tables, a folder with a .txt file for each class, "
+            "or files of series"
         )
-    if are_series(paths, "classifier"):
-        encoding = options.encoding
-        return [example for path in paths for example in _labelled_series(path, encoding)]
-    more = options.column, options.label_column, options.encoding
+    if are_series(options, paths, "classifier"):
+        return [example for path in paths for example in _labelled_series(options, path)]
+    more = options.column, options.label_column, options.encoding, options.format
     return [example for path in paths for example in read_labelled(path, *more)]
 
 
@@ -139,8 +145,9 @@ def _begin(options: ClassifierOptions, model: SequenceClassifier, data: Training
 def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
     """Where in a file each label stands first."""
     found: dict[str, str] = {}
-    if is_table(path) and options.label_column is not None:
-        for place, (label,) in read_columns(path, [options.label_column], options.encoding):
+    if is_table(path, options.format) and options.label_column is not None:
+        more = options.encoding, options.format
+        for place, (label,) in read_columns(path, [options.label_column], *more):
             found.setdefault(str(label), place)
         return found
     for number, (_, label) in enumerate(_read(options, [path]), start=1):
@@ -162,18 +169,19 @@ def _answer(
             yield Answer({**text, "label": label, "probabilities": shares}, label)
 
 
-def _labelled_series(path: Any, encoding: str) -> list[Example]:
-    series, classes = read_series(path, encoding)
+def _labelled_series(options: ClassifierOptions, path: Any) -> list[Example]:
+    series, classes = read_series(path, options.encoding, options.format)
     if classes is None:
         raise DataError(
-            f"{path} has no classes; to train or to evaluate, give each series its own after a "
-            "last colon, and list them: @classLabel true a b. anaphora predict reads series without"
+            f"{path} has no classes; to train or to evaluate, give each series its own: in a .ts "
+            "file after a last colon, all of them listed (@classLabel true a b), in a .npz file in "
+            "an array y. anaphora predict reads series without"
         )
     if isinstance(classes[0], float):
         raise DataError(
-            f"{path} has numbers as targets (@targetLabel true), and classify needs classes; "
-            "--task regress learns numbers. If these are names of classes, "
-            "list them: @classLabel true 1 2"
+            f"{path} has numbers to predict (@targetLabel true, or a numeric attribute), and "
+            "classify needs classes: use --task regress. If these are names of classes, list them: "
+            "@classLabel true 1 2"
         )
     return list(zip(series, map(str, classes), strict=True))
 
@@ -182,7 +190,7 @@ CLASSIFY = example_task(
     name="classify",
     model=SequenceClassifier,
     options=ClassifierOptions,
-    files=".csv or .tsv files, a folder with a .txt file for each class, or .ts files of series",
+    files="tables, folders of a .txt file a class, or series",
     unit="sequences",
     rows="sequences",
     read_examples=_read,
@@ -192,6 +200,7 @@ CLASSIFY = example_task(
     places=_places,
     begin=_begin,
     measure_of=lambda options, model, codec: ClassMeasure(codec.labels),
+    resolved=resolved,
     inputs=read_inputs,
     answer=_answer,
     example_file=example_file,

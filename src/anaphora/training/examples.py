@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anaphora.artifact import ArtifactError, Shape, check_finite, read_weights, write_weights
-from anaphora.data import Codec, Column, DataError, stratified_split, stream_lines
+from anaphora.data import (
+    FORMATS,
+    Codec,
+    Column,
+    DataError,
+    format_of,
+    is_tokenized,
+    stratified_split,
+    stream_lines,
+    uncompressed_name,
+)
 from anaphora.tensor import Array
 from anaphora.training.task import (
     EvaluationData,
@@ -206,6 +216,29 @@ def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
     name = "standard input" if path == "-" else path
     for number, line in enumerate(stream_lines(path, options.encoding), start=1):
         yield f"{name}, line {number:,}", line
+
+
+def split_of(options: Any, texts: Iterable[str]) -> str:
+    """How the words of texts are split, where the options leave that to the texts.
+
+    >>> from types import SimpleNamespace
+    >>> split_of(SimpleNamespace(split="auto"), ["Yes, it rains."])
+    'punctuation'
+    """
+    if options.split != "auto":
+        split: str = options.split
+        return split
+    return "whitespace" if is_tokenized(texts) else "punctuation"
+
+
+def example_of_table(files: str, format: str | None) -> str | None:
+    """An argument of another file like the tables of a training; None if they were no tables."""
+    first = files.split(", ")[0]
+    found = format_of(first, format)
+    if found is None or FORMATS[found].kind != "table":
+        return None
+    suffix = Path(uncompressed_name(first)).suffix if found != "dataset" else ""
+    return f"YOUR_TABLE{suffix or f' --format {found}'}"
 
 
 def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str, Column]) -> None:

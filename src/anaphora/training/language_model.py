@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,13 @@ from anaphora.data.tokenizers.bpe import require_tokenizers
 from anaphora.models import LanguageModel
 from anaphora.models.body import LanguageModelBody
 from anaphora.training.evaluation import Evaluation, report_loss
-from anaphora.training.options import StreamTrainingOptions, TaskOptions, TextOptions
+from anaphora.training.options import (
+    NAME_FORMAT,
+    StreamTrainingOptions,
+    TaskOptions,
+    TextOptions,
+    check_format,
+)
 from anaphora.training.presets import PRESETS
 from anaphora.training.task import EvaluationData, Notify, Paths, Task, TrainingData
 
@@ -59,6 +66,10 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
 
     presets = PRESETS
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_format(self.format, ("table",))
+
 
 def _check(options: LanguageModelOptions) -> None:
     if options.level == "bpe":
@@ -66,8 +77,12 @@ def _check(options: LanguageModelOptions) -> None:
 
 
 def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    if given.get("column") is not None and not any(map(is_table, paths)):
-        raise ValueError("column is for .csv and .tsv files, and none was given")
+    if given.get("column") is not None and not _have_table(given.get("format"), paths):
+        raise ValueError(f"column is for tables, and none was given; {NAME_FORMAT}")
+
+
+def _have_table(format: str | None, paths: Paths) -> bool:
+    return any(is_table(path, format) for path in paths)
 
 
 def _read(
@@ -77,7 +92,7 @@ def _read(
     folder: Path,
     notify: Notify,
 ) -> tuple[Tokenizer, dict[str, str | None]]:
-    more = options.column, options.pattern, options.encoding
+    more = options.column, options.pattern, options.encoding, options.format
     validation: Source | None = None
     if texts:
         source = open_source(texts, *more)
@@ -87,7 +102,11 @@ def _read(
         validation = open_source(validation_texts, *more)
     notify(f"reading {source.name}")
     tokenizer = fit_tokenizer(options, source)
-    encode_to_file(source, tokenizer, folder / "train.npy")
+    ids = encode_to_file(source, tokenizer, folder / "train.npy")
+    if options.level == "word" and np.any(ids == tokenizer.unknown_id):
+        unknown = tokenizer.unknown_tokens(source)
+        if unknown:  # more than those that the text itself has as unknown
+            notify(_on_unknown(unknown, tokenizer.vocabulary_size, len(ids)))
     if validation is not None:
         notify(f"reading {validation.name}")
         try:
@@ -96,6 +115,16 @@ def _read(
             raise DataError(f"the validation text {validation.name}: {error}") from error
     names = {"texts": source.name, "validation_texts": validation.name if validation else None}
     return tokenizer, names
+
+
+def _on_unknown(unknown: Counter[str], vocabulary_size: int, tokens: int) -> str:
+    """What limits of the vocabulary did to the text of a training."""
+    types, count = len(unknown), unknown.total()
+    return (
+        f"the vocabulary has {vocabulary_size:,} entries; {types:,} rarer words become unknown, "
+        f"which are {count:,} of the {tokens:,} tokens ({count / tokens:.1%}); --minimum-count 1 "
+        "without --vocabulary-size keeps all"
+    )
 
 
 def _open(options: LanguageModelOptions, tokenizer: Tokenizer, folder: Path) -> TrainingData:
@@ -122,8 +151,8 @@ def _evaluation(
     options: LanguageModelOptions, model: LanguageModel, texts: Paths, batch_size: int | None
 ) -> EvaluationData:
     tokenizer = model.codec
-    column = options.column if any(map(is_table, texts)) else None
-    source = open_source(texts, column, options.pattern, options.encoding)
+    column = options.column if _have_table(options.format, texts) else None
+    source = open_source(texts, column, options.pattern, options.encoding, options.format)
     with TemporaryDirectory() as folder:
         ids = np.array(encode_to_file(source, tokenizer, Path(folder, "ids.npy")))
     batches = evaluation_batches(options, tokenizer, ids, min(batch_size or 1, len(ids)))

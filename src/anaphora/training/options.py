@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from anaphora import schema
 from anaphora.cells import CELLS, Cell
-from anaphora.data import check_encoding
+from anaphora.data import FORMATS, check_encoding
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
@@ -22,6 +22,9 @@ from anaphora.options import Options, check_factors, check_shares, check_sizes, 
 
 LIMITS = {"epochs", "max_steps", "minutes"}
 """The options that end a training."""
+
+NAME_FORMAT = "with format, say what files are whose names do not tell it, such as standard input"
+"""Advice of messages."""
 
 data_option = functools.partial(option, section="data")
 training_option = functools.partial(option, section="training")
@@ -49,7 +52,13 @@ class DataOptions(Options):
     )
     encoding: str = data_option(
         "utf-8",
-        "Encoding of the files, as Python calls it: cp1252, latin-1, utf-16, shift_jis, ...",
+        "Encoding of the files, as Python calls it: cp1252, latin-1, utf-16, ...",
+        reading=True,
+    )
+    format: str | None = data_option(
+        None,
+        "Format, where names do not tell it (standard input).",
+        tuple(FORMATS),
         reading=True,
     )
 
@@ -63,19 +72,47 @@ class DataOptions(Options):
         check_shares(self, "validation_share")
 
 
-@dataclass(kw_only=True)
-class SplitOptions(DataOptions):
-    """How texts are split into words.
+def check_format(format: str | None, kinds: tuple[str, ...], others: tuple[str, ...] = ()) -> None:
+    """Refuse a format that a task does not read.
 
-    >>> SplitOptions(split="punctuation").lowercase
-    False
+    Args:
+        format: A key of `anaphora.data.FORMATS`, or None.
+        kinds: The kinds of formats that it reads.
+        others: More formats that it reads.
+
+    Raises:
+        ValueError: it is another one.
+
+    >>> check_format("ts", ("tagged",), ("jsonl",))
+    Traceback (most recent call last):
+        ...
+    ValueError: format 'ts' is not for this task; wanted one of jsonl, conllu, columns
+    """
+    known = [name for name, one in FORMATS.items() if one.kind in kinds or name in others]
+    if format is not None and format not in known:
+        raise ValueError(
+            f"format {format!r} is not for this task; wanted one of {', '.join(known)}"
+        )
+
+
+@dataclass(kw_only=True)
+class SentenceOptions(DataOptions):
+    """How sentences, or other short texts, are split into words.
+
+    >>> SentenceOptions().split
+    'auto'
     """
 
-    split: str = data_option("whitespace", "How words are split.", ("whitespace", "punctuation"))
+    split: str = data_option(
+        "auto",
+        "How words are split; auto is whitespace for texts whose punctuation stands apart, and "
+        "punctuation for others.",
+        ("auto", "whitespace", "punctuation"),
+    )
 
 
 @dataclass(kw_only=True)
-class TextOptions(SplitOptions):
+class TextOptions(DataOptions):
     """How a text is read and cut into tokens.
 
     >>> TextOptions(level="word", lowercase=True).split
@@ -87,6 +124,7 @@ class TextOptions(SplitOptions):
     """
 
     level: str = data_option("char", "What a token is.", ("char", "word", "bpe"), common=True)
+    split: str = data_option("whitespace", "How words are split.", ("whitespace", "punctuation"))
     sentence_start: bool = data_option(False, "Put <bos> before each line, at word level.")
     batching: str = data_option(
         "stream",
@@ -94,7 +132,7 @@ class TextOptions(SplitOptions):
         ("stream", "sentences"),
     )
     column: str | None = data_option(
-        None, "Read .csv or .tsv files, and take the text from this column.", reading=True
+        None, "Column of the text, in tables (.csv, .jsonl, ...).", reading=True
     )
     pattern: str = data_option("*.txt", "Which files of a folder to read.", reading=True)
 
@@ -252,6 +290,10 @@ class TaskOptions(Body, TrainingOptions):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that go together, by name; the first are the task's defaults."""
 
+    given: frozenset[str] | None = None
+    """Which options `make` was given without a preset, so that the others may follow from the
+    files; None where the others were said too."""
+
     @classmethod
     def make(cls, preset: str | None = None, **changes: Any) -> Self:
         """The options of a preset, with some of them changed.
@@ -278,7 +320,9 @@ class TaskOptions(Body, TrainingOptions):
         values |= changes
         if unknown := sorted(set(values) - set(cls.fields())):
             raise ValueError(f"unknown options: {', '.join(unknown)}")
-        return cls.from_dict(values)
+        made = cls.from_dict(values)
+        made.given = frozenset(changes) if preset is None else None
+        return made
 
     @classmethod
     def default(cls, name: str) -> Any:

@@ -80,6 +80,7 @@ def prepare_training(
         with _claimed(home, overwrite=overwrite) as folder:
             codec, names = task.read(options, texts, validation_texts, folder, notify)
             # All that can be wrong is to come up before an old model goes.
+            options = task.resolved(options, codec)
             random.seed(options.seed)
             model = task.make_model(options, codec.sizes())
             model.codec = codec

@@ -28,6 +28,7 @@ from anaphora.training.inputs import (
     is_blank,
     read_inputs,
     refuse_text_options,
+    resolved,
 )
 from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions, data_option, training_option
@@ -53,7 +54,7 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
 
     target_column: str | None = data_option(
         None,
-        "Take the numbers to predict from this column, or from several: price,area.",
+        "Column of the translations, or of the numbers (several: price,area), in tables.",
         reading=True,
     )
     loss: str = training_option(
@@ -202,14 +203,14 @@ def _read(options: RegressorOptions, paths: Paths) -> list[Example]:
             "nothing was given to regress: name tables with --column and --target-column, or "
             "series with numbers, such as .ts files"
         )
-    if are_series(paths, "regressor"):
+    if are_series(options, paths, "regressor"):
         return [example for path in paths for example in _series_with_targets(options, path)]
-    more = options.column, options.target_columns, options.encoding
+    more = options.column, options.target_columns, options.encoding, options.format
     return [example for path in paths for example in read_targets(path, *more)]
 
 
 def _series_with_targets(options: RegressorOptions, path: Any) -> list[Example]:
-    series, answers = read_series(path, options.encoding, targets=True)
+    series, answers = read_series(path, options.encoding, options.format, targets=True)
     if answers is None:
         raise DataError(
             f"{path} has no targets; to train or to evaluate, give each series its number: in .ts "
@@ -289,6 +290,7 @@ _TASK = example_task(
     fit=_fit,
     begin=_begin,
     measure_of=lambda options, model, codec: RegressionMeasure(codec),
+    resolved=resolved,
     inputs=functools.partial(read_inputs, targets=True),
     answer=_answer,
     report=_report,

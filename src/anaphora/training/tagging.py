@@ -11,9 +11,10 @@ import numpy as np
 from anaphora.data import (
     DataError,
     TaggerCodec,
-    read_conllu,
+    format_of,
+    read_tagged,
+    read_words,
     split_words,
-    uncompressed_name,
 )
 from anaphora.models import SequenceTagger
 from anaphora.models.body import TaggerBody
@@ -21,12 +22,13 @@ from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches, line_inputs
 from anaphora.training.measures import tag_measure
-from anaphora.training.options import DataOptions, TaskOptions, data_option
+from anaphora.training.options import DataOptions, TaskOptions, check_format, data_option
 from anaphora.training.task import Answer, Paths
 
 Example = tuple[list[str], list[str]]  # the words of a sentence, and their tags
 
 _PREDICTION_BATCH = 64
+_TABLES = ("tsv", "jsonl", "parquet", "arrow", "dataset")
 
 
 @dataclass(kw_only=True)
@@ -37,10 +39,12 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
     5
     """
 
-    tag_column: int = data_option(
-        4,
-        "Column of the tags, from 1: 4 or 5 of CoNLL-U, or 2 of lines of a word and its tag.",
-        reading=True,
+    word_column: str | int | None = data_option(
+        None, "Column of the words: name or number (-1 is last).", reading=True
+    )
+    tag_column: str | int | None = data_option(None, "Column of the tags, likewise.", reading=True)
+    separator: str | None = data_option(
+        None, "Sign between columns, or tab, space, comma.", reading=True
     )
 
     presets = {  # noqa: RUF012 - it is never changed
@@ -63,8 +67,17 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tag_column < 2:
-            raise ValueError(f"tag_column is {self.tag_column}; it must be 2 or more")
+        for name in ("word_column", "tag_column"):
+            if getattr(self, name) in (0, "0", ""):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; columns have names, or count from 1, or "
+                    "from -1 for the last"
+                )
+        if self.separator == "":
+            raise ValueError(
+                "separator is empty; wanted a sign, or whitespace, tab, space or comma"
+            )
+        check_format(self.format, ("tagged",), _TABLES)
 
 
 def tag(
@@ -103,11 +116,12 @@ def tag(
 def _read(options: TaggerOptions, paths: Paths) -> list[Example]:
     if not paths:
         raise DataError(
-            "nothing was given to tag: name .conllu files, or files with a word and its tag a "
-            "line, a tab between them, and --tag-column 2"
+            "nothing was given to tag: name files of columns, such as .conllu files or lines of a "
+            "word and its tag, or tables with lists of words and of tags"
         )
-    more = options.tag_column, options.encoding
-    return [s for path in paths for s in read_conllu(path, *more)]
+    columns = options.word_column, options.tag_column, options.separator
+    more = options.encoding, options.format
+    return [sentence for path in paths for sentence in read_tagged(path, *columns, *more)]
 
 
 def _fit(options: TaggerOptions, training: list[Example], held_out: list[Example]) -> TaggerCodec:
@@ -130,9 +144,10 @@ def _places(options: TaggerOptions, path: Any) -> dict[str, str]:
 
 
 def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
-    if uncompressed_name(path).lower().endswith((".conllu", ".tsv")):
-        sentences = read_conllu(path, options.tag_column, options.encoding)
-        for number, (words, _) in enumerate(sentences, start=1):
+    if format_of(path, options.format) is not None:
+        columns = options.word_column, options.separator
+        sentences = read_words(path, *columns, options.encoding, options.format)
+        for number, words in enumerate(sentences, start=1):
             yield f"{path}, sentence {number:,}", words
     else:
         for place, line in line_inputs(options, path):
@@ -154,7 +169,7 @@ TAG = example_task(
     name="tag",
     model=SequenceTagger,
     options=TaggerOptions,
-    files=".conllu files, or lines of a word and its tag",
+    files="files of columns (.conllu, ...), or tables with lists",
     unit="words",
     read_examples=_read,
     fit=_fit,

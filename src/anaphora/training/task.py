@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ class Task:
         check: Refuses options that do not fit together, whatever the files say.
         check_files: Refuses options that are for a kind of files where none of that kind is given:
             gets those that were given, and the files.
+        resolved: The options of a training with what it took from the files in place of "auto",
+            given the options and the codec.
         report: A record as people of the field read it, given options, the record, and whether it
             is to be short.
         example_file: A file that its model could answer, as an argument, given options and the
@@ -125,6 +128,7 @@ class Task:
     rows: str = "sentences"
     check: Callable[[Any], None] = lambda options: None
     check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
+    resolved: Callable[[Any, Any], Any] = lambda options, codec: options
     report: Callable[..., str] = _report
     example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
 
@@ -147,6 +151,8 @@ class Task:
     def load_options(self, directory: str | os.PathLike[str] | ModelDirectory) -> Any:
         """Read with which options the model of a directory was trained.
 
+        The format is not among them: it is what the names of those files did not tell.
+
         Raises:
             ArtifactError: the directory holds a model of another task, or its ``config.json`` is
                 damaged.
@@ -161,7 +167,7 @@ class Task:
                 f"{self.model.kind!r}"
             )
         try:
-            options = self.options.from_config(config)
+            options: Any = self.options.from_config(config)
         except ValueError as error:
             raise ArtifactError(f"{home.config}: {error}") from error
         tokenizer = home.load_tokenizer() if "data" in config else {}
@@ -172,7 +178,9 @@ class Task:
                     f"{home.config}: data.{name} is {value!r}, but in {home.tokenizer.name} it is "
                     f"{said!r}; put back the two files that were saved together"
                 )
-        return options
+        return (
+            dataclasses.replace(options, format=None) if "format" in options.fields() else options
+        )
 
     def load(self, directory: str | os.PathLike[str]) -> Any:
         """Load the model, ready to evaluate, with its codec.
