@@ -16,7 +16,7 @@ from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.training import TASKS, Evaluation, EvaluationData, task_of
+from anaphora.training import Evaluation, EvaluationData, task_of
 from anaphora.training import evaluate as evaluate_model
 
 _LABELS = {
@@ -48,29 +48,35 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="As in training. " + " ".join(f"{t.name}: {t.files}." for t in TASKS.values()),
+            help="Files as in training (anaphora train --help all), but for --format.",
         ),
     ],
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Examples side by side, or streams that a text is cut into, each with a state of "
-            "its own: faster. With 1 the state is carried through all of it.",
+            help="Examples side by side, or streams that a text is cut into; with 1 the state is "
+            "carried through all of it.",
             show_default="1 for a text",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print how well a model predicts: loss, and perplexity or accuracy.
+    """Print how well a model predicts: loss, and perplexity, accuracy, F1 or BLEU.
 
-    A language model carries its state through all of the text, or begins anew with each sentence if
-    it was trained so. Labels that training lacked count as wrong. A text with unknown tokens has no
-    bits per character. Files are read as in training, but for --format.
+    Of a language model every token counts once, and the state is carried through the whole text; a
+    model that was trained on separate sentences starts anew with each. Of classes each one's scores
+    and the confusion matrix are shown, of spans, such as names, the F1 of each type. A translator
+    translates the files. Labels that training lacked count as wrong.
 
-    With --json, one line: loss, tokens, seconds, unknown_tokens, unknown_share, unknown_labels; and
-    by model perplexity, accuracy, macro_f1, classes, confusion_matrix, span_f1, bleu and others.
+    Of a text of which the vocabulary lacks something, that is told, and there are no bits per
+    character.
+
+    With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share,
+    unknown_labels, perplexity, bits_per_token, bits_per_character, characters, bleu, chrf,
+    accuracy, macro_f1, span_f1, span_precision, span_recall, classes, confusion_matrix, whichever
+    the model has.
     """
     output = Output(as_json)
     with reported_errors():

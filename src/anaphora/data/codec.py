@@ -64,7 +64,11 @@ class UnknownShare(NamedTuple):
 
 
 class Codec(ABC):
-    """What the numbers of a kind of examples stand for; an example is an input and its answer."""
+    """What the numbers of a kind of examples stand for; an example is an input and its answer.
+
+    >>> issubclass(ClassifierCodec, Codec), issubclass(TaggerCodec, Codec)
+    (True, True)
+    """
 
     level: str = "word"
     """What a token of its inputs is."""
@@ -390,7 +394,8 @@ class ClassifierCodec(SequenceCodec):
         return {"classes": list(self.classes), **self.inputs_to_dict()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
         classes, inputs = schema.convert(data, _OfClassifier)["classes"], cls.inputs_from_dict(data)
         check_names("classes", classes, minimum=2)
         return cls(tuple(classes), **inputs)
@@ -503,7 +508,8 @@ class RegressorCodec(SequenceCodec):
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RegressorCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> RegressorCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
         description = schema.convert(data, _OfRegressor)
         check_names("targets", description["targets"], minimum=1)
         mean, scale = checked_moments(description, "target_mean", "target_scale", "target")
@@ -745,7 +751,8 @@ class TaggerCodec(Codec):
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TaggerCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> TaggerCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
         description = schema.convert(data, _OfTagger)
         check_names("words", description["words"], minimum=0)
         check_names("tags", description["tags"], minimum=1)
@@ -860,7 +867,8 @@ class PairCodec(dict[str, Tokenizer], Codec):
         return {name: tokenizer.to_dict() for name, tokenizer in self.items()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PairCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> PairCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
         if set(data) != set(cls.sides):
             raise ValueError(f"the tokenizers are {sorted(data)}; expected {sorted(cls.sides)}")
         return cls({name: Tokenizer.from_dict(data[name]) for name in cls.sides})

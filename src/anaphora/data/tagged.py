@@ -36,6 +36,7 @@ def read_tagged(
     separator: str | None = None,
     encoding: str = "utf-8",
     format: str | None = None,
+    places: dict[str, str] | None = None,
 ) -> list[Sentence]:
     r"""Read the words and the tags of each sentence.
 
@@ -60,6 +61,7 @@ def read_tagged(
         separator: What is between columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
         encoding: That of the files.
         format: A key of `FORMATS`; None tells it.
+        places: Gets where each tag stands first.
 
     Returns:
         For each sentence its words and their tags.
@@ -76,7 +78,8 @@ def read_tagged(
     ...     read_tagged(path), read_tagged(path, tag_column=2)[1]
     ([(['It', 'rains'], ['B-NP', 'B-VP']), (['Yes'], ['O'])], (['Yes'], ['UH']))
     """
-    return _read(path, word_column, tag_column, separator, encoding, format)
+    found = {} if places is None else places
+    return _read(path, word_column, tag_column, separator, encoding, format, found)
 
 
 def read_words(
@@ -97,7 +100,7 @@ def read_words(
     ...     read_words(path)
     [['It', 'rains'], ['Yes']]
     """
-    sentences = _read(path, word_column, _NO_TAGS, separator, encoding, format)
+    sentences = _read(path, word_column, _NO_TAGS, separator, encoding, format, {})
     return [words for words, _ in sentences]
 
 
@@ -108,11 +111,11 @@ def _read(
     separator: str | None,
     encoding: str,
     format: str | None,
+    places: dict[str, str],
 ) -> list[Sentence]:
     if separator == "":
         raise DataError("separator is empty; wanted a sign, or whitespace, tab, space or comma")
     between = SEPARATORS.get(separator, separator) if separator is not None else None
-    places: dict[str, str] = {}
     if format_of(path, format) in ("jsonl", "parquet", "arrow", "dataset"):
         columns = [str(word_column or "tokens"), str(tag_column or "tags")]
         if tag_column == _NO_TAGS:

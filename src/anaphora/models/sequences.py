@@ -258,17 +258,23 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the classes ``batch.targets`` [B], in nats.
 
-        In training the targets are smoothed, and weighted by `class_weights` if there are some.
+        In training the targets are smoothed, and weighted by `class_weights` if there are some
+        (it is the sum of what they give, divided by the number of targets).
         Every sequence begins anew, so the state, which the training loop hands on, is None.
         """
-        logits = self.scores(batch)
+        weights = self.class_weights if self.training else None
         loss: Tensor = ops.cross_entropy(
-            logits,
+            self.scores(batch),
             batch.targets,
             ignore_index=IGNORE_INDEX,
-            class_weights=self.class_weights if self.training else None,
+            reduction="mean" if weights is None else "sum",
+            class_weights=weights,
             label_smoothing=smoothing(self),
         )
+        if weights is not None:
+            # Divided by the sum of the weights, a batch without a rare class would count as much
+            # as one with it.
+            loss = loss / max(batch.tokens, 1)
         return loss, None
 
 

@@ -18,6 +18,7 @@ from anaphora.data import (
     read_labelled,
     read_series,
 )
+from anaphora.data.tables import label_of
 from anaphora.models import SequenceClassifier
 from anaphora.models.body import ClassifierBody
 from anaphora.tensor import no_grad
@@ -73,6 +74,7 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
             "max_steps": 2000,
             "evaluate_every": 200,
             "monitor": "auto",
+            "patience": 4,
         }
     }
     presets["words"] = {  # noqa: RUF012 - of texts that are read by words, unless one is given
@@ -80,6 +82,7 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
         "pooling": "max",
         "dropout": 0.5,
         "initialization": "0.1",
+        "monitor": "accuracy",
     }
 
 
@@ -145,13 +148,13 @@ def _begin(options: ClassifierOptions, model: SequenceClassifier, data: Training
 def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
     """Where in a file each label stands first."""
     found: dict[str, str] = {}
-    if is_table(path, options.format) and options.label_column is not None:
-        more = options.encoding, options.format
-        for place, (label,) in read_columns(path, [options.label_column], *more):
-            found.setdefault(str(label), place)
+    if not is_table(path, options.format) or options.label_column is None:
+        for number, (_, label) in enumerate(_read(options, [path]), start=1):
+            found.setdefault(label, f"{path}, example {number:,}")
         return found
-    for number, (_, label) in enumerate(_read(options, [path]), start=1):
-        found.setdefault(label, f"{path}, example {number:,}")
+    columns, more = [options.label_column], (options.encoding, options.format)
+    for place, (label,) in read_columns(path, columns, *more):
+        found.setdefault(label_of(label, place, options.label_column), place)
     return found
 
 

@@ -47,7 +47,7 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
         None, "Sign between columns, or tab, space, comma.", reading=True
     )
 
-    presets = {  # noqa: RUF012 - it is never changed
+    presets = {  # noqa: RUF012 - they are never changed
         "default": {
             "minimum_count": 2,
             "lowercase": True,
@@ -62,7 +62,25 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
             "max_steps": 2000,
             "evaluate_every": 200,
             "monitor": "auto",
-        }
+            "patience": 4,
+        },
+        "entities": {  # names of persons and places: few words say much, and spelling says more
+            "minimum_count": 2,
+            "lowercase": True,
+            "hidden_size": 128,
+            "bidirectional": True,
+            "dropout": 0.5,
+            "forget_bias": 1.0,
+            "character_embedding_size": 25,
+            "character_hidden_size": 50,
+            "crf": True,
+            "batch_size": 16,
+            "learning_rate": 0.003,
+            "schedule": "cosine",
+            "epochs": 15,
+            "monitor": "auto",
+            "patience": 5,
+        },
     }
 
     def __post_init__(self) -> None:
@@ -113,14 +131,16 @@ def tag(
             ]
 
 
-def _read(options: TaggerOptions, paths: Paths) -> list[Example]:
+def _read(
+    options: TaggerOptions, paths: Paths, places: dict[str, str] | None = None
+) -> list[Example]:
     if not paths:
         raise DataError(
             "nothing was given to tag: name files of columns, such as .conllu files or lines of a "
             "word and its tag, or tables with lists of words and of tags"
         )
     columns = options.word_column, options.tag_column, options.separator
-    more = options.encoding, options.format
+    more = options.encoding, options.format, places
     return [sentence for path in paths for sentence in read_tagged(path, *columns, *more)]
 
 
@@ -135,12 +155,10 @@ def _fit(options: TaggerOptions, training: list[Example], held_out: list[Example
 
 
 def _places(options: TaggerOptions, path: Any) -> dict[str, str]:
-    """Where each tag stands first."""
-    found: dict[str, str] = {}
-    for number, (_, tags) in enumerate(_read(options, [path]), start=1):
-        for tag_ in tags:
-            found.setdefault(tag_, f"{path}, sentence {number:,}")
-    return found
+    """Where in a file each tag stands first."""
+    places: dict[str, str] = {}
+    _read(options, [path], places)
+    return places
 
 
 def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:

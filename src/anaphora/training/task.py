@@ -28,6 +28,9 @@ class TrainingData(NamedTuple):
         batches: What to train on.
         validation: What to validate on; None for nothing.
         description: A line on how much that is.
+
+    >>> TrainingData([], None, "nothing").description
+    'nothing'
     """
 
     batches: Batches
@@ -46,6 +49,10 @@ class EvaluationData(NamedTuple):
         measure: Counts more as well; None for nothing.
         unknown_labels: How many targets are labels or tags that training lacked.
         notices: What the user should know of.
+
+    >>> from collections import Counter
+    >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
+    7
     """
 
     batches: Batches
@@ -63,14 +70,36 @@ class Answer(NamedTuple):
     Attributes:
         record: For machines.
         text: For people.
+
+    >>> Answer({"label": "yes"}, "yes").text
+    'yes'
     """
 
     record: Mapping[str, Any]
     text: str
 
 
+def _accept(*arguments: Any) -> None:
+    """Refuse nothing."""
+
+
+def _example_file(options: Any, files: str) -> str:
+    """A file of lines."""
+    return "YOUR_SENTENCES.txt"
+
+
 def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
+    """What follows from the loss."""
     return report_loss(record, short)
+
+
+def _as_they_are(options: Any, codec: Any) -> Any:
+    """The options."""
+    return options
+
+
+def _nothing(options: Any, model: Any, codec: Any) -> None:
+    """No measure."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +152,14 @@ class Task:
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
-    begin: Callable[[Any, Any, TrainingData], None] = lambda options, model, data: None
-    measure_of: MeasureOf = lambda options, model, codec: None
+    begin: Callable[[Any, Any, TrainingData], None] = _accept
+    measure_of: MeasureOf = _nothing
     rows: str = "sentences"
-    check: Callable[[Any], None] = lambda options: None
-    check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
-    resolved: Callable[[Any, Any], Any] = lambda options, codec: options
+    check: Callable[[Any], None] = _accept
+    check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
+    resolved: Callable[[Any, Any], Any] = _as_they_are
     report: Callable[..., str] = _report
-    example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
+    example_file: Callable[[Any, str], str] = _example_file
 
     def measure(self, options: Any, loss: float) -> str:
         """A loss as people of the field read it, in few characters."""
