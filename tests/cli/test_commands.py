@@ -372,7 +372,7 @@ def test_help_names_every_option_with_its_default(command):
             assert f"--no-{name.replace('_', '-')}" in out
     for option in ("--valid", "--out", "--preset", "--resume", "--overwrite", "--json"):
         assert option in out
-    assert "[default: (0.004; translate 0.002)]" in out
+    assert "[default: (0.004; translate 0.002; forecast 0.001)]" in " ".join(out.split())
     assert ESCAPE not in out
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from anaphora import random
 from anaphora.artifact import ArtifactError
+from anaphora.cells import cell
+from anaphora.equations import sigmoid, tanh
 from anaphora.training import (
     LANGUAGE_MODEL,
     Callback,
@@ -14,6 +16,13 @@ from anaphora.training import (
     prepare_training,
     resume_training,
 )
+
+
+@cell(gates="f n", state="h", parameters="p")
+def forgetful(f, n, h, p):
+    f = sigmoid(f + p * h)
+    return f * h + (1 - f) * tanh(n)
+
 
 TEXT = "".join(
     f"line {n} of a text, which is {n * n} words after {n % 7} others\n" for n in range(40)
@@ -34,6 +43,11 @@ VARIANTS = {
     "accumulated": {"accumulate": 3, "dropout": 0.3, "warm_up": 3, "batch_size": 4},
     "averaged": {"ema_decay": 0.9, "dropout": 0.3, "batch_size": 12},
     "monitored": {"monitor": "perplexity", "patience": 50, "evaluate_every": 5},
+    "fine-tuned": {
+        "freeze": ["*bias*l0"], "gradual_unfreezing": True, "discriminative_factor": 2.6,
+        "num_layers": 2, "dropout": 0.2,
+    },
+    "own cell": {"cell": forgetful, "dropout": 0.2, "num_layers": 2},
     "asgd": {"optimizer": "asgd", "schedule": "nonmonotonic", "learning_rate": 5.0},
 }  # fmt: skip
 

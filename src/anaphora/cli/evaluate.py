@@ -16,8 +16,7 @@ from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.training import Evaluation, EvaluationData, task_of
-from anaphora.training import evaluate as evaluate_model
+from anaphora.training import Evaluation, EvaluationData, loss_unit, task_of
 
 _LABELS = {
     "span_f1": ("span F1", "{:.2%}"),
@@ -34,6 +33,11 @@ _LABELS = {
     "r2": ("R2", "{:.4f}"),
     "root_mean_squared_error_of_mean": ("error of the training mean", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
+    "mean_absolute_scaled_error": ("MASE", "{:.4g}"),
+    "quantile_loss": ("quantile loss", "{:.4g}"),
+    "coverage_80": ("in the interval of 80 %", "{:.1%}"),
+    "coverage_95": ("in the interval of 95 %", "{:.1%}"),
+    "forecasts": ("forecasts", "{:,}"),
 }
 
 
@@ -68,7 +72,12 @@ def evaluate(
     Of a language model every token counts once, and the state is carried through the whole text; a
     model that was trained on separate sentences starts anew with each. Of classes each one's scores
     and the confusion matrix are shown, of spans, such as names, the F1 of each type. A translator
-    translates the files. Labels that training lacked count as wrong.
+    translates the files. Labels that training lacked count as wrong. A forecaster forecasts from
+    --origins times before the end of each series, a horizon apart, and is compared with what came,
+    beside the seasonal naive forecast.
+
+    A language model may adapt to the text, which is then one stream: with --cache (Grave et al.
+    2017) or --dynamic-evaluation (Krause et al. 2018), after which it is as it was before.
 
     Of a text of which the vocabulary lacks something, that is told, and there are no bits per
     character.
@@ -76,7 +85,9 @@ def evaluate(
     With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share,
     unknown_labels, perplexity, bits_per_token, bits_per_character, characters, bleu, chrf,
     accuracy, macro_f1, span_f1, span_precision, span_recall, classes, confusion_matrix, whichever
-    the model has.
+    the model has; of a forecaster mean_absolute_scaled_error, mean_absolute_error,
+    root_mean_squared_error, quantile_loss, coverage_80, coverage_95, forecasts, and seasonal_naive
+    with the same.
     """
     output = Output(as_json)
     with reported_errors():
@@ -87,7 +98,8 @@ def evaluate(
             given = dataclasses.replace(task.load_options(directory), **options)
         began = time.monotonic()
         model = task.load(directory)
-        data = task.evaluation(given, model, texts, batch_size)
+        with reported_misuse():
+            data = task.evaluation(given, model, texts, batch_size)
         result = _evaluate(output, directory, model, data)
         unknown = data.unknown
         figures = {**result.figures, **data.figures(result)}
@@ -110,8 +122,8 @@ def evaluate(
             }
         )
         if not as_json:
-            unit = "" if task.model.loss_kind == "squared error" else " nats"
-            rows = [("loss", f"{result.loss:.4f}{unit}"), *_rows(figures)]
+            unit = loss_unit(result.loss_kind)
+            rows = [("loss", f"{result.loss:.4f} {unit}".rstrip()), *_rows(figures)]
             characters = figures.get("characters")
             amount = f" ({characters:,} characters)" if characters is not None else ""
             rows.append((task.unit, f"{result.tokens:,}{amount}"))
@@ -130,14 +142,19 @@ def evaluate(
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figures that people read, with their labels."""
+    """The figures that people read, with their labels; those of another method beside them."""
+    others = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
     for name, (label, form) in _LABELS.items():
-        if name in figures:
-            value = figures[name]
-            yield (
-                label,
-                "none, as the text has unknown tokens" if value is None else form.format(value),
-            )
+        if name not in figures:
+            continue
+        value = figures[name]
+        text = "none, as the text has unknown tokens" if value is None else form.format(value)
+        beside = [
+            f"{other.replace('_', ' ')} {form.format(of_other[name])}"
+            for other, of_other in others.items()
+            if name in of_other
+        ]
+        yield label, f"{text} ({', '.join(beside)})" if beside else text
 
 
 def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData) -> Evaluation:
@@ -145,12 +162,14 @@ def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData)
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
         bar = progress.add_task("evaluating", total=data.batches.tokens)
-        result = evaluate_model(
-            model, data.batches, lambda n: progress.advance(bar, n), data.measure
+        more = {} if data.measure is None else {"measure": data.measure}
+        result = data.evaluate(
+            model, data.batches, on_batch=lambda n: progress.advance(bar, n), **more
         )
     if not math.isfinite(result.loss):
         raise ArtifactError(
             f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "
-            "weights or its inputs are too large: train again with a lower learning_rate"
+            "weights or its inputs are too large, or it adapts to the text too fast: train again "
+            "with a lower learning_rate, or let it adapt less"
         )
     return result

@@ -23,7 +23,7 @@ from anaphora.artifact import ArtifactError
 from anaphora.data import DataError
 from anaphora.training import TrainingDiverged, task_of
 
-JSON_HELP = "Print machine-readable lines on standard output, and prose on standard error."
+JSON_HELP = "Print JSON on standard output, prose on standard error."
 
 INTERRUPTED = 130
 

@@ -50,10 +50,12 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print what a model answers to each line: a label, tags, or a translation.
+    """Print what a model answers to each line or series: a label, tags, a translation, a forecast.
 
     A classifier prints the label of each text or series; a tagger a line for each word, with a tab
-    before its tag, and an empty line after each sentence; a translator the translation.
+    before its tag, and an empty line after each sentence; a translator the translation. A
+    forecaster prints a table of each series, with tabs between its columns: time, and of each
+    target the median between quantiles, for --horizon steps after the last row that has a target.
 
     Each line has its answer; that to a line without a word is an empty line, and told. At a
     terminal an answer comes right after its line, elsewhere after 500 lines. Words that the
@@ -61,7 +63,8 @@ def predict(
     --format.
 
     With --json, a line for each answer: text, label, probabilities (by label, the likeliest first);
-    or words, tags, probabilities (of these tags); or source, translation, log_probability, score.
+    or words, tags, probabilities (of these tags); or source, translation, log_probability, score;
+    or series, times, forecasts (by target: median, quantiles by level).
     To a line without a word label, log_probability and score are null.
     """
     output = Output(as_json)
@@ -82,6 +85,7 @@ def predict(
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.inputs(given, file)
         notices = _Notices(model.codec)
+        heading = ""
         while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
             for place, one in part:
                 notices.read(place, one)
@@ -91,8 +95,11 @@ def predict(
                     answer = next(answers)
                 if as_json:
                     output.emit(answer.record)
-                else:
-                    output.write(f"{answer.text}\n")
+                    continue
+                if answer.heading != heading:
+                    heading = answer.heading
+                    output.write(f"{heading}\n")
+                output.write(f"{answer.text}\n")
             if at_terminal:
                 notices.tell()
         notices.tell()

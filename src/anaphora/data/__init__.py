@@ -35,6 +35,13 @@ from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
 from anaphora.data.files import SourceFile
+from anaphora.data.forecasting import (
+    SCALINGS,
+    ForecastBatch,
+    ForecastCodec,
+    WindowBatches,
+    window_moments,
+)
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.frames import Frames
 from anaphora.data.labelled import check_labels, read_labelled
@@ -51,7 +58,15 @@ from anaphora.data.splits import stratified_split
 from anaphora.data.tables import column_names, is_table, read_columns, text_of
 from anaphora.data.tagged import read_conllu, read_tagged, read_words
 from anaphora.data.targets import read_targets
+from anaphora.data.time_series import (
+    GAPS,
+    Frequency,
+    TimeSeries,
+    calendar_features,
+    read_time_series,
+)
 from anaphora.data.tokenizers import (
+    VOCABULARIES,
     BPETokenizer,
     CharacterTokenizer,
     Tokenizer,
@@ -62,7 +77,10 @@ from anaphora.data.tokenizers import (
 
 __all__ = [
     "FORMATS",
+    "GAPS",
     "IGNORE_INDEX",
+    "SCALINGS",
+    "VOCABULARIES",
     "BPETokenizer",
     "Batch",
     "Batches",
@@ -72,8 +90,11 @@ __all__ = [
     "Codec",
     "Column",
     "DataError",
+    "ForecastBatch",
+    "ForecastCodec",
     "Format",
     "Frames",
+    "Frequency",
     "PairBatch",
     "PairBatches",
     "PairCodec",
@@ -88,10 +109,13 @@ __all__ = [
     "StreamBatches",
     "TaggerCodec",
     "TargetCodec",
+    "TimeSeries",
     "Tokenizer",
     "UnknownShare",
+    "WindowBatches",
     "WordTokenizer",
     "batchify",
+    "calendar_features",
     "check_encoding",
     "check_labels",
     "column_names",
@@ -116,6 +140,7 @@ __all__ = [
     "read_sources",
     "read_tagged",
     "read_targets",
+    "read_time_series",
     "read_words",
     "sentence_batches",
     "side_by_side",
@@ -127,4 +152,5 @@ __all__ = [
     "stream_lines",
     "text_of",
     "uncompressed_name",
+    "window_moments",
 ]

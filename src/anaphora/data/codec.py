@@ -17,6 +17,7 @@ from anaphora.data.errors import DataError, located
 from anaphora.data.labelled import check_labels
 from anaphora.data.series import moments, standardized
 from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
+from anaphora.data.tokenizers.word import UNKNOWN
 
 Array = NDArray[Any]
 
@@ -119,6 +120,28 @@ class Codec(ABC):
         Raises:
             ValueError: the data is damaged; the message names the field.
         """
+
+    def entries(self) -> dict[str, Sequence[str]]:
+        """What the numbers of vocabularies, classes and tags stand for, by the size of each."""
+        return {}
+
+    def options(self) -> dict[str, Any]:
+        """How it cuts a text into tokens, by the names of the options of a training."""
+        return {}
+
+    def adapted(self, start: Any, vocabulary: str) -> Any:
+        """The codec of a training that begins with a model; this one is fitted to its files.
+
+        Args:
+            start: The model's codec.
+            vocabulary: One of `VOCABULARIES`.
+
+        Raises:
+            DataError: the model reads something else.
+        """
+        if type(start) is not type(self):
+            raise DataError("the model to begin with reads something else than these files hold")
+        return self if vocabulary == "new" else start
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -288,6 +311,37 @@ class SequenceCodec(Codec):
         ids = arrays["inputs"]
         return UnknownShare(unknown, int(np.count_nonzero(ids == tokenizer.unknown_id)), len(ids))
 
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {} if self.tokenizer is None else self.tokenizer.entries()
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return {} if self.tokenizer is None else self.tokenizer.options()
+
+    def adapted_inputs(self, start: Any, vocabulary: str) -> dict[str, Any]:
+        """The fields that say how inputs are read, of a training that begins with a model.
+
+        Args:
+            start: The model's codec, of the same kind, or a tokenizer.
+            vocabulary: As of `adapted`.
+
+        Raises:
+            DataError: the model reads something else.
+        """
+        tokenizer = start if isinstance(start, Tokenizer) else start.tokenizer
+        if self.tokenizer is not None and tokenizer is not None:
+            return {"tokenizer": self.tokenizer.adapted(tokenizer, vocabulary)}
+        if self.tokenizer is not None or tokenizer is not None:
+            came, wanted = ("series", "texts") if tokenizer else ("texts", "series")
+            raise DataError(f"the model to begin with reads {wanted}, but the files hold {came}")
+        assert self.mean is not None
+        if len(self.mean) != len(start.mean):
+            raise DataError(
+                f"the series have {len(self.mean)} channels; those of the model to begin with have "
+                f"{len(start.mean)}"
+            )
+        of = self if vocabulary == "new" else start
+        return {"mean": of.mean, "scale": of.scale}
+
     def inputs_to_dict(self) -> dict[str, Any]:
         """What `inputs_from_dict` needs, for a JSON file."""
         if self.tokenizer is not None:
@@ -389,6 +443,15 @@ class ClassifierCodec(SequenceCodec):
 
     def describe(self) -> str:  # noqa: D102
         return f"{len(self.classes)} classes, {self.describe_inputs()}"
+
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {**super().entries(), "num_classes": self.classes}
+
+    def adapted(self, start: Any, vocabulary: str) -> ClassifierCodec:  # noqa: D102
+        classes = self.classes
+        if isinstance(start, ClassifierCodec):
+            classes = _adapted_answers(self.classes, start.classes, vocabulary, "label")
+        return ClassifierCodec(classes, **self.adapted_inputs(start, vocabulary))
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
         return {"classes": list(self.classes), **self.inputs_to_dict()}
@@ -498,6 +561,15 @@ class RegressorCodec(SequenceCodec):
     def describe(self) -> str:  # noqa: D102
         several = f"{len(self.targets)} targets, " if len(self.targets) > 1 else ""
         return several + self.describe_inputs()
+
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {**super().entries(), "num_outputs": self.targets}
+
+    def adapted(self, start: Any, vocabulary: str) -> RegressorCodec:  # noqa: D102
+        inputs = self.adapted_inputs(start, vocabulary)
+        known = isinstance(start, RegressorCodec) and start.targets == self.targets
+        of = start if known and vocabulary != "new" else self  # whose units its output has
+        return RegressorCodec(self.targets, of.target_mean, of.target_scale, **inputs)
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
         return {
@@ -727,6 +799,35 @@ class TaggerCodec(Codec):
     def describe(self) -> str:  # noqa: D102
         return f"{len(self.tags)} tags, a vocabulary of {len(self.words):,}"
 
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {
+            "vocabulary_size": (UNKNOWN, *self.words),
+            "num_characters": self.characters.tokens_by_id(),
+            "num_tags": self.tags,
+        }
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return {"lowercase": self.lowercase}
+
+    def adapted(self, start: Any, vocabulary: str) -> TaggerCodec:  # noqa: D102
+        if isinstance(start, TaggerCodec):
+            characters = self.characters.adapted(start.characters, vocabulary)
+            tags = _adapted_answers(self.tags, start.tags, vocabulary, "tag")
+            words = start.words
+        elif isinstance(start, WordTokenizer):
+            characters, tags = self.characters, self.tags
+            words = tuple(w for w in start.tokens_by_id() if w != UNKNOWN and not w.isspace())
+        else:
+            raise DataError(
+                "a tagger reads words; the model to begin with reads at level "
+                f"{getattr(start, 'level', None)!r}"
+            )
+        if vocabulary == "new":
+            words = self.words
+        elif vocabulary == "extend":
+            words = tuple(dict.fromkeys([*words, *self.words]))
+        return TaggerCodec(words, self.lowercase, characters, tags)
+
     def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
         self.characters.encode("".join(input))
         known = self.encode_words(input) != UNKNOWN_WORD
@@ -846,6 +947,18 @@ class PairCodec(dict[str, Tokenizer], Codec):
     def describe(self) -> str:  # noqa: D102
         return f"vocabularies of {' and '.join(f'{t.vocabulary_size:,}' for t in self.values())}"
 
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        names = {"source": "source_vocabulary_size", "target": "vocabulary_size"}
+        return {names[side]: tokenizer.tokens_by_id() for side, tokenizer in self.items()}
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return self["target"].options()
+
+    def adapted(self, start: Any, vocabulary: str) -> PairCodec:  # noqa: D102
+        return type(self)(
+            {side: own.adapted(start[side], vocabulary) for side, own in self.items()}
+        )
+
     def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
         self["source"].encode(f"{input}\n")
         return self["source"].unknown_tokens([f"{input}\n"])
@@ -882,6 +995,21 @@ class TargetCodec(PairCodec):
     """
 
     sides = ("target",)
+
+
+def _adapted_answers(
+    answers: tuple[str, ...], old: tuple[str, ...], vocabulary: str, what: str
+) -> tuple[str, ...]:
+    """The labels or tags of a training that begins with a model: the model's, if they suffice."""
+    if vocabulary == "new":
+        return answers
+    if set(answers) <= set(old):
+        return old
+    if vocabulary == "keep":
+        return answers
+    both = sorted({*answers, *old})
+    check_labels(dict.fromkeys(both, "the files and the model"), what)
+    return tuple(both)
 
 
 def check_names(field: str, names: Sequence[str], minimum: int) -> None:

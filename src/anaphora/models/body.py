@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from anaphora.cells import CELLS, Cell
+from anaphora.data import SCALINGS
+from anaphora.models.distributions import COUNTS, DISTRIBUTIONS
 from anaphora.options import Options, check_factors, check_shares, check_sizes, option
 
 POOLINGS = ("last", "mean", "max")
 ATTENTIONS = ("multiplicative", "additive", "none")
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 model_option = functools.partial(option, section="model")
 
-_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for one of your own."
+_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for your own."
 
 _LARGEST_UNITS = 10**8  # whose square is still the size of an array
 
@@ -107,7 +110,10 @@ class Body(Options):
         """Make the options of a dictionary of plain values; a cell may be given by its program."""
         cell = values.get("cell")
         if isinstance(cell, Mapping):
-            cell = Cell.from_dict(cell)
+            try:
+                cell = Cell.from_dict(cell)
+            except ValueError as error:
+                raise ValueError(f"{place}.{error}" if place else str(error)) from error
         if isinstance(cell, Cell):
             values = {name: value for name, value in values.items() if name != "cell"}
             objects["cell"] = cell
@@ -282,6 +288,50 @@ class EncoderDecoderBody(DecoderBody, SequenceBody):
         super().__post_init__()
         if self.attention == "none":
             check_tied(self)
+
+
+@dataclass(kw_only=True)
+class ForecasterBody(Body):
+    """The options of a forecaster.
+
+    Attributes:
+        distribution: "student_t", "gaussian", "negative_binomial" (of counts), or "quantiles".
+        quantiles: Their levels, rising, for the distribution "quantiles".
+        scaling: "standard" (less the mean of the window's past, over its deviation),
+            "mean_absolute" (over 1 plus the mean of the absolute values), or "none"; None is
+            "mean_absolute" for counts and "standard" for others.
+        autoregressive: Add a weighted sum of lags, and of what is known in advance.
+
+    >>> ForecasterBody().scaling, ForecasterBody(distribution="negative_binomial").scaling
+    ('standard', 'mean_absolute')
+    """
+
+    distribution: str = model_option(
+        "student_t", "What is learnt of the next value.", DISTRIBUTIONS
+    )
+    quantiles: tuple[float, ...] = model_option(
+        QUANTILES, "Levels that the distribution quantiles learns."
+    )
+    scaling: str | None = model_option(
+        None,
+        "How windows are scaled; if not given, mean_absolute for counts, else standard.",
+        SCALINGS,
+    )
+    autoregressive: bool = model_option(
+        True, "Add a weighted sum of the lags, and of the columns known in advance."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.quantiles = tuple(float(level) for level in self.quantiles)
+        counts = self.distribution in COUNTS
+        if self.scaling is None:
+            self.scaling = "mean_absolute" if counts else "standard"
+        if counts and self.scaling == "standard":
+            raise ValueError(
+                f"the distribution {self.distribution!r} is of counts, which have no mean taken "
+                "off: give the scaling 'mean_absolute' or 'none'"
+            )
 
 
 def check_tied(body: Any) -> None:

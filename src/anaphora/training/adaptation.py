@@ -232,10 +232,11 @@ def _rates(
     """For each parameter the factors of its gradient, and of the way back to its trained value."""
     parameters = dict(model.named_parameters())
     if mean_squares is None:
-        return {
-            name: (p.dtype.type(learning_rate), p.dtype.type(decay))
-            for name, p in parameters.items()
-        }
+        with np.errstate(over="ignore"):  # the loss will say it
+            return {
+                name: (p.dtype.type(learning_rate), p.dtype.type(decay))
+                for name, p in parameters.items()
+            }
     shapes = {name: np.shape(mean_squares.get(name, 0.0)) for name in parameters}
     if mean_squares.keys() != parameters.keys() or any(
         shapes[name] != p.shape for name, p in parameters.items()

@@ -19,7 +19,7 @@ from anaphora.data import (
     read_series,
 )
 from anaphora.data.tables import label_of
-from anaphora.models import SequenceClassifier
+from anaphora.models import LanguageModel, SequenceClassifier
 from anaphora.models.body import ClassifierBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
@@ -192,6 +192,7 @@ def _labelled_series(options: ClassifierOptions, path: Any) -> list[Example]:
 CLASSIFY = example_task(
     name="classify",
     model=SequenceClassifier,
+    starts=(LanguageModel,),
     options=ClassifierOptions,
     files="tables, folders of a .txt file a class, or series",
     unit="sequences",
@@ -203,7 +204,7 @@ CLASSIFY = example_task(
     places=_places,
     begin=_begin,
     measure_of=lambda options, model, codec: ClassMeasure(codec.labels),
-    resolved=resolved,
+    resolve=resolved,
     inputs=read_inputs,
     answer=_answer,
     example_file=example_file,

@@ -165,11 +165,15 @@ _FIGURES: dict[str | None, Callable[[float], dict[str, float]]] = {
         "bits_per_token": loss / math.log(2),
     },
     "classes": lambda loss: {},
+    "likelihood": lambda loss: {},
+    "quantile loss": lambda loss: {},
     "squared error": lambda loss: {
         "mean_squared_error": loss,
         "root_mean_squared_error": math.sqrt(loss),
     },
 }
+
+_IN_NATS = ("tokens", "classes", "likelihood")
 
 
 def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
@@ -181,6 +185,8 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
       bits a token;
     - "classes": those of classes or tags, in nats: nothing but the accuracy, which `evaluate`
       counts;
+    - "likelihood": negative logarithms of probability densities, in nats: nothing;
+    - "quantile loss": pinball losses (Koenker & Bassett 1978): nothing;
     - "squared error": squared differences: the mean squared error, which is the loss, and its root;
     - None, or no such attribute: anything else, and nothing is reported beside the loss.
 
@@ -196,6 +202,15 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
         kinds = ", ".join(repr(known) for known in _FIGURES)
         raise ValueError(f"the loss_kind {kind!r} of the model is none of {kinds}")
     return _FIGURES[kind](loss)
+
+
+def loss_unit(kind: str | None) -> str:
+    """What a loss of a kind is measured in: "nats", or nothing.
+
+    >>> loss_unit("tokens"), loss_unit("squared error")
+    ('nats', '')
+    """
+    return "nats" if kind in _IN_NATS else ""
 
 
 def report_loss(record: Mapping[str, Any], short: bool = False) -> str:

@@ -23,6 +23,7 @@ from anaphora.data import (
 )
 from anaphora.tensor import Array
 from anaphora.training.task import (
+    Adapt,
     EvaluationData,
     MeasureOf,
     Notify,
@@ -71,7 +72,7 @@ def example_task(
     """
     data: dict[str, Any] = {
         "read": functools.partial(_read, read_examples, fit, label, rows),
-        "open": functools.partial(_open, rows),
+        "open": functools.partial(open_examples, rows),
         "evaluation": functools.partial(evaluation_data, read_examples, places, measure_of),
         "measure_of": measure_of,
         "inputs": line_inputs,
@@ -90,6 +91,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
+    adapt: Adapt,
 ) -> tuple[Codec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")
@@ -103,7 +105,7 @@ def _read(
         validation = held_out
     if not training:
         raise DataError(f"no {rows} are left to train on; give more, or hold out fewer")
-    codec = fit(options, training, held_out)
+    codec = adapt(lambda: fit(options, training, held_out))
     write_weights(folder / "train.safetensors", codec.encode(training), within=folder)
     if validation:
         try:
@@ -115,7 +117,12 @@ def _read(
     return codec, names
 
 
-def _open(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
+def open_examples(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
+    """The data of a training whose arrays lie in a folder; see `Task.open`.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
     found: list[Any] = []
     counts = []
     for path in (folder / "train.safetensors", folder / "validation.safetensors"):

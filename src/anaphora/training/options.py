@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Self
 from anaphora import schema
 from anaphora.cells import CELLS, Cell
 from anaphora.data import FORMATS, check_encoding
+from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
@@ -31,24 +33,17 @@ training_option = functools.partial(option, section="training")
 
 
 @dataclass(kw_only=True)
-class DataOptions(Options):
-    """How files are read, of every task.
+class FileOptions(Options):
+    """How files are read and what is held out, of every task.
 
-    >>> DataOptions(minimum_count=2).validation_share
+    >>> FileOptions().validation_share
     0.05
     """
 
-    vocabulary_size: int | None = data_option(
-        None, "Maximum entries of the vocabulary; the rarest tokens become unknown."
-    )
-    minimum_count: int = data_option(
-        1, "Characters or words that occur less often become unknown (not at level bpe)."
-    )
-    lowercase: bool = data_option(False, "Make words lower-case.")
     validation_share: float = data_option(
         0.05,
-        "Share of the text (its end) or of the examples (sampled by seed) that is held out for "
-        "validation where no --valid is given.",
+        "Share of the text or of each series to forecast (its end), or of the examples (sampled by "
+        "seed) that is held out for validation where no --valid is given.",
     )
     encoding: str = data_option(
         "utf-8",
@@ -68,8 +63,28 @@ class DataOptions(Options):
             check_encoding(self.encoding)
         except ValueError as error:  # as misuse, not as something wrong with a text
             raise ValueError(str(error)) from None
-        check_sizes(self, 1, "vocabulary_size", "minimum_count")
         check_shares(self, "validation_share")
+
+
+@dataclass(kw_only=True)
+class DataOptions(FileOptions):
+    """What the vocabulary of a task keeps.
+
+    >>> DataOptions(minimum_count=2).validation_share
+    0.05
+    """
+
+    vocabulary_size: int | None = data_option(
+        None, "Maximum entries of the vocabulary; the rarest tokens become unknown."
+    )
+    minimum_count: int = data_option(
+        1, "Characters or words that occur less often become unknown (not at level bpe)."
+    )
+    lowercase: bool = data_option(False, "Make words lower-case.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, 1, "vocabulary_size", "minimum_count")
 
 
 def check_format(format: str | None, kinds: tuple[str, ...], others: tuple[str, ...] = ()) -> None:
@@ -166,14 +181,10 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the text in all, also with --resume.", common=True
+        None, "Stop after so many passes over the data in all.", common=True
     )
-    max_steps: int | None = training_option(
-        None, "Stop after so many updates in all, also with --resume.", common=True
-    )
-    minutes: float | None = training_option(
-        None, "Stop after so many minutes in all, also with --resume.", common=True
-    )
+    max_steps: int | None = training_option(None, "Stop after so many updates in all.", common=True)
+    minutes: float | None = training_option(None, "Stop after so many minutes in all.", common=True)
     batch_size: int = training_option(
         32, "Parallel streams, sentences or other examples (B).", common=True
     )
@@ -226,6 +237,20 @@ class TrainingOptions(Options):
         "and saved in their place; 0 for none.",
     )
 
+    freeze: tuple[str, ...] = training_option(
+        (),
+        "Parameters that are not trained, by name or pattern, such as 'embedding.*'. May be given "
+        "again.",
+    )
+    gradual_unfreezing: bool = training_option(
+        False,
+        "Train the last layer alone in the first epoch, and one layer more from epoch to epoch.",
+    )
+    discriminative_factor: float = training_option(
+        1.0,
+        "Divide the learning rate by this from layer to layer towards the inputs; 2.6 in ULMFiT.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epochs is None and self.max_steps is None and self.minutes is None:
@@ -241,6 +266,11 @@ class TrainingOptions(Options):
                 raise ValueError(f"{name} must be more than 0 and finite, not {value}")
         check_factors(self, "clip_norm", "clip_value", "checkpoint_seconds", "weight_decay")
         check_sizes(self, 1, "accumulate")
+        if not 1 <= self.discriminative_factor < math.inf:
+            raise ValueError(
+                "discriminative_factor must be at least 1 and finite, not "
+                f"{self.discriminative_factor}"
+            )
         check_shares(self, "ema_decay")
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")
@@ -293,6 +323,17 @@ class TaskOptions(Body, TrainingOptions):
     given: frozenset[str] | None = None
     """Which options `make` was given without a preset, so that the others may follow from the
     files; None where the others were said too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.cell, Cell):
+            try:
+                self.cell.to_dict()
+            except EquationError as error:
+                raise ValueError(
+                    f"{error}; a model directory keeps a cell as its program, so give one whose "
+                    "equations are traced, without fused=False, and have finite numbers"
+                ) from error
 
     @classmethod
     def make(cls, preset: str | None = None, **changes: Any) -> Self:
@@ -357,8 +398,8 @@ class TaskOptions(Body, TrainingOptions):
         try:
             return cls.from_dict(values)
         except ValueError as error:
-            name = str(error).split(" ", 1)[0]
-            field = cls.fields().get(name)
+            name = re.match(r"\w*", str(error))
+            field = cls.fields().get(name[0]) if name else None
             raise ValueError(f"{field.metadata['section']}.{error}" if field else error) from error
 
     def to_config(self) -> dict[str, dict[str, Any]]:

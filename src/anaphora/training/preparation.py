@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import shutil
@@ -14,12 +15,23 @@ from typing import Any
 
 from anaphora import random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
+from anaphora.data import DataError
 from anaphora.nn.initialization import shapes_only
-from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
+from anaphora.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Optimizer,
+    Schedule,
+    WarmUp,
+    discriminative_groups,
+    freeze,
+    layer_groups,
+)
 from anaphora.tensor import Parameter
-from anaphora.training.callbacks import MetricsFile
+from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile
 from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
+from anaphora.training.start import Start
 from anaphora.training.task import Notify, Paths, Task
 from anaphora.training.trainer import Trainer
 
@@ -42,6 +54,7 @@ def prepare_training(
     texts: Paths = (),
     validation_texts: Paths = (),
     *,
+    start: Start | None = None,
     overwrite: bool = False,
     notify: Notify = lambda message: None,
 ) -> Trainer:
@@ -53,6 +66,7 @@ def prepare_training(
         directory: The model directory to make.
         texts: What to train on: what it may be, the task says.
         validation_texts: What to evaluate on; if there are none, a part of the texts.
+        start: A model to begin with, whose ``options`` made the options; None for a new one.
         overwrite: Replace a model that the directory holds.
         notify: Gets a sentence at every stage.
 
@@ -78,12 +92,15 @@ def prepare_training(
     home = ModelDirectory(directory)
     with _locked(home):
         with _claimed(home, overwrite=overwrite) as folder:
-            codec, names = task.read(options, texts, validation_texts, folder, notify)
+            codec, names = _read(task, options, texts, validation_texts, folder, notify, start)
+            options = task.resolve(options, codec)
             # All that can be wrong is to come up before an old model goes.
-            options = task.resolved(options, codec)
             random.seed(options.seed)
             model = task.make_model(options, codec.sizes())
             model.codec = codec
+            if start is not None:
+                start.copy_weights(task, options, model, notify)
+            _freeze(model, options)
             task.open(options, codec, folder)
             home.clear(overwrite=overwrite)
             for file in _data(home.checkpoint.parent):
@@ -93,8 +110,12 @@ def prepare_training(
             folder.rmdir()
 
         config = {**options.to_config(), "sources": names}
+        if start is not None:
+            config["from"] = start.record()
         trainer, description = _trainer(task, options, home, config, model)
         notify(description)
+        if start is None:
+            task.start(options, trainer)
         trainer.save_checkpoint()  # from here on it can be resumed
     return trainer
 
@@ -329,6 +350,7 @@ def _trainer(
     """A trainer that saves models with the config, as it is then; and a line on its data."""
     data = task.open(options, model.codec, home.checkpoint.parent)
     task.begin(options, model, data)
+    _freeze(model, options)
     optimizer = _optimizer(model.named_parameters(), options)
     epoch_steps = -(-len(data.batches) // options.accumulate)
     schedule = _schedule(optimizer, options, epoch_steps, _Start.last(config))
@@ -341,6 +363,9 @@ def _trainer(
         }
         model.save(home, **{**config, "results": results})
 
+    callbacks: list[Callback] = [MetricsFile(home)]
+    if options.gradual_unfreezing:
+        callbacks.append(GradualUnfreezing(model.named_parameters()))
     trainer = Trainer(
         model,
         optimizer,
@@ -350,7 +375,7 @@ def _trainer(
         validation=data.validation,
         directory=home,
         save_model=save_model,
-        callbacks=[MetricsFile(home)],
+        callbacks=callbacks,
         evaluator=lambda model, batches, on_batch: evaluate(
             model, batches, on_batch, task.measure_of(options, model, model.codec)
         ),
@@ -359,13 +384,42 @@ def _trainer(
     return trainer, data.description
 
 
+def _read(
+    task: Task,
+    options: TaskOptions,
+    texts: Paths,
+    validation_texts: Paths,
+    folder: Path,
+    notify: Notify,
+    start: Start | None,
+) -> tuple[Any, dict[str, str | None]]:
+    """Read files; with the vocabulary of a model to begin with, if there is one."""
+    if start is None:
+        return task.read(options, texts, validation_texts, folder, notify, lambda fit: fit())
+    adapt = functools.partial(start.codec, task)
+    try:
+        return task.read(options, texts, validation_texts, folder, notify, adapt)
+    except DataError as error:
+        if start.vocabulary == "keep" and "is not in the vocabulary" in str(error):
+            raise DataError(
+                f"{error}; or extend the vocabulary of {start.path} (--extend-vocabulary)"
+            ) from error
+        raise
+
+
+def _freeze(model: Any, options: TrainingOptions) -> None:
+    if options.freeze:
+        freeze(model.named_parameters(), options.freeze)
+
+
 def _check(task: Task, options: TaskOptions) -> None:
     """Refuse options that do not fit together, before files are read."""
     task.check(options)
-    fields = task.model.fields().values()
-    sizes = dict.fromkeys((f.name for f in fields if f.default is dataclasses.MISSING), 2)
+    fields = task.model.fields()
+    sizes = dict.fromkeys((n for n, f in fields.items() if f.default is dataclasses.MISSING), 2)
+    sizes |= {"vocabulary_size": 2} if "vocabulary_size" in fields else {}
     with shapes_only():
-        task.make_model(options, {"vocabulary_size": 2, **sizes})
+        task.make_model(options, sizes)
     optimizer = _optimizer([("weight", Parameter([0.0]))], options)
     _schedule(optimizer, options, epoch_steps=1)
 
@@ -374,7 +428,13 @@ def _optimizer(parameters: Iterable[tuple[str, Parameter]], options: TrainingOpt
     more: dict[str, Any] = {"weight_decay": options.weight_decay}
     if options.momentum:
         more["momentum"] = options.momentum
-    return OPTIMIZERS[options.optimizer](parameters, learning_rate=options.learning_rate, **more)
+    groups: Any = parameters
+    if options.discriminative_factor > 1:
+        named = list(parameters)
+        groups = discriminative_groups(
+            named, layer_groups(named), options.learning_rate, factor=options.discriminative_factor
+        )
+    return OPTIMIZERS[options.optimizer](groups, learning_rate=options.learning_rate, **more)
 
 
 def _schedule(

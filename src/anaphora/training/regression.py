@@ -13,7 +13,7 @@ import numpy as np
 
 from anaphora import metrics
 from anaphora.data import DataError, RegressorCodec, located, read_series, read_targets
-from anaphora.models import SequenceRegressor
+from anaphora.models import LanguageModel, SequenceRegressor
 from anaphora.models.body import PooledBody
 from anaphora.models.sequences import CRITERIA
 from anaphora.tensor import Array, no_grad
@@ -281,6 +281,7 @@ def _report(options: RegressorOptions, record: Mapping[str, Any], short: bool = 
 _TASK = example_task(
     name="regress",
     model=SequenceRegressor,
+    starts=(LanguageModel,),
     options=RegressorOptions,
     files="tables, or series with numbers",
     unit="numbers",
@@ -290,7 +291,7 @@ _TASK = example_task(
     fit=_fit,
     begin=_begin,
     measure_of=lambda options, model, codec: RegressionMeasure(codec),
-    resolved=resolved,
+    resolve=resolved,
     inputs=functools.partial(read_inputs, targets=True),
     answer=_answer,
     report=_report,

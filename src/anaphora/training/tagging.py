@@ -16,7 +16,7 @@ from anaphora.data import (
     read_words,
     split_words,
 )
-from anaphora.models import SequenceTagger
+from anaphora.models import LanguageModel, SequenceTagger
 from anaphora.models.body import TaggerBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
@@ -186,6 +186,7 @@ def _answer(
 TAG = example_task(
     name="tag",
     model=SequenceTagger,
+    starts=(LanguageModel,),
     options=TaggerOptions,
     files="files of columns (.conllu, ...), or tables with lists",
     unit="words",

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
-from anaphora.training.evaluation import Evaluation, loss_figures, report_loss
+from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, report_loss
 from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
+Adapt = Callable[[Callable[[], Any]], Any]
+"""Makes the codec of a training, given what fits one to its files."""
 MeasureOf = Callable[[Any, Any, Any], Measure | None]
 
 
@@ -45,7 +47,9 @@ class EvaluationData(NamedTuple):
         batches: Batches in which every target counts once.
         place: What the files are called.
         unknown: What of them the vocabulary lacks.
-        figures: More figures of a result, beside its own, by name; None where there is none.
+        figures: More figures of a result, beside its own, by name; None where there is none, and a
+            dictionary of those of another method, by its name, to compare with.
+        evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
         measure: Counts more as well; None for nothing.
         unknown_labels: How many targets are labels or tags that training lacked.
         notices: What the user should know of.
@@ -59,6 +63,7 @@ class EvaluationData(NamedTuple):
     place: str
     unknown: UnknownShare
     figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
+    evaluate: Callable[..., Evaluation] = evaluate
     measure: Measure | None = None
     unknown_labels: int = 0
     notices: Sequence[str] = ()
@@ -70,6 +75,7 @@ class Answer(NamedTuple):
     Attributes:
         record: For machines.
         text: For people.
+        heading: A line before texts that have the same, such as the names of their columns.
 
     >>> Answer({"label": "yes"}, "yes").text
     'yes'
@@ -77,10 +83,16 @@ class Answer(NamedTuple):
 
     record: Mapping[str, Any]
     text: str
+    heading: str = ""
 
 
 def _accept(*arguments: Any) -> None:
     """Refuse nothing."""
+
+
+def _unchanged(options: Any, codec: Any) -> Any:
+    """The options that were given."""
+    return options
 
 
 def _example_file(options: Any, files: str) -> str:
@@ -91,11 +103,6 @@ def _example_file(options: Any, files: str) -> str:
 def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
     """What follows from the loss."""
     return report_loss(record, short)
-
-
-def _as_they_are(options: Any, codec: Any) -> Any:
-    """The options."""
-    return options
 
 
 def _nothing(options: Any, model: Any, codec: Any) -> None:
@@ -113,8 +120,13 @@ class Task:
         files: What it trains on, as ``--help`` says it.
         unit: What its losses are the mean of, in the plural.
         read: Reads files for a training, and writes what that needs to a folder, given options,
-            texts, validation texts, folder and notify; returns the codec, and what the files are
-            called as ``texts`` and ``validation_texts``.
+            texts, validation texts, folder, notify, and what makes the codec of one that is fitted
+            to the files; returns the codec, and what the files are called as ``texts`` and
+            ``validation_texts``.
+        resolve: The options with what the data decided of those that were not given, given the
+            options and the codec.
+        start: Prepares a new training, whose model has its initial weights, given the options and
+            the `Trainer`.
         open: The data of a training, given options, codec and that folder.
         evaluation: The data of an evaluation, given options, model, files and a batch size or
             None.
@@ -130,10 +142,9 @@ class Task:
         check: Refuses options that do not fit together, whatever the files say.
         check_files: Refuses options that are for a kind of files where none of that kind is given:
             gets those that were given, and the files.
-        resolved: The options of a training with what it took from the files in place of "auto",
-            given the options and the codec.
         report: A record as people of the field read it, given options, the record, and whether it
             is to be short.
+        starts: The classes of models of other tasks whose reader its model can begin with.
         example_file: A file that its model could answer, as an argument, given options and the
             files of the training.
 
@@ -147,7 +158,7 @@ class Task:
     options: type[TaskOptions]
     files: str
     unit: str
-    read: Callable[[Any, Paths, Paths, Path, Notify], tuple[Any, dict[str, str | None]]]
+    read: Callable[[Any, Paths, Paths, Path, Notify, Adapt], tuple[Any, dict[str, str | None]]]
     open: Callable[[Any, Any, Path], TrainingData]
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
@@ -155,10 +166,12 @@ class Task:
     begin: Callable[[Any, Any, TrainingData], None] = _accept
     measure_of: MeasureOf = _nothing
     rows: str = "sentences"
+    resolve: Callable[[Any, Any], Any] = _unchanged
+    start: Callable[[Any, Any], None] = _accept
     check: Callable[[Any], None] = _accept
     check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
-    resolved: Callable[[Any, Any], Any] = _as_they_are
     report: Callable[..., str] = _report
+    starts: tuple[type[SavedModel], ...] = ()
     example_file: Callable[[Any, str], str] = _example_file
 
     def measure(self, options: Any, loss: float) -> str:

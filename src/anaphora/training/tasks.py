@@ -6,6 +6,7 @@ import os
 
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.training.classification import CLASSIFY
+from anaphora.training.forecasting import FORECAST
 from anaphora.training.language_model import LANGUAGE_MODEL
 from anaphora.training.regression import REGRESS
 from anaphora.training.tagging import TAG
@@ -13,7 +14,7 @@ from anaphora.training.task import Task
 from anaphora.training.translation import TRANSLATE
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (LANGUAGE_MODEL, CLASSIFY, REGRESS, TAG, TRANSLATE)
+    task.name: task for task in (LANGUAGE_MODEL, CLASSIFY, REGRESS, TAG, TRANSLATE, FORECAST)
 }
 """Tasks by the name that the command line has for them; a new one is added here. The first is the
 default."""

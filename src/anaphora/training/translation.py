@@ -61,6 +61,12 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
     )
     bleu: bool = option(True, "Translate the files, and count BLEU and chrF.", section="evaluation")
 
+    no_repeat_ngram: int = option(
+        0,
+        "Let no sequence of so many words occur twice in a translation; 0 for no limit.",
+        section="prediction",
+    )
+
     presets = {  # noqa: RUF012 - it is never changed
         "default": {
             "minimum_count": 2,
@@ -81,6 +87,7 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, 1, "beam_size")
+        check_sizes(self, 0, "no_repeat_ngram")
         check_format(self.format, ("table",))
 
 
@@ -127,7 +134,15 @@ def _answer(
     options: TranslatorOptions, model: EncoderDecoder, inputs: Sequence[str]
 ) -> Iterator[Answer]:
     sentences = [one for one in inputs if split_words(one)]
-    found = iter(translate(model, model.codec, sentences, options.beam_size))
+    found = iter(
+        translate(
+            model,
+            model.codec,
+            sentences,
+            options.beam_size,
+            no_repeat_ngram=options.no_repeat_ngram,
+        )
+    )
     for sentence in inputs:
         record: dict[str, Any] = {"source": sentence, "translation": ""}
         scores: dict[str, Any] = {"log_probability": None, "score": None}
@@ -187,7 +202,7 @@ TRANSLATE = example_task(
     fit=_fit,
     evaluation=_evaluation,
     measure_of=_measure_of,
-    resolved=_resolved,
+    resolve=_resolved,
     inputs=_inputs,
     answer=_answer,
     example_file=_example_file,

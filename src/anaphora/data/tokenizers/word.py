@@ -282,6 +282,27 @@ class WordTokenizer(Tokenizer):
             unknown.update(token for token in tokens if token not in self._ids)
         return unknown
 
+    def tokens_by_id(self) -> list[str]:
+        """The words, and a line end for `<eos>` and a carriage return for `<bos>`."""
+        return list(self._ids)
+
+    def extended(self, other: Tokenizer) -> "WordTokenizer":
+        r"""These words, and after them those that the other one has beside them.
+
+        >>> tokenizer = WordTokenizer.fit(["a b\n"])
+        >>> tokenizer.extended(WordTokenizer.fit(["c c a\n"])).words
+        ('<eos>', 'a', 'b', 'c')
+        """
+        new = [word for word in other.tokens_by_id() if word not in self._ids | _SHOWN]
+        return WordTokenizer(
+            [*self.words, *new],
+            self.lowercase,
+            self.split,
+            self.sentence_start,
+            self.start_id,
+            self.sentence_start_id,
+        )
+
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield each word with the space before it, where it has one, and a line end for `<eos>`.
 
