@@ -750,11 +750,9 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
         for option, field in task.options.fields().items():
             trained = field.metadata["section"] in ("data", "model", "training")
             assert not trained or f"--{option.replace('_', '-')}" in out
-    assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
-    assert (
-        "[default: (320; classify, tag 128; translate 256; forecast 16)]" in out
-        or "(256; classify" in out
-    )
+    assert "classify, regress, tag, translate: Read sequences in both directions. [default:" in out
+    sizes = "classify, tag 128; regress 64; translate 256; forecast 16)]"
+    assert f"[default: (320; {sizes}" in out or f"[default: (256; {sizes}" in out
     assert "[default: (no-lowercase; tag lowercase)]" in out
 
 

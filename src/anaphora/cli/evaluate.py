@@ -30,6 +30,8 @@ _LABELS = {
     "perplexity": ("perplexity", "{:,.2f}"),
     "mean_squared_error": ("mean squared error", "{:.6g}"),
     "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
+    "r2": ("R2", "{:.4f}"),
+    "root_mean_squared_error_of_mean": ("error of the training mean", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
     "mean_absolute_scaled_error": ("MASE", "{:.4g}"),
     "quantile_loss": ("quantile loss", "{:.4g}"),
