@@ -50,7 +50,7 @@ def with_options_of(
             name: typing.get_args(hint)[0]
             for by_name in _fields(tasks, select).values()
             for name, of_tasks in by_name.items()
-            if _is_list(hint := _hint(of_tasks))
+            if _is_list(hint := _plain(_hint(of_tasks)))
         }
 
         @functools.wraps(command)
