@@ -514,7 +514,7 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
             ["predict", tmp_path / "model", "--column", "x"],
             "--column is not for the task tag, but for",
         ),
-        (["train", "--resume", "--task", "tag"], "leave FILE, --task, --valid, --preset and"),
+        (["train", "--resume", "--task", "tag"], "omit FILE, --task, --valid, --preset,"),
         (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
     ]:
         assert message in run(*arguments, code=2)[1]
@@ -704,7 +704,8 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
         assert name in out
         for option, field in task.options.fields().items():
             assert (
-                field.metadata["section"] == "prediction" or f"--{option.replace('_', '-')}" in out
+                field.metadata["section"] in ("prediction", "evaluation")
+                or f"--{option.replace('_', '-')}" in out
             )
     assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
     assert "[default: (320; classify, tag 128; translate 256)]" in out or "(256; classify" in out
