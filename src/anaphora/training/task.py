@@ -27,6 +27,9 @@ class TrainingData(NamedTuple):
         batches: What to train on.
         validation: What to validate on; None for nothing.
         description: A line on how much that is.
+
+    >>> TrainingData([], None, "nothing").description
+    'nothing'
     """
 
     batches: Batches
@@ -43,6 +46,10 @@ class EvaluationData(NamedTuple):
         unknown: What of them the vocabulary lacks.
         figures: More figures of a result, beside its own, by name; None where there is none.
         evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
+
+    >>> from collections import Counter
+    >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
+    7
     """
 
     batches: Batches
@@ -58,13 +65,26 @@ class Answer(NamedTuple):
     Attributes:
         record: For machines.
         text: For people.
+
+    >>> Answer({"label": "yes"}, "yes").text
+    'yes'
     """
 
     record: Mapping[str, Any]
     text: str
 
 
+def _accept(*arguments: Any) -> None:
+    """Refuse nothing."""
+
+
+def _example_file(options: Any, files: str) -> str:
+    """A file of lines."""
+    return "YOUR_SENTENCES.txt"
+
+
 def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
+    """What follows from the loss."""
     return report_loss(record, short)
 
 
@@ -115,11 +135,11 @@ class Task:
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
     rows: str = "sentences"
-    check: Callable[[Any], None] = lambda options: None
-    check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
+    check: Callable[[Any], None] = _accept
+    check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
     report: Callable[..., str] = _report
     starts: tuple[type[SavedModel], ...] = ()
-    example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
+    example_file: Callable[[Any, str], str] = _example_file
 
     def measure(self, options: Any, loss: float) -> str:
         """A loss as people of the field read it, in few characters."""
