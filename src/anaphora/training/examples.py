@@ -91,7 +91,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
-    adapt: Adapt,
+    adapt: Adapt = lambda fit: fit(),
 ) -> tuple[Codec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")

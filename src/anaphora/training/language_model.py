@@ -125,7 +125,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
-    adapt: Adapt,
+    adapt: Adapt = lambda fit: fit(),
 ) -> tuple[Tokenizer, dict[str, str | None]]:
     more = options.column, options.pattern, options.encoding, options.format
     validation: Source | None = None
