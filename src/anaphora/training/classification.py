@@ -36,6 +36,7 @@ from anaphora.training.examples import (
     example_task,
     in_batches,
     line_inputs,
+    name_of,
     split_of,
 )
 from anaphora.training.options import (
@@ -189,7 +190,7 @@ def _inputs(options: ClassifierOptions, path: str) -> Iterator[tuple[str, Any]]:
     if _holds_series(options, path):
         series, _ = read_series(path, options.encoding, options.format)
         for number, one in enumerate(series, start=1):
-            yield f"{path}, series {number:,}", one
+            yield f"{name_of(path)}, series {number:,}", one
     elif not is_table(path, options.format):
         yield from line_inputs(options, path)
     elif options.column is None:
