@@ -87,7 +87,7 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _in_turns(run: Run, threads: Sequence[int], seconds: float) -> dict[int, list[float]]:
-    """The times of single runs on each number of threads; the first run of a turn is left out."""
+    """The times of single runs on each number of threads; the first run of a turn is omitted."""
     times: dict[int, list[float]] = {count: [] for count in threads}
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or not all(times.values()):

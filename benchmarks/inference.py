@@ -162,7 +162,9 @@ class Sampling(Work):
     def _anaphora(self) -> Callable[[], None]:
         from anaphora.models import LanguageModel
 
-        session = LanguageModel(self.V, hidden_size=self.H, num_layers=self.L).session(batch_size=self.B)
+        session = LanguageModel(self.V, hidden_size=self.H, num_layers=self.L).session(
+            batch_size=self.B
+        )
         rng = np.random.default_rng(0)
         ids = np.zeros(self.B, np.int64)
 

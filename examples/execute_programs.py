@@ -8,9 +8,9 @@ An encoder reads a program such as
     for x in range(1):y+=677
     print((y+959))
 
-and a decoder writes what it prints, "2533". Programs are drawn anew for each batch. The curriculum
-is the paper's "combined": half of the programs are of the difficulty reached so far, which rises
-when most answers are right, and half of any difficulty.
+and a decoder writes what it prints, "2533". Programs are sampled again for each batch. The
+curriculum is the paper's "combined": half of the programs are of the difficulty reached so far,
+which rises when most answers are right, and half of any difficulty.
 """
 
 import argparse

@@ -48,9 +48,8 @@ def read_recordings(folder):
             form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
             if form != (1, 16, RATE):
                 raise SystemExit(
-                    "{}: {} channels of {} bits at {} Hz; wanted 1 of 16 at {}; convert it".format(
-                        path, *form, RATE
-                    )
+                    "{}: {} channels of {} bits at {} Hz; expected 1 of 16 at {}; convert "
+                    "it".format(path, *form, RATE)
                 )
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
         recordings.append(Recording(int(digit), speaker, int(take), samples))
@@ -177,12 +176,12 @@ def string_batches(ear, strings, batch_size):
     return SequenceBatches([ear.hear(string) for string in strings], labels, batch_size)
 
 
-def edit_distance(found, wanted):
+def edit_distance(found, expected):
     """How many insertions, deletions and substitutions lie between two lists (Levenshtein 1966)."""
-    row = list(range(len(wanted) + 1))
+    row = list(range(len(expected) + 1))
     for i, one in enumerate(found, 1):
         diagonal, row[0] = row[0], i
-        for j, other in enumerate(wanted, 1):
+        for j, other in enumerate(expected, 1):
             best = min(row[j] + 1, row[j - 1] + 1, diagonal + (one != other))
             diagonal, row[j] = row[j], best
     return row[-1]
@@ -214,7 +213,7 @@ def transcribe(ear, train, test, shape, options):
                 f"{name}, {search}: {exact:.2%} of {len(pairs):,} exact, {rate:.2%} of digits wrong"
             )
             for pair in wrong[:5]:
-                print("  wrote {!r}, wanted {!r}".format(*map(" ".join, pair)))
+                print("  wrote {!r}, expected {!r}".format(*map(" ".join, pair)))
     return model, measured
 
 

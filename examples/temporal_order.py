@@ -4,7 +4,7 @@
 
 The task of Hochreiter & Schmidhuber 1997 (experiments 6a and 6b); `--length 10` is an easy one. It
 stops when 99 % of a test set are right, and says how many sequences that took. `--cell rnn` shows
-that a plain recurrent network goes on guessing.
+that a plain recurrent network continues guessing.
 """
 
 import argparse

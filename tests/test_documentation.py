@@ -212,11 +212,11 @@ def test_the_reference_has_examples_and_shapes_as_code():
         "Of [L*D, B, H] and `[T]`.\n\n    y = x[0]\n\nArgs:\n    x: [T, I].\n\n"
         ">>> f([1])\n[2]\n\nEnd."
     )
-    wanted = (
+    expected = (
         "Of `[L*D, B, H]` and `[T]`.\n\n    y = x[0]\n\nArgs:\n    x: `[T, I]`.\n\n"
         "```pycon\n>>> f([1])\n[2]\n```\n\nEnd."
     )
-    assert module.to_markdown(given) == wanted
+    assert module.to_markdown(given) == expected
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme():

@@ -121,7 +121,10 @@ def test_it_works_in_a_pipeline_and_a_search():
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([np.ones((3, 2)), np.ones((3, 4))], r"sequence 1 has the shape \(3, 4\); wanted \[T, 2\]"),
+        (
+            [np.ones((3, 2)), np.ones((3, 4))],
+            r"sequence 1 has the shape \(3, 4\); expected \[T, 2\]",
+        ),
         (
             [np.ones((3, 2)), np.array([[1, 2], [3, np.nan]])],
             "Input X contains NaN: sequence 1, step 1, feature 1",
@@ -148,9 +151,9 @@ def test_what_is_missing_or_other_than_in_fit_is_refused():
     regressor.fit(X, sums)
     with pytest.raises(ValueError, match=r"X has 3 features a step, but .* was fitted with 2"):
         regressor.predict([np.ones((2, 3))])
-    with pytest.raises(ValueError, match="pooling 'first' is none of"):
+    with pytest.raises(ValueError, match="pooling 'first' is not one of"):
         RecurrentRegressor(pooling="first").fit(X, sums)
-    with pytest.raises(ValueError, match="epochs must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="epochs must be an integer of at least 1"):
         RecurrentRegressor(epochs=0).fit(X, sums)
 
 
@@ -216,7 +219,7 @@ def test_targets_that_are_no_numbers_are_told_by_their_place(X):
             RecurrentRegressor(**SMALL).fit(X, words)
     with pytest.raises(ValueError, match="Input y contains NaN at index 1"):
         RecurrentClassifier(**SMALL).fit(X, np.array(["a", None] * 10, object))
-    with pytest.raises(ValueError, match=r"y has one class, .*'a'.*, only; wanted two or more"):
+    with pytest.raises(ValueError, match=r"y has one class, .*'a'.*, only; expected two or more"):
         RecurrentClassifier(**SMALL).fit(X, ["a"] * 20)
     with pytest.raises(ValueError, match=r"output 0 has values as large as 1e\+200"):
         RecurrentRegressor(**SMALL).fit(X, y=np.where(np.arange(20) == 3, 1e200, 0))

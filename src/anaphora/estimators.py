@@ -206,8 +206,8 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         self.classes_, targets = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"RecurrentClassifier: y has one class, {self.classes_[0]!r}, only; wanted two or "
-                "more"
+                f"RecurrentClassifier: y has one class, {self.classes_[0]!r}, only; expected two "
+                "or more"
             )
         self._fit(SequenceClassifier, len(self.classes_), sequences, targets)
         return self
@@ -306,8 +306,8 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{name}: sequence {number} is no array of numbers: {error}; wanted [T, I], or [T] "
-                "for I = 1"
+                f"{name}: sequence {number} is no array of numbers: {error}; expected [T, I], or "
+                "[T] for I = 1"
             ) from error
         if array.ndim == 0:
             raise ValueError(
@@ -326,7 +326,7 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
             sequences[number] = array = np.zeros((0, features))
         if array.ndim != 2 or array.shape[1] != features:
             raise ValueError(
-                f"{name}: sequence {number} has the shape {array.shape}; wanted [T, {features}] "
+                f"{name}: sequence {number} has the shape {array.shape}; expected [T, {features}] "
                 "(steps, features), or [T] for one feature, with the same features in all"
             )
         if not np.isfinite(array).all():

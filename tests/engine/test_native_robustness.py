@@ -900,7 +900,7 @@ except (MemoryError, RuntimeError):
     print("no threads")
 native.set_num_threads(2)
 assert (native.matmul(small, small) == 300).all()
-print("going on")
+print("continuing")
 """
 
 
@@ -909,7 +909,7 @@ def test_out_of_memory_or_threads():
     code, printed, errors = python(LIMITED)
     assert (code, errors) == (0, "")
     assert printed.split("\n")[:3] == ["no memory"] * 3
-    assert printed.endswith("going on")
+    assert printed.endswith("continuing")
 
 
 SUMMING = """

@@ -125,7 +125,9 @@ def test_a_blank_alone_and_no_rows(rng):
 @pytest.mark.parametrize("decode", [ctc_greedy, ctc_beam_search])
 def test_wrong_input_is_refused(logits, decode):
     name = decode.__name__
-    with pytest.raises(ValueError, match=rf"{name}: logits of shape \(5, 3\); wanted \[T, B, V\]"):
+    with pytest.raises(
+        ValueError, match=rf"{name}: logits of shape \(5, 3\); expected \[T, B, V\]"
+    ):
         decode(logits[:, 0])
     with pytest.raises(ValueError, match=rf"{name}: blank 3 is outside 0\.\.2"):
         decode(logits, blank=3)

@@ -418,7 +418,9 @@ def test_words_side_by_side_with_their_unknown_word():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_next_tokens_have_the_probabilities_of_the_model(characters, dtype):
     random.seed(2)
-    model = LanguageModel(characters.vocabulary_size, hidden_size=6, dtype=dtype, initialization=2.0)
+    model = LanguageModel(
+        characters.vocabulary_size, hidden_size=6, dtype=dtype, initialization=2.0
+    )
     logits, _ = model.eval()(characters.encode("to be")[:, None])
     p = np.exp(logits.data[-1, 0].astype(np.float64))
     p /= p.sum()

@@ -75,13 +75,13 @@ def test_the_confusion_matrix_as_text():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"predicted has the class 2 at index 1; wanted 0 to 1"):
+    with pytest.raises(ValueError, match=r"predicted has the class 2 at index 1; expected 0 to 1"):
         confusion_matrix([0, 1], [0, 2], 2)
     with pytest.raises(ValueError, match=r"actual has the class -100 at index 0"):
         confusion_matrix([-100, 1], [0, 1], 2)
     with pytest.raises(ValueError, match=r"actual has the shape \(2,\) and predicted \(3,\)"):
         confusion_matrix([0, 1], [0, 1, 1], 2)
-    with pytest.raises(ValueError, match=r"the matrix has the shape \(1, 2\); wanted \[C, C\]"):
+    with pytest.raises(ValueError, match=r"the matrix has the shape \(1, 2\); expected \[C, C\]"):
         class_scores([[1, 2]])
     with pytest.raises(ValueError, match="3 names for 2 classes"):
         class_scores([[1, 2], [3, 4]], ["a", "b", "c"])

@@ -27,7 +27,7 @@ def sigmoid(z):
 
 
 def logits_by_hand(weights, ids):
-    """Embedding, two layers of LSTM and the output, in plain NumPy, written anew."""
+    """Embedding, two layers of LSTM and the output, in plain NumPy, written again."""
     x = weights["embedding.weight"][ids]  # [T, B, E]
     for layer in range(2):
         w_ih, w_hh, b_ih, b_hh = (

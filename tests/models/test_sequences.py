@@ -31,7 +31,7 @@ def sigmoid(z):
 
 
 def gru_by_hand(x, weights, suffix):
-    """The outputs [T, H] of a GRU over one sequence [T, I], in plain NumPy, written anew."""
+    """The outputs [T, H] of a GRU over one sequence [T, I], in plain NumPy, written again."""
     w_ih, w_hh, b_ih, b_hh = (
         weights[f"recurrent.{name}{suffix}"]
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -330,7 +330,7 @@ def test_a_cell_without_a_program_is_not_saved(tmp_path):
         ({"input_size": None}, "give input_size, .* or vocabulary_size, .*; not neither"),
         ({"vocabulary_size": V}, "not both"),
         ({"embedding_size": E}, "embedding_size is for ids"),
-        ({"pooling": "first"}, "pooling 'first' is none of last, mean, max"),
+        ({"pooling": "first"}, "pooling 'first' is not one of last, mean, max"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
@@ -344,5 +344,5 @@ def test_characters_where_they_do_not_belong_are_refused(rng):
         tagger(**SPELLING).loss(Batch(batch.inputs, batch.targets, LENGTHS))
     with pytest.raises(ValueError, match="make it with num_characters"):
         tagger().loss(batch)
-    with pytest.raises(ValueError, match=r"wanted \[W, ...\] and \[...\]"):
+    with pytest.raises(ValueError, match=r"expected \[W, ...\] and \[...\]"):
         tagger(**SPELLING)(batch.inputs, None, LENGTHS, batch.characters, LENGTHS)

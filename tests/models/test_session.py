@@ -1,4 +1,4 @@
-"""Sessions of a language model: the model's own scores, and what it goes on with."""
+"""Sessions of a language model: the model's own scores, and what it continues with."""
 
 import pickle
 import threading
@@ -229,7 +229,7 @@ def test_bad_ids_are_explained_and_change_nothing(rng):
         with pytest.raises(TypeError, match="ids are integers, not float64"):
             call([1.0, 2.0, 3.0])
         for ids in (1, [1, 2], [[1], [2], [3]]):
-            with pytest.raises(ValueError, match=r"wanted \[3\] for one step, \[T, 3\] for T"):
+            with pytest.raises(ValueError, match=r"expected \[3\] for one step, \[T, 3\] for T"):
                 call(ids)
     for name, array in session.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
@@ -238,14 +238,14 @@ def test_bad_ids_are_explained_and_change_nothing(rng):
 def test_bad_draws_are_explained():
     session = make().session(B)
     ids = [1, 2, 3]
-    with pytest.raises(ValueError, match=r"uniforms of shape \(4,\); wanted \[length, 3\]"):
+    with pytest.raises(ValueError, match=r"uniforms of shape \(4,\); expected \[length, 3\]"):
         session.generate(ids, np.zeros(4))
-    with pytest.raises(ValueError, match=r"uniforms of shape \(4, 1\); wanted \[length\]"):
+    with pytest.raises(ValueError, match=r"uniforms of shape \(4, 1\); expected \[length\]"):
         make().session().generate(1, np.zeros((4, 1)))
     with pytest.raises(ValueError, match="at least one id"):
         make().session().generate(np.zeros(0, int), np.zeros(4))
     for turns in [(-1.0,), (np.nan,), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.1), (1.0, 0, np.nan)]:
-        with pytest.raises(ValueError, match="wanted temperature >= 0, top_k >= 0 and 0 < top_p"):
+        with pytest.raises(ValueError, match="expected temperature >= 0, top_k >= 0 and 0 < top_p"):
             session.generate(ids, np.zeros((4, B)), *turns)
 
 

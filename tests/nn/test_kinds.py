@@ -249,7 +249,7 @@ def test_states_that_do_not_fit_are_told():
         ValueError, match=re.escape("state of 'delta' is (S, n), 2 Tensors; 1 were")
     ):
         layer(x, S)
-    with pytest.raises(ValueError, match=re.escape("S of shape (4, 3, 6); wanted (4, 3, 6, 6)")):
+    with pytest.raises(ValueError, match=re.escape("S of shape (4, 3, 6); expected (4, 3, 6, 6)")):
         layer(x, (S[..., 0], n))
     with pytest.raises(
         ValueError, match=r"Recurrent: lengths from 1 to 6, but the sequences have 5"

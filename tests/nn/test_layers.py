@@ -124,13 +124,13 @@ def test_empty_ids_are_ids():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Linear(0, 2), "Linear: in_features must be a whole number of at least 1"),
-        (lambda: nn.Linear(3, -2), "out_features must be a whole number of at least 1, not -2"),
-        (lambda: nn.Linear(3, 2.5), "out_features must be a whole number of at least 1, not 2.5"),
+        (lambda: nn.Linear(0, 2), "Linear: in_features must be an integer of at least 1"),
+        (lambda: nn.Linear(3, -2), "out_features must be an integer of at least 1, not -2"),
+        (lambda: nn.Linear(3, 2.5), "out_features must be an integer of at least 1, not 2.5"),
         (lambda: nn.Embedding(0, 2), "Embedding: num_embeddings must be"),
         (lambda: nn.Embedding(5, 0), "Embedding: embedding_dim must be"),
         (lambda: nn.LayerNorm(0), "LayerNorm: normalized_shape must be"),
-        (lambda: nn.Linear(3, 2, initialization="best"), "'best' is none of pytorch, xavier"),
+        (lambda: nn.Linear(3, 2, initialization="best"), "'best' is not one of pytorch, xavier"),
         (lambda: nn.Embedding(3, 2, initialization=1e308), "1e+308: uniform(-a, a) needs a positi"),
         (
             lambda: nn.LSTM(3, 2, forget_bias=1e308),
@@ -307,8 +307,8 @@ def test_an_empty_sequential_gives_back_what_it_got():
 def test_sequential_hands_on_the_output_of_a_recurrent_layer():
     lstm, gru, linear = nn.LSTM(3, 4), nn.GRU(4, 5, bidirectional=True), nn.Linear(10, 2)
     x = np.random.default_rng(2).standard_normal((6, 2, 3)).astype(np.float32)
-    wanted = linear(gru(lstm(x)[0])[0])
-    np.testing.assert_array_equal(nn.Sequential(lstm, gru, linear)(x).data, wanted.data)
+    expected = linear(gru(lstm(x)[0])[0])
+    np.testing.assert_array_equal(nn.Sequential(lstm, gru, linear)(x).data, expected.data)
     y, (h, c) = nn.Sequential(nn.Linear(3, 3), lstm)(x)  # the last one's value is as it is
     assert (y.shape, h.shape, c.shape) == ((6, 2, 4), (1, 2, 4), (1, 2, 4))
 

@@ -629,10 +629,10 @@ def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
 @pytest.mark.parametrize(
     ("make_layer", "message"),
     [
-        (lambda: nn.LSTM(0, H), "LSTM: input_size must be a whole number of at least 1, not 0"),
-        (lambda: nn.GRU(I, -1), "GRU: hidden_size must be a whole number of at least 1, not -1"),
-        (lambda: nn.GRU(I, 2.0), "GRU: hidden_size must be a whole number of at least 1, not 2.0"),
-        (lambda: nn.RNN(I, H, 0), "RNN: num_layers must be a whole number of at least 1, not 0"),
+        (lambda: nn.LSTM(0, H), "LSTM: input_size must be an integer of at least 1, not 0"),
+        (lambda: nn.GRU(I, -1), "GRU: hidden_size must be an integer of at least 1, not -1"),
+        (lambda: nn.GRU(I, 2.0), "GRU: hidden_size must be an integer of at least 1, not 2.0"),
+        (lambda: nn.RNN(I, H, 0), "RNN: num_layers must be an integer of at least 1, not 0"),
         (lambda: nn.RNN(I, H, 1, "gelu"), "RNN: nonlinearity 'gelu' is neither 'tanh' nor 'relu'"),
         (lambda: nn.LSTM(I, H, dropout=1.0), "LSTM: dropout is a share, 0 <= dropout < 1, not 1.0"),
         (lambda: nn.LSTM(I, H, dropout=-0.5), "0 <= dropout < 1, not -0.5"),
@@ -659,7 +659,7 @@ def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
         (lambda: nn.LSTM(I, H, bias=False, forget_bias=1.0), "bias=False"),
         (lambda: nn.Recurrent("ltsm", I, H), "cell 'ltsm' is neither one of rnn, rnn_relu, lstm"),
         (lambda: nn.Recurrent(np.tanh, I, H), "nor a Cell (see anaphora.cells.cell)"),
-        (lambda: nn.LSTM(I, H, initialization="he"), "initialization 'he' is none of pytorch"),
+        (lambda: nn.LSTM(I, H, initialization="he"), "initialization 'he' is not one of pytorch"),
     ],
 )
 def test_bad_options_are_told(make_layer, message):
@@ -678,13 +678,13 @@ def zeros(*shape, dtype=np.float32):
             {},
             [zeros(T, B, I + 1)],
             ValueError,
-            "LSTM: an input of shape (6, 3, 6); wanted [T, B, I] or [T, I] with I = 5",
+            "LSTM: an input of shape (6, 3, 6); expected [T, B, I] or [T, I] with I = 5",
         ),
         (
             {"batch_first": True},
             [zeros(B, T, I + 1)],
             ValueError,
-            "LSTM: an input of shape (3, 6, 6); wanted [B, T, I] or [T, I] with I = 5",
+            "LSTM: an input of shape (3, 6, 6); expected [B, T, I] or [T, I] with I = 5",
         ),
         ({}, [zeros(I)], ValueError, "LSTM: an input of shape (5,)"),
         (
@@ -709,26 +709,26 @@ def zeros(*shape, dtype=np.float32):
             {"bidirectional": True},
             [zeros(T, B, I), (zeros(1, B, H), zeros(1, B, H))],
             ValueError,
-            "LSTM: an initial state h of shape (1, 3, 8); wanted (2, 3, 8): layers times "
+            "LSTM: an initial state h of shape (1, 3, 8); expected (2, 3, 8): layers times "
             "directions, batch, size",
         ),
         (
             {},
             [zeros(T, B, I), (zeros(1, B, H), zeros(1, B + 1, H))],
             ValueError,
-            "LSTM: an initial state c of shape (1, 4, 8); wanted (1, 3, 8)",
+            "LSTM: an initial state c of shape (1, 4, 8); expected (1, 3, 8)",
         ),
         (
             {"proj_size": P},
             [zeros(T, B, I), (zeros(1, B, H), zeros(1, B, H))],
             ValueError,
-            "LSTM: an initial state h of shape (1, 3, 8); wanted (1, 3, 7)",
+            "LSTM: an initial state h of shape (1, 3, 8); expected (1, 3, 7)",
         ),
         (
             {},
             [zeros(T, I), (zeros(1, 1, H), zeros(1, 1, H))],
             ValueError,
-            "wanted (1, 8): layers times directions, size",
+            "expected (1, 8): layers times directions, size",
         ),
         (
             {},
@@ -740,13 +740,13 @@ def zeros(*shape, dtype=np.float32):
             {},
             [zeros(T, B, I), None, [1, 2]],
             ValueError,
-            "int64(2,), wanted one integer for each of the 3 rows of the batch",
+            "int64(2,), expected one integer for each of the 3 rows of the batch",
         ),
         (
             {},
             [zeros(T, B, I), None, [1.0, 2.0, 3.0]],
             ValueError,
-            "float64(3,), wanted one integer",
+            "float64(3,), expected one integer",
         ),
         (
             {},

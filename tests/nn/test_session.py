@@ -269,11 +269,11 @@ def test_nan_stays_in_its_row(rng):
 def test_bad_inputs_are_explained():
     session = make("lstm").session(B)
     before = session.state_dict()
-    wanted = r"wanted \[3, 5\] for one step, \[T, 3, 5\] for T of them"
+    wanted = r"expected \[3, 5\] for one step, \[T, 3, 5\] for T of them"
     for shape in [(B, I + 1), (B + 1, I), (I,), (T, B, I, 1), (), (T, B)]:
         with pytest.raises(ValueError, match=wanted):
             session.feed(np.zeros(shape, np.float32))
-    with pytest.raises(ValueError, match=r"wanted \[5\] for one step, \[T, 5\] for T of them"):
+    with pytest.raises(ValueError, match=r"expected \[5\] for one step, \[T, 5\] for T of them"):
         make("lstm").session().feed(np.zeros((T, B, I), np.float32))
     with pytest.raises(ValueError, match=r"\[3, T, 5\] for T of them"):
         make("lstm", batch_first=True).session(B).feed(np.zeros((T, B, I), np.float32))
@@ -307,10 +307,10 @@ def test_bad_states_are_explained_and_change_nothing(rng):
     before = session.state_dict()
     good = np.zeros((L, B, H), np.float32)
     for state, error, message in [
-        ({"h": good}, KeyError, "the state has h; wanted h, c"),
-        ({}, KeyError, "the state has no arrays; wanted h, c"),
-        ({"h": good, "c": good, "d": good}, KeyError, "the state has h, c, d; wanted h, c"),
-        ({"h": good, "c": good[:1]}, ValueError, r"c has shape \(1, 3, 7\); wanted \(2, 3, 7\)"),
+        ({"h": good}, KeyError, "the state has h; expected h, c"),
+        ({}, KeyError, "the state has no arrays; expected h, c"),
+        ({"h": good, "c": good, "d": good}, KeyError, "the state has h, c, d; expected h, c"),
+        ({"h": good, "c": good[:1]}, ValueError, r"c has shape \(1, 3, 7\); expected \(2, 3, 7\)"),
         (
             {"h": good, "c": Tensor(good.astype(float))},
             TypeError,
@@ -330,7 +330,7 @@ def test_layers_that_cannot_be_fed_and_batch_sizes():
     with pytest.raises(ValueError, match="a bidirectional layer has no session"):
         make("lstm", bidirectional=True).session()
     for size in (0, -1, 2.0, "3"):
-        with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+        with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
             make("lstm").session(size)
 
 
@@ -473,19 +473,23 @@ def test_features_of_their_own_shape_and_batch_first(rng):
     session = nn.Session(layer, B, step=(2, I), before=lambda layer, x: x[..., 0, :] - x[..., 1, :])
     assert_same(session.feed(x[:, 0]), expected[:, 0])
     assert_same(session.feed(x[:, 1:]), expected[:, 1:])
-    with pytest.raises(ValueError, match=r"wanted \[3, 2, 5\] for one step, \[3, T, 2, 5\] for T"):
+    with pytest.raises(
+        ValueError, match=r"expected \[3, 2, 5\] for one step, \[3, T, 2, 5\] for T"
+    ):
         session.feed(x[:, :, 0])
 
 
 def test_bad_models_of_sessions_are_told(rng):
     layer = make("lstm")
-    with pytest.raises(ValueError, match="a memory 'c' of float32; wanted floats, by a name other"):
+    with pytest.raises(
+        ValueError, match="a memory 'c' of float32; expected floats, by a name other"
+    ):
         nn.Session(layer, memory={"c": 0})
-    with pytest.raises(ValueError, match="a memory 'steps' of int64; wanted floats"):
+    with pytest.raises(ValueError, match="a memory 'steps' of int64; expected floats"):
         nn.Session(layer, memory={"steps": np.array(0)})
     session = nn.Session(layer, B, after=lambda layer, h, memory: h[0])
     with pytest.raises(
-        ValueError, match=r"after returned the shape \(3, 7\); wanted \[6, 3, '...'\]"
+        ValueError, match=r"after returned the shape \(3, 7\); expected \[6, 3, '...'\]"
     ):
         session.feed(rng.standard_normal((T, B, I)))
     session = nn.Session(layer, B, before=lambda layer, x: Tensor(x.astype(np.float64)))

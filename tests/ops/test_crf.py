@@ -249,13 +249,17 @@ def test_what_no_path_can_do_is_told(arrays):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"tags": TAGS.T}, ValueError, r"tags of shape \(4, 5\) .*; wanted \[T, B\], \(5, 4\)"),
+        ({"tags": TAGS.T}, ValueError, r"tags of shape \(4, 5\) .*; expected \[T, B\], \(5, 4\)"),
         ({"tags": TAGS * 1.0}, TypeError, "tags are integers, not float64"),
         ({"lengths": [5, 5, 0, 1]}, ValueError, r"tag 99 of row 0 at step 4 is outside 0\.\.2"),
         ({"lengths": [4, 5, 2, 1]}, ValueError, r"tag 7 of row 2 at step 0 is outside 0\.\.2"),
         ({"lengths": [4, 6, 0, 1]}, ValueError, "lengths from 0 to 6, but .* 5 steps"),
-        ({"lengths": [4, 5, 0]}, ValueError, "lengths got .*wanted one integer for each of the 4"),
-        ({"reduction": "max"}, ValueError, "reduction 'max' is none of"),
+        (
+            {"lengths": [4, 5, 0]},
+            ValueError,
+            "lengths got .*expected one integer for each of the 4",
+        ),
+        ({"reduction": "max"}, ValueError, "reduction 'max' is not one of"),
         (
             {"ignore_index": 0},
             ValueError,
@@ -271,11 +275,11 @@ def test_wrong_tags_are_refused(arrays, change, error, message):
 @pytest.mark.parametrize(
     ("number", "shape", "message"),
     [
-        (0, (T, B), r"emissions of shape \(5, 4\); wanted \[T, B, C\] with C > 0"),
-        (0, (T, B, 0), r"emissions of shape \(5, 4, 0\); wanted \[T, B, C\] with C > 0"),
-        (1, (C, C + 1), r"transitions of shape \(3, 4\) .*; wanted \(3, 3\)"),
-        (2, (C + 1,), r"start of shape \(4,\) for emissions of shape \(5, 4, 3\); wanted \(3,\)"),
-        (3, (1, C), r"end of shape \(1, 3\) .*; wanted \(3,\)"),
+        (0, (T, B), r"emissions of shape \(5, 4\); expected \[T, B, C\] with C > 0"),
+        (0, (T, B, 0), r"emissions of shape \(5, 4, 0\); expected \[T, B, C\] with C > 0"),
+        (1, (C, C + 1), r"transitions of shape \(3, 4\) .*; expected \(3, 3\)"),
+        (2, (C + 1,), r"start of shape \(4,\) for emissions of shape \(5, 4, 3\); expected \(3,\)"),
+        (3, (1, C), r"end of shape \(1, 3\) .*; expected \(3,\)"),
     ],
 )
 def test_wrong_shapes_are_refused(arrays, number, shape, message):

@@ -497,7 +497,7 @@ class ModelDirectory:
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ArtifactError(
                 f"{self.checkpoint}: metrics_size is {size!r}; expected the number of bytes of "
-                f"{self.metrics.name} that it goes on from; train anew"
+                f"{self.metrics.name} that it continues from; train again"
             )
         if size >= self.metrics_size():
             return
@@ -506,9 +506,9 @@ class ModelDirectory:
             file.seek(max(size - 1, 0))
             if size > 0 and file.read(1) != b"\n":
                 raise ArtifactError(
-                    f"{self.metrics}: the checkpoint goes on after {size} bytes, but no line ends "
-                    "there; put back the file of the checkpoint, or remove it to go on without "
-                    "the records so far"
+                    f"{self.metrics}: the checkpoint continues after {size} bytes, but no line "
+                    "ends there; put back the file of the checkpoint, or remove it to continue "
+                    "without the records so far"
                 )
             file.truncate(size)
 

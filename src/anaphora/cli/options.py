@@ -34,7 +34,7 @@ def with_options_of(
     Args:
         tasks: The options classes by the names of the tasks.
         select: Which fields, by their metadata.
-        show_default: What is shown as the default, where that is none of the options' own.
+        show_default: What is shown as the default, where other than the option's own.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

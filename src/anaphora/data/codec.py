@@ -184,7 +184,7 @@ class ClassifierCodec(Codec):
         classes = tuple(sorted({label for _, label in [*training, *held_out]}))
         check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
         if len(classes) < 2:
-            raise DataError(f"all examples have the label {classes[0]!r}; wanted two or more")
+            raise DataError(f"all examples have the label {classes[0]!r}; expected two or more")
         inputs = [example for example, _ in training]
         if isinstance(inputs[0], str):
             return cls(classes, fit_tokenizer(inputs))
@@ -641,7 +641,7 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
     if unknown := sorted(set(answers) - set(numbers)):
         more = ", ..." if len(known) > _NAMED else ""
         raise DataError(
-            f"the {what} {unknown[0]!r} is none of the {len(known)} of the training: "
+            f"the {what} {unknown[0]!r} is not one of the {len(known)} of the training: "
             f"{', '.join(map(repr, known[:_NAMED]))}{more}"
         )
     return np.array([numbers[answer] for answer in answers], np.int64)

@@ -41,7 +41,7 @@ def encode_to_file(
     dtype = np.min_scalar_type(tokenizer.vocabulary_size - 1)
     length = 0
     try:
-        partial.unlink(missing_ok=True)  # "x" makes it anew, wherever a link of that name may lead
+        partial.unlink(missing_ok=True)  # "x" makes it again, wherever a link of that name may lead
         with partial.open("xb") as file:
             _write_header(file, dtype, 0)
             start = file.tell()
@@ -88,7 +88,7 @@ def open_ids(
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{os.fspath(path)} cannot be read as token ids: {error}; delete it, to have it made "
-            "anew"
+            "again"
         ) from error
     if ids.ndim != 1 or ids.dtype.kind != "u":
         found = f"{ids.dtype} {ids.shape}"

@@ -58,7 +58,7 @@ def check_encoding(encoding: str) -> str:
         return codecs.lookup(encoding).name
     except (LookupError, ValueError) as error:
         raise DataError(
-            f"encoding {encoding!r} is none that Python knows; wanted a name such as utf-8, "
+            f"encoding {encoding!r} is none that Python knows; expected a name such as utf-8, "
             "utf-16, cp1252, latin-1, shift_jis or gb18030"
         ) from error
 

@@ -73,8 +73,8 @@ def _find_in_folder(folder: Path, pattern: str) -> list[tuple[Path, str]]:
     if not matching:
         raise DataError(
             f"no file in the folder {folder} or below has a name that matches {pattern!r} "
-            f"({holds}); wanted such names, or for a language model another --pattern, for example "
-            "--pattern '*.md'"
+            f"({holds}); expected such names, or for a language model another --pattern, for "
+            "example --pattern '*.md'"
         )
     full = [path for path in matching if path.stat().st_size > 0]
     if not full:

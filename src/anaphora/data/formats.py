@@ -70,7 +70,7 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str | 
     """
     if format is not None:
         if format not in FORMATS:
-            raise DataError(f"format {format!r} is unknown; wanted one of {', '.join(FORMATS)}")
+            raise DataError(f"format {format!r} is unknown; expected one of {', '.join(FORMATS)}")
         return format
     if os.path.isdir(path):
         return "dataset" if _is_dataset(Path(path)) else None

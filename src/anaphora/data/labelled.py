@@ -53,7 +53,7 @@ def read_labelled(
     files, holds = matching_files(folder, "*.txt", below=False)
     if not files:
         raise DataError(
-            f"the folder {folder} has no .txt file ({holds}); wanted one for each label, with a "
+            f"the folder {folder} has no .txt file ({holds}); expected one for each label, with a "
             "text a line"
         )
     labels = {Path(uncompressed_name(file)).stem: file for file in files}

@@ -211,7 +211,7 @@ def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Itera
         with open(path, "rb") as pipe:
             yield from _lines_as_they_come(pipe, os.fspath(path), encoding)
         return
-    begun = ""  # a line that the next chunk may go on with
+    begun = ""  # a line that the next chunk may continue with
     source = open_source(path, encoding=encoding)
     source.by_lines = True
     for chunk in source:

@@ -75,7 +75,7 @@ def read_tagged(
     ([(['It', 'rains'], ['B-NP', 'B-VP']), (['Yes'], ['O'])], (['Yes'], ['UH']))
     """
     if separator == "":
-        raise DataError("separator is empty; wanted a sign, or whitespace, tab, space or comma")
+        raise DataError("separator is empty; expected a sign, or whitespace, tab, space or comma")
     between = SEPARATORS.get(separator, separator) if separator is not None else None
     places: dict[str, str] = {}
     if format_of(path, format) in ("jsonl", "parquet", "arrow", "dataset"):
@@ -196,8 +196,8 @@ def _sentences(
             match = NUMBER.fullmatch(fields[0])
             if match is None:
                 raise DataError(
-                    f"{where}: the first column is {fields[0]!r}; wanted the number of a word, as "
-                    "CoNLL-U has it. For lines of a word and its tag, ask for column 2"
+                    f"{where}: the first column is {fields[0]!r}; expected the number of a word, "
+                    "as CoNLL-U has it. For lines of a word and its tag, ask for column 2"
                 )
             if match["no_word"]:
                 continue
@@ -235,7 +235,7 @@ def _index(column: str | int, fields: list[str], layout: _Layout, where: str) ->
             f"; it has {', '.join(layout.names)}"
             if layout.names
             else (
-                ", as its columns have no names; wanted a number: from 1, or from -1 for the last"
+                ", as its columns have no names; expected a number: from 1, or from -1 for the last"
             )
         )
         raise DataError(f"{where}: there is no column {column!r}{known}")
@@ -250,8 +250,9 @@ def _index(column: str | int, fields: list[str], layout: _Layout, where: str) ->
             else repr(layout.separator)
         )
         raise DataError(
-            f"{where}: there are {len(fields)} columns, and column {column} was asked for; wanted "
-            f"{'CoNLL-U' if layout.numbered else 'a word and its tag'}, separated by {between}"
+            f"{where}: there are {len(fields)} columns, and column {column} was asked for; "
+            f"expected {'CoNLL-U' if layout.numbered else 'a word and its tag'}, separated by "
+            f"{between}"
         )
     return number - 1 if number > 0 else len(fields) + number
 
@@ -276,12 +277,12 @@ def _lists(
         for column, values in zip(columns, (words, tags), strict=True):
             if not isinstance(values, list):
                 raise DataError(
-                    f"{where}: column {column!r} is not a list; wanted a list of words and a list "
-                    "of their tags"
+                    f"{where}: column {column!r} is not a list; expected a list of words and a "
+                    "list of their tags"
                 )
         if len(words) != len(tags):
             raise DataError(
-                f"{where}: there are {len(words)} words and {len(tags)} tags; wanted a tag a word"
+                f"{where}: there are {len(words)} words and {len(tags)} tags; expected a tag a word"
             )
         if not words:
             continue

@@ -68,8 +68,8 @@ class Decoder(nn.Module):
     ) -> None:
         if vocabulary_size < 2 or not 0 <= end_id < vocabulary_size:
             raise ValueError(
-                f"Decoder: end_id {end_id} in a vocabulary of {vocabulary_size}; wanted one of its "
-                "ids, and at least one more"
+                f"Decoder: end_id {end_id} in a vocabulary of {vocabulary_size}; expected one of "
+                "its ids, and at least one more"
             )
         self.vocabulary_size = vocabulary_size
         self.end_id = end_id
@@ -120,7 +120,9 @@ class Decoder(nn.Module):
             T, N, H = y.shape
             B, S = memory.mask.shape[0], memory.mask.shape[2]
             if N % max(B, 1):
-                raise ValueError(f"Decoder: {N} rows for a memory of {B}; wanted a multiple of it")
+                raise ValueError(
+                    f"Decoder: {N} rows for a memory of {B}; expected a multiple of it"
+                )
             # Several rows that share a memory are so many queries of it.
             contexts, weights = self.attention.attend(y.reshape(T * N // max(B, 1), B, H), memory)
             contexts = contexts.reshape(T, N, self.attention.state_size)

@@ -100,7 +100,7 @@ class LanguageModel(Reader, LanguageModelBody):
     def session(
         self, batch_size: int | None = None, excluded: Sequence[int] = ()
     ) -> LanguageModelSession:
-        """A session that reads ids as they come and goes on with text of its own.
+        """A session that reads ids as they come and continues with text of its own.
 
         It has the weights as they are now, and runs in evaluation mode.
 

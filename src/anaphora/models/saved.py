@@ -231,9 +231,9 @@ def parameter_shapes(model: Any, given: Iterable[str]) -> dict[str, Shape]:
     }
 
 
-def _makes(options: Mapping[str, Any], wanted: Axes, found: Axes) -> str:
+def _makes(options: Mapping[str, Any], expected: Axes, found: Axes) -> str:
     """The option that gives a parameter its wrong size, as far as the numbers tell."""
-    pairs = itertools.zip_longest(wanted, found)
+    pairs = itertools.zip_longest(expected, found)
     wrong = [size for size, other in pairs if size != other and size is not None]
     sizes = {
         name: size

@@ -114,13 +114,13 @@ class LanguageModelSession(nn.Session):
         numbers = np.asarray(uniforms, np.float64, order="C")
         batch = self._step
         if numbers.ndim != 1 + len(batch) or numbers.shape[1:] != batch:
-            wanted = "[length]" if not batch else f"[length, {batch[0]}]"
-            raise ValueError(f"generate: uniforms of shape {numbers.shape}; wanted {wanted}")
+            expected = "[length]" if not batch else f"[length, {batch[0]}]"
+            raise ValueError(f"generate: uniforms of shape {numbers.shape}; expected {expected}")
         if read.size == 0:
             raise ValueError("generate: a model needs at least one id to continue from")
         if not (temperature >= 0 and top_k >= 0 and 0 < top_p <= 1):
             raise ValueError(
-                f"generate: temperature {temperature}, top_k {top_k}, top_p {top_p}; wanted "
+                f"generate: temperature {temperature}, top_k {top_k}, top_p {top_p}; expected "
                 "temperature >= 0, top_k >= 0 and 0 < top_p <= 1"
             )
         options = (float(temperature), int(top_k), float(top_p))

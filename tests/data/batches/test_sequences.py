@@ -141,7 +141,7 @@ def test_the_training_loop_serves_a_classifier():
             lambda x: SequenceBatches(x, range(7), 2, characters=[[[1]] * 5] * 7),
             "sequence 1 has 2 steps and 5 spellings",
         ),
-        (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2), "wanted .* alike"),
+        (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2), "expected .* alike"),
         (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((3, 2)), 0), "window is 0"),
         (lambda x: SampledBatches(sample, 0), "count is 0"),
     ],

@@ -139,7 +139,7 @@ def pair_batches(
         source_offsets = _offsets("source", source, source_end_id)
     elif source.ndim != 2:
         raise DataError(
-            f"the source is an array of shape {source.shape}; wanted vectors "
+            f"the source is an array of shape {source.shape}; expected vectors "
             "[number of pairs, I], or ids [N] and a source_end_id"
         )
     count = len(source) if source_offsets is None else len(source_offsets) - 1

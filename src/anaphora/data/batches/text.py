@@ -217,7 +217,7 @@ def sentence_batches(
 
     A sentence ends with `end_id`. One of more than T targets is split into pieces of at most T,
     whose first input is the true token before them, so that every token counts exactly once; the
-    state starts anew at each piece. Padding is 0 in the inputs and -100 in the targets. Batches
+    state starts again at each piece. Padding is 0 in the inputs and -100 in the targets. Batches
     come in the order of length; `shuffled` gives another for each epoch.
 
     Args:

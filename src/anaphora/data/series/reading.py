@@ -81,6 +81,6 @@ def read_series(
     known = [suffix for one in FORMATS.values() if one.kind == "series" for suffix in one.suffixes]
     name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
     raise DataError(
-        f"{name} is not known to hold series; wanted a file named {', '.join(known)} or, of the "
+        f"{name} is not known to hold series; expected a file named {', '.join(known)} or, of the "
         "UCR archive, .tsv; or name the format"
     )

@@ -24,7 +24,7 @@ class CharacterTokenizer(Tokenizer):
     r"""Characters (Unicode code points), sorted by code point.
 
     Where the vocabulary has U+FFFD, Unicode's own sign for an unknown character, it stands for all
-    characters that the vocabulary lacks.
+    characters that are not in the vocabulary.
 
     Args:
         characters: The vocabulary: distinct characters, sorted.
@@ -121,7 +121,7 @@ class CharacterTokenizer(Tokenizer):
             line += chunk.count("\n")
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
-        """Count the characters of a text that the vocabulary lacks, but for U+FFFD.
+        """Count the characters of a text that are not in the vocabulary, but for U+FFFD.
 
         >>> CharacterTokenizer.fit("ab\ufffd").unknown_tokens(["aXbY\ufffd", "X"])
         Counter({'X': 2, 'Y': 1})
@@ -164,7 +164,7 @@ class CharacterTokenizer(Tokenizer):
         raise DataError(
             f"the character {character!r} (U+{ord(character):04X}) at {place} of the text is not "
             f"in the vocabulary of {self.vocabulary_size:,} characters, which has no unknown "
-            "character; remove it from this text, or train anew with a minimum_count of 2, so "
+            "character; remove it from this text, or train again with a minimum_count of 2, so "
             "that rare characters share an unknown one"
         )
 

@@ -63,9 +63,9 @@ class WordTokenizer(Tokenizer):
     white space (and case, with `lowercase`).
 
     `<eos>` and `<bos>` come from line ends alone: written in a text they are words like any other,
-    beside these marks in the vocabulary. `<unk>` stands for words that the vocabulary lacks, and
-    also for itself: Penn Treebank and WikiText have it written for their rare words, and published
-    perplexities count it as the unknown word.
+    distinct from these marks in the vocabulary. `<unk>` stands for words that are not in the
+    vocabulary, and also for itself: Penn Treebank and WikiText have it written for their rare
+    words, and published perplexities count it as the unknown word.
 
     Split "whitespace" leaves words as they are, for text that is tokenized already (Penn Treebank,
     WikiText); what separates them, `split_words` says. "punctuation" splits words from punctuation
@@ -218,7 +218,7 @@ class WordTokenizer(Tokenizer):
         return len(self.words)
 
     def tokens(self, line: str) -> list[str]:
-        """The words of a line as they stand there, those included that the vocabulary lacks.
+        """The words of a line as they stand there, those included that are not in the vocabulary.
 
         >>> WordTokenizer.fit("a b", lowercase=True, split="punctuation").tokens("A B, C")
         ['A', 'B', ',', 'C']
@@ -240,10 +240,10 @@ class WordTokenizer(Tokenizer):
                         line += tokens[:position].count(_END)
                         place = f" at line {line:,} of the text" if several else ""
                         raise DataError(
-                            f"the word {token!r}{place} is not in the "
-                            f"vocabulary of {self.vocabulary_size:,} words, which has no "
-                            f"{UNKNOWN}; train anew with a minimum_count of 2 or a "
-                            f"vocabulary_size, so that rare words become {UNKNOWN}"
+                            f"the word {token!r}{place} is not in the vocabulary of "
+                            f"{self.vocabulary_size:,} words, which has no {UNKNOWN}; train again "
+                            "with a minimum_count of 2 or a vocabulary_size, so that rare words "
+                            f"become {UNKNOWN}"
                         )
                 line += tokens.count(_END)
             ids = (self._ids.get(token, self.unknown_id) for token in tokens)
@@ -307,7 +307,7 @@ def _tokens(
         return _words(text.lower() if lowercase else text, split)
 
     begin = [_START] if sentence_start else []
-    word = ""  # the last one so far, which the next chunk may go on with
+    word = ""  # the last one so far, which the next chunk may continue with
     open_line = False  # whether the last line has begun and not ended
     for chunk in chunks:
         tokens: list[str] = []
