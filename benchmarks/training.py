@@ -45,7 +45,11 @@ class LanguageModelStep(Work):
         from anaphora.models import LanguageModel
 
         model = LanguageModel(
-            self.V, self.H, num_layers=self.L, dropout=self.dropout, initialization=0.05
+            self.V,
+            hidden_size=self.H,
+            num_layers=self.L,
+            dropout=self.dropout,
+            initialization=0.05,
         )
         optimizer = optim.SGD(model.named_parameters(), learning_rate=0.1)
         ids = self._ids()

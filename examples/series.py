@@ -1,7 +1,7 @@
 """Classify series of measurements: who said a vowel, what is wrong with a heartbeat.
 
     python examples/series.py JapaneseVowels_TRAIN.ts JapaneseVowels_TEST.ts
-    python examples/series.py ECG5000_TRAIN.ts ECG5000_TEST.npy --pooling max
+    python examples/series.py ECG5000_TRAIN.ts ECG5000_TEST.npy
 
 Files are those of the UEA and UCR archives (timeseriesclassification.com): `.ts`, or `.npy` with a
 row of the class and the values for each series. The classifier is the one for scikit-learn, so its
@@ -25,11 +25,9 @@ def main(arguments=None):
     parser.add_argument("test", type=Path)
     parser.add_argument("--cell", choices=CELLS, default="gru")
     parser.add_argument("--hidden-size", type=int, default=64)
-    parser.add_argument("--pooling", choices=("last", "mean", "max"), default="mean")
-    parser.add_argument("--dropout", type=float, default=0.2)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=0.005)
+    parser.add_argument("--pooling", choices=("last", "mean", "max"), default="max")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--min-updates", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
 
@@ -37,12 +35,9 @@ def main(arguments=None):
     classifier = RecurrentClassifier(
         options.cell,
         options.hidden_size,
-        bidirectional=True,
         pooling=options.pooling,
-        dropout=options.dropout,
         epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
+        min_updates=options.min_updates,
         random_state=options.seed,
     ).fit(series, classes)
     accuracy = float(classifier.score(*read_series(options.test)))

@@ -375,7 +375,7 @@ def test_damage_is_an_artifact_error_or_goes_unnoticed(tmp_path_factory, data):
 def test_save_and_load(tmp_path):
     directory = saved(tmp_path / "parent" / "model")
     config, tokenizer, arrays = ModelDirectory.open(directory.path).load()
-    assert config == {"format": 1, "anaphora": model_directory._package_version(), **CONFIG}
+    assert config == {"format": 2, "anaphora": model_directory._package_version(), **CONFIG}
     assert tokenizer == TOKENIZER
     assert same(arrays, ARRAYS)
     directory.save(config, tokenizer, {"other": np.ones(1)})  # what was loaded can be saved
@@ -440,7 +440,7 @@ def test_overwrite_removes_the_model_and_nothing_else(tmp_path):
 def test_create_takes_an_empty_folder_and_a_training_that_saved_nothing(tmp_path):
     directory = ModelDirectory.create(tmp_path)
     directory.append_metrics({"step": 1})
-    write_json(directory.config, {"format": 1})  # killed within its first save
+    write_json(directory.config, {"format": 2})  # killed within its first save
     assert ModelDirectory.create(tmp_path).read_metrics() == []
     assert not directory.config.exists()
 
@@ -494,10 +494,10 @@ def test_a_missing_or_damaged_part_is_named(tmp_path, name):
     ("header", "message"),
     [
         (
-            {"format": 2, "anaphora": "9.8"},
+            {"format": 3, "anaphora": "9.8"},
             r"config.json: was written by a newer anaphora \(9.8\); upg",
         ),
-        ({"format": "x"}, "config.json: has \"format\" 'x'; expected 1"),
+        ({"format": "x"}, "config.json: has \"format\" 'x'; expected 2"),
     ],
 )
 def test_another_format_is_explained(tmp_path, header, message):

@@ -1,11 +1,13 @@
 """The benchmarks run, skip what is missing, and count what they say they count; no time is held."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import anaphora
@@ -162,3 +164,50 @@ def test_work_beside_busy_processes_must_be_known(main, capsys):
     for option in ("--threads=0", "--processes=-1", "--seconds=0"):
         with pytest.raises(SystemExit, match="2"):
             busy.main([option])
+
+
+# Series
+
+
+def test_generated_series_are_the_same_in_each_run_and_of_the_size_that_is_said(main):
+    from benchmarks import series
+
+    for name, (draw, classes, count, standardize) in series.GENERATED.items():
+        train, y, test, z = series.generated(name, draw, classes, 2 * classes, standardize)
+        again = series.generated(name, draw, classes, 2 * classes, standardize)
+        np.testing.assert_array_equal(train, again[0])
+        assert len(test) == len(z) == 200
+        assert count >= 2 * classes
+        assert set(y) == set(z) == set(range(classes))
+        assert np.isfinite(train).all()
+
+
+def test_distances_by_warping_are_those_of_the_definition(main):
+    from benchmarks import series
+
+    rng = np.random.default_rng(3)
+    x, others = rng.standard_normal((6, 2)), [rng.standard_normal((n, 2)) for n in (5, 6, 8, 6)]
+
+    @functools.cache
+    def least(t, u, k):
+        if t < 0 or u < 0:
+            return 0.0 if t == u == -1 else np.inf
+        cost = np.square(x[t] - others[k][u]).sum()
+        return cost + min(least(t - 1, u, k), least(t, u - 1, k), least(t - 1, u - 1, k))
+
+    expected = [least(5, len(y) - 1, k) for k, y in enumerate(others)]
+    np.testing.assert_allclose(series.warped_distances(x, others, window=1.0), expected)
+
+
+def test_a_row_for_each_set_of_series(monkeypatch, capsys):
+    pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import series
+
+    quick = ["--set", "hidden_size=4", "--set", "min_updates=1", "--set", "n_models=1"]
+    series.main(["demand", "--seeds", "2", "--json", "--baselines", "--set", "epochs=1", *quick])
+    row = json.loads(capsys.readouterr().out)
+    assert row["set"] == "demand"
+    assert 0 < row["lowest"] <= row["mean"] <= 1
+    assert 0.5 < row["DTW"] <= 1
+    assert 0.5 < row["linear"] <= 1

@@ -15,11 +15,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from anaphora import estimators
 from anaphora.estimators import RecurrentClassifier, RecurrentRegressor
+from anaphora.training import Evaluation, Trainer
 
-SMALL = {"hidden_size": 8, "epochs": 15, "random_state": 1}
+SMALL = {"hidden_size": 8, "n_models": 1, "epochs": 15, "min_updates": 100, "random_state": 1}
 QUICK = {**SMALL, "learning_rate": 0.03, "batch_size": 64}
-CHECKED = [RecurrentClassifier(**QUICK), RecurrentRegressor(**{**QUICK, "epochs": 40})]
+ENOUGH = {"hidden_size": 16, "n_models": 2, "min_updates": 400, "learning_rate": 0.02}
+LEARNED = {**QUICK, **ENOUGH, "pooling": "last", "dropout": 0.0, "batch_size": 32}
+CHECKED = [RecurrentClassifier(**QUICK), RecurrentRegressor(**LEARNED)]
 
 
 @parametrize_with_checks(CHECKED)
@@ -153,8 +157,20 @@ def test_what_is_missing_or_other_than_in_fit_is_refused():
         regressor.predict([np.ones((2, 3))])
     with pytest.raises(ValueError, match="pooling 'first' is not one of"):
         RecurrentRegressor(pooling="first").fit(X, sums)
-    with pytest.raises(ValueError, match="epochs must be an integer of at least 1"):
-        RecurrentRegressor(epochs=0).fit(X, sums)
+    for wrong, message in [
+        ({"epochs": 0}, "epochs must be an integer of at least 1, not 0"),
+        ({"n_models": 1.5}, "n_models must be an integer of at least 1, not 1.5"),
+        ({"min_updates": -1}, "min_updates must be an integer of at least 0, not -1"),
+        ({"noise": -1.0}, "noise must be at least 0, not -1.0"),
+        ({"validation_fraction": 1.0}, "validation_fraction is a share, .* not 1.0"),
+        ({"max_frames": 0}, "max_frames is 0; it must be at least 1, or None"),
+        (
+            {"layout": "first"},
+            "layout 'first' is not one of None, 'channels_last', 'channels_first'",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            RecurrentRegressor(**wrong).fit(X, sums)
 
 
 RAGGED = [[1.0, 2.0], [3.0], [-1.0, -2.0, -3.0], [-2.0]] * 5
@@ -230,8 +246,8 @@ def test_float16_series_are_scaled_in_float64():
     X = [(60000 + 500 * rng.standard_normal((n, 1))).astype(np.float16) for n in (3, 5, 4) * 7]
     regressor = RecurrentRegressor(**SMALL).fit(X, [float(x.mean()) for x in X])
     steps = np.concatenate(X).astype(np.float64)
-    np.testing.assert_allclose(regressor.feature_mean_, steps.mean(axis=0))
-    np.testing.assert_allclose(regressor.feature_scale_, steps.std(axis=0))
+    np.testing.assert_allclose(regressor.frames_.mean, steps.mean(axis=0))
+    np.testing.assert_allclose(regressor.frames_.deviation, steps.std(axis=0))
     assert np.isfinite(regressor.predict(X)).all()
 
 
@@ -245,3 +261,166 @@ def test_a_list_of_numbers_is_no_list_of_sequences():
         fitted.predict(3.0)
     with pytest.raises(ValueError, match="no sequence of X has a step"):
         fitted.predict([[]])
+
+
+# Layouts
+
+
+def channels(count=24):
+    """Sequences [n, T = 9, I = 2], whose classes the first feature tells."""
+    rng = np.random.default_rng(6)
+    y = np.arange(count) % 2
+    X = rng.standard_normal((count, 9, 2)) + np.stack([y, 0 * y], axis=1)[:, None]
+    return X, y
+
+
+def test_channels_first_are_converted_on_request():
+    X, y = channels()
+    expected = RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X)
+    first = RecurrentClassifier(**SMALL, layout="channels_first")
+    turned = np.swapaxes(X, 1, 2)
+    for layout in (turned, list(turned)):
+        fitted = first.fit(layout, y)
+        assert fitted.n_features_in_ == 2
+        np.testing.assert_array_equal(fitted.predict_proba(turned), expected)
+        np.testing.assert_array_equal(fitted.predict_proba(list(turned)), expected)
+    table = X[:, :, 0]
+    flat = RecurrentClassifier(**SMALL).fit(table, y).predict_proba(table)
+    np.testing.assert_array_equal(first.fit(table, y).predict_proba(table), flat)
+
+
+def test_channels_first_are_noticed():
+    X, y = channels()
+    turned = np.swapaxes(X, 1, 2)
+    with pytest.warns(UserWarning, match=r"\(24, 2, 9\), .* 2 steps of 9 features\. if these are"):
+        RecurrentClassifier(**SMALL).fit(turned, y)
+    RecurrentClassifier(**SMALL, layout="channels_last").fit(turned, y)  # warnings are errors
+    fitted = RecurrentClassifier(**SMALL).fit(X, y)
+    with pytest.raises(ValueError, match=r"X has 9 features .* fitted with 2; if .*'channels_firs"):
+        fitted.predict(turned)
+    with pytest.raises(ValueError, match=r"sequence 1 has the shape \(2, 7\).*'channels_first'"):
+        fitted.fit([turned[0], turned[1, :, :7]], [0, 1])
+
+
+# Models and frames
+
+
+def test_the_probabilities_of_the_models_are_averaged():
+    X, y = channels()
+    fitted = RecurrentClassifier(**{**SMALL, "n_models": 3}).fit(X, y)
+    assert len(fitted.models_) == 3
+    inputs = np.stack([fitted.frames_(x) for x in X], axis=1)
+    logits = [model(inputs).data.astype(np.float64) for model in fitted.models_]
+    each = [np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in logits]
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    np.testing.assert_allclose(fitted.predict_proba(X), np.mean(each, axis=0), rtol=1e-5)
+
+
+def test_few_sequences_get_as_many_updates_as_are_the_least(monkeypatch):
+    counts = []
+    update = Trainer._update
+
+    def counted(trainer, batch):
+        counts[-1] += 1
+        return update(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_update", counted)
+    X, y = channels()
+    for epochs, least, expected in [(5, 0, 10), (5, 31, 32), (40, 31, 80)]:
+        counts.append(0)
+        options = {"epochs": epochs, "min_updates": least, "batch_size": 12}
+        RecurrentClassifier(hidden_size=4, n_models=1, **options).fit(X, y)
+        assert counts[-1] == expected
+
+
+def test_long_sequences_are_classified_by_frames():
+    rng = np.random.default_rng(7)
+    y = np.arange(60) % 2
+    t = np.arange(300.0)
+    X = np.sin(t / (8.0 + 4 * y[:, None]) + rng.uniform(0, 6, (60, 1)))
+    X += 0.3 * rng.standard_normal(X.shape)
+    classifier = RecurrentClassifier(**SMALL).fit(X[:40], y[:40])
+    assert classifier.frames_.stride == 10
+    assert classifier.score(X[40:], y[40:]) > 0.9
+
+
+# Early stopping
+
+
+def test_the_weights_that_are_best_by_accuracy_are_kept(monkeypatch):
+    """Evaluations with accuracies as said: the third is the best, and patience ends it."""
+    X, y = channels(120)
+    said = iter([0.5, 0.7, 0.9, 0.9, 0.9, 0.8, 0.9])
+    losses = iter([1.0, 1.0, 0.5, 0.6, 0.5, 0.1, 0.7])
+    seen = []
+
+    def evaluated(model, batches):
+        seen.append({name: p.data.copy() for name, p in model.named_parameters()})
+        held = sum(len(batch.targets) for batch in batches)
+        assert held == 24
+        return Evaluation(next(losses), 100, int(100 * next(said)))
+
+    monkeypatch.setattr(estimators, "evaluate", evaluated)
+    options = {**SMALL, "epochs": 100, "early_stopping": True, "patience": 3}
+    fitted = RecurrentClassifier(**options).fit(X, y)
+    assert len(seen) == 6
+    for name, parameter in fitted.models_[0].named_parameters():
+        np.testing.assert_array_equal(parameter.data, seen[2][name])
+    assert any((seen[2][name] != seen[5][name]).any() for name in seen[2])
+
+
+def test_too_few_to_judge_by_is_said_and_the_last_weights_are_kept():
+    X, y = channels()
+    plain = RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X)
+    with pytest.warns(UserWarning, match="5 examples held out are too few .* which wants 20"):
+        fitted = RecurrentClassifier(**SMALL, early_stopping=True).fit(X, y)
+    np.testing.assert_array_equal(fitted.predict_proba(X), plain)
+
+
+# A regressor is never worse than the mean
+
+
+def test_where_nothing_can_be_learnt_the_mean_is_predicted():
+    options = {"hidden_size": 8, "n_models": 2, "epochs": 5, "min_updates": 60}
+    far = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        X, y = rng.standard_normal((60, 9, 1)), 5 + 2 * rng.standard_normal(60)
+        regressor = RecurrentRegressor(random_state=seed, **options).fit(X, y)
+        assert regressor.score(X, y) >= 0
+        predicted = regressor.predict(rng.standard_normal((40, 9, 1)))
+        far.append(np.abs(predicted - y.mean()).max() / y.std())
+    assert np.median(far) == 0
+    assert max(far) < 0.3
+
+
+@pytest.mark.parametrize("count", [1, 3, 9, 10, 30])
+def test_r2_on_the_training_is_never_below_0(count):
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((count, 5, 1))
+    options = {"hidden_size": 4, "n_models": 2, "epochs": 1, "min_updates": 3}
+    for y in (rng.standard_normal(count), np.full(count, 7.0), rng.standard_normal((count, 2))):
+        regressor = RecurrentRegressor(random_state=1, **options).fit(X, y)
+        error = np.square(regressor.predict(X) - y).mean(axis=0)
+        assert (error <= y.var(axis=0) * (1 + 1e-9) + 1e-9).all()
+
+
+def test_the_trust_in_answers_by_its_definition():
+    rng = np.random.default_rng(9)
+    y = rng.standard_normal((50, 3))
+    noise = rng.standard_normal((2, 50, 3))
+    answers = y * np.array([1.0, 0.5, 0.0]) + noise * np.array([0.1, 0.1, 1.0])
+    held = [np.arange(0, 25), np.arange(25, 50)]
+    trust = estimators._trust(y, answers, held)
+    f = np.concatenate([answers[0, :25], answers[1, 25:]])
+    expected = []
+    for k in range(3):
+        a = (f[:, k] @ y[:, k]) / (f[:, k] @ f[:, k])
+        error = np.sqrt(((f[:, k] * (y[:, k] - a * f[:, k])) ** 2).sum()) / (f[:, k] @ f[:, k])
+        mean = answers.mean(axis=0)[:, k]
+        best = min(max((mean @ y[:, k]) / (mean @ mean), 0), 1)
+        expected.append(min(a * max(1 - (2 * error / a) ** 2, 0) if a > 0 else 0, best))
+    np.testing.assert_allclose(trust, expected)
+    assert trust[0] > 0.9
+    assert trust[1] == 1
+    assert trust[2] < 0.1

@@ -173,7 +173,9 @@ def test_series_of_the_archive():
     if not folder.is_dir():
         pytest.skip("needs japanese_vowels in ../shared/data")
     files = [str(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")]
-    found = runpy.run_path(str(EXAMPLES / "series.py"))["main"]([*files, "--epochs", "6"])
+    found = runpy.run_path(str(EXAMPLES / "series.py"))["main"](
+        [*files, "--epochs", "6", "--min-updates", "1"]
+    )
     assert found["accuracy"] > 0.85
 
 

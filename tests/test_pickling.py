@@ -268,7 +268,7 @@ def test_an_estimator_predicts_the_same(made):
     from anaphora.estimators import RecurrentRegressor
 
     X, y = values(2, batch=8).swapaxes(0, 1), np.arange(8.0)
-    estimator = RecurrentRegressor(hidden_size=3, epochs=2, random_state=0).fit(list(X), y)
+    estimator = RecurrentRegressor(hidden_size=3, min_updates=9, random_state=0).fit(list(X), y)
     np.testing.assert_array_equal(made(estimator).predict(list(X)), estimator.predict(list(X)))
 
 

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import pytest
 
-from anaphora.schema import Count, SchemaError, Size, arguments_type, convert
+from anaphora.schema import Count, SchemaError, Size, convert, convert_fields
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,14 @@ def test_what_does_not_fit_is_named(data, message):
     assert len(str(caught.value)) < 200
 
 
-def test_arguments_are_those_of_the_whole_chain_of_classes():
-    class Base:
-        def __init__(self, outputs: int, *, depth: int = 1, tied: bool = False) -> None: ...
-
-    class Child(Base):
-        def __init__(self, classes: int, kind: str = "a", **options: object) -> None: ...
-
-    arguments = arguments_type(Child, {"kind": Size})
-    convert({"classes": 2, "depth": 3, "tied": True, "kind": 5}, arguments)
+def test_the_entries_of_a_mapping_are_checked_one_by_one():
+    kinds = {"classes": (Size, True), "depth": (Size | None, False), "kind": (str, False)}
+    assert convert_fields({"classes": 2, "depth": None}, kinds) == {"classes": 2, "depth": None}
     for data, message in (
         ({"classes": 2, "outputs": 3}, "there is the unknown option outputs"),
         ({"depth": 3}, "there is no classes, which is needed"),
         ({"classes": 2, "depth": 2**29}, "depth is 536870912; expected int <= 268435456"),
-        ({"classes": 2, "kind": "a"}, "kind is 'a'; expected int"),
+        ({"classes": 2, "kind": 5}, "kind is 5; expected str"),
     ):
         with pytest.raises(SchemaError, match=message):
-            convert(data, arguments)
+            convert_fields(data, kinds)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,32 +23,59 @@ except ImportError as error:
     raise ImportError('estimators need an extra: pip install "anaphora[sklearn]"') from error
 
 from anaphora import no_grad, ops, random
-from anaphora.data import SequenceBatches, moments, side_by_side, standardized
+from anaphora.data import (
+    Batch,
+    Batches,
+    Frames,
+    SequenceBatches,
+    moments,
+    side_by_side,
+    stratified_split,
+)
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
-from anaphora.optim import Adam
-from anaphora.training import Trainer, TrainingOptions
+from anaphora.optim import AdamW, Cosine
+from anaphora.training import Callback, Trainer, TrainingOptions, evaluate
+
+if TYPE_CHECKING:
+    from anaphora.training.evaluation import Model
 
 _PREDICTION_BATCH = 256
+_LAYOUTS = (None, "channels_last", "channels_first")
+_ENOUGH = 20
+"""Held-out examples that an early stopping is to judge by, at least."""
+_FOLDS = 5
+_EVALUATION_UPDATES = 20
+"""Updates between evaluations, at least."""
 
 
 class _RecurrentEstimator(BaseEstimator):
-    """What both estimators share: reading sequences, fitting, and running the fitted model."""
+    """What both estimators share: reading sequences, fitting, and running the fitted models."""
 
     fitted_on_sequences_: bool
 
     def __init__(
         self,
         cell: str = "gru",
-        hidden_size: int = 32,
+        hidden_size: int = 64,
         num_layers: int = 1,
-        bidirectional: bool = False,
-        pooling: str = "last",
-        dropout: float = 0.0,
-        epochs: int = 50,
-        batch_size: int = 32,
+        *,
+        bidirectional: bool = True,
+        pooling: str = "max",
+        dropout: float = 0.2,
+        max_frames: int | None = 32,
+        noise: float = 0.1,
+        n_models: int = 3,
+        epochs: int = 30,
+        min_updates: int = 600,
+        batch_size: int = 16,
         learning_rate: float = 0.01,
+        weight_decay: float = 0.1,
         clip_norm: float = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.2,
+        patience: int = 10,
+        layout: str | None = None,
         random_state: Any = None,
     ) -> None:
         self.cell = cell
@@ -56,10 +84,19 @@ class _RecurrentEstimator(BaseEstimator):
         self.bidirectional = bidirectional
         self.pooling = pooling
         self.dropout = dropout
+        self.max_frames = max_frames
+        self.noise = noise
+        self.n_models = n_models
         self.epochs = epochs
+        self.min_updates = min_updates
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.clip_norm = clip_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.layout = layout
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -70,6 +107,7 @@ class _RecurrentEstimator(BaseEstimator):
     def _read(self, X: Any, y: Any = None, *, fitting: bool, **options: Any) -> tuple[Any, Any]:
         """The sequences as arrays [T, I], and y as it is to be checked."""
         name = type(self).__name__
+        X = self._with_channels_last(X, fitting)
         if _is_table(X) if fitting else _is_array(X) and not self.fitted_on_sequences_:
             if fitting:
                 # Values are checked below, where a message can say which sequence has them.
@@ -90,23 +128,64 @@ class _RecurrentEstimator(BaseEstimator):
             y = _checked_targets(name, y, **options)
             self.n_features_in_ = features
             self.fitted_on_sequences_ = True
-        elif features != len(self.feature_mean_):
-            one = np.ndim(X) == 2 and np.shape(X)[1] == len(self.feature_mean_)
+        elif features != (expected := len(self.frames_.mean)):
+            hint = ""
+            if np.ndim(X) == 2 and np.shape(X)[1] == expected:
+                hint = "; for one sequence [T, I] write [X]"
+            elif all(len(x) == expected for x in sequences):
+                hint = f"; {_CHANNELS_FIRST}"
             raise ValueError(
                 f"{name}: X has {features} features a step, but {name} was fitted with "
-                f"{len(self.feature_mean_)}"
-                + ("; for one sequence [T, I] write [X]" if one else "")
+                f"{expected}{hint}"
             )
         return sequences, y
 
-    def _scaled(self, sequences: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
-        moments = self.feature_mean_, self.feature_scale_
-        return [
-            standardized(x, *moments, f"{type(self).__name__}: sequence {number}").astype(
-                np.float32
+    def _with_channels_last(self, X: Any, fitting: bool) -> Any:
+        """X with sequences [T, I], of what `layout` says; told where it seems to be the other."""
+        if self.layout not in _LAYOUTS:
+            raise ValueError(
+                f"{type(self).__name__}: layout {self.layout!r} is not one of "
+                f"{', '.join(map(repr, _LAYOUTS))}"
             )
+        shape: tuple[int, ...] = np.asarray(X).shape if hasattr(X, "__array__") else ()
+        if self.layout == "channels_first":
+            if len(shape) == 3:
+                return np.swapaxes(np.asarray(X), 1, 2)
+            if not _is_array(X):
+                return [np.asarray(x).T if np.ndim(x) == 2 else x for x in X]
+        elif fitting and self.layout is None and len(shape) == 3 and shape[1] < shape[2]:
+            warnings.warn(
+                f"{type(self).__name__}: X has the shape {shape}, which is read as [n, T, I]: "
+                f"{shape[1]} steps of {shape[2]} features. {_CHANNELS_FIRST}; if not, "
+                "layout='channels_last' says so",
+                UserWarning,
+                stacklevel=4,
+            )
+        return X
+
+    def _framed(self, sequences: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        return [
+            self.frames_(x, f"{type(self).__name__}: sequence {number}")
             for number, x in enumerate(sequences)
         ]
+
+    def _check_options(self) -> None:
+        """Refuse numbers that are out of their range; the rest is checked where it is used."""
+        least = {"n_models": 1, "epochs": 1, "min_updates": 0, "patience": 1}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if not (isinstance(value, (int, np.integer)) and value >= smallest):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be an integer of at least {smallest}, "
+                    f"not {value!r}"
+                )
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"{type(self).__name__}: validation_fraction is a share, 0 < validation_fraction "
+                f"< 1, not {self.validation_fraction!r}"
+            )
+        if not 0 <= self.noise < np.inf:
+            raise ValueError(f"{type(self).__name__}: noise must be at least 0, not {self.noise!r}")
 
     def _fit(
         self,
@@ -114,49 +193,104 @@ class _RecurrentEstimator(BaseEstimator):
         outputs: int,
         sequences: list[NDArray[Any]],
         targets: NDArray[Any],
+    ) -> list[NDArray[Any]]:
+        """Fit the models; return for each the examples that it did not learn from."""
+        self._check_options()
+        self.frames_ = Frames.fit(sequences, self.max_frames)
+        framed = self._framed(sequences)
+        first_seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        generator = np.random.default_rng(first_seed)
+        held_out = self._held_out(targets, np.random.default_rng((first_seed, 1)))
+        self.models_ = []
+        make: Any = kind  # whose first argument is the number of its outputs
+        before = random.get_state()
+        try:
+            for held in held_out:
+                seed = int(generator.integers(np.iinfo(np.int32).max))
+                random.seed(seed)  # initial weights and dropout
+                model = make(
+                    outputs,
+                    hidden_size=self.hidden_size,
+                    input_size=self.frames_.features,
+                    cell=self.cell,
+                    num_layers=self.num_layers,
+                    bidirectional=self.bidirectional,
+                    pooling=self.pooling,
+                    dropout=self.dropout,
+                )
+                learned = np.setdiff1d(np.arange(len(framed)), held)
+                parts = [
+                    SequenceBatches([framed[k] for k in rows], targets[rows], size)
+                    for rows, size in ((learned, self.batch_size), (held, _PREDICTION_BATCH))
+                    if len(rows)
+                ]
+                self._train(model, seed, *parts)
+                self.models_.append(model)
+        finally:
+            random.set_state(before)
+        return held_out
+
+    def _train(
+        self, model: Any, seed: int, batches: Batches, validation: Batches | None = None
     ) -> None:
-        self.feature_mean_, self.feature_scale_ = moments(np.concatenate(sequences))
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        """Train one model, with early stopping if asked for."""
+        epochs = max(self.epochs, -(-self.min_updates // len(batches)))
         options = TrainingOptions(
-            epochs=self.epochs,
+            epochs=epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
             seed=seed,
         )
-        batches = SequenceBatches(self._scaled(sequences), targets, self.batch_size)
-        before = random.get_state()
-        random.seed(seed)  # initial weights and dropout
-        try:
-            make: Any = kind
-            self.model_ = make(
-                outputs,
-                hidden_size=self.hidden_size,
-                input_size=len(self.feature_mean_),
-                cell=self.cell,
-                num_layers=self.num_layers,
-                bidirectional=self.bidirectional,
-                pooling=self.pooling,
-                dropout=self.dropout,
-            )
-            optimizer = Adam(self.model_.parameters(), self.learning_rate)
-            trainer = Trainer(self.model_, optimizer, batches, options)
-            trainer.run(progress=False)
-        finally:
-            random.set_state(before)
-        self.model_.eval()
+        optimizer = AdamW(model.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        schedule = Cosine(optimizer, total_steps=epochs * len(batches))
+        if self.noise:
+            batches = _NoisyBatches(batches, self.noise, np.random.default_rng((seed, 1)))
+        callbacks: list[Callback] = []
+        if self.early_stopping and validation is not None:
+            callbacks.append(_EarlyStopping(validation, self.patience))
+        trainer = Trainer(
+            model, optimizer, batches, options, schedule=schedule, callbacks=callbacks
+        )
+        trainer.run(progress=False)
+        for callback in callbacks:
+            assert isinstance(callback, _EarlyStopping)
+            callback.restore(model)
+        model.eval()
 
-    def _run(self, X: Any) -> NDArray[np.float32]:
-        """What the model answers, [n, O]."""
-        check_is_fitted(self, "model_")
+    def _held_out(
+        self, targets: NDArray[Any], generator: np.random.Generator
+    ) -> list[NDArray[Any]]:
+        """The examples that each model is not to learn from."""
+        raise NotImplementedError
+
+    def _too_few(self, count: int) -> bool:
+        """Whether an early stopping has too few examples to judge by; it is said, then."""
+        if count < _ENOUGH:
+            warnings.warn(
+                f"{type(self).__name__}: {count} examples held out are too few for early_stopping "
+                f"to judge by, which wants {_ENOUGH}; the last weights are kept. A larger "
+                "validation_fraction, or early_stopping=False, avoids this warning",
+                UserWarning,
+                stacklevel=4,
+            )
+        return count < _ENOUGH
+
+    def _run(self, X: Any) -> NDArray[np.float64]:
+        """What the models answer, [M, n, O]."""
+        check_is_fitted(self, "models_")
         sequences, _ = self._read(X, fitting=False)
-        scaled, answers = self._scaled(sequences), []
-        for start in range(0, len(scaled), _PREDICTION_BATCH):
-            part = scaled[start : start + _PREDICTION_BATCH]
-            batch = side_by_side(part)
+        return self._answers(self._framed(sequences))
+
+    def _answers(self, framed: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """[M, n, O]."""
+        answers = []
+        for start in range(0, len(framed), _PREDICTION_BATCH):
+            batch = side_by_side(framed[start : start + _PREDICTION_BATCH])
             with no_grad():
-                answers.append(self.model_(batch.inputs, batch.lengths).data)
-        return np.concatenate(answers)
+                answers.append([m(batch.inputs, batch.lengths).data for m in self.models_])
+        return np.concatenate(answers, axis=1).astype(np.float64)
 
 
 class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
@@ -166,7 +300,10 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
     numbers; an array [n, T, I]; or an array [n, T], whose rows are sequences of single numbers.
     After an array [n, T] (or lists of one length) arrays of other T are refused, as everywhere in
     scikit-learn, but lists are sequences of any length. Features are standardised by their mean and
-    deviation over all steps of the training sequences.
+    deviation over all steps of the training sequences, and long sequences cut into frames.
+
+    The defaults are for some dozens to some thousands of sequences; several models are fitted, and
+    their probabilities averaged.
 
     Args:
         cell: The name of a cell.
@@ -175,22 +312,36 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         bidirectional: Read in both directions.
         pooling: "last", "mean" or "max"; see `models.SequenceClassifier`.
         dropout: The share that is dropped between layers and before the output.
+        max_frames: About the most steps that the layers read: longer sequences are cut into so many
+            frames of several steps; see `data.Frames`. None reads step by step.
+        noise: The deviation of what is added to the standardised inputs in training.
+        n_models: Models whose answers are averaged; they differ in their random numbers.
         epochs: Passes over the training sequences.
+        min_updates: With few sequences there are more passes, until there were so many updates.
         batch_size: Sequences an update.
-        learning_rate: Of Adam.
+        learning_rate: Of AdamW, at the start; it falls to 0 along half a cosine.
+        weight_decay: Of AdamW.
         clip_norm: Clip gradients to this global norm; 0 for no clipping.
+        early_stopping: Hold sequences out, keep the weights with the best accuracy on them (the
+            loss breaks ties), and stop when there are no better ones.
+        validation_fraction: The share that is held out then, of each class.
+        patience: Evaluations without a better one after which it stops; there is one after each
+            epoch, and at least 20 updates between two.
+        layout: "channels_first" if sequences are [I, T], and arrays [n, I, T], as in aeon;
+            "channels_last" if not. None is as "channels_last", with a warning where it seems wrong.
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
 
     Attributes:
         classes_: The classes, sorted.
-        model_: The fitted `models.SequenceClassifier`.
+        models_: The fitted `models.SequenceClassifier`, ``n_models`` of them.
+        frames_: The fitted `data.Frames`.
         n_features_in_: I; for an array [n, T] its T, as everywhere in scikit-learn.
         fitted_on_sequences_: Whether it was fitted on sequences, and not on an array [n, T].
 
     >>> generator = np.random.default_rng(1)
     >>> rising = [np.cumsum(generator.random(n)) for n in generator.integers(3, 9, 20)]
     >>> X, y = rising + [-x for x in rising], ["up"] * 20 + ["down"] * 20
-    >>> classifier = RecurrentClassifier(hidden_size=8, epochs=10, random_state=1).fit(X, y)
+    >>> classifier = RecurrentClassifier(hidden_size=8, n_models=1, random_state=1).fit(X, y)
     >>> classifier.predict([[1.0, 2.0, 3.0, 4.0], [-1.0, -3.0]])
     array(['up', 'down'], dtype='<U4')
     """
@@ -212,14 +363,27 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         self._fit(SequenceClassifier, len(self.classes_), sequences, targets)
         return self
 
+    def _held_out(
+        self, targets: NDArray[Any], generator: np.random.Generator
+    ) -> list[NDArray[Any]]:
+        nothing = [np.zeros(0, np.int64)] * self.n_models
+        if not self.early_stopping:
+            return nothing
+        seeds = [int(seed) for seed in generator.integers(2**31, size=self.n_models)]
+        share = self.validation_fraction
+        parts: list[NDArray[Any]] = [
+            stratified_split(targets.tolist(), share, seed)[1] for seed in seeds
+        ]
+        return nothing if self._too_few(len(parts[0])) else parts
+
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of each class, [n, C], in the order of `classes_`."""
-        probabilities: NDArray[np.float64] = ops.softmax(self._run(X).astype(np.float64)).data
-        return probabilities.copy()
+        probabilities: NDArray[np.float64] = ops.softmax(self._run(X)).data.mean(axis=0)
+        return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most likely class of each sequence, [n]."""
-        best = self._run(X).argmax(axis=1)
+        best = self.predict_proba(X).argmax(axis=1)
         predicted: NDArray[Any] = self.classes_[best]
         return predicted
 
@@ -230,10 +394,22 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
     X, its scaling and the arguments are those of `RecurrentClassifier`. Targets are numbers, [n] or
     several each, [n, O]; they are standardised for training and given back in their own units.
 
+    Each model learns without a fifth of the sequences, and its answers on these tell how far the
+    answers of all are to be trusted: they are drawn towards the mean of the training targets, so
+    that nothing is predicted but the mean where nothing can be learnt. On the training sequences
+    R2 is never below 0. With fewer than 10 sequences all models learn from all.
+
+    Attributes:
+        models_: The fitted `models.SequenceRegressor`, ``n_models`` of them.
+        frames_: The fitted `data.Frames`.
+        trust_: [O] what the answers are multiplied by, 0 to 1; 0 is the mean of the training.
+        target_mean_: Of the training targets.
+        target_scale_: Their deviation.
+
     >>> generator = np.random.default_rng(1)
     >>> X = [generator.random(n) for n in generator.integers(2, 6, 200)]
     >>> y = [x.sum() for x in X]
-    >>> regressor = RecurrentRegressor(hidden_size=8, epochs=20, random_state=1).fit(X, y)
+    >>> regressor = RecurrentRegressor(hidden_size=8, n_models=1, random_state=1).fit(X, y)
     >>> bool(regressor.score(X, y) > 0.9)
     True
     """
@@ -254,15 +430,122 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
         self.target_mean_, self.target_scale_ = moments(y, "output")
         scaled = ((y - self.target_mean_) / self.target_scale_).astype(np.float32)
         targets = scaled.reshape(len(y), -1)
-        self._fit(SequenceRegressor, targets.shape[1], sequences, targets)
+        held_out = self._fit(SequenceRegressor, targets.shape[1], sequences, targets)
+        answers = self._answers(self._framed(sequences))
+        self.trust_ = _trust(targets.astype(np.float64), answers, held_out)
         return self
+
+    def _held_out(
+        self, targets: NDArray[Any], generator: np.random.Generator
+    ) -> list[NDArray[Any]]:
+        count = len(targets)
+        if count < 2 * _FOLDS:
+            if self.early_stopping:
+                self._too_few(0)
+            return [np.zeros(0, np.int64)] * self.n_models
+        fold = generator.permutation(count) % max(_FOLDS, min(self.n_models, count))
+        if self.early_stopping:
+            self._too_few(int(np.count_nonzero(fold == 0)))
+        return [np.flatnonzero(fold == k % (fold.max() + 1)) for k in range(self.n_models)]
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The numbers of each sequence, [n] or [n, O] as in `fit`."""
-        answers = self._run(X).astype(np.float64)
+        answers = self._run(X).mean(axis=0) * self.trust_
         shaped = answers if np.ndim(self.target_mean_) else answers[:, 0]
         predicted: NDArray[np.float64] = shaped * self.target_scale_ + self.target_mean_
         return predicted
+
+
+def _trust(
+    targets: NDArray[np.float64], answers: NDArray[np.float64], held_out: list[NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """What the mean of the models' answers is to be multiplied by, [O], from 0 to 1.
+
+        a = sum(f y) / sum(f f), f the answers on what was held out
+        trust = a (1 - (2 s / a)**2), s the standard error of a
+
+    which is 0 unless a is two standard errors above 0, and almost a where it is far above (the
+    positive part of the estimator of James and Stein 1961). It is not above what is best on the
+    training sequences themselves, so that R2 is not below 0 there.
+
+    Args:
+        targets: [n, O] standardised.
+        answers: [M, n, O].
+        held_out: For each of M models the examples that it did not learn from.
+    """
+    together = answers.mean(axis=0)
+    square = np.square(together).sum(axis=0)
+    best: NDArray[np.float64] = np.clip(
+        (together * targets).sum(axis=0) / np.where(square > 0, square, 1), 0, 1
+    )
+    rows = np.concatenate(held_out)
+    if len(rows) == 0:
+        return best
+    y = targets[rows]
+    f = np.concatenate([answers[k, held] for k, held in enumerate(held_out)])
+    square = np.square(f).sum(axis=0)
+    square = np.where(square > 0, square, 1)
+    a = (f * y).sum(axis=0) / square
+    error = np.sqrt(np.square(f * (y - a * f)).sum(axis=0)) / square
+    positive = np.where(a > 2 * error, a, 1)
+    shrunk = np.where(a > 2 * error, a * (1 - np.square(2 * error / positive)), 0)
+    trust: NDArray[np.float64] = np.minimum(shrunk, best)
+    return trust
+
+
+class _NoisyBatches(Batches):
+    """Other batches of features, with normal noise sampled again whenever one is made."""
+
+    carries_state = False
+
+    def __init__(self, batches: Batches, deviation: float, generator: np.random.Generator) -> None:
+        self._batches, self._deviation, self._generator = batches, deviation, generator
+        self.tokens = batches.tokens
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def _batch(self, index: int) -> Batch:
+        batch = self._batches[index]
+        noise = self._generator.standard_normal(batch.inputs.shape, np.float32)
+        return Batch(batch.inputs + self._deviation * noise, batch.targets, batch.lengths)
+
+    def shuffled(self, generator: np.random.Generator) -> _NoisyBatches:
+        return _NoisyBatches(self._batches.shuffled(generator), self._deviation, self._generator)
+
+
+class _EarlyStopping(Callback):
+    """Keeps the weights of the best evaluation, and asks to stop when none is better."""
+
+    def __init__(self, validation: Batches, patience: int) -> None:
+        self._validation, self._patience = validation, patience
+        self._best: tuple[float, float] = (-np.inf, -np.inf)
+        self._weights: dict[str, NDArray[Any]] = {}
+        self._without = 0
+
+    def on_step(self, trainer: Trainer, loss: float) -> None:
+        if trainer.progress.step % max(len(trainer.batches), _EVALUATION_UPDATES):
+            return
+        model: Model = trainer.model
+        result = evaluate(model, self._validation)
+        score = (result.accuracy or 0.0, -result.loss)
+        if score > self._best:
+            self._best, self._without = score, 0
+            self._weights = {name: p.data.copy() for name, p in model.named_parameters()}
+            return
+        self._without += 1
+        if self._without >= self._patience:
+            trainer.request_stop(f"{self._patience} evaluations brought nothing better")
+
+    def restore(self, model: Any) -> None:
+        """Give the model the weights that were best."""
+        if self._weights:
+            model.load_state_dict(self._weights)
+
+
+_CHANNELS_FIRST = (
+    "if these are sequences [I, T] (channels first, as in aeon), write layout='channels_first'"
+)
 
 
 def _is_array(X: Any) -> bool:
@@ -328,6 +611,7 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
             raise ValueError(
                 f"{name}: sequence {number} has the shape {array.shape}; expected [T, {features}] "
                 "(steps, features), or [T] for one feature, with the same features in all"
+                + (f"; {_CHANNELS_FIRST}" if len({len(x) for x in sequences}) == 1 else "")
             )
         if not np.isfinite(array).all():
             step, feature = np.argwhere(~np.isfinite(array))[0]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from anaphora.generation import Sampler, generate, next_tokens
-from anaphora.models import load_language_model
+from anaphora.models import LanguageModel
 
 PROMPTS = ["A word ", "", "it is"]
 RULE = "-" * 60
@@ -50,7 +50,8 @@ def test_many_prompts_without_json(trained, prompts):
 
 
 def test_options_reach_the_sampler(trained):
-    model, tokenizer = load_language_model(trained.folder / "model")
+    model = LanguageModel.load(trained.folder / "model")
+    tokenizer = model.codec
     sampler = Sampler(0.7, 9, 0.9, seed=3, repetition_penalty=1.2, no_repeat_ngram=5)
     options = (
         "--length", "80", "--temperature", "0.7", "--top-k", "9", "--top-p", "0.9", "--seed", "3",
@@ -68,7 +69,8 @@ def test_options_reach_the_sampler(trained):
 
 
 def test_next_tokens(trained, prompts):
-    model, tokenizer = load_language_model(trained.folder / "model")
+    model = LanguageModel.load(trained.folder / "model")
+    tokenizer = model.codec
     out, _ = trained.run("generate", "model", "--prompts", "prompts.txt", "--next", "3", "--json")
     for record, prompt in zip(records_of(out), PROMPTS, strict=True):
         found = next_tokens(model, tokenizer, prompt, 3)

@@ -96,4 +96,7 @@ def test_another_word_after_help_is_an_argument(help_of):
 
 def test_what_takes_a_word_of_some_is_not_wider_for_it(help_of):
     out = help_of("train", "--help", "model")
-    assert "--cell NAME The recurrent cell. One of rnn, rnn_relu, lstm," in " ".join(out.split())
+    assert (
+        "--pooling NAME classify: What a sequence is judged by. One of last, mean, max"
+        in " ".join(out.split())
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from anaphora.data import cover
 from anaphora.generation import score
-from anaphora.models import load_language_model
+from anaphora.models import LanguageModel
 from anaphora.training import evaluate
 
 LINES = ["A word with a state.", "", "It is what it was, and what a network does, step by step."]
@@ -26,7 +26,8 @@ def test_lines_and_their_log_probabilities(trained, lines):
     assert err == ""
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[2] for row in rows] == LINES
-    model, tokenizer = load_language_model(trained.folder / "model")
+    model = LanguageModel.load(trained.folder / "model")
+    tokenizer = model.codec
     for (shown, perplexity, text), found in zip(rows, score(model, tokenizer, LINES), strict=True):
         assert shown == f"{found.log_probability:.4f}"
         assert perplexity == f"{found.perplexity:.4g}"

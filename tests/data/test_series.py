@@ -371,7 +371,7 @@ def test_series_of_different_lengths_in_arrays_are_padded_with_nan(tmp_path):
         (
             "a.npz",
             {"X_train": [1], "X_test": [1]},
-            "has the arrays 'X_train', 'X_test'; want",
+            "has the arrays 'X_train', 'X_test'; expected",
         ),
         ("a.npz", {"X": np.ones((2, 3)), "data": [1]}, "has the arrays 'X', 'data'; expected one"),
         ("a.npz", {"X": np.ones(3)}, r"the array X has the shape \(3,\); expected series"),

@@ -162,9 +162,7 @@ def test_wrong_arrays_are_refused_natively(rng):
         with pytest.raises(ValueError, match="shape of"):
             native.crf_forward(*changed, lengths)
     for wrong in (lengths[:-1], lengths + 1, lengths - 1):
-        with pytest.raises(
-            ValueError, match=r"crf: a length is outside 0\.\.T|wrong shape of lengths"
-        ):
+        with pytest.raises(ValueError, match=r"crf: a length is outside 0\.\.T|shape of lengths"):
             native.crf_decode(*arrays, wrong, -1)
     for given in (
         (log_partitions[:-1], alphas, weights),

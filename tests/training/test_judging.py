@@ -8,14 +8,13 @@ import pytest
 
 from anaphora import nn, ops, random
 from anaphora.artifact import ModelDirectory
-from anaphora.data import batchify, cover
+from anaphora.data import SequenceBatches, batchify, cover
 from anaphora.models import LanguageModel
 from anaphora.optim import SGD, Adam, ReduceOnPlateau
 from anaphora.tensor import Parameter, Tensor
 from anaphora.training import (
     Callback,
     Evaluation,
-    SequenceBatches,
     Trainer,
     TrainingOptions,
     evaluate,

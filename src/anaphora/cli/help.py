@@ -50,7 +50,10 @@ class Command(typer.core.TyperCommand):
             paragraphs = (self.help or "").split("\n\n")
             for paragraph in paragraphs[: 1 if topic == _COMMON else None]:
                 _write_text(formatter, paragraph)
-            _write_list(formatter, "Arguments", _records(ctx, self._arguments()))
+            arguments = _records(ctx, self._arguments())
+            if topic == _COMMON:
+                arguments = [(name, _first_sentence(text)) for name, text in arguments]
+            _write_list(formatter, "Arguments", arguments)
             own = [*self._own(), self.get_help_option(ctx)]
             _write_list(formatter, "Options", _records(ctx, own))
         if topic == _COMMON:
@@ -87,6 +90,15 @@ class Command(typer.core.TyperCommand):
             if parameter.param_type_name == "option" and _section(parameter):
                 found.setdefault(_section(parameter).lower(), []).append(parameter)
         return found
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence of a text of several.
+
+    >>> _first_sentence("What to train on. tag: .conllu files.")
+    'What to train on.'
+    """
+    return text.split(". ", 1)[0] + ("." if ". " in text else "")
 
 
 def _records(ctx: Any, parameters: list[Any]) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ def score(
     """
     output = Output(as_json)
     with reported_errors():
-        text = task_of(directory).load_options(directory).text
+        text = task_of(directory).load_options(directory)
         with reported_misuse():
             text = dataclasses.replace(text, encoding=encoding or text.encoding)
         model = load_text_model(directory)

@@ -35,6 +35,7 @@ from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
 from anaphora.data.files import SourceFile
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
+from anaphora.data.frames import Frames
 from anaphora.data.labelled import check_labels, read_labelled
 from anaphora.data.pairs import read_pairs
 from anaphora.data.series import moments, read_series, standardized
@@ -69,6 +70,7 @@ __all__ = [
     "Column",
     "DataError",
     "Format",
+    "Frames",
     "PairBatch",
     "PairBatches",
     "PairCodec",
