@@ -45,6 +45,7 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
         SchemaError: the data does not fit; the message has the place, the value there, and what
             was expected.
 
+    >>> import typing
     >>> class Result(typing.TypedDict):
     ...     step: Count
     ...     loss: float | None

@@ -64,7 +64,12 @@ class UnknownShare(NamedTuple):
 
 
 class Codec(ABC):
-    """What the numbers of a kind of examples stand for; an example is an input and its answer."""
+    """What the numbers of a kind of examples mean; an example is an input and its answer.
+
+    >>> codec = ClassifierCodec(("no", "yes"), mean=np.zeros(1), scale=np.ones(1))
+    >>> isinstance(codec, Codec), codec.sizes()
+    (True, {'num_classes': 2, 'input_size': 1})
+    """
 
     level: str = "word"
     """What a token of its inputs is."""

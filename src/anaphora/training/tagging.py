@@ -79,6 +79,7 @@ def tag(
         DataError: a word has a character that the vocabulary lacks, and nothing stands for it.
         ValueError: the model's scores are not finite.
 
+    >>> from anaphora.data import CharacterTokenizer
     >>> model = SequenceTagger(2, hidden_size=3, vocabulary_size=2, num_characters=2).eval()
     >>> model.codec = TaggerCodec(("ab",), True, CharacterTokenizer.fit("ab"), ("X", "Y"))
     >>> [[len(of_word) for of_word in of_words] for of_words in tag(model, [["ab"]])]

@@ -25,6 +25,11 @@ class TrainingData(NamedTuple):
         batches: What to train on.
         validation: What to validate on; None for nothing.
         description: A line on how much that is.
+
+    >>> from anaphora.data import batchify
+    >>> data = TrainingData(batchify(range(20), 2, 3), None, "20 tokens")
+    >>> len(data.batches), data.validation
+    (3, None)
     """
 
     batches: Batches
@@ -39,7 +44,13 @@ class EvaluationData(NamedTuple):
         batches: Batches in which every target counts once.
         place: What the files are called.
         unknown: What of them the vocabulary lacks.
-        figures: More figures of a result, beside its own, by name; None where there is none.
+        figures: More figures of a result, besides its own, by name; None where there is none.
+
+    >>> from collections import Counter
+    >>> from anaphora.data import cover
+    >>> data = EvaluationData(cover(range(9), 1, 4), "book.txt", UnknownShare(Counter(), 0, 8))
+    >>> len(data.batches), data.place
+    (2, 'book.txt')
     """
 
     batches: Batches
@@ -54,6 +65,9 @@ class Answer(NamedTuple):
     Attributes:
         record: For machines.
         text: For people.
+
+    >>> Answer({"label": "yes"}, "yes").record
+    {'label': 'yes'}
     """
 
     record: Mapping[str, Any]
