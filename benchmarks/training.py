@@ -94,7 +94,7 @@ class LanguageModelStep(Work):
 
 @dataclass(frozen=True)
 class Layer(Work):
-    """Forward and backward of one layer; ragged ones have lengths drawn from 0.26 T to T."""
+    """Forward and backward of one layer; ragged ones have lengths sampled from 0.26 T to T."""
 
     name: str
     cell: str

@@ -1,4 +1,4 @@
-"""A new cell in five lines, trained beside LSTM, and a look at its gate while it works.
+"""A new cell in five lines, compared with an LSTM, and a look at its gate while it works.
 
     python examples/new_cell.py --steps 500
 
@@ -40,7 +40,7 @@ class Adder(nn.Module):
 
 
 def make_batch(generator, length, batch_size):
-    """Draw sequences [T, B, 2], a number and a mark a step, and the sums of the marked [B]."""
+    """Sample sequences [T, B, 2], a number and a mark a step, and the sums of the marked [B]."""
     x = np.zeros((length, batch_size, 2), np.float32)
     x[:, :, 0] = generator.random((length, batch_size))
     rows = np.arange(batch_size)

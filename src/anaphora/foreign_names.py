@@ -190,7 +190,7 @@ NAMES: dict[str, dict[str, str]] = {
         "return_sequences return_state stateful":
             "omit it: a layer returns all outputs and the state, and takes a state",
         "recurrent_dropout": "`weight_dropout=` or `zoneout=`",
-        "enforce_sorted": "omit it: lengths may stand in any order",
+        "enforce_sorted": "omit it: lengths may be in any order",
         "elementwise_affine": "omit it: `bias=False` omits the bias",
         "padding_idx": "omit it: what is in the padding does not count, by `lengths=`",
         "inplace out": "omit it: an operation returns a new Tensor",
