@@ -372,7 +372,7 @@ def test_the_weights_that_are_best_by_accuracy_are_kept(monkeypatch):
 def test_too_few_to_judge_by_is_said_and_the_last_weights_are_kept():
     X, y = channels()
     plain = RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X)
-    with pytest.warns(UserWarning, match="5 examples held out are too few .* which wants 20"):
+    with pytest.warns(UserWarning, match="5 examples held out are too few .* which needs 20"):
         fitted = RecurrentClassifier(**SMALL, early_stopping=True).fit(X, y)
     np.testing.assert_array_equal(fitted.predict_proba(X), plain)
 

@@ -232,9 +232,9 @@ def attribute_missing(value: Any, owner: str, name: str) -> NoReturn:
     Raises:
         AttributeError: always.
     """
-    told = None if name.startswith("__") or hasattr(type(value), name) else advice(owner, name)
-    if told:
-        raise AttributeError(f"{type(value).__name__} has no attribute {name!r}: {told}")
+    hint = None if name.startswith("__") or hasattr(type(value), name) else advice(owner, name)
+    if hint:
+        raise AttributeError(f"{type(value).__name__} has no attribute {name!r}: {hint}")
     object.__getattribute__(value, name)  # it says what is missing, also within a property
     raise AttributeError(name)
 
@@ -254,7 +254,7 @@ def module_getattr(
     """
     homes = {name: part for part, names in parts.items() for name in names}
 
-    def told(name: str) -> str | None:
+    def hint(name: str) -> str | None:
         return None if name.startswith("__") else advice(package, name) or elsewhere(name)
 
     def __getattr__(name: str) -> Any:  # noqa: N807
@@ -264,10 +264,10 @@ def module_getattr(
             value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
             setattr(sys.modules[package], name, value)
             return value
-        message, answer = f"module {package!r} has no attribute {name!r}", told(name)
+        message, answer = f"module {package!r} has no attribute {name!r}", hint(name)
         raise AttributeError(f"{message}: {answer}" if answer else message, name=name)
 
-    _ImportAnswers.packages[package] = told
+    _ImportAnswers.packages[package] = hint
     return __getattr__
 
 
@@ -282,8 +282,8 @@ class _ImportAnswers:
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> None:
         package, _, last = name.rpartition(".")
-        if package in cls.packages and (told := cls.packages[package](last)):
-            raise ImportError(f"cannot import name {last!r} from {package!r}: {told}", name=name)
+        if package in cls.packages and (hint := cls.packages[package](last)):
+            raise ImportError(f"cannot import name {last!r} from {package!r}: {hint}", name=name)
 
 
 sys.meta_path.append(_ImportAnswers)
@@ -300,8 +300,8 @@ def check_arguments(owner: str, given: Collection[str], accepted: Collection[str
     TypeError: Adam: there is no argument 'lr': write learning_rate=
     """
     for name in given:
-        if name not in accepted and (told := advice("arguments", name)):
-            raise TypeError(f"{owner}: there is no argument {name!r}: {told}")
+        if name not in accepted and (hint := advice("arguments", name)):
+            raise TypeError(f"{owner}: there is no argument {name!r}: {hint}")
 
 
 def arguments_checked(function: F) -> F:
@@ -333,7 +333,7 @@ class Answering:
     """A base whose attributes and constructor's arguments are answered from the table.
 
     Attributes:
-        foreign_names: Under which name the class stands in the table.
+        foreign_names: The name of the class in the table.
 
     >>> class Rate(Answering):
     ...     foreign_names = "Optimizer"
@@ -375,7 +375,7 @@ def _check_constructor(made: type, given: Mapping[str, Any]) -> None:
 
 
 def markdown() -> str:
-    """The table, as it stands in the documentation."""
+    """The table, as in the documentation."""
     titles = {
         "Tensor": "Attributes of Tensors",
         "RowGradient": "Attributes of gradients of embeddings (`RowGradient`)",

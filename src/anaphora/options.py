@@ -110,7 +110,7 @@ class Options:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
-        """Make the options of a dictionary of plain values; what it lacks gets its default.
+        """Make the options of a dictionary of plain values; what is missing has its default.
 
         Args:
             values: The values by the names of the fields.

@@ -812,9 +812,9 @@ def test_an_encoding_is_recorded_and_used_by_every_command(tmp_path, name):
         assert found[0] == found[1] == found[2]
         assert "is UTF-8, not CP1252; give --enc" in run(command, models[1], *files[0], code=1)[1]
         unknown = run(command, models[1], *files[1], "--encoding", "utf-9", code=2)[1]
-        assert "encoding 'utf-9' is none that Python knows" in unknown
+        assert "encoding 'utf-9' is not one that Python knows" in unknown
     _, err = run(*plain.command("--encoding", "utf-9", out="none"), code=2)
-    assert "encoding 'utf-9' is none that Python knows" in err
+    assert "encoding 'utf-9' is not one that Python knows" in err
     assert not (plain.folder / "none").exists()
 
 

@@ -68,7 +68,7 @@ def write_ts(folder, text):
         ("@data\n1,2:up\n3,4:?\n", r"line 3: there is no class after the last colon \('\?'\)"),
         (
             "@data\n1:2\n3:4\n",
-            "line 2: whether '2' is a class or a channel cannot be told; say @cl",
+            "line 2: whether '2' is a class or a channel is ambiguous; say @cl",
         ),
     ],
 )
@@ -183,9 +183,9 @@ def test_all_fields_of_a_header(tmp_path):
         (
             "@missing false\n@Missing true",
             UP,
-            "line 2: @Missing stands in the header twice; remove",
+            "line 2: @Missing appears in the header twice; remove",
         ),
-        ("@dimension 2\n@dimensions 2", UP, "line 2: @dimensions stands in the header twice"),
+        ("@dimension 2\n@dimensions 2", UP, "line 2: @dimensions appears in the header twice"),
         ("two words", UP, "line 1: before @data a line begins with @, or with # or % for"),
         ("@targetLabel true\n@classLabel true a", UP, "both @classLabel true and @targetLabel t"),
     ],

@@ -438,5 +438,5 @@ def test_utf_16_without_a_mark_is_told(tmp_path, data):
     path.write_bytes(data * 9)
     with pytest.raises(DataError, match=r"text.txt is not valid utf-16: .* give --encoding with t"):
         "".join(open_source(path, encoding="utf-16"))
-    with pytest.raises(DataError, match="encoding 'idna' is none that Python knows"):
+    with pytest.raises(DataError, match="encoding 'idna' is not one that Python knows"):
         open_source(path, encoding="idna")

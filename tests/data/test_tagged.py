@@ -167,7 +167,11 @@ def test_the_columns_of_conllu_plus_are_named_in_the_first_line(write):
         ("a|X\nb|c|X\n", {"separator": "|"}, "line 2: there are 3 columns, where line 1 has 2$"),
         ("a X\n", {"tag_column": 3}, "line 1: there are 2 columns, and column 3 .* by white space"),
         ("a X\n", {"tag_column": "-3"}, "line 1: there are 2 columns, and column -3 was asked"),
-        ("a X\n", {"tag_column": 0}, "columns count from 1, or from -1 for the last; 0 is none"),
+        (
+            "a X\n",
+            {"tag_column": 0},
+            "columns count from 1, or from -1 for the last; 0 is not a column",
+        ),
         ("a X\n", {"tag_column": "UPOS"}, "line 1: there is no column 'UPOS', as its columns have"),
         ("a||X\n", {"separator": "|", "tag_column": 2}, "line 1: the tag is empty"),
         ("-DOCSTART- O\n\n", {}, "has no sentence"),

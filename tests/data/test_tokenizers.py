@@ -447,8 +447,8 @@ def test_damaged_dicts(data, message):
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
-        (["a"], {}, "lacks <eos>"),
-        (["a", "<eos>"], {"sentence_start": True}, "lacks <bos>"),
+        (["a"], {}, "has no <eos>"),
+        (["a", "<eos>"], {"sentence_start": True}, "has no <bos>"),
         (["a", "b", "a", "<eos>"], {}, "'a' more than once"),
         (["<eos>"], {"split": "syllables"}, "split is 'syllables'; it must be one of"),
     ],

@@ -354,7 +354,7 @@ class ModelDirectory:
         if not self._holds(self.tokenizer, new_tokenizer):
             if self.weights.exists() and self.tokenizer.exists():
                 raise ArtifactError(
-                    f"{self.tokenizer}: differs from the tokenizer to save, so the weights beside "
+                    f"{self.tokenizer}: differs from the tokenizer to save, so the weights next to "
                     "it have other token ids; save to another folder"
                 )
             atomic_write(self.tokenizer, new_tokenizer, within=self.path)

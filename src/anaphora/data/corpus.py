@@ -20,11 +20,11 @@ def encode_to_file(
     """Write the ids of a text to an `.npy` file and return them as a read-only memory map, [N].
 
     The ids are of the smallest unsigned type that holds the vocabulary. Memory for a few chunks is
-    needed, whatever the length of the text. The file is written beside, as `PATH.partial`, and
+    needed, whatever the length of the text. The file is written as `PATH.partial`, and
     renamed when it is complete.
 
     Raises:
-        DataError: the text gives no token at all, or has what the vocabulary lacks.
+        DataError: the text has no token at all, or one that is not in the vocabulary.
         OSError: the file cannot be written.
 
     >>> import tempfile, pathlib

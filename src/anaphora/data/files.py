@@ -43,7 +43,7 @@ class SourceFile:
 def find_files(
     path: str | os.PathLike[str], pattern: str, spooled: list[Path]
 ) -> list[tuple[Path, str]]:
-    """Return the files that `path` stands for, and their names; add those copied from a pipe to
+    """Return the files that `path` means, and their names; add those copied from a pipe to
     `spooled`.
     """
     if os.fspath(path) == "-":

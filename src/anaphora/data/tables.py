@@ -58,12 +58,12 @@ def read_columns(
         path: A file, a folder, or ``-`` for standard input.
         columns: The names of the columns.
         encoding: That of a file of text.
-        format: A key of `FORMATS`; None tells it from the name.
+        format: A key of `FORMATS`; None: according to the name.
 
     Raises:
-        DataError: what `open_source` raises; a column is not there, or stands twice; a row lacks
-            it, or has more fields than the header; a quote is not closed; a line is not JSON;
-            pyarrow is missing.
+        DataError: what `open_source` raises; a column is missing, or appears twice; a row has no
+            such field, or has more fields than the header; a quote is not closed; a line is not
+            JSON; pyarrow is missing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -138,8 +138,8 @@ def label_of(value: Any, place: str, column: str) -> str:
         return str(int(value))
     if value is not None and not isinstance(value, str):
         raise DataError(
-            f"{place}: column {column!r} has {_shown(value)}; expected a label: a text or a whole "
-            "number"
+            f"{place}: column {column!r} has {_shown(value)}; expected a label: a text or an "
+            "integer"
         )
     return value or ""
 
@@ -177,7 +177,7 @@ def table_format(file: SourceFile) -> str:
 
 @contextmanager
 def _found(path: str | os.PathLike[str], encoding: str, format: str | None) -> Iterator[SourceFile]:
-    """The one file that a path stands for; what was copied from a pipe is deleted in the end."""
+    """The one file that a path means; what was copied from a pipe is deleted in the end."""
     check_encoding(encoding)
     format_of("", format)  # refuses unknown ones
     spooled: list[Path] = []

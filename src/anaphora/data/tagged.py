@@ -40,7 +40,7 @@ def read_tagged(
     - CoNLL-U (Nivre et al. 2020), and CoNLL-X: a line is a word with its ten columns, separated by
       tabs, the first its number. Comments (#), words written as one (3-4) and words that are not
       written (5.1) are skipped. By default the word is the column ``FORM``, the tag ``UPOS``. These
-      columns tell the format, whatever the name; the first line of CoNLL-U Plus names others.
+      columns decide the format, whatever the name; the first line of CoNLL-U Plus names others.
     - Other files of columns, such as those of CoNLL-2000, 2002 and 2003: by default the word is the
       first column, the tag the last, and white space (spaces and tabs) separates them. Lines that
       begin with ``-DOCSTART-`` are skipped; a ``#`` is a word. Columns are tabs apart in ``.tsv``
@@ -57,15 +57,15 @@ def read_tagged(
         tag_column: That of the tags.
         separator: What is between columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
         encoding: That of the files.
-        format: A key of `FORMATS`; None tells it.
+        format: A key of `FORMATS`; None: according to the columns.
 
     Returns:
         For each sentence its words and their tags.
 
     Raises:
         DataError: what `open_source` raises; a line has another number of columns than the first,
-            an empty one or no number; there is no such column, or no sentence; two tags look the
-            same, as `check_labels` says.
+            an empty one or one that is not a number; there is no such column, or no sentence; two
+            tags look the same, as `check_labels` says.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -240,7 +240,7 @@ def _index(column: str | int, fields: list[str], layout: _Layout, where: str) ->
         )
         raise DataError(f"{where}: there is no column {column!r}{known}")
     if number == 0:
-        raise DataError("columns count from 1, or from -1 for the last; 0 is none")
+        raise DataError("columns count from 1, or from -1 for the last; 0 is not a column")
     if abs(number) > len(fields):
         between = (
             "white space"

@@ -155,7 +155,7 @@ class LanguageModelBody(Body):
 
 @dataclass(kw_only=True)
 class SequenceBody(Body):
-    """The options of a model that reads whole sequences, so also from their ends.
+    """The options of a model that reads complete sequences, so also in reverse.
 
     Attributes:
         bidirectional: Read in both directions, D = 2.

@@ -30,10 +30,11 @@ class Decoder(nn.Module):
         a_t = tanh(W [c_t, h_t])             what the output layer reads; without attention h_t
         scores_t = output(a_t)
 
-    Attention stands above the recurrent layers (Luong et al. 2015), and `a_t` is not fed back to
+    Attention follows the recurrent layers (Luong et al. 2015), and `a_t` is not fed back to
     them. So in training, where all y are known (teacher forcing), the recurrence runs over the
-    whole target in one call, and attention and scores of all steps are a few matrix products. Input
-    feeding, which Luong et al. add, would make every step wait for the attention of the one before.
+    complete target in one call, and attention and scores of all steps are a few matrix products.
+    Input feeding, which Luong et al. add, would make every step wait for the attention of the one
+    before.
 
     Shapes: ids [T, N]; state as of `nn.Recurrent`; memory of B rows; returns features a [T, N, F],
     state, weights [T, N, S]. N may be K * B: row ``k * B + b`` then attends to row b of the memory.
@@ -43,7 +44,7 @@ class Decoder(nn.Module):
         vocabulary_size: V.
         attention: "additive", "multiplicative", or "none".
         memory_size: The size of the states that are attended to; H if None.
-        end_id: The token that ends a sequence, and stands before its first.
+        end_id: The token that ends a sequence, and precedes its first.
 
     Raises:
         ValueError: an option is out of range.

@@ -106,7 +106,7 @@ class LanguageModel(Reader, LanguageModelBody):
 
         Args:
             batch_size: B texts at a time; None for one, whose arrays have no axis for it.
-            excluded: Ids whose scores are -inf, so that `generate` never draws them.
+            excluded: Ids whose scores are -inf, so that `generate` never samples them.
 
         Raises:
             ValueError: the batch size is below 1.

@@ -29,7 +29,7 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
     Attributes:
         input_size: I.
         vocabulary_size: V.
-        end_id: The token that ends a sequence, and stands before its first.
+        end_id: The token that ends a sequence, and precedes its first.
 
     The other arguments are those of `DecoderBody`.
 

@@ -115,8 +115,8 @@ def pair_batches(
         source_end_id: The source's end mark; None for vectors.
 
     Raises:
-        DataError: the source and the target are not as many, there is none, or the last sentence
-            of a text lacks its end mark.
+        DataError: the source and the target have different numbers of sentences, or none, or the
+            last sentence of a text has no end mark.
 
     >>> source, target = np.array([7, 0, 8, 9, 0]), np.array([4, 1, 5, 6, 4, 1])
     >>> batch = pair_batches(source, target, batch_size=2, end_id=1, source_end_id=0)[0]

@@ -103,7 +103,7 @@ def _read_header(name: str, lines: Sequence[str]) -> tuple[dict[str, Any], int]:
                 f"{', '.join(FIELDS)} and, alone on its line, @data; make it a comment with #"
             )
         if key in header:
-            raise DataError(f"{where}: {field} stands in the header twice; remove one of them")
+            raise DataError(f"{where}: {field} appears in the header twice; remove one of them")
         header[key] = _field(f"{where}: {field} {' '.join(words)}".rstrip(), FIELDS[key], words)
         if key == "@timestamps" and header[key]:
             raise DataError(
@@ -147,7 +147,7 @@ def _has_classes(header: dict[str, Any], rows: Sequence[tuple[str, list[str]]]) 
     if any(len(parts) == 1 or "," in parts[0] for _, parts in rows):
         return False
     raise DataError(
-        f"{where}: whether {first[-1]!r} is a class or a channel cannot be told; say @classLabel "
+        f"{where}: whether {first[-1]!r} is a class or a channel is ambiguous; say @classLabel "
         "true and the classes, or @classLabel false, before @data"
     )
 

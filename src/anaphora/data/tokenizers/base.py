@@ -23,7 +23,7 @@ class Tokenizer(ABC):
     Attributes:
         level: "char", "word" or "bpe".
         unknown_id: The id of whatever the vocabulary lacks; None where nothing stands for it.
-        start_id: The token that stands before a text begins, so that its first token can be
+        start_id: The token that precedes a text, so that its first token can be
             predicted too: the end of a sentence at word level, else None.
 
     >>> from anaphora.data import CharacterTokenizer

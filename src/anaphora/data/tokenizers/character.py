@@ -23,7 +23,7 @@ class _Description(TypedDict):
 class CharacterTokenizer(Tokenizer):
     r"""Characters (Unicode code points), sorted by code point.
 
-    Where the vocabulary has U+FFFD, Unicode's own sign for an unknown character, it stands for all
+    Where the vocabulary has U+FFFD, Unicode's own sign for an unknown character, it represents all
     characters that are not in the vocabulary.
 
     Args:
@@ -51,7 +51,7 @@ class CharacterTokenizer(Tokenizer):
         self.characters = characters
         unknown = characters.find(UNKNOWN_CHARACTER)
         self.unknown_id = None if unknown < 0 else unknown
-        # From code point to id; the last entry stands for all code points beyond.
+        # From code point to id; the last entry is for all code points beyond.
         self._ids = np.full(codes[-1] + 2, unknown, dtype=np.int64)
         self._ids[codes] = np.arange(len(codes))
 
@@ -69,9 +69,10 @@ class CharacterTokenizer(Tokenizer):
 
         Args:
             chunks: The text, cut anywhere.
-            vocabulary_size: The most entries to keep, the unknown character counted; the most
-                frequent characters stay, of equally frequent ones those with the lower code point.
-            minimum_count: Leave out characters that occur less often than this.
+            vocabulary_size: The maximum number of entries to keep, the unknown character counted;
+                the most frequent characters stay, of equally frequent ones those with the lower
+                code point.
+            minimum_count: Omit characters that occur less often than this.
 
         Raises:
             DataError: the text is empty, or a limit leaves no character.

@@ -139,7 +139,7 @@ class WordTokenizer(Tokenizer):
         found = [id for id, word in enumerate(self.words) if word == shown]
         if not found:
             raise DataError(
-                f"the word vocabulary lacks {shown}: it is damaged, or of another program"
+                f"the word vocabulary has no {shown}: it is damaged, or of another program"
             )
         if len(found) > 1:
             raise DataError(
@@ -162,12 +162,13 @@ class WordTokenizer(Tokenizer):
 
         Words are sorted by falling frequency, equally frequent ones by alphabet. The vocabulary has
         `<unk>` if `minimum_count` is more than 1, if `vocabulary_size` omits words, or if the
-        text itself has it. It counts as often as the words that it stands for.
+        text itself has it. It counts as often as the words that it represents.
 
         Args:
             chunks: The text, cut anywhere.
-            vocabulary_size: The most entries to keep, `<eos>`, `<unk>` and `<bos>` counted.
-            minimum_count: Leave out words that occur less often than this.
+            vocabulary_size: The maximum number of entries to keep, `<eos>`, `<unk>` and `<bos>`
+                counted.
+            minimum_count: Omit words that occur less often than this.
             lowercase: Lower-case the text first.
             split: What separates words: "whitespace" or "punctuation".
             sentence_start: Begin each line with `<bos>`.
@@ -218,7 +219,7 @@ class WordTokenizer(Tokenizer):
         return len(self.words)
 
     def tokens(self, line: str) -> list[str]:
-        """The words of a line as they stand there, those included that are not in the vocabulary.
+        """The words of a line as written, also those that are not in the vocabulary.
 
         >>> WordTokenizer.fit("a b", lowercase=True, split="punctuation").tokens("A B, C")
         ['A', 'B', ',', 'C']
@@ -250,7 +251,7 @@ class WordTokenizer(Tokenizer):
             yield np.fromiter(ids, dtype=np.int64, count=len(tokens))
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
-        r"""Count the words of a text that `<unk>` stands for, but for those that are `<unk>`.
+        r"""Count the words of a text that become `<unk>`, except those written `<unk>`.
 
         >>> tokenizer = WordTokenizer.fit(["a a b\n"], minimum_count=2)
         >>> tokenizer.unknown_tokens(["a c <unk>\n", "b c"])
