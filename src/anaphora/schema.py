@@ -45,8 +45,8 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
         SchemaError: the data does not fit; the message has the place, the value there, and what
             was expected.
 
-    >>> import typing
-    >>> class Result(typing.TypedDict):
+    >>> from typing import TypedDict
+    >>> class Result(TypedDict):
     ...     step: Count
     ...     loss: float | None
     >>> convert({"step": 3, "loss": 2}, Result)

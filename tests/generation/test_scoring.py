@@ -20,7 +20,7 @@ TEXT = "".join(line + "\n" for line in LINES)
 
 def make(tokenizer, **options):
     random.seed(3)
-    return LanguageModel(tokenizer.vocabulary_size, 6, initialization=0.8, **options)
+    return LanguageModel(tokenizer.vocabulary_size, hidden_size=6, initialization=0.8, **options)
 
 
 def by_hand(model, context, ids):

@@ -271,7 +271,7 @@ def test_generating_is_for_one_thread_at_a_time(rng):
             assert finish.wait(60)
             return super().forward(ids, state, lengths)
 
-    session = Waiting(V, H).session()
+    session = Waiting(V, hidden_size=H).session()
     thread = threading.Thread(target=lambda: session.generate([1], [0.5]))
     thread.start()
     assert inside.wait(60)

@@ -64,11 +64,10 @@ class UnknownShare(NamedTuple):
 
 
 class Codec(ABC):
-    """What the numbers of a kind of examples mean; an example is an input and its answer.
+    """What the numbers of a kind of examples stand for; an example is an input and its answer.
 
-    >>> codec = ClassifierCodec(("no", "yes"), mean=np.zeros(1), scale=np.ones(1))
-    >>> isinstance(codec, Codec), codec.sizes()
-    (True, {'num_classes': 2, 'input_size': 1})
+    >>> issubclass(ClassifierCodec, Codec), issubclass(TaggerCodec, Codec)
+    (True, True)
     """
 
     level: str = "word"
@@ -305,7 +304,8 @@ class ClassifierCodec(Codec):
         return {"classes": list(self.classes), **standardisation}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
         of_series = "tokenizer" not in data and ("mean" in data or "scale" in data)
         description = schema.convert(data, _OfSeries if of_series else _OfTexts)
         check_names("classes", description["classes"], minimum=2)
@@ -479,7 +479,8 @@ class TaggerCodec(Codec):
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TaggerCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> TaggerCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
         description = schema.convert(data, _OfTagger)
         check_names("words", description["words"], minimum=0)
         check_names("tags", description["tags"], minimum=1)
@@ -593,7 +594,8 @@ class PairCodec(dict[str, Tokenizer], Codec):
         return {name: tokenizer.to_dict() for name, tokenizer in self.items()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PairCodec:  # noqa: D102
+    def from_dict(cls, data: Mapping[str, Any]) -> PairCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
         if set(data) != set(cls.sides):
             raise ValueError(f"the tokenizers are {sorted(data)}; expected {sorted(cls.sides)}")
         return cls({name: Tokenizer.from_dict(data[name]) for name in cls.sides})

@@ -103,9 +103,8 @@ class Body(Options):
             raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
 
     @classmethod
-    def from_dict(  # noqa: D102
-        cls, values: Mapping[str, Any], place: str = "", **objects: Any
-    ) -> Self:
+    def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
+        """Make the options of a dictionary of plain values; a cell may be given by its program."""
         cell = values.get("cell")
         if isinstance(cell, Mapping):
             cell = Cell.from_dict(cell)

@@ -26,10 +26,8 @@ class TrainingData(NamedTuple):
         validation: What to validate on; None for nothing.
         description: A line on how much that is.
 
-    >>> from anaphora.data import batchify
-    >>> data = TrainingData(batchify(range(20), 2, 3), None, "20 tokens")
-    >>> len(data.batches), data.validation
-    (3, None)
+    >>> TrainingData([], None, "nothing").description
+    'nothing'
     """
 
     batches: Batches
@@ -47,10 +45,8 @@ class EvaluationData(NamedTuple):
         figures: More figures of a result, besides its own, by name; None where there is none.
 
     >>> from collections import Counter
-    >>> from anaphora.data import cover
-    >>> data = EvaluationData(cover(range(9), 1, 4), "book.txt", UnknownShare(Counter(), 0, 8))
-    >>> len(data.batches), data.place
-    (2, 'book.txt')
+    >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
+    7
     """
 
     batches: Batches
@@ -66,15 +62,25 @@ class Answer(NamedTuple):
         record: For machines.
         text: For people.
 
-    >>> Answer({"label": "yes"}, "yes").record
-    {'label': 'yes'}
+    >>> Answer({"label": "yes"}, "yes").text
+    'yes'
     """
 
     record: Mapping[str, Any]
     text: str
 
 
+def _accept(*arguments: Any) -> None:
+    """Refuse nothing."""
+
+
+def _example_file(options: Any, files: str) -> str:
+    """A file of lines."""
+    return "YOUR_SENTENCES.txt"
+
+
 def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
+    """What follows from the loss."""
     return report_loss(record, short)
 
 
@@ -123,10 +129,10 @@ class Task:
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
     rows: str = "sentences"
-    check: Callable[[Any], None] = lambda options: None
-    check_files: Callable[[Mapping[str, Any], Paths], None] = lambda given, paths: None
+    check: Callable[[Any], None] = _accept
+    check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
     report: Callable[..., str] = _report
-    example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
+    example_file: Callable[[Any, str], str] = _example_file
 
     def measure(self, options: Any, loss: float) -> str:
         """A loss as people of the field read it, in few characters."""
