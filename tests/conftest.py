@@ -49,7 +49,7 @@ def _check_gradients(operation, *arrays, epsilon=1e-6, tolerance=1e-6):
     """Hold the pullback of an operation on float64 arrays to central differences.
 
     Shapes and dtypes first, then the derivative along random directions, then each input alone,
-    then float32 beside float64. An input may be None; the operation may return a tuple.
+    then float32 against float64. An input may be None; the operation may return a tuple.
     """
     rng = np.random.default_rng(2)
     given = [k for k, a in enumerate(arrays) if a is not None]

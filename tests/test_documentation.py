@@ -245,10 +245,10 @@ def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
             tree = ast.increment_lineno(ast.parse(block.source, str(page)), block.line)
             exec(compile(tree, str(page), "exec"), names)
     for picture in pictures(page) if page != README else []:
-        drawn = tmp_path / picture.name
-        assert drawn.exists(), f"no block of {page.name} writes {picture.name}"
+        sampled = tmp_path / picture.name
+        assert sampled.exists(), f"no block of {page.name} writes {picture.name}"
         if os.environ.get("ANAPHORA_KEEP_PICTURES"):  # make pictures
-            shutil.copy(drawn, picture)
+            shutil.copy(sampled, picture)
         assert picture.stat().st_size < LARGEST_PICTURE
 
 

@@ -278,12 +278,12 @@ def test_channels_first_are_converted_on_request():
     X, y = channels()
     expected = RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X)
     first = RecurrentClassifier(**SMALL, layout="channels_first")
-    turned = np.swapaxes(X, 1, 2)
-    for layout in (turned, list(turned)):
+    flipped = np.swapaxes(X, 1, 2)
+    for layout in (flipped, list(flipped)):
         fitted = first.fit(layout, y)
         assert fitted.n_features_in_ == 2
-        np.testing.assert_array_equal(fitted.predict_proba(turned), expected)
-        np.testing.assert_array_equal(fitted.predict_proba(list(turned)), expected)
+        np.testing.assert_array_equal(fitted.predict_proba(flipped), expected)
+        np.testing.assert_array_equal(fitted.predict_proba(list(flipped)), expected)
     table = X[:, :, 0]
     flat = RecurrentClassifier(**SMALL).fit(table, y).predict_proba(table)
     np.testing.assert_array_equal(first.fit(table, y).predict_proba(table), flat)
@@ -291,15 +291,15 @@ def test_channels_first_are_converted_on_request():
 
 def test_channels_first_are_noticed():
     X, y = channels()
-    turned = np.swapaxes(X, 1, 2)
+    flipped = np.swapaxes(X, 1, 2)
     with pytest.warns(UserWarning, match=r"\(24, 2, 9\), .* 2 steps of 9 features\. if these are"):
-        RecurrentClassifier(**SMALL).fit(turned, y)
-    RecurrentClassifier(**SMALL, layout="channels_last").fit(turned, y)  # warnings are errors
+        RecurrentClassifier(**SMALL).fit(flipped, y)
+    RecurrentClassifier(**SMALL, layout="channels_last").fit(flipped, y)  # warnings are errors
     fitted = RecurrentClassifier(**SMALL).fit(X, y)
     with pytest.raises(ValueError, match=r"X has 9 features .* fitted with 2; if .*'channels_firs"):
-        fitted.predict(turned)
+        fitted.predict(flipped)
     with pytest.raises(ValueError, match=r"sequence 1 has the shape \(2, 7\).*'channels_first'"):
-        fitted.fit([turned[0], turned[1, :, :7]], [0, 1])
+        fitted.fit([flipped[0], flipped[1, :, :7]], [0, 1])
 
 
 # Models and frames

@@ -242,8 +242,8 @@ def test_what_a_session_of_a_language_model_draws_is_the_same():
     session = LanguageModel(9, hidden_size=H).session()
     session.feed([1, 2])
     uniforms = np.random.default_rng(4).random(30)
-    drawn = unpickled(session).generate([3], uniforms)
-    np.testing.assert_array_equal(session.generate([3], uniforms), drawn)
+    sampled = unpickled(session).generate([3], uniforms)
+    np.testing.assert_array_equal(session.generate([3], uniforms), sampled)
 
 
 # Tokenizers and estimators

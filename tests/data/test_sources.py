@@ -305,7 +305,7 @@ def test_standard_input_messages(monkeypatch, tmp_path):
     pipe_in(monkeypatch, b"text")
     with pytest.raises(DataError, match="does not exist"):
         open_source(["-", tmp_path / "gone.txt"])
-    assert list((tmp_path / "spool").iterdir()) == [], "nothing is left behind"
+    assert list((tmp_path / "spool").iterdir()) == [], "nothing is left"
     pipe_in(monkeypatch, b"\xff")
     with pytest.raises(
         DataError, match=r"standard input is not valid UTF-8: byte 0xFF at offset 0"

@@ -146,7 +146,7 @@ def test_a_table_from_standard_input(monkeypatch, tmp_path, format, data):
     rows = list(read_columns("-", ["label", "text"], format=format))
     assert [fields for _, fields in rows] == [["x", "a"]]
     assert rows[0][0].startswith("standard input, line ")
-    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+    assert list(tmp_path.iterdir()) == [], "nothing is left"
     pipe_in(monkeypatch, data)
     assert list(open_source("-", "text", format=format)) == ["a\n"]
     pipe_in(monkeypatch, data)

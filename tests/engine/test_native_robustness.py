@@ -124,8 +124,8 @@ def test_odd_arrays_in_layers(odd, dtype, rng):
     before = rng.bit_generator.state
     expected = results(lambda a: a)
     rng.bit_generator.state = before
-    for found, wanted in zip(results(odd), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    for found, reference in zip(results(odd), expected, strict=True):
+        np.testing.assert_allclose(found, reference, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("odd", [np.asfortranarray, strided, backwards, misaligned])

@@ -1,4 +1,4 @@
-"""Beam search beside a plain one of a single row, beside all sequences, and its promises."""
+"""Beam search against a plain one of a single row and all sequences, and its promises."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def source(rng):
 
 
 def log_probabilities(model, source, length, prefix):
-    """Of every next token of one sequence: the whole of it is read again."""
+    """Of every next token of one sequence: all of it is read again."""
     inputs = np.array([[END], *([id] for id in prefix)])
     logits, _ = model(source[:length, None], inputs)
     last = logits.data[-1, 0]

@@ -1,4 +1,4 @@
-"""Decoding of CTC scores: beside every alignment counted one by one, and beside the loss."""
+"""Decoding of CTC scores: against every alignment counted one by one, and against the loss."""
 
 import itertools
 
@@ -14,7 +14,7 @@ LENGTHS = np.array([5, 3, 0, 4])
 
 
 def collapse(path, blank=BLANK):
-    """What an alignment stands for: repetitions merged, then blanks removed."""
+    """The labels that an alignment spells: repetitions merged, then blanks removed."""
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 

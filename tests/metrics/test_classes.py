@@ -1,4 +1,4 @@
-"""Scores of classes and the confusion matrix, beside scikit-learn's."""
+"""Scores of classes and the confusion matrix against scikit-learn's."""
 
 import json
 
@@ -24,13 +24,13 @@ def test_scores_are_those_of_scikit_learn(classes, rng):
         expected = metrics.precision_recall_fscore_support(
             actual, predicted, labels=labels, zero_division=0
         )
-        for found, wanted in zip(
+        for found, reference in zip(
             (scores.precision, scores.recall, scores.f1, scores.support), expected, strict=True
         ):
-            np.testing.assert_allclose(found, wanted, atol=1e-12)
+            np.testing.assert_allclose(found, reference, atol=1e-12)
         for name in ("macro", "weighted"):
-            wanted = metrics.f1_score(actual, predicted, average=name, zero_division=0)
-            assert getattr(scores, f"{name}_f1") == pytest.approx(wanted)
+            reference = metrics.f1_score(actual, predicted, average=name, zero_division=0)
+            assert getattr(scores, f"{name}_f1") == pytest.approx(reference)
         assert accuracy(matrix) == pytest.approx(metrics.accuracy_score(actual, predicted))
         assert scores.overall_f1 == pytest.approx(accuracy(matrix))
 

@@ -238,10 +238,10 @@ def test_a_taggers_loss_is_the_mean_over_steps_that_count(rng):
 
 def test_a_tagger_of_features_carries_its_state_over_chunks(x):
     model = make(SequenceTagger, num_layers=2)
-    whole, last = model(x)
+    complete, last = model(x)
     first, state = model(x[:4])
     second, end = model(x[4:], state)
-    np.testing.assert_array_equal(whole.data, np.concatenate([first.data, second.data]))
+    np.testing.assert_array_equal(complete.data, np.concatenate([first.data, second.data]))
     np.testing.assert_array_equal(last.data, end.data)
 
 

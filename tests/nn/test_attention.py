@@ -1,4 +1,4 @@
-"""Attention beside plain NumPy, row by row and query by query; gradients; lengths; refusals."""
+"""Attention against plain NumPy, row by row and query by query; gradients; lengths; refusals."""
 
 import numpy as np
 import pytest
@@ -82,11 +82,11 @@ def test_attending_step_by_step_to_one_memory_is_attending_at_once(arrays):
     attention = KINDS["additive"](dtype="float64")
     queries, states = arrays
     memory = attention.remember(states, LENGTHS)
-    whole, _ = attention.attend(queries, memory)
+    complete, _ = attention.attend(queries, memory)
     steps = [attention.attend(query[None], memory)[0].data[0] for query in queries]
-    np.testing.assert_allclose(whole.data, np.stack(steps), atol=1e-14)
+    np.testing.assert_allclose(complete.data, np.stack(steps), atol=1e-14)
     some, _ = attention.attend(queries[:, [3, 0]], memory.rows([3, 0]))
-    np.testing.assert_allclose(some.data, whole.data[:, [3, 0]], atol=1e-14)
+    np.testing.assert_allclose(some.data, complete.data[:, [3, 0]], atol=1e-14)
 
 
 def test_no_states_and_no_queries():

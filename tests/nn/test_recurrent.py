@@ -1,4 +1,4 @@
-"""The recurrent layers beside the cells' equations, run one sequence and one step at a time."""
+"""The recurrent layers against the cells' equations, run one sequence and one step at a time."""
 
 import inspect
 import re
@@ -79,8 +79,8 @@ def one_step(layer, suffix, x, states):
     gates = []
     for gate in cell.gates:
         halves = Gate(x_halves.get(gate), h_halves.get(gate))
-        whole = gate in cell.program.inputs if cell.fused else gate == "f"
-        gates.append(halves.x + halves.h if whole else halves)
+        is_sum = gate in cell.program.inputs if cell.fused else gate == "f"
+        gates.append(halves.x + halves.h if is_sum else halves)
     after = as_tuple(cell(*gates, *states, *(weights[p + suffix] for p in cell.parameters)))
     after = list(after)
     if layer.proj_size:
@@ -127,9 +127,9 @@ def test_a_layer_is_its_equations_over_time(name, layers, directions, lengths, d
     assert output.shape == (T, B, directions * H)
     np.testing.assert_allclose(output.data, expected, **TOLERANCE[dtype])
     assert len(as_tuple(state)) == len(final)
-    for given, wanted in zip(as_tuple(state), final, strict=True):
+    for given, reference in zip(as_tuple(state), final, strict=True):
         assert given.dtype == dtype
-        np.testing.assert_allclose(given.data, wanted, **TOLERANCE[dtype])
+        np.testing.assert_allclose(given.data, reference, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -143,8 +143,8 @@ def test_projection(name, bias, lengths, dtype):
     expected, final = by_hand(layer, x, states, [T] * B if lengths is None else lengths)
     assert layer.output_size == 2 * P
     np.testing.assert_allclose(output.data, expected, **TOLERANCE[dtype])
-    for given, wanted in zip(as_tuple(state), final, strict=True):
-        np.testing.assert_allclose(given.data, wanted, **TOLERANCE[dtype])
+    for given, reference in zip(as_tuple(state), final, strict=True):
+        np.testing.assert_allclose(given.data, reference, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("name", ALL_CELLS)
@@ -202,8 +202,8 @@ def test_batch_first_moves_the_axes_of_sequences_and_not_of_states(name, lengths
     layer.batch_first = True
     swapped, same, rows = layer.record(x.swapaxes(0, 1), as_state(states), lengths=lengths)
     np.testing.assert_array_equal(swapped.data, output.data.swapaxes(0, 1))
-    for given, wanted in zip(as_tuple(same), as_tuple(state), strict=True):
-        np.testing.assert_array_equal(given.data, wanted.data)
+    for given, reference in zip(as_tuple(same), as_tuple(state), strict=True):
+        np.testing.assert_array_equal(given.data, reference.data)
     assert rows.keys() == named.keys()
     for key, values in named.items():
         np.testing.assert_array_equal(rows[key], values.swapaxes(0, 1))
@@ -214,13 +214,13 @@ def test_batch_first_moves_the_axes_of_sequences_and_not_of_states(name, lengths
 def test_one_sequence_without_a_batch_axis(name, batch_first):
     layer = make(name, 2, 2, batch_first=batch_first)
     x, states = inputs(layer)
-    whole, finals, named = make(name, 2, 2).record(
+    complete, finals, named = make(name, 2, 2).record(
         x[:, :1], as_state(tuple(s[:, :1] for s in states))
     )
     output, state, alone = layer.record(x[:, 0], as_state(tuple(s[:, 0] for s in states)))
-    np.testing.assert_array_equal(output.data, whole.data[:, 0])
-    for given, wanted in zip(as_tuple(state), as_tuple(finals), strict=True):
-        np.testing.assert_array_equal(given.data, wanted.data[:, 0])
+    np.testing.assert_array_equal(output.data, complete.data[:, 0])
+    for given, reference in zip(as_tuple(state), as_tuple(finals), strict=True):
+        np.testing.assert_array_equal(given.data, reference.data[:, 0])
     for key, values in named.items():
         np.testing.assert_array_equal(alone[key], values[:, 0])
 
@@ -239,8 +239,8 @@ def test_padded_rows_are_the_rows_alone(name):
         )
         np.testing.assert_allclose(output.data[:length, row], alone.data[:, 0], atol=1e-13)
         np.testing.assert_array_equal(output.data[length:, row], 0)
-        for given, wanted in zip(as_tuple(state), as_tuple(final), strict=True):
-            np.testing.assert_allclose(given.data[:, row], wanted.data[:, 0], atol=1e-13)
+        for given, reference in zip(as_tuple(state), as_tuple(final), strict=True):
+            np.testing.assert_allclose(given.data[:, row], reference.data[:, 0], atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ALL_CELLS)
@@ -278,10 +278,10 @@ NORMED = {"dropout": 0.4, "layer_norm": True}
     ids=str,
 )
 def test_gradients_of_a_cell_that_is_singular_in_the_padding(fused, options):
-    drawn = cell(gates="a b", state="h s", fused=fused)(singular)
+    sampled = cell(gates="a b", state="h s", fused=fused)(singular)
     random.seed(3)
     layer = nn.Recurrent(
-        drawn, I, H, 2, bidirectional=True, bias=False, dtype=np.float64, **options
+        sampled, I, H, 2, bidirectional=True, bias=False, dtype=np.float64, **options
     )  # fmt: skip
     x, states = inputs(layer)
 
@@ -342,14 +342,14 @@ def test_no_steps_and_no_rows(name, steps, rows):
 def test_one_pass_is_three_with_the_state_carried(name):
     layer = make(name, 2)
     x, states = inputs(layer)
-    whole, final = layer(x, as_state(states))
+    complete, final = layer(x, as_state(states))
     state, parts = as_state(states), []
     for start, stop in ((0, 1), (1, 4), (4, T)):
         part, state = layer(x[start:stop], state)
         parts.append(part.data)
-    np.testing.assert_allclose(np.concatenate(parts), whole.data, atol=1e-13)
-    for given, wanted in zip(as_tuple(state), as_tuple(final), strict=True):
-        np.testing.assert_allclose(given.data, wanted.data, atol=1e-13)
+    np.testing.assert_allclose(np.concatenate(parts), complete.data, atol=1e-13)
+    for given, reference in zip(as_tuple(state), as_tuple(final), strict=True):
+        np.testing.assert_allclose(given.data, reference.data, atol=1e-13)
 
 
 # Gradients
@@ -401,8 +401,8 @@ def test_record_names_the_values_of_every_layer_and_direction(name):
     plain, plain_state = layer(x, as_state(states), lengths=LENGTHS)
     output, state, named = layer.record(x, as_state(states), lengths=LENGTHS)
     np.testing.assert_array_equal(output.data, plain.data)
-    for given, wanted in zip(as_tuple(state), as_tuple(plain_state), strict=True):
-        np.testing.assert_array_equal(given.data, wanted.data)
+    for given, reference in zip(as_tuple(state), as_tuple(plain_state), strict=True):
+        np.testing.assert_array_equal(given.data, reference.data)
     for suffix in ("_l0", "_l0_reverse", "_l1", "_l1_reverse"):
         for state_name in layer.cell.states:
             assert named[state_name + suffix].shape == (T, B, H)

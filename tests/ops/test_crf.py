@@ -112,10 +112,10 @@ def test_steps_beyond_the_length_change_nothing(arrays, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_decoding_finds_the_best_path(arrays, dtype, rng):
     for _ in range(10):
-        drawn = [rng.standard_normal(a.shape).astype(dtype) for a in arrays]
-        tags = ops.crf_decode(*drawn, LENGTHS, padding=-7)
+        sampled = [rng.standard_normal(a.shape).astype(dtype) for a in arrays]
+        tags = ops.crf_decode(*sampled, LENGTHS, padding=-7)
         assert tags.dtype == np.int64
-        for b, scores in enumerate(rows([a.astype(float) for a in drawn])):
+        for b, scores in enumerate(rows([a.astype(float) for a in sampled])):
             assert tuple(tags[: LENGTHS[b], b]) == max(scores, key=scores.get)
             assert (tags[LENGTHS[b] :, b] == -7).all()
 
@@ -127,10 +127,10 @@ def test_of_equal_paths_the_first_tag_is_taken():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_marginals_are_shares_of_the_paths(arrays, dtype):
-    drawn = [a.astype(dtype) for a in arrays]
-    marginals = ops.crf_marginals(*map(Tensor, drawn), LENGTHS)
+    sampled = [a.astype(dtype) for a in arrays]
+    marginals = ops.crf_marginals(*map(Tensor, sampled), LENGTHS)
     assert marginals.dtype == dtype
-    for b, scores in enumerate(rows(drawn)):
+    for b, scores in enumerate(rows(sampled)):
         total = math.fsum(map(math.exp, scores.values()))
         shares = np.zeros((T, C))
         for path, value in scores.items():
@@ -158,11 +158,11 @@ def test_what_is_excluded_has_no_share(arrays):
 @pytest.mark.parametrize("scale", [30, 1e3, 1e5])
 def test_extreme_scores_give_exact_numbers(arrays, scale, dtype):
     """Sums in which most terms, or at times all of them, are too small to be written."""
-    drawn = [(scale * a).astype(dtype) for a in arrays]
-    inputs = [Tensor(a, requires_grad=True) for a in drawn]
+    sampled = [(scale * a).astype(dtype) for a in arrays]
+    inputs = [Tensor(a, requires_grad=True) for a in sampled]
     losses = ops.crf_loss(*inputs, TAGS, LENGTHS, reduction="none")
     losses.backward(np.ones(B, dtype))
-    wide = [a.astype(float) for a in drawn]
+    wide = [a.astype(float) for a in sampled]
     d_transitions = np.zeros((C, C))
     for b, scores in enumerate(rows(wide)):
         top = max(scores.values())

@@ -16,12 +16,12 @@ LENGTHS = np.array([4, 5, 3, 1])
 
 
 def collapse(path, blank=BLANK):
-    """What an alignment stands for: repetitions merged, then blanks removed."""
+    """The labels that an alignment spells: repetitions merged, then blanks removed."""
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 
 def probability(logits, target, blank=BLANK):
-    """The sum over all V ** T paths of one row [T, V] that stand for the target."""
+    """The sum over all V ** T paths of one row [T, V] that spell the target."""
     p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     paths = itertools.product(range(logits.shape[1]), repeat=len(logits))
     expected = (path for path in paths if collapse(path, blank) == tuple(target))

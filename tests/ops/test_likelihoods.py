@@ -1,4 +1,4 @@
-"""Negative log-likelihoods: beside their textbook formulas, and as densities that sum to 1."""
+"""Negative log-likelihoods: against their textbook formulas, and as densities that sum to 1."""
 
 import math
 

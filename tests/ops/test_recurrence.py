@@ -1,4 +1,4 @@
-"""The recurrence: fused beside unfused, beside NumPy written by hand, and beside differences."""
+"""The recurrence: fused against unfused, against NumPy written by hand, and against differences."""
 
 import math
 
@@ -156,9 +156,9 @@ def test_projected_fused_is_unfused(name, lengths, reverse, rng):
     seed=st.integers(0, 1000),
 )
 def test_any_cell_fused_is_unfused(random_cells, data, lengths, reverse, projected, seed):
-    drawn_cell, may_be_projected = data.draw(random_cells)
+    sampled_cell, may_be_projected = data.draw(random_cells)
     rng = np.random.default_rng(seed)
-    problem = Problem(drawn_cell, rng, projected=projected and may_be_projected)
+    problem = Problem(sampled_cell, rng, projected=projected and may_be_projected)
     options = {"lengths": lengths, "reverse": reverse}
     assert_same(problem.results(**options), problem.results(ops.recurrence_unfused, **options))
     recorded, plainly = {}, {}
@@ -178,8 +178,8 @@ def test_any_cell_fused_is_unfused(random_cells, data, lengths, reverse, project
 def test_cells_with_singular_points_where_the_padding_is(
     singular_cells, data, lengths, reverse, inputs, seed
 ):
-    drawn_cell, _ = data.draw(singular_cells)
-    problem = Problem(drawn_cell, np.random.default_rng(seed), inputs=inputs)
+    sampled_cell, _ = data.draw(singular_cells)
+    problem = Problem(sampled_cell, np.random.default_rng(seed), inputs=inputs)
     problem.bias_ih = None
     options = {"lengths": lengths, "reverse": reverse}
     fused = problem.results(**options)
@@ -196,9 +196,9 @@ def test_cells_with_singular_points_where_the_padding_is(
     seed=st.integers(0, 1000),
 )
 def test_the_gradient_of_any_cell_is_its_derivative(random_cells, data, lengths, reverse, seed):
-    drawn_cell, _ = data.draw(random_cells)
+    sampled_cell, _ = data.draw(random_cells)
     rng = np.random.default_rng(seed)
-    assert_pullback(Problem(drawn_cell, rng), rng, lengths=lengths, reverse=reverse)
+    assert_pullback(Problem(sampled_cell, rng), rng, lengths=lengths, reverse=reverse)
 
 
 # By hand ---------------------------------------------------------------------------------------
@@ -485,10 +485,10 @@ def test_final_states_beside_the_sequence(operation, rng):
 def test_reversed_is_forward_on_each_row_turned_round(lengths, rng):
     problem = Problem(gru, rng)
     output, (final,) = problem.run(lengths=lengths, reverse=True)
-    turned = problem.x.data.copy()
+    flipped = problem.x.data.copy()
     for row, length in enumerate(lengths):
-        turned[:length, row] = turned[:length, row][::-1]
-    problem.x = Tensor(turned)
+        flipped[:length, row] = flipped[:length, row][::-1]
+    problem.x = Tensor(flipped)
     expected, (expected_final,) = problem.run(lengths=lengths)
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(
@@ -566,17 +566,17 @@ def test_gates_are_recorded_by_name(lengths, reverse, rng):
     for row, length in enumerate(lengths or [T] * B):
         x = problem.x.data[:length, [row]]
         h, c = (state.data[[row]] for state in problem.states)
-        turn = slice(None, None, -1) if reverse else slice(None)
+        order = slice(None, None, -1) if reverse else slice(None)
         zeros = np.zeros((length, 1, H)), np.zeros((1, H)), np.zeros((1, H))
         _, _, gates, _ = lstm_by_hand(
-            x[turn], h, c, problem.weight_ih.data, problem.bias_ih.data, problem.weight_hh.data,
+            x[order], h, c, problem.weight_ih.data, problem.bias_ih.data, problem.weight_hh.data,
             problem.bias_hh.data, *zeros,
         )  # fmt: skip
         for name, steps in gates.items():
             found = recorded[name][:, [row]]
             assert not found[length:].any()
             if length:
-                np.testing.assert_allclose(found[:length], steps[turn], atol=1e-14)
+                np.testing.assert_allclose(found[:length], steps[order], atol=1e-14)
 
 
 def test_a_gate_that_is_not_changed_is_recorded_as_it_comes(rng):

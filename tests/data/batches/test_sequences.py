@@ -88,8 +88,8 @@ def test_signals_are_cut_into_windows_that_carry_the_state(rng):
     np.testing.assert_array_equal(np.concatenate([batch.targets for batch in batches]), targets)
     random.seed(1)
     model = SequenceTagger(4, hidden_size=5, input_size=3, dtype="float64")
-    whole = evaluate(model, [Batch(inputs, targets)])
-    assert evaluate(model, batches).loss == pytest.approx(whole.loss, rel=1e-12)
+    complete = evaluate(model, [Batch(inputs, targets)])
+    assert evaluate(model, batches).loss == pytest.approx(complete.loss, rel=1e-12)
 
 
 def sample(generator):
