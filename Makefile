@@ -31,7 +31,7 @@ parity:  ## Only the comparison with PyTorch (pip install ".[peers]")
 docs:  ## Build the documentation into build/site
 	$(PYTHON) -m mkdocs build --quiet
 
-pictures:  ## Draw the tutorial's pictures anew, by running its code
+pictures:  ## Render the tutorial's pictures again, by running its code
 	ANAPHORA_KEEP_PICTURES=1 $(PYTHON) -m pytest tests/test_documentation.py -k tutorial
 
 sanitize:  ## The engine's native tests under Address-, UndefinedBehavior- and ThreadSanitizer
@@ -47,7 +47,7 @@ format:  ## Rewrite the code in the project's style
 	$(PYTHON) -m ruff format .
 	$(CLANG_FORMAT) -i $(CPP)
 
-clean:  ## Remove what builds, tests and linters leave behind
+clean:  ## Remove the files of builds, tests and linters
 	rm -rf build dist src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,1 +1,1 @@
-"""Anaphora beside its peers, in one process run: ``python -m benchmarks``."""
+"""Anaphora and its peers, in one process run: ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""Several threads beside other work: ``python -m benchmarks.busy [--processes N] [NAME ...]``.
+"""Several threads on a busy machine: ``python -m benchmarks.busy [--processes N] [NAME ...]``.
 
 As many busy processes as there are processors compete for them while a piece of work runs on one
 thread and on several in turns. Waiting for a thread that is not running must not cost more than
@@ -22,7 +22,7 @@ from benchmarks.inference import Sampling, StreamingStep
 from benchmarks.training import LanguageModelStep, Layer, Recurrence
 from benchmarks.work import Peers, Run, Work
 
-_TURN_SECONDS = 0.25  # long beside the slices of a scheduler
+_TURN_SECONDS = 0.25  # long compared with the slices of a scheduler
 _BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(100_000))"
 
 ROWS: list[Work] = [
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.busy", description=__doc__)
     parser.add_argument("names", nargs="*", help="only work whose name contains one of these")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that are busy")
-    parser.add_argument("--threads", type=int, default=2, help="beside one")
+    parser.add_argument("--threads", type=int, default=2, help="compared with one")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each piece of work")
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.processes < 0 or not options.seconds > 0:
@@ -87,7 +87,7 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _in_turns(run: Run, threads: Sequence[int], seconds: float) -> dict[int, list[float]]:
-    """The times of single runs on each number of threads; the first run of a turn is left out."""
+    """The times of single runs on each number of threads; the first run of a turn is omitted."""
     times: dict[int, list[float]] = {count: [] for count in threads}
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or not all(times.values()):

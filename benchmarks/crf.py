@@ -15,8 +15,8 @@ from benchmarks.work import Peers, Runs, Work
 class CRFStep(Work):
     """The loss of a batch and its gradients, or the best paths; lengths are from 0.26 T to T.
 
-    PyTorch has no such layer; beside ours stands what the package pytorch-crf does, written in its
-    operations.
+    PyTorch has no such layer; ours is compared with what the package pytorch-crf does, written in
+    its operations.
     """
 
     name: str

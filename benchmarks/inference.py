@@ -1,4 +1,4 @@
-"""Inference: a layer that is fed step by step, and text that is drawn character by character."""
+"""Inference: a layer that is fed step by step, and text that is sampled character by character."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _onnx_model(weights: dict[str, np.ndarray], H: int, L: int) -> bytes:
 
 @dataclass(frozen=True)
 class Sampling(Work):
-    """One more character of each of B texts: embedding, LSTM, output layer, softmax, a draw."""
+    """One more character of each of B texts: embedding, LSTM, output layer, softmax, sampling."""
 
     name: str
     V: int
@@ -183,13 +183,13 @@ class Sampling(Work):
 
         def run() -> None:
             nonlocal ids, state
-            drawn = []
+            sampled = []
             with torch.inference_mode():
                 for _ in range(self.count):
                     y, state = recurrent(embedding(ids), state)
                     p = torch.softmax(output(y[0]) / self.temperature, dim=-1)
                     ids = torch.multinomial(p, 1).T
-                    drawn.append(ids)
-                torch.cat(drawn)
+                    sampled.append(ids)
+                torch.cat(sampled)
 
         return run

@@ -68,7 +68,7 @@ class FirstStep(Work):
 
 @dataclass(frozen=True)
 class PeakMemory(Work):
-    """The most memory that a process held over a few steps: in all, or beyond what it began with.
+    """The peak memory of a process over a few steps: in all, or beyond what it began with.
 
     It begins with Python, the framework's libraries, the model and the batch.
     """
@@ -119,7 +119,7 @@ def _child(framework: str, threads: int, count: int, step: dict[str, Any]) -> No
 def _memory(field: str) -> int:
     """The resident memory of this process in bytes: now (VmRSS), or at its peak (VmHWM).
 
-    Linux tells both. Elsewhere both are the peak until now, which getrusage tells; on Linux that
+    Linux reports both. Elsewhere both are the peak until now, from getrusage; on Linux that
     one would begin with the memory of the process that started this one.
     """
     status = Path("/proc/self/status")

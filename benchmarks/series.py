@@ -1,9 +1,9 @@
-"""Classify series with the defaults, beside simple classifiers: ``python -m benchmarks.series``.
+"""Classify series with the defaults, and with simple classifiers: ``python -m benchmarks.series``.
 
 The sets are generated to be as small and as varied as those of the UCR and UEA archives: motions,
 outlines, spectra, shapes in noise, several channels. With --data DIR the folders ecg5000 and
-japanese_vowels in it are added, and small draws from ECG5000's training set. For each set: mean and
-lowest accuracy of the seeds, seconds a fit, one nearest neighbour with dynamic time warping
+japanese_vowels in it are added, and small samples from ECG5000's training set. For each set: mean
+and lowest accuracy of the seeds, seconds a fit, one nearest neighbour with dynamic time warping
 (window 10 % of the length), and logistic regression on the values.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from anaphora.data import read_series
 
 Set = tuple[list[np.ndarray], np.ndarray, list[np.ndarray], np.ndarray]
-Draw = Callable[[np.random.Generator, int], np.ndarray]
+Sample = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,13 +109,13 @@ def sets(data: Path | None) -> dict[str, Set]:
     return found
 
 
-def generated(name: str, draw: Draw, classes: int, train: int, standardize: bool) -> Set:
+def generated(name: str, sample: Sample, classes: int, train: int, standardize: bool) -> Set:
     """A set of balanced classes, 200 series to test on."""
     generator = np.random.default_rng(sum(map(ord, name)))
     parts = []
     for count in (train, 200):
         y = np.arange(count) % classes
-        series = [np.atleast_2d(draw(generator, int(c)).T).T for c in y]
+        series = [np.atleast_2d(sample(generator, int(c)).T).T for c in y]
         if standardize:  # as most of the UCR archive is
             series = [(x - x.mean(axis=0)) / (x.std(axis=0) + 1e-8) for x in series]
         parts += [series, y]
@@ -240,7 +240,7 @@ def oscillation(g: np.random.Generator, c: int) -> np.ndarray:
 
 
 def walk(g: np.random.Generator, c: int) -> np.ndarray:
-    """Random walks with a wave in them, whose period tells the class."""
+    """Random walks with a wave in them, whose period depends on the class."""
     t = np.arange(160.0)
     wave = np.sin(2 * np.pi * t / [14, 18, 24, 32][c] + g.uniform(0, 6))
     return np.cumsum(g.standard_normal(160)) * 0.35 + 1.2 * wave
@@ -273,7 +273,7 @@ def appliance(g: np.random.Generator, c: int) -> np.ndarray:
     return x + [0.1, 0.1, 0.3, 0.1, 0.05][c] * g.standard_normal(T)
 
 
-GENERATED: dict[str, tuple[Draw, int, int, bool]] = {
+GENERATED: dict[str, tuple[Sample, int, int, bool]] = {
     "gesture": (gesture, 2, 50, True),
     "demand": (demand, 2, 67, True),
     "outline": (outline, 3, 36, True),

@@ -39,7 +39,7 @@ class LanguageModelStep(Work):
         return np.random.default_rng(0).integers(0, self.V, (self.T + 1, self.B))
 
     def anaphora(self) -> Callable[[], None]:
-        """A step of anaphora, which goes on from the state of the step before."""
+        """A step of anaphora, which continues from the state of the step before."""
         from anaphora import detach, optim
         from anaphora.data import Batch
         from anaphora.models import LanguageModel
@@ -94,7 +94,7 @@ class LanguageModelStep(Work):
 
 @dataclass(frozen=True)
 class Layer(Work):
-    """Forward and backward of one layer; ragged ones have lengths drawn from 0.26 T to T."""
+    """Forward and backward of one layer; ragged ones have lengths sampled from 0.26 T to T."""
 
     name: str
     cell: str

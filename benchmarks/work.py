@@ -1,4 +1,4 @@
-"""What a piece of work is, and the peers that do it beside anaphora."""
+"""What a piece of work is, and the peers that do the same."""
 
 from __future__ import annotations
 

@@ -70,11 +70,11 @@ def main(arguments=None):
     if options.forget_bias is None and "f" in CELLS[options.cell].gates:
         options.forget_bias = 6.0
 
-    def draw(generator, batch_size=options.batch_size):
+    def sample(generator, batch_size=options.batch_size):
         return Batch(*adding_problem(generator, batch_size, options.length))
 
     random.seed(options.seed)  # initial weights
-    test = draw(np.random.default_rng((options.seed, 1)), options.test_sequences)
+    test = sample(np.random.default_rng((options.seed, 1)), options.test_sequences)
     model = SequenceRegressor(
         1,
         hidden_size=options.hidden_size,
@@ -85,7 +85,7 @@ def main(arguments=None):
     trainer = Trainer(
         model,
         optim.Adam(model.parameters(), options.learning_rate),
-        SampledBatches(draw, count=100),
+        SampledBatches(sample, count=100),
         TrainingOptions(
             max_steps=max(1, options.max_sequences // options.batch_size),
             clip_norm=1.0,
@@ -100,11 +100,11 @@ def main(arguments=None):
         "right": float((errors < 0.04).mean()),
         "sequences": trainer.progress.tokens,
     }
-    beside = f"{PUBLISHED[options.length]:,}" if options.length in PUBLISHED else "not published"
+    published = f"{PUBLISHED[options.length]:,}" if options.length in PUBLISHED else "not published"
     print(
         f"{reason}: {options.cell}, length {options.length}: mean error {found['mean_error']:.4f}, "
         f"{found['right']:.2%} within 0.04, after {found['sequences']:,} sequences (the LSTM of "
-        f"1997: {beside})"
+        f"1997: {published})"
     )
     return found
 

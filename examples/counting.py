@@ -3,9 +3,9 @@
     python examples/counting.py --longest 10
 
 Of a^n b^n a^n all is determined from the first b on. A language model reads sequences up to
---longest, some of them with unknown words in the place of the first a's. Then it is asked to go on
-from a prompt of n words and one b: right is a continuation whose every word is right, to the end.
-The task is that of Gers & Schmidhuber 2001, with one more block.
+--longest, some of them with unknown words in the place of the first a's. Then it is asked to
+continue from a prompt of n words and one b: right is a continuation whose every word is right, to
+the end. The task is that of Gers & Schmidhuber 2001, with one more block.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from anaphora.training import Trainer, TrainingOptions
 
 
 def continues(model, ids):
-    """Whether the model goes on from the first b as the sequence does.
+    """Whether the model continues from the first b as the sequence does.
 
     If the most likely word after every right beginning is right, the words that the model would
     write by itself are too.

@@ -5,7 +5,7 @@
 The pictures are the 1,797 of 8 x 8 pixels that come with scikit-learn (pip install
 "anaphora[examples]"); one in five is held out. A vector of 64 pixels makes the decoder's initial
 state, and the decoder writes "zero", "one", ... "nine". In training some pictures are moved by a
-pixel, drawn anew for each epoch.
+pixel, sampled again for each epoch.
 """
 
 import argparse
@@ -96,8 +96,8 @@ def main(argv=None):
     ]
     exact = 1 - len(wrong) / len(written)
     print(f"{exact:.2%} of {len(written)} words exact")
-    for word, wanted in wrong[:5]:
-        print(f"  wrote {word!r}, wanted {wanted!r}")
+    for word, expected in wrong[:5]:
+        print(f"  wrote {word!r}, expected {expected!r}")
     return {"exact": exact, "words": written}
 
 

@@ -8,9 +8,9 @@ An encoder reads a program such as
     for x in range(1):y+=677
     print((y+959))
 
-and a decoder writes what it prints, "2533". Programs are drawn anew for each batch. The curriculum
-is the paper's "combined": half of the programs are of the difficulty reached so far, which rises
-when most answers are right, and half of any difficulty.
+and a decoder writes what it prints, "2533". Programs are sampled again for each batch. The
+curriculum is the paper's "combined": half of the programs are of the difficulty reached so far,
+which rises when most answers are right, and half of any difficulty.
 """
 
 import argparse
@@ -36,8 +36,8 @@ class Curriculum:
         self.level = 0 if enabled else len(self.levels) - 1
         self.enabled = enabled
 
-    def draw(self, generator, count):
-        """Draw programs: of this level and of any, or of all alike without a curriculum."""
+    def sample(self, generator, count):
+        """Sample programs: of this level and of any, or of all alike without a curriculum."""
         programs = []
         for n in range(count):
             level = self.levels[self.level]
@@ -84,8 +84,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--length", type=int, default=3, help="most digits of a number")
-    parser.add_argument("--nesting", type=int, default=2, help="most operations of a program")
+    parser.add_argument("--length", type=int, default=3, help="maximum digits of a number")
+    parser.add_argument("--nesting", type=int, default=2, help="maximum operations of a program")
     parser.add_argument("--curriculum", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--max-steps", type=int, default=1_000_000)
@@ -118,7 +118,9 @@ def main(argv=None):
     optimizer = optim.Adam(model.parameters(), arguments.learning_rate)
     begin = time.monotonic()
     for step in range(1, arguments.max_steps + 1):
-        sources, answers, end = encode(curriculum.draw(generator, arguments.batch_size), tokenizer)
+        sources, answers, end = encode(
+            curriculum.sample(generator, arguments.batch_size), tokenizer
+        )
         (batch,) = pair_batches(sources, answers, arguments.batch_size, end, end)
         loss, _ = model.loss(batch)
         loss.backward()
@@ -139,7 +141,7 @@ def main(argv=None):
         if seconds > 60 * arguments.minutes:
             break
 
-    # Apart from the training's: programs of one digit are few, and the same ones come again.
+    # Apart from the training's: programs of one digit are few, and the same ones recur.
     generator = np.random.default_rng((arguments.seed, 1))
     accuracy = {}
     for length, nesting in curriculum.levels:

@@ -1,4 +1,4 @@
-"""A character language model from layers, with the whole training loop in view.
+"""A character language model from layers, with the complete training loop in view.
 
     python examples/language_model.py book.txt --cell gru --epochs 5
 

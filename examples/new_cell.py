@@ -1,9 +1,9 @@
-"""A new cell in five lines, trained beside LSTM, and a look at its gate while it works.
+"""A new cell in five lines, compared with an LSTM, and a look at its gate while it works.
 
     python examples/new_cell.py --steps 500
 
 The task is the adding problem of Hochreiter & Schmidhuber 1997: each step brings a random number,
-two of them are marked, and at the end of the sequence their sum is wanted. A model that always
+two of them are marked, and the target at the end of the sequence is their sum. A model that always
 answers 1 has the error 1/6.
 """
 
@@ -40,7 +40,7 @@ class Adder(nn.Module):
 
 
 def make_batch(generator, length, batch_size):
-    """Draw sequences [T, B, 2], a number and a mark a step, and the sums of the marked [B]."""
+    """Sample sequences [T, B, 2], a number and a mark a step, and the sums of the marked [B]."""
     x = np.zeros((length, batch_size, 2), np.float32)
     x[:, :, 0] = generator.random((length, batch_size))
     rows = np.arange(batch_size)
@@ -50,7 +50,7 @@ def make_batch(generator, length, batch_size):
 
 
 def train(cell, arguments):
-    """Train a model with this cell on sequences drawn anew at every step; return it."""
+    """Train a model with this cell on sequences sampled again at every step; return it."""
     random.seed(arguments.seed)  # initial weights
     generator = np.random.default_rng(arguments.seed)
     model = Adder(cell, arguments.hidden_size)
@@ -93,7 +93,7 @@ def main():
     for t, ((number, mark), f) in enumerate(zip(x[:, 0], named["f_l0"][:, 0, unit], strict=True)):
         bar = "#" * round(40 * float(f))
         print(f"{t:3} {number:.2f} {'*' if mark else ' '}  f = {f:.2f} {bar}")
-    print(f"wanted {sums[0]:.2f}, answered {model(x).item():.2f}")
+    print(f"expected {sums[0]:.2f}, answered {model(x).item():.2f}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Truncated backpropagation through time: gradients stop where a window begins, states do not, so that
 bits of the window before are echoed too. A delay longer than the window cannot be learnt this way,
 and one that is nearly as long hardly: few targets of a window have their bit in it. So each delay
-goes on from the model of the one before it, unless --no-curriculum begins anew.
+continues from the model of the one before it, unless --no-curriculum starts again.
 """
 
 import argparse
@@ -39,9 +39,9 @@ def accuracy(model, batches):
     with no_grad():
         for batch in batches:
             logits, state = model(batch.inputs, detach(state))
-            wanted = batch.targets != IGNORE_INDEX
-            right += ((logits.data.argmax(axis=2) == batch.targets) & wanted).sum()
-            count += wanted.sum()
+            expected = batch.targets != IGNORE_INDEX
+            right += ((logits.data.argmax(axis=2) == batch.targets) & expected).sum()
+            count += expected.sum()
     return float(right / count)
 
 

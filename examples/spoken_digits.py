@@ -7,7 +7,7 @@ The folder has the recordings of the Free Spoken Digit Dataset, `D_speaker_N.wav
 the N-th time. By its official split N = 0 to 4 are for the test; their speakers are those of the
 training. The first model answers with one of ten classes. The second is trained by connectionist
 temporal classification: it reads strings of 1 to 5 digits, recordings of one speaker joined, and
-writes "seven one two", though nobody has told it where a digit or a letter begins.
+writes "seven one two", although it was never given where a digit or a letter begins.
 """
 
 import argparse
@@ -48,9 +48,8 @@ def read_recordings(folder):
             form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
             if form != (1, 16, RATE):
                 raise SystemExit(
-                    "{}: {} channels of {} bits at {} Hz; wanted 1 of 16 at {}; convert it".format(
-                        path, *form, RATE
-                    )
+                    "{}: {} channels of {} bits at {} Hz; expected 1 of 16 at {}; convert "
+                    "it".format(path, *form, RATE)
                 )
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
         recordings.append(Recording(int(digit), speaker, int(take), samples))
@@ -143,7 +142,7 @@ def classify(ear, train, test, shape, options):
     return model, {"accuracy": accuracy, "confusion": confusion}
 
 
-def draw_strings(recordings, count, generator):
+def sample_strings(recordings, count, generator):
     """Strings of 1 to 5 recordings, each string by one speaker."""
     by_speaker = {}
     for one in recordings:
@@ -177,12 +176,12 @@ def string_batches(ear, strings, batch_size):
     return SequenceBatches([ear.hear(string) for string in strings], labels, batch_size)
 
 
-def edit_distance(found, wanted):
+def edit_distance(found, expected):
     """How many insertions, deletions and substitutions lie between two lists (Levenshtein 1966)."""
-    row = list(range(len(wanted) + 1))
+    row = list(range(len(expected) + 1))
     for i, one in enumerate(found, 1):
         diagonal, row[0] = row[0], i
-        for j, other in enumerate(wanted, 1):
+        for j, other in enumerate(expected, 1):
             best = min(row[j] + 1, row[j - 1] + 1, diagonal + (one != other))
             diagonal, row[j] = row[j], best
     return row[-1]
@@ -191,19 +190,19 @@ def edit_distance(found, wanted):
 def transcribe(ear, train, test, shape, options):
     """Train a speller and return it with what it found out."""
 
-    def draw(generator):
-        drawn = draw_strings(train, options.batch_size, generator)
-        strings = [[respoken(one, generator) for one in string] for string in drawn]
+    def sample(generator):
+        sampled = sample_strings(train, options.batch_size, generator)
+        strings = [[respoken(one, generator) for one in string] for string in sampled]
         return string_batches(ear, strings, options.batch_size)[0]
 
     steps = -(-len(train) // (options.batch_size * (LONGEST + 1) // 2))  # about each, once
     model = Speller(len(LABELS), **shape)
-    fit(model, SampledBatches(draw, steps, options.seed), options)
+    fit(model, SampledBatches(sample, steps, options.seed), options)
 
-    strings = draw_strings(test, options.test_strings, np.random.default_rng(0))
+    strings = sample_strings(test, options.test_strings, np.random.default_rng(0))
     measured = {}
-    for name, told in (("recordings", [[one] for one in test]), ("strings", strings)):
-        batches = string_batches(ear, told, options.batch_size)
+    for name, spoken in (("recordings", [[one] for one in test]), ("strings", strings)):
+        batches = string_batches(ear, spoken, options.batch_size)
         for search, pairs in written_and_said(model, batches, options.beam_size).items():
             wrong = [pair for pair in pairs if pair[0] != pair[1]]
             exact = 1 - len(wrong) / len(pairs)
@@ -214,12 +213,12 @@ def transcribe(ear, train, test, shape, options):
                 f"{name}, {search}: {exact:.2%} of {len(pairs):,} exact, {rate:.2%} of digits wrong"
             )
             for pair in wrong[:5]:
-                print("  wrote {!r}, wanted {!r}".format(*map(" ".join, pair)))
+                print("  wrote {!r}, expected {!r}".format(*map(" ".join, pair)))
     return model, measured
 
 
 def written_and_said(model, batches, beam_size):
-    """The words that each search makes of each string, beside those that were said."""
+    """The words that each search makes of each string, next to those that were said."""
     pairs = {"greedy": [], "beam": []}
     with no_grad():
         for batch in batches:

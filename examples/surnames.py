@@ -3,7 +3,8 @@
     python examples/surnames.py FOLDER
 
 The folder has a text file for each nationality, a name a line: the data of PyTorch's tutorial. A
-name that several files have counts in each. A tenth of each file, drawn from the seed, is held out.
+name that several files have counts in each. A tenth of each file, sampled with the seed, is held
+out.
 """
 
 import argparse

@@ -57,7 +57,7 @@ def train_model(model, encoder, tags, sentences, options):
     unknown = np.array([0, *(a / (n + a) for n in encoder.counts.values())])  # [V] shares
     words = [encoder.words(sentence) for sentence, _ in sentences]
     characters = [encoder.characters(sentence) for sentence, _ in sentences]
-    targets = [[tags.index(name) for name in wanted] for _, wanted in sentences]
+    targets = [[tags.index(name) for name in expected] for _, expected in sentences]
     number_of_words = sum(map(len, targets))
 
     generator = np.random.default_rng(options.seed)
@@ -115,7 +115,7 @@ def main(arguments=None):
 
     train = read_conllu(options.train, options.column)
     test = read_conllu(options.test, options.column)
-    tags = sorted({name for _, wanted in train for name in wanted})
+    tags = sorted({name for _, expected in train for name in expected})
     encoder = Encoder(train)
     random.seed(options.seed)  # initial weights and dropout
     model = SequenceTagger(
@@ -138,10 +138,10 @@ def main(arguments=None):
         model.save(options.out, tags=tags, words=list(encoder.ids), tokenizer=tokenizer)
 
     model.eval()
-    confusion, unseen = Counter(), Counter()  # of pairs (wanted, answered)
-    for number, (sentence, wanted) in enumerate(test):
+    confusion, unseen = Counter(), Counter()  # of pairs (expected, answered)
+    for number, (sentence, expected) in enumerate(test):
         answered = tag_sentence(model, encoder, tags, sentence)
-        pairs = list(zip(wanted, answered, strict=True))
+        pairs = list(zip(expected, answered, strict=True))
         confusion.update(pairs)
         unseen.update(pairs[k] for k in np.flatnonzero(encoder.words(sentence) == UNKNOWN))
         if number < 2:
@@ -156,21 +156,23 @@ def main(arguments=None):
 
 
 def share_right(confusion):
-    """The share of pairs (wanted, answered) that are equal."""
-    right = sum(count for (wanted, answered), count in confusion.items() if wanted == answered)
+    """The share of pairs (expected, answered) that are equal."""
+    right = sum(count for (expected, answered), count in confusion.items() if expected == answered)
     return right / max(confusion.total(), 1)
 
 
 def report_worst(confusion, count=6):
     """Print the tags that are missed most often, and what is answered instead."""
     missed = {}
-    for (wanted, answered), times in confusion.most_common():
-        if wanted != answered:
-            missed.setdefault(wanted, Counter())[answered] = times
-    for wanted in sorted(missed, key=lambda name: -missed[name].total())[:count]:
-        total = sum(times for (name, _), times in confusion.items() if name == wanted)
-        instead = ", ".join(f"{name} {times:,}" for name, times in missed[wanted].most_common(3))
-        print(f"{wanted:>8}: missed {missed[wanted].total():,} of {total:,}, answered {instead}")
+    for (expected, answered), times in confusion.most_common():
+        if expected != answered:
+            missed.setdefault(expected, Counter())[answered] = times
+    for expected in sorted(missed, key=lambda name: -missed[name].total())[:count]:
+        total = sum(times for (name, _), times in confusion.items() if name == expected)
+        instead = ", ".join(f"{name} {times:,}" for name, times in missed[expected].most_common(3))
+        print(
+            f"{expected:>8}: missed {missed[expected].total():,} of {total:,}, answered {instead}"
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 The task of Hochreiter & Schmidhuber 1997 (experiments 6a and 6b); `--length 10` is an easy one. It
 stops when 99 % of a test set are right, and says how many sequences that took. `--cell rnn` shows
-that a plain recurrent network goes on guessing.
+that a plain recurrent network continues guessing.
 """
 
 import argparse
@@ -65,12 +65,12 @@ def main(arguments=None):
 
     one_hot = np.eye(len(TEMPORAL_SYMBOLS), dtype=np.float32)
 
-    def draw(generator, batch_size=options.batch_size):
+    def sample(generator, batch_size=options.batch_size):
         ids, order, lengths = temporal_order(generator, batch_size, options.classes, options.length)
         return Batch(one_hot[ids], order, lengths)
 
     random.seed(options.seed)  # initial weights
-    test = draw(np.random.default_rng((options.seed, 1)), options.test_sequences)
+    test = sample(np.random.default_rng((options.seed, 1)), options.test_sequences)
     model = SequenceClassifier(
         options.classes,
         hidden_size=options.hidden_size,
@@ -82,7 +82,7 @@ def main(arguments=None):
     trainer = Trainer(
         model,
         optim.Adam(model.parameters(), options.learning_rate),
-        SampledBatches(draw, count=100),
+        SampledBatches(sample, count=100),
         TrainingOptions(
             max_steps=max(1, options.max_sequences // options.batch_size),
             clip_norm=1.0,

@@ -4,8 +4,8 @@
 
 DIR holds train.en, train.de, val.en, val.de, test_2016_flickr.en and test_2016_flickr.de (or those
 of the other names and languages that the options give), a sentence a line, lower-cased and
-tokenised. A kill loses at most five minutes: `--resume` goes on. BLEU needs sacrebleu: pip install
-"anaphora[examples]".
+tokenised. A kill loses at most five minutes: `--resume` continues. BLEU needs sacrebleu:
+pip install "anaphora[examples]".
 """
 
 import argparse
@@ -119,7 +119,7 @@ def main(argv=None):
     parser.add_argument("--target", default="de", help="ending of the files to translate to")
     parser.add_argument("--test", default="test_2016_flickr", help="name of the test files")
     parser.add_argument("--out", type=Path, default=Path("translation-model"))
-    parser.add_argument("--resume", action="store_true", help="go on with the training in --out")
+    parser.add_argument("--resume", action="store_true", help="continue with the training in --out")
     parser.add_argument(
         "--epochs", type=int, default=20, help="0 only translates, with the model in --out"
     )

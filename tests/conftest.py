@@ -25,22 +25,22 @@ def _outputs(operation, inputs):
     return list(value) if isinstance(value, tuple) else [value]
 
 
-def _gradients(operation, arrays, cotangents, wanted):
-    """The gradients of sum(cotangent * output), by the tape, of the inputs that are wanted."""
+def _gradients(operation, arrays, cotangents, expected):
+    """The gradients of sum(cotangent * output), by the tape, of the inputs that are expected."""
     inputs = [
-        Tensor(a, requires_grad=k in wanted) if a is not None else None
+        Tensor(a, requires_grad=k in expected) if a is not None else None
         for k, a in enumerate(arrays)
     ]
     for output, cotangent in zip(_outputs(operation, inputs), cotangents, strict=True):
         assert output.dtype == cotangent.dtype
         if output.requires_grad:
             output.backward(cotangent, retain_graph=True)
-    found = [gradient(inputs[k]) for k in wanted]
-    for k, array in zip(wanted, found, strict=True):
+    found = [gradient(inputs[k]) for k in expected]
+    for k, array in zip(expected, found, strict=True):
         assert isinstance(array, np.ndarray)
         assert array.shape == arrays[k].shape
         assert array.dtype == arrays[k].dtype
-    others = [i for k, i in enumerate(inputs) if i is not None and k not in wanted]
+    others = [i for k, i in enumerate(inputs) if i is not None and k not in expected]
     assert all(i.grad is None for i in others)
     return found
 
@@ -49,7 +49,7 @@ def _check_gradients(operation, *arrays, epsilon=1e-6, tolerance=1e-6):
     """Hold the pullback of an operation on float64 arrays to central differences.
 
     Shapes and dtypes first, then the derivative along random directions, then each input alone,
-    then float32 beside float64. An input may be None; the operation may return a tuple.
+    then float32 against float64. An input may be None; the operation may return a tuple.
     """
     rng = np.random.default_rng(2)
     given = [k for k, a in enumerate(arrays) if a is not None]
@@ -120,9 +120,9 @@ def _random_cells(draw, singular=False):
     atoms = [
         half.format(gate) for gate in gates for half in HALVES[draw(st.sampled_from([*HALVES]))]
     ]
-    wanted = [*atoms, *parameters]  # a cell uses all of these
+    expected = [*atoms, *parameters]  # a cell uses all of these
     read = draw(st.lists(st.sampled_from(states), unique=True))
-    pool = [*wanted, *read, "0.5", "-2"]
+    pool = [*expected, *read, "0.5", "-2"]
     lines = []
     for k in range(draw(st.integers(0, 6))):
         form = draw(st.sampled_from(FORMS))
@@ -133,10 +133,10 @@ def _random_cells(draw, singular=False):
         inputs = [atom for atom in atoms if not atom.endswith(".h")] or ["1.0"]
         value = draw(st.sampled_from(SINGULAR)).format(a=draw(st.sampled_from(inputs)))
         lines.append(f"singular = {value}")
-        wanted.append("singular")
+        expected.append("singular")
     for state in states:
         new = draw(st.sampled_from([v for v in pool if v not in ("0.5", "-2", *parameters)]))
-        rest = " + ".join(wanted) if state == states[0] else draw(st.sampled_from(atoms))
+        rest = " + ".join(expected) if state == states[0] else draw(st.sampled_from(atoms))
         lines.append(f"new_{state} = tanh({new} + 0.3 * ({rest}))")
     lines.append(f"return {', '.join(f'new_{state}' for state in states)}")
     arguments = ", ".join([*gates, *states, *parameters])

@@ -55,15 +55,15 @@ def saved(path):
 # Files
 
 
-def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path):
+def test_atomic_write_replaces_and_leaves_nothing_plain(tmp_path):
     path = tmp_path / "file"
     for data in (b"first, and longer", b"second", b""):
         atomic_write(path, data)
         assert path.read_bytes() == data
     assert os.listdir(tmp_path) == ["file"]
-    beside = tmp_path / "plain"
-    beside.write_bytes(b"")
-    assert path.stat().st_mode == beside.stat().st_mode
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert path.stat().st_mode == plain.stat().st_mode
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])
@@ -346,12 +346,12 @@ def test_a_truncated_file_is_explained_wherever_it_ends(tmp_path):
     path = tmp_path / "model.safetensors"
     for header in (100, 640):  # the length 640 begins with the bytes of a pickle
         write_weights(path, ARRAYS, {"padding": "." * header})
-        whole = path.read_bytes()
-        for size in range(1, len(whole)):
-            path.write_bytes(whole[:size])
+        complete = path.read_bytes()
+        for size in range(1, len(complete)):
+            path.write_bytes(complete[:size])
             with pytest.raises(ArtifactError, match=rf"is truncated: {size} bytes"):
                 read_weights(path)
-        path.write_bytes(whole + b"x")
+        path.write_bytes(complete + b"x")
         with pytest.raises(ArtifactError, match="is damaged"):
             read_weights(path)
 

@@ -150,7 +150,7 @@ def test_a_size_that_is_none_cuts_nothing(tmp_path, size):
         directory.append_metrics({"step": step})
     with pytest.raises(
         ArtifactError,
-        match=r"metrics.jsonl: the checkpoint goes on after 5 bytes, but no line ends there"
+        match=r"metrics.jsonl: the checkpoint continues after 5 bytes, but no line ends there"
         if size == 5
         else rf"state.safetensors: metrics_size is {size!r}; expected the number of bytes",
     ):

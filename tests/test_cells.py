@@ -67,8 +67,8 @@ def arguments(cell, rng, shape):
     def draw():
         return np.asarray(rng.standard_normal(shape))
 
-    whole = cell.program.inputs
-    gates = [draw() if name in whole else Gate(draw(), draw()) for name in cell.gates]
+    complete = cell.program.inputs
+    gates = [draw() if name in complete else Gate(draw(), draw()) for name in cell.gates]
     return [*gates, *(draw() for _ in (*cell.states, *cell.parameters))]
 
 

@@ -1,6 +1,7 @@
 """Everything public is documented, and every example in docstrings, README and docs runs."""
 
 import ast
+import dataclasses
 import doctest
 import importlib
 import importlib.util
@@ -18,6 +19,8 @@ import pytest
 import anaphora
 from anaphora import engine
 from anaphora.cells import Cell
+from anaphora.models import Body, SavedModel
+from anaphora.options import Options, option
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_PICTURE = 60_000  # bytes
@@ -41,6 +44,19 @@ MODULES = [
         if not module.name.endswith(("__main__", *LACKING))
     ),
 ]
+SPELLED_OUT = [
+    "data", "estimators", "generation", "metrics", "models", "nn", "ops", "optim", "plot",
+    "synthetic", "training",
+]  # fmt: skip
+"""Modules whose signatures show every argument."""
+VARIADIC = {
+    "models.ConditionalLanguageModel": "abstract; its subclasses are dataclasses",
+    "models.SavedModel": "abstract; its subclasses are dataclasses",
+    "nn.Module": "abstract; its subclasses name their arguments",
+    "nn.Sequential": "any number of modules",
+    "optim.Optimizer": "abstract; its subclasses name their options",
+}
+"""Exports that take any number of arguments, and why."""
 SHOWN = [
     "artifact", "cells", "data", "engine", "engine.crf", "engine.kernels", "engine.recurrence",
     "engine.updates", "equations", "generation", "metrics", "models", "nn", "ops", "optim", "plot",
@@ -64,8 +80,11 @@ def definitions(module) -> Iterator[tuple[str, object]]:
         for key, value in list(vars(holder).items()):
             function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
             function = getattr(function, "func", function)  # of a functools.cached_property
+            if key in getattr(holder, "__dataclass_fields__", {}):
+                continue  # the default of a field
             if callable(function) and getattr(function, "__module__", None) == module.__name__:
-                yield f"{name}.{key}", function
+                inherits = isinstance(value, classmethod)  # its docstring, which a function lacks
+                yield f"{name}.{key}", getattr(holder, key) if inherits else function
                 if inspect.isclass(function):
                     yield from members(f"{name}.{key}", function)
 
@@ -137,6 +156,36 @@ def test_what_a_package_exports_has_an_example(package):
     assert not missing, f"without an example: {', '.join(missing)}"
 
 
+def arguments(value) -> list[inspect.Parameter]:
+    """What a function or a constructor takes."""
+    try:
+        return list(inspect.signature(value).parameters.values())
+    except ValueError:  # a constructor of Python's own
+        return []
+
+
+@pytest.mark.parametrize("package", SPELLED_OUT)
+def test_signatures_are_spelled_out(package):
+    if package in LACKING:
+        pytest.skip("needs an extra")
+    variadic = {
+        f"{package}.{name}"
+        for name, value in exports(importlib.import_module(f"anaphora.{package}"))
+        if not getattr(value, "_is_protocol", False)
+        for argument in arguments(value)
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)
+    }
+    assert variadic == {name for name in VARIADIC if name.split(".")[0] == package}
+
+
+@pytest.mark.parametrize("kind", sorted(SavedModel.kinds))
+def test_models_have_the_options_of_their_bodies_in_their_signatures(kind):
+    model = SavedModel.kinds[kind]
+    arguments = inspect.signature(model).parameters
+    assert set(Body.fields()) < set(arguments) == set(model.fields())
+    assert all(arguments[name].kind is inspect.Parameter.KEYWORD_ONLY for name in Body.fields())
+
+
 @pytest.mark.skipif(engine.info()["engine"] != "native", reason="the engine was not built")
 def test_a_native_function_names_its_twin_on_numpy():
     for name, value in exports(engine):
@@ -204,27 +253,65 @@ def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
             tree = ast.increment_lineno(ast.parse(block.source, str(page)), block.line)
             exec(compile(tree, str(page), "exec"), names)
     for picture in pictures(page) if page != README else []:
-        drawn = tmp_path / picture.name
-        assert drawn.exists(), f"no block of {page.name} writes {picture.name}"
+        sampled = tmp_path / picture.name
+        assert sampled.exists(), f"no block of {page.name} writes {picture.name}"
         if os.environ.get("ANAPHORA_KEEP_PICTURES"):  # make pictures
-            shutil.copy(drawn, picture)
+            shutil.copy(sampled, picture)
         assert picture.stat().st_size < LARGEST_PICTURE
 
 
-def test_the_reference_has_examples_and_shapes_as_code():
+@pytest.fixture
+def docstrings():
+    """The extension that prepares docstrings for the reference."""
     pytest.importorskip("griffe")
     spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "docstrings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("kind", sorted(SavedModel.kinds))
+def test_the_reference_of_a_model_describes_every_option(docstrings, kind):
+    model = SavedModel.kinds[kind]
+    written = docstrings.with_options(inspect.getdoc(model), model)
+    described = docstrings.descriptions(written)
+    assert set(described) >= set(model.fields())
+    assert all(written.count(f"\n    {name}: ") == 1 for name in described)
+    assert described["zoneout"].startswith("The share of the units that keep their states")
+    assert written.count("\nAttributes:\n") == 1
+    assert written.index("    zoneout: ") < written.index("Raises:")  # within the section
+    defaults = {given.name: given.default for given in docstrings.parameters(model)}
+    assert (defaults["cell"], defaults["dropout"]) == ("'lstm'", "0.0")
+    if kind == "encoder_decoder":  # which inherits False
+        assert defaults["bidirectional"] == "True"
+
+
+def test_the_reference_describes_options_without_a_section_of_attributes(docstrings):
+    @dataclasses.dataclass(kw_only=True)
+    class Size(Options):
+        """The size.
+
+        Raises:
+            ValueError: never.
+        """
+
+        units: int = option(3, "Units of a layer.", section="model")
+
+    assert docstrings.with_options(inspect.getdoc(Size), Size) == (
+        "The size.\n\nAttributes:\n    units: Units of a layer.\n\nRaises:\n    ValueError: never."
+    )
+
+
+def test_the_reference_has_examples_and_shapes_as_code(docstrings):
     given = (
         "Of [L*D, B, H] and `[T]`.\n\n    y = x[0]\n\nArgs:\n    x: [T, I].\n\n"
         ">>> f([1])\n[2]\n\nEnd."
     )
-    wanted = (
+    expected = (
         "Of `[L*D, B, H]` and `[T]`.\n\n    y = x[0]\n\nArgs:\n    x: `[T, I]`.\n\n"
         "```pycon\n>>> f([1])\n[2]\n```\n\nEnd."
     )
-    assert module.to_markdown(given) == wanted
+    assert docstrings.to_markdown(given) == expected
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme():

@@ -125,7 +125,10 @@ def test_it_works_in_a_pipeline_and_a_search():
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        ([np.ones((3, 2)), np.ones((3, 4))], r"sequence 1 has the shape \(3, 4\); wanted \[T, 2\]"),
+        (
+            [np.ones((3, 2)), np.ones((3, 4))],
+            r"sequence 1 has the shape \(3, 4\); expected \[T, 2\]",
+        ),
         (
             [np.ones((3, 2)), np.array([[1, 2], [3, np.nan]])],
             "Input X contains NaN: sequence 1, step 1, feature 1",
@@ -152,16 +155,19 @@ def test_what_is_missing_or_other_than_in_fit_is_refused():
     regressor.fit(X, sums)
     with pytest.raises(ValueError, match=r"X has 3 features a step, but .* was fitted with 2"):
         regressor.predict([np.ones((2, 3))])
-    with pytest.raises(ValueError, match="pooling 'first' is none of"):
+    with pytest.raises(ValueError, match="pooling 'first' is not one of"):
         RecurrentRegressor(pooling="first").fit(X, sums)
     for wrong, message in [
-        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
-        ({"n_models": 1.5}, "n_models must be a whole number of at least 1, not 1.5"),
-        ({"min_updates": -1}, "min_updates must be a whole number of at least 0, not -1"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1, not 0"),
+        ({"n_models": 1.5}, "n_models must be an integer of at least 1, not 1.5"),
+        ({"min_updates": -1}, "min_updates must be an integer of at least 0, not -1"),
         ({"noise": -1.0}, "noise must be at least 0, not -1.0"),
         ({"validation_fraction": 1.0}, "validation_fraction is a share, .* not 1.0"),
         ({"max_frames": 0}, "max_frames is 0; it must be at least 1, or None"),
-        ({"layout": "first"}, "layout 'first' is none of None, 'channels_last', 'channels_first'"),
+        (
+            {"layout": "first"},
+            "layout 'first' is not one of None, 'channels_last', 'channels_first'",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             RecurrentRegressor(**wrong).fit(X, sums)
@@ -229,7 +235,7 @@ def test_targets_that_are_no_numbers_are_told_by_their_place(X):
             RecurrentRegressor(**SMALL).fit(X, words)
     with pytest.raises(ValueError, match="Input y contains NaN at index 1"):
         RecurrentClassifier(**SMALL).fit(X, np.array(["a", None] * 10, object))
-    with pytest.raises(ValueError, match=r"y has one class, .*'a'.*, only; wanted two or more"):
+    with pytest.raises(ValueError, match=r"y has one class, .*'a'.*, only; expected two or more"):
         RecurrentClassifier(**SMALL).fit(X, ["a"] * 20)
     with pytest.raises(ValueError, match=r"output 0 has values as large as 1e\+200"):
         RecurrentRegressor(**SMALL).fit(X, y=np.where(np.arange(20) == 3, 1e200, 0))
@@ -272,12 +278,12 @@ def test_channels_first_are_converted_on_request():
     X, y = channels()
     expected = RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X)
     first = RecurrentClassifier(**SMALL, layout="channels_first")
-    turned = np.swapaxes(X, 1, 2)
-    for layout in (turned, list(turned)):
+    flipped = np.swapaxes(X, 1, 2)
+    for layout in (flipped, list(flipped)):
         fitted = first.fit(layout, y)
         assert fitted.n_features_in_ == 2
-        np.testing.assert_array_equal(fitted.predict_proba(turned), expected)
-        np.testing.assert_array_equal(fitted.predict_proba(list(turned)), expected)
+        np.testing.assert_array_equal(fitted.predict_proba(flipped), expected)
+        np.testing.assert_array_equal(fitted.predict_proba(list(flipped)), expected)
     table = X[:, :, 0]
     flat = RecurrentClassifier(**SMALL).fit(table, y).predict_proba(table)
     np.testing.assert_array_equal(first.fit(table, y).predict_proba(table), flat)
@@ -285,15 +291,15 @@ def test_channels_first_are_converted_on_request():
 
 def test_channels_first_are_noticed():
     X, y = channels()
-    turned = np.swapaxes(X, 1, 2)
+    flipped = np.swapaxes(X, 1, 2)
     with pytest.warns(UserWarning, match=r"\(24, 2, 9\), .* 2 steps of 9 features\. if these are"):
-        RecurrentClassifier(**SMALL).fit(turned, y)
-    RecurrentClassifier(**SMALL, layout="channels_last").fit(turned, y)  # warnings are errors
+        RecurrentClassifier(**SMALL).fit(flipped, y)
+    RecurrentClassifier(**SMALL, layout="channels_last").fit(flipped, y)  # warnings are errors
     fitted = RecurrentClassifier(**SMALL).fit(X, y)
     with pytest.raises(ValueError, match=r"X has 9 features .* fitted with 2; if .*'channels_firs"):
-        fitted.predict(turned)
+        fitted.predict(flipped)
     with pytest.raises(ValueError, match=r"sequence 1 has the shape \(2, 7\).*'channels_first'"):
-        fitted.fit([turned[0], turned[1, :, :7]], [0, 1])
+        fitted.fit([flipped[0], flipped[1, :, :7]], [0, 1])
 
 
 # Models and frames
@@ -366,7 +372,7 @@ def test_the_weights_that_are_best_by_accuracy_are_kept(monkeypatch):
 def test_too_few_to_judge_by_is_said_and_the_last_weights_are_kept():
     X, y = channels()
     plain = RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X)
-    with pytest.warns(UserWarning, match="5 examples held out are too few .* which wants 20"):
+    with pytest.warns(UserWarning, match="5 examples held out are too few .* which needs 20"):
         fitted = RecurrentClassifier(**SMALL, early_stopping=True).fit(X, y)
     np.testing.assert_array_equal(fitted.predict_proba(X), plain)
 

@@ -78,7 +78,7 @@ def test_new_cell():
     trace = [line for line in printed.splitlines() if "  f = " in line]
     assert len(trace) == 6
     assert sum(" * " in line for line in trace) == 2
-    assert "wanted" in printed.splitlines()[-1]
+    assert "expected" in printed.splitlines()[-1]
 
 
 def main_of(name: str, *arguments: object) -> dict:
@@ -341,7 +341,8 @@ def test_spoken_digits_say_what_is_wrong(tmp_path):
     with wave.open(str(tmp_path / "1_anna_0.wav"), "wb") as file:
         file.setparams((2, 1, 16000, 0, "NONE", ""))
     with pytest.raises(
-        SystemExit, match=r"1_anna_0.wav: 2 channels of 8 bits at 16000 Hz; wanted 1 of 16 at 8000"
+        SystemExit,
+        match=r"1_anna_0.wav: 2 channels of 8 bits at 16000 Hz; expected 1 of 16 at 8000",
     ):
         main([str(tmp_path)])
 

@@ -133,7 +133,7 @@ def test_pandas_in_and_out():
 
 @pytest.mark.parametrize("fh", [0, [1, 0], [1.5], [], "next", [[1]]])
 def test_horizons_that_are_none(fh):
-    with pytest.raises(ValueError, match="wanted steps after the last row, whole numbers"):
+    with pytest.raises(ValueError, match="wanted steps after the last row, integers"):
         RecurrentForecaster().fit(series(), fh=fh)
 
 

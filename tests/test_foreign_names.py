@@ -52,7 +52,7 @@ def test_answers_as_they_are_read():
     for ask, message in {
         lambda: x.view(1): "Tensor has no attribute 'view': write x.reshape(...)",
         lambda: x.sigmoid(): "Tensor has no attribute 'sigmoid': write ops.sigmoid(x)",
-        lambda: model.to("cuda"): "Sequential has no attribute 'to': leave it out: everything runs "
+        lambda: model.to("cuda"): "Sequential has no attribute 'to': omit it: everything runs "
         "on the CPU; the dtype is given to the layer, dtype=",
         lambda: nn.ModuleList: "module 'anaphora.nn' has no attribute 'ModuleList': a list: "
         "self.layers = [nn.Linear(3, 4), nn.Linear(4, 5)]",
@@ -87,11 +87,11 @@ def test_imports_are_answered_too(owner):
         (lambda: optim.Adam(weights(), lr=0.1), "Adam: there is no argument 'lr': write learning_"),
         (lambda: optim.SGD(weights(), lr=0.1), "SGD: there is no argument 'lr'"),
         (lambda: optim.Adam(weights(), eps=1e-8), "Adam: .* 'eps': write epsilon="),
-        (lambda: nn.LSTM(3, 4, device="cpu"), "LSTM: .* 'device': leave it out: everything runs"),
-        (lambda: nn.LSTM(3, 4, return_sequences=True), "LSTM: .* 'return_sequences': leave it out"),
+        (lambda: nn.LSTM(3, 4, device="cpu"), "LSTM: .* 'device': omit it: everything runs"),
+        (lambda: nn.LSTM(3, 4, return_sequences=True), "LSTM: .* 'return_sequences': omit it"),
         (lambda: nn.LSTM(units=4), "LSTM: .* 'units': write hidden_size="),
         (lambda: nn.LayerNorm(4, eps=1e-3), "LayerNorm: .* 'eps': write epsilon="),
-        (lambda: nn.Embedding(4, 3, padding_idx=0), "Embedding: .* 'padding_idx': leave it out"),
+        (lambda: nn.Embedding(4, 3, padding_idx=0), "Embedding: .* 'padding_idx': omit it"),
         (lambda: optim.Cosine(optim.SGD(weights(), 1.0), T_max=3), "Cosine: .* 'T_max': .*total_"),
         (lambda: ops.softmax(Tensor([1.0]), dim=0), "softmax: .* 'dim': write axis="),
         (lambda: Tensor([1.0]).sum(dim=0), "sum: .* 'dim': write axis="),

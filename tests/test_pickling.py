@@ -81,10 +81,10 @@ def test_a_cell_under_another_name_is_made_of_its_equations():
 
 @pytest.mark.parametrize("rate", [None, 0.25])
 def test_a_cell_with_zoneout_is_made_again(rate):
-    made, wanted = unpickled(zoneout(leaky, rate)), zoneout(leaky, rate)
-    assert made.program == wanted.program
+    made, expected = unpickled(zoneout(leaky, rate)), zoneout(leaky, rate)
+    assert made.program == expected.program
     renew = () if rate else (Gate(x=1.0, h=None),)
-    assert float(made(0.1, 0.2, *renew, 0.3)) == float(wanted(0.1, 0.2, *renew, 0.3))
+    assert float(made(0.1, 0.2, *renew, 0.3)) == float(expected(0.1, 0.2, *renew, 0.3))
 
 
 def test_programs_are_pickled():
@@ -150,12 +150,12 @@ def test_a_layer_has_the_same_outputs_and_trains_alone(layer, made):
     layer.eval()
     other = made(layer)
     x = values()
-    wanted = layer(x)[0].data
-    np.testing.assert_array_equal(other(x)[0].data, wanted)
+    expected = layer(x)[0].data
+    np.testing.assert_array_equal(other(x)[0].data, expected)
     other.train()(x)[0].sum().backward()
     optim.SGD(other.parameters(), learning_rate=1.0).step()
-    assert not np.array_equal(other.eval()(x)[0].data, wanted)
-    np.testing.assert_array_equal(layer(x)[0].data, wanted)
+    assert not np.array_equal(other.eval()(x)[0].data, expected)
+    np.testing.assert_array_equal(layer(x)[0].data, expected)
 
 
 IDS = np.random.default_rng(5).integers(0, 9, (T, B))
@@ -230,20 +230,20 @@ def test_a_session_goes_on_with_the_same_bits_and_alone(make, x, made):
 @pytest.mark.parametrize("made", COPIES)
 def test_a_session_keeps_its_weights_when_the_layer_is_trained_before_pickling(made):
     layer, x = nn.LSTM(I, H), values()
-    session, wanted = layer.session(B), layer(x)[0].data.copy()
+    session, expected = layer.session(B), layer(x)[0].data.copy()
     layer(x)[0].sum().backward()
     optim.SGD(layer.parameters(), learning_rate=1.0).step()
-    assert not np.allclose(layer(x)[0].data, wanted)
+    assert not np.allclose(layer(x)[0].data, expected)
     layer.bias_ih_l0 = nn.Parameter(np.ones(4 * H))
-    np.testing.assert_array_equal(made(session).feed(x), wanted)
+    np.testing.assert_array_equal(made(session).feed(x), expected)
 
 
 def test_what_a_session_of_a_language_model_draws_is_the_same():
     session = LanguageModel(9, hidden_size=H).session()
     session.feed([1, 2])
     uniforms = np.random.default_rng(4).random(30)
-    drawn = unpickled(session).generate([3], uniforms)
-    np.testing.assert_array_equal(session.generate([3], uniforms), drawn)
+    sampled = unpickled(session).generate([3], uniforms)
+    np.testing.assert_array_equal(session.generate([3], uniforms), sampled)
 
 
 # Tokenizers and estimators

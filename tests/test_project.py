@@ -86,7 +86,7 @@ def test_importing_a_part_imports_neither_command_line_nor_extras(name):
 
 @pytest.fixture(scope="module")
 def tracked_files() -> list[Path]:
-    """The files that git tracks; those just deleted are left out."""
+    """The files that git tracks; those just deleted are omitted."""
     try:
         command = ["git", "ls-files", "-z"]
         listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -163,9 +163,9 @@ def like(x, shape=(4, 3)):
     ],
 )  # fmt: skip
 def test_functions_of_numpy_that_are_operations_have_gradients(function, check_gradients):
-    result, wanted = function(Tensor(numbers(), requires_grad=True)), function(numbers())
+    result, expected = function(Tensor(numbers(), requires_grad=True)), function(numbers())
     assert result.requires_grad
-    np.testing.assert_allclose(result.data, wanted)
+    np.testing.assert_allclose(result.data, expected)
     check_gradients(function, numbers())
 
 

@@ -134,7 +134,7 @@ class Cell:
 
     def _check_declaration(self) -> None:
         names = (*self.gates, *self.states, *self.parameters)
-        wanted = f"def {self.name}({', '.join(names)})"
+        expected = f"def {self.name}({', '.join(names)})"
         if not self.gates or not self.states:
             raise EquationError('a cell needs gates and states, as in @cell(gates="a", state="h")')
         for name in names:
@@ -147,7 +147,7 @@ class Cell:
         if tuple(signature.parameters) != names:
             raise EquationError(
                 f"the function takes {signature}; its arguments are the gates, the states and the "
-                f"parameters, as declared: {wanted}"
+                f"parameters, as declared: {expected}"
             )
 
     def __call__(self, *arguments: Any) -> Any:

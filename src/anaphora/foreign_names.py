@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CPU = "leave it out: everything runs on the CPU"
+_CPU = "omit it: everything runs on the CPU"
 _WRITING = "`with x.writing() as array: array[...] = values`"
 _PACKING = "`layer(x, lengths=lengths)`: any order, no packing"
 _NUMBERS = "`x.data`, the numbers as an array: they have no gradient"
@@ -26,7 +26,7 @@ NAMES: dict[str, dict[str, str]] = {
     "Tensor": {
         "view view_as reshape_as flatten ravel squeeze unsqueeze": "`x.reshape(...)`",
         "permute swapaxes swapdims movedim t mT": "`x.transpose(...)`",
-        "contiguous": "leave it out: operations take any layout",
+        "contiguous": "omit it: operations take any layout",
         "expand expand_as": "`ops.broadcast_to(x, shape)`",
         "repeat tile": "`ops.concatenate([x, x], axis=0)`",
         "cat": "`ops.concatenate([x, y], axis=0)`",
@@ -49,7 +49,7 @@ NAMES: dict[str, dict[str, str]] = {
             "`x.data`, which is an array and has it",
         "float double half long int bool type": "`x.astype(dtype)`",
         "to cuda cpu device is_cuda pin_memory": _CPU,
-        "clone copy": "leave it out, operations never change x; `Tensor(x)` copies the numbers",
+        "clone copy": "omit it, operations never change x; `Tensor(x)` copies the numbers",
         "detach_": "`x = x.detach()`",
         "requires_grad_": "`x.requires_grad = True`",
         "grad_fn is_leaf": "`anaphora.tensor.graph`, what was recorded",
@@ -62,7 +62,7 @@ NAMES: dict[str, dict[str, str]] = {
     "RowGradient": {
         "sum mean max min std copy reshape ravel tolist T size ndim astype norm":
             "`gradient.dense()`, which is an array (`np.asarray(gradient)` too)",
-        "coalesce": "leave it out: each row is there once",
+        "coalesce": "omit it: each row is there once",
         "to_dense numpy data": "`gradient.dense()`",
         "_indices": "`gradient.indices`",
         "_values": "`gradient.values`",
@@ -76,13 +76,13 @@ NAMES: dict[str, dict[str, str]] = {
         "get_parameter get_submodule": "`dict(module.named_parameters())[name]`",
         "apply": "`for part in module.modules(): ...`",
         "register_forward_hook register_full_backward_hook": "`anaphora.hook`",
-        "flatten_parameters share_memory compile": "leave it out",
+        "flatten_parameters share_memory compile": "omit it",
         "fit train_on_batch": "`training.Trainer`",
         "predict": "`model.eval()`, then `model(x)` within `no_grad()`",
         "summary": "`print(model)`",
         "get_weights": "`model.state_dict()`",
         "set_weights": "`model.load_state_dict(state)`",
-        "reset_states": "leave it out: the state is what you hand to the next call",
+        "reset_states": "omit it: the state is what you hand to the next call",
     },
     "Optimizer": {
         "param_groups lr": "`optimizer.learning_rate`; `optimizer.groups` shows those of groups",
@@ -113,7 +113,7 @@ NAMES: dict[str, dict[str, str]] = {
         "LSTMCell GRUCell RNNCell": "`layer.session()`, or a cell called with numbers",
         "Tanh Sigmoid ReLU Softmax Softplus": "`ops.tanh(x)` and so on, functions in forward",
         "Flatten Unflatten": "`x.reshape(...)` in forward",
-        "Identity": "leave it out, or `nn.Dropout(0)`",
+        "Identity": "omit it, or `nn.Dropout(0)`",
         "BatchNorm1d GroupNorm RMSNorm": "`nn.LayerNorm`, or `layer_norm=True` of a layer",
         "MultiheadAttention": "`nn.MultiplicativeAttention` or `nn.AdditiveAttention`",
         "Conv1d Conv2d Transformer TransformerEncoder": "nothing: the networks here are recurrent",
@@ -122,7 +122,7 @@ NAMES: dict[str, dict[str, str]] = {
         "Dense": "`nn.Linear(in_features, out_features)`",
         "Bidirectional": "`bidirectional=True` of a layer",
         "SimpleRNN": "`nn.RNN`",
-        "TimeDistributed": "leave it out: `nn.Linear` takes any leading axes",
+        "TimeDistributed": "omit it: `nn.Linear` takes any leading axes",
         "Masking": "`lengths=` of a layer",
     },
     "anaphora.ops": {
@@ -163,13 +163,13 @@ NAMES: dict[str, dict[str, str]] = {
         "manual_seed": "`anaphora.random.seed(1)`",
         "save": "`model.save(directory)`, or `artifact.write_weights(path, model.state_dict())`",
         "device cuda": _CPU,
-        "enable_grad set_grad_enabled": "leave it out: only `no_grad()` turns recording off",
+        "enable_grad set_grad_enabled": "omit it: only `no_grad()` turns recording off",
         "inference_mode": "`no_grad()`",
         "is_grad_enabled": "`tensor.recording()`",
         "autograd": "`loss.backward()`; `anaphora.differentiable` for an operation of your own",
         "Function": "`anaphora.differentiable`",
         "set_num_threads get_num_threads": "`engine.set_num_threads(2)`, `engine.info()`",
-        "compile jit": "leave it out: cells are compiled where they are declared",
+        "compile jit": "omit it: cells are compiled where they are declared",
         "functional": "`anaphora.ops`",
         "utils": "`anaphora.data`, whose batches are what a DataLoader gives",
         "keras layers": "`anaphora.nn`",
@@ -181,19 +181,19 @@ NAMES: dict[str, dict[str, str]] = {
         "keepdim": "`keepdims=`",
         "eps": "`epsilon=`",
         "device non_blocking": _CPU,
-        "amsgrad maximize foreach fused capturable differentiable dampening rho": "leave it out",
+        "amsgrad maximize foreach fused capturable differentiable dampening rho": "omit it",
         "p": "`rate=`",
         "h0 hx initial_state": "`state=`",
         "mask sequence_length": "`lengths=`, or `where=` of a loss",
-        "training": "leave it out: `model.train()` and `model.eval()` say it",
+        "training": "omit it: `model.train()` and `model.eval()` say it",
         "units": "`hidden_size=`, and the size of the input before it, `input_size=`",
         "return_sequences return_state stateful":
-            "leave it out: a layer returns all outputs and the state, and takes a state",
+            "omit it: a layer returns all outputs and the state, and takes a state",
         "recurrent_dropout": "`weight_dropout=` or `zoneout=`",
-        "enforce_sorted": "leave it out: lengths may stand in any order",
-        "elementwise_affine": "leave it out: `bias=False` leaves out the bias",
-        "padding_idx": "leave it out: what is in the padding does not count, by `lengths=`",
-        "inplace out": "leave it out: an operation returns a new Tensor",
+        "enforce_sorted": "omit it: lengths may be in any order",
+        "elementwise_affine": "omit it: `bias=False` omits the bias",
+        "padding_idx": "omit it: what is in the padding does not count, by `lengths=`",
+        "inplace out": "omit it: an operation returns a new Tensor",
         "weight": "`class_weights=` of a loss over classes",
         "label_smoothing": "`label_smoothing=` of `ops.cross_entropy`",
         "beta": "`delta=`",
@@ -232,9 +232,9 @@ def attribute_missing(value: Any, owner: str, name: str) -> NoReturn:
     Raises:
         AttributeError: always.
     """
-    told = None if name.startswith("__") or hasattr(type(value), name) else advice(owner, name)
-    if told:
-        raise AttributeError(f"{type(value).__name__} has no attribute {name!r}: {told}")
+    hint = None if name.startswith("__") or hasattr(type(value), name) else advice(owner, name)
+    if hint:
+        raise AttributeError(f"{type(value).__name__} has no attribute {name!r}: {hint}")
     object.__getattribute__(value, name)  # it says what is missing, also within a property
     raise AttributeError(name)
 
@@ -254,7 +254,7 @@ def module_getattr(
     """
     homes = {name: part for part, names in parts.items() for name in names}
 
-    def told(name: str) -> str | None:
+    def hint(name: str) -> str | None:
         return None if name.startswith("__") else advice(package, name) or elsewhere(name)
 
     def __getattr__(name: str) -> Any:  # noqa: N807
@@ -264,10 +264,10 @@ def module_getattr(
             value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
             setattr(sys.modules[package], name, value)
             return value
-        message, answer = f"module {package!r} has no attribute {name!r}", told(name)
+        message, answer = f"module {package!r} has no attribute {name!r}", hint(name)
         raise AttributeError(f"{message}: {answer}" if answer else message, name=name)
 
-    _ImportAnswers.packages[package] = told
+    _ImportAnswers.packages[package] = hint
     return __getattr__
 
 
@@ -282,8 +282,8 @@ class _ImportAnswers:
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> None:
         package, _, last = name.rpartition(".")
-        if package in cls.packages and (told := cls.packages[package](last)):
-            raise ImportError(f"cannot import name {last!r} from {package!r}: {told}", name=name)
+        if package in cls.packages and (hint := cls.packages[package](last)):
+            raise ImportError(f"cannot import name {last!r} from {package!r}: {hint}", name=name)
 
 
 sys.meta_path.append(_ImportAnswers)
@@ -300,8 +300,8 @@ def check_arguments(owner: str, given: Collection[str], accepted: Collection[str
     TypeError: Adam: there is no argument 'lr': write learning_rate=
     """
     for name in given:
-        if name not in accepted and (told := advice("arguments", name)):
-            raise TypeError(f"{owner}: there is no argument {name!r}: {told}")
+        if name not in accepted and (hint := advice("arguments", name)):
+            raise TypeError(f"{owner}: there is no argument {name!r}: {hint}")
 
 
 def arguments_checked(function: F) -> F:
@@ -333,7 +333,7 @@ class Answering:
     """A base whose attributes and constructor's arguments are answered from the table.
 
     Attributes:
-        foreign_names: Under which name the class stands in the table.
+        foreign_names: The name of the class in the table.
 
     >>> class Rate(Answering):
     ...     foreign_names = "Optimizer"
@@ -375,7 +375,7 @@ def _check_constructor(made: type, given: Mapping[str, Any]) -> None:
 
 
 def markdown() -> str:
-    """The table, as it stands in the documentation."""
+    """The table, as in the documentation."""
     titles = {
         "Tensor": "Attributes of Tensors",
         "RowGradient": "Attributes of gradients of embeddings (`RowGradient`)",

@@ -15,7 +15,7 @@ from anaphora import schema
 _Class = TypeVar("_Class", bound=type)
 
 LARGEST = 2**63 - 1
-"""The largest whole number that an option may be."""
+"""The largest integer that an option may be."""
 
 
 def option(
@@ -97,7 +97,7 @@ class Options:
             if isinstance(value, int) and abs(value) > LARGEST:
                 raise ValueError(f"{field.name} is {value:.3g}; expected a number of 63 bits")
             if choices and isinstance(value, str) and value not in choices:
-                raise ValueError(f"{field.name} {value!r:.80} is none of {', '.join(choices)}")
+                raise ValueError(f"{field.name} {value!r:.80} is not one of {', '.join(choices)}")
 
     @classmethod
     def fields(cls, section: str | None = None) -> dict[str, dataclasses.Field[Any]]:
@@ -110,7 +110,7 @@ class Options:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
-        """Make the options of a dictionary of plain values; what it lacks gets its default.
+        """Make the options of a dictionary of plain values; what is missing has its default.
 
         Args:
             values: The values by the names of the fields.
@@ -143,7 +143,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def check_sizes(options: Any, minimum: int, *names: str) -> None:
-    """Refuse options that are not whole numbers of at least a minimum; None is no number given.
+    """Refuse options that are not integers of at least a minimum; None is no number given.
 
     Raises:
         ValueError: one is not.
@@ -152,14 +152,14 @@ def check_sizes(options: Any, minimum: int, *names: str) -> None:
     >>> check_sizes(types.SimpleNamespace(batch_size=0), 1, "batch_size")
     Traceback (most recent call last):
         ...
-    ValueError: batch_size must be a whole number of at least 1, not 0
+    ValueError: batch_size must be an integer of at least 1, not 0
     """
     for name in names:
         value = getattr(options, name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-            raise ValueError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+            raise ValueError(f"{name} must be an integer of at least {minimum}, not {value!r}")
         if value > LARGEST:
             raise ValueError(f"{name} must fit into 64 bits; {value} does not")
 

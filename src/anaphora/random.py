@@ -11,7 +11,7 @@ _generator = np.random.Generator(np.random.PCG64())
 
 
 def generator() -> np.random.Generator:
-    """The generator from which initial weights and dropout masks are drawn.
+    """The generator from which initial weights and dropout masks are sampled.
 
     >>> generator().uniform(-0.1, 0.1, size=(2, 3)).shape
     (2, 3)
@@ -20,7 +20,7 @@ def generator() -> np.random.Generator:
 
 
 def seed(value: int) -> None:
-    """Start the generator anew: the same seed, the same numbers.
+    """Restart the generator: the same seed gives the same numbers.
 
     >>> seed(1)
     >>> first = generator().random()

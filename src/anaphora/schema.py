@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""A whole number of at least 0."""
+"""An integer of at least 0."""
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**28)]
 """The size of an axis of an array: two of them make a product that can be counted."""
@@ -32,9 +32,9 @@ class SchemaError(ValueError):
 def convert(data: Any, kind: Any, place: str = "") -> Any:
     """Make a value of a type of plain data: of a dataclass, a `TypedDict`, ``list[str]``, ...
 
-    Numbers and strings stay apart, booleans are no numbers, and a whole number is a float where one
-    is wanted. A dataclass checks itself in ``__post_init__``. What a `TypedDict` or a dataclass
-    does not name is left out.
+    Numbers and strings stay apart, booleans are not numbers, and an integer is accepted where
+    a float is expected. A dataclass checks itself in ``__post_init__``. What a `TypedDict` or a
+    dataclass does not name is dropped.
 
     Args:
         data: What was read.
@@ -42,7 +42,7 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
         place: What the data is called, for messages.
 
     Raises:
-        SchemaError: the data does not fit; the message has the place, what stands there, and what
+        SchemaError: the data does not fit; the message has the place, the value there, and what
             was expected.
 
     >>> from typing import TypedDict
@@ -107,7 +107,7 @@ def convert_fields(
 
 
 def _explained(message: str, data: Any, place: str) -> str:
-    """A message of msgspec's, with the place first and what stands there."""
+    """A message of msgspec's, with the place first and the value there."""
     problem, _, path = message.partition(" - at `$")
     value, found, path = _at(data, path.rstrip("`"), problem)
     within = f"{place}{path}" if place else path.removeprefix(".")
@@ -127,7 +127,7 @@ def _explained(message: str, data: Any, place: str) -> str:
 
 
 def _at(data: Any, path: str, problem: str) -> tuple[Any, bool, str]:
-    """What stands at a path of msgspec's, whether it was found, and the path as we write it."""
+    """The value at a path of msgspec's, whether it was found, and the path as we write it."""
     written = ""
     for step in _STEP.finditer(path):
         key: Any = int(step[2]) if step[2] else step[1]

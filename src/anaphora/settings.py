@@ -12,7 +12,7 @@ class SettingError(ValueError):
 
 
 def engine() -> str:
-    """Which engine is wanted: "native" or "numpy".
+    """Which engine to use: "native" or "numpy".
 
     Raises:
         SettingError: ``ANAPHORA_ENGINE`` is neither.
@@ -27,10 +27,10 @@ def engine() -> str:
 
 
 def num_threads() -> int | None:
-    """How many threads are wanted; None if nobody said.
+    """The number of threads to use; None if it is not set.
 
     Raises:
-        SettingError: ``ANAPHORA_NUM_THREADS`` is not a whole number from 1 to 1,024.
+        SettingError: ``ANAPHORA_NUM_THREADS`` is not an integer from 1 to 1,024.
     """
     asked = os.environ.get("ANAPHORA_NUM_THREADS")
     if not asked:
@@ -44,7 +44,7 @@ def num_threads() -> int | None:
 
 
 def instruction_set() -> str | None:
-    """Which instruction set is wanted; None if nobody said."""
+    """Which instruction set to use; None if it is not set."""
     return os.environ.get("ANAPHORA_INSTRUCTION_SET") or None
 
 

@@ -78,7 +78,7 @@ def test_a_language_model_adapts_to_the_text(folder, options, wanted):
         (("--cache-theta", "0.5"), "cache_theta belongs to cache, which is off: give it too"),
         (("--dynamic-decay", "0.5"), "dynamic_decay belongs to dynamic_evaluation, which is off"),
         (("--cache", "--cache-weight", "1"), "cache_weight is a share, 0 <= cache_weight < 1, not"),
-        (("--cache", "--cache-window", "0"), "cache_window must be a whole number of at least 1"),
+        (("--cache", "--cache-window", "0"), "cache_window must be an integer of at least 1"),
         (("--dynamic-evaluation", "-1"), "dynamic_evaluation must be finite and >= 0, not -1.0"),
         (("--dynamic-evaluation", "1", "--dynamic-decay", "2"), "dynamic_decay is a share of at m"),
     ],
@@ -118,4 +118,4 @@ def test_translations_without_repetitions(folder):
     assert len(set(pairs)) == len(pairs)
     assert words.count("da") <= 3
     _, err = run("predict", folder / "t", "--no-repeat-ngram", "-1", stdin="again\n", code=2)
-    assert "no_repeat_ngram must be a whole number of at least 0, not -1" in err
+    assert "no_repeat_ngram must be an integer of at least 0, not -1" in err

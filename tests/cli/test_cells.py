@@ -114,7 +114,7 @@ def test_a_classifier_without_the_file(folder):
         ("cells.py:endless", "cell 'endless' has the constant inf, which no file can keep; a mod"),
         ("cells.py:", "'' is no name of a cell; give FILE.py:NAME"),
         ("cells.py", "cell 'cells.py' names a file alone; give FILE.py:NAME"),
-        ("lsmt", "cell 'lsmt' is none of rnn, "),
+        ("lsmt", "cell 'lsmt' is not one of rnn, "),
         ("failing.py:x", "failing.py, line 2: running it failed with ZeroDivisionError: division"),
         ("leaving.py:x", "leaving.py, line 1: running it failed with SystemExit: 3"),
         ("wrong.py:x", "wrong.py, line 1: running it failed with SyntaxError: "),
@@ -141,7 +141,7 @@ def test_python_files_in_hidden_places_are_not_run(folder):
     config["model"]["cell"] = "cells.py:forgetful"
     (folder / "m" / "config.json").write_text(json.dumps(config))
     _, err = run("info", "m", code=1)
-    assert "model.cell 'cells.py:forgetful' is none of rnn, " in err
+    assert "model.cell 'cells.py:forgetful' is not one of rnn, " in err
     assert not (folder / "ran").exists()
 
 

@@ -423,11 +423,15 @@ def test_no_color_in_a_terminal_without_colours(trained):
         (["train", "--banana"], 2, "No such option"),
         (["train", "text.txt", "--cell", "lsmt"], 2, "lsmt"),
         (["train", "text.txt", "--hidden-size", "many"], 2, "Invalid value for '--hidden-size'"),
-        (["train", "missing.txt", "--hidden-size", "0"], 2, "hidden_size must be a whole number"),
+        (["train", "missing.txt", "--hidden-size", "0"], 2, "hidden_size must be an integer"),
         (["train", "missing.txt", "--dropout", "2"], 2, "dropout is a share"),
         (["train", "missing.txt", "--momentum", "0.9"], 2, "momentum is for sgd and rmsprop"),
-        (["train", "missing.txt", "--preset", "huge"], 2, "preset 'huge' is none of char-small"),
-        (["train", "missing.txt", "--initialization", "big"], 2, "initialization 'big' is none of"),
+        (["train", "missing.txt", "--preset", "huge"], 2, "preset 'huge' is not one of char-small"),
+        (
+            ["train", "missing.txt", "--initialization", "big"],
+            2,
+            "initialization 'big' is not one of",
+        ),
         (["train", "missing.txt"], 1, "missing.txt does not exist; the current folder is "),
         (["train", "empty.txt"], 1, "empty.txt is empty: there is nothing to read"),
         (["train", "latin.txt"], 1, "latin.txt is not valid UTF-8: byte 0xE9 at offset 3"),
@@ -535,7 +539,7 @@ def test_a_damaged_model_is_named(command):
     (model / "config.json").write_text(config.replace('"level": "char"', '"level": "rune"'))
     for arguments in (("info", "model"), ("evaluate", "model", "text.txt")):
         _, err = command.run(*arguments, code=1)
-        assert "anaphora: model/config.json: data.level 'rune' is none of char, word, bpe" in err
+        assert "anaphora: model/config.json: data.level 'rune' is not one of char, word, bpe" in err
     (model / "config.json").write_text(config[:100])
     _, err = command.run("info", "model", code=1)
     assert "anaphora: model/config.json: is not valid JSON: line " in err

@@ -302,11 +302,11 @@ def test_no_validation_is_told(tmp_path):
         ("t,y\n1,2\n3,2\n4,1\n", (), "fill them with gaps 'missing', 'previous' or 'linear'"),
         ("t,y\n1,2\n2,2\n", (), "the series have too few steps: the longest, "),
         ("t,y\n1,2\n", ("--time-column", "when"), "has no column 'when'"),
-        ("t,y\n1,2\n", ("--lags", "1,two"), "'1,two' are no whole numbers with commas"),
+        ("t,y\n1,2\n", ("--lags", "1,two"), "'1,two' are not integers with commas"),
         ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: wanted different ones of at least 1"),
         ("t,y\n1,2\n", ("--frequency", "soon"), "the frequency 'soon' is none"),
         ("t,y\n1,2\n", ("--embedding-size", "3"), "embedding_size is for ids"),
-        ("t,y\n1,2\n", ("--horizon", "0"), "horizon must be a whole number of at least 1, not 0"),
+        ("t,y\n1,2\n", ("--horizon", "0"), "horizon must be an integer of at least 1, not 0"),
         ("t,y\n1,2\n", ("--level", "word"), "--level is not for the task forecast, but for"),
         (
             "t,y\n" + "".join(f"{k},{k / 2}\n" for k in range(50)),

@@ -85,7 +85,7 @@ def test_misuse(folder):
     _, err = run("train", "--resume", "--find-learning-rate", code=2)
     assert "and --find-learning-rate" in err
     _, err = run("train", "text.txt", "--find-learning-rate", "--hidden-size", "0", code=2)
-    assert "hidden_size must be a whole number of at least 1" in err
+    assert "hidden_size must be an integer of at least 1" in err
     _, err = run("train", "gone.txt", "--find-learning-rate", "--out", "m", code=1)
     assert "gone.txt" in err
     assert not (folder / "m").exists()

@@ -500,15 +500,15 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             ["--tag-column", "2"],
             "--tag-column is not for the task classify, but for tag",
         ),
-        ("classify", ["--preset", "zaremba-small"], "preset 'zaremba-small' is none of default"),
-        ("classify", ["--level", "bpe"], "level 'bpe' is none of auto, char, word"),
+        ("classify", ["--preset", "zaremba-small"], "preset 'zaremba-small' is not one of default"),
+        ("classify", ["--level", "bpe"], "level 'bpe' is not one of auto, char, word"),
         (
             "classify",
             ["--level", "char", "--lowercase"],
             "lowercase and split are for level 'word', not for 'char'",
         ),
         ("classify", ["--dropout", "2"], "dropout is a share"),
-        ("classify", ["--hidden-size", "0"], "hidden_size must be a whole number of at least 1"),
+        ("classify", ["--hidden-size", "0"], "hidden_size must be an integer of at least 1"),
         ("tag", ["--pooling", "max"], "--pooling is not for the task tag, but for classify"),
         (
             "tag",
@@ -519,7 +519,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
         (
             "tag",
             ["--character-hidden-size", "0"],
-            "character_hidden_size must be a whole number of at least 1",
+            "character_hidden_size must be an integer of at least 1",
         ),
         ("translate", ["--window", "5"], "--window is not for the task translate, but for la"),
         ("translate", ["--hidden-size", "5"], "must be even, not 5"),
@@ -627,7 +627,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "has no column 'stars'; it has 'text', 'label'",
         ),
         ("classify", {"d/a.txt": "x\n", "d/b.txt": ""}, ["d"], "b.txt has no text, so there is no"),
-        ("classify", {"d/a.txt": "x\ny\n"}, ["d"], "all examples have the label 'a'; wanted two"),
+        ("classify", {"d/a.txt": "x\ny\n"}, ["d"], "all examples have the label 'a'; expected two"),
         ("classify", {"a.ts": ""}, ["a.ts"], "a.ts is empty"),
         (
             "classify",
@@ -639,7 +639,8 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "classify",
             {"d/a.txt": "x\nx\n", "d/b.txt": "x\n", "e/c.txt": "x\n"},
             ["d", "--valid", "e"],
-            "the examples to validate on: the label 'c' is none of the 2 of the training: 'a', 'b'",
+            "the examples to validate on: the label 'c' is not one of the 2 of the training: 'a', "
+            "'b'",
         ),
         ("tag", {}, [], "nothing was given to tag"),
         ("tag", {"a.conllu": "x\ty\n"}, ["a.conllu"], "a.conllu, line 1: there are 2 columns"),
@@ -647,7 +648,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "tag",
             {"a.tsv": "ab\tX\n\nab\tY\n", "b.tsv": "ab\tZ\n"},
             ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
-            "the tag 'Z' is none of the 2 of the training: 'X', 'Y'",
+            "the tag 'Z' is not one of the 2 of the training: 'X', 'Y'",
         ),
         (
             "translate",
@@ -719,7 +720,7 @@ def test_damaged_directories_are_named(tmp_path):
     for arguments in (("info", model), ("train", "--resume", "--out", model)):
         assert "its task is 'fortune_teller', which no command knows" in run(*arguments, code=1)[1]
     (model / "config.json").write_text(config.replace('"pooling": "mean"', '"pooling": "sum"'))
-    assert "pooling 'sum' is none of last, mean, max" in run("info", model, code=1)[1]
+    assert "pooling 'sum' is not one of last, mean, max" in run("info", model, code=1)[1]
     (model / "config.json").write_text(config)
     (model / "checkpoint" / "train.safetensors").unlink()
     assert (
@@ -856,9 +857,9 @@ def test_an_encoding_is_recorded_and_used_by_every_command(tmp_path, name):
         assert found[0] == found[1] == found[2]
         assert "is UTF-8, not CP1252; give --enc" in run(command, models[1], *files[0], code=1)[1]
         unknown = run(command, models[1], *files[1], "--encoding", "utf-9", code=2)[1]
-        assert "encoding 'utf-9' is none that Python knows" in unknown
+        assert "encoding 'utf-9' is not one that Python knows" in unknown
     _, err = run(*plain.command("--encoding", "utf-9", out="none"), code=2)
-    assert "encoding 'utf-9' is none that Python knows" in err
+    assert "encoding 'utf-9' is not one that Python knows" in err
     assert not (plain.folder / "none").exists()
 
 

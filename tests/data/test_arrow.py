@@ -70,7 +70,7 @@ def test_a_parquet_file(tmp_path):
         open_source(path, "body")
     with pytest.raises(DataError, match=r"is a Parquet file: say with --column .* has 'text', "):
         open_source(path)
-    with pytest.raises(DataError, match=r"row 1: column 'tags' has \[0, 1\]; wanted a text"):
+    with pytest.raises(DataError, match=r"row 1: column 'tags' has \[0, 1\]; expected a text"):
         read_labelled(path, "tags", "label")
 
 
@@ -97,7 +97,7 @@ def test_classes_that_are_none(tmp_path):
     path = tmp_path / "a.parquet"
     for label, message in [
         (-1, "row 1: the row has no label in column 'label'"),
-        (2, "row 1: the class 2 is none of the 2 that the file names"),
+        (2, "row 1: the class 2 is not one of the 2 that the file names"),
         (None, "row 1: the row has no label"),
     ]:
         one = pa.table({"text": ["a"], "label": pa.array([label], pa.int64())})

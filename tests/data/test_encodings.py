@@ -147,9 +147,11 @@ def test_text_that_is_not_of_the_encoding_that_was_named(write):
 
 @pytest.mark.parametrize("name", ["utf-9", "", "hex", "rot13", "undefined", "a\0b"])
 def test_encodings_that_there_are_none_of(write, name):
-    with pytest.raises(DataError, match="is none that Python knows; wanted a name such as utf-8"):
+    with pytest.raises(
+        DataError, match="is not one that Python knows; expected a name such as utf-8"
+    ):
         open_source(write(b"text"), encoding=name)
-    with pytest.raises(DataError, match="is none that Python knows"):
+    with pytest.raises(DataError, match="is not one that Python knows"):
         check_encoding(name)
 
 

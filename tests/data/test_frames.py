@@ -1,4 +1,4 @@
-"""Frames of series, beside loops."""
+"""Frames of series against loops."""
 
 import numpy as np
 import pytest

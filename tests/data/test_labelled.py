@@ -78,7 +78,7 @@ def test_columns_are_to_be_named(tmp_path):
 
 def test_folders_that_are_refused(tmp_path):
     with pytest.raises(
-        DataError, match=r"has no \.txt file \(it is empty\); wanted one for each label"
+        DataError, match=r"has no \.txt file \(it is empty\); expected one for each label"
     ):
         read_labelled(tmp_path)
     (tmp_path / "a.txt").write_text("one\n")

@@ -73,7 +73,7 @@ def test_what_is_refused(write):
         read_pairs([table], "a")
     with pytest.raises(DataError, match="has no column 'd'"):
         read_pairs([table], "a", "d")
-    with pytest.raises(DataError, match="texts and tables were given; wanted a text of sources"):
+    with pytest.raises(DataError, match="texts and tables were given; expected a text of sources"):
         read_pairs([table, text])
     for paths in ([], [text], [text] * 3):
         with pytest.raises(DataError, match=f"needs two files, .* but {len(paths)} came"):
@@ -82,7 +82,7 @@ def test_what_is_refused(write):
         read_pairs([text, write("x\n", "c.txt")])
     with pytest.raises(DataError, match=r"d\.csv has no pair"):
         read_pairs([write("a,b\n,\n", "d.csv")])
-    with pytest.raises(DataError, match=r"line 1: column 'source' has 7; wanted a text"):
+    with pytest.raises(DataError, match=r"line 1: column 'source' has 7; expected a text"):
         read_pairs([write('{"source": 7, "target": "a"}', "e.jsonl")])
 
 

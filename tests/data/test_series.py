@@ -50,14 +50,14 @@ def write_ts(folder, text):
         ("@data\n# 1\n1,2:3, NaN :up\n", r"line 3, channel 2, step 2: the value is missing"),
         ("@data\n1,2,:up\n", r"line 2, channel 1, step 3: the value is missing \(''\)"),
         ("@data\n1,inf:up\n", "line 2, channel 1, step 2: inf is not finite; fix it"),
-        ("@data\n1,1_0:up\n", "line 2, channel 1, step 2: '1_0' is not a number; wanted numbers"),
+        ("@data\n1,1_0:up\n", "line 2, channel 1, step 2: '1_0' is not a number; expected numbers"),
         (
             "@data\n(0,1),(1,2):up\n",
             r"line 2, channel 1, step 1: '\(0' is not a number; .* no time stamps",
         ),
         (
             "@data\n1,2:3:up\n",
-            "line 2: channels of 1 to 2 steps; wanted channels of one length, and",
+            "line 2: channels of 1 to 2 steps; expected channels of one length, and",
         ),
         ("@data\nup\n", "line 2: there is no channel, or no class"),
         ("@data\n1,2:up\n1,2:3,4:up\n", "line 3: 2 channels; those before have 1"),
@@ -68,7 +68,7 @@ def write_ts(folder, text):
         ("@data\n1,2:up\n3,4:?\n", r"line 3: there is no class after the last colon \('\?'\)"),
         (
             "@data\n1:2\n3:4\n",
-            "line 2: whether '2' is a class or a channel cannot be told; say @cl",
+            "line 2: whether '2' is a class or a channel is ambiguous; say @cl",
         ),
     ],
 )
@@ -160,24 +160,32 @@ def test_all_fields_of_a_header(tmp_path):
         (
             "@classLabel true up left",
             UP,
-            "line 4: the class 'down' is none of the header: 'up', 'left'; fix it, or add it to",
+            "line 4: the class 'down' is not one of the header: 'up', 'left'; fix it, or add it to",
         ),
         ("@classLabel true up", "1,2:\n", "line 3: there is no class after the last colon"),
         ("@classLabel false", UP, "line 3, channel 3, step 1: 'up' is not a number; .* @class"),
         ("@classLabel false", "1,2:3,4:5\n", "line 3: channels of 1 to 2 steps"),
-        ("@targetLabel true", UP, "line 3: the target after the last colon is 'up'; wanted a fin"),
+        (
+            "@targetLabel true",
+            UP,
+            "line 3: the target after the last colon is 'up'; expected a fin",
+        ),
         ("@targetLabel true", "1,2:nan\n", "line 3: the target after the last colon is 'nan'"),
-        ("@classLabel", UP, "line 1: @classLabel: wanted true and the classes, or false"),
-        ("@classLabel false up", UP, "line 1: @classLabel false up: wanted true and the classes"),
-        ("@missing maybe", UP, "line 1: @missing maybe: wanted true or false"),
-        ("@dimensions 0", UP, "line 1: @dimensions 0: wanted an integer of at least 1"),
-        ("@classLable false", UP, "line 1: @classLable is none of the fields of a .ts file, which"),
+        ("@classLabel", UP, "line 1: @classLabel: expected true and the classes, or false"),
+        ("@classLabel false up", UP, "line 1: @classLabel false up: expected true and the classes"),
+        ("@missing maybe", UP, "line 1: @missing maybe: expected true or false"),
+        ("@dimensions 0", UP, "line 1: @dimensions 0: expected an integer of at least 1"),
+        (
+            "@classLable false",
+            UP,
+            "line 1: @classLable is not one of the fields of a .ts file, which",
+        ),
         (
             "@missing false\n@Missing true",
             UP,
-            "line 2: @Missing stands in the header twice; remove",
+            "line 2: @Missing appears in the header twice; remove",
         ),
-        ("@dimension 2\n@dimensions 2", UP, "line 2: @dimensions stands in the header twice"),
+        ("@dimension 2\n@dimensions 2", UP, "line 2: @dimensions appears in the header twice"),
         ("two words", UP, "line 1: before @data a line begins with @, or with # or % for"),
         ("@targetLabel true\n@classLabel true a", UP, "both @classLabel true and @targetLabel t"),
     ],
@@ -210,11 +218,14 @@ def test_the_case_of_a_suffix_does_not_matter(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (np.ones(3), r"holds float64 \(3,\); wanted rows"),
-        (np.ones((0, 3)), "wanted rows"),
-        (np.array([[1, 2], [1, np.inf]]), r"has inf in row 1, column 1 \(from 0\); wanted finite"),
+        (np.ones(3), r"holds float64 \(3,\); expected rows"),
+        (np.ones((0, 3)), "expected rows"),
+        (
+            np.array([[1, 2], [1, np.inf]]),
+            r"has inf in row 1, column 1 \(from 0\); expected finite",
+        ),
         (np.array([["a", "b"]]), "which are not numbers"),
-        (np.array([[1, 0.5], [1.5, 2]]), r"a class 1\.5 in column 0; wanted whole numbers"),
+        (np.array([[1, 0.5], [1.5, 2]]), r"a class 1\.5 in column 0; expected integers"),
     ],
 )
 def test_tables_that_are_refused(tmp_path, table, message):
@@ -348,9 +359,9 @@ def test_series_of_different_lengths_in_arrays_are_padded_with_nan(tmp_path):
     x[1, 3, 1] = np.nan  # not in all channels
     with pytest.raises(DataError, match=r"has nan in series 1, step 3, channel 1 \(from 0\); "):
         read_series(save(tmp_path / "a.npz", X=x))
-    with pytest.raises(DataError, match=r"has nan in row 0, column 1 \(from 0\); wanted finite"):
+    with pytest.raises(DataError, match=r"has nan in row 0, column 1 \(from 0\); expected finite"):
         read_series(save(tmp_path / "{a}.npy", np.array([[1, np.nan, 3], [1, 2, 3]])))
-    with pytest.raises(DataError, match=r"has nan in row 1, column 1 \(from 0\); wanted finite"):
+    with pytest.raises(DataError, match=r"has nan in row 1, column 1 \(from 0\); expected finite"):
         read_series(save(tmp_path / "a.npy", np.array([[1, 2, 3], [1, np.nan, np.nan]])))
 
 
@@ -360,11 +371,11 @@ def test_series_of_different_lengths_in_arrays_are_padded_with_nan(tmp_path):
         (
             "a.npz",
             {"X_train": [1], "X_test": [1]},
-            "has the arrays 'X_train', 'X_test'; want",
+            "has the arrays 'X_train', 'X_test'; expected",
         ),
-        ("a.npz", {"X": np.ones((2, 3)), "data": [1]}, "has the arrays 'X', 'data'; wanted one"),
-        ("a.npz", {"X": np.ones(3)}, r"the array X has the shape \(3,\); wanted series"),
-        ("a.npz", {"X": np.ones((2, 0))}, r"has the shape \(2, 0, 1\); wanted series"),
+        ("a.npz", {"X": np.ones((2, 3)), "data": [1]}, "has the arrays 'X', 'data'; expected one"),
+        ("a.npz", {"X": np.ones(3)}, r"the array X has the shape \(3,\); expected series"),
+        ("a.npz", {"X": np.ones((2, 0))}, r"has the shape \(2, 0, 1\); expected series"),
         ("a.npz", {"X": np.array([["a"]])}, "X holds <U1 .* which are not numbers"),
         ("a.npz", {"X": np.ones((2, 3), complex)}, "X holds complex128 .* which are not numbers"),
         (
@@ -421,12 +432,12 @@ def test_a_table_of_the_ucr_archive(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("1\t2\t3\n1\t2\n", r"line 2: there are 2 columns, where line 1 has 3; pad"),
-        ("1\t2\n1\tx\n", r"line 2, column 2: 'x' is not a number; wanted a class"),
-        ("1\t2\n\n1.5\t2\n", "has a class 1.5 in column 1; wanted whole numbers"),
-        ("1\t2\t3\n1\tNaN\t3\n", "line 2, column 2: the value is nan; wanted finite"),
-        ("1\t2\n1\tNaN\n", "line 2, column 2: the value is nan; wanted finite"),
-        ("1\t2\n1\tinf\n", "line 2, column 2: the value is inf; wanted finite"),
-        ("1\n", "line 1: there is one number; wanted a class and values"),
+        ("1\t2\n1\tx\n", r"line 2, column 2: 'x' is not a number; expected a class"),
+        ("1\t2\n\n1.5\t2\n", "has a class 1.5 in column 1; expected integers"),
+        ("1\t2\t3\n1\tNaN\t3\n", "line 2, column 2: the value is nan; expected finite"),
+        ("1\t2\n1\tNaN\n", "line 2, column 2: the value is nan; expected finite"),
+        ("1\t2\n1\tinf\n", "line 2, column 2: the value is inf; expected finite"),
+        ("1\n", "line 1: there is one number; expected a class and values"),
         ("\n\n", "has no series"),
     ],
 )
@@ -439,7 +450,9 @@ def test_tables_of_the_ucr_archive_that_are_refused(tmp_path, text, message):
 
 def test_files_that_are_not_known_to_hold_series(tmp_path):
     for path in (tmp_path / "a.txt", "-"):
-        with pytest.raises(DataError, match=r"not known to hold series; wanted a file named \.ts"):
+        with pytest.raises(
+            DataError, match=r"not known to hold series; expected a file named \.ts"
+        ):
             read_series(path)
 
 
@@ -496,12 +509,20 @@ def test_attributes_are_steps(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("@data\n", "", "line 10: wanted @relation, @attribute NAME TYPE, @data"),
+        ("@data\n", "", "line 10: expected @relation, @attribute NAME TYPE, @data"),
         (RELATIONAL[RELATIONAL.index("@data") :], "", "has no line @data"),
         ("@end 'the series'", "", "line 10: @data before @end the series; add that line"),
-        ("NUMERIC", "date", "line 4: the type 'date' is none of numeric, real"),
-        ("NUMERIC", "{1,2}", "the attribute 'att0' is nominal; wanted numeric ones for the steps"),
-        ("@relation Two", "relation Two", "line 2: wanted @relation, @attribute NAME TYPE, @data"),
+        ("NUMERIC", "date", "line 4: the type 'date' is not one of numeric, real"),
+        (
+            "NUMERIC",
+            "{1,2}",
+            "the attribute 'att0' is nominal; expected numeric ones for the steps",
+        ),
+        (
+            "@relation Two",
+            "relation Two",
+            "line 2: expected @relation, @attribute NAME TYPE, @data",
+        ),
         (
             "@attribute class",
             "@attribute n numeric\n@attribute class",
@@ -511,15 +532,15 @@ def test_attributes_are_steps(tmp_path):
         (
             ",Walking",
             ",Flying",
-            "line 11: the class 'Flying' is none of the header: 'Walking', 'Run",
+            "line 11: the class 'Flying' is not one of the header: 'Walking', 'Run",
         ),
         (",Walking", ",?", r"line 11: there is no class \('\?'\)"),
         ("1,2,3", "1,2", "line 11, channel 1: 2 values, but 3 attributes"),
         ("1,2,3", "1,b,3", "line 11, channel 1, step 2: 'b' is not a number"),
-        ("1,2,3", "1,?,3", "line 11, channel 1, step 2: the value is nan; wanted finite"),
-        ("5,-6e-1", "5,?", "line 11, channel 2, step 3: the value is nan; wanted finite"),
+        ("1,2,3", "1,?,3", "line 11, channel 1, step 2: the value is nan; expected finite"),
+        ("5,-6e-1", "5,?", "line 11, channel 2, step 3: the value is nan; expected finite"),
         ("'1,2,3", "{0 1, 2 3}", "line 11: sparse rows in braces are not read"),
-        ("-6e-1'", "-6e-1'x", "line 11: a quote is not closed, or a value goes on after it"),
+        ("-6e-1'", "-6e-1'x", "line 11: a quote is not closed, or a value continues after it"),
         (r"'1,1,1\n2,2,2'", "'1,1,1'", "line 14: 1 channels; those before have 2"),
         (RELATIONAL[RELATIONAL.index("'1,2") :], "", "has no series after its line @data"),
     ],

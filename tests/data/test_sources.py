@@ -305,7 +305,7 @@ def test_standard_input_messages(monkeypatch, tmp_path):
     pipe_in(monkeypatch, b"text")
     with pytest.raises(DataError, match="does not exist"):
         open_source(["-", tmp_path / "gone.txt"])
-    assert list((tmp_path / "spool").iterdir()) == [], "nothing is left behind"
+    assert list((tmp_path / "spool").iterdir()) == [], "nothing is left"
     pipe_in(monkeypatch, b"\xff")
     with pytest.raises(
         DataError, match=r"standard input is not valid UTF-8: byte 0xFF at offset 0"
@@ -438,5 +438,5 @@ def test_utf_16_without_a_mark_is_told(tmp_path, data):
     path.write_bytes(data * 9)
     with pytest.raises(DataError, match=r"text.txt is not valid utf-16: .* give --encoding with t"):
         "".join(open_source(path, encoding="utf-16"))
-    with pytest.raises(DataError, match="encoding 'idna' is none that Python knows"):
+    with pytest.raises(DataError, match="encoding 'idna' is not one that Python knows"):
         open_source(path, encoding="idna")

@@ -25,10 +25,10 @@ def test_every_class_in_its_proportion(labels, share, seed):
         assert taken[label] < count, "each class can be trained"
         assert count == 1 or abs(taken[label] - share * count) < 1 or taken[label] == count - 1
     room = sum(count - 1 for count in counts.values())
-    wanted = max(1, round(share * len(labels)))
-    assert len(held_out) <= wanted
-    if room >= wanted and all(share * n <= n - 1 for n in counts.values()):
-        assert len(held_out) == wanted
+    expected = max(1, round(share * len(labels)))
+    assert len(held_out) <= expected
+    if room >= expected and all(share * n <= n - 1 for n in counts.values()):
+        assert len(held_out) == expected
 
 
 def test_the_largest_remainders_give_one_more():

@@ -64,14 +64,20 @@ def test_places_of_json(tmp_path):
     ("text", "message"),
     [
         ('{"text": "a"}\n{"text": \n', r"line 2: this is not JSON \(Expecting value, line 2, col"),
-        ("{'text': 'a'}\n", r"line 1: this is not JSON \(.*, column 2\); wanted an object a line"),
-        ('{"text": "a"}\n7\n', "line 2: there is 7; wanted an object with fields by name"),
+        (
+            "{'text': 'a'}\n",
+            r"line 1: this is not JSON \(.*, column 2\); expected an object a line",
+        ),
+        ('{"text": "a"}\n7\n', "line 2: there is 7; expected an object with fields by name"),
         ('{"body": "a"}\n', "a.jsonl has no column 'text'; it has 'body'"),
         ('{"text": "a"}\n{"text.a": "a"}\n', "line 2: there is no field 'text'; it has 'text.a'"),
-        ('["a", "b"]\n', r"item 1: there is 'a'; wanted an object"),
+        ('["a", "b"]\n', r"item 1: there is 'a'; expected an object"),
         ('[{"text": "a"}\n', r"a.jsonl: this is not JSON"),
-        ('{"text": 7}\n', "line 1: column 'text' has 7; wanted a text"),
-        ('{"text": {"a": "' + "b" * 99 + '"}}\n', r"line 1: column 'text' has .{40}\.\.\.; wanted"),
+        ('{"text": 7}\n', "line 1: column 'text' has 7; expected a text"),
+        (
+            '{"text": {"a": "' + "b" * 99 + '"}}\n',
+            r"line 1: column 'text' has .{40}\.\.\.; expected",
+        ),
         ("[" * 100_000, "this JSON cannot be read"),
         ('{"text": ' + "9" * 9999 + "}", "line 1: this JSON cannot be read"),
         ('{"text": "a", "b": "c"}\r{"text": "a"}\n', "carriage returns"),
@@ -91,9 +97,9 @@ def test_labels_are_texts_or_whole_numbers(tmp_path):
     expected = ["true", "false", "3", "3", "x", "-1"]
     assert [label for _, label in read_labelled(path, "t", "l")] == expected
     for label, message in [
-        (0.5, r"line 1: column 'l' has 0\.5; wanted a label"),
-        ([1], r"line 1: column 'l' has \[1\]; wanted a label"),
-        (float("nan"), "line 1: column 'l' has nan; wanted a label"),
+        (0.5, r"line 1: column 'l' has 0\.5; expected a label"),
+        ([1], r"line 1: column 'l' has \[1\]; expected a label"),
+        (float("nan"), "line 1: column 'l' has nan; expected a label"),
         (None, "line 1: the row has no label in column 'l'"),
     ]:
         path.write_text(json.dumps({"t": "a", "l": label}))
@@ -140,7 +146,7 @@ def test_a_table_from_standard_input(monkeypatch, tmp_path, format, data):
     rows = list(read_columns("-", ["label", "text"], format=format))
     assert [fields for _, fields in rows] == [["x", "a"]]
     assert rows[0][0].startswith("standard input, line ")
-    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+    assert list(tmp_path.iterdir()) == [], "nothing is left"
     pipe_in(monkeypatch, data)
     assert list(open_source("-", "text", format=format)) == ["a\n"]
     pipe_in(monkeypatch, data)
@@ -156,7 +162,7 @@ def test_standard_input_without_columns_or_with_an_unknown_format(monkeypatch):
     with pytest.raises(DataError, match="standard input is a table: say with --column"):
         read_labelled("-", format="csv")
     for read in (read_columns, read_labelled, open_source):
-        with pytest.raises(DataError, match="format 'xls' is unknown; wanted one of csv, tsv,"):
+        with pytest.raises(DataError, match="format 'xls' is unknown; expected one of csv, tsv,"):
             list(read("-", ["a"] if read is read_columns else "a", format="xls"))
 
 

@@ -70,7 +70,7 @@ def test_the_files_of_a_folder_follow_each_other(write):
     ("text", "column", "message"),
     [
         ("# one\n\n1\ta\t_\n", 4, r"conllu, line 3: there are 3 columns, and column 4 .* CoNLL-U"),
-        ("a\tX\n# two\n", 2, r"line 2: there are 1 columns, .* wanted a word and its tag"),
+        ("a\tX\n# two\n", 2, r"line 2: there are 1 columns, .* expected a word and its tag"),
         ("a\tb\tc\tX\n", 4, r"line 1: the first column is 'a'; .* ask for column 2"),
         ("1\ta\t_\tX\n-2\ta\t_\tX\n", 4, "line 2: the first column is '-2'"),
         ("1\t\t_\tX\n", 4, "line 1: the word is empty"),
@@ -167,7 +167,11 @@ def test_the_columns_of_conllu_plus_are_named_in_the_first_line(write):
         ("a|X\nb|c|X\n", {"separator": "|"}, "line 2: there are 3 columns, where line 1 has 2$"),
         ("a X\n", {"tag_column": 3}, "line 1: there are 2 columns, and column 3 .* by white space"),
         ("a X\n", {"tag_column": "-3"}, "line 1: there are 2 columns, and column -3 was asked"),
-        ("a X\n", {"tag_column": 0}, "columns count from 1, or from -1 for the last; 0 is none"),
+        (
+            "a X\n",
+            {"tag_column": 0},
+            "columns count from 1, or from -1 for the last; 0 is not a column",
+        ),
         ("a X\n", {"tag_column": "UPOS"}, "line 1: there is no column 'UPOS', as its columns have"),
         ("a||X\n", {"separator": "|", "tag_column": 2}, "line 1: the tag is empty"),
         ("-DOCSTART- O\n\n", {}, "has no sentence"),
@@ -194,9 +198,9 @@ def test_tables_of_lists(write):
         read_tagged(path, tag_column="ner")
     for row, message in [
         ('{"tokens": ["a"], "tags": []}', "line 1: there are 1 words and 0 tags"),
-        ('{"tokens": "a b", "tags": ["X"]}', "line 1: column 'tokens' is not a list; wanted"),
+        ('{"tokens": "a b", "tags": ["X"]}', "line 1: column 'tokens' is not a list; expected"),
         ('{"tokens": ["a"], "tags": [null]}', "line 1: a tag is empty"),
-        ('{"tokens": [["a"]], "tags": ["X"]}', r"line 1: column 'tokens' has \['a'\]; wanted"),
+        ('{"tokens": [["a"]], "tags": ["X"]}', r"line 1: column 'tokens' has \['a'\]; expected"),
         ('{"tokens": [], "tags": []}', "has no sentence"),
     ]:
         with pytest.raises(DataError, match=message):

@@ -1,4 +1,4 @@
-"""Real texts, where they lie beside the checkout: the counts that the papers give."""
+"""Real texts, where they are next to the checkout: the counts that the papers give."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 def data(name: str) -> Path:
     path = DATA / name
     if not path.exists():
-        pytest.skip(f"{name} is not in ../shared/data beside the checkout")
+        pytest.skip(f"{name} is not in ../shared/data next to the checkout")
     return path
 
 

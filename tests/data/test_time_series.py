@@ -153,7 +153,7 @@ def test_what_is_refused(table, text, options, message):
 
 
 def test_options_that_are_none(table):
-    with pytest.raises(ValueError, match="gaps 'zero' is none of refuse, missing, previous"):
+    with pytest.raises(ValueError, match="gaps 'zero' is not one of refuse, missing, previous"):
         read_time_series(table("t,y\n1,2\n"), gaps="zero")
     for text in ("fortnight", "", "-1", "0 days", "nan"):
         with pytest.raises(ValueError, match="is none; wanted a number, or one of microsecond"):

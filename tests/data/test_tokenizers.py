@@ -289,10 +289,10 @@ def test_words_may_be_cut_anywhere(text, data):
         "sentence_start": data.draw(st.booleans()),
     }
     chunks = cut(data, text)
-    whole = WordTokenizer.fit([text + " x"], **options)
-    assert WordTokenizer.fit([*chunks, " x"], **options).words == whole.words
-    pieces = [*whole.encode_chunks([*chunks, " x"])]
-    assert np.concatenate(pieces).tolist() == whole.encode(text + " x").tolist()
+    complete = WordTokenizer.fit([text + " x"], **options)
+    assert WordTokenizer.fit([*chunks, " x"], **options).words == complete.words
+    pieces = [*complete.encode_chunks([*chunks, " x"])]
+    assert np.concatenate(pieces).tolist() == complete.encode(text + " x").tolist()
 
 
 # Byte pairs
@@ -407,10 +407,10 @@ def test_character_limits_that_leave_nothing():
 @given(texts, st.data())
 def test_characters_may_be_cut_anywhere(text, data):
     chunks = cut(data, text + ".")
-    whole = CharacterTokenizer.fit([text + "."])
-    assert CharacterTokenizer.fit(chunks).characters == whole.characters
-    joined = np.concatenate(list(whole.encode_chunks(chunks)))
-    assert joined.tolist() == whole.encode(text + ".").tolist()
+    complete = CharacterTokenizer.fit([text + "."])
+    assert CharacterTokenizer.fit(chunks).characters == complete.characters
+    joined = np.concatenate(list(complete.encode_chunks(chunks)))
+    assert joined.tolist() == complete.encode(text + ".").tolist()
 
 
 def test_ids_outside_the_vocabulary(bpe):
@@ -447,8 +447,8 @@ def test_damaged_dicts(data, message):
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
-        (["a"], {}, "lacks <eos>"),
-        (["a", "<eos>"], {"sentence_start": True}, "lacks <bos>"),
+        (["a"], {}, "has no <eos>"),
+        (["a", "<eos>"], {"sentence_start": True}, "has no <bos>"),
         (["a", "b", "a", "<eos>"], {}, "'a' more than once"),
         (["<eos>"], {"split": "syllables"}, "split is 'syllables'; it must be one of"),
     ],

@@ -1,4 +1,4 @@
-"""The native conditional random field beside NumPy's, and the promise: same bits, however cut."""
+"""The native conditional random field against NumPy's: the same bits, however it is split."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ _native = pytest.importorskip("anaphora.engine._native", reason="the native engi
 native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
-TAGS = [1, 2, 7, 8, 9, 17, 33, 70]  # lines of 8 and beside; blocks of 1, 3 and 4 vectors
+TAGS = [1, 2, 7, 8, 9, 17, 33, 70]  # lines of 8 and around; blocks of 1, 3 and 4 vectors
 SETS = ["amx", "avx512", "avx2", "baseline"]
 
 
@@ -93,8 +93,8 @@ def test_extreme_scores_and_exclusions(scale, excluded, dtype, instructions, rng
 def test_other_layouts_and_precisions(dtype, rng):
     arrays = problem(rng, dtype, 9)
     expected = results(native, *arrays)
-    turned = [np.asfortranarray(a) for a in arrays[:4]]
-    assert_equal(results(native, *turned, arrays[4].astype(np.int32), arrays[5]), expected)
+    fortran = [np.asfortranarray(a) for a in arrays[:4]]
+    assert_equal(results(native, *fortran, arrays[4].astype(np.int32), arrays[5]), expected)
     half = [a.astype(np.float16) for a in arrays[:4]]
     found = results(native, *half, *arrays[4:])  # by NumPy
     np.testing.assert_allclose(found["log_partitions"], expected["log_partitions"], rtol=1e-2)

@@ -173,12 +173,12 @@ def test_other_precisions_use_numpy(problem, rng):
         assert array.dtype == np.float16
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
     a = rng.standard_normal((3, 4)).astype(np.float16)
-    for found, wanted in (
+    for found, reference in (
         (native.matmul(a, a.T), a @ a.T),
         (native.sum_columns(a), kernels.sum_columns(a)),
         (native.matmul(np.arange(6).reshape(2, 3), np.ones((3, 1), int)), [[3], [12]]),
     ):
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(found, reference)
 
 
 # Without a loop over time ------------------------------------------------------------------------

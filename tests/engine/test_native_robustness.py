@@ -124,8 +124,8 @@ def test_odd_arrays_in_layers(odd, dtype, rng):
     before = rng.bit_generator.state
     expected = results(lambda a: a)
     rng.bit_generator.state = before
-    for found, wanted in zip(results(odd), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    for found, reference in zip(results(odd), expected, strict=True):
+        np.testing.assert_allclose(found, reference, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("odd", [np.asfortranarray, strided, backwards, misaligned])
@@ -900,7 +900,7 @@ except (MemoryError, RuntimeError):
     print("no threads")
 native.set_num_threads(2)
 assert (native.matmul(small, small) == 300).all()
-print("going on")
+print("continuing")
 """
 
 
@@ -909,7 +909,7 @@ def test_out_of_memory_or_threads():
     code, printed, errors = python(LIMITED)
     assert (code, errors) == (0, "")
     assert printed.split("\n")[:3] == ["no memory"] * 3
-    assert printed.endswith("going on")
+    assert printed.endswith("continuing")
 
 
 SUMMING = """

@@ -118,8 +118,8 @@ def test_the_bits_of_the_recurrence(name, dtype, instructions, native_settings, 
             states = stack.start(B)
             expected, final = stack.run(x, states)
             assert_equal(packed.run(x, states), expected)
-            for state, wanted in zip(states, final, strict=True):
-                assert_equal(state, wanted)
+            for state, reference in zip(states, final, strict=True):
+                assert_equal(state, reference)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -149,8 +149,8 @@ def test_threads_and_instruction_sets(name, normalized, dtype, family, native_se
         expected, _ = stack.run(ids, stack.start(B))
         assert_equal(results[0][0], expected)
         for result in results[1:]:
-            for found, wanted in zip(result, results[0], strict=True):
-                assert_equal(found, wanted)
+            for found, reference in zip(result, results[0], strict=True):
+                assert_equal(found, reference)
 
 
 def test_a_row_alone_and_in_a_batch(rng):
@@ -161,8 +161,8 @@ def test_a_row_alone_and_in_a_batch(rng):
     alone = [np.ascontiguousarray(s[:, [6]]) for s in states]
     full = packed.run(ids, states)
     assert_equal(packed.run(ids[:, [6]].copy(), alone), full[:, [6]])
-    for state, wanted in zip(alone, states, strict=True):
-        assert_equal(state, wanted[:, [6]])
+    for state, reference in zip(alone, states, strict=True):
+        assert_equal(state, reference[:, [6]])
 
 
 def test_denormal_numbers_count_as_zero(rng):

@@ -1,4 +1,4 @@
-"""Beam search beside a plain one of a single row, beside all sequences, and its promises."""
+"""Beam search against a plain one of a single row and all sequences, and its promises."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def source(rng):
 
 
 def log_probabilities(model, source, length, prefix):
-    """Of every next token of one sequence: the whole of it is read anew."""
+    """Of every next token of one sequence: all of it is read again."""
     inputs = np.array([[END], *([id] for id in prefix)])
     logits, _ = model(source[:length, None], inputs)
     last = logits.data[-1, 0]
@@ -84,9 +84,9 @@ def test_a_batch_finds_what_a_plain_search_of_each_row_finds(source, attention, 
     model = make(attention, num_layers=2, cell="gru" if attention is None else "lstm")
     found = beam_search(model, source, LENGTHS, beam_size, 6, penalty)
     for b, length in enumerate(LENGTHS):
-        wanted = plain_beam_search(model, source[:, b], length, beam_size, 6, penalty)
-        assert [(tuple(h.ids), h.ended) for h in found[b]] == [(w[0], w[3]) for w in wanted]
-        for hypothesis, (_, total, score, _) in zip(found[b], wanted, strict=True):
+        expected = plain_beam_search(model, source[:, b], length, beam_size, 6, penalty)
+        assert [(tuple(h.ids), h.ended) for h in found[b]] == [(w[0], w[3]) for w in expected]
+        for hypothesis, (_, total, score, _) in zip(found[b], expected, strict=True):
             np.testing.assert_allclose(hypothesis.log_probability, total, atol=1e-10)
             np.testing.assert_allclose(hypothesis.score, score, atol=1e-10)
 
@@ -99,10 +99,10 @@ def test_no_ngram_occurs_twice_where_that_is_asked(source, beam_size, n):
     found = beam_search(model, source, LENGTHS, beam_size, 8, no_repeat_ngram=n)
     assert any(repeats(h.ids.tolist(), n) for row in plain for h in row)
     for b, length in enumerate(LENGTHS):
-        wanted = plain_beam_search(model, source[:, b], length, beam_size, 8, n=n)
-        assert [(tuple(h.ids), h.ended) for h in found[b]] == [(w[0], w[3]) for w in wanted]
+        expected = plain_beam_search(model, source[:, b], length, beam_size, 8, n=n)
+        assert [(tuple(h.ids), h.ended) for h in found[b]] == [(w[0], w[3]) for w in expected]
         assert not any(repeats(h.ids.tolist(), n) for h in found[b])
-        for hypothesis, (_, total, _, _) in zip(found[b], wanted, strict=True):
+        for hypothesis, (_, total, _, _) in zip(found[b], expected, strict=True):
             np.testing.assert_allclose(hypothesis.log_probability, total, atol=1e-10)
 
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_meant_is_refused(source):
         {"length_penalty": -1.0},
         {"no_repeat_ngram": -1},
     ):
-        with pytest.raises(ValueError, match="wanted beam_size >= 1, max_length >= 1"):
+        with pytest.raises(ValueError, match="expected beam_size >= 1, max_length >= 1"):
             beam_search(model, source, LENGTHS, **options)
     with model.decoder.output.weight.writing() as weight:
         weight[3, 0] = np.nan

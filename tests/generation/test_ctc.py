@@ -1,4 +1,4 @@
-"""Decoding of CTC scores: beside every alignment counted one by one, and beside the loss."""
+"""Decoding of CTC scores: against every alignment counted one by one, and against the loss."""
 
 import itertools
 
@@ -14,7 +14,7 @@ LENGTHS = np.array([5, 3, 0, 4])
 
 
 def collapse(path, blank=BLANK):
-    """What an alignment stands for: repetitions merged, then blanks removed."""
+    """The labels that an alignment spells: repetitions merged, then blanks removed."""
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 
@@ -125,7 +125,9 @@ def test_a_blank_alone_and_no_rows(rng):
 @pytest.mark.parametrize("decode", [ctc_greedy, ctc_beam_search])
 def test_wrong_input_is_refused(logits, decode):
     name = decode.__name__
-    with pytest.raises(ValueError, match=rf"{name}: logits of shape \(5, 3\); wanted \[T, B, V\]"):
+    with pytest.raises(
+        ValueError, match=rf"{name}: logits of shape \(5, 3\); expected \[T, B, V\]"
+    ):
         decode(logits[:, 0])
     with pytest.raises(ValueError, match=rf"{name}: blank 3 is outside 0\.\.2"):
         decode(logits, blank=3)

@@ -126,11 +126,11 @@ def test_drawn_in_chunks_or_one_by_one_the_ids_are_the_same(characters, sampler)
 
 def test_no_more_is_computed_than_is_asked_for(characters, monkeypatch):
     lengths = []
-    drawn = LanguageModelSession.generate
+    original = LanguageModelSession.generate
 
     def counting(self, ids, uniforms, *options):
         lengths.append(len(uniforms))
-        return drawn(self, ids, uniforms, *options)
+        return original(self, ids, uniforms, *options)
 
     monkeypatch.setattr(LanguageModelSession, "generate", counting)
     list(generate(make(characters), characters, "to", length=150, sampler=GREEDY))
@@ -292,10 +292,10 @@ def test_text_ends_before_a_stop_text(characters, stop):
     ended = 0
     for seed in range(20):
         sampler = Sampler(seed=seed)
-        whole = "".join(generate(model, characters, "to be", 60, sampler))
+        entire = "".join(generate(model, characters, "to be", 60, sampler))
         pieces = list(generate(model, characters, "to be", 60, sampler, stop=stop))
-        assert "".join(pieces) == "to be" + cut(whole[5:], stop)
-        ended += len("".join(pieces)) < len(whole)
+        assert "".join(pieces) == "to be" + cut(entire[5:], stop)
+        ended += len("".join(pieces)) < len(entire)
     assert (ended > 3) is (stop != ["zz"])
 
 
@@ -309,10 +309,10 @@ def test_a_stop_text_goes_across_words_and_what_the_prompt_has_does_not_count():
     words = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
     model = make(words)
     for seed in range(20):
-        whole = "".join(generate(model, words, "the cat", 40, Sampler(seed=seed)))
+        entire = "".join(generate(model, words, "the cat", 40, Sampler(seed=seed)))
         for stop in (["t s"], ["cat"], ["\nthe", "g\n"], ["e cat"]):
             text = "".join(generate(model, words, "the cat", 40, Sampler(seed=seed), stop=stop))
-            assert text == "the cat" + cut(whole[7:], stop)
+            assert text == "the cat" + cut(entire[7:], stop)
 
 
 def test_a_stop_text_goes_across_byte_pairs():

@@ -1,4 +1,4 @@
-"""Scoring: the log-probability of each token, whatever is read beside it."""
+"""Scoring: the log-probability of each token, whatever else is in the batch."""
 
 import math
 
@@ -24,7 +24,7 @@ def make(tokenizer, **options):
 
 
 def by_hand(model, context, ids):
-    """The log-probabilities of one sequence, from the logits of the whole of it."""
+    """The log-probabilities of one sequence, from the logits of all of it."""
     read = [*context, *ids]
     logits, _ = model.eval()(np.array(read[:-1])[:, None])
     z = logits.data[:, 0].astype(np.float64)
@@ -96,14 +96,14 @@ def test_words_and_the_end_of_their_line(sentence_start):
     tokenizer = WordTokenizer.fit([TEXT], minimum_count=3, sentence_start=sentence_start)
     model = make(tokenizer, dtype="float64")
     text = "the emu saw"
-    (whole,) = score(model, tokenizer, [text])
+    (complete,) = score(model, tokenizer, [text])
     (without,) = score(model, tokenizer, [text], end=False)
-    assert whole.tokens == ["the", "<unk>", "<unk>", "<eos>"]
-    assert without.tokens == whole.tokens[:-1]
+    assert complete.tokens == ["the", "<unk>", "<unk>", "<eos>"]
+    assert without.tokens == complete.tokens[:-1]
     start = tokenizer.sentence_start_id if sentence_start else tokenizer.start_id
     ids = tokenizer.encode(text)[1 if sentence_start else 0 :]
-    assert_allclose(whole.log_probabilities, by_hand(model, [start], ids), rtol=1e-12)
-    assert_array_equal(without.log_probabilities, whole.log_probabilities[:-1])
+    assert_allclose(complete.log_probabilities, by_hand(model, [start], ids), rtol=1e-12)
+    assert_array_equal(without.log_probabilities, complete.log_probabilities[:-1])
     (nothing,) = score(model, tokenizer, [""], end=False)
     assert nothing.tokens == []
     assert nothing.log_probability == 0

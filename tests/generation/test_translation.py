@@ -1,4 +1,4 @@
-"""Translating sentences: in their order, whatever stands beside them, unknown words copied."""
+"""Translating sentences: in their order, whatever else is in the batch, unknown words copied."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Scores of classes and the confusion matrix, beside scikit-learn's."""
+"""Scores of classes and the confusion matrix against scikit-learn's."""
 
 import json
 
@@ -24,13 +24,13 @@ def test_scores_are_those_of_scikit_learn(classes, rng):
         expected = metrics.precision_recall_fscore_support(
             actual, predicted, labels=labels, zero_division=0
         )
-        for found, wanted in zip(
+        for found, reference in zip(
             (scores.precision, scores.recall, scores.f1, scores.support), expected, strict=True
         ):
-            np.testing.assert_allclose(found, wanted, atol=1e-12)
+            np.testing.assert_allclose(found, reference, atol=1e-12)
         for name in ("macro", "weighted"):
-            wanted = metrics.f1_score(actual, predicted, average=name, zero_division=0)
-            assert getattr(scores, f"{name}_f1") == pytest.approx(wanted)
+            reference = metrics.f1_score(actual, predicted, average=name, zero_division=0)
+            assert getattr(scores, f"{name}_f1") == pytest.approx(reference)
         assert accuracy(matrix) == pytest.approx(metrics.accuracy_score(actual, predicted))
         assert scores.overall_f1 == pytest.approx(accuracy(matrix))
 
@@ -75,13 +75,13 @@ def test_the_confusion_matrix_as_text():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"predicted has the class 2 at index 1; wanted 0 to 1"):
+    with pytest.raises(ValueError, match=r"predicted has the class 2 at index 1; expected 0 to 1"):
         confusion_matrix([0, 1], [0, 2], 2)
     with pytest.raises(ValueError, match=r"actual has the class -100 at index 0"):
         confusion_matrix([-100, 1], [0, 1], 2)
     with pytest.raises(ValueError, match=r"actual has the shape \(2,\) and predicted \(3,\)"):
         confusion_matrix([0, 1], [0, 1, 1], 2)
-    with pytest.raises(ValueError, match=r"the matrix has the shape \(1, 2\); wanted \[C, C\]"):
+    with pytest.raises(ValueError, match=r"the matrix has the shape \(1, 2\); expected \[C, C\]"):
         class_scores([[1, 2]])
     with pytest.raises(ValueError, match="3 names for 2 classes"):
         class_scores([[1, 2], [3, 4]], ["a", "b", "c"])

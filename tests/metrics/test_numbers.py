@@ -1,4 +1,4 @@
-"""Errors of numbers, beside scikit-learn's and the definitions written as loops."""
+"""Errors of numbers against scikit-learn's and the definitions written as loops."""
 
 import numpy as np
 import pytest

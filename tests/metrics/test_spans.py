@@ -1,4 +1,4 @@
-"""Spans and their scores, beside the state machine by which conlleval counts."""
+"""Spans and their scores against the state machine by which conlleval counts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""BLEU and chrF: by sacrebleu, and BLEU beside its definition."""
+"""BLEU and chrF: by sacrebleu, and BLEU against its definition."""
 
 import math
 import sys

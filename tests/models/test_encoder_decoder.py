@@ -123,8 +123,8 @@ def test_logits_are_those_of_the_equations(kind, tied, batch):
     assert weights is None if kind is None else weights.shape == (T, B, S)
     for b in range(B):
         source, inputs = batch.source[: SOURCE_LENGTHS[b], b], batch.inputs[: LENGTHS[b], b]
-        wanted = logits_by_hand(arrays(model), kind, source, inputs)
-        np.testing.assert_allclose(logits.data[: LENGTHS[b], b], wanted, atol=1e-12)
+        expected = logits_by_hand(arrays(model), kind, source, inputs)
+        np.testing.assert_allclose(logits.data[: LENGTHS[b], b], expected, atol=1e-12)
 
 
 def test_logits_about_a_vector_are_those_of_the_equations(vector_batch):
@@ -139,18 +139,18 @@ def test_logits_about_a_vector_are_those_of_the_equations(vector_batch):
         ys = [values["decoder.embedding.weight"][id] for id in vector_batch.inputs[:, b]]
         for layer in range(2):
             ys, _, _ = lstm(recurrent, f"_l{layer}", ys, h[layer], c[layer])
-        wanted = ys @ values["decoder.output.weight"].T + values["decoder.output.bias"]
-        np.testing.assert_allclose(logits.data[:, b], wanted, atol=1e-12)
+        expected = ys @ values["decoder.output.weight"].T + values["decoder.output.bias"]
+        np.testing.assert_allclose(logits.data[:, b], expected, atol=1e-12)
 
 
 def test_the_loss_is_the_mean_over_targets_that_count(batch):
     model = make()
     logits, _ = model(batch.source, batch.inputs, SOURCE_LENGTHS, LENGTHS)
     log_p = logits.data - np.log(np.exp(logits.data).sum(axis=2, keepdims=True))
-    wanted = [log_p[t, b, batch.targets[t, b]] for b in range(B) for t in range(LENGTHS[b])]
+    expected = [log_p[t, b, batch.targets[t, b]] for b in range(B) for t in range(LENGTHS[b])]
     loss, state = model.loss(batch)
     assert state is None
-    np.testing.assert_allclose(loss.item(), -np.mean(wanted), atol=1e-12)
+    np.testing.assert_allclose(loss.item(), -np.mean(expected), atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -221,10 +221,10 @@ def test_several_rows_may_share_a_row_of_the_memory(batch):
         ids = np.concatenate([batch.inputs, batch.inputs[::-1]], axis=1)
         features, _, weights = model.decoder(ids, twice, memory)
         for k, inputs in enumerate([batch.inputs, batch.inputs[::-1].copy()]):
-            wanted, _, wanted_weights = model.decoder(inputs, state, memory)
+            expected, _, expected_weights = model.decoder(inputs, state, memory)
             rows = slice(k * B, (k + 1) * B)
-            np.testing.assert_allclose(features.data[:, rows], wanted.data, atol=1e-14)
-            np.testing.assert_allclose(weights.data[:, rows], wanted_weights.data, atol=1e-14)
+            np.testing.assert_allclose(features.data[:, rows], expected.data, atol=1e-14)
+            np.testing.assert_allclose(weights.data[:, rows], expected_weights.data, atol=1e-14)
 
 
 def test_it_learns_to_turn_words_round():
@@ -305,7 +305,7 @@ def test_what_a_directory_cannot_hold_is_refused(tmp_path):
 def test_options_that_do_not_fit_are_refused(batch):
     with pytest.raises(ValueError, match="must be even, not 5"):
         EncoderDecoder(V_SOURCE, V, hidden_size=5)
-    with pytest.raises(ValueError, match="EncoderDecoder: attention 'dot' is none of mult"):
+    with pytest.raises(ValueError, match="EncoderDecoder: attention 'dot' is not one of mult"):
         make(attention="dot")
     with pytest.raises(ValueError, match=r"tied needs embedding_size \(3\) to be hidden"):
         make(attention=None, tied=True)
@@ -315,9 +315,9 @@ def test_options_that_do_not_fit_are_refused(batch):
     state, memory = model.encode(batch.source, SOURCE_LENGTHS)
     with pytest.raises(ValueError, match="a decoder with attention needs a memory"):
         model.decoder(batch.inputs, state)
-    with pytest.raises(ValueError, match="4 rows for a memory of 3; wanted a multiple"):
+    with pytest.raises(ValueError, match="4 rows for a memory of 3; expected a multiple"):
         model.decoder(np.zeros((2, 4), int), None, memory)
     with pytest.raises(ValueError, match="a decoder with attention needs a memory"):
         Decoder(DecoderBody(hidden_size=H), V)(batch.inputs, None, memory)
-    with pytest.raises(ValueError, match=r"shape \(3, 4\); wanted \[B, 2\], and no lengths"):
+    with pytest.raises(ValueError, match=r"shape \(3, 4\); expected \[B, 2\], and no lengths"):
         make_vector_model().encode(np.zeros((3, 4)))

@@ -455,8 +455,8 @@ def test_saved_and_loaded(distribution, tmp_path):
         ({"context": 0}, "context 0; wanted at least 1, 0 and 1"),
         ({"lags": [0, 1]}, r"lags \[0, 1\]; wanted different ones of at least 1 step"),
         ({"lags": []}, r"lags \[\]; wanted different ones"),
-        ({"scaling": "log"}, "scaling 'log' is none of standard, mean_absolute, none"),
-        ({"distribution": "cauchy"}, "distribution 'cauchy' is none of quantiles, gaussian"),
+        ({"scaling": "log"}, "scaling 'log' is not one of standard, mean_absolute, none"),
+        ({"distribution": "cauchy"}, "distribution 'cauchy' is not one of quantiles, gaussian"),
         (
             {"distribution": "quantiles", "quantiles": [0.5, 0.1]},
             "wanted at least two rising levels",

@@ -27,7 +27,7 @@ def sigmoid(z):
 
 
 def logits_by_hand(weights, ids):
-    """Embedding, two layers of LSTM and the output, in plain NumPy, written anew."""
+    """Embedding, two layers of LSTM and the output, in plain NumPy, written again."""
     x = weights["embedding.weight"][ids]  # [T, B, E]
     for layer in range(2):
         w_ih, w_hh, b_ih, b_hh = (
@@ -68,10 +68,10 @@ def test_parameter_names_and_shapes_are_pytorchs():
 
 def test_one_pass_is_two_chunks_with_carried_state():
     model = make()
-    whole, last = model(IDS)
+    complete, last = model(IDS)
     first, state = model(IDS[:2])
     second, end = model(IDS[2:], state)
-    np.testing.assert_array_equal(whole.data, np.concatenate([first.data, second.data]))
+    np.testing.assert_array_equal(complete.data, np.concatenate([first.data, second.data]))
     for one, other in zip(last, end, strict=True):
         np.testing.assert_array_equal(one.data, other.data)
 

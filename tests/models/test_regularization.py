@@ -1,4 +1,4 @@
-"""The language model's regularisers beside plain NumPy, and that evaluation has none of them."""
+"""The language model's regularisers against plain NumPy, and that evaluation has none of them."""
 
 import numpy as np
 import pytest
@@ -268,20 +268,20 @@ def test_a_factor_out_of_range_is_told(name, factor):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_session_of_a_normalised_model_gives_the_bits_of_the_whole(dtype):
     model = make(layer_norm=True, dropout=0.3, dtype=dtype).eval()
-    whole = model(IDS)[0].data
+    complete = model(IDS)[0].data
     session = model.session(batch_size=B)
     steps = np.stack([session.feed(ids) for ids in IDS])
     pieces = model.session(batch_size=B)
     pieces = np.concatenate([pieces.feed(IDS[:2]), pieces.feed(IDS[2:])])
     if engine.info()["engine"] == "native":
-        np.testing.assert_array_equal(steps, whole)
-        np.testing.assert_array_equal(pieces, whole)
-    np.testing.assert_allclose(steps, whole, rtol=1e-5)
-    np.testing.assert_allclose(pieces, whole, rtol=1e-5)
+        np.testing.assert_array_equal(steps, complete)
+        np.testing.assert_array_equal(pieces, complete)
+    np.testing.assert_allclose(steps, complete, rtol=1e-5)
+    np.testing.assert_allclose(pieces, complete, rtol=1e-5)
 
 
 def test_a_normalised_model_generates_what_it_says_is_likeliest():
     model = make(layer_norm=True).eval()
-    drawn = model.session().generate([3], np.zeros(8), temperature=0)
-    ids = np.concatenate([[3], drawn])[:, None]
-    np.testing.assert_array_equal(model(ids[:-1])[0].data[:, 0].argmax(axis=-1), drawn)
+    sampled = model.session().generate([3], np.zeros(8), temperature=0)
+    ids = np.concatenate([[3], sampled])[:, None]
+    np.testing.assert_array_equal(model(ids[:-1])[0].data[:, 0].argmax(axis=-1), sampled)

@@ -270,7 +270,7 @@ def test_what_has_no_session_says_why(kind):
         ValueError, match=f"{kind.__name__}: a bidirectional .* no session, {reason}"
     ):
         make(kind, bidirectional=True).session()
-    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         make(kind).session(0)
 
 

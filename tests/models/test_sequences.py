@@ -41,7 +41,7 @@ def sigmoid(z):
 
 
 def gru_by_hand(x, weights, suffix):
-    """The outputs [T, H] of a GRU over one sequence [T, I], in plain NumPy, written anew."""
+    """The outputs [T, H] of a GRU over one sequence [T, I], in plain NumPy, written again."""
     w_ih, w_hh, b_ih, b_hh = (
         weights[f"recurrent.{name}{suffix}"]
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -401,10 +401,10 @@ def test_answers_that_training_lacked_are_wrong_and_the_loss_is_that_of_the_rest
 
 def test_a_tagger_of_features_carries_its_state_over_chunks(x):
     model = make(SequenceTagger, num_layers=2)
-    whole, last = model(x)
+    complete, last = model(x)
     first, state = model(x[:4])
     second, end = model(x[4:], state)
-    np.testing.assert_array_equal(whole.data, np.concatenate([first.data, second.data]))
+    np.testing.assert_array_equal(complete.data, np.concatenate([first.data, second.data]))
     np.testing.assert_array_equal(last.data, end.data)
 
 
@@ -493,7 +493,7 @@ def test_a_cell_without_a_program_is_not_saved(tmp_path):
         ({"input_size": None}, "give input_size, .* or vocabulary_size, .*; not neither"),
         ({"vocabulary_size": V}, "not both"),
         ({"embedding_size": E}, "embedding_size is for ids"),
-        ({"pooling": "first"}, "pooling 'first' is none of last, mean, max"),
+        ({"pooling": "first"}, "pooling 'first' is not one of last, mean, max"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
@@ -507,5 +507,5 @@ def test_characters_where_they_do_not_belong_are_refused(rng):
         tagger(**SPELLING).loss(Batch(batch.inputs, batch.targets, LENGTHS))
     with pytest.raises(ValueError, match="make it with num_characters"):
         tagger().loss(batch)
-    with pytest.raises(ValueError, match=r"wanted \[W, ...\] and \[...\]"):
+    with pytest.raises(ValueError, match=r"expected \[W, ...\] and \[...\]"):
         tagger(**SPELLING)(batch.inputs, None, LENGTHS, batch.characters, LENGTHS)

@@ -1,4 +1,4 @@
-"""Sessions of a language model: the model's own scores, and what it goes on with."""
+"""Sessions of a language model: the model's own scores, and what it continues with."""
 
 import pickle
 import threading
@@ -28,7 +28,7 @@ def make(dtype="float32", **options):
     return model.eval()
 
 
-def whole(model, ids):
+def complete(model, ids):
     with no_grad():
         logits, state = model(ids)
     return logits.data, state
@@ -62,7 +62,7 @@ def draw_ids(rng, model, *shape):
 def test_steps_have_the_scores_of_the_whole(options, dtype, rng):
     model = make(dtype, **options)
     ids = draw_ids(rng, model, T, B)
-    expected, state = whole(model, ids)
+    expected, state = complete(model, ids)
     session = model.session(B)
     for pieces in ([T], [1] * T, [2, 0, 3, 1]):
         session.reset()
@@ -72,8 +72,8 @@ def test_steps_have_the_scores_of_the_whole(options, dtype, rng):
             at += count
         assert_same(np.concatenate(found), expected)
     states = state if isinstance(state, tuple) else (state,)
-    for array, wanted in zip(session.state_dict().values(), states, strict=True):
-        assert_same(array, wanted.data)
+    for array, reference in zip(session.state_dict().values(), states, strict=True):
+        assert_same(array, reference.data)
     single = model.session()
     assert_same(single.feed(int(ids[0, 0])), expected[0, 0])
     assert_same(single.feed(ids[1:, 0].tolist()), expected[1:, 0])
@@ -107,13 +107,13 @@ def by_hand(model, ids, sampler, uniforms):
             return next(rows).reshape(shape)
 
     rows = iter(uniforms)
-    state, drawn = None, []
+    state, sampled = None, []
     for _ in uniforms:
         with no_grad():
             logits, state = model(ids, state)
         ids = sampler.sample(logits.data[-1], Given())[None]
-        drawn.append(ids[0])
-    return np.array(drawn)
+        sampled.append(ids[0])
+    return np.array(sampled)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
@@ -125,11 +125,11 @@ def test_what_is_generated_is_what_the_sampler_draws_step_by_step(options, sampl
     expected = by_hand(model, ids, sampler, uniforms)
     session = model.session(B)
     fork = session.fork()
-    drawn = session.generate(ids, uniforms, *turns)
-    assert drawn.dtype == np.int64
-    np.testing.assert_array_equal(drawn, expected)
+    sampled = session.generate(ids, uniforms, *turns)
+    assert sampled.dtype == np.int64
+    np.testing.assert_array_equal(sampled, expected)
     if sampler.temperature:
-        assert len(np.unique(drawn)) > 2
+        assert len(np.unique(sampled)) > 2
 
     again = model.session(B).generate(np.asfortranarray(ids), np.asfortranarray(uniforms), *turns)
     np.testing.assert_array_equal(again, expected)
@@ -138,7 +138,7 @@ def test_what_is_generated_is_what_the_sampler_draws_step_by_step(options, sampl
     first = fork.generate(ids, uniforms[:7], *turns)
     rest = fork.generate(first[-1], uniforms[7:], *turns)
     np.testing.assert_array_equal(np.concatenate([first, rest]), expected)
-    assert_same(session.feed(drawn[-1]), fork.feed(drawn[-1]))
+    assert_same(session.feed(sampled[-1]), fork.feed(sampled[-1]))
     alone = model.session().generate(ids[:, 1], uniforms[:, 1], *turns)
     np.testing.assert_array_equal(alone, expected[:, 1])
 
@@ -195,8 +195,8 @@ def test_sessions_generate_in_threads_at_the_same_time(rng):
     for thread in threads:
         thread.join()
     assert len(found) == 4
-    for drawn in found.values():
-        np.testing.assert_array_equal(drawn, expected)
+    for sampled in found.values():
+        np.testing.assert_array_equal(sampled, expected)
 
 
 def test_a_changed_model_is_run_itself(rng):
@@ -211,7 +211,7 @@ def test_a_changed_model_is_run_itself(rng):
     replaced.output = nn.Sequential(nn.Linear(H, H), nn.Linear(H, V))
     ids = draw_ids(rng, louder, T, B)
     for model in (louder, replaced):
-        assert_same(model.session(B).feed(ids), whole(model, ids)[0])
+        assert_same(model.session(B).feed(ids), complete(model, ids)[0])
         assert model.session(B).generate(ids, rng.random((4, B))).shape == (4, B)
 
 
@@ -229,7 +229,7 @@ def test_bad_ids_are_explained_and_change_nothing(rng):
         with pytest.raises(TypeError, match="ids are integers, not float64"):
             call([1.0, 2.0, 3.0])
         for ids in (1, [1, 2], [[1], [2], [3]]):
-            with pytest.raises(ValueError, match=r"wanted \[3\] for one step, \[T, 3\] for T"):
+            with pytest.raises(ValueError, match=r"expected \[3\] for one step, \[T, 3\] for T"):
                 call(ids)
     for name, array in session.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
@@ -238,14 +238,14 @@ def test_bad_ids_are_explained_and_change_nothing(rng):
 def test_bad_draws_are_explained():
     session = make().session(B)
     ids = [1, 2, 3]
-    with pytest.raises(ValueError, match=r"uniforms of shape \(4,\); wanted \[length, 3\]"):
+    with pytest.raises(ValueError, match=r"uniforms of shape \(4,\); expected \[length, 3\]"):
         session.generate(ids, np.zeros(4))
-    with pytest.raises(ValueError, match=r"uniforms of shape \(4, 1\); wanted \[length\]"):
+    with pytest.raises(ValueError, match=r"uniforms of shape \(4, 1\); expected \[length\]"):
         make().session().generate(1, np.zeros((4, 1)))
     with pytest.raises(ValueError, match="at least one id"):
         make().session().generate(np.zeros(0, int), np.zeros(4))
     for turns in [(-1.0,), (np.nan,), (1.0, -1), (1.0, 0, 0.0), (1.0, 0, 1.1), (1.0, 0, np.nan)]:
-        with pytest.raises(ValueError, match="wanted temperature >= 0, top_k >= 0 and 0 < top_p"):
+        with pytest.raises(ValueError, match="expected temperature >= 0, top_k >= 0 and 0 < top_p"):
             session.generate(ids, np.zeros((4, B)), *turns)
 
 

@@ -1,4 +1,4 @@
-"""Attention beside plain NumPy, row by row and query by query; gradients; lengths; refusals."""
+"""Attention against plain NumPy, row by row and query by query; gradients; lengths; refusals."""
 
 import numpy as np
 import pytest
@@ -43,9 +43,9 @@ def by_hand(weights, queries, states, lengths):
 def test_values_are_those_of_a_loop(kind, lengths, arrays):
     attention = KINDS[kind](dtype="float64", initialization=1.0)
     contexts, weights = attention(*arrays, lengths)
-    wanted = by_hand(attention.state_dict(), *arrays, lengths or [S] * B)
-    np.testing.assert_allclose(contexts.data, wanted[0], atol=1e-12)
-    np.testing.assert_allclose(weights.data, wanted[1], atol=1e-12)
+    expected = by_hand(attention.state_dict(), *arrays, lengths or [S] * B)
+    np.testing.assert_allclose(contexts.data, expected[0], atol=1e-12)
+    np.testing.assert_allclose(weights.data, expected[1], atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,11 +82,11 @@ def test_attending_step_by_step_to_one_memory_is_attending_at_once(arrays):
     attention = KINDS["additive"](dtype="float64")
     queries, states = arrays
     memory = attention.remember(states, LENGTHS)
-    whole, _ = attention.attend(queries, memory)
+    complete, _ = attention.attend(queries, memory)
     steps = [attention.attend(query[None], memory)[0].data[0] for query in queries]
-    np.testing.assert_allclose(whole.data, np.stack(steps), atol=1e-14)
+    np.testing.assert_allclose(complete.data, np.stack(steps), atol=1e-14)
     some, _ = attention.attend(queries[:, [3, 0]], memory.rows([3, 0]))
-    np.testing.assert_allclose(some.data, whole.data[:, [3, 0]], atol=1e-14)
+    np.testing.assert_allclose(some.data, complete.data[:, [3, 0]], atol=1e-14)
 
 
 def test_no_states_and_no_queries():
@@ -100,17 +100,17 @@ def test_no_states_and_no_queries():
 def test_what_does_not_fit_is_refused():
     attention = MultiplicativeAttention(Q, E)
     states = Tensor(np.ones((S, B, E), "f"))
-    with pytest.raises(ValueError, match=r"states of shape \(4, 7\); wanted \[S, B, 7\]"):
+    with pytest.raises(ValueError, match=r"states of shape \(4, 7\); expected \[S, B, 7\]"):
         attention.remember(states[0])
     with pytest.raises(
         ValueError, match="Attention: lengths from 2 to 7, but the sequences have 6 steps"
     ):
         attention.remember(states, [6, 2, 7, 3])
-    with pytest.raises(ValueError, match="wanted one integer for each of the 4 rows"):
+    with pytest.raises(ValueError, match="expected one integer for each of the 4 rows"):
         attention.remember(states, [6, 2])
-    with pytest.raises(ValueError, match=r"queries of shape \(5, 3, 3\); wanted \[T, 4, 3\]"):
+    with pytest.raises(ValueError, match=r"queries of shape \(5, 3, 3\); expected \[T, 4, 3\]"):
         attention(np.ones((T, 3, Q), "f"), states)
-    with pytest.raises(ValueError, match="attention_size must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="attention_size must be an integer of at least 1"):
         AdditiveAttention(Q, E, 0)
     with pytest.raises(NotImplementedError, match="does not define keys"):
         Attention(Q, E).remember(states)

@@ -14,7 +14,7 @@ BIOES = ["O", "B-X", "I-X", "E-X", "S-X", "B-Y", "I-Y", "E-Y", "S-Y"]
 
 def spans_are_well_formed(tags, scheme):
     """By the definition of each scheme, from the first tag to the last."""
-    open_type = None  # of the span that goes on
+    open_type = None  # of the span that continues
     for before, tag in itertools.pairwise([*["O"], *tags, "O"]):
         letter, kind = tag[:1], tag[2:]
         if scheme == "BIO" and letter == "I" and not (before[:1] in "BI" and before[2:] == kind):
@@ -48,12 +48,12 @@ def test_constraints_allow_what_is_well_formed(names, scheme):
 @pytest.mark.parametrize(
     ("names", "scheme", "message"),
     [
-        (["O", "NOUN"], "BIO", "'NOUN' is no tag of BIO: B-type, I-type or O"),
-        (["O", "BPER"], "BIO", "'BPER' is no tag of BIO"),
-        (["O-PER"], "BIO", "'O-PER' is no tag of BIO"),
-        (["O", ""], "BIO", "'' is no tag of BIO"),
-        (["O", "S-PER"], "IOB1", "'S-PER' is no tag of IOB1: B-type, I-type or O"),
-        (["O"], "IOB2", "scheme 'IOB2' is none of BIO, IOB1, BIOES"),
+        (["O", "NOUN"], "BIO", "'NOUN' is not a tag of BIO: B-type, I-type or O"),
+        (["O", "BPER"], "BIO", "'BPER' is not a tag of BIO"),
+        (["O-PER"], "BIO", "'O-PER' is not a tag of BIO"),
+        (["O", ""], "BIO", "'' is not a tag of BIO"),
+        (["O", "S-PER"], "IOB1", "'S-PER' is not a tag of IOB1: B-type, I-type or O"),
+        (["O"], "IOB2", "scheme 'IOB2' is not one of BIO, IOB1, BIOES"),
     ],
 )
 def test_other_tags_are_refused(names, scheme, message):
@@ -140,15 +140,15 @@ def test_initialization(dtype):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: CRF(0), "CRF: num_tags must be a whole number of at least 1, not 0"),
-        (lambda: CRF(3, initialization="best"), "initialization 'best' is none of"),
+        (lambda: CRF(0), "CRF: num_tags must be an integer of at least 1, not 0"),
+        (lambda: CRF(3, initialization="best"), "initialization 'best' is not one of"),
         (
             lambda: CRF(3, constraints=tag_constraints(["O"])),
-            r"CRF: constraints have transitions of bool\(1, 1\); wanted bool\(3, 3\) for num",
+            r"CRF: constraints have transitions of bool\(1, 1\); expected bool\(3, 3\) for num",
         ),
         (
             lambda: CRF(1, constraints=TagConstraints(np.ones((1, 1), bool), *np.ones((2, 1)))),
-            r"CRF: constraints have start of float64\(1,\); wanted bool\(1,\)",
+            r"CRF: constraints have start of float64\(1,\); expected bool\(1,\)",
         ),
     ],
 )

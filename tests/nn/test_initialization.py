@@ -31,17 +31,17 @@ def fills(array, bound):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_pytorchs_bound_is_one_over_the_root_of_the_hidden_size_for_all(name):
-    drawn = layer(name)
-    for parameter in drawn.parameters():
+    made = layer(name)
+    for parameter in made.parameters():
         assert np.abs(parameter.data).max() <= 1 / math.sqrt(H)
         assert len(np.unique(parameter.data)) == parameter.size
-    assert fills(drawn.weight_ih_l0.data, 1 / math.sqrt(H))
+    assert fills(made.weight_ih_l0.data, 1 / math.sqrt(H))
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_number_is_the_bound_of_all(name):
-    drawn = layer(name, initialization=0.3)
-    everything = np.concatenate([parameter.data.ravel() for parameter in drawn.parameters()])
+    made = layer(name, initialization=0.3)
+    everything = np.concatenate([parameter.data.ravel() for parameter in made.parameters()])
     assert fills(everything, 0.3)
     assert abs(everything.std() - 0.3 / math.sqrt(3)) < 0.02
 
@@ -49,8 +49,8 @@ def test_a_number_is_the_bound_of_all(name):
 @pytest.mark.parametrize("name", [name for name, c in CELLS.items() if c.recurrent_gates])
 @pytest.mark.parametrize("suffix", ["_l0", "_l0_reverse", "_l1", "_l1_reverse"])
 def test_orthogonal_recurrent_matrices_gate_by_gate(name, suffix):
-    drawn = layer(name, initialization="orthogonal")
-    weight = getattr(drawn, "weight_hh" + suffix).data
+    made = layer(name, initialization="orthogonal")
+    weight = getattr(made, "weight_hh" + suffix).data
     blocks = np.split(weight, len(CELLS[name].recurrent_gates))
     for W in blocks:
         np.testing.assert_allclose(W @ W.T, np.eye(H), atol=1e-12)
@@ -74,37 +74,37 @@ def test_orthogonal_draws_have_no_preferred_sign():
 @pytest.mark.parametrize("initialization", ["xavier", "orthogonal"])
 @pytest.mark.parametrize("name", CELLS)
 def test_xavier_bounds_are_those_of_each_gates_matrix(name, initialization):
-    drawn = layer(name, initialization=initialization)
+    made = layer(name, initialization=initialization)
     for key, bound in {
         "weight_ih_l0": math.sqrt(6 / (I + H)),
         "weight_ih_l1_reverse": math.sqrt(6 / (2 * H + H)),
     }.items():
-        for W in np.split(getattr(drawn, key).data, len(CELLS[name].input_gates)):
+        for W in np.split(getattr(made, key).data, len(CELLS[name].input_gates)):
             assert fills(W, bound)
-    for key, parameter in drawn.named_parameters():
+    for key, parameter in made.named_parameters():
         if parameter.ndim == 1:
             np.testing.assert_array_equal(parameter.data, 0, err_msg=key)
 
 
 def test_xavier_reaches_recurrent_and_projection_matrices():
-    drawn = layer(proj_size=7, initialization="xavier")
-    for W in np.split(drawn.weight_hh_l1.data, 4):
+    made = layer(proj_size=7, initialization="xavier")
+    for W in np.split(made.weight_hh_l1.data, 4):
         assert fills(W, math.sqrt(6 / (H + 7)))
-    assert fills(drawn.weight_hr_l1.data, math.sqrt(6 / (H + 7)))
+    assert fills(made.weight_hr_l1.data, math.sqrt(6 / (H + 7)))
 
 
 @pytest.mark.parametrize("initialization", ["pytorch", "xavier", "orthogonal", 0.1])
 @pytest.mark.parametrize("name", [name for name, c in CELLS.items() if "f" in c.gates])
 def test_the_biases_of_the_forget_gate_add_up_to_what_was_asked(name, initialization):
-    drawn = layer(name, initialization=initialization, forget_bias=1.5)
+    made = layer(name, initialization=initialization, forget_bias=1.5)
     place = CELLS[name].gates.index("f") * H
     for suffix in ("_l0", "_l0_reverse", "_l1", "_l1_reverse"):
         total = (
-            getattr(drawn, "bias_ih" + suffix).data[place : place + H]
-            + getattr(drawn, "bias_hh" + suffix).data[place : place + H]
+            getattr(made, "bias_ih" + suffix).data[place : place + H]
+            + getattr(made, "bias_hh" + suffix).data[place : place + H]
         )
         np.testing.assert_array_equal(total, 1.5)
-        others = np.delete(getattr(drawn, "bias_ih" + suffix).data, np.arange(place, place + H))
+        others = np.delete(getattr(made, "bias_ih" + suffix).data, np.arange(place, place + H))
         assert not (others == 1.5).any()
 
 
@@ -114,17 +114,17 @@ def test_a_forget_gate_of_one_half_has_its_bias_there():
         h = sigmoid(f.h) * h + tanh(n.x)
         return h
 
-    drawn = layer(halves, forget_bias=2.0, initialization="xavier")
-    np.testing.assert_array_equal(drawn.bias_ih_l0.data, np.zeros(H))
-    np.testing.assert_array_equal(drawn.bias_hh_l0.data, np.full(H, 2.0))
+    made = layer(halves, forget_bias=2.0, initialization="xavier")
+    np.testing.assert_array_equal(made.bias_ih_l0.data, np.zeros(H))
+    np.testing.assert_array_equal(made.bias_hh_l0.data, np.full(H, 2.0))
 
 
 def test_reset_parameters_keeps_the_forget_bias():
-    drawn = layer(forget_bias=1.0)
-    before = drawn.weight_hh_l0.data.copy()
-    drawn.reset_parameters()
-    assert not np.array_equal(drawn.weight_hh_l0.data, before)
-    np.testing.assert_array_equal(drawn.bias_ih_l1.data[H : 2 * H], 1)
+    made = layer(forget_bias=1.0)
+    before = made.weight_hh_l0.data.copy()
+    made.reset_parameters()
+    assert not np.array_equal(made.weight_hh_l0.data, before)
+    np.testing.assert_array_equal(made.bias_ih_l1.data[H : 2 * H], 1)
 
 
 @pytest.mark.parametrize("initialization", ["pytorch", "xavier", "orthogonal", 0.1])

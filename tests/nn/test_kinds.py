@@ -1,4 +1,4 @@
-"""Another kind of layer in the stack: a matrix for a state (DeltaNet), beside a loop by hand."""
+"""Another kind of layer in the stack: a matrix for a state (DeltaNet) against a loop by hand."""
 
 import copy
 import inspect
@@ -115,11 +115,11 @@ def test_the_stack_runs_a_matrix_memory(layers, directions, lengths, bias, dtype
     layer = make(layers, directions, dtype, bias=bias)
     x, states = inputs(layer)
     y, final = layer(x, states, lengths)
-    expected, wanted = by_hand(layer, x, states, [T] * B if lengths is None else lengths)
+    expected, reference = by_hand(layer, x, states, [T] * B if lengths is None else lengths)
     assert y.dtype == dtype
     assert [s.shape for s in final] == [(layers * directions, B, H, H), (layers * directions, B)]
     np.testing.assert_allclose(y.data, expected, **TOLERANCE[dtype])
-    for given, by_loop in zip(final, wanted, strict=True):
+    for given, by_loop in zip(final, reference, strict=True):
         np.testing.assert_allclose(given.data, by_loop, **TOLERANCE[dtype])
 
 
@@ -203,8 +203,10 @@ def test_sessions_feed_it(batch):
         rest = [made.feed(step)[None] for step in x[3:]]
         found = np.concatenate([*pieces, *rest])
         np.testing.assert_allclose(found, expected.data, rtol=1e-5, atol=1e-6)
-        for name, wanted in zip(("S", "n"), final, strict=True):
-            np.testing.assert_allclose(made.state_dict()[name], wanted.data, rtol=1e-5, atol=1e-6)
+        for name, reference in zip(("S", "n"), final, strict=True):
+            np.testing.assert_allclose(
+                made.state_dict()[name], reference.data, rtol=1e-5, atol=1e-6
+            )
     assert repr(layer.session(2)).endswith("batch_size=2, S [2, 2, 6, 6], n [2, 2])")
 
 
@@ -212,9 +214,9 @@ def test_recording_names_what_the_kind_records():
     layer = make()
     x, states = inputs(layer)
     y, final, named = layer.record(x, states, LENGTHS)
-    expected, wanted = layer(x, states, LENGTHS)
+    expected, reference = layer(x, states, LENGTHS)
     np.testing.assert_array_equal(y.data, expected.data)
-    np.testing.assert_array_equal(final[0].data, wanted[0].data)
+    np.testing.assert_array_equal(final[0].data, reference[0].data)
     assert sorted(named) == ["beta_l0", "beta_l0_reverse", "beta_l1", "beta_l1_reverse"]
     z = x @ layer.weight_beta_l0_reverse.data[0] + layer.bias_beta_l0_reverse.data
     active = np.arange(T)[:, None] < LENGTHS
@@ -249,7 +251,7 @@ def test_states_that_do_not_fit_are_told():
         ValueError, match=re.escape("state of 'delta' is (S, n), 2 Tensors; 1 were")
     ):
         layer(x, S)
-    with pytest.raises(ValueError, match=re.escape("S of shape (4, 3, 6); wanted (4, 3, 6, 6)")):
+    with pytest.raises(ValueError, match=re.escape("S of shape (4, 3, 6); expected (4, 3, 6, 6)")):
         layer(x, (S[..., 0], n))
     with pytest.raises(
         ValueError, match=r"Recurrent: lengths from 1 to 6, but the sequences have 5"

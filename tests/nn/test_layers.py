@@ -78,18 +78,18 @@ def called(layer, x):
 @pytest.mark.parametrize("name", LAYERS)
 def test_arrays_and_lists_are_converted_to_the_layers_dtype(numbers, name, dtype):
     layer, shape = LAYERS[name](dtype)
-    whole = numbers.integers(-3, 4, shape)
-    expected = called(layer, Tensor(whole, dtype=dtype))
+    integral = numbers.integers(-3, 4, shape)
+    expected = called(layer, Tensor(integral, dtype=dtype))
     assert expected.dtype == dtype
-    of_booleans = called(layer, Tensor(whole > 0, dtype=dtype))
-    np.testing.assert_array_equal(called(layer, whole > 0).data, of_booleans.data)
+    of_booleans = called(layer, Tensor(integral > 0, dtype=dtype))
+    np.testing.assert_array_equal(called(layer, integral > 0).data, of_booleans.data)
     for kind in ("f2", "f4", "f8", "i1", "i4", "i8"):
-        found = called(layer, whole.astype(kind))
+        found = called(layer, integral.astype(kind))
         assert found.dtype == dtype
         np.testing.assert_array_equal(found.data, expected.data)
     swapped = np.dtype(dtype).newbyteorder()
-    np.testing.assert_array_equal(called(layer, whole.astype(swapped)).data, expected.data)
-    for nested in (whole.tolist(), whole.astype(float).tolist(), tuple(whole.tolist())):
+    np.testing.assert_array_equal(called(layer, integral.astype(swapped)).data, expected.data)
+    for nested in (integral.tolist(), integral.astype(float).tolist(), tuple(integral.tolist())):
         np.testing.assert_array_equal(called(layer, nested).data, expected.data)
     for bad in (np.ones(shape, complex), np.full(shape, "a"), np.full(shape, None)):
         with pytest.raises(TypeError, match=r": cannot hold .*; give numbers of one dtype"):
@@ -97,12 +97,12 @@ def test_arrays_and_lists_are_converted_to_the_layers_dtype(numbers, name, dtype
     if name != "sequential":
         other = np.float64 if dtype == np.float32 else np.float32
         with pytest.raises(TypeError, match=r"float(64|32) .*\.astype\(\)"):
-            called(layer, Tensor(whole, dtype=other))
+            called(layer, Tensor(integral, dtype=other))
     if dtype == np.float32:
-        large = np.where(whole == whole.flat[0], 1e300, whole)
+        large = np.where(integral == integral.flat[0], 1e300, integral)
         with pytest.raises(ValueError, match=r": 1e\+300 is too large for float32; scale the numb"):
             called(layer, large)
-        infinite = np.where(whole == whole.flat[0], np.inf, whole)
+        infinite = np.where(integral == integral.flat[0], np.inf, integral)
         with np.errstate(invalid="ignore"):
             called(layer, infinite)  # was given, and is not of our making
 
@@ -124,13 +124,13 @@ def test_empty_ids_are_ids():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Linear(0, 2), "Linear: in_features must be a whole number of at least 1"),
-        (lambda: nn.Linear(3, -2), "out_features must be a whole number of at least 1, not -2"),
-        (lambda: nn.Linear(3, 2.5), "out_features must be a whole number of at least 1, not 2.5"),
+        (lambda: nn.Linear(0, 2), "Linear: in_features must be an integer of at least 1"),
+        (lambda: nn.Linear(3, -2), "out_features must be an integer of at least 1, not -2"),
+        (lambda: nn.Linear(3, 2.5), "out_features must be an integer of at least 1, not 2.5"),
         (lambda: nn.Embedding(0, 2), "Embedding: num_embeddings must be"),
         (lambda: nn.Embedding(5, 0), "Embedding: embedding_dim must be"),
         (lambda: nn.LayerNorm(0), "LayerNorm: normalized_shape must be"),
-        (lambda: nn.Linear(3, 2, initialization="best"), "'best' is none of pytorch, xavier"),
+        (lambda: nn.Linear(3, 2, initialization="best"), "'best' is not one of pytorch, xavier"),
         (lambda: nn.Embedding(3, 2, initialization=1e308), "1e+308: uniform(-a, a) needs a positi"),
         (
             lambda: nn.LSTM(3, 2, forget_bias=1e308),
@@ -307,8 +307,8 @@ def test_an_empty_sequential_gives_back_what_it_got():
 def test_sequential_hands_on_the_output_of_a_recurrent_layer():
     lstm, gru, linear = nn.LSTM(3, 4), nn.GRU(4, 5, bidirectional=True), nn.Linear(10, 2)
     x = np.random.default_rng(2).standard_normal((6, 2, 3)).astype(np.float32)
-    wanted = linear(gru(lstm(x)[0])[0])
-    np.testing.assert_array_equal(nn.Sequential(lstm, gru, linear)(x).data, wanted.data)
+    expected = linear(gru(lstm(x)[0])[0])
+    np.testing.assert_array_equal(nn.Sequential(lstm, gru, linear)(x).data, expected.data)
     y, (h, c) = nn.Sequential(nn.Linear(3, 3), lstm)(x)  # the last one's value is as it is
     assert (y.shape, h.shape, c.shape) == ((6, 2, 4), (1, 2, 4), (1, 2, 4))
 

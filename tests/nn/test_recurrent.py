@@ -1,4 +1,4 @@
-"""The recurrent layers beside the cells' equations, run one sequence and one step at a time."""
+"""The recurrent layers against the cells' equations, run one sequence and one step at a time."""
 
 import inspect
 import re
@@ -79,8 +79,8 @@ def one_step(layer, suffix, x, states):
     gates = []
     for gate in cell.gates:
         halves = Gate(x_halves.get(gate), h_halves.get(gate))
-        whole = gate in cell.program.inputs if cell.fused else gate == "f"
-        gates.append(halves.x + halves.h if whole else halves)
+        is_sum = gate in cell.program.inputs if cell.fused else gate == "f"
+        gates.append(halves.x + halves.h if is_sum else halves)
     after = as_tuple(cell(*gates, *states, *(weights[p + suffix] for p in cell.parameters)))
     after = list(after)
     if layer.proj_size:
@@ -127,9 +127,9 @@ def test_a_layer_is_its_equations_over_time(name, layers, directions, lengths, d
     assert output.shape == (T, B, directions * H)
     np.testing.assert_allclose(output.data, expected, **TOLERANCE[dtype])
     assert len(as_tuple(state)) == len(final)
-    for given, wanted in zip(as_tuple(state), final, strict=True):
+    for given, reference in zip(as_tuple(state), final, strict=True):
         assert given.dtype == dtype
-        np.testing.assert_allclose(given.data, wanted, **TOLERANCE[dtype])
+        np.testing.assert_allclose(given.data, reference, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -143,8 +143,8 @@ def test_projection(name, bias, lengths, dtype):
     expected, final = by_hand(layer, x, states, [T] * B if lengths is None else lengths)
     assert layer.output_size == 2 * P
     np.testing.assert_allclose(output.data, expected, **TOLERANCE[dtype])
-    for given, wanted in zip(as_tuple(state), final, strict=True):
-        np.testing.assert_allclose(given.data, wanted, **TOLERANCE[dtype])
+    for given, reference in zip(as_tuple(state), final, strict=True):
+        np.testing.assert_allclose(given.data, reference, **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("name", ALL_CELLS)
@@ -202,8 +202,8 @@ def test_batch_first_moves_the_axes_of_sequences_and_not_of_states(name, lengths
     layer.batch_first = True
     swapped, same, rows = layer.record(x.swapaxes(0, 1), as_state(states), lengths=lengths)
     np.testing.assert_array_equal(swapped.data, output.data.swapaxes(0, 1))
-    for given, wanted in zip(as_tuple(same), as_tuple(state), strict=True):
-        np.testing.assert_array_equal(given.data, wanted.data)
+    for given, reference in zip(as_tuple(same), as_tuple(state), strict=True):
+        np.testing.assert_array_equal(given.data, reference.data)
     assert rows.keys() == named.keys()
     for key, values in named.items():
         np.testing.assert_array_equal(rows[key], values.swapaxes(0, 1))
@@ -214,13 +214,13 @@ def test_batch_first_moves_the_axes_of_sequences_and_not_of_states(name, lengths
 def test_one_sequence_without_a_batch_axis(name, batch_first):
     layer = make(name, 2, 2, batch_first=batch_first)
     x, states = inputs(layer)
-    whole, finals, named = make(name, 2, 2).record(
+    complete, finals, named = make(name, 2, 2).record(
         x[:, :1], as_state(tuple(s[:, :1] for s in states))
     )
     output, state, alone = layer.record(x[:, 0], as_state(tuple(s[:, 0] for s in states)))
-    np.testing.assert_array_equal(output.data, whole.data[:, 0])
-    for given, wanted in zip(as_tuple(state), as_tuple(finals), strict=True):
-        np.testing.assert_array_equal(given.data, wanted.data[:, 0])
+    np.testing.assert_array_equal(output.data, complete.data[:, 0])
+    for given, reference in zip(as_tuple(state), as_tuple(finals), strict=True):
+        np.testing.assert_array_equal(given.data, reference.data[:, 0])
     for key, values in named.items():
         np.testing.assert_array_equal(alone[key], values[:, 0])
 
@@ -239,8 +239,8 @@ def test_padded_rows_are_the_rows_alone(name):
         )
         np.testing.assert_allclose(output.data[:length, row], alone.data[:, 0], atol=1e-13)
         np.testing.assert_array_equal(output.data[length:, row], 0)
-        for given, wanted in zip(as_tuple(state), as_tuple(final), strict=True):
-            np.testing.assert_allclose(given.data[:, row], wanted.data[:, 0], atol=1e-13)
+        for given, reference in zip(as_tuple(state), as_tuple(final), strict=True):
+            np.testing.assert_allclose(given.data[:, row], reference.data[:, 0], atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ALL_CELLS)
@@ -278,10 +278,10 @@ NORMED = {"dropout": 0.4, "layer_norm": True}
     ids=str,
 )
 def test_gradients_of_a_cell_that_is_singular_in_the_padding(fused, options):
-    drawn = cell(gates="a b", state="h s", fused=fused)(singular)
+    sampled = cell(gates="a b", state="h s", fused=fused)(singular)
     random.seed(3)
     layer = nn.Recurrent(
-        drawn, I, H, 2, bidirectional=True, bias=False, dtype=np.float64, **options
+        sampled, I, H, 2, bidirectional=True, bias=False, dtype=np.float64, **options
     )  # fmt: skip
     x, states = inputs(layer)
 
@@ -342,14 +342,14 @@ def test_no_steps_and_no_rows(name, steps, rows):
 def test_one_pass_is_three_with_the_state_carried(name):
     layer = make(name, 2)
     x, states = inputs(layer)
-    whole, final = layer(x, as_state(states))
+    complete, final = layer(x, as_state(states))
     state, parts = as_state(states), []
     for start, stop in ((0, 1), (1, 4), (4, T)):
         part, state = layer(x[start:stop], state)
         parts.append(part.data)
-    np.testing.assert_allclose(np.concatenate(parts), whole.data, atol=1e-13)
-    for given, wanted in zip(as_tuple(state), as_tuple(final), strict=True):
-        np.testing.assert_allclose(given.data, wanted.data, atol=1e-13)
+    np.testing.assert_allclose(np.concatenate(parts), complete.data, atol=1e-13)
+    for given, reference in zip(as_tuple(state), as_tuple(final), strict=True):
+        np.testing.assert_allclose(given.data, reference.data, atol=1e-13)
 
 
 # Gradients
@@ -401,8 +401,8 @@ def test_record_names_the_values_of_every_layer_and_direction(name):
     plain, plain_state = layer(x, as_state(states), lengths=LENGTHS)
     output, state, named = layer.record(x, as_state(states), lengths=LENGTHS)
     np.testing.assert_array_equal(output.data, plain.data)
-    for given, wanted in zip(as_tuple(state), as_tuple(plain_state), strict=True):
-        np.testing.assert_array_equal(given.data, wanted.data)
+    for given, reference in zip(as_tuple(state), as_tuple(plain_state), strict=True):
+        np.testing.assert_array_equal(given.data, reference.data)
     for suffix in ("_l0", "_l0_reverse", "_l1", "_l1_reverse"):
         for state_name in layer.cell.states:
             assert named[state_name + suffix].shape == (T, B, H)
@@ -629,10 +629,10 @@ def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
 @pytest.mark.parametrize(
     ("make_layer", "message"),
     [
-        (lambda: nn.LSTM(0, H), "LSTM: input_size must be a whole number of at least 1, not 0"),
-        (lambda: nn.GRU(I, -1), "GRU: hidden_size must be a whole number of at least 1, not -1"),
-        (lambda: nn.GRU(I, 2.0), "GRU: hidden_size must be a whole number of at least 1, not 2.0"),
-        (lambda: nn.RNN(I, H, 0), "RNN: num_layers must be a whole number of at least 1, not 0"),
+        (lambda: nn.LSTM(0, H), "LSTM: input_size must be an integer of at least 1, not 0"),
+        (lambda: nn.GRU(I, -1), "GRU: hidden_size must be an integer of at least 1, not -1"),
+        (lambda: nn.GRU(I, 2.0), "GRU: hidden_size must be an integer of at least 1, not 2.0"),
+        (lambda: nn.RNN(I, H, 0), "RNN: num_layers must be an integer of at least 1, not 0"),
         (lambda: nn.RNN(I, H, 1, "gelu"), "RNN: nonlinearity 'gelu' is neither 'tanh' nor 'relu'"),
         (lambda: nn.LSTM(I, H, dropout=1.0), "LSTM: dropout is a share, 0 <= dropout < 1, not 1.0"),
         (lambda: nn.LSTM(I, H, dropout=-0.5), "0 <= dropout < 1, not -0.5"),
@@ -659,7 +659,7 @@ def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
         (lambda: nn.LSTM(I, H, bias=False, forget_bias=1.0), "bias=False"),
         (lambda: nn.Recurrent("ltsm", I, H), "cell 'ltsm' is neither one of rnn, rnn_relu, lstm"),
         (lambda: nn.Recurrent(np.tanh, I, H), "nor a Cell (see anaphora.cells.cell)"),
-        (lambda: nn.LSTM(I, H, initialization="he"), "initialization 'he' is none of pytorch"),
+        (lambda: nn.LSTM(I, H, initialization="he"), "initialization 'he' is not one of pytorch"),
     ],
 )
 def test_bad_options_are_told(make_layer, message):
@@ -678,13 +678,13 @@ def zeros(*shape, dtype=np.float32):
             {},
             [zeros(T, B, I + 1)],
             ValueError,
-            "LSTM: an input of shape (6, 3, 6); wanted [T, B, I] or [T, I] with I = 5",
+            "LSTM: an input of shape (6, 3, 6); expected [T, B, I] or [T, I] with I = 5",
         ),
         (
             {"batch_first": True},
             [zeros(B, T, I + 1)],
             ValueError,
-            "LSTM: an input of shape (3, 6, 6); wanted [B, T, I] or [T, I] with I = 5",
+            "LSTM: an input of shape (3, 6, 6); expected [B, T, I] or [T, I] with I = 5",
         ),
         ({}, [zeros(I)], ValueError, "LSTM: an input of shape (5,)"),
         (
@@ -709,26 +709,26 @@ def zeros(*shape, dtype=np.float32):
             {"bidirectional": True},
             [zeros(T, B, I), (zeros(1, B, H), zeros(1, B, H))],
             ValueError,
-            "LSTM: an initial state h of shape (1, 3, 8); wanted (2, 3, 8): layers times "
+            "LSTM: an initial state h of shape (1, 3, 8); expected (2, 3, 8): layers times "
             "directions, batch, size",
         ),
         (
             {},
             [zeros(T, B, I), (zeros(1, B, H), zeros(1, B + 1, H))],
             ValueError,
-            "LSTM: an initial state c of shape (1, 4, 8); wanted (1, 3, 8)",
+            "LSTM: an initial state c of shape (1, 4, 8); expected (1, 3, 8)",
         ),
         (
             {"proj_size": P},
             [zeros(T, B, I), (zeros(1, B, H), zeros(1, B, H))],
             ValueError,
-            "LSTM: an initial state h of shape (1, 3, 8); wanted (1, 3, 7)",
+            "LSTM: an initial state h of shape (1, 3, 8); expected (1, 3, 7)",
         ),
         (
             {},
             [zeros(T, I), (zeros(1, 1, H), zeros(1, 1, H))],
             ValueError,
-            "wanted (1, 8): layers times directions, size",
+            "expected (1, 8): layers times directions, size",
         ),
         (
             {},
@@ -740,13 +740,13 @@ def zeros(*shape, dtype=np.float32):
             {},
             [zeros(T, B, I), None, [1, 2]],
             ValueError,
-            "int64(2,), wanted one integer for each of the 3 rows of the batch",
+            "int64(2,), expected one integer for each of the 3 rows of the batch",
         ),
         (
             {},
             [zeros(T, B, I), None, [1.0, 2.0, 3.0]],
             ValueError,
-            "float64(3,), wanted one integer",
+            "float64(3,), expected one integer",
         ),
         (
             {},

@@ -45,7 +45,7 @@ def as_arrays(state):
     return [np.asarray(s.data) for s in (state if isinstance(state, tuple) else (state,))]
 
 
-def whole(layer, x, state):
+def complete(layer, x, state):
     """The outputs and the last state of the layer itself."""
     with no_grad():
         outputs, after = layer.eval()(x, state)
@@ -78,7 +78,7 @@ def test_steps_have_the_values_of_the_whole(options, dtype, rng):
     layer = make(**options, dtype=dtype)
     x = rng.standard_normal((T, B, I)).astype(dtype)
     start = states_of(layer, B)
-    expected, last = whole(layer, x, start)
+    expected, last = complete(layer, x, start)
     session = layer.session(B)
     for pieces in ([T], [1] * T, [2, 0, 3, 1]):
         session.state = start
@@ -87,8 +87,8 @@ def test_steps_have_the_values_of_the_whole(options, dtype, rng):
             found.append(session.feed(x[at : at + count]))
             at += count
         assert_same(np.concatenate(found), expected)
-        for state, wanted in zip(as_arrays(session.state), last, strict=True):
-            assert_same(state, wanted)
+        for state, reference in zip(as_arrays(session.state), last, strict=True):
+            assert_same(state, reference)
     session.state = start
     assert_same(np.stack([session.feed(step) for step in x]), expected)
 
@@ -99,7 +99,7 @@ def test_one_sequence_has_no_axis_for_the_batch(options, dtype, rng):
     layer = make(**options, dtype=dtype)
     x = rng.standard_normal((T, I)).astype(dtype)
     start = states_of(layer)
-    expected, last = whole(layer, x, start)
+    expected, last = complete(layer, x, start)
     session = layer.session()
     session.state = start
     found = [
@@ -108,8 +108,8 @@ def test_one_sequence_has_no_axis_for_the_batch(options, dtype, rng):
         *(session.feed(s)[None] for s in x[4:]),
     ]
     assert_same(np.concatenate(found), expected)
-    for state, wanted in zip(as_arrays(session.state), last, strict=True):
-        assert_same(state, wanted)
+    for state, reference in zip(as_arrays(session.state), last, strict=True):
+        assert_same(state, reference)
 
 
 @pytest.mark.parametrize("hidden", [1, 16, 65, 130, 200])
@@ -119,20 +119,20 @@ def test_sizes_of_all_tiles(hidden, batch, rng):
         layer = make(name, hidden_size=hidden)
         x = rng.standard_normal((3, batch, I)).astype(np.float32)
         session = layer.session(batch)
-        assert_same(session.feed(x), whole(layer, x, None)[0])
+        assert_same(session.feed(x), complete(layer, x, None)[0])
 
 
 def test_more_steps_than_are_run_at_once(rng):
     layer = make("gru")
     x = rng.standard_normal((150, I)).astype(np.float32)
-    assert_same(layer.session().feed(x), whole(layer, x, None)[0])
+    assert_same(layer.session().feed(x), complete(layer, x, None)[0])
 
 
 @pytest.mark.parametrize("name", ["lstm", untraced], ids=["lstm", "untraced"])
 def test_batch_first_is_for_several_steps(name, rng):
     layer = make(name, batch_first=True)
     x = rng.standard_normal((B, T, I)).astype(np.float32)
-    expected, _ = whole(layer, x, None)
+    expected, _ = complete(layer, x, None)
     session = layer.session(B)
     assert_same(session.feed(x[:, 0]), expected[:, 0])
     assert_same(session.feed(x[:, 1:]), expected[:, 1:])
@@ -146,14 +146,14 @@ def test_dropout_is_off_and_the_mode_of_the_layer_is_left_alone(rng):
     session = layer.session()
     found = session.feed(x)
     assert layer.training
-    assert_same(found, whole(layer, x, None)[0])
+    assert_same(found, complete(layer, x, None)[0])
 
 
 @pytest.mark.parametrize("name", ["lstm", untraced])
 def test_a_session_keeps_the_weights_that_it_was_made_with(name, rng):
     layer = make(name)
     x = rng.standard_normal((T, I)).astype(np.float32)
-    expected, _ = whole(layer, x, None)
+    expected, _ = complete(layer, x, None)
     session = layer.session()
     for parameter in layer.parameters():
         with parameter.writing() as array:
@@ -210,10 +210,10 @@ def test_a_state_goes_to_a_file_and_to_another_session(options, batch, tmp_path,
 def test_a_state_goes_to_the_layer_and_back(rng):
     layer = make("lstm")
     x = rng.standard_normal((T, B, I)).astype(np.float32)
-    expected, _ = whole(layer, x, None)
+    expected, _ = complete(layer, x, None)
     session = layer.session(B)
     session.feed(x[:2])
-    y, state = whole(layer, x[2:4], session.state)
+    y, state = complete(layer, x[2:4], session.state)
     assert_same(y, expected[2:4])
     session.state = tuple(Tensor(s) for s in state)
     assert_same(session.feed(x[4:]), expected[4:])
@@ -269,11 +269,11 @@ def test_nan_stays_in_its_row(rng):
 def test_bad_inputs_are_explained():
     session = make("lstm").session(B)
     before = session.state_dict()
-    wanted = r"wanted \[3, 5\] for one step, \[T, 3, 5\] for T of them"
+    message = r"expected \[3, 5\] for one step, \[T, 3, 5\] for T of them"
     for shape in [(B, I + 1), (B + 1, I), (I,), (T, B, I, 1), (), (T, B)]:
-        with pytest.raises(ValueError, match=wanted):
+        with pytest.raises(ValueError, match=message):
             session.feed(np.zeros(shape, np.float32))
-    with pytest.raises(ValueError, match=r"wanted \[5\] for one step, \[T, 5\] for T of them"):
+    with pytest.raises(ValueError, match=r"expected \[5\] for one step, \[T, 5\] for T of them"):
         make("lstm").session().feed(np.zeros((T, B, I), np.float32))
     with pytest.raises(ValueError, match=r"\[3, T, 5\] for T of them"):
         make("lstm", batch_first=True).session(B).feed(np.zeros((T, B, I), np.float32))
@@ -307,10 +307,10 @@ def test_bad_states_are_explained_and_change_nothing(rng):
     before = session.state_dict()
     good = np.zeros((L, B, H), np.float32)
     for state, error, message in [
-        ({"h": good}, KeyError, "the state has h; wanted h, c"),
-        ({}, KeyError, "the state has no arrays; wanted h, c"),
-        ({"h": good, "c": good, "d": good}, KeyError, "the state has h, c, d; wanted h, c"),
-        ({"h": good, "c": good[:1]}, ValueError, r"c has shape \(1, 3, 7\); wanted \(2, 3, 7\)"),
+        ({"h": good}, KeyError, "the state has h; expected h, c"),
+        ({}, KeyError, "the state has no arrays; expected h, c"),
+        ({"h": good, "c": good, "d": good}, KeyError, "the state has h, c, d; expected h, c"),
+        ({"h": good, "c": good[:1]}, ValueError, r"c has shape \(1, 3, 7\); expected \(2, 3, 7\)"),
         (
             {"h": good, "c": Tensor(good.astype(float))},
             TypeError,
@@ -330,7 +330,7 @@ def test_layers_that_cannot_be_fed_and_batch_sizes():
     with pytest.raises(ValueError, match="a bidirectional layer has no session"):
         make("lstm", bidirectional=True).session()
     for size in (0, -1, 2.0, "3"):
-        with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+        with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
             make("lstm").session(size)
 
 
@@ -343,14 +343,14 @@ def test_a_layer_that_computes_something_else_is_run_itself(rng):
     random.seed(1)
     layer = Doubled(I, H)
     x = rng.standard_normal((T, I)).astype(np.float32)
-    assert_same(layer.session().feed(x), whole(layer, x, None)[0])
+    assert_same(layer.session().feed(x), complete(layer, x, None)[0])
 
 
 # A model around the layer -------------------------------------------------------------------------
 
 
 class Averaging(nn.Module):
-    """A classifier of ids by the mean output, with whole sequences beside its sessions."""
+    """A classifier of ids by the mean output, on complete sequences and in its sessions."""
 
     def __init__(self, cell="lstm", dtype="float32", layers=L, **options):
         random.seed(6)
@@ -469,23 +469,27 @@ def test_a_table_and_an_output_run_natively_or_by_operations(cell_, rng):
 def test_features_of_their_own_shape_and_batch_first(rng):
     layer = make("gru", batch_first=True)
     x = rng.standard_normal((B, T, 2, I)).astype(np.float32)
-    expected, _ = whole(layer, x[:, :, 0] - x[:, :, 1], None)
+    expected, _ = complete(layer, x[:, :, 0] - x[:, :, 1], None)
     session = nn.Session(layer, B, step=(2, I), before=lambda layer, x: x[..., 0, :] - x[..., 1, :])
     assert_same(session.feed(x[:, 0]), expected[:, 0])
     assert_same(session.feed(x[:, 1:]), expected[:, 1:])
-    with pytest.raises(ValueError, match=r"wanted \[3, 2, 5\] for one step, \[3, T, 2, 5\] for T"):
+    with pytest.raises(
+        ValueError, match=r"expected \[3, 2, 5\] for one step, \[3, T, 2, 5\] for T"
+    ):
         session.feed(x[:, :, 0])
 
 
 def test_bad_models_of_sessions_are_told(rng):
     layer = make("lstm")
-    with pytest.raises(ValueError, match="a memory 'c' of float32; wanted floats, by a name other"):
+    with pytest.raises(
+        ValueError, match="a memory 'c' of float32; expected floats, by a name other"
+    ):
         nn.Session(layer, memory={"c": 0})
-    with pytest.raises(ValueError, match="a memory 'steps' of int64; wanted floats"):
+    with pytest.raises(ValueError, match="a memory 'steps' of int64; expected floats"):
         nn.Session(layer, memory={"steps": np.array(0)})
     session = nn.Session(layer, B, after=lambda layer, h, memory: h[0])
     with pytest.raises(
-        ValueError, match=r"after returned the shape \(3, 7\); wanted \[6, 3, '...'\]"
+        ValueError, match=r"after returned the shape \(3, 7\); expected \[6, 3, '...'\]"
     ):
         session.feed(rng.standard_normal((T, B, I)))
     session = nn.Session(layer, B, before=lambda layer, x: Tensor(x.astype(np.float64)))
@@ -512,7 +516,7 @@ def test_a_session_shows_what_it_is():
 def test_a_second_thread_is_told_and_changes_nothing(rng):
     layer = make("lstm")
     x = rng.standard_normal((T, B, I)).astype(np.float32)
-    expected, last = whole(layer, x, None)
+    expected, last = complete(layer, x, None)
     inside, finish, found = threading.Event(), threading.Event(), []
 
     def waiting(layer, x):
@@ -539,8 +543,8 @@ def test_a_second_thread_is_told_and_changes_nothing(rng):
     finish.set()
     thread.join()
     assert_same(found[0], expected)
-    for array, wanted in zip(session.state, last, strict=True):
-        assert_same(array, wanted)
+    for array, reference in zip(session.state, last, strict=True):
+        assert_same(array, reference)
     session.reset()
     assert_same(session.feed(x), expected)  # one after the other is no mistake
 

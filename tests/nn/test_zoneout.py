@@ -1,4 +1,4 @@
-"""Zoneout: any cell with it beside loops, its expectation, its gradients, and its sessions."""
+"""Zoneout: any cell with it against loops, its expectation, its gradients, and its sessions."""
 
 import numpy as np
 import pytest
@@ -92,8 +92,8 @@ def test_training_is_the_cell_with_units_that_keep_their_states(name, dtype):
     S = len(layer.cell.states)
 
     def keep():
-        drawn = ops.dropout(Tensor(np.ones((T, B, S * H), dtype)), RATE).data
-        return (drawn == 0).reshape(T, B, S, H)
+        sampled = ops.dropout(Tensor(np.ones((T, B, S * H), dtype)), RATE).data
+        return (sampled == 0).reshape(T, B, S, H)
 
     random.seed(5)
     expected, final = by_loops(layer, x, state, keep)
@@ -123,9 +123,9 @@ def test_evaluation_is_the_mean_of_training_over_a_step():
     x = np.ones((1, rows, I))
     state = tuple(np.full((1, rows, H), value) for value in (0.5, -2.0))
     random.seed(5)
-    drawn = layer(x, state)[1]
+    sampled = layer(x, state)[1]
     expected = layer.eval()(x, state)[1]
-    for found, mean in zip(drawn, expected, strict=True):
+    for found, mean in zip(sampled, expected, strict=True):
         deviation = found.data.std(axis=1) / np.sqrt(rows)
         assert (np.abs(found.data.mean(axis=1) - mean.data[:, 0]) < 5 * deviation).all()
 

@@ -215,7 +215,7 @@ def test_a_missing_operand_is_told():
         ops.maximum(Tensor([1.0]))
 
 
-WHOLE = [[1, -2, 3], [0, 4, 2]]
+INTEGERS = [[1, -2, 3], [0, 4, 2]]
 
 
 @pytest.mark.parametrize(
@@ -239,10 +239,10 @@ WHOLE = [[1, -2, 3], [0, 4, 2]]
 )
 @pytest.mark.parametrize("kind", ["u1", "i8", "f8", list, Tensor])
 def test_operations_that_compute_in_floats_take_integers(operation, kind):
-    whole = np.abs(WHOLE) if kind == "u1" else np.array(WHOLE)
-    expected = operation(whole.astype(np.float64)).data
-    given = {list: WHOLE, Tensor: Tensor(WHOLE)}.get(kind)
-    found = operation(whole.astype(kind) if given is None else given).data
+    integers = np.abs(INTEGERS) if kind == "u1" else np.array(INTEGERS)
+    expected = operation(integers.astype(np.float64)).data
+    given = {list: INTEGERS, Tensor: Tensor(INTEGERS)}.get(kind)
+    found = operation(integers.astype(kind) if given is None else given).data
     assert found.dtype.kind == "f"
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 

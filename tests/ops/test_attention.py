@@ -44,8 +44,8 @@ def test_additive_scores_are_those_of_the_formula(rng):
     scores = ops.additive_scores(queries, keys, weight).data
     assert scores.shape == (B, T, S)
     for t, s, b in np.ndindex(T, S, B):
-        wanted = sum(weight[a] * np.tanh(queries[t, b, a] + keys[s, b, a]) for a in range(A))
-        np.testing.assert_allclose(scores[b, t, s], wanted, rtol=1e-12)
+        expected = sum(weight[a] * np.tanh(queries[t, b, a] + keys[s, b, a]) for a in range(A))
+        np.testing.assert_allclose(scores[b, t, s], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("T", "S"), [(5, 6), (0, 6), (5, 0)])
@@ -56,5 +56,5 @@ def test_additive_scores_gradient(rng, check_gradients, T, S):
 
 def test_additive_scores_refuse_shapes_that_do_not_fit(rng):
     queries, keys = rng.normal(size=(T, B, A)), rng.normal(size=(S, B, A + 1))
-    with pytest.raises(ValueError, match=r"wanted \[T, B, A\], \[S, B, A\] and \[A\]"):
+    with pytest.raises(ValueError, match=r"expected \[T, B, A\], \[S, B, A\] and \[A\]"):
         ops.additive_scores(queries, keys, rng.normal(size=A))

@@ -112,10 +112,10 @@ def test_steps_beyond_the_length_change_nothing(arrays, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_decoding_finds_the_best_path(arrays, dtype, rng):
     for _ in range(10):
-        drawn = [rng.standard_normal(a.shape).astype(dtype) for a in arrays]
-        tags = ops.crf_decode(*drawn, LENGTHS, padding=-7)
+        sampled = [rng.standard_normal(a.shape).astype(dtype) for a in arrays]
+        tags = ops.crf_decode(*sampled, LENGTHS, padding=-7)
         assert tags.dtype == np.int64
-        for b, scores in enumerate(rows([a.astype(float) for a in drawn])):
+        for b, scores in enumerate(rows([a.astype(float) for a in sampled])):
             assert tuple(tags[: LENGTHS[b], b]) == max(scores, key=scores.get)
             assert (tags[LENGTHS[b] :, b] == -7).all()
 
@@ -127,10 +127,10 @@ def test_of_equal_paths_the_first_tag_is_taken():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_marginals_are_shares_of_the_paths(arrays, dtype):
-    drawn = [a.astype(dtype) for a in arrays]
-    marginals = ops.crf_marginals(*map(Tensor, drawn), LENGTHS)
+    sampled = [a.astype(dtype) for a in arrays]
+    marginals = ops.crf_marginals(*map(Tensor, sampled), LENGTHS)
     assert marginals.dtype == dtype
-    for b, scores in enumerate(rows(drawn)):
+    for b, scores in enumerate(rows(sampled)):
         total = math.fsum(map(math.exp, scores.values()))
         shares = np.zeros((T, C))
         for path, value in scores.items():
@@ -158,11 +158,11 @@ def test_what_is_excluded_has_no_share(arrays):
 @pytest.mark.parametrize("scale", [30, 1e3, 1e5])
 def test_extreme_scores_give_exact_numbers(arrays, scale, dtype):
     """Sums in which most terms, or at times all of them, are too small to be written."""
-    drawn = [(scale * a).astype(dtype) for a in arrays]
-    inputs = [Tensor(a, requires_grad=True) for a in drawn]
+    sampled = [(scale * a).astype(dtype) for a in arrays]
+    inputs = [Tensor(a, requires_grad=True) for a in sampled]
     losses = ops.crf_loss(*inputs, TAGS, LENGTHS, reduction="none")
     losses.backward(np.ones(B, dtype))
-    wide = [a.astype(float) for a in drawn]
+    wide = [a.astype(float) for a in sampled]
     d_transitions = np.zeros((C, C))
     for b, scores in enumerate(rows(wide)):
         top = max(scores.values())
@@ -249,13 +249,17 @@ def test_what_no_path_can_do_is_told(arrays):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"tags": TAGS.T}, ValueError, r"tags of shape \(4, 5\) .*; wanted \[T, B\], \(5, 4\)"),
+        ({"tags": TAGS.T}, ValueError, r"tags of shape \(4, 5\) .*; expected \[T, B\], \(5, 4\)"),
         ({"tags": TAGS * 1.0}, TypeError, "tags are integers, not float64"),
         ({"lengths": [5, 5, 0, 1]}, ValueError, r"tag 99 of row 0 at step 4 is outside 0\.\.2"),
         ({"lengths": [4, 5, 2, 1]}, ValueError, r"tag 7 of row 2 at step 0 is outside 0\.\.2"),
         ({"lengths": [4, 6, 0, 1]}, ValueError, "lengths from 0 to 6, but .* 5 steps"),
-        ({"lengths": [4, 5, 0]}, ValueError, "lengths got .*wanted one integer for each of the 4"),
-        ({"reduction": "max"}, ValueError, "reduction 'max' is none of"),
+        (
+            {"lengths": [4, 5, 0]},
+            ValueError,
+            "lengths got .*expected one integer for each of the 4",
+        ),
+        ({"reduction": "max"}, ValueError, "reduction 'max' is not one of"),
         (
             {"ignore_index": 0},
             ValueError,
@@ -271,11 +275,11 @@ def test_wrong_tags_are_refused(arrays, change, error, message):
 @pytest.mark.parametrize(
     ("number", "shape", "message"),
     [
-        (0, (T, B), r"emissions of shape \(5, 4\); wanted \[T, B, C\] with C > 0"),
-        (0, (T, B, 0), r"emissions of shape \(5, 4, 0\); wanted \[T, B, C\] with C > 0"),
-        (1, (C, C + 1), r"transitions of shape \(3, 4\) .*; wanted \(3, 3\)"),
-        (2, (C + 1,), r"start of shape \(4,\) for emissions of shape \(5, 4, 3\); wanted \(3,\)"),
-        (3, (1, C), r"end of shape \(1, 3\) .*; wanted \(3,\)"),
+        (0, (T, B), r"emissions of shape \(5, 4\); expected \[T, B, C\] with C > 0"),
+        (0, (T, B, 0), r"emissions of shape \(5, 4, 0\); expected \[T, B, C\] with C > 0"),
+        (1, (C, C + 1), r"transitions of shape \(3, 4\) .*; expected \(3, 3\)"),
+        (2, (C + 1,), r"start of shape \(4,\) for emissions of shape \(5, 4, 3\); expected \(3,\)"),
+        (3, (1, C), r"end of shape \(1, 3\) .*; expected \(3,\)"),
     ],
 )
 def test_wrong_shapes_are_refused(arrays, number, shape, message):

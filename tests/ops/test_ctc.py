@@ -16,16 +16,16 @@ LENGTHS = np.array([4, 5, 3, 1])
 
 
 def collapse(path, blank=BLANK):
-    """What an alignment stands for: repetitions merged, then blanks removed."""
+    """The labels that an alignment spells: repetitions merged, then blanks removed."""
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 
 def probability(logits, target, blank=BLANK):
-    """The sum over all V ** T paths of one row [T, V] that stand for the target."""
+    """The sum over all V ** T paths of one row [T, V] that spell the target."""
     p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     paths = itertools.product(range(logits.shape[1]), repeat=len(logits))
-    wanted = (path for path in paths if collapse(path, blank) == tuple(target))
-    return sum(np.prod([p[t, label] for t, label in enumerate(path)]) for path in wanted)
+    expected = (path for path in paths if collapse(path, blank) == tuple(target))
+    return sum(np.prod([p[t, label] for t, label in enumerate(path)]) for path in expected)
 
 
 @pytest.fixture
@@ -179,9 +179,9 @@ def test_empty_arrays(rng, steps, rows, labels):
         ({"target_lengths": [2, 2, 1, 1]}, r"label 7 of row 2; labels are in 0\.\.2"),
         ({"target_lengths": [2, 3, 1, 1]}, r"target_lengths 3 of row 1 is outside 0\.\.2"),
         ({"lengths": [4, 6, 3, 1]}, r"lengths 6 of row 1 is outside 0\.\.5"),
-        ({"lengths": [4, 6, 3]}, r"lengths of shape \(3,\); wanted \[B\] with B = 4"),
-        ({"reduction": "max"}, "reduction 'max' is none of"),
-        ({"impossible": "never"}, "impossible 'never' is none of"),
+        ({"lengths": [4, 6, 3]}, r"lengths of shape \(3,\); expected \[B\] with B = 4"),
+        ({"reduction": "max"}, "reduction 'max' is not one of"),
+        ({"impossible": "never"}, "impossible 'never' is not one of"),
     ],
 )
 def test_wrong_options_are_refused(logits, options, message):
@@ -190,9 +190,11 @@ def test_wrong_options_are_refused(logits, options, message):
 
 
 def test_wrong_arrays_are_refused(logits):
-    with pytest.raises(ValueError, match=r"logits of shape \(5, 3\); wanted \[T, B, V\]"):
+    with pytest.raises(ValueError, match=r"logits of shape \(5, 3\); expected \[T, B, V\]"):
         ops.ctc_loss(logits[:, 0], TARGETS)
-    with pytest.raises(ValueError, match=r"targets of shape \(4, 2\) .*wanted \[S, B\] with B = 4"):
+    with pytest.raises(
+        ValueError, match=r"targets of shape \(4, 2\) .*expected \[S, B\] with B = 4"
+    ):
         ops.ctc_loss(logits, TARGETS.T)
     with pytest.raises(TypeError, match="targets are integers"):
         ops.ctc_loss(logits, TARGETS * 1.0)

@@ -1,4 +1,4 @@
-"""Negative log-likelihoods: beside their textbook formulas, and as densities that sum to 1."""
+"""Negative log-likelihoods: against their textbook formulas, and as densities that sum to 1."""
 
 import math
 
@@ -157,7 +157,7 @@ def test_gamma_functions():
         ),
         (
             lambda: ops.gaussian_nll_loss([1.0], [1.0], [1.0], reduction="all"),
-            "gaussian_nll_loss: reduction 'all' is none of",
+            "gaussian_nll_loss: reduction 'all' is not one of",
         ),
     ],
 )

@@ -66,8 +66,8 @@ def test_linear_does_not_change_what_it_is_given(rng):
         ((2, 3), (4, 5), None, r"an input of shape \(2, 3\) for a weight of shape \(4, 5\)"),
         ((), (4, 5), None, r"an input of shape \(\) for"),
         ((2, 3), (3,), None, r"the weight is \[O, I\]"),
-        ((2, 3), (4, 3), (3,), r"a bias of shape \(3,\) .* wanted \(4,\)"),
-        ((2, 3), (4, 3), (1,), r"a bias of shape \(1,\) .* wanted \(4,\)"),
+        ((2, 3), (4, 3), (3,), r"a bias of shape \(3,\) .* expected \(4,\)"),
+        ((2, 3), (4, 3), (1,), r"a bias of shape \(1,\) .* expected \(4,\)"),
     ],
 )
 def test_linear_says_which_shapes_do_not_fit(x, weight, bias, message):

@@ -115,7 +115,12 @@ def test_targets_are_integers_of_any_width(dtype):
         ([0], {}, ValueError, r"targets of shape \(1,\) for logits of shape \(2, 3\)"),
         ([[0, 0]], {}, ValueError, r"targets of shape \(1, 2\)"),
         ([0.0, 1.0], {}, TypeError, "targets are integers .class numbers., not float64"),
-        ([0, 1], {"reduction": "average"}, ValueError, r"reduction 'average' is none of \('mean'"),
+        (
+            [0, 1],
+            {"reduction": "average"},
+            ValueError,
+            r"reduction 'average' is not one of \('mean'",
+        ),
     ],
 )
 def test_cross_entropy_refuses(targets, options, error, message):
@@ -333,7 +338,7 @@ def test_binary_cross_entropy_of_large_logits(dtype):
         ([1, -0.5], {}, ValueError, r"target -0\.5 is outside 0\.\.1"),
         ([1, 0], {"weight": [1, 2, 3]}, ValueError, r"weight of shape \(3,\) cannot be broadc"),
         ([1, 0], {"pos_weight": [[1, 2]]}, ValueError, r"pos_weight of shape \(1, 2\) cannot be"),
-        ([1, 0], {"reduction": "no"}, ValueError, "reduction 'no' is none of"),
+        ([1, 0], {"reduction": "no"}, ValueError, "reduction 'no' is not one of"),
         ([1, 0], {"where": [1, 0]}, TypeError, "where is an array of booleans, not int64"),
         ([1, 0], {"where": [True] * 3}, ValueError, r"where of shape \(3,\) cannot be broadcast"),
     ],
@@ -400,7 +405,7 @@ def test_what_does_not_count_is_not_read(name, kind):
 def test_losses_of_numbers_refuse(loss):
     with pytest.raises(ValueError, match=rf"{loss.__name__}: a prediction of shape \(3, 1\) for a"):
         loss(np.ones((3, 1)), np.ones(3))
-    with pytest.raises(ValueError, match=rf"{loss.__name__}: reduction 'x' is none of"):
+    with pytest.raises(ValueError, match=rf"{loss.__name__}: reduction 'x' is not one of"):
         loss(np.ones(3), np.ones(3), reduction="x")
     with pytest.raises(ValueError, match=rf"{loss.__name__}: where of shape \(2,\) cannot be bro"):
         loss(np.ones(3), np.ones(3), where=[True, False])

@@ -132,7 +132,9 @@ def test_layer_norm_of_equal_elements_is_finite():
 @pytest.mark.parametrize("name", ["weight", "bias"])
 def test_layer_norm_says_which_shape_does_not_fit(name):
     vectors = [Tensor([1.0]) if name == n else None for n in ("weight", "bias")]
-    message = rf"^layer_norm: a {name} of shape \(1,\) for an input of shape \(2, 3\); wanted \(3,"
+    message = (
+        rf"^layer_norm: a {name} of shape \(1,\) for an input of shape \(2, 3\); expected \(3,"
+    )
     with pytest.raises(ValueError, match=message):
         ops.layer_norm(Tensor(np.ones((2, 3), np.float32)), *vectors)
     with pytest.raises(ValueError, match=r"^layer_norm: the input is a single number"):

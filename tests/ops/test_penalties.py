@@ -1,4 +1,4 @@
-"""Penalties on activations beside loops, with gradients, lengths and what does not fit."""
+"""Penalties on activations against loops, with gradients, lengths and what does not fit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The recurrence: fused beside unfused, beside NumPy written by hand, and beside differences."""
+"""The recurrence: fused against unfused, against NumPy written by hand, and against differences."""
 
 import math
 
@@ -156,9 +156,9 @@ def test_projected_fused_is_unfused(name, lengths, reverse, rng):
     seed=st.integers(0, 1000),
 )
 def test_any_cell_fused_is_unfused(random_cells, data, lengths, reverse, projected, seed):
-    drawn_cell, may_be_projected = data.draw(random_cells)
+    sampled_cell, may_be_projected = data.draw(random_cells)
     rng = np.random.default_rng(seed)
-    problem = Problem(drawn_cell, rng, projected=projected and may_be_projected)
+    problem = Problem(sampled_cell, rng, projected=projected and may_be_projected)
     options = {"lengths": lengths, "reverse": reverse}
     assert_same(problem.results(**options), problem.results(ops.recurrence_unfused, **options))
     recorded, plainly = {}, {}
@@ -178,8 +178,8 @@ def test_any_cell_fused_is_unfused(random_cells, data, lengths, reverse, project
 def test_cells_with_singular_points_where_the_padding_is(
     singular_cells, data, lengths, reverse, inputs, seed
 ):
-    drawn_cell, _ = data.draw(singular_cells)
-    problem = Problem(drawn_cell, np.random.default_rng(seed), inputs=inputs)
+    sampled_cell, _ = data.draw(singular_cells)
+    problem = Problem(sampled_cell, np.random.default_rng(seed), inputs=inputs)
     problem.bias_ih = None
     options = {"lengths": lengths, "reverse": reverse}
     fused = problem.results(**options)
@@ -196,9 +196,9 @@ def test_cells_with_singular_points_where_the_padding_is(
     seed=st.integers(0, 1000),
 )
 def test_the_gradient_of_any_cell_is_its_derivative(random_cells, data, lengths, reverse, seed):
-    drawn_cell, _ = data.draw(random_cells)
+    sampled_cell, _ = data.draw(random_cells)
     rng = np.random.default_rng(seed)
-    assert_pullback(Problem(drawn_cell, rng), rng, lengths=lengths, reverse=reverse)
+    assert_pullback(Problem(sampled_cell, rng), rng, lengths=lengths, reverse=reverse)
 
 
 # By hand ---------------------------------------------------------------------------------------
@@ -485,10 +485,10 @@ def test_final_states_beside_the_sequence(operation, rng):
 def test_reversed_is_forward_on_each_row_turned_round(lengths, rng):
     problem = Problem(gru, rng)
     output, (final,) = problem.run(lengths=lengths, reverse=True)
-    turned = problem.x.data.copy()
+    flipped = problem.x.data.copy()
     for row, length in enumerate(lengths):
-        turned[:length, row] = turned[:length, row][::-1]
-    problem.x = Tensor(turned)
+        flipped[:length, row] = flipped[:length, row][::-1]
+    problem.x = Tensor(flipped)
     expected, (expected_final,) = problem.run(lengths=lengths)
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(
@@ -566,17 +566,17 @@ def test_gates_are_recorded_by_name(lengths, reverse, rng):
     for row, length in enumerate(lengths or [T] * B):
         x = problem.x.data[:length, [row]]
         h, c = (state.data[[row]] for state in problem.states)
-        turn = slice(None, None, -1) if reverse else slice(None)
+        order = slice(None, None, -1) if reverse else slice(None)
         zeros = np.zeros((length, 1, H)), np.zeros((1, H)), np.zeros((1, H))
         _, _, gates, _ = lstm_by_hand(
-            x[turn], h, c, problem.weight_ih.data, problem.bias_ih.data, problem.weight_hh.data,
+            x[order], h, c, problem.weight_ih.data, problem.bias_ih.data, problem.weight_hh.data,
             problem.bias_hh.data, *zeros,
         )  # fmt: skip
         for name, steps in gates.items():
             found = recorded[name][:, [row]]
             assert not found[length:].any()
             if length:
-                np.testing.assert_allclose(found[:length], steps[turn], atol=1e-14)
+                np.testing.assert_allclose(found[:length], steps[order], atol=1e-14)
 
 
 def test_a_gate_that_is_not_changed_is_recorded_as_it_comes(rng):
@@ -645,10 +645,10 @@ def test_a_cell_that_is_not_fused_returns_its_states(rng):
         (
             np.zeros((2, H)),
             ValueError,
-            r"a state 'c' of shape \(2, 7\), wanted \(3, 7\) for the rows",
+            r"a state 'c' of shape \(2, 7\), expected \(3, 7\) for the rows",
         ),
-        (np.zeros((4, 1, H)), ValueError, r"a state 'c' of shape \(4, 1, 7\), wanted \(3, 7\)"),
-        (None, TypeError, "returned None for the state 'c', wanted a Tensor"),
+        (np.zeros((4, 1, H)), ValueError, r"a state 'c' of shape \(4, 1, 7\), expected \(3, 7\)"),
+        (None, TypeError, "returned None for the state 'c', expected a Tensor"),
     ],
     ids=str,
 )
@@ -667,14 +667,14 @@ def test_a_cell_that_is_not_fused_returns_states_that_fit(value, error, message,
 
 ONE = Tensor(np.ones((1, 1)))
 SHAPES = {
-    "x": (Tensor(np.ones((T, B, I + 1))), r"weight_ih of shape \(28, 4\), wanted \(28, 5\)"),
+    "x": (Tensor(np.ones((T, B, I + 1))), r"weight_ih of shape \(28, 4\), expected \(28, 5\)"),
     "weight_ih": (None, "bias_ih without weight_ih"),
-    "bias_ih": (ONE, r"bias_ih of shape \(1, 1\), wanted \(28,\)"),
-    "weight_hh": (ONE, r"weight_hh of shape \(1, 1\), wanted \(28, 7\)"),
-    "bias_hh": (ONE, r"bias_hh of shape \(1, 1\), wanted \(28,\)"),
-    "weight_hr": (Tensor(np.ones((3, H))), r"weight_hr of shape \(3, 7\), wanted \(7, 7\)"),
-    "states": ([ONE], r"1 states, wanted 2 \(h, c\)"),
-    "parameters": ([ONE], r"1 parameters, wanted none"),
+    "bias_ih": (ONE, r"bias_ih of shape \(1, 1\), expected \(28,\)"),
+    "weight_hh": (ONE, r"weight_hh of shape \(1, 1\), expected \(28, 7\)"),
+    "bias_hh": (ONE, r"bias_hh of shape \(1, 1\), expected \(28,\)"),
+    "weight_hr": (Tensor(np.ones((3, H))), r"weight_hr of shape \(3, 7\), expected \(7, 7\)"),
+    "states": ([ONE], r"1 states, expected 2 \(h, c\)"),
+    "parameters": ([ONE], r"1 parameters, expected none"),
 }
 
 
@@ -691,15 +691,17 @@ def test_a_shape_that_does_not_fit_is_told(name, operation, rng):
 def test_more_that_does_not_fit(rng):
     problem = Problem(lstm, rng)
     problem.states[1] = Tensor(np.ones((1, H)))  # NumPy would broadcast it
-    with pytest.raises(ValueError, match=r"got state 'c' of shape \(1, 7\), wanted \(3, 7\)"):
+    with pytest.raises(ValueError, match=r"got state 'c' of shape \(1, 7\), expected \(3, 7\)"):
         problem.run()
     problem = Problem(CELLS["peephole_lstm"], rng)
     problem.parameters[2] = ONE
-    with pytest.raises(ValueError, match=r"parameter 'p_o' of shape \(1, 1\), wanted \(7,\)"):
+    with pytest.raises(ValueError, match=r"parameter 'p_o' of shape \(1, 1\), expected \(7,\)"):
         problem.run()
     problem = Problem(lstm, rng)
     problem.weight_hh = problem.bias_hh = None
-    with pytest.raises(ValueError, match=r"4 gates with a recurrent half, so weight_hh is wanted"):
+    with pytest.raises(
+        ValueError, match=r"4 gates with a recurrent half, so weight_hh is required"
+    ):
         problem.run()
     problem = Problem(mingru, rng)
     problem.weight_hh = Tensor(np.ones((0, H)))
@@ -710,11 +712,11 @@ def test_more_that_does_not_fit(rng):
         problem.run()
     problem = Problem(lstm, rng)
     problem.x = Tensor(np.ones((T, I)))
-    with pytest.raises(ValueError, match=r"x of shape \(5, 4\), wanted \[T, B, I\]"):
+    with pytest.raises(ValueError, match=r"x of shape \(5, 4\), expected \[T, B, I\]"):
         problem.run()
     problem = Problem(lstm, rng, inputs=0)
     problem.x = Tensor(np.ones((T, B, 3 * H)))
-    with pytest.raises(ValueError, match=r"x of shape \(5, 3, 21\), wanted \(5, 3, 28\)"):
+    with pytest.raises(ValueError, match=r"x of shape \(5, 3, 21\), expected \(5, 3, 28\)"):
         problem.run()
 
 
@@ -722,7 +724,7 @@ def test_more_that_does_not_fit(rng):
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        ([1, 2], r"lengths got int64\(2,\), wanted one integer for each of the 3 rows"),
+        ([1, 2], r"lengths got int64\(2,\), expected one integer for each of the 3 rows"),
         ([[1], [2], [3]], r"lengths got int64\(3, 1\)"),
         ([1.0, 2.0, 3.0], r"lengths got float64\(3,\)"),
         ([1, 2, 6], r"lengths from 1 to 6, but the sequences have 5 steps"),

@@ -185,7 +185,7 @@ def test_bad_groups_are_told():
         ValueError, match="in proportion to learning_rate, which is 0; give one > 0"
     ):
         SGD([{"params": [a], "lr": 1.0}], 0.0)
-    with pytest.raises(TypeError, match="group 0: wants a list of parameters, not Parameter"):
+    with pytest.raises(TypeError, match="group 0: expects a list of parameters, not Parameter"):
         SGD([{"params": a}], 1.0)
 
 

@@ -372,7 +372,7 @@ def test_a_state_that_does_not_belong_is_refused_and_nothing_changes():
             state, arrays={"weight.velocity": array, "b.velocity": array}
         ),
         r"SGD: 'weight.velocity' in the state is float64\(3, 2\), but parameter 'weight' is "
-        r"float64\(2, 3\); load it beside the model": changed(
+        r"float64\(2, 3\); load it together with the model": changed(
             state, arrays={"weight.velocity": array.T}
         ),
         r"SGD: 'weight.velocity' in the state is float32\(2, 3\), but": changed(
@@ -436,9 +436,11 @@ def test_bad_parameters_are_told():
         SGD([("in", a), ("out", a)], 1.0)
     with pytest.raises(ValueError, match=r"SGD: two parameters are called 'w'; rename one"):
         SGD([("w", a), ("w", b)], 1.0)
-    with pytest.raises(TypeError, match=r"SGD: wants a list of parameters, not Parameter; give it"):
+    with pytest.raises(
+        TypeError, match=r"SGD: expects a list of parameters, not Parameter; give it"
+    ):
         SGD(a, 1.0)
-    with pytest.raises(TypeError, match=r"SGD: wants a list of parameters, not object; give it"):
+    with pytest.raises(TypeError, match=r"SGD: expects a list of parameters, not object; give it"):
         SGD(object(), 1.0)
     with pytest.raises(TypeError, match=r"SGD: '0' of the parameters is of type str; give Param"):
         SGD({"weight": a}, 1.0)

@@ -177,7 +177,7 @@ def test_a_restored_schedule_goes_on_alike(make, split):
         averaging = isinstance(schedule, NonMonotonicTrigger) and schedule.optimizer.averaging
         return result, averaging
 
-    whole, averaging = go(make(), range(10))
+    complete, averaging = go(make(), range(10))
     schedule = make()
     first, _ = go(schedule, range(split))
     state = schedule.state_dict()
@@ -192,7 +192,7 @@ def test_a_restored_schedule_goes_on_alike(make, split):
     restored.load_state_dict(saved)
     assert restored.state_dict() == saved
     second, averaging_too = go(restored, range(split, 10))
-    assert first + second == whole
+    assert first + second == complete
     assert averaging_too == averaging
 
 

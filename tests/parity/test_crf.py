@@ -1,4 +1,4 @@
-"""The conditional random field beside pytorch-crf's algorithm, which the benchmarks have."""
+"""The conditional random field against pytorch-crf's algorithm, which the benchmarks have."""
 
 from pathlib import Path
 

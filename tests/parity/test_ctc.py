@@ -1,4 +1,4 @@
-"""The CTC loss beside PyTorch's: values and gradients, both precisions, every reduction."""
+"""The CTC loss against PyTorch's: values and gradients, both precisions, every reduction."""
 
 import numpy as np
 import pytest

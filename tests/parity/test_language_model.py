@@ -1,4 +1,4 @@
-"""Ten training steps of the small model of Zaremba et al. 2014, beside PyTorch's, loss by loss.
+"""Ten training steps of the small model of Zaremba et al. 2014 against PyTorch's, loss by loss.
 
 Both start from the same weights and read the same batches: V = 10,000 words, 2 layers of 200
 units, 20 streams, windows of 20 steps, the state carried and detached; SGD at rate 1.0, gradients

@@ -1,4 +1,4 @@
-"""Operations and plain layers beside PyTorch's: values and gradients, both precisions."""
+"""Operations and plain layers against PyTorch's: values and gradients, both precisions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Optimisers, clipping and the plateau schedule beside PyTorch's."""
+"""Optimisers, clipping and the plateau schedule against PyTorch's."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU beside PyTorch's: state dicts both ways, values, and every gradient."""
+"""RNN, LSTM and GRU against PyTorch's: state dicts both ways, values, and every gradient."""
 
 import itertools
 from typing import NamedTuple

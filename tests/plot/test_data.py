@@ -34,8 +34,8 @@ def test_data_need_no_matplotlib_and_figures_explain_that_it_is_missing():
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    wanted = '[[1. 2.]]\npictures need an extra: pip install "anaphora[plot]"\n'
-    assert done.stdout == wanted
+    expected = '[[1. 2.]]\npictures need an extra: pip install "anaphora[plot]"\n'
+    assert done.stdout == expected
 
 
 # Losses
@@ -94,11 +94,11 @@ def test_states_and_gates_equal_the_recorded_values(name, x, rng):
 
 def test_batch_first_and_single_sequences_have_the_same_axes(x):
     layer = nn.GRU(I, H, dtype=np.float64)
-    wanted = plot.states(layer, x, row=2).data["h_l0"]
-    np.testing.assert_allclose(plot.states(layer, x[:, 2]).data["h_l0"], wanted, rtol=1e-12)
+    expected = plot.states(layer, x, row=2).data["h_l0"]
+    np.testing.assert_allclose(plot.states(layer, x[:, 2]).data["h_l0"], expected, rtol=1e-12)
     layer.batch_first = True
     found = plot.states(layer, x.swapaxes(0, 1), row=2).data["h_l0"]
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_plots_use_no_dropout_and_change_nothing(x):
@@ -139,7 +139,7 @@ def test_gates_of_a_cell_that_was_not_traced_are_refused(x):
     ("named", "options", "message"),
     [
         ({}, {}, "nothing was given"),
-        ({"h": np.ones(3)}, {}, r"'h' has the shape \(3,\); wanted \[T, H\] or \[T, B, H\]"),
+        ({"h": np.ones(3)}, {}, r"'h' has the shape \(3,\); expected \[T, H\] or \[T, B, H\]"),
         ({"h": np.ones((0, 3))}, {}, "sequences of 0 steps"),
         ({"h": np.ones((2, 3)), "c": np.ones((4, 3))}, {}, "sequences of 2, 4 steps"),
         ({"h": np.ones((2, 3))}, {"labels": "abc"}, "2 steps, and 3 labels"),
@@ -212,11 +212,11 @@ def test_principal_components_are_those_of_the_covariance(rng):
     vectors = rng.standard_normal((11, 4)) * [3.0, 2.0, 1.0, 0.5] + 7
     coordinates, shares = plot.principal_components(vectors, 3)
     sizes, directions = np.linalg.eigh(np.cov(vectors.T))
-    wanted = (vectors - vectors.mean(0)) @ directions[:, ::-1][:, :3]
-    np.testing.assert_allclose(np.abs(coordinates), np.abs(wanted), rtol=1e-9)
+    expected = (vectors - vectors.mean(0)) @ directions[:, ::-1][:, :3]
+    np.testing.assert_allclose(np.abs(coordinates), np.abs(expected), rtol=1e-9)
     np.testing.assert_allclose(shares, sizes[::-1][:3] / sizes.sum(), rtol=1e-9)
     assert (coordinates[np.abs(coordinates).argmax(0), range(3)] > 0).all()
-    with pytest.raises(ValueError, match=r"count 5 of 11 vectors of 4 numbers; wanted 1 to 4"):
+    with pytest.raises(ValueError, match=r"count 5 of 11 vectors of 4 numbers; expected 1 to 4"):
         plot.principal_components(vectors, 5)
 
 
@@ -233,11 +233,11 @@ def test_nearest_and_analogy_depend_on_angles_not_lengths(rng):
     assert plot.nearest(scaled, labels, "d", 8) == [
         (label, pytest.approx(cosine)) for label, cosine in found
     ]
-    wanted = unit[1] - unit[0] + unit[2]
+    expected = unit[1] - unit[0] + unit[2]
     ((best, cosine),) = plot.analogy(scaled, labels, "a", "b", "c", count=1)
     others = [n for n in range(9) if n > 2]
-    assert best == labels[max(others, key=lambda n: unit[n] @ wanted)]
-    assert cosine == pytest.approx(unit[labels.index(best)] @ wanted / np.linalg.norm(wanted))
+    assert best == labels[max(others, key=lambda n: unit[n] @ expected)]
+    assert cosine == pytest.approx(unit[labels.index(best)] @ expected / np.linalg.norm(expected))
     with pytest.raises(ValueError, match="nearest: 'z' is not one of the 9 labels"):
         plot.nearest(vectors, labels, "z")
     with pytest.raises(ValueError, match="analogy: 8 labels for 9 vectors"):
@@ -262,7 +262,9 @@ def test_embeddings_show_words_with_their_neighbours(rng):
 
 def test_attention_checks_its_labels():
     assert plot.attention(np.ones((2, 3)), "abc", "de").data["weights"].shape == (2, 3)
-    message = r"weights of shape \(2, 3\); wanted \[T, S\], for 2 tokens of the target and 2 of the"
+    message = (
+        r"weights of shape \(2, 3\); expected \[T, S\], for 2 tokens of the target and 2 of the"
+    )
     with pytest.raises(ValueError, match=message):
         plot.attention(np.ones((2, 3)), "ab", "de")
     with pytest.raises(ValueError, match=r"weights of shape \(3,\)"):
@@ -270,7 +272,7 @@ def test_attention_checks_its_labels():
 
 
 def test_a_text_needs_a_number_for_each_token():
-    message = r"text: 2 tokens and numbers of shape \(3,\); wanted one number for each"
+    message = r"text: 2 tokens and numbers of shape \(3,\); expected one number for each"
     with pytest.raises(ValueError, match=message):
         plot.text(["a", "b"], [1, 2, 3])
     with pytest.raises(ValueError, match="at least one token"):

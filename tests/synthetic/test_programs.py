@@ -41,5 +41,7 @@ def test_operations_are_equally_likely_and_in_both_orders():
 
 def test_parameters_out_of_range_are_refused():
     for length, nesting in ((0, 1), (1, -1), (1, 26)):
-        with pytest.raises(ValueError, match="wanted a length of at least 1 and a nesting from 0"):
+        with pytest.raises(
+            ValueError, match="expected a length of at least 1 and a nesting from 0"
+        ):
             sample_program(np.random.default_rng(1), length, nesting)

@@ -152,7 +152,8 @@ def changed(document, path, value):
         ("char", "config", "model.tied", True, r"tied needs embedding_size \(3\) to be hidden_siz"),
         ("char", "config", "model.dtype", "float64",
          r"model.safetensors: .* is float32 .*; expected float64"),
-        ("char", "config", "model.dtype", "float16", "dtype 'float16' is none of float32, float64"),
+        ("char", "config", "model.dtype", "float16", "dtype 'float16' is not one of float32, "
+                                                     "float64"),
         ("char", "config", "model.cell", "coupled_lstm", "makes recurrent.weight_ih_l0"),
         ("char", "config", "model.initialization", 1e308, r"initialization 1e\+308: .* at most 3."),
         ("char", "config", "model.forget_bias", 1e308, "forget_bias must be a finite number of fl"),
@@ -208,7 +209,8 @@ def changed(document, path, value):
         ("bpe", "tokenizer", "model.post_processor", {"type": "ByteLevel"}, "post_processor is an"),
         ("bpe", "tokenizer", "model.added_tokens", [{"id": 0}], "model.added_tokens is "),
         ("bpe", "tokenizer", "model.model.type", "Unigram", "model.model.type is 'Unigram'; expec"),
-        ("bpe", "tokenizer", "model.model.vocab.a", ..., "vocab lacks 'a', which stands for the b"),
+        ("bpe", "tokenizer", "model.model.vocab.a", ..., "vocab has no 'a', which stands for the "
+                                                         "b"),
         ("bpe", "tokenizer", "model.model.merges.0", ["a", "??"], r"merges\[0\] is \['a', '\?\?'"),
         ("bpe", "tokenizer", "model.model.vocab.a", 1, "numbered from 0 without a gap"),
         # Metrics.
@@ -386,17 +388,17 @@ def test_models_without_a_task_of_their_own_are_checked_too(tmp_path, model_type
 @pytest.mark.parametrize(
     ("kind", "name", "change", "message"),
     [
-        ("classify", "inputs", first(200), "inputs has 200; expected whole numbers of 0 to "),
-        ("classify", "inputs", first(-1), "inputs has -1; expected whole numbers of 0 to "),
+        ("classify", "inputs", first(200), "inputs has 200; expected integers of 0 to "),
+        ("classify", "inputs", first(-1), "inputs has -1; expected integers of 0 to "),
         (
             "classify",
             "inputs",
             lambda a: a.astype(np.float32),
-            "inputs is float32 .* whole numbers",
+            "inputs is float32 .* integers",
         ),
-        ("classify", "targets", first(2), "targets has 2; expected whole numbers of 0 to 1"),
+        ("classify", "targets", first(2), "targets has 2; expected integers of 0 to 1"),
         ("classify", "targets", lambda a: a[1:], r"targets has \d+ rows; expected \d+"),
-        ("classify", "lengths", first(-3), "lengths has -3; expected whole numbers of at least 0"),
+        ("classify", "lengths", first(-3), "lengths has -3; expected integers of at least 0"),
         (
             "classify",
             "lengths",
@@ -407,11 +409,11 @@ def test_models_without_a_task_of_their_own_are_checked_too(tmp_path, model_type
         ("series", "inputs", lambda a: a[:, 0], r"inputs is float64 \[.*\]; expected rows of 2 fl"),
         ("series", "inputs", lambda a: a[:, :1], "inputs has rows of 1; expected 2"),
         ("series", "inputs", first(np.nan), r"inputs\[0, 0\] is nan; expected finite numbers"),
-        ("tag", "words", first(4000), "words has 4000; expected whole numbers of 0 to "),
-        ("tag", "tags", first(3), "tags has 3; expected whole numbers of 0 to 2"),
-        ("tag", "characters", first(99), "characters has 99; expected whole numbers of 0 to "),
+        ("tag", "words", first(4000), "words has 4000; expected integers of 0 to "),
+        ("tag", "tags", first(3), "tags has 3; expected integers of 0 to 2"),
+        ("tag", "characters", first(99), "characters has 99; expected integers of 0 to "),
         ("tag", "character_lengths", first(99), "character_lengths adds up to "),
-        ("translate", "source", first(99), "source has 99; expected whole numbers of 0 to "),
+        ("translate", "source", first(99), "source has 99; expected integers of 0 to "),
         ("translate", "target", lambda a: a[:0], "train.safetensors: the target has no sentence"),
         ("translate", "target", lambda a: a[:-1], "the last sentence of the target does not end"),
         ("translate", "extra", None, "has an unknown array extra"),

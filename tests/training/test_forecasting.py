@@ -262,11 +262,13 @@ def test_what_a_forecast_refuses():
 
 
 def test_options_that_are_refused():
-    with pytest.raises(ValueError, match="horizon must be a whole number of at least 1, not 0"):
+    with pytest.raises(ValueError, match="horizon must be an integer of at least 1, not 0"):
         ForecasterOptions.make(horizon=0)
-    with pytest.raises(ValueError, match="distribution 'normal' is none of quantiles, gaussian"):
+    with pytest.raises(ValueError, match="distribution 'normal' is not one of quantiles, gaussian"):
         ForecasterOptions.make(distribution="normal")
-    with pytest.raises(ValueError, match="scaling 'log' is none of standard, mean_absolute, none"):
+    with pytest.raises(
+        ValueError, match="scaling 'log' is not one of standard, mean_absolute, none"
+    ):
         ForecasterOptions.make(scaling="log")
     with pytest.raises(ValueError, match=r"lags \[1, 1\]: wanted different ones"):
         ForecasterOptions.make(lags=[1, 1])

@@ -114,7 +114,7 @@ def test_a_figure_that_is_not_there_is_told():
     message = "no figure 'span_f1'; monitor one of loss, accuracy"
     with pytest.raises(ValueError, match=message):
         judged([of_accuracy(1, 1.0)], monitor="span_f1")
-    with pytest.raises(ValueError, match="monitor 'f2' is none of auto, loss, perplexity"):
+    with pytest.raises(ValueError, match="monitor 'f2' is not one of auto, loss, perplexity"):
         TrainingOptions(epochs=1, monitor="f2")
 
 
@@ -258,7 +258,7 @@ def test_the_average_is_saved_without_a_validation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accumulate": 0}, "accumulate must be a whole number of at least 1, not 0"),
+        ({"accumulate": 0}, "accumulate must be an integer of at least 1, not 0"),
         ({"ema_decay": 1.0}, "ema_decay is a share, 0 <= ema_decay < 1, not 1.0"),
         ({"ema_decay": 0.9, "optimizer": "asgd"}, "ema_decay is not for asgd, which averages"),
     ],

@@ -157,12 +157,12 @@ def test_options_go_through_json():
     ("changes", "message"),
     [
         ({"hidden_sise": 3}, "unknown options: hidden_sise"),
-        ({"level": "syllable"}, "level 'syllable' is none of char, word, bpe"),
-        ({"hidden_size": 0}, "hidden_size must be a whole number of at least 1, not 0"),
+        ({"level": "syllable"}, "level 'syllable' is not one of char, word, bpe"),
+        ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, not 0"),
         ({"dropout": 2.0}, "dropout is a share, 0 <= dropout < 1, not 2.0"),
         ({"locked_dropout": True}, "locked_dropout says how dropout drops, but dropout is 0"),
         ({"tied": True}, r"embedding_size \(4\) to be hidden_size \(6\)"),
-        ({"vocabulary_size": 0}, "vocabulary_size must be a whole number of at least 1"),
+        ({"vocabulary_size": 0}, "vocabulary_size must be an integer of at least 1"),
         ({"level": "bpe", "vocabulary_size": 100}, "vocabulary_size .* at least 256, not 100"),
         ({"validation_share": 1.0}, "validation_share is a share, 0 <= validation_share < 1"),
         ({"batching": "sentences"}, "batching 'sentences' needs level 'word'"),
@@ -173,7 +173,7 @@ def test_options_go_through_json():
 def test_options_that_do_not_fit_together(changes, message):
     with pytest.raises(ValueError, match=message):
         options(**changes)
-    with pytest.raises(ValueError, match="preset 'big' is none of char-small, zaremba-small"):
+    with pytest.raises(ValueError, match="preset 'big' is not one of char-small, zaremba-small"):
         LanguageModelOptions.make("big")
 
 

@@ -204,7 +204,7 @@ def test_another_kind_of_limit_takes_the_place_of_the_old(tmp_path, text):
     [
         ({"hidden_size": 3}, "hidden_size: a training that goes on keeps its options; only epochs"),
         ({"learning_rate": 1.0, "seed": 2}, "^seed: a training"),
-        ({"epochs": 0}, "epochs must be a whole number of at least 1"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1"),
         (
             {"minutes": 1.0, "schedule": "cosine"},
             "cosine ends at a known step: give epochs or max_steps, with minutes if you like",

@@ -304,7 +304,7 @@ def test_models_that_cannot_be_the_start(train, tmp_path):
     with pytest.raises(DataError, match=r"no tokens are common to .*model and the new files"):
         train("x", LANGUAGE_MODEL, {"z.txt": "XYZ" * 40}, Start(tmp_path / "model", "new"),
               **SMALL, minimum_count=1)  # fmt: skip
-    with pytest.raises(ValueError, match="vocabulary 'mine' is none of keep, extend, new"):
+    with pytest.raises(ValueError, match="vocabulary 'mine' is not one of keep, extend, new"):
         Start(tmp_path / "model", "mine")
     with pytest.raises(ArtifactError, match="no such folder"):
         Start(tmp_path / "gone")

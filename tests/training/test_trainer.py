@@ -299,7 +299,9 @@ def test_a_model_that_does_not_say_what_its_loss_is_has_the_loss_alone():
         assert set(entry) == {"kind", "step", "epoch", "loss", "tokens", "seconds", "best"}
     model = make()
     model.loss_kind = "nats"
-    message = "the loss_kind 'nats' of the model is none of None, 'tokens', 'classes', 'squared err"
+    message = (
+        "the loss_kind 'nats' of the model is not one of None, 'tokens', 'classes', 'squared err"
+    )
     with pytest.raises(ValueError, match=message):
         run(model)
 
@@ -469,8 +471,8 @@ def test_options_are_json():
     ("options", "message"),
     [
         ({}, "give a limit: epochs, max_steps or minutes"),
-        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
-        ({"epochs": 1.5}, "epochs must be a whole number of at least 1, not 1.5"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1, not 0"),
+        ({"epochs": 1.5}, "epochs must be an integer of at least 1, not 1.5"),
         ({"minutes": 0.0}, "minutes must be more than 0"),
         ({"minutes": math.nan}, "minutes must be more than 0 and finite, not nan"),
         ({"epochs": 1, "learning_rate": math.inf}, "learning_rate .* finite, not inf"),
@@ -478,8 +480,8 @@ def test_options_are_json():
         ({"epochs": 1, "momentum": 0.9}, "momentum is for sgd and rmsprop, not for adam"),
         ({"minutes": 1.0, "schedule": "cosine"}, "cosine ends at a known step"),
         ({"epochs": 1, "schedule": "nonmonotonic"}, "needs the optimizer asgd, not adam"),
-        ({"epochs": 1, "optimizer": "adma"}, "optimizer 'adma' is none of sgd, adam"),
-        ({"epochs": 1, "seed": -1}, "seed must be a whole number of at least 0"),
+        ({"epochs": 1, "optimizer": "adma"}, "optimizer 'adma' is not one of sgd, adam"),
+        ({"epochs": 1, "seed": -1}, "seed must be an integer of at least 0"),
     ],
 )
 def test_options_out_of_range(options, message):

@@ -371,7 +371,7 @@ class ModelDirectory:
         if not self._holds(self.tokenizer, new_tokenizer):
             if self.weights.exists() and self.tokenizer.exists():
                 raise ArtifactError(
-                    f"{self.tokenizer}: differs from the tokenizer to save, so the weights beside "
+                    f"{self.tokenizer}: differs from the tokenizer to save, so the weights next to "
                     "it have other token ids; save to another folder"
                 )
             atomic_write(self.tokenizer, new_tokenizer, within=self.path)
@@ -514,7 +514,7 @@ class ModelDirectory:
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ArtifactError(
                 f"{self.checkpoint}: metrics_size is {size!r}; expected the number of bytes of "
-                f"{self.metrics.name} that it goes on from; train anew"
+                f"{self.metrics.name} that it continues from; train again"
             )
         if size >= self.metrics_size():
             return
@@ -523,9 +523,9 @@ class ModelDirectory:
             file.seek(max(size - 1, 0))
             if size > 0 and file.read(1) != b"\n":
                 raise ArtifactError(
-                    f"{self.metrics}: the checkpoint goes on after {size} bytes, but no line ends "
-                    "there; put back the file of the checkpoint, or remove it to go on without "
-                    "the records so far"
+                    f"{self.metrics}: the checkpoint continues after {size} bytes, but no line "
+                    "ends there; put back the file of the checkpoint, or remove it to continue "
+                    "without the records so far"
                 )
             file.truncate(size)
 

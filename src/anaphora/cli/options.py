@@ -216,8 +216,8 @@ def _elements(name: str, kind: type, given: list[str]) -> tuple[Any, ...]:
         return tuple(kind(part) for text in given for part in text.split(","))
     except ValueError:
         option = f"--{name.replace('_', '-')}"
-        wanted = "whole numbers" if kind is int else "numbers"
+        wanted = "integers" if kind is int else "numbers"
         raise typer.BadParameter(
-            f"{','.join(given)!r:.80} are no {wanted} with commas between them, such as 1,2,3",
+            f"{','.join(given)!r:.80} are not {wanted} with commas between them, such as 1,2,3",
             param_hint=f"'{option}'",
         ) from None

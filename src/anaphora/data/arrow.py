@@ -94,11 +94,11 @@ def _opened(
         return
     with pa.parquet.ParquetFile(path) as table:
         schema = table.schema_arrow
-        wanted = None
+        fields = None
         if columns is not None:  # of a struct all fields
             top = {column if column in schema.names else column.split(".")[0] for column in columns}
-            wanted = [name for name in schema.names if name in top]
-        yield schema, table.iter_batches(columns=wanted)
+            fields = [name for name in schema.names if name in top]
+        yield schema, table.iter_batches(columns=fields)
 
 
 def _pyarrow(file: SourceFile) -> Any:
@@ -193,7 +193,7 @@ def _named(place: str, value: Any, names: Sequence[str]) -> Any:
         return None if value == -1 else value
     if not 0 <= value < len(names):
         raise DataError(
-            f"{place}: the class {value} is none of the {len(names)} that the file names"
+            f"{place}: the class {value} is not one of the {len(names)} that the file names"
         )
     return names[value]
 

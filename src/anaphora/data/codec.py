@@ -1049,7 +1049,7 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
     if unknown := sorted(set(answers) - set(numbers)):
         more = ", ..." if len(known) > _NAMED else ""
         raise DataError(
-            f"the {what} {unknown[0]!r} is none of the {len(known)} of the training: "
+            f"the {what} {unknown[0]!r} is not one of the {len(known)} of the training: "
             f"{', '.join(map(repr, known[:_NAMED]))}{more}"
         )
     return np.array([numbers[answer] for answer in answers], np.int64)

@@ -20,11 +20,11 @@ def encode_to_file(
     """Write the ids of a text to an `.npy` file and return them as a read-only memory map, [N].
 
     The ids are of the smallest unsigned type that holds the vocabulary. Memory for a few chunks is
-    needed, whatever the length of the text. The file is written beside, as `PATH.partial`, and
+    needed, whatever the length of the text. The file is written as `PATH.partial`, and
     renamed when it is complete.
 
     Raises:
-        DataError: the text gives no token at all, or has what the vocabulary lacks.
+        DataError: the text has no token at all, or one that is not in the vocabulary.
         OSError: the file cannot be written.
 
     >>> import tempfile, pathlib
@@ -41,7 +41,7 @@ def encode_to_file(
     dtype = np.min_scalar_type(tokenizer.vocabulary_size - 1)
     length = 0
     try:
-        partial.unlink(missing_ok=True)  # "x" makes it anew, wherever a link of that name may lead
+        partial.unlink(missing_ok=True)  # "x" makes it again, wherever a link of that name may lead
         with partial.open("xb") as file:
             _write_header(file, dtype, 0)
             start = file.tell()
@@ -88,7 +88,7 @@ def open_ids(
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{os.fspath(path)} cannot be read as token ids: {error}; delete it, to have it made "
-            "anew"
+            "again"
         ) from error
     if ids.ndim != 1 or ids.dtype.kind != "u":
         found = f"{ids.dtype} {ids.shape}"

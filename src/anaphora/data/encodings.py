@@ -40,14 +40,14 @@ UNICODE = ("utf-8", "utf-16", "utf-32")  # families of codecs
 
 NO_BEGINNINGS = bytes(range(0xC0))  # all that no character of UTF-8 beyond ASCII begins with
 
-SAMPLE = 1 << 16  # bytes from which an encoding is told
+SAMPLE = 1 << 16  # bytes from which an encoding is detected
 
 
 def check_encoding(encoding: str) -> str:
     """Return how Python calls an encoding of text.
 
     Raises:
-        DataError: Python knows none of that name.
+        DataError: Python has no encoding of that name.
 
     >>> check_encoding("Latin-1")
     'iso8859-1'
@@ -58,13 +58,13 @@ def check_encoding(encoding: str) -> str:
         return codecs.lookup(encoding).name
     except (LookupError, ValueError) as error:
         raise DataError(
-            f"encoding {encoding!r} is none that Python knows; wanted a name such as utf-8, "
+            f"encoding {encoding!r} is not one that Python knows; expected a name such as utf-8, "
             "utf-16, cp1252, latin-1, shift_jis or gb18030"
         ) from error
 
 
 def uncompressed_name(path: str | os.PathLike[str]) -> str:
-    """The name of a file without the ``.gz`` of its compression, by which its kind is told.
+    """The name of a file without the ``.gz`` of its compression, which shows its kind.
 
     >>> uncompressed_name("reviews.csv.gz"), uncompressed_name("reviews.csv")
     ('reviews.csv', 'reviews.csv')
@@ -78,7 +78,7 @@ def open_bytes(path: Path, name: str) -> Iterator[BinaryIO]:
     """Open a file to read its bytes; one that gzip compressed is decompressed.
 
     Args:
-        path: The file. Whether it is compressed is told from its bytes, not from its name.
+        path: The file. Whether it is compressed is seen from its bytes, not from its name.
         name: What messages call it.
 
     Raises:
@@ -205,7 +205,7 @@ def codec_of(name: str, sample: bytes, encoding: str) -> str:
 
 
 def _wide_codec(sample: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark, which have a zero byte at the same place of most characters.
+    """UTF-16 or UTF-32 without a mark: most characters have a zero byte at the same place.
 
     The characters of ASCII, line ends and spaces at least, are such ones in every language.
     """
@@ -228,8 +228,8 @@ def _family(codec: str) -> str:
 
 
 def _enough_utf8(codec: str, sample: bytes) -> int | None:
-    """How many characters beyond ASCII tell UTF-8 from another encoding that would decode it too,
-    to other text; None where that needs no check.
+    """How many characters beyond ASCII distinguish UTF-8 from another encoding that would decode
+    it too, to other text; None where that needs no check.
 
     One is enough where each byte is a character, as in cp1252: letters would have to come in twos,
     of two ranges, and never alone. Encodings of several bytes may look like UTF-8 for some

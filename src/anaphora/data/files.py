@@ -43,7 +43,7 @@ class SourceFile:
 def find_files(
     path: str | os.PathLike[str], pattern: str, spooled: list[Path]
 ) -> list[tuple[Path, str]]:
-    """Return the files that `path` stands for, and their names; add those copied from a pipe to
+    """Return the files that `path` means, and their names; add those copied from a pipe to
     `spooled`.
     """
     if os.fspath(path) == "-":
@@ -73,8 +73,8 @@ def _find_in_folder(folder: Path, pattern: str) -> list[tuple[Path, str]]:
     if not matching:
         raise DataError(
             f"no file in the folder {folder} or below has a name that matches {pattern!r} "
-            f"({holds}); wanted such names, or for a language model another --pattern, for example "
-            "--pattern '*.md'"
+            f"({holds}); expected such names, or for a language model another --pattern, for "
+            "example --pattern '*.md'"
         )
     full = [path for path in matching if path.stat().st_size > 0]
     if not full:

@@ -1,4 +1,4 @@
-"""Which format a file has, told from its suffix, or from a word where it has no name."""
+"""The format of a file, from its suffix, or from a word where it has no name."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["FORMATS", "Format", "format_of", "kind_of"]
 Kind = Literal["table", "series", "tagged", "text"]
 
 TAGS_OF_DATASETS = ("state.json", "dataset_dict.json", "dataset_info.json")
-SAMPLE = 1 << 20  # bytes of a first line from which a table of series is told
+SAMPLE = 1 << 20  # bytes of a first line from which a table of series is recognised
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ FORMATS = {
     "jsonl": Format("table", (".jsonl", ".ndjson", ".json")),
     "parquet": Format("table", (".parquet",)),
     "arrow": Format("table", (".arrow",)),
-    "dataset": Format("table"),  # a folder, told from what is in it
+    "dataset": Format("table"),  # a folder, recognised by what is in it
     "ts": Format("series", (".ts",)),
     "arff": Format("series", (".arff",)),
     "npy": Format("series", (".npy",)),
     "npz": Format("series", (".npz",)),
-    "ucr": Format("series"),  # a .tsv file, told from its first line
+    "ucr": Format("series"),  # a .tsv file, recognised by its first line
     "conllu": Format("tagged", (".conllu", ".conllup")),
     "columns": Format("tagged", (".conll", ".iob", ".iob2", ".bio")),
 }
@@ -70,7 +70,7 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str | 
     """
     if format is not None:
         if format not in FORMATS:
-            raise DataError(f"format {format!r} is unknown; wanted one of {', '.join(FORMATS)}")
+            raise DataError(f"format {format!r} is unknown; expected one of {', '.join(FORMATS)}")
         return format
     if os.path.isdir(path):
         return "dataset" if _is_dataset(Path(path)) else None

@@ -27,7 +27,7 @@ class Frames:
 
     A recurrent layer that reads a series of hundreds of steps as some dozens of frames is trained
     in a fraction of the time, and finds more; and within a frame a small movement of a smooth
-    series is not lost beside its level. After the last step its values are repeated. With
+    series is not lost against its level. After the last step its values are repeated. With
     ``stride=1`` and ``size=1`` the standardised series are left as they are.
 
     Attributes:
@@ -53,7 +53,7 @@ class Frames:
 
     @classmethod
     def fit(cls, series: Sequence[NDArray[Any]], max_frames: int | None = 32) -> Self:
-        """What suits these training series [T, I].
+        """The frames that fit these training series [T, I].
 
         Args:
             series: At least one of them has steps.
@@ -78,7 +78,7 @@ class Frames:
                 within = within - within.mean(axis=1, keepdims=True)
                 square += np.square(within).sum(axis=(0, 1))
             steps = sum(-(-len(x) // stride) for x in series) * size
-            # The root of the deviation: smooth movements are raised, noise is not made the whole.
+            # The root of the deviation: smooth movements are raised, noise does not dominate.
             spread = np.sqrt(np.sqrt(square / steps))
             spread = np.where(spread > 1e-3, spread, 1.0)
         return cls(mean, deviation, stride, size, spread)

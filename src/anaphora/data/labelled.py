@@ -53,7 +53,7 @@ def read_labelled(
     files, holds = matching_files(folder, "*.txt", below=False)
     if not files:
         raise DataError(
-            f"the folder {folder} has no .txt file ({holds}); wanted one for each label, with a "
+            f"the folder {folder} has no .txt file ({holds}); expected one for each label, with a "
             "text a line"
         )
     labels = {Path(uncompressed_name(file)).stem: file for file in files}
@@ -105,7 +105,7 @@ def _read_table(
             f"{name} is neither a .csv or .tsv file nor a folder with a .txt file for each label; "
             "other tables are .jsonl, .parquet and folders of Hugging Face's datasets"
             if name != "standard input"
-            else "standard input has no name from which its format is told; name the format of "
+            else "standard input has no name that shows its format; name the format of "
             "the table, such as csv, tsv or jsonl"
         )
     if column is None or label_column is None:

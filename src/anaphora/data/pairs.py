@@ -65,7 +65,7 @@ def read_pairs(
         raise DataError(
             f"translating needs two files, the source and the target, but {len(paths)} came"
             if not any(tables)
-            else "texts and tables were given; wanted a text of sources and one of targets, or "
+            else "texts and tables were given; expected a text of sources and one of targets, or "
             "tables with a column for each"
         )
     source_lines, target_lines = (read_lines(path, encoding) for path in paths)

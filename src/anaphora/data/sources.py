@@ -61,7 +61,7 @@ class Source:
     and another one follows, a `\n` is put between them. The chunks, joined, are the text.
 
     Iterating raises `DataError` for bytes that are not of the encoding, a row without the column, a
-    file that cannot be read, and a source that turns out to hold no text at all.
+    file that cannot be read, and a source that has no text at all.
 
     Args:
         files: What to read, in order.
@@ -120,7 +120,7 @@ def open_source(
 ) -> Source:
     """Return the text of one or several files, folders, or standard input.
 
-    A folder stands for the files in it and in the folders below, sorted by path, whose names match
+    A folder means the files in it and in the folders below, sorted by path, whose names match
     `pattern`, with or without a final ``.gz``. Empty ones are skipped, and so is what has a name
     that begins with a dot, or lies in a folder that has. `-` is standard input. It, and anything
     else that can be read only once (a pipe, `<(xzcat text.xz)`), is copied to a temporary file, in
@@ -134,7 +134,7 @@ def open_source(
             column.
         pattern: A shell pattern for the names of files in folders, such as `*.md`.
         encoding: That of the files, by Python's name of it.
-        format: The format of a table, a key of `FORMATS`; None tells it from the name.
+        format: The format of a table, a key of `FORMATS`; None: according to the name.
 
     Raises:
         DataError: a path does not exist or cannot be read, a file is empty, no file in a folder
@@ -211,7 +211,7 @@ def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Itera
         with open(path, "rb") as pipe:
             yield from _lines_as_they_come(pipe, os.fspath(path), encoding)
         return
-    begun = ""  # a line that the next chunk may go on with
+    begun = ""  # a line that the next chunk may continue with
     source = open_source(path, encoding=encoding)
     source.by_lines = True
     for chunk in source:

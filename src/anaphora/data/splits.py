@@ -45,10 +45,10 @@ def stratified_split(
     for number, label in enumerate([None] * count if isinstance(labels, int) else labels):
         classes.setdefault(label, []).append(number)
     sizes = np.array([len(members) for members in classes.values()])
-    wanted = max(1, round(share * count))
+    target = max(1, round(share * count))
     taken = np.minimum(np.floor(share * sizes).astype(int), sizes - 1)
     remainders = np.where(taken < sizes - 1, share * sizes - taken, -1)  # -1: none is to spare
-    for k in np.argsort(-remainders, kind="stable")[: max(0, wanted - int(taken.sum()))]:
+    for k in np.argsort(-remainders, kind="stable")[: max(0, target - int(taken.sum()))]:
         taken[k] += remainders[k] >= 0
     generator = np.random.default_rng(seed)
     held_out = [

@@ -58,12 +58,12 @@ def read_columns(
         path: A file, a folder, or ``-`` for standard input.
         columns: The names of the columns.
         encoding: That of a file of text.
-        format: A key of `FORMATS`; None tells it from the name.
+        format: A key of `FORMATS`; None: according to the name.
 
     Raises:
-        DataError: what `open_source` raises; a column is not there, or stands twice; a row lacks
-            it, or has more fields than the header; a quote is not closed; a line is not JSON;
-            pyarrow is missing.
+        DataError: what `open_source` raises; a column is missing, or appears twice; a row has no
+            such field, or has more fields than the header; a quote is not closed; a line is not
+            JSON; pyarrow is missing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -117,17 +117,17 @@ def text_of(value: Any, place: str, column: str) -> str:
 
     >>> text_of(7, "reviews.jsonl, line 2", "body")
     Traceback (most recent call last):
-    anaphora.data.errors.DataError: reviews.jsonl, line 2: column 'body' has 7; wanted a text
+    anaphora.data.errors.DataError: reviews.jsonl, line 2: column 'body' has 7; expected a text
     """
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{place}: column {column!r} has {_shown(value)}; wanted a text")
+        raise DataError(f"{place}: column {column!r} has {_shown(value)}; expected a text")
     return value
 
 
 def label_of(value: Any, place: str, column: str) -> str:
-    """A label from a field of a table: a text, a whole number, or whether something is true.
+    """A label from a field of a table: a text, an integer, or whether something is true.
 
     >>> label_of(True, "line 2", "good"), label_of(3.0, "line 2", "stars")
     ('true', '3')
@@ -138,8 +138,8 @@ def label_of(value: Any, place: str, column: str) -> str:
         return str(int(value))
     if value is not None and not isinstance(value, str):
         raise DataError(
-            f"{place}: column {column!r} has {_shown(value)}; wanted a label: a text or a whole "
-            "number"
+            f"{place}: column {column!r} has {_shown(value)}; expected a label: a text or an "
+            "integer"
         )
     return value or ""
 
@@ -177,7 +177,7 @@ def table_format(file: SourceFile) -> str:
 
 @contextmanager
 def _found(path: str | os.PathLike[str], encoding: str, format: str | None) -> Iterator[SourceFile]:
-    """The one file that a path stands for; what was copied from a pipe is deleted in the end."""
+    """The one file that a path means; what was copied from a pipe is deleted in the end."""
     check_encoding(encoding)
     format_of("", format)  # refuses unknown ones
     spooled: list[Path] = []
@@ -248,7 +248,7 @@ def _parsed(text: str, place: str) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise DataError(
-            f"{place}: this is not JSON ({error.msg}, {where}column {error.colno}); wanted an "
+            f"{place}: this is not JSON ({error.msg}, {where}column {error.colno}); expected an "
             'object a line: {"text": "...", "label": "..."}'
         ) from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits
@@ -258,7 +258,7 @@ def _parsed(text: str, place: str) -> Any:
 def _checked(record: Any, place: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(
-            f"{place}: there is {_shown(record)}; wanted an object with fields by name: "
+            f"{place}: there is {_shown(record)}; expected an object with fields by name: "
             '{"text": "...", "label": "..."}'
         )
     return record
@@ -298,8 +298,8 @@ def _read_fields(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[int
             if len(row) != len(header) and (torn_before or torn):
                 raise DataError(
                     f"{file.name}, line {torn_before or torn}: the last field begins with a quote "
-                    "and seems to go on in the next line, but quotes mean nothing in .tsv files; "
-                    "remove line ends from the texts, or save the table as .csv"
+                    "and seems to continue in the next line, but quotes mean nothing in .tsv "
+                    "files; remove line ends from the texts, or save the table as .csv"
                 )
             torn_before = torn
             if len(row) <= last:

@@ -43,7 +43,7 @@ def read_tagged(
     - CoNLL-U (Nivre et al. 2020), and CoNLL-X: a line is a word with its ten columns, separated by
       tabs, the first its number. Comments (#), words written as one (3-4) and words that are not
       written (5.1) are skipped. By default the word is the column ``FORM``, the tag ``UPOS``. These
-      columns tell the format, whatever the name; the first line of CoNLL-U Plus names others.
+      columns decide the format, whatever the name; the first line of CoNLL-U Plus names others.
     - Other files of columns, such as those of CoNLL-2000, 2002 and 2003: by default the word is the
       first column, the tag the last, and white space (spaces and tabs) separates them. Lines that
       begin with ``-DOCSTART-`` are skipped; a ``#`` is a word. Columns are tabs apart in ``.tsv``
@@ -68,8 +68,8 @@ def read_tagged(
 
     Raises:
         DataError: what `open_source` raises; a line has another number of columns than the first,
-            an empty one or no number; there is no such column, or no sentence; two tags look the
-            same, as `check_labels` says.
+            an empty one or one that is not a number; there is no such column, or no sentence; two
+            tags look the same, as `check_labels` says.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def _read(
     places: dict[str, str],
 ) -> list[Sentence]:
     if separator == "":
-        raise DataError("separator is empty; wanted a sign, or whitespace, tab, space or comma")
+        raise DataError("separator is empty; expected a sign, or whitespace, tab, space or comma")
     between = SEPARATORS.get(separator, separator) if separator is not None else None
     if format_of(path, format) in ("jsonl", "parquet", "arrow", "dataset"):
         columns = [str(word_column or "tokens"), str(tag_column or "tags")]
@@ -239,8 +239,8 @@ def _sentences(
             match = NUMBER.fullmatch(fields[0])
             if match is None:
                 raise DataError(
-                    f"{where}: the first column is {fields[0]!r}; wanted the number of a word, as "
-                    "CoNLL-U has it. For lines of a word and its tag, ask for column 2"
+                    f"{where}: the first column is {fields[0]!r}; expected the number of a word, "
+                    "as CoNLL-U has it. For lines of a word and its tag, ask for column 2"
                 )
             if match["no_word"]:
                 continue
@@ -278,12 +278,12 @@ def _index(column: str | int, fields: list[str], layout: _Layout, where: str) ->
             f"; it has {', '.join(layout.names)}"
             if layout.names
             else (
-                ", as its columns have no names; wanted a number: from 1, or from -1 for the last"
+                ", as its columns have no names; expected a number: from 1, or from -1 for the last"
             )
         )
         raise DataError(f"{where}: there is no column {column!r}{known}")
     if number == 0:
-        raise DataError("columns count from 1, or from -1 for the last; 0 is none")
+        raise DataError("columns count from 1, or from -1 for the last; 0 is not a column")
     if abs(number) > len(fields):
         between = (
             "white space"
@@ -293,8 +293,9 @@ def _index(column: str | int, fields: list[str], layout: _Layout, where: str) ->
             else repr(layout.separator)
         )
         raise DataError(
-            f"{where}: there are {len(fields)} columns, and column {column} was asked for; wanted "
-            f"{'CoNLL-U' if layout.numbered else 'a word and its tag'}, separated by {between}"
+            f"{where}: there are {len(fields)} columns, and column {column} was asked for; "
+            f"expected {'CoNLL-U' if layout.numbered else 'a word and its tag'}, separated by "
+            f"{between}"
         )
     return number - 1 if number > 0 else len(fields) + number
 
@@ -319,12 +320,12 @@ def _lists(
         for column, values in zip(columns, (words, tags), strict=True):
             if not isinstance(values, list):
                 raise DataError(
-                    f"{where}: column {column!r} is not a list; wanted a list of words and a list "
-                    "of their tags"
+                    f"{where}: column {column!r} is not a list; expected a list of words and a "
+                    "list of their tags"
                 )
         if len(words) != len(tags):
             raise DataError(
-                f"{where}: there are {len(words)} words and {len(tags)} tags; wanted a tag a word"
+                f"{where}: there are {len(words)} words and {len(tags)} tags; expected a tag a word"
             )
         if not words:
             continue

@@ -429,7 +429,7 @@ def read_time_series(
     ([('a', [5.0, nan, 7.0]), ('b', [3.0, 4.0])], 'day')
     """
     if gaps not in GAPS:
-        raise ValueError(f"gaps {gaps!r} is none of {', '.join(GAPS)}")
+        raise ValueError(f"gaps {gaps!r} is not one of {', '.join(GAPS)}")
     step = None if frequency is None else Frequency.parse(frequency)
     if not is_table(path):
         raise DataError(f"{path}: series to forecast are read from tables: .csv, .tsv, .jsonl")

@@ -58,12 +58,12 @@ class Program:
 
     def __post_init__(self) -> None:
         for number, instruction in enumerate(self.instructions):
-            wanted = OPERANDS.get(instruction.function)
-            if len(instruction.operands) != wanted:
+            expected = OPERANDS.get(instruction.function)
+            if len(instruction.operands) != expected:
                 raise ValueError(
                     f"program: instruction {number} is {instruction.function!r} of "
                     f"{len(instruction.operands)} operands; "
-                    + (f"it takes {wanted}" if wanted else f"known are {', '.join(OPERANDS)}")
+                    + (f"it takes {expected}" if expected else f"known are {', '.join(OPERANDS)}")
                 )
             self._check(f"instruction {number} reads", instruction.operands, number)
         self._check("an output is", self.outputs, len(self.instructions))

@@ -167,20 +167,20 @@ def _returned_states(
 ) -> list[Operand]:
     """Check that the equations return every state, in order; name unnamed ones."""
     values = returned if isinstance(returned, tuple) else (returned,)
-    wanted = f"return {', '.join(states)}"
+    expected = f"return {', '.join(states)}"
     if returned is None:
-        raise EquationError(f"the equations return nothing: end them with '{wanted}'")
+        raise EquationError(f"the equations return nothing: end them with '{expected}'")
     if len(values) != len(states):
         raise EquationError(
             f"the equations return {len(values)} of the {len(states)} states {', '.join(states)}: "
-            f"end them with '{wanted}'"
+            f"end them with '{expected}'"
         )
     outputs: list[Operand] = []
     for state, value in zip(states, values, strict=True):
         if not isinstance(value, Symbol):
             raise EquationError(
                 f"the equations return {value!r} for the state {state!r}, which depends on no "
-                f"gate and no state: end them with '{wanted}'"
+                f"gate and no state: end them with '{expected}'"
             )
         number = value.number
         computed = number >= builder.input_count  # a previous state may be returned for any other
@@ -188,7 +188,7 @@ def _returned_states(
         if names and state not in names:
             raise EquationError(
                 f"the equations return {names[0]!r} in place of {state!r}: states are returned in "
-                f"the declared order, '{wanted}'"
+                f"the declared order, '{expected}'"
             )
         if builder.names[number] is None:
             builder.names[number] = state

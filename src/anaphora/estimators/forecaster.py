@@ -259,7 +259,7 @@ def _horizon(fh: Any) -> NDArray[np.int64]:
     whole = given.ndim == 1 and given.size and given.dtype.kind in "iu"
     if not whole or (given < 1).any():
         raise ValueError(
-            f"RecurrentForecaster: fh {fh!r}; wanted steps after the last row, whole numbers of at "
+            f"RecurrentForecaster: fh {fh!r}; wanted steps after the last row, integers of at "
             "least 1, such as [1, 2, 3]"
         )
     return given.astype(np.int64)

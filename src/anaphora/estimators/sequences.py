@@ -141,10 +141,10 @@ class _RecurrentEstimator(BaseEstimator):
         return sequences, y
 
     def _with_channels_last(self, X: Any, fitting: bool) -> Any:
-        """X with sequences [T, I], of what `layout` says; told where it seems to be the other."""
+        """X with sequences [T, I] from what `layout` says; a warning where it seems the other."""
         if self.layout not in _LAYOUTS:
             raise ValueError(
-                f"{type(self).__name__}: layout {self.layout!r} is none of "
+                f"{type(self).__name__}: layout {self.layout!r} is not one of "
                 f"{', '.join(map(repr, _LAYOUTS))}"
             )
         shape: tuple[int, ...] = np.asarray(X).shape if hasattr(X, "__array__") else ()
@@ -171,12 +171,12 @@ class _RecurrentEstimator(BaseEstimator):
 
     def _check_options(self) -> None:
         """Refuse numbers that are out of their range; the rest is checked where it is used."""
-        least = {"n_models": 1, "epochs": 1, "min_updates": 0, "patience": 1}
-        for name, smallest in least.items():
+        minimums = {"n_models": 1, "epochs": 1, "min_updates": 0, "patience": 1}
+        for name, smallest in minimums.items():
             value = getattr(self, name)
             if not (isinstance(value, (int, np.integer)) and value >= smallest):
                 raise ValueError(
-                    f"{type(self).__name__}: {name} must be a whole number of at least {smallest}, "
+                    f"{type(self).__name__}: {name} must be an integer of at least {smallest}, "
                     f"not {value!r}"
                 )
         if not 0 < self.validation_fraction < 1:
@@ -270,7 +270,7 @@ class _RecurrentEstimator(BaseEstimator):
         if count < _ENOUGH:
             warnings.warn(
                 f"{type(self).__name__}: {count} examples held out are too few for early_stopping "
-                f"to judge by, which wants {_ENOUGH}; the last weights are kept. A larger "
+                f"to judge by, which needs {_ENOUGH}; the last weights are kept. A larger "
                 "validation_fraction, or early_stopping=False, avoids this warning",
                 UserWarning,
                 stacklevel=4,
@@ -312,8 +312,8 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         bidirectional: Read in both directions.
         pooling: "last", "mean" or "max"; see `models.SequenceClassifier`.
         dropout: The share that is dropped between layers and before the output.
-        max_frames: About the most steps that the layers read: longer sequences are cut into so many
-            frames of several steps; see `data.Frames`. None reads step by step.
+        max_frames: Roughly the maximum number of steps that the layers read: longer sequences are
+            cut into so many frames of several steps; see `data.Frames`. None reads step by step.
         noise: The deviation of what is added to the standardised inputs in training.
         n_models: Models whose answers are averaged; they differ in their random numbers.
         epochs: Passes over the training sequences.
@@ -350,15 +350,15 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         """Learn the classes y [n] of the sequences X; return the estimator.
 
         Raises:
-            ValueError: X or y is not what is described above, or an option is out of range.
+            ValueError: X or y is not what is described here, or an option is out of range.
         """
         sequences, y = self._read(X, y, fitting=True)
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"RecurrentClassifier: y has one class, {self.classes_[0]!r}, only; wanted two or "
-                "more"
+                f"RecurrentClassifier: y has one class, {self.classes_[0]!r}, only; expected two "
+                "or more"
             )
         self._fit(SequenceClassifier, len(self.classes_), sequences, targets)
         return self
@@ -394,8 +394,8 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
     X, its scaling and the arguments are those of `RecurrentClassifier`. Targets are numbers, [n] or
     several each, [n, O]; they are standardised for training and given back in their own units.
 
-    Each model learns without a fifth of the sequences, and its answers on these tell how far the
-    answers of all are to be trusted: they are drawn towards the mean of the training targets, so
+    Each model learns without a fifth of the sequences, and its answers on these show how far the
+    answers of all are to be trusted: they are shrunk towards the mean of the training targets, so
     that nothing is predicted but the mean where nothing can be learnt. On the training sequences
     R2 is never below 0. With fewer than 10 sequences all models learn from all.
 
@@ -423,7 +423,7 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
         """Learn the numbers y [n] or [n, O] of the sequences X; return the estimator.
 
         Raises:
-            ValueError: X or y is not what is described above, or an option is out of range.
+            ValueError: X or y is not what is described here, or an option is out of range.
         """
         sequences, y = self._read(X, y, fitting=True, y_numeric=True, multi_output=True)
         y = np.asarray(y, np.float64)
@@ -494,7 +494,7 @@ def _trust(
 
 
 class _NoisyBatches(Batches):
-    """Other batches of features, with normal noise drawn anew whenever one is made."""
+    """Other batches of features, with normal noise sampled again whenever one is made."""
 
     carries_state = False
 
@@ -575,8 +575,8 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
     """The sequences of X as arrays [T, I] of finite numbers.
 
     Raises:
-        ValueError: a sequence is none, differs in I, or has NaN or infinity; the message says which
-            and where.
+        ValueError: an item is not a sequence, differs in I, or has NaN or infinity; the message
+            says which and where.
     """
     if not isinstance(X, (list, tuple)) and np.ndim(X) == 0:
         raise ValueError(f"{name}: X is no list of sequences, but {type(X).__name__}")
@@ -589,8 +589,8 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{name}: sequence {number} is no array of numbers: {error}; wanted [T, I], or [T] "
-                "for I = 1"
+                f"{name}: sequence {number} is no array of numbers: {error}; expected [T, I], or "
+                "[T] for I = 1"
             ) from error
         if array.ndim == 0:
             raise ValueError(
@@ -609,7 +609,7 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
             sequences[number] = array = np.zeros((0, features))
         if array.ndim != 2 or array.shape[1] != features:
             raise ValueError(
-                f"{name}: sequence {number} has the shape {array.shape}; wanted [T, {features}] "
+                f"{name}: sequence {number} has the shape {array.shape}; expected [T, {features}] "
                 "(steps, features), or [T] for one feature, with the same features in all"
                 + (f"; {_CHANNELS_FIRST}" if len({len(x) for x in sequences}) == 1 else "")
             )

@@ -106,7 +106,7 @@ def beam_search(
     if beam_size < 1 or max_length < 1 or not length_penalty >= 0 or no_repeat_ngram < 0:
         raise ValueError(
             f"beam_search: beam_size {beam_size}, max_length {max_length}, length_penalty "
-            f"{length_penalty}, no_repeat_ngram {no_repeat_ngram}; wanted beam_size >= 1, "
+            f"{length_penalty}, no_repeat_ngram {no_repeat_ngram}; expected beam_size >= 1, "
             "max_length >= 1, length_penalty >= 0 and no_repeat_ngram >= 0"
         )
     # A gate may saturate; NaN among the scores is refused below.

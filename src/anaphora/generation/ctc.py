@@ -14,7 +14,7 @@ Labels = NDArray[np.int64]
 
 
 class CTCHypothesis(NamedTuple):
-    """Labels that a row may stand for.
+    """Labels of a row, and how likely they are.
 
     Attributes:
         labels: [S] integers, without blanks.
@@ -53,7 +53,7 @@ def ctc_beam_search(
 ) -> list[list[CTCHypothesis]]:
     """The most likely labels, by prefix beam search; all rows at once.
 
-    Alignments that stand for the same labels so far are one prefix, and their probabilities are
+    Alignments that spell the same labels so far are one prefix, and their probabilities are
     added: of those that end in the blank and of those that end in a label apart, because only after
     a blank can a label follow an equal one. With a beam as wide as there are prefixes the
     probabilities are exact.
@@ -101,7 +101,7 @@ class _Beams:
         self.prefix = np.full((rows, width), -1)
         self.prefix[:, 0] = np.arange(rows)
         self.parent = np.full((rows, width), -1)  # of each prefix; -1 for a root
-        self.last = np.full((rows, width), blank)  # label; the blank stands for none
+        self.last = np.full((rows, width), blank)  # label; the blank where there is none
         self.ends_blank = np.full((rows, width), -np.inf)
         self.ends_blank[:, 0] = 0
         self.ends_label = np.full((rows, width), -np.inf)
@@ -182,14 +182,14 @@ def _checked(
     """The scores [T, B, V] and the number of steps of each row."""
     scores = np.asarray(logits)
     if scores.ndim != 3:
-        raise ValueError(f"{name}: logits of shape {scores.shape}; wanted [T, B, V]")
+        raise ValueError(f"{name}: logits of shape {scores.shape}; expected [T, B, V]")
     T, B, V = scores.shape
     if not 0 <= blank < V:
         raise ValueError(f"{name}: blank {blank} is outside 0..{V - 1}")
     steps = np.full(B, T) if lengths is None else np.asarray(lengths)
     if steps.shape != (B,) or ((steps < 0) | (steps > T)).any():
         raise ValueError(
-            f"{name}: lengths {steps.tolist()}; wanted [B] with B = {B}, each in 0..{T}"
+            f"{name}: lengths {steps.tolist()}; expected [B] with B = {B}, each in 0..{T}"
         )
     real = np.arange(T)[:, None] < steps
     return np.where(real[:, :, None], scores, 0), steps.astype(np.int64)

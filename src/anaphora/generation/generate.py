@@ -47,7 +47,7 @@ def generate(
             complete first counts, then the longest.
 
     Raises:
-        DataError: the prompt has a token that the vocabulary lacks, and nothing stands for it.
+        DataError: a token of the prompt is not in the vocabulary, which has no unknown token.
         ValueError: the length is negative, or a stop text is empty; or, as the text comes, the
             model's scores are NaN.
 
@@ -184,7 +184,7 @@ def next_tokens(
         count: How many tokens; fewer where the vocabulary has fewer.
 
     Raises:
-        DataError: the prompt has a token that the vocabulary lacks, and nothing stands for it.
+        DataError: a token of the prompt is not in the vocabulary, which has no unknown token.
         ValueError: the count is below 1, or the model's scores are NaN.
 
     >>> from anaphora.data import CharacterTokenizer
@@ -293,7 +293,7 @@ def _generate_batches(
             going = [row for row in batch.rows if not stopped(row)] if stop else batch.rows
             if not going:
                 break
-            if len(going) <= len(batch.rows) // 2:  # a smaller session packs the weights anew
+            if len(going) <= len(batch.rows) // 2:  # a smaller session packs the weights again
                 batch.keep(going)
         for (shown, _), ids in zip(encoded, found, strict=True):
             yield "".join(_stream(tokenizer, shown, ids, stop))

@@ -26,7 +26,7 @@ class TextScore:
     Attributes:
         tokens: The tokens that were predicted, as the model reads them.
         log_probabilities: Of each token, given those before it, [N], in nats; NaN for a first token
-            that nothing stands before.
+            with nothing before it.
 
     >>> score = TextScore(["a", "b"], np.log([0.5, 0.125]))
     >>> round(score.log_probability, 3), round(score.perplexity, 3)
@@ -75,7 +75,7 @@ def score(
         batch_size: B, texts side by side.
 
     Raises:
-        DataError: a text has a token that the vocabulary lacks, and nothing stands for it.
+        DataError: a token of a text is not in the vocabulary, which has no unknown token.
         ValueError: the batch size is below 1; or the model's scores are NaN.
 
     >>> from anaphora.data import CharacterTokenizer
@@ -117,7 +117,7 @@ def score_ids(
     Args:
         model: As for `score`.
         sequences: Ids [N] of each.
-        context: Ids that stand before each of them; without any, the first id of each has NaN.
+        context: Ids that precede each of them; without any, the first id of each has NaN.
 
     Raises:
         IndexError: an id is not in the vocabulary.
@@ -152,7 +152,7 @@ def score_ids(
 
 
 def _encode(tokenizer: Tokenizer, text: str, start: list[int], end: bool) -> list[int]:
-    """The ids of a text, its line end among them if it counts, without what stands before it."""
+    """The ids of a text, its line end among them if it counts, without what precedes it."""
     if tokenizer.start_id is not None:  # a tokenizer of words ends each line, and may open it
         ids = [int(id) for id in tokenizer.encode(text + "\n")]
         ids = ids[len(start) :] if start != [tokenizer.start_id] else ids

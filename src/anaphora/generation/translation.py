@@ -39,9 +39,9 @@ def translate(
 ) -> list[Translation]:
     """Translate sentences, those of about equal length together.
 
-    An unknown word of the translation becomes the source's word that had most attention, where the
+    An unknown word of the translation becomes the source's word with the most attention, where the
     model has attention (Luong et al. 2015). A translation has at most twice as many words as the
-    longest sentence beside it, the end counted, and ten.
+    longest sentence of its batch, the end included, plus ten.
 
     Args:
         model: The model.
@@ -90,7 +90,7 @@ def translate(
 def _spell(
     hypothesis: Hypothesis, tokenizer: WordTokenizer, source_words: Sequence[str]
 ) -> list[str]:
-    """The words of a hypothesis; an unknown one is the source's word that had most attention."""
+    """The words of a hypothesis; an unknown one is the source's word with the most attention."""
     words = [tokenizer.words[id] for id in hypothesis.ids]
     if hypothesis.weights is not None and source_words:
         places = hypothesis.weights[:, : len(source_words)].argmax(axis=1)

@@ -132,14 +132,14 @@ def confusion_matrix(actual: ArrayLike, predicted: ArrayLike, num_classes: int) 
     if rows.ndim != 1 or rows.shape != columns.shape:
         raise ValueError(
             f"confusion_matrix: actual has the shape {rows.shape} and predicted {columns.shape}; "
-            "wanted [N] for both"
+            "expected [N] for both"
         )
     for name, classes in (("actual", rows), ("predicted", columns)):
         wrong = np.flatnonzero((classes < 0) | (classes >= num_classes))
         if len(wrong):
             raise ValueError(
                 f"confusion_matrix: {name} has the class {classes[wrong[0]]} at index {wrong[0]}; "
-                f"wanted 0 to {num_classes - 1}"
+                f"expected 0 to {num_classes - 1}"
             )
     counts = np.bincount(rows * num_classes + columns, minlength=num_classes**2)
     return counts.astype(np.int64).reshape(num_classes, num_classes)
@@ -218,7 +218,7 @@ def _named(
     """The matrix as an array, and a name for each of its classes."""
     counts = np.asarray(matrix, np.int64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
-        raise ValueError(f"{owner}: the matrix has the shape {counts.shape}; wanted [C, C]")
+        raise ValueError(f"{owner}: the matrix has the shape {counts.shape}; expected [C, C]")
     if names is None:
         names = [str(k) for k in range(len(counts))]
     if len(names) != len(counts):

@@ -60,12 +60,12 @@ def mean_absolute_scaled_error(
     if series.shape[:-1] != y.shape[:-1]:
         raise ValueError(
             f"mean_absolute_scaled_error: training has the shape {series.shape} and actual "
-            f"{y.shape}; wanted [..., T] and [..., h], alike but for the last size"
+            f"{y.shape}; expected [..., T] and [..., h], alike but for the last size"
         )
     if not 1 <= seasonality < series.shape[-1]:
         raise ValueError(
             f"mean_absolute_scaled_error: seasonality is {seasonality}, of {series.shape[-1]} "
-            "training steps; wanted at least 1, and less than there are steps"
+            "training steps; expected at least 1, and less than there are steps"
         )
     change = np.abs(series[..., seasonality:] - series[..., :-seasonality])
     scale = change.mean(axis=-1, keepdims=True)
@@ -104,7 +104,8 @@ def _pair(owner: str, actual: ArrayLike, predicted: ArrayLike) -> tuple[Array, A
     y, answer = np.asarray(actual, np.float64), np.asarray(predicted, np.float64)
     if y.shape != answer.shape:
         raise ValueError(
-            f"{owner}: actual has the shape {y.shape} and predicted {answer.shape}; wanted the same"
+            f"{owner}: actual has the shape {y.shape} and predicted {answer.shape}; expected the "
+            "same"
         )
     if y.size == 0:
         raise ValueError(f"{owner}: there are no numbers")

@@ -115,10 +115,10 @@ def span_scores(actual: Iterable[Sequence[str]], predicted: Iterable[Sequence[st
                 f"span_scores: sentence {number} has {len(tags)} tags, but {len(answer)} were "
                 "predicted"
             )
-        wanted, found = set(find_spans(tags)), set(find_spans(answer))
-        there.update(span.type for span in wanted)
+        expected, found = set(find_spans(tags)), set(find_spans(answer))
+        there.update(span.type for span in expected)
         guessed.update(span.type for span in found)
-        correct.update(span.type for span in wanted & found)
+        correct.update(span.type for span in expected & found)
     names = tuple(sorted(there.keys() | guessed.keys()))
     counts = [np.array([c[name] for name in names], np.int64) for c in (correct, guessed, there)]
     return ClassScores(names, *counts)

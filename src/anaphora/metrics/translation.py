@@ -74,7 +74,7 @@ def _reference_sets(
 ) -> list[list[str]]:
     """The sets of references, each with one for every translation."""
     if isinstance(predicted, str):
-        raise ValueError(f"{owner}: predicted is one text; wanted a list of translations")
+        raise ValueError(f"{owner}: predicted is one text; expected a list of translations")
     if not predicted:
         raise ValueError(f"{owner}: there is no translation")
     single = all(isinstance(one, str) for one in references)
@@ -84,7 +84,7 @@ def _reference_sets(
         if len(one) != len(predicted):
             raise ValueError(
                 f"{owner}: {len(predicted)} translations, but {len(one)} references in set "
-                f"{number}; wanted one for each"
+                f"{number}; expected one for each"
             )
     return sets
 

@@ -28,9 +28,9 @@ _LARGEST_UNITS = 10**8  # whose square is still the size of an array
 class Body(Options):
     """The options of a recurrent body, those of every model and task.
 
-    Dropout of units stands where Zaremba et al. 2014 put it: on the embeddings, between the layers,
-    and before the output, never on the recurrent connection. Whatever is dropped is sampled anew in
-    each call; in evaluation nothing is.
+    Dropout of units is applied where Zaremba et al. 2014 put it: to the embeddings, between the
+    layers, and before the output, never to the recurrent connection. Masks are sampled in each
+    call; in evaluation nothing is dropped.
 
     Attributes:
         cell: The name of a cell in `anaphora.cells.CELLS`, or a `Cell`.
@@ -90,7 +90,7 @@ class Body(Options):
         super().__post_init__()
         if isinstance(self.cell, str) and self.cell not in CELLS:
             raise ValueError(
-                f"cell {self.cell!r:.80} is none of {', '.join(CELLS)}, nor a Cell (see "
+                f"cell {self.cell!r:.80} is not one of {', '.join(CELLS)}, nor a Cell (see "
                 "anaphora.cells.cell)"
             )
         with contextlib.suppress(ValueError, TypeError):  # a name stays a name
@@ -181,7 +181,7 @@ class LanguageModelBody(LabelSmoothing):
 
 @dataclass(kw_only=True)
 class SequenceBody(Body):
-    """The options of a model that reads whole sequences, so also from their ends.
+    """The options of a model that reads complete sequences, so also in reverse.
 
     Attributes:
         bidirectional: Read in both directions, D = 2.

@@ -30,10 +30,11 @@ class Decoder(nn.Module):
         a_t = tanh(W [c_t, h_t])             what the output layer reads; without attention h_t
         scores_t = output(a_t)
 
-    Attention stands above the recurrent layers (Luong et al. 2015), and `a_t` is not fed back to
+    Attention follows the recurrent layers (Luong et al. 2015), and `a_t` is not fed back to
     them. So in training, where all y are known (teacher forcing), the recurrence runs over the
-    whole target in one call, and attention and scores of all steps are a few matrix products. Input
-    feeding, which Luong et al. add, would make every step wait for the attention of the one before.
+    complete target in one call, and attention and scores of all steps are a few matrix products.
+    Input feeding, which Luong et al. add, would make every step wait for the attention of the one
+    before.
 
     Shapes: ids [T, N]; state as of `nn.Recurrent`; memory of B rows; returns features a [T, N, F],
     state, weights [T, N, S]. N may be K * B: row ``k * B + b`` then attends to row b of the memory.
@@ -43,7 +44,7 @@ class Decoder(nn.Module):
         vocabulary_size: V.
         attention: "additive", "multiplicative", or "none".
         memory_size: The size of the states that are attended to; H if None.
-        end_id: The token that ends a sequence, and stands before its first.
+        end_id: The token that ends a sequence, and precedes its first.
 
     Raises:
         ValueError: an option is out of range.
@@ -68,8 +69,8 @@ class Decoder(nn.Module):
     ) -> None:
         if vocabulary_size < 2 or not 0 <= end_id < vocabulary_size:
             raise ValueError(
-                f"Decoder: end_id {end_id} in a vocabulary of {vocabulary_size}; wanted one of its "
-                "ids, and at least one more"
+                f"Decoder: end_id {end_id} in a vocabulary of {vocabulary_size}; expected one of "
+                "its ids, and at least one more"
             )
         self.vocabulary_size = vocabulary_size
         self.end_id = end_id
@@ -120,7 +121,9 @@ class Decoder(nn.Module):
             T, N, H = y.shape
             B, S = memory.mask.shape[0], memory.mask.shape[2]
             if N % max(B, 1):
-                raise ValueError(f"Decoder: {N} rows for a memory of {B}; wanted a multiple of it")
+                raise ValueError(
+                    f"Decoder: {N} rows for a memory of {B}; expected a multiple of it"
+                )
             # Several rows that share a memory are so many queries of it.
             contexts, weights = self.attention.attend(y.reshape(T * N // max(B, 1), B, H), memory)
             contexts = contexts.reshape(T, N, self.attention.state_size)

@@ -165,7 +165,7 @@ def make_distribution(owner: str, name: str, levels: Sequence[float]) -> Distrib
             )
         return Quantiles(levels)
     if name not in LIKELIHOODS:
-        raise ValueError(f"{owner}: distribution {name!r} is none of {', '.join(DISTRIBUTIONS)}")
+        raise ValueError(f"{owner}: distribution {name!r} is not one of {', '.join(DISTRIBUTIONS)}")
     return LIKELIHOODS[name]()
 
 

@@ -22,8 +22,8 @@ class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
     The encoder's final state is the decoder's initial one: without attention all that the decoder
     knows of the source (Sutskever et al. 2014; Cho et al. 2014). In both directions each has H / 2
     units, so that the two together are as wide as the decoder. With attention the decoder also
-    reads a mean of the encoder's outputs, weighted anew at each step (additive: Bahdanau et al.
-    2015; multiplicative: Luong et al. 2015). `Decoder` says where it stands and why.
+    reads a mean of the encoder's outputs, weighted again at each step (additive: Bahdanau et al.
+    2015; multiplicative: Luong et al. 2015). `Decoder` says where it is applied and why.
 
     Shapes: source [S, B] and inputs [T, B] integers; returns logits [T, B, V] and the weights of
     attention [T, B, S] or None.
@@ -31,7 +31,7 @@ class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
     Attributes:
         source_vocabulary_size: The number of tokens of the source.
         vocabulary_size: V, of the target.
-        end_id: The token that ends a sequence, and stands before its first.
+        end_id: The token that ends a sequence, and precedes its first.
 
     The other arguments are those of `EncoderDecoderBody`; embeddings of source and target are of
     one size, encoder and decoder have L layers each.

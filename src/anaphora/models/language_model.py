@@ -100,13 +100,13 @@ class LanguageModel(Reader, LanguageModelBody):
     def session(
         self, batch_size: int | None = None, excluded: Sequence[int] = ()
     ) -> LanguageModelSession:
-        """A session that reads ids as they come and goes on with text of its own.
+        """A session that reads ids as they come and continues with text of its own.
 
         It has the weights as they are now, and runs in evaluation mode.
 
         Args:
             batch_size: B texts at a time; None for one, whose arrays have no axis for it.
-            excluded: Ids whose scores are -inf, so that `generate` never draws them.
+            excluded: Ids whose scores are -inf, so that `generate` never samples them.
 
         Raises:
             ValueError: the batch size is below 1.

@@ -109,7 +109,7 @@ class CharacterLayer(nn.Module):
         if characters.shape[1:] != lengths.shape:
             raise ValueError(
                 f"CharacterLayer: characters of shape {characters.shape} with lengths of shape "
-                f"{lengths.shape}; wanted [W, ...] and [...]"
+                f"{lengths.shape}; expected [W, ...] and [...]"
             )
         flat = characters.reshape(len(characters), lengths.size)
         _, state = self.recurrent(self.embedding(flat), lengths=lengths.reshape(-1))

@@ -29,7 +29,7 @@ class SavedModel(nn.Module, Body):
         loss_kind: What its loss is the mean of; see `training.loss_figures`.
         codec_type: The class of its codec.
         codec: What its numbers stand for; None if nothing says it.
-        config: What ``config.json`` has beside the options, of a model that was loaded.
+        config: What ``config.json`` has besides the options, of a model that was loaded.
 
     >>> import tempfile
     >>> from anaphora.models import SequenceClassifier
@@ -231,9 +231,9 @@ def parameter_shapes(model: Any, given: Iterable[str]) -> dict[str, Shape]:
     }
 
 
-def _makes(options: Mapping[str, Any], wanted: Axes, found: Axes) -> str:
-    """The option that gives a parameter its wrong size, as far as the numbers tell."""
-    pairs = itertools.zip_longest(wanted, found)
+def _makes(options: Mapping[str, Any], expected: Axes, found: Axes) -> str:
+    """The option that gives a parameter its wrong size, as far as the numbers show."""
+    pairs = itertools.zip_longest(expected, found)
     wrong = [size for size, other in pairs if size != other and size is not None]
     sizes = {
         name: size

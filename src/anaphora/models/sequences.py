@@ -320,7 +320,7 @@ class SequenceRegressor(SequenceToVector):
     def criterion(self, name: str) -> None:
         if name not in CRITERIA:
             raise ValueError(
-                f"SequenceRegressor: criterion {name!r:.40} is none of {', '.join(CRITERIA)}"
+                f"SequenceRegressor: criterion {name!r:.40} is not one of {', '.join(CRITERIA)}"
             )
         self._criterion = name
         kind = "squared error" if name == "squared" else None

@@ -25,7 +25,7 @@ class LanguageModelSession(nn.Session):
     Args:
         model: The model.
         batch_size: B texts at a time; None for one, whose arrays have no axis for it.
-        excluded: Ids whose scores are -inf, so that `generate` never draws them.
+        excluded: Ids whose scores are -inf, so that `generate` never samples them.
         run: As of `nn.Session`, for a model other than embedding, recurrent layers and linear
             layer; None for these.
 
@@ -106,21 +106,21 @@ class LanguageModelSession(nn.Session):
 
         >>> from anaphora.models import LanguageModel
         >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session()
-        >>> drawn = session.generate([3, 1, 4], np.full(20, 0.5), temperature=0.7)
-        >>> drawn.shape, session.generate(drawn[-1], [0.1, 0.9]).shape
+        >>> sampled = session.generate([3, 1, 4], np.full(20, 0.5), temperature=0.7)
+        >>> sampled.shape, session.generate(sampled[-1], [0.1, 0.9]).shape
         ((20,), (2,))
         """
         read = self._checked(self._array(ids))
         numbers = np.asarray(uniforms, np.float64, order="C")
         batch = self._step
         if numbers.ndim != 1 + len(batch) or numbers.shape[1:] != batch:
-            wanted = "[length]" if not batch else f"[length, {batch[0]}]"
-            raise ValueError(f"generate: uniforms of shape {numbers.shape}; wanted {wanted}")
+            expected = "[length]" if not batch else f"[length, {batch[0]}]"
+            raise ValueError(f"generate: uniforms of shape {numbers.shape}; expected {expected}")
         if read.size == 0:
             raise ValueError("generate: a model needs at least one id to continue from")
         if not (temperature >= 0 and top_k >= 0 and 0 < top_p <= 1):
             raise ValueError(
-                f"generate: temperature {temperature}, top_k {top_k}, top_p {top_p}; wanted "
+                f"generate: temperature {temperature}, top_k {top_k}, top_p {top_p}; expected "
                 "temperature >= 0, top_k >= 0 and 0 < top_p <= 1"
             )
         options = (float(temperature), int(top_k), float(top_p))
@@ -130,24 +130,24 @@ class LanguageModelSession(nn.Session):
                 return np.empty(numbers.shape, np.int64)
             columns = numbers.reshape(len(numbers), -1)  # [length, B]
             if self._packed is not None:
-                drawn = self._packed.generate(read, self._states, columns, *options)
+                sampled = self._packed.generate(read, self._states, columns, *options)
             else:
-                drawn = self._generate_step_by_step(read, columns, *options)
-        return drawn.reshape(numbers.shape)
+                sampled = self._generate_step_by_step(read, columns, *options)
+        return sampled.reshape(numbers.shape)
 
     def _generate_step_by_step(
         self, ids: Array, uniforms: Array, *options: Any
     ) -> NDArray[np.int64]:
         states = [state.copy() for state in self._states]
-        drawn = np.empty(uniforms.shape, np.int64)
+        sampled = np.empty(uniforms.shape, np.int64)
         B = uniforms.shape[1]
         ids = ids.reshape(-1, B)
         for n, numbers in enumerate(uniforms):
             logits = self._run(ids, states)[-1]
-            drawn[n] = engine.sample(logits, numbers, *options)
-            ids = drawn[n : n + 1]
+            sampled[n] = engine.sample(logits, numbers, *options)
+            ids = sampled[n : n + 1]
         self._states = states
-        return drawn
+        return sampled
 
 
 def _excluding(

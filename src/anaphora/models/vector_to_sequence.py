@@ -29,7 +29,7 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
     Attributes:
         input_size: I.
         vocabulary_size: V.
-        end_id: The token that ends a sequence, and stands before its first.
+        end_id: The token that ends a sequence, and precedes its first.
 
     The other arguments are those of `DecoderBody`.
 
@@ -72,7 +72,7 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
         x = as_tensor(source, self.initial.weight.dtype, "VectorToSequence: a source")
         if x.ndim != 2 or x.shape[1] != self.initial.in_features or lengths is not None:
             raise ValueError(
-                f"VectorToSequence: a source of shape {x.shape}; wanted [B, "
+                f"VectorToSequence: a source of shape {x.shape}; expected [B, "
                 f"{self.initial.in_features}], and no lengths"
             )
         recurrent = self.decoder.recurrent

@@ -88,7 +88,7 @@ class Attention(Module):
         states = as_tensor(states, dtype, f"{name}: states")
         if states.ndim != 3 or states.shape[2] != self.state_size:
             raise ValueError(
-                f"{name}: states of shape {states.shape}; wanted [S, B, {self.state_size}]"
+                f"{name}: states of shape {states.shape}; expected [S, B, {self.state_size}]"
             )
         S, B, _ = states.shape
         checked = checked_lengths(name, lengths, states.shape)
@@ -105,7 +105,7 @@ class Attention(Module):
         B = memory.states.shape[1]
         if queries.ndim != 3 or queries.shape[1:] != (B, self.query_size):
             raise ValueError(
-                f"{type(self).__name__}: queries of shape {queries.shape}; wanted "
+                f"{type(self).__name__}: queries of shape {queries.shape}; expected "
                 f"[T, {B}, {self.query_size}]"
             )
         weights = ops.masked_softmax(self.scores(queries, memory.keys), memory.mask)  # [B, T, S]

@@ -1,4 +1,4 @@
-"""A conditional random field above a tagger, and which tags may follow each other."""
+"""A conditional random field for taggers, and which tags may follow each other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TagConstraints(NamedTuple):
 def tag_constraints(names: Sequence[str], scheme: str = "BIO") -> TagConstraints:
     """Which tags may follow each other, so that they mark spans as their scheme has it.
 
-    A tag is ``O``, or a letter and the type of its span: ``B-PER``. Types may be left out.
+    A tag is ``O``, or a letter and the type of its span: ``B-PER``. Types may be omitted.
 
         BIO      a span begins with B; I follows B or I of its type (also called IOB2)
         IOB1     I in a span; B only where a span follows another of its type at once
@@ -56,13 +56,13 @@ def tag_constraints(names: Sequence[str], scheme: str = "BIO") -> TagConstraints
     (array([False,  True,  True, False]), array([ True,  True, False,  True]))
     """
     if scheme not in SCHEMES:
-        raise ValueError(f"tag_constraints: scheme {scheme!r} is none of {', '.join(SCHEMES)}")
+        raise ValueError(f"tag_constraints: scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
     letters = set(scheme.removesuffix("1"))
     tags = [(name[:1], name[2:]) for name in names]
     for name, (letter, _) in zip(names, tags, strict=True):
         if letter not in letters or name[1:2] not in ("", "-") or (letter == "O" and name != "O"):
-            wanted = ", ".join(f"{one}-type" for one in sorted(letters - {"O"}))
-            raise ValueError(f"tag_constraints: {name!r} is no tag of {scheme}: {wanted} or O")
+            expected = ", ".join(f"{one}-type" for one in sorted(letters - {"O"}))
+            raise ValueError(f"tag_constraints: {name!r} is not a tag of {scheme}: {expected} or O")
 
     def may_follow(before: tuple[str, str], tag: tuple[str, str]) -> bool:
         same = before[1] == tag[1]
@@ -82,7 +82,7 @@ def tag_constraints(names: Sequence[str], scheme: str = "BIO") -> TagConstraints
 
 
 class CRF(Module):
-    """A linear-chain conditional random field: the tags of a sequence are judged as a whole.
+    """A linear-chain conditional random field: the tags of a sequence are scored jointly.
 
         score(path) = start_transitions[path 0] + sum of emissions[t, path t]
                       + sum of transitions[path t, path t+1] + end_transitions[last of path]
@@ -90,7 +90,7 @@ class CRF(Module):
 
     The emissions are what the output layer of a tagger returns. `loss` is what a training
     minimises, `decode` finds the best path, `marginals` the probability of each tag. Parameters
-    have the names and the layout of the package pytorch-crf. Source: Lafferty et al. 2001; above a
+    have the names and the layout of the package pytorch-crf. Source: Lafferty et al. 2001; after a
     recurrent network Lample et al. 2016.
 
     Shapes: emissions [T, B, C]; tags [T, B]; lengths [B]; transitions [C, C] from, to.
@@ -98,7 +98,7 @@ class CRF(Module):
     Args:
         num_tags: C.
         constraints: Which paths `decode` and `marginals` take into account; None for all. The loss
-            knows none: training data have mistakes, and a path that the constraints exclude would
+            ignores them: training data have mistakes, and a path that the constraints exclude would
             have an infinite loss.
         initialization: A number for uniform(-a, a); any name means a = 0.1.
         dtype: float32 or float64.
@@ -131,7 +131,7 @@ class CRF(Module):
                 array, shape = np.asarray(given), (num_tags,) * (1 + (name == "transitions"))
                 if array.dtype != bool or array.shape != shape:
                     raise ValueError(
-                        f"CRF: constraints have {name} of {array.dtype}{array.shape}; wanted "
+                        f"CRF: constraints have {name} of {array.dtype}{array.shape}; expected "
                         f"bool{shape} for num_tags={num_tags}"
                     )
         self.transitions = initialize.parameter((num_tags, num_tags), dtype)
@@ -140,9 +140,9 @@ class CRF(Module):
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
-        """Draw the parameters anew."""
+        """Initialise the parameters again."""
         initialize.check(initialization)
-        if initialize.draws():
+        if initialize.is_enabled():
             bound = 0.1 if isinstance(initialization, str) else float(initialization)
             for parameter in self.parameters():
                 initialize.uniform(parameter, bound)

@@ -43,7 +43,7 @@ def shapes_only() -> Iterator[None]:
         _shapes_only.reset(token)
 
 
-def draws() -> bool:
+def is_enabled() -> bool:
     """Whether parameters get initial values: not within `shapes_only`."""
     return not _shapes_only.get()
 
@@ -64,8 +64,8 @@ def check(initialization: Initialization) -> None:
     if isinstance(initialization, str):
         if initialization not in SCHEMES:
             raise ValueError(
-                f"initialization {initialization!r} is none of {', '.join(SCHEMES)}, nor a number "
-                "a for uniform(-a, a)"
+                f"initialization {initialization!r} is not one of {', '.join(SCHEMES)}, nor a "
+                "number a for uniform(-a, a)"
             )
     elif not isinstance(initialization, (int, float, np.number)) or not (
         0 < initialization <= LARGEST

@@ -56,7 +56,7 @@ class Linear(Module):
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
         """Initialise the parameters again."""
         initialize.check(initialization)
-        if not initialize.draws():
+        if not initialize.is_enabled():
             return
         if isinstance(initialization, str) and initialization != "pytorch":
             scheme = initialize.xavier if initialization == "xavier" else initialize.orthogonal
@@ -123,7 +123,7 @@ class Embedding(Module):
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
         """Initialise the table again."""
         initialize.check(initialization)
-        if not initialize.draws():
+        if not initialize.is_enabled():
             return
         if isinstance(initialization, str):
             initialize.normal(self.weight, 1)

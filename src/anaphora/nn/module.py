@@ -319,7 +319,7 @@ def check_shares(module: Module, **shares: float) -> None:
 
 
 def check_sizes(module: Module, **sizes: int) -> None:
-    """Refuse sizes that are not whole numbers of at least 1.
+    """Refuse sizes that are not integers of at least 1.
 
     Raises:
         ValueError: one is not; the message names the module and the argument.
@@ -327,6 +327,5 @@ def check_sizes(module: Module, **sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or size < 1:
             raise ValueError(
-                f"{type(module).__name__}: {name} must be a whole number of at least 1, not "
-                f"{size!r}"
+                f"{type(module).__name__}: {name} must be an integer of at least 1, not {size!r}"
             )

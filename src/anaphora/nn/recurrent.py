@@ -48,9 +48,9 @@ class Recurrent(Module):
         weight_dropout: The share of the recurrent weights ``weight_hh`` that are dropped in
             training, the same ones at all steps of a call (DropConnect of Wan et al. 2013, as
             used by Merity et al. 2018).
-        zoneout: The share of the units that keep each of their states in a step in training, drawn
-            for every state, unit and step; in evaluation states are mixed with those before in that
-            proportion (Krueger et al. 2017). Not with a projection.
+        zoneout: The share of the units that keep each of their states in a step in training,
+            sampled for every state, unit and step; in evaluation states are mixed with those before
+            in that proportion (Krueger et al. 2017). Not with a projection.
         layer_norm: Normalise the output of every step of each layer, over both directions, before
             the next layer reads it (Ba et al. 2016); states are not normalised.
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
@@ -154,7 +154,7 @@ class Recurrent(Module):
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
         """Initialise the parameters again; see the class for the schemes."""
         initialize.check(initialization)
-        if not initialize.draws():
+        if not initialize.is_enabled():
             return
         for k in range(self.num_layers):
             for suffix in self._suffixes(k):
@@ -225,7 +225,7 @@ class Recurrent(Module):
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
             raise ValueError(
-                f"{self._name}: an input of shape {x.shape}; wanted {layout} or [T, I] with "
+                f"{self._name}: an input of shape {x.shape}; expected {layout} or [T, I] with "
                 f"I = {self.input_size}"
             )
         single = x.ndim == 2
@@ -314,11 +314,11 @@ class Recurrent(Module):
         checked: list[States] = []
         for (name, shape), given in zip(shapes.items(), states, strict=True):
             tensor = as_tensor(given, self.dtype, f"{self._name}: an initial state {name}")
-            wanted = (self._places, *shape) if single else (self._places, batch, *shape)
-            if tensor.shape != wanted:
+            expected = (self._places, *shape) if single else (self._places, batch, *shape)
+            if tensor.shape != expected:
                 raise ValueError(
-                    f"{self._name}: an initial state {name} of shape {tensor.shape}; wanted "
-                    f"{wanted}: layers times directions, {'' if single else 'batch, '}size"
+                    f"{self._name}: an initial state {name} of shape {tensor.shape}; expected "
+                    f"{expected}: layers times directions, {'' if single else 'batch, '}size"
                 )
             tensor = tensor.reshape(self._places, batch, *shape) if single else tensor
             if tensor.requires_grad:

@@ -111,13 +111,13 @@ class Session:
         if layer.bidirectional:
             raise ValueError(
                 f"{type(layer).__name__}: a bidirectional layer has no session, because it reads a "
-                "sequence from its end too; call it with the whole sequence"
+                "sequence from its end too; call it with the complete sequence"
             )
         if batch_size is not None and (
             not isinstance(batch_size, (int, np.integer)) or batch_size < 1
         ):
             raise ValueError(
-                "session: batch_size must be a whole number of at least 1, or None for one "
+                "session: batch_size must be an integer of at least 1, or None for one "
                 f"sequence, not {batch_size!r}"
             )
         module = layer if module is None else module
@@ -182,8 +182,8 @@ class Session:
         for name, start in memory.items():
             if name in self._layer_shapes or start.dtype.kind != "f":
                 raise ValueError(
-                    f"session: a memory {name!r} of {start.dtype}; wanted floats, by a name other "
-                    f"than the layer's states {', '.join(self._layer_shapes)}"
+                    f"session: a memory {name!r} of {start.dtype}; expected floats, by a name "
+                    f"other than the layer's states {', '.join(self._layer_shapes)}"
                 )
             self._shapes[name] = (*batch, *start.shape)
             self._initial.append(np.broadcast_to(start, (B, *start.shape)).copy())
@@ -251,7 +251,7 @@ class Session:
             several_steps: list[Any] = list(self._step)
             several_steps.insert(1 if self._swaps else 0, "T")
             raise ValueError(
-                f"feed: an input of shape {x.shape}; wanted {list(self._step)} for one step, "
+                f"feed: an input of shape {x.shape}; expected {list(self._step)} for one step, "
                 f"[{', '.join(map(str, several_steps))}] for T of them"
             )
         if self._dtype.kind == "i":
@@ -308,7 +308,7 @@ class Session:
         shapes = self._shapes
         if state.keys() != shapes.keys():
             raise KeyError(
-                f"load_state_dict: the state has {', '.join(state) or 'no arrays'}; wanted "
+                f"load_state_dict: the state has {', '.join(state) or 'no arrays'}; expected "
                 f"{', '.join(shapes)}"
             )
         arrays = []
@@ -316,7 +316,7 @@ class Session:
             array = as_tensor(state[name], own.dtype, f"load_state_dict: {name}").data
             if array.shape != shape:
                 raise ValueError(
-                    f"load_state_dict: {name} has shape {array.shape}; wanted {shape}: layers, "
+                    f"load_state_dict: {name} has shape {array.shape}; expected {shape}: layers, "
                     f"{'' if self.batch_size is None else 'batch, '}size"
                 )
             arrays.append(np.array(array.reshape(own.shape), order="C"))
@@ -434,8 +434,8 @@ def _runner(
         y = np.array(_numbers(y))
         if y.shape[:2] != x.shape[:2]:
             raise ValueError(
-                f"session: after returned the shape {y.shape}; wanted {[*x.shape[:2], '...']}, an "
-                "answer for each step and sequence"
+                f"session: after returned the shape {y.shape}; expected {[*x.shape[:2], '...']}, "
+                "an answer for each step and sequence"
             )
         return y.reshape(*leading, *y.shape[2:])
 

@@ -33,7 +33,7 @@ def masked_softmax(x: Array, /, mask: Any) -> Any:
         kept = np.broadcast_to(kept, x.shape)
     except ValueError:
         raise ValueError(
-            f"masked_softmax: a mask of shape {kept.shape} for scores of shape {x.shape}; wanted "
+            f"masked_softmax: a mask of shape {kept.shape} for scores of shape {x.shape}; expected "
             "one that broadcasts to it"
         ) from None
     largest = x.max(axis=-1, keepdims=True, initial=-np.inf, where=kept)
@@ -65,7 +65,7 @@ def additive_scores(queries: Array, keys: Array, weight: Array, /) -> Any:
     if not fits or weight.shape != keys.shape[2:]:
         raise ValueError(
             f"additive_scores: queries {queries.shape}, keys {keys.shape} and a weight "
-            f"{weight.shape}; wanted [T, B, A], [S, B, A] and [A]"
+            f"{weight.shape}; expected [T, B, A], [S, B, A] and [A]"
         )
     (T, B, A), S = queries.shape, len(keys)
 

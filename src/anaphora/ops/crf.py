@@ -33,7 +33,7 @@ def crf_loss(
         loss = log(sum of exp(score) over all paths) - score(tags)
 
     It is computed in float64; the gradient of the emissions is the probability of each tag at each
-    step, less 1 for the tag that is there. Source: Lafferty et al. 2001; above a recurrent network
+    step, less 1 for the tag that is there. Source: Lafferty et al. 2001; after a recurrent network
     Lample et al. 2016.
 
     Args:
@@ -46,10 +46,10 @@ def crf_loss(
         ignore_index: A row's last steps with this tag are beyond its length, too.
         reduction: "mean" divides the sum by the number of steps that have a tag, so that the loss
             is in nats a tag, as that of `cross_entropy` is (0 if there are none); "sum"; or "none":
-            [B], of whole rows.
+            [B], of complete rows.
 
     Raises:
-        ValueError: shapes do not fit; a tag or a length is out of range; ignore_index stands before
+        ValueError: shapes do not fit; a tag or a length is out of range; ignore_index precedes
             a tag; or an unknown reduction.
         TypeError: the tags are not integers.
 
@@ -97,7 +97,7 @@ def crf_decode(
         start: [C]; -inf for a tag that must not be first.
         end: [C]; -inf for a tag that must not be last.
         lengths: [B] the steps of each row, or None for all T.
-        padding: What stands beyond the lengths.
+        padding: The tag beyond the lengths.
 
     Returns:
         tags [T, B].
@@ -155,7 +155,7 @@ class _Path:
         if given.shape != (T, B):
             raise ValueError(
                 f"crf_loss: tags of shape {given.shape} for emissions of shape {emissions.shape}; "
-                f"wanted [T, B], ({T}, {B})"
+                f"expected [T, B], ({T}, {B})"
             )
         step = np.arange(T)[:, None]
         tagged = given != ignore_index
@@ -215,15 +215,15 @@ def _check_shapes(
 ) -> None:
     if emissions.ndim != 3 or emissions.shape[2] == 0:
         raise ValueError(
-            f"{name}: emissions of shape {emissions.shape}; wanted [T, B, C] with C > 0"
+            f"{name}: emissions of shape {emissions.shape}; expected [T, B, C] with C > 0"
         )
     C = emissions.shape[2]
-    wanted = {"transitions": (C, C), "start": (C,), "end": (C,)}
-    for (argument, shape), array in zip(wanted.items(), (transitions, start, end), strict=True):
+    expected = {"transitions": (C, C), "start": (C,), "end": (C,)}
+    for (argument, shape), array in zip(expected.items(), (transitions, start, end), strict=True):
         if array.shape != shape:
             raise ValueError(
                 f"{name}: {argument} of shape {array.shape} for emissions of shape "
-                f"{emissions.shape}; wanted {shape}"
+                f"{emissions.shape}; expected {shape}"
             )
 
 

@@ -28,7 +28,7 @@ def ctc_loss(
 ) -> Any:
     """The negative log-probability of label sequences, over all their alignments, in nats.
 
-    An alignment says one label or the blank at each step; it stands for the labels that remain when
+    An alignment has one label or the blank at each step; it spells the labels that remain when
     repetitions are merged and blanks removed. The probabilities of all alignments of a target are
     summed by the forward recursion, in logarithms and float64; the gradient is that of softmax:
     probabilities less the share of the alignments that say each label at each step.
@@ -60,30 +60,30 @@ def ctc_loss(
     >>> ctc_loss(logits, [[1], [1]], impossible="infinity").item()  # it takes three steps
     inf
     """
-    rows = _Rows(logits, targets, lengths, target_lengths, blank, reduction, impossible)
-    steps = np.where(rows.real[:, :, None], logits, 0)  # what stands beyond is not read
-    with np.errstate(invalid="ignore"):  # from logits that are no numbers comes a loss that is none
+    alignments = _Alignments(logits, targets, lengths, target_lengths, blank, reduction, impossible)
+    steps = np.where(alignments.real[:, :, None], logits, 0)  # what lies beyond is not read
+    with np.errstate(invalid="ignore"):  # logits with NaN have a NaN loss
         log_p = engine.log_softmax(steps, -1).astype(np.float64)
-        emitted = np.take_along_axis(log_p, rows.labels[None], axis=2)  # [T, B, 2S+1]
-        alpha = rows.forward(emitted)
-        losses = -rows.total(alpha)
+        emitted = np.take_along_axis(log_p, alignments.labels[None], axis=2)  # [T, B, 2S+1]
+        alpha = alignments.forward(emitted)
+        losses = -alignments.total(alpha)
     lost = np.isposinf(losses)
     if impossible == "raise" and lost.any():
-        raise ValueError(rows.explained(int(np.argmax(lost))))
+        raise ValueError(alignments.explained(int(np.argmax(lost))))
     if impossible == "zero":
         losses[lost] = 0
 
     def pullback(dy: Array) -> Array:
-        shares = rows.shares(emitted, alpha, np.where(lost, 0, losses), log_p.shape[2])
-        wanted = (rows.real & ~lost)[:, :, None]
-        scale = np.where(lost, 0, dy * rows.weights)[:, None]
-        return (np.where(wanted, np.exp(log_p) - shares, 0) * scale).astype(logits.dtype)
+        shares = alignments.shares(emitted, alpha, np.where(lost, 0, losses), log_p.shape[2])
+        counted = (alignments.real & ~lost)[:, :, None]
+        scale = np.where(lost, 0, dy * alignments.weights)[:, None]
+        return (np.where(counted, np.exp(log_p) - shares, 0) * scale).astype(logits.dtype)
 
-    value = losses if reduction == "none" else (losses * rows.weights).sum()
+    value = losses if reduction == "none" else (losses * alignments.weights).sum()
     return np.asarray(value, logits.dtype), pullback
 
 
-class _Rows:
+class _Alignments:
     """The targets of a batch, checked, with blanks around every label, and the recursions on them.
 
     Places are those of the labels with their blanks, 2 S + 1: blank, label, blank, ..., blank.
@@ -100,19 +100,19 @@ class _Rows:
         impossible: str,
     ) -> None:
         if logits.ndim != 3:
-            raise ValueError(f"ctc_loss: logits of shape {logits.shape}; wanted [T, B, V]")
+            raise ValueError(f"ctc_loss: logits of shape {logits.shape}; expected [T, B, V]")
         T, B, V = logits.shape
         if not 0 <= blank < V:
             raise ValueError(f"ctc_loss: blank {blank} is outside 0..{V - 1}")
         if reduction not in _REDUCTIONS:
-            raise ValueError(f"ctc_loss: reduction {reduction!r} is none of {_REDUCTIONS}")
+            raise ValueError(f"ctc_loss: reduction {reduction!r} is not one of {_REDUCTIONS}")
         if impossible not in _IMPOSSIBLE:
-            raise ValueError(f"ctc_loss: impossible {impossible!r} is none of {_IMPOSSIBLE}")
+            raise ValueError(f"ctc_loss: impossible {impossible!r} is not one of {_IMPOSSIBLE}")
         labels = as_integers(targets, "ctc_loss: targets are integers (labels)")
         if labels.ndim != 2 or labels.shape[1] != B:
             raise ValueError(
                 f"ctc_loss: targets of shape {labels.shape} for logits of shape {logits.shape}; "
-                f"wanted [S, B] with B = {B}"
+                f"expected [S, B] with B = {B}"
             )
         S = len(labels)
         self.blank = blank
@@ -215,16 +215,16 @@ def _add(into: NDArray[np.float64], other: NDArray[np.float64]) -> None:
     np.logaddexp(into, other, out=into)
 
 
-def _lengths(name: str, given: ArrayLike | None, rows: int, most: int) -> NDArray[np.int64]:
+def _lengths(name: str, given: ArrayLike | None, rows: int, maximum: int) -> NDArray[np.int64]:
     if given is None:
-        return np.full(rows, most, np.int64)
+        return np.full(rows, maximum, np.int64)
     lengths = as_integers(given, f"ctc_loss: {name} are integers")
     if lengths.shape != (rows,):
-        raise ValueError(f"ctc_loss: {name} of shape {lengths.shape}; wanted [B] with B = {rows}")
-    outside = (lengths < 0) | (lengths > most)
+        raise ValueError(f"ctc_loss: {name} of shape {lengths.shape}; expected [B] with B = {rows}")
+    outside = (lengths < 0) | (lengths > maximum)
     if outside.any():
         raise ValueError(
             f"ctc_loss: {name} {lengths[outside][0]} of row {np.argmax(outside)} is outside "
-            f"0..{most}"
+            f"0..{maximum}"
         )
     return lengths.astype(np.int64)

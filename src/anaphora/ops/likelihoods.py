@@ -77,7 +77,7 @@ def _student_t(mean: Array, scale: Array, degrees: Array, /, targets: Array) -> 
     log1p = np.log1p(squares / v)
     losses = log_gamma(v / 2) - log_gamma((v + 1) / 2) + 0.5 * np.log(v * math.pi)
     losses += np.log(s) + (v + 1) / 2 * log1p
-    pull = (v + 1) / (v + squares)  # how hard a target pulls, beside the normal distribution
+    pull = (v + 1) / (v + squares)  # how hard a target pulls, relative to the normal distribution
 
     def d_degrees(dy: Array) -> Array:
         d = digamma(v / 2) - digamma((v + 1) / 2) + 1 / v + log1p - pull * squares / v
@@ -167,7 +167,7 @@ def negative_binomial_nll_loss(
 
     Args:
         mean: [...] above 0, such as ``ops.softplus(x) + 1e-6``.
-        dispersion: [...] above 0; below 1e-6 its gradient loses its digits.
+        dispersion: [...] above 0; below 1e-6 its gradient loses precision.
         targets: [...] counts: 0, 1, 2, ...
         where: As in `gaussian_nll_loss`.
         reduction: As in `gaussian_nll_loss`.
@@ -196,7 +196,7 @@ def _checked(
     where: ArrayLike | None,
     real: Collection[str] = ("mean",),
 ) -> tuple[list[Tensor], Array, NDArray[np.bool_] | None]:
-    """Parameters, targets and which count; 1 or 0 stands where they do not.
+    """Parameters, targets and which count; 1 and 0 replace those that do not.
 
     Parameters are positive, except those that may be any real number.
     """
@@ -221,7 +221,7 @@ def _checked(
     return parameters, as_targets(name, targets, dtype, counted), counted
 
 
-# The logarithm of the gamma function and its derivative, by Stirling's series above 8, which the
+# The logarithm of the gamma function and its derivative, by Stirling's series for x > 8, which the
 # recurrence gamma(x + 1) = x gamma(x) leads up to.
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 _SHIFT = 8

@@ -86,6 +86,6 @@ def check_linear(name: str, x: Array, weight: Array, bias: Array | None) -> None
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(
-            f"{name}: a bias of shape {bias.shape} for a weight of shape {weight.shape}; wanted "
+            f"{name}: a bias of shape {bias.shape} for a weight of shape {weight.shape}; expected "
             f"{weight.shape[:1]}"
         )

@@ -1,6 +1,6 @@
 """Losses: of classes, of yes or no, and of numbers.
 
-Targets that do not count are told in one way each: classes by ``ignore_index``, numbers by
+Targets that do not count are marked in one way each: classes by ``ignore_index``, numbers by
 ``where``, an array of booleans, as NumPy's reductions have it.
 """
 
@@ -266,7 +266,7 @@ class _Targets:
         if len(shape) == 0 or targets.shape != shape[:-1]:
             raise ValueError(
                 f"{name}: targets of shape {targets.shape} for logits of shape {shape}; "
-                "wanted one target for each row of logits"
+                "expected one target for each row of logits"
             )
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"{name}: label_smoothing is a share, 0 to 1, not {label_smoothing}")
@@ -333,7 +333,7 @@ def _checked_weights(
     weights = np.asarray(class_weights, np.float64)
     if weights.shape != (classes,):
         raise ValueError(
-            f"{name}: class_weights of shape {weights.shape}; wanted one weight for each of "
+            f"{name}: class_weights of shape {weights.shape}; expected one weight for each of "
             f"{classes} classes"
         )
     wrong = ~(np.isfinite(weights) & (weights >= 0))
@@ -387,8 +387,8 @@ def binary_cross_entropy_with_logits(
         logits: [...] log-odds of yes.
         targets: [...] 1 or True for yes, 0 for no, or anything in between.
         weight: Of each loss; broadcast to [...].
-        pos_weight: Of yes beside no, such as the number of nos over that of yeses; for labels on
-            the last axis one a label. Broadcast to [...].
+        pos_weight: The weight of yes relative to no, such as the number of nos over that of yeses;
+            for labels on the last axis one per label. Broadcast to [...].
         where: Booleans, broadcast to [...]: False where a target does not count (it is not read).
         reduction: "mean" over the losses that count (0 if none does), "sum", or "none": [...].
 
@@ -402,7 +402,7 @@ def binary_cross_entropy_with_logits(
     if np.shape(logits) != np.shape(targets):
         raise ValueError(
             f"{name}: targets of shape {np.shape(targets)} for logits of shape {np.shape(logits)}; "
-            "wanted one target for each logit"
+            "expected one target for each logit"
         )
     x = as_floats(name, logits)
     counted = counted_elements(name, where, x.shape)
@@ -505,7 +505,7 @@ def huber_loss(
     Args:
         prediction: [...].
         target: [...].
-        delta: Where the loss turns from square to straight, above 0; in units of the targets.
+        delta: Where the loss changes from quadratic to linear, > 0; in units of the targets.
         where: As in `mean_squared_error`.
         reduction: As in `mean_squared_error`.
 
@@ -569,7 +569,7 @@ def pinball_loss(
     if np.shape(predictions) != (*shape, len(levels)):
         raise ValueError(
             f"{name}: predictions of shape {np.shape(predictions)} for targets of shape {shape} "
-            f"and {len(levels)} quantiles; wanted {(*shape, len(levels))}"
+            f"and {len(levels)} quantiles; expected {(*shape, len(levels))}"
         )
     x = as_floats(name, predictions)
     counted = counted_elements(name, where, shape)
@@ -589,7 +589,7 @@ def reduce_losses(name: str, losses: Tensor, counted: Array | None, reduction: s
     Losses that do not count are 0 already.
 
     Raises:
-        ValueError: the reduction is none of these; the message begins with the name.
+        ValueError: the reduction is unknown; the message begins with the name.
     """
     check_reduction(name, reduction)
     if reduction == "none":
@@ -624,20 +624,20 @@ def counted_elements(
     return np.broadcast_to(mask, shape)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     """Whether a shape can be broadcast to another."""
-    pairs = zip(reversed(shape), reversed(wanted), strict=False)
-    return len(shape) <= len(wanted) and all(size in (1, other) for size, other in pairs)
+    pairs = zip(reversed(shape), reversed(expected), strict=False)
+    return len(shape) <= len(expected) and all(size in (1, other) for size, other in pairs)
 
 
 def check_reduction(name: str, reduction: str) -> None:
     """Refuse an unknown reduction.
 
     Raises:
-        ValueError: it is none of "mean", "sum" and "none"; the message begins with the name.
+        ValueError: it is not "mean", "sum" or "none"; the message begins with the name.
     """
     if reduction not in _REDUCTIONS:
-        raise ValueError(f"{name}: reduction {reduction!r} is none of {_REDUCTIONS}")
+        raise ValueError(f"{name}: reduction {reduction!r} is not one of {_REDUCTIONS}")
 
 
 def as_floats(name: str, x: Any) -> Tensor:

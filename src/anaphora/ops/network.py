@@ -101,13 +101,13 @@ def layer_norm(
     array([[-1.,  1.]], dtype=float32)
     """
     if x.ndim == 0:
-        raise ValueError("layer_norm: the input is a single number; wanted [..., H]")
+        raise ValueError("layer_norm: the input is a single number; expected [..., H]")
     H = x.shape[-1]
     for name, vector in (("weight", weight), ("bias", bias)):
         if vector is not None and vector.shape != (H,):
             raise ValueError(
                 f"layer_norm: a {name} of shape {vector.shape} for an input of shape {x.shape}; "
-                f"wanted {(H,)}"
+                f"expected {(H,)}"
             )
     rows = x.reshape(-1, H)
     y, means, factors = engine.layer_norm_forward(rows, weight, bias, epsilon)

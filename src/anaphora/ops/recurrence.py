@@ -133,8 +133,8 @@ def _check_shapes(
         ("parameters", cell.parameters, parameters),
     ):
         if len(given) != len(names):
-            wanted = f"{len(names)} ({', '.join(names)})" if names else "none"
-            raise ValueError(f"{of} got {len(given)} {kind}, wanted {wanted}")
+            expected = f"{len(names)} ({', '.join(names)})" if names else "none"
+            raise ValueError(f"{of} got {len(given)} {kind}, expected {expected}")
     if weight_hr is not None and cell.fused and cell.reads_output_state():
         raise ValueError(
             f"{of} reads its state {cell.states[0]!r} elementwise, so that state cannot be "
@@ -144,7 +144,7 @@ def _check_shapes(
         raise ValueError(f"{of} got bias_ih without weight_ih")
     width = "Gx*H" if weight_ih is None else "I"
     if x.ndim != 3:
-        raise ValueError(f"{of} got x of shape {x.shape}, wanted [T, B, {width}]")
+        raise ValueError(f"{of} got x of shape {x.shape}, expected [T, B, {width}]")
     T, B, I = x.shape
     P = states[0].shape[-1] if states[0].ndim else 0
     H = P if weight_hr is None else weight_hr.shape[-1]
@@ -166,15 +166,16 @@ def _check_shapes(
             for name, parameter in zip(cell.parameters, parameters, strict=True)
         ),
     ]
-    for name, tensor, wanted_shape in shapes:
-        if tensor is not None and tensor.shape != wanted_shape:
+    for name, tensor, expected_shape in shapes:
+        if tensor is not None and tensor.shape != expected_shape:
             raise ValueError(
-                f"{of} got {name} of shape {tensor.shape}, wanted {wanted_shape} for B={B}, H={H}"
+                f"{of} got {name} of shape {tensor.shape}, expected {expected_shape} for B={B}, "
+                f"H={H}"
             )
     if (weight_hh is None) != (Gh == 0) or (Gh == 0 and bias_hh is not None):
         raise ValueError(
             f"{of} has {Gh} gates with a recurrent half, so weight_hh "
-            + (f"is wanted, of shape {(Gh * H, P)}" if Gh else "and bias_hh must be None")
+            + (f"is required, of shape {(Gh * H, P)}" if Gh else "and bias_hh must be None")
         )
 
 
@@ -192,8 +193,8 @@ def checked_lengths(
     array = np.asarray(lengths)
     if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
         raise ValueError(
-            f"{operation}: lengths got {array.dtype}{array.shape}, wanted one integer for each of "
-            f"the {B} rows of the batch"
+            f"{operation}: lengths got {array.dtype}{array.shape}, expected one integer for each "
+            f"of the {B} rows of the batch"
         )
     if array.size and not (array.min() >= 0 and array.max() <= T):
         raise ValueError(
@@ -275,7 +276,7 @@ def recurrence_unfused(
         after = list(returned) if isinstance(returned, tuple) else [returned]
         if len(after) != len(current):
             raise ValueError(
-                f"recurrence: cell {cell.name!r} returned {len(after)} of its states, wanted "
+                f"recurrence: cell {cell.name!r} returned {len(after)} of its states, expected "
                 f"{', '.join(cell.states)}"
             )
         for k, name in enumerate(cell.states):
@@ -308,7 +309,7 @@ def _state(cell: Cell, name: str, value: Any, shape: tuple[int, int], dtype: Any
         value = Tensor(np.asarray(value, dtype))
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"recurrence: cell {cell.name!r} returned {value!r} for the state {name!r}, wanted a "
+            f"recurrence: cell {cell.name!r} returned {value!r} for the state {name!r}, expected a "
             "Tensor"
         )
     if value.shape == shape:
@@ -320,7 +321,7 @@ def _state(cell: Cell, name: str, value: Any, shape: tuple[int, int], dtype: Any
     if not fits:
         raise ValueError(
             f"recurrence: cell {cell.name!r} returned a state {name!r} of shape {value.shape}, "
-            f"wanted {shape} for the rows that are active, or a shape that broadcasts to it"
+            f"expected {shape} for the rows that are active, or a shape that broadcasts to it"
         )
     result: Tensor = broadcast_to(value, shape)
     return result

@@ -21,7 +21,7 @@ Parameters: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]]
 Groups: TypeAlias = Iterable[Mapping[str, Any]]
 """Dictionaries with "parameters", and where they differ "learning_rate" and "weight_decay"."""
 
-_AVERAGE = "average"  # the array beside a parameter that holds its average
+_AVERAGE = "average"  # the name of the array that holds a parameter's average
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Optimizer(foreign_names.Answering):
     each step is kept; `averaged` puts the averages into the parameters, to evaluate and to save.
 
     **Rows.** The result never depends on whether a gradient is a `RowGradient` or the dense table
-    that it stands for: same bits. Weight decay therefore shrinks, and momentum moves, the rows that
+    that it represents: same bits. Weight decay therefore shrinks, and momentum moves, the rows that
     were not read too, as they do in PyTorch with a dense gradient. Where a row with gradient 0
-    stays as it is, nothing but the rows that were read is touched, which is what makes a large
+    does not change, only the rows that were read are touched, which is what makes a large
     vocabulary cheap: `SGD` without momentum and weight decay, `Adagrad` without weight decay, and
     `ASGD` without weight decay, all until they average. The others make a dense table at every
     step.
@@ -421,7 +421,8 @@ class Optimizer(foreign_names.Answering):
             if array.shape != parameter.shape or array.dtype != parameter.dtype:
                 raise ValueError(
                     f"{owner}: {key!r} in the state is {array.dtype}{array.shape}, but parameter "
-                    f"{name!r} is {parameter.dtype}{parameter.shape}; load it beside the model "
+                    f"{name!r} is {parameter.dtype}{parameter.shape}; load it together with the "
+                    "model "
                     "that it was saved with"
                 )
         self._learning_rate, self._initial_learning_rate = learning_rate, initial
@@ -485,15 +486,17 @@ class Optimizer(foreign_names.Answering):
         return groups, initial
 
 
-def _same_names(owner: str, kind: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in wanted:
+def _same_names(
+    owner: str, kind: str, found: Mapping[str, Any], expected: Mapping[str, Any]
+) -> None:
+    for name in expected:
         if name not in found:
             raise ValueError(
                 f"{owner}: the state has no {kind} {name!r}; load it into the optimizer of the "
                 "model that it was saved with"
             )
     for name in found:
-        if name not in wanted:
+        if name not in expected:
             raise ValueError(
                 f"{owner}: the state has the {kind} {name!r}, which this optimizer has not; load "
                 "it into the optimizer of the model that it was saved with"
@@ -556,7 +559,7 @@ def named(owner: str, parameters: Parameters, first: int = 0) -> dict[str, Param
     """The parameters by name, checked; `owner` begins messages, positions count from `first`."""
     if isinstance(parameters, (Parameter, str)) or not isinstance(parameters, Iterable):
         raise TypeError(
-            f"{owner}: wants a list of parameters, not {type(parameters).__name__}; give it "
+            f"{owner}: expects a list of parameters, not {type(parameters).__name__}; give it "
             "module.parameters() or module.named_parameters()"
         )
     result: dict[str, Parameter] = {}
@@ -580,7 +583,7 @@ def named(owner: str, parameters: Parameters, first: int = 0) -> dict[str, Param
     if not result:
         raise ValueError(
             f"{owner}: there are no parameters; if you gave a generator, it was used up before: "
-            "call module.parameters() anew"
+            "call module.parameters() again"
         )
     return result
 

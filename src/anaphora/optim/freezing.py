@@ -107,7 +107,7 @@ def discriminative_groups(
 
         learning_rate of group k = learning_rate / factor ** (K - 1 - k)     k = 0, ..., K - 1
 
-    so that the last layers, which know least of the new task, learn fastest.
+    so that the last layers, which know the least about the new task, learn fastest.
 
     Args:
         named_parameters: What ``module.named_parameters()`` gives.

@@ -1,4 +1,4 @@
-"""Schedules: how the learning rate changes as a training goes on."""
+"""Schedules: how the learning rate changes during training."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Schedule(foreign_names.Answering):
         self.learning_rate = self.optimizer.learning_rate = learning_rate
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of what changes as the schedule goes on, as JSON values."""
+        """A copy of the state that changes with each step, as JSON values."""
         return {
             "schedule": type(self).__name__,
             **{name: copy.deepcopy(getattr(self, name)) for name in self._kept},
@@ -83,7 +83,7 @@ class Schedule(foreign_names.Answering):
 
 
 class Constant(Schedule):
-    """The learning rate stays what it is.
+    """The learning rate does not change.
 
     >>> from anaphora.optim import SGD
     >>> from anaphora.tensor import Parameter
@@ -108,7 +108,7 @@ class ExponentialDecay(Schedule):
         optimizer: Its learning rate now is the initial one.
         decay: The factor, 0 < decay <= 1.
         constant_epochs: The number of epochs before the first decay.
-        first_epoch: The epoch in which the schedule begins, of a training that goes on with it.
+        first_epoch: The epoch in which the schedule begins, where a resumed training continues it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -155,7 +155,7 @@ class ReduceOnPlateau(Schedule):
         optimizer: Its learning rate now is the initial one.
         factor: 0 <= factor < 1.
         patience: The number of evaluations in a row without a new best that are let pass; the next
-            one reduces the learning rate, and the count begins again.
+            one reduces the learning rate, and the count starts again.
         minimum: The learning rate is not reduced below it.
 
     Raises:
@@ -214,9 +214,9 @@ class Cosine(Schedule):
 
     Args:
         optimizer: Its learning rate now is the initial one.
-        total_steps: The number of steps of the optimizer in the whole training, >= 1.
+        total_steps: The number of steps of the optimizer in the complete training, >= 1.
         minimum: The learning rate at the end.
-        first_step: The step at which the schedule begins, of a training that goes on with it.
+        first_step: The step at which the schedule begins, where a resumed training continues it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -260,8 +260,8 @@ class WarmUp(Schedule):
 
     Args:
         schedule: The other schedule; only this one is called then. `Constant` for warm-up alone.
-        steps: The first step at the whole learning rate is number `steps`, counted from 1; >= 1.
-        first_step: The step at which the schedule begins, of a training that goes on with it.
+        steps: The first step at the full learning rate is number `steps`, counted from 1; >= 1.
+        first_step: The step at which the schedule begins, where a resumed training continues it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -320,7 +320,7 @@ class NonMonotonicTrigger(Schedule):
     """Starts the averaging of `ASGD` when the validation loss stops falling (Merity et al. 2018).
 
     That is, when it is larger than the smallest of the losses before, the last `interval` of them
-    left out. The learning rate stays what it is.
+    omitted. The learning rate does not change.
 
     Args:
         optimizer: An `ASGD`.
@@ -365,7 +365,7 @@ class NonMonotonicTrigger(Schedule):
             self.losses = [*self.losses, float(loss)]
 
 
-def _count(owner: str, name: str, value: object, least: int) -> int:
-    if isinstance(value, numbers.Integral) and int(value) >= least:
+def _count(owner: str, name: str, value: object, minimum: int) -> int:
+    if isinstance(value, numbers.Integral) and int(value) >= minimum:
         return int(value)
-    raise ValueError(f"{owner}: {name} is an integer >= {least}, not {value!r}")
+    raise ValueError(f"{owner}: {name} is an integer >= {minimum}, not {value!r}")

@@ -37,7 +37,7 @@ def principal_components(vectors: ArrayLike, count: int = 2) -> tuple[Array, Arr
     if not 1 <= count <= min(matrix.shape):
         raise ValueError(
             f"principal_components: count {count} of {matrix.shape[0]} vectors of "
-            f"{matrix.shape[1]} numbers; wanted 1 to {min(matrix.shape)}"
+            f"{matrix.shape[1]} numbers; expected 1 to {min(matrix.shape)}"
         )
     centred = matrix - matrix.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
@@ -98,8 +98,8 @@ def analogy(
     """
     unit = _unit(vectors, labels, "analogy")
     one, two, three = (_number(labels, label, "analogy") for label in (a, b, c))
-    wanted = unit[two] - unit[one] + unit[three]
-    return _closest(unit, labels, wanted, {one, two, three}, count)
+    target = unit[two] - unit[one] + unit[three]
+    return _closest(unit, labels, target, {one, two, three}, count)
 
 
 def embeddings(
@@ -178,7 +178,7 @@ def embeddings(
 def _matrix(vectors: ArrayLike, of: str) -> Array:
     matrix = np.asarray(vectors, np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(f"{of}: vectors of shape {matrix.shape}; wanted [V, E]")
+        raise ValueError(f"{of}: vectors of shape {matrix.shape}; expected [V, E]")
     return matrix
 
 

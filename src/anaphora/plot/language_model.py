@@ -77,7 +77,7 @@ def read(
         unit: The number of its unit, from 0; by default the one with the largest variance.
 
     Raises:
-        DataError: the text has a token that the vocabulary lacks.
+        DataError: a token of the text is not in the vocabulary.
         ValueError: the text is empty, or there is no such value or unit.
 
     >>> from anaphora.data import CharacterTokenizer

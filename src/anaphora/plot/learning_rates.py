@@ -58,7 +58,7 @@ def learning_rates(sweep: Sweep) -> Picture:
         "suggestion": sweep.suggestion,
     }
 
-    def draw(figure: Figure) -> None:
+    def render(figure: Figure) -> None:
         axes = figure.subplots()
         axes.semilogx(sweep.learning_rates, sweep.losses, color=COLORS[0], alpha=0.45, linewidth=1)
         axes.semilogx(sweep.learning_rates, sweep.smoothed, color=COLORS[0], label="running mean")
@@ -71,4 +71,4 @@ def learning_rates(sweep: Sweep) -> Picture:
         axes.set_ylabel("loss")
         add_legend(axes)
 
-    return Picture(data, draw)
+    return Picture(data, render)

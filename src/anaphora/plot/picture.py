@@ -127,7 +127,7 @@ def _styled() -> Iterator[type[Figure]]:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A character that the font lacks is shown as a box, which is clear enough.
+        # A character that the font does not have is shown as a box, which is clear enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield Figure
 

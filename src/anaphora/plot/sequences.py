@@ -51,7 +51,7 @@ def values(
     if len(steps) > 1 or T == 0 or (labels is not None and len(labels) != T):
         count = "" if labels is None else f", and {len(labels)} labels"
         raise ValueError(
-            f"values: sequences of {', '.join(map(str, sorted(steps)))} steps{count}; wanted one "
+            f"values: sequences of {', '.join(map(str, sorted(steps)))} steps{count}; expected one "
             "number of steps, at least 1"
         )
     shown = None if labels is None else [shown_token(label.strip(" ") or label) for label in labels]
@@ -172,7 +172,7 @@ def text(
     colours = np.asarray(numbers)
     if colours.shape != (len(tokens),) or not len(tokens):
         raise ValueError(
-            f"text: {len(tokens)} tokens and numbers of shape {colours.shape}; wanted one number "
+            f"text: {len(tokens)} tokens and numbers of shape {colours.shape}; expected one number "
             "for each of at least one token"
         )
     characters, places = _typeset(tokens, columns)
@@ -236,13 +236,13 @@ def attention(
     (2, 2)
     """
     matrix = np.asarray(weights)
-    wanted = tuple(
+    expected = tuple(
         size if given is None else len(given)
         for given, size in zip((target, source), matrix.shape, strict=False)
     )
-    if matrix.ndim != 2 or matrix.size == 0 or wanted != matrix.shape:
+    if matrix.ndim != 2 or matrix.size == 0 or expected != matrix.shape:
         raise ValueError(
-            f"attention: weights of shape {matrix.shape}; wanted [T, S], for "
+            f"attention: weights of shape {matrix.shape}; expected [T, S], for "
             f"{'T' if target is None else len(target)} tokens of the target and "
             f"{'S' if source is None else len(source)} of the source"
         )
@@ -272,7 +272,7 @@ def _of_row(name: str, array: Array, row: int) -> Array:
     array = array[:, row] if array.ndim == 3 else array
     if array.ndim != 2:
         raise ValueError(
-            f"values: {name!r} has the shape {array.shape}; wanted [T, H] or [T, B, H]"
+            f"values: {name!r} has the shape {array.shape}; expected [T, H] or [T, B, H]"
         )
     return array
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COUNTING_TOKENS = ("<eos>", "<unk>", "a", "b")
-"""What the ids of `count_block` stand for."""
+"""The tokens of the ids of `count_block`."""
 
 
 def count_block(n: int, unknown: bool = False) -> NDArray[np.int64]:

@@ -53,8 +53,8 @@ def sample_program(generator: np.random.Generator, length: int, nesting: int) ->
     """
     if length < 1 or not 0 <= nesting <= len(VARIABLES):
         raise ValueError(
-            f"sample_program: length {length} and nesting {nesting}; wanted a length of at least 1 "
-            f"and a nesting from 0 to {len(VARIABLES)}"
+            f"sample_program: length {length} and nesting {nesting}; expected a length of at least "
+            f"1 and a nesting from 0 to {len(VARIABLES)}"
         )
     names = iter(generator.permutation(list(VARIABLES)))
 
@@ -69,7 +69,7 @@ def sample_program(generator: np.random.Generator, length: int, nesting: int) ->
     text = str(value)  # an expression for the value
     for operation in generator.choice(OPERATIONS, nesting):
         other = number()
-        first = bool(generator.integers(2))  # whether the value so far stands first
+        first = bool(generator.integers(2))  # whether the value so far is the first operand
         left, right = (text, other) if first else (other, text)
         if operation == "add":
             text, value = f"({left}+{right})", value + other

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEMPORAL_SYMBOLS = ("a", "b", "c", "d", "B", "E", "X", "Y")
-"""What the ids of `temporal_order` stand for."""
+"""The symbols of the ids of `temporal_order`."""
 
 _PLACES = {4: ((0.1, 0.2), (0.5, 0.6)), 8: ((0.1, 0.2), (0.33, 0.43), (0.66, 0.76))}
 
@@ -33,7 +33,7 @@ def temporal_order(
 
     Returns:
         Ids [T, B] of `TEMPORAL_SYMBOLS` (0 beyond a sequence's end), classes [B] (X as 0, Y as 1,
-        the first symbol the highest digit) and lengths [B].
+        the first symbol the most significant) and lengths [B].
 
     Raises:
         ValueError: the classes are neither 4 nor 8, or the length is below 10.

@@ -92,11 +92,11 @@ def as_tensor(data: Any, dtype: DTypeLike | None, what: str) -> Tensor:
     return data
 
 
-def as_integers(data: Any, wanted: str) -> Array:
+def as_integers(data: Any, requirement: str) -> Array:
     """A new array of integers.
 
     Raises:
-        TypeError: the data are not integers; the message starts with `wanted`.
+        TypeError: the data are not integers; the message starts with `requirement`.
 
     >>> as_integers([3, 1], "Layer: ids are integers")
     array([3, 1])
@@ -105,7 +105,7 @@ def as_integers(data: Any, wanted: str) -> Array:
     if array.size == 0:
         return array.astype(np.int64)  # NumPy makes an empty list float64
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{wanted}, not {array.dtype}; convert them with .astype(int)")
+        raise TypeError(f"{requirement}, not {array.dtype}; convert them with .astype(int)")
     return array
 
 

@@ -200,7 +200,7 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
     """
     if kind not in _FIGURES:
         kinds = ", ".join(repr(known) for known in _FIGURES)
-        raise ValueError(f"the loss_kind {kind!r} of the model is none of {kinds}")
+        raise ValueError(f"the loss_kind {kind!r} of the model is not one of {kinds}")
     return _FIGURES[kind](loss)
 
 

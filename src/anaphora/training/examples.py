@@ -269,7 +269,7 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
     >>> check_columns(Path("a"), {"ids": np.array([2, 0]), "lengths": np.array([2])}, columns)
     Traceback (most recent call last):
         ...
-    anaphora.artifact.files.ArtifactError: a: ids has 2; expected whole numbers of 0 to 1; train ...
+    anaphora.artifact.files.ArtifactError: a: ids has 2; expected integers of 0 to 1; train ...
     """
     lengths: dict[str, int] = {}
     problems = [f"has no array {name}" for name in columns if name not in arrays]
@@ -278,7 +278,7 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
         array = arrays[name]
         axes = 1 if column.features is None else 2
         if array.ndim != axes or array.dtype.kind not in ("iu" if axes == 1 else "f"):
-            kind = "whole numbers" if axes == 1 else f"rows of {column.features} floats"
+            kind = "integers" if axes == 1 else f"rows of {column.features} floats"
             problems.append(f"{name} is {Shape(array.shape, array.dtype)}; expected {kind}")
             break
         if column.features not in (None, array.shape[-1]):
@@ -289,7 +289,7 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
             if low < 0 or (column.below is not None and high >= column.below):
                 limit = "at least 0" if column.below is None else f"0 to {column.below - 1}"
                 outside = low if low < 0 else high
-                problems.append(f"{name} has {outside}; expected whole numbers of {limit}")
+                problems.append(f"{name} has {outside}; expected integers of {limit}")
         if lengths.setdefault(column.along, len(array)) != len(array):
             problems.append(f"{name} has {len(array):,} rows; expected {lengths[column.along]:,}")
     for name, column in columns.items() if not problems else ():

@@ -352,7 +352,7 @@ class TaskOptions(Body, TrainingOptions):
             ValueError: the preset or the name of an option is unknown, or a value is out of range.
         """
         if preset is not None and preset not in cls.presets:
-            raise ValueError(f"preset {preset!r} is none of {', '.join(cls.presets)}")
+            raise ValueError(f"preset {preset!r} is not one of {', '.join(cls.presets)}")
         values = with_new_limits(cls.presets[preset or next(iter(cls.presets))], changes)
         cell = changes.get("cell", "lstm")
         cell = cell if isinstance(cell, Cell) else CELLS.get(cell)

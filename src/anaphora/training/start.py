@@ -59,7 +59,7 @@ class Start:
 
     Raises:
         ArtifactError: the directory is missing, damaged, or of no task.
-        ValueError: the vocabulary is none of the three.
+        ValueError: the vocabulary is not one of the three.
 
     >>> import pathlib, tempfile
     >>> from anaphora.training import LANGUAGE_MODEL, prepare_training
@@ -79,7 +79,9 @@ class Start:
 
     def __init__(self, path: str | os.PathLike[str], vocabulary: str = "keep") -> None:
         if vocabulary not in VOCABULARIES:
-            raise ValueError(f"vocabulary {vocabulary!r:.80} is none of {', '.join(VOCABULARIES)}")
+            raise ValueError(
+                f"vocabulary {vocabulary!r:.80} is not one of {', '.join(VOCABULARIES)}"
+            )
         self.path = os.fspath(path)
         self.vocabulary = vocabulary
         self.task = task_of(path)

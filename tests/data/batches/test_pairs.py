@@ -87,7 +87,7 @@ def test_what_does_not_belong_together_is_refused():
         pair_batches(source, target[:-1], 2, END, SOURCE_END)
     with pytest.raises(DataError, match="the source has no sentence"):
         pair_batches(source[:0], target, 2, END, SOURCE_END)
-    with pytest.raises(DataError, match=r"shape \(4,\); wanted vectors"):
+    with pytest.raises(DataError, match=r"shape \(4,\); expected vectors"):
         pair_batches(source, target, 2, END)
     with pytest.raises(DataError, match="batch_size is 0"):
         pair_batches(source, target, 0, END, SOURCE_END)

@@ -88,8 +88,8 @@ def test_signals_are_cut_into_windows_that_carry_the_state(rng):
     np.testing.assert_array_equal(np.concatenate([batch.targets for batch in batches]), targets)
     random.seed(1)
     model = SequenceTagger(4, hidden_size=5, input_size=3, dtype="float64")
-    whole = evaluate(model, [Batch(inputs, targets)])
-    assert evaluate(model, batches).loss == pytest.approx(whole.loss, rel=1e-12)
+    complete = evaluate(model, [Batch(inputs, targets)])
+    assert evaluate(model, batches).loss == pytest.approx(complete.loss, rel=1e-12)
 
 
 def sample(generator):
@@ -141,7 +141,7 @@ def test_the_training_loop_serves_a_classifier():
             lambda x: SequenceBatches(x, range(7), 2, characters=[[[1]] * 5] * 7),
             "sequence 1 has 2 steps and 5 spellings",
         ),
-        (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2), "wanted .* alike"),
+        (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2), "expected .* alike"),
         (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((3, 2)), 0), "window is 0"),
         (lambda x: SampledBatches(sample, 0), "count is 0"),
     ],

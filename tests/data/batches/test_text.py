@@ -47,7 +47,7 @@ def pairs(batches: Batches) -> Counter[tuple[int, int]]:
 
 
 def rows(batches: Batches) -> list[list[int]]:
-    """Return the targets of each row over the whole epoch, what does not count left out."""
+    """Return the targets of each row over the complete epoch, what does not count omitted."""
     targets = np.concatenate([batch.targets for batch in batches])
     return [row[row != IGNORE_INDEX].tolist() for row in targets.T]
 

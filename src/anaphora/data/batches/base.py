@@ -34,7 +34,8 @@ class Batch:
     Attributes:
         inputs: The token before each target, [T, B].
         targets: The tokens to predict, [T, B]; -100 where nothing is.
-        lengths: The number of real steps of each row, [B]; None where rows go on in the next batch.
+        lengths: The number of real steps of each row, [B]; None where rows continue in the next
+            batch.
 
     >>> batch = Batch(np.array([[4], [2]]), np.array([[2], [IGNORE_INDEX]]), np.array([1]))
     >>> batch.tokens
@@ -60,7 +61,7 @@ class Batches(ABC):
     `for k in range(start, len(batches))`.
 
     Attributes:
-        carries_state: Whether row `b` of a batch goes on where row `b` of the batch before it
+        carries_state: Whether row `b` of a batch continues where row `b` of the batch before it
             ended, so that the recurrent state is to be carried over. Otherwise every row starts
             from the initial state.
 
@@ -134,7 +135,7 @@ class BucketedBatches(Batches):
         """Return the batch of the examples with these numbers."""
 
     def shuffled(self, generator: np.random.Generator) -> Self:
-        """Return the same examples in batches made anew.
+        """Return the same examples in batches made again.
 
         Examples of one length change places among each other, and batches come in any order. The
         same state of the generator gives the same order.

@@ -115,8 +115,8 @@ def pair_batches(
         source_end_id: The source's end mark; None for vectors.
 
     Raises:
-        DataError: the source and the target are not as many, there is none, or the last sentence
-            of a text lacks its end mark.
+        DataError: the source and the target have different numbers of sentences, or none, or the
+            last sentence of a text has no end mark.
 
     >>> source, target = np.array([7, 0, 8, 9, 0]), np.array([4, 1, 5, 6, 4, 1])
     >>> batch = pair_batches(source, target, batch_size=2, end_id=1, source_end_id=0)[0]
@@ -139,7 +139,7 @@ def pair_batches(
         source_offsets = _offsets("source", source, source_end_id)
     elif source.ndim != 2:
         raise DataError(
-            f"the source is an array of shape {source.shape}; wanted vectors "
+            f"the source is an array of shape {source.shape}; expected vectors "
             "[number of pairs, I], or ids [N] and a source_end_id"
         )
     count = len(source) if source_offsets is None else len(source_offsets) - 1

@@ -85,7 +85,7 @@ class SequenceBatches(BucketedBatches):
                 if len(steps) != length:
                     raise ValueError(
                         f"SequenceBatches: sequence {number} has {length} steps and {len(steps)} "
-                        f"{name}; wanted one for each step"
+                        f"{name}; expected one for each step"
                     )
 
     def _collate(self, examples: Int64) -> Batch:
@@ -115,7 +115,7 @@ class SignalBatches(Batches):
 
     Args:
         inputs: [N, B, ...] the streams.
-        targets: [N, B, ...] what is wanted at each step.
+        targets: [N, B, ...] the target of each step.
         window: T, the length of truncated backpropagation through time; the last window may be
             shorter.
 
@@ -133,7 +133,7 @@ class SignalBatches(Batches):
         if inputs.shape[:2] != targets.shape[:2]:
             raise ValueError(
                 f"SignalBatches: inputs of shape {inputs.shape} with targets of shape "
-                f"{targets.shape}; wanted [N, B, ...] alike"
+                f"{targets.shape}; expected [N, B, ...] alike"
             )
         if window < 1:
             raise ValueError(f"SignalBatches: window is {window}; it must be at least 1")
@@ -149,7 +149,7 @@ class SignalBatches(Batches):
 
 
 class SampledBatches(Batches):
-    """Batches of a synthetic task, sampled when they are wanted; every epoch has its own.
+    """Batches of a synthetic task, sampled when they are needed; every epoch has its own.
 
     Batch k of an epoch follows from the epoch's seed and k alone, so a training resumes anywhere.
 

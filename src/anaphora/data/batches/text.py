@@ -197,7 +197,7 @@ def split_sentences(ids: Integers, end_id: int, block: int = 1 << 20) -> Int64:
     """Return where sentences begin and end, [S + 1].
 
     Sentence `s` is `ids[offsets[s] : offsets[s + 1]]`. Each sentence ends with its `end_id`, but
-    for the last, which may lack it. The text is read `block` tokens at a time.
+    for the last, which may have none. The text is read `block` tokens at a time.
 
     >>> split_sentences(np.array([5, 6, 0, 7, 0, 8]), end_id=0)
     array([0, 3, 5, 6])
@@ -217,7 +217,7 @@ def sentence_batches(
 
     A sentence ends with `end_id`. One of more than T targets is split into pieces of at most T,
     whose first input is the true token before them, so that every token counts exactly once; the
-    state starts anew at each piece. Padding is 0 in the inputs and -100 in the targets. Batches
+    state starts again at each piece. Padding is 0 in the inputs and -100 in the targets. Batches
     come in the order of length; `shuffled` gives another for each epoch.
 
     Args:

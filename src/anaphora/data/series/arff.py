@@ -51,14 +51,14 @@ def read_arff(path: str | os.PathLike[str], encoding: str, targets: bool) -> tup
     relational = [one for one in measured if one.kind == "relational"]
     if not measured or (relational and len(measured) > 1):
         raise DataError(
-            f"{source.name} has the attributes {_listed(attributes)}; wanted a numeric one for "
+            f"{source.name} has the attributes {_listed(attributes)}; expected a numeric one for "
             "each step, or one relational, and the class"
         )
     for one in relational[0].inner if relational else measured:
         if one.kind != "numeric":
             raise DataError(
-                f"{source.name}: the attribute {one.name!r} is {one.kind}; wanted numeric ones for "
-                "the steps of a series, and only the last one a class"
+                f"{source.name}: the attribute {one.name!r} is {one.kind}; expected numeric ones "
+                "for the steps of a series, and only the last one a class"
             )
     series: Series = []
     answers: list[Any] = []
@@ -108,7 +108,7 @@ def _read_header(name: str, lines: list[str]) -> tuple[list[Attribute], int]:
         match = ATTRIBUTE.fullmatch(text)
         if match is None:
             raise DataError(
-                f"{place}: wanted @relation, @attribute NAME TYPE, @data, or % and a comment"
+                f"{place}: expected @relation, @attribute NAME TYPE, @data, or % and a comment"
             )
         attribute = _attribute(_unquoted(match[1]), match[2].strip(), place)
         (relation.inner if relation is not None else attributes).append(attribute)
@@ -126,7 +126,7 @@ def _attribute(name: str, type: str, place: str) -> Attribute:
     if type.startswith("{") and type.endswith("}"):
         return Attribute(name, "nominal", [_unquoted(one) for one in _fields(type[1:-1], place)])
     raise DataError(
-        f"{place}: the type {type!r} is none of numeric, real, integer, string, relational and "
+        f"{place}: the type {type!r} is not one of numeric, real, integer, string, relational and "
         "{class, class}"
     )
 
@@ -140,7 +140,7 @@ def _fields(text: str, place: str) -> list[str]:
     while True:
         match = FIELD.match(text, position)
         if match is None:
-            raise DataError(f"{place}: a quote is not closed, or a value goes on after it")
+            raise DataError(f"{place}: a quote is not closed, or a value continues after it")
         fields.append(_unquoted(match[1]))
         position = match.end()
         if not match[2]:
@@ -164,7 +164,7 @@ def _values(rows: list[str], place: str, steps: int) -> NDArray[np.float64]:
         for step, word in enumerate(words, start=1):
             if word != "?" and not is_number(word):
                 raise DataError(
-                    f"{place}, channel {channel}, step {step}: {word!r} is not a number; wanted "
+                    f"{place}, channel {channel}, step {step}: {word!r} is not a number; expected "
                     "numbers between commas"
                 )
         channels.append([np.nan if word == "?" else float(word) for word in words])
@@ -178,14 +178,14 @@ def _answer(word: str, attribute: Attribute, place: str) -> str | float:
     if attribute.kind == "numeric":
         if not is_number(word) or not np.isfinite(float(word)):
             raise DataError(
-                f"{place}: the target {attribute.name!r} is {word!r}; wanted a finite number"
+                f"{place}: the target {attribute.name!r} is {word!r}; expected a finite number"
             )
         return float(word)
     if word in ("", "?"):
         raise DataError(f"{place}: there is no class ({word!r}); give it, or remove the series")
     if attribute.classes and word not in attribute.classes:
         raise DataError(
-            f"{place}: the class {word!r} is none of the header: "
+            f"{place}: the class {word!r} is not one of the header: "
             f"{', '.join(map(repr, attribute.classes))}; fix it, or add it to the attribute "
             f"{attribute.name!r}"
         )

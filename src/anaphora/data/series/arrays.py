@@ -36,7 +36,7 @@ def read_npy(
         return _series(path, "the array", table, channels_first), None
     if table.ndim != 2 or table.shape[1] < 2 or not len(table):
         raise DataError(
-            f"{path} holds {found}; wanted rows of a class and the values of a series, or series "
+            f"{path} holds {found}; expected rows of a class and the values of a series, or series "
             "[n, T, I]"
         )
     _check_numbers(path, "the array", table)
@@ -60,8 +60,8 @@ def read_npz(
             answers = [name for name in names if name in ANSWERS]
             if len(inputs) != 1 or len(answers) > 1:
                 raise DataError(
-                    f"{path} has the arrays {', '.join(map(repr, names))}; wanted one of series, X "
-                    "or data, and at most one of answers, y or target"
+                    f"{path} has the arrays {', '.join(map(repr, names))}; expected one of series, "
+                    "X or data, and at most one of answers, y or target"
                 )
             return {name: archive[name] for name in inputs + answers}
 
@@ -77,7 +77,7 @@ def read_npz(
         y = y[:, 0]
     if y.shape != (len(series),):
         raise DataError(
-            f"{path} has {answers_name[0]} of shape {y.shape} for {len(series)} series; wanted "
+            f"{path} has {answers_name[0]} of shape {y.shape} for {len(series)} series; expected "
             f"[{len(series)}]"
         )
     return series, _answers(path, answers_name[0], y, targets)
@@ -96,8 +96,8 @@ def read_ucr(path: str | os.PathLike[str], encoding: str, targets: bool) -> tupl
         for column, word in enumerate(words, start=1):
             if not is_number(word):
                 raise DataError(
-                    f"{place}, column {column}: {word!r} is not a number; wanted a class, which is "
-                    "an integer, and the values of a series"
+                    f"{place}, column {column}: {word!r} is not a number; expected a class, which "
+                    "is an integer, and the values of a series"
                 )
         if rows and len(words) != len(rows[0]):
             raise DataError(
@@ -105,7 +105,9 @@ def read_ucr(path: str | os.PathLike[str], encoding: str, targets: bool) -> tupl
                 f"{len(rows[0])}; pad shorter series with NaN at the end"
             )
         if len(words) < 2:
-            raise DataError(f"{place}: there is one number; wanted a class and values of a series")
+            raise DataError(
+                f"{place}: there is one number; expected a class and values of a series"
+            )
         rows.append(list(map(float, words)))
         places.append(number)
     if not rows:
@@ -133,7 +135,7 @@ def trimmed(series: NDArray[np.float64], place: Place) -> NDArray[np.float64]:
     for step, channel in np.argwhere(~np.isfinite(series))[:1]:
         value = series[step, channel]
         raise DataError(
-            f"{place(int(step), int(channel), value)}; wanted finite numbers: fill it in, or "
+            f"{place(int(step), int(channel), value)}; expected finite numbers: fill it in, or "
             "remove the series"
         )
     return series
@@ -177,7 +179,7 @@ def _series(path: str | os.PathLike[str], name: str, array: Array, channels_firs
     """The series of an array [n, T, I]."""
     if array.ndim != 3 or 0 in array.shape:
         raise DataError(
-            f"{path}: {name} has the shape {array.shape}; wanted series [n, T] or [n, T, I], all "
+            f"{path}: {name} has the shape {array.shape}; expected series [n, T] or [n, T, I], all "
             "of them at least 1"
         )
     _check_numbers(path, name, array)
@@ -190,7 +192,7 @@ def _series(path: str | os.PathLike[str], name: str, array: Array, channels_firs
 def _check_numbers(path: str | os.PathLike[str], name: str, array: Array) -> None:
     if array.dtype.kind not in "biuf":
         raise DataError(
-            f"{path}: {name} holds {array.dtype} {array.shape}, which are not numbers; wanted "
+            f"{path}: {name} holds {array.dtype} {array.shape}, which are not numbers; expected "
             "numbers"
         )
 
@@ -203,7 +205,7 @@ def _answers(path: str | os.PathLike[str], name: str, y: Array, targets: bool) -
         numbers = y.astype(np.float64)
         for n in np.flatnonzero(~np.isfinite(numbers))[:1]:
             raise DataError(
-                f"{path} has the target {numbers[n]} of series {n} (from 0) in {name}; wanted "
+                f"{path} has the target {numbers[n]} of series {n} (from 0) in {name}; expected "
                 "finite numbers"
             )
         return list(map(float, numbers))
@@ -214,7 +216,7 @@ def _answers(path: str | os.PathLike[str], name: str, y: Array, targets: bool) -
     _check_numbers(path, name, y)
     if kind == "f" and (parts := y[y % 1 != 0].tolist()):
         raise DataError(
-            f"{path} has a class {parts[0]} in {name}; wanted whole numbers there, as classes; "
+            f"{path} has a class {parts[0]} in {name}; expected integers there, as classes; "
             "numbers to predict are targets, which regression reads"
         )
     return [str(int(value)) for value in y]

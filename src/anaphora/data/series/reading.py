@@ -23,9 +23,9 @@ def read_series(
 
     - ``.ts``, of the UEA, UCR and regression archives (timeseriesclassification.com): a line after
       ``@data`` is a series: its channels, separated by colons, each with its values, separated by
-      commas, and after a last colon its class or its target. The header tells which:
+      commas, and after a last colon its class or its target. The header says which:
       ``@classLabel true`` and the classes, ``@classLabel false``, or ``@targetLabel true``. If it
-      tells nothing, there are classes where its number of channels, or the lines themselves, can be
+      says nothing, there are classes where its number of channels, or the lines themselves, can be
       read in no other way.
     - ``.arff``, of the same archives: a numeric attribute for each step; or one relational
       attribute whose lines are the channels. The last attribute is the class if it is nominal, and
@@ -42,7 +42,7 @@ def read_series(
     Args:
         path: The file, or ``-``.
         encoding: That of a file of text.
-        format: A key of `FORMATS`; None tells it from the name.
+        format: A key of `FORMATS`; None: according to the name.
         targets: Whether answers are numbers to predict where the file does not say so itself;
             otherwise they are classes: texts or integers.
         channels_first: Whether arrays of three axes are [n, I, T], as aeon and sktime have them.
@@ -56,7 +56,7 @@ def read_series(
             value is missing within a series or not finite; there are time stamps; channels differ
             in length, or series in their number of channels; a class is empty or not among those of
             the header; the header says something else of channels or lengths; whether there are
-            classes cannot be told; an array has objects.
+            classes is ambiguous; an array has objects.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -81,6 +81,6 @@ def read_series(
     known = [suffix for one in FORMATS.values() if one.kind == "series" for suffix in one.suffixes]
     name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
     raise DataError(
-        f"{name} is not known to hold series; wanted a file named {', '.join(known)} or, of the "
+        f"{name} is not known to hold series; expected a file named {', '.join(known)} or, of the "
         "UCR archive, .tsv; or name the format"
     )

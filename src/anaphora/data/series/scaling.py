@@ -32,7 +32,7 @@ def moments(
     array = np.asarray(values)
     if len(array) == 0:
         raise DataError("there is no step of which to take a mean and a deviation; give some")
-    with np.errstate(over="ignore", invalid="ignore"):  # told below, by channel
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below, by channel
         mean = array.mean(axis=0, dtype=np.float64)
         deviation = array.std(axis=0, dtype=np.float64)
     overflowed = np.flatnonzero(~np.isfinite(mean + deviation))

@@ -62,7 +62,7 @@ def read_ts(path: str | os.PathLike[str], encoding: str) -> tuple[Series, Answer
         if len(steps) != 1:
             ending = ", and a class after a last colon" if answered and not targets else ""
             raise DataError(
-                f"{where}: channels of {steps[0]} to {steps[-1]} steps; wanted channels of one "
+                f"{where}: channels of {steps[0]} to {steps[-1]} steps; expected channels of one "
                 f"length{ending}"
             )
         values = np.array(columns).T
@@ -99,11 +99,11 @@ def _read_header(name: str, lines: Sequence[str]) -> tuple[dict[str, Any], int]:
             continue
         if key not in FIELDS:
             raise DataError(
-                f"{where}: {field} is none of the fields of a .ts file, which are "
+                f"{where}: {field} is not one of the fields of a .ts file, which are "
                 f"{', '.join(FIELDS)} and, alone on its line, @data; make it a comment with #"
             )
         if key in header:
-            raise DataError(f"{where}: {field} stands in the header twice; remove one of them")
+            raise DataError(f"{where}: {field} appears in the header twice; remove one of them")
         header[key] = _field(f"{where}: {field} {' '.join(words)}".rstrip(), FIELDS[key], words)
         if key == "@timestamps" and header[key]:
             raise DataError(
@@ -120,15 +120,15 @@ def _field(said: str, kind: str, words: list[str]) -> Any:
             return words[1:]
         if first == "false" and len(words) == 1:
             return None
-        raise DataError(f"{said}: wanted true and the classes, or false")
+        raise DataError(f"{said}: expected true and the classes, or false")
     if kind == "flag":
         if first in ("true", "false") and len(words) == 1:
             return first == "true"
-        raise DataError(f"{said}: wanted true or false")
+        raise DataError(f"{said}: expected true or false")
     if kind == "count":
         if len(words) == 1 and first.isdecimal() and int(first) > 0:
             return int(first)
-        raise DataError(f"{said}: wanted an integer of at least 1")
+        raise DataError(f"{said}: expected an integer of at least 1")
     return " ".join(words)
 
 
@@ -147,7 +147,7 @@ def _has_classes(header: dict[str, Any], rows: Sequence[tuple[str, list[str]]]) 
     if any(len(parts) == 1 or "," in parts[0] for _, parts in rows):
         return False
     raise DataError(
-        f"{where}: whether {first[-1]!r} is a class or a channel cannot be told; say @classLabel "
+        f"{where}: whether {first[-1]!r} is a class or a channel is ambiguous; say @classLabel "
         "true and the classes, or @classLabel false, before @data"
     )
 
@@ -184,7 +184,7 @@ def _values(where: str, channel: int, text: str) -> list[float]:
         if is_number(word):
             raise DataError(f"{place}: {word} is not finite; fix it, or remove the series")
         raise DataError(
-            f"{place}: {word!r} is not a number; wanted numbers between commas, no time stamps, "
+            f"{place}: {word!r} is not a number; expected numbers between commas, no time stamps, "
             "and @classLabel true where a class follows"
         )
     raise AssertionError("all values are finite numbers")
@@ -223,8 +223,8 @@ def _class(where: str, name: str, classes: list[str]) -> str:
         )
     if classes and name not in classes:
         raise DataError(
-            f"{where}: the class {name!r} is none of the header: {', '.join(map(repr, classes))}; "
-            "fix it, or add it to @classLabel true"
+            f"{where}: the class {name!r} is not one of the header: "
+            f"{', '.join(map(repr, classes))}; fix it, or add it to @classLabel true"
         )
     return name
 
@@ -232,7 +232,7 @@ def _class(where: str, name: str, classes: list[str]) -> str:
 def _target(where: str, word: str) -> float:
     if not is_number(word) or not np.isfinite(float(word)):
         raise DataError(
-            f"{where}: the target after the last colon is {word!r}; wanted a finite number, as "
+            f"{where}: the target after the last colon is {word!r}; expected a finite number, as "
             "the header says @targetLabel true"
         )
     return float(word)

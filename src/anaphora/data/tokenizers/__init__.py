@@ -1,4 +1,4 @@
-"""Tokenizers: characters, words and byte pairs, behind one interface."""
+"""Tokenizers: characters, words and byte pairs, with one interface."""
 
 from anaphora.data.tokenizers.base import VOCABULARIES, Tokenizer
 from anaphora.data.tokenizers.bpe import BPETokenizer

@@ -26,7 +26,7 @@ class Tokenizer(ABC):
     Attributes:
         level: "char", "word" or "bpe".
         unknown_id: The id of whatever the vocabulary lacks; None where nothing stands for it.
-        start_id: The token that stands before a text begins, so that its first token can be
+        start_id: The token that precedes a text, so that its first token can be
             predicted too: the end of a sentence at word level, else None.
 
     >>> from anaphora.data import CharacterTokenizer
@@ -70,7 +70,7 @@ class Tokenizer(ABC):
         cut anywhere; byte pairs at line ends, or before a single space between two words.
 
         Raises:
-            DataError: the text has what the vocabulary lacks, and nothing stands for it.
+            DataError: the text has what is not in the vocabulary, which has no unknown token.
         """
 
     @abstractmethod
@@ -118,10 +118,10 @@ class Tokenizer(ABC):
         return kept
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
-        """Count the tokens of a text that the vocabulary lacks, in the order of their first use.
+        """Count the tokens of a text that are not in the vocabulary, in order of first use.
 
-        A text that itself has the sign of unknown tokens lacks nothing by that. Byte pairs lack
-        nothing at all.
+        The sign of unknown tokens itself, where a text has it, does not count. Byte pairs know
+        every text.
 
         Args:
             chunks: The text, cut as for `encode_chunks`.
@@ -159,7 +159,7 @@ class Tokenizer(ABC):
         """Return the ids of a text, [N].
 
         Raises:
-            DataError: the text has what the vocabulary lacks, and nothing stands for it.
+            DataError: the text has what is not in the vocabulary, which has no unknown token.
         """
         return np.concatenate([np.empty(0, np.int64), *self.encode_chunks([text])])
 

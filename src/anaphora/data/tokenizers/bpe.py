@@ -55,8 +55,8 @@ class BPETokenizer(Tokenizer):
 
         Args:
             chunks: The text, cut at line ends.
-            vocabulary_size: The most entries, at least 256, the single bytes; a short text gives
-                fewer.
+            vocabulary_size: The maximum number of entries, at least 256, the single bytes; a short
+                text gives fewer.
 
         Raises:
             DataError: the extra `bpe` is not installed, the text is empty, or `vocabulary_size` is
@@ -134,7 +134,7 @@ class BPETokenizer(Tokenizer):
         for byte, character in enumerate(_byte_alphabet()):
             if character not in vocabulary:
                 raise DataError(
-                    f"the tokenizer is damaged: model.model.vocab lacks {character!r}, which "
+                    f"the tokenizer is damaged: model.model.vocab has no {character!r}, which "
                     f"stands for the byte {byte}"
                 )
         for number, merge in enumerate(merges):
@@ -216,7 +216,7 @@ def require_tokenizers() -> Any:
 
 
 def _byte_alphabet() -> str:
-    """Return GPT-2's 256 printable characters that stand for the bytes 0 to 255."""
+    """Return GPT-2's 256 printable characters that represent the bytes 0 to 255."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))

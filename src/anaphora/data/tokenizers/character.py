@@ -23,8 +23,8 @@ class _Description(TypedDict):
 class CharacterTokenizer(Tokenizer):
     r"""Characters (Unicode code points), sorted by code point.
 
-    Where the vocabulary has U+FFFD, Unicode's own sign for an unknown character, it stands for all
-    characters that the vocabulary lacks.
+    Where the vocabulary has U+FFFD, Unicode's own sign for an unknown character, it represents all
+    characters that are not in the vocabulary.
 
     Args:
         characters: The vocabulary: distinct characters, sorted.
@@ -51,7 +51,7 @@ class CharacterTokenizer(Tokenizer):
         self.characters = characters
         unknown = characters.find(UNKNOWN_CHARACTER)
         self.unknown_id = None if unknown < 0 else unknown
-        # From code point to id; the last entry stands for all code points beyond.
+        # From code point to id; the last entry is for all code points beyond.
         self._ids = np.full(codes[-1] + 2, unknown, dtype=np.int64)
         self._ids[codes] = np.arange(len(codes))
 
@@ -69,9 +69,10 @@ class CharacterTokenizer(Tokenizer):
 
         Args:
             chunks: The text, cut anywhere.
-            vocabulary_size: The most entries to keep, the unknown character counted; the most
-                frequent characters stay, of equally frequent ones those with the lower code point.
-            minimum_count: Leave out characters that occur less often than this.
+            vocabulary_size: The maximum number of entries to keep, the unknown character counted;
+                the most frequent characters stay, of equally frequent ones those with the lower
+                code point.
+            minimum_count: Omit characters that occur less often than this.
 
         Raises:
             DataError: the text is empty, or a limit leaves no character.
@@ -121,7 +122,7 @@ class CharacterTokenizer(Tokenizer):
             line += chunk.count("\n")
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
-        """Count the characters of a text that the vocabulary lacks, but for U+FFFD.
+        """Count the characters of a text that are not in the vocabulary, but for U+FFFD.
 
         >>> CharacterTokenizer.fit("ab\ufffd").unknown_tokens(["aXbY\ufffd", "X"])
         Counter({'X': 2, 'Y': 1})
@@ -176,7 +177,7 @@ class CharacterTokenizer(Tokenizer):
         raise DataError(
             f"the character {character!r} (U+{ord(character):04X}) at {place} of the text is not "
             f"in the vocabulary of {self.vocabulary_size:,} characters, which has no unknown "
-            "character; remove it from this text, or train anew with a minimum_count of 2, so "
+            "character; remove it from this text, or train again with a minimum_count of 2, so "
             "that rare characters share an unknown one"
         )
 

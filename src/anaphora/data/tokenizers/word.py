@@ -84,9 +84,9 @@ class WordTokenizer(Tokenizer):
     white space (and case, with `lowercase`).
 
     `<eos>` and `<bos>` come from line ends alone: written in a text they are words like any other,
-    beside these marks in the vocabulary. `<unk>` stands for words that the vocabulary lacks, and
-    also for itself: Penn Treebank and WikiText have it written for their rare words, and published
-    perplexities count it as the unknown word.
+    distinct from these marks in the vocabulary. `<unk>` stands for words that are not in the
+    vocabulary, and also for itself: Penn Treebank and WikiText have it written for their rare
+    words, and published perplexities count it as the unknown word.
 
     Split "whitespace" leaves words as they are, for text that is tokenized already (Penn Treebank,
     WikiText); what separates them, `split_words` says. "punctuation" splits words from punctuation
@@ -160,7 +160,7 @@ class WordTokenizer(Tokenizer):
         found = [id for id, word in enumerate(self.words) if word == shown]
         if not found:
             raise DataError(
-                f"the word vocabulary lacks {shown}: it is damaged, or of another program"
+                f"the word vocabulary has no {shown}: it is damaged, or of another program"
             )
         if len(found) > 1:
             raise DataError(
@@ -183,12 +183,13 @@ class WordTokenizer(Tokenizer):
 
         Words are sorted by falling frequency, equally frequent ones by alphabet. The vocabulary has
         `<unk>` if `minimum_count` is more than 1, if `vocabulary_size` omits words, or if the
-        text itself has it. It counts as often as the words that it stands for.
+        text itself has it. It counts as often as the words that it represents.
 
         Args:
             chunks: The text, cut anywhere.
-            vocabulary_size: The most entries to keep, `<eos>`, `<unk>` and `<bos>` counted.
-            minimum_count: Leave out words that occur less often than this.
+            vocabulary_size: The maximum number of entries to keep, `<eos>`, `<unk>` and `<bos>`
+                counted.
+            minimum_count: Omit words that occur less often than this.
             lowercase: Lower-case the text first.
             split: What separates words: "whitespace" or "punctuation".
             sentence_start: Begin each line with `<bos>`.
@@ -239,7 +240,7 @@ class WordTokenizer(Tokenizer):
         return len(self.words)
 
     def tokens(self, line: str) -> list[str]:
-        """The words of a line as they stand there, those included that the vocabulary lacks.
+        """The words of a line as written, also those that are not in the vocabulary.
 
         >>> WordTokenizer.fit("a b", lowercase=True, split="punctuation").tokens("A B, C")
         ['A', 'B', ',', 'C']
@@ -261,17 +262,17 @@ class WordTokenizer(Tokenizer):
                         line += tokens[:position].count(_END)
                         place = f" at line {line:,} of the text" if several else ""
                         raise DataError(
-                            f"the word {token!r}{place} is not in the "
-                            f"vocabulary of {self.vocabulary_size:,} words, which has no "
-                            f"{UNKNOWN}; train anew with a minimum_count of 2 or a "
-                            f"vocabulary_size, so that rare words become {UNKNOWN}"
+                            f"the word {token!r}{place} is not in the vocabulary of "
+                            f"{self.vocabulary_size:,} words, which has no {UNKNOWN}; train again "
+                            "with a minimum_count of 2 or a vocabulary_size, so that rare words "
+                            f"become {UNKNOWN}"
                         )
                 line += tokens.count(_END)
             ids = (self._ids.get(token, self.unknown_id) for token in tokens)
             yield np.fromiter(ids, dtype=np.int64, count=len(tokens))
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
-        r"""Count the words of a text that `<unk>` stands for, but for those that are `<unk>`.
+        r"""Count the words of a text that become `<unk>`, except those written `<unk>`.
 
         >>> tokenizer = WordTokenizer.fit(["a a b\n"], minimum_count=2)
         >>> tokenizer.unknown_tokens(["a c <unk>\n", "b c"])
@@ -349,7 +350,7 @@ def _tokens(
         return _words(text.lower() if lowercase else text, split)
 
     begin = [_START] if sentence_start else []
-    word = ""  # the last one so far, which the next chunk may go on with
+    word = ""  # the last one so far, which the next chunk may continue with
     open_line = False  # whether the last line has begun and not ended
     for chunk in chunks:
         tokens: list[str] = []
