@@ -436,7 +436,7 @@ def test_pairs_are_made_by_lines_whatever_is_written_in_them(tmp_path):
     task = TASKS["translate"]
     options = task.options.make(minimum_count=1, batch_size=1, validation_share=0.0)
     files = [tmp_path / "source", tmp_path / "target"]
-    codec, _ = task.read(options, files, [], tmp_path, lambda message: None)
+    codec, _ = task.read(options, files, [], tmp_path, lambda message: None, lambda fit: fit())
     vocabulary = PairCodec.from_dict(codec.to_dict())
     batches = task.open(options, vocabulary, tmp_path).batches
     found = [
@@ -559,7 +559,7 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
             ["predict", tmp_path / "model", "--column", "x"],
             "--column is not for the task tag, but for",
         ),
-        (["train", "--resume", "--task", "tag"], "leave FILE, --task, --valid, --preset and"),
+        (["train", "--resume", "--task", "tag"], "omit FILE, --task, --valid, --preset, --over"),
         (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
     ]:
         assert message in run(*arguments, code=2)[1]

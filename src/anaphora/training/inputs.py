@@ -21,7 +21,7 @@ from anaphora.data import (
     text_of,
     uncompressed_name,
 )
-from anaphora.training.examples import example_of_table, line_inputs, split_of
+from anaphora.training.examples import example_of_table, line_inputs, name_of, split_of
 from anaphora.training.options import NAME_FORMAT, SentenceOptions, check_format, data_option
 from anaphora.training.task import Paths
 
@@ -137,7 +137,7 @@ def read_inputs(options: Any, path: str, *, targets: bool = False) -> Iterator[t
     if holds_series(options, path):
         series, _ = read_series(path, options.encoding, options.format, targets=targets)
         for number, one in enumerate(series, start=1):
-            yield f"{path}, series {number:,}", one
+            yield f"{name_of(path)}, series {number:,}", one
     elif not is_table(path, options.format):
         yield from line_inputs(options, path)
     elif options.column is None:
