@@ -30,6 +30,7 @@ from anaphora.cli.output import (
 )
 from anaphora.data import Tokenizer
 from anaphora.generation import Sampler, generate
+from anaphora.metrics import DIRECTIONS
 from anaphora.training import (
     TASKS,
     Callback,
@@ -51,6 +52,8 @@ _LONGEST_PROMPT = 30  # characters
 _TOKENS_OF_OPENING = 8192
 _MARK = re.compile("<(unk|eos|bos|pad)>")  # no words, though a vocabulary has them
 
+
+_FIGURES = set(DIRECTIONS) - {"loss", "perplexity", "bits_per_token"}  # of the result, in JSON
 
 _DEFAULT_TASK = next(iter(TASKS))
 
@@ -119,7 +122,8 @@ def train(
 
     With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
     in nats, tokens, seconds, ...; perplexity and bits_per_token of a language model or translator,
-    accuracy of a classifier or tagger in evaluations), and one of kind "result".
+    accuracy, macro_f1, span_f1, ... of a classifier or tagger in evaluations), and one of kind
+    "result".
     """
     output = Output(as_json)
     reader = _Reader()
@@ -311,14 +315,16 @@ def _finish(
             "epoch": progress.epoch,
             "tokens": progress.tokens,
             "best_loss": progress.best_loss,
-            **{name: results[name] for name in ("accuracy",) if name in results},
+            **{name: value for name, value in results.items() if name in _FIGURES},
             "seconds": round(progress.seconds, 3),
         }
     )
     output.say(f"{reason} ({progress.step:,} steps, {duration(progress.seconds)})")
     if progress.best_loss is not None:
         best = task.report(task.load_options(out), results)
-        output.say(f"best validation loss {progress.best_loss:.4f}, {best}; the model is in {out}")
+        by_loss = trainer.options.monitor == "loss"
+        what = "best validation loss" if by_loss else "best validation: loss"
+        output.say(f"{what} {progress.best_loss:.4f}, {best}; the model is in {out}")
     else:
         output.say(f"the model is in {out}")
     if reason == "interrupted":
