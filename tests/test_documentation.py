@@ -26,8 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
-EXTRAS = {"sklearn": "estimators", "sacrebleu": "metrics.translation"}
-LACKING = [module for extra, module in EXTRAS.items() if not importlib.util.find_spec(extra)]
+EXTRAS = {
+    "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
+    "sacrebleu": ("metrics.translation",),
+}
+LACKING = [
+    module
+    for extra, modules in EXTRAS.items()
+    if not importlib.util.find_spec(extra)
+    for module in modules
+]
 MODULES = [
     "anaphora",
     *(

@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from anaphora import estimators
 from anaphora.estimators import RecurrentClassifier, RecurrentRegressor
+from anaphora.estimators import sequences as estimators
 from anaphora.training import Evaluation, Trainer
 
 SMALL = {"hidden_size": 8, "n_models": 1, "epochs": 15, "min_updates": 100, "random_state": 1}

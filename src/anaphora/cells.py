@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
+import math
 import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
@@ -183,12 +185,20 @@ class Cell:
         """The cell as plain values: its program, from which `from_dict` makes it again.
 
         Raises:
-            EquationError: the cell was declared with ``fused=False``: it has no program.
+            EquationError: the cell was declared with ``fused=False``, so that it has no program; or
+                its program has a constant that is not finite.
 
         >>> rnn.to_dict()["instructions"]
         [['tanh', 0]]
         """
         program = self.program
+        for operand in itertools.chain(
+            program.outputs, *(i.operands for i in program.instructions)
+        ):
+            if not math.isfinite(operand):
+                raise EquationError(
+                    f"cell {self.name!r} has the constant {operand}, which no file can keep"
+                )
         return {
             "name": self.name,
             "gates": list(self.gates),
@@ -215,18 +225,22 @@ class Cell:
         parts: _CellData = schema.convert(data, _CellData, "cell")
         name = parts["name"]
         instructions = []
-        for number, (function, *operands) in enumerate(parts["instructions"]):
-            if not isinstance(function, str) or not all(type(o) in (int, float) for o in operands):
-                raise ValueError(f"cell.instructions[{number}] is no function with its operands")
+        for number, instruction in enumerate(parts["instructions"]):
+            function, *operands = instruction or [""]
+            if not isinstance(function, str) or not all(map(_is_operand, operands)):
+                raise ValueError(f"cell.instructions[{number}] is not a function with its operands")
             instructions.append(Instruction(function, tuple(operands)))  # type: ignore[arg-type]
         states = parts["states"]
-        program = Program(
-            tuple(parts["inputs"]),
-            tuple(instructions),
-            tuple(parts["outputs"]),
-            tuple(states),
-            tuple(parts["names"]),
-        )
+        try:
+            program = Program(
+                tuple(parts["inputs"]),
+                tuple(instructions),
+                tuple(parts["outputs"]),
+                tuple(states),
+                tuple(parts["names"]),
+            )
+        except ValueError as error:
+            raise ValueError(f"cell: {error}") from error
 
         def equations(*arguments: Any) -> Any:
             by_name: dict[str, Any] = dict(zip(names, arguments, strict=True))
@@ -240,7 +254,9 @@ class Cell:
 
         names = (*parts["gates"], *states, *parts["parameters"])
         if wrong := [i for i in program.inputs if i.partition(".")[0] not in names]:
-            raise ValueError(f"cell.inputs has {wrong[0]!r}, which is no gate, state or parameter")
+            raise ValueError(
+                f"cell.inputs has {wrong[0]!r}, which is not a gate, state or parameter"
+            )
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         try:
             signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
@@ -252,7 +268,7 @@ class Cell:
                 " ".join(states),
                 " ".join(parts["parameters"]),
             )
-        except EquationError as error:
+        except (EquationError, ValueError) as error:  # of a name that is none, too
             raise ValueError(f"cell: {error}") from error
         traced = made.trace
         if (traced.program.inputs, traced.program.instructions, traced.program.outputs) != (
@@ -260,7 +276,9 @@ class Cell:
         ):  # fmt: skip
             raise ValueError("cell.instructions are not those of a traced cell")
         if any(not 0 <= number < len(program.names) for number in parts["named"].values()):
-            raise ValueError("cell.named has a number of no value")
+            raise ValueError("cell.named has a number without a value")
+        if lacking := [name for name in states if name not in parts["named"]]:
+            raise ValueError(f"cell.named lacks the state {lacking[0]!r}")
         named = dict(parts["named"])
         made._trace = Trace(program, traced.gate_inputs, traced.states, named)
         made._origin = Cell.from_dict, (dict(data),)  # what pickling calls again
@@ -311,6 +329,11 @@ class Cell:
                 *(f"    {line}" for line in backward.lines()),
             ]
         )
+
+
+def _is_operand(value: Any) -> bool:
+    """Whether it is a number of a value or a finite constant."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _defined(module: str, qualified_name: str) -> Any:

@@ -8,6 +8,8 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import anaphora
+from anaphora import metrics
 from anaphora.artifact import ModelDirectory, read_weights, write_weights
 from anaphora.cli.app import app
 from anaphora.data import CharacterTokenizer, PairCodec, TaggerCodec
@@ -164,24 +167,38 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
     assert len(records) == len(right)
     if trained.task == "translate":
         assert sum(r["translation"] == t for r, t in zip(records, right, strict=True)) >= 9
-        assert set(found) == {
+        scores = {}
+        if find_spec("sacrebleu") is not None:
+            texts = [record["translation"] for record in records]
+            scores = {"bleu": metrics.bleu(texts, right), "chrf": metrics.chrf(texts, right)}
+            assert scores["bleu"] > 50
+        assert {k: v for k, v in found.items() if k in ("bleu", "chrf")} == scores
+        (less,) = lines_of(run("evaluate", trained.model, *trained.valid, "--json", "--no-bleu")[0])
+        assert set(less) == {
             "loss", "perplexity", "bits_per_token", "tokens", "seconds", "unknown_tokens",
             "unknown_share",
         }  # fmt: skip
+        assert set(found) == {*less, *scores}
         assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
         assert found["tokens"] == sum(len(sentence.split()) + 1 for sentence in right)
     else:
-        correct, chances = [], []
+        correct, chances, pairs = [], [], []
         for record, answer in zip(records, right, strict=True):
             if trained.task == "tag":
                 correct += [a == b for a, b in zip(record["tags"], answer, strict=True)]
+                pairs += zip(record["tags"], answer, strict=True)
             else:
+                pairs.append((record["label"], answer))
                 correct.append(record["label"] == answer)
                 chances.append(record["probabilities"][answer])
                 assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
                 assert next(iter(record["probabilities"])) == record["label"]
         of_tokens = {"unknown_tokens", "unknown_share"} if "series" not in trained.task else set()
-        assert set(found) == {"loss", "accuracy", "tokens", "seconds", *of_tokens}
+        assert set(found) == {
+            "loss", "accuracy", "macro_f1", "classes", "confusion_matrix", "tokens", "seconds",
+            *of_tokens,
+        }  # fmt: skip
+        check_scores_of_classes(found, pairs)
         assert found["accuracy"] == sum(correct) / len(correct) > 0.9
         assert found["tokens"] == len(correct)
         if chances:
@@ -189,11 +206,35 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
             assert found["loss"] == pytest.approx(loss, rel=1e-4)
 
     evaluations = [r for r in task_records(trained.model) if r["kind"] == "evaluation"]
-    best = min(evaluations, key=lambda record: record["loss"])
+    best = [record for record in evaluations if record["best"]][-1]
+    if trained.task == "translate":
+        assert best == min(evaluations, key=lambda record: record["loss"])
+    else:  # too few to judge by, so that the last weights are kept, and it is said
+        assert best == evaluations[-1]
+        assert f"{found['tokens']} targets to validate on are too few" in trained.printed
     assert best["loss"] == pytest.approx(found["loss"], rel=1e-6)
     assert best.get("accuracy") == found.get("accuracy")
     results = json.loads((trained.model / "config.json").read_text())["results"]
     assert results["step"] == best["step"]
+
+
+def check_scores_of_classes(found, pairs):
+    """`pairs` are of an answer and what is right."""
+    counts = Counter(pairs)
+    answers, actual = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+    names = sorted(answers | actual)
+    assert list(found["classes"]) == names
+    f1s = []
+    for name in names:
+        scores = found["classes"][name]
+        right = counts[name, name]
+        assert (scores["predicted"], scores["support"]) == (answers[name], actual[name])
+        assert scores["precision"] == pytest.approx(right / answers[name])
+        assert scores["recall"] == pytest.approx(right / actual[name])
+        f1s.append(2 * right / (answers[name] + actual[name]))
+        assert scores["f1"] == pytest.approx(f1s[-1])
+    assert found["macro_f1"] == pytest.approx(sum(f1s) / len(f1s))
+    assert found["confusion_matrix"] == [[counts[j, i] for j in names] for i in names]
 
 
 def task_records(model):
@@ -265,7 +306,7 @@ def test_unknown_words_are_told(trained):
     }[trained.task]
     assert run("predict", trained.model, stdin=f"{known}\n")[1] == ""
     _, err = run("predict", trained.model, stdin=text)
-    told = {
+    notice = {
         "tag": "2 words are not in the vocabulary, and read as unknown: 'xyz'; a model trained",
         "translate": "3 words are not in the vocabulary, and read as unknown: 'Dog', 'xyz'; in "
         "lower case the vocabulary has it: 'dog'",
@@ -273,16 +314,16 @@ def test_unknown_words_are_told(trained):
         "--level char may know more",
     }[trained.task]
     assert "standard input, line 1 and later: " in err
-    assert told in err
+    assert notice in err
 
 
 def test_a_training_that_goes_on_is_bit_for_bit_one_that_never_stopped(trained):
     every = ("--evaluate-every", "11", "--schedule", "constant", "--max-steps")
-    run(*trained.command(*every, "66", out="whole"))
+    run(*trained.command(*every, "66", out="complete"))
     run(*trained.command(*every, "33", out="stopped"))  # within an epoch
     out, _ = run("train", "--resume", "--out", trained.folder / "stopped", "--max-steps", "66")
-    assert out.startswith("going on from step 33 of ")
-    assert outcome(trained.folder / "stopped") == outcome(trained.folder / "whole")
+    assert out.startswith("continuing from step 33 of ")
+    assert outcome(trained.folder / "stopped") == outcome(trained.folder / "complete")
 
 
 def test_info(trained):
@@ -301,7 +342,9 @@ def test_the_commands_of_language_models_point_to_predict(trained):
     for command in ("generate", "plot"):
         _, err = run(command, trained.model, code=1)
         name = trained.task.split()[0]
-        assert f"is no language model, but one of the task {name}; use it with: anaphora pre" in err
+        assert (
+            f"is not a language model, but one of the task {name}; use it with: anaphora pre" in err
+        )
 
 
 def test_json_lines(trained):
@@ -415,7 +458,7 @@ def test_predict_points_to_generate(tmp_path):
     small = ("--hidden-size", "3", "--batch-size", "2", "--window", "5", "--max-steps", "1")
     run("train", text, "--out", out, "--minimum-count", "1", *small)
     _, err = run("predict", out, text, code=1)
-    assert "is a language model, which goes on with a text; use it with: anaphora gener" in err
+    assert "is a language model, which continues a text; use it with: anaphora gener" in err
 
 
 # What is held out
@@ -460,8 +503,12 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             "--tag-column is not for the task classify, but for tag",
         ),
         ("classify", ["--preset", "zaremba-small"], "preset 'zaremba-small' is not one of default"),
-        ("classify", ["--level", "bpe"], "level 'bpe' is not one of char, word"),
-        ("classify", ["--lowercase"], "lowercase and split are for level 'word', not for 'char'"),
+        ("classify", ["--level", "bpe"], "level 'bpe' is not one of auto, char, word"),
+        (
+            "classify",
+            ["--level", "char", "--lowercase"],
+            "lowercase and split are for level 'word', not for 'char'",
+        ),
         ("classify", ["--dropout", "2"], "dropout is a share"),
         ("classify", ["--hidden-size", "0"], "hidden_size must be an integer of at least 1"),
         ("tag", ["--pooling", "max"], "--pooling is not for the task tag, but for classify"),
@@ -470,7 +517,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             ["--column", "text"],
             "--column is not for the task tag, but for language-model, cl",
         ),
-        ("tag", ["--tag-column", "1"], "tag_column is 1; it must be 2 or more"),
+        ("tag", ["--tag-column", "0"], "tag_column is '0'; columns have names, or count from 1"),
         (
             "tag",
             ["--character-hidden-size", "0"],
@@ -515,7 +562,7 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
             "--column is not for the task tag, but for",
         ),
         (["train", "--resume", "--task", "tag"], "leave FILE, --task, --valid, --preset and"),
-        (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
+        (["train", "--resume", "--pooling", "max"], "pooling: a training that continues keeps its"),
     ]:
         assert message in run(*arguments, code=2)[1]
 
@@ -551,7 +598,7 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
     task = make("classify series", tmp_path)
     for options, message in [
         (["--level", "word"], "level is for texts, but the files hold series"),
-        (["--column", "text"], "column is for .csv and .tsv files, and none was given"),
+        (["--column", "text"], "column is for tables, and none was given"),
         (["--embedding-size", "3"], "embedding_size is for ids"),
     ]:
         assert message in run(*task.command(*options), code=2)[1]
@@ -560,7 +607,7 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
 
 def test_columns_are_refused_where_no_table_is_given(tmp_path):
     task = make("classify folder", tmp_path)
-    refused = "column is for .csv and .tsv files, and none was given"
+    refused = "column is for tables, and none was given"
     assert f"label_{refused}" in run(*task.command("--label-column", "side"), code=2)[1]
     run(*task.command("--max-steps", "1"))
     lines = task.valid[0] / "low.txt"
@@ -573,7 +620,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("task", "files", "given", "message"),
     [
-        ("classify", {}, [], "nothing was given to classify: name .csv or .tsv files, a folder"),
+        ("classify", {}, [], "nothing was given to classify: name tables, a folder with a .txt"),
         ("classify", {"a.csv": "text,label\nx,y\n"}, ["a.csv"], "say with --column and --label-co"),
         (
             "classify",
@@ -679,7 +726,7 @@ def test_damaged_directories_are_named(tmp_path):
     (model / "config.json").write_text(config)
     (model / "checkpoint" / "train.safetensors").unlink()
     assert (
-        "train.safetensors: no such file; train anew"
+        "train.safetensors: no such file; train again"
         in run("train", "--resume", "--out", model, code=1)[1]
     )
 
@@ -704,11 +751,13 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
     for name, task in TASKS.items():
         assert name in out
         for option, field in task.options.fields().items():
-            assert (
-                field.metadata["section"] == "prediction" or f"--{option.replace('_', '-')}" in out
-            )
+            trained = field.metadata["section"] in ("data", "model", "training")
+            assert not trained or f"--{option.replace('_', '-')}" in out
     assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
-    assert "[default: (320; classify, tag 128; translate 256)]" in out or "(256; classify" in out
+    assert (
+        "[default: (320; classify, tag 128; translate 256; forecast 16)]" in out
+        or "(256; classify" in out
+    )
     assert "[default: (no-lowercase; tag lowercase)]" in out
 
 
@@ -828,7 +877,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     for header in ("", "@dimensions 2\n", "@univariate false\n@classLabel false\n"):
         bare.write_text(header + "@data\n" + "\n".join(series))
         assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
-    refused = "bare.ts has no classes; to train or to evaluate, give each series its own after"
+    refused = "bare.ts has no classes; to train or to evaluate, give each series its own: in a"
     out = ("--out", tmp_path / "other", "--task", "classify")
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
     assert refused in run("train", bare, *out, code=1)[1]
@@ -836,7 +885,10 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
 
     bare.write_text("@targetLabel true\n@data\n" + "\n".join(f"{one}:0.5" for one in series))
     assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
-    refused = "bare.ts has numbers as targets (@targetLabel true), and classify needs classes"
+    refused = (
+        "bare.ts has numbers to predict (@targetLabel true, or a numeric attribute), and "
+        "classify needs classes: use --task regress"
+    )
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
     assert refused in run("train", bare, *out, code=1)[1]
 
@@ -850,7 +902,7 @@ def test_no_answer_comes_from_numbers_that_are_not_finite(name, tmp_path):
     task = make(name, tmp_path)
     run(*task.command("--max-steps", "2"))
     model = tmp_path / "model"
-    whole, metadata = read_weights(model / "model.safetensors")
+    complete, metadata = read_weights(model / "model.safetensors")
     given = {"classify series": {"file": task.valid[0]}}.get(name, {"stdin": "ab dog\n"})
     predict = ["predict", model, *([given["file"]] if "file" in given else [])]
 
@@ -861,12 +913,16 @@ def test_no_answer_comes_from_numbers_that_are_not_finite(name, tmp_path):
             assert message in err
             assert "nan" not in out.lower()
 
-    bias = next(name for name in whole if name.endswith("output.bias"))
-    nan = np.where(np.arange(len(whole[bias])) == 1, np.nan, whole[bias]).astype(np.float32)
-    write_weights(model / "model.safetensors", {**whole, bias: nan}, metadata)
+    bias = next(name for name in complete if name.endswith("output.bias"))
+    nan = np.where(np.arange(len(complete[bias])) == 1, np.nan, complete[bias]).astype(np.float32)
+    write_weights(model / "model.safetensors", {**complete, bias: nan}, metadata)
     refused(f"{model / 'model.safetensors'}: {bias}[1] is nan; expected finite numbers")
     # All weights are finite, their sums are not.
-    huge = {n: np.full_like(a, 3e38) for n, a in whole.items() if "output" in n or "combine" in n}
-    huge |= {n: np.full_like(a, 100) for n, a in whole.items() if "bias_ih" in n}  # gates are open
-    write_weights(model / "model.safetensors", {**whole, **huge}, metadata)
+    huge = {
+        n: np.full_like(a, 3e38) for n, a in complete.items() if "output" in n or "combine" in n
+    }
+    huge |= {
+        n: np.full_like(a, 100) for n, a in complete.items() if "bias_ih" in n
+    }  # gates are open
+    write_weights(model / "model.safetensors", {**complete, **huge}, metadata)
     refused(f"anaphora: {model}: ")

@@ -42,6 +42,40 @@ def test_labels_of_several_files_that_look_the_same(codec, examples):
         codec.fit(examples[:2], examples[2:])
 
 
+@pytest.mark.parametrize(
+    ("sentences", "scheme"),
+    [
+        (["B-X I-X O", "O B-Y B-Y"], "BIO"),
+        (["I-X I-X O I-Y", "I-X B-X"], "IOB1"),
+        (["S-X O B-Y I-Y E-Y"], "BIOES"),
+        (["B-X I-X L-X U-Y"], None),
+        (["NOUN O"], None),
+        (["O O"], None),
+        (["B I O"], None),
+        (["B-X O", "B-X O", "I-X O"], "BIO"),  # with a mistake
+    ],
+)
+def test_how_tags_mark_spans_is_told_by_the_tags(sentences, scheme):
+    examples = [(["a"] * len(tags.split()), tags.split()) for tags in sentences]
+    fitted = TaggerCodec.fit(examples[:1], examples[1:])
+    codec = TaggerCodec.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    assert codec.to_dict() == fitted.to_dict()
+    assert codec.scheme == scheme
+
+
+def test_labels_that_training_lacked_are_the_last_ones():
+    codec = TaggerCodec.fit([(["a", "a"], ["Y", "X"])])
+    more = codec.with_labels_of([(["a", "a", "a"], ["Z", "Y", "A"])])
+    assert (codec.labels, more.labels) == (("X", "Y"), ("X", "Y", "A", "Z"))
+    assert more.encode([(["a"], ["Z"])])["tags"].tolist() == [3]
+    with pytest.raises(
+        DataError, match="the tag 'Z' is not one of the 2 of the training: 'X', 'Y'"
+    ):
+        codec.encode([(["a"], ["Z"])])
+    codec = ClassifierCodec(("b", "c"), None, np.zeros(1), np.ones(1))
+    assert codec.with_labels_of([(np.ones((2, 1)), "a")]).classes == ("b", "c", "a")
+
+
 def test_series_of_other_channels_are_refused():
     codec = ClassifierCodec(("a", "b"), None, np.zeros(2), np.ones(2))
     with pytest.raises(DataError, match="a series has 3 channels; those of the training have 2"):

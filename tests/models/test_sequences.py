@@ -1,15 +1,25 @@
 """Classifier, regressor and tagger: values by hand, gradients, lengths, and model directories."""
 
+import itertools
 import json
+import math
 
 import numpy as np
 import pytest
 
-from anaphora import cell, engine, hook, ops, random
+from anaphora import cell, engine, hook, nn, ops, random
 from anaphora.artifact import ArtifactError
-from anaphora.data import Batch, SpelledBatch
+from anaphora.data import Batch, CharacterTokenizer, PairBatch, SpelledBatch, TaggerCodec
 from anaphora.equations import EquationError, tanh
-from anaphora.models import SequenceClassifier, SequenceRegressor, SequenceTagger, load
+from anaphora.models import (
+    EncoderDecoder,
+    LanguageModel,
+    SequenceClassifier,
+    SequenceRegressor,
+    SequenceTagger,
+    load,
+)
+from anaphora.training import evaluate
 
 T, B, I, E, H, C, V, W = 6, 4, 3, 5, 4, 2, 11, 7
 LENGTHS = np.array([6, 0, 3, 1])
@@ -234,6 +244,159 @@ def test_a_taggers_loss_is_the_mean_over_steps_that_count(rng):
     counted = [log_p[t, b, batch.targets[t, b]] for b in range(B) for t in range(LENGTHS[b])]
     assert batch.tokens == len(counted) == 10
     np.testing.assert_allclose(model.loss(batch)[0].item(), -np.mean(counted))
+
+
+# A conditional random field, label smoothing, class weights
+
+
+TAGS = ("B-X", "I-X", "I-Y", "O")  # so that C is 4 here
+
+
+def crf_tagger(**options):
+    random.seed(4)
+    model = SequenceTagger(
+        len(TAGS), hidden_size=H, vocabulary_size=V, embedding_size=E, crf=True, dtype="float64",
+        cell="gru", initialization=1.5, **options,
+    )  # fmt: skip
+    model.codec = TaggerCodec(tuple("abcdefghij"), False, CharacterTokenizer.fit("a"), TAGS, "BIO")
+    return model
+
+
+def paths_by_hand(model, scores):
+    """Every path of a row's scores [T, C], its score, and whether BIO has it."""
+    weights = arrays(model)
+    for path in itertools.product(range(len(TAGS)), repeat=len(scores)):
+        total = sum(scores[t, k] for t, k in enumerate(path))
+        total += weights["crf_layer.start_transitions"][path[0]]
+        total += weights["crf_layer.end_transitions"][path[-1]]
+        total += sum(weights["crf_layer.transitions"][a, b] for a, b in itertools.pairwise(path))
+        names = ["O", *(TAGS[k] for k in path)]
+        pairs = itertools.pairwise(names)
+        yield path, total, all(b[0] != "I" or a[1:] == b[1:] for a, b in pairs)
+
+
+def crf_batch(rng):
+    ids, tags = rng.integers(0, V, (T, B)), rng.integers(0, len(TAGS), (T, B))
+    lengths = np.array([3, 0, 5, 1])
+    return Batch(ids, np.where(np.arange(T)[:, None] < lengths, tags, -100), lengths)
+
+
+def test_a_crf_judges_whole_paths(rng):
+    """Loss over all paths; answers and probabilities over those that the tags' scheme has."""
+    model, batch = crf_tagger().eval(), crf_batch(rng)
+    scores = model.scores(batch)
+    answers = model.answers(scores, batch.lengths)
+    shares = model.probabilities(scores, batch.lengths)
+    losses, differs = [], 0
+    for b, length in enumerate(batch.lengths):
+        if not length:
+            continue
+        found = list(paths_by_hand(model, scores.data[:length, b]))
+        partition = math.log(sum(math.exp(score) for _, score, _ in found))
+        target = tuple(batch.targets[:length, b])
+        losses += [partition - score for path, score, _ in found if path == target]
+        valid = [(path, score) for path, score, allowed in found if allowed]
+        best = max(valid, key=lambda pair: pair[1])[0]
+        assert tuple(answers[:length, b]) == best
+        differs += best != tuple(scores.data[:length, b].argmax(axis=-1))
+        norm = sum(math.exp(score) for _, score in valid)
+        for t, k in itertools.product(range(length), range(len(TAGS))):
+            share = sum(math.exp(score) for path, score in valid if path[t] == k) / norm
+            assert shares[t, b, k] == pytest.approx(share)
+    assert differs > 0
+    assert model.loss(batch)[0].item() == pytest.approx(sum(losses) / sum(batch.lengths))
+    result = evaluate(model, [batch])
+    assert result.correct == np.count_nonzero(answers == batch.targets)
+
+
+def test_gradients_of_a_crf(rng):
+    check_loss_gradients(crf_tagger(), crf_batch(rng))
+
+
+def test_a_saved_crf_knows_again_which_tags_may_follow_each_other(tmp_path):
+    model = crf_tagger(num_characters=1)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert arrays(again).keys() == arrays(model).keys() >= {"crf_layer.transitions"}
+    for name, constraint in nn.tag_constraints(TAGS)._asdict().items():
+        np.testing.assert_array_equal(getattr(again.crf_layer.constraints, name), constraint)
+    model.codec = None
+    assert model.crf_layer.constraints is None
+
+
+def test_a_crf_is_not_smoothed():
+    with pytest.raises(ValueError, match="label_smoothing is for tags that are judged each by"):
+        crf_tagger(label_smoothing=0.1)
+    with pytest.raises(ValueError, match="label_smoothing is a share, 0 <= label_smoothing < 1"):
+        make(label_smoothing=1.0)
+
+
+def smoothed_by_hand(logits, targets, smoothing, weights):
+    log_p = np.log(np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True))
+    total = 0
+    for row, target in zip(log_p, targets, strict=True):
+        q = [(1 - smoothing) * (k == target) + smoothing / len(row) for k in range(len(row))]
+        total -= sum(w * share * p for w, share, p in zip(weights, q, row, strict=True))
+    return total / len(targets)
+
+
+def test_label_smoothing_and_class_weights_count_in_training_alone(x):
+    model, targets = make(outputs=3, label_smoothing=0.2), np.array([2, 0, 2, 1])
+    batch = Batch(x, targets, LENGTHS)
+    logits = model.scores(batch).data
+    assert model.loss(batch)[0].item() == pytest.approx(
+        smoothed_by_hand(logits, targets, 0.2, [1, 1, 1])
+    )
+    model.class_weights = np.array([3.0, 1.0, 0.5])
+    loss = model.loss(batch)[0].item()
+    assert loss == pytest.approx(smoothed_by_hand(logits, targets, 0.2, [3, 1, 0.5]))
+    plain = smoothed_by_hand(logits, targets, 0, [1, 1, 1])
+    assert model.eval().loss(batch)[0].item() == pytest.approx(plain) != loss
+
+
+@pytest.mark.parametrize("kind", ["tagger", "language model", "encoder-decoder"])
+def test_targets_of_steps_are_smoothed_in_training_alone(rng, kind):
+    random.seed(4)
+    more = {"hidden_size": H, "dtype": "float64", "label_smoothing": 0.3}
+    ids, targets = rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B))
+    batch = Batch(ids, targets, np.full(B, T))
+    if kind == "tagger":
+        model = SequenceTagger(V, vocabulary_size=V, **more)
+    elif kind == "language model":
+        model = LanguageModel(vocabulary_size=V, **more)
+    else:
+        model = EncoderDecoder(source_vocabulary_size=V, vocabulary_size=V, **more)
+        given = {"source": ids[:2], "source_lengths": np.full(B, 2)}
+        batch = PairBatch(ids, targets, batch.lengths, **given)
+    first = (batch.source, ids) if kind == "encoder-decoder" else (ids,)
+    logits = model(*first)[0].data.reshape(-1, V)
+    for mode, smoothing in (True, 0.3), (False, 0.0):
+        expected = smoothed_by_hand(logits, targets.reshape(-1), smoothing, np.ones(V))
+        assert model.train(mode).loss(batch)[0].item() == pytest.approx(expected)
+
+
+def test_answers_that_training_lacked_are_wrong_and_the_loss_is_that_of_the_rest(x, rng):
+    """Of a tagger it is that of the sentences without: a path is judged as a whole."""
+    model = make(outputs=3)
+    targets = np.array([2, 3, 0, 4])
+    result = evaluate(model, [Batch(x, targets, LENGTHS)])
+    known = evaluate(model, [Batch(x[:, ::2], targets[::2], LENGTHS[::2])])
+    assert (result.tokens, result.correct) == (4, known.correct)
+    assert result.loss == pytest.approx(known.loss)
+
+    for model in (crf_tagger(), SequenceTagger(4, hidden_size=H, vocabulary_size=V)):
+        batch = crf_batch(rng)
+        changed = batch.targets.copy()
+        changed[1, 2] = 4
+        result = evaluate(model, [Batch(batch.inputs, changed, batch.lengths)])
+        rows = [0, 1, 3]
+        known = evaluate(
+            model, [Batch(batch.inputs[:, rows], batch.targets[:, rows], batch.lengths[rows])]
+        )
+        assert result.loss == pytest.approx(known.loss, rel=1e-6)
+        answers = model.answers(model.scores(batch), batch.lengths)
+        assert result.correct == np.count_nonzero(answers == changed)
+        assert result.tokens == 9
 
 
 def test_a_tagger_of_features_carries_its_state_over_chunks(x):

@@ -1,4 +1,4 @@
-"""Whatever stands in a model directory: it is used, or an ArtifactError names file and field."""
+"""Whatever is in a model directory: it is used, or an ArtifactError names file and field."""
 
 import copy
 import json
@@ -10,13 +10,23 @@ import pytest
 import safetensors.numpy
 
 from anaphora.artifact import ArtifactError, ModelDirectory, read_weights, write_weights
+from anaphora.cells import Cell, cell
+from anaphora.equations import sigmoid, tanh
 from anaphora.models import SequenceRegressor, VectorToSequence
 from anaphora.training import TASKS, TrainingDiverged, prepare_training, resume_training, task_of
+
+
+@cell(gates="f n", state="h", parameters="p")
+def forgetful(f, n, h, p):
+    f = sigmoid(f + p * h)
+    return f * h + (1.5 - f) * tanh(n.x)
+
 
 SMALL = {"hidden_size": 4, "batch_size": 2, "max_steps": 3, "evaluate_every": 2, "log_every": 1}
 OF_TEXT = {**SMALL, "embedding_size": 3, "window": 5, "evaluation_batch_size": 2}
 KINDS = {
     "char": ("language-model", ["data.txt"], {**OF_TEXT, "minimum_count": 1}),
+    "cell": ("language-model", ["data.txt"], {**OF_TEXT, "cell": forgetful}),
     "word": (
         "language-model", ["data.txt"],
         {**OF_TEXT, "level": "word", "batching": "sentences", "schedule": "plateau", "warm_up": 2},
@@ -69,7 +79,7 @@ def copied(trained, tmp_path):
 
 
 def use(home):
-    """All that commands read of a directory, and a step of the training that goes on."""
+    """All that commands read of a directory, and a step of the training that continues."""
     task = task_of(home.path)
     task.load_options(home.path)
     task.load(home.path)
@@ -148,6 +158,16 @@ def changed(document, path, value):
         ("char", "config", "model.initialization", 1e308, r"initialization 1e\+308: .* at most 3."),
         ("char", "config", "model.forget_bias", 1e308, "forget_bias must be a finite number of fl"),
         ("char", "config", "model.colour", "red", "unknown options? colour"),
+        ("cell", "config", "model.cell", {}, "model.cell has no name, which is needed"),
+        ("cell", "config", "model.cell.gates.0", 1, r"model.cell.gates\[0\] is 1; expected str"),
+        ("cell", "config", "model.cell.gates", ["f"], "model.cell.inputs has 'n.x', which is no "),
+        ("cell", "config", "model.cell.instructions.1.0", "exec", "instruction 1 is 'exec"),
+        ("cell", "config", "model.cell.instructions.1.1", 99, "instruction 1 reads 99"),
+        ("cell", "config", "model.cell.instructions.1.1", True, r"cell.instructions\[1\]"),
+        ("cell", "config", "model.cell.outputs", [1.0], "model.cell: .* the equations retu"),
+        ("cell", "config", "model.cell.states", ["h", "c"], "model.cell: program: .* 2 output"),
+        ("cell", "config", "model.cell.named.h", ..., "model.cell.named lacks the state 'h'"),
+        ("cell", "config", "model.cell.parameters", [], "model.cell.inputs has 'p', which"),
         # Other parts of config.json.
         ("char", "config", "results", [], r"config.json: results is \[\]; expected object"),
         ("char", "config", "results.step", -5, "results.step is -5; expected int >= 0"),
@@ -278,6 +298,24 @@ def test_any_change_is_used_or_named(copied, kind):
         except TrainingDiverged:  # of a learning rate such as 1e308
             continue
         assert problem is None or str(home.path) in problem, (name, path, value)
+
+
+def test_any_change_of_a_cell_is_used_or_named():
+    program = json.loads(json.dumps(forgetful.to_dict()))
+    refused, unnamed = 0, []
+    for path in leaves(program):
+        for value in VALUES:
+            if not path and value is ...:
+                continue
+            try:
+                made = Cell.from_dict(changed(program, path, value))
+            except ValueError as error:
+                unnamed += [] if str(error).startswith("cell") else [(path, value, str(error))]
+                refused += 1
+            else:
+                assert Cell.from_dict(made.to_dict()).program == made.program
+    assert not unnamed
+    assert refused > 500
 
 
 # Arrays
@@ -425,7 +463,7 @@ def test_metadata_of_others_is_none_and_of_a_checkpoint_is_needed(copied):
 
 
 def test_a_loaded_model_is_the_one_that_was_saved(trained):
-    """Its parameters get their arrays without being drawn first; they can be trained."""
+    """Its parameters get their arrays without being sampled first; they can be trained."""
     for kind in KINDS:
         home = ModelDirectory(trained(kind))
         model = task_of(home.path).load(home.path)

@@ -74,7 +74,20 @@ class Change(TypedDict):
     options: dict[str, Any]
 
 
-class Config(TypedDict):
+class Origin(TypedDict):
+    """The model that a training began with."""
+
+    path: str
+    task: str
+    weights: str
+    vocabulary: str
+
+
+# The name is a keyword, which a class cannot have as a field.
+_From = TypedDict("_From", {"from": NotRequired[Origin]})
+
+
+class Config(_From):
     """``config.json``; the task checks the contents of the sections."""
 
     format: int

@@ -14,58 +14,78 @@ from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
-from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.data import Batches
-from anaphora.training import TASKS, Evaluation, task_of
-from anaphora.training import evaluate as evaluate_model
+from anaphora.training import Evaluation, EvaluationData, loss_unit, task_of
 
 _LABELS = {
+    "span_f1": ("span F1", "{:.2%}"),
+    "span_precision": ("span precision", "{:.2%}"),
+    "span_recall": ("span recall", "{:.2%}"),
     "accuracy": ("accuracy", "{:.2%}"),
+    "macro_f1": ("macro F1", "{:.2%}"),
+    "bleu": ("BLEU", "{:.2f}"),
+    "chrf": ("chrF", "{:.2f}"),
+    "mean_absolute_error": ("mean absolute error", "{:.6g}"),
     "perplexity": ("perplexity", "{:,.2f}"),
     "mean_squared_error": ("mean squared error", "{:.6g}"),
     "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
+    "mean_absolute_scaled_error": ("MASE", "{:.4g}"),
+    "quantile_loss": ("quantile loss", "{:.4g}"),
+    "coverage_80": ("in the interval of 80 %", "{:.1%}"),
+    "coverage_95": ("in the interval of 95 %", "{:.1%}"),
+    "forecasts": ("forecasts", "{:,}"),
 }
 
 
-@with_options_of(OPTIONS, lambda field: field["reading"], show_default="that of the training")
+@with_options_of(
+    OPTIONS,
+    lambda field: field["reading"] or field["section"] in ("prediction", "evaluation"),
+    show_default=False,
+)
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     texts: Annotated[
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Files as in training. "
-            + " ".join(f"{t.name}: {t.files}." for t in TASKS.values()),
+            help="Files as in training (anaphora train --help all), but for --format.",
         ),
     ],
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Examples side by side. A text is cut into so many streams, each with a state of "
-            "its own: faster. With 1 the state is carried through the whole text, as in papers.",
+            help="Examples side by side, or streams that a text is cut into; with 1 the state is "
+            "carried through all of it.",
             show_default="1 for a text",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print how well a model predicts: loss, and perplexity or accuracy.
+    """Print how well a model predicts: loss, and perplexity, accuracy, F1 or BLEU.
 
-    Of a language model every token counts once, and the state is carried through the whole text; a
-    model that was trained on separate sentences starts anew with each. Of a classifier or tagger
-    the accuracy is the share of right answers.
+    Of a language model every token counts once, and the state is carried through the complete text;
+    a model that was trained on separate sentences starts from zeros with each. Of classes each
+    one's scores and the confusion matrix are shown, of spans, such as names, the F1 of each type. A
+    translator translates the files. Labels that training lacked count as wrong. A forecaster
+    forecasts from --origins times before the end of each series, a horizon apart, and is compared
+    with what came, beside the seasonal naive forecast.
 
-    What of a text the vocabulary lacks is told, and the share of unknown tokens; a text of which
-    the vocabulary lacks something has no bits per character, as these characters were not
-    predicted.
+    A language model may adapt to the text, which is then one stream: with --cache (Grave et al.
+    2017) or --dynamic-evaluation (Krause et al. 2018), after which it is as it was before.
 
-    With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share (of a
-    translator, of both sides); of a language model also perplexity, bits_per_token,
-    bits_per_character, characters; of a translator perplexity and bits_per_token; of a classifier
-    or tagger accuracy.
+    Of a text of which the vocabulary lacks something, that is told, and there are no bits per
+    character.
+
+    With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share,
+    unknown_labels, perplexity, bits_per_token, bits_per_character, characters, bleu, chrf,
+    accuracy, macro_f1, span_f1, span_precision, span_recall, classes, confusion_matrix, whichever
+    the model has; of a forecaster mean_absolute_scaled_error, mean_absolute_error,
+    root_mean_squared_error, quantile_loss, coverage_80, coverage_95, forecasts, and seasonal_naive
+    with the same.
     """
     output = Output(as_json)
     with reported_errors():
@@ -76,51 +96,78 @@ def evaluate(
             given = dataclasses.replace(task.load_options(directory), **options)
         began = time.monotonic()
         model = task.load(directory)
-        data = task.evaluation(given, model, texts, batch_size)
-        result = _evaluate(output, directory, model, data.batches)
+        with reported_misuse():
+            data = task.evaluation(given, model, texts, batch_size)
+        result = _evaluate(output, directory, model, data)
         unknown = data.unknown
         figures = {**result.figures, **data.figures(result)}
+        details = {} if data.measure is None else data.measure.details()
+        if data.unknown_labels:
+            details = {"unknown_labels": data.unknown_labels, **details}
         share: dict[str, float] = {}
         if unknown.total:
             share["unknown_tokens"] = unknown.unknown
             share["unknown_share"] = unknown.unknown / unknown.total
         seconds = round(time.monotonic() - began, 3)
         output.emit(
-            {"loss": result.loss, **figures, "tokens": result.tokens, **share, "seconds": seconds}
+            {
+                "loss": result.loss,
+                **figures,
+                "tokens": result.tokens,
+                **share,
+                **details,
+                "seconds": seconds,
+            }
         )
         if not as_json:
-            rows = [("loss", f"{result.loss:.4f} nats"), *_rows(figures)]
+            unit = loss_unit(result.loss_kind)
+            rows = [("loss", f"{result.loss:.4f} {unit}".rstrip()), *_rows(figures)]
             characters = figures.get("characters")
             amount = f" ({characters:,} characters)" if characters is not None else ""
             rows.append((task.unit, f"{result.tokens:,}{amount}"))
             if share:
                 counted = f"{unknown.unknown:,} of {unknown.total:,}"
                 rows.append(("unknown tokens", f"{counted} ({share['unknown_share']:.2%})"))
+            if data.unknown_labels:
+                rows.append(("unknown labels", f"{data.unknown_labels:,}, counted as wrong"))
             width = max(len(label) for label, _ in rows)
             output.say("\n".join(f"{label:{width}}  {text}" for label, text in rows))
+            for table in [] if data.measure is None else data.measure.tables():
+                output.say(f"\n{table}")
+        for notice in data.notices:
+            complain(notice)
         report_unknown(data.place, model.codec, unknown.tokens)
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figures that people read, with their labels."""
+    """The figures that people read, with their labels; those of another method beside them."""
+    others = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
     for name, (label, form) in _LABELS.items():
-        if name in figures:
-            value = figures[name]
-            yield (
-                label,
-                "none, as the text has unknown tokens" if value is None else form.format(value),
-            )
+        if name not in figures:
+            continue
+        value = figures[name]
+        text = "none, as the text has unknown tokens" if value is None else form.format(value)
+        beside = [
+            f"{other.replace('_', ' ')} {form.format(of_other[name])}"
+            for other, of_other in others.items()
+            if name in of_other
+        ]
+        yield label, f"{text} ({', '.join(beside)})" if beside else text
 
 
-def _evaluate(output: Output, directory: Path, model: Any, batches: Batches) -> Evaluation:
+def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData) -> Evaluation:
     with Progress(
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
-        bar = progress.add_task("evaluating", total=batches.tokens)
-        result = evaluate_model(model, batches, lambda n: progress.advance(bar, n))
+        bar = progress.add_task("evaluating", total=data.batches.tokens)
+        more = {} if data.measure is None else {"measure": data.measure}
+        result = data.evaluate(
+            model, data.batches, on_batch=lambda n: progress.advance(bar, n), **more
+        )
     if not math.isfinite(result.loss):
         raise ArtifactError(
             f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "
-            "weights or its inputs are too large: train again with a lower learning_rate"
+            "weights or its inputs are too large, or it adapts to the text too fast: train again "
+            "with a lower learning_rate, or let it adapt less"
         )
     return result

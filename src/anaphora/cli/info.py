@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from anaphora.artifact import ModelDirectory
+from anaphora.cells import Cell
 from anaphora.cli.output import JSON_HELP, Output, reported_errors
 from anaphora.training import task_of
 
@@ -40,14 +41,18 @@ def info(
             f"{directory}: {_article(config['task'])}, anaphora {config['anaphora']}, "
             f"{size / 1e6:.1f} MB on disk\n"
         )
-        for heading in ("model", "data", "training", "sources"):
-            output.say(f"{heading}\n{_table(config.get(heading, {}))}")
+        if isinstance(options.cell, Cell):  # a program, which people read as equations
+            config["model"]["cell"] = _equations(options.cell)
+        for heading in ("model", "data", "training", "sources", "from"):
+            if heading in config:
+                output.say(f"{heading}\n{_table(config[heading])}")
         output.say(f"parameters ({count:,})\n{_table(parameters)}")
         results = config.get("results", {})
         if results.get("loss") is not None:
             loss = task.report(options, results)
             output.say(
-                f"validation loss {results['loss']:.4f}, {loss}, at step {results['step']:,}"
+                f"validation loss {results['loss']:.4f}{', ' if loss else ''}{loss}, at step "
+                f"{results['step']:,}"
             )
         else:
             output.say(f"not evaluated; step {results.get('step', 0):,}")
@@ -57,7 +62,16 @@ def info(
 
 def _table(values: Mapping[str, Any]) -> str:
     width = max((len(name) for name in values), default=0)
-    return "".join(f"  {name:{width}}  {value}\n" for name, value in sorted(values.items()))
+    below = f"\n{' ' * (width + 4)}"
+    rows = ((name, str(value).replace("\n", below)) for name, value in sorted(values.items()))
+    return "".join(f"  {name:{width}}  {value}\n" for name, value in rows)
+
+
+def _equations(cell: Cell) -> str:
+    """A cell of one's own: what it is made of, and a step of it."""
+    names = [("gates", cell.gates), ("state", cell.states), ("parameters", cell.parameters)]
+    head = "; ".join(f"{what} {' '.join(of_it)}" for what, of_it in names if of_it)
+    return "\n".join([f"{cell.name}: {head}", *(f"  {line}" for line in cell.program.lines())])
 
 
 def _article(task: str) -> str:

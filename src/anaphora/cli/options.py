@@ -17,14 +17,14 @@ from anaphora.training import TASKS, TaskOptions
 OPTIONS = {name: task.options for name, task in TASKS.items()}
 """The options classes of the tasks, by name."""
 
-SECTIONS = ("data", "model", "training", "prediction")
+SECTIONS = ("data", "model", "training", "prediction", "evaluation")
 """The sections of options, in the order of the help."""
 
 
 def with_options_of(
     tasks: Mapping[str, type[TaskOptions]],
     select: Callable[[Mapping[str, Any]], bool],
-    show_default: str | None = None,
+    show_default: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for fields of the options of some tasks.
 
@@ -34,7 +34,7 @@ def with_options_of(
     Args:
         tasks: The options classes by the names of the tasks.
         select: Which fields, by their metadata.
-        show_default: What is shown as the default, where other than the option's own.
+        show_default: Whether the defaults are those of a training; if not, none is shown.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,14 +46,25 @@ def with_options_of(
             for name, of_tasks in by_name.items()
         }
 
+        of_lists = {
+            name: typing.get_args(hint)[0]
+            for by_name in _fields(tasks, select).values()
+            for name, of_tasks in by_name.items()
+            if _is_list(hint := _plain(of_tasks[0].hint))
+        }
+
         @functools.wraps(command)
-        def run(context: typer.Context, **values: Any) -> None:
+        def run(typer_context: typer.Context, **values: Any) -> None:
             options = {name: values.pop(name) for name in added}
-            given = {name: value for name, value in options.items() if _is_given(context, name)}
+            given = {
+                name: value for name, value in options.items() if _is_given(typer_context, name)
+            }
+            for name in given.keys() & of_lists.keys():
+                given[name] = _elements(name, of_lists[name], given[name])
             command(**values, options=given)
 
         kind = inspect.Parameter.KEYWORD_ONLY
-        context = inspect.Parameter("context", kind, annotation=typer.Context)
+        context = inspect.Parameter("typer_context", kind, annotation=typer.Context)
         parameters = [p.replace(kind=kind) for p in (context, *own.values(), *added.values())]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -118,7 +129,7 @@ def _common(
 
 
 def _parameter(
-    section: str, of_tasks: list[_Field], all_tasks: int, show_default: str | None
+    section: str, of_tasks: list[_Field], all_tasks: int, show_default: bool
 ) -> inspect.Parameter:
     field, hint = of_tasks[0].field, of_tasks[0].hint
     choices = tuple(dict.fromkeys(c for one in of_tasks for c in one.field.metadata["choices"]))
@@ -126,6 +137,10 @@ def _parameter(
     help = field.metadata["help"]
     if len(of_tasks) < all_tasks:
         help = f"{', '.join(one.task for one in of_tasks)}: {help}"
+    kind: Any = Literal[choices] if choices else _plain(hint)
+    if is_list := _is_list(kind):
+        kind = list[str]
+        help += " May be given again." if str in typing.get_args(_plain(hint)) else " As 1,2,3."
     if choices:
         help = f"{help} One of {', '.join(choices)}."
     by_default: dict[Any, list[str]] = {}
@@ -137,16 +152,17 @@ def _parameter(
         (first, _), *others = by_default.items()
         more = (f"; {', '.join(its_tasks)} {_shown(other, name)}" for other, its_tasks in others)
         default, shown = None, _shown(first, name) + "".join(more)
-    if show_default is not None and section != "prediction":
-        default, shown = None, show_default
+    elif is_list:
+        default, shown = None, _shown(default, name) if default else False
+    if not show_default and section not in ("prediction", "evaluation"):
+        default, shown = None, False
     option = typer.Option(
         f"--{name}/--no-{name}" if hint is bool else f"--{name}",
         help=help,
         metavar="NAME" if choices else None,
-        rich_help_panel=section.capitalize() if show_default is None else None,
+        rich_help_panel=section.capitalize(),
         show_default=shown,
     )
-    kind: Any = Literal[choices] if choices else _plain(hint)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -158,9 +174,36 @@ def _parameter(
 def _shown(default: Any, name: str) -> str:
     if isinstance(default, bool):
         return name if default else f"no-{name}"
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
     return "none" if default is None else str(default)
 
 
 def _plain(hint: Any) -> Any:
-    """The first type of a union, which is the one that a command line can give."""
+    """What a command line can give: the first type of a union, and a list for many."""
+    if typing.get_origin(hint) is tuple:
+        return list[typing.get_args(hint)[0]]  # type: ignore[misc]
     return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+
+
+def _is_list(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple
+
+
+def _elements(name: str, kind: type, given: list[str]) -> tuple[Any, ...]:
+    """The elements of an option; numbers may stand side by side, with commas between them.
+
+    Raises:
+        BadParameter: one is not of their kind.
+    """
+    if kind is str:
+        return tuple(given)  # which may have commas of its own
+    try:
+        return tuple(kind(part) for text in given for part in text.split(","))
+    except ValueError:
+        option = f"--{name.replace('_', '-')}"
+        wanted = "integers" if kind is int else "numbers"
+        raise typer.BadParameter(
+            f"{','.join(given)!r:.80} are not {wanted} with commas between them, such as 1,2,3",
+            param_hint=f"'{option}'",
+        ) from None

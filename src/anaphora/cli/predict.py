@@ -34,7 +34,7 @@ _OPTIONS = {name: OPTIONS[name] for name, task in TASKS.items() if not task.writ
 @with_options_of(
     _OPTIONS,
     lambda field: field["reading"] or field["section"] == "prediction",
-    show_default="that of the training",
+    show_default=False,
 )
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
@@ -42,25 +42,29 @@ def predict(
         str,
         typer.Argument(
             metavar="FILE",
-            help="Lines of text, or - for standard input; or files as in training: .ts files of "
-            "series, tables, .conllu and .tsv files.",
+            help="Lines of text, or - for standard input; or files as in training: series, "
+            "tables, files of columns.",
             show_default="standard input",
         ),
     ] = "-",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print what a model answers to each line: a label, tags, or a translation.
+    """Print what a model answers to each line or series: a label, tags, a translation, a forecast.
 
     A classifier prints the label of each text or series; a tagger a line for each word, with a tab
-    before its tag, and an empty line after each sentence; a translator the translation.
+    before its tag, and an empty line after each sentence; a translator the translation. A
+    forecaster prints a table of each series, with tabs between its columns: time, and of each
+    target the median between quantiles, for --horizon steps after the last row that has a target.
 
-    Each line has its answer; that to a line without a word is an empty line, and told. At a
-    terminal an answer comes right after its line, elsewhere after 500 lines. Words that the
-    vocabulary lacks are read as unknown, and told.
+    Each line has its answer; that to a line without a word is an empty line, and reported. At a
+    terminal an answer comes right after its line, elsewhere after 500 lines. Words that are
+    not in the vocabulary are read as unknown, and reported. Files are read as in training, but for
+    --format.
 
     With --json, a line for each answer: text, label, probabilities (by label, the likeliest first);
-    or words, tags, probabilities (of these tags); or source, translation, log_probability, score.
+    or words, tags, probabilities (of these tags); or source, translation, log_probability, score;
+    or series, times, forecasts (by target: median, quantiles by level).
     To a line without a word label, log_probability and score are null.
     """
     output = Output(as_json)
@@ -68,7 +72,7 @@ def predict(
         task = task_of(directory)
         if task.inputs is None or task.answer is None:
             raise ArtifactError(
-                f"{directory}: is a language model, which goes on with a text; use it with: "
+                f"{directory}: is a language model, which continues a text; use it with: "
                 f"anaphora generate {shlex.quote(str(directory))}"
             )
         with reported_misuse():
@@ -81,6 +85,7 @@ def predict(
             typer.echo("reading lines; end them with Ctrl-D", err=True)
         inputs = task.inputs(given, file)
         notices = _Notices(model.codec)
+        heading = ""
         while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
             for place, one in part:
                 notices.read(place, one)
@@ -90,15 +95,18 @@ def predict(
                     answer = next(answers)
                 if as_json:
                     output.emit(answer.record)
-                else:
-                    output.write(f"{answer.text}\n")
+                    continue
+                if answer.heading != heading:
+                    heading = answer.heading
+                    output.write(f"{heading}\n")
+                output.write(f"{answer.text}\n")
             if at_terminal:
-                notices.tell()
-        notices.tell()
+                notices.report()
+        notices.report()
 
 
 class _Notices:
-    """What is told of inputs besides the answers to them."""
+    """What is reported of inputs besides the answers to them."""
 
     def __init__(self, codec: Any) -> None:
         self._codec = codec
@@ -117,7 +125,7 @@ class _Notices:
             self._place = place
         self._unknown.update(found)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Say what there was since it was said last."""
         if self._blank:
             more = f" and {len(self._blank) - 1:,} more" if len(self._blank) > 1 else ""

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from anaphora.artifact import ModelDirectory
+from anaphora.cli.cells import cell_of
 from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
 from anaphora.cli.output import (
     INTERRUPTED,
@@ -34,6 +35,7 @@ from anaphora.training import (
     TASKS,
     Callback,
     ProgressBar,
+    Start,
     Task,
     TaskOptions,
     TensorBoard,
@@ -87,10 +89,39 @@ def train(
         str | None,
         typer.Option(
             help="Options to begin with. "
-            + " ".join(f"{name}: {', '.join(o.presets)}." for name, o in OPTIONS.items()),
+            + " ".join(
+                f"{name}: {', '.join(o.presets)}."
+                for name, o in OPTIONS.items()
+                if len(o.presets) > 1
+            ),
             show_default="the first",
         ),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="A model to begin with; see --help start.",
+            show_default=False,
+        ),
+    ] = None,
+    extend_vocabulary: Annotated[
+        bool,
+        typer.Option(
+            "--extend-vocabulary",
+            rich_help_panel="Start",
+            help="Add the tokens, labels and tags of FILE that the model of --from lacks.",
+        ),
+    ] = False,
+    new_vocabulary: Annotated[
+        bool,
+        typer.Option(
+            "--new-vocabulary",
+            rich_help_panel="Start",
+            help="Take the vocabulary of FILE; the model of --from gives what both have.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the model directory.")
     ] = False,
@@ -108,13 +139,16 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Train a model: a language model on a text, or with --task a classifier, tagger or translator.
+    """Train a model: a language model on a text, or with --task a classifier, tagger, translator or
+    forecaster.
 
     Without arguments: a small character model on the source of Python's standard library, in about
     two minutes. Training ends at the first of --epochs, --max-steps and --minutes; Ctrl-C saves,
-    and --resume goes on. Limits are totals: they count what was done before --resume too. It may
+    and --resume continues. Limits are totals: they count what was done before --resume too. It may
     change them and --patience, and with --learning-rate, --schedule and what belongs to that begin
-    another schedule. Options that are not for every task name theirs; their defaults for a language
+    another schedule. With --from a training begins with the weights of a model of the same task, or
+    a classifier or tagger with those of a language model; its options of the model and its
+    vocabulary stay. Options that are not for every task name theirs; their defaults for a language
     model are those of --preset char-small.
 
     With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
@@ -127,26 +161,29 @@ def train(
         board = [TensorBoard(out / "tensorboard")] if tensorboard else []
         with reported_misuse():
             if resume:
-                if texts or valid or overwrite or preset or task:
+                anew = (texts, valid, overwrite, preset, task, start)
+                if any(anew) or extend_vocabulary or new_vocabulary:
                     raise ValueError(
-                        "--resume goes on with the files and the options of the model directory; "
-                        "leave FILE, --task, --valid, --preset and --overwrite away"
+                        "--resume continues with the files and the options of the model directory; "
+                        "omit FILE, --task, --valid, --preset, --overwrite, --from and its options"
                     )
                 check_changes(options)
                 chosen = task_of(out)
                 consequences: list[str] = []
                 trainer = resume_training(chosen, out, options, consequences.append)
-                output.say(f"going on from step {trainer.progress.step:,} of {out}")
+                output.say(f"continuing from step {trainer.progress.step:,} of {out}")
                 for sentence in consequences:
                     output.say(sentence)
             else:
                 chosen = TASKS[task or _DEFAULT_TASK]
+                begin = _start(start, extend_vocabulary, new_vocabulary)
                 trainer = prepare_training(
                     chosen,
-                    _options(chosen, preset, options),
+                    _options(chosen, preset, options, begin),
                     out,
                     texts or (),
                     valid or (),
+                    start=begin,
                     overwrite=overwrite,
                     notify=output.say,
                 )
@@ -163,7 +200,7 @@ def train(
             with _interruptible(trainer, display), display:
                 reason = trainer.run()
         except KeyboardInterrupt:
-            output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
+            output.say(f"stopped at once; continue from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
         of_default_text = not (resume or texts)
         try:
@@ -173,10 +210,29 @@ def train(
                 reader.end(out, reason)
 
 
-def _options(task: Task, preset: str | None, options: Mapping[str, Any]) -> TaskOptions:
-    """The options that the user wants for a task."""
+def _start(path: Path | None, extend: bool, new: bool) -> Start | None:
+    """The model to begin with, if there is one."""
+    if extend and new:
+        raise ValueError("give one of --extend-vocabulary and --new-vocabulary")
+    if path is None:
+        if extend or new:
+            raise ValueError(
+                f"--{'extend' if extend else 'new'}-vocabulary is for a training that begins with "
+                "a model: give --from"
+            )
+        return None
+    return Start(path, "extend" if extend else "new" if new else "keep")
+
+
+def _options(
+    task: Task, preset: str | None, options: Mapping[str, Any], start: Start | None
+) -> TaskOptions:
+    """The options that the user gave for a task."""
     refuse_options_of_others(options, task.name, OPTIONS)
-    made: TaskOptions = task.options.make(preset, **options)
+    if "cell" in options:
+        options = {**options, "cell": cell_of(options["cell"])}
+    make = task.options.make if start is None else functools.partial(start.options, task)
+    made: TaskOptions = make(preset, **options)
     return made
 
 
@@ -221,7 +277,7 @@ def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
 class _Reader(Callback):
     """Whoever reads the output: if they leave, the training is interrupted and saved.
 
-    Where the output fails otherwise, as on a full disk, the training goes on without it.
+    Where the output fails otherwise, as on a full disk, the training continues without it.
     """
 
     def __init__(self) -> None:
@@ -230,7 +286,7 @@ class _Reader(Callback):
     def lose(self, failure: OSError) -> None:
         """Learn that a standard stream failed."""
         if not isinstance(failure, BrokenPipeError):
-            complain(f"{description(failure)}; the training goes on without it")
+            complain(f"{description(failure)}; the training continues without it")
         if not isinstance(self.failure, BrokenPipeError):
             self.failure = failure
 
@@ -246,7 +302,7 @@ class _Reader(Callback):
         assert self.failure is not None
         what = description(self.failure)
         if reason == "interrupted":
-            end(f"{what}: interrupted and saved; go on with: {_resume(out)}", INTERRUPTED)
+            end(f"{what}: interrupted and saved; continue with: {_resume(out)}", INTERRUPTED)
         end(f"{what}; the model is in {out}", 1)
 
 
@@ -318,11 +374,12 @@ def _finish(
     output.say(f"{reason} ({progress.step:,} steps, {duration(progress.seconds)})")
     if progress.best_loss is not None:
         best = task.report(task.load_options(out), results)
-        output.say(f"best validation loss {progress.best_loss:.4f}, {best}; the model is in {out}")
+        best = f"{progress.best_loss:.4f}{', ' if best else ''}{best}"
+        output.say(f"best validation loss {best}; the model is in {out}")
     else:
         output.say(f"the model is in {out}")
     if reason == "interrupted":
-        output.say(f"saved; go on with: {_resume(out)}")
+        output.say(f"saved; continue with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
     output.say("\n".join(["Try next:", *_proposals(output, trainer, task, out, of_default_text)]))
 
@@ -346,7 +403,7 @@ def _proposals(
 
 
 def _more(trainer: Trainer) -> str:
-    """Options by which a training that has ended goes on for as long again; limits are totals."""
+    """Options by which a training that has ended continues for as long again; limits are totals."""
     options, progress = trainer.options, trainer.progress
     if options.patience and progress.evaluations_since_best >= options.patience:
         return f"--patience {2 * options.patience}"

@@ -34,10 +34,17 @@ from anaphora.data.corpus import encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
 from anaphora.data.files import SourceFile
+from anaphora.data.forecasting import (
+    SCALINGS,
+    ForecastBatch,
+    ForecastCodec,
+    WindowBatches,
+    window_moments,
+)
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.frames import Frames
 from anaphora.data.labelled import check_labels, read_labelled
-from anaphora.data.pairs import read_pairs
+from anaphora.data.pairs import read_pairs, read_sources
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
     Source,
@@ -47,19 +54,31 @@ from anaphora.data.sources import (
     stream_lines,
 )
 from anaphora.data.splits import stratified_split
-from anaphora.data.tables import column_names, is_table, read_columns
-from anaphora.data.tagged import read_conllu, read_tagged
+from anaphora.data.tables import column_names, is_table, read_columns, text_of
+from anaphora.data.tagged import read_conllu, read_tagged, read_words
+from anaphora.data.time_series import (
+    GAPS,
+    Frequency,
+    TimeSeries,
+    calendar_features,
+    read_time_series,
+)
 from anaphora.data.tokenizers import (
+    VOCABULARIES,
     BPETokenizer,
     CharacterTokenizer,
     Tokenizer,
     WordTokenizer,
+    is_tokenized,
     split_words,
 )
 
 __all__ = [
     "FORMATS",
+    "GAPS",
     "IGNORE_INDEX",
+    "SCALINGS",
+    "VOCABULARIES",
     "BPETokenizer",
     "Batch",
     "Batches",
@@ -69,8 +88,11 @@ __all__ = [
     "Codec",
     "Column",
     "DataError",
+    "ForecastBatch",
+    "ForecastCodec",
     "Format",
     "Frames",
+    "Frequency",
     "PairBatch",
     "PairBatches",
     "PairCodec",
@@ -84,10 +106,13 @@ __all__ = [
     "StreamBatches",
     "TaggerCodec",
     "TargetCodec",
+    "TimeSeries",
     "Tokenizer",
     "UnknownShare",
+    "WindowBatches",
     "WordTokenizer",
     "batchify",
+    "calendar_features",
     "check_encoding",
     "check_labels",
     "column_names",
@@ -95,6 +120,7 @@ __all__ = [
     "encode_to_file",
     "format_of",
     "is_table",
+    "is_tokenized",
     "kind_of",
     "located",
     "moments",
@@ -108,7 +134,10 @@ __all__ = [
     "read_lines",
     "read_pairs",
     "read_series",
+    "read_sources",
     "read_tagged",
+    "read_time_series",
+    "read_words",
     "sentence_batches",
     "side_by_side",
     "split_sentences",
@@ -117,5 +146,7 @@ __all__ = [
     "standardized",
     "stratified_split",
     "stream_lines",
+    "text_of",
     "uncompressed_name",
+    "window_moments",
 ]

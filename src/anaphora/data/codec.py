@@ -1,11 +1,11 @@
-"""Codecs: what the numbers of a model stand for, one class a kind of examples."""
+"""Codecs: what the numbers of a model mean, one class for each kind of examples."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
@@ -17,12 +17,13 @@ from anaphora.data.errors import DataError, located
 from anaphora.data.labelled import check_labels
 from anaphora.data.series import moments, standardized
 from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
+from anaphora.data.tokenizers.word import UNKNOWN
 
 Array = NDArray[Any]
 
 SIDES = ("source", "target")
 UNKNOWN_WORD = 0
-"""The id that a tagger has for words that the vocabulary lacks."""
+"""The id that a tagger has for words that are not in the vocabulary."""
 
 _NAMED = 20  # labels or tags that a message lists
 
@@ -47,10 +48,10 @@ class Column(NamedTuple):
 
 
 class UnknownShare(NamedTuple):
-    """What of examples the vocabulary lacks.
+    """What of examples is not in the vocabulary.
 
     Attributes:
-        tokens: The tokens that it lacks, counted.
+        tokens: The tokens that are not in it, counted.
         unknown: The number of unknown tokens, those included that are written so in the text.
         total: The number of all tokens; 0 where there are none.
 
@@ -64,7 +65,7 @@ class UnknownShare(NamedTuple):
 
 
 class Codec(ABC):
-    """What the numbers of a kind of examples stand for; an example is an input and its answer.
+    """What the numbers of a kind of examples mean; an example is an input and its answer.
 
     >>> issubclass(ClassifierCodec, Codec), issubclass(TaggerCodec, Codec)
     (True, True)
@@ -88,7 +89,7 @@ class Codec(ABC):
         """The examples as arrays, which `batches` reads.
 
         Raises:
-            DataError: something is not in the vocabulary, and nothing stands for it.
+            DataError: something is not in the vocabulary, which has no unknown token.
         """
 
     @abstractmethod
@@ -120,6 +121,40 @@ class Codec(ABC):
             ValueError: the data is damaged; the message names the field.
         """
 
+    def entries(self) -> dict[str, Sequence[str]]:
+        """What the numbers of vocabularies, classes and tags stand for, by the size of each."""
+        return {}
+
+    def options(self) -> dict[str, Any]:
+        """How it cuts a text into tokens, by the names of the options of a training."""
+        return {}
+
+    def adapted(self, start: Any, vocabulary: str) -> Any:
+        """The codec of a training that begins with a model; this one is fitted to its files.
+
+        Args:
+            start: The model's codec.
+            vocabulary: One of `VOCABULARIES`.
+
+        Raises:
+            DataError: the model reads something else.
+        """
+        if type(start) is not type(self):
+            raise DataError("the model to begin with reads something else than these files hold")
+        return self if vocabulary == "new" else start
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels or tags that are answers, in the order of their numbers; () if others are."""
+        return ()
+
+    def with_labels_of(self, examples: Sequence[Any]) -> Self:
+        """The same codec with those labels of examples that it lacks, as the last ones.
+
+        It encodes examples to evaluate a model on, which answers none of these.
+        """
+        return self
+
     def unknown_tokens(self, input: Any) -> Counter[str]:
         """Count the tokens of an input that the model reads as unknown.
 
@@ -129,7 +164,7 @@ class Codec(ABC):
         return Counter()
 
     def unknown_share(self, examples: Sequence[Any], arrays: Mapping[str, Array]) -> UnknownShare:
-        """What of examples, and of what `encode` made of them, the vocabulary lacks."""
+        """What of examples, and of what `encode` made of them, is not in the vocabulary."""
         return UnknownShare(Counter(), 0, 0)
 
     def knows(self, token: str) -> bool:
@@ -150,7 +185,7 @@ class _OfSeries(TypedDict):
 
 @dataclass(frozen=True)
 class ClassifierCodec(Codec):
-    """What the numbers of a classifier of texts or of series stand for.
+    """What the numbers of a classifier of texts or of series mean.
 
     Attributes:
         classes: The labels, sorted.
@@ -201,6 +236,15 @@ class ClassifierCodec(Codec):
         return cls(classes, None, *moments(np.concatenate(inputs)))
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+    def with_labels_of(self, examples: Sequence[Any]) -> ClassifierCodec:  # noqa: D102
+        more = sorted({label for _, label in examples} - set(self.classes))
+        return replace(self, classes=(*self.classes, *more))
+
+    @property
     def level(self) -> str:  # type: ignore[override]
         """What a token of texts is."""
         return "word" if self.tokenizer is None else self.tokenizer.level
@@ -214,12 +258,13 @@ class ClassifierCodec(Codec):
         """A text as ids [T], or a series standardised [T, I].
 
         Raises:
-            DataError: the text has what the vocabulary lacks; the series has other channels or a
-                value that is far out of the range of the training; or one was given for the other.
+            DataError: the text has what is not in the vocabulary; the series has other channels or
+                a value that is far out of the range of the training; or one was given for the
+                other.
         """
         if isinstance(example, str) != (self.tokenizer is not None):
-            wanted, came = ("texts", "a series") if self.tokenizer else ("series", "a text")
-            raise DataError(f"the classifier is one of {wanted}, but {came} was given to it")
+            expected, given = ("texts", "a series") if self.tokenizer else ("series", "a text")
+            raise DataError(f"the classifier is one of {expected}, but {given} was given to it")
         if self.tokenizer is not None:
             return self.tokenizer.encode(example)
         assert self.mean is not None
@@ -280,6 +325,33 @@ class ClassifierCodec(Codec):
         read = f"a vocabulary of {size:,}" if self.tokenizer is not None else f"{size} channels"
         return f"{len(self.classes)} classes, {read}"
 
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        read = {} if self.tokenizer is None else self.tokenizer.entries()
+        return {**read, "num_classes": self.classes}
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return {} if self.tokenizer is None else self.tokenizer.options()
+
+    def adapted(self, start: Any, vocabulary: str) -> ClassifierCodec:  # noqa: D102
+        tokenizer = start if isinstance(start, Tokenizer) else start.tokenizer
+        classes = self.classes
+        if isinstance(start, ClassifierCodec):
+            classes = _adapted_answers(self.classes, start.classes, vocabulary, "label")
+        if self.tokenizer is not None and tokenizer is not None:
+            adapted = self.tokenizer.adapted(tokenizer, vocabulary)
+            return ClassifierCodec(classes, adapted)
+        if self.tokenizer is not None or tokenizer is not None:
+            came, expected = ("series", "texts") if tokenizer else ("texts", "series")
+            raise DataError(f"the model to begin with reads {expected}, but the files hold {came}")
+        assert self.mean is not None
+        if len(self.mean) != len(start.mean):
+            raise DataError(
+                f"the series have {len(self.mean)} channels; those of the model to begin with have "
+                f"{len(start.mean)}"
+            )
+        of = self if vocabulary == "new" else start
+        return ClassifierCodec(classes, None, of.mean, of.scale)
+
     def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
         self.encode_input(input)
         return Counter() if self.tokenizer is None else self.tokenizer.unknown_tokens([input])
@@ -324,16 +396,50 @@ class ClassifierCodec(Codec):
         return cls(classes, None, mean, scale)
 
 
+def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
+    """How tags mark spans, such as names of persons: with which letter before their type.
+
+    "BIO" (also called IOB2) where most spans begin with B, "IOB1" where B only stands between
+    spans side by side, "BIOES" where spans end with E and those of one word have S.
+
+    Args:
+        sentences: The tags of each sentence.
+
+    Returns:
+        The scheme; None where tags mark no spans, or otherwise.
+
+    >>> span_scheme([["B-PER", "I-PER", "O"]]), span_scheme([["I-PER", "O"]])
+    ('BIO', 'IOB1')
+    >>> span_scheme([["B-PER", "E-PER", "S-LOC"]]), span_scheme([["NOUN", "VERB"]])
+    ('BIOES', None)
+    """
+    sentences = list(sentences)
+    tags = {tag for of_sentence in sentences for tag in of_sentence} - {"O"}
+    letters = {tag[:1] for tag in tags}
+    if not tags or not letters <= set("BIES") or any(tag[1:2] != "-" for tag in tags):
+        return None
+    if letters & set("ES"):
+        return "BIOES"
+    first = Counter(
+        tag[0]
+        for of_sentence in sentences
+        for before, tag in zip(["O", *of_sentence], of_sentence, strict=False)
+        if before == "O" != tag
+    )
+    return "BIO" if first["B"] >= first["I"] else "IOB1"
+
+
 class _OfTagger(TypedDict):
     words: list[str]
     lowercase: bool
     characters: dict[str, Any]
     tags: list[str]
+    scheme: str | None
 
 
 @dataclass(frozen=True)
 class TaggerCodec(Codec):
-    """What the numbers of a tagger stand for.
+    """What the numbers of a tagger mean.
 
     Attributes:
         words: The words that it knows, the most frequent first; their ids begin at 1, as 0 is any
@@ -341,6 +447,7 @@ class TaggerCodec(Codec):
         lowercase: Whether words are looked up in lower case.
         characters: Of the spelling, whose case stays.
         tags: The tags, sorted.
+        scheme: How they mark spans, such as "BIO"; see `span_scheme`.
 
     >>> codec = TaggerCodec(("yes", "no"), True, CharacterTokenizer.fit("yes"), ("X",))
     >>> codec.encode_words(["No", "doubt"]).tolist()
@@ -351,6 +458,7 @@ class TaggerCodec(Codec):
     lowercase: bool
     characters: Tokenizer
     tags: tuple[str, ...]
+    scheme: str | None = None
 
     counted = "words"
 
@@ -373,7 +481,7 @@ class TaggerCodec(Codec):
         Args:
             training: Words and their tags; at least one sentence.
             held_out: Others.
-            vocabulary_size: The most frequent words that are kept; None for all.
+            vocabulary_size: The maximum number of words, the most frequent ones; None for all.
             minimum_count: The occurrences that a word needs to be kept.
             lowercase: Look words up in lower case.
 
@@ -393,7 +501,17 @@ class TaggerCodec(Codec):
             lowercase,
             CharacterTokenizer.fit(spelled, minimum_count=2),
             tuple(sorted(tags)),
+            span_scheme([of_words for _, of_words in [*training, *held_out]]),
         )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.tags
+
+    def with_labels_of(self, examples: Sequence[Any]) -> TaggerCodec:  # noqa: D102
+        more = sorted({tag for _, of_words in examples for tag in of_words} - set(self.tags))
+        return replace(self, tags=(*self.tags, *more))
 
     def encode_words(self, words: Sequence[str]) -> Array:
         """The ids of words, [T]."""
@@ -456,6 +574,35 @@ class TaggerCodec(Codec):
     def describe(self) -> str:  # noqa: D102
         return f"{len(self.tags)} tags, a vocabulary of {len(self.words):,}"
 
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {
+            "vocabulary_size": (UNKNOWN, *self.words),
+            "num_characters": self.characters.tokens_by_id(),
+            "num_tags": self.tags,
+        }
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return {"lowercase": self.lowercase}
+
+    def adapted(self, start: Any, vocabulary: str) -> TaggerCodec:  # noqa: D102
+        if isinstance(start, TaggerCodec):
+            characters = self.characters.adapted(start.characters, vocabulary)
+            tags = _adapted_answers(self.tags, start.tags, vocabulary, "tag")
+            words = start.words
+        elif isinstance(start, WordTokenizer):
+            characters, tags = self.characters, self.tags
+            words = tuple(w for w in start.tokens_by_id() if w != UNKNOWN and not w.isspace())
+        else:
+            raise DataError(
+                "a tagger reads words; the model to begin with reads at level "
+                f"{getattr(start, 'level', None)!r}"
+            )
+        if vocabulary == "new":
+            words = self.words
+        elif vocabulary == "extend":
+            words = tuple(dict.fromkeys([*words, *self.words]))
+        return TaggerCodec(words, self.lowercase, characters, tags)
+
     def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
         self.characters.encode("".join(input))
         known = self.encode_words(input) != UNKNOWN_WORD
@@ -476,6 +623,7 @@ class TaggerCodec(Codec):
             "lowercase": self.lowercase,
             "characters": self.characters.to_dict(),
             "tags": list(self.tags),
+            "scheme": self.scheme,
         }
 
     @classmethod
@@ -489,6 +637,7 @@ class TaggerCodec(Codec):
             description["lowercase"],
             Tokenizer.from_dict(description["characters"]),
             tuple(description["tags"]),
+            description["scheme"],
         )
 
 
@@ -573,6 +722,18 @@ class PairCodec(dict[str, Tokenizer], Codec):
     def describe(self) -> str:  # noqa: D102
         return f"vocabularies of {' and '.join(f'{t.vocabulary_size:,}' for t in self.values())}"
 
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        names = {"source": "source_vocabulary_size", "target": "vocabulary_size"}
+        return {names[side]: tokenizer.tokens_by_id() for side, tokenizer in self.items()}
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return self["target"].options()
+
+    def adapted(self, start: Any, vocabulary: str) -> PairCodec:  # noqa: D102
+        return type(self)(
+            {side: own.adapted(start[side], vocabulary) for side, own in self.items()}
+        )
+
     def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
         self["source"].encode(f"{input}\n")
         return self["source"].unknown_tokens([f"{input}\n"])
@@ -611,8 +772,23 @@ class TargetCodec(PairCodec):
     sides = ("target",)
 
 
+def _adapted_answers(
+    answers: tuple[str, ...], old: tuple[str, ...], vocabulary: str, what: str
+) -> tuple[str, ...]:
+    """The labels or tags of a training that begins with a model: the model's, if they suffice."""
+    if vocabulary == "new":
+        return answers
+    if set(answers) <= set(old):
+        return old
+    if vocabulary == "keep":
+        return answers
+    both = sorted({*answers, *old})
+    check_labels(dict.fromkeys(both, "the files and the model"), what)
+    return tuple(both)
+
+
 def check_names(field: str, names: Sequence[str], minimum: int) -> None:
-    """Refuse the names of a vocabulary that are too few, or of which one stands twice.
+    """Refuse the names of a vocabulary that are too few, or of which one appears twice.
 
     Raises:
         ValueError: they are.
@@ -638,7 +814,7 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
         what: What one of them is called.
 
     Raises:
-        DataError: an answer is none of them.
+        DataError: an answer is not one of them.
 
     >>> numbers_of(["yes", "no", "yes"], ["no", "yes"], "label").tolist()
     [1, 0, 1]

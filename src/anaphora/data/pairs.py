@@ -1,13 +1,14 @@
 """Pairs of texts: two files whose lines belong together, or tables with a column for each side."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from anaphora.data.errors import DataError
 from anaphora.data.sources import read_lines
 from anaphora.data.tables import column_names, is_table, read_columns, text_of
 
-__all__ = ["read_pairs"]
+__all__ = ["read_pairs", "read_sources"]
 
 
 def read_pairs(
@@ -52,7 +53,7 @@ def read_pairs(
             columns = _columns(path, source_column, target_column, encoding, format)
             for place, values in read_columns(path, columns, encoding, format):
                 source, target = (
-                    " ".join(text_of(value, place, column).split("\n")).strip(" ")
+                    _line(value, place, column)
                     for value, column in zip(values, columns, strict=True)
                 )
                 if source.strip() or target.strip():
@@ -74,6 +75,38 @@ def read_pairs(
             f"{len(target_lines):,}; give files whose lines belong together, one by one"
         )
     return list(zip(source_lines, target_lines, strict=True))
+
+
+def read_sources(
+    path: str | os.PathLike[str],
+    source_column: str | None = None,
+    encoding: str = "utf-8",
+    format: str | None = None,
+) -> Iterator[tuple[str, str]]:
+    r"""Yield where each source of a table is, and the source; the table may have no targets.
+
+    The arguments and what is raised are as of `read_pairs`.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "new.csv")
+    ...     _ = path.write_text("en\nyes\nno\n")
+    ...     [source for _, source in read_sources(path)]
+    ['yes', 'no']
+    """
+    if source_column is None:
+        names = [] if os.fspath(path) == "-" else column_names(path, encoding, format)
+        if "source" not in names and len(names) != 1:
+            source_column = _columns(path, None, None, encoding, format)[0]
+        else:
+            source_column = "source" if "source" in names else names[0]
+    for place, (value,) in read_columns(path, [source_column], encoding, format):
+        yield place, _line(value, place, source_column)
+
+
+def _line(value: Any, place: str, column: str) -> str:
+    """A text of a table as one line."""
+    return " ".join(text_of(value, place, column).split("\n")).strip(" ")
 
 
 def _columns(

@@ -12,7 +12,7 @@ from anaphora.data.labelled import check_labels
 from anaphora.data.sources import Source, open_source
 from anaphora.data.tables import column_names, label_of, read_columns
 
-__all__ = ["read_conllu", "read_tagged"]
+__all__ = ["read_conllu", "read_tagged", "read_words"]
 
 Sentence = tuple[list[str], list[str]]  # words, and their tags
 
@@ -22,6 +22,8 @@ NAMES_OF_COLUMNS = "# global.columns ="  # of CoNLL-U Plus, in its first line
 # The first column: the number of a word, of several that are written as one (3-4), or of a word
 # that is not written (5.1).
 NUMBER = re.compile(r"\d+(?P<no_word>[-.]\d+)?")
+
+_NO_TAGS = "\n"  # in place of a column: none is read, as the words stand for the tags
 
 # Words for separators that are hard to type; the sign itself will do too.
 SEPARATORS = {"whitespace": None, "tab": "\t", "\\t": "\t", "space": " ", "comma": ","}
@@ -34,6 +36,7 @@ def read_tagged(
     separator: str | None = None,
     encoding: str = "utf-8",
     format: str | None = None,
+    places: dict[str, str] | None = None,
 ) -> list[Sentence]:
     r"""Read the words and the tags of each sentence.
 
@@ -58,6 +61,7 @@ def read_tagged(
         separator: What is between columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
         encoding: That of the files.
         format: A key of `FORMATS`; None: according to the columns.
+        places: Gets where each tag occurs first.
 
     Returns:
         For each sentence its words and their tags.
@@ -74,12 +78,48 @@ def read_tagged(
     ...     read_tagged(path), read_tagged(path, tag_column=2)[1]
     ([(['It', 'rains'], ['B-NP', 'B-VP']), (['Yes'], ['O'])], (['Yes'], ['UH']))
     """
+    found = {} if places is None else places
+    return _read(path, word_column, tag_column, separator, encoding, format, found)
+
+
+def read_words(
+    path: str | os.PathLike[str],
+    word_column: str | int | None = None,
+    separator: str | None = None,
+    encoding: str = "utf-8",
+    format: str | None = None,
+) -> list[list[str]]:
+    r"""Read the words of each sentence of a file that `read_tagged` reads, which may have no tags.
+
+    The arguments and what is raised are as of `read_tagged`.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "words.conll")
+    ...     _ = path.write_text("It\nrains\n\nYes\n")
+    ...     read_words(path)
+    [['It', 'rains'], ['Yes']]
+    """
+    sentences = _read(path, word_column, _NO_TAGS, separator, encoding, format, {})
+    return [words for words, _ in sentences]
+
+
+def _read(
+    path: str | os.PathLike[str],
+    word_column: str | int | None,
+    tag_column: str | int | None,
+    separator: str | None,
+    encoding: str,
+    format: str | None,
+    places: dict[str, str],
+) -> list[Sentence]:
     if separator == "":
         raise DataError("separator is empty; expected a sign, or whitespace, tab, space or comma")
     between = SEPARATORS.get(separator, separator) if separator is not None else None
-    places: dict[str, str] = {}
     if format_of(path, format) in ("jsonl", "parquet", "arrow", "dataset"):
         columns = [str(word_column or "tokens"), str(tag_column or "tags")]
+        if tag_column == _NO_TAGS:
+            columns[1] = columns[0]
         sentences = list(_lists(path, columns, encoding, format, places))
         name = os.fspath(path)
     else:
@@ -92,7 +132,8 @@ def read_tagged(
             sentences += _sentences(file, lines, layout, word_column, tag_column, places)
     if not sentences:
         raise DataError(f"{name} has no sentence; give a file with tagged words")
-    check_labels(places, "tag")
+    if tag_column != _NO_TAGS:
+        check_labels(places, "tag")
     return sentences
 
 
@@ -176,6 +217,8 @@ def _sentences(
         default if column is None else column
         for column, default in zip((word_column, tag_column), layout.defaults, strict=True)
     ]
+    if tag_column == _NO_TAGS:
+        asked[1] = asked[0]
     words: list[str] = []
     tags: list[str] = []
     count = 0  # columns, once they are known

@@ -3,6 +3,7 @@
 from anaphora.models.body import Body
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.encoder_decoder import EncoderDecoder
+from anaphora.models.forecaster import Forecaster, ForecasterSession
 from anaphora.models.language_model import LanguageModel
 from anaphora.models.saved import SavedModel, load
 from anaphora.models.sequences import SequenceClassifier, SequenceRegressor, SequenceTagger
@@ -14,6 +15,8 @@ __all__ = [
     "ConditionalLanguageModel",
     "Decoder",
     "EncoderDecoder",
+    "Forecaster",
+    "ForecasterSession",
     "LanguageModel",
     "LanguageModelSession",
     "SavedModel",

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from anaphora.cells import CELLS, Cell
+from anaphora.data import SCALINGS
+from anaphora.models.distributions import COUNTS, DISTRIBUTIONS
 from anaphora.options import Options, check_factors, check_shares, check_sizes, option
 
 POOLINGS = ("last", "mean", "max")
 ATTENTIONS = ("multiplicative", "additive", "none")
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 model_option = functools.partial(option, section="model")
 
-_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for one of your own."
+_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for your own."
 
 _LARGEST_UNITS = 10**8  # whose square is still the size of an array
 
@@ -107,7 +110,10 @@ class Body(Options):
         """Make the options of a dictionary of plain values; a cell may be given by its program."""
         cell = values.get("cell")
         if isinstance(cell, Mapping):
-            cell = Cell.from_dict(cell)
+            try:
+                cell = Cell.from_dict(cell)
+            except ValueError as error:
+                raise ValueError(f"{place}.{error}" if place else str(error)) from error
         if isinstance(cell, Cell):
             values = {name: value for name, value in values.items() if name != "cell"}
             objects["cell"] = cell
@@ -124,7 +130,28 @@ class Body(Options):
 
 
 @dataclass(kw_only=True)
-class LanguageModelBody(Body):
+class LabelSmoothing(Body):
+    """The option of models whose answers are classes, tags or tokens.
+
+    Attributes:
+        label_smoothing: The share of each target that is spread over all classes, in training
+            (Szegedy et al. 2016); see `ops.cross_entropy`.
+
+    >>> LabelSmoothing(label_smoothing=0.1).label_smoothing
+    0.1
+    """
+
+    label_smoothing: float = model_option(
+        0.0, "Share of each target that is spread over all others, in training."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares(self, "label_smoothing")
+
+
+@dataclass(kw_only=True)
+class LanguageModelBody(LabelSmoothing):
     """The options of a language model.
 
     Attributes:
@@ -183,12 +210,23 @@ class PooledBody(SequenceBody):
 
 
 @dataclass(kw_only=True)
-class TaggerBody(SequenceBody):
+class ClassifierBody(PooledBody, LabelSmoothing):
+    """The options of a classifier.
+
+    >>> ClassifierBody(label_smoothing=0.1).pooling
+    'last'
+    """
+
+
+@dataclass(kw_only=True)
+class TaggerBody(SequenceBody, LabelSmoothing):
     """The options of a tagger.
 
     Attributes:
         character_embedding_size: The size of a character's embedding.
         character_hidden_size: The units of each direction of the layer that reads characters.
+        crf: Judge the tags of a sentence as a whole, with an `nn.CRF` above the output layer
+            (Lample et al. 2016); else each tag by itself.
 
     >>> TaggerBody().character_hidden_size
     32
@@ -198,14 +236,24 @@ class TaggerBody(SequenceBody):
     character_hidden_size: int = model_option(
         32, "Units of each direction of the layer that reads characters."
     )
+    crf: bool = model_option(
+        False,
+        "Judge the tags of a sentence as a whole, by a conditional random field.",
+        common=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, 1, "character_embedding_size", "character_hidden_size")
+        if self.crf and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing is for tags that are judged each by itself, not for a crf: give "
+                "one of the two"
+            )
 
 
 @dataclass(kw_only=True)
-class DecoderBody(Body):
+class DecoderBody(LabelSmoothing):
     """The options of a model that writes a sequence.
 
     Attributes:
@@ -240,6 +288,50 @@ class EncoderDecoderBody(DecoderBody, SequenceBody):
         super().__post_init__()
         if self.attention == "none":
             check_tied(self)
+
+
+@dataclass(kw_only=True)
+class ForecasterBody(Body):
+    """The options of a forecaster.
+
+    Attributes:
+        distribution: "student_t", "gaussian", "negative_binomial" (of counts), or "quantiles".
+        quantiles: Their levels, rising, for the distribution "quantiles".
+        scaling: "standard" (less the mean of the window's past, over its deviation),
+            "mean_absolute" (over 1 plus the mean of the absolute values), or "none"; None is
+            "mean_absolute" for counts and "standard" for others.
+        autoregressive: Add a weighted sum of lags, and of what is known in advance.
+
+    >>> ForecasterBody().scaling, ForecasterBody(distribution="negative_binomial").scaling
+    ('standard', 'mean_absolute')
+    """
+
+    distribution: str = model_option(
+        "student_t", "What is learnt of the next value.", DISTRIBUTIONS
+    )
+    quantiles: tuple[float, ...] = model_option(
+        QUANTILES, "Levels that the distribution quantiles learns."
+    )
+    scaling: str | None = model_option(
+        None,
+        "How windows are scaled; if not given, mean_absolute for counts, else standard.",
+        SCALINGS,
+    )
+    autoregressive: bool = model_option(
+        True, "Add a weighted sum of the lags, and of the columns known in advance."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.quantiles = tuple(float(level) for level in self.quantiles)
+        counts = self.distribution in COUNTS
+        if self.scaling is None:
+            self.scaling = "mean_absolute" if counts else "standard"
+        if counts and self.scaling == "standard":
+            raise ValueError(
+                f"the distribution {self.distribution!r} is of counts, which have no mean taken "
+                "off: give the scaling 'mean_absolute' or 'none'"
+            )
 
 
 def check_tied(body: Any) -> None:

@@ -184,4 +184,4 @@ class ConditionalLanguageModel(SavedModel):
         """
         initial, memory = self.encode(batch.source, batch.source_lengths)
         features, _, _ = self.decoder(batch.inputs, initial, memory, batch.lengths)
-        return token_loss(features, self.decoder.output, batch.targets), None
+        return token_loss(self, features, self.decoder.output, batch.targets), None

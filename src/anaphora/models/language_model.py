@@ -90,7 +90,7 @@ class LanguageModel(Reader, LanguageModelBody):
         """
         h, state = self.read(batch.inputs, state, batch.lengths)
         y = self.drop(h)
-        loss = token_loss(y, self.output, batch.targets)
+        loss = token_loss(self, y, self.output, batch.targets)
         if not (self.penalized and self.training):
             return loss, None, state
         penalty = self.activation_penalty * ops.activation_penalty(y, lengths=batch.lengths)

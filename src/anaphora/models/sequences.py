@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from anaphora import nn, ops
 from anaphora.data import (
@@ -16,9 +16,9 @@ from anaphora.data import (
     SpelledBatch,
     TaggerCodec,
 )
-from anaphora.models.body import PooledBody, TaggerBody
+from anaphora.models.body import ClassifierBody, PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
-from anaphora.tensor import Tensor
+from anaphora.tensor import Array, Tensor
 
 
 @dataclass(eq=False, repr=False)
@@ -68,6 +68,24 @@ class SequenceTagger(SequenceModel, TaggerBody):
             )
         super().__post_init__()
         self.output = make_linear(self, self.recurrent.output_size, self.num_tags)
+        if self.crf:
+            self.crf_layer = nn.CRF(
+                self.num_tags, initialization=self.initialization, dtype=self.dtype
+            )
+
+    @property
+    def codec(self) -> Any:
+        """What its numbers stand for; of a CRF it also says which tags may follow each other."""
+        return vars(self).get("_codec")
+
+    @codec.setter
+    def codec(self, codec: Any) -> None:
+        self._codec = codec
+        if self.crf:
+            scheme = None if codec is None else codec.scheme
+            self.crf_layer.constraints = (
+                None if scheme is None else nn.tag_constraints(codec.tags, scheme)
+            )
 
     def forward(
         self,
@@ -89,22 +107,45 @@ class SequenceTagger(SequenceModel, TaggerBody):
         return self.output(self.drop(y)), state
 
     def scores(self, batch: Batch) -> Tensor:
-        """The logits [T, B, C] of a batch whose sequences begin anew."""
+        """The logits [T, B, C] of a batch whose sequences start from zeros."""
         logits: Tensor = self(batch.inputs, None, batch.lengths, *_spelling(batch))[0]
         return logits
+
+    def answers(self, scores: Tensor, lengths: ArrayLike | None) -> NDArray[np.int64]:
+        """The most likely tags [T, B] by what `scores` returned: of a CRF the most likely path,
+        else each by itself.
+        """
+        if self.crf:
+            return self.crf_layer.decode(scores, lengths)
+        best: NDArray[np.int64] = scores.data.argmax(axis=-1)
+        return best
+
+    def probabilities(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
+        """The probability of each tag [T, B, C] by what `scores` returned; of a CRF over all
+        paths.
+        """
+        if self.crf:
+            return self.crf_layer.marginals(scores, lengths)
+        shares: Array = ops.softmax(scores).data
+        return shares
 
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """The mean negative log-probability of the tags ``batch.targets`` [T, B], and the state.
 
-        Steps with the tag -100 do not count. With a character layer it is a `SpelledBatch`.
+        Steps with the tag -100 do not count. With a CRF it is that of the whole path, divided by
+        its tags. With a character layer the batch is a `SpelledBatch`.
         """
         y, state = self.read(batch.inputs, state, batch.lengths, *_spelling(batch))
-        return token_loss(self.drop(y), self.output, batch.targets), state
+        if self.crf:
+            return self.crf_layer.loss(
+                self.output(self.drop(y)), batch.targets, batch.lengths
+            ), state
+        return token_loss(self, self.drop(y), self.output, batch.targets), state
 
 
 @dataclass(eq=False, repr=False)
 class SequenceToVector(SequenceModel, PooledBody):
-    """What has one answer for a whole sequence: the recurrent layers' output is pooled over time.
+    """One answer for a complete sequence: the recurrent layers' output is pooled over time.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns [B, O].
     """
@@ -151,15 +192,17 @@ class SequenceToVector(SequenceModel, PooledBody):
 
 
 @dataclass(eq=False, repr=False)
-class SequenceClassifier(SequenceToVector):
+class SequenceClassifier(SequenceToVector, ClassifierBody):
     """A class for each sequence of features or ids.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns logits [B, C].
 
     Attributes:
         num_classes: C.
+        class_weights: [C] how much the targets of each class count in the loss of training; None
+            for all alike. It is no argument, and is not saved: set it to train.
 
-    The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
+    The other arguments are those of `ClassifierBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
         ValueError: an option is out of range, or not just one of ``input_size`` and
@@ -178,6 +221,7 @@ class SequenceClassifier(SequenceToVector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.class_weights: Array | None = None
         self.build_output(self.num_classes)
 
     def scores(self, batch: Batch) -> Tensor:
@@ -188,10 +232,23 @@ class SequenceClassifier(SequenceToVector):
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the classes ``batch.targets`` [B], in nats.
 
-        Every sequence begins anew, so the state, which the training loop hands on, is None.
+        In training the targets are smoothed, and weighted by `class_weights` if there are some
+        (it is the sum of what they give, divided by the number of targets).
+        Every sequence starts from zeros, so the state, which the training loop passes on, is None.
         """
-        logits = self.scores(batch)
-        loss: Tensor = ops.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX)
+        weights = self.class_weights if self.training else None
+        loss: Tensor = ops.cross_entropy(
+            self.scores(batch),
+            batch.targets,
+            ignore_index=IGNORE_INDEX,
+            reduction="mean" if weights is None else "sum",
+            class_weights=weights,
+            label_smoothing=smoothing(self),
+        )
+        if weights is not None:
+            # Divided by the sum of the weights, a batch without a rare class would count as much
+            # as one with it.
+            loss = loss / max(batch.tokens, 1)
         return loss, None
 
 
@@ -225,19 +282,36 @@ class SequenceRegressor(SequenceToVector):
         super().__post_init__()
         self.build_output(self.num_outputs)
 
+    def scores(self, batch: Batch) -> Tensor:
+        """The numbers [B, O] of a batch."""
+        numbers: Tensor = self(batch.inputs, batch.lengths)
+        return numbers
+
+    def answers(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
+        """The numbers themselves, as an array."""
+        return scores.data
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean of the squared differences to ``batch.targets`` [B, O], and no state."""
         return ops.mean_squared_error(self(batch.inputs, batch.lengths), batch.targets), None
 
 
-def token_loss(y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
+def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
     """The mean negative log-probability of targets [T, B], in nats, whose logits are ``output(y)``;
     targets of -100 do not count.
+
+    In training they are smoothed as the model says.
     """
     loss: Tensor = ops.linear_cross_entropy(
-        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX
-    )
+        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX,
+        label_smoothing=smoothing(model),
+    )  # fmt: skip
     return loss
+
+
+def smoothing(model: Any) -> float:
+    """The label smoothing of a model as it is now: none in evaluation."""
+    return model.label_smoothing if model.training else 0.0
 
 
 def _spelling(batch: Batch) -> tuple[Any, Any]:

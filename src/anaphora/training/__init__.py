@@ -7,7 +7,18 @@ from anaphora.training.adaptation import (
 )
 from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
 from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
-from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, perplexity
+from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, loss_unit, perplexity
+from anaphora.training.forecasting import (
+    FORECAST,
+    FittedForecaster,
+    Forecast,
+    ForecasterOptions,
+    ForecastScores,
+    backtest,
+    before_backtest,
+    fit_forecaster,
+    seasonal_naive,
+)
 from anaphora.training.language_model import (
     LANGUAGE_MODEL,
     LanguageModelOptions,
@@ -18,6 +29,7 @@ from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
 from anaphora.training.progress import ProgressBar
+from anaphora.training.start import Start
 from anaphora.training.tagging import TAG, TaggerOptions, tag
 from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
 from anaphora.training.tasks import TASKS, task_of
@@ -26,6 +38,7 @@ from anaphora.training.translation import TRANSLATE, TranslatorOptions
 
 __all__ = [
     "CLASSIFY",
+    "FORECAST",
     "LANGUAGE_MODEL",
     "PRESETS",
     "TAG",
@@ -36,12 +49,17 @@ __all__ = [
     "ClassifierOptions",
     "Evaluation",
     "EvaluationData",
+    "FittedForecaster",
+    "Forecast",
+    "ForecastScores",
+    "ForecasterOptions",
     "GradualUnfreezing",
     "LanguageModelOptions",
     "LearningRateSweep",
     "MetricsFile",
     "Progress",
     "ProgressBar",
+    "Start",
     "TaggerOptions",
     "Task",
     "TaskOptions",
@@ -51,6 +69,8 @@ __all__ = [
     "TrainingDiverged",
     "TrainingOptions",
     "TranslatorOptions",
+    "backtest",
+    "before_backtest",
     "cache_evaluation",
     "check_changes",
     "classify",
@@ -58,11 +78,14 @@ __all__ = [
     "evaluate",
     "evaluation_batches",
     "find_learning_rate",
+    "fit_forecaster",
     "gradient_mean_squares",
     "loss_figures",
+    "loss_unit",
     "perplexity",
     "prepare_training",
     "resume_training",
+    "seasonal_naive",
     "tag",
     "task_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from anaphora.data import IGNORE_INDEX
 from anaphora.tensor import Array, Parameter, Tensor, no_grad
+from anaphora.training.measures import Measure
 
 
 class Model(Protocol):
@@ -25,7 +28,7 @@ class Model(Protocol):
     def loss(self, batch: Any, state: Any = None) -> Tensor | tuple[Tensor, Any]:
         """The mean loss of a batch; a model that carries a state also returns that for the next.
 
-        What is reported beside it follows from the model's ``loss_kind``, if it has one; see
+        What is reported besides it follows from the model's ``loss_kind``, if it has one; see
         `loss_figures`.
         """
 
@@ -86,16 +89,28 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is reported beside the loss: what follows from it, the accuracy, and others."""
+        """What is reported besides the loss: what follows from it, the accuracy, and others."""
         accuracy = self.accuracy
         counted = {} if accuracy is None else {"accuracy": accuracy}
         return {**loss_figures(self.loss_kind, self.loss), **counted, **self.more}
+
+    def monitored(self, name: str) -> str:
+        """The name of the figure that judges, if "auto" is given: the F1 of spans, or the accuracy
+        of classes, or the loss, the first that there is.
+
+        >>> Evaluation(loss=0.5, tokens=10, correct=9).monitored("auto")
+        'accuracy'
+        """
+        if name != "auto":
+            return name
+        figures = self.figures
+        return next((name for name in ("span_f1", "accuracy") if name in figures), "loss")
 
     def figure(self, name: str) -> float:
         """The loss or another figure, by its name.
 
         Raises:
-            ValueError: there is none of this name; the message lists those that there are.
+            ValueError: there is no figure of this name; the message lists all names.
 
         >>> Evaluation(loss=0.5, tokens=10, correct=9).figure("accuracy")
         0.9
@@ -150,11 +165,15 @@ _FIGURES: dict[str | None, Callable[[float], dict[str, float]]] = {
         "bits_per_token": loss / math.log(2),
     },
     "classes": lambda loss: {},
+    "likelihood": lambda loss: {},
+    "quantile loss": lambda loss: {},
     "squared error": lambda loss: {
         "mean_squared_error": loss,
         "root_mean_squared_error": math.sqrt(loss),
     },
 }
+
+_IN_NATS = ("tokens", "classes", "likelihood")
 
 
 def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
@@ -166,8 +185,10 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
       bits a token;
     - "classes": those of classes or tags, in nats: nothing but the accuracy, which `evaluate`
       counts;
+    - "likelihood": negative logarithms of probability densities, in nats: nothing;
+    - "quantile loss": pinball losses (Koenker & Bassett 1978): nothing;
     - "squared error": squared differences: the mean squared error, which is the loss, and its root;
-    - None, or no such attribute: anything else, and nothing is reported beside the loss.
+    - None, or no such attribute: anything else, and nothing is reported besides the loss.
 
     Raises:
         ValueError: the kind is another one.
@@ -183,8 +204,17 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
     return _FIGURES[kind](loss)
 
 
+def loss_unit(kind: str | None) -> str:
+    """What a loss of a kind is measured in: "nats", or nothing.
+
+    >>> loss_unit("tokens"), loss_unit("squared error")
+    ('nats', '')
+    """
+    return "nats" if kind in _IN_NATS else ""
+
+
 def report_loss(record: Mapping[str, Any], short: bool = False) -> str:
-    """What stands beside a loss as people of the field read it: accuracy, perplexity, or an error.
+    """What follows from a loss as people of the field read it: accuracy, perplexity, or an error.
 
     Args:
         record: The loss and the figures that follow from it, by name.
@@ -192,14 +222,26 @@ def report_loss(record: Mapping[str, Any], short: bool = False) -> str:
 
     >>> report_loss({"loss": 1.6, "perplexity": 4.95303}), report_loss({"loss": 0.3})
     ('perplexity 4.95', '')
+    >>> report_loss({"loss": 0.1, "accuracy": 0.97, "span_f1": 0.8})
+    'span F1 80.00%, accuracy 97.00%'
     """
-    if "accuracy" in record:
-        return f"accuracy {record['accuracy']:.2%}"
+    parts = [
+        form.format(record[name])
+        for name, form in _REPORTED.items()
+        if record.get(name) is not None
+    ]
     if record.get("perplexity") is not None:
-        return f"perplexity {record['perplexity']:,.{1 if short else 2}f}"
-    if record.get("root_mean_squared_error") is not None:
-        return f"root mean squared error {record['root_mean_squared_error']:.4g}"
-    return ""
+        parts.append(f"perplexity {record['perplexity']:,.{1 if short else 2}f}")
+    return ", ".join(parts)
+
+
+_REPORTED = {
+    "span_f1": "span F1 {:.2%}",
+    "accuracy": "accuracy {:.2%}",
+    "bleu": "BLEU {:.1f}",
+    "mean_absolute_error": "mean absolute error {:.4g}",
+    "root_mean_squared_error": "root mean squared error {:.4g}",
+}
 
 
 def check_scores(owner: str, scores: Array) -> None:
@@ -256,17 +298,24 @@ def count_targets(model: Model, batch: Any) -> int:
 
 
 def evaluate(
-    model: Model, batches: Iterable[Any], on_batch: Callable[[int], None] = lambda tokens: None
+    model: Model,
+    batches: Iterable[Any],
+    on_batch: Callable[[int], None] = lambda tokens: None,
+    measure: Measure | None = None,
 ) -> Evaluation:
     """Evaluate a model on batches, without dropout.
 
     Args:
         model: Its ``loss(batch, state)`` gives the mean loss of the batch's targets and the state,
             its ``loss_kind`` says what that is (see `loss_figures`). If it has ``scores(batch)``,
-            the targets that score highest are counted too, of batches that have ``targets``.
+            the targets that score highest are counted too, of batches that have ``targets``; or
+            those that its ``answers(scores, lengths)`` says, as of a CRF. Targets beyond the scores
+            are of classes that it does not know: answers to them are wrong, and the loss is that of
+            the sequences without.
         batches: Batches of `anaphora.data`, or any that the loss understands (see `Model`); the
             state is carried over unless they say otherwise (see `AnyBatches`).
         on_batch: Called with the number of tokens of each batch that is done.
+        measure: Counts more figures, one of `anaphora.training.measures`.
 
     Raises:
         ValueError: the batches have no token.
@@ -279,8 +328,7 @@ def evaluate(
     3
     """
     carries_state = getattr(batches, "carries_state", True)
-    scores = getattr(model, "scores", None)
-    total, tokens, state = 0.0, 0, None
+    total, tokens, measured, state = 0.0, 0, 0, None
     correct: int | None = None
     was_training = model.training
     model.train(False)
@@ -288,18 +336,38 @@ def evaluate(
         # What is not finite comes back as the loss.
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             for batch in batches:
-                loss, after = loss_and_state(model, batch, state)
+                answers, known = _answers(model, batch)
+                loss, after = loss_and_state(model, known, state)
                 state = after if carries_state else None
-                count = count_targets(model, batch)
-                total += loss.item() * count
+                count, count_known = count_targets(model, batch), count_targets(model, known)
+                total += loss.item() * count_known
                 tokens += count
-                if scores is not None and hasattr(batch, "targets"):
-                    answers = scores(batch).data.argmax(axis=-1)
+                measured += count_known
+                if answers is not None and answers.dtype.kind != "f":
                     right = int(np.count_nonzero(answers == batch.targets))  # none is -100
                     correct = right if correct is None else correct + right
+                if measure is not None:
+                    measure.update(batch, answers)
                 on_batch(count)
     finally:
         model.train(was_training)
-    if tokens == 0:
+    if measured == 0:
         raise ValueError("evaluate: the batches have no token to predict")
-    return Evaluation(total / tokens, tokens, correct, getattr(model, "loss_kind", None))
+    kind, more = getattr(model, "loss_kind", None), {} if measure is None else measure.figures()
+    return Evaluation(total / measured, tokens, correct, kind, more)
+
+
+def _answers(model: Any, batch: Any) -> tuple[Array | None, Any]:
+    """A model's answers to a batch, None if it has none; and what of the batch its loss is of."""
+    if not hasattr(model, "scores") or not hasattr(batch, "targets"):
+        return None, batch
+    scores = model.scores(batch)
+    if hasattr(model, "answers"):
+        answers = model.answers(scores, getattr(batch, "lengths", None))
+    else:
+        answers = scores.data.argmax(axis=-1)
+    targets = np.asarray(batch.targets)
+    if targets.dtype.kind == "f" or not (unknown := targets >= scores.shape[-1]).any():
+        return answers, batch
+    rows = unknown.any(axis=0) if unknown.ndim > 1 else unknown  # a path is judged as a whole
+    return answers, dataclasses.replace(batch, targets=np.where(rows, IGNORE_INDEX, targets))

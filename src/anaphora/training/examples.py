@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anaphora.artifact import ArtifactError, Shape, check_finite, read_weights, write_weights
-from anaphora.data import Codec, Column, DataError, stream_lines
+from anaphora.data import (
+    FORMATS,
+    Codec,
+    Column,
+    DataError,
+    format_of,
+    is_tokenized,
+    stratified_split,
+    stream_lines,
+    uncompressed_name,
+)
 from anaphora.tensor import Array
 from anaphora.training.task import (
+    Adapt,
     EvaluationData,
+    MeasureOf,
     Notify,
     Paths,
     Task,
@@ -24,39 +36,62 @@ from anaphora.training.task import (
 ReadExamples = Callable[[Any, Paths], list[Any]]
 """The examples of some files, given options and the files."""
 
+Label = Callable[[Any], Hashable]
+"""The class of an example, in whose proportion examples are held out."""
+
+Places = Callable[[Any, str], Mapping[str, str]]
+"""Where in a file each label stands first, given options and the file."""
+
 Fit = Callable[[Any, list[Any], list[Any]], Codec]
 """The codec, given options, the examples to train on, and those held out of the same files."""
 
 
+_NAMED = 20  # labels that a message lists
+
+
 def example_task(
-    *, read_examples: ReadExamples, fit: Fit, rows: str = "sentences", **entry: Any
+    *,
+    read_examples: ReadExamples,
+    fit: Fit,
+    label: Label | None = None,
+    places: Places | None = None,
+    measure_of: MeasureOf = lambda options, model, codec: None,
+    rows: str = "sentences",
+    **entry: Any,
 ) -> Task:
     """A `Task` whose data are examples.
 
     Args:
         read_examples: Reads the examples of files.
         fit: Makes the codec.
-        rows: What stands side by side in a batch, in the plural.
+        label: The class of an example, for examples that have one.
+        places: Says where labels stand, for examples that have some.
+        measure_of: As of `Task`.
+        rows: What is side by side in a batch, in the plural.
         **entry: The other fields of the task.
     """
-    return Task(
-        read=functools.partial(_read, read_examples, fit, rows),
-        open=functools.partial(_open, rows),
-        evaluation=functools.partial(_evaluation, read_examples),
-        rows=rows,
-        **{"inputs": line_inputs, **entry},
-    )
+    data: dict[str, Any] = {
+        "read": functools.partial(_read, read_examples, fit, label, rows),
+        "open": functools.partial(open_examples, rows),
+        "evaluation": functools.partial(evaluation_data, read_examples, places, measure_of),
+        "measure_of": measure_of,
+        "inputs": line_inputs,
+        "rows": rows,
+    }
+    return Task(**{**data, **entry})
 
 
 def _read(
     read_examples: ReadExamples,
     fit: Fit,
+    label: Label | None,
     rows: str,
     options: Any,
     texts: Paths,
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
+    adapt: Adapt,
 ) -> tuple[Codec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")
@@ -66,11 +101,11 @@ def _read(
         notify(f"reading {names_of(validation_texts)}")
         validation = read_examples(options, validation_texts)
     else:
-        training, held_out = _split(training, options.validation_share, options.seed)
+        training, held_out = _split(training, label, options.validation_share, options.seed)
         validation = held_out
     if not training:
         raise DataError(f"no {rows} are left to train on; give more, or hold out fewer")
-    codec = fit(options, training, held_out)
+    codec = adapt(lambda: fit(options, training, held_out))
     write_weights(folder / "train.safetensors", codec.encode(training), within=folder)
     if validation:
         try:
@@ -82,7 +117,12 @@ def _read(
     return codec, names
 
 
-def _open(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
+def open_examples(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
+    """The data of a training whose arrays lie in a folder; see `Task.open`.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
     found: list[Any] = []
     counts = []
     for path in (folder / "train.safetensors", folder / "validation.safetensors"):
@@ -97,9 +137,9 @@ def _open(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
         try:
             found.append(codec.batches(arrays, options.batch_size, options.dtype))
         except DataError as error:
-            raise ArtifactError(f"{path}: {error}; train anew") from error
+            raise ArtifactError(f"{path}: {error}; train again") from error
     if found[0] is None:
-        raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
+        raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train again")
     training, validation = counts
     description = (
         f"{training:,} {codec.counted} to train on, {validation:,} to validate on, "
@@ -108,14 +148,66 @@ def _open(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
     return TrainingData(found[0], found[1], description)
 
 
-def _evaluation(
-    read_examples: ReadExamples, options: Any, model: Any, files: Paths, batch_size: int | None
+def evaluation_data(
+    read_examples: ReadExamples,
+    places: Places | None,
+    measure_of: MeasureOf,
+    options: Any,
+    model: Any,
+    files: Paths,
+    batch_size: int | None,
 ) -> EvaluationData:
+    """The data of an evaluation; labels that training lacked count as wrong.
+
+    Args:
+        read_examples: As of `example_task`, and so are `places` and `measure_of`.
+        places: Says where labels stand.
+        measure_of: Says what is counted.
+        options: All options.
+        model: The model, with its codec.
+        files: The files.
+        batch_size: That of the training if None.
+
+    Raises:
+        DataError: a file cannot be read, or has no label of the training.
+    """
     examples = read_examples(options, files)
-    codec = model.codec
+    known = model.codec
+    codec = known.with_labels_of(examples)
     arrays = codec.encode(examples)
     batches = codec.batches(arrays, batch_size or options.batch_size, model.dtype)
-    return EvaluationData(batches, names_of(files), codec.unknown_share(examples, arrays))
+    more = codec.labels[len(known.labels) :]
+    count, notices = 0, []
+    if more and places is not None:
+        targets = arrays.get("tags", arrays.get("targets"))
+        count = int(np.count_nonzero(targets >= len(known.labels)))
+        if count == len(targets):
+            raise DataError(
+                f"{names_of(files)} has no label of the training, which are "
+                f"{', '.join(map(repr, known.labels[:_NAMED]))}: evaluate on files of the same task"
+            )
+        notices = [_unknown_labels(more, count, [places(options, file) for file in files])]
+    return EvaluationData(
+        batches,
+        names_of(files),
+        codec.unknown_share(examples, arrays),
+        measure=measure_of(options, model, codec),
+        unknown_labels=count,
+        notices=notices,
+    )
+
+
+def _unknown_labels(labels: Sequence[str], count: int, found: Sequence[Mapping[str, str]]) -> str:
+    """A sentence on labels that training lacked."""
+    first = {label: place for of_file in reversed(found) for label, place in of_file.items()}
+    named = ", ".join(repr(label) for label in labels[:_NAMED])
+    more = ", ..." if len(labels) > _NAMED else ""
+    place = next((f" (first in {first[one]})" for one in first if one in labels), "")
+    times = "once" if count == 1 else f"{count:,} times"
+    return (
+        f"labels that training lacked stand {times} in the files{place}: {named}{more}; they count "
+        "as wrong, and the loss is that of the rest"
+    )
 
 
 def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -131,6 +223,29 @@ def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
     name = "standard input" if path == "-" else path
     for number, line in enumerate(stream_lines(path, options.encoding), start=1):
         yield f"{name}, line {number:,}", line
+
+
+def split_of(options: Any, texts: Iterable[str]) -> str:
+    """How the words of texts are split, where the options leave that to the texts.
+
+    >>> from types import SimpleNamespace
+    >>> split_of(SimpleNamespace(split="auto"), ["Yes, it rains."])
+    'punctuation'
+    """
+    if options.split != "auto":
+        split: str = options.split
+        return split
+    return "whitespace" if is_tokenized(texts) else "punctuation"
+
+
+def example_of_table(files: str, format: str | None) -> str | None:
+    """An argument of another file like the tables of a training; None if they were no tables."""
+    first = files.split(", ")[0]
+    found = format_of(first, format)
+    if found is None or FORMATS[found].kind != "table":
+        return None
+    suffix = Path(uncompressed_name(first)).suffix if found != "dataset" else ""
+    return f"YOUR_TABLE{suffix or f' --format {found}'}"
 
 
 def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str, Column]) -> None:
@@ -178,13 +293,22 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
                 f"{column.of}"
             )
     if problems:
-        raise ArtifactError(f"{path}: {problems[0]}; train anew")
+        raise ArtifactError(f"{path}: {problems[0]}; train again")
 
 
-def _split(examples: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
-    """The examples to train on, in the order in which they stand, and those that are held out."""
-    sampled = np.random.default_rng(seed).permutation(len(examples))
-    held_out = set(sampled[: int(len(examples) * share)].tolist())
+def _split(
+    examples: list[Any], label: Label | None, share: float, seed: int
+) -> tuple[list[Any], list[Any]]:
+    """The examples to train on, in their order, and those that are held out: of
+    each class its share.
+    """
+    if share == 0 or len(examples) < 2:
+        return examples, []
+    if label is not None:
+        kept, sampled = stratified_split([label(one) for one in examples], share, seed)
+        return [examples[n] for n in kept], [examples[n] for n in sampled]
+    order = np.random.default_rng(seed).permutation(len(examples))
+    held_out = set(order[: int(len(examples) * share)].tolist())
     return (
         [example for n, example in enumerate(examples) if n not in held_out],
         [example for n, example in enumerate(examples) if n in held_out],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,12 +36,22 @@ from anaphora.data import (
 from anaphora.data.tokenizers.bpe import require_tokenizers
 from anaphora.models import LanguageModel
 from anaphora.models.body import LanguageModelBody
-from anaphora.training.evaluation import Evaluation, report_loss
-from anaphora.training.options import StreamTrainingOptions, TaskOptions, TextOptions
+from anaphora.options import check_factors, check_shares, check_sizes, option
+from anaphora.training.adaptation import cache_evaluation, dynamic_evaluation
+from anaphora.training.evaluation import Evaluation, evaluate, report_loss
+from anaphora.training.options import (
+    NAME_FORMAT,
+    StreamTrainingOptions,
+    TaskOptions,
+    TextOptions,
+    check_format,
+)
 from anaphora.training.presets import PRESETS
-from anaphora.training.task import EvaluationData, Notify, Paths, Task, TrainingData
+from anaphora.training.task import Adapt, EvaluationData, Notify, Paths, Task, TrainingData
 
 Ids = NDArray[Any]
+
+evaluation_option = functools.partial(option, section="evaluation")
 
 _DEFAULT_BPE_VOCABULARY = 4096
 _LONGEST_SENTENCE = 256  # tokens that an evaluation reads with one state
@@ -57,7 +69,40 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
     True
     """
 
+    cache: bool = evaluation_option(
+        False, "Mix in what followed similar states shortly before: a neural cache."
+    )
+    cache_window: int = evaluation_option(500, "Steps that the cache holds.")
+    cache_theta: float = evaluation_option(1.0, "How much the cache prefers similar states.")
+    cache_weight: float = evaluation_option(0.1, "Share of the cache in each prediction.")
+    dynamic_evaluation: float = evaluation_option(
+        0.0,
+        "Learning rate with which the model learns from each window of the text after it was "
+        "predicted; 0 for none.",
+    )
+    dynamic_decay: float = evaluation_option(
+        0.0, "Share of the way back to the trained weights that each of these updates goes."
+    )
+    dynamic_window: int = evaluation_option(5, "Steps of each of these windows.")
+
     presets = PRESETS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, 1, "cache_window", "dynamic_window")
+        check_factors(self, "cache_theta", "dynamic_evaluation", "dynamic_decay")
+        check_shares(self, "cache_weight")
+        if self.dynamic_decay > 1:
+            raise ValueError(f"dynamic_decay is a share of at most 1, not {self.dynamic_decay}")
+        for switch in ("cache", "dynamic_evaluation"):
+            part = f"{switch.partition('_')[0]}_"
+            for name, field in self.fields("evaluation").items():
+                given = name.startswith(part) and getattr(self, name) != field.default
+                if given and not getattr(self, switch):
+                    raise ValueError(f"{name} belongs to {switch}, which is off: give it too")
+        if self.cache and self.dynamic_evaluation:
+            raise ValueError("give one of cache and dynamic_evaluation")
+        check_format(self.format, ("table",))
 
 
 def _check(options: LanguageModelOptions) -> None:
@@ -66,8 +111,12 @@ def _check(options: LanguageModelOptions) -> None:
 
 
 def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    if given.get("column") is not None and not any(map(is_table, paths)):
-        raise ValueError("column is for .csv and .tsv files, and none was given")
+    if given.get("column") is not None and not _have_table(given.get("format"), paths):
+        raise ValueError(f"column is for tables, and none was given; {NAME_FORMAT}")
+
+
+def _have_table(format: str | None, paths: Paths) -> bool:
+    return any(is_table(path, format) for path in paths)
 
 
 def _read(
@@ -76,8 +125,9 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
+    adapt: Adapt,
 ) -> tuple[Tokenizer, dict[str, str | None]]:
-    more = options.column, options.pattern, options.encoding
+    more = options.column, options.pattern, options.encoding, options.format
     validation: Source | None = None
     if texts:
         source = open_source(texts, *more)
@@ -86,8 +136,12 @@ def _read(
     if validation_texts:
         validation = open_source(validation_texts, *more)
     notify(f"reading {source.name}")
-    tokenizer = fit_tokenizer(options, source)
-    encode_to_file(source, tokenizer, folder / "train.npy")
+    tokenizer = adapt(lambda: fit_tokenizer(options, source))
+    ids = encode_to_file(source, tokenizer, folder / "train.npy")
+    if options.level == "word" and np.any(ids == tokenizer.unknown_id):
+        unknown = tokenizer.unknown_tokens(source)
+        if unknown:  # more than those that the text itself has as unknown
+            notify(_on_unknown(unknown, tokenizer.vocabulary_size, len(ids)))
     if validation is not None:
         notify(f"reading {validation.name}")
         try:
@@ -96,6 +150,16 @@ def _read(
             raise DataError(f"the validation text {validation.name}: {error}") from error
     names = {"texts": source.name, "validation_texts": validation.name if validation else None}
     return tokenizer, names
+
+
+def _on_unknown(unknown: Counter[str], vocabulary_size: int, tokens: int) -> str:
+    """What limits of the vocabulary did to the text of a training."""
+    types, count = len(unknown), unknown.total()
+    return (
+        f"the vocabulary has {vocabulary_size:,} entries; {types:,} rarer words become unknown, "
+        f"which are {count:,} of the {tokens:,} tokens ({count / tokens:.1%}); --minimum-count 1 "
+        "without --vocabulary-size keeps all"
+    )
 
 
 def _open(options: LanguageModelOptions, tokenizer: Tokenizer, folder: Path) -> TrainingData:
@@ -110,10 +174,10 @@ def _open(options: LanguageModelOptions, tokenizer: Tokenizer, folder: Path) -> 
         size = max(1, min(options.evaluation_batch_size, len(validation_ids) - 1))
         validation = evaluation_batches(options, tokenizer, validation_ids, size)
     unknown = np.count_nonzero(validation_ids == tokenizer.unknown_id)
-    told = f" ({unknown:,} unknown)" if unknown else ""
+    also = f" ({unknown:,} unknown)" if unknown else ""
     description = (
         f"{len(ids):,} {_UNITS[options.level]} to train on, {len(validation_ids):,} to "
-        f"validate on{told}, a vocabulary of {tokenizer.vocabulary_size:,}"
+        f"validate on{also}, a vocabulary of {tokenizer.vocabulary_size:,}"
     )
     return TrainingData(batches, validation, description)
 
@@ -122,11 +186,15 @@ def _evaluation(
     options: LanguageModelOptions, model: LanguageModel, texts: Paths, batch_size: int | None
 ) -> EvaluationData:
     tokenizer = model.codec
-    column = options.column if any(map(is_table, texts)) else None
-    source = open_source(texts, column, options.pattern, options.encoding)
+    column = options.column if _have_table(options.format, texts) else None
+    source = open_source(texts, column, options.pattern, options.encoding, options.format)
     with TemporaryDirectory() as folder:
         ids = np.array(encode_to_file(source, tokenizer, Path(folder, "ids.npy")))
-    batches = evaluation_batches(options, tokenizer, ids, min(batch_size or 1, len(ids)))
+    evaluate_model = _adaptive(options, batch_size or 1)
+    if options.dynamic_evaluation and options.batching == "stream":
+        batches: Batches = cover(ids, 1, options.dynamic_window, tokenizer.start_id)
+    else:
+        batches = evaluation_batches(options, tokenizer, ids, min(batch_size or 1, len(ids)))
     characters = sum(len(chunk) for chunk in source)
     count = int(np.count_nonzero(ids == tokenizer.unknown_id))
     unknown = UnknownShare(tokenizer.unknown_tokens(source), count, len(ids))
@@ -139,7 +207,30 @@ def _evaluation(
             bits = None  # the characters that they are of were not predicted
         return {"bits_per_character": bits, "characters": characters}
 
-    return EvaluationData(batches, source.name, unknown, figures)
+    return EvaluationData(batches, source.name, unknown, figures, evaluate_model)
+
+
+def _adaptive(options: LanguageModelOptions, batch_size: int) -> Callable[..., Evaluation]:
+    """What evaluates a model, which may adapt to the text meanwhile."""
+    name = "cache" if options.cache else "dynamic_evaluation"
+    if (options.cache or options.dynamic_evaluation) and batch_size > 1:
+        raise ValueError(
+            f"{name} reads the text as one stream, and batch_size is {batch_size}: omit it"
+        )
+    if options.cache:
+        return functools.partial(
+            cache_evaluation,
+            window=options.cache_window,
+            theta=options.cache_theta,
+            weight=options.cache_weight,
+        )
+    if options.dynamic_evaluation:
+        return functools.partial(
+            dynamic_evaluation,
+            learning_rate=options.dynamic_evaluation,
+            decay=options.dynamic_decay,
+        )
+    return evaluate
 
 
 def _report(options: LanguageModelOptions, record: Mapping[str, Any], short: bool = False) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from anaphora import schema
 from anaphora.cells import CELLS, Cell
-from anaphora.data import check_encoding
+from anaphora.data import FORMATS, check_encoding
+from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
@@ -23,13 +25,50 @@ from anaphora.options import Options, check_factors, check_shares, check_sizes, 
 LIMITS = {"epochs", "max_steps", "minutes"}
 """The options that end a training."""
 
+NAME_FORMAT = "with format, say what files are whose names do not tell it, such as standard input"
+"""Advice of messages."""
+
 data_option = functools.partial(option, section="data")
 training_option = functools.partial(option, section="training")
 
 
 @dataclass(kw_only=True)
-class DataOptions(Options):
-    """How files are read, of every task.
+class FileOptions(Options):
+    """How files are read and what is held out, of every task.
+
+    >>> FileOptions().validation_share
+    0.05
+    """
+
+    validation_share: float = data_option(
+        0.05,
+        "Share of the text or of each series to forecast (its end), or of the examples (sampled by "
+        "seed) that is held out for validation where no --valid is given.",
+    )
+    encoding: str = data_option(
+        "utf-8",
+        "Encoding of the files, as Python calls it: cp1252, latin-1, utf-16, ...",
+        reading=True,
+    )
+    format: str | None = data_option(
+        None,
+        "Format, where names do not tell it (standard input).",
+        tuple(FORMATS),
+        reading=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_encoding(self.encoding)
+        except ValueError as error:  # as misuse, not as something wrong with a text
+            raise ValueError(str(error)) from None
+        check_shares(self, "validation_share")
+
+
+@dataclass(kw_only=True)
+class DataOptions(FileOptions):
+    """What the vocabulary of a task keeps.
 
     >>> DataOptions(minimum_count=2).validation_share
     0.05
@@ -42,40 +81,53 @@ class DataOptions(Options):
         1, "Characters or words that occur less often become unknown (not at level bpe)."
     )
     lowercase: bool = data_option(False, "Make words lower-case.")
-    validation_share: float = data_option(
-        0.05,
-        "Share of the text (its end) or of the examples (sampled by seed) that is held out for "
-        "validation where no --valid is given.",
-    )
-    encoding: str = data_option(
-        "utf-8",
-        "Encoding of the files, as Python calls it: cp1252, latin-1, utf-16, shift_jis, ...",
-        reading=True,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            check_encoding(self.encoding)
-        except ValueError as error:  # as misuse, not as something wrong with a text
-            raise ValueError(str(error)) from None
         check_sizes(self, 1, "vocabulary_size", "minimum_count")
-        check_shares(self, "validation_share")
+
+
+def check_format(format: str | None, kinds: tuple[str, ...], others: tuple[str, ...] = ()) -> None:
+    """Refuse a format that a task does not read.
+
+    Args:
+        format: A key of `anaphora.data.FORMATS`, or None.
+        kinds: The kinds of formats that it reads.
+        others: More formats that it reads.
+
+    Raises:
+        ValueError: it is another one.
+
+    >>> check_format("ts", ("tagged",), ("jsonl",))
+    Traceback (most recent call last):
+        ...
+    ValueError: format 'ts' is not for this task; expected one of jsonl, conllu, columns
+    """
+    known = [name for name, one in FORMATS.items() if one.kind in kinds or name in others]
+    if format is not None and format not in known:
+        raise ValueError(
+            f"format {format!r} is not for this task; expected one of {', '.join(known)}"
+        )
 
 
 @dataclass(kw_only=True)
-class SplitOptions(DataOptions):
-    """How texts are split into words.
+class SentenceOptions(DataOptions):
+    """How sentences, or other short texts, are split into words.
 
-    >>> SplitOptions(split="punctuation").lowercase
-    False
+    >>> SentenceOptions().split
+    'auto'
     """
 
-    split: str = data_option("whitespace", "How words are split.", ("whitespace", "punctuation"))
+    split: str = data_option(
+        "auto",
+        "How words are split; auto is whitespace for texts whose punctuation stands apart, and "
+        "punctuation for others.",
+        ("auto", "whitespace", "punctuation"),
+    )
 
 
 @dataclass(kw_only=True)
-class TextOptions(SplitOptions):
+class TextOptions(DataOptions):
     """How a text is read and cut into tokens.
 
     >>> TextOptions(level="word", lowercase=True).split
@@ -87,6 +139,7 @@ class TextOptions(SplitOptions):
     """
 
     level: str = data_option("char", "What a token is.", ("char", "word", "bpe"), common=True)
+    split: str = data_option("whitespace", "How words are split.", ("whitespace", "punctuation"))
     sentence_start: bool = data_option(False, "Put <bos> before each line, at word level.")
     batching: str = data_option(
         "stream",
@@ -94,7 +147,7 @@ class TextOptions(SplitOptions):
         ("stream", "sentences"),
     )
     column: str | None = data_option(
-        None, "Read .csv or .tsv files, and take the text from this column.", reading=True
+        None, "Column of the text, in tables (.csv, .jsonl, ...).", reading=True
     )
     pattern: str = data_option("*.txt", "Which files of a folder to read.", reading=True)
 
@@ -128,14 +181,10 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the text in all, also with --resume.", common=True
+        None, "Stop after so many passes over the data in all.", common=True
     )
-    max_steps: int | None = training_option(
-        None, "Stop after so many updates in all, also with --resume.", common=True
-    )
-    minutes: float | None = training_option(
-        None, "Stop after so many minutes in all, also with --resume.", common=True
-    )
+    max_steps: int | None = training_option(None, "Stop after so many updates in all.", common=True)
+    minutes: float | None = training_option(None, "Stop after so many minutes in all.", common=True)
     batch_size: int = training_option(
         32, "Parallel streams, sentences or other examples (B).", common=True
     )
@@ -168,7 +217,7 @@ class TrainingOptions(Options):
     )
     evaluate_every: int = training_option(0, "Updates between evaluations; 0 for once an epoch.")
     patience: int = training_option(
-        0, "Stop after so many evaluations without progress; 0 to go on."
+        0, "Stop after so many evaluations without progress; 0 for no such end."
     )
     log_every: int = training_option(10, "Updates between lines in metrics.jsonl.")
     checkpoint_seconds: float = training_option(60.0, "Seconds between checkpoints.")
@@ -176,8 +225,8 @@ class TrainingOptions(Options):
     monitor: str = training_option(
         "loss",
         "Which figure of an evaluation decides what weights are kept and when patience ends; the "
-        "loss breaks ties.",
-        tuple(DIRECTIONS),
+        "loss breaks ties. auto: the F1 of spans or the accuracy of classes, else the loss.",
+        ("auto", *DIRECTIONS),
     )
     accumulate: int = training_option(
         1, "Batches whose gradients make one update, as if they were one batch."
@@ -186,6 +235,20 @@ class TrainingOptions(Options):
         0.0,
         "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
         "and saved in their place; 0 for none.",
+    )
+
+    freeze: tuple[str, ...] = training_option(
+        (),
+        "Parameters that are not trained, by name or pattern, such as 'embedding.*'. May be given "
+        "again.",
+    )
+    gradual_unfreezing: bool = training_option(
+        False,
+        "Train the last layer alone in the first epoch, and one layer more from epoch to epoch.",
+    )
+    discriminative_factor: float = training_option(
+        1.0,
+        "Divide the learning rate by this from layer to layer towards the inputs; 2.6 in ULMFiT.",
     )
 
     def __post_init__(self) -> None:
@@ -203,6 +266,11 @@ class TrainingOptions(Options):
                 raise ValueError(f"{name} must be more than 0 and finite, not {value}")
         check_factors(self, "clip_norm", "clip_value", "checkpoint_seconds", "weight_decay")
         check_sizes(self, 1, "accumulate")
+        if not 1 <= self.discriminative_factor < math.inf:
+            raise ValueError(
+                "discriminative_factor must be at least 1 and finite, not "
+                f"{self.discriminative_factor}"
+            )
         check_shares(self, "ema_decay")
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")
@@ -252,6 +320,21 @@ class TaskOptions(Body, TrainingOptions):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that go together, by name; the first are the task's defaults."""
 
+    given: frozenset[str] | None = None
+    """Which options `make` was given without a preset, so that the others may follow from the
+    files; None where the others were said too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.cell, Cell):
+            try:
+                self.cell.to_dict()
+            except EquationError as error:
+                raise ValueError(
+                    f"{error}; a model directory keeps a cell as its program, so give one whose "
+                    "equations are traced, without fused=False, and have finite numbers"
+                ) from error
+
     @classmethod
     def make(cls, preset: str | None = None, **changes: Any) -> Self:
         """The options of a preset, with some of them changed.
@@ -278,7 +361,9 @@ class TaskOptions(Body, TrainingOptions):
         values |= changes
         if unknown := sorted(set(values) - set(cls.fields())):
             raise ValueError(f"unknown options: {', '.join(unknown)}")
-        return cls.from_dict(values)
+        made = cls.from_dict(values)
+        made.given = frozenset(changes) if preset is None else None
+        return made
 
     @classmethod
     def default(cls, name: str) -> Any:
@@ -287,7 +372,7 @@ class TaskOptions(Body, TrainingOptions):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The options that ``config.json`` has; sizes that follow from the data are left out.
+        """The options that ``config.json`` has; sizes that follow from the data are omitted.
 
         A model that was saved from Python has no sections "data" and "training"; they are then
         those of the first preset.
@@ -313,8 +398,8 @@ class TaskOptions(Body, TrainingOptions):
         try:
             return cls.from_dict(values)
         except ValueError as error:
-            name = str(error).split(" ", 1)[0]
-            field = cls.fields().get(name)
+            name = re.match(r"\w*", str(error))
+            field = cls.fields().get(name[0]) if name else None
             raise ValueError(f"{field.metadata['section']}.{error}" if field else error) from error
 
     def to_config(self) -> dict[str, dict[str, Any]]:

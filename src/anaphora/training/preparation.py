@@ -1,9 +1,10 @@
-"""From files to a `Trainer` that is ready, and from a model directory to one that goes on."""
+"""From files to a `Trainer` that is ready, and from a model directory to one that continues."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import shutil
@@ -14,11 +15,23 @@ from typing import Any
 
 from anaphora import random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
+from anaphora.data import DataError
 from anaphora.nn.initialization import shapes_only
-from anaphora.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule, WarmUp
+from anaphora.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Optimizer,
+    Schedule,
+    WarmUp,
+    discriminative_groups,
+    freeze,
+    layer_groups,
+)
 from anaphora.tensor import Parameter
-from anaphora.training.callbacks import MetricsFile
+from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile
+from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
+from anaphora.training.start import Start
 from anaphora.training.task import Notify, Paths, Task
 from anaphora.training.trainer import Trainer
 
@@ -41,6 +54,7 @@ def prepare_training(
     texts: Paths = (),
     validation_texts: Paths = (),
     *,
+    start: Start | None = None,
     overwrite: bool = False,
     notify: Notify = lambda message: None,
 ) -> Trainer:
@@ -52,11 +66,12 @@ def prepare_training(
         directory: The model directory to make.
         texts: What to train on: what it may be, the task says.
         validation_texts: What to evaluate on; if there are none, a part of the texts.
+        start: A model to begin with, whose ``options`` made the options; None for a new one.
         overwrite: Replace a model that the directory holds.
         notify: Gets a sentence at every stage.
 
     Raises:
-        DataError: a file cannot be read, has too little in it, or what the vocabulary lacks.
+        DataError: a file cannot be read, has too little in it, or what is not in the vocabulary.
         ArtifactError: the directory cannot be used.
         ValueError: the options do not fit together.
 
@@ -77,11 +92,15 @@ def prepare_training(
     home = ModelDirectory(directory)
     with _locked(home):
         with _claimed(home, overwrite=overwrite) as folder:
-            codec, names = task.read(options, texts, validation_texts, folder, notify)
+            codec, names = _read(task, options, texts, validation_texts, folder, notify, start)
+            options = task.resolve(options, codec)
             # All that can be wrong is to come up before an old model goes.
             random.seed(options.seed)
             model = task.make_model(options, codec.sizes())
             model.codec = codec
+            if start is not None:
+                start.copy_weights(task, options, model, notify)
+            _freeze(model, options)
             task.open(options, codec, folder)
             home.clear(overwrite=overwrite)
             for file in _data(home.checkpoint.parent):
@@ -91,8 +110,12 @@ def prepare_training(
             folder.rmdir()
 
         config = {**options.to_config(), "sources": names}
+        if start is not None:
+            config["from"] = start.record()
         trainer, description = _trainer(task, options, home, config, model)
         notify(description)
+        if start is None:
+            task.start(options, trainer)
         trainer.save_checkpoint()  # from here on it can be resumed
     return trainer
 
@@ -103,10 +126,10 @@ def resume_training(
     changes: Mapping[str, Any] | None = None,
     notify: Notify = lambda message: None,
 ) -> Trainer:
-    r"""Return what goes on from the last checkpoint, bit for bit as if it had not stopped.
+    r"""Return what continues from the last checkpoint, bit for bit as if it had not stopped.
 
     Limits are totals, which count what was done before. A new ``learning_rate``, ``schedule`` or
-    option of that begins the schedule anew at this step, from the learning rate that is given or
+    option of that restarts the schedule at this step, from the learning rate that is given or
     else from the present one, and so does a new end of the schedule cosine: without a
     ``learning_rate`` that never rises. Where ``minutes`` becomes the only limit, cosine becomes
     plateau. ``config.json`` records each such beginning under ``changes``.
@@ -145,10 +168,10 @@ def resume_training(
 def _resumed(
     task: Task, home: ModelDirectory, changes: Mapping[str, Any], notify: Notify
 ) -> Trainer:
-    """A trainer of a directory that is locked; it goes on from the last checkpoint."""
+    """A trainer of a directory that is locked; it continues from the last checkpoint."""
     if not home.checkpoint.exists():
         raise ArtifactError(
-            f"{home.path}: has no checkpoint, so there is no training to continue; train anew, "
+            f"{home.path}: has no checkpoint, so there is no training to continue; train again, "
             "into another folder or over this one"
         )
     options = task.load_options(home)
@@ -174,7 +197,7 @@ def _resumed(
 
 
 def check_changes(changes: Iterable[str]) -> None:
-    """Refuse options that a training cannot change when it goes on.
+    """Refuse options that a training cannot change when it continues.
 
     Raises:
         ValueError: there are some.
@@ -182,21 +205,21 @@ def check_changes(changes: Iterable[str]) -> None:
     >>> check_changes(["max_steps", "window"])
     Traceback (most recent call last):
         ...
-    ValueError: window: a training that goes on keeps its options; only epochs, ... may change
+    ValueError: window: a training that continues keeps its options; only epochs, ... may change
     """
     if fixed := sorted(set(changes) - LIMITS - {"patience"} - _OF_SCHEDULES):
         raise ValueError(
-            f"{', '.join(fixed)}: a training that goes on keeps its options; only epochs, "
+            f"{', '.join(fixed)}: a training that continues keeps its options; only epochs, "
             f"max_steps, minutes, patience, {', '.join(sorted(_OF_SCHEDULES))} may change"
         )
 
 
 def _check_parameters(schedule: str, changes: Iterable[str]) -> None:
-    """Refuse options of schedules other than the one that is to go on."""
+    """Refuse options of schedules other than the one that continues."""
     every = {name for names in _PARAMETERS.values() for name in names}
     if unused := sorted(every & set(changes) - set(_PARAMETERS.get(schedule, ()))):
         raise ValueError(
-            f"{', '.join(unused)}: the schedule {schedule} has no such option; leave it out, or "
+            f"{', '.join(unused)}: the schedule {schedule} has no such option; omit it, or "
             "choose another schedule"
         )
 
@@ -233,7 +256,7 @@ def _begin_schedule(
     changes: Mapping[str, Any],
     notify: Notify,
 ) -> None:
-    """Begin the schedule anew, if the changes ask for it, and record that in the config."""
+    """Restart the schedule, if the changes ask for it, and record that in the config."""
     options, progress = trainer.options, trainer.progress
     done = trainer.fraction_done() >= 1
     if done and LIMITS & set(changes):
@@ -265,12 +288,12 @@ def _begin_schedule(
     if options.schedule != before.schedule and "schedule" not in changes:
         reason = f", as {before.schedule} needs an end at a known step (epochs or max_steps)"
     notify(
-        f"the schedule begins anew at step {start.step:,}: {options.schedule}{reason}, from the "
+        f"the schedule restarts at step {start.step:,}: {options.schedule}{reason}, from the "
         f"learning rate {start.learning_rate:.3g}"
     )
     if start.learning_rate < _LITTLE * present.initial_learning_rate:
         notify(
-            f"at a learning rate of {start.learning_rate:.3g} next to nothing is learnt: give "
+            f"at a learning rate of {start.learning_rate:.3g} almost nothing is learnt: give "
             f"learning_rate too, such as {options.learning_rate:g}, with which it began"
         )
 
@@ -326,6 +349,8 @@ def _trainer(
 ) -> tuple[Trainer, str]:
     """A trainer that saves models with the config, as it is then; and a line on its data."""
     data = task.open(options, model.codec, home.checkpoint.parent)
+    task.begin(options, model, data)
+    _freeze(model, options)
     optimizer = _optimizer(model.named_parameters(), options)
     epoch_steps = -(-len(data.batches) // options.accumulate)
     schedule = _schedule(optimizer, options, epoch_steps, _Start.last(config))
@@ -338,6 +363,9 @@ def _trainer(
         }
         model.save(home, **{**config, "results": results})
 
+    callbacks: list[Callback] = [MetricsFile(home)]
+    if options.gradual_unfreezing:
+        callbacks.append(GradualUnfreezing(model.named_parameters()))
     trainer = Trainer(
         model,
         optimizer,
@@ -347,19 +375,51 @@ def _trainer(
         validation=data.validation,
         directory=home,
         save_model=save_model,
-        callbacks=[MetricsFile(home)],
+        callbacks=callbacks,
+        evaluator=lambda model, batches, on_batch: evaluate(
+            model, batches, on_batch, task.measure_of(options, model, model.codec)
+        ),
     )
     trainer.schedule_changes = len(config.get("changes", []))
     return trainer, data.description
 
 
+def _read(
+    task: Task,
+    options: TaskOptions,
+    texts: Paths,
+    validation_texts: Paths,
+    folder: Path,
+    notify: Notify,
+    start: Start | None,
+) -> tuple[Any, dict[str, str | None]]:
+    """Read files; with the vocabulary of a model to begin with, if there is one."""
+    if start is None:
+        return task.read(options, texts, validation_texts, folder, notify, lambda fit: fit())
+    adapt = functools.partial(start.codec, task)
+    try:
+        return task.read(options, texts, validation_texts, folder, notify, adapt)
+    except DataError as error:
+        if start.vocabulary == "keep" and "is not in the vocabulary" in str(error):
+            raise DataError(
+                f"{error}; or extend the vocabulary of {start.path} (--extend-vocabulary)"
+            ) from error
+        raise
+
+
+def _freeze(model: Any, options: TrainingOptions) -> None:
+    if options.freeze:
+        freeze(model.named_parameters(), options.freeze)
+
+
 def _check(task: Task, options: TaskOptions) -> None:
     """Refuse options that do not fit together, before files are read."""
     task.check(options)
-    fields = task.model.fields().values()
-    sizes = dict.fromkeys((f.name for f in fields if f.default is dataclasses.MISSING), 2)
+    fields = task.model.fields()
+    sizes = dict.fromkeys((n for n, f in fields.items() if f.default is dataclasses.MISSING), 2)
+    sizes |= {"vocabulary_size": 2} if "vocabulary_size" in fields else {}
     with shapes_only():
-        task.make_model(options, {"vocabulary_size": 2, **sizes})
+        task.make_model(options, sizes)
     optimizer = _optimizer([("weight", Parameter([0.0]))], options)
     _schedule(optimizer, options, epoch_steps=1)
 
@@ -368,7 +428,13 @@ def _optimizer(parameters: Iterable[tuple[str, Parameter]], options: TrainingOpt
     more: dict[str, Any] = {"weight_decay": options.weight_decay}
     if options.momentum:
         more["momentum"] = options.momentum
-    return OPTIMIZERS[options.optimizer](parameters, learning_rate=options.learning_rate, **more)
+    groups: Any = parameters
+    if options.discriminative_factor > 1:
+        named = list(parameters)
+        groups = discriminative_groups(
+            named, layer_groups(named), options.learning_rate, factor=options.discriminative_factor
+        )
+    return OPTIMIZERS[options.optimizer](groups, learning_rate=options.learning_rate, **more)
 
 
 def _schedule(
@@ -396,6 +462,6 @@ def _schedule(
 
 
 def _end(options: TrainingOptions, epoch_steps: int) -> int | None:
-    """The step at which a training ends; None if only time tells."""
+    """The step at which a training ends; None if only time decides."""
     ends = (options.max_steps, options.epochs and options.epochs * epoch_steps)
     return min((step for step in ends if step is not None), default=None)

@@ -8,25 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from anaphora import ops
 from anaphora.data import (
     DataError,
     TaggerCodec,
-    read_conllu,
+    format_of,
+    read_tagged,
+    read_words,
     split_words,
-    uncompressed_name,
 )
-from anaphora.models import SequenceTagger
+from anaphora.models import LanguageModel, SequenceTagger
 from anaphora.models.body import TaggerBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches, line_inputs
-from anaphora.training.options import DataOptions, TaskOptions, data_option
+from anaphora.training.measures import tag_measure
+from anaphora.training.options import DataOptions, TaskOptions, check_format, data_option
 from anaphora.training.task import Answer, Paths
 
 Example = tuple[list[str], list[str]]  # the words of a sentence, and their tags
 
 _PREDICTION_BATCH = 64
+_TABLES = ("tsv", "jsonl", "parquet", "arrow", "dataset")
 
 
 @dataclass(kw_only=True)
@@ -37,13 +39,15 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
     5
     """
 
-    tag_column: int = data_option(
-        4,
-        "Column of the tags, from 1: 4 or 5 of CoNLL-U, or 2 of lines of a word and its tag.",
-        reading=True,
+    word_column: str | int | None = data_option(
+        None, "Column of the words: name or number (-1 is last).", reading=True
+    )
+    tag_column: str | int | None = data_option(None, "Column of the tags, likewise.", reading=True)
+    separator: str | None = data_option(
+        None, "Sign between columns, or tab, space, comma.", reading=True
     )
 
-    presets = {  # noqa: RUF012 - it is never changed
+    presets = {  # noqa: RUF012 - they are never changed
         "default": {
             "minimum_count": 2,
             "lowercase": True,
@@ -57,13 +61,41 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
             "schedule": "cosine",
             "max_steps": 2000,
             "evaluate_every": 200,
-        }
+            "monitor": "auto",
+            "patience": 4,
+        },
+        "entities": {  # names of persons and places: few words say much, and spelling says more
+            "minimum_count": 2,
+            "lowercase": True,
+            "hidden_size": 128,
+            "bidirectional": True,
+            "dropout": 0.5,
+            "forget_bias": 1.0,
+            "character_embedding_size": 25,
+            "character_hidden_size": 50,
+            "crf": True,
+            "batch_size": 16,
+            "learning_rate": 0.003,
+            "schedule": "cosine",
+            "epochs": 15,
+            "monitor": "auto",
+            "patience": 5,
+        },
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tag_column < 2:
-            raise ValueError(f"tag_column is {self.tag_column}; it must be 2 or more")
+        for name in ("word_column", "tag_column"):
+            if getattr(self, name) in (0, "0", ""):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; columns have names, or count from 1, or "
+                    "from -1 for the last"
+                )
+        if self.separator == "":
+            raise ValueError(
+                "separator is empty; expected a sign, or whitespace, tab, space or comma"
+            )
+        check_format(self.format, ("tagged",), _TABLES)
 
 
 def tag(
@@ -76,7 +108,7 @@ def tag(
         sentences: Their words.
 
     Raises:
-        DataError: a word has a character that the vocabulary lacks, and nothing stands for it.
+        DataError: a word has a character that is not in the vocabulary, which has no unknown one.
         ValueError: the model's scores are not finite.
 
     >>> from anaphora.data import CharacterTokenizer
@@ -88,21 +120,28 @@ def tag(
     for _, part in in_batches(sentences, _PREDICTION_BATCH):
         batch = model.codec.input_batch(part)
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            shares = ops.softmax(model.scores(batch)).data  # [T, B, C]
+            scores = model.scores(batch)
+            best = model.answers(scores, batch.lengths)  # [T, B]
+            shares = model.probabilities(scores, batch.lengths)  # [T, B, C]
         check_scores("tag", shares)
         for row, words in enumerate(part):
-            best = shares[: len(words), row].argmax(axis=-1)
-            yield [(model.codec.tags[k], float(shares[t, row, k])) for t, k in enumerate(best)]
+            yield [
+                (model.codec.tags[k], float(shares[t, row, k]))
+                for t, k in enumerate(best[: len(words), row])
+            ]
 
 
-def _read(options: TaggerOptions, paths: Paths) -> list[Example]:
+def _read(
+    options: TaggerOptions, paths: Paths, places: dict[str, str] | None = None
+) -> list[Example]:
     if not paths:
         raise DataError(
-            "nothing was given to tag: name .conllu files, or files with a word and its tag a "
-            "line, a tab between them, and --tag-column 2"
+            "nothing was given to tag: name files of columns, such as .conllu files or lines of a "
+            "word and its tag, or tables with lists of words and of tags"
         )
-    more = options.tag_column, options.encoding
-    return [s for path in paths for s in read_conllu(path, *more)]
+    columns = options.word_column, options.tag_column, options.separator
+    more = options.encoding, options.format, places
+    return [sentence for path in paths for sentence in read_tagged(path, *columns, *more)]
 
 
 def _fit(options: TaggerOptions, training: list[Example], held_out: list[Example]) -> TaggerCodec:
@@ -115,10 +154,18 @@ def _fit(options: TaggerOptions, training: list[Example], held_out: list[Example
     )
 
 
+def _places(options: TaggerOptions, path: Any) -> dict[str, str]:
+    """Where in a file each tag stands first."""
+    places: dict[str, str] = {}
+    _read(options, [path], places)
+    return places
+
+
 def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
-    if uncompressed_name(path).lower().endswith((".conllu", ".tsv")):
-        sentences = read_conllu(path, options.tag_column, options.encoding)
-        for number, (words, _) in enumerate(sentences, start=1):
+    if format_of(path, options.format) is not None:
+        columns = options.word_column, options.separator
+        sentences = read_words(path, *columns, options.encoding, options.format)
+        for number, words in enumerate(sentences, start=1):
             yield f"{path}, sentence {number:,}", words
     else:
         for place, line in line_inputs(options, path):
@@ -139,11 +186,14 @@ def _answer(
 TAG = example_task(
     name="tag",
     model=SequenceTagger,
+    starts=(LanguageModel,),
     options=TaggerOptions,
-    files=".conllu files, or lines of a word and its tag",
+    files="files of columns (.conllu, ...), or tables with lists",
     unit="words",
     read_examples=_read,
     fit=_fit,
+    places=_places,
+    measure_of=lambda options, model, codec: tag_measure(codec.labels),
     inputs=_inputs,
     answer=_answer,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ from typing import Any, NamedTuple
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare
 from anaphora.models import SavedModel
-from anaphora.training.evaluation import Evaluation, loss_figures, report_loss
+from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, report_loss
+from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions
 
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
+Adapt = Callable[[Callable[[], Any]], Any]
+"""Makes the codec of a training, given what fits one to its files."""
+MeasureOf = Callable[[Any, Any, Any], Measure | None]
 
 
 class TrainingData(NamedTuple):
@@ -41,8 +46,13 @@ class EvaluationData(NamedTuple):
     Attributes:
         batches: Batches in which every target counts once.
         place: What the files are called.
-        unknown: What of them the vocabulary lacks.
-        figures: More figures of a result, besides its own, by name; None where there is none.
+        unknown: What of them is not in the vocabulary.
+        figures: More figures of a result, besides its own, by name; None where there is none, and a
+            dictionary of those of another method, by its name, to compare with.
+        evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
+        measure: Counts more as well; None for nothing.
+        unknown_labels: How many targets are labels or tags that training did not have.
+        notices: What the user should know of.
 
     >>> from collections import Counter
     >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
@@ -53,6 +63,10 @@ class EvaluationData(NamedTuple):
     place: str
     unknown: UnknownShare
     figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
+    evaluate: Callable[..., Evaluation] = evaluate
+    measure: Measure | None = None
+    unknown_labels: int = 0
+    notices: Sequence[str] = ()
 
 
 class Answer(NamedTuple):
@@ -61,6 +75,7 @@ class Answer(NamedTuple):
     Attributes:
         record: For machines.
         text: For people.
+        heading: A line before texts that have the same, such as the names of their columns.
 
     >>> Answer({"label": "yes"}, "yes").text
     'yes'
@@ -68,10 +83,16 @@ class Answer(NamedTuple):
 
     record: Mapping[str, Any]
     text: str
+    heading: str = ""
 
 
 def _accept(*arguments: Any) -> None:
     """Refuse nothing."""
+
+
+def _unchanged(options: Any, codec: Any) -> Any:
+    """The options that were given."""
+    return options
 
 
 def _example_file(options: Any, files: str) -> str:
@@ -82,6 +103,10 @@ def _example_file(options: Any, files: str) -> str:
 def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
     """What follows from the loss."""
     return report_loss(record, short)
+
+
+def _nothing(options: Any, model: Any, codec: Any) -> None:
+    """No measure."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +120,13 @@ class Task:
         files: What it trains on, as ``--help`` says it.
         unit: What its losses are the mean of, in the plural.
         read: Reads files for a training, and writes what that needs to a folder, given options,
-            texts, validation texts, folder and notify; returns the codec, and what the files are
-            called as ``texts`` and ``validation_texts``.
+            texts, validation texts, folder, notify, and what makes the codec of one that is fitted
+            to the files; returns the codec, and what the files are called as ``texts`` and
+            ``validation_texts``.
+        resolve: The options with what the data decided of those that were not given, given the
+            options and the codec.
+        start: Prepares a new training, whose model has its initial weights, given the options and
+            the `Trainer`.
         open: The data of a training, given options, codec and that folder.
         evaluation: The data of an evaluation, given options, model, files and a batch size or
             None.
@@ -104,12 +134,17 @@ class Task:
             may be ``-`` for standard input; None for a model without inputs, which writes text.
         answer: Yields the `Answer` to each of some inputs, given options, model and inputs; an
             input that is empty has an empty one.
-        rows: What stands side by side in a batch, in the plural.
+        begin: Prepares a model for a training, given options, the model and the data of the
+            training; also when it goes on.
+        measure_of: What evaluations count beside the loss, given options, the model and a codec,
+            whose labels may be more than the model's; None for nothing.
+        rows: What is side by side in a batch, in the plural.
         check: Refuses options that do not fit together, whatever the files say.
         check_files: Refuses options that are for a kind of files where none of that kind is given:
             gets those that were given, and the files.
         report: A record as people of the field read it, given options, the record, and whether it
             is to be short.
+        starts: The classes of models of other tasks whose reader its model can begin with.
         example_file: A file that its model could answer, as an argument, given options and the
             files of the training.
 
@@ -123,15 +158,20 @@ class Task:
     options: type[TaskOptions]
     files: str
     unit: str
-    read: Callable[[Any, Paths, Paths, Path, Notify], tuple[Any, dict[str, str | None]]]
+    read: Callable[[Any, Paths, Paths, Path, Notify, Adapt], tuple[Any, dict[str, str | None]]]
     open: Callable[[Any, Any, Path], TrainingData]
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
+    begin: Callable[[Any, Any, TrainingData], None] = _accept
+    measure_of: MeasureOf = _nothing
     rows: str = "sentences"
+    resolve: Callable[[Any, Any], Any] = _unchanged
+    start: Callable[[Any, Any], None] = _accept
     check: Callable[[Any], None] = _accept
     check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
     report: Callable[..., str] = _report
+    starts: tuple[type[SavedModel], ...] = ()
     example_file: Callable[[Any, str], str] = _example_file
 
     def measure(self, options: Any, loss: float) -> str:
@@ -147,11 +187,13 @@ class Task:
 
     @property
     def writes_text(self) -> bool:
-        """Whether its model goes on with a text, instead of answering to inputs."""
+        """Whether its model continues a text, instead of answering to inputs."""
         return self.answer is None
 
     def load_options(self, directory: str | os.PathLike[str] | ModelDirectory) -> Any:
         """Read with which options the model of a directory was trained.
+
+        The format is not among them: it is what the names of those files did not tell.
 
         Raises:
             ArtifactError: the directory holds a model of another task, or its ``config.json`` is
@@ -167,7 +209,7 @@ class Task:
                 f"{self.model.kind!r}"
             )
         try:
-            options = self.options.from_config(config)
+            options: Any = self.options.from_config(config)
         except ValueError as error:
             raise ArtifactError(f"{home.config}: {error}") from error
         tokenizer = home.load_tokenizer() if "data" in config else {}
@@ -178,7 +220,9 @@ class Task:
                     f"{home.config}: data.{name} is {value!r}, but in {home.tokenizer.name} it is "
                     f"{said!r}; put back the two files that were saved together"
                 )
-        return options
+        return (
+            dataclasses.replace(options, format=None) if "format" in options.fields() else options
+        )
 
     def load(self, directory: str | os.PathLike[str]) -> Any:
         """Load the model, ready to evaluate, with its codec.

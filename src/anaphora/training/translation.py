@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anaphora.data import DataError, PairCodec, WordTokenizer, read_lines, split_words
+from anaphora import metrics
+from anaphora.data import (
+    DataError,
+    PairCodec,
+    WordTokenizer,
+    is_table,
+    read_pairs,
+    read_sources,
+    split_words,
+)
 from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
 from anaphora.models.body import EncoderDecoderBody
 from anaphora.options import check_sizes, option
-from anaphora.training.examples import example_task
-from anaphora.training.options import SplitOptions, TaskOptions
-from anaphora.training.task import Answer, Paths
+from anaphora.training.evaluation import Evaluation
+from anaphora.training.examples import (
+    evaluation_data,
+    example_of_table,
+    example_task,
+    line_inputs,
+    split_of,
+)
+from anaphora.training.measures import Measure, TranslationMeasure
+from anaphora.training.options import (
+    NAME_FORMAT,
+    SentenceOptions,
+    TaskOptions,
+    check_format,
+    data_option,
+)
+from anaphora.training.task import Answer, EvaluationData, Paths
 
 Example = tuple[str, str]  # a sentence, and its translation
 
 
 @dataclass(kw_only=True)
-class TranslatorOptions(SplitOptions, EncoderDecoderBody, TaskOptions):
+class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
     """All options of a training of an encoder-decoder.
 
     >>> TranslatorOptions.make(tied=False).attention
     'multiplicative'
     """
 
+    source_column: str | None = data_option(None, "Column of the sources, in tables.", reading=True)
+    target_column: str | None = data_option(None, "Column of the targets, in tables.", reading=True)
     beam_size: int = option(
-        5, "How many translations the search keeps beside each other.", section="prediction"
+        5, "How many translations the search keeps side by side.", section="prediction"
+    )
+    bleu: bool = option(True, "Translate the files, and count BLEU and chrF.", section="evaluation")
+
+    no_repeat_ngram: int = option(
+        0,
+        "Let no sequence of so many words occur twice in a translation; 0 for no limit.",
+        section="prediction",
     )
 
     presets = {  # noqa: RUF012 - it is never changed
@@ -50,37 +83,62 @@ class TranslatorOptions(SplitOptions, EncoderDecoderBody, TaskOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, 1, "beam_size")
+        check_sizes(self, 0, "no_repeat_ngram")
+        check_format(self.format, ("table",))
 
 
 def _read(options: TranslatorOptions, paths: Paths) -> list[Example]:
-    if len(paths) != 2:
+    if not paths:
         raise DataError(
-            f"translating needs two files, the source and the target, but {len(paths)} came"
+            "nothing was given to translate: name two files, the source and the target, or a table "
+            "with a column of each"
         )
-    source, target = (read_lines(path, options.encoding) for path in paths)
-    if len(source) != len(target):
-        raise DataError(
-            f"{paths[0]} has {len(source):,} lines, but {paths[1]} has {len(target):,}; give "
-            "files whose lines belong together, one by one"
-        )
-    return list(zip(source, target, strict=True))
+    columns = options.source_column, options.target_column
+    return read_pairs(paths, *columns, options.encoding, options.format)
+
+
+def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
+    if any(is_table(path, given.get("format")) for path in paths):
+        return
+    for name in ("source_column", "target_column"):
+        if given.get(name) is not None:
+            raise ValueError(f"{name} is for tables, and none was given; {NAME_FORMAT}")
 
 
 def _fit(options: TranslatorOptions, training: list[Example], held_out: list[Example]) -> PairCodec:
+    lines = [line for pair in training for line in pair]
+    split: Any = split_of(options, lines)
+
     def fit_tokenizer(lines: Sequence[str]) -> WordTokenizer:
         limits = options.vocabulary_size, options.minimum_count
-        split: Any = options.split
         return WordTokenizer.fit(lines, *limits, options.lowercase, split)
 
     return PairCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer)
 
 
+def _resolved(options: TranslatorOptions, codec: PairCodec) -> TranslatorOptions:
+    return dataclasses.replace(options, split=codec.words("source").split)
+
+
+def _inputs(options: TranslatorOptions, path: str) -> Iterator[tuple[str, Any]]:
+    if is_table(path, options.format):
+        return read_sources(path, options.source_column, options.encoding, options.format)
+    return line_inputs(options, path)
+
+
 def _answer(
     options: TranslatorOptions, model: EncoderDecoder, inputs: Sequence[str]
 ) -> Iterator[Answer]:
-
     sentences = [one for one in inputs if split_words(one)]
-    found = iter(translate(model, model.codec, sentences, options.beam_size))
+    found = iter(
+        translate(
+            model,
+            model.codec,
+            sentences,
+            options.beam_size,
+            no_repeat_ngram=options.no_repeat_ngram,
+        )
+    )
     for sentence in inputs:
         record: dict[str, Any] = {"source": sentence, "translation": ""}
         scores: dict[str, Any] = {"log_probability": None, "score": None}
@@ -92,14 +150,57 @@ def _answer(
         yield Answer({**record, **scores}, record["translation"])
 
 
+def _measure_of(options: TranslatorOptions, model: Any, codec: Any) -> Measure | None:
+    if options.monitor not in ("bleu", "chrf"):
+        return None
+    metrics.bleu(["a"], ["a"])  # which says what is missing before hours have gone by
+    return TranslationMeasure(model, codec["target"])
+
+
+def _evaluation(
+    options: TranslatorOptions, model: EncoderDecoder, files: Paths, batch_size: int | None
+) -> EvaluationData:
+    data = evaluation_data(_read, None, lambda *_: None, options, model, files, batch_size)
+    if not options.bleu:
+        return data
+    try:
+        metrics.bleu(["a"], ["a"])
+    except ImportError as error:
+        notice = f"no BLEU and chrF: {error}, or leave them out with --no-bleu"
+        return data._replace(notices=[notice])
+
+    def figures(result: Evaluation) -> dict[str, float]:
+        pairs = [pair for pair in _read(options, files) if split_words(pair[0])]
+        sources, references = ([pair[side] for pair in pairs] for side in (0, 1))
+        found = translate(model, model.codec, sources, options.beam_size)
+        texts = [one.text for one in found]
+        lower = options.lowercase  # such a model writes no capitals
+        return {
+            "bleu": metrics.bleu(texts, references, lowercase=lower),
+            "chrf": metrics.chrf(texts, references, lowercase=lower),
+        }
+
+    return data._replace(figures=figures)
+
+
+def _example_file(options: TranslatorOptions, files: str) -> str:
+    return example_of_table(files, options.format) or "YOUR_SENTENCES.txt"
+
+
 TRANSLATE = example_task(
     name="translate",
     model=EncoderDecoder,
     options=TranslatorOptions,
-    files="two files, source and target, a sentence a line",
+    files="source and target, or tables of pairs",
     unit="words",
     read_examples=_read,
+    check_files=_check_files,
     fit=_fit,
+    evaluation=_evaluation,
+    measure_of=_measure_of,
+    resolve=_resolved,
+    inputs=_inputs,
     answer=_answer,
+    example_file=_example_file,
 )
 """A sentence for a sentence."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from anaphora.data.errors import DataError
 
-__all__ = ["Ids", "Tokenizer"]
+__all__ = ["VOCABULARIES", "Ids", "Tokenizer"]
 
 Ids = NDArray[np.int64]
+
+VOCABULARIES = ("keep", "extend", "new")
+"""What a training that begins with a model does with its vocabulary."""
 
 
 class Tokenizer(ABC):
@@ -69,6 +72,50 @@ class Tokenizer(ABC):
         Raises:
             DataError: the text has what is not in the vocabulary, which has no unknown token.
         """
+
+    @abstractmethod
+    def tokens_by_id(self) -> list[str]:
+        """The token of each id, as no text could write another: a line end for `<eos>`."""
+
+    def entries(self) -> dict[str, Sequence[str]]:
+        """What the numbers of a language model stand for, by the size that counts them."""
+        return {"vocabulary_size": self.tokens_by_id()}
+
+    def options(self) -> dict[str, Any]:
+        """How it cuts a text into tokens, by the names of the options of a training."""
+        names = ("level", "lowercase", "split", "sentence_start")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def extended(self, other: "Tokenizer") -> "Tokenizer":
+        """This one with the tokens that another of its kind has beside them.
+
+        Raises:
+            DataError: it is of another kind, or one that is not extended.
+        """
+        raise DataError(
+            f"a vocabulary of level {self.level!r} is not extended; keep it, or take a new one"
+        )
+
+    @final
+    def adapted(self, start: Any, vocabulary: str) -> "Tokenizer":
+        """The tokenizer of a training that begins with a model, and is fitted to its files.
+
+        Args:
+            start: The model's tokenizer.
+            vocabulary: One of `VOCABULARIES`.
+
+        Raises:
+            DataError: the two are of different kinds.
+        """
+        if type(start) is not type(self):
+            raise DataError(
+                f"the model to begin with reads at level {getattr(start, 'level', None)!r}; "
+                f"expected {self.level!r}"
+            )
+        if vocabulary == "new":
+            return self
+        kept: Tokenizer = start.extended(self) if vocabulary == "extend" else start
+        return kept
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
         """Count the tokens of a text that are not in the vocabulary, in order of first use.

@@ -101,6 +101,11 @@ class BPETokenizer(Tokenizer):
             _check_unicode(chunk)
             yield np.array(self._model.encode(chunk, add_special_tokens=False).ids, dtype=np.int64)
 
+    def tokens_by_id(self) -> list[str]:
+        """The library's names of the byte sequences."""
+        ids: dict[str, int] = self._model.get_vocab()
+        return sorted(ids, key=ids.__getitem__)
+
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield the text of ids as soon as its bytes are complete characters.
 

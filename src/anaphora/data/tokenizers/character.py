@@ -137,6 +137,18 @@ class CharacterTokenizer(Tokenizer):
         del unknown[UNKNOWN_CHARACTER]
         return unknown
 
+    def tokens_by_id(self) -> list[str]:
+        """The characters."""
+        return list(self.characters)
+
+    def extended(self, other: Tokenizer) -> "CharacterTokenizer":
+        """The characters of both.
+
+        >>> CharacterTokenizer("ac").extended(CharacterTokenizer("bc")).characters
+        'abc'
+        """
+        return CharacterTokenizer("".join(sorted({*self.characters, *other.tokens_by_id()})))
+
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield one character an id.
 

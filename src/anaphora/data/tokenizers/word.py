@@ -11,7 +11,7 @@ import numpy as np
 from anaphora.data.errors import DataError
 from anaphora.data.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, described
 
-__all__ = ["UNKNOWN", "Split", "WordTokenizer", "split_words"]
+__all__ = ["UNKNOWN", "Split", "WordTokenizer", "is_tokenized", "split_words"]
 
 UNKNOWN = "<unk>"
 
@@ -43,6 +43,27 @@ def split_words(line: str) -> list[str]:
     if any(space in line for space in _NO_BREAK_SPACES):
         return _WORD.findall(line)
     return line.split()
+
+
+_MARKS = ".,;:!?"
+
+
+def is_tokenized(lines: Iterable[str]) -> bool:
+    """Whether the punctuation of a text stands apart from its words.
+
+    It does where marks (``.,;:!?``) between white space are at least as many as those at the ends
+    of words, of which abbreviations have some in any text. A text without marks is tokenized.
+
+    >>> is_tokenized(["yes , it rains ."]), is_tokenized(["Yes, it rains."])
+    (True, False)
+    """
+    apart = attached = 0
+    for line in lines:
+        for word in split_words(line):
+            if word[-1] in _MARKS:
+                apart += len(word) == 1
+                attached += word[-2:-1].isalnum()
+    return apart >= attached
 
 
 class _Description(TypedDict):
@@ -261,6 +282,27 @@ class WordTokenizer(Tokenizer):
         for tokens in _tokens(chunks, self.lowercase, self.split, self.sentence_start):
             unknown.update(token for token in tokens if token not in self._ids)
         return unknown
+
+    def tokens_by_id(self) -> list[str]:
+        """The words, and a line end for `<eos>` and a carriage return for `<bos>`."""
+        return list(self._ids)
+
+    def extended(self, other: Tokenizer) -> "WordTokenizer":
+        r"""These words, and after them those that the other one has beside them.
+
+        >>> tokenizer = WordTokenizer.fit(["a b\n"])
+        >>> tokenizer.extended(WordTokenizer.fit(["c c a\n"])).words
+        ('<eos>', 'a', 'b', 'c')
+        """
+        new = [word for word in other.tokens_by_id() if word not in self._ids | _SHOWN]
+        return WordTokenizer(
+            [*self.words, *new],
+            self.lowercase,
+            self.split,
+            self.sentence_start,
+            self.start_id,
+            self.sentence_start_id,
+        )
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield each word with the space before it, where it has one, and a line end for `<eos>`.

@@ -1,0 +1,541 @@
+"""Series to forecast as windows: what the numbers of a forecaster stand for, and its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anaphora import schema
+from anaphora.data.batches import Batch, Batches
+from anaphora.data.codec import Codec, Column
+from anaphora.data.errors import DataError
+from anaphora.data.series import moments
+from anaphora.data.time_series import Frequency, Times, TimeSeries, calendar_features, same_columns
+
+Array = NDArray[Any]
+
+SCALINGS = ("standard", "mean_absolute", "none")
+
+ForecastExample = tuple[TimeSeries, int]
+"""A series, and the number of steps after which the horizons of its windows may begin, to validate
+on it; 0 to train on it."""
+
+# More would take long, and say little more.
+_VALIDATION_WINDOWS = 512
+_TYPICAL_WINDOWS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastBatch(Batch):
+    """Windows of series: the past that lags reach, a context of C steps, and h steps to forecast.
+
+    Attributes:
+        inputs: The values [P + C + h, B, N] in their own units; what stands for a missing one (see
+            `Forecaster.fill`).
+        targets: The last C + h of them.
+        features: [C + h, B, F] what is known of each step in advance.
+        observed: [P + C + h, B, N] whether a value is there.
+        counted: [C + h, B, N] whether a target counts; None for all that are there.
+
+    >>> values = np.array([[[1.0]], [[0.0]], [[3.0]]], np.float32)
+    >>> batch = ForecastBatch(
+    ...     values, values[1:], features=np.zeros((2, 1, 0), np.float32), observed=values > 0
+    ... )
+    >>> batch.tokens
+    1
+    """
+
+    features: Array = field(kw_only=True)
+    observed: NDArray[np.bool_] = field(kw_only=True)
+    counted: NDArray[np.bool_] | None = None
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """[C + h, B, N]: the targets that are there and count."""
+        there = self.observed[len(self.observed) - len(self.targets) :]
+        return there if self.counted is None else there & self.counted
+
+    @property
+    def tokens(self) -> int:
+        """The number of targets that count."""
+        return int(np.count_nonzero(self.mask))
+
+
+class WindowBatches(Batches):
+    """All windows of several series, in another order in each epoch.
+
+    A window is the past that lags reach, the context and the horizon, P + C + h steps; the first
+    begins where the series does. Of a shorter series the steps before count as missing.
+
+    Args:
+        values: For each series, [T, N]; NaN where missing.
+        features: For each, [T, F].
+        past: P, the largest lag.
+        context: C.
+        horizon: h.
+        batch_size: B windows at most.
+        after: For each series, take only windows whose horizon begins after so many steps or
+            later, and count their horizon alone: to validate on. Of many, some evenly spread.
+        every: The steps from one of these windows to the next.
+
+    Raises:
+        DataError: no series has P + 1 + h steps.
+
+    >>> series = [np.arange(6.0)[:, None]]
+    >>> sizes = {"past": 2, "context": 1, "horizon": 2, "batch_size": 2}
+    >>> batches = WindowBatches(series, [np.zeros((6, 0))], **sizes)
+    >>> [batch.inputs[:, :, 0].T.tolist() for batch in batches]
+    [[[0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0]]]
+    """
+
+    carries_state = False
+
+    def __init__(
+        self,
+        values: Sequence[Array],
+        features: Sequence[Array],
+        *,
+        past: int,
+        context: int,
+        horizon: int,
+        batch_size: int,
+        after: Sequence[int] | None = None,
+        every: int | None = None,
+    ) -> None:
+        self._sizes = past, context, horizon
+        self._batch_size = batch_size
+        self._values, self._features = list(values), list(features)
+        self._filled = self._values
+        self._validates = after is not None
+        ends: list[tuple[int, int]] = []
+        for number, one in enumerate(values):
+            if len(one) < past + 1 + horizon:
+                continue
+            first = min(past + context + horizon, len(one))
+            if after is not None:
+                first = max(first, after[number] + horizon)
+            ends += [(number, end) for end in range(first, len(one) + 1, every or 1)]
+        if not ends:
+            longest = max(map(len, values), default=0)
+            raise DataError(
+                f"the series have too few steps: the longest has {longest}, but lags of up to "
+                f"{past} steps and a horizon of {horizon} need at least {past + 1 + horizon}"
+            )
+        if after is not None and every is None:
+            ends = ends[:: -(-len(ends) // _VALIDATION_WINDOWS)]
+        self._ends = np.array(ends)
+
+    def fill(self, model: Any) -> None:
+        """Put into windows what a `Forecaster` says of missing values, where they are read."""
+        self._filled = [
+            model.fill(values[:, None], features[:, None])[:, 0]
+            for values, features in zip(self._values, self._features, strict=True)
+        ]
+
+    def unfilled(self) -> WindowBatches:
+        """The same windows, in which nothing stands for missing values."""
+        return self._with(_filled=self._values)
+
+    @property
+    def tokens(self) -> int:
+        """The number of targets that count, in all batches together."""
+        _, context, horizon = self._sizes
+        counted = horizon if self._validates else context + horizon
+        total = 0
+        for number, values in enumerate(self._values):
+            before = np.concatenate([[0], np.cumsum((~np.isnan(values)).sum(axis=1))])
+            ends = self._ends[self._ends[:, 0] == number, 1]
+            total += int((before[ends] - before[np.maximum(ends - counted, 0)]).sum())
+        return total
+
+    def __len__(self) -> int:
+        return -(-len(self._ends) // self._batch_size)
+
+    def _batch(self, index: int) -> ForecastBatch:
+        start = index * self._batch_size
+        rows = self._ends[start : start + self._batch_size]
+        past, context, horizon = self._sizes
+        steps = past + context + horizon
+        given = np.stack([window(self._values[k], end, steps, np.nan) for k, end in rows], axis=1)
+        filled = np.stack([window(self._filled[k], end, steps, 0) for k, end in rows], axis=1)
+        features = np.stack(
+            [window(self._features[k], end, context + horizon, 0) for k, end in rows], axis=1
+        )
+        values = np.nan_to_num(filled)
+        counted = None
+        if self._validates:
+            counted = np.zeros(values[past:].shape, np.bool_)
+            counted[context:] = True
+        return ForecastBatch(
+            values,
+            values[past:],
+            None,
+            features=features,
+            observed=~np.isnan(given),
+            counted=counted,
+        )
+
+    def shuffled(self, generator: np.random.Generator) -> WindowBatches:
+        """The same windows in batches of another order."""
+        return self._with(_ends=self._ends[generator.permutation(len(self._ends))])
+
+    def _with(self, **changes: Any) -> WindowBatches:
+        other = object.__new__(WindowBatches)
+        vars(other).update(vars(self) | changes)
+        return other
+
+
+def window(array: Array, end: int, steps: int, padding: float) -> Array:
+    """So many steps [steps, ...] before an end, with padding where the series has not begun.
+
+    >>> window(np.array([[1.0], [2.0], [3.0]]), end=2, steps=3, padding=0)[:, 0].tolist()
+    [0.0, 1.0, 2.0]
+    """
+    part = array[max(end - steps, 0) : end]
+    padded: Array = np.pad(part, [(steps - len(part), 0), (0, 0)], constant_values=padding)
+    return padded
+
+
+def window_moments(
+    scaling: str, past: NDArray[np.float64], observed: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What is taken off the values of windows, and what they are divided by, each [B, N].
+
+    Args:
+        scaling: One of `SCALINGS`.
+        past: [P + C, B, N].
+        observed: Whether each is there.
+
+    >>> past = np.array([[[1.0]], [[5.0]]])
+    >>> [part.item() for part in window_moments("standard", past, past > 0)]
+    [3.0, 2.0]
+    """
+    count = np.maximum(observed.sum(axis=0), 1)
+    values = np.where(observed, past, 0.0)
+    mean, scale = np.zeros(count.shape), np.ones(count.shape)
+    if scaling == "mean_absolute":
+        scale += np.abs(values).sum(axis=0) / count
+    elif scaling == "standard":
+        mean = values.sum(axis=0) / count
+        squares = np.where(observed, (past - mean) ** 2, 0.0).sum(axis=0) / count
+        # Of a constant a rounding error would be the deviation.
+        deviation = np.where(squares > (1e-7 * mean) ** 2, np.sqrt(squares), 0.0)
+        scale = np.where(deviation > 0, deviation, np.where(mean == 0, 1.0, np.abs(mean)))
+    return mean, scale
+
+
+def usual_lags(season: int) -> tuple[int, ...]:
+    """The lags that are read at each step, where none are given.
+
+    All up to one more than two seasons; of a season above 24 the first four, and those around one
+    season.
+
+    >>> usual_lags(4), usual_lags(365)
+    ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 364, 365, 366))
+    """
+    if season <= 24:
+        return tuple(range(1, 2 * max(season, 2) + 2))
+    return (1, 2, 3, 4, season - 1, season, season + 1)
+
+
+class _OfForecaster(TypedDict):
+    target_names: list[str]
+    known_names: list[str]
+    frequency: str
+    season: schema.Size
+    horizon: schema.Size
+    context: schema.Size
+    lags: list[schema.Size]
+    calendar: bool
+    known_mean: list[float]
+    known_deviation: list[float]
+    typical_scale: list[float]
+
+
+@dataclass(frozen=True)
+class ForecastCodec(Codec):
+    """What the numbers of a forecaster stand for: columns, times, and what a window reaches.
+
+    Attributes:
+        target_names: [N].
+        known_names: [K] columns known in advance.
+        frequency: The step, as text.
+        season: In steps.
+        horizon: h, the steps that are forecast unless told otherwise.
+        context: C, the steps that are read before the first forecast.
+        lags: How many steps before its own each step reads values; P is the largest.
+        calendar: Whether the calendar is read.
+        known_mean: [K] of the columns known in advance.
+        known_deviation: [K].
+        typical_scale: [N] the median scale of windows.
+
+    >>> codec = ForecastCodec.fit([TimeSeries.of(np.arange(60.0), frequency="month")])
+    >>> codec.season, codec.horizon, ForecastCodec.from_dict(codec.to_dict()) == codec
+    (12, 12, True)
+    """
+
+    target_names: tuple[str, ...]
+    known_names: tuple[str, ...]
+    frequency: str
+    season: int
+    horizon: int
+    context: int
+    lags: tuple[int, ...]
+    calendar: bool
+    known_mean: tuple[float, ...]
+    known_deviation: tuple[float, ...]
+    typical_scale: tuple[float, ...]
+
+    counted = "values"
+
+    @classmethod
+    def fit(
+        cls,
+        series: Sequence[TimeSeries],
+        *,
+        horizon: int | None = None,
+        season: int | None = None,
+        context: int | None = None,
+        lags: Sequence[int] | None = None,
+        calendar: bool = True,
+        scaling: str = "standard",
+    ) -> ForecastCodec:
+        """The codec of series to learn from, which must have the same columns and step.
+
+        Args:
+            series: At least one, long enough for a window.
+            horizon: h; None for a season, or 10 steps where there is none.
+            season: In steps; None for that of the calendar.
+            context: C; None for a season or the horizon.
+            lags: None for `usual_lags`.
+            calendar: Whether to read the calendar.
+            scaling: One of `SCALINGS`.
+
+        Raises:
+            DataError: there is no series, they differ, or all are too short.
+        """
+        if not series:
+            raise DataError("there is no series to learn from; give at least one")
+        same_columns(series)
+        first = series[0]
+        season = season or first.frequency.season
+        horizon = horizon or (season if season > 1 else 10)
+        known = np.concatenate([one.known for one in series])
+        mean, deviation = moments(known, "the column known in advance")
+        codec = cls(
+            first.target_names,
+            first.known_names,
+            str(first.frequency),
+            season,
+            horizon,
+            context or max(season, horizon),
+            tuple(lags or usual_lags(season)),
+            calendar,
+            tuple(mean.tolist()),
+            tuple(deviation.tolist()),
+            (),
+        )
+        kept, _ = codec.long_enough(series)
+        arrays = codec.encode([(one, 0) for one in kept])
+        batches = codec.batches(arrays, _TYPICAL_WINDOWS)
+        batch: Any = batches.shuffled(np.random.default_rng(1))[0]
+        steps = codec.past + codec.context
+        _, scale = window_moments(scaling, batch.inputs[:steps], batch.observed[:steps])
+        return replace(codec, typical_scale=tuple(np.median(scale, axis=0).tolist()))
+
+    @property
+    def past(self) -> int:
+        """P, the steps before its own that a step may read."""
+        return max(self.lags)
+
+    @property
+    def needed_steps(self) -> int:
+        """The steps of the shortest series that has a window."""
+        return self.past + 1 + self.horizon
+
+    def long_enough(
+        self, series: Sequence[TimeSeries]
+    ) -> tuple[list[TimeSeries], list[TimeSeries]]:
+        """The series that have a window, and those that have none.
+
+        Raises:
+            DataError: all are too short.
+        """
+        kept = [one for one in series if one.steps - one.start >= self.needed_steps]
+        if not kept:
+            longest = max(series, key=lambda one: one.steps - one.start)
+            raise DataError(
+                f"the series have too few steps: the longest, {longest.name!r}, has "
+                f"{longest.steps - longest.start}, but lags of up to {self.past} steps and a "
+                f"horizon of {self.horizon} need at least {self.needed_steps}; give shorter lags "
+                "(a shorter season) or a shorter horizon"
+            )
+        return kept, [one for one in series if one.steps - one.start < self.needed_steps]
+
+    @property
+    def feature_size(self) -> int:
+        """F: what each step has of the calendar and of columns known in advance."""
+        calendar = self._calendar(np.zeros(1, "datetime64[us]"))
+        return len(self.known_names) + int(calendar.shape[1])
+
+    def features(self, times: Times, known: NDArray[np.float64]) -> NDArray[np.float32]:
+        """What is known in advance of steps: [T, F] of their times [T] and columns [T, K]."""
+        scaled = (known - np.array(self.known_mean)) / np.array(self.known_deviation)
+        together = np.concatenate([scaled, self._calendar(times)], axis=1)
+        return together.astype(np.float32)
+
+    def _calendar(self, times: Times) -> NDArray[np.float64]:
+        if not self.calendar:
+            return np.zeros((len(times), 0))
+        return calendar_features(times, Frequency.parse(self.frequency))
+
+    def encode(self, examples: Sequence[ForecastExample]) -> dict[str, Array]:
+        """Series as arrays, from their first value to their last; see `ForecastExample`."""
+        spans = [(one, slice(one.start, one.steps)) for one, _ in examples]
+        targets = np.concatenate([one.targets[span] for one, span in spans])
+        there = ~np.isnan(targets)
+        return {
+            "targets": np.where(there, targets, 0.0),
+            "observed": there.astype(np.float32),
+            "features": np.concatenate(
+                [self.features(one.times[span], one.known[span]) for one, span in spans]
+            ),
+            "lengths": np.array([span.stop - span.start for _, span in spans]),
+            "after": np.array([max(after - one.start, bool(after)) for one, after in examples]),
+        }
+
+    def columns(self) -> dict[str, Column]:  # noqa: D102
+        N = len(self.target_names)
+        return {
+            "targets": Column("steps", features=N),
+            "observed": Column("steps", features=N),
+            "features": Column("steps", features=self.feature_size),
+            "lengths": Column("series", of="steps"),
+            "after": Column("series"),
+        }
+
+    def batches(
+        self,
+        arrays: Mapping[str, Array],
+        batch_size: int,
+        dtype: str = "float64",
+        every: int | None = None,
+    ) -> WindowBatches:
+        """Windows of the series of `encode`; values stay float64, as the model scales them.
+
+        Args:
+            arrays: What `encode` returned.
+            batch_size: B.
+            dtype: Of models; it changes nothing here.
+            every: The steps from one window to validate on to the next; None for 1, and of many
+                windows some.
+
+        Raises:
+            DataError: no series is long enough.
+        """
+        cuts = np.cumsum(arrays["lengths"])[:-1]
+        after = arrays["after"]
+        return WindowBatches(
+            np.split(np.where(arrays["observed"] > 0, arrays["targets"], np.nan), cuts),
+            np.split(arrays["features"], cuts),
+            past=self.past,
+            context=self.context,
+            horizon=self.horizon,
+            batch_size=batch_size,
+            after=after.tolist() if after.any() else None,
+            every=every,
+        )
+
+    def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
+        ends = np.cumsum(arrays["lengths"])
+        before = zip(ends - arrays["lengths"] + arrays["after"], ends, strict=True)
+        return sum(int(arrays["observed"][start:end].sum()) for start, end in before)
+
+    def sizes(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "target_size": len(self.target_names),
+            "feature_size": self.feature_size,
+            "linear_features": len(self.known_names),
+            "context": self.context,
+            "lags": self.lags,
+            "typical_scale": self.typical_scale,
+        }
+
+    def describe(self) -> str:  # noqa: D102
+        known = f", {len(self.known_names)} columns known in advance" if self.known_names else ""
+        return (
+            f"{len(self.target_names)} to forecast by {self.frequency}{known}; horizon "
+            f"{self.horizon}, season {self.season}, lags up to {self.past} steps"
+        )
+
+    def selected(self, one: TimeSeries) -> TimeSeries:
+        """A series with the targets and known columns that were learnt, in their order.
+
+        Raises:
+            DataError: it lacks one, or has another step.
+        """
+        lacking = [name for name in self.target_names if name not in one.target_names]
+        lacking += [name for name in self.known_names if name not in one.known_names]
+        if lacking:
+            raise DataError(
+                f"{one.name}: has no column {', '.join(map(repr, lacking))}, which the forecaster "
+                f"learnt; there are {', '.join(map(repr, one.target_names + one.known_names))}"
+            )
+        if str(one.frequency) != self.frequency:
+            raise DataError(
+                f"{one.name}: has the step {one.frequency}, but the forecaster learnt the step "
+                f"{self.frequency}"
+            )
+        targets = [one.target_names.index(name) for name in self.target_names]
+        known = [one.known_names.index(name) for name in self.known_names]
+        return replace(
+            one,
+            targets=one.targets[:, targets],
+            known=one.known[:, known],
+            target_names=self.target_names,
+            known_names=self.known_names,
+        )
+
+    def to_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            entry.name: list(value) if isinstance(value, tuple) else value
+            for entry in fields(self)
+            for value in [getattr(self, entry.name)]
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ForecastCodec:
+        """Make the codec that `to_dict` described.
+
+        Raises:
+            ValueError: the data is damaged; the message names the field.
+        """
+        values: dict[str, Any] = schema.convert(data, _OfForecaster)
+        fields_of: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        codec = cls(**fields_of)
+        Frequency.parse(codec.frequency)
+        N, K = len(codec.target_names), len(codec.known_names)
+        for name, expected in (("known_mean", K), ("known_deviation", K), ("typical_scale", N)):
+            found = getattr(codec, name)
+            if len(found) != expected or not np.isfinite(found).all():
+                raise ValueError(f"{name} is {list(found)}; expected {expected} finite numbers")
+        for name in ("known_deviation", "typical_scale"):
+            if not all(value > 0 for value in getattr(codec, name)):
+                raise ValueError(f"{name} has a number of 0 or less; expected numbers above 0")
+        if (
+            N == 0
+            or not codec.lags
+            or min(codec.lags) < 1
+            or len(set(codec.lags)) < len(codec.lags)
+        ):
+            raise ValueError(
+                "target_names and lags: expected at least one, and different lags >= 1"
+            )
+        for name in ("season", "horizon", "context"):
+            if getattr(codec, name) < 1:
+                raise ValueError(f"{name} is {getattr(codec, name)}; expected at least 1")
+        return codec

@@ -1,0 +1,695 @@
+"""Time series to forecast: tables with a time column, regular steps, and what the calendar says."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anaphora.data.errors import DataError
+from anaphora.data.tables import column_names, is_table, read_columns
+
+__all__ = ["GAPS", "Frequency", "TimeSeries", "calendar_features", "read_time_series"]
+
+GAPS = ("refuse", "missing", "previous", "linear")
+
+# What a cell says that has no value, in small letters.
+MISSING = frozenset(["", "?", "na", "n/a", "nan", "null", "none"])
+
+_MICROSECONDS = {
+    "microsecond": 1,
+    "millisecond": 10**3,
+    "second": 10**6,
+    "minute": 60 * 10**6,
+    "hour": 3600 * 10**6,
+    "day": 86400 * 10**6,
+    "week": 7 * 86400 * 10**6,
+}
+_MONTHS = {"month": 1, "quarter": 3, "year": 12}
+_DAY = np.timedelta64(1, "D")
+_LARGEST = 1e100  # the squares of larger ones may overflow
+
+Times = NDArray[Any]  # float64, or datetime64[us]
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """The step of a regular time axis.
+
+    Args:
+        unit: "number" of an axis of plain numbers; "microsecond" of dates at a fixed distance;
+            "weekday" (Monday to Friday); "month".
+        count: How many of them a step is.
+        month_end: Whether steps of months lead from the end of one to the end of another.
+
+    >>> Frequency.parse("quarter").after("2024-01-31", 2).astype("datetime64[D]").tolist()
+    [datetime.date(2024, 4, 30), datetime.date(2024, 7, 31)]
+    >>> str(Frequency.parse("15 minutes")), Frequency.parse("15 minutes").season
+    ('15 minutes', 96)
+    """
+
+    unit: str
+    count: float = 1
+    month_end: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Frequency:
+        """The frequency that a text such as "day", "15 minutes", "month" or "0.5" says.
+
+        Raises:
+            ValueError: the text is none.
+        """
+        units = [*_MICROSECONDS, "weekday", *_MONTHS]
+        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)?\s*([a-z]+?)?s?( end)?\s*", text)
+        number, unit, end = match.groups() if match else ("0", None, None)
+        count = float(number or 1)
+        if (
+            not 0 < count < math.inf
+            or (unit is None and number is None)
+            or unit not in (None, *units)
+        ):
+            raise ValueError(
+                f"the frequency {text!r} is unknown; expected a number, or one of "
+                f"{', '.join(units)}, with a number before it if you like: '15 minutes'"
+            )
+        if unit is None:
+            return cls("number", count)
+        if unit in _MICROSECONDS:
+            unit, count = "microsecond", count * _MICROSECONDS[unit]
+        elif unit in _MONTHS:
+            unit, count = "month", count * _MONTHS[unit]
+        if count != int(count):
+            raise ValueError(f"the frequency {text!r} is not a multiple of its smallest unit")
+        return cls(unit, int(count), month_end=end is not None)
+
+    def __str__(self) -> str:
+        if self.unit == "number":
+            return f"{self.count:g}"
+        unit, count = self.unit, int(self.count)
+        for larger, size in (_MICROSECONDS if unit == "microsecond" else _MONTHS).items():
+            if unit != "weekday" and self.count % size == 0:
+                unit, count = larger, int(self.count) // size
+        name = unit if count == 1 else f"{count} {unit}s"
+        return f"{name.removesuffix('s')} end" if self.month_end else name
+
+    @property
+    def season(self) -> int:
+        """The number of steps after which the calendar usually repeats: 12 for months; 1 if none.
+
+        Hours and less repeat after a day, days after a week, weeks after 52, months and quarters
+        after a year.
+        """
+        if self.unit == "weekday":
+            return 5
+        if self.unit == "month":
+            return int(12 // self.count) if 12 % self.count == 0 else 1
+        if self.unit == "microsecond":
+            day, week = _MICROSECONDS["day"], _MICROSECONDS["week"]
+            for cycle in (day, week):
+                if self.count < cycle and cycle % self.count == 0:
+                    return int(cycle // self.count)
+            return 52 if self.count == week else 1
+        return 1
+
+    def after(self, time: Any, steps: int) -> Times:
+        """The times of the next steps after a time, [steps]."""
+        first = time if self.unit == "number" else np.datetime64(time, "us")
+        return self.at(first, np.arange(1, steps + 1))
+
+    def at(self, first: Any, positions: NDArray[np.int64]) -> Times:
+        """The times that are so many steps after the first."""
+        times: Times
+        if self.unit == "number":
+            times = first + positions * float(self.count)
+        elif self.unit == "microsecond":
+            times = first + positions * np.timedelta64(int(self.count), "us")
+        elif self.unit == "weekday":
+            day = first.astype("datetime64[D]")
+            moved = np.busday_offset(day, positions * int(self.count), roll="forward")
+            times = moved + (first - day)
+        else:
+            month = first.astype("datetime64[M]")
+            months = month + positions * int(self.count)
+            lengths = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
+            days = np.broadcast_to(
+                first.astype("datetime64[D]") - month.astype("datetime64[D]"), lengths.shape
+            )
+            days = lengths - _DAY if self.month_end else np.minimum(days, lengths - _DAY)
+            times = months.astype("datetime64[D]") + days + (first - first.astype("datetime64[D]"))
+        return times
+
+    def positions(self, times: Times) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """How many steps each of the times [T] is after the first, and whether it is on a step."""
+        first = times[0]
+        if self.unit == "number":
+            steps = np.rint((times - first) / self.count).astype(np.int64)
+            return steps, np.isclose(self.at(first, steps), times, rtol=0, atol=1e-4 * self.count)
+        if self.unit == "microsecond":
+            steps = (times - first).astype(np.int64) // int(self.count)
+        elif self.unit == "weekday":
+            days = times.astype("datetime64[D]")
+            steps = np.busday_count(days[0], days).astype(np.int64) // int(self.count)
+        else:
+            months = times.astype("datetime64[M]").astype(np.int64)
+            steps = (months - months[0]) // int(self.count)
+        return steps, self.at(first, steps) == times
+
+
+@dataclass(frozen=True, eq=False)
+class TimeSeries:
+    """One series at regular times.
+
+    The forecast begins after the last row that has a target. Rows after it are the future, for
+    which only columns are given that are known in advance.
+
+    Attributes:
+        times: [T] float64 or datetime64[us], each a step after the one before.
+        targets: [T, N] what is to be forecast; NaN where it is missing.
+        known: [T, K] what is known in advance, such as holidays and prices.
+        frequency: The step.
+        name: Of the series, for messages and answers.
+        target_names: [N].
+        known_names: [K].
+        past: The rows of the past; None for those up to the last that has a target.
+
+    >>> series = TimeSeries.of([3.0, 5.0, 4.0], start="2024-01-31", frequency="month")
+    >>> series.steps, series.future(2).astype("datetime64[D]").tolist()
+    (3, [datetime.date(2024, 4, 30), datetime.date(2024, 5, 31)])
+    """
+
+    times: Times
+    targets: NDArray[np.float64]
+    known: NDArray[np.float64]
+    frequency: Frequency
+    name: str = "series"
+    target_names: tuple[str, ...] = ("target",)
+    known_names: tuple[str, ...] = ()
+    past: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        targets: ArrayLike,
+        known: ArrayLike | None = None,
+        *,
+        start: Any = 0,
+        frequency: str = "1",
+        name: str = "series",
+    ) -> TimeSeries:
+        """A series made of arrays.
+
+        Args:
+            targets: [T] or [T, N], NaN where missing.
+            known: [T + F] or [T + F, K]; F rows more than the targets are the future.
+            start: The time of the first row: a number, or what NumPy takes as a date.
+            frequency: As `Frequency.parse` takes it; of a date at the end of a month, months and
+                quarters lead to ends of months.
+            name: Of the series.
+
+        Raises:
+            DataError: a shape does not fit, or a value is infinite.
+        """
+        values = np.asarray(targets, np.float64)
+        values = values[:, None] if values.ndim == 1 else values
+        rows = len(values)
+        if known is None:
+            columns = np.zeros((rows, 0))
+        else:
+            columns = np.asarray(known, np.float64)
+            columns = columns[:, None] if columns.ndim == 1 else columns
+        if values.ndim != 2 or columns.ndim != 2 or len(columns) < rows:
+            raise DataError(
+                f"{name}: targets of shape {np.shape(targets)} with known columns of shape "
+                f"{columns.shape}; expected [T] or [T, N], and at least as many rows known"
+            )
+        values = np.concatenate([values, np.full((len(columns) - rows, values.shape[1]), np.nan)])
+        step = Frequency.parse(frequency)
+        if step.unit == "number":
+            first: Any = float(start)
+        else:
+            first = np.datetime64(start, "us")
+            if step.unit == "month" and _is_month_end(first):
+                step = Frequency("month", step.count, month_end=True)
+        numbers = [f"target {n}" for n in range(values.shape[1])]
+        series = cls(
+            step.at(first, np.arange(len(values))),
+            values,
+            columns,
+            step,
+            name,
+            ("target",) if len(numbers) == 1 else tuple(numbers),
+            tuple(f"known {k}" for k in range(columns.shape[1])),
+        )
+        series.check()
+        return series
+
+    @classmethod
+    def at(
+        cls,
+        times: Sequence[Times],
+        targets: Sequence[NDArray[np.float64]],
+        known: Sequence[NDArray[np.float64]],
+        names: Sequence[str] = ("series",),
+        target_names: Sequence[str] = ("target",),
+        known_names: Sequence[str] = (),
+    ) -> list[TimeSeries]:
+        """Series of arrays, each with its times, whose step is found.
+
+        Args:
+            times: For each series, [T] numbers or dates, rising.
+            targets: For each, [T, N].
+            known: For each, [T, K].
+            names: Of the series.
+            target_names: [N].
+            known_names: [K].
+
+        Raises:
+            DataError: times are not regular, or have gaps; or as `check`.
+
+        >>> days = np.array(["2024-01-01", "2024-01-02"], "datetime64[us]")
+        >>> (series,) = TimeSeries.at([days], [np.ones((2, 1))], [np.ones((2, 0))])
+        >>> str(series.frequency)
+        'day'
+        """
+        step = _infer(times)
+        return [
+            _regular(
+                name,
+                when,
+                np.concatenate([columns, values], axis=1),
+                [f"{name}, row {row}" for row in range(len(when))],
+                step,
+                "refuse",
+                columns.shape[1],
+                tuple(target_names),
+                tuple(known_names),
+            )
+            for name, when, values, columns in zip(names, times, targets, known, strict=True)
+        ]
+
+    def check(self) -> None:
+        """Refuse infinite values, and columns known in advance that are not.
+
+        Raises:
+            DataError: there is one; the message says where.
+        """
+        for row, column in np.argwhere(np.abs(self.targets) > _LARGEST)[:1]:
+            raise DataError(
+                f"{self.name}: {self.target_names[column]!r} is {self.targets[row, column]:g} at "
+                f"{shown(self.times[row])}; expected numbers up to {_LARGEST:g}: correct it, or "
+                "leave the cell empty"
+            )
+        for row, column in np.argwhere(~(np.abs(self.known) <= _LARGEST))[:1]:
+            raise DataError(
+                f"{self.name}: {self.known_names[column]!r} is {self.known[row, column]:g} at "
+                f"{shown(self.times[row])}; a column that is known in advance needs a number up "
+                f"to {_LARGEST:g} in every row"
+            )
+
+    @property
+    def steps(self) -> int:
+        """The number of rows before the forecast."""
+        if self.past is not None:
+            return self.past
+        rows = np.flatnonzero(~np.isnan(self.targets).all(axis=1))
+        return int(rows[-1]) + 1 if len(rows) else 0
+
+    @property
+    def start(self) -> int:
+        """The number of rows before the first that has a target; 0 if none has."""
+        rows = np.flatnonzero(~np.isnan(self.targets).all(axis=1))
+        return int(rows[0]) if len(rows) else 0
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.times)
+
+    def future(self, horizon: int) -> Times:
+        """The times of the steps after the last target, [horizon]."""
+        return self.frequency.at(self.times[0], np.arange(self.steps, self.steps + horizon))
+
+    def until(self, steps: int) -> TimeSeries:
+        """The series as it was after so many steps: later targets are missing, and future."""
+        targets = self.targets.copy()
+        targets[steps:] = np.nan
+        return replace(self, targets=targets, past=steps)
+
+
+def calendar_features(times: Times, frequency: Frequency) -> NDArray[np.float64]:
+    """What the calendar says of each time: [T, C] numbers between -1 and 1.
+
+    For steps below a day the time of the day, below a week the day of the week (one of seven
+    columns is 1, Monday first), below a year the time of the year. Times of day and year are two
+    harmonics each: sin and cos of the turn, and of twice the turn. An axis of numbers has no
+    calendar, C = 0.
+
+    >>> monday = np.array(["2024-01-01"], "datetime64[us]")
+    >>> calendar_features(monday, Frequency.parse("day"))[0, :7].tolist()
+    [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    if frequency.unit == "number":
+        return np.zeros((len(times), 0))
+    columns: list[NDArray[np.float64]] = []
+    days = times.astype("datetime64[D]")
+    fixed = frequency.unit == "microsecond"
+    if fixed and frequency.count < _MICROSECONDS["day"]:
+        columns += _harmonics((times - days) / _DAY)
+    if frequency.unit == "weekday" or (fixed and frequency.count < _MICROSECONDS["week"]):
+        weekdays = (days.astype(np.int64) + 3) % 7  # day 0 was a Thursday
+        columns += list((weekdays == np.arange(7)[:, None]).astype(np.float64))
+    if not (frequency.unit == "month" and frequency.count % 12 == 0):
+        years = times.astype("datetime64[Y]")
+        lengths = (years + 1).astype("datetime64[D]") - years.astype("datetime64[D]")
+        columns += _harmonics((times - years.astype("datetime64[us]")) / lengths)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(times), 0))
+
+
+def _harmonics(turns: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    angle = 2 * np.pi * turns
+    return [np.sin(angle), np.cos(angle), np.sin(2 * angle), np.cos(2 * angle)]
+
+
+def read_time_series(
+    path: str | os.PathLike[str],
+    *,
+    time_column: str | None = None,
+    target_columns: Sequence[str] = (),
+    series_column: str | None = None,
+    known_columns: Sequence[str] = (),
+    frequency: str | None = None,
+    gaps: str = "refuse",
+    time_format: str | None = None,
+    encoding: str = "utf-8",
+) -> list[TimeSeries]:
+    r"""Read the time series of a table, such as ``.csv`` or ``.tsv``; see `read_columns`.
+
+    A row is a time, with numbers. Times are numbers, or dates as ISO 8601 has them (with an offset
+    they become UTC). Rows may come in any order. An empty target (or ``NA``, ``NaN``, ``?``,
+    ``null``) is missing. Rows after the last that has a target are the future, for which columns
+    are given that are known in advance.
+
+    Args:
+        path: The file, with a header line.
+        time_column: Its name; None for the first column without another role.
+        target_columns: What is to be forecast; none given stands for all columns without another
+            role.
+        series_column: What tells several series apart, in the long format; they may differ in
+            length.
+        known_columns: What is known in advance, so that every row has it, the future too.
+        frequency: The step, as `Frequency.parse` takes it; None finds it.
+        gaps: What becomes of steps without a row: "refuse" them; "missing", "previous" or "linear"
+            fills them with missing values, with those before, or on a line between those around
+            (missing targets in rows that are there stay missing). Columns known in advance take the
+            value before.
+        time_format: As `datetime.strptime` takes it, for other dates: "%d.%m.%Y".
+        encoding: Of the file.
+
+    Returns:
+        The series, in the order of their first rows.
+
+    Raises:
+        DataError: what `read_columns` raises; a time or a number cannot be read; a time stands
+            twice; times are not regular, or have gaps; there is no target.
+        ValueError: the frequency or the way to fill gaps is none.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "sold.csv")
+    ...     _ = path.write_text("day,shop,sold\n2024-01-01,a,5\n2024-01-02,a,\n2024-01-02,b,3\n"
+    ...                         "2024-01-03,a,7\n2024-01-03,b,4\n")
+    ...     series = read_time_series(path, series_column="shop")
+    >>> [(one.name, one.targets[:, 0].tolist()) for one in series], str(series[0].frequency)
+    ([('a', [5.0, nan, 7.0]), ('b', [3.0, 4.0])], 'day')
+    """
+    if gaps not in GAPS:
+        raise ValueError(f"gaps {gaps!r} is not one of {', '.join(GAPS)}")
+    step = None if frequency is None else Frequency.parse(frequency)
+    if not is_table(path):
+        raise DataError(f"{path}: series to forecast are read from tables: .csv, .tsv, .jsonl")
+    names = column_names(path, encoding)
+    if time_column is None:
+        others = {series_column, *known_columns, *target_columns}
+        time_column = next((name for name in names if name not in others), "")
+    roles = [time_column, *known_columns, *([series_column] if series_column else [])]
+    targets = list(target_columns) or [name for name in names if name not in roles]
+    columns = [*roles, *targets]
+    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+        raise DataError(f"{path}: the column {repeated[0]!r} has two roles; give it one")
+    if not targets:
+        raise DataError(f"{path}: there is no column to forecast beside {', '.join(roles)}")
+
+    rows: dict[str, list[tuple[str, str, list[float]]]] = {}
+    K = len(known_columns)
+    for where, fields in read_columns(path, columns, encoding):
+        name = fields[K + 1] if series_column else "series"
+        cells = fields[1 : K + 1] + fields[len(roles) :]
+        numbers = [
+            _number(where, column, cell, known=k < K)
+            for k, (column, cell) in enumerate(zip([*known_columns, *targets], cells, strict=True))
+        ]
+        rows.setdefault(name, []).append((where, fields[0].strip(), numbers))
+    if not rows:
+        raise DataError(f"{path} has no row after its header")
+    everywhere = [(where, text) for series in rows.values() for where, text, _ in series]
+    all_times = _parse_times(everywhere, time_column, time_format)
+    if step is not None and (step.unit == "number") != (all_times.dtype.kind == "f"):
+        found = "numbers" if all_times.dtype.kind == "f" else "dates"
+        raise DataError(
+            f"{path}: the times in {time_column!r} are {found} ({everywhere[0][1]}), which have no "
+            f"frequency {str(step)!r}"
+            + ("; for dates of digits give a time_format: '%Y%m%d'" if found == "numbers" else "")
+        )
+
+    read: list[tuple[str, Times, NDArray[np.float64], list[str]]] = []
+    start = 0
+    for name, series in rows.items():
+        times = all_times[start : start + len(series)]
+        start += len(series)
+        order = np.argsort(times, kind="stable")
+        places = [series[k][0] for k in order]
+        times = times[order]
+        for k in np.flatnonzero(times[1:] == times[:-1])[:1]:
+            of_series = f" of series {name!r}" if series_column else ""
+            raise DataError(
+                f"{places[k + 1]}: the time {shown(times[k])}{of_series} stands in "
+                f"{places[k].rpartition(', ')[2]} too; "
+                + ("remove one" if series_column else "remove one, or name the series_column")
+            )
+        read.append((name, times, np.array([series[k][2] for k in order]), places))
+    step = step or _infer([times for _, times, _, _ in read])
+    series_list = [
+        _regular(name, times, values, places, step, gaps, K, tuple(targets), tuple(known_columns))
+        for name, times, values, places in read
+    ]
+    if all(one.steps == 0 for one in series_list):
+        raise DataError(f"{path}: no row has a number in {', '.join(map(repr, targets))}")
+    return series_list
+
+
+def _number(where: str, column: str, cell: str, *, known: bool) -> float:
+    text = cell.strip()
+    if text.lower() in MISSING:
+        if known:
+            raise DataError(
+                f"{where}: {column!r} is empty; a column that is known in advance needs a number "
+                "in every row"
+            )
+        return math.nan
+    try:
+        value = math.nan if "_" in text else float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"{where}: {column!r} has {cell!r:.80}; expected a finite number with a decimal point"
+            + ("" if known else ", or an empty field where it is missing")
+        )
+    return value
+
+
+def _parse_times(rows: Sequence[tuple[str, str]], column: str, time_format: str | None) -> Times:
+    """The times of all rows: numbers if all are, or dates."""
+    if time_format is None:
+        try:
+            numbers = np.array([float(text) for _, text in rows])
+        except ValueError:
+            pass
+        else:
+            if np.isfinite(numbers).all():
+                return numbers
+    dates = np.empty(len(rows), "datetime64[us]")
+    for k, (where, text) in enumerate(rows):
+        try:
+            dates[k] = _date(text, time_format)
+        except ValueError:
+            expected = (
+                "a number, or a date as ISO 8601 has it (2024-01-31, 2024-01-31T12:00), or give a "
+                "time_format such as '%d.%m.%Y'"
+                if time_format is None
+                else f"a date of the form {time_format!r}"
+            )
+            raise DataError(
+                f"{where}: the time in {column!r} is {text!r:.80}; expected {expected}"
+            ) from None
+    return dates
+
+
+def _date(text: str, time_format: str | None) -> np.datetime64:
+    if time_format is not None:
+        date = datetime.strptime(text, time_format)
+    else:
+        if re.fullmatch(r"\d{4}[-/]\d{1,2}", text):
+            text += "-1"
+        if match := re.fullmatch(r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})(\D.*)?", text):
+            text = f"{match[1]}-{int(match[2]):02}-{int(match[3]):02}{match[4] or ''}"
+        date = datetime.fromisoformat(text)
+    if date.tzinfo is not None:
+        date = date.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(date, "us")
+
+
+def _infer(series: Sequence[Times]) -> Frequency:
+    """The frequency of the times of all series, each sorted; that of most steps if none fits."""
+    steps = np.concatenate([np.diff(times) for times in series])
+    dates = series[0].dtype.kind == "M"
+    if len(steps) == 0:
+        return Frequency("microsecond", _MICROSECONDS["day"]) if dates else Frequency("number")
+    if not dates:
+        rounded = np.array([float(f"{step:.6g}") for step in steps])
+        return Frequency("number", float(_mode(rounded)))
+    candidates: list[Frequency] = []
+    if steps.min() >= 28 * _DAY:
+        months = [np.diff(times.astype("datetime64[M]").astype(np.int64)) for times in series]
+        count = int(np.gcd.reduce(np.concatenate(months)))
+        candidates += [Frequency("month", count, end) for end in (True, False) if count]
+    weekdays = all(np.is_busday(times.astype("datetime64[D]")).all() for times in series)
+    if weekdays and steps.min() == _DAY and max(t[-1] - t[0] for t in series) > 7 * _DAY:
+        candidates.append(Frequency("weekday"))
+    usual = Frequency("microsecond", int(_mode(steps.astype(np.int64))))
+    for candidate in candidates:
+        if all(candidate.positions(times)[1].all() for times in series):
+            return candidate
+    return usual
+
+
+def _mode(values: NDArray[Any]) -> Any:
+    """The most frequent value; the smallest of several."""
+    unique, counts = np.unique(values, return_counts=True)
+    return unique[counts.argmax()]
+
+
+def _regular(
+    name: str,
+    times: Times,
+    values: NDArray[np.float64],
+    places: Sequence[str],
+    step: Frequency,
+    gaps: str,
+    K: int,
+    targets: tuple[str, ...],
+    known: tuple[str, ...],
+) -> TimeSeries:
+    """A series on every step from its first time to its last."""
+    for k in np.flatnonzero(times[1:] <= times[:-1])[:1]:
+        raise DataError(
+            f"{places[k + 1]}: the time {shown(times[k + 1])} follows {shown(times[k])}; expected "
+            "rising times"
+        )
+    positions, on_step = step.positions(times)
+    for k in np.flatnonzero(~on_step)[:1]:
+        raise DataError(
+            f"{places[k]}: the time {shown(times[k])} is no multiple of the step ({step}) after "
+            f"{shown(times[k - 1])}; correct it, give the frequency, or bring the rows to regular "
+            "times first"
+        )
+    for k in np.flatnonzero(np.diff(positions) < 1)[:1]:
+        raise DataError(
+            f"{places[k + 1]}: {shown(times[k + 1])} and {shown(times[k])} are in the same step "
+            f"({step}); give the frequency, or bring the rows to regular times first"
+        )
+    rows = int(positions[-1]) + 1
+    if rows != len(times) and gaps == "refuse":
+        k = int(np.flatnonzero(np.diff(positions) > 1)[0])
+        missing = rows - len(times)
+        raise DataError(
+            f"{places[k + 1]}: {shown(times[k])} is followed by {shown(times[k + 1])}, a step is "
+            f"{step}; {missing:,} of {rows:,} steps have no row. Add them, or fill them with gaps "
+            "'missing', 'previous' or 'linear'"
+        )
+    if rows > 1000 + 100 * len(times):
+        raise DataError(
+            f"{places[0]}: {len(times):,} rows are spread over {rows:,} steps of {step}; give a "
+            "longer frequency"
+        )
+    filled = np.full((rows, values.shape[1]), np.nan)
+    filled[positions] = values
+    before = np.searchsorted(positions, np.arange(rows), side="right") - 1
+    columns, answers = filled[:, :K], filled[:, K:]
+    columns = values[before, :K]
+    if gaps in ("previous", "linear"):
+        absent = np.ones(rows, bool)
+        absent[positions] = False
+        for column in answers.T:
+            there = np.flatnonzero(~np.isnan(column))
+            if len(there) and gaps == "linear":
+                column[absent] = np.interp(np.flatnonzero(absent), there, column[there])
+            elif len(there):
+                last = np.searchsorted(there, np.flatnonzero(absent), side="right") - 1
+                column[absent] = np.where(last >= 0, column[there[np.maximum(last, 0)]], np.nan)
+    series = TimeSeries(
+        step.at(times[0], np.arange(rows)), answers, columns, step, name, targets, known
+    )
+    series.check()
+    return series
+
+
+def _is_month_end(time: np.datetime64) -> bool:
+    month = time.astype("datetime64[M]")
+    return bool((time.astype("datetime64[D]") + _DAY).astype("datetime64[M]") != month)
+
+
+def shown(time: Any) -> str:
+    """A time as files have it: a date without seconds that are 0, or a number.
+
+    >>> shown(np.datetime64("2024-01-31T00:00:00", "us")), shown(1700.0)
+    ('2024-01-31', '1700')
+    """
+    if isinstance(time, np.datetime64):
+        return str(time.astype("datetime64[s]")).removesuffix("T00:00:00")
+    return f"{time:.12g}"
+
+
+def same_columns(series: Iterable[TimeSeries]) -> None:
+    """Refuse series whose columns or frequencies differ: one model is to forecast them.
+
+    Raises:
+        DataError: they do; the message says which.
+
+    >>> same_columns([TimeSeries.of([1.0, 2.0]), TimeSeries.of([1.0, 2.0], frequency="2")])
+    Traceback (most recent call last):
+    anaphora.data.errors.DataError: series 1 ('series') has the step 2, the first 1; forecast them \
+with models of their own
+    """
+    first: TimeSeries | None = None
+    for number, one in enumerate(series):
+        first = first or one
+        what = ""
+        if str(one.frequency) != str(first.frequency):
+            what = f"the step {one.frequency}, the first {first.frequency}"
+        elif one.targets.shape[1] != first.targets.shape[1]:
+            what = f"{one.targets.shape[1]} targets, the first {first.targets.shape[1]}"
+        elif one.known.shape[1] != first.known.shape[1]:
+            what = (
+                f"{one.known.shape[1]} columns known in advance, the first {first.known.shape[1]}"
+            )
+        if what:
+            raise DataError(
+                f"series {number} ({one.name!r}) has {what}; forecast them with models of their own"
+            )

@@ -1,0 +1,455 @@
+"""A forecaster with the methods of scikit-learn's and sktime's estimators (extra ``sklearn``)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    from sklearn.base import BaseEstimator
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise ImportError('estimators need an extra: pip install "anaphora[sklearn]"') from error
+
+from anaphora.data import DataError
+from anaphora.data.time_series import TimeSeries
+from anaphora.training.forecasting import Forecast, ForecasterOptions, fit_forecaster
+
+Float64 = NDArray[np.float64]
+
+
+class RecurrentForecaster(BaseEstimator):
+    """A recurrent forecaster of one series or of many, with sktime's methods.
+
+    y is a series: [T] or [T, N] numbers (NaN where missing), or a pandas Series or DataFrame, whose
+    index has the times; or a list of such, of any lengths; or a DataFrame whose index has two
+    levels, series and time. Forecasts come in the same form, for the steps of the forecasting
+    horizon fh, which counts from the last row of y: 1 is the next step. X has a row for each row of
+    y, of columns that are known in advance; to forecast, it has the next rows.
+
+    Of dates the calendar is read: the time of the day, week and year. See `models.Forecaster` for
+    the model.
+
+    Args:
+        season: Steps after which y repeats itself; None for what the calendar says.
+        context: Steps that are read before a forecast; None for as many as suit the season.
+        lags: How many steps before its own each step reads values; None by the season.
+        distribution: "student_t", "gaussian", "negative_binomial" (of counts), or "quantiles".
+        scaling: "standard", "mean_absolute" or "none"; None for what suits the distribution.
+        calendar: Whether to read the calendar.
+        cell: The name of a cell.
+        hidden_size: H of every layer.
+        num_layers: L.
+        dropout: The share that is dropped between layers and before the output.
+        max_steps: Updates at most.
+        batch_size: Windows an update.
+        learning_rate: Of Adam; it falls to 0 as a cosine.
+        weight_decay: Of Adam.
+        validation_share: The share of each series (its end) that is held out to choose the weights
+            by; 0 for none, and the last weights.
+        members: Networks, whose paths are put together.
+        paths: How many ways on are drawn, of which quantiles are taken.
+        random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
+
+    Attributes:
+        forecaster_: The fitted `training.forecasting.FittedForecaster`.
+        fh_: The forecasting horizon that was given to ``fit``, or a season, [h].
+
+    >>> y = np.arange(72) + 5 * np.sin(np.arange(72) * np.pi / 6)
+    >>> forecaster = RecurrentForecaster(season=12, max_steps=50, random_state=1)
+    >>> forecaster.fit(y, fh=[1, 2, 3]).predict().shape
+    (3,)
+    >>> low, high = forecaster.predict_interval(coverage=0.8).T
+    >>> bool((low < high).all())
+    True
+    """
+
+    def __init__(
+        self,
+        season: int | None = None,
+        context: int | None = None,
+        lags: Sequence[int] | None = None,
+        distribution: str = "student_t",
+        scaling: str | None = None,
+        calendar: bool = True,
+        cell: str = "lstm",
+        hidden_size: int = 16,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        max_steps: int = 1000,
+        batch_size: int = 32,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.0,
+        validation_share: float = 0.2,
+        members: int = 1,
+        paths: int = 400,
+        random_state: Any = None,
+    ) -> None:
+        self.season = season
+        self.context = context
+        self.lags = lags
+        self.distribution = distribution
+        self.scaling = scaling
+        self.calendar = calendar
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.max_steps = max_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation_share = validation_share
+        self.members = members
+        self.paths = paths
+        self.random_state = random_state
+
+    def fit(self, y: Any, X: Any = None, fh: Any = None) -> Self:
+        """Learn from y.
+
+        Args:
+            y: See the class.
+            X: Columns known in advance, a row for each row of y; a list of them for a list y.
+            fh: The steps to forecast, such as [1, 2, 3]; None for a season (or 10 steps).
+
+        Raises:
+            ValueError: y, X or fh is not what is described, or an option is out of range.
+        """
+        return self._fit(_Form(y, X), None if fh is None else _horizon(fh))
+
+    def _fit(self, form: _Form, steps: NDArray[np.int64] | None) -> Self:
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        options = ForecasterOptions.make(
+            horizon=None if steps is None else int(steps.max()),
+            season=self.season,
+            context=self.context,
+            lags=None if self.lags is None else tuple(int(lag) for lag in self.lags),
+            distribution=self.distribution,
+            scaling=self.scaling,
+            calendar=self.calendar,
+            cell=self.cell,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            dropout=self.dropout,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            validation_share=self.validation_share,
+            seed=seed,
+        )
+        self.forecaster_ = fit_forecaster(form.series, options, members=self.members)
+        self.fh_ = np.arange(1, self.forecaster_.codec.horizon + 1) if steps is None else steps
+        self._form, self._seed = form, seed
+        return self
+
+    def update(self, y: Any, X: Any = None, update_params: bool = False) -> Self:
+        """Go on from y, which goes on after the y before; the networks stay as they are.
+
+        Args:
+            y: The next rows, in the form of the y that was fitted.
+            X: Columns known in advance of the same rows.
+            update_params: Train anew on all rows.
+
+        Raises:
+            ValueError: y or X has another form, or does not go on where the y before ended.
+        """
+        check_is_fitted(self, "forecaster_")
+        form = self._form.followed_by(_Form(y, X, self._form))
+        if update_params:
+            return self._fit(form, self.fh_)
+        self._form = form
+        return self
+
+    def predict(self, fh: Any = None, X: Any = None) -> Any:
+        """The median of what may come.
+
+        Args:
+            fh: The steps to forecast; None for those that were given to ``fit``.
+            X: The columns known in advance, of all steps up to the last of fh.
+
+        Returns:
+            [len(fh)] or [len(fh), N], in the form of y.
+
+        Raises:
+            NotFittedError: it is not fitted.
+            ValueError: fh or X is not what is described.
+        """
+        steps, forecasts = self._forecast(fh, X)
+        return self._form.answer([one.median[steps - 1] for one in forecasts], steps)
+
+    def predict_quantiles(
+        self, fh: Any = None, X: Any = None, alpha: float | Sequence[float] | None = None
+    ) -> Any:
+        """Quantiles of what may come.
+
+        Args:
+            fh: As in `predict`.
+            X: As in `predict`.
+            alpha: Their levels; None for 0.05 and 0.95.
+
+        Returns:
+            [len(fh), N * Q], or for pandas a DataFrame, whose columns have the target and the
+            level.
+        """
+        levels = [0.05, 0.95] if alpha is None else np.atleast_1d(alpha).tolist()
+        if not levels or not all(0 < level < 1 for level in levels):
+            raise ValueError(f"RecurrentForecaster: alpha {alpha}; expected levels between 0 and 1")
+        steps, forecasts = self._forecast(fh, X)
+        columns = [(name, level) for name in self._form.targets for level in levels]
+        return self._form.answer(
+            [_columns(one, steps, levels) for one in forecasts], steps, columns
+        )
+
+    def predict_interval(
+        self, fh: Any = None, X: Any = None, coverage: float | Sequence[float] = 0.9
+    ) -> Any:
+        """Central intervals that hold what comes with some probability.
+
+        Args:
+            fh: As in `predict`.
+            X: As in `predict`.
+            coverage: The probability, or several.
+
+        Returns:
+            [len(fh), N * C * 2] lower and upper ends, or for pandas a DataFrame, whose columns have
+            the target, the coverage, and "lower" or "upper".
+        """
+        expected = np.atleast_1d(coverage).tolist()
+        if not expected or not all(0 < level < 1 for level in expected):
+            raise ValueError(
+                f"RecurrentForecaster: coverage {coverage}; expected probabilities between 0 and 1"
+            )
+        steps, forecasts = self._forecast(fh, X)
+        levels = [(1 + sign * level) / 2 for level in expected for sign in (-1, 1)]
+        columns = [
+            (name, level, end)
+            for name in self._form.targets
+            for level in expected
+            for end in ("lower", "upper")
+        ]
+        return self._form.answer(
+            [_columns(one, steps, levels) for one in forecasts], steps, columns
+        )
+
+    def _forecast(self, fh: Any, X: Any) -> tuple[NDArray[np.int64], list[Forecast]]:
+        check_is_fitted(self, "forecaster_")
+        steps = self.fh_ if fh is None else _horizon(fh)
+        horizon = int(steps.max())
+        series = self._form.with_future(X, horizon)
+        forecasts = self.forecaster_.forecast(series, horizon, paths=self.paths, seed=self._seed)
+        return steps, forecasts
+
+
+def _columns(forecast: Forecast, steps: NDArray[np.int64], levels: list[float]) -> Float64:
+    """[h, N * Q] quantiles of some steps."""
+    quantiles = forecast.quantile(levels)[:, steps - 1]  # [Q, h, N]
+    return np.moveaxis(quantiles, 0, -1).reshape(len(steps), -1)
+
+
+def _horizon(fh: Any) -> NDArray[np.int64]:
+    """A forecasting horizon as steps."""
+    given = np.atleast_1d(np.asarray(fh))
+    whole = given.ndim == 1 and given.size and given.dtype.kind in "iu"
+    if not whole or (given < 1).any():
+        raise ValueError(
+            f"RecurrentForecaster: fh {fh!r}; expected steps after the last row, integers of at "
+            "least 1, such as [1, 2, 3]"
+        )
+    return given.astype(np.int64)
+
+
+def _is_pandas(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "pandas"
+
+
+class _Form:
+    """The series of y and X, and the form in which y came."""
+
+    series: list[TimeSeries]
+
+    def __init__(self, y: Any, X: Any = None, like: _Form | None = None) -> None:
+        self._index_names = getattr(getattr(y, "index", None), "names", None)
+        self._panel = _is_pandas(y) and getattr(y.index, "nlevels", 1) == 2
+        self._several = self._panel or (
+            isinstance(y, (list, tuple)) and len(y) > 0 and np.ndim(y[0]) > 0
+        )
+        self._names: list[Any] = ["y"]
+        ys, Xs = [y], [X]
+        if self._panel:
+            self._names = list(dict.fromkeys(y.index.get_level_values(0)))
+            ys = [y.xs(name) for name in self._names]
+            Xs = [None if X is None else X.xs(name) for name in self._names]
+        elif self._several:
+            self._names = [f"y[{k}]" for k in range(len(y))]
+            ys, Xs = list(y), [None] * len(y) if X is None else list(X)
+        if len(Xs) != len(ys):
+            raise ValueError(
+                f"RecurrentForecaster: {len(ys)} series y, but X is of {len(Xs)}; expected X of "
+                "each"
+            )
+        self._ys = ys
+        values = [_numbers(name, one) for name, one in zip(self._names, ys, strict=True)]
+        known = [
+            np.zeros((len(one), 0)) if x is None else _numbers(f"X of {name}", x)
+            for name, one, x in zip(self._names, values, Xs, strict=True)
+        ]
+        for name, one, x in zip(self._names, values, known, strict=True):
+            if len(one) != len(x) or len(one) == 0:
+                raise ValueError(
+                    f"RecurrentForecaster: {name} has {len(one)} rows, its X {len(x)}; expected a "
+                    "row of X for each of y, and at least one"
+                )
+        times = [_times(one, len(v)) for one, v in zip(ys, values, strict=True)]
+        if like is not None:
+            found = [(len(ys), values[0].shape[1], known[0].shape[1])]
+            first = like.series[0]
+            found.append((len(like.series), first.targets.shape[1], first.known.shape[1]))
+            if found[0] != found[1]:
+                raise ValueError(
+                    "RecurrentForecaster: y and X have (series, targets, columns of X) "
+                    f"{found[0]}, but it was fitted on {found[1]}; expected the same"
+                )
+        if like is not None:  # positions go on after those before
+            times = [
+                t + (len(before.times) if not _is_pandas(one) else 0)
+                for t, one, before in zip(times, ys, like.series, strict=True)
+            ]
+        width = values[0].shape[1]
+        names = getattr(ys[0], "columns", None)
+        self.targets = [getattr(ys[0], "name", None) or 0] if names is None else list(names)
+        if len(self.targets) != width:
+            self.targets = list(range(width))
+        self.series = TimeSeries.at(
+            times, values, known, list(map(str, self._names)), list(map(str, self.targets)),
+            [f"column {k} of X" for k in range(known[0].shape[1])],
+        )  # fmt: skip
+
+    def followed_by(self, later: _Form) -> _Form:
+        """This with later rows."""
+        joined = object.__new__(_Form)
+        vars(joined).update(vars(self))
+        joined._ys = later._ys
+        pairs = list(zip(self.series, later.series, strict=True))
+        times = [np.concatenate([a.times, b.times]) for a, b in pairs]
+        targets = [np.concatenate([a.targets, b.targets]) for a, b in pairs]
+        known = [np.concatenate([a.known, b.known]) for a, b in pairs]
+        first = self.series[0]
+        joined.series = TimeSeries.at(
+            times, targets, known, [one.name for one in self.series], first.target_names,
+            first.known_names,
+        )  # fmt: skip
+        return joined
+
+    def with_future(self, X: Any, horizon: int) -> list[TimeSeries]:
+        """The series, each with rows of X for the steps to forecast; forecasts begin after y."""
+        K = self.series[0].known.shape[1]
+        if K and X is None:
+            raise ValueError(
+                f"RecurrentForecaster: it was fitted with {K} columns of X, which must be known of "
+                f"all {horizon} steps to forecast: give X"
+            )
+        series = []
+        for k, one in enumerate(self.series):
+            part = X
+            if K and self._panel:
+                part = X.xs(self._names[k])
+            elif K and self._several:
+                part = X[k]
+            if K and _is_pandas(part) and len(part) > horizon and _is_pandas(self._ys[k]):
+                part = part[part.index > self._ys[k].index[-1]]  # X of the past may come with it
+            known = _numbers(f"X of {one.name}", part) if K else np.zeros((horizon, 0))
+            if known.shape[1] != K or len(known) < horizon:
+                raise ValueError(
+                    f"RecurrentForecaster: X of shape {known.shape} to forecast {one.name}; "
+                    f"expected {(horizon, K)}, a row for each of the {horizon} steps after y"
+                )
+            rows = len(one.times)
+            series.append(
+                replace(
+                    one,
+                    times=one.frequency.at(one.times[0], np.arange(rows + horizon)),
+                    targets=np.pad(one.targets, [(0, horizon), (0, 0)], constant_values=np.nan),
+                    known=np.concatenate([one.known, known[:horizon]]),
+                    past=rows,
+                )
+            )
+        return series
+
+    def answer(
+        self,
+        values: list[Float64],
+        steps: NDArray[np.int64],
+        columns: list[tuple[Any, ...]] | None = None,
+    ) -> Any:
+        """Values [h, ...] of each series in the form of y."""
+        answers = [
+            self._one(y, one, array, steps, columns)
+            for y, one, array in zip(self._ys, self.series, values, strict=True)
+        ]
+        if self._panel:
+            pandas = importlib.import_module("pandas")
+            return pandas.concat(answers, keys=self._names, names=self._index_names)
+        return answers if self._several else answers[0]
+
+    def _one(
+        self,
+        y: Any,
+        one: TimeSeries,
+        values: Float64,
+        steps: NDArray[np.int64],
+        columns: list[tuple[Any, ...]] | None,
+    ) -> Any:
+        flat = columns is None and np.ndim(y) == 1
+        if not _is_pandas(y):
+            return values[:, 0] if flat else values
+        pandas = importlib.import_module("pandas")
+        times = one.frequency.after(one.times[-1], int(steps.max()))[steps - 1]
+        if hasattr(y.index, "to_timestamp"):
+            index = pandas.DatetimeIndex(times).to_period(y.index.freq)
+        elif times.dtype.kind == "M":
+            index = pandas.DatetimeIndex(times.astype(y.index.dtype))
+        else:
+            index = pandas.Index(times.astype(y.index.dtype))
+        index.name = y.index.name
+        if flat:
+            return pandas.Series(values[:, 0], index, name=y.name)
+        heads = self.targets if columns is None else pandas.MultiIndex.from_tuples(columns)
+        return pandas.DataFrame(values, index, heads)
+
+
+def _numbers(name: Any, value: Any) -> Float64:
+    """[T, N] of numbers, NaN where missing."""
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"RecurrentForecaster: {name} is no array of numbers: {error}") from error
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(
+            f"RecurrentForecaster: {name} of shape {np.shape(value)}; expected [T] or [T, N]; "
+            "several series are a list"
+        )
+    return array
+
+
+def _times(y: Any, rows: int) -> NDArray[Any]:
+    """The times of a series: its index, or positions."""
+    if not _is_pandas(y):
+        return np.arange(float(rows))
+    index = y.index.to_timestamp() if hasattr(y.index, "to_timestamp") else y.index
+    times = np.asarray(index)
+    if times.dtype.kind == "M":
+        return times.astype("datetime64[us]")
+    if times.dtype.kind not in "iuf":
+        raise DataError(
+            f"RecurrentForecaster: the index of y is of {index.dtype}; expected dates, periods or "
+            "numbers"
+        )
+    return times.astype(np.float64)

@@ -1,0 +1,208 @@
+"""Measures: what an evaluation counts beside the loss, as each field reads it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from anaphora import metrics
+from anaphora.data import IGNORE_INDEX, WordTokenizer
+from anaphora.generation import greedy_search
+from anaphora.tensor import Array
+
+
+class Measure(ABC):
+    """What `evaluate` hands the answers to, batch by batch.
+
+    >>> class Longest(Measure):
+    ...     steps = 0
+    ...     def update(self, batch, answers):
+    ...         self.steps = max(self.steps, len(answers))
+    ...     def figures(self):
+    ...         return {"longest": self.steps}
+    >>> Longest().figures(), Longest().tables()
+    ({'longest': 0}, [])
+    """
+
+    @abstractmethod
+    def update(self, batch: Any, answers: Any) -> None:
+        """Count the answers to a batch, whose ``targets`` are the true ones; None of a model
+        without ``scores``.
+        """
+
+    @abstractmethod
+    def figures(self) -> dict[str, float]:
+        """The numbers by their names in `anaphora.metrics.DIRECTIONS`."""
+
+    def details(self) -> dict[str, Any]:
+        """More than a number each, by name, as plain values."""
+        return {}
+
+    def tables(self) -> list[str]:
+        """What people read: texts of several lines."""
+        return []
+
+
+class ClassMeasure(Measure):
+    """Macro F1, the scores of each class and the confusion matrix.
+
+    Classes after those that the model has are of targets that training lacked; no answer is one.
+
+    Args:
+        names: Of the classes, in the order of their numbers.
+
+    >>> import types
+    >>> measure = ClassMeasure(["no", "yes"])
+    >>> measure.update(types.SimpleNamespace(targets=np.array([0, 1, 1])), np.array([0, 1, 0]))
+    >>> round(measure.figures()["macro_f1"], 3), measure.details()["confusion_matrix"]
+    (0.667, [[1, 0], [1, 1]])
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._matrix = np.zeros((len(names), len(names)), np.int64)
+
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
+        counted = batch.targets != IGNORE_INDEX
+        self._matrix += metrics.confusion_matrix(
+            batch.targets[counted], answers[counted], len(self._names)
+        )
+
+    def figures(self) -> dict[str, float]:  # noqa: D102
+        return {"macro_f1": metrics.class_scores(self._matrix).macro_f1}
+
+    def details(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "classes": metrics.class_scores(self._matrix, self._names).to_dict(),
+            "confusion_matrix": self._matrix.tolist(),
+        }
+
+    def tables(self) -> list[str]:  # noqa: D102
+        return [
+            str(metrics.class_scores(self._matrix, self._names)),
+            metrics.confusion_table(self._matrix, self._names),
+        ]
+
+
+class SpanMeasure(Measure):
+    """Precision, recall and F1 of spans, such as names of persons, as conlleval counts them.
+
+    Args:
+        names: Of the tags, in the order of their numbers; those of targets that training lacked
+            stand after the model's.
+
+    >>> import types
+    >>> measure = SpanMeasure(["B-PER", "I-PER", "O"])
+    >>> batch = types.SimpleNamespace(targets=np.array([[0], [1], [2]]))
+    >>> measure.update(batch, np.array([[0], [1], [0]]))
+    >>> {name: round(value, 3) for name, value in measure.figures().items()}
+    {'span_precision': 0.5, 'span_recall': 1.0, 'span_f1': 0.667}
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = np.array(names, object)
+        self._actual: list[list[str]] = []
+        self._answers: list[list[str]] = []
+
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
+        for targets, of_row in zip(batch.targets.T, answers.T, strict=True):
+            counted = targets != IGNORE_INDEX
+            self._actual.append(self._names[targets[counted]].tolist())
+            self._answers.append(self._names[of_row[counted]].tolist())
+
+    def _scores(self) -> metrics.ClassScores:
+        return metrics.span_scores(self._actual, self._answers)
+
+    def figures(self) -> dict[str, float]:  # noqa: D102
+        scores = self._scores()
+        return {
+            "span_precision": scores.overall_precision,
+            "span_recall": scores.overall_recall,
+            "span_f1": scores.overall_f1,
+        }
+
+    def details(self) -> dict[str, Any]:  # noqa: D102
+        return {"classes": self._scores().to_dict()}
+
+    def tables(self) -> list[str]:  # noqa: D102
+        return [str(self._scores())]
+
+
+class NumberMeasure(Measure):
+    """The mean absolute error of numbers.
+
+    Args:
+        scale: What one unit of the targets is in the units of the data.
+
+    >>> import types
+    >>> measure = NumberMeasure(scale=10.0)
+    >>> batch = types.SimpleNamespace(targets=np.array([[1.0], [2.0]]))
+    >>> measure.update(batch, np.array([[1.0], [4.0]]))
+    >>> measure.figures()["mean_absolute_error"]
+    10.0
+    """
+
+    def __init__(self, scale: Any = 1.0) -> None:
+        self._scale = scale
+        self._actual: list[Array] = []
+        self._answers: list[Array] = []
+
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
+        self._actual.append(np.asarray(batch.targets * self._scale, np.float64))
+        self._answers.append(np.asarray(answers * self._scale, np.float64))
+
+    def figures(self) -> dict[str, float]:  # noqa: D102
+        pair = np.concatenate(self._actual), np.concatenate(self._answers)
+        return {"mean_absolute_error": metrics.mean_absolute_error(*pair)}
+
+
+class TranslationMeasure(Measure):
+    """BLEU and chrF of translations by greedy search.
+
+    It is for choosing among the weights of a training: the references are what the vocabulary has
+    of them, and their words stand apart. ``anaphora evaluate`` has the numbers to publish.
+
+    Args:
+        model: The model.
+        tokenizer: Of the target.
+
+    >>> from anaphora.data import WordTokenizer
+    >>> TranslationMeasure(None, WordTokenizer.fit(["ein Hund"])).tables()
+    []
+    """
+
+    def __init__(self, model: Any, tokenizer: WordTokenizer) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._references: list[str] = []
+        self._translations: list[str] = []
+
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
+        longest = 2 * len(batch.source) + 10
+        found = greedy_search(self._model, batch.source, batch.source_lengths, longest)
+        for targets, hypothesis in zip(batch.targets.T, found, strict=True):
+            ids = targets[targets != IGNORE_INDEX]
+            self._references.append(self._text(ids, unknown="\N{REPLACEMENT CHARACTER}"))
+            self._translations.append(self._text(hypothesis.ids, unknown="<unk>"))
+
+    def _text(self, ids: Array, unknown: str) -> str:
+        words, end = self._tokenizer.words, self._tokenizer.start_id
+        spelled = (
+            unknown if k == self._tokenizer.unknown_id else words[k] for k in ids if k != end
+        )
+        return " ".join(spelled)
+
+    def figures(self) -> dict[str, float]:  # noqa: D102
+        pair = self._translations, self._references
+        return {"bleu": metrics.bleu(*pair), "chrf": metrics.chrf(*pair)}
+
+
+def tag_measure(names: Sequence[str]) -> Measure:
+    """The measure of tags: of spans, if they mark some, else of classes.
+
+    >>> type(tag_measure(["O", "B-PER"])).__name__, type(tag_measure(["NOUN"])).__name__
+    ('SpanMeasure', 'ClassMeasure')
+    """
+    return SpanMeasure(names) if metrics.are_span_tags(names) else ClassMeasure(names)

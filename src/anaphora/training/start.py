@@ -1,0 +1,311 @@
+"""Fine-tuning: a training that begins with the weights and the vocabulary of a trained model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.data import VOCABULARIES, DataError, Tokenizer
+from anaphora.models import SavedModel
+from anaphora.nn.initialization import shapes_only
+from anaphora.tensor import Array
+from anaphora.training.options import TaskOptions
+from anaphora.training.task import Notify, Task
+from anaphora.training.tasks import task_of
+
+_OF_THE_READER = ("cell", "hidden_size", "embedding_size", "num_layers", "layer_norm", "dtype")
+"""What a model has of a reader that another task trained."""
+
+_READER = ("embedding.", "recurrent.")
+"""The parameters of a reader."""
+
+_ENTRIES = {
+    "vocabulary_size": "tokens",
+    "source_vocabulary_size": "source tokens",
+    "num_characters": "characters",
+    "num_classes": "classes",
+    "num_tags": "tags",
+}
+"""What the entries of each size are called."""
+
+_TOKENS = ("vocabulary_size", "source_vocabulary_size", "num_characters")
+"""Sizes whose new entries start at the mean of the old ones, not at the initialisation."""
+
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
+
+class Start:
+    r"""A trained model that a training begins with.
+
+    A model of the same task gives all its weights. A language model can be the start of a
+    classifier or a tagger too: it gives its embeddings and its recurrent layers, which then read
+    in one direction (Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text
+    Classification").
+
+    Rows of tokens, classes and tags that both models know are copied, wherever they stand. Rows of
+    new tokens, embeddings and outputs, begin at the mean of the old ones; those of new classes and
+    tags as the model's initialisation says. Labels and tags are those of the model if they include
+    all of the new files', else those of the new files.
+
+    Args:
+        path: The model directory.
+        vocabulary: "keep" the model's, "extend" it by the tokens of the new files (and by their
+            labels or tags), or take the "new" one of the files.
+
+    Raises:
+        ArtifactError: the directory is missing, damaged, or of no task.
+        ValueError: the vocabulary is not one of the three.
+
+    >>> import pathlib, tempfile
+    >>> from anaphora.training import LANGUAGE_MODEL, prepare_training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     text, model, tuned = (pathlib.Path(folder, name) for name in ("text", "model", "tuned"))
+    ...     _ = text.write_text("ab" * 200)
+    ...     small = {"hidden_size": 4, "batch_size": 2, "window": 8, "minimum_count": 1}
+    ...     options = LANGUAGE_MODEL.options.make(**small, max_steps=2)
+    ...     _ = prepare_training(LANGUAGE_MODEL, options, model, [text]).run()
+    ...     _ = text.write_text("cab" * 200)
+    ...     start = Start(model, vocabulary="extend")
+    ...     options = start.options(LANGUAGE_MODEL, max_steps=1, batch_size=2, minimum_count=1)
+    ...     trainer = prepare_training(LANGUAGE_MODEL, options, tuned, [text], start=start)
+    ...     options.hidden_size, trainer.model.codec.characters, trainer.run()
+    (4, 'abc', '1 step done')
+    """
+
+    def __init__(self, path: str | os.PathLike[str], vocabulary: str = "keep") -> None:
+        if vocabulary not in VOCABULARIES:
+            raise ValueError(
+                f"vocabulary {vocabulary!r:.80} is not one of {', '.join(VOCABULARIES)}"
+            )
+        self.path = os.fspath(path)
+        self.vocabulary = vocabulary
+        self.task = task_of(path)
+        self.model = self.task.load(path)
+        with ModelDirectory.open(path).weights.open("rb") as file:
+            self._checksum = hashlib.file_digest(file, "sha256").hexdigest()
+
+    def options(self, task: Task, preset: str | None = None, **changes: Any) -> TaskOptions:
+        """The options of a training that begins so: those of the model, and the task's defaults.
+
+        Args:
+            task: The task to train.
+            preset: Of the task; of it and the defaults only what is no option of the model counts.
+            **changes: Options by name.
+
+        Raises:
+            ArtifactError: the model cannot be the start of this task.
+            ValueError: as `TaskOptions.make`; or a change would give the weights another shape, or
+                the model's vocabulary another meaning.
+        """
+        self._check_task(task)
+        fields = task.options.fields()
+        fixed = dict(self.model.codec.options())
+        given: dict[str, Any] = {}
+        if self.vocabulary == "new":  # what is left of the model is how a token looks
+            given, fixed = fixed, {name: fixed[name] for name in fixed if name == "level"}
+        else:
+            limits = ("vocabulary_size", "minimum_count") if self.vocabulary == "keep" else ()
+            if useless := [name for name in limits if name in changes]:
+                raise ValueError(
+                    f"{useless[0]}: the vocabulary of {self.path} is kept as it is; extend it, or "
+                    "take a new one"
+                )
+            if limits and fixed:  # it reads texts
+                given |= {"vocabulary_size": None, "minimum_count": 1}
+        if task is self.task:
+            trained = task.load_options(self.path)
+            given |= {name: getattr(trained, name) for name in fields if name == "batching"}
+            given |= {name: getattr(trained, name) for name in task.options.fields("model")}
+            fixed |= {name: given[name] for name in ("cell", "forget_bias")}
+        else:
+            fixed |= {name: getattr(self.model, name) for name in _OF_THE_READER}
+            fixed["bidirectional"] = False
+        for name, value in fixed.items():
+            if name in changes and changes[name] != value:
+                raise ValueError(
+                    f"{name} {changes[name]!r:.80}: {self.path}, with which this training begins, "
+                    f"has {_shown(value)}, and its weights are of that; omit it"
+                )
+        known = {name: value for name, value in (given | fixed).items() if name in fields}
+        self._check_shapes(task, known, changes)
+        return task.options.make(preset, **{**known, **changes})
+
+    def codec(self, task: Task, fit: Callable[[], Any]) -> Any:
+        """The codec of the training, of the model's and of one that is fitted to the new files.
+
+        Raises:
+            DataError: the model reads something else than the files hold.
+        """
+        own = self.model.codec
+        if self.vocabulary == "keep" and task is self.task and isinstance(own, Tokenizer):
+            return own  # nothing of the files counts
+        return fit().adapted(own, self.vocabulary)
+
+    def copy_weights(
+        self, task: Task, options: TaskOptions, model: SavedModel, notify: Notify
+    ) -> None:
+        """Give a new model, which has its codec, the weights of this one.
+
+        Raises:
+            DataError: no token is common to both.
+            ValueError: the weights do not fit the new model.
+        """
+        self._check_task(task)
+        codec, old_codec = model.codec, self.model.codec
+        entries, old_entries = codec.entries(), old_codec.entries()
+        common = {
+            name: _common(entries[name], old_entries[name])
+            for name in entries
+            if name in old_entries
+        }
+        for name, (new, _) in common.items():
+            if name in _TOKENS and not len(new):
+                raise DataError(
+                    f"no {_ENTRIES[name]} are common to {self.path} and the new files, so that "
+                    "there is nothing to begin with; train without it"
+                )
+        axes = _axes(task, options, codec)
+        old = {name: parameter.data for name, parameter in self.model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            if name not in old or (task is not self.task and not name.startswith(_READER)):
+                continue
+            of_sizes = axes.get(name, {})
+            if not all(size in common for size in of_sizes.values()):
+                continue
+            array = _carried(parameter.data, old[name], of_sizes, common, task is not self.task)
+            if array is None:
+                raise ValueError(
+                    f"{name} is {list(old[name].shape)} in {self.path}, but the options make it "
+                    f"{list(parameter.shape)}; make them with Start.options"
+                )
+            parameter.assign(array)
+        known = (
+            f"{len(new):,} of {len(entries[name]):,} {_ENTRIES.get(name, name)}"
+            for name, (new, _) in common.items()
+        )
+        notify(f"beginning with {self.path}, which knows {', '.join(known) or 'the series'}")
+
+    def record(self) -> dict[str, str]:
+        """What ``config.json`` says of it: path, task, checksum of the weights, and vocabulary."""
+        return {
+            "path": self.path,
+            "task": self.task.name,
+            "weights": f"sha256:{self._checksum}",
+            "vocabulary": self.vocabulary,
+        }
+
+    def _check_task(self, task: Task) -> None:
+        if task is not self.task and type(self.model) not in task.starts:
+            names = [task.name, *(one.kind.replace("_", " ") for one in task.starts)]
+            raise ArtifactError(
+                f"{self.path}: is a model of the task {self.task.name}, with which a training of "
+                f"the task {task.name} cannot begin; give one of {', '.join(names)}"
+            )
+
+    def _check_shapes(
+        self, task: Task, known: Mapping[str, Any], changes: Mapping[str, Any]
+    ) -> None:
+        """Refuse changes of options that would give the weights other shapes."""
+        names = [name for name in changes if name in task.options.fields("model")]
+        if task is not self.task or not names:
+            return
+
+        def shapes(changed: Sequence[str]) -> Shapes:
+            return _shapes(
+                type(self.model), {**self.model.options, **{n: changes[n] for n in changed}}
+            )
+
+        before = shapes([])
+        for name in names:
+            try:
+                alike = shapes([name]) == before
+            except ValueError:  # of one that needs another, which does not change the weights
+                alike = shapes(names) == before
+            if not alike:
+                raise ValueError(
+                    f"{name} {changes[name]!r:.80} would change the shape of the weights, which "
+                    f"come from {self.path}, where it is {_shown(known[name])}; omit it"
+                )
+
+
+def _shown(value: Any) -> str:
+    return getattr(value, "name", None) or repr(value)
+
+
+def _shapes(kind: type[SavedModel], options: Mapping[str, Any]) -> Shapes:
+    """The shapes of the parameters of a model, which takes no memory."""
+    with shapes_only():
+        model = kind.from_dict(options)
+    return {name: (p.shape, str(p.dtype)) for name, p in model.named_parameters()}
+
+
+def _axes(task: Task, options: TaskOptions, codec: Any) -> dict[str, dict[int, str]]:
+    """For each parameter the axes that have one place for each entry of a size, by their numbers.
+
+    They are found by making a model with one entry more.
+    """
+    sizes, entries = codec.sizes(), codec.entries()
+
+    def shapes(**changed: int) -> Shapes:
+        with shapes_only():
+            model = task.make_model(options, {**sizes, **changed})
+        return {name: (p.shape, "") for name, p in model.named_parameters()}
+
+    found: dict[str, dict[int, str]] = {}
+    before = shapes()
+    for size in entries:
+        for name, (shape, _) in shapes(**{size: sizes[size] + 1}).items():
+            for axis, (larger, length) in enumerate(zip(shape, before[name][0], strict=True)):
+                if larger != length == len(entries[size]):
+                    found.setdefault(name, {})[axis] = size
+    return found
+
+
+def _common(entries: Sequence[Any], old_entries: Sequence[Any]) -> tuple[Array, Array]:
+    """The numbers of the entries that are among the old ones, and the numbers that these have."""
+    numbers = {entry: number for number, entry in enumerate(old_entries)}
+    pairs = [(n, numbers[entry]) for n, entry in enumerate(entries) if entry in numbers]
+    new, old = np.array(pairs, np.int64).reshape(-1, 2).T
+    return new, old
+
+
+def _carried(
+    initial: Array,
+    old: Array,
+    axes: Mapping[int, str],
+    common: Mapping[str, tuple[Array, Array]],
+    partly: bool,
+) -> Array | None:
+    """A parameter with what it has of the old one; None if they do not fit.
+
+    Args:
+        initial: Its initial values.
+        old: The old parameter.
+        axes: The axes whose places are entries of a size.
+        common: By size the numbers of common entries, new and old.
+        partly: Whether it may read more inputs than the old one; their weights are then 0, so that
+            it computes the same at first.
+    """
+    if initial.ndim != old.ndim:
+        return None
+    places: list[tuple[Array, Array]] = []
+    array = initial.copy()
+    for axis, (length, old_length) in enumerate(zip(initial.shape, old.shape, strict=True)):
+        if axis in axes:
+            places.append(common[axes[axis]])
+            continue
+        if length != old_length and not (partly and axis == 1 and length > old_length):
+            return None
+        if length != old_length:
+            array[...] = 0
+        places.append((np.arange(old_length), np.arange(old_length)))
+    if len(axes) == 1 and set(axes.values()) <= set(_TOKENS):
+        (axis,) = axes
+        array[...] = old.mean(axis=axis, keepdims=True)
+    array[np.ix_(*(new for new, _ in places))] = old[np.ix_(*(place for _, place in places))]
+    return array
