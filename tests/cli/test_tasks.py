@@ -438,7 +438,7 @@ def test_pairs_are_made_by_lines_whatever_is_written_in_them(tmp_path):
     task = TASKS["translate"]
     options = task.options.make(minimum_count=1, batch_size=1, validation_share=0.0)
     files = [tmp_path / "source", tmp_path / "target"]
-    codec, _ = task.read(options, files, [], tmp_path, lambda message: None)
+    codec, _ = task.read(options, files, [], tmp_path, lambda message: None, lambda fit: fit())
     vocabulary = PairCodec.from_dict(codec.to_dict())
     batches = task.open(options, vocabulary, tmp_path).batches
     found = [
@@ -561,7 +561,7 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
             ["predict", tmp_path / "model", "--column", "x"],
             "--column is not for the task tag, but for",
         ),
-        (["train", "--resume", "--task", "tag"], "leave FILE, --task, --valid, --preset and"),
+        (["train", "--resume", "--task", "tag"], "omit FILE, --task, --valid, --preset, --over"),
         (["train", "--resume", "--pooling", "max"], "pooling: a training that continues keeps its"),
     ]:
         assert message in run(*arguments, code=2)[1]
@@ -753,11 +753,9 @@ def test_the_help_says_for_which_task_an_option_is(monkeypatch):
         for option, field in task.options.fields().items():
             trained = field.metadata["section"] in ("data", "model", "training")
             assert not trained or f"--{option.replace('_', '-')}" in out
-    assert "classify, tag, translate: Read sequences in both directions. [default: bidir" in out
-    assert (
-        "[default: (320; classify, tag 128; translate 256; forecast 16)]" in out
-        or "(256; classify" in out
-    )
+    assert "classify, regress, tag, translate: Read sequences in both directions. [default:" in out
+    sizes = "classify, tag 128; regress 64; translate 256; forecast 16)]"
+    assert f"[default: (320; {sizes}" in out or f"[default: (256; {sizes}" in out
     assert "[default: (no-lowercase; tag lowercase)]" in out
 
 

@@ -299,7 +299,9 @@ def test_a_model_that_does_not_say_what_its_loss_is_has_the_loss_alone():
         assert set(entry) == {"kind", "step", "epoch", "loss", "tokens", "seconds", "best"}
     model = make()
     model.loss_kind = "nats"
-    message = "the loss_kind 'nats' of the model is none of None, 'tokens', 'classes', 'squared err"
+    message = (
+        "the loss_kind 'nats' of the model is not one of None, 'tokens', 'classes', 'squared err"
+    )
     with pytest.raises(ValueError, match=message):
         run(model)
 
@@ -482,7 +484,7 @@ def test_options_are_json():
         ({"epochs": 1, "momentum": 0.9}, "momentum is for sgd and rmsprop, not for adam"),
         ({"minutes": 1.0, "schedule": "cosine"}, "cosine ends at a known step"),
         ({"epochs": 1, "schedule": "nonmonotonic"}, "needs the optimizer asgd, not adam"),
-        ({"epochs": 1, "optimizer": "adma"}, "optimizer 'adma' is none of sgd, adam"),
+        ({"epochs": 1, "optimizer": "adma"}, "optimizer 'adma' is not one of sgd, adam"),
         ({"epochs": 1, "seed": -1}, "seed must be an integer of at least 0"),
     ],
 )

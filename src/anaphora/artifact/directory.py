@@ -64,6 +64,10 @@ class Results(TypedDict, total=False):
     seconds: schema.NotNegative | None
 
 
+SWEEP_PICTURE = "learning-rate.png"
+"""What ``anaphora train --find-learning-rate`` draws."""
+
+
 class Change(TypedDict):
     """Where a resumed training run restarted its schedule, and the options that changed."""
 
@@ -258,11 +262,11 @@ class ModelDirectory:
         return self
 
     def is_empty(self) -> bool:
-        """Whether the folder is empty, except for a lock and metrics without records, which are
-        created first.
+        """Whether the folder is empty, except for what is there before a training: a lock, metrics
+        without records, and the picture of a search for a learning rate.
         """
         with explained(self.path, "read"):
-            names = set(os.listdir(self.path)) - {LOCK_FILE}
+            names = set(os.listdir(self.path)) - {LOCK_FILE, SWEEP_PICTURE}
             with contextlib.suppress(FileNotFoundError):
                 if self.metrics.lstat().st_size == 0:
                     names.discard(self.metrics.name)

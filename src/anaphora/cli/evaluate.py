@@ -13,7 +13,7 @@ import typer
 from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
-from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
+from anaphora.cli.options import OPTIONS, options_of, with_options_of
 from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.training import Evaluation, EvaluationData, loss_unit, task_of
@@ -30,6 +30,8 @@ _LABELS = {
     "perplexity": ("perplexity", "{:,.2f}"),
     "mean_squared_error": ("mean squared error", "{:.6g}"),
     "root_mean_squared_error": ("root mean squared error", "{:.6g}"),
+    "r2": ("R2", "{:.4f}"),
+    "root_mean_squared_error_of_mean": ("error of the training mean", "{:.6g}"),
     "bits_per_character": ("bits per character", "{:.4f}"),
     "mean_absolute_scaled_error": ("MASE", "{:.4g}"),
     "quantile_loss": ("quantile loss", "{:.4g}"),
@@ -91,7 +93,7 @@ def evaluate(
     with reported_errors():
         task = task_of(directory)
         with reported_misuse():
-            refuse_options_of_others(options, task.name, OPTIONS)
+            options = options_of(task.name, options, OPTIONS)
             task.check_files(options, texts)
             given = dataclasses.replace(task.load_options(directory), **options)
         began = time.monotonic()

@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
@@ -50,7 +50,7 @@ def with_options_of(
             name: typing.get_args(hint)[0]
             for by_name in _fields(tasks, select).values()
             for name, of_tasks in by_name.items()
-            if _is_list(hint := _plain(of_tasks[0].hint))
+            if _is_list(hint := _plain(_hint(of_tasks)))
         }
 
         @functools.wraps(command)
@@ -74,19 +74,29 @@ def with_options_of(
     return decorate
 
 
-def refuse_options_of_others(
-    options: Iterable[str], task: str, tasks: Mapping[str, type[TaskOptions]]
-) -> None:
-    """Refuse options that are not for the task.
+def options_of(
+    task: str, given: Mapping[str, Any], tasks: Mapping[str, type[TaskOptions]]
+) -> dict[str, Any]:
+    """The options that were given, as a task has them: one of a list, or a list of one.
 
     Raises:
-        ValueError: there are some.
+        ValueError: some are not for the task, or one that is no list was given again.
     """
-    for name in options:
+    hints = typing.get_type_hints(tasks[task])
+    found = {}
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
         if name not in tasks[task].fields():
             others = ", ".join(other for other in tasks if name in tasks[other].fields())
-            option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} is not for the task {task}, but for {others}; omit it")
+        if isinstance(value, tuple) and not _is_list(_plain(hints[name])):
+            if len(value) != 1:
+                raise ValueError(
+                    f"{option} was given {len(value)} times; the task {task} takes one"
+                )
+            (value,) = value
+        found[name] = value
+    return found
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -131,7 +141,7 @@ def _common(
 def _parameter(
     section: str, of_tasks: list[_Field], all_tasks: int, show_default: bool
 ) -> inspect.Parameter:
-    field, hint = of_tasks[0].field, of_tasks[0].hint
+    field, hint = of_tasks[0].field, _hint(of_tasks)
     choices = tuple(dict.fromkeys(c for one in of_tasks for c in one.field.metadata["choices"]))
     name = field.name.replace("_", "-")
     help = field.metadata["help"]
@@ -180,10 +190,14 @@ def _shown(default: Any, name: str) -> str:
 
 
 def _plain(hint: Any) -> Any:
-    """What a command line can give: the first type of a union, and a list for many."""
-    if typing.get_origin(hint) is tuple:
-        return list[typing.get_args(hint)[0]]  # type: ignore[misc]
+    """The first type of a union, which is the one that a command line can give."""
     return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+
+
+def _hint(of_tasks: list[_Field]) -> Any:
+    """What the command line takes: a list, if one of the tasks does."""
+    hints = [one.hint for one in of_tasks]
+    return next((hint for hint in hints if _is_list(_plain(hint))), hints[0])
 
 
 def _is_list(hint: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from anaphora.artifact import ArtifactError
-from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
+from anaphora.cli.options import OPTIONS, options_of, with_options_of
 from anaphora.cli.output import (
     JSON_HELP,
     Output,
@@ -76,7 +76,7 @@ def predict(
                 f"anaphora generate {shlex.quote(str(directory))}"
             )
         with reported_misuse():
-            refuse_options_of_others(options, task.name, OPTIONS)
+            options = options_of(task.name, options, OPTIONS)
             task.check_files(options, [file])
             given = dataclasses.replace(task.load_options(directory), **options)
         model = task.load(directory)

@@ -11,13 +11,14 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from anaphora.artifact import ModelDirectory
 from anaphora.cli.cells import cell_of
-from anaphora.cli.options import OPTIONS, refuse_options_of_others, with_options_of
+from anaphora.cli.options import OPTIONS, options_of, with_options_of
 from anaphora.cli.output import (
     INTERRUPTED,
     JSON_HELP,
@@ -29,6 +30,7 @@ from anaphora.cli.output import (
     reported_errors,
     reported_misuse,
 )
+from anaphora.cli.sweep import show_sweep
 from anaphora.data import Tokenizer
 from anaphora.generation import Sampler, generate
 from anaphora.training import (
@@ -128,6 +130,15 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model that the directory holds.")
     ] = False,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--find-learning-rate",
+            rich_help_panel="Start",
+            help="Train nothing: print a learning rate to train with, found by a short training "
+            "whose rate rises, and draw its losses to OUT/learning-rate.png.",
+        ),
+    ] = False,
     tensorboard: Annotated[
         bool,
         typer.Option(
@@ -161,11 +172,12 @@ def train(
         board = [TensorBoard(out / "tensorboard")] if tensorboard else []
         with reported_misuse():
             if resume:
-                anew = (texts, valid, overwrite, preset, task, start)
+                anew = (texts, valid, overwrite, preset, task, start, sweep)
                 if any(anew) or extend_vocabulary or new_vocabulary:
                     raise ValueError(
                         "--resume continues with the files and the options of the model directory; "
-                        "omit FILE, --task, --valid, --preset, --overwrite, --from and its options"
+                        "omit FILE, --task, --valid, --preset, --overwrite, --from and its "
+                        "options, and --find-learning-rate"
                     )
                 check_changes(options)
                 chosen = task_of(out)
@@ -177,9 +189,24 @@ def train(
             else:
                 chosen = TASKS[task or _DEFAULT_TASK]
                 begin = _start(start, extend_vocabulary, new_vocabulary)
+                made = _options(chosen, preset, options, begin)
+                if sweep:
+                    with TemporaryDirectory() as folder:
+                        trainer = prepare_training(
+                            chosen,
+                            made,
+                            folder,
+                            texts or (),
+                            valid or (),
+                            start=begin,
+                            overwrite=True,
+                            notify=output.say,
+                        )
+                        show_sweep(output, trainer, out)
+                    return
                 trainer = prepare_training(
                     chosen,
-                    _options(chosen, preset, options, begin),
+                    made,
                     out,
                     texts or (),
                     valid or (),
@@ -228,7 +255,7 @@ def _options(
     task: Task, preset: str | None, options: Mapping[str, Any], start: Start | None
 ) -> TaskOptions:
     """The options that the user gave for a task."""
-    refuse_options_of_others(options, task.name, OPTIONS)
+    options = options_of(task.name, options, OPTIONS)
     if "cell" in options:
         options = {**options, "cell": cell_of(options["cell"])}
     make = task.options.make if start is None else functools.partial(start.options, task)

@@ -26,6 +26,7 @@ from anaphora.data.codec import (
     Codec,
     Column,
     PairCodec,
+    RegressorCodec,
     TaggerCodec,
     TargetCodec,
     UnknownShare,
@@ -56,6 +57,7 @@ from anaphora.data.sources import (
 from anaphora.data.splits import stratified_split
 from anaphora.data.tables import column_names, is_table, read_columns, text_of
 from anaphora.data.tagged import read_conllu, read_tagged, read_words
+from anaphora.data.targets import read_targets
 from anaphora.data.time_series import (
     GAPS,
     Frequency,
@@ -96,6 +98,7 @@ __all__ = [
     "PairBatch",
     "PairBatches",
     "PairCodec",
+    "RegressorCodec",
     "SampledBatches",
     "SentenceBatches",
     "SequenceBatches",
@@ -136,6 +139,7 @@ __all__ = [
     "read_series",
     "read_sources",
     "read_tagged",
+    "read_targets",
     "read_time_series",
     "read_words",
     "sentence_batches",

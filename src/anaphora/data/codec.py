@@ -172,19 +172,215 @@ class Codec(ABC):
         return not self.unknown_tokens(token)
 
 
+class SequenceCodec(Codec):
+    """What the numbers of a model of texts or of series stand for; a subclass says it of answers.
+
+    Attributes:
+        reader: What such a model is called.
+        tokenizer: Of texts; None for series.
+        mean: Of each channel of series, by which they are standardised; None for texts.
+        scale: The standard deviation of each channel.
+    """
+
+    reader: ClassVar[str]
+    tokenizer: Tokenizer | None
+    mean: Array | None
+    scale: Array | None
+
+    @abstractmethod
+    def encode_answers(self, answers: Sequence[Any]) -> Array:
+        """The answers of examples, one for each."""
+
+    @abstractmethod
+    def answer_column(self) -> Column:
+        """What the array of `encode_answers` holds."""
+
+    @staticmethod
+    def fit_inputs(
+        inputs: Sequence[Any], fit_tokenizer: Callable[[Sequence[str]], Tokenizer]
+    ) -> dict[str, Any]:
+        """The fields that say how inputs are read, of those to train on; at least one.
+
+        Args:
+            inputs: Texts, or series [T, I].
+            fit_tokenizer: Makes the tokenizer of texts.
+
+        Raises:
+            DataError: series have other channels than others, or no deviation.
+        """
+        if isinstance(inputs[0], str):
+            return {"tokenizer": fit_tokenizer(inputs)}
+        channels = sorted({series.shape[1] for series in inputs})
+        if len(channels) > 1:
+            raise DataError(
+                f"there are series of {channels[0]} and of {channels[-1]} channels; give files "
+                "whose series have the same channels"
+            )
+        mean, scale = moments(np.concatenate(inputs))
+        return {"mean": mean, "scale": scale}
+
+    @property
+    def level(self) -> str:  # type: ignore[override]
+        """What a token of texts is."""
+        return "word" if self.tokenizer is None else self.tokenizer.level
+
+    @property
+    def other_levels(self) -> str:  # type: ignore[override]
+        """Levels at which another model would know more."""
+        return "char" if self.level == "word" else ""
+
+    def encode_input(self, example: Any) -> Array:
+        """A text as ids [T], or a series standardised [T, I].
+
+        Raises:
+            DataError: the text has what is not in the vocabulary; the series has other channels or
+                a value that is far out of the range of the training; or one was given for the
+                other.
+        """
+        if isinstance(example, str) != (self.tokenizer is not None):
+            expected, given = ("texts", "a series") if self.tokenizer else ("series", "a text")
+            raise DataError(f"the {self.reader} is one of {expected}, but {given} was given to it")
+        if self.tokenizer is not None:
+            return self.tokenizer.encode(example)
+        assert self.mean is not None
+        assert self.scale is not None
+        if example.shape[1] != len(self.mean):
+            raise DataError(
+                f"a series has {example.shape[1]} channels; those of the training have "
+                f"{len(self.mean)}"
+            )
+        return standardized(example, self.mean, self.scale)
+
+    def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
+        inputs = []
+        for example, _ in examples:
+            name = f"the text {_shorten(example)}" if isinstance(example, str) else "the series"
+            with located(name):
+                inputs.append(self.encode_input(example))
+        return {
+            "inputs": np.concatenate(inputs),
+            "lengths": np.array([len(sequence) for sequence in inputs]),
+            "targets": self.encode_answers([answer for _, answer in examples]),
+        }
+
+    def columns(self) -> dict[str, Column]:  # noqa: D102
+        sizes = self.input_sizes()
+        return {
+            "inputs": Column("steps", sizes.get("vocabulary_size"), sizes.get("input_size")),
+            "lengths": Column("sequences", of="steps"),
+            "targets": self.answer_column(),
+        }
+
+    def batches(  # noqa: D102
+        self, arrays: Mapping[str, Array], batch_size: int, dtype: str
+    ) -> SequenceBatches:
+        inputs, targets = (_as_floats(arrays[name], dtype) for name in ("inputs", "targets"))
+        sequences = np.split(inputs, np.cumsum(arrays["lengths"])[:-1])
+        return SequenceBatches(sequences, targets, batch_size)
+
+    def input_batch(self, examples: Sequence[Any], dtype: str) -> Any:
+        """One batch of texts or series in the order given; its targets mean nothing."""
+        return side_by_side([_as_floats(self.encode_input(one), dtype) for one in examples])
+
+    def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
+        return len(arrays["targets"])
+
+    def input_sizes(self) -> dict[str, int]:
+        """The vocabulary of texts, or the channels of series, as an argument of the model."""
+        if self.tokenizer is not None:
+            return {"vocabulary_size": self.tokenizer.vocabulary_size}
+        assert self.mean is not None
+        return {"input_size": len(self.mean)}
+
+    def describe_inputs(self) -> str:
+        """How large that is, in a few words."""
+        (size,) = self.input_sizes().values()
+        return f"a vocabulary of {size:,}" if self.tokenizer is not None else f"{size} channels"
+
+    def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
+        self.encode_input(input)
+        return Counter() if self.tokenizer is None else self.tokenizer.unknown_tokens([input])
+
+    def unknown_share(  # noqa: D102
+        self, examples: Sequence[Any], arrays: Mapping[str, Array]
+    ) -> UnknownShare:
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            return UnknownShare(Counter(), 0, 0)
+        end = "" if tokenizer.level == "char" else "\n"  # a word must not run into the next text
+        unknown = tokenizer.unknown_tokens(f"{text}{end}" for text, _ in examples)
+        ids = arrays["inputs"]
+        return UnknownShare(unknown, int(np.count_nonzero(ids == tokenizer.unknown_id)), len(ids))
+
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {} if self.tokenizer is None else self.tokenizer.entries()
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return {} if self.tokenizer is None else self.tokenizer.options()
+
+    def adapted_inputs(self, start: Any, vocabulary: str) -> dict[str, Any]:
+        """The fields that say how inputs are read, of a training that begins with a model.
+
+        Args:
+            start: The model's codec, of the same kind, or a tokenizer.
+            vocabulary: As of `adapted`.
+
+        Raises:
+            DataError: the model reads something else.
+        """
+        tokenizer = start if isinstance(start, Tokenizer) else start.tokenizer
+        if self.tokenizer is not None and tokenizer is not None:
+            return {"tokenizer": self.tokenizer.adapted(tokenizer, vocabulary)}
+        if self.tokenizer is not None or tokenizer is not None:
+            came, wanted = ("series", "texts") if tokenizer else ("texts", "series")
+            raise DataError(f"the model to begin with reads {wanted}, but the files hold {came}")
+        assert self.mean is not None
+        if len(self.mean) != len(start.mean):
+            raise DataError(
+                f"the series have {len(self.mean)} channels; those of the model to begin with have "
+                f"{len(start.mean)}"
+            )
+        of = self if vocabulary == "new" else start
+        return {"mean": of.mean, "scale": of.scale}
+
+    def inputs_to_dict(self) -> dict[str, Any]:
+        """What `inputs_from_dict` needs, for a JSON file."""
+        if self.tokenizer is not None:
+            return {"tokenizer": self.tokenizer.to_dict()}
+        assert self.mean is not None
+        assert self.scale is not None
+        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+
+    @staticmethod
+    def inputs_from_dict(data: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that say how inputs are read.
+
+        Raises:
+            ValueError: the data is damaged; the message names the field.
+        """
+        of_series = "tokenizer" not in data and ("mean" in data or "scale" in data)
+        description = schema.convert(data, _OfSeries if of_series else _OfTexts)
+        if not of_series:
+            return {"tokenizer": Tokenizer.from_dict(data["tokenizer"])}
+        mean, scale = checked_moments(description, "mean", "scale", "channel")
+        return {"mean": mean, "scale": scale}
+
+
 class _OfTexts(TypedDict):
-    classes: list[str]
     tokenizer: dict[str, Any]
 
 
 class _OfSeries(TypedDict):
-    classes: list[str]
     mean: list[float]
     scale: list[float]
 
 
+class _OfClassifier(TypedDict):
+    classes: list[str]
+
+
 @dataclass(frozen=True)
-class ClassifierCodec(Codec):
+class ClassifierCodec(SequenceCodec):
     """What the numbers of a classifier of texts or of series mean.
 
     Attributes:
@@ -201,6 +397,8 @@ class ClassifierCodec(Codec):
     tokenizer: Tokenizer | None = None
     mean: Array | None = None
     scale: Array | None = None
+
+    reader = "classifier"
 
     @classmethod
     def fit(
@@ -224,16 +422,7 @@ class ClassifierCodec(Codec):
         check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
         if len(classes) < 2:
             raise DataError(f"all examples have the label {classes[0]!r}; expected two or more")
-        inputs = [example for example, _ in training]
-        if isinstance(inputs[0], str):
-            return cls(classes, fit_tokenizer(inputs))
-        channels = sorted({series.shape[1] for series in inputs})
-        if len(channels) > 1:
-            raise DataError(
-                f"there are series of {channels[0]} and of {channels[-1]} channels; give files "
-                "whose series have the same channels"
-            )
-        return cls(classes, None, *moments(np.concatenate(inputs)))
+        return cls(classes, **cls.fit_inputs([example for example, _ in training], fit_tokenizer))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -244,156 +433,193 @@ class ClassifierCodec(Codec):
         more = sorted({label for _, label in examples} - set(self.classes))
         return replace(self, classes=(*self.classes, *more))
 
-    @property
-    def level(self) -> str:  # type: ignore[override]
-        """What a token of texts is."""
-        return "word" if self.tokenizer is None else self.tokenizer.level
+    def encode_answers(self, answers: Sequence[Any]) -> Array:  # noqa: D102
+        return numbers_of(answers, self.classes, "label")
 
-    @property
-    def other_levels(self) -> str:  # type: ignore[override]
-        """Levels at which another classifier would know more."""
-        return "char" if self.level == "word" else ""
-
-    def encode_input(self, example: Any) -> Array:
-        """A text as ids [T], or a series standardised [T, I].
-
-        Raises:
-            DataError: the text has what is not in the vocabulary; the series has other channels or
-                a value that is far out of the range of the training; or one was given for the
-                other.
-        """
-        if isinstance(example, str) != (self.tokenizer is not None):
-            expected, given = ("texts", "a series") if self.tokenizer else ("series", "a text")
-            raise DataError(f"the classifier is one of {expected}, but {given} was given to it")
-        if self.tokenizer is not None:
-            return self.tokenizer.encode(example)
-        assert self.mean is not None
-        assert self.scale is not None
-        if example.shape[1] != len(self.mean):
-            raise DataError(
-                f"a series has {example.shape[1]} channels; those of the training have "
-                f"{len(self.mean)}"
-            )
-        return standardized(example, self.mean, self.scale)
-
-    def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
-        inputs = []
-        for example, _ in examples:
-            name = f"the text {_shorten(example)}" if isinstance(example, str) else "the series"
-            with located(name):
-                inputs.append(self.encode_input(example))
-        return {
-            "inputs": np.concatenate(inputs),
-            "lengths": np.array([len(sequence) for sequence in inputs]),
-            "targets": numbers_of((label for _, label in examples), self.classes, "label"),
-        }
-
-    def columns(self) -> dict[str, Column]:  # noqa: D102
-        sizes = self.sizes()
-        return {
-            "inputs": Column("steps", sizes.get("vocabulary_size"), sizes.get("input_size")),
-            "lengths": Column("sequences", of="steps"),
-            "targets": Column("sequences", below=len(self.classes)),
-        }
-
-    def batches(  # noqa: D102
-        self, arrays: Mapping[str, Array], batch_size: int, dtype: str
-    ) -> SequenceBatches:
-        inputs = arrays["inputs"]
-        inputs = inputs.astype(dtype) if inputs.dtype.kind == "f" else inputs
-        sequences = np.split(inputs, np.cumsum(arrays["lengths"])[:-1])
-        return SequenceBatches(sequences, arrays["targets"], batch_size)
-
-    def input_batch(self, examples: Sequence[Any], dtype: str) -> Any:
-        """One batch of texts or series in the order given; its targets mean nothing."""
-        inputs = [self.encode_input(example) for example in examples]
-        return side_by_side([x.astype(dtype) if x.dtype.kind == "f" else x for x in inputs])
-
-    def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
-        return len(arrays["targets"])
+    def answer_column(self) -> Column:  # noqa: D102
+        return Column("sequences", below=len(self.classes))
 
     def sizes(self) -> dict[str, int]:  # noqa: D102
-        if self.tokenizer is not None:
-            size = {"vocabulary_size": self.tokenizer.vocabulary_size}
-        else:
-            assert self.mean is not None
-            size = {"input_size": len(self.mean)}
-        return {"num_classes": len(self.classes), **size}
+        return {"num_classes": len(self.classes), **self.input_sizes()}
 
     def describe(self) -> str:  # noqa: D102
-        (size,) = (size for name, size in self.sizes().items() if name != "num_classes")
-        read = f"a vocabulary of {size:,}" if self.tokenizer is not None else f"{size} channels"
-        return f"{len(self.classes)} classes, {read}"
+        return f"{len(self.classes)} classes, {self.describe_inputs()}"
 
     def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
-        read = {} if self.tokenizer is None else self.tokenizer.entries()
-        return {**read, "num_classes": self.classes}
-
-    def options(self) -> dict[str, Any]:  # noqa: D102
-        return {} if self.tokenizer is None else self.tokenizer.options()
+        return {**super().entries(), "num_classes": self.classes}
 
     def adapted(self, start: Any, vocabulary: str) -> ClassifierCodec:  # noqa: D102
-        tokenizer = start if isinstance(start, Tokenizer) else start.tokenizer
         classes = self.classes
         if isinstance(start, ClassifierCodec):
             classes = _adapted_answers(self.classes, start.classes, vocabulary, "label")
-        if self.tokenizer is not None and tokenizer is not None:
-            adapted = self.tokenizer.adapted(tokenizer, vocabulary)
-            return ClassifierCodec(classes, adapted)
-        if self.tokenizer is not None or tokenizer is not None:
-            came, expected = ("series", "texts") if tokenizer else ("texts", "series")
-            raise DataError(f"the model to begin with reads {expected}, but the files hold {came}")
-        assert self.mean is not None
-        if len(self.mean) != len(start.mean):
-            raise DataError(
-                f"the series have {len(self.mean)} channels; those of the model to begin with have "
-                f"{len(start.mean)}"
-            )
-        of = self if vocabulary == "new" else start
-        return ClassifierCodec(classes, None, of.mean, of.scale)
-
-    def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
-        self.encode_input(input)
-        return Counter() if self.tokenizer is None else self.tokenizer.unknown_tokens([input])
-
-    def unknown_share(  # noqa: D102
-        self, examples: Sequence[Any], arrays: Mapping[str, Array]
-    ) -> UnknownShare:
-        tokenizer = self.tokenizer
-        if tokenizer is None:
-            return UnknownShare(Counter(), 0, 0)
-        end = "" if tokenizer.level == "char" else "\n"  # a word must not run into the next text
-        unknown = tokenizer.unknown_tokens(f"{text}{end}" for text, _ in examples)
-        ids = arrays["inputs"]
-        return UnknownShare(unknown, int(np.count_nonzero(ids == tokenizer.unknown_id)), len(ids))
+        return ClassifierCodec(classes, **self.adapted_inputs(start, vocabulary))
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
-        if self.tokenizer is not None:
-            return {"classes": list(self.classes), "tokenizer": self.tokenizer.to_dict()}
-        assert self.mean is not None
-        assert self.scale is not None
-        standardisation = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
-        return {"classes": list(self.classes), **standardisation}
+        return {"classes": list(self.classes), **self.inputs_to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:
         """Make the codec that `to_dict` described; see `Codec.from_dict`."""
-        of_series = "tokenizer" not in data and ("mean" in data or "scale" in data)
-        description = schema.convert(data, _OfSeries if of_series else _OfTexts)
-        check_names("classes", description["classes"], minimum=2)
-        classes = tuple(description["classes"])
-        if not of_series:
-            return cls(classes, Tokenizer.from_dict(data["tokenizer"]))
-        mean, scale = (np.array(description[name], np.float64) for name in ("mean", "scale"))
-        if len(mean) != len(scale) or not len(mean):
-            raise ValueError(
-                f"mean has {len(mean)} numbers and scale {len(scale)}; expected one of each for "
-                "every channel"
+        classes, inputs = schema.convert(data, _OfClassifier)["classes"], cls.inputs_from_dict(data)
+        check_names("classes", classes, minimum=2)
+        return cls(tuple(classes), **inputs)
+
+
+class _OfRegressor(TypedDict):
+    targets: list[str]
+    target_mean: list[float]
+    target_scale: list[float]
+
+
+@dataclass(frozen=True)
+class RegressorCodec(SequenceCodec):
+    """What the numbers of a regressor of texts or of series mean.
+
+    The model's own numbers are standardised: the target less its mean, over its deviation, those of
+    the training.
+
+    Attributes:
+        targets: The names of the O numbers that are predicted.
+        target_mean: [O] in their units.
+        target_scale: [O] their standard deviations.
+        tokenizer: Of texts; None for series.
+        mean: Of each channel of series, by which they are standardised; None for texts.
+        scale: The standard deviation of each channel.
+
+    >>> codec = RegressorCodec.fit([("a", (20.0,)), ("b", (40.0,)), ("ab", (30.0,))])
+    >>> codec.encode_answers([(30.0,)]).tolist(), codec.decode([[0.0]]).tolist()
+    ([[0.0]], [[30.0]])
+    """
+
+    targets: tuple[str, ...]
+    target_mean: Array
+    target_scale: Array
+    tokenizer: Tokenizer | None = None
+    mean: Array | None = None
+    scale: Array | None = None
+
+    reader = "regressor"
+
+    @classmethod
+    def fit(
+        cls,
+        training: Sequence[tuple[Any, Sequence[float]]],
+        held_out: Sequence[tuple[Any, Sequence[float]]] = (),
+        *,
+        targets: Sequence[str] = ("target",),
+        fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = CharacterTokenizer.fit,
+    ) -> RegressorCodec:
+        """The codec of examples to train on.
+
+        Args:
+            training: Texts, or series [T, I], each with its O numbers; at least one.
+            held_out: Others, of which nothing is taken.
+            targets: The names of the numbers.
+            fit_tokenizer: Makes the tokenizer of texts.
+
+        Raises:
+            DataError: a target is the same in all examples, so that there is nothing to learn; or
+                its squares overflow.
+        """
+        numbers = np.array([answer for _, answer in training], np.float64)
+        mean, scale = moments(numbers, "target")
+        for name, column in zip(targets, numbers.T, strict=True):
+            if column.min() == column.max():
+                raise DataError(
+                    f"all examples have the same {name}, {column[0]:g}, so there is nothing to "
+                    "learn; give examples whose targets differ"
+                )
+        inputs = cls.fit_inputs([example for example, _ in training], fit_tokenizer)
+        return cls(tuple(targets), mean, scale, **inputs)
+
+    def encode_answers(self, answers: Sequence[Any]) -> Array:
+        """Targets [N, O] in their units as the model's numbers.
+
+        Raises:
+            DataError: a target is so far from the mean that no float32 can hold it.
+        """
+        numbers = np.array(answers, np.float64).reshape(-1, len(self.targets))
+        scaled: Array = (numbers - self.target_mean) / self.target_scale
+        for n, k in np.argwhere(~(np.abs(scaled) <= np.finfo(np.float32).max))[:1]:
+            raise DataError(
+                f"the {self.targets[k]} {numbers[n, k]:g} is one that no float32 can hold when "
+                f"standardised by the mean {self.target_mean[k]:g} and the deviation "
+                f"{self.target_scale[k]:g} of the training; correct it or remove the example"
             )
-        if not (scale > 0).all():
-            channel = int((scale > 0).argmin())
-            raise ValueError(f"scale[{channel}] is {scale[channel]}; expected a number above 0")
-        return cls(classes, None, mean, scale)
+        return scaled
+
+    def decode(self, numbers: Any) -> Array:
+        """Numbers of the model [..., O] in the units of the targets, in float64."""
+        decoded: Array = np.asarray(numbers, np.float64) * self.target_scale + self.target_mean
+        return decoded
+
+    def answer_column(self) -> Column:  # noqa: D102
+        return Column("sequences", features=len(self.targets))
+
+    def sizes(self) -> dict[str, int]:  # noqa: D102
+        return {"num_outputs": len(self.targets), **self.input_sizes()}
+
+    def describe(self) -> str:  # noqa: D102
+        several = f"{len(self.targets)} targets, " if len(self.targets) > 1 else ""
+        return several + self.describe_inputs()
+
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {**super().entries(), "num_outputs": self.targets}
+
+    def adapted(self, start: Any, vocabulary: str) -> RegressorCodec:  # noqa: D102
+        inputs = self.adapted_inputs(start, vocabulary)
+        known = isinstance(start, RegressorCodec) and start.targets == self.targets
+        of = start if known and vocabulary != "new" else self  # whose units its output has
+        return RegressorCodec(self.targets, of.target_mean, of.target_scale, **inputs)
+
+    def to_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "targets": list(self.targets),
+            "target_mean": self.target_mean.tolist(),
+            "target_scale": self.target_scale.tolist(),
+            **self.inputs_to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RegressorCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
+        description = schema.convert(data, _OfRegressor)
+        check_names("targets", description["targets"], minimum=1)
+        mean, scale = checked_moments(description, "target_mean", "target_scale", "target")
+        if len(mean) != len(description["targets"]):
+            raise ValueError(
+                f"target_mean has {len(mean)} numbers; expected one for each of the "
+                f"{len(description['targets'])} targets"
+            )
+        return cls(tuple(description["targets"]), mean, scale, **cls.inputs_from_dict(data))
+
+
+def checked_moments(
+    data: Mapping[str, Sequence[float]], mean: str, scale: str, what: str
+) -> tuple[Array, Array]:
+    """Means and deviations from plain data, by the names of their fields.
+
+    Raises:
+        ValueError: they are not equally many, there are none, or a deviation is not above 0.
+
+    >>> checked_moments({"mean": [1.0], "scale": [2.0]}, "mean", "scale", "channel")
+    (array([1.]), array([2.]))
+    """
+    means, scales = (np.array(data[name], np.float64) for name in (mean, scale))
+    if len(means) != len(scales) or not len(means):
+        raise ValueError(
+            f"{mean} has {len(means)} numbers and {scale} {len(scales)}; expected one of each for "
+            f"every {what}"
+        )
+    if not (scales > 0).all():
+        k = int((scales > 0).argmin())
+        raise ValueError(f"{scale}[{k}] is {scales[k]}; expected a number above 0")
+    return means, scales
+
+
+def _as_floats(array: Array, dtype: str) -> Array:
+    """Floats in a precision; ids and classes as they are."""
+    return array.astype(dtype) if array.dtype.kind == "f" else array
 
 
 def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from anaphora import nn, ops
 from anaphora.models.body import Body, SequenceBody
 from anaphora.models.saved import SavedModel
+from anaphora.models.sequence_session import SequenceSession
 from anaphora.tensor import Tensor
 
 
@@ -188,6 +189,16 @@ class Reader(SavedModel):
         Raises:
             ValueError: characters are missing, or the model has no layer for them.
         """
+        x = self.embed(inputs, characters, character_lengths)
+        y, state = self.recurrent(x, state, lengths=lengths)
+        return y, state
+
+    def embed(self, inputs: Any, characters: Any = None, character_lengths: Any = None) -> Any:
+        """What the recurrent layers read, [T, B, I]; the arguments are those of `read`.
+
+        Raises:
+            ValueError: characters are missing, or the model has no layer for them.
+        """
         x = inputs if self.embedding is None else self.drop(self.embedding(inputs))
         if (characters is None) != (self.characters is None):
             raise ValueError(
@@ -200,8 +211,7 @@ class Reader(SavedModel):
         if self.characters is not None:
             spelled = self.drop(self.characters(characters, character_lengths))
             x = ops.concatenate([x, spelled], axis=-1)
-        y, state = self.recurrent(x, state, lengths=lengths)
-        return y, state
+        return x
 
 
 @dataclass(eq=False, repr=False)
@@ -223,3 +233,25 @@ class SequenceModel(Reader, SequenceBody):
             vocabulary_size=self.vocabulary_size,
             bidirectional=self.bidirectional,
         )
+
+    def session(self, batch_size: int | None = None) -> SequenceSession:
+        """A session, which reads step by step and answers after each, with the weights as they are.
+
+        Args:
+            batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+
+        Raises:
+            ValueError: the model is bidirectional; the batch size is below 1; or the model has a
+                layer for characters, but no codec.
+
+        >>> from anaphora.models import SequenceTagger
+        >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9)
+        >>> model.session().feed([7, 2]).shape
+        (2, 3)
+        """
+        return SequenceSession(self, batch_size)
+
+    def session_arguments(self) -> dict[str, Any]:
+        """What comes after the recurrent layer, as arguments of `nn.Session`."""
+        output: Any = self.output  # type: ignore[attr-defined]
+        return {"output": (output.weight, output.bias)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from anaphora.data import (
     IGNORE_INDEX,
     Batch,
     ClassifierCodec,
+    RegressorCodec,
     SpelledBatch,
     TaggerCodec,
 )
@@ -161,7 +163,7 @@ class SequenceToVector(SequenceModel, PooledBody):
             [B, O].
         """
         y, state = self.read(inputs, lengths=lengths)
-        pooled = self._last(state) if self.pooling == "last" else self._pool(y, lengths)
+        pooled = self._last(state, lengths) if self.pooling == "last" else self._pool(y, lengths)
         answer: Tensor = self.output(self.pooled_drop(pooled))
         return answer
 
@@ -170,11 +172,18 @@ class SequenceToVector(SequenceModel, PooledBody):
         self.output = make_linear(self, self.recurrent.output_size, size)
         self.pooled_drop = nn.Dropout(self.dropout)  # which has no time that it could be locked to
 
-    def _last(self, state: Any) -> Tensor:
-        """The output state of the last layer, its directions side by side: [B, D*H]."""
+    def _last(self, state: Any, lengths: ArrayLike | None) -> Tensor:
+        """The output of the last layer at the last step, its directions side by side: [B, D*H]."""
         h: Tensor = state[0] if isinstance(state, tuple) else state
         D, B = self.recurrent.num_directions, h.shape[1]
-        return h[len(h) - D :].transpose(1, 0, 2).reshape(B, self.recurrent.output_size)
+        last = h[len(h) - D :].transpose(1, 0, 2).reshape(B, self.recurrent.output_size)
+        if not self.layer_norm:
+            return last
+        normalised: Tensor = getattr(self.recurrent, f"norm_l{self.num_layers - 1}")(last)
+        if lengths is None or np.all(lengths):
+            return normalised
+        real: Tensor = ops.where(np.asarray(lengths)[:, None] > 0, normalised, last)
+        return real  # where there are no steps, the initial zeros
 
     def _pool(self, y: Tensor, lengths: ArrayLike | None) -> Tensor:
         """The mean or the maximum of the outputs [T, B, D*H] over the real steps."""
@@ -189,6 +198,19 @@ class SequenceToVector(SequenceModel, PooledBody):
         padding = np.where(steps > 0, -np.inf, 0).astype(y.dtype)[:, None]
         masked: Tensor = ops.where(real, y, padding)
         return masked.max(axis=0)
+
+    def answer(self, outputs: Any) -> Any:
+        """What a session answers, of the outputs [..., O] of the linear layer."""
+        return outputs
+
+    def session_arguments(self) -> dict[str, Any]:  # noqa: D102
+        start: float = 0.0 if self.pooling == "mean" else -np.inf
+        size, dtype = self.recurrent.output_size, self.recurrent.dtype
+        pooled = {"total" if self.pooling == "mean" else "maximum": np.full(size, start, dtype)}
+        if self.pooling == "last":
+            return {**super().session_arguments(), "after": _answer}
+        steps = {"steps": np.zeros(())} if self.pooling == "mean" else {}
+        return {"after": _pool_and_answer, "memory": {**pooled, **steps}}
 
 
 @dataclass(eq=False, repr=False)
@@ -223,6 +245,10 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
         super().__post_init__()
         self.class_weights: Array | None = None
         self.build_output(self.num_classes)
+
+    def answer(self, outputs: Any) -> Any:
+        """The probabilities of the classes [..., C], of their logits."""
+        return ops.softmax(outputs)
 
     def scores(self, batch: Batch) -> Tensor:
         """The logits [B, C] of a batch."""
@@ -260,6 +286,8 @@ class SequenceRegressor(SequenceToVector):
 
     Attributes:
         num_outputs: O.
+        criterion: What its loss is the mean of, one of `CRITERIA`: "squared" or "absolute"
+            differences, or "huber". It is no argument, and is not saved: set it to train.
 
     The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
 
@@ -276,11 +304,33 @@ class SequenceRegressor(SequenceToVector):
 
     kind = "sequence_regressor"
     loss_kind = "squared error"
-    codec_type = ClassifierCodec
+    codec_type = RegressorCodec
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.criterion = "squared"
         self.build_output(self.num_outputs)
+
+    @property
+    def criterion(self) -> str:
+        """What the loss is the mean of, one of `CRITERIA`."""
+        return self._criterion
+
+    @criterion.setter
+    def criterion(self, name: str) -> None:
+        if name not in CRITERIA:
+            raise ValueError(
+                f"SequenceRegressor: criterion {name!r:.40} is not one of {', '.join(CRITERIA)}"
+            )
+        self._criterion = name
+        kind = "squared error" if name == "squared" else None
+        self.loss_kind = kind  # type: ignore[assignment, misc]
+
+    def answer(self, outputs: Any) -> Any:
+        """The outputs [..., O], in the units of the targets if a codec knows them."""
+        if self.codec is None:
+            return outputs
+        return self.codec.decode(outputs.data if isinstance(outputs, Tensor) else outputs)
 
     def scores(self, batch: Batch) -> Tensor:
         """The numbers [B, O] of a batch."""
@@ -292,8 +342,36 @@ class SequenceRegressor(SequenceToVector):
         return scores.data
 
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
-        """The mean of the squared differences to ``batch.targets`` [B, O], and no state."""
-        return ops.mean_squared_error(self(batch.inputs, batch.lengths), batch.targets), None
+        """The mean of the differences to ``batch.targets`` [B, O], as `criterion` says, and no
+        state.
+        """
+        return CRITERIA[self.criterion](self.scores(batch), batch.targets), None
+
+
+CRITERIA: Mapping[str, Callable[[Any, Any], Tensor]] = {
+    "squared": ops.mean_squared_error,
+    "absolute": ops.l1_loss,
+    "huber": ops.huber_loss,
+}
+"""The losses of numbers by their names; Huber's is squared for differences of at most 1."""
+
+
+def _answer(model: SequenceToVector, outputs: Array, memory: Mapping[str, Array]) -> Any:
+    return model.answer(outputs)
+
+
+def _pool_and_answer(model: SequenceToVector, y: Array, memory: Mapping[str, Array]) -> Any:
+    """The answers after each of some steps, of the layer's outputs [T, B, N] there; the memory goes
+    on. Each step is added as the sum over all of them adds it, so bits are the same.
+    """
+    if model.pooling == "max":
+        maxima = np.maximum.accumulate([memory["maximum"], *y])
+        memory["maximum"][...] = maxima[-1]
+        return model.answer(model.output(maxima[1:]))
+    totals = np.cumsum([memory["total"], *y], axis=0, dtype=y.dtype)
+    steps = memory["steps"] + np.arange(len(totals))[:, None]
+    memory["total"][...], memory["steps"][...] = totals[-1], steps[-1]
+    return model.answer(model.output(totals[1:] / steps[1:, :, None].astype(y.dtype)))
 
 
 def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor:

@@ -29,6 +29,7 @@ from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
 from anaphora.training.progress import ProgressBar
+from anaphora.training.regression import REGRESS, RegressorOptions, regress
 from anaphora.training.start import Start
 from anaphora.training.tagging import TAG, TaggerOptions, tag
 from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
@@ -41,6 +42,7 @@ __all__ = [
     "FORECAST",
     "LANGUAGE_MODEL",
     "PRESETS",
+    "REGRESS",
     "TAG",
     "TASKS",
     "TRANSLATE",
@@ -59,6 +61,7 @@ __all__ = [
     "MetricsFile",
     "Progress",
     "ProgressBar",
+    "RegressorOptions",
     "Start",
     "TaggerOptions",
     "Task",
@@ -84,6 +87,7 @@ __all__ = [
     "loss_unit",
     "perplexity",
     "prepare_training",
+    "regress",
     "resume_training",
     "seasonal_naive",
     "tag",

@@ -91,7 +91,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
-    adapt: Adapt,
+    adapt: Adapt = lambda fit: fit(),
 ) -> tuple[Codec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")
@@ -210,6 +210,15 @@ def _unknown_labels(labels: Sequence[str], count: int, found: Sequence[Mapping[s
     )
 
 
+def name_of(path: str) -> str:
+    """What a file is called in messages.
+
+    >>> name_of("-")
+    'standard input'
+    """
+    return "standard input" if path == "-" else path
+
+
 def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
     """Yield where each line of a file is, and the line.
 
@@ -220,7 +229,7 @@ def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
     Raises:
         DataError: the file is missing or is not text.
     """
-    name = "standard input" if path == "-" else path
+    name = name_of(path)
     for number, line in enumerate(stream_lines(path, options.encoding), start=1):
         yield f"{name}, line {number:,}", line
 

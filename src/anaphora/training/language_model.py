@@ -125,7 +125,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
-    adapt: Adapt,
+    adapt: Adapt = lambda fit: fit(),
 ) -> tuple[Tokenizer, dict[str, str | None]]:
     more = options.column, options.pattern, options.encoding, options.format
     validation: Source | None = None
@@ -157,7 +157,7 @@ def _on_unknown(unknown: Counter[str], vocabulary_size: int, tokens: int) -> str
     types, count = len(unknown), unknown.total()
     return (
         f"the vocabulary has {vocabulary_size:,} entries; {types:,} rarer words become unknown, "
-        f"which are {count:,} of the {tokens:,} tokens ({count / tokens:.1%}); --minimum-count 1 "
+        f"which are {count:,} of the {tokens:,} tokens ({count / tokens:.2%}); --minimum-count 1 "
         "without --vocabulary-size keeps all"
     )
 

@@ -131,34 +131,6 @@ class SpanMeasure(Measure):
         return [str(self._scores())]
 
 
-class NumberMeasure(Measure):
-    """The mean absolute error of numbers.
-
-    Args:
-        scale: What one unit of the targets is in the units of the data.
-
-    >>> import types
-    >>> measure = NumberMeasure(scale=10.0)
-    >>> batch = types.SimpleNamespace(targets=np.array([[1.0], [2.0]]))
-    >>> measure.update(batch, np.array([[1.0], [4.0]]))
-    >>> measure.figures()["mean_absolute_error"]
-    10.0
-    """
-
-    def __init__(self, scale: Any = 1.0) -> None:
-        self._scale = scale
-        self._actual: list[Array] = []
-        self._answers: list[Array] = []
-
-    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
-        self._actual.append(np.asarray(batch.targets * self._scale, np.float64))
-        self._answers.append(np.asarray(answers * self._scale, np.float64))
-
-    def figures(self) -> dict[str, float]:  # noqa: D102
-        pair = np.concatenate(self._actual), np.concatenate(self._answers)
-        return {"mean_absolute_error": metrics.mean_absolute_error(*pair)}
-
-
 class TranslationMeasure(Measure):
     """BLEU and chrF of translations by greedy search.
 

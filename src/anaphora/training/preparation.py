@@ -395,7 +395,7 @@ def _read(
 ) -> tuple[Any, dict[str, str | None]]:
     """Read files; with the vocabulary of a model to begin with, if there is one."""
     if start is None:
-        return task.read(options, texts, validation_texts, folder, notify, lambda fit: fit())
+        return task.read(options, texts, validation_texts, folder, notify)
     adapt = functools.partial(start.codec, task)
     try:
         return task.read(options, texts, validation_texts, folder, notify, adapt)

@@ -20,7 +20,7 @@ from anaphora.models import LanguageModel, SequenceTagger
 from anaphora.models.body import TaggerBody
 from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
-from anaphora.training.examples import example_task, in_batches, line_inputs
+from anaphora.training.examples import example_task, in_batches, line_inputs, name_of
 from anaphora.training.measures import tag_measure
 from anaphora.training.options import DataOptions, TaskOptions, check_format, data_option
 from anaphora.training.task import Answer, Paths
@@ -166,7 +166,7 @@ def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
         columns = options.word_column, options.separator
         sentences = read_words(path, *columns, options.encoding, options.format)
         for number, words in enumerate(sentences, start=1):
-            yield f"{path}, sentence {number:,}", words
+            yield f"{name_of(path)}, sentence {number:,}", words
     else:
         for place, line in line_inputs(options, path):
             yield place, split_words(line)

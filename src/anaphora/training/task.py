@@ -120,8 +120,8 @@ class Task:
         files: What it trains on, as ``--help`` says it.
         unit: What its losses are the mean of, in the plural.
         read: Reads files for a training, and writes what that needs to a folder, given options,
-            texts, validation texts, folder, notify, and what makes the codec of one that is fitted
-            to the files; returns the codec, and what the files are called as ``texts`` and
+            texts, validation texts, folder, notify, and where the training begins with a model an
+            `Adapt`; returns the codec, and what the files are called as ``texts`` and
             ``validation_texts``.
         resolve: The options with what the data decided of those that were not given, given the
             options and the codec.
@@ -158,7 +158,7 @@ class Task:
     options: type[TaskOptions]
     files: str
     unit: str
-    read: Callable[[Any, Paths, Paths, Path, Notify, Adapt], tuple[Any, dict[str, str | None]]]
+    read: Callable[..., tuple[Any, dict[str, str | None]]]
     open: Callable[[Any, Any, Path], TrainingData]
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None

@@ -8,12 +8,13 @@ from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.training.classification import CLASSIFY
 from anaphora.training.forecasting import FORECAST
 from anaphora.training.language_model import LANGUAGE_MODEL
+from anaphora.training.regression import REGRESS
 from anaphora.training.tagging import TAG
 from anaphora.training.task import Task
 from anaphora.training.translation import TRANSLATE
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (LANGUAGE_MODEL, CLASSIFY, TAG, TRANSLATE, FORECAST)
+    task.name: task for task in (LANGUAGE_MODEL, CLASSIFY, REGRESS, TAG, TRANSLATE, FORECAST)
 }
 """Tasks by the name that the command line has for them; a new one is added here. The first is the
 default."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from anaphora import random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
-from anaphora.metrics import is_better
+from anaphora.metrics import direction, is_better
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
 from anaphora.training.callbacks import Callback
@@ -27,7 +27,6 @@ from anaphora.training.evaluation import (
     count_targets,
     evaluate,
     loss_and_state,
-    loss_figures,
 )
 from anaphora.training.options import TrainingOptions
 from anaphora.training.progress import bar_for
@@ -561,8 +560,7 @@ class Trainer:
     def _is_best(self, result: Evaluation, figure: float) -> bool:
         """Whether to keep the weights: the best so far, or the latest if too few targets decide."""
         progress, monitor = self.progress, result.monitored(self.options.monitor)
-        of_loss = {"loss", *loss_figures(result.loss_kind, result.loss)}
-        if monitor not in of_loss and result.tokens < FEWEST_TO_JUDGE:
+        if direction(monitor) == "higher" and result.tokens < FEWEST_TO_JUDGE:  # a share
             self._tell(
                 "judge",
                 f"{_counted(result.tokens, 'target')} to validate on are too few to judge by "

@@ -51,7 +51,11 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
     """
 
     source_column: str | None = data_option(None, "Column of the sources, in tables.", reading=True)
-    target_column: str | None = data_option(None, "Column of the targets, in tables.", reading=True)
+    target_column: str | None = data_option(
+        None,
+        "Column of the translations, or of the numbers (several: price,area), in tables.",
+        reading=True,
+    )
     beam_size: int = option(
         5, "How many translations the search keeps side by side.", section="prediction"
     )

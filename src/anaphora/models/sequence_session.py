@@ -1,0 +1,126 @@
+"""Sessions of models that read sequences: an answer after each step, as input arrives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anaphora import nn
+from anaphora.data import TaggerCodec, standardized
+from anaphora.tensor import Array
+
+if TYPE_CHECKING:
+    from anaphora.models.reader import SequenceModel
+
+
+class SequenceSession(nn.Session):
+    r"""A model of sequences that is fed step by step; the model's ``session`` makes one.
+
+    After each step it answers as the model does to the sequence so far, bit for bit with the native
+    engine. State, forks, pickling and threads are as for `nn.Session`; what the pooling keeps is in
+    `state_dict`.
+
+    Input is what the model's codec reads. Series are fed in their own units and standardised
+    inside. A model of texts reads ids, or text, which its tokenizer cuts into tokens: each call by
+    itself, so that at word level a call has whole words, and ``"\n"`` is the end of a text, which
+    `ClassifierCodec.encode_input` adds. A tagger with a codec reads words, one without reads ids.
+    Without a codec, features are read as they are.
+
+    Args:
+        model: The model, in one direction.
+        batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+
+    Raises:
+        ValueError: the model is bidirectional; the batch size is below 1; or the model has a layer
+            for characters, but no codec that knows them.
+
+    >>> from anaphora.models import SequenceClassifier
+    >>> model = SequenceClassifier(num_classes=2, hidden_size=4, input_size=3, pooling="mean")
+    >>> session = model.session()
+    >>> session.feed([18.0, 25.0, 21.0]).shape  # the probability of each class after one step
+    (2,)
+    >>> sorted(session.state_dict())
+    ['c', 'h', 'steps', 'total']
+    """
+
+    def __init__(self, model: SequenceModel, batch_size: int | None = None) -> None:
+        name = type(model).__name__
+        if model.bidirectional:
+            raise ValueError(
+                f"{name}: a bidirectional model has no session, because it reads a sequence from "
+                "its end too; call it with the whole sequence, or train one with "
+                "bidirectional=False (--no-bidirectional)"
+            )
+        reading: dict[str, Any] = {}
+        if model.embedding is None:
+            if model.codec is not None:
+                reading = {"dtype": np.float64, "before": _standardised}
+        elif isinstance(model.codec, TaggerCodec):
+            reading = {"step": (), "dtype": np.object_, "before": _embedded}
+        elif model.characters is not None:
+            raise ValueError(
+                f"{name}: its session reads words, of which a codec makes ids and characters, and "
+                "the model has none; set model.codec"
+            )
+        else:
+            reading = {"table": model.embedding.weight}
+        arguments = {**reading, **model.session_arguments()}
+        super().__init__(model.recurrent, batch_size, model, **arguments)
+        self.codec = model.codec
+
+    def feed(self, inputs: Any) -> Array:
+        """Read the next step, or several, and advance the state.
+
+        Args:
+            inputs: One step [I], or several [T, I]; with a batch size [B, I] or [T, B, I]. Ids and
+                words have no axis I. Or, without a batch size, a text.
+
+        Returns:
+            The answer after each step, with the same leading axes; of a text [T, ...], a row for
+            each token. A classifier's are the probabilities of the classes, a regressor's numbers
+            in the units of the targets, a tagger's the scores (logits) of the tags: with a CRF
+            those that it reads, as its path depends on what follows.
+
+        Raises:
+            ValueError: a shape does not fit; or (a `DataError`) a value is not finite, or something
+                is not in the vocabulary. The state is then as before.
+            TypeError: ids are not integers, or words are not text.
+            RuntimeError: another thread is feeding this session.
+        """
+        return super().feed(self._encoded(inputs))
+
+    def _encoded(self, inputs: Any) -> Any:
+        """The input as an array, if it is text or words."""
+        if self._dtype.kind == "O":
+            words = np.array(inputs, np.object_)
+            if not all(isinstance(word, str) for word in words.flat):
+                raise TypeError("feed: a tagger reads words; expected a text, or lists of them")
+            return words
+        if not isinstance(inputs, str) or self.codec is None:
+            return inputs
+        if self.batch_size is not None:
+            raise ValueError(
+                f"feed: one text was given to a session of {self.batch_size} sequences; give ids "
+                "[B] or [T, B], as codec.encode_input makes them of a text"
+            )
+        ids = self.codec.encode_input(inputs)
+        # A tokenizer of words ends what has no end.
+        goes_on = self.codec.level == "word" and not inputs.endswith("\n")
+        return ids[:-1] if goes_on else ids
+
+
+def _standardised(model: Any, x: Array) -> Array:
+    """Series [T, B, I] as the codec has them in training."""
+    codec = model.codec
+    steps = standardized(x.reshape(-1, x.shape[-1]), codec.mean, codec.scale, "the input")
+    return steps.reshape(x.shape)
+
+
+def _embedded(model: Any, words: Array) -> Any:
+    """What the recurrent layer reads of words [T, B] and their characters."""
+    if words.size == 0:
+        return np.zeros((*words.shape, model.recurrent.input_size), model.recurrent.dtype)
+    batch = model.codec.input_batch([list(sentence) for sentence in words.T])
+    spelling = (batch.characters, batch.character_lengths)
+    return model.embed(batch.inputs, *(spelling if model.characters is not None else ()))

@@ -1,0 +1,291 @@
+"""Sessions of classifiers, regressors and taggers beside the models on each prefix, bit for bit."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from anaphora import no_grad, ops, random
+from anaphora.data import (
+    CharacterTokenizer,
+    ClassifierCodec,
+    DataError,
+    RegressorCodec,
+    TaggerCodec,
+    WordTokenizer,
+)
+from anaphora.models import SequenceClassifier, SequenceRegressor, SequenceTagger, load
+
+T, B, I, H, C, V = 7, 3, 5, 6, 4, 9
+MEAN, SCALE = np.array([3.0, -80.0, 0.25, 9.0, 1e4]), np.array([0.5, 20.0, 3.0, 1.0, 700.0])
+CODEC = ClassifierCodec(tuple("abcd"), None, MEAN, SCALE)
+NUMBERS = RegressorCodec(
+    tuple("abcd"),
+    np.array([7.0, -1.0, 0.0, 1e3]),
+    np.array([3.0, 2.0, 1.0, 50.0]),
+    None,
+    MEAN,
+    SCALE,
+)
+KINDS = {
+    "lstm": {},
+    "gru, two layers": {"cell": "gru", "num_layers": 2},
+    "rnn, normalised": {"cell": "rnn", "layer_norm": True},
+    "zoneout": {"zoneout": 0.2, "dropout": 0.3},
+}
+
+
+def make(kind=SequenceClassifier, dtype="float32", **options):
+    """A model with weights that matter, so that a layer or a step left out is seen."""
+    random.seed(3)
+    outputs = {SequenceTagger: "num_tags", SequenceClassifier: "num_classes"}
+    read = {} if "vocabulary_size" in options else {"input_size": I}
+    sizes = {outputs.get(kind, "num_outputs"): C, "hidden_size": H, **read}
+    return kind(**sizes, initialization=0.7, dtype=dtype, **options)
+
+
+def series(rng, *shape):
+    return MEAN + SCALE * rng.standard_normal((*shape, I))
+
+
+def answers(model, x):
+    """What the model says of each prefix of x [T, B, ...], by a call of its own: [T, B, C]."""
+    model.eval()
+    with no_grad():
+        if isinstance(model, SequenceTagger):
+            return model(x)[0].data
+        outputs = [model(x[: t + 1]).data for t in range(len(x))]
+    classifies = isinstance(model, SequenceClassifier)
+    return np.array([ops.softmax(y).data if classifies else y for y in outputs])
+
+
+def assert_same(found, expected):
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_each_prefix_is_answered_as_by_the_model(rng, options, kind, pooling, dtype):
+    model = make(kind, dtype, pooling=pooling, **options)
+    x = rng.standard_normal((T, B, I)).astype(dtype)
+    expected = answers(model, x)
+    assert len(np.unique(expected[:, 0, 0])) == T or pooling == "max"  # each step says something
+    session = model.train().session(batch_size=B)
+    assert_same(session.feed(x), expected)
+    session.reset()
+    assert_same(np.array([session.feed(step) for step in x]), expected)
+    session.reset()
+    assert_same(np.concatenate([session.feed(x[:2]), session.feed(x[2:])]), expected)
+    alone = model.session()
+    assert_same(alone.feed(x[0, 1]), expected[0, 1])
+    assert_same(alone.feed(x[1:, 1]), expected[1:, 1])
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_series_are_standardised_inside_as_in_training(rng, pooling):
+    model = make(pooling=pooling)
+    x = series(rng, T, B)
+    model.codec = CODEC
+    prepared = np.stack([CODEC.encode_input(x[:, b]) for b in range(B)], axis=1)
+    expected = answers(model, prepared.astype(np.float32))
+    assert_same(model.session(B).feed(x), expected)
+    session = model.session()
+    assert_same(np.array([session.feed(list(step)) for step in x[:, 2]]), expected[:, 2])
+    # In float32 the input itself differs by its rounding.
+    np.testing.assert_allclose(model.session(B).feed(x.astype("f")), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_a_regressor_answers_in_the_units_of_the_targets(rng, pooling):
+    model = make(SequenceRegressor, pooling=pooling)
+    x = series(rng, T, B)
+    prepared = np.stack([CODEC.encode_input(x[:, b]) for b in range(B)], axis=1)
+    expected = NUMBERS.target_mean + NUMBERS.target_scale * answers(model, prepared.astype("f"))
+    model.codec = NUMBERS
+    assert_same(model.session(B).feed(x), expected)
+    assert_same(np.array([model.session().feed(x[0, b]) for b in range(B)]), expected[0])
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_ids_and_texts_are_read_through_the_tokenizer(pooling):
+    tokenizer = CharacterTokenizer.fit("abcdefghi")
+    model = make(vocabulary_size=tokenizer.vocabulary_size, embedding_size=3, pooling=pooling)
+    model.codec = ClassifierCodec(tuple("wxyz"), tokenizer)
+    ids = tokenizer.encode("gadheic")
+    expected = answers(model, ids[:, None])[:, 0]
+    session = model.session()
+    assert_same(session.feed(ids), expected)
+    session.reset()
+    assert_same(np.concatenate([session.feed("gad"), session.feed("h"), session.feed("eic")]),
+                expected)  # fmt: skip
+    assert_same(model.session(2).feed(np.array([ids, ids[::-1]]).T)[:, 0], expected)
+
+
+def test_words_are_cut_in_each_call_by_itself():
+    tokenizer = WordTokenizer.fit(["the dog barks\n"])
+    model = make(vocabulary_size=tokenizer.vocabulary_size)
+    model.codec = ClassifierCodec(tuple("wxyz"), tokenizer)
+    expected = answers(model, tokenizer.encode("the dog barks")[:, None])[:, 0]
+    assert expected.shape == (4, C)  # with the end
+    for texts in (["the dog barks\n"], ["the", "dog barks", "\n"], ["the ", "", "dog", "barks\n"]):
+        session = model.session()
+        assert_same(np.concatenate([session.feed(text) for text in texts]), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"vocabulary_size": V, "embedding_size": 2}], ids=str)
+def test_a_tagger_scores_each_step(rng, options):
+    model = make(SequenceTagger, num_layers=2, cell="gru", **options)
+    x = rng.integers(0, V, (T, B)) if options else rng.standard_normal((T, B, I)).astype("f")
+    expected = answers(model, x)
+    assert_same(model.session(B).feed(x), expected)
+    session = model.session()
+    assert_same(np.array([session.feed(step) for step in x[:, 1]]), expected[:, 1])
+
+
+def spelling_tagger():
+    sentences = [
+        (["The", "dog", "barks"], ["D", "N", "V"]),
+        (["Dogs", "bark", "."], ["N", "V", "."]),
+    ]
+    codec = TaggerCodec.fit(sentences, minimum_count=1, lowercase=True)
+    sizes = {"character_embedding_size": 3, "character_hidden_size": 2}
+    random.seed(4)
+    model = SequenceTagger(
+        **codec.sizes(), hidden_size=H, embedding_size=5, initialization=0.7, **sizes
+    )
+    model.codec = codec
+    return model
+
+
+def test_a_tagger_reads_words_with_their_spelling():
+    model = spelling_tagger()
+    sentences = [["the", "brakes", "bark", "."], ["Dogs", "bark", "The", "s"]]
+    with no_grad():
+        expected = model.eval().scores(model.codec.input_batch(sentences)).data
+    words = np.array(sentences).T
+    assert_same(model.session(2).feed(words), expected)
+    session = model.session()
+    assert_same(np.array([session.feed(word) for word in sentences[0]]), expected[:, 0])
+    session.reset()
+    assert_same(session.feed(sentences[0]), expected[:, 0])
+    assert session.feed([]).shape == (0, 4)
+    again = pickle.loads(pickle.dumps(session))
+    assert_same(again.feed("Dogs"), session.feed("Dogs"))
+    for wrong in (3, [1, 2]):
+        with pytest.raises(TypeError, match="a tagger reads words; expected a text, or lists"):
+            session.feed(wrong)
+
+
+def test_a_tagger_with_a_codec_but_no_layer_of_characters_reads_words_too():
+    codec = spelling_tagger().codec
+    model = SequenceTagger(4, vocabulary_size=len(codec.words) + 1, hidden_size=H)
+    model.codec = codec
+    ids = codec.encode_words(["dog", "xyz", "bark"])
+    assert_same(model.session().feed(["dog", "xyz", "bark"]), answers(model, ids[:, None])[:, 0])
+
+
+SESSIONS = {
+    "mean": lambda: make(pooling="mean"),
+    "max": lambda: make(SequenceRegressor, pooling="max", cell="gru"),
+    "last": lambda: make(pooling="last"),
+    "tagger": lambda: make(SequenceTagger),
+}
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+@pytest.mark.parametrize(
+    "made", [lambda s: pickle.loads(pickle.dumps(s)), copy.deepcopy, lambda s: s.fork()]
+)
+def test_copies_go_on_with_the_same_bits_and_alone(rng, name, made):
+    model = SESSIONS[name]()
+    model.codec = {"max": NUMBERS, "tagger": None}.get(name, CODEC)
+    x = series(rng, T)
+    session = model.session()
+    expected = session.feed(x)
+    session.reset()
+    session.feed(x[:3])
+    other = made(session)
+    assert type(other) is type(session)
+    assert (other.codec is None) == (name == "tagger")
+    assert_same(other.feed(x[3:]), expected[3:])
+    assert_same(session.feed(x[3:]), expected[3:])
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_a_state_that_was_saved_continues(rng, name, tmp_path):
+    model = SESSIONS[name]()
+    x = rng.standard_normal((T, I))
+    session = model.session()
+    expected = session.feed(x)
+    session.reset()
+    session.feed(x[:4])
+    np.savez(tmp_path / "state.npz", **session.state_dict())
+    other = model.session()
+    other.load_state_dict(np.load(tmp_path / "state.npz"))
+    assert_same(other.feed(x[4:]), expected[4:])
+
+
+def test_later_training_changes_no_session(rng):
+    model = make(pooling="mean")
+    x = rng.standard_normal((T, I)).astype("f")
+    expected = model.session().feed(x)
+    session = model.session()
+    for parameter in model.parameters():
+        with parameter.writing() as array:
+            array[...] += 1
+    assert_same(session.feed(x), expected)
+    assert not np.allclose(model.session().feed(x), expected)
+
+
+def test_a_model_that_was_saved_streams_with_its_codec(tmp_path, rng):
+    model = make(pooling="mean")
+    model.codec = CODEC
+    x = series(rng, T)
+    expected = model.session().feed(x)
+    model.save(tmp_path / "model")
+    assert_same(load(tmp_path / "model").session().feed(x), expected)
+
+
+def test_a_value_that_is_not_finite_is_told_and_changes_nothing(rng):
+    model = make(pooling="mean")
+    model.codec = CODEC
+    x = series(rng, T)
+    session = model.session()
+    expected = session.feed(x)
+    session.reset()
+    session.feed(x[:2])
+    with pytest.raises(DataError, match="the input has the value nan in channel 0 at step 1"):
+        session.feed(np.where(np.arange(T)[:, None] == 1, np.nan, x))
+    assert_same(session.feed(x[2:]), expected[2:])
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor, SequenceTagger])
+def test_what_has_no_session_says_why(kind):
+    reason = "because it reads a sequence from its end too; call it .*--no-bidirectional"
+    with pytest.raises(
+        ValueError, match=f"{kind.__name__}: a bidirectional .* no session, {reason}"
+    ):
+        make(kind, bidirectional=True).session()
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+        make(kind).session(0)
+
+
+def test_input_that_does_not_fit_is_explained():
+    model = spelling_tagger()
+    model.codec = None
+    with pytest.raises(ValueError, match="SequenceTagger: its session reads words, of which a co"):
+        model.session()
+    model = make(vocabulary_size=2)
+    model.codec = ClassifierCodec(tuple("wxyz"), CharacterTokenizer.fit("ab"))
+    with pytest.raises(ValueError, match="one text was given to a session of 2 sequences; give id"):
+        model.session(2).feed("ab")
+    with pytest.raises(TypeError, match="ids are integers"):
+        model.session().feed([0.5])
+    with pytest.raises(DataError, match="'c'"):
+        model.session().feed("abc")
+    with pytest.raises(ValueError, match=r"an input of shape \(3,\); expected \[5\] for one step"):
+        make().session().feed([1.0, 2.0, 3.0])
