@@ -87,9 +87,9 @@ def test_columns_known_in_advance():
         ValueError, match="fitted with 1 columns of X, which must be known of all 10"
     ):
         forecaster.predict()
-    with pytest.raises(ValueError, match=r"X of shape \(4, 1\) to forecast y; wanted \(10, 1\)"):
+    with pytest.raises(ValueError, match=r"X of shape \(4, 1\) to forecast y; expected \(10, 1\)"):
         forecaster.predict(X=X[:4])
-    with pytest.raises(ValueError, match="y has 110 rows, its X 109; wanted a row of X for each"):
+    with pytest.raises(ValueError, match="y has 110 rows, its X 109; expected a row of X for each"):
         RecurrentForecaster().fit(y[:110], X[:109])
 
 
@@ -133,21 +133,21 @@ def test_pandas_in_and_out():
 
 @pytest.mark.parametrize("fh", [0, [1, 0], [1.5], [], "next", [[1]]])
 def test_horizons_that_are_none(fh):
-    with pytest.raises(ValueError, match="wanted steps after the last row, integers"):
+    with pytest.raises(ValueError, match="expected steps after the last row, integers"):
         RecurrentForecaster().fit(series(), fh=fh)
 
 
 def test_what_is_refused():
     with pytest.raises(ValueError, match="y is no array of numbers"):
         RecurrentForecaster().fit(["a", "b"])
-    with pytest.raises(ValueError, match=r"y of shape \(2, 2, 2\); wanted \[T\] or \[T, N\]"):
+    with pytest.raises(ValueError, match=r"y of shape \(2, 2, 2\); expected \[T\] or \[T, N\]"):
         RecurrentForecaster().fit(np.ones((2, 2, 2)))
     with pytest.raises(
         ValueError, match="has 9, but lags of up to 25 steps and a horizon of 12 need"
     ):
         RecurrentForecaster(season=12).fit(np.ones(9))
     forecaster = RecurrentForecaster(**{**QUICK, "max_steps": 2}).fit(series())
-    with pytest.raises(ValueError, match=r"alpha 1\.5; wanted levels between 0 and 1"):
+    with pytest.raises(ValueError, match=r"alpha 1\.5; expected levels between 0 and 1"):
         forecaster.predict_quantiles(alpha=1.5)
-    with pytest.raises(ValueError, match="coverage 0; wanted probabilities between 0 and 1"):
+    with pytest.raises(ValueError, match="coverage 0; expected probabilities between 0 and 1"):
         forecaster.predict_interval(coverage=0)

@@ -228,7 +228,7 @@ class Cell:
         for number, instruction in enumerate(parts["instructions"]):
             function, *operands = instruction or [""]
             if not isinstance(function, str) or not all(map(_is_operand, operands)):
-                raise ValueError(f"cell.instructions[{number}] is no function with its operands")
+                raise ValueError(f"cell.instructions[{number}] is not a function with its operands")
             instructions.append(Instruction(function, tuple(operands)))  # type: ignore[arg-type]
         states = parts["states"]
         try:
@@ -254,7 +254,9 @@ class Cell:
 
         names = (*parts["gates"], *states, *parts["parameters"])
         if wrong := [i for i in program.inputs if i.partition(".")[0] not in names]:
-            raise ValueError(f"cell.inputs has {wrong[0]!r}, which is no gate, state or parameter")
+            raise ValueError(
+                f"cell.inputs has {wrong[0]!r}, which is not a gate, state or parameter"
+            )
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         try:
             signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
@@ -274,7 +276,7 @@ class Cell:
         ):  # fmt: skip
             raise ValueError("cell.instructions are not those of a traced cell")
         if any(not 0 <= number < len(program.names) for number in parts["named"].values()):
-            raise ValueError("cell.named has a number of no value")
+            raise ValueError("cell.named has a number without a value")
         if lacking := [name for name in states if name not in parts["named"]]:
             raise ValueError(f"cell.named lacks the state {lacking[0]!r}")
         named = dict(parts["named"])

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "evaluated"),
     [
         ((), lambda model, ids: evaluate(model, cover(ids, 1, 100))),
         (("--cache",), lambda model, ids: cache_evaluation(model, cover(ids, 1, 100))),
@@ -53,12 +53,12 @@ def folder(tmp_path_factory):
     ],
     ids=str,
 )
-def test_a_language_model_adapts_to_the_text(folder, options, wanted):
+def test_a_language_model_adapts_to_the_text(folder, options, evaluated):
     weights = (folder / "m" / "model.safetensors").read_bytes()
     out, _ = run("evaluate", folder / "m", folder / "other.txt", *options, "--json")
     result = json.loads(out)
     model = load(folder / "m")
-    expected = wanted(model, model.codec.encode(TEXT[::-1]))
+    expected = evaluated(model, model.codec.encode(TEXT[::-1]))
     assert result["loss"] == pytest.approx(expected.loss, rel=1e-6)
     assert result["tokens"] == expected.tokens == len(TEXT) - 1
     assert result["bits_per_character"] == pytest.approx(expected.loss / np.log(2), rel=1e-6)

@@ -76,7 +76,7 @@ def test_resume_changes_limits_learning_rate_and_schedule(command):
     rates, reason, err = resume("--max-steps", "30", "--learning-rate", "0.25")
     assert reason == "30 steps done"
     assert rates[0] == 0.25 > rates[-1]
-    assert "the schedule begins anew at step 20: cosine, from the learning rate 0.25" in err
+    assert "the schedule restarts at step 20: cosine, from the learning rate 0.25" in err
     rates, _, _ = resume("--max-steps", "40", "--schedule", "constant", "--learning-rate", "0.1")
     assert rates == [0.1] * 10
 
@@ -84,8 +84,8 @@ def test_resume_changes_limits_learning_rate_and_schedule(command):
     rates, reason, err = resume("--minutes", "0.005")
     assert reason == "0.005 minutes are over"
     assert all(rate <= last for rate in rates)
-    assert "the schedule begins anew at step 20: plateau, as cosine needs an end at a known" in err
-    assert "next to nothing is learnt: give learning_rate too, such as 0.004" in err
+    assert "the schedule restarts at step 20: plateau, as cosine needs an end at a known" in err
+    assert "almost nothing is learnt: give learning_rate too, such as 0.004" in err
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_standard_input_a_column_words_and_tensorboard(command):
     assert "perplexity" in out
     assert list((command.folder / "words" / "tensorboard").iterdir())
     out, _ = command.run("generate", "words", "--length", "5", "--prompt", "the word")
-    assert out.startswith(("the word ", "the word\n"))  # what follows is drawn
+    assert out.startswith(("the word ", "the word\n"))  # what follows is sampled
 
 
 # evaluate
@@ -262,7 +262,7 @@ def test_unknown_words_are_told_and_counted(command):
     assert "bits per character  none, as the text has unknown tokens" in out
     assert "unknown tokens      4 of 9 (44.44%)" in out
 
-    # A text that has the unknown word written lacks nothing.
+    # A text that has the unknown word written has no unknown words.
     (command.folder / "own.txt").write_text("the <unk>\n")
     out, err = command.run("evaluate", "model", "own.txt", "--json")
     (record,) = lines_of(out)
@@ -275,9 +275,9 @@ def test_unknown_words_are_told_and_counted(command):
     assert "the prompt: 1 word is not in the vocabulary, and read as unknown: 'emu'; a mod" in err
     assert "with a lower --minimum-count or at --level bpe or char may know more" in err
     assert out.count("<unk>") == 1  # that of the prompt
-    drawn = ("generate", "model", "--length", "200", "--seed", "1")
-    assert "<unk>" in command.run(*drawn, "--unknown")[0]
-    assert "<unk>" not in command.run(*drawn, "--no-unknown")[0]
+    shown = ("generate", "model", "--length", "200", "--seed", "1")
+    assert "<unk>" in command.run(*shown, "--unknown")[0]
+    assert "<unk>" not in command.run(*shown, "--no-unknown")[0]
 
 
 # generate
@@ -303,7 +303,7 @@ def test_generate_json(trained):
     plain, _ = trained.run("generate", "model", "--prompt", "the ", "--length", "9", "--seed", "3")
     assert record == {"text": plain[:-1], "prompt": "the ", "seed": 3}
     assert err == ""
-    # A seed that was drawn is told, so that the text can be had again.
+    # A random seed is reported, so that the text can be had again.
     out, _ = trained.run("generate", "model", "--length", "9", "--json")
     (record,) = lines_of(out)
     seed = str(record["seed"])
@@ -439,7 +439,7 @@ def test_no_color_in_a_terminal_without_colours(trained):
         (["train", "table.csv"], 1, "table.csv is a CSV file: say with --column which column"),
         (["train", "--resume", "--out", "nowhere"], 1, "nowhere: no such folder"),
         (["train", "text.txt", "--resume"], 2, "omit FILE, --task, --valid, --preset,"),
-        (["train", "--resume", "--window", "3"], 2, "window: a training that goes on keeps its "),
+        (["train", "--resume", "--window", "3"], 2, "window: a training that continues keeps its "),
         (["generate", "nowhere"], 1, "nowhere: no such folder"),
         (["generate", "model", "--prompt", "Öl"], 1, "the character 'Ö' (U+00D6) at column 1"),
         (["generate", "model", "--temperature", "-1"], 2, "temperature is -1.0; expected a finite"),
@@ -515,7 +515,7 @@ def test_a_sample_that_cannot_be_drawn_is_explained():
 
 
 def test_tensorboard_that_is_missing_comes_up_first(command):
-    # A package of that name that cannot be imported stands in its place.
+    # A package of that name that cannot be imported takes its place.
     (command.folder / "tensorboardX.py").write_text("raise ImportError")
     _, err = command.train("--tensorboard", code=1)
     assert err == 'anaphora: TensorBoard needs an extra: pip install "anaphora[tensorboard]"\n'

@@ -170,7 +170,7 @@ def test_held_out_examples_are_of_every_class_and_the_most_accurate_weights_are_
 
 def test_with_too_few_to_judge_by_the_last_weights_are_kept_and_it_is_said(tmp_path):
     out = train_classifier(tmp_path, texts(random.Random(7), 100))
-    assert "10 targets to validate on are too few to tell by accuracy" in out
+    assert "10 targets to validate on are too few to judge by accuracy" in out
     results = ModelDirectory.open(tmp_path / "model").load_config()["results"]
     assert results["step"] == 80
 

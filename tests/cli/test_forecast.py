@@ -71,13 +71,13 @@ def folder(tmp_path_factory):
 
 
 def test_a_training_says_what_it_learns_from(folder):
-    told = " ".join((folder / "trained.txt").read_text().split())
+    notice = " ".join((folder / "trained.txt").read_text().split())
     # The last fifth of 70 days, 2 shops; 3 numbers are missing of each before it.
-    assert "2 x" not in told
-    assert "106 values to train on, 28 to validate on, 1 to forecast by day, 1 columns" in told
-    assert "horizon 4, season 7, lags up to 15 steps" in told
-    assert "best validation loss " in told
-    assert f"anaphora predict {folder / 'model'} YOUR_SERIES.csv" in told
+    assert "2 x" not in notice
+    assert "106 values to train on, 28 to validate on, 1 to forecast by day, 1 columns" in notice
+    assert "horizon 4, season 7, lags up to 15 steps" in notice
+    assert "best validation loss " in notice
+    assert f"anaphora predict {folder / 'model'} YOUR_SERIES.csv" in notice
 
 
 def test_config_has_what_the_data_decided(folder):
@@ -104,12 +104,12 @@ def test_predict_prints_a_table_of_each_series(folder):
     series = read_time_series(folder / "next.csv", target_columns=["sold"], **COLUMNS)
     model = load(folder / "model")
     forecasts = FittedForecaster([model], model.codec).forecast(series, HORIZON)
-    wanted = forecasts[1].quantile([0.1, 0.5, 0.9])[:, :, 0].T
+    expected_values = forecasts[1].quantile([0.1, 0.5, 0.9])[:, :, 0].T
     found = [[float(cell) for cell in row[2:]] for row in rows[-4:]]
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(found, expected_values, rtol=1e-5)
     # What a shop sells depends on its price, which the file has.
     price = series[1].known[70:, 0]
-    np.testing.assert_allclose(wanted[:, 1], 3000 * (5 - 2 * price), rtol=0.25)
+    np.testing.assert_allclose(expected_values[:, 1], 3000 * (5 - 2 * price), rtol=0.25)
 
 
 def test_predict_for_machines(folder):
@@ -197,9 +197,9 @@ def test_stopped_and_killed_anywhere(tmp_path, changes):
            "hidden_size": 5, "batch_size": 16, "max_steps": 24, "evaluate_every": 7, "log_every": 4,
            "patience": 0, **changes}
     )  # fmt: skip
-    whole = prepare_training(FORECAST, options, tmp_path / "whole", [table])
-    whole.run()
-    expected = result(whole)
+    complete = prepare_training(FORECAST, options, tmp_path / "complete", [table])
+    complete.run()
+    expected = result(complete)
     assert max(record["step"] for record in expected[0]) == 24
 
     trainer = prepare_training(FORECAST, options, tmp_path / "stopped", [table])
@@ -216,8 +216,8 @@ def test_stopped_and_killed_anywhere(tmp_path, changes):
     trainer = resume_training(FORECAST, tmp_path / "stopped")
     assert trainer.progress.step == 15
     trainer.run()
-    for found, wanted in zip(result(trainer), expected, strict=True):
-        assert found == wanted
+    for found, reference in zip(result(trainer), expected, strict=True):
+        assert found == reference
 
 
 def test_the_linear_model_is_kept_where_the_network_is_no_better(tmp_path):
@@ -247,17 +247,17 @@ def test_in_memory_the_same_weights_are_learnt(tmp_path):
     saved = load(tmp_path / "model")
     fitted = fit_forecaster(read_time_series(table, target_columns=["sold"], **COLUMNS), options)
     assert fitted.codec == saved.codec
-    for found, wanted in zip(fitted.models[0].parameters(), saved.parameters(), strict=True):
-        np.testing.assert_array_equal(found.data, wanted.data)
+    for found, expected in zip(fitted.models[0].parameters(), saved.parameters(), strict=True):
+        np.testing.assert_array_equal(found.data, expected.data)
 
 
 def test_series_to_validate_on(tmp_path):
     table, other = write_shops(tmp_path / "a.csv"), write_shops(tmp_path / "b.csv", days=40)
-    told, _ = run(
+    notice, _ = run(
         "train", "--task", "forecast", table, "--valid", other, *READING, *SMALL, "--max-steps",
         "2", "--out", tmp_path / "model",
     )  # fmt: skip
-    assert "134 values to train on, 76 to validate on" in " ".join(told.split())
+    assert "134 values to train on, 76 to validate on" in " ".join(notice.split())
 
 
 def test_several_targets_of_an_axis_of_numbers(tmp_path):
@@ -286,25 +286,25 @@ def test_several_targets_of_an_axis_of_numbers(tmp_path):
 def test_no_validation_is_told(tmp_path):
     table = tmp_path / "short.csv"
     table.write_text("t,y\n" + "".join(f"{k},{k % 3}\n" for k in range(13)))
-    told, _ = run(
+    notice, _ = run(
         "train", "--task", "forecast", table, *SMALL, "--max-steps", "2", "--out", tmp_path / "m",
         "--season", "3", "--horizon", "3",
     )  # fmt: skip
     assert "no series is long enough to hold out its end for validation, so the last" in " ".join(
-        told.split()
+        notice.split()
     )
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ("t,y\n1,2\n2,x\n", (), "'y' has 'x'; wanted a finite number with a decimal point"),
+        ("t,y\n1,2\n2,x\n", (), "'y' has 'x'; expected a finite number with a decimal point"),
         ("t,y\n1,2\n3,2\n4,1\n", (), "fill them with gaps 'missing', 'previous' or 'linear'"),
         ("t,y\n1,2\n2,2\n", (), "the series have too few steps: the longest, "),
         ("t,y\n1,2\n", ("--time-column", "when"), "has no column 'when'"),
         ("t,y\n1,2\n", ("--lags", "1,two"), "'1,two' are not integers with commas"),
-        ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: wanted different ones of at least 1"),
-        ("t,y\n1,2\n", ("--frequency", "soon"), "the frequency 'soon' is none"),
+        ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: expected different ones of at least 1"),
+        ("t,y\n1,2\n", ("--frequency", "soon"), "the frequency 'soon' is unknown"),
         ("t,y\n1,2\n", ("--embedding-size", "3"), "embedding_size is for ids"),
         ("t,y\n1,2\n", ("--horizon", "0"), "horizon must be an integer of at least 1, not 0"),
         ("t,y\n1,2\n", ("--level", "word"), "--level is not for the task forecast, but for"),
@@ -335,7 +335,7 @@ def test_what_predict_and_evaluate_refuse(folder, tmp_path):
     assert "a backtest of 18 origins every 4 steps, with a horizon of 4, needs at least 74" in err
     assert "north has 70" in err
     _, err = run("predict", folder / "model", folder / "next.csv", "--levels", "1.5", code=2)
-    assert "levels [1.5]: wanted numbers between 0 and 1" in err
+    assert "levels [1.5]: expected numbers between 0 and 1" in err
     weekly = tmp_path / "weekly.csv"
     weekly.write_text("day,shop,price,sold\n" + "".join(
         f"{np.datetime64('2024-01-01') + 7 * k},north,1,{k}\n" for k in range(40)
@@ -378,7 +378,7 @@ def test_damaged_data_of_a_training_is_named(tmp_path, change, message):
         ({"known_mean": []}, "known_mean is []; expected 1 finite numbers"),
         ({"typical_scale": [0.0]}, "typical_scale has a number of 0 or less"),
         ({"lags": [1, 1]}, "different lags >= 1"),
-        ({"frequency": "soon"}, "the frequency 'soon' is none"),
+        ({"frequency": "soon"}, "the frequency 'soon' is unknown"),
         ({"season": "7"}, "season is '7'; expected int"),
         ({"context": 9}, "model.context is 7, but tokenizer.json makes it 9"),
     ],

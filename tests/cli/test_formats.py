@@ -1,4 +1,4 @@
-"""Files of any format: the same data give the same model, and messages say what was wanted."""
+"""Files of any format: the same data give the same model, and messages say what was expected."""
 
 import json
 from pathlib import Path
@@ -265,7 +265,8 @@ def test_words_that_become_unknown_are_told(run):
         ("classify", {"a.jsonl": '{"t": "x", "l": "y"}\n'}, [], 1,
          "say with --column and --label-column which columns hold the texts and their labels; it "),
         ("classify", {"a.txt": "x\n"}, ["--format", "conllu"], 2,
-         "format 'conllu' is not for this task; wanted one of csv, tsv, jsonl, parquet, arrow, d"),
+         "format 'conllu' is not for this task; expected one of csv, tsv, jsonl, parquet, arrow, "
+         "d"),
         ("classify", {"a.txt": "x\n"}, ["--column", "t"], 2,
          "column is for tables, and none was given; with format, say what files are"),
         ("classify", {"a.ts": "@targetLabel true\n@data\n1,2:0.5\n"}, [], 1,
@@ -289,7 +290,7 @@ def test_words_that_become_unknown_are_told(run):
         ("translate", {"a.en": "x\n", "a.de": "y\n"}, ["--source-column", "x"], 2,
          "source_column is for tables, and none was given"),
         ("language-model", {"a.txt": "x\n"}, ["--format", "ts"], 2,
-         "format 'ts' is not for this task; wanted one of csv, tsv, jsonl, parquet, arrow, data"),
+         "format 'ts' is not for this task; expected one of csv, tsv, jsonl, parquet, arrow, data"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(run, task, files, options, code, message):

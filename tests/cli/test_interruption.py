@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL: what is left, and that training goes on as if nothing had been."""
+"""Ctrl-C, SIGTERM and SIGKILL: what is left, and that training continues as if nothing had been."""
 
 import os
 import random
@@ -55,8 +55,8 @@ def outcome(folder):
 
 def test_killed_again_and_again_it_ends_as_if_it_had_never_been(command):
     steps = ("--max-steps", "300")
-    command.train(*OPTIONS, *steps, "--warm-up", "9", out="whole")
-    expected = outcome(command.folder / "whole")
+    command.train(*OPTIONS, *steps, "--warm-up", "9", out="complete")
+    expected = outcome(command.folder / "complete")
     assert len(expected[1]) == 300 // 5 + 300 // 7 + 1
 
     directory = ModelDirectory(command.folder / "killed")
@@ -75,7 +75,7 @@ def test_killed_again_and_again_it_ends_as_if_it_had_never_been(command):
         assert process.returncode == -signal.SIGKILL
         arguments = ("train", "--resume", "--out", "killed")
     out, _ = command.run(*arguments)
-    assert out.startswith("going on from step ")
+    assert out.startswith("continuing from step ")
     assert outcome(command.folder / "killed") == expected
 
 
@@ -95,11 +95,11 @@ def test_interrupted_it_saves_and_says_how_to_go_on(command, number):
     assert process.returncode == 130
     assert err == ""
     assert "interrupted (" in out
-    assert out.endswith("saved; go on with: anaphora train --resume --out model\n")
+    assert out.endswith("saved; continue with: anaphora train --resume --out model\n")
     step = directory.load_checkpoint()[1]["progress"]["step"]
     LanguageModel.load(directory.path)
     out, _ = command.run("train", "--resume", "--out", "model", "--max-steps", str(step + 3))
-    assert out.startswith(f"going on from step {step:,} of model\n")
+    assert out.startswith(f"continuing from step {step:,} of model\n")
     assert f"{step + 3:,} steps done" in out
 
 
@@ -111,7 +111,7 @@ def test_interrupted_with_json(command):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert '"kind": "result", "reason": "interrupted"' in out.splitlines()[-1]
-    assert "saved; go on with" in err
+    assert "saved; continue with" in err
 
 
 def test_interrupted_while_it_reads_it_leaves_nothing(command):
@@ -144,7 +144,7 @@ def test_killed_while_it_reads_the_folder_can_be_used_again(command):
     [(signal.SIGINT, "numpy"), (signal.SIGINT, "typer"), (signal.SIGTERM, "typer")],
 )
 def test_interrupted_while_it_is_imported_it_ends_without_a_word(command, way, number, package):
-    """A package of that name that does not end to be imported stands in its place."""
+    """A package of that name that does not end to be imported takes its place."""
     (command.folder / f"{package}.py").write_text(
         "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
     )

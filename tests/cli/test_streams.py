@@ -150,7 +150,7 @@ def test_a_training_whose_output_is_full_goes_on(command):
     with open("/dev/full", "w") as full:
         _, err = command.train("--max-steps", "4", stdout=full, code=1)
     said = "anaphora: standard output: No space left on device; "
-    assert err == f"{said}the training goes on without it\n{said}the model is in model\n"
+    assert err == f"{said}the training continues without it\n{said}the model is in model\n"
     directory = ModelDirectory(command.folder / "model")
     assert directory.load_checkpoint()[1]["progress"]["step"] == 4
 
@@ -165,7 +165,7 @@ def test_a_training_whose_reader_leaves_is_saved(command, lines):
         err = process.stderr.read()
     assert process.returncode == 130
     assert err == (
-        "anaphora: standard output: Broken pipe: interrupted and saved; go on with: "
+        "anaphora: standard output: Broken pipe: interrupted and saved; continue with: "
         "anaphora train --resume --out model\n"
     )
     step = ModelDirectory(command.folder / "model").load_checkpoint()[1]["progress"]["step"]
@@ -205,7 +205,7 @@ def test_standard_input_that_is_closed_is_told(command):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "expected"),
     [
         ("ANAPHORA_NUM_THREADS", "0", "it is a number of at least 1 and at most 1,024; set it to"),
         ("ANAPHORA_NUM_THREADS", "9" * 30, "it is a number of at least 1 and at most 1,024"),
@@ -213,11 +213,11 @@ def test_standard_input_that_is_closed_is_told(command):
         ("ANAPHORA_ENGINE", "fast", "it is 'native' (the default) or 'numpy'; set it to one"),
     ],
 )
-def test_a_wrong_setting_is_one_line(command, name, value, wanted):
+def test_a_wrong_setting_is_one_line(command, name, value, expected):
     out, err = command.run("info", "model", code=2, environment={name: value})
     assert out == ""
     assert err.startswith(f"anaphora: {name} is '{value}'")
-    assert wanted in err
+    assert expected in err
     assert err.count("\n") == 1
     script = command.folder / "anaphora"  # as pip makes it
     script.write_text("from anaphora.cli import main\nmain()\n")

@@ -306,7 +306,7 @@ def test_unknown_words_are_told(trained):
     }[trained.task]
     assert run("predict", trained.model, stdin=f"{known}\n")[1] == ""
     _, err = run("predict", trained.model, stdin=text)
-    told = {
+    notice = {
         "tag": "2 words are not in the vocabulary, and read as unknown: 'xyz'; a model trained",
         "translate": "3 words are not in the vocabulary, and read as unknown: 'Dog', 'xyz'; in "
         "lower case the vocabulary has it: 'dog'",
@@ -314,16 +314,16 @@ def test_unknown_words_are_told(trained):
         "--level char may know more",
     }[trained.task]
     assert "standard input, line 1 and later: " in err
-    assert told in err
+    assert notice in err
 
 
 def test_a_training_that_goes_on_is_bit_for_bit_one_that_never_stopped(trained):
     every = ("--evaluate-every", "11", "--schedule", "constant", "--max-steps")
-    run(*trained.command(*every, "66", out="whole"))
+    run(*trained.command(*every, "66", out="complete"))
     run(*trained.command(*every, "33", out="stopped"))  # within an epoch
     out, _ = run("train", "--resume", "--out", trained.folder / "stopped", "--max-steps", "66")
-    assert out.startswith("going on from step 33 of ")
-    assert outcome(trained.folder / "stopped") == outcome(trained.folder / "whole")
+    assert out.startswith("continuing from step 33 of ")
+    assert outcome(trained.folder / "stopped") == outcome(trained.folder / "complete")
 
 
 def test_info(trained):
@@ -342,7 +342,9 @@ def test_the_commands_of_language_models_point_to_predict(trained):
     for command in ("generate", "plot"):
         _, err = run(command, trained.model, code=1)
         name = trained.task.split()[0]
-        assert f"is no language model, but one of the task {name}; use it with: anaphora pre" in err
+        assert (
+            f"is not a language model, but one of the task {name}; use it with: anaphora pre" in err
+        )
 
 
 def test_json_lines(trained):
@@ -456,7 +458,7 @@ def test_predict_points_to_generate(tmp_path):
     small = ("--hidden-size", "3", "--batch-size", "2", "--window", "5", "--max-steps", "1")
     run("train", text, "--out", out, "--minimum-count", "1", *small)
     _, err = run("predict", out, text, code=1)
-    assert "is a language model, which goes on with a text; use it with: anaphora gener" in err
+    assert "is a language model, which continues a text; use it with: anaphora gener" in err
 
 
 # What is held out
@@ -560,7 +562,7 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
             "--column is not for the task tag, but for",
         ),
         (["train", "--resume", "--task", "tag"], "omit FILE, --task, --valid, --preset, --over"),
-        (["train", "--resume", "--pooling", "max"], "pooling: a training that goes on keeps its"),
+        (["train", "--resume", "--pooling", "max"], "pooling: a training that continues keeps its"),
     ]:
         assert message in run(*arguments, code=2)[1]
 
@@ -724,7 +726,7 @@ def test_damaged_directories_are_named(tmp_path):
     (model / "config.json").write_text(config)
     (model / "checkpoint" / "train.safetensors").unlink()
     assert (
-        "train.safetensors: no such file; train anew"
+        "train.safetensors: no such file; train again"
         in run("train", "--resume", "--out", model, code=1)[1]
     )
 
@@ -898,7 +900,7 @@ def test_no_answer_comes_from_numbers_that_are_not_finite(name, tmp_path):
     task = make(name, tmp_path)
     run(*task.command("--max-steps", "2"))
     model = tmp_path / "model"
-    whole, metadata = read_weights(model / "model.safetensors")
+    complete, metadata = read_weights(model / "model.safetensors")
     given = {"classify series": {"file": task.valid[0]}}.get(name, {"stdin": "ab dog\n"})
     predict = ["predict", model, *([given["file"]] if "file" in given else [])]
 
@@ -909,12 +911,16 @@ def test_no_answer_comes_from_numbers_that_are_not_finite(name, tmp_path):
             assert message in err
             assert "nan" not in out.lower()
 
-    bias = next(name for name in whole if name.endswith("output.bias"))
-    nan = np.where(np.arange(len(whole[bias])) == 1, np.nan, whole[bias]).astype(np.float32)
-    write_weights(model / "model.safetensors", {**whole, bias: nan}, metadata)
+    bias = next(name for name in complete if name.endswith("output.bias"))
+    nan = np.where(np.arange(len(complete[bias])) == 1, np.nan, complete[bias]).astype(np.float32)
+    write_weights(model / "model.safetensors", {**complete, bias: nan}, metadata)
     refused(f"{model / 'model.safetensors'}: {bias}[1] is nan; expected finite numbers")
     # All weights are finite, their sums are not.
-    huge = {n: np.full_like(a, 3e38) for n, a in whole.items() if "output" in n or "combine" in n}
-    huge |= {n: np.full_like(a, 100) for n, a in whole.items() if "bias_ih" in n}  # gates are open
-    write_weights(model / "model.safetensors", {**whole, **huge}, metadata)
+    huge = {
+        n: np.full_like(a, 3e38) for n, a in complete.items() if "output" in n or "combine" in n
+    }
+    huge |= {
+        n: np.full_like(a, 100) for n, a in complete.items() if "bias_ih" in n
+    }  # gates are open
+    write_weights(model / "model.safetensors", {**complete, **huge}, metadata)
     refused(f"anaphora: {model}: ")

@@ -101,14 +101,14 @@ def test_times_after_the_last():
 
 
 @pytest.mark.parametrize(
-    ("gaps", "wanted"),
+    ("gaps", "expected"),
     [
         ("missing", [1, np.nan, np.nan, 4, np.nan, np.nan, 9]),
         ("previous", [1, 1, 1, 4, np.nan, 4, 9]),
         ("linear", [1, 2, 3, 4, np.nan, 9 - 5 / 3, 9]),
     ],
 )
-def test_gaps_are_filled_on_request(table, gaps, wanted):
+def test_gaps_are_filled_on_request(table, gaps, expected):
     # Days 2, 3 and 6 have no row; day 5 has one without a value, which stays missing.
     text = "d,k,y\n" + "".join(
         f"2024-01-0{day},{10 * day},{y}\n" for day, y in [(1, 1), (4, 4), (5, ""), (7, 9)]
@@ -118,7 +118,7 @@ def test_gaps_are_filled_on_request(table, gaps, wanted):
         read_time_series(path, frequency="day")
     assert "line 3: 2024-01-01 is followed by 2024-01-04, a step is day" in str(told.value)
     (series,) = read_time_series(path, frequency="day", gaps=gaps, known_columns=["k"])
-    np.testing.assert_allclose(series.targets[:, 0], wanted, rtol=1e-12)
+    np.testing.assert_allclose(series.targets[:, 0], expected, rtol=1e-12)
     assert series.known[:, 0].tolist() == [10, 10, 10, 40, 50, 50, 70]
 
 
@@ -130,12 +130,12 @@ def test_gaps_are_filled_on_request(table, gaps, wanted):
          r"time 2024-01-03T01:00:00 is no multiple of the step \(day\) after 2024-01-02;"),
         ("t,y\n1,2\n2,3\n1,4\n", {}, "line 4: the time 1 stands in line 2 too; remove one, or"),
         ("t,s,y\n1,a,2\n1,b,3\n1,a,4\n", {"series_column": "s"}, "of series 'a' stands in line 2"),
-        ("t,y\nJanuary,2\n", {}, "line 2: the time in 't' is 'January'; wanted a number"),
+        ("t,y\nJanuary,2\n", {}, "line 2: the time in 't' is 'January'; expected a number"),
         ("t,y\n1.2.2024,2\n13.13.2024,1\n", {"time_format": "%d.%m.%Y"},
-         "line 3: the time in 't' is '13.13.2024'; wanted a date of the form '%d.%m.%Y'"),
-        ("t,y\n1,2\n2,x\n", {}, "line 3: 'y' has 'x'; wanted a finite number"),
-        ("t,y\n1,2\n2,inf\n", {}, "line 3: 'y' has 'inf'; wanted a finite number"),
-        ("t,y\n1,2\n2,1_000\n", {}, "line 3: 'y' has '1_000'; wanted a finite number"),
+         "line 3: the time in 't' is '13.13.2024'; expected a date of the form '%d.%m.%Y'"),
+        ("t,y\n1,2\n2,x\n", {}, "line 3: 'y' has 'x'; expected a finite number"),
+        ("t,y\n1,2\n2,inf\n", {}, "line 3: 'y' has 'inf'; expected a finite number"),
+        ("t,y\n1,2\n2,1_000\n", {}, "line 3: 'y' has '1_000'; expected a finite number"),
         ("t,k,y\n1,2,3\n2,,3\n", {"known_columns": ["k"]}, "line 3: 'k' is empty; a column that"),
         ("t,y\n1,\n2,\n", {}, "no row has a number in 'y'"),
         ("t,y\n", {}, "has no row after its header"),
@@ -156,7 +156,9 @@ def test_options_that_are_none(table):
     with pytest.raises(ValueError, match="gaps 'zero' is not one of refuse, missing, previous"):
         read_time_series(table("t,y\n1,2\n"), gaps="zero")
     for text in ("fortnight", "", "-1", "0 days", "nan"):
-        with pytest.raises(ValueError, match="is none; wanted a number, or one of microsecond"):
+        with pytest.raises(
+            ValueError, match="is unknown; expected a number, or one of microsecond"
+        ):
             Frequency.parse(text)
     with pytest.raises(DataError, match=r"are read from tables"):
         read_time_series("series.txt")
@@ -200,7 +202,7 @@ def test_series_of_arrays():
     assert (series.steps, len(series.known)) == (2, 4)
     before = series.until(1)
     assert (before.steps, series.steps, len(before.known)) == (1, 2, 4)
-    with pytest.raises(DataError, match="'target' is inf at 1; wanted numbers up to 1e"):
+    with pytest.raises(DataError, match="'target' is inf at 1; expected numbers up to 1e"):
         TimeSeries.of([0, np.inf])
     with pytest.raises(DataError, match="'known 0' is nan at 1; a column that is known"):
         TimeSeries.of([0, 1], known=[2, np.nan])

@@ -144,15 +144,15 @@ def test_missing_values_are_what_the_weighted_lags_and_features_say():
     holes = values.copy()
     holes[0, 1] = holes[2, 0] = holes[5, 0] = holes[6, 0] = np.nan
     filled = model.fill(holes, features)
-    wanted = holes.copy()
-    wanted[2, 0] = values[1, 0]  # too early for the lags
+    expected = holes.copy()
+    expected[2, 0] = values[1, 0]  # too early for the lags
     w = model.linear_weights.data[0]
     for step in (5, 6):
-        past = wanted[step - 3 : step, 0, 0]
+        past = expected[step - 3 : step, 0, 0]
         mean, deviation = past.mean(), past.std()
         lags = (np.array([past[-1], past[-3]]) - mean) / deviation
-        wanted[step, 0] = mean + deviation * (lags @ w[:2] + features[step, 0, :J] @ w[2:])
-    np.testing.assert_allclose(filled, wanted, rtol=1e-12)
+        expected[step, 0] = mean + deviation * (lags @ w[:2] + features[step, 0, :J] @ w[2:])
+    np.testing.assert_allclose(filled, expected, rtol=1e-12)
     assert np.isnan(filled[0, 1])
 
 
@@ -241,8 +241,8 @@ def test_each_path_reads_what_it_drew():
         deviation = np.log1p(np.exp(raw[..., 1])) + 1e-3
         scaled = expected_reading(model, forced)[2][C + 1]
         scores.append((scaled - raw[..., 0]) / deviation)
-    wanted = np.broadcast_to(normal_scores(6)[:, None, None], (6, B, N))
-    np.testing.assert_allclose(np.sort(scores, axis=0), wanted, atol=1e-8)
+    expected = np.broadcast_to(normal_scores(6)[:, None, None], (6, B, N))
+    np.testing.assert_allclose(np.sort(scores, axis=0), expected, atol=1e-8)
 
 
 def test_a_forecast_scales_and_shifts_with_the_series():
@@ -313,10 +313,10 @@ def test_a_session_forecasts_as_the_whole_series_would():
         if step < 2:
             continue
         known = features[: step + 1 + h][:, None]
-        wanted = model.predict(values[: step + 1, None], h, known, paths=5, seed=2)[:, :, 0]
+        expected = model.predict(values[: step + 1, None], h, known, paths=5, seed=2)[:, :, 0]
         for _ in range(2):  # it is left as it was
             found = session.forecast(h, features[step + 1 : step + 1 + h], paths=5, seed=2)
-            np.testing.assert_array_equal(found, wanted)
+            np.testing.assert_array_equal(found, expected)
     fork.feed(values[2:], features[2 : P + C + h])
     last = features[P + C + h :]
     np.testing.assert_array_equal(
@@ -377,13 +377,15 @@ def test_what_a_session_refuses():
     with pytest.raises(ValueError, match="forecast: feed at least one value of each target before"):
         session.forecast(h, np.zeros((h, F)))
     with pytest.raises(
-        ValueError, match=r"feed: values of shape \(3,\); wanted \[2\] for one step"
+        ValueError, match=r"feed: values of shape \(3,\); expected \[2\] for one step"
     ):
         session.feed([1.0, 2.0, 3.0], np.zeros(F))
-    with pytest.raises(ValueError, match=r"feed: features of shape \(1, 0\); wanted \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"feed: features of shape \(1, 0\); expected \(1, 4\)"):
         session.feed([1.0, 2.0])
     session.feed([1.0, 2.0], np.zeros(F))
-    with pytest.raises(ValueError, match=r"forecast: features of shape \(1, 4\); wanted \(2, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"forecast: features of shape \(1, 4\); expected \(2, 4\)"
+    ):
         session.forecast(2, np.zeros((1, F)))
 
 
@@ -452,20 +454,20 @@ def test_saved_and_loaded(distribution, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"context": 0}, "context 0; wanted at least 1, 0 and 1"),
-        ({"lags": [0, 1]}, r"lags \[0, 1\]; wanted different ones of at least 1 step"),
-        ({"lags": []}, r"lags \[\]; wanted different ones"),
+        ({"context": 0}, "context 0; expected at least 1, 0 and 1"),
+        ({"lags": [0, 1]}, r"lags \[0, 1\]; expected different ones of at least 1 step"),
+        ({"lags": []}, r"lags \[\]; expected different ones"),
         ({"scaling": "log"}, "scaling 'log' is not one of standard, mean_absolute, none"),
         ({"distribution": "cauchy"}, "distribution 'cauchy' is not one of quantiles, gaussian"),
         (
             {"distribution": "quantiles", "quantiles": [0.5, 0.1]},
-            "wanted at least two rising levels",
+            "expected at least two rising levels",
         ),
         (
             {"distribution": "negative_binomial", "scaling": "standard"},
             "give the scaling 'mean_absolute' or 'none'",
         ),
-        ({"typical_scale": [1.0]}, r"typical_scale \[1.0\]; wanted 2 numbers above 0"),
+        ({"typical_scale": [1.0]}, r"typical_scale \[1.0\]; expected 2 numbers above 0"),
         ({"dropout": 1.5}, "dropout"),
         ({"embedding_size": 4}, "embedding_size is for ids"),
     ],
@@ -479,9 +481,11 @@ def test_options_that_are_refused(options, message):
 def test_what_a_forecast_refuses():
     model, batch = make(), make_batch()
     past, features = past_of(batch), features_of(batch)
-    with pytest.raises(ValueError, match=r"values of shape \(7, 3\), horizon 2, paths 200; wanted"):
+    with pytest.raises(
+        ValueError, match=r"values of shape \(7, 3\), horizon 2, paths 200; expected"
+    ):
         model.predict(past[:, :, 0], h, features)
-    with pytest.raises(ValueError, match=r"features of shape \(8, 3, 4\); wanted \(9, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"features of shape \(8, 3, 4\); expected \(9, 3, 4\)"):
         model.predict(past, h, features[1:])
     past[:, 2, 1] = np.nan
     with pytest.raises(ValueError, match="series 2, target 1 has no value in its last 7 steps"):

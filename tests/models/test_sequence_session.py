@@ -176,7 +176,7 @@ def test_a_tagger_reads_words_with_their_spelling():
     again = pickle.loads(pickle.dumps(session))
     assert_same(again.feed("Dogs"), session.feed("Dogs"))
     for wrong in (3, [1, 2]):
-        with pytest.raises(TypeError, match="a tagger reads words; wanted a text, or lists"):
+        with pytest.raises(TypeError, match="a tagger reads words; expected a text, or lists"):
             session.feed(wrong)
 
 
@@ -287,5 +287,5 @@ def test_input_that_does_not_fit_is_explained():
         model.session().feed([0.5])
     with pytest.raises(DataError, match="'c'"):
         model.session().feed("abc")
-    with pytest.raises(ValueError, match=r"an input of shape \(3,\); wanted \[5\] for one step"):
+    with pytest.raises(ValueError, match=r"an input of shape \(3,\); expected \[5\] for one step"):
         make().session().feed([1.0, 2.0, 3.0])

@@ -1,4 +1,4 @@
-"""Dynamic evaluation and the neural cache, beside plain and slow ones that are written here."""
+"""Dynamic evaluation and the neural cache against plain and slow ones that are written here."""
 
 import math
 
@@ -147,7 +147,7 @@ def test_float32_learns_as_float64(ids):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_sentences_begin_anew_with_the_weights_that_were_learned(ids):
+def test_sentences_start_from_zeros_with_the_weights_that_were_learned(ids):
     text = np.concatenate([[1, 2, 3, 0], [1, 2, 3, 0]] * 5)
     model = make()
     batches = sentence_batches(text, end_id=0, batch_size=1, window=9, start_id=0)

@@ -103,20 +103,20 @@ def test_any_container_with_a_length_gives_the_same_bits(kind):
 @pytest.mark.parametrize("kind", [list, Loader])
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_it_goes_on_bit_for_bit(tmp_path, kind, accumulate):
-    whole, _ = train(kind(pairs(10)), accumulate=accumulate)
-    whole.run()
+    complete, _ = train(kind(pairs(10)), accumulate=accumulate)
+    complete.run()
     directory = ModelDirectory.create(tmp_path / "model")
     for stop in (3, 7, None):
         part, _ = train(kind(pairs(10)), accumulate=accumulate, directory=directory, stop=stop)
         if stop != 3:
             part.load_checkpoint()
         assert part.run() == ("12 epochs done" if stop is None else "stopped")
-    assert bits(part) == bits(whole)
-    assert part.progress.step == whole.progress.step == 12 * (10 if accumulate == 1 else 4)
+    assert bits(part) == bits(complete)
+    assert part.progress.step == complete.progress.step == 12 * (10 if accumulate == 1 else 4)
 
 
 def test_a_state_is_carried_from_batch_to_batch():
-    """The sum goes on over the windows of a stream; without the state it cannot be known."""
+    """The sum continues over the windows of a stream; without the state it cannot be known."""
 
     class Running(Sum):
         def loss(self, batch, state=None):

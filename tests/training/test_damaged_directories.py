@@ -1,4 +1,4 @@
-"""Whatever stands in a model directory: it is used, or an ArtifactError names file and field."""
+"""Whatever is in a model directory: it is used, or an ArtifactError names file and field."""
 
 import copy
 import json
@@ -79,7 +79,7 @@ def copied(trained, tmp_path):
 
 
 def use(home):
-    """All that commands read of a directory, and a step of the training that goes on."""
+    """All that commands read of a directory, and a step of the training that continues."""
     task = task_of(home.path)
     task.load_options(home.path)
     task.load(home.path)
@@ -463,7 +463,7 @@ def test_metadata_of_others_is_none_and_of_a_checkpoint_is_needed(copied):
 
 
 def test_a_loaded_model_is_the_one_that_was_saved(trained):
-    """Its parameters get their arrays without being drawn first; they can be trained."""
+    """Its parameters get their arrays without being sampled first; they can be trained."""
     for kind in KINDS:
         home = ModelDirectory(trained(kind))
         model = task_of(home.path).load(home.path)

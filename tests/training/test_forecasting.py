@@ -195,9 +195,9 @@ def test_many_series_of_different_sizes_in_one_file(tmp_path):
     small, large = fitted.forecast(series)
     assert (small.name, large.name) == ("a", "b")
     assert str(large.times[0].astype("datetime64[D]")) == "2024-03-31"  # a Sunday, as 6 is
-    wanted = [8, 5, 5, 5, 5, 5, 5]
-    np.testing.assert_allclose(small.median[:, 0], wanted, atol=0.4)
-    np.testing.assert_allclose(large.median[:, 0] / 1000, wanted, atol=0.4)
+    expected = [8, 5, 5, 5, 5, 5, 5]
+    np.testing.assert_allclose(small.median[:, 0], expected, atol=0.4)
+    np.testing.assert_allclose(large.median[:, 0] / 1000, expected, atol=0.4)
 
 
 def test_several_targets_and_missing_values():
@@ -268,9 +268,9 @@ def test_options_that_are_refused():
         ForecasterOptions.make(distribution="normal")
     with pytest.raises(ValueError, match="scaling 'log' is not one of standard, mean_absolute"):
         ForecasterOptions.make(scaling="log")
-    with pytest.raises(ValueError, match=r"lags \[1, 1\]: wanted different ones"):
+    with pytest.raises(ValueError, match=r"lags \[1, 1\]: expected different ones"):
         ForecasterOptions.make(lags=[1, 1])
-    with pytest.raises(ValueError, match=r"levels \[0.5, 1.0\]: wanted numbers between 0 and 1"):
+    with pytest.raises(ValueError, match=r"levels \[0.5, 1.0\]: expected numbers between 0 and 1"):
         ForecasterOptions.make(levels=[0.5, 1.0])
     with pytest.raises(ValueError, match="the frequency 'fortnight' is none"):
         ForecasterOptions.make(frequency="fortnight")

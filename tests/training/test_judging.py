@@ -126,7 +126,7 @@ def test_with_few_targets_the_last_weights_are_kept_and_it_is_said_once():
     assert watch.evaluations("best") == [True] * 4
     assert trainer.progress.best == 7 / 49
     assert watch.notices == [
-        "49 targets to validate on are too few to tell by accuracy which weights are best (at "
+        "49 targets to validate on are too few to judge by accuracy which weights are best (at "
         "least 50): the last are kept"
     ]
     # The loss is no count, and one target more is enough.
@@ -272,7 +272,7 @@ def test_options_out_of_range(options, message):
 
 
 class Clock:
-    """A clock that a test sets; it stands in for the module `time`."""
+    """A clock that a test sets; it replaces the module `time`."""
 
     def __init__(self):
         self.seconds = 1000.0

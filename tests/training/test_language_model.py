@@ -307,9 +307,9 @@ def test_batch_size_1_evaluates_the_text_in_one_pass(tmp_path, text):
     ids = tokenizer.encode(TEXT)
     given = LANGUAGE_MODEL.load_options(tmp_path / "model")
     found = evaluate(model, evaluation_batches(given, tokenizer, ids, 1))
-    whole = evaluate(model, cover(ids, 1, len(ids), tokenizer.start_id))
-    assert found.tokens == whole.tokens == len(ids)
-    np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-6)
+    complete = evaluate(model, cover(ids, 1, len(ids), tokenizer.start_id))
+    assert found.tokens == complete.tokens == len(ids)
+    np.testing.assert_allclose(found.loss, complete.loss, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sentence_start", [False, True])
@@ -321,7 +321,7 @@ def test_sentences(tmp_path, text, sentence_start):
     words = len(WordTokenizer.fit([TEXT]).encode(TEXT))
     assert trainer.batches.tokens + trainer.validation.tokens == pytest.approx(words, abs=1)
     assert not trainer.batches.carries_state
-    # The loss of an evaluation does not depend on how many sentences stand side by side.
+    # The loss of an evaluation does not depend on how many sentences are side by side.
     model = LanguageModel.load(tmp_path / "model")
     tokenizer = model.codec
     ids = tokenizer.encode(TEXT)

@@ -1,4 +1,4 @@
-"""The sweep over learning rates: where it turns, what it suggests, and that it leaves no trace."""
+"""The sweep over learning rates: its turning point, its suggestion, and that it leaves no trace."""
 
 import dataclasses
 import json

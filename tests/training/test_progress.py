@@ -56,7 +56,7 @@ class Cell:
     """What IPython is asked for in a notebook; it remembers what was displayed."""
 
     def __init__(self):
-        self.drawn = []
+        self.sampled = []
         self.module = types.ModuleType("IPython")
         self.module.get_ipython = type("ZMQInteractiveShell", (), {})
         self.module.display = types.ModuleType("IPython.display")
@@ -65,12 +65,12 @@ class Cell:
     def display(self, data, *, raw, display_id):
         assert raw
         assert display_id
-        self.drawn.append(data["text/plain"])
+        self.sampled.append(data["text/plain"])
         return self
 
     def update(self, data, *, raw):
         assert raw
-        self.drawn.append(data["text/plain"])
+        self.sampled.append(data["text/plain"])
 
 
 @pytest.fixture
@@ -145,14 +145,14 @@ def test_a_notebook_shows_the_same_bar(notebook, capsys):
     trainer = make()
     trainer.run()
     assert len(re.findall(EVALUATION, capsys.readouterr().out)) == 2
-    assert notebook.drawn[0].startswith("step 1 ")
-    assert re.search(r"━.* 3%  loss \d\.\d{3}  perplexity \d", notebook.drawn[0])
-    assert any("batch 3 of 10" in text for text in notebook.drawn)
-    assert all("\x1b" not in text for text in notebook.drawn)
-    assert notebook.drawn[-1] == ""  # taken away at the end
-    drawn = len(notebook.drawn)
+    assert notebook.sampled[0].startswith("step 1 ")
+    assert re.search(r"━.* 3%  loss \d\.\d{3}  perplexity \d", notebook.sampled[0])
+    assert any("batch 3 of 10" in text for text in notebook.sampled)
+    assert all("\x1b" not in text for text in notebook.sampled)
+    assert notebook.sampled[-1] == ""  # taken away at the end
+    sampled = len(notebook.sampled)
     make().run(progress=False)
-    assert len(notebook.drawn) == drawn
+    assert len(notebook.sampled) == sampled
 
 
 def test_a_shell_in_a_terminal_is_no_notebook(notebook, monkeypatch):

@@ -1,4 +1,4 @@
-"""A training that was stopped and goes on is, bit for bit, one that was never stopped."""
+"""A training that was stopped and continues is, bit for bit, one that was never stopped."""
 
 import json
 import math
@@ -95,16 +95,16 @@ def result(trainer):
     averages = {name: array.tobytes() for name, array in state.pop("arrays").items()}
     schedule = trainer.schedule.state_dict()
     best = directory.weights.read_bytes()
-    drawn = json.dumps(random.get_state())
-    return records, config, last, state, averages, schedule, best, drawn
+    shown = json.dumps(random.get_state())
+    return records, config, last, state, averages, schedule, best, shown
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stopped_anywhere(tmp_path, text, variant):
-    whole = prepare(tmp_path / "whole", text, **VARIANTS[variant])
-    whole.run()
-    expected = result(whole)
-    epoch, steps = whole.epoch_steps, whole.progress.step
+    complete = prepare(tmp_path / "complete", text, **VARIANTS[variant])
+    complete.run()
+    expected = result(complete)
+    epoch, steps = complete.epoch_steps, complete.progress.step
     assert steps == 3 * epoch
     # Within an epoch; before, at and after its end; where an evaluation and a record are due.
     stops = sorted({1, epoch - 1, epoch, epoch + 1, 7, 8, 28, 2 * epoch, steps - 1})
@@ -115,19 +115,19 @@ def test_stopped_anywhere(tmp_path, text, variant):
         trainer.callbacks.append(StopAt(stop))
         assert trainer.run() == "stopped"
         assert trainer.progress.step == stop
-        random.seed(stop)  # what was drawn in between must not matter
+        random.seed(stop)  # what was sampled in between must not matter
         trainer = resume_training(LANGUAGE_MODEL, tmp_path / "stopped")
         assert trainer.progress.step == stop
     trainer.run()
-    for found, wanted in zip(result(trainer), expected, strict=True):
-        assert found == wanted
+    for found, expected_values in zip(result(trainer), expected, strict=True):
+        assert found == expected_values
 
 
 def test_an_older_checkpoint_drops_the_metrics_after_it(tmp_path, text):
     """As after a kill: the checkpoint is from step 10, metrics and the best model from later."""
-    whole = prepare(tmp_path / "whole", text, dropout=0.2)
-    whole.run()
-    expected = result(whole)
+    complete = prepare(tmp_path / "complete", text, dropout=0.2)
+    complete.run()
+    expected = result(complete)
     trainer = prepare(tmp_path / "killed", text, dropout=0.2)
     trainer.callbacks.append(StopAt(10))
     trainer.run()
@@ -145,9 +145,9 @@ def test_an_older_checkpoint_drops_the_metrics_after_it(tmp_path, text):
 
 
 def test_killed_before_the_first_step(tmp_path, text):
-    whole = prepare(tmp_path / "whole", text)
-    whole.run()
-    expected = result(whole)
+    complete = prepare(tmp_path / "complete", text)
+    complete.run()
+    expected = result(complete)
     prepare(tmp_path / "killed", text)
     random.seed(77)
     trainer = resume_training(LANGUAGE_MODEL, tmp_path / "killed")
@@ -156,9 +156,9 @@ def test_killed_before_the_first_step(tmp_path, text):
 
 
 def test_an_evaluation_that_was_given_up_is_the_first_to_come(tmp_path, text, monkeypatch):
-    whole = prepare(tmp_path / "whole", text)
-    whole.run()
-    expected = result(whole)
+    complete = prepare(tmp_path / "complete", text)
+    complete.run()
+    expected = result(complete)
     trainer = prepare(tmp_path / "stopped", text)
     original = trainer.model.loss
 
@@ -179,8 +179,8 @@ def test_an_evaluation_that_was_given_up_is_the_first_to_come(tmp_path, text, mo
 
 def test_more_epochs(tmp_path, text):
     constant = {"schedule": "constant", "evaluate_every": 0}
-    whole = prepare(tmp_path / "whole", text, epochs=3, **constant)
-    whole.run()
+    complete = prepare(tmp_path / "complete", text, epochs=3, **constant)
+    complete.run()
     trainer = prepare(tmp_path / "extended", text, epochs=2, **constant)
     trainer.run()
     assert resume_training(LANGUAGE_MODEL, tmp_path / "extended").run() == "2 epochs done"
@@ -189,7 +189,7 @@ def test_more_epochs(tmp_path, text):
     assert resume_training(LANGUAGE_MODEL, tmp_path / "extended").options.epochs == 3
     trainer = resume_training(LANGUAGE_MODEL, tmp_path / "extended")
     assert trainer.run() == "3 epochs done"
-    assert result(trainer) == (*result(whole)[:7], result(trainer)[7])
+    assert result(trainer) == (*result(complete)[:7], result(trainer)[7])
 
 
 def test_another_kind_of_limit_takes_the_place_of_the_old(tmp_path, text):
@@ -202,14 +202,17 @@ def test_another_kind_of_limit_takes_the_place_of_the_old(tmp_path, text):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 3}, "hidden_size: a training that goes on keeps its options; only epochs"),
+        (
+            {"hidden_size": 3},
+            "hidden_size: a training that continues keeps its options; only epochs",
+        ),
         ({"learning_rate": 1.0, "seed": 2}, "^seed: a training"),
         ({"epochs": 0}, "epochs must be an integer of at least 1"),
         (
             {"minutes": 1.0, "schedule": "cosine"},
             "cosine ends at a known step: give epochs or max_steps, with minutes if you like",
         ),
-        ({"decay": 0.1}, "decay: the schedule cosine has no such option; leave it out, or choose"),
+        ({"decay": 0.1}, "decay: the schedule cosine has no such option; omit it, or choose"),
         (
             {"schedule": "plateau", "constant_epochs": 3},
             "constant_epochs: the schedule plateau",
@@ -232,7 +235,7 @@ def test_what_cannot_be_resumed_is_named(tmp_path, text):
     trainer = prepare(tmp_path / "model", text)
     trainer.run()
     home = trainer.directory
-    whole = home.checkpoint.read_bytes()
+    complete = home.checkpoint.read_bytes()
 
     config = home.config.read_text()
     home.config.write_text(config.replace('"hidden_size": 5', '"hidden_size": 6'))
@@ -243,10 +246,10 @@ def test_what_cannot_be_resumed_is_named(tmp_path, text):
         resume_training(LANGUAGE_MODEL, home.path)
     home.config.write_text(config)
 
-    home.checkpoint.write_bytes(whole[:-10])
+    home.checkpoint.write_bytes(complete[:-10])
     with pytest.raises(ArtifactError, match=r"state\.safetensors: is truncated"):
         resume_training(LANGUAGE_MODEL, home.path)
-    home.checkpoint.write_bytes(whole)
+    home.checkpoint.write_bytes(complete)
     ids = home.checkpoint.parent / "train.npy"
     ids.rename(tmp_path / "ids.npy")
     with pytest.raises(ArtifactError, match=r"cannot be resumed: .*train\.npy"):
@@ -280,7 +283,7 @@ def stopped(tmp_path, text, step, **changes):
 
 
 def resumed(tmp_path, changes=None, stop=None):
-    """The learning rates of the training that goes on, and what was said."""
+    """The learning rates of the training that continues, and what was said."""
     said, rates = [], Rates()
     trainer = resume_training(LANGUAGE_MODEL, tmp_path / "model", changes, said.append)
     trainer.callbacks += [rates, StopAt(stop)]
@@ -306,7 +309,7 @@ def test_a_cosine_that_is_extended_goes_on_from_the_present_learning_rate(tmp_pa
         assert rate == pytest.approx(half_cosine(before[16], (step - 17) / 24)), step
     assert max(rates.values()) == before[16]
     assert said == [
-        f"the schedule begins anew at step 16: cosine, from the learning rate {before[16]:.3g}"
+        f"the schedule restarts at step 16: cosine, from the learning rate {before[16]:.3g}"
     ]
     (change,) = config_of(tmp_path)["changes"]
     assert change == {
@@ -317,10 +320,10 @@ def test_a_cosine_that_is_extended_goes_on_from_the_present_learning_rate(tmp_pa
 
 
 def test_limits_that_leave_the_end_of_a_cosine_change_nothing(tmp_path, text):
-    whole = stopped(tmp_path / "whole", text, None)
+    complete = stopped(tmp_path / "complete", text, None)
     before = stopped(tmp_path, text, 9)
     rates, said = resumed(tmp_path, {"max_steps": 20, "minutes": 60.0})
-    assert before | rates == whole
+    assert before | rates == complete
     assert said == []
     assert "changes" not in config_of(tmp_path)
 
@@ -338,9 +341,7 @@ def test_a_cosine_that_has_ended_says_that_nothing_more_is_learnt(tmp_path, text
     before = stopped(tmp_path, text, None)
     rates, said = resumed(tmp_path, {"max_steps": 30})
     assert max(rates.values()) == before[20]
-    assert said[1].startswith(
-        f"at a learning rate of {before[20]:.3g} next to nothing is learnt: g"
-    )
+    assert said[1].startswith(f"at a learning rate of {before[20]:.3g} almost nothing is learnt: g")
     assert "learning_rate too, such as 0.01, with which it began" in said[1]
 
 
@@ -350,7 +351,7 @@ def test_minutes_alone_make_a_plateau_of_a_cosine(tmp_path, text):
     assert rates[11] == before[10]
     assert max(rates.values()) == before[10]
     assert said[0].startswith(
-        "the schedule begins anew at step 10: plateau, as cosine needs an end at a known step"
+        "the schedule restarts at step 10: plateau, as cosine needs an end at a known step"
     )
     training = config_of(tmp_path)["training"]
     limits = training["schedule"], training["minutes"], training["max_steps"]
@@ -388,28 +389,30 @@ def test_a_warm_up_goes_on_and_a_new_one_begins_at_the_change(tmp_path, text):
 )
 def test_a_change_survives_a_kill_before_its_first_checkpoint(tmp_path, text, changes):
     stopped(tmp_path, text, 10)
-    wanted = resume_training(LANGUAGE_MODEL, tmp_path / "model", changes).schedule.state_dict()
+    expected_values = resume_training(
+        LANGUAGE_MODEL, tmp_path / "model", changes
+    ).schedule.state_dict()
     trainer = resume_training(
         LANGUAGE_MODEL, tmp_path / "model"
     )  # config.json has it, the checkpoint not
-    assert trainer.schedule.state_dict() == wanted
+    assert trainer.schedule.state_dict() == expected_values
     assert trainer.optimizer.learning_rate == trainer.schedule.learning_rate
     trainer.save_checkpoint()
     trainer.directory.unlock()
     again = resume_training(LANGUAGE_MODEL, tmp_path / "model", {"patience": 3})
     assert again.options.patience == 3
-    assert again.schedule.state_dict() == wanted
+    assert again.schedule.state_dict() == expected_values
 
 
 def test_what_follows_a_change_is_resumed_bit_for_bit(tmp_path, text):
-    for name in ("whole", "parts"):
+    for name in ("complete", "parts"):
         stopped(tmp_path / name, text, 10)
         resumed(tmp_path / name, {"max_steps": 30, "learning_rate": 0.02}, stop=12)
     for stop in (13, 20, 21, None):
         resumed(tmp_path / "parts", stop=stop)
-    resumed(tmp_path / "whole")
+    resumed(tmp_path / "complete")
     found, expected = (
-        resume_training(LANGUAGE_MODEL, tmp_path / n / "model") for n in ("parts", "whole")
+        resume_training(LANGUAGE_MODEL, tmp_path / n / "model") for n in ("parts", "complete")
     )
     for one, other in zip(result(found), result(expected), strict=True):
         assert one == other

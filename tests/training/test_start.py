@@ -104,8 +104,8 @@ def test_rows_go_with_their_tokens(train, tmp_path, vocabulary, tied, level):
     assert before.keys() == after.keys()
     for name in names:
         for number, token in enumerate(new):
-            wanted = before[name][old.index(token)] if token in old else before[name].mean(axis=0)
-            np.testing.assert_array_equal(after[name][number], wanted, err_msg=f"{name} {token}")
+            expected = before[name][old.index(token)] if token in old else before[name].mean(axis=0)
+            np.testing.assert_array_equal(after[name][number], expected, err_msg=f"{name} {token}")
     for name in before.keys() - set(names):
         np.testing.assert_array_equal(after[name], before[name])
     assert len({tuple(row) for row in before["embedding.weight"]}) == len(old)
@@ -145,9 +145,9 @@ def test_a_classifier_begins_with_the_reader_of_a_language_model(train, tmp_path
     assert model.codec.tokenizer.to_dict() == start.model.codec.to_dict()
     ids = np.array([[1, 3], [2, 0], [3, 3]])
     with no_grad():
-        wanted, found = start.model.read(ids)[0].data, model.eval().read(ids)[0].data
-    np.testing.assert_array_equal(found, wanted)
-    assert np.abs(wanted).max() > 0.01
+        expected, found = start.model.read(ids)[0].data, model.eval().read(ids)[0].data
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(expected).max() > 0.01
     assert model.output.weight.shape == (2, 5)
     model.train()
     trainer.run()
@@ -171,10 +171,10 @@ def test_a_tagger_begins_with_the_reader_of_a_language_model(train, tmp_path):
     ids = np.array([[tokens.index(word.lower())] for word in words])
     batch = codec.input_batch([words])
     with no_grad():
-        wanted = start.model.read(ids)[0].data
+        expected = start.model.read(ids)[0].data
         spelling = (batch.characters, batch.character_lengths)
         found = tagger.read(batch.inputs, None, batch.lengths, *spelling)[0].data
-    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
     snows = tagger.embedding.weight.data[codec.encode_words(["snows"])[0]]
     mean = start.model.embedding.weight.data.mean(axis=0)
     np.testing.assert_array_equal(snows, mean)
@@ -187,7 +187,7 @@ def test_a_tagger_begins_with_the_reader_of_a_language_model(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "labels", "wanted"),
+    ("vocabulary", "labels", "expected"),
     [
         ("keep", ["b", "a"], ("a", "b", "c")),
         ("keep", ["c", "d"], ("c", "d")),
@@ -195,16 +195,16 @@ def test_a_tagger_begins_with_the_reader_of_a_language_model(train, tmp_path):
         ("new", ["b", "c"], ("b", "c")),
     ],
 )
-def test_rows_go_with_their_classes(train, tmp_path, vocabulary, labels, wanted):
+def test_rows_go_with_their_classes(train, tmp_path, vocabulary, labels, expected):
     small = {**SMALL, "hidden_size": 3, "minimum_count": 1}
     files = labelled(*[("oh", "a"), ("ah", "b"), ("hm", "c")] * 6)
     train("model", CLASSIFY, files, **small, **TABLE)
     start = Start(tmp_path / "model", vocabulary)
     files = labelled(*[("oh", labels[0]), ("ah", labels[1])] * 9)
     trainer = train("tuned", CLASSIFY, files, start, False, **SMALL, **TABLE)
-    assert trainer.model.codec.classes == wanted
+    assert trainer.model.codec.classes == expected
     old, new = weights(start.model), weights(trainer.model)
-    for number, label in enumerate(wanted):
+    for number, label in enumerate(expected):
         for name in ("output.weight", "output.bias"):
             if label in "abc":
                 np.testing.assert_array_equal(new[name][number], old[name]["abc".index(label)])

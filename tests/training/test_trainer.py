@@ -150,10 +150,10 @@ def test_the_state_is_carried_and_the_gradient_is_cut():
     cut.backward()
     name = "recurrent.weight_hh_l0"
     found = dict(fresh.named_parameters())[name].grad.copy()
-    whole = make()
-    _, uncut_state = whole.loss(batches[0])
-    whole.loss(batches[1], uncut_state)[0].backward()
-    assert np.abs(dict(whole.named_parameters())[name].grad - found).max() > 1e-6
+    complete = make()
+    _, uncut_state = complete.loss(batches[0])
+    complete.loss(batches[1], uncut_state)[0].backward()
+    assert np.abs(dict(complete.named_parameters())[name].grad - found).max() > 1e-6
 
 
 def test_an_epoch_begins_with_a_new_state():
@@ -315,8 +315,12 @@ def test_data_that_are_not_finite_are_blamed_and_not_the_learning_rate(name, pla
     model = SequenceRegressor(num_outputs=1, hidden_size=3, input_size=2)
     batches = SampledBatches(lambda generator: batch, 1)
     trainer = Trainer(model, SGD(model.parameters(), 0.01), batches, TrainingOptions(max_steps=3))
-    wanted = rf"the loss became nan at step 1 .*, because the {name} of its batch are not finite "
-    with pytest.raises(TrainingDiverged, match=wanted + rf"\(at \[{place}\]\); correct the data"):
+    expected_values = (
+        rf"the loss became nan at step 1 .*, because the {name} of its batch are not finite "
+    )
+    with pytest.raises(
+        TrainingDiverged, match=expected_values + rf"\(at \[{place}\]\); correct the data"
+    ):
         trainer.run()
 
 
@@ -416,7 +420,7 @@ def test_a_request_to_stop_ends_after_the_update():
     trainer, reason = run(make(), stop, validation=cover(IDS[:20], 1, 10), evaluate_every=2)
     assert reason == "enough"
     assert trainer.progress.step == 2
-    assert trainer.progress.evaluated_step == 0  # left for a training that goes on
+    assert trainer.progress.evaluated_step == 0  # left for a training that continues
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -1,4 +1,4 @@
-"""Gradual unfreezing: which layers are trained in which epoch, also of a training that goes on."""
+"""Gradual unfreezing: which layers are trained in which epoch, also of one that continues."""
 
 import numpy as np
 import pytest
@@ -77,8 +77,8 @@ def test_groups_of_ones_own_and_parameters_that_stay_frozen():
 
 @pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}], ids=str)
 def test_it_goes_on_bit_for_bit(tmp_path, options):
-    whole, _ = make(**options)
-    whole.run()
+    complete, _ = make(**options)
+    complete.run()
     directory = ModelDirectory.create(tmp_path / "model")
     for stop in (1, 9, 10, 11, 25, 30, 45, None):
         part, _ = make(directory, stop, **options)
@@ -86,12 +86,12 @@ def test_it_goes_on_bit_for_bit(tmp_path, options):
             part.load_checkpoint()
         part.run()
         random.seed(9)
-    for trainer in (whole, part):
+    for trainer in (complete, part):
         with trainer.optimizer.averaged():
             arrays = {name: p.data.tobytes() for name, p in trainer.model.named_parameters()}
         state = trainer.optimizer.state_dict()
         moments = {name: array.tobytes() for name, array in state.pop("arrays").items()}
-        if trainer is whole:
+        if trainer is complete:
             expected = arrays, moments, state
     assert (arrays, moments, state) == expected
     assert part.progress.step == 60

@@ -37,8 +37,8 @@ for _command in (train, evaluate, predict, generate, score, info, plot):
     app.command(cls=Command, help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"anaphora {anaphora.__version__}")
         engine = anaphora.engine.info()
         if engine["engine"] == "native":

@@ -69,12 +69,12 @@ def evaluate(
 ) -> None:
     """Print how well a model predicts: loss, and perplexity, accuracy, F1 or BLEU.
 
-    Of a language model every token counts once, and the state is carried through the whole text; a
-    model that was trained on separate sentences starts anew with each. Of classes each one's scores
-    and the confusion matrix are shown, of spans, such as names, the F1 of each type. A translator
-    translates the files. Labels that training lacked count as wrong. A forecaster forecasts from
-    --origins times before the end of each series, a horizon apart, and is compared with what came,
-    beside the seasonal naive forecast.
+    Of a language model every token counts once, and the state is carried through the complete text;
+    a model that was trained on separate sentences starts from zeros with each. Of classes each
+    one's scores and the confusion matrix are shown, of spans, such as names, the F1 of each type. A
+    translator translates the files. Labels that training lacked count as wrong. A forecaster
+    forecasts from --origins times before the end of each series, a horizon apart, and is compared
+    with what came, beside the seasonal naive forecast.
 
     A language model may adapt to the text, which is then one stream: with --cache (Grave et al.
     2017) or --dynamic-evaluation (Krause et al. 2018), after which it is as it was before.

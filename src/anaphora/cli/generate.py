@@ -120,7 +120,7 @@ def generate(
     each answer. The prompts are continued side by side, 32 at a time: the first one with --seed,
     the next one with --seed + 1, and so on, each as it would be alone with that seed.
 
-    Tokens of a prompt that the vocabulary lacks are read as unknown, and told.
+    Tokens of a prompt that are not in the vocabulary are read as unknown, and reported.
 
     With --json, one line for each prompt: text (the prompt too), prompt, seed; or with --next:
     prompt, next (a list of token and probability, the likeliest first).
@@ -209,7 +209,7 @@ def _read(
     encoding: str,
     lacking: Counter[str],
 ) -> Iterator[str]:
-    """Yield the prompts; count the tokens that the vocabulary lacks."""
+    """Yield the prompts; count the tokens that are not in the vocabulary."""
     numbered = [(f"prompt {number}", text) for number, text in enumerate(given, start=1)]
     lines = [] if file is None else enumerate(stream_lines(file, encoding), start=1)
     name = "standard input" if file == "-" else file

@@ -10,7 +10,7 @@ from typing import Any
 import typer.core
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-"""Of the whole program; lines are no longer than that, as longer ones are hard to read."""
+"""Of all the program's output; lines are no longer than that, as longer ones are hard to read."""
 
 _ALL = "all"
 _TYPE = re.compile(r"<(?:list\[)?(\w+)(?: range)?\]?>")

@@ -27,8 +27,8 @@ JSON_HELP = "Print JSON on standard output, prose on standard error."
 
 INTERRUPTED = 130
 
-# Control characters but for line end and tab, marks that turn the direction of text, and halves of
-# characters, which are how Python reads what is not UTF-8.
+# Control characters but for line end and tab, marks that change the direction of text, and halves
+# of characters, which are how Python reads what is not UTF-8.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -163,7 +163,7 @@ class Output:
     def emit(self, record: Mapping[str, Any]) -> None:
         """Print a record for machines, if they asked for it, as one line of ASCII.
 
-        What is not finite becomes null, wherever it stands.
+        What is not finite becomes null, at any depth.
         """
         if self.as_json:
             _write(sys.stdout, json.dumps(_json_value(record), allow_nan=False) + "\n")
@@ -247,7 +247,7 @@ def load_text_model(directory: Path) -> Any:
     task = task_of(directory)
     if not task.writes_text:
         raise ArtifactError(
-            f"{directory}: is no language model, but one of the task {task.name}; use it with: "
+            f"{directory}: is not a language model, but one of the task {task.name}; use it with: "
             f"anaphora predict {shlex.quote(str(directory))}"
         )
     return task.load(directory)

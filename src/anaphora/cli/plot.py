@@ -45,7 +45,7 @@ def plot(
     ] = None,
     pictures: Annotated[
         list[Name] | None,
-        typer.Option("--picture", help="Which to draw; repeat it.", show_default="all"),
+        typer.Option("--picture", help="Which to make; repeat it.", show_default="all"),
     ] = None,
     value: Annotated[
         str | None,
@@ -82,7 +82,7 @@ def plot(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Draw a language model: its losses and embeddings, and its states and gates at work on a text.
+    """Plot a language model: its losses and embeddings, and its states and gates at work on a text.
 
     Writes losses, embeddings and, with --text, states, gates and text (coloured by one unit), each
     to a file. Needs matplotlib, which the extra "plot" installs.
@@ -92,9 +92,9 @@ def plot(
     """
     output = Output(as_json)
     with reported_errors():
-        wanted = list(pictures or [])
+        chosen = list(pictures or [])
         with reported_misuse():
-            if text is None and (needing := [p for p in wanted if p in _OF_A_TEXT]):
+            if text is None and (needing := [p for p in chosen if p in _OF_A_TEXT]):
                 raise ValueError(
                     f"--picture {needing[0].value} needs a --text for the model to read"
                 )
@@ -103,25 +103,25 @@ def plot(
         tokenizer = model.codec
         runs = {str(path): ModelDirectory.open(path) for path in (directory, *(compare or []))}
         records = {name: run.read_metrics() for name, run in runs.items()}
-        if not wanted:
-            wanted = [p for p in Name if text is not None or p not in _OF_A_TEXT]
+        if not chosen:
+            chosen = [p for p in Name if text is not None or p not in _OF_A_TEXT]
             if not all(records.values()):
-                wanted.remove(Name.LOSSES)
+                chosen.remove(Name.LOSSES)
                 output.say("no picture of losses: a training has not recorded any yet")
-        drawn: dict[str, Picture] = {}
+        made: dict[str, Picture] = {}
         found: dict[str, Any] = {}
         with reported_misuse(), np.errstate(over="ignore", invalid="ignore"):
-            if Name.LOSSES in wanted:
-                drawn[Name.LOSSES] = losses(records)
-            if Name.EMBEDDINGS in wanted:
-                drawn[Name.EMBEDDINGS] = token_embeddings(model, tokenizer, words or [])
-                found["nearest"] = drawn[Name.EMBEDDINGS].data["nearest"]
-            if text is not None and set(wanted).intersection(_OF_A_TEXT):
+            if Name.LOSSES in chosen:
+                made[Name.LOSSES] = losses(records)
+            if Name.EMBEDDINGS in chosen:
+                made[Name.EMBEDDINGS] = token_embeddings(model, tokenizer, words or [])
+                found["nearest"] = made[Name.EMBEDDINGS].data["nearest"]
+            if text is not None and set(chosen).intersection(_OF_A_TEXT):
                 reading = read(model, tokenizer, text, value, unit)
                 report_unknown("the text", tokenizer, tokenizer.unknown_tokens([text]))
-                drawn |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in wanted}
+                made |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in chosen}
                 found |= {"value": reading.value, "unit": reading.unit}
-        for name, picture in drawn.items():
+        for name, picture in made.items():
             if not _is_finite(picture.data):
                 raise ArtifactError(
                     f"{directory}: the picture of {name} would have numbers that are NaN or "
@@ -131,9 +131,9 @@ def plot(
         folder = ModelDirectory(directory).make_folder("plots") if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
-        for name, picture in drawn.items():
+        for name, picture in made.items():
             with Folder(folder) as place:
-                place.remove_link(f"{name}.{format}")  # a picture is not drawn through a link
+                place.remove_link(f"{name}.{format}")  # a picture is not written through a link
             files[name] = str(picture.save(folder / f"{name}.{format}"))
             output.say(f"wrote {files[name]}")
         for word, neighbours in found.get("nearest", {}).items():

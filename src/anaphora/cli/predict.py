@@ -57,9 +57,9 @@ def predict(
     forecaster prints a table of each series, with tabs between its columns: time, and of each
     target the median between quantiles, for --horizon steps after the last row that has a target.
 
-    Each line has its answer; that to a line without a word is an empty line, and told. At a
-    terminal an answer comes right after its line, elsewhere after 500 lines. Words that the
-    vocabulary lacks are read as unknown, and told. Files are read as in training, but for
+    Each line has its answer; that to a line without a word is an empty line, and reported. At a
+    terminal an answer comes right after its line, elsewhere after 500 lines. Words that are
+    not in the vocabulary are read as unknown, and reported. Files are read as in training, but for
     --format.
 
     With --json, a line for each answer: text, label, probabilities (by label, the likeliest first);
@@ -72,7 +72,7 @@ def predict(
         task = task_of(directory)
         if task.inputs is None or task.answer is None:
             raise ArtifactError(
-                f"{directory}: is a language model, which goes on with a text; use it with: "
+                f"{directory}: is a language model, which continues a text; use it with: "
                 f"anaphora generate {shlex.quote(str(directory))}"
             )
         with reported_misuse():
@@ -101,12 +101,12 @@ def predict(
                     output.write(f"{heading}\n")
                 output.write(f"{answer.text}\n")
             if at_terminal:
-                notices.tell()
-        notices.tell()
+                notices.report()
+        notices.report()
 
 
 class _Notices:
-    """What is told of inputs besides the answers to them."""
+    """What is reported of inputs besides the answers to them."""
 
     def __init__(self, codec: Any) -> None:
         self._codec = codec
@@ -125,7 +125,7 @@ class _Notices:
             self._place = place
         self._unknown.update(found)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Say what there was since it was said last."""
         if self._blank:
             more = f" and {len(self._blank) - 1:,} more" if len(self._blank) > 1 else ""

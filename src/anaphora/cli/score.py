@@ -63,8 +63,9 @@ def score(
     --no-end is given. A vocabulary of characters without a line end has neither: the first
     character is then not predicted, and has nan (with --json null).
 
-    Tokens that the vocabulary lacks are read as unknown, and told: their log-probability is that of
-    the unknown token. At a terminal a line is answered at once, elsewhere after 512 lines.
+    Tokens that are not in the vocabulary are read as unknown, and reported: their log-probability
+    is that of the unknown token. At a terminal a line is answered at once, elsewhere after 512
+    lines.
 
     With --json, one line for each: text, tokens, log_probabilities (of each token), sum (of these),
     perplexity (null where nothing was predicted).

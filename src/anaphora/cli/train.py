@@ -158,7 +158,7 @@ def train(
 
     Without arguments: a small character model on the source of Python's standard library, in about
     two minutes. Training ends at the first of --epochs, --max-steps and --minutes; Ctrl-C saves,
-    and --resume goes on. Limits are totals: they count what was done before --resume too. It may
+    and --resume continues. Limits are totals: they count what was done before --resume too. It may
     change them and --patience, and with --learning-rate, --schedule and what belongs to that begin
     another schedule. With --from a training begins with the weights of a model of the same task, or
     a classifier or tagger with those of a language model; its options of the model and its
@@ -179,7 +179,7 @@ def train(
                 anew = (texts, valid, overwrite, preset, task, start, sweep)
                 if any(anew) or extend_vocabulary or new_vocabulary:
                     raise ValueError(
-                        "--resume goes on with the files and the options of the model directory; "
+                        "--resume continues with the files and the options of the model directory; "
                         "omit FILE, --task, --valid, --preset, --overwrite, --from and its "
                         "options, and --find-learning-rate"
                     )
@@ -187,7 +187,7 @@ def train(
                 chosen = task_of(out)
                 consequences: list[str] = []
                 trainer = resume_training(chosen, out, options, consequences.append)
-                output.say(f"going on from step {trainer.progress.step:,} of {out}")
+                output.say(f"continuing from step {trainer.progress.step:,} of {out}")
                 for sentence in consequences:
                     output.say(sentence)
             else:
@@ -231,7 +231,7 @@ def train(
             with _interruptible(trainer, display), display:
                 reason = trainer.run()
         except KeyboardInterrupt:
-            output.say(f"stopped at once; go on from the last checkpoint with: {_resume(out)}")
+            output.say(f"stopped at once; continue from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
         of_default_text = not (resume or texts)
         try:
@@ -258,7 +258,7 @@ def _start(path: Path | None, extend: bool, new: bool) -> Start | None:
 def _options(
     task: Task, preset: str | None, options: Mapping[str, Any], start: Start | None
 ) -> TaskOptions:
-    """The options that the user wants for a task."""
+    """The options that the user gave for a task."""
     options = options_of(task.name, options, OPTIONS)
     if "cell" in options:
         options = {**options, "cell": cell_of(options["cell"])}
@@ -308,7 +308,7 @@ def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
 class _Reader(Callback):
     """Whoever reads the output: if they leave, the training is interrupted and saved.
 
-    Where the output fails otherwise, as on a full disk, the training goes on without it.
+    Where the output fails otherwise, as on a full disk, the training continues without it.
     """
 
     def __init__(self) -> None:
@@ -317,7 +317,7 @@ class _Reader(Callback):
     def lose(self, failure: OSError) -> None:
         """Learn that a standard stream failed."""
         if not isinstance(failure, BrokenPipeError):
-            complain(f"{description(failure)}; the training goes on without it")
+            complain(f"{description(failure)}; the training continues without it")
         if not isinstance(self.failure, BrokenPipeError):
             self.failure = failure
 
@@ -333,7 +333,7 @@ class _Reader(Callback):
         assert self.failure is not None
         what = description(self.failure)
         if reason == "interrupted":
-            end(f"{what}: interrupted and saved; go on with: {_resume(out)}", INTERRUPTED)
+            end(f"{what}: interrupted and saved; continue with: {_resume(out)}", INTERRUPTED)
         end(f"{what}; the model is in {out}", 1)
 
 
@@ -412,7 +412,7 @@ def _finish(
     else:
         output.say(f"the model is in {out}")
     if reason == "interrupted":
-        output.say(f"saved; go on with: {_resume(out)}")
+        output.say(f"saved; continue with: {_resume(out)}")
         raise typer.Exit(INTERRUPTED)
     output.say("\n".join(["Try next:", *_proposals(output, trainer, task, out, of_default_text)]))
 
@@ -436,7 +436,7 @@ def _proposals(
 
 
 def _more(trainer: Trainer) -> str:
-    """Options by which a training that has ended goes on for as long again; limits are totals."""
+    """Options by which a training that has ended continues for as long again; limits are totals."""
     options, progress = trainer.options, trainer.progress
     if options.patience and progress.evaluations_since_best >= options.patience:
         return f"--patience {2 * options.patience}"

@@ -1,4 +1,4 @@
-"""Telling on standard error which tokens of a text the vocabulary lacks, and what helps."""
+"""Reports on standard error which tokens of a text are not in the vocabulary, and what helps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def report_unknown(where: str, codec: Codec | Tokenizer, unknown: Counter[str]) 
     Args:
         where: What the text is called.
         codec: That of the model which has read it.
-        unknown: Its tokens that the vocabulary lacks.
+        unknown: Its tokens that are not in the vocabulary.
     """
     if not unknown:
         return

@@ -1,4 +1,4 @@
-"""Codecs: what the numbers of a model stand for, one class a kind of examples."""
+"""Codecs: what the numbers of a model mean, one class for each kind of examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 SIDES = ("source", "target")
 UNKNOWN_WORD = 0
-"""The id that a tagger has for words that the vocabulary lacks."""
+"""The id that a tagger has for words that are not in the vocabulary."""
 
 _NAMED = 20  # labels or tags that a message lists
 
@@ -49,10 +49,10 @@ class Column(NamedTuple):
 
 
 class UnknownShare(NamedTuple):
-    """What of examples the vocabulary lacks.
+    """What of examples is not in the vocabulary.
 
     Attributes:
-        tokens: The tokens that it lacks, counted.
+        tokens: The tokens that are not in it, counted.
         unknown: The number of unknown tokens, those included that are written so in the text.
         total: The number of all tokens; 0 where there are none.
 
@@ -66,7 +66,7 @@ class UnknownShare(NamedTuple):
 
 
 class Codec(ABC):
-    """What the numbers of a kind of examples stand for; an example is an input and its answer.
+    """What the numbers of a kind of examples mean; an example is an input and its answer.
 
     >>> issubclass(ClassifierCodec, Codec), issubclass(TaggerCodec, Codec)
     (True, True)
@@ -90,7 +90,7 @@ class Codec(ABC):
         """The examples as arrays, which `batches` reads.
 
         Raises:
-            DataError: something is not in the vocabulary, and nothing stands for it.
+            DataError: something is not in the vocabulary, which has no unknown token.
         """
 
     @abstractmethod
@@ -165,7 +165,7 @@ class Codec(ABC):
         return Counter()
 
     def unknown_share(self, examples: Sequence[Any], arrays: Mapping[str, Array]) -> UnknownShare:
-        """What of examples, and of what `encode` made of them, the vocabulary lacks."""
+        """What of examples, and of what `encode` made of them, is not in the vocabulary."""
         return UnknownShare(Counter(), 0, 0)
 
     def knows(self, token: str) -> bool:
@@ -243,12 +243,13 @@ class SequenceCodec(Codec):
         """A text as ids [T], or a series standardised [T, I].
 
         Raises:
-            DataError: the text has what the vocabulary lacks; the series has other channels or a
-                value that is far out of the range of the training; or one was given for the other.
+            DataError: the text has what is not in the vocabulary; the series has other channels or
+                a value that is far out of the range of the training; or one was given for the
+                other.
         """
         if isinstance(example, str) != (self.tokenizer is not None):
-            wanted, came = ("texts", "a series") if self.tokenizer else ("series", "a text")
-            raise DataError(f"the {self.reader} is one of {wanted}, but {came} was given to it")
+            expected, given = ("texts", "a series") if self.tokenizer else ("series", "a text")
+            raise DataError(f"the {self.reader} is one of {expected}, but {given} was given to it")
         if self.tokenizer is not None:
             return self.tokenizer.encode(example)
         assert self.mean is not None
@@ -428,7 +429,7 @@ class _OfClassifier(TypedDict):
 
 @dataclass(frozen=True)
 class ClassifierCodec(SequenceCodec):
-    """What the numbers of a classifier of texts or of series stand for.
+    """What the numbers of a classifier of texts or of series mean.
 
     Attributes:
         classes: The labels, sorted.
@@ -471,7 +472,7 @@ class ClassifierCodec(SequenceCodec):
         classes = tuple(sorted({label for _, label in [*training, *held_out]}))
         check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
         if len(classes) < 2:
-            raise DataError(f"all examples have the label {classes[0]!r}; wanted two or more")
+            raise DataError(f"all examples have the label {classes[0]!r}; expected two or more")
         inputs = [example for example, _ in training]
         return cls(classes, **cls.fit_inputs(inputs, fit_tokenizer, max_frames))
 
@@ -524,7 +525,7 @@ class _OfRegressor(TypedDict):
 
 @dataclass(frozen=True)
 class RegressorCodec(SequenceCodec):
-    """What the numbers of a regressor of texts or of series stand for.
+    """What the numbers of a regressor of texts or of series mean.
 
     The model's own numbers are standardised: the target less its mean, over its deviation, those of
     the training.
@@ -717,7 +718,7 @@ class _OfTagger(TypedDict):
 
 @dataclass(frozen=True)
 class TaggerCodec(Codec):
-    """What the numbers of a tagger stand for.
+    """What the numbers of a tagger mean.
 
     Attributes:
         words: The words that it knows, the most frequent first; their ids begin at 1, as 0 is any
@@ -759,7 +760,7 @@ class TaggerCodec(Codec):
         Args:
             training: Words and their tags; at least one sentence.
             held_out: Others.
-            vocabulary_size: The most frequent words that are kept; None for all.
+            vocabulary_size: The maximum number of words, the most frequent ones; None for all.
             minimum_count: The occurrences that a word needs to be kept.
             lowercase: Look words up in lower case.
 
@@ -1066,7 +1067,7 @@ def _adapted_answers(
 
 
 def check_names(field: str, names: Sequence[str], minimum: int) -> None:
-    """Refuse the names of a vocabulary that are too few, or of which one stands twice.
+    """Refuse the names of a vocabulary that are too few, or of which one appears twice.
 
     Raises:
         ValueError: they are.
@@ -1092,7 +1093,7 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
         what: What one of them is called.
 
     Raises:
-        DataError: an answer is none of them.
+        DataError: an answer is not one of them.
 
     >>> numbers_of(["yes", "no", "yes"], ["no", "yes"], "label").tolist()
     [1, 0, 1]

@@ -519,10 +519,10 @@ class ForecastCodec(Codec):
         codec = cls(**fields_of)
         Frequency.parse(codec.frequency)
         N, K = len(codec.target_names), len(codec.known_names)
-        for name, wanted in (("known_mean", K), ("known_deviation", K), ("typical_scale", N)):
+        for name, expected in (("known_mean", K), ("known_deviation", K), ("typical_scale", N)):
             found = getattr(codec, name)
-            if len(found) != wanted or not np.isfinite(found).all():
-                raise ValueError(f"{name} is {list(found)}; expected {wanted} finite numbers")
+            if len(found) != expected or not np.isfinite(found).all():
+                raise ValueError(f"{name} is {list(found)}; expected {expected} finite numbers")
         for name in ("known_deviation", "typical_scale"):
             if not all(value > 0 for value in getattr(codec, name)):
                 raise ValueError(f"{name} has a number of 0 or less; expected numbers above 0")

@@ -60,8 +60,8 @@ def read_tagged(
         tag_column: That of the tags.
         separator: What is between columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
         encoding: That of the files.
-        format: A key of `FORMATS`; None tells it.
-        places: Gets where each tag stands first.
+        format: A key of `FORMATS`; None: according to the columns.
+        places: Gets where each tag occurs first.
 
     Returns:
         For each sentence its words and their tags.
@@ -89,7 +89,7 @@ def read_words(
     encoding: str = "utf-8",
     format: str | None = None,
 ) -> list[list[str]]:
-    r"""Read the words of each sentence of a file that `read_tagged` reads, which may lack tags.
+    r"""Read the words of each sentence of a file that `read_tagged` reads, which may have no tags.
 
     The arguments and what is raised are as of `read_tagged`.
 

@@ -76,8 +76,8 @@ class Frequency:
             or unit not in (None, *units)
         ):
             raise ValueError(
-                f"the frequency {text!r} is none; wanted a number, or one of {', '.join(units)}, "
-                "with a number before it if you like: '15 minutes'"
+                f"the frequency {text!r} is unknown; expected a number, or one of "
+                f"{', '.join(units)}, with a number before it if you like: '15 minutes'"
             )
         if unit is None:
             return cls("number", count)
@@ -86,7 +86,7 @@ class Frequency:
         elif unit in _MONTHS:
             unit, count = "month", count * _MONTHS[unit]
         if count != int(count):
-            raise ValueError(f"the frequency {text!r} is no whole number of its smallest unit")
+            raise ValueError(f"the frequency {text!r} is not a multiple of its smallest unit")
         return cls(unit, int(count), month_end=end is not None)
 
     def __str__(self) -> str:
@@ -227,7 +227,7 @@ class TimeSeries:
         if values.ndim != 2 or columns.ndim != 2 or len(columns) < rows:
             raise DataError(
                 f"{name}: targets of shape {np.shape(targets)} with known columns of shape "
-                f"{columns.shape}; wanted [T] or [T, N], and at least as many rows known"
+                f"{columns.shape}; expected [T] or [T, N], and at least as many rows known"
             )
         values = np.concatenate([values, np.full((len(columns) - rows, values.shape[1]), np.nan)])
         step = Frequency.parse(frequency)
@@ -303,7 +303,7 @@ class TimeSeries:
         for row, column in np.argwhere(np.abs(self.targets) > _LARGEST)[:1]:
             raise DataError(
                 f"{self.name}: {self.target_names[column]!r} is {self.targets[row, column]:g} at "
-                f"{shown(self.times[row])}; wanted numbers up to {_LARGEST:g}: correct it, or "
+                f"{shown(self.times[row])}; expected numbers up to {_LARGEST:g}: correct it, or "
                 "leave the cell empty"
             )
         for row, column in np.argwhere(~(np.abs(self.known) <= _LARGEST))[:1]:
@@ -508,7 +508,7 @@ def _number(where: str, column: str, cell: str, *, known: bool) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(
-            f"{where}: {column!r} has {cell!r:.80}; wanted a finite number with a decimal point"
+            f"{where}: {column!r} has {cell!r:.80}; expected a finite number with a decimal point"
             + ("" if known else ", or an empty field where it is missing")
         )
     return value
@@ -529,14 +529,14 @@ def _parse_times(rows: Sequence[tuple[str, str]], column: str, time_format: str 
         try:
             dates[k] = _date(text, time_format)
         except ValueError:
-            wanted = (
+            expected = (
                 "a number, or a date as ISO 8601 has it (2024-01-31, 2024-01-31T12:00), or give a "
                 "time_format such as '%d.%m.%Y'"
                 if time_format is None
                 else f"a date of the form {time_format!r}"
             )
             raise DataError(
-                f"{where}: the time in {column!r} is {text!r:.80}; wanted {wanted}"
+                f"{where}: the time in {column!r} is {text!r:.80}; expected {expected}"
             ) from None
     return dates
 
@@ -599,7 +599,7 @@ def _regular(
     """A series on every step from its first time to its last."""
     for k in np.flatnonzero(times[1:] <= times[:-1])[:1]:
         raise DataError(
-            f"{places[k + 1]}: the time {shown(times[k + 1])} follows {shown(times[k])}; wanted "
+            f"{places[k + 1]}: the time {shown(times[k + 1])} follows {shown(times[k])}; expected "
             "rising times"
         )
     positions, on_step = step.positions(times)

@@ -200,7 +200,7 @@ class RecurrentForecaster(BaseEstimator):
         """
         levels = [0.05, 0.95] if alpha is None else np.atleast_1d(alpha).tolist()
         if not levels or not all(0 < level < 1 for level in levels):
-            raise ValueError(f"RecurrentForecaster: alpha {alpha}; wanted levels between 0 and 1")
+            raise ValueError(f"RecurrentForecaster: alpha {alpha}; expected levels between 0 and 1")
         steps, forecasts = self._forecast(fh, X)
         columns = [(name, level) for name in self._form.targets for level in levels]
         return self._form.answer(
@@ -221,17 +221,17 @@ class RecurrentForecaster(BaseEstimator):
             [len(fh), N * C * 2] lower and upper ends, or for pandas a DataFrame, whose columns have
             the target, the coverage, and "lower" or "upper".
         """
-        wanted = np.atleast_1d(coverage).tolist()
-        if not wanted or not all(0 < level < 1 for level in wanted):
+        expected = np.atleast_1d(coverage).tolist()
+        if not expected or not all(0 < level < 1 for level in expected):
             raise ValueError(
-                f"RecurrentForecaster: coverage {coverage}; wanted probabilities between 0 and 1"
+                f"RecurrentForecaster: coverage {coverage}; expected probabilities between 0 and 1"
             )
         steps, forecasts = self._forecast(fh, X)
-        levels = [(1 + sign * level) / 2 for level in wanted for sign in (-1, 1)]
+        levels = [(1 + sign * level) / 2 for level in expected for sign in (-1, 1)]
         columns = [
             (name, level, end)
             for name in self._form.targets
-            for level in wanted
+            for level in expected
             for end in ("lower", "upper")
         ]
         return self._form.answer(
@@ -259,7 +259,7 @@ def _horizon(fh: Any) -> NDArray[np.int64]:
     whole = given.ndim == 1 and given.size and given.dtype.kind in "iu"
     if not whole or (given < 1).any():
         raise ValueError(
-            f"RecurrentForecaster: fh {fh!r}; wanted steps after the last row, integers of at "
+            f"RecurrentForecaster: fh {fh!r}; expected steps after the last row, integers of at "
             "least 1, such as [1, 2, 3]"
         )
     return given.astype(np.int64)
@@ -291,7 +291,8 @@ class _Form:
             ys, Xs = list(y), [None] * len(y) if X is None else list(X)
         if len(Xs) != len(ys):
             raise ValueError(
-                f"RecurrentForecaster: {len(ys)} series y, but X is of {len(Xs)}; wanted X of each"
+                f"RecurrentForecaster: {len(ys)} series y, but X is of {len(Xs)}; expected X of "
+                "each"
             )
         self._ys = ys
         values = [_numbers(name, one) for name, one in zip(self._names, ys, strict=True)]
@@ -302,7 +303,7 @@ class _Form:
         for name, one, x in zip(self._names, values, known, strict=True):
             if len(one) != len(x) or len(one) == 0:
                 raise ValueError(
-                    f"RecurrentForecaster: {name} has {len(one)} rows, its X {len(x)}; wanted a "
+                    f"RecurrentForecaster: {name} has {len(one)} rows, its X {len(x)}; expected a "
                     "row of X for each of y, and at least one"
                 )
         times = [_times(one, len(v)) for one, v in zip(ys, values, strict=True)]
@@ -313,7 +314,7 @@ class _Form:
             if found[0] != found[1]:
                 raise ValueError(
                     "RecurrentForecaster: y and X have (series, targets, columns of X) "
-                    f"{found[0]}, but it was fitted on {found[1]}; wanted the same"
+                    f"{found[0]}, but it was fitted on {found[1]}; expected the same"
                 )
         if like is not None:  # positions go on after those before
             times = [
@@ -366,8 +367,8 @@ class _Form:
             known = _numbers(f"X of {one.name}", part) if K else np.zeros((horizon, 0))
             if known.shape[1] != K or len(known) < horizon:
                 raise ValueError(
-                    f"RecurrentForecaster: X of shape {known.shape} to forecast {one.name}; wanted "
-                    f"{(horizon, K)}, a row for each of the {horizon} steps after y"
+                    f"RecurrentForecaster: X of shape {known.shape} to forecast {one.name}; "
+                    f"expected {(horizon, K)}, a row for each of the {horizon} steps after y"
                 )
             rows = len(one.times)
             series.append(
@@ -432,7 +433,7 @@ def _numbers(name: Any, value: Any) -> Float64:
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
-            f"RecurrentForecaster: {name} of shape {np.shape(value)}; wanted [T] or [T, N]; "
+            f"RecurrentForecaster: {name} of shape {np.shape(value)}; expected [T] or [T, N]; "
             "several series are a list"
         )
     return array
@@ -448,7 +449,7 @@ def _times(y: Any, rows: int) -> NDArray[Any]:
         return times.astype("datetime64[us]")
     if times.dtype.kind not in "iuf":
         raise DataError(
-            f"RecurrentForecaster: the index of y is of {index.dtype}; wanted dates, periods or "
+            f"RecurrentForecaster: the index of y is of {index.dtype}; expected dates, periods or "
             "numbers"
         )
     return times.astype(np.float64)

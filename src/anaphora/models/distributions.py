@@ -160,7 +160,7 @@ def make_distribution(owner: str, name: str, levels: Sequence[float]) -> Distrib
         rising = all(a < b for a, b in itertools.pairwise(levels))
         if len(levels) < 2 or not rising or not 0 < levels[0] < levels[-1] < 1:
             raise ValueError(
-                f"{owner}: quantiles {list(levels)}; wanted at least two rising levels between 0 "
+                f"{owner}: quantiles {list(levels)}; expected at least two rising levels between 0 "
                 "and 1, such as 0.1, 0.5, 0.9"
             )
         return Quantiles(levels)

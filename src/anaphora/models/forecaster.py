@@ -71,19 +71,19 @@ class Forecaster(Reader, ForecasterBody):
         N, F, lags = self.target_size, self.feature_size, list(self.lags)
         if N < 1 or F < 0 or self.context < 1:
             raise ValueError(
-                f"{name}: target_size {N}, feature_size {F}, context {self.context}; wanted at "
+                f"{name}: target_size {N}, feature_size {F}, context {self.context}; expected at "
                 "least 1, 0 and 1"
             )
         if not 0 <= self.linear_features <= F:
             raise ValueError(
-                f"{name}: linear_features {self.linear_features}; wanted 0 to feature_size, which "
-                f"is {F}"
+                f"{name}: linear_features {self.linear_features}; expected 0 to feature_size, "
+                f"which is {F}"
             )
         if not lags or min(lags) < 1 or len(set(lags)) != len(lags):
-            raise ValueError(f"{name}: lags {lags}; wanted different ones of at least 1 step")
+            raise ValueError(f"{name}: lags {lags}; expected different ones of at least 1 step")
         sizes = [1.0] * N if self.typical_scale is None else [float(s) for s in self.typical_scale]
         if len(sizes) != N or not all(0 < size < np.inf for size in sizes):
-            raise ValueError(f"{name}: typical_scale {sizes}; wanted {N} numbers above 0")
+            raise ValueError(f"{name}: typical_scale {sizes}; expected {N} numbers above 0")
         self.lags, self.typical_scale = tuple(int(lag) for lag in lags), tuple(sizes)
         self.past = max(self.lags)
         self.head: Distribution = make_distribution(name, self.distribution, list(self.quantiles))
@@ -255,14 +255,14 @@ class Forecaster(Reader, ForecasterBody):
         F = self.feature_size
         if past.ndim != 3 or past.shape[2] != self.target_size or horizon < 1 or paths < 1:
             raise ValueError(
-                f"predict: values of shape {past.shape}, horizon {horizon}, paths {paths}; wanted "
-                f"[S, B, {self.target_size}], at least 1 and at least 1"
+                f"predict: values of shape {past.shape}, horizon {horizon}, paths {paths}; "
+                f"expected [S, B, {self.target_size}], at least 1 and at least 1"
             )
         steps, B = past.shape[:2]
         known = np.zeros((steps + horizon, B, 0)) if features is None else np.asarray(features)
         if known.shape != (steps + horizon, B, F):
             raise ValueError(
-                f"predict: features of shape {known.shape}; wanted {(steps + horizon, B, F)}: of "
+                f"predict: features of shape {known.shape}; expected {(steps + horizon, B, F)}: of "
                 f"the {steps} steps of the past and of the {horizon} to forecast"
             )
         there = ~np.isnan(past)
@@ -441,7 +441,7 @@ class ForecasterSession:
         new = new[None] if new.ndim == 1 else new
         if new.ndim != 2 or new.shape[1] != model.target_size or np.isinf(new).any():
             raise ValueError(
-                f"feed: values of shape {np.shape(values)}; wanted [{model.target_size}] for one "
+                f"feed: values of shape {np.shape(values)}; expected [{model.target_size}] for one "
                 f"step, [T, {model.target_size}] for T of them, finite or NaN"
             )
         known = self._checked("feed", features, len(new))
@@ -501,7 +501,7 @@ class ForecasterSession:
         known = known[None] if known.ndim == 1 else known
         if known.shape != (steps, F) or not np.isfinite(known).all():
             raise ValueError(
-                f"{name}: features of shape {known.shape}; wanted {(steps, F)}, finite: what is "
+                f"{name}: features of shape {known.shape}; expected {(steps, F)}, finite: what is "
                 "known of each step in advance"
             )
         return known

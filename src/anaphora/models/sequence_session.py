@@ -102,7 +102,7 @@ class SequenceSession(nn.Session):
         if self._dtype.kind == "O":
             words = np.array(inputs, np.object_)
             if not all(isinstance(word, str) for word in words.flat):
-                raise TypeError("feed: a tagger reads words; wanted a text, or lists of them")
+                raise TypeError("feed: a tagger reads words; expected a text, or lists of them")
             return words
         if not isinstance(inputs, str) or self.codec is None:
             return inputs

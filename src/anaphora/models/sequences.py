@@ -109,7 +109,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
         return self.output(self.drop(y)), state
 
     def scores(self, batch: Batch) -> Tensor:
-        """The logits [T, B, C] of a batch whose sequences begin anew."""
+        """The logits [T, B, C] of a batch whose sequences start from zeros."""
         logits: Tensor = self(batch.inputs, None, batch.lengths, *_spelling(batch))[0]
         return logits
 
@@ -147,7 +147,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
 
 @dataclass(eq=False, repr=False)
 class SequenceToVector(SequenceModel, PooledBody):
-    """What has one answer for a whole sequence: the recurrent layers' output is pooled over time.
+    """One answer for a complete sequence: the recurrent layers' output is pooled over time.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns [B, O].
     """
@@ -260,7 +260,7 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
 
         In training the targets are smoothed, and weighted by `class_weights` if there are some
         (it is the sum of what they give, divided by the number of targets).
-        Every sequence begins anew, so the state, which the training loop hands on, is None.
+        Every sequence starts from zeros, so the state, which the training loop passes on, is None.
         """
         weights = self.class_weights if self.training else None
         loss: Tensor = ops.cross_entropy(

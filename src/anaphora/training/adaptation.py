@@ -50,7 +50,7 @@ def dynamic_evaluation(
         model: As for `evaluate`.
         batches: One text in windows, as ``cover(ids, batch_size=1, window=5)``.
         learning_rate: Of the descent.
-        decay: The share of the way back to the trained weights that each update goes.
+        decay: The share of the distance to the trained weights by which each update returns.
         mean_squares: MS of each parameter by its name, for RMS; None for plain descent.
         epsilon: Of RMS.
         on_batch: Called with the number of tokens of each batch that is done.
@@ -148,7 +148,7 @@ def cache_evaluation(
         p_cache(w) = sum_i [x_i+1 = w] exp(theta h_t . h_i) / sum_i exp(theta h_t . h_i)
         p(w) = (1 - weight) p_model(w) + weight p_cache(w)          (weight is lambda)
 
-    The sums are over the last ``window`` steps before t. Where there is none yet, p is p_model. The
+    The sums are over the last ``window`` steps before t. Before the first of them p is p_model. The
     model is not changed, and runs without dropout.
 
     Source: Grave, Joulin & Usunier 2017, "Improving Neural Language Models with a Continuous
@@ -229,7 +229,7 @@ def _rates(
     decay: float,
     epsilon: float,
 ) -> dict[str, tuple[Any, Any]]:
-    """For each parameter the factors of its gradient, and of the way back to its trained value."""
+    """For each parameter the factors of its gradient, and of the return to its trained value."""
     parameters = dict(model.named_parameters())
     if mean_squares is None:
         with np.errstate(over="ignore"):  # the loss will say it

@@ -25,7 +25,7 @@ class Callback:
     """
 
     def on_start(self, trainer: Trainer) -> None:
-        """Before the first update, also of a training that goes on."""
+        """Before the first update, also of a training that continues."""
 
     def on_epoch(self, trainer: Trainer) -> None:
         """Before the first update of each epoch."""
@@ -50,8 +50,8 @@ class Callback:
             record: ``kind``, "train" or "evaluation"; ``step``, the updates so far; ``epoch``, the
                 passes so far, with a fraction; ``loss``, the mean of the targets since the last
                 record or of those to validate on; ``tokens``, how many these are; ``seconds`` of
-                training so far. Beside the loss stands what follows from it, see `loss_figures`: of
-                tokens ``perplexity`` and ``bits_per_token``, which at level "char" is bits per
+                training so far. Besides the loss it has what follows from it, see `loss_figures`:
+                of tokens ``perplexity`` and ``bits_per_token``, which at level "char" is bits per
                 character; of regressors ``mean_squared_error`` and ``root_mean_squared_error``. Of
                 kind "train" also ``learning_rate`` and ``gradient_norm`` of the last update, the
                 latter before clipping; of kind "evaluation" also ``best``, whether these weights
@@ -135,7 +135,7 @@ class MetricsFile(Callback):
 class TensorBoard(Callback):
     """Writes every number of every record for TensorBoard (extra ``tensorboard``).
 
-    A training that goes on hides what was written after its checkpoint.
+    A training that continues hides what was written after its checkpoint.
 
     Args:
         folder: Where to write; show it with ``tensorboard --logdir FOLDER``.

@@ -28,7 +28,7 @@ class Model(Protocol):
     def loss(self, batch: Any, state: Any = None) -> Tensor | tuple[Tensor, Any]:
         """The mean loss of a batch; a model that carries a state also returns that for the next.
 
-        What is reported beside it follows from the model's ``loss_kind``, if it has one; see
+        What is reported besides it follows from the model's ``loss_kind``, if it has one; see
         `loss_figures`.
         """
 
@@ -89,7 +89,7 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is reported beside the loss: what follows from it, the accuracy, and others."""
+        """What is reported besides the loss: what follows from it, the accuracy, and others."""
         accuracy = self.accuracy
         counted = {} if accuracy is None else {"accuracy": accuracy}
         return {**loss_figures(self.loss_kind, self.loss), **counted, **self.more}
@@ -110,7 +110,7 @@ class Evaluation:
         """The loss or another figure, by its name.
 
         Raises:
-            ValueError: there is none of this name; the message lists those that there are.
+            ValueError: there is no figure of this name; the message lists all names.
 
         >>> Evaluation(loss=0.5, tokens=10, correct=9).figure("accuracy")
         0.9
@@ -188,7 +188,7 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
     - "likelihood": negative logarithms of probability densities, in nats: nothing;
     - "quantile loss": pinball losses (Koenker & Bassett 1978): nothing;
     - "squared error": squared differences: the mean squared error, which is the loss, and its root;
-    - None, or no such attribute: anything else, and nothing is reported beside the loss.
+    - None, or no such attribute: anything else, and nothing is reported besides the loss.
 
     Raises:
         ValueError: the kind is another one.
@@ -214,7 +214,7 @@ def loss_unit(kind: str | None) -> str:
 
 
 def report_loss(record: Mapping[str, Any], short: bool = False) -> str:
-    """What stands beside a loss as people of the field read it: accuracy, perplexity, or an error.
+    """What follows from a loss as people of the field read it: accuracy, perplexity, or an error.
 
     Args:
         record: The loss and the figures that follow from it, by name.

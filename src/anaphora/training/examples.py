@@ -67,7 +67,7 @@ def example_task(
         label: The class of an example, for examples that have one.
         places: Says where labels stand, for examples that have some.
         measure_of: As of `Task`.
-        rows: What stands side by side in a batch, in the plural.
+        rows: What is side by side in a batch, in the plural.
         **entry: The other fields of the task.
     """
     data: dict[str, Any] = {
@@ -137,9 +137,9 @@ def open_examples(rows: str, options: Any, codec: Codec, folder: Path) -> Traini
         try:
             found.append(codec.batches(arrays, options.batch_size, options.dtype))
         except DataError as error:
-            raise ArtifactError(f"{path}: {error}; train anew") from error
+            raise ArtifactError(f"{path}: {error}; train again") from error
     if found[0] is None:
-        raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train anew")
+        raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train again")
     training, validation = counts
     description = (
         f"{training:,} {codec.counted} to train on, {validation:,} to validate on, "
@@ -302,13 +302,13 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
                 f"{column.of}"
             )
     if problems:
-        raise ArtifactError(f"{path}: {problems[0]}; train anew")
+        raise ArtifactError(f"{path}: {problems[0]}; train again")
 
 
 def _split(
     examples: list[Any], label: Label | None, share: float, seed: int
 ) -> tuple[list[Any], list[Any]]:
-    """The examples to train on, in the order in which they stand, and those that are held out: of
+    """The examples to train on, in their order, and those that are held out: of
     each class its share.
     """
     if share == 0 or len(examples) < 2:

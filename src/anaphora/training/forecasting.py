@@ -135,10 +135,10 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
             self.lags = tuple(self.lags)
             if not self.lags or min(self.lags) < 1 or len(set(self.lags)) != len(self.lags):
                 raise ValueError(
-                    f"lags {list(self.lags)}: wanted different ones of at least 1 step"
+                    f"lags {list(self.lags)}: expected different ones of at least 1 step"
                 )
         if not all(0 < level < 1 for level in self.levels):
-            raise ValueError(f"levels {list(self.levels)}: wanted numbers between 0 and 1")
+            raise ValueError(f"levels {list(self.levels)}: expected numbers between 0 and 1")
         if self.frequency is not None:
             Frequency.parse(self.frequency)
 
@@ -302,8 +302,8 @@ def fit_forecaster(
     options = options or ForecasterOptions.make()
     if members < 1 or options.max_steps is None:
         raise ValueError(
-            f"fit_forecaster: members {members}, max_steps {options.max_steps}; wanted at least 1 "
-            "and a number"
+            f"fit_forecaster: members {members}, max_steps {options.max_steps}; expected at least "
+            "1 and a number"
         )
     _check_counts(options, series)
     codec, examples, skipped = _prepared(options, series)

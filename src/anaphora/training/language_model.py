@@ -174,10 +174,10 @@ def _open(options: LanguageModelOptions, tokenizer: Tokenizer, folder: Path) -> 
         size = max(1, min(options.evaluation_batch_size, len(validation_ids) - 1))
         validation = evaluation_batches(options, tokenizer, validation_ids, size)
     unknown = np.count_nonzero(validation_ids == tokenizer.unknown_id)
-    told = f" ({unknown:,} unknown)" if unknown else ""
+    also = f" ({unknown:,} unknown)" if unknown else ""
     description = (
         f"{len(ids):,} {_UNITS[options.level]} to train on, {len(validation_ids):,} to "
-        f"validate on{told}, a vocabulary of {tokenizer.vocabulary_size:,}"
+        f"validate on{also}, a vocabulary of {tokenizer.vocabulary_size:,}"
     )
     return TrainingData(batches, validation, description)
 

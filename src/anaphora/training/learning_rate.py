@@ -160,7 +160,7 @@ def _restored(model: Any, optimizer: Optimizer) -> Iterator[None]:
     parameters = dict(model.named_parameters())
     arrays = {name: parameter.data.copy() for name, parameter in parameters.items()}
     gradients = {name: parameter.grad for name, parameter in parameters.items()}
-    state, drawn, training = optimizer.state_dict(), random.get_state(), model.training
+    state, generator, training = optimizer.state_dict(), random.get_state(), model.training
     optimizer.zero_grad()
     try:
         yield
@@ -170,5 +170,5 @@ def _restored(model: Any, optimizer: Optimizer) -> Iterator[None]:
                 array[...] = arrays[name]
             parameter.grad = gradients[name]
         optimizer.load_state_dict(state)
-        random.set_state(drawn)
+        random.set_state(generator)
         model.train(training)

@@ -101,12 +101,12 @@ def check_format(format: str | None, kinds: tuple[str, ...], others: tuple[str, 
     >>> check_format("ts", ("tagged",), ("jsonl",))
     Traceback (most recent call last):
         ...
-    ValueError: format 'ts' is not for this task; wanted one of jsonl, conllu, columns
+    ValueError: format 'ts' is not for this task; expected one of jsonl, conllu, columns
     """
     known = [name for name, one in FORMATS.items() if one.kind in kinds or name in others]
     if format is not None and format not in known:
         raise ValueError(
-            f"format {format!r} is not for this task; wanted one of {', '.join(known)}"
+            f"format {format!r} is not for this task; expected one of {', '.join(known)}"
         )
 
 
@@ -217,7 +217,7 @@ class TrainingOptions(Options):
     )
     evaluate_every: int = training_option(0, "Updates between evaluations; 0 for once an epoch.")
     patience: int = training_option(
-        0, "Stop after so many evaluations without progress; 0 to go on."
+        0, "Stop after so many evaluations without progress; 0 for no such end."
     )
     log_every: int = training_option(10, "Updates between lines in metrics.jsonl.")
     checkpoint_seconds: float = training_option(60.0, "Seconds between checkpoints.")
@@ -372,7 +372,7 @@ class TaskOptions(Body, TrainingOptions):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The options that ``config.json`` has; sizes that follow from the data are left out.
+        """The options that ``config.json`` has; sizes that follow from the data are omitted.
 
         A model that was saved from Python has no sections "data" and "training"; they are then
         those of the first preset.

@@ -1,4 +1,4 @@
-"""From files to a `Trainer` that is ready, and from a model directory to one that goes on."""
+"""From files to a `Trainer` that is ready, and from a model directory to one that continues."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def prepare_training(
         notify: Gets a sentence at every stage.
 
     Raises:
-        DataError: a file cannot be read, has too little in it, or what the vocabulary lacks.
+        DataError: a file cannot be read, has too little in it, or what is not in the vocabulary.
         ArtifactError: the directory cannot be used.
         ValueError: the options do not fit together.
 
@@ -126,10 +126,10 @@ def resume_training(
     changes: Mapping[str, Any] | None = None,
     notify: Notify = lambda message: None,
 ) -> Trainer:
-    r"""Return what goes on from the last checkpoint, bit for bit as if it had not stopped.
+    r"""Return what continues from the last checkpoint, bit for bit as if it had not stopped.
 
     Limits are totals, which count what was done before. A new ``learning_rate``, ``schedule`` or
-    option of that begins the schedule anew at this step, from the learning rate that is given or
+    option of that restarts the schedule at this step, from the learning rate that is given or
     else from the present one, and so does a new end of the schedule cosine: without a
     ``learning_rate`` that never rises. Where ``minutes`` becomes the only limit, cosine becomes
     plateau. ``config.json`` records each such beginning under ``changes``.
@@ -168,10 +168,10 @@ def resume_training(
 def _resumed(
     task: Task, home: ModelDirectory, changes: Mapping[str, Any], notify: Notify
 ) -> Trainer:
-    """A trainer of a directory that is locked; it goes on from the last checkpoint."""
+    """A trainer of a directory that is locked; it continues from the last checkpoint."""
     if not home.checkpoint.exists():
         raise ArtifactError(
-            f"{home.path}: has no checkpoint, so there is no training to continue; train anew, "
+            f"{home.path}: has no checkpoint, so there is no training to continue; train again, "
             "into another folder or over this one"
         )
     options = task.load_options(home)
@@ -197,7 +197,7 @@ def _resumed(
 
 
 def check_changes(changes: Iterable[str]) -> None:
-    """Refuse options that a training cannot change when it goes on.
+    """Refuse options that a training cannot change when it continues.
 
     Raises:
         ValueError: there are some.
@@ -205,21 +205,21 @@ def check_changes(changes: Iterable[str]) -> None:
     >>> check_changes(["max_steps", "window"])
     Traceback (most recent call last):
         ...
-    ValueError: window: a training that goes on keeps its options; only epochs, ... may change
+    ValueError: window: a training that continues keeps its options; only epochs, ... may change
     """
     if fixed := sorted(set(changes) - LIMITS - {"patience"} - _OF_SCHEDULES):
         raise ValueError(
-            f"{', '.join(fixed)}: a training that goes on keeps its options; only epochs, "
+            f"{', '.join(fixed)}: a training that continues keeps its options; only epochs, "
             f"max_steps, minutes, patience, {', '.join(sorted(_OF_SCHEDULES))} may change"
         )
 
 
 def _check_parameters(schedule: str, changes: Iterable[str]) -> None:
-    """Refuse options of schedules other than the one that is to go on."""
+    """Refuse options of schedules other than the one that continues."""
     every = {name for names in _PARAMETERS.values() for name in names}
     if unused := sorted(every & set(changes) - set(_PARAMETERS.get(schedule, ()))):
         raise ValueError(
-            f"{', '.join(unused)}: the schedule {schedule} has no such option; leave it out, or "
+            f"{', '.join(unused)}: the schedule {schedule} has no such option; omit it, or "
             "choose another schedule"
         )
 
@@ -256,7 +256,7 @@ def _begin_schedule(
     changes: Mapping[str, Any],
     notify: Notify,
 ) -> None:
-    """Begin the schedule anew, if the changes ask for it, and record that in the config."""
+    """Restart the schedule, if the changes ask for it, and record that in the config."""
     options, progress = trainer.options, trainer.progress
     done = trainer.fraction_done() >= 1
     if done and LIMITS & set(changes):
@@ -288,12 +288,12 @@ def _begin_schedule(
     if options.schedule != before.schedule and "schedule" not in changes:
         reason = f", as {before.schedule} needs an end at a known step (epochs or max_steps)"
     notify(
-        f"the schedule begins anew at step {start.step:,}: {options.schedule}{reason}, from the "
+        f"the schedule restarts at step {start.step:,}: {options.schedule}{reason}, from the "
         f"learning rate {start.learning_rate:.3g}"
     )
     if start.learning_rate < _LITTLE * present.initial_learning_rate:
         notify(
-            f"at a learning rate of {start.learning_rate:.3g} next to nothing is learnt: give "
+            f"at a learning rate of {start.learning_rate:.3g} almost nothing is learnt: give "
             f"learning_rate too, such as {options.learning_rate:g}, with which it began"
         )
 
@@ -462,6 +462,6 @@ def _schedule(
 
 
 def _end(options: TrainingOptions, epoch_steps: int) -> int | None:
-    """The step at which a training ends; None if only time tells."""
+    """The step at which a training ends; None if only time decides."""
     ends = (options.max_steps, options.epochs and options.epochs * epoch_steps)
     return min((step for step in ends if step is not None), default=None)

@@ -28,11 +28,11 @@ class ProgressBar(Callback):
     minute takes the place of the bar.
 
     Args:
-        console: Where to draw; None for standard output.
+        console: Where to show it; None for standard output.
         say: Prints a line; None prints on the console.
         unit: What losses are the mean of, in the plural.
         measure: A loss as people of the field read it, in few signs; None for what the model's
-            ``loss_kind`` tells.
+            ``loss_kind`` says.
         report: The record of an evaluation as people of the field read it; None for its figures.
 
     >>> bar = ProgressBar(unit="tokens")
@@ -87,7 +87,7 @@ class ProgressBar(Callback):
     def _show(self, **fields: Any) -> None:
         self._progress.update(self._task, **fields)
         if self._notebook is not None:
-            self._notebook.draw(self._progress)
+            self._notebook.show(self._progress)
 
     def show_stopping(self) -> None:
         """Show that the training has been asked to stop; a signal handler may call it."""
@@ -115,7 +115,7 @@ class ProgressBar(Callback):
         left = progress.seconds * (1 - done) / done if done else 0.0
         if self._measure is None:
             kind = getattr(trainer.model, "loss_kind", None)
-            measure = _figures({**loss_figures(kind, loss)}, digits=1)
+            measure = _figures({**loss_figures(kind, loss)}, decimals=1)
         else:
             measure = self._measure(loss)
         amount = f"{speed:,.0f}" if speed < 10_000 else f"{speed / 1000:,.0f}k"
@@ -182,14 +182,14 @@ def duration(seconds: float) -> str:
 
 
 class _NotebookCell:
-    """A part of the output of a notebook's cell that is drawn again and again."""
+    """A part of the output of a notebook's cell that is shown again and again."""
 
     def __init__(self) -> None:
         self._handle: Any = None
         self._last = -_SECONDS_BETWEEN_DRAWINGS
 
-    def draw(self, progress: Any) -> None:
-        """Draw a bar of rich as text, unless it was drawn just now."""
+    def show(self, progress: Any) -> None:
+        """Show a bar of rich as text, unless it was shown just now."""
         now = time.monotonic()
         if now - self._last < _SECONDS_BETWEEN_DRAWINGS:
             return
@@ -228,16 +228,16 @@ def _print(line: str) -> None:
 
 
 def _printer(console: Console) -> Callable[[str], None]:
-    """Prints lines above a bar."""
+    """Prints lines before a bar."""
     return lambda line: console.print(line, markup=False)
 
 
-def _figures(record: Mapping[str, Any], digits: int = 2) -> str:
+def _figures(record: Mapping[str, Any], decimals: int = 2) -> str:
     """The figures of a record that say more than its loss."""
     if "accuracy" in record:
         return f"accuracy {record['accuracy']:.2%}"
     if "perplexity" in record:
-        return f"perplexity {record['perplexity']:,.{digits}f}"
+        return f"perplexity {record['perplexity']:,.{decimals}f}"
     if "root_mean_squared_error" in record:
         return f"error {record['root_mean_squared_error']:.4g}"
     return ""

@@ -92,7 +92,7 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
                 )
         if self.separator == "":
             raise ValueError(
-                "separator is empty; wanted a sign, or whitespace, tab, space or comma"
+                "separator is empty; expected a sign, or whitespace, tab, space or comma"
             )
         check_format(self.format, ("tagged",), _TABLES)
 
@@ -107,7 +107,7 @@ def tag(
         sentences: Their words.
 
     Raises:
-        DataError: a word has a character that the vocabulary lacks, and nothing stands for it.
+        DataError: a word has a character that is not in the vocabulary, which has no unknown one.
         ValueError: the model's scores are not finite.
 
     >>> from anaphora.data import CharacterTokenizer

@@ -46,12 +46,12 @@ class EvaluationData(NamedTuple):
     Attributes:
         batches: Batches in which every target counts once.
         place: What the files are called.
-        unknown: What of them the vocabulary lacks.
-        figures: More figures of a result, beside its own, by name; None where there is none, and a
+        unknown: What of them is not in the vocabulary.
+        figures: More figures of a result, besides its own, by name; None where there is none, and a
             dictionary of those of another method, by its name, to compare with.
         evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
         measure: Counts more as well; None for nothing.
-        unknown_labels: How many targets are labels or tags that training lacked.
+        unknown_labels: How many targets are labels or tags that training did not have.
         notices: What the user should know of.
 
     >>> from collections import Counter
@@ -138,7 +138,7 @@ class Task:
             training; also when it goes on.
         measure_of: What evaluations count beside the loss, given options, the model and a codec,
             whose labels may be more than the model's; None for nothing.
-        rows: What stands side by side in a batch, in the plural.
+        rows: What is side by side in a batch, in the plural.
         check: Refuses options that do not fit together, whatever the files say.
         check_files: Refuses options that are for a kind of files where none of that kind is given:
             gets those that were given, and the files.
@@ -187,7 +187,7 @@ class Task:
 
     @property
     def writes_text(self) -> bool:
-        """Whether its model goes on with a text, instead of answering to inputs."""
+        """Whether its model continues a text, instead of answering to inputs."""
         return self.answer is None
 
     def load_options(self, directory: str | os.PathLike[str] | ModelDirectory) -> Any:

@@ -92,7 +92,7 @@ class Progress:
 
 
 class OptimizerState(TypedDict):
-    """What a checkpoint keeps of the optimiser, beside its arrays."""
+    """What a checkpoint keeps of the optimiser, besides its arrays."""
 
     optimizer: str
     learning_rate: schema.NotNegative
@@ -364,7 +364,7 @@ class Trainer:
         return mean
 
     def _loss(self, batch: Any) -> tuple[float, Tensor]:
-        """The loss of a batch and what is minimised; the state goes on."""
+        """The loss of a batch and what is minimised; the state is carried on."""
         state = self.state if self._carries_state() else None
         penalty: Tensor | None = None
         if isinstance(self.model, PenalizedModel) and self.model.penalized:
@@ -445,8 +445,8 @@ class Trainer:
         progress, options = self.progress, self.options
         fractions = [0.0]
         if options.epochs is not None:
-            whole = progress.epoch + progress.position / len(self.batches)
-            fractions.append(whole / options.epochs)
+            passes = progress.epoch + progress.position / len(self.batches)
+            fractions.append(passes / options.epochs)
         if options.max_steps is not None:
             fractions.append(progress.step / options.max_steps)
         if options.minutes is not None:
@@ -514,9 +514,9 @@ class Trainer:
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self) -> None:
-        """Evaluate, keep the model if it is the best so far, and tell the schedule.
+        """Evaluate, keep the model if it is the best so far, and inform the schedule.
 
-        A request to stop ends it before anything is kept; a training that goes on begins with it.
+        A request to stop ends it before anything is kept; a training that continues begins with it.
 
         Raises:
             TrainingDiverged: the loss is not finite.
@@ -558,12 +558,12 @@ class Trainer:
             )
 
     def _is_best(self, result: Evaluation, figure: float) -> bool:
-        """Whether the weights are to be kept: the best so far, or the latest if none can tell."""
+        """Whether to keep the weights: the best so far, or the latest if too few targets decide."""
         progress, monitor = self.progress, result.monitored(self.options.monitor)
         if direction(monitor) == "higher" and result.tokens < FEWEST_TO_JUDGE:  # a share
             self._tell(
                 "judge",
-                f"{_counted(result.tokens, 'target')} to validate on are too few to tell by "
+                f"{_counted(result.tokens, 'target')} to validate on are too few to judge by "
                 f"{monitor} which weights are best (at least {FEWEST_TO_JUDGE}): the last are kept",
             )
             return True
@@ -587,7 +587,7 @@ class Trainer:
     # Checkpoints
 
     def save_checkpoint(self) -> None:
-        """Write all that a training needs to go on bit for bit."""
+        """Write all that a training needs to continue bit for bit."""
         began = self._last_checkpoint = time.monotonic()
         if self.progress.best_loss is None:
             with self.optimizer.averaged():
@@ -622,7 +622,7 @@ class Trainer:
         """Go back to the last checkpoint of the directory.
 
         Raises:
-            ArtifactError: there is none, or it is damaged or of another model.
+            ArtifactError: it is missing, damaged or of another model.
         """
         assert self.directory is not None
         path = self.directory.checkpoint
@@ -665,8 +665,8 @@ class Trainer:
             tensors = tuple(Tensor(parts["state"][str(k)]) for k in range(len(parts["state"])))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{path}: this is no checkpoint of this training: {error}; put back the file that "
-                "was saved with config.json, or train anew"
+                f"{path}: this is not a checkpoint of this training: {error}; put back the file "
+                "that was saved with config.json, or train again"
             ) from error
         self.progress = progress
         self.state = tensors if checkpoint["state_is_tuple"] else tensors[0] if tensors else None
@@ -682,7 +682,7 @@ class Trainer:
         if self._carries_state():
             state = {}
             if checkpoint["progress"].position:
-                # A model that reads a batch tells how its states look.
+                # A model that reads a batch shows how its states look.
                 training = self.model.training
                 self.model.train(False)
                 with no_grad(), np.errstate(over="ignore", invalid="ignore"):
@@ -731,12 +731,12 @@ def _check_batches(name: str, batches: Any) -> None:
         TypeError: it has no length, or is a dictionary.
         ValueError: it is empty.
     """
-    wanted = "give a list of batches, or another object with a length"
+    advice = "give a list of batches, or another object with a length"
     if isinstance(batches, Mapping) or not hasattr(batches, "__len__"):
         hint = "; list(batches) makes one of a generator" if hasattr(batches, "__next__") else ""
-        raise TypeError(f"Trainer: {name} is of type {type(batches).__name__}; {wanted}{hint}")
+        raise TypeError(f"Trainer: {name} is of type {type(batches).__name__}; {advice}{hint}")
     if len(batches) == 0:
-        raise ValueError(f"Trainer: {name} has no batch; {wanted}")
+        raise ValueError(f"Trainer: {name} has no batch; {advice}")
 
 
 def _count_sequences(batches: Sequence[Any]) -> int:

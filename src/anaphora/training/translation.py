@@ -57,7 +57,7 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
         reading=True,
     )
     beam_size: int = option(
-        5, "How many translations the search keeps beside each other.", section="prediction"
+        5, "How many translations the search keeps side by side.", section="prediction"
     )
     bleu: bool = option(True, "Translate the files, and count BLEU and chrF.", section="evaluation")
 
