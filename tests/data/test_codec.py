@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from anaphora.data import ClassifierCodec, DataError, TaggerCodec
+from anaphora.data import ClassifierCodec, DataError, Frames, TaggerCodec
 
 
 def test_series_are_standardised_by_the_moments_of_all_training_steps(rng):
@@ -139,3 +139,37 @@ def test_arrays_hold_words_spellings_and_tags_in_the_order_of_the_text():
     assert batch.inputs[:, 0].tolist() == [1, 0]
     assert batch.characters[:, 0, 0].tolist() == arrays["characters"][:3].tolist()
     assert batch.characters[:, 1, 0].tolist() == arrays["characters"][3:].tolist()
+
+
+def test_series_in_frames_come_back_from_plain_data(rng):
+    series = [rng.normal([3, -20], [2, 0.1], (length, 2)) for length in (90, 70, 80)]
+    examples = list(zip(series, "aba", strict=True))
+    fitted = ClassifierCodec.fit(examples, max_frames=10)
+    assert (fitted.frames.stride, fitted.frames.size) == (8, 24)  # the median length is 80
+    assert fitted.sizes() == {"num_classes": 2, "input_size": 2 * 25}
+    codec = ClassifierCodec.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    arrays, again = fitted.encode(examples), codec.encode(examples)
+    assert arrays["lengths"].tolist() == [12, 9, 10]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(again[name], array)
+    expected = Frames.fit(series, 10)(series[1])
+    np.testing.assert_array_equal(arrays["inputs"][12:21], expected)
+    assert ClassifierCodec.fit(examples, max_frames=90).frames is None  # no series is that long
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stride": 0}, "frames.stride is 0; expected 1 to frames.size, 24"),
+        ({"stride": 25}, "frames.stride is 25; expected 1 to frames.size"),
+        ({"spread": [1.0]}, "expected a number above 0 for each channel"),
+        ({"spread": [1.0, -1.0]}, "expected a number above 0 for each channel"),
+        ({"size": "24"}, "frames.size is '24'; expected int"),
+    ],
+)
+def test_damaged_frames_are_named(rng, change, message):
+    series = [rng.normal(size=(80, 2)) for _ in range(2)]
+    data = ClassifierCodec.fit(list(zip(series, "ab", strict=True)), max_frames=10).to_dict()
+    data["frames"] |= change
+    with pytest.raises(ValueError, match=message):
+        ClassifierCodec.from_dict(data)
