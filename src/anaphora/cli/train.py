@@ -33,6 +33,7 @@ from anaphora.cli.output import (
 from anaphora.cli.sweep import show_sweep
 from anaphora.data import Tokenizer
 from anaphora.generation import Sampler, generate
+from anaphora.metrics import DIRECTIONS
 from anaphora.training import (
     TASKS,
     Callback,
@@ -55,6 +56,8 @@ _LONGEST_PROMPT = 30  # characters
 _TOKENS_OF_OPENING = 8192
 _MARK = re.compile("<(unk|eos|bos|pad)>")  # no words, though a vocabulary has them
 
+
+_FIGURES = set(DIRECTIONS) - {"loss", "perplexity", "bits_per_token"}  # of the result, in JSON
 
 _DEFAULT_TASK = next(iter(TASKS))
 
@@ -164,7 +167,8 @@ def train(
 
     With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
     in nats, tokens, seconds, ...; perplexity and bits_per_token of a language model or translator,
-    accuracy of a classifier or tagger in evaluations), and one of kind "result".
+    accuracy, macro_f1, span_f1, ... of a classifier or tagger in evaluations), and one of kind
+    "result".
     """
     output = Output(as_json)
     reader = _Reader()
@@ -394,7 +398,7 @@ def _finish(
             "epoch": progress.epoch,
             "tokens": progress.tokens,
             "best_loss": progress.best_loss,
-            **{name: results[name] for name in ("accuracy",) if name in results},
+            **{name: value for name, value in results.items() if name in _FIGURES},
             "seconds": round(progress.seconds, 3),
         }
     )
@@ -402,7 +406,9 @@ def _finish(
     if progress.best_loss is not None:
         best = task.report(task.load_options(out), results)
         best = f"{progress.best_loss:.4f}{', ' if best else ''}{best}"
-        output.say(f"best validation loss {best}; the model is in {out}")
+        by_loss = trainer.options.monitor == "loss"
+        what = "best validation loss" if by_loss else "best validation: loss"
+        output.say(f"{what} {best}; the model is in {out}")
     else:
         output.say(f"the model is in {out}")
     if reason == "interrupted":

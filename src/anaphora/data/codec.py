@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self, TypedDict
+from typing import Any, ClassVar, NamedTuple, NotRequired, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from anaphora import schema
 from anaphora.data.batches import Batches, SequenceBatches, pair_batches, side_by_side
 from anaphora.data.errors import DataError, located
+from anaphora.data.frames import Frames
 from anaphora.data.labelled import check_labels
 from anaphora.data.series import moments, standardized
 from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
@@ -180,12 +181,14 @@ class SequenceCodec(Codec):
         tokenizer: Of texts; None for series.
         mean: Of each channel of series, by which they are standardised; None for texts.
         scale: The standard deviation of each channel.
+        frames: What cuts series into frames, each of which is a step; None reads every step.
     """
 
     reader: ClassVar[str]
     tokenizer: Tokenizer | None
     mean: Array | None
     scale: Array | None
+    frames: Frames | None
 
     @abstractmethod
     def encode_answers(self, answers: Sequence[Any]) -> Array:
@@ -197,13 +200,16 @@ class SequenceCodec(Codec):
 
     @staticmethod
     def fit_inputs(
-        inputs: Sequence[Any], fit_tokenizer: Callable[[Sequence[str]], Tokenizer]
+        inputs: Sequence[Any],
+        fit_tokenizer: Callable[[Sequence[str]], Tokenizer],
+        max_frames: int = 0,
     ) -> dict[str, Any]:
         """The fields that say how inputs are read, of those to train on; at least one.
 
         Args:
             inputs: Texts, or series [T, I].
             fit_tokenizer: Makes the tokenizer of texts.
+            max_frames: About how many frames a series of median length is cut into; 0 for none.
 
         Raises:
             DataError: series have other channels than others, or no deviation.
@@ -216,6 +222,10 @@ class SequenceCodec(Codec):
                 f"there are series of {channels[0]} and of {channels[-1]} channels; give files "
                 "whose series have the same channels"
             )
+        if max_frames:
+            frames = Frames.fit(inputs, max_frames)
+            if frames.size > 1:  # shorter series have no more steps than that
+                return {"mean": frames.mean, "scale": frames.deviation, "frames": frames}
         mean, scale = moments(np.concatenate(inputs))
         return {"mean": mean, "scale": scale}
 
@@ -249,6 +259,8 @@ class SequenceCodec(Codec):
                 f"a series has {example.shape[1]} channels; those of the training have "
                 f"{len(self.mean)}"
             )
+        if self.frames is not None:
+            return self.frames(example)
         return standardized(example, self.mean, self.scale)
 
     def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
@@ -290,12 +302,17 @@ class SequenceCodec(Codec):
         if self.tokenizer is not None:
             return {"vocabulary_size": self.tokenizer.vocabulary_size}
         assert self.mean is not None
-        return {"input_size": len(self.mean)}
+        return {"input_size": len(self.mean) if self.frames is None else self.frames.features}
 
     def describe_inputs(self) -> str:
         """How large that is, in a few words."""
         (size,) = self.input_sizes().values()
-        return f"a vocabulary of {size:,}" if self.tokenizer is not None else f"{size} channels"
+        if self.tokenizer is not None:
+            return f"a vocabulary of {size:,}"
+        channels = f"{0 if self.mean is None else len(self.mean)} channels"
+        if self.frames is None:
+            return channels
+        return f"{channels}, in frames of {self.frames.size} steps, {self.frames.stride} apart"
 
     def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
         self.encode_input(input)
@@ -341,7 +358,13 @@ class SequenceCodec(Codec):
                 f"{len(start.mean)}"
             )
         of = self if vocabulary == "new" else start
-        return {"mean": of.mean, "scale": of.scale}
+        if (0 if self.frames is None else self.frames.features) != (
+            0 if start.frames is None else start.frames.features
+        ):
+            raise DataError(
+                "the model to begin with cuts series into other frames; give --max-frames as there"
+            )
+        return {"mean": of.mean, "scale": of.scale, "frames": of.frames}
 
     def inputs_to_dict(self) -> dict[str, Any]:
         """What `inputs_from_dict` needs, for a JSON file."""
@@ -349,7 +372,12 @@ class SequenceCodec(Codec):
             return {"tokenizer": self.tokenizer.to_dict()}
         assert self.mean is not None
         assert self.scale is not None
-        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        values: dict[str, Any] = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        if self.frames is not None:
+            spread = self.frames.spread.tolist()
+            size, stride = self.frames.size, self.frames.stride
+            values["frames"] = {"size": size, "stride": stride, "spread": spread}
+        return values
 
     @staticmethod
     def inputs_from_dict(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,16 +391,36 @@ class SequenceCodec(Codec):
         if not of_series:
             return {"tokenizer": Tokenizer.from_dict(data["tokenizer"])}
         mean, scale = checked_moments(description, "mean", "scale", "channel")
-        return {"mean": mean, "scale": scale}
+        cut = description.get("frames")
+        if cut is None:
+            return {"mean": mean, "scale": scale}
+        spread = np.array(cut["spread"], np.float64)
+        if len(spread) != len(mean) or not (spread > 0).all():
+            raise ValueError(
+                f"frames.spread is {cut['spread']}; expected a number above 0 for each channel"
+            )
+        if not 1 <= cut["stride"] <= cut["size"]:
+            raise ValueError(
+                f"frames.stride is {cut['stride']}; expected 1 to frames.size, {cut['size']}"
+            )
+        frames = Frames(mean, scale, cut["stride"], cut["size"], spread)
+        return {"mean": mean, "scale": scale, "frames": frames}
 
 
 class _OfTexts(TypedDict):
     tokenizer: dict[str, Any]
 
 
+class _OfFrames(TypedDict):
+    size: schema.Size
+    stride: schema.Size
+    spread: list[float]
+
+
 class _OfSeries(TypedDict):
     mean: list[float]
     scale: list[float]
+    frames: NotRequired[_OfFrames]
 
 
 class _OfClassifier(TypedDict):
@@ -397,6 +445,7 @@ class ClassifierCodec(SequenceCodec):
     tokenizer: Tokenizer | None = None
     mean: Array | None = None
     scale: Array | None = None
+    frames: Frames | None = None
 
     reader = "classifier"
 
@@ -407,6 +456,7 @@ class ClassifierCodec(SequenceCodec):
         held_out: Sequence[tuple[Any, str]] = (),
         *,
         fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = CharacterTokenizer.fit,
+        max_frames: int = 0,
     ) -> ClassifierCodec:
         """The codec of examples: what is read, of those to train on; classes, of all.
 
@@ -414,6 +464,7 @@ class ClassifierCodec(SequenceCodec):
             training: Texts, or series [T, I], with their labels; at least one.
             held_out: Others.
             fit_tokenizer: Makes the tokenizer of texts.
+            max_frames: About how many frames series are cut into, see `Frames`; 0 for none.
 
         Raises:
             DataError: the examples leave nothing to learn.
@@ -422,7 +473,8 @@ class ClassifierCodec(SequenceCodec):
         check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
         if len(classes) < 2:
             raise DataError(f"all examples have the label {classes[0]!r}; expected two or more")
-        return cls(classes, **cls.fit_inputs([example for example, _ in training], fit_tokenizer))
+        inputs = [example for example, _ in training]
+        return cls(classes, **cls.fit_inputs(inputs, fit_tokenizer, max_frames))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -497,6 +549,7 @@ class RegressorCodec(SequenceCodec):
     tokenizer: Tokenizer | None = None
     mean: Array | None = None
     scale: Array | None = None
+    frames: Frames | None = None
 
     reader = "regressor"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from anaphora import nn, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
+from anaphora.artifact.files import json_bytes
+from anaphora.cells import Cell
 from anaphora.data import Codec, Tokenizer
 from anaphora.models.body import Body
 from anaphora.nn.initialization import shapes_only
@@ -88,12 +92,28 @@ class SavedModel(nn.Module, Body):
             ValueError: the cell was not traced, so that it has no program to save.
             ArtifactError: as `ModelDirectory.create` and `ModelDirectory.save`.
         """
-        options = self.options  # which may refuse
+        # What may refuse comes first, so that a model that the directory holds is not lost.
+        options = self.options
+        codec = {} if self.codec is None else self.codec.to_dict()
+        place = directory.path if isinstance(directory, ModelDirectory) else Path(directory)
+        json_bytes(place / "config.json", {**config, "model": options})
+        json_bytes(place / "tokenizer.json", codec)
         if not isinstance(directory, ModelDirectory):
             directory = ModelDirectory.create(directory, overwrite=True)
-        codec = {} if self.codec is None else self.codec.to_dict()
         weights = {name: parameter.data for name, parameter in self.named_parameters()}
         directory.save({**config, "task": self.kind, "model": options}, codec, weights)
+
+    def extra_repr(self) -> str:
+        """The options that have no default, or another value than that."""
+        shown = {
+            name: getattr(self, name)
+            for name, field in self.fields().items()
+            if field.default is dataclasses.MISSING or getattr(self, name) != field.default
+        }
+        return ", ".join(
+            f"{name}={value.name if isinstance(value, Cell) else repr(value)}"
+            for name, value in shown.items()
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

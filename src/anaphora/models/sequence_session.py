@@ -32,7 +32,7 @@ class SequenceSession(nn.Session):
         batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
 
     Raises:
-        ValueError: the model is bidirectional; the batch size is below 1; or the model has a layer
+        ValueError: the model is bidirectional or reads frames of series; the batch size is below 1; or the model has a layer
             for characters, but no codec that knows them.
 
     >>> from anaphora.models import SequenceClassifier
@@ -51,6 +51,13 @@ class SequenceSession(nn.Session):
                 f"{name}: a bidirectional model has no session, because it reads a sequence from "
                 "its end too; call it with the whole sequence, or train one with "
                 "bidirectional=False (--no-bidirectional)"
+            )
+        frames = getattr(model.codec, "frames", None)
+        if frames is not None:
+            raise ValueError(
+                f"{name}: the model reads frames of {frames.size} steps, of which the last are "
+                "known at the end of a series only; call it with the whole series, or train one "
+                "with max_frames=0 (--max-frames 0)"
             )
         reading: dict[str, Any] = {}
         if model.embedding is None:

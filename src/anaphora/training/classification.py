@@ -31,6 +31,7 @@ from anaphora.training.inputs import (
     example_file,
     fit_tokenizer,
     is_blank,
+    of_preset,
     read_inputs,
     refuse_text_options,
     resolved,
@@ -84,6 +85,24 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
         "initialization": "0.1",
         "monitor": "accuracy",
     }
+    presets["series"] = {  # noqa: RUF012 - of series, unless another one is given
+        "max_frames": 32,
+        "validation_share": 0.1,
+        "cell": "gru",
+        "hidden_size": 64,
+        "bidirectional": True,
+        "dropout": 0.2,
+        "pooling": "max",
+        "batch_size": 16,
+        "optimizer": "adamw",
+        "learning_rate": 0.01,
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+        "schedule": "cosine",
+        "max_steps": 800,
+        "evaluate_every": 100,
+        "monitor": "auto",
+    }
 
 
 def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dict[str, float]]:
@@ -134,9 +153,11 @@ def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
 def _fit(
     options: ClassifierOptions, training: list[Example], held_out: list[Example]
 ) -> ClassifierCodec:
-    if not isinstance(training[0][0], str):
-        refuse_text_options(options)
-    return ClassifierCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer(options))
+    if isinstance(training[0][0], str):
+        return ClassifierCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer(options))
+    refuse_text_options(options)
+    max_frames = of_preset(options, "series").max_frames
+    return ClassifierCodec.fit(training, held_out, max_frames=max_frames)
 
 
 def _begin(options: ClassifierOptions, model: SequenceClassifier, data: TrainingData) -> None:

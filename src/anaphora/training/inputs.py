@@ -21,9 +21,13 @@ from anaphora.data import (
     text_of,
     uncompressed_name,
 )
+from anaphora.options import check_sizes
 from anaphora.training.examples import example_of_table, line_inputs, name_of, split_of
 from anaphora.training.options import NAME_FORMAT, SentenceOptions, check_format, data_option
 from anaphora.training.task import Paths
+
+_OF_SERIES = {"validation_share", "encoding", "format", "max_frames"}
+"""The options of data that series have too."""
 
 
 @dataclass(kw_only=True)
@@ -44,8 +48,15 @@ class InputOptions(SentenceOptions):
         None, "Column of the text, in tables (.csv, .jsonl, ...).", reading=True
     )
 
+    max_frames: int = data_option(
+        0,
+        "About how many frames a series of median length is cut into, each of which is one step of "
+        "the model; 0 reads every step by itself.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_sizes(self, 0, "max_frames")
         if self.level == "char" and (self.lowercase or self.split != "auto"):
             raise ValueError(f"lowercase and split are for level 'word', not for {self.level!r}")
         check_format(self.format, ("table", "series"))
@@ -105,10 +116,21 @@ def _level_of(texts: Sequence[str]) -> str:
     return "word" if 2 * of_words > len(texts) else "char"
 
 
-def resolved(options: Any, codec: Any) -> Any:
-    """The options with what the texts decided, of those that are read by words.
+def of_preset(options: Any, preset: str) -> Any:
+    """The options with a preset for those that were not given, if there is one of that name and
+    none was named.
 
-    They begin anew from the preset "words", if there is one and no preset was named.
+    >>> of_preset(InputOptions(), "series") == InputOptions()
+    True
+    """
+    if getattr(options, "given", None) is None or preset not in options.presets:
+        return options
+    return type(options).make(preset, **{name: getattr(options, name) for name in options.given})
+
+
+def resolved(options: Any, codec: Any) -> Any:
+    """The options with what the files decided: those of the presets "words" and "series", and how
+    texts are read.
 
     >>> from anaphora.data import RegressorCodec
     >>> resolved(InputOptions(), RegressorCodec.fit([("a", [1]), ("b", [2])])).level
@@ -116,11 +138,9 @@ def resolved(options: Any, codec: Any) -> Any:
     """
     tokenizer = codec.tokenizer
     if isinstance(tokenizer, WordTokenizer):
-        if options.given is not None and "words" in options.presets:
-            changes = {name: getattr(options, name) for name in options.given}
-            options = type(options).make("words", **changes)
-        return dataclasses.replace(options, level="word", split=tokenizer.split)
-    return dataclasses.replace(options, level="char") if tokenizer else options
+        words = of_preset(options, "words")
+        return dataclasses.replace(words, level="word", split=tokenizer.split)
+    return dataclasses.replace(options, level="char") if tokenizer else of_preset(options, "series")
 
 
 def read_inputs(options: Any, path: str, *, targets: bool = False) -> Iterator[tuple[str, Any]]:
@@ -191,7 +211,7 @@ def refuse_text_options(options: Any) -> None:
     Raises:
         ValueError: one is not what it is by default.
     """
-    for name in sorted(set(options.fields("data")) - {"validation_share", "encoding", "format"}):
+    for name in sorted(set(options.fields("data")) - _OF_SERIES):
         if getattr(options, name) != options.default(name):
             raise ValueError(f"{name} is for texts, but the files hold series")
 

@@ -79,7 +79,6 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
             "schedule": "cosine",
             "epochs": 15,
             "monitor": "auto",
-            "patience": 5,
         },
     }
 
