@@ -32,8 +32,8 @@ class SequenceSession(nn.Session):
         batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
 
     Raises:
-        ValueError: the model is bidirectional or reads frames of series; the batch size is below 1; or the model has a layer
-            for characters, but no codec that knows them.
+        ValueError: the model is bidirectional or reads frames of series; the batch size is below 1;
+            or the model has a layer for characters, but no codec that knows them.
 
     >>> from anaphora.models import SequenceClassifier
     >>> model = SequenceClassifier(num_classes=2, hidden_size=4, input_size=3, pooling="mean")
