@@ -98,7 +98,7 @@ def test_prices_of_texts(tables, tmp_path):
     found = check(model, valid, prices(tables / "train.csv"), prices(valid))
     best = found["root_mean_squared_error"]
     told = f"root mean squared error {best:.4g} (always the mean of the training: "
-    assert f", {told}" in printed.split("best validation loss")[1]
+    assert f", {told}" in printed.split("best validation: loss")[1]
     assert told in run("info", model)[0]
     out, err = run("predict", model, "--json", stdin="oak\n\nzzz oak\n")
     first, blank, unknown = map(json.loads, out.splitlines())
@@ -196,7 +196,7 @@ def test_it_is_told_when_the_mean_is_as_good(tmp_path):
     (tmp_path / "noise.csv").write_text("notes,luck\n" + "".join(rows))
     files = tmp_path / "noise.csv", "--validation-share", "0.5", "--target-column", "luck"
     printed, _ = run("train", *files, *SMALL, *TABLE, "--out", tmp_path / "model")
-    last = printed.split("best validation loss")[1]
+    last = printed.split("best validation: loss")[1]
     record = json.loads((tmp_path / "model" / "config.json").read_text())["results"]
     worse = record["root_mean_squared_error"] >= record["root_mean_squared_error_of_mean"]
     assert ("no better than always the mean of the training, " in last) == worse

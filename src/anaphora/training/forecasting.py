@@ -690,7 +690,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
-    adapt: Adapt,
+    adapt: Adapt = lambda fit: fit(),
 ) -> tuple[ForecastCodec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")
