@@ -898,7 +898,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("name", ["classify folder", "classify series", "tag", "translate"])
 def test_no_answer_comes_from_numbers_that_are_not_finite(name, tmp_path):
     task = make(name, tmp_path)
-    run(*task.command("--max-steps", "2"))
+    run(*task.command("--max-steps", "2", "--cell", "lstm"))
     model = tmp_path / "model"
     complete, metadata = read_weights(model / "model.safetensors")
     given = {"classify series": {"file": task.valid[0]}}.get(name, {"stdin": "ab dog\n"})

@@ -160,7 +160,7 @@ def changed(document, path, value):
         ("char", "config", "model.colour", "red", "unknown options? colour"),
         ("cell", "config", "model.cell", {}, "model.cell has no name, which is needed"),
         ("cell", "config", "model.cell.gates.0", 1, r"model.cell.gates\[0\] is 1; expected str"),
-        ("cell", "config", "model.cell.gates", ["f"], "model.cell.inputs has 'n.x', which is no "),
+        ("cell", "config", "model.cell.gates", ["f"], "model.cell.inputs has 'n.x', which is not "),
         ("cell", "config", "model.cell.instructions.1.0", "exec", "instruction 1 is 'exec"),
         ("cell", "config", "model.cell.instructions.1.1", 99, "instruction 1 reads 99"),
         ("cell", "config", "model.cell.instructions.1.1", True, r"cell.instructions\[1\]"),

@@ -272,7 +272,7 @@ def test_options_that_are_refused():
         ForecasterOptions.make(lags=[1, 1])
     with pytest.raises(ValueError, match=r"levels \[0.5, 1.0\]: expected numbers between 0 and 1"):
         ForecasterOptions.make(levels=[0.5, 1.0])
-    with pytest.raises(ValueError, match="the frequency 'fortnight' is none"):
+    with pytest.raises(ValueError, match="the frequency 'fortnight' is unknown"):
         ForecasterOptions.make(frequency="fortnight")
     options = ForecasterOptions.make(season=3, lags=(1, 2), scaling="none")
     assert ForecasterOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
