@@ -73,7 +73,7 @@ class Command(typer.core.TyperCommand):
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the line of usage, required arguments without braces."""
-        pieces = [piece.strip("{}") for piece in self.collect_usage_pieces(ctx)]
+        pieces = [re.sub("[{}]", "", piece) for piece in self.collect_usage_pieces(ctx)]
         formatter.write_usage(ctx.command_path, " ".join(pieces))
 
     def _arguments(self) -> list[Any]:
