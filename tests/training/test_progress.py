@@ -131,7 +131,7 @@ def test_the_bar_tells_where_the_training_is():
         trainer.run()
     assert seen[0][:2] == ("step 1", 0.05)
     assert re.fullmatch(
-        r"loss \d\.\d{3}  perplexity \d\.\d  \d+k? tokens/s  0:\d\d left", seen[0][2]
+        r"loss \d\.\d{3}  perplexity \d+\.\d  [\d,]+k? tokens/s  0:\d\d left", seen[0][2]
     )
     assert seen[15:25] == [("evaluating", (k + 1) / 10, f"batch {k + 1} of 10") for k in range(10)]
     assert seen[25][:2] == ("step 16", 0.8)

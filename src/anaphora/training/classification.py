@@ -78,13 +78,6 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
             "patience": 4,
         }
     }
-    presets["words"] = {  # noqa: RUF012 - of texts that are read by words, unless one is given
-        **presets["default"],
-        "pooling": "max",
-        "dropout": 0.5,
-        "initialization": "0.1",
-        "monitor": "accuracy",
-    }
     presets["series"] = {  # noqa: RUF012 - of series, unless another one is given
         "max_frames": 32,
         "validation_share": 0.1,

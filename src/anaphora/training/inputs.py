@@ -129,8 +129,7 @@ def of_preset(options: Any, preset: str) -> Any:
 
 
 def resolved(options: Any, codec: Any) -> Any:
-    """The options with what the files decided: those of the presets "words" and "series", and how
-    texts are read.
+    """The options with what the files decided: the preset of series, and how texts are read.
 
     >>> from anaphora.data import RegressorCodec
     >>> resolved(InputOptions(), RegressorCodec.fit([("a", [1]), ("b", [2])])).level
@@ -138,8 +137,7 @@ def resolved(options: Any, codec: Any) -> Any:
     """
     tokenizer = codec.tokenizer
     if isinstance(tokenizer, WordTokenizer):
-        words = of_preset(options, "words")
-        return dataclasses.replace(words, level="word", split=tokenizer.split)
+        return dataclasses.replace(options, level="word", split=tokenizer.split)
     return dataclasses.replace(options, level="char") if tokenizer else of_preset(options, "series")
 
 
