@@ -509,3 +509,18 @@ def test_characters_where_they_do_not_belong_are_refused(rng):
         tagger().loss(batch)
     with pytest.raises(ValueError, match=r"expected \[W, ...\] and \[...\]"):
         tagger(**SPELLING)(batch.inputs, None, LENGTHS, batch.characters, LENGTHS)
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_padding_is_no_right_answer(rng, crf):
+    model = SequenceTagger(3, hidden_size=H, input_size=I, dtype="float64", crf=crf)
+    targets = np.full((T, B), -100)
+    for b, length in enumerate(LENGTHS):
+        targets[:length, b] = rng.integers(0, 3, length)
+    batch = Batch(rng.normal(size=(T, B, I)), targets, LENGTHS)
+    answers = model.answers(model.scores(batch), LENGTHS)
+    right = sum(
+        int((answers[:length, b] == targets[:length, b]).sum()) for b, length in enumerate(LENGTHS)
+    )
+    result = evaluate(model, [batch])
+    assert (result.correct, result.tokens) == (right, LENGTHS.sum())

@@ -344,7 +344,9 @@ def evaluate(
                 tokens += count
                 measured += count_known
                 if answers is not None and answers.dtype.kind != "f":
-                    right = int(np.count_nonzero(answers == batch.targets))  # none is -100
+                    # Padding has the same number in the targets and in the path of a CRF.
+                    hits = (answers == batch.targets) & (batch.targets != IGNORE_INDEX)
+                    right = int(np.count_nonzero(hits))
                     correct = right if correct is None else correct + right
                 if measure is not None:
                     measure.update(batch, answers)
