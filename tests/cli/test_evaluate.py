@@ -105,9 +105,9 @@ def test_tags_that_training_lacked_count_as_wrong(spans):
     assert found["tokens"] == before["tokens"]
     assert 0 <= before["accuracy"] - found["accuracy"] <= 1 / found["tokens"] + 1e-9
     assert math.isfinite(found["loss"])
-    assert "labels that training lacked stand once in the files (first in " in err
+    assert "1 target has a label not seen in training (first in " in err
     assert "other.tsv, " in err
-    assert "'B-MISC'; they count as wrong, and the loss is that of the rest" in err
+    assert "'B-MISC'; counted as wrong, and not part of the loss" in err
     out, _ = run("evaluate", spans / "model", spans / "other.tsv")
     assert "unknown labels  1, counted as wrong" in out
 
@@ -147,7 +147,7 @@ def test_labels_that_training_lacked_count_as_wrong(tmp_path):
     assert list(found["classes"]) == ["high", "low", "even", "odd"]
     assert [sum(row) for row in found["confusion_matrix"]][2:] == [1, 1]
     assert [row[2:] for row in found["confusion_matrix"]] == [[0, 0]] * 4
-    assert "lacked stand 2 times in the files (first in " in err
+    assert "2 targets have labels not seen in training (first in " in err
     assert "mixed.tsv, row 21" in err or "mixed.tsv, line 22" in err
     _, err = run("evaluate", tmp_path / "model", table(tmp_path / "none.tsv", [("a", "x")]), code=1)
     assert "none.tsv has no label of the training, which are 'high', 'low'" in err

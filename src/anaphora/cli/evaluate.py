@@ -72,7 +72,7 @@ def evaluate(
     Of a language model every token counts once, and the state is carried through the complete text;
     a model that was trained on separate sentences starts from zeros with each. Of classes each
     one's scores and the confusion matrix are shown, of spans, such as names, the F1 of each type. A
-    translator translates the files. Labels that training lacked count as wrong. A forecaster
+    translator translates the files. Labels not seen in training count as wrong. A forecaster
     forecasts from --origins times before the end of each series, a horizon apart, and is compared
     with what came, beside the seasonal naive forecast.
 

@@ -157,7 +157,7 @@ def evaluation_data(
     files: Paths,
     batch_size: int | None,
 ) -> EvaluationData:
-    """The data of an evaluation; labels that training lacked count as wrong.
+    """The data of an evaluation; labels not seen in training count as wrong.
 
     Args:
         read_examples: As of `example_task`, and so are `places` and `measure_of`.
@@ -198,15 +198,15 @@ def evaluation_data(
 
 
 def _unknown_labels(labels: Sequence[str], count: int, found: Sequence[Mapping[str, str]]) -> str:
-    """A sentence on labels that training lacked."""
+    """A sentence on labels that were not seen in training."""
     first = {label: place for of_file in reversed(found) for label, place in of_file.items()}
     named = ", ".join(repr(label) for label in labels[:_NAMED])
     more = ", ..." if len(labels) > _NAMED else ""
     place = next((f" (first in {first[one]})" for one in first if one in labels), "")
-    times = "once" if count == 1 else f"{count:,} times"
+    targets = "1 target has a label" if count == 1 else f"{count:,} targets have labels"
     return (
-        f"labels that training lacked stand {times} in the files{place}: {named}{more}; they count "
-        "as wrong, and the loss is that of the rest"
+        f"{targets} not seen in training{place}: {named}{more}; counted as wrong, and not part of "
+        "the loss"
     )
 
 

@@ -49,7 +49,7 @@ class Measure(ABC):
 class ClassMeasure(Measure):
     """Macro F1, the scores of each class and the confusion matrix.
 
-    Classes after those that the model has are of targets that training lacked; no answer is one.
+    Classes after those that the model has are of targets not seen in training; no answer is one.
 
     Args:
         names: Of the classes, in the order of their numbers.
@@ -91,7 +91,7 @@ class SpanMeasure(Measure):
     """Precision, recall and F1 of spans, such as names of persons, as conlleval counts them.
 
     Args:
-        names: Of the tags, in the order of their numbers; those of targets that training lacked
+        names: Of the tags, in the order of their numbers; those of targets not seen in training
             stand after the model's.
 
     >>> import types
