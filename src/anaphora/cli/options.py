@@ -36,19 +36,19 @@ def with_options_of(
         select: Which fields, by their metadata.
         show_default: Whether the defaults are those of a training; if not, none is shown.
     """
+    fields = _fields(tasks, select)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = dict(inspect.signature(command, eval_str=True).parameters)
         del own["options"]
         added = {
             name: _parameter(heading, of_tasks, len(tasks), show_default)
-            for heading, by_name in _fields(tasks, select).items()
+            for heading, by_name in fields.items()
             for name, of_tasks in by_name.items()
         }
-
         of_lists = {
             name: typing.get_args(hint)[0]
-            for by_name in _fields(tasks, select).values()
+            for by_name in fields.values()
             for name, of_tasks in by_name.items()
             if _is_list(hint := _plain(_hint(of_tasks)))
         }
@@ -68,7 +68,7 @@ def with_options_of(
         parameters = [p.replace(kind=kind) for p in (context, *own.values(), *added.values())]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.common_options = _common(tasks, select)  # type: ignore[attr-defined]
+        run.common_options = _common(fields)  # type: ignore[attr-defined]
         return run
 
     return decorate
@@ -128,11 +128,9 @@ def _fields(
     return {section: found[section] for section in SECTIONS if section in found}
 
 
-def _common(
-    tasks: Mapping[str, type[TaskOptions]], select: Callable[[Mapping[str, Any]], bool]
-) -> frozenset[str]:
+def _common(fields: Mapping[str, Mapping[str, list[_Field]]]) -> frozenset[str]:
     """The names of the options that a task marks as common."""
-    by_name = (item for names in _fields(tasks, select).values() for item in names.items())
+    by_name = (item for names in fields.values() for item in names.items())
     return frozenset(
         name for name, of_tasks in by_name if any(one.field.metadata["common"] for one in of_tasks)
     )

@@ -194,30 +194,20 @@ def train(
                 chosen = TASKS[task or _DEFAULT_TASK]
                 begin = _start(start, extend_vocabulary, new_vocabulary)
                 made = _options(chosen, preset, options, begin)
-                if sweep:
-                    with TemporaryDirectory() as folder:
-                        trainer = prepare_training(
-                            chosen,
-                            made,
-                            folder,
-                            texts or (),
-                            valid or (),
-                            start=begin,
-                            overwrite=True,
-                            notify=output.say,
-                        )
-                        show_sweep(output, trainer, out)
-                    return
-                trainer = prepare_training(
+                prepare = functools.partial(
+                    prepare_training,
                     chosen,
                     made,
-                    out,
-                    texts or (),
-                    valid or (),
+                    texts=texts or (),
+                    validation_texts=valid or (),
                     start=begin,
-                    overwrite=overwrite,
                     notify=output.say,
                 )
+                if sweep:
+                    with TemporaryDirectory() as folder:
+                        show_sweep(output, prepare(folder, overwrite=True), out)
+                    return
+                trainer = prepare(out, overwrite=overwrite)
         shown = chosen.load_options(out)
         if not resume:
             output.say(_describe(trainer, chosen, shown))
