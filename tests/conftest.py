@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from anaphora.cells import cell
 from anaphora.tensor import RowGradient, Tensor
+
+# The same examples in each run, so that a change is judged by what it changes. New ones are
+# searched for on purpose: pytest --hypothesis-profile random.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

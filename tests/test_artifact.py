@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anaphora.artifact import (
@@ -157,7 +157,6 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(json_values)
 def test_json_round_trip(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "value.json"
@@ -356,7 +355,6 @@ def test_a_truncated_file_is_explained_wherever_it_ends(tmp_path):
             read_weights(path)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_damage_is_an_artifact_error_or_goes_unnoticed(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"

@@ -103,7 +103,7 @@ def test_numbers_of_gates(count, H, dtype, problem, rng):
     assert_as_numpy(p, dtype, lengths=some_lengths(3, 6), reverse=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     T=st.integers(0, 4),
@@ -129,7 +129,7 @@ def test_any_cell(problem, random_cells, data, T, B, H, P, dtype, padded, revers
             np.testing.assert_allclose(array, expected[name], rtol=2e-3, atol=2e-3, err_msg=name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     lengths=st.lists(st.integers(0, 4), min_size=5, max_size=5),

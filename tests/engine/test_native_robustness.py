@@ -979,7 +979,7 @@ def test_results_outlive_the_engine_s_references(problem, rng):
     assert_equal(views, copies)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), seed=st.integers(0, 1000))
 def test_no_two_live_arrays_share_memory(data, seed):
     rng = np.random.default_rng(seed)

@@ -187,7 +187,7 @@ logits_with_ties = arrays(
 ).filter(lambda x: np.isfinite(x.max(axis=1)).all())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     logits_with_ties,
     st.sampled_from(FLOATS),

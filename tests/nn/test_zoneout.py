@@ -130,7 +130,7 @@ def test_evaluation_is_the_mean_of_training_over_a_step():
         assert (np.abs(found.data.mean(axis=1) - mean.data[:, 0]) < 5 * deviation).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data(), reverse=st.booleans(), seed=st.integers(0, 2**16))
 def test_any_cell_fused_is_unfused(random_cells, data, reverse, seed):
     inner, _ = data.draw(random_cells)

@@ -147,7 +147,7 @@ def test_projected_fused_is_unfused(name, lengths, reverse, rng):
 # Random cells ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     data=st.data(),
     lengths=st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B),
@@ -167,7 +167,7 @@ def test_any_cell_fused_is_unfused(random_cells, data, lengths, reverse, project
     assert_same({name: recorded[name] for name in plainly}, plainly)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     lengths=st.lists(st.integers(0, T), min_size=B, max_size=B),
@@ -188,7 +188,7 @@ def test_cells_with_singular_points_where_the_padding_is(
     assert_rows_are_as_alone(problem, fused, ops.recurrence, lengths, reverse, 1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     data=st.data(),
     lengths=st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B),
