@@ -190,6 +190,35 @@ def test_arrays_with_numbers(tmp_path):
     assert len(run("predict", tmp_path / "model", tmp_path / "train.npz")[0].split()) == 90
 
 
+def test_series_are_read_in_frames_unless_each_step_is_asked_for(tmp_path):
+    generator = np.random.default_rng(8)
+    x = generator.standard_normal((20, 90, 2)).cumsum(axis=1)
+    np.savez(tmp_path / "train.npz", X=x, y=x[:, :, 1].mean(axis=1))
+    small = ("--task", "regress", "--hidden-size", "5", "--max-steps", "4")
+    inputs = {}
+    for name, more in {
+        "default": (), "few": ("--max-frames", "10"), "steps": ("--max-frames", "0"),
+        "named": ("--preset", "series"),
+    }.items():  # fmt: skip
+        run("train", tmp_path / "train.npz", *small, *more, "--out", tmp_path / name)
+        model = load(tmp_path / name)
+        inputs[name] = model.codec.input_batch(x[:1], "float32").inputs[:, 0]
+        config = ModelDirectory.open(tmp_path / name).load_config()
+        assert config["data"]["max_frames"] == {"few": 10, "steps": 0}.get(name, 32)
+        assert config["training"]["monitor"] == "root_mean_squared_error"
+        assert model.input_size == inputs[name].shape[1]
+        assert len(run("predict", tmp_path / name, tmp_path / "train.npz")[0].split()) == 20
+    assert {name: array.shape for name, array in inputs.items()} == {
+        "default": (30, 2 * 10), "named": (30, 2 * 10),  # strides of 3, frames of 9 and their means
+        "few": (10, 2 * 28), "steps": (90, 2),
+    }  # fmt: skip
+    codec = load(tmp_path / "steps").codec
+    np.testing.assert_allclose(inputs["steps"], (x[0] - codec.mean) / codec.scale, rtol=1e-4)
+    few = load(tmp_path / "few").codec.frames
+    means = few.deviation * inputs["few"].reshape(10, 28, 2)[:, -1] + few.mean
+    np.testing.assert_allclose(means[1], x[0, 9:36].mean(axis=0), rtol=1e-3)
+
+
 def test_it_is_told_when_the_mean_is_as_good(tmp_path):
     generator = np.random.default_rng(4)
     rows = [f"{text},{generator.standard_normal():.4f}\n" for text, _, _ in wines(generator, 120)]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from anaphora.data import ClassifierCodec, DataError, Frames, TaggerCodec
+from anaphora.data import ClassifierCodec, DataError, Frames, RegressorCodec, TaggerCodec
 
 
 def test_series_are_standardised_by_the_moments_of_all_training_steps(rng):
@@ -173,3 +173,18 @@ def test_damaged_frames_are_named(rng, change, message):
     data["frames"] |= change
     with pytest.raises(ValueError, match=message):
         ClassifierCodec.from_dict(data)
+
+
+def test_a_regressor_reads_series_in_frames(rng):
+    series = [rng.normal([3, -20], [2, 0.1], (length, 2)) for length in (90, 70, 80)]
+    examples = [(one, (float(n),)) for n, one in enumerate(series)]
+    codec = RegressorCodec.fit(examples, max_frames=10)
+    assert codec.sizes() == {"num_outputs": 1, "input_size": 2 * 25}
+    arrays = codec.encode(examples)
+    assert arrays["lengths"].tolist() == [12, 9, 10]
+    np.testing.assert_array_equal(arrays["inputs"][12:21], Frames.fit(series, 10)(series[1]))
+    steps = RegressorCodec.fit(examples).encode(examples)
+    assert steps["lengths"].tolist() == [90, 70, 80]
+    together = np.concatenate(series)
+    expected = (together - together.mean(axis=0)) / together.std(axis=0)
+    np.testing.assert_allclose(steps["inputs"], expected, rtol=1e-5, atol=1e-6)

@@ -561,6 +561,7 @@ class RegressorCodec(SequenceCodec):
         *,
         targets: Sequence[str] = ("target",),
         fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = CharacterTokenizer.fit,
+        max_frames: int = 0,
     ) -> RegressorCodec:
         """The codec of examples to train on.
 
@@ -569,6 +570,7 @@ class RegressorCodec(SequenceCodec):
             held_out: Others, of which nothing is taken.
             targets: The names of the numbers.
             fit_tokenizer: Makes the tokenizer of texts.
+            max_frames: About how many frames series are cut into, see `Frames`; 0 for none.
 
         Raises:
             DataError: a target is the same in all examples, so that there is nothing to learn; or
@@ -582,8 +584,9 @@ class RegressorCodec(SequenceCodec):
                     f"all examples have the same {name}, {column[0]:g}, so there is nothing to "
                     "learn; give examples whose targets differ"
                 )
-        inputs = cls.fit_inputs([example for example, _ in training], fit_tokenizer)
-        return cls(tuple(targets), mean, scale, **inputs)
+        inputs = [example for example, _ in training]
+        read = cls.fit_inputs(inputs, fit_tokenizer, max_frames)
+        return cls(tuple(targets), mean, scale, **read)
 
     def encode_answers(self, answers: Sequence[Any]) -> Array:
         """Targets [N, O] in their units as the model's numbers.

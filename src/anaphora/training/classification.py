@@ -25,15 +25,14 @@ from anaphora.tensor import no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches
 from anaphora.training.inputs import (
+    SERIES,
     InputOptions,
     are_series,
     check_columns_of_tables,
     example_file,
-    fit_tokenizer,
     is_blank,
-    of_preset,
     read_inputs,
-    refuse_text_options,
+    reading,
     resolved,
 )
 from anaphora.training.measures import ClassMeasure
@@ -76,25 +75,8 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
             "evaluate_every": 200,
             "monitor": "auto",
             "patience": 4,
-        }
-    }
-    presets["series"] = {  # noqa: RUF012 - of series, unless another one is given
-        "max_frames": 32,
-        "validation_share": 0.1,
-        "cell": "gru",
-        "hidden_size": 64,
-        "bidirectional": True,
-        "dropout": 0.2,
-        "pooling": "max",
-        "batch_size": 16,
-        "optimizer": "adamw",
-        "learning_rate": 0.01,
-        "weight_decay": 0.1,
-        "clip_norm": 1.0,
-        "schedule": "cosine",
-        "max_steps": 800,
-        "evaluate_every": 100,
-        "monitor": "auto",
+        },
+        "series": {**SERIES, "monitor": "auto"},  # unless another one is named
     }
 
 
@@ -146,11 +128,7 @@ def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
 def _fit(
     options: ClassifierOptions, training: list[Example], held_out: list[Example]
 ) -> ClassifierCodec:
-    if isinstance(training[0][0], str):
-        return ClassifierCodec.fit(training, held_out, fit_tokenizer=fit_tokenizer(options))
-    refuse_text_options(options)
-    max_frames = of_preset(options, "series").max_frames
-    return ClassifierCodec.fit(training, held_out, max_frames=max_frames)
+    return ClassifierCodec.fit(training, held_out, **reading(options, training))
 
 
 def _begin(options: ClassifierOptions, model: SequenceClassifier, data: TrainingData) -> None:

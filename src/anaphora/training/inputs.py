@@ -29,6 +29,25 @@ from anaphora.training.task import Paths
 _OF_SERIES = {"validation_share", "encoding", "format", "max_frames"}
 """The options of data that series have too."""
 
+SERIES: dict[str, Any] = {
+    "max_frames": 32,
+    "validation_share": 0.1,
+    "cell": "gru",
+    "hidden_size": 64,
+    "bidirectional": True,
+    "dropout": 0.2,
+    "pooling": "max",
+    "batch_size": 16,
+    "optimizer": "adamw",
+    "learning_rate": 0.01,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "schedule": "cosine",
+    "max_steps": 800,
+    "evaluate_every": 100,
+}
+"""The preset of series, but for what is monitored: their defaults, unless another one is named."""
+
 
 @dataclass(kw_only=True)
 class InputOptions(SentenceOptions):
@@ -109,6 +128,22 @@ def fit_tokenizer(options: Any) -> Callable[[Sequence[str]], Tokenizer]:
         return WordTokenizer.fit(lines, *limits, options.lowercase, split)
 
     return fit
+
+
+def reading(options: Any, training: Sequence[Any]) -> dict[str, Any]:
+    """How a codec reads the texts or series of some examples, as arguments of its ``fit``.
+
+    Raises:
+        ValueError: the options are for texts, but these are series.
+
+    >>> from anaphora.training import TASKS
+    >>> reading(TASKS["regress"].options.make(max_frames=20), [(np.zeros((90, 1)), 0.5)])
+    {'max_frames': 20}
+    """
+    if isinstance(training[0][0], str):
+        return {"fit_tokenizer": fit_tokenizer(options)}
+    refuse_text_options(options)
+    return {"max_frames": of_preset(options, "series").max_frames}
 
 
 def _level_of(texts: Sequence[str]) -> str:
@@ -207,10 +242,10 @@ def refuse_text_options(options: Any) -> None:
     """Refuse options of texts, as the files hold series, which have no tokens and no columns.
 
     Raises:
-        ValueError: one is not what it is by default.
+        ValueError: one has another value than by default, of the task or of the option itself.
     """
     for name in sorted(set(options.fields("data")) - _OF_SERIES):
-        if getattr(options, name) != options.default(name):
+        if getattr(options, name) not in (options.default(name), options.fields()[name].default):
             raise ValueError(f"{name} is for texts, but the files hold series")
 
 

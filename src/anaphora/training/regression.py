@@ -20,14 +20,14 @@ from anaphora.tensor import Array, no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import example_task, in_batches
 from anaphora.training.inputs import (
+    SERIES,
     InputOptions,
     are_series,
     check_columns_of_tables,
     example_file,
-    fit_tokenizer,
     is_blank,
     read_inputs,
-    refuse_text_options,
+    reading,
     resolved,
 )
 from anaphora.training.measures import Measure
@@ -77,7 +77,8 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
             "max_steps": 2000,
             "evaluate_every": 100,
             "monitor": "root_mean_squared_error",
-        }
+        },
+        "series": {**SERIES, "monitor": "root_mean_squared_error"},  # unless another one is named
     }
 
     def __post_init__(self) -> None:
@@ -233,14 +234,8 @@ def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
 def _fit(
     options: RegressorOptions, training: list[Example], held_out: list[Example]
 ) -> RegressorCodec:
-    if not isinstance(training[0][0], str):
-        refuse_text_options(options)
-    return RegressorCodec.fit(
-        training,
-        held_out,
-        targets=options.target_columns or ("target",),
-        fit_tokenizer=fit_tokenizer(options),
-    )
+    names = options.target_columns or ("target",)
+    return RegressorCodec.fit(training, held_out, targets=names, **reading(options, training))
 
 
 def _begin(
