@@ -110,5 +110,5 @@ def test_sizes_that_make_no_task_are_refused(rng):
         adding_problem(rng, 2, length=5)
     with pytest.raises(ValueError, match="signal_echo: delay -1; it must be at least 0"):
         signal_echo(rng, 5, 2, -1)
-    with pytest.raises(ValueError, match="count_block: n is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="count_block: n must be an integer of at least 1, not 0"):
         count_block(0)

@@ -24,6 +24,7 @@ def option(
     choices: tuple[str, ...] = (),
     *,
     section: str,
+    check: Callable[..., None] | None = None,
     common: bool = False,
     reading: bool = False,
 ) -> Any:
@@ -34,6 +35,7 @@ def option(
         help: What it means, as ``--help`` prints it.
         choices: The words that it may be; any value if there are none.
         section: Where ``config.json`` has it: "data", "model" or "training".
+        check: Refuses values out of range: `check_sizes` or another of this module.
         common: Whether ``--help`` shows it among the first.
         reading: Whether it says how files are read, so that commands which use a trained model
             take it too.
@@ -45,7 +47,8 @@ def option(
     {'hidden_size': 3}
     """
     metadata = {
-        "help": help, "choices": choices, "section": section, "common": common, "reading": reading,
+        "help": help, "choices": choices, "section": section, "check": check, "common": common,
+        "reading": reading,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -98,6 +101,8 @@ class Options:
                 raise ValueError(f"{field.name} is {value:.3g}; expected a number of 63 bits")
             if choices and isinstance(value, str) and value not in choices:
                 raise ValueError(f"{field.name} {value!r:.80} is not one of {', '.join(choices)}")
+            if check := field.metadata.get("check"):
+                check(**{field.name: value})
 
     @classmethod
     def fields(cls, section: str | None = None) -> dict[str, dataclasses.Field[Any]]:
@@ -142,57 +147,78 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING
 
 
-def check_sizes(options: Any, minimum: int, *names: str) -> None:
-    """Refuse options that are not integers of at least a minimum; None is no number given.
+def check_sizes(owner: object = None, minimum: int = 1, **sizes: Any) -> None:
+    """Refuse sizes that are not integers of at least a minimum; None is no size given.
+
+    Args:
+        owner: Whose arguments they are, a name or an object, which the message begins with.
+        minimum: The least that each may be.
+        **sizes: The sizes by their names.
 
     Raises:
         ValueError: one is not.
 
-    >>> import types
-    >>> check_sizes(types.SimpleNamespace(batch_size=0), 1, "batch_size")
+    >>> check_sizes("batchify", batch_size=0)
     Traceback (most recent call last):
         ...
-    ValueError: batch_size must be an integer of at least 1, not 0
+    ValueError: batchify: batch_size must be an integer of at least 1, not 0
     """
-    for name in names:
-        value = getattr(options, name)
-        if value is None:
+    for name, size in sizes.items():
+        if size is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-            raise ValueError(f"{name} must be an integer of at least {minimum}, not {value!r}")
-        if value > LARGEST:
-            raise ValueError(f"{name} must fit into 64 bits; {value} does not")
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < minimum:
+            raise ValueError(
+                f"{_of(owner)}{name} must be an integer of at least {minimum}, not {size!r}"
+            )
+        if size > LARGEST:
+            raise ValueError(f"{_of(owner)}{name} must fit into 64 bits; {size} does not")
 
 
-def check_shares(options: Any, *names: str) -> None:
-    """Refuse options that are not shares, 0 to below 1.
+def check_counts(owner: object = None, **counts: Any) -> None:
+    """Refuse what are not integers of at least 0; otherwise as `check_sizes`.
+
+    >>> check_counts(seed=-1)
+    Traceback (most recent call last):
+        ...
+    ValueError: seed must be an integer of at least 0, not -1
+    """
+    check_sizes(owner, 0, **counts)
+
+
+def check_shares(owner: object = None, **shares: float) -> None:
+    """Refuse shares that are not 0 to below 1; the arguments are as of `check_sizes`.
 
     Raises:
         ValueError: one is not.
 
-    >>> import types
-    >>> check_shares(types.SimpleNamespace(dropout=1.0), "dropout")
+    >>> check_shares(dropout=1.0)
     Traceback (most recent call last):
         ...
     ValueError: dropout is a share, 0 <= dropout < 1, not 1.0
     """
-    for name in names:
-        if not 0 <= getattr(options, name) < 1:
-            raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(options, name)}")
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{_of(owner)}{name} is a share, 0 <= {name} < 1, not {share}")
 
 
-def check_factors(options: Any, *names: str) -> None:
-    """Refuse options that are not finite numbers of at least 0.
+def check_factors(owner: object = None, **factors: float) -> None:
+    """Refuse factors that are not finite and at least 0; the arguments are as of `check_sizes`.
 
     Raises:
         ValueError: one is not.
 
-    >>> import types
-    >>> check_factors(types.SimpleNamespace(clip_norm=math.inf), "clip_norm")
+    >>> check_factors(clip_norm=math.inf)
     Traceback (most recent call last):
         ...
     ValueError: clip_norm must be finite and >= 0, not inf
     """
-    for name in names:
-        if not 0 <= getattr(options, name) < math.inf:
-            raise ValueError(f"{name} must be finite and >= 0, not {getattr(options, name)}")
+    for name, factor in factors.items():
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"{_of(owner)}{name} must be finite and >= 0, not {factor}")
+
+
+def _of(owner: object) -> str:
+    """The beginning of a message."""
+    if owner is None:
+        return ""
+    return f"{owner if isinstance(owner, str) else type(owner).__name__}: "

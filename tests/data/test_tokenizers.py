@@ -392,9 +392,9 @@ def test_limits_and_empty_texts(kind):
     for chunks in [[], [""], ["", ""]]:
         with pytest.raises(DataError, match="text is empty"):
             kind.fit(chunks)
-    with pytest.raises(DataError, match="vocabulary_size is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="vocabulary_size must be an integer of at least 1, not 0"):
         kind.fit(["a"], vocabulary_size=0)
-    with pytest.raises(DataError, match="minimum_count is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="minimum_count must be an integer of at least 1, not 0"):
         kind.fit(["a"], minimum_count=0)
 
 

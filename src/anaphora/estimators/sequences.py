@@ -35,6 +35,7 @@ from anaphora.data import (
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import AdamW, Cosine
+from anaphora.options import check_counts, check_sizes
 from anaphora.training import Callback, Trainer, TrainingOptions, evaluate
 
 if TYPE_CHECKING:
@@ -171,14 +172,8 @@ class _RecurrentEstimator(BaseEstimator):
 
     def _check_options(self) -> None:
         """Refuse numbers that are out of their range; the rest is checked where it is used."""
-        minimums = {"n_models": 1, "epochs": 1, "min_updates": 0, "patience": 1}
-        for name, smallest in minimums.items():
-            value = getattr(self, name)
-            if not (isinstance(value, (int, np.integer)) and value >= smallest):
-                raise ValueError(
-                    f"{type(self).__name__}: {name} must be an integer of at least {smallest}, "
-                    f"not {value!r}"
-                )
+        check_sizes(self, n_models=self.n_models, epochs=self.epochs, patience=self.patience)
+        check_counts(self, min_updates=self.min_updates)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"{type(self).__name__}: validation_fraction is a share, 0 < validation_fraction "

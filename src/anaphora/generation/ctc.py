@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine
+from anaphora.options import check_sizes
 from anaphora.tensor import Array
 
 Labels = NDArray[np.int64]
@@ -77,8 +78,7 @@ def ctc_beam_search(
     ([array([], dtype=int64)], [[1], []])
     """
     scores, steps = _checked("ctc_beam_search", logits, lengths, blank)
-    if beam_size < 1:
-        raise ValueError(f"ctc_beam_search: beam_size is {beam_size}; it must be at least 1")
+    check_sizes("ctc_beam_search", beam_size=beam_size)
     log_p = engine.log_softmax(scores, -1).astype(np.float64)
     beams = _Beams(log_p.shape[1], log_p.shape[2], beam_size, blank)
     for t in range(len(log_p)):

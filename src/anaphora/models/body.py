@@ -59,24 +59,31 @@ class Body(Options):
     """
 
     cell: str | Cell = model_option("lstm", _CELL_HELP, common=True)  # noqa: RUF009
-    hidden_size: int = model_option(256, "Units of each recurrent layer.", common=True)
-    embedding_size: int | None = model_option(
-        None, "Size of the embeddings; hidden_size if not given."
+    hidden_size: int = model_option(
+        256, "Units of each recurrent layer.", common=True, check=check_sizes
     )
-    num_layers: int = model_option(1, "Recurrent layers.", common=True)
+    embedding_size: int | None = model_option(
+        None, "Size of the embeddings; hidden_size if not given.", check=check_sizes
+    )
+    num_layers: int = model_option(1, "Recurrent layers.", common=True, check=check_sizes)
     dropout: float = model_option(
-        0.0, "Share dropped on the embeddings, between layers and before the output.", common=True
+        0.0,
+        "Share dropped on the embeddings, between layers and before the output.",
+        common=True,
+        check=check_shares,
     )
     locked_dropout: bool = model_option(
         False, "Let dropout drop the same units at all steps of a window."
     )
     embedding_dropout: float = model_option(
-        0.0, "Share of the vocabulary whose embeddings are dropped in a window."
+        0.0, "Share of the vocabulary whose embeddings are dropped in a window.", check=check_shares
     )
     weight_dropout: float = model_option(
-        0.0, "Share of the recurrent weights that are dropped in a window."
+        0.0, "Share of the recurrent weights that are dropped in a window.", check=check_shares
     )
-    zoneout: float = model_option(0.0, "Share of the units that keep their states in a step.")
+    zoneout: float = model_option(
+        0.0, "Share of the units that keep their states in a step.", check=check_shares
+    )
     layer_norm: bool = model_option(False, "Normalise the outputs of each recurrent layer.")
     initialization: str | float = model_option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
@@ -95,13 +102,11 @@ class Body(Options):
             )
         with contextlib.suppress(ValueError, TypeError):  # a name stays a name
             self.initialization = float(self.initialization)
-        check_sizes(self, 1, "hidden_size", "embedding_size", "num_layers")
         for name in ("hidden_size", "embedding_size"):
             if (getattr(self, name) or 0) > _LARGEST_UNITS:
                 raise ValueError(
                     f"{name} must be at most {_LARGEST_UNITS:,}, not {getattr(self, name):,}"
                 )
-        check_shares(self, "dropout", "embedding_dropout", "weight_dropout", "zoneout")
         if self.locked_dropout and not self.dropout:
             raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
 
@@ -142,12 +147,8 @@ class LabelSmoothing(Body):
     """
 
     label_smoothing: float = model_option(
-        0.0, "Share of each target that is spread over all others, in training."
+        0.0, "Share of each target that is spread over all others, in training.", check=check_shares
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_shares(self, "label_smoothing")
 
 
 @dataclass(kw_only=True)
@@ -167,15 +168,18 @@ class LanguageModelBody(LabelSmoothing):
 
     tied: bool = model_option(False, "Use the embeddings as output weights too.")
     activation_penalty: float = model_option(
-        0.0, "Factor of the mean square of the last layer's output, added to the training loss."
+        0.0,
+        "Factor of the mean square of the last layer's output, added to the training loss.",
+        check=check_factors,
     )
     temporal_penalty: float = model_option(
-        0.0, "Factor of the mean squared change of that output from step to step, added likewise."
+        0.0,
+        "Factor of the mean squared change of that output from step to step, added likewise.",
+        check=check_factors,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_factors(self, "activation_penalty", "temporal_penalty")
         check_tied(self)
 
 
@@ -232,9 +236,11 @@ class TaggerBody(SequenceBody, LabelSmoothing):
     32
     """
 
-    character_embedding_size: int = model_option(16, "Size of the embeddings of characters.")
+    character_embedding_size: int = model_option(
+        16, "Size of the embeddings of characters.", check=check_sizes
+    )
     character_hidden_size: int = model_option(
-        32, "Units of each direction of the layer that reads characters."
+        32, "Units of each direction of the layer that reads characters.", check=check_sizes
     )
     crf: bool = model_option(
         False,
@@ -244,7 +250,6 @@ class TaggerBody(SequenceBody, LabelSmoothing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self, 1, "character_embedding_size", "character_hidden_size")
         if self.crf and self.label_smoothing:
             raise ValueError(
                 "label_smoothing is for tags that are judged each by itself, not for a crf: give "

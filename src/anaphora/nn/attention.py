@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from anaphora import ops
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.layers import Linear
-from anaphora.nn.module import Module, check_sizes
+from anaphora.nn.module import Module
 from anaphora.ops.recurrence import checked_lengths
+from anaphora.options import check_sizes
 from anaphora.tensor import Tensor, as_tensor
 
 

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from anaphora import ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
-from anaphora.nn.module import Module, check_sizes
+from anaphora.nn.module import Module
+from anaphora.options import check_sizes
 from anaphora.tensor import Array, Tensor
 
 SCHEMES = ("BIO", "IOB1", "BIOES")

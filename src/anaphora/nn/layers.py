@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike
 from anaphora import ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
-from anaphora.nn.module import Module, check_shares, check_sizes
+from anaphora.nn.module import Module
+from anaphora.options import check_shares, check_sizes
 from anaphora.tensor import Tensor, as_tensor
 
 

@@ -303,29 +303,3 @@ def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Parameter
             yield from _walk(found, path)
         else:
             yield path, found
-
-
-def check_shares(module: Module, **shares: float) -> None:
-    """Refuse shares outside 0 <= share < 1.
-
-    Raises:
-        ValueError: one is not; the message names the module and the argument.
-    """
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            raise ValueError(
-                f"{type(module).__name__}: {name} is a share, 0 <= {name} < 1, not {share}"
-            )
-
-
-def check_sizes(module: Module, **sizes: int) -> None:
-    """Refuse sizes that are not integers of at least 1.
-
-    Raises:
-        ValueError: one is not; the message names the module and the argument.
-    """
-    for name, size in sizes.items():
-        if not isinstance(size, (int, np.integer)) or size < 1:
-            raise ValueError(
-                f"{type(module).__name__}: {name} must be an integer of at least 1, not {size!r}"
-            )

@@ -13,10 +13,11 @@ from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.kinds import CellLayer, LayerKind, States, without_padding
 from anaphora.nn.layers import LayerNorm
-from anaphora.nn.module import Module, check_shares, check_sizes
+from anaphora.nn.module import Module
 from anaphora.nn.session import Session
 from anaphora.nn.states import State, as_tuple, from_tuple
 from anaphora.ops.recurrence import checked_lengths
+from anaphora.options import check_shares, check_sizes
 from anaphora.tensor import Array, Parameter, Tensor, as_tensor
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from anaphora.options import check_sizes
+
 COUNTING_TOKENS = ("<eos>", "<unk>", "a", "b")
 """The tokens of the ids of `count_block`."""
 
@@ -29,7 +31,6 @@ def count_block(n: int, unknown: bool = False) -> NDArray[np.int64]:
     >>> " ".join(COUNTING_TOKENS[id] for id in count_block(1, unknown=True))
     '<unk> b a <eos>'
     """
-    if n < 1:
-        raise ValueError(f"count_block: n is {n}; it must be at least 1")
+    check_sizes("count_block", n=n)
     end, unk, a, b = range(4)
     return np.array([unk if unknown else a] * n + [b] * n + [a] * n + [end])

@@ -130,7 +130,10 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
         super().__post_init__()
         for name in ("target_column", "known_column", "levels"):
             setattr(self, name, tuple(getattr(self, name)))
-        check_sizes(self, 1, "horizon", "season", "context", "paths", "origins")
+        check_sizes(
+            horizon=self.horizon, season=self.season, context=self.context, paths=self.paths,
+            origins=self.origins,
+        )  # fmt: skip
         if self.lags is not None:
             self.lags = tuple(self.lags)
             if not self.lags or min(self.lags) < 1 or len(set(self.lags)) != len(self.lags):

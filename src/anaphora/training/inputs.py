@@ -21,7 +21,7 @@ from anaphora.data import (
     text_of,
     uncompressed_name,
 )
-from anaphora.options import check_sizes
+from anaphora.options import check_counts
 from anaphora.training.examples import example_of_table, line_inputs, name_of, split_of
 from anaphora.training.options import NAME_FORMAT, SentenceOptions, check_format, data_option
 from anaphora.training.task import Paths
@@ -71,11 +71,11 @@ class InputOptions(SentenceOptions):
         0,
         "About how many frames a series of median length is cut into, each of which is one step of "
         "the model; 0 reads every step by itself.",
+        check=check_counts,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self, 0, "max_frames")
         if self.level == "char" and (self.lowercase or self.split != "auto"):
             raise ValueError(f"lowercase and split are for level 'word', not for {self.level!r}")
         check_format(self.format, ("table", "series"))

@@ -72,26 +72,30 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
     cache: bool = evaluation_option(
         False, "Mix in what followed similar states shortly before: a neural cache."
     )
-    cache_window: int = evaluation_option(500, "Steps that the cache holds.")
-    cache_theta: float = evaluation_option(1.0, "How much the cache prefers similar states.")
-    cache_weight: float = evaluation_option(0.1, "Share of the cache in each prediction.")
+    cache_window: int = evaluation_option(500, "Steps that the cache holds.", check=check_sizes)
+    cache_theta: float = evaluation_option(
+        1.0, "How much the cache prefers similar states.", check=check_factors
+    )
+    cache_weight: float = evaluation_option(
+        0.1, "Share of the cache in each prediction.", check=check_shares
+    )
     dynamic_evaluation: float = evaluation_option(
         0.0,
         "Learning rate with which the model learns from each window of the text after it was "
         "predicted; 0 for none.",
+        check=check_factors,
     )
     dynamic_decay: float = evaluation_option(
-        0.0, "Share of the way back to the trained weights that each of these updates goes."
+        0.0,
+        "Share of the way back to the trained weights that each of these updates goes.",
+        check=check_factors,
     )
-    dynamic_window: int = evaluation_option(5, "Steps of each of these windows.")
+    dynamic_window: int = evaluation_option(5, "Steps of each of these windows.", check=check_sizes)
 
     presets = PRESETS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self, 1, "cache_window", "dynamic_window")
-        check_factors(self, "cache_theta", "dynamic_evaluation", "dynamic_decay")
-        check_shares(self, "cache_weight")
         if self.dynamic_decay > 1:
             raise ValueError(f"dynamic_decay is a share of at most 1, not {self.dynamic_decay}")
         for switch in ("cache", "dynamic_evaluation"):

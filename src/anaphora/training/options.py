@@ -20,7 +20,14 @@ from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
-from anaphora.options import Options, check_factors, check_shares, check_sizes, option
+from anaphora.options import (
+    Options,
+    check_counts,
+    check_factors,
+    check_shares,
+    check_sizes,
+    option,
+)
 
 LIMITS = {"epochs", "max_steps", "minutes"}
 """The options that end a training."""
@@ -44,6 +51,7 @@ class FileOptions(Options):
         0.05,
         "Share of the text or of each series to forecast (its end), or of the examples (sampled by "
         "seed) that is held out for validation where no --valid is given.",
+        check=check_shares,
     )
     encoding: str = data_option(
         "utf-8",
@@ -63,7 +71,6 @@ class FileOptions(Options):
             check_encoding(self.encoding)
         except ValueError as error:  # as misuse, not as something wrong with a text
             raise ValueError(str(error)) from None
-        check_shares(self, "validation_share")
 
 
 @dataclass(kw_only=True)
@@ -75,16 +82,16 @@ class DataOptions(FileOptions):
     """
 
     vocabulary_size: int | None = data_option(
-        None, "Maximum entries of the vocabulary; the rarest tokens become unknown."
+        None,
+        "Maximum entries of the vocabulary; the rarest tokens become unknown.",
+        check=check_sizes,
     )
     minimum_count: int = data_option(
-        1, "Characters or words that occur less often become unknown (not at level bpe)."
+        1,
+        "Characters or words that occur less often become unknown (not at level bpe).",
+        check=check_sizes,
     )
     lowercase: bool = data_option(False, "Make words lower-case.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sizes(self, 1, "vocabulary_size", "minimum_count")
 
 
 def check_format(format: str | None, kinds: tuple[str, ...], others: tuple[str, ...] = ()) -> None:
@@ -154,7 +161,7 @@ class TextOptions(DataOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         minimum = 256 if self.level == "bpe" else 1  # byte pairs begin with the 256 bytes
-        check_sizes(self, minimum, "vocabulary_size")
+        check_sizes(minimum=minimum, vocabulary_size=self.vocabulary_size)
         if self.level == "word":
             return
         if self.batching == "sentences":
@@ -181,17 +188,19 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the data in all.", common=True
+        None, "Stop after so many passes over the data in all.", common=True, check=check_sizes
     )
-    max_steps: int | None = training_option(None, "Stop after so many updates in all.", common=True)
+    max_steps: int | None = training_option(
+        None, "Stop after so many updates in all.", common=True, check=check_sizes
+    )
     minutes: float | None = training_option(None, "Stop after so many minutes in all.", common=True)
     batch_size: int = training_option(
-        32, "Parallel streams, sentences or other examples (B).", common=True
+        32, "Parallel streams, sentences or other examples (B).", common=True, check=check_sizes
     )
     optimizer: str = training_option("adam", "Optimiser.", tuple(OPTIMIZERS))
     learning_rate: float = training_option(0.002, "Learning rate at the start.", common=True)
     momentum: float = training_option(0.0, "Momentum, for sgd and rmsprop.")
-    weight_decay: float = training_option(0.0, "Weight decay.")
+    weight_decay: float = training_option(0.0, "Weight decay.", check=check_factors)
     schedule: str = training_option(
         "constant",
         "What becomes of the learning rate: exponential multiplies it by decay at each epoch after "
@@ -199,29 +208,41 @@ class TrainingOptions(Options):
         "leaves it and starts the averaging of asgd.",
         tuple(SCHEDULES),
     )
-    warm_up: int = training_option(0, "Updates over which the learning rate rises to its start.")
+    warm_up: int = training_option(
+        0, "Updates over which the learning rate rises to its start.", check=check_counts
+    )
     decay: float = training_option(0.5, "Factor of the schedules exponential and plateau.")
-    constant_epochs: int = training_option(4, "Epochs before the schedule exponential begins.")
+    constant_epochs: int = training_option(
+        4, "Epochs before the schedule exponential begins.", check=check_counts
+    )
     plateau_patience: int = training_option(
-        0, "Evaluations without progress that the schedule plateau waits for."
+        0, "Evaluations without progress that the schedule plateau waits for.", check=check_counts
     )
     clip_norm: float = training_option(
-        5.0, "Clip gradients to this global norm; 0 for no clipping."
+        5.0, "Clip gradients to this global norm; 0 for no clipping.", check=check_factors
     )
-    clip_value: float = training_option(0.0, "Clip each gradient to +- this; 0 for no clipping.")
+    clip_value: float = training_option(
+        0.0, "Clip each gradient to +- this; 0 for no clipping.", check=check_factors
+    )
     loss_per: str = training_option(
         "token",
         "What the loss is the mean of before clipping and updates: tokens, or sequences (then it "
         "is a sum over the window).",
         ("token", "sequence"),
     )
-    evaluate_every: int = training_option(0, "Updates between evaluations; 0 for once an epoch.")
-    patience: int = training_option(
-        0, "Stop after so many evaluations without progress; 0 for no such end."
+    evaluate_every: int = training_option(
+        0, "Updates between evaluations; 0 for once an epoch.", check=check_counts
     )
-    log_every: int = training_option(10, "Updates between lines in metrics.jsonl.")
-    checkpoint_seconds: float = training_option(60.0, "Seconds between checkpoints.")
-    seed: int = training_option(1, "Seed of all random numbers.", common=True)
+    patience: int = training_option(
+        0, "Stop after so many evaluations without progress; 0 for no such end.", check=check_counts
+    )
+    log_every: int = training_option(
+        10, "Updates between lines in metrics.jsonl.", check=check_sizes
+    )
+    checkpoint_seconds: float = training_option(
+        60.0, "Seconds between checkpoints.", check=check_factors
+    )
+    seed: int = training_option(1, "Seed of all random numbers.", common=True, check=check_counts)
     monitor: str = training_option(
         "loss",
         "Which figure of an evaluation decides what weights are kept and when patience ends; the "
@@ -229,12 +250,13 @@ class TrainingOptions(Options):
         ("auto", *DIRECTIONS),
     )
     accumulate: int = training_option(
-        1, "Batches whose gradients make one update, as if they were one batch."
+        1, "Batches whose gradients make one update, as if they were one batch.", check=check_sizes
     )
     ema_decay: float = training_option(
         0.0,
         "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
         "and saved in their place; 0 for none.",
+        check=check_shares,
     )
 
     freeze: tuple[str, ...] = training_option(
@@ -255,23 +277,15 @@ class TrainingOptions(Options):
         super().__post_init__()
         if self.epochs is None and self.max_steps is None and self.minutes is None:
             raise ValueError("give a limit: epochs, max_steps or minutes")
-        check_sizes(self, 1, "epochs", "max_steps", "batch_size", "log_every")
-        check_sizes(
-            self, 0, "patience", "evaluate_every", "warm_up", "plateau_patience",
-            "constant_epochs", "seed",
-        )  # fmt: skip
         for name in ("minutes", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be more than 0 and finite, not {value}")
-        check_factors(self, "clip_norm", "clip_value", "checkpoint_seconds", "weight_decay")
-        check_sizes(self, 1, "accumulate")
         if not 1 <= self.discriminative_factor < math.inf:
             raise ValueError(
                 "discriminative_factor must be at least 1 and finite, not "
                 f"{self.discriminative_factor}"
             )
-        check_shares(self, "ema_decay")
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
@@ -296,14 +310,14 @@ class StreamTrainingOptions(TrainingOptions):
     64
     """
 
-    window: int = training_option(64, "Steps of truncated backpropagation through time (T).")
-    evaluation_batch_size: int = training_option(
-        32, "Streams that the validation text is cut into; 1 carries the state through all of it."
+    window: int = training_option(
+        64, "Steps of truncated backpropagation through time (T).", check=check_sizes
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sizes(self, 1, "window", "evaluation_batch_size")
+    evaluation_batch_size: int = training_option(
+        32,
+        "Streams that the validation text is cut into; 1 carries the state through all of it.",
+        check=check_sizes,
+    )
 
 
 class TaskOptions(Body, TrainingOptions):

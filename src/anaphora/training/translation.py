@@ -20,7 +20,7 @@ from anaphora.data import (
 from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
 from anaphora.models.body import EncoderDecoderBody
-from anaphora.options import check_sizes, option
+from anaphora.options import check_counts, check_sizes, option
 from anaphora.training.evaluation import Evaluation
 from anaphora.training.examples import (
     evaluation_data,
@@ -57,7 +57,10 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
         reading=True,
     )
     beam_size: int = option(
-        5, "How many translations the search keeps side by side.", section="prediction"
+        5,
+        "How many translations the search keeps side by side.",
+        section="prediction",
+        check=check_sizes,
     )
     bleu: bool = option(True, "Translate the files, and count BLEU and chrF.", section="evaluation")
 
@@ -65,6 +68,7 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
         0,
         "Let no sequence of so many words occur twice in a translation; 0 for no limit.",
         section="prediction",
+        check=check_counts,
     )
 
     presets = {  # noqa: RUF012 - it is never changed
@@ -86,8 +90,6 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self, 1, "beam_size")
-        check_sizes(self, 0, "no_repeat_ngram")
         check_format(self.format, ("table",))
 
 

@@ -89,7 +89,9 @@ def test_what_does_not_belong_together_is_refused():
         pair_batches(source[:0], target, 2, END, SOURCE_END)
     with pytest.raises(DataError, match=r"shape \(4,\); expected vectors"):
         pair_batches(source, target, 2, END)
-    with pytest.raises(DataError, match="batch_size is 0"):
+    with pytest.raises(
+        ValueError, match="pair_batches: batch_size must be an integer of at least 1"
+    ):
         pair_batches(source, target, 0, END, SOURCE_END)
 
 

@@ -248,5 +248,5 @@ def test_no_sentence_to_predict():
 )
 def test_sizes_that_cannot_be_meant(make):
     for name, sizes in [("batch_size", (0, 5)), ("window", (5, 0))]:
-        with pytest.raises(DataError, match=f"{name} is 0; it must be at least 1"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
             make(unique_ids(100), *sizes)

@@ -13,9 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.data.errors import DataError
-
-__all__ = ["IGNORE_INDEX", "Batch", "Batches", "BucketedBatches", "check_sizes", "pad"]
+__all__ = ["IGNORE_INDEX", "Batch", "Batches", "BucketedBatches", "pad"]
 
 # The target of a position that does not count: cross-entropy's `ignore_index`, as in PyTorch.
 IGNORE_INDEX = -100
@@ -177,10 +175,3 @@ def pad(
     for b, sequence in enumerate(sequences):
         padded[: len(sequence), b] = sequence
     return padded, lengths
-
-
-def check_sizes(batch_size: int, window: int = 1) -> None:
-    """Refuse sizes below 1 with a `DataError`."""
-    for name, value in [("batch_size", batch_size), ("window", window)]:
-        if value < 1:
-            raise DataError(f"{name} is {value}; it must be at least 1")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.data.batches.base import Batch, BucketedBatches, Int64, Integers, check_sizes, pad
+from anaphora.data.batches.base import Batch, BucketedBatches, Int64, Integers, pad
 from anaphora.data.batches.text import gather, split_sentences
 from anaphora.data.errors import DataError
+from anaphora.options import check_sizes
 
 __all__ = ["PairBatch", "PairBatches", "pair_batches"]
 
@@ -132,7 +133,7 @@ def pair_batches(
     >>> pair_batches(np.ones((2, 3)), target, batch_size=2, end_id=1)[0].source.shape
     (2, 3)
     """
-    check_sizes(batch_size)
+    check_sizes("pair_batches", batch_size=batch_size)
     target_offsets = _offsets("target", target, end_id)
     source_offsets = None
     if source_end_id is not None:

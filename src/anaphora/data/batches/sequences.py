@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora.data.batches.base import IGNORE_INDEX, Batch, Batches, BucketedBatches, Int64, pad
+from anaphora.options import check_sizes
 
 __all__ = ["SampledBatches", "SequenceBatches", "SignalBatches", "SpelledBatch", "side_by_side"]
 
@@ -69,8 +70,7 @@ class SequenceBatches(BucketedBatches):
         self._characters = characters
         if len(self._inputs) == 0:
             raise ValueError("SequenceBatches: there is no sequence")
-        if batch_size < 1:
-            raise ValueError(f"SequenceBatches: batch_size is {batch_size}; at least 1 is needed")
+        check_sizes(self, batch_size=batch_size)
         self._check()
         super().__init__([self._lengths], batch_size)
 
@@ -135,8 +135,7 @@ class SignalBatches(Batches):
                 f"SignalBatches: inputs of shape {inputs.shape} with targets of shape "
                 f"{targets.shape}; expected [N, B, ...] alike"
             )
-        if window < 1:
-            raise ValueError(f"SignalBatches: window is {window}; it must be at least 1")
+        check_sizes(self, window=window)
         self._inputs, self._targets, self._window = inputs, targets, window
         self.tokens = Batch(inputs, targets).tokens
 
@@ -174,8 +173,7 @@ class SampledBatches(Batches):
     def __init__(
         self, sample: Callable[[np.random.Generator], Batch], count: int, seed: int = 0
     ) -> None:
-        if count < 1:
-            raise ValueError(f"SampledBatches: count is {count}; it must be at least 1")
+        check_sizes(self, count=count)
         self._sample, self._count, self._seed = sample, count, seed
 
     def __len__(self) -> int:

@@ -13,10 +13,10 @@ from anaphora.data.batches.base import (
     BucketedBatches,
     Int64,
     Integers,
-    check_sizes,
     pad,
 )
 from anaphora.data.errors import DataError
+from anaphora.options import check_sizes
 
 __all__ = [
     "SentenceBatches",
@@ -136,7 +136,7 @@ def batchify(ids: Integers, batch_size: int, window: int) -> StreamBatches:
     array([[1, 2, 3],
            [6, 7, 8]])
     """
-    check_sizes(batch_size, window)
+    check_sizes("batchify", batch_size=batch_size, window=window)
     needed = batch_size * (window + 1)
     if len(ids) < needed:
         raise DataError(
@@ -179,7 +179,7 @@ def cover(
     array([[   1,    2,    3,    4],
            [   5,    6,    7, -100]])
     """
-    check_sizes(batch_size, window)
+    check_sizes("cover", batch_size=batch_size, window=window)
     skipped = 1 if start_id is None else 0
     count = len(ids) - skipped
     if count < 1:
@@ -243,7 +243,7 @@ def sentence_batches(
     >>> batch.lengths
     array([2, 3])
     """
-    check_sizes(batch_size, window)
+    check_sizes("sentence_batches", batch_size=batch_size, window=window)
     offsets = split_sentences(ids, end_id)
     skipped = 1 if start_id is None else 0
     begin, end = offsets[:-1] + skipped, offsets[1:]

@@ -211,14 +211,6 @@ def described(data: Mapping[str, Any], kind: Any) -> Any:
         raise DataError(f"the tokenizer is damaged: {error}") from error
 
 
-def check_limits(vocabulary_size: int | None, minimum_count: int) -> None:
-    """Raise `DataError` for limits on a vocabulary that cannot be meant."""
-    if vocabulary_size is not None and vocabulary_size < 1:
-        raise DataError(f"vocabulary_size is {vocabulary_size}; it must be at least 1")
-    if minimum_count < 1:
-        raise DataError(f"minimum_count is {minimum_count}; it must be at least 1")
-
-
 def advise_on_limits(vocabulary_size: int | None, minimum_count: int) -> str:
     """Say what to do where the limits leave nothing of a text: only about limits that there are."""
     advice = []

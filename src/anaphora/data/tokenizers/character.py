@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anaphora.data.errors import DataError
-from anaphora.data.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, described
+from anaphora.data.tokenizers.base import Ids, Tokenizer, advise_on_limits, described
+from anaphora.options import check_sizes
 
 __all__ = ["UNKNOWN_CHARACTER", "CharacterTokenizer"]
 
@@ -77,7 +78,7 @@ class CharacterTokenizer(Tokenizer):
         Raises:
             DataError: the text is empty, or a limit leaves no character.
         """
-        check_limits(vocabulary_size, minimum_count)
+        check_sizes(cls.__name__, vocabulary_size=vocabulary_size, minimum_count=minimum_count)
         counts = np.zeros(0, dtype=np.int64)  # by code point
         for chunk in chunks:
             more = np.bincount(_codes(chunk))

@@ -9,7 +9,8 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args
 import numpy as np
 
 from anaphora.data.errors import DataError
-from anaphora.data.tokenizers.base import Ids, Tokenizer, advise_on_limits, check_limits, described
+from anaphora.data.tokenizers.base import Ids, Tokenizer, advise_on_limits, described
+from anaphora.options import check_sizes
 
 __all__ = ["UNKNOWN", "Split", "WordTokenizer", "is_tokenized", "split_words"]
 
@@ -197,7 +198,7 @@ class WordTokenizer(Tokenizer):
         Raises:
             DataError: the text has no word, or the limits leave none.
         """
-        check_limits(vocabulary_size, minimum_count)
+        check_sizes(cls.__name__, vocabulary_size=vocabulary_size, minimum_count=minimum_count)
         _check_split(split)
         counts: Counter[str] = Counter()
         for tokens in _tokens(chunks, lowercase, split, sentence_start):
