@@ -139,6 +139,37 @@ def test_a_state_is_carried_from_batch_to_batch():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [tuple, list, lambda states: states[0]])
+def test_states_in_a_tuple_or_a_list_go_on_from_a_checkpoint(tmp_path, kind):
+    class Carrying(Sum):
+        def loss(self, batch, state=None):
+            inputs, targets = batch
+            h = state[0] if isinstance(state, (tuple, list)) else state
+            _, h = self.recurrent(Tensor(inputs), h)
+            loss = ops.mean_squared_error(self.output(h[-1]), targets)
+            return loss, kind([h, 2 * h])
+
+    def trainer(directory, **options):
+        random.seed(5)
+        model = Carrying()
+        options = TrainingOptions(log_every=1, **options)
+        return Trainer(
+            model, SGD(model.parameters(), 0.05), pairs(4), options, directory=directory,
+        )  # fmt: skip
+
+    whole = trainer(None, max_steps=7)
+    whole.run()
+    directory = ModelDirectory.create(tmp_path / "run")
+    trainer(directory, max_steps=3).run()
+    part = trainer(directory, max_steps=7)
+    part.load_checkpoint()
+    part.run()
+    for name, parameter in whole.model.named_parameters():
+        np.testing.assert_array_equal(
+            dict(part.model.named_parameters())[name].data, parameter.data
+        )
+
+
 def test_a_model_may_count_its_targets():
     class Counting(Sum):
         def count_targets(self, batch):

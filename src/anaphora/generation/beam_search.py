@@ -13,6 +13,7 @@ from anaphora.generation.reading import evaluating
 from anaphora.generation.sampling import repeating
 from anaphora.models import ConditionalLanguageModel
 from anaphora.nn import Memory
+from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Array, Tensor, no_grad
 
 
@@ -138,7 +139,7 @@ class _Beams:
         self.decoder = model.decoder
         self.no_repeat_ngram = no_repeat_ngram
         self.length_penalty = length_penalty
-        states = state if isinstance(state, tuple) else (state,)
+        states = as_tuple(state)
         K, B = beam_size, states[0].shape[1]
         self.states = [np.tile(s.data, (1, K, 1)) for s in states]  # [L, K*B, H]
         self.memory = memory
@@ -182,11 +183,9 @@ class _Beams:
     def _run(self, ids: Array) -> tuple[Array, Array]:
         """Read a token of every sequence; return the logits [K*B, V] and the weights [K, B, S]."""
         K, B = self.totals.shape
-        states = [Tensor(state) for state in self.states]
-        features, after, weights = self.decoder(
-            ids, states[0] if len(states) == 1 else tuple(states), self.memory
-        )
-        self.states = [s.data for s in (after if isinstance(after, tuple) else (after,))]
+        state = from_tuple([Tensor(one) for one in self.states])
+        features, after, weights = self.decoder(ids, state, self.memory)
+        self.states = [one.data for one in as_tuple(after)]
         logits = self.decoder.output(features).data[0]
         if weights is None:
             return logits, np.empty((K, B, 0), logits.dtype)

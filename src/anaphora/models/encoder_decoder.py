@@ -11,6 +11,7 @@ from anaphora import nn
 from anaphora.models.body import EncoderDecoderBody
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.reader import make_embedding, make_recurrent
+from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.options import defaults
 
 
@@ -85,10 +86,10 @@ class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
         """
         x = self.drop(self.embedding(source))
         y, final = self.encoder(x, lengths=lengths)
-        states = [self._joined(state) for state in (final if isinstance(final, tuple) else [final])]
+        state = from_tuple([self._joined(one) for one in as_tuple(final)])
         attention = self.decoder.attention
         memory = None if attention is None else attention.remember(self.drop(y), lengths)
-        return states[0] if len(states) == 1 else tuple(states), memory
+        return state, memory
 
     def _joined(self, state: Any) -> Any:
         """The directions of each layer side by side: [L*D, B, H/D] gives [L, B, H]."""

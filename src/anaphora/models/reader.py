@@ -12,6 +12,7 @@ from anaphora import nn, ops
 from anaphora.models.body import Body, SequenceBody
 from anaphora.models.saved import SavedModel
 from anaphora.models.sequence_session import SequenceSession
+from anaphora.nn.states import as_tuple
 from anaphora.tensor import Tensor
 
 
@@ -59,6 +60,15 @@ def tie(output: nn.Linear, embedding: nn.Embedding, initialization: str | float)
     output.weight = embedding.weight
     # As embeddings they might start at normal(0, 1), which makes the first logits huge.
     output.reset_parameters(initialization)
+
+
+def last_outputs(recurrent: nn.Recurrent, state: Any) -> Tensor:
+    """The last layer's output at the last step of each row, its directions side by side [B, D*H],
+    of the state after it.
+    """
+    h: Tensor = as_tuple(state)[0]
+    D, B = recurrent.num_directions, h.shape[1]
+    return h[len(h) - D :].transpose(1, 0, 2).reshape(B, recurrent.output_size)
 
 
 class CharacterLayer(nn.Module):
@@ -113,9 +123,8 @@ class CharacterLayer(nn.Module):
             )
         flat = characters.reshape(len(characters), lengths.size)
         _, state = self.recurrent(self.embedding(flat), lengths=lengths.reshape(-1))
-        h: Tensor = state[0] if isinstance(state, tuple) else state  # [2, words, H]
-        size = self.recurrent.output_size
-        return h.transpose(1, 0, 2).reshape(*lengths.shape, size)
+        h = last_outputs(self.recurrent, state)  # [words, 2 H]
+        return h.reshape(*lengths.shape, h.shape[1])
 
 
 class Reader(SavedModel):

@@ -19,7 +19,7 @@ from anaphora.data import (
     TaggerCodec,
 )
 from anaphora.models.body import ClassifierBody, PooledBody, TaggerBody
-from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
+from anaphora.models.reader import CharacterLayer, SequenceModel, last_outputs, make_linear
 from anaphora.tensor import Array, Tensor
 
 
@@ -174,9 +174,7 @@ class SequenceToVector(SequenceModel, PooledBody):
 
     def _last(self, state: Any, lengths: ArrayLike | None) -> Tensor:
         """The output of the last layer at the last step, its directions side by side: [B, D*H]."""
-        h: Tensor = state[0] if isinstance(state, tuple) else state
-        D, B = self.recurrent.num_directions, h.shape[1]
-        last = h[len(h) - D :].transpose(1, 0, 2).reshape(B, self.recurrent.output_size)
+        last = last_outputs(self.recurrent, state)
         if not self.layer_norm:
             return last
         normalised: Tensor = getattr(self.recurrent, f"norm_l{self.num_layers - 1}")(last)

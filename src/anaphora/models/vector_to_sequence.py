@@ -12,6 +12,7 @@ from anaphora.data import TargetCodec
 from anaphora.models.body import DecoderBody, check_tied
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.reader import make_linear
+from anaphora.nn.states import from_tuple
 from anaphora.tensor import as_tensor
 
 
@@ -78,5 +79,4 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
         recurrent = self.decoder.recurrent
         sizes = len(recurrent.cell.states), recurrent.num_layers, recurrent.hidden_size
         values = ops.tanh(self.initial(x)).reshape(len(x), *sizes).transpose(1, 2, 0, 3)
-        states = ops.unstack(values)  # each [L, B, H]
-        return states[0] if len(states) == 1 else states, None
+        return from_tuple(ops.unstack(values)), None  # each [L, B, H]

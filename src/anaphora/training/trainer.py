@@ -16,6 +16,7 @@ import numpy as np
 from anaphora import random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
 from anaphora.metrics import direction, is_better
+from anaphora.nn.states import as_tuple
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
 from anaphora.training.callbacks import Callback
@@ -605,7 +606,7 @@ class Trainer:
                 "optimizer": optimizer,
                 "schedule": self._schedule_state(),
                 "random": random.get_state(),
-                "state_is_tuple": isinstance(self.state, tuple),
+                "state_is_tuple": isinstance(self.state, (tuple, list)),
                 "metrics_size": self.directory.metrics_size(),
             },
         )
@@ -688,7 +689,7 @@ class Trainer:
                 with no_grad(), np.errstate(over="ignore", invalid="ignore"):
                     _, after = loss_and_state(self.model, _Epoch(self.batches, 0).take(1)[0], None)
                 self.model.train(training)
-                if checkpoint["state_is_tuple"] != isinstance(after, tuple):
+                if checkpoint["state_is_tuple"] != isinstance(after, (tuple, list)):
                     raise ValueError(f"state_is_tuple is {checkpoint['state_is_tuple']}")
                 state = {f"state.{k}": s.data for k, s in enumerate(_state_tensors(after))}
         arrays = model | optimizer | state
@@ -765,9 +766,7 @@ def _arrays_of(batch: Any) -> Iterator[tuple[str, Array]]:
 
 
 def _state_tensors(state: Any) -> tuple[Tensor, ...]:
-    if state is None:
-        return ()
-    tensors = state if isinstance(state, tuple) else (state,)
+    tensors = () if state is None else as_tuple(state)
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise TypeError(
