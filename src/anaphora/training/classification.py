@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,31 +14,24 @@ from anaphora.data import (
     ClassifierCodec,
     DataError,
     is_table,
-    located,
     read_columns,
     read_labelled,
-    read_series,
 )
 from anaphora.data.tables import label_of
-from anaphora.models import LanguageModel, SequenceClassifier
+from anaphora.models import SequenceClassifier
 from anaphora.models.body import ClassifierBody
-from anaphora.tensor import no_grad
-from anaphora.training.evaluation import check_scores
-from anaphora.training.examples import example_task, in_batches
 from anaphora.training.inputs import (
     SERIES,
     InputOptions,
-    are_series,
-    check_columns_of_tables,
-    example_file,
-    is_blank,
-    read_inputs,
+    predictions,
+    read_examples,
     reading,
-    resolved,
+    sequence_task,
 )
 from anaphora.training.measures import ClassMeasure
 from anaphora.training.options import TaskOptions, data_option, training_option
-from anaphora.training.task import Answer, Paths, TrainingData
+from anaphora.training.task import Answer
+from anaphora.training.trainer import Trainer
 
 Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
 
@@ -98,31 +92,38 @@ def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dic
     >>> sorted(probabilities), round(sum(probabilities.values()), 3)
     (['no', 'yes'], 1.0)
     """
-    for start, part in in_batches(examples, _PREDICTION_BATCH):
-        with located(f"an example after the first {start:,}" if start else "an example"):
-            batch = model.codec.input_batch(part, model.dtype)
-        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            shares = ops.softmax(model.scores(batch)).data
-        check_scores("classify", shares)
-        for row in shares:
-            order = np.argsort(-row, kind="stable")
-            yield {model.codec.classes[k]: float(row[k]) for k in order}
+    for shares in predictions("classify", model, examples):
+        order = np.argsort(-shares, kind="stable")
+        yield {model.codec.classes[k]: float(shares[k]) for k in order}
 
 
-def _read(options: ClassifierOptions, paths: Paths) -> list[Example]:
-    if not paths:
+def _classes(path: Any, classes: Any) -> list[str]:
+    """The classes that a file of series has, if it has some."""
+    if classes is None:
         raise DataError(
-            "nothing was given to classify: name tables, a folder with a .txt file for each class, "
-            "or files of series"
+            f"{path} has no classes; to train or to evaluate, give each series its own: in a .ts "
+            "file after a last colon, all of them listed (@classLabel true a b), in a .npz file in "
+            "an array y. anaphora predict reads series without"
         )
-    if are_series(options, paths, "classifier"):
-        return [example for path in paths for example in _labelled_series(options, path)]
-    more = options.column, options.label_column, options.encoding, options.format
-    return [example for path in paths for example in read_labelled(path, *more)]
+    if isinstance(classes[0], float):
+        raise DataError(
+            f"{path} has numbers to predict (@targetLabel true, or a numeric attribute), and "
+            "classify needs classes: use --task regress. If these are names of classes, list them: "
+            "@classLabel true 1 2"
+        )
+    return list(map(str, classes))
 
 
-def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    check_columns_of_tables(("column", "label_column"), given, paths)
+_read = functools.partial(
+    read_examples,
+    reader="classifier",
+    nothing="nothing was given to classify: name tables, a folder with a .txt file for each class, "
+    "or files of series",
+    of_texts=lambda options, path: read_labelled(
+        path, options.column, options.label_column, options.encoding, options.format
+    ),
+    answers_of=_classes,
+)
 
 
 def _fit(
@@ -131,9 +132,10 @@ def _fit(
     return ClassifierCodec.fit(training, held_out, **reading(options, training))
 
 
-def _begin(options: ClassifierOptions, model: SequenceClassifier, data: TrainingData) -> None:
+def _begin(options: ClassifierOptions, trainer: Trainer, initial: bool) -> None:
     if options.class_weights == "balanced":
-        targets = np.concatenate([batch.targets for batch in data.batches])
+        model: Any = trainer.model
+        targets = np.concatenate([batch.targets for batch in trainer.batches])
         model.class_weights = ops.balanced_class_weights(targets, model.num_classes)
 
 
@@ -150,55 +152,26 @@ def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
     return found
 
 
-def _answer(
-    options: ClassifierOptions, model: SequenceClassifier, inputs: Sequence[Any]
-) -> Iterator[Answer]:
-    found = classify(model, [one for one in inputs if not is_blank(one)])
-    for one in inputs:
-        text = {"text": one} if isinstance(one, str) else {}
-        if is_blank(one):
-            yield Answer({**text, "label": None, "probabilities": {}}, "")
-        else:
-            shares = next(found)
-            label = next(iter(shares))
-            yield Answer({**text, "label": label, "probabilities": shares}, label)
+def _shown(model: SequenceClassifier, one: Any, shares: dict[str, float] | None) -> Answer:
+    label = None if shares is None else next(iter(shares))
+    record = {"text": one} if isinstance(one, str) else {}
+    return Answer({**record, "label": label, "probabilities": shares or {}}, label or "")
 
 
-def _labelled_series(options: ClassifierOptions, path: Any) -> list[Example]:
-    series, classes = read_series(path, options.encoding, options.format)
-    if classes is None:
-        raise DataError(
-            f"{path} has no classes; to train or to evaluate, give each series its own: in a .ts "
-            "file after a last colon, all of them listed (@classLabel true a b), in a .npz file in "
-            "an array y. anaphora predict reads series without"
-        )
-    if isinstance(classes[0], float):
-        raise DataError(
-            f"{path} has numbers to predict (@targetLabel true, or a numeric attribute), and "
-            "classify needs classes: use --task regress. If these are names of classes, list them: "
-            "@classLabel true 1 2"
-        )
-    return list(zip(series, map(str, classes), strict=True))
-
-
-CLASSIFY = example_task(
+CLASSIFY = sequence_task(
     name="classify",
     model=SequenceClassifier,
-    starts=(LanguageModel,),
     options=ClassifierOptions,
     files="tables, folders of a .txt file a class, or series",
     unit="sequences",
-    rows="sequences",
+    columns=("column", "label_column"),
     read_examples=_read,
-    check_files=_check_files,
     fit=_fit,
     label=lambda example: example[1],
     places=_places,
     begin=_begin,
     measure_of=lambda options, model, codec: ClassMeasure(codec.labels),
-    resolve=resolved,
-    inputs=read_inputs,
-    answer=_answer,
-    example_file=example_file,
+    predict=classify,
+    shown=_shown,
 )
 """A class for each text or series."""

@@ -24,6 +24,7 @@ from anaphora.data import (
 from anaphora.tensor import Array
 from anaphora.training.task import (
     Adapt,
+    Answer,
     EvaluationData,
     MeasureOf,
     Notify,
@@ -45,6 +46,12 @@ Places = Callable[[Any, str], Mapping[str, str]]
 Fit = Callable[[Any, list[Any], list[Any]], Codec]
 """The codec, given options, the examples to train on, and those held out of the same files."""
 
+Predict = Callable[[Any, Any, Sequence[Any]], Iterable[Any]]
+"""What a model answers to each of some inputs, given options, model and inputs."""
+
+Shown = Callable[[Any, Any, Any], Answer]
+"""An answer as it is shown, given the model, the input, and what was predicted; None of an input
+that is empty."""
 
 _NAMED = 20  # labels that a message lists
 
@@ -53,9 +60,12 @@ def example_task(
     *,
     read_examples: ReadExamples,
     fit: Fit,
+    predict: Predict,
+    shown: Shown,
+    is_empty: Callable[[Any], bool],
+    measure_of: MeasureOf,
     label: Label | None = None,
     places: Places | None = None,
-    measure_of: MeasureOf = lambda options, model, codec: None,
     rows: str = "sentences",
     **entry: Any,
 ) -> Task:
@@ -64,9 +74,12 @@ def example_task(
     Args:
         read_examples: Reads the examples of files.
         fit: Makes the codec.
+        predict: Answers inputs that are not empty.
+        shown: Makes an `Answer` of what was predicted.
+        is_empty: Whether there is nothing to read in an input.
+        measure_of: As of `Task`.
         label: The class of an example, for examples that have one.
         places: Says where labels stand, for examples that have some.
-        measure_of: As of `Task`.
         rows: What is side by side in a batch, in the plural.
         **entry: The other fields of the task.
     """
@@ -74,11 +87,24 @@ def example_task(
         "read": functools.partial(_read, read_examples, fit, label, rows),
         "open": functools.partial(open_examples, rows),
         "evaluation": functools.partial(evaluation_data, read_examples, places, measure_of),
+        "answer": functools.partial(_answers, predict, shown, is_empty),
         "measure_of": measure_of,
-        "inputs": line_inputs,
         "rows": rows,
     }
     return Task(**{**data, **entry})
+
+
+def _answers(
+    predict: Predict,
+    shown: Shown,
+    is_empty: Callable[[Any], bool],
+    options: Any,
+    model: Any,
+    inputs: Sequence[Any],
+) -> Iterator[Answer]:
+    found = iter(predict(options, model, [one for one in inputs if not is_empty(one)]))
+    for one in inputs:
+        yield shown(model, one, None if is_empty(one) else next(found))
 
 
 def _read(

@@ -755,8 +755,10 @@ def _open(options: ForecasterOptions, codec: ForecastCodec, folder: Path) -> Tra
     return data
 
 
-def _start(options: ForecasterOptions, trainer: Trainer) -> None:
+def _start(options: ForecasterOptions, trainer: Trainer, initial: bool) -> None:
     """Begin with the least squares; they are kept where the network does not do better."""
+    if not initial:
+        return
     model: Any = trainer.model
     _begin(options, model, trainer.batches)
     if trainer.validation is not None:
@@ -863,7 +865,7 @@ FORECAST = Task(
     answer=_answer,
     rows="windows",
     resolve=_resolve,
-    start=_start,
+    begin=_start,
     example_file=_example_file,
 )
 """Series that are forecast, with quantiles."""

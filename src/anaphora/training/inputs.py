@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from anaphora.data import (
     CharacterTokenizer,
@@ -15,19 +18,32 @@ from anaphora.data import (
     WordTokenizer,
     is_table,
     kind_of,
+    located,
     read_columns,
     read_series,
     split_words,
     text_of,
     uncompressed_name,
 )
+from anaphora.models import LanguageModel
 from anaphora.options import check_counts
-from anaphora.training.examples import example_of_table, line_inputs, name_of, split_of
-from anaphora.training.options import NAME_FORMAT, SentenceOptions, check_format, data_option
-from anaphora.training.task import Paths
+from anaphora.tensor import Array, Tensor, no_grad
+from anaphora.training.evaluation import check_scores
+from anaphora.training.examples import (
+    example_of_table,
+    example_task,
+    in_batches,
+    line_inputs,
+    name_of,
+    split_of,
+)
+from anaphora.training.options import SentenceOptions, check_format, data_option
+from anaphora.training.task import Paths, Task
 
 _OF_SERIES = {"validation_share", "encoding", "format", "max_frames"}
 """The options of data that series have too."""
+
+_PREDICTION_BATCH = 256
 
 SERIES: dict[str, Any] = {
     "max_frames": 32,
@@ -176,6 +192,88 @@ def resolved(options: Any, codec: Any) -> Any:
     return dataclasses.replace(options, level="char") if tokenizer else of_preset(options, "series")
 
 
+def read_examples(
+    options: Any,
+    paths: Paths,
+    *,
+    reader: str,
+    nothing: str,
+    of_texts: Callable[[Any, Any], Iterable[Any]],
+    answers_of: Callable[[Any, Any], Iterable[Any]],
+    targets: bool = False,
+) -> list[tuple[Any, Any]]:
+    """The texts or series of files, each with its answer.
+
+    Args:
+        options: How they are read.
+        paths: The files.
+        reader: What learns from them, for messages.
+        nothing: What to say where there are no files.
+        of_texts: Reads the texts of a file with their answers, given options and file.
+        answers_of: The answers of the series of a file, given that and what it has beside them.
+        targets: Whether that are numbers to predict.
+
+    Raises:
+        DataError: there are no files, or one cannot be read.
+    """
+    if not paths:
+        raise DataError(nothing)
+    if not are_series(options, paths, reader):
+        return [example for path in paths for example in of_texts(options, path)]
+    found: list[tuple[Any, Any]] = []
+    for path in paths:
+        series, answers = read_series(path, options.encoding, options.format, targets=targets)
+        found += zip(series, answers_of(path, answers), strict=True)
+    return found
+
+
+def predictions(owner: str, model: Any, examples: Sequence[Any]) -> Iterator[Array]:
+    """Yield for each text or series what a model answers, [O].
+
+    Args:
+        owner: Whose name messages begin with.
+        model: A classifier or a regressor with its codec, ready to evaluate.
+        examples: Texts, or series [T, I].
+
+    Raises:
+        DataError: as `SequenceCodec.encode_input`.
+        ValueError: the model's numbers are not finite.
+    """
+    for start, part in in_batches(examples, _PREDICTION_BATCH):
+        with located(f"an example after the first {start:,}" if start else "an example"):
+            batch = model.codec.input_batch(part, model.dtype)
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+            found = model.answer(model.scores(batch))
+        answers: Array = found.data if isinstance(found, Tensor) else found
+        check_scores(owner, answers)
+        yield from answers
+
+
+def sequence_task(
+    *,
+    predict: Callable[[Any, Sequence[Any]], Iterator[Any]],
+    targets: bool = False,
+    **entry: Any,
+) -> Task:
+    """The `Task` of a model with one answer to a text or to a series.
+
+    Args:
+        predict: Yields the answer to each, given the model and texts or series.
+        targets: Whether answers beside series are numbers to predict.
+        **entry: The other arguments of `example_task`.
+    """
+    return example_task(
+        starts=(LanguageModel,),
+        rows="sequences",
+        predict=lambda options, model, inputs: predict(model, inputs),
+        is_empty=is_blank,
+        resolve=resolved,
+        inputs=functools.partial(read_inputs, targets=targets),
+        example_file=example_file,
+        **entry,
+    )
+
+
 def read_inputs(options: Any, path: str, *, targets: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield where each text or series of a file is, and what it is.
 
@@ -208,21 +306,6 @@ def is_blank(one: Any) -> bool:
     (True, False)
     """
     return not (split_words(one) if isinstance(one, str) else len(one))
-
-
-def check_columns_of_tables(names: Sequence[str], given: Mapping[str, Any], paths: Paths) -> None:
-    """Refuse options that name columns where no table is given.
-
-    Raises:
-        ValueError: they are.
-
-    >>> check_columns_of_tables(["column"], {"column": "body"}, ["reviews.csv"])
-    """
-    if any(is_table(path, given.get("format")) for path in paths):
-        return
-    for name in names:
-        if given.get(name) is not None:
-            raise ValueError(f"{name} is for tables, and none was given; {NAME_FORMAT}")
 
 
 def example_file(options: Any, files: str) -> str:

@@ -40,7 +40,6 @@ from anaphora.options import check_factors, check_shares, check_sizes, option
 from anaphora.training.adaptation import cache_evaluation, dynamic_evaluation
 from anaphora.training.evaluation import Evaluation, evaluate, report_loss
 from anaphora.training.options import (
-    NAME_FORMAT,
     StreamTrainingOptions,
     TaskOptions,
     TextOptions,
@@ -112,11 +111,6 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
 def _check(options: LanguageModelOptions) -> None:
     if options.level == "bpe":
         require_tokenizers()
-
-
-def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    if given.get("column") is not None and not _have_table(given.get("format"), paths):
-        raise ValueError(f"column is for tables, and none was given; {NAME_FORMAT}")
 
 
 def _have_table(format: str | None, paths: Paths) -> bool:
@@ -309,7 +303,7 @@ LANGUAGE_MODEL = Task(
     unit="tokens",
     rows="streams",
     check=_check,
-    check_files=_check_files,
+    columns=("column",),
     read=_read,
     open=_open,
     evaluation=_evaluation,

@@ -32,7 +32,7 @@ from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile
 from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
 from anaphora.training.start import Start
-from anaphora.training.task import Notify, Paths, Task
+from anaphora.training.task import Notify, Paths, Task, TrainingData
 from anaphora.training.trainer import Trainer
 
 _PARAMETERS = {
@@ -94,14 +94,16 @@ def prepare_training(
         with _claimed(home, overwrite=overwrite) as folder:
             codec, names = _read(task, options, texts, validation_texts, folder, notify, start)
             options = task.resolve(options, codec)
+            config = {**options.to_config(), "sources": names}
             # All that can be wrong is to come up before an old model goes.
             random.seed(options.seed)
             model = task.make_model(options, codec.sizes())
             model.codec = codec
             if start is not None:
                 start.copy_weights(task, options, model, notify)
-            _freeze(model, options)
-            task.open(options, codec, folder)
+                config["from"] = start.record()
+            data = task.open(options, codec, folder)
+            trainer = _trainer(task, options, home, config, model, data)
             home.clear(overwrite=overwrite)
             for file in _data(home.checkpoint.parent):
                 file.unlink()
@@ -109,13 +111,8 @@ def prepare_training(
                 file.replace(home.checkpoint.parent / file.name)
             folder.rmdir()
 
-        config = {**options.to_config(), "sources": names}
-        if start is not None:
-            config["from"] = start.record()
-        trainer, description = _trainer(task, options, home, config, model)
-        notify(description)
-        if start is None:
-            task.start(options, trainer)
+        notify(data.description)
+        task.begin(options, trainer, start is None)
         trainer.save_checkpoint()  # from here on it can be resumed
     return trainer
 
@@ -176,15 +173,17 @@ def _resumed(
         )
     options = task.load_options(home)
     before = options
-    config, data, weights = home.load()
+    config, codec, weights = home.load()
     if changes:
         values = with_new_limits({name: vars(options)[name] for name in options.fields()}, changes)
         options = type(options).from_dict({**values, **changes})
         _check_parameters(options.schedule, changes)
     model = task.model.made(home, config.pop("model"), weights).train()
-    model.codec = task.model.load_codec(home, data, model.options)
+    model.codec = task.model.load_codec(home, codec, model.options)
     try:
-        trainer, _ = _trainer(task, before, home, config, model)
+        data = task.open(before, model.codec, home.checkpoint.parent)
+        trainer = _trainer(task, before, home, config, model, data)
+        task.begin(before, trainer, False)
     except ValueError as error:
         raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error
     trainer.load_checkpoint()
@@ -345,12 +344,16 @@ def _data(folder: Path) -> list[Path]:
 
 
 def _trainer(
-    task: Task, options: TaskOptions, home: ModelDirectory, config: dict[str, Any], model: Any
-) -> tuple[Trainer, str]:
-    """A trainer that saves models with the config, as it is then; and a line on its data."""
-    data = task.open(options, model.codec, home.checkpoint.parent)
-    task.begin(options, model, data)
-    _freeze(model, options)
+    task: Task,
+    options: TaskOptions,
+    home: ModelDirectory,
+    config: dict[str, Any],
+    model: Any,
+    data: TrainingData,
+) -> Trainer:
+    """A trainer that saves models with the config, as it is then."""
+    if options.freeze:
+        freeze(model.named_parameters(), options.freeze)
     optimizer = _optimizer(model.named_parameters(), options)
     epoch_steps = -(-len(data.batches) // options.accumulate)
     schedule = _schedule(optimizer, options, epoch_steps, _Start.last(config))
@@ -381,7 +384,7 @@ def _trainer(
         ),
     )
     trainer.schedule_changes = len(config.get("changes", []))
-    return trainer, data.description
+    return trainer
 
 
 def _read(
@@ -405,11 +408,6 @@ def _read(
                 f"{error}; or extend the vocabulary of {start.path} (--extend-vocabulary)"
             ) from error
         raise
-
-
-def _freeze(model: Any, options: TrainingOptions) -> None:
-    if options.freeze:
-        freeze(model.named_parameters(), options.freeze)
 
 
 def _check(task: Task, options: TaskOptions) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,27 +11,24 @@ from typing import Any
 import numpy as np
 
 from anaphora import metrics
-from anaphora.data import DataError, RegressorCodec, located, read_series, read_targets
-from anaphora.models import LanguageModel, SequenceRegressor
+from anaphora.data import DataError, RegressorCodec, read_targets
+from anaphora.models import SequenceRegressor
 from anaphora.models.body import PooledBody
 from anaphora.models.sequences import CRITERIA
-from anaphora.tensor import Array, no_grad
-from anaphora.training.evaluation import check_scores
-from anaphora.training.examples import example_task, in_batches
+from anaphora.tensor import Array
+from anaphora.training.examples import evaluation_data
 from anaphora.training.inputs import (
     SERIES,
     InputOptions,
-    are_series,
-    check_columns_of_tables,
-    example_file,
-    is_blank,
-    read_inputs,
+    predictions,
+    read_examples,
     reading,
-    resolved,
+    sequence_task,
 )
 from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions, data_option, training_option
-from anaphora.training.task import Answer, EvaluationData, Paths, TrainingData
+from anaphora.training.task import Answer, EvaluationData, Paths
+from anaphora.training.trainer import Trainer
 
 Example = tuple[Any, tuple[float, ...]]  # a text, or a series [T, I]; and its numbers
 
@@ -189,29 +185,11 @@ def regress(model: SequenceRegressor, examples: Sequence[Any]) -> Iterator[Array
     >>> [numbers.shape for numbers in regress(model, ["abba", "ab"])]
     [(1,), (1,)]
     """
-    for start, part in in_batches(examples, _PREDICTION_BATCH):
-        with located(f"an example after the first {start:,}" if start else "an example"):
-            batch = model.codec.input_batch(part, model.dtype)
-        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            numbers = model.codec.decode(model(batch.inputs, batch.lengths).data)
-        check_scores("regress", numbers)
-        yield from numbers
+    return predictions("regress", model, examples)
 
 
-def _read(options: RegressorOptions, paths: Paths) -> list[Example]:
-    if not paths:
-        raise DataError(
-            "nothing was given to regress: name tables with --column and --target-column, or "
-            "series with numbers, such as .ts files"
-        )
-    if are_series(options, paths, "regressor"):
-        return [example for path in paths for example in _series_with_targets(options, path)]
-    more = options.column, options.target_columns, options.encoding, options.format
-    return [example for path in paths for example in read_targets(path, *more)]
-
-
-def _series_with_targets(options: RegressorOptions, path: Any) -> list[Example]:
-    series, answers = read_series(path, options.encoding, options.format, targets=True)
+def _numbers(path: Any, answers: Any) -> list[tuple[float]]:
+    """The numbers that a file of series has, if it has some."""
     if answers is None:
         raise DataError(
             f"{path} has no targets; to train or to evaluate, give each series its number: in .ts "
@@ -224,11 +202,20 @@ def _series_with_targets(options: RegressorOptions, path: Any) -> list[Example]:
             "numbers to predict, write @targetLabel true in place of @classLabel; for classes "
             "there is --task classify"
         )
-    return [(one, (float(answer),)) for one, answer in zip(series, answers, strict=True)]
+    return [(float(answer),) for answer in answers]
 
 
-def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    check_columns_of_tables(("column", "target_column"), given, paths)
+_read = functools.partial(
+    read_examples,
+    reader="regressor",
+    nothing="nothing was given to regress: name tables with --column and --target-column, or "
+    "series with numbers, such as .ts files",
+    of_texts=lambda options, path: read_targets(
+        path, options.column, options.target_columns, options.encoding, options.format
+    ),
+    answers_of=_numbers,
+    targets=True,
+)
 
 
 def _fit(
@@ -238,26 +225,34 @@ def _fit(
     return RegressorCodec.fit(training, held_out, targets=names, **reading(options, training))
 
 
-def _begin(
-    options: RegressorOptions, model: SequenceRegressor, data: TrainingData | None = None
-) -> None:
+def _judge_as_trained(options: RegressorOptions, model: Any) -> None:
     model.criterion = options.loss
-    model.loss_kind = None  # type: ignore[assignment, misc]  # its loss is of standardised targets
+    model.loss_kind = None  # its loss is of standardised targets
 
 
-def _answer(
-    options: RegressorOptions, model: SequenceRegressor, inputs: Sequence[Any]
-) -> Iterator[Answer]:
-    found = regress(model, [one for one in inputs if not is_blank(one)])
-    names = model.codec.targets
-    for one in inputs:
-        text = {"text": one} if isinstance(one, str) else {}
-        numbers: list[float] = [] if is_blank(one) else next(found).tolist()
-        prediction: Any = numbers[0] if numbers else None
-        if len(names) > 1:
-            prediction = dict(zip(names, numbers, strict=False))
-        key = "prediction" if len(names) == 1 else "predictions"
-        yield Answer({**text, key: prediction}, "\t".join(f"{n:.6g}" for n in numbers))
+def _begin(options: RegressorOptions, trainer: Trainer, initial: bool) -> None:
+    _judge_as_trained(options, trainer.model)
+
+
+def _measure_of(options: RegressorOptions, model: Any, codec: RegressorCodec) -> Measure:
+    return RegressionMeasure(codec)
+
+
+def _evaluation(
+    options: RegressorOptions, model: SequenceRegressor, files: Paths, batch_size: int | None
+) -> EvaluationData:
+    _judge_as_trained(options, model)
+    return evaluation_data(_read, None, _measure_of, options, model, files, batch_size)
+
+
+def _shown(model: SequenceRegressor, one: Any, found: Array | None) -> Answer:
+    record: dict[str, Any] = {"text": one} if isinstance(one, str) else {}
+    names, numbers = model.codec.targets, [] if found is None else found.tolist()
+    if len(names) > 1:
+        record["predictions"] = dict(zip(names, numbers, strict=False))
+    else:
+        record["prediction"] = numbers[0] if numbers else None
+    return Answer(record, "\t".join(f"{number:.6g}" for number in numbers))
 
 
 def _report(options: RegressorOptions, record: Mapping[str, Any], short: bool = False) -> str:
@@ -273,33 +268,21 @@ def _report(options: RegressorOptions, record: Mapping[str, Any], short: bool = 
     )
 
 
-_TASK = example_task(
+REGRESS = sequence_task(
     name="regress",
     model=SequenceRegressor,
-    starts=(LanguageModel,),
     options=RegressorOptions,
     files="tables, or series with numbers",
     unit="numbers",
-    rows="sequences",
+    columns=("column", "target_column"),
     read_examples=_read,
-    check_files=_check_files,
+    targets=True,
     fit=_fit,
     begin=_begin,
-    measure_of=lambda options, model, codec: RegressionMeasure(codec),
-    resolve=resolved,
-    inputs=functools.partial(read_inputs, targets=True),
-    answer=_answer,
+    evaluation=_evaluation,
+    measure_of=_measure_of,
+    predict=regress,
+    shown=_shown,
     report=_report,
-    example_file=example_file,
 )
-
-
-def _evaluation(
-    options: RegressorOptions, model: SequenceRegressor, files: Paths, batch_size: int | None
-) -> EvaluationData:
-    _begin(options, model)
-    return _TASK.evaluation(options, model, files, batch_size)
-
-
-REGRESS = dataclasses.replace(_TASK, evaluation=_evaluation)
 """Numbers for each text or series."""

@@ -171,15 +171,10 @@ def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
             yield place, split_words(line)
 
 
-def _answer(
-    options: TaggerOptions, model: SequenceTagger, inputs: Sequence[Any]
-) -> Iterator[Answer]:
-    found = tag(model, [words for words in inputs if words])
-    for words in inputs:
-        pairs = next(found) if words else []
-        tags, shares = ([pair[k] for pair in pairs] for k in (0, 1))
-        text = "".join(f"{word}\t{its_tag}\n" for word, its_tag in zip(words, tags, strict=True))
-        yield Answer({"words": words, "tags": tags, "probabilities": shares}, text)
+def _shown(model: SequenceTagger, words: list[str], pairs: Any) -> Answer:
+    tags, shares = ([pair[k] for pair in pairs or []] for k in (0, 1))
+    text = "".join(f"{word}\t{its_tag}\n" for word, its_tag in zip(words, tags, strict=True))
+    return Answer({"words": words, "tags": tags, "probabilities": shares}, text)
 
 
 TAG = example_task(
@@ -194,6 +189,8 @@ TAG = example_task(
     places=_places,
     measure_of=lambda options, model, codec: tag_measure(codec.labels),
     inputs=_inputs,
-    answer=_answer,
+    predict=lambda options, model, sentences: tag(model, sentences),
+    shown=_shown,
+    is_empty=lambda words: not words,
 )
 """A tag for each word of a sentence."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anaphora.artifact import ArtifactError, ModelDirectory
-from anaphora.data import Batches, UnknownShare
+from anaphora.data import Batches, UnknownShare, is_table
 from anaphora.models import SavedModel
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, report_loss
 from anaphora.training.measures import Measure
-from anaphora.training.options import TaskOptions
+from anaphora.training.options import NAME_FORMAT, TaskOptions
 
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
@@ -125,8 +125,6 @@ class Task:
             ``validation_texts``.
         resolve: The options with what the data decided of those that were not given, given the
             options and the codec.
-        start: Prepares a new training, whose model has its initial weights, given the options and
-            the `Trainer`.
         open: The data of a training, given options, codec and that folder.
         evaluation: The data of an evaluation, given options, model, files and a batch size or
             None.
@@ -134,14 +132,13 @@ class Task:
             may be ``-`` for standard input; None for a model without inputs, which writes text.
         answer: Yields the `Answer` to each of some inputs, given options, model and inputs; an
             input that is empty has an empty one.
-        begin: Prepares a model for a training, given options, the model and the data of the
-            training; also when it goes on.
+        begin: Prepares a training, given options, the `Trainer`, and whether its model has initial
+            weights: neither those of a model to begin with, nor those of a checkpoint.
         measure_of: What evaluations count beside the loss, given options, the model and a codec,
             whose labels may be more than the model's; None for nothing.
         rows: What is side by side in a batch, in the plural.
         check: Refuses options that do not fit together, whatever the files say.
-        check_files: Refuses options that are for a kind of files where none of that kind is given:
-            gets those that were given, and the files.
+        columns: The options that name columns of tables.
         report: A record as people of the field read it, given options, the record, and whether it
             is to be short.
         starts: The classes of models of other tasks whose reader its model can begin with.
@@ -163,16 +160,28 @@ class Task:
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
-    begin: Callable[[Any, Any, TrainingData], None] = _accept
+    begin: Callable[[Any, Any, bool], None] = _accept
     measure_of: MeasureOf = _nothing
     rows: str = "sentences"
     resolve: Callable[[Any, Any], Any] = _unchanged
-    start: Callable[[Any, Any], None] = _accept
     check: Callable[[Any], None] = _accept
-    check_files: Callable[[Mapping[str, Any], Paths], None] = _accept
+    columns: tuple[str, ...] = ()
     report: Callable[..., str] = _report
     starts: tuple[type[SavedModel], ...] = ()
     example_file: Callable[[Any, str], str] = _example_file
+
+    def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:
+        """Refuse options that name columns, among those that were given, where no file is a table.
+
+        Raises:
+            ValueError: there is one.
+
+        >>> from anaphora.training import TASKS
+        >>> TASKS["classify"].check_files({"column": "body"}, ["reviews.csv"])
+        """
+        named = [name for name in self.columns if given.get(name) is not None]
+        if named and not any(is_table(path, given.get("format")) for path in paths):
+            raise ValueError(f"{named[0]} is for tables, and none was given; {NAME_FORMAT}")
 
     def measure(self, options: Any, loss: float) -> str:
         """A loss as people of the field read it, in few characters."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ from anaphora.training.examples import (
 )
 from anaphora.training.measures import Measure, TranslationMeasure
 from anaphora.training.options import (
-    NAME_FORMAT,
     SentenceOptions,
     TaskOptions,
     check_format,
@@ -103,14 +102,6 @@ def _read(options: TranslatorOptions, paths: Paths) -> list[Example]:
     return read_pairs(paths, *columns, options.encoding, options.format)
 
 
-def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
-    if any(is_table(path, given.get("format")) for path in paths):
-        return
-    for name in ("source_column", "target_column"):
-        if given.get(name) is not None:
-            raise ValueError(f"{name} is for tables, and none was given; {NAME_FORMAT}")
-
-
 def _fit(options: TranslatorOptions, training: list[Example], held_out: list[Example]) -> PairCodec:
     lines = [line for pair in training for line in pair]
     split: Any = split_of(options, lines)
@@ -132,28 +123,23 @@ def _inputs(options: TranslatorOptions, path: str) -> Iterator[tuple[str, Any]]:
     return line_inputs(options, path)
 
 
-def _answer(
-    options: TranslatorOptions, model: EncoderDecoder, inputs: Sequence[str]
-) -> Iterator[Answer]:
-    sentences = [one for one in inputs if split_words(one)]
-    found = iter(
-        translate(
-            model,
-            model.codec,
-            sentences,
-            options.beam_size,
-            no_repeat_ngram=options.no_repeat_ngram,
-        )
+def _predict(
+    options: TranslatorOptions, model: EncoderDecoder, sentences: Sequence[str]
+) -> Iterable[Any]:
+    return translate(
+        model, model.codec, sentences, options.beam_size, no_repeat_ngram=options.no_repeat_ngram
     )
-    for sentence in inputs:
-        record: dict[str, Any] = {"source": sentence, "translation": ""}
-        scores: dict[str, Any] = {"log_probability": None, "score": None}
-        if split_words(sentence):
-            one = next(found)
-            best = one.hypothesis
-            record["translation"] = one.text
-            scores = {"log_probability": best.log_probability, "score": best.score}
-        yield Answer({**record, **scores}, record["translation"])
+
+
+def _shown(model: EncoderDecoder, sentence: str, found: Any) -> Answer:
+    best = None if found is None else found.hypothesis
+    record: dict[str, Any] = {
+        "source": sentence,
+        "translation": "" if found is None else found.text,
+        "log_probability": None if best is None else best.log_probability,
+        "score": None if best is None else best.score,
+    }
+    return Answer(record, record["translation"])
 
 
 def _measure_of(options: TranslatorOptions, model: Any, codec: Any) -> Measure | None:
@@ -189,10 +175,6 @@ def _evaluation(
     return data._replace(figures=figures)
 
 
-def _example_file(options: TranslatorOptions, files: str) -> str:
-    return example_of_table(files, options.format) or "YOUR_SENTENCES.txt"
-
-
 TRANSLATE = example_task(
     name="translate",
     model=EncoderDecoder,
@@ -200,13 +182,17 @@ TRANSLATE = example_task(
     files="source and target, or tables of pairs",
     unit="words",
     read_examples=_read,
-    check_files=_check_files,
+    columns=("source_column", "target_column"),
     fit=_fit,
     evaluation=_evaluation,
     measure_of=_measure_of,
     resolve=_resolved,
     inputs=_inputs,
-    answer=_answer,
-    example_file=_example_file,
+    predict=_predict,
+    shown=_shown,
+    is_empty=lambda sentence: not split_words(sentence),
+    example_file=lambda options, files: (
+        example_of_table(files, options.format) or "YOUR_SENTENCES.txt"
+    ),
 )
 """A sentence for a sentence."""
