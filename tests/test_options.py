@@ -7,11 +7,12 @@ import pytest
 
 from anaphora import nn
 from anaphora.options import (
+    COUNT,
+    FACTOR,
     LARGEST,
+    SHARE,
+    SIZE,
     Options,
-    check_counts,
-    check_factors,
-    check_shares,
     check_sizes,
     defaults,
     option,
@@ -20,10 +21,10 @@ from anaphora.options import (
 
 @dataclasses.dataclass(kw_only=True)
 class Some(Options):
-    size: int | None = option(3, "", section="model", check=check_sizes)
-    count: int = option(0, "", section="model", check=check_counts)
-    share: float = option(0.0, "", section="model", check=check_shares)
-    factor: float = option(1.0, "", section="model", check=check_factors)
+    size: int | None = option(3, "", SIZE, section="model")
+    count: int = option(0, "", COUNT, section="model")
+    share: float = option(0.0, "", SHARE, section="model")
+    factor: float = option(1.0, "", FACTOR, section="model")
     free: int = option(-5, "", section="model")
 
 

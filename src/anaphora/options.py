@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Callable, Mapping
@@ -21,10 +22,9 @@ LARGEST = 2**63 - 1
 def option(
     default: Any,
     help: str,
-    choices: tuple[str, ...] = (),
+    allowed: tuple[str, ...] | Callable[..., None] = (),
     *,
     section: str,
-    check: Callable[..., None] | None = None,
     common: bool = False,
     reading: bool = False,
 ) -> Any:
@@ -33,21 +33,26 @@ def option(
     Args:
         default: What it is where nothing else was given.
         help: What it means, as ``--help`` prints it.
-        choices: The words that it may be; any value if there are none.
+        allowed: The words that it may be; or for a number `SIZE`, `COUNT`, `SHARE` or `FACTOR`; or
+            anything.
         section: Where ``config.json`` has it: "data", "model" or "training".
-        check: Refuses values out of range: `check_sizes` or another of this module.
         common: Whether ``--help`` shows it among the first.
         reading: Whether it says how files are read, so that commands which use a trained model
             take it too.
 
     >>> @dataclasses.dataclass(kw_only=True)
     ... class Size(Options):
-    ...     hidden_size: int = option(256, "Units of each layer.", section="model")
+    ...     hidden_size: int = option(256, "Units of each layer.", SIZE, section="model")
     >>> Size(hidden_size=3).to_dict()
     {'hidden_size': 3}
+    >>> Size(hidden_size=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: hidden_size must be an integer of at least 1, not 0
     """
+    choices, check = ((), allowed) if callable(allowed) else (allowed, None)
     metadata = {
-        "help": help, "choices": choices, "section": section, "check": check, "common": common,
+        "help": help, "choices": choices, "check": check, "section": section, "common": common,
         "reading": reading,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
@@ -174,17 +179,6 @@ def check_sizes(owner: object = None, minimum: int = 1, **sizes: Any) -> None:
             raise ValueError(f"{_of(owner)}{name} must fit into 64 bits; {size} does not")
 
 
-def check_counts(owner: object = None, **counts: Any) -> None:
-    """Refuse what are not integers of at least 0; otherwise as `check_sizes`.
-
-    >>> check_counts(seed=-1)
-    Traceback (most recent call last):
-        ...
-    ValueError: seed must be an integer of at least 0, not -1
-    """
-    check_sizes(owner, 0, **counts)
-
-
 def check_shares(owner: object = None, **shares: float) -> None:
     """Refuse shares that are not 0 to below 1; the arguments are as of `check_sizes`.
 
@@ -215,6 +209,11 @@ def check_factors(owner: object = None, **factors: float) -> None:
     for name, factor in factors.items():
         if not 0 <= factor < math.inf:
             raise ValueError(f"{_of(owner)}{name} must be finite and >= 0, not {factor}")
+
+
+SIZE, SHARE, FACTOR = check_sizes, check_shares, check_factors
+COUNT = functools.partial(check_sizes, minimum=0)
+"""What an option that is a number may be."""
 
 
 def _of(owner: object) -> str:

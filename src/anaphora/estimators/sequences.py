@@ -35,7 +35,7 @@ from anaphora.data import (
 from anaphora.models import SequenceClassifier, SequenceRegressor
 from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import AdamW, Cosine
-from anaphora.options import check_counts, check_sizes
+from anaphora.options import check_sizes
 from anaphora.training import Callback, Trainer, TrainingOptions, evaluate
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class _RecurrentEstimator(BaseEstimator):
     def _check_options(self) -> None:
         """Refuse numbers that are out of their range; the rest is checked where it is used."""
         check_sizes(self, n_models=self.n_models, epochs=self.epochs, patience=self.patience)
-        check_counts(self, min_updates=self.min_updates)
+        check_sizes(self, 0, min_updates=self.min_updates)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"{type(self).__name__}: validation_fraction is a share, 0 < validation_fraction "

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 from anaphora.cells import CELLS, Cell
 from anaphora.data import SCALINGS
 from anaphora.models.distributions import COUNTS, DISTRIBUTIONS
-from anaphora.options import Options, check_factors, check_shares, check_sizes, option
+from anaphora.options import FACTOR, SHARE, SIZE, Options, option
 
 POOLINGS = ("last", "mean", "max")
 ATTENTIONS = ("multiplicative", "additive", "none")
@@ -59,30 +59,28 @@ class Body(Options):
     """
 
     cell: str | Cell = model_option("lstm", _CELL_HELP, common=True)  # noqa: RUF009
-    hidden_size: int = model_option(
-        256, "Units of each recurrent layer.", common=True, check=check_sizes
-    )
+    hidden_size: int = model_option(256, "Units of each recurrent layer.", SIZE, common=True)
     embedding_size: int | None = model_option(
-        None, "Size of the embeddings; hidden_size if not given.", check=check_sizes
+        None, "Size of the embeddings; hidden_size if not given.", SIZE
     )
-    num_layers: int = model_option(1, "Recurrent layers.", common=True, check=check_sizes)
+    num_layers: int = model_option(1, "Recurrent layers.", SIZE, common=True)
     dropout: float = model_option(
         0.0,
         "Share dropped on the embeddings, between layers and before the output.",
+        SHARE,
         common=True,
-        check=check_shares,
     )
     locked_dropout: bool = model_option(
         False, "Let dropout drop the same units at all steps of a window."
     )
     embedding_dropout: float = model_option(
-        0.0, "Share of the vocabulary whose embeddings are dropped in a window.", check=check_shares
+        0.0, "Share of the vocabulary whose embeddings are dropped in a window.", SHARE
     )
     weight_dropout: float = model_option(
-        0.0, "Share of the recurrent weights that are dropped in a window.", check=check_shares
+        0.0, "Share of the recurrent weights that are dropped in a window.", SHARE
     )
     zoneout: float = model_option(
-        0.0, "Share of the units that keep their states in a step.", check=check_shares
+        0.0, "Share of the units that keep their states in a step.", SHARE
     )
     layer_norm: bool = model_option(False, "Normalise the outputs of each recurrent layer.")
     initialization: str | float = model_option(
@@ -147,7 +145,7 @@ class LabelSmoothing(Body):
     """
 
     label_smoothing: float = model_option(
-        0.0, "Share of each target that is spread over all others, in training.", check=check_shares
+        0.0, "Share of each target that is spread over all others, in training.", SHARE
     )
 
 
@@ -170,12 +168,12 @@ class LanguageModelBody(LabelSmoothing):
     activation_penalty: float = model_option(
         0.0,
         "Factor of the mean square of the last layer's output, added to the training loss.",
-        check=check_factors,
+        FACTOR,
     )
     temporal_penalty: float = model_option(
         0.0,
         "Factor of the mean squared change of that output from step to step, added likewise.",
-        check=check_factors,
+        FACTOR,
     )
 
     def __post_init__(self) -> None:
@@ -236,11 +234,9 @@ class TaggerBody(SequenceBody, LabelSmoothing):
     32
     """
 
-    character_embedding_size: int = model_option(
-        16, "Size of the embeddings of characters.", check=check_sizes
-    )
+    character_embedding_size: int = model_option(16, "Size of the embeddings of characters.", SIZE)
     character_hidden_size: int = model_option(
-        32, "Units of each direction of the layer that reads characters.", check=check_sizes
+        32, "Units of each direction of the layer that reads characters.", SIZE
     )
     crf: bool = model_option(
         False,

@@ -26,7 +26,7 @@ from anaphora.data import (
     uncompressed_name,
 )
 from anaphora.models import LanguageModel
-from anaphora.options import check_counts
+from anaphora.options import COUNT
 from anaphora.tensor import Array, Tensor, no_grad
 from anaphora.training.evaluation import check_scores
 from anaphora.training.examples import (
@@ -87,7 +87,7 @@ class InputOptions(SentenceOptions):
         0,
         "About how many frames a series of median length is cut into, each of which is one step of "
         "the model; 0 reads every step by itself.",
-        check=check_counts,
+        COUNT,
     )
 
     def __post_init__(self) -> None:

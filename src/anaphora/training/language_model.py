@@ -36,7 +36,7 @@ from anaphora.data import (
 from anaphora.data.tokenizers.bpe import require_tokenizers
 from anaphora.models import LanguageModel
 from anaphora.models.body import LanguageModelBody
-from anaphora.options import check_factors, check_shares, check_sizes, option
+from anaphora.options import FACTOR, SHARE, SIZE, option
 from anaphora.training.adaptation import cache_evaluation, dynamic_evaluation
 from anaphora.training.evaluation import Evaluation, evaluate, report_loss
 from anaphora.training.options import (
@@ -71,25 +71,21 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
     cache: bool = evaluation_option(
         False, "Mix in what followed similar states shortly before: a neural cache."
     )
-    cache_window: int = evaluation_option(500, "Steps that the cache holds.", check=check_sizes)
+    cache_window: int = evaluation_option(500, "Steps that the cache holds.", SIZE)
     cache_theta: float = evaluation_option(
-        1.0, "How much the cache prefers similar states.", check=check_factors
+        1.0, "How much the cache prefers similar states.", FACTOR
     )
-    cache_weight: float = evaluation_option(
-        0.1, "Share of the cache in each prediction.", check=check_shares
-    )
+    cache_weight: float = evaluation_option(0.1, "Share of the cache in each prediction.", SHARE)
     dynamic_evaluation: float = evaluation_option(
         0.0,
         "Learning rate with which the model learns from each window of the text after it was "
         "predicted; 0 for none.",
-        check=check_factors,
+        FACTOR,
     )
     dynamic_decay: float = evaluation_option(
-        0.0,
-        "Share of the way back to the trained weights that each of these updates goes.",
-        check=check_factors,
+        0.0, "Share of the way back to the trained weights that each of these updates goes.", FACTOR
     )
-    dynamic_window: int = evaluation_option(5, "Steps of each of these windows.", check=check_sizes)
+    dynamic_window: int = evaluation_option(5, "Steps of each of these windows.", SIZE)
 
     presets = PRESETS
 

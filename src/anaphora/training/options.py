@@ -20,14 +20,7 @@ from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
 from anaphora.optim import OPTIMIZERS, SCHEDULES
-from anaphora.options import (
-    Options,
-    check_counts,
-    check_factors,
-    check_shares,
-    check_sizes,
-    option,
-)
+from anaphora.options import COUNT, FACTOR, SHARE, SIZE, Options, check_sizes, option
 
 LIMITS = {"epochs", "max_steps", "minutes"}
 """The options that end a training."""
@@ -51,7 +44,7 @@ class FileOptions(Options):
         0.05,
         "Share of the text or of each series to forecast (its end), or of the examples (sampled by "
         "seed) that is held out for validation where no --valid is given.",
-        check=check_shares,
+        SHARE,
     )
     encoding: str = data_option(
         "utf-8",
@@ -82,14 +75,10 @@ class DataOptions(FileOptions):
     """
 
     vocabulary_size: int | None = data_option(
-        None,
-        "Maximum entries of the vocabulary; the rarest tokens become unknown.",
-        check=check_sizes,
+        None, "Maximum entries of the vocabulary; the rarest tokens become unknown.", SIZE
     )
     minimum_count: int = data_option(
-        1,
-        "Characters or words that occur less often become unknown (not at level bpe).",
-        check=check_sizes,
+        1, "Characters or words that occur less often become unknown (not at level bpe).", SIZE
     )
     lowercase: bool = data_option(False, "Make words lower-case.")
 
@@ -188,19 +177,19 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the data in all.", common=True, check=check_sizes
+        None, "Stop after so many passes over the data in all.", SIZE, common=True
     )
     max_steps: int | None = training_option(
-        None, "Stop after so many updates in all.", common=True, check=check_sizes
+        None, "Stop after so many updates in all.", SIZE, common=True
     )
     minutes: float | None = training_option(None, "Stop after so many minutes in all.", common=True)
     batch_size: int = training_option(
-        32, "Parallel streams, sentences or other examples (B).", common=True, check=check_sizes
+        32, "Parallel streams, sentences or other examples (B).", SIZE, common=True
     )
     optimizer: str = training_option("adam", "Optimiser.", tuple(OPTIMIZERS))
     learning_rate: float = training_option(0.002, "Learning rate at the start.", common=True)
     momentum: float = training_option(0.0, "Momentum, for sgd and rmsprop.")
-    weight_decay: float = training_option(0.0, "Weight decay.", check=check_factors)
+    weight_decay: float = training_option(0.0, "Weight decay.", FACTOR)
     schedule: str = training_option(
         "constant",
         "What becomes of the learning rate: exponential multiplies it by decay at each epoch after "
@@ -209,20 +198,20 @@ class TrainingOptions(Options):
         tuple(SCHEDULES),
     )
     warm_up: int = training_option(
-        0, "Updates over which the learning rate rises to its start.", check=check_counts
+        0, "Updates over which the learning rate rises to its start.", COUNT
     )
     decay: float = training_option(0.5, "Factor of the schedules exponential and plateau.")
     constant_epochs: int = training_option(
-        4, "Epochs before the schedule exponential begins.", check=check_counts
+        4, "Epochs before the schedule exponential begins.", COUNT
     )
     plateau_patience: int = training_option(
-        0, "Evaluations without progress that the schedule plateau waits for.", check=check_counts
+        0, "Evaluations without progress that the schedule plateau waits for.", COUNT
     )
     clip_norm: float = training_option(
-        5.0, "Clip gradients to this global norm; 0 for no clipping.", check=check_factors
+        5.0, "Clip gradients to this global norm; 0 for no clipping.", FACTOR
     )
     clip_value: float = training_option(
-        0.0, "Clip each gradient to +- this; 0 for no clipping.", check=check_factors
+        0.0, "Clip each gradient to +- this; 0 for no clipping.", FACTOR
     )
     loss_per: str = training_option(
         "token",
@@ -231,18 +220,14 @@ class TrainingOptions(Options):
         ("token", "sequence"),
     )
     evaluate_every: int = training_option(
-        0, "Updates between evaluations; 0 for once an epoch.", check=check_counts
+        0, "Updates between evaluations; 0 for once an epoch.", COUNT
     )
     patience: int = training_option(
-        0, "Stop after so many evaluations without progress; 0 for no such end.", check=check_counts
+        0, "Stop after so many evaluations without progress; 0 for no such end.", COUNT
     )
-    log_every: int = training_option(
-        10, "Updates between lines in metrics.jsonl.", check=check_sizes
-    )
-    checkpoint_seconds: float = training_option(
-        60.0, "Seconds between checkpoints.", check=check_factors
-    )
-    seed: int = training_option(1, "Seed of all random numbers.", common=True, check=check_counts)
+    log_every: int = training_option(10, "Updates between lines in metrics.jsonl.", SIZE)
+    checkpoint_seconds: float = training_option(60.0, "Seconds between checkpoints.", FACTOR)
+    seed: int = training_option(1, "Seed of all random numbers.", COUNT, common=True)
     monitor: str = training_option(
         "loss",
         "Which figure of an evaluation decides what weights are kept and when patience ends; the "
@@ -250,13 +235,13 @@ class TrainingOptions(Options):
         ("auto", *DIRECTIONS),
     )
     accumulate: int = training_option(
-        1, "Batches whose gradients make one update, as if they were one batch.", check=check_sizes
+        1, "Batches whose gradients make one update, as if they were one batch.", SIZE
     )
     ema_decay: float = training_option(
         0.0,
         "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
         "and saved in their place; 0 for none.",
-        check=check_shares,
+        SHARE,
     )
 
     freeze: tuple[str, ...] = training_option(
@@ -310,13 +295,11 @@ class StreamTrainingOptions(TrainingOptions):
     64
     """
 
-    window: int = training_option(
-        64, "Steps of truncated backpropagation through time (T).", check=check_sizes
-    )
+    window: int = training_option(64, "Steps of truncated backpropagation through time (T).", SIZE)
     evaluation_batch_size: int = training_option(
         32,
         "Streams that the validation text is cut into; 1 carries the state through all of it.",
-        check=check_sizes,
+        SIZE,
     )
 
 

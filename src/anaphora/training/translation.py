@@ -20,7 +20,7 @@ from anaphora.data import (
 from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
 from anaphora.models.body import EncoderDecoderBody
-from anaphora.options import check_counts, check_sizes, option
+from anaphora.options import COUNT, SIZE, option
 from anaphora.training.evaluation import Evaluation
 from anaphora.training.examples import (
     evaluation_data,
@@ -56,18 +56,15 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
         reading=True,
     )
     beam_size: int = option(
-        5,
-        "How many translations the search keeps side by side.",
-        section="prediction",
-        check=check_sizes,
+        5, "How many translations the search keeps side by side.", SIZE, section="prediction"
     )
     bleu: bool = option(True, "Translate the files, and count BLEU and chrF.", section="evaluation")
 
     no_repeat_ngram: int = option(
         0,
         "Let no sequence of so many words occur twice in a translation; 0 for no limit.",
+        COUNT,
         section="prediction",
-        check=check_counts,
     )
 
     presets = {  # noqa: RUF012 - it is never changed
