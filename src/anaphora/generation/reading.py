@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from anaphora.data import DataError, Tokenizer, WordTokenizer
 from anaphora.models import LanguageModel
-from anaphora.nn import Module
 from anaphora.tensor import Tensor, no_grad
 
 Ids = Sequence[int] | NDArray[np.int64]
@@ -64,7 +63,7 @@ def read(model: LanguageModel, sequences: Sequence[Ids]) -> Iterator[Window]:
 
 
 @contextlib.contextmanager
-def evaluating(model: Module) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Run a model in evaluation mode, then restore the mode.
 
     >>> model = LanguageModel(vocabulary_size=5, hidden_size=4)
@@ -75,7 +74,7 @@ def evaluating(model: Module) -> Iterator[None]:
     True
     """
     was_training = model.training
-    model.eval()
+    model.train(False)
     try:
         yield
     finally:

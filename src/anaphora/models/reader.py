@@ -199,8 +199,8 @@ class Reader(SavedModel):
             ValueError: characters are missing, or the model has no layer for them.
         """
         x = self.embed(inputs, characters, character_lengths)
-        y, state = self.recurrent(x, state, lengths=lengths)
-        return y, state
+        result: tuple[Tensor, Any] = self.recurrent(x, state, lengths=lengths)
+        return result
 
     def embed(self, inputs: Any, characters: Any = None, character_lengths: Any = None) -> Any:
         """What the recurrent layers read, [T, B, I]; the arguments are those of `read`.

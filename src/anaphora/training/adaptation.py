@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from anaphora import ops
 from anaphora.data import IGNORE_INDEX, Batch
+from anaphora.generation.reading import evaluating
 from anaphora.models import LanguageModel
 from anaphora.tensor import Array, RowGradient, detach, no_grad
 from anaphora.training.evaluation import Evaluation, Model
@@ -72,7 +73,7 @@ def dynamic_evaluation(
     _check_range(name, "epsilon", epsilon, 0, math.inf)
     rates = _rates(model, mean_squares, learning_rate, decay, epsilon)
     total, tokens = 0.0, 0
-    with _without_dropout(model), _restored(model) as trained:
+    with evaluating(model), _restored(model) as trained:
         for batch, loss in _losses(name, model, batches, one_text=True):
             total += loss * batch.tokens
             tokens += batch.tokens
@@ -119,7 +120,7 @@ def gradient_mean_squares(model: Model, batches: Iterable[Batch]) -> dict[str, A
     """
     sums = {name: np.zeros(p.shape, p.dtype) for name, p in model.named_parameters()}
     count = 0
-    with _without_dropout(model):
+    with evaluating(model):
         for _ in _losses("gradient_mean_squares", model, batches, one_text=False):
             count += 1
             for name, parameter in model.named_parameters():
@@ -184,7 +185,7 @@ def cache_evaluation(
     total, tokens, state = 0.0, 0, None
     keys, following = np.empty((0, 0)), np.empty(0, np.int64)  # [N, H], [N]
     # What is not finite comes back as the loss.
-    with _without_dropout(model), no_grad(), np.errstate(all="ignore"):
+    with evaluating(model), no_grad(), np.errstate(all="ignore"):
         for batch in batches:
             _check_one_text(name, batch)
             h, after = model.recurrent(model.embedding(batch.inputs), state, lengths=batch.lengths)
@@ -285,16 +286,6 @@ def _restored(model: Model) -> Iterator[dict[str, Array]]:
         for name, parameter in model.named_parameters():
             parameter.grad = None
             parameter.assign(trained[name])
-
-
-@contextlib.contextmanager
-def _without_dropout(model: Any) -> Iterator[None]:
-    was_training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _check_one_text(name: str, batch: Batch) -> None:

@@ -35,8 +35,6 @@ from anaphora.training.trainer import Trainer
 
 Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
 
-_PREDICTION_BATCH = 256
-
 
 @dataclass(kw_only=True)
 class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from anaphora.data import IGNORE_INDEX
+from anaphora.generation.reading import evaluating
 from anaphora.tensor import Array, Parameter, Tensor, no_grad
 from anaphora.training.measures import Measure
 
@@ -330,29 +331,24 @@ def evaluate(
     carries_state = getattr(batches, "carries_state", True)
     total, tokens, measured, state = 0.0, 0, 0, None
     correct: int | None = None
-    was_training = model.training
-    model.train(False)
-    try:
-        # What is not finite comes back as the loss.
-        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            for batch in batches:
-                answers, known = _answers(model, batch)
-                loss, after = loss_and_state(model, known, state)
-                state = after if carries_state else None
-                count, count_known = count_targets(model, batch), count_targets(model, known)
-                total += loss.item() * count_known
-                tokens += count
-                measured += count_known
-                if answers is not None and answers.dtype.kind != "f":
-                    # Padding has the same number in the targets and in the path of a CRF.
-                    hits = (answers == batch.targets) & (batch.targets != IGNORE_INDEX)
-                    right = int(np.count_nonzero(hits))
-                    correct = right if correct is None else correct + right
-                if measure is not None:
-                    measure.update(batch, answers)
-                on_batch(count)
-    finally:
-        model.train(was_training)
+    # What is not finite comes back as the loss.
+    with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        for batch in batches:
+            answers, known = _answers(model, batch)
+            loss, after = loss_and_state(model, known, state)
+            state = after if carries_state else None
+            count, count_known = count_targets(model, batch), count_targets(model, known)
+            total += loss.item() * count_known
+            tokens += count
+            measured += count_known
+            if answers is not None and answers.dtype.kind != "f":
+                # Padding has the same number in the targets and in the path of a CRF.
+                hits = (answers == batch.targets) & (batch.targets != IGNORE_INDEX)
+                right = int(np.count_nonzero(hits))
+                correct = right if correct is None else correct + right
+            if measure is not None:
+                measure.update(batch, answers)
+            on_batch(count)
     if measured == 0:
         raise ValueError("evaluate: the batches have no token to predict")
     kind, more = getattr(model, "loss_kind", None), {} if measure is None else measure.figures()

@@ -12,6 +12,7 @@ import numpy as np
 from anaphora.artifact import ArtifactError, Shape, check_finite, read_weights, write_weights
 from anaphora.data import (
     FORMATS,
+    Batches,
     Codec,
     Column,
     DataError,
@@ -83,15 +84,15 @@ def example_task(
         rows: What is side by side in a batch, in the plural.
         **entry: The other fields of the task.
     """
-    data: dict[str, Any] = {
-        "read": functools.partial(_read, read_examples, fit, label, rows),
-        "open": functools.partial(open_examples, rows),
-        "evaluation": functools.partial(evaluation_data, read_examples, places, measure_of),
-        "answer": functools.partial(_answers, predict, shown, is_empty),
-        "measure_of": measure_of,
-        "rows": rows,
-    }
-    return Task(**{**data, **entry})
+    evaluation = functools.partial(evaluation_data, read_examples, places, measure_of)
+    return Task(
+        read=functools.partial(_read, read_examples, fit, label, rows),
+        open=open_examples,
+        answer=functools.partial(_answers, predict, shown, is_empty),
+        measure_of=measure_of,
+        rows=rows,
+        **{"evaluation": evaluation, **entry},
+    )
 
 
 def _answers(
@@ -117,7 +118,7 @@ def _read(
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
-    adapt: Adapt = lambda fit: fit(),
+    adapt: Adapt,
 ) -> tuple[Codec, dict[str, str | None]]:
     if texts:
         notify(f"reading {names_of(texts)}")
@@ -143,35 +144,33 @@ def _read(
     return codec, names
 
 
-def open_examples(rows: str, options: Any, codec: Codec, folder: Path) -> TrainingData:
+def open_examples(options: Any, codec: Codec, folder: Path) -> TrainingData:
     """The data of a training whose arrays lie in a folder; see `Task.open`.
 
     Raises:
         ArtifactError: a file is missing or damaged.
     """
-    found: list[Any] = []
-    counts = []
-    for path in (folder / "train.safetensors", folder / "validation.safetensors"):
-        if not path.exists():
-            found.append(None)
-            counts.append(0)
-            continue
-        # Neither file nor folder may be reached through a link.
-        arrays = read_weights(path, within=path.parent.parent)[0]
-        check_columns(path, arrays, codec.columns())
-        counts.append(codec.counts(arrays))
-        try:
-            found.append(codec.batches(arrays, options.batch_size, options.dtype))
-        except DataError as error:
-            raise ArtifactError(f"{path}: {error}; train again") from error
-    if found[0] is None:
-        raise ArtifactError(f"{folder / 'train.safetensors'}: no such file; train again")
-    training, validation = counts
+    training, count = _opened(options, codec, folder / "train.safetensors")
+    validation, held_out = None, 0
+    if (path := folder / "validation.safetensors").exists():
+        validation, held_out = _opened(options, codec, path)
     description = (
-        f"{training:,} {codec.counted} to train on, {validation:,} to validate on, "
-        f"{codec.describe()}"
+        f"{count:,} {codec.counted} to train on, {held_out:,} to validate on, {codec.describe()}"
     )
-    return TrainingData(found[0], found[1], description)
+    return TrainingData(training, validation, description)
+
+
+def _opened(options: Any, codec: Codec, path: Path) -> tuple[Batches, int]:
+    """The batches of a file of arrays, and their number of targets."""
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such file; train again")
+    # Neither file nor folder may be reached through a link.
+    arrays = read_weights(path, within=path.parent.parent)[0]
+    check_columns(path, arrays, codec.columns())
+    try:
+        return codec.batches(arrays, options.batch_size, options.dtype), codec.counts(arrays)
+    except DataError as error:
+        raise ArtifactError(f"{path}: {error}; train again") from error
 
 
 def evaluation_data(

@@ -742,7 +742,7 @@ def _resolve(options: ForecasterOptions, codec: ForecastCodec) -> ForecasterOpti
 
 def _open(options: ForecasterOptions, codec: ForecastCodec, folder: Path) -> TrainingData:
     """Windows in which missing values are what the first weights say, also after a resume."""
-    data = open_examples("series", options, codec, folder)
+    data = open_examples(options, codec, folder)
     before = random.get_state()
     model: Forecaster = FORECAST.make_model(options, codec.sizes())
     random.set_state(before)

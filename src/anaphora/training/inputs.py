@@ -97,55 +97,6 @@ class InputOptions(SentenceOptions):
         check_format(self.format, ("table", "series"))
 
 
-def are_series(options: Any, paths: Paths, reader: str) -> bool:
-    """Whether files hold series; otherwise they hold texts.
-
-    Args:
-        options: How they are read.
-        paths: The files.
-        reader: What reads them, for the message.
-
-    Raises:
-        DataError: some hold series and some texts.
-
-    >>> are_series(InputOptions(), ["one.ts", "two.npy"], "classifier")
-    True
-    """
-    found = {holds_series(options, path) for path in paths}
-    if len(found) > 1:
-        raise DataError(f"both texts and series were given; a {reader} is of one or the other")
-    return found == {True}
-
-
-def holds_series(options: Any, path: Any) -> bool:
-    """Whether a file holds series; see `data.kind_of`.
-
-    >>> holds_series(InputOptions(), "reviews.csv"), holds_series(InputOptions(format="ts"), "-")
-    (False, True)
-    """
-    return kind_of(path, options.format) == "series"
-
-
-def fit_tokenizer(options: Any) -> Callable[[Sequence[str]], Tokenizer]:
-    """What makes the tokenizer of some texts.
-
-    >>> fit_tokenizer(InputOptions(level="word"))(["oh no"]).level
-    'word'
-    """
-
-    def fit(texts: Sequence[str]) -> Tokenizer:
-        limits = options.vocabulary_size, options.minimum_count
-        level = options.level if options.level != "auto" else _level_of(texts)
-        if level == "char":
-            _refuse_word_options(options)
-            return CharacterTokenizer.fit(texts, *limits)
-        lines = [f"{text}\n" for text in texts]
-        split: Any = split_of(options, texts)
-        return WordTokenizer.fit(lines, *limits, options.lowercase, split)
-
-    return fit
-
-
 def reading(options: Any, training: Sequence[Any]) -> dict[str, Any]:
     """How a codec reads the texts or series of some examples, as arguments of its ``fit``.
 
@@ -157,39 +108,44 @@ def reading(options: Any, training: Sequence[Any]) -> dict[str, Any]:
     {'max_frames': 20}
     """
     if isinstance(training[0][0], str):
-        return {"fit_tokenizer": fit_tokenizer(options)}
-    refuse_text_options(options)
-    return {"max_frames": of_preset(options, "series").max_frames}
+        return {"fit_tokenizer": functools.partial(_fit_tokenizer, options)}
+    for name in sorted(set(options.fields("data")) - _OF_SERIES):
+        if getattr(options, name) not in (options.default(name), options.fields()[name].default):
+            raise ValueError(f"{name} is for texts, but the files hold series")
+    return {"max_frames": _for_series(options).max_frames}
 
 
-def _level_of(texts: Sequence[str]) -> str:
-    of_words = sum(len(split_words(text)) > 1 for text in texts)
-    return "word" if 2 * of_words > len(texts) else "char"
+def _fit_tokenizer(options: Any, texts: Sequence[str]) -> Tokenizer:
+    limits, level = (options.vocabulary_size, options.minimum_count), options.level
+    if level == "auto":
+        of_words = sum(len(split_words(text)) > 1 for text in texts)
+        level = "word" if 2 * of_words > len(texts) else "char"
+    if level == "word":
+        split: Any = split_of(options, texts)
+        lines = [f"{text}\n" for text in texts]
+        return WordTokenizer.fit(lines, *limits, options.lowercase, split)
+    if options.lowercase or options.split != "auto":
+        raise ValueError(
+            "lowercase and split are for words, but most of the texts have one word or none, so "
+            "they are read by characters; say level word, or omit these options"
+        )
+    return CharacterTokenizer.fit(texts, *limits)
 
 
-def of_preset(options: Any, preset: str) -> Any:
-    """The options with a preset for those that were not given, if there is one of that name and
-    none was named.
-
-    >>> of_preset(InputOptions(), "series") == InputOptions()
-    True
-    """
-    if getattr(options, "given", None) is None or preset not in options.presets:
+def _for_series(options: Any) -> Any:
+    """The options with the preset of series for those that were not given, if none was named."""
+    if options.given is None:
         return options
-    return type(options).make(preset, **{name: getattr(options, name) for name in options.given})
+    return type(options).make("series", **{name: getattr(options, name) for name in options.given})
 
 
-def resolved(options: Any, codec: Any) -> Any:
-    """The options with what the files decided: the preset of series, and how texts are read.
-
-    >>> from anaphora.data import RegressorCodec
-    >>> resolved(InputOptions(), RegressorCodec.fit([("a", [1]), ("b", [2])])).level
-    'char'
-    """
-    tokenizer = codec.tokenizer
-    if isinstance(tokenizer, WordTokenizer):
-        return dataclasses.replace(options, level="word", split=tokenizer.split)
-    return dataclasses.replace(options, level="char") if tokenizer else of_preset(options, "series")
+def _resolved(options: Any, codec: Any) -> Any:
+    """The options with what the files decided: the preset of series, and how texts are read."""
+    if codec.tokenizer is None:
+        return _for_series(options)
+    if isinstance(codec.tokenizer, WordTokenizer):
+        return dataclasses.replace(options, level="word", split=codec.tokenizer.split)
+    return dataclasses.replace(options, level="char")
 
 
 def read_examples(
@@ -218,7 +174,10 @@ def read_examples(
     """
     if not paths:
         raise DataError(nothing)
-    if not are_series(options, paths, reader):
+    kinds = {_holds_series(options, path) for path in paths}
+    if len(kinds) > 1:
+        raise DataError(f"both texts and series were given; a {reader} is of one or the other")
+    if kinds == {False}:
         return [example for path in paths for example in of_texts(options, path)]
     found: list[tuple[Any, Any]] = []
     for path in paths:
@@ -266,26 +225,20 @@ def sequence_task(
         starts=(LanguageModel,),
         rows="sequences",
         predict=lambda options, model, inputs: predict(model, inputs),
-        is_empty=is_blank,
-        resolve=resolved,
-        inputs=functools.partial(read_inputs, targets=targets),
-        example_file=example_file,
+        is_empty=lambda one: not (split_words(one) if isinstance(one, str) else len(one)),
+        resolve=_resolved,
+        inputs=functools.partial(_inputs, targets=targets),
+        example_file=_example_file,
         **entry,
     )
 
 
-def read_inputs(options: Any, path: str, *, targets: bool = False) -> Iterator[tuple[str, Any]]:
-    """Yield where each text or series of a file is, and what it is.
+def _holds_series(options: Any, path: Any) -> bool:
+    return kind_of(path, options.format) == "series"
 
-    Args:
-        options: How it is read.
-        path: The file, or ``-`` for standard input.
-        targets: Whether answers beside series are numbers to predict.
 
-    Raises:
-        DataError: the file cannot be read, or is a table of which no column was named.
-    """
-    if holds_series(options, path):
+def _inputs(options: Any, path: str, *, targets: bool) -> Iterator[tuple[str, Any]]:
+    if _holds_series(options, path):
         series, _ = read_series(path, options.encoding, options.format, targets=targets)
         for number, one in enumerate(series, start=1):
             yield f"{name_of(path)}, series {number:,}", one
@@ -299,43 +252,9 @@ def read_inputs(options: Any, path: str, *, targets: bool = False) -> Iterator[t
             yield place, text_of(value, place, options.column).strip("\n")
 
 
-def is_blank(one: Any) -> bool:
-    """Whether a text has no word, or a series no step.
-
-    >>> is_blank(" "), is_blank("a")
-    (True, False)
-    """
-    return not (split_words(one) if isinstance(one, str) else len(one))
-
-
-def example_file(options: Any, files: str) -> str:
-    """A file that a model could answer, as an argument, given the files of the training.
-
-    >>> example_file(InputOptions(column="body"), "reviews.csv")
-    'YOUR_TABLE.csv'
-    """
+def _example_file(options: Any, files: str) -> str:
     first = files.split(", ")[0]
-    if holds_series(options, first):
+    if _holds_series(options, first):
         format = "" if options.format is None else f" --format {options.format}"
         return f"YOUR_SERIES{Path(uncompressed_name(first)).suffix.lower()}{format}"
     return example_of_table(files, options.format) or "YOUR_LINES.txt"
-
-
-def refuse_text_options(options: Any) -> None:
-    """Refuse options of texts, as the files hold series, which have no tokens and no columns.
-
-    Raises:
-        ValueError: one has another value than by default, of the task or of the option itself.
-    """
-    for name in sorted(set(options.fields("data")) - _OF_SERIES):
-        if getattr(options, name) not in (options.default(name), options.fields()[name].default):
-            raise ValueError(f"{name} is for texts, but the files hold series")
-
-
-def _refuse_word_options(options: Any) -> None:
-    """Texts that are read by characters have no words, though the options may want some."""
-    if options.lowercase or options.split != "auto":
-        raise ValueError(
-            "lowercase and split are for words, but most of the texts have one word or none, so "
-            "they are read by characters; say level word, or omit these options"
-        )

@@ -109,17 +109,13 @@ def _check(options: LanguageModelOptions) -> None:
         require_tokenizers()
 
 
-def _have_table(format: str | None, paths: Paths) -> bool:
-    return any(is_table(path, format) for path in paths)
-
-
 def _read(
     options: LanguageModelOptions,
     texts: Paths,
     validation_texts: Paths,
     folder: Path,
     notify: Notify,
-    adapt: Adapt = lambda fit: fit(),
+    adapt: Adapt,
 ) -> tuple[Tokenizer, dict[str, str | None]]:
     more = options.column, options.pattern, options.encoding, options.format
     validation: Source | None = None
@@ -180,7 +176,7 @@ def _evaluation(
     options: LanguageModelOptions, model: LanguageModel, texts: Paths, batch_size: int | None
 ) -> EvaluationData:
     tokenizer = model.codec
-    column = options.column if _have_table(options.format, texts) else None
+    column = options.column if any(is_table(path, options.format) for path in texts) else None
     source = open_source(texts, column, options.pattern, options.encoding, options.format)
     with TemporaryDirectory() as folder:
         ids = np.array(encode_to_file(source, tokenizer, Path(folder, "ids.npy")))

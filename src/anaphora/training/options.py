@@ -286,6 +286,13 @@ class TrainingOptions(Options):
                 f"{self.optimizer}"
             )
 
+    def last_step(self, epoch_steps: int) -> int | None:
+        """The step at which the training ends, given the updates of an epoch; None if only time
+        decides.
+        """
+        ends = (self.max_steps, self.epochs and self.epochs * epoch_steps)
+        return min((step for step in ends if step is not None), default=None)
+
 
 @dataclass(kw_only=True)
 class StreamTrainingOptions(TrainingOptions):

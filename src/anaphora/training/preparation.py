@@ -32,7 +32,7 @@ from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile
 from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
 from anaphora.training.start import Start
-from anaphora.training.task import Notify, Paths, Task, TrainingData
+from anaphora.training.task import Adapt, Notify, Paths, Task, TrainingData
 from anaphora.training.trainer import Trainer
 
 _PARAMETERS = {
@@ -265,7 +265,7 @@ def _begin_schedule(
             f"{progress.seconds / 60:.1f} minutes; give more"
         )
     epoch_steps = trainer.epoch_steps
-    ends = [_end(given, epoch_steps) for given in (before, options)]
+    ends = [given.last_step(epoch_steps) for given in (before, options)]
     extended = options.schedule == "cosine" and ends[0] != ends[1] and not done
     if not (_OF_SCHEDULES & set(changes) or options.schedule != before.schedule or extended):
         return
@@ -355,8 +355,6 @@ def _trainer(
     if options.freeze:
         freeze(model.named_parameters(), options.freeze)
     optimizer = _optimizer(model.named_parameters(), options)
-    epoch_steps = -(-len(data.batches) // options.accumulate)
-    schedule = _schedule(optimizer, options, epoch_steps, _Start.last(config))
 
     def save_model(record: Mapping[str, Any]) -> None:
         results = {
@@ -374,7 +372,6 @@ def _trainer(
         optimizer,
         data.batches,
         options,
-        schedule=schedule,
         validation=data.validation,
         directory=home,
         save_model=save_model,
@@ -383,6 +380,7 @@ def _trainer(
             model, batches, on_batch, task.measure_of(options, model, model.codec)
         ),
     )
+    trainer.schedule = _schedule(optimizer, options, trainer.epoch_steps, _Start.last(config))
     trainer.schedule_changes = len(config.get("changes", []))
     return trainer
 
@@ -397,13 +395,11 @@ def _read(
     start: Start | None,
 ) -> tuple[Any, dict[str, str | None]]:
     """Read files; with the vocabulary of a model to begin with, if there is one."""
-    if start is None:
-        return task.read(options, texts, validation_texts, folder, notify)
-    adapt = functools.partial(start.codec, task)
+    adapt: Adapt = (lambda fit: fit()) if start is None else functools.partial(start.codec, task)
     try:
         return task.read(options, texts, validation_texts, folder, notify, adapt)
     except DataError as error:
-        if start.vocabulary == "keep" and "is not in the vocabulary" in str(error):
+        if start and start.vocabulary == "keep" and "is not in the vocabulary" in str(error):
             raise DataError(
                 f"{error}; or extend the vocabulary of {start.path} (--extend-vocabulary)"
             ) from error
@@ -450,16 +446,10 @@ def _schedule(
     elif options.schedule == "plateau":
         more = {"factor": options.decay, "patience": options.plateau_patience}
     elif options.schedule == "cosine":
-        end = _end(options, epoch_steps)
+        end = options.last_step(epoch_steps)
         assert end is not None
         more = {"total_steps": max(end, start.step + 1), "first_step": start.step}
     schedule = SCHEDULES[options.schedule](optimizer, **more)
     if not options.warm_up:
         return schedule
     return WarmUp(schedule, steps=options.warm_up, first_step=start.warm_up_step)
-
-
-def _end(options: TrainingOptions, epoch_steps: int) -> int | None:
-    """The step at which a training ends; None if only time decides."""
-    ends = (options.max_steps, options.epochs and options.epochs * epoch_steps)
-    return min((step for step in ends if step is not None), default=None)

@@ -28,14 +28,11 @@ from anaphora.training.inputs import (
 from anaphora.training.measures import Measure
 from anaphora.training.options import TaskOptions, data_option, training_option
 from anaphora.training.task import Answer, EvaluationData, Paths
-from anaphora.training.trainer import Trainer
 
 Example = tuple[Any, tuple[float, ...]]  # a text, or a series [T, I]; and its numbers
 
 BASELINE = "root_mean_squared_error_of_mean"
 """The figure of always answering the mean of the training, in the units of the targets."""
-
-_PREDICTION_BATCH = 256
 
 
 @dataclass(kw_only=True)
@@ -129,13 +126,11 @@ class RegressionMeasure(Measure):
         actual, answers = np.concatenate(self._actual), np.concatenate(self._answers)
         if not np.isfinite(answers).all():
             return {}
-        error = metrics.root_mean_squared_error(actual, answers)
         mean = np.broadcast_to(self._codec.target_mean, actual.shape)
+        errors = _errors(actual, answers)
         return {
-            "mean_squared_error": error**2,
-            "root_mean_squared_error": error,
-            "mean_absolute_error": metrics.mean_absolute_error(actual, answers),
-            "r2": metrics.r2(actual, answers),
+            "mean_squared_error": errors["root_mean_squared_error"] ** 2,
+            **errors,
             BASELINE: metrics.root_mean_squared_error(actual, mean),
         }
 
@@ -147,11 +142,7 @@ class RegressionMeasure(Measure):
         actual, answers = np.concatenate(self._actual), np.concatenate(self._answers)
         return {
             "targets": {
-                name: {
-                    "root_mean_squared_error": metrics.root_mean_squared_error(y, answer),
-                    "mean_absolute_error": metrics.mean_absolute_error(y, answer),
-                    "r2": metrics.r2(y, answer),
-                }
+                name: _errors(y, answer)
                 for name, y, answer in zip(names, actual.T, answers.T, strict=True)
             }
         }
@@ -167,6 +158,14 @@ class RegressionMeasure(Measure):
             rmse, mae, r2 = of.values()
             lines.append(f"{name:{width}}  {rmse:10.4g}  {mae:10.4g}  {r2:7.3f}")
         return ["\n".join(lines)]
+
+
+def _errors(actual: Array, answers: Array) -> dict[str, float]:
+    return {
+        "root_mean_squared_error": metrics.root_mean_squared_error(actual, answers),
+        "mean_absolute_error": metrics.mean_absolute_error(actual, answers),
+        "r2": metrics.r2(actual, answers),
+    }
 
 
 def regress(model: SequenceRegressor, examples: Sequence[Any]) -> Iterator[Array]:
@@ -230,10 +229,6 @@ def _judge_as_trained(options: RegressorOptions, model: Any) -> None:
     model.loss_kind = None  # its loss is of standardised targets
 
 
-def _begin(options: RegressorOptions, trainer: Trainer, initial: bool) -> None:
-    _judge_as_trained(options, trainer.model)
-
-
 def _measure_of(options: RegressorOptions, model: Any, codec: RegressorCodec) -> Measure:
     return RegressionMeasure(codec)
 
@@ -278,7 +273,7 @@ REGRESS = sequence_task(
     read_examples=_read,
     targets=True,
     fit=_fit,
-    begin=_begin,
+    begin=lambda options, trainer, initial: _judge_as_trained(options, trainer.model),
     evaluation=_evaluation,
     measure_of=_measure_of,
     predict=regress,

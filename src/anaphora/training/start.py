@@ -216,9 +216,8 @@ class Start:
             return
 
         def shapes(changed: Sequence[str]) -> Shapes:
-            return _shapes(
-                type(self.model), {**self.model.options, **{n: changes[n] for n in changed}}
-            )
+            options = {**self.model.options, **{name: changes[name] for name in changed}}
+            return _shapes(lambda: type(self.model).from_dict(options))
 
         before = shapes([])
         for name in names:
@@ -237,10 +236,10 @@ def _shown(value: Any) -> str:
     return getattr(value, "name", None) or repr(value)
 
 
-def _shapes(kind: type[SavedModel], options: Mapping[str, Any]) -> Shapes:
+def _shapes(make: Callable[[], SavedModel]) -> Shapes:
     """The shapes of the parameters of a model, which takes no memory."""
     with shapes_only():
-        model = kind.from_dict(options)
+        model = make()
     return {name: (p.shape, str(p.dtype)) for name, p in model.named_parameters()}
 
 
@@ -252,9 +251,7 @@ def _axes(task: Task, options: TaskOptions, codec: Any) -> dict[str, dict[int, s
     sizes, entries = codec.sizes(), codec.entries()
 
     def shapes(**changed: int) -> Shapes:
-        with shapes_only():
-            model = task.make_model(options, {**sizes, **changed})
-        return {name: (p.shape, "") for name, p in model.named_parameters()}
+        return _shapes(lambda: task.make_model(options, {**sizes, **changed}))
 
     found: dict[str, dict[int, str]] = {}
     before = shapes()

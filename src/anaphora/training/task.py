@@ -86,29 +86,6 @@ class Answer(NamedTuple):
     heading: str = ""
 
 
-def _accept(*arguments: Any) -> None:
-    """Refuse nothing."""
-
-
-def _unchanged(options: Any, codec: Any) -> Any:
-    """The options that were given."""
-    return options
-
-
-def _example_file(options: Any, files: str) -> str:
-    """A file of lines."""
-    return "YOUR_SENTENCES.txt"
-
-
-def _report(options: Any, record: Mapping[str, Any], short: bool = False) -> str:
-    """What follows from the loss."""
-    return report_loss(record, short)
-
-
-def _nothing(options: Any, model: Any, codec: Any) -> None:
-    """No measure."""
-
-
 @dataclass(frozen=True)
 class Task:
     """A task that ``anaphora train --task`` knows: all that commands and trainings ask of one.
@@ -120,9 +97,8 @@ class Task:
         files: What it trains on, as ``--help`` says it.
         unit: What its losses are the mean of, in the plural.
         read: Reads files for a training, and writes what that needs to a folder, given options,
-            texts, validation texts, folder, notify, and where the training begins with a model an
-            `Adapt`; returns the codec, and what the files are called as ``texts`` and
-            ``validation_texts``.
+            texts, validation texts, folder, notify and an `Adapt`; returns the codec, and what the
+            files are called as ``texts`` and ``validation_texts``.
         resolve: The options with what the data decided of those that were not given, given the
             options and the codec.
         open: The data of a training, given options, codec and that folder.
@@ -160,15 +136,15 @@ class Task:
     evaluation: Callable[[Any, Any, Paths, int | None], EvaluationData]
     inputs: Callable[[Any, str], Iterator[tuple[str, Any]]] | None = None
     answer: Callable[[Any, Any, Sequence[Any]], Iterator[Answer]] | None = None
-    begin: Callable[[Any, Any, bool], None] = _accept
-    measure_of: MeasureOf = _nothing
+    begin: Callable[[Any, Any, bool], None] = lambda options, trainer, initial: None
+    measure_of: MeasureOf = lambda options, model, codec: None
     rows: str = "sentences"
-    resolve: Callable[[Any, Any], Any] = _unchanged
-    check: Callable[[Any], None] = _accept
+    resolve: Callable[[Any, Any], Any] = lambda options, codec: options
+    check: Callable[[Any], None] = lambda options: None
     columns: tuple[str, ...] = ()
-    report: Callable[..., str] = _report
+    report: Callable[..., str] = lambda options, record, short=False: report_loss(record, short)
     starts: tuple[type[SavedModel], ...] = ()
-    example_file: Callable[[Any, str], str] = _example_file
+    example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
 
     def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:
         """Refuse options that name columns, among those that were given, where no file is a table.

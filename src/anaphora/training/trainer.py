@@ -15,6 +15,7 @@ import numpy as np
 
 from anaphora import random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
+from anaphora.generation.reading import evaluating
 from anaphora.metrics import direction, is_better
 from anaphora.nn.states import as_tuple
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
@@ -508,8 +509,7 @@ class Trainer:
         progress, options = self.progress, self.options
         if options.minutes is not None and progress.seconds >= 30 * options.minutes:
             return progress.seconds + 2 * self._seconds_to_reserve() < 60 * options.minutes
-        ends = (options.max_steps, options.epochs and options.epochs * self.epoch_steps)
-        total = min((end for end in ends if end is not None), default=math.inf)
+        total = options.last_step(self.epoch_steps) or math.inf
         first = options.evaluate_every or self.epoch_steps
         return first >= total and progress.step >= total / 2
 
@@ -684,11 +684,12 @@ class Trainer:
             state = {}
             if checkpoint["progress"].position:
                 # A model that reads a batch shows how its states look.
-                training = self.model.training
-                self.model.train(False)
-                with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+                with (
+                    evaluating(self.model),
+                    no_grad(),
+                    np.errstate(over="ignore", invalid="ignore"),
+                ):
                     _, after = loss_and_state(self.model, _Epoch(self.batches, 0).take(1)[0], None)
-                self.model.train(training)
                 if checkpoint["state_is_tuple"] != isinstance(after, (tuple, list)):
                     raise ValueError(f"state_is_tuple is {checkpoint['state_is_tuple']}")
                 state = {f"state.{k}": s.data for k, s in enumerate(_state_tensors(after))}
