@@ -3,6 +3,7 @@ with the native engine.
 """
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -13,6 +14,7 @@ from anaphora.data import (
     CharacterTokenizer,
     ClassifierCodec,
     DataError,
+    Frames,
     RegressorCodec,
     TaggerCodec,
     WordTokenizer,
@@ -43,7 +45,7 @@ def make(kind=SequenceClassifier, dtype="float32", **options):
     """A model with weights that matter, so that a layer or a step left out is seen."""
     random.seed(3)
     outputs = {SequenceTagger: "num_tags", SequenceClassifier: "num_classes"}
-    read = {} if "vocabulary_size" in options else {"input_size": I}
+    read = {} if {"vocabulary_size", "input_size"} & set(options) else {"input_size": I}
     sizes = {outputs.get(kind, "num_outputs"): C, "hidden_size": H, **read}
     return kind(**sizes, initialization=0.7, dtype=dtype, **options)
 
@@ -254,6 +256,111 @@ def test_a_model_that_was_saved_streams_with_its_codec(tmp_path, rng):
     expected = model.session().feed(x)
     model.save(tmp_path / "model")
     assert_same(load(tmp_path / "model").session().feed(x), expected)
+
+
+FRAMES = {  # stride and size
+    "as fitted": (3, 9),
+    "apart": (4, 4),
+    "every step": (1, 5),
+    "uneven": (3, 7),
+    "one step": (1, 1),
+    "long": (2, 40),
+}
+STEPS = 23
+
+
+def reads_frames(rng, stride, size, kind=SequenceClassifier, dtype="float32", **options):
+    """A model whose codec cuts series into frames."""
+    frames = Frames(MEAN, SCALE, stride, size, rng.random(I) + 0.3)
+    model = make(kind, dtype, input_size=frames.features, **options)
+    codec = CODEC if kind is SequenceClassifier else NUMBERS
+    model.codec = dataclasses.replace(codec, frames=frames)
+    return model
+
+
+def answers_to_series(model, x):
+    """What the model says of each prefix of series x [T, B, I], each by itself: [T, B, C]."""
+    model.eval()
+    found = []
+    with no_grad():
+        for t in range(len(x)):
+            batch = model.codec.input_batch(list(x[: t + 1].swapaxes(0, 1)), model.dtype)
+            found.append(model.answer(model.scores(batch)))
+    return np.array([getattr(y, "data", y) for y in found])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(("stride", "size"), FRAMES.values(), ids=FRAMES)
+def test_each_prefix_is_answered_as_by_a_model_of_frames(
+    rng, stride, size, cell, kind, pooling, dtype
+):
+    model = reads_frames(
+        rng, stride, size, kind, dtype, cell=cell, num_layers=2, pooling=pooling, dropout=0.3
+    )
+    x = series(rng, STEPS, B)
+    expected = answers_to_series(model, x)
+    assert len(np.unique(expected[:, 0, 0])) == STEPS or pooling == "max"
+    session = model.train().session(batch_size=B)
+    assert_same(session.feed(x), expected)
+    session.reset()
+    assert_same(np.array([session.feed(step) for step in x]), expected)
+    session.reset()
+    parts = np.split(x, [5, 5, 14])
+    assert_same(np.concatenate([session.feed(part) for part in parts]), expected)
+    alone = model.session()
+    assert_same(np.array([alone.feed(list(step)) for step in x[:, 1]]), expected[:, 1])
+
+
+@pytest.mark.parametrize("at", [0, 2, 8, 9, 15])
+@pytest.mark.parametrize("batch_size", [None, B])
+def test_steps_that_wait_for_their_frame_are_part_of_the_state(rng, batch_size, at, tmp_path):
+    model = reads_frames(rng, 3, 9, pooling="mean")
+    x = series(rng, STEPS, *([] if batch_size is None else [B]))
+    session = model.session(batch_size)
+    expected = session.feed(x)
+    session.reset()
+    session.feed(x[:at])
+    state = session.state_dict()
+    waiting = at - 3 * max((at - 6) // 3, 0)  # after the begin of the frames that are complete
+    assert state["num_waiting"].ravel().tolist() == [waiting] * (batch_size or 1)
+    assert state["waiting"].shape == ((8, I) if batch_size is None else (B, 8, I))
+    np.savez(tmp_path / "state.npz", **state)
+    loaded = model.session(batch_size)
+    loaded.load_state_dict(np.load(tmp_path / "state.npz"))
+    copies = [pickle.loads(pickle.dumps(session)), session.fork(), copy.deepcopy(session), loaded]
+    for other in [*copies, session]:  # the original last: none of them has changed it
+        assert_same(other.feed(x[at:]), expected[at:])
+    session.reset()
+    assert not session.state_dict()["waiting"].any()
+    assert_same(session.feed(x), expected)
+
+
+def test_a_state_with_steps_that_cannot_wait_is_refused(rng):
+    session = reads_frames(rng, 3, 9).session(2)
+    session.feed(series(rng, 7, 2))
+    state = session.state_dict()
+    for count, shown in (([9, 9], "9.0"), ([2, 3], "2.0, 3.0"), ([0.5, 0.5], "0.5")):
+        with pytest.raises(
+            ValueError, match=f"num_waiting is {shown}; expected an integer of 0 to 8, the same"
+        ):
+            session.load_state_dict({**state, "num_waiting": count})
+    assert session.state_dict()["num_waiting"].tolist() == [7, 7]
+
+
+def test_frames_after_a_step_that_is_not_finite_are_as_before(rng):
+    session = reads_frames(rng, 3, 9, pooling="max").session()
+    x = series(rng, STEPS)
+    expected = session.feed(x)
+    session.reset()
+    session.feed(x[:5])
+    with pytest.raises(DataError, match="the input has the value nan in channel 0 at step 11"):
+        session.feed(np.where(np.arange(STEPS)[:, None] == 11, np.nan, x))
+    assert_same(session.feed(x[5:]), expected[5:])
+    with pytest.raises(ValueError, match=r"an input of shape \(50,\); expected \[5\] for one step"):
+        session.feed(np.ones(50))  # a frame
 
 
 def test_a_value_that_is_not_finite_is_told_and_changes_nothing(rng):

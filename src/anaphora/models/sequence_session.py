@@ -27,13 +27,17 @@ class SequenceSession(nn.Session):
     `ClassifierCodec.encode_input` adds. A tagger with a codec reads words, one without reads ids.
     Without a codec, features are read as they are.
 
+    A model that reads series in frames (`data.Frames`) is fed single steps too. A frame advances
+    the state when its last step has come; those at the end that lack steps are computed for each
+    answer anew, with the last step repeated, as at the end of a complete series.
+
     Args:
         model: The model, in one direction.
         batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
 
     Raises:
-        ValueError: the model is bidirectional or reads frames of series; the batch size is below
-            1; or the model has a layer for characters, but no codec that knows them.
+        ValueError: the model is bidirectional; the batch size is below 1; or the model has a layer
+            for characters, but no codec that knows them.
 
     >>> from anaphora.models import SequenceClassifier
     >>> model = SequenceClassifier(num_classes=2, hidden_size=4, input_size=3, pooling="mean")
@@ -52,17 +56,15 @@ class SequenceSession(nn.Session):
                 "its end too; call it with the whole sequence, or train one with "
                 "bidirectional=False (--no-bidirectional)"
             )
-        frames = getattr(model.codec, "frames", None)
-        if frames is not None:
-            raise ValueError(
-                f"{name}: the model reads frames of {frames.size} steps, of which the last are "
-                "known at the end of a series only; call it with the whole series, or train one "
-                "with max_frames=0 (--max-frames 0)"
-            )
         reading: dict[str, Any] = {}
         if model.embedding is None:
             if model.codec is not None:
-                reading = {"dtype": np.float64, "before": _standardised}
+                reading = {
+                    "step": model.codec.mean.shape,
+                    "dtype": np.float64,
+                    "before": _standardised,
+                    "frames": model.codec.frames,
+                }
         elif isinstance(model.codec, TaggerCodec):
             reading = {"step": (), "dtype": np.object_, "before": _embedded}
         elif model.characters is not None:
