@@ -20,6 +20,7 @@ from anaphora.data import (
 )
 from anaphora.models.body import ClassifierBody, PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, make_linear
+from anaphora.models.sequence_session import TaggerSession
 from anaphora.tensor import Array, Tensor
 
 
@@ -107,6 +108,24 @@ class SequenceTagger(SequenceModel, TaggerBody):
         """
         y, state = self.read(inputs, state, lengths, characters, character_lengths)
         return self.output(self.drop(y)), state
+
+    def session(self, batch_size: int | None = None, *, keep_scores: bool = False) -> TaggerSession:
+        """A session, which reads step by step and returns the scores of the tags after each.
+
+        Args:
+            batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+            keep_scores: Whether to keep the scores of all steps, so that `TaggerSession.tags`
+                returns the tags so far; of a CRF the likeliest path.
+
+        Raises:
+            ValueError: as `SequenceModel.session`.
+
+        >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9)
+        >>> session = model.session(keep_scores=True)
+        >>> session.feed([7, 2]).shape, session.tags().shape
+        ((2, 3), (2,))
+        """
+        return TaggerSession(self, batch_size, keep_scores=keep_scores)
 
     def scores(self, batch: Batch) -> Tensor:
         """The logits [T, B, C] of a batch whose sequences start from zeros."""

@@ -254,13 +254,17 @@ class Session:
             x = inputs if isinstance(inputs, np.ndarray) else self._array(inputs)
             if x.shape == self._step and x.dtype == self._dtype and x.flags.c_contiguous:
                 return self._run(x, self._states)  # one step: nothing to convert
-            x = self._checked(x)
-            if self._swaps and x.ndim > len(self._step):
-                outputs = self._run(np.ascontiguousarray(x.swapaxes(0, 1)), self._states)
-                return outputs.swapaxes(0, 1)
-            return self._run(np.asarray(x, order="C"), self._states)
+            return self._advance(x)
         finally:
             self._in_use = False
+
+    def _advance(self, x: Array) -> Array:
+        """The output for an input of any fitting shape and dtype."""
+        x = self._checked(x)
+        if self._swaps and x.ndim > len(self._step):
+            outputs = self._run(np.ascontiguousarray(x.swapaxes(0, 1)), self._states)
+            return outputs.swapaxes(0, 1)
+        return self._run(np.asarray(x, order="C"), self._states)
 
     @contextlib.contextmanager
     def _changing(self, method: str) -> Iterator[None]:
