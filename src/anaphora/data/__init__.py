@@ -44,7 +44,7 @@ from anaphora.data.forecasting import (
 )
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.frames import Frames
-from anaphora.data.labelled import check_labels, read_labelled
+from anaphora.data.labelled import check_labels, labels_of, read_labelled
 from anaphora.data.pairs import read_pairs, read_sources
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
@@ -125,6 +125,7 @@ __all__ = [
     "is_table",
     "is_tokenized",
     "kind_of",
+    "labels_of",
     "located",
     "moments",
     "open_ids",

@@ -13,6 +13,7 @@ from anaphora.data import (
     ClassifierCodec,
     DataError,
     is_table,
+    labels_of,
     located,
     read_columns,
     read_labelled,
@@ -36,11 +37,11 @@ from anaphora.training.inputs import (
     refuse_text_options,
     resolved,
 )
-from anaphora.training.measures import ClassMeasure
+from anaphora.training.measures import ClassMeasure, LabelMeasure
 from anaphora.training.options import TaskOptions, data_option, training_option
 from anaphora.training.task import Answer, Paths, TrainingData
 
-Example = tuple[Any, str]  # a text, or a series [T, I]; and its label
+Example = tuple[Any, Any]  # a text, or a series [T, I]; and its label, or a tuple of several
 
 _PREDICTION_BATCH = 256
 
@@ -54,10 +55,16 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
     """
 
     label_column: str | None = data_option(None, "Column of the label, in tables.", reading=True)
+    label_separator: str | None = data_option(
+        None,
+        "Sign between labels, for examples that may have several, such as |. Lists need none.",
+        reading=True,
+    )
     class_weights: str = training_option(
         "none",
         "How much the targets of a class count in the loss of training: all alike, or such that "
-        "each class counts as much in all (balanced), however rare it is.",
+        "each class counts as much in all (balanced), however rare it is; of several labels, such "
+        "that of each label the examples that have it count as much as the others.",
         ("none", "balanced"),
     )
 
@@ -97,9 +104,17 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
         "monitor": "auto",
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_separator == "":
+            raise ValueError("label_separator is empty; expected a sign, such as |")
+
 
 def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dict[str, float]]:
     """Yield for each text or series the probability of each class, the most likely first.
+
+    With several labels an example each is a yes or no of its own: the probabilities do not add up
+    to 1.
 
     Args:
         model: A classifier with its codec, ready to evaluate.
@@ -120,7 +135,7 @@ def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dic
         with located(f"an example after the first {start:,}" if start else "an example"):
             batch = model.codec.input_batch(part, model.dtype)
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-            shares = ops.softmax(model.scores(batch)).data
+            shares = model.answer(model.scores(batch)).data
         check_scores("classify", shares)
         for row in shares:
             order = np.argsort(-row, kind="stable")
@@ -136,7 +151,8 @@ def _read(options: ClassifierOptions, paths: Paths) -> list[Example]:
     if are_series(options, paths, "classifier"):
         return [example for path in paths for example in _labelled_series(options, path)]
     more = options.column, options.label_column, options.encoding, options.format
-    return [example for path in paths for example in read_labelled(path, *more)]
+    separator = options.label_separator
+    return [example for path in paths for example in read_labelled(path, *more, separator)]
 
 
 def _check_files(given: Mapping[str, Any], paths: Paths) -> None:
@@ -156,19 +172,27 @@ def _fit(
 def _begin(options: ClassifierOptions, model: SequenceClassifier, data: TrainingData) -> None:
     if options.class_weights == "balanced":
         targets = np.concatenate([batch.targets for batch in data.batches])
-        model.class_weights = ops.balanced_class_weights(targets, model.num_classes)
+        if model.multi_label:
+            count = targets.sum(axis=0)
+            model.class_weights = np.where(count, (len(targets) - count) / np.maximum(count, 1), 1)
+        else:
+            model.class_weights = ops.balanced_class_weights(targets, model.num_classes)
 
 
 def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
     """Where in a file each label stands first."""
     found: dict[str, str] = {}
     if not is_table(path, options.format) or options.label_column is None:
-        for number, (_, label) in enumerate(_read(options, [path]), start=1):
-            found.setdefault(label, f"{path}, example {number:,}")
+        for number, (_, answer) in enumerate(_read(options, [path]), start=1):
+            for label in answer if isinstance(answer, tuple) else [answer]:
+                found.setdefault(label, f"{path}, example {number:,}")
         return found
-    columns, more = [options.label_column], (options.encoding, options.format)
-    for place, (label,) in read_columns(path, columns, *more):
-        found.setdefault(label_of(label, place, options.label_column), place)
+    column, separator = options.label_column, options.label_separator
+    for place, (value,) in read_columns(path, [column], options.encoding, options.format):
+        several = separator is not None or isinstance(value, list)
+        of_row = labels_of(value, separator, place, column) if several else None
+        for label in [label_of(value, place, column)] if of_row is None else of_row:
+            found.setdefault(label, place)
     return found
 
 
@@ -178,12 +202,17 @@ def _answer(
     found = classify(model, [one for one in inputs if not is_blank(one)])
     for one in inputs:
         text = {"text": one} if isinstance(one, str) else {}
+        name = "labels" if model.multi_label else "label"
         if is_blank(one):
-            yield Answer({**text, "label": None, "probabilities": {}}, "")
-        else:
-            shares = next(found)
-            label = next(iter(shares))
-            yield Answer({**text, "label": label, "probabilities": shares}, label)
+            yield Answer({**text, name: None, "probabilities": {}}, "")
+            continue
+        shares = next(found)
+        labels = list(shares)[:1]
+        if model.multi_label:
+            labels = [label for label, share in shares.items() if share > 0.5]
+        answer = labels if model.multi_label else labels[0]
+        shown = (options.label_separator or "|").join(labels)
+        yield Answer({**text, name: answer, "probabilities": shares}, shown)
 
 
 def _labelled_series(options: ClassifierOptions, path: Any) -> list[Example]:
@@ -200,7 +229,10 @@ def _labelled_series(options: ClassifierOptions, path: Any) -> list[Example]:
             "classify needs classes: use --task regress. If these are names of classes, list them: "
             "@classLabel true 1 2"
         )
-    return list(zip(series, map(str, classes), strict=True))
+    answers: list[Any] = [str(label) for label in classes]
+    if options.label_separator is not None:
+        answers = [labels_of(label, options.label_separator) for label in answers]
+    return list(zip(series, answers, strict=True))
 
 
 CLASSIFY = example_task(
@@ -217,7 +249,9 @@ CLASSIFY = example_task(
     label=lambda example: example[1],
     places=_places,
     begin=_begin,
-    measure_of=lambda options, model, codec: ClassMeasure(codec.labels),
+    measure_of=lambda options, model, codec: (
+        LabelMeasure(codec.labels) if codec.multi_label else ClassMeasure(codec.labels)
+    ),
     resolve=resolved,
     inputs=read_inputs,
     answer=_answer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,8 @@ def evaluation_data(
     count, notices = 0, []
     if more and places is not None:
         targets = arrays.get("tags", arrays.get("targets"))
+        if targets.dtype.kind == "b":  # of each label whether it is there
+            targets = np.nonzero(targets)[1]
         count = int(np.count_nonzero(targets >= len(known.labels)))
         if count == len(targets):
             raise DataError(
@@ -277,8 +280,10 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
     for name, column in columns.items() if not problems else ():
         array = arrays[name]
         axes = 1 if column.features is None else 2
-        if array.ndim != axes or array.dtype.kind not in ("iu" if axes == 1 else "f"):
-            kind = "integers" if axes == 1 else f"rows of {column.features} floats"
+        kinds = "iu" if axes == 1 else "b" if column.booleans else "f"
+        if array.ndim != axes or array.dtype.kind not in kinds:
+            numbers = "booleans" if column.booleans else "floats"
+            kind = "integers" if axes == 1 else f"rows of {column.features} {numbers}"
             problems.append(f"{name} is {Shape(array.shape, array.dtype)}; expected {kind}")
             break
         if column.features not in (None, array.shape[-1]):
@@ -314,7 +319,8 @@ def _split(
     if share == 0 or len(examples) < 2:
         return examples, []
     if label is not None:
-        kept, sampled = stratified_split([label(one) for one in examples], share, seed)
+        labels = _strata([label(one) for one in examples], share)
+        kept, sampled = stratified_split(labels, share, seed)
         return [examples[n] for n in kept], [examples[n] for n in sampled]
     order = np.random.default_rng(seed).permutation(len(examples))
     held_out = set(order[: int(len(examples) * share)].tolist())
@@ -322,6 +328,14 @@ def _split(
         [example for n, example in enumerate(examples) if n not in held_out],
         [example for n, example in enumerate(examples) if n in held_out],
     )
+
+
+def _strata(labels: list[Hashable], share: float) -> list[Hashable]:
+    """The classes in whose proportion examples are held out. Sets of labels, which are tuples, are
+    one class together if they are too rare to give their share each.
+    """
+    counts = Counter(labels)
+    return [None if isinstance(one, tuple) and share * counts[one] < 1 else one for one in labels]
 
 
 def in_batches(inputs: Sequence[Any], batch_size: int) -> Iterator[tuple[int, Sequence[Any]]]:

@@ -26,7 +26,7 @@ from anaphora.training.examples import example_of_table, line_inputs, name_of, s
 from anaphora.training.options import NAME_FORMAT, SentenceOptions, check_format, data_option
 from anaphora.training.task import Paths
 
-_OF_SERIES = {"validation_share", "encoding", "format", "max_frames"}
+_OF_SERIES = {"validation_share", "encoding", "format", "max_frames", "label_separator"}
 """The options of data that series have too."""
 
 
