@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from anaphora.data import (
     DataError,
     format_of,
     is_tokenized,
+    label_strata,
     stratified_split,
     stream_lines,
     uncompressed_name,
@@ -319,7 +319,7 @@ def _split(
     if share == 0 or len(examples) < 2:
         return examples, []
     if label is not None:
-        labels = _strata([label(one) for one in examples], share)
+        labels = label_strata([label(one) for one in examples], share)
         kept, sampled = stratified_split(labels, share, seed)
         return [examples[n] for n in kept], [examples[n] for n in sampled]
     order = np.random.default_rng(seed).permutation(len(examples))
@@ -328,14 +328,6 @@ def _split(
         [example for n, example in enumerate(examples) if n not in held_out],
         [example for n, example in enumerate(examples) if n in held_out],
     )
-
-
-def _strata(labels: list[Hashable], share: float) -> list[Hashable]:
-    """The classes in whose proportion examples are held out. Sets of labels, which are tuples, are
-    one class together if they are too rare to give their share each.
-    """
-    counts = Counter(labels)
-    return [None if isinstance(one, tuple) and share * counts[one] < 1 else one for one in labels]
 
 
 def in_batches(inputs: Sequence[Any], batch_size: int) -> Iterator[tuple[int, Sequence[Any]]]:
