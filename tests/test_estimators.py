@@ -5,11 +5,14 @@ import pickle
 import numpy as np
 import pytest
 
-from anaphora import engine, random
+from anaphora import engine, no_grad, random
+from anaphora.data import side_by_side
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
 
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
+from sklearn.metrics import f1_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -66,6 +69,56 @@ def test_ragged_sequences_are_answered_with_numbers_in_their_units(outputs):
     predicted = regressor.predict(X[160:])
     assert predicted.shape == y[160:].shape
     assert regressor.score(X[160:], y[160:]) > 0.9
+
+
+def several_labels(count):
+    """Ragged sequences, and of each whether two features, and then both, rise above a level."""
+    rng = np.random.default_rng(7)
+    X = [rng.standard_normal((n, 2)) for n in rng.integers(1, 9, count)]
+    high = np.array([x.max(axis=0) > 1 for x in X])
+    return X, np.column_stack([high, high.all(axis=1)]).astype(int)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_ragged_sequences_have_several_labels(early_stopping):
+    X, Y = several_labels(240)
+    assert len({tuple(row) for row in Y}) == 4
+    options = {**SMALL, "epochs": 40, "hidden_size": 16, "early_stopping": early_stopping}
+    classifier = RecurrentClassifier(**options).fit(X[:160], Y[:160])
+    assert classifier.classes_.tolist() == [0, 1, 2]
+    predicted, probabilities = classifier.predict(X[160:]), classifier.predict_proba(X[160:])
+    assert predicted.dtype == np.int64
+    assert predicted.shape == probabilities.shape == (80, 3)
+    np.testing.assert_array_equal(predicted, probabilities > 0.5)
+    assert not np.allclose(probabilities.sum(axis=1), 1)
+    assert f1_score(Y[160:], predicted, average="micro") > 0.8
+    exact = (predicted == Y[160:]).all(axis=1).mean()
+    assert classifier.score(X[160:], Y[160:]) == pytest.approx(exact)
+    for one in (Y.tolist(), Y.astype(bool), Y.astype(float), csr_matrix(Y)):
+        again = RecurrentClassifier(**{**SMALL, "min_updates": 5, "epochs": 1}).fit(X, one)
+        assert again.predict(X).shape == Y.shape
+
+
+def test_probabilities_of_labels_are_the_mean_of_the_models():
+    X, Y = several_labels(40)
+    quick = {**SMALL, "epochs": 2, "min_updates": 4, "n_models": 3}
+    classifier = RecurrentClassifier(**quick).fit(X, Y)
+    framed = [classifier.frames_(x) for x in X]
+    with no_grad():
+        batch = side_by_side(framed)
+        logits = np.array([m(batch.inputs, batch.lengths).data for m in classifier.models_])
+    expected = (1 / (1 + np.exp(-logits.astype(np.float64)))).mean(axis=0)
+    np.testing.assert_allclose(classifier.predict_proba(X), expected, rtol=1e-6)
+
+
+def test_labels_that_are_no_indicator_matrix_are_refused():
+    X, Y = several_labels(20)
+    with pytest.raises(ValueError, match=r"y has the shape \(20, 3\), and values other than 0"):
+        RecurrentClassifier(**SMALL).fit(X, 2 * Y)
+    with pytest.raises(ValueError, match="y contains NaN at index 4, 1"):
+        RecurrentClassifier(**SMALL).fit(X, np.where(np.arange(60).reshape(20, 3) == 13, np.nan, Y))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        RecurrentClassifier(**SMALL).fit(X, Y[:-1])
 
 
 def test_layouts_of_the_same_sequences_are_the_same():
@@ -347,17 +400,23 @@ def test_long_sequences_are_classified_by_frames():
 # Early stopping
 
 
-def test_the_weights_that_are_best_by_accuracy_are_kept(monkeypatch):
-    """Evaluations with accuracies as said: the third is the best, and patience ends it."""
+@pytest.mark.parametrize("several", [False, True])
+def test_the_weights_that_are_best_by_accuracy_or_f1_are_kept(monkeypatch, several):
+    """Evaluations with figures as said: the third is the best, and patience ends it."""
     X, y = channels(120)
+    if several:
+        y = np.column_stack([y, 1 - y])
     said = iter([0.5, 0.7, 0.9, 0.9, 0.9, 0.8, 0.9])
     losses = iter([1.0, 1.0, 0.5, 0.6, 0.5, 0.1, 0.7])
     seen = []
 
-    def evaluated(model, batches):
+    def evaluated(model, batches, measure=None):
         seen.append({name: p.data.copy() for name, p in model.named_parameters()})
         held = sum(len(batch.targets) for batch in batches)
         assert held == 24
+        assert (measure is not None) == several
+        if several:
+            return Evaluation(next(losses), 24, more={"micro_f1": next(said)})
         return Evaluation(next(losses), 100, int(100 * next(said)))
 
     monkeypatch.setattr(estimators, "evaluate", evaluated)

@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from anaphora.cli.app import app
+from anaphora.data import read_series
 from anaphora.models import load
+from anaphora.training import classify
 
 
 def run(*arguments, code=0):
@@ -43,8 +45,7 @@ def test_the_files_choose_the_preset_and_what_is_given_stays(folder, tmp_path):
     assert (config["training"]["optimizer"], config["training"]["max_steps"]) == ("adamw", 8)
     model = load(tmp_path / "model")
     assert (model.codec.frames.stride, model.codec.frames.size, model.input_size) == (4, 12, 13)
-    model.bidirectional = False
-    with pytest.raises(ValueError, match=r"reads frames of 12 steps.*--max-frames 0"):
+    with pytest.raises(ValueError, match=r"has no session.*--no-bidirectional"):
         model.session()
     run("train", "--resume", "--out", tmp_path / "model", "--max-steps", "9")
 
@@ -53,6 +54,19 @@ def test_the_files_choose_the_preset_and_what_is_given_stays(folder, tmp_path):
     one = load(tmp_path / "steps")
     assert (one.codec.frames, one.input_size) == (None, 1)
     assert one.session().feed(np.ones((7, 1))).shape == (7, 2)
+
+
+def test_what_reads_frames_in_one_direction_streams(folder, tmp_path):
+    few = ("--max-steps", "8", "--hidden-size", "5", "--no-bidirectional")
+    run("train", folder / "train.ts", "--task", "classify", *few, "--out", tmp_path / "model")
+    model = load(tmp_path / "model")
+    assert model.codec.frames.size == 12
+    series, _ = read_series(folder / "test.ts")
+    session = model.session()
+    for one, expected in zip(series[:3], classify(model, series[:3]), strict=True):
+        session.reset()
+        shares = session.feed(one)[-1]
+        assert dict(zip(model.codec.classes, shares, strict=True)) == pytest.approx(expected)
 
 
 def test_the_defaults_find_short_movements(folder, tmp_path):

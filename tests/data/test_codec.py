@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from anaphora.data import ClassifierCodec, DataError, Frames, RegressorCodec, TaggerCodec
+from anaphora.data import (
+    ClassifierCodec,
+    Column,
+    DataError,
+    Frames,
+    RegressorCodec,
+    TaggerCodec,
+)
 
 
 def test_series_are_standardised_by_the_moments_of_all_training_steps(rng):
@@ -146,7 +153,7 @@ def test_series_in_frames_come_back_from_plain_data(rng):
     examples = list(zip(series, "aba", strict=True))
     fitted = ClassifierCodec.fit(examples, max_frames=10)
     assert (fitted.frames.stride, fitted.frames.size) == (8, 24)  # the median length is 80
-    assert fitted.sizes() == {"num_classes": 2, "input_size": 2 * 25}
+    assert fitted.sizes() == {"num_classes": 2, "multi_label": False, "input_size": 2 * 25}
     codec = ClassifierCodec.from_dict(json.loads(json.dumps(fitted.to_dict())))
     arrays, again = fitted.encode(examples), codec.encode(examples)
     assert arrays["lengths"].tolist() == [12, 9, 10]
@@ -188,3 +195,53 @@ def test_a_regressor_reads_series_in_frames(rng):
     together = np.concatenate(series)
     expected = (together - together.mean(axis=0)) / together.std(axis=0)
     np.testing.assert_allclose(steps["inputs"], expected, rtol=1e-5, atol=1e-6)
+
+
+SETS = [("abba", ("x", "y")), ("ab", ()), ("b", ("y",)), ("a", "x"), ("ba", ("z", "y"))]
+
+
+def test_several_labels_are_rows_of_booleans_and_come_back():
+    fitted = ClassifierCodec.fit(SETS[:3], SETS[3:])
+    codec = ClassifierCodec.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    assert (codec.multi_label, codec.classes) == (True, ("x", "y", "z"))
+    assert codec.sizes() == {"num_classes": 3, "multi_label": True, "vocabulary_size": 2}
+    targets = codec.encode(SETS)["targets"]
+    assert targets.dtype == bool
+    expected = [[1, 1, 0], [0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1]]
+    assert targets.astype(int).tolist() == expected
+    assert codec.answer_column() == Column("sequences", features=3, booleans=True)
+    (batch,) = codec.batches(codec.encode(SETS), 8, "float32")
+    assert batch.targets.dtype == bool
+    assert batch.tokens == 5
+    more = codec.with_labels_of([("a", ("w", "x")), ("a", "v")])
+    assert more.classes == ("x", "y", "z", "v", "w")
+    assert more.encode_answers([("w", "x")]).tolist() == [[True, False, False, False, True]]
+    with pytest.raises(DataError, match="the label 'w' is not one of the 3 of the training"):
+        codec.encode_answers([("w",)])
+
+
+def test_one_label_each_is_stored_as_before():
+    one = ClassifierCodec.fit([("a", "x"), ("b", "y")])
+    assert "multi_label" not in one.to_dict()
+    assert one.encode_answers([("y",), "x"]).tolist() == [1, 0]
+    assert one.with_labels_of([("a", ("z", "x"))]).classes == ("x", "y", "z")
+    with pytest.raises(DataError, match="has the labels 'x', 'y', but the classifier gives each"):
+        one.encode_answers([("x", "y")])
+    with pytest.raises(DataError, match="an example has no label, but the classifier"):
+        one.encode_answers([()])
+
+
+def test_several_labels_that_leave_nothing_to_learn_are_told():
+    for answers, message in [
+        ([("x",), "x"], "have the label 'x'; expected two or more sets of labels"),
+        ([("x", "y"), ("y", "x")], "have the labels 'x', 'y'; expected two or more sets of labels"),
+        ([(), ()], "have no label; expected two or more sets"),
+        (["x", "x"], "have the label 'x'; expected two or more$"),
+    ]:
+        with pytest.raises(DataError, match=f"all examples {message}"):
+            ClassifierCodec.fit([("ab", answer) for answer in answers])
+    codec = ClassifierCodec.fit([("a", ("x",)), ("b", ())])  # one label, which some have
+    assert ClassifierCodec.from_dict(codec.to_dict()).classes == ("x",)
+    damaged = {**codec.to_dict(), "multi_label": False}
+    with pytest.raises(ValueError, match="classes has 1 names; expected at least 2"):
+        ClassifierCodec.from_dict(damaged)

@@ -1,5 +1,7 @@
 """Texts with labels: tables and folders, and what is refused."""
 
+import json
+
 import pytest
 
 from anaphora.data import DataError, read_columns, read_labelled
@@ -88,3 +90,43 @@ def test_folders_that_are_refused(tmp_path):
             read_labelled(tmp_path)
     with pytest.raises(DataError, match="missing does not exist; the current folder is"):
         read_labelled(tmp_path / "missing")
+
+
+def test_several_labels_of_a_text(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("text,labels\none,b | a|b\ntwo,\nthree,c\n")
+    expected = [("one", ("a", "b")), ("two", ()), ("three", ("c",))]
+    assert read_labelled(table, "text", "labels", label_separator="|") == expected
+    lists = tmp_path / "table.jsonl"
+    rows = [{"text": "one", "labels": ["b", "a", "b"]}, {"text": "two", "labels": []}]
+    rows += [{"text": "three", "labels": "c"}, {"text": "four", "labels": [4, True]}]
+    lists.write_text("\n".join(map(json.dumps, rows)))
+    found = read_labelled(lists, "text", "labels")
+    assert found == [*expected[:2], ("three", "c"), ("four", ("4", "true"))]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a+b.txt").write_text("one\n")
+    assert read_labelled(tmp_path / "folder", label_separator="+") == [("one", ("a", "b"))]
+
+
+def test_lists_of_labels_in_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow (extra parquet)")
+    import pyarrow as pa
+
+    table = pa.table({"text": ["one", "two"], "labels": [["b", "a"], []]})
+    pyarrow.write_table(table, tmp_path / "table.parquet")
+    found = read_labelled(tmp_path / "table.parquet", "text", "labels")
+    assert found == [("one", ("a", "b")), ("two", ())]
+
+
+def test_several_labels_that_are_none_are_told(tmp_path):
+    table = tmp_path / "table.jsonl"
+    table.write_text('{"text": "one", "labels": ["a", {"b": 1}]}')
+    with pytest.raises(DataError, match=r"line 1: column 'labels' has .'b': 1.; expected a label"):
+        read_labelled(table, "text", "labels")
+    table.write_text('{"text": "one", "labels": ["a"]}\n{"text": "two", "labels": null}')
+    with pytest.raises(DataError, match="line 2: the row has no label in column 'labels'"):
+        read_labelled(table, "text", "labels")
+    table = tmp_path / "table.csv"
+    table.write_text("text,labels\none,go od|bad\ntwo,bad|go  od\n")
+    with pytest.raises(DataError, match=r"line 3: the label 'go  od' and 'go od' .* look the same"):
+        read_labelled(table, "text", "labels", label_separator="|")

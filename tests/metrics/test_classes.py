@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from anaphora.metrics import accuracy, class_scores, confusion_matrix, confusion_table
+from anaphora.metrics import (
+    accuracy,
+    class_scores,
+    confusion_matrix,
+    confusion_table,
+    label_scores,
+    subset_accuracy,
+)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 9])
@@ -85,3 +92,38 @@ def test_what_does_not_fit_is_refused():
         class_scores([[1, 2]])
     with pytest.raises(ValueError, match="3 names for 2 classes"):
         class_scores([[1, 2], [3, 4]], ["a", "b", "c"])
+
+
+def test_several_labels_are_counted_as_by_scikit_learn(rng):
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn (extra sklearn)")
+    actual, predicted = rng.random((2, 50, 6)) < [0.1, 0.3, 0.5, 0.7, 0.9, 0.0]
+    predicted[:, 0], actual[:, 1] = False, False  # precision and recall of nothing
+    predicted[:5] = actual[:5]
+    scores = label_scores(actual, predicted, list("abcdef"))
+    given = {"average": None, "zero_division": 0.0}
+    np.testing.assert_allclose(
+        scores.precision, metrics.precision_score(actual, predicted, **given)
+    )
+    np.testing.assert_allclose(scores.recall, metrics.recall_score(actual, predicted, **given))
+    np.testing.assert_allclose(scores.f1, metrics.f1_score(actual, predicted, **given))
+    assert scores.overall_f1 == pytest.approx(metrics.f1_score(actual, predicted, average="micro"))
+    assert (scores.support[5], scores.predicted[5]) == (0, 0)
+    assert scores.macro_f1 == pytest.approx(
+        metrics.f1_score(actual, predicted, average="macro", zero_division=np.nan)
+    )
+    exact = metrics.accuracy_score(actual, predicted)
+    assert subset_accuracy(actual, predicted) == pytest.approx(exact)
+    assert 0 < exact < 1
+
+
+def test_labels_of_other_shapes_are_refused():
+    wrong = r"actual has the shape \(2, 3\) and predicted \(2,\); expected \[N, C\] for both"
+    with pytest.raises(ValueError, match=f"label_scores: {wrong}"):
+        label_scores(np.zeros((2, 3)), np.zeros(2))
+    with pytest.raises(ValueError, match=f"subset_accuracy: {wrong}"):
+        subset_accuracy(np.zeros((2, 3)), np.zeros(2))
+    with pytest.raises(ValueError, match="label_scores: 2 names for 3 labels"):
+        label_scores(np.zeros((2, 3)), np.zeros((2, 3)), ["a", "b"])
+    empty = np.zeros((0, 3))
+    assert subset_accuracy(empty, empty) == 0
+    assert label_scores(empty, empty).names == ("0", "1", "2")

@@ -3,7 +3,9 @@ with the native engine.
 """
 
 import copy
+import dataclasses
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from anaphora.data import (
     CharacterTokenizer,
     ClassifierCodec,
     DataError,
+    Frames,
     RegressorCodec,
     TaggerCodec,
     WordTokenizer,
@@ -43,7 +46,7 @@ def make(kind=SequenceClassifier, dtype="float32", **options):
     """A model with weights that matter, so that a layer or a step left out is seen."""
     random.seed(3)
     outputs = {SequenceTagger: "num_tags", SequenceClassifier: "num_classes"}
-    read = {} if "vocabulary_size" in options else {"input_size": I}
+    read = {} if {"vocabulary_size", "input_size"} & set(options) else {"input_size": I}
     sizes = {outputs.get(kind, "num_outputs"): C, "hidden_size": H, **read}
     return kind(**sizes, initialization=0.7, dtype=dtype, **options)
 
@@ -194,6 +197,143 @@ def test_a_tagger_with_a_codec_but_no_layer_of_characters_reads_words_too():
     assert_same(model.session().feed(["dog", "xyz", "bark"]), answers(model, ids[:, None])[:, 0])
 
 
+def assert_paths(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("crf", [True, False])
+def test_the_tags_so_far_are_those_of_the_model(rng, crf, dtype):
+    model = make(SequenceTagger, dtype, crf=crf, cell="gru")
+    x = rng.standard_normal((T, B, I)).astype(dtype)
+    with no_grad():
+        expected = [model.eval().answers(model(x[:t])[0], None) for t in range(T + 1)]
+    each = model(x)[0].data.argmax(axis=-1)
+    if crf:  # the path is no choice of each step, and what comes later changes it
+        assert (expected[-1] != each).any()
+        assert any((now[:-1] != before).any() for before, now in pairwise(expected))
+    else:
+        np.testing.assert_array_equal(expected[-1], each)
+    session, alone = model.session(B, keep_scores=True), model.session(keep_scores=True)
+    assert_same(session.feed(x[:0]), model(x[:0])[0].data)
+    found, of_one = [session.tags()], [alone.tags()]
+    for t, step in enumerate(x):
+        scores = session.feed(step)
+        assert_same(scores, model(x)[0].data[t])
+        scores[...] = np.nan  # they belong to the caller
+        alone.feed(step[1])
+        found.append(session.tags())
+        of_one.append(alone.tags())
+    assert_paths(found, expected)
+    assert_paths(of_one, [path[:, 1] for path in expected])
+    session.reset()
+    assert session.tags().shape == (0, B)
+    session.feed(x[:5])
+    session.feed(x[5:])
+    np.testing.assert_array_equal(session.tags(), expected[-1])
+
+
+def entities():
+    sentences = [
+        (["Ada", "Lovelace", "met", "Charles", "Babbage"], ["B-P", "I-P", "O", "B-P", "I-P"]),
+        (["Ada", "lived", "in", "New", "York"], ["B-P", "O", "O", "B-L", "I-L"]),
+    ]
+    codec = TaggerCodec.fit(sentences)
+    assert codec.scheme == "BIO"
+    random.seed(2)
+    model = SequenceTagger(**codec.sizes(), hidden_size=H, crf=True, initialization=0.7)
+    model.codec = codec
+    return model
+
+
+def test_the_tags_of_words_are_names_and_follow_the_scheme():
+    model = entities()
+    sentences = [
+        ["Ada", "met", "Babbage", "in", "New", "York"],
+        ["New", "York", "lived", "in", "Ada", "Lovelace"],
+    ]
+    with no_grad():
+        scores = model.eval().scores(model.codec.input_batch(sentences))
+    best = model.answers(scores, None)
+    expected = [[model.codec.tags[k] for k in row] for row in best.T]
+    assert best.tolist() != scores.data.argmax(axis=-1).tolist()
+    session = model.session(2, keep_scores=True)
+    for words in zip(*sentences, strict=True):
+        session.feed(words)
+    assert session.tags() == expected
+    alone = model.session(keep_scores=True)
+    assert alone.tags() == []
+    alone.feed(sentences[1][:4])
+    for word in sentences[1][4:]:
+        alone.feed(word)
+    assert alone.tags() == expected[1]
+    for before, tag in pairwise(["O", *expected[1]]):
+        assert tag[:1] != "I" or before in (f"B-{tag[2:]}", tag)
+
+
+@pytest.mark.parametrize("batch_size", [None, B])
+def test_scores_that_are_kept_are_part_of_the_state(rng, batch_size, tmp_path):
+    model = make(SequenceTagger, crf=True)
+    x = rng.standard_normal((T, I) if batch_size is None else (T, B, I)).astype("f")
+    session = model.session(batch_size, keep_scores=True)
+    session.feed(x)
+    expected = session.tags()
+    session.reset()
+    session.feed(x[:3])
+    session.feed(x[3])
+    np.savez(tmp_path / "state.npz", **session.state_dict())
+    loaded = model.session(batch_size, keep_scores=True)
+    loaded.feed(x[:2])  # which the state replaces
+    loaded.load_state_dict(np.load(tmp_path / "state.npz"))
+    copies = [pickle.loads(pickle.dumps(session)), session.fork(), copy.deepcopy(session), loaded]
+    for other in [*copies, session]:
+        other.feed(x[4:])
+        np.testing.assert_array_equal(other.tags(), expected)
+    assert session.state_dict()["scores"].shape == (*x.shape[:-1], C)
+    session.state = session.state  # the scores stay
+    np.testing.assert_array_equal(session.tags(), expected)
+
+
+def test_later_training_changes_no_path(rng):
+    model = make(SequenceTagger, crf=True)
+    x = rng.standard_normal((T, I)).astype("f")
+    session = model.session(keep_scores=True)
+    session.feed(x)
+    expected = session.tags()
+    for parameter in model.crf_layer.parameters():
+        with parameter.writing() as array:
+            array[...] = -3 * array
+    np.testing.assert_array_equal(session.tags(), expected)
+    other = model.session(keep_scores=True)
+    other.feed(x)
+    assert (other.tags() != expected).any()
+
+
+def test_scores_that_are_not_there_are_explained(rng):
+    model = make(SequenceTagger)
+    session, keeps = model.session(2), model.session(2, keep_scores=True)
+    session.feed(rng.standard_normal((2, I)))
+    with pytest.raises(
+        ValueError, match=r"tags: .* no scores .* model.session\(keep_scores=True\)"
+    ):
+        session.tags()
+    with pytest.raises(KeyError, match="the state has h, c, but no scores, which this session kee"):
+        keeps.load_state_dict(session.state_dict())
+    with pytest.raises(KeyError, match="the state has h, c, scores; expected h, c"):
+        session.load_state_dict(keeps.state_dict())
+    keeps.feed(rng.standard_normal((3, 2, I)))
+    before = keeps.state_dict()
+    for scores in (np.zeros((3, C)), np.zeros((3, 1, C)), 1.0):
+        with pytest.raises(ValueError, match=r"scores have shape \(.*\); expected \[T, 2, 4\]"):
+            keeps.load_state_dict({**model.session(2).state_dict(), "scores": scores})
+    with pytest.raises(ValueError, match="h has shape"):
+        keeps.load_state_dict({**before, "h": np.zeros(3), "scores": before["scores"][:0]})
+    for name, array in keeps.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 SESSIONS = {
     "mean": lambda: make(pooling="mean"),
     "max": lambda: make(SequenceRegressor, pooling="max", cell="gru"),
@@ -254,6 +394,111 @@ def test_a_model_that_was_saved_streams_with_its_codec(tmp_path, rng):
     expected = model.session().feed(x)
     model.save(tmp_path / "model")
     assert_same(load(tmp_path / "model").session().feed(x), expected)
+
+
+FRAMES = {  # stride and size
+    "as fitted": (3, 9),
+    "apart": (4, 4),
+    "every step": (1, 5),
+    "uneven": (3, 7),
+    "one step": (1, 1),
+    "long": (2, 40),
+}
+STEPS = 23
+
+
+def reads_frames(rng, stride, size, kind=SequenceClassifier, dtype="float32", **options):
+    """A model whose codec cuts series into frames."""
+    frames = Frames(MEAN, SCALE, stride, size, rng.random(I) + 0.3)
+    model = make(kind, dtype, input_size=frames.features, **options)
+    codec = CODEC if kind is SequenceClassifier else NUMBERS
+    model.codec = dataclasses.replace(codec, frames=frames)
+    return model
+
+
+def answers_to_series(model, x):
+    """What the model says of each prefix of series x [T, B, I], each by itself: [T, B, C]."""
+    model.eval()
+    found = []
+    with no_grad():
+        for t in range(len(x)):
+            batch = model.codec.input_batch(list(x[: t + 1].swapaxes(0, 1)), model.dtype)
+            found.append(model.answer(model.scores(batch)))
+    return np.array([getattr(y, "data", y) for y in found])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(("stride", "size"), FRAMES.values(), ids=FRAMES)
+def test_each_prefix_is_answered_as_by_a_model_of_frames(
+    rng, stride, size, cell, kind, pooling, dtype
+):
+    model = reads_frames(
+        rng, stride, size, kind, dtype, cell=cell, num_layers=2, pooling=pooling, dropout=0.3
+    )
+    x = series(rng, STEPS, B)
+    expected = answers_to_series(model, x)
+    assert len(np.unique(expected[:, 0, 0])) == STEPS or pooling == "max"
+    session = model.train().session(batch_size=B)
+    assert_same(session.feed(x), expected)
+    session.reset()
+    assert_same(np.array([session.feed(step) for step in x]), expected)
+    session.reset()
+    parts = np.split(x, [5, 5, 14])
+    assert_same(np.concatenate([session.feed(part) for part in parts]), expected)
+    alone = model.session()
+    assert_same(np.array([alone.feed(list(step)) for step in x[:, 1]]), expected[:, 1])
+
+
+@pytest.mark.parametrize("at", [0, 2, 8, 9, 15])
+@pytest.mark.parametrize("batch_size", [None, B])
+def test_steps_that_wait_for_their_frame_are_part_of_the_state(rng, batch_size, at, tmp_path):
+    model = reads_frames(rng, 3, 9, pooling="mean")
+    x = series(rng, STEPS, *([] if batch_size is None else [B]))
+    session = model.session(batch_size)
+    expected = session.feed(x)
+    session.reset()
+    session.feed(x[:at])
+    state = session.state_dict()
+    waiting = at - 3 * max((at - 6) // 3, 0)  # after the begin of the frames that are complete
+    assert state["num_waiting"].ravel().tolist() == [waiting] * (batch_size or 1)
+    assert state["waiting"].shape == ((8, I) if batch_size is None else (B, 8, I))
+    np.savez(tmp_path / "state.npz", **state)
+    loaded = model.session(batch_size)
+    loaded.load_state_dict(np.load(tmp_path / "state.npz"))
+    copies = [pickle.loads(pickle.dumps(session)), session.fork(), copy.deepcopy(session), loaded]
+    for other in [*copies, session]:  # the original last: none of them has changed it
+        assert_same(other.feed(x[at:]), expected[at:])
+    session.reset()
+    assert not session.state_dict()["waiting"].any()
+    assert_same(session.feed(x), expected)
+
+
+def test_a_state_with_steps_that_cannot_wait_is_refused(rng):
+    session = reads_frames(rng, 3, 9).session(2)
+    session.feed(series(rng, 7, 2))
+    state = session.state_dict()
+    for count, shown in (([9, 9], "9.0"), ([2, 3], "2.0, 3.0"), ([0.5, 0.5], "0.5")):
+        with pytest.raises(
+            ValueError, match=f"num_waiting is {shown}; expected an integer of 0 to 8, the same"
+        ):
+            session.load_state_dict({**state, "num_waiting": count})
+    assert session.state_dict()["num_waiting"].tolist() == [7, 7]
+
+
+def test_frames_after_a_step_that_is_not_finite_are_as_before(rng):
+    session = reads_frames(rng, 3, 9, pooling="max").session()
+    x = series(rng, STEPS)
+    expected = session.feed(x)
+    session.reset()
+    session.feed(x[:5])
+    with pytest.raises(DataError, match="the input has the value nan in channel 0 at step 11"):
+        session.feed(np.where(np.arange(STEPS)[:, None] == 11, np.nan, x))
+    assert_same(session.feed(x[5:]), expected[5:])
+    with pytest.raises(ValueError, match=r"an input of shape \(50,\); expected \[5\] for one step"):
+        session.feed(np.ones(50))  # a frame
 
 
 def test_a_value_that_is_not_finite_is_told_and_changes_nothing(rng):

@@ -355,6 +355,63 @@ def test_label_smoothing_and_class_weights_count_in_training_alone(x):
     assert model.eval().loss(batch)[0].item() == pytest.approx(plain) != loss
 
 
+LABELS = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 1, 1]], bool)  # of B sequences
+
+
+def binary_by_hand(logits, labels, pos_weight):
+    p = sigmoid(logits)
+    losses = np.where(labels, -pos_weight * np.log(p), -np.log(1 - p))
+    return losses.sum() / losses.size
+
+
+def test_each_of_several_labels_is_a_yes_or_no(x):
+    model, batch = make(outputs=3, multi_label=True), Batch(x, LABELS, LENGTHS)
+    logits = model.scores(batch)
+    assert batch.tokens == B
+    ones = np.ones(3)
+    assert model.loss(batch)[0].item() == pytest.approx(binary_by_hand(logits.data, LABELS, ones))
+    np.testing.assert_allclose(model.answer(logits).data, sigmoid(logits.data), rtol=1e-12)
+    np.testing.assert_array_equal(model.answers(logits, None), sigmoid(logits.data) > 0.5)
+    assert 0 < model.answers(logits, None).sum() < LABELS.size
+    # A label that the model does not know is no part of the loss.
+    more = Batch(x, np.concatenate([LABELS, ~LABELS[:, :1]], axis=1), LENGTHS)
+    assert model.loss(more)[0].item() == model.loss(batch)[0].item()
+    weights = np.array([3.0, 0.25, 1.0])
+    model.class_weights = weights
+    expected = binary_by_hand(logits.data, LABELS, weights)
+    assert model.loss(batch)[0].item() == pytest.approx(expected)
+    unweighted = binary_by_hand(logits.data, LABELS, ones)
+    assert model.eval().loss(batch)[0].item() == pytest.approx(unweighted) != expected
+
+
+def test_gradients_of_several_labels(x):
+    model = make(outputs=3, multi_label=True, bidirectional=True, pooling="mean")
+    model.class_weights = np.array([3.0, 0.25, 1.0])
+    check_loss_gradients(model, Batch(x, LABELS, LENGTHS))
+
+
+def test_several_labels_in_other_places_are_told(x):
+    model = make(outputs=3, multi_label=True)
+    with pytest.raises(ValueError, match=r"targets of shape \(4,\) for logits of shape \(4, 3\)"):
+        model.loss(Batch(x, np.zeros(B, int), LENGTHS))
+    with pytest.raises(ValueError, match="label_smoothing spreads a target over the other classes"):
+        make(outputs=3, multi_label=True, label_smoothing=0.1)
+
+
+def test_a_classifier_of_several_labels_comes_back_and_one_of_before_too(tmp_path, x):
+    model = make(outputs=3, multi_label=True)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.multi_label
+    np.testing.assert_array_equal(again(x).data, model.eval()(x).data)
+    make(outputs=3).save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["model"].pop("multi_label") is False  # as directories of before lack it
+    path.write_text(json.dumps(config))
+    assert load(tmp_path / "model").multi_label is False
+
+
 @pytest.mark.parametrize("kind", ["tagger", "language model", "encoder-decoder"])
 def test_targets_of_steps_are_smoothed_in_training_alone(rng, kind):
     random.seed(4)

@@ -1,5 +1,6 @@
 """Sessions of layers: the values of the layer itself, the state, forks, and what is refused."""
 
+import itertools
 import pickle
 import threading
 
@@ -479,12 +480,54 @@ def test_features_of_their_own_shape_and_batch_first(rng):
         session.feed(x[:, :, 0])
 
 
+class Pairs:
+    """Frames of two steps [I - 2], of which the layer reads the sum and the last two numbers."""
+
+    stride, size = 1, 2
+
+    def vectors(self, cut):
+        assert cut.dtype == np.float64
+        return np.concatenate([cut.sum(axis=1), cut[:, 1, :2]], axis=1)
+
+
+@pytest.mark.parametrize("cell_", ["lstm", untraced], ids=["lstm", "untraced"])
+def test_a_layer_reads_frames_of_steps(cell_, rng):
+    layer = make(cell_)
+    x = rng.standard_normal((T, B, I - 2))
+    session = nn.Session(
+        layer, B, step=(I - 2,), dtype=np.float64, before=lambda layer, x: 2 * x, frames=Pairs()
+    )
+    z = 2 * x
+    pairs = [np.concatenate([a + b, b[:, :2]], axis=1) for a, b in itertools.pairwise(z)]
+    expected = []
+    for t in range(T):
+        last = np.concatenate([z[t] + z[t], z[t][:, :2]], axis=1)
+        inputs = np.array([*pairs[:t], last], np.float32)
+        expected.append(complete(layer, inputs, None)[0][-1])
+    assert_same(np.concatenate([session.feed(x[:1]), session.feed(x[1:])]), np.array(expected))
+    assert session.feed(x[:0]).shape == (0, B, H)
+    np.testing.assert_array_equal(session.state_dict()["waiting"], z[-1][:, None])
+    # The state is that after the frames that are complete.
+    _, states = complete(layer, np.array(pairs, np.float32), None)
+    for found, state in zip(session.state_dict().values(), states, strict=False):
+        np.testing.assert_allclose(found, state, rtol=1e-6)
+
+
 def test_bad_models_of_sessions_are_told(rng):
     layer = make("lstm")
     with pytest.raises(
         ValueError, match="a memory 'c' of float32; expected floats, by a name other"
     ):
         nn.Session(layer, memory={"c": 0})
+    frames = Pairs()
+    with pytest.raises(
+        ValueError, match=r"a memory 'waiting' of float32; .* other than the states"
+    ):
+        nn.Session(layer, memory={"waiting": 0.0}, frames=frames)
+    for stride in (0, 3):
+        frames.stride = stride
+        with pytest.raises(ValueError, match=f"frames of 2 steps, {stride} apart; expected a stri"):
+            nn.Session(layer, frames=frames)
     with pytest.raises(ValueError, match="a memory 'steps' of int64; expected floats"):
         nn.Session(layer, memory={"steps": np.array(0)})
     session = nn.Session(layer, B, after=lambda layer, h, memory: h[0])

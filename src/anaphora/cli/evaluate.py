@@ -23,7 +23,9 @@ _LABELS = {
     "span_precision": ("span precision", "{:.2%}"),
     "span_recall": ("span recall", "{:.2%}"),
     "accuracy": ("accuracy", "{:.2%}"),
+    "micro_f1": ("micro F1", "{:.2%}"),
     "macro_f1": ("macro F1", "{:.2%}"),
+    "subset_accuracy": ("subset accuracy", "{:.2%}"),
     "bleu": ("BLEU", "{:.2f}"),
     "chrf": ("chrF", "{:.2f}"),
     "mean_absolute_error": ("mean absolute error", "{:.6g}"),
@@ -84,10 +86,10 @@ def evaluate(
 
     With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share,
     unknown_labels, perplexity, bits_per_token, bits_per_character, characters, bleu, chrf,
-    accuracy, macro_f1, span_f1, span_precision, span_recall, classes, confusion_matrix, whichever
-    the model has; of a forecaster mean_absolute_scaled_error, mean_absolute_error,
-    root_mean_squared_error, quantile_loss, coverage_80, coverage_95, forecasts, and seasonal_naive
-    with the same.
+    accuracy, macro_f1, micro_f1, subset_accuracy, span_f1, span_precision, span_recall, classes,
+    confusion_matrix, whichever the model has; of a forecaster mean_absolute_scaled_error,
+    mean_absolute_error, root_mean_squared_error, quantile_loss, coverage_80, coverage_95,
+    forecasts, and seasonal_naive with the same.
     """
     output = Output(as_json)
     with reported_errors():

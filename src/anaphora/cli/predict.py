@@ -52,9 +52,10 @@ def predict(
 ) -> None:
     """Print what a model answers to each line or series: a label, tags, a translation, a forecast.
 
-    A classifier prints the label of each text or series; a tagger a line for each word, with a tab
-    before its tag, and an empty line after each sentence; a translator the translation. A
-    forecaster prints a table of each series, with tabs between its columns: time, and of each
+    A classifier prints the label of each text or series, or those of its labels that are more
+    likely than not, with the sign of --label-separator between them; a tagger a line for each word,
+    with a tab before its tag, and an empty line after each sentence; a translator the translation.
+    A forecaster prints a table of each series, with tabs between its columns: time, and of each
     target the median between quantiles, for --horizon steps after the last row that has a target.
 
     Each line has its answer; that to a line without a word is an empty line, and reported. At a
@@ -62,9 +63,9 @@ def predict(
     not in the vocabulary are read as unknown, and reported. Files are read as in training, but for
     --format.
 
-    With --json, a line for each answer: text, label, probabilities (by label, the likeliest first);
-    or words, tags, probabilities (of these tags); or source, translation, log_probability, score;
-    or series, times, forecasts (by target: median, quantiles by level).
+    With --json, a line for each answer: text, label (or labels), probabilities (by label, the
+    likeliest first); or words, tags, probabilities (of these tags); or source, translation,
+    log_probability, score; or series, times, forecasts (by target: median, quantiles by level).
     To a line without a word label, log_probability and score are null.
     """
     output = Output(as_json)

@@ -44,7 +44,7 @@ from anaphora.data.forecasting import (
 )
 from anaphora.data.formats import FORMATS, Format, format_of, kind_of
 from anaphora.data.frames import Frames
-from anaphora.data.labelled import check_labels, read_labelled
+from anaphora.data.labelled import check_labels, labels_of, read_labelled
 from anaphora.data.pairs import read_pairs, read_sources
 from anaphora.data.series import moments, read_series, standardized
 from anaphora.data.sources import (
@@ -54,7 +54,7 @@ from anaphora.data.sources import (
     standard_library_source,
     stream_lines,
 )
-from anaphora.data.splits import stratified_split
+from anaphora.data.splits import label_strata, stratified_split
 from anaphora.data.tables import column_names, is_table, read_columns, text_of
 from anaphora.data.tagged import read_conllu, read_tagged, read_words
 from anaphora.data.targets import read_targets
@@ -125,6 +125,8 @@ __all__ = [
     "is_table",
     "is_tokenized",
     "kind_of",
+    "label_strata",
+    "labels_of",
     "located",
     "moments",
     "open_ids",

@@ -37,6 +37,7 @@ class Column(NamedTuple):
         below: Ids are 0 to ``below - 1``.
         features: The numbers of a row; None for integers, of which a row has one.
         of: Of lengths, what they are the lengths of: added up they are so many.
+        booleans: Whether the numbers of a row are booleans.
 
     >>> Column("sequences", of="steps").features is None
     True
@@ -46,6 +47,7 @@ class Column(NamedTuple):
     below: int | None = None
     features: int | None = None
     of: str | None = None
+    booleans: bool = False
 
 
 class UnknownShare(NamedTuple):
@@ -425,6 +427,7 @@ class _OfSeries(TypedDict):
 
 class _OfClassifier(TypedDict):
     classes: list[str]
+    multi_label: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -436,9 +439,14 @@ class ClassifierCodec(SequenceCodec):
         tokenizer: Of texts; None for series.
         mean: Of each channel of series, by which they are standardised; None for texts.
         scale: The standard deviation of each channel.
+        multi_label: Whether an example may have several labels, or none. Its answer is then a tuple
+            of labels, which `encode_answers` makes a row of booleans, one for each class.
 
-    >>> ClassifierCodec(("no", "yes"), CharacterTokenizer.fit("ab")).encode_input("ba").tolist()
-    [1, 0]
+    >>> codec = ClassifierCodec(("no", "yes"), CharacterTokenizer.fit("ab"))
+    >>> codec.encode_input("ba").tolist(), codec.encode_answers(["yes"]).tolist()
+    ([1, 0], [1])
+    >>> replace(codec, multi_label=True).encode_answers([("no", "yes"), ()]).tolist()
+    [[True, True], [False, False]]
     """
 
     classes: tuple[str, ...]
@@ -446,14 +454,15 @@ class ClassifierCodec(SequenceCodec):
     mean: Array | None = None
     scale: Array | None = None
     frames: Frames | None = None
+    multi_label: bool = False
 
     reader = "classifier"
 
     @classmethod
     def fit(
         cls,
-        training: Sequence[tuple[Any, str]],
-        held_out: Sequence[tuple[Any, str]] = (),
+        training: Sequence[tuple[Any, str | tuple[str, ...]]],
+        held_out: Sequence[tuple[Any, str | tuple[str, ...]]] = (),
         *,
         fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = CharacterTokenizer.fit,
         max_frames: int = 0,
@@ -461,7 +470,8 @@ class ClassifierCodec(SequenceCodec):
         """The codec of examples: what is read, of those to train on; classes, of all.
 
         Args:
-            training: Texts, or series [T, I], with their labels; at least one.
+            training: Texts, or series [T, I], with their labels; at least one. If the labels of an
+                example are a tuple, any may have several or none.
             held_out: Others.
             fit_tokenizer: Makes the tokenizer of texts.
             max_frames: About how many frames series are cut into, see `Frames`; 0 for none.
@@ -469,12 +479,21 @@ class ClassifierCodec(SequenceCodec):
         Raises:
             DataError: the examples leave nothing to learn.
         """
-        classes = tuple(sorted({label for _, label in [*training, *held_out]}))
+        answers = [answer for _, answer in [*training, *held_out]]
+        multi_label = any(isinstance(answer, tuple) for answer in answers)
+        sets = {_label_set(answer) for answer in answers}
+        classes = tuple(sorted(set().union(*sets)))
         check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
-        if len(classes) < 2:
-            raise DataError(f"all examples have the label {classes[0]!r}; expected two or more")
+        if len(sets) < 2:
+            labels = ", ".join(map(repr, classes))
+            have = f"the label {labels}" if len(classes) == 1 else f"the labels {labels}"
+            raise DataError(
+                f"all examples have {have if labels else 'no label'}; expected two or more"
+                + (" sets of labels" if multi_label else "")
+            )
         inputs = [example for example, _ in training]
-        return cls(classes, **cls.fit_inputs(inputs, fit_tokenizer, max_frames))
+        read = cls.fit_inputs(inputs, fit_tokenizer, max_frames)
+        return cls(classes, **read, multi_label=multi_label)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -482,20 +501,37 @@ class ClassifierCodec(SequenceCodec):
         return self.classes
 
     def with_labels_of(self, examples: Sequence[Any]) -> ClassifierCodec:  # noqa: D102
-        more = sorted({label for _, label in examples} - set(self.classes))
-        return replace(self, classes=(*self.classes, *more))
+        found = set().union(*(_label_set(answer) for _, answer in examples))
+        return replace(self, classes=(*self.classes, *sorted(found - set(self.classes))))
 
-    def encode_answers(self, answers: Sequence[Any]) -> Array:  # noqa: D102
-        return numbers_of(answers, self.classes, "label")
+    def encode_answers(self, answers: Sequence[Any]) -> Array:
+        """Labels as the numbers of their classes [N], or several each as booleans [N, C].
+
+        Raises:
+            DataError: a label is not one of the classes, or an example has several or none, but the
+                classifier gives each one label.
+        """
+        if not self.multi_label:
+            return numbers_of(map(_only_label, answers), self.classes, "label")
+        sets = [_label_set(answer) for answer in answers]
+        rows = np.repeat(np.arange(len(sets)), [len(labels) for labels in sets])
+        targets = np.zeros((len(sets), len(self.classes)), bool)
+        given = [label for labels in sets for label in labels]
+        targets[rows, numbers_of(given, self.classes, "label")] = True
+        return targets
 
     def answer_column(self) -> Column:  # noqa: D102
+        if self.multi_label:
+            return Column("sequences", features=len(self.classes), booleans=True)
         return Column("sequences", below=len(self.classes))
 
     def sizes(self) -> dict[str, int]:  # noqa: D102
-        return {"num_classes": len(self.classes), **self.input_sizes()}
+        inputs = self.input_sizes()
+        return {"num_classes": len(self.classes), "multi_label": self.multi_label, **inputs}
 
     def describe(self) -> str:  # noqa: D102
-        return f"{len(self.classes)} classes, {self.describe_inputs()}"
+        what = "labels, several for each example" if self.multi_label else "classes"
+        return f"{len(self.classes)} {what}, {self.describe_inputs()}"
 
     def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
         return {**super().entries(), "num_classes": self.classes}
@@ -504,17 +540,34 @@ class ClassifierCodec(SequenceCodec):
         classes = self.classes
         if isinstance(start, ClassifierCodec):
             classes = _adapted_answers(self.classes, start.classes, vocabulary, "label")
-        return ClassifierCodec(classes, **self.adapted_inputs(start, vocabulary))
+        inputs = self.adapted_inputs(start, vocabulary)
+        return ClassifierCodec(classes, **inputs, multi_label=self.multi_label)
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
-        return {"classes": list(self.classes), **self.inputs_to_dict()}
+        several = {"multi_label": True} if self.multi_label else {}
+        return {"classes": list(self.classes), **several, **self.inputs_to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:
         """Make the codec that `to_dict` described; see `Codec.from_dict`."""
-        classes, inputs = schema.convert(data, _OfClassifier)["classes"], cls.inputs_from_dict(data)
-        check_names("classes", classes, minimum=2)
-        return cls(tuple(classes), **inputs)
+        description, inputs = schema.convert(data, _OfClassifier), cls.inputs_from_dict(data)
+        multi_label = description.get("multi_label", False)
+        check_names("classes", description["classes"], minimum=1 if multi_label else 2)
+        return cls(tuple(description["classes"]), **inputs, multi_label=multi_label)
+
+
+def _label_set(answer: str | tuple[str, ...]) -> frozenset[str]:
+    """The labels of an example, of which it has one if they are no tuple."""
+    return frozenset(answer if isinstance(answer, tuple) else [answer])
+
+
+def _only_label(answer: str | tuple[str, ...]) -> str:
+    """The label of an example, which must have one."""
+    labels = sorted(_label_set(answer))
+    if len(labels) != 1:
+        found = f"the labels {', '.join(map(repr, labels))}" if labels else "no label"
+        raise DataError(f"an example has {found}, but the classifier gives each one label")
+    return labels[0]
 
 
 class _OfRegressor(TypedDict):

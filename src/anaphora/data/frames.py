@@ -104,11 +104,21 @@ class Frames:
         scaled = standardized(series, self.mean, self.deviation, what)
         if self.size == 1:
             return scaled.astype(np.float32)
-        cut = _cut(scaled, self.stride, self.size)
-        level = cut.mean(axis=1, keepdims=True)
-        within = (cut - level) / self.spread
-        vectors = np.concatenate([within, level], axis=1)
-        return vectors.reshape(len(cut), self.features).astype(np.float32)
+        return self.vectors(_cut(scaled, self.stride, self.size))
+
+    def vectors(self, cut: NDArray[Any]) -> NDArray[np.float32]:
+        """What a model reads of frames whose steps are standardised.
+
+        Args:
+            cut: [K, size, I].
+
+        Returns:
+            [K, I * (size + 1)], or [K, I] of frames of one step.
+        """
+        if self.size > 1:
+            level = cut.mean(axis=1, keepdims=True)
+            cut = np.concatenate([(cut - level) / self.spread, level], axis=1)
+        return cut.reshape(len(cut), self.features).astype(np.float32)
 
 
 def _cut(series: NDArray[Any], stride: int, size: int) -> NDArray[Any]:

@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from anaphora.data.encodings import uncompressed_name
 from anaphora.data.errors import DataError
@@ -12,7 +13,7 @@ from anaphora.data.formats import format_of
 from anaphora.data.sources import read_lines
 from anaphora.data.tables import column_names, is_table, label_of, read_columns, text_of
 
-__all__ = ["check_labels", "read_labelled"]
+__all__ = ["check_labels", "labels_of", "read_labelled"]
 
 
 def read_labelled(
@@ -21,7 +22,8 @@ def read_labelled(
     label_column: str | None = None,
     encoding: str = "utf-8",
     format: str | None = None,
-) -> list[tuple[str, str]]:
+    label_separator: str | None = None,
+) -> list[tuple[str, Any]]:
     r"""Read texts and their labels.
 
     Args:
@@ -33,10 +35,16 @@ def read_labelled(
         label_column: The column that holds the labels.
         encoding: That of the files.
         format: That of a table without a name, such as standard input; a key of `FORMATS`.
+        label_separator: What separates the labels of an example that may have several.
+
+    Returns:
+        The texts with their labels. With a separator, and where a table has a list, the labels are
+        a tuple, as of `labels_of`.
 
     Raises:
         DataError: what `open_source` raises; a column is not named or not there; a row has no
-            label; a file has no text; two labels look the same, as `check_labels` says.
+            label, where it must have one; a file has no text; two labels look the same, as
+            `check_labels` says.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +57,7 @@ def read_labelled(
     if os.fspath(path) != "-" and not folder.exists():
         raise DataError(f"{path} does not exist; the current folder is {Path.cwd()}")
     if not folder.is_dir() or format_of(path, format) is not None:
-        return _read_table(path, column, label_column, encoding, format)
+        return _read_table(path, column, label_column, encoding, format, label_separator)
     files, holds = matching_files(folder, "*.txt", below=False)
     if not files:
         raise DataError(
@@ -58,13 +66,40 @@ def read_labelled(
         )
     labels = {Path(uncompressed_name(file)).stem: file for file in files}
     check_labels({label: str(file) for label, file in labels.items()})
-    examples = []
+    examples: list[tuple[str, Any]] = []
     for label, file in labels.items():
         lines = read_lines(file, encoding) if file.stat().st_size else []
         if not any(line.strip() for line in lines):
             raise DataError(f"{file} has no text, so there is no example of the label {label!r}")
-        examples += [(line, label) for line in lines if line.strip()]
+        answer = label if label_separator is None else labels_of(label, label_separator)
+        examples += [(line, answer) for line in lines if line.strip()]
     return examples
+
+
+def labels_of(
+    value: Any, separator: str | None = None, place: str = "", column: str = ""
+) -> tuple[str, ...]:
+    """The labels of an example that may have several or none: sorted, each once.
+
+    Args:
+        value: A list of labels; or a text or a number, which is one label.
+        separator: What separates the labels of a text, if it may have several.
+        place: Where the value is, for messages.
+        column: The column that it is of.
+
+    Raises:
+        DataError: one of them is not a label.
+
+    >>> labels_of("war|crime| war", "|"), labels_of(["b", "a"]), labels_of("", "|")
+    (('crime', 'war'), ('a', 'b'), ())
+    """
+    if isinstance(value, list):
+        labels = [label_of(one, place, column) for one in value]
+    else:
+        labels = [label_of(value, place, column)]
+        if separator is not None:
+            labels = labels[0].split(separator)
+    return tuple(sorted({label.strip() for label in labels} - {""}))
 
 
 def check_labels(places: Mapping[str, str], what: str = "label") -> None:
@@ -98,7 +133,8 @@ def _read_table(
     label_column: str | None,
     encoding: str,
     format: str | None,
-) -> list[tuple[str, str]]:
+    label_separator: str | None,
+) -> list[tuple[str, Any]]:
     name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
     if not is_table(path, format):
         raise DataError(
@@ -119,17 +155,22 @@ def _read_table(
             f"{name} is a table: say with --column and --label-column which columns hold the texts "
             f"and their labels{has}"
         )
-    examples = []
+    examples: list[tuple[str, Any]] = []
     places: dict[str, str] = {}
     for where, values in read_columns(path, [column, label_column], encoding, format):
         text = text_of(values[0], where, column)
-        label = label_of(values[1], where, label_column)
+        several = label_separator is not None or isinstance(values[1], list)
+        if several:
+            answer: Any = labels_of(values[1], label_separator, where, label_column)
+        else:
+            answer = label_of(values[1], where, label_column)
         if not text.strip():
             continue
-        if not label.strip():
+        if not several and not answer.strip():
             raise DataError(f"{where}: the row has no label in column {label_column!r}")
-        places.setdefault(label, where)
-        examples.append((text.strip("\n"), label))
+        for label in answer if several else [answer]:
+            places.setdefault(label, where)
+        examples.append((text.strip("\n"), answer))
     if not examples:
         raise DataError(f"{name} holds no text in column {column!r}: there is nothing to read")
     check_labels(places)

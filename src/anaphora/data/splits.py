@@ -1,5 +1,6 @@
 """Holding out examples to validate on."""
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from anaphora.data.errors import DataError
 
-__all__ = ["stratified_split"]
+__all__ = ["label_strata", "stratified_split"]
 
 
 def stratified_split(
@@ -58,3 +59,19 @@ def stratified_split(
     chosen = np.zeros(count, np.bool_)
     chosen[np.concatenate(held_out)] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def label_strata(sets: Sequence[Hashable], share: float) -> list[Hashable]:
+    """The classes by which `stratified_split` holds out examples of several labels each.
+
+    Sets that are too rare to give their share, an example at least, are one class together.
+
+    Args:
+        sets: The labels of each example, as a tuple; what is no tuple is a class of its own.
+        share: The share to hold out.
+
+    >>> label_strata([("a",), ("a",), ("a", "b"), ()], share=0.5)
+    [('a',), ('a',), None, None]
+    """
+    counts = Counter(sets)
+    return [None if isinstance(one, tuple) and share * counts[one] < 1 else one for one in sets]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,13 @@ try:
 except ImportError as error:
     raise ImportError('estimators need an extra: pip install "anaphora[sklearn]"') from error
 
-from anaphora import no_grad, ops, random
+from anaphora import no_grad, random
 from anaphora.data import (
     Batch,
     Batches,
     Frames,
     SequenceBatches,
+    label_strata,
     moments,
     side_by_side,
     stratified_split,
@@ -37,9 +39,7 @@ from anaphora.models.sequences import SequenceToVector
 from anaphora.optim import AdamW, Cosine
 from anaphora.options import check_sizes
 from anaphora.training import Callback, Trainer, TrainingOptions, evaluate
-
-if TYPE_CHECKING:
-    from anaphora.training.evaluation import Model
+from anaphora.training.measures import LabelMeasure
 
 _PREDICTION_BATCH = 256
 _LAYOUTS = (None, "channels_last", "channels_first")
@@ -184,26 +184,27 @@ class _RecurrentEstimator(BaseEstimator):
 
     def _fit(
         self,
-        kind: type[SequenceToVector],
+        kind: Callable[..., SequenceToVector],
         outputs: int,
         sequences: list[NDArray[Any]],
         targets: NDArray[Any],
     ) -> list[NDArray[Any]]:
-        """Fit the models; return for each the examples that it did not learn from."""
+        """Fit models of a kind, with so many outputs; return for each the examples that it did not
+        learn from.
+        """
         self._check_options()
         self.frames_ = Frames.fit(sequences, self.max_frames)
         framed = self._framed(sequences)
         first_seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         generator = np.random.default_rng(first_seed)
         held_out = self._held_out(targets, np.random.default_rng((first_seed, 1)))
-        self.models_ = []
-        make: Any = kind  # whose first argument is the number of its outputs
+        self.models_: list[Any] = []
         before = random.get_state()
         try:
             for held in held_out:
                 seed = int(generator.integers(np.iinfo(np.int32).max))
                 random.seed(seed)  # initial weights and dropout
-                model = make(
+                model = kind(
                     outputs,
                     hidden_size=self.hidden_size,
                     input_size=self.frames_.features,
@@ -300,6 +301,9 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
     The defaults are for some dozens to some thousands of sequences; several models are fitted, and
     their probabilities averaged.
 
+    Targets are classes [n]; or, of sequences that may have several labels or none, a multilabel
+    indicator matrix [n, L] of 0 and 1, as `sklearn.preprocessing.MultiLabelBinarizer` makes it.
+
     Args:
         cell: The name of a cell.
         hidden_size: H of every layer.
@@ -317,9 +321,9 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         learning_rate: Of AdamW, at the start; it falls to 0 along half a cosine.
         weight_decay: Of AdamW.
         clip_norm: Clip gradients to this global norm; 0 for no clipping.
-        early_stopping: Hold sequences out, keep the weights with the best accuracy on them (the
-            loss breaks ties), and stop when there are no better ones.
-        validation_fraction: The share that is held out then, of each class.
+        early_stopping: Hold sequences out, keep the weights with the best accuracy on them, or of
+            several labels micro F1 (the loss breaks ties), and stop when there are no better ones.
+        validation_fraction: The share that is held out then, of each class or set of labels.
         patience: Evaluations without a better one after which it stops; there is one after each
             epoch, and at least 20 updates between two.
         layout: "channels_first" if sequences are [I, T], and arrays [n, I, T], as in aeon;
@@ -327,7 +331,7 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
 
     Attributes:
-        classes_: The classes, sorted.
+        classes_: The classes, sorted; of several labels the columns, 0 to L - 1.
         models_: The fitted `models.SequenceClassifier`, ``n_models`` of them.
         frames_: The fitted `data.Frames`.
         n_features_in_: I; for an array [n, T] its T, as everywhere in scikit-learn.
@@ -341,13 +345,31 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
     array(['up', 'down'], dtype='<U4')
     """
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
     def fit(self, X: Any, y: Any) -> RecurrentClassifier:
-        """Learn the classes y [n] of the sequences X; return the estimator.
+        """Learn the classes y [n], or the labels y [n, L], of the sequences X; return the
+        estimator.
 
         Raises:
             ValueError: X or y is not what is described here, or an option is out of range.
         """
-        sequences, y = self._read(X, y, fitting=True)
+        y = y.toarray() if hasattr(y, "toarray") else y
+        several = _columns(y) > 1
+        sequences, y = self._read(X, y, fitting=True, multi_output=several)
+        if several:
+            if not np.isin(y, (0, 1)).all():
+                raise ValueError(
+                    f"RecurrentClassifier: y has the shape {np.shape(y)}, and values other than 0 "
+                    "and 1; expected classes [n], or a multilabel indicator matrix"
+                )
+            self.classes_ = np.arange(y.shape[1])
+            kind = functools.partial(SequenceClassifier, multi_label=True)
+            self._fit(kind, y.shape[1], sequences, y.astype(bool))
+            return self
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -366,20 +388,28 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
             return nothing
         seeds = [int(seed) for seed in generator.integers(2**31, size=self.n_models)]
         share = self.validation_fraction
-        parts: list[NDArray[Any]] = [
-            stratified_split(targets.tolist(), share, seed)[1] for seed in seeds
-        ]
+        classes = targets.tolist()
+        if targets.ndim == 2:
+            classes = label_strata([tuple(row) for row in classes], share)
+        parts: list[NDArray[Any]] = [stratified_split(classes, share, seed)[1] for seed in seeds]
         return nothing if self._too_few(len(parts[0])) else parts
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """The probability of each class, [n, C], in the order of `classes_`."""
-        probabilities: NDArray[np.float64] = ops.softmax(self._run(X)).data.mean(axis=0)
+        """The probability of each class, [n, C], in the order of `classes_`; or of each label,
+        [n, L].
+        """
+        outputs = self._run(X)
+        probabilities: NDArray[np.float64] = self.models_[0].answer(outputs).data.mean(axis=0)
         return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most likely class of each sequence, [n]."""
-        best = self.predict_proba(X).argmax(axis=1)
-        predicted: NDArray[Any] = self.classes_[best]
+        """The most likely class of each sequence, [n]; or [n, L] with 1 for each label whose
+        probability is above 0.5, else 0.
+        """
+        probabilities = self.predict_proba(X)
+        if self.models_[0].multi_label:
+            return (probabilities > 0.5).astype(np.int64)
+        predicted: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return predicted
 
 
@@ -521,9 +551,13 @@ class _EarlyStopping(Callback):
     def on_step(self, trainer: Trainer, loss: float) -> None:
         if trainer.progress.step % max(len(trainer.batches), _EVALUATION_UPDATES):
             return
-        model: Model = trainer.model
-        result = evaluate(model, self._validation)
-        score = (result.accuracy or 0.0, -result.loss)
+        model: Any = trainer.model
+        several = getattr(model, "multi_label", False)
+        more: dict[str, Any] = (
+            {"measure": LabelMeasure([""] * model.num_classes)} if several else {}
+        )
+        result = evaluate(model, self._validation, **more)
+        score = (result.more.get("micro_f1", result.accuracy or 0.0), -result.loss)
         if score > self._best:
             self._best, self._without = score, 0
             self._weights = {name: p.data.copy() for name, p in model.named_parameters()}
@@ -541,6 +575,15 @@ class _EarlyStopping(Callback):
 _CHANNELS_FIRST = (
     "if these are sequences [I, T] (channels first, as in aeon), write layout='channels_first'"
 )
+
+
+def _columns(y: Any) -> int:
+    """The columns of targets that are a matrix; 0 of others."""
+    try:
+        shape = np.asarray(y).shape
+    except ValueError:  # lists of several lengths
+        return 0
+    return shape[1] if len(shape) == 2 else 0
 
 
 def _is_array(X: Any) -> bool:

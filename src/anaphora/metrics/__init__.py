@@ -9,6 +9,8 @@ from anaphora.metrics.classes import (
     class_scores,
     confusion_matrix,
     confusion_table,
+    label_scores,
+    subset_accuracy,
 )
 from anaphora.metrics.directions import DIRECTIONS, direction, is_better
 from anaphora.metrics.numbers import (
@@ -34,9 +36,11 @@ __all__ = [
     "direction",
     "find_spans",
     "is_better",
+    "label_scores",
     "mean_absolute_error",
     "mean_absolute_scaled_error",
     "r2",
     "root_mean_squared_error",
     "span_scores",
+    "subset_accuracy",
 ]

@@ -162,6 +162,65 @@ def class_scores(matrix: ArrayLike, names: Sequence[str] | None = None) -> Class
     return ClassScores(named, counts.diagonal().copy(), counts.sum(axis=0), counts.sum(axis=1))
 
 
+def label_scores(
+    actual: ArrayLike, predicted: ArrayLike, names: Sequence[str] | None = None
+) -> ClassScores:
+    """The scores of each label, where an example may have several or none.
+
+    `ClassScores.overall_f1` is then the micro average, over all labels of all examples, and
+    `ClassScores.macro_f1` the mean over the labels that occur or were predicted; both are
+    scikit-learn's ``f1_score`` of the same arrays, the latter with ``zero_division=nan``. Source:
+    Tsoumakas & Katakis 2007, "Multi-Label Classification: An Overview".
+
+    Args:
+        actual: [N, C] whether an example has a label.
+        predicted: [N, C] whether it was predicted.
+        names: Of the labels; their numbers if None.
+
+    Raises:
+        ValueError: the two differ in shape, or there is not one name for each label.
+
+    >>> scores = label_scores([[1, 1], [0, 1], [0, 0]], [[1, 0], [1, 1], [0, 0]], ["cat", "dog"])
+    >>> scores.precision.tolist(), scores.recall.tolist(), round(scores.overall_f1, 3)
+    ([0.5, 1.0], [1.0, 0.5], 0.667)
+    """
+    real, found = _indicators(actual, predicted, "label_scores")
+    if names is None:
+        names = [str(k) for k in range(real.shape[1])]
+    if len(names) != real.shape[1]:
+        raise ValueError(f"label_scores: {len(names)} names for {real.shape[1]} labels")
+    counts = ((real & found).sum(axis=0), found.sum(axis=0), real.sum(axis=0))
+    return ClassScores(tuple(map(str, names)), *counts)
+
+
+def subset_accuracy(actual: ArrayLike, predicted: ArrayLike) -> float:
+    """The share of examples all of whose labels were predicted, and no others; 0 of no examples.
+
+    It is scikit-learn's ``accuracy_score`` of several labels, also called exact match ratio. The
+    arguments are those of `label_scores`.
+
+    Raises:
+        ValueError: the two differ in shape.
+
+    >>> subset_accuracy([[1, 1], [0, 1], [0, 0]], [[1, 0], [0, 1], [0, 0]])
+    0.666...
+    """
+    real, found = _indicators(actual, predicted, "subset_accuracy")
+    return float(_share((real == found).all(axis=1).sum(), len(real)))
+
+
+def _indicators(
+    actual: ArrayLike, predicted: ArrayLike, owner: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    real, found = np.asarray(actual), np.asarray(predicted)
+    if real.ndim != 2 or real.shape != found.shape:
+        raise ValueError(
+            f"{owner}: actual has the shape {real.shape} and predicted {found.shape}; expected "
+            "[N, C] for both"
+        )
+    return real.astype(bool), found.astype(bool)
+
+
 def accuracy(matrix: ArrayLike) -> float:
     """The share of examples that were predicted right, from their confusion matrix [C, C].
 

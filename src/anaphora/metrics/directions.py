@@ -7,6 +7,8 @@ DIRECTIONS = {
     "perplexity": "lower",
     "bits_per_token": "lower",
     "accuracy": "higher",
+    "subset_accuracy": "higher",
+    "micro_f1": "higher",
     "macro_f1": "higher",
     "weighted_f1": "higher",
     "span_precision": "higher",

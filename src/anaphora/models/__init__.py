@@ -6,7 +6,7 @@ from anaphora.models.encoder_decoder import EncoderDecoder
 from anaphora.models.forecaster import Forecaster, ForecasterSession
 from anaphora.models.language_model import LanguageModel
 from anaphora.models.saved import SavedModel, load
-from anaphora.models.sequence_session import SequenceSession
+from anaphora.models.sequence_session import SequenceSession, TaggerSession
 from anaphora.models.sequences import SequenceClassifier, SequenceRegressor, SequenceTagger
 from anaphora.models.session import LanguageModelSession
 from anaphora.models.vector_to_sequence import VectorToSequence
@@ -25,6 +25,7 @@ __all__ = [
     "SequenceRegressor",
     "SequenceSession",
     "SequenceTagger",
+    "TaggerSession",
     "VectorToSequence",
     "load",
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from anaphora import nn
 from anaphora.data import TaggerCodec, standardized
-from anaphora.tensor import Array
+from anaphora.tensor import Array, as_tensor
 
 if TYPE_CHECKING:
     from anaphora.models.reader import SequenceModel
+    from anaphora.models.sequences import SequenceTagger
 
 
 class SequenceSession(nn.Session):
@@ -27,13 +30,17 @@ class SequenceSession(nn.Session):
     `ClassifierCodec.encode_input` adds. A tagger with a codec reads words, one without reads ids.
     Without a codec, features are read as they are.
 
+    A model that reads series in frames (`data.Frames`) is fed single steps too. A frame advances
+    the state when its last step has come; those at the end that lack steps are computed for each
+    answer anew, with the last step repeated, as at the end of a complete series.
+
     Args:
         model: The model, in one direction.
         batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
 
     Raises:
-        ValueError: the model is bidirectional or reads frames of series; the batch size is below
-            1; or the model has a layer for characters, but no codec that knows them.
+        ValueError: the model is bidirectional; the batch size is below 1; or the model has a layer
+            for characters, but no codec that knows them.
 
     >>> from anaphora.models import SequenceClassifier
     >>> model = SequenceClassifier(num_classes=2, hidden_size=4, input_size=3, pooling="mean")
@@ -52,17 +59,15 @@ class SequenceSession(nn.Session):
                 "its end too; call it with the whole sequence, or train one with "
                 "bidirectional=False (--no-bidirectional)"
             )
-        frames = getattr(model.codec, "frames", None)
-        if frames is not None:
-            raise ValueError(
-                f"{name}: the model reads frames of {frames.size} steps, of which the last are "
-                "known at the end of a series only; call it with the whole series, or train one "
-                "with max_frames=0 (--max-frames 0)"
-            )
         reading: dict[str, Any] = {}
         if model.embedding is None:
             if model.codec is not None:
-                reading = {"dtype": np.float64, "before": _standardised}
+                reading = {
+                    "step": model.codec.mean.shape,
+                    "dtype": np.float64,
+                    "before": _standardised,
+                    "frames": model.codec.frames,
+                }
         elif isinstance(model.codec, TaggerCodec):
             reading = {"step": (), "dtype": np.object_, "before": _embedded}
         elif model.characters is not None:
@@ -87,7 +92,7 @@ class SequenceSession(nn.Session):
             The answer after each step, with the same leading axes; of a text [T, ...], a row for
             each token. A classifier's are the probabilities of the classes, a regressor's numbers
             in the units of the targets, a tagger's the scores (logits) of the tags: with a CRF
-            those that it reads, as its path depends on what follows.
+            those that it reads, of which `TaggerSession.tags` finds the path.
 
         Raises:
             ValueError: a shape does not fit; or (a `DataError`) a value is not finite, or something
@@ -115,6 +120,130 @@ class SequenceSession(nn.Session):
         # A tokenizer of words ends what has no end.
         goes_on = self.codec.level == "word" and not inputs.endswith("\n")
         return ids[:-1] if goes_on else ids
+
+
+class TaggerSession(SequenceSession):
+    """A tagger that is fed step by step; `SequenceTagger.session` makes one.
+
+    `feed` returns the scores of the tags. If they are kept, `tags` has the tags of all steps so
+    far: they use 4 or 8 bytes for each step and tag, until `reset`, and are part of the state, as
+    ``scores``.
+
+    Args:
+        model: The tagger, in one direction.
+        batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+        keep_scores: Whether to keep the scores of all steps, for `tags`.
+
+    Raises:
+        ValueError: as `SequenceSession`.
+
+    >>> from anaphora.models import SequenceTagger
+    >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9, crf=True)
+    >>> session = model.session(keep_scores=True)
+    >>> for word in (7, 2, 5):
+    ...     scores = session.feed(word)
+    >>> session.tags().shape, session.state_dict()["scores"].shape
+    ((3,), (3, 3))
+    """
+
+    def __init__(
+        self, model: SequenceTagger, batch_size: int | None = None, *, keep_scores: bool = False
+    ) -> None:
+        super().__init__(model, batch_size)
+        dtype = model.recurrent.dtype
+        self._scores = [np.zeros((0, batch_size or 1, model.num_tags), dtype)]  # [T, B, C] each
+        self._keeps = keep_scores
+        self._crf: nn.CRF | None = None
+        if model.crf:
+            of_session = {
+                id(parameter): self._weights["module", f"crf_layer.{name}"]
+                for name, parameter in model.crf_layer.named_parameters()
+            }
+            self._crf = copy.deepcopy(model.crf_layer, of_session)
+
+    def feed(self, inputs: Any) -> Array:  # noqa: D102
+        if not self._keeps:
+            return super().feed(inputs)
+        x = self._encoded(inputs)
+        with self._changing("feed"):
+            scores = self._advance(x if isinstance(x, np.ndarray) else self._array(x))
+            self._scores.append(scores.reshape(-1, *self._scores[0].shape[1:]).copy())
+        return scores
+
+    def tags(self) -> Any:
+        """The tags of all steps that were fed since the beginning or `reset`.
+
+        They are those of `SequenceTagger.answers` for the sequence so far: with a CRF the likeliest
+        path, so that later steps may change the tags of earlier ones; without one the likeliest tag
+        of each step.
+
+        Returns:
+            Numbers [T], or [T, B] with a batch size; of a tagger with a codec a list of T names, or
+            B such lists.
+
+        Raises:
+            ValueError: the session keeps no scores; or they contain NaN.
+            RuntimeError: another thread is feeding this session.
+        """
+        if not self._keeps:
+            raise ValueError(
+                "tags: this session keeps no scores of the steps before; make it with "
+                "model.session(keep_scores=True)"
+            )
+        with self._changing("tags"):
+            scores = self._joined()
+        best = scores.argmax(axis=-1) if self._crf is None else self._crf.decode(scores)
+        if self.codec is None:
+            return best[:, 0] if self.batch_size is None else best
+        named = [[self.codec.tags[k] for k in row] for row in best.T]
+        return named[0] if self.batch_size is None else named
+
+    def _joined(self) -> Array:
+        """The scores of all steps, [T, B, C]."""
+        self._scores = [np.concatenate(self._scores)]
+        return self._scores[0]
+
+    def state_dict(self) -> dict[str, Array]:
+        """The state as copies of its arrays; the scores are [T, C], or [T, B, C]."""
+        state = super().state_dict()
+        if self._keeps:
+            scores = self._joined()
+            state["scores"] = (scores[:, 0] if self.batch_size is None else scores).copy()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned; see `nn.Session.load_state_dict`."""
+        if not self._keeps:
+            super().load_state_dict(state)
+            return
+        others = {name: state[name] for name in state if name != "scores"}
+        if len(others) == len(state):
+            raise KeyError(
+                f"load_state_dict: the state has {', '.join(state) or 'no arrays'}, but no scores, "
+                "which this session keeps; it is of one with keep_scores=False"
+            )
+        _, B, C = self._scores[0].shape
+        dtype = self._scores[0].dtype
+        scores = as_tensor(state["scores"], dtype, "load_state_dict: scores").data
+        expected = (C,) if self.batch_size is None else (B, C)
+        if scores.ndim == 0 or scores.shape[1:] != expected:
+            raise ValueError(
+                f"load_state_dict: scores have shape {scores.shape}; expected "
+                f"[T, {', '.join(map(str, expected))}]"
+            )
+        super().load_state_dict(others)
+        self._scores = [scores.reshape(-1, B, C).copy()]
+
+    def reset(self) -> None:
+        """Return to the initial state, and forget the scores of all steps."""
+        super().reset()
+        self._scores = [self._scores[0][:0]]
+
+    def fork(self) -> Self:
+        """An independent session with the same weights and a copy of the state."""
+        other = super().fork()
+        other._scores = list(self._scores)  # whose arrays no one writes to
+        return other
 
 
 def _standardised(model: Any, x: Array) -> Array:

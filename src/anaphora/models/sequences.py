@@ -20,6 +20,7 @@ from anaphora.data import (
 )
 from anaphora.models.body import ClassifierBody, PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, last_outputs, make_linear
+from anaphora.models.sequence_session import TaggerSession
 from anaphora.tensor import Array, Tensor
 
 
@@ -107,6 +108,24 @@ class SequenceTagger(SequenceModel, TaggerBody):
         """
         y, state = self.read(inputs, state, lengths, characters, character_lengths)
         return self.output(self.drop(y)), state
+
+    def session(self, batch_size: int | None = None, *, keep_scores: bool = False) -> TaggerSession:
+        """A session, which reads step by step and returns the scores of the tags after each.
+
+        Args:
+            batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+            keep_scores: Whether to keep the scores of all steps, so that `TaggerSession.tags`
+                returns the tags so far; of a CRF the likeliest path.
+
+        Raises:
+            ValueError: as `SequenceModel.session`.
+
+        >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9)
+        >>> session = model.session(keep_scores=True)
+        >>> session.feed([7, 2]).shape, session.tags().shape
+        ((2, 3), (2,))
+        """
+        return TaggerSession(self, batch_size, keep_scores=keep_scores)
 
     def scores(self, batch: Batch) -> Tensor:
         """The logits [T, B, C] of a batch whose sequences start from zeros."""
@@ -213,20 +232,25 @@ class SequenceToVector(SequenceModel, PooledBody):
 
 @dataclass(eq=False, repr=False)
 class SequenceClassifier(SequenceToVector, ClassifierBody):
-    """A class for each sequence of features or ids.
+    """A class for each sequence of features or ids; or with ``multi_label`` any number of labels.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns logits [B, C].
 
     Attributes:
         num_classes: C.
+        multi_label: Whether a sequence may have several labels, or none: each of the C outputs is
+            then a yes or no of its own, whose probability is the logistic function of its logit,
+            and the answer is the labels with a probability above 0.5 ("binary relevance",
+            Tsoumakas & Katakis 2007, with layers that all labels share).
         class_weights: [C] how much the targets of each class count in the loss of training; None
-            for all alike. It is no argument, and is not saved: set it to train.
+            for all alike. With ``multi_label`` how much a yes counts relative to a no. It is no
+            argument, and is not saved: set it to train.
 
     The other arguments are those of `ClassifierBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
-        ValueError: an option is out of range, or not just one of ``input_size`` and
-            ``vocabulary_size`` was given.
+        ValueError: an option is out of range, not just one of ``input_size`` and
+            ``vocabulary_size`` was given, or ``label_smoothing`` is with ``multi_label``.
 
     >>> model = SequenceClassifier(num_classes=3, hidden_size=4, input_size=2, pooling="mean")
     >>> model(np.ones((5, 2, 2), np.float32), lengths=[5, 3]).shape
@@ -234,6 +258,7 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
     """
 
     num_classes: int
+    multi_label: bool = field(default=False, kw_only=True)
 
     kind = "sequence_classifier"
     loss_kind = "classes"
@@ -241,28 +266,50 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.multi_label and self.label_smoothing:
+            raise ValueError(
+                "SequenceClassifier: label_smoothing spreads a target over the other classes, and "
+                "with several labels each is a yes or no of its own: omit it"
+            )
         self.class_weights: Array | None = None
         self.build_output(self.num_classes)
 
     def answer(self, outputs: Any) -> Any:
-        """The probabilities of the classes [..., C], of their logits."""
-        return ops.softmax(outputs)
+        """The probabilities of the classes or labels [..., C], of their logits."""
+        return ops.sigmoid(outputs) if self.multi_label else ops.softmax(outputs)
 
     def scores(self, batch: Batch) -> Tensor:
         """The logits [B, C] of a batch."""
         logits: Tensor = self(batch.inputs, batch.lengths)
         return logits
 
+    def answers(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
+        """The most likely class of each sequence [B] by what `scores` returned; with
+        ``multi_label`` booleans [B, C]: which labels are more likely than not.
+        """
+        found: Array = scores.data > 0 if self.multi_label else scores.data.argmax(axis=-1)
+        return found
+
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the classes ``batch.targets`` [B], in nats.
+
+        With ``multi_label`` targets are booleans [B, C], and it is the mean binary cross-entropy of
+        all labels of all sequences. Targets may have more than C: those of labels that the model
+        does not know do not count.
 
         In training the targets are smoothed, and weighted by `class_weights` if there are some
         (it is the sum of what they give, divided by the number of targets).
         Every sequence starts from zeros, so the state, which the training loop passes on, is None.
         """
         weights = self.class_weights if self.training else None
+        logits = self.scores(batch)
+        if self.multi_label:
+            targets = np.asarray(batch.targets)
+            if targets.ndim == 2:
+                targets = targets[:, : self.num_classes]
+            return ops.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights), None
         loss: Tensor = ops.cross_entropy(
-            self.scores(batch),
+            logits,
             batch.targets,
             ignore_index=IGNORE_INDEX,
             reduction="mean" if weights is None else "sum",

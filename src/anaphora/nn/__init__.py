@@ -9,7 +9,7 @@ from anaphora.nn.kinds import LayerKind
 from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
 from anaphora.nn.module import LoadResult, Module
 from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
-from anaphora.nn.session import Session
+from anaphora.nn.session import Framing, Session
 from anaphora.tensor import Parameter
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Attention",
     "Dropout",
     "Embedding",
+    "Framing",
     "LayerKind",
     "LayerNorm",
     "Linear",

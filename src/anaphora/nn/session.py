@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -18,6 +18,30 @@ from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor, no
 
 if TYPE_CHECKING:
     from anaphora.nn.recurrent import Recurrent
+
+
+class Framing(Protocol):
+    """How steps are read as frames of several steps, such as `data.Frames`.
+
+    Frame k is the steps k * stride to k * stride + size - 1. While some of them have not come, the
+    last step stands for them.
+
+    >>> from anaphora.data import Frames
+    >>> framing: Framing = Frames.fit([np.arange(100.0)[:, None]], max_frames=10)
+    >>> framing.stride, framing.size, framing.vectors(np.zeros((2, 30, 1))).shape
+    (10, 30, (2, 31))
+    """
+
+    @property
+    def stride(self) -> int:
+        """The steps from frame to frame, at most ``size``."""
+
+    @property
+    def size(self) -> int:
+        """The steps of a frame."""
+
+    def vectors(self, cut: Array) -> Array:
+        """The vectors [K, I] that the layer reads of frames [K, size, *step]."""
 
 
 class Session:
@@ -73,6 +97,11 @@ class Session:
         table: The embedding [V, I] of ids that are fed, looked up natively: for ``before``.
         output: Weight [O, N] and bias [O] (or None) of a linear layer, computed natively: for
             ``after``.
+        frames: Cuts the steps that are fed, or what ``before`` makes of them in the same shape and
+            dtype, into frames: each is one step of the layer. A frame advances the state when its
+            last step has come; those that lack steps are computed for each answer anew, on a copy
+            of the state. The steps that are still needed are part of the state, as ``waiting`` and
+            ``num_waiting``.
         run: ``run(module, inputs, state)`` returns output and state, for a module that computes
             something other than its layer; nothing is then packed.
 
@@ -80,8 +109,9 @@ class Session:
         batch_size: B, or None.
 
     Raises:
-        ValueError: the layer is bidirectional; the batch size is below 1; or the memory is not of
-            floats, or has the name of one of the layer's states.
+        ValueError: the layer is bidirectional; the batch size is below 1; the memory is not of
+            floats, or has the name of one of the layer's states; or the stride of the frames is not
+            1 to their size.
 
     >>> from anaphora.nn import LSTM
     >>> layer = LSTM(input_size=3, hidden_size=4)
@@ -106,6 +136,7 @@ class Session:
         memory: Mapping[str, ArrayLike] | None = None,
         table: Parameter | None = None,
         output: tuple[Parameter, Parameter | Array | None] | None = None,
+        frames: Framing | None = None,
         run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None = None,
     ) -> None:
         if layer.bidirectional:
@@ -119,6 +150,11 @@ class Session:
             raise ValueError(
                 "session: batch_size must be an integer of at least 1, or None for one "
                 f"sequence, not {batch_size!r}"
+            )
+        if frames is not None and not 1 <= frames.stride <= frames.size:
+            raise ValueError(
+                f"session: frames of {frames.size} steps, {frames.stride} apart; expected a stride "
+                "of 1 to the size"
             )
         module = layer if module is None else module
         if step is None:
@@ -134,7 +170,12 @@ class Session:
             name: np.array(value, value.dtype if isinstance(value, np.ndarray) else layer.dtype)
             for name, value in (memory or {}).items()
         }
-        self._allocate(layer, starts)
+        self._frame_size = None if frames is None else frames.size
+        waiting: dict[str, Array] = {}
+        if frames is not None:
+            shape = (frames.size - 1, *step)
+            waiting = {"waiting": np.zeros(shape, dtype), "num_waiting": np.zeros(())}
+        self._allocate(layer, [*starts.items(), *waiting.items()])
 
         shared: dict[int, Parameter] = {}
 
@@ -159,6 +200,7 @@ class Session:
             "memory": starts,
             "table": snapshot(table),
             "output": None if output is None else tuple(map(snapshot, output)),
+            "frames": frames,
             "run": run,
         }
         self._packed: PackedLayers | None = None
@@ -166,24 +208,24 @@ class Session:
             weights = None if output is None else tuple(map(_numbers, output))
             self._packed = layer.pack(_numbers(table), weights)
         self._run: Callable[[Array, list[Array]], Array]
-        if self._packed is not None and before is None and after is None:
+        if self._packed is not None and before is None and after is None and frames is None:
             self._run = self._packed.run
         else:
             self._run = _runner(self._packed, **self._frozen())
         self._made = frozenset((*vars(self), "_made"))
 
-    def _allocate(self, layer: Recurrent, memory: Mapping[str, Array]) -> None:
-        """Make the states: the layer's, then the memory's."""
+    def _allocate(self, layer: Recurrent, memory: Iterable[tuple[str, Array]]) -> None:
+        """Make the states: the layer's, then the memory's, then the steps that wait."""
         batch = () if self.batch_size is None else (self.batch_size,)
         B = self.batch_size or 1
         self._layer_shapes = layer.state_shapes(*batch)
         self._shapes = dict(self._layer_shapes)  # as users see them, without B if there is none
         self._initial = [np.zeros(s, layer.dtype) for s in layer.state_shapes(B).values()]
-        for name, start in memory.items():
-            if name in self._layer_shapes or start.dtype.kind != "f":
+        for name, start in memory:
+            if name in self._shapes or start.dtype.kind != "f":
                 raise ValueError(
                     f"session: a memory {name!r} of {start.dtype}; expected floats, by a name "
-                    f"other than the layer's states {', '.join(self._layer_shapes)}"
+                    f"other than the states {', '.join(self._shapes)}"
                 )
             self._shapes[name] = (*batch, *start.shape)
             self._initial.append(np.broadcast_to(start, (B, *start.shape)).copy())
@@ -212,13 +254,17 @@ class Session:
             x = inputs if isinstance(inputs, np.ndarray) else self._array(inputs)
             if x.shape == self._step and x.dtype == self._dtype and x.flags.c_contiguous:
                 return self._run(x, self._states)  # one step: nothing to convert
-            x = self._checked(x)
-            if self._swaps and x.ndim > len(self._step):
-                outputs = self._run(np.ascontiguousarray(x.swapaxes(0, 1)), self._states)
-                return outputs.swapaxes(0, 1)
-            return self._run(np.asarray(x, order="C"), self._states)
+            return self._advance(x)
         finally:
             self._in_use = False
+
+    def _advance(self, x: Array) -> Array:
+        """The output for an input of any fitting shape and dtype."""
+        x = self._checked(x)
+        if self._swaps and x.ndim > len(self._step):
+            outputs = self._run(np.ascontiguousarray(x.swapaxes(0, 1)), self._states)
+            return outputs.swapaxes(0, 1)
+        return self._run(np.asarray(x, order="C"), self._states)
 
     @contextlib.contextmanager
     def _changing(self, method: str) -> Iterator[None]:
@@ -300,7 +346,7 @@ class Session:
 
         Raises:
             KeyError: names are missing or unexpected.
-            ValueError: a shape differs.
+            ValueError: a shape differs, or ``num_waiting`` is no number of steps that can wait.
             TypeError: the dtype of a Tensor differs; arrays are converted. Whatever is raised,
                 nothing has changed.
             RuntimeError: another thread is feeding this session.
@@ -320,6 +366,13 @@ class Session:
                     f"{'' if self.batch_size is None else 'batch, '}size"
                 )
             arrays.append(np.array(array.reshape(own.shape), order="C"))
+        if self._frame_size is not None:
+            counts = np.unique(arrays[-1])
+            if len(counts) != 1 or counts[0] not in range(self._frame_size):
+                raise ValueError(
+                    f"load_state_dict: num_waiting is {', '.join(map(str, counts))}; expected an "
+                    f"integer of 0 to {self._frame_size - 1}, the same for all sequences"
+                )
         with self._changing("load_state_dict"):
             self._states = arrays
 
@@ -401,6 +454,7 @@ def _runner(
     memory: Mapping[str, Array],
     table: Parameter | None,
     output: tuple[Any, Any] | None,
+    frames: Framing | None,
     run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None,
     **_: Any,
 ) -> Callable[[Array, list[Array]], Array]:
@@ -417,6 +471,22 @@ def _runner(
             own[...] = new.data
         return y if output is None else ops.linear(y, *output)
 
+    def answers(x: Array, states: list[Array]) -> Array:
+        """The answers [T, B, ...] to the layer's input [T, B, I]; they are the caller's own."""
+        if packed is None:
+            y = unpacked(x, states[:count])
+        else:
+            y = packed.run(np.asarray(x, order="C"), states[:count])
+        if after is not None:
+            y = after(module, _numbers(y), dict(zip(memory, states[count:], strict=True)))
+        y = np.array(_numbers(y))
+        if y.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"session: after returned the shape {y.shape}; expected {[*x.shape[:2], '...']}, "
+                "an answer for each step and sequence"
+            )
+        return y
+
     def runner(inputs: Array, states: list[Array]) -> Array:
         B = states[0].shape[1]
         leading = inputs.shape[: inputs.ndim - len(step)]
@@ -424,19 +494,52 @@ def _runner(
         # A gate may saturate, and the caller sees NaN in the outputs: no warnings.
         with no_grad(), np.errstate(over="ignore", invalid="ignore"):
             if before is not None:
-                x = as_tensor(before(module, x), layer.dtype, "session: the result of before").data
-            if packed is None:
-                y = unpacked(x, states[:count])
+                dtype = layer.dtype if frames is None else x.dtype
+                x = as_tensor(before(module, x), dtype, "session: the result of before").data
+            if frames is None:
+                y = answers(x, states)
             else:
-                y = packed.run(np.asarray(x, order="C"), states[:count])
-            if after is not None:
-                y = after(module, _numbers(y), dict(zip(memory, states[count:], strict=True)))
-        y = np.array(_numbers(y))
-        if y.shape[:2] != x.shape[:2]:
-            raise ValueError(
-                f"session: after returned the shape {y.shape}; expected {[*x.shape[:2], '...']}, "
-                "an answer for each step and sequence"
-            )
+                y = _framed_answers(frames, answers, layer, x, states)
         return y.reshape(*leading, *y.shape[2:])
 
     return runner
+
+
+def _framed_answers(
+    frames: Framing,
+    answers: Callable[[Array, list[Array]], Array],
+    layer: Recurrent,
+    x: Array,
+    states: list[Array],
+) -> Array:
+    """The answers [T, B, ...] after each of some steps [T, B, *step], which are read in frames.
+
+    A frame that is complete advances the states. The others, whose last steps have not come, are
+    computed on copies of them.
+    """
+    *advanced, waiting, num_waiting = states
+    B, before = len(waiting), int(num_waiting[0])
+    steps = np.concatenate([waiting[:, :before], x.swapaxes(0, 1)], axis=1)  # [B, T, *step]
+    start = 0  # of the first frame that has not advanced the states
+    found = []
+    for end in range(before + 1, steps.shape[1] + 1):
+        held = end - start
+        first = np.arange(0, held, frames.stride)  # [K], of each frame that has begun
+        index = np.minimum(first[:, None] + np.arange(frames.size), held - 1)
+        cut = steps[:, start + index]  # [B, K, size, *step]
+        vectors = frames.vectors(cut.reshape(-1, *cut.shape[2:])).astype(layer.dtype)
+        inputs = vectors.reshape(B, len(first), -1).swapaxes(0, 1)  # [K, B, I]
+        if held == frames.size:
+            y = answers(inputs[:1], advanced)
+            start += frames.stride
+            inputs = inputs[1:]
+        if len(inputs):
+            y = answers(inputs, [state.copy() for state in advanced])
+        found.append(y[-1])
+    left = steps[:, start:]
+    num_waiting[...] = left.shape[1]
+    waiting[...] = 0
+    waiting[:, : left.shape[1]] = left
+    if not found:
+        return answers(np.zeros((0, B, layer.input_size), layer.dtype), advanced)
+    return np.array(found)

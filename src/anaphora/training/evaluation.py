@@ -96,8 +96,8 @@ class Evaluation:
         return {**loss_figures(self.loss_kind, self.loss), **counted, **self.more}
 
     def monitored(self, name: str) -> str:
-        """The name of the figure that judges, if "auto" is given: the F1 of spans, or the accuracy
-        of classes, or the loss, the first that there is.
+        """The name of the figure that judges, if "auto" is given: the F1 of spans, the micro F1 of
+        several labels, the accuracy of classes, or the loss, the first that there is.
 
         >>> Evaluation(loss=0.5, tokens=10, correct=9).monitored("auto")
         'accuracy'
@@ -105,7 +105,9 @@ class Evaluation:
         if name != "auto":
             return name
         figures = self.figures
-        return next((name for name in ("span_f1", "accuracy") if name in figures), "loss")
+        return next(
+            (name for name in ("span_f1", "micro_f1", "accuracy") if name in figures), "loss"
+        )
 
     def figure(self, name: str) -> float:
         """The loss or another figure, by its name.
@@ -238,6 +240,8 @@ def report_loss(record: Mapping[str, Any], short: bool = False) -> str:
 
 _REPORTED = {
     "span_f1": "span F1 {:.2%}",
+    "micro_f1": "micro F1 {:.2%}",
+    "subset_accuracy": "subset accuracy {:.2%}",
     "accuracy": "accuracy {:.2%}",
     "bleu": "BLEU {:.1f}",
     "mean_absolute_error": "mean absolute error {:.4g}",
@@ -341,7 +345,7 @@ def evaluate(
             total += loss.item() * count_known
             tokens += count
             measured += count_known
-            if answers is not None and answers.dtype.kind != "f":
+            if answers is not None and answers.dtype.kind in "iu":
                 # Padding has the same number in the targets and in the path of a CRF.
                 hits = (answers == batch.targets) & (batch.targets != IGNORE_INDEX)
                 right = int(np.count_nonzero(hits))
@@ -365,7 +369,7 @@ def _answers(model: Any, batch: Any) -> tuple[Array | None, Any]:
     else:
         answers = scores.data.argmax(axis=-1)
     targets = np.asarray(batch.targets)
-    if targets.dtype.kind == "f" or not (unknown := targets >= scores.shape[-1]).any():
+    if targets.dtype.kind in "fb" or not (unknown := targets >= scores.shape[-1]).any():
         return answers, batch
     rows = unknown.any(axis=0) if unknown.ndim > 1 else unknown  # a path is judged as a whole
     return answers, dataclasses.replace(batch, targets=np.where(rows, IGNORE_INDEX, targets))

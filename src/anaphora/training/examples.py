@@ -18,6 +18,7 @@ from anaphora.data import (
     DataError,
     format_of,
     is_tokenized,
+    label_strata,
     stratified_split,
     stream_lines,
     uncompressed_name,
@@ -50,9 +51,9 @@ Fit = Callable[[Any, list[Any], list[Any]], Codec]
 Predict = Callable[[Any, Any, Sequence[Any]], Iterable[Any]]
 """What a model answers to each of some inputs, given options, model and inputs."""
 
-Shown = Callable[[Any, Any, Any], Answer]
-"""An answer as it is shown, given the model, the input, and what was predicted; None of an input
-that is empty."""
+Shown = Callable[[Any, Any, Any, Any], Answer]
+"""An answer as it is shown, given options, the model, the input, and what was predicted; None of an
+input that is empty."""
 
 _NAMED = 20  # labels that a message lists
 
@@ -105,7 +106,7 @@ def _answers(
 ) -> Iterator[Answer]:
     found = iter(predict(options, model, [one for one in inputs if not is_empty(one)]))
     for one in inputs:
-        yield shown(model, one, None if is_empty(one) else next(found))
+        yield shown(options, model, one, None if is_empty(one) else next(found))
 
 
 def _read(
@@ -205,6 +206,8 @@ def evaluation_data(
     count, notices = 0, []
     if more and places is not None:
         targets = arrays.get("tags", arrays.get("targets"))
+        if targets.dtype.kind == "b":  # of each label whether it is there
+            targets = np.nonzero(targets)[1]
         count = int(np.count_nonzero(targets >= len(known.labels)))
         if count == len(targets):
             raise DataError(
@@ -302,8 +305,10 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
     for name, column in columns.items() if not problems else ():
         array = arrays[name]
         axes = 1 if column.features is None else 2
-        if array.ndim != axes or array.dtype.kind not in ("iu" if axes == 1 else "f"):
-            kind = "integers" if axes == 1 else f"rows of {column.features} floats"
+        kinds = "iu" if axes == 1 else "b" if column.booleans else "f"
+        if array.ndim != axes or array.dtype.kind not in kinds:
+            numbers = "booleans" if column.booleans else "floats"
+            kind = "integers" if axes == 1 else f"rows of {column.features} {numbers}"
             problems.append(f"{name} is {Shape(array.shape, array.dtype)}; expected {kind}")
             break
         if column.features not in (None, array.shape[-1]):
@@ -339,7 +344,8 @@ def _split(
     if share == 0 or len(examples) < 2:
         return examples, []
     if label is not None:
-        kept, sampled = stratified_split([label(one) for one in examples], share, seed)
+        labels = label_strata([label(one) for one in examples], share)
+        kept, sampled = stratified_split(labels, share, seed)
         return [examples[n] for n in kept], [examples[n] for n in sampled]
     order = np.random.default_rng(seed).permutation(len(examples))
     held_out = set(order[: int(len(examples) * share)].tolist())

@@ -40,7 +40,7 @@ from anaphora.training.examples import (
 from anaphora.training.options import SentenceOptions, check_format, data_option
 from anaphora.training.task import Paths, Task
 
-_OF_SERIES = {"validation_share", "encoding", "format", "max_frames"}
+_OF_SERIES = {"validation_share", "encoding", "format", "max_frames", "label_separator"}
 """The options of data that series have too."""
 
 _PREDICTION_BATCH = 256
@@ -155,7 +155,7 @@ def read_examples(
     reader: str,
     nothing: str,
     of_texts: Callable[[Any, Any], Iterable[Any]],
-    answers_of: Callable[[Any, Any], Iterable[Any]],
+    answers_of: Callable[[Any, Any, Any], Iterable[Any]],
     targets: bool = False,
 ) -> list[tuple[Any, Any]]:
     """The texts or series of files, each with its answer.
@@ -166,7 +166,8 @@ def read_examples(
         reader: What learns from them, for messages.
         nothing: What to say where there are no files.
         of_texts: Reads the texts of a file with their answers, given options and file.
-        answers_of: The answers of the series of a file, given that and what it has beside them.
+        answers_of: The answers of the series of a file, given options, file, and what it has beside
+            them.
         targets: Whether that are numbers to predict.
 
     Raises:
@@ -182,7 +183,7 @@ def read_examples(
     found: list[tuple[Any, Any]] = []
     for path in paths:
         series, answers = read_series(path, options.encoding, options.format, targets=targets)
-        found += zip(series, answers_of(path, answers), strict=True)
+        found += zip(series, answers_of(options, path, answers), strict=True)
     return found
 
 

@@ -87,6 +87,54 @@ class ClassMeasure(Measure):
         ]
 
 
+class LabelMeasure(Measure):
+    """Micro and macro F1, subset accuracy, and the scores of each of several labels an example.
+
+    They are those of `metrics.label_scores` and `metrics.subset_accuracy`.
+
+    Args:
+        names: Of the labels, in the order of their numbers; those of targets not seen in training
+            stand after the model's, and are never answers.
+
+    >>> import types
+    >>> measure = LabelMeasure(["cat", "dog"])
+    >>> batch = types.SimpleNamespace(targets=np.array([[True, True], [False, True]]))
+    >>> measure.update(batch, np.array([[True, False], [False, True]]))
+    >>> {name: round(value, 3) for name, value in measure.figures().items()}
+    {'micro_f1': 0.8, 'macro_f1': 0.833, 'subset_accuracy': 0.5}
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._actual = [np.zeros((0, len(names)), bool)]
+        self._answers = [np.zeros((0, len(names)), bool)]
+
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
+        unknown = len(self._names) - answers.shape[1]
+        self._actual.append(batch.targets)
+        self._answers.append(np.pad(answers, [(0, 0), (0, unknown)]))
+
+    def _labels(self) -> tuple[Array, Array]:
+        return np.concatenate(self._actual), np.concatenate(self._answers)
+
+    def _scores(self) -> metrics.ClassScores:
+        return metrics.label_scores(*self._labels(), self._names)
+
+    def figures(self) -> dict[str, float]:  # noqa: D102
+        scores = self._scores()
+        return {
+            "micro_f1": scores.overall_f1,
+            "macro_f1": scores.macro_f1,
+            "subset_accuracy": metrics.subset_accuracy(*self._labels()),
+        }
+
+    def details(self) -> dict[str, Any]:  # noqa: D102
+        return {"classes": self._scores().to_dict()}
+
+    def tables(self) -> list[str]:  # noqa: D102
+        return [str(self._scores())]
+
+
 class SpanMeasure(Measure):
     """Precision, recall and F1 of spans, such as names of persons, as conlleval counts them.
 

@@ -187,7 +187,7 @@ def regress(model: SequenceRegressor, examples: Sequence[Any]) -> Iterator[Array
     return predictions("regress", model, examples)
 
 
-def _numbers(path: Any, answers: Any) -> list[tuple[float]]:
+def _numbers(options: RegressorOptions, path: Any, answers: Any) -> list[tuple[float]]:
     """The numbers that a file of series has, if it has some."""
     if answers is None:
         raise DataError(
@@ -240,7 +240,9 @@ def _evaluation(
     return evaluation_data(_read, None, _measure_of, options, model, files, batch_size)
 
 
-def _shown(model: SequenceRegressor, one: Any, found: Array | None) -> Answer:
+def _shown(
+    options: RegressorOptions, model: SequenceRegressor, one: Any, found: Array | None
+) -> Answer:
     record: dict[str, Any] = {"text": one} if isinstance(one, str) else {}
     names, numbers = model.codec.targets, [] if found is None else found.tolist()
     if len(names) > 1:

@@ -171,7 +171,7 @@ def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
             yield place, split_words(line)
 
 
-def _shown(model: SequenceTagger, words: list[str], pairs: Any) -> Answer:
+def _shown(options: TaggerOptions, model: SequenceTagger, words: list[str], pairs: Any) -> Answer:
     tags, shares = ([pair[k] for pair in pairs or []] for k in (0, 1))
     text = "".join(f"{word}\t{its_tag}\n" for word, its_tag in zip(words, tags, strict=True))
     return Answer({"words": words, "tags": tags, "probabilities": shares}, text)

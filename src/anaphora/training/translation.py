@@ -128,7 +128,7 @@ def _predict(
     )
 
 
-def _shown(model: EncoderDecoder, sentence: str, found: Any) -> Answer:
+def _shown(options: TranslatorOptions, model: EncoderDecoder, sentence: str, found: Any) -> Answer:
     best = None if found is None else found.hypothesis
     record: dict[str, Any] = {
         "source": sentence,

@@ -46,7 +46,9 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """The number of targets that count."""
+        """The number of targets that count; a row of booleans, a set of labels, is one."""
+        if self.targets.dtype.kind == "b":
+            return len(self.targets)
         if self.targets.dtype.kind == "f":
             return int(self.targets.size)
         return int(np.count_nonzero(self.targets != IGNORE_INDEX))

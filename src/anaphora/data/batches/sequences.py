@@ -38,7 +38,8 @@ class SequenceBatches(BucketedBatches):
 
     Args:
         inputs: For each sequence its features [T, I], or its ids [T].
-        targets: For each sequence its answer: a class, or numbers [O]. With ``per_step`` a class
+        targets: For each sequence its answer: a class, numbers [O], or booleans [C], which say of
+            each label whether it has it. With ``per_step`` a class
             for each of its steps, [T].
         batch_size: B; the last batch of the longest sequences may be smaller.
         per_step: Whether there is a target for each step.
