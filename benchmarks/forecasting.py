@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 
 from anaphora.data.time_series import TimeSeries
-from anaphora.training.forecasting import (
+from anaphora.training.backtesting import (
     Forecast,
-    ForecasterOptions,
     ForecastScores,
+    Method,
     backtest,
     before_backtest,
-    fit_forecaster,
     seasonal_naive,
 )
+from anaphora.training.forecasting import ForecasterOptions, fit_forecaster
 
-Method = Callable[[Sequence[TimeSeries], int], list[Forecast]]
 SETS = {"sunspots": (11, 11, 1), "co2": (12, 12, 3)}  # season, horizon, steps between origins
 
 

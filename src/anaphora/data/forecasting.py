@@ -228,6 +228,27 @@ def window_moments(
     return mean, scale
 
 
+def seasonal_error(values: NDArray[np.float64], season: int, power: int = 1) -> NDArray[np.float64]:
+    """The mean of ``|y[t] - y[t - m]|**power``, the error of repeating the last season, [N].
+
+    Args:
+        values: [T, N], NaN where missing; where one of the two is missing, the step does not count.
+        season: m.
+        power: 2 for squared errors.
+
+    Returns:
+        [N], 0 where no step counts.
+
+    >>> seasonal_error(np.array([[1.0], [5.0], [3.0], [np.nan], [4.0]]), season=2).tolist()
+    [1.5]
+    """
+    errors = np.abs(values[season:] - values[:-season]) ** power
+    counted = ~np.isnan(errors)
+    total = np.where(counted, errors, 0).sum(axis=0)
+    mean: NDArray[np.float64] = total / np.maximum(counted.sum(axis=0), 1)
+    return mean
+
+
 def usual_lags(season: int) -> tuple[int, ...]:
     """The lags that are read at each step, where none are given.
 

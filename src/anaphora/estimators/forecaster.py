@@ -19,7 +19,8 @@ except ImportError as error:
 
 from anaphora.data import DataError
 from anaphora.data.time_series import TimeSeries
-from anaphora.training.forecasting import Forecast, ForecasterOptions, fit_forecaster
+from anaphora.training.backtesting import Forecast
+from anaphora.training.forecasting import ForecasterOptions, fit_forecaster
 
 Float64 = NDArray[np.float64]
 
