@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -237,11 +238,74 @@ def test_the_linear_model_is_kept_where_the_network_is_no_better(tmp_path):
         np.testing.assert_array_equal(parameter.data, first[name])
 
 
-def test_in_memory_the_same_weights_are_learnt(tmp_path):
+FIGURES = (
+    "mean_absolute_scaled_error",
+    "mean_absolute_error",
+    "root_mean_squared_error",
+    "quantile_loss",
+)
+
+
+def test_monitor_chooses_the_weights_and_ends_the_training(folder, tmp_path):
+    """Each figure of the validation part has its best at another step here than the loss has."""
+    arguments = (
+        "train", "--task", "forecast", folder / "shops.csv", "--horizon", HORIZON, *READING,
+        "--max-steps", 60, "--evaluate-every", 2, "--learning-rate", 0.1, "--json",
+    )  # fmt: skip
+
+    def evaluations(*more):
+        records = map(json.loads, run(*arguments, *more, "--overwrite")[0].splitlines())
+        return [record for record in records if record["kind"] == "evaluation"]
+
+    out = tmp_path / "model"
+    by_loss = evaluations("--patience", 0, "--out", out)
+    lowest_loss = min(by_loss, key=lambda record: record["loss"])["step"]
+    for figure in FIGURES:
+        best = min(by_loss, key=lambda record: record[figure])
+        assert best["step"] != lowest_loss
+        found = evaluations("--patience", 0, "--monitor", figure, "--out", out)
+        assert [r[figure] for r in found] == [r[figure] for r in by_loss]
+        results = ModelDirectory(out).load_config()["results"]
+        assert (results["step"], results[figure]) == (best["step"], best[figure])
+    patient = evaluations("--patience", 3, "--monitor", FIGURES[0], "--out", out)
+    assert [record["best"] for record in patient[-4:]] == [True, False, False, False]
+    assert len(patient) < len(by_loss)
+
+
+def test_progress_shows_mase_and_what_is_monitored(folder, tmp_path):
+    arguments = (
+        "train", "--task", "forecast", folder / "shops.csv", *READING, *SMALL, "--max-steps", 5,
+        "--out", tmp_path / "model",
+    )  # fmt: skip
+    notice, _ = run(*arguments)
+    assert re.search(r"step 5, \S+: validation loss \S+, MASE 0\.\d{4}\n", notice)
+    assert re.search(r"best validation loss \S+, MASE 0\.\d{4}; the model is in", notice)
+    notice, _ = run(*arguments, "--overwrite", "--monitor", "root_mean_squared_error")
+    assert re.search(r"MASE 0\.\d{4}, root mean squared error [\d.]+\n", notice)
+
+
+def test_a_series_that_repeats_itself_has_no_mase(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("t,y\n" + "".join(f"{k},{k % 3}\n" for k in range(60)))
+    arguments = (
+        "train", "--task", "forecast", table, *SMALL, "--max-steps", 2, "--season", 3, "--out",
+        tmp_path / "m",
+    )  # fmt: skip
+    notice, _ = run(*arguments)
+    assert re.search(r"validation loss \S+, mean absolute error [\d.e-]+\n", notice)
+    _, err = run(*arguments, "--overwrite", "--monitor", FIGURES[0], code=2)
+    assert (
+        "no figure 'mean_absolute_scaled_error'; monitor one of loss, mean_absolute_error, "
+        "root_mean_squared_error, quantile_loss" in err
+    )
+
+
+@pytest.mark.parametrize("monitor", ["loss", "mean_absolute_scaled_error"])
+def test_in_memory_the_same_weights_are_learnt(tmp_path, monitor):
     table = write_shops(tmp_path / "shops.csv")
     options = FORECAST.options.make(
         time_column="day", series_column="shop", known_column=["price"], horizon=4, hidden_size=5,
-        max_steps=80, evaluate_every=2, dropout=0.1,
+        max_steps=80, evaluate_every=2, dropout=0.1, monitor=monitor,
     )  # fmt: skip
     prepare_training(FORECAST, options, tmp_path / "model", [table]).run()
     saved = load(tmp_path / "model")

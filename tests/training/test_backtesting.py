@@ -5,8 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from anaphora.data import DataError, TimeSeries
-from anaphora.training.backtesting import Forecast, backtest, backtest_origins, seasonal_naive
+from anaphora import metrics, random
+from anaphora.data import DataError, ForecastCodec, TimeSeries, WindowBatches
+from anaphora.models.forecaster import Forecaster
+from anaphora.training import evaluate
+from anaphora.training.backtesting import (
+    Forecast,
+    ForecastMeasure,
+    backtest,
+    backtest_origins,
+    seasonal_naive,
+)
 
 
 def test_seasonal_naive():
@@ -87,3 +96,86 @@ def test_backtests_that_are_refused():
         backtest_origins(30, 10, 5)
     with pytest.raises(DataError, match="have no seasonal differences"):
         backtest([TimeSeries.of(np.ones(40))], {}, 2, season=3)
+
+
+# What evaluations of a training count
+
+
+@pytest.mark.parametrize("distribution", ["student_t", "quantiles"])
+def test_figures_of_windows_are_those_of_their_forecasts(distribution):
+    """Two series of different sizes and two targets; one target of one series never changes."""
+    generator = np.random.default_rng(1)
+    values = [size * generator.standard_normal((n, 2)) for n, size in ((30, 1), (26, 50))]
+    values[1][:, 1] = 7.0
+    values[0][[3, 27], 0] = np.nan
+    series = [TimeSeries.of(one) for one in values]
+    codec = ForecastCodec.fit(series, horizon=3, season=2, context=4, lags=[1, 5])
+    split = 22
+    batches = codec.batches(codec.encode([(one, split) for one in series]), 3)
+    random.seed(2)
+    model = Forecaster(hidden_size=4, distribution=distribution, **codec.sizes())
+    batches.fill(model)
+    found = evaluate(model, batches, measure=ForecastMeasure(model))
+
+    # Horizons begin after 22 to 27 and after 22 to 23 steps; what is read is the 9 steps before.
+    ends = [(k, end) for k, last in ((0, 30), (1, 26)) for end in range(split + 3, last + 1)]
+    filled = [model.fill(one[:, None], np.zeros((len(one), 1, 0)))[:, 0] for one in values]
+    past = np.stack([filled[k][end - 12 : end - 3] for k, end in ends], axis=1)
+    paths = model.predict(past, 3, paths=16, seed=1)
+    actual = np.stack([values[k][end - 3 : end] for k, end in ends], axis=1)
+    present = ~np.isnan(actual)
+    median, mean = np.median(paths, axis=0), paths.mean(axis=0)
+    pair = actual[present], median[present]
+    assert found.more["mean_absolute_error"] == pytest.approx(metrics.mean_absolute_error(*pair))
+    assert found.more["root_mean_squared_error"] == pytest.approx(
+        metrics.root_mean_squared_error(actual[present], mean[present])
+    )
+    naive = [np.abs(one[2:split] - one[: split - 2]) for one in values]
+    scale = np.array([np.nanmean(naive[k], axis=0) for k, _ in ends])
+    assert scale[-1, 1] == 0  # does not count
+    scaled = np.abs(actual - median)[present & (scale > 0)]
+    scales = np.broadcast_to(scale, present.shape)[present & (scale > 0)]
+    assert found.more["mean_absolute_scaled_error"] == pytest.approx((scaled / scales).mean())
+    losses = []
+    for level in np.arange(1, 10) / 10:
+        error = (actual - np.quantile(paths, level, axis=0))[present]
+        losses.append(2 * np.maximum(level * error, (level - 1) * error).sum())
+    assert found.more["quantile_loss"] == pytest.approx(
+        np.mean(losses) / np.abs(actual[present]).sum()
+    )
+    assert found.loss == evaluate(model, batches).loss
+
+
+def test_of_many_windows_some_evenly_spread_are_forecast():
+    values = [np.arange(float(n))[:, None] for n in (130, 60)]
+    batches = WindowBatches(
+        values, [np.zeros((len(one), 0)) for one in values], past=1, context=2, horizon=1,
+        batch_size=7, after=[20, 30], naive_errors=[np.ones(1), np.full(1, 2.0)],
+    )  # fmt: skip
+    scored = np.concatenate([batch.scored for batch in batches])
+    errors = np.concatenate([batch.naive_error[:, 0] for batch in batches])
+    assert len(scored) == 110 + 30
+    assert np.flatnonzero(scored).tolist() == list(range(0, 140, 3))  # at most 64
+    assert errors.tolist() == [1.0] * 110 + [2.0] * 30
+
+
+def test_series_held_out_in_full_are_scaled_by_themselves():
+    values = np.random.default_rng(1).standard_normal(20)
+    codec = ForecastCodec.fit([TimeSeries.of(values)], horizon=2, season=3, lags=[1])
+    (batch,) = codec.batches(codec.encode([(TimeSeries.of(values), 1)]), 99)
+    expected = np.abs(values[3:] - values[:-3]).mean()
+    np.testing.assert_allclose(batch.naive_error[:, 0], expected)
+
+
+@pytest.mark.parametrize("distribution", ["negative_binomial", "student_t", "quantiles"])
+def test_a_model_that_diverged_has_figures_that_are_nan(distribution):
+    series = TimeSeries.of(np.resize([1.0, 4.0, 2.0], 30))
+    codec = ForecastCodec.fit([series], horizon=2, season=2, lags=[1], scaling="mean_absolute")
+    batches = codec.batches(codec.encode([(series, 20)]), 8)
+    model = Forecaster(
+        hidden_size=3, distribution=distribution, scaling="mean_absolute", **codec.sizes()
+    )
+    model.output.weight.assign(np.full_like(model.output.weight.data, np.nan))
+    figures = evaluate(model, batches, measure=ForecastMeasure(model)).more
+    assert len(figures) == 4
+    assert all(math.isnan(value) for value in figures.values())

@@ -26,6 +26,7 @@ on it; 0 to train on it."""
 
 # More would take long, and say little more.
 _VALIDATION_WINDOWS = 512
+_SCORED_WINDOWS = 64
 _TYPICAL_WINDOWS = 32
 
 
@@ -40,6 +41,9 @@ class ForecastBatch(Batch):
         features: [C + h, B, F] what is known of each step in advance.
         observed: [P + C + h, B, N] whether a value is there.
         counted: [C + h, B, N] whether a target counts; None for all that are there.
+        scored: [B] whether an evaluation also forecasts the window; None for none.
+        naive_error: [B, N] the mean absolute error of the seasonal naive forecast in the series of
+            each window, which the errors of its forecasts are divided by.
 
     >>> values = np.array([[[1.0]], [[0.0]], [[3.0]]], np.float32)
     >>> batch = ForecastBatch(
@@ -52,6 +56,8 @@ class ForecastBatch(Batch):
     features: Array = field(kw_only=True)
     observed: NDArray[np.bool_] = field(kw_only=True)
     counted: NDArray[np.bool_] | None = None
+    scored: NDArray[np.bool_] | None = None
+    naive_error: NDArray[np.float64] | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -81,6 +87,7 @@ class WindowBatches(Batches):
         after: For each series, take only windows whose horizon begins after so many steps or
             later, and count their horizon alone: to validate on. Of many, some evenly spread.
         every: The steps from one of these windows to the next.
+        naive_errors: For each series to validate on, [N]; see `ForecastBatch`.
 
     Raises:
         DataError: no series has P + 1 + h steps.
@@ -105,7 +112,9 @@ class WindowBatches(Batches):
         batch_size: int,
         after: Sequence[int] | None = None,
         every: int | None = None,
+        naive_errors: Sequence[NDArray[np.float64]] | None = None,
     ) -> None:
+        self._naive_errors = naive_errors
         self._sizes = past, context, horizon
         self._batch_size = batch_size
         self._values, self._features = list(values), list(features)
@@ -166,17 +175,21 @@ class WindowBatches(Batches):
             [window(self._features[k], end, context + horizon, 0) for k, end in rows], axis=1
         )
         values = np.nan_to_num(filled)
-        counted = None
+        more: dict[str, Any] = {}
         if self._validates:
-            counted = np.zeros(values[past:].shape, np.bool_)
-            counted[context:] = True
+            more["counted"] = np.zeros(values[past:].shape, np.bool_)
+            more["counted"][context:] = True
+        if self._naive_errors is not None:
+            spacing = -(-len(self._ends) // _SCORED_WINDOWS)
+            more["scored"] = np.arange(start, start + len(rows)) % spacing == 0
+            more["naive_error"] = np.stack([self._naive_errors[k] for k, _ in rows])
         return ForecastBatch(
             values,
             values[past:],
             None,
             features=features,
             observed=~np.isnan(given),
-            counted=counted,
+            **more,
         )
 
     def shuffled(self, generator: np.random.Generator) -> WindowBatches:
@@ -459,16 +472,23 @@ class ForecastCodec(Codec):
             DataError: no series is long enough.
         """
         cuts = np.cumsum(arrays["lengths"])[:-1]
-        after = arrays["after"]
+        values = np.split(np.where(arrays["observed"] > 0, arrays["targets"], np.nan), cuts)
+        after = arrays["after"].tolist() if arrays["after"].any() else None
+        naive_errors = None
+        if after is not None:  # a series that is held out in full has no past but itself
+            m = self.season
+            pasts = (one[:end] if end > m else one for one, end in zip(values, after, strict=True))
+            naive_errors = [seasonal_error(past, m) for past in pasts]
         return WindowBatches(
-            np.split(np.where(arrays["observed"] > 0, arrays["targets"], np.nan), cuts),
+            values,
             np.split(arrays["features"], cuts),
             past=self.past,
             context=self.context,
             horizon=self.horizon,
             batch_size=batch_size,
-            after=after.tolist() if after.any() else None,
+            after=after,
             every=every,
+            naive_errors=naive_errors,
         )
 
     def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102

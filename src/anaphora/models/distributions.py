@@ -115,8 +115,10 @@ class NegativeBinomial(Distribution):
         mean = (_softplus(raw[..., 0]) + SMALLEST_SHAPE) * size
         shape = (_softplus(raw[..., 1]) + SMALLEST_SHAPE) / np.sqrt(size)
         rates = generator.standard_gamma(1 / shape) * shape * mean
-        counts: Float64 = generator.poisson(np.minimum(rates, 1e15)) / size
-        return counts
+        # NaN, as of weights that diverged, is no rate to sample with.
+        counts = generator.poisson(np.nan_to_num(np.minimum(rates, 1e15)))
+        values: Float64 = np.where(np.isnan(rates), np.nan, counts / size)
+        return values
 
 
 class Quantiles(Distribution):

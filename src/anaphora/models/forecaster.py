@@ -269,6 +269,32 @@ class Forecaster(Reader, ForecasterBody):
         filled = self.fill(past, known[:steps])
         return self._predict(filled, there, known, horizon, paths, seed)
 
+    def forecast(
+        self, batch: ForecastBatch, *, paths: int = 200, seed: int = 1
+    ) -> NDArray[np.float64]:
+        """Sample paths of the horizons of windows, whose own values are not read.
+
+        Args:
+            batch: Windows, as for `loss`.
+            paths: The number of paths.
+            seed: Of the paths; the same seed gives the same.
+
+        Returns:
+            [paths, h, B, N], in the units of the values.
+
+        Raises:
+            ValueError: a window has no value of a target before its horizon.
+        """
+        past = self.past + self.context
+        return self._predict(
+            np.asarray(batch.inputs, np.float64)[:past],
+            batch.observed[:past],
+            np.asarray(batch.features),
+            len(batch.targets) - self.context,
+            paths,
+            seed,
+        )
+
     def _predict(
         self,
         past: NDArray[np.float64],

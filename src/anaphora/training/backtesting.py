@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.data import DataError, TimeSeries
+from anaphora.data import DataError, ForecastBatch, TimeSeries
 from anaphora.data.forecasting import seasonal_error
 from anaphora.data.time_series import Times
 from anaphora.models.distributions import normal_scores
+from anaphora.models.forecaster import Forecaster
+from anaphora.training.measures import Measure
 
 Float64 = NDArray[np.float64]
 
 _LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_MEASURED_PATHS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,19 +256,24 @@ class _Sums:
     def __init__(self, quantiles: Sequence[float], coverage: Sequence[float]) -> None:
         self._levels = np.array(quantiles)
         self._coverage = list(coverage)
-        self._count = 0
+        self._count = self._scaled_count = 0
         self._absolute = self._squared = self._scaled = self._size = 0.0
         self._pinball = np.zeros(len(self._levels))
         self._within = np.zeros(len(self._coverage))
 
     def add(self, forecast: Forecast, actual: Float64, scale: Float64) -> None:
-        """Add a forecast, the values [h, N] that followed, and the scale [N] of its errors."""
+        """Add a forecast, the values [h, N] that followed, and the scale [N] of its errors.
+
+        Errors with a scale of 0 do not count in MASE.
+        """
         present = ~np.isnan(actual)
         actual = np.where(present, actual, 0)
         error = np.where(present, np.abs(actual - forecast.median), 0)
         self._count += int(present.sum())
         self._absolute += float(error.sum())
-        self._scaled += float((error / scale).sum())
+        scaled = scale > 0
+        self._scaled_count += int((present & scaled).sum())
+        self._scaled += float((error / np.where(scaled, scale, np.inf)).sum())
         self._squared += float(np.where(present, (actual - forecast.mean) ** 2, 0).sum())
         self._size += float(np.abs(actual).sum())
         levels = self._levels[:, None, None]
@@ -283,8 +292,74 @@ class _Sums:
         return ForecastScores(
             self._absolute / count,
             math.sqrt(self._squared / count),
-            self._scaled / count,
+            self._scaled / self._scaled_count if self._scaled_count else math.nan,
             float(np.mean(2 * self._pinball / size)),
             {k: float(w / count) for k, w in zip(self._coverage, self._within, strict=True)},
             count,
         )
+
+
+class ForecastMeasure(Measure):
+    """MASE, MAE, RMSE and quantile loss of the windows that a training validates on.
+
+    The loss reads the true values before each step; these figures are of forecasts of the complete
+    horizon, as in a `backtest`. So that an evaluation stays fast, at most 64 windows, evenly
+    spread, are forecast, with 16 paths each. All evaluations have the same windows and random
+    numbers, so that figures differ only by the weights.
+
+    Args:
+        model: The forecaster.
+
+    >>> import types
+    >>> perfect = types.SimpleNamespace(
+    ...     past=2, context=3, forecast=lambda batch, paths: batch.inputs[None, 5:] + 1
+    ... )
+    >>> values = np.arange(6.0)[:, None, None]
+    >>> batch = ForecastBatch(
+    ...     values, values[2:], features=np.zeros((4, 1, 0)), observed=values >= 0,
+    ...     scored=np.array([True]), naive_error=np.array([[2.0]]),
+    ... )
+    >>> measure = ForecastMeasure(perfect)
+    >>> measure.update(batch)
+    >>> measure.figures()["mean_absolute_scaled_error"]
+    0.5
+    """
+
+    def __init__(self, model: Forecaster) -> None:
+        self._model = model
+        self._windows: list[tuple[Any, ...]] = []  # inputs, observed, features, naive errors
+
+    def update(self, batch: ForecastBatch, answers: None = None) -> None:
+        """Keep the windows of a batch that are to be forecast."""
+        if batch.scored is None or batch.naive_error is None:
+            return
+        past = self._model.past + self._model.context
+        rows = batch.scored & batch.observed[:past].any(axis=0).all(axis=-1)
+        arrays = batch.inputs, batch.observed, batch.features
+        self._windows.append((*(array[:, rows] for array in arrays), batch.naive_error[rows]))
+
+    def figures(self) -> dict[str, float]:
+        """The scores by their names; without MASE where no series has seasonal differences."""
+        if not self._windows:
+            return {}
+        axes = 1, 1, 1, 0
+        inputs, observed, features, naive_error = (
+            np.concatenate(parts, axis)
+            for parts, axis in zip(zip(*self._windows, strict=True), axes, strict=True)
+        )
+        past = self._model.past + self._model.context
+        actual = np.where(observed, inputs, np.nan)[past:]
+        if np.isnan(actual).all():
+            return {}
+        batch = ForecastBatch(
+            inputs, inputs[self._model.past :], features=features, observed=observed
+        )
+        sums, horizon = _Sums(_LEVELS, ()), len(actual)
+        with np.errstate(over="ignore", invalid="ignore"):  # the weights may have diverged
+            paths = self._model.forecast(batch, paths=_MEASURED_PATHS)
+            forecast = Forecast(np.arange(horizon), paths.reshape(len(paths), horizon, -1))
+            sums.add(forecast, actual.reshape(horizon, -1), naive_error.reshape(-1))
+        figures = sums.scores().figures
+        if not (naive_error > 0).any():
+            del figures["mean_absolute_scaled_error"]
+        return figures

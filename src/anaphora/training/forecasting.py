@@ -35,13 +35,14 @@ from anaphora.options import check_sizes, option
 from anaphora.tensor import Array
 from anaphora.training.backtesting import (
     Forecast,
+    ForecastMeasure,
     Method,
     backtest,
     backtest_origins,
     seasonal_naive,
 )
 from anaphora.training.callbacks import Callback
-from anaphora.training.evaluation import Evaluation
+from anaphora.training.evaluation import Evaluation, evaluate
 from anaphora.training.examples import open_examples
 from anaphora.training.options import FileOptions, TaskOptions, data_option
 from anaphora.training.task import (
@@ -58,6 +59,13 @@ from anaphora.training.trainer import Trainer
 
 _LEAST_SQUARES_BATCHES = 200  # more would take long, and say little more
 _EVALUATIONS = 40  # a training
+
+_REPORTED = {
+    "mean_absolute_scaled_error": "MASE {:.4f}",
+    "mean_absolute_error": "mean absolute error {:.4g}",
+    "root_mean_squared_error": "root mean squared error {:.4g}",
+    "quantile_loss": "quantile loss {:.4f}",
+}
 
 
 @dataclass(kw_only=True)
@@ -352,6 +360,9 @@ def _trained(
         validation=validation,
         save_model=keep,
         callbacks=callbacks,
+        evaluator=lambda model, windows, on_batch: evaluate(
+            model, windows, on_batch, ForecastMeasure(model)
+        ),
     )
     if validation is not None:
         trainer.evaluate()
@@ -570,6 +581,16 @@ def _shown(forecast: Forecast, targets: Sequence[str], options: ForecasterOption
     return Answer(record, "\n".join(map("\t".join, rows)), "\t".join(map(str, heads)))
 
 
+def _report(options: ForecasterOptions, record: Mapping[str, Any], short: bool = False) -> str:
+    """MASE, or the first error that there is, and the figure that decides what weights are kept."""
+    found = [name for name in _REPORTED if record.get(name) is not None]
+    return ", ".join(
+        _REPORTED[name].format(record[name])
+        for name in found
+        if name in (found[0], options.monitor)
+    )
+
+
 def _example_file(options: ForecasterOptions, files: str) -> str:
     return "YOUR_SERIES.csv"
 
@@ -585,9 +606,11 @@ FORECAST = Task(
     evaluation=_evaluation,
     inputs=_inputs,
     answer=_answer,
+    measure_of=lambda options, model, codec: ForecastMeasure(model),
     rows="windows",
     resolve=_resolve,
     start=_start,
+    report=_report,
     example_file=_example_file,
 )
 """Series that are forecast, with quantiles."""
