@@ -315,6 +315,54 @@ def test_in_memory_the_same_weights_are_learnt(tmp_path, monitor):
         np.testing.assert_array_equal(found.data, expected.data)
 
 
+def test_tables_from_standard_input(folder, tmp_path):
+    """The same model, forecasts and scores as from the file; its name stands for the series."""
+    text = (folder / "next.csv").read_text()
+    records = [
+        dict(zip(("shop", "day", "price", "sold"), line.split(","), strict=True))
+        for line in text.splitlines()[1:]
+    ]
+    lines = "".join(json.dumps({**r, "price": int(r["price"])}) + "\n" for r in records)
+    arguments = ("--horizon", HORIZON, *READING, *SMALL, "--target-column", "sold", "--out")
+    weights, tables, scores = set(), set(), []
+    for number, (stdin, more) in enumerate(
+        [(None, ()), (text, ()), (text, ("--format", "csv")), (lines, ("--format", "jsonl"))]
+    ):
+        file = folder / "next.csv" if stdin is None else "-"
+        model = tmp_path / str(number)
+        run("train", "--task", "forecast", file, *arguments, model, *more, stdin=stdin)
+        weights.add((model / "model.safetensors").read_bytes())
+        tables.add(run("predict", model, file, *more, stdin=stdin)[0])
+        scores.append(json.loads(run("evaluate", model, file, *more, "--json", stdin=stdin)[0]))
+        scores[-1].pop("seconds")
+    assert len(weights) == len(tables) == 1
+    assert all(of_table == scores[0] for of_table in scores)
+    one = "".join(f"{r['day']},{r['sold']}\n" for r in records if r["shop"] == "north")
+    run(
+        "train", "--task", "forecast", "-", *SMALL, "--max-steps", 1, "--out", tmp_path / "one",
+        stdin="day,sold\n" + one,
+    )  # fmt: skip
+    record = json.loads(run("predict", tmp_path / "one", "--json", stdin="day,sold\n" + one)[0])
+    assert record["series"] == "standard input"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "options", "message"),
+    [
+        ("", (), "standard input is empty: there is nothing to read"),
+        ("day,shop,price,sold\n", (), "standard input has no row after its header"),
+        ("day,shop,price,sold\n1,a,2,x\n", (), "standard input, line 2: 'sold' has 'x'"),
+        ("day,shop,price\n1,a,2\n", (), "standard input has no column 'sold'"),
+        ("", ("-",), "standard input (-) was given more than once"),
+        ("", ("--format", "ts"), "format 'ts' is not for this task; expected one of csv, tsv"),
+    ],
+)
+def test_what_is_refused_of_standard_input(folder, stdin, options, message):
+    command = ("evaluate", folder / "model", "-", *options)
+    _, err = run(*command, stdin=stdin, code=2 if "--format" in options else 1)
+    assert message in err
+
+
 def test_series_to_validate_on(tmp_path):
     table, other = write_shops(tmp_path / "a.csv"), write_shops(tmp_path / "b.csv", days=40)
     notice, _ = run(

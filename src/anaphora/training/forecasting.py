@@ -43,8 +43,8 @@ from anaphora.training.backtesting import (
 )
 from anaphora.training.callbacks import Callback
 from anaphora.training.evaluation import Evaluation, evaluate
-from anaphora.training.examples import open_examples
-from anaphora.training.options import FileOptions, TaskOptions, data_option
+from anaphora.training.examples import example_of_table, name_of, open_examples
+from anaphora.training.options import FileOptions, TaskOptions, check_format, data_option
 from anaphora.training.task import (
     Adapt,
     Answer,
@@ -139,6 +139,7 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_format(self.format, ("table",))
         for name in ("target_column", "known_column", "levels"):
             setattr(self, name, tuple(getattr(self, name)))
         check_sizes(self, 1, "horizon", "season", "context", "paths", "origins")
@@ -403,6 +404,8 @@ def _check_counts(options: ForecasterOptions, series: Sequence[TimeSeries]) -> N
 def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
     if not paths:
         raise DataError("nothing was given to forecast: name .csv or .tsv files of series")
+    if list(paths).count("-") > 1:
+        raise DataError("standard input (-) was given more than once, but can be read only once")
     found = []
     for path in paths:
         series = read_time_series(
@@ -415,9 +418,10 @@ def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
             gaps=options.gaps,
             time_format=options.time_format,
             encoding=options.encoding,
+            format=options.format,
         )
         if options.series_column is None:
-            series = [dataclasses.replace(one, name=str(path)) for one in series]
+            series = [dataclasses.replace(one, name=name_of(str(path))) for one in series]
         found += series
     return found
 
@@ -531,8 +535,9 @@ def _evaluation(
 
 
 def _inputs(options: ForecasterOptions, path: str) -> Iterator[tuple[str, TimeSeries]]:
+    name = name_of(path)
     for one in _series(options, [path]):
-        yield (path if one.name == path else f"{path}, series {one.name!r}"), one
+        yield (name if options.series_column is None else f"{name}, series {one.name!r}"), one
 
 
 def _answer(
@@ -592,7 +597,7 @@ def _report(options: ForecasterOptions, record: Mapping[str, Any], short: bool =
 
 
 def _example_file(options: ForecasterOptions, files: str) -> str:
-    return "YOUR_SERIES.csv"
+    return (example_of_table(files, options.format) or "YOUR_TABLE.csv").replace("TABLE", "SERIES")
 
 
 FORECAST = Task(
