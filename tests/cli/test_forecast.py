@@ -1,4 +1,4 @@
-"""`anaphora train --task forecast`: from tables to forecasts, through a kill, and what is told."""
+"""`anaphora train --task forecast`: from tables to forecasts, through a kill, and messages."""
 
 import contextlib
 import json
@@ -98,8 +98,8 @@ def test_config_has_what_the_data_decided(folder):
 def test_predict_prints_a_table_of_each_series(folder):
     out, err = run("predict", folder / "model", folder / "next.csv")
     assert err == ""
-    heads, *rows = [line.split("\t") for line in out.splitlines()]
-    assert heads == ["time", "shop", "sold 0.1", "sold", "sold 0.9"]
+    header, *rows = [line.split("\t") for line in out.splitlines()]
+    assert header == ["time", "shop", "sold 0.1", "sold", "sold 0.9"]
     assert [row[1] for row in rows] == ["north"] * 4 + ["south"] * 4
     assert [row[0] for row in rows[:4]] == ["2024-03-11", "2024-03-12", "2024-03-13", "2024-03-14"]
     series = read_time_series(folder / "next.csv", target_columns=["sold"], **COLUMNS)
@@ -191,7 +191,7 @@ class StopAt(Callback):
     ],
 )
 def test_stopped_and_killed_anywhere(tmp_path, changes):
-    """Bit for bit, though missing values are what the *first* weights said of them."""
+    """Bit for bit, though missing values are filled by the *first* weights."""
     table = write_shops(tmp_path / "shops.csv")
     options = FORECAST.options.make(
         **{"time_column": "day", "series_column": "shop", "known_column": ["price"], "horizon": 4,
@@ -222,7 +222,7 @@ def test_stopped_and_killed_anywhere(tmp_path, changes):
 
 
 def test_the_linear_model_is_kept_where_the_network_is_no_better(tmp_path):
-    """A network that diverges into nonsense leaves what the least squares said."""
+    """A network that diverges into nonsense leaves the weights of the least squares."""
     table = write_shops(tmp_path / "shops.csv")
     options = FORECAST.options.make(
         time_column="day", series_column="shop", known_column=["price"], horizon=4, hidden_size=5,
@@ -316,7 +316,7 @@ def test_in_memory_the_same_weights_are_learnt(tmp_path, monitor):
 
 
 def test_tables_from_standard_input(folder, tmp_path):
-    """The same model, forecasts and scores as from the file; its name stands for the series."""
+    """The model, the forecasts and the scores are those of the file."""
     text = (folder / "next.csv").read_text()
     records = [
         dict(zip(("shop", "day", "price", "sold"), line.split(","), strict=True))
@@ -388,14 +388,14 @@ def test_several_targets_of_an_axis_of_numbers(tmp_path):
     assert config["model"]["lags"] == [1, 2, 4]
     assert config["model"]["quantiles"] == [0.1, 0.5, 0.9]
     out, _ = run("predict", tmp_path / "model", table)
-    heads, first, second = [line.split("\t") for line in out.splitlines()]
-    assert heads == ["time", *(f"{n}{q}" for n in ("left", "right") for q in (" 0.1", "", " 0.9"))]
+    header, first, second = [line.split("\t") for line in out.splitlines()]
+    assert header == ["time", *(f"{n}{q}" for n in ("left", "right") for q in (" 0.1", "", " 0.9"))]
     assert [first[0], second[0]] == ["30", "30.5"]
     out, _ = run("evaluate", tmp_path / "model", table)
     assert "nats" not in out  # of pinball losses
 
 
-def test_no_validation_is_told(tmp_path):
+def test_no_validation_is_reported(tmp_path):
     table = tmp_path / "short.csv"
     table.write_text("t,y\n" + "".join(f"{k},{k % 3}\n" for k in range(13)))
     notice, _ = run(

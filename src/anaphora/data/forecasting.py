@@ -1,9 +1,10 @@
-"""Series to forecast as windows: what the numbers of a forecaster stand for, and its batches."""
+"""Series to forecast as windows: the codec of a forecaster, and its batches."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -24,7 +25,7 @@ ForecastExample = tuple[TimeSeries, int]
 """A series, and the number of steps after which the horizons of its windows may begin, to validate
 on it; 0 to train on it."""
 
-# More would take long, and say little more.
+# More take long and change little.
 _VALIDATION_WINDOWS = 512
 _SCORED_WINDOWS = 64
 _TYPICAL_WINDOWS = 32
@@ -35,12 +36,12 @@ class ForecastBatch(Batch):
     """Windows of series: the past that lags reach, a context of C steps, and h steps to forecast.
 
     Attributes:
-        inputs: The values [P + C + h, B, N] in their own units; what stands for a missing one (see
+        inputs: The values [P + C + h, B, N] in their own units; missing ones are filled (see
             `Forecaster.fill`).
         targets: The last C + h of them.
         features: [C + h, B, F] what is known of each step in advance.
-        observed: [P + C + h, B, N] whether a value is there.
-        counted: [C + h, B, N] whether a target counts; None for all that are there.
+        observed: [P + C + h, B, N] whether a value was observed.
+        counted: [C + h, B, N] whether a target counts; None for all that were observed.
         scored: [B] whether an evaluation also forecasts the window; None for none.
         naive_error: [B, N] the mean absolute error of the seasonal naive forecast in the series of
             each window, which the errors of its forecasts are divided by.
@@ -61,9 +62,9 @@ class ForecastBatch(Batch):
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[C + h, B, N]: the targets that are there and count."""
-        there = self.observed[len(self.observed) - len(self.targets) :]
-        return there if self.counted is None else there & self.counted
+        """[C + h, B, N]: the targets that were observed and count."""
+        observed = self.observed[len(self.observed) - len(self.targets) :]
+        return observed if self.counted is None else observed & self.counted
 
     @property
     def tokens(self) -> int:
@@ -84,8 +85,8 @@ class WindowBatches(Batches):
         context: C.
         horizon: h.
         batch_size: B windows at most.
-        after: For each series, take only windows whose horizon begins after so many steps or
-            later, and count their horizon alone: to validate on. Of many, some evenly spread.
+        after: To validate: for each series, the steps before the first horizon. Only the horizons
+            of windows count; of many windows some are taken, evenly spread.
         every: The steps from one of these windows to the next.
         naive_errors: For each series to validate on, [N]; see `ForecastBatch`.
 
@@ -139,14 +140,14 @@ class WindowBatches(Batches):
         self._ends = np.array(ends)
 
     def fill(self, model: Any) -> None:
-        """Put into windows what a `Forecaster` says of missing values, where they are read."""
+        """Fill missing values, where they are read, by `Forecaster.fill`."""
         self._filled = [
             model.fill(values[:, None], features[:, None])[:, 0]
             for values, features in zip(self._values, self._features, strict=True)
         ]
 
     def unfilled(self) -> WindowBatches:
-        """The same windows, in which nothing stands for missing values."""
+        """The same windows before missing values were filled."""
         return self._with(_filled=self._values)
 
     @property
@@ -197,31 +198,32 @@ class WindowBatches(Batches):
         return self._with(_ends=self._ends[generator.permutation(len(self._ends))])
 
     def _with(self, **changes: Any) -> WindowBatches:
-        other = object.__new__(WindowBatches)
-        vars(other).update(vars(self) | changes)
+        other = copy.copy(self)
+        vars(other).update(changes)
         return other
 
 
 def window(array: Array, end: int, steps: int, padding: float) -> Array:
-    """So many steps [steps, ...] before an end, with padding where the series has not begun.
+    """The steps [steps, ...] of an array [T, ...] before an end, padded where it has too few.
 
     >>> window(np.array([[1.0], [2.0], [3.0]]), end=2, steps=3, padding=0)[:, 0].tolist()
     [0.0, 1.0, 2.0]
     """
     part = array[max(end - steps, 0) : end]
-    padded: Array = np.pad(part, [(steps - len(part), 0), (0, 0)], constant_values=padding)
+    widths = [(steps - len(part), 0), *[(0, 0)] * (array.ndim - 1)]
+    padded: Array = np.pad(part, widths, constant_values=padding)
     return padded
 
 
 def window_moments(
     scaling: str, past: NDArray[np.float64], observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is taken off the values of windows, and what they are divided by, each [B, N].
+    """What is subtracted from the values of windows, and what they are divided by, each [B, N].
 
     Args:
         scaling: One of `SCALINGS`.
         past: [P + C, B, N].
-        observed: Whether each is there.
+        observed: Whether each was observed.
 
     >>> past = np.array([[[1.0]], [[5.0]]])
     >>> [part.item() for part in window_moments("standard", past, past > 0)]
@@ -235,7 +237,7 @@ def window_moments(
     elif scaling == "standard":
         mean = values.sum(axis=0) / count
         squares = np.where(observed, (past - mean) ** 2, 0.0).sum(axis=0) / count
-        # Of a constant a rounding error would be the deviation.
+        # The deviation of a constant is a rounding error.
         deviation = np.where(squares > (1e-7 * mean) ** 2, np.sqrt(squares), 0.0)
         scale = np.where(deviation > 0, deviation, np.where(mean == 0, 1.0, np.abs(mean)))
     return mean, scale
@@ -262,11 +264,20 @@ def seasonal_error(values: NDArray[np.float64], season: int, power: int = 1) -> 
     return mean
 
 
+def are_lags(lags: Sequence[int]) -> bool:
+    """Whether there are lags, all different and of at least 1 step.
+
+    >>> are_lags([1, 12]), are_lags([2, 2])
+    (True, False)
+    """
+    return len(lags) > 0 and min(lags) >= 1 and len(set(lags)) == len(lags)
+
+
 def usual_lags(season: int) -> tuple[int, ...]:
     """The lags that are read at each step, where none are given.
 
-    All up to one more than two seasons; of a season above 24 the first four, and those around one
-    season.
+    All up to two seasons and one step; for a season longer than 24 steps the first four, and those
+    around one season.
 
     >>> usual_lags(4), usual_lags(365)
     ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 364, 365, 366))
@@ -292,14 +303,14 @@ class _OfForecaster(TypedDict):
 
 @dataclass(frozen=True)
 class ForecastCodec(Codec):
-    """What the numbers of a forecaster stand for: columns, times, and what a window reaches.
+    """What a forecaster learnt of its series: columns, times, and the sizes of a window.
 
     Attributes:
         target_names: [N].
         known_names: [K] columns known in advance.
         frequency: The step, as text.
         season: In steps.
-        horizon: h, the steps that are forecast unless told otherwise.
+        horizon: h, the steps that are forecast by default.
         context: C, the steps that are read before the first forecast.
         lags: How many steps before its own each step reads values; P is the largest.
         calendar: Whether the calendar is read.
@@ -394,7 +405,7 @@ class ForecastCodec(Codec):
     def long_enough(
         self, series: Sequence[TimeSeries]
     ) -> tuple[list[TimeSeries], list[TimeSeries]]:
-        """The series that have a window, and those that have none.
+        """The series that have a window, and those that are too short.
 
         Raises:
             DataError: all are too short.
@@ -412,12 +423,12 @@ class ForecastCodec(Codec):
 
     @property
     def feature_size(self) -> int:
-        """F: what each step has of the calendar and of columns known in advance."""
+        """F: the columns known in advance, and the features of the calendar."""
         calendar = self._calendar(np.zeros(1, "datetime64[us]"))
         return len(self.known_names) + int(calendar.shape[1])
 
     def features(self, times: Times, known: NDArray[np.float64]) -> NDArray[np.float32]:
-        """What is known in advance of steps: [T, F] of their times [T] and columns [T, K]."""
+        """The features [T, F] of steps with the times [T] and the known columns [T, K]."""
         scaled = (known - np.array(self.known_mean)) / np.array(self.known_deviation)
         together = np.concatenate([scaled, self._calendar(times)], axis=1)
         return together.astype(np.float32)
@@ -431,10 +442,10 @@ class ForecastCodec(Codec):
         """Series as arrays, from their first value to their last; see `ForecastExample`."""
         spans = [(one, slice(one.start, one.steps)) for one, _ in examples]
         targets = np.concatenate([one.targets[span] for one, span in spans])
-        there = ~np.isnan(targets)
+        observed = ~np.isnan(targets)
         return {
-            "targets": np.where(there, targets, 0.0),
-            "observed": there.astype(np.float32),
+            "targets": np.where(observed, targets, 0.0),
+            "observed": observed.astype(np.float32),
             "features": np.concatenate(
                 [self.features(one.times[span], one.known[span]) for one, span in spans]
             ),
@@ -465,8 +476,8 @@ class ForecastCodec(Codec):
             arrays: What `encode` returned.
             batch_size: B.
             dtype: Of models; it changes nothing here.
-            every: The steps from one window to validate on to the next; None for 1, and of many
-                windows some.
+            every: The steps from one window to validate on to the next; None for 1, or more where
+                there are many windows.
 
         Raises:
             DataError: no series is long enough.
@@ -517,13 +528,13 @@ class ForecastCodec(Codec):
         """A series with the targets and known columns that were learnt, in their order.
 
         Raises:
-            DataError: it lacks one, or has another step.
+            DataError: it does not have one, or has another step.
         """
-        lacking = [name for name in self.target_names if name not in one.target_names]
-        lacking += [name for name in self.known_names if name not in one.known_names]
-        if lacking:
+        missing = [name for name in self.target_names if name not in one.target_names]
+        missing += [name for name in self.known_names if name not in one.known_names]
+        if missing:
             raise DataError(
-                f"{one.name}: has no column {', '.join(map(repr, lacking))}, which the forecaster "
+                f"{one.name}: has no column {', '.join(map(repr, missing))}, which the forecaster "
                 f"learnt; there are {', '.join(map(repr, one.target_names + one.known_names))}"
             )
         if str(one.frequency) != self.frequency:
@@ -542,11 +553,7 @@ class ForecastCodec(Codec):
         )
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
-        return {
-            entry.name: list(value) if isinstance(value, tuple) else value
-            for entry in fields(self)
-            for value in [getattr(self, entry.name)]
-        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ForecastCodec:
@@ -556,8 +563,8 @@ class ForecastCodec(Codec):
             ValueError: the data is damaged; the message names the field.
         """
         values: dict[str, Any] = schema.convert(data, _OfForecaster)
-        fields_of: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        codec = cls(**fields_of)
+        values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        codec = cls(**values)
         Frequency.parse(codec.frequency)
         N, K = len(codec.target_names), len(codec.known_names)
         for name, expected in (("known_mean", K), ("known_deviation", K), ("typical_scale", N)):
@@ -567,12 +574,7 @@ class ForecastCodec(Codec):
         for name in ("known_deviation", "typical_scale"):
             if not all(value > 0 for value in getattr(codec, name)):
                 raise ValueError(f"{name} has a number of 0 or less; expected numbers above 0")
-        if (
-            N == 0
-            or not codec.lags
-            or min(codec.lags) < 1
-            or len(set(codec.lags)) < len(codec.lags)
-        ):
+        if N == 0 or not are_lags(codec.lags):
             raise ValueError(
                 "target_names and lags: expected at least one, and different lags >= 1"
             )

@@ -15,12 +15,8 @@ from anaphora.training.backtesting import (
 from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
 from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, loss_unit, perplexity
-from anaphora.training.forecasting import (
-    FORECAST,
-    FittedForecaster,
-    ForecasterOptions,
-    fit_forecaster,
-)
+from anaphora.training.forecaster import FittedForecaster, ForecasterOptions, fit_forecaster
+from anaphora.training.forecasting import FORECAST
 from anaphora.training.language_model import (
     LANGUAGE_MODEL,
     LanguageModelOptions,

@@ -11,7 +11,7 @@ from anaphora import random
 from anaphora.data import DataError, ForecastCodec, TimeSeries, WindowBatches, read_time_series
 from anaphora.models.forecaster import Forecaster
 from anaphora.training.backtesting import backtest, before_backtest, seasonal_naive
-from anaphora.training.forecasting import FittedForecaster, ForecasterOptions, fit_forecaster
+from anaphora.training.forecaster import FittedForecaster, ForecasterOptions, fit_forecaster
 
 SMALL = {"hidden_size": 8, "learning_rate": 0.01}
 
