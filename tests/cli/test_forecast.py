@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -454,6 +455,12 @@ def test_what_predict_and_evaluate_refuse(folder, tmp_path):
     ))  # fmt: skip
     _, err = run("predict", folder / "model", weekly, code=1)
     assert "a step is day; 234 of 274 steps have no row" in err
+    shutil.copytree(folder / "model", tmp_path / "large")
+    weights = tmp_path / "large" / "model.safetensors"
+    arrays, metadata = read_weights(weights)
+    write_weights(weights, arrays | {"output.weight": 0 * arrays["output.weight"] + 3e38}, metadata)
+    _, err = run("predict", tmp_path / "large", folder / "next.csv", code=1)
+    assert "forecast: the model's scores are NaN or infinite, so there is no answer" in err
     text = tmp_path / "text.txt"
     text.write_text("words\n")
     _, err = run("predict", folder / "model", text, code=1)

@@ -91,8 +91,11 @@ def test_coverage_of_a_known_distribution():
 
 
 def test_backtests_that_are_refused():
-    with pytest.raises(DataError, match="a backtest of 5 origins every 10 steps, with a horizon of "
-                       "10, needs at least 52 steps; the series has 30"):  # fmt: skip
+    message = (
+        "a backtest of 5 origins every 10 steps, with a horizon of 10, needs at least 52 steps; "
+        "the series has 30: give fewer origins or a shorter horizon"
+    )
+    with pytest.raises(DataError, match=message):
         backtest_origins(30, 10, 5)
     with pytest.raises(DataError, match="have no seasonal differences"):
         backtest([TimeSeries.of(np.ones(40))], {}, 2, season=3)

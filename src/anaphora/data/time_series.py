@@ -415,7 +415,8 @@ def read_time_series(
         format: A key of `data.FORMATS`; None for that of the name, ``.csv`` for standard input.
 
     Returns:
-        The series, in the order of their first rows.
+        The series, in the order of their first rows; without a series column one, which has the
+        name of the file.
 
     Raises:
         DataError: what `data.read_columns` raises; a time or a number cannot be read; a time stands
@@ -465,13 +466,16 @@ def _read_series(
     if repeated := sorted({name for name in columns if columns.count(name) > 1}):
         raise DataError(f"{path}: the column {repeated[0]!r} has two roles; give it one")
     if not targets:
-        raise DataError(f"{path}: there is no column to forecast beside {', '.join(roles)}")
+        separated = "; fields are separated by commas, in .tsv files by tabs" * (len(names) == 1)
+        raise DataError(
+            f"{path}: there is no column to forecast beside {', '.join(roles)}{separated}"
+        )
 
     rows: dict[str, list[tuple[str, str, list[float]]]] = {}
     K = len(known_columns)
     for where, values in read_rows(file, columns):
         fields = [_text(value) for value in values]
-        name = fields[K + 1] if series_column else "series"
+        name = fields[K + 1] if series_column else path
         cells = fields[1 : K + 1] + fields[len(roles) :]
         numbers = [
             _number(where, column, cell, known=k < K)
@@ -501,7 +505,7 @@ def _read_series(
         for k in np.flatnonzero(times[1:] == times[:-1])[:1]:
             of_series = f" of series {name!r}" if series_column else ""
             raise DataError(
-                f"{places[k + 1]}: the time {shown(times[k])}{of_series} stands in "
+                f"{places[k + 1]}: the time {shown(times[k])}{of_series} is in "
                 f"{places[k].rpartition(', ')[2]} too; "
                 + ("remove one" if series_column else "remove one, or name the series_column")
             )

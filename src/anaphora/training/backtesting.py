@@ -164,7 +164,8 @@ def backtest_origins(
     if first < 2:
         raise DataError(
             f"a backtest of {origins} origins every {step} steps, with a horizon of {horizon}, "
-            f"needs at least {steps - first + 2} steps; {name} has {steps}"
+            f"needs at least {steps - first + 2} steps; {name} has {steps}: give fewer origins or "
+            "a shorter horizon"
         )
     return [first + k * step for k in range(origins)]
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anaphora import random
 from anaphora.artifact import write_weights
 from anaphora.data import DataError, ForecastCodec, TimeSeries, UnknownShare, read_time_series
@@ -22,7 +24,7 @@ from anaphora.training.backtesting import (
     backtest_origins,
     seasonal_naive,
 )
-from anaphora.training.evaluation import Evaluation
+from anaphora.training.evaluation import Evaluation, check_scores
 from anaphora.training.examples import example_of_table, name_of, open_examples
 from anaphora.training.forecaster import (
     FittedForecaster,
@@ -57,9 +59,10 @@ def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
         raise DataError("nothing was given to forecast: name .csv or .tsv files of series")
     if list(paths).count("-") > 1:
         raise DataError("standard input (-) was given more than once, but can be read only once")
-    found = []
-    for path in paths:
-        series = read_time_series(
+    return [
+        one
+        for path in paths
+        for one in read_time_series(
             path,
             time_column=options.time_column,
             target_columns=options.target_column,
@@ -71,10 +74,7 @@ def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
             encoding=options.encoding,
             format=options.format,
         )
-        if options.series_column is None:
-            series = [dataclasses.replace(one, name=name_of(str(path))) for one in series]
-        found += series
-    return found
+    ]
 
 
 def _read(
@@ -176,9 +176,9 @@ def _evaluation(
 
 
 def _inputs(options: ForecasterOptions, path: str) -> Iterator[tuple[str, TimeSeries]]:
-    name = name_of(path)
     for one in _series(options, [path]):
-        yield (name if options.series_column is None else f"{name}, series {one.name!r}"), one
+        in_file = "" if options.series_column is None else f", series {one.name!r}"
+        yield f"{name_of(path)}{in_file}", one
 
 
 def _answer(
@@ -187,8 +187,11 @@ def _answer(
     codec: ForecastCodec = model.codec
     series = [codec.selected(one) for one in inputs]
     horizon = options.horizon or codec.horizon
-    forecasts = FittedForecaster([model], codec).forecast(series, horizon, paths=options.paths)
+    fitted = FittedForecaster([model], codec)
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below
+        forecasts = fitted.forecast(series, horizon, paths=options.paths)
     for forecast in forecasts:
+        check_scores("forecast", forecast.paths)
         yield _shown(forecast, codec.target_names, options)
 
 
