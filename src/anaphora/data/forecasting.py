@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -287,20 +287,6 @@ def usual_lags(season: int) -> tuple[int, ...]:
     return (1, 2, 3, 4, season - 1, season, season + 1)
 
 
-class _OfForecaster(TypedDict):
-    target_names: list[str]
-    known_names: list[str]
-    frequency: str
-    season: schema.Size
-    horizon: schema.Size
-    context: schema.Size
-    lags: list[schema.Size]
-    calendar: bool
-    known_mean: list[float]
-    known_deviation: list[float]
-    typical_scale: list[float]
-
-
 @dataclass(frozen=True)
 class ForecastCodec(Codec):
     """What a forecaster learnt of its series: columns, times, and the sizes of a window.
@@ -326,10 +312,10 @@ class ForecastCodec(Codec):
     target_names: tuple[str, ...]
     known_names: tuple[str, ...]
     frequency: str
-    season: int
-    horizon: int
-    context: int
-    lags: tuple[int, ...]
+    season: schema.Size
+    horizon: schema.Size
+    context: schema.Size
+    lags: tuple[schema.Size, ...]
     calendar: bool
     known_mean: tuple[float, ...]
     known_deviation: tuple[float, ...]
@@ -562,9 +548,7 @@ class ForecastCodec(Codec):
         Raises:
             ValueError: the data is damaged; the message names the field.
         """
-        values: dict[str, Any] = schema.convert(data, _OfForecaster)
-        values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-        codec = cls(**values)
+        codec: ForecastCodec = schema.convert(data, cls)
         Frequency.parse(codec.frequency)
         N, K = len(codec.target_names), len(codec.known_names)
         for name, expected in (("known_mean", K), ("known_deviation", K), ("typical_scale", N)):
