@@ -4,7 +4,7 @@ Two series of statsmodels (``pip install "statsmodels>=0.14"``): the yearly suns
 horizon 11, an origin each year) and the monthly means of the CO2 of Mauna Loa (season 12, horizon
 12, an origin each third month). The origins roll over the last fifth of each series. The network
 is trained once, on what is before the first origin, with the defaults of `ForecasterOptions`;
-exponential smoothing is fitted anew at every origin, on all before it.
+exponential smoothing is fitted again at every origin, on all before it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 
 from anaphora.data.time_series import TimeSeries
-from anaphora.training.forecasting import (
+from anaphora.training.backtesting import (
     Forecast,
-    ForecasterOptions,
     ForecastScores,
+    Method,
     backtest,
     before_backtest,
-    fit_forecaster,
     seasonal_naive,
 )
+from anaphora.training.forecaster import ForecasterOptions, fit_forecaster
 
-Method = Callable[[Sequence[TimeSeries], int], list[Forecast]]
 SETS = {"sunspots": (11, 11, 1), "co2": (12, 12, 3)}  # season, horizon, steps between origins
 
 
@@ -51,21 +50,21 @@ def smoothing(season: int, seasonal: bool, trend: bool, paths: int = 400) -> Met
         forecasts = []
         for one in series:
             values = one.targets[: one.steps, 0]
-            steps, there = np.arange(len(values)), ~np.isnan(values)
+            steps, present = np.arange(len(values)), ~np.isnan(values)
             options: dict[str, Any] = {"trend": "add" if trend else None}
             if seasonal:
                 options |= {"seasonal": "add", "seasonal_periods": season}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an optimiser that did not converge
                 fitted = ExponentialSmoothing(
-                    np.interp(steps, steps[there], values[there]),
+                    np.interp(steps, steps[present], values[present]),
                     initialization_method="estimated",
                     **options,
                 ).fit()
-                drawn = fitted.simulate(horizon, repetitions=paths, random_state=1)
-                # The median of the paths is the forecast itself, without the noise of the draw.
-                drawn += (fitted.forecast(horizon) - np.median(drawn, axis=1))[:, None]
-            forecasts.append(Forecast(one.future(horizon), drawn.T[:, :, None], one.name))
+                sampled = fitted.simulate(horizon, repetitions=paths, random_state=1)
+                # The median of the paths is the forecast itself, without the sampling noise.
+                sampled += (fitted.forecast(horizon) - np.median(sampled, axis=1))[:, None]
+            forecasts.append(Forecast(one.future(horizon), sampled.T[:, :, None], one.name))
         return forecasts
 
     return method

@@ -33,16 +33,16 @@ def test_a_series_is_forecast():
     y = series(96)
     forecaster = RecurrentForecaster(**QUICK).fit(y[:90])
     np.testing.assert_array_equal(forecaster.fh_, np.arange(1, 7))
-    whole = forecaster.predict()
-    assert whole.shape == (6,)
-    assert np.abs(whole - y[90:]).mean() < 0.6
-    np.testing.assert_array_equal(forecaster.predict(fh=[2, 5]), whole[[1, 4]][:2])
+    forecast = forecaster.predict()
+    assert forecast.shape == (6,)
+    assert np.abs(forecast - y[90:]).mean() < 0.6
+    np.testing.assert_array_equal(forecaster.predict(fh=[2, 5]), forecast[[1, 4]][:2])
     np.testing.assert_array_equal(forecaster.predict(fh=3)[0], forecaster.predict(fh=[3])[0])
 
     quantiles = forecaster.predict_quantiles(alpha=[0.1, 0.5, 0.9])
     assert quantiles.shape == (6, 3)
     assert (np.diff(quantiles, axis=1) > 0).all()
-    np.testing.assert_allclose(quantiles[:, 1], whole, rtol=1e-12)
+    np.testing.assert_allclose(quantiles[:, 1], forecast, rtol=1e-12)
     interval = forecaster.predict_interval(coverage=0.8)
     np.testing.assert_allclose(interval, forecaster.predict_quantiles(alpha=[0.1, 0.9]), rtol=1e-12)
 
@@ -116,8 +116,8 @@ def test_pandas_in_and_out():
         {"k": np.arange(66.0) % 5}, pandas.date_range(index[0], periods=66, freq="ME")
     )
     forecaster = RecurrentForecaster(**options).fit(y, X.iloc[:60], fh=[1, 2])
-    whole, future = forecaster.predict(X=X), forecaster.predict(X=X.iloc[60:62])
-    pandas.testing.assert_series_equal(whole, future)
+    forecast, future = forecaster.predict(X=X), forecaster.predict(X=X.iloc[60:62])
+    pandas.testing.assert_series_equal(forecast, future)
 
     periods = pandas.Series(pattern, pandas.period_range("2020-01", periods=60, freq="M"))
     found = RecurrentForecaster(**options).fit(periods).predict(fh=[2])

@@ -1,8 +1,10 @@
-"""`anaphora train --task forecast`: from tables to forecasts, through a kill, and what is told."""
+"""`anaphora train --task forecast`: from tables to forecasts, through a kill, and messages."""
 
 import contextlib
 import json
 import math
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -97,8 +99,8 @@ def test_config_has_what_the_data_decided(folder):
 def test_predict_prints_a_table_of_each_series(folder):
     out, err = run("predict", folder / "model", folder / "next.csv")
     assert err == ""
-    heads, *rows = [line.split("\t") for line in out.splitlines()]
-    assert heads == ["time", "shop", "sold 0.1", "sold", "sold 0.9"]
+    header, *rows = [line.split("\t") for line in out.splitlines()]
+    assert header == ["time", "shop", "sold 0.1", "sold", "sold 0.9"]
     assert [row[1] for row in rows] == ["north"] * 4 + ["south"] * 4
     assert [row[0] for row in rows[:4]] == ["2024-03-11", "2024-03-12", "2024-03-13", "2024-03-14"]
     series = read_time_series(folder / "next.csv", target_columns=["sold"], **COLUMNS)
@@ -190,7 +192,7 @@ class StopAt(Callback):
     ],
 )
 def test_stopped_and_killed_anywhere(tmp_path, changes):
-    """Bit for bit, though missing values are what the *first* weights said of them."""
+    """Bit for bit, though missing values are filled by the *first* weights."""
     table = write_shops(tmp_path / "shops.csv")
     options = FORECAST.options.make(
         **{"time_column": "day", "series_column": "shop", "known_column": ["price"], "horizon": 4,
@@ -221,7 +223,7 @@ def test_stopped_and_killed_anywhere(tmp_path, changes):
 
 
 def test_the_linear_model_is_kept_where_the_network_is_no_better(tmp_path):
-    """A network that diverges into nonsense leaves what the least squares said."""
+    """A network that diverges into nonsense leaves the weights of the least squares."""
     table = write_shops(tmp_path / "shops.csv")
     options = FORECAST.options.make(
         time_column="day", series_column="shop", known_column=["price"], horizon=4, hidden_size=5,
@@ -237,11 +239,74 @@ def test_the_linear_model_is_kept_where_the_network_is_no_better(tmp_path):
         np.testing.assert_array_equal(parameter.data, first[name])
 
 
-def test_in_memory_the_same_weights_are_learnt(tmp_path):
+FIGURES = (
+    "mean_absolute_scaled_error",
+    "mean_absolute_error",
+    "root_mean_squared_error",
+    "quantile_loss",
+)
+
+
+def test_monitor_chooses_the_weights_and_ends_the_training(folder, tmp_path):
+    """Each figure of the validation part has its best at another step here than the loss has."""
+    arguments = (
+        "train", "--task", "forecast", folder / "shops.csv", "--horizon", HORIZON, *READING,
+        "--max-steps", 60, "--evaluate-every", 2, "--learning-rate", 0.1, "--json",
+    )  # fmt: skip
+
+    def evaluations(*more):
+        records = map(json.loads, run(*arguments, *more, "--overwrite")[0].splitlines())
+        return [record for record in records if record["kind"] == "evaluation"]
+
+    out = tmp_path / "model"
+    by_loss = evaluations("--patience", 0, "--out", out)
+    lowest_loss = min(by_loss, key=lambda record: record["loss"])["step"]
+    for figure in FIGURES:
+        best = min(by_loss, key=lambda record: record[figure])
+        assert best["step"] != lowest_loss
+        found = evaluations("--patience", 0, "--monitor", figure, "--out", out)
+        assert [r[figure] for r in found] == [r[figure] for r in by_loss]
+        results = ModelDirectory(out).load_config()["results"]
+        assert (results["step"], results[figure]) == (best["step"], best[figure])
+    patient = evaluations("--patience", 3, "--monitor", FIGURES[0], "--out", out)
+    assert [record["best"] for record in patient[-4:]] == [True, False, False, False]
+    assert len(patient) < len(by_loss)
+
+
+def test_progress_shows_mase_and_what_is_monitored(folder, tmp_path):
+    arguments = (
+        "train", "--task", "forecast", folder / "shops.csv", *READING, *SMALL, "--max-steps", 5,
+        "--out", tmp_path / "model",
+    )  # fmt: skip
+    notice, _ = run(*arguments)
+    assert re.search(r"step 5, \S+: validation loss \S+, MASE 0\.\d{4}\n", notice)
+    assert re.search(r"best validation loss \S+, MASE 0\.\d{4}; the model is in", notice)
+    notice, _ = run(*arguments, "--overwrite", "--monitor", "root_mean_squared_error")
+    assert re.search(r"MASE 0\.\d{4}, root mean squared error [\d.]+\n", notice)
+
+
+def test_a_series_that_repeats_itself_has_no_mase(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("t,y\n" + "".join(f"{k},{k % 3}\n" for k in range(60)))
+    arguments = (
+        "train", "--task", "forecast", table, *SMALL, "--max-steps", 2, "--season", 3, "--out",
+        tmp_path / "m",
+    )  # fmt: skip
+    notice, _ = run(*arguments)
+    assert re.search(r"validation loss \S+, mean absolute error [\d.e-]+\n", notice)
+    _, err = run(*arguments, "--overwrite", "--monitor", FIGURES[0], code=2)
+    assert (
+        "no figure 'mean_absolute_scaled_error'; monitor one of loss, mean_absolute_error, "
+        "root_mean_squared_error, quantile_loss" in err
+    )
+
+
+@pytest.mark.parametrize("monitor", ["loss", "mean_absolute_scaled_error"])
+def test_in_memory_the_same_weights_are_learnt(tmp_path, monitor):
     table = write_shops(tmp_path / "shops.csv")
     options = FORECAST.options.make(
         time_column="day", series_column="shop", known_column=["price"], horizon=4, hidden_size=5,
-        max_steps=80, evaluate_every=2, dropout=0.1,
+        max_steps=80, evaluate_every=2, dropout=0.1, monitor=monitor,
     )  # fmt: skip
     prepare_training(FORECAST, options, tmp_path / "model", [table]).run()
     saved = load(tmp_path / "model")
@@ -249,6 +314,54 @@ def test_in_memory_the_same_weights_are_learnt(tmp_path):
     assert fitted.codec == saved.codec
     for found, expected in zip(fitted.models[0].parameters(), saved.parameters(), strict=True):
         np.testing.assert_array_equal(found.data, expected.data)
+
+
+def test_tables_from_standard_input(folder, tmp_path):
+    """The model, the forecasts and the scores are those of the file."""
+    text = (folder / "next.csv").read_text()
+    records = [
+        dict(zip(("shop", "day", "price", "sold"), line.split(","), strict=True))
+        for line in text.splitlines()[1:]
+    ]
+    lines = "".join(json.dumps({**r, "price": int(r["price"])}) + "\n" for r in records)
+    arguments = ("--horizon", HORIZON, *READING, *SMALL, "--target-column", "sold", "--out")
+    weights, tables, scores = set(), set(), []
+    for number, (stdin, more) in enumerate(
+        [(None, ()), (text, ()), (text, ("--format", "csv")), (lines, ("--format", "jsonl"))]
+    ):
+        file = folder / "next.csv" if stdin is None else "-"
+        model = tmp_path / str(number)
+        run("train", "--task", "forecast", file, *arguments, model, *more, stdin=stdin)
+        weights.add((model / "model.safetensors").read_bytes())
+        tables.add(run("predict", model, file, *more, stdin=stdin)[0])
+        scores.append(json.loads(run("evaluate", model, file, *more, "--json", stdin=stdin)[0]))
+        scores[-1].pop("seconds")
+    assert len(weights) == len(tables) == 1
+    assert all(of_table == scores[0] for of_table in scores)
+    one = "".join(f"{r['day']},{r['sold']}\n" for r in records if r["shop"] == "north")
+    run(
+        "train", "--task", "forecast", "-", *SMALL, "--max-steps", 1, "--out", tmp_path / "one",
+        stdin="day,sold\n" + one,
+    )  # fmt: skip
+    record = json.loads(run("predict", tmp_path / "one", "--json", stdin="day,sold\n" + one)[0])
+    assert record["series"] == "standard input"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "options", "message"),
+    [
+        ("", (), "standard input is empty: there is nothing to read"),
+        ("day,shop,price,sold\n", (), "standard input has no row after its header"),
+        ("day,shop,price,sold\n1,a,2,x\n", (), "standard input, line 2: 'sold' has 'x'"),
+        ("day,shop,price\n1,a,2\n", (), "standard input has no column 'sold'"),
+        ("", ("-",), "standard input (-) was given more than once"),
+        ("", ("--format", "ts"), "format 'ts' is not for this task; expected one of csv, tsv"),
+    ],
+)
+def test_what_is_refused_of_standard_input(folder, stdin, options, message):
+    command = ("evaluate", folder / "model", "-", *options)
+    _, err = run(*command, stdin=stdin, code=2 if "--format" in options else 1)
+    assert message in err
 
 
 def test_series_to_validate_on(tmp_path):
@@ -276,14 +389,14 @@ def test_several_targets_of_an_axis_of_numbers(tmp_path):
     assert config["model"]["lags"] == [1, 2, 4]
     assert config["model"]["quantiles"] == [0.1, 0.5, 0.9]
     out, _ = run("predict", tmp_path / "model", table)
-    heads, first, second = [line.split("\t") for line in out.splitlines()]
-    assert heads == ["time", *(f"{n}{q}" for n in ("left", "right") for q in (" 0.1", "", " 0.9"))]
+    header, first, second = [line.split("\t") for line in out.splitlines()]
+    assert header == ["time", *(f"{n}{q}" for n in ("left", "right") for q in (" 0.1", "", " 0.9"))]
     assert [first[0], second[0]] == ["30", "30.5"]
     out, _ = run("evaluate", tmp_path / "model", table)
     assert "nats" not in out  # of pinball losses
 
 
-def test_no_validation_is_told(tmp_path):
+def test_no_validation_is_reported(tmp_path):
     table = tmp_path / "short.csv"
     table.write_text("t,y\n" + "".join(f"{k},{k % 3}\n" for k in range(13)))
     notice, _ = run(
@@ -342,6 +455,12 @@ def test_what_predict_and_evaluate_refuse(folder, tmp_path):
     ))  # fmt: skip
     _, err = run("predict", folder / "model", weekly, code=1)
     assert "a step is day; 234 of 274 steps have no row" in err
+    shutil.copytree(folder / "model", tmp_path / "large")
+    weights = tmp_path / "large" / "model.safetensors"
+    arrays, metadata = read_weights(weights)
+    write_weights(weights, arrays | {"output.weight": 0 * arrays["output.weight"] + 3e38}, metadata)
+    _, err = run("predict", tmp_path / "large", folder / "next.csv", code=1)
+    assert "forecast: the model's scores are NaN or infinite, so there is no answer" in err
     text = tmp_path / "text.txt"
     text.write_text("words\n")
     _, err = run("predict", folder / "model", text, code=1)

@@ -1,5 +1,10 @@
 """Time series from tables: times, steps, gaps, several series, and what is refused."""
 
+import io
+import json
+import types
+from datetime import date
+
 import numpy as np
 import pytest
 
@@ -128,8 +133,8 @@ def test_gaps_are_filled_on_request(table, gaps, expected):
         ("t,y\n1,2\n2,3\n2.5,4\n3.5,4\n", {}, "line 4: the time 2.5 is no multiple of the step"),
         ("t,y\n2024-01-01,2\n2024-01-02,2\n2024-01-03T01:00,3\n2024-01-04T01:00,3\n", {},
          r"time 2024-01-03T01:00:00 is no multiple of the step \(day\) after 2024-01-02;"),
-        ("t,y\n1,2\n2,3\n1,4\n", {}, "line 4: the time 1 stands in line 2 too; remove one, or"),
-        ("t,s,y\n1,a,2\n1,b,3\n1,a,4\n", {"series_column": "s"}, "of series 'a' stands in line 2"),
+        ("t,y\n1,2\n2,3\n1,4\n", {}, "line 4: the time 1 is in line 2 too; remove one, or"),
+        ("t,s,y\n1,a,2\n1,b,3\n1,a,4\n", {"series_column": "s"}, "of series 'a' is in line 2"),
         ("t,y\nJanuary,2\n", {}, "line 2: the time in 't' is 'January'; expected a number"),
         ("t,y\n1.2.2024,2\n13.13.2024,1\n", {"time_format": "%d.%m.%Y"},
          "line 3: the time in 't' is '13.13.2024'; expected a date of the form '%d.%m.%Y'"),
@@ -140,6 +145,8 @@ def test_gaps_are_filled_on_request(table, gaps, expected):
         ("t,y\n1,\n2,\n", {}, "no row has a number in 'y'"),
         ("t,y\n", {}, "has no row after its header"),
         ("t\n1\n", {}, "there is no column to forecast beside t"),
+        ("t;y\n1;2\n", {}, "no column to forecast beside t;y; fields are separated by commas"),
+        ("t,y\n1,2e100\n", {}, "table.csv: 'y' is 2e.100 at 1; expected numbers up to 1e.100"),
         ("t,y\n1,2\n", {"known_columns": ["y"], "series_column": "y"}, "'y' has two roles"),
         ("t,y\n1,2\n", {"target_columns": ["z"]}, "has no column 'z'; it has 't', 'y'"),
         ("t,y\n20240101,2\n", {"frequency": "day"}, "give a time_format: '%Y%m%d'"),
@@ -226,3 +233,60 @@ def test_the_times_are_in_the_first_column_that_has_no_other_role(table):
     (series,) = read_time_series(path, series_column="shop", target_columns=["sold"])
     assert series.targets.tolist() == [[1], [2]]
     assert str(series.frequency) == "day"
+
+
+def test_tables_of_any_format_and_standard_input_are_read_alike(table, tmp_path, monkeypatch):
+    names = ("day", "shop", "price", "sold")
+    rows = [
+        ("2024-01-01", 7, 1.5, 3),
+        ("2024-01-02", 7, 2, None),
+        ("2024-01-03", 7, 2.5, 4.25),
+        ("2024-01-02", 8, 0, 1000),
+        ("2024-01-03", 8, 1, 2000),
+    ]
+    texts = {
+        suffix: "".join(
+            separator.join("" if cell is None else str(cell) for cell in row) + "\n"
+            for row in [names, *rows]
+        )
+        for suffix, separator in (("csv", ","), ("tsv", "\t"))
+    }
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    texts["jsonl"] = "".join(json.dumps(record) + "\n" for record in records)
+    roles = {"series_column": "shop", "known_columns": ["price"]}
+
+    def values(path, **options):
+        return [
+            (one.name, str(one.frequency), one.times.tolist(), one.known.tolist(),
+             np.nan_to_num(one.targets, nan=-1).tolist())
+            for one in read_time_series(path, **roles, **options)
+        ]  # fmt: skip
+
+    expected = [
+        ("7", "day", days("2024-01-01", "2024-01-02", "2024-01-03").tolist(),
+         [[1.5], [2], [2.5]], [[3], [-1], [4.25]]),
+        ("8", "day", days("2024-01-02", "2024-01-03").tolist(), [[0], [1]], [[1000], [2000]]),
+    ]  # fmt: skip
+    for suffix, text in texts.items():
+        assert values(table(text, f"table.{suffix}")) == expected
+        for format in {suffix, None if suffix == "csv" else suffix}:
+            stdin = types.SimpleNamespace(buffer=io.BytesIO(text.encode()))
+            monkeypatch.setattr("sys.stdin", stdin)
+            assert values("-", format=format) == expected
+        assert values(table(text, "table"), format=suffix) == expected
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    dates = [{**record, "day": date.fromisoformat(record["day"])} for record in records]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(dates), tmp_path / "table.parquet")
+    assert values(tmp_path / "table.parquet") == expected
+
+
+@pytest.mark.parametrize("cell", ["true", '"x"', "[1]", "NaN", "Infinity"])
+def test_fields_of_json_that_are_no_numbers(table, cell):
+    path = table('{"t": 1, "y": 2}\n{"t": 2, "y": ' + cell + "}\n", "t.jsonl")
+    if cell == "NaN":  # missing, as in .csv files
+        assert np.isnan(read_time_series(path)[0].targets[1, 0])
+        return
+    with pytest.raises(DataError, match=r"t.jsonl, line 2: 'y' has .*; expected a finite number"):
+        read_time_series(path)

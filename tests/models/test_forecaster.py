@@ -1,4 +1,4 @@
-"""The forecaster: what it reads, what it learns from, and the paths that it draws."""
+"""The forecaster: what it reads, what it learns from, and the paths that it samples."""
 
 import numpy as np
 import pytest
@@ -59,14 +59,14 @@ def expected_reading(model, batch):
     scaled = np.zeros(batch.inputs.shape)
     for b in range(B):
         for n in range(N):
-            there = batch.observed[:, b, n]
-            past = batch.inputs[: P + C, b, n][there[: P + C]]
+            observed = batch.observed[:, b, n]
+            past = batch.inputs[: P + C, b, n][observed[: P + C]]
             if model.scaling == "standard":
                 mean, scale = past.mean(), past.std()
             else:
                 mean, scale = 0.0, 1 + np.abs(past).mean()
             for s in range(P + C + h):
-                if there[: s + 1].any():
+                if observed[: s + 1].any():
                     scaled[s, b, n] = (batch.inputs[s, b, n] - mean) / scale
             for t in range(C + h):
                 s = t + P
@@ -76,7 +76,7 @@ def expected_reading(model, batch):
                     *batch.features[t, b, :J],
                 )
                 read[t, b, 2 * n : 2 * n + 2] = lagged[t, b, n, :2]
-                read[t, b, 2 * N + n] = there[s - 1]
+                read[t, b, 2 * N + n] = observed[s - 1]
                 read[t, b, 2 * N + N + F + n] = np.log(scale / [2.0, 3.0][n])
     read[:, :, 3 * N : 3 * N + F] = batch.features
     return read, lagged, scaled[P:]
@@ -98,28 +98,30 @@ def test_a_step_reads_lags_features_and_scale(distribution, dtype):
     assert model(batch).dtype == dtype
 
 
-def test_the_loss_is_the_mean_over_targets_that_are_there():
+def test_the_loss_is_the_mean_over_observed_targets():
     model, batch = make("gaussian"), make_batch()
     _, _, targets = expected_reading(model, batch)
     raw = model(batch).data
     deviation = np.log1p(np.exp(raw[..., 1])) + 1e-3
     losses = np.log(deviation) + ((targets - raw[..., 0]) / deviation) ** 2 / 2
     losses += np.log(2 * np.pi) / 2
-    there = batch.observed[P:]
-    assert 0 < there.sum() < there.size
+    observed = batch.observed[P:]
+    assert 0 < observed.sum() < observed.size
     loss, state = model.loss(batch)
     assert state is None
-    assert loss.item() == pytest.approx(losses[there].mean(), rel=1e-12)
-    assert batch.tokens == there.sum()
+    assert loss.item() == pytest.approx(losses[observed].mean(), rel=1e-12)
+    assert batch.tokens == observed.sum()
 
-    counted = np.zeros_like(there)
+    counted = np.zeros_like(observed)
     counted[C:] = True
     horizon = ForecastBatch(
         batch.inputs, batch.targets, features=batch.features, observed=batch.observed,
         counted=counted,
     )  # fmt: skip
-    assert model.loss(horizon)[0].item() == pytest.approx(losses[C:][there[C:]].mean(), rel=1e-12)
-    assert horizon.tokens == there[C:].sum()
+    assert model.loss(horizon)[0].item() == pytest.approx(
+        losses[C:][observed[C:]].mean(), rel=1e-12
+    )
+    assert horizon.tokens == observed[C:].sum()
 
 
 def test_what_stands_for_a_missing_value_is_read_but_not_learnt():
@@ -128,9 +130,9 @@ def test_what_stands_for_a_missing_value_is_read_but_not_learnt():
     observed = batch.observed.copy()
     observed[-1] = False
     losses = []
-    for stands in (0.0, 77.0):
+    for filler in (0.0, 77.0):
         values = batch.inputs.copy()
-        values[-1] = stands
+        values[-1] = filler
         changed = ForecastBatch(values, values[P:], features=batch.features, observed=observed)
         losses.append(model.loss(changed)[0].item())
     assert losses[0] == losses[1]
@@ -225,9 +227,9 @@ def test_the_first_step_has_the_distribution_of_the_forward_pass():
     raw = model(filled(model, np.concatenate([past, np.ones((h, B, N))]), batch)).data[C]
     mean, scale = np.nanmean(past, axis=0), np.nanstd(past, axis=0)
     deviation = np.log1p(np.exp(raw[..., 1])) + 1e-3
-    drawn = np.sort((paths[:, 0] - mean) / scale, axis=0)
+    sampled = np.sort((paths[:, 0] - mean) / scale, axis=0)
     scores = normal_scores(50)[:, None, None]
-    np.testing.assert_allclose(drawn, raw[..., 0] + deviation * scores, rtol=1e-9)
+    np.testing.assert_allclose(sampled, raw[..., 0] + deviation * scores, rtol=1e-9)
 
 
 def test_each_path_reads_what_it_drew():
@@ -277,7 +279,7 @@ def test_a_short_past_is_one_whose_beginning_is_missing():
     )
 
 
-def test_counts_are_drawn_as_counts():
+def test_counts_are_sampled_as_counts():
     model, batch = make("negative_binomial"), make_batch(counts=True)
     paths = model.predict(past_of(batch), h, features_of(batch), paths=30)
     np.testing.assert_allclose(paths, np.rint(paths), atol=1e-9)
@@ -392,17 +394,17 @@ def test_what_a_session_refuses():
 # Distributions
 
 
-def test_quantiles_are_drawn_from_the_lines_between_them():
+def test_quantiles_are_sampled_from_the_lines_between_them():
     distribution = make_distribution("test", "quantiles", [0.1, 0.5, 0.9])
     raw = np.array([[3.0, 1.0, 2.0], [-4.0, 0.0, 8.0]])  # the first ones cross
     count = 20_000
     normals = stratified_normals(count, (2,), np.random.default_rng(1))
-    drawn = distribution.sample(np.broadcast_to(raw, (count, 2, 3)), normals, np.ones(2), None)
-    found = np.quantile(drawn, [0.1, 0.5, 0.9], axis=0)
+    sampled = distribution.sample(np.broadcast_to(raw, (count, 2, 3)), normals, np.ones(2), None)
+    found = np.quantile(sampled, [0.1, 0.5, 0.9], axis=0)
     np.testing.assert_allclose(found, np.sort(raw, axis=1).T, atol=2e-3)
     # Equal distances of normal quantiles: the distribution is normal, its tails too.
     deviation = 1 / 1.2815515655446004
-    assert np.quantile(drawn[:, 0], 0.99) == pytest.approx(
+    assert np.quantile(sampled[:, 0], 0.99) == pytest.approx(
         2 + 2.3263478740408408 * deviation, rel=1e-3
     )
 
@@ -416,15 +418,15 @@ def test_samples_have_the_likelihood_that_is_learnt(distribution):
     count = 200_000
     rng = np.random.default_rng(1)
     normals = stratified_normals(count, (), rng).reshape(count)
-    drawn = own.sample(np.broadcast_to(raw, (count, own.size)), normals, scale, rng)
+    sampled = own.sample(np.broadcast_to(raw, (count, own.size)), normals, scale, rng)
     numbers = Tensor(raw, requires_grad=True)
     many = ops.broadcast_to(numbers, (count, own.size))
-    own.loss(many, drawn, np.broadcast_to(scale, (count,))).mean().backward()
+    own.loss(many, sampled, np.broadcast_to(scale, (count,))).mean().backward()
     # The expected gradient of the log-likelihood is 0 at the true parameters, and only there.
     for k in range(own.size):
         other = Tensor(raw + 1.0 * (np.arange(own.size) == k), requires_grad=True)
         many = ops.broadcast_to(other, (count, own.size))
-        own.loss(many, drawn, np.broadcast_to(scale, (count,))).mean().backward()
+        own.loss(many, sampled, np.broadcast_to(scale, (count,))).mean().backward()
         assert abs(numbers.grad[k]) < other.grad[k] / 5
 
 

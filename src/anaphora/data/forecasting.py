@@ -1,10 +1,11 @@
-"""Series to forecast as windows: what the numbers of a forecaster stand for, and its batches."""
+"""Series to forecast as windows: the codec of a forecaster, and its batches."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,9 @@ ForecastExample = tuple[TimeSeries, int]
 """A series, and the number of steps after which the horizons of its windows may begin, to validate
 on it; 0 to train on it."""
 
-# More would take long, and say little more.
+# More take long and change little.
 _VALIDATION_WINDOWS = 512
+_SCORED_WINDOWS = 64
 _TYPICAL_WINDOWS = 32
 
 
@@ -34,12 +36,15 @@ class ForecastBatch(Batch):
     """Windows of series: the past that lags reach, a context of C steps, and h steps to forecast.
 
     Attributes:
-        inputs: The values [P + C + h, B, N] in their own units; what stands for a missing one (see
+        inputs: The values [P + C + h, B, N] in their own units; missing ones are filled (see
             `Forecaster.fill`).
         targets: The last C + h of them.
         features: [C + h, B, F] what is known of each step in advance.
-        observed: [P + C + h, B, N] whether a value is there.
-        counted: [C + h, B, N] whether a target counts; None for all that are there.
+        observed: [P + C + h, B, N] whether a value was observed.
+        counted: [C + h, B, N] whether a target counts; None for all that were observed.
+        scored: [B] whether an evaluation also forecasts the window; None for none.
+        naive_error: [B, N] the mean absolute error of the seasonal naive forecast in the series of
+            each window, which the errors of its forecasts are divided by.
 
     >>> values = np.array([[[1.0]], [[0.0]], [[3.0]]], np.float32)
     >>> batch = ForecastBatch(
@@ -52,12 +57,14 @@ class ForecastBatch(Batch):
     features: Array = field(kw_only=True)
     observed: NDArray[np.bool_] = field(kw_only=True)
     counted: NDArray[np.bool_] | None = None
+    scored: NDArray[np.bool_] | None = None
+    naive_error: NDArray[np.float64] | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[C + h, B, N]: the targets that are there and count."""
-        there = self.observed[len(self.observed) - len(self.targets) :]
-        return there if self.counted is None else there & self.counted
+        """[C + h, B, N]: the targets that were observed and count."""
+        observed = self.observed[len(self.observed) - len(self.targets) :]
+        return observed if self.counted is None else observed & self.counted
 
     @property
     def tokens(self) -> int:
@@ -78,9 +85,10 @@ class WindowBatches(Batches):
         context: C.
         horizon: h.
         batch_size: B windows at most.
-        after: For each series, take only windows whose horizon begins after so many steps or
-            later, and count their horizon alone: to validate on. Of many, some evenly spread.
+        after: To validate: for each series, the steps before the first horizon. Only the horizons
+            of windows count; of many windows some are taken, evenly spread.
         every: The steps from one of these windows to the next.
+        naive_errors: For each series to validate on, [N]; see `ForecastBatch`.
 
     Raises:
         DataError: no series has P + 1 + h steps.
@@ -105,7 +113,9 @@ class WindowBatches(Batches):
         batch_size: int,
         after: Sequence[int] | None = None,
         every: int | None = None,
+        naive_errors: Sequence[NDArray[np.float64]] | None = None,
     ) -> None:
+        self._naive_errors = naive_errors
         self._sizes = past, context, horizon
         self._batch_size = batch_size
         self._values, self._features = list(values), list(features)
@@ -130,14 +140,14 @@ class WindowBatches(Batches):
         self._ends = np.array(ends)
 
     def fill(self, model: Any) -> None:
-        """Put into windows what a `Forecaster` says of missing values, where they are read."""
+        """Fill missing values, where they are read, by `Forecaster.fill`."""
         self._filled = [
             model.fill(values[:, None], features[:, None])[:, 0]
             for values, features in zip(self._values, self._features, strict=True)
         ]
 
     def unfilled(self) -> WindowBatches:
-        """The same windows, in which nothing stands for missing values."""
+        """The same windows before missing values were filled."""
         return self._with(_filled=self._values)
 
     @property
@@ -166,17 +176,21 @@ class WindowBatches(Batches):
             [window(self._features[k], end, context + horizon, 0) for k, end in rows], axis=1
         )
         values = np.nan_to_num(filled)
-        counted = None
+        more: dict[str, Any] = {}
         if self._validates:
-            counted = np.zeros(values[past:].shape, np.bool_)
-            counted[context:] = True
+            more["counted"] = np.zeros(values[past:].shape, np.bool_)
+            more["counted"][context:] = True
+        if self._naive_errors is not None:
+            spacing = -(-len(self._ends) // _SCORED_WINDOWS)
+            more["scored"] = np.arange(start, start + len(rows)) % spacing == 0
+            more["naive_error"] = np.stack([self._naive_errors[k] for k, _ in rows])
         return ForecastBatch(
             values,
             values[past:],
             None,
             features=features,
             observed=~np.isnan(given),
-            counted=counted,
+            **more,
         )
 
     def shuffled(self, generator: np.random.Generator) -> WindowBatches:
@@ -184,31 +198,32 @@ class WindowBatches(Batches):
         return self._with(_ends=self._ends[generator.permutation(len(self._ends))])
 
     def _with(self, **changes: Any) -> WindowBatches:
-        other = object.__new__(WindowBatches)
-        vars(other).update(vars(self) | changes)
+        other = copy.copy(self)
+        vars(other).update(changes)
         return other
 
 
 def window(array: Array, end: int, steps: int, padding: float) -> Array:
-    """So many steps [steps, ...] before an end, with padding where the series has not begun.
+    """The steps [steps, ...] of an array [T, ...] before an end, padded where it has too few.
 
     >>> window(np.array([[1.0], [2.0], [3.0]]), end=2, steps=3, padding=0)[:, 0].tolist()
     [0.0, 1.0, 2.0]
     """
     part = array[max(end - steps, 0) : end]
-    padded: Array = np.pad(part, [(steps - len(part), 0), (0, 0)], constant_values=padding)
+    widths = [(steps - len(part), 0), *[(0, 0)] * (array.ndim - 1)]
+    padded: Array = np.pad(part, widths, constant_values=padding)
     return padded
 
 
 def window_moments(
     scaling: str, past: NDArray[np.float64], observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is taken off the values of windows, and what they are divided by, each [B, N].
+    """What is subtracted from the values of windows, and what they are divided by, each [B, N].
 
     Args:
         scaling: One of `SCALINGS`.
         past: [P + C, B, N].
-        observed: Whether each is there.
+        observed: Whether each was observed.
 
     >>> past = np.array([[[1.0]], [[5.0]]])
     >>> [part.item() for part in window_moments("standard", past, past > 0)]
@@ -222,17 +237,47 @@ def window_moments(
     elif scaling == "standard":
         mean = values.sum(axis=0) / count
         squares = np.where(observed, (past - mean) ** 2, 0.0).sum(axis=0) / count
-        # Of a constant a rounding error would be the deviation.
+        # The deviation of a constant is a rounding error.
         deviation = np.where(squares > (1e-7 * mean) ** 2, np.sqrt(squares), 0.0)
         scale = np.where(deviation > 0, deviation, np.where(mean == 0, 1.0, np.abs(mean)))
     return mean, scale
 
 
+def seasonal_error(values: NDArray[np.float64], season: int, power: int = 1) -> NDArray[np.float64]:
+    """The mean of ``|y[t] - y[t - m]|**power``, the error of repeating the last season, [N].
+
+    Args:
+        values: [T, N], NaN where missing; where one of the two is missing, the step does not count.
+        season: m.
+        power: 2 for squared errors.
+
+    Returns:
+        [N], 0 where no step counts.
+
+    >>> seasonal_error(np.array([[1.0], [5.0], [3.0], [np.nan], [4.0]]), season=2).tolist()
+    [1.5]
+    """
+    errors = np.abs(values[season:] - values[:-season]) ** power
+    counted = ~np.isnan(errors)
+    total = np.where(counted, errors, 0).sum(axis=0)
+    mean: NDArray[np.float64] = total / np.maximum(counted.sum(axis=0), 1)
+    return mean
+
+
+def are_lags(lags: Sequence[int]) -> bool:
+    """Whether there are lags, all different and of at least 1 step.
+
+    >>> are_lags([1, 12]), are_lags([2, 2])
+    (True, False)
+    """
+    return len(lags) > 0 and min(lags) >= 1 and len(set(lags)) == len(lags)
+
+
 def usual_lags(season: int) -> tuple[int, ...]:
     """The lags that are read at each step, where none are given.
 
-    All up to one more than two seasons; of a season above 24 the first four, and those around one
-    season.
+    All up to two seasons and one step; for a season longer than 24 steps the first four, and those
+    around one season.
 
     >>> usual_lags(4), usual_lags(365)
     ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 364, 365, 366))
@@ -242,30 +287,16 @@ def usual_lags(season: int) -> tuple[int, ...]:
     return (1, 2, 3, 4, season - 1, season, season + 1)
 
 
-class _OfForecaster(TypedDict):
-    target_names: list[str]
-    known_names: list[str]
-    frequency: str
-    season: schema.Size
-    horizon: schema.Size
-    context: schema.Size
-    lags: list[schema.Size]
-    calendar: bool
-    known_mean: list[float]
-    known_deviation: list[float]
-    typical_scale: list[float]
-
-
 @dataclass(frozen=True)
 class ForecastCodec(Codec):
-    """What the numbers of a forecaster stand for: columns, times, and what a window reaches.
+    """What a forecaster learnt of its series: columns, times, and the sizes of a window.
 
     Attributes:
         target_names: [N].
         known_names: [K] columns known in advance.
         frequency: The step, as text.
         season: In steps.
-        horizon: h, the steps that are forecast unless told otherwise.
+        horizon: h, the steps that are forecast by default.
         context: C, the steps that are read before the first forecast.
         lags: How many steps before its own each step reads values; P is the largest.
         calendar: Whether the calendar is read.
@@ -281,10 +312,10 @@ class ForecastCodec(Codec):
     target_names: tuple[str, ...]
     known_names: tuple[str, ...]
     frequency: str
-    season: int
-    horizon: int
-    context: int
-    lags: tuple[int, ...]
+    season: schema.Size
+    horizon: schema.Size
+    context: schema.Size
+    lags: tuple[schema.Size, ...]
     calendar: bool
     known_mean: tuple[float, ...]
     known_deviation: tuple[float, ...]
@@ -360,7 +391,7 @@ class ForecastCodec(Codec):
     def long_enough(
         self, series: Sequence[TimeSeries]
     ) -> tuple[list[TimeSeries], list[TimeSeries]]:
-        """The series that have a window, and those that have none.
+        """The series that have a window, and those that are too short.
 
         Raises:
             DataError: all are too short.
@@ -378,12 +409,12 @@ class ForecastCodec(Codec):
 
     @property
     def feature_size(self) -> int:
-        """F: what each step has of the calendar and of columns known in advance."""
+        """F: the columns known in advance, and the features of the calendar."""
         calendar = self._calendar(np.zeros(1, "datetime64[us]"))
         return len(self.known_names) + int(calendar.shape[1])
 
     def features(self, times: Times, known: NDArray[np.float64]) -> NDArray[np.float32]:
-        """What is known in advance of steps: [T, F] of their times [T] and columns [T, K]."""
+        """The features [T, F] of steps with the times [T] and the known columns [T, K]."""
         scaled = (known - np.array(self.known_mean)) / np.array(self.known_deviation)
         together = np.concatenate([scaled, self._calendar(times)], axis=1)
         return together.astype(np.float32)
@@ -397,10 +428,10 @@ class ForecastCodec(Codec):
         """Series as arrays, from their first value to their last; see `ForecastExample`."""
         spans = [(one, slice(one.start, one.steps)) for one, _ in examples]
         targets = np.concatenate([one.targets[span] for one, span in spans])
-        there = ~np.isnan(targets)
+        observed = ~np.isnan(targets)
         return {
-            "targets": np.where(there, targets, 0.0),
-            "observed": there.astype(np.float32),
+            "targets": np.where(observed, targets, 0.0),
+            "observed": observed.astype(np.float32),
             "features": np.concatenate(
                 [self.features(one.times[span], one.known[span]) for one, span in spans]
             ),
@@ -431,23 +462,30 @@ class ForecastCodec(Codec):
             arrays: What `encode` returned.
             batch_size: B.
             dtype: Of models; it changes nothing here.
-            every: The steps from one window to validate on to the next; None for 1, and of many
-                windows some.
+            every: The steps from one window to validate on to the next; None for 1, or more where
+                there are many windows.
 
         Raises:
             DataError: no series is long enough.
         """
         cuts = np.cumsum(arrays["lengths"])[:-1]
-        after = arrays["after"]
+        values = np.split(np.where(arrays["observed"] > 0, arrays["targets"], np.nan), cuts)
+        after = arrays["after"].tolist() if arrays["after"].any() else None
+        naive_errors = None
+        if after is not None:  # a series that is held out in full has no past but itself
+            m = self.season
+            pasts = (one[:end] if end > m else one for one, end in zip(values, after, strict=True))
+            naive_errors = [seasonal_error(past, m) for past in pasts]
         return WindowBatches(
-            np.split(np.where(arrays["observed"] > 0, arrays["targets"], np.nan), cuts),
+            values,
             np.split(arrays["features"], cuts),
             past=self.past,
             context=self.context,
             horizon=self.horizon,
             batch_size=batch_size,
-            after=after.tolist() if after.any() else None,
+            after=after,
             every=every,
+            naive_errors=naive_errors,
         )
 
     def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
@@ -476,13 +514,13 @@ class ForecastCodec(Codec):
         """A series with the targets and known columns that were learnt, in their order.
 
         Raises:
-            DataError: it lacks one, or has another step.
+            DataError: it does not have one, or has another step.
         """
-        lacking = [name for name in self.target_names if name not in one.target_names]
-        lacking += [name for name in self.known_names if name not in one.known_names]
-        if lacking:
+        missing = [name for name in self.target_names if name not in one.target_names]
+        missing += [name for name in self.known_names if name not in one.known_names]
+        if missing:
             raise DataError(
-                f"{one.name}: has no column {', '.join(map(repr, lacking))}, which the forecaster "
+                f"{one.name}: has no column {', '.join(map(repr, missing))}, which the forecaster "
                 f"learnt; there are {', '.join(map(repr, one.target_names + one.known_names))}"
             )
         if str(one.frequency) != self.frequency:
@@ -501,11 +539,7 @@ class ForecastCodec(Codec):
         )
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
-        return {
-            entry.name: list(value) if isinstance(value, tuple) else value
-            for entry in fields(self)
-            for value in [getattr(self, entry.name)]
-        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ForecastCodec:
@@ -514,9 +548,7 @@ class ForecastCodec(Codec):
         Raises:
             ValueError: the data is damaged; the message names the field.
         """
-        values: dict[str, Any] = schema.convert(data, _OfForecaster)
-        fields_of: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        codec = cls(**fields_of)
+        codec: ForecastCodec = schema.convert(data, cls)
         Frequency.parse(codec.frequency)
         N, K = len(codec.target_names), len(codec.known_names)
         for name, expected in (("known_mean", K), ("known_deviation", K), ("typical_scale", N)):
@@ -526,12 +558,7 @@ class ForecastCodec(Codec):
         for name in ("known_deviation", "typical_scale"):
             if not all(value > 0 for value in getattr(codec, name)):
                 raise ValueError(f"{name} has a number of 0 or less; expected numbers above 0")
-        if (
-            N == 0
-            or not codec.lags
-            or min(codec.lags) < 1
-            or len(set(codec.lags)) < len(codec.lags)
-        ):
+        if N == 0 or not are_lags(codec.lags):
             raise ValueError(
                 "target_names and lags: expected at least one, and different lags >= 1"
             )

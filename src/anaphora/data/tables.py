@@ -76,7 +76,7 @@ def read_columns(
     [['good', 'yes']]
     [[4, 'yes']]
     """
-    with _found(path, encoding, format) as file:
+    with table_file(path, encoding, format) as file:
         yield from read_rows(file, columns)
 
 
@@ -105,7 +105,7 @@ def column_names(
     ...     column_names(path)
     ['id', 'text']
     """
-    with _found(path, encoding, format) as file:
+    with table_file(path, encoding, format) as file:
         return names_of(file)
 
 
@@ -176,7 +176,9 @@ def table_format(file: SourceFile) -> str:
 
 
 @contextmanager
-def _found(path: str | os.PathLike[str], encoding: str, format: str | None) -> Iterator[SourceFile]:
+def table_file(
+    path: str | os.PathLike[str], encoding: str, format: str | None
+) -> Iterator[SourceFile]:
     """The one file that a path means; what was copied from a pipe is deleted in the end."""
     check_encoding(encoding)
     format_of("", format)  # refuses unknown ones

@@ -7,14 +7,15 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora.data.errors import DataError
-from anaphora.data.tables import column_names, is_table, read_columns
+from anaphora.data.files import SourceFile
+from anaphora.data.tables import is_table, names_of, read_rows, table_file
 
 __all__ = ["GAPS", "Frequency", "TimeSeries", "calendar_features", "read_time_series"]
 
@@ -387,8 +388,9 @@ def read_time_series(
     gaps: str = "refuse",
     time_format: str | None = None,
     encoding: str = "utf-8",
+    format: str | None = None,
 ) -> list[TimeSeries]:
-    r"""Read the time series of a table, such as ``.csv`` or ``.tsv``; see `read_columns`.
+    r"""Read the time series of a table, such as ``.csv`` or ``.jsonl``; see `data.read_columns`.
 
     A row is a time, with numbers. Times are numbers, or dates as ISO 8601 has them (with an offset
     they become UTC). Rows may come in any order. An empty target (or ``NA``, ``NaN``, ``?``,
@@ -396,7 +398,7 @@ def read_time_series(
     are given that are known in advance.
 
     Args:
-        path: The file, with a header line.
+        path: The file, with a header line or names; ``-`` for standard input.
         time_column: Its name; None for the first column without another role.
         target_columns: What is to be forecast; none given stands for all columns without another
             role.
@@ -410,12 +412,14 @@ def read_time_series(
             value before.
         time_format: As `datetime.strptime` takes it, for other dates: "%d.%m.%Y".
         encoding: Of the file.
+        format: A key of `data.FORMATS`; None for that of the name, ``.csv`` for standard input.
 
     Returns:
-        The series, in the order of their first rows.
+        The series, in the order of their first rows; without a series column one, which has the
+        name of the file.
 
     Raises:
-        DataError: what `read_columns` raises; a time or a number cannot be read; a time stands
+        DataError: what `data.read_columns` raises; a time or a number cannot be read; a time stands
             twice; times are not regular, or have gaps; there is no target.
         ValueError: the frequency or the way to fill gaps is none.
 
@@ -431,9 +435,28 @@ def read_time_series(
     if gaps not in GAPS:
         raise ValueError(f"gaps {gaps!r} is not one of {', '.join(GAPS)}")
     step = None if frequency is None else Frequency.parse(frequency)
-    if not is_table(path):
-        raise DataError(f"{path}: series to forecast are read from tables: .csv, .tsv, .jsonl")
-    names = column_names(path, encoding)
+    if os.fspath(path) != "-" and not is_table(path, format):
+        raise DataError(
+            f"{path}: series to forecast are read from tables: .csv, .tsv, .jsonl, .parquet"
+        )
+    with table_file(path, encoding, format) as file:
+        return _read_series(
+            file, time_column, target_columns, series_column, known_columns, step, gaps, time_format
+        )
+
+
+def _read_series(
+    file: SourceFile,
+    time_column: str | None,
+    target_columns: Sequence[str],
+    series_column: str | None,
+    known_columns: Sequence[str],
+    step: Frequency | None,
+    gaps: str,
+    time_format: str | None,
+) -> list[TimeSeries]:
+    """The series of a table; see `read_time_series`."""
+    path, names = file.name, names_of(file)
     if time_column is None:
         others = {series_column, *known_columns, *target_columns}
         time_column = next((name for name in names if name not in others), "")
@@ -443,12 +466,16 @@ def read_time_series(
     if repeated := sorted({name for name in columns if columns.count(name) > 1}):
         raise DataError(f"{path}: the column {repeated[0]!r} has two roles; give it one")
     if not targets:
-        raise DataError(f"{path}: there is no column to forecast beside {', '.join(roles)}")
+        separated = "; fields are separated by commas, in .tsv files by tabs" * (len(names) == 1)
+        raise DataError(
+            f"{path}: there is no column to forecast beside {', '.join(roles)}{separated}"
+        )
 
     rows: dict[str, list[tuple[str, str, list[float]]]] = {}
     K = len(known_columns)
-    for where, fields in read_columns(path, columns, encoding):
-        name = fields[K + 1] if series_column else "series"
+    for where, values in read_rows(file, columns):
+        fields = [_text(value) for value in values]
+        name = fields[K + 1] if series_column else path
         cells = fields[1 : K + 1] + fields[len(roles) :]
         numbers = [
             _number(where, column, cell, known=k < K)
@@ -478,7 +505,7 @@ def read_time_series(
         for k in np.flatnonzero(times[1:] == times[:-1])[:1]:
             of_series = f" of series {name!r}" if series_column else ""
             raise DataError(
-                f"{places[k + 1]}: the time {shown(times[k])}{of_series} stands in "
+                f"{places[k + 1]}: the time {shown(times[k])}{of_series} is in "
                 f"{places[k].rpartition(', ')[2]} too; "
                 + ("remove one" if series_column else "remove one, or name the series_column")
             )
@@ -491,6 +518,13 @@ def read_time_series(
     if all(one.steps == 0 for one in series_list):
         raise DataError(f"{path}: no row has a number in {', '.join(map(repr, targets))}")
     return series_list
+
+
+def _text(value: Any) -> str:
+    """A field of a table as a text, as .csv files have it."""
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _number(where: str, column: str, cell: str, *, known: bool) -> float:
@@ -543,16 +577,16 @@ def _parse_times(rows: Sequence[tuple[str, str]], column: str, time_format: str 
 
 def _date(text: str, time_format: str | None) -> np.datetime64:
     if time_format is not None:
-        date = datetime.strptime(text, time_format)
+        time = datetime.strptime(text, time_format)
     else:
         if re.fullmatch(r"\d{4}[-/]\d{1,2}", text):
             text += "-1"
         if match := re.fullmatch(r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})(\D.*)?", text):
             text = f"{match[1]}-{int(match[2]):02}-{int(match[3]):02}{match[4] or ''}"
-        date = datetime.fromisoformat(text)
-    if date.tzinfo is not None:
-        date = date.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(date, "us")
+        time = datetime.fromisoformat(text)
+    if time.tzinfo is not None:
+        time = time.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(time, "us")
 
 
 def _infer(series: Sequence[Times]) -> Frequency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,8 @@ except ImportError as error:
 
 from anaphora.data import DataError
 from anaphora.data.time_series import TimeSeries
-from anaphora.training.forecasting import Forecast, ForecasterOptions, fit_forecaster
+from anaphora.training.backtesting import Forecast
+from anaphora.training.forecaster import ForecasterOptions, fit_forecaster
 
 Float64 = NDArray[np.float64]
 
@@ -37,11 +39,11 @@ class RecurrentForecaster(BaseEstimator):
     the model.
 
     Args:
-        season: Steps after which y repeats itself; None for what the calendar says.
-        context: Steps that are read before a forecast; None for as many as suit the season.
+        season: Steps after which y repeats itself; None for that of the calendar.
+        context: Steps that are read before a forecast; None for a season or the horizon.
         lags: How many steps before its own each step reads values; None by the season.
         distribution: "student_t", "gaussian", "negative_binomial" (of counts), or "quantiles".
-        scaling: "standard", "mean_absolute" or "none"; None for what suits the distribution.
+        scaling: "standard", "mean_absolute" or "none"; None for that of the distribution.
         calendar: Whether to read the calendar.
         cell: The name of a cell.
         hidden_size: H of every layer.
@@ -53,12 +55,12 @@ class RecurrentForecaster(BaseEstimator):
         weight_decay: Of Adam.
         validation_share: The share of each series (its end) that is held out to choose the weights
             by; 0 for none, and the last weights.
-        members: Networks, whose paths are put together.
-        paths: How many ways on are drawn, of which quantiles are taken.
+        members: Networks, whose paths are combined.
+        paths: Sampled paths, whose quantiles are the forecast.
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
 
     Attributes:
-        forecaster_: The fitted `training.forecasting.FittedForecaster`.
+        forecaster_: The fitted `training.FittedForecaster`.
         fh_: The forecasting horizon that was given to ``fit``, or a season, [h].
 
     >>> y = np.arange(72) + 5 * np.sin(np.arange(72) * np.pi / 6)
@@ -125,24 +127,15 @@ class RecurrentForecaster(BaseEstimator):
 
     def _fit(self, form: _Form, steps: NDArray[np.int64] | None) -> Self:
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        names = ForecasterOptions.fields()
+        given = {k: v for k, v in self.get_params(deep=False).items() if k in names}
         options = ForecasterOptions.make(
-            horizon=None if steps is None else int(steps.max()),
-            season=self.season,
-            context=self.context,
-            lags=None if self.lags is None else tuple(int(lag) for lag in self.lags),
-            distribution=self.distribution,
-            scaling=self.scaling,
-            calendar=self.calendar,
-            cell=self.cell,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            dropout=self.dropout,
-            max_steps=self.max_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            validation_share=self.validation_share,
-            seed=seed,
+            **{
+                **given,
+                "horizon": None if steps is None else int(steps.max()),
+                "lags": None if self.lags is None else tuple(int(lag) for lag in self.lags),
+                "seed": seed,
+            }
         )
         self.forecaster_ = fit_forecaster(form.series, options, members=self.members)
         self.fh_ = np.arange(1, self.forecaster_.codec.horizon + 1) if steps is None else steps
@@ -150,15 +143,15 @@ class RecurrentForecaster(BaseEstimator):
         return self
 
     def update(self, y: Any, X: Any = None, update_params: bool = False) -> Self:
-        """Go on from y, which goes on after the y before; the networks stay as they are.
+        """Add the rows of y, which follow those before; the networks do not change.
 
         Args:
             y: The next rows, in the form of the y that was fitted.
             X: Columns known in advance of the same rows.
-            update_params: Train anew on all rows.
+            update_params: Train again on all rows.
 
         Raises:
-            ValueError: y or X has another form, or does not go on where the y before ended.
+            ValueError: y or X has another form, or does not begin where the y before ended.
         """
         check_is_fitted(self, "forecaster_")
         form = self._form.followed_by(_Form(y, X, self._form))
@@ -168,7 +161,7 @@ class RecurrentForecaster(BaseEstimator):
         return self
 
     def predict(self, fh: Any = None, X: Any = None) -> Any:
-        """The median of what may come.
+        """The median of the forecast.
 
         Args:
             fh: The steps to forecast; None for those that were given to ``fit``.
@@ -187,7 +180,7 @@ class RecurrentForecaster(BaseEstimator):
     def predict_quantiles(
         self, fh: Any = None, X: Any = None, alpha: float | Sequence[float] | None = None
     ) -> Any:
-        """Quantiles of what may come.
+        """Quantiles of the forecast.
 
         Args:
             fh: As in `predict`.
@@ -210,7 +203,7 @@ class RecurrentForecaster(BaseEstimator):
     def predict_interval(
         self, fh: Any = None, X: Any = None, coverage: float | Sequence[float] = 0.9
     ) -> Any:
-        """Central intervals that hold what comes with some probability.
+        """Central intervals that contain the values to come with some probability.
 
         Args:
             fh: As in `predict`.
@@ -256,8 +249,8 @@ def _columns(forecast: Forecast, steps: NDArray[np.int64], levels: list[float]) 
 def _horizon(fh: Any) -> NDArray[np.int64]:
     """A forecasting horizon as steps."""
     given = np.atleast_1d(np.asarray(fh))
-    whole = given.ndim == 1 and given.size and given.dtype.kind in "iu"
-    if not whole or (given < 1).any():
+    integers = given.ndim == 1 and given.size and given.dtype.kind in "iu"
+    if not integers or (given < 1).any():
         raise ValueError(
             f"RecurrentForecaster: fh {fh!r}; expected steps after the last row, integers of at "
             "least 1, such as [1, 2, 3]"
@@ -270,7 +263,7 @@ def _is_pandas(value: Any) -> bool:
 
 
 class _Form:
-    """The series of y and X, and the form in which y came."""
+    """The series of y and X, and the form of y."""
 
     series: list[TimeSeries]
 
@@ -316,8 +309,7 @@ class _Form:
                     "RecurrentForecaster: y and X have (series, targets, columns of X) "
                     f"{found[0]}, but it was fitted on {found[1]}; expected the same"
                 )
-        if like is not None:  # positions go on after those before
-            times = [
+            times = [  # positions continue those before
                 t + (len(before.times) if not _is_pandas(one) else 0)
                 for t, one, before in zip(times, ys, like.series, strict=True)
             ]
@@ -333,8 +325,7 @@ class _Form:
 
     def followed_by(self, later: _Form) -> _Form:
         """This with later rows."""
-        joined = object.__new__(_Form)
-        vars(joined).update(vars(self))
+        joined = copy.copy(self)
         joined._ys = later._ys
         pairs = list(zip(self.series, later.series, strict=True))
         times = [np.concatenate([a.times, b.times]) for a, b in pairs]
@@ -363,7 +354,7 @@ class _Form:
             elif K and self._several:
                 part = X[k]
             if K and _is_pandas(part) and len(part) > horizon and _is_pandas(self._ys[k]):
-                part = part[part.index > self._ys[k].index[-1]]  # X of the past may come with it
+                part = part[part.index > self._ys[k].index[-1]]  # without X of the past
             known = _numbers(f"X of {one.name}", part) if K else np.zeros((horizon, 0))
             if known.shape[1] != K or len(known) < horizon:
                 raise ValueError(
@@ -420,8 +411,8 @@ class _Form:
         index.name = y.index.name
         if flat:
             return pandas.Series(values[:, 0], index, name=y.name)
-        heads = self.targets if columns is None else pandas.MultiIndex.from_tuples(columns)
-        return pandas.DataFrame(values, index, heads)
+        names = self.targets if columns is None else pandas.MultiIndex.from_tuples(columns)
+        return pandas.DataFrame(values, index, names)
 
 
 def _numbers(name: Any, value: Any) -> Float64:

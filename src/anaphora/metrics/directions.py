@@ -20,6 +20,7 @@ DIRECTIONS = {
     "root_mean_squared_error": "lower",
     "mean_absolute_error": "lower",
     "mean_absolute_scaled_error": "lower",
+    "quantile_loss": "lower",
     "r2": "higher",
 }
 """For each metric by name whether "higher" or "lower" values are better."""

@@ -1,4 +1,4 @@
-"""What a forecaster says of the next value: a likelihood, or quantiles."""
+"""Distributions of the next value of a forecaster: a likelihood, or quantiles."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from anaphora.tensor import Array, Tensor
 
 Float64 = NDArray[np.float64]
 
-# Of a deviation, in units of the scale, so that a series without noise has a finite likelihood.
+# In units of the scale, so that the likelihood of a series without noise is finite.
 SMALLEST_DEVIATION = 1e-3
 SMALLEST_SHAPE = 1e-4
 
 
 class Distribution(ABC):
-    """What the P numbers that a network gives for a value mean.
+    """The meaning of the P numbers that a network returns for each value.
 
     All values are in units of the window's scale.
 
@@ -45,7 +45,7 @@ class Distribution(ABC):
     def sample(
         self, raw: Array, normal: Float64, scale: Array, generator: np.random.Generator
     ) -> Float64:
-        """A value for each row of raw numbers [..., P], made of standard normal ones [...]."""
+        """Values [...] for raw numbers [..., P], computed from standard normal ones [...]."""
 
 
 class Gaussian(Distribution):
@@ -115,15 +115,17 @@ class NegativeBinomial(Distribution):
         mean = (_softplus(raw[..., 0]) + SMALLEST_SHAPE) * size
         shape = (_softplus(raw[..., 1]) + SMALLEST_SHAPE) / np.sqrt(size)
         rates = generator.standard_gamma(1 / shape) * shape * mean
-        counts: Float64 = generator.poisson(np.minimum(rates, 1e15)) / size
-        return counts
+        # NaN, as of weights that diverged, is no rate to sample with.
+        counts = generator.poisson(np.nan_to_num(np.minimum(rates, 1e15)))
+        values: Float64 = np.where(np.isnan(rates), np.nan, counts / size)
+        return values
 
 
 class Quantiles(Distribution):
     """Quantiles at some levels, learnt by the pinball loss (Koenker & Bassett 1978).
 
-    Between them, and beyond the first and the last, values lie on straight lines over the normal
-    quantiles of the levels, so that samples can be drawn.
+    Between them, and beyond the first and the last, values are interpolated linearly over the
+    normal quantiles of the levels, so that values can be sampled.
     """
 
     def __init__(self, levels: Sequence[float]) -> None:
@@ -146,15 +148,15 @@ class Quantiles(Distribution):
         left = np.clip(np.searchsorted(self._normal, normal) - 1, 0, self.size - 2)[..., None]
         low, high = (np.take_along_axis(values, left + k, -1)[..., 0] for k in (0, 1))
         at_low, at_high = (self._normal[left + k][..., 0] for k in (0, 1))
-        drawn: Float64 = low + (high - low) * (normal - at_low) / (at_high - at_low)
-        return drawn
+        sampled: Float64 = low + (high - low) * (normal - at_low) / (at_high - at_low)
+        return sampled
 
 
 def make_distribution(owner: str, name: str, levels: Sequence[float]) -> Distribution:
     """The distribution of a name.
 
     Raises:
-        ValueError: there is none of it, or the levels are not at least two rising ones within 0..1.
+        ValueError: the name is unknown, or the levels are not at least two rising ones within 0..1.
     """
     if name == "quantiles":
         rising = all(a < b for a, b in itertools.pairwise(levels))
@@ -189,12 +191,12 @@ def stratified_normals(
 ) -> Float64:
     """[count, *shape] numbers; each column is a permutation of `normal_scores`.
 
-    Every column is as a standard normal sample without its noise (Latin hypercube sampling, McKay
+    Every column is a standard normal sample without sampling noise (Latin hypercube sampling, McKay
     et al. 1979), so that means and quantiles over few paths are close to those over many.
     """
     columns = np.broadcast_to(normal_scores(count)[:, None], (count, math.prod(shape)))
-    drawn: Float64 = generator.permuted(columns, axis=0).reshape(count, *shape)
-    return drawn
+    sampled: Float64 = generator.permuted(columns, axis=0).reshape(count, *shape)
+    return sampled
 
 
 def _softplus(x: Array) -> Float64:

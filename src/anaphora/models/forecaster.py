@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from anaphora import ops
 from anaphora.data import ForecastBatch, ForecastCodec, window_moments
+from anaphora.data.forecasting import are_lags, window
 from anaphora.models.body import ForecasterBody
 from anaphora.models.distributions import Distribution, make_distribution, stratified_normals
 from anaphora.models.reader import Reader, make_linear
@@ -27,8 +29,8 @@ _ROWS = 4096  # paths of series side by side
 class Forecaster(Reader, ForecasterBody):
     """A recurrent network that forecasts series step by step (DeepAR, Salinas et al. 2020).
 
-    At each step it reads values before that step, what is known in advance, and the scale, and says
-    how the next value is distributed. In training it reads the true values (teacher forcing); to
+    At each step it reads earlier values, what is known in advance, and the scale, and returns the
+    distribution of the next value. In training it reads the true values (teacher forcing); to
     forecast it samples a value, reads it, and so on: a path. Values are scaled by the window's own
     past, so that one network serves series of any size. With ``autoregressive`` the level of the
     distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018), which
@@ -40,8 +42,8 @@ class Forecaster(Reader, ForecasterBody):
         linear_features: J, how many of the features are in the weighted sum.
         context: C, the steps that are read before the first forecast.
         lags: How many steps before its own each step reads values; P is the largest.
-        typical_scale: [N] what the scale usually is, so that the network reads its logarithm
-            around 0; None for 1.
+        typical_scale: [N] the usual scale, so that the network reads logarithms of scales around
+            0; None for 1.
 
     The other arguments are those of `ForecasterBody`.
 
@@ -79,7 +81,7 @@ class Forecaster(Reader, ForecasterBody):
                 f"{name}: linear_features {self.linear_features}; expected 0 to feature_size, "
                 f"which is {F}"
             )
-        if not lags or min(lags) < 1 or len(set(lags)) != len(lags):
+        if not are_lags(lags):
             raise ValueError(f"{name}: lags {lags}; expected different ones of at least 1 step")
         sizes = [1.0] * N if self.typical_scale is None else [float(s) for s in self.typical_scale]
         if len(sizes) != N or not all(0 < size < np.inf for size in sizes):
@@ -98,7 +100,7 @@ class Forecaster(Reader, ForecasterBody):
 
     @property
     def starts_from_least_squares(self) -> bool:
-        """Whether it begins as a linear model: of counts, least squares would be none."""
+        """Whether it begins as a linear model, which does not suit counts."""
         return self.autoregressive and not self.head.counts
 
     # Windows
@@ -108,10 +110,10 @@ class Forecaster(Reader, ForecasterBody):
         return self._answer(self._window(batch.inputs, batch.observed), batch)
 
     def loss(self, batch: ForecastBatch, state: Any = None) -> tuple[Tensor, None]:
-        """The mean loss of the targets that are there, of context and horizon, and no state.
+        """The mean loss of the observed targets of context and horizon, and no state.
 
-        It is in units of the scale: the negative log-likelihood of scaled values in nats (of counts
-        of the counts), or their mean pinball loss.
+        It is that of scaled values: their negative log-likelihood in nats (for counts that of the
+        counts themselves), or their mean pinball loss.
         """
         window = self._window(batch.inputs, batch.observed)
         raw = self._answer(window, batch)
@@ -141,11 +143,11 @@ class Forecaster(Reader, ForecasterBody):
         return _Window(self, np.asarray(values, np.float64), observed)
 
     def start_from_least_squares(self, batches: Iterable[ForecastBatch]) -> None:
-        """Begin with the linear model that fits windows best, and no network beside it.
+        """Begin with the linear model that fits windows best.
 
         The weights of lags and features, and the bias, become those of the least squares (with a
         little ridge); the network's share of the level begins at 0, so that training improves on
-        the linear model. Targets count whose lags are there, if these are enough.
+        the linear model. Only targets whose lags were observed count, if there are enough of them.
 
         Args:
             batches: Windows, as for `loss`.
@@ -162,9 +164,9 @@ class Forecaster(Reader, ForecasterBody):
             steps = np.arange(len(batch.targets))
             linear, _ = window.read(steps, np.asarray(batch.features))
             targets = window.values[self.past :]
-            there = window.observed[steps[:, None] + self.past - np.array(self.lags)].all(axis=1)
+            lagged = window.observed[steps[:, None] + self.past - np.array(self.lags)].all(axis=1)
             for n in range(N):
-                for k, counted in enumerate([batch.mask & there, batch.mask]):
+                for k, counted in enumerate([batch.mask & lagged, batch.mask]):
                     x = linear[:, :, n][counted[:, :, n]].astype(np.float64)
                     x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
                     squares[k, n] += x.T @ x
@@ -184,10 +186,10 @@ class Forecaster(Reader, ForecasterBody):
             array[at_level] = np.repeat(weights[:, K], int(self.head.location.sum()))
 
     def fill(self, values: ArrayLike, features: ArrayLike) -> NDArray[np.float64]:
-        """What stands for missing values: what the weighted lags and features say.
+        """Fill missing values with the weighted sum of their lags and features.
 
-        Where P steps before are not there, or the model is not autoregressive, it is the last
-        value; before the first value NaN stays.
+        Where one of the P steps before is missing, or the model is not autoregressive, the last
+        value is repeated; before the first value NaN remains.
 
         Args:
             values: [S, B, N], NaN where missing.
@@ -209,19 +211,19 @@ class Forecaster(Reader, ForecasterBody):
         missing = np.isnan(step)
         if not missing.any() or len(before) == 0:
             return step
-        said = before[-1]
+        estimate = before[-1]
         if self.autoregressive and len(before) >= self.past:
             past = before[-self.past :]
-            there = ~np.isnan(past)
-            mean, scale = window_moments(str(self.scaling), past, there)
+            present = ~np.isnan(past)
+            mean, scale = window_moments(str(self.scaling), past, present)
             weights = self.linear_weights.data.astype(np.float64)
             K = len(self.lags)
             lagged = np.moveaxis((past[-np.array(self.lags)] - mean) / scale, 0, -1)  # [B, N, K]
             level = (lagged * weights[:, :K]).sum(axis=-1) + known[
                 :, : self.linear_features
             ] @ weights[:, K:].T
-            said = np.where(there.all(axis=0), mean + level * scale, said)
-        return np.where(missing, said, step)
+            estimate = np.where(present.all(axis=0), mean + level * scale, estimate)
+        return np.where(missing, estimate, step)
 
     # Forecasts
 
@@ -234,15 +236,15 @@ class Forecaster(Reader, ForecasterBody):
         paths: int = 200,
         seed: int = 1,
     ) -> NDArray[np.float64]:
-        """Draw paths of the next steps.
+        """Sample paths of the next steps.
 
         Args:
-            values: [S, B, N] the past, in its own units; NaN where one is missing. The last P + C
-                of them are read; where there are less, the others count as missing. What stands
-                for missing ones is better with P steps more.
+            values: [S, B, N] the past, in its own units; NaN where missing. The last P + C steps
+                are read; if S is smaller, the first of them count as missing. With P steps more,
+                missing values are filled better.
             horizon: h.
             features: [S + h, B, F] of the past and of the steps to forecast; None where F is 0.
-            paths: How many.
+            paths: The number of paths.
             seed: Of the paths; the same seed gives the same.
 
         Returns:
@@ -265,42 +267,64 @@ class Forecaster(Reader, ForecasterBody):
                 f"predict: features of shape {known.shape}; expected {(steps + horizon, B, F)}: of "
                 f"the {steps} steps of the past and of the {horizon} to forecast"
             )
-        there = ~np.isnan(past)
         filled = self.fill(past, known[:steps])
-        return self._predict(filled, there, known, horizon, paths, seed)
+        return self._predict(filled, ~np.isnan(past), known, horizon, paths, seed)
+
+    def forecast(
+        self, batch: ForecastBatch, *, paths: int = 200, seed: int = 1
+    ) -> NDArray[np.float64]:
+        """Sample paths of the horizons of windows, whose own values are not read.
+
+        Args:
+            batch: Windows, as for `loss`.
+            paths: The number of paths.
+            seed: Of the paths; the same seed gives the same.
+
+        Returns:
+            [paths, h, B, N], in the units of the values.
+
+        Raises:
+            ValueError: a window has no value of a target before its horizon.
+        """
+        past = self.past + self.context
+        return self._predict(
+            np.asarray(batch.inputs, np.float64)[:past],
+            batch.observed[:past],
+            np.asarray(batch.features),
+            len(batch.targets) - self.context,
+            paths,
+            seed,
+        )
 
     def _predict(
         self,
         past: NDArray[np.float64],
-        there: NDArray[np.bool_],
+        observed: NDArray[np.bool_],
         known: NDArray[Any],
         horizon: int,
         paths: int,
         seed: int,
     ) -> NDArray[np.float64]:
-        """Paths after a past [S, B, N] that was filled."""
+        """Paths after a past [S, B, N] whose missing values were filled."""
         S, B = self.past + self.context, past.shape[1]
-        past, there = _leading(past[-S:], S, np.nan), _leading(there[-S:], S, False)
-        known = _leading(known[-(self.context + horizon) :], self.context + horizon, 0)
-        for _, b, n in np.argwhere(~there.any(axis=0, keepdims=True))[:1]:
+        past = window(past, len(past), S, np.nan)
+        observed = window(observed, len(observed), S, False)
+        known = window(known, len(known), self.context + horizon, 0)
+        for b, n in np.argwhere(~observed.any(axis=0))[:1]:
             raise ValueError(
                 f"predict: series {b}, target {n} has no value in its last {S} steps; at least one "
                 "is needed to forecast from"
             )
         generator = np.random.default_rng(seed)
         together = max(_ROWS // paths, 1)
-        drawn = [
-            self._paths(
-                past[:, start : start + together],
-                there[:, start : start + together],
-                known[:, start : start + together].astype(self.dtype),
-                horizon,
-                paths,
-                generator,
+        sampled = []
+        for start in range(0, B, together):
+            some = slice(start, start + together)
+            features = known[:, some].astype(self.dtype)
+            sampled.append(
+                self._paths(past[:, some], observed[:, some], features, horizon, paths, generator)
             )
-            for start in range(0, B, together)
-        ]
-        return np.concatenate(drawn, axis=2)
+        return np.concatenate(sampled, axis=2)
 
     def _paths(
         self,
@@ -331,11 +355,11 @@ class Forecaster(Reader, ForecasterBody):
             values = self.head.sample(raw, normals.reshape(B * paths, N), scale, generator)
             window.values[self.past + step] = values
             window.observed[self.past + step] = True
-        drawn = window.values[-horizon:].astype(np.float64) * window.scale + window.mean
-        return drawn.reshape(horizon, B, paths, N).transpose(2, 0, 1, 3)
+        sampled = window.values[-horizon:].astype(np.float64) * window.scale + window.mean
+        return sampled.reshape(horizon, B, paths, N).transpose(2, 0, 1, 3)
 
     def session(self) -> ForecasterSession:
-        """A session that is fed a series as it comes, and forecasts whenever it is asked.
+        """A session that is fed a series as it arrives, and forecasts at any time.
 
         >>> model = Forecaster(hidden_size=4, context=6, lags=(1, 2), distribution="gaussian")
         >>> session = model.session()
@@ -352,7 +376,7 @@ class _Window:
 
     Attributes:
         values: [P + C + ..., B, N] scaled; 0 before the first.
-        observed: Whether each is there.
+        observed: Whether each was observed.
         mean, scale: [B, N].
     """
 
@@ -368,7 +392,7 @@ class _Window:
         self.observed = observed
 
     def read(self, steps: NDArray[np.int64], features: Array) -> tuple[Array, Array]:
-        """What the linear model reads at steps [T], [T, B, N, K + J]; the network, [T, B, I]."""
+        """What linear model and network read at steps [T]: [T, B, N, K + J] and [T, B, I]."""
         model = self._model
         places = steps[:, None] + model.past - np.array(model.lags)  # [T, K]
         lagged = np.moveaxis(self.values[places], 1, -1)
@@ -383,9 +407,8 @@ class _Window:
         return linear, x
 
     def repeated(self, times: int, more: int) -> Self:
-        """Each series so many times, with so many more steps, to be filled in."""
-        other = object.__new__(type(self))
-        vars(other).update(vars(self))
+        """Each series several times, with more steps, which are to be sampled."""
+        other = copy.copy(self)
         other.mean = np.repeat(self.mean, times, axis=0)
         other.scale = np.repeat(self.scale, times, axis=0)
         later = [(0, more), (0, 0), (0, 0)]
@@ -394,18 +417,12 @@ class _Window:
         return other
 
 
-def _leading(array: NDArray[Any], steps: int, padding: float) -> NDArray[Any]:
-    """An array [T, ...] of so many steps, by padding at its beginning."""
-    missing = steps - len(array)
-    return np.pad(array, [(missing, 0), (0, 0), (0, 0)], constant_values=padding)
-
-
 class ForecasterSession:
-    """A forecaster that is fed one series as it comes; `Forecaster.session` makes one.
+    """A forecaster that is fed one series as it arrives; `Forecaster.session` makes one.
 
     It keeps the last P + C steps. As each forecast is scaled by the window before it, the network
-    reads that window anew for it: a forecast is what `Forecaster.predict` says of the whole series,
-    and leaves the session as it was.
+    reads that window again for it: a forecast equals that of `Forecaster.predict` for the complete
+    series, and leaves the session unchanged.
 
     >>> model = Forecaster(hidden_size=4, context=6, distribution="gaussian")
     >>> session = model.session()
@@ -418,7 +435,7 @@ class ForecasterSession:
         self._model = model
         self._in_use = False
         self._values = np.zeros((0, 1, model.target_size))  # filled
-        self._there = np.zeros((0, 1, model.target_size), np.bool_)
+        self._observed = np.zeros((0, 1, model.target_size), np.bool_)
         self._features = np.zeros((0, model.feature_size))
 
     def feed(self, values: ArrayLike, features: ArrayLike | None = None) -> None:
@@ -449,8 +466,7 @@ class ForecasterSession:
         for step, features_of_it in zip(new, known, strict=True):
             filled = model._filled(self._values, step[None], features_of_it[None])
             self._values = np.concatenate([self._values, filled[None]])[-kept:]
-        there = ~np.isnan(new)[:, None]
-        self._there = np.concatenate([self._there, there])[-kept:]
+        self._observed = np.concatenate([self._observed, ~np.isnan(new)[:, None]])[-kept:]
         self._features = np.concatenate([self._features, known])[-kept:]
 
     def forecast(
@@ -461,12 +477,12 @@ class ForecasterSession:
         paths: int = 200,
         seed: int = 1,
     ) -> NDArray[np.float64]:
-        """Paths of the next steps, [paths, h, N]; the session stays as it is.
+        """Paths of the next steps, [paths, h, N]; the session does not change.
 
         Args:
             horizon: h.
             features: [h, F] of these steps; None where F is 0.
-            paths: How many.
+            paths: The number of paths.
             seed: Of the paths.
 
         Raises:
@@ -475,11 +491,13 @@ class ForecasterSession:
         """
         known = self._checked("forecast", features, horizon)
         with self._used_by_one("forecast"):
-            if not self._there.any(axis=0).all():
+            if not self._observed.any(axis=0).all():
                 raise ValueError("forecast: feed at least one value of each target before")
-            together = np.concatenate([self._features, known])[:, None]
-            drawn = self._model._predict(self._values, self._there, together, horizon, paths, seed)
-        return drawn[:, :, 0]
+            features = np.concatenate([self._features, known])[:, None]
+            sampled = self._model._predict(
+                self._values, self._observed, features, horizon, paths, seed
+            )
+        return sampled[:, :, 0]
 
     @contextlib.contextmanager
     def _used_by_one(self, method: str) -> Iterator[None]:
@@ -507,7 +525,7 @@ class ForecasterSession:
         return known
 
     def fork(self) -> ForecasterSession:
-        """A session that goes on from here by itself, with the same model."""
+        """An independent session that continues from here, with the same model."""
         other = ForecasterSession(self._model)
         with self._used_by_one("fork"):
             vars(other).update(vars(self))  # arrays are never changed in place

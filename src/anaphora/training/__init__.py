@@ -5,20 +5,18 @@ from anaphora.training.adaptation import (
     dynamic_evaluation,
     gradient_mean_squares,
 )
-from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
-from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
-from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, loss_unit, perplexity
-from anaphora.training.forecasting import (
-    FORECAST,
-    FittedForecaster,
+from anaphora.training.backtesting import (
     Forecast,
-    ForecasterOptions,
     ForecastScores,
     backtest,
     before_backtest,
-    fit_forecaster,
     seasonal_naive,
 )
+from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
+from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
+from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, loss_unit, perplexity
+from anaphora.training.forecaster import FittedForecaster, ForecasterOptions, fit_forecaster
+from anaphora.training.forecasting import FORECAST
 from anaphora.training.language_model import (
     LANGUAGE_MODEL,
     LanguageModelOptions,

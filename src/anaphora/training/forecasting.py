@@ -1,44 +1,39 @@
-"""Forecasting: the task, forecasts, fitting in Python, baselines, and backtests."""
+"""The task of forecasting series from files."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from anaphora import random
 from anaphora.artifact import write_weights
-from anaphora.data import (
-    GAPS,
-    DataError,
-    ForecastBatch,
-    ForecastCodec,
-    Frequency,
-    TimeSeries,
-    UnknownShare,
-    WindowBatches,
-    read_time_series,
-)
-from anaphora.data.forecasting import ForecastExample, window
-from anaphora.data.time_series import Times, shown
-from anaphora.models.body import ForecasterBody
-from anaphora.models.distributions import COUNTS, normal_scores
+from anaphora.data import DataError, ForecastCodec, TimeSeries, UnknownShare, read_time_series
+from anaphora.data.time_series import shown
 from anaphora.models.forecaster import Forecaster
-from anaphora.optim import Adam, Cosine
-from anaphora.options import check_sizes, option
-from anaphora.tensor import Array
-from anaphora.training.callbacks import Callback
-from anaphora.training.evaluation import Evaluation
-from anaphora.training.examples import open_examples
-from anaphora.training.options import FileOptions, TaskOptions, data_option
+from anaphora.training.backtesting import (
+    Forecast,
+    ForecastMeasure,
+    Method,
+    backtest,
+    backtest_origins,
+    seasonal_naive,
+)
+from anaphora.training.evaluation import Evaluation, check_scores
+from anaphora.training.examples import example_of_table, name_of, open_examples
+from anaphora.training.forecaster import (
+    FittedForecaster,
+    ForecasterOptions,
+    check_counts,
+    new_model,
+    split_ends,
+    start_from_least_squares,
+)
 from anaphora.training.task import (
     Adapt,
     Answer,
@@ -51,626 +46,23 @@ from anaphora.training.task import (
 )
 from anaphora.training.trainer import Trainer
 
-_LEAST_SQUARES_BATCHES = 200  # more would take long, and say little more
-_EVALUATIONS = 40  # a training
-
-Method = Callable[[Sequence[TimeSeries], int], "list[Forecast]"]
-
-
-@dataclass(kw_only=True)
-class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
-    """All options of a training of a forecaster.
-
-    >>> ForecasterOptions.make(season=4, lags=[1, 2, 4]).lags
-    (1, 2, 4)
-    """
-
-    time_column: str | None = data_option(
-        None, "Column with the times; the first without another role if not given.", reading=True
-    )
-    target_column: tuple[str, ...] = data_option(
-        (),
-        "Column to forecast; all columns without another role if not given.",
-        reading=True,
-    )
-    series_column: str | None = data_option(
-        None, "Column that tells several series apart.", reading=True
-    )
-    known_column: tuple[str, ...] = data_option(
-        (),
-        "Column that is known in advance, such as prices and holidays; also in the rows to "
-        "forecast.",
-        reading=True,
-    )
-    frequency: str | None = data_option(
-        None, "Step of the times: day, 15 minutes, month, 0.5, ...; found if not given."
-    )
-    gaps: str = data_option("refuse", "What becomes of steps that have no row.", GAPS, reading=True)
-    time_format: str | None = data_option(
-        None, "How dates are written that are not as ISO 8601 has it: %d.%m.%Y.", reading=True
-    )
-    horizon: int | None = data_option(
-        None, "Steps to forecast; a season or 10 if not given.", common=True, reading=True
-    )
-    season: int | None = data_option(
-        None, "Steps after which the series repeat; by the calendar if not given."
-    )
-    context: int | None = data_option(
-        None, "Steps that are read before a forecast; a season or the horizon if not given."
-    )
-    lags: tuple[int, ...] | None = data_option(
-        None, "How many steps before its own each step reads values; by the season if not given."
-    )
-    calendar: bool = data_option(True, "Read the time of the day, week and year of dates.")
-    paths: int = option(
-        400, "Paths that are sampled, of which quantiles are taken.", section="prediction",
-        reading=True,
-    )  # fmt: skip
-    levels: tuple[float, ...] = option(
-        (0.1, 0.9), "Levels of the quantiles beside the median.", section="prediction"
-    )
-    origins: int = option(
-        5, "Times from which forecasts are compared with what came; the last leaves one horizon.",
-        section="evaluation",
-    )  # fmt: skip
-
-    presets = {  # noqa: RUF012 - it is never changed
-        "default": {
-            "hidden_size": 16,
-            "max_steps": 1000,
-            "learning_rate": 0.001,
-            "schedule": "cosine",
-            "validation_share": 0.2,
-            "evaluate_every": 1000 // _EVALUATIONS,
-            "patience": 8,
-        }
-    }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("target_column", "known_column", "levels"):
-            setattr(self, name, tuple(getattr(self, name)))
-        check_sizes(
-            horizon=self.horizon, season=self.season, context=self.context, paths=self.paths,
-            origins=self.origins,
-        )  # fmt: skip
-        if self.lags is not None:
-            self.lags = tuple(self.lags)
-            if not self.lags or min(self.lags) < 1 or len(set(self.lags)) != len(self.lags):
-                raise ValueError(
-                    f"lags {list(self.lags)}: expected different ones of at least 1 step"
-                )
-        if not all(0 < level < 1 for level in self.levels):
-            raise ValueError(f"levels {list(self.levels)}: expected numbers between 0 and 1")
-        if self.frequency is not None:
-            Frequency.parse(self.frequency)
-
-
-@dataclass(frozen=True, eq=False)
-class Forecast:
-    """How a series may go on.
-
-    Attributes:
-        times: [h].
-        paths: [S, h, N], in the units of the series.
-        name: Of the series.
-
-    >>> forecast = Forecast(np.arange(2.0), np.array([[[1.0], [2.0]], [[3.0], [4.0]]]))
-    >>> forecast.median.tolist(), forecast.quantile([0.0, 1.0])[:, 0, 0].tolist()
-    ([[2.0], [3.0]], [1.0, 3.0])
-    """
-
-    times: Times
-    paths: NDArray[np.float64]
-    name: str = "series"
-
-    @property
-    def median(self) -> NDArray[np.float64]:
-        """[h, N]: the forecast with the least absolute error."""
-        median: NDArray[np.float64] = self.quantile([0.5])[0]
-        return median
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """[h, N]: the forecast with the least squared error."""
-        mean: NDArray[np.float64] = self.paths.mean(axis=0)
-        return mean
-
-    def quantile(self, levels: Sequence[float]) -> NDArray[np.float64]:
-        """The quantiles at some levels, [Q, h, N]."""
-        quantiles: NDArray[np.float64] = np.quantile(self.paths, list(levels), axis=0)
-        return quantiles
-
-
-@dataclass(frozen=True, eq=False)
-class FittedForecaster:
-    """Forecasters that were trained, and what their numbers stand for.
-
-    Attributes:
-        models: Each of a seed of its own; their paths are put together.
-        codec: What their numbers stand for.
-        skipped: The names of series that were too short to learn from.
-
-    >>> series = [TimeSeries.of(np.sin(np.arange(30.0)))]
-    >>> options = ForecasterOptions.make(horizon=2, lags=[1], max_steps=1, hidden_size=4)
-    >>> fitted = fit_forecaster(series, options)
-    >>> FittedForecaster(fitted.models, fitted.codec).forecast(series)[0].median.shape
-    (2, 1)
-    """
-
-    models: list[Forecaster]
-    codec: ForecastCodec
-    skipped: list[str] = field(default_factory=list)
-
-    def forecast(
-        self,
-        series: Sequence[TimeSeries],
-        horizon: int | None = None,
-        *,
-        paths: int = 400,
-        seed: int = 1,
-    ) -> list[Forecast]:
-        """How each series may go on after its last target.
-
-        Args:
-            series: With the columns and the step that were learnt; as many future rows as are to be
-                forecast, if columns are known in advance.
-            horizon: h; None for that of the codec.
-            paths: How many, of all models together.
-            seed: Of the paths.
-
-        Raises:
-            DataError: columns or steps differ, future rows are missing, or a series has no value
-                in its last steps.
-        """
-        horizon = horizon or self.codec.horizon
-        each = -(-paths // len(self.models))
-        pasts, known = [], []
-        model = self.models[0]
-        reach = model.past + model.context
-        for one in series:
-            self._check(one, horizon)
-            steps = one.steps
-            begin = max(steps - reach - model.past, 0)
-            positions = np.arange(begin, steps + horizon)
-            columns = one.known[begin : steps + horizon]
-            if not self.codec.known_names:
-                columns = np.zeros((len(positions), 0))
-            features = self.codec.features(one.frequency.at(one.times[0], positions), columns)
-            if np.isnan(one.targets[max(steps - reach, 0) : steps]).all(axis=0).any():
-                raise DataError(
-                    f"{one.name}: a target has no value in the last {reach} steps, which are read "
-                    "to forecast; give some"
-                )
-            pasts.append(window(one.targets, steps, reach + model.past, np.nan))
-            known.append(window(features, len(features), reach + model.past + horizon, 0))
-        past, together = np.stack(pasts, axis=1), np.stack(known, axis=1)
-        drawn = np.concatenate(
-            [
-                model.predict(past, horizon, together, paths=each, seed=seed + number)
-                for number, model in enumerate(self.models)
-            ]
-        )
-        return [
-            Forecast(one.future(horizon), drawn[:, :, b], one.name) for b, one in enumerate(series)
-        ]
-
-    def _check(self, one: TimeSeries, horizon: int) -> None:
-        codec = self.codec
-        sizes = len(codec.target_names), len(codec.known_names)
-        found = one.targets.shape[1], one.known.shape[1]
-        if sizes != found or str(one.frequency) != codec.frequency:
-            raise DataError(
-                f"{one.name}: {found[0]} targets, {found[1]} columns known in advance, step "
-                f"{one.frequency}; the forecaster learnt {sizes[0]}, {sizes[1]} and step "
-                f"{codec.frequency}"
-            )
-        rows = len(one.known) - one.steps
-        if codec.known_names and rows < horizon:
-            raise DataError(
-                f"{one.name}: {', '.join(map(repr, codec.known_names))} must be known of all "
-                f"{horizon} steps to forecast, but only {rows} rows follow the last target; add "
-                f"{horizon - rows} rows whose targets are empty, or forecast fewer steps"
-            )
-
-
-def fit_forecaster(
-    series: Sequence[TimeSeries],
-    options: ForecasterOptions | None = None,
-    *,
-    members: int = 1,
-    callbacks: Sequence[Callback] = (),
-) -> FittedForecaster:
-    """Train one forecaster on all series.
-
-    The weights that are kept are those that do best on the ends of the series, which
-    ``validation_share`` holds out; the last ones where it is 0, or the series are too short.
-
-    Args:
-        series: What to learn from.
-        options: How; those that say how files are read mean nothing here. The optimiser is Adam,
-            with a cosine schedule.
-        members: Models, each of a seed of its own, whose paths are put together.
-        callbacks: What watches; see `Trainer`.
-
-    Raises:
-        DataError: series differ in their columns, or are all too short.
-        ValueError: an option is out of range.
-
-    >>> series = [TimeSeries.of(np.sin(np.arange(60.0)))]
-    >>> options = ForecasterOptions.make(horizon=4, season=6, max_steps=20, hidden_size=4)
-    >>> fit_forecaster(series, options).forecast(series)[0].paths.shape
-    (400, 4, 1)
-    """
-    options = options or ForecasterOptions.make()
-    if members < 1 or options.max_steps is None:
-        raise ValueError(
-            f"fit_forecaster: members {members}, max_steps {options.max_steps}; expected at least "
-            "1 and a number"
-        )
-    _check_counts(options, series)
-    codec, examples, skipped = _prepared(options, series)
-    training, validation = (
-        codec.batches(codec.encode(some), options.batch_size) if some else None for some in examples
-    )
-    before = random.get_state()
-    try:
-        models = [
-            _trained(
-                dataclasses.replace(options, seed=options.seed + k),
-                codec, training, validation, callbacks,
-            )
-            for k in range(members)
-        ]  # fmt: skip
-    finally:
-        random.set_state(before)
-    return FittedForecaster(models, codec, [one.name for one in skipped])
-
-
-def _prepared(
-    options: ForecasterOptions, series: Sequence[TimeSeries]
-) -> tuple[ForecastCodec, tuple[list[ForecastExample], list[ForecastExample]], list[TimeSeries]]:
-    """The codec, what to train on and to validate on, and the series that are too short."""
-    codec = _fit(options, series)
-    kept, skipped = codec.long_enough(series)
-    past, validation = [], []
-    for one in kept:
-        split = one.steps - max(codec.horizon, round(options.validation_share * one.steps))
-        if options.validation_share and split - one.start >= codec.needed_steps:
-            past.append(one.until(split))
-            validation.append((one, split))
-        else:
-            past.append(one)
-    return _fit(options, past), ([(one, 0) for one in past], validation), skipped
-
-
-def _fit(options: ForecasterOptions, series: Sequence[TimeSeries]) -> ForecastCodec:
-    assert options.scaling is not None
-    return ForecastCodec.fit(
-        series,
-        horizon=options.horizon,
-        season=options.season,
-        context=options.context,
-        lags=options.lags,
-        calendar=options.calendar,
-        scaling=options.scaling,
-    )
-
-
-def _trained(
-    options: ForecasterOptions,
-    codec: ForecastCodec,
-    batches: Any,
-    validation: Any,
-    callbacks: Sequence[Callback],
-) -> Forecaster:
-    """A model that was trained on batches, with the weights that were best in validation."""
-    random.seed(options.seed)
-    model: Forecaster = FORECAST.make_model(options, codec.sizes())
-    model.codec = codec
-    _begin(options, model, batches)
-    for windows in (batches, validation):
-        if windows is not None:
-            windows.fill(model)
-    best: dict[str, Array] = {}
-
-    def keep(record: Mapping[str, Any]) -> None:
-        best.update({name: p.data.copy() for name, p in model.named_parameters()})
-
-    assert options.max_steps is not None
-    optimizer = Adam(model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-    trainer = Trainer(
-        model,
-        optimizer,
-        batches,
-        dataclasses.replace(options, evaluate_every=max(options.max_steps // _EVALUATIONS, 1)),
-        schedule=Cosine(optimizer, total_steps=options.max_steps),
-        validation=validation,
-        save_model=keep,
-        callbacks=callbacks,
-    )
-    if validation is not None:
-        trainer.evaluate()
-    trainer.run(progress=False)
-    for name, parameter in model.named_parameters():
-        parameter.assign(best.get(name, parameter.data))
-    return model.eval()
-
-
-def _begin(options: ForecasterOptions, model: Forecaster, batches: WindowBatches) -> None:
-    """Give a model the weights that it begins with."""
-    if model.starts_from_least_squares:
-        model.start_from_least_squares(_some(batches, options.seed))
-
-
-def _some(batches: WindowBatches, seed: int) -> Iterator[ForecastBatch]:
-    """Batches of windows of all series, before anything stands for missing values."""
-    some: Any = batches.unfilled().shuffled(np.random.default_rng(seed))
-    return (some[k] for k in range(min(len(some), _LEAST_SQUARES_BATCHES)))
-
-
-def _check_counts(options: ForecasterOptions, series: Sequence[TimeSeries]) -> None:
-    if options.distribution not in COUNTS:
-        return
-    for one in series:
-        wrong = ~np.isnan(one.targets) & ((one.targets < 0) | (one.targets % 1 != 0))
-        for row, column in np.argwhere(wrong)[:1]:
-            raise DataError(
-                f"{one.name}: {one.target_names[column]!r} is {one.targets[row, column]:g} at "
-                f"{one.times[row]}; the distribution {options.distribution!r} is of counts 0, 1, "
-                "2, ...: take 'student_t'"
-            )
-
-
-# Baselines
-
-
-def seasonal_naive(
-    series: Sequence[TimeSeries], horizon: int, season: int | None = None, paths: int = 400
-) -> list[Forecast]:
-    """Each step as it was a season before, with normal errors of the size that this had so far.
-
-    The variance of a forecast k seasons ahead is k times that of the seasonal differences (Hyndman
-    & Athanasopoulos 2021, 5.5). A missing value is taken from a season earlier.
-
-    Args:
-        series: The series.
-        horizon: h.
-        season: In steps; None for that of the calendar.
-        paths: How many.
-
-    >>> series = TimeSeries.of([1.0, 5.0, 1.0, 5.0])
-    >>> seasonal_naive([series], 3, season=2)[0].median[:, 0].tolist()
-    [1.0, 5.0, 1.0]
-    """
-    forecasts = []
-    for one in series:
-        m = season or one.frequency.season
-        values = one.targets[: one.steps].copy()
-        for t in range(m, len(values)):
-            values[t] = np.where(np.isnan(values[t]), values[t - m], values[t])
-        if len(values) < m or np.isnan(values[-m:]).any():
-            raise DataError(
-                f"{one.name}: a seasonal naive forecast needs a value for each of the last {m} "
-                "steps, or a season before it"
-            )
-        given = one.targets[: one.steps]
-        squares = (given[m:] - given[:-m]) ** 2
-        there = ~np.isnan(squares)
-        deviation = np.sqrt(np.where(there, squares, 0).sum(axis=0) / np.maximum(there.sum(0), 1))
-        seasons = np.arange(horizon) // m + 1
-        level = values[-m:][np.arange(horizon) % m]
-        spread = np.sqrt(seasons)[:, None] * deviation
-        drawn = level + normal_scores(paths)[:, None, None] * spread
-        forecasts.append(Forecast(one.future(horizon), drawn, one.name))
-    return forecasts
-
-
-# Backtests
-
-
-@dataclass(frozen=True)
-class ForecastScores:
-    """How good forecasts were, over all series, origins, steps and targets that have a value.
-
-    Attributes:
-        mae: The mean absolute error of the median.
-        rmse: The root of the mean squared error of the mean.
-        mase: The mean of absolute errors over those of the seasonal naive forecast one step ahead
-            in the training part of the series (Hyndman & Koehler 2006).
-        weighted_quantile_loss: Twice the sum of pinball losses over the sum of absolute values, the
-            mean over levels (Salinas et al. 2020).
-        coverage: The share of values within the central interval, by its level.
-        values: How many values there were.
-
-    >>> ForecastScores(1.0, 2.0, 0.5, 0.1, {0.8: 0.75}, 10).mase
-    0.5
-    """
-
-    mae: float
-    rmse: float
-    mase: float
-    weighted_quantile_loss: float
-    coverage: dict[float, float]
-    values: int
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """The scores by the names that `anaphora.metrics` has for them."""
-        return {
-            "mean_absolute_scaled_error": self.mase,
-            "mean_absolute_error": self.mae,
-            "root_mean_squared_error": self.rmse,
-            "quantile_loss": self.weighted_quantile_loss,
-            **{f"coverage_{100 * level:g}": share for level, share in self.coverage.items()},
-        }
-
-
-def backtest_origins(
-    steps: int, horizon: int, origins: int, step: int | None = None, name: str = "the series"
-) -> list[int]:
-    """After how many steps the forecasts of a backtest begin; the last has its whole horizon.
-
-    Args:
-        steps: Of the series.
-        horizon: h.
-        origins: How many.
-        step: From one to the next; None for h.
-        name: What the series is called.
-
-    Raises:
-        DataError: the series is too short.
-
-    >>> backtest_origins(100, horizon=12, origins=3, step=6)
-    [76, 82, 88]
-    """
-    step = step or horizon
-    first = steps - horizon - (origins - 1) * step
-    if first < 2:
-        raise DataError(
-            f"a backtest of {origins} origins every {step} steps, with a horizon of {horizon}, "
-            f"needs at least {steps - first + 2} steps; {name} has {steps}"
-        )
-    return [first + k * step for k in range(origins)]
-
-
-def before_backtest(
-    series: Sequence[TimeSeries], horizon: int, origins: int, step: int | None = None
-) -> list[TimeSeries]:
-    """Each series as it was at its first origin: what may be learnt from before a backtest.
-
-    The arguments are those of `backtest`.
-
-    >>> [one.steps for one in before_backtest([TimeSeries.of(np.arange(100.0))], 12, 3, 6)]
-    [76]
-    """
-    return [
-        one.until(backtest_origins(one.steps, horizon, origins, step, one.name)[0])
-        for one in series
-    ]
-
-
-def backtest(
-    series: Sequence[TimeSeries],
-    methods: Mapping[str, Method],
-    horizon: int,
-    origins: int = 5,
-    step: int | None = None,
-    *,
-    season: int | None = None,
-    quantiles: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    coverage: Sequence[float] = (0.8, 0.95),
-) -> dict[str, ForecastScores]:
-    """Compare forecasts from rolling origins with what came (Tashman 2000).
-
-    Args:
-        series: The series.
-        methods: By name, what forecasts series from their ends on, such as the ``forecast`` of a
-            `FittedForecaster` that was fitted on `before_backtest`, or a function that fits anew.
-            It gets the series as they were at an origin, and the rows known in advance.
-        horizon: h.
-        origins: How many, the last one h steps before the end of each series.
-        step: From one origin to the next; None for h.
-        season: Of the seasonal naive forecast that scales the errors; None for the calendar's.
-        quantiles: Levels of the weighted quantile loss.
-        coverage: Levels of the central intervals.
-
-    Returns:
-        The scores of each method.
-
-    Raises:
-        DataError: a series is too short, or constant over seasons so that nothing scales its
-            errors.
-
-    >>> series = [TimeSeries.of(np.arange(30.0) + np.tile([0.0, 5.0], 15))]
-    >>> scores = backtest(series, {"naive": lambda s, h: seasonal_naive(s, h, 2)}, 2, season=2)
-    >>> scores["naive"].mae, scores["naive"].mase
-    (2.0, 1.0)
-    """
-    starts = [backtest_origins(one.steps, horizon, origins, step, one.name) for one in series]
-    scales = [
-        _naive_error(one, start[0], season or one.frequency.season)
-        for one, start in zip(series, starts, strict=True)
-    ]
-    sums = {name: _Sums(quantiles, coverage) for name in methods}
-    for origin in range(origins):
-        pasts = [one.until(start[origin]) for one, start in zip(series, starts, strict=True)]
-        for name, method in methods.items():
-            forecasts = method(pasts, horizon)
-            for one, start, scale, forecast in zip(series, starts, scales, forecasts, strict=True):
-                came = one.targets[start[origin] : start[origin] + horizon]
-                sums[name].add(forecast, came, scale)
-    return {name: total.scores() for name, total in sums.items()}
-
-
-def _naive_error(one: TimeSeries, steps: int, season: int) -> NDArray[np.float64]:
-    """[N]: the mean absolute seasonal difference of the training part."""
-    past = one.targets[:steps]
-    errors = np.abs(past[season:] - past[:-season])
-    there = ~np.isnan(errors)
-    total = np.where(there, errors, 0).sum(axis=0)
-    scale: NDArray[np.float64] = total / np.maximum(there.sum(axis=0), 1)
-    if not (scale > 0).all():
-        raise DataError(
-            f"{one.name}: the {steps} steps before the first origin have no seasonal differences "
-            f"({season} steps) other than 0, so nothing scales the errors; give another season, "
-            "fewer origins, or leave the series out"
-        )
-    return scale
-
-
-class _Sums:
-    """The sums that scores are made of."""
-
-    def __init__(self, quantiles: Sequence[float], coverage: Sequence[float]) -> None:
-        self._levels = np.array(quantiles)
-        self._coverage = list(coverage)
-        self._count = 0
-        self._absolute = self._squared = self._scaled = self._size = 0.0
-        self._pinball = np.zeros(len(self._levels))
-        self._within = np.zeros(len(self._coverage))
-
-    def add(self, forecast: Forecast, came: NDArray[np.float64], scale: ArrayLike) -> None:
-        there = ~np.isnan(came)
-        came = np.where(there, came, 0)
-        error = np.where(there, np.abs(came - forecast.median), 0)
-        self._count += int(there.sum())
-        self._absolute += float(error.sum())
-        self._scaled += float((error / np.asarray(scale)).sum())
-        self._squared += float(np.where(there, (came - forecast.mean) ** 2, 0).sum())
-        self._size += float(np.abs(came).sum())
-        levels = self._levels[:, None, None]
-        over = came - forecast.quantile(self._levels.tolist())
-        loss = np.maximum(levels * over, (levels - 1) * over)
-        self._pinball += np.where(there, loss, 0).sum(axis=(1, 2))
-        for k, level in enumerate(self._coverage):
-            low, high = forecast.quantile([(1 - level) / 2, (1 + level) / 2])
-            self._within[k] += (there & (low <= came) & (came <= high)).sum()
-
-    def scores(self) -> ForecastScores:
-        count = self._count
-        if count == 0:
-            raise DataError("there is no value after the origins of the backtest")
-        size = self._size or math.nan
-        return ForecastScores(
-            self._absolute / count,
-            math.sqrt(self._squared / count),
-            self._scaled / count,
-            float(np.mean(2 * self._pinball / size)),
-            {k: float(w / count) for k, w in zip(self._coverage, self._within, strict=True)},
-            count,
-        )
-
-
-# The task
+_REPORTED = {
+    "mean_absolute_scaled_error": "MASE {:.4f}",
+    "mean_absolute_error": "mean absolute error {:.4g}",
+    "root_mean_squared_error": "root mean squared error {:.4g}",
+    "quantile_loss": "quantile loss {:.4f}",
+}
 
 
 def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
     if not paths:
         raise DataError("nothing was given to forecast: name .csv or .tsv files of series")
-    found = []
-    for path in paths:
-        series = read_time_series(
+    if list(paths).count("-") > 1:
+        raise DataError("standard input (-) was given more than once, but can be read only once")
+    return [
+        one
+        for path in paths
+        for one in read_time_series(
             path,
             time_column=options.time_column,
             target_columns=options.target_column,
@@ -680,11 +72,9 @@ def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
             gaps=options.gaps,
             time_format=options.time_format,
             encoding=options.encoding,
+            format=options.format,
         )
-        if options.series_column is None:
-            series = [dataclasses.replace(one, name=str(path)) for one in series]
-        found += series
-    return found
+    ]
 
 
 def _read(
@@ -698,10 +88,9 @@ def _read(
     if texts:
         notify(f"reading {names_of(texts)}")
     series = _series(options, texts)
-    _check_counts(options, series)
     if validation_texts:
         options = dataclasses.replace(options, validation_share=0.0)
-    fitted, (training, validation), skipped = _prepared(options, series)
+    fitted, (training, validation), skipped = split_ends(options, series)
     codec: ForecastCodec = adapt(lambda: fitted)
     if skipped:
         notify(
@@ -711,17 +100,16 @@ def _read(
     if validation_texts:
         notify(f"reading {names_of(validation_texts)}")
         held_out = [codec.selected(one) for one in _series(options, validation_texts)]
-        _check_counts(options, held_out)
+        check_counts(options, held_out)
         validation = [(one, 1) for one in codec.long_enough(held_out)[0]]
     elif options.validation_share and not validation:
         notify(
             "no series is long enough to hold out its end for validation, so the last weights are "
             "kept"
         )
-    examples = {"train": training, "validation": validation}
-    for name, of_name in examples.items():
-        if of_name:
-            arrays = codec.encode(of_name)
+    for name, examples in (("train", training), ("validation", validation)):
+        if examples:
+            arrays = codec.encode(examples)
             write_weights(folder / f"{name}.safetensors", arrays, within=folder)
     names = {"texts": names_of(texts), "validation_texts": names_of(validation_texts) or None}
     return codec, names
@@ -741,26 +129,20 @@ def _resolve(options: ForecasterOptions, codec: ForecastCodec) -> ForecasterOpti
 
 
 def _open(options: ForecasterOptions, codec: ForecastCodec, folder: Path) -> TrainingData:
-    """Windows in which missing values are what the first weights say, also after a resume."""
+    """Windows whose missing values are filled by the first weights, also after a resume."""
     data = open_examples(options, codec, folder)
     before = random.get_state()
-    model: Forecaster = FORECAST.make_model(options, codec.sizes())
+    new_model(options, codec, data.batches, data.validation)
     random.set_state(before)
-    training: Any = data.batches
-    validation: Any = data.validation
-    _begin(options, model, training)
-    for windows in (training, validation):
-        if windows is not None:
-            windows.fill(model)
     return data
 
 
-def _start(options: ForecasterOptions, trainer: Trainer, initial: bool) -> None:
-    """Begin with the least squares; they are kept where the network does not do better."""
+def _begin(options: ForecasterOptions, trainer: Trainer, initial: bool) -> None:
+    """Start new weights from least squares; they are kept where the network does no better."""
     if not initial:
         return
     model: Any = trainer.model
-    _begin(options, model, trainer.batches)
+    start_from_least_squares(options, model, trainer.batches)
     if trainer.validation is not None:
         trainer.evaluate()
 
@@ -768,24 +150,22 @@ def _start(options: ForecasterOptions, trainer: Trainer, initial: bool) -> None:
 def _evaluation(
     options: ForecasterOptions, model: Forecaster, files: Paths, batch_size: int | None
 ) -> EvaluationData:
-    codec: ForecastCodec = model.codec
-    series = [codec.selected(one) for one in _series(options, files)]
-    horizon = options.horizon or codec.horizon
-    codec = dataclasses.replace(codec, horizon=horizon)
-    examples = []
-    for one in series:
-        origins = backtest_origins(one.steps, horizon, options.origins, name=one.name)
-        examples.append((one, origins[0]))
+    learnt: ForecastCodec = model.codec
+    series = [learnt.selected(one) for one in _series(options, files)]
+    horizon = options.horizon or learnt.horizon
+    codec = dataclasses.replace(learnt, horizon=horizon)
+    examples = [
+        (one, backtest_origins(one.steps, horizon, options.origins, name=one.name)[0])
+        for one in series
+    ]
     batches = codec.batches(codec.encode(examples), batch_size or options.batch_size, every=horizon)
     batches.fill(model)
 
     def figures(result: Evaluation) -> dict[str, Any]:
-        ours = FittedForecaster([model], codec)
+        forecast, paths = FittedForecaster([model], codec).forecast, options.paths
         methods: dict[str, Method] = {
-            "model": functools.partial(ours.forecast, paths=options.paths),
-            "seasonal_naive": functools.partial(
-                seasonal_naive, season=codec.season, paths=options.paths
-            ),
+            "model": functools.partial(forecast, paths=paths),
+            "seasonal_naive": functools.partial(seasonal_naive, season=codec.season, paths=paths),
         }
         found = backtest(series, methods, horizon, options.origins, season=codec.season)
         return {
@@ -799,7 +179,8 @@ def _evaluation(
 
 def _inputs(options: ForecasterOptions, path: str) -> Iterator[tuple[str, TimeSeries]]:
     for one in _series(options, [path]):
-        yield (path if one.name == path else f"{path}, series {one.name!r}"), one
+        in_file = "" if options.series_column is None else f", series {one.name!r}"
+        yield f"{name_of(path)}{in_file}", one
 
 
 def _answer(
@@ -808,8 +189,11 @@ def _answer(
     codec: ForecastCodec = model.codec
     series = [codec.selected(one) for one in inputs]
     horizon = options.horizon or codec.horizon
-    forecasts = FittedForecaster([model], codec).forecast(series, horizon, paths=options.paths)
+    fitted = FittedForecaster([model], codec)
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below
+        forecasts = fitted.forecast(series, horizon, paths=options.paths)
     for forecast in forecasts:
+        check_scores("forecast", forecast.paths)
         yield _shown(forecast, codec.target_names, options)
 
 
@@ -831,25 +215,36 @@ def _shown(forecast: Forecast, targets: Sequence[str], options: ForecasterOption
             for n, target in enumerate(targets)
         },
     }
-    several = options.series_column is not None
-    below = [k for k, level in enumerate(options.levels) if level < 0.5]
-    above = [k for k, level in enumerate(options.levels) if level >= 0.5]
-    heads = ["time", *([options.series_column] if several else [])]
-    for target in targets:
-        heads += [f"{target} {options.levels[k]:g}" for k in below]
-        heads += [target, *(f"{target} {options.levels[k]:g}" for k in above)]
+    by_level = [
+        (level, f" {level:g}", values)
+        for level, values in zip(options.levels, quantiles, strict=True)
+    ]
+    columns = [(suffix, values) for level, suffix, values in by_level if level < 0.5]
+    columns.append(("", median))
+    columns += [(suffix, values) for level, suffix, values in by_level if level >= 0.5]
+    one_series = options.series_column is None
+    heading = ["time", *([] if one_series else [str(options.series_column)])]
+    heading += [f"{target}{suffix}" for target in targets for suffix, _ in columns]
     rows = []
     for step, time in enumerate(times):
-        row = [str(time), *([forecast.name] if several else [])]
-        for n in range(len(targets)):
-            values = [*quantiles[below, step, n], median[step, n], *quantiles[above, step, n]]
-            row += [f"{value:.6g}" for value in values]
-        rows.append(row)
-    return Answer(record, "\n".join(map("\t".join, rows)), "\t".join(map(str, heads)))
+        row = [time, *([] if one_series else [forecast.name])]
+        row += [f"{values[step, n]:.6g}" for n in range(len(targets)) for _, values in columns]
+        rows.append("\t".join(row))
+    return Answer(record, "\n".join(rows), "\t".join(heading))
+
+
+def _report(options: ForecasterOptions, record: Mapping[str, Any], short: bool = False) -> str:
+    """MASE, or the first error that there is, and the figure that decides what weights are kept."""
+    found = [name for name in _REPORTED if record.get(name) is not None]
+    return ", ".join(
+        _REPORTED[name].format(record[name])
+        for name in found
+        if name in (found[0], options.monitor)
+    )
 
 
 def _example_file(options: ForecasterOptions, files: str) -> str:
-    return "YOUR_SERIES.csv"
+    return (example_of_table(files, options.format) or "YOUR_TABLE.csv").replace("TABLE", "SERIES")
 
 
 FORECAST = Task(
@@ -863,9 +258,11 @@ FORECAST = Task(
     evaluation=_evaluation,
     inputs=_inputs,
     answer=_answer,
+    measure_of=lambda options, model, codec: ForecastMeasure(model),
     rows="windows",
     resolve=_resolve,
-    begin=_start,
+    begin=_begin,
+    report=_report,
     example_file=_example_file,
 )
 """Series that are forecast, with quantiles."""
