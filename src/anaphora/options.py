@@ -1,4 +1,4 @@
-"""Options: the fields of a dataclass, each with its default, its help, and how it is checked."""
+"""Options: the fields of a dataclass, each with a default, help, and checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anaphora import schema
 _Class = TypeVar("_Class", bound=type)
 
 LARGEST = 2**63 - 1
-"""The largest integer that an option may be."""
+"""The largest integer allowed as an option."""
 
 
 def option(
@@ -30,13 +30,13 @@ def option(
     """A field of an options class.
 
     Args:
-        default: What it is where nothing else was given.
-        help: What it means, as ``--help`` prints it.
-        choices: The words that it may be; any value if there are none.
-        section: Where ``config.json`` has it: "data", "model" or "training".
-        common: Whether ``--help`` shows it among the first.
-        reading: Whether it says how files are read, so that commands which use a trained model
-            take it too.
+        default: The default.
+        help: The description that ``--help`` prints.
+        choices: The allowed words; empty allows any value.
+        section: Its section of ``config.json``: "data", "model" or "training".
+        common: Whether ``--help`` alone shows it.
+        reading: Whether it determines how files are read, so that commands which use a trained
+            model accept it too.
 
     >>> @dataclasses.dataclass(kw_only=True)
     ... class Size(Options):
@@ -51,7 +51,7 @@ def option(
 
 
 def defaults(**values: Any) -> Callable[[_Class], _Class]:
-    """Give a dataclass other defaults of fields that it inherits; below ``@dataclass``.
+    """Override defaults of inherited fields of a dataclass; write it below ``@dataclass``.
 
     >>> @dataclasses.dataclass(kw_only=True)
     ... class Size(Options):
@@ -83,25 +83,27 @@ def defaults(**values: Any) -> Callable[[_Class], _Class]:
 
 
 class Options:
-    """What all options classes share: they check themselves and are made from dictionaries.
+    """The base of all options classes: checks and conversion from and to dictionaries.
 
-    A subclass is a dataclass whose fields are `option`.
+    A subclass is a dataclass whose fields are made by `option`.
     """
 
     plain_types: ClassVar[Mapping[Any, Any]] = {}
-    """What fields of some types are in plain data, where that is another type."""
+    """The types of plain data for field types that have no plain equivalent."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, choices = getattr(self, field.name), field.metadata.get("choices")
             if isinstance(value, int) and abs(value) > LARGEST:
-                raise ValueError(f"{field.name} is {value:.3g}; expected a number of 63 bits")
+                raise ValueError(
+                    f"{field.name} is {value:.3g}; expected a number that fits in 64 bits"
+                )
             if choices and isinstance(value, str) and value not in choices:
                 raise ValueError(f"{field.name} {value!r:.80} is not one of {', '.join(choices)}")
 
     @classmethod
     def fields(cls, section: str | None = None) -> dict[str, dataclasses.Field[Any]]:
-        """The fields by name, of one section or of all."""
+        """The fields by name, of one section or all."""
         return {
             field.name: field
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -110,20 +112,19 @@ class Options:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
-        """Make the options of a dictionary of plain values; what is missing has its default.
+        """Make options from a dictionary of plain values; missing ones have their defaults.
 
         Args:
-            values: The values by the names of the fields.
-            place: What the dictionary is called, for messages.
+            values: The values by field name.
+            place: The name of the dictionary in messages.
             **objects: Values that are not plain.
 
         Raises:
-            ValueError: a name is unknown, or a value is of another type than the field, or out of
-                its range.
+            ValueError: a name is unknown, or a value has the wrong type or is out of range.
         """
         fields = cls.fields()
         if unknown := sorted(set(values) - set(fields)):
-            raise ValueError(f"unknown options {', '.join(unknown)}; there are {sorted(fields)}")
+            raise ValueError(f"unknown options {', '.join(unknown)}; expected {sorted(fields)}")
         hints = typing.get_type_hints(cls)
         kinds = {
             name: (cls.plain_types.get(hints[name], hints[name]), _is_required(field))
@@ -134,7 +135,7 @@ class Options:
         return cls(**schema.convert_fields(plain, kinds, place), **objects)
 
     def to_dict(self, section: str | None = None) -> dict[str, Any]:
-        """The options as plain values, of one section or of all."""
+        """The options as plain values, of one section or all."""
         return {name: getattr(self, name) for name in self.fields(section)}
 
 
@@ -143,7 +144,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def check_sizes(options: Any, minimum: int, *names: str) -> None:
-    """Refuse options that are not integers of at least a minimum; None is no number given.
+    """Refuse options that are not integers of at least a minimum; None is skipped.
 
     Raises:
         ValueError: one is not.
@@ -161,11 +162,11 @@ def check_sizes(options: Any, minimum: int, *names: str) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
             raise ValueError(f"{name} must be an integer of at least {minimum}, not {value!r}")
         if value > LARGEST:
-            raise ValueError(f"{name} must fit into 64 bits; {value} does not")
+            raise ValueError(f"{name} must fit in 64 bits; {value} does not")
 
 
 def check_shares(options: Any, *names: str) -> None:
-    """Refuse options that are not shares, 0 to below 1.
+    """Refuse options that are not in 0 <= option < 1.
 
     Raises:
         ValueError: one is not.
@@ -174,11 +175,11 @@ def check_shares(options: Any, *names: str) -> None:
     >>> check_shares(types.SimpleNamespace(dropout=1.0), "dropout")
     Traceback (most recent call last):
         ...
-    ValueError: dropout is a share, 0 <= dropout < 1, not 1.0
+    ValueError: dropout must be >= 0 and < 1, not 1.0
     """
     for name in names:
         if not 0 <= getattr(options, name) < 1:
-            raise ValueError(f"{name} is a share, 0 <= {name} < 1, not {getattr(options, name)}")
+            raise ValueError(f"{name} must be >= 0 and < 1, not {getattr(options, name)}")
 
 
 def check_factors(options: Any, *names: str) -> None:

@@ -132,7 +132,7 @@ def test_the_training_loop_serves_a_classifier():
     [
         (lambda x: SequenceBatches([], [], 2), "there is no sequence"),
         (lambda x: SequenceBatches(x, [1, 2], 2), "2 targets for 7 sequences"),
-        (lambda x: SequenceBatches(x, range(7), 0), "batch_size is 0; at least 1"),
+        (lambda x: SequenceBatches(x, range(7), 0), "batch_size is 0; it must be at least 1"),
         (
             lambda x: SequenceBatches(x, [[1] * 5] * 7, 2, per_step=True),
             "sequence 1 has 2 steps and 5 targets",
@@ -141,7 +141,10 @@ def test_the_training_loop_serves_a_classifier():
             lambda x: SequenceBatches(x, range(7), 2, characters=[[[1]] * 5] * 7),
             "sequence 1 has 2 steps and 5 spellings",
         ),
-        (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2), "expected .* alike"),
+        (
+            lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2),
+            "expected the same \\[N, B\\]",
+        ),
         (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((3, 2)), 0), "window is 0"),
         (lambda x: SampledBatches(sample, 0), "count is 0"),
     ],
