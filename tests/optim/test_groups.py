@@ -330,7 +330,7 @@ def test_freezing_by_patterns():
     assert len(names) == 1 + 8
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == names == matching(model.named_parameters(), ["embedding.*", "*_l0*"])
-    message = r"no parameter is named 'encoder\.\*'; there are embedding.weight, .*, output.bias"
+    message = r"no parameter is named 'encoder\.\*'; expected embedding.weight, .*, output.bias"
     with pytest.raises(ValueError, match=message):
         freeze(model.named_parameters(), ["output.*", "encoder.*"])
     assert dict(model.named_parameters())["output.bias"].requires_grad
