@@ -192,7 +192,7 @@ def test_a_second_training_is_told_who_trains(model, tmp_path):
     with holder(path) as process:
         message = (
             rf"model: is being trained by process {process.pid} on {socket.gethostname()}, since "
-            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC; wait until that training ends, stop it \(in "
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC; wait until that training finishes, stop it \(in "
             r"Python: delete its trainer\), or choose another --out"
         )
         for attempt in (

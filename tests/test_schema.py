@@ -69,7 +69,7 @@ def test_the_entries_of_a_mapping_are_checked_one_by_one():
     assert convert_fields({"classes": 2, "depth": None}, kinds) == {"classes": 2, "depth": None}
     for data, message in (
         ({"classes": 2, "outputs": 3}, "there is the unknown option outputs"),
-        ({"depth": 3}, "there is no classes, which is needed"),
+        ({"depth": 3}, "there is no classes, which is required"),
         ({"classes": 2, "depth": 2**29}, "depth is 536870912; expected int <= 268435456"),
         ({"classes": 2, "kind": 5}, "kind is 5; expected str"),
     ):

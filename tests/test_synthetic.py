@@ -102,7 +102,7 @@ def test_blocks_are_counted(n):
 
 
 def test_sizes_that_make_no_task_are_refused(rng):
-    with pytest.raises(ValueError, match="temporal_order: 5 classes; there are tasks of 4 and"):
+    with pytest.raises(ValueError, match="temporal_order: 5 classes; expected 4 or"):
         temporal_order(rng, 2, classes=5)
     with pytest.raises(ValueError, match="temporal_order: length 9; it must be at least 10"):
         temporal_order(rng, 2, length=9)

@@ -2,7 +2,7 @@
 
 A cell is its equations: a few lines of Python become a recurrence with its gradient, for
 training, evaluation and generation. `cells` holds those that come with the package, `nn` the
-layers, `models` whole models, `training` the loop, `data` what turns files into batches.
+layers, `models` complete models, `training` the loop, `data` the way from files to batches.
 """
 
 from typing import TYPE_CHECKING
@@ -73,7 +73,7 @@ __all__ = [
     "training",
 ]
 
-# Imported when they are used: the command line can say something before numbers are computed.
+# Imported lazily, so that the command line can print something early.
 _PARTS = {
     "artifact": (),
     "cells": ("Cell", "Gate", "cell"),

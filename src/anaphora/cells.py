@@ -182,7 +182,7 @@ class Cell:
         return self.program.inputs.index(self.states[0]) in self.program.reads()
 
     def to_dict(self) -> dict[str, Any]:
-        """The cell as plain values: its program, from which `from_dict` makes it again.
+        """The cell as plain values: its program, from which `from_dict` restores it.
 
         Raises:
             EquationError: the cell was declared with ``fused=False``, so that it has no program; or
@@ -197,7 +197,7 @@ class Cell:
         ):
             if not math.isfinite(operand):
                 raise EquationError(
-                    f"cell {self.name!r} has the constant {operand}, which no file can keep"
+                    f"cell {self.name!r} has the constant {operand}, which cannot be saved"
                 )
         return {
             "name": self.name,
@@ -213,7 +213,7 @@ class Cell:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Cell:
-        """Make the cell that `to_dict` described: data, of which nothing is run but its program.
+        """Restore the cell that `to_dict` described: only its program is run, no other code.
 
         Raises:
             ValueError: the data is damaged; the message names the field.
@@ -268,7 +268,7 @@ class Cell:
                 " ".join(states),
                 " ".join(parts["parameters"]),
             )
-        except (EquationError, ValueError) as error:  # of a name that is none, too
+        except (EquationError, ValueError) as error:  # also for an invalid name
             raise ValueError(f"cell: {error}") from error
         traced = made.trace
         if (traced.program.inputs, traced.program.instructions, traced.program.outputs) != (
@@ -277,11 +277,11 @@ class Cell:
             raise ValueError("cell.instructions are not those of a traced cell")
         if any(not 0 <= number < len(program.names) for number in parts["named"].values()):
             raise ValueError("cell.named has a number without a value")
-        if lacking := [name for name in states if name not in parts["named"]]:
-            raise ValueError(f"cell.named lacks the state {lacking[0]!r}")
+        if missing := [name for name in states if name not in parts["named"]]:
+            raise ValueError(f"cell.named has no state {missing[0]!r}")
         named = dict(parts["named"])
         made._trace = Trace(program, traced.gate_inputs, traced.states, named)
-        made._origin = Cell.from_dict, (dict(data),)  # what pickling calls again
+        made._origin = Cell.from_dict, (dict(data),)  # called again by unpickling
         return made
 
     def __copy__(self) -> Cell:
@@ -332,7 +332,7 @@ class Cell:
 
 
 def _is_operand(value: Any) -> bool:
-    """Whether it is a number of a value or a finite constant."""
+    """Whether it is the index of a value or a finite constant."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 

@@ -1,7 +1,7 @@
-"""The names that PyTorch, NumPy and Keras have for things, with what to write here.
+"""Names from PyTorch, NumPy and Keras, with what to write here instead.
 
-One table answers for missing attributes of objects and packages, for imports and for arguments, and
-is printed in ``docs/guide/coming-from.md``.
+One table serves missing attributes of objects and packages, imports and arguments, and is
+printed in ``docs/guide/coming-from.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WRITING = "`with x.writing() as array: array[...] = values`"
 _PACKING = "`layer(x, lengths=lengths)`: any order, no packing"
 _NUMBERS = "`x.data`, the numbers as an array: they have no gradient"
 
-# By who is asked; in a key several names, separated by spaces.
+# By owner; a key holds several names, separated by spaces.
 NAMES: dict[str, dict[str, str]] = {
     "Tensor": {
         "view view_as reshape_as flatten ravel squeeze unsqueeze": "`x.reshape(...)`",
@@ -62,7 +62,7 @@ NAMES: dict[str, dict[str, str]] = {
     "RowGradient": {
         "sum mean max min std copy reshape ravel tolist T size ndim astype norm":
             "`gradient.dense()`, which is an array (`np.asarray(gradient)` too)",
-        "coalesce": "omit it: each row is there once",
+        "coalesce": "omit it: each row occurs once",
         "to_dense numpy data": "`gradient.dense()`",
         "_indices": "`gradient.indices`",
         "_values": "`gradient.values`",
@@ -72,7 +72,7 @@ NAMES: dict[str, dict[str, str]] = {
         "float double half": "`dtype=` when the layer is made",
         "children named_children": "`module.modules()`, `module.named_modules()`",
         "register_parameter register_module add_module": "`self.name = Parameter(...)` or a module",
-        "register_buffer buffers": "`self.name = array`; a state_dict holds parameters alone",
+        "register_buffer buffers": "`self.name = array`; a state_dict holds only parameters",
         "get_parameter get_submodule": "`dict(module.named_parameters())[name]`",
         "apply": "`for part in module.modules(): ...`",
         "register_forward_hook register_full_backward_hook": "`anaphora.hook`",
@@ -82,7 +82,7 @@ NAMES: dict[str, dict[str, str]] = {
         "summary": "`print(model)`",
         "get_weights": "`model.state_dict()`",
         "set_weights": "`model.load_state_dict(state)`",
-        "reset_states": "omit it: the state is what you hand to the next call",
+        "reset_states": "omit it: the state is what you pass to the next call",
     },
     "Optimizer": {
         "param_groups lr": "`optimizer.learning_rate`; `optimizer.groups` shows those of groups",
@@ -98,7 +98,7 @@ NAMES: dict[str, dict[str, str]] = {
         "ModuleList ParameterList": "a list: `self.layers = [nn.Linear(3, 4), nn.Linear(4, 5)]`",
         "ModuleDict ParameterDict": "a dict: `self.layers = {'a': nn.Linear(3, 4)}`",
         "functional": "`anaphora.ops`, or methods of Tensors",
-        "utils": "`optim.clip_grad_norm`; `lengths=` of a layer in the place of packed sequences",
+        "utils": "`optim.clip_grad_norm`; `lengths=` of a layer instead of packed sequences",
         "init": "`initialization=` of a layer, or `with p.writing() as array`",
         "CrossEntropyLoss": "`ops.cross_entropy(logits, targets)`",
         "NLLLoss LogSoftmax": "`ops.nll_loss`, `ops.log_softmax`; of logits `ops.cross_entropy`",
@@ -110,7 +110,7 @@ NAMES: dict[str, dict[str, str]] = {
         "BCELoss BCEWithLogitsLoss MultiLabelSoftMarginLoss":
             "`ops.binary_cross_entropy_with_logits(logits, targets)`",
         "GaussianNLLLoss": "`ops.gaussian_nll_loss(mean, deviation, targets)`",
-        "LSTMCell GRUCell RNNCell": "`layer.session()`, or a cell called with numbers",
+        "LSTMCell GRUCell RNNCell": "`layer.session()`, or a cell called on numbers",
         "Tanh Sigmoid ReLU Softmax Softplus": "`ops.tanh(x)` and so on, functions in forward",
         "Flatten Unflatten": "`x.reshape(...)` in forward",
         "Identity": "omit it, or `nn.Dropout(0)`",
@@ -139,7 +139,7 @@ NAMES: dict[str, dict[str, str]] = {
         "unbind": "`ops.unstack`",
         "clamp clip": "`ops.minimum(ops.maximum(x, low), high)`",
         "pow": "`ops.power`",
-        "one_hot": "ids: embeddings and losses take them as they are",
+        "one_hot": "ids: embeddings and losses take them directly",
         "pad": "`data.pad`, of sequences, before the model",
         "scaled_dot_product_attention": "`nn.MultiplicativeAttention`",
         "normalize": "`ops.layer_norm`, or `x / ops.sqrt((x * x).sum())`",
@@ -166,12 +166,12 @@ NAMES: dict[str, dict[str, str]] = {
         "enable_grad set_grad_enabled": "omit it: only `no_grad()` turns recording off",
         "inference_mode": "`no_grad()`",
         "is_grad_enabled": "`tensor.recording()`",
-        "autograd": "`loss.backward()`; `anaphora.differentiable` for an operation of your own",
+        "autograd": "`loss.backward()`; `anaphora.differentiable` for a custom operation",
         "Function": "`anaphora.differentiable`",
         "set_num_threads get_num_threads": "`engine.set_num_threads(2)`, `engine.info()`",
         "compile jit": "omit it: cells are compiled where they are declared",
         "functional": "`anaphora.ops`",
-        "utils": "`anaphora.data`, whose batches are what a DataLoader gives",
+        "utils": "`anaphora.data`, whose batches are like a DataLoader's",
         "keras layers": "`anaphora.nn`",
         "pack_padded_sequence": _PACKING,
     },
@@ -185,14 +185,14 @@ NAMES: dict[str, dict[str, str]] = {
         "p": "`rate=`",
         "h0 hx initial_state": "`state=`",
         "mask sequence_length": "`lengths=`, or `where=` of a loss",
-        "training": "omit it: `model.train()` and `model.eval()` say it",
+        "training": "omit it: `model.train()` and `model.eval()` set it",
         "units": "`hidden_size=`, and the size of the input before it, `input_size=`",
         "return_sequences return_state stateful":
             "omit it: a layer returns all outputs and the state, and takes a state",
         "recurrent_dropout": "`weight_dropout=` or `zoneout=`",
         "enforce_sorted": "omit it: lengths may be in any order",
         "elementwise_affine": "omit it: `bias=False` omits the bias",
-        "padding_idx": "omit it: what is in the padding does not count, by `lengths=`",
+        "padding_idx": "omit it: padding does not count, given `lengths=`",
         "inplace out": "omit it: an operation returns a new Tensor",
         "weight": "`class_weights=` of a loss over classes",
         "label_smoothing": "`label_smoothing=` of `ops.cross_entropy`",
@@ -204,7 +204,7 @@ NAMES: dict[str, dict[str, str]] = {
         "clip_value": "`limit=`",
     },
 }  # fmt: skip
-"""What to write in the place of a name, as Markdown."""
+"""What to write instead of a name, as Markdown."""
 
 
 @functools.cache
@@ -213,7 +213,7 @@ def _names(owner: str) -> dict[str, str]:
 
 
 def advice(owner: str, name: str) -> str | None:
-    """What to write in the place of a name, as plain text.
+    """What to write instead of a name, as plain text.
 
     >>> advice("Tensor", "view"), advice("Tensor", "nonsense")
     ('write x.reshape(...)', None)
@@ -225,7 +225,7 @@ def advice(owner: str, name: str) -> str | None:
 
 
 def attribute_missing(value: Any, owner: str, name: str) -> NoReturn:
-    """Raise what a missing attribute raises, with what to write if another library has it.
+    """Raise the error for a missing attribute, with what to write if another library has it.
 
     For ``__getattr__`` of a class.
 
@@ -235,7 +235,7 @@ def attribute_missing(value: Any, owner: str, name: str) -> NoReturn:
     hint = None if name.startswith("__") or hasattr(type(value), name) else advice(owner, name)
     if hint:
         raise AttributeError(f"{type(value).__name__} has no attribute {name!r}: {hint}")
-    object.__getattribute__(value, name)  # it says what is missing, also within a property
+    object.__getattribute__(value, name)  # raises for what is missing, also within a property
     raise AttributeError(name)
 
 
@@ -248,9 +248,9 @@ def module_getattr(
 
     Args:
         package: Its name, as in the table.
-        elsewhere: What else to say of a name, or None.
-        parts: Its modules that are imported when they are used, and the names of each that are
-            names of the package too.
+        elsewhere: Advice for names that are not in the table, or None.
+        parts: Its modules that are imported lazily, and the names of each that the package
+            exports too.
     """
     homes = {name: part for part, names in parts.items() for name in names}
 
@@ -272,9 +272,9 @@ def module_getattr(
 
 
 class _ImportAnswers:
-    """The last to be asked for a module that is imported: it finds none, but may have an answer.
+    """The last finder of imported modules: it finds none, but may raise with advice.
 
-    ``from package import name`` asks here too, and would lose what an AttributeError says.
+    ``from package import name`` ends up here too, and would lose the message of an AttributeError.
     """
 
     packages: ClassVar[dict[str, Callable[[str], str | None]]] = {}
@@ -290,10 +290,10 @@ sys.meta_path.append(_ImportAnswers)
 
 
 def check_arguments(owner: str, given: Collection[str], accepted: Collection[str]) -> None:
-    """Refuse arguments by the names of other libraries, with what they are called here.
+    """Refuse arguments named as in other libraries, with their names here.
 
     Raises:
-        TypeError: one that is given is not accepted and in the table.
+        TypeError: a given argument is not accepted, and is in the table.
 
     >>> check_arguments("Adam", {"lr": 0.1}, ["learning_rate"])
     Traceback (most recent call last):
@@ -305,7 +305,7 @@ def check_arguments(owner: str, given: Collection[str], accepted: Collection[str
 
 
 def arguments_checked(function: F) -> F:
-    """Have a function `check_arguments` of its own.
+    """Decorate a function so that it calls `check_arguments`.
 
     >>> @arguments_checked
     ... def total(x, axis=0):
@@ -330,7 +330,7 @@ def _accepted(code: CodeType) -> tuple[str, ...]:
 
 
 class Answering:
-    """A base whose attributes and constructor's arguments are answered from the table.
+    """A base class that gives advice from the table for missing attributes and arguments.
 
     Attributes:
         foreign_names: The name of the class in the table.
@@ -348,7 +348,7 @@ class Answering:
         _check_constructor(cls, options)
         return super().__new__(cls)
 
-    if not TYPE_CHECKING:  # type checkers are to know what there is
+    if not TYPE_CHECKING:  # type checkers should see the real attributes only
 
         def __getattr__(self, name: str) -> Any:
             attribute_missing(self, type(self).foreign_names, name)

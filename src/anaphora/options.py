@@ -1,4 +1,4 @@
-"""Options: the fields of a dataclass, each with its default, its help, and how it is checked."""
+"""Options: the fields of a dataclass, each with a default, help, and checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anaphora import schema
 _Class = TypeVar("_Class", bound=type)
 
 LARGEST = 2**63 - 1
-"""The largest integer that an option may be."""
+"""The largest integer allowed as an option."""
 
 
 def option(
@@ -31,14 +31,14 @@ def option(
     """A field of an options class.
 
     Args:
-        default: What it is where nothing else was given.
-        help: What it means, as ``--help`` prints it.
-        allowed: The words that it may be; or for a number `SIZE`, `COUNT`, `SHARE` or `FACTOR`; or
-            anything.
-        section: Where ``config.json`` has it: "data", "model" or "training".
-        common: Whether ``--help`` shows it among the first.
-        reading: Whether it says how files are read, so that commands which use a trained model
-            take it too.
+        default: The default.
+        help: The description that ``--help`` prints.
+        allowed: The allowed words; or for a number `SIZE`, `COUNT`, `SHARE` or `FACTOR`; empty
+            allows any value.
+        section: Its section of ``config.json``: "data", "model" or "training".
+        common: Whether ``--help`` alone shows it.
+        reading: Whether it determines how files are read, so that commands which use a trained
+            model accept it too.
 
     >>> @dataclasses.dataclass(kw_only=True)
     ... class Size(Options):
@@ -59,7 +59,7 @@ def option(
 
 
 def defaults(**values: Any) -> Callable[[_Class], _Class]:
-    """Give a dataclass other defaults of fields that it inherits; below ``@dataclass``.
+    """Override defaults of inherited fields of a dataclass; write it below ``@dataclass``.
 
     >>> @dataclasses.dataclass(kw_only=True)
     ... class Size(Options):
@@ -91,19 +91,21 @@ def defaults(**values: Any) -> Callable[[_Class], _Class]:
 
 
 class Options:
-    """What all options classes share: they check themselves and are made from dictionaries.
+    """The base of all options classes: checks and conversion from and to dictionaries.
 
-    A subclass is a dataclass whose fields are `option`.
+    A subclass is a dataclass whose fields are made by `option`.
     """
 
     plain_types: ClassVar[Mapping[Any, Any]] = {}
-    """What fields of some types are in plain data, where that is another type."""
+    """The types of plain data for field types that have no plain equivalent."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, choices = getattr(self, field.name), field.metadata.get("choices")
             if isinstance(value, int) and abs(value) > LARGEST:
-                raise ValueError(f"{field.name} is {value:.3g}; expected a number of 63 bits")
+                raise ValueError(
+                    f"{field.name} is {value:.3g}; expected a number that fits in 64 bits"
+                )
             if choices and isinstance(value, str) and value not in choices:
                 raise ValueError(f"{field.name} {value!r:.80} is not one of {', '.join(choices)}")
             if check := field.metadata.get("check"):
@@ -111,7 +113,7 @@ class Options:
 
     @classmethod
     def fields(cls, section: str | None = None) -> dict[str, dataclasses.Field[Any]]:
-        """The fields by name, of one section or of all."""
+        """The fields by name, of one section or all."""
         return {
             field.name: field
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -120,20 +122,19 @@ class Options:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
-        """Make the options of a dictionary of plain values; what is missing has its default.
+        """Make options from a dictionary of plain values; missing ones have their defaults.
 
         Args:
-            values: The values by the names of the fields.
-            place: What the dictionary is called, for messages.
+            values: The values by field name.
+            place: The name of the dictionary in messages.
             **objects: Values that are not plain.
 
         Raises:
-            ValueError: a name is unknown, or a value is of another type than the field, or out of
-                its range.
+            ValueError: a name is unknown, or a value has the wrong type or is out of range.
         """
         fields = cls.fields()
         if unknown := sorted(set(values) - set(fields)):
-            raise ValueError(f"unknown options {', '.join(unknown)}; there are {sorted(fields)}")
+            raise ValueError(f"unknown options {', '.join(unknown)}; expected {sorted(fields)}")
         hints = typing.get_type_hints(cls)
         kinds = {
             name: (cls.plain_types.get(hints[name], hints[name]), _is_required(field))
@@ -144,7 +145,7 @@ class Options:
         return cls(**schema.convert_fields(plain, kinds, place), **objects)
 
     def to_dict(self, section: str | None = None) -> dict[str, Any]:
-        """The options as plain values, of one section or of all."""
+        """The options as plain values, of one section or all."""
         return {name: getattr(self, name) for name in self.fields(section)}
 
 
@@ -153,12 +154,12 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def check_sizes(owner: object = None, minimum: int = 1, **sizes: Any) -> None:
-    """Refuse sizes that are not integers of at least a minimum; None is no size given.
+    """Refuse sizes that are not integers of at least a minimum; None is skipped.
 
     Args:
-        owner: Whose arguments they are, a name or an object, which the message begins with.
-        minimum: The least that each may be.
-        **sizes: The sizes by their names.
+        owner: Whose arguments they are, a name or an object, with which the message begins.
+        minimum: The minimum.
+        **sizes: The sizes by name.
 
     Raises:
         ValueError: one is not.
@@ -176,11 +177,11 @@ def check_sizes(owner: object = None, minimum: int = 1, **sizes: Any) -> None:
                 f"{_of(owner)}{name} must be an integer of at least {minimum}, not {size!r}"
             )
         if size > LARGEST:
-            raise ValueError(f"{_of(owner)}{name} must fit into 64 bits; {size} does not")
+            raise ValueError(f"{_of(owner)}{name} must fit in 64 bits; {size} does not")
 
 
 def check_shares(owner: object = None, **shares: float) -> None:
-    """Refuse shares that are not 0 to below 1; the arguments are as of `check_sizes`.
+    """Refuse shares that are not in 0 <= share < 1; the arguments are as for `check_sizes`.
 
     Raises:
         ValueError: one is not.
@@ -188,15 +189,15 @@ def check_shares(owner: object = None, **shares: float) -> None:
     >>> check_shares(dropout=1.0)
     Traceback (most recent call last):
         ...
-    ValueError: dropout is a share, 0 <= dropout < 1, not 1.0
+    ValueError: dropout must be >= 0 and < 1, not 1.0
     """
     for name, share in shares.items():
         if not 0 <= share < 1:
-            raise ValueError(f"{_of(owner)}{name} is a share, 0 <= {name} < 1, not {share}")
+            raise ValueError(f"{_of(owner)}{name} must be >= 0 and < 1, not {share}")
 
 
 def check_factors(owner: object = None, **factors: float) -> None:
-    """Refuse factors that are not finite and at least 0; the arguments are as of `check_sizes`.
+    """Refuse factors that are not finite and at least 0; the arguments are as for `check_sizes`.
 
     Raises:
         ValueError: one is not.

@@ -41,7 +41,7 @@ def get_state() -> dict[str, Any]:
 
 
 def set_state(state: Mapping[str, Any]) -> None:
-    """Put the generator into a state that `get_state` returned.
+    """Restore a state that `get_state` returned.
 
     >>> state = get_state()
     >>> first = generator().random()

@@ -1,4 +1,4 @@
-"""Plain data, as JSON has it, checked against a type that says what it must be."""
+"""Checking plain data, such as JSON, against types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An integer of at least 0."""
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**28)]
-"""The size of an axis of an array: two of them make a product that can be counted."""
+"""The size of an axis of an array; the product of two fits in 64 bits."""
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 """A number of at least 0."""
@@ -26,23 +26,23 @@ _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[\.\.\.\]")
 
 
 class SchemaError(ValueError):
-    """Data is not what its type says; the message begins with the place in it."""
+    """Data does not match its type; the message begins with the place in it."""
 
 
 def convert(data: Any, kind: Any, place: str = "") -> Any:
-    """Make a value of a type of plain data: of a dataclass, a `TypedDict`, ``list[str]``, ...
+    """Convert plain data to a type: a dataclass, a `TypedDict`, ``list[str]``, ...
 
-    Numbers and strings stay apart, booleans are not numbers, and an integer is accepted where
-    a float is expected. A dataclass checks itself in ``__post_init__``. What a `TypedDict` or a
-    dataclass does not name is dropped.
+    Strings are not converted to numbers, booleans are not numbers, and an integer is accepted
+    where a float is expected. A dataclass checks itself in ``__post_init__``. Fields that a
+    `TypedDict` or a dataclass does not name are dropped.
 
     Args:
-        data: What was read.
+        data: The data.
         kind: The type.
-        place: What the data is called, for messages.
+        place: The name of the data in messages.
 
     Raises:
-        SchemaError: the data does not fit; the message has the place, the value there, and what
+        SchemaError: the data does not match; the message has the place, the value there, and what
             was expected.
 
     >>> from typing import TypedDict
@@ -60,7 +60,7 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise SchemaError(_explained(str(error), data, place)) from error
-    except UnicodeEncodeError as error:  # of half a character where no string may be
+    except UnicodeEncodeError as error:  # a lone surrogate where no string is allowed
         path = next((path for path, value in _walk(data) if value == error.object), "")
         within = f"{place}{path}" if place else path.removeprefix(".")
         raise SchemaError(
@@ -72,15 +72,15 @@ def convert(data: Any, kind: Any, place: str = "") -> Any:
 def convert_fields(
     data: Mapping[str, Any], kinds: Mapping[str, tuple[Any, bool]], place: str = ""
 ) -> dict[str, Any]:
-    """Check the entries of a mapping, each against its own type; return those that there are.
+    """Check the entries of a mapping, each against its own type; return the converted ones.
 
     Args:
-        data: What was read.
-        kinds: By name the type, and whether the entry must be there.
-        place: What the data is called, for messages.
+        data: The mapping.
+        kinds: For each name its type, and whether it is required.
+        place: The name of the data in messages.
 
     Raises:
-        SchemaError: an entry is missing or unknown, or does not fit.
+        SchemaError: an entry is missing or unknown, or does not match.
 
     >>> kinds = {"classes": (int, True), "dropout": (float, False)}
     >>> convert_fields({"classes": 2}, kinds)
@@ -92,7 +92,7 @@ def convert_fields(
     >>> convert_fields({"dropout": 0.5}, kinds, "model")
     Traceback (most recent call last):
         ...
-    anaphora.schema.SchemaError: model has no classes, which is needed
+    anaphora.schema.SchemaError: model has no classes, which is required
     """
     fields = [
         (name, kind) if required else (name, kind | msgspec.UnsetType, msgspec.UNSET)
@@ -107,13 +107,13 @@ def convert_fields(
 
 
 def _explained(message: str, data: Any, place: str) -> str:
-    """A message of msgspec's, with the place first and the value there."""
+    """A message of msgspec, with the place and its value first."""
     problem, _, path = message.partition(" - at `$")
     value, found, path = _at(data, path.rstrip("`"), problem)
     within = f"{place}{path}" if place else path.removeprefix(".")
     owner = f"{within} has" if within else "there is"
     if match := re.fullmatch(r"Object missing required field `(.*)`", problem):
-        return f"{owner} no {match[1]}, which is needed"
+        return f"{owner} no {match[1]}, which is required"
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", problem):
         return f"{owner} the unknown option {match[1]}"
     if match := re.fullmatch(r"Expected (.*?)(?:, got .*)?", problem):
@@ -122,12 +122,12 @@ def _explained(message: str, data: Any, place: str) -> str:
         expected = "a smaller number"
     else:  # of a dataclass that checked itself
         return f"{within}: {problem}" if within else problem
-    shown = f"is {_shown(value)}" if found else "does not fit"
+    shown = f"is {_shown(value)}" if found else "does not match"
     return f"{within or 'the value'} {shown}; expected {expected}"
 
 
 def _at(data: Any, path: str, problem: str) -> tuple[Any, bool, str]:
-    """The value at a path of msgspec's, whether it was found, and the path as we write it."""
+    """The value at a path of msgspec, whether it was found, and the path as we write it."""
     written = ""
     for step in _STEP.finditer(path):
         key: Any = int(step[2]) if step[2] else step[1]

@@ -1,4 +1,4 @@
-"""The environment variables that the package obeys, read and checked in one place."""
+"""The environment variables of the package, read and checked in one place."""
 
 import os
 
@@ -8,7 +8,7 @@ MAX_THREADS = 1024
 
 
 class SettingError(ValueError):
-    """An environment variable has a value that it cannot have; the message names both."""
+    """An environment variable has an invalid value; the message names both."""
 
 
 def engine() -> str:
@@ -17,13 +17,13 @@ def engine() -> str:
     Raises:
         SettingError: ``ANAPHORA_ENGINE`` is neither.
     """
-    asked = os.environ.get("ANAPHORA_ENGINE") or "native"
-    if asked not in ENGINES:
+    value = os.environ.get("ANAPHORA_ENGINE") or "native"
+    if value not in ENGINES:
         raise SettingError(
-            f"ANAPHORA_ENGINE is {asked!r}; it is 'native' (the default) or 'numpy'; set it to one "
-            "of them, or unset it"
+            f"ANAPHORA_ENGINE is {value!r}; expected 'native' (the default) or 'numpy'; set it to "
+            "one of them, or unset it"
         )
-    return asked
+    return value
 
 
 def num_threads() -> int | None:
@@ -32,15 +32,15 @@ def num_threads() -> int | None:
     Raises:
         SettingError: ``ANAPHORA_NUM_THREADS`` is not an integer from 1 to 1,024.
     """
-    asked = os.environ.get("ANAPHORA_NUM_THREADS")
-    if not asked:
+    value = os.environ.get("ANAPHORA_NUM_THREADS")
+    if not value:
         return None
-    if not (asked.isdecimal() and len(asked) < 9 and 1 <= int(asked) <= MAX_THREADS):
+    if not (value.isdecimal() and len(value) < 9 and 1 <= int(value) <= MAX_THREADS):
         raise SettingError(
-            f"ANAPHORA_NUM_THREADS is {asked!r}; it is a number of at least 1 and at most "
-            f"{MAX_THREADS:,}; set it to one, or unset it for all processors"
+            f"ANAPHORA_NUM_THREADS is {value!r}; expected an integer from 1 to {MAX_THREADS:,}; "
+            "correct it, or unset it to use all processors"
         )
-    return int(asked)
+    return int(value)
 
 
 def instruction_set() -> str | None:
@@ -48,10 +48,10 @@ def instruction_set() -> str | None:
     return os.environ.get("ANAPHORA_INSTRUCTION_SET") or None
 
 
-def no_instruction_set(asked: str) -> SettingError:
-    """The error of an instruction set that cannot be had."""
+def unavailable_instruction_set(name: str) -> SettingError:
+    """The error for an instruction set that is not available."""
     return SettingError(
-        f"ANAPHORA_INSTRUCTION_SET is {asked!r}, which this machine or build does not have; it is "
-        f"one of {', '.join(INSTRUCTION_SETS[:-1])} and {INSTRUCTION_SETS[-1]}; set it to another "
-        "one, or unset it for the machine's best"
+        f"ANAPHORA_INSTRUCTION_SET is {name!r}, which this machine or build does not have; "
+        f"expected one of {', '.join(INSTRUCTION_SETS[:-1])} and {INSTRUCTION_SETS[-1]}; set it "
+        "to another one, or unset it for the machine's best"
     )

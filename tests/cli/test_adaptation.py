@@ -92,7 +92,7 @@ def test_what_adapts_until_it_overflows_is_named(folder):
     arguments = ("--dynamic-evaluation", "1e300")
     _, err = run("evaluate", folder / "m", folder / "other.txt", *arguments, code=1)
     assert "the loss is nan" in err
-    assert "or let it adapt less" in err
+    assert "or lower the rate of adaptation" in err
 
 
 def test_the_options_are_for_language_models(folder):
@@ -101,7 +101,7 @@ def test_the_options_are_for_language_models(folder):
     columns = ("--column", "text", "--label-column", "label")
     run("train", table, "--task", "classify", *columns, "--out", folder / "c", "--max-steps", "1")
     _, err = run("evaluate", folder / "c", table, "--cache", code=2)
-    assert "--cache is not for the task classify, but for language-model; omit it" in err
+    assert "--cache is not for the task classify, only for language-model; omit it" in err
 
 
 def test_translations_without_repetitions(folder):

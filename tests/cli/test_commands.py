@@ -35,7 +35,7 @@ def lines_of(out):
 def test_train_says_what_it_does_and_what_to_try_next(trained):
     out = trained.printed
     assert out.startswith("reading text.txt\n2,144 characters to train on, 112 to validate on, a ")
-    assert re.search(r"[\d,]+ parameters; 134 steps an epoch of 2 streams x 8 tokens\n", out)
+    assert re.search(r"[\d,]+ parameters; 134 steps per epoch of 2 streams x 8 tokens\n", out)
     for step in (20, 40, 60):
         assert re.search(rf"step {step}, 0:\d\d: validation loss \d\.\d+, \d\.\d+ bits per ch", out)
     assert "60 steps done (60 steps, 0:" in out
@@ -255,11 +255,11 @@ def test_unknown_words_are_told_and_counted(command):
     assert (record["unknown_tokens"], record["unknown_share"]) == (4, 4 / 9)
     assert record["bits_per_character"] is None
     assert (
-        "new.txt: 3 words are not in the vocabulary, and read as unknown: 'The', 'ostrich'; in "
-        "lower case the vocabulary has it: 'the'" in err
+        "new.txt: 3 words are not in the vocabulary, and read as unknown: 'The', 'ostrich'; the "
+        "vocabulary has it in lower case: 'the'" in err
     )
     out, _ = command.run("evaluate", "model", "new.txt")
-    assert "bits per character  none, as the text has unknown tokens" in out
+    assert "bits per character  undefined, as the text has unknown tokens" in out
     assert "unknown tokens      4 of 9 (44.44%)" in out
 
     # A text that has the unknown word written has no unknown words.
@@ -273,7 +273,7 @@ def test_unknown_words_are_told_and_counted(command):
 
     out, err = command.run("generate", "model", "--prompt", "the emu", "--length", "200")
     assert "the prompt: 1 word is not in the vocabulary, and read as unknown: 'emu'; a mod" in err
-    assert "with a lower --minimum-count or at --level bpe or char may know more" in err
+    assert "with a lower --minimum-count or at --level bpe or char for fewer unknown ones" in err
     assert out.count("<unk>") == 1  # that of the prompt
     shown = ("generate", "model", "--length", "200", "--seed", "1")
     assert "<unk>" in command.run(*shown, "--unknown")[0]
@@ -424,7 +424,7 @@ def test_no_color_in_a_terminal_without_colours(trained):
         (["train", "text.txt", "--cell", "lsmt"], 2, "lsmt"),
         (["train", "text.txt", "--hidden-size", "many"], 2, "Invalid value for '--hidden-size'"),
         (["train", "missing.txt", "--hidden-size", "0"], 2, "hidden_size must be an integer"),
-        (["train", "missing.txt", "--dropout", "2"], 2, "dropout is a share"),
+        (["train", "missing.txt", "--dropout", "2"], 2, "dropout must be >= 0 and < 1"),
         (["train", "missing.txt", "--momentum", "0.9"], 2, "momentum is for sgd and rmsprop"),
         (["train", "missing.txt", "--preset", "huge"], 2, "preset 'huge' is not one of char-small"),
         (
@@ -572,7 +572,7 @@ def test_weights_that_are_no_numbers(command):
         assert out == ""
         assert message in err
     _, err = command.run("plot", "model", "--text", "a word", "--picture", "gates", code=1)
-    assert "anaphora: model: the picture of gates would have numbers that are NaN" in err
+    assert "anaphora: model: the picture of gates would contain NaN" in err
     assert not (command.folder / "model" / "plots").exists()
 
 

@@ -78,12 +78,18 @@ def test_a_classifier_of_a_language_model(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--extend-vocabulary"], "--extend-vocabulary is for a training that begins with a model"),
-        (["--new-vocabulary"], "--new-vocabulary is for a training that begins with a model: give"),
+        (
+            ["--extend-vocabulary"],
+            "--extend-vocabulary is only for training that starts from a model",
+        ),
+        (
+            ["--new-vocabulary"],
+            "--new-vocabulary is only for training that starts from a model: give",
+        ),
         (["--from", "m", "--new-vocabulary", "--extend-vocabulary"], "give one of --extend-vocabu"),
         (["--from", "m", "--hidden-size", "7"], "hidden_size 7 would change the shape of the wei"),
         (["--from", "m", "--resume"], "omit FILE, --task, --valid, --preset, --overwrite, --from"),
-        (["--freeze", "embed.*"], "no parameter is called 'embed.*'; there are embedding.weight"),
+        (["--freeze", "embed.*"], "no parameter is named 'embed.*'; expected embedding.weight"),
     ],
 )
 def test_misuse(model, arguments, message):

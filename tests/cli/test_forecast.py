@@ -415,12 +415,12 @@ def test_no_validation_is_reported(tmp_path):
         ("t,y\n1,2\n3,2\n4,1\n", (), "fill them with gaps 'missing', 'previous' or 'linear'"),
         ("t,y\n1,2\n2,2\n", (), "the series have too few steps: the longest, "),
         ("t,y\n1,2\n", ("--time-column", "when"), "has no column 'when'"),
-        ("t,y\n1,2\n", ("--lags", "1,two"), "'1,two' are not integers with commas"),
+        ("t,y\n1,2\n", ("--lags", "1,two"), "'1,two' is not a list of integers with commas"),
         ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: expected different ones of at least 1"),
         ("t,y\n1,2\n", ("--frequency", "soon"), "the frequency 'soon' is unknown"),
         ("t,y\n1,2\n", ("--embedding-size", "3"), "embedding_size is for ids"),
         ("t,y\n1,2\n", ("--horizon", "0"), "horizon must be an integer of at least 1, not 0"),
-        ("t,y\n1,2\n", ("--level", "word"), "--level is not for the task forecast, but for"),
+        ("t,y\n1,2\n", ("--level", "word"), "--level is not for the task forecast, only for"),
         (
             "t,y\n" + "".join(f"{k},{k / 2}\n" for k in range(50)),
             ("--distribution", "negative_binomial"),
@@ -454,7 +454,7 @@ def test_what_predict_and_evaluate_refuse(folder, tmp_path):
         f"{np.datetime64('2024-01-01') + 7 * k},north,1,{k}\n" for k in range(40)
     ))  # fmt: skip
     _, err = run("predict", folder / "model", weekly, code=1)
-    assert "a step is day; 234 of 274 steps have no row" in err
+    assert "but the step is day; 234 of 274 steps have no row" in err
     shutil.copytree(folder / "model", tmp_path / "large")
     weights = tmp_path / "large" / "model.safetensors"
     arrays, metadata = read_weights(weights)

@@ -66,7 +66,7 @@ def test_plot_is_not_drawn_through_a_link(trained, command):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--picture", "gates"], 2, "--picture gates needs a --text for the model to read"),
+        (["--picture", "gates"], 2, "--picture gates needs --text"),
         (["--picture", "dreams"], 2, "'dreams' is not one of"),
         (["--text", "the", "--unit", "8"], 2, "there is no unit 8; those of c_l0 are 0 to 7"),
         (["--text", "the", "--value", "z_l0"], 2, "no value 'z_l0'; this model has i_l0, f_l0"),
@@ -85,7 +85,7 @@ def test_plot_of_what_is_no_model_or_has_no_losses(trained, command):
     parts = ModelDirectory.open(trained.folder / "model").load()
     ModelDirectory.create(command.folder / "bare").save(*parts)
     out, _ = command.run("plot", "bare")
-    assert out.startswith("no picture of losses: a training has not recorded any yet\nwrote bare")
+    assert out.startswith("no picture of losses: none are recorded yet\nwrote bare")
 
 
 def test_plot_without_matplotlib_names_the_extra(trained, tmp_path):

@@ -275,7 +275,7 @@ def test_tables_that_are_refused(tmp_path, content, options, message):
         ("a.ts", "@targetLabel true\n@data\n1,2:5\n2,1:7\n", ("--level", "word"), "level is for"),
         ("a.ts", "@targetLabel true\n@data\n1,2:5\n2,1:7\n", ("--target-column", "n"),
          "target_column is for tables, and none was given"),
-        ("a.txt", "a text\n", (), "a.txt is no table: texts with numbers are read from .csv, .tsv"),
+        ("a.txt", "a text\n", (), "a.txt is not a table; texts with numbers are read from .csv"),
     ],
 )  # fmt: skip
 def test_other_files_that_are_refused(tmp_path, name, content, options, message):

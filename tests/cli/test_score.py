@@ -107,4 +107,4 @@ def test_the_model_of_another_task_is_refused(command):
         "--max-steps", "2", "--out", "classifier", "--hidden-size", "4",
     )  # fmt: skip
     _, err = command.run("score", "classifier", code=1, stdin="good\n")
-    assert "is not a language model, but one of the task classify" in err
+    assert "is not a language model, but one for the task classify" in err

@@ -198,7 +198,7 @@ def test_a_stream_that_is_closed_is_no_trouble(command, number):
 
 def test_standard_input_that_is_closed_is_told(command):
     _, err = command.run("train", "-", "--out", "model", code=1, preexec_fn=closing(0))
-    assert err == "anaphora: standard input is closed; name a file, or send a text to it\n"
+    assert err == "anaphora: standard input is closed; name a file, or pipe a text into it\n"
 
 
 # Settings and numbers
@@ -207,10 +207,10 @@ def test_standard_input_that_is_closed_is_told(command):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("ANAPHORA_NUM_THREADS", "0", "it is a number of at least 1 and at most 1,024; set it to"),
-        ("ANAPHORA_NUM_THREADS", "9" * 30, "it is a number of at least 1 and at most 1,024"),
-        ("ANAPHORA_INSTRUCTION_SET", "foo", "it is one of amx, avx512, avx2 and baseline; set"),
-        ("ANAPHORA_ENGINE", "fast", "it is 'native' (the default) or 'numpy'; set it to one"),
+        ("ANAPHORA_NUM_THREADS", "0", "expected an integer from 1 to 1,024; correct it"),
+        ("ANAPHORA_NUM_THREADS", "9" * 30, "expected an integer from 1 to 1,024"),
+        ("ANAPHORA_INSTRUCTION_SET", "foo", "expected one of amx, avx512, avx2 and baseline; set"),
+        ("ANAPHORA_ENGINE", "fast", "expected 'native' (the default) or 'numpy'; set it to one"),
     ],
 )
 def test_a_wrong_setting_is_one_line(command, name, value, expected):

@@ -289,7 +289,9 @@ def test_an_empty_line_has_an_empty_answer(trained):
     assert second.keys() == fourth.keys() == first.keys()
     assert not any(second.values())
     assert [value for value in fourth.values() if value] in ([], [" "])
-    assert "standard input, line 2 and 1 more: nothing to read there; the answer is empty" in err
+    assert (
+        "standard input, line 2 and 1 more: nothing to read there; the prediction is empty" in err
+    )
     out, _ = run("predict", trained.model, stdin=text)
     answers = out.split("\n\n") if trained.task == "tag" else out.split("\n")
     assert answers[0] == answers[2 if trained.task != "tag" else 1].strip("\n") != ""
@@ -307,11 +309,11 @@ def test_unknown_words_are_told(trained):
     assert run("predict", trained.model, stdin=f"{known}\n")[1] == ""
     _, err = run("predict", trained.model, stdin=text)
     notice = {
-        "tag": "2 words are not in the vocabulary, and read as unknown: 'xyz'; a model trained",
-        "translate": "3 words are not in the vocabulary, and read as unknown: 'Dog', 'xyz'; in "
-        "lower case the vocabulary has it: 'dog'",
-        "classify table": "'xyz'; a model trained on more text, with a lower --minimum-count or at "
-        "--level char may know more",
+        "tag": "2 words are not in the vocabulary, and read as unknown: 'xyz'; train on more",
+        "translate": "3 words are not in the vocabulary, and read as unknown: 'Dog', 'xyz'; the "
+        "vocabulary has it in lower case: 'dog'",
+        "classify table": "'xyz'; train on more text, with a lower --minimum-count or at "
+        "--level char for fewer unknown ones",
     }[trained.task]
     assert "standard input, line 1 and later: " in err
     assert notice in err
@@ -343,7 +345,8 @@ def test_the_commands_of_language_models_point_to_predict(trained):
         _, err = run(command, trained.model, code=1)
         name = trained.task.split()[0]
         assert (
-            f"is not a language model, but one of the task {name}; use it with: anaphora pre" in err
+            f"is not a language model, but one for the task {name}; use it with: anaphora pre"
+            in err
         )
 
 
@@ -458,7 +461,7 @@ def test_predict_points_to_generate(tmp_path):
     small = ("--hidden-size", "3", "--batch-size", "2", "--window", "5", "--max-steps", "1")
     run("train", text, "--out", out, "--minimum-count", "1", *small)
     _, err = run("predict", out, text, code=1)
-    assert "is a language model, which continues a text; use it with: anaphora gener" in err
+    assert "is a language model, which continues text; use it with: anaphora gener" in err
 
 
 # What is held out
@@ -495,12 +498,12 @@ def test_a_share_is_drawn_by_seed(tmp_path):
         (
             "classify",
             ["--window", "5"],
-            "--window is not for the task classify, but for language-mo",
+            "--window is not for the task classify, only for language-mo",
         ),
         (
             "classify",
             ["--tag-column", "2"],
-            "--tag-column is not for the task classify, but for tag",
+            "--tag-column is not for the task classify, only for tag",
         ),
         ("classify", ["--preset", "zaremba-small"], "preset 'zaremba-small' is not one of default"),
         ("classify", ["--level", "bpe"], "level 'bpe' is not one of auto, char, word"),
@@ -509,13 +512,13 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             ["--level", "char", "--lowercase"],
             "lowercase and split are for level 'word', not for 'char'",
         ),
-        ("classify", ["--dropout", "2"], "dropout is a share"),
+        ("classify", ["--dropout", "2"], "dropout must be >= 0 and < 1"),
         ("classify", ["--hidden-size", "0"], "hidden_size must be an integer of at least 1"),
-        ("tag", ["--pooling", "max"], "--pooling is not for the task tag, but for classify"),
+        ("tag", ["--pooling", "max"], "--pooling is not for the task tag, only for classify"),
         (
             "tag",
             ["--column", "text"],
-            "--column is not for the task tag, but for language-model, cl",
+            "--column is not for the task tag, only for language-model, cl",
         ),
         ("tag", ["--tag-column", "0"], "tag_column is '0'; columns have names, or count from 1"),
         (
@@ -523,7 +526,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             ["--character-hidden-size", "0"],
             "character_hidden_size must be an integer of at least 1",
         ),
-        ("translate", ["--window", "5"], "--window is not for the task translate, but for la"),
+        ("translate", ["--window", "5"], "--window is not for the task translate, only for la"),
         ("translate", ["--hidden-size", "5"], "must be even, not 5"),
         (
             "translate",
@@ -535,7 +538,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             ["--bidirectional"],
             "--bidirectional is not for the task language-model",
         ),
-        ("language-model", ["--attention", "none"], "but for translate; omit it"),
+        ("language-model", ["--attention", "none"], "only for translate; omit it"),
     ],
 )
 def test_options_that_are_refused(tmp_path, task, options, message):
@@ -551,15 +554,15 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
     for arguments, message in [
         (
             ["evaluate", tmp_path / "model", *task.valid, "--column", "x"],
-            "--column is not for the task tag, but for",
+            "--column is not for the task tag, only for",
         ),
         (
             ["predict", tmp_path / "model", "--beam-size", "2"],
-            "--beam-size is not for the task tag, but for tr",
+            "--beam-size is not for the task tag, only for tr",
         ),
         (
             ["predict", tmp_path / "model", "--column", "x"],
-            "--column is not for the task tag, but for",
+            "--column is not for the task tag, only for",
         ),
         (["train", "--resume", "--task", "tag"], "omit FILE, --task, --valid, --preset, --over"),
         (["train", "--resume", "--pooling", "max"], "pooling: a training that continues keeps its"),
@@ -656,13 +659,13 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "translate",
             {"a": "x\n"},
             ["a"],
-            "translating needs two files, the source and the target, but 1 c",
+            "translation needs two files, the source and the target; 1 c",
         ),
         (
             "translate",
             {"a": "x\n\ny\n", "b": "x\ny\n"},
             ["a", "b"],
-            "a has 3 lines, but b has 2; give files whose lines belong together",
+            "a has 3 lines, but b has 2; give files that are aligned line by line",
         ),
         ("translate", {"a": "x\n", "b": ""}, ["a", "b"], "b is empty"),
     ],
@@ -710,7 +713,7 @@ def test_damaged_directories_are_named(tmp_path):
     tokenizer = (model / "tokenizer.json").read_text()
     (model / "tokenizer.json").write_text('{"classes": ["low"]}')
     assert (
-        f"{model / 'tokenizer.json'}: there is no tokenizer, which is needed"
+        f"{model / 'tokenizer.json'}: there is no tokenizer, which is required"
         in run("predict", model, stdin="a\n", code=1)[1]
     )
     (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
@@ -785,7 +788,7 @@ def test_no_limit_but_time(tmp_path):
 @pytest.mark.parametrize(
     ("name", "broken", "message"),
     [
-        ("a.csv", '7,"low,abc\n', "a.csv, line 4: a field there begins with a quote, and the file"),
+        ("a.csv", '7,"low,abc\n', "a.csv, line 4: a field begins with a quote that is never"),
         ("a.tsv", '7\t"low\n"\tabc\n', "a.tsv, line 4: the last field begins with a quote and se"),
     ],
 )
@@ -859,9 +862,9 @@ def test_an_encoding_is_recorded_and_used_by_every_command(tmp_path, name):
         assert found[0] == found[1] == found[2]
         assert "is UTF-8, not CP1252; give --enc" in run(command, models[1], *files[0], code=1)[1]
         unknown = run(command, models[1], *files[1], "--encoding", "utf-9", code=2)[1]
-        assert "encoding 'utf-9' is not one that Python knows" in unknown
+        assert "encoding 'utf-9' is unknown to Python" in unknown
     _, err = run(*plain.command("--encoding", "utf-9", out="none"), code=2)
-    assert "encoding 'utf-9' is not one that Python knows" in err
+    assert "encoding 'utf-9' is unknown to Python" in err
     assert not (plain.folder / "none").exists()
 
 

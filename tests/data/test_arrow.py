@@ -97,7 +97,7 @@ def test_classes_that_are_none(tmp_path):
     path = tmp_path / "a.parquet"
     for label, message in [
         (-1, "row 1: the row has no label in column 'label'"),
-        (2, "row 1: the class 2 is not one of the 2 that the file names"),
+        (2, "row 1: the class 2 is not one of the 2 classes that the file"),
         (None, "row 1: the row has no label"),
     ]:
         one = pa.table({"text": ["a"], "label": pa.array([label], pa.int64())})
@@ -152,7 +152,7 @@ def test_damages_are_told(tmp_path):
     for name in ("a.parquet", "a.arrow"):
         path = tmp_path / name
         path.write_bytes(b"PAR1" * 9)
-        with pytest.raises(DataError, match=rf"{name} cannot be read as a file of .*; copy"):
+        with pytest.raises(DataError, match=rf"{name} cannot be read as (Arrow|Parquet): .*; copy"):
             values(path, ["text"])
     folder = saved(tmp_path / "set")
     (folder / "data-a.arrow").unlink()

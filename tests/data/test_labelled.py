@@ -31,7 +31,11 @@ def test_tables(tmp_path):
     ("name", "text", "message"),
     [
         ("table.csv", "text,label\none,\n", r"line 2: the row has no label in column 'label'"),
-        ("table.csv", "text,label\none,x\ntwo\n", r"line 3: the row has 1 of the at least 2"),
+        (
+            "table.csv",
+            "text,label\none,x\ntwo\n",
+            r"line 3: the row has too few fields \(1\) for column",
+        ),
         ("table.csv", "body,label\none,x\n", r"has no column 'text'; it has 'body', 'label'"),
         ("table.csv", "text,stars\none,x\n", r"has no column 'label'; it has 'text', 'stars'"),
         ("table.csv", "text,label\n", "holds no text in column 'text'"),

@@ -73,10 +73,10 @@ def test_what_is_refused(write):
         read_pairs([table], "a")
     with pytest.raises(DataError, match="has no column 'd'"):
         read_pairs([table], "a", "d")
-    with pytest.raises(DataError, match="texts and tables were given; expected a text of sources"):
+    with pytest.raises(DataError, match="both texts and tables were given; expected a source text"):
         read_pairs([table, text])
     for paths in ([], [text], [text] * 3):
-        with pytest.raises(DataError, match=f"needs two files, .* but {len(paths)} came"):
+        with pytest.raises(DataError, match=f"needs two files, .* {len(paths)} given"):
             read_pairs(paths)
     with pytest.raises(DataError, match=r"b\.txt has 2 lines, but .*c\.txt has 1; give files"):
         read_pairs([text, write("x\n", "c.txt")])

@@ -68,7 +68,7 @@ def write_ts(folder, text):
         ("@data\n1,2:up\n3,4:?\n", r"line 3: there is no class after the last colon \('\?'\)"),
         (
             "@data\n1:2\n3:4\n",
-            "line 2: whether '2' is a class or a channel is ambiguous; say @cl",
+            "line 2: whether '2' is a class or a channel is ambiguous; add @cl",
         ),
     ],
 )
@@ -145,7 +145,11 @@ def test_all_fields_of_a_header(tmp_path):
 @pytest.mark.parametrize(
     ("header", "data", "message"),
     [
-        ("@timeStamps true", UP, "line 1: the values have time stamps, which are not read; omit"),
+        (
+            "@timeStamps true",
+            UP,
+            "line 1: the values have time stamps, which are not supported; resample",
+        ),
         ("@missing true", "1,?:3,4:up\n", "line 3, channel 1, step 2: the value is missing"),
         ("@univariate true", UP, "line 3: 2 channels, but the header says @univariate true"),
         ("@univariate false", "1,2:up\n", "line 3: 1 channels, but the header says @univariate fa"),
@@ -160,7 +164,7 @@ def test_all_fields_of_a_header(tmp_path):
         (
             "@classLabel true up left",
             UP,
-            "line 4: the class 'down' is not one of the header: 'up', 'left'; fix it, or add it to",
+            "line 4: the class 'down' is not one of those in the header: 'up', 'left'; fix it",
         ),
         ("@classLabel true up", "1,2:\n", "line 3: there is no class after the last colon"),
         ("@classLabel false", UP, "line 3, channel 3, step 1: 'up' is not a number; .* @class"),
@@ -186,7 +190,7 @@ def test_all_fields_of_a_header(tmp_path):
             "line 2: @Missing appears in the header twice; remove",
         ),
         ("@dimension 2\n@dimensions 2", UP, "line 2: @dimensions appears in the header twice"),
-        ("two words", UP, "line 1: before @data a line begins with @, or with # or % for"),
+        ("two words", UP, "line 1: lines before @data must begin with @, or with # or % for"),
         ("@targetLabel true\n@classLabel true a", UP, "both @classLabel true and @targetLabel t"),
     ],
 )
@@ -276,7 +280,7 @@ def test_moments_are_taken_in_float64(values):
         ),
         ([[1.0, 2.0], [np.nan, 2.0]], "^channel 0 has the value nan, which is not finite"),
         ([[1.0, 2.0], [1.0, np.inf]], "^channel 1 has the value inf, which is not finite"),
-        (np.zeros((0, 3)), "^there is no step of which to take a mean"),
+        (np.zeros((0, 3)), "^there are no steps to take a mean"),
     ],
 )
 def test_moments_that_do_not_exist_are_told_by_channel(values, message):
@@ -330,7 +334,7 @@ def test_layouts_of_arrays(tmp_path, rng):
         (np.array([[3.0], [-1.0]], np.float32), False, ["3", "-1"]),
         (np.array([3, -1], np.int8), True, [3.0, -1.0]),
         (np.array([0.25, 7]), True, [0.25, 7.0]),
-        (np.array([0.25, 7]), False, "has a class 0.25 in y; .* which regression reads"),
+        (np.array([0.25, 7]), False, "has a class 0.25 in y; .* use regression"),
         (np.array([0.25, np.nan]), True, r"the target nan of series 1 \(from 0\) in y"),
         (np.array(["a", "b"]), True, "y holds <U1 .* which are not numbers"),
         (np.array([1, 2, 3]), False, r"has y of shape \(3,\) for 2 series"),
@@ -384,8 +388,8 @@ def test_series_of_different_lengths_in_arrays_are_padded_with_nan(tmp_path):
             "padded with NaN at the end, or as",
         ),
         ("a.npy", {"array": np.array([[1, 2], [3]], object)}, "an array of Python objects"),
-        ("a.npy", {"X": [1], "y": [1]}, "holds several arrays; give it the name .npz"),
-        ("a.npz", {"array": np.ones((2, 3))}, "holds one array; give it the name .npy"),
+        ("a.npy", {"X": [1], "y": [1]}, "holds several arrays; rename it to .npz"),
+        ("a.npz", {"array": np.ones((2, 3))}, "holds one array; rename it to .npy"),
     ],
 )
 def test_arrays_that_are_refused(tmp_path, name, arrays, message):
@@ -451,7 +455,7 @@ def test_tables_of_the_ucr_archive_that_are_refused(tmp_path, text, message):
 def test_files_that_are_not_known_to_hold_series(tmp_path):
     for path in (tmp_path / "a.txt", "-"):
         with pytest.raises(
-            DataError, match=r"not known to hold series; expected a file named \.ts"
+            DataError, match=r"is not recognised as a file of series; expected a file named \.ts"
         ):
             read_series(path)
 
@@ -516,7 +520,7 @@ def test_attributes_are_steps(tmp_path):
         (
             "NUMERIC",
             "{1,2}",
-            "the attribute 'att0' is nominal; expected numeric ones for the steps",
+            "the attribute 'att0' is nominal; expected numeric attributes for the steps",
         ),
         (
             "@relation Two",
@@ -532,14 +536,14 @@ def test_attributes_are_steps(tmp_path):
         (
             ",Walking",
             ",Flying",
-            "line 11: the class 'Flying' is not one of the header: 'Walking', 'Run",
+            "line 11: the class 'Flying' is not one of those in the header: 'Walking', 'Run",
         ),
-        (",Walking", ",?", r"line 11: there is no class \('\?'\)"),
+        (",Walking", ",?", r"line 11: the class is missing \('\?'\)"),
         ("1,2,3", "1,2", "line 11, channel 1: 2 values, but 3 attributes"),
         ("1,2,3", "1,b,3", "line 11, channel 1, step 2: 'b' is not a number"),
         ("1,2,3", "1,?,3", "line 11, channel 1, step 2: the value is nan; expected finite"),
         ("5,-6e-1", "5,?", "line 11, channel 2, step 3: the value is nan; expected finite"),
-        ("'1,2,3", "{0 1, 2 3}", "line 11: sparse rows in braces are not read"),
+        ("'1,2,3", "{0 1, 2 3}", "line 11: sparse rows in braces are not supported"),
         ("-6e-1'", "-6e-1'x", "line 11: a quote is not closed, or a value continues after it"),
         (r"'1,1,1\n2,2,2'", "'1,1,1'", "line 14: 1 channels; those before have 2"),
         (RELATIONAL[RELATIONAL.index("'1,2") :], "", "has no series after its line @data"),

@@ -66,12 +66,12 @@ def test_places_of_json(tmp_path):
         ('{"text": "a"}\n{"text": \n', r"line 2: this is not JSON \(Expecting value, line 2, col"),
         (
             "{'text': 'a'}\n",
-            r"line 1: this is not JSON \(.*, column 2\); expected an object a line",
+            r"line 1: this is not JSON \(.*, column 2\); expected one object per line",
         ),
-        ('{"text": "a"}\n7\n', "line 2: there is 7; expected an object with fields by name"),
+        ('{"text": "a"}\n7\n', "line 2: found 7; expected an object with named fields"),
         ('{"body": "a"}\n', "a.jsonl has no column 'text'; it has 'body'"),
         ('{"text": "a"}\n{"text.a": "a"}\n', "line 2: there is no field 'text'; it has 'text.a'"),
-        ('["a", "b"]\n', r"item 1: there is 'a'; expected an object"),
+        ('["a", "b"]\n', r"item 1: found 'a'; expected an object"),
         ('[{"text": "a"}\n', r"a.jsonl: this is not JSON"),
         ('{"text": 7}\n', "line 1: column 'text' has 7; expected a text"),
         (

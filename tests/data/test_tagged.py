@@ -69,9 +69,9 @@ def test_the_files_of_a_folder_follow_each_other(write):
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
-        ("# one\n\n1\ta\t_\n", 4, r"conllu, line 3: there are 3 columns, and column 4 .* CoNLL-U"),
+        ("# one\n\n1\ta\t_\n", 4, r"conllu, line 3: there are 3 columns, but column 4 .* CoNLL-U"),
         ("a\tX\n# two\n", 2, r"line 2: there are 1 columns, .* expected a word and its tag"),
-        ("a\tb\tc\tX\n", 4, r"line 1: the first column is 'a'; .* ask for column 2"),
+        ("a\tb\tc\tX\n", 4, r"line 1: the first column is 'a'; .* give column 2"),
         ("1\ta\t_\tX\n-2\ta\t_\tX\n", 4, "line 2: the first column is '-2'"),
         ("1\t\t_\tX\n", 4, "line 1: the word is empty"),
         ("a\tX\nb\t\n", 2, "line 2: the tag is empty"),
@@ -80,7 +80,7 @@ def test_the_files_of_a_folder_follow_each_other(write):
         ("a\tX\n\nb\tX \n", 2, r"line 3: the tag 'X ' and 'X' \(.*, line 1\) look the same"),
         ("# nothing\n\n", 4, r"words\.conllu has no sentence"),
         ("", 4, r"words\.conllu is empty"),
-        ("1\ta\t_\tX\n", 1, "column is 1; tags can be in column 2"),
+        ("1\ta\t_\tX\n", 1, "column is 1; expected 2, for lines of a word"),
     ],
 )
 def test_what_is_wrong_is_told(write, text, column, message):
@@ -90,7 +90,7 @@ def test_what_is_wrong_is_told(write, text, column, message):
 
 def test_a_folder_without_such_files_is_told_and_no_option_is_proposed_that_it_lacks(tmp_path):
     with pytest.raises(
-        DataError, match=r"matches '\*\.conllu' .*, or for a language model another"
+        DataError, match=r"matches '\*\.conllu' .* or, for a language model, give another"
     ):
         read_conllu(tmp_path)
 
@@ -163,14 +163,18 @@ def test_the_columns_of_conllu_plus_are_named_in_the_first_line(write):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a X\nb c X\n", {}, "line 2: there are 3 columns, where line 1 has 2; if words have sp"),
+        (
+            "a X\nb c X\n",
+            {},
+            "line 2: there are 3 columns, where line 1 has 2; if words contain sp",
+        ),
         ("a|X\nb|c|X\n", {"separator": "|"}, "line 2: there are 3 columns, where line 1 has 2$"),
-        ("a X\n", {"tag_column": 3}, "line 1: there are 2 columns, and column 3 .* by white space"),
-        ("a X\n", {"tag_column": "-3"}, "line 1: there are 2 columns, and column -3 was asked"),
+        ("a X\n", {"tag_column": 3}, "line 1: there are 2 columns, but column 3 .* by white space"),
+        ("a X\n", {"tag_column": "-3"}, "line 1: there are 2 columns, but column -3 was requested"),
         (
             "a X\n",
             {"tag_column": 0},
-            "columns count from 1, or from -1 for the last; 0 is not a column",
+            "columns are numbered from 1, or from -1 for the last; 0 is not a column",
         ),
         ("a X\n", {"tag_column": "UPOS"}, "line 1: there is no column 'UPOS', as its columns have"),
         ("a||X\n", {"separator": "|", "tag_column": 2}, "line 1: the tag is empty"),

@@ -47,7 +47,7 @@ def test_tiny_shakespeare():
 def test_reddit_comments(tmp_path):
     path = data("reddit-comments-2015-08.first.csv")
     with pytest.raises(
-        DataError, match=r"csv, line 874: a field there begins with a quote, and th"
+        DataError, match=r"csv, line 874: a field begins with a quote that is never"
     ):
         list(open_source(path, column="body"))  # it was cut inside a comment
     closed = tmp_path / "closed.csv"

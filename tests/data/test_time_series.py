@@ -121,7 +121,7 @@ def test_gaps_are_filled_on_request(table, gaps, expected):
     path = table(text)
     with pytest.raises(DataError, match="3 of 7 steps have no row") as told:
         read_time_series(path, frequency="day")
-    assert "line 3: 2024-01-01 is followed by 2024-01-04, a step is day" in str(told.value)
+    assert "line 3: 2024-01-01 is followed by 2024-01-04, but the step is day" in str(told.value)
     (series,) = read_time_series(path, frequency="day", gaps=gaps, known_columns=["k"])
     np.testing.assert_allclose(series.targets[:, 0], expected, rtol=1e-12)
     assert series.known[:, 0].tolist() == [10, 10, 10, 40, 50, 50, 70]
@@ -130,11 +130,11 @@ def test_gaps_are_filled_on_request(table, gaps, expected):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("t,y\n1,2\n2,3\n2.5,4\n3.5,4\n", {}, "line 4: the time 2.5 is no multiple of the step"),
+        ("t,y\n1,2\n2,3\n2.5,4\n3.5,4\n", {}, "line 4: the time 2.5 is not a multiple of the step"),
         ("t,y\n2024-01-01,2\n2024-01-02,2\n2024-01-03T01:00,3\n2024-01-04T01:00,3\n", {},
-         r"time 2024-01-03T01:00:00 is no multiple of the step \(day\) after 2024-01-02;"),
-        ("t,y\n1,2\n2,3\n1,4\n", {}, "line 4: the time 1 is in line 2 too; remove one, or"),
-        ("t,s,y\n1,a,2\n1,b,3\n1,a,4\n", {"series_column": "s"}, "of series 'a' is in line 2"),
+         r"time 2024-01-03T01:00:00 is not a multiple of the step \(day\) after 2024-01-02;"),
+        ("t,y\n1,2\n2,3\n1,4\n", {}, "line 4: the time 1 is also in line 2; remove one, or"),
+        ("t,s,y\n1,a,2\n1,b,3\n1,a,4\n", {"series_column": "s"}, "of series 'a' is also in line 2"),
         ("t,y\nJanuary,2\n", {}, "line 2: the time in 't' is 'January'; expected a number"),
         ("t,y\n1.2.2024,2\n13.13.2024,1\n", {"time_format": "%d.%m.%Y"},
          "line 3: the time in 't' is '13.13.2024'; expected a date of the form '%d.%m.%Y'"),
@@ -213,7 +213,7 @@ def test_series_of_arrays():
         TimeSeries.of([0, np.inf])
     with pytest.raises(DataError, match="'known 0' is nan at 1; a column that is known"):
         TimeSeries.of([0, 1], known=[2, np.nan])
-    with pytest.raises(DataError, match="at least as many rows known"):
+    with pytest.raises(DataError, match="at least as many known rows"):
         TimeSeries.of([0, 1], known=[2])
 
 

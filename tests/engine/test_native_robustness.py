@@ -808,7 +808,7 @@ def test_the_environment_chooses():
     assert python(INFO, ANAPHORA_ENGINE="numpy") == (0, "numpy None", "")
     code, _, errors = python(INFO, ANAPHORA_ENGINE="fast")
     assert code == 1
-    assert "ANAPHORA_ENGINE is 'fast'; it is 'native' (the default) or 'numpy'" in errors
+    assert "ANAPHORA_ENGINE is 'fast'; expected 'native' (the default) or 'numpy'" in errors
     for wrong in ("0", "-2", "many", "1.5"):
         code, _, errors = python(INFO, ANAPHORA_NUM_THREADS=wrong)
         assert code == 1

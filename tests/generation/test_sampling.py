@@ -305,7 +305,7 @@ def test_messages_of_penalties():
             Sampler(**options)
     sampler = Sampler(no_repeat_ngram=1)
     logits, uniforms = np.zeros((1, 3)), np.zeros(1)
-    with pytest.raises(TypeError, match="sample: penalties on repetition need the previous ids"):
+    with pytest.raises(TypeError, match="sample: repetition penalties need the previous ids"):
         sampler.choose(logits, uniforms)
     with pytest.raises(ValueError, match="after 4 ids no_repeat_ngram 1 leaves no token; choose"):
         sampler.choose(logits, uniforms, [[0, 1, 2, 1]])

@@ -634,8 +634,8 @@ def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
         (lambda: nn.GRU(I, 2.0), "GRU: hidden_size must be an integer of at least 1, not 2.0"),
         (lambda: nn.RNN(I, H, 0), "RNN: num_layers must be an integer of at least 1, not 0"),
         (lambda: nn.RNN(I, H, 1, "gelu"), "RNN: nonlinearity 'gelu' is neither 'tanh' nor 'relu'"),
-        (lambda: nn.LSTM(I, H, dropout=1.0), "LSTM: dropout is a share, 0 <= dropout < 1, not 1.0"),
-        (lambda: nn.LSTM(I, H, dropout=-0.5), "0 <= dropout < 1, not -0.5"),
+        (lambda: nn.LSTM(I, H, dropout=1.0), "LSTM: dropout must be >= 0 and < 1, not 1.0"),
+        (lambda: nn.LSTM(I, H, dropout=-0.5), "dropout must be >= 0 and < 1, not -0.5"),
         (
             lambda: nn.LSTM(I, H, proj_size=H),
             "LSTM: proj_size must be positive and smaller than hidden_size=8, or 0 for no "

@@ -122,7 +122,7 @@ SHORT = {"lengths": [2, 2, 0, 0], "target_lengths": [2, 2, 0, 1], "blank": BLANK
     ],
 )
 def test_an_impossible_target_is_refused_with_its_reason(logits, lengths, message):
-    with pytest.raises(ValueError, match=rf"ctc_loss: the target of {message} leave the row out"):
+    with pytest.raises(ValueError, match=rf"ctc_loss: the target of {message} omit the row"):
         loss_of(logits, lengths=np.array(lengths))
 
 
@@ -175,7 +175,7 @@ def test_empty_arrays(rng, steps, rows, labels):
     ("options", "message"),
     [
         ({"blank": 3}, r"blank 3 is outside 0\.\.2"),
-        ({"blank": 0}, "label 0 of row 1; labels are in 0..2 and not the blank, 0"),
+        ({"blank": 0}, "label 0 of row 1; labels must be in 0..2 and not the blank, 0"),
         ({"target_lengths": [2, 2, 1, 1]}, r"label 7 of row 2; labels are in 0\.\.2"),
         ({"target_lengths": [2, 3, 1, 1]}, r"target_lengths 3 of row 1 is outside 0\.\.2"),
         ({"lengths": [4, 6, 3, 1]}, r"lengths 6 of row 1 is outside 0\.\.5"),

@@ -221,8 +221,8 @@ def test_targets_without_weight_have_loss_0(targets):
         ({"class_weights": [1.0, 2.0]}, r"class_weights of shape \(2,\); .* each of 3 classes"),
         ({"class_weights": [1.0, -2.0, 1.0]}, r"the class weight -2.0 of class 1; .* at least 0"),
         ({"class_weights": [1.0, 2.0, np.nan]}, "the class weight nan of class 2; "),
-        ({"label_smoothing": 1.5}, "label_smoothing is a share, 0 to 1, not 1.5"),
-        ({"label_smoothing": math.nan}, "label_smoothing is a share, 0 to 1, not nan"),
+        ({"label_smoothing": 1.5}, "label_smoothing must be from 0 to 1, not 1.5"),
+        ({"label_smoothing": math.nan}, "label_smoothing must be from 0 to 1, not nan"),
     ],
 )
 def test_wrong_weights_and_smoothing_are_refused(options, message):
@@ -339,7 +339,7 @@ def test_binary_cross_entropy_of_large_logits(dtype):
         ([1, 0], {"weight": [1, 2, 3]}, ValueError, r"weight of shape \(3,\) cannot be broadc"),
         ([1, 0], {"pos_weight": [[1, 2]]}, ValueError, r"pos_weight of shape \(1, 2\) cannot be"),
         ([1, 0], {"reduction": "no"}, ValueError, "reduction 'no' is not one of"),
-        ([1, 0], {"where": [1, 0]}, TypeError, "where is an array of booleans, not int64"),
+        ([1, 0], {"where": [1, 0]}, TypeError, "where must be an array of booleans, not int64"),
         ([1, 0], {"where": [True] * 3}, ValueError, r"where of shape \(3,\) cannot be broadcast"),
     ],
 )

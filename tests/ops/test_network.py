@@ -102,7 +102,7 @@ def test_dropout_of_nothing_is_the_same_tensor():
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
 def test_dropout_rate_is_a_share(rate):
-    with pytest.raises(ValueError, match=r"^dropout: the rate is the share that is dropped"):
+    with pytest.raises(ValueError, match=r"^dropout: rate, the share to drop"):
         ops.dropout(Tensor([1.0]), rate)
 
 

@@ -105,9 +105,9 @@ def test_values_are_clipped_element_by_element():
 @pytest.mark.parametrize("limit", [0, -1.0, math.nan, "5"])
 def test_a_bad_limit_is_told(limit):
     parameters = with_gradients(np.ones(1))
-    with pytest.raises(ValueError, match="clip_grad_norm: max_norm is a number > 0, not"):
+    with pytest.raises(ValueError, match="clip_grad_norm: max_norm must be a number > 0, not"):
         clip_grad_norm(parameters, limit)
-    with pytest.raises(ValueError, match="clip_grad_value: limit is a number > 0, not"):
+    with pytest.raises(ValueError, match="clip_grad_value: limit must be a number > 0, not"):
         clip_grad_value(parameters, limit)
 
 

@@ -169,13 +169,19 @@ def test_rows_of_one_group_may_be_kept_while_those_of_another_decay():
 def test_bad_groups_are_told():
     a, b = Parameter([1.0]), Parameter([2.0])
     cases = [
-        ([{"params": [a], "beta": 1}], "SGD: group 0 has 'beta'; a group has 'parameters' and, "),
+        ([{"params": [a], "beta": 1}], "SGD: group 0 has 'beta'; a group has 'parameters' and "),
         ([{"lr": 1.0}], r"SGD: group 0 has the keys \['lr'\]; a group has 'parameters'"),
         ([{"params": [a], "parameters": [b]}], "SGD: group 0 has the keys"),
-        ([{"params": [a]}, {"params": [b], "lr": -1}], "group 1: learning_rate is a finite number"),
-        ([{"params": [a], "weight_decay": np.nan}], "group 0: weight_decay is a finite number"),
+        (
+            [{"params": [a]}, {"params": [b], "lr": -1}],
+            "group 1: learning_rate must be a finite number",
+        ),
+        (
+            [{"params": [a], "weight_decay": np.nan}],
+            "group 0: weight_decay must be a finite number",
+        ),
         ([{"params": [a]}, {"params": [a]}], "parameter '1' is the same as '0'; give it once"),
-        ([{"params": [("w", a)]}, {"params": [("w", b)]}], "two parameters are called 'w'"),
+        ([{"params": [("w", a)]}, {"params": [("w", b)]}], "two parameters are named 'w'"),
         ([{"params": []}], "SGD: group 0: there are no parameters"),
     ]
     for groups, message in cases:
@@ -195,7 +201,7 @@ def test_a_state_of_other_groups_is_refused():
     plain = SGD(parameters.items(), 0.02)
     with pytest.raises(ValueError, match="SGD: the state has no groups, but this optimizer has 3"):
         grouped.load_state_dict(plain.state_dict())
-    with pytest.raises(ValueError, match="SGD: the groups of the state hold other parameters"):
+    with pytest.raises(ValueError, match="SGD: the groups in the state differ"):
         plain.load_state_dict(grouped.state_dict())
 
 
@@ -207,9 +213,12 @@ def test_numbers_of_a_state_are_checked_and_nothing_changes():
     good = optimizer.state_dict()
     bad_group = [{**good["groups"][0], "learning_rate": -1.0}, *good["groups"][1:]]
     cases = [
-        ({"average_decay": 1.0}, "SGD: average_decay is a number >= 0 and < 1, not 1.0"),
-        ({"groups": bad_group}, "SGD: learning_rate is a finite number >= 0, not -1.0"),
-        ({"initial_learning_rate": np.nan}, "SGD: initial_learning_rate is a finite number >= 0"),
+        ({"average_decay": 1.0}, "SGD: average_decay must be a number >= 0 and < 1, not 1.0"),
+        ({"groups": bad_group}, "SGD: learning_rate must be a finite number >= 0, not -1.0"),
+        (
+            {"initial_learning_rate": np.nan},
+            "SGD: initial_learning_rate must be a finite number >= 0",
+        ),
         ({"initial_learning_rate": 0.0}, "change in proportion to learning_rate, which is 0"),
     ]
     for changes, message in cases:
@@ -292,7 +301,7 @@ def test_an_exponential_moving_average_is_that_of_the_values(kind, decay):
 
 @pytest.mark.parametrize("decay", [0, 1, -0.5, np.nan, "0.9"])
 def test_a_decay_out_of_its_range_is_told(decay):
-    with pytest.raises(ValueError, match=r"AdamW: decay is a number >=? 0 and < 1, not"):
+    with pytest.raises(ValueError, match=r"AdamW: decay must be a number >=? 0 and < 1, not"):
         AdamW([Parameter([1.0])]).start_averaging(decay)
 
 
@@ -321,7 +330,7 @@ def test_freezing_by_patterns():
     assert len(names) == 1 + 8
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == names == matching(model.named_parameters(), ["embedding.*", "*_l0*"])
-    message = r"no parameter is called 'encoder\.\*'; there are embedding.weight, .*, output.bias"
+    message = r"no parameter is named 'encoder\.\*'; expected embedding.weight, .*, output.bias"
     with pytest.raises(ValueError, match=message):
         freeze(model.named_parameters(), ["output.*", "encoder.*"])
     assert dict(model.named_parameters())["output.bias"].requires_grad
@@ -346,9 +355,11 @@ def test_layer_groups_and_their_learning_rates():
     patterns = [["embedding.*"], ["reader.*_l0*"]]
     made = discriminative_groups(model.named_parameters(), patterns, 0.1, factor=10)
     assert [len(group["parameters"]) for group in made] == [1, 18]
-    with pytest.raises(ValueError, match="no parameter is called 'embeding'; there are"):
+    with pytest.raises(ValueError, match="no parameter is named 'embeding'; expected"):
         discriminative_groups(model.named_parameters(), [["embeding"]], 0.1)
     with pytest.raises(ValueError, match="there are no layer groups"):
         discriminative_groups(model.named_parameters(), [], 0.1)
-    with pytest.raises(ValueError, match="discriminative_groups: factor is a number > 0, not 0"):
+    with pytest.raises(
+        ValueError, match="discriminative_groups: factor must be a number > 0, not 0"
+    ):
         discriminative_groups(model.named_parameters(), groups, 0.1, factor=0)

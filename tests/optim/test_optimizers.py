@@ -363,7 +363,7 @@ def test_a_state_that_does_not_belong_is_refused_and_nothing_changes():
     array = state["arrays"]["weight.velocity"]
     no_rate = {key: value for key, value in state.items() if key != "learning_rate"}
     refused = {
-        "SGD: the state is of 'Adam'; load it into the optimizer": Adam([weight]).state_dict(),
+        "SGD: the state is from 'Adam'; load it into the optimizer": Adam([weight]).state_dict(),
         "SGD: the state has no 'learning_rate'": no_rate,
         "SGD: the state has no parameter 'weight'": changed(state, steps={}),
         "SGD: the state has the parameter 'b', which": changed(state, steps={"weight": 0, "b": 0}),
@@ -395,10 +395,14 @@ def test_a_state_that_does_not_belong_is_refused_and_nothing_changes():
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "fast", None])
 def test_a_bad_learning_rate_is_told(kind, value):
     name = kind.__name__
-    with pytest.raises(ValueError, match=f"{name}: learning_rate is a finite number >= 0, not "):
+    with pytest.raises(
+        ValueError, match=f"{name}: learning_rate must be a finite number >= 0, not "
+    ):
         kind([Parameter([1.0])], value)
     optimizer = kind([Parameter([1.0])], 0.1)
-    with pytest.raises(ValueError, match=f"{name}: learning_rate is a finite number >= 0, not "):
+    with pytest.raises(
+        ValueError, match=f"{name}: learning_rate must be a finite number >= 0, not "
+    ):
         optimizer.learning_rate = value
     assert optimizer.learning_rate == 0.1
 
@@ -406,19 +410,23 @@ def test_a_bad_learning_rate_is_told(kind, value):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (SGD, {"momentum": 1.0}, "SGD: momentum is a number >= 0 and < 1, not 1.0"),
-        (SGD, {"momentum": -0.1}, "SGD: momentum is a number >= 0 and < 1, not -0.1"),
-        (SGD, {"momentum": math.nan}, "SGD: momentum is a number >= 0 and < 1, not nan"),
+        (SGD, {"momentum": 1.0}, "SGD: momentum must be a number >= 0 and < 1, not 1.0"),
+        (SGD, {"momentum": -0.1}, "SGD: momentum must be a number >= 0 and < 1, not -0.1"),
+        (SGD, {"momentum": math.nan}, "SGD: momentum must be a number >= 0 and < 1, not nan"),
         (SGD, {"nesterov": True}, "SGD: nesterov=True looks ahead along the momentum; give one"),
-        (SGD, {"weight_decay": -1}, "SGD: weight_decay is a finite number >= 0, not -1"),
-        (Adam, {"betas": (0.9, 1.0)}, "Adam: each of betas is a number >= 0 and < 1, not 1.0"),
+        (SGD, {"weight_decay": -1}, "SGD: weight_decay must be a finite number >= 0, not -1"),
+        (Adam, {"betas": (0.9, 1.0)}, "Adam: each of betas must be a number >= 0 and < 1, not 1.0"),
         (AdamW, {"betas": 0.9}, "AdamW: betas are two numbers, not 0.9"),
-        (Adam, {"epsilon": 0}, "Adam: epsilon is a number > 0, not 0"),
-        (AdamW, {"weight_decay": math.nan}, "AdamW: weight_decay is a finite number >= 0, not nan"),
-        (RMSprop, {"alpha": 1}, "RMSprop: alpha is a number >= 0 and < 1, not 1"),
-        (RMSprop, {"momentum": 2}, "RMSprop: momentum is a number >= 0 and < 1, not 2"),
-        (Adagrad, {"epsilon": -1e-10}, "Adagrad: epsilon is a number > 0, not -1e-10"),
-        (ASGD, {"weight_decay": -1}, "ASGD: weight_decay is a finite number >= 0, not -1"),
+        (Adam, {"epsilon": 0}, "Adam: epsilon must be a number > 0, not 0"),
+        (
+            AdamW,
+            {"weight_decay": math.nan},
+            "AdamW: weight_decay must be a finite number >= 0, not nan",
+        ),
+        (RMSprop, {"alpha": 1}, "RMSprop: alpha must be a number >= 0 and < 1, not 1"),
+        (RMSprop, {"momentum": 2}, "RMSprop: momentum must be a number >= 0 and < 1, not 2"),
+        (Adagrad, {"epsilon": -1e-10}, "Adagrad: epsilon must be a number > 0, not -1e-10"),
+        (ASGD, {"weight_decay": -1}, "ASGD: weight_decay must be a finite number >= 0, not -1"),
     ],
 )
 def test_a_bad_option_is_told(kind, options, message):
@@ -434,7 +442,7 @@ def test_bad_parameters_are_told():
         SGD([a, b, a], 1.0)
     with pytest.raises(ValueError, match=r"SGD: parameter 'out' is the same as 'in'; give it once"):
         SGD([("in", a), ("out", a)], 1.0)
-    with pytest.raises(ValueError, match=r"SGD: two parameters are called 'w'; rename one"):
+    with pytest.raises(ValueError, match=r"SGD: two parameters are named 'w'; rename one"):
         SGD([("w", a), ("w", b)], 1.0)
     with pytest.raises(
         TypeError, match=r"SGD: expects a list of parameters, not Parameter; give it"

@@ -105,7 +105,7 @@ def test_schedules_begin_where_they_are_told_to():
     for step, factor in [(10, 0.5), (11, 1), (12, 1)]:
         warm.on_step(step)
         assert warm.learning_rate == start * factor
-    with pytest.raises(ValueError, match="Cosine: total_steps is an integer >= 11, not 10"):
+    with pytest.raises(ValueError, match="Cosine: total_steps must be an integer >= 11, not 10"):
         Cosine(optimizer(), total_steps=10, first_step=10)
 
 
@@ -198,26 +198,32 @@ def test_a_restored_schedule_goes_on_alike(make, split):
 
 def test_a_state_of_another_schedule_is_refused():
     state = Constant(optimizer()).state_dict()
-    with pytest.raises(ValueError, match="Cosine: the state is of 'Constant'; load it into"):
+    with pytest.raises(ValueError, match="Cosine: the state is from 'Constant'; load it into"):
         Cosine(optimizer(), total_steps=3).load_state_dict(state)
     with pytest.raises(ValueError, match="Constant: the state has no 'learning_rate'"):
         Constant(optimizer()).load_state_dict({"schedule": "Constant", "initial_learning_rate": 1})
     warm = WarmUp(Constant(optimizer()), steps=3).state_dict()
-    with pytest.raises(ValueError, match="ReduceOnPlateau: the state is of 'Constant'"):
+    with pytest.raises(ValueError, match="ReduceOnPlateau: the state is from 'Constant'"):
         WarmUp(ReduceOnPlateau(optimizer()), steps=3).load_state_dict(warm)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda o: ExponentialDecay(o, decay=0), "ExponentialDecay: decay is a factor, 0 < decay"),
-        (lambda o: ExponentialDecay(o, decay=math.nan), "ExponentialDecay: decay is a factor"),
-        (lambda o: ExponentialDecay(o, constant_epochs=-1), "constant_epochs is an integer >= 0"),
-        (lambda o: ReduceOnPlateau(o, factor=1), "ReduceOnPlateau: factor is a number >= 0 and <"),
-        (lambda o: ReduceOnPlateau(o, patience=0.5), "patience is an integer >= 0, not 0.5"),
-        (lambda o: ReduceOnPlateau(o, minimum=-1), "minimum is a finite number >= 0, not -1"),
-        (lambda o: Cosine(o, total_steps=0), "Cosine: total_steps is an integer >= 1, not 0"),
-        (lambda o: WarmUp(Constant(o), steps=0), "WarmUp: steps is an integer >= 1, not 0"),
+        (lambda o: ExponentialDecay(o, decay=0), "ExponentialDecay: decay must be > 0"),
+        (lambda o: ExponentialDecay(o, decay=math.nan), "ExponentialDecay: decay must be > 0"),
+        (
+            lambda o: ExponentialDecay(o, constant_epochs=-1),
+            "constant_epochs must be an integer >= 0",
+        ),
+        (
+            lambda o: ReduceOnPlateau(o, factor=1),
+            "ReduceOnPlateau: factor must be a number >= 0 and <",
+        ),
+        (lambda o: ReduceOnPlateau(o, patience=0.5), "patience must be an integer >= 0, not 0.5"),
+        (lambda o: ReduceOnPlateau(o, minimum=-1), "minimum must be a finite number >= 0, not -1"),
+        (lambda o: Cosine(o, total_steps=0), "Cosine: total_steps must be an integer >= 1, not 0"),
+        (lambda o: WarmUp(Constant(o), steps=0), "WarmUp: steps must be an integer >= 1, not 0"),
     ],
 )
 def test_a_bad_number_is_told(make, message):
@@ -228,7 +234,9 @@ def test_a_bad_number_is_told(make, message):
 def test_the_trigger_wants_asgd():
     with pytest.raises(TypeError, match="starts the averaging of ASGD, which SGD does not have"):
         NonMonotonicTrigger(optimizer())
-    with pytest.raises(ValueError, match="NonMonotonicTrigger: interval is an integer >= 1, not 0"):
+    with pytest.raises(
+        ValueError, match="NonMonotonicTrigger: interval must be an integer >= 1, not 0"
+    ):
         NonMonotonicTrigger(optimizer(kind=ASGD), interval=0)
 
 

@@ -158,7 +158,7 @@ def changed(document, path, value):
         ("char", "config", "model.initialization", 1e308, r"initialization 1e\+308: .* at most 3."),
         ("char", "config", "model.forget_bias", 1e308, "forget_bias must be a finite number of fl"),
         ("char", "config", "model.colour", "red", "unknown options? colour"),
-        ("cell", "config", "model.cell", {}, "model.cell has no name, which is needed"),
+        ("cell", "config", "model.cell", {}, "model.cell has no name, which is required"),
         ("cell", "config", "model.cell.gates.0", 1, r"model.cell.gates\[0\] is 1; expected str"),
         ("cell", "config", "model.cell.gates", ["f"], "model.cell.inputs has 'n.x', which is not "),
         ("cell", "config", "model.cell.instructions.1.0", "exec", "instruction 1 is 'exec"),
@@ -166,7 +166,7 @@ def changed(document, path, value):
         ("cell", "config", "model.cell.instructions.1.1", True, r"cell.instructions\[1\]"),
         ("cell", "config", "model.cell.outputs", [1.0], "model.cell: .* the equations retu"),
         ("cell", "config", "model.cell.states", ["h", "c"], "model.cell: program: .* 2 output"),
-        ("cell", "config", "model.cell.named.h", ..., "model.cell.named lacks the state 'h'"),
+        ("cell", "config", "model.cell.named.h", ..., "model.cell.named has no state 'h'"),
         ("cell", "config", "model.cell.parameters", [], "model.cell.inputs has 'p', which"),
         # Other parts of config.json.
         ("char", "config", "results", [], r"config.json: results is \[\]; expected object"),
@@ -178,7 +178,7 @@ def changed(document, path, value):
         ("char", "config", "data.level", "word", "data.level is 'word', but in tokenizer.json .*c"),
         ("word", "config", "data.sentence_start", True, "data.sentence_start is True, but in tok"),
         ("char", "config", "sources", {"texts": 3}, "sources.texts is 3; expected str"),
-        ("char", "config", "anaphora", ..., "config.json: there is no anaphora, which is needed"),
+        ("char", "config", "anaphora", ..., "config.json: there is no anaphora, which is required"),
         ("char", "config", "format", True, 'has "format" True; expected 2'),
         ("char", "config", "task", 5, "config.json: task is 5; expected str"),
         # Tokenizers and vocabularies.
@@ -187,7 +187,7 @@ def changed(document, path, value):
         ("word", "tokenizer", "words.1", None, r"words\[1\] is None; expected str"),
         ("classify", "tokenizer", "classes.0", 1, r"tokenizer.json: classes\[0\] is 1; expected s"),
         ("classify", "tokenizer", "classes.0", "vowel", "classes has 'vowel' twice; expected each"),
-        ("classify", "tokenizer", "tokenizer", ..., "there is no tokenizer, which is needed"),
+        ("classify", "tokenizer", "tokenizer", ..., "there is no tokenizer, which is required"),
         ("series", "tokenizer", "scale", [0, 0], r"scale\[0\] is 0.0; expected a number above 0"),
         ("series", "tokenizer", "scale.1", -1.5, r"scale\[1\] is -1.5; expected a number above 0"),
         ("series", "tokenizer", "mean.0", None, r"mean\[0\] is None; expected float"),
@@ -212,13 +212,13 @@ def changed(document, path, value):
         ("bpe", "tokenizer", "model.model.vocab.a", ..., "vocab has no 'a', which stands for the "
                                                          "b"),
         ("bpe", "tokenizer", "model.model.merges.0", ["a", "??"], r"merges\[0\] is \['a', '\?\?'"),
-        ("bpe", "tokenizer", "model.model.vocab.a", 1, "numbered from 0 without a gap"),
+        ("bpe", "tokenizer", "model.model.vocab.a", 1, "numbered from 0 without gap"),
         # Metrics.
         ("char", "metrics", "step", "one", "metrics.jsonl: line 1: step is 'one'; expected int"),
-        ("char", "metrics", "loss", ..., "line 1: there is no loss, which is needed; remove that"),
+        ("char", "metrics", "loss", ..., "line 1: there is no loss, which is required; remove"),
         ("char", "metrics", "loss", "low", "line 1: loss is 'low'; expected float; remove that li"),
         # The checkpoint.
-        ("char", "checkpoint", "", {}, "state.safetensors: .* there is no progress, which is need"),
+        ("char", "checkpoint", "", {}, "state.safetensors: .* there is no progress, which is requ"),
         ("char", "checkpoint", "progress", 7, "progress is 7; expected object"),
         ("char", "checkpoint", "progress.step", "3", "progress.step is '3'; expected int"),
         ("char", "checkpoint", "progress.step", -5, "progress.step is -5; expected int >= 0"),
@@ -435,7 +435,7 @@ def test_data_to_train_on_that_is_damaged_is_named(copied, kind, name, change, m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (first(200), r"\.npy has the id 200; expected ids of 0 to 13, as the vocabulary has"),
+        (first(200), r"\.npy has the id 200; expected ids from 0 to 13, those of the vocabulary"),
         (lambda a: a.astype(float), r"\.npy holds float64"),
     ],
 )

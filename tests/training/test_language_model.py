@@ -159,7 +159,7 @@ def test_options_go_through_json():
         ({"hidden_sise": 3}, "unknown options: hidden_sise"),
         ({"level": "syllable"}, "level 'syllable' is not one of char, word, bpe"),
         ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, not 0"),
-        ({"dropout": 2.0}, "dropout is a share, 0 <= dropout < 1, not 2.0"),
+        ({"dropout": 2.0}, "dropout must be >= 0 and < 1, not 2.0"),
         ({"locked_dropout": True}, "locked_dropout says how dropout drops, but dropout is 0"),
         ({"tied": True}, r"embedding_size \(4\) to be hidden_size \(6\)"),
         ({"vocabulary_size": 0}, "vocabulary_size must be an integer of at least 1"),

@@ -129,7 +129,7 @@ def test_byte_pairs(train, tmp_path):
             trainer.model.embedding.weight.data[found.index(token)],
             start.model.embedding.weight.data[old.index(token)],
         )
-    with pytest.raises(DataError, match="a vocabulary of level 'bpe' is not extended"):
+    with pytest.raises(DataError, match="a vocabulary of level 'bpe' cannot be extended"):
         train("x", LANGUAGE_MODEL, new, Start(tmp_path / "model", "extend"), **SMALL)
 
 
@@ -380,7 +380,7 @@ def test_a_pattern_without_a_parameter_harms_nothing(train, tmp_path):
     train("model", LANGUAGE_MODEL, {"a.txt": "to be or not to be\n" * 12}, **LM)
     config = (tmp_path / "model" / "config.json").read_text()
     options = LANGUAGE_MODEL.options.make(**LM, freeze=["embeding.*"])
-    with pytest.raises(ValueError, match=r"no parameter is called 'embeding\.\*'; there are embed"):
+    with pytest.raises(ValueError, match=r"no parameter is named 'embeding\.\*'; expected embed"):
         prepare_training(
             LANGUAGE_MODEL, options, tmp_path / "model", [tmp_path / "a.txt"], overwrite=True
         )

@@ -65,7 +65,7 @@ class Results(TypedDict, total=False):
 
 
 SWEEP_PICTURE = "learning-rate.png"
-"""What ``anaphora train --find-learning-rate`` draws."""
+"""The plot of ``anaphora train --find-learning-rate``."""
 
 
 class Change(TypedDict):
@@ -79,7 +79,7 @@ class Change(TypedDict):
 
 
 class Origin(TypedDict):
-    """The model that a training began with."""
+    """The model that training started from."""
 
     path: str
     task: str
@@ -210,7 +210,7 @@ class ModelDirectory:
         A link is removed, not its target.
 
         Raises:
-            ArtifactError: as `create`.
+            ArtifactError: as for `create`.
         """
         self._refuse_others()
         if not overwrite and (os.path.lexists(self.weights) or os.path.lexists(self.checkpoint)):
@@ -262,8 +262,8 @@ class ModelDirectory:
         return self
 
     def is_empty(self) -> bool:
-        """Whether the folder is empty, except for what is there before a training: a lock, metrics
-        without records, and the picture of a search for a learning rate.
+        """Whether the folder has nothing but a lock, metrics without records, and the plot of a
+        learning rate sweep, all of which may precede training.
         """
         with explained(self.path, "read"):
             names = set(os.listdir(self.path)) - {LOCK_FILE, SWEEP_PICTURE}
@@ -337,7 +337,7 @@ class ModelDirectory:
                 except Held as holder:
                     raise ArtifactError(
                         f"{self.path}: is being trained by {holder}; wait until that training "
-                        "ends, stop it (in Python: delete its trainer), or choose another --out"
+                        "finishes, stop it (in Python: delete its trainer), or choose another --out"
                     ) from None
 
     def unlock(self) -> None:
@@ -431,7 +431,7 @@ class ModelDirectory:
         """Save all that is needed to resume training, in one file and thus atomically.
 
         Raises:
-            ArtifactError: as `write_weights`.
+            ArtifactError: as for `write_weights`.
         """
         folder = self.make_folder(self.checkpoint.parent.name)
         with explained(self.checkpoint, "written"), Folder.within(self.path, folder) as checkpoint:
@@ -524,7 +524,7 @@ class ModelDirectory:
             if size > 0 and file.read(1) != b"\n":
                 raise ArtifactError(
                     f"{self.metrics}: the checkpoint continues after {size} bytes, but no line "
-                    "ends there; put back the file of the checkpoint, or remove it to continue "
+                    "ends there; restore the file of the checkpoint, or remove it to continue "
                     "without the records so far"
                 )
             file.truncate(size)

@@ -367,13 +367,13 @@ def check_arrays(
         problem = f"has no array {missing[0]}"
     elif unexpected := [name for name in arrays if name not in expected]:
         problem = f"has an array {unexpected[0]}, which the model of config.json does not have"
-    for name, wanted in expected.items() if problem is None else ():
+    for name, shape in expected.items() if problem is None else ():
         found = Shape(arrays[name].shape, arrays[name].dtype)
-        if found != wanted:
-            problem = f"{name} is {found}; expected {wanted}"
+        if found != shape:
+            problem = f"{name} is {found}; expected {shape}"
             break
     if problem is not None:
-        raise ArtifactError(f"{path}: {problem}; put back the file that was saved with config.json")
+        raise ArtifactError(f"{path}: {problem}; restore the file that was saved with config.json")
     for name, array in arrays.items():
         check_finite(path, name, array)
 
@@ -382,7 +382,7 @@ def check_finite(path: str | os.PathLike[str], name: str, array: Array) -> None:
     """Check that an array has no NaN and no infinity.
 
     Raises:
-        ArtifactError: it has; the message gives the index of the first.
+        ArtifactError: it has one; the message gives the index of the first.
 
     >>> check_finite("model.safetensors", "bias", np.array([1.0, np.nan]))
     Traceback (most recent call last):
@@ -393,16 +393,14 @@ def check_finite(path: str | os.PathLike[str], name: str, array: Array) -> None:
         place = np.unravel_index(int(finite.argmin()), array.shape)
         raise ArtifactError(
             f"{path}: {name}{list(map(int, place)) if place else ''} is {array[place]}; expected "
-            "finite numbers; put back a file that has them, or train again"
+            "finite numbers; restore an intact file, or train again"
         )
 
 
 def _storable(array: Array, path: Path, name: str) -> Array:
     """``array`` in C order and little-endian, as safetensors requires."""
     if name == "__metadata__":
-        raise ArtifactError(
-            f"{path}: safetensors keeps the name {name!r} to itself; rename the array"
-        )
+        raise ArtifactError(f"{path}: safetensors reserves the name {name!r}; rename the array")
     array = np.asarray(array)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise ArtifactError(
@@ -424,7 +422,7 @@ def _diagnosis(data: bytes, error: Exception) -> str:
                 "is a pickle (torch.save), not a safetensors file; with PyTorch, convert it: "
                 "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)"
             )
-        return "is not a safetensors file; expected what anaphora or safetensors wrote"
+        return "is not a safetensors file; expected one that anaphora or safetensors wrote"
     # 8 bytes with the length of the header; the header, JSON; the numbers
     expected = 8 + int.from_bytes(data[:8], "little")
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -432,5 +430,5 @@ def _diagnosis(data: bytes, error: Exception) -> str:
         tensors.pop("__metadata__", None)
         expected += max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
     if len(data) < max(expected, 9):
-        return f"is truncated: {len(data)} bytes of at least {expected} are there; {again}"
+        return f"is truncated: it has {len(data)} of at least {expected} bytes; {again}"
     return f"is damaged ({error}); {again}"

@@ -160,8 +160,8 @@ def _try_to_lock(descriptor: int, folder: Path) -> bool:
         if error.errno not in _UNSUPPORTED:
             raise
         warnings.warn(
-            f"{folder}: the file system has no locks ({error.strerror}), so nothing keeps a second "
-            "training out of this directory; make sure that only one runs at a time",
+            f"{folder}: the file system has no locks ({error.strerror}), so nothing prevents a "
+            "second training run in this directory; make sure that only one runs at a time",
             RuntimeWarning,
             stacklevel=2,
         )

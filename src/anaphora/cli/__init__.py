@@ -1,4 +1,4 @@
-"""The command line: one file a command; parsing and printing only."""
+"""The command line: one file per command; parsing and printing only."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line."""
-    _handle_signals(_end_at_once)  # an exception might be lost in an import
+    _handle_signals(_exit_immediately)  # an exception might be lost in an import
     warnings.formatwarning = _format_warning
     try:
         from anaphora.cli.app import run  # takes a while
@@ -26,14 +26,14 @@ def main() -> None:
     code = 130
     try:
         code = run()
-    except KeyboardInterrupt:  # while it ends
+    except KeyboardInterrupt:  # while the command ends
         pass
     finally:
-        _handle_signals(_end_at_once)
+        _handle_signals(_exit_immediately)
     sys.exit(code)
 
 
-def _end_at_once(number: int, frame: FrameType | None) -> None:
+def _exit_immediately(number: int, frame: FrameType | None) -> None:
     os._exit(130)
 
 
@@ -44,7 +44,7 @@ def _format_warning(
 
 
 def _handle_signals(handler: "signal._HANDLER") -> None:
-    """Let Ctrl-C, and what ends a session, do something; those that are ignored stay so."""
+    """Handle Ctrl-C, SIGTERM and SIGHUP; ignored signals stay ignored."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

@@ -32,7 +32,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
 for _command in (train, evaluate, predict, generate, score, info, plot):
-    # Typer keeps the line ends of a docstring; a paragraph is to fill the terminal's lines.
+    # Typer keeps the line ends of a docstring; a paragraph should fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     app.command(cls=Command, help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)
 
@@ -61,7 +61,7 @@ def _options(
     pass
 
 
-_LARGEST = 2**63 - 1  # what fits into 64 bits
+_LARGEST = 2**63 - 1  # the largest signed 64-bit integer
 
 
 def _checked(context: typer.Context, parameter: Any, value: Any) -> Any:
@@ -81,7 +81,7 @@ def _checked(context: typer.Context, parameter: Any, value: Any) -> Any:
 
 
 def run() -> int:
-    """Run the command of this process's arguments; return the exit code."""
+    """Run the command line of this process; return the exit code."""
     open_standard_streams()
     program: Any = typer.main.get_command(app)
     for command in program.commands.values():
@@ -94,13 +94,13 @@ def run() -> int:
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return 1
-    except OSError as error:  # of what is printed outside of the commands, such as help
+    except OSError as error:  # while printing outside the commands, such as help
         complain(description(error))
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        if not hasattr(error, "format_message"):  # click's or typer's own, by version
+        if not hasattr(error, "format_message"):  # not an error of click or typer
             raise
         return _misused(error)
 

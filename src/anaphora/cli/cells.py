@@ -1,4 +1,4 @@
-"""Cells of one's own on the command line, as FILE.py:NAME."""
+"""Custom cells on the command line, as FILE.py:NAME."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from types import ModuleType
 
 from anaphora.cells import Cell
 
-_MODULE = "anaphora_cell_file"  # what the file is called as a module
+_MODULE = "anaphora_cell_file"  # the name of the file's module
 
 
 def cell_of(value: str) -> str | Cell:
-    """The cell that ``--cell`` means: FILE.py:NAME is looked up, running the file; a name stays.
+    """The cell given by ``--cell``: FILE.py:NAME is looked up by running the file; a name is kept.
 
     Raises:
-        ValueError: there is no such file, running it fails, or it has no cell of that name that can
-            be saved.
+        ValueError: there is no such file, running it fails, or it has no cell of that name.
 
     >>> cell_of("gru")
     'gru'
@@ -26,10 +25,10 @@ def cell_of(value: str) -> str | Cell:
     path, _, name = value.rpartition(":")
     if not path.endswith(".py"):
         if value.endswith(".py"):
-            raise ValueError(f"cell {value!r:.200} names a file alone; give FILE.py:NAME")
+            raise ValueError(f"cell {value!r:.200} names only a file; give FILE.py:NAME")
         return value
     if not name.isidentifier():
-        raise ValueError(f"cell {value!r:.200}: {name!r} is no name of a cell; give FILE.py:NAME")
+        raise ValueError(f"cell {value!r:.200}: {name!r} is not a valid name; give FILE.py:NAME")
     module = _run(Path(path))
     found = vars(module).get(name)
     cells = [name for name, value in vars(module).items() if isinstance(value, Cell)]
@@ -39,13 +38,13 @@ def cell_of(value: str) -> str | Cell:
     if name not in vars(module):
         raise ValueError(f"{path}: has no cell {name!r}; {has}")
     hint = " (decorate it with @cell of anaphora.cells)" if callable(found) else ""
-    raise ValueError(f"{path}: {name} is a {type(found).__name__}, no cell{hint}; {has}")
+    raise ValueError(f"{path}: {name} is a {type(found).__name__}, not a cell{hint}; {has}")
 
 
 def _run(path: Path) -> ModuleType:
-    """The module of a Python file, which may import what lies beside it."""
+    """The module of a Python file, which may import its neighbours."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; a cell of your own is given as FILE.py:NAME")
+        raise ValueError(f"{path}: no such file; give a custom cell as FILE.py:NAME")
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     assert spec is not None
     assert spec.loader is not None

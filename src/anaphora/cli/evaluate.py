@@ -37,8 +37,8 @@ _LABELS = {
     "bits_per_character": ("bits per character", "{:.4f}"),
     "mean_absolute_scaled_error": ("MASE", "{:.4g}"),
     "quantile_loss": ("quantile loss", "{:.4g}"),
-    "coverage_80": ("in the interval of 80 %", "{:.1%}"),
-    "coverage_95": ("in the interval of 95 %", "{:.1%}"),
+    "coverage_80": ("in the 80 % interval", "{:.1%}"),
+    "coverage_95": ("in the 95 % interval", "{:.1%}"),
     "forecasts": ("forecasts", "{:,}"),
 }
 
@@ -54,42 +54,41 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Files as in training (anaphora train --help all), but for --format.",
+            help="Files as in training (anaphora train --help all), except for --format.",
         ),
     ],
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Examples side by side, or streams that a text is cut into; with 1 the state is "
-            "carried through all of it.",
+            help="Examples per batch, or parallel streams of a text; with 1 the state is carried "
+            "through the entire text.",
             show_default="1 for a text",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print how well a model predicts: loss, and perplexity, accuracy, F1 or BLEU.
+    """Evaluate a model on files: loss, and perplexity, accuracy, F1 or BLEU.
 
-    Of a language model every token counts once, and the state is carried through the complete text;
-    a model that was trained on separate sentences starts from zeros with each. Of classes each
-    one's scores and the confusion matrix are shown, of spans, such as names, the F1 of each type. A
-    translator translates the files. Labels not seen in training count as wrong. A forecaster
-    forecasts from --origins times before the end of each series, a horizon apart, and is compared
-    with what came, beside the seasonal naive forecast.
+    For a language model every token counts once, and the state is carried through the entire text;
+    a model trained on separate sentences starts each from zeros. For classes, the scores of each
+    and the confusion matrix are shown; for spans, such as names, the F1 of each type. A translator
+    translates the files. Labels not seen in training count as wrong. A forecaster forecasts from
+    --origins times before the end of each series, a horizon apart; its errors are shown beside
+    those of the seasonal naive forecast.
 
-    A language model may adapt to the text, which is then one stream: with --cache (Grave et al.
-    2017) or --dynamic-evaluation (Krause et al. 2018), after which it is as it was before.
+    A language model may adapt to the text, which is then read as one stream: with --cache (Grave et
+    al. 2017) or --dynamic-evaluation (Krause et al. 2018). The saved model is not changed.
 
-    Of a text of which the vocabulary lacks something, that is told, and there are no bits per
-    character.
+    Tokens that are not in the vocabulary are reported; bits per character are then undefined.
 
     With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share,
     unknown_labels, perplexity, bits_per_token, bits_per_character, characters, bleu, chrf,
     accuracy, macro_f1, micro_f1, subset_accuracy, span_f1, span_precision, span_recall, classes,
-    confusion_matrix, whichever the model has; of a forecaster mean_absolute_scaled_error,
+    confusion_matrix, as far as the model has them; for a forecaster mean_absolute_scaled_error,
     mean_absolute_error, root_mean_squared_error, quantile_loss, coverage_80, coverage_95,
-    forecasts, and seasonal_naive with the same.
+    forecasts, and seasonal_naive with the same fields.
     """
     output = Output(as_json)
     with reported_errors():
@@ -144,13 +143,13 @@ def evaluate(
 
 
 def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The figures that people read, with their labels; those of another method beside them."""
+    """The metrics to show, with their labels, and beside them those of a baseline."""
     others = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
     for name, (label, form) in _LABELS.items():
         if name not in figures:
             continue
         value = figures[name]
-        text = "none, as the text has unknown tokens" if value is None else form.format(value)
+        text = "undefined, as the text has unknown tokens" if value is None else form.format(value)
         beside = [
             f"{other.replace('_', ' ')} {form.format(of_other[name])}"
             for other, of_other in others.items()
@@ -170,8 +169,8 @@ def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData)
         )
     if not math.isfinite(result.loss):
         raise ArtifactError(
-            f"{directory}: the loss is {result.loss}, so there is nothing to report; the model's "
-            "weights or its inputs are too large, or it adapts to the text too fast: train again "
-            "with a lower learning_rate, or let it adapt less"
+            f"{directory}: the loss is {result.loss}; the model's weights or its inputs are too "
+            "large, or it adapts to the text too fast: train again with a lower learning_rate, or "
+            "lower the rate of adaptation"
         )
     return result

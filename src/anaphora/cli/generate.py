@@ -1,4 +1,4 @@
-"""``anaphora generate``: text from a model, shown as it comes, or of many prompts."""
+"""``anaphora generate``: text from a model, streamed, or for many prompts."""
 
 from __future__ import annotations
 
@@ -37,44 +37,45 @@ def generate(
         list[str] | None,
         typer.Option(
             metavar="TEXT",
-            help="The text to continue; without it, the beginning of a line. May be given again.",
+            help="The text to continue; without it, the beginning of a line. May be repeated.",
         ),
     ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Continue each line of a file, or of - for standard input."
+            metavar="FILE", help="A file whose lines to continue, or - for standard input."
         ),
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(help="Encoding of the file of prompts.", show_default="that of the training"),
+        typer.Option(help="Encoding of the file of prompts.", show_default="as in training"),
     ] = None,
     length: Annotated[int, typer.Option(min=0, help="Tokens to generate after a prompt.")] = 500,
     temperature: Annotated[
         float,
         typer.Option(
-            help="Below 1 favours likely tokens more, above 1 less; 0 always takes the likeliest."
+            help="Below 1 favours likely tokens, above 1 unlikely ones; 0 always takes the most "
+            "likely."
         ),
     ] = 1.0,
     top_k: Annotated[
         int,
         typer.Option(
-            rich_help_panel="Sampling", help="Sample from the k likeliest tokens only; 0 for all."
+            rich_help_panel="Sampling", help="Sample only from the k most likely tokens; 0 for all."
         ),
     ] = 0,
     top_p: Annotated[
         float,
         typer.Option(
             rich_help_panel="Sampling",
-            help="Sample from the likeliest tokens that reach this probability.",
+            help="Sample from the most likely tokens that together reach this probability.",
         ),
     ] = 1.0,
     repetition_penalty: Annotated[
         float,
         typer.Option(
             rich_help_panel="Sampling",
-            help="Above 1 makes tokens that occurred before less likely (as CTRL does).",
+            help="Above 1 makes tokens that occurred before less likely (as in CTRL).",
         ),
     ] = 1.0,
     no_repeat_ngram: Annotated[
@@ -82,18 +83,18 @@ def generate(
         typer.Option(
             metavar="N",
             rich_help_panel="Sampling",
-            help="No N tokens in a row occur twice; 0 allows all.",
+            help="Never repeat N tokens in a row; 0 allows all.",
         ),
     ] = 0,
     stop: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="TEXT", help="End before this text, if it is generated. May be given again."
+            metavar="TEXT", help="Stop before this text, if it is generated. May be repeated."
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="The same seed, the same text.", show_default="another one each time"),
+        typer.Option(help="The same seed gives the same text.", show_default="random"),
     ] = None,
     unknown: Annotated[
         bool,
@@ -109,21 +110,21 @@ def generate(
             "--next",
             min=1,
             metavar="K",
-            help="Instead of text, print the K likeliest next tokens and their probabilities.",
+            help="Instead of text, print the K most likely next tokens and their probabilities.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Generate text from a model; it streams to the terminal as it comes.
+    """Generate text from a language model, streamed to the terminal.
 
-    With several prompts (--prompt again, or --prompts), or with --next, a line of dashes follows
-    each answer. The prompts are continued side by side, 32 at a time: the first one with --seed,
-    the next one with --seed + 1, and so on, each as it would be alone with that seed.
+    With several prompts (repeated --prompt, or --prompts), or with --next, a line of dashes follows
+    each result. Prompts are continued in batches of 32: the first with --seed, the next with
+    --seed + 1, and so on, each with the same result as alone with that seed.
 
     Tokens of a prompt that are not in the vocabulary are read as unknown, and reported.
 
     With --json, one line for each prompt: text (the prompt too), prompt, seed; or with --next:
-    prompt, next (a list of token and probability, the likeliest first).
+    prompt, next (a list of token and probability, most likely first).
     """
     output = Output(as_json)
     with reported_errors():
@@ -159,10 +160,10 @@ def generate(
         encoding = encoding or task_of(directory).load_options(directory).encoding
         at_terminal = prompts == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
-            typer.echo("reading prompts, one a line; end them with Ctrl-D", err=True)
-        lacking: Counter[str] = Counter()
+            typer.echo("reading prompts, one per line; end with Ctrl-D", err=True)
+        unknown_tokens: Counter[str] = Counter()
         given = prompt or ([] if prompts else [""])
-        read, shown = itertools.tee(_read(tokenizer, given, prompts, encoding, lacking))
+        read, shown = itertools.tee(_read(tokenizer, given, prompts, encoding, unknown_tokens))
         with reported_numbers(directory):
             if next_count is not None:
                 for text in read:
@@ -177,7 +178,7 @@ def generate(
                     if not as_json:
                         output.write(f"{found}\n{_RULE}\n")
         report_unknown(
-            "the prompts" if prompts or len(given) > 1 else "the prompt", tokenizer, lacking
+            "the prompts" if prompts or len(given) > 1 else "the prompt", tokenizer, unknown_tokens
         )
 
 
@@ -207,7 +208,7 @@ def _read(
     given: list[str],
     file: str | None,
     encoding: str,
-    lacking: Counter[str],
+    unknown_tokens: Counter[str],
 ) -> Iterator[str]:
     """Yield the prompts; count the tokens that are not in the vocabulary."""
     numbered = [(f"prompt {number}", text) for number, text in enumerate(given, start=1)]
@@ -216,8 +217,8 @@ def _read(
     of_file = ((f"{name}, line {number:,}", line) for number, line in lines)
     for place, text in itertools.chain(numbered, of_file):
         with located(place):
-            tokenizer.encode(text)  # raises where a token cannot be read
-        lacking.update(tokenizer.unknown_tokens([text]))
+            tokenizer.encode(text)  # raises if a token cannot be read
+        unknown_tokens.update(tokenizer.unknown_tokens([text]))
         yield text
 
 

@@ -1,4 +1,4 @@
-"""Help that fits a screen: the common options first, the others by section or all together."""
+"""Help that fits a screen: common options first, the others by section or all at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import typer.core
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-"""Of all the program's output; lines are no longer than that, as longer ones are hard to read."""
+"""Settings of all commands; lines are limited in width, as long ones are hard to read."""
 
 _ALL = "all"
 _TYPE = re.compile(r"<(?:list\[)?(\w+)(?: range)?\]?>")
@@ -24,13 +24,13 @@ _DEFAULTS = re.compile(r" *\[default: \([^)]*;.*\]$")
 class Command(typer.core.TyperCommand):
     """A command whose ``--help`` may be followed by ``all`` or the name of a section of options.
 
-    Options with a ``rich_help_panel`` are of that section. Without a word, ``--help`` shows the
-    first paragraph of the help, the options that are of no section, and those of the sections that
-    are common: whose names the callback has in an attribute ``common_options``.
+    Options with a ``rich_help_panel`` belong to that section. ``--help`` alone shows the first
+    paragraph of the help, the options without a section, and the common options of the sections:
+    those named in the callback's attribute ``common_options``.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the word after ``--help`` out of the arguments, if it is one of ours."""
+        """Remove the word after ``--help`` from the arguments, if it is ``all`` or a section."""
         names = ctx.help_option_names
         for place, (word, topic) in enumerate(itertools.pairwise(args)):
             if word == "--":
@@ -42,7 +42,7 @@ class Command(typer.core.TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help that was asked for."""
+        """Write the requested help."""
         sections = self._sections()
         topic = ctx.meta.get(_TOPIC, _COMMON if sections else _ALL)
         self.format_usage(ctx, formatter)
@@ -72,7 +72,7 @@ class Command(typer.core.TyperCommand):
                 _write_list(formatter, f"{name.capitalize()} options", _records(ctx, parameters))
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write the line of usage, required arguments without braces."""
+        """Write the usage line, with required arguments without braces."""
         pieces = [re.sub("[{}]", "", piece) for piece in self.collect_usage_pieces(ctx)]
         formatter.write_usage(ctx.command_path, " ".join(pieces))
 
@@ -80,11 +80,11 @@ class Command(typer.core.TyperCommand):
         return [p for p in self.params if p.param_type_name == "argument"]
 
     def _own(self) -> list[Any]:
-        """The options that are of no section."""
+        """The options without a section."""
         return [p for p in self.params if p.param_type_name == "option" and not _section(p)]
 
     def _sections(self) -> dict[str, list[Any]]:
-        """The options of each section by its name, in lower case."""
+        """The options of each section, by its lower-case name."""
         found: dict[str, list[Any]] = {}
         for parameter in self.params:
             if parameter.param_type_name == "option" and _section(parameter):
@@ -93,7 +93,7 @@ class Command(typer.core.TyperCommand):
 
 
 def _first_sentence(text: str) -> str:
-    """The first sentence of a text of several.
+    """The first sentence of a text.
 
     >>> _first_sentence("What to train on. tag: .conllu files.")
     'What to train on.'
@@ -102,13 +102,13 @@ def _first_sentence(text: str) -> str:
 
 
 def _records(ctx: Any, parameters: list[Any]) -> list[tuple[str, str]]:
-    """For each option or argument its names, and what it means."""
+    """The names and the help of each option or argument."""
     records = [parameter.get_help_record(ctx) for parameter in parameters]
     return [(_readable(record[0]), record[1]) for record in records if record is not None]
 
 
 def _write_list(formatter: Any, heading: str, records: list[tuple[str, str]]) -> None:
-    """Write names and texts in two columns; a long name has a line of its own."""
+    """Write names and texts in two columns; long names get their own line."""
     if not records:
         return
     formatter.write(f"\n{heading}:\n")
@@ -129,12 +129,12 @@ def _write_text(formatter: Any, text: str) -> None:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Fill lines; names with hyphens stay in one piece."""
+    """Fill lines, without breaking at hyphens."""
     return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 
 def _readable(names: str) -> str:
-    """The names of an option or argument, with what it takes as the field's manuals write it.
+    """The names of an option or argument, with its type as manuals write it.
 
     >>> _readable("--size <int range>"), _readable("FILE <list[str]>")
     ('--size N', 'FILE')

@@ -1,4 +1,4 @@
-"""``anaphora info``: what is in a model directory."""
+"""``anaphora info``: the contents of a model directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def info(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Print what is in a model directory: the model, its text, its training, its results.
+    """Print the contents of a model directory: the model, its data, its training, its results.
 
     With --json, one line: config.json, and parameters (shapes by name), parameter_count,
     bytes_on_disk.
@@ -26,7 +26,7 @@ def info(
     output = Output(as_json)
     with reported_errors():
         task = task_of(directory)
-        options = task.load_options(directory)  # says what is wrong with the config, if anything
+        options = task.load_options(directory)  # reports what is wrong with the config, if anything
         home = ModelDirectory.open(directory)
         config, _, weights = home.load()
         parameters = {name: list(array.shape) for name, array in weights.items()}
@@ -41,7 +41,7 @@ def info(
             f"{directory}: {_article(config['task'])}, anaphora {config['anaphora']}, "
             f"{size / 1e6:.1f} MB on disk\n"
         )
-        if isinstance(options.cell, Cell):  # a program, which people read as equations
+        if isinstance(options.cell, Cell):  # a program, shown as equations
             config["model"]["cell"] = _equations(options.cell)
         for heading in ("model", "data", "training", "sources", "from"):
             if heading in config:
@@ -62,16 +62,16 @@ def info(
 
 def _table(values: Mapping[str, Any]) -> str:
     width = max((len(name) for name in values), default=0)
-    below = f"\n{' ' * (width + 4)}"
-    rows = ((name, str(value).replace("\n", below)) for name, value in sorted(values.items()))
+    indent = f"\n{' ' * (width + 4)}"
+    rows = ((name, str(value).replace("\n", indent)) for name, value in sorted(values.items()))
     return "".join(f"  {name:{width}}  {value}\n" for name, value in rows)
 
 
 def _equations(cell: Cell) -> str:
-    """A cell of one's own: what it is made of, and a step of it."""
+    """A custom cell: its parts, and the equations of one step."""
     names = [("gates", cell.gates), ("state", cell.states), ("parameters", cell.parameters)]
-    head = "; ".join(f"{what} {' '.join(of_it)}" for what, of_it in names if of_it)
-    return "\n".join([f"{cell.name}: {head}", *(f"  {line}" for line in cell.program.lines())])
+    parts = "; ".join(f"{kind} {' '.join(members)}" for kind, members in names if members)
+    return "\n".join([f"{cell.name}: {parts}", *(f"  {line}" for line in cell.program.lines())])
 
 
 def _article(task: str) -> str:

@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of options classes, so that each is written once."""
+"""Command-line options made from the fields of options classes, so that each is defined once."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def with_options_of(
     select: Callable[[Mapping[str, Any]], bool],
     show_default: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for fields of the options of some tasks.
+    """Give a command an option for each selected field of the options of some tasks.
 
-    Fields of one name are one option; its help says for which tasks it is, unless it is for all,
-    and their defaults. The command gets those that the user gave as one dictionary ``options``.
+    Fields with the same name are one option; its help names the tasks that have it, unless all do,
+    and their defaults. The command receives the options that the user gave as the dictionary
+    ``options``.
 
     Args:
-        tasks: The options classes by the names of the tasks.
-        select: Which fields, by their metadata.
-        show_default: Whether the defaults are those of a training; if not, none is shown.
+        tasks: The options classes, by the names of the tasks.
+        select: Whether to select a field, given its metadata.
+        show_default: Whether to show the defaults, which are those of training.
     """
     fields = _fields(tasks, select)
 
@@ -46,7 +47,7 @@ def with_options_of(
             for heading, by_name in fields.items()
             for name, of_tasks in by_name.items()
         }
-        of_lists = {
+        element_types = {
             name: typing.get_args(hint)[0]
             for by_name in fields.values()
             for name, of_tasks in by_name.items()
@@ -59,8 +60,8 @@ def with_options_of(
             given = {
                 name: value for name, value in options.items() if _is_given(typer_context, name)
             }
-            for name in given.keys() & of_lists.keys():
-                given[name] = _elements(name, of_lists[name], given[name])
+            for name in given.keys() & element_types.keys():
+                given[name] = _elements(name, element_types[name], given[name])
             command(**values, options=given)
 
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -77,10 +78,10 @@ def with_options_of(
 def options_of(
     task: str, given: Mapping[str, Any], tasks: Mapping[str, type[TaskOptions]]
 ) -> dict[str, Any]:
-    """The options that were given, as a task has them: one of a list, or a list of one.
+    """The given options with the types of a task: a list, or its only element.
 
     Raises:
-        ValueError: some are not for the task, or one that is no list was given again.
+        ValueError: an option is not for the task, or one that is not a list was repeated.
     """
     hints = typing.get_type_hints(tasks[task])
     found = {}
@@ -88,7 +89,7 @@ def options_of(
         option = f"--{name.replace('_', '-')}"
         if name not in tasks[task].fields():
             others = ", ".join(other for other in tasks if name in tasks[other].fields())
-            raise ValueError(f"{option} is not for the task {task}, but for {others}; omit it")
+            raise ValueError(f"{option} is not for the task {task}, only for {others}; omit it")
         if isinstance(value, tuple) and not _is_list(_plain(hints[name])):
             if len(value) != 1:
                 raise ValueError(
@@ -106,7 +107,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """An option as one task has it."""
+    """An option of one task."""
 
     task: str
     field: dataclasses.Field[Any]
@@ -117,7 +118,7 @@ class _Field:
 def _fields(
     tasks: Mapping[str, type[TaskOptions]], select: Callable[[Mapping[str, Any]], bool]
 ) -> dict[str, dict[str, list[_Field]]]:
-    """By section and name, the selected fields of all tasks."""
+    """The selected fields of all tasks, by section and name."""
     found: dict[str, dict[str, list[_Field]]] = {}
     for task, options in tasks.items():
         hints = typing.get_type_hints(options)
@@ -148,7 +149,7 @@ def _parameter(
     kind: Any = Literal[choices] if choices else _plain(hint)
     if is_list := _is_list(kind):
         kind = list[str]
-        help += " May be given again." if str in typing.get_args(_plain(hint)) else " As 1,2,3."
+        help += " May be repeated." if str in typing.get_args(_plain(hint)) else " As 1,2,3."
     if choices:
         help = f"{help} One of {', '.join(choices)}."
     by_default: dict[Any, list[str]] = {}
@@ -188,12 +189,12 @@ def _shown(default: Any, name: str) -> str:
 
 
 def _plain(hint: Any) -> Any:
-    """The first type of a union, which is the one that a command line can give."""
+    """The first type of a union, the one that a command line can give."""
     return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 
 
 def _hint(of_tasks: list[_Field]) -> Any:
-    """What the command line takes: a list, if one of the tasks does."""
+    """The type that the command line accepts: a list, if it is one for any task."""
     hints = [one.hint for one in of_tasks]
     return next((hint for hint in hints if _is_list(_plain(hint))), hints[0])
 
@@ -203,19 +204,19 @@ def _is_list(hint: Any) -> bool:
 
 
 def _elements(name: str, kind: type, given: list[str]) -> tuple[Any, ...]:
-    """The elements of an option; numbers may stand side by side, with commas between them.
+    """The elements of a list option; numbers may be separated by commas.
 
     Raises:
-        BadParameter: one is not of their kind.
+        BadParameter: an element has the wrong type.
     """
     if kind is str:
-        return tuple(given)  # which may have commas of its own
+        return tuple(given)  # texts may contain commas
     try:
         return tuple(kind(part) for text in given for part in text.split(","))
     except ValueError:
         option = f"--{name.replace('_', '-')}"
-        wanted = "integers" if kind is int else "numbers"
+        expected = "integers" if kind is int else "numbers"
         raise typer.BadParameter(
-            f"{','.join(given)!r:.80} are not {wanted} with commas between them, such as 1,2,3",
+            f"{','.join(given)!r:.80} is not a list of {expected} with commas, such as 1,2,3",
             param_hint=f"'{option}'",
         ) from None

@@ -27,8 +27,8 @@ JSON_HELP = "Print JSON on standard output, prose on standard error."
 
 INTERRUPTED = 130
 
-# Control characters but for line end and tab, marks that change the direction of text, and halves
-# of characters, which are how Python reads what is not UTF-8.
+# Control characters except line end and tab, marks that change the direction of text, and
+# surrogates, as which Python reads bytes that are not UTF-8.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -38,7 +38,7 @@ _SURROGATES = "anaphora.surrogates"
 
 
 def _encode_surrogates(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The bytes of a name that is not UTF-8, which Python reads as halves of characters."""
+    """The bytes of a name that is not UTF-8, which Python reads as surrogates."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:
@@ -49,12 +49,12 @@ codecs.register_error(_SURROGATES, _encode_surrogates)
 
 
 def _raise(failure: OSError) -> None:
-    """What happens when a standard stream fails, unless something else is set."""
+    """The default handler of a failing standard stream."""
     raise failure
 
 
 class StandardStream(io.RawIOBase):
-    """Standard output or error: a failure names the stream, and what comes after it is dropped."""
+    """Standard output or error: a failure names the stream, and later output is dropped."""
 
     on_failure: ClassVar[Callable[[OSError], None]] = staticmethod(_raise)
 
@@ -64,7 +64,7 @@ class StandardStream(io.RawIOBase):
         self._failed = False
 
     def writable(self) -> bool:
-        """It is for writing."""
+        """Whether it is writable: always."""
         return True
 
     def isatty(self) -> bool:
@@ -72,11 +72,11 @@ class StandardStream(io.RawIOBase):
         return self._raw.isatty()
 
     def fileno(self) -> int:
-        """The system's number of it."""
+        """The file descriptor."""
         return self._raw.fileno()
 
     def write(self, data: Any, /) -> int | None:
-        """Write bytes, or drop them if it failed before; return how many were taken."""
+        """Write bytes, or drop them after a failure; return the number consumed."""
         if not self._failed:
             try:
                 return self._raw.write(data)
@@ -87,16 +87,16 @@ class StandardStream(io.RawIOBase):
 
 
 def open_standard_streams() -> None:
-    """Make standard output and error UTF-8, and let them name themselves when they fail.
+    """Make standard output and error UTF-8, and name them in errors when they fail.
 
-    Those that the process was started without get a place that takes everything, so that no file
-    that is opened later gets their numbers.
+    Streams that the process was started without are opened on the null device, so that no file
+    opened later takes their descriptors.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     for number, name, title in (1, "stdout", "standard output"), (2, "stderr", "standard error"):
         stream = getattr(sys, name)
         if stream is None:
@@ -111,7 +111,7 @@ def open_standard_streams() -> None:
 
 @contextlib.contextmanager
 def failures_of_streams(handle: Callable[[OSError], None]) -> Iterator[None]:
-    """Within it a standard stream that fails calls a function instead of raising."""
+    """Within the block, a failing standard stream calls a function instead of raising."""
     StandardStream.on_failure = staticmethod(handle)
     try:
         yield
@@ -120,7 +120,7 @@ def failures_of_streams(handle: Callable[[OSError], None]) -> Iterator[None]:
 
 
 def visible(text: str) -> str:
-    r"""Text as it may be shown on a terminal: what would steer the terminal is escaped.
+    r"""Text that is safe on a terminal: control sequences are escaped.
 
     >>> visible("\x1b[31mred\r\n\u202e")
     '\\x1b[31mred\\r\n\\u202e'
@@ -129,7 +129,7 @@ def visible(text: str) -> str:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write text: for a terminal so that it is safe, else as it is."""
+    """Write text, escaped if the stream is a terminal."""
     stream.write(visible(text) if stream.isatty() else text)
     stream.flush()
 
@@ -143,7 +143,7 @@ def complain(message: str) -> None:
 
 
 class Output:
-    """Prose for people on one stream, and with ``--json`` records for machines on another."""
+    """Prose for people and, with ``--json``, records for machines, on separate streams."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -157,20 +157,20 @@ class Output:
             _write(sys.stderr if self.as_json else sys.stdout, f"{text}\n")
 
     def write(self, text: str) -> None:
-        """Write to standard output what a model answers, as it is unless that is a terminal."""
+        """Write a model's output to standard output, escaped if that is a terminal."""
         _write(sys.stdout, text)
 
     def emit(self, record: Mapping[str, Any]) -> None:
-        """Print a record for machines, if they asked for it, as one line of ASCII.
+        """Print a record as one line of ASCII JSON, with ``--json``.
 
-        What is not finite becomes null, at any depth.
+        Numbers that are not finite become null, at any depth.
         """
         if self.as_json:
             _write(sys.stdout, json.dumps(_json_value(record), allow_nan=False) + "\n")
 
 
 def _json_value(value: Any) -> Any:
-    """A value in JSON's own types."""
+    """A value as JSON types."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, float):
@@ -184,12 +184,12 @@ def _json_value(value: Any) -> Any:
 
 @contextlib.contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn what can go wrong without a bug of ours into one message and an exit code."""
+    """Turn expected errors into one message and an exit code."""
     try:
         yield
     except (DataError, ArtifactError, TrainingDiverged, ImportError) as error:
         end(str(error), 1)
-    except BrokenPipeError as error:  # whoever read the output, such as head, has enough
+    except BrokenPipeError as error:  # the reader of the output, such as head, has closed it
         raise typer.Exit(1) from error
     except OSError as error:
         end(description(error), 1)
@@ -208,7 +208,7 @@ def description(error: OSError) -> str:
 
 @contextlib.contextmanager
 def reported_misuse() -> Iterator[None]:
-    """Do the same with options that are out of range or do not fit together."""
+    """Turn options that are out of range or in conflict into one message and exit code 2."""
     try:
         yield
     except DataError:  # it is a ValueError, but no option's fault
@@ -219,7 +219,7 @@ def reported_misuse() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reported_numbers(directory: Path) -> Iterator[None]:
-    """Turn what a model says of scores that are not finite into an error that names its directory.
+    """Turn a model's error about scores that are not finite into one that names its directory.
 
     Raises:
         ArtifactError: there are such scores.
@@ -239,15 +239,15 @@ def end(message: str, code: int) -> NoReturn:
 
 
 def load_text_model(directory: Path) -> Any:
-    """Load a model that writes text; refuse another, and say which command is for it.
+    """Load a language model; refuse another model, and name the command for it.
 
     Raises:
-        ArtifactError: the directory holds no such model, or is damaged.
+        ArtifactError: the directory holds no language model, or is damaged.
     """
     task = task_of(directory)
     if not task.writes_text:
         raise ArtifactError(
-            f"{directory}: is not a language model, but one of the task {task.name}; use it with: "
+            f"{directory}: is not a language model, but one for the task {task.name}; use it with: "
             f"anaphora predict {shlex.quote(str(directory))}"
         )
     return task.load(directory)

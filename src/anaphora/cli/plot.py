@@ -1,4 +1,4 @@
-"""``anaphora plot``: pictures of a trained model."""
+"""``anaphora plot``: plots of a trained model."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def plot(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     text: Annotated[
         str | None,
-        typer.Option(help="What the model is to read, for the pictures states, gates and text."),
+        typer.Option(help="The text to read, for the pictures states, gates and text."),
     ] = None,
     pictures: Annotated[
         list[Name] | None,
-        typer.Option("--picture", help="Which to make; repeat it.", show_default="all"),
+        typer.Option("--picture", help="The picture to make. May be repeated.", show_default="all"),
     ] = None,
     value: Annotated[
         str | None,
@@ -57,14 +57,14 @@ def plot(
     unit: Annotated[
         int | None,
         typer.Option(
-            help="Which unit of it, from 0.", show_default="the one that varies most over the text"
+            help="Its unit, from 0.", show_default="the one that varies most over the text"
         ),
     ] = None,
     words: Annotated[
         list[str] | None,
         typer.Option(
             "--word",
-            help="A token whose nearest neighbours the picture of embeddings shows; repeat it.",
+            help="A token whose nearest neighbours the embeddings picture shows. May be repeated.",
             show_default="the first 120 tokens of the vocabulary",
         ),
     ] = None,
@@ -72,32 +72,30 @@ def plot(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Another model directory, for its losses; repeat it.",
+            help="Another model directory, to compare its losses. May be repeated.",
             show_default=False,
         ),
     ] = None,
-    format: Annotated[Literal["png", "svg"], typer.Option(help="Of the files.")] = "png",
+    format: Annotated[Literal["png", "svg"], typer.Option(help="The file format.")] = "png",
     out: Annotated[
         Path | None, typer.Option(help="The folder to write to.", show_default="DIR/plots")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Plot a language model: its losses and embeddings, and its states and gates at work on a text.
+    """Plot a language model: its losses and embeddings, and its states and gates over a text.
 
     Writes losses, embeddings and, with --text, states, gates and text (coloured by one unit), each
     to a file. Needs matplotlib, which the extra "plot" installs.
 
-    With --json, one line: files (by picture), value and unit (of the coloured text), nearest (for
-    each --word, tokens with cosines).
+    With --json, one line: files (by picture), value and unit (of the coloured text), nearest
+    (tokens with cosines, for each --word).
     """
     output = Output(as_json)
     with reported_errors():
         chosen = list(pictures or [])
         with reported_misuse():
             if text is None and (needing := [p for p in chosen if p in _OF_A_TEXT]):
-                raise ValueError(
-                    f"--picture {needing[0].value} needs a --text for the model to read"
-                )
+                raise ValueError(f"--picture {needing[0].value} needs --text")
         require_matplotlib()
         model = load_text_model(directory)
         tokenizer = model.codec
@@ -107,7 +105,7 @@ def plot(
             chosen = [p for p in Name if text is not None or p not in _OF_A_TEXT]
             if not all(records.values()):
                 chosen.remove(Name.LOSSES)
-                output.say("no picture of losses: a training has not recorded any yet")
+                output.say("no picture of losses: none are recorded yet")
         made: dict[str, Picture] = {}
         found: dict[str, Any] = {}
         with reported_misuse(), np.errstate(over="ignore", invalid="ignore"):
@@ -124,16 +122,15 @@ def plot(
         for name, picture in made.items():
             if not _is_finite(picture.data):
                 raise ArtifactError(
-                    f"{directory}: the picture of {name} would have numbers that are NaN or "
-                    "infinite; the model's weights are too large: train again with a lower "
-                    "learning_rate"
+                    f"{directory}: the picture of {name} would contain NaN or infinity; the "
+                    "model's weights are too large: train again with a lower learning_rate"
                 )
         folder = ModelDirectory(directory).make_folder("plots") if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
         for name, picture in made.items():
             with Folder(folder) as place:
-                place.remove_link(f"{name}.{format}")  # a picture is not written through a link
+                place.remove_link(f"{name}.{format}")  # never write through a link
             files[name] = str(picture.save(folder / f"{name}.{format}"))
             output.say(f"wrote {files[name]}")
         for word, neighbours in found.get("nearest", {}).items():
@@ -143,7 +140,7 @@ def plot(
 
 
 def _is_finite(data: Any) -> bool:
-    """Whether all numbers are, in mappings and lists of any depth."""
+    """Whether all numbers are finite, in mappings and lists of any depth."""
     if isinstance(data, np.ndarray):
         return data.dtype.kind != "f" or bool(np.isfinite(data).all())
     if isinstance(data, float):

@@ -1,4 +1,4 @@
-"""``anaphora predict``: what a model answers to inputs."""
+"""``anaphora predict``: a model's predictions for inputs."""
 
 from __future__ import annotations
 
@@ -43,37 +43,37 @@ def predict(
         typer.Argument(
             metavar="FILE",
             help="Lines of text, or - for standard input; or files as in training: series, "
-            "tables, files of columns.",
+            "tables, column files.",
             show_default="standard input",
         ),
     ] = "-",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
-    """Print what a model answers to each line or series: a label, tags, a translation, a forecast.
+    """Print a model's prediction for each line or series: a label, tags, a translation, a forecast.
 
-    A classifier prints the label of each text or series, or those of its labels that are more
-    likely than not, with the sign of --label-separator between them; a tagger a line for each word,
-    with a tab before its tag, and an empty line after each sentence; a translator the translation.
-    A forecaster prints a table of each series, with tabs between its columns: time, and of each
-    target the median between quantiles, for --horizon steps after the last row that has a target.
+    A classifier prints the label of each text or series (with several labels, those more likely
+    than not, separated by --label-separator); a tagger one line per word, with a tab before its
+    tag, and an empty line after each sentence; a translator the translation. A forecaster prints a
+    tab-separated table for each series: the time, and the median and quantiles of each target, for
+    --horizon steps after the last row that has a target.
 
-    Each line has its answer; that to a line without a word is an empty line, and reported. At a
-    terminal an answer comes right after its line, elsewhere after 500 lines. Words that are
-    not in the vocabulary are read as unknown, and reported. Files are read as in training, but for
-    --format.
+    Each line gets a prediction; for a line without words it is an empty line, and reported. At a
+    terminal a prediction is printed right after its line, otherwise after every 500 lines. Words
+    that are not in the vocabulary are read as unknown, and reported. Files are read as in training,
+    except for --format.
 
-    With --json, a line for each answer: text, label (or labels), probabilities (by label, the
-    likeliest first); or words, tags, probabilities (of these tags); or source, translation,
+    With --json, one line per prediction: text, label (or labels), probabilities (by label, most
+    likely first); or words, tags, probabilities (of these tags); or source, translation,
     log_probability, score; or series, times, forecasts (by target: median, quantiles by level).
-    To a line without a word label, log_probability and score are null.
+    For a line without words, label, log_probability and score are null.
     """
     output = Output(as_json)
     with reported_errors():
         task = task_of(directory)
         if task.inputs is None or task.answer is None:
             raise ArtifactError(
-                f"{directory}: is a language model, which continues a text; use it with: "
+                f"{directory}: is a language model, which continues text; use it with: "
                 f"anaphora generate {shlex.quote(str(directory))}"
             )
         with reported_misuse():
@@ -83,15 +83,15 @@ def predict(
         model = task.load(directory)
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
-            typer.echo("reading lines; end them with Ctrl-D", err=True)
+            typer.echo("reading lines; end with Ctrl-D", err=True)
         inputs = task.inputs(given, file)
         notices = _Notices(model.codec)
         heading = ""
-        while part := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
-            for place, one in part:
-                notices.read(place, one)
-            answers = task.answer(given, model, [one for _, one in part])
-            for _ in part:
+        while group := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
+            for place, item in group:
+                notices.read(place, item)
+            answers = task.answer(given, model, [item for _, item in group])
+            for _ in group:
                 with reported_numbers(directory):
                     answer = next(answers)
                 if as_json:
@@ -107,7 +107,7 @@ def predict(
 
 
 class _Notices:
-    """What is reported of inputs besides the answers to them."""
+    """Reports about inputs besides the predictions."""
 
     def __init__(self, codec: Any) -> None:
         self._codec = codec
@@ -115,22 +115,22 @@ class _Notices:
         self._unknown = Counter[str]()
         self._place = ""  # of the first unknown token
 
-    def read(self, place: str, one: Any) -> None:
-        """Look at an input; refuse one that the model cannot read."""
-        if not (split_words(one) if isinstance(one, str) else len(one)):
+    def read(self, place: str, item: Any) -> None:
+        """Check an input; refuse one that the model cannot read."""
+        if not (split_words(item) if isinstance(item, str) else len(item)):
             self._blank.append(place)
             return
         with located(place):
-            found = self._codec.unknown_tokens(one)
+            found = self._codec.unknown_tokens(item)
         if found and not self._unknown:
             self._place = place
         self._unknown.update(found)
 
     def report(self) -> None:
-        """Say what there was since it was said last."""
+        """Report what was found since the last report."""
         if self._blank:
             more = f" and {len(self._blank) - 1:,} more" if len(self._blank) > 1 else ""
-            complain(f"{self._blank[0]}{more}: nothing to read there; the answer is empty")
+            complain(f"{self._blank[0]}{more}: nothing to read there; the prediction is empty")
         where = self._place if self._unknown.total() == 1 else f"{self._place} and later"
         report_unknown(where, self._codec, self._unknown)
         self._blank, self._unknown = [], Counter()

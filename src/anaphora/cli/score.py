@@ -1,4 +1,4 @@
-"""``anaphora score``: how likely each line of a text is to a language model."""
+"""``anaphora score``: the likelihood of each line of a text under a language model."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ def score(
         ),
     ] = "-",
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="Print a line for each token, not for each line.")
+        bool, typer.Option("--tokens", help="Print one line per token instead of per line.")
     ] = False,
     end: Annotated[
         bool, typer.Option("--end/--no-end", help="Whether the end of the line counts.")
     ] = True,
     encoding: Annotated[
-        str | None, typer.Option(help="Encoding of FILE.", show_default="that of the training")
+        str | None, typer.Option(help="Encoding of FILE.", show_default="as in training")
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Lines side by side; the values do not depend on it.")
+        int, typer.Option(min=1, help="Lines per batch; the values do not depend on it.")
     ] = 32,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Print how likely a language model finds each line of a text.
+    """Print the likelihood of each line of a text under a language model.
 
-    A line is printed as its log-probability in nats (natural logarithm), its perplexity, and the
-    text, with tabs between. With --tokens each token is: its log-probability, a tab, the token; and
-    there is an empty line after each line of the text.
+    For each line: its log-probability in nats (natural logarithm), its perplexity, and the text,
+    separated by tabs. With --tokens, for each token: its log-probability, a tab, the token; and
+    an empty line after each line of the text.
 
-    Each line is scored on its own. Before its first token the model reads the end of a line, so
-    that the first token counts too, and at last the end of the line itself is predicted, unless
-    --no-end is given. A vocabulary of characters without a line end has neither: the first
-    character is then not predicted, and has nan (with --json null).
+    Each line is scored on its own. Before its first token the model reads a line end, so that the
+    first token counts too, and finally the end of the line itself is predicted, unless --no-end is
+    given. A character vocabulary without a line end allows neither: the first character is then
+    not predicted, and has nan (with --json null).
 
     Tokens that are not in the vocabulary are read as unknown, and reported: their log-probability
-    is that of the unknown token. At a terminal a line is answered at once, elsewhere after 512
-    lines.
+    is that of the unknown token. At a terminal a line is scored immediately, otherwise in groups of
+    512 lines.
 
-    With --json, one line for each: text, tokens, log_probabilities (of each token), sum (of these),
-    perplexity (null where nothing was predicted).
+    With --json, one line per text line: text, tokens, log_probabilities (of each token), sum (of
+    these), perplexity (null if nothing was predicted).
     """
     output = Output(as_json)
     with reported_errors():
@@ -79,7 +79,7 @@ def score(
         tokenizer = model.codec
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
-            typer.echo("reading lines; end them with Ctrl-D", err=True)
+            typer.echo("reading lines; end with Ctrl-D", err=True)
         name = "standard input" if file == "-" else file
         numbered = enumerate(stream_lines(file, text.encoding), start=1)
         unknown: Counter[str] = Counter()
@@ -87,7 +87,7 @@ def score(
             texts = [line for _, line in group]
             for number, line in group:
                 with located(f"{name}, line {number:,}"):
-                    tokenizer.encode(line)  # raises where a token cannot be read
+                    tokenizer.encode(line)  # raises if a token cannot be read
                 unknown.update(tokenizer.unknown_tokens([line]))
             with reported_numbers(directory):
                 scores = list(score_texts(model, tokenizer, texts, end, batch_size))

@@ -1,4 +1,4 @@
-"""``anaphora train --find-learning-rate``: a sweep over learning rates, and its picture."""
+"""``anaphora train --find-learning-rate``: a sweep over learning rates, and its plot."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _ROWS = 15  # of the table
 
 
 def show_sweep(output: Output, trainer: Trainer, out: Path) -> None:
-    """Find a learning rate for a training that does not begin; print it, and draw the losses.
+    """Find a learning rate without training a model; print it, and plot the losses.
 
     Without matplotlib the losses are printed as a table.
 
     Args:
         output: Where to print.
         trainer: The training.
-        out: The folder of the picture.
+        out: The folder of the plot.
 
     Raises:
-        ValueError: the loss diverges at once.
+        ValueError: the loss diverges immediately.
     """
     sweep = find_learning_rate(trainer, progress=output.console.is_terminal)
     picture = None
     if importlib.util.find_spec("matplotlib") is None:
         output.say(_table(sweep))
-        output.say('a picture of it needs matplotlib: pip install "anaphora[plot]"')
+        output.say('to plot it, install matplotlib: pip install "anaphora[plot]"')
     else:
         out.mkdir(parents=True, exist_ok=True)
         with Folder(out) as place:
-            place.remove_link(SWEEP_PICTURE)  # a picture is not drawn through a link
+            place.remove_link(SWEEP_PICTURE)  # never write through a link
         picture = str(learning_rates(sweep).save(out / SWEEP_PICTURE))
         output.say(f"wrote {picture}")
     output.emit(

@@ -54,10 +54,10 @@ _SECONDS_BETWEEN_SAMPLES = 30
 _PROMPTS = ("def ", "The ", "the ")
 _LONGEST_PROMPT = 30  # characters
 _TOKENS_OF_OPENING = 8192
-_MARK = re.compile("<(unk|eos|bos|pad)>")  # no words, though a vocabulary has them
+_MARK = re.compile("<(unk|eos|bos|pad)>")  # entries of a vocabulary that are not words
 
 
-_FIGURES = set(DIRECTIONS) - {"loss", "perplexity", "bits_per_token"}  # of the result, in JSON
+_FIGURES = set(DIRECTIONS) - {"loss", "perplexity", "bits_per_token"}  # in the JSON result
 
 _DEFAULT_TASK = next(iter(TASKS))
 
@@ -76,15 +76,15 @@ def train(
         Literal[tuple(TASKS)] | None,  # type: ignore[valid-type]
         typer.Option(
             metavar="TASK",
-            help=f"What the model is to do: {', '.join(TASKS)}.",
+            help=f"The task of the model: {', '.join(TASKS)}.",
             show_default=_DEFAULT_TASK,
         ),
     ] = None,
     valid: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to validate on, files as those to train on; else the end of a text, or "
-            "examples sampled by --seed. May be given again."
+            help="Files to validate on, of the same kind; by default the end of a text, or "
+            "examples sampled by --seed. May be repeated."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path(
@@ -93,7 +93,7 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Options to begin with. "
+            help="Default options. "
             + " ".join(
                 f"{name}: {', '.join(o.presets)}."
                 for name, o in OPTIONS.items()
@@ -107,7 +107,7 @@ def train(
         typer.Option(
             "--from",
             metavar="DIR",
-            help="A model to begin with; see --help start.",
+            help="A model to start from; see --help start.",
             show_default=False,
         ),
     ] = None,
@@ -116,7 +116,7 @@ def train(
         typer.Option(
             "--extend-vocabulary",
             rich_help_panel="Start",
-            help="Add the tokens, labels and tags of FILE that the model of --from lacks.",
+            help="Add the tokens, labels and tags of FILE that are not in the --from model.",
         ),
     ] = False,
     new_vocabulary: Annotated[
@@ -124,11 +124,11 @@ def train(
         typer.Option(
             "--new-vocabulary",
             rich_help_panel="Start",
-            help="Take the vocabulary of FILE; the model of --from gives what both have.",
+            help="Use the vocabulary of FILE; shared entries keep the weights of the --from model.",
         ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in the model directory.")
+        bool, typer.Option("--resume", help="Continue from the checkpoint in the model directory.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model that the directory holds.")
@@ -138,8 +138,8 @@ def train(
         typer.Option(
             "--find-learning-rate",
             rich_help_panel="Start",
-            help="Train nothing: print a learning rate to train with, found by a short training "
-            "whose rate rises, and draw its losses to OUT/learning-rate.png.",
+            help="Train no model: print a suggested learning rate, found by a short training run "
+            "with a rising rate, and plot its losses to OUT/learning-rate.png.",
         ),
     ] = False,
     tensorboard: Annotated[
@@ -158,17 +158,17 @@ def train(
 
     Without arguments: a small character model on the source of Python's standard library, in about
     two minutes. Training ends at the first of --epochs, --max-steps and --minutes; Ctrl-C saves,
-    and --resume continues. Limits are totals: they count what was done before --resume too. It may
-    change them and --patience, and with --learning-rate, --schedule and what belongs to that begin
-    another schedule. With --from a training begins with the weights of a model of the same task, or
-    a classifier or tagger with those of a language model; its options of the model and its
-    vocabulary stay. Options that are not for every task name theirs; their defaults for a language
-    model are those of --preset char-small.
+    and --resume continues. Limits are totals: they include training before --resume, which may
+    change them and --patience, and with --learning-rate, --schedule and its options starts a new
+    schedule. With --from training starts from the weights of a model of the same task, or, for a
+    classifier or tagger, of a language model; its model options and its vocabulary are kept.
+    Options that are not for every task name theirs; the defaults for a language model are those of
+    --preset char-small.
 
-    With --json, the lines that metrics.jsonl gets (kind "train" or "evaluation": step, epoch, loss
-    in nats, tokens, seconds, ...; perplexity and bits_per_token of a language model or translator,
-    accuracy, macro_f1, span_f1, ... of a classifier or tagger in evaluations), and one of kind
-    "result".
+    With --json, the lines of metrics.jsonl (kind "train" or "evaluation": step, epoch, loss in
+    nats, tokens, seconds, ...; perplexity and bits_per_token for a language model or translator;
+    accuracy, macro_f1, span_f1, ... for a classifier or tagger in evaluations), and one line of
+    kind "result".
     """
     output = Output(as_json)
     reader = _Reader()
@@ -176,8 +176,8 @@ def train(
         board = [TensorBoard(out / "tensorboard")] if tensorboard else []
         with reported_misuse():
             if resume:
-                anew = (texts, valid, overwrite, preset, task, start, sweep)
-                if any(anew) or extend_vocabulary or new_vocabulary:
+                for_new_runs = (texts, valid, overwrite, preset, task, start, sweep)
+                if any(for_new_runs) or extend_vocabulary or new_vocabulary:
                     raise ValueError(
                         "--resume continues with the files and the options of the model directory; "
                         "omit FILE, --task, --valid, --preset, --overwrite, --from and its "
@@ -221,25 +221,25 @@ def train(
             with _interruptible(trainer, display), display:
                 reason = trainer.run()
         except KeyboardInterrupt:
-            output.say(f"stopped at once; continue from the last checkpoint with: {_resume(out)}")
+            output.say(f"stopped; continue from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
         of_default_text = not (resume or texts)
         try:
             _finish(output, trainer, chosen, out, reason, of_default_text)
         finally:
-            if reader.failure is not None:  # it counts, whether the training was interrupted or not
+            if reader.failure is not None:  # reported even if the training was interrupted
                 reader.end(out, reason)
 
 
 def _start(path: Path | None, extend: bool, new: bool) -> Start | None:
-    """The model to begin with, if there is one."""
+    """The model to start from, if there is one."""
     if extend and new:
         raise ValueError("give one of --extend-vocabulary and --new-vocabulary")
     if path is None:
         if extend or new:
             raise ValueError(
-                f"--{'extend' if extend else 'new'}-vocabulary is for a training that begins with "
-                "a model: give --from"
+                f"--{'extend' if extend else 'new'}-vocabulary is only for training that starts "
+                "from a model: give --from"
             )
         return None
     return Start(path, "extend" if extend else "new" if new else "keep")
@@ -264,20 +264,20 @@ def _resume(out: Path) -> str:
 def _describe(trainer: Trainer, task: Task, options: TaskOptions) -> str:
     count = sum(p.size for _, p in trainer.model.named_parameters())
     return (
-        f"{count:,} parameters; {trainer.epoch_steps:,} steps an epoch of "
+        f"{count:,} parameters; {trainer.epoch_steps:,} steps per epoch of "
         f"{task.describe_batches(options)}"
     )
 
 
 def _signals() -> list[signal.Signals]:
-    """Those that interrupt: Ctrl-C, the end of the system, and that of the terminal."""
+    """The signals that interrupt: Ctrl-C, termination, and the terminal's hang-up."""
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 @contextlib.contextmanager
 def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
-    """The first Ctrl-C (SIGTERM, SIGHUP) ends the training after the step, a second one at once."""
+    """The first Ctrl-C (SIGTERM, SIGHUP) ends training after the step, a second immediately."""
 
     def ask_to_stop(number: int, frame: object) -> None:
         trainer.request_stop("interrupted")
@@ -286,7 +286,7 @@ def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
 
     before = {number: signal.getsignal(number) for number in _signals()}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as of a job in the background of a script
+        if handler is not signal.SIG_IGN:  # as in a background job of a script
             signal.signal(number, ask_to_stop)
     try:
         yield
@@ -296,16 +296,16 @@ def _interruptible(trainer: Trainer, display: _Display) -> Iterator[None]:
 
 
 class _Reader(Callback):
-    """Whoever reads the output: if they leave, the training is interrupted and saved.
+    """The reader of the output: if it closes the pipe, training is interrupted and saved.
 
-    Where the output fails otherwise, as on a full disk, the training continues without it.
+    If the output fails otherwise, as on a full disk, training continues without it.
     """
 
     def __init__(self) -> None:
         self.failure: OSError | None = None
 
     def lose(self, failure: OSError) -> None:
-        """Learn that a standard stream failed."""
+        """Handle the failure of a standard stream."""
         if not isinstance(failure, BrokenPipeError):
             complain(f"{description(failure)}; the training continues without it")
         if not isinstance(self.failure, BrokenPipeError):
@@ -319,7 +319,7 @@ class _Reader(Callback):
         self.on_start(trainer)
 
     def end(self, out: Path, reason: str) -> NoReturn:
-        """End the command, whose training is saved."""
+        """End the command; its training is saved."""
         assert self.failure is not None
         what = description(self.failure)
         if reason == "interrupted":
@@ -346,7 +346,7 @@ class _Display(ProgressBar):
 
 
 class _Samples(Callback):
-    """Shows now and then, after an evaluation, what a language model writes."""
+    """Occasionally shows, after an evaluation, a sample of a language model's text."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
@@ -362,13 +362,13 @@ class _Samples(Callback):
 
 
 def show_sample(model: Any, prompt: str = "", share: float = 1.0) -> str:
-    """A sample of the model's text between two rules; the same one at each call."""
+    """A sample of the model's text between two rules; the same at each call."""
     tokenizer = model.codec
     length = int(share * (500 if tokenizer.level == "char" else 100))
     sampler = Sampler(0.7, seed=1)
     try:
         text = "".join(generate(model, tokenizer, prompt, length, sampler))
-    except ValueError:  # the loss may still be finite where the scores of some text are not
+    except ValueError:  # scores of some text may not be finite, even if the loss is
         return "no sample: the model's scores overflow; try a lower learning_rate"
     rule = "-" * 60
     return f"{rule}\n{text.strip()}\n{rule}"
@@ -410,7 +410,7 @@ def _finish(
 def _proposals(
     output: Output, trainer: Trainer, task: Task, out: Path, of_default_text: bool
 ) -> Iterator[str]:
-    """Commands to try next, for what was trained; a language model shows a sample before them."""
+    """Commands to try next with the model; a language model shows a sample before them."""
     folder = shlex.quote(str(out))
     if task.writes_text:
         model = task.load(out)
@@ -426,7 +426,7 @@ def _proposals(
 
 
 def _more(trainer: Trainer) -> str:
-    """Options by which a training that has ended continues for as long again; limits are totals."""
+    """Options with which finished training continues for as long again; limits are totals."""
     options, progress = trainer.options, trainer.progress
     if options.patience and progress.evaluations_since_best >= options.patience:
         return f"--patience {2 * options.patience}"
@@ -437,15 +437,15 @@ def _more(trainer: Trainer) -> str:
     ]
     more = [f"{name} {2 * limit:.15g}" for name, limit, _ in limits if limit is not None]
     if options.schedule == "cosine" and any(limit and done >= limit for _, limit, done in limits):
-        more.append(f"--learning-rate {options.learning_rate:g}")  # which has come to 0
+        more.append(f"--learning-rate {options.learning_rate:g}")  # the rate has decayed to 0
     return " ".join(more)
 
 
 def text_prompt(trainer: Trainer, tokenizer: Tokenizer) -> str:
-    """A short prompt that the text itself has, so that the vocabulary has it too.
+    """A short prompt from the text itself, so that it is in the vocabulary.
 
-    It is a word of the text, or the beginning of one where the text has no spaces; a tokenizer of
-    words knows no beginnings, so that it may be nothing there.
+    It is a word of the text, or the beginning of one if the text has no spaces; with a word
+    tokenizer, which cannot read a beginning, it may be empty.
     """
     windows = range(min(128, len(trainer.batches)))
     ids = itertools.chain.from_iterable(trainer.batches[k].inputs[:, 0] for k in windows)

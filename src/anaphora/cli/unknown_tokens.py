@@ -1,4 +1,4 @@
-"""Reports on standard error which tokens of a text are not in the vocabulary, and what helps."""
+"""Reporting, on standard error, tokens that are not in the vocabulary, and what to do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _NAMED = 5
 
 
 def report_unknown(where: str, codec: Codec | Tokenizer, unknown: Counter[str]) -> None:
-    """Say what was read as unknown, if anything was.
+    """Report the tokens that were read as unknown, if any.
 
     Args:
-        where: What the text is called.
-        codec: That of the model which has read it.
-        unknown: Its tokens that are not in the vocabulary.
+        where: The name of the text.
+        codec: The codec of the model that read it.
+        unknown: The tokens that are not in the vocabulary.
     """
     if not unknown:
         return
@@ -36,9 +36,9 @@ def report_unknown(where: str, codec: Codec | Tokenizer, unknown: Counter[str]) 
 def _advice(unknown: Counter[str], codec: Codec | Tokenizer) -> str:
     for token in unknown:
         if token != token.lower() and codec.knows(token.lower()):
-            return f"in lower case the vocabulary has it: {token.lower()!r}"
+            return f"the vocabulary has it in lower case: {token.lower()!r}"
         composed = unicodedata.normalize("NFC", token)
         if (composed != token and codec.knows(composed)) or unicodedata.combining(token[0]):
-            return "bring the text to composed characters (Unicode's form NFC)"
+            return "normalize the text to composed characters (Unicode's NFC)"
     other = f" or at --level {codec.other_levels}" if codec.other_levels else ""
-    return f"a model trained on more text, with a lower --minimum-count{other} may know more"
+    return f"train on more text, with a lower --minimum-count{other} for fewer unknown ones"

@@ -1,4 +1,4 @@
-"""Tables of Apache Arrow: Parquet files, and folders that Hugging Face's `datasets` saved."""
+"""Apache Arrow tables: Parquet files, and folders saved by Hugging Face's `datasets`."""
 
 import contextlib
 import json
@@ -19,17 +19,17 @@ Part = tuple[str, Any, Iterable[Any], Mapping[str, Any]]  # name, schema, batche
 
 
 def column_names(file: SourceFile) -> list[str]:
-    """The names of the columns; those of a struct follow its name after a dot."""
+    """The names of the columns; fields of a struct are named STRUCT.FIELD."""
     with contextlib.closing(_parts(file)) as parts:
         _, schema, _, _ = next(parts)
         return _names(schema)
 
 
 def read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield of each row where it is, and what it has in the columns.
+    """Yield the place of each row, and its values in the columns.
 
-    Numbers of classes become the names that `datasets` keeps for them (``ClassLabel``), and -1,
-    which is no class, None.
+    Class numbers become the names that `datasets` stores for them (``ClassLabel``); -1, which
+    means no class, becomes None.
     """
     for name, schema, batches, features in _parts(file, columns):
         for column in columns:
@@ -55,7 +55,7 @@ def read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[str, l
 
 
 def _parts(file: SourceFile, columns: Sequence[str] | None = None) -> Generator[Part, None, None]:
-    """The files of a table one after the other."""
+    """The files of a table, one after the other."""
     pa = _pyarrow(file)
     folder_features: Mapping[str, Any] = {}
     paths = [(file.path, file.name)]
@@ -71,7 +71,7 @@ def _parts(file: SourceFile, columns: Sequence[str] | None = None) -> Generator[
                 raise
             kind = "Arrow" if path.suffix.lower() == ".arrow" else "Parquet"
             raise DataError(
-                f"{name} cannot be read as a file of {kind}: {error}; copy or download it again"
+                f"{name} cannot be read as {kind}: {error}; copy or download it again"
             ) from error
 
 
@@ -95,7 +95,7 @@ def _opened(
     with pa.parquet.ParquetFile(path) as table:
         schema = table.schema_arrow
         fields = None
-        if columns is not None:  # of a struct all fields
+        if columns is not None:  # all fields of a struct
             top = {column if column in schema.names else column.split(".")[0] for column in columns}
             fields = [name for name in schema.names if name in top]
         yield schema, table.iter_batches(columns=fields)
@@ -108,14 +108,14 @@ def _pyarrow(file: SourceFile) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(
-            f"{file.name} is a table of Parquet or Arrow, which needs an extra: "
+            f"{file.name} is a Parquet or Arrow table, which needs an extra: "
             'pip install "anaphora[parquet]"'
         ) from error
     return pyarrow
 
 
 def _files_of_folder(folder: Path) -> list[Path]:
-    """The files of a data set in their order."""
+    """The files of a data set, in order."""
     splits = _json(folder / "dataset_dict.json").get("splits")
     if splits:
         raise DataError(
@@ -142,7 +142,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A file of JSON that `datasets` wrote; empty if there is none."""
+    """The contents of a JSON file that `datasets` wrote; empty if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -153,11 +153,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _features(schema: Any) -> Mapping[str, Any]:
-    """The features by which `datasets` describes columns, from the metadata of a file."""
+    """The features with which `datasets` describes columns, from the metadata of a file."""
     described = (schema.metadata or {}).get(b"huggingface")
     try:
         info = json.loads(described or b"{}")
-    except ValueError:  # metadata of something else
+    except ValueError:  # another program's metadata
         return {}
     features = info.get("info", {}).get("features") if isinstance(info, dict) else None
     return features if isinstance(features, dict) else {}
@@ -174,7 +174,7 @@ def _feature(features: Any, column: str) -> Any:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """The names of classes, also of lists of them."""
+    """The names of the classes of a feature, or of the items of a list feature."""
     if isinstance(feature, list):
         feature = feature[0] if feature else None
     if not isinstance(feature, dict):
@@ -186,14 +186,14 @@ def _class_names(feature: Any) -> list[str] | None:
 
 
 def _named(place: str, value: Any, names: Sequence[str]) -> Any:
-    """The names of a number of a class, or of a list of them."""
+    """The name of a class number, or the names of a list of them."""
     if isinstance(value, list):
-        return [_named(place, one, names) for one in value]
+        return [_named(place, item, names) for item in value]
     if not isinstance(value, int) or value == -1:
         return None if value == -1 else value
     if not 0 <= value < len(names):
         raise DataError(
-            f"{place}: the class {value} is not one of the {len(names)} that the file names"
+            f"{place}: the class {value} is not one of the {len(names)} classes that the file names"
         )
     return names[value]
 

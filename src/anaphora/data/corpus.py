@@ -1,4 +1,4 @@
-"""Token ids in a memory-mapped file, so that a text need not fit into memory."""
+"""Token ids in a memory-mapped file, so that a text need not fit in memory."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -19,12 +19,12 @@ def encode_to_file(
 ) -> NDArray[np.unsignedinteger[Any]]:
     """Write the ids of a text to an `.npy` file and return them as a read-only memory map, [N].
 
-    The ids are of the smallest unsigned type that holds the vocabulary. Memory for a few chunks is
-    needed, whatever the length of the text. The file is written as `PATH.partial`, and
-    renamed when it is complete.
+    The ids have the smallest unsigned type that holds the vocabulary. Memory use is a few chunks,
+    whatever the length of the text. The file is written as `PATH.partial`, and renamed when it is
+    complete.
 
     Raises:
-        DataError: the text has no token at all, or one that is not in the vocabulary.
+        DataError: the text has no tokens, or one that is not in the vocabulary.
         OSError: the file cannot be written.
 
     >>> import tempfile, pathlib
@@ -41,7 +41,7 @@ def encode_to_file(
     dtype = np.min_scalar_type(tokenizer.vocabulary_size - 1)
     length = 0
     try:
-        partial.unlink(missing_ok=True)  # "x" makes it again, wherever a link of that name may lead
+        partial.unlink(missing_ok=True)  # "x" creates it anew, and follows no link
         with partial.open("xb") as file:
             _write_header(file, dtype, 0)
             start = file.tell()
@@ -49,7 +49,7 @@ def encode_to_file(
                 file.write(ids.astype(dtype).data)
                 length += len(ids)
             if length == 0:
-                raise DataError("the text is empty: it gives no token to write")
+                raise DataError("the text is empty: there are no tokens to write")
             # NumPy leaves room in the header for the first dimension to grow.
             file.seek(0)
             _write_header(file, dtype, length)
@@ -72,8 +72,8 @@ def open_ids(
 
     Args:
         path: The file.
-        tokenizer: If given, the file is read once, to see that all ids are of its vocabulary.
-        opener: What opens it, as of Python's ``open``.
+        tokenizer: If given, the file is read once to check that all ids are in its vocabulary.
+        opener: Opens the file, as the argument of Python's ``open``.
 
     Raises:
         DataError: the file is missing, damaged, or holds something else.
@@ -87,28 +87,28 @@ def open_ids(
             ids: NDArray[Any] = _mapped(file)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"{os.fspath(path)} cannot be read as token ids: {error}; delete it, to have it made "
-            "again"
+            f"{os.fspath(path)} cannot be read as token ids: {error}; delete it so that it is "
+            "created again"
         ) from error
     if ids.ndim != 1 or ids.dtype.kind != "u":
         found = f"{ids.dtype} {ids.shape}"
         raise DataError(
-            f"{os.fspath(path)} holds {found}, where one row of unsigned integers was expected; "
-            "it is not a file of token ids"
+            f"{os.fspath(path)} holds {found}; expected a one-dimensional array of unsigned "
+            "integers: it is not a file of token ids"
         )
     if tokenizer is not None and len(ids) and ids.max() >= tokenizer.vocabulary_size:
         raise DataError(
-            f"{os.fspath(path)} has the id {ids.max()}; expected ids of 0 to "
-            f"{tokenizer.vocabulary_size - 1}, as the vocabulary has; put back the file that was "
+            f"{os.fspath(path)} has the id {ids.max()}; expected ids from 0 to "
+            f"{tokenizer.vocabulary_size - 1}, those of the vocabulary; restore the file that was "
             "written with it"
         )
     return ids
 
 
 def _mapped(file: Any) -> Any:
-    """A memory map of an ``.npy`` file that is open: NumPy's own takes a path, and no file."""
+    """A memory map of an open ``.npy`` file; NumPy's own function takes only a path."""
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("it is not of version 1.0 of NumPy's format")
+        raise ValueError("it is not in version 1.0 of NumPy's format")
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects")

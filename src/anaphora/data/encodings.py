@@ -1,4 +1,4 @@
-"""Opening files as bytes and as text: how they are compressed and encoded, and what is wrong."""
+"""Opening files as bytes and as text: compression, encodings, and what is wrong with them."""
 
 import codecs
 import contextlib
@@ -18,7 +18,7 @@ __all__ = ["check_encoding", "open_bytes", "open_text", "uncompressed_name"]
 
 GZIP = b"\x1f\x8b"
 
-# Files that hold other files, or compressed ones that are not read, by how they begin.
+# Archives, and compressed files that are not supported, by how they begin.
 ARCHIVES = {
     "zip archive": rb"PK\x03\x04",
     "tar archive": rb".{257}ustar",
@@ -28,7 +28,7 @@ ARCHIVES = {
 }
 NAMED = 5  # members of an archive that a message lists
 
-# Byte order marks, and the codecs that take them away. That of UTF-32 begins with that of UTF-16.
+# Byte order marks, and the codecs that remove them. UTF-32's mark begins with UTF-16's.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -38,13 +38,13 @@ MARKS = (
 )
 UNICODE = ("utf-8", "utf-16", "utf-32")  # families of codecs
 
-NO_BEGINNINGS = bytes(range(0xC0))  # all that no character of UTF-8 beyond ASCII begins with
+NOT_LEADING = bytes(range(0xC0))  # bytes with which no character beyond ASCII begins in UTF-8
 
 SAMPLE = 1 << 16  # bytes from which an encoding is detected
 
 
 def check_encoding(encoding: str) -> str:
-    """Return how Python calls an encoding of text.
+    """Return Python's name of a text encoding.
 
     Raises:
         DataError: Python has no encoding of that name.
@@ -54,17 +54,17 @@ def check_encoding(encoding: str) -> str:
     """
     try:
         "a".encode(encoding)  # refuses codecs that are not for text, such as hex
-        b"a".decode(encoding, "replace")  # and those of names in the internet
+        b"a".decode(encoding, "replace")  # and those of internet names
         return codecs.lookup(encoding).name
     except (LookupError, ValueError) as error:
         raise DataError(
-            f"encoding {encoding!r} is not one that Python knows; expected a name such as utf-8, "
+            f"encoding {encoding!r} is unknown to Python; expected a name such as utf-8, "
             "utf-16, cp1252, latin-1, shift_jis or gb18030"
         ) from error
 
 
 def uncompressed_name(path: str | os.PathLike[str]) -> str:
-    """The name of a file without the ``.gz`` of its compression, which shows its kind.
+    """The name of a file without a final ``.gz``.
 
     >>> uncompressed_name("reviews.csv.gz"), uncompressed_name("reviews.csv")
     ('reviews.csv', 'reviews.csv')
@@ -75,14 +75,14 @@ def uncompressed_name(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def open_bytes(path: Path, name: str) -> Iterator[BinaryIO]:
-    """Open a file to read its bytes; one that gzip compressed is decompressed.
+    """Open a file to read its bytes; one compressed with gzip is decompressed.
 
     Args:
-        path: The file. Whether it is compressed is seen from its bytes, not from its name.
-        name: What messages call it.
+        path: The file. Compression is recognised by its bytes, not by its name.
+        name: Its name in messages.
 
     Raises:
-        DataError: the file cannot be read, or what gzip compressed is damaged or cut short.
+        DataError: the file cannot be read, or is compressed and damaged or truncated.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -102,11 +102,11 @@ def open_bytes(path: Path, name: str) -> Iterator[BinaryIO]:
         if not compressed:
             raise
         raise DataError(
-            f"{name} was compressed with gzip, but is cut short; copy or download it again"
+            f"{name} is compressed with gzip, but truncated; copy or download it again"
         ) from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
-            f"{name} was compressed with gzip, but is damaged ({error}); copy or download it again"
+            f"{name} is compressed with gzip, but damaged ({error}); copy or download it again"
         ) from error
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror}") from error
@@ -118,12 +118,12 @@ def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[TextIO
 
     Args:
         path: The file; it may be compressed with gzip.
-        name: What messages call it.
-        encoding: That of the text.
+        name: Its name in messages.
+        encoding: The encoding of the text.
 
     Raises:
-        DataError: what `open_bytes` and `check_encoding` raise; the text has another encoding, or
-            there is none, as in an archive.
+        DataError: as for `open_bytes` and `check_encoding`; the text has another encoding, or
+            the file is not text, such as an archive.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -157,10 +157,10 @@ _ORDERS = "; without a byte order mark give --encoding with the order, such as u
 
 
 def codec_of_pipe(name: str, sample: bytes, encoding: str) -> str:
-    """The codec of a text that comes, by its beginning.
+    """The codec of a text that arrives through a pipe, by its beginning.
 
     Raises:
-        DataError: the text seems to have another encoding, or there is none, as in an archive.
+        DataError: the text seems to have another encoding, or is not text, such as an archive.
     """
     _refuse_archives(Path(), name, sample)
     codec = codec_of(name, sample, encoding)
@@ -177,26 +177,24 @@ def _refuse_archives(path: Path, name: str, sample: bytes) -> None:
             continue
         held = ""
         if kind.startswith("zip"):
-            kind += " (office documents, such as .docx and .xlsx, are some too)"
+            kind += " (as are office documents, such as .docx and .xlsx)"
             with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
                 members = archive.namelist()
                 more = ", ..." if len(members) > NAMED else ""
-                held = f"; in it: {', '.join(members[:NAMED])}{more}"
-        raise DataError(f"{name} is a {kind}, not text; unpack it, and give what is in it{held}")
+                held = f"; it contains {', '.join(members[:NAMED])}{more}"
+        raise DataError(f"{name} is a {kind}, not text; unpack it, and give the files in it{held}")
 
 
 def codec_of(name: str, sample: bytes, encoding: str) -> str:
-    """The codec with which a text is decoded: the one asked for, with regard to a mark and to which
-    byte comes first.
-    """
-    asked = check_encoding(encoding)
+    """The codec that decodes a text: the requested one, with byte order mark and byte order."""
+    requested = check_encoding(encoding)
     found = next((codec for mark, codec in MARKS if sample.startswith(mark)), None)
     sign = "it begins with that byte order mark"
     if found is None:
         found, sign = _wide_codec(sample), "as its zero bytes show"
     if found is None:
-        return "utf-8-sig" if asked == "utf-8" else asked
-    if _family(found) == _family(asked):
+        return "utf-8-sig" if requested == "utf-8" else requested
+    if _family(found) == _family(requested):
         return found
     advice = found.removesuffix("-sig")
     raise DataError(
@@ -207,9 +205,9 @@ def codec_of(name: str, sample: bytes, encoding: str) -> str:
 def _wide_codec(sample: bytes) -> str | None:
     """UTF-16 or UTF-32 without a mark: most characters have a zero byte at the same place.
 
-    The characters of ASCII, line ends and spaces at least, are such ones in every language.
+    In every language ASCII characters have it, at least line ends and spaces.
     """
-    if sample.count(0) <= len(sample) % 2:  # none; of an odd number of bytes, one is no sign
+    if sample.count(0) <= len(sample) % 2:  # in an odd number of bytes, one zero proves nothing
         return None
     zeros = [sample[place::4].count(0) / len(sample[place::4] or b"0") for place in range(4)]
     if len(sample) % 4 == 0:
@@ -228,12 +226,12 @@ def _family(codec: str) -> str:
 
 
 def _enough_utf8(codec: str, sample: bytes) -> int | None:
-    """How many characters beyond ASCII distinguish UTF-8 from another encoding that would decode
-    it too, to other text; None where that needs no check.
+    """How many non-ASCII characters prove that a text is UTF-8, if `codec` would decode it too, to
+    other text; None if no check is needed.
 
-    One is enough where each byte is a character, as in cp1252: letters would have to come in twos,
-    of two ranges, and never alone. Encodings of several bytes may look like UTF-8 for some
-    characters. UTF-16 without any zero byte has neither spaces nor line ends.
+    One is enough where each byte is a character, as in cp1252: its letters would have to come in
+    pairs, of two ranges, and never alone. In multibyte encodings some characters may look like
+    UTF-8. UTF-16 without any zero byte has neither spaces nor line ends.
     """
     family = _family(codec)
     if family == "utf-8":
@@ -244,13 +242,13 @@ def _enough_utf8(codec: str, sample: bytes) -> int | None:
 
 
 def _is_utf8(stream: BinaryIO, enough: int) -> bool:
-    """Whether all that comes is UTF-8, with at least so many characters beyond ASCII."""
+    """Whether a stream is UTF-8, with at least `enough` characters beyond ASCII."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     found = 0
     try:
         while block := stream.read(DEFAULT_BUFFER_SIZE):
             decoder.decode(block)
-            found += len(block.translate(None, delete=NO_BEGINNINGS))
+            found += len(block.translate(None, delete=NOT_LEADING))
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
@@ -259,9 +257,9 @@ def _is_utf8(stream: BinaryIO, enough: int) -> bool:
 
 def _explain(path: Path, name: str, encoding: str, codec: str) -> str:
     """Find the first byte of a file that its codec cannot decode, and say what to do."""
-    codec = "utf-8" if codec == "utf-8-sig" else codec  # which counts the bytes of the mark
+    codec = "utf-8" if codec == "utf-8-sig" else codec  # utf-8 counts the bytes of the mark
     decoder = codecs.getincrementaldecoder(codec)()
-    offset = 0  # of the first byte that the decoder has not taken
+    offset = 0  # of the first byte not yet decoded
     ascii_before = True
     with open_bytes(path, name) as stream:
         while True:
@@ -279,20 +277,19 @@ def _explain(path: Path, name: str, encoding: str, codec: str) -> str:
             if not block:  # the file has been fixed since
                 return f"{name} changed while it was read; try again"
             offset += len(waiting) + len(block) - len(decoder.getstate()[0])
-        # Bytes 0x80 to 0x9F are signs in cp1252 and control characters, which no text has, in
-        # Latin-1.
+        # Bytes 0x80 to 0x9F are printable in cp1252, but control characters in Latin-1.
         windows = False
         while rest and not windows:
             windows = re.search(rb"[\x80-\x9f]", rest) is not None
             rest = stream.read(DEFAULT_BUFFER_SIZE)
     shown = "UTF-8" if codec == "utf-8" else encoding
-    came = f"{name} is not valid {shown}: byte 0x{byte:02X} at offset {offset:,}"
+    problem = f"{name} is not valid {shown}: byte 0x{byte:02X} at offset {offset:,}"
     if _family(codec) != "utf-8":
-        return f"{came}; give --encoding and the name of the encoding that it has"
+        return f"{problem}; give its encoding with --encoding"
     if not ascii_before:
-        return f"{came}, after text that is; so it is damaged there: fix that place"
+        return f"{problem}, after text that is valid: the file is damaged there; fix that place"
     guess = "cp1252" if windows else "latin-1"
     return (
-        f"{came}. If its language is Western European, give --encoding {guess}; else the name of "
-        "the encoding that it has, such as cp1251, shift_jis or gb18030"
+        f"{problem}. For a Western European language, give --encoding {guess}; otherwise its "
+        "encoding, such as cp1251, shift_jis or gb18030"
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 
 class DataError(ValueError):
-    """A text, vocabulary or batch cannot be had as asked; the message says why and what to do.
+    """A text, vocabulary or batch cannot be read or made; the message says why, and what to do.
 
     >>> raise DataError("notes.txt is empty: there is nothing to read")
     Traceback (most recent call last):
@@ -15,7 +15,7 @@ class DataError(ValueError):
 
 @contextlib.contextmanager
 def located(place: str) -> Iterator[None]:
-    """Say in a `DataError` where the text is that it is about.
+    """Prefix the message of a `DataError` with the place of the text that it is about.
 
     >>> with located("names.txt, line 7"):
     ...     raise DataError("the line has no tab")

@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file, the name under which messages speak of it, its encoding, and its format if named.
+    """A file, its name in messages, its encoding, and its format if given.
 
     >>> from anaphora.data import Source
     >>> Source([SourceFile(Path("downloads/tmp8472.txt"), name="Moby-Dick")])
@@ -43,12 +43,10 @@ class SourceFile:
 def find_files(
     path: str | os.PathLike[str], pattern: str, spooled: list[Path]
 ) -> list[tuple[Path, str]]:
-    """Return the files that `path` means, and their names; add those copied from a pipe to
-    `spooled`.
-    """
+    """Return the files that `path` denotes, and their names; add copies of pipes to `spooled`."""
     if os.fspath(path) == "-":
         if sys.stdin is None:
-            raise DataError("standard input is closed; name a file, or send a text to it")
+            raise DataError("standard input is closed; name a file, or pipe a text into it")
         return [_spool(sys.stdin.buffer, "standard input", spooled)]
     path = Path(path)
     if path.is_dir():
@@ -67,51 +65,51 @@ def find_files(
 
 
 def _find_in_folder(folder: Path, pattern: str) -> list[tuple[Path, str]]:
-    matching, holds = matching_files(folder, pattern, below=True)
+    matching, contents = matching_files(folder, pattern, recursive=True)
     if not matching and format_of(folder) == "dataset":
         return [(folder, str(folder))]
     if not matching:
         raise DataError(
-            f"no file in the folder {folder} or below has a name that matches {pattern!r} "
-            f"({holds}); expected such names, or for a language model another --pattern, for "
-            "example --pattern '*.md'"
+            f"no file in the folder {folder} or below it has a name that matches {pattern!r} "
+            f"({contents}); rename the files or, for a language model, give another --pattern, "
+            "such as --pattern '*.md'"
         )
-    full = [path for path in matching if path.stat().st_size > 0]
-    if not full:
+    nonempty = [path for path in matching if path.stat().st_size > 0]
+    if not nonempty:
         raise DataError(
             f"every file in the folder {folder} that matches {pattern!r} is empty: "
             "there is nothing to read"
         )
-    return [(path, str(path)) for path in full]
+    return [(path, str(path)) for path in nonempty]
 
 
-def matching_files(folder: Path, pattern: str, *, below: bool) -> tuple[list[Path], str]:
+def matching_files(folder: Path, pattern: str, *, recursive: bool) -> tuple[list[Path], str]:
     """The files of a folder that match a pattern, with or without a final ``.gz``, sorted by path.
 
-    What has a name that begins with a dot, or lies in a folder that has, is skipped: systems and
-    editors keep their own things there.
+    Files whose names, or whose folders' names, begin with a dot are skipped: systems and editors
+    keep their own files there.
 
     Args:
         folder: The folder.
         pattern: A shell pattern.
-        below: Whether files in folders below it are among them.
+        recursive: Whether files in subfolders are included.
 
     Returns:
-        The files, and what the folder holds, for a message.
+        The files, and what the folder contains, for a message.
 
     Raises:
-        DataError: a file is there compressed and not.
+        DataError: a file is there both compressed and uncompressed.
     """
-    files = sorted(path for path in folder.glob("**/*" if below else "*") if path.is_file())
-    seen = [path for path in files if not _hidden(path, folder)]
-    holds = f"files there: {len(seen):,}, first {seen[0].name}" if seen else "it is empty"
-    if hidden := len(files) - len(seen):
-        holds = (
-            f"{holds}, but for {hidden:,} whose names, or those of their folders, begin with a dot"
-        )
+    files = sorted(path for path in folder.glob("**/*" if recursive else "*") if path.is_file())
+    visible = [path for path in files if not _hidden(path, folder)]
+    contents = (
+        f"files there: {len(visible):,}, first {visible[0].name}" if visible else "it is empty"
+    )
+    if hidden := len(files) - len(visible):
+        contents += f", not counting {hidden:,} whose names or folders begin with a dot"
     matching = [
         path
-        for path in seen
+        for path in visible
         if fnmatch(path.name, pattern) or fnmatch(uncompressed_name(path.name), pattern)
     ]
     names = set(matching)
@@ -119,7 +117,7 @@ def matching_files(folder: Path, pattern: str, *, below: bool) -> tuple[list[Pat
         other = Path(uncompressed_name(path))
         if other != path and other in names:
             raise DataError(f"{folder} has both {other.name} and {path.name}; remove one of them")
-    return matching, holds
+    return matching, contents
 
 
 def _hidden(path: Path, folder: Path) -> bool:
@@ -127,7 +125,7 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def _spool(stream: BinaryIO, name: str, spooled: list[Path]) -> tuple[Path, str]:
-    """Copy what can be read only once to a temporary file."""
+    """Copy a stream, which can be read only once, to a temporary file."""
     with tempfile.NamedTemporaryFile(prefix="anaphora-", suffix=".txt", delete=False) as file:
         path = Path(file.name)
         spooled.append(path)
@@ -138,17 +136,17 @@ def _spool(stream: BinaryIO, name: str, spooled: list[Path]) -> tuple[Path, str]
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Delete files, those that are still there."""
+    """Delete the files that still exist."""
     for path in paths:
         path.unlink(missing_ok=True)
 
 
 def refuse_lone_returns(stream: TextIO, name: str) -> None:
-    """Refuse a text that was read if some of its lines end with a carriage return alone."""
+    """Refuse a text, once read, in which some lines end with a carriage return alone."""
     if isinstance(stream.newlines, tuple) and "\r" in stream.newlines:
         raise DataError(
-            f"{name} has carriage returns (\\r) that end no line, as its lines end "
-            "differently; remove them: tr -d '\\r'"
+            f"{name} has carriage returns (\\r) within lines, because its line ends are of another "
+            "kind; remove them: tr -d '\\r'"
         )
 
 

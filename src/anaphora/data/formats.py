@@ -1,4 +1,4 @@
-"""The format of a file, from its suffix, or from a word where it has no name."""
+"""The format of a file: from its suffix, or given by name."""
 
 import os
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ __all__ = ["FORMATS", "Format", "format_of", "kind_of"]
 
 Kind = Literal["table", "series", "tagged", "text"]
 
-TAGS_OF_DATASETS = ("state.json", "dataset_dict.json", "dataset_info.json")
-SAMPLE = 1 << 20  # bytes of a first line from which a table of series is recognised
+DATASET_MARKERS = ("state.json", "dataset_dict.json", "dataset_info.json")
+SAMPLE = 1 << 20  # bytes of a first line by which a table of series is recognised
 
 
 @dataclass(frozen=True)
 class Format:
-    """What files of one format hold.
+    """What files of one format contain.
 
     Attributes:
         kind: ``table`` (records with fields by name), ``series``, or ``tagged`` (words with tags).
-        suffixes: The ends of their names, in lower case.
+        suffixes: Their suffixes, in lower case.
 
     >>> FORMATS["jsonl"].kind
     'table'
@@ -38,7 +38,7 @@ FORMATS = {
     "jsonl": Format("table", (".jsonl", ".ndjson", ".json")),
     "parquet": Format("table", (".parquet",)),
     "arrow": Format("table", (".arrow",)),
-    "dataset": Format("table"),  # a folder, recognised by what is in it
+    "dataset": Format("table"),  # a folder, recognised by its contents
     "ts": Format("series", (".ts",)),
     "arff": Format("series", (".arff",)),
     "npy": Format("series", (".npy",)),
@@ -52,16 +52,16 @@ FORMATS = {
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str | None:
     """The name of a file's format, a key of `FORMATS`; None for plain text.
 
-    A folder is a ``dataset`` if Hugging Face's `datasets` saved it, or if it, or the folder
-    ``data`` in it, has ``.parquet`` files. A ``.tsv`` file whose first line has only numbers is one
-    of the UCR archive, ``ucr``: a table has names there.
+    A folder is a ``dataset`` if Hugging Face's `datasets` saved it, or if it or its subfolder
+    ``data`` has ``.parquet`` files. A ``.tsv`` file whose first line has only numbers is in the
+    UCR archive's format, ``ucr``: a table has column names there.
 
     Args:
         path: A file, a folder, or ``-``.
-        format: The format, for what has no name, such as standard input.
+        format: The format, where the name does not show it, as for standard input.
 
     Raises:
-        DataError: the format that was given is unknown; a ``.tsv`` file cannot be read.
+        DataError: the given format is unknown; a ``.tsv`` file cannot be read.
 
     >>> format_of("reviews.csv.gz"), format_of("ECG200.TS"), format_of("book.txt")
     ('csv', 'ts', None)
@@ -82,9 +82,9 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str | 
 
 
 def kind_of(path: str | os.PathLike[str], format: str | None = None) -> Kind:
-    """What a file holds: a ``table``, ``series``, ``tagged`` words, or ``text``.
+    """What a file contains: a ``table``, ``series``, ``tagged`` words, or ``text``.
 
-    The arguments and what is raised are as of `format_of`.
+    Arguments and exceptions are those of `format_of`.
 
     >>> kind_of("reviews.parquet"), kind_of("gestures.arff"), kind_of("book.txt")
     ('table', 'series', 'text')
@@ -94,7 +94,7 @@ def kind_of(path: str | os.PathLike[str], format: str | None = None) -> Kind:
 
 
 def _is_dataset(folder: Path) -> bool:
-    if any((folder / name).is_file() for name in TAGS_OF_DATASETS):
+    if any((folder / name).is_file() for name in DATASET_MARKERS):
         return True
     return any(any(place.glob("*.parquet")) for place in (folder, folder / "data"))
 

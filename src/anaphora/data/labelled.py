@@ -1,4 +1,4 @@
-"""Texts with a label each: from tables, or from folders with a file for each label."""
+"""Labelled texts: from tables, or from folders with a file for each label."""
 
 import os
 import unicodedata
@@ -27,24 +27,23 @@ def read_labelled(
     r"""Read texts and their labels.
 
     Args:
-        path: A table, as `read_columns` reads it; or a folder whose ``.txt`` files are the labels
-            by their names, each with a text a line. Empty texts are skipped, and so are files whose
-            names begin with a dot. A file may be compressed with gzip, with ``.gz`` at the end of
-            its name.
+        path: A table, as `read_columns` reads it; or a folder of ``.txt`` files, each named after
+            its label, with one text per line. Empty texts and files whose names begin with a dot
+            are skipped. A file may be compressed with gzip if its name ends in ``.gz``.
         column: The column of a table that holds the texts.
         label_column: The column that holds the labels.
-        encoding: That of the files.
-        format: That of a table without a name, such as standard input; a key of `FORMATS`.
+        encoding: The encoding of the files.
+        format: The format of a table without a name, such as standard input; a key of `FORMATS`.
         label_separator: What separates the labels of an example that may have several.
 
     Returns:
         The texts with their labels. With a separator, and where a table has a list, the labels are
-        a tuple, as of `labels_of`.
+        a tuple, as from `labels_of`.
 
     Raises:
-        DataError: what `open_source` raises; a column is not named or not there; a row has no
-            label, where it must have one; a file has no text; two labels look the same, as
-            `check_labels` says.
+        DataError: as for `open_source`; a column is not named or does not exist; a row has no
+            label, where it must have one; a file has no text; two labels look the same (see
+            `check_labels`).
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -58,11 +57,11 @@ def read_labelled(
         raise DataError(f"{path} does not exist; the current folder is {Path.cwd()}")
     if not folder.is_dir() or format_of(path, format) is not None:
         return _read_table(path, column, label_column, encoding, format, label_separator)
-    files, holds = matching_files(folder, "*.txt", below=False)
+    files, contents = matching_files(folder, "*.txt", recursive=False)
     if not files:
         raise DataError(
-            f"the folder {folder} has no .txt file ({holds}); expected one for each label, with a "
-            "text a line"
+            f"the folder {folder} has no .txt file ({contents}); expected one for each label, with "
+            "one text per line"
         )
     labels = {Path(uncompressed_name(file)).stem: file for file in files}
     check_labels({label: str(file) for label, file in labels.items()})
@@ -103,12 +102,11 @@ def labels_of(
 
 
 def check_labels(places: Mapping[str, str], what: str = "label") -> None:
-    """Refuse labels that look the same: those that differ only by white space, or only by how
-    Unicode composes their characters.
+    """Refuse labels that look the same: that differ only in white space or Unicode normalization.
 
     Args:
-        places: Where each label was found first.
-        what: What one of them is called.
+        places: Where each label was first found.
+        what: What a label is called in messages.
 
     Raises:
         DataError: there are two such labels.
@@ -139,10 +137,10 @@ def _read_table(
     if not is_table(path, format):
         raise DataError(
             f"{name} is neither a .csv or .tsv file nor a folder with a .txt file for each label; "
-            "other tables are .jsonl, .parquet and folders of Hugging Face's datasets"
+            "tables may also be .jsonl or .parquet files, or folders of Hugging Face's datasets"
             if name != "standard input"
-            else "standard input has no name that shows its format; name the format of "
-            "the table, such as csv, tsv or jsonl"
+            else "standard input has no name that shows its format; give the format of the table, "
+            "such as csv, tsv or jsonl"
         )
     if column is None or label_column is None:
         has = (

@@ -1,4 +1,4 @@
-"""Pairs of texts: two files whose lines belong together, or tables with a column for each side."""
+"""Pairs of texts: two files aligned line by line, or tables with a column for each side."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,24 +18,24 @@ def read_pairs(
     encoding: str = "utf-8",
     format: str | None = None,
 ) -> list[tuple[str, str]]:
-    r"""Read texts and what each is to become, such as sentences and their translations.
+    r"""Read pairs of a source and a target, such as sentences and their translations.
 
     Args:
-        paths: Two texts, the source and the target, whose lines belong together; or tables, as
+        paths: Two texts, the source and the target, aligned line by line; or tables, as
             `read_columns` reads them.
         source_column: The column of a table that holds the sources. None takes the column
             ``source``, or the first of two columns.
         target_column: The column that holds the targets. None takes the column ``target``, or the
             second of two columns.
-        encoding: That of the files.
-        format: That of tables without a name, such as standard input; a key of `FORMATS`.
+        encoding: The encoding of the files.
+        format: The format of tables without a name, such as standard input; a key of `FORMATS`.
 
     Returns:
         The pairs, each side one line: line ends within a field of a table become spaces. Rows
         whose sides are both blank are skipped.
 
     Raises:
-        DataError: what `open_source` and `read_columns` raise; there are neither two texts nor
+        DataError: as for `open_source` and `read_columns`; the paths are neither two texts nor
             tables; the texts differ in their number of lines; the columns are not named; there is
             no pair.
 
@@ -63,16 +63,16 @@ def read_pairs(
         return pairs
     if len(paths) != 2 or any(tables):
         raise DataError(
-            f"translating needs two files, the source and the target, but {len(paths)} came"
+            f"translation needs two files, the source and the target; {len(paths)} given"
             if not any(tables)
-            else "texts and tables were given; expected a text of sources and one of targets, or "
+            else "both texts and tables were given; expected a source text and a target text, or "
             "tables with a column for each"
         )
     source_lines, target_lines = (read_lines(path, encoding) for path in paths)
     if len(source_lines) != len(target_lines):
         raise DataError(
             f"{paths[0]} has {len(source_lines):,} lines, but {paths[1]} has "
-            f"{len(target_lines):,}; give files whose lines belong together, one by one"
+            f"{len(target_lines):,}; give files that are aligned line by line"
         )
     return list(zip(source_lines, target_lines, strict=True))
 
@@ -83,9 +83,9 @@ def read_sources(
     encoding: str = "utf-8",
     format: str | None = None,
 ) -> Iterator[tuple[str, str]]:
-    r"""Yield where each source of a table is, and the source; the table may have no targets.
+    r"""Yield the place of each source in a table, and the source; the table needs no targets.
 
-    The arguments and what is raised are as of `read_pairs`.
+    Arguments and exceptions are those of `read_pairs`.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def read_sources(
 
 
 def _line(value: Any, place: str, column: str) -> str:
-    """A text of a table as one line."""
+    """A text from a table as one line."""
     return " ".join(text_of(value, place, column).split("\n")).strip(" ")
 
 

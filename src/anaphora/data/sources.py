@@ -29,7 +29,7 @@ __all__ = [
 # Characters read at once. A chunk holds at most twice as many, so memory stays bounded.
 BLOCK = 1 << 18
 
-# Packages of the standard library that join its top-level modules in `standard_library_source`.
+# Packages that `standard_library_source` reads beside the top-level modules.
 STANDARD_PACKAGES = (
     "asyncio",
     "collections",
@@ -41,8 +41,8 @@ STANDARD_PACKAGES = (
 )
 HELD_OUT_EVERY = 20
 
-# Tables that make no sense as plain text; .tsv and .json files may be meant so.
-NO_TEXTS = {
+# Tables that make no sense as plain text; .tsv and .json files may be read as such.
+NOT_PLAIN_TEXT = {
     "csv": "CSV",
     "jsonl": "JSON lines",
     "parquet": "Parquet",
@@ -56,16 +56,16 @@ class Source:
 
     A byte order mark is skipped; `\r\n` and `\r` become `\n`. Plain text comes in chunks of at
     most 512 Ki characters, cut after a line end; only a line longer than 256 Ki characters is cut
-    inside, before a space between two words where it has one. A CSV column comes one row's text a
-    chunk, ending in `\n`; a row whose text is empty is skipped. Where a file does not end in `\n`
-    and another one follows, a `\n` is put between them. The chunks, joined, are the text.
+    within, before a space between two words if it has one. A CSV column comes as one chunk per row,
+    ending in `\n`; rows with empty text are skipped. Where a file does not end in `\n` and another
+    follows, a `\n` is inserted between them. The chunks, joined, are the text.
 
-    Iterating raises `DataError` for bytes that are not of the encoding, a row without the column, a
-    file that cannot be read, and a source that has no text at all.
+    Iterating raises `DataError` for bytes that are invalid in the encoding, a row without the
+    column, a file that cannot be read, and a source that has no text.
 
     Args:
         files: What to read, in order.
-        column: The column that holds the text, of files as `read_columns` reads them; None reads
+        column: The column that holds the text, in files that `read_columns` reads; None reads
             plain text.
 
     >>> import tempfile, pathlib
@@ -80,7 +80,7 @@ class Source:
     def __init__(self, files: Sequence[SourceFile], column: str | None = None) -> None:
         self.files = tuple(files)
         self.column = column
-        self.by_lines = False  # whether each line counts, so that no other sign may end one
+        self.by_lines = False  # whether each line counts, so that lone carriage returns are refused
 
     def __repr__(self) -> str:
         column = "" if self.column is None else f", column {self.column!r}"
@@ -88,7 +88,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What to call this text in a message: its file's name, or how many files it has."""
+        """The name of this text in messages: its file's name, or the number of files."""
         return self.files[0].name if len(self.files) == 1 else f"{len(self.files):,} files"
 
     def __iter__(self) -> Iterator[str]:
@@ -120,26 +120,25 @@ def open_source(
 ) -> Source:
     """Return the text of one or several files, folders, or standard input.
 
-    A folder means the files in it and in the folders below, sorted by path, whose names match
-    `pattern`, with or without a final ``.gz``. Empty ones are skipped, and so is what has a name
-    that begins with a dot, or lies in a folder that has. `-` is standard input. It, and anything
-    else that can be read only once (a pipe, `<(xzcat text.xz)`), is copied to a temporary file, in
-    the folder that the environment variable TMPDIR names, which is deleted with the Source. Files
-    are opened when read, so they must not change in between. Those that gzip compressed are
-    decompressed.
+    A folder means the files in it and its subfolders, sorted by path, whose names match `pattern`,
+    with or without a final ``.gz``. Empty files are skipped, and so are files whose names, or whose
+    folders' names, begin with a dot. `-` is standard input. It, and anything else that can be read
+    only once (a pipe, `<(xzcat text.xz)`), is copied to a temporary file, in the folder that the
+    environment variable TMPDIR names; the copy is deleted with the Source. Files are opened when
+    read, so they must not change in between. Those compressed with gzip are decompressed.
 
     Args:
         paths: A path, or several; read in this order.
         column: Read every file as a table with a header line, as `read_columns` does, and take this
             column.
         pattern: A shell pattern for the names of files in folders, such as `*.md`.
-        encoding: That of the files, by Python's name of it.
+        encoding: The encoding of the files, by its name in Python.
         format: The format of a table, a key of `FORMATS`; None: according to the name.
 
     Raises:
         DataError: a path does not exist or cannot be read, a file is empty, no file in a folder
-            matches, a folder has a file compressed and not, a `.csv` file comes without `column`,
-            a file has no such column, or the encoding is unknown.
+            matches, a folder has a file both compressed and uncompressed, a `.csv` file is given
+            without `column`, a file has no such column, or the encoding is unknown.
 
     >>> open_source("missing.txt")
     Traceback (most recent call last):
@@ -172,7 +171,7 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> list[st
     r"""The lines of a text, without their ends.
 
     Raises:
-        DataError: what `open_source` raises.
+        DataError: as for `open_source`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -187,12 +186,12 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> list[st
 
 
 def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Iterator[str]:
-    r"""Yield the lines of a text as `read_lines` gives them; those of `-` and pipes as they come.
+    r"""Yield the lines of a text like `read_lines`; those of `-` and pipes as they arrive.
 
-    What comes that gzip compressed is read to its end first.
+    A stream compressed with gzip is first read to its end.
 
     Raises:
-        DataError: what `open_source` raises.
+        DataError: as for `open_source`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -203,15 +202,15 @@ def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Itera
     """
     if os.fspath(path) == "-":
         if sys.stdin is None or not hasattr(sys.stdin.buffer, "peek"):
-            yield from read_lines("-", encoding)  # which says that it is closed
+            yield from read_lines("-", encoding)  # reports that it is closed
         else:
-            yield from _lines_as_they_come(sys.stdin.buffer, "standard input", encoding)
+            yield from _lines_as_they_arrive(sys.stdin.buffer, "standard input", encoding)
         return
     if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
         with open(path, "rb") as pipe:
-            yield from _lines_as_they_come(pipe, os.fspath(path), encoding)
+            yield from _lines_as_they_arrive(pipe, os.fspath(path), encoding)
         return
-    begun = ""  # a line that the next chunk may continue with
+    begun = ""  # a line that the next chunk may continue
     source = open_source(path, encoding=encoding)
     source.by_lines = True
     for chunk in source:
@@ -221,7 +220,7 @@ def stream_lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Itera
         yield begun
 
 
-def _lines_as_they_come(pipe: Any, name: str, encoding: str) -> Iterator[str]:
+def _lines_as_they_arrive(pipe: Any, name: str, encoding: str) -> Iterator[str]:
     sample = pipe.peek(SAMPLE)
     if sample.startswith(GZIP):
         with tempfile.TemporaryDirectory(prefix="anaphora-") as folder:
@@ -249,16 +248,16 @@ def _lines_as_they_come(pipe: Any, name: str, encoding: str) -> Iterator[str]:
     except UnicodeError as error:
         raise DataError(f"{name} is not valid {encoding}: {error}") from error
     finally:
-        stream.detach()  # else the pipe would be closed with it
+        stream.detach()  # otherwise the pipe would be closed with it
 
 
 def standard_library_source() -> tuple[Source, Source]:
     """Return Python's own standard library as a training and a validation text.
 
-    They have about 5 MB and 0.3 MB. It is real text that is on every machine that has Python: the
+    They have about 5 MB and 0.3 MB. This is real text on every machine that has Python: the
     top-level modules and the packages asyncio, collections, concurrent, importlib, json, logging
     and urllib, sorted by path. Every 20th file is held out for validation. Files that are empty or
-    not UTF-8 are skipped, and so is what the build of Python generated about the machine
+    not UTF-8 are skipped, and so are those that the build of Python generated for the machine
     (`_sysconfigdata...`). The text differs between versions of Python.
 
     Raises:
@@ -312,7 +311,7 @@ def _read_text(file: SourceFile, by_lines: bool) -> Iterator[str]:
 
 
 def _last_word_end(text: str) -> int:
-    """Return where the last word ends that a single space and a word follow, or the text's end.
+    """Return the end of the last word before a single space and another word, or the text's end.
 
     Byte-pair encoding never joins across this place, so a cut there leaves no trace.
     """
@@ -328,14 +327,14 @@ def _read_column(file: SourceFile, column: str) -> Iterator[str]:
 
 
 def _check_column(file: SourceFile, column: str | None) -> None:
-    """Raise `DataError` where `column` is missing: in the call, or in the file."""
+    """Raise `DataError` if `column` is missing: in the call, or in the file."""
     if column is not None:
         check_columns(file, [column])
         return
     found = format_of(file.path if file.path.is_dir() else file.name, file.format)
-    if found in NO_TEXTS and not file.name.lower().endswith((".json", ".json.gz")):
+    if found in NOT_PLAIN_TEXT and not file.name.lower().endswith((".json", ".json.gz")):
         names = ", ".join(map(repr, names_of(file))) or "none (its first line is blank)"
-        kind = "dataset folder" if found == "dataset" else f"{NO_TEXTS[found]} file"
+        kind = "dataset folder" if found == "dataset" else f"{NOT_PLAIN_TEXT[found]} file"
         raise DataError(
             f"{file.name} is a {kind}: say with --column which column holds the text; it has "
             f"{names}"

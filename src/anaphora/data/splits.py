@@ -15,20 +15,20 @@ __all__ = ["label_strata", "stratified_split"]
 def stratified_split(
     labels: Sequence[Hashable] | int, share: float, seed: int = 0
 ) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
-    """Choose which examples to hold out, every class in its proportion.
+    """Choose which examples to hold out, each class in proportion.
 
-    Of N examples ``round(share * N)`` are held out, at least 1, and at most so many that each class
-    keeps an example to train on. Each class gives its share, rounded down, and those with the
+    Of N examples ``round(share * N)`` are held out, but at least 1, and each class keeps at least
+    one example to train on. Each class gives its share, rounded down, and those with the
     largest remainders give one more (Hamilton's method). A class with one example stays in the
-    training. What is chosen follows from the seed alone.
+    training set. The choice depends on the seed alone.
 
     Args:
-        labels: The class of each example; or, for examples without classes, their number.
+        labels: The class of each example, or the number of examples without classes.
         share: The share to hold out, above 0 and below 1.
         seed: The seed.
 
     Returns:
-        The numbers of the examples to train on, and of those held out, both ascending.
+        The indices of the examples to train on, and of those held out, both ascending.
 
     Raises:
         DataError: the share is not between 0 and 1, or there are fewer than two examples.
@@ -48,7 +48,7 @@ def stratified_split(
     sizes = np.array([len(members) for members in classes.values()])
     target = max(1, round(share * count))
     taken = np.minimum(np.floor(share * sizes).astype(int), sizes - 1)
-    remainders = np.where(taken < sizes - 1, share * sizes - taken, -1)  # -1: none is to spare
+    remainders = np.where(taken < sizes - 1, share * sizes - taken, -1)  # -1: none to spare
     for k in np.argsort(-remainders, kind="stable")[: max(0, target - int(taken.sum()))]:
         taken[k] += remainders[k] >= 0
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Tables: records with fields by name, of CSV, JSON lines, Parquet and data sets of `datasets`."""
+"""Tables, records with named fields: CSV, JSON lines, Parquet, and data sets of `datasets`."""
 
 import csv
 import itertools
@@ -28,7 +28,7 @@ __all__ = ["column_names", "is_table", "read_columns", "read_rows", "text_of"]
 # post. Its C type is a long, which has 32 bits on Windows.
 FIELD_LIMIT = 2**31 - 1
 
-# A field of a row: a quoted one, with the quote that closes it, if there is one; and another one.
+# A field of a row, unquoted or quoted; the group is the closing quote, if there is one.
 UNQUOTED = re.compile(r"[^,\n]*")
 QUOTED = re.compile(r'"(?:[^"]|"")*+("?)')
 
@@ -39,31 +39,31 @@ def read_columns(
     encoding: str = "utf-8",
     format: str | None = None,
 ) -> Iterator[tuple[str, list[Any]]]:
-    r"""Yield where each row of a table is, and what it has in some columns.
+    r"""Yield the place of each row of a table, and its values in some columns.
 
-    - ``.csv``: fields are between commas, quoted as RFC 4180 says. Each is a str.
-    - ``.tsv``: fields are between tabs; quotes are ordinary characters, so that a text can have
+    - ``.csv``: fields are separated by commas, and quoted as in RFC 4180. Each is a str.
+    - ``.tsv``: fields are separated by tabs; quotes are ordinary characters, so a text can contain
       neither tabs nor line ends.
-    - ``.jsonl``, ``.ndjson``, ``.json``: each line is a JSON object with fields by name, or the
+    - ``.jsonl``, ``.ndjson``, ``.json``: each line is a JSON object with named fields, or the
       file is one array of such objects.
     - ``.parquet``, ``.arrow``, and folders that Hugging Face's `datasets` saved or that have
       ``.parquet`` files: with the extra ``parquet``. Numbers of a ``ClassLabel`` become names.
 
-    Files of any other name, and standard input, are read as ``.csv`` unless `format` says
-    otherwise. Fields within an object or a struct are named with a dot: ``translation.de``. Where
-    all columns are numbers, and the first line of a ``.csv`` or ``.tsv`` file does not have them as
-    names, they count the columns from 1, and the file has no header line.
+    Files with any other name, and standard input, are read as ``.csv`` unless `format` says
+    otherwise. Fields within an object or a struct are named with a dot: ``translation.de``. If all
+    columns are numbers, and are not names in the first line of a ``.csv`` or ``.tsv`` file, they
+    number the columns from 1, and the file has no header line.
 
     Args:
         path: A file, a folder, or ``-`` for standard input.
         columns: The names of the columns.
-        encoding: That of a file of text.
+        encoding: The encoding of a text file.
         format: A key of `FORMATS`; None: according to the name.
 
     Raises:
-        DataError: what `open_source` raises; a column is missing, or appears twice; a row has no
-            such field, or has more fields than the header; a quote is not closed; a line is not
-            JSON; pyarrow is missing.
+        DataError: as for `open_source`; a column is missing, or appears twice; a row lacks the
+            field, or has more fields than the header; a quote is not closed; a line is not
+            JSON; pyarrow is not installed.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def read_columns(
 
 
 def is_table(path: str | os.PathLike[str], format: str | None = None) -> bool:
-    """Whether a file or folder is a table, by its name or the given format.
+    """Whether a file or folder is a table, judged by its name or the given format.
 
     >>> is_table("reviews.tsv"), is_table("reviews.csv.gz"), is_table("reviews.txt")
     (True, True, False)
@@ -93,7 +93,7 @@ def is_table(path: str | os.PathLike[str], format: str | None = None) -> bool:
 def column_names(
     path: str | os.PathLike[str], encoding: str = "utf-8", format: str | None = None
 ) -> list[str]:
-    r"""The names of a table's columns: of its header line, its first object, or its schema.
+    r"""The names of a table's columns: from its header line, its first object, or its schema.
 
     Raises:
         DataError: the file cannot be read.
@@ -110,7 +110,7 @@ def column_names(
 
 
 def text_of(value: Any, place: str, column: str) -> str:
-    """A text from a field of a table; one that is missing is empty.
+    """A text from a field of a table; a missing one is empty.
 
     Raises:
         DataError: the field is not a text.
@@ -127,7 +127,7 @@ def text_of(value: Any, place: str, column: str) -> str:
 
 
 def label_of(value: Any, place: str, column: str) -> str:
-    """A label from a field of a table: a text, an integer, or whether something is true.
+    """A label from a field of a table: a text, an integer, or a boolean.
 
     >>> label_of(True, "line 2", "good"), label_of(3.0, "line 2", "stars")
     ('true', '3')
@@ -145,7 +145,7 @@ def label_of(value: Any, place: str, column: str) -> str:
 
 
 def read_rows(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield where each row of a table is, and what it has in the columns."""
+    """Yield the place of each row of a table, and its values in the columns."""
     yield from _READERS[table_format(file)][1](file, columns)
 
 
@@ -155,7 +155,7 @@ def names_of(file: SourceFile) -> list[str]:
 
 
 def check_columns(file: SourceFile, columns: Sequence[str]) -> None:
-    """Raise `DataError` where a table has no such columns."""
+    """Raise `DataError` if a table lacks one of the columns."""
     if table_format(file) in ("csv", "tsv"):
         with opened(file) as stream:
             _, header = next(_rows(stream, file), (1, []))
@@ -168,9 +168,9 @@ def check_columns(file: SourceFile, columns: Sequence[str]) -> None:
 
 
 def table_format(file: SourceFile) -> str:
-    """The format in which a file is read as a table; that of any other name is CSV."""
+    """The format in which a file is read as a table; CSV by default."""
     found = format_of(file.path if file.path.is_dir() else file.name, file.format)
-    if found == "ucr":  # columns were asked for, so the first line has their names
+    if found == "ucr":  # columns were requested, so the first line has their names
         return "tsv"
     return found if found in _READERS else "csv"
 
@@ -179,7 +179,7 @@ def table_format(file: SourceFile) -> str:
 def table_file(
     path: str | os.PathLike[str], encoding: str, format: str | None
 ) -> Iterator[SourceFile]:
-    """The one file that a path means; what was copied from a pipe is deleted in the end."""
+    """The one file that a path denotes; a copy of a pipe is deleted at the end."""
     check_encoding(encoding)
     format_of("", format)  # refuses unknown ones
     spooled: list[Path] = []
@@ -187,8 +187,7 @@ def table_file(
         if os.path.isdir(path):
             if format_of(path, format) != "dataset":
                 raise DataError(
-                    f"{path} is a folder without .arrow or .parquet files; name the files of a "
-                    "table in it"
+                    f"{path} is a folder without .arrow or .parquet files; name a table in it"
                 )
             yield SourceFile(Path(path), os.fspath(path), encoding, "dataset")
         else:
@@ -223,7 +222,7 @@ def _json_names(file: SourceFile) -> list[str]:
 
 
 def _objects(file: SourceFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file of JSON lines, or of one array."""
+    """The objects of a JSON lines file, or of one array."""
     with opened(file) as stream:
         begun = False
         for number, line in enumerate(stream, start=1):
@@ -250,8 +249,8 @@ def _parsed(text: str, place: str) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise DataError(
-            f"{place}: this is not JSON ({error.msg}, {where}column {error.colno}); expected an "
-            'object a line: {"text": "...", "label": "..."}'
+            f"{place}: this is not JSON ({error.msg}, {where}column {error.colno}); expected one "
+            'object per line: {"text": "...", "label": "..."}'
         ) from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits
         raise DataError(f"{place}: this JSON cannot be read: {error}") from error
@@ -260,7 +259,7 @@ def _parsed(text: str, place: str) -> Any:
 def _checked(record: Any, place: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(
-            f"{place}: there is {_shown(record)}; expected an object with fields by name: "
+            f"{place}: found {_shown(record)}; expected an object with named fields: "
             '{"text": "...", "label": "..."}'
         )
     return record
@@ -282,16 +281,16 @@ def _shown(value: Any) -> str:
 
 
 def _read_fields(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield of each row the number of its first line, and what it has in the columns."""
+    """Yield the number of the first line of each row, and its values in the columns."""
     with opened(file) as stream:
         rows = _rows(stream, file)
         first, header = next(rows, (1, []))
         indices = _column_indices(header, file, columns)
         last = max(indices)
         if _are_numbers(header, columns):
-            rows = itertools.chain([(first, header)], rows)  # which is a row like the others
+            rows = itertools.chain([(first, header)], rows)  # the first line is a row too
         is_tsv = _is_tsv(file)
-        torn_before = 0  # the line before, if its last field has a quote only at its beginning
+        torn_before = 0  # the previous line, if its last field has only an opening quote
         for line, row in rows:
             if not row and len(header) > 1:  # a blank line
                 continue
@@ -300,21 +299,21 @@ def _read_fields(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[int
             if len(row) != len(header) and (torn_before or torn):
                 raise DataError(
                     f"{file.name}, line {torn_before or torn}: the last field begins with a quote "
-                    "and seems to continue in the next line, but quotes mean nothing in .tsv "
+                    "and seems to continue on the next line, but quotes have no meaning in .tsv "
                     "files; remove line ends from the texts, or save the table as .csv"
                 )
             torn_before = torn
             if len(row) <= last:
                 raise DataError(
-                    f"{file.name}, line {line}: the row has {len(row)} of the at least "
-                    f"{last + 1} fields that column {header[last]!r} needs; a comma or a quote is "
-                    "missing there"
+                    f"{file.name}, line {line}: the row has too few fields ({len(row)}) for column "
+                    f"{header[last]!r}, which is number {last + 1}; a comma or a quote is missing "
+                    "there"
                 )
             if len(row) > len(header):
-                cure = "remove tabs from it" if is_tsv else "put quotes around it"
+                fix = "remove tabs from it" if is_tsv else "put quotes around it"
                 raise DataError(
                     f"{file.name}, line {line}: the row has {len(row)} fields, but the header has "
-                    f"{len(header)}; if a text has the separator in it, {cure}"
+                    f"{len(header)}; if a text contains the separator, {fix}"
                 )
             yield line, [row[index] for index in indices]
 
@@ -328,7 +327,6 @@ def _rows(stream: TextIO, file: SourceFile) -> Iterator[tuple[int, list[str]]]:
             lines.append(line)
             yield line
 
-    # Long fields are to pass.
     csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
     if _is_tsv(file):
         reader = csv.reader(read_lines(), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -345,7 +343,7 @@ def _rows(stream: TextIO, file: SourceFile) -> Iterator[tuple[int, list[str]]]:
 
 
 def _explain_quote(file: SourceFile, first: int, row: str, error: csv.Error) -> str:
-    """Say which quoted field of a row, from line `first` on, is not closed as it should be."""
+    """Say which quoted field of a row that begins in line `first` is not closed properly."""
     place = 0
     while place < len(row):
         match = QUOTED.match(row, place)
@@ -355,8 +353,8 @@ def _explain_quote(file: SourceFile, first: int, row: str, error: csv.Error) -> 
         opened, end = first + row.count("\n", 0, place), match.end()
         if not match[1]:
             return (
-                f"{file.name}, line {opened}: a field there begins with a quote, and the file ends "
-                "before another one closes it; close it, or double it if it belongs to the text: "
+                f"{file.name}, line {opened}: a field begins with a quote that is never closed; "
+                "close it, or double it if it belongs to the text: "
                 '"He said ""yes"""'
             )
         if row[end : end + 1] not in ("", ",", "\n"):
@@ -380,20 +378,20 @@ def _is_torn(field: str) -> bool:
 
 
 def _column_indices(header: list[str], file: SourceFile, columns: Sequence[str]) -> list[int]:
-    """The places of columns by their names, or by their numbers where there are no names."""
+    """The indices of columns, by name, or by number where there are no names."""
     if not _are_numbers(header, columns):
         return [_column_index(header, file, column) for column in columns]
     for column in columns:
         if not 1 <= int(column) <= len(header):
             raise DataError(
                 f"{file.name} has no column {column}; its first line has {len(header)} fields, and "
-                "without names columns count from 1"
+                "columns without names are numbered from 1"
             )
     return [int(column) - 1 for column in columns]
 
 
 def _are_numbers(header: list[str], columns: Sequence[str]) -> bool:
-    """Whether columns are numbers that are not names."""
+    """Whether columns are given by number, and the numbers are not names."""
     return all(column.isdecimal() and column not in header for column in columns)
 
 
@@ -403,8 +401,8 @@ def _column_index(header: list[str], file: SourceFile, column: str) -> int:
     if header.count(column) > 1:
         places = " and ".join(str(n) for n, name in enumerate(header, 1) if name == column)
         raise DataError(
-            f"{file.name} has the column {column!r} more than once, as columns {places}; give "
-            "one of them another name in the header"
+            f"{file.name} has the column {column!r} more than once, as columns {places}; rename "
+            "one of them in the header"
         )
     return header.index(column)
 
@@ -413,7 +411,7 @@ def _names(header: list[str]) -> str:
     return ", ".join(map(repr, header)) or "none (its first line is blank)"
 
 
-# Of each format: what reads the names of its columns, and what reads its rows.
+# For each format, the functions that read its column names and its rows.
 _READERS: dict[
     str,
     tuple[

@@ -1,4 +1,4 @@
-"""Sentences whose words have tags: files of columns, CoNLL-U, and tables with lists."""
+"""Sentences of tagged words: column files, CoNLL-U, and tables with lists."""
 
 import os
 import re
@@ -14,18 +14,18 @@ from anaphora.data.tables import column_names, label_of, read_columns
 
 __all__ = ["read_conllu", "read_tagged", "read_words"]
 
-Sentence = tuple[list[str], list[str]]  # words, and their tags
+Sentence = tuple[list[str], list[str]]  # words and tags
 
 NAMES = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
-NAMES_OF_COLUMNS = "# global.columns ="  # of CoNLL-U Plus, in its first line
+COLUMN_NAMES = "# global.columns ="  # in the first line of CoNLL-U Plus
 
-# The first column: the number of a word, of several that are written as one (3-4), or of a word
-# that is not written (5.1).
-NUMBER = re.compile(r"\d+(?P<no_word>[-.]\d+)?")
+# The first column: the number of a word, the range of a multiword token (3-4), or the number of
+# an empty node (5.1).
+NUMBER = re.compile(r"\d+(?P<not_a_word>[-.]\d+)?")
 
-_NO_TAGS = "\n"  # in place of a column: none is read, as the words stand for the tags
+_NO_TAGS = "\n"  # as tag_column: read no tags; the words take their place
 
-# Words for separators that are hard to type; the sign itself will do too.
+# Names of separators that are hard to type; the character itself is accepted too.
 SEPARATORS = {"whitespace": None, "tab": "\t", "\\t": "\t", "space": " ", "comma": ","}
 
 
@@ -40,14 +40,15 @@ def read_tagged(
 ) -> list[Sentence]:
     r"""Read the words and the tags of each sentence.
 
-    - CoNLL-U (Nivre et al. 2020), and CoNLL-X: a line is a word with its ten columns, separated by
-      tabs, the first its number. Comments (#), words written as one (3-4) and words that are not
-      written (5.1) are skipped. By default the word is the column ``FORM``, the tag ``UPOS``. These
-      columns decide the format, whatever the name; the first line of CoNLL-U Plus names others.
-    - Other files of columns, such as those of CoNLL-2000, 2002 and 2003: by default the word is the
+    - CoNLL-U (Nivre et al. 2020) and CoNLL-X: a line is a word with its ten columns, separated by
+      tabs, the first its number. Comments (#), multiword tokens (3-4) and empty nodes (5.1) are
+      skipped. By default the word is the column ``FORM``, the tag ``UPOS``. The format is
+      recognised by these columns, whatever the file's name; the first line of CoNLL-U Plus may
+      name others.
+    - Other column files, such as those of CoNLL-2000, 2002 and 2003: by default the word is the
       first column, the tag the last, and white space (spaces and tabs) separates them. Lines that
-      begin with ``-DOCSTART-`` are skipped; a ``#`` is a word. Columns are tabs apart in ``.tsv``
-      files.
+      begin with ``-DOCSTART-`` are skipped; a ``#`` is a word. Columns of ``.tsv`` files are
+      separated by tabs.
     - Tables whose rows are sentences with lists (``.jsonl``, ``.parquet``, folders of Hugging
       Face's `datasets`): by default the columns ``tokens`` and ``tags``.
 
@@ -56,20 +57,20 @@ def read_tagged(
     Args:
         path: A file, a folder of ``.conllu`` files, or ``-`` for standard input.
         word_column: The name of the column of the words, or its number: from 1, or from -1 for the
-            last. Numbers may be written as texts.
-        tag_column: That of the tags.
-        separator: What is between columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
-        encoding: That of the files.
-        format: A key of `FORMATS`; None: according to the columns.
-        places: Gets where each tag occurs first.
+            last. Numbers may be strings.
+        tag_column: The column of the tags.
+        separator: What separates columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
+        encoding: The encoding of the files.
+        format: A key of `FORMATS`; None recognises it by the columns.
+        places: Filled with the place where each tag first occurs.
 
     Returns:
-        For each sentence its words and their tags.
+        The words and the tags of each sentence.
 
     Raises:
-        DataError: what `open_source` raises; a line has another number of columns than the first,
-            an empty one or one that is not a number; there is no such column, or no sentence; two
-            tags look the same, as `check_labels` says.
+        DataError: as for `open_source`; a line has another number of columns than the first,
+            an empty column, or a first column that is not a number; there is no such column, or no
+            sentence; two tags look the same (see `check_labels`).
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +92,7 @@ def read_words(
 ) -> list[list[str]]:
     r"""Read the words of each sentence of a file that `read_tagged` reads, which may have no tags.
 
-    The arguments and what is raised are as of `read_tagged`.
+    Arguments and exceptions are those of `read_tagged`.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +115,9 @@ def _read(
     places: dict[str, str],
 ) -> list[Sentence]:
     if separator == "":
-        raise DataError("separator is empty; expected a sign, or whitespace, tab, space or comma")
+        raise DataError(
+            "separator is empty; expected a character, or whitespace, tab, space or comma"
+        )
     between = SEPARATORS.get(separator, separator) if separator is not None else None
     if format_of(path, format) in ("jsonl", "parquet", "arrow", "dataset"):
         columns = [str(word_column or "tokens"), str(tag_column or "tags")]
@@ -140,12 +143,12 @@ def _read(
 def read_conllu(
     path: str | os.PathLike[str], column: int = 4, encoding: str = "utf-8"
 ) -> list[Sentence]:
-    r"""Read a CoNLL-U file, or with ``column=2`` lines of a word, a tab and its tag.
+    r"""Read a CoNLL-U file or, with ``column=2``, lines of a word, a tab and its tag.
 
-    It is `read_tagged` with the format that the column implies.
+    This is `read_tagged` with the format that the column implies.
 
     Raises:
-        DataError: the column is below 2, or what `read_tagged` raises.
+        DataError: the column is below 2; or as for `read_tagged`.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -156,8 +159,8 @@ def read_conllu(
     """
     if column < 2:
         raise DataError(
-            f"column is {column}; tags can be in column 2, of words in column 1, or in a later "
-            "one, of CoNLL-U"
+            f"column is {column}; expected 2, for lines of a word and its tag, or the later column "
+            "of CoNLL-U that has the tags"
         )
     if column == 2:
         return read_tagged(path, 1, 2, "tab", encoding, "columns")
@@ -168,7 +171,7 @@ def read_conllu(
 class _Layout:
     """How the lines of a file are laid out."""
 
-    numbered: bool  # as CoNLL-U: comments, and a first column of numbers
+    numbered: bool  # like CoNLL-U: comments, and a first column of numbers
     separator: str | None  # None is white space
     names: tuple[str, ...] = ()
     defaults: tuple[str | int, str | int] = (1, -1)
@@ -191,8 +194,8 @@ def _layout(
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     fields = first.split("\t")
     names: tuple[str, ...] = NAMES
-    if lines[0].startswith(NAMES_OF_COLUMNS):
-        names = tuple(lines[0].removeprefix(NAMES_OF_COLUMNS).split())
+    if lines[0].startswith(COLUMN_NAMES):
+        names = tuple(lines[0].removeprefix(COLUMN_NAMES).split())
     numbered = len(fields) == len(names) and names[0] == "ID" and NUMBER.fullmatch(fields[0])
     found = format_of(file.name, format)
     if found == "conllu" or (numbered and format is None and not given):
@@ -210,15 +213,16 @@ def _sentences(
     tag_column: str | int | None,
     places: dict[str, str],
 ) -> Iterator[Sentence]:
-    """The sentences of one file; the last needs no blank line after it. `places` gets the place at
-    which each tag is found first.
+    """The sentences of one file; the last needs no blank line after it.
+
+    `places` is filled with the place where each tag first occurs.
     """
-    asked = [
+    requested = [
         default if column is None else column
         for column, default in zip((word_column, tag_column), layout.defaults, strict=True)
     ]
     if tag_column == _NO_TAGS:
-        asked[1] = asked[0]
+        requested[1] = requested[0]
     words: list[str] = []
     tags: list[str] = []
     count = 0  # columns, once they are known
@@ -234,23 +238,23 @@ def _sentences(
             continue
         where = f"{file.name}, line {number}"
         fields = layout.fields(line)
-        indices = [_index(column, fields, layout, where) for column in asked]
+        indices = [_index(column, fields, layout, where) for column in requested]
         if layout.numbered:
             match = NUMBER.fullmatch(fields[0])
             if match is None:
                 raise DataError(
                     f"{where}: the first column is {fields[0]!r}; expected the number of a word, "
-                    "as CoNLL-U has it. For lines of a word and its tag, ask for column 2"
+                    "as in CoNLL-U. For lines of a word and its tag, give column 2"
                 )
-            if match["no_word"]:
+            if match["not_a_word"]:
                 continue
         elif count and len(fields) != count:
             spaces = (
                 ""
                 if layout.separator
                 else (
-                    "; if words have spaces in them and tabs are between the columns, give "
-                    "the separator tab"
+                    "; if words contain spaces and tabs separate the columns, give the separator "
+                    "tab"
                 )
             )
             raise DataError(
@@ -267,7 +271,7 @@ def _sentences(
 
 
 def _index(column: str | int, fields: list[str], layout: _Layout, where: str) -> int:
-    """The place of a column among the fields of a line."""
+    """The index of a column among the fields of a line."""
     number: int | None = None
     if isinstance(column, int) or re.fullmatch(r"-?\d+", column):
         number = int(column)
@@ -283,7 +287,7 @@ def _index(column: str | int, fields: list[str], layout: _Layout, where: str) ->
         )
         raise DataError(f"{where}: there is no column {column!r}{known}")
     if number == 0:
-        raise DataError("columns count from 1, or from -1 for the last; 0 is not a column")
+        raise DataError("columns are numbered from 1, or from -1 for the last; 0 is not a column")
     if abs(number) > len(fields):
         between = (
             "white space"
@@ -293,7 +297,7 @@ def _index(column: str | int, fields: list[str], layout: _Layout, where: str) ->
             else repr(layout.separator)
         )
         raise DataError(
-            f"{where}: there are {len(fields)} columns, and column {column} was asked for; "
+            f"{where}: there are {len(fields)} columns, but column {column} was requested; "
             f"expected {'CoNLL-U' if layout.numbered else 'a word and its tag'}, separated by "
             f"{between}"
         )
@@ -313,8 +317,8 @@ def _lists(
         for column, option in zip(columns, ("--word-column", "--tag-column"), strict=True):
             if column not in names:
                 raise DataError(
-                    f"{path} has no column {column!r}; it has {', '.join(map(repr, names))}; say "
-                    f"with {option} which it is"
+                    f"{path} has no column {column!r}; it has {', '.join(map(repr, names))}; name "
+                    f"one of them with {option}"
                 )
     for where, (words, tags) in read_columns(path, columns, encoding, format):
         for column, values in zip(columns, (words, tags), strict=True):
@@ -325,16 +329,17 @@ def _lists(
                 )
         if len(words) != len(tags):
             raise DataError(
-                f"{where}: there are {len(words)} words and {len(tags)} tags; expected a tag a word"
+                f"{where}: there are {len(words)} words and {len(tags)} tags; expected one tag per "
+                "word"
             )
         if not words:
             continue
         sentence = (
-            [label_of(one, where, columns[0]) for one in words],
-            [label_of(one, where, columns[1]) for one in tags],
+            [label_of(word, where, columns[0]) for word in words],
+            [label_of(tag, where, columns[1]) for tag in tags],
         )
         for what, values in zip(("word", "tag"), sentence, strict=True):
-            if not all(one.strip() for one in values):
+            if not all(value.strip() for value in values):
                 raise DataError(f"{where}: a {what} is empty; fix the row")
         for tag in sentence[1]:
             places.setdefault(tag, where)

@@ -24,12 +24,12 @@ def read_targets(
         path: A table, as `read_columns` reads it. Empty texts are skipped.
         column: The column that holds the texts.
         target_columns: The columns that hold the numbers.
-        encoding: That of the file.
-        format: That of a table without a name, such as standard input; a key of `FORMATS`.
+        encoding: The encoding of the file.
+        format: The format of a table without a name, such as standard input; a key of `FORMATS`.
 
     Raises:
-        DataError: what `open_source` raises; it is no table; a column is not named or not there; a
-            number is missing, not finite, or none at all; there is no text.
+        DataError: as for `open_source`; it is not a table; a column is not named or does not
+            exist; a number is missing, malformed or not finite; there is no text.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -42,9 +42,9 @@ def read_targets(
     name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
     if not is_table(path, format):
         raise DataError(
-            f"{name} is no table: texts with numbers are read from .csv, .tsv, .jsonl and .parquet "
-            "files and folders of Hugging Face's datasets; series with numbers from .ts, .arff, "
-            ".npy and .npz files"
+            f"{name} is not a table; texts with numbers are read from .csv, .tsv, .jsonl and "
+            ".parquet files and folders of Hugging Face's datasets; series with numbers from .ts, "
+            ".arff, .npy and .npz files"
         )
     if column is None or not target_columns:
         has = "" if name == "standard input" else ", ".join(
@@ -60,7 +60,8 @@ def read_targets(
         words = text_of(text, where, column)
         if words.strip():
             numbers = (
-                _number(value, where, of) for value, of in zip(answers, target_columns, strict=True)
+                _number(value, where, name)
+                for value, name in zip(answers, target_columns, strict=True)
             )
             examples.append((words.strip("\n"), tuple(numbers)))
     if not examples:

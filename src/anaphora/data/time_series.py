@@ -1,4 +1,4 @@
-"""Time series to forecast: tables with a time column, regular steps, and what the calendar says."""
+"""Time series to forecast: tables with a time column, regular steps, calendar features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["GAPS", "Frequency", "TimeSeries", "calendar_features", "read_time_se
 
 GAPS = ("refuse", "missing", "previous", "linear")
 
-# What a cell says that has no value, in small letters.
+# Contents of a cell that mean a missing value, in lower case.
 MISSING = frozenset(["", "?", "na", "n/a", "nan", "null", "none"])
 
 _MICROSECONDS = {
@@ -45,10 +45,10 @@ class Frequency:
     """The step of a regular time axis.
 
     Args:
-        unit: "number" of an axis of plain numbers; "microsecond" of dates at a fixed distance;
+        unit: "number" for an axis of plain numbers; "microsecond" for dates at fixed intervals;
             "weekday" (Monday to Friday); "month".
-        count: How many of them a step is.
-        month_end: Whether steps of months lead from the end of one to the end of another.
+        count: The number of units in a step.
+        month_end: Whether steps of months go from month end to month end.
 
     >>> Frequency.parse("quarter").after("2024-01-31", 2).astype("datetime64[D]").tolist()
     [datetime.date(2024, 4, 30), datetime.date(2024, 7, 31)]
@@ -62,10 +62,10 @@ class Frequency:
 
     @classmethod
     def parse(cls, text: str) -> Frequency:
-        """The frequency that a text such as "day", "15 minutes", "month" or "0.5" says.
+        """The frequency named by a text such as "day", "15 minutes", "month" or "0.5".
 
         Raises:
-            ValueError: the text is none.
+            ValueError: the text names none.
         """
         units = [*_MICROSECONDS, "weekday", *_MONTHS]
         match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)?\s*([a-z]+?)?s?( end)?\s*", text)
@@ -78,7 +78,7 @@ class Frequency:
         ):
             raise ValueError(
                 f"the frequency {text!r} is unknown; expected a number, or one of "
-                f"{', '.join(units)}, with a number before it if you like: '15 minutes'"
+                f"{', '.join(units)}, with an optional number before it: '15 minutes'"
             )
         if unit is None:
             return cls("number", count)
@@ -102,10 +102,10 @@ class Frequency:
 
     @property
     def season(self) -> int:
-        """The number of steps after which the calendar usually repeats: 12 for months; 1 if none.
+        """The usual seasonal period, in steps: 12 for months; 1 if there is none.
 
-        Hours and less repeat after a day, days after a week, weeks after 52, months and quarters
-        after a year.
+        Hours and shorter steps repeat after a day, days after a week, weeks after 52, months and
+        quarters after a year.
         """
         if self.unit == "weekday":
             return 5
@@ -120,12 +120,12 @@ class Frequency:
         return 1
 
     def after(self, time: Any, steps: int) -> Times:
-        """The times of the next steps after a time, [steps]."""
+        """The times of the next steps after `time`, [steps]."""
         first = time if self.unit == "number" else np.datetime64(time, "us")
         return self.at(first, np.arange(1, steps + 1))
 
     def at(self, first: Any, positions: NDArray[np.int64]) -> Times:
-        """The times that are so many steps after the first."""
+        """The times that are `positions` steps after the first."""
         times: Times
         if self.unit == "number":
             times = first + positions * float(self.count)
@@ -147,7 +147,7 @@ class Frequency:
         return times
 
     def positions(self, times: Times) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """How many steps each of the times [T] is after the first, and whether it is on a step."""
+        """The steps from the first of the times [T] to each, and whether it falls on a step."""
         first = times[0]
         if self.unit == "number":
             steps = np.rint((times - first) / self.count).astype(np.int64)
@@ -167,18 +167,18 @@ class Frequency:
 class TimeSeries:
     """One series at regular times.
 
-    The forecast begins after the last row that has a target. Rows after it are the future, for
-    which only columns are given that are known in advance.
+    The forecast begins after the last row that has a target. Rows after it are the future, where
+    only columns that are known in advance have values.
 
     Attributes:
-        times: [T] float64 or datetime64[us], each a step after the one before.
-        targets: [T, N] what is to be forecast; NaN where it is missing.
-        known: [T, K] what is known in advance, such as holidays and prices.
+        times: [T] float64 or datetime64[us], each a step after the previous one.
+        targets: [T, N] the values to forecast; NaN where missing.
+        known: [T, K] values known in advance, such as holidays and prices.
         frequency: The step.
-        name: Of the series, for messages and answers.
+        name: The name of the series, for messages and forecasts.
         target_names: [N].
         known_names: [K].
-        past: The rows of the past; None for those up to the last that has a target.
+        past: The number of rows of the past; None counts those up to the last that has a target.
 
     >>> series = TimeSeries.of([3.0, 5.0, 4.0], start="2024-01-31", frequency="month")
     >>> series.steps, series.future(2).astype("datetime64[D]").tolist()
@@ -209,10 +209,10 @@ class TimeSeries:
         Args:
             targets: [T] or [T, N], NaN where missing.
             known: [T + F] or [T + F, K]; F rows more than the targets are the future.
-            start: The time of the first row: a number, or what NumPy takes as a date.
-            frequency: As `Frequency.parse` takes it; of a date at the end of a month, months and
-                quarters lead to ends of months.
-            name: Of the series.
+            start: The time of the first row: a number, or a date that NumPy accepts.
+            frequency: As for `Frequency.parse`; if `start` is the end of a month, steps of months
+                and quarters go to month ends.
+            name: The name of the series.
 
         Raises:
             DataError: a shape does not fit, or a value is infinite.
@@ -228,7 +228,7 @@ class TimeSeries:
         if values.ndim != 2 or columns.ndim != 2 or len(columns) < rows:
             raise DataError(
                 f"{name}: targets of shape {np.shape(targets)} with known columns of shape "
-                f"{columns.shape}; expected [T] or [T, N], and at least as many rows known"
+                f"{columns.shape}; expected [T] or [T, N], and at least as many known rows"
             )
         values = np.concatenate([values, np.full((len(columns) - rows, values.shape[1]), np.nan)])
         step = Frequency.parse(frequency)
@@ -261,18 +261,18 @@ class TimeSeries:
         target_names: Sequence[str] = ("target",),
         known_names: Sequence[str] = (),
     ) -> list[TimeSeries]:
-        """Series of arrays, each with its times, whose step is found.
+        """Series made of arrays, each with its times, from which the step is inferred.
 
         Args:
-            times: For each series, [T] numbers or dates, rising.
+            times: For each series, [T] numbers or dates, ascending.
             targets: For each, [T, N].
             known: For each, [T, K].
-            names: Of the series.
+            names: The names of the series.
             target_names: [N].
             known_names: [K].
 
         Raises:
-            DataError: times are not regular, or have gaps; or as `check`.
+            DataError: times are irregular or have gaps; or as for `check`.
 
         >>> days = np.array(["2024-01-01", "2024-01-02"], "datetime64[us]")
         >>> (series,) = TimeSeries.at([days], [np.ones((2, 1))], [np.ones((2, 0))])
@@ -296,7 +296,7 @@ class TimeSeries:
         ]
 
     def check(self) -> None:
-        """Refuse infinite values, and columns known in advance that are not.
+        """Refuse infinite values, and missing values in columns known in advance.
 
         Raises:
             DataError: there is one; the message says where.
@@ -324,7 +324,7 @@ class TimeSeries:
 
     @property
     def start(self) -> int:
-        """The number of rows before the first that has a target; 0 if none has."""
+        """The number of rows before the first that has a target; 0 if none does."""
         rows = np.flatnonzero(~np.isnan(self.targets).all(axis=1))
         return int(rows[0]) if len(rows) else 0
 
@@ -337,19 +337,18 @@ class TimeSeries:
         return self.frequency.at(self.times[0], np.arange(self.steps, self.steps + horizon))
 
     def until(self, steps: int) -> TimeSeries:
-        """The series as it was after so many steps: later targets are missing, and future."""
+        """The series as it was after `steps` steps: later targets are missing, in the future."""
         targets = self.targets.copy()
         targets[steps:] = np.nan
         return replace(self, targets=targets, past=steps)
 
 
 def calendar_features(times: Times, frequency: Frequency) -> NDArray[np.float64]:
-    """What the calendar says of each time: [T, C] numbers between -1 and 1.
+    """The calendar features of each time: [T, C] numbers between -1 and 1.
 
-    For steps below a day the time of the day, below a week the day of the week (one of seven
-    columns is 1, Monday first), below a year the time of the year. Times of day and year are two
-    harmonics each: sin and cos of the turn, and of twice the turn. An axis of numbers has no
-    calendar, C = 0.
+    For steps below a day the time of day, below a week the day of the week (one-hot, Monday
+    first), below a year the time of year. Times of day and of year are two harmonics each: sin and
+    cos of the phase, and of twice the phase. An axis of numbers has no calendar, C = 0.
 
     >>> monday = np.array(["2024-01-01"], "datetime64[us]")
     >>> calendar_features(monday, Frequency.parse("day"))[0, :7].tolist()
@@ -372,8 +371,8 @@ def calendar_features(times: Times, frequency: Frequency) -> NDArray[np.float64]
     return np.stack(columns, axis=1) if columns else np.zeros((len(times), 0))
 
 
-def _harmonics(turns: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    angle = 2 * np.pi * turns
+def _harmonics(phase: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    angle = 2 * np.pi * phase
     return [np.sin(angle), np.cos(angle), np.sin(2 * angle), np.cos(2 * angle)]
 
 
@@ -392,26 +391,25 @@ def read_time_series(
 ) -> list[TimeSeries]:
     r"""Read the time series of a table, such as ``.csv`` or ``.jsonl``; see `data.read_columns`.
 
-    A row is a time, with numbers. Times are numbers, or dates as ISO 8601 has them (with an offset
-    they become UTC). Rows may come in any order. An empty target (or ``NA``, ``NaN``, ``?``,
-    ``null``) is missing. Rows after the last that has a target are the future, for which columns
-    are given that are known in advance.
+    A row is a time with its values. Times are numbers, or dates in ISO 8601 (with an offset they
+    become UTC). Rows may come in any order. An empty target (or ``NA``, ``NaN``, ``?``, ``null``)
+    is missing. Rows after the last that has a target are the future, where only columns that are
+    known in advance have values.
 
     Args:
         path: The file, with a header line or names; ``-`` for standard input.
-        time_column: Its name; None for the first column without another role.
-        target_columns: What is to be forecast; none given stands for all columns without another
-            role.
-        series_column: What tells several series apart, in the long format; they may differ in
-            length.
-        known_columns: What is known in advance, so that every row has it, the future too.
-        frequency: The step, as `Frequency.parse` takes it; None finds it.
-        gaps: What becomes of steps without a row: "refuse" them; "missing", "previous" or "linear"
-            fills them with missing values, with those before, or on a line between those around
-            (missing targets in rows that are there stay missing). Columns known in advance take the
-            value before.
-        time_format: As `datetime.strptime` takes it, for other dates: "%d.%m.%Y".
-        encoding: Of the file.
+        time_column: The name of the time column; None takes the first column without another role.
+        target_columns: The columns to forecast; empty takes all columns without another role.
+        series_column: The column that identifies the series, in the long format; series may differ
+            in length.
+        known_columns: Columns known in advance, which have a value in every row, future included.
+        frequency: The step, as for `Frequency.parse`; None infers it.
+        gaps: How steps without a row are handled: "refuse" them; "missing", "previous" or "linear"
+            fills them with missing values, with the previous values, or by linear interpolation
+            (missing targets in existing rows stay missing). Columns known in advance take the
+            previous value.
+        time_format: As for `datetime.strptime`, for other dates: "%d.%m.%Y".
+        encoding: The encoding of the file.
         format: A key of `data.FORMATS`; None for that of the name, ``.csv`` for standard input.
 
     Returns:
@@ -419,9 +417,9 @@ def read_time_series(
         name of the file.
 
     Raises:
-        DataError: what `data.read_columns` raises; a time or a number cannot be read; a time stands
-            twice; times are not regular, or have gaps; there is no target.
-        ValueError: the frequency or the way to fill gaps is none.
+        DataError: as for `data.read_columns`; a time or a number cannot be read; a time appears
+            twice; times are irregular or have gaps; there is no target.
+        ValueError: the frequency or `gaps` is unknown.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -489,8 +487,8 @@ def _read_series(
     if step is not None and (step.unit == "number") != (all_times.dtype.kind == "f"):
         found = "numbers" if all_times.dtype.kind == "f" else "dates"
         raise DataError(
-            f"{path}: the times in {time_column!r} are {found} ({everywhere[0][1]}), which have no "
-            f"frequency {str(step)!r}"
+            f"{path}: the times in {time_column!r} are {found} ({everywhere[0][1]}), which cannot "
+            f"have the frequency {str(step)!r}"
             + ("; for dates of digits give a time_format: '%Y%m%d'" if found == "numbers" else "")
         )
 
@@ -505,8 +503,8 @@ def _read_series(
         for k in np.flatnonzero(times[1:] == times[:-1])[:1]:
             of_series = f" of series {name!r}" if series_column else ""
             raise DataError(
-                f"{places[k + 1]}: the time {shown(times[k])}{of_series} is in "
-                f"{places[k].rpartition(', ')[2]} too; "
+                f"{places[k + 1]}: the time {shown(times[k])}{of_series} is also in "
+                f"{places[k].rpartition(', ')[2]}; "
                 + ("remove one" if series_column else "remove one, or name the series_column")
             )
         read.append((name, times, np.array([series[k][2] for k in order]), places))
@@ -564,8 +562,8 @@ def _parse_times(rows: Sequence[tuple[str, str]], column: str, time_format: str 
             dates[k] = _date(text, time_format)
         except ValueError:
             expected = (
-                "a number, or a date as ISO 8601 has it (2024-01-31, 2024-01-31T12:00), or give a "
-                "time_format such as '%d.%m.%Y'"
+                "a number or an ISO 8601 date (2024-01-31, 2024-01-31T12:00); for other dates give "
+                "a time_format such as '%d.%m.%Y'"
                 if time_format is None
                 else f"a date of the form {time_format!r}"
             )
@@ -590,7 +588,7 @@ def _date(text: str, time_format: str | None) -> np.datetime64:
 
 
 def _infer(series: Sequence[Times]) -> Frequency:
-    """The frequency of the times of all series, each sorted; that of most steps if none fits."""
+    """The frequency of the sorted times of all series; the most frequent step if none fits all."""
     steps = np.concatenate([np.diff(times) for times in series])
     dates = series[0].dtype.kind == "M"
     if len(steps) == 0:
@@ -614,7 +612,7 @@ def _infer(series: Sequence[Times]) -> Frequency:
 
 
 def _mode(values: NDArray[Any]) -> Any:
-    """The most frequent value; the smallest of several."""
+    """The most frequent value; the smallest if several are."""
     unique, counts = np.unique(values, return_counts=True)
     return unique[counts.argmax()]
 
@@ -630,32 +628,32 @@ def _regular(
     targets: tuple[str, ...],
     known: tuple[str, ...],
 ) -> TimeSeries:
-    """A series on every step from its first time to its last."""
+    """A series with a row at every step from its first time to its last."""
     for k in np.flatnonzero(times[1:] <= times[:-1])[:1]:
         raise DataError(
             f"{places[k + 1]}: the time {shown(times[k + 1])} follows {shown(times[k])}; expected "
-            "rising times"
+            "ascending times"
         )
     positions, on_step = step.positions(times)
     for k in np.flatnonzero(~on_step)[:1]:
         raise DataError(
-            f"{places[k]}: the time {shown(times[k])} is no multiple of the step ({step}) after "
-            f"{shown(times[k - 1])}; correct it, give the frequency, or bring the rows to regular "
-            "times first"
+            f"{places[k]}: the time {shown(times[k])} is not a multiple of the step ({step}) after "
+            f"{shown(times[k - 1])}; correct it, give the frequency, or resample to regular times "
+            "first"
         )
     for k in np.flatnonzero(np.diff(positions) < 1)[:1]:
         raise DataError(
             f"{places[k + 1]}: {shown(times[k + 1])} and {shown(times[k])} are in the same step "
-            f"({step}); give the frequency, or bring the rows to regular times first"
+            f"({step}); give the frequency, or resample to regular times first"
         )
     rows = int(positions[-1]) + 1
     if rows != len(times) and gaps == "refuse":
         k = int(np.flatnonzero(np.diff(positions) > 1)[0])
         missing = rows - len(times)
         raise DataError(
-            f"{places[k + 1]}: {shown(times[k])} is followed by {shown(times[k + 1])}, a step is "
-            f"{step}; {missing:,} of {rows:,} steps have no row. Add them, or fill them with gaps "
-            "'missing', 'previous' or 'linear'"
+            f"{places[k + 1]}: {shown(times[k])} is followed by {shown(times[k + 1])}, but the "
+            f"step is {step}; {missing:,} of {rows:,} steps have no row. Add them, or fill them "
+            "with gaps 'missing', 'previous' or 'linear'"
         )
     if rows > 1000 + 100 * len(times):
         raise DataError(
@@ -690,7 +688,7 @@ def _is_month_end(time: np.datetime64) -> bool:
 
 
 def shown(time: Any) -> str:
-    """A time as files have it: a date without seconds that are 0, or a number.
+    """A time as written in files: a date, without the time of day at midnight, or a number.
 
     >>> shown(np.datetime64("2024-01-31T00:00:00", "us")), shown(1700.0)
     ('2024-01-31', '1700')
@@ -701,15 +699,15 @@ def shown(time: Any) -> str:
 
 
 def same_columns(series: Iterable[TimeSeries]) -> None:
-    """Refuse series whose columns or frequencies differ: one model is to forecast them.
+    """Refuse series whose columns or frequencies differ, as one model cannot forecast them.
 
     Raises:
-        DataError: they do; the message says which.
+        DataError: they differ; the message says which.
 
     >>> same_columns([TimeSeries.of([1.0, 2.0]), TimeSeries.of([1.0, 2.0], frequency="2")])
     Traceback (most recent call last):
     anaphora.data.errors.DataError: series 1 ('series') has the step 2, the first 1; forecast them \
-with models of their own
+with separate models
     """
     first: TimeSeries | None = None
     for number, one in enumerate(series):
@@ -725,5 +723,5 @@ with models of their own
             )
         if what:
             raise DataError(
-                f"series {number} ({one.name!r}) has {what}; forecast them with models of their own"
+                f"series {number} ({one.name!r}) has {what}; forecast them with separate models"
             )

@@ -22,14 +22,14 @@ class Hypothesis:
     """A sequence that a search found.
 
     Attributes:
-        ids: Its tokens, [N], without the end mark.
-        log_probability: The sum of the log-probabilities of its tokens and of its end mark, in
-            nats.
-        score: What hypotheses are ranked by: `log_probability / length ** length_penalty`, the end
-            mark counted in the length.
-        ended: Whether it has an end mark; else it was cut at the maximum length.
-        weights: The weights of attention for each token and the end mark, [N + 1, S] ([N, S] if it
-            was cut), 0 in the padding; None without attention.
+        ids: Its tokens, [N], without the end-of-sequence token.
+        log_probability: The sum of the log-probabilities of its tokens and of its end-of-sequence
+            token, in nats.
+        score: The ranking score: `log_probability / length ** length_penalty`, with the
+            end-of-sequence token included in the length.
+        ended: Whether it has an end-of-sequence token; otherwise it was cut at the maximum length.
+        weights: The attention weights for each token and the end-of-sequence token, [N + 1, S]
+            ([N, S] if it was cut), 0 in the padding; None without attention.
 
     >>> Hypothesis(np.array([5, 7]), log_probability=-1.5, score=-0.5, ended=True).ids.tolist()
     [5, 7]
@@ -50,7 +50,7 @@ def greedy_search(
 ) -> list[Hypothesis]:
     """Take the most likely token at each step, for each row of a batch: a beam of one.
 
-    Args and errors are those of `beam_search`.
+    Arguments and exceptions are those of `beam_search`.
 
     >>> from anaphora.models import EncoderDecoder
     >>> model = EncoderDecoder(source_vocabulary_size=9, vocabulary_size=10, hidden_size=4)
@@ -70,33 +70,33 @@ def beam_search(
     length_penalty: float = 1.0,
     no_repeat_ngram: int = 0,
 ) -> list[list[Hypothesis]]:
-    """Search the most likely sequences for each row of a batch (as Sutskever et al. 2014 do).
+    """Find the most likely sequences for each row of a batch (Sutskever et al. 2014).
 
-    At each step the K best of all sequences that are one token longer are kept. One that ends, and
-    is then among the K best, is finished. Since every token makes a sequence less likely, these are
-    ranked by the mean log-probability of a token, more generally by their score,
+    Each step keeps the K best of all extensions by one token. One that ends, and is among the K
+    best, is finished. Since every token makes a sequence less likely, finished sequences are
+    ranked by the mean log-probability per token or, more generally, by their score,
     `log_probability / length ** length_penalty`. A row is done when it has K of them, and no
     unfinished sequence has a better score than the last of these K.
 
-    Ties go to the sequence with the better prefix, then to the lower id, so that the result is the
-    same on each run. The model runs in evaluation mode, whatever mode it is in.
+    Ties are broken in favour of the sequence with the better prefix, then of the lower id, so that
+    every run gives the same result. The model runs in evaluation mode.
 
     Args:
         model: An `EncoderDecoder`, a `VectorToSequence`, or another with a decoder.
-        source: What the model's ``encode`` takes: ids [S, B], or vectors [B, I].
+        source: The input of the model's ``encode``: ids [S, B], or vectors [B, I].
         lengths: [B] the number of tokens of each source, or None for all S.
         beam_size: K; 1 is greedy search.
-        max_length: The maximum number of tokens, the end mark counted. What has not ended by then
-            is ranked after what has.
+        max_length: The maximum number of tokens, including the end-of-sequence token. Sequences
+            that have not ended by then are ranked last.
         length_penalty: 1 ranks by the mean, 0 by the sum.
-        no_repeat_ngram: n of the n-grams that do not occur twice in a sequence (Paulus et al.
-            2018); 0 allows all. Log-probabilities stay those of the model.
+        no_repeat_ngram: The n of n-grams that must not repeat in a sequence (Paulus et al. 2018);
+            0 allows all. Log-probabilities remain those of the model.
 
     Returns:
-        For each row its K best hypotheses, best first; fewer where there are not so many.
+        The K best hypotheses of each row, best first; fewer if there are not as many.
 
     Raises:
-        ValueError: an option is out of its range, or the model's scores are NaN.
+        ValueError: an option is out of range, or the model's scores are NaN.
 
     >>> from anaphora.models import VectorToSequence
     >>> model = VectorToSequence(input_size=3, vocabulary_size=10, hidden_size=4)
@@ -110,7 +110,7 @@ def beam_search(
             f"{length_penalty}, no_repeat_ngram {no_repeat_ngram}; expected beam_size >= 1, "
             "max_length >= 1, length_penalty >= 0 and no_repeat_ngram >= 0"
         )
-    # A gate may saturate; NaN among the scores is refused below.
+    # A gate may saturate; NaN scores are refused below.
     with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
         state, memory = model.encode(source, lengths)
         beams = _Beams(model, state, memory, beam_size, length_penalty, no_repeat_ngram)
@@ -122,9 +122,9 @@ def beam_search(
 
 
 class _Beams:
-    """The sequences of a search that are being written, [K, B], and those that have ended.
+    """The unfinished sequences of a search, [K, B], and the finished ones.
 
-    Rows of the decoder's batch are numbered k * B + b.
+    Row k * B + b of the decoder's batch is sequence k of row b.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class _Beams:
         self.found: list[list[Hypothesis]] = [[] for _ in range(B)]
 
     def step(self) -> None:
-        """Make every sequence one token longer."""
+        """Extend every sequence by one token."""
         K, B = self.totals.shape
         end = self.decoder.end_id
         last = self.ids[-1:] if len(self.ids) else np.full((1, K, B), end)
@@ -192,7 +192,7 @@ class _Beams:
         return logits, weights.data.reshape(K, B, -1)
 
     def _repeating(self) -> list[NDArray[np.int64]]:
-        """For each row of the decoder's batch the ids that it must not write."""
+        """The ids that each row of the decoder's batch must not produce."""
         n = self.no_repeat_ngram
         sequences = self.ids.reshape(len(self.ids), self.totals.size)
         return [repeating(ids, n) for ids in sequences.T] if n else []
@@ -200,7 +200,7 @@ class _Beams:
     def _extend(
         self, parents: Array, ids: Array, totals: Array, weights: Array, left: NDArray[np.int64]
     ) -> None:
-        """Append the new tokens to their parents, without the rows of the batch that are done."""
+        """Append the new tokens to their parents, dropping rows that are done."""
         B = len(self.rows)
         parents, ids, totals = parents[:, left], ids[:, left], totals[:, left]
         places = (parents * B + left).reshape(-1)
@@ -216,7 +216,7 @@ class _Beams:
         return float(total / length**self.length_penalty)
 
     def _is_open(self, b: int, best: float) -> bool:
-        """Whether a row's best sequence that has not ended may still change the result."""
+        """Whether a row's best unfinished sequence may still change the result."""
         scores = sorted(hypothesis.score for hypothesis in self.found[self.rows[b]])
         K = len(self.totals)
         return best > -np.inf and (
@@ -236,7 +236,7 @@ class _Beams:
         )
 
     def finish(self) -> list[list[Hypothesis]]:
-        """The hypotheses of each row, best first; those that have not ended are added."""
+        """The hypotheses of each row, best first, including unfinished ones."""
         for b in range(len(self.rows)):
             for k in np.flatnonzero(self.totals[:, b] > -np.inf):
                 self._add(
@@ -251,7 +251,7 @@ def _best_tokens(
 ) -> tuple[NDArray[np.int64], Array]:
     """The most likely tokens of each row and their log-probabilities: [N, V] gives [N, count].
 
-    Excluded are ids of each row, or none at all: their log-probabilities are -inf.
+    `excluded` has ids of each row, whose log-probabilities become -inf, or is empty.
     """
     logits, each = np.array(logits), np.arange(len(logits))
     largest = logits.max(axis=1, keepdims=True)
@@ -263,7 +263,7 @@ def _best_tokens(
         row[ids] = -np.inf
     tokens, scores = [], []
     for _ in range(min(count, logits.shape[1])):
-        best = logits.argmax(axis=1)  # of equal ones the first
+        best = logits.argmax(axis=1)  # the first of ties
         tokens.append(best)
         scores.append(logits[each, best] - log_totals)
         logits[each, best] = -np.inf

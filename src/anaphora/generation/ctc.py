@@ -1,4 +1,4 @@
-"""Reading labels off the scores of a model that was trained with `ops.ctc_loss`."""
+"""Decoding the outputs of a model that was trained with `ops.ctc_loss`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Labels = NDArray[np.int64]
 
 
 class CTCHypothesis(NamedTuple):
-    """Labels of a row, and how likely they are.
+    """Labels of a row, and their log-probability.
 
     Attributes:
         labels: [S] integers, without blanks.
-        log_probability: Of the alignments that the search has followed, in nats.
+        log_probability: That of the alignments that the search kept, in nats.
 
     >>> CTCHypothesis(np.array([3, 1]), -0.5).labels.tolist()
     [3, 1]
@@ -30,12 +30,12 @@ class CTCHypothesis(NamedTuple):
 
 
 def ctc_greedy(logits: ArrayLike, lengths: ArrayLike | None = None, blank: int = 0) -> list[Labels]:
-    """The labels of the most likely alignment: the best class of each step, then merged.
+    """The labels of the most likely alignment: the best class of each step, then collapsed.
 
     Shapes: logits [T, B, V]; lengths [B] or None for all T; returns B arrays of labels, [S] each.
 
     Raises:
-        ValueError: a shape does not fit, or a length or the blank is out of range.
+        ValueError: a shape does not match, or a length or the blank is out of range.
 
     >>> scores = np.log([[[0.1, 0.8, 0.1]], [[0.2, 0.7, 0.1]], [[0.6, 0.3, 0.1]]])
     >>> ctc_greedy(scores)
@@ -52,26 +52,25 @@ def ctc_greedy(logits: ArrayLike, lengths: ArrayLike | None = None, blank: int =
 def ctc_beam_search(
     logits: ArrayLike, lengths: ArrayLike | None = None, beam_size: int = 10, blank: int = 0
 ) -> list[list[CTCHypothesis]]:
-    """The most likely labels, by prefix beam search; all rows at once.
+    """The most likely labels, by prefix beam search over all rows at once.
 
-    Alignments that spell the same labels so far are one prefix, and their probabilities are
-    added: of those that end in the blank and of those that end in a label apart, because only after
-    a blank can a label follow an equal one. With a beam as wide as there are prefixes the
-    probabilities are exact.
+    Alignments that collapse to the same labels so far share a prefix, and their probabilities are
+    summed: separately for those that end in a blank and in a label, because a label can follow an
+    equal one only after a blank. If the beam holds all prefixes, the probabilities are exact.
 
     Source: Graves & Jaitly 2014 (algorithm 1, without a language model); Hannun et al. 2014.
 
     Args:
-        logits: [T, B, V] unnormalised log-probabilities.
+        logits: [T, B, V] unnormalized log-probabilities.
         lengths: [B] the number of steps of each row, or None for all T.
-        beam_size: The number of prefixes that are kept, K.
+        beam_size: The number of prefixes to keep, K.
         blank: The class of the blank.
 
     Returns:
         For each row at most K hypotheses, the most likely first.
 
     Raises:
-        ValueError: a shape does not fit, or a length, the width or the blank is out of range.
+        ValueError: a shape does not match, or a length, the beam size or the blank is out of range.
 
     >>> scores = np.log([[[0.6, 0.4]], [[0.6, 0.4]]])
     >>> ctc_greedy(scores), [h.labels.tolist() for h in ctc_beam_search(scores)[0]]
@@ -88,10 +87,10 @@ def ctc_beam_search(
 
 
 class _Beams:
-    """The prefixes of every row: K places each, those that are not used with probability 0.
+    """The prefixes of every row, K slots each; unused slots have probability 0.
 
-    A prefix is a number: that of its last label's place in a tree, whose roots are the empty
-    prefixes, one for each row. So equal prefixes of a row have equal numbers.
+    A prefix is the index of its last label's node in a tree, whose roots are the empty prefixes,
+    one for each row. So equal prefixes of a row have equal indices.
     """
 
     def __init__(self, rows: int, classes: int, width: int, blank: int) -> None:
@@ -101,36 +100,36 @@ class _Beams:
         self.prefix = np.full((rows, width), -1)
         self.prefix[:, 0] = np.arange(rows)
         self.parent = np.full((rows, width), -1)  # of each prefix; -1 for a root
-        self.last = np.full((rows, width), blank)  # label; the blank where there is none
+        self.last = np.full((rows, width), blank)  # label; the blank if there is none
         self.ends_blank = np.full((rows, width), -np.inf)
         self.ends_blank[:, 0] = 0
         self.ends_label = np.full((rows, width), -np.inf)
         self.others = np.delete(np.arange(classes), blank)
 
     def step(self, rows: Any, log_p: Array) -> None:
-        """Go on by one step of some rows [R]: log_p [R, V]."""
+        """Advance some rows [R] by one step: log_p [R, V]."""
         prefix, last = self.prefix[rows], self.last[rows]
         ends_blank, ends_label = self.ends_blank[rows], self.ends_label[rows]
         total = np.logaddexp(ends_blank, ends_label)  # [R, K]
-        # The prefix stays as it is: by a blank, or by its last label once more.
+        # The prefix stays the same: by a blank, or by its last label again.
         stay_blank = total + log_p[:, [self.blank]]
         stay_label = ends_label + np.take_along_axis(log_p, last, axis=1)
-        # Or it gets one label more; after an equal label only by way of a blank.
+        # Or it is extended by a label; by one equal to its last label only after a blank.
         labels = self.others
         repeated = labels == last[:, :, None]  # [R, K, V-1]
         grown = np.where(repeated, ends_blank[:, :, None], total[:, :, None])
         grown = grown + log_p[:, None, labels]
-        # What grows into a prefix that is here already is added to it.
-        here = self.parent[rows][:, None, :] == prefix[:, :, None]  # [R, K from, K to]
-        here &= prefix[:, :, None] >= 0
-        row, source, goal = np.nonzero(here)
-        label = np.searchsorted(labels, last[row, goal])
-        stay_label[row, goal] = np.logaddexp(stay_label[row, goal], grown[row, source, label])
+        # An extension that equals another prefix of the beam is merged into it.
+        merged = self.parent[rows][:, None, :] == prefix[:, :, None]  # [R, K from, K to]
+        merged &= prefix[:, :, None] >= 0
+        row, source, target = np.nonzero(merged)
+        label = np.searchsorted(labels, last[row, target])
+        stay_label[row, target] = np.logaddexp(stay_label[row, target], grown[row, source, label])
         grown[row, source, label] = -np.inf
         self._keep(rows, stay_blank, stay_label, grown)
 
     def _keep(self, rows: Any, stay_blank: Array, stay_label: Array, grown: Array) -> None:
-        """Keep the K best of those that stayed and those that grew."""
+        """Keep the K best of the unchanged and the extended prefixes."""
         R, K = stay_blank.shape
         stayed = np.logaddexp(stay_blank, stay_label)
         candidates = np.concatenate([stayed, grown.reshape(R, K * len(self.others))], axis=1)
@@ -162,7 +161,7 @@ class _Beams:
         return number
 
     def hypotheses(self, row: int) -> list[CTCHypothesis]:
-        """What a row's prefixes are, the most likely first."""
+        """The prefixes of a row, most likely first."""
         total = np.logaddexp(self.ends_blank[row], self.ends_label[row])
         found = []
         for place in np.argsort(-total, kind="stable"):

@@ -1,4 +1,4 @@
-"""Text from a language model: one that streams as it comes, or many side by side."""
+"""Generating text with a language model: one text as a stream, or many in batches."""
 
 from __future__ import annotations
 
@@ -30,25 +30,24 @@ def generate(
     unknown: bool = False,
     stop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Continue a prompt; yield it, then the text in pieces as they come.
+    """Continue a prompt; yield it, then the text piece by piece.
 
     Args:
         model: A `LanguageModel`, or any module that takes ids [T, B] and a state (None to begin),
-            and returns logits [T, B, V] and a state. It is read in evaluation mode, whatever mode
-            it is in.
-        tokenizer: The one that the model was trained with.
-        prompt: The text to continue; without one the model begins as at the beginning of a line.
-        length: The number of tokens after the prompt, at most.
-        sampler: How tokens are chosen; from the model's own distribution if None.
-        unknown: Whether the unknown token may be chosen, where the vocabulary has one. Which tokens
-            of the prompt are unknown, `Tokenizer.unknown_tokens` says.
-        stop: The text ends before the first of these texts, wherever tokens end. A stop text
-            within the prompt, or that begins there, does not count. Of several, the one that is
-            complete first counts, then the longest.
+            and returns logits [T, B, V] and a state. It is run in evaluation mode.
+        tokenizer: The model's tokenizer.
+        prompt: The text to continue; if empty, the model starts at the beginning of a line.
+        length: The maximum number of tokens after the prompt.
+        sampler: How tokens are chosen; None samples from the model's own distribution.
+        unknown: Whether the unknown token may be chosen, if the vocabulary has one. See
+            `Tokenizer.unknown_tokens` for the unknown tokens of a prompt.
+        stop: The text ends before the first of these texts, also within a token. A stop text that
+            begins within the prompt does not count. Of several, the one that is complete first
+            counts, then the longest.
 
     Raises:
         DataError: a token of the prompt is not in the vocabulary, which has no unknown token.
-        ValueError: the length is negative, or a stop text is empty; or, as the text comes, the
+        ValueError: the length is negative, or a stop text is empty; or, during iteration, the
             model's scores are NaN.
 
     >>> from anaphora.models import LanguageModel
@@ -76,23 +75,23 @@ def generate_batch(
     stop: Sequence[str] = (),
     batch_size: int = 32,
 ) -> Iterator[str]:
-    """Continue many prompts side by side; yield their texts in order, each with its prompt.
+    """Continue many prompts in batches; yield their texts in order, each with its prompt.
 
-    The prompt number k, from 0 on, is continued with the seed ``sampler.seed + k``: its text is
-    what `generate` gives for it alone with that seed, to the bit with the native engine.
+    Prompt k, counted from 0, is continued with the seed ``sampler.seed + k``: its text is what
+    `generate` gives for it alone with that seed, bit for bit with the native engine.
 
     Args:
         model: As for `generate`; one that is not a `LanguageModel` reads prompts one by one.
         tokenizer: As for `generate`.
-        prompts: Texts of any length; they are taken a batch at a time.
+        prompts: Texts of any length; they are consumed one batch at a time.
         length: As for `generate`.
         sampler: As for `generate`, with the seed of the first prompt.
         unknown: As for `generate`.
         stop: As for `generate`.
-        batch_size: B, prompts side by side.
+        batch_size: B, prompts per batch.
 
     Raises:
-        DataError, ValueError: as `generate`; or the batch size is below 1.
+        DataError, ValueError: as for `generate`; or the batch size is below 1.
 
     >>> from anaphora.data import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer.fit("ab")
@@ -125,14 +124,14 @@ def generate_ids(
 ) -> Iterator[int]:
     """Yield the ids that follow a context.
 
-    A model that offers sessions gives them in growing chunks, up to 64 at once, with the weights
-    that it has when the first one is asked for.
+    A model with sessions generates them in growing chunks, up to 64 at once, with the weights
+    that it has when the first id is requested.
 
     Args:
         model: As for `generate`.
         context: At least one id.
         sampler: How ids are chosen.
-        length: The number of ids; without end if None.
+        length: The number of ids; None is unlimited.
 
     Raises:
         ValueError: the context is empty; or the model's scores are NaN.
@@ -156,12 +155,12 @@ def generate_ids(
 
 @dataclasses.dataclass(frozen=True)
 class NextToken:
-    """A token that may come next.
+    """A candidate for the next token.
 
     Attributes:
         id: Its id.
-        token: How it is shown.
-        probability: Given what the model has read.
+        token: Its text.
+        probability: Its probability, given what the model has read.
 
     >>> NextToken(3, "the", 0.25).token
     'the'
@@ -175,13 +174,13 @@ class NextToken:
 def next_tokens(
     model: LanguageModel, tokenizer: Tokenizer, prompt: str = "", count: int = 10
 ) -> list[NextToken]:
-    """The likeliest tokens after a prompt, most likely first, by the model's own distribution.
+    """The most likely tokens after a prompt, most likely first, by the model's own distribution.
 
     Args:
-        model: The model; it is read in evaluation mode, whatever mode it is in.
-        tokenizer: The one that the model was trained with.
+        model: The model, which is run in evaluation mode.
+        tokenizer: The model's tokenizer.
         prompt: As for `generate`.
-        count: How many tokens; fewer where the vocabulary has fewer.
+        count: The number of tokens; fewer if the vocabulary has fewer.
 
     Raises:
         DataError: a token of the prompt is not in the vocabulary, which has no unknown token.
@@ -208,10 +207,10 @@ def next_tokens(
 
 
 class _Batch:
-    """Texts that a model continues side by side.
+    """A batch of texts that a model continues.
 
     Attributes:
-        rows: Which of the given contexts are still continued, ascending.
+        rows: The indices of the contexts that are still continued, ascending.
     """
 
     def __init__(
@@ -240,7 +239,7 @@ class _Batch:
         sampler = self._sampler
         numbers = [sampler.uniforms(generator, count) for generator in self._generators]
         uniforms = np.stack(numbers, axis=1)
-        if not sampler.looks_back:
+        if not sampler.needs_history:
             options = (sampler.temperature, sampler.top_k, sampler.top_p)
             ids: NDArray[np.int64] = self._session.generate(self._ids, uniforms, *options)
             self._ids = ids[-1:]
@@ -255,7 +254,7 @@ class _Batch:
         return ids
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Continue some of the rows only."""
+        """Continue only some of the rows."""
         places = [self.rows.index(row) for row in rows]
         state = self._session.state_dict()
         self.rows = list(rows)
@@ -284,23 +283,23 @@ def _generate_batches(
         def stopped(row: int, encoded: Any = encoded, found: Any = found) -> bool:
             shown, _ = encoded[row]
             text = tokenizer.decode([*shown, *found[row]])[len(tokenizer.decode(shown)) :]
-            # A character of which only some bytes are there may look like an unknown one.
+            # An incomplete character may look like an unknown one.
             return _find_stop(text.rstrip("\ufffd"), stop) is not None
 
         for count in _chunks(length):
             for row, ids in zip(batch.rows, batch.generate(count).T.tolist(), strict=True):
                 found[row] += ids
-            going = [row for row in batch.rows if not stopped(row)] if stop else batch.rows
-            if not going:
+            active = [row for row in batch.rows if not stopped(row)] if stop else batch.rows
+            if not active:
                 break
-            if len(going) <= len(batch.rows) // 2:  # a smaller session packs the weights again
-                batch.keep(going)
+            if len(active) <= len(batch.rows) // 2:  # a smaller session packs the weights again
+                batch.keep(active)
         for (shown, _), ids in zip(encoded, found, strict=True):
             yield "".join(_stream(tokenizer, shown, ids, stop))
 
 
 def _chunks(length: int | None) -> Iterator[int]:
-    """Numbers of ids that are generated at once: 1, 2, 4 ... so that the first ones come soon."""
+    """Numbers of ids to generate at once: 1, 2, 4 ... so that the first ones arrive soon."""
     chunk, done = 1, 0
     while length is None or done < length:
         count = chunk if length is None else min(chunk, length - done)
@@ -325,16 +324,16 @@ def _one_by_one(model: Module, context: Sequence[int], sampler: Sampler) -> Iter
 def _stream(
     tokenizer: Tokenizer, shown: Sequence[int], continuation: Iterable[int], stop: Sequence[str]
 ) -> Iterator[str]:
-    """The text of ids as they come; that of the continuation ends before a stop text."""
+    """The text of ids, piece by piece; the continuation ends before a stop text."""
     in_prompt = True
 
     def ids() -> Iterator[int]:
         nonlocal in_prompt
         yield from shown
-        in_prompt = False  # what came of the prompt has been yielded when this id is asked for
+        in_prompt = False  # the prompt's pieces have been yielded when the next id is requested
         yield from continuation
 
-    held = ""  # what a stop text may begin with
+    held = ""  # a possible beginning of a stop text
     for piece in tokenizer.stream(ids()):
         if in_prompt or not stop:
             yield piece
@@ -353,7 +352,7 @@ def _stream(
 
 
 def _find_stop(text: str, stop: Sequence[str]) -> int | None:
-    """Where the stop text that is complete first begins, of those the longest; None without one."""
+    """The start of the stop text that is complete first, the longest of ties; None without one."""
     found = [(at + len(one), at) for one in stop if (at := text.find(one)) >= 0]
     return min(found)[1] if found else None
 
@@ -374,12 +373,12 @@ def _without_unknown(sampler: Sampler, tokenizer: Tokenizer, unknown: bool) -> S
 
 
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]]:
-    """The ids of the prompt to show, and those that the model reads: at least one."""
+    """The ids of the prompt to yield, and those that the model reads: at least one."""
     shown = [int(id) for id in tokenizer.encode(prompt)] if prompt else []
     start = opening(tokenizer)
     if tokenizer.start_id is None:
         return shown, shown or start or [tokenizer.unknown_id or 0]
-    # A tokenizer of words ends the last line; a prompt is an unfinished line.
+    # A word tokenizer ends the last line; a prompt is an unfinished line.
     if shown and not prompt.endswith("\n"):
         shown.pop()
     return shown, [*start, *shown] if start == [tokenizer.start_id] else shown or start

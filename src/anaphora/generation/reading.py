@@ -1,4 +1,4 @@
-"""Reading many sequences with a language model: side by side, in windows, the state carried."""
+"""Reading many sequences with a language model: batched, in windows, with the state carried."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _WINDOW = 256  # steps
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Some steps of sequences that are read side by side.
+    """Some steps of a batch of sequences.
 
     Attributes:
         start: The position of the first step in each sequence.
-        lengths: [B] the number of steps of each sequence that lie in the window.
-        features: What the output layer reads, [T, B, H].
+        lengths: [B] the number of steps of each sequence in the window.
+        features: The input of the output layer, [T, B, H].
         state: The state of each sequence after its last step so far.
 
     >>> model = LanguageModel(vocabulary_size=5, hidden_size=4)
@@ -41,7 +41,7 @@ class Window:
 
 
 def read(model: LanguageModel, sequences: Sequence[Ids]) -> Iterator[Window]:
-    """Read sequences side by side, in evaluation mode; there is a window even if all are empty.
+    """Read a batch of sequences in evaluation mode; yields a window even if all are empty.
 
     The output layer is not run: nothing here grows with the vocabulary.
 
@@ -56,7 +56,7 @@ def read(model: LanguageModel, sequences: Sequence[Ids]) -> Iterator[Window]:
         ids = np.zeros((int(steps.max(initial=0)), len(sequences)), np.int64)
         for b, sequence in enumerate(sequences):
             ids[: steps[b], b] = sequence[start : start + steps[b]]
-        # A gate may saturate; NaN is reported by those who use the features.
+        # A gate may saturate; callers report NaN.
         with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
             features, state = model.recurrent(model.embedding(ids), state, lengths=steps)
         yield Window(start, steps, features, state)
@@ -82,7 +82,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def token_text(tokenizer: Tokenizer, id: int) -> str:
-    r"""How a token is shown: words as the vocabulary has them, so `<eos>` for the end of a line.
+    r"""A token as displayed: words as in the vocabulary, so `<eos>` for the end of a line.
 
     >>> token_text(WordTokenizer.fit("a b\n"), 0)
     '<eos>'
@@ -91,9 +91,9 @@ def token_text(tokenizer: Tokenizer, id: int) -> str:
 
 
 def opening(tokenizer: Tokenizer) -> list[int]:
-    r"""The ids that a model reads before a line begins; none where no token ends a line.
+    r"""The ids that a model reads before a line; none if no token ends a line.
 
-    That is `<bos>` or, without it, the `<eos>` of the line before; at other levels the line end.
+    At word level `<bos>` or, without it, the `<eos>` of the previous line; otherwise the line end.
 
     >>> tokenizer = WordTokenizer.fit("a b\n", sentence_start=True)
     >>> [tokenizer.words[id] for id in opening(tokenizer)]

@@ -12,42 +12,41 @@ from anaphora import engine
 
 Ids = Sequence[int] | npt.NDArray[np.int64]
 
-_LARGEST = 2**63 - 1  # what fits into 64 bits
+_LARGEST = 2**63 - 1  # the largest signed 64-bit integer
 
 
 @dataclass(frozen=True)
 class Sampler:
     """How the next token is chosen: penalties on repetition, then temperature, top-k and nucleus.
 
-        z = logits, where a token occurred before: z / penalty if z > 0, else z * penalty
-        z = -inf where the token would end an n-gram that occurred before
+        z = logits; for tokens that occurred before: z / penalty if z > 0, else z * penalty
+        z = -inf for tokens that would complete an n-gram that occurred before
         p = softmax(z / temperature)              [B, V]
         top-k:    keep the k most likely tokens
-        nucleus:  of those, keep the fewest, most likely first, that together reach top_p
+        nucleus:  of those, keep the smallest set of most likely tokens that reaches top_p
         id = the first kept token at which the cumulative probability exceeds a uniform number
 
-    Of equally likely tokens the one with the lower id counts as more likely. At least one token is
-    always kept by top-k and nucleus. What occurred before is all that the model has read, the
-    prompt among it. The result is that of Hugging Face's processors, in their order.
+    Ties are broken in favour of the lower id. Top-k and nucleus always keep at least one token.
+    "Before" means everything that the model has read, including the prompt. The result is that of
+    Hugging Face's logits processors, in their order.
 
-    Sources: the repetition penalty is that of Keskar et al. 2019, "CTRL"; the n-grams that are not
-    repeated those of Paulus et al. 2018; top-k that of Fan et al. 2018, "Hierarchical Neural Story
-    Generation"; the nucleus that of Holtzman et al. 2020, "The Curious Case of Neural Text
-    Degeneration".
+    Sources: repetition penalty, Keskar et al. 2019, "CTRL"; no repeated n-grams, Paulus et al.
+    2018; top-k, Fan et al. 2018, "Hierarchical Neural Story Generation"; nucleus, Holtzman et al.
+    2020, "The Curious Case of Neural Text Degeneration".
 
     Args:
-        temperature: Divides the logits. 1 is the model's own distribution; less favours likely
-            tokens more, more favours them less; 0 always takes the most likely token.
-        top_k: Number of tokens to sample from; 0 is all of them.
-        top_p: Probability that the nucleus reaches, above 0 and at most 1; 1 is all tokens.
-        seed: Seed of `generator`; ``None`` is another one each time.
+        temperature: Divides the logits. 1 is the model's own distribution; lower values favour
+            likely tokens, higher ones unlikely tokens; 0 always takes the most likely token.
+        top_k: Number of tokens to sample from; 0 keeps all.
+        top_p: Probability that the nucleus reaches, above 0 and at most 1; 1 keeps all tokens.
+        seed: Seed of `generator`; ``None`` is random.
         excluded: Ids that are never chosen, whatever their logits.
         repetition_penalty: Above 1 makes tokens that occurred before less likely (1.2 in the
             paper), below 1 more likely.
-        no_repeat_ngram: n of the n-grams that do not occur twice; 0 allows all.
+        no_repeat_ngram: The n of n-grams that must not repeat; 0 allows all.
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: an option is out of range.
 
     >>> sampler = Sampler(temperature=0.8, top_k=2, seed=1)
     >>> sampler.sample(np.array([[1.0, 3.0, 2.0], [9.0, 0.0, 0.0]]), sampler.generator())
@@ -97,20 +96,20 @@ class Sampler:
             )
 
     @property
-    def looks_back(self) -> bool:
-        """Whether what occurred before matters: whether there is a penalty on repetition.
+    def needs_history(self) -> bool:
+        """Whether choices depend on the previous ids: whether repetition is penalized.
 
-        >>> Sampler(top_k=5).looks_back, Sampler(no_repeat_ngram=3).looks_back
+        >>> Sampler(top_k=5).needs_history, Sampler(no_repeat_ngram=3).needs_history
         (False, True)
         """
         return self.repetition_penalty != 1 or self.no_repeat_ngram > 0
 
     def generator(self) -> np.random.Generator:
-        """Make a generator that starts from ``seed``: the same seed gives the same ids again."""
+        """Make a generator seeded with ``seed``: the same seed gives the same ids."""
         return np.random.default_rng(self.seed)
 
     def uniforms(self, generator: np.random.Generator, *shape: int) -> npt.NDArray[np.float64]:
-        """The numbers that samples of this shape take from a generator; zeros at temperature 0.
+        """The random numbers for samples of this shape; zeros at temperature 0.
 
         >>> sampler = Sampler(seed=1)
         >>> sampler.uniforms(sampler.generator(), 2)
@@ -126,9 +125,9 @@ class Sampler:
     ) -> npt.NDArray[np.int64]:
         """Sample one id for each row of ``logits``.
 
-        Takes ``B`` uniform numbers from ``generator``, one a row (none at temperature 0).
+        Takes ``B`` uniform numbers from ``generator``, one per row (none at temperature 0).
 
-        Shapes and errors are those of `choose`.
+        Shapes and exceptions are those of `choose`.
 
         >>> sampler = Sampler(temperature=0, no_repeat_ngram=2)
         >>> logits = np.array([[1.0, 3.0, 2.0]])
@@ -144,43 +143,43 @@ class Sampler:
         uniforms: npt.NDArray[np.float64],
         previous: Sequence[Ids] | None = None,
     ) -> npt.NDArray[np.int64]:
-        """Choose one id for each row of ``logits`` by a number of its own.
+        """Choose one id for each row of ``logits``, given its random number.
 
-        A row's id depends on its own logits, number and previous ids alone.
+        A row's id depends only on its own logits, random number and previous ids.
 
         Args:
             logits: [B, V], float32 or float64, -inf where a token is excluded.
             uniforms: [B] numbers, 0 <= u < 1; not used at temperature 0.
-            previous: For each row the ids that occurred before, [N] of any N, which the penalties
-                on repetition need.
+            previous: The previous ids of each row, [N] of any N; needed if repetition is
+                penalized.
 
         Returns:
             [B] ids.
 
         Raises:
-            TypeError: the logits are not floating-point numbers; or there is a penalty, and
+            TypeError: the logits are not floating-point numbers; or repetition is penalized, and
                 ``previous`` is missing.
             ValueError: the logits are not [B, V] with V > 0; or a row has NaN, +inf or only -inf,
-                which is so where all ids that are not excluded are impossible.
-            IndexError: an id that is excluded or occurred before is not one of the V.
+                as when all ids that are not excluded have -inf.
+            IndexError: an excluded or previous id is not in 0..V-1.
 
         >>> Sampler(top_k=2).choose(np.array([[1.0, 3.0, 2.0]]), np.array([0.9]))
         array([2])
         """
-        if self.looks_back or self.excluded:
+        if self.needs_history or self.excluded:
             logits = self._penalized(logits, previous)
         return engine.sample(logits, uniforms, self.temperature, self.top_k, self.top_p)
 
     def _penalized(
         self, logits: npt.NDArray[Any], previous: Sequence[Ids] | None
     ) -> npt.NDArray[Any]:
-        """The logits, changed by what occurred before, and without what is excluded."""
+        """The logits, penalized by the previous ids, with excluded ids at -inf."""
         logits = np.array(logits)
         logits[:, list(self.excluded)] = -np.inf
-        if not self.looks_back:
+        if not self.needs_history:
             return logits
         if previous is None:
-            raise TypeError("sample: penalties on repetition need the previous ids of each row")
+            raise TypeError("sample: repetition penalties need the previous ids of each row")
         for row, ids in zip(logits, previous, strict=True):
             seen = np.unique(np.asarray(ids, np.int64))
             scores = row[seen]
@@ -198,7 +197,7 @@ class Sampler:
 
 
 def repeating(ids: Ids, n: int) -> npt.NDArray[np.int64]:
-    """The ids that would end an n-gram which the sequence has already; n >= 1.
+    """The ids that would complete an n-gram that the sequence already contains; n >= 1.
 
     >>> repeating([1, 2, 3, 1, 2, 4, 1, 2], 3)
     array([3, 4])

@@ -16,17 +16,17 @@ from anaphora.generation.reading import Ids, opening, read, token_text
 from anaphora.models import LanguageModel
 from anaphora.tensor import Array, no_grad
 
-_BATCHES_AT_ONCE = 16  # are sorted by length together
+_BATCHES_AT_ONCE = 16  # sorted by length together
 
 
 @dataclass(frozen=True, eq=False)
 class TextScore:
-    """How likely a text is to a language model.
+    """The log-probability of a text under a language model.
 
     Attributes:
-        tokens: The tokens that were predicted, as the model reads them.
-        log_probabilities: Of each token, given those before it, [N], in nats; NaN for a first token
-            with nothing before it.
+        tokens: The predicted tokens.
+        log_probabilities: The log-probability of each token given the previous ones, [N], in nats;
+            NaN for a first token without context.
 
     >>> score = TextScore(["a", "b"], np.log([0.5, 0.125]))
     >>> round(score.log_probability, 3), round(score.perplexity, 3)
@@ -38,12 +38,12 @@ class TextScore:
 
     @property
     def log_probability(self) -> float:
-        """The sum over all tokens that were predicted, in nats."""
+        """The sum over all predicted tokens, in nats."""
         return float(np.nansum(self.log_probabilities))
 
     @property
     def perplexity(self) -> float:
-        """Computed as exp(-mean log-probability of the predicted tokens); NaN where none was."""
+        """Computed as exp(-mean log-probability of the predicted tokens); NaN if there are none."""
         count = np.count_nonzero(~np.isnan(self.log_probabilities))
         mean = -self.log_probability / count if count else math.nan
         return math.exp(mean) if not mean >= 700 else math.inf
@@ -61,18 +61,18 @@ def score(
         log p(text) = sum_t log p(token_t | tokens before t)
 
     Each text is scored on its own, as a line that follows another: before its first token the model
-    reads the end of a line (at word level `<eos>`, or `<bos>` where the vocabulary has it), and
-    the end of the text's own line is predicted too. A vocabulary of characters without a line end
-    has neither: the first character is then not predicted, its log-probability is NaN.
+    reads a line end (at word level `<eos>`, or `<bos>` if the vocabulary has it), and the end of
+    the text's own line is predicted too. A character vocabulary without a line end allows neither:
+    the first character is then not predicted, and its log-probability is NaN.
 
-    The values do not depend on the other texts, nor on how many are read side by side.
+    The values depend neither on the other texts nor on the batch size.
 
     Args:
-        model: The model; it is read in evaluation mode, whatever mode it is in.
-        tokenizer: The one that the model was trained with.
-        texts: Texts without a line end; they are taken 16 batches at a time.
+        model: The model, which is run in evaluation mode.
+        tokenizer: The model's tokenizer.
+        texts: Texts without a line end; they are consumed 16 batches at a time.
         end: Whether the end of the line counts.
-        batch_size: B, texts side by side.
+        batch_size: B, texts per batch.
 
     Raises:
         DataError: a token of a text is not in the vocabulary, which has no unknown token.
@@ -112,12 +112,12 @@ def _score(
 def score_ids(
     model: LanguageModel, sequences: list[list[int]], context: Ids = ()
 ) -> list[NDArray[np.float64]]:
-    """The log-probability of each id of sequences that are read side by side, in nats.
+    """The log-probability of each id of a batch of sequences, in nats.
 
     Args:
         model: As for `score`.
-        sequences: Ids [N] of each.
-        context: Ids that precede each of them; without any, the first id of each has NaN.
+        sequences: The ids [N] of each.
+        context: Ids that precede each sequence; without context, the value of each first id is NaN.
 
     Raises:
         IndexError: an id is not in the vocabulary.
@@ -152,8 +152,8 @@ def score_ids(
 
 
 def _encode(tokenizer: Tokenizer, text: str, start: list[int], end: bool) -> list[int]:
-    """The ids of a text, its line end among them if it counts, without what precedes it."""
-    if tokenizer.start_id is not None:  # a tokenizer of words ends each line, and may open it
+    """The ids of a text, with its line end if it counts, without the opening."""
+    if tokenizer.start_id is not None:  # a word tokenizer marks line ends, and maybe line starts
         ids = [int(id) for id in tokenizer.encode(text + "\n")]
         ids = ids[len(start) :] if start != [tokenizer.start_id] else ids
         return ids if end else ids[:-1]

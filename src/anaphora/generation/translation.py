@@ -17,8 +17,8 @@ class Translation:
     """A translated sentence.
 
     Attributes:
-        text: The words, a space between two.
-        hypothesis: What the search found.
+        text: The words, separated by spaces.
+        hypothesis: The result of the search.
 
     >>> Translation("ein Hund", Hypothesis(np.array([5, 7]), -1.5, -0.5, True)).text
     'ein Hund'
@@ -37,25 +37,25 @@ def translate(
     batch_size: int = 50,
     no_repeat_ngram: int = 0,
 ) -> list[Translation]:
-    """Translate sentences, those of about equal length together.
+    """Translate sentences, batched by length.
 
-    An unknown word of the translation becomes the source's word with the most attention, where the
-    model has attention (Luong et al. 2015). A translation has at most twice as many words as the
-    longest sentence of its batch, the end included, plus ten.
+    An unknown word of the translation is replaced by the source word with the highest attention
+    weight, if the model has attention (Luong et al. 2015). The maximum length of a translation is
+    twice that of the longest sentence of its batch plus ten, including the end.
 
     Args:
         model: The model.
-        tokenizers: Of words, as "source" and "target".
+        tokenizers: Word tokenizers, as "source" and "target".
         sentences: Sentences without a line end.
-        beam_size: K of `beam_search`.
-        length_penalty: Of `beam_search`.
-        batch_size: Sentences side by side.
-        no_repeat_ngram: Of `beam_search`.
+        beam_size: K, as for `beam_search`.
+        length_penalty: As for `beam_search`.
+        batch_size: Sentences per batch.
+        no_repeat_ngram: As for `beam_search`.
 
     Raises:
         DataError: a sentence has a line end, or a word that is not in the vocabulary, which has no
             ``<unk>``.
-        ValueError: as `beam_search`.
+        ValueError: as for `beam_search`.
 
     >>> tokenizers = {"source": WordTokenizer.fit("a b"), "target": WordTokenizer.fit("c d e")}
     >>> model = EncoderDecoder(3, 4, hidden_size=2, end_id=tokenizers["target"].start_id)
@@ -71,7 +71,7 @@ def translate(
                     "it has a line end, which ends a sentence; give its lines one by one"
                 )
             ids.append(source_tokenizer.encode(sentence + "\n"))
-    order = np.argsort([len(one) for one in ids], kind="stable")
+    order = np.argsort([len(sentence) for sentence in ids], kind="stable")
     found: dict[int, Translation] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size].tolist()
@@ -90,7 +90,7 @@ def translate(
 def _spell(
     hypothesis: Hypothesis, tokenizer: WordTokenizer, source_words: Sequence[str]
 ) -> list[str]:
-    """The words of a hypothesis; an unknown one is the source's word with the most attention."""
+    """The words of a hypothesis; unknown ones become the source word with the highest weight."""
     words = [tokenizer.words[id] for id in hypothesis.ids]
     if hypothesis.weights is not None and source_words:
         places = hypothesis.weights[:, : len(source_words)].argmax(axis=1)

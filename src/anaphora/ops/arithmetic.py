@@ -135,7 +135,7 @@ def sign(x: Array, /) -> Any:
 
 @differentiable
 def maximum(a: Array, b: Array, /) -> Any:
-    """The larger of two; equal ones get half of the gradient each.
+    """The larger of two; ties share the gradient equally.
 
     >>> maximum([1.0, 5.0], 2.0).data
     array([2., 5.], dtype=float32)
@@ -145,7 +145,7 @@ def maximum(a: Array, b: Array, /) -> Any:
 
 @differentiable
 def minimum(a: Array, b: Array, /) -> Any:
-    """The smaller of two; equal ones get half of the gradient each.
+    """The smaller of two; ties share the gradient equally.
 
     >>> minimum([1.0, 5.0], 2.0).data
     array([1., 2.], dtype=float32)
@@ -184,6 +184,6 @@ def astype(x: Array, /, dtype: DTypeLike) -> Any:
     dtype('float64')
     """
     if np.dtype(dtype).kind != "f":
-        raise TypeError(f"astype: Tensors that have gradients are floating-point, not {dtype}")
+        raise TypeError(f"astype: Tensors with gradients are floating-point, not {dtype}")
     before = x.dtype
     return x.astype(dtype), lambda dy: dy.astype(before)

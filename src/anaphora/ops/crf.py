@@ -1,4 +1,4 @@
-"""Linear-chain conditional random fields: the loss of paths of tags, the best path, marginals."""
+"""Linear-chain conditional random fields: the loss of tag sequences, the best one, marginals."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ def crf_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Any:
-    """The negative log-probability of paths of tags, in nats.
+    """The negative log-probability of tag sequences (paths), in nats.
 
         score(path) = start[path 0] + sum of emissions[t, path t]
                       + sum of transitions[path t, path t+1] + end[last of path]
         loss = log(sum of exp(score) over all paths) - score(tags)
 
     It is computed in float64; the gradient of the emissions is the probability of each tag at each
-    step, less 1 for the tag that is there. Source: Lafferty et al. 2001; after a recurrent network
-    Lample et al. 2016.
+    step, minus 1 for the true tag. Source: Lafferty et al. 2001; on a recurrent network, Lample et
+    al. 2016.
 
     Args:
-        emissions: [T, B, C] scores of the tags at each step; they need not be normalised.
+        emissions: [T, B, C] scores of the tags at each step; they need not be normalized.
         transitions: [C, C] scores of a tag (column) after another (row).
         start: [C] scores of the first tag.
         end: [C] scores of the last tag.
         tags: [T, B] integers in 0..C-1.
-        lengths: [B] the steps of each row, or None for all T. What lies beyond is not read.
-        ignore_index: A row's last steps with this tag are beyond its length, too.
+        lengths: [B] the steps of each row, or None for all T. Later steps are not read.
+        ignore_index: Final steps of a row with this tag do not count either.
         reduction: "mean" divides the sum by the number of steps that have a tag, so that the loss
-            is in nats a tag, as that of `cross_entropy` is (0 if there are none); "sum"; or "none":
-            [B], of complete rows.
+            is in nats per tag, like that of `cross_entropy` (0 if there are none); "sum"; or
+            "none": [B], one per row.
 
     Raises:
-        ValueError: shapes do not fit; a tag or a length is out of range; ignore_index precedes
-            a tag; or an unknown reduction.
+        ValueError: shapes do not match; a tag or a length is out of range; ignore_index precedes
+            a tag; or the reduction is unknown.
         TypeError: the tags are not integers.
 
     >>> zero = np.zeros(2)
@@ -87,9 +87,9 @@ def crf_decode(
     lengths: ArrayLike | None = None,
     padding: int = -100,
 ) -> NDArray[np.int64]:
-    """The path of tags with the highest score, as `crf_loss` has it: Viterbi's algorithm.
+    """The path with the highest score, as defined in `crf_loss`, by Viterbi's algorithm.
 
-    It has no gradient. Of tags that are equally good it takes the first.
+    It has no gradient. Ties are broken in favour of the first tag.
 
     Args:
         emissions: [T, B, C].
@@ -97,14 +97,14 @@ def crf_decode(
         start: [C]; -inf for a tag that must not be first.
         end: [C]; -inf for a tag that must not be last.
         lengths: [B] the steps of each row, or None for all T.
-        padding: The tag beyond the lengths.
+        padding: The tag after the lengths.
 
     Returns:
         tags [T, B].
 
     Raises:
-        ValueError: shapes do not fit, a length is out of range, scores contain NaN, or no path of a
-            row's length is possible.
+        ValueError: shapes do not match, a length is out of range, scores contain NaN, or no path
+            of a row's length is possible.
 
     >>> emissions = [[[0.0, 1.0]], [[0.5, 0.0]]]
     >>> crf_decode(emissions, [[0, -1], [-1, 0]], [0, 0], [0, 0])[:, 0]
@@ -125,10 +125,10 @@ def crf_marginals(
     It has no gradient. The arguments are those of `crf_decode`.
 
     Returns:
-        [T, B, C], 0 beyond the lengths.
+        [T, B, C], 0 after the lengths.
 
     Raises:
-        ValueError: as `crf_decode`.
+        ValueError: as for `crf_decode`.
 
     >>> marginals = crf_marginals(np.zeros((2, 1, 2)), [[0, 0], [-np.inf, 0]], [0, 0], [0, 0])
     >>> marginals[:, 0].round(3)  # of the paths 00, 01, 11
@@ -168,7 +168,7 @@ class _Path:
             t, b = np.argwhere(missing)[0]
             raise ValueError(
                 f"crf_loss: row {b} has no tag at step {t} (ignore_index={ignore_index}) but has "
-                "one later; a path has a tag at each step, only a row's last steps can be without"
+                "one later; a path has a tag at each step, except for a row's final steps"
             )
         outside = self.real & ((given < 0) | (given >= C))
         if outside.any():
@@ -178,7 +178,7 @@ class _Path:
                 f"not ignore_index={ignore_index})"
             )
         self.tags = np.where(self.real, given, 0).astype(np.intp)
-        self.rows = np.flatnonzero(self.lengths)  # that have a path
+        self.rows = np.flatnonzero(self.lengths)  # rows that have a path
         self.last = self.lengths[self.rows] - 1
 
     def scores(self, emissions: Array, transitions: Array, start: Array, end: Array) -> Array:
@@ -190,7 +190,7 @@ class _Path:
         terms = np.where(self.real, terms, 0).astype(np.float64)
         moves = np.where(self.real[1:], transitions[self.tags[:-1], self.tags[1:]], 0)
         terms[1:] += moves
-        total += np.cumsum(terms, axis=0)[-1]  # unlike a sum it keeps to the order of the steps
+        total += np.cumsum(terms, axis=0)[-1]  # unlike sum, it adds in the order of the steps
         total[self.rows] += start[self.tags[0, self.rows]].astype(np.float64)
         total[self.rows] += end[self.tags[self.last, self.rows]]
         return total

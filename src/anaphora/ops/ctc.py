@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: the loss of labels that have no known place in time."""
+"""Connectionist temporal classification: the loss of labels without known positions in time."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def ctc_loss(
 ) -> Any:
     """The negative log-probability of label sequences, over all their alignments, in nats.
 
-    An alignment has one label or the blank at each step; it spells the labels that remain when
+    An alignment has one label or the blank at each step; it yields the labels that remain when
     repetitions are merged and blanks removed. The probabilities of all alignments of a target are
     summed by the forward recursion, in logarithms and float64; the gradient is that of softmax:
-    probabilities less the share of the alignments that say each label at each step.
+    probabilities minus the posterior probability of each label at each step.
 
     Source: Graves et al. 2006, Connectionist temporal classification.
 
     Args:
-        logits: [T, B, V] unnormalised log-probabilities of the labels and the blank; what a
-            log-softmax returned does as well.
-        targets: [S, B] labels in 0..V-1, none of them the blank; what lies beyond a row's length is
+        logits: [T, B, V] unnormalized log-probabilities of the labels and the blank; the result of
+            log-softmax works too.
+        targets: [S, B] labels in 0..V-1, none of them the blank; values after a row's length are
             not read. (PyTorch has [B, S].)
         lengths: [B] the number of steps of each row, or None for all T.
         target_lengths: [B] the number of labels of each row, 0 allowed, or None for all S.
         blank: The class of the blank.
         reduction: "mean" divides each loss by its number of labels (at least 1) and takes the mean
-            over the rows, as PyTorch does; "sum"; or "none": [B].
-        impossible: What becomes of a row whose target has no alignment, because it has too few
-            steps (one a label, and one between equal neighbours) or probability 0: "raise" refuses
-            it, "infinity" makes its loss infinite, "zero" 0. Its gradient is 0 then.
+            over the rows, as in PyTorch; "sum"; or "none": [B].
+        impossible: How to handle a row whose target has no alignment, because it has too few
+            steps (one per label, and one between equal neighbours) or probability 0: "raise"
+            refuses it, "infinity" makes its loss infinite, "zero" 0. Its gradient is 0 then.
 
     Raises:
-        ValueError: shapes do not fit, a label or a length is out of range, an option is unknown, or
-            a target is impossible and ``impossible`` is "raise".
+        ValueError: shapes do not match, a label or a length is out of range, an option is unknown,
+            or a target is impossible and ``impossible`` is "raise".
         TypeError: targets or lengths are not integers.
 
     >>> logits = [[[0.0, 0.0]], [[0.0, 0.0]]]  # two steps; the blank, and one label
@@ -61,7 +61,7 @@ def ctc_loss(
     inf
     """
     alignments = _Alignments(logits, targets, lengths, target_lengths, blank, reduction, impossible)
-    steps = np.where(alignments.real[:, :, None], logits, 0)  # what lies beyond is not read
+    steps = np.where(alignments.real[:, :, None], logits, 0)  # padding is not read
     with np.errstate(invalid="ignore"):  # logits with NaN have a NaN loss
         log_p = engine.log_softmax(steps, -1).astype(np.float64)
         emitted = np.take_along_axis(log_p, alignments.labels[None], axis=2)  # [T, B, 2S+1]
@@ -86,7 +86,7 @@ def ctc_loss(
 class _Alignments:
     """The targets of a batch, checked, with blanks around every label, and the recursions on them.
 
-    Places are those of the labels with their blanks, 2 S + 1: blank, label, blank, ..., blank.
+    A place is a position among the 2 S + 1 labels and blanks: blank, label, blank, ..., blank.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class _Alignments:
         if wrong.any():
             s, b = np.argwhere(wrong)[0]
             raise ValueError(
-                f"ctc_loss: label {labels[s, b]} of row {b}; labels are in 0..{V - 1} and not the "
-                f"blank, {blank}"
+                f"ctc_loss: label {labels[s, b]} of row {b}; labels must be in 0..{V - 1} and not "
+                f"the blank, {blank}"
             )
         self.labels = np.full((B, 2 * S + 1), blank, np.intp)
         self.labels[:, 1::2] = np.where(given, labels, blank).T
@@ -137,16 +137,16 @@ class _Alignments:
             if reduction == "mean"
             else np.ones(B)
         )
-        self.first = np.where(self.target_lengths > 0, 2, 1)  # how many places may come first
+        self.first = np.where(self.target_lengths > 0, 2, 1)  # the number of possible first places
         # Where an alignment ends: the last blank, and the last label if there is one.
         place = np.arange(2 * S + 1)
         last = 2 * self.target_lengths[:, None]
         self.ends = np.where((place == last) | (place == last - 1), 0.0, -np.inf)
 
     def forward(self, emitted: Array) -> Array:
-        """The log-probability of all beginnings that end at each step in each place, [T, B, 2S+1].
+        """The log-probability of all prefixes that are in each place at each step, [T, B, 2S+1].
 
-        Beyond a row's last step that of the last step stays.
+        After a row's last step the values of the last step remain.
         """
         alpha = np.full(emitted.shape, -np.inf)
         if len(alpha):
@@ -171,7 +171,7 @@ class _Alignments:
     def shares(self, emitted: Array, alpha: Array, losses: Array, classes: int) -> Array:
         """The probability of each class at each step, given the target: [T, B, V].
 
-        The backward recursion runs here: the log-probability of all ends, given a step and place.
+        The backward recursion runs here: the log-probability of all suffixes, given step and place.
         """
         occupied = np.empty_like(emitted)  # the probability of each place at each step
         beta = np.full(emitted.shape[1:], -np.inf)
@@ -205,13 +205,13 @@ class _Alignments:
         else:
             reason = "its labels have probability 0"
         return (
-            f"ctc_loss: the target of row {row} is impossible: {reason}; leave the row out, or "
+            f"ctc_loss: the target of row {row} is impossible: {reason}; omit the row, or "
             "choose impossible='zero' or 'infinity'"
         )
 
 
 def _add(into: NDArray[np.float64], other: NDArray[np.float64]) -> None:
-    """Add probabilities that are given by their logarithms, in place."""
+    """Add probabilities in place, given as logarithms."""
     np.logaddexp(into, other, out=into)
 
 

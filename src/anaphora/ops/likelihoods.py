@@ -45,7 +45,7 @@ def gaussian_nll_loss(
 
         loss = log(deviation) + ((target - mean) / deviation)**2 / 2 + log(2 pi) / 2
 
-    PyTorch's takes the variance, and leaves the constant out.
+    PyTorch's takes the variance, and omits the constant.
 
     Args:
         mean: [...].
@@ -55,7 +55,7 @@ def gaussian_nll_loss(
         reduction: "mean" over the targets that count (0 if none does), "sum", or "none": [...].
 
     Raises:
-        ValueError: shapes do not fit, a deviation is not above 0, or an unknown reduction.
+        ValueError: shapes do not match, a deviation is not above 0, or the reduction is unknown.
 
     >>> gaussian_nll_loss([0.0], [1.0], [0.0]).item()
     0.918938...
@@ -105,11 +105,11 @@ def student_t_nll_loss(
         loss = log(scale) + (v + 1) / 2 * log(1 + z**2 / v) + log(pi v) / 2
                + log gamma(v / 2) - log gamma((v + 1) / 2)
 
-    Its tails are heavy: outliers pull less than under `gaussian_nll_loss`, which it becomes for
-    many degrees of freedom. Computed in float64.
+    Its tails are heavy: outliers pull less than with `gaussian_nll_loss`, the limit for many
+    degrees of freedom. Computed in float64.
 
     Args:
-        mean: [...] the location; it is the mean where v > 1.
+        mean: [...] the location; the mean if v > 1.
         scale: [...] above 0, such as ``ops.softplus(x) + 1e-6``.
         degrees_of_freedom: [...] above 0; ``ops.softplus(x) + 2`` has a finite variance.
         targets: [...].
@@ -117,8 +117,8 @@ def student_t_nll_loss(
         reduction: As in `gaussian_nll_loss`.
 
     Raises:
-        ValueError: shapes do not fit, a scale or the degrees are not above 0, or an unknown
-            reduction.
+        ValueError: shapes do not match, a scale or the degrees are not above 0, or the reduction
+            is unknown.
 
     >>> student_t_nll_loss([0.0], [1.0], [1.0], [0.0]).item()  # log pi
     1.144729...
@@ -173,8 +173,8 @@ def negative_binomial_nll_loss(
         reduction: As in `gaussian_nll_loss`.
 
     Raises:
-        ValueError: shapes do not fit, a parameter is not above 0, a target is not a count, or an
-            unknown reduction.
+        ValueError: shapes do not match, a parameter is not above 0, a target is not a count, or
+            the reduction is unknown.
 
     >>> negative_binomial_nll_loss([1.0], [1.0], [0]).item()  # log 2
     0.693147...
@@ -221,8 +221,8 @@ def _checked(
     return parameters, as_targets(name, targets, dtype, counted), counted
 
 
-# The logarithm of the gamma function and its derivative, by Stirling's series for x > 8, which the
-# recurrence gamma(x + 1) = x gamma(x) leads up to.
+# The logarithm of the gamma function and its derivative, by Stirling's series for x > 8; smaller x
+# are shifted by the recurrence gamma(x + 1) = x gamma(x).
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 _SHIFT = 8
 
@@ -259,7 +259,7 @@ def digamma(x: Array) -> NDArray[np.float64]:
 
 
 def _shifted(x: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """X + 8 where x is below 8, with x (x + 1) ... (x + 7); else x with 1."""
+    """`x + 8` and `x (x + 1) ... (x + 7)` where x is below 8; elsewhere x and 1."""
     x = np.asarray(x, np.float64)
     small = x < _SHIFT
     product = np.ones_like(x)

@@ -20,7 +20,7 @@ def matmul(a: Array, b: Array, /) -> Any:
     """
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(
-            f"matmul: shapes {a.shape} and {b.shape} do not fit; the last axis of the first must "
+            f"matmul: shapes {a.shape} and {b.shape} do not match; the last axis of the first must "
             "equal the second-to-last of the second"
         )
     # A vector is a matrix of one row on the left, of one column on the right.

@@ -1,7 +1,7 @@
-"""Losses: of classes, of yes or no, and of numbers.
+"""Losses for classes, for binary targets, and for numbers.
 
-Targets that do not count are marked in one way each: classes by ``ignore_index``, numbers by
-``where``, an array of booleans, as NumPy's reductions have it.
+Targets that do not count are marked by ``ignore_index`` for classes, and for numbers by ``where``,
+an array of booleans, as in NumPy's reductions.
 """
 
 from __future__ import annotations
@@ -51,18 +51,17 @@ def cross_entropy(
     Source of label smoothing: Szegedy et al. 2016.
 
     Args:
-        logits: [..., V] unnormalised log-probabilities.
+        logits: [..., V] unnormalized log-probabilities.
         targets: [...] integers in 0..V-1.
         ignore_index: Targets with this value do not count: loss 0, gradient 0.
         reduction: "mean" over the targets that count (0 if none does), "sum", or "none": [...].
             With class weights the mean is weighted by those of the targets, as in PyTorch.
-        class_weights: [V] how much a target of each class counts, at least 0;
-            `balanced_class_weights` makes some.
+        class_weights: [V] the weight of each class, at least 0; see `balanced_class_weights`.
         label_smoothing: The share of each target, 0 to 1, that is spread over all classes.
 
     Raises:
-        ValueError: shapes do not fit, a target is outside 0..V-1, a weight is negative or not
-            finite, the smoothing is outside 0..1, or an unknown reduction.
+        ValueError: shapes do not match, a target is outside 0..V-1, a weight is negative or not
+            finite, the smoothing is outside 0..1, or the reduction is unknown.
         TypeError: the targets are not integers.
 
     >>> round(cross_entropy([[0.0, 0.0]], [1]).item(), 4)
@@ -103,13 +102,13 @@ def linear_cross_entropy(
 ) -> Any:
     """`cross_entropy` of `linear`: the last layer and the loss of a classifier over V classes.
 
-    The logits become the probabilities in place, so that there is one array of them, not two; and
-    within `no_grad`, for the loss alone, no more than a block of rows of them at a time.
+    The logits become the probabilities in place, so that there is one such array, not two; within
+    `no_grad`, where only the loss is needed, there is only a block of rows at a time.
 
     Shapes: x [..., I]; weight [V, I]; bias [V]; the others as in `cross_entropy`.
 
     Raises:
-        ValueError: as `linear` and `cross_entropy`.
+        ValueError: as for `linear` and `cross_entropy`.
         TypeError: the targets are not integers.
 
     >>> round(linear_cross_entropy([[1.0]], [[0.0], [0.0]], targets=[1]).item(), 4)
@@ -156,21 +155,21 @@ def nll_loss(
     class_weights: ArrayLike | None = None,
     from_probabilities: bool = False,
 ) -> Any:
-    """The negative log-likelihood of the targets, in nats, of what is normalised already.
+    """The negative log-likelihood of the targets, in nats, from normalized log-probabilities.
 
-    For logits there is `cross_entropy`, which is exact where probabilities are 0 or 1.
+    For logits use `cross_entropy`, which is exact for probabilities of 0 and 1.
 
     Args:
-        log_probabilities: [..., V] as `log_softmax` returns them; nothing is normalised here.
+        log_probabilities: [..., V] as from `log_softmax`; nothing is normalized here.
         targets: [...] integers in 0..V-1.
         ignore_index: Targets with this value do not count: loss 0, gradient 0.
         reduction: As in `cross_entropy`.
         class_weights: [V], as in `cross_entropy`.
-        from_probabilities: Probabilities were given, not their logarithms. The loss of a target
-            of probability 0 is infinite.
+        from_probabilities: Whether probabilities are given instead of their logarithms. The loss
+            of a target with probability 0 is infinite.
 
     Raises:
-        ValueError, TypeError: as `cross_entropy`.
+        ValueError, TypeError: as for `cross_entropy`.
 
     >>> nll_loss([[0.25, 0.75]], [0], from_probabilities=True).item()
     1.386294...
@@ -201,12 +200,12 @@ def nll_loss(
 def balanced_class_weights(
     targets: Any, num_classes: int, ignore_index: int = -100
 ) -> NDArray[np.float64]:
-    """Class weights by which each class counts as much in all, whatever its number of targets.
+    """Class weights that give each class the same total weight, whatever its number of targets.
 
         weight = n / (C * count)
 
-    n is the number of targets, count that of a class, and C how many classes occur. A class that
-    does not occur has weight 1. They are scikit-learn's "balanced".
+    n is the number of targets, count the number in a class, and C the number of classes that occur.
+    A class that does not occur has weight 1. These are scikit-learn's "balanced" weights.
 
     Args:
         targets: Integers in 0..num_classes-1, of any shape.
@@ -240,7 +239,7 @@ def balanced_class_weights(
 
 
 class _Targets:
-    """The targets of a cross-entropy: checked, flat, and what becomes of their losses.
+    """The targets of a cross-entropy: checked and flattened, and the reduction of their losses.
 
     With label smoothing s the loss of a row is a sum of two terms:
 
@@ -269,7 +268,7 @@ class _Targets:
                 "expected one target for each row of logits"
             )
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"{name}: label_smoothing is a share, 0 to 1, not {label_smoothing}")
+            raise ValueError(f"{name}: label_smoothing must be from 0 to 1, not {label_smoothing}")
         flat = targets.reshape(-1)
         self.counted = flat != ignore_index
         outside = self.counted & ((flat < 0) | (flat >= shape[-1]))
@@ -295,7 +294,7 @@ class _Targets:
         self.scale = 1 / (total or 1) if reduction == "mean" else 1.0
 
     def reduce(self, losses: Array, gaps: Array | None = None) -> Array:
-        """What is returned of the losses of all rows, [N]."""
+        """The result, from the losses of all rows, [N]."""
         if self.factors is not None:
             losses = losses * self.factors
         if gaps is not None:
@@ -306,7 +305,7 @@ class _Targets:
         return np.asarray(counted.sum() * losses.dtype.type(self.scale))
 
     def pull_rows(self, dy: Array) -> Array:
-        """The gradient of ``-log p[target]`` of each row, [N], from that of what was returned."""
+        """The gradient of ``-log p[target]`` of each row, [N], from that of the result."""
         scaled = self._pull(dy)
         return scaled if self.factors is None else scaled * self.factors
 
@@ -345,7 +344,7 @@ def _checked_weights(
     return weights
 
 
-# Yes or no -----------------------------------------------------------------------------------
+# Binary targets ------------------------------------------------------------------------------
 
 
 @differentiable
@@ -376,24 +375,24 @@ def binary_cross_entropy_with_logits(
     where: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """The negative log-probability of yes and no under the logistic function, in nats.
+    """The negative log-probability of binary targets under the logistic function, in nats.
 
         loss = -weight * (pos_weight * y * log p + (1 - y) * log(1 - p)),  p = sigmoid(logits)
 
-    With an axis of labels it is the loss of a multi-label classifier: each label is a yes or no of
-    its own.
+    With an axis of labels it is the loss of a multi-label classifier: each label is a binary target
+    of its own.
 
     Args:
-        logits: [...] log-odds of yes.
-        targets: [...] 1 or True for yes, 0 for no, or anything in between.
-        weight: Of each loss; broadcast to [...].
-        pos_weight: The weight of yes relative to no, such as the number of nos over that of yeses;
-            for labels on the last axis one per label. Broadcast to [...].
+        logits: [...] log-odds of the positive class.
+        targets: [...] 1 or True for positive, 0 for negative, or anything in between.
+        weight: The weight of each loss; broadcast to [...].
+        pos_weight: The weight of positive relative to negative targets, such as the ratio of
+            negatives to positives; with labels on the last axis, one per label. Broadcast to [...].
         where: Booleans, broadcast to [...]: False where a target does not count (it is not read).
         reduction: "mean" over the losses that count (0 if none does), "sum", or "none": [...].
 
     Raises:
-        ValueError: shapes do not fit, a target is outside 0..1, or an unknown reduction.
+        ValueError: shapes do not match, a target is outside 0..1, or the reduction is unknown.
 
     >>> binary_cross_entropy_with_logits([0.0, 3.0], [1, 0]).item()  # (0.693 + 3.049) / 2
     1.870867...
@@ -437,9 +436,9 @@ def _factor(name: str, given: ArrayLike | None, targets: Array, argument: str) -
 def mean_squared_error(
     prediction: Any, target: Any, where: ArrayLike | None = None, reduction: str = "mean"
 ) -> Tensor:
-    """The mean of the squared differences; shapes [...] alike.
+    """The mean of the squared differences of equal shapes.
 
-    An array is converted to the dtype of the other, if that is a Tensor.
+    If one argument is a Tensor, the other is converted to its dtype.
 
     Args:
         prediction: [...].
@@ -448,7 +447,7 @@ def mean_squared_error(
         reduction: "mean" over what counts (0 if nothing does), "sum", or "none": [...].
 
     Raises:
-        ValueError: the shapes differ, or an unknown reduction.
+        ValueError: the shapes differ, or the reduction is unknown.
 
     >>> mean_squared_error([1.0, 2.0], [1.0, 4.0]).item()
     2.0
@@ -463,13 +462,12 @@ def mean_squared_error(
 def l1_loss(
     prediction: Any, target: Any, where: ArrayLike | None = None, reduction: str = "mean"
 ) -> Tensor:
-    """The mean of the absolute differences, whose best constant is the median.
+    """The mean of the absolute differences, minimized by the median.
 
-    Its derivative is 0 where there is no difference. The arguments are those of
-    `mean_squared_error`.
+    The derivative at 0 is 0. The arguments are those of `mean_squared_error`.
 
     Raises:
-        ValueError: as `mean_squared_error`.
+        ValueError: as for `mean_squared_error`.
 
     >>> l1_loss([1.0, 2.0], [1.0, 4.0]).item()
     1.0
@@ -494,12 +492,12 @@ def huber_loss(
     where: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """The mean of squares of small differences and absolute values of large ones.
+    """Quadratic for small differences, linear for large ones.
 
         loss = d**2 / 2                         if abs(d) <= delta, d the difference
         loss = delta * (abs(d) - delta / 2)     else
 
-    Its derivative is that of the square, but never beyond delta: outliers pull no harder. The
+    The derivative is the difference, clipped to +-delta, so that outliers pull no harder. The
     other arguments are those of `mean_squared_error`. Source: Huber 1964.
 
     Args:
@@ -510,7 +508,7 @@ def huber_loss(
         reduction: As in `mean_squared_error`.
 
     Raises:
-        ValueError: as `mean_squared_error`, or the delta is not above 0.
+        ValueError: as for `mean_squared_error`, or the delta is not above 0.
 
     >>> huber_loss([1.0, 2.0], [1.5, 6.0]).item()  # (0.125 + 3.5) / 2
     1.8125
@@ -524,7 +522,7 @@ def huber_loss(
 @differentiable
 @floating
 def _pinball(predictions: Array, /, targets: Array, quantiles: Array) -> Any:
-    below = targets[..., None] - predictions  # by how much a prediction is too low
+    below = targets[..., None] - predictions  # how far a prediction is below its target
     slopes = np.where(below < 0, quantiles - 1, np.where(below > 0, quantiles, 0))
     slopes = slopes.astype(predictions.dtype, copy=False)
     return slopes * below, lambda dy: -dy * slopes
@@ -538,12 +536,12 @@ def pinball_loss(
     where: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """The loss whose best constants are quantiles; several at once, one a column.
+    """The loss that is minimized by quantiles; several at once, one per column.
 
         loss = q * d          if d >= 0, d = target - prediction
         loss = (q - 1) * d    else
 
-    That of the quantile 0.5 is half of the absolute difference. Source: Koenker & Bassett 1978.
+    For the quantile 0.5 it is half the absolute difference. Source: Koenker & Bassett 1978.
 
     Args:
         predictions: [..., Q].
@@ -554,7 +552,7 @@ def pinball_loss(
             "none": [..., Q].
 
     Raises:
-        ValueError: shapes do not fit, a quantile is out of range, or an unknown reduction.
+        ValueError: shapes do not match, a quantile is out of range, or the reduction is unknown.
 
     >>> pinball_loss([[1.0, 5.0]], [3.0], quantiles=[0.1, 0.9], reduction="none").data
     array([[0.2, 0.2]], dtype=float32)
@@ -580,13 +578,13 @@ def pinball_loss(
     return reduce_losses(name, losses, counted, reduction)
 
 
-# What they share -----------------------------------------------------------------------------
+# Shared --------------------------------------------------------------------------------------
 
 
 def reduce_losses(name: str, losses: Tensor, counted: Array | None, reduction: str) -> Tensor:
-    """The "mean" over what counts, the "sum", or the losses as they are, "none".
+    """The "mean" over the losses that count, the "sum", or with "none" the losses themselves.
 
-    Losses that do not count are 0 already.
+    Losses that do not count are already 0.
 
     Raises:
         ValueError: the reduction is unknown; the message begins with the name.
@@ -608,14 +606,14 @@ def counted_elements(
     """Which elements count, as booleans of a shape; None if all do.
 
     Raises:
-        ValueError: ``where`` does not fit the shape; the message begins with the name.
-        TypeError: it is not of booleans.
+        ValueError: ``where`` does not broadcast to the shape; the message begins with the name.
+        TypeError: it is not an array of booleans.
     """
     if where is None:
         return None
     mask = np.asarray(where)
     if mask.dtype != bool:
-        raise TypeError(f"{name}: where is an array of booleans, not {mask.dtype}")
+        raise TypeError(f"{name}: where must be an array of booleans, not {mask.dtype}")
     if not _fits(mask.shape, shape):
         raise ValueError(
             f"{name}: where of shape {mask.shape} cannot be broadcast to {shape}, the shape of the "
@@ -641,7 +639,7 @@ def check_reduction(name: str, reduction: str) -> None:
 
 
 def as_floats(name: str, x: Any) -> Tensor:
-    """A Tensor as it is, and anything else as one of floats."""
+    """A Tensor of floats; one that already is stays the same."""
     tensor = x if isinstance(x, Tensor) else as_tensor(x, None, name)
     return tensor if tensor.dtype.kind == "f" else Tensor(tensor.data, dtype=np.float32)
 
@@ -653,7 +651,7 @@ def as_targets(name: str, targets: Any, dtype: np.dtype[Any], counted: Array | N
 
 
 def only_counted(x: Any, counted: Array | None, otherwise: float = 0.0) -> Any:
-    """What counts of a Tensor or an array, and a number in the place of the rest."""
+    """A Tensor or an array with the elements that do not count replaced by a number."""
     if counted is None:
         return x
     if isinstance(x, Tensor):
@@ -664,7 +662,7 @@ def only_counted(x: Any, counted: Array | None, otherwise: float = 0.0) -> Any:
 def _difference(
     name: str, prediction: Any, target: Any, where: ArrayLike | None
 ) -> tuple[Tensor, NDArray[np.bool_] | None]:
-    """Prediction less target, 0 where they do not count."""
+    """Prediction minus target, 0 where they do not count."""
     if np.shape(prediction) != np.shape(target):
         raise ValueError(
             f"{name}: a prediction of shape {np.shape(prediction)} for a target of shape "

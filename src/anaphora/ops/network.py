@@ -1,4 +1,4 @@
-"""Embedding, dropout and layer normalisation."""
+"""Embedding, dropout and layer normalization."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     (True, True)
     """
     if not 0 <= rate < 1:
-        raise ValueError(
-            f"dropout: the rate is the share that is dropped, 0 <= rate < 1, not {rate}"
-        )
+        raise ValueError(f"dropout: rate, the share to drop, must be >= 0 and < 1, not {rate}")
     if rate == 0:
         return x if isinstance(x, Tensor) else as_tensor(x, None, "dropout")
     key = int(random.generator().integers(2**64, dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""Regularising penalties on activations (Merity et al. 2017)."""
+"""Regularizing penalties on activations (Merity et al. 2017)."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def recurrence(
     """Run a cell over time, in one layer and one direction.
 
     Args:
-        cell: The cell, with Gx gates that have an input half and Gh that have a recurrent one.
-        x: [T, B, I] the input; without `weight_ih` [T, B, Gx*H], the input halves of the gates.
+        cell: The cell, with Gx gates that have an input half and Gh that have a recurrent half.
+        x: [T, B, I] the input; without `weight_ih`, [T, B, Gx*H], the input halves of the gates.
         states: The initial states: [B, P], then [B, H] for the others.
         weight_hh: [Gh*H, P]; None if no gate has a recurrent half.
         bias_hh: [Gh*H] or None.
@@ -236,8 +236,8 @@ def recurrence_unfused(
 ) -> tuple[Tensor, States]:
     """`recurrence`, step by step with ordinary operations: the reference for the fused one.
 
-    Cells declared with ``fused=False`` run here. A cell gets only the active rows of the batch at a
-    step, in order. `record` gets only their states, since their intermediates have no names.
+    Cells declared with ``fused=False`` run here. At each step a cell receives only the active rows
+    of the batch, in order. `record` receives only states, since intermediates have no names here.
 
     >>> from anaphora.cells import mingru
     >>> arguments = mingru, Tensor(np.ones((5, 2, 2 * 4))), [Tensor(np.zeros((2, 4)))]

@@ -1,6 +1,6 @@
-"""Optimisers, clipping of gradients, schedules of the learning rate, and freezing.
+"""Optimizers, gradient clipping, learning rate schedules, and freezing.
 
-One step of training, everything in view:
+A complete training step:
 
 >>> import numpy as np
 >>> from anaphora.tensor import Parameter
@@ -41,7 +41,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adagrad": Adagrad,
     "asgd": ASGD,
 }
-"""The optimisers by the names that the command line has for them."""
+"""The optimizers, by their names on the command line."""
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
@@ -50,7 +50,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "cosine": Cosine,
     "nonmonotonic": NonMonotonicTrigger,
 }
-"""The schedules by the names that the command line has for them; `WarmUp` goes around any."""
+"""The schedules, by their names on the command line; `WarmUp` wraps any of them."""
 
 __all__ = [
     "ASGD",
@@ -77,5 +77,5 @@ __all__ = [
     "matching",
 ]
 
-if not TYPE_CHECKING:  # type checkers are to know what there is
+if not TYPE_CHECKING:  # type checkers should see the real attributes only
     __getattr__ = foreign_names.module_getattr("anaphora.optim")

@@ -1,4 +1,4 @@
-"""What all optimisers share: parameters by name, groups, steps, averages, saving and restoring."""
+"""What all optimizers share: parameters by name, groups, steps, averages, saving and restoring."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from anaphora import engine, foreign_names
 from anaphora.tensor import Array, Parameter, RowGradient
 
 Parameters: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]]
-"""What ``module.parameters()`` or ``module.named_parameters()`` gives."""
+"""The result of ``module.parameters()`` or ``module.named_parameters()``."""
 
 Groups: TypeAlias = Iterable[Mapping[str, Any]]
-"""Dictionaries with "parameters", and where they differ "learning_rate" and "weight_decay"."""
+"""Dictionaries with "parameters" and, if they differ, "learning_rate" and "weight_decay"."""
 
 _AVERAGE = "average"  # the name of the array that holds a parameter's average
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Parameters with a learning rate or a weight decay of their own; None for the optimiser's."""
+    """Parameters with their own learning rate or weight decay; None for the optimizer's."""
 
     names: tuple[str, ...]
     learning_rate: float | None
@@ -34,13 +34,13 @@ class _Group:
 
 
 class Optimizer(foreign_names.Answering):
-    """Changes parameters along their gradients; the base of all optimisers.
+    """Updates parameters by their gradients; the base of all optimizers.
 
     Args:
         parameters: Parameters, or pairs of name and Parameter. Names are used in messages and in
-            the state; parameters without one are called by their position, "0", "1", ... Or a list
+            the state; parameters without one are named by position, "0", "1", ... Or a list
             of groups, dictionaries as in PyTorch: "parameters" (or "params") with one of these, and
-            "learning_rate" (or "lr") and "weight_decay" where they are not the optimiser's.
+            "learning_rate" (or "lr") and "weight_decay" if they are not the optimizer's.
         learning_rate: The size of a step, >= 0; a schedule may change it at any time. A group's own
             learning rate is multiplied by the same factor.
         options: The algorithm's other numbers, which do not change.
@@ -48,20 +48,19 @@ class Optimizer(foreign_names.Answering):
     A parameter whose ``grad`` is None is skipped: neither it nor its state changes. A frozen one
     (``requires_grad`` False) has none, and no state is kept for it before its first step.
 
-    **Averages.** After `start_averaging` an average of the values that each parameter had after
-    each step is kept; `averaged` puts the averages into the parameters, to evaluate and to save.
+    **Averages.** After `start_averaging`, an average of each parameter's values after each step is
+    kept; `averaged` puts the averages into the parameters, to evaluate and to save.
 
-    **Rows.** The result never depends on whether a gradient is a `RowGradient` or the dense table
-    that it represents: same bits. Weight decay therefore shrinks, and momentum moves, the rows that
-    were not read too, as they do in PyTorch with a dense gradient. Where a row with gradient 0
-    does not change, only the rows that were read are touched, which is what makes a large
-    vocabulary cheap: `SGD` without momentum and weight decay, `Adagrad` without weight decay, and
-    `ASGD` without weight decay, all until they average. The others make a dense table at every
-    step.
+    **Rows.** A `RowGradient` and the dense table that it represents give the same result, bit for
+    bit. Weight decay and momentum therefore also change rows that were not read, as in PyTorch with
+    a dense gradient. If a row with gradient 0 does not change, only the rows that were read are
+    touched, which makes a large vocabulary cheap: `SGD` without momentum and weight decay,
+    `Adagrad` without weight decay, and `ASGD` without weight decay, all until they average. The
+    others make a dense table at every step.
 
     Raises:
         TypeError: `parameters` is not an iterable of Parameters or groups.
-        ValueError: there is no parameter, one is given twice, or a number is out of its range.
+        ValueError: there is no parameter, one is given twice, or a number is out of range.
 
     >>> class SignDescent(Optimizer):
     ...     def _update(self, array, gradient, state, step, learning_rate, options):
@@ -69,7 +68,7 @@ class Optimizer(foreign_names.Answering):
     >>> weight, bias = Parameter([1.0, -2.0]), Parameter([3.0])
     >>> groups = [{"parameters": [weight]}, {"parameters": [bias], "learning_rate": 0.25}]
     >>> optimizer = SignDescent(groups, learning_rate=0.5)
-    >>> optimizer.learning_rate = 1.0  # twice what it was, for all groups
+    >>> optimizer.learning_rate = 1.0  # doubled, for all groups
     >>> ((weight * weight).sum() + bias.sum()).backward()
     >>> optimizer.step()
     >>> weight.data, bias.data
@@ -97,8 +96,8 @@ class Optimizer(foreign_names.Answering):
     def learning_rate(self) -> float:
         """The size of the next step, finite and >= 0.
 
-        Setting it multiplies the learning rates of all groups by the same factor, so that each
-        group has its own share of the initial rates at all times.
+        Setting it multiplies the learning rates of all groups by the same factor, so that their
+        ratios remain the initial ones.
         """
         return self._learning_rate
 
@@ -108,7 +107,7 @@ class Optimizer(foreign_names.Answering):
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """What each group of parameters has now: "parameters", their names, and its numbers.
+        """The current groups: "parameters" (names), "learning_rate" and "weight_decay".
 
         >>> from anaphora.optim import SGD
         >>> bias = [("bias", Parameter([1.0]))]
@@ -153,20 +152,20 @@ class Optimizer(foreign_names.Answering):
         return f"{type(self).__name__}({listed})"
 
     def _is_grouped(self) -> bool:
-        """Whether any group has a number of its own."""
+        """Whether any group has its own learning rate or weight decay."""
         return any(
             group.learning_rate is not None or group.weight_decay is not None
             for group in self._groups
         )
 
-    # What an algorithm is made of
+    # The parts of an algorithm
 
     def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """The names of the arrays that are kept for each parameter."""
         return ()
 
     def _keeps_rows(self, options: Mapping[str, Any]) -> bool:
-        """Whether a row with gradient 0 stays as it is, and so does its state."""
+        """Whether a row with gradient 0 stays unchanged, and so does its state."""
         return False
 
     def _update(
@@ -178,7 +177,7 @@ class Optimizer(foreign_names.Answering):
         learning_rate: float,
         options: Mapping[str, Any],
     ) -> None:
-        """Change a parameter, or some rows of it, and its state; `step` counts from 1.
+        """Update a parameter, or some of its rows, and its state; `step` counts from 1.
 
         The learning rate and the options are those of the parameter's group.
         """
@@ -187,11 +186,11 @@ class Optimizer(foreign_names.Answering):
     # Steps
 
     def step(self) -> None:
-        """Change every parameter that has a gradient; when averaging, take all into their averages.
+        """Update every parameter that has a gradient, and the averages when averaging.
 
         Raises:
             ValueError: a gradient has another shape or dtype than its parameter.
-            RuntimeError: within `averaged`, where averages are in the place of the parameters.
+            RuntimeError: within `averaged`, where averages replace the parameters.
         """
         if self._evaluating:
             raise RuntimeError(
@@ -225,7 +224,7 @@ class Optimizer(foreign_names.Answering):
         parameter, parts = self._parameters[name], self._parts(options)
         if name not in self._state:
             self._state[name] = {part: np.zeros_like(parameter.data) for part in parts}
-            if self._averaged_steps is not None:  # the average of what it has been so far
+            if self._averaged_steps is not None:  # the average of its values so far
                 self._state[name][_AVERAGE] = parameter.data.copy()
         self._steps[name] += 1
         step = self._steps[name]
@@ -250,7 +249,7 @@ class Optimizer(foreign_names.Answering):
             raise ValueError(
                 f"{type(self).__name__}: the gradient of parameter {name!r} is "
                 f"{gradient.dtype}{gradient.shape}, but the parameter is "
-                f"{parameter.dtype}{parameter.shape}; a grad that you set must fit its parameter"
+                f"{parameter.dtype}{parameter.shape}; a grad that you set must match its parameter"
             )
         return gradient
 
@@ -267,20 +266,20 @@ class Optimizer(foreign_names.Answering):
         return self._averaged_steps is not None
 
     def start_averaging(self, decay: float | None = None) -> None:
-        """Average the parameters from the next step on; no effect if that has started before.
+        """Average the parameters from the next step on; no effect if already averaging.
 
             average = d * average + (1 - d) * parameter,  d = min(decay, (n - 1) / (n + 9))
 
         after the n-th step from here: an exponential moving average over about ``1 / (1 - decay)``
-        steps, and early in a training over its last tenth, so that the initial weights do not count
-        for long (as TensorFlow's ``num_updates`` does).
+        steps and, early in training, over the last tenth of it, so that the initial weights soon
+        cease to count (like TensorFlow's ``num_updates``).
 
         Args:
             decay: 0 < decay < 1; None for the plain mean, ``d = (n - 1) / n`` (Polyak & Juditsky
                 1992).
 
         Raises:
-            ValueError: the decay is out of its range.
+            ValueError: the decay is out of range.
 
         >>> from anaphora.optim import SGD
         >>> weight = Parameter([8.0])
@@ -295,7 +294,9 @@ class Optimizer(foreign_names.Answering):
         [6.091]
         """
         if decay is not None and fraction(type(self).__name__, "decay", decay) == 0:
-            raise ValueError(f"{type(self).__name__}: decay is a number > 0 and < 1, not {decay!r}")
+            raise ValueError(
+                f"{type(self).__name__}: decay must be a number > 0 and < 1, not {decay!r}"
+            )
         if self._averaged_steps is not None:
             return
         self._averaged_steps, self._average_decay = 0, decay
@@ -303,7 +304,7 @@ class Optimizer(foreign_names.Answering):
             state[_AVERAGE] = np.zeros_like(self._parameters[name].data)
 
     def _averaged_count(self) -> float:
-        """How many values the average is as good as the mean of; at 1 it becomes the parameter."""
+        """The effective number of averaged values; at 1 the average becomes the parameter."""
         count = self._averaged_steps or 0
         if self._average_decay is None:
             return count
@@ -311,10 +312,10 @@ class Optimizer(foreign_names.Answering):
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the parameters are their averages, to evaluate and to save; then the old ones.
+        """Within the block the parameters are their averages, to evaluate and to save.
 
-        Without `start_averaging`, and before the first step after it, the parameters stay as they
-        are, so a training loop need not ask.
+        Without `start_averaging`, and before the first step after it, the parameters stay
+        unchanged, so a training loop need not check.
         """
         if not self._averaged_steps or self._evaluating:
             yield
@@ -336,15 +337,14 @@ class Optimizer(foreign_names.Answering):
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a training needs to continue bit for bit, as a copy.
+        """A copy of the state, with which training continues bit for bit.
 
         Returns:
             "optimizer", its name; "learning_rate"; "options"; "steps", the number of steps of each
             parameter; and "arrays", NumPy arrays named PARAMETER.PART, such as
-            "decoder.weight.velocity". Where there are groups, "groups" and
-            "initial_learning_rate", which theirs are relative to; when averaging, "averaged_steps"
-            and "average_decay". All but "arrays" are JSON values. Frozen parameters that never had
-            a step have no arrays.
+            "decoder.weight.velocity". With groups, "groups" and "initial_learning_rate", which
+            their rates are relative to; when averaging, "averaged_steps" and "average_decay". All
+            but "arrays" are JSON values. Frozen parameters that never had a step have no arrays.
 
         >>> from anaphora.optim import Adagrad
         >>> optimizer = Adagrad([("weight", Parameter([1.0, 2.0]))])
@@ -389,17 +389,17 @@ class Optimizer(foreign_names.Answering):
         return (*parts, _AVERAGE) if averaging and _AVERAGE not in parts else parts
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned: learning rate and options as well as arrays.
+        """Restore what `state_dict` returned: learning rate and options as well as arrays.
 
         Raises:
-            ValueError: it is of another optimiser, or of other parameters or groups; nothing is
+            ValueError: it is from another optimizer, or for other parameters or groups; nothing is
                 changed then.
         """
         owner = type(self).__name__
         if state.get("optimizer") != owner:
             raise ValueError(
-                f"{owner}: the state is of {state.get('optimizer')!r}; load it into the optimizer "
-                "that it was saved from"
+                f"{owner}: the state is from {state.get('optimizer')!r}; load it into the "
+                "optimizer that it was saved from"
             )
         missing = [
             key for key in ("learning_rate", "options", "steps", "arrays") if key not in state
@@ -438,7 +438,7 @@ class Optimizer(foreign_names.Answering):
     def arrays_of(self, state: Mapping[str, Any]) -> dict[str, Parameter]:
         """The names of the arrays that belong to a state, each with its parameter.
 
-        Those of a parameter that never had a step may be missing where it is frozen now.
+        Those of a parameter that never had a step may be missing if it is frozen now.
 
         >>> from anaphora.optim import Adagrad
         >>> optimizer = Adagrad([("weight", Parameter([1.0, 2.0]))])
@@ -468,7 +468,7 @@ class Optimizer(foreign_names.Answering):
         found = [tuple(group["parameters"]) for group in state["groups"]]
         if found != [group.names for group in self._groups]:
             raise ValueError(
-                f"{owner}: the groups of the state hold other parameters than this optimizer's; "
+                f"{owner}: the groups in the state differ from this optimizer's; "
                 "load it into an optimizer with the groups that it was saved from"
             )
         groups = [
@@ -498,14 +498,14 @@ def _same_names(
     for name in found:
         if name not in expected:
             raise ValueError(
-                f"{owner}: the state has the {kind} {name!r}, which this optimizer has not; load "
-                "it into the optimizer of the model that it was saved with"
+                f"{owner}: the state has the {kind} {name!r}, which this optimizer does not have; "
+                "load it into the optimizer of the model that it was saved with"
             )
 
 
-# Checking what is given ---------------------------------------------------------------------------
+# Checking arguments -------------------------------------------------------------------------------
 
-_KEYS = {"params": "parameters", "lr": "learning_rate"}  # PyTorch's, and what they are called here
+_KEYS = {"params": "parameters", "lr": "learning_rate"}  # PyTorch's names, and ours
 
 
 def _grouped(
@@ -534,8 +534,8 @@ def _of_groups(
         if unknown or "parameters" not in group or len(group) < len(dictionary):
             problem = f"has {unknown[0]!r}" if unknown else f"has the keys {list(dictionary)}"
             raise ValueError(
-                f"{owner}: group {number} {problem}; a group has 'parameters' and, where it has "
-                f"its own, {' and '.join(repr(key) for key in allowed[1:])}"
+                f"{owner}: group {number} {problem}; a group has 'parameters' and optionally "
+                f"{' and '.join(repr(key) for key in allowed[1:])}"
             )
         items = list(named(f"{owner}: group {number}", group["parameters"], len(pairs)).items())
         pairs += items
@@ -577,33 +577,33 @@ def named(owner: str, parameters: Parameters, first: int = 0) -> dict[str, Param
                 f"{owner}: parameter {name!r} is the same as {names[id(parameter)]!r}; give it once"
             )
         if name in result:
-            raise ValueError(f"{owner}: two parameters are called {name!r}; rename one")
+            raise ValueError(f"{owner}: two parameters are named {name!r}; rename one")
         names[id(parameter)] = name
         result[name] = parameter
     if not result:
         raise ValueError(
-            f"{owner}: there are no parameters; if you gave a generator, it was used up before: "
+            f"{owner}: there are no parameters; if you gave a generator, it was already consumed: "
             "call module.parameters() again"
         )
     return result
 
 
 def not_negative(owner: str, name: str, value: object) -> float:
-    """The value as a float; a message if it is not finite and >= 0."""
+    """The value as a float; raises if it is not finite and >= 0."""
     if isinstance(value, numbers.Real) and 0 <= float(value) < math.inf:
         return float(value)
-    raise ValueError(f"{owner}: {name} is a finite number >= 0, not {value!r}")
+    raise ValueError(f"{owner}: {name} must be a finite number >= 0, not {value!r}")
 
 
 def fraction(owner: str, name: str, value: object) -> float:
-    """The value as a float; a message if it is not 0 <= value < 1."""
+    """The value as a float; raises if it is not 0 <= value < 1."""
     if isinstance(value, numbers.Real) and 0 <= float(value) < 1:
         return float(value)
-    raise ValueError(f"{owner}: {name} is a number >= 0 and < 1, not {value!r}")
+    raise ValueError(f"{owner}: {name} must be a number >= 0 and < 1, not {value!r}")
 
 
 def positive(owner: str, name: str, value: object) -> float:
-    """The value as a float; a message if it is not > 0. Infinity is."""
+    """The value as a float; raises if it is not > 0. Infinity is allowed."""
     if isinstance(value, numbers.Real) and float(value) > 0:
         return float(value)
-    raise ValueError(f"{owner}: {name} is a number > 0, not {value!r}")
+    raise ValueError(f"{owner}: {name} must be a number > 0, not {value!r}")

@@ -1,4 +1,4 @@
-"""Clipping gradients, in place, before a step."""
+"""Clipping gradients in place, before a step."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from anaphora.tensor import Array, RowGradient
 
 
 def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:
-    """Shorten the gradients, taken together as one vector, to a 2-norm of at most `max_norm`.
+    """Scale the gradients, together as one vector, to a 2-norm of at most `max_norm`.
 
         gradient *= min(1, max_norm / (norm + 1e-6))
 
-    If the norm is infinite or NaN the gradients stay as they are: look at what is returned before
-    the step. Source: Pascanu et al. 2013; the numbers are PyTorch's.
+    If the norm is infinite or NaN, the gradients are not changed: check the returned norm before
+    the step. Source: Pascanu et al. 2013; the constants are PyTorch's.
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter. Those without a gradient are left.
+        parameters: Parameters, or pairs of name and Parameter; those without a gradient are
+            skipped.
         max_norm: > 0; infinity only measures.
 
     Returns:
         The norm before clipping; 0 if there is no gradient.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`.
+        TypeError, ValueError: as for `Optimizer`.
 
     >>> from anaphora.tensor import Parameter
     >>> weight = Parameter([30.0, 40.0])
@@ -53,11 +54,12 @@ def clip_grad_value(parameters: Parameters, limit: float) -> None:
     """Clip every element of the gradients to ``-limit <= element <= limit``.
 
     Args:
-        parameters: Parameters, or pairs of name and Parameter. Those without a gradient are left.
+        parameters: Parameters, or pairs of name and Parameter; those without a gradient are
+            skipped.
         limit: > 0.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`.
+        TypeError, ValueError: as for `Optimizer`.
 
     >>> from anaphora.tensor import Parameter
     >>> weight = Parameter([0.5, -3.0])
@@ -72,7 +74,7 @@ def clip_grad_value(parameters: Parameters, limit: float) -> None:
 
 
 def _arrays(owner: str, parameters: Parameters) -> Iterator[Array]:
-    """The gradients that there are, as arrays to change in place; of row gradients the rows."""
+    """The existing gradients, as arrays to change in place; for row gradients the rows."""
     for parameter in named(owner, parameters).values():
         if isinstance(parameter.grad, RowGradient):
             yield parameter.grad.values

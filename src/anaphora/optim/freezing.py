@@ -1,6 +1,6 @@
-"""What fine-tuning does to parameters by their names: freezing, layer groups, their learning rates.
+"""Fine-tuning parameters by name: freezing, layer groups and their learning rates.
 
-All of it takes the names that ``module.named_parameters()`` gives.
+Names are those of ``module.named_parameters()``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def matching(
     """The names of the parameters that a pattern matches, in the order of the parameters.
 
     Args:
-        named_parameters: What ``module.named_parameters()`` gives.
-        patterns: Patterns of the shell: ``*`` for any characters, ``?`` for one, ``[01]`` for one
-            of some.
+        named_parameters: The result of ``module.named_parameters()``.
+        patterns: Shell patterns: ``*`` for any characters, ``?`` for one, ``[01]`` for one of a
+            set.
 
     Raises:
         ValueError: a pattern matches no parameter; the message lists their names.
@@ -38,8 +38,8 @@ def matching(
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise ValueError(
-                f"no parameter is called {pattern!r}; there are {', '.join(names)} (* stands for "
-                "any characters)"
+                f"no parameter is named {pattern!r}; expected {', '.join(names)} (* matches any "
+                "characters)"
             )
     return [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
 
@@ -47,13 +47,13 @@ def matching(
 def freeze(
     named_parameters: Iterable[tuple[str, Parameter]], patterns: str | Sequence[str]
 ) -> list[str]:
-    """Freeze the parameters whose names match: they are not trained, and cost nothing in training.
+    """Freeze the parameters whose names match: they are not trained, and cost no training time.
 
     ``requires_grad`` becomes False; set it to True to train them again.
 
     Args:
-        named_parameters: What ``module.named_parameters()`` gives.
-        patterns: As of `matching`.
+        named_parameters: The result of ``module.named_parameters()``.
+        patterns: As for `matching`.
 
     Returns:
         The names of the frozen parameters.
@@ -71,16 +71,16 @@ def freeze(
     parameters = dict(named_parameters)
     names = matching(parameters.items(), patterns)
     if not any(p.requires_grad for name, p in parameters.items() if name not in set(names)):
-        raise ValueError("freezing that leaves no parameter to train; freeze fewer")
+        raise ValueError("freezing leaves no parameter to train; freeze fewer")
     for name in names:
         parameters[name].requires_grad = False
     return names
 
 
 def layer_groups(named_parameters: Iterable[tuple[str, Parameter]]) -> list[list[str]]:
-    """Divide the parameters of a model into its layers, in their order: first those nearest inputs.
+    """Divide the parameters of a model into its layers, in order from the inputs.
 
-    A layer is what has one attribute of the model, or one number in a stack: ``embedding.*``,
+    A layer is one attribute of the model, or one number in a stack: ``embedding.*``,
     ``recurrent.*_l0``, ``recurrent.*_l1``, ``output.*``.
 
     >>> from anaphora.models import LanguageModel
@@ -103,25 +103,25 @@ def discriminative_groups(
     *,
     factor: float = 2.6,
 ) -> list[dict[str, Any]]:
-    """Parameter groups whose learning rates fall from layer to layer (Howard & Ruder 2018).
+    """Parameter groups with a lower learning rate for each layer below (Howard & Ruder 2018).
 
         learning_rate of group k = learning_rate / factor ** (K - 1 - k)     k = 0, ..., K - 1
 
-    so that the last layers, which know the least about the new task, learn fastest.
+    so that the last layers, which are the most task-specific, learn fastest.
 
     Args:
-        named_parameters: What ``module.named_parameters()`` gives.
+        named_parameters: The result of ``module.named_parameters()``.
         groups: Names or patterns of the parameters of each layer, as from `layer_groups`, the one
-            nearest the inputs first. A parameter is of the first group that matches it; those of
-            none are of the last.
-        learning_rate: That of the last group.
-        factor: Between two groups, > 0.
+            nearest the inputs first. A parameter belongs to the first group that matches it, or
+            else to the last.
+        learning_rate: The learning rate of the last group.
+        factor: The ratio between two groups, > 0.
 
     Returns:
         Groups for an optimizer; those without a parameter are omitted.
 
     Raises:
-        ValueError: a pattern matches no parameter, or a number is out of its range.
+        ValueError: a pattern matches no parameter, or a number is out of range.
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.optim import Adam
@@ -148,7 +148,7 @@ def discriminative_groups(
 def divided(
     parameters: Mapping[str, Parameter], groups: Sequence[Sequence[str]]
 ) -> list[list[str]]:
-    """The names of the parameters of each group; those that no pattern matches in the last one.
+    """The names of the parameters of each group; those that no pattern matches go to the last.
 
     Raises:
         ValueError: there is no group, or a pattern matches no parameter.

@@ -1,4 +1,4 @@
-"""The optimisers: SGD, Adam, AdamW, RMSprop, Adagrad and averaged SGD."""
+"""The optimizers: SGD, Adam, AdamW, RMSprop, Adagrad and averaged SGD."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class SGD(Optimizer):
     Args:
         parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
-        momentum: The share of the velocity v that a step keeps, 0 <= momentum < 1.
-        nesterov: Use the gradient as it will be after the velocity's next move.
+        momentum: The decay rate of the velocity v, 0 <= momentum < 1.
+        nesterov: Use Nesterov's momentum, which looks one step ahead.
         weight_decay: >= 0.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`; or `nesterov` without momentum.
+        TypeError, ValueError: as for `Optimizer`; or `nesterov` without momentum.
 
     >>> from anaphora.tensor import Parameter
     >>> weight = Parameter([1.0, 2.0])
@@ -92,12 +92,12 @@ class Adam(Optimizer):
     Args:
         parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
-        betas: The shares of m and v that a step keeps, each 0 <= beta < 1.
+        betas: The decay rates of m and v, each 0 <= beta < 1.
         epsilon: > 0.
-        weight_decay: >= 0; for decay apart from the gradient see `AdamW`.
+        weight_decay: >= 0; for decoupled weight decay see `AdamW`.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`.
+        TypeError, ValueError: as for `Optimizer`.
 
     >>> from anaphora.tensor import Parameter
     >>> weight = Parameter([1.0, -300.0])
@@ -155,7 +155,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with the weight decay apart from the gradient (Loshchilov & Hutter 2019).
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
     Before each step of `Adam` (with ``g = gradient``),
 
@@ -164,12 +164,12 @@ class AdamW(Adam):
     Args:
         parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
-        betas: The shares of m and v that a step keeps, each 0 <= beta < 1.
+        betas: The decay rates of m and v, each 0 <= beta < 1.
         epsilon: > 0.
         weight_decay: >= 0.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`.
+        TypeError, ValueError: as for `Optimizer`.
 
     >>> from anaphora.tensor import Parameter
     >>> AdamW([Parameter([1.0])], weight_decay=0.1)
@@ -211,7 +211,7 @@ class RMSprop(Optimizer):
         weight_decay: >= 0.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`.
+        TypeError, ValueError: as for `Optimizer`.
 
     >>> from anaphora.tensor import Parameter
     >>> weight = Parameter([4.0, -4.0])
@@ -288,7 +288,7 @@ class Adagrad(Optimizer):
         weight_decay: >= 0.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`.
+        TypeError, ValueError: as for `Optimizer`.
 
     >>> from anaphora.tensor import Parameter
     >>> weight = Parameter([1.0, -300.0])
@@ -353,7 +353,7 @@ class ASGD(Optimizer):
         weight_decay: >= 0.
 
     Raises:
-        TypeError, ValueError: as `Optimizer`.
+        TypeError, ValueError: as for `Optimizer`.
 
     >>> from anaphora.tensor import Parameter
     >>> weight = Parameter([8.0])

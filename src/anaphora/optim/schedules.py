@@ -14,15 +14,15 @@ from anaphora.optim.optimizers import ASGD
 
 
 class Schedule(foreign_names.Answering):
-    """Sets ``optimizer.learning_rate`` when the training loop calls; the base of all schedules.
+    """Sets ``optimizer.learning_rate`` when the training loop calls it; the base of all schedules.
 
-    Training loops call all three methods; a schedule does something in those that it needs.
+    Training loops call all three methods; a schedule implements those that it needs.
 
     Args:
-        optimizer: Its learning rate now is the initial one.
+        optimizer: Its current learning rate is the initial one.
 
     Attributes:
-        learning_rate: What this schedule has set.
+        learning_rate: The learning rate that this schedule has set.
 
     >>> from anaphora.optim import SGD
     >>> from anaphora.tensor import Parameter
@@ -63,15 +63,15 @@ class Schedule(foreign_names.Answering):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned; sets the learning rate.
+        """Restore what `state_dict` returned; sets the learning rate.
 
         Raises:
-            ValueError: it is the state of another schedule.
+            ValueError: the state is from another schedule.
         """
         owner = type(self).__name__
         if state.get("schedule") != owner:
             raise ValueError(
-                f"{owner}: the state is of {state.get('schedule')!r}; load it into the schedule "
+                f"{owner}: the state is from {state.get('schedule')!r}; load it into the schedule "
                 "that it was saved from"
             )
         for name in self._kept:
@@ -101,17 +101,17 @@ class ExponentialDecay(Schedule):
 
     with epochs counted from `first_epoch`.
 
-    The defaults are those of the paper's small model, which trains for 13 epochs from 1; the medium
-    model has 1/1.2 after 6 (39 epochs), the large 1/1.15 after 14 (55 epochs).
+    The defaults are those of the paper's small model, which trains for 13 epochs from the rate 1;
+    the medium model has 1/1.2 after 6 epochs (of 39), the large one 1/1.15 after 14 (of 55).
 
     Args:
-        optimizer: Its learning rate now is the initial one.
+        optimizer: Its current learning rate is the initial one.
         decay: The factor, 0 < decay <= 1.
         constant_epochs: The number of epochs before the first decay.
-        first_epoch: The epoch in which the schedule begins, where a resumed training continues it.
+        first_epoch: The epoch in which the schedule begins, if resumed training restarts it.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of range.
 
     >>> from anaphora.optim import SGD
     >>> from anaphora.tensor import Parameter
@@ -137,7 +137,7 @@ class ExponentialDecay(Schedule):
     ) -> None:
         super().__init__(optimizer)
         if not 0 < decay <= 1:
-            raise ValueError(f"ExponentialDecay: decay is a factor, 0 < decay <= 1, not {decay!r}")
+            raise ValueError(f"ExponentialDecay: decay must be > 0 and <= 1, not {decay!r}")
         self.decay = float(decay)
         self.constant_epochs = _count("ExponentialDecay", "constant_epochs", constant_epochs, 0)
         self.first_epoch = _count("ExponentialDecay", "first_epoch", first_epoch, 0)
@@ -149,17 +149,17 @@ class ExponentialDecay(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """Times `factor` when the validation loss has not fallen below its best for some evaluations.
+    """Multiplied by `factor` when the validation loss has had no new best for some evaluations.
 
     Args:
-        optimizer: Its learning rate now is the initial one.
+        optimizer: Its current learning rate is the initial one.
         factor: 0 <= factor < 1.
-        patience: The number of evaluations in a row without a new best that are let pass; the next
-            one reduces the learning rate, and the count starts again.
-        minimum: The learning rate is not reduced below it.
+        patience: The number of consecutive evaluations without a new best to tolerate; the next
+            one reduces the learning rate, and the count restarts.
+        minimum: The lowest learning rate.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of range.
 
     >>> from anaphora.optim import SGD
     >>> from anaphora.tensor import Parameter
@@ -213,13 +213,13 @@ class Cosine(Schedule):
     and `minimum` from `total_steps` on.
 
     Args:
-        optimizer: Its learning rate now is the initial one.
-        total_steps: The number of steps of the optimizer in the complete training, >= 1.
+        optimizer: Its current learning rate is the initial one.
+        total_steps: The total number of optimizer steps, >= 1.
         minimum: The learning rate at the end.
-        first_step: The step at which the schedule begins, where a resumed training continues it.
+        first_step: The step at which the schedule begins, if resumed training restarts it.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of range.
 
     >>> from anaphora.optim import SGD
     >>> from anaphora.tensor import Parameter
@@ -254,17 +254,18 @@ class Cosine(Schedule):
 
 
 class WarmUp(Schedule):
-    """Another schedule, multiplied by a factor that rises from 1/steps to 1 over the first steps.
+    """Wraps a schedule: a factor rises from 1/steps to 1 over the first steps.
 
-        learning_rate = that of the other schedule * min(1, (step + 1 - first_step) / steps)
+        learning_rate = that of the wrapped schedule * min(1, (step + 1 - first_step) / steps)
 
     Args:
-        schedule: The other schedule; only this one is called then. `Constant` for warm-up alone.
-        steps: The first step at the full learning rate is number `steps`, counted from 1; >= 1.
-        first_step: The step at which the schedule begins, where a resumed training continues it.
+        schedule: The wrapped schedule, which need not be called itself. `Constant` for warm-up
+            alone.
+        steps: The number of warm-up steps, >= 1; the last has the full learning rate.
+        first_step: The step at which the schedule begins, if resumed training restarts it.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of range.
 
     >>> from anaphora.optim import SGD
     >>> from anaphora.tensor import Parameter
@@ -296,17 +297,17 @@ class WarmUp(Schedule):
         self._set(self.schedule.learning_rate * self.factor)
 
     def on_epoch(self, epoch: int) -> None:
-        """Tell the other schedule."""
+        """Call the wrapped schedule."""
         self.schedule.on_epoch(epoch)
         self._set(self.schedule.learning_rate * self.factor)
 
     def on_evaluation(self, loss: float) -> None:
-        """Tell the other schedule."""
+        """Call the wrapped schedule."""
         self.schedule.on_evaluation(loss)
         self._set(self.schedule.learning_rate * self.factor)
 
     def state_dict(self) -> dict[str, Any]:
-        """As `Schedule.state_dict`, with that of the other schedule within."""
+        """As `Schedule.state_dict`, including that of the wrapped schedule."""
         return {**super().state_dict(), "of": self.schedule.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -319,8 +320,8 @@ class WarmUp(Schedule):
 class NonMonotonicTrigger(Schedule):
     """Starts the averaging of `ASGD` when the validation loss stops falling (Merity et al. 2018).
 
-    That is, when it is larger than the smallest of the losses before, the last `interval` of them
-    omitted. The learning rate does not change.
+    That is, when it exceeds the smallest of the previous losses, not counting the last `interval`.
+    The learning rate does not change.
 
     Args:
         optimizer: An `ASGD`.
@@ -348,7 +349,7 @@ class NonMonotonicTrigger(Schedule):
     def __init__(self, optimizer: ASGD, *, interval: int = 5) -> None:
         if not isinstance(optimizer, ASGD):
             raise TypeError(
-                "NonMonotonicTrigger: starts the averaging of ASGD, which "
+                "NonMonotonicTrigger: it starts the averaging of ASGD, which "
                 f"{type(optimizer).__name__} does not have; use ASGD"
             )
         super().__init__(optimizer)
@@ -357,7 +358,7 @@ class NonMonotonicTrigger(Schedule):
         self.losses: list[float] = []
 
     def on_evaluation(self, loss: float) -> None:
-        """Compare with the losses of before."""
+        """Compare with the previous losses."""
         earlier = self.losses[: -self.interval]
         if earlier and loss > min(earlier):
             self.optimizer.start_averaging()
@@ -368,4 +369,4 @@ class NonMonotonicTrigger(Schedule):
 def _count(owner: str, name: str, value: object, minimum: int) -> int:
     if isinstance(value, numbers.Integral) and int(value) >= minimum:
         return int(value)
-    raise ValueError(f"{owner}: {name} is an integer >= {minimum}, not {value!r}")
+    raise ValueError(f"{owner}: {name} must be an integer >= {minimum}, not {value!r}")

@@ -1,4 +1,4 @@
-"""Synthetic tasks on which recurrent networks are measured: what is sampled follows from a seed.
+"""Synthetic benchmark tasks for recurrent networks, sampled reproducibly from a generator.
 
 Every generator takes a `numpy.random.Generator` and returns arrays, time-major as everywhere.
 """

@@ -1,4 +1,4 @@
-"""The adding problem: two marked numbers of a long sequence are to be added."""
+"""The adding problem: the sum of two marked numbers in a long sequence."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 def adding_problem(
     generator: np.random.Generator, batch_size: int, length: int = 100
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.integer[Any]]]:
-    """Sample sequences of numbers and marks, and what the marked numbers add up to.
+    """Sample sequences of numbers and marks, with the sum of the marked numbers as the target.
 
     Each step is a number, uniform in [-1, 1], and a mark: 1 at the two numbers to add, -1 at the
     first and the last step, 0 elsewhere. One of the first ten steps is marked, and another one of
     the first ``length / 2 - 1``; a marked first step has the number 0 and the mark 1. A sequence
     has ``length`` to ``1.1 * length`` steps. The target is ``0.5 + (a + b) / 4``, in [0, 1]; an
-    answer is right if it is less than 0.04 away.
+    answer is correct if its error is below 0.04.
 
     Source: Hochreiter & Schmidhuber 1997, experiment 4.
 

@@ -1,4 +1,4 @@
-"""Counting: as many `b` as there were `a`, and as many `a` again."""
+"""Counting: n times `a`, n times `b`, and n times `a` again."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ COUNTING_TOKENS = ("<eos>", "<unk>", "a", "b")
 def count_block(n: int, unknown: bool = False) -> NDArray[np.int64]:
     """The sequence a^n b^n a^n with its end, as ids of `COUNTING_TOKENS`.
 
-    From the first ``b`` on all of it is determined by the number of words before.
+    From the first ``b`` on, everything is determined by the number of words before it.
 
     Args:
         n: The number of words of each kind, at least 1.
-        unknown: Put unknown words in the place of the first ``a``'s: to be counted all the same.
+        unknown: Replace the first n ``a`` by unknown words, which must be counted all the same.
 
     Returns:
         [3 n + 1] ids.

@@ -1,4 +1,4 @@
-"""Signal echo: say what came some steps ago."""
+"""Signal echo: repeat the input of some steps ago."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def signal_echo(
         generator: The source of randomness.
         length: T.
         batch_size: B streams.
-        delay: The number of steps between a bit and its echo; 0 echoes at once.
+        delay: The number of steps between a bit and its echo.
 
     Returns:
-        The bits [T, B] and their echoes [T, B]; -100, which losses ignore, where none has come.
+        The bits [T, B] and their echoes [T, B]; -100, which losses ignore, before the first echo.
 
     Raises:
         ValueError: the delay is negative.

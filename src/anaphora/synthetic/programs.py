@@ -1,4 +1,4 @@
-"""Small Python programs and what they print: learning to execute (Zaremba & Sutskever 2014)."""
+"""Small Python programs and their output: learning to execute (Zaremba & Sutskever 2014)."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Program:
 
     Attributes:
         text: Its source, without a line end after the last line.
-        answer: What it prints.
+        answer: The number that it prints.
 
     >>> Program("print((7+12))", 19).answer
     19
@@ -29,19 +29,20 @@ class Program:
 def sample_program(generator: np.random.Generator, length: int, nesting: int) -> Program:
     """Sample a program that prints one number.
 
-    It begins with a number and applies `nesting` operations, one to the result of the other: add or
-    subtract a number, multiply by a small one, keep the value in a variable, choose by a condition,
-    add the same number in a loop. Small numbers, of products and loops, are from 1 to 4 * length.
+    It starts with a number and applies `nesting` operations, each to the result of the previous
+    one: add or subtract a number, multiply by a small one, assign to a variable, choose by a
+    condition, add the same number in a loop. Small numbers, in products and loops, are from 1 to
+    4 * length.
 
     Source: Zaremba & Sutskever 2014, "Learning to Execute"; theirs also combine two results.
 
     Args:
-        generator: Where random choices come from.
+        generator: The source of randomness.
         length: The maximum number of digits of a number, at least 1.
         nesting: The number of operations, from 0 to 25.
 
     Raises:
-        ValueError: the length or the nesting is out of its range.
+        ValueError: the length or the nesting is out of range.
 
     >>> program = sample_program(np.random.default_rng(5), length=3, nesting=3)
     >>> print(program.text)

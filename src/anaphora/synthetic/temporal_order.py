@@ -18,10 +18,10 @@ def temporal_order(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.integer[Any]]]:
     """Sample sequences of symbols whose class is the order of the X and Y in them.
 
-    A sequence begins with E and ends with B, and is made of random a, b, c and d between, but for
+    A sequence begins with E, ends with B, and has random a, b, c and d in between, except for
     two symbols (4 classes) or three (8 classes) that are X or Y. With the length 100 it is the
-    published task: 100 to 110 steps, the first symbol at 10 to 20, then 50 to 60; or 10 to 20, 33
-    to 43 and 66 to 76. Other lengths scale these places; shorter is easier.
+    published task: 100 to 110 steps, with these symbols at 10 to 20 and 50 to 60; or at 10 to 20,
+    33 to 43 and 66 to 76. Other lengths scale these positions; shorter is easier.
 
     Source: Hochreiter & Schmidhuber 1997, experiments 6a and 6b.
 
@@ -32,7 +32,7 @@ def temporal_order(
         length: The minimum number of steps of a sequence, at least 10; the maximum is a tenth more.
 
     Returns:
-        Ids [T, B] of `TEMPORAL_SYMBOLS` (0 beyond a sequence's end), classes [B] (X as 0, Y as 1,
+        Ids [T, B] of `TEMPORAL_SYMBOLS` (0 after a sequence's end), classes [B] (X as 0, Y as 1,
         the first symbol the most significant) and lengths [B].
 
     Raises:
@@ -43,7 +43,7 @@ def temporal_order(
     ('EXdaaYdabB', array([1]), array([10]))
     """
     if classes not in _PLACES:
-        raise ValueError(f"temporal_order: {classes} classes; there are tasks of 4 and of 8")
+        raise ValueError(f"temporal_order: {classes} classes; expected 4 or 8")
     if length < 10:
         raise ValueError(f"temporal_order: length {length}; it must be at least 10")
     B = batch_size

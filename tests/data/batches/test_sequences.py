@@ -144,7 +144,10 @@ def test_the_training_loop_serves_a_classifier():
             lambda x: SequenceBatches(x, range(7), 2, characters=[[[1]] * 5] * 7),
             "sequence 1 has 2 steps and 5 spellings",
         ),
-        (lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2), "expected .* alike"),
+        (
+            lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((4, 2)), 2),
+            "expected the same \\[N, B\\]",
+        ),
         (
             lambda x: SignalBatches(np.zeros((3, 2)), np.zeros((3, 2)), 0),
             "window must be an integer of at least 1, not 0",

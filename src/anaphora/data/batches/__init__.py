@@ -1,4 +1,4 @@
-"""Every kind of batches: of texts, of sequences with answers, of pairs, of signals."""
+"""All kinds of batches: of texts, sequences with targets, pairs and signals."""
 
 from anaphora.data.batches.base import IGNORE_INDEX, Batch, Batches, BucketedBatches, pad
 from anaphora.data.batches.pairs import PairBatch, PairBatches, pair_batches

@@ -1,4 +1,4 @@
-"""What every kind of batches shares: a batch, an epoch of them, bucketing and padding.
+"""What all kinds of batches share: a batch, an epoch of them, bucketing and padding.
 
 Letters: T steps, B batch, I inputs.
 """
@@ -24,14 +24,14 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step of training or evaluation needs.
+    """The input of one step of training or evaluation.
 
-    Of a text: ids [T, B] and the ids that follow them. Other models read features [T, B, I], and
-    have one target a sequence, [B], or numbers as targets, which all count.
+    For a text: ids [T, B] and the ids that follow them. Other models read features [T, B, I], and
+    have one target per sequence, [B], or numbers as targets, all of which count.
 
     Attributes:
         inputs: The token before each target, [T, B].
-        targets: The tokens to predict, [T, B]; -100 where nothing is.
+        targets: The tokens to predict, [T, B]; -100 where there is none.
         lengths: The number of real steps of each row, [B]; None where rows continue in the next
             batch.
 
@@ -62,7 +62,7 @@ class Batches(ABC):
 
     Attributes:
         carries_state: Whether row `b` of a batch continues where row `b` of the batch before it
-            ended, so that the recurrent state is to be carried over. Otherwise every row starts
+            ended, so that the recurrent state must be carried over. Otherwise every row starts
             from the initial state.
 
     >>> from anaphora.data import batchify
@@ -77,7 +77,7 @@ class Batches(ABC):
 
     @functools.cached_property
     def tokens(self) -> int:
-        """The number of targets that count, in all batches together."""
+        """The total number of targets that count."""
         return sum(batch.tokens for batch in self)
 
     @abstractmethod
@@ -97,17 +97,17 @@ class Batches(ABC):
     def shuffled(self, generator: np.random.Generator) -> "Batches":
         """Return the batches in an order for one epoch, sampled from `generator`.
 
-        Streams that carry state have one order only: they are returned as they are, and nothing is
+        Streams that carry state have only one order: they are returned unchanged, and nothing is
         sampled.
         """
         return self
 
 
 class BucketedBatches(Batches):
-    """Examples of about equal length side by side; a subclass says how some become a batch.
+    """Examples bucketed by length; a subclass collates them into batches.
 
     Args:
-        lengths: For each example its length; further arrays sort examples of equal length.
+        lengths: The length of each example; further arrays sort examples of equal length.
         batch_size: B; the last batch of the longest examples may be smaller.
 
     >>> from anaphora.data import SequenceBatches
@@ -122,7 +122,7 @@ class BucketedBatches(Batches):
         self._sort_keys = lengths[::-1]  # the last key is the first that lexsort sorts by
         self._batch_size = batch_size
         self.order = self._bucket(np.arange(len(lengths[0])))
-        """The numbers of the examples of each batch, in the order of the epoch."""
+        """The indices of the examples of each batch, in the order of the epoch."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -132,13 +132,13 @@ class BucketedBatches(Batches):
 
     @abstractmethod
     def _collate(self, examples: Int64) -> Batch:
-        """Return the batch of the examples with these numbers."""
+        """Return the batch of the examples with these indices."""
 
     def shuffled(self, generator: np.random.Generator) -> Self:
-        """Return the same examples in batches made again.
+        """Return the same examples in new batches.
 
-        Examples of one length change places among each other, and batches come in any order. The
-        same state of the generator gives the same order.
+        Examples of equal length are permuted, and so are the batches. The same generator state
+        gives the same order.
         """
         order = self._bucket(generator.permutation(len(self._sort_keys[0])))
         other = copy.copy(self)
@@ -146,7 +146,7 @@ class BucketedBatches(Batches):
         return other
 
     def _bucket(self, examples: Int64) -> list[Int64]:
-        """Sort examples by length, keeping the order of equal ones, and cut them into batches."""
+        """Sort examples by length, stably, and cut them into batches."""
         examples = examples[np.lexsort([key[examples] for key in self._sort_keys])]
         return np.split(examples, np.arange(self._batch_size, len(examples), self._batch_size))
 
@@ -154,12 +154,12 @@ class BucketedBatches(Batches):
 def pad(
     sequences: Sequence[NDArray[Any]], padding: float = 0, dtype: Any = np.int64
 ) -> tuple[NDArray[Any], Int64]:
-    """Put sequences side by side, the shorter ones padded at their end.
+    """Pad sequences to one array.
 
     Args:
         sequences: B arrays [T, ...], each with its own T.
         padding: The value after the end of a shorter sequence.
-        dtype: Of the result; None takes the one that all the sequences fit in.
+        dtype: The dtype of the result; None takes one that holds all the sequences.
 
     Returns:
         The padded sequences, [longest T, B, ...], and their lengths, [B].

@@ -1,4 +1,4 @@
-"""Batches of pairs: a source, and the sequence to make of it.
+"""Batches of pairs of a source and a target sequence.
 
 Letters: S steps of the source, T steps of the target, B batch, N tokens of a text.
 """
@@ -21,11 +21,11 @@ Source = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class PairBatch(Batch):
-    """A `Batch` of targets, and what each is to be made of.
+    """A `Batch` of targets with their sources.
 
     Attributes:
-        source: Ids, [S, B], each row ending with its end mark, padded with 0; or a vector for each
-            target, [B, I].
+        source: Ids, [S, B], each row ending with its end-of-sequence id, padded with 0; or a vector
+            for each target, [B, I].
         source_lengths: The number of ids of each row, [B]; None for vectors.
 
     >>> inputs, targets = np.array([[0], [5]]), np.array([[5], [0]])
@@ -42,16 +42,16 @@ class PairBatch(Batch):
 
 
 class PairBatches(BucketedBatches):
-    """Pairs of about equal lengths side by side, padded; `pair_batches` makes them.
+    """Pairs bucketed by length and padded; `pair_batches` makes them.
 
     Args:
         source: The source text, [N] ids; or vectors, [number of pairs, I].
-        source_offsets: Where the sentences of the source begin and end, as `split_sentences` gives
-            it; None for vectors.
+        source_offsets: Where the sentences of the source begin and end, from `split_sentences`;
+            None for vectors.
         target: The target text, [N] ids.
         target_offsets: Where its sentences begin and end.
         batch_size: B; the last batch of the longest pairs may be smaller.
-        end_id: The target's end mark, which is also the input before its first token.
+        end_id: The target's end-of-sequence id, which is also the input before its first token.
 
     >>> source, target = np.array([7, 0, 8, 9, 0]), np.array([4, 1, 5, 6, 4, 1])
     >>> batches = PairBatches(source, np.array([0, 2, 5]), target, np.array([0, 2, 6]), 1, 1)
@@ -100,24 +100,24 @@ def pair_batches(
     end_id: int,
     source_end_id: int | None = None,
 ) -> PairBatches:
-    """Batch two aligned texts: sentence `k` of the target is to be made of sentence `k` of the
-    source, or of vector `k`.
+    """Batch two aligned texts: sentence `k` of the target belongs to sentence `k` of the source, or
+    to vector `k`.
 
-    Pairs are sorted by the length of their target, then by that of their source, so that those of
-    similar lengths are together. Batches come in the order of length; `shuffled` gives another for
-    each epoch.
+    Pairs are sorted by the length of the target, then of the source, so that pairs of similar
+    lengths are together. Batches are in the order of length; `shuffled` gives another for each
+    epoch.
 
     Args:
-        source: The ids of a text, [N], whose every sentence ends with `source_end_id`; or vectors,
-            [number of sentences of the target, I].
-        target: The ids of a text, [N], whose every sentence ends with `end_id`.
+        source: The ids of a text, [N], in which each sentence ends with `source_end_id`; or
+            vectors, [number of sentences of the target, I].
+        target: The ids of a text, [N], in which each sentence ends with `end_id`.
         batch_size: B; one batch may be smaller.
-        end_id: The target's end mark, which is also the input before its first token.
-        source_end_id: The source's end mark; None for vectors.
+        end_id: The target's end-of-sequence id, which is also the input before its first token.
+        source_end_id: The source's end-of-sequence id; None for vectors.
 
     Raises:
         DataError: the source and the target have different numbers of sentences, or none, or the
-            last sentence of a text has no end mark.
+            last sentence of a text has no end-of-sequence id.
 
     >>> source, target = np.array([7, 0, 8, 9, 0]), np.array([4, 1, 5, 6, 4, 1])
     >>> batch = pair_batches(source, target, batch_size=2, end_id=1, source_end_id=0)[0]
@@ -147,8 +147,8 @@ def pair_batches(
     if count != len(target_offsets) - 1:
         raise DataError(
             f"the source has {count:,} {'vectors' if source_offsets is None else 'sentences'}, but "
-            f"the target has {len(target_offsets) - 1:,} sentences; give texts whose lines "
-            "belong together, one by one"
+            f"the target has {len(target_offsets) - 1:,} sentences; give texts that are aligned "
+            "line by line"
         )
     return PairBatches(source, source_offsets, target, target_offsets, batch_size, end_id)
 
@@ -159,7 +159,7 @@ def _offsets(name: str, ids: Integers, end_id: int) -> Int64:
         raise DataError(f"the {name} has no sentence; give more text")
     if ids[-1] != end_id:
         raise DataError(
-            f"the last sentence of the {name} does not end with its end mark, the id {end_id}; add "
-            "it, or name the id that ends sentences"
+            f"the last sentence of the {name} does not end with the end-of-sequence id {end_id}; "
+            "add it, or give the id that ends sentences"
         )
     return split_sentences(ids, end_id)

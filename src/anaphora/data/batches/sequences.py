@@ -1,4 +1,4 @@
-"""Batches of sequences with their answers, of streams of signals, and of sampled tasks."""
+"""Batches of sequences with targets, of streams of signals, and of sampled tasks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class SpelledBatch(Batch):
     """A batch of words that come with their characters.
 
     Attributes:
-        characters: The characters of each word, [W, T, B] ids, W being the longest word's number.
-        character_lengths: The number of characters of each word, [T, B]; 0 at padding.
+        characters: The characters of each word, [W, T, B] ids, W being the longest word's length.
+        character_lengths: The number of characters of each word, [T, B]; 0 in the padding.
 
     >>> words, tags = np.array([[7], [2]]), np.array([[1], [0]])
     >>> characters = np.array([[[3], [5]], [[4], [0]]])  # two of the first word, one of the second
@@ -34,20 +34,19 @@ class SpelledBatch(Batch):
 
 
 class SequenceBatches(BucketedBatches):
-    """Sequences of about equal length side by side, padded, each with its answer.
+    """Sequences bucketed by length and padded, with their targets.
 
     Args:
-        inputs: For each sequence its features [T, I], or its ids [T].
-        targets: For each sequence its answer: a class, numbers [O], or booleans [C], which say of
-            each label whether it has it. With ``per_step`` a class
-            for each of its steps, [T].
+        inputs: The features [T, I] or the ids [T] of each sequence.
+        targets: The target of each sequence: a class, numbers [O], or booleans [C], one for each
+            label. With ``per_step`` a class for each step, [T].
         batch_size: B; the last batch of the longest sequences may be smaller.
         per_step: Whether there is a target for each step.
-        characters: For each sequence the spelling of each of its T ids, as arrays of character ids;
-            batches are then `SpelledBatch`.
+        characters: For each sequence, the character ids of each of its T words; batches are then
+            `SpelledBatch`.
 
     Raises:
-        ValueError: sizes do not fit, or there is no sequence.
+        ValueError: sizes do not match, or there is no sequence.
 
     >>> series = [np.ones((5, 2)), np.ones((3, 2)), np.ones((4, 2))]
     >>> batches = SequenceBatches(series, [1, 0, 1], batch_size=2)
@@ -112,7 +111,7 @@ class SequenceBatches(BucketedBatches):
 
 
 class SignalBatches(Batches):
-    """Windows over parallel streams, the state carried from each to the next.
+    """Windows over parallel streams, with the state carried from each to the next.
 
     Args:
         inputs: [N, B, ...] the streams.
@@ -134,7 +133,7 @@ class SignalBatches(Batches):
         if inputs.shape[:2] != targets.shape[:2]:
             raise ValueError(
                 f"SignalBatches: inputs of shape {inputs.shape} with targets of shape "
-                f"{targets.shape}; expected [N, B, ...] alike"
+                f"{targets.shape}; expected the same [N, B] in both"
             )
         check_sizes(self, window=window)
         self._inputs, self._targets, self._window = inputs, targets, window
@@ -149,14 +148,14 @@ class SignalBatches(Batches):
 
 
 class SampledBatches(Batches):
-    """Batches of a synthetic task, sampled when they are needed; every epoch has its own.
+    """Batches of a synthetic task, sampled on demand, anew for each epoch.
 
-    Batch k of an epoch follows from the epoch's seed and k alone, so a training resumes anywhere.
+    Batch k of an epoch depends only on the epoch's seed and k, so training can resume anywhere.
 
     Args:
         sample: Makes a batch, given a generator.
-        count: Batches an epoch.
-        seed: Of this epoch; `shuffled` samples that of another.
+        count: Batches per epoch.
+        seed: The seed of this epoch; `shuffled` samples another.
 
     Raises:
         ValueError: the count is below 1.
@@ -184,14 +183,14 @@ class SampledBatches(Batches):
         return self._sample(np.random.default_rng((self._seed, index)))
 
     def shuffled(self, generator: np.random.Generator) -> SampledBatches:
-        """Other batches of the same task."""
+        """New batches of the same task."""
         return SampledBatches(self._sample, self._count, int(generator.integers(1 << 62)))
 
 
 def side_by_side(
     inputs: Sequence[ArrayLike], characters: Sequence[Sequence[ArrayLike]] | None = None
 ) -> Batch:
-    """One batch of sequences to be answered, in the order given; its targets mean nothing.
+    """One batch of sequences to predict, in the order given; its targets are placeholders.
 
     The arguments are those of `SequenceBatches`.
 

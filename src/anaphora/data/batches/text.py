@@ -1,4 +1,4 @@
-"""Windows of token ids: parallel streams, exact cover of a text, separate sentences.
+"""Windows of token ids: parallel streams, an exact cover of a text, separate sentences.
 
 Letters: T steps, B batch, N tokens of a text.
 """
@@ -35,7 +35,7 @@ class StreamBatches(Batches):
         ids: The text, [N]; read window by window, so a memory map stays on disk.
         first: The position in `ids` of each stream's first target, [B].
         lengths: The number of targets of each stream, [B].
-        window: T, of all windows but the last, which may be shorter.
+        window: T of all windows but the last, which may be shorter.
         start_id: The input before position 0 of the text, needed where a stream begins there.
 
     >>> batches = StreamBatches(np.arange(10), np.array([1, 6]), np.array([4, 4]), window=3)
@@ -71,7 +71,7 @@ class StreamBatches(Batches):
 
 
 class SentenceBatches(BucketedBatches):
-    """Sentences of about equal length side by side, padded; `sentence_batches` makes them.
+    """Sentences bucketed by length and padded; `sentence_batches` makes them.
 
     Args:
         ids: The text, [N]; read batch by batch.
@@ -115,8 +115,9 @@ class SentenceBatches(BucketedBatches):
 def batchify(ids: Integers, batch_size: int, window: int) -> StreamBatches:
     """Cut a text into B parallel streams of equal length, for training.
 
-    Stream `b` is `ids[b * n : (b + 1) * n]` with `n = N // B`; what remains is dropped. Targets are
-    the inputs shifted by one, so `B * (n - 1)` tokens count. The last window may be shorter than T.
+    Stream `b` is `ids[b * n : (b + 1) * n]` with `n = N // B`; the remainder is dropped. Targets
+    are the inputs shifted by one, so `B * (n - 1)` tokens count. The last window may be shorter
+    than T.
 
     Args:
         ids: The text, [N]; a memory map stays on disk.
@@ -156,15 +157,15 @@ def cover(
 
     Streams are contiguous, and their lengths differ by at most one. The first input of each is the
     token before it in the text. Where a stream has ended, targets are -100. Only the recurrent
-    state is new at the start of each stream: `batch_size=1` is the entire text in one pass, as
-    papers report it.
+    state is reset at the start of each stream: `batch_size=1` reads the entire text in one pass, as
+    in papers.
 
     Args:
         ids: The text, [N]; a memory map stays on disk.
         batch_size: B.
         window: T.
-        start_id: The input for the first token, so that all N count; None omits it, and
-            N - 1 count.
+        start_id: The input that predicts the first token, so that all N count; with None, N - 1
+            count.
 
     Raises:
         DataError: there is no token to predict.
@@ -196,8 +197,8 @@ def cover(
 def split_sentences(ids: Integers, end_id: int, block: int = 1 << 20) -> Int64:
     """Return where sentences begin and end, [S + 1].
 
-    Sentence `s` is `ids[offsets[s] : offsets[s + 1]]`. Each sentence ends with its `end_id`, but
-    for the last, which may have none. The text is read `block` tokens at a time.
+    Sentence `s` is `ids[offsets[s] : offsets[s + 1]]`. Each sentence ends with `end_id`, except the
+    last, which may lack it. The text is read `block` tokens at a time.
 
     >>> split_sentences(np.array([5, 6, 0, 7, 0, 8]), end_id=0)
     array([0, 3, 5, 6])
@@ -213,21 +214,21 @@ def split_sentences(ids: Integers, end_id: int, block: int = 1 << 20) -> Int64:
 def sentence_batches(
     ids: Integers, end_id: int, batch_size: int, window: int, start_id: int | None = None
 ) -> SentenceBatches:
-    """Batch the sentences of a text, those of about equal length together.
+    """Batch the sentences of a text, bucketed by length.
 
-    A sentence ends with `end_id`. One of more than T targets is split into pieces of at most T,
-    whose first input is the true token before them, so that every token counts exactly once; the
-    state starts again at each piece. Padding is 0 in the inputs and -100 in the targets. Batches
-    come in the order of length; `shuffled` gives another for each epoch.
+    A sentence ends with `end_id`. One with more than T targets is split into pieces of at most T,
+    whose first input is the true previous token, so that every token counts exactly once; the
+    state is reset at each piece. Padding is 0 in the inputs and -100 in the targets. Batches
+    are in the order of length; `shuffled` gives another for each epoch.
 
     Args:
         ids: The text, [N]; a memory map stays on disk.
-        end_id: The last token of each sentence, at word level the tokenizer's `start_id`.
+        end_id: The last token of each sentence; at word level the tokenizer's `start_id`.
         batch_size: B; one batch may be smaller.
-        window: T at most.
+        window: The maximum T.
         start_id: The input that predicts a sentence's first token, so that all N tokens count. None
-            takes the first token itself as first input, uncounted, for a text that has `<bos>`
-            before each sentence.
+            takes the first token itself as the first input, not counted, for a text that has
+            `<bos>` before each sentence.
 
     Raises:
         DataError: no sentence has a token to predict.

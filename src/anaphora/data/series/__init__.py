@@ -1,4 +1,4 @@
-"""Series of measurements with their classes or targets, and how they are standardized."""
+"""Series of measurements with their classes or targets, and standardization."""
 
 from anaphora.data.series.reading import read_series
 from anaphora.data.series.scaling import moments, standardized

@@ -19,18 +19,18 @@ WORD = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 ATTRIBUTE = re.compile(rf"@attribute\s+({WORD}|[^\s{{]+)\s*(.*)", re.IGNORECASE | re.DOTALL)
 FIELD = re.compile(rf"\s*({WORD}|[^,'\"][^,]*?|)\s*(,|$)", re.DOTALL)
 NUMERIC = ("numeric", "real", "integer")
-NAMES_OF_TARGETS = ("class", "target", "label", "classlabel", "y")
+TARGET_NAMES = ("class", "target", "label", "classlabel", "y")
 
 
 @dataclass
 class Attribute:
-    """An attribute of the header: its name, and what its values are.
+    """An attribute of the header: its name and type.
 
     Attributes:
         name: Its name, without quotes.
         kind: ``numeric``, ``nominal``, ``string`` or ``relational``.
-        classes: The values of a nominal one.
-        inner: The attributes of a relational one.
+        classes: The values of a nominal attribute.
+        inner: The attributes of a relational attribute.
     """
 
     name: str
@@ -40,25 +40,25 @@ class Attribute:
 
 
 def read_arff(path: str | os.PathLike[str], encoding: str, targets: bool) -> tuple[Series, Answers]:
-    """Read a file of this format, as `read_series` describes."""
+    """Read an `.arff` file; see `read_series`."""
     source = open_source(path, encoding=encoding)
     lines = "".join(source).split("\n")
     attributes, start = _read_header(source.name, lines)
     last = attributes[-1]
-    is_target = last.kind == "numeric" and (targets or last.name.lower() in NAMES_OF_TARGETS)
+    is_target = last.kind == "numeric" and (targets or last.name.lower() in TARGET_NAMES)
     answered = last.kind in ("nominal", "string") or is_target
     measured = attributes[:-1] if answered else attributes
     relational = [one for one in measured if one.kind == "relational"]
     if not measured or (relational and len(measured) > 1):
         raise DataError(
-            f"{source.name} has the attributes {_listed(attributes)}; expected a numeric one for "
-            "each step, or one relational, and the class"
+            f"{source.name} has the attributes {_listed(attributes)}; expected a numeric attribute "
+            "for each step, or one relational attribute, and the class"
         )
     for one in relational[0].inner if relational else measured:
         if one.kind != "numeric":
             raise DataError(
-                f"{source.name}: the attribute {one.name!r} is {one.kind}; expected numeric ones "
-                "for the steps of a series, and only the last one a class"
+                f"{source.name}: the attribute {one.name!r} is {one.kind}; expected numeric "
+                "attributes for the steps of a series, and only the last one a class"
             )
     series: Series = []
     answers: list[Any] = []
@@ -132,9 +132,9 @@ def _attribute(name: str, type: str, place: str) -> Attribute:
 
 
 def _fields(text: str, place: str) -> list[str]:
-    """The values between commas; those in quotes may have commas in them. Quotes are removed."""
+    """The values between commas; quoted ones may contain commas. Quotes are removed."""
     if text.lstrip().startswith("{"):
-        raise DataError(f"{place}: sparse rows in braces are not read; write all values")
+        raise DataError(f"{place}: sparse rows in braces are not supported; write all values")
     fields = []
     position = 0
     while True:
@@ -182,10 +182,10 @@ def _answer(word: str, attribute: Attribute, place: str) -> str | float:
             )
         return float(word)
     if word in ("", "?"):
-        raise DataError(f"{place}: there is no class ({word!r}); give it, or remove the series")
+        raise DataError(f"{place}: the class is missing ({word!r}); give it, or remove the series")
     if attribute.classes and word not in attribute.classes:
         raise DataError(
-            f"{place}: the class {word!r} is not one of the header: "
+            f"{place}: the class {word!r} is not one of those in the header: "
             f"{', '.join(map(repr, attribute.classes))}; fix it, or add it to the attribute "
             f"{attribute.name!r}"
         )

@@ -27,10 +27,10 @@ SEPARATOR = re.compile(r"[\t, ]+")
 def read_npy(
     path: str | os.PathLike[str], targets: bool, channels_first: bool
 ) -> tuple[Series, Answers]:
-    """Read rows of a class and values [n, 1 + T], or series without classes [n, T, I]."""
+    """Read rows of a class and the values of a series [n, 1 + T], or series alone [n, T, I]."""
     table = _load(path, lambda file: np.load(file, allow_pickle=False))
     if not isinstance(table, np.ndarray):
-        raise DataError(f"{path} holds several arrays; give it the name .npz")
+        raise DataError(f"{path} holds several arrays; rename it to .npz")
     found = f"{table.dtype} {table.shape}"
     if table.ndim == 3:
         return _series(path, "the array", table, channels_first), None
@@ -48,12 +48,12 @@ def read_npy(
 def read_npz(
     path: str | os.PathLike[str], targets: bool, channels_first: bool
 ) -> tuple[Series, Answers]:
-    """Read arrays of series and of their answers, by name."""
+    """Read named arrays of series and of their answers."""
 
     def named(file: BinaryIO) -> dict[str, Array]:
         archive = np.load(file, allow_pickle=False)
         if isinstance(archive, np.ndarray):
-            raise DataError(f"{path} holds one array; give it the name .npy")
+            raise DataError(f"{path} holds one array; rename it to .npy")
         with archive:
             names = archive.files
             inputs = [name for name in names if name in INPUTS]
@@ -84,7 +84,7 @@ def read_npz(
 
 
 def read_ucr(path: str | os.PathLike[str], encoding: str, targets: bool) -> tuple[Series, Answers]:
-    """Read lines of a class and the values of one channel, as the UCR archive has them."""
+    """Read lines of a class and the values of one channel, the UCR archive's format."""
     source = open_source(path, encoding=encoding)
     rows: list[list[float]] = []
     places: list[int] = []
@@ -121,11 +121,11 @@ def read_ucr(path: str | os.PathLike[str], encoding: str, targets: bool) -> tupl
 
 
 def trimmed(series: NDArray[np.float64], place: Place) -> NDArray[np.float64]:
-    """A series [T, I] without the steps at its end that all channels miss (NaN).
+    """A series [T, I] without the steps at its end that are missing (NaN) in all channels.
 
     Args:
         series: [T, I].
-        place: Says where a value is, by its step and channel, and the value.
+        place: Describes where a value is, given its step, its channel and the value.
 
     Raises:
         DataError: nothing is left, or a value is not finite.
@@ -217,6 +217,6 @@ def _answers(path: str | os.PathLike[str], name: str, y: Array, targets: bool) -
     if kind == "f" and (parts := y[y % 1 != 0].tolist()):
         raise DataError(
             f"{path} has a class {parts[0]} in {name}; expected integers there, as classes; "
-            "numbers to predict are targets, which regression reads"
+            "for numbers to predict, use regression"
         )
     return [str(int(value)) for value in y]

@@ -1,4 +1,4 @@
-"""Reading series of any format."""
+"""Reading series in any format."""
 
 import os
 
@@ -22,41 +22,40 @@ def read_series(
     r"""Read series and their classes or targets.
 
     - ``.ts``, of the UEA, UCR and regression archives (timeseriesclassification.com): a line after
-      ``@data`` is a series: its channels, separated by colons, each with its values, separated by
-      commas, and after a last colon its class or its target. The header says which:
-      ``@classLabel true`` and the classes, ``@classLabel false``, or ``@targetLabel true``. If it
-      says nothing, there are classes where its number of channels, or the lines themselves, can be
-      read in no other way.
+      ``@data`` is a series: channels separated by colons, each with values separated by commas,
+      and after a last colon its class or target. The header says which: ``@classLabel true`` and
+      the classes, ``@classLabel false``, or ``@targetLabel true``. If it does not, there are
+      classes if the number of channels, or the lines themselves, allow no other reading.
     - ``.arff``, of the same archives: a numeric attribute for each step; or one relational
       attribute whose lines are the channels. The last attribute is the class if it is nominal, and
       the target if it is numeric and called class, target or label, or with `targets`.
     - ``.tsv``, of the UCR archive: a line is a class and the values of one channel.
     - ``.npy``: [n, 1 + T], rows as in ``.tsv``; or [n, T, I] without classes.
     - ``.npz``: an array ``X`` or ``data`` of [n, T] or [n, T, I], and ``y`` or ``target`` of [n],
-      if it has any.
+      if there is one.
 
-    Values that are missing at the end of a series, in all of its channels, end it: so series of
-    different lengths are padded. ``.ts`` files need no padding, and may not have it. Text formats
-    may come from standard input, and all may be compressed with gzip.
+    Steps at the end of a series that are missing in all channels are padding, and are removed.
+    ``.ts`` files need no padding, and may not have it. Text formats may come from standard input,
+    and all may be compressed with gzip.
 
     Args:
         path: The file, or ``-``.
-        encoding: That of a file of text.
+        encoding: The encoding of a text file.
         format: A key of `FORMATS`; None: according to the name.
-        targets: Whether answers are numbers to predict where the file does not say so itself;
-            otherwise they are classes: texts or integers.
-        channels_first: Whether arrays of three axes are [n, I, T], as aeon and sktime have them.
+        targets: Whether answers are numbers to predict, where the file does not say; otherwise
+            they are classes: texts or integers.
+        channels_first: Whether arrays of three axes are [n, I, T], as in aeon and sktime.
 
     Returns:
-        The series, each [T, I]; and their classes as str, their targets as float, or None if they
-        have neither.
+        The series, each [T, I]; and their classes as str or targets as float, or None if there are
+        neither.
 
     Raises:
-        DataError: what `open_source` raises; the file is not of this form, or has no series; a
-            value is missing within a series or not finite; there are time stamps; channels differ
-            in length, or series in their number of channels; a class is empty or not among those of
-            the header; the header says something else of channels or lengths; whether there are
-            classes is ambiguous; an array has objects.
+        DataError: as for `open_source`; the file is malformed, or has no series; a value is
+            missing within a series or not finite; there are time stamps; channels differ in
+            length, or series in their number of channels; a class is empty or not in the header;
+            the header contradicts the channels or lengths; whether there are classes is ambiguous;
+            an array has objects.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -81,6 +80,6 @@ def read_series(
     known = [suffix for one in FORMATS.values() if one.kind == "series" for suffix in one.suffixes]
     name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
     raise DataError(
-        f"{name} is not known to hold series; expected a file named {', '.join(known)} or, of the "
-        "UCR archive, .tsv; or name the format"
+        f"{name} is not recognised as a file of series; expected a file named {', '.join(known)} "
+        "or, of the UCR archive, .tsv; or give the format"
     )

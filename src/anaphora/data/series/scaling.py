@@ -1,4 +1,4 @@
-"""Standardizing series: the mean and the deviation of each channel."""
+"""Standardizing series by the mean and the standard deviation of each channel."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ __all__ = ["moments", "standardized"]
 def moments(
     values: ArrayLike, what: str = "channel"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean and the deviation along the first axis; that of a constant channel counts as 1.
+    """The mean and the standard deviation along the first axis; 1 for a constant channel.
 
     They are computed in float64, whatever the dtype of the values.
 
     Args:
         values: [N, ...] finite numbers, such as the steps of all series [N, I].
-        what: What a column is called in messages.
+        what: The word for a column in messages.
 
     Raises:
         DataError: a channel has a value that is not finite, or values so large that their squares
@@ -31,7 +31,7 @@ def moments(
     """
     array = np.asarray(values)
     if len(array) == 0:
-        raise DataError("there is no step of which to take a mean and a deviation; give some")
+        raise DataError("there are no steps to take a mean and a deviation of; give some")
     with np.errstate(over="ignore", invalid="ignore"):  # reported below, by channel
         mean = array.mean(axis=0, dtype=np.float64)
         deviation = array.std(axis=0, dtype=np.float64)
@@ -47,7 +47,7 @@ def moments(
             else f"{what} {channel} has values as large as {np.abs(column).max():g}, whose squares "
             "overflow in float64, so it has no deviation; divide it by a power of ten"
         )
-    # By rounding alone the deviation of a constant may be a little above 0.
+    # Rounding may make the deviation of a constant slightly positive.
     constant = (array.min(axis=0) == array.max(axis=0)) | (deviation == 0)
     return mean, np.where(constant, 1.0, deviation)
 
@@ -55,17 +55,17 @@ def moments(
 def standardized(
     series: NDArray[Any], mean: NDArray[Any], deviation: NDArray[Any], what: str = "a series"
 ) -> NDArray[np.float64]:
-    """A series [T, I] less the mean of each channel, over its deviation, as `moments` gave them.
+    """A series [T, I] minus the mean of each channel, divided by its deviation (see `moments`).
 
     Args:
         series: [T, I].
         mean: [I].
         deviation: [I].
-        what: What the series is called in messages.
+        what: The name of the series in messages.
 
     Raises:
-        DataError: a value is so far from the mean that no float32 can hold it then; the message
-            names channel and step.
+        DataError: a standardized value is too large for float32; the message names the channel and
+            the step.
 
     >>> standardized(np.array([[1.0], [4.0]]), np.array([2.0]), np.array([0.5])).tolist()
     [[-2.0], [4.0]]
@@ -76,7 +76,8 @@ def standardized(
         step, channel = beyond[0]
         raise DataError(
             f"{what} has the value {series[step, channel]:g} in channel {channel} at step {step}, "
-            f"which no float32 can hold when standardized by the mean {mean[channel]:g} and the "
-            f"deviation {deviation[channel]:g} of the training; correct it or remove the series"
+            "which is too large for float32 when standardized by the training mean "
+            f"{mean[channel]:g} and deviation {deviation[channel]:g}; correct it or remove the "
+            "series"
         )
     return scaled

@@ -15,7 +15,7 @@ __all__ = ["Answers", "Series", "is_number", "read_ts"]
 Series = list[NDArray[np.float64]]
 Answers = list[str] | list[float] | None  # classes, targets, or nothing
 
-# The fields of the header of a .ts file in small letters, and what their values are.
+# The fields of the header of a .ts file, in lower case, and the types of their values.
 FIELDS = {
     "@problemname": "name",
     "@timestamps": "flag",
@@ -31,7 +31,7 @@ OTHER_NAMES = {"@dimension": "@dimensions"}
 
 
 def read_ts(path: str | os.PathLike[str], encoding: str) -> tuple[Series, Answers]:
-    """Read a file of this format, as `read_series` describes."""
+    """Read a `.ts` file; see `read_series`."""
     source = open_source(path, encoding=encoding)
     name = source.name
     lines = "".join(source).split("\n")
@@ -46,21 +46,21 @@ def read_ts(path: str | os.PathLike[str], encoding: str) -> tuple[Series, Answer
     targets, classes = header.get("@targetlabel", False), header.get("@classlabel")
     if targets and classes is not None:
         raise DataError(
-            f"{name} says both @classLabel true and @targetLabel true; a series has one of them"
+            f"{name} has both @classLabel true and @targetLabel true; a series has only one of them"
         )
     if not targets and "@classlabel" not in header and _has_classes(header, rows):
-        classes = []  # of any names
+        classes = []  # with any names
     answered = targets or classes is not None
     series: Series = []
     answers: list[Any] = []
     for where, parts in rows:
         channels = parts[:-1] if answered else parts
         if not channels:
-            raise DataError(f"{where}: there is no channel, or no class after a last colon")
+            raise DataError(f"{where}: there is no channel, or no class after the last colon")
         columns = [_values(where, n, channel) for n, channel in enumerate(channels, start=1)]
         steps = sorted({len(column) for column in columns})
         if len(steps) != 1:
-            ending = ", and a class after a last colon" if answered and not targets else ""
+            ending = ", and a class after the last colon" if answered and not targets else ""
             raise DataError(
                 f"{where}: channels of {steps[0]} to {steps[-1]} steps; expected channels of one "
                 f"length{ending}"
@@ -76,7 +76,7 @@ def read_ts(path: str | os.PathLike[str], encoding: str) -> tuple[Series, Answer
 
 
 def _read_header(name: str, lines: Sequence[str]) -> tuple[dict[str, Any], int]:
-    """The values of the fields by their names in small letters, and the number of the line @data.
+    """The values of the fields by their lower-case names, and the number of the line @data.
 
     The value of @classlabel is the list of classes, or None for none.
     """
@@ -91,7 +91,7 @@ def _read_header(name: str, lines: Sequence[str]) -> tuple[dict[str, Any], int]:
         if key == "@data" and not words:
             if other:
                 raise DataError(
-                    f"{other}: before @data a line begins with @, or with # or % for a comment"
+                    f"{other}: lines before @data must begin with @, or with # or % for a comment"
                 )
             return header, number
         if not key.startswith("@"):
@@ -107,8 +107,8 @@ def _read_header(name: str, lines: Sequence[str]) -> tuple[dict[str, Any], int]:
         header[key] = _field(f"{where}: {field} {' '.join(words)}".rstrip(), FIELDS[key], words)
         if key == "@timestamps" and header[key]:
             raise DataError(
-                f"{where}: the values have time stamps, which are not read; omit them, with "
-                "values at even steps, and say @timeStamps false"
+                f"{where}: the values have time stamps, which are not supported; resample to even "
+                "steps, remove them, and write @timeStamps false"
             )
     raise DataError(f"{name} has no line @data, after which a .ts file has its series")
 
@@ -137,7 +137,7 @@ def _is_comment(line: str) -> bool:
 
 
 def _has_classes(header: dict[str, Any], rows: Sequence[tuple[str, list[str]]]) -> bool:
-    """Whether series have classes of which the header says nothing."""
+    """Whether series have classes that the header does not mention."""
     where, first = rows[0]
     channels = header.get("@dimensions", 1 if header.get("@univariate") else None)
     if channels is not None:
@@ -147,13 +147,13 @@ def _has_classes(header: dict[str, Any], rows: Sequence[tuple[str, list[str]]]) 
     if any(len(parts) == 1 or "," in parts[0] for _, parts in rows):
         return False
     raise DataError(
-        f"{where}: whether {first[-1]!r} is a class or a channel is ambiguous; say @classLabel "
+        f"{where}: whether {first[-1]!r} is a class or a channel is ambiguous; add @classLabel "
         "true and the classes, or @classLabel false, before @data"
     )
 
 
 def _may_end_with_a_channel(parts: list[str]) -> bool:
-    """Whether the last part may be values, as many as the first has."""
+    """Whether the last part may be values, as many as the first part has."""
     last = parts[-1]
     return "," in last or (
         (is_number(last) or last == "?") and (len(parts) == 1 or "," not in parts[0])
@@ -161,7 +161,7 @@ def _may_end_with_a_channel(parts: list[str]) -> bool:
 
 
 def is_number(word: str) -> bool:
-    """Whether a word is a number, NaN and infinity among them."""
+    """Whether a word is a number; NaN and infinity are."""
     try:
         float(word)
     except ValueError:
@@ -193,7 +193,7 @@ def _values(where: str, channel: int, text: str) -> list[float]:
 def _check_shape(
     where: str, header: dict[str, Any], shape: tuple[int, ...], before: tuple[int, ...]
 ) -> None:
-    """Refuse a series [T, I] that is not like the header says, or like those before it."""
+    """Refuse a series [T, I] that contradicts the header, or the series before it."""
     steps, channels = shape
     said = ""
     if channels != header.get("@dimensions", channels):
@@ -218,12 +218,12 @@ def _check_shape(
 def _class(where: str, name: str, classes: list[str]) -> str:
     if name in ("", "?"):
         raise DataError(
-            f"{where}: there is no class after the last colon ({name!r}); give it, or say "
+            f"{where}: there is no class after the last colon ({name!r}); give it, or write "
             "@classLabel false and omit all classes"
         )
     if classes and name not in classes:
         raise DataError(
-            f"{where}: the class {name!r} is not one of the header: "
+            f"{where}: the class {name!r} is not one of those in the header: "
             f"{', '.join(map(repr, classes))}; fix it, or add it to @classLabel true"
         )
     return name

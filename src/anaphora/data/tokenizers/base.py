@@ -15,19 +15,19 @@ __all__ = ["VOCABULARIES", "Ids", "Tokenizer"]
 Ids = NDArray[np.int64]
 
 VOCABULARIES = ("keep", "extend", "new")
-"""What a training that begins with a model does with its vocabulary."""
+"""What training that starts from a model does with the model's vocabulary."""
 
 
 class Tokenizer(ABC):
     """Turns text into token ids, 0 to `vocabulary_size - 1`, and back.
 
-    A subclass that sets `level` can be read back by `Tokenizer.from_dict`.
+    A subclass that sets `level` can be restored by `Tokenizer.from_dict`.
 
     Attributes:
         level: "char", "word" or "bpe".
-        unknown_id: The id of whatever the vocabulary lacks; None where nothing stands for it.
+        unknown_id: The id of tokens that are not in the vocabulary; None if there is none.
         start_id: The token that precedes a text, so that its first token can be
-            predicted too: the end of a sentence at word level, else None.
+            predicted too: the end of a sentence at word level, otherwise None.
 
     >>> from anaphora.data import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer.fit(["abracadabra"])
@@ -59,7 +59,7 @@ class Tokenizer(ABC):
         """The number of entries, V."""
 
     def sizes(self) -> dict[str, int]:
-        """The arguments of a language model that follow from it."""
+        """The arguments of a language model that the vocabulary determines."""
         return {"vocabulary_size": self.vocabulary_size}
 
     @abstractmethod
@@ -70,35 +70,35 @@ class Tokenizer(ABC):
         cut anywhere; byte pairs at line ends, or before a single space between two words.
 
         Raises:
-            DataError: the text has what is not in the vocabulary, which has no unknown token.
+            DataError: a token is not in the vocabulary, which has no unknown token.
         """
 
     @abstractmethod
     def tokens_by_id(self) -> list[str]:
-        """The token of each id, as no text could write another: a line end for `<eos>`."""
+        """The distinct token of each id: `<eos>` is a line end, which no word can contain."""
 
     def entries(self) -> dict[str, Sequence[str]]:
-        """What the numbers of a language model stand for, by the size that counts them."""
+        """The meanings of a language model's ids, by the name of the size that counts them."""
         return {"vocabulary_size": self.tokens_by_id()}
 
     def options(self) -> dict[str, Any]:
-        """How it cuts a text into tokens, by the names of the options of a training."""
+        """How it splits a text into tokens, by the names of training options."""
         names = ("level", "lowercase", "split", "sentence_start")
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def extended(self, other: "Tokenizer") -> "Tokenizer":
-        """This one with the tokens that another of its kind has beside them.
+        """This tokenizer with the additional tokens of another of its kind.
 
         Raises:
-            DataError: it is of another kind, or one that is not extended.
+            DataError: it is of another kind, or of one that cannot be extended.
         """
         raise DataError(
-            f"a vocabulary of level {self.level!r} is not extended; keep it, or take a new one"
+            f"a vocabulary of level {self.level!r} cannot be extended; keep it, or use a new one"
         )
 
     @final
     def adapted(self, start: Any, vocabulary: str) -> "Tokenizer":
-        """The tokenizer of a training that begins with a model, and is fitted to its files.
+        """The tokenizer for training that starts from a model; self is fitted to the files.
 
         Args:
             start: The model's tokenizer.
@@ -109,7 +109,7 @@ class Tokenizer(ABC):
         """
         if type(start) is not type(self):
             raise DataError(
-                f"the model to begin with reads at level {getattr(start, 'level', None)!r}; "
+                f"the model to start from has the level {getattr(start, 'level', None)!r}; "
                 f"expected {self.level!r}"
             )
         if vocabulary == "new":
@@ -120,8 +120,8 @@ class Tokenizer(ABC):
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
         """Count the tokens of a text that are not in the vocabulary, in order of first use.
 
-        The sign of unknown tokens itself, where a text has it, does not count. Byte pairs know
-        every text.
+        The unknown token itself, if a text contains it, does not count. Byte-pair encoding has no
+        unknown tokens.
 
         Args:
             chunks: The text, cut as for `encode_chunks`.
@@ -134,32 +134,32 @@ class Tokenizer(ABC):
 
     @property
     def other_levels(self) -> str:
-        """Levels at which another language model would know more, as advice has them."""
+        """Levels with fewer unknown tokens, for advice."""
         return {"word": "bpe or char", "char": "bpe"}.get(self.level, "")
 
     @abstractmethod
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield the text of ids as they come; the pieces, joined, are `decode` of the ids.
+        """Yield the text of ids as they arrive; the pieces, joined, are `decode` of the ids.
 
         Raises:
-            DataError: an id is not one of the vocabulary.
+            DataError: an id is not in the vocabulary.
         """
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return all that `from_dict` needs, for a JSON file."""
+        """Return what `from_dict` needs, for a JSON file."""
 
     @classmethod
     @abstractmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> "Tokenizer":
-        """Do what `from_dict` says, for the level of this class."""
+        """Implement `from_dict` for the level of this class."""
 
     @final
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, [N].
 
         Raises:
-            DataError: the text has what is not in the vocabulary, which has no unknown token.
+            DataError: a token is not in the vocabulary, which has no unknown token.
         """
         return np.concatenate([np.empty(0, np.int64), *self.encode_chunks([text])])
 
@@ -168,7 +168,7 @@ class Tokenizer(ABC):
         """Return the text of ids.
 
         Raises:
-            DataError: an id is not one of the vocabulary.
+            DataError: an id is not in the vocabulary.
         """
         return "".join(self.stream(ids))
 
@@ -186,8 +186,8 @@ class Tokenizer(ABC):
         level = data["level"]
         if not isinstance(level, str) or level not in Tokenizer._levels:
             raise DataError(
-                f"the tokenizer has the level {level!r:.80}, which this version does not know; it "
-                f"knows {known}"
+                f"the tokenizer has the level {level!r:.80}, which is unknown to this version; "
+                f"expected one of {known}"
             )
         return Tokenizer._levels[level]._from_dict(data)
 
@@ -202,8 +202,8 @@ class Tokenizer(ABC):
 
 
 def described(data: Mapping[str, Any], kind: Any) -> Any:
-    """Return what `to_dict` gave, checked; raise `DataError` where it does not fit its type."""
-    from anaphora import schema  # only for files: importing the package takes no time for it
+    """Return the result of `to_dict`, checked; raise `DataError` if it does not match its type."""
+    from anaphora import schema  # imported lazily, as only files need it
 
     try:
         return schema.convert(data, kind)
@@ -212,7 +212,7 @@ def described(data: Mapping[str, Any], kind: Any) -> Any:
 
 
 def advise_on_limits(vocabulary_size: int | None, minimum_count: int) -> str:
-    """Say what to do where the limits leave nothing of a text: only about limits that there are."""
+    """What to do if the limits leave nothing of a text; mentions only limits that are set."""
     advice = []
     if vocabulary_size is not None:
         advice.append(f"raise vocabulary_size ({vocabulary_size})")

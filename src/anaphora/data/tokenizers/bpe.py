@@ -1,4 +1,4 @@
-"""One token a frequent sequence of bytes (byte-pair encoding), by the library `tokenizers`."""
+"""One token per frequent sequence of bytes (byte-pair encoding), by the library `tokenizers`."""
 
 import codecs
 import json
@@ -19,11 +19,11 @@ __all__ = ["BPETokenizer"]
 class BPETokenizer(Tokenizer):
     r"""Byte-level byte-pair encoding (Sennrich et al. 2016; on bytes: Radford et al. 2019).
 
-    Every text can be encoded, and decoding gives it back exactly. Text is cut after each line end,
-    then by GPT-2's expression into words with the space before them; pairs are merged within these
-    pieces only, so that lines can be encoded one by one. Needs the extra `bpe`.
+    Every text can be encoded, and decoding restores it exactly. Text is split after each line end,
+    then by GPT-2's regular expression into words with the space before them; pairs are merged only
+    within these pieces, so that lines can be encoded one by one. Needs the extra `bpe`.
 
-    What looks like a special token of the library, such as `<|endoftext|>`, is text like any other.
+    Special tokens of the library, such as `<|endoftext|>`, are treated as ordinary text.
 
     Args:
         model: The tokenizer of the library, with a byte-level alphabet.
@@ -37,7 +37,7 @@ class BPETokenizer(Tokenizer):
 
     def __init__(self, model: "tokenizers.Tokenizer") -> None:
         self._model = model
-        self._model.encode_special_tokens = True  # as text, where a text has them written
+        self._model.encode_special_tokens = True  # as ordinary text
         vocabulary = model.get_vocab()
         byte = {character: byte for byte, character in enumerate(_byte_alphabet())}
         try:
@@ -45,8 +45,8 @@ class BPETokenizer(Tokenizer):
             self._bytes = [tokens[id] for id in range(len(vocabulary))]
         except KeyError as error:
             raise DataError(
-                f"the tokenizer is damaged, or not a byte-level one: its {len(vocabulary):,} "
-                f"entries are not sequences of bytes, numbered from 0 without a gap (at {error})"
+                f"the tokenizer is damaged, or not byte-level: its {len(vocabulary):,} entries are "
+                f"not byte sequences numbered from 0 without gaps (at {error})"
             ) from None
 
     @classmethod
@@ -55,8 +55,8 @@ class BPETokenizer(Tokenizer):
 
         Args:
             chunks: The text, cut at line ends.
-            vocabulary_size: The maximum number of entries, at least 256, the single bytes; a short
-                text gives fewer.
+            vocabulary_size: The maximum number of entries, at least 256 for the single bytes; a
+                short text gives fewer.
 
         Raises:
             DataError: the extra `bpe` is not installed, the text is empty, or `vocabulary_size` is
@@ -66,7 +66,7 @@ class BPETokenizer(Tokenizer):
         if vocabulary_size < 256:
             raise DataError(
                 f"vocabulary_size is {vocabulary_size}; byte-pair encoding needs at least 256, one "
-                "for each byte, and some thousands to be of use"
+                "for each byte, and some thousands to be useful"
             )
         model = _untrained()
         trainer = library.trainers.BpeTrainer(
@@ -112,7 +112,7 @@ class BPETokenizer(Tokenizer):
         Bytes that are not UTF-8 become U+FFFD.
 
         Raises:
-            DataError: an id is not one of the vocabulary.
+            DataError: an id is not in the vocabulary.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for id in self._checked(ids):
@@ -135,14 +135,14 @@ class BPETokenizer(Tokenizer):
             if character not in vocabulary:
                 raise DataError(
                     f"the tokenizer is damaged: model.model.vocab has no {character!r}, which "
-                    f"stands for the byte {byte}"
+                    f"represents the byte {byte}"
                 )
         for number, merge in enumerate(merges):
             pair = merge.split(" ") if isinstance(merge, str) else merge
             if len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys():
                 raise DataError(
                     f"the tokenizer is damaged: model.model.merges[{number}] is {merge!r}; "
-                    "expected two entries of the vocabulary that make a third one"
+                    "expected two entries of the vocabulary whose concatenation is a third"
                 )
         try:
             model = library.Tokenizer.from_str(json.dumps(data["model"]))
@@ -167,7 +167,7 @@ class _Description(TypedDict):
 
 
 def _untrained() -> Any:
-    """The library's tokenizer with all settings, and no vocabulary yet."""
+    """The library's tokenizer with our settings, and no vocabulary yet."""
     library = require_tokenizers()
     model = library.Tokenizer(library.models.BPE())
     model.pre_tokenizer = library.pre_tokenizers.Sequence(
@@ -181,9 +181,9 @@ def _untrained() -> Any:
 
 
 def _check_settings(found: Any, expected: Any, place: str) -> None:
-    """Refuse settings of the library that are not ours: a file may not bring its own expressions,
-    normalisers, truncation or dropout. Versions of the library differ in which fields they write
-    that are off.
+    """Refuse settings of the library that are not ours: a file must not bring its own regular
+    expressions, normalizers, truncation or dropout. Versions of the library differ in which unset
+    fields they write.
     """
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in sorted({*found, *expected} - {"vocab", "merges"}):
@@ -193,9 +193,9 @@ def _check_settings(found: Any, expected: Any, place: str) -> None:
             _check_settings(one, other, f"{place}[{number}]")
     elif found != expected and (found or expected):
         shown = "an object" if isinstance(found, dict) else repr(found)
-        wanted = "an object" if isinstance(expected, dict) else repr(expected)
+        required = "an object" if isinstance(expected, dict) else repr(expected)
         raise DataError(
-            f"the tokenizer is not one of anaphora's: {place} is {shown:.80}; expected {wanted}"
+            f"the tokenizer is not one of anaphora's: {place} is {shown:.80}; expected {required}"
         )
 
 
@@ -227,6 +227,6 @@ def _check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"the text has {text[error.start]!r} at character {error.start:,}, half of a character "
+            f"the text has {text[error.start]!r} at character {error.start:,}, a lone surrogate "
             "or a byte that was not UTF-8; remove it"
         ) from None

@@ -1,4 +1,4 @@
-"""One token a character."""
+"""One token per character."""
 
 import sys
 from collections import Counter
@@ -24,8 +24,8 @@ class _Description(TypedDict):
 class CharacterTokenizer(Tokenizer):
     r"""Characters (Unicode code points), sorted by code point.
 
-    Where the vocabulary has U+FFFD, Unicode's own sign for an unknown character, it represents all
-    characters that are not in the vocabulary.
+    If the vocabulary has U+FFFD, Unicode's replacement character, it represents all characters that
+    are not in the vocabulary.
 
     Args:
         characters: The vocabulary: distinct characters, sorted.
@@ -52,7 +52,7 @@ class CharacterTokenizer(Tokenizer):
         self.characters = characters
         unknown = characters.find(UNKNOWN_CHARACTER)
         self.unknown_id = None if unknown < 0 else unknown
-        # From code point to id; the last entry is for all code points beyond.
+        # From code point to id; the last entry is for all larger code points.
         self._ids = np.full(codes[-1] + 2, unknown, dtype=np.int64)
         self._ids[codes] = np.arange(len(codes))
 
@@ -66,13 +66,12 @@ class CharacterTokenizer(Tokenizer):
         """Build the vocabulary of a text.
 
         The vocabulary has an unknown character, U+FFFD, if `minimum_count` is more than 1, if
-        `vocabulary_size` omits characters, or if the text itself has one.
+        `vocabulary_size` omits characters, or if the text itself contains it.
 
         Args:
             chunks: The text, cut anywhere.
-            vocabulary_size: The maximum number of entries to keep, the unknown character counted;
-                the most frequent characters stay, of equally frequent ones those with the lower
-                code point.
+            vocabulary_size: The maximum number of entries, including the unknown character; the
+                most frequent characters are kept, ties broken by the lower code point.
             minimum_count: Omit characters that occur less often than this.
 
         Raises:
@@ -96,7 +95,7 @@ class CharacterTokenizer(Tokenizer):
             codes = np.sort(codes[most_frequent])
             if len(codes) == 0:
                 raise DataError(
-                    "no character of the text is left in the vocabulary, only the unknown one: "
+                    "the vocabulary would have no character of the text, only the unknown one: "
                     + advise_on_limits(vocabulary_size, minimum_count)
                 )
             codes = np.sort(np.append(codes, unknown))
@@ -104,14 +103,14 @@ class CharacterTokenizer(Tokenizer):
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of characters, the unknown one counted."""
+        """The number of characters, including the unknown one."""
         return len(self.characters)
 
     def encode_chunks(self, chunks: Iterable[str]) -> Iterator[Ids]:
         """Yield the ids of each chunk; chunks may be cut anywhere.
 
         Raises:
-            DataError: a character is not in the vocabulary, and that has no unknown character.
+            DataError: a character is not in the vocabulary, which has no unknown character.
         """
         line = 1
         for chunk in chunks:
@@ -123,7 +122,7 @@ class CharacterTokenizer(Tokenizer):
             line += chunk.count("\n")
 
     def unknown_tokens(self, chunks: Iterable[str]) -> Counter[str]:
-        """Count the characters of a text that are not in the vocabulary, but for U+FFFD.
+        """Count the characters of a text that are not in the vocabulary, except U+FFFD.
 
         >>> CharacterTokenizer.fit("ab\ufffd").unknown_tokens(["aXbY\ufffd", "X"])
         Counter({'X': 2, 'Y': 1})
@@ -133,8 +132,8 @@ class CharacterTokenizer(Tokenizer):
         known[_codes(self.characters)] = True
         for chunk in chunks:
             codes = _codes(chunk)
-            lacking = codes[~known[np.minimum(codes, len(known) - 1)]]
-            unknown.update(map(chr, lacking.tolist()))
+            missing = codes[~known[np.minimum(codes, len(known) - 1)]]
+            unknown.update(map(chr, missing.tolist()))
         del unknown[UNKNOWN_CHARACTER]
         return unknown
 
@@ -151,10 +150,10 @@ class CharacterTokenizer(Tokenizer):
         return CharacterTokenizer("".join(sorted({*self.characters, *other.tokens_by_id()})))
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield one character an id.
+        """Yield one character per id.
 
         Raises:
-            DataError: an id is not one of the vocabulary.
+            DataError: an id is not in the vocabulary.
         """
         for id in self._checked(ids):
             yield self.characters[id]

@@ -1,4 +1,4 @@
-"""One token a word, and one an end of line."""
+"""One token per word, and one per line end."""
 
 import re
 import sys
@@ -16,8 +16,8 @@ __all__ = ["UNKNOWN", "Split", "WordTokenizer", "is_tokenized", "split_words"]
 
 UNKNOWN = "<unk>"
 
-# The marks among the words of a text: white space, which no word can be. `<eos>` and `<bos>` are
-# only how they are shown; written in a text, these are words like any other.
+# The marks among the words of a text: white space, which cannot occur in a word. They are only
+# displayed as `<eos>` and `<bos>`; in a text, these are words like any other.
 _END = "\n"
 _START = "\r"
 _SHOWN = {_END: "<eos>", _START: "<bos>"}
@@ -33,10 +33,10 @@ _WORD = re.compile(rf"[\S{_NO_BREAK_SPACES}]+")
 
 
 def split_words(line: str) -> list[str]:
-    r"""The words of a line: what white space separates, but for no-break spaces.
+    r"""The words of a line, separated by white space other than no-break spaces.
 
-    U+00A0, U+2007 and U+202F hold a word together, such as the number 10 000 in French; all other
-    white space of Unicode separates words.
+    U+00A0, U+2007 and U+202F join a word, such as the number 10 000 in French; all other Unicode
+    white space separates words.
 
     >>> split_words("about 10\u00a0000 \t dogs\u3000here\n")
     ['about', '10\xa0000', 'dogs', 'here']
@@ -50,10 +50,10 @@ _MARKS = ".,;:!?"
 
 
 def is_tokenized(lines: Iterable[str]) -> bool:
-    """Whether the punctuation of a text stands apart from its words.
+    """Whether the punctuation of a text is separated from its words.
 
-    It does where marks (``.,;:!?``) between white space are at least as many as those at the ends
-    of words, of which abbreviations have some in any text. A text without marks is tokenized.
+    It is if there are at least as many marks (``.,;:!?``) between white space as at the ends of
+    words, where abbreviations put some in any text. A text without marks counts as tokenized.
 
     >>> is_tokenized(["yes , it rains ."]), is_tokenized(["Yes, it rains."])
     (True, False)
@@ -77,26 +77,26 @@ class _Description(TypedDict):
 
 
 class WordTokenizer(Tokenizer):
-    r"""Words, with `<eos>` at the end of each line; the vocabulary sorted by falling frequency.
+    r"""Words, with `<eos>` at the end of each line; the vocabulary in descending frequency.
 
     A line is a sentence. Every line end is one `<eos>`, and so is the end of a text whose last line
-    has none; a blank line is an `<eos>` alone, as the published results on WikiText count it.
-    Decoding puts spaces between words and a line end for `<eos>`, so it gives the text back but for
-    white space (and case, with `lowercase`).
+    has none; a blank line is a single `<eos>`, as in the published results on WikiText. Decoding
+    puts spaces between words and a line end for `<eos>`, so it restores the text except for white
+    space (and case, with `lowercase`).
 
-    `<eos>` and `<bos>` come from line ends alone: written in a text they are words like any other,
-    distinct from these marks in the vocabulary. `<unk>` stands for words that are not in the
-    vocabulary, and also for itself: Penn Treebank and WikiText have it written for their rare
-    words, and published perplexities count it as the unknown word.
+    `<eos>` and `<bos>` come only from line ends: written in a text they are words like any other,
+    distinct from these marks in the vocabulary. `<unk>` represents words that are not in the
+    vocabulary, and also itself: Penn Treebank and WikiText contain it in place of rare words, and
+    published perplexities count it as the unknown word.
 
-    Split "whitespace" leaves words as they are, for text that is tokenized already (Penn Treebank,
-    WikiText); what separates them, `split_words` says. "punctuation" splits words from punctuation
-    by the expression
+    Split "whitespace" leaves words as they are, for text that is already tokenized (Penn Treebank,
+    WikiText); see `split_words`. "punctuation" separates words and punctuation by the regular
+    expression
 
         <unk>|\w+(?:['’-]\w+)*|[^\w\s]
 
-    that is: `<unk>` is not split, apostrophes and hyphens inside a word stay in it, and each other
-    sign is a token. Combining marks count as signs there, so bring accents to their composed form
+    that is: `<unk>` is not split, apostrophes and hyphens within a word stay in it, and any other
+    character is a token. That includes combining marks, so normalize accents to their composed form
     (NFC) first, and use "whitespace" for scripts that write vowels as marks.
 
     Args:
@@ -105,12 +105,12 @@ class WordTokenizer(Tokenizer):
         lowercase: Whether text is lower-cased first.
         split: What separates words.
         sentence_start: Whether each line begins with `<bos>`.
-        start_id: The id of the mark `<eos>`; None where the vocabulary has one `<eos>` only.
-        sentence_start_id: The id of the mark `<bos>`; None where it has one `<bos>` only, or where
+        start_id: The id of the mark `<eos>`; None if the vocabulary has only one `<eos>`.
+        sentence_start_id: The id of the mark `<bos>`; None if it has only one `<bos>`, or if
             lines do not begin with it.
 
     Raises:
-        DataError: the vocabulary does not fit that description.
+        DataError: the vocabulary does not match that description.
 
     >>> tokenizer = WordTokenizer.fit(["the cat saw\n", "the dog\n"])
     >>> tokenizer.words
@@ -150,23 +150,21 @@ class WordTokenizer(Tokenizer):
         self.unknown_id = self._ids.get(UNKNOWN)
 
     def _mark_id(self, mark: str, given: int | None) -> int:
-        """The id of a mark: the one that is given, or that of the only word that looks like it."""
+        """The id of a mark: the given one, or that of the only word that looks like it."""
         shown = _SHOWN[mark]
         if given is not None:
             if not 0 <= given < len(self.words) or self.words[given] != shown:
-                raise DataError(
-                    f"the word vocabulary has no {shown} with the id {given}: it is damaged"
-                )
+                raise DataError(f"the word vocabulary is damaged: its id {given} is not {shown}")
             return given
         found = [id for id, word in enumerate(self.words) if word == shown]
         if not found:
             raise DataError(
-                f"the word vocabulary has no {shown}: it is damaged, or of another program"
+                f"the word vocabulary has no {shown}: it is damaged, or from another program"
             )
         if len(found) > 1:
             raise DataError(
-                f"the word vocabulary has {shown!r} more than once: say which id is the mark, or "
-                "it is damaged"
+                f"the word vocabulary has {shown!r} more than once: give the id of the mark, or "
+                "restore the file if it is damaged"
             )
         return found[0]
 
@@ -182,14 +180,13 @@ class WordTokenizer(Tokenizer):
     ) -> "WordTokenizer":
         """Build the vocabulary of a text.
 
-        Words are sorted by falling frequency, equally frequent ones by alphabet. The vocabulary has
+        Words are sorted by descending frequency, ties alphabetically. The vocabulary has
         `<unk>` if `minimum_count` is more than 1, if `vocabulary_size` omits words, or if the
-        text itself has it. It counts as often as the words that it represents.
+        text itself contains it. Its frequency is that of the words that it represents.
 
         Args:
             chunks: The text, cut anywhere.
-            vocabulary_size: The maximum number of entries to keep, `<eos>`, `<unk>` and `<bos>`
-                counted.
+            vocabulary_size: The maximum number of entries, including `<eos>`, `<unk>` and `<bos>`.
             minimum_count: Omit words that occur less often than this.
             lowercase: Lower-case the text first.
             split: What separates words: "whitespace" or "punctuation".
@@ -218,7 +215,7 @@ class WordTokenizer(Tokenizer):
         kept = sorted(words, key=rank)[: max(0, limit - len(special))]
         if not kept:
             raise DataError(
-                "no word of the text is left in the vocabulary, only "
+                "the vocabulary would have no word of the text, only "
                 f"{', '.join(_SHOWN.get(word, word) for word in special)}: "
                 + advise_on_limits(vocabulary_size, minimum_count)
             )
@@ -237,11 +234,11 @@ class WordTokenizer(Tokenizer):
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of words, `<eos>` and the like counted."""
+        """The number of words, including `<eos>` and other marks."""
         return len(self.words)
 
     def tokens(self, line: str) -> list[str]:
-        """The words of a line as written, also those that are not in the vocabulary.
+        """The words of a line as written, including those that are not in the vocabulary.
 
         >>> WordTokenizer.fit("a b", lowercase=True, split="punctuation").tokens("A B, C")
         ['A', 'B', ',', 'C']
@@ -252,7 +249,7 @@ class WordTokenizer(Tokenizer):
         """Yield the ids of a text that comes in chunks, which may be cut anywhere.
 
         Raises:
-            DataError: a word is not in the vocabulary, and that has no `<unk>`.
+            DataError: a word is not in the vocabulary, which has no `<unk>`.
         """
         line = 1
         for tokens in _tokens(chunks, self.lowercase, self.split, self.sentence_start):
@@ -285,11 +282,11 @@ class WordTokenizer(Tokenizer):
         return unknown
 
     def tokens_by_id(self) -> list[str]:
-        """The words, and a line end for `<eos>` and a carriage return for `<bos>`."""
+        """The words, with a line end for `<eos>` and a carriage return for `<bos>`."""
         return list(self._ids)
 
     def extended(self, other: Tokenizer) -> "WordTokenizer":
-        r"""These words, and after them those that the other one has beside them.
+        r"""These words, followed by the additional words of the other tokenizer.
 
         >>> tokenizer = WordTokenizer.fit(["a b\n"])
         >>> tokenizer.extended(WordTokenizer.fit(["c c a\n"])).words
@@ -306,10 +303,10 @@ class WordTokenizer(Tokenizer):
         )
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield each word with the space before it, where it has one, and a line end for `<eos>`.
+        """Yield each word, with a space before it within a line, and a line end for `<eos>`.
 
         Raises:
-            DataError: an id is not one of the vocabulary.
+            DataError: an id is not in the vocabulary.
         """
         space = ""
         for id in self._checked(ids):
@@ -345,7 +342,7 @@ def _check_split(split: str) -> None:
 def _tokens(
     chunks: Iterable[str], lowercase: bool, split: Split, sentence_start: bool
 ) -> Iterator[list[str]]:
-    """Yield the words of the text and the marks among them, in lists of about a chunk."""
+    """Yield the words of the text and the marks among them, in one list per chunk."""
 
     def words(text: str) -> list[str]:
         return _words(text.lower() if lowercase else text, split)
@@ -376,7 +373,7 @@ def _words(text: str, split: Split) -> list[str]:
 
 
 def _hold_back_word(line: str) -> tuple[str, str]:
-    """Cut the line before its last word, if it ends with one."""
+    """Split the line before its last word, if it ends with one."""
     start = len(line)
     while start and (not line[start - 1].isspace() or line[start - 1] in _NO_BREAK_SPACES):
         start -= 1
