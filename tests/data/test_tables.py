@@ -98,7 +98,7 @@ def test_labels_are_texts_or_whole_numbers(tmp_path):
     assert [label for _, label in read_labelled(path, "t", "l")] == expected
     for label, message in [
         (0.5, r"line 1: column 'l' has 0\.5; expected a label"),
-        ([1], r"line 1: column 'l' has \[1\]; expected a label"),
+        ([[1]], r"line 1: column 'l' has \[1\]; expected a label"),
         (float("nan"), "line 1: column 'l' has nan; expected a label"),
         (None, "line 1: the row has no label in column 'l'"),
     ]:
