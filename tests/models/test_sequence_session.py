@@ -512,6 +512,10 @@ def test_a_value_that_is_not_finite_is_told_and_changes_nothing(rng):
     with pytest.raises(DataError, match="the input has the value nan in channel 0 at step 1"):
         session.feed(np.where(np.arange(T)[:, None] == 1, np.nan, x))
     assert_same(session.feed(x[2:]), expected[2:])
+    several = series(rng, T, B)
+    several[4, 2, 3] = np.inf
+    with pytest.raises(DataError, match=r"sequence 2 of the input .* inf in channel 3 at step 4"):
+        model.session(B).feed(several)
 
 
 @pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor, SequenceTagger])

@@ -21,7 +21,7 @@ from anaphora.data.batches import (
     side_by_side,
     split_sentences,
 )
-from anaphora.data.codec import (
+from anaphora.data.codecs import (
     ClassifierCodec,
     Codec,
     Column,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anaphora import schema
 from anaphora.data.batches import Batch, Batches
-from anaphora.data.codec import Codec, Column
+from anaphora.data.codecs import Codec, Column
 from anaphora.data.errors import DataError
 from anaphora.data.series import moments
 from anaphora.data.time_series import Frequency, Times, TimeSeries, calendar_features, same_columns

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from anaphora import nn
-from anaphora.data import TaggerCodec, standardized
+from anaphora.data import DataError, TaggerCodec, standardized
 from anaphora.tensor import Array, as_tensor
 
 if TYPE_CHECKING:
@@ -248,9 +248,13 @@ class TaggerSession(SequenceSession):
 
 def _standardised(model: Any, x: Array) -> Array:
     """Series [T, B, I] as the codec has them in training."""
-    codec = model.codec
-    steps = standardized(x.reshape(-1, x.shape[-1]), codec.mean, codec.scale, "the input")
-    return steps.reshape(x.shape)
+    moments = model.codec.mean, model.codec.scale
+    try:
+        return standardized(x.reshape(-1, x.shape[-1]), *moments, "the input").reshape(x.shape)
+    except DataError:
+        for number, series in enumerate(x.swapaxes(0, 1) if x.shape[1] > 1 else ()):
+            standardized(series, *moments, f"sequence {number} of the input")
+        raise
 
 
 def _embedded(model: Any, words: Array) -> Any:

@@ -1,0 +1,274 @@
+"""What the numbers of a tagger mean, and how tags mark spans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+import numpy as np
+
+from anaphora import schema
+from anaphora.data.batches import SequenceBatches, side_by_side
+from anaphora.data.codecs.base import (
+    Array,
+    Codec,
+    Column,
+    UnknownShare,
+    adapted_answers,
+    check_names,
+    numbers_of,
+)
+from anaphora.data.errors import DataError
+from anaphora.data.labelled import check_labels
+from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
+from anaphora.data.tokenizers.word import UNKNOWN
+
+UNKNOWN_WORD = 0
+"""The id that a tagger has for words that are not in the vocabulary."""
+
+
+def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
+    """How tags mark spans, such as names of persons: with which letter before their type.
+
+    "BIO" (also called IOB2) where most spans begin with B, "IOB1" where B only stands between
+    spans side by side, "BIOES" where spans end with E and those of one word have S.
+
+    Args:
+        sentences: The tags of each sentence.
+
+    Returns:
+        The scheme; None where tags mark no spans, or otherwise.
+
+    >>> span_scheme([["B-PER", "I-PER", "O"]]), span_scheme([["I-PER", "O"]])
+    ('BIO', 'IOB1')
+    >>> span_scheme([["B-PER", "E-PER", "S-LOC"]]), span_scheme([["NOUN", "VERB"]])
+    ('BIOES', None)
+    """
+    sentences = list(sentences)
+    tags = {tag for of_sentence in sentences for tag in of_sentence} - {"O"}
+    letters = {tag[:1] for tag in tags}
+    if not tags or not letters <= set("BIES") or any(tag[1:2] != "-" for tag in tags):
+        return None
+    if letters & set("ES"):
+        return "BIOES"
+    first = Counter(
+        tag[0]
+        for of_sentence in sentences
+        for before, tag in zip(["O", *of_sentence], of_sentence, strict=False)
+        if before == "O" != tag
+    )
+    return "BIO" if first["B"] >= first["I"] else "IOB1"
+
+
+class _OfTagger(TypedDict):
+    words: list[str]
+    lowercase: bool
+    characters: dict[str, Any]
+    tags: list[str]
+    scheme: str | None
+
+
+@dataclass(frozen=True)
+class TaggerCodec(Codec):
+    """What the numbers of a tagger mean.
+
+    Attributes:
+        words: The words that it knows, the most frequent first; their ids begin at 1, as 0 is any
+            other word.
+        lowercase: Whether words are looked up in lower case.
+        characters: Of the spelling, whose case stays.
+        tags: The tags, sorted.
+        scheme: How they mark spans, such as "BIO"; see `span_scheme`.
+
+    >>> codec = TaggerCodec(("yes", "no"), True, CharacterTokenizer.fit("yes"), ("X",))
+    >>> codec.encode_words(["No", "doubt"]).tolist()
+    [2, 0]
+    """
+
+    words: tuple[str, ...]
+    lowercase: bool
+    characters: Tokenizer
+    tags: tuple[str, ...]
+    scheme: str | None = None
+
+    counted = "words"
+
+    def __post_init__(self) -> None:
+        ids = {word: id for id, word in enumerate(self.words, start=UNKNOWN_WORD + 1)}
+        object.__setattr__(self, "_ids", ids)
+
+    @classmethod
+    def fit(
+        cls,
+        training: Sequence[tuple[Sequence[str], Sequence[str]]],
+        held_out: Sequence[tuple[Sequence[str], Sequence[str]]] = (),
+        *,
+        vocabulary_size: int | None = None,
+        minimum_count: int = 1,
+        lowercase: bool = False,
+    ) -> TaggerCodec:
+        """The codec of sentences with tags: words, of those to train on; tags, of all.
+
+        Args:
+            training: Words and their tags; at least one sentence.
+            held_out: Others.
+            vocabulary_size: The maximum number of words, the most frequent ones; None for all.
+            minimum_count: The occurrences that a word needs to be kept.
+            lowercase: Look words up in lower case.
+
+        Raises:
+            DataError: two tags look the same.
+        """
+        spelled = [word for words, _ in training for word in words]
+        counts = Counter(word.lower() if lowercase else word for word in spelled)
+        kept = sorted(
+            (word for word, count in counts.items() if count >= minimum_count),
+            key=lambda word: (-counts[word], word),
+        )
+        tags = {tag for _, of_words in [*training, *held_out] for tag in of_words}
+        check_labels(dict.fromkeys(sorted(tags), "the files"), "tag")
+        return cls(
+            tuple(kept[:vocabulary_size]),
+            lowercase,
+            CharacterTokenizer.fit(spelled, minimum_count=2),
+            tuple(sorted(tags)),
+            span_scheme([of_words for _, of_words in [*training, *held_out]]),
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.tags
+
+    def with_labels_of(self, examples: Sequence[Any]) -> TaggerCodec:  # noqa: D102
+        more = sorted({tag for _, of_words in examples for tag in of_words} - set(self.tags))
+        return replace(self, tags=(*self.tags, *more))
+
+    def encode_words(self, words: Sequence[str]) -> Array:
+        """The ids of words, [T]."""
+        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
+        looked_up = (word.lower() if self.lowercase else word for word in words)
+        return np.array([ids.get(word, UNKNOWN_WORD) for word in looked_up], np.int64)
+
+    def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
+        tags = [tag for _, of_words in examples for tag in of_words]
+        words = [word for of_sentence, _ in examples for word in of_sentence]
+        return {
+            "words": self.encode_words(words),
+            "tags": numbers_of(tags, self.tags, "tag"),
+            "lengths": np.array([len(of_sentence) for of_sentence, _ in examples]),
+            "characters": self.characters.encode("".join(words)),
+            "character_lengths": np.array([len(word) for word in words]),
+        }
+
+    def columns(self) -> dict[str, Column]:  # noqa: D102
+        sizes = self.sizes()
+        return {
+            "words": Column("words", below=sizes["vocabulary_size"]),
+            "tags": Column("words", below=sizes["num_tags"]),
+            "lengths": Column("sentences", of="words"),
+            "characters": Column("characters", below=sizes["num_characters"]),
+            "character_lengths": Column("words", of="characters"),
+        }
+
+    def batches(  # noqa: D102
+        self, arrays: Mapping[str, Array], batch_size: int, dtype: str
+    ) -> SequenceBatches:
+        ends = np.cumsum(arrays["lengths"])
+        letters = np.split(arrays["characters"], np.cumsum(arrays["character_lengths"])[:-1])
+        return SequenceBatches(
+            np.split(arrays["words"], ends[:-1]),
+            np.split(arrays["tags"], ends[:-1]),
+            batch_size,
+            per_step=True,
+            characters=[
+                letters[end - length : end]
+                for end, length in zip(ends, arrays["lengths"], strict=True)
+            ],
+        )
+
+    def input_batch(self, sentences: Sequence[Sequence[str]]) -> Any:
+        """One batch of sentences in the order given; its targets mean nothing."""
+        characters = [[self.characters.encode(word) for word in words] for words in sentences]
+        return side_by_side([self.encode_words(words) for words in sentences], characters)
+
+    def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
+        return len(arrays["tags"])
+
+    def sizes(self) -> dict[str, int]:  # noqa: D102
+        return {
+            "num_tags": len(self.tags),
+            "vocabulary_size": len(self.words) + 1,
+            "num_characters": self.characters.vocabulary_size,
+        }
+
+    def describe(self) -> str:  # noqa: D102
+        return f"{len(self.tags)} tags, a vocabulary of {len(self.words):,}"
+
+    def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
+        return {
+            "vocabulary_size": (UNKNOWN, *self.words),
+            "num_characters": self.characters.tokens_by_id(),
+            "num_tags": self.tags,
+        }
+
+    def options(self) -> dict[str, Any]:  # noqa: D102
+        return {"lowercase": self.lowercase}
+
+    def adapted(self, start: Any, vocabulary: str) -> TaggerCodec:  # noqa: D102
+        if isinstance(start, TaggerCodec):
+            characters = self.characters.adapted(start.characters, vocabulary)
+            tags = adapted_answers(self.tags, start.tags, vocabulary, "tag")
+            words = start.words
+        elif isinstance(start, WordTokenizer):
+            characters, tags = self.characters, self.tags
+            words = tuple(w for w in start.tokens_by_id() if w != UNKNOWN and not w.isspace())
+        else:
+            raise DataError(
+                "a tagger reads words; the model to begin with reads at level "
+                f"{getattr(start, 'level', None)!r}"
+            )
+        if vocabulary == "new":
+            words = self.words
+        elif vocabulary == "extend":
+            words = tuple(dict.fromkeys([*words, *self.words]))
+        return TaggerCodec(words, self.lowercase, characters, tags)
+
+    def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
+        self.characters.encode("".join(input))
+        known = self.encode_words(input) != UNKNOWN_WORD
+        return Counter(word for word, is_known in zip(input, known, strict=True) if not is_known)
+
+    def unknown_share(  # noqa: D102
+        self, examples: Sequence[Any], arrays: Mapping[str, Array]
+    ) -> UnknownShare:
+        unknown = self.unknown_tokens([word for words, _ in examples for word in words])
+        return UnknownShare(unknown, unknown.total(), len(arrays["words"]))
+
+    def knows(self, token: str) -> bool:  # noqa: D102
+        return not self.unknown_tokens([token])
+
+    def to_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "words": list(self.words),
+            "lowercase": self.lowercase,
+            "characters": self.characters.to_dict(),
+            "tags": list(self.tags),
+            "scheme": self.scheme,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TaggerCodec:
+        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
+        description = schema.convert(data, _OfTagger)
+        check_names("words", description["words"], minimum=0)
+        check_names("tags", description["tags"], minimum=1)
+        return cls(
+            tuple(description["words"]),
+            description["lowercase"],
+            Tokenizer.from_dict(description["characters"]),
+            tuple(description["tags"]),
+            description["scheme"],
+        )
