@@ -4,8 +4,13 @@ PYTHON ?= python
 CPP := $(wildcard src/anaphora/engine/src/*.* tests/native/*.*)
 CLANG_FORMAT := $(PYTHON) -c 'from clang_format import clang_format as main; main()'
 
+# What `make sanitize` compiles with, and the sanitizers that it takes in turn.
+CXX := g++
+SANITIZERS := address,undefined thread
+CMAKE_TESTS := $(PYTHON) -m cmake -S . -DANAPHORA_NATIVE_TESTS=ON -DANAPHORA_STRICT=ON
+
 .DEFAULT_GOAL := help
-.PHONY: help build check lint test parity docs pictures sanitize format clean
+.PHONY: help build check lint test parity docs pictures sanitize emulate format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +40,25 @@ pictures:  ## Render the tutorial's pictures again, by running its code
 	ANAPHORA_KEEP_PICTURES=1 $(PYTHON) -m pytest tests/test_documentation.py -k tutorial
 
 sanitize:  ## The engine's native tests under Address-, UndefinedBehavior- and ThreadSanitizer
-	for sanitizer in address,undefined thread; do \
-		$(PYTHON) -m cmake -S . -B build/$$sanitizer \
-			-DANAPHORA_SANITIZE=$$sanitizer -DANAPHORA_STRICT=ON && \
-		$(PYTHON) -m cmake --build build/$$sanitizer --parallel && \
-		timeout 600 build/$$sanitizer/engine_test || exit 1; \
+	for sanitizer in $(SANITIZERS); do \
+		$(CMAKE_TESTS) -B build/$(CXX)-$$sanitizer -DCMAKE_CXX_COMPILER=$(CXX) \
+			-DANAPHORA_SANITIZE=$$sanitizer && \
+		$(PYTHON) -m cmake --build build/$(CXX)-$$sanitizer --parallel && \
+		timeout 600 build/$(CXX)-$$sanitizer/engine_test || exit 1; \
 	done
+
+emulate:  ## The engine's native tests on an emulated ARM processor, to the bits of AVX2
+	$(CMAKE_TESTS) -B build/native
+	$(CMAKE_TESTS) -B build/aarch64 -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+	for target in native aarch64; do \
+		$(PYTHON) -m cmake --build build/$$target --parallel || exit 1; \
+	done
+	build/native/engine_test >build/native.txt
+	qemu-aarch64-static build/aarch64/engine_test >build/aarch64.txt
+	grep "bits of " build/native.txt build/aarch64.txt
+	sed -n "s/^avx2: //p" build/native.txt >build/expected.txt
+	sed -n "s/^baseline: //p" build/aarch64.txt | diff build/expected.txt -
 
 format:  ## Rewrite the code in the project's style
 	$(PYTHON) -m ruff check --fix .

@@ -10,13 +10,17 @@
 
 #include <atomic>
 #include <chrono>
+#include <cinttypes>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -115,6 +119,25 @@ template <class T> bool near(T a, double b) {
            (sizeof(T) == 4 ? 1e-4 : 1e-12) * (1 + std::abs(b));
 }
 
+// All bits of some results, as one number, by which instruction sets are compared.
+class Fingerprint {
+  public:
+    template <class T> void add(const Array<T> &array) {
+        for (int64_t k = 0; k < array.size(); k++) {
+            std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t> bits = 0;
+            if (array[k] == array[k]) // all NaN are alike
+                std::memcpy(&bits, &array[k], sizeof bits);
+            value_ = (value_ ^ bits) * 0x100000001b3; // FNV-1a, a number at a time
+        }
+    }
+    std::uint64_t value() const { return value_; }
+
+  private:
+    std::uint64_t value_ = 0xcbf29ce484222325;
+};
+
+Fingerprint products, recurrences;
+
 // Matrix products
 // ----------------------------------------------------------------------------------
 
@@ -150,6 +173,7 @@ template <class T> void test_multiply(Random &random) {
             check(near(c[i * N + j], sum), "an element is not the sum of its products");
         }
     check(multiply(2) == c && multiply(3) == c, "the result depends on the number of threads");
+    products.add(c);
 }
 
 // Cross entropy and sums
@@ -652,6 +676,8 @@ template <class T> void test_recurrence(Random &random) {
     Arrays<T> expected = recurrence.run();
     for (const Array<T> &array : expected)
         check(array.written(), "a result was not written");
+    for (const Array<T> &array : expected)
+        recurrences.add(array);
     for (int threads : {2, 3}) {
         set_thread_count(threads);
         check(same(recurrence.run(), expected), "the result depends on the number of threads");
@@ -1064,8 +1090,9 @@ void test_fork() {
 #endif
 }
 
-template <class T> void test_kernels(const char *set) {
+template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
     Random random(17);
+    products = recurrences = {};
     for (int k = 0; k < 40; k++) {
         test_multiply<T>(random);
         test_cross_entropy<T>(random);
@@ -1081,22 +1108,29 @@ template <class T> void test_kernels(const char *set) {
         test_recurrence<T>(random);
     for (int k = 0; k < 100; k++)
         test_stack<T>(random);
-    std::printf("%s: %zu-byte numbers passed\n", set, sizeof(T));
+    std::printf("%s: bits of %zu-byte numbers: products %016" PRIx64 ", recurrences %016" PRIx64
+                "\n",
+                set, sizeof(T), products.value(), recurrences.value());
     std::fflush(stdout);
+    return {products.value(), recurrences.value()};
 }
 
 } // namespace
 
 int main() {
     std::string widest = instruction_set().name;
+    std::map<std::string, std::vector<std::vector<std::uint64_t>>> bits;
     for (const char *set : {"baseline", "avx2", "avx512", "amx"}) {
         if (!use_instruction_set(set)) {
             std::printf("%s: not on this machine\n", set);
             continue;
         }
-        test_kernels<float>(set);
-        test_kernels<double>(set);
+        bits[set] = {test_kernels<float>(set), test_kernels<double>(set)};
     }
+    if (bits.contains("avx512"))
+        check(bits["avx512"] == bits["avx2"], "AVX-512 and AVX2 disagree");
+    if (bits.contains("amx"))
+        check(bits["amx"][1] == bits["avx512"][1], "AMX and AVX-512 disagree in float64");
     use_instruction_set(widest.c_str());
     test_invalid_programs();
     test_random_programs();

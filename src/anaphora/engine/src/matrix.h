@@ -15,8 +15,13 @@ namespace anaphora::ANAPHORA_ISA {
 inline constexpr std::int64_t cached_bytes = 3 << 19;
 
 // Registers: an accumulator tile of R rows by NV vectors, NV vectors of B, and a broadcast of A.
+// AVX-512 and NEON have 32, the others 16.
 inline constexpr int max_vectors = 4;
+#if defined(__aarch64__)
+inline constexpr bool many_registers = true;
+#else
 inline constexpr bool many_registers = ANAPHORA_VECTOR_BYTES == 64;
+#endif
 inline constexpr int tile_rows(int vectors) {
     return many_registers ? (vectors == 4 ? 6 : 8) : (vectors == 4 ? 2 : vectors == 3 ? 3 : 5);
 }
