@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print.
 
     Raises:
-        SystemExit: with 2, an option is not right or a name is not of any work.
+        SystemExit: with 2, an option is invalid or a name matches nothing.
     """
     options = _options(arguments)
     chosen = [w for w in ROWS if not options.names or any(n in w.name for n in options.names)]
@@ -56,7 +56,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help="only work whose name contains one of these")
     parser.add_argument("--threads", type=int, default=2, help="threads of each framework")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each piece of work")
-    parser.add_argument("--json", action="store_true", help="print a JSON line for each")
+    parser.add_argument("--json", action="store_true", help="print one JSON line for each")
     options = parser.parse_args(arguments)
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, not {options.threads}")
@@ -65,17 +65,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in options.names:
         if not any(name in work.name for work in ROWS):
             known = "\n  ".join(work.name for work in ROWS)
-            parser.error(f"no work has {name!r} in its name; there are\n  {known}")
+            parser.error(f"no work has {name!r} in its name; known are\n  {known}")
     return options
 
 
 def _peers(threads: int) -> Peers:
-    """Those that are installed; of the others it is said that they are skipped."""
+    """The installed ones; a message says which are skipped."""
     torch = _imported("torch")
     if torch is not None:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-    return Peers(threads, torch, _imported("onnxruntime", "onnx"))  # onnx makes what it runs
+    return Peers(
+        threads, torch, _imported("onnxruntime", "onnx")
+    )  # onnx builds the graph that it runs
 
 
 def _imported(peer: str, *needed: str) -> Any:
@@ -87,7 +89,7 @@ def _imported(peer: str, *needed: str) -> Any:
 
 
 def _machine(peers: Peers, needs_bandwidth: bool) -> dict[str, Any]:
-    """The machine, the versions, and the limits to which work is held, of all threads together."""
+    """The machine, the versions, and the measured peaks of all threads together."""
     info = engine.info(measure=True)
     peak = info.get("peak_gflops")
     versions = {"Python": platform.python_version(), "anaphora": anaphora.__version__}

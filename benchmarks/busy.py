@@ -1,9 +1,9 @@
 """Several threads on a busy machine: ``python -m benchmarks.busy [--processes N] [NAME ...]``.
 
-As many busy processes as there are processors compete for them while a piece of work runs on one
-thread and on several in turns. Waiting for a thread that is not running must not cost more than
-doing its work: several threads should take no more than 1.3 times as long as one. The medians, the
-means (of which rare long waits are a part) and the worst times are shown.
+As many busy processes as there are processors compete for them while work runs alternately on one
+thread and on several. Waiting for a thread that is not running must not cost more than
+doing its work: several threads should take at most 1.3 times as long as one. The medians, the
+means (which include rare long waits) and the worst times are shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.inference import Sampling, StreamingStep
 from benchmarks.training import LanguageModelStep, Layer, Recurrence
 from benchmarks.work import Peers, Run, Work
 
-_TURN_SECONDS = 0.25  # long compared with the slices of a scheduler
+_TURN_SECONDS = 0.25  # long compared with a scheduler's time slices
 _BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(100_000))"
 
 ROWS: list[Work] = [
@@ -40,20 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print.
 
     Raises:
-        SystemExit: with 2, an option is not right or a name is not of any work.
+        SystemExit: with 2, an option is invalid or a name matches nothing.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.busy", description=__doc__)
     parser.add_argument("names", nargs="*", help="only work whose name contains one of these")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that are busy")
-    parser.add_argument("--threads", type=int, default=2, help="compared with one")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="number of busy processes"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads to compare with one")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each piece of work")
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.processes < 0 or not options.seconds > 0:
-        parser.error("--threads is at least 1, --processes at least 0, --seconds above 0")
+        parser.error("--threads must be at least 1, --processes at least 0, --seconds above 0")
     for name in options.names:
         if not any(name in work.name for work in ROWS):
             known = "\n  ".join(work.name for work in ROWS)
-            parser.error(f"no work has {name!r} in its name; there are\n  {known}")
+            parser.error(f"no work has {name!r} in its name; known are\n  {known}")
     print(f"{options.processes} busy processes on {os.cpu_count()} processors")
     print(f"| {'work':<33} | threads |   median |     mean |    worst | median's ratio |")
     print(f"|:{'-' * 34}|{'-' * 8}:|{'-' * 9}:|{'-' * 9}:|{'-' * 9}:|{'-' * 15}:|")
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def _busy(count: int) -> Iterator[None]:
-    """Processes that compute until the end, or until this process is gone."""
+    """Processes that compute until the context ends or this process is gone."""
     processes = [
         subprocess.Popen([sys.executable, "-c", _BUSY, str(os.getpid())]) for _ in range(count)
     ]

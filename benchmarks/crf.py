@@ -1,4 +1,4 @@
-"""Conditional random fields: a training step of the layer alone, and decoding."""
+"""Conditional random fields: a training step of only the layer, and decoding."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.work import Peers, Runs, Work
 class CRFStep(Work):
     """The loss of a batch and its gradients, or the best paths; lengths are from 0.26 T to T.
 
-    PyTorch has no such layer; ours is compared with what the package pytorch-crf does, written in
-    its operations.
+    PyTorch has no such layer; ours is compared with the algorithm of the package pytorch-crf,
+    written in PyTorch's operations.
     """
 
     name: str
@@ -80,7 +80,7 @@ class TorchCRF:
 
     Args:
         torch: The module.
-        tags: C.
+        tags: C, the number of tags.
     """
 
     def __init__(self, torch: Any, tags: int) -> None:
@@ -89,7 +89,7 @@ class TorchCRF:
         self.parameters = [torch.empty(s).uniform_(-0.1, 0.1).requires_grad_() for s in shapes]
 
     def loss(self, emissions: Any, tags: Any, mask: Any) -> Any:
-        """The mean negative log-likelihood of a tag; emissions [T, B, C], tags and mask [T, B]."""
+        """The mean negative log-likelihood per tag; emissions [T, B, C], tags and mask [T, B]."""
         torch, (transitions, start, end) = self.torch, self.parameters
         rows, real = torch.arange(tags.shape[1]), mask.to(emissions.dtype)
         score = start[tags[0]] + emissions[0, rows, tags[0]]

@@ -1,10 +1,10 @@
-"""Forecasts beside seasonal naive and exponential smoothing: ``python -m benchmarks.forecasting``.
+"""Forecasts, seasonal naive and exponential smoothing: ``python -m benchmarks.forecasting``.
 
 Two series of statsmodels (``pip install "statsmodels>=0.14"``): the yearly sunspots (season 11,
-horizon 11, an origin each year) and the monthly means of the CO2 of Mauna Loa (season 12, horizon
-12, an origin each third month). The origins roll over the last fifth of each series. The network
-is trained once, on what is before the first origin, with the defaults of `ForecasterOptions`;
-exponential smoothing is fitted again at every origin, on all before it.
+horizon 11, an origin each year) and the monthly mean CO2 of Mauna Loa (season 12, horizon 12, an
+origin every third month). The origins roll over the last fifth of each series. The network
+is trained once, on the steps before the first origin, with the defaults of `ForecasterOptions`;
+exponential smoothing is fitted again at every origin, on all steps before it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def series_of(name: str) -> TimeSeries:
 
 
 def smoothing(season: int, seasonal: bool, trend: bool, paths: int = 400) -> Method:
-    """Additive exponential smoothing, with statsmodels' estimates; gaps are put on a line."""
+    """Additive exponential smoothing, estimated by statsmodels; gaps are interpolated linearly."""
     from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
     def method(series: Sequence[TimeSeries], horizon: int) -> list[Forecast]:
@@ -55,7 +55,7 @@ def smoothing(season: int, seasonal: bool, trend: bool, paths: int = 400) -> Met
             if seasonal:
                 options |= {"seasonal": "add", "seasonal_periods": season}
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an optimiser that did not converge
+                warnings.simplefilter("ignore")  # an optimizer that did not converge
                 fitted = ExponentialSmoothing(
                     np.interp(steps, steps[present], values[present]),
                     initialization_method="estimated",
@@ -80,7 +80,7 @@ def measure(name: str, seeds: Sequence[int], members: int = 1) -> None:
         f"\n{name}: {one.steps} steps of a {one.frequency}, {train.steps} before the first of "
         f"{origins} origins, one every {step}; season {season}, horizon {horizon}\n"
     )
-    print("| | MASE | MAE | RMSE | quantile loss | in 80 % | in 95 % | seconds a fit |")
+    print("| | MASE | MAE | RMSE | quantile loss | in 80 % | in 95 % | seconds per fit |")
     print("|---|---|---|---|---|---|---|---|")
     baselines = {
         "seasonal naive": lambda series, h: seasonal_naive(series, h, season),
@@ -120,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forecasting", description=__doc__)
     parser.add_argument("names", nargs="*", default=list(SETS), help="sunspots, co2")
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 1 on")
-    parser.add_argument("--members", type=int, default=1, help="networks of a forecaster")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 1")
+    parser.add_argument("--members", type=int, default=1, help="networks per forecaster")
     options = parser.parse_args(arguments)
     for name in options.names:
         measure(name, range(1, options.seeds + 1), members=options.members)

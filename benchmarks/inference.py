@@ -1,4 +1,4 @@
-"""Inference: a layer that is fed step by step, and text that is sampled character by character."""
+"""Inference: a layer fed step by step, and text sampled character by character."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Feed = Callable[[np.ndarray], np.ndarray]  # [I] -> [H]: runs one step, and keep
 
 @dataclass(frozen=True)
 class StreamingStep(Work):
-    """One step of one sequence through layers of LSTM, the state carried on."""
+    """One step of one sequence through LSTM layers, with the state carried over."""
 
     name: str
     H: int
     L: int = 2
-    streams: bool = False  # whether the weights are too many for a core's caches
+    streams: bool = False  # whether the weights exceed a core's caches
 
     def operations(self) -> float:
         """Forward alone."""
         return 2.0 * self.L * 4 * self.H * 2 * self.H
 
     def bytes_read(self) -> float | None:
-        """The weights', where they have to come from memory."""
+        """The bytes of the weights, if they come from memory."""
         return 4.0 * self.L * 4 * self.H * 2 * self.H if self.streams else None
 
     def runs(self, peers: Peers) -> Runs:
         """A step of each framework, with the same weights.
 
         Raises:
-            AssertionError: a peer's outputs are not those of anaphora.
+            AssertionError: a peer's outputs differ from those of anaphora.
         """
         from anaphora import nn
 
@@ -94,7 +94,7 @@ def _feeding(feed: Feed, x: np.ndarray) -> Callable[[], None]:
 
 
 def _onnx_model(weights: dict[str, np.ndarray], H: int, L: int) -> bytes:
-    """Layers of LSTM of one step: x, h_0, c_0, h_1, ... -> y, h_0', c_0', h_1', ..."""
+    """LSTM layers for one step: x, h_0, c_0, h_1, ... -> y, h_0', c_0', h_1', ..."""
     from onnx import TensorProto, helper, numpy_helper
 
     def reordered(weight: np.ndarray) -> np.ndarray:
@@ -153,7 +153,7 @@ class Sampling(Work):
         return 2.0 * self.B * (self.L * 4 * self.H * 2 * self.H + self.H * self.V)
 
     def runs(self, peers: Peers) -> Runs:
-        """Some characters in one go, from where the run before ended."""
+        """Several characters at a time, continuing from the previous run."""
         runs: Runs = {"anaphora": self._anaphora()}
         if peers.torch is not None:
             runs["torch"] = self._torch(peers.torch)

@@ -1,4 +1,4 @@
-"""Measuring: in turns, warm, the median of many."""
+"""Measuring: in turns, after warming up, the median of many runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MIN_TURNS = 3
 def interleaved(runs: Mapping[str, Run], seconds: float) -> dict[str, float]:
     """The median figure of each run: its time in seconds, or what it returns.
 
-    All runs take turns, A B A B ..., so that a machine whose speed drifts is the same for all.
+    All runs take turns, A B A B ..., so that changes of the machine's speed affect all alike.
 
     Args:
         runs: What to measure, by name.
-        seconds: About how long to measure in all; every run has at least three turns.
+        seconds: The approximate total time; every run has at least three turns.
     """
     figures: dict[str, list[float]] = {name: [] for name in runs}
     began = time.perf_counter()
@@ -37,8 +37,8 @@ def interleaved(runs: Mapping[str, Run], seconds: float) -> dict[str, float]:
 def _turn(run: Run) -> list[float]:
     """One figure, if the run has its own; otherwise the times of a few runs.
 
-    The first of these does not count: the idle threads of the framework before may still be
-    spinning then.
+    The first of these does not count, because idle threads of the previous framework may still be
+    spinning.
     """
     figure = run()
     if figure is not None:
@@ -53,9 +53,9 @@ def _turn(run: Run) -> list[float]:
 
 
 def memory_bandwidth(threads: int) -> float:
-    """The bytes that threads read a second: the best of several sums over an array of 1 GiB.
+    """The bytes that threads read per second: the best of several sums over an array of 1 GiB.
 
-    NumPy sums, each thread its own part. The array is larger than the caches of common machines.
+    NumPy sums, each thread its own section. The array is larger than the caches of common machines.
     """
     parts = np.array_split(np.ones(2**28, np.float32), threads)
     times = []

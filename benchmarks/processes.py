@@ -1,4 +1,4 @@
-"""What needs a process of its own: the time from its start, and its peak of memory."""
+"""Measurements that need separate processes: startup time and peak memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Import(Work):
 
     def runs(self, peers: Peers) -> Runs:
         """A process of each framework."""
-        # `import anaphora` alone imports no layers, nor anything else of weight.
+        # `import anaphora` alone imports no layers, nor anything else that takes time.
         modules = {"anaphora": "anaphora.nn"}
         return _of_each(
             peers,
@@ -56,7 +56,7 @@ class Import(Work):
 
 @dataclass(frozen=True)
 class FirstStep(Work):
-    """From the start of Python until a model is there and one step of it is done."""
+    """From the start of Python until a model has been built and has made one step."""
 
     name: str
     step: LanguageModelStep
@@ -68,9 +68,9 @@ class FirstStep(Work):
 
 @dataclass(frozen=True)
 class PeakMemory(Work):
-    """The peak memory of a process over a few steps: in all, or beyond what it began with.
+    """The peak memory of a process over a few steps: in all, or beyond its initial memory.
 
-    It begins with Python, the framework's libraries, the model and the batch.
+    The latter is that of Python, the framework's libraries, the model and the batch.
     """
 
     name: str
@@ -119,8 +119,8 @@ def _child(framework: str, threads: int, count: int, step: dict[str, Any]) -> No
 def _memory(field: str) -> int:
     """The resident memory of this process in bytes: now (VmRSS), or at its peak (VmHWM).
 
-    Linux reports both. Elsewhere both are the peak until now, from getrusage; on Linux that
-    one would begin with the memory of the process that started this one.
+    Linux reports both. Elsewhere both are the peak so far, from getrusage, which on Linux would
+    include the memory of the process that started this one.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,4 +1,4 @@
-"""All work that is measured, in the order of the table."""
+"""All measured work, in the order of the table."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Classify series with the defaults, and with simple classifiers: ``python -m benchmarks.series``.
 
-The sets are generated to be as small and as varied as those of the UCR and UEA archives: motions,
+The generated sets are as small and as varied as those of the UCR and UEA archives: motions,
 outlines, spectra, shapes in noise, several channels. With --data DIR the folders ecg5000 and
 japanese_vowels in it are added, and small samples from ECG5000's training set. For each set: mean
-and lowest accuracy of the seeds, seconds a fit, one nearest neighbour with dynamic time warping
+and lowest accuracy of the seeds, seconds per fit, the nearest neighbor by dynamic time warping
 (window 10 % of the length), and logistic regression on the values.
 """
 
@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="only sets whose name contains one of these")
     parser.add_argument("--seeds", type=int, default=5, help="fits of each set")
     parser.add_argument("--data", type=Path, help="folder with ecg5000 and japanese_vowels")
-    parser.add_argument("--baselines", action="store_true", help="measure the simple ones too")
+    parser.add_argument(
+        "--baselines", action="store_true", help="measure the simple classifiers too"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON line for each set")
     parser.add_argument(
         "--set",
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def json_value(text: str) -> Any:
-    """A value of JSON, or else the text itself."""
+    """A JSON value, or otherwise the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -130,9 +132,9 @@ def smooth(generator: np.random.Generator, T: int, width: float) -> np.ndarray:
     return noise / np.sqrt((kernel**2).sum())
 
 
-def bump(t: np.ndarray, centre: float, width: float) -> np.ndarray:
+def bump(t: np.ndarray, center: float, width: float) -> np.ndarray:
     """A Gaussian bump."""
-    return np.exp(-0.5 * ((t - centre) / width) ** 2)
+    return np.exp(-0.5 * ((t - center) / width) ** 2)
 
 
 def step(t: np.ndarray, at: float, width: float) -> np.ndarray:
@@ -141,7 +143,7 @@ def step(t: np.ndarray, at: float, width: float) -> np.ndarray:
 
 
 def gesture(g: np.random.Generator, c: int) -> np.ndarray:
-    """A hand goes up and down again; of one class it dips at the ends first."""
+    """A hand goes up and down; in one class it dips at both ends first."""
     t = np.arange(150.0)
     up, down, pace = g.normal(45, 5), g.normal(105, 6), g.uniform(4, 7)
     x = step(t, up, pace) - step(t, down, pace)
@@ -150,7 +152,7 @@ def gesture(g: np.random.Generator, c: int) -> np.ndarray:
 
 
 def demand(g: np.random.Generator, c: int) -> np.ndarray:
-    """A day's demand of power, hour by hour; winter has a higher evening."""
+    """A day's power demand, hour by hour; winter evenings are higher."""
     t = np.arange(24.0)
     x = bump(t, g.normal(10, 0.7), 2.5) * g.normal(1, 0.12)
     x = x + (0.75 + 0.35 * c + g.normal(0, 0.13)) * bump(t, g.normal(19.5 - c, 0.6), 2)
@@ -158,7 +160,7 @@ def demand(g: np.random.Generator, c: int) -> np.ndarray:
 
 
 def outline(g: np.random.Generator, c: int) -> np.ndarray:
-    """Distances around an arrow head: classes differ in base and barbs, a little."""
+    """Distances around an arrow head: classes differ slightly in base and barbs."""
     t = np.linspace(0, 1, 251)
     t = t + 0.02 * smooth(g, 251, 50)
     x = 2 * np.abs(t - 0.5) ** g.normal(1, 0.12) + 0.25 * np.cos(4 * np.pi * t)
@@ -186,7 +188,7 @@ def leaf(g: np.random.Generator, c: int) -> np.ndarray:
 
 
 def plane(g: np.random.Generator, c: int) -> np.ndarray:
-    """Outlines of seven machines: each class has wings at places of its own."""
+    """Outlines of seven machines: each class has wings at different places."""
     t = np.arange(144.0)
     shape = np.random.default_rng(100 + c)
     x = sum(
@@ -229,7 +231,7 @@ def two_steps(g: np.random.Generator, c: int) -> np.ndarray:
 
 
 def oscillation(g: np.random.Generator, c: int) -> np.ndarray:
-    """Random walks that are pulled back: each class has a frequency of its own."""
+    """Mean-reverting random walks: each class has its own frequency."""
     frequency, damping = [0.05, 0.065, 0.085][c], 0.97
     a, b = 2 * damping * np.cos(2 * np.pi * frequency), -(damping**2)
     x = np.zeros(300)
@@ -247,7 +249,7 @@ def walk(g: np.random.Generator, c: int) -> np.ndarray:
 
 
 def exercise(g: np.random.Generator, c: int) -> np.ndarray:
-    """Six channels of a watch: standing, walking, running, a racket game; in their own units."""
+    """Six channels of a watch in their own units: standing, walking, running, a racket game."""
     t = np.arange(100.0)
     period, force = [40, 12, 7, 15][c] * g.uniform(0.85, 1.15), [0.4, 4.0, 12.0, 7.0][c]
     phase = g.uniform(0, 6, 6)
@@ -261,7 +263,7 @@ def exercise(g: np.random.Generator, c: int) -> np.ndarray:
 
 
 def appliance(g: np.random.Generator, c: int) -> np.ndarray:
-    """A minute of an appliance's current, 1,000 steps: cycles, levels and their noise differ."""
+    """A minute of an appliance's current, 1,000 steps: cycles, levels and noise differ."""
     T, x, t = 1000, np.zeros(1000), 0
     levels = [(0, 3), (0, 2, 3), (1, 3), (0, 3), (0, 1)][c]
     length = [60, 60, 30, 150, 90][c]
@@ -290,9 +292,9 @@ GENERATED: dict[str, tuple[Sample, int, int, bool]] = {
 
 
 def nearest_by_warping(series: Set, window: float = 0.1) -> float:
-    """The accuracy of one nearest neighbour with dynamic time warping (Sakoe and Chiba 1978).
+    """The accuracy of the nearest neighbor by dynamic time warping (Sakoe and Chiba 1978).
 
-    It is NaN, not measured, where series are longer than 300 steps.
+    It is NaN, not measured, if series are longer than 300 steps.
     """
     train, y, test, z = series
     if max(len(x) for x in train) > 300:
@@ -314,8 +316,8 @@ def warped_distances(x: np.ndarray, others: list[np.ndarray], window: float) -> 
         before[0] = 0
         for t in range(len(x)):
             now = np.full((length + 1, len(rows)), np.inf)
-            centre = round(t * length / len(x))
-            for u in range(max(0, centre - reach), min(length, centre + reach + 1)):
+            center = round(t * length / len(x))
+            for u in range(max(0, center - reach), min(length, center + reach + 1)):
                 cost = np.square(y[:, u] - x[t]).sum(axis=1)
                 now[u + 1] = cost + np.minimum(np.minimum(before[u + 1], before[u]), now[u])
             before = now
@@ -324,7 +326,7 @@ def warped_distances(x: np.ndarray, others: list[np.ndarray], window: float) -> 
 
 
 def linear(series: Set) -> float:
-    """The accuracy of logistic regression on the values, zeros after the shorter ones."""
+    """The accuracy of logistic regression on the values, shorter series padded with zeros."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -1,4 +1,4 @@
-"""Training: full steps of language models, layers, and the recurrence alone."""
+"""Training: full steps of language models, layers, and only the recurrence."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class LanguageModelStep(Work):
     dropout: float = 0.0
 
     def operations(self) -> float:
-        """Forward and backward, which is twice as much again."""
+        """Forward and backward, which is twice as much."""
         per_token = 2 * self.L * 4 * self.H * 2 * self.H + 2 * self.H * self.V
         return 3.0 * per_token * self.T * self.B
 
     def runs(self, peers: Peers) -> Runs:
-        """One step of each framework, from weights of its own."""
+        """One step of each framework, from its own initial weights."""
         runs: Runs = {"anaphora": self.anaphora()}
         if peers.torch is not None:
             runs["torch"] = self.torch(peers.torch)
@@ -39,7 +39,7 @@ class LanguageModelStep(Work):
         return np.random.default_rng(0).integers(0, self.V, (self.T + 1, self.B))
 
     def anaphora(self) -> Callable[[], None]:
-        """A step of anaphora, which continues from the state of the step before."""
+        """A step of anaphora, continuing from the state of the previous step."""
         from anaphora import detach, optim
         from anaphora.data import Batch
         from anaphora.models import LanguageModel
@@ -68,7 +68,7 @@ class LanguageModelStep(Work):
         return step
 
     def torch(self, torch: Any) -> Callable[[], None]:
-        """The same of PyTorch."""
+        """The same for PyTorch."""
         embedding = torch.nn.Embedding(self.V, self.H)
         recurrent = torch.nn.LSTM(self.H, self.H, self.L, dropout=self.dropout)
         output, dropout = torch.nn.Linear(self.H, self.V), torch.nn.Dropout(self.dropout)
@@ -104,7 +104,7 @@ class Layer(Work):
     ragged: bool = False
 
     def operations(self) -> float:
-        """As of `LanguageModelStep`; of ragged batches only the steps that are real."""
+        """As for `LanguageModelStep`; in ragged batches only the active steps count."""
         gates = {"lstm": 4, "gru": 3, "rnn": 1, "peephole_lstm": 4}[self.cell]
         steps = self._lengths().sum() if self.ragged else self.T * self.B
         return 3.0 * 2 * gates * self.H * 2 * self.H * float(steps)
@@ -162,7 +162,7 @@ class Layer(Work):
 
 
 def _torch_peephole(torch: Any, H: int) -> Any:
-    """A custom cell as one writes it in PyTorch: a loop over steps."""
+    """A custom cell as usual in PyTorch: a loop over steps."""
 
     class Peephole(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -188,9 +188,9 @@ def _torch_peephole(torch: Any, H: int) -> Any:
 
 @dataclass(frozen=True)
 class Recurrence(Work):
-    """The recurrence of an LSTM layer alone, forward and backward: its input is projected already.
+    """Only the recurrence of an LSTM layer, forward and backward, from an already projected input.
 
-    No peer offers it apart from the projection.
+    No peer offers it separately from the projection.
     """
 
     name: str

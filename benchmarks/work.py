@@ -1,4 +1,4 @@
-"""What a piece of work is, and the peers that do the same."""
+"""A piece of work to measure, and the peers that do the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-# Does the work and is timed from outside; or, where a process of its own does it, returns the
-# figure.
+# Does the work and is timed from outside; or, if a separate process does it, returns the figure.
 Run = Callable[[], float | None]
 Runs = dict[str, Run]
 
@@ -17,7 +16,7 @@ class Peers:
     """The other frameworks, as modules; None for one that is not installed.
 
     Attributes:
-        threads: Of each framework.
+        threads: The number of threads of each framework.
     """
 
     threads: int
@@ -29,9 +28,9 @@ class Work(Protocol):
     """Something to measure: the same model, shapes and data for each framework.
 
     Attributes:
-        name: What the table calls it.
-        unit: Of its figures: seconds or bytes.
-        count: How many times over one run does it; figures are for once.
+        name: Its name in the table.
+        unit: The unit of its figures: seconds or bytes.
+        count: How many times one run does it; figures are for one time.
     """
 
     name: str
@@ -39,13 +38,13 @@ class Work(Protocol):
     count: int = 1
 
     def operations(self) -> float | None:
-        """Multiply-adds of the matrix products, counted as two; None where they say nothing."""
+        """Multiply-adds of the matrix products, counted as two; None if not meaningful."""
         return None
 
     def bytes_read(self) -> float | None:
-        """Bytes that have to come from memory each time; None where they say nothing."""
+        """Bytes that are read from memory each time; None if not meaningful."""
         return None
 
     def runs(self, peers: Peers) -> Runs:
-        """A run of each framework that is there and can do it, by its name; ``anaphora`` first."""
+        """A run of each available framework that can do it, by its name; ``anaphora`` first."""
         ...

@@ -74,7 +74,7 @@ def test_table_without_peers(main, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["import", "nothing"], "no work has 'nothing' in its name; there are\n  language model"),
+        (["import", "nothing"], "no work has 'nothing' in its name; known are\n  language model"),
         (["--threads", "0"], "--threads must be at least 1, not 0"),
         (["--seconds", "nan"], "--seconds must be above 0, not nan"),
     ],
@@ -160,7 +160,7 @@ def test_work_beside_busy_processes_must_be_known(main, capsys):
 
     with pytest.raises(SystemExit, match="2"):
         busy.main(["RNN relu"])
-    assert "no work has 'RNN relu' in its name; there are\n  LSTM layer" in capsys.readouterr().err
+    assert "no work has 'RNN relu' in its name; known are\n  LSTM layer" in capsys.readouterr().err
     for option in ("--threads=0", "--processes=-1", "--seconds=0"):
         with pytest.raises(SystemExit, match="2"):
             busy.main([option])
