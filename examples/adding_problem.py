@@ -1,14 +1,14 @@
-"""The adding problem: two of a thousand numbers are marked; say what they add up to.
+"""The adding problem: two of a thousand numbers are marked; output their sum.
 
     python examples/adding_problem.py --length 500
 
 The task of Hochreiter & Schmidhuber 1997 (experiment 4): the target is 0.5 + (a + b) / 4, and an
-answer is right if it is less than 0.04 away. It stops when 99 % of a test set are, and says how
-many sequences that took.
+answer is right if it is less than 0.04 away. Training stops when 99 % of a test set are right, and
+the number of sequences it took is printed.
 
-What decides is what the forget gate starts with. A bias of 6 keeps 99.75 % of a cell's state at
-each step, and where the input's share is what is forgotten, as in coupled_lstm, just as little
-comes in of what is not marked. A GRU took 10 to 40 times as many sequences for lengths of 100 and
+What matters is the initial bias of the forget gate. A bias of 6 keeps 99.75 % of a cell's state at
+each step, and if the input replaces what is forgotten, as in coupled_lstm, just as little of the
+unmarked numbers enters. A GRU took 10 to 40 times as many sequences for lengths of 100 and
 500, and for 1000 both GRU and LSTM (with a bias of 7) were still guessing after 250,000.
 """
 
@@ -24,17 +24,17 @@ from anaphora.synthetic import adding_problem
 from anaphora.training import Callback, Trainer, TrainingOptions
 
 PUBLISHED = {100: 74_000, 500: 209_000, 1000: 853_000}
-"""Sequences that the LSTM of 1997 needed, by their length."""
+"""The number of sequences that the LSTM of 1997 needed, by their length."""
 
 
 class StopWhenSolved(Callback):
-    """Measure the errors on a test set now and then; stop when enough answers are right."""
+    """Measure the errors on a test set periodically; stop when enough answers are right."""
 
     def __init__(self, test, goal, every):
         self.test, self.goal, self.every = test, goal, every
 
     def on_step(self, trainer, loss):
-        """Measure, if it is time."""
+        """Measure at intervals."""
         progress = trainer.progress
         if progress.step % self.every == 0:
             errors = absolute_errors(trainer.model, self.test)
@@ -47,7 +47,7 @@ class StopWhenSolved(Callback):
 
 
 def absolute_errors(model, batch):
-    """How far each answer is away, [B]."""
+    """The error of each answer, [B]."""
     with no_grad():
         return np.abs(model(batch.inputs, batch.lengths).data - batch.targets)[:, 0]
 

@@ -1,11 +1,11 @@
-"""Counting: after n words come n times b and n times a; does the network count beyond its lessons?
+"""Counting: n words are followed by n b and n a; does a network count beyond its training?
 
     python examples/counting.py --longest 10
 
-Of a^n b^n a^n all is determined from the first b on. A language model reads sequences up to
---longest, some of them with unknown words in the place of the first a's. Then it is asked to
-continue from a prompt of n words and one b: right is a continuation whose every word is right, to
-the end. The task is that of Gers & Schmidhuber 2001, with one more block.
+In a^n b^n a^n everything after the first b is determined. A language model reads sequences up to
+--longest, some of them with unknown words in place of the first a's. Then it continues a prompt of
+n words and one b: a continuation is right if every word up to the end is. The task is that of Gers
+& Schmidhuber 2001, with one more block.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from anaphora.training import Trainer, TrainingOptions
 def continues(model, ids):
     """Whether the model continues from the first b as the sequence does.
 
-    If the most likely word after every right beginning is right, the words that the model would
-    write by itself are too.
+    If the most likely word after every correct prefix is right, so is the text that the model
+    generates.
     """
     with no_grad():
         logits, _ = model(ids[:-1, None])
@@ -41,7 +41,7 @@ def batches_of(sequences, batch_size):
 
 
 def main(arguments=None):
-    """Train, and return the shares of right continuations and the largest n that is counted."""
+    """Train, and return the shares of right continuations and the largest n counted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -3,8 +3,8 @@
     python examples/digits_to_words.py --epochs 40
 
 The pictures are the 1,797 of 8 x 8 pixels that come with scikit-learn (pip install
-"anaphora[examples]"); one in five is held out. A vector of 64 pixels makes the decoder's initial
-state, and the decoder writes "zero", "one", ... "nine". In training some pictures are moved by a
+"anaphora[examples]"); one in five is held out. The vector of 64 pixels gives the decoder's initial
+state, and the decoder writes "zero", "one", ... "nine". In training some pictures are shifted by a
 pixel, sampled again for each epoch.
 """
 
@@ -21,7 +21,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def load(seed):
-    """Pictures [N, 64] from -1 to 1 and their digits [N], of the training and of the test."""
+    """Pictures [N, 64] from -1 to 1 and their digits [N], for training and for testing."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -36,7 +36,7 @@ def load(seed):
 
 
 def moved(pictures, generator):
-    """One picture in two moved by a pixel, up, down, left or right."""
+    """One picture in two shifted by a pixel, up, down, left or right."""
     padded = np.pad(pictures.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     places = np.array([(1, 1)] * 4 + [(0, 1), (2, 1), (1, 0), (1, 2)])
     corners = places[generator.integers(len(places), size=len(pictures))]
@@ -45,7 +45,7 @@ def moved(pictures, generator):
 
 
 def main(argv=None):
-    """Train, name the pictures of the test, and return the share of names that are exact."""
+    """Train, name the test pictures, and return the share of exact names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,7 +85,7 @@ def main(argv=None):
             optimizer.zero_grad()
             total += loss.item() * batch.tokens
         if epoch % max(1, arguments.epochs // 5) == 0:
-            print(f"epoch {epoch}: {total / batches.tokens:.4f} nats a letter")
+            print(f"epoch {epoch}: {total / batches.tokens:.4f} nats per letter")
 
     found = beam_search(model, test_pictures, beam_size=arguments.beam_size, max_length=8)
     written = [tokenizer.decode(hypotheses[0].ids) for hypotheses in found]

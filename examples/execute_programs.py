@@ -8,9 +8,9 @@ An encoder reads a program such as
     for x in range(1):y+=677
     print((y+959))
 
-and a decoder writes what it prints, "2533". Programs are sampled again for each batch. The
-curriculum is the paper's "combined": half of the programs are of the difficulty reached so far,
-which rises when most answers are right, and half of any difficulty.
+and a decoder writes its output, "2533". Programs are sampled for each batch. The curriculum is the
+paper's "combined" one: half of the programs have the difficulty reached so far, which rises when
+most answers are right, and half have any difficulty.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789+-*<=():\n " + END
 
 
 class Curriculum:
-    """The difficulty reached: the length rises to its end, then the nesting by one, and so on."""
+    """The difficulty reached: the length rises to its maximum, then the nesting by one, ..."""
 
     def __init__(self, length, nesting, enabled):
         self.levels = [(n, k) for k in range(1, nesting + 1) for n in range(1, length + 1)]
@@ -37,7 +37,7 @@ class Curriculum:
         self.enabled = enabled
 
     def sample(self, generator, count):
-        """Sample programs: of this level and of any, or of all alike without a curriculum."""
+        """Sample programs of this level and of any, or uniformly without a curriculum."""
         programs = []
         for n in range(count):
             level = self.levels[self.level]
@@ -47,20 +47,20 @@ class Curriculum:
         return programs
 
     def report(self, accuracy):
-        """Go on to the next level when the answers at this one are good enough."""
+        """Go to the next level when the answers at this one are good enough."""
         if accuracy > 0.9 and self.level + 1 < len(self.levels):
             self.level += 1
 
 
 def encode(programs, tokenizer):
-    """The ids of sources and answers, as two texts, and the end mark's."""
+    """The ids of sources and answers, as two texts, and that of the end mark."""
     sources = tokenizer.encode("".join(program.text + END for program in programs))
     answers = tokenizer.encode("".join(f"{program.answer}{END}" for program in programs))
     return sources, answers, int(tokenizer.encode(END)[0])
 
 
 def evaluate(model, tokenizer, programs):
-    """Return the share of answers that are exact, and of characters right after the true ones."""
+    """Return the share of exact answers, and of characters right given the previous ones."""
     sources, answers, end = encode(programs, tokenizer)
     batches = pair_batches(sources, answers, 100, end, end)
     right = 0
@@ -141,7 +141,7 @@ def main(argv=None):
         if seconds > 60 * arguments.minutes:
             break
 
-    # Apart from the training's: programs of one digit are few, and the same ones recur.
+    # Separate from training; but there are few programs of one digit, so the same ones recur.
     generator = np.random.default_rng((arguments.seed, 1))
     accuracy = {}
     for length, nesting in curriculum.levels:

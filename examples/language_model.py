@@ -1,9 +1,9 @@
-"""A character language model from layers, with the complete training loop in view.
+"""A character language model from layers, with an explicit training loop.
 
     python examples/language_model.py book.txt --cell gru --epochs 5
 
 Without a text it learns from the source of one module of the standard library. `anaphora train`
-does the same, and more, from the command line.
+does the same, and more, on the command line.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from anaphora.generation import Sampler, generate
 
 
 class LanguageModel(nn.Module):
-    """Embedding, recurrent layers, and scores for every character that may come next.
+    """Embedding, recurrent layers, and scores of every possible next character.
 
-    Shapes: ids [T, B]; state as of `nn.Recurrent`; returns logits [T, B, V], state.
+    Shapes: ids [T, B]; state as for `nn.Recurrent`; returns logits [T, B, V], state.
     """
 
     def __init__(self, vocabulary_size, hidden_size, num_layers, cell):
@@ -28,13 +28,13 @@ class LanguageModel(nn.Module):
         self.output = nn.Linear(hidden_size, vocabulary_size)
 
     def forward(self, ids, state=None):
-        """Score the characters that may follow each one."""
+        """Score the characters that may follow each character."""
         y, state = self.recurrent(self.embedding(ids), state)
         return self.output(y), state
 
 
 def train_epoch(model, batches, optimizer):
-    """Read the text once, window by window; return the mean loss in nats a character."""
+    """Train on the text once, window by window; return the mean loss in nats per character."""
     model.train()
     total, state = 0.0, None
     for batch in batches:
@@ -50,7 +50,7 @@ def train_epoch(model, batches, optimizer):
 
 
 def evaluate(model, batches):
-    """Return the mean loss in nats a character, the state carried through the text."""
+    """Return the mean loss in nats per character, the state carried through the text."""
     model.eval()
     total, state = 0.0, None
     with no_grad():
@@ -61,7 +61,7 @@ def evaluate(model, batches):
 
 
 def main():
-    """Train, say how well it went after each epoch, and write something."""
+    """Train, print the losses after each epoch, and generate text."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""A new cell in five lines, compared with an LSTM, and a look at its gate while it works.
+"""A new cell in five lines, compared with an LSTM, and a look at its gate at work.
 
     python examples/new_cell.py --steps 500
 
@@ -17,14 +17,14 @@ from anaphora.equations import sigmoid, tanh
 
 @cell(gates="f n", state="h")
 def forgetful(f, n, h):
-    """Write just what you forget: one gate and one state."""
+    """Write exactly as much as is forgotten: one gate and one state."""
     f, n = sigmoid(f), tanh(n)
     h = f * h + (1 - f) * n
     return h
 
 
 class Adder(nn.Module):
-    """A recurrent layer, and one number from its last output.
+    """A recurrent layer, and a linear layer that gives one number from its last output.
 
     Shapes: x [T, B, 2]; returns [B].
     """
@@ -34,13 +34,13 @@ class Adder(nn.Module):
         self.output = nn.Linear(hidden_size, 1)
 
     def forward(self, x):
-        """Read sequences, and answer."""
+        """Read sequences, and answer with one number each."""
         y, _ = self.recurrent(x)
         return self.output(y[-1]).reshape(-1)
 
 
 def make_batch(generator, length, batch_size):
-    """Sample sequences [T, B, 2], a number and a mark a step, and the sums of the marked [B]."""
+    """Sample sequences [T, B, 2], a number and a mark per step, and the marked sums [B]."""
     x = np.zeros((length, batch_size, 2), np.float32)
     x[:, :, 0] = generator.random((length, batch_size))
     rows = np.arange(batch_size)
@@ -50,7 +50,7 @@ def make_batch(generator, length, batch_size):
 
 
 def train(cell, arguments):
-    """Train a model with this cell on sequences sampled again at every step; return it."""
+    """Train a model with this cell on new random sequences at every step; return it."""
     random.seed(arguments.seed)  # initial weights
     generator = np.random.default_rng(arguments.seed)
     model = Adder(cell, arguments.hidden_size)
@@ -72,7 +72,7 @@ def train(cell, arguments):
 
 
 def main():
-    """Print the program that was traced, train both cells, and show the new one's gate."""
+    """Print the traced program, train both cells, and show the gate of the new one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -89,7 +89,7 @@ def main():
     x, sums = make_batch(np.random.default_rng(arguments.seed + 1), arguments.length, batch_size=1)
     _, _, named = model.recurrent.record(x)  # every value that the equations name, [T, B, H]
     unit = named["f_l0"][:, 0].std(axis=0).argmax()
-    print(f"\nThe gate f of unit {unit}, the one that moves most; * marks the numbers to add:")
+    print(f"\nThe gate f of unit {unit}, which varies most; * marks the numbers to add:")
     for t, ((number, mark), f) in enumerate(zip(x[:, 0], named["f_l0"][:, 0, unit], strict=True)):
         bar = "#" * round(40 * float(f))
         print(f"{t:3} {number:.2f} {'*' if mark else ' '}  f = {f:.2f} {bar}")

@@ -3,9 +3,9 @@
     python examples/series.py JapaneseVowels_TRAIN.ts JapaneseVowels_TEST.ts
     python examples/series.py ECG5000_TRAIN.ts ECG5000_TEST.npy
 
-Files are those of the UEA and UCR archives (timeseriesclassification.com): `.ts`, or `.npy` with a
-row of the class and the values for each series. The classifier is the one for scikit-learn, so its
-`fit` and `score` are all there is to it; `anaphora train --task classify` reads these files too.
+The files are those of the UEA and UCR archives (timeseriesclassification.com): `.ts`, or `.npy`
+with one row per series, the class and the values. The classifier is the one for scikit-learn, so
+`fit` and `score` are all that is needed; `anaphora train --task classify` reads these files too.
 """
 
 import argparse

@@ -1,11 +1,12 @@
-"""Signal echo: repeat a stream of random bits some steps later, the state carried over windows.
+"""Signal echo: repeat random bits some steps later, with the state carried across windows.
 
     python examples/signal_echo.py --delays 5 10 15 18 --window 20
 
-Truncated backpropagation through time: gradients stop where a window begins, states do not, so that
-bits of the window before are echoed too. A delay longer than the window cannot be learnt this way,
-and one that is nearly as long hardly: few targets of a window have their bit in it. So each delay
-continues from the model of the one before it, unless --no-curriculum starts again.
+Truncated backpropagation through time: gradients stop at the start of a window, states do not, so
+bits of the previous window are echoed too. A delay longer than the window cannot be learned this
+way, and one that is nearly as long only with difficulty, because few targets of a window have their
+bit in it. So each delay continues from the model of the previous one, unless --no-curriculum is
+given.
 """
 
 import argparse
@@ -21,19 +22,19 @@ from anaphora.training import Callback, Trainer, TrainingOptions
 
 
 class StopWhenSolved(Callback):
-    """Stop when every echo of other streams is right."""
+    """Stop when every echo of test streams is right."""
 
     def __init__(self, test):
         self.test = test
 
     def on_step(self, trainer, loss):
-        """Measure now and then."""
+        """Measure at intervals."""
         if trainer.progress.step % 50 == 0 and accuracy(trainer.model, self.test) == 1:
             trainer.request_stop("solved")
 
 
 def accuracy(model, batches):
-    """The share of echoes that are right, the state carried from window to window."""
+    """The share of correct echoes, with the state carried from window to window."""
     right = count = 0
     state = None
     with no_grad():
@@ -54,7 +55,7 @@ def make(options):
 
 
 def learn(model, delay, options):
-    """Train a model for one delay; return its accuracy on other streams and the bits it took."""
+    """Train a model for one delay; return its accuracy on test streams and the bits it took."""
     generator = np.random.default_rng((options.seed, delay))
 
     def streams(windows):
@@ -74,7 +75,7 @@ def learn(model, delay, options):
 
 
 def main(arguments=None):
-    """Learn every delay; return the accuracy and the bits needed by the delay."""
+    """Learn every delay; return the accuracy and the number of bits for each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,10 +4,10 @@
     python examples/spoken_digits.py FOLDER --model ctc
 
 The folder has the recordings of the Free Spoken Digit Dataset, `D_speaker_N.wav`: digit D, said for
-the N-th time. By its official split N = 0 to 4 are for the test; their speakers are those of the
-training. The first model answers with one of ten classes. The second is trained by connectionist
-temporal classification: it reads strings of 1 to 5 digits, recordings of one speaker joined, and
-writes "seven one two", although it was never given where a digit or a letter begins.
+the N-th time. In the official split N = 0 to 4 are for testing; their speakers are also in the
+training set. The first model answers with one of ten classes. The second is trained by
+connectionist temporal classification: it reads strings of 1 to 5 digits, recordings of one speaker
+joined, and writes "seven one two", although it is never told where a digit or a letter begins.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def read_recordings(folder):
 
 
 def mel_filters(bands):
-    """Triangles side by side on the mel scale, [bands, frequencies] (Davis & Mermelstein 1980)."""
+    """Adjacent triangles on the mel scale, [bands, frequencies] (Davis & Mermelstein 1980)."""
     top = 2595 * np.log10(1 + RATE / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)  # Hz
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -74,7 +74,7 @@ def log_mel(samples, filters):
 
 
 class Ear:
-    """Turns recordings into features, scaled by the mean and deviation of those it was made of."""
+    """Turns recordings into features, scaled by mean and deviation of the training recordings."""
 
     def __init__(self, recordings, bands):
         self.filters = mel_filters(bands)
@@ -82,7 +82,7 @@ class Ear:
         self.mean, self.deviation = moments(frames)
 
     def hear(self, recordings):
-        """The features of recordings that are joined, [T, bands]."""
+        """The features of joined recordings, [T, bands]."""
         frames = log_mel(np.concatenate([one.samples for one in recordings]), self.filters)
         return ((frames - self.mean) / self.deviation).astype(np.float32)
 
@@ -92,12 +92,12 @@ class Ear:
 
 
 class Speller(SequenceTagger):
-    """Scores letters and the blank at each step; nothing says at which step a letter is due."""
+    """Scores letters and the blank at each step, without given positions of the letters."""
 
     kind = "speller"
 
     def loss(self, batch, state=None):
-        """Nats a letter; ``batch.targets`` are labels [B, S], padded with -100."""
+        """Nats per letter; ``batch.targets`` are labels [B, S], padded with -100."""
         logits, _ = self(batch.inputs, lengths=batch.lengths)
         targets = batch.targets.T
         counts = (targets != IGNORE_INDEX).sum(axis=0)
@@ -105,7 +105,7 @@ class Speller(SequenceTagger):
 
 
 class PrintLoss(Callback):
-    """Says how an epoch went."""
+    """Prints the loss of each epoch."""
 
     def on_record(self, trainer, record):
         """Print a line."""
@@ -113,7 +113,7 @@ class PrintLoss(Callback):
 
 
 def fit(model, batches, options):
-    """Train a model by Adam, the learning rate going down a cosine."""
+    """Train a model by Adam with a cosine schedule."""
     optimizer = optim.Adam(model.parameters(), options.learning_rate)
     schedule = optim.Cosine(optimizer, total_steps=options.epochs * len(batches))
     limits = TrainingOptions(epochs=options.epochs, seed=options.seed, log_every=len(batches))
@@ -122,7 +122,7 @@ def fit(model, batches, options):
 
 
 def classify(ear, train, test, shape, options):
-    """Train a classifier and return it with what it found out."""
+    """Train a classifier and return it with its results."""
 
     def batches(recordings):
         features = [ear.hear([one]) for one in recordings]
@@ -163,7 +163,7 @@ def respoken(one, generator):
 
 
 def in_words(string):
-    """What is said in a string of recordings."""
+    """The words of a string of recordings."""
     return " ".join(WORDS[one.digit] for one in string)
 
 
@@ -177,7 +177,7 @@ def string_batches(ear, strings, batch_size):
 
 
 def edit_distance(found, expected):
-    """How many insertions, deletions and substitutions lie between two lists (Levenshtein 1966)."""
+    """The number of insertions, deletions and substitutions between lists (Levenshtein 1966)."""
     row = list(range(len(expected) + 1))
     for i, one in enumerate(found, 1):
         diagonal, row[0] = row[0], i
@@ -188,7 +188,7 @@ def edit_distance(found, expected):
 
 
 def transcribe(ear, train, test, shape, options):
-    """Train a speller and return it with what it found out."""
+    """Train a speller and return it with its results."""
 
     def sample(generator):
         sampled = sample_strings(train, options.batch_size, generator)
@@ -218,7 +218,7 @@ def transcribe(ear, train, test, shape, options):
 
 
 def written_and_said(model, batches, beam_size):
-    """The words that each search makes of each string, next to those that were said."""
+    """The words that each search finds for each string, next to the spoken ones."""
     pairs = {"greedy": [], "beam": []}
     with no_grad():
         for batch in batches:
@@ -236,13 +236,13 @@ def words(labels):
 
 
 def main(arguments=None):
-    """Train the model asked for, and return what it reached on the test."""
+    """Train the requested model, and return its results on the test set."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", choices=("classifier", "ctc"), default="classifier")
-    parser.add_argument("--bands", type=int, default=32, help="of the mel scale")
+    parser.add_argument("--bands", type=int, default=32, help="number of bands of the mel scale")
     parser.add_argument("--cell", choices=CELLS, default="gru")
     parser.add_argument("--hidden-size", type=int, default=96)
     parser.add_argument("--num-layers", type=int, default=2)
@@ -254,7 +254,7 @@ def main(arguments=None):
     parser.add_argument("--beam-size", type=int, default=10)
     parser.add_argument("--test-strings", type=int, default=500)
     parser.add_argument(
-        "--validation", action="store_true", help="leave the test alone and hold out N = 5 to 9"
+        "--validation", action="store_true", help="do not use the test set; hold out N = 5 to 9"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="save the model here")

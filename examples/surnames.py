@@ -2,9 +2,9 @@
 
     python examples/surnames.py FOLDER
 
-The folder has a text file for each nationality, a name a line: the data of PyTorch's tutorial. A
-name that several files have counts in each. A tenth of each file, sampled with the seed, is held
-out.
+The folder has one text file per nationality, with one name per line: the data of PyTorch's
+tutorial. A name in several files counts in each. A tenth of each file, sampled with the seed, is
+held out.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from anaphora.training import Trainer, TrainingOptions
 
 
 def read_names(folder, generator):
-    """The classes, and the names to train and to test on with their class numbers."""
+    """The classes, and the training and test names with their class numbers."""
     files = sorted(folder.glob("[!.]*.txt"))
     train, test = [], []
     for number, file in enumerate(files):
@@ -31,7 +31,7 @@ def read_names(folder, generator):
 
 
 def main(arguments=None):
-    """Train, print the confusion matrix of the names held out, and return it with the accuracy."""
+    """Train, print the confusion matrix of the held-out names, and return it with the accuracy."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

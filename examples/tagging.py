@@ -1,11 +1,11 @@
-"""Tell the part of speech of each word in a sentence, by its spelling and all words around it.
+"""Tag the part of speech of each word in a sentence, by its spelling and all other words.
 
     python examples/tagging.py en_ewt-ud-train.conllu en_ewt-ud-dev.conllu
 
-The files are of Universal Dependencies (universaldependencies.org), which has such pairs for more
-than a hundred languages. Words are known by their lower-cased form, and a layer below reads their
-characters. While training rare words are made unknown now and then, so that the model learns what
-to make of words that it has never seen.
+The files are from Universal Dependencies (universaldependencies.org), which has such pairs for more
+than a hundred languages. Words are identified by their lower-case form, and a layer below reads
+their characters. In training rare words are randomly made unknown, so that the model learns to
+handle words that it has never seen.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from anaphora import no_grad, optim, random
 from anaphora.data import CharacterTokenizer, SequenceBatches, pad, read_conllu
 from anaphora.models import SequenceTagger
 
-UNKNOWN = 0  # the id of words that training has not seen
+UNKNOWN = 0  # the id of words not seen in training
 
 
 class Encoder:
-    """What a model reads of words: their ids, and those of their characters."""
+    """Encodes words: their ids, and those of their characters."""
 
     def __init__(self, sentences):
         spellings = [word for words, _ in sentences for word in words]
@@ -35,7 +35,7 @@ class Encoder:
         return np.array([self.ids.get(word.lower(), UNKNOWN) for word in sentence])
 
     def characters(self, sentence):
-        """For each word of a sentence the ids of its characters."""
+        """The ids of the characters of each word of a sentence."""
         return [self.tokenizer.encode(word) for word in sentence]
 
 
@@ -52,7 +52,7 @@ def tag_sentence(model, encoder, tags, sentence):
 
 
 def train_model(model, encoder, tags, sentences, options):
-    """Adam down a cosine; prints the loss of each epoch."""
+    """Train by Adam with a cosine schedule; print the loss of each epoch."""
     a = options.unknown
     unknown = np.array([0, *(a / (n + a) for n in encoder.counts.values())])  # [V] shares
     words = [encoder.words(sentence) for sentence, _ in sentences]
@@ -81,17 +81,19 @@ def train_model(model, encoder, tags, sentences, options):
             optimizer.step()
             optimizer.zero_grad()
             total += loss.item() * batch.tokens
-        print(f"epoch {epoch + 1}: {total / number_of_words:.4f} nats a word", flush=True)
+        print(f"epoch {epoch + 1}: {total / number_of_words:.4f} nats per word", flush=True)
 
 
 def main(arguments=None):
-    """Train on the first file, and return what was measured on the second."""
+    """Train on the first file, and return the results on the second."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path)
-    parser.add_argument("--column", type=int, default=4, help="of the tags; 2 for word<TAB>tag")
+    parser.add_argument(
+        "--column", type=int, default=4, help="column of the tags; 2 for word<TAB>tag"
+    )
     parser.add_argument("--cell", default="lstm")
     parser.add_argument("--hidden-size", type=int, default=128)
     parser.add_argument("--num-layers", type=int, default=1)
@@ -130,7 +132,7 @@ def main(arguments=None):
         cell=options.cell,
         bidirectional=True,
         dropout=options.dropout,
-        initialization=0.1,  # a rare word learns little: let its vector not be large by chance
+        initialization=0.1,  # the vector of a rare word changes little, so it must start small
     )
     train_model(model, encoder, tags, train, options)
     if options.out is not None:
@@ -150,7 +152,7 @@ def main(arguments=None):
     accuracy, of_unseen = share_right(confusion), share_right(unseen)
     print(
         f"accuracy {accuracy:.2%} of {confusion.total():,} words, "
-        f"{of_unseen:.2%} of the {unseen.total():,} that training has not seen"
+        f"{of_unseen:.2%} of the {unseen.total():,} not seen in training"
     )
     return {"accuracy": accuracy, "unseen_accuracy": of_unseen, "confusion": confusion}
 

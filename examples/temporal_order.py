@@ -1,10 +1,10 @@
-"""Temporal order: in a hundred steps of distractors two symbols matter, and which came first.
+"""Temporal order: in a hundred steps of distractors only two symbols and their order matter.
 
     python examples/temporal_order.py --cell gru --classes 8
 
-The task of Hochreiter & Schmidhuber 1997 (experiments 6a and 6b); `--length 10` is an easy one. It
-stops when 99 % of a test set are right, and says how many sequences that took. `--cell rnn` shows
-that a plain recurrent network continues guessing.
+The task of Hochreiter & Schmidhuber 1997 (experiments 6a and 6b); `--length 10` is easy. Training
+stops when 99 % of a test set are right, and the number of sequences it took is printed. `--cell
+rnn` shows that a simple recurrent network stays at chance level.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from anaphora.synthetic import TEMPORAL_SYMBOLS, temporal_order
 from anaphora.training import Callback, Trainer, TrainingOptions
 
 PUBLISHED = {4: 31_390, 8: 571_100}
-"""Sequences that the LSTM of 1997 needed, by the number of classes."""
+"""The number of sequences that the LSTM of 1997 needed, by the number of classes."""
 
 
 class StopWhenSolved(Callback):
-    """Measure the accuracy on a test set now and then; stop when it reaches the goal."""
+    """Measure the accuracy on a test set periodically; stop when it reaches the goal."""
 
     def __init__(self, test, goal, every):
         self.test, self.goal, self.every = test, goal, every
         self.accuracy = 0.0
 
     def on_step(self, trainer, loss):
-        """Measure, if it is time."""
+        """Measure at intervals."""
         progress = trainer.progress
         if progress.step % self.every == 0:
             self.accuracy = accuracy(trainer.model, self.test)
@@ -40,7 +40,7 @@ class StopWhenSolved(Callback):
 
 
 def accuracy(model, batch):
-    """The share of sequences whose class is right."""
+    """The share of correctly classified sequences."""
     with no_grad():
         predicted = model(batch.inputs, batch.lengths).data.argmax(axis=1)
     return float((predicted == batch.targets).mean())

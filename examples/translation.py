@@ -2,9 +2,9 @@
 
     python examples/translation.py DIR --out translation-model
 
-DIR holds train.en, train.de, val.en, val.de, test_2016_flickr.en and test_2016_flickr.de (or those
-of the other names and languages that the options give), a sentence a line, lower-cased and
-tokenised. A kill loses at most five minutes: `--resume` continues. BLEU needs sacrebleu:
+DIR holds train.en, train.de, val.en, val.de, test_2016_flickr.en and test_2016_flickr.de (or other
+names and languages given by the options), with one sentence per line, in lower case and tokenized.
+A kill loses at most five minutes: `--resume` continues. BLEU needs sacrebleu:
 pip install "anaphora[examples]".
 """
 
@@ -21,10 +21,10 @@ from anaphora.training import Callback, MetricsFile, Trainer, TrainingOptions
 
 
 class Print(Callback):
-    """Says how the training goes."""
+    """Prints the progress of training."""
 
     def on_record(self, trainer, record):
-        """Print an evaluation, and now and then the loss of the training."""
+        """Print evaluations, and periodically the training loss."""
         if record["kind"] == "train" and record["step"] % 100:
             return
         rate = trainer.progress.tokens / max(trainer.progress.seconds, 1e-9)
@@ -37,7 +37,7 @@ class Print(Callback):
 
 
 def train(arguments):
-    """Train a model, and keep the one that was best on the validation text."""
+    """Train a model, and keep the weights that are best on the validation text."""
     random.seed(arguments.seed)  # initial weights and dropout
     source_text, target_text = read(arguments, "train")
     tokenizers = {
@@ -104,7 +104,7 @@ def train(arguments):
 
 
 def read(arguments, name):
-    """The source and the target of a part of the data."""
+    """The source and the target of one part of the data."""
     paths = (arguments.data / f"{name}.{end}" for end in (arguments.source, arguments.target))
     return [path.read_text(encoding="utf-8") for path in paths]
 
@@ -119,11 +119,11 @@ def main(argv=None):
     parser.add_argument("--target", default="de", help="ending of the files to translate to")
     parser.add_argument("--test", default="test_2016_flickr", help="name of the test files")
     parser.add_argument("--out", type=Path, default=Path("translation-model"))
-    parser.add_argument("--resume", action="store_true", help="continue with the training in --out")
+    parser.add_argument("--resume", action="store_true", help="continue the training in --out")
     parser.add_argument(
         "--epochs", type=int, default=20, help="0 only translates, with the model in --out"
     )
-    parser.add_argument("--minutes", type=float, default=None, help="stop after so many minutes")
+    parser.add_argument("--minutes", type=float, default=None, help="stop after this many minutes")
     parser.add_argument("--cell", default="lstm")
     parser.add_argument(
         "--attention", choices=("multiplicative", "additive", "none"), default="multiplicative"
@@ -158,7 +158,7 @@ def main(argv=None):
     (arguments.out / f"{arguments.test}.translated").write_text(
         "".join(line + "\n" for line in translations), encoding="utf-8"
     )
-    # The text is tokenised already, so BLEU is not to do it again.
+    # The text is already tokenized, so BLEU must not do it again.
     bleu = sacrebleu.corpus_bleu(translations, [references], tokenize="none", force=True)
     for k in range(min(3, len(sentences))):
         print(f"\n  {sentences[k]}\n  {translations[k]}\n  ({references[k]})")
