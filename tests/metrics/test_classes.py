@@ -72,7 +72,7 @@ def test_the_confusion_matrix_as_text():
         "1 b             3  4",
     ]
     matrix = np.diag(np.full(30, 5))
-    assert confusion_table(matrix) == "no class of 30 was taken for another one"
+    assert confusion_table(matrix) == "none of 30 classes was confused with another"
     matrix[4, 17], matrix[2, 0], matrix[0, 2] = 12, 3, 7
     assert confusion_table(matrix, limit=2).splitlines() == [
         "actual  predicted  count",

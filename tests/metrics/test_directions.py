@@ -25,5 +25,5 @@ def test_every_function_that_measures_has_a_direction():
 
 
 def test_an_unknown_metric_is_refused_with_those_that_there_are():
-    with pytest.raises(ValueError, match=r"no metric 'f1'; there are accuracy, .*span_f1"):
+    with pytest.raises(ValueError, match=r"unknown metric 'f1'; expected accuracy, .*span_f1"):
         direction("f1")

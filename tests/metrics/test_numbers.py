@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_refused():
         r2([], [])
     with pytest.raises(ValueError, match="seasonality is 4, of 4 training steps"):
         mean_absolute_scaled_error([1], [1], [1, 2, 3, 4], seasonality=4)
-    with pytest.raises(ValueError, match="repeats itself exactly"):
+    with pytest.raises(ValueError, match="repeats exactly"):
         mean_absolute_scaled_error([1], [1], [1, 2, 1, 2], seasonality=2)
     with pytest.raises(ValueError, match=r"training has the shape \(3, 4\) and actual \(1,\)"):
         mean_absolute_scaled_error([1], [1], np.ones((3, 4)))

@@ -115,7 +115,7 @@ def test_frozen_parameters_get_no_gradient():
 
 
 def test_forward_must_be_written():
-    with pytest.raises(NotImplementedError, match=r"Module does not say what it computes: forward"):
+    with pytest.raises(NotImplementedError, match=r"Module does not define forward"):
         Module()(1)
 
 
@@ -148,14 +148,14 @@ def test_a_parameter_is_not_replaced_by_what_is_none():
     parameter = layer.weight
     for value in (np.zeros((2, 3), np.float32), Tensor(np.zeros((2, 3))), parameter * 2.0, [1.0]):
         message = (
-            "Linear.weight holds what is trained; a value of type "
+            "Linear.weight holds trained parameters; a value of type "
             f"{type(value).__name__} in its place would be neither trained nor saved: to change "
             "its numbers write 'with module.weight.writing() as array: array[...] = values'"
         )
         with pytest.raises(TypeError, match=re.escape(message)):
             layer.weight = value
     assert layer.weight is parameter
-    with pytest.raises(TypeError, match=r"^Linear\.weight holds what is trained"):
+    with pytest.raises(TypeError, match=r"^Linear\.weight holds trained parameters"):
         layer.weight -= 0.1
     layer.bias = None
     assert layer.bias is None
@@ -166,7 +166,7 @@ def test_a_parameter_is_not_replaced_by_what_is_none():
 def test_modules_and_lists_of_parameters_are_not_replaced_by_what_has_none():
     block = Block()
     for name, value in {"inner": abs, "towers": [1, 2], "by_name": {"left": np.ones(1)}}.items():
-        with pytest.raises(TypeError, match=rf"^Block\.{name} holds what is trained.*assign a Mod"):
+        with pytest.raises(TypeError, match=rf"^Block\.{name} holds trained.*assign a Mod"):
             setattr(block, name, value)
     block.inner = nn.Sequential(nn.Linear(3, 2))
     block.towers = [nn.Linear(2, 1)]

@@ -1,6 +1,6 @@
 """The engine: the heavy numerical work, as functions of plain arrays.
 
-Operations and optimisers call these functions and no lower-level ones. All have a NumPy
+Operations and optimizers call these functions and no lower-level ones. All have a NumPy
 implementation (`kernels`, `crf`, `recurrence`, `updates`); if the native module is built, its
 functions replace the slow ones, unless the environment variable ``ANAPHORA_ENGINE`` is ``numpy``.
 """

@@ -1,8 +1,8 @@
-"""A linear-chain conditional random field: all paths of tags summed, and the best of them.
+"""A linear-chain conditional random field: the sum over all paths of tags, and the best path.
 
-A path of tags has the score of its emissions, of the transitions between its neighbours, and of its
-start and end. Everything is computed in float64, in logarithms. The empty path of a row of length 0
-has the score 0.
+The score of a path of tags is the sum of its emissions, its transitions between neighbors, and its
+start and end scores. Everything is computed in float64, in logarithms. The empty path of a row of
+length 0 has score 0.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def crf_forward(
     """The logarithm of the sum of exp(score) over all paths, and what `crf_backward` needs.
 
     Args:
-        emissions: [T, B, C]; what lies beyond a row's length is not read.
+        emissions: [T, B, C]; steps beyond a row's length are not read.
         transitions: [C, C] from, to; -inf where there is none.
         start: [C].
         end: [C].
         lengths: [B] int64, each 0..T.
 
     Returns:
-        log_partitions [B] and alphas [T, B, C], the same of all beginnings of paths that end in a
-        tag at a step; both float64.
+        log_partitions [B] and alphas [T, B, C], the same for all partial paths that end in a tag at
+        a step; both float64.
 
     >>> emissions = np.zeros((3, 1, 2))
     >>> zero = np.zeros(2)
@@ -65,16 +65,16 @@ def crf_backward(
 ) -> tuple[Array, Array]:
     """The gradients of the sum of ``weights * log_partitions`` of `crf_forward`.
 
-    With weights of 1 that of the emissions is the probability of each tag at each step.
+    With weights of 1 the gradient of the emissions is the probability of each tag at each step.
 
     Args:
-        emissions: [T, B, C], as are the next ones those of `crf_forward`.
+        emissions: [T, B, C]; this and the next four as for `crf_forward`.
         transitions: [C, C].
         start: [C].
         end: [C].
         lengths: [B].
-        log_partitions: [B], which it returned.
-        alphas: [T, B, C], which it returned.
+        log_partitions: [B], as `crf_forward` returned them.
+        alphas: [T, B, C], as `crf_forward` returned them.
         weights: [B].
 
     Returns:
@@ -107,17 +107,17 @@ def crf_backward(
 def crf_decode(
     emissions: Array, transitions: Array, start: Array, end: Array, lengths: Array, padding: int
 ) -> tuple[NDArray[np.int64], Array]:
-    """The path with the highest score of each row, by the algorithm of Viterbi.
+    """The path with the highest score of each row, by the Viterbi algorithm.
 
-    Of several tags that are equally good it takes the first.
+    Ties are broken in favor of the first tag.
 
     Args:
-        emissions: [T, B, C] without NaN, as are the next ones those of `crf_forward`.
+        emissions: [T, B, C] without NaN; this and the next four as for `crf_forward`.
         transitions: [C, C].
         start: [C].
         end: [C].
         lengths: [B].
-        padding: What stands beyond the lengths.
+        padding: The tag beyond the lengths.
 
     Returns:
         tags [T, B] and scores [B], float64.
@@ -151,7 +151,7 @@ def crf_decode(
 
 
 def _log_sum(x: Array) -> Array:
-    """``log(sum(exp(x)))`` over axis 1, -inf of nothing but -inf."""
+    """``log(sum(exp(x)))`` over axis 1; -inf if all elements are -inf."""
     largest = x.max(axis=1)
     largest = np.where(np.isneginf(largest), 0, largest)
     return np.asarray(np.log(np.exp(x - np.expand_dims(largest, 1)).sum(axis=1)) + largest)

@@ -1,4 +1,4 @@
-"""Kernels without a loop over time: products, softmax, losses, rows, dropout, normalisation."""
+"""Kernels without a loop over time: products, softmax, losses, rows, dropout, normalization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 _LOGITS = 1 << 20
-"""The approximate number of logits held at a time where only the losses are needed."""
+"""The approximate number of logits held at a time if only the losses are needed."""
 
 
 def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "") -> Array:
@@ -56,7 +56,7 @@ def cross_entropy_forward(
     """The negative log-probability of each row's target, and what `cross_entropy_backward` needs.
 
     Args:
-        logits: [N, V] unnormalised log-probabilities.
+        logits: [N, V] unnormalized log-probabilities.
         targets: [N] integers in 0..V-1.
         in_place: The probabilities may overwrite the logits.
 
@@ -172,7 +172,7 @@ def sample(
         [B] ids.
 
     Raises:
-        TypeError, ValueError: as `check_logits`.
+        TypeError, ValueError: as for `check_logits`.
 
     >>> sample(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([0.6, 0.9]), 1.0, 0, 1.0)
     array([1, 2])
@@ -183,7 +183,7 @@ def sample(
         return greedy
     ranked = top_k > 0 or top_p < 1
 
-    # Weights are unnormalised probabilities; a row's most likely token has weight 1. They are
+    # Weights are unnormalized probabilities; a row's most likely token has weight 1. They are
     # float64, since a float32 sum over a large vocabulary would lose the rare tokens.
     scores = logits.astype(np.float64)  # [B, V]
     with np.errstate(over="ignore"):  # a difference that overflows has weight 0
@@ -259,7 +259,7 @@ def random_words(count: int, key: int) -> Array:
     """Random 32-bit words, each a function of its position and the key only.
 
     Words 64 g ... 64 g + 63 are those of `philox` for the counters 16 g ... 16 g + 15: first word 0
-    of all sixteen, then word 1, and so on, an order that suits vector registers.
+    of all sixteen, then word 1, and so on, an order that vector registers can store directly.
 
     Args:
         count: The number of words.
@@ -337,9 +337,9 @@ def layer_norm_forward(
     (array([[-1.,  6.]]), array([4.]), array([0.5]))
     """
     means = x.mean(axis=1)
-    centred = x - means[:, None]
-    factors = 1 / np.sqrt((centred * centred).mean(axis=1) + x.dtype.type(epsilon))
-    y = centred * factors[:, None]
+    centered = x - means[:, None]
+    factors = 1 / np.sqrt((centered * centered).mean(axis=1) + x.dtype.type(epsilon))
+    y = centered * factors[:, None]
     y = y if weight is None else y * weight
     return y if bias is None else y + bias, means, factors
 
@@ -356,8 +356,8 @@ def layer_norm_backward(
     >>> layer_norm_backward(x, None, means, factors, d)[0]
     array([[ 0.25, -0.25,  0.  ,  0.  ]])
     """
-    normalised = (x - means[:, None]) * factors[:, None]
+    normalized = (x - means[:, None]) * factors[:, None]
     d = dy if weight is None else dy * weight
-    along = (d * normalised).mean(axis=1, keepdims=True)
-    dx = (d - d.mean(axis=1, keepdims=True) - normalised * along) * factors[:, None]
-    return np.asarray(dx), np.asarray((dy * normalised).sum(axis=0)), np.asarray(dy.sum(axis=0))
+    along = (d * normalized).mean(axis=1, keepdims=True)
+    dx = (d - d.mean(axis=1, keepdims=True) - normalized * along) * factors[:, None]
+    return np.asarray(dx), np.asarray((dy * normalized).sum(axis=0)), np.asarray(dy.sum(axis=0))

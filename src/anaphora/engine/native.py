@@ -171,7 +171,7 @@ def crf_decode(
     tags, scores = module.crf_decode(
         *_crf_arrays(emissions, transitions, start, end, lengths), padding
     )
-    return tags.view(np.int64), scores  # as NumPy itself makes them
+    return tags.view(np.int64), scores  # NumPy's own int64
 
 
 def _crf_arrays(*arrays: Array) -> list[Array]:

@@ -39,8 +39,8 @@ class RecurrenceSteps:
     output: Array
     final: list[Array]
     named: dict[str, Array]
-    states: list[Array]  # [T+1, B, P], [T+1, B, H] ...: the initial state stands at 0
-    saved: list[list[Array]]  # at each step, the values that the adjoint needs
+    states: list[Array]  # [T+1, B, P], [T+1, B, H] ...; the initial state is at 0
+    saved: list[list[Array]]  # for each step, the values that the adjoint needs
     unprojected: Array | None  # [T, B, H] the first state before its projection
 
 
@@ -347,8 +347,8 @@ def pack_layers(
         layers: From the input to the output.
         table: [V, I]: the input is ids, each a row of it.
         output: weight [N, P] and bias [N] (or None) of a final linear layer.
-        norms: weight [P] and bias [P] of the layer normalisation after each layer, if any.
-        epsilon: Of these layer normalisations.
+        norms: weight [P] and bias [P] of the layer normalization after each layer, if any.
+        epsilon: Of these layer normalizations.
 
     Returns:
         The packed layers, a copy that later changes of the weights do not affect; or None if the

@@ -1,6 +1,6 @@
-"""In-place updates of parameters and optimiser states; the gradient norm.
+"""In-place updates of parameters and optimizer states; the gradient norm.
 
-The optimisers' updates are elementwise, so a few rows of a table may be updated instead of all.
+The optimizers' updates are elementwise, so a few rows of a table may be updated instead of all.
 Arrays may have any layout. Scalars take the dtype of the arrays.
 """
 
@@ -148,7 +148,7 @@ def rmsprop_update(
         gradient: [...].
         square_average: [...] s, changed in place; 0 before the first update.
         gradient_average: [...] a, changed in place; 0 before the first update. None uses
-            ``sqrt(s)``, not centred.
+            ``sqrt(s)``, not centered.
         velocity: [...] v, changed in place; 0 before the first update. None means no momentum.
         learning_rate: >= 0.
         alpha: The decay factor of the averages.

@@ -1,6 +1,6 @@
-"""The numbers that each field reads: of classes, of spans, of numbers, of translations.
+"""Metrics of classification, spans, regression and translation.
 
-They are computed from plain lists and arrays, and know neither models nor files.
+They are computed from plain lists and arrays, independent of models and files.
 """
 
 from anaphora.metrics.classes import (

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of each class, and the confusion matrix they follow from."""
+"""Precision, recall and F1 of each class, and the confusion matrix that they follow from."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ClassScores:
         recall = correct / support
         F1 = 2 correct / (predicted + support)
 
-    A share of nothing is 0, as in scikit-learn and conlleval. `str` gives a table.
+    A ratio with a denominator of 0 is 0, as in scikit-learn and conlleval. `str` gives a table.
 
     Attributes:
-        names: Of the classes.
-        correct: [C] how many were predicted right.
-        predicted: [C] how many were predicted.
-        support: [C] how many there are.
+        names: The names of the classes.
+        correct: [C] the number of correct predictions of each class.
+        predicted: [C] the number of predictions of each class.
+        support: [C] the number of examples of each class.
 
     >>> scores = ClassScores(("cat", "dog"), np.array([3, 1]), np.array([4, 2]), np.array([3, 3]))
     >>> scores.precision.tolist(), scores.recall.round(2).tolist(), scores.f1.round(2).tolist()
@@ -68,7 +68,7 @@ class ClassScores:
 
     @property
     def weighted_f1(self) -> float:
-        """The mean F1 weighted by support; 0 without any."""
+        """The mean F1 weighted by support; 0 if there is none."""
         return float(_share(self.f1 @ self.support, self.support.sum()))
 
     @property
@@ -83,7 +83,7 @@ class ClassScores:
 
     @property
     def overall_f1(self) -> float:
-        """The F1 of all classes counted together; of spans, the number that is published."""
+        """The F1 of all classes counted together; for spans, the published figure."""
         return float(_share(2 * self.correct.sum(), self.predicted.sum() + self.support.sum()))
 
     def to_dict(self) -> dict[str, dict[str, float]]:
@@ -112,11 +112,11 @@ class ClassScores:
 
 
 def confusion_matrix(actual: ArrayLike, predicted: ArrayLike, num_classes: int) -> Counts:
-    """How often each class was taken for each other one.
+    """How often examples of each class were predicted as each class.
 
     Args:
         actual: [N] the classes, 0 <= class < num_classes.
-        predicted: [N] those that were predicted.
+        predicted: [N] the predicted classes.
         num_classes: C.
 
     Returns:
@@ -146,11 +146,11 @@ def confusion_matrix(actual: ArrayLike, predicted: ArrayLike, num_classes: int) 
 
 
 def class_scores(matrix: ArrayLike, names: Sequence[str] | None = None) -> ClassScores:
-    """The scores of each class that follow from a confusion matrix.
+    """The scores of each class, from a confusion matrix.
 
     Args:
         matrix: [C, C], as from `confusion_matrix`.
-        names: Of the classes; their numbers if None.
+        names: The names of the classes; their numbers if None.
 
     Raises:
         ValueError: the matrix is not square, or there is not one name for each class.
@@ -165,7 +165,7 @@ def class_scores(matrix: ArrayLike, names: Sequence[str] | None = None) -> Class
 def label_scores(
     actual: ArrayLike, predicted: ArrayLike, names: Sequence[str] | None = None
 ) -> ClassScores:
-    """The scores of each label, where an example may have several or none.
+    """The scores of each label, if an example may have several or none.
 
     `ClassScores.overall_f1` is then the micro average, over all labels of all examples, and
     `ClassScores.macro_f1` the mean over the labels that occur or were predicted; both are
@@ -174,8 +174,8 @@ def label_scores(
 
     Args:
         actual: [N, C] whether an example has a label.
-        predicted: [N, C] whether it was predicted.
-        names: Of the labels; their numbers if None.
+        predicted: [N, C] whether the label was predicted.
+        names: The names of the labels; their numbers if None.
 
     Raises:
         ValueError: the two differ in shape, or there is not one name for each label.
@@ -194,9 +194,9 @@ def label_scores(
 
 
 def subset_accuracy(actual: ArrayLike, predicted: ArrayLike) -> float:
-    """The share of examples all of whose labels were predicted, and no others; 0 of no examples.
+    """The share of examples with exactly the right set of labels; 0 if there are no examples.
 
-    It is scikit-learn's ``accuracy_score`` of several labels, also called exact match ratio. The
+    It is scikit-learn's multi-label ``accuracy_score``, also called exact match ratio. The
     arguments are those of `label_scores`.
 
     Raises:
@@ -222,7 +222,7 @@ def _indicators(
 
 
 def accuracy(matrix: ArrayLike) -> float:
-    """The share of examples that were predicted right, from their confusion matrix [C, C].
+    """The share of correct predictions, from their confusion matrix [C, C].
 
     >>> accuracy([[1, 1], [0, 2]])
     0.75
@@ -234,16 +234,16 @@ def accuracy(matrix: ArrayLike) -> float:
 def confusion_table(matrix: ArrayLike, names: Sequence[str] | None = None, limit: int = 20) -> str:
     """A confusion matrix as text: a row for each actual class, a column for each predicted one.
 
-    Columns are numbered, and rows have number and name, so that long names fit. Of more than
-    `limit` classes those that were confused most often are shown, as pairs.
+    Columns have numbers, and rows have numbers and names, so that long names fit. If there are more
+    than `limit` classes, the pairs that were confused most often are listed instead.
 
     Args:
         matrix: [C, C], as from `confusion_matrix`.
-        names: Of the classes; their numbers if None.
-        limit: The largest number of classes that are shown as a matrix, and of pairs.
+        names: The names of the classes; their numbers if None.
+        limit: The maximum number of classes shown as a matrix, and of listed pairs.
 
     Raises:
-        ValueError: as `class_scores`.
+        ValueError: as for `class_scores`.
 
     >>> print(confusion_table([[5, 1], [0, 12]], ["cat", "dog"]))
     actual  0   1
@@ -257,7 +257,7 @@ def confusion_table(matrix: ArrayLike, names: Sequence[str] | None = None, limit
         order = np.argsort(-off, axis=None, kind="stable")[:limit]
         pairs = [divmod(int(k), len(named)) for k in order if off.ravel()[k]]
         if not pairs:
-            return f"no class of {len(named)} was taken for another one"
+            return f"none of {len(named)} classes was confused with another"
         return _table(
             [
                 ["actual", *(named[i] for i, _ in pairs)],
@@ -286,7 +286,7 @@ def _named(
 
 
 def _share(count: Any, total: Any) -> Shares:
-    """The count over the total, and 0 where that is 0."""
+    """The count divided by the total; 0 where that is 0."""
     return np.asarray(np.where(total > 0, count / np.maximum(total, 1), 0.0))
 
 
@@ -295,7 +295,7 @@ def _percent(share: float) -> str:
 
 
 def _table(columns: list[list[str]], left: int = 1) -> str:
-    """Columns side by side, two spaces between them, the first `left` ones aligned left."""
+    """Columns separated by two spaces, the first `left` of them aligned left."""
     padded = []
     for k, column in enumerate(columns):
         width = max(map(len, column))

@@ -30,13 +30,13 @@ def direction(name: str) -> str:
     """Whether "higher" or "lower" values of a metric are better.
 
     Raises:
-        ValueError: there is no such metric; the message lists those that there are.
+        ValueError: the metric is unknown; the message lists the known ones.
 
     >>> direction("span_f1"), direction("perplexity")
     ('higher', 'lower')
     """
     if name not in DIRECTIONS:
-        raise ValueError(f"there is no metric {name!r}; there are {', '.join(sorted(DIRECTIONS))}")
+        raise ValueError(f"unknown metric {name!r}; expected {', '.join(sorted(DIRECTIONS))}")
     return DIRECTIONS[name]
 
 
@@ -46,7 +46,7 @@ def is_better(name: str, value: float, best: float | None) -> bool:
     NaN is never better, and every other value is better than NaN.
 
     Raises:
-        ValueError: as `direction`.
+        ValueError: as for `direction`.
 
     >>> is_better("accuracy", 0.8, best=0.7), is_better("loss", 0.8, best=0.7)
     (True, False)

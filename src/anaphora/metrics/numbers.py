@@ -1,4 +1,4 @@
-"""How far numbers that were predicted are from those that came."""
+"""Errors of predicted numbers."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ def root_mean_squared_error(actual: ArrayLike, predicted: ArrayLike) -> float:
     """RMSE, ``sqrt(mean((actual - predicted)**2))``, in the units of the numbers.
 
     Raises:
-        ValueError: as `mean_absolute_error`.
+        ValueError: as for `mean_absolute_error`.
 
     >>> root_mean_squared_error([1.0, 2.0], [2.0, 9.0])
     5.0
@@ -35,22 +35,22 @@ def root_mean_squared_error(actual: ArrayLike, predicted: ArrayLike) -> float:
 def mean_absolute_scaled_error(
     actual: ArrayLike, predicted: ArrayLike, training: ArrayLike, seasonality: int = 1
 ) -> float:
-    """MASE, the error relative to that of repeating the last season within the training series.
+    """MASE, the error relative to that of repeating the last season in the training series.
 
         MASE = mean|actual - predicted| / mean|training[t] - training[t - m]|
 
-    Below 1 is better than that seasonal naive forecast is, one step ahead, on the training series
-    (Hyndman and Koehler 2006, "Another look at measures of forecast accuracy").
+    A value below 1 is better than that seasonal naive forecast, one step ahead, on the training
+    series (Hyndman and Koehler 2006, "Another look at measures of forecast accuracy").
 
     Args:
-        actual: [..., h] what came after the training series; each of several has its own scale.
+        actual: [..., h] the steps after the training series; each series has its own scale.
         predicted: [..., h].
         training: [..., T].
-        seasonality: m, steps a season; 1 where there is none.
+        seasonality: m, the steps of a season; 1 if there is none.
 
     Raises:
-        ValueError: shapes do not fit, the training series is not longer than a season, or it only
-            repeats itself, so that there is no scale.
+        ValueError: shapes do not match, the training series is not longer than a season, or it
+            repeats exactly, so that there is no scale.
 
     >>> mean_absolute_scaled_error([5.0, 6.0], [5.0, 4.0], training=[1.0, 3.0, 2.0, 4.0])
     0.6
@@ -60,7 +60,7 @@ def mean_absolute_scaled_error(
     if series.shape[:-1] != y.shape[:-1]:
         raise ValueError(
             f"mean_absolute_scaled_error: training has the shape {series.shape} and actual "
-            f"{y.shape}; expected [..., T] and [..., h], alike but for the last size"
+            f"{y.shape}; expected [..., T] and [..., h], equal except for the last"
         )
     if not 1 <= seasonality < series.shape[-1]:
         raise ValueError(
@@ -71,8 +71,8 @@ def mean_absolute_scaled_error(
     scale = change.mean(axis=-1, keepdims=True)
     if not scale.all():
         raise ValueError(
-            "mean_absolute_scaled_error: a training series repeats itself exactly, so there is no "
-            "error to compare with; use mean_absolute_error"
+            "mean_absolute_scaled_error: a training series repeats exactly, so there is no error "
+            "to compare with; use mean_absolute_error"
         )
     return float((np.abs(y - answer) / scale).mean())
 
@@ -82,8 +82,8 @@ def r2(actual: ArrayLike, predicted: ArrayLike) -> float:
 
         R2 = 1 - sum (actual - predicted)**2 / sum (actual - mean(actual))**2
 
-    Of several numbers each, [N, O], it is the mean over O. Where all are equal it is 1 if they are
-    predicted exactly, and 0 if not, as in scikit-learn.
+    For several numbers each, [N, O], it is the mean over O. If all are equal it is 1 if they are
+    predicted exactly, otherwise 0, as in scikit-learn.
 
     Raises:
         ValueError: as `mean_absolute_error`.
@@ -100,7 +100,7 @@ def r2(actual: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def _pair(owner: str, actual: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
-    """Both as arrays of one shape that have numbers."""
+    """Both as arrays of the same shape that is not empty."""
     y, answer = np.asarray(actual, np.float64), np.asarray(predicted, np.float64)
     if y.shape != answer.shape:
         raise ValueError(

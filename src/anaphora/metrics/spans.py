@@ -1,4 +1,4 @@
-"""Spans, such as names of persons, that tags mark word by word; and how many of them were found."""
+"""Spans, such as names of persons, that tags mark word by word, and their scores."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from anaphora.metrics.classes import ClassScores
 
 OUTSIDE = "O"
-_BEGINNING = frozenset("BSU")  # U and L are what S and E are called in BILOU
+_BEGINNING = frozenset("BSU")  # BILOU writes U and L for S and E
 _ENDING = frozenset("ESLU")
 _PREFIXES = _BEGINNING | _ENDING | {"I"}
 
 
 class Span(NamedTuple):
-    """The words from `start` to before `stop`, as one thing of a type.
+    """The words from `start` up to `stop`, exclusive, as one span of a type.
 
     >>> Span(3, 5, "LOC").stop
     5
@@ -32,7 +32,7 @@ def are_span_tags(tags: Iterable[str]) -> bool:
     """Whether tags mark spans: each is O, or a type after B-, I-, E-, S-, L- or U-; not all are O.
 
     Args:
-        tags: All different tags, or those of a text.
+        tags: All distinct tags, or those of a text.
 
     >>> are_span_tags(["O", "B-PER", "I-PER"]), are_span_tags(["NOUN", "O"])
     (True, False)
@@ -46,7 +46,7 @@ def find_spans(tags: Sequence[str]) -> list[Span]:
 
     A tag is O, outside of all spans, or a prefix and a type, joined by the first hyphen. A span
     begins at each B and S, after O, after each E and S, and where the type changes; so IOB1 (B only
-    between neighbours), IOB2 or BIO, IOE and IOBES or BILOU are all read, and tags that break their
+    between neighbors), IOB2 or BIO, IOE and IOBES or BILOU are all read, and tags that break their
     own scheme mark spans too.
 
     The rules are those of conlleval (Tjong Kim Sang and Buchholz 2000, "Introduction to the
@@ -78,14 +78,14 @@ Span(start=4, stop=5, type='LOC'), Span(start=5, stop=6, type='ORG')]
 
 
 def span_scores(actual: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]) -> ClassScores:
-    """How many spans were found, by type, as conlleval counts them.
+    """The scores of each type of span, as conlleval counts them.
 
     A predicted span is correct if there is one of the same first word, last word and type.
-    `overall_f1` of the result is the F1 that is published for named entities and chunks.
+    `overall_f1` of the result is the F1 usually published for named entities and chunks.
 
     Args:
         actual: The tags of each sentence.
-        predicted: Those that were predicted.
+        predicted: The predicted tags.
 
     Returns:
         The scores of each type, sorted by name.

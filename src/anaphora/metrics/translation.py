@@ -1,4 +1,4 @@
-"""BLEU and chrF of translations, by the library sacrebleu (extra ``translation``)."""
+"""BLEU and chrF of translations, computed by sacrebleu (extra ``translation``)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bleu(
         predicted: The translations, plain text.
         references: One reference for each, or several sets of references.
         tokenize: "13a" (the usual one), "intl", "char", "zh", "ja-mecab", or "none" for text that
-            is tokenised already.
+            is tokenized already.
         lowercase: Compare in lower case.
 
     Raises:
@@ -34,7 +34,7 @@ def bleu(
     """
     sets = _reference_sets("bleu", predicted, references)
     metrics = _sacrebleu("bleu")
-    # force: text that looks tokenised already is no reason for a warning
+    # force: no warning about text that looks tokenized
     metric = metrics.BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
     return float(metric.corpus_score(list(predicted), sets).score)
 
@@ -54,12 +54,12 @@ def chrf(
     Args:
         predicted: The translations, plain text.
         references: One reference for each, or several sets of references.
-        word_order: The longest n-grams of words that are counted too.
+        word_order: The maximum length of n-grams of words, which are counted too.
         lowercase: Compare in lower case.
 
     Raises:
         ImportError: sacrebleu is not installed.
-        ValueError: as `bleu`.
+        ValueError: as for `bleu`.
 
     >>> round(chrf(["the cat sat on the mat"], ["the cat sat on a mat"]), 2)
     72.08

@@ -37,5 +37,5 @@ __all__ = [
     "tag_constraints",
 ]
 
-if not TYPE_CHECKING:  # type checkers are to know what there is
+if not TYPE_CHECKING:  # type checkers should see the real attributes only
     __getattr__ = foreign_names.module_getattr("anaphora.nn")

@@ -21,7 +21,7 @@ class Memory(NamedTuple):
 
     Attributes:
         states: [S, B, E].
-        keys: [S, B, A], what queries are compared with.
+        keys: [S, B, A], with which queries are compared.
         mask: [B, 1, S], False in the padding.
 
     >>> memory = MultiplicativeAttention(3, 4).remember(np.ones((5, 2, 4), np.float32), [5, 2])
@@ -82,7 +82,7 @@ class Attention(Module):
             lengths: [B] the number of states of each row, or None for all S.
 
         Raises:
-            ValueError: a shape does not fit, or a length is outside 0..S.
+            ValueError: a shape does not match, or a length is outside 0..S.
         """
         name = type(self).__name__
         dtype = next((parameter.dtype for parameter in self.parameters()), None)
@@ -100,7 +100,7 @@ class Attention(Module):
         """The contexts [T, B, E] and the weights [T, B, S] of queries [T, B, Q].
 
         Raises:
-            ValueError: the shape of the queries does not fit.
+            ValueError: the shape of the queries does not match.
         """
         queries = as_tensor(queries, memory.keys.dtype, f"{type(self).__name__}: queries")
         B = memory.states.shape[1]
@@ -133,12 +133,12 @@ class MultiplicativeAttention(Attention):
     Args:
         query_size: Q.
         state_size: E.
-        initialization: As of `Linear`.
+        initialization: As for `Linear`.
         dtype: float32 or float64.
 
     Raises:
-        ValueError: a size is below 1, or the initialisation is unknown; at the call, a shape does
-            not fit or a length is outside 0..S.
+        ValueError: a size is below 1, or the initialization is unknown; at the call, a shape does
+            not match or a length is outside 0..S.
 
     >>> attention = MultiplicativeAttention(query_size=3, state_size=4)
     >>> contexts, weights = attention(np.ones((6, 2, 3), np.float32), np.ones((5, 2, 4), "f"))
@@ -180,11 +180,11 @@ class AdditiveAttention(Attention):
         query_size: Q.
         state_size: E.
         attention_size: A; Q if None.
-        initialization: As of `Linear`.
+        initialization: As for `Linear`.
         dtype: float32 or float64.
 
     Raises:
-        ValueError: as `MultiplicativeAttention`.
+        ValueError: as for `MultiplicativeAttention`.
 
     >>> attention = AdditiveAttention(query_size=3, state_size=4, attention_size=5)
     >>> [(name, parameter.shape) for name, parameter in attention.named_parameters()]

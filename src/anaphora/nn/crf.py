@@ -19,7 +19,7 @@ SCHEMES = ("BIO", "IOB1", "BIOES")
 
 
 class TagConstraints(NamedTuple):
-    """Which paths of tags are possible; `tag_constraints` makes them of tags that mark spans.
+    """Which paths of tags are possible; `tag_constraints` makes them for tags that mark spans.
 
     Attributes:
         transitions: [C, C] booleans: whether a tag (column) may follow another (row).
@@ -37,17 +37,17 @@ class TagConstraints(NamedTuple):
 
 
 def tag_constraints(names: Sequence[str], scheme: str = "BIO") -> TagConstraints:
-    """Which tags may follow each other, so that they mark spans as their scheme has it.
+    """The constraints under which tags mark spans correctly, by their scheme.
 
     A tag is ``O``, or a letter and the type of its span: ``B-PER``. Types may be omitted.
 
         BIO      a span begins with B; I follows B or I of its type (also called IOB2)
-        IOB1     I in a span; B only where a span follows another of its type at once
+        IOB1     I in a span; B only where a span directly follows another of its type
         BIOES    B I I E, or S for a span of one step
 
     Args:
         names: The tags in the order of their numbers.
-        scheme: One of these.
+        scheme: "BIO", "IOB1" or "BIOES".
 
     Raises:
         ValueError: a tag is not of the scheme, or the scheme is unknown.
@@ -71,7 +71,7 @@ def tag_constraints(names: Sequence[str], scheme: str = "BIO") -> TagConstraints
             return tag[0] != "I" or (before[0] in "BI" and same)
         if scheme == "IOB1":
             return tag[0] != "B" or (before[0] in "BI" and same)
-        inside = before[0] in "BI"  # of a span that has not ended
+        inside = before[0] in "BI"  # a span that has not ended
         return inside == (tag[0] in "IE") and (same or not inside)
 
     edge = ("O", "")
@@ -89,10 +89,10 @@ class CRF(Module):
                       + sum of transitions[path t, path t+1] + end_transitions[last of path]
         p(path) = exp(score(path)) / sum of exp(score) over all paths
 
-    The emissions are what the output layer of a tagger returns. `loss` is what a training
-    minimises, `decode` finds the best path, `marginals` the probability of each tag. Parameters
+    The emissions are what the output layer of a tagger returns. `loss` is what training
+    minimizes, `decode` finds the best path, `marginals` the probability of each tag. Parameters
     have the names and the layout of the package pytorch-crf. Source: Lafferty et al. 2001; after a
-    recurrent network Lample et al. 2016.
+    recurrent network, Lample et al. 2016.
 
     Shapes: emissions [T, B, C]; tags [T, B]; lengths [B]; transitions [C, C] from, to.
 
@@ -105,7 +105,7 @@ class CRF(Module):
         dtype: float32 or float64.
 
     Raises:
-        ValueError: num_tags is below 1, the constraints are not of its size, or the initialisation
+        ValueError: num_tags is below 1, the constraints are not of its size, or the initialization
             is unknown.
 
     >>> crf = CRF(3, constraints=tag_constraints(["O", "B", "I"]))
@@ -141,7 +141,7 @@ class CRF(Module):
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
-        """Initialise the parameters again."""
+        """Initialize the parameters again."""
         initialize.check(initialization)
         if initialize.is_enabled():
             bound = 0.1 if isinstance(initialization, str) else float(initialization)
@@ -149,7 +149,7 @@ class CRF(Module):
                 initialize.uniform(parameter, bound)
 
     def forward(self, emissions: Any, tags: Any, lengths: ArrayLike | None = None) -> Tensor:
-        """The loss, as `loss` has it."""
+        """As `loss`."""
         return self.loss(emissions, tags, lengths)
 
     def loss(
@@ -163,12 +163,12 @@ class CRF(Module):
 
         Args:
             emissions: [T, B, C].
-            tags: [T, B] integers in 0..C-1; the last steps of a row may have none, -100.
+            tags: [T, B] integers in 0..C-1; -100 for none, at the last steps of a row.
             lengths: [B] the steps of each row, or None for all T.
             reduction: "mean", "sum" or "none", as in `ops.crf_loss`.
 
         Raises:
-            ValueError, TypeError: as `ops.crf_loss`.
+            ValueError, TypeError: as for `ops.crf_loss`.
         """
         result: Tensor = ops.crf_loss(
             emissions, self.transitions, self.start_transitions, self.end_transitions,
@@ -180,7 +180,7 @@ class CRF(Module):
         """The best path of each row: tags [T, B], -100 beyond the lengths.
 
         Raises:
-            ValueError: as `ops.crf_decode`.
+            ValueError: as for `ops.crf_decode`.
         """
         return ops.crf_decode(emissions, *self._allowed(), lengths)
 
@@ -188,7 +188,7 @@ class CRF(Module):
         """The probability of each tag at each step, [T, B, C], 0 beyond the lengths.
 
         Raises:
-            ValueError: as `ops.crf_marginals`.
+            ValueError: as for `ops.crf_marginals`.
         """
         return ops.crf_marginals(emissions, *self._allowed(), lengths)
 

@@ -1,4 +1,4 @@
-"""Initialisation of parameters: PyTorch's, uniform, Xavier, orthogonal."""
+"""Initialization of parameters: PyTorch's, uniform, Xavier, orthogonal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _shapes_only = contextvars.ContextVar("shapes_only", default=False)
 
 @contextlib.contextmanager
 def shapes_only() -> Iterator[None]:
-    """Within it layers make parameters without memory and without values: to learn their shapes.
+    """A context in which layers make parameters without memory and values, to learn their shapes.
 
     >>> from anaphora.nn import Linear
     >>> with shapes_only():
@@ -56,7 +56,7 @@ def parameter(shape: tuple[int, ...], dtype: DTypeLike, value: float = 0.0) -> P
 
 
 def check(initialization: Initialization) -> None:
-    """Refuse an unknown initialisation.
+    """Refuse an unknown initialization.
 
     Raises:
         ValueError: an unknown name, or a number that is not positive or too large for float32.

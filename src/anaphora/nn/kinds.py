@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 class LayerKind:
     """What one direction of one layer of a `Recurrent` computes: its parameters, states and steps.
 
-    The stack does the rest: layers, directions, dropout and normalisation between layers, layouts,
+    The stack does the rest: layers, directions, dropout and normalization between layers, layouts,
     checks of lengths and states, sessions. It passes itself as ``layer``, for its options
     (``hidden_size``, ``bias``, ``dtype``, ``training``) and owns the parameters; a kind has none.
 
@@ -33,7 +33,7 @@ class LayerKind:
     have any shape, such as a matrix for each sequence, [B, H, H].
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
 
     >>> class MovingAverage(LayerKind):  # h = decay * h + (1 - decay) * W x
     ...     name = "moving_average"
@@ -93,7 +93,7 @@ class LayerKind:
         parameters: Mapping[str, Parameter],
         initialization: Initialization,
     ) -> None:
-        """Initialise the parameters of one direction of one layer."""
+        """Initialize the parameters of one direction of one layer."""
         raise NotImplementedError(f"{type(self).__name__} does not define reset_parameters()")
 
     def run(
@@ -116,7 +116,7 @@ class LayerKind:
             lengths: [B] int64 in 0..T, or None for all T. Outputs beyond them are 0; the final
                 state is that after each sequence's last step.
             reverse: Go from each sequence's last step to its first.
-            recorded: A dictionary that gets what `Recurrent.record` returns, [T, B, ...] each;
+            recorded: A dictionary to fill with what `Recurrent.record` returns, [T, B, ...] each,
                 or None.
 
         Returns:
@@ -237,7 +237,7 @@ class CellLayer(LayerKind):
             self._set_forget_bias(parameters, H, layer.forget_bias)
 
     def _set_forget_bias(self, parameters: Mapping[str, Parameter], H: int, value: float) -> None:
-        """Make the two biases of ``f`` add up to the value: one of them has it, the other is 0."""
+        """Set the sum of the two biases of ``f``: one has the value, the other is 0."""
         for name, gates in (
             ("bias_ih", self.cell.input_gates),
             ("bias_hh", self.cell.recurrent_gates),

@@ -25,13 +25,13 @@ class Linear(Module):
     Args:
         in_features: I.
         out_features: O.
-        bias: Whether there is a b.
+        bias: Whether to add b.
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(I), for both), "xavier" or
             "orthogonal" (b is 0), or a number for uniform(-a, a).
         dtype: float32 or float64.
 
     Raises:
-        ValueError: a size is below 1, or the initialisation is unknown.
+        ValueError: a size is below 1, or the initialization is unknown.
 
     >>> layer = Linear(3, 2)
     >>> layer(np.ones((5, 4, 3), np.float32)).shape
@@ -55,7 +55,7 @@ class Linear(Module):
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
-        """Initialise the parameters again."""
+        """Initialize the parameters again."""
         initialize.check(initialization)
         if not initialize.is_enabled():
             return
@@ -97,7 +97,7 @@ class Embedding(Module):
         dtype: float32 or float64.
 
     Raises:
-        ValueError: a size or the dropout is out of range, or the initialisation is unknown.
+        ValueError: a size or the dropout is out of range, or the initialization is unknown.
 
     >>> table = Embedding(10, 3)
     >>> table([[1, 7], [7, 0]]).shape
@@ -122,7 +122,7 @@ class Embedding(Module):
         self.reset_parameters(initialization)
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
-        """Initialise the table again."""
+        """Initialize the table again."""
         initialize.check(initialization)
         if not initialize.is_enabled():
             return
@@ -233,11 +233,11 @@ class LayerNorm(Module):
 
 
 class Sequential(Module):
-    """Modules in sequence, each given the previous one's value.
+    """Modules in sequence, each applied to the result of the previous one.
 
-    After a recurrent layer (any module with ``returns_state``) the next module is given the output;
-    the last module's value is returned unchanged. To carry states, or to give ``lengths``, call the
-    layers yourself.
+    After a recurrent layer (any module with ``returns_state``) the next module gets the output;
+    the last module's result is returned unchanged. To carry states, or to pass ``lengths``, call
+    the layers yourself.
 
     Parameters are named ``0.weight``, ``1.weight``, ... by the position of their module.
 

@@ -37,9 +37,9 @@ class Module(foreign_names.Answering):
     (also lists, tuples and dictionaries of them), and defines in ``forward`` what it computes.
     Parameters are named by the attributes that lead to them, joined by dots.
 
-    Parameters are not lost by accident: an attribute that holds some cannot become an array or
-    another Tensor (None, another Parameter or Module can replace it), and where they would not
-    be found, in a set or on the class, they are refused.
+    Parameters cannot be lost by accident: an attribute that holds some cannot become an array or
+    another Tensor (None, another Parameter or Module can replace it), and parameters in places that
+    are not searched, a set or the class, are refused.
 
     >>> class Scale(Module):
     ...     def __init__(self):
@@ -69,7 +69,7 @@ class Module(foreign_names.Answering):
         before = vars(self).get(name)
         if before is not None and value is not None and _holds(before) and not _holds(value):
             lost = (
-                f"{type(self).__name__}.{name} holds what is trained; a value of type "
+                f"{type(self).__name__}.{name} holds trained parameters; a value of type "
                 f"{type(value).__name__} in its place would be neither trained nor saved: "
             )
             if isinstance(before, Parameter):
@@ -82,8 +82,8 @@ class Module(foreign_names.Answering):
         super().__setattr__(name, value)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        """Compute the module's value; a subclass defines how."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it computes: forward()")
+        """Compute the result; a subclass defines how."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
         return self.forward(*arguments, **options)
@@ -101,10 +101,10 @@ class Module(foreign_names.Answering):
     def named_parameters(
         self, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """All parameters by name; one with several names under the first of them, or under each.
+        """All parameters by name; a shared one under its first name, or under each.
 
         Raises:
-            ValueError: two have one name, such as those under the keys 1 and "1".
+            ValueError: two have the same name, such as those under the keys 1 and "1".
             TypeError: some are in a set or another container that has no names for them.
         """
         seen: set[int] = set()

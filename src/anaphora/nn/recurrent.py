@@ -30,16 +30,16 @@ class Recurrent(Module):
     ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
     With ``layer_norm`` each layer has ``norm_lk.weight`` and ``norm_lk.bias`` too, [D*H].
 
-    A call runs over complete sequences, `record` returns the gates as well, and `session` makes a
+    A call runs over complete sequences, `record` also returns the gates, and `session` creates a
     session that is fed step by step.
 
     Args:
         cell: A `Cell`, the name of one in `anaphora.cells.CELLS`, or another `LayerKind`.
         input_size: I.
         hidden_size: H.
-        num_layers: L; each layer reads the output of the one before.
+        num_layers: L; each layer reads the output of the previous one.
         bias: Whether the gates have biases.
-        batch_first: Sequences are [B, T, ...] instead of [T, B, ...]; states stay as they are.
+        batch_first: Sequences are [B, T, ...] instead of [T, B, ...]; states keep their layout.
         dropout: The share of the output of every layer but the last that is dropped in training.
         bidirectional: Run each layer in both directions, D = 2, and concatenate their outputs.
         proj_size: P > 0: project the output of every step to P numbers (Sak et al. 2014). Only
@@ -52,13 +52,13 @@ class Recurrent(Module):
         zoneout: The share of the units that keep each of their states in a step in training,
             sampled for every state, unit and step; in evaluation states are mixed with those before
             in that proportion (Krueger et al. 2017). Not with a projection.
-        layer_norm: Normalise the output of every step of each layer, over both directions, before
-            the next layer reads it (Ba et al. 2016); states are not normalised.
+        layer_norm: Normalize the output of every step of each layer, over both directions, before
+            the next layer reads it (Ba et al. 2016); states are not normalized.
         initialization: "pytorch" (uniform(-a, a), a = 1 / sqrt(H), for all), "xavier" (each gate's
             matrices; biases 0), "orthogonal" (recurrent matrices orthogonal, the others as
             "xavier"), or a number for uniform(-a, a).
         forget_bias: The bias with which the gate ``f`` starts (1 is usual; Jozefowicz et al. 2015);
-            None leaves it to the initialisation.
+            None leaves it to the initialization.
         dtype: float32 or float64.
 
     Raises:
@@ -122,7 +122,7 @@ class Recurrent(Module):
 
     @property
     def cell(self) -> Cell:
-        """The `Cell`; of another kind of layers, that kind."""
+        """The `Cell`; or another kind of layer."""
         return self.kind.cell if isinstance(self.kind, CellLayer) else cast(Cell, self.kind)
 
     @property
@@ -153,7 +153,7 @@ class Recurrent(Module):
         return {name: parameter for name, parameter in found.items() if parameter is not None}
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
-        """Initialise the parameters again; see the class for the schemes."""
+        """Initialize the parameters again; see the class for the schemes."""
         initialize.check(initialization)
         if not initialize.is_enabled():
             return
@@ -181,7 +181,7 @@ class Recurrent(Module):
             The output [T, B, D*H] (layout as x) and the final state.
 
         Raises:
-            ValueError: a shape does not fit, or a number is too large for the dtype.
+            ValueError: a shape does not match, or a number is too large for the dtype.
             TypeError: a Tensor's dtype is not the layer's.
         """
         return self._call(x, state, lengths, None)
@@ -193,18 +193,18 @@ class Recurrent(Module):
         """Run like a call, and also return every value that the cell's equations name.
 
         Args:
-            x: As of `forward`.
-            state: As of `forward`.
-            lengths: As of `forward`.
+            x: As for `forward`.
+            state: As for `forward`.
+            lengths: As for `forward`.
 
         Returns:
-            The output and the final state as of `forward`, and the values of all steps by names
+            The output and the final state as from `forward`, and the values of all steps by names
             such as ``i_l0`` and ``c_l1_reverse``: arrays [T, B, H] (layout as x), 0 beyond the
             lengths.
 
         Raises:
-            ValueError: as `forward`.
-            TypeError: as `forward`.
+            ValueError: as for `forward`.
+            TypeError: as for `forward`.
 
         >>> y, (h, c), gates = LSTM(3, 4).record(np.ones((5, 2, 3), np.float32), lengths=[5, 2])
         >>> sorted(gates), gates["f_l0"].shape
@@ -329,13 +329,13 @@ class Recurrent(Module):
         return tuple(checked)
 
     def session(self, batch_size: int | None = None) -> Session:
-        """A session, which is fed step by step, with the current weights.
+        """A session with the current weights, which is fed step by step.
 
         Args:
             batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
 
         Raises:
-            ValueError: the layer is bidirectional, and so needs the complete sequence; or the batch
+            ValueError: the layer is bidirectional and needs the complete sequence; or the batch
                 size is below 1.
 
         >>> session = GRU(input_size=3, hidden_size=4, num_layers=2).session()
@@ -354,7 +354,7 @@ class Recurrent(Module):
             output: The weight and the bias (or None) of a linear layer after the last.
 
         Returns:
-            None where the engine cannot; the layer itself then has to run.
+            None if the engine cannot pack them; the layer itself must then run.
         """
         if self.bidirectional or type(self).forward is not Recurrent.forward:
             return None
@@ -391,13 +391,13 @@ class RNN(Recurrent):
         h = tanh(W_ih x + b_ih + W_hh h + b_hh)
 
     Shapes: x [T, B, I]; h [L*D, B, H]; returns y [T, B, D*H], h. The arguments are those of
-    `Recurrent`, but for the nonlinearity.
+    `Recurrent`, except for the nonlinearity.
 
     Args:
         nonlinearity: "tanh" or "relu".
 
     Raises:
-        ValueError: the nonlinearity is another one; or as `Recurrent`.
+        ValueError: the nonlinearity is unknown; or as for `Recurrent`.
 
     >>> layer = RNN(input_size=3, hidden_size=4, nonlinearity="relu")
     >>> y, h = layer(np.ones((5, 2, 3), np.float32))
@@ -457,10 +457,10 @@ class LSTM(Recurrent):
         h = o * tanh(c)
 
     Shapes: x [T, B, I]; h, c [L*D, B, H]; returns y [T, B, D*H], (h, c). With ``proj_size`` P the
-    output and h have P in the place of H. The arguments are those of `Recurrent`.
+    output and h have P in place of H. The arguments are those of `Recurrent`.
 
     Raises:
-        ValueError: as `Recurrent`.
+        ValueError: as for `Recurrent`.
 
     >>> layer = LSTM(input_size=3, hidden_size=4)
     >>> y, (h, c) = layer(np.ones((5, 2, 3), np.float32))
@@ -519,7 +519,7 @@ class GRU(Recurrent):
     `Recurrent`; a GRU has no gate ``f`` to bias and no projection.
 
     Raises:
-        ValueError: as `Recurrent`.
+        ValueError: as for `Recurrent`.
 
     >>> layer = GRU(input_size=3, hidden_size=4, num_layers=2, batch_first=True)
     >>> y, h = layer(np.ones((2, 5, 3), np.float32), lengths=[5, 2])

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Framing(Protocol):
     """How steps are read as frames of several steps, such as `data.Frames`.
 
-    Frame k is the steps k * stride to k * stride + size - 1. While some of them have not come, the
-    last step stands for them.
+    Frame k consists of the steps k * stride to k * stride + size - 1. Until all have arrived, the
+    last step is repeated in place of the others.
 
     >>> from anaphora.data import Frames
     >>> framing: Framing = Frames.fit([np.arange(100.0)[:, None]], max_frames=10)
@@ -34,7 +34,7 @@ class Framing(Protocol):
 
     @property
     def stride(self) -> int:
-        """The steps from frame to frame, at most ``size``."""
+        """The steps from one frame to the next, at most ``size``."""
 
     @property
     def size(self) -> int:
@@ -67,10 +67,10 @@ class Session:
     ...
     ...     def session(self, batch_size=None):
     ...         return Session(
-    ...             self.recurrent, batch_size, self, before=standardised, after=answer,
+    ...             self.recurrent, batch_size, self, before=standardized, after=answer,
     ...             memory={"total": np.zeros(4, "f"), "steps": 0.0},
     ...         )
-    >>> def standardised(model, x):  # [T, B, ...] as it is fed
+    >>> def standardized(model, x):  # [T, B, ...] as fed
     ...     return (x - 20) / 5
     >>> def answer(model, h, memory):  # h [T, B, N]; memory [B, ...] each
     ...     totals = np.cumsum([memory["total"], *h], axis=0)  # [T + 1, B, N]
@@ -93,13 +93,13 @@ class Session:
             [T, B, N], and updates the arrays of the memory in place. None: the output is the
             answer.
         memory: What ``after`` keeps between steps: initial values for one sequence, by name. Arrays
-            keep their dtype, other numbers get the layer's.
+            keep their dtype, other numbers take the layer's.
         table: The embedding [V, I] of ids that are fed, looked up natively: for ``before``.
         output: Weight [O, N] and bias [O] (or None) of a linear layer, computed natively: for
             ``after``.
         frames: Cuts the steps that are fed, or what ``before`` makes of them in the same shape and
             dtype, into frames: each is one step of the layer. A frame advances the state when its
-            last step has come; those that lack steps are computed for each answer anew, on a copy
+            last step has arrived; incomplete frames are computed again for each answer, on a copy
             of the state. The steps that are still needed are part of the state, as ``waiting`` and
             ``num_waiting``.
         run: ``run(module, inputs, state)`` returns output and state, for a module that computes
@@ -215,11 +215,11 @@ class Session:
         self._made = frozenset((*vars(self), "_made"))
 
     def _allocate(self, layer: Recurrent, memory: Iterable[tuple[str, Array]]) -> None:
-        """Make the states: the layer's, then the memory's, then the steps that wait."""
+        """Make the states: the layer's, then the memory's, then the waiting steps."""
         batch = () if self.batch_size is None else (self.batch_size,)
         B = self.batch_size or 1
         self._layer_shapes = layer.state_shapes(*batch)
-        self._shapes = dict(self._layer_shapes)  # as users see them, without B if there is none
+        self._shapes = dict(self._layer_shapes)  # as users see them, without B if it is None
         self._initial = [np.zeros(s, layer.dtype) for s in layer.state_shapes(B).values()]
         for name, start in memory:
             if name in self._shapes or start.dtype.kind != "f":
@@ -242,12 +242,12 @@ class Session:
             The output, with the same leading axes: [..., N].
 
         Raises:
-            ValueError: a shape does not fit.
+            ValueError: a shape does not match.
             TypeError: a Tensor's dtype is not the layer's; arrays and lists are converted. Or ids
                 are not integers.
             RuntimeError: another thread is feeding this session.
         """
-        if self._in_use:  # a plain flag: no thread is switched between asking and setting it
+        if self._in_use:  # a plain flag: threads do not switch between test and assignment
             raise _used("feed")
         self._in_use = True
         try:
@@ -259,7 +259,7 @@ class Session:
             self._in_use = False
 
     def _advance(self, x: Array) -> Array:
-        """The output for an input of any fitting shape and dtype."""
+        """The output for an input of any valid shape and dtype."""
         x = self._checked(x)
         if self._swaps and x.ndim > len(self._step):
             outputs = self._run(np.ascontiguousarray(x.swapaxes(0, 1)), self._states)
@@ -268,7 +268,7 @@ class Session:
 
     @contextlib.contextmanager
     def _changing(self, method: str) -> Iterator[None]:
-        """Within it any other use of the session is refused."""
+        """A context in which any other use of the session is refused."""
         if self._in_use:
             raise _used(method)
         self._in_use = True
@@ -287,7 +287,7 @@ class Session:
         return as_tensor(inputs, self._dtype, "feed: an input").data
 
     def _checked(self, x: Array) -> Array:
-        """The input, of one step or several, if its shape and dtype fit."""
+        """The input, of one step or several, with its shape and dtype checked."""
         shape = x.shape
         several = len(shape) > len(self._step)
         if several:
@@ -330,7 +330,7 @@ class Session:
     def state_dict(self) -> dict[str, Array]:
         """The state as copies of its arrays, by the names of the cell, such as ``h`` and ``c``.
 
-        A model's memory is there too, by its names.
+        It includes a model's memory, by its names.
 
         >>> from anaphora.nn import GRU
         >>> session = GRU(input_size=3, hidden_size=4).session()
@@ -346,9 +346,9 @@ class Session:
 
         Raises:
             KeyError: names are missing or unexpected.
-            ValueError: a shape differs, or ``num_waiting`` is no number of steps that can wait.
-            TypeError: the dtype of a Tensor differs; arrays are converted. Whatever is raised,
-                nothing has changed.
+            ValueError: a shape differs, or ``num_waiting`` is out of range.
+            TypeError: the dtype of a Tensor differs; arrays are converted. After any error the
+                state is unchanged.
             RuntimeError: another thread is feeding this session.
         """
         shapes = self._shapes
@@ -435,7 +435,7 @@ class Session:
 def _used(method: str) -> RuntimeError:
     return RuntimeError(
         f"{method}: another thread is feeding this session, and its state is for one thread at a "
-        "time; give each thread a session of its own, such as session.fork()"
+        "time; give each thread its own session, such as session.fork()"
     )
 
 
@@ -472,7 +472,7 @@ def _runner(
         return y if output is None else ops.linear(y, *output)
 
     def answers(x: Array, states: list[Array]) -> Array:
-        """The answers [T, B, ...] to the layer's input [T, B, I]; they are the caller's own."""
+        """The answers [T, B, ...] to the layer's input [T, B, I]; the caller may keep them."""
         if packed is None:
             y = unpacked(x, states[:count])
         else:
@@ -514,7 +514,7 @@ def _framed_answers(
 ) -> Array:
     """The answers [T, B, ...] after each of some steps [T, B, *step], which are read in frames.
 
-    A frame that is complete advances the states. The others, whose last steps have not come, are
+    A complete frame advances the states. The others, whose last steps have not arrived, are
     computed on copies of them.
     """
     *advanced, waiting, num_waiting = states
