@@ -531,7 +531,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
         (
             "translate",
             ["--validation-share", "1"],
-            "validation_share is a share, 0 <= validation_share < 1, not 1.0",
+            "validation_share must be >= 0 and < 1, not 1.0",
         ),
         (
             "language-model",
@@ -659,7 +659,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "translate",
             {"a": "x\n"},
             ["a"],
-            "translation needs two files, the source and the target; 1 c",
+            "translation needs two files, the source and the target; 1 given",
         ),
         (
             "translate",

@@ -812,7 +812,7 @@ def test_the_environment_chooses():
     for wrong in ("0", "-2", "many", "1.5"):
         code, _, errors = python(INFO, ANAPHORA_NUM_THREADS=wrong)
         assert code == 1
-        assert f"ANAPHORA_NUM_THREADS is '{wrong}'; it is a number of at least 1" in errors
+        assert f"ANAPHORA_NUM_THREADS is '{wrong}'; expected an integer from 1" in errors
 
 
 WITHOUT = """

@@ -20,6 +20,7 @@ from anaphora.models import (
     load,
 )
 from anaphora.training import evaluate
+from anaphora.training.measures import LabelMeasure
 
 T, B, I, E, H, C, V, W = 6, 4, 3, 5, 4, 2, 11, 7
 LENGTHS = np.array([6, 0, 3, 1])
@@ -382,6 +383,17 @@ def test_each_of_several_labels_is_a_yes_or_no(x):
     assert model.loss(batch)[0].item() == pytest.approx(expected)
     unweighted = binary_by_hand(logits.data, LABELS, ones)
     assert model.eval().loss(batch)[0].item() == pytest.approx(unweighted) != expected
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_sequences_of_several_labels_are_evaluated(x, count):
+    model, batch = make(outputs=count, multi_label=True), Batch(x, LABELS[:, :count], LENGTHS)
+    result = evaluate(model, [batch, batch], measure=LabelMeasure("abc"[:count]))
+    expected = binary_by_hand(model.scores(batch).data, batch.targets, np.ones(count))
+    assert result.loss == pytest.approx(expected)
+    assert (result.tokens, result.correct) == (2 * B, None)
+    exact = (model.answers(model.scores(batch), None) == batch.targets).all(axis=1).mean()
+    assert result.more["subset_accuracy"] == exact
 
 
 def test_gradients_of_several_labels(x):

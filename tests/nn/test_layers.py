@@ -137,9 +137,9 @@ def test_empty_ids_are_ids():
             "forget_bias must be a finite number of float32",
         ),
         (lambda: nn.Embedding(3, 2, initialization=-1.0), "-1.0: uniform(-a, a) needs a positive"),
-        (lambda: nn.Dropout(1.0), "Dropout: p is a share, 0 <= p < 1, not 1.0"),
-        (lambda: nn.Dropout(-0.1), "Dropout: p is a share"),
-        (lambda: nn.Dropout(float("nan")), "Dropout: p is a share"),
+        (lambda: nn.Dropout(1.0), "Dropout: p must be >= 0 and < 1, not 1.0"),
+        (lambda: nn.Dropout(-0.1), "Dropout: p must be >= 0"),
+        (lambda: nn.Dropout(float("nan")), "Dropout: p must be >= 0"),
     ],
 )
 def test_bad_options_are_told(make, message):

@@ -224,7 +224,7 @@ def test_what_zoneout_cannot_do_is_told():
         nn.LSTM(I, H, zoneout=0.1, proj_size=3)
     with pytest.raises(ValueError, match=r"'untraced' has fused=False"):
         nn.Recurrent(untraced, I, H, zoneout=0.1)
-    with pytest.raises(ValueError, match=r"GRU: zoneout is a share, 0 <= zoneout < 1, not 1.0"):
+    with pytest.raises(ValueError, match=r"GRU: zoneout must be >= 0 and < 1, not 1.0"):
         nn.GRU(I, H, zoneout=1.0)
     with pytest.raises(
         ValueError, match="Recurrent: lengths from 1 to 7, but the sequences have 6"

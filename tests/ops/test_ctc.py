@@ -176,7 +176,7 @@ def test_empty_arrays(rng, steps, rows, labels):
     [
         ({"blank": 3}, r"blank 3 is outside 0\.\.2"),
         ({"blank": 0}, "label 0 of row 1; labels must be in 0..2 and not the blank, 0"),
-        ({"target_lengths": [2, 2, 1, 1]}, r"label 7 of row 2; labels are in 0\.\.2"),
+        ({"target_lengths": [2, 2, 1, 1]}, r"label 7 of row 2; labels must be in 0\.\.2"),
         ({"target_lengths": [2, 3, 1, 1]}, r"target_lengths 3 of row 1 is outside 0\.\.2"),
         ({"lengths": [4, 6, 3, 1]}, r"lengths 6 of row 1 is outside 0\.\.5"),
         ({"lengths": [4, 6, 3]}, r"lengths of shape \(3,\); expected \[B\] with B = 4"),

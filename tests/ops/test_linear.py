@@ -38,7 +38,7 @@ def test_matmul(left, right, rng, check_gradients):
     ("left", "right"), [((2, 3), (2, 3)), ((3,), (4,)), ((), (3,)), ((3,), ())], ids=str
 )
 def test_matmul_says_which_shapes_do_not_fit(left, right):
-    with pytest.raises(ValueError, match=r"^matmul: shapes \(.*\) and \(.*\) do not fit"):
+    with pytest.raises(ValueError, match=r"^matmul: shapes \(.*\) and \(.*\) do not match"):
         Tensor(np.ones(left)) @ Tensor(np.ones(right))
 
 

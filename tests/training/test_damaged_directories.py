@@ -209,7 +209,7 @@ def changed(document, path, value):
         ("bpe", "tokenizer", "model.post_processor", {"type": "ByteLevel"}, "post_processor is an"),
         ("bpe", "tokenizer", "model.added_tokens", [{"id": 0}], "model.added_tokens is "),
         ("bpe", "tokenizer", "model.model.type", "Unigram", "model.model.type is 'Unigram'; expec"),
-        ("bpe", "tokenizer", "model.model.vocab.a", ..., "vocab has no 'a', which stands for the "
+        ("bpe", "tokenizer", "model.model.vocab.a", ..., "vocab has no 'a', which represents the "
                                                          "b"),
         ("bpe", "tokenizer", "model.model.merges.0", ["a", "??"], r"merges\[0\] is \['a', '\?\?'"),
         ("bpe", "tokenizer", "model.model.vocab.a", 1, "numbered from 0 without gap"),

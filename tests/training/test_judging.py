@@ -259,7 +259,7 @@ def test_the_average_is_saved_without_a_validation():
     ("options", "message"),
     [
         ({"accumulate": 0}, "accumulate must be an integer of at least 1, not 0"),
-        ({"ema_decay": 1.0}, "ema_decay is a share, 0 <= ema_decay < 1, not 1.0"),
+        ({"ema_decay": 1.0}, "ema_decay must be >= 0 and < 1, not 1.0"),
         ({"ema_decay": 0.9, "optimizer": "asgd"}, "ema_decay is not for asgd, which averages"),
     ],
 )

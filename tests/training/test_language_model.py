@@ -164,7 +164,7 @@ def test_options_go_through_json():
         ({"tied": True}, r"embedding_size \(4\) to be hidden_size \(6\)"),
         ({"vocabulary_size": 0}, "vocabulary_size must be an integer of at least 1"),
         ({"level": "bpe", "vocabulary_size": 100}, "vocabulary_size .* at least 256, not 100"),
-        ({"validation_share": 1.0}, "validation_share is a share, 0 <= validation_share < 1"),
+        ({"validation_share": 1.0}, "validation_share must be >= 0 and < 1"),
         ({"batching": "sentences"}, "batching 'sentences' needs level 'word'"),
         ({"lowercase": True}, "lowercase is for level 'word', not for 'char'"),
         ({"split": "punctuation"}, "split 'punctuation' is for level 'word'"),

@@ -492,5 +492,5 @@ def test_options_out_of_range(options, message):
 
 
 def test_unknown_options_are_named():
-    with pytest.raises(ValueError, match="unknown options epoch; there are "):
+    with pytest.raises(ValueError, match="unknown options epoch; expected "):
         TrainingOptions.from_dict({"epoch": 1})
