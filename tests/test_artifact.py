@@ -303,8 +303,8 @@ def test_the_name_that_safetensors_keeps_is_refused(tmp_path):
 def zipped_pickle():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("model/data.pkl", pickle.dumps({}))
-        archive.writestr("model/data/0", bytes(100))
+        archive.writestr(zipfile.ZipInfo("model/data.pkl"), pickle.dumps({}))
+        archive.writestr(zipfile.ZipInfo("model/data/0"), bytes(100))
     return file.getvalue()
 
 

@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
             lambda model, ids: dynamic_evaluation(model, cover(ids, 1, 9), 0.3, 0.01),
         ),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_language_model_adapts_to_the_text(folder, options, evaluated):
     weights = (folder / "m" / "model.safetensors").read_bytes()
