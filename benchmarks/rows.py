@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.crf import CRFStep
+from benchmarks.ctc import CTCStep
 from benchmarks.inference import Sampling, StreamingStep
 from benchmarks.processes import FirstStep, Import, PeakMemory
 from benchmarks.training import LanguageModelStep, Layer, Recurrence
@@ -31,6 +32,7 @@ ROWS: list[Work] = [
     Recurrence("recurrence alone, T 50 B 50 H 1024", T=50, B=50, H=1024),
     CRFStep("CRF step, T 40 B 32 C 17", T=40, B=32, C=17),
     CRFStep("CRF decoding, T 40 B 32 C 17", T=40, B=32, C=17, decodes=True),
+    CTCStep("CTC step, T 150 B 16 V 30", T=150, B=16, V=30, S=20),
     StreamingStep("streaming step, 2 x 128", H=128),
     StreamingStep("streaming step, 2 x 1024", H=1024, streams=True),
     Sampling("sampled character, 2 x 512, B 1", V=65, H=512, B=1),

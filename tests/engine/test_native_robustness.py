@@ -191,6 +191,15 @@ def native_calls(dtype, rng):
     crf = (uniform(T, B, H), uniform(H, H), uniform(H), uniform(H), np.array([4, 0, 2]))
     paths = (*module.crf_forward(*crf), uniform(B))
 
+    ctc = (
+        uniform(T, B, H),
+        targets[:B, None].T % (H - 1),
+        np.array([4, 0, 2]),
+        np.array([1, 0, 1]),
+    )
+    ctc += (H - 1,)
+    alignments = (*module.ctc_forward(*ctc), uniform(B))
+
     def results(*arguments):  # except `saved`, parts of which are unused
         return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
 
@@ -203,6 +212,8 @@ def native_calls(dtype, rng):
         "crf_forward": (module.crf_forward, crf, ()),
         "crf_backward": (module.crf_backward, (*crf, *paths), ()),
         "crf_decode": (module.crf_decode, (*crf, -1), ()),
+        "ctc_forward": (module.ctc_forward, ctc, ()),
+        "ctc_backward": (module.ctc_backward, (*ctc, *alignments), ()),
         "gather_rows": (module.gather_rows, (x, ids), ()),
         "sum_rows": (module.sum_rows, (targets, x), ()),
         "dropout": (module.dropout, (x, x.size, 7, 2**31, 2.0), ()),

@@ -278,6 +278,85 @@ template <class T> void test_crf(Random &random) {
               "a gradient of transitions is wrong");
 }
 
+// Every alignment of a row, one by one.
+template <class T> void test_ctc(Random &random) {
+    const int64_t V = random.one_of({1, 2, 3, 4}), steps = random.one_of({0, 1, 2, 5}),
+                  B = random.one_of({0, 1, 3, 9}), S = V == 1 ? 0 : random.one_of({0, 1, 2, 3}),
+                  blank = random.below(V), scale = random.one_of({1, 1, 1000});
+    where = "ctc " + std::to_string(steps) + " x " + std::to_string(B) + " x " + std::to_string(V) +
+            ", " + std::to_string(S) + " labels";
+    Array<T> logits(steps * B * V, random), weights(B, random);
+    for (int64_t k = 0; k < logits.size(); k++)
+        logits[k] *= static_cast<T>(scale);
+    Array<int64_t> targets(S * B), lengths(B), target_lengths(B);
+    for (int64_t k = 0; k < S * B; k++)
+        targets[k] = (blank + random.between(1, V - 1)) % V;
+    for (int64_t b = 0; b < B; b++) {
+        lengths[b] = random.between(0, steps);
+        target_lengths[b] = random.between(0, S);
+    }
+    Ctc<T> ctc{steps,
+               B,
+               V,
+               S,
+               blank,
+               logits.data(),
+               targets.data(),
+               lengths.data(),
+               target_lengths.data()};
+
+    struct Results {
+        Array<double> losses, normalizers, alphas;
+        Array<T> d_logits;
+    };
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        Results r{Array<double>(B), Array<double>(steps * B),
+                  Array<double>(steps * B * (2 * S + 1)), Array<T>(steps * B * V)};
+        kernels<T>().ctc_forward(ctc, r.losses.data(), r.normalizers.data(), r.alphas.data());
+        kernels<T>().ctc_backward(ctc, r.losses.data(), r.normalizers.data(), r.alphas.data(),
+                                  weights.data(), r.d_logits.data());
+        return r;
+    };
+    Results one = run(1), several = run(3);
+    check(one.losses == several.losses && one.normalizers == several.normalizers &&
+              one.alphas == several.alphas && one.d_logits == several.d_logits,
+          "the result depends on the number of threads");
+    check(one.losses.written() && one.normalizers.written() && one.alphas.written() &&
+              one.d_logits.written(),
+          "a result was not written");
+
+    for (int64_t b = 0; b < B; b++) {
+        std::vector<int64_t> path(static_cast<std::size_t>(lengths[b])), spelled, target;
+        for (int64_t s = 0; s < target_lengths[b]; s++)
+            target.push_back(targets[s * B + b]);
+        double sum = 0;
+        bool more = true;
+        while (more) {
+            double score = 0;
+            spelled.clear();
+            for (std::size_t t = 0; t < path.size(); t++) {
+                const int64_t at = static_cast<int64_t>(t) * B + b;
+                score += logits[at * V + path[t]] - one.normalizers[at];
+                if (path[t] != blank && (t == 0 || path[t] != path[t - 1]))
+                    spelled.push_back(path[t]);
+            }
+            if (spelled == target)
+                sum += std::exp(score);
+            more = false;
+            for (int64_t &label : path) { // as a number with digits 0..V-1
+                if (++label < V) {
+                    more = true;
+                    break;
+                }
+                label = 0;
+            }
+        }
+        const double found = std::exp(-one.losses[b]);
+        check(std::abs(found - sum) < 1e-9 * sum + 1e-300, "a sum over all alignments is wrong");
+    }
+}
+
 template <class T> void test_sum_columns(Random &random) {
     int64_t M = random.one_of({0, 1, 9}), N = random.one_of({0, 1, 64, 65, 200});
     where = "sum_columns " + std::to_string(M) + " x " + std::to_string(N);
@@ -1070,6 +1149,7 @@ template <class T> void test_kernels(const char *set) {
         test_multiply<T>(random);
         test_cross_entropy<T>(random);
         test_crf<T>(random);
+        test_ctc<T>(random);
         test_sum_columns<T>(random);
         test_linear_cross_entropy<T>(random);
         test_rows<T>(random);

@@ -1,8 +1,9 @@
 """The engine: the heavy numerical work, as functions of plain arrays.
 
 Operations and optimisers call these functions and no lower-level ones. All have a NumPy
-implementation (`kernels`, `crf`, `recurrence`, `updates`); if the native module is built, its
-functions replace the slow ones, unless the environment variable ``ANAPHORA_ENGINE`` is ``numpy``.
+implementation (`kernels`, `crf`, `ctc`, `recurrence`, `updates`); if the native module is built,
+its functions replace the slow ones, unless the environment variable ``ANAPHORA_ENGINE`` is
+``numpy``.
 """
 
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 from anaphora import settings
 from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
+from anaphora.engine.ctc import ctc_backward, ctc_forward
 from anaphora.engine.kernels import (
     cross_entropy_backward,
     cross_entropy_forward,
@@ -58,6 +60,8 @@ __all__ = [
     "crf_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "ctc_backward",
+    "ctc_forward",
     "dropout",
     "gather_rows",
     "global_norm",
@@ -121,6 +125,8 @@ if _native_engine is not None:
     crf_forward = _native_engine.crf_forward
     crf_backward = _native_engine.crf_backward
     crf_decode = _native_engine.crf_decode
+    ctc_forward = _native_engine.ctc_forward
+    ctc_backward = _native_engine.ctc_backward
     recurrence_forward = _native_engine.recurrence_forward
     recurrence_backward = _native_engine.recurrence_backward
     linear_cross_entropy_losses = _native_engine.linear_cross_entropy_losses

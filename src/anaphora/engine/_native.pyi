@@ -44,7 +44,7 @@ class _Stack:
     ) -> tuple[_Array, int, _Array]: ...
 
 # The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
-# which are int64, and logarithms of a conditional random field, which are float64.
+# which are int64, and logarithms of a conditional random field and of CTC, which are float64.
 class _Precision:
     def matmul(
         self, a: _Array, b: _Array, bias: _Array | None, of_weight: bool | None = None
@@ -82,6 +82,26 @@ class _Precision:
         lengths: _Array,
         padding: int,
     ) -> tuple[_Array, _Array]: ...
+    def ctc_forward(
+        self,
+        logits: _Array,
+        targets: _Array,
+        lengths: _Array,
+        target_lengths: _Array,
+        blank: int,
+    ) -> tuple[_Array, _Array, _Array]: ...
+    def ctc_backward(
+        self,
+        logits: _Array,
+        targets: _Array,
+        lengths: _Array,
+        target_lengths: _Array,
+        blank: int,
+        losses: _Array,
+        normalizers: _Array,
+        alphas: _Array,
+        weights: _Array,
+    ) -> _Array: ...
     def gather_rows(self, table: _Array, ids: _Array) -> _Array: ...
     def sum_rows(self, indices: _Array, values: _Array) -> tuple[_Array, _Array]: ...
     def dropout(self, x: _Array, n: int, key: int, threshold: int, factor: float) -> _Array: ...

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
-from anaphora.engine import crf, kernels, recurrence, updates
+from anaphora.engine import crf, ctc, kernels, recurrence, updates
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -177,6 +177,60 @@ def crf_decode(
 def _crf_arrays(*arrays: Array) -> list[Array]:
     *numbers, lengths = arrays
     return [*map(np.ascontiguousarray, numbers), np.ascontiguousarray(lengths, np.int64)]
+
+
+# Connectionist temporal classification ------------------------------------------------------------
+
+
+def ctc_forward(
+    logits: Array, targets: Array, lengths: Array, target_lengths: Array, blank: int
+) -> tuple[Array, Array, Array]:
+    """As `ctc.ctc_forward`; each row has the same bits in every batch, whatever its padding."""
+    module = _common_precision(logits)
+    if module is None:
+        return ctc.ctc_forward(logits, targets, lengths, target_lengths, blank)
+    losses, normalizers, alphas = module.ctc_forward(
+        np.ascontiguousarray(logits), *_integers(targets, lengths, target_lengths), blank
+    )
+    return losses, normalizers, alphas
+
+
+def ctc_backward(
+    logits: Array,
+    targets: Array,
+    lengths: Array,
+    target_lengths: Array,
+    blank: int,
+    losses: Array,
+    normalizers: Array,
+    alphas: Array,
+    weights: Array,
+) -> Array:
+    """As `ctc.ctc_backward`."""
+    module = _common_precision(logits, weights)
+    if module is None:
+        return ctc.ctc_backward(
+            logits,
+            targets,
+            lengths,
+            target_lengths,
+            blank,
+            losses,
+            normalizers,
+            alphas,
+            weights,
+        )
+    result: Array = module.ctc_backward(
+        np.ascontiguousarray(logits),
+        *_integers(targets, lengths, target_lengths),
+        blank,
+        *map(np.ascontiguousarray, (losses, normalizers, alphas, weights)),
+    )
+    return result
+
+
+def _integers(*arrays: Array) -> list[Array]:
+    return [np.ascontiguousarray(a, np.int64) for a in arrays]
 
 
 # Layers -------------------------------------------------------------------------------------------

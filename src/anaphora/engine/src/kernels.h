@@ -104,6 +104,16 @@ template <class T> struct Crf {
     const std::int64_t *lengths;     // [B], each 0..T
 };
 
+// Connectionist temporal classification of a batch: an alignment has a label or the blank at each
+// step, and spells the target that remains when repetitions are merged and blanks removed. All
+// arrays are in C order. Any size and any length may be 0, except V.
+template <class T> struct Ctc {
+    std::int64_t steps, batch, classes, labels, blank; // T, B, V, S; 0 <= blank < V
+    const T *logits;                                   // [T, B, V]; not read beyond a length
+    const std::int64_t *targets;                       // [S, B], in 0..V-1 and not the blank
+    const std::int64_t *lengths, *target_lengths;      // [B], each 0..T and 0..S
+};
+
 // The kernels of one precision.
 template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
@@ -136,6 +146,15 @@ template <class T> struct Kernels {
                          const T *weights, T *d_emissions, T *d_transitions);
     // tags [T, B] of the path with the highest score, and that, [B]; `padding` beyond a length.
     void (*crf_decode)(const Crf<T> &, std::int64_t padding, std::int64_t *tags, double *scores);
+    // losses [B]: of each row the negative logarithm of the sum of the probabilities of all
+    // alignments, infinite if there is none; normalizers [T, B] the logarithms of the sums of
+    // exp(logits), 0 beyond a length; alphas [T, B, 2 S + 1] the logarithms of the probabilities of
+    // all beginnings of alignments that end in a place (see ctc.h) at a step.
+    void (*ctc_forward)(const Ctc<T> &, double *losses, double *normalizers, double *alphas);
+    // d_logits [T, B, V]: the gradient of the sum of weights [B] * losses; 0 beyond a length and
+    // for rows whose loss is infinite.
+    void (*ctc_backward)(const Ctc<T> &, const double *losses, const double *normalizers,
+                         const double *alphas, const T *weights, T *d_logits);
     // sums [N] (+)= the column sums of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
     // losses [N] as cross_entropy_forward computes them for the logits x [N, K] weight^T [V, K] +
