@@ -107,6 +107,9 @@ def test_each_kind_of_work_runs(main):
         work = crf.CRFStep("crf", T=4, B=3, C=5, decodes=decodes)
         assert work.runs(Peers(threads=1))["anaphora"]() is None
         assert work.operations() is None
+    for lazy in (False, True):
+        work = training.EmbeddingStep("embedding", V=7, E=5, N=3, lazy=lazy)
+        assert work.runs(Peers(threads=1))["anaphora"]() is None
     work = ctc.CTCStep("ctc", T=9, B=3, V=5, S=4)
     assert work.runs(Peers(threads=1))["anaphora"]() is None
     for work in (processes.FirstStep("first step", step), processes.PeakMemory("memory", step)):

@@ -484,22 +484,39 @@ template <class T> void test_layer_norm(Random &random) {
 // -----------------------------------------------------------------------------------------
 
 template <class T> void test_updates(Random &random) {
-    int64_t n = random.one_of({0, 1, 17, 16384, 40001});
-    where = "updates " + std::to_string(n);
+    const int64_t width = random.one_of({1, 13, 128}),
+                  height = random.one_of({0, 1, 17, 128, 3077}), n = height * width;
+    where = "updates " + std::to_string(height) + " x " + std::to_string(width);
     std::vector<Array<T>> start;
     for (int k = 0; k < 4; k++)
         start.emplace_back(n, random);
     for (int64_t k = 0; k < n; k++) // squares that the averages of gradients do not exceed
         start[1][k] = start[1][k] * start[1][k] + 4;
-    Array<T> gradient(n, random);
+    // Some rows have a gradient, the others 0.
+    Array<int64_t> every(height);
+    int64_t count = 0;
+    for (int64_t row = 0; row < height; row++)
+        if (random.chance(2))
+            every[count++] = row;
+    Array<int64_t> rows(count);
+    for (int64_t k = 0; k < count; k++)
+        rows[k] = every[k];
+    Array<T> values(count * width, random), gradient(n);
+    for (int64_t k = 0; k < n; k++)
+        gradient[k] = 0;
+    for (int64_t k = 0; k < count; k++)
+        for (int64_t j = 0; j < width; j++)
+            gradient[rows[k] * width + j] = values[k * width + j];
     bool some = random.chance(2), more = random.chance(2);
-    auto run = [&](int threads) {
+    auto run = [&](int threads, bool sparse) {
         set_thread_count(threads);
         std::vector<Array<T>> a;
         for (const Array<T> &array : start)
             a.push_back(array.copy());
         T *p = a[0].data(), *s = a[1].data(), *v = a[2].data(), *m = a[3].data();
-        const T *g = gradient.data();
+        const ParameterGradient<T> g =
+            sparse ? ParameterGradient<T>{values.data(), rows.data(), count, width}
+                   : ParameterGradient<T>{gradient.data(), nullptr, 0, 0};
         kernels<T>().sgd(n, p, some ? v : nullptr, g, {T(0.1), T(0.9), T(0.01), more});
         kernels<T>().adam(n, p, m, s, g, {T(0.1), T(0.2), T(0.1), T(2), T(0.01), T(0.1), T(0.99)});
         kernels<T>().rmsprop(n, p, s, some ? m : nullptr, more ? v : nullptr, g,
@@ -509,9 +526,10 @@ template <class T> void test_updates(Random &random) {
         kernels<T>().scale(n, v, T(0.5));
         return a;
     };
-    std::vector<Array<T>> results = run(1), others = run(3);
+    std::vector<Array<T>> results = run(1, false), others = run(3, false), of_rows = run(2, true);
     for (std::size_t k = 0; k < results.size(); k++) {
         check(others[k] == results[k], "the result depends on the number of threads");
+        check(of_rows[k] == results[k], "the result of rows is not that of the dense gradient");
         for (int64_t j = 0; j < n; j++)
             check(std::isfinite(results[k][j]), "an update is not finite");
     }

@@ -120,6 +120,7 @@ class _Precision:
         momentum: float,
         weight_decay: float,
         nesterov: bool,
+        rows: _Array | None = None,
     ) -> None: ...
     def adam(
         self,
@@ -134,6 +135,7 @@ class _Precision:
         epsilon: float,
         weight_decay: float,
         shrink: float,
+        rows: _Array | None = None,
     ) -> None: ...
     def rmsprop(
         self,
@@ -147,6 +149,7 @@ class _Precision:
         epsilon: float,
         momentum: float,
         weight_decay: float,
+        rows: _Array | None = None,
     ) -> None: ...
     def adagrad(
         self,
@@ -156,6 +159,7 @@ class _Precision:
         learning_rate: float,
         epsilon: float,
         weight_decay: float,
+        rows: _Array | None = None,
     ) -> None: ...
     def average(self, mean: _Array, x: _Array, share: float) -> None: ...
     def scale(self, x: _Array, factor: float) -> None: ...

@@ -318,6 +318,10 @@ def _update_in_place(function: Any, arrays: Sequence[Array | None], *rest: Any) 
             array[...] = values
 
 
+def _contiguous_rows(rows: Array | None) -> Array | None:
+    return None if rows is None else np.ascontiguousarray(rows, np.int64)
+
+
 def sgd_update(
     parameter: Array,
     gradient: Array,
@@ -327,6 +331,7 @@ def sgd_update(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.sgd_update`."""
     module = _common_precision(parameter, gradient, velocity)
@@ -339,6 +344,7 @@ def sgd_update(
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
+            rows=rows,
         )
         return
     _update_in_place(
@@ -349,6 +355,7 @@ def sgd_update(
         momentum,
         weight_decay,
         nesterov,
+        _contiguous_rows(rows),
     )
 
 
@@ -364,6 +371,7 @@ def adam_update(
     epsilon: float,
     weight_decay: float,
     decoupled: bool,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.adam_update`."""
     module = _common_precision(parameter, gradient, first_moment, second_moment)
@@ -379,6 +387,7 @@ def adam_update(
             epsilon=epsilon,
             weight_decay=weight_decay,
             decoupled=decoupled,
+            rows=rows,
         )
         return
     beta_1, beta_2 = betas
@@ -393,6 +402,7 @@ def adam_update(
         epsilon,
         0.0 if decoupled else weight_decay,
         1 - learning_rate * weight_decay if decoupled else 1.0,
+        _contiguous_rows(rows),
     )
 
 
@@ -408,6 +418,7 @@ def rmsprop_update(
     epsilon: float,
     momentum: float,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.rmsprop_update`."""
     changed = (parameter, square_average, gradient_average, velocity)
@@ -424,6 +435,7 @@ def rmsprop_update(
             epsilon=epsilon,
             momentum=momentum,
             weight_decay=weight_decay,
+            rows=rows,
         )
         return
     _update_in_place(
@@ -435,6 +447,7 @@ def rmsprop_update(
         epsilon,
         momentum,
         weight_decay,
+        _contiguous_rows(rows),
     )
 
 
@@ -446,6 +459,7 @@ def adagrad_update(
     learning_rate: float,
     epsilon: float,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.adagrad_update`."""
     module = _common_precision(parameter, gradient, square_sum)
@@ -457,6 +471,7 @@ def adagrad_update(
             learning_rate=learning_rate,
             epsilon=epsilon,
             weight_decay=weight_decay,
+            rows=rows,
         )
         return
     _update_in_place(
@@ -466,6 +481,7 @@ def adagrad_update(
         learning_rate,
         epsilon,
         weight_decay,
+        _contiguous_rows(rows),
     )
 
 

@@ -51,13 +51,13 @@ class Optimizer(foreign_names.Answering):
     **Averages.** After `start_averaging` an average of the values that each parameter had after
     each step is kept; `averaged` puts the averages into the parameters, to evaluate and to save.
 
-    **Rows.** The result never depends on whether a gradient is a `RowGradient` or the dense table
-    that it represents: same bits. Weight decay therefore shrinks, and momentum moves, the rows that
-    were not read too, as they do in PyTorch with a dense gradient. Where a row with gradient 0
-    does not change, only the rows that were read are touched, which is what makes a large
-    vocabulary cheap: `SGD` without momentum and weight decay, `Adagrad` without weight decay, and
-    `ASGD` without weight decay, all until they average. The others make a dense table at every
-    step.
+    **Rows.** The result does not depend on whether a gradient is a `RowGradient` or the dense table
+    that it represents (same bits), unless `Adam` is asked for ``lazy_rows``. Weight decay therefore
+    shrinks, and momentum moves, the rows that were not read too, as they do in PyTorch with a dense
+    gradient. Where a row with gradient 0 does not change, only the rows that were read are touched,
+    which is what makes a large vocabulary cheap: `SGD` without momentum and weight decay, `Adagrad`
+    without weight decay, and `ASGD` without weight decay, all until they average. The others pass
+    over the whole table at every step, without making a dense gradient.
 
     Raises:
         TypeError: `parameters` is not an iterable of Parameters or groups.
@@ -169,10 +169,13 @@ class Optimizer(foreign_names.Answering):
         """Whether a row with gradient 0 stays as it is, and so does its state."""
         return False
 
+    _reads_rows = False
+    """Whether `_update` takes a `RowGradient` too; else it is given the dense table."""
+
     def _update(
         self,
         array: Array,
-        gradient: Array,
+        gradient: Any,
         state: dict[str, Array],
         step: int,
         learning_rate: float,
@@ -239,8 +242,9 @@ class Optimizer(foreign_names.Answering):
                 for key, part in read_state.items():
                     state[key][rows] = part
             else:
-                dense = gradient.dense() if isinstance(gradient, RowGradient) else gradient
-                self._update(array, dense, state, step, learning_rate, options)
+                if isinstance(gradient, RowGradient) and not self._reads_rows:
+                    gradient = gradient.dense()
+                self._update(array, gradient, state, step, learning_rate, options)
 
     def _checked(self, name: str, parameter: Parameter) -> Array | RowGradient:
         gradient = parameter.grad

@@ -76,6 +76,13 @@ struct SavedShape {
     std::int64_t tiles, size;
 };
 
+// The gradient of a parameter [n]: all of it, or some rows of a table, the others being 0.
+template <class T> struct ParameterGradient {
+    const T *values;          // [n], or [count, width]
+    const std::int64_t *rows; // [count], ascending, each once; null if all is given
+    std::int64_t count, width;
+};
+
 // The hyperparameters of the optimisers, whose equations are in updates.py. `new_...` is the weight
 // of the newest value in an average.
 template <class T> struct SGD {
@@ -180,14 +187,14 @@ template <class T> struct Kernels {
                                 const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                                 T *d_bias);
     // All arrays are [n]; all but the gradient are updated in place. Those that may be null are
-    // optional.
-    void (*sgd)(std::int64_t n, T *parameter, T *velocity_or_null, const T *gradient,
+    // optional. A gradient of rows gives the bits of one that has 0 in the others.
+    void (*sgd)(std::int64_t n, T *parameter, T *velocity_or_null, const ParameterGradient<T> &,
                 const SGD<T> &);
-    void (*adam)(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const T *gradient,
-                 const Adam<T> &);
+    void (*adam)(std::int64_t n, T *parameter, T *first_moment, T *second_moment,
+                 const ParameterGradient<T> &, const Adam<T> &);
     void (*rmsprop)(std::int64_t n, T *parameter, T *square_average, T *gradient_average_or_null,
-                    T *velocity_or_null, const T *gradient, const RMSprop<T> &);
-    void (*adagrad)(std::int64_t n, T *parameter, T *square_sum, const T *gradient,
+                    T *velocity_or_null, const ParameterGradient<T> &, const RMSprop<T> &);
+    void (*adagrad)(std::int64_t n, T *parameter, T *square_sum, const ParameterGradient<T> &,
                     const Adagrad<T> &);
     // mean [n] += share * (x [n] - mean)
     void (*average)(std::int64_t n, T *mean, const T *x, T share);
