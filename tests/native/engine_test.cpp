@@ -357,6 +357,69 @@ template <class T> void test_ctc(Random &random) {
     }
 }
 
+template <class T> void test_multiply_batch(Random &random) {
+    const int64_t count = random.one_of({0, 1, 2, 9}), M = random.one_of({0, 1, 7, 20}),
+                  N = random.one_of({0, 1, 17, 40}), K = random.one_of({0, 1, 5, 33});
+    where = "batch of " + std::to_string(count) + " products " + std::to_string(M) + " x " +
+            std::to_string(N) + " x " + std::to_string(K);
+    Array<T> a(count * M * K, random), b(count * K * N, random);
+    const bool transposed = random.chance(2);
+    const Matrices<const T> A{a.data(), M * K, transposed ? 1 : K, transposed ? M : 1};
+    const Matrices<const T> B{b.data(), K * N, transposed ? 1 : N, transposed ? K : 1};
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        Array<T> c(count * M * N);
+        kernels<T>().multiply_batch(count, M, N, K, A, B, c.data());
+        return c;
+    };
+    Array<T> one = run(1), several = run(3);
+    check(one == several, "the result depends on the number of threads");
+    for (int64_t n = 0; n < count; n++)
+        for (int64_t i = 0; i < M; i++)
+            for (int64_t j = 0; j < N; j++) {
+                double sum = 0;
+                for (int64_t k = 0; k < K; k++)
+                    sum += static_cast<double>(A.data[n * A.step + i * A.row + k * A.column]) *
+                           B.data[n * B.step + k * B.row + j * B.column];
+                check(near(one[(n * M + i) * N + j], sum), "an element is wrong");
+            }
+}
+
+template <class T> void test_softmax(Random &random) {
+    const int64_t N = random.one_of({0, 1, 9, 40}), S = random.one_of({0, 1, 5, 16, 33});
+    where = "softmax " + std::to_string(N) + " x " + std::to_string(S);
+    Array<T> x(N * S, random), dy(N * S, random);
+    const auto mask = std::make_unique<bool[]>(static_cast<std::size_t>(N * S));
+    for (int64_t k = 0; k < N * S; k++)
+        mask[static_cast<std::size_t>(k)] = random.chance(2);
+    for (const bool *kept :
+         {static_cast<const bool *>(nullptr), static_cast<const bool *>(mask.get())})
+        for (bool logarithm : {false, true}) {
+            auto run = [&](int threads) {
+                set_thread_count(threads);
+                std::vector<Array<T>> y;
+                y.emplace_back(N * S);
+                y.emplace_back(N * S);
+                kernels<T>().softmax_forward(N, S, x.data(), kept, logarithm, y[0].data());
+                kernels<T>().softmax_backward(N, S, y[0].data(), dy.data(), logarithm, y[1].data());
+                return y;
+            };
+            std::vector<Array<T>> one = run(1), several = run(3);
+            check(one[0] == several[0] && one[1] == several[1],
+                  "the result depends on the number of threads");
+            check(one[0].written() && one[1].written(), "a result was not written");
+            for (int64_t n = 0; n < N && !logarithm; n++) {
+                double sum = 0;
+                bool any = false;
+                for (int64_t k = n * S; k < (n + 1) * S; k++) {
+                    sum += one[0][k];
+                    any = any || kept == nullptr || kept[k];
+                }
+                check(S == 0 || near(static_cast<T>(sum), any ? 1 : 0), "a sum is not 1");
+            }
+        }
+}
+
 template <class T> void test_sum_columns(Random &random) {
     int64_t M = random.one_of({0, 1, 9}), N = random.one_of({0, 1, 64, 65, 200});
     where = "sum_columns " + std::to_string(M) + " x " + std::to_string(N);
@@ -1168,6 +1231,8 @@ template <class T> void test_kernels(const char *set) {
         test_cross_entropy<T>(random);
         test_crf<T>(random);
         test_ctc<T>(random);
+        test_multiply_batch<T>(random);
+        test_softmax<T>(random);
         test_sum_columns<T>(random);
         test_linear_cross_entropy<T>(random);
         test_rows<T>(random);

@@ -15,6 +15,7 @@ from anaphora import settings
 from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
 from anaphora.engine.ctc import ctc_backward, ctc_forward
 from anaphora.engine.kernels import (
+    batch_matmul,
     cross_entropy_backward,
     cross_entropy_forward,
     dropout,
@@ -22,9 +23,10 @@ from anaphora.engine.kernels import (
     layer_norm_backward,
     layer_norm_forward,
     linear_cross_entropy_losses,
-    log_softmax,
     matmul,
     sample,
+    softmax_backward,
+    softmax_forward,
     sum_columns,
     sum_rows,
 )
@@ -55,6 +57,7 @@ __all__ = [
     "adagrad_update",
     "adam_update",
     "average_update",
+    "batch_matmul",
     "crf_backward",
     "crf_decode",
     "crf_forward",
@@ -69,7 +72,6 @@ __all__ = [
     "layer_norm_backward",
     "layer_norm_forward",
     "linear_cross_entropy_losses",
-    "log_softmax",
     "matmul",
     "pack_layers",
     "recurrence_backward",
@@ -79,6 +81,8 @@ __all__ = [
     "scale",
     "set_num_threads",
     "sgd_update",
+    "softmax_backward",
+    "softmax_forward",
     "sum_columns",
     "sum_rows",
 ]
@@ -119,6 +123,9 @@ if settings.engine() == "native":
         warnings.warn(_without_native_engine(error), RuntimeWarning, stacklevel=2)
 if _native_engine is not None:
     matmul = _native_engine.matmul
+    batch_matmul = _native_engine.batch_matmul
+    softmax_forward = _native_engine.softmax_forward
+    softmax_backward = _native_engine.softmax_backward
     sum_columns = _native_engine.sum_columns
     cross_entropy_forward = _native_engine.cross_entropy_forward
     cross_entropy_backward = _native_engine.cross_entropy_backward

@@ -53,6 +53,39 @@ def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "")
     return result
 
 
+def batch_matmul(a: Array, b: Array) -> Array:
+    """As `kernels.batch_matmul`; each element is one chain of fused multiply-adds along K, with
+    every instruction set, so that zeros at the end of K change no bit.
+    """
+    module = _common_precision(a, b)
+    if module is None:
+        return kernels.batch_matmul(a, b)
+    result: Array = module.batch_matmul(_element_strided(a), _element_strided(b))
+    return result
+
+
+def softmax_forward(x: Array, mask: Array | None = None, *, logarithm: bool = False) -> Array:
+    """As `kernels.softmax_forward`; what the mask leaves out at the end of a row changes no bit of
+    the rest, however much it is.
+    """
+    module = _common_precision(x)
+    if module is None:
+        return kernels.softmax_forward(x, mask, logarithm=logarithm)
+    result: Array = module.softmax_forward(np.ascontiguousarray(x), _contiguous(mask), logarithm)
+    return result
+
+
+def softmax_backward(y: Array, dy: Array, *, logarithm: bool = False) -> Array:
+    """As `kernels.softmax_backward`, with sums as in `softmax_forward`."""
+    module = _common_precision(y, dy)
+    if module is None:
+        return kernels.softmax_backward(y, dy, logarithm=logarithm)
+    result: Array = module.softmax_backward(
+        np.ascontiguousarray(y), np.ascontiguousarray(dy), logarithm
+    )
+    return result
+
+
 def sum_columns(x: Array) -> Array:
     """As `kernels.sum_columns`; each column is summed from the first row to the last."""
     module = _PRECISIONS.get(x.dtype)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anaphora import engine
+from anaphora import ops
 from anaphora.tensor import Array
 
 Labels = NDArray[np.int64]
@@ -79,7 +79,7 @@ def ctc_beam_search(
     scores, steps = _checked("ctc_beam_search", logits, lengths, blank)
     if beam_size < 1:
         raise ValueError(f"ctc_beam_search: beam_size is {beam_size}; it must be at least 1")
-    log_p = engine.log_softmax(scores, -1).astype(np.float64)
+    log_p = ops.log_softmax(scores).data.astype(np.float64)
     beams = _Beams(log_p.shape[1], log_p.shape[2], beam_size, blank)
     for t in range(len(log_p)):
         rows = np.flatnonzero(t < steps)

@@ -14,6 +14,12 @@ template <class T> struct Matrix {
     std::int64_t row, column;
 };
 
+// Matrices that are `step` elements apart.
+template <class T> struct Matrices {
+    T *data;
+    std::int64_t step, row, column;
+};
+
 // What a product is the gradient of.
 enum class Gradient { input, weight };
 
@@ -162,6 +168,15 @@ template <class T> struct Kernels {
     // for rows whose loss is infinite.
     void (*ctc_backward)(const Ctc<T> &, const double *losses, const double *normalizers,
                          const double *alphas, const T *weights, T *d_logits);
+    // C [count, M, N] = A [count, M, K] B [count, K, N]: chains along K on every instruction set.
+    void (*multiply_batch)(std::int64_t count, std::int64_t M, std::int64_t N, std::int64_t K,
+                           Matrices<const T> A, Matrices<const T> B, T *C);
+    // y [N, S] = softmax(x) of each row, or its logarithm; with a mask [N, S] over the elements
+    // where it is true, 0 elsewhere, and rows where it is nowhere true are 0.
+    void (*softmax_forward)(std::int64_t N, std::int64_t S, const T *x, const bool *mask_or_null,
+                            bool logarithm, T *y);
+    void (*softmax_backward)(std::int64_t N, std::int64_t S, const T *y, const T *dy,
+                             bool logarithm, T *dx);
     // sums [N] (+)= the column sums of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
     // losses [N] as cross_entropy_forward computes them for the logits x [N, K] weight^T [V, K] +
