@@ -13,13 +13,13 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-// log(exp(a) + exp(b) + exp(c))
+// log(exp(a) + exp(b) + exp(c)): the largest is factored out, so that only the others take
+// exponentials. Comparisons are such that NaN is passed on.
 ANAPHORA_INLINE Vector<double> log_add(Vector<double> a, Vector<double> b, Vector<double> c) {
-    Vector<double> top = b > a ? b : a;
-    top = c > top ? c : top;
-    top = top == log_zero ? broadcast<double>(0) : top;
-    return vlog<double>(vexp<double>(a - top) + vexp<double>(b - top) + vexp<double>(c - top)) +
-           top;
+    Vector<double> larger = b > a ? b : a, one = b > a ? a : b;
+    Vector<double> top = c > larger ? c : larger, other = c > larger ? larger : c;
+    Vector<double> shift = top == log_zero ? broadcast<double>(0) : top;
+    return vlog<double>(1.0 + (vexp<double>(one - shift) + vexp<double>(other - shift))) + top;
 }
 
 // One row of the batch: its places, and its arrays of one number a place, padded to `width`.
