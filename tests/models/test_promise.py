@@ -284,3 +284,57 @@ def test_gradients_of_attention_in_a_padded_memory(kind, dtype, rng):
     for b in range(B):
         for found, together in zip(run(17, rows=slice(b, b + 1)), expected, strict=True):
             np.testing.assert_array_equal(found[:, 0], together[:, b])
+
+
+# Gradients ---------------------------------------------------------------------------------------
+
+
+def gradients(model, batch):
+    """The gradients of all parameters, by name."""
+    model.zero_grad()
+    model.loss(batch)[0].backward()
+    return {name: np.asarray(p.grad) for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("attention", [None, "additive", "multiplicative"])
+def test_gradients_of_an_encoder_decoder(attention, dtype, rng):
+    model = EncoderDecoder(V, V, hidden_size=26, attention=attention, dtype=dtype)
+    source, inputs = rng.integers(1, V, (17, B)), rng.integers(1, V, (7, B))
+    targets = np.where(np.arange(7)[:, None] < LENGTHS, inputs, -100)
+    batch = PairBatch(
+        inputs, targets, source=source, source_lengths=SOURCE_LENGTHS, lengths=LENGTHS
+    )
+    assert_gradients_of_threads(model, batch)
+    expected = gradients(model, batch)
+    for length in PADDED:  # weights of which AMX too sums the gradients in chains: H < 64
+        found = gradients(model, replace(batch, source=padded(source, length, 5)))
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_gradients_of_a_classifier(pooling, dtype, rng):
+    model = SequenceClassifier(4, hidden_size=13, input_size=I, pooling=pooling, dtype=dtype)
+    inputs = rng.standard_normal((17, B, I)).astype(dtype)
+    assert_gradients_of_threads(model, Batch(inputs, rng.integers(0, 4, B), SOURCE_LENGTHS))
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_gradients_of_a_tagger_with_characters(crf, dtype, rng):
+    model = SequenceTagger(
+        4, hidden_size=13, vocabulary_size=V, num_characters=9, crf=crf, dtype=dtype
+    )
+    words, letters = rng.integers(0, V, (7, B)), rng.integers(0, 9, (5, 7, B))
+    tags = np.where(np.arange(7)[:, None] < LENGTHS, rng.integers(0, 4, (7, B)), -100)
+    counts = rng.integers(1, 6, (7, B))
+    assert_gradients_of_threads(model, SpelledBatch(words, tags, LENGTHS, letters, counts))
+
+
+def assert_gradients_of_threads(model, batch):
+    engine.set_num_threads(THREADS[0])
+    expected = gradients(model, batch)
+    assert all(array.any() for array in expected.values())
+    for threads in THREADS[1:]:
+        engine.set_num_threads(threads)
+        for name, array in gradients(model, batch).items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
