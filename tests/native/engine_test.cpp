@@ -358,8 +358,8 @@ template <class T> void test_ctc(Random &random) {
 }
 
 template <class T> void test_multiply_batch(Random &random) {
-    const int64_t count = random.one_of({0, 1, 2, 9}), M = random.one_of({0, 1, 7, 20}),
-                  N = random.one_of({0, 1, 17, 40}), K = random.one_of({0, 1, 5, 33});
+    const int64_t count = random.one_of({0, 1, 2, 9}), M = random.one_of({0, 1, 3, 20, 300}),
+                  N = random.one_of({0, 1, 17, 40, 300}), K = random.one_of({0, 1, 5, 33});
     where = "batch of " + std::to_string(count) + " products " + std::to_string(M) + " x " +
             std::to_string(N) + " x " + std::to_string(K);
     Array<T> a(count * M * K, random), b(count * K * N, random);

@@ -6,6 +6,8 @@
 
 #include "normalization.h"
 
+#include <utility>
+
 namespace anaphora::ANAPHORA_ISA {
 
 // Rows of A by vectors n ... n + NV - 1 of B, whose rows are contiguous and read in place; the last
@@ -35,36 +37,107 @@ ANAPHORA_INLINE void multiply_row_in_place(std::int64_t K, const T *a, std::int6
     std::copy_n(result, columns, c);
 }
 
-// Whether A has so few rows that to pack B would take longer than the product, which then is made
-// without; it has the same bits.
+// Lanes of x and y where bit `Distance` of their numbers is clear (Odd: set), side by side.
+template <int Distance, bool Odd, class V, int... Lane>
+ANAPHORA_INLINE V interleaved(V x, V y, std::integer_sequence<int, Lane...>) {
+    constexpr int W = sizeof...(Lane);
+    return __builtin_shufflevector(x, y,
+                                   ((Lane & Distance) == 0 ? Lane + (Odd ? Distance : 0)
+                                                           : W + Lane - (Odd ? 0 : Distance))...);
+}
+
+// Rows to columns, W by W: each step exchanges blocks of `Distance` lanes.
+template <class T, int Distance = 1> ANAPHORA_INLINE void transpose_lanes(Vector<T> *rows) {
+    constexpr int W = lanes<T>;
+    if constexpr (Distance < W) {
+        constexpr auto all = std::make_integer_sequence<int, W>();
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++)
+            if ((i & Distance) == 0) {
+                Vector<T> x = rows[i], y = rows[i + Distance];
+                rows[i] = interleaved<Distance, false>(x, y, all);
+                rows[i + Distance] = interleaved<Distance, true>(x, y, all);
+            }
+        transpose_lanes<T, 2 * Distance>(rows);
+    }
+}
+
+// c [N] = X [N, K] y [K], of which the rows of X are contiguous: a lane of a vector is a row.
 template <class T>
-bool multiply_few_rows(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
-                       Matrix<const T> B, T *C) {
-    constexpr std::int64_t W = lanes<T>, few = 4;
-    if (M > few || N <= 1)
-        return false;
-    if (B.column == 1) {
-        for (std::int64_t i = 0; i < M; i++) {
-            const T *a = A.data + i * A.row;
-            T *c = C + i * N;
-            std::int64_t n = 0;
-            for (; n + 4 * W <= N; n += 4 * W)
-                multiply_row_in_place<T, 4>(K, a, A.column, B.data + n, B.row, 4 * W, c + n);
-            for (; n < N; n += W)
-                multiply_row_in_place<T, 1>(K, a, A.column, B.data + n, B.row, std::min(W, N - n),
-                                            c + n);
+void multiply_by_vector(std::int64_t N, std::int64_t K, const T *X, std::int64_t x_row, const T *y,
+                        std::int64_t y_step, T *c) {
+    constexpr std::int64_t W = lanes<T>;
+    for (std::int64_t n = 0; n < N; n += W) {
+        const std::int64_t count = std::min(W, N - n);
+        Vector<T> sum = broadcast<T>(0);
+        for (std::int64_t k = 0; k < K; k += W) {
+            const std::int64_t depth = std::min(W, K - k);
+            Vector<T> block[W];
+            for (std::int64_t i = 0; i < W; i++) { // the last row stands in for those beyond
+                const T *from = X + (n + std::min(i, count - 1)) * x_row + k;
+                if (depth == W) {
+                    block[i] = load(from);
+                } else {
+                    alignas(64) T some[W] = {};
+                    std::copy_n(from, depth, some);
+                    block[i] = load(some);
+                }
+            }
+            transpose_lanes<T>(block);
+            if (depth == W)
+#pragma GCC unroll 16
+                for (std::int64_t i = 0; i < W; i++)
+                    sum += block[i] * broadcast<T>(y[(k + i) * y_step]);
+            else
+                for (std::int64_t i = 0; i < depth; i++)
+                    sum += block[i] * broadcast<T>(y[(k + i) * y_step]);
         }
+        alignas(64) T result[W];
+        store(result, sum);
+        std::copy_n(result, count, c + n);
+    }
+}
+
+// The number of rows or columns in a task.
+inline constexpr std::int64_t span_of_vectors = 256;
+
+// Whether A has so few rows, or B a single column, that to pack B would take longer than the
+// product, which then is made without; it has the same bits.
+template <class T>
+bool multiply_few(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
+                  Matrix<const T> B, T *C) {
+    constexpr std::int64_t W = lanes<T>, few = 4;
+    auto in_spans = [](std::int64_t count, auto f) { // f(begin, count)
+        parallel((count + span_of_vectors - 1) / span_of_vectors, [=](std::int64_t task) {
+            const std::int64_t begin = task * span_of_vectors;
+            f(begin, std::min(span_of_vectors, count - begin));
+        });
+    };
+    if (N == 1 && A.column == 1) {
+        in_spans(M, [=](std::int64_t begin, std::int64_t count) {
+            multiply_by_vector(count, K, A.data + begin * A.row, A.row, B.data, B.row, C + begin);
+        });
         return true;
     }
-    if (B.row != 1)
+    if (M > few || (B.row != 1 && B.column != 1))
         return false;
-    static thread_local Scratch scratch; // the transpose of the product, [N, M]
-    T *transpose = M == 1 ? C : scratch.get<T>(static_cast<std::size_t>(N * M));
-    multiply<T>(N, M, K, {B.data, B.column, B.row}, {A.data, A.column, A.row}, transpose, M,
-                nullptr, false);
-    for (std::int64_t i = 0; i < M && M > 1; i++)
-        for (std::int64_t j = 0; j < N; j++)
-            C[i * N + j] = transpose[j * M + i];
+    in_spans(N, [=](std::int64_t begin, std::int64_t count) {
+        const T *b = B.data + begin * B.column;
+        for (std::int64_t i = 0; i < M; i++) {
+            const T *a = A.data + i * A.row;
+            T *c = C + i * N + begin;
+            std::int64_t n = 0;
+            if (B.column != 1) {
+                multiply_by_vector(count, K, b, B.column, a, A.column, c);
+                continue;
+            }
+            for (; n + 4 * W <= count; n += 4 * W)
+                multiply_row_in_place<T, 4>(K, a, A.column, b + n, B.row, 4 * W, c + n);
+            for (; n < count; n += W)
+                multiply_row_in_place<T, 1>(K, a, A.column, b + n, B.row, std::min(W, count - n),
+                                            c + n);
+        }
+    });
     return true;
 }
 
@@ -74,7 +147,7 @@ void multiply_batch(std::int64_t count, std::int64_t M, std::int64_t N, std::int
     auto one = [=](std::int64_t n) {
         const Matrix<const T> a{A.data + n * A.step, A.row, A.column},
             b{B.data + n * B.step, B.row, B.column};
-        if (!multiply_few_rows(M, N, K, a, b, C + n * M * N))
+        if (!multiply_few(M, N, K, a, b, C + n * M * N))
             multiply<T>(M, N, K, a, b, C + n * M * N, N, nullptr, false);
     };
     if (count < available_threads()) { // each product by all threads
