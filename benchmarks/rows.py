@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.crf import CRFStep
+from benchmarks.ctc import CTCStep
 from benchmarks.inference import Sampling, StreamingStep
+from benchmarks.models import AdamUpdate, ClassifierStep, EncoderDecoderStep, LinearNorm
 from benchmarks.processes import FirstStep, Import, PeakMemory
-from benchmarks.training import LanguageModelStep, Layer, Recurrence
+from benchmarks.training import EmbeddingStep, LanguageModelStep, Layer, Recurrence
 from benchmarks.work import Work
 
 _MEDIUM = LanguageModelStep(
@@ -31,6 +33,13 @@ ROWS: list[Work] = [
     Recurrence("recurrence alone, T 50 B 50 H 1024", T=50, B=50, H=1024),
     CRFStep("CRF step, T 40 B 32 C 17", T=40, B=32, C=17),
     CRFStep("CRF decoding, T 40 B 32 C 17", T=40, B=32, C=17, decodes=True),
+    EncoderDecoderStep("encoder-decoder step, H 256", S=25, T=20, B=32, V=8_000, H=256),
+    ClassifierStep("classifier step, GRU H 128", T=40, B=32, V=8_000, E=100, H=128),
+    LinearNorm("linear and layer norm, N 700 H 650", N=700, H=650),
+    AdamUpdate("Adam, 5 million numbers", n=5_000_000),
+    EmbeddingStep("embedding with Adam, V 20000 E 200", V=20_000, E=200, N=700),
+    EmbeddingStep("... lazy rows, V 20000 E 200", V=20_000, E=200, N=700, lazy=True),
+    CTCStep("CTC step, T 150 B 16 V 30", T=150, B=16, V=30, S=20),
     StreamingStep("streaming step, 2 x 128", H=128),
     StreamingStep("streaming step, 2 x 1024", H=1024, streams=True),
     Sampling("sampled character, 2 x 512, B 1", V=65, H=512, B=1),

@@ -226,3 +226,47 @@ class Recurrence(Work):
             )
 
         return {"anaphora": run}
+
+
+@dataclass(frozen=True)
+class EmbeddingStep(Work):
+    """N tokens looked up in a table, the gradient of its rows, and Adam; lazily as SparseAdam."""
+
+    name: str
+    V: int
+    E: int
+    N: int
+    lazy: bool = False
+
+    def runs(self, peers: Peers) -> Runs:
+        """A step of each framework."""
+        ids = np.random.default_rng(0).integers(0, self.V, self.N)
+        runs: Runs = {"anaphora": self._anaphora(ids)}
+        if peers.torch is not None:
+            runs["torch"] = self._torch(peers.torch, ids)
+        return runs
+
+    def _anaphora(self, ids: np.ndarray) -> Callable[[], None]:
+        from anaphora import nn, optim
+
+        embedding = nn.Embedding(self.V, self.E)
+        optimizer = optim.Adam(embedding.parameters(), lazy_rows=self.lazy)
+
+        def step() -> None:
+            embedding(ids).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def _torch(self, torch: Any, ids: np.ndarray) -> Callable[[], None]:
+        embedding, tokens = torch.nn.Embedding(self.V, self.E, sparse=self.lazy), torch.tensor(ids)
+        kind = torch.optim.SparseAdam if self.lazy else torch.optim.Adam
+        optimizer = kind(embedding.parameters())
+
+        def step() -> None:
+            embedding(tokens).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step

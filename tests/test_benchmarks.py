@@ -89,7 +89,7 @@ def test_misuse(main, capsys, arguments, message):
 
 
 def test_each_kind_of_work_runs(main):
-    from benchmarks import crf, inference, processes, training
+    from benchmarks import crf, ctc, inference, models, processes, training
     from benchmarks.work import Peers
 
     step = training.LanguageModelStep("step", V=7, H=5, T=4, B=3)
@@ -107,6 +107,17 @@ def test_each_kind_of_work_runs(main):
         work = crf.CRFStep("crf", T=4, B=3, C=5, decodes=decodes)
         assert work.runs(Peers(threads=1))["anaphora"]() is None
         assert work.operations() is None
+    for lazy in (False, True):
+        work = training.EmbeddingStep("embedding", V=7, E=5, N=3, lazy=lazy)
+        assert work.runs(Peers(threads=1))["anaphora"]() is None
+    for work in (
+        ctc.CTCStep("ctc", T=9, B=3, V=5, S=4),
+        models.ClassifierStep("classifier", T=5, B=3, V=7, E=2, H=4),
+        models.EncoderDecoderStep("translator", S=5, T=4, B=3, V=7, H=6),
+        models.LinearNorm("linear", N=3, H=4),
+        models.AdamUpdate("Adam", n=5),
+    ):
+        assert work.runs(Peers(threads=1))["anaphora"]() is None
     for work in (processes.FirstStep("first step", step), processes.PeakMemory("memory", step)):
         assert work.runs(Peers(threads=1))["anaphora"]() > 0
 

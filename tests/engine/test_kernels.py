@@ -25,13 +25,27 @@ def test_matmul(sizes, dtype, rng):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_log_softmax(dtype, rng):
-    x = rng.standard_normal((3, 4)).astype(dtype)
-    result = engine.log_softmax(x, 0)
+    x = rng.standard_normal((4, 3)).astype(dtype)
+    result = engine.softmax_forward(x, logarithm=True)
     assert result.dtype == dtype
     for k in range(4):
-        total = math.log(math.fsum(math.exp(value) for value in x[:, k]))
-        np.testing.assert_allclose(result[:, k], x[:, k] - total, rtol=1e-4)
-    assert engine.log_softmax(x + dtype(1e4), 0).max() <= 0
+        total = math.log(math.fsum(math.exp(value) for value in x[k]))
+        np.testing.assert_allclose(result[k], x[k] - total, rtol=1e-4)
+    np.testing.assert_allclose(engine.softmax_forward(x), np.exp(result), rtol=1e-5)
+    assert engine.softmax_forward(x + dtype(1e4), logarithm=True).max() <= 0
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_softmax_over_a_mask(dtype, rng):
+    x, mask = rng.standard_normal((3, 4)).astype(dtype), np.ones((3, 4), bool)
+    mask[0, 2] = mask[1] = False
+    result = engine.softmax_forward(x, mask)
+    assert result.dtype == dtype
+    weights = np.exp(x[0, [0, 1, 3]])
+    np.testing.assert_allclose(result[0, [0, 1, 3]], weights / weights.sum(), rtol=1e-5)
+    np.testing.assert_allclose(result[2], engine.softmax_forward(x)[2])
+    assert not result[~mask].any()
+    assert engine.softmax_forward(x[:, :0]).shape == (3, 0)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -104,10 +104,10 @@ def test_threads_of_the_kernels(dtype, native_settings, rng):
         assert_equal(other, first)
 
 
-def updated(start, d, state):
-    """The results of every update for a parameter, a gradient and three state arrays; the norm."""
+def updated(start, d, state, rows=None):
+    """The results of every update for a parameter, a gradient and three state arrays."""
     found = {}
-    numbers = {"learning_rate": 0.3, "weight_decay": 0.01}
+    numbers = {"learning_rate": 0.3, "weight_decay": 0.01, "rows": rows}
     adam = {"betas": (0.8, 0.9), "epsilon": 0.01, "step": 3, "decoupled": True}
     for name, count, options in (
         ("sgd", 0, {"momentum": 0.0, "nesterov": False}),
@@ -121,7 +121,12 @@ def updated(start, d, state):
         given = [None] if name == "sgd" and count == 0 else arrays[1:]
         getattr(native, f"{name}_update")(arrays[0], d, *given, **numbers, **options)
         found |= {f"{name} {options} {k}": a for k, a in enumerate(arrays)}
-    found["average"], found["scaled"] = start.copy(), d.copy()
+    return found
+
+
+def averaged(start, d):
+    """The results of the other functions that change arrays; the norm."""
+    found = {"average": start.copy(), "scaled": d.copy()}
     native.average_update(found["average"], d, 3)
     native.scale(found["scaled"], 0.7)
     return found | {"norm": np.array(native.global_norm([start, d]))}
@@ -132,9 +137,30 @@ def updated(start, d, state):
 def test_threads_of_the_updates(size, dtype, native_settings, rng):
     start, d = rng.standard_normal((2, size)).astype(dtype)
     state = (0.1 + rng.random((3, size))).astype(dtype)
-    first, *others = with_threads(native_settings, lambda: updated(start, d, state))
+    first, *others = with_threads(
+        native_settings, lambda: updated(start, d, state) | averaged(start, d)
+    )
     for other in others:
         assert_equal(other, first)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("V", "E"), [(1, 1), (5, 3), (777, 61), (40_003, 1), (3, 20_001), (0, 4)])
+def test_updates_by_rows_are_those_by_the_dense_gradient(V, E, dtype, native_settings, rng):
+    """Rows within blocks of elements, across their borders, and larger than one."""
+    start = rng.standard_normal((V, E)).astype(dtype)
+    state = (0.1 + rng.random((3, V, E))).astype(dtype)
+    for share in (0, 0.1, 1):
+        rows = np.flatnonzero(rng.random(V) < share)
+        values = rng.standard_normal((len(rows), E)).astype(dtype)
+        dense = np.zeros((V, E), dtype)
+        dense[rows] = values
+        expected = updated(start, dense, state)
+        for found in with_threads(
+            native_settings,
+            lambda rows=rows, values=values: updated(start, values, state, rows.astype(np.int32)),
+        ):
+            assert_equal(found, expected)
 
 
 def layered(x, dy, weight, ids):

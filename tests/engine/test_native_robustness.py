@@ -191,11 +191,23 @@ def native_calls(dtype, rng):
     crf = (uniform(T, B, H), uniform(H, H), uniform(H), uniform(H), np.array([4, 0, 2]))
     paths = (*module.crf_forward(*crf), uniform(B))
 
+    ctc = (
+        uniform(T, B, H),
+        targets[:B, None].T % (H - 1),
+        np.array([4, 0, 2]),
+        np.array([1, 0, 1]),
+    )
+    ctc += (H - 1,)
+    alignments = (*module.ctc_forward(*ctc), uniform(B))
+
     def results(*arguments):  # except `saved`, parts of which are unused
         return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
 
     return module, {
         "matmul": (module.matmul, (x, dy.T, vector), ()),
+        "batch_matmul": (module.batch_matmul, (uniform(T, B, H), uniform(T, H, V)), ()),
+        "softmax_forward": (module.softmax_forward, (x, x > 0, False), ()),
+        "softmax_backward": (module.softmax_backward, (x, dy, True), ()),
         "sum_columns": (module.sum_columns, (x,), ()),
         "cross_entropy_forward": (module.cross_entropy_forward, (x, targets, uniform(V, H)), (2,)),
         "cross_entropy_backward": (module.cross_entropy_backward, (x, targets, vector), ()),
@@ -203,6 +215,8 @@ def native_calls(dtype, rng):
         "crf_forward": (module.crf_forward, crf, ()),
         "crf_backward": (module.crf_backward, (*crf, *paths), ()),
         "crf_decode": (module.crf_decode, (*crf, -1), ()),
+        "ctc_forward": (module.ctc_forward, ctc, ()),
+        "ctc_backward": (module.ctc_backward, (*ctc, *alignments), ()),
         "gather_rows": (module.gather_rows, (x, ids), ()),
         "sum_rows": (module.sum_rows, (targets, x), ()),
         "dropout": (module.dropout, (x, x.size, 7, 2**31, 2.0), ()),
@@ -262,21 +276,22 @@ def test_no_misaligned_array_reaches_native_code(dtype, rng):
     for name, (function, arguments, changed) in calls.items():
         fresh = deep(np.array, arguments)
         expected = [*arrays_in(function(*fresh)), *arrays_in(fresh)]
-        total = len(arrays_in(arguments))
+        # Single bytes are always aligned, and have no order.
+        wide = [k for k, array in enumerate(arrays_in(arguments)) if array.itemsize > 1]
         written = {k for place in changed for k in range(
             len(arrays_in(arguments[:place])), len(arrays_in(arguments[: place + 1]))
         )}  # fmt: skip
-        for k in range(total):
+        for k in wide:
             odd = deep(misaligned, deep(np.array, arguments), k)
             assert not arrays_in(odd)[k].flags.aligned
-            if k in written or (name == "matmul" and k < 2):
+            if k in written or (name in ("matmul", "batch_matmul") and k < 2):
                 with pytest.raises(TypeError, match="incompatible function arguments"):
                     function(*odd)
                 continue
             found = [*arrays_in(function(*odd)), *arrays_in(odd)]
             for one, other in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(one, other, err_msg=f"{name}, array {k}")
-        for k in range(total):
+        for k in wide:
             swapped = deep(lambda a: a.astype(a.dtype.newbyteorder()), arguments, k)
             with pytest.raises(TypeError, match="incompatible function arguments"):
                 function(*swapped)
@@ -483,6 +498,14 @@ def test_wrong_calls_of_kernels_are_refused():
         (ValueError, m.linear_cross_entropy, ones(3, 2), ones(2, 2), None, ids),
         (ValueError, m.linear_cross_entropy, ones(3, 2), ones(0, 2), None, ids),
         (TypeError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), None, ids.astype(np.int32)),
+        (ValueError, m.batch_matmul, ones(2, 3, 4), ones(2, 3, 4)),
+        (ValueError, m.batch_matmul, ones(2, 3, 4), ones(1, 4, 3)),
+        (TypeError, m.batch_matmul, ones(3, 4), ones(4, 3)),
+        (TypeError, m.batch_matmul, ones(1, 3, 4), ones(1, 4, 3).astype(f)),
+        (ValueError, m.softmax_forward, ones(3), None, False),
+        (ValueError, m.softmax_forward, ones(3, 2), ones(2, 3) > 0, False),
+        (TypeError, m.softmax_forward, ones(3, 2), ones(3, 2), False),
+        (ValueError, m.softmax_backward, ones(3, 2), ones(2, 3), False),
         (IndexError, m.gather_rows, ones(2, 4), ids),
         (IndexError, m.gather_rows, ones(5, 4), -ids),
         (IndexError, m.gather_rows, ones(0, 4), ids),
@@ -513,6 +536,13 @@ def test_wrong_calls_of_kernels_are_refused():
         (TypeError, m.sgd, ones(3), read_only(ones(3)), ones(3), 0.1, 0.0, 0.0, False),
         (ValueError, m.adam, ones(3), ones(3), ones(4), ones(3), *[0.5] * 7),
         (ValueError, m.adam, ones(3), ones(3), ones(3), ones(4), *[0.5] * 7),
+        (ValueError, m.adam, *[ones(3)] * 3, ones(2), *[0.5] * 7, np.array([0, 1, 2])),
+        (ValueError, m.adam, *[ones(3)] * 3, ones(2), *[0.5] * 7, np.array([1, 1])),
+        (ValueError, m.adam, *[ones(3)] * 3, ones(2), *[0.5] * 7, np.array([1, 0])),
+        (ValueError, m.adam, *[ones(3)] * 3, ones(2), *[0.5] * 7, np.array([1, 3])),
+        (ValueError, m.adam, *[ones(3)] * 3, ones(2), *[0.5] * 7, np.array([-1, 1])),
+        (ValueError, m.adam, *[ones(3, 2)] * 3, ones(2, 1), *[0.5] * 7, np.array([0, 1])),
+        (ValueError, m.adam, *[np.ones(())] * 3, ones(1), *[0.5] * 7, np.array([0])),
         (TypeError, m.adam, ones(3), None, ones(3), ones(3), *[0.5] * 7),
         (ValueError, m.rmsprop, ones(3), ones(3), ones(2), None, ones(3), *[0.5] * 5),
         (ValueError, m.rmsprop, ones(3), ones(3), None, ones(2), ones(3), *[0.5] * 5),

@@ -302,6 +302,148 @@ template <class T> void test_crf(Random &random) {
               "a gradient of transitions is wrong");
 }
 
+// Every alignment of a row, one by one.
+template <class T> void test_ctc(Random &random) {
+    const int64_t V = random.one_of({1, 2, 3, 4}), steps = random.one_of({0, 1, 2, 5}),
+                  B = random.one_of({0, 1, 3, 9}), S = V == 1 ? 0 : random.one_of({0, 1, 2, 3}),
+                  blank = random.below(V), scale = random.one_of({1, 1, 1000});
+    where = "ctc " + std::to_string(steps) + " x " + std::to_string(B) + " x " + std::to_string(V) +
+            ", " + std::to_string(S) + " labels";
+    Array<T> logits(steps * B * V, random), weights(B, random);
+    for (int64_t k = 0; k < logits.size(); k++)
+        logits[k] *= static_cast<T>(scale);
+    Array<int64_t> targets(S * B), lengths(B), target_lengths(B);
+    for (int64_t k = 0; k < S * B; k++)
+        targets[k] = (blank + random.between(1, V - 1)) % V;
+    for (int64_t b = 0; b < B; b++) {
+        lengths[b] = random.between(0, steps);
+        target_lengths[b] = random.between(0, S);
+    }
+    Ctc<T> ctc{steps,
+               B,
+               V,
+               S,
+               blank,
+               logits.data(),
+               targets.data(),
+               lengths.data(),
+               target_lengths.data()};
+
+    struct Results {
+        Array<double> losses, normalizers, alphas;
+        Array<T> d_logits;
+    };
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        Results r{Array<double>(B), Array<double>(steps * B),
+                  Array<double>(steps * B * (2 * S + 1)), Array<T>(steps * B * V)};
+        kernels<T>().ctc_forward(ctc, r.losses.data(), r.normalizers.data(), r.alphas.data());
+        kernels<T>().ctc_backward(ctc, r.losses.data(), r.normalizers.data(), r.alphas.data(),
+                                  weights.data(), r.d_logits.data());
+        return r;
+    };
+    Results one = run(1), several = run(3);
+    check(one.losses == several.losses && one.normalizers == several.normalizers &&
+              one.alphas == several.alphas && one.d_logits == several.d_logits,
+          "the result depends on the number of threads");
+    check(one.losses.written() && one.normalizers.written() && one.alphas.written() &&
+              one.d_logits.written(),
+          "a result was not written");
+
+    for (int64_t b = 0; b < B; b++) {
+        std::vector<int64_t> path(static_cast<std::size_t>(lengths[b])), spelled, target;
+        for (int64_t s = 0; s < target_lengths[b]; s++)
+            target.push_back(targets[s * B + b]);
+        double sum = 0;
+        bool more = true;
+        while (more) {
+            double score = 0;
+            spelled.clear();
+            for (std::size_t t = 0; t < path.size(); t++) {
+                const int64_t at = static_cast<int64_t>(t) * B + b;
+                score += logits[at * V + path[t]] - one.normalizers[at];
+                if (path[t] != blank && (t == 0 || path[t] != path[t - 1]))
+                    spelled.push_back(path[t]);
+            }
+            if (spelled == target)
+                sum += std::exp(score);
+            more = false;
+            for (int64_t &label : path) { // as a number with digits 0..V-1
+                if (++label < V) {
+                    more = true;
+                    break;
+                }
+                label = 0;
+            }
+        }
+        const double found = std::exp(-one.losses[b]);
+        check(std::abs(found - sum) < 1e-9 * sum + 1e-300, "a sum over all alignments is wrong");
+    }
+}
+
+template <class T> void test_multiply_batch(Random &random) {
+    const int64_t count = random.one_of({0, 1, 2, 9}), M = random.one_of({0, 1, 3, 20, 300}),
+                  N = random.one_of({0, 1, 17, 40, 300}), K = random.one_of({0, 1, 5, 33});
+    where = "batch of " + std::to_string(count) + " products " + std::to_string(M) + " x " +
+            std::to_string(N) + " x " + std::to_string(K);
+    Array<T> a(count * M * K, random), b(count * K * N, random);
+    const bool transposed = random.chance(2);
+    const Matrices<const T> A{a.data(), M * K, transposed ? 1 : K, transposed ? M : 1};
+    const Matrices<const T> B{b.data(), K * N, transposed ? 1 : N, transposed ? K : 1};
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        Array<T> c(count * M * N);
+        kernels<T>().multiply_batch(count, M, N, K, A, B, c.data());
+        return c;
+    };
+    Array<T> one = run(1), several = run(3);
+    check(one == several, "the result depends on the number of threads");
+    for (int64_t n = 0; n < count; n++)
+        for (int64_t i = 0; i < M; i++)
+            for (int64_t j = 0; j < N; j++) {
+                double sum = 0;
+                for (int64_t k = 0; k < K; k++)
+                    sum += static_cast<double>(A.data[n * A.step + i * A.row + k * A.column]) *
+                           B.data[n * B.step + k * B.row + j * B.column];
+                check(near(one[(n * M + i) * N + j], sum), "an element is wrong");
+            }
+}
+
+template <class T> void test_softmax(Random &random) {
+    const int64_t N = random.one_of({0, 1, 9, 40}), S = random.one_of({0, 1, 5, 16, 33});
+    where = "softmax " + std::to_string(N) + " x " + std::to_string(S);
+    Array<T> x(N * S, random), dy(N * S, random);
+    const auto mask = std::make_unique<bool[]>(static_cast<std::size_t>(N * S));
+    for (int64_t k = 0; k < N * S; k++)
+        mask[static_cast<std::size_t>(k)] = random.chance(2);
+    for (const bool *kept :
+         {static_cast<const bool *>(nullptr), static_cast<const bool *>(mask.get())})
+        for (bool logarithm : {false, true}) {
+            auto run = [&](int threads) {
+                set_thread_count(threads);
+                std::vector<Array<T>> y;
+                y.emplace_back(N * S);
+                y.emplace_back(N * S);
+                kernels<T>().softmax_forward(N, S, x.data(), kept, logarithm, y[0].data());
+                kernels<T>().softmax_backward(N, S, y[0].data(), dy.data(), logarithm, y[1].data());
+                return y;
+            };
+            std::vector<Array<T>> one = run(1), several = run(3);
+            check(one[0] == several[0] && one[1] == several[1],
+                  "the result depends on the number of threads");
+            check(one[0].written() && one[1].written(), "a result was not written");
+            for (int64_t n = 0; n < N && !logarithm; n++) {
+                double sum = 0;
+                bool any = false;
+                for (int64_t k = n * S; k < (n + 1) * S; k++) {
+                    sum += one[0][k];
+                    any = any || kept == nullptr || kept[k];
+                }
+                check(S == 0 || near(static_cast<T>(sum), any ? 1 : 0), "a sum is not 1");
+            }
+        }
+}
+
 template <class T> void test_sum_columns(Random &random) {
     int64_t M = random.one_of({0, 1, 9}), N = random.one_of({0, 1, 64, 65, 200});
     where = "sum_columns " + std::to_string(M) + " x " + std::to_string(N);
@@ -429,22 +571,39 @@ template <class T> void test_layer_norm(Random &random) {
 // -----------------------------------------------------------------------------------------
 
 template <class T> void test_updates(Random &random) {
-    int64_t n = random.one_of({0, 1, 17, 16384, 40001});
-    where = "updates " + std::to_string(n);
+    const int64_t width = random.one_of({1, 13, 128}),
+                  height = random.one_of({0, 1, 17, 128, 3077}), n = height * width;
+    where = "updates " + std::to_string(height) + " x " + std::to_string(width);
     std::vector<Array<T>> start;
     for (int k = 0; k < 4; k++)
         start.emplace_back(n, random);
     for (int64_t k = 0; k < n; k++) // squares that the averages of gradients do not exceed
         start[1][k] = start[1][k] * start[1][k] + 4;
-    Array<T> gradient(n, random);
+    // Some rows have a gradient, the others 0.
+    Array<int64_t> every(height);
+    int64_t count = 0;
+    for (int64_t row = 0; row < height; row++)
+        if (random.chance(2))
+            every[count++] = row;
+    Array<int64_t> rows(count);
+    for (int64_t k = 0; k < count; k++)
+        rows[k] = every[k];
+    Array<T> values(count * width, random), gradient(n);
+    for (int64_t k = 0; k < n; k++)
+        gradient[k] = 0;
+    for (int64_t k = 0; k < count; k++)
+        for (int64_t j = 0; j < width; j++)
+            gradient[rows[k] * width + j] = values[k * width + j];
     bool some = random.chance(2), more = random.chance(2);
-    auto run = [&](int threads) {
+    auto run = [&](int threads, bool sparse) {
         set_thread_count(threads);
         std::vector<Array<T>> a;
         for (const Array<T> &array : start)
             a.push_back(array.copy());
         T *p = a[0].data(), *s = a[1].data(), *v = a[2].data(), *m = a[3].data();
-        const T *g = gradient.data();
+        const ParameterGradient<T> g =
+            sparse ? ParameterGradient<T>{values.data(), rows.data(), count, width}
+                   : ParameterGradient<T>{gradient.data(), nullptr, 0, 0};
         kernels<T>().sgd(n, p, some ? v : nullptr, g, {T(0.1), T(0.9), T(0.01), more});
         kernels<T>().adam(n, p, m, s, g, {T(0.1), T(0.2), T(0.1), T(2), T(0.01), T(0.1), T(0.99)});
         kernels<T>().rmsprop(n, p, s, some ? m : nullptr, more ? v : nullptr, g,
@@ -454,9 +613,10 @@ template <class T> void test_updates(Random &random) {
         kernels<T>().scale(n, v, T(0.5));
         return a;
     };
-    std::vector<Array<T>> results = run(1), others = run(3);
+    std::vector<Array<T>> results = run(1, false), others = run(3, false), of_rows = run(2, true);
     for (std::size_t k = 0; k < results.size(); k++) {
         check(others[k] == results[k], "the result depends on the number of threads");
+        check(of_rows[k] == results[k], "the result of rows is not that of the dense gradient");
         for (int64_t j = 0; j < n; j++)
             check(std::isfinite(results[k][j]), "an update is not finite");
     }
@@ -1097,6 +1257,9 @@ template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
         test_multiply<T>(random);
         test_cross_entropy<T>(random);
         test_crf<T>(random);
+        test_ctc<T>(random);
+        test_multiply_batch<T>(random);
+        test_softmax<T>(random);
         test_sum_columns<T>(random);
         test_linear_cross_entropy<T>(random);
         test_rows<T>(random);

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from anaphora.optim import ASGD, OPTIMIZERS, SGD, Adagrad, Adam, AdamW, RMSprop
+from anaphora.optim import ASGD, OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from anaphora.tensor import Parameter, RowGradient
 
 # The formulas, element by element ---------------------------------------------------------------
@@ -234,15 +234,74 @@ def test_rows_equal_the_dense_gradient_bit_for_bit(kind, formula, options, dtype
         assert array.tobytes() == states[1][name].tobytes(), name
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"), [(SGD, {}), (Adagrad, {}), (ASGD, {})], ids=["SGD", "Adagrad", "ASGD"]
-)
-def test_no_dense_table_is_made_where_rows_suffice(kind, options, monkeypatch):
+@pytest.mark.parametrize(("kind", "formula", "options"), CASES, ids=IDS)
+def test_no_dense_table_is_made(kind, formula, options, monkeypatch):
     monkeypatch.setattr(RowGradient, "dense", lambda self: pytest.fail("made a dense table"))
     table = Parameter(np.zeros((6, 3)))
     table.grad = RowGradient(np.array([2]), np.ones((1, 3)), (6, 3))
     kind([table], 0.5, **options).step()
     assert np.flatnonzero(table.data.any(axis=1)).tolist() == [2]
+
+
+def test_an_optimizer_of_ones_own_is_given_the_dense_table():
+    class Descent(Optimizer):
+        def _update(self, array, gradient, state, step, learning_rate, options):
+            assert type(gradient) is np.ndarray
+            array -= learning_rate * gradient
+
+    table = Parameter(np.ones((3, 1)))
+    table.grad = RowGradient(np.array([1]), np.full((1, 1), 4.0), (3, 1))
+    Descent([table], 0.25).step()
+    assert table.data.tolist() == [[1], [0], [1]]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize(("kind", "formula"), [(Adam, adam), (AdamW, adamw)])
+def test_lazy_rows_move_only_when_they_are_read(kind, formula, weight_decay):
+    start = np.random.default_rng(3).standard_normal((5, 2))
+    table = Parameter(start)
+    optimizer = kind([("table", table)], 0.05, weight_decay=weight_decay, lazy_rows=True)
+    m, v, expected = np.zeros((5, 2)), np.zeros((5, 2)), start.copy()
+    for step, row in enumerate([1, 1, 4, 1, 0], start=1):  # the steps of all rows count
+        values = np.random.default_rng(step).standard_normal((1, 2))
+        table.grad = RowGradient(np.array([row]), values, (5, 2))
+        optimizer.step()
+        g = values[0]
+        if kind is Adam:
+            g = g + weight_decay * expected[row]
+        else:
+            expected[row] -= 0.05 * weight_decay * expected[row]
+        m[row] += 0.1 * (g - m[row])
+        v[row] += 0.001 * (g**2 - v[row])
+        root = np.sqrt(v[row] / (1 - 0.999**step)) + 1e-8
+        expected[row] -= 0.05 * m[row] / (1 - 0.9**step) / root
+    np.testing.assert_allclose(table.data, expected, rtol=1e-12)
+    assert (table.data[[2, 3]] == start[[2, 3]]).all()
+    assert not (table.data[[0, 1, 4]] == start[[0, 1, 4]]).any()
+
+
+def test_lazy_rows_of_a_dense_gradient_are_all_rows():
+    tables = [Parameter(np.ones((4, 2))) for _ in range(2)]
+    optimizers = [Adam([tables[0]], 0.1, lazy_rows=True), Adam([tables[1]], 0.1)]
+    for step in range(3):
+        for table, optimizer in zip(tables, optimizers, strict=True):
+            table.grad = np.zeros((4, 2))
+            table.grad[step] = 1.0
+            optimizer.step()
+    np.testing.assert_array_equal(tables[0].data, tables[1].data)
+
+
+def test_lazy_rows_are_saved_and_not_mixed_with_others():
+    lazy, dense = (
+        Adam([("table", Parameter(np.ones((4, 2))))], lazy_rows=k) for k in (True, False)
+    )
+    assert "lazy_rows=True" in repr(lazy)
+    assert "lazy_rows" not in repr(dense)
+    lazy.load_state_dict(lazy.state_dict())
+    with pytest.raises(ValueError, match=r"Adam: .*lazy_rows"):
+        dense.load_state_dict(lazy.state_dict())
+    with pytest.raises(ValueError, match=r"Adam: .*lazy_rows"):
+        lazy.load_state_dict(dense.state_dict())
 
 
 def test_momentum_and_weight_decay_move_rows_that_were_not_read():

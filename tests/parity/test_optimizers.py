@@ -181,3 +181,23 @@ def test_groups_with_a_cosine_schedule(name):
         their_optimizer.step()
         their_schedule.step()
     assert_close(ours, theirs, np.float64, 1e-11)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lazy_rows_are_those_of_sparse_adam(dtype):
+    """But for epsilon, which SparseAdam adds before the correction of the root."""
+    table = np.random.default_rng(0).standard_normal((6, 3)).astype(dtype)
+    theirs = torch.nn.Embedding(6, 3, sparse=True, _weight=torch.tensor(table))
+    ours, numbers = Parameter(table), {"betas": (0.7, 0.9)}
+    our_optimizer = optim.Adam([ours], 0.05, epsilon=1e-16, lazy_rows=True, **numbers)
+    their_optimizer = torch.optim.SparseAdam(theirs.parameters(), 0.05, eps=1e-16, **numbers)
+    for ids in ([1, 3, 1], [5], [3, 5, 0], [1], [0, 0, 3]):
+        values = np.random.default_rng(len(ids)).standard_normal((len(ids), 3)).astype(dtype)
+        ours.grad = RowGradient(np.array(ids), values, (6, 3))
+        their_optimizer.zero_grad()
+        (theirs(torch.tensor(ids)) * torch.tensor(values)).sum().backward()
+        our_optimizer.step()
+        their_optimizer.step()
+        expected = theirs.weight.detach().numpy()
+        np.testing.assert_allclose(ours.data, expected, rtol={4: 1e-5, 8: 1e-12}[table.itemsize])

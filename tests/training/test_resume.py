@@ -41,6 +41,7 @@ VARIANTS = {
         "num_layers": 2,
     },
     "accumulated": {"accumulate": 3, "dropout": 0.3, "warm_up": 3, "batch_size": 4},
+    "lazy": {"lazy_rows": True, "weight_decay": 0.1, "dropout": 0.2},
     "averaged": {"ema_decay": 0.9, "dropout": 0.3, "batch_size": 12},
     "monitored": {"monitor": "perplexity", "patience": 50, "evaluate_every": 5},
     "fine-tuned": {

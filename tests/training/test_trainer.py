@@ -480,6 +480,10 @@ def test_options_are_json():
         ({"epochs": 1, "learning_rate": math.inf}, "learning_rate .* finite, not inf"),
         ({"epochs": 1, "clip_norm": -1.0}, "clip_norm must be finite and >= 0"),
         ({"epochs": 1, "momentum": 0.9}, "momentum is for sgd and rmsprop, not for adam"),
+        (
+            {"epochs": 1, "optimizer": "sgd", "lazy_rows": True},
+            "lazy_rows is for adam and adamw, not for sgd",
+        ),
         ({"minutes": 1.0, "schedule": "cosine"}, "cosine ends at a known step"),
         ({"epochs": 1, "schedule": "nonmonotonic"}, "needs the optimizer asgd, not adam"),
         ({"epochs": 1, "optimizer": "adma"}, "optimizer 'adma' is not one of sgd, adam"),

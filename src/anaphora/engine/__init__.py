@@ -1,8 +1,9 @@
 """The engine: the heavy numerical work, as functions of plain arrays.
 
 Operations and optimizers call these functions and no lower-level ones. All have a NumPy
-implementation (`kernels`, `crf`, `recurrence`, `updates`); if the native module is built, its
-functions replace the slow ones, unless the environment variable ``ANAPHORA_ENGINE`` is ``numpy``.
+implementation (`kernels`, `crf`, `ctc`, `recurrence`, `updates`); if the native module is built,
+its functions replace the slow ones, unless the environment variable ``ANAPHORA_ENGINE`` is
+``numpy``.
 """
 
 import sys
@@ -12,7 +13,9 @@ from typing import Any
 
 from anaphora import settings
 from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
+from anaphora.engine.ctc import ctc_backward, ctc_forward
 from anaphora.engine.kernels import (
+    batch_matmul,
     cross_entropy_backward,
     cross_entropy_forward,
     dropout,
@@ -20,9 +23,10 @@ from anaphora.engine.kernels import (
     layer_norm_backward,
     layer_norm_forward,
     linear_cross_entropy_losses,
-    log_softmax,
     matmul,
     sample,
+    softmax_backward,
+    softmax_forward,
     sum_columns,
     sum_rows,
 )
@@ -53,11 +57,14 @@ __all__ = [
     "adagrad_update",
     "adam_update",
     "average_update",
+    "batch_matmul",
     "crf_backward",
     "crf_decode",
     "crf_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "ctc_backward",
+    "ctc_forward",
     "dropout",
     "gather_rows",
     "global_norm",
@@ -65,7 +72,6 @@ __all__ = [
     "layer_norm_backward",
     "layer_norm_forward",
     "linear_cross_entropy_losses",
-    "log_softmax",
     "matmul",
     "pack_layers",
     "recurrence_backward",
@@ -75,6 +81,8 @@ __all__ = [
     "scale",
     "set_num_threads",
     "sgd_update",
+    "softmax_backward",
+    "softmax_forward",
     "sum_columns",
     "sum_rows",
 ]
@@ -115,12 +123,17 @@ if settings.engine() == "native":
         warnings.warn(_without_native_engine(error), RuntimeWarning, stacklevel=2)
 if _native_engine is not None:
     matmul = _native_engine.matmul
+    batch_matmul = _native_engine.batch_matmul
+    softmax_forward = _native_engine.softmax_forward
+    softmax_backward = _native_engine.softmax_backward
     sum_columns = _native_engine.sum_columns
     cross_entropy_forward = _native_engine.cross_entropy_forward
     cross_entropy_backward = _native_engine.cross_entropy_backward
     crf_forward = _native_engine.crf_forward
     crf_backward = _native_engine.crf_backward
     crf_decode = _native_engine.crf_decode
+    ctc_forward = _native_engine.ctc_forward
+    ctc_backward = _native_engine.ctc_backward
     recurrence_forward = _native_engine.recurrence_forward
     recurrence_backward = _native_engine.recurrence_backward
     linear_cross_entropy_losses = _native_engine.linear_cross_entropy_losses

@@ -44,11 +44,14 @@ class _Stack:
     ) -> tuple[_Array, int, _Array]: ...
 
 # The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
-# which are int64, and logarithms of a conditional random field, which are float64.
+# which are int64, and logarithms of a conditional random field and of CTC, which are float64.
 class _Precision:
     def matmul(
         self, a: _Array, b: _Array, bias: _Array | None, of_weight: bool | None = None
     ) -> _Array: ...
+    def batch_matmul(self, a: _Array, b: _Array) -> _Array: ...
+    def softmax_forward(self, x: _Array, mask: _Array | None, logarithm: bool) -> _Array: ...
+    def softmax_backward(self, y: _Array, dy: _Array, logarithm: bool) -> _Array: ...
     def sum_columns(self, x: _Array) -> _Array: ...
     def cross_entropy_forward(
         self, logits: _Array, targets: _Array, out: _Array | None
@@ -82,6 +85,26 @@ class _Precision:
         lengths: _Array,
         padding: int,
     ) -> tuple[_Array, _Array]: ...
+    def ctc_forward(
+        self,
+        logits: _Array,
+        targets: _Array,
+        lengths: _Array,
+        target_lengths: _Array,
+        blank: int,
+    ) -> tuple[_Array, _Array, _Array]: ...
+    def ctc_backward(
+        self,
+        logits: _Array,
+        targets: _Array,
+        lengths: _Array,
+        target_lengths: _Array,
+        blank: int,
+        losses: _Array,
+        normalizers: _Array,
+        alphas: _Array,
+        weights: _Array,
+    ) -> _Array: ...
     def gather_rows(self, table: _Array, ids: _Array) -> _Array: ...
     def sum_rows(self, indices: _Array, values: _Array) -> tuple[_Array, _Array]: ...
     def dropout(self, x: _Array, n: int, key: int, threshold: int, factor: float) -> _Array: ...
@@ -100,6 +123,7 @@ class _Precision:
         momentum: float,
         weight_decay: float,
         nesterov: bool,
+        rows: _Array | None = None,
     ) -> None: ...
     def adam(
         self,
@@ -114,6 +138,7 @@ class _Precision:
         epsilon: float,
         weight_decay: float,
         shrink: float,
+        rows: _Array | None = None,
     ) -> None: ...
     def rmsprop(
         self,
@@ -127,6 +152,7 @@ class _Precision:
         epsilon: float,
         momentum: float,
         weight_decay: float,
+        rows: _Array | None = None,
     ) -> None: ...
     def adagrad(
         self,
@@ -136,6 +162,7 @@ class _Precision:
         learning_rate: float,
         epsilon: float,
         weight_decay: float,
+        rows: _Array | None = None,
     ) -> None: ...
     def average(self, mean: _Array, x: _Array, share: float) -> None: ...
     def scale(self, x: _Array, factor: float) -> None: ...

@@ -31,6 +31,57 @@ def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "")
     return product
 
 
+def batch_matmul(a: Array, b: Array) -> Array:
+    """The products of a batch of matrices: [N, M, K] and [N, K, P] give [N, M, P].
+
+    >>> batch_matmul(np.array([[[1.0, 2.0]]]), np.array([[[3.0], [4.0]]]))
+    array([[[11.]]])
+    """
+    return np.asarray(a @ b)
+
+
+def softmax_forward(x: Array, mask: Array | None = None, *, logarithm: bool = False) -> Array:
+    """``exp(x) / sum(exp(x))`` of each row, or its logarithm, without overflow.
+
+    Args:
+        x: [N, S].
+        mask: [N, S] booleans: what is included; the rest is 0, and so is a row of which nothing is.
+            None includes all.
+        logarithm: Return the logarithm; then there is no mask.
+
+    Returns:
+        y [N, S].
+
+    >>> x = np.array([[1000.0, 1000.0], [0.0, 0.0]])
+    >>> softmax_forward(x), softmax_forward(x, np.array([[True, False], [False, False]]))
+    (array([[0.5, 0.5],
+           [0.5, 0.5]]), array([[1., 0.],
+           [0., 0.]]))
+    """
+    if x.shape[1] == 0:
+        return x.copy()
+    if logarithm:
+        shifted = x - x.max(axis=1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    kept = np.ones(x.shape, bool) if mask is None else mask
+    largest = x.max(axis=1, keepdims=True, initial=-np.inf, where=kept)
+    some = kept.any(axis=1, keepdims=True)
+    y = np.zeros_like(x)
+    np.exp(x - np.where(some, largest, 0).astype(x.dtype), out=y, where=kept)
+    return np.asarray(y / np.where(some, y.sum(axis=1, keepdims=True), 1).astype(x.dtype))
+
+
+def softmax_backward(y: Array, dy: Array, *, logarithm: bool = False) -> Array:
+    """The gradient of x [N, S] of `softmax_forward`, of what it returned and its gradient.
+
+    >>> softmax_backward(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
+    array([[ 0.25, -0.25]])
+    """
+    if logarithm:
+        return np.asarray(dy - np.exp(y) * dy.sum(axis=1, keepdims=True))
+    return np.asarray(y * (dy - (dy * y).sum(axis=1, keepdims=True)))
+
+
 def sum_columns(x: Array) -> Array:
     """The sums of the columns: [M, N] gives [N].
 
@@ -38,16 +89,6 @@ def sum_columns(x: Array) -> Array:
     array([4., 6.])
     """
     return np.asarray(x.sum(axis=0))
-
-
-def log_softmax(x: Array, axis: int) -> Array:
-    """``x - log(sum(exp(x)))`` along an axis, without overflow; x [...] of any shape.
-
-    >>> np.exp(log_softmax(np.array([1000.0, 1000.0]), axis=0))
-    array([0.5, 0.5])
-    """
-    shifted = x - x.max(axis=axis, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
 
 
 def cross_entropy_forward(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
-from anaphora.engine import crf, kernels, recurrence, updates
+from anaphora.engine import crf, ctc, kernels, recurrence, updates
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -49,6 +49,39 @@ def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "")
         _element_strided(b),
         _contiguous(bias),
         gradient == "weight" if gradient else None,
+    )
+    return result
+
+
+def batch_matmul(a: Array, b: Array) -> Array:
+    """As `kernels.batch_matmul`; each element is one chain of fused multiply-adds along K, with
+    every instruction set, so that zeros at the end of K change no bit.
+    """
+    module = _common_precision(a, b)
+    if module is None:
+        return kernels.batch_matmul(a, b)
+    result: Array = module.batch_matmul(_element_strided(a), _element_strided(b))
+    return result
+
+
+def softmax_forward(x: Array, mask: Array | None = None, *, logarithm: bool = False) -> Array:
+    """As `kernels.softmax_forward`; what the mask leaves out at the end of a row changes no bit of
+    the rest, however much it is.
+    """
+    module = _common_precision(x)
+    if module is None:
+        return kernels.softmax_forward(x, mask, logarithm=logarithm)
+    result: Array = module.softmax_forward(np.ascontiguousarray(x), _contiguous(mask), logarithm)
+    return result
+
+
+def softmax_backward(y: Array, dy: Array, *, logarithm: bool = False) -> Array:
+    """As `kernels.softmax_backward`, with sums as in `softmax_forward`."""
+    module = _common_precision(y, dy)
+    if module is None:
+        return kernels.softmax_backward(y, dy, logarithm=logarithm)
+    result: Array = module.softmax_backward(
+        np.ascontiguousarray(y), np.ascontiguousarray(dy), logarithm
     )
     return result
 
@@ -179,6 +212,60 @@ def _crf_arrays(*arrays: Array) -> list[Array]:
     return [*map(np.ascontiguousarray, numbers), np.ascontiguousarray(lengths, np.int64)]
 
 
+# Connectionist temporal classification ------------------------------------------------------------
+
+
+def ctc_forward(
+    logits: Array, targets: Array, lengths: Array, target_lengths: Array, blank: int
+) -> tuple[Array, Array, Array]:
+    """As `ctc.ctc_forward`; each row has the same bits in every batch, whatever its padding."""
+    module = _common_precision(logits)
+    if module is None:
+        return ctc.ctc_forward(logits, targets, lengths, target_lengths, blank)
+    losses, normalizers, alphas = module.ctc_forward(
+        np.ascontiguousarray(logits), *_integers(targets, lengths, target_lengths), blank
+    )
+    return losses, normalizers, alphas
+
+
+def ctc_backward(
+    logits: Array,
+    targets: Array,
+    lengths: Array,
+    target_lengths: Array,
+    blank: int,
+    losses: Array,
+    normalizers: Array,
+    alphas: Array,
+    weights: Array,
+) -> Array:
+    """As `ctc.ctc_backward`."""
+    module = _common_precision(logits, weights)
+    if module is None:
+        return ctc.ctc_backward(
+            logits,
+            targets,
+            lengths,
+            target_lengths,
+            blank,
+            losses,
+            normalizers,
+            alphas,
+            weights,
+        )
+    result: Array = module.ctc_backward(
+        np.ascontiguousarray(logits),
+        *_integers(targets, lengths, target_lengths),
+        blank,
+        *map(np.ascontiguousarray, (losses, normalizers, alphas, weights)),
+    )
+    return result
+
+
+def _integers(*arrays: Array) -> list[Array]:
+    return [np.ascontiguousarray(a, np.int64) for a in arrays]
+
+
 # Layers -------------------------------------------------------------------------------------------
 
 
@@ -264,6 +351,10 @@ def _update_in_place(function: Any, arrays: Sequence[Array | None], *rest: Any) 
             array[...] = values
 
 
+def _contiguous_rows(rows: Array | None) -> Array | None:
+    return None if rows is None else np.ascontiguousarray(rows, np.int64)
+
+
 def sgd_update(
     parameter: Array,
     gradient: Array,
@@ -273,6 +364,7 @@ def sgd_update(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.sgd_update`."""
     module = _common_precision(parameter, gradient, velocity)
@@ -285,6 +377,7 @@ def sgd_update(
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
+            rows=rows,
         )
         return
     _update_in_place(
@@ -295,6 +388,7 @@ def sgd_update(
         momentum,
         weight_decay,
         nesterov,
+        _contiguous_rows(rows),
     )
 
 
@@ -310,6 +404,7 @@ def adam_update(
     epsilon: float,
     weight_decay: float,
     decoupled: bool,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.adam_update`."""
     module = _common_precision(parameter, gradient, first_moment, second_moment)
@@ -325,6 +420,7 @@ def adam_update(
             epsilon=epsilon,
             weight_decay=weight_decay,
             decoupled=decoupled,
+            rows=rows,
         )
         return
     beta_1, beta_2 = betas
@@ -339,6 +435,7 @@ def adam_update(
         epsilon,
         0.0 if decoupled else weight_decay,
         1 - learning_rate * weight_decay if decoupled else 1.0,
+        _contiguous_rows(rows),
     )
 
 
@@ -354,6 +451,7 @@ def rmsprop_update(
     epsilon: float,
     momentum: float,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.rmsprop_update`."""
     changed = (parameter, square_average, gradient_average, velocity)
@@ -370,6 +468,7 @@ def rmsprop_update(
             epsilon=epsilon,
             momentum=momentum,
             weight_decay=weight_decay,
+            rows=rows,
         )
         return
     _update_in_place(
@@ -381,6 +480,7 @@ def rmsprop_update(
         epsilon,
         momentum,
         weight_decay,
+        _contiguous_rows(rows),
     )
 
 
@@ -392,6 +492,7 @@ def adagrad_update(
     learning_rate: float,
     epsilon: float,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """As `updates.adagrad_update`."""
     module = _common_precision(parameter, gradient, square_sum)
@@ -403,6 +504,7 @@ def adagrad_update(
             learning_rate=learning_rate,
             epsilon=epsilon,
             weight_decay=weight_decay,
+            rows=rows,
         )
         return
     _update_in_place(
@@ -412,6 +514,7 @@ def adagrad_update(
         learning_rate,
         epsilon,
         weight_decay,
+        _contiguous_rows(rows),
     )
 
 

@@ -2,6 +2,10 @@
 
 The optimizers' updates are elementwise, so a few rows of a table may be updated instead of all.
 Arrays may have any layout. Scalars take the dtype of the arrays.
+
+The gradient of an optimiser's update is [...], of all of the parameter, or that of a few of its
+rows [M, ...]: ``rows`` [M] int64 are their numbers, ascending, each once. That of the others is 0
+then, which gives the same bits as the dense gradient.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ def sgd_update(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """Stochastic gradient descent, optionally with momentum.
 
@@ -47,6 +52,7 @@ def sgd_update(
         momentum: The decay factor of the velocity.
         nesterov: Use Nesterov momentum.
         weight_decay: The factor of the parameter added to its gradient.
+        rows: Those that the gradient is of; None for all.
 
     >>> parameter, gradient, velocity = np.array([1.0]), np.array([0.5]), np.array([0.4])
     >>> numbers = {"momentum": 0.5, "nesterov": False, "weight_decay": 0.0}
@@ -54,6 +60,7 @@ def sgd_update(
     >>> parameter, velocity
     (array([0.93]), array([0.7]))
     """
+    gradient = _dense(gradient, rows, parameter)
     for p, g, v in _blocks(parameter, gradient, velocity):
         g = _decayed(g, p, weight_decay)
         if v is not None:
@@ -75,6 +82,7 @@ def adam_update(
     epsilon: float,
     weight_decay: float,
     decoupled: bool,
+    rows: Array | None = None,
 ) -> None:
     """Adam: descend along the mean gradient, each element scaled by its root mean square.
 
@@ -95,6 +103,7 @@ def adam_update(
         epsilon: > 0.
         weight_decay: The factor of the parameter added to its gradient.
         decoupled: Decay ``parameter *= 1 - learning_rate * weight_decay`` first instead (AdamW).
+        rows: Those that the gradient is of; None for all.
 
     >>> parameter, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
     >>> numbers = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.0, "decoupled": False}
@@ -105,6 +114,7 @@ def adam_update(
     beta_1, beta_2 = betas
     rate = learning_rate / (1 - beta_1**step)
     root_correction = math.sqrt(1 - beta_2**step)
+    gradient = _dense(gradient, rows, parameter)
     for p, g, m, v in _blocks(parameter, gradient, first_moment, second_moment):
         if decoupled:
             p *= 1 - learning_rate * weight_decay
@@ -134,6 +144,7 @@ def rmsprop_update(
     epsilon: float,
     momentum: float,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """RMSprop: descend along the gradient, each element scaled by its recent root mean square.
 
@@ -155,6 +166,7 @@ def rmsprop_update(
         epsilon: > 0.
         momentum: The decay factor of the velocity.
         weight_decay: The factor of the parameter added to its gradient.
+        rows: Those that the gradient is of; None for all.
 
     >>> parameter, s = np.array([1.0]), np.zeros(1)
     >>> numbers = {"alpha": 0.75, "epsilon": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
@@ -162,6 +174,7 @@ def rmsprop_update(
     >>> parameter.round(6), s  # the root mean square is 50
     (array([0.8]), array([2500.]))
     """
+    gradient = _dense(gradient, rows, parameter)
     for p, g, s, a, v in _blocks(parameter, gradient, square_average, gradient_average, velocity):
         g = _decayed(g, p, weight_decay)
         s *= alpha
@@ -191,6 +204,7 @@ def adagrad_update(
     learning_rate: float,
     epsilon: float,
     weight_decay: float,
+    rows: Array | None = None,
 ) -> None:
     """Adagrad: descend along the gradient, each element scaled by the root of its sum of squares.
 
@@ -205,6 +219,7 @@ def adagrad_update(
         learning_rate: >= 0.
         epsilon: > 0.
         weight_decay: The factor of the parameter added to its gradient.
+        rows: Those that the gradient is of; None for all.
 
     >>> parameter, s = np.array([1.0]), np.array([9.0])
     >>> numbers = {"epsilon": 1e-8, "weight_decay": 0.0}
@@ -212,6 +227,7 @@ def adagrad_update(
     >>> parameter.round(6), s
     (array([0.92]), array([25.]))
     """
+    gradient = _dense(gradient, rows, parameter)
     for p, g, s in _blocks(parameter, gradient, square_sum):
         g = _decayed(g, p, weight_decay)
         s += np.square(g)
@@ -272,6 +288,14 @@ def global_norm(arrays: Iterable[Array]) -> float:
                 block = flat[start : start + _NORM_BLOCK].astype(np.float64, copy=False)
                 total += float(block @ block)
     return math.sqrt(total)
+
+
+def _dense(gradient: Array, rows: Array | None, parameter: Array) -> Array:
+    if rows is None:
+        return gradient
+    dense = np.zeros(parameter.shape, gradient.dtype)
+    dense[rows] = gradient
+    return dense
 
 
 def _decayed(gradient: Array, parameter: Array, weight_decay: float) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anaphora import engine
+from anaphora import ops
 from anaphora.options import check_sizes
 from anaphora.tensor import Array
 
@@ -78,7 +78,7 @@ def ctc_beam_search(
     """
     scores, steps = _checked("ctc_beam_search", logits, lengths, blank)
     check_sizes("ctc_beam_search", beam_size=beam_size)
-    log_p = engine.log_softmax(scores, -1).astype(np.float64)
+    log_p = ops.log_softmax(scores).data.astype(np.float64)
     beams = _Beams(log_p.shape[1], log_p.shape[2], beam_size, blank)
     for t in range(len(log_p)):
         rows = np.flatnonzero(t < steps)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora import engine
+from anaphora import ops
 from anaphora.data import Tokenizer
 from anaphora.generation.reading import Ids, evaluating, opening, read, token_text
 from anaphora.generation.sampling import Sampler
@@ -201,7 +201,7 @@ def next_tokens(
         logits = model.output(last.features[-1]).data[0].astype(np.float64)
     if not np.isfinite(logits).all():
         raise ValueError("next_tokens: the model's scores are NaN or infinite")
-    log_p = engine.log_softmax(logits, -1)
+    log_p = ops.log_softmax(logits).data
     ids = np.argsort(-logits, kind="stable")[:count].tolist()
     return [NextToken(id, token_text(tokenizer, id), float(np.exp(log_p[id]))) for id in ids]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,7 @@ def softmax(x: Array, /, axis: int = -1) -> Any:
     >>> softmax([0.0, 0.0]).data
     array([0.5, 0.5], dtype=float32)
     """
-    y = np.exp(engine.log_softmax(x, axis))
-    return y, lambda dy: y * (dy - (dy * y).sum(axis=axis, keepdims=True))
+    return _over_rows(x, axis, logarithm=False)
 
 
 @differentiable
@@ -76,5 +76,18 @@ def log_softmax(x: Array, /, axis: int = -1) -> Any:
     >>> log_softmax([0.0, 1000.0]).data
     array([-1000.,     0.], dtype=float32)
     """
-    y = engine.log_softmax(x, axis)
-    return y, lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
+    return _over_rows(x, axis, logarithm=True)
+
+
+def _over_rows(x: Array, axis: int, logarithm: bool) -> Any:
+    """Softmax or its logarithm along an axis, by the engine, which takes rows; and the pullback."""
+    moved = np.moveaxis(x, axis, -1)
+
+    def rows(array: Array) -> Array:
+        return np.moveaxis(array, axis, -1).reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
+
+    def back(array: Array) -> Array:
+        return np.moveaxis(array.reshape(moved.shape), -1, axis)
+
+    y = engine.softmax_forward(rows(x), logarithm=logarithm)
+    return back(y), lambda dy: back(engine.softmax_backward(y, rows(dy), logarithm=logarithm))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,13 @@ def masked_softmax(x: Array, /, mask: Any) -> Any:
             f"masked_softmax: a mask of shape {kept.shape} for scores of shape {x.shape}; expected "
             "one that broadcasts to it"
         ) from None
-    largest = x.max(axis=-1, keepdims=True, initial=-np.inf, where=kept)
-    shift = np.where(kept.any(axis=-1, keepdims=True), largest, 0).astype(x.dtype, copy=False)
-    y = np.zeros_like(x)
-    np.exp(x - shift, out=y, where=kept)
-    total = y.sum(axis=-1, keepdims=True)
-    y /= np.where(total == 0, 1, total)
-    return y, lambda dy: y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    rows = math.prod(x.shape[:-1]), x.shape[-1]
+    y = engine.softmax_forward(x.reshape(rows), kept.reshape(rows))
+
+    def pullback(dy: Array) -> Array:
+        return engine.softmax_backward(y, dy.reshape(rows)).reshape(x.shape)
+
+    return y.reshape(x.shape), pullback
 
 
 @differentiable
@@ -90,7 +91,7 @@ def additive_scores(queries: Array, keys: Array, weight: Array, /) -> Any:
             np.subtract(1, d_sums, out=d_sums)
             d_sums *= weight
             d_sums *= d_scores
-            d_queries[t] = d_sums.sum(axis=0)
+            d_queries[t] = engine.sum_columns(d_sums.reshape(S, B * A)).reshape(B, A)
             d_keys += d_sums
         return d_queries, d_keys, d_weight
 

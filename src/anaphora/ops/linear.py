@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from anaphora import engine
 from anaphora.tensor import Array, differentiable
@@ -11,6 +14,9 @@ from anaphora.tensor import Array, differentiable
 @differentiable
 def matmul(a: Array, b: Array, /) -> Any:
     """``a @ b``: vectors, matrices, and batches of matrices, as in NumPy.
+
+    With the native engine each element is one chain of multiply-adds in the order of its terms:
+    its bits do not depend on other rows, and not on zeros that the inner axis is padded with.
 
     Raises:
         ValueError: the inner sizes differ, or one of them is a single number.
@@ -23,24 +29,39 @@ def matmul(a: Array, b: Array, /) -> Any:
             f"matmul: shapes {a.shape} and {b.shape} do not match; the last axis of the first must "
             "equal the second-to-last of the second"
         )
-    # A vector is a matrix of one row on the left, of one column on the right.
-    rows = a[None, :] if a.ndim == 1 else a
-    columns = b[:, None] if b.ndim == 1 else b
+    if b.ndim <= 2:  # one product of all rows; a vector is a matrix of one column
+        rows, columns = a.reshape(math.prod(a.shape[:-1]), len(b)), b if b.ndim == 2 else b[:, None]
 
-    def widen(dy: Array) -> Array:
-        if b.ndim == 1:
-            dy = dy[..., None]
-        return dy[..., None, :] if a.ndim == 1 else dy
+        def of_rows(dy: Array) -> Array:
+            return dy.reshape(len(rows), columns.shape[1])
 
-    def pull_a(dy: Array) -> Array:
-        da = widen(dy) @ columns.swapaxes(-1, -2)
-        return da[..., 0, :] if a.ndim == 1 else da
+        y = _products(rows, columns).reshape((*a.shape[:-1], *b.shape[1:]))
+        return y, (
+            lambda dy: _products(of_rows(dy), columns.T).reshape(a.shape),
+            lambda dy: _products(rows.T, of_rows(dy)).reshape(b.shape),
+        )
+    if a.ndim == 1:  # a matrix of one row
+        y = _products(a[None], b)[..., 0, :]
+        return y, (
+            lambda dy: _products(dy[..., None, :], b.swapaxes(-1, -2))[..., 0, :],
+            lambda dy: _products(a[:, None], dy[..., None, :]),
+        )
+    return _products(a, b), (
+        lambda dy: _products(dy, b.swapaxes(-1, -2)),
+        lambda dy: _products(a.swapaxes(-1, -2), dy),
+    )
 
-    def pull_b(dy: Array) -> Array:
-        db = rows.swapaxes(-1, -2) @ widen(dy)
-        return db[..., 0] if b.ndim == 1 else db
 
-    return a @ b, (pull_a, pull_b)
+def _products(a: Array, b: Array) -> Array:
+    """``a @ b`` of matrices or batches of them, [..., M, K] and [..., K, N], by the engine."""
+    shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    count = math.prod(shape)
+
+    def batch(x: Array) -> Array:
+        wide = x if x.shape[:-2] == shape else np.broadcast_to(x, (*shape, *x.shape[-2:]))
+        return wide.reshape(count, *x.shape[-2:])
+
+    return engine.batch_matmul(batch(a), batch(b)).reshape((*shape, a.shape[-2], b.shape[-1]))
 
 
 @differentiable

@@ -302,7 +302,9 @@ class _Targets:
         counted = np.where(self.counted, losses, 0).astype(losses.dtype, copy=False)
         if self.reduction == "none":
             return counted.reshape(self.shape)
-        return np.asarray(counted.sum() * losses.dtype.type(self.scale))
+        # In their order, so that padding, which adds zeros, changes no bit.
+        total = np.cumsum(counted, dtype=np.float64)[-1:].sum().astype(losses.dtype)
+        return np.asarray(total * losses.dtype.type(self.scale))
 
     def pull_rows(self, dy: Array) -> Array:
         """The gradient of ``-log p[target]`` of each row, [N], from that of the result."""

@@ -52,11 +52,12 @@ class Optimizer(foreign_names.Answering):
     kept; `averaged` puts the averages into the parameters, to evaluate and to save.
 
     **Rows.** A `RowGradient` and the dense table that it represents give the same result, bit for
-    bit. Weight decay and momentum therefore also change rows that were not read, as in PyTorch with
-    a dense gradient. If a row with gradient 0 does not change, only the rows that were read are
-    touched, which makes a large vocabulary cheap: `SGD` without momentum and weight decay,
-    `Adagrad` without weight decay, and `ASGD` without weight decay, all until they average. The
-    others make a dense table at every step.
+    bit, except with ``lazy_rows`` of `Adam`. Weight decay and momentum therefore also change rows
+    that were not read, as in PyTorch with a dense gradient. If a row with gradient 0 does not
+    change, only the rows that were read are touched, which makes a large vocabulary cheap: `SGD`
+    without momentum and weight decay, `Adagrad` without weight decay, and `ASGD` without weight
+    decay, all until they average. The others pass over the whole table at every step, without
+    making a dense gradient.
 
     Raises:
         TypeError: `parameters` is not an iterable of Parameters or groups.
@@ -168,10 +169,13 @@ class Optimizer(foreign_names.Answering):
         """Whether a row with gradient 0 stays unchanged, and so does its state."""
         return False
 
+    _reads_rows = False
+    """Whether `_update` takes a `RowGradient` too; else it is given the dense table."""
+
     def _update(
         self,
         array: Array,
-        gradient: Array,
+        gradient: Any,
         state: dict[str, Array],
         step: int,
         learning_rate: float,
@@ -238,8 +242,9 @@ class Optimizer(foreign_names.Answering):
                 for key, part in read_state.items():
                     state[key][rows] = part
             else:
-                dense = gradient.dense() if isinstance(gradient, RowGradient) else gradient
-                self._update(array, dense, state, step, learning_rate, options)
+                if isinstance(gradient, RowGradient) and not self._reads_rows:
+                    gradient = gradient.dense()
+                self._update(array, gradient, state, step, learning_rate, options)
 
     def _checked(self, name: str, parameter: Parameter) -> Array | RowGradient:
         gradient = parameter.grad

@@ -7,7 +7,14 @@ from typing import Any
 
 from anaphora import engine
 from anaphora.optim.base import Groups, Optimizer, Parameters, fraction, not_negative, positive
-from anaphora.tensor import Array
+from anaphora.tensor import Array, RowGradient
+
+
+def _values_and_rows(gradient: Array | RowGradient) -> tuple[Array, Array | None]:
+    """A gradient as the engine's updates take it."""
+    if isinstance(gradient, RowGradient):
+        return gradient.values, gradient.indices
+    return gradient, None
 
 
 class SGD(Optimizer):
@@ -35,6 +42,8 @@ class SGD(Optimizer):
     >>> weight.data
     array([0.5, 1. ], dtype=float32)
     """
+
+    _reads_rows = True
 
     def __init__(
         self,
@@ -64,18 +73,20 @@ class SGD(Optimizer):
     def _update(
         self,
         array: Array,
-        gradient: Array,
+        gradient: Array | RowGradient,
         state: dict[str, Array],
         step: int,
         learning_rate: float,
         options: Mapping[str, Any],
     ) -> None:
+        values, rows = _values_and_rows(gradient)
         engine.sgd_update(
             array,
-            gradient,
+            values,
             state.get("velocity"),
             learning_rate=learning_rate,
             **options,
+            rows=rows,
         )
 
 
@@ -89,12 +100,19 @@ class Adam(Optimizer):
 
     where t counts the steps of this parameter, from 1.
 
+    With ``lazy_rows`` a gradient that is a `RowGradient`, such as that of an embedding, moves only
+    the rows that were read: of the others m, v and the parameter stay as they are, instead of
+    going on along m, and weight decay reaches them no more. That is PyTorch's ``SparseAdam``,
+    where t counts all steps too (and epsilon is added to ``sqrt(v)``). It is another algorithm, and
+    much faster with a large vocabulary.
+
     Args:
         parameters: Parameters, pairs of name and Parameter, or groups; see `Optimizer`.
         learning_rate: >= 0.
         betas: The decay rates of m and v, each 0 <= beta < 1.
         epsilon: > 0.
         weight_decay: >= 0; for decoupled weight decay see `AdamW`.
+        lazy_rows: Update only the rows that a `RowGradient` has.
 
     Raises:
         TypeError, ValueError: as for `Optimizer`.
@@ -108,6 +126,7 @@ class Adam(Optimizer):
     array([   0.5, -299.5], dtype=float32)
     """
 
+    _reads_rows = True
     _decoupled = False
 
     def __init__(
@@ -118,6 +137,7 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
+        lazy_rows: bool = False,
     ) -> None:
         owner = type(self).__name__
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
@@ -128,29 +148,37 @@ class Adam(Optimizer):
             betas=[fraction(owner, "each of betas", beta) for beta in betas],
             epsilon=positive(owner, "epsilon", epsilon),
             weight_decay=not_negative(owner, "weight_decay", weight_decay),
+            **({"lazy_rows": True} if lazy_rows else {}),  # states without it stay as they were
         )
 
     def _parts(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         return ("first_moment", "second_moment")
 
+    def _keeps_rows(self, options: Mapping[str, Any]) -> bool:
+        return "lazy_rows" in options
+
     def _update(
         self,
         array: Array,
-        gradient: Array,
+        gradient: Array | RowGradient,
         state: dict[str, Array],
         step: int,
         learning_rate: float,
         options: Mapping[str, Any],
     ) -> None:
+        values, rows = _values_and_rows(gradient)
         engine.adam_update(
             array,
-            gradient,
+            values,
             state["first_moment"],
             state["second_moment"],
             step=step,
             learning_rate=learning_rate,
+            betas=options["betas"],
+            epsilon=options["epsilon"],
+            weight_decay=options["weight_decay"],
             decoupled=self._decoupled,
-            **options,
+            rows=rows,
         )
 
 
@@ -167,6 +195,7 @@ class AdamW(Adam):
         betas: The decay rates of m and v, each 0 <= beta < 1.
         epsilon: > 0.
         weight_decay: >= 0.
+        lazy_rows: As for `Adam`.
 
     Raises:
         TypeError, ValueError: as for `Optimizer`.
@@ -186,9 +215,15 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
         weight_decay: float = 0.01,
+        lazy_rows: bool = False,
     ) -> None:
         super().__init__(
-            parameters, learning_rate, betas=betas, epsilon=epsilon, weight_decay=weight_decay
+            parameters,
+            learning_rate,
+            betas=betas,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            lazy_rows=lazy_rows,
         )
 
 
@@ -222,6 +257,8 @@ class RMSprop(Optimizer):
     array([ 3.75, -4.25], dtype=float32)
     """
 
+    _reads_rows = True
+
     def __init__(
         self,
         parameters: Parameters | Groups,
@@ -254,15 +291,16 @@ class RMSprop(Optimizer):
     def _update(
         self,
         array: Array,
-        gradient: Array,
+        gradient: Array | RowGradient,
         state: dict[str, Array],
         step: int,
         learning_rate: float,
         options: Mapping[str, Any],
     ) -> None:
+        values, rows = _values_and_rows(gradient)
         engine.rmsprop_update(
             array,
-            gradient,
+            values,
             state["square_average"],
             state.get("gradient_average"),
             state.get("velocity"),
@@ -271,6 +309,7 @@ class RMSprop(Optimizer):
             epsilon=options["epsilon"],
             momentum=options["momentum"],
             weight_decay=options["weight_decay"],
+            rows=rows,
         )
 
 
@@ -299,6 +338,8 @@ class Adagrad(Optimizer):
     array([   0.5, -299.5], dtype=float32)
     """
 
+    _reads_rows = True
+
     def __init__(
         self,
         parameters: Parameters | Groups,
@@ -323,18 +364,20 @@ class Adagrad(Optimizer):
     def _update(
         self,
         array: Array,
-        gradient: Array,
+        gradient: Array | RowGradient,
         state: dict[str, Array],
         step: int,
         learning_rate: float,
         options: Mapping[str, Any],
     ) -> None:
+        values, rows = _values_and_rows(gradient)
         engine.adagrad_update(
             array,
-            gradient,
+            values,
             state["square_sum"],
             learning_rate=learning_rate,
             **options,
+            rows=rows,
         )
 
 
@@ -370,6 +413,8 @@ class ASGD(Optimizer):
     [5.]
     """
 
+    _reads_rows = True
+
     def __init__(
         self, parameters: Parameters | Groups, learning_rate: float, *, weight_decay: float = 0.0
     ) -> None:
@@ -388,20 +433,22 @@ class ASGD(Optimizer):
     def _update(
         self,
         array: Array,
-        gradient: Array,
+        gradient: Array | RowGradient,
         state: dict[str, Array],
         step: int,
         learning_rate: float,
         options: Mapping[str, Any],
     ) -> None:
+        values, rows = _values_and_rows(gradient)
         engine.sgd_update(
             array,
-            gradient,
+            values,
             None,
             learning_rate=learning_rate,
             momentum=0.0,
             nesterov=False,
             weight_decay=options["weight_decay"],
+            rows=rows,
         )
 
     def state_dict(self) -> dict[str, Any]:

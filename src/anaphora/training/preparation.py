@@ -422,6 +422,8 @@ def _optimizer(parameters: Iterable[tuple[str, Parameter]], options: TrainingOpt
     more: dict[str, Any] = {"weight_decay": options.weight_decay}
     if options.momentum:
         more["momentum"] = options.momentum
+    if options.lazy_rows:
+        more["lazy_rows"] = True
     groups: Any = parameters
     if options.discriminative_factor > 1:
         named = list(parameters)

@@ -6,6 +6,7 @@
 // be written drop out of such a sum; where that may be all of it, it is summed again term by term.
 #pragma once
 
+#include "log_sums.h"
 #include "matrix.h"
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-inline constexpr double crf_smallest_sum = 1e-250, crf_nothing = -INFINITY;
+inline constexpr double crf_smallest_sum = 1e-250;
 
 // exp(transitions - top), top the largest of those to the same tag; rows are padded with 0.
 struct CrfWeights {
@@ -24,32 +25,24 @@ struct CrfWeights {
     const double *transitions; // [C, C]
 };
 
-// f(begin, end) of exponentials and logarithms: vectors of a padded array.
-template <class F> ANAPHORA_INLINE void in_vectors(std::int64_t width, F f) {
-    for (std::int64_t k = 0; k < width; k += lanes<double>)
-        f(k);
-}
-
-inline std::int64_t padded_tags(std::int64_t tags) { return (tags + 7) / 8 * 8; }
-
 template <class T> CrfWeights crf_weights(const Crf<T> &crf, Scratch &scratch) {
-    std::int64_t C = crf.tags, P = padded_tags(C);
+    std::int64_t C = crf.tags, P = whole_lines(C);
     double *to = scratch.get<double>(static_cast<std::size_t>((2 * C + 1) * P + C * C));
     double *from = to + C * P, *top = from + C * P, *transitions = top + P;
     std::copy_n(crf.transitions, C * C, transitions);
     std::fill_n(top, P, 0.0);
     std::fill_n(from, C * P, 0.0);
     for (std::int64_t j = 0; j < C; j++) {
-        double largest = crf_nothing;
+        double largest = log_zero;
         for (std::int64_t i = 0; i < C; i++)
             largest = std::max(largest, transitions[i * C + j]);
-        top[j] = largest == crf_nothing ? 0 : largest; // to this tag there is no way
+        top[j] = largest == log_zero ? 0 : largest; // to this tag there is no way
     }
     for (std::int64_t i = 0; i < C; i++) {
         double *row = to + i * P;
         for (std::int64_t j = 0; j < C; j++)
             row[j] = transitions[i * C + j] - top[j];
-        std::fill(row + C, row + P, crf_nothing);
+        std::fill(row + C, row + P, log_zero);
         in_vectors(P, [=](std::int64_t k) { store(row + k, vexp<double>(load(row + k))); });
         for (std::int64_t j = 0; j < C; j++)
             from[j * P + i] = row[j];
@@ -91,34 +84,6 @@ inline void crf_product(const CrfWeights &w, const double *x, const double *matr
         crf_columns<1>(w.tags, w.width, x, matrix + k, sums + k);
 }
 
-// y [width] = exp(x - its largest); returns that, or 0 if nothing is larger than -infinity.
-inline double crf_exponentials(std::int64_t width, const double *x, double *y) {
-    constexpr int W = lanes<double>;
-    Vector<double> tops = broadcast<double>(crf_nothing);
-    in_vectors(width, [&](std::int64_t k) {
-        Vector<double> values = load(x + k);
-        tops = values > tops ? values : tops;
-    });
-    double largest = tops[0];
-    for (int k = 1; k < W; k++)
-        largest = tops[k] > largest ? tops[k] : largest;
-    largest = largest == crf_nothing ? 0 : largest;
-    in_vectors(width, [&](std::int64_t k) { store(y + k, vexp<double>(load(x + k) - largest)); });
-    return largest;
-}
-
-// log(sum over k of exp(term(k))), each term on its own.
-template <class F> double crf_log_sum(std::int64_t count, F term) {
-    double largest = crf_nothing, sum = 0;
-    for (std::int64_t k = 0; k < count; k++)
-        largest = term(k) > largest ? term(k) : largest;
-    if (largest == crf_nothing)
-        largest = 0;
-    for (std::int64_t k = 0; k < count; k++)
-        sum += std::exp(term(k) - largest);
-    return std::log(sum) + largest;
-}
-
 template <class T> void crf_forward(const Crf<T> &crf, double *alphas, double *log_partitions) {
     static thread_local Scratch shared;
     const CrfWeights w = crf_weights(crf, shared);
@@ -127,7 +92,7 @@ template <class T> void crf_forward(const Crf<T> &crf, double *alphas, double *l
         static thread_local Scratch scratch;
         double *alpha = scratch.get<double>(static_cast<std::size_t>(4 * P)), *before = alpha + P,
                *sums = before + P, *emissions = sums + P;
-        std::fill_n(alpha, P, crf_nothing);
+        std::fill_n(alpha, P, log_zero);
         std::fill_n(emissions, P, 0.0);
         const std::int64_t length = crf.lengths[b];
         for (std::int64_t t = 0; t < length; t++) {
@@ -137,7 +102,7 @@ template <class T> void crf_forward(const Crf<T> &crf, double *alphas, double *l
                 for (std::int64_t j = 0; j < C; j++)
                     alpha[j] = crf.start[j] + emissions[j];
             } else {
-                double top = crf_exponentials(P, alpha, before);
+                double top = exponentials(P, alpha, before);
                 crf_product(w, before, w.to, sums);
                 in_vectors(P, [=](std::int64_t k) {
                     store(alpha + k, vlog<double>(load(sums + k)) + (load(w.top + k) + top) +
@@ -146,7 +111,7 @@ template <class T> void crf_forward(const Crf<T> &crf, double *alphas, double *l
                 const double *old = saved - B * C;
                 for (std::int64_t j = 0; j < C; j++)
                     if (sums[j] < crf_smallest_sum)
-                        alpha[j] = emissions[j] + crf_log_sum(C, [&](std::int64_t i) {
+                        alpha[j] = emissions[j] + log_sum(C, [&](std::int64_t i) {
                                        return old[i] + w.transitions[i * C + j];
                                    });
             }
@@ -155,8 +120,7 @@ template <class T> void crf_forward(const Crf<T> &crf, double *alphas, double *l
         for (std::int64_t t = length; t < crf.steps; t++)
             std::fill_n(alphas + (t * B + b) * C, C, 0.0);
         log_partitions[b] =
-            length == 0 ? 0.0
-                        : crf_log_sum(C, [&](std::int64_t j) { return alpha[j] + crf.end[j]; });
+            length == 0 ? 0.0 : log_sum(C, [&](std::int64_t j) { return alpha[j] + crf.end[j]; });
     });
 }
 
@@ -195,7 +159,7 @@ void crf_backward(const Crf<T> &crf, const double *alphas, const double *log_par
             std::fill_n(at(pulls, t), C, 0.0);
             std::fill_n(at(pushes, t), C, 0.0);
         }
-        std::fill_n(beta, P, crf_nothing);
+        std::fill_n(beta, P, log_zero);
         std::fill_n(alpha, P, 0.0);
         std::copy_n(crf.end, length > 0 ? C : 0, beta);
         for (std::int64_t t = length; t-- > 0;) {
@@ -203,7 +167,7 @@ void crf_backward(const Crf<T> &crf, const double *alphas, const double *log_par
             if (t < length - 1) { // beta is that of the step after, with its emissions
                 in_vectors(P,
                            [=](std::int64_t k) { store(x + k, load(beta + k) + load(w.top + k)); });
-                const double top = crf_exponentials(P, x, push);
+                const double top = exponentials(P, x, push);
                 crf_product(w, push, w.from, sums);
                 std::copy_n(push, C, at(pushes, t));
 
@@ -227,7 +191,7 @@ void crf_backward(const Crf<T> &crf, const double *alphas, const double *log_par
                 });
                 for (std::int64_t i = 0; i < C; i++)
                     if (sums[i] < crf_smallest_sum)
-                        beta[i] = crf_log_sum(
+                        beta[i] = log_sum(
                             C, [&](std::int64_t j) { return w.transitions[i * C + j] + push[j]; });
             }
             in_vectors(P, [=](std::int64_t k) {
@@ -288,10 +252,10 @@ ANAPHORA_INLINE void crf_best(std::int64_t C, std::int64_t P, const double *scor
 template <class T>
 void crf_decode(const Crf<T> &crf, std::int64_t padding, std::int64_t *tags, double *scores) {
     constexpr int W = lanes<double>;
-    const std::int64_t C = crf.tags, P = padded_tags(C), B = crf.batch;
+    const std::int64_t C = crf.tags, P = whole_lines(C), B = crf.batch;
     static thread_local Scratch shared;
     double *transitions = shared.get<double>(static_cast<std::size_t>(C * P));
-    std::fill_n(transitions, C * P, crf_nothing);
+    std::fill_n(transitions, C * P, log_zero);
     for (std::int64_t i = 0; i < C; i++)
         std::copy_n(crf.transitions + i * C, C, transitions + i * P);
     parallel(B, [&, transitions](std::int64_t b) {
@@ -299,7 +263,7 @@ void crf_decode(const Crf<T> &crf, std::int64_t padding, std::int64_t *tags, dou
         const std::int64_t length = crf.lengths[b];
         double *best = scratch.get<double>(static_cast<std::size_t>(2 * P)), *next = best + P;
         auto *before = pointers.get<std::int64_t>(static_cast<std::size_t>(length * P));
-        std::fill_n(best, P, crf_nothing);
+        std::fill_n(best, P, log_zero);
         for (std::int64_t t = length; t < crf.steps; t++)
             tags[t * B + b] = padding;
         for (std::int64_t t = 0; t < length; t++) {

@@ -1,6 +1,8 @@
 // The kernels of one instruction set; compiled once for each.
 #include "kernels.h"
+#include "batches.h"
 #include "crf.h"
+#include "ctc.h"
 #include "dropout.h"
 #include "fixed.h"
 #include "normalization.h"
@@ -47,6 +49,11 @@ template <class T> constexpr Kernels<T> kernels() {
             crf_forward<T>,
             crf_backward<T>,
             crf_decode<T>,
+            ctc_forward<T>,
+            ctc_backward<T>,
+            multiply_batch<T>,
+            softmax_forward<T>,
+            softmax_backward<T>,
             sum_columns<T>,
             linear_cross_entropy<T, ChainProducts<T>>,
             gather_rows<T>,

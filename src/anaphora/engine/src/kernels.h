@@ -14,6 +14,12 @@ template <class T> struct Matrix {
     std::int64_t row, column;
 };
 
+// Matrices that are `step` elements apart.
+template <class T> struct Matrices {
+    T *data;
+    std::int64_t step, row, column;
+};
+
 // What a product is the gradient of.
 enum class Gradient { input, weight };
 
@@ -76,6 +82,13 @@ struct SavedShape {
     std::int64_t tiles, size;
 };
 
+// The gradient of a parameter [n]: all of it, or some rows of a table, the others being 0.
+template <class T> struct ParameterGradient {
+    const T *values;          // [n], or [count, width]
+    const std::int64_t *rows; // [count], ascending, each once; null if all is given
+    std::int64_t count, width;
+};
+
 // The hyperparameters of the optimisers, whose equations are in updates.py. `new_...` is the weight
 // of the newest value in an average.
 template <class T> struct SGD {
@@ -102,6 +115,16 @@ template <class T> struct Crf {
     const T *transitions;            // [C, C] from, to; -infinity where there is none
     const T *start, *end;            // [C]
     const std::int64_t *lengths;     // [B], each 0..T
+};
+
+// Connectionist temporal classification of a batch: an alignment has a label or the blank at each
+// step, and spells the target that remains when repetitions are merged and blanks removed. All
+// arrays are in C order. Any size and any length may be 0, except V.
+template <class T> struct Ctc {
+    std::int64_t steps, batch, classes, labels, blank; // T, B, V, S; 0 <= blank < V
+    const T *logits;                                   // [T, B, V]; not read beyond a length
+    const std::int64_t *targets;                       // [S, B], in 0..V-1 and not the blank
+    const std::int64_t *lengths, *target_lengths;      // [B], each 0..T and 0..S
 };
 
 // The kernels of one precision.
@@ -136,6 +159,24 @@ template <class T> struct Kernels {
                          const T *weights, T *d_emissions, T *d_transitions);
     // tags [T, B] of the path with the highest score, and that, [B]; `padding` beyond a length.
     void (*crf_decode)(const Crf<T> &, std::int64_t padding, std::int64_t *tags, double *scores);
+    // losses [B]: of each row the negative logarithm of the sum of the probabilities of all
+    // alignments, infinite if there is none; normalizers [T, B] the logarithms of the sums of
+    // exp(logits), 0 beyond a length; alphas [T, B, 2 S + 1] the logarithms of the probabilities of
+    // all beginnings of alignments that end in a place (see ctc.h) at a step.
+    void (*ctc_forward)(const Ctc<T> &, double *losses, double *normalizers, double *alphas);
+    // d_logits [T, B, V]: the gradient of the sum of weights [B] * losses; 0 beyond a length and
+    // for rows whose loss is infinite.
+    void (*ctc_backward)(const Ctc<T> &, const double *losses, const double *normalizers,
+                         const double *alphas, const T *weights, T *d_logits);
+    // C [count, M, N] = A [count, M, K] B [count, K, N]: chains along K on every instruction set.
+    void (*multiply_batch)(std::int64_t count, std::int64_t M, std::int64_t N, std::int64_t K,
+                           Matrices<const T> A, Matrices<const T> B, T *C);
+    // y [N, S] = softmax(x) of each row, or its logarithm; with a mask [N, S] over the elements
+    // where it is true, 0 elsewhere, and rows where it is nowhere true are 0.
+    void (*softmax_forward)(std::int64_t N, std::int64_t S, const T *x, const bool *mask_or_null,
+                            bool logarithm, T *y);
+    void (*softmax_backward)(std::int64_t N, std::int64_t S, const T *y, const T *dy,
+                             bool logarithm, T *dx);
     // sums [N] (+)= the column sums of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
     // losses [N] as cross_entropy_forward computes them for the logits x [N, K] weight^T [V, K] +
@@ -161,14 +202,14 @@ template <class T> struct Kernels {
                                 const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                                 T *d_bias);
     // All arrays are [n]; all but the gradient are updated in place. Those that may be null are
-    // optional.
-    void (*sgd)(std::int64_t n, T *parameter, T *velocity_or_null, const T *gradient,
+    // optional. A gradient of rows gives the bits of one that has 0 in the others.
+    void (*sgd)(std::int64_t n, T *parameter, T *velocity_or_null, const ParameterGradient<T> &,
                 const SGD<T> &);
-    void (*adam)(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const T *gradient,
-                 const Adam<T> &);
+    void (*adam)(std::int64_t n, T *parameter, T *first_moment, T *second_moment,
+                 const ParameterGradient<T> &, const Adam<T> &);
     void (*rmsprop)(std::int64_t n, T *parameter, T *square_average, T *gradient_average_or_null,
-                    T *velocity_or_null, const T *gradient, const RMSprop<T> &);
-    void (*adagrad)(std::int64_t n, T *parameter, T *square_sum, const T *gradient,
+                    T *velocity_or_null, const ParameterGradient<T> &, const RMSprop<T> &);
+    void (*adagrad)(std::int64_t n, T *parameter, T *square_sum, const ParameterGradient<T> &,
                     const Adagrad<T> &);
     // mean [n] += share * (x [n] - mean)
     void (*average)(std::int64_t n, T *mean, const T *x, T share);

@@ -9,8 +9,12 @@ NB_MODULE(_native, m) {
     nb::module_ float32 = m.def_submodule("float32"), float64 = m.def_submodule("float64");
     bind_kernels<float>(float32);
     bind_kernels<double>(float64);
+    bind_batches<float>(float32);
+    bind_batches<double>(float64);
     bind_crf<float>(float32);
     bind_crf<double>(float64);
+    bind_ctc<float>(float32);
+    bind_ctc<double>(float64);
     bind_layers<float>(float32);
     bind_layers<double>(float64);
     bind_updates<float>(float32);

@@ -1,5 +1,5 @@
 // Python bindings of the optimisers' updates and the gradient norm; arguments are the arrays
-// updated in place, the gradient, then numbers.
+// updated in place, the gradient, then numbers, then the rows that the gradient is of.
 #include "module.h"
 
 namespace anaphora {
@@ -23,42 +23,70 @@ std::int64_t common_size(const Out<T> &first, const Arrays &...rest) {
     return static_cast<std::int64_t>(first.size());
 }
 
+using Rows = std::optional<In<std::int64_t>>;
+
+// The gradient of a parameter, or of the given rows of it.
+template <class T>
+ParameterGradient<T> checked(const In<T> &gradient, const Rows &rows, const Out<T> &parameter) {
+    if (!rows) {
+        if (gradient.size() != parameter.size())
+            refuse("update: arrays of different sizes");
+        return {gradient.data(), nullptr, 0, 0};
+    }
+    if (parameter.ndim() == 0 || gradient.ndim() == 0 || rows->ndim() != 1 ||
+        rows->shape(0) != gradient.shape(0))
+        refuse("update: rows are [M], a number for each row of the gradient");
+    const std::int64_t count = size(*rows, 0), height = size(parameter, 0),
+                       width = static_cast<std::int64_t>(parameter.size()) /
+                               std::max<std::int64_t>(height, 1);
+    if (static_cast<std::int64_t>(gradient.size()) != count * width)
+        refuse("update: rows of different sizes");
+    std::int64_t before = -1;
+    for (std::int64_t k = 0; k < count; before = rows->data()[k++])
+        if (rows->data()[k] <= before || rows->data()[k] >= height)
+            refuse("update: rows are ascending, each once, and in the parameter");
+    return {gradient.data(), rows->data(), count, width};
+}
+
 template <class T>
 void sgd(Out<T> parameter, Maybe<T> velocity, In<T> gradient, T learning_rate, T momentum,
-         T weight_decay, bool nesterov) {
-    std::int64_t n = common_size(parameter, velocity, gradient);
+         T weight_decay, bool nesterov, Rows rows) {
+    std::int64_t n = common_size(parameter, velocity);
+    auto of = checked(gradient, rows, parameter);
     nb::gil_scoped_release release;
-    kernels<T>().sgd(n, parameter.data(), data(velocity), gradient.data(),
+    kernels<T>().sgd(n, parameter.data(), data(velocity), of,
                      {learning_rate, momentum, weight_decay, nesterov});
 }
 
 template <class T>
 void adam(Out<T> parameter, Out<T> first_moment, Out<T> second_moment, In<T> gradient, T rate,
-          T new_first, T new_second, T root_scale, T epsilon, T weight_decay, T shrink) {
-    std::int64_t n = common_size(parameter, first_moment, second_moment, gradient);
+          T new_first, T new_second, T root_scale, T epsilon, T weight_decay, T shrink, Rows rows) {
+    std::int64_t n = common_size(parameter, first_moment, second_moment);
+    auto of = checked(gradient, rows, parameter);
     nb::gil_scoped_release release;
-    kernels<T>().adam(n, parameter.data(), first_moment.data(), second_moment.data(),
-                      gradient.data(),
+    kernels<T>().adam(n, parameter.data(), first_moment.data(), second_moment.data(), of,
                       {rate, new_first, new_second, root_scale, epsilon, weight_decay, shrink});
 }
 
 template <class T>
 void rmsprop(Out<T> parameter, Out<T> square_average, Maybe<T> gradient_average, Maybe<T> velocity,
-             In<T> gradient, T learning_rate, T new_average, T epsilon, T momentum,
-             T weight_decay) {
-    std::int64_t n = common_size(parameter, square_average, gradient_average, velocity, gradient);
+             In<T> gradient, T learning_rate, T new_average, T epsilon, T momentum, T weight_decay,
+             Rows rows) {
+    std::int64_t n = common_size(parameter, square_average, gradient_average, velocity);
+    auto of = checked(gradient, rows, parameter);
     nb::gil_scoped_release release;
     kernels<T>().rmsprop(n, parameter.data(), square_average.data(), data(gradient_average),
-                         data(velocity), gradient.data(),
+                         data(velocity), of,
                          {learning_rate, new_average, epsilon, momentum, weight_decay});
 }
 
 template <class T>
 void adagrad(Out<T> parameter, Out<T> square_sum, In<T> gradient, T learning_rate, T epsilon,
-             T weight_decay) {
-    std::int64_t n = common_size(parameter, square_sum, gradient);
+             T weight_decay, Rows rows) {
+    std::int64_t n = common_size(parameter, square_sum);
+    auto of = checked(gradient, rows, parameter);
     nb::gil_scoped_release release;
-    kernels<T>().adagrad(n, parameter.data(), square_sum.data(), gradient.data(),
+    kernels<T>().adagrad(n, parameter.data(), square_sum.data(), of,
                          {learning_rate, epsilon, weight_decay});
 }
 
@@ -82,15 +110,17 @@ template <class T> double sum_of_squares(In<T> x) {
 
 template <class T> void bind_updates(nb::module_ &m) {
     m.def("sgd", &sgd<T>, plain("parameter"), optional("velocity"), plain("gradient"),
-          "learning_rate"_a, "momentum"_a, "weight_decay"_a, "nesterov"_a);
+          "learning_rate"_a, "momentum"_a, "weight_decay"_a, "nesterov"_a,
+          optional("rows") = nb::none());
     m.def("adam", &adam<T>, plain("parameter"), plain("first_moment"), plain("second_moment"),
           plain("gradient"), "rate"_a, "new_first"_a, "new_second"_a, "root_scale"_a, "epsilon"_a,
-          "weight_decay"_a, "shrink"_a);
+          "weight_decay"_a, "shrink"_a, optional("rows") = nb::none());
     m.def("rmsprop", &rmsprop<T>, plain("parameter"), plain("square_average"),
           optional("gradient_average"), optional("velocity"), plain("gradient"), "learning_rate"_a,
-          "new_average"_a, "epsilon"_a, "momentum"_a, "weight_decay"_a);
+          "new_average"_a, "epsilon"_a, "momentum"_a, "weight_decay"_a,
+          optional("rows") = nb::none());
     m.def("adagrad", &adagrad<T>, plain("parameter"), plain("square_sum"), plain("gradient"),
-          "learning_rate"_a, "epsilon"_a, "weight_decay"_a);
+          "learning_rate"_a, "epsilon"_a, "weight_decay"_a, optional("rows") = nb::none());
     m.def("average", &average<T>, plain("mean"), plain("x"), "share"_a);
     m.def("scale", &scale<T>, plain("x"), "factor"_a);
     m.def("sum_of_squares", &sum_of_squares<T>, plain("x"));

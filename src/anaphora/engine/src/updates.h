@@ -30,6 +30,40 @@ template <class F> void for_each_element(std::int64_t n, F f) {
     });
 }
 
+// Elements begin ... end - 1 of a gradient; those of rows are copied to scratch, which stays in the
+// cache: a dense gradient would take as long to write and to read as the update itself.
+template <class T>
+const T *gradient_block(const ParameterGradient<T> &gradient, std::int64_t begin, std::int64_t end,
+                        Scratch &scratch) {
+    if (gradient.rows == nullptr)
+        return gradient.values + begin;
+    T *block = scratch.get<T>(static_cast<std::size_t>(update_block));
+    std::fill_n(block, end - begin, T(0));
+    const std::int64_t width = gradient.width;
+    const std::int64_t *last = gradient.rows + gradient.count;
+    for (const std::int64_t *row = std::lower_bound(gradient.rows, last, begin / width);
+         row < last && *row * width < end; row++) {
+        const std::int64_t from = std::max(*row * width, begin),
+                           to = std::min((*row + 1) * width, end);
+        const T *values = gradient.values + (row - gradient.rows) * width;
+        std::copy_n(values + (from - *row * width), to - from, block + (from - begin));
+    }
+    return block;
+}
+
+// f(k, gradient[k]) for every element; its arrays do not overlap.
+template <class T, class F>
+void for_each_element(std::int64_t n, const ParameterGradient<T> &gradient, F f) {
+    for_each_block(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        static thread_local Scratch scratch;
+        const T *gradients = gradient_block(gradient, begin, end, scratch);
+        F own = f;
+        ANAPHORA_INDEPENDENT
+        for (std::int64_t k = begin; k < end; k++)
+            own(k, gradients[k - begin]);
+    });
+}
+
 // f(std::true_type or std::false_type), to specialise f at compile time.
 template <class F> void dispatch(bool truth, F f) {
     if (truth)
@@ -39,12 +73,12 @@ template <class F> void dispatch(bool truth, F f) {
 }
 
 template <class T>
-void sgd(std::int64_t n, T *parameter, T *velocity, const T *gradient, const SGD<T> &o) {
+void sgd(std::int64_t n, T *parameter, T *velocity, const ParameterGradient<T> &gradient,
+         const SGD<T> &o) {
     dispatch(velocity != nullptr, [&](auto moving) {
         dispatch(o.nesterov, [&](auto nesterov) {
-            for_each_element(n, [=](std::int64_t k) {
-                T g =
-                    o.weight_decay == 0 ? gradient[k] : gradient[k] + o.weight_decay * parameter[k];
+            for_each_element(n, gradient, [=](std::int64_t k, T g) {
+                g = o.weight_decay == 0 ? g : g + o.weight_decay * parameter[k];
                 if constexpr (moving) {
                     T v = velocity[k] = o.momentum * velocity[k] + g;
                     g = nesterov ? g + o.momentum * v : v;
@@ -56,10 +90,10 @@ void sgd(std::int64_t n, T *parameter, T *velocity, const T *gradient, const SGD
 }
 
 template <class T>
-void adam(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const T *gradient,
-          const Adam<T> &o) {
-    for_each_element(n, [=](std::int64_t k) {
-        T p = parameter[k], g = gradient[k], m = first_moment[k], v = second_moment[k];
+void adam(std::int64_t n, T *parameter, T *first_moment, T *second_moment,
+          const ParameterGradient<T> &gradient, const Adam<T> &o) {
+    for_each_element(n, gradient, [=](std::int64_t k, T g) {
+        T p = parameter[k], m = first_moment[k], v = second_moment[k];
         g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
         first_moment[k] = m = m + o.new_first * (g - m);
         second_moment[k] = v = v + o.new_second * (g * g - v);
@@ -69,11 +103,11 @@ void adam(std::int64_t n, T *parameter, T *first_moment, T *second_moment, const
 
 template <class T>
 void rmsprop(std::int64_t n, T *parameter, T *square_average, T *gradient_average, T *velocity,
-             const T *gradient, const RMSprop<T> &o) {
+             const ParameterGradient<T> &gradient, const RMSprop<T> &o) {
     dispatch(gradient_average != nullptr, [&](auto centred) {
         dispatch(velocity != nullptr, [&](auto moving) {
-            for_each_element(n, [=](std::int64_t k) {
-                T p = parameter[k], g = gradient[k], s = square_average[k];
+            for_each_element(n, gradient, [=](std::int64_t k, T g) {
+                T p = parameter[k], s = square_average[k];
                 g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
                 square_average[k] = s = s + o.new_average * (g * g - s);
                 if constexpr (centred) {
@@ -92,9 +126,10 @@ void rmsprop(std::int64_t n, T *parameter, T *square_average, T *gradient_averag
 }
 
 template <class T>
-void adagrad(std::int64_t n, T *parameter, T *square_sum, const T *gradient, const Adagrad<T> &o) {
-    for_each_element(n, [=](std::int64_t k) {
-        T p = parameter[k], g = gradient[k];
+void adagrad(std::int64_t n, T *parameter, T *square_sum, const ParameterGradient<T> &gradient,
+             const Adagrad<T> &o) {
+    for_each_element(n, gradient, [=](std::int64_t k, T g) {
+        T p = parameter[k];
         g = o.weight_decay == 0 ? g : g + o.weight_decay * p;
         T s = square_sum[k] = square_sum[k] + g * g;
         parameter[k] = p - o.learning_rate * (g / (std::sqrt(s) + o.epsilon));
