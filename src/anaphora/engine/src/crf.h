@@ -6,7 +6,7 @@
 // be written drop out of such a sum; where that may be all of it, it is summed again term by term.
 #pragma once
 
-#include "matrix.h"
+#include "weight.h"
 
 #include <algorithm>
 #include <memory>
@@ -240,7 +240,7 @@ void crf_backward(const Crf<T> &crf, const double *alphas, const double *log_par
         }
     });
 
-    multiply<double>(C, C, pairs, Matrix<const double>{pulls, 1, C},
+    multiply<double>({}, Use::weight, C, C, pairs, Matrix<const double>{pulls, 1, C},
                      Matrix<const double>{pushes, C, 1}, counts, C, nullptr, false);
     for (std::int64_t i = 0; i < C; i++)
         for (std::int64_t j = 0; j < C; j++)
