@@ -1,7 +1,7 @@
 # Everything runs in the Python environment that is active; see CONTRIBUTING.md to make one.
 
 PYTHON ?= python
-CPP := $(wildcard src/anaphora/engine/src/*.* tests/native/*.*)
+CPP := $(wildcard src/anaphora/engine/src/*.* src/anaphora/engine/src/*/*.* tests/native/*.*)
 CLANG_FORMAT := $(PYTHON) -c 'from clang_format import clang_format as main; main()'
 
 # What `make sanitize` compiles with, and the sanitizers that it takes in turn.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from anaphora import engine
 from anaphora.cells import CELLS, gru, lstm, mingru, peephole_lstm
+from anaphora.engine import LayerWeights
 
 _native = pytest.importorskip("anaphora.engine._native", reason="the native engine is not built")
 native = pytest.importorskip("anaphora.engine.native")
@@ -165,24 +166,14 @@ def native_calls(dtype, rng):
     module = native._PRECISIONS[np.dtype(dtype)]
     states = [uniform(B, H), uniform(B, H)]
     weight_ih, bias_ih, weight_hh, bias_hh = weights
-    forward = (
-        cell,
-        uniform(T, B, H),
-        weight_ih,
-        bias_ih,
-        states,
-        weight_hh,
-        bias_hh,
-        None,
-        vectors,
-    )
-    forward += (np.array([4, 0, 2]), False, True, [])
+    layer = LayerWeights(weight_ih, weight_hh, bias_ih, bias_hh, None, vectors)
+    lengths = np.array([4, 0, 2])
+    forward = (cell, uniform(T, B, H), states, layer, lengths, False, True, [])
     _, kept, saved, _, _ = module.recurrence_forward(*forward)
-    backward = (cell, saved, kept[0], None, uniform(T, B, H), states, forward[1], True, weight_ih)
-    backward += (True, weight_hh, True, None, forward[9], False)
-    packed = (weight_ih, weight_hh, bias_ih, bias_hh, None, vectors)
+    backward = (cell, saved, kept[0], None, uniform(T, B, H), states, forward[1], layer, lengths)
+    backward += (False, True)
     norms, output = [(uniform(H), uniform(H))], (uniform(V, H), uniform(V))
-    stack = (cell, H, [packed], uniform(V, H), output, norms, 1e-5)
+    stack = (cell, H, [layer], uniform(V, H), output, norms, 1e-5)
     on_ids, on_rows = module.Stack(*stack), module.Stack(*stack[:3], None, *stack[4:])
     states = [uniform(1, B, H), uniform(1, B, H)]
     x, dy, vector, targets = uniform(V, H), uniform(V, H), uniform(V), rng.integers(0, H, V)
@@ -256,6 +247,8 @@ def deep(change, value, only=None, count=None):
     count = itertools.count() if count is None else count
     if isinstance(value, (tuple, list)):
         return type(value)(deep(change, part, only, count) for part in value)
+    if isinstance(value, LayerWeights):
+        return LayerWeights.from_flat(deep(change, value.flat(), only, count))
     if not isinstance(value, np.ndarray):
         return value
     return change(value) if only in (None, next(count)) else value
@@ -317,20 +310,21 @@ def call(cell, rng, **changes):
     Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
     arguments = {
         "x": rng.standard_normal((T, B, Gx * H)),
-        "weight_ih": None,
-        "bias_ih": None,
         "initial": [np.zeros((B, H)) for _ in cell.states],
-        "weight_hh": rng.standard_normal((Gh * H, H)) if Gh else None,
-        "bias_hh": rng.standard_normal(Gh * H) if Gh else None,
-        "weight_hr": None,
-        "parameters": [np.ones(H) for _ in cell.parameters],
         "lengths": None,
         "reverse": False,
         "save": True,
         "named": [],
     }
-    assert set(changes) <= set(arguments)
-    return _native.float64.recurrence_forward(native._cell(cell.trace), **arguments | changes)
+    weights = {
+        "weight_hh": rng.standard_normal((Gh * H, H)) if Gh else None,
+        "bias_hh": rng.standard_normal(Gh * H) if Gh else None,
+        "parameters": [np.ones(H) for _ in cell.parameters],
+    }
+    for name, value in changes.items():
+        (arguments if name in arguments else weights)[name] = value
+    arguments["weights"] = LayerWeights(**weights)
+    return _native.float64.recurrence_forward(native._cell(cell.trace), **arguments)
 
 
 def ones(*shape):
@@ -428,16 +422,19 @@ def test_a_wrong_call_backward_is_refused(rng):
         "d_output": ones(4, 3, 5),
         "d_states": [ones(3, 5), ones(3, 5)],
         "x": ones(4, 3, 20),
-        "wants_d_x": True,
-        "weight_ih": None,
-        "has_bias_ih": False,
-        "weight_hh": ones(20, 5),
-        "has_bias_hh": True,
-        "weight_hr": None,
         "lengths": None,
         "reverse": False,
+        "wants_d_x": True,
     }
-    _native.float64.recurrence_backward(cell, **good)
+    good_weights = {"weight_hh": ones(20, 5), "bias_hh": ones(20)}
+
+    def call_backward(**changes):
+        weights = {n: v for n, v in changes.items() if n not in good}
+        arguments = good | {n: v for n, v in changes.items() if n in good}
+        weights = LayerWeights(**good_weights | weights)
+        return _native.float64.recurrence_backward(cell, **arguments, weights=weights)
+
+    call_backward()
     for wrong in (
         {"saved": saved[:-1]},
         {"saved": saved[:, :-1].copy()},
@@ -463,7 +460,7 @@ def test_a_wrong_call_backward_is_refused(rng):
         {"lengths": np.array([4, -1, 4])},
     ):
         with pytest.raises(ValueError, match=r"."):
-            _native.float64.recurrence_backward(cell, **good | wrong)
+            call_backward(**wrong)
 
 
 def test_wrong_calls_of_kernels_are_refused():
@@ -570,16 +567,17 @@ def test_sizes_that_overflow_are_refused():
             native.matmul(a, b)
     empty = np.empty((2**40, 0, 20), np.float32)
     states = [np.empty((0, 5), np.float32)] * 2
-    weights = np.ones((20, 5), np.float32), None, None, [], None, False, True, []
+    weights = LayerWeights(weight_hh=np.ones((20, 5), np.float32))
     with pytest.raises((MemoryError, ValueError)):
         _native.float32.recurrence_forward(
-            native._cell(lstm.trace), empty, None, None, states, *weights
+            native._cell(lstm.trace), empty, states, weights, None, False, True, []
         )
 
 
 def test_no_hidden_units():
     x_gates, state, weight = np.ones((3, 2, 0)), np.ones((2, 0)), np.ones((0, 0))
-    steps = native.recurrence_forward(lstm.trace, x_gates, [state, state], weight, None, None, [])
+    weights = LayerWeights(weight_hh=weight)
+    steps = native.recurrence_forward(lstm.trace, x_gates, [state, state], weights)
     assert steps.output.shape == (3, 2, 0)
 
 
@@ -595,47 +593,46 @@ def test_unknown_instruction_sets_and_thread_counts(native_settings):
 
 # h = tanh(a) forward; backward from the saved h and the cotangent d: d * h, and no gradient of h.
 GOOD = {
-    "forward": (2, [], [6, 0, 0], [2]),
-    "backward": (2, [0.0], [2, 0, 1], [3, 2]),
+    "forward": (2, [], [("tanh", 0, 0)], [2]),
+    "backward": (2, [0.0], [("multiply", 0, 1)], [3, 2]),
     "gates": [(0, 0)],
     "saved": [2],
     "states": 1,
     "parameters": 0,
 }
 CRAFTED = {
-    "an operand out of range": {"forward": (2, [], [6, 2, 0], [2])},
-    "a negative operand": {"forward": (2, [], [6, -1, 0], [2])},
-    "a second operand out of range": {"forward": (2, [], [0, 0, 9], [2])},
-    "a negative second operand": {"forward": (2, [], [0, 0, -1], [2])},
-    "an operand out of range that is not read": {"forward": (2, [], [6, 0, 2**31 - 1], [2])},
-    "a negative operand that is not read": {"forward": (2, [], [6, 0, -1], [2])},
-    "itself for an operand that is not read": {"forward": (2, [], [6, 0, 2], [2])},
+    "an operand out of range": {"forward": (2, [], [("tanh", 2, 0)], [2])},
+    "a negative operand": {"forward": (2, [], [("tanh", -1, 0)], [2])},
+    "a second operand out of range": {"forward": (2, [], [("add", 0, 9)], [2])},
+    "a negative second operand": {"forward": (2, [], [("add", 0, -1)], [2])},
+    "an operand out of range that is not read": {"forward": (2, [], [("tanh", 0, 2**31 - 1)], [2])},
+    "a negative operand that is not read": {"forward": (2, [], [("tanh", 0, -1)], [2])},
+    "itself for an operand that is not read": {"forward": (2, [], [("tanh", 0, 2)], [2])},
     "a backward operand out of range that is not read": {
-        "backward": (2, [0.0], [2, 0, 1, 4, 3, 2**31 - 1], [4, 2])
+        "backward": (2, [0.0], [("multiply", 0, 1), ("negative", 3, 2**31 - 1)], [4, 2])
     },
-    "a reference forward": {"forward": (2, [], [6, 3, 0, 6, 0, 0], [2])},
-    "an unknown operation": {"forward": (2, [], [15, 0, 0], [2])},
-    "a negative operation": {"forward": (2, [], [-1, 0, 0], [2])},
-    "half an instruction": {"forward": (2, [], [6, 0], [2])},
-    "an output out of range": {"forward": (2, [], [6, 0, 0], [3])},
-    "a negative output": {"forward": (2, [], [6, 0, 0], [-1])},
-    "no outputs": {"forward": (2, [], [6, 0, 0], [])},
-    "two outputs": {"forward": (2, [], [6, 0, 0], [2, 2])},
-    "an input too many": {"forward": (3, [], [6, 0, 0], [3])},
+    "a reference forward": {"forward": (2, [], [("tanh", 3, 0), ("tanh", 0, 0)], [2])},
+    "an unknown operation": {"forward": (2, [], [("sinh", 0, 0)], [2])},
+    "an operation without a name": {"forward": (2, [], [("", 0, 0)], [2])},
+    "an output out of range": {"forward": (2, [], [("tanh", 0, 0)], [3])},
+    "a negative output": {"forward": (2, [], [("tanh", 0, 0)], [-1])},
+    "no outputs": {"forward": (2, [], [("tanh", 0, 0)], [])},
+    "two outputs": {"forward": (2, [], [("tanh", 0, 0)], [2, 2])},
+    "an input too many": {"forward": (3, [], [("tanh", 0, 0)], [3])},
     "no inputs": {"forward": (0, [], [], [])},
-    "a negative number of inputs": {"forward": (-1, [0.0, 1.0], [6, 0, 0], [0])},
-    "too many inputs": {"forward": (2**31 - 1, [0.0], [6, 0, 0], [2])},
-    "a backward operand out of range": {"backward": (2, [0.0], [2, 0, 4], [3, 2])},
-    "a backward output out of range": {"backward": (2, [0.0], [2, 0, 1], [3, 4])},
-    "a backward output too few": {"backward": (2, [0.0], [2, 0, 1], [3])},
-    "a backward input too few": {"backward": (1, [0.0], [2, 0, 0], [2, 1])},
+    "a negative number of inputs": {"forward": (-1, [0.0, 1.0], [("tanh", 0, 0)], [0])},
+    "too many inputs": {"forward": (2**31 - 1, [0.0], [("tanh", 0, 0)], [2])},
+    "a backward operand out of range": {"backward": (2, [0.0], [("multiply", 0, 4)], [3, 2])},
+    "a backward output out of range": {"backward": (2, [0.0], [("multiply", 0, 1)], [3, 4])},
+    "a backward output too few": {"backward": (2, [0.0], [("multiply", 0, 1)], [3])},
+    "a backward input too few": {"backward": (1, [0.0], [("multiply", 0, 0)], [2, 1])},
     "a saved value out of range": {"saved": [3]},
     "a negative saved value": {"saved": [-1]},
     "a value saved twice": {
         "saved": [2, 2],
-        "backward": (3, [0.0], [2, 0, 1], [3, 2]),
+        "backward": (3, [0.0], [("multiply", 0, 1)], [3, 2]),
     },
-    "a saved constant": {"forward": (2, [1.0], [6, 0, 0], [3]), "saved": [2]},
+    "a saved constant": {"forward": (2, [1.0], [("tanh", 0, 0)], [3]), "saved": [2]},
     "nothing saved": {"saved": []},
     "no states": {"states": 0},
     "two states": {"states": 2},
@@ -649,9 +646,9 @@ CRAFTED = {
     "a gate from a block that does not exist": {"gates": [(1, 0)]},
     "a gate from a block far away": {"gates": [(2**31 - 1, 0)]},
     "two gates from one block": {
-        "forward": (3, [], [6, 0, 0], [3]),
+        "forward": (3, [], [("tanh", 0, 0)], [3]),
         "saved": [3],
-        "backward": (2, [0.0], [2, 0, 1], [3, 2, 2]),
+        "backward": (2, [0.0], [("multiply", 0, 1)], [3, 2, 2]),
         "gates": [(0, 0), (0, -1)],
     },
 }
@@ -661,8 +658,8 @@ def test_a_valid_crafted_program_runs():
     cell = _native.Cell(**GOOD)
     state = np.zeros((1, 2))
     x_gates, weight = np.ones((2, 1, 2)), np.zeros((2, 2))
-    arguments = (weight, None, None, [], None, False, True, [])
-    output, *_ = _native.float64.recurrence_forward(cell, x_gates, None, None, [state], *arguments)
+    arguments = (LayerWeights(weight_hh=weight), None, False, True, [])
+    output, *_ = _native.float64.recurrence_forward(cell, x_gates, [state], *arguments)
     np.testing.assert_allclose(output, np.tanh(x_gates), rtol=1e-15)
 
 
@@ -675,10 +672,12 @@ def test_a_crafted_program_is_refused(name):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"forward": (2, [], [6, 0, 0])},
+        {"forward": (2, [], [("tanh", 0, 0)])},
         {"forward": (2, [], ["tanh", 0, 0], [2])},
-        {"forward": (2.5, [], [6, 0, 0], [2])},
-        {"forward": (2, [], [6, 0, 2**40], [2])},
+        {"forward": (2, [], [("tanh", 0)], [2])},
+        {"forward": (2, [], [(6, 0, 0)], [2])},
+        {"forward": (2.5, [], [("tanh", 0, 0)], [2])},
+        {"forward": (2, [], [("tanh", 0, 2**40)], [2])},
         {"forward": None},
         {"gates": [(0,)]},
         {"saved": [2**40]},

@@ -1,5 +1,6 @@
 """Packed layers on the native engine: the same bits, sampling, and refused arguments."""
 
+import dataclasses
 import gc
 import sys
 
@@ -69,8 +70,8 @@ class Stack:
             gates = native.matmul(x.reshape(T * B, x.shape[-1]), layer.weight_ih.T, layer.bias_ih)
             gates = gates.reshape(T, B, gates.shape[-1])
             steps = native.recurrence_forward(
-                self.trace, gates, [s[k] for s in states], layer.weight_hh, layer.bias_hh,
-                layer.weight_hr, layer.parameters,
+                self.trace, gates, [s[k] for s in states],
+                dataclasses.replace(layer, weight_ih=None, bias_ih=None),
             )  # fmt: skip
             x = steps.output
             if self.norms:
@@ -266,7 +267,7 @@ def parts(rng):
 
 def make(parts):
     return _native.float32.Stack(
-        parts["cell"], parts["hidden"], [tuple(layer) for layer in parts["layers"]],
+        parts["cell"], parts["hidden"], [LayerWeights(*layer) for layer in parts["layers"]],
         parts["table"], parts["output"], parts["norms"], 1e-5,
     )  # fmt: skip
 

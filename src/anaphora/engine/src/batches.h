@@ -147,8 +147,8 @@ void multiply_batch(std::int64_t count, std::int64_t M, std::int64_t N, std::int
     auto one = [=](std::int64_t n) {
         const Matrix<const T> a{A.data + n * A.step, A.row, A.column},
             b{B.data + n * B.step, B.row, B.column};
-        if (!multiply_few(M, N, K, a, b, C + n * M * N))
-            multiply<T>(M, N, K, a, b, C + n * M * N, N, nullptr, false);
+        if (M > 0 && N > 0 && !multiply_few(M, N, K, a, b, C + n * M * N))
+            ChainProduct<T>(M, N, K, a, b, C + n * M * N, N, nullptr, false)();
     };
     if (count < available_threads()) { // each product by all threads
         for (std::int64_t n = 0; n < count; n++)

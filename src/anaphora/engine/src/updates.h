@@ -5,7 +5,7 @@
 // it could fuse either. Hence m + (1 - beta) * (g - m), which is beta * m + (1 - beta) * g.
 #pragma once
 
-#include "matrix.h"
+#include "weight.h"
 
 #include <type_traits>
 

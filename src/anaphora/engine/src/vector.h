@@ -38,6 +38,12 @@ template <class T> ANAPHORA_INLINE void store(T *to, Vector<T> v) { std::memcpy(
 // -0.)
 template <class T> ANAPHORA_INLINE Vector<T> broadcast(T value) { return value - Vector<T>{}; }
 
+// n numbers of T, rounded up to cache lines.
+template <class T> inline std::int64_t padded(std::int64_t n) {
+    constexpr std::int64_t line = 64 / sizeof(T);
+    return (n + line - 1) / line * line;
+}
+
 // Elementwise functions of one vector ------------------------------------------------------------
 
 template <class T> struct Float;
