@@ -965,6 +965,52 @@ def test_out_of_memory_for_the_sums_of_threads():
     assert python(SUMMING) == (0, "no memory", "")
 
 
+LADDER = """
+import resource, sys
+import numpy as np
+from anaphora import engine
+from anaphora.cells import lstm
+from anaphora.engine import LayerWeights
+
+T, B, I, H = 3, 3, 40, 700  # threads share the units, and wait for each other at every step
+rng = np.random.default_rng(0)
+normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+x, states = normal(T, B, I), [normal(B, H), normal(B, H)]
+weights = LayerWeights(weight_ih=normal(4 * H, I), weight_hh=normal(4 * H, H) / 30)
+engine.set_num_threads(THREADS)
+
+def run():
+    steps = engine.recurrence_forward(lstm.trace, x, states, weights)
+    d = engine.recurrence_backward(lstm.trace, steps, steps.output, states, x, weights)
+    return steps.output, d.weights.weight_hh
+
+found, failed = [], 0
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+for half_megabytes in range(200):
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])
+    limit = pages * resource.getpagesize() + (half_megabytes << 19)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        found.append(run())
+    except (MemoryError, RuntimeError):  # RuntimeError: the system has no more threads
+        failed += 1
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    if len(found) > 3:
+        break
+expected = run()
+assert failed > 3 and len(found) > 3, (failed, len(found))
+assert all(np.array_equal(a, b) for pair in found for a, b in zip(pair, expected))
+print("continuing")
+"""
+
+
+@on_linux
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_lack_of_memory_is_an_error_after_which_the_engine_works(threads):
+    assert python(LADDER.replace("THREADS", str(threads))) == (0, "continuing", "")
+
+
 # Memory ------------------------------------------------------------------------------------------
 
 

@@ -1274,7 +1274,7 @@ void test_tasks() {
 
     Barrier barrier(3);
     std::vector<int> step(3, 0);
-    run_concurrently(3, [&](int thread) {
+    run_concurrently(3, barrier, [&](int thread) {
         for (int k = 0; k < 200; k++) {
             step[static_cast<std::size_t>(thread)] = k;
             barrier.wait();
@@ -1298,7 +1298,7 @@ void test_tasks() {
     set_thread_count(3);
     std::atomic<int> arrived{0};
     Barrier late(3);
-    run_concurrently(3, [&](int thread) {
+    run_concurrently(3, late, [&](int thread) {
         for (int k = 1; k < 4; k++) {
             if (thread == k - 1)
                 std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -1308,6 +1308,22 @@ void test_tasks() {
         }
     });
 
+    for (int k = 0; k < 20; k++) { // one of three fails while the others wait for it
+        bool thrown = false;
+        Barrier waiting(3);
+        try {
+            run_concurrently(3, waiting, [&](int thread) {
+                for (int step = 0; step < 5; step++) {
+                    if (thread == k % 3 && step == k % 5)
+                        throw std::bad_alloc();
+                    waiting.wait();
+                }
+            });
+        } catch (const std::bad_alloc &) {
+            thrown = true;
+        }
+        check(thrown, "an exception of a concurrent task got lost");
+    }
     for (int k = 0; k < 20; k++) {
         bool thrown = false;
         try {

@@ -654,4 +654,4 @@ if _requested := settings.instruction_set():
     try:
         _native.use_instruction_set(_requested)
     except ValueError as error:
-        raise settings.no_instruction_set(_requested) from error
+        raise settings.unavailable_instruction_set(_requested) from error

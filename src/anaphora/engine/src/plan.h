@@ -259,10 +259,10 @@ class Plan {
         return ((tile * steps + t) * std::ssize(blocks) + block) * saved_block(values);
     }
 
-    // Run body(thread) for every thread; concurrently where threads synchronise.
-    template <class F> void run(F body) const {
+    // Run body(thread) for every thread; concurrently where threads synchronise, at the barrier.
+    template <class F> void run(Barrier &barrier, F body) const {
         if (share_units)
-            run_concurrently(threads, body);
+            run_concurrently(threads, barrier, body);
         else
             parallel(threads, [&](std::int64_t thread) { body(static_cast<int>(thread)); });
     }

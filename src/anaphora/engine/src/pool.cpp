@@ -201,11 +201,25 @@ void run(int count, bool wait_for_all, const std::function<void(int)> &job) {
 
 } // namespace
 
-void run_concurrently(int count, const std::function<void(int)> &task) {
-    if (count <= 1)
+void run_concurrently(int count, Barrier &barrier, const std::function<void(int)> &task) {
+    if (count <= 1) {
         run(1, true, task);
-    else
-        run(count, true, [&](int k) noexcept { task(k); });
+        return;
+    }
+    std::mutex error_mutex;
+    std::exception_ptr error;
+    run(count, true, [&](int k) noexcept {
+        try {
+            task(k);
+        } catch (const Barrier::Broken &) { // another one's exception is the reason
+        } catch (...) {
+            barrier.break_up();
+            std::lock_guard lock(error_mutex);
+            error = std::current_exception();
+        }
+    });
+    if (error)
+        std::rethrow_exception(error);
 }
 
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task) {
@@ -269,7 +283,15 @@ void Counter::wait_for(std::int64_t at_least, int spins) {
 
 void Barrier::wait() {
     std::int64_t mine = arrived_.add(1);
-    arrived_.wait_for((mine / parties_ + 1) * parties_, short_spin);
+    if (!broken_.load())
+        arrived_.wait_for((mine / parties_ + 1) * parties_, short_spin);
+    if (broken_.load())
+        throw Broken();
+}
+
+void Barrier::break_up() {
+    broken_.store(true);
+    arrived_.add(std::int64_t{1} << 40); // whoever waits has seen enough arrive
 }
 
 } // namespace anaphora

@@ -111,7 +111,7 @@ template <class T> class ForwardPass {
                             gates_size, w_.bias_ih, false);
                 x_gates = halves;
             }
-            plan_.run([&](int thread) { work(thread, span, x_gates); });
+            plan_.run(barrier_, [&](int thread) { work(thread, span, x_gates); });
         });
     }
 
@@ -340,7 +340,7 @@ template <class T> class BackwardPass {
             d_h_gates_ =
                 shared_gradient_ ? d_x_gates_ : scratch(9).template get<T>(span.rows * gates_size_);
             d_projected_ = projection_ ? scratch(10).template get<T>(span.rows * P_) : nullptr;
-            plan_.run([&](int thread) { work(thread, span, grouped); });
+            plan_.run(barrier_, [&](int thread) { work(thread, span, grouped); });
             // The contribution of all steps of the span to the gradients of weights and input, each
             // group's to its own sums: on the thread that has the group's rows, or on all threads,
             // one group after the other.

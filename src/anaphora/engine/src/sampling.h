@@ -81,7 +81,7 @@ template <class T>
 std::int64_t sample(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
                     const Sampling &sampling, std::int64_t *ids) {
     std::int64_t bad = B;
-    run_concurrently(1, [&](int) {
+    parallel(1, [&](std::int64_t) {
         SamplingMemory memory(V);
         for (std::int64_t b = 0; b < B && bad == B; b++) {
             ids[b] = sample_id(V, logits + b * V, uniforms[b], sampling, memory);

@@ -215,7 +215,7 @@ template <class T> class Run {
                     std::fill(to + b * row + size, to + (b + 1) * row, T(0));
                 }
             }
-        run_concurrently(threads_, [&](int thread) { work(thread); });
+        run_concurrently(threads_, barrier_, [&](int thread) { work(thread); });
         for (std::int64_t l = 0; l < L_ && sampled_ == f_.length; l++)
             for (int k = 0; k < cell_.states; k++) {
                 const std::int64_t size = k == 0 ? s_.projected : s_.hidden;

@@ -37,24 +37,45 @@ template <bool HasH, bool HasX, class T>
 ANAPHORA_INLINE void add_halves(T *value, const Half<T> &h, const Half<T> &x, int rows, int sub,
                                 std::int64_t units) {
     constexpr std::int64_t W = lanes<T>;
-    for (std::int64_t s = 0; s < sub; s++) {
-        const std::int64_t left = units - s * W;
-        const Vector<T> none = broadcast<T>(0);
-        const Vector<T> h_bias = h.bias == nullptr ? none : load_units(h.bias + s * W, left);
-        const Vector<T> x_bias = x.bias == nullptr ? none : load_units(x.bias + s * W, left);
-        for (int r = 0; r < rows; r++, value += W) {
-            Vector<T> sum;
-            if constexpr (HasH)
-                sum = load(h.at(s, r)) + h_bias;
+    alignas(64) static constexpr T zeros[W] = {};
+    const std::int64_t full = units / W; // vectors
+    const T *h_bias = h.bias == nullptr ? zeros : h.bias, *x_bias = x.bias;
+    const std::int64_t h_step = h.bias == nullptr ? 0 : W;
+    auto add = [&](T *to, const T *h_half, Vector<T> h_bias, Vector<T> x_half) {
+        Vector<T> sum = x_half;
+        if constexpr (HasH)
+            sum = load(h_half) + h_bias;
+        if constexpr (HasH && HasX)
+            sum += x_half;
+        store(to, sum);
+    };
+    // Vector s, of which `left` units are there.
+    auto add_vector = [&](std::int64_t s, std::int64_t left) {
+        const Vector<T> hb = load_units(h_bias + s * h_step, h.bias == nullptr ? W : left);
+        Vector<T> xb = broadcast<T>(0);
+        if (x_bias != nullptr)
+            xb = load_units(x_bias + s * W, left);
+        T *to = value + s * rows * W;
+        for (int r = 0; r < rows; r++, to += W) {
+            Vector<T> half = broadcast<T>(0);
             if constexpr (HasX) {
-                Vector<T> half = load_units(x.at(s, r), left);
-                if (x.bias != nullptr)
-                    half += x_bias;
-                sum = HasH ? sum + half : half;
+                half = load_units(x.at(s, r), left);
+                if (x_bias != nullptr)
+                    half += xb;
             }
-            store(value, sum);
+            add(to, HasH ? h.at(s, r) : zeros, hb, half);
         }
+    };
+    std::int64_t s = 0;
+    if (rows == 1 && x_bias == nullptr) { // a session
+        const T *h_half = HasH ? h.at(0, 0) : zeros, *x_half = HasX ? x.at(0, 0) : zeros;
+        for (; s < full; s++, h_half += h.vector, x_half += HasX ? x.vector : 0)
+            add(value + s * W, h_half, load(h_bias + s * h_step), load(x_half));
     }
+    for (; s < full; s++)
+        add_vector(s, W);
+    if (full < sub)
+        add_vector(full, units - full * W);
 }
 
 // A layer, as a step reads it. Arrays of units have H numbers, or more where all are padded.

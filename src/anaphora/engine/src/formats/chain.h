@@ -378,7 +378,8 @@ template <class T> class ChainProduct {
         }
         static thread_local Scratch scratch;
         T *packed = scratch.get<T>(panels_.count() * W * depth);
-        const std::int64_t k_parts = panels_.parts < 2 * threads_ && K_ >= 512 ? 2 * threads_ : 1;
+        const std::int64_t k_parts =
+            panels_.parts < 2 * threads_ && K_ >= min_split_terms ? 2 * threads_ : 1;
         parallel(panels_.parts * k_parts, [&](std::int64_t task) {
             const std::int64_t p = task / k_parts, part = task % k_parts,
                                first = K_ * part / k_parts;
@@ -394,8 +395,10 @@ template <class T> class ChainProduct {
 
   private:
     static constexpr std::int64_t W = lanes<T>;
+    // A part of B of this depth and so many panels, and rows of A, stay in the second-level cache;
+    // the columns of a narrow A are on few pages; B of so many rows is packed by several threads.
     static constexpr std::int64_t max_depth = 384, max_block_rows = 192, max_panels = 12,
-                                  narrow = 2048 / sizeof(T);
+                                  narrow = 2048 / sizeof(T), min_split_terms = 512;
 
     std::int64_t first_row(std::int64_t block) const {
         return std::min(M_, tiles_ * block / row_blocks_ * height_);
