@@ -41,10 +41,10 @@ class More(Some):
         ({"size": 0}, "size must be an integer of at least 1, not 0"),
         ({"size": 2.0}, "size must be an integer of at least 1, not 2.0"),
         ({"size": True}, "size must be an integer of at least 1, not True"),
-        ({"size": LARGEST + 1}, "size is 9.22e[+]18; expected a number of 63 bits"),
+        ({"size": LARGEST + 1}, "size is 9.22e[+]18; expected a number that fits in 64 bits"),
         ({"count": -1}, "count must be an integer of at least 0, not -1"),
-        ({"share": 1.0}, "share is a share, 0 <= share < 1, not 1.0"),
-        ({"share": float("nan")}, "share is a share, 0 <= share < 1, not nan"),
+        ({"share": 1.0}, "share must be >= 0 and < 1, not 1.0"),
+        ({"share": float("nan")}, "share must be >= 0 and < 1, not nan"),
         ({"factor": -0.5}, "factor must be finite and >= 0, not -0.5"),
         ({"factor": float("inf")}, "factor must be finite and >= 0, not inf"),
     ],
@@ -65,7 +65,7 @@ def test_messages_begin_with_whose_argument_it_is():
         nn.LSTM(3, True)
     with pytest.raises(ValueError, match=r"^cover: window must be an integer of at least 1"):
         check_sizes("cover", window=0)
-    with pytest.raises(ValueError, match=r"^GRU: input_size must fit into 64 bits"):
+    with pytest.raises(ValueError, match=r"^GRU: input_size must fit in 64 bits"):
         nn.GRU(LARGEST + 1, 4)
-    with pytest.raises(ValueError, match=r"^Dropout: p is a share"):
+    with pytest.raises(ValueError, match=r"^Dropout: p must be >= 0 and < 1"):
         nn.Dropout(-0.1)

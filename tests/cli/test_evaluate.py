@@ -202,7 +202,7 @@ def test_patience_ends_a_training_that_gets_no_better(tmp_path):
     assert TASKS["tag"].options.default("monitor") == "auto"
     rows = [("a", "often")] * 450 + [("a", "rare")] * 150  # nothing to learn but their shares
     out = train_classifier(tmp_path, rows, "--patience", "2", "--max-steps", "2000")
-    assert "2 evaluations brought nothing better" in out
+    assert "2 evaluations without improvement" in out
     evaluations = records(tmp_path / "model")
     assert [r["best"] for r in evaluations[-2:]] == [False, False]
     assert evaluations[-1]["step"] < 2000

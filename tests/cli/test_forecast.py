@@ -416,7 +416,7 @@ def test_no_validation_is_reported(tmp_path):
         ("t,y\n1,2\n2,2\n", (), "the series have too few steps: the longest, "),
         ("t,y\n1,2\n", ("--time-column", "when"), "has no column 'when'"),
         ("t,y\n1,2\n", ("--lags", "1,two"), "'1,two' is not a list of integers with commas"),
-        ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: expected different ones of at least 1"),
+        ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: expected distinct numbers of at least 1"),
         ("t,y\n1,2\n", ("--frequency", "soon"), "the frequency 'soon' is unknown"),
         ("t,y\n1,2\n", ("--embedding-size", "3"), "embedding_size is for ids"),
         ("t,y\n1,2\n", ("--horizon", "0"), "horizon must be an integer of at least 1, not 0"),

@@ -266,9 +266,9 @@ def test_words_that_become_unknown_are_told(run):
          "format 'conllu' is not for this task; expected one of csv, tsv, jsonl, parquet, arrow, "
          "d"),
         ("classify", {"a.txt": "x\n"}, ["--column", "t"], 2,
-         "column is for tables, and none was given; with format, say what files are"),
+         "column is for tables, but none was given; give the format format, say what files are"),
         ("classify", {"a.ts": "@targetLabel true\n@data\n1,2:0.5\n"}, [], 1,
-         "a.ts has numbers to predict (@targetLabel true, or a numeric attribute), and classify"),
+         "a.ts has numeric targets (@targetLabel true, or a numeric attribute), but classify"),
         ("classify", {"a.ts": "@targetLabel true\n@data\n1,2:0.5\n"}, [], 1, "--task regress"),
         ("classify", {"a.npz": ""}, [], 1, "a.npz"),
         ("classify", {"a.ts": "@data\n1:x\n", "b.csv": "a,b\n1,2\n"}, [], 1,

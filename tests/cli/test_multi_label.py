@@ -237,7 +237,7 @@ def test_series_have_several_labels_and_stream(tmp_path):
 def test_what_does_not_fit_several_labels_is_told(folder, tmp_path):
     given = ("train", folder / "train.csv", *SMALL, *COLUMNS, "--out", tmp_path / "model")
     _, err = run(*given, "--label-separator", "", code=2)
-    assert "label_separator is empty; expected a sign, such as |" in " ".join(err.split())
+    assert "label_separator is empty; expected a character, such as |" in " ".join(err.split())
     _, err = run(*given, "--label-separator", "|", "--label-smoothing", "0.1", code=2)
     assert "label_smoothing spreads a target over the other classes" in err
     write_table(tmp_path / "one.csv", [("a", ["A"]), ("b", ["B"])] * 20)

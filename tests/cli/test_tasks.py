@@ -531,7 +531,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
         (
             "translate",
             ["--validation-share", "1"],
-            "validation_share is a share, 0 <= validation_share < 1, not 1.0",
+            "validation_share must be >= 0 and < 1, not 1.0",
         ),
         (
             "language-model",
@@ -623,7 +623,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("task", "files", "given", "message"),
     [
-        ("classify", {}, [], "nothing was given to classify: name tables, a folder with a .txt"),
+        ("classify", {}, [], "no files to classify: give tables, a folder with a .txt"),
         ("classify", {"a.csv": "text,label\nx,y\n"}, ["a.csv"], "say with --column and --label-co"),
         (
             "classify",
@@ -644,16 +644,16 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "classify",
             {"d/a.txt": "x\nx\n", "d/b.txt": "x\n", "e/c.txt": "x\n"},
             ["d", "--valid", "e"],
-            "the examples to validate on: the label 'c' is not one of the 2 of the training: 'a', "
-            "'b'",
+            "the validation examples: the label 'c' is not one of the 2 labels of the training: "
+            "'a', 'b'",
         ),
-        ("tag", {}, [], "nothing was given to tag"),
+        ("tag", {}, [], "no files to tag"),
         ("tag", {"a.conllu": "x\ty\n"}, ["a.conllu"], "a.conllu, line 1: there are 2 columns"),
         (
             "tag",
             {"a.tsv": "ab\tX\n\nab\tY\n", "b.tsv": "ab\tZ\n"},
             ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
-            "the tag 'Z' is not one of the 2 of the training: 'X', 'Y'",
+            "the tag 'Z' is not one of the 2 tags of the training: 'X', 'Y'",
         ),
         (
             "translate",
@@ -878,7 +878,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     for header in ("", "@dimensions 2\n", "@univariate false\n@classLabel false\n"):
         bare.write_text(header + "@data\n" + "\n".join(series))
         assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
-    refused = "bare.ts has no classes; to train or to evaluate, give each series its own: in a"
+    refused = "bare.ts has no classes, which training and evaluation need: write the class of"
     out = ("--out", tmp_path / "other", "--task", "classify")
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
     assert refused in run("train", bare, *out, code=1)[1]
@@ -887,7 +887,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     bare.write_text("@targetLabel true\n@data\n" + "\n".join(f"{one}:0.5" for one in series))
     assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
     refused = (
-        "bare.ts has numbers to predict (@targetLabel true, or a numeric attribute), and "
+        "bare.ts has numeric targets (@targetLabel true, or a numeric attribute), but "
         "classify needs classes: use --task regress"
     )
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]

@@ -99,7 +99,7 @@ def test_it_goes_on_bit_for_bit(tmp_path, options):
 
 def test_bad_groups_are_told():
     model = LanguageModel(7, hidden_size=5)
-    with pytest.raises(ValueError, match=r"no parameter is named 'reader\.\*'; there are emb"):
+    with pytest.raises(ValueError, match=r"no parameter is named 'reader\.\*'; expected emb"):
         GradualUnfreezing(model.named_parameters(), [["reader.*"]])
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="GradualUnfreezing: all parameters are frozen"):
