@@ -113,7 +113,7 @@ def test_probabilities_of_labels_are_the_mean_of_the_models():
 
 def test_labels_that_are_no_indicator_matrix_are_refused():
     X, Y = several_labels(20)
-    with pytest.raises(ValueError, match=r"y has the shape \(20, 3\), but has values other than 0"):
+    with pytest.raises(ValueError, match=r"y has the shape \(20, 3\), but values other than 0"):
         RecurrentClassifier(**SMALL).fit(X, 2 * Y)
     with pytest.raises(ValueError, match="y contains NaN at index 4, 1"):
         RecurrentClassifier(**SMALL).fit(X, np.where(np.arange(60).reshape(20, 3) == 13, np.nan, Y))
@@ -315,7 +315,7 @@ def test_a_list_of_numbers_is_no_list_of_sequences():
             fitted.predict(X)
     with pytest.raises(ValueError, match=r"X is float; expected a list"):
         fitted.predict(3.0)
-    with pytest.raises(ValueError, match="no sequence of X has a step"):
+    with pytest.raises(ValueError, match="all sequences of X are empty"):
         fitted.predict([[]])
 
 

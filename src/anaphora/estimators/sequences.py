@@ -361,7 +361,7 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         if several:
             if not np.isin(y, (0, 1)).all():
                 raise ValueError(
-                    f"RecurrentClassifier: y has the shape {np.shape(y)}, but has values other than "
+                    f"RecurrentClassifier: y has the shape {np.shape(y)}, but values other than "
                     "0 and 1; expected classes [n], or a multilabel indicator matrix"
                 )
             self.classes_ = np.arange(y.shape[1])
