@@ -74,7 +74,7 @@ def test_a_language_model_adapts_to_the_text(folder, options, evaluated):
     [
         (("--cache", "--batch-size", "2"), "cache reads the text as one stream, but batch_size is"),
         (("--dynamic-evaluation", "1", "--batch-size", "3"), "dynamic_evaluation reads the text"),
-        (("--cache", "--dynamic-evaluation", "1"), "cache and dynamic_evaluation cannot be combined"),
+        (("--cache", "--dynamic-evaluation", "1"), "cache and dynamic_evaluation cannot be"),
         (("--cache-theta", "0.5"), "cache_theta is for cache, which is off: give cache too"),
         (("--dynamic-decay", "0.5"), "dynamic_decay belongs to dynamic_evaluation, which is off"),
         (("--cache", "--cache-weight", "1"), "cache_weight is a share, 0 <= cache_weight < 1, not"),

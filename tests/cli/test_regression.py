@@ -271,7 +271,7 @@ def test_tables_that_are_refused(tmp_path, content, options, message):
     [
         ("a.ts", "@classLabel true 1 2\n@data\n1,2:1\n2,1:2\n", (), "has classes, such as '1', and "
          "regress needs numbers: for numeric targets, write @targetLabel true instead"),
-        ("a.ts", "@classLabel false\n@data\n1,2\n2,1\n", (), "has no targets, which training and ev"),
+        ("a.ts", "@classLabel false\n@data\n1,2\n2,1\n", (), "has no targets, which train"),
         ("a.ts", "@targetLabel true\n@data\n1,2:5\n2,1:7\n", ("--level", "word"), "level is for"),
         ("a.ts", "@targetLabel true\n@data\n1,2:5\n2,1:7\n", ("--target-column", "n"),
          "target_column is for tables, but none was given"),
