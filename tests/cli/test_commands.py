@@ -272,7 +272,7 @@ def test_unknown_words_are_told_and_counted(command):
     )
 
     out, err = command.run("generate", "model", "--prompt", "the emu", "--length", "200")
-    assert "the prompt: 1 word is not in the vocabulary, and read as unknown: 'emu'; a mod" in err
+    assert "the prompt: 1 word is not in the vocabulary, and read as unknown: 'emu'; train" in err
     assert "with a lower --minimum-count or at --level bpe or char for fewer unknown ones" in err
     assert out.count("<unk>") == 1  # that of the prompt
     shown = ("generate", "model", "--length", "200", "--seed", "1")

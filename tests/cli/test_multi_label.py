@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from anaphora.artifact import ArtifactError, read_weights
 from anaphora.cli.app import app
 from anaphora.data import SequenceBatches
 from anaphora.models import SequenceClassifier, load
-from anaphora.training import CLASSIFY, Evaluation, TrainingData, classify
+from anaphora.training import CLASSIFY, Evaluation, classify
 from anaphora.training.examples import check_columns
 
 SMALL = (
@@ -187,7 +188,7 @@ def test_rare_labels_weigh_more_if_balanced():
     model = SequenceClassifier(3, hidden_size=2, vocabulary_size=4, multi_label=True)
     options = CLASSIFY.options.make(class_weights="balanced")
     batches = SequenceBatches([[n % 4] for n in range(5)], targets, batch_size=2)
-    CLASSIFY.begin(options, model, TrainingData(batches, None, ""))
+    CLASSIFY.begin(options, SimpleNamespace(model=model, batches=batches), True)
     assert model.class_weights == pytest.approx([4, 2 / 3, 1])  # no example has the last
 
 

@@ -718,7 +718,7 @@ def test_damaged_directories_are_named(tmp_path):
     )
     (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
     _, err = run("evaluate", model, *task.valid, code=1)
-    assert "model.num_classes is 2, but tokenizer.json makes it 3; put back" in err
+    assert "model.num_classes is 2, but tokenizer.json has 3; restore" in err
     (model / "tokenizer.json").write_text(tokenizer)
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("sequence_classifier", "fortune_teller"))
