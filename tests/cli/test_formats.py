@@ -247,7 +247,7 @@ def test_words_that_become_unknown_are_told(run):
     out, _ = run("train", "a.txt", *small, "--minimum-count", "3")
     assert (
         "the vocabulary has 5 entries; 2 rarer words become unknown: 3 of the 36 tokens "
-        "(8.33%); --minimum-count 1 without --vocabulary-size keeps all\n"
+        "(8.33%); --minimum-count 1 without --vocabulary-size keeps all words\n"
     ) in out
     out, _ = run("train", "a.txt", *small, "--minimum-count", "1")
     assert "unknown" not in out.split("parameters")[0].replace("unknown)", "")

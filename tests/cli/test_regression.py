@@ -269,7 +269,7 @@ def test_tables_that_are_refused(tmp_path, content, options, message):
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("a.ts", "@classLabel true 1 2\n@data\n1,2:1\n2,1:2\n", (), "has classes, such as '1', and "
+        ("a.ts", "@classLabel true 1 2\n@data\n1,2:1\n2,1:2\n", (), "has classes, such as '1', but "
          "regress needs numbers: for numeric targets, write @targetLabel true instead"),
         ("a.ts", "@classLabel false\n@data\n1,2\n2,1\n", (), "has no targets, which train"),
         ("a.ts", "@targetLabel true\n@data\n1,2:5\n2,1:7\n", ("--level", "word"), "level is for"),
