@@ -76,7 +76,7 @@ def test_a_language_model_adapts_to_the_text(folder, options, evaluated):
         (("--dynamic-evaluation", "1", "--batch-size", "3"), "dynamic_evaluation reads the text"),
         (("--cache", "--dynamic-evaluation", "1"), "cache and dynamic_evaluation cannot be"),
         (("--cache-theta", "0.5"), "cache_theta is for cache, which is off: give cache too"),
-        (("--dynamic-decay", "0.5"), "dynamic_decay belongs to dynamic_evaluation, which is off"),
+        (("--dynamic-decay", "0.5"), "dynamic_decay is for dynamic_evaluation, which is off"),
         (("--cache", "--cache-weight", "1"), "cache_weight must be >= 0 and < 1, not"),
         (("--cache", "--cache-window", "0"), "cache_window must be an integer of at least 1"),
         (("--dynamic-evaluation", "-1"), "dynamic_evaluation must be finite and >= 0, not -1.0"),

@@ -499,7 +499,7 @@ def test_damaged_data_of_a_training_is_named(tmp_path, change, message):
         ({"lags": [1, 1]}, "distinct lags >= 1"),
         ({"frequency": "soon"}, "the frequency 'soon' is unknown"),
         ({"season": "7"}, "season is '7'; expected int"),
-        ({"context": 9}, "model.context is 7, but tokenizer.json makes it 9"),
+        ({"context": 9}, "model.context is 7, but tokenizer.json has 9"),
     ],
 )
 def test_a_damaged_codec_is_named(folder, tmp_path, change, message):
