@@ -113,7 +113,7 @@ def test_probabilities_of_labels_are_the_mean_of_the_models():
 
 def test_labels_that_are_no_indicator_matrix_are_refused():
     X, Y = several_labels(20)
-    with pytest.raises(ValueError, match=r"y has the shape \(20, 3\), and values other than 0"):
+    with pytest.raises(ValueError, match=r"y has the shape \(20, 3\), but values other than 0"):
         RecurrentClassifier(**SMALL).fit(X, 2 * Y)
     with pytest.raises(ValueError, match="y contains NaN at index 4, 1"):
         RecurrentClassifier(**SMALL).fit(X, np.where(np.arange(60).reshape(20, 3) == 13, np.nan, Y))
@@ -188,9 +188,12 @@ def test_it_works_in_a_pipeline_and_a_search():
         ),
         (np.array([[1, 2, 3], [1, np.inf, 3]]), "contains infinity: sequence 1, step 1, feature 0"),
         ([np.ones((3, 2)), np.ones((2, 2, 2))], r"sequence 1 has the shape \(2, 2, 2\)"),
-        ([[1.0, 2.0], [1.0, "a", 3.0]], "sequence 1 is no array of numbers: it holds <U"),
-        ([[1.0, 2.0], [[1.0, 2.0], [3.0]]], "sequence 1 is no array of numbers: .*inhomogeneous"),
-        ([np.ones((3, 2)), np.ones((2, 2), complex)], "sequence 1 is no array .* complex128"),
+        ([[1.0, 2.0], [1.0, "a", 3.0]], "sequence 1 is not an array of numbers: it holds <U"),
+        (
+            [[1.0, 2.0], [[1.0, 2.0], [3.0]]],
+            "sequence 1 is not an array of numbers: .*inhomogeneous",
+        ),
+        ([np.ones((3, 2)), np.ones((2, 2), complex)], "sequence 1 is not an array .* complex128"),
         ([np.ones((3, 2))] * 3, "inconsistent numbers of samples"),
         (np.zeros((0, 3, 2)), "X has no sequence"),
     ],
@@ -206,7 +209,7 @@ def test_what_is_missing_or_other_than_in_fit_is_refused():
     with pytest.raises(ValueError, match="requires y to be passed"):
         regressor.fit(X, None)
     regressor.fit(X, sums)
-    with pytest.raises(ValueError, match=r"X has 3 features a step, but .* was fitted with 2"):
+    with pytest.raises(ValueError, match=r"X has 3 features per step, but .* was fitted with 2"):
         regressor.predict([np.ones((2, 3))])
     with pytest.raises(ValueError, match="pooling 'first' is not one of"):
         RecurrentRegressor(pooling="first").fit(X, sums)
@@ -215,7 +218,7 @@ def test_what_is_missing_or_other_than_in_fit_is_refused():
         ({"n_models": 1.5}, "n_models must be an integer of at least 1, not 1.5"),
         ({"min_updates": -1}, "min_updates must be an integer of at least 0, not -1"),
         ({"noise": -1.0}, "noise must be at least 0, not -1.0"),
-        ({"validation_fraction": 1.0}, "validation_fraction is a share, .* not 1.0"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be > 0 and < 1, not 1.0"),
         ({"max_frames": 0}, "max_frames is 0; it must be at least 1, or None"),
         (
             {"layout": "first"},
@@ -283,12 +286,12 @@ def test_targets_that_are_no_numbers_are_told_by_their_place(X):
         RecurrentRegressor(**SMALL).fit(X, two)
     for words in (["low", "high"] * 10, np.array(["low", "high"] * 10, object)):
         with pytest.raises(
-            ValueError, match=r"y is to be numbers: .*; a RecurrentClassifier learns classes"
+            ValueError, match=r"y must be numbers: .*; for classes use RecurrentClassifier"
         ):
             RecurrentRegressor(**SMALL).fit(X, words)
     with pytest.raises(ValueError, match="Input y contains NaN at index 1"):
         RecurrentClassifier(**SMALL).fit(X, np.array(["a", None] * 10, object))
-    with pytest.raises(ValueError, match=r"y has one class, .*'a'.*, only; expected two or more"):
+    with pytest.raises(ValueError, match=r"y has only one class, .*'a'.*; expected two or more"):
         RecurrentClassifier(**SMALL).fit(X, ["a"] * 20)
     with pytest.raises(ValueError, match=r"output 0 has values as large as 1e\+200"):
         RecurrentRegressor(**SMALL).fit(X, y=np.where(np.arange(20) == 3, 1e200, 0))
@@ -308,11 +311,11 @@ def test_a_list_of_numbers_is_no_list_of_sequences():
     ragged = [np.ones(3), np.ones(4)] * 6
     fitted = RecurrentClassifier(epochs=1, hidden_size=4).fit(ragged, ["a", "b"] * 6)
     for X in ([1.0, 2.0, 3.0], np.array([1.0, 2.0])):
-        with pytest.raises(ValueError, match=r"X has the number 1.0 in the place of a seq"):
+        with pytest.raises(ValueError, match=r"X has the number 1.0 instead of a seq"):
             fitted.predict(X)
-    with pytest.raises(ValueError, match=r"X is no list of sequences, but float"):
+    with pytest.raises(ValueError, match=r"X is float; expected a list"):
         fitted.predict(3.0)
-    with pytest.raises(ValueError, match="no sequence of X has a step"):
+    with pytest.raises(ValueError, match="all sequences of X are empty"):
         fitted.predict([[]])
 
 
@@ -431,7 +434,7 @@ def test_the_weights_that_are_best_by_accuracy_or_f1_are_kept(monkeypatch, sever
 def test_too_few_to_judge_by_is_said_and_the_last_weights_are_kept():
     X, y = channels()
     plain = RecurrentClassifier(**SMALL).fit(X, y).predict_proba(X)
-    with pytest.warns(UserWarning, match="5 examples held out are too few .* which needs 20"):
+    with pytest.warns(UserWarning, match="5 held-out examples are too few .* which needs 20"):
         fitted = RecurrentClassifier(**SMALL, early_stopping=True).fit(X, y)
     np.testing.assert_array_equal(fitted.predict_proba(X), plain)
 

@@ -84,7 +84,7 @@ def test_columns_known_in_advance():
     forecaster = RecurrentForecaster(**QUICK).fit(y[:110], X[:110], fh=np.arange(1, 11))
     assert np.abs(forecaster.predict(X=X[110:]) - 10 * X[110:, 0]).max() < 4
     with pytest.raises(
-        ValueError, match="fitted with 1 columns of X, which must be known of all 10"
+        ValueError, match="fitted with 1 columns of X, which must be known for all 10"
     ):
         forecaster.predict()
     with pytest.raises(ValueError, match=r"X of shape \(4, 1\) to forecast y; expected \(10, 1\)"):
@@ -138,9 +138,9 @@ def test_horizons_that_are_none(fh):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="y is no array of numbers"):
+    with pytest.raises(ValueError, match="y is not an array of numbers"):
         RecurrentForecaster().fit(["a", "b"])
-    with pytest.raises(ValueError, match=r"y of shape \(2, 2, 2\); expected \[T\] or \[T, N\]"):
+    with pytest.raises(ValueError, match=r"y has shape \(2, 2, 2\); expected \[T\] or \[T, N\]"):
         RecurrentForecaster().fit(np.ones((2, 2, 2)))
     with pytest.raises(
         ValueError, match="has 9, but lags of up to 25 steps and a horizon of 12 need"

@@ -67,5 +67,5 @@ def test_messages_begin_with_whose_argument_it_is():
         check_sizes("cover", window=0)
     with pytest.raises(ValueError, match=r"^GRU: input_size must fit in 64 bits"):
         nn.GRU(LARGEST + 1, 4)
-    with pytest.raises(ValueError, match=r"^Dropout: p must be >= 0"):
+    with pytest.raises(ValueError, match=r"^Dropout: p must be >= 0 and < 1"):
         nn.Dropout(-0.1)

@@ -72,15 +72,15 @@ def test_a_language_model_adapts_to_the_text(folder, options, evaluated):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--cache", "--batch-size", "2"), "cache reads the text as one stream, and batch_size is"),
+        (("--cache", "--batch-size", "2"), "cache reads the text as one stream, but batch_size is"),
         (("--dynamic-evaluation", "1", "--batch-size", "3"), "dynamic_evaluation reads the text"),
-        (("--cache", "--dynamic-evaluation", "1"), "give one of cache and dynamic_evaluation"),
-        (("--cache-theta", "0.5"), "cache_theta belongs to cache, which is off: give it too"),
-        (("--dynamic-decay", "0.5"), "dynamic_decay belongs to dynamic_evaluation, which is off"),
+        (("--cache", "--dynamic-evaluation", "1"), "cache and dynamic_evaluation cannot be"),
+        (("--cache-theta", "0.5"), "cache_theta is for cache, which is off: give cache too"),
+        (("--dynamic-decay", "0.5"), "dynamic_decay is for dynamic_evaluation, which is off"),
         (("--cache", "--cache-weight", "1"), "cache_weight must be >= 0 and < 1, not"),
         (("--cache", "--cache-window", "0"), "cache_window must be an integer of at least 1"),
         (("--dynamic-evaluation", "-1"), "dynamic_evaluation must be finite and >= 0, not -1.0"),
-        (("--dynamic-evaluation", "1", "--dynamic-decay", "2"), "dynamic_decay is a share of at m"),
+        (("--dynamic-evaluation", "1", "--dynamic-decay", "2"), "dynamic_decay is 2.0; expected 0"),
     ],
 )  # fmt: skip
 def test_misuse(folder, options, message):

@@ -107,7 +107,7 @@ def test_tags_that_training_lacked_count_as_wrong(spans):
     assert math.isfinite(found["loss"])
     assert "1 target has a label not seen in training (first in " in err
     assert "other.tsv, " in err
-    assert "'B-MISC'; counted as wrong, and not part of the loss" in err
+    assert "'B-MISC'; counted as wrong, and excluded from the loss" in err
     out, _ = run("evaluate", spans / "model", spans / "other.tsv")
     assert "unknown labels  1, counted as wrong" in out
 
@@ -150,7 +150,7 @@ def test_labels_that_training_lacked_count_as_wrong(tmp_path):
     assert "2 targets have labels not seen in training (first in " in err
     assert "mixed.tsv, row 21" in err or "mixed.tsv, line 22" in err
     _, err = run("evaluate", tmp_path / "model", table(tmp_path / "none.tsv", [("a", "x")]), code=1)
-    assert "none.tsv has no label of the training, which are 'high', 'low'" in err
+    assert "none.tsv has none of the training labels, which are 'high', 'low'" in err
 
 
 def test_held_out_examples_are_of_every_class_and_the_most_accurate_weights_are_kept(tmp_path):
@@ -170,7 +170,7 @@ def test_held_out_examples_are_of_every_class_and_the_most_accurate_weights_are_
 
 def test_with_too_few_to_judge_by_the_last_weights_are_kept_and_it_is_said(tmp_path):
     out = train_classifier(tmp_path, texts(random.Random(7), 100))
-    assert "10 targets to validate on are too few to judge by accuracy" in out
+    assert "10 validation targets are too few to select the best weights by accuracy" in out
     results = ModelDirectory.open(tmp_path / "model").load_config()["results"]
     assert results["step"] == 80
 
@@ -202,7 +202,7 @@ def test_patience_ends_a_training_that_gets_no_better(tmp_path):
     assert TASKS["tag"].options.default("monitor") == "auto"
     rows = [("a", "often")] * 450 + [("a", "rare")] * 150  # nothing to learn but their shares
     out = train_classifier(tmp_path, rows, "--patience", "2", "--max-steps", "2000")
-    assert "2 evaluations brought nothing better" in out
+    assert "2 evaluations without improvement" in out
     evaluations = records(tmp_path / "model")
     assert [r["best"] for r in evaluations[-2:]] == [False, False]
     assert evaluations[-1]["step"] < 2000
@@ -247,4 +247,4 @@ def test_without_sacrebleu_the_rest_is_counted_and_it_is_said(tmp_path, monkeypa
     found, err = evaluated(tmp_path / "m", *files)
     assert "bleu" not in found
     assert 'no BLEU and chrF: bleu needs an extra: pip install "anaphora[translation]"' in err
-    assert "leave them out with --no-bleu" in err
+    assert "omit them with --no-bleu" in err

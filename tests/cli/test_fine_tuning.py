@@ -41,7 +41,7 @@ def test_a_vocabulary_that_grows(model):
     assert "or extend the vocabulary of m (--extend-vocabulary)" in err
     out, err = run(*arguments, "--extend-vocabulary", "--minimum-count", "1", "--freeze", "rec*",
                    "--freeze", "embedding.*", "--discriminative-factor", "2.6")  # fmt: skip
-    assert "beginning with m, which knows 14 of 16 tokens" in err
+    assert "starting from m, which knows 14 of 16 tokens" in err
     assert json.loads(out.splitlines()[-1])["step"] == 6
     made = config("n")
     assert made["from"]["path"] == "m"

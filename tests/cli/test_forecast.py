@@ -416,7 +416,7 @@ def test_no_validation_is_reported(tmp_path):
         ("t,y\n1,2\n2,2\n", (), "the series have too few steps: the longest, "),
         ("t,y\n1,2\n", ("--time-column", "when"), "has no column 'when'"),
         ("t,y\n1,2\n", ("--lags", "1,two"), "'1,two' is not a list of integers with commas"),
-        ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: expected different ones of at least 1"),
+        ("t,y\n1,2\n", ("--lags", "2,0"), "lags [2, 0]: expected distinct numbers of at least 1"),
         ("t,y\n1,2\n", ("--frequency", "soon"), "the frequency 'soon' is unknown"),
         ("t,y\n1,2\n", ("--embedding-size", "3"), "embedding_size is for ids"),
         ("t,y\n1,2\n", ("--horizon", "0"), "horizon must be an integer of at least 1, not 0"),
@@ -441,9 +441,9 @@ def test_what_a_training_refuses(tmp_path, rows, options, message):
 
 def test_what_predict_and_evaluate_refuse(folder, tmp_path):
     _, err = run("predict", folder / "model", folder / "shops.csv", code=1)
-    assert "'price' must be known of all 4 steps to forecast, but only 0 rows follow" in err
+    assert "'price' must be known for all 4 steps to forecast, but only 0 rows follow" in err
     _, err = run("predict", folder / "model", folder / "next.csv", "--horizon", 9, code=1)
-    assert "only 4 rows follow the last target; add 5 rows whose targets are empty" in err
+    assert "only 4 rows follow the last target; add 5 rows with empty targets" in err
     _, err = run("evaluate", folder / "model", folder / "shops.csv", "--origins", 18, code=1)
     assert "a backtest of 18 origins every 4 steps, with a horizon of 4, needs at least 74" in err
     assert "north has 70" in err
@@ -460,7 +460,7 @@ def test_what_predict_and_evaluate_refuse(folder, tmp_path):
     arrays, metadata = read_weights(weights)
     write_weights(weights, arrays | {"output.weight": 0 * arrays["output.weight"] + 3e38}, metadata)
     _, err = run("predict", tmp_path / "large", folder / "next.csv", code=1)
-    assert "forecast: the model's scores are NaN or infinite, so there is no answer" in err
+    assert "forecast: the model's predictions are NaN or infinite" in err
     text = tmp_path / "text.txt"
     text.write_text("words\n")
     _, err = run("predict", folder / "model", text, code=1)
@@ -496,10 +496,10 @@ def test_damaged_data_of_a_training_is_named(tmp_path, change, message):
     [
         ({"known_mean": []}, "known_mean is []; expected 1 finite numbers"),
         ({"typical_scale": [0.0]}, "typical_scale has a number of 0 or less"),
-        ({"lags": [1, 1]}, "different lags >= 1"),
+        ({"lags": [1, 1]}, "distinct lags >= 1"),
         ({"frequency": "soon"}, "the frequency 'soon' is unknown"),
         ({"season": "7"}, "season is '7'; expected int"),
-        ({"context": 9}, "model.context is 7, but tokenizer.json makes it 9"),
+        ({"context": 9}, "model.context is 7, but tokenizer.json has 9"),
     ],
 )
 def test_a_damaged_codec_is_named(folder, tmp_path, change, message):

@@ -101,7 +101,7 @@ def test_a_classifier_is_the_same_from_series_of_any_format(run):
     text = Path("a.tsv").read_text()
     assert train(run, "classify", ["-"], "--format", "ucr", stdin=text)[0] == models[0]
     err = train(run, "classify", ["a.tsv"], "--column", "2", code=2)
-    assert "column is for tables, and none was given" in err
+    assert "column is for tables, but none was given" in err
 
 
 def columns_of(sentences, order, separator, between=""):
@@ -225,7 +225,7 @@ def test_texts_of_several_words_are_classified_by_words(run):
         other = "char" if level == "word" else "word"
         assert train(run, "classify", [f"{name}.csv"], *columns, "--level", other)[0] != weights
     err = train(run, "classify", ["names.csv"], *columns, "--lowercase", out="x", code=2)
-    assert "most of the texts have one word or none, so they are read by characters" in err
+    assert "most of the texts have at most one word, so they are read by characters" in err
     assert not Path("x").exists()
     for more, expected in [
         ((), ("mean", 0.3)),
@@ -246,8 +246,8 @@ def test_words_that_become_unknown_are_told(run):
              "language-model", *SMALL, "--out", "model", "--overwrite")  # fmt: skip
     out, _ = run("train", "a.txt", *small, "--minimum-count", "3")
     assert (
-        "the vocabulary has 5 entries; 2 rarer words become unknown, which are 3 of the 36 tokens "
-        "(8.33%); --minimum-count 1 without --vocabulary-size keeps all\n"
+        "the vocabulary has 5 entries; 2 rarer words become unknown: 3 of the 36 tokens "
+        "(8.33%); --minimum-count 1 without --vocabulary-size keeps all words\n"
     ) in out
     out, _ = run("train", "a.txt", *small, "--minimum-count", "1")
     assert "unknown" not in out.split("parameters")[0].replace("unknown)", "")
@@ -266,9 +266,9 @@ def test_words_that_become_unknown_are_told(run):
          "format 'conllu' is not for this task; expected one of csv, tsv, jsonl, parquet, arrow, "
          "d"),
         ("classify", {"a.txt": "x\n"}, ["--column", "t"], 2,
-         "column is for tables, and none was given; with format, say what files are"),
+         "column is for tables, but none was given; give the format of files"),
         ("classify", {"a.ts": "@targetLabel true\n@data\n1,2:0.5\n"}, [], 1,
-         "a.ts has numbers to predict (@targetLabel true, or a numeric attribute), and classify"),
+         "a.ts has numeric targets (@targetLabel true, or a numeric attribute), but classify"),
         ("classify", {"a.ts": "@targetLabel true\n@data\n1,2:0.5\n"}, [], 1, "--task regress"),
         ("classify", {"a.npz": ""}, [], 1, "a.npz"),
         ("classify", {"a.ts": "@data\n1:x\n", "b.csv": "a,b\n1,2\n"}, [], 1,
@@ -286,7 +286,7 @@ def test_words_that_become_unknown_are_told(run):
         ("translate", {"a.csv": "a,b,c\n1,2,3\n"}, [], 1,
          "say with --source-column and --target-column which columns hold the sources and the tar"),
         ("translate", {"a.en": "x\n", "a.de": "y\n"}, ["--source-column", "x"], 2,
-         "source_column is for tables, and none was given"),
+         "source_column is for tables, but none was given"),
         ("language-model", {"a.txt": "x\n"}, ["--format", "ts"], 2,
          "format 'ts' is not for this task; expected one of csv, tsv, jsonl, parquet, arrow, data"),
     ],

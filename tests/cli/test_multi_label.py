@@ -137,7 +137,7 @@ def test_labels_not_seen_in_training_count_as_wrong(folder, tmp_path):
     assert "more.csv, line 2): 'Z'; counted as wrong" in err
     write_table(tmp_path / "other.csv", [("ab", ["Z"]), ("c", ["Y", "Z"])])
     _, err = run("evaluate", folder / "model", tmp_path / "other.csv", code=1)
-    assert "other.csv has no label of the training, which are 'A', 'B', 'C'" in err
+    assert "other.csv has none of the training labels, which are 'A', 'B', 'C'" in err
 
 
 def test_lists_are_several_labels_without_a_separator(folder, tmp_path):
@@ -238,7 +238,7 @@ def test_series_have_several_labels_and_stream(tmp_path):
 def test_what_does_not_fit_several_labels_is_told(folder, tmp_path):
     given = ("train", folder / "train.csv", *SMALL, *COLUMNS, "--out", tmp_path / "model")
     _, err = run(*given, "--label-separator", "", code=2)
-    assert "label_separator is empty; expected a sign, such as |" in " ".join(err.split())
+    assert "label_separator is empty; expected a character, such as |" in " ".join(err.split())
     _, err = run(*given, "--label-separator", "|", "--label-smoothing", "0.1", code=2)
     assert "label_smoothing spreads a target over the other classes" in err
     write_table(tmp_path / "one.csv", [("a", ["A"]), ("b", ["B"])] * 20)
@@ -248,7 +248,7 @@ def test_what_does_not_fit_several_labels_is_told(folder, tmp_path):
         "evaluate", tmp_path / "one", folder / "test.csv", "--label-separator", "|", code=1
     )
     assert "an example has" in err
-    assert "but the classifier gives each one label" in err
+    assert "the classifier expects one label per example" in err
 
 
 def test_targets_that_no_training_wrote_are_told(folder):

@@ -59,7 +59,7 @@ def test_a_model_stays_as_it_is(folder):
     before = files(folder / "m")
     arguments = ("--window", "8", "--batch-size", "2", "--from", "m")
     out, _ = run("train", "text.txt", *arguments, "--find-learning-rate", "--out", "m")
-    assert "beginning with m, which knows 14 of 14 tokens" in out
+    assert "starting from m, which knows 14 of 14 tokens" in out
     after = files(folder / "m")
     assert {path.name for path in after.keys() - before.keys()} <= {"learning-rate.png"}
     assert {path: after[path] for path in before} == before

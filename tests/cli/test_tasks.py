@@ -211,7 +211,7 @@ def test_what_is_learnt_is_predicted_and_reported(trained):
         assert best == min(evaluations, key=lambda record: record["loss"])
     else:  # too few to judge by, so that the last weights are kept, and it is said
         assert best == evaluations[-1]
-        assert f"{found['tokens']} targets to validate on are too few" in trained.printed
+        assert f"{found['tokens']} validation targets are too few" in trained.printed
     assert best["loss"] == pytest.approx(found["loss"], rel=1e-6)
     assert best.get("accuracy") == found.get("accuracy")
     results = json.loads((trained.model / "config.json").read_text())["results"]
@@ -520,7 +520,7 @@ def test_a_share_is_drawn_by_seed(tmp_path):
             ["--column", "text"],
             "--column is not for the task tag, only for language-model, cl",
         ),
-        ("tag", ["--tag-column", "0"], "tag_column is '0'; columns have names, or count from 1"),
+        ("tag", ["--tag-column", "0"], "tag_column is '0'; expected a name, or a number from 1"),
         (
             "tag",
             ["--character-hidden-size", "0"],
@@ -565,7 +565,7 @@ def test_options_that_are_refused_of_other_commands(tmp_path):
             "--column is not for the task tag, only for",
         ),
         (["train", "--resume", "--task", "tag"], "omit FILE, --task, --valid, --preset, --over"),
-        (["train", "--resume", "--pooling", "max"], "pooling: a training that continues keeps its"),
+        (["train", "--resume", "--pooling", "max"], "pooling: cannot change when a training"),
     ]:
         assert message in run(*arguments, code=2)[1]
 
@@ -594,14 +594,14 @@ def test_texts_are_refused_by_a_classifier_of_series(tmp_path):
     (tmp_path / "names").mkdir()
     (tmp_path / "names" / "other.txt").write_text("x\n")
     _, err = run("evaluate", tmp_path / "model", tmp_path / "names", code=1)
-    assert "the classifier is one of series, but a text was given to it" in err
+    assert "the classifier reads series, but a text was given" in err
 
 
 def test_options_of_texts_are_refused_for_series(tmp_path):
     task = make("classify series", tmp_path)
     for options, message in [
         (["--level", "word"], "level is for texts, but the files hold series"),
-        (["--column", "text"], "column is for tables, and none was given"),
+        (["--column", "text"], "column is for tables, but none was given"),
         (["--embedding-size", "3"], "embedding_size is for ids"),
     ]:
         assert message in run(*task.command(*options), code=2)[1]
@@ -610,7 +610,7 @@ def test_options_of_texts_are_refused_for_series(tmp_path):
 
 def test_columns_are_refused_where_no_table_is_given(tmp_path):
     task = make("classify folder", tmp_path)
-    refused = "column is for tables, and none was given"
+    refused = "column is for tables, but none was given"
     assert f"label_{refused}" in run(*task.command("--label-column", "side"), code=2)[1]
     run(*task.command("--max-steps", "1"))
     lines = task.valid[0] / "low.txt"
@@ -623,7 +623,7 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("task", "files", "given", "message"),
     [
-        ("classify", {}, [], "nothing was given to classify: name tables, a folder with a .txt"),
+        ("classify", {}, [], "no files to classify: give tables, a folder with a .txt"),
         ("classify", {"a.csv": "text,label\nx,y\n"}, ["a.csv"], "say with --column and --label-co"),
         (
             "classify",
@@ -644,16 +644,16 @@ def test_columns_are_refused_where_no_table_is_given(tmp_path):
             "classify",
             {"d/a.txt": "x\nx\n", "d/b.txt": "x\n", "e/c.txt": "x\n"},
             ["d", "--valid", "e"],
-            "the examples to validate on: the label 'c' is not one of the 2 of the training: 'a', "
-            "'b'",
+            "the validation examples: the label 'c' is not one of the 2 labels of the training: "
+            "'a', 'b'",
         ),
-        ("tag", {}, [], "nothing was given to tag"),
+        ("tag", {}, [], "no files to tag"),
         ("tag", {"a.conllu": "x\ty\n"}, ["a.conllu"], "a.conllu, line 1: there are 2 columns"),
         (
             "tag",
             {"a.tsv": "ab\tX\n\nab\tY\n", "b.tsv": "ab\tZ\n"},
             ["a.tsv", "--tag-column", "2", "--valid", "b.tsv"],
-            "the tag 'Z' is not one of the 2 of the training: 'X', 'Y'",
+            "the tag 'Z' is not one of the 2 tags of the training: 'X', 'Y'",
         ),
         (
             "translate",
@@ -718,12 +718,12 @@ def test_damaged_directories_are_named(tmp_path):
     )
     (model / "tokenizer.json").write_text(tokenizer.replace('"low"', '"low", "other"'))
     _, err = run("evaluate", model, *task.valid, code=1)
-    assert "model.num_classes is 2, but tokenizer.json makes it 3; put back" in err
+    assert "model.num_classes is 2, but tokenizer.json has 3; restore" in err
     (model / "tokenizer.json").write_text(tokenizer)
     config = (model / "config.json").read_text()
     (model / "config.json").write_text(config.replace("sequence_classifier", "fortune_teller"))
     for arguments in (("info", model), ("train", "--resume", "--out", model)):
-        assert "its task is 'fortune_teller', which no command knows" in run(*arguments, code=1)[1]
+        assert "its task 'fortune_teller' is unknown" in run(*arguments, code=1)[1]
     (model / "config.json").write_text(config.replace('"pooling": "mean"', '"pooling": "sum"'))
     assert "pooling 'sum' is not one of last, mean, max" in run("info", model, code=1)[1]
     (model / "config.json").write_text(config)
@@ -739,7 +739,7 @@ def test_a_model_that_was_saved_from_python_is_used_by_the_commands(tmp_path):
     model.save(tmp_path / "model")
     assert "num_tags" in run("info", tmp_path / "model")[0]
     _, err = run("predict", tmp_path / "model", code=1, stdin="a b\n")
-    assert "tokenizer.json: is empty, so what the model reads is unknown" in err
+    assert "tokenizer.json: is empty, so the model has no vocabulary" in err
     codec = TaggerCodec(("a", "b"), False, CharacterTokenizer.fit("ab"), ("X", "Y"))
     model.codec = codec
     model.save(tmp_path / "model")
@@ -878,7 +878,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     for header in ("", "@dimensions 2\n", "@univariate false\n@classLabel false\n"):
         bare.write_text(header + "@data\n" + "\n".join(series))
         assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
-    refused = "bare.ts has no classes; to train or to evaluate, give each series its own: in a"
+    refused = "bare.ts has no classes, which training and evaluation need: write the class of"
     out = ("--out", tmp_path / "other", "--task", "classify")
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]
     assert refused in run("train", bare, *out, code=1)[1]
@@ -887,7 +887,7 @@ def test_series_without_classes_are_predicted_and_nothing_else(tmp_path):
     bare.write_text("@targetLabel true\n@data\n" + "\n".join(f"{one}:0.5" for one in series))
     assert run("predict", tmp_path / "model", bare, "--json")[0] == expected
     refused = (
-        "bare.ts has numbers to predict (@targetLabel true, or a numeric attribute), and "
+        "bare.ts has numeric targets (@targetLabel true, or a numeric attribute), but "
         "classify needs classes: use --task regress"
     )
     assert refused in run("evaluate", tmp_path / "model", bare, code=1)[1]

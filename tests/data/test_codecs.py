@@ -75,7 +75,9 @@ def test_labels_that_training_lacked_are_the_last_ones():
     more = codec.with_labels_of([(["a", "a", "a"], ["Z", "Y", "A"])])
     assert (codec.labels, more.labels) == (("X", "Y"), ("X", "Y", "A", "Z"))
     assert more.encode([(["a"], ["Z"])])["tags"].tolist() == [3]
-    with pytest.raises(DataError, match="the tag 'Z' is not one of the 2 of the training: 'X'"):
+    with pytest.raises(
+        DataError, match="the tag 'Z' is not one of the 2 tags of the training: 'X'"
+    ):
         codec.encode([(["a"], ["Z"])])
     codec = ClassifierCodec(("b", "c"), None, np.zeros(1), np.ones(1))
     assert codec.with_labels_of([(np.ones((2, 1)), "a")]).classes == ("b", "c", "a")
@@ -216,7 +218,7 @@ def test_several_labels_are_rows_of_booleans_and_come_back():
     more = codec.with_labels_of([("a", ("w", "x")), ("a", "v")])
     assert more.classes == ("x", "y", "z", "v", "w")
     assert more.encode_answers([("w", "x")]).tolist() == [[True, False, False, False, True]]
-    with pytest.raises(DataError, match="the label 'w' is not one of the 3 of the training"):
+    with pytest.raises(DataError, match="the label 'w' is not one of the 3 labels of the training"):
         codec.encode_answers([("w",)])
 
 
@@ -225,9 +227,9 @@ def test_one_label_each_is_stored_as_before():
     assert "multi_label" not in one.to_dict()
     assert one.encode_answers([("y",), "x"]).tolist() == [1, 0]
     assert one.with_labels_of([("a", ("z", "x"))]).classes == ("x", "y", "z")
-    with pytest.raises(DataError, match="has the labels 'x', 'y', but the classifier gives each"):
+    with pytest.raises(DataError, match="has the labels 'x', 'y'; the classifier expects one"):
         one.encode_answers([("x", "y")])
-    with pytest.raises(DataError, match="an example has no label, but the classifier"):
+    with pytest.raises(DataError, match="an example has no label; the classifier"):
         one.encode_answers([()])
 
 

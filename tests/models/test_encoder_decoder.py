@@ -292,7 +292,7 @@ def test_what_a_directory_cannot_hold_is_refused(tmp_path):
     swapped = {"source": tokenizers()["target"], "target": tokenizers()["source"]}
     model.codec = PairCodec(swapped)
     model.save(tmp_path / "swapped")
-    message = r"model.source_vocabulary_size is 9, but tokenizer.json makes it 7; put back the two"
+    message = r"model.source_vocabulary_size is 9, but tokenizer.json has 7; restore the two"
     with pytest.raises(ArtifactError, match=message):
         EncoderDecoder.load(tmp_path / "swapped")
 
@@ -307,17 +307,17 @@ def test_options_that_do_not_fit_are_refused(batch):
         EncoderDecoder(V_SOURCE, V, hidden_size=5)
     with pytest.raises(ValueError, match="EncoderDecoder: attention 'dot' is not one of mult"):
         make(attention="dot")
-    with pytest.raises(ValueError, match=r"tied needs embedding_size \(3\) to be hidden"):
+    with pytest.raises(ValueError, match=r"tied needs equal embedding_size \(3\) and hidden"):
         make(attention=None, tied=True)
-    with pytest.raises(ValueError, match="end_id 7 in a vocabulary of 7"):
+    with pytest.raises(ValueError, match="end_id is 7 and vocabulary_size 7"):
         make(end_id=7)
     model = make()
     state, memory = model.encode(batch.source, SOURCE_LENGTHS)
-    with pytest.raises(ValueError, match="a decoder with attention needs a memory"):
+    with pytest.raises(ValueError, match="give a memory to a decoder with attention"):
         model.decoder(batch.inputs, state)
-    with pytest.raises(ValueError, match="4 rows for a memory of 3; expected a multiple"):
+    with pytest.raises(ValueError, match="ids have 4 rows and the memory 3; expected a multiple"):
         model.decoder(np.zeros((2, 4), int), None, memory)
-    with pytest.raises(ValueError, match="a decoder with attention needs a memory"):
+    with pytest.raises(ValueError, match="give a memory to a decoder with attention"):
         Decoder(DecoderBody(hidden_size=H), V)(batch.inputs, None, memory)
     with pytest.raises(ValueError, match=r"shape \(3, 4\); expected \[B, 2\], and no lengths"):
         make_vector_model().encode(np.zeros((3, 4)))

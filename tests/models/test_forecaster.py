@@ -376,7 +376,7 @@ def test_a_cell_of_ones_own(tmp_path):
 
 def test_what_a_session_refuses():
     session = make().session()
-    with pytest.raises(ValueError, match="forecast: feed at least one value of each target before"):
+    with pytest.raises(ValueError, match="forecast: feed at least one value of each target first"):
         session.forecast(h, np.zeros((h, F)))
     with pytest.raises(
         ValueError, match=r"feed: values of shape \(3,\); expected \[2\] for one step"
@@ -457,13 +457,13 @@ def test_saved_and_loaded(distribution, tmp_path):
     ("options", "message"),
     [
         ({"context": 0}, "context 0; expected at least 1, 0 and 1"),
-        ({"lags": [0, 1]}, r"lags \[0, 1\]; expected different ones of at least 1 step"),
-        ({"lags": []}, r"lags \[\]; expected different ones"),
+        ({"lags": [0, 1]}, r"lags \[0, 1\]; expected distinct numbers of at least 1 step"),
+        ({"lags": []}, r"lags \[\]; expected distinct numbers"),
         ({"scaling": "log"}, "scaling 'log' is not one of standard, mean_absolute, none"),
         ({"distribution": "cauchy"}, "distribution 'cauchy' is not one of quantiles, gaussian"),
         (
             {"distribution": "quantiles", "quantiles": [0.5, 0.1]},
-            "expected at least two rising levels",
+            "expected at least two increasing levels",
         ),
         (
             {"distribution": "negative_binomial", "scaling": "standard"},

@@ -180,7 +180,7 @@ def test_forget_bias_and_uniform_initialisation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tied": True}, r"tied needs embedding_size \(3\) to be hidden_size \(4\)"),
+        ({"tied": True}, r"tied needs equal embedding_size \(3\) and hidden_size \(4\)"),
         ({"dropout": 1.0}, "dropout"),
         ({"cell": "lsmt"}, "lsmt"),
         ({"initialization": "random"}, "initialization 'random'"),
@@ -259,7 +259,7 @@ def test_a_missing_weight_is_named(saved):
 def test_another_tokenizer_is_refused(saved):
     directory, _, _ = saved
     directory.tokenizer.write_text(json.dumps(CharacterTokenizer.fit("ab").to_dict()))
-    with pytest.raises(ArtifactError, match=r"vocabulary_size is 7, but tokenizer.json makes it 2"):
+    with pytest.raises(ArtifactError, match=r"vocabulary_size is 7, but tokenizer.json has 2"):
         LanguageModel.load(directory.path)
 
 

@@ -316,10 +316,10 @@ def test_scores_that_are_not_there_are_explained(rng):
     session, keeps = model.session(2), model.session(2, keep_scores=True)
     session.feed(rng.standard_normal((2, I)))
     with pytest.raises(
-        ValueError, match=r"tags: .* no scores .* model.session\(keep_scores=True\)"
+        ValueError, match=r"tags: .* does not keep the scores .* model.session\(keep_scores=True\)"
     ):
         session.tags()
-    with pytest.raises(KeyError, match="the state has h, c, but no scores, which this session kee"):
+    with pytest.raises(KeyError, match="the state has h, c, but no scores, which this session nee"):
         keeps.load_state_dict(session.state_dict())
     with pytest.raises(KeyError, match="the state has h, c, scores; expected h, c"):
         session.load_state_dict(keeps.state_dict())
@@ -520,7 +520,7 @@ def test_a_value_that_is_not_finite_is_told_and_changes_nothing(rng):
 
 @pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor, SequenceTagger])
 def test_what_has_no_session_says_why(kind):
-    reason = "because it reads a sequence from its end too; call it .*--no-bidirectional"
+    reason = "as it also reads sequences from their ends; call it .*--no-bidirectional"
     with pytest.raises(
         ValueError, match=f"{kind.__name__}: a bidirectional .* no session, {reason}"
     ):
@@ -532,7 +532,9 @@ def test_what_has_no_session_says_why(kind):
 def test_input_that_does_not_fit_is_explained():
     model = spelling_tagger()
     model.codec = None
-    with pytest.raises(ValueError, match="SequenceTagger: its session reads words, of which a co"):
+    with pytest.raises(
+        ValueError, match="SequenceTagger: its session reads words, which needs a co"
+    ):
         model.session()
     model = make(vocabulary_size=2)
     model.codec = ClassifierCodec(tuple("wxyz"), CharacterTokenizer.fit("ab"))

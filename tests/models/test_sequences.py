@@ -327,7 +327,7 @@ def test_a_saved_crf_knows_again_which_tags_may_follow_each_other(tmp_path):
 
 
 def test_a_crf_is_not_smoothed():
-    with pytest.raises(ValueError, match="label_smoothing is for tags that are judged each by"):
+    with pytest.raises(ValueError, match="label_smoothing is for tags that are predicted"):
         crf_tagger(label_smoothing=0.1)
     with pytest.raises(ValueError, match="label_smoothing must be >= 0 and < 1"):
         make(label_smoothing=1.0)

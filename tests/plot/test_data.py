@@ -131,14 +131,14 @@ def test_gates_of_a_cell_that_was_not_traced_are_refused(x):
 
     layer = nn.Recurrent(untraced, I, H, dtype=np.float64)
     assert plot.states(layer, x).data["h_l0"].shape == (T, H)
-    with pytest.raises(ValueError, match="'untraced' gives no names to gates"):
+    with pytest.raises(ValueError, match="gates of the cell 'untraced' have no names"):
         plot.gates(layer, x)
 
 
 @pytest.mark.parametrize(
     ("named", "options", "message"),
     [
-        ({}, {}, "nothing was given"),
+        ({}, {}, "no values were given"),
         ({"h": np.ones(3)}, {}, r"'h' has the shape \(3,\); expected \[T, H\] or \[T, B, H\]"),
         ({"h": np.ones((0, 3))}, {}, "sequences of 0 steps"),
         ({"h": np.ones((2, 3)), "c": np.ones((4, 3))}, {}, "sequences of 2, 4 steps"),

@@ -240,7 +240,7 @@ def test_with_a_start_token_the_first_token_counts_without_a_cache(ids):
         (
             dynamic_evaluation,
             {"learning_rate": 1, "mean_squares": {"output.bias": np.zeros(V)}},
-            "the mean squares are not of the parameters of this model",
+            "mean_squares does not match the parameters of this model",
         ),
         (cache_evaluation, {"window": 0}, "cache_evaluation: window is 0; expected at least 1"),
         (cache_evaluation, {"theta": -1}, "theta is -1; expected 0 <= theta"),
@@ -255,11 +255,11 @@ def test_what_cannot_be_meant_is_refused(ids, function, options, message):
 def test_more_than_one_text_and_none(ids):
     model = make()
     for function, options in [(dynamic_evaluation, {"learning_rate": 1}), (cache_evaluation, {})]:
-        with pytest.raises(ValueError, match="a batch of 2 streams; one text is needed"):
+        with pytest.raises(ValueError, match="a batch has 2 streams; expected one"):
             function(model, cover(ids, 2, 6), **options)
-        with pytest.raises(ValueError, match="the batches have no token to predict"):
+        with pytest.raises(ValueError, match="the batches have no tokens to predict"):
             function(model, [], **options)
-    with pytest.raises(ValueError, match="gradient_mean_squares: there is no batch"):
+    with pytest.raises(ValueError, match="gradient_mean_squares: there are no batches"):
         gradient_mean_squares(model, [])
 
 

@@ -114,7 +114,7 @@ def test_series_that_are_too_short():
     with pytest.raises(DataError, match="longest, 'of 8', has 8, but lags of up to 4 steps and a "
                        "horizon of 4 need at least 9; give shorter lags"):  # fmt: skip
         fit_forecaster(series[:2], options)
-    with pytest.raises(DataError, match="there is no series to learn from"):
+    with pytest.raises(DataError, match="there are no series to train on"):
         fit_forecaster([])
 
 
@@ -239,11 +239,11 @@ def test_what_a_forecast_refuses():
     options = ForecasterOptions.make(horizon=3, max_steps=2, **SMALL)
     fitted = fit_forecaster([series], options)
     assert fitted.forecast([series], 2)[0].paths.shape == (400, 2, 1)
-    with pytest.raises(DataError, match="'known 0' must be known of all 3 steps to forecast, but "
+    with pytest.raises(DataError, match="'known 0' must be known for all 3 steps to forecast, but "
                        "only 2 rows follow the last target; add 1 rows"):  # fmt: skip
         fitted.forecast([series])
     with pytest.raises(DataError, match="1 targets, 0 columns known in advance, step 1; the "
-                       "forecaster learnt 1, 1 and step 1"):  # fmt: skip
+                       "forecaster was trained with 1, 1 and step 1"):  # fmt: skip
         fitted.forecast([TimeSeries.of(np.ones(40))])
     with pytest.raises(DataError, match="has the step 2, the first 1"):
         fit_forecaster([TimeSeries.of(np.ones(40)), TimeSeries.of(np.ones(40), frequency="2")])
@@ -260,7 +260,7 @@ def test_options_that_are_refused():
         ForecasterOptions.make(distribution="normal")
     with pytest.raises(ValueError, match="scaling 'log' is not one of standard, mean_absolute"):
         ForecasterOptions.make(scaling="log")
-    with pytest.raises(ValueError, match=r"lags \[1, 1\]: expected different ones"):
+    with pytest.raises(ValueError, match=r"lags \[1, 1\]: expected distinct numbers"):
         ForecasterOptions.make(lags=[1, 1])
     with pytest.raises(ValueError, match=r"levels \[0.5, 1.0\]: expected numbers between 0 and 1"):
         ForecasterOptions.make(levels=[0.5, 1.0])

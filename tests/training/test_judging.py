@@ -96,7 +96,7 @@ def test_patience_counts_by_the_monitored_figure():
     trainer, reason, _, _ = judged(
         [*evaluations, *[of_accuracy(51, 0.0)] * 9], monitor="accuracy", patience=2
     )
-    assert reason == "2 evaluations brought nothing better"
+    assert reason == "2 evaluations without improvement"
     assert trainer.progress.step == 9 + 2  # ties with a lower loss are better
 
 
@@ -126,8 +126,8 @@ def test_with_few_targets_the_last_weights_are_kept_and_it_is_said_once():
     assert watch.evaluations("best") == [True] * 4
     assert trainer.progress.best == 7 / 49
     assert watch.notices == [
-        "49 targets to validate on are too few to judge by accuracy which weights are best (at "
-        "least 50): the last are kept"
+        "49 validation targets are too few to select the best weights by accuracy (at least 50): "
+        "the last are kept"
     ]
     # The loss is no count, and one target more is enough.
     _, _, kept, watch = judged(evaluations)
@@ -338,8 +338,8 @@ def test_evaluations_that_are_too_long_for_the_time_leave_half_of_it_and_it_is_s
     assert trainer.progress.step == 30 - 3 * 2
     assert seconds == 30 + 120
     assert watch.notices == [
-        "an evaluation takes 2.0 minutes, more than half of 1: give more time, or less to validate "
-        "on"
+        "an evaluation takes 2.0 minutes, more than half of 1: give more minutes, or less "
+        "validation data"
     ]
 
 

@@ -72,7 +72,9 @@ def test_columns_are_options_of_tables(name):
     task = TASKS[name]
     assert set(task.columns) <= set(task.options.fields("data"))
     for column in task.columns:
-        with pytest.raises(ValueError, match=f"^{column} is for tables, and none was given; with"):
+        with pytest.raises(
+            ValueError, match=f"^{column} is for tables, but none was given; give the format"
+        ):
             task.check_files({column: "body"}, ["reviews.txt", "-"])
         task.check_files({column: "body"}, ["reviews.txt", "reviews.csv"])
         task.check_files({column: "body", "format": "csv"}, ["-"])

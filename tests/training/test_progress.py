@@ -78,7 +78,7 @@ def notebook(monkeypatch):
     cell = Cell()
     monkeypatch.setitem(sys.modules, "IPython", cell.module)
     monkeypatch.setitem(sys.modules, "IPython.display", cell.module.display)
-    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN_DRAWINGS", 0)
+    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN_UPDATES", 0)
     return cell
 
 

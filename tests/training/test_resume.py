@@ -205,13 +205,13 @@ def test_another_kind_of_limit_takes_the_place_of_the_old(tmp_path, text):
     [
         (
             {"hidden_size": 3},
-            "hidden_size: a training that continues keeps its options; only epochs",
+            "hidden_size: cannot change when a training is resumed; only epochs",
         ),
-        ({"learning_rate": 1.0, "seed": 2}, "^seed: a training"),
+        ({"learning_rate": 1.0, "seed": 2}, "^seed: cannot change"),
         ({"epochs": 0}, "epochs must be an integer of at least 1"),
         (
             {"minutes": 1.0, "schedule": "cosine"},
-            "cosine ends at a known step: give epochs or max_steps, with minutes if you like",
+            "cosine ends at a known step: give epochs or max_steps \\(minutes may be given too\\)",
         ),
         ({"decay": 0.1}, "decay: the schedule cosine has no such option; omit it, or choose"),
         (
@@ -256,7 +256,7 @@ def test_what_cannot_be_resumed_is_named(tmp_path, text):
     with pytest.raises(ArtifactError, match=r"cannot be resumed: .*train\.npy"):
         resume_training(LANGUAGE_MODEL, home.path)
     home.checkpoint.unlink()
-    with pytest.raises(ArtifactError, match="has no checkpoint, so there is no training to contin"):
+    with pytest.raises(ArtifactError, match="has no checkpoint to resume from; train ag"):
         resume_training(LANGUAGE_MODEL, home.path)
 
 
@@ -342,8 +342,10 @@ def test_a_cosine_that_has_ended_says_that_nothing_more_is_learnt(tmp_path, text
     before = stopped(tmp_path, text, None)
     rates, said = resumed(tmp_path, {"max_steps": 30})
     assert max(rates.values()) == before[20]
-    assert said[1].startswith(f"at a learning rate of {before[20]:.3g} almost nothing is learnt: g")
-    assert "learning_rate too, such as 0.01, with which it began" in said[1]
+    assert said[1].startswith(
+        f"a learning rate of {before[20]:.3g} is too low to learn: give learning"
+    )
+    assert "learning_rate too, such as 0.01, the initial one" in said[1]
 
 
 def test_minutes_alone_make_a_plateau_of_a_cosine(tmp_path, text):
@@ -352,7 +354,7 @@ def test_minutes_alone_make_a_plateau_of_a_cosine(tmp_path, text):
     assert rates[11] == before[10]
     assert max(rates.values()) == before[10]
     assert said[0].startswith(
-        "the schedule restarts at step 10: plateau, as cosine needs an end at a known step"
+        "the schedule restarts at step 10: plateau, as cosine needs a known last step"
     )
     training = config_of(tmp_path)["training"]
     limits = training["schedule"], training["minutes"], training["max_steps"]
@@ -423,8 +425,10 @@ def test_a_limit_that_was_passed_before_is_told(tmp_path, text):
     stopped(tmp_path, text, None)
     rates, (said,) = resumed(tmp_path, {"max_steps": 12})
     assert rates == {}
-    assert said.startswith("there is nothing left to do: limits count from the beginning of the tr")
-    assert "which has had 20 steps" in said
+    assert said.startswith(
+        "the training is complete already: limits are totals, and it has run for 20 "
+    )
+    assert "it has run for 20 steps" in said
     rates, _ = resumed(tmp_path, {"max_steps": 22, "learning_rate": 0.02})
     assert list(rates) == [21, 22]
 

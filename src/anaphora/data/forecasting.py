@@ -1,4 +1,4 @@
-"""Series to forecast as windows: the codec of a forecaster, and its batches."""
+"""The codec of forecasters, and batches of windows of series."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Array = NDArray[Any]
 SCALINGS = ("standard", "mean_absolute", "none")
 
 ForecastExample = tuple[TimeSeries, int]
-"""A series, and the number of steps after which the horizons of its windows may begin, to validate
-on it; 0 to train on it."""
+"""A series, and for validation the number of steps before the first horizon of its windows; 0 for
+training."""
 
-# More take long and change little.
+# More windows are slow and change little.
 _VALIDATION_WINDOWS = 512
 _SCORED_WINDOWS = 64
 _TYPICAL_WINDOWS = 32
@@ -33,18 +33,18 @@ _TYPICAL_WINDOWS = 32
 
 @dataclass(frozen=True, eq=False)
 class ForecastBatch(Batch):
-    """Windows of series: the past that lags reach, a context of C steps, and h steps to forecast.
+    """Windows of series: P steps for the lags, a context of C steps, and h steps to forecast.
 
     Attributes:
-        inputs: The values [P + C + h, B, N] in their own units; missing ones are filled (see
+        inputs: The values [P + C + h, B, N] in their own units, with missing values filled (see
             `Forecaster.fill`).
         targets: The last C + h of them.
-        features: [C + h, B, F] what is known of each step in advance.
+        features: [C + h, B, F] the features of each step, which are known in advance.
         observed: [P + C + h, B, N] whether a value was observed.
         counted: [C + h, B, N] whether a target counts; None for all that were observed.
         scored: [B] whether an evaluation also forecasts the window; None for none.
-        naive_error: [B, N] the mean absolute error of the seasonal naive forecast in the series of
-            each window, which the errors of its forecasts are divided by.
+        naive_error: [B, N] the mean absolute error of the seasonal naive forecast on the series of
+            each window, which divides the errors of its forecasts.
 
     >>> values = np.array([[[1.0]], [[0.0]], [[3.0]]], np.float32)
     >>> batch = ForecastBatch(
@@ -73,22 +73,22 @@ class ForecastBatch(Batch):
 
 
 class WindowBatches(Batches):
-    """All windows of several series, in another order in each epoch.
+    """All windows of several series, shuffled in each epoch.
 
-    A window is the past that lags reach, the context and the horizon, P + C + h steps; the first
-    begins where the series does. Of a shorter series the steps before count as missing.
+    A window has P + C + h steps: the past for the lags, the context and the horizon. The first
+    starts at the first step of the series. In shorter series, the steps before are missing.
 
     Args:
-        values: For each series, [T, N]; NaN where missing.
-        features: For each, [T, F].
+        values: [T, N] of each series; NaN where missing.
+        features: [T, F] of each series.
         past: P, the largest lag.
         context: C.
         horizon: h.
-        batch_size: B windows at most.
-        after: To validate: for each series, the steps before the first horizon. Only the horizons
-            of windows count; of many windows some are taken, evenly spread.
-        every: The steps from one of these windows to the next.
-        naive_errors: For each series to validate on, [N]; see `ForecastBatch`.
+        batch_size: B, the maximum number of windows.
+        after: For validation, the steps of each series before the first horizon. Only the horizons
+            of windows count; many windows are subsampled evenly.
+        every: The steps between these windows.
+        naive_errors: [N] of each validation series; see `ForecastBatch`.
 
     Raises:
         DataError: no series has P + 1 + h steps.
@@ -140,7 +140,7 @@ class WindowBatches(Batches):
         self._ends = np.array(ends)
 
     def fill(self, model: Any) -> None:
-        """Fill missing values, where they are read, by `Forecaster.fill`."""
+        """Fill the missing values of the inputs with `Forecaster.fill`."""
         self._filled = [
             model.fill(values[:, None], features[:, None])[:, 0]
             for values, features in zip(self._values, self._features, strict=True)
@@ -152,7 +152,7 @@ class WindowBatches(Batches):
 
     @property
     def tokens(self) -> int:
-        """The number of targets that count, in all batches together."""
+        """The number of targets that count, over all batches."""
         _, context, horizon = self._sizes
         counted = horizon if self._validates else context + horizon
         total = 0
@@ -204,7 +204,7 @@ class WindowBatches(Batches):
 
 
 def window(array: Array, end: int, steps: int, padding: float) -> Array:
-    """The steps [steps, ...] of an array [T, ...] before an end, padded where it has too few.
+    """The steps [steps, ...] of an array [T, ...] before an end, padded at the start if needed.
 
     >>> window(np.array([[1.0], [2.0], [3.0]]), end=2, steps=3, padding=0)[:, 0].tolist()
     [0.0, 1.0, 2.0]
@@ -218,7 +218,7 @@ def window(array: Array, end: int, steps: int, padding: float) -> Array:
 def window_moments(
     scaling: str, past: NDArray[np.float64], observed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is subtracted from the values of windows, and what they are divided by, each [B, N].
+    """The means to subtract from the values of windows, and the scales to divide by, each [B, N].
 
     Args:
         scaling: One of `SCALINGS`.
@@ -247,12 +247,12 @@ def seasonal_error(values: NDArray[np.float64], season: int, power: int = 1) -> 
     """The mean of ``|y[t] - y[t - m]|**power``, the error of repeating the last season, [N].
 
     Args:
-        values: [T, N], NaN where missing; where one of the two is missing, the step does not count.
+        values: [T, N], NaN where missing; a step counts if both values are observed.
         season: m.
         power: 2 for squared errors.
 
     Returns:
-        [N], 0 where no step counts.
+        [N], 0 if no step counts.
 
     >>> seasonal_error(np.array([[1.0], [5.0], [3.0], [np.nan], [4.0]]), season=2).tolist()
     [1.5]
@@ -265,7 +265,7 @@ def seasonal_error(values: NDArray[np.float64], season: int, power: int = 1) -> 
 
 
 def are_lags(lags: Sequence[int]) -> bool:
-    """Whether there are lags, all different and of at least 1 step.
+    """Whether there are lags, which are distinct and at least 1 step.
 
     >>> are_lags([1, 12]), are_lags([2, 2])
     (True, False)
@@ -273,13 +273,13 @@ def are_lags(lags: Sequence[int]) -> bool:
     return len(lags) > 0 and min(lags) >= 1 and len(set(lags)) == len(lags)
 
 
-def usual_lags(season: int) -> tuple[int, ...]:
-    """The lags that are read at each step, where none are given.
+def default_lags(season: int) -> tuple[int, ...]:
+    """The default lags.
 
-    All up to two seasons and one step; for a season longer than 24 steps the first four, and those
+    All up to two seasons and one step; for a season longer than 24 steps, the first four and those
     around one season.
 
-    >>> usual_lags(4), usual_lags(365)
+    >>> default_lags(4), default_lags(365)
     ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 4, 364, 365, 366))
     """
     if season <= 24:
@@ -289,19 +289,19 @@ def usual_lags(season: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ForecastCodec(Codec):
-    """What a forecaster learnt of its series: columns, times, and the sizes of a window.
+    """The codec of a forecaster: columns, times, and the sizes of a window.
 
     Attributes:
-        target_names: [N].
-        known_names: [K] columns known in advance.
+        target_names: [N] the columns to forecast.
+        known_names: [K] the columns known in advance.
         frequency: The step, as text.
         season: In steps.
-        horizon: h, the steps that are forecast by default.
+        horizon: h, the default number of steps to forecast.
         context: C, the steps that are read before the first forecast.
-        lags: How many steps before its own each step reads values; P is the largest.
+        lags: The lags of the values that each step reads, in steps; P is the largest.
         calendar: Whether the calendar is read.
-        known_mean: [K] of the columns known in advance.
-        known_deviation: [K].
+        known_mean: [K] the means of the columns known in advance.
+        known_deviation: [K] their standard deviations.
         typical_scale: [N] the median scale of windows.
 
     >>> codec = ForecastCodec.fit([TimeSeries.of(np.arange(60.0), frequency="month")])
@@ -335,22 +335,22 @@ class ForecastCodec(Codec):
         calendar: bool = True,
         scaling: str = "standard",
     ) -> ForecastCodec:
-        """The codec of series to learn from, which must have the same columns and step.
+        """Fit a codec to training series, which must have the same columns and step.
 
         Args:
             series: At least one, long enough for a window.
-            horizon: h; None for a season, or 10 steps where there is none.
+            horizon: h; None for a season, or 10 steps if there is none.
             season: In steps; None for that of the calendar.
             context: C; None for a season or the horizon.
-            lags: None for `usual_lags`.
+            lags: None for `default_lags`.
             calendar: Whether to read the calendar.
             scaling: One of `SCALINGS`.
 
         Raises:
-            DataError: there is no series, they differ, or all are too short.
+            DataError: there are no series, they differ in columns or step, or all are too short.
         """
         if not series:
-            raise DataError("there is no series to learn from; give at least one")
+            raise DataError("there are no series to train on; give at least one")
         same_columns(series)
         first = series[0]
         season = season or first.frequency.season
@@ -364,7 +364,7 @@ class ForecastCodec(Codec):
             season,
             horizon,
             context or max(season, horizon),
-            tuple(lags or usual_lags(season)),
+            tuple(lags or default_lags(season)),
             calendar,
             tuple(mean.tolist()),
             tuple(deviation.tolist()),
@@ -380,12 +380,12 @@ class ForecastCodec(Codec):
 
     @property
     def past(self) -> int:
-        """P, the steps before its own that a step may read."""
+        """P, the largest lag."""
         return max(self.lags)
 
     @property
     def needed_steps(self) -> int:
-        """The steps of the shortest series that has a window."""
+        """The minimum length of a series with a window."""
         return self.past + 1 + self.horizon
 
     def long_enough(
@@ -416,8 +416,8 @@ class ForecastCodec(Codec):
     def features(self, times: Times, known: NDArray[np.float64]) -> NDArray[np.float32]:
         """The features [T, F] of steps with the times [T] and the known columns [T, K]."""
         scaled = (known - np.array(self.known_mean)) / np.array(self.known_deviation)
-        together = np.concatenate([scaled, self._calendar(times)], axis=1)
-        return together.astype(np.float32)
+        features = np.concatenate([scaled, self._calendar(times)], axis=1)
+        return features.astype(np.float32)
 
     def _calendar(self, times: Times) -> NDArray[np.float64]:
         if not self.calendar:
@@ -425,7 +425,7 @@ class ForecastCodec(Codec):
         return calendar_features(times, Frequency.parse(self.frequency))
 
     def encode(self, examples: Sequence[ForecastExample]) -> dict[str, Array]:
-        """Series as arrays, from their first value to their last; see `ForecastExample`."""
+        """Convert series to arrays, from first to last value; see `ForecastExample`."""
         spans = [(one, slice(one.start, one.steps)) for one, _ in examples]
         targets = np.concatenate([one.targets[span] for one, span in spans])
         observed = ~np.isnan(targets)
@@ -459,11 +459,11 @@ class ForecastCodec(Codec):
         """Windows of the series of `encode`; values stay float64, as the model scales them.
 
         Args:
-            arrays: What `encode` returned.
+            arrays: The result of `encode`.
             batch_size: B.
-            dtype: Of models; it changes nothing here.
-            every: The steps from one window to validate on to the next; None for 1, or more where
-                there are many windows.
+            dtype: Ignored.
+            every: The steps between validation windows; None for 1, or more if there are many
+                windows.
 
         Raises:
             DataError: no series is long enough.
@@ -472,7 +472,7 @@ class ForecastCodec(Codec):
         values = np.split(np.where(arrays["observed"] > 0, arrays["targets"], np.nan), cuts)
         after = arrays["after"].tolist() if arrays["after"].any() else None
         naive_errors = None
-        if after is not None:  # a series that is held out in full has no past but itself
+        if after is not None:  # series that are held out completely have no past
             m = self.season
             pasts = (one[:end] if end > m else one for one, end in zip(values, after, strict=True))
             naive_errors = [seasonal_error(past, m) for past in pasts]
@@ -511,22 +511,22 @@ class ForecastCodec(Codec):
         )
 
     def selected(self, one: TimeSeries) -> TimeSeries:
-        """A series with the targets and known columns that were learnt, in their order.
+        """A series with only the targets and known columns of the training, in their order.
 
         Raises:
-            DataError: it does not have one, or has another step.
+            DataError: a column is missing, or the step differs.
         """
         missing = [name for name in self.target_names if name not in one.target_names]
         missing += [name for name in self.known_names if name not in one.known_names]
         if missing:
             raise DataError(
                 f"{one.name}: has no column {', '.join(map(repr, missing))}, which the forecaster "
-                f"learnt; there are {', '.join(map(repr, one.target_names + one.known_names))}"
+                f"reads; it has {', '.join(map(repr, one.target_names + one.known_names))}"
             )
         if str(one.frequency) != self.frequency:
             raise DataError(
-                f"{one.name}: has the step {one.frequency}, but the forecaster learnt the step "
-                f"{self.frequency}"
+                f"{one.name}: has the step {one.frequency}, but the forecaster was trained with "
+                f"the step {self.frequency}"
             )
         targets = [one.target_names.index(name) for name in self.target_names]
         known = [one.known_names.index(name) for name in self.known_names]
@@ -543,7 +543,7 @@ class ForecastCodec(Codec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ForecastCodec:
-        """Make the codec that `to_dict` described.
+        """Make a codec from the result of `to_dict`.
 
         Raises:
             ValueError: the data is damaged; the message names the field.
@@ -560,7 +560,7 @@ class ForecastCodec(Codec):
                 raise ValueError(f"{name} has a number of 0 or less; expected numbers above 0")
         if N == 0 or not are_lags(codec.lags):
             raise ValueError(
-                "target_names and lags: expected at least one, and different lags >= 1"
+                "target_names and lags: expected at least one of each, and distinct lags >= 1"
             )
         for name in ("season", "horizon", "context"):
             if getattr(codec, name) < 1:

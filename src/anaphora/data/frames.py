@@ -1,4 +1,4 @@
-"""Long series as fewer, larger steps: frames of neighbouring steps."""
+"""Frames: windows of consecutive steps of a long series, each of which is one step of a model."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from anaphora.data.series import moments, standardized
 __all__ = ["Frames"]
 
 _OVERLAP = 3
-"""Frames that each step is in."""
+"""The number of frames that contain a step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Series, standardised and cut into overlapping frames, each of which is one step of a model.
+    """Standardizes series and cuts them into overlapping frames, the steps of a model.
 
         z = (x - mean) / deviation
         m[k] = mean of z[k*stride : k*stride + size]
         frame[k] = (z[k*stride : k*stride + size] - m[k]) / spread, m[k]
 
-    A recurrent layer that reads a series of hundreds of steps as some dozens of frames is trained
-    in a fraction of the time, and finds more; and within a frame a small movement of a smooth
-    series is not lost against its level. After the last step its values are repeated. With
-    ``stride=1`` and ``size=1`` the standardised series are left as they are.
+    A recurrent layer that reads hundreds of steps as a few dozen frames trains in a fraction of the
+    time, and more accurately; and small changes of a smooth series are not hidden by its level. The
+    last step is repeated to fill the last frame. With ``stride=1`` and ``size=1``, series are only
+    standardized.
 
     Attributes:
-        mean: [I] of all steps that `fit` saw.
-        deviation: [I].
+        mean: [I] the mean over all training steps.
+        deviation: [I] the standard deviation.
         stride: Steps from frame to frame.
-        size: Steps of a frame.
-        spread: [I] by which movements within frames are divided.
+        size: Steps per frame.
+        spread: [I] divides the changes within frames.
 
     >>> series = [np.arange(100.0)[:, None], np.arange(80.0)[:, None]]
     >>> frames = Frames.fit(series, max_frames=32)
@@ -53,15 +53,15 @@ class Frames:
 
     @classmethod
     def fit(cls, series: Sequence[NDArray[Any]], max_frames: int | None = 32) -> Self:
-        """The frames that fit these training series [T, I].
+        """Fit frames to training series [T, I].
 
         Args:
-            series: At least one of them has steps.
-            max_frames: About the largest number of frames of a series of median length; series
-                that are not longer are not cut. None cuts none.
+            series: Series, of which at least one has steps.
+            max_frames: Approximate maximum number of frames of a series of median length; shorter
+                series are not cut. None for no frames.
 
         Raises:
-            DataError: as `moments`.
+            DataError: as for `moments`.
             ValueError: ``max_frames`` is less than 1.
         """
         if max_frames is not None and max_frames < 1:
@@ -78,7 +78,7 @@ class Frames:
                 within = within - within.mean(axis=1, keepdims=True)
                 square += np.square(within).sum(axis=(0, 1))
             steps = sum(-(-len(x) // stride) for x in series) * size
-            # The root of the deviation: smooth movements are raised, noise does not dominate.
+            # The square root of the deviation amplifies smooth changes without amplifying noise.
             spread = np.sqrt(np.sqrt(square / steps))
             spread = np.where(spread > 1e-3, spread, 1.0)
         return cls(mean, deviation, stride, size, spread)
@@ -93,13 +93,13 @@ class Frames:
 
         Args:
             series: [T, I].
-            what: What the series is called in messages.
+            what: The name of the series in messages.
 
         Returns:
-            [ceil(T / stride), I * (size + 1)], or [T, I] where nothing is cut.
+            [ceil(T / stride), I * (size + 1)], or [T, I] without frames.
 
         Raises:
-            DataError: as `standardized`.
+            DataError: as for `standardized`.
         """
         scaled = standardized(series, self.mean, self.deviation, what)
         if self.size == 1:
@@ -107,13 +107,13 @@ class Frames:
         return self.vectors(_cut(scaled, self.stride, self.size))
 
     def vectors(self, cut: NDArray[Any]) -> NDArray[np.float32]:
-        """What a model reads of frames whose steps are standardised.
+        """The inputs of a model, from frames of standardized steps.
 
         Args:
             cut: [K, size, I].
 
         Returns:
-            [K, I * (size + 1)], or [K, I] of frames of one step.
+            [K, I * (size + 1)], or [K, I] if frames have one step.
         """
         if self.size > 1:
             level = cut.mean(axis=1, keepdims=True)
@@ -122,7 +122,7 @@ class Frames:
 
 
 def _cut(series: NDArray[Any], stride: int, size: int) -> NDArray[Any]:
-    """The frames [K, size, I] of a series [T, I], whose last values are repeated."""
+    """The frames [K, size, I] of a series [T, I], whose last step is repeated."""
     if len(series) == 0:
         return np.zeros((0, size, series.shape[1]))
     count = -(-len(series) // stride)

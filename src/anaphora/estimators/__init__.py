@@ -1,4 +1,4 @@
-"""Models with the methods of scikit-learn's and sktime's estimators (extra ``sklearn``)."""
+"""Estimators with the interfaces of scikit-learn and sktime (extra ``sklearn``)."""
 
 from anaphora.estimators.forecaster import RecurrentForecaster
 from anaphora.estimators.sequences import RecurrentClassifier, RecurrentRegressor

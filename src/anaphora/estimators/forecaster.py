@@ -1,4 +1,4 @@
-"""A forecaster with the methods of scikit-learn's and sktime's estimators (extra ``sklearn``)."""
+"""A forecaster with the interfaces of scikit-learn and sktime (extra ``sklearn``)."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ Float64 = NDArray[np.float64]
 
 
 class RecurrentForecaster(BaseEstimator):
-    """A recurrent forecaster of one series or of many, with sktime's methods.
+    """A recurrent forecaster of one or several series, with sktime's interface.
 
     y is a series: [T] or [T, N] numbers (NaN where missing), or a pandas Series or DataFrame, whose
-    index has the times; or a list of such, of any lengths; or a DataFrame whose index has two
-    levels, series and time. Forecasts come in the same form, for the steps of the forecasting
-    horizon fh, which counts from the last row of y: 1 is the next step. X has a row for each row of
-    y, of columns that are known in advance; to forecast, it has the next rows.
+    index has the times; or a list of these, of any lengths; or a DataFrame whose index has two
+    levels, series and time. Forecasts have the same form, for the steps of the forecasting horizon
+    fh, which counts from the last row of y: 1 is the next step. X contains columns known in
+    advance, with a row for each row of y; in a forecast, with the next rows.
 
-    Of dates the calendar is read: the time of the day, week and year. See `models.Forecaster` for
-    the model.
+    If the times are dates, the time of the day, week and year is read too. See `models.Forecaster`
+    for the model.
 
     Args:
-        season: Steps after which y repeats itself; None for that of the calendar.
+        season: Steps of a season; None for that of the calendar.
         context: Steps that are read before a forecast; None for a season or the horizon.
-        lags: How many steps before its own each step reads values; None by the season.
+        lags: The lags of the values that each step reads; None for those of the season.
         distribution: "student_t", "gaussian", "negative_binomial" (of counts), or "quantiles".
         scaling: "standard", "mean_absolute" or "none"; None for that of the distribution.
         calendar: Whether to read the calendar.
         cell: The name of a cell.
         hidden_size: H of every layer.
         num_layers: L.
-        dropout: The share that is dropped between layers and before the output.
-        max_steps: Updates at most.
-        batch_size: Windows an update.
-        learning_rate: Of Adam; it falls to 0 as a cosine.
-        weight_decay: Of Adam.
-        validation_share: The share of each series (its end) that is held out to choose the weights
-            by; 0 for none, and the last weights.
-        members: Networks, whose paths are combined.
-        paths: Sampled paths, whose quantiles are the forecast.
+        dropout: Dropout probability, between layers and before the output.
+        max_steps: Maximum number of updates.
+        batch_size: Windows per update.
+        learning_rate: Initial learning rate of Adam, with a cosine schedule to 0.
+        weight_decay: Weight decay of Adam.
+        validation_share: The fraction of each series (its end) that is held out to select the
+            weights; 0 keeps the last weights.
+        members: The number of networks, whose paths are combined.
+        paths: The number of sampled paths, whose quantiles are the forecast.
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
 
     Attributes:
@@ -113,15 +113,15 @@ class RecurrentForecaster(BaseEstimator):
         self.random_state = random_state
 
     def fit(self, y: Any, X: Any = None, fh: Any = None) -> Self:
-        """Learn from y.
+        """Fit the forecaster.
 
         Args:
             y: See the class.
-            X: Columns known in advance, a row for each row of y; a list of them for a list y.
+            X: Columns known in advance, with a row for each row of y; a list if y is a list.
             fh: The steps to forecast, such as [1, 2, 3]; None for a season (or 10 steps).
 
         Raises:
-            ValueError: y, X or fh is not what is described, or an option is out of range.
+            ValueError: y, X or fh is invalid, or an option is out of range.
         """
         return self._fit(_Form(y, X), None if fh is None else _horizon(fh))
 
@@ -143,15 +143,15 @@ class RecurrentForecaster(BaseEstimator):
         return self
 
     def update(self, y: Any, X: Any = None, update_params: bool = False) -> Self:
-        """Add the rows of y, which follow those before; the networks do not change.
+        """Append rows to y, without changing the networks.
 
         Args:
-            y: The next rows, in the form of the y that was fitted.
-            X: Columns known in advance of the same rows.
-            update_params: Train again on all rows.
+            y: The next rows, in the form of the fitted y.
+            X: Columns known in advance, for the same rows.
+            update_params: Whether to train again on all rows.
 
         Raises:
-            ValueError: y or X has another form, or does not begin where the y before ended.
+            ValueError: y or X has another form, or does not continue the previous y.
         """
         check_is_fitted(self, "forecaster_")
         form = self._form.followed_by(_Form(y, X, self._form))
@@ -164,15 +164,15 @@ class RecurrentForecaster(BaseEstimator):
         """The median of the forecast.
 
         Args:
-            fh: The steps to forecast; None for those that were given to ``fit``.
-            X: The columns known in advance, of all steps up to the last of fh.
+            fh: The steps to forecast; None for those given to ``fit``.
+            X: The columns known in advance, for all steps up to the last of fh.
 
         Returns:
             [len(fh)] or [len(fh), N], in the form of y.
 
         Raises:
             NotFittedError: it is not fitted.
-            ValueError: fh or X is not what is described.
+            ValueError: fh or X is invalid.
         """
         steps, forecasts = self._forecast(fh, X)
         return self._form.answer([one.median[steps - 1] for one in forecasts], steps)
@@ -188,8 +188,7 @@ class RecurrentForecaster(BaseEstimator):
             alpha: Their levels; None for 0.05 and 0.95.
 
         Returns:
-            [len(fh), N * Q], or for pandas a DataFrame, whose columns have the target and the
-            level.
+            [len(fh), N * Q], or for pandas a DataFrame, with columns by target and level.
         """
         levels = [0.05, 0.95] if alpha is None else np.atleast_1d(alpha).tolist()
         if not levels or not all(0 < level < 1 for level in levels):
@@ -203,16 +202,16 @@ class RecurrentForecaster(BaseEstimator):
     def predict_interval(
         self, fh: Any = None, X: Any = None, coverage: float | Sequence[float] = 0.9
     ) -> Any:
-        """Central intervals that contain the values to come with some probability.
+        """Central prediction intervals.
 
         Args:
             fh: As in `predict`.
             X: As in `predict`.
-            coverage: The probability, or several.
+            coverage: The probability of an interval, or several.
 
         Returns:
-            [len(fh), N * C * 2] lower and upper ends, or for pandas a DataFrame, whose columns have
-            the target, the coverage, and "lower" or "upper".
+            [len(fh), N * C * 2] lower and upper ends, or for pandas a DataFrame, with columns by
+            target, coverage, and "lower" or "upper".
         """
         expected = np.atleast_1d(coverage).tolist()
         if not expected or not all(0 < level < 1 for level in expected):
@@ -284,8 +283,8 @@ class _Form:
             ys, Xs = list(y), [None] * len(y) if X is None else list(X)
         if len(Xs) != len(ys):
             raise ValueError(
-                f"RecurrentForecaster: {len(ys)} series y, but X is of {len(Xs)}; expected X of "
-                "each"
+                f"RecurrentForecaster: y has {len(ys)} series, but X has {len(Xs)}; expected one X "
+                "for each"
             )
         self._ys = ys
         values = [_numbers(name, one) for name, one in zip(self._names, ys, strict=True)]
@@ -297,7 +296,7 @@ class _Form:
             if len(one) != len(x) or len(one) == 0:
                 raise ValueError(
                     f"RecurrentForecaster: {name} has {len(one)} rows, its X {len(x)}; expected a "
-                    "row of X for each of y, and at least one"
+                    "row of X for each row of y, and at least one"
                 )
         times = [_times(one, len(v)) for one, v in zip(ys, values, strict=True)]
         if like is not None:
@@ -324,7 +323,7 @@ class _Form:
         )  # fmt: skip
 
     def followed_by(self, later: _Form) -> _Form:
-        """This with later rows."""
+        """This form with later rows."""
         joined = copy.copy(self)
         joined._ys = later._ys
         pairs = list(zip(self.series, later.series, strict=True))
@@ -339,12 +338,12 @@ class _Form:
         return joined
 
     def with_future(self, X: Any, horizon: int) -> list[TimeSeries]:
-        """The series, each with rows of X for the steps to forecast; forecasts begin after y."""
+        """The series, each with rows of X for the steps to forecast; forecasts start after y."""
         K = self.series[0].known.shape[1]
         if K and X is None:
             raise ValueError(
-                f"RecurrentForecaster: it was fitted with {K} columns of X, which must be known of "
-                f"all {horizon} steps to forecast: give X"
+                f"RecurrentForecaster: it was fitted with {K} columns of X, which must be known "
+                f"for all {horizon} steps to forecast: give X"
             )
         series = []
         for k, one in enumerate(self.series):
@@ -420,12 +419,14 @@ def _numbers(name: Any, value: Any) -> Float64:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"RecurrentForecaster: {name} is no array of numbers: {error}") from error
+        raise ValueError(
+            f"RecurrentForecaster: {name} is not an array of numbers: {error}"
+        ) from error
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
-            f"RecurrentForecaster: {name} of shape {np.shape(value)}; expected [T] or [T, N]; "
-            "several series are a list"
+            f"RecurrentForecaster: {name} has shape {np.shape(value)}; expected [T] or [T, N]; "
+            "give several series as a list"
         )
     return array
 
@@ -440,7 +441,7 @@ def _times(y: Any, rows: int) -> NDArray[Any]:
         return times.astype("datetime64[us]")
     if times.dtype.kind not in "iuf":
         raise DataError(
-            f"RecurrentForecaster: the index of y is of {index.dtype}; expected dates, periods or "
-            "numbers"
+            f"RecurrentForecaster: the index of y has dtype {index.dtype}; expected dates, periods "
+            "or numbers"
         )
     return times.astype(np.float64)

@@ -43,15 +43,15 @@ from anaphora.training.measures import LabelMeasure
 
 _PREDICTION_BATCH = 256
 _LAYOUTS = (None, "channels_last", "channels_first")
-_ENOUGH = 20
-"""Held-out examples that an early stopping is to judge by, at least."""
+_MINIMUM_HELD_OUT = 20
+"""Minimum number of held-out examples for early stopping."""
 _FOLDS = 5
-_EVALUATION_UPDATES = 20
-"""Updates between evaluations, at least."""
+_MINIMUM_UPDATES = 20
+"""Minimum number of updates between evaluations."""
 
 
 class _RecurrentEstimator(BaseEstimator):
-    """What both estimators share: reading sequences, fitting, and running the fitted models."""
+    """The base of both estimators: reads sequences, fits and runs models."""
 
     fitted_on_sequences_: bool
 
@@ -106,12 +106,12 @@ class _RecurrentEstimator(BaseEstimator):
         return tags
 
     def _read(self, X: Any, y: Any = None, *, fitting: bool, **options: Any) -> tuple[Any, Any]:
-        """The sequences as arrays [T, I], and y as it is to be checked."""
+        """The sequences as arrays [T, I], and the checked y."""
         name = type(self).__name__
         X = self._with_channels_last(X, fitting)
         if _is_table(X) if fitting else _is_array(X) and not self.fitted_on_sequences_:
             if fitting:
-                # Values are checked below, where a message can say which sequence has them.
+                # Values are checked below, where the message can name the sequence.
                 y = None if y is None else _checked_targets(name, y, **options)
                 X, y = validate_data(
                     self, X, y, dtype=np.float64, ensure_all_finite=False, **options
@@ -136,13 +136,13 @@ class _RecurrentEstimator(BaseEstimator):
             elif all(len(x) == expected for x in sequences):
                 hint = f"; {_CHANNELS_FIRST}"
             raise ValueError(
-                f"{name}: X has {features} features a step, but {name} was fitted with "
+                f"{name}: X has {features} features per step, but {name} was fitted with "
                 f"{expected}{hint}"
             )
         return sequences, y
 
     def _with_channels_last(self, X: Any, fitting: bool) -> Any:
-        """X with sequences [T, I] from what `layout` says; a warning where it seems the other."""
+        """X with sequences [T, I], by `layout`; warns if the other layout is more likely."""
         if self.layout not in _LAYOUTS:
             raise ValueError(
                 f"{type(self).__name__}: layout {self.layout!r} is not one of "
@@ -157,8 +157,8 @@ class _RecurrentEstimator(BaseEstimator):
         elif fitting and self.layout is None and len(shape) == 3 and shape[1] < shape[2]:
             warnings.warn(
                 f"{type(self).__name__}: X has the shape {shape}, which is read as [n, T, I]: "
-                f"{shape[1]} steps of {shape[2]} features. {_CHANNELS_FIRST}; if not, "
-                "layout='channels_last' says so",
+                f"{shape[1]} steps of {shape[2]} features. {_CHANNELS_FIRST}; otherwise "
+                "layout='channels_last', which avoids this warning",
                 UserWarning,
                 stacklevel=4,
             )
@@ -171,13 +171,13 @@ class _RecurrentEstimator(BaseEstimator):
         ]
 
     def _check_options(self) -> None:
-        """Refuse numbers that are out of their range; the rest is checked where it is used."""
+        """Check numbers that are not checked elsewhere."""
         check_sizes(self, n_models=self.n_models, epochs=self.epochs, patience=self.patience)
         check_sizes(self, 0, min_updates=self.min_updates)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
-                f"{type(self).__name__}: validation_fraction is a share, 0 < validation_fraction "
-                f"< 1, not {self.validation_fraction!r}"
+                f"{type(self).__name__}: validation_fraction must be > 0 and < 1, not "
+                f"{self.validation_fraction!r}"
             )
         if not 0 <= self.noise < np.inf:
             raise ValueError(f"{type(self).__name__}: noise must be at least 0, not {self.noise!r}")
@@ -189,9 +189,7 @@ class _RecurrentEstimator(BaseEstimator):
         sequences: list[NDArray[Any]],
         targets: NDArray[Any],
     ) -> list[NDArray[Any]]:
-        """Fit models of a kind, with so many outputs; return for each the examples that it did not
-        learn from.
-        """
+        """Fit models of a class; return for each the indices of its held-out examples."""
         self._check_options()
         self.frames_ = Frames.fit(sequences, self.max_frames)
         framed = self._framed(sequences)
@@ -214,10 +212,10 @@ class _RecurrentEstimator(BaseEstimator):
                     pooling=self.pooling,
                     dropout=self.dropout,
                 )
-                learned = np.setdiff1d(np.arange(len(framed)), held)
+                trained = np.setdiff1d(np.arange(len(framed)), held)
                 parts = [
                     SequenceBatches([framed[k] for k in rows], targets[rows], size)
-                    for rows, size in ((learned, self.batch_size), (held, _PREDICTION_BATCH))
+                    for rows, size in ((trained, self.batch_size), (held, _PREDICTION_BATCH))
                     if len(rows)
                 ]
                 self._train(model, seed, *parts)
@@ -229,7 +227,7 @@ class _RecurrentEstimator(BaseEstimator):
     def _train(
         self, model: Any, seed: int, batches: Batches, validation: Batches | None = None
     ) -> None:
-        """Train one model, with early stopping if asked for."""
+        """Train one model, with early stopping if enabled."""
         epochs = max(self.epochs, -(-self.min_updates // len(batches)))
         options = TrainingOptions(
             epochs=epochs,
@@ -258,29 +256,29 @@ class _RecurrentEstimator(BaseEstimator):
     def _held_out(
         self, targets: NDArray[Any], generator: np.random.Generator
     ) -> list[NDArray[Any]]:
-        """The examples that each model is not to learn from."""
+        """The indices of the examples held out for each model."""
         raise NotImplementedError
 
     def _too_few(self, count: int) -> bool:
-        """Whether an early stopping has too few examples to judge by; it is said, then."""
-        if count < _ENOUGH:
+        """Whether there are too few held-out examples for early stopping; warns if so."""
+        if count < _MINIMUM_HELD_OUT:
             warnings.warn(
-                f"{type(self).__name__}: {count} examples held out are too few for early_stopping "
-                f"to judge by, which needs {_ENOUGH}; the last weights are kept. A larger "
+                f"{type(self).__name__}: {count} held-out examples are too few for early_stopping, "
+                f"which needs {_MINIMUM_HELD_OUT}; the last weights are kept. A larger "
                 "validation_fraction, or early_stopping=False, avoids this warning",
                 UserWarning,
                 stacklevel=4,
             )
-        return count < _ENOUGH
+        return count < _MINIMUM_HELD_OUT
 
     def _run(self, X: Any) -> NDArray[np.float64]:
-        """What the models answer, [M, n, O]."""
+        """The outputs of the models for X, [M, n, O]."""
         check_is_fitted(self, "models_")
         sequences, _ = self._read(X, fitting=False)
         return self._answers(self._framed(sequences))
 
     def _answers(self, framed: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-        """[M, n, O]."""
+        """The outputs of the models for framed sequences, [M, n, O]."""
         answers = []
         for start in range(0, len(framed), _PREDICTION_BATCH):
             batch = side_by_side(framed[start : start + _PREDICTION_BATCH])
@@ -290,19 +288,20 @@ class _RecurrentEstimator(BaseEstimator):
 
 
 class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
-    """A recurrent classifier of sequences, with scikit-learn's methods.
+    """A recurrent classifier of sequences, with scikit-learn's interface.
 
     X is a list of sequences of any lengths, each an array (or lists) [T, I] of features or [T] of
     numbers; an array [n, T, I]; or an array [n, T], whose rows are sequences of single numbers.
-    After an array [n, T] (or lists of one length) arrays of other T are refused, as everywhere in
-    scikit-learn, but lists are sequences of any length. Features are standardised by their mean and
-    deviation over all steps of the training sequences, and long sequences cut into frames.
+    After fitting an array [n, T] (or lists of equal lengths), arrays with another T are refused, as
+    everywhere in scikit-learn, but lists may have any lengths. Features are standardized by their
+    mean and standard deviation over all steps of the training sequences; long sequences are cut
+    into frames.
 
-    The defaults are for some dozens to some thousands of sequences; several models are fitted, and
-    their probabilities averaged.
+    The defaults are for dozens to thousands of sequences; several models are fitted, and their
+    probabilities averaged.
 
-    Targets are classes [n]; or, of sequences that may have several labels or none, a multilabel
-    indicator matrix [n, L] of 0 and 1, as `sklearn.preprocessing.MultiLabelBinarizer` makes it.
+    Targets are classes [n]; or, if sequences may have any number of labels, a multilabel indicator
+    matrix [n, L] of 0 and 1, as from `sklearn.preprocessing.MultiLabelBinarizer`.
 
     Args:
         cell: The name of a cell.
@@ -310,32 +309,32 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         num_layers: L.
         bidirectional: Read in both directions.
         pooling: "last", "mean" or "max"; see `models.SequenceClassifier`.
-        dropout: The share that is dropped between layers and before the output.
-        max_frames: Roughly the maximum number of steps that the layers read: longer sequences are
-            cut into so many frames of several steps; see `data.Frames`. None reads step by step.
-        noise: The deviation of what is added to the standardised inputs in training.
-        n_models: Models whose answers are averaged; they differ in their random numbers.
+        dropout: Dropout probability, between layers and before the output.
+        max_frames: Approximate maximum number of steps that the layers read: longer sequences are
+            cut into this many frames of several steps; see `data.Frames`. None for no frames.
+        noise: The standard deviation of the noise added to the standardized inputs in training.
+        n_models: The number of models with different seeds, whose predictions are averaged.
         epochs: Passes over the training sequences.
-        min_updates: With few sequences there are more passes, until there were so many updates.
-        batch_size: Sequences an update.
-        learning_rate: Of AdamW, at the start; it falls to 0 along half a cosine.
-        weight_decay: Of AdamW.
+        min_updates: The minimum number of updates; with few sequences there are more passes.
+        batch_size: Sequences per update.
+        learning_rate: Initial learning rate of AdamW, with a cosine schedule to 0.
+        weight_decay: Weight decay of AdamW.
         clip_norm: Clip gradients to this global norm; 0 for no clipping.
-        early_stopping: Hold sequences out, keep the weights with the best accuracy on them, or of
-            several labels micro F1 (the loss breaks ties), and stop when there are no better ones.
-        validation_fraction: The share that is held out then, of each class or set of labels.
-        patience: Evaluations without a better one after which it stops; there is one after each
-            epoch, and at least 20 updates between two.
+        early_stopping: Hold sequences out, keep the weights with the best accuracy on them (micro
+            F1 with several labels; the loss breaks ties), and stop when they no longer improve.
+        validation_fraction: The fraction held out for this, of each class or set of labels.
+        patience: Evaluations without improvement before stopping; they are one epoch, and at least
+            20 updates, apart.
         layout: "channels_first" if sequences are [I, T], and arrays [n, I, T], as in aeon;
-            "channels_last" if not. None is as "channels_last", with a warning where it seems wrong.
+            "channels_last" if not. None is "channels_last", with a warning if it seems wrong.
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
 
     Attributes:
-        classes_: The classes, sorted; of several labels the columns, 0 to L - 1.
-        models_: The fitted `models.SequenceClassifier`, ``n_models`` of them.
+        classes_: The classes, sorted; with several labels the columns, 0 to L - 1.
+        models_: The ``n_models`` fitted `models.SequenceClassifier`.
         frames_: The fitted `data.Frames`.
-        n_features_in_: I; for an array [n, T] its T, as everywhere in scikit-learn.
-        fitted_on_sequences_: Whether it was fitted on sequences, and not on an array [n, T].
+        n_features_in_: I; for an array [n, T], T, as everywhere in scikit-learn.
+        fitted_on_sequences_: Whether it was fitted on sequences, not on an array [n, T].
 
     >>> generator = np.random.default_rng(1)
     >>> rising = [np.cumsum(generator.random(n)) for n in generator.integers(3, 9, 20)]
@@ -351,11 +350,10 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         return tags
 
     def fit(self, X: Any, y: Any) -> RecurrentClassifier:
-        """Learn the classes y [n], or the labels y [n, L], of the sequences X; return the
-        estimator.
+        """Fit to sequences X with classes y [n], or labels y [n, L]; return the estimator.
 
         Raises:
-            ValueError: X or y is not what is described here, or an option is out of range.
+            ValueError: X or y is invalid, or an option is out of range.
         """
         y = y.toarray() if hasattr(y, "toarray") else y
         several = _columns(y) > 1
@@ -363,8 +361,8 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         if several:
             if not np.isin(y, (0, 1)).all():
                 raise ValueError(
-                    f"RecurrentClassifier: y has the shape {np.shape(y)}, and values other than 0 "
-                    "and 1; expected classes [n], or a multilabel indicator matrix"
+                    f"RecurrentClassifier: y has the shape {np.shape(y)}, but values other than "
+                    "0 and 1; expected classes [n], or a multilabel indicator matrix"
                 )
             self.classes_ = np.arange(y.shape[1])
             kind = functools.partial(SequenceClassifier, multi_label=True)
@@ -374,8 +372,8 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         self.classes_, targets = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"RecurrentClassifier: y has one class, {self.classes_[0]!r}, only; expected two "
-                "or more"
+                f"RecurrentClassifier: y has only one class, {self.classes_[0]!r}; expected two or "
+                "more"
             )
         self._fit(SequenceClassifier, len(self.classes_), sequences, targets)
         return self
@@ -395,15 +393,13 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
         return nothing if self._too_few(len(parts[0])) else parts
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """The probability of each class, [n, C], in the order of `classes_`; or of each label,
-        [n, L].
-        """
+        """The probability of each class [n, C], in the order of `classes_`, or label [n, L]."""
         outputs = self._run(X)
         probabilities: NDArray[np.float64] = self.models_[0].answer(outputs).data.mean(axis=0)
         return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most likely class of each sequence, [n]; or [n, L] with 1 for each label whose
+        """The most likely class of each sequence [n]; with several labels, [n, L] with 1 where the
         probability is above 0.5, else 0.
         """
         probabilities = self.predict_proba(X)
@@ -414,22 +410,22 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
 
 
 class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
-    """A recurrent regressor of sequences, with scikit-learn's methods.
+    """A recurrent regressor of sequences, with scikit-learn's interface.
 
-    X, its scaling and the arguments are those of `RecurrentClassifier`. Targets are numbers, [n] or
-    several each, [n, O]; they are standardised for training and given back in their own units.
+    X, its scaling and the arguments are those of `RecurrentClassifier`. Targets are numbers [n] or
+    [n, O]; they are standardized for training, and predictions are in their own units.
 
-    Each model learns without a fifth of the sequences, and its answers on these show how far the
-    answers of all are to be trusted: they are shrunk towards the mean of the training targets, so
-    that nothing is predicted but the mean where nothing can be learnt. On the training sequences
-    R2 is never below 0. With fewer than 10 sequences all models learn from all.
+    Each model is trained without a fifth of the sequences. Its predictions on these determine how
+    far the predictions are shrunk towards the mean of the training targets; if nothing can be
+    learned, the mean is predicted. R2 on the training sequences is never below 0. With fewer than
+    10 sequences, all models are trained on all of them.
 
     Attributes:
-        models_: The fitted `models.SequenceRegressor`, ``n_models`` of them.
+        models_: The ``n_models`` fitted `models.SequenceRegressor`.
         frames_: The fitted `data.Frames`.
-        trust_: [O] what the answers are multiplied by, 0 to 1; 0 is the mean of the training.
-        target_mean_: Of the training targets.
-        target_scale_: Their deviation.
+        trust_: [O] the shrinkage factors of the predictions, 0 to 1; 0 predicts the mean.
+        target_mean_: The mean of the training targets.
+        target_scale_: Their standard deviation.
 
     >>> generator = np.random.default_rng(1)
     >>> X = [generator.random(n) for n in generator.integers(2, 6, 200)]
@@ -445,10 +441,10 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
         return tags
 
     def fit(self, X: Any, y: Any) -> RecurrentRegressor:
-        """Learn the numbers y [n] or [n, O] of the sequences X; return the estimator.
+        """Fit to sequences X with numbers y [n] or [n, O]; return the estimator.
 
         Raises:
-            ValueError: X or y is not what is described here, or an option is out of range.
+            ValueError: X or y is invalid, or an option is out of range.
         """
         sequences, y = self._read(X, y, fitting=True, y_numeric=True, multi_output=True)
         y = np.asarray(y, np.float64)
@@ -474,7 +470,7 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
         return [np.flatnonzero(fold == k % (fold.max() + 1)) for k in range(self.n_models)]
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """The numbers of each sequence, [n] or [n, O] as in `fit`."""
+        """The predicted numbers of each sequence, [n] or [n, O] as in `fit`."""
         answers = self._run(X).mean(axis=0) * self.trust_
         shaped = answers if np.ndim(self.target_mean_) else answers[:, 0]
         predicted: NDArray[np.float64] = shaped * self.target_scale_ + self.target_mean_
@@ -484,24 +480,24 @@ class RecurrentRegressor(RegressorMixin, _RecurrentEstimator):
 def _trust(
     targets: NDArray[np.float64], answers: NDArray[np.float64], held_out: list[NDArray[np.int64]]
 ) -> NDArray[np.float64]:
-    """What the mean of the models' answers is to be multiplied by, [O], from 0 to 1.
+    """The factors [O], 0 to 1, by which the mean of the models' predictions is multiplied.
 
-        a = sum(f y) / sum(f f), f the answers on what was held out
+        a = sum(f y) / sum(f f), f the predictions on held-out examples
         trust = a (1 - (2 s / a)**2), s the standard error of a
 
-    which is 0 unless a is two standard errors above 0, and almost a where it is far above (the
-    positive part of the estimator of James and Stein 1961). It is not above what is best on the
-    training sequences themselves, so that R2 is not below 0 there.
+    which is 0 unless a is two standard errors above 0, and close to a if it is far above (the
+    positive part of the estimator of James and Stein 1961). It is at most the factor that is
+    optimal on the training sequences, so that R2 is not below 0 there.
 
     Args:
-        targets: [n, O] standardised.
-        answers: [M, n, O].
-        held_out: For each of M models the examples that it did not learn from.
+        targets: [n, O] standardized.
+        answers: [M, n, O] the predictions.
+        held_out: The indices of the held-out examples of each of M models.
     """
-    together = answers.mean(axis=0)
-    square = np.square(together).sum(axis=0)
+    ensemble = answers.mean(axis=0)
+    square = np.square(ensemble).sum(axis=0)
     best: NDArray[np.float64] = np.clip(
-        (together * targets).sum(axis=0) / np.where(square > 0, square, 1), 0, 1
+        (ensemble * targets).sum(axis=0) / np.where(square > 0, square, 1), 0, 1
     )
     rows = np.concatenate(held_out)
     if len(rows) == 0:
@@ -519,7 +515,7 @@ def _trust(
 
 
 class _NoisyBatches(Batches):
-    """Other batches of features, with normal noise sampled again whenever one is made."""
+    """Batches of features with normal noise, which is sampled anew for each batch."""
 
     carries_state = False
 
@@ -540,7 +536,7 @@ class _NoisyBatches(Batches):
 
 
 class _EarlyStopping(Callback):
-    """Keeps the weights of the best evaluation, and asks to stop when none is better."""
+    """Keeps the weights of the best evaluation, and stops when evaluations no longer improve."""
 
     def __init__(self, validation: Batches, patience: int) -> None:
         self._validation, self._patience = validation, patience
@@ -549,7 +545,7 @@ class _EarlyStopping(Callback):
         self._without = 0
 
     def on_step(self, trainer: Trainer, loss: float) -> None:
-        if trainer.progress.step % max(len(trainer.batches), _EVALUATION_UPDATES):
+        if trainer.progress.step % max(len(trainer.batches), _MINIMUM_UPDATES):
             return
         model: Any = trainer.model
         several = getattr(model, "multi_label", False)
@@ -564,10 +560,10 @@ class _EarlyStopping(Callback):
             return
         self._without += 1
         if self._without >= self._patience:
-            trainer.request_stop(f"{self._patience} evaluations brought nothing better")
+            trainer.request_stop(f"{self._patience} evaluations without improvement")
 
     def restore(self, model: Any) -> None:
-        """Give the model the weights that were best."""
+        """Load the best weights into the model."""
         if self._weights:
             model.load_state_dict(self._weights)
 
@@ -578,7 +574,7 @@ _CHANNELS_FIRST = (
 
 
 def _columns(y: Any) -> int:
-    """The columns of targets that are a matrix; 0 of others."""
+    """The number of columns of targets that are a matrix; else 0."""
     try:
         shape = np.asarray(y).shape
     except ValueError:  # lists of several lengths
@@ -587,7 +583,7 @@ def _columns(y: Any) -> int:
 
 
 def _is_array(X: Any) -> bool:
-    """Whether X is an array [n, T], or what is no list of sequences."""
+    """Whether X is an array [n, T], or at least not a list of sequences."""
     if not isinstance(X, (list, tuple)):
         if not hasattr(X, "__array__"):
             return True
@@ -598,7 +594,7 @@ def _is_array(X: Any) -> bool:
 
 
 def _is_table(X: Any) -> bool:
-    """Whether X is an array [n, T], or lists that scikit-learn takes as one."""
+    """Whether X is an array [n, T], or lists that scikit-learn accepts as one."""
     if _is_array(X):
         return True
     plain = isinstance(X, (list, tuple)) and all(isinstance(x, (list, tuple)) for x in X)
@@ -613,11 +609,11 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
     """The sequences of X as arrays [T, I] of finite numbers.
 
     Raises:
-        ValueError: an item is not a sequence, differs in I, or has NaN or infinity; the message
-            says which and where.
+        ValueError: an item is not a sequence, differs in I, or contains NaN or infinity; the
+            message says which and where.
     """
     if not isinstance(X, (list, tuple)) and np.ndim(X) == 0:
-        raise ValueError(f"{name}: X is no list of sequences, but {type(X).__name__}")
+        raise ValueError(f"{name}: X is {type(X).__name__}; expected a list of sequences")
     sequences: list[NDArray[np.float64]] = []
     for number, sequence in enumerate(np.asarray(X) if hasattr(X, "__array__") else X):
         try:
@@ -627,23 +623,23 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{name}: sequence {number} is no array of numbers: {error}; expected [T, I], or "
-                "[T] for I = 1"
+                f"{name}: sequence {number} is not an array of numbers: {error}; expected [T, I], "
+                "or [T] for I = 1"
             ) from error
         if array.ndim == 0:
             raise ValueError(
-                f"{name}: X has the number {sequence} in the place of a sequence; for one sequence "
-                "of numbers write [X]"
+                f"{name}: X has the number {sequence} instead of a sequence; for one sequence of "
+                "numbers write [X]"
             )
         sequences.append(array[:, np.newaxis] if array.ndim == 1 else array)
     if not sequences:
-        raise ValueError(f"{name}: X has no sequence; at least one is needed")
+        raise ValueError(f"{name}: X has no sequences; expected at least one")
     sizes = [x.shape[1] for x in sequences if x.ndim == 2 and x.size]
     if not any(x.size for x in sequences):
-        raise ValueError(f"{name}: no sequence of X has a step; at least one is needed")
+        raise ValueError(f"{name}: all sequences of X are empty; expected at least one step")
     features = sizes[0] if sizes else sequences[0].shape[-1]
     for number, array in enumerate(sequences):
-        if array.shape == (0, 1):  # a sequence without steps does not show how many features it has
+        if array.shape == (0, 1):  # the number of features of an empty sequence is unknown
             sequences[number] = array = np.zeros((0, features))
         if array.ndim != 2 or array.shape[1] != features:
             raise ValueError(
@@ -656,8 +652,7 @@ def _checked_sequences(name: str, X: Any) -> list[NDArray[np.float64]]:
             what = "NaN" if np.isnan(array[step, feature]) else "infinity"
             raise ValueError(
                 f"{name}: Input X contains {what}: sequence {number}, step {step}, feature "
-                f"{feature}. {name} does not accept missing values: fill them in, or leave the "
-                "sequence out"
+                f"{feature}. {name} does not accept missing values: fill them, or omit the sequence"
             )
     return sequences
 
@@ -668,8 +663,7 @@ def _checked_targets(
     """The targets y [n], or [n, O], without NaN and infinity.
 
     Raises:
-        ValueError: they are of another shape, or one of them is no finite number; the message says
-            which.
+        ValueError: they have another shape, or one is NaN or infinite; the message says which.
     """
     several = multi_output and np.asarray(y).ndim == 2
     targets: NDArray[Any] = np.asarray(y) if several else column_or_1d(y, warn=True)
@@ -680,7 +674,7 @@ def _checked_targets(
             targets = targets.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{name}: y is to be numbers: {error}; a RecurrentClassifier learns classes"
+                f"{name}: y must be numbers: {error}; for classes use RecurrentClassifier"
             ) from error
     if targets.dtype.kind in "fO":
         wrong = np.flatnonzero([_not_finite(value) for value in targets.ravel()])
@@ -689,8 +683,8 @@ def _checked_targets(
             missing = targets[index] is None or targets[index] != targets[index]
             raise ValueError(
                 f"{name}: Input y contains {'NaN' if missing else 'infinity'} at index "
-                f"{', '.join(map(str, index))}. {name} does not accept missing targets: leave such "
-                "sequences out"
+                f"{', '.join(map(str, index))}. {name} does not accept missing targets: omit such "
+                "sequences"
             )
     return targets
 

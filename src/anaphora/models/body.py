@@ -1,4 +1,4 @@
-"""The recurrent body that every model begins with: its options, once for all models and tasks."""
+"""The options of models and of the recurrent body that all of them share."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 model_option = functools.partial(option, section="model")
 
-_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for your own."
+_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for a custom one."
 
-_LARGEST_UNITS = 10**8  # whose square is still the size of an array
+_MAXIMUM_UNITS = 10**8  # its square is still a valid array size
 
 
 @dataclass(kw_only=True)
 class Body(Options):
-    """The options of a recurrent body, those of every model and task.
+    """The options of a recurrent body, which all models and tasks have.
 
-    Dropout of units is applied where Zaremba et al. 2014 put it: to the embeddings, between the
-    layers, and before the output, never to the recurrent connection. Masks are sampled in each
-    call; in evaluation nothing is dropped.
+    Dropout is applied as in Zaremba et al. 2014: to the embeddings, between the layers, and before
+    the output, never to the recurrent connection. Masks are sampled in each call; there is no
+    dropout in evaluation.
 
     Attributes:
         cell: The name of a cell in `anaphora.cells.CELLS`, or a `Cell`.
         hidden_size: H of every layer.
-        embedding_size: E of ids; H if None.
+        embedding_size: E of ids; None for H.
         num_layers: L.
-        dropout: The share that is dropped at each of these places.
-        locked_dropout: Drop the same units at all steps of a window (Gal & Ghahramani 2016), not
-            others at each.
-        embedding_dropout: The share of the vocabulary whose embeddings are 0 in a window (Gal &
+        dropout: The probability of dropping a unit.
+        locked_dropout: Drop the same units at all steps of a window (Gal & Ghahramani 2016).
+        embedding_dropout: The fraction of the vocabulary whose embeddings are 0 in a window (Gal &
             Ghahramani 2016).
-        weight_dropout: The share of the recurrent weights that are dropped in a window (Merity et
-            al. 2018).
-        zoneout: The share of the units that keep their states in a step; see `nn.Recurrent`.
-        layer_norm: Normalise the outputs of each layer; see `nn.Recurrent`.
-        initialization: Of all layers; see `nn.Recurrent`.
-        forget_bias: The bias with which forget gates start; None leaves it to the initialisation.
+        weight_dropout: The fraction of the recurrent weights that are dropped in a window (Merity
+            et al. 2018).
+        zoneout: The fraction of the units that keep their states in a step; see `nn.Recurrent`.
+        layer_norm: Normalize the outputs of each layer; see `nn.Recurrent`.
+        initialization: The initialization of all layers; see `nn.Recurrent`.
+        forget_bias: The initial bias of forget gates; None for that of the initialization.
         dtype: "float32" or "float64".
 
     Raises:
@@ -61,32 +60,30 @@ class Body(Options):
     cell: str | Cell = model_option("lstm", _CELL_HELP, common=True)  # noqa: RUF009
     hidden_size: int = model_option(256, "Units of each recurrent layer.", SIZE, common=True)
     embedding_size: int | None = model_option(
-        None, "Size of the embeddings; hidden_size if not given.", SIZE
+        None, "Size of the embeddings; by default hidden_size.", SIZE
     )
     num_layers: int = model_option(1, "Recurrent layers.", SIZE, common=True)
     dropout: float = model_option(
         0.0,
-        "Share dropped on the embeddings, between layers and before the output.",
+        "Dropout probability, on the embeddings, between layers and before the output.",
         SHARE,
         common=True,
     )
-    locked_dropout: bool = model_option(
-        False, "Let dropout drop the same units at all steps of a window."
-    )
+    locked_dropout: bool = model_option(False, "Drop the same units at all steps of a window.")
     embedding_dropout: float = model_option(
-        0.0, "Share of the vocabulary whose embeddings are dropped in a window.", SHARE
+        0.0, "Fraction of the vocabulary whose embeddings are dropped in a window.", SHARE
     )
     weight_dropout: float = model_option(
-        0.0, "Share of the recurrent weights that are dropped in a window.", SHARE
+        0.0, "Fraction of the recurrent weights that are dropped in a window.", SHARE
     )
     zoneout: float = model_option(
-        0.0, "Share of the units that keep their states in a step.", SHARE
+        0.0, "Fraction of the units that keep their states in a step.", SHARE
     )
-    layer_norm: bool = model_option(False, "Normalise the outputs of each recurrent layer.")
+    layer_norm: bool = model_option(False, "Normalize the outputs of each recurrent layer.")
     initialization: str | float = model_option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
     )
-    forget_bias: float | None = model_option(None, "Bias with which forget gates start.")
+    forget_bias: float | None = model_option(None, "Initial bias of forget gates.")
     dtype: str = model_option("float32", "Precision.", ("float32", "float64"))
 
     plain_types: ClassVar[Mapping[Any, Any]] = {str | Cell: str | dict[str, Any]}
@@ -101,16 +98,16 @@ class Body(Options):
         with contextlib.suppress(ValueError, TypeError):  # a name stays a name
             self.initialization = float(self.initialization)
         for name in ("hidden_size", "embedding_size"):
-            if (getattr(self, name) or 0) > _LARGEST_UNITS:
+            if (getattr(self, name) or 0) > _MAXIMUM_UNITS:
                 raise ValueError(
-                    f"{name} must be at most {_LARGEST_UNITS:,}, not {getattr(self, name):,}"
+                    f"{name} must be at most {_MAXIMUM_UNITS:,}, not {getattr(self, name):,}"
                 )
         if self.locked_dropout and not self.dropout:
-            raise ValueError("locked_dropout says how dropout drops, but dropout is 0: give it too")
+            raise ValueError("locked_dropout needs dropout, which is 0: give dropout too")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
-        """Make the options of a dictionary of plain values; a cell may be given by its program."""
+        """Make options from a dictionary of plain values; a cell may be given by its program."""
         cell = values.get("cell")
         if isinstance(cell, Mapping):
             try:
@@ -123,9 +120,7 @@ class Body(Options):
         return super().from_dict(values, place, **objects)
 
     def to_dict(self, section: str | None = None) -> dict[str, Any]:
-        """The options as plain values, of one section or of all; a cell of one's own by its
-        program.
-        """
+        """The options of a section, or all, as plain values; a custom cell as its program."""
         values = super().to_dict(section)
         if isinstance(cell := values.get("cell"), Cell):
             values["cell"] = cell.name if CELLS.get(cell.name) is cell else cell.to_dict()
@@ -134,10 +129,10 @@ class Body(Options):
 
 @dataclass(kw_only=True)
 class LabelSmoothing(Body):
-    """The option of models whose answers are classes, tags or tokens.
+    """The option of models that predict classes, tags or tokens.
 
     Attributes:
-        label_smoothing: The share of each target that is spread over all classes, in training
+        label_smoothing: The fraction of each target that is spread over all classes in training
             (Szegedy et al. 2016); see `ops.cross_entropy`.
 
     >>> LabelSmoothing(label_smoothing=0.1).label_smoothing
@@ -145,7 +140,7 @@ class LabelSmoothing(Body):
     """
 
     label_smoothing: float = model_option(
-        0.0, "Share of each target that is spread over all others, in training.", SHARE
+        0.0, "Fraction of each target that is spread over all classes in training.", SHARE
     )
 
 
@@ -155,10 +150,10 @@ class LanguageModelBody(LabelSmoothing):
 
     Attributes:
         tied: Use the embeddings as the weights of the output as well (Press & Wolf 2017).
-        activation_penalty: The factor of the mean square of what the output layer reads, which is
-            added to the loss in training (AR of Merity et al. 2017).
-        temporal_penalty: The factor of the mean squared change of the last layer's output, before
-            dropout, from step to step, which is added likewise (TAR).
+        activation_penalty: The weight of the mean square of the output layer's inputs, added to the
+            loss in training (AR of Merity et al. 2017).
+        temporal_penalty: The weight of the mean squared change of the last layer's output, before
+            dropout, from step to step, added to the loss in training (TAR).
 
     >>> LanguageModelBody(tied=True).tied
     True
@@ -167,12 +162,13 @@ class LanguageModelBody(LabelSmoothing):
     tied: bool = model_option(False, "Use the embeddings as output weights too.")
     activation_penalty: float = model_option(
         0.0,
-        "Factor of the mean square of the last layer's output, added to the training loss.",
+        "Weight of the mean square of the last layer's output, added to the training loss.",
         FACTOR,
     )
     temporal_penalty: float = model_option(
         0.0,
-        "Factor of the mean squared change of that output from step to step, added likewise.",
+        "Weight of the mean squared change of that output between steps, added to the training "
+        "loss.",
         FACTOR,
     )
 
@@ -183,7 +179,7 @@ class LanguageModelBody(LabelSmoothing):
 
 @dataclass(kw_only=True)
 class SequenceBody(Body):
-    """The options of a model that reads complete sequences, so also in reverse.
+    """The options of a model that reads complete sequences, possibly in both directions.
 
     Attributes:
         bidirectional: Read in both directions, D = 2.
@@ -197,18 +193,18 @@ class SequenceBody(Body):
 
 @dataclass(kw_only=True)
 class PooledBody(SequenceBody):
-    """The options of a model with one answer to a sequence.
+    """The options of a model with one prediction per sequence.
 
     Attributes:
-        pooling: What the answer is made from: "last" is the output of the last layer at each row's
-            last real step (in the reversed direction: after the first), "mean" and "max" are over
-            the outputs of the real steps. A sequence without steps has zeros there.
+        pooling: How the outputs of the last layer are pooled over time: "last" takes the last step
+            of each sequence (the first in the reverse direction); "mean" and "max" are over all its
+            steps. An empty sequence has zeros.
 
     >>> PooledBody(pooling="mean").pooling
     'mean'
     """
 
-    pooling: str = model_option("last", "What a sequence is judged by.", POOLINGS)
+    pooling: str = model_option("last", "How outputs are pooled over time.", POOLINGS)
 
 
 @dataclass(kw_only=True)
@@ -227,8 +223,8 @@ class TaggerBody(SequenceBody, LabelSmoothing):
     Attributes:
         character_embedding_size: The size of a character's embedding.
         character_hidden_size: The units of each direction of the layer that reads characters.
-        crf: Judge the tags of a sentence as a whole, with an `nn.CRF` above the output layer
-            (Lample et al. 2016); else each tag by itself.
+        crf: Predict the tags of a sentence jointly, with an `nn.CRF` after the output layer
+            (Lample et al. 2016); else each tag independently.
 
     >>> TaggerBody().character_hidden_size
     32
@@ -240,7 +236,7 @@ class TaggerBody(SequenceBody, LabelSmoothing):
     )
     crf: bool = model_option(
         False,
-        "Judge the tags of a sentence as a whole, by a conditional random field.",
+        "Predict the tags of a sentence jointly, with a conditional random field.",
         common=True,
     )
 
@@ -248,14 +244,14 @@ class TaggerBody(SequenceBody, LabelSmoothing):
         super().__post_init__()
         if self.crf and self.label_smoothing:
             raise ValueError(
-                "label_smoothing is for tags that are judged each by itself, not for a crf: give "
+                "label_smoothing is for tags that are predicted independently, not for a crf: omit "
                 "one of the two"
             )
 
 
 @dataclass(kw_only=True)
 class DecoderBody(LabelSmoothing):
-    """The options of a model that writes a sequence.
+    """The options of a model that generates a sequence.
 
     Attributes:
         tied: Use the embeddings as the weights of the output as well (Press & Wolf 2017).
@@ -297,25 +293,21 @@ class ForecasterBody(Body):
 
     Attributes:
         distribution: "student_t", "gaussian", "negative_binomial" (of counts), or "quantiles".
-        quantiles: Their levels, rising, for the distribution "quantiles".
-        scaling: "standard" (less the mean of the window's past, over its deviation),
-            "mean_absolute" (over 1 plus the mean of the absolute values), or "none"; None is
-            "mean_absolute" for counts and "standard" for others.
-        autoregressive: Add a weighted sum of lags, and of what is known in advance.
+        quantiles: The levels of the distribution "quantiles", in increasing order.
+        scaling: "standard" (subtract the mean of the window's past, divide by its standard
+            deviation), "mean_absolute" (divide by 1 plus the mean absolute value), or "none"; None
+            is "mean_absolute" for counts and "standard" otherwise.
+        autoregressive: Add a weighted sum of the lags and of the columns known in advance.
 
     >>> ForecasterBody().scaling, ForecasterBody(distribution="negative_binomial").scaling
     ('standard', 'mean_absolute')
     """
 
-    distribution: str = model_option(
-        "student_t", "What is learnt of the next value.", DISTRIBUTIONS
-    )
-    quantiles: tuple[float, ...] = model_option(
-        QUANTILES, "Levels that the distribution quantiles learns."
-    )
+    distribution: str = model_option("student_t", "Distribution of the next value.", DISTRIBUTIONS)
+    quantiles: tuple[float, ...] = model_option(QUANTILES, "Levels of the distribution quantiles.")
     scaling: str | None = model_option(
         None,
-        "How windows are scaled; if not given, mean_absolute for counts, else standard.",
+        "How windows are scaled; by default mean_absolute for counts, else standard.",
         SCALINGS,
     )
     autoregressive: bool = model_option(
@@ -330,19 +322,19 @@ class ForecasterBody(Body):
             self.scaling = "mean_absolute" if counts else "standard"
         if counts and self.scaling == "standard":
             raise ValueError(
-                f"the distribution {self.distribution!r} is of counts, which have no mean taken "
-                "off: give the scaling 'mean_absolute' or 'none'"
+                f"scaling 'standard' subtracts the mean, but the distribution "
+                f"{self.distribution!r} is of counts: give the scaling 'mean_absolute' or 'none'"
             )
 
 
 def check_tied(body: Any) -> None:
-    """Refuse tied weights of two sizes.
+    """Check that tied weights have the same size.
 
     Raises:
-        ValueError: the body is tied, and its embeddings have another size than its layers.
+        ValueError: the body is tied, but embedding_size is not hidden_size.
     """
     if body.tied and body.embedding_size not in (None, body.hidden_size):
         raise ValueError(
-            f"tied needs embedding_size ({body.embedding_size}) to be hidden_size "
-            f"({body.hidden_size}), as the output has the embeddings as its weights"
+            f"tied needs equal embedding_size ({body.embedding_size}) and hidden_size "
+            f"({body.hidden_size}), as the embeddings are the output weights"
         )

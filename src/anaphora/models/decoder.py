@@ -1,4 +1,4 @@
-"""The decoder, which writes a sequence token by token, and what models that have one share."""
+"""The decoder, which generates a sequence token by token, and the base of models with one."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ class Decoder(nn.Module):
 
         h_t = recurrent(embedding(y_t-1))
         c_t = attention(h_t, memory)
-        a_t = tanh(W [c_t, h_t])             what the output layer reads; without attention h_t
+        a_t = tanh(W [c_t, h_t])             input of the output layer; without attention h_t
         scores_t = output(a_t)
 
-    Attention follows the recurrent layers (Luong et al. 2015), and `a_t` is not fed back to
-    them. So in training, where all y are known (teacher forcing), the recurrence runs over the
-    complete target in one call, and attention and scores of all steps are a few matrix products.
-    Input feeding, which Luong et al. add, would make every step wait for the attention of the one
-    before.
+    Attention follows the recurrent layers (Luong et al. 2015), and `a_t` is not fed back to them:
+    in training, where all y are known (teacher forcing), the recurrence runs over the complete
+    target in one call, and attention and scores of all steps are a few matrix products. With the
+    input feeding of Luong et al., each step would depend on the attention of the step before.
 
-    Shapes: ids [T, N]; state as of `nn.Recurrent`; memory of B rows; returns features a [T, N, F],
+    Shapes: ids [T, N]; state as for `nn.Recurrent`; memory of B rows; returns features a [T, N, F],
     state, weights [T, N, S]. N may be K * B: row ``k * B + b`` then attends to row b of the memory.
 
     Args:
-        body: Its options; with ``tied``, F is E, otherwise H.
+        body: The options; with ``tied``, F is E, otherwise H.
         vocabulary_size: V.
         attention: "additive", "multiplicative", or "none".
-        memory_size: The size of the states that are attended to; H if None.
-        end_id: The token that ends a sequence, and precedes its first.
+        memory_size: The size of the states that are attended to; None for H.
+        end_id: The token that ends a sequence, and precedes its first token.
 
     Raises:
         ValueError: an option is out of range.
@@ -69,8 +68,8 @@ class Decoder(nn.Module):
     ) -> None:
         if vocabulary_size < 2 or not 0 <= end_id < vocabulary_size:
             raise ValueError(
-                f"Decoder: end_id {end_id} in a vocabulary of {vocabulary_size}; expected one of "
-                "its ids, and at least one more"
+                f"Decoder: end_id is {end_id} and vocabulary_size {vocabulary_size}; expected an "
+                "id below vocabulary_size, which is at least 2"
             )
         self.vocabulary_size = vocabulary_size
         self.end_id = end_id
@@ -99,22 +98,20 @@ class Decoder(nn.Module):
         memory: nn.Memory | None = None,
         lengths: ArrayLike | None = None,
     ) -> tuple[Tensor, Any, Tensor | None]:
-        """Read tokens; return what the output layer is to read, the state, and the weights.
+        """Read tokens; return the inputs of the output layer, the state, and attention weights.
 
         Args:
-            ids: [T, N] integers: the token before each that is to be scored.
-            state: What the recurrent layers begin with; None is zeros.
-            memory: What to attend to; for a decoder with attention.
+            ids: [T, N] integers: the token before each token to score.
+            state: The initial state of the recurrent layers; None for zeros.
+            memory: What to attend to, for a decoder with attention.
             lengths: [N] the number of steps of each row, or None for all T.
 
         Raises:
-            ValueError: there is a memory and no attention, or the other way round; or N is no
-                multiple of its rows.
+            ValueError: there is a memory but no attention, or the reverse; or N is not a multiple
+                of the rows of the memory.
         """
         if (memory is None) != (self.attention is None):
-            raise ValueError(
-                "Decoder: a decoder with attention needs a memory, and only that takes one"
-            )
+            raise ValueError("Decoder: give a memory to a decoder with attention, and only to one")
         y, state = self.recurrent(self.drop(self.embedding(ids)), state, lengths=lengths)
         weights = None
         if self.attention is not None and memory is not None:
@@ -122,9 +119,9 @@ class Decoder(nn.Module):
             B, S = memory.mask.shape[0], memory.mask.shape[2]
             if N % max(B, 1):
                 raise ValueError(
-                    f"Decoder: {N} rows for a memory of {B}; expected a multiple of it"
+                    f"Decoder: ids have {N} rows and the memory {B}; expected a multiple of {B}"
                 )
-            # Several rows that share a memory are so many queries of it.
+            # Rows that share a memory are queries of it.
             contexts, weights = self.attention.attend(y.reshape(T * N // max(B, 1), B, H), memory)
             contexts = contexts.reshape(T, N, self.attention.state_size)
             weights = weights.reshape(T, N, S)
@@ -133,10 +130,10 @@ class Decoder(nn.Module):
 
 
 class ConditionalLanguageModel(SavedModel):
-    """The base of models whose decoder writes a sequence that depends on a source.
+    """The base of models whose decoder generates a sequence from a source.
 
-    A subclass makes ``decoder``, and says in `encode` what the decoder is to begin with.
-    `anaphora.generation.beam_search` writes with any of them.
+    A subclass makes ``decoder``, and implements `encode`. `anaphora.generation.beam_search`
+    generates with any of them.
 
     Attributes:
         decoder: The `Decoder`.
@@ -152,7 +149,7 @@ class ConditionalLanguageModel(SavedModel):
 
     @abstractmethod
     def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, nn.Memory | None]:
-        """What a source makes of it: the decoder's initial state, and what it attends to."""
+        """Encode a source: return the decoder's initial state, and the memory it attends to."""
 
     def forward(
         self,
@@ -164,14 +161,14 @@ class ConditionalLanguageModel(SavedModel):
         """Score the tokens that may follow each input (teacher forcing).
 
         Args:
-            source: As of `encode`.
-            inputs: [T, B] integers, the token before each that is to be scored; at first the
-                decoder's ``end_id``.
+            source: As for `encode`.
+            inputs: [T, B] integers, the token before each token to score; first the decoder's
+                ``end_id``.
             source_lengths: [B] the number of steps of each row of the source, or None for all.
             lengths: [B] the number of inputs of each row, or None for all T.
 
         Returns:
-            The logits [T, B, V], and the weights of attention [T, B, S] or None.
+            The logits [T, B, V], and the attention weights [T, B, S] or None.
         """
         state, memory = self.encode(source, source_lengths)
         features, _, weights = self.decoder(inputs, state, memory, lengths)
@@ -180,7 +177,7 @@ class ConditionalLanguageModel(SavedModel):
     def loss(self, batch: PairBatch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the batch's targets, in nats.
 
-        Nothing is carried from one batch to the next: ``state`` is there for the training loop.
+        No state is carried between batches; ``state`` is ignored.
         """
         initial, memory = self.encode(batch.source, batch.source_lengths)
         features, _, _ = self.decoder(batch.inputs, initial, memory, batch.lengths)

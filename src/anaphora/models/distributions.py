@@ -23,13 +23,13 @@ SMALLEST_SHAPE = 1e-4
 
 
 class Distribution(ABC):
-    """The meaning of the P numbers that a network returns for each value.
+    """A distribution with P parameters, which a network returns for each value.
 
     All values are in units of the window's scale.
 
     Attributes:
         size: P.
-        location: [P] 1 where a number moves with the level of the series, 0 elsewhere.
+        location: [P] 1 for parameters that shift with the level of the series, else 0.
         counts: Whether values are counts: 0, 1, 2, ...
     """
 
@@ -39,17 +39,17 @@ class Distribution(ABC):
 
     @abstractmethod
     def loss(self, raw: Tensor, targets: Array, scale: Array) -> Tensor:
-        """The loss of each target [...] for raw numbers [..., P] and the scale [...]."""
+        """The loss of each target [...] for the network's outputs [..., P] and the scale [...]."""
 
     @abstractmethod
     def sample(
         self, raw: Array, normal: Float64, scale: Array, generator: np.random.Generator
     ) -> Float64:
-        """Values [...] for raw numbers [..., P], computed from standard normal ones [...]."""
+        """Samples [...] for the network's outputs [..., P], from standard normal numbers [...]."""
 
 
 class Gaussian(Distribution):
-    """Mean and deviation."""
+    """Mean and standard deviation."""
 
     size = 2
     location = np.array([1.0, 0.0])
@@ -68,7 +68,7 @@ class Gaussian(Distribution):
 
 
 class StudentT(Distribution):
-    """Location, scale, and more than two degrees of freedom: heavier tails than a Gaussian's."""
+    """Location, scale, and more than 2 degrees of freedom: heavier tails than a Gaussian."""
 
     size = 3
     location = np.array([1.0, 0.0, 0.0])
@@ -115,17 +115,17 @@ class NegativeBinomial(Distribution):
         mean = (_softplus(raw[..., 0]) + SMALLEST_SHAPE) * size
         shape = (_softplus(raw[..., 1]) + SMALLEST_SHAPE) / np.sqrt(size)
         rates = generator.standard_gamma(1 / shape) * shape * mean
-        # NaN, as of weights that diverged, is no rate to sample with.
+        # Diverged weights give NaN, which poisson refuses.
         counts = generator.poisson(np.nan_to_num(np.minimum(rates, 1e15)))
         values: Float64 = np.where(np.isnan(rates), np.nan, counts / size)
         return values
 
 
 class Quantiles(Distribution):
-    """Quantiles at some levels, learnt by the pinball loss (Koenker & Bassett 1978).
+    """Quantiles at given levels, trained with the pinball loss (Koenker & Bassett 1978).
 
-    Between them, and beyond the first and the last, values are interpolated linearly over the
-    normal quantiles of the levels, so that values can be sampled.
+    For sampling, values are interpolated and extrapolated linearly in the normal quantiles of the
+    levels.
     """
 
     def __init__(self, levels: Sequence[float]) -> None:
@@ -135,7 +135,7 @@ class Quantiles(Distribution):
         self._normal = np.array([NormalDist().inv_cdf(level) for level in levels])
 
     def loss(self, raw: Tensor, targets: Array, scale: Array) -> Tensor:
-        """The pinball loss, the mean over levels."""
+        """The mean pinball loss over levels."""
         losses = ops.pinball_loss(raw, targets, self.levels.tolist(), reduction="none")
         mean: Tensor = losses.mean(axis=-1)
         return mean
@@ -153,17 +153,18 @@ class Quantiles(Distribution):
 
 
 def make_distribution(owner: str, name: str, levels: Sequence[float]) -> Distribution:
-    """The distribution of a name.
+    """The distribution with a name.
 
     Raises:
-        ValueError: the name is unknown, or the levels are not at least two rising ones within 0..1.
+        ValueError: the name is unknown, or the levels are not at least two increasing numbers
+            between 0 and 1.
     """
     if name == "quantiles":
-        rising = all(a < b for a, b in itertools.pairwise(levels))
-        if len(levels) < 2 or not rising or not 0 < levels[0] < levels[-1] < 1:
+        increasing = all(a < b for a, b in itertools.pairwise(levels))
+        if len(levels) < 2 or not increasing or not 0 < levels[0] < levels[-1] < 1:
             raise ValueError(
-                f"{owner}: quantiles {list(levels)}; expected at least two rising levels between 0 "
-                "and 1, such as 0.1, 0.5, 0.9"
+                f"{owner}: quantiles {list(levels)}; expected at least two increasing levels "
+                "between 0 and 1, such as 0.1, 0.5, 0.9"
             )
         return Quantiles(levels)
     if name not in LIKELIHOODS:
@@ -189,10 +190,10 @@ def normal_scores(count: int) -> Float64:
 def stratified_normals(
     count: int, shape: tuple[int, ...], generator: np.random.Generator
 ) -> Float64:
-    """[count, *shape] numbers; each column is a permutation of `normal_scores`.
+    """Standard normal numbers [count, *shape] by Latin hypercube sampling (McKay et al. 1979).
 
-    Every column is a standard normal sample without sampling noise (Latin hypercube sampling, McKay
-    et al. 1979), so that means and quantiles over few paths are close to those over many.
+    Each column is a permutation of `normal_scores`, so that means and quantiles over few paths are
+    close to those over many.
     """
     columns = np.broadcast_to(normal_scores(count)[:, None], (count, math.prod(shape)))
     sampled: Float64 = generator.permuted(columns, axis=0).reshape(count, *shape)

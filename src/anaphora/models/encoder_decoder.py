@@ -1,4 +1,4 @@
-"""Sequence to sequence: an encoder reads the source, a decoder writes the target."""
+"""Sequence to sequence: an encoder reads the source, a decoder generates the target."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from anaphora.options import defaults
 class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
     """An encoder and a decoder, with or without attention.
 
-    The encoder's final state is the decoder's initial one: without attention all that the decoder
-    knows of the source (Sutskever et al. 2014; Cho et al. 2014). In both directions each has H / 2
-    units, so that the two together are as wide as the decoder. With attention the decoder also
-    reads a mean of the encoder's outputs, weighted again at each step (additive: Bahdanau et al.
-    2015; multiplicative: Luong et al. 2015). `Decoder` says where it is applied and why.
+    The encoder's final state is the decoder's initial state; without attention, it is all that the
+    decoder sees of the source (Sutskever et al. 2014; Cho et al. 2014). A bidirectional encoder has
+    H / 2 units in each direction. With attention, the decoder also reads a weighted mean of the
+    encoder's outputs at each step (additive: Bahdanau et al. 2015; multiplicative: Luong et al.
+    2015); see `Decoder`.
 
-    Shapes: source [S, B] and inputs [T, B] integers; returns logits [T, B, V] and the weights of
-    attention [T, B, S] or None.
+    Shapes: source [S, B] and inputs [T, B] integers; returns logits [T, B, V] and the attention
+    weights [T, B, S] or None.
 
     Attributes:
         source_vocabulary_size: The number of tokens of the source.
         vocabulary_size: V, of the target.
-        end_id: The token that ends a sequence, and precedes its first.
+        end_id: The token that ends a sequence, and precedes its first token.
 
-    The other arguments are those of `EncoderDecoderBody`; embeddings of source and target are of
-    one size, encoder and decoder have L layers each.
+    The other arguments are those of `EncoderDecoderBody`; the embeddings of source and target have
+    the same size, encoder and decoder have L layers each.
 
     Raises:
-        ValueError: an option is out of range, H is odd for two directions, or ``tied`` with E other
-            than H and no attention.
+        ValueError: an option is out of range, H is odd for two directions, or ``tied`` is used with
+            E other than H and no attention.
 
     >>> model = EncoderDecoder(source_vocabulary_size=9, vocabulary_size=10, hidden_size=4)
     >>> source, inputs = [[1, 2], [8, 0], [7, 0]], [[0, 0], [3, 9]]
@@ -58,7 +58,7 @@ class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
         super().__post_init__()
         if self.bidirectional and self.hidden_size % 2:
             raise ValueError(
-                "EncoderDecoder: each of two directions gets half of hidden_size, so it must be "
+                "EncoderDecoder: each of two directions has half of hidden_size, so it must be "
                 f"even, not {self.hidden_size}"
             )
         self.embedding = make_embedding(self, self.source_vocabulary_size)
@@ -74,15 +74,15 @@ class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
         )
 
     def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, nn.Memory | None]:
-        """Read a source.
+        """Encode a source.
 
         Args:
             source: [S, B] integers.
             lengths: [B] the number of tokens of each row, or None for all S.
 
         Returns:
-            The decoder's initial state, and the encoder's outputs as its memory, None without
-            attention.
+            The decoder's initial state, and the encoder's outputs as its memory (None without
+            attention).
         """
         x = self.drop(self.embedding(source))
         y, final = self.encoder(x, lengths=lengths)
@@ -92,7 +92,7 @@ class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
         return state, memory
 
     def _joined(self, state: Any) -> Any:
-        """The directions of each layer side by side: [L*D, B, H/D] gives [L, B, H]."""
+        """Concatenate the directions of each layer: [L*D, B, H/D] to [L, B, H]."""
         L, D = self.encoder.num_layers, self.encoder.num_directions
         _, B, H = state.shape
         return state.reshape(L, D, B, H).transpose(0, 2, 1, 3).reshape(L, B, D * H)

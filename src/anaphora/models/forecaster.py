@@ -1,4 +1,4 @@
-"""From the past of a series to the next steps: an autoregressive recurrent network (DeepAR)."""
+"""The forecaster: an autoregressive recurrent network that predicts the next steps (DeepAR)."""
 
 from __future__ import annotations
 
@@ -20,35 +20,34 @@ from anaphora.models.reader import Reader, make_linear
 from anaphora.nn import initialization as initialize
 from anaphora.tensor import Array, Tensor, no_grad
 
-_RIDGE = 1e-4  # of the mean square of the scaled lags
-_ENOUGH = 3  # rows for each weight of the least squares
-_ROWS = 4096  # paths of series side by side
+_RIDGE = 1e-4  # relative to the mean square of the scaled lags
+_ROWS_PER_WEIGHT = 3  # minimum for least squares
+_MAXIMUM_ROWS = 4096  # paths of series in a batch
 
 
 @dataclass(eq=False, repr=False)
 class Forecaster(Reader, ForecasterBody):
     """A recurrent network that forecasts series step by step (DeepAR, Salinas et al. 2020).
 
-    At each step it reads earlier values, what is known in advance, and the scale, and returns the
-    distribution of the next value. In training it reads the true values (teacher forcing); to
-    forecast it samples a value, reads it, and so on: a path. Values are scaled by the window's own
-    past, so that one network serves series of any size. With ``autoregressive`` the level of the
-    distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018), which
-    follows a trend beyond what the network saw in training.
+    At each step it reads lagged values, the columns known in advance, and the scale, and returns
+    the distribution of the next value. In training it reads the true values (teacher forcing); to
+    forecast, it samples a value, reads it, and so on: a path. Values are scaled by the past of
+    their window, so that one network serves series of any scale. With ``autoregressive``, the level
+    of the distribution is the network's plus a weighted sum of the scaled lags (Lai et al. 2018),
+    which extrapolates trends.
 
     Attributes:
-        target_size: N numbers a step.
-        feature_size: F numbers a step that are known in advance.
-        linear_features: J, how many of the features are in the weighted sum.
+        target_size: N, the targets per step.
+        feature_size: F, the features per step, which are known in advance.
+        linear_features: J, the number of features in the weighted sum.
         context: C, the steps that are read before the first forecast.
-        lags: How many steps before its own each step reads values; P is the largest.
-        typical_scale: [N] the usual scale, so that the network reads logarithms of scales around
-            0; None for 1.
+        lags: The lags of the values that each step reads, in steps; P is the largest.
+        typical_scale: [N] divides the scales whose logarithms the network reads; None for 1.
 
     The other arguments are those of `ForecasterBody`.
 
     Raises:
-        ValueError: an option is out of range, or counts were to be scaled by their mean.
+        ValueError: an option is out of range, or the scaling does not suit counts.
 
     >>> model = Forecaster(hidden_size=4, context=6, lags=(1, 2), distribution="gaussian")
     >>> paths = model.predict(np.arange(10.0)[:, None, None], horizon=3, paths=5, seed=1)
@@ -82,7 +81,7 @@ class Forecaster(Reader, ForecasterBody):
                 f"which is {F}"
             )
         if not are_lags(lags):
-            raise ValueError(f"{name}: lags {lags}; expected different ones of at least 1 step")
+            raise ValueError(f"{name}: lags {lags}; expected distinct numbers of at least 1 step")
         sizes = [1.0] * N if self.typical_scale is None else [float(s) for s in self.typical_scale]
         if len(sizes) != N or not all(0 < size < np.inf for size in sizes):
             raise ValueError(f"{name}: typical_scale {sizes}; expected {N} numbers above 0")
@@ -100,20 +99,20 @@ class Forecaster(Reader, ForecasterBody):
 
     @property
     def starts_from_least_squares(self) -> bool:
-        """Whether it begins as a linear model, which does not suit counts."""
+        """Whether it is initialized to a linear model, which does not apply to counts."""
         return self.autoregressive and not self.head.counts
 
     # Windows
 
     def forward(self, batch: ForecastBatch) -> Tensor:
-        """The numbers of the distribution of each target: [C + h, B, N, P]."""
+        """The parameters of the distribution of each target: [C + h, B, N, P]."""
         return self._answer(self._window(batch.inputs, batch.observed), batch)
 
     def loss(self, batch: ForecastBatch, state: Any = None) -> tuple[Tensor, None]:
-        """The mean loss of the observed targets of context and horizon, and no state.
+        """The mean loss over the observed targets of context and horizon; the state is None.
 
-        It is that of scaled values: their negative log-likelihood in nats (for counts that of the
-        counts themselves), or their mean pinball loss.
+        It is the negative log-likelihood of the scaled values (or of the counts), in nats, or their
+        mean pinball loss.
         """
         window = self._window(batch.inputs, batch.observed)
         raw = self._answer(window, batch)
@@ -131,7 +130,7 @@ class Forecaster(Reader, ForecasterBody):
         return self._raw(self.drop(y), linear)
 
     def _raw(self, y: Tensor, linear: Array) -> Tensor:
-        """The numbers [T, B, N, P] of outputs [T, B, H], and lags and features [T, B, N, K + J]."""
+        """Parameters [T, B, N, P] from outputs [T, B, H], lags and features [T, B, N, K + J]."""
         P = self.head.size
         raw: Tensor = self.output(y).reshape(*y.shape[:2], self.target_size, P)
         if self.autoregressive:
@@ -143,11 +142,11 @@ class Forecaster(Reader, ForecasterBody):
         return _Window(self, np.asarray(values, np.float64), observed)
 
     def start_from_least_squares(self, batches: Iterable[ForecastBatch]) -> None:
-        """Begin with the linear model that fits windows best.
+        """Initialize to the linear model that fits windows best.
 
-        The weights of lags and features, and the bias, become those of the least squares (with a
-        little ridge); the network's share of the level begins at 0, so that training improves on
-        the linear model. Only targets whose lags were observed count, if there are enough of them.
+        The weights of lags and features, and the bias, are the least squares solution (with a small
+        ridge penalty); the network's contribution to the level is 0 at first, so that training
+        improves on the linear model. Only targets with observed lags count, if there are enough.
 
         Args:
             batches: Windows, as for `loss`.
@@ -171,7 +170,7 @@ class Forecaster(Reader, ForecasterBody):
                     x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
                     squares[k, n] += x.T @ x
                     products[k, n] += x.T @ targets[:, :, n][counted[:, :, n]]
-        enough = squares[0, :, -1, -1] > _ENOUGH * (K + 1)
+        enough = squares[0, :, -1, -1] > _ROWS_PER_WEIGHT * (K + 1)
         chosen = np.where(enough, 0, 1), np.arange(N)
         ridge = (_RIDGE * squares[chosen][:, -1:, -1:] + 1e-12) * np.eye(K + 1)
         solved = np.linalg.solve(squares[chosen] + ridge, products[chosen][..., None])
@@ -188,8 +187,8 @@ class Forecaster(Reader, ForecasterBody):
     def fill(self, values: ArrayLike, features: ArrayLike) -> NDArray[np.float64]:
         """Fill missing values with the weighted sum of their lags and features.
 
-        Where one of the P steps before is missing, or the model is not autoregressive, the last
-        value is repeated; before the first value NaN remains.
+        If one of the P steps before is missing, or the model is not autoregressive, the last value
+        is repeated. NaN remains before the first value.
 
         Args:
             values: [S, B, N], NaN where missing.
@@ -240,18 +239,18 @@ class Forecaster(Reader, ForecasterBody):
 
         Args:
             values: [S, B, N] the past, in its own units; NaN where missing. The last P + C steps
-                are read; if S is smaller, the first of them count as missing. With P steps more,
-                missing values are filled better.
+                are read; if S is smaller, the first of them are missing. P more steps help to fill
+                missing values.
             horizon: h.
-            features: [S + h, B, F] of the past and of the steps to forecast; None where F is 0.
+            features: [S + h, B, F] of the past and of the steps to forecast; None if F is 0.
             paths: The number of paths.
-            seed: Of the paths; the same seed gives the same.
+            seed: Seed of the paths.
 
         Returns:
             [paths, h, B, N], in the units of the values.
 
         Raises:
-            ValueError: a shape does not fit, or a series has no value in its last P + C steps.
+            ValueError: a shape does not match, or a series has no value in its last P + C steps.
         """
         past = np.asarray(values, np.float64)
         F = self.feature_size
@@ -264,8 +263,8 @@ class Forecaster(Reader, ForecasterBody):
         known = np.zeros((steps + horizon, B, 0)) if features is None else np.asarray(features)
         if known.shape != (steps + horizon, B, F):
             raise ValueError(
-                f"predict: features of shape {known.shape}; expected {(steps + horizon, B, F)}: of "
-                f"the {steps} steps of the past and of the {horizon} to forecast"
+                f"predict: features of shape {known.shape}; expected {(steps + horizon, B, F)}, "
+                f"for the {steps} steps of the past and the {horizon} to forecast"
             )
         filled = self.fill(past, known[:steps])
         return self._predict(filled, ~np.isnan(past), known, horizon, paths, seed)
@@ -273,18 +272,18 @@ class Forecaster(Reader, ForecasterBody):
     def forecast(
         self, batch: ForecastBatch, *, paths: int = 200, seed: int = 1
     ) -> NDArray[np.float64]:
-        """Sample paths of the horizons of windows, whose own values are not read.
+        """Sample paths of the horizons of windows, without reading the true values there.
 
         Args:
             batch: Windows, as for `loss`.
             paths: The number of paths.
-            seed: Of the paths; the same seed gives the same.
+            seed: Seed of the paths.
 
         Returns:
             [paths, h, B, N], in the units of the values.
 
         Raises:
-            ValueError: a window has no value of a target before its horizon.
+            ValueError: a target of a window has no value before the horizon.
         """
         past = self.past + self.context
         return self._predict(
@@ -305,24 +304,24 @@ class Forecaster(Reader, ForecasterBody):
         paths: int,
         seed: int,
     ) -> NDArray[np.float64]:
-        """Paths after a past [S, B, N] whose missing values were filled."""
+        """Paths after a past [S, B, N] with filled missing values."""
         S, B = self.past + self.context, past.shape[1]
         past = window(past, len(past), S, np.nan)
         observed = window(observed, len(observed), S, False)
         known = window(known, len(known), self.context + horizon, 0)
         for b, n in np.argwhere(~observed.any(axis=0))[:1]:
             raise ValueError(
-                f"predict: series {b}, target {n} has no value in its last {S} steps; at least one "
-                "is needed to forecast from"
+                f"predict: series {b}, target {n} has no value in its last {S} steps; expected at "
+                "least one"
             )
         generator = np.random.default_rng(seed)
-        together = max(_ROWS // paths, 1)
+        batch_size = max(_MAXIMUM_ROWS // paths, 1)
         sampled = []
-        for start in range(0, B, together):
-            some = slice(start, start + together)
-            features = known[:, some].astype(self.dtype)
+        for start in range(0, B, batch_size):
+            part = slice(start, start + batch_size)
+            features = known[:, part].astype(self.dtype)
             sampled.append(
-                self._paths(past[:, some], observed[:, some], features, horizon, paths, generator)
+                self._paths(past[:, part], observed[:, part], features, horizon, paths, generator)
             )
         return np.concatenate(sampled, axis=2)
 
@@ -335,7 +334,7 @@ class Forecaster(Reader, ForecasterBody):
         paths: int,
         generator: np.random.Generator,
     ) -> NDArray[np.float64]:
-        """[paths, h, B, N] of the past [P + C, B, N] and the features [C + h, B, F]."""
+        """Paths [paths, h, B, N], from the past [P + C, B, N] and features [C + h, B, F]."""
         C, N = self.context, self.target_size
         B = past.shape[1]
         window = self._window(np.nan_to_num(past), observed)
@@ -372,10 +371,10 @@ class Forecaster(Reader, ForecasterBody):
 
 
 class _Window:
-    """The values of windows, scaled by their past, and what the network reads of them.
+    """The values of windows, scaled by their past, and the network's inputs from them.
 
     Attributes:
-        values: [P + C + ..., B, N] scaled; 0 before the first.
+        values: [P + C + ..., B, N] scaled; 0 before the first observed value.
         observed: Whether each was observed.
         mean, scale: [B, N].
     """
@@ -386,16 +385,16 @@ class _Window:
         self._model = model
         past = model.past + model.context
         self.mean, self.scale = window_moments(str(model.scaling), values[:past], observed[:past])
-        begun = np.logical_or.accumulate(observed, axis=0)
-        scaled = np.where(begun, (values - self.mean) / self.scale, 0.0)
+        started = np.logical_or.accumulate(observed, axis=0)
+        scaled = np.where(started, (values - self.mean) / self.scale, 0.0)
         self.values: Array = scaled.astype(model.dtype)
         self.observed = observed
 
     def read(self, steps: NDArray[np.int64], features: Array) -> tuple[Array, Array]:
-        """What linear model and network read at steps [T]: [T, B, N, K + J] and [T, B, I]."""
+        """Inputs of linear model and network at steps [T]: [T, B, N, K + J] and [T, B, I]."""
         model = self._model
-        places = steps[:, None] + model.past - np.array(model.lags)  # [T, K]
-        lagged = np.moveaxis(self.values[places], 1, -1)
+        lagged_steps = steps[:, None] + model.past - np.array(model.lags)  # [T, K]
+        lagged = np.moveaxis(self.values[lagged_steps], 1, -1)
         T, B = lagged.shape[:2]
         before = self.observed[steps + model.past - 1]
         size = np.broadcast_to(np.log(self.scale / np.array(model.typical_scale)), before.shape)
@@ -407,22 +406,22 @@ class _Window:
         return linear, x
 
     def repeated(self, times: int, more: int) -> Self:
-        """Each series several times, with more steps, which are to be sampled."""
+        """Copies of each series, with more steps for samples."""
         other = copy.copy(self)
         other.mean = np.repeat(self.mean, times, axis=0)
         other.scale = np.repeat(self.scale, times, axis=0)
-        later = [(0, more), (0, 0), (0, 0)]
-        other.values = np.pad(np.repeat(self.values, times, axis=1), later)
-        other.observed = np.pad(np.repeat(self.observed, times, axis=1), later)
+        padding = [(0, more), (0, 0), (0, 0)]
+        other.values = np.pad(np.repeat(self.values, times, axis=1), padding)
+        other.observed = np.pad(np.repeat(self.observed, times, axis=1), padding)
         return other
 
 
 class ForecasterSession:
     """A forecaster that is fed one series as it arrives; `Forecaster.session` makes one.
 
-    It keeps the last P + C steps. As each forecast is scaled by the window before it, the network
-    reads that window again for it: a forecast equals that of `Forecaster.predict` for the complete
-    series, and leaves the session unchanged.
+    It keeps the last P + C steps. As the window before a forecast scales it, the network reads that
+    window again for each forecast. A forecast equals that of `Forecaster.predict` for the complete
+    series, and does not change the session.
 
     >>> model = Forecaster(hidden_size=4, context=6, distribution="gaussian")
     >>> session = model.session()
@@ -439,14 +438,14 @@ class ForecasterSession:
         self._features = np.zeros((0, model.feature_size))
 
     def feed(self, values: ArrayLike, features: ArrayLike | None = None) -> None:
-        """Take the next step, or several.
+        """Read the next step, or several.
 
         Args:
-            values: [N] or [T, N], in their own units; NaN where one is missing.
-            features: [F] or [T, F] of the same steps; None where F is 0.
+            values: [N] or [T, N], in their own units; NaN where missing.
+            features: [F] or [T, F] of the same steps; None if F is 0.
 
         Raises:
-            ValueError: a shape does not fit; nothing has changed then.
+            ValueError: a shape does not match; the session does not change.
             RuntimeError: another thread is using this session.
         """
         with self._used_by_one("feed"):
@@ -463,8 +462,8 @@ class ForecasterSession:
             )
         known = self._checked("feed", features, len(new))
         kept = model.past + model.context
-        for step, features_of_it in zip(new, known, strict=True):
-            filled = model._filled(self._values, step[None], features_of_it[None])
+        for step, its_features in zip(new, known, strict=True):
+            filled = model._filled(self._values, step[None], its_features[None])
             self._values = np.concatenate([self._values, filled[None]])[-kept:]
         self._observed = np.concatenate([self._observed, ~np.isnan(new)[:, None]])[-kept:]
         self._features = np.concatenate([self._features, known])[-kept:]
@@ -481,18 +480,18 @@ class ForecasterSession:
 
         Args:
             horizon: h.
-            features: [h, F] of these steps; None where F is 0.
+            features: [h, F] of these steps; None if F is 0.
             paths: The number of paths.
-            seed: Of the paths.
+            seed: Seed of the paths.
 
         Raises:
-            ValueError: nothing was fed yet, or a shape does not fit.
+            ValueError: a target has no value yet, or a shape does not match.
             RuntimeError: another thread is using this session.
         """
         known = self._checked("forecast", features, horizon)
         with self._used_by_one("forecast"):
             if not self._observed.any(axis=0).all():
-                raise ValueError("forecast: feed at least one value of each target before")
+                raise ValueError("forecast: feed at least one value of each target first")
             features = np.concatenate([self._features, known])[:, None]
             sampled = self._model._predict(
                 self._values, self._observed, features, horizon, paths, seed
@@ -501,11 +500,11 @@ class ForecasterSession:
 
     @contextlib.contextmanager
     def _used_by_one(self, method: str) -> Iterator[None]:
-        """Within it any other use of the session is refused."""
-        if self._in_use:  # a plain flag, as `nn.Session` has it
+        """A context in which any other use of the session is refused."""
+        if self._in_use:  # a plain flag, as in `nn.Session`
             raise RuntimeError(
                 f"{method}: another thread is using this session, which is for one thread at a "
-                "time; give each thread a session of its own, such as session.fork()"
+                "time; give each thread its own session, such as session.fork()"
             )
         self._in_use = True
         try:
@@ -519,8 +518,8 @@ class ForecasterSession:
         known = known[None] if known.ndim == 1 else known
         if known.shape != (steps, F) or not np.isfinite(known).all():
             raise ValueError(
-                f"{name}: features of shape {known.shape}; expected {(steps, F)}, finite: what is "
-                "known of each step in advance"
+                f"{name}: features of shape {known.shape}; expected {(steps, F)}, finite: the "
+                "values known in advance of each step"
             )
         return known
 

@@ -21,9 +21,9 @@ from anaphora.tensor import Tensor
 class LanguageModel(Reader, LanguageModelBody):
     """Embedding, recurrent layers, and a linear layer that scores every next token.
 
-    `session` makes what reads a text as it comes and continues it.
+    `session` reads a text as it arrives, and continues it.
 
-    Shapes: ids [T, B] integers; state as of `nn.Recurrent`; returns logits [T, B, V], state.
+    Shapes: ids [T, B] integers; state as for `nn.Recurrent`; returns logits [T, B, V], state.
 
     Attributes:
         vocabulary_size: V.
@@ -31,7 +31,7 @@ class LanguageModel(Reader, LanguageModelBody):
     The other arguments are those of `LanguageModelBody`.
 
     Raises:
-        ValueError: an option is out of range, or ``tied`` with E other than H.
+        ValueError: an option is out of range, or ``tied`` is used with E other than H.
 
     >>> model = LanguageModel(vocabulary_size=10, hidden_size=4)
     >>> logits, state = model([[1, 2, 3], [4, 5, 6]])
@@ -59,7 +59,7 @@ class LanguageModel(Reader, LanguageModelBody):
 
         Args:
             ids: [T, B] integers.
-            state: What a call before returned, or None to begin.
+            state: The state that a previous call returned, or None for zeros.
             lengths: [B] the number of steps of each row, or None for all T.
 
         Returns:
@@ -71,7 +71,7 @@ class LanguageModel(Reader, LanguageModelBody):
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """The mean negative log-probability of the batch's targets, in nats, and the state.
 
-        In training mode the penalties are added to it; `loss_and_penalty` has them apart.
+        In training mode it includes the penalties; `loss_and_penalty` returns them separately.
         """
         loss, penalty, state = self.loss_and_penalty(batch, state)
         return loss if penalty is None else loss + penalty, state
@@ -86,7 +86,7 @@ class LanguageModel(Reader, LanguageModelBody):
     ) -> tuple[Tensor, Tensor | None, Any]:
         """The mean negative log-probability of the batch's targets, the penalties, and the state.
 
-        There are no penalties, but None, in evaluation mode or if the model has none.
+        The penalty is None in evaluation mode, and if the model has none.
         """
         h, state = self.read(batch.inputs, state, batch.lengths)
         y = self.drop(h)
@@ -100,12 +100,12 @@ class LanguageModel(Reader, LanguageModelBody):
     def session(
         self, batch_size: int | None = None, excluded: Sequence[int] = ()
     ) -> LanguageModelSession:
-        """A session that reads ids as they come and continues with text of its own.
+        """A session that reads ids as they arrive, and generates text.
 
-        It has the weights as they are now, and runs in evaluation mode.
+        It has the current weights, and runs in evaluation mode.
 
         Args:
-            batch_size: B texts at a time; None for one, whose arrays have no axis for it.
+            batch_size: B; None for one text, whose arrays have no batch axis.
             excluded: Ids whose scores are -inf, so that `generate` never samples them.
 
         Raises:

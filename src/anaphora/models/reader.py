@@ -1,4 +1,4 @@
-"""What models of sequences begin with: features or embeddings, and recurrent layers."""
+"""The base of models that read sequences: embeddings or features, and recurrent layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_embedding(body: Body, vocabulary_size: int) -> nn.Embedding:
 def make_recurrent(
     body: Body, input_size: int, bidirectional: bool = False, hidden_size: int | None = None
 ) -> nn.Recurrent:
-    """The recurrent layers of a body; with another H of each direction if one is given."""
+    """The recurrent layers of a body, with ``hidden_size`` units per direction if given."""
     return nn.Recurrent(
         body.cell,
         input_size,
@@ -49,7 +49,7 @@ def make_recurrent(
 
 
 def make_linear(body: Body, in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts as those of the body do."""
+    """A linear layer with the initialization and the precision of a body."""
     return nn.Linear(
         in_features, out_features, bias, initialization=body.initialization, dtype=body.dtype
     )
@@ -63,8 +63,8 @@ def tie(output: nn.Linear, embedding: nn.Embedding, initialization: str | float)
 
 
 def last_outputs(recurrent: nn.Recurrent, state: Any) -> Tensor:
-    """The last layer's output at the last step of each row, its directions side by side [B, D*H],
-    of the state after it.
+    """The last layer's output at the last step of each row, with concatenated directions [B, D*H],
+    from the final state.
     """
     h: Tensor = as_tuple(state)[0]
     D, B = recurrent.num_directions, h.shape[1]
@@ -72,15 +72,15 @@ def last_outputs(recurrent: nn.Recurrent, state: Any) -> Tensor:
 
 
 class CharacterLayer(nn.Module):
-    """A vector for each word, of its spelling: a small layer reads it from both ends.
+    """A vector for each word from its characters, which a bidirectional layer reads.
 
     It is the character model of Ling et al. 2015 and Lample et al. 2016.
 
     Args:
         vocabulary_size: The number of characters.
         embedding_size: E of a character.
-        hidden_size: H of each direction; a word's vector has 2 H numbers.
-        cell: As of `nn.Recurrent`.
+        hidden_size: H of each direction; the vector of a word has size 2 H.
+        cell: As for `nn.Recurrent`.
         dtype: "float32" or "float64".
 
     Raises:
@@ -109,8 +109,8 @@ class CharacterLayer(nn.Module):
         """The last states of both directions.
 
         Args:
-            characters: [W, ...] ids, words in any arrangement.
-            lengths: [...] the number of characters of each word; a word of none has zeros.
+            characters: [W, ...] ids, for words of any shape [...].
+            lengths: [...] the number of characters of each word; a word without any has zeros.
 
         Returns:
             [..., 2 H].
@@ -130,8 +130,8 @@ class CharacterLayer(nn.Module):
 class Reader(SavedModel):
     """The base of models that read sequences: embedding or features, dropout, recurrent layers.
 
-    x = dropout(embedding(ids))      or features as they are
-    x = [x, dropout(characters)]     with a layer that reads the spelling of each word
+    x = dropout(embedding(ids))      or features
+    x = [x, dropout(characters)]     with a character layer
     y, state = recurrent(x, state)
     """
 
@@ -147,7 +147,7 @@ class Reader(SavedModel):
         vocabulary_size: int | None = None,
         bidirectional: bool = False,
     ) -> None:
-        """Make the layers of the body; ``characters`` must be there before, if it is to be used.
+        """Make the layers of the body; ``characters``, if used, must be set before.
 
         Args:
             input_size: I, for sequences of features [T, B, I].
@@ -155,7 +155,7 @@ class Reader(SavedModel):
             bidirectional: Whether to read in both directions.
 
         Raises:
-            ValueError: not just one of the two sizes was given, or an option is out of range.
+            ValueError: both sizes or neither were given, or an option is out of range.
         """
         name = type(self).__name__
         if (input_size is None) == (vocabulary_size is None):
@@ -187,7 +187,7 @@ class Reader(SavedModel):
 
         Args:
             inputs: Ids [T, B], or features [T, B, I].
-            state: What a call before returned, or None to begin.
+            state: The state that a previous call returned, or None for zeros.
             lengths: [B] the number of steps of each sequence, or None for all T.
             characters: [W, T, B] ids, for a model with a character layer.
             character_lengths: [T, B] the number of characters of each word.
@@ -196,23 +196,23 @@ class Reader(SavedModel):
             The output of the last layer [T, B, D*H], before dropout, and the state.
 
         Raises:
-            ValueError: characters are missing, or the model has no layer for them.
+            ValueError: characters are missing, or the model has no character layer.
         """
         x = self.embed(inputs, characters, character_lengths)
         result: tuple[Tensor, Any] = self.recurrent(x, state, lengths=lengths)
         return result
 
     def embed(self, inputs: Any, characters: Any = None, character_lengths: Any = None) -> Any:
-        """What the recurrent layers read, [T, B, I]; the arguments are those of `read`.
+        """The input of the recurrent layers [T, B, I]; the arguments are those of `read`.
 
         Raises:
-            ValueError: characters are missing, or the model has no layer for them.
+            ValueError: characters are missing, or the model has no character layer.
         """
         x = inputs if self.embedding is None else self.drop(self.embedding(inputs))
         if (characters is None) != (self.characters is None):
             raise ValueError(
-                f"{type(self).__name__}: characters were given to a model without a layer for "
-                "them; make it with num_characters"
+                f"{type(self).__name__}: characters were given to a model without a character "
+                "layer; make it with num_characters"
                 if self.characters is None
                 else f"{type(self).__name__}: a model with a character layer needs characters "
                 "[W, T, B] and character_lengths [T, B]; give loss a SpelledBatch"
@@ -225,7 +225,7 @@ class Reader(SavedModel):
 
 @dataclass(eq=False, repr=False)
 class SequenceModel(Reader, SequenceBody):
-    """The base of models that answer to sequences of features or of ids, with a linear layer.
+    """The base of models that predict from sequences of features or ids, with a linear layer.
 
     Attributes:
         input_size: I, for sequences of features [T, B, I].
@@ -244,14 +244,14 @@ class SequenceModel(Reader, SequenceBody):
         )
 
     def session(self, batch_size: int | None = None) -> SequenceSession:
-        """A session, which reads step by step and answers after each, with the weights as they are.
+        """A session with the current weights, which reads step by step and predicts after each.
 
         Args:
-            batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+            batch_size: B; None for one sequence, whose arrays have no batch axis.
 
         Raises:
             ValueError: the model is bidirectional; the batch size is below 1; or the model has a
-                layer for characters, but no codec.
+                character layer, but no codec.
 
         >>> from anaphora.models import SequenceTagger
         >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9)
@@ -261,6 +261,6 @@ class SequenceModel(Reader, SequenceBody):
         return SequenceSession(self, batch_size)
 
     def session_arguments(self) -> dict[str, Any]:
-        """What comes after the recurrent layer, as arguments of `nn.Session`."""
+        """The layers after the recurrent ones, as arguments of `nn.Session`."""
         output: Any = self.output  # type: ignore[attr-defined]
         return {"output": (output.weight, output.bias)}

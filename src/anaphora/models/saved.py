@@ -1,4 +1,4 @@
-"""Models that are saved as a directory, and made again from it."""
+"""Saving models to directories, and loading them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Axes = tuple[int, ...]
 
 
 class SavedModel(nn.Module, Body):
-    """A module that is made from options, and so can be saved in a directory and made again.
+    """A module that is constructed from options, and can be saved to a directory and loaded.
 
-    A subclass is a dataclass (with ``eq=False, repr=False``): its fields are the arguments of its
-    constructor, those of its body among them. It names its `kind`, and makes its layers in
-    ``__post_init__``, after that of its base.
+    A subclass is a dataclass (with ``eq=False, repr=False``), whose fields, including those of its
+    body, are the arguments of its constructor. It sets `kind`, and makes its layers in
+    ``__post_init__``, after calling that of its base.
 
     Attributes:
-        kind: What ``config.json`` calls such models.
-        loss_kind: What its loss is the mean of; see `training.loss_figures`.
+        kind: The name of the class in ``config.json``.
+        loss_kind: The kind of its loss; see `training.loss_figures`.
         codec_type: The class of its codec.
-        codec: What its numbers stand for; None if nothing says it.
-        config: What ``config.json`` has besides the options, of a model that was loaded.
+        codec: Converts inputs to numbers and predictions from numbers; None if there is none.
+        config: The entries of ``config.json`` besides the options, for a model that was loaded.
 
     >>> import tempfile
     >>> from anaphora.models import SequenceClassifier
@@ -58,9 +58,9 @@ class SavedModel(nn.Module, Body):
         int | None: schema.Size | None,
     }
     kinds: ClassVar[dict[str, type[SavedModel]]] = {}
-    """The classes of models by their kinds."""
+    """The classes of models by kind."""
 
-    # A dataclass's own would compare and hash the options.
+    # Those of dataclasses would compare and hash the options.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -77,22 +77,22 @@ class SavedModel(nn.Module, Body):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments that make the same model, with other weights, as plain values."""
+        """The arguments of the constructor, as plain values."""
         return self.to_dict()
 
     def save(self, directory: str | os.PathLike[str] | ModelDirectory, **config: Any) -> None:
-        """Save the model and its codec in a directory.
+        """Save the model and its codec to a directory.
 
         Args:
-            directory: Where to. A folder is made, or a model that it holds is replaced; in what
-                `ModelDirectory.create` made, a model of the same options is.
-            **config: More entries for ``config.json``, such as how it was trained.
+            directory: A path, which is created, or whose model is replaced; or a `ModelDirectory`,
+                where only a model with the same options is replaced.
+            **config: More entries for ``config.json``, such as how the model was trained.
 
         Raises:
             ValueError: the cell was not traced, so that it has no program to save.
-            ArtifactError: as `ModelDirectory.create` and `ModelDirectory.save`.
+            ArtifactError: as for `ModelDirectory.create` and `ModelDirectory.save`.
         """
-        # What may refuse comes first, so that a model that the directory holds is not lost.
+        # Errors must come before the directory's model is deleted.
         options = self.options
         codec = {} if self.codec is None else self.codec.to_dict()
         place = directory.path if isinstance(directory, ModelDirectory) else Path(directory)
@@ -104,7 +104,7 @@ class SavedModel(nn.Module, Body):
         directory.save({**config, "task": self.kind, "model": options}, codec, weights)
 
     def extra_repr(self) -> str:
-        """The options that have no default, or another value than that."""
+        """The options that differ from their defaults, or have none."""
         shown = {
             name: getattr(self, name)
             for name, field in self.fields().items()
@@ -117,7 +117,7 @@ class SavedModel(nn.Module, Body):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Load a model of this class and its codec; it is ready to evaluate.
+        """Load a model of this class and its codec, in evaluation mode.
 
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
@@ -139,12 +139,12 @@ class SavedModel(nn.Module, Body):
     def load_codec(
         cls, directory: ModelDirectory, data: Mapping[str, Any], options: Mapping[str, Any]
     ) -> Any:
-        """Make the codec of what ``tokenizer.json`` holds; None if it holds nothing.
+        """Make the codec from the data of ``tokenizer.json``; None if it is empty.
 
         Args:
-            directory: Where the data comes from, for messages.
+            directory: The directory of the data, for messages.
             data: The data.
-            options: Those of the model, whose sizes must be the codec's.
+            options: The options of the model, whose sizes must match those of the codec.
 
         Raises:
             ArtifactError: the data is damaged, or of another model.
@@ -155,14 +155,14 @@ class SavedModel(nn.Module, Body):
             codec = cls.codec_type.from_dict(data)
         except ValueError as error:  # DataError is one
             raise ArtifactError(
-                f"{directory.tokenizer}: {error}; put back the one that the model was trained with"
+                f"{directory.tokenizer}: {error}; restore the one that the model was trained with"
             ) from error
         for name, size in codec.sizes().items():
             if options[name] != size:
                 raise ArtifactError(
                     f"{directory.config}: model.{name} is {options[name]}, but "
-                    f"{directory.tokenizer.name} makes it {size}; put back the two files that "
-                    "were saved together"
+                    f"{directory.tokenizer.name} has {size}; restore the two files that were "
+                    "saved together"
                 )
         return codec
 
@@ -170,17 +170,17 @@ class SavedModel(nn.Module, Body):
     def made(
         cls, directory: ModelDirectory, options: Mapping[str, Any], weights: Mapping[str, Array]
     ) -> Self:
-        """The model that a directory describes, ready to evaluate.
+        """Make a model from the contents of a directory, in evaluation mode.
 
-        The options are compared with the weights before any memory is taken by what they say.
+        The options are compared with the weights before memory is allocated for them.
 
         Args:
-            directory: Where the options and the weights come from, for the message.
+            directory: The directory of the options and weights, for messages.
             options: The arguments of the class, as plain values.
             weights: All of its parameters.
 
         Raises:
-            ArtifactError: the options are not those of the class, or the weights do not fit them.
+            ArtifactError: the options are not valid for the class, or do not match the weights.
         """
         try:
             if isinstance(layers := options.get("num_layers"), int) and layers > len(weights):
@@ -192,8 +192,8 @@ class SavedModel(nn.Module, Body):
                 model = cls.from_dict(options, "model")
         except (TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{directory.config}: the options do not make a {cls.__name__}: {error}; "
-                "correct them there, or restore the file"
+                f"{directory.config}: the options are not valid for {cls.__name__}: {error}; "
+                "correct or restore the file"
             ) from error
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, parameter in parameters.items():
@@ -201,7 +201,7 @@ class SavedModel(nn.Module, Body):
                 raise ArtifactError(
                     f"{directory.config}: {_makes(options, parameter.shape, found)} makes {name} "
                     f"{list(parameter.shape)}, but in {directory.weights.name} it is "
-                    f"{list(found)}; put back the two files that were saved together"
+                    f"{list(found)}; restore the two files that were saved together"
                 )
         check_arrays(directory.weights, weights, parameter_shapes(model, weights))
         for name, array in weights.items():
@@ -210,7 +210,7 @@ class SavedModel(nn.Module, Body):
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Load the model of a directory, of whatever class it is, with its codec as ``model.codec``.
+    """Load the model of a directory, of any class, with its codec as ``model.codec``.
 
     Raises:
         ArtifactError: the directory is missing, damaged, or holds no model of a class in
@@ -233,7 +233,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def parameter_shapes(model: Any, given: Iterable[str]) -> dict[str, Shape]:
-    """The shapes of a model's parameters; of several names of one, those that are given.
+    """The shapes of a model's parameters; a shared one under those of its names that are given.
 
     >>> from anaphora.nn import Linear
     >>> print(*parameter_shapes(Linear(3, 2, bias=False), ["weight"]).values())
@@ -252,7 +252,7 @@ def parameter_shapes(model: Any, given: Iterable[str]) -> dict[str, Shape]:
 
 
 def _makes(options: Mapping[str, Any], expected: Axes, found: Axes) -> str:
-    """The option that gives a parameter its wrong size, as far as the numbers show."""
+    """The option that probably causes the wrong size of a parameter."""
     pairs = itertools.zip_longest(expected, found)
     wrong = [size for size, other in pairs if size != other and size is not None]
     sizes = {

@@ -1,4 +1,4 @@
-"""Sessions of models that read sequences: an answer after each step, as input arrives."""
+"""Sessions of models that read sequences: a prediction after each step, as input arrives."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 class SequenceSession(nn.Session):
     r"""A model of sequences that is fed step by step; the model's ``session`` makes one.
 
-    After each step it answers as the model does to the sequence so far, bit for bit with the native
-    engine. State, forks, pickling and threads are as for `nn.Session`; what the pooling keeps is in
-    `state_dict`.
+    After each step it predicts as the model does for the sequence so far, bit for bit with the
+    native engine. State, forks, pickling and threads are as for `nn.Session`; the state of the
+    pooling is in `state_dict`.
 
-    Input is what the model's codec reads. Series are fed in their own units and standardised
-    inside. A model of texts reads ids, or text, which its tokenizer cuts into tokens: each call by
-    itself, so that at word level a call has whole words, and ``"\n"`` is the end of a text, which
+    Inputs are those of the model's codec. Series are fed in their own units, and standardized by
+    the session. A model of texts reads ids, or text, which is tokenized call by call: at word level
+    a call must contain complete words, and ``"\n"`` is the end of a text, which
     `ClassifierCodec.encode_input` adds. A tagger with a codec reads words, one without reads ids.
-    Without a codec, features are read as they are.
+    Without a codec, features are read unchanged.
 
     A model that reads series in frames (`data.Frames`) is fed single steps too. A frame advances
-    the state when its last step has come; those at the end that lack steps are computed for each
-    answer anew, with the last step repeated, as at the end of a complete series.
+    the state at its last step; an incomplete last frame is recomputed for each prediction, with the
+    last step repeated, as at the end of a complete series.
 
     Args:
-        model: The model, in one direction.
-        batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+        model: The model, which must be unidirectional.
+        batch_size: B; None for one sequence, whose arrays have no batch axis.
 
     Raises:
-        ValueError: the model is bidirectional; the batch size is below 1; or the model has a layer
-            for characters, but no codec that knows them.
+        ValueError: the model is bidirectional; the batch size is below 1; or the model has a
+            character layer, but no codec.
 
     >>> from anaphora.models import SequenceClassifier
     >>> model = SequenceClassifier(num_classes=2, hidden_size=4, input_size=3, pooling="mean")
@@ -55,8 +55,8 @@ class SequenceSession(nn.Session):
         name = type(model).__name__
         if model.bidirectional:
             raise ValueError(
-                f"{name}: a bidirectional model has no session, because it reads a sequence from "
-                "its end too; call it with the whole sequence, or train one with "
+                f"{name}: a bidirectional model has no session, as it also reads sequences from "
+                "their ends; call it with the complete sequence, or train a model with "
                 "bidirectional=False (--no-bidirectional)"
             )
         reading: dict[str, Any] = {}
@@ -65,15 +65,15 @@ class SequenceSession(nn.Session):
                 reading = {
                     "step": model.codec.mean.shape,
                     "dtype": np.float64,
-                    "before": _standardised,
+                    "before": _standardized,
                     "frames": model.codec.frames,
                 }
         elif isinstance(model.codec, TaggerCodec):
-            reading = {"step": (), "dtype": np.object_, "before": _embedded}
+            reading = {"step": (), "dtype": np.object_, "before": _embed}
         elif model.characters is not None:
             raise ValueError(
-                f"{name}: its session reads words, of which a codec makes ids and characters, and "
-                "the model has none; set model.codec"
+                f"{name}: its session reads words, which needs a codec to make ids and characters "
+                "of them; set model.codec"
             )
         else:
             reading = {"table": model.embedding.weight}
@@ -89,14 +89,14 @@ class SequenceSession(nn.Session):
                 words have no axis I. Or, without a batch size, a text.
 
         Returns:
-            The answer after each step, with the same leading axes; of a text [T, ...], a row for
-            each token. A classifier's are the probabilities of the classes, a regressor's numbers
-            in the units of the targets, a tagger's the scores (logits) of the tags: with a CRF
-            those that it reads, of which `TaggerSession.tags` finds the path.
+            The prediction after each step, with the same leading axes; for a text [T, ...], one per
+            token: the probabilities of the classes, numbers in the units of the targets, or the
+            scores (logits) of the tags, which are the emission scores of a CRF (see
+            `TaggerSession.tags`).
 
         Raises:
-            ValueError: a shape does not fit; or (a `DataError`) a value is not finite, or something
-                is not in the vocabulary. The state is then as before.
+            ValueError: a shape does not match; or (a `DataError`) a value is NaN or infinite, or a
+                token is not in the vocabulary. The state does not change.
             TypeError: ids are not integers, or words are not text.
             RuntimeError: another thread is feeding this session.
         """
@@ -117,25 +117,25 @@ class SequenceSession(nn.Session):
                 "[B] or [T, B], as codec.encode_input makes them of a text"
             )
         ids = self.codec.encode_input(inputs)
-        # A tokenizer of words ends what has no end.
-        goes_on = self.codec.level == "word" and not inputs.endswith("\n")
-        return ids[:-1] if goes_on else ids
+        # A word tokenizer appends the end of the line.
+        is_incomplete = self.codec.level == "word" and not inputs.endswith("\n")
+        return ids[:-1] if is_incomplete else ids
 
 
 class TaggerSession(SequenceSession):
     """A tagger that is fed step by step; `SequenceTagger.session` makes one.
 
-    `feed` returns the scores of the tags. If they are kept, `tags` has the tags of all steps so
-    far: they use 4 or 8 bytes for each step and tag, until `reset`, and are part of the state, as
-    ``scores``.
+    `feed` returns the scores of the tags. With ``keep_scores``, `tags` returns the tags of all
+    steps so far; the scores take 4 or 8 bytes per step and tag until `reset`, and are part of the
+    state, as ``scores``.
 
     Args:
-        model: The tagger, in one direction.
-        batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+        model: The tagger, which must be unidirectional.
+        batch_size: B; None for one sequence, whose arrays have no batch axis.
         keep_scores: Whether to keep the scores of all steps, for `tags`.
 
     Raises:
-        ValueError: as `SequenceSession`.
+        ValueError: as for `SequenceSession`.
 
     >>> from anaphora.models import SequenceTagger
     >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9, crf=True)
@@ -155,11 +155,11 @@ class TaggerSession(SequenceSession):
         self._keeps = keep_scores
         self._crf: nn.CRF | None = None
         if model.crf:
-            of_session = {
+            session_weights = {
                 id(parameter): self._weights["module", f"crf_layer.{name}"]
                 for name, parameter in model.crf_layer.named_parameters()
             }
-            self._crf = copy.deepcopy(model.crf_layer, of_session)
+            self._crf = copy.deepcopy(model.crf_layer, session_weights)
 
     def feed(self, inputs: Any) -> Array:  # noqa: D102
         if not self._keeps:
@@ -171,23 +171,23 @@ class TaggerSession(SequenceSession):
         return scores
 
     def tags(self) -> Any:
-        """The tags of all steps that were fed since the beginning or `reset`.
+        """The tags of all steps since the start or `reset`.
 
-        They are those of `SequenceTagger.answers` for the sequence so far: with a CRF the likeliest
-        path, so that later steps may change the tags of earlier ones; without one the likeliest tag
-        of each step.
+        They are those of `SequenceTagger.answers` for the sequence so far: with a CRF the most
+        likely path, in which later steps may change earlier tags; else the most likely tag of each
+        step.
 
         Returns:
-            Numbers [T], or [T, B] with a batch size; of a tagger with a codec a list of T names, or
-            B such lists.
+            Indices [T], or [T, B] with a batch size; if the tagger has a codec, a list of T names,
+            or B such lists.
 
         Raises:
-            ValueError: the session keeps no scores; or they contain NaN.
+            ValueError: the session keeps no scores, or the scores contain NaN.
             RuntimeError: another thread is feeding this session.
         """
         if not self._keeps:
             raise ValueError(
-                "tags: this session keeps no scores of the steps before; make it with "
+                "tags: this session does not keep the scores of all steps; make it with "
                 "model.session(keep_scores=True)"
             )
         with self._changing("tags"):
@@ -204,7 +204,7 @@ class TaggerSession(SequenceSession):
         return self._scores[0]
 
     def state_dict(self) -> dict[str, Array]:
-        """The state as copies of its arrays; the scores are [T, C], or [T, B, C]."""
+        """Copies of the arrays of the state; scores are [T, C], or [T, B, C]."""
         state = super().state_dict()
         if self._keeps:
             scores = self._joined()
@@ -220,7 +220,7 @@ class TaggerSession(SequenceSession):
         if len(others) == len(state):
             raise KeyError(
                 f"load_state_dict: the state has {', '.join(state) or 'no arrays'}, but no scores, "
-                "which this session keeps; it is of one with keep_scores=False"
+                "which this session needs; it is from a session with keep_scores=False"
             )
         _, B, C = self._scores[0].shape
         dtype = self._scores[0].dtype
@@ -235,19 +235,19 @@ class TaggerSession(SequenceSession):
         self._scores = [scores.reshape(-1, B, C).copy()]
 
     def reset(self) -> None:
-        """Return to the initial state, and forget the scores of all steps."""
+        """Return to the initial state, and discard the scores of all steps."""
         super().reset()
         self._scores = [self._scores[0][:0]]
 
     def fork(self) -> Self:
         """An independent session with the same weights and a copy of the state."""
         other = super().fork()
-        other._scores = list(self._scores)  # whose arrays no one writes to
+        other._scores = list(self._scores)  # the arrays are never written to
         return other
 
 
-def _standardised(model: Any, x: Array) -> Array:
-    """Series [T, B, I] as the codec has them in training."""
+def _standardized(model: Any, x: Array) -> Array:
+    """Series [T, B, I], standardized as in training."""
     moments = model.codec.mean, model.codec.scale
     try:
         return standardized(x.reshape(-1, x.shape[-1]), *moments, "the input").reshape(x.shape)
@@ -257,8 +257,8 @@ def _standardised(model: Any, x: Array) -> Array:
         raise
 
 
-def _embedded(model: Any, words: Array) -> Any:
-    """What the recurrent layer reads of words [T, B] and their characters."""
+def _embed(model: Any, words: Array) -> Any:
+    """The inputs of the recurrent layers for words [T, B]."""
     if words.size == 0:
         return np.zeros((*words.shape, model.recurrent.input_size), model.recurrent.dtype)
     batch = model.codec.input_batch([list(sentence) for sentence in words.T])

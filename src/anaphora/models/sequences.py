@@ -1,4 +1,4 @@
-"""From a sequence to one answer, a class or numbers, or to a tag for each of its steps."""
+"""Models that predict a class or numbers for a sequence, or a tag for each of its steps."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ from anaphora.tensor import Array, Tensor
 class SequenceTagger(SequenceModel, TaggerBody):
     """A tag for each step of a sequence of ids or features.
 
-    With characters, a `CharacterLayer` reads how each word is spelled, and its vector is joined to
-    the word's embedding: so words that were never seen have something to be known by.
+    With characters, a `CharacterLayer` reads the spelling of each word, and its output is
+    concatenated to the word's embedding, which helps with unknown words.
 
-    Shapes: ids [T, B] or inputs [T, B, I]; characters [W, T, B]; lengths [B]; state as of
+    Shapes: ids [T, B] or inputs [T, B, I]; characters [W, T, B]; lengths [B]; state as for
     `nn.Recurrent`; returns logits [T, B, C], state.
 
     Attributes:
         num_tags: C.
-        num_characters: The number of characters in the character vocabulary; None for no
-            characters.
+        num_characters: The size of the character vocabulary; None for no character layer.
 
     The other arguments are those of `TaggerBody`.
 
     Raises:
-        ValueError: an option is out of range, or not just one of ``input_size`` and
-            ``vocabulary_size`` was given.
+        ValueError: an option is out of range, or both or neither of ``input_size`` and
+            ``vocabulary_size`` are given.
 
     >>> model = SequenceTagger(
     ...     num_tags=3, hidden_size=4, vocabulary_size=9, num_characters=26, bidirectional=True
@@ -78,7 +77,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
 
     @property
     def codec(self) -> Any:
-        """What its numbers stand for; of a CRF it also says which tags may follow each other."""
+        """Converts words and tags to ids; for a CRF, its scheme constrains the tag sequences."""
         return vars(self).get("_codec")
 
     @codec.setter
@@ -104,7 +103,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
             The logits [T, B, C] and the state.
 
         Raises:
-            ValueError: characters are missing, or the model has no layer for them.
+            ValueError: characters are missing, or the model has no character layer.
         """
         y, state = self.read(inputs, state, lengths, characters, character_lengths)
         return self.output(self.drop(y)), state
@@ -113,12 +112,12 @@ class SequenceTagger(SequenceModel, TaggerBody):
         """A session, which reads step by step and returns the scores of the tags after each.
 
         Args:
-            batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+            batch_size: B; None for one sequence, whose arrays have no batch axis.
             keep_scores: Whether to keep the scores of all steps, so that `TaggerSession.tags`
-                returns the tags so far; of a CRF the likeliest path.
+                returns the tags so far (with a CRF, the most likely path).
 
         Raises:
-            ValueError: as `SequenceModel.session`.
+            ValueError: as for `SequenceModel.session`.
 
         >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9)
         >>> session = model.session(keep_scores=True)
@@ -128,13 +127,13 @@ class SequenceTagger(SequenceModel, TaggerBody):
         return TaggerSession(self, batch_size, keep_scores=keep_scores)
 
     def scores(self, batch: Batch) -> Tensor:
-        """The logits [T, B, C] of a batch whose sequences start from zeros."""
+        """The logits [T, B, C] of a batch, with the initial state zero."""
         logits: Tensor = self(batch.inputs, None, batch.lengths, *_spelling(batch))[0]
         return logits
 
     def answers(self, scores: Tensor, lengths: ArrayLike | None) -> NDArray[np.int64]:
-        """The most likely tags [T, B] by what `scores` returned: of a CRF the most likely path,
-        else each by itself.
+        """The most likely tags [T, B], given the result of `scores`: with a CRF the most likely
+        path, else the most likely tag of each step.
         """
         if self.crf:
             return self.crf_layer.decode(scores, lengths)
@@ -142,8 +141,8 @@ class SequenceTagger(SequenceModel, TaggerBody):
         return best
 
     def probabilities(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
-        """The probability of each tag [T, B, C] by what `scores` returned; of a CRF over all
-        paths.
+        """The probability of each tag [T, B, C], given the result of `scores`; with a CRF the
+        marginal over all paths.
         """
         if self.crf:
             return self.crf_layer.marginals(scores, lengths)
@@ -153,8 +152,8 @@ class SequenceTagger(SequenceModel, TaggerBody):
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """The mean negative log-probability of the tags ``batch.targets`` [T, B], and the state.
 
-        Steps with the tag -100 do not count. With a CRF it is that of the whole path, divided by
-        its tags. With a character layer the batch is a `SpelledBatch`.
+        Steps with the tag -100 do not count. With a CRF it is that of the path, divided by its
+        number of tags. With a character layer the batch is a `SpelledBatch`.
         """
         y, state = self.read(batch.inputs, state, batch.lengths, *_spelling(batch))
         if self.crf:
@@ -166,13 +165,13 @@ class SequenceTagger(SequenceModel, TaggerBody):
 
 @dataclass(eq=False, repr=False)
 class SequenceToVector(SequenceModel, PooledBody):
-    """One answer for a complete sequence: the recurrent layers' output is pooled over time.
+    """One prediction per sequence: the outputs of the recurrent layers are pooled over time.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns [B, O].
     """
 
     def forward(self, inputs: Any, lengths: ArrayLike | None = None) -> Tensor:
-        """Answer for each sequence.
+        """Predict for each sequence.
 
         Args:
             inputs: Features [T, B, I], or ids [T, B].
@@ -189,18 +188,18 @@ class SequenceToVector(SequenceModel, PooledBody):
     def build_output(self, size: int) -> None:
         """Make the linear layer."""
         self.output = make_linear(self, self.recurrent.output_size, size)
-        self.pooled_drop = nn.Dropout(self.dropout)  # which has no time that it could be locked to
+        self.pooled_drop = nn.Dropout(self.dropout)  # never locked, as there is no time axis
 
     def _last(self, state: Any, lengths: ArrayLike | None) -> Tensor:
-        """The output of the last layer at the last step, its directions side by side: [B, D*H]."""
+        """The output of the last layer at the last step, with concatenated directions [B, D*H]."""
         last = last_outputs(self.recurrent, state)
         if not self.layer_norm:
             return last
-        normalised: Tensor = getattr(self.recurrent, f"norm_l{self.num_layers - 1}")(last)
+        normalized: Tensor = getattr(self.recurrent, f"norm_l{self.num_layers - 1}")(last)
         if lengths is None or np.all(lengths):
-            return normalised
-        real: Tensor = ops.where(np.asarray(lengths)[:, None] > 0, normalised, last)
-        return real  # where there are no steps, the initial zeros
+            return normalized
+        nonempty: Tensor = ops.where(np.asarray(lengths)[:, None] > 0, normalized, last)
+        return nonempty  # empty sequences keep the initial zeros
 
     def _pool(self, y: Tensor, lengths: ArrayLike | None) -> Tensor:
         """The mean or the maximum of the outputs [T, B, D*H] over the real steps."""
@@ -217,7 +216,7 @@ class SequenceToVector(SequenceModel, PooledBody):
         return masked.max(axis=0)
 
     def answer(self, outputs: Any) -> Any:
-        """What a session answers, of the outputs [..., O] of the linear layer."""
+        """The prediction of a session, from the outputs [..., O] of the linear layer."""
         return outputs
 
     def session_arguments(self) -> dict[str, Any]:  # noqa: D102
@@ -232,25 +231,25 @@ class SequenceToVector(SequenceModel, PooledBody):
 
 @dataclass(eq=False, repr=False)
 class SequenceClassifier(SequenceToVector, ClassifierBody):
-    """A class for each sequence of features or ids; or with ``multi_label`` any number of labels.
+    """A class for each sequence of features or ids; with ``multi_label``, any number of labels.
 
     Shapes: inputs [T, B, I] or ids [T, B]; lengths [B]; returns logits [B, C].
 
     Attributes:
         num_classes: C.
-        multi_label: Whether a sequence may have several labels, or none: each of the C outputs is
-            then a yes or no of its own, whose probability is the logistic function of its logit,
-            and the answer is the labels with a probability above 0.5 ("binary relevance",
-            Tsoumakas & Katakis 2007, with layers that all labels share).
-        class_weights: [C] how much the targets of each class count in the loss of training; None
-            for all alike. With ``multi_label`` how much a yes counts relative to a no. It is no
-            argument, and is not saved: set it to train.
+        multi_label: Whether a sequence may have any number of labels: each of the C outputs is then
+            a binary prediction, whose probability is the sigmoid of its logit; labels with a
+            probability above 0.5 are predicted ("binary relevance", Tsoumakas & Katakis 2007, with
+            shared layers).
+        class_weights: [C] the weights of the classes in the training loss; None for equal weights.
+            With ``multi_label``, the weights of positive relative to negative targets. It is not an
+            argument, and is not saved: set it before training.
 
     The other arguments are those of `ClassifierBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
-        ValueError: an option is out of range, not just one of ``input_size`` and
-            ``vocabulary_size`` was given, or ``label_smoothing`` is with ``multi_label``.
+        ValueError: an option is out of range, both or neither of ``input_size`` and
+            ``vocabulary_size`` are given, or ``label_smoothing`` is used with ``multi_label``.
 
     >>> model = SequenceClassifier(num_classes=3, hidden_size=4, input_size=2, pooling="mean")
     >>> model(np.ones((5, 2, 2), np.float32), lengths=[5, 3]).shape
@@ -268,14 +267,14 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
         super().__post_init__()
         if self.multi_label and self.label_smoothing:
             raise ValueError(
-                "SequenceClassifier: label_smoothing spreads a target over the other classes, and "
-                "with several labels each is a yes or no of its own: omit it"
+                "SequenceClassifier: label_smoothing spreads a target over the other classes, but "
+                "with several labels each is predicted independently: omit it"
             )
         self.class_weights: Array | None = None
         self.build_output(self.num_classes)
 
     def answer(self, outputs: Any) -> Any:
-        """The probabilities of the classes or labels [..., C], of their logits."""
+        """The probabilities of the classes or labels [..., C], from their logits."""
         return ops.sigmoid(outputs) if self.multi_label else ops.softmax(outputs)
 
     def scores(self, batch: Batch) -> Tensor:
@@ -284,22 +283,21 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
         return logits
 
     def answers(self, scores: Tensor, lengths: ArrayLike | None) -> Array:
-        """The most likely class of each sequence [B] by what `scores` returned; with
-        ``multi_label`` booleans [B, C]: which labels are more likely than not.
+        """The most likely class of each sequence [B], given the result of `scores`; with
+        ``multi_label`` booleans [B, C], True where the probability is above 0.5.
         """
-        found: Array = scores.data > 0 if self.multi_label else scores.data.argmax(axis=-1)
-        return found
+        predicted: Array = scores.data > 0 if self.multi_label else scores.data.argmax(axis=-1)
+        return predicted
 
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
         """The mean negative log-probability of the classes ``batch.targets`` [B], in nats.
 
-        With ``multi_label`` targets are booleans [B, C], and it is the mean binary cross-entropy of
-        all labels of all sequences. Targets may have more than C: those of labels that the model
-        does not know do not count.
+        With ``multi_label`` targets are booleans [B, C], and it is the mean binary cross-entropy
+        over all labels of all sequences. Targets may have more than C columns; those of labels that
+        the model lacks do not count.
 
-        In training the targets are smoothed, and weighted by `class_weights` if there are some
-        (it is the sum of what they give, divided by the number of targets).
-        Every sequence starts from zeros, so the state, which the training loop passes on, is None.
+        In training, targets are smoothed, and weighted by `class_weights` (the weighted sum is
+        divided by the number of targets). Each sequence starts from zeros; the state is None.
         """
         weights = self.class_weights if self.training else None
         logits = self.scores(batch)
@@ -317,8 +315,8 @@ class SequenceClassifier(SequenceToVector, ClassifierBody):
             label_smoothing=smoothing(self),
         )
         if weights is not None:
-            # Divided by the sum of the weights, a batch without a rare class would count as much
-            # as one with it.
+            # Dividing by the sum of the weights would give a batch without a rare class the same
+            # weight as one with it.
             loss = loss / max(batch.tokens, 1)
         return loss, None
 
@@ -331,14 +329,14 @@ class SequenceRegressor(SequenceToVector):
 
     Attributes:
         num_outputs: O.
-        criterion: What its loss is the mean of, one of `CRITERIA`: "squared" or "absolute"
-            differences, or "huber". It is no argument, and is not saved: set it to train.
+        criterion: The loss, one of `CRITERIA`: "squared", "absolute" or "huber". It is not an
+            argument, and is not saved: set it before training.
 
     The other arguments are those of `PooledBody`, and ``input_size`` or ``vocabulary_size``.
 
     Raises:
-        ValueError: an option is out of range, or not just one of ``input_size`` and
-            ``vocabulary_size`` was given.
+        ValueError: an option is out of range, or both or neither of ``input_size`` and
+            ``vocabulary_size`` are given.
 
     >>> model = SequenceRegressor(num_outputs=1, hidden_size=4, vocabulary_size=9, cell="gru")
     >>> model([[1, 2], [3, 4], [5, 0]], lengths=[3, 2]).shape
@@ -358,7 +356,7 @@ class SequenceRegressor(SequenceToVector):
 
     @property
     def criterion(self) -> str:
-        """What the loss is the mean of, one of `CRITERIA`."""
+        """The loss, one of `CRITERIA`."""
         return self._criterion
 
     @criterion.setter
@@ -372,7 +370,7 @@ class SequenceRegressor(SequenceToVector):
         self.loss_kind = kind  # type: ignore[assignment, misc]
 
     def answer(self, outputs: Any) -> Any:
-        """The outputs [..., O], in the units of the targets if a codec knows them."""
+        """The outputs [..., O], in the units of the targets if there is a codec."""
         if self.codec is None:
             return outputs
         return self.codec.decode(outputs.data if isinstance(outputs, Tensor) else outputs)
@@ -387,9 +385,7 @@ class SequenceRegressor(SequenceToVector):
         return scores.data
 
     def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, None]:
-        """The mean of the differences to ``batch.targets`` [B, O], as `criterion` says, and no
-        state.
-        """
+        """The mean loss against ``batch.targets`` [B, O] by `criterion`; the state is None."""
         return CRITERIA[self.criterion](self.scores(batch), batch.targets), None
 
 
@@ -398,7 +394,7 @@ CRITERIA: Mapping[str, Callable[[Any, Any], Tensor]] = {
     "absolute": ops.l1_loss,
     "huber": ops.huber_loss,
 }
-"""The losses of numbers by their names; Huber's is squared for differences of at most 1."""
+"""Regression losses by name; the Huber loss is quadratic for differences of at most 1."""
 
 
 def _answer(model: SequenceToVector, outputs: Array, memory: Mapping[str, Array]) -> Any:
@@ -406,8 +402,9 @@ def _answer(model: SequenceToVector, outputs: Array, memory: Mapping[str, Array]
 
 
 def _pool_and_answer(model: SequenceToVector, y: Array, memory: Mapping[str, Array]) -> Any:
-    """The answers after each of some steps, of the layer's outputs [T, B, N] there; the memory goes
-    on. Each step is added as the sum over all of them adds it, so bits are the same.
+    """The predictions after each step, from the layer's outputs [T, B, N]; updates the memory.
+
+    Steps are added in the order of the sum over a complete sequence, so the bits are the same.
     """
     if model.pooling == "max":
         maxima = np.maximum.accumulate([memory["maximum"], *y])
@@ -420,10 +417,9 @@ def _pool_and_answer(model: SequenceToVector, y: Array, memory: Mapping[str, Arr
 
 
 def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
-    """The mean negative log-probability of targets [T, B], in nats, whose logits are ``output(y)``;
-    targets of -100 do not count.
+    """The mean negative log-probability of targets [T, B], in nats, with logits ``output(y)``.
 
-    In training they are smoothed as the model says.
+    Targets of -100 do not count. In training, targets are smoothed by the model's label_smoothing.
     """
     loss: Tensor = ops.linear_cross_entropy(
         y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX,
@@ -433,12 +429,12 @@ def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor
 
 
 def smoothing(model: Any) -> float:
-    """The label smoothing of a model as it is now: none in evaluation."""
+    """The label smoothing of a model in its current mode: 0 in evaluation."""
     return model.label_smoothing if model.training else 0.0
 
 
 def _spelling(batch: Batch) -> tuple[Any, Any]:
-    """The characters of a batch and their numbers, if it has them."""
+    """The characters of a batch and their lengths, or None twice."""
     if isinstance(batch, SpelledBatch):
         return batch.characters, batch.character_lengths
     return None, None

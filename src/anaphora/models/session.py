@@ -24,9 +24,9 @@ class LanguageModelSession(nn.Session):
 
     Args:
         model: The model.
-        batch_size: B texts at a time; None for one, whose arrays have no axis for it.
+        batch_size: B; None for one text, whose arrays have no batch axis.
         excluded: Ids whose scores are -inf, so that `generate` never samples them.
-        run: As of `nn.Session`, for a model other than embedding, recurrent layers and linear
+        run: As for `nn.Session`, for a model other than embedding, recurrent layers and linear
             layer; None for these.
 
     Raises:
@@ -50,9 +50,9 @@ class LanguageModelSession(nn.Session):
         if run is None:
             weight, bias = model.output.weight, cast(Any, model.output.bias)
             if excluded:
-                without = np.zeros(len(weight), weight.dtype) if bias is None else bias.data.copy()
-                without[list(excluded)] = -np.inf
-                bias = without
+                masked = np.zeros(len(weight), weight.dtype) if bias is None else bias.data.copy()
+                masked[list(excluded)] = -np.inf
+                bias = masked
             parts = {"table": model.embedding.weight, "output": (weight, bias)}
         elif excluded:
             parts["after"] = functools.partial(_excluding, list(excluded))
@@ -62,13 +62,13 @@ class LanguageModelSession(nn.Session):
         """Read the next id, or several, and advance the state.
 
         Args:
-            inputs: Integers: one id, or [T] of them; with a batch size [B], or [T, B].
+            inputs: Integers: one id, or [T]; with a batch size [B], or [T, B].
 
         Returns:
-            The scores of the ids that may follow each: [..., V].
+            The scores of the next id after each, [..., V].
 
         Raises:
-            ValueError: the shape does not fit.
+            ValueError: the shape does not match.
             TypeError: the ids are not integers.
             IndexError: an id is not in the vocabulary.
         """
@@ -82,24 +82,24 @@ class LanguageModelSession(nn.Session):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> NDArray[np.int64]:
-        """Read ids, then sample one id after the other, reading each but the last.
+        """Read ids, then sample ids one by one, reading each but the last.
 
-        To continue, give the last id to the next call. The same numbers sample the same ids,
-        in one call or several; `generation.generate_ids` takes them from a seed.
+        To continue, pass the last id to the next call. The same uniforms sample the same ids, in
+        one call or several; `generation.generate_ids` makes them from a seed.
 
         Args:
             ids: As for `feed`, at least one.
             uniforms: [length], or [length, B]: a number 0 <= u < 1 for each id to sample.
             temperature: Divides the scores; 0 takes the most likely id.
-            top_k: The number of ids to sample from; 0 is all.
+            top_k: The number of most likely ids to sample from; 0 for all.
             top_p: The probability mass of the nucleus, above 0 and at most 1.
 
         Returns:
             The sampled ids, [length] or [length, B].
 
         Raises:
-            ValueError: a shape does not fit, a number is out of its range, or the scores
-                contain NaN. The state is then as before.
+            ValueError: a shape does not match, a number is out of range, or the scores contain NaN.
+                The state does not change.
             TypeError: the ids are not integers.
             IndexError: an id is not in the vocabulary.
             RuntimeError: another thread is using this session.
@@ -153,7 +153,7 @@ class LanguageModelSession(nn.Session):
 def _excluding(
     excluded: list[int], model: LanguageModel, scores: Array, memory: dict[str, Array]
 ) -> Array:
-    """The scores, -inf for some ids."""
+    """The scores, with -inf for excluded ids."""
     scores = scores.copy()
     scores[..., excluded] = -np.inf
     return scores

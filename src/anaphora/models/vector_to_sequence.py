@@ -1,4 +1,4 @@
-"""Vector to sequence: a vector makes the decoder's initial state, as in captioning pictures."""
+"""Vector to sequence: the decoder's initial state depends on a vector, as in image captioning."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from anaphora.tensor import as_tensor
 
 @dataclass(eq=False, repr=False)
 class VectorToSequence(ConditionalLanguageModel, DecoderBody):
-    """A decoder that writes about a vector, such as the features of a picture.
+    """A decoder that is conditioned on a vector, such as the features of an image.
 
         state = tanh(W x + b)
 
-    makes each state of each layer with which the decoder begins; it sees nothing else of x (as the
-    captioners of Vinyals et al. 2015 and Karpathy & Fei-Fei 2015 see their picture once).
+    is the initial value of each state of each layer; the decoder sees nothing else of x, as in the
+    image captioning of Vinyals et al. 2015 and Karpathy & Fei-Fei 2015.
 
     Shapes: source x [B, I] floats; inputs [T, B] integers; returns logits [T, B, V] and None.
 
     Attributes:
         input_size: I.
         vocabulary_size: V.
-        end_id: The token that ends a sequence, and precedes its first.
+        end_id: The token that ends a sequence, and precedes its first token.
 
     The other arguments are those of `DecoderBody`.
 
     Raises:
-        ValueError: an option is out of range, or ``tied`` with E other than H; at the call, the
-            vectors are not [B, I].
+        ValueError: an option is out of range, or ``tied`` is used with E other than H; in a call,
+            the vectors are not [B, I].
 
     >>> import numpy as np
     >>> model = VectorToSequence(input_size=3, vocabulary_size=10, hidden_size=4)
@@ -68,7 +68,7 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
             lengths: None; a vector has no steps.
 
         Raises:
-            ValueError: the shape is another one, or there are lengths.
+            ValueError: the shape does not match, or lengths are given.
         """
         x = as_tensor(source, self.initial.weight.dtype, "VectorToSequence: a source")
         if x.ndim != 2 or x.shape[1] != self.initial.in_features or lengths is not None:

@@ -1,4 +1,4 @@
-"""Visualisation: plots of states, gates, gradients, attention, embeddings and training runs.
+"""Visualization: plots of states, gates, gradients, attention, embeddings and training runs.
 
 Every function returns a `Picture`, whose data are available at once and whose figure is rendered on
 demand. Only the figure needs matplotlib (extra ``plot``); no display is needed. `graph` returns

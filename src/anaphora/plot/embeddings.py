@@ -39,8 +39,8 @@ def principal_components(vectors: ArrayLike, count: int = 2) -> tuple[Array, Arr
             f"principal_components: count {count} of {matrix.shape[0]} vectors of "
             f"{matrix.shape[1]} numbers; expected 1 to {min(matrix.shape)}"
         )
-    centred = matrix - matrix.mean(axis=0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = matrix - matrix.mean(axis=0)
+    left, sizes, _ = np.linalg.svd(centered, full_matrices=False)
     coordinates = left[:, :count] * sizes[:count]
     largest = coordinates[np.abs(coordinates).argmax(axis=0), np.arange(count)]
     variances = np.square(sizes)

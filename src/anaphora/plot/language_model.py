@@ -23,8 +23,8 @@ class Reading(NamedTuple):
     Attributes:
         states: See `states`.
         gates: See `gates`.
-        text: The text, coloured by one unit.
-        value: The name of the coloured value, such as ``c_l0``.
+        text: The text, colored by one unit.
+        value: The name of the colored value, such as ``c_l0``.
         unit: The number of its unit.
 
     >>> empty = Picture({}, lambda figure: None)
@@ -72,7 +72,7 @@ def read(
         model: The model.
         tokenizer: The tokenizer that it was trained with.
         what: The text.
-        value: The state or gate that colours the text, such as ``c_l0`` or ``f_l1``; by default the
+        value: The state or gate that colors the text, such as ``c_l0`` or ``f_l1``; by default the
             last state of the last layer.
         unit: The number of its unit, from 0; by default the one with the largest variance.
 
@@ -101,9 +101,9 @@ def read(
     unit = int(units.std(axis=0).argmax()) if unit is None else unit
     if not 0 <= unit < units.shape[1]:
         raise ValueError(f"there is no unit {unit}; those of {value} are 0 to {units.shape[1] - 1}")
-    coloured = text(pieces, units[:, unit], title=f"{value}, unit {unit}")
+    colored = text(pieces, units[:, unit], title=f"{value}, unit {unit}")
     return Reading(
-        states(layer, x, labels=pieces), gates(layer, x, labels=pieces), coloured, value, unit
+        states(layer, x, labels=pieces), gates(layer, x, labels=pieces), colored, value, unit
     )
 
 

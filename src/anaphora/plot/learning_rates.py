@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 class Sweep(Protocol):
-    """What `training.find_learning_rate` returns."""
+    """The result of `training.find_learning_rate`."""
 
     @property
     def learning_rates(self) -> Array:
-        """[N] of each update."""
+        """The learning rate of each update, [N]."""
 
     @property
     def losses(self) -> Array:
-        """[N] of its batches."""
+        """The loss of its batch, [N]."""
 
     @property
     def smoothed(self) -> Array:
-        """[N] their running mean."""
+        """The running mean of the losses, [N]."""
 
     @property
     def suggestion(self) -> float:
@@ -32,13 +32,13 @@ class Sweep(Protocol):
 
 
 def learning_rates(sweep: Sweep) -> Picture:
-    """The losses of a training whose learning rate rises, by learning rate (Smith 2017).
+    """Plot the losses of a training with rising learning rate over the learning rate (Smith 2017).
 
-    A faint line is the loss of each update, a strong one its running mean; a vertical line is the
-    learning rate that is suggested.
+    A faint line is the loss of each update, a strong one its running mean; a vertical line marks
+    the suggested learning rate.
 
     Args:
-        sweep: What `training.find_learning_rate` returned.
+        sweep: The result of `training.find_learning_rate`.
 
     Returns:
         A picture; its data are a dictionary of ``learning_rate``, ``loss`` and ``smoothed_loss``,
@@ -66,7 +66,7 @@ def learning_rates(sweep: Sweep) -> Picture:
         axes.axvline(sweep.suggestion, color=COLORS[1], linestyle="--", label=suggestion)
         high = max(sweep.smoothed[0], sweep.smoothed.min())
         margin = 0.2 * (high - sweep.smoothed.min()) or 1.0
-        axes.set_ylim(sweep.smoothed.min() - margin, high + 2 * margin)  # what diverges is cut off
+        axes.set_ylim(sweep.smoothed.min() - margin, high + 2 * margin)  # clips diverging losses
         axes.set_xlabel("learning rate")
         axes.set_ylabel("loss")
         add_legend(axes)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Render: TypeAlias = "Callable[[Figure], None]"
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The colours of lines, in order; a colour-blind-safe palette (Okabe & Ito 2008)."""
+"""The colors of lines, in order; a color-blind-safe palette (Okabe & Ito 2008)."""
 
 _FORMATS = (".png", ".svg")
 _STYLE: dict[Any, Any] = {
@@ -127,7 +127,7 @@ def _styled() -> Iterator[type[Figure]]:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A character that the font does not have is shown as a box, which is clear enough.
+        # Characters missing in the font are shown as boxes, which is clear enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield Figure
 

@@ -36,7 +36,7 @@ def losses(runs: Mapping[str, Run]) -> Picture:
 
     Raises:
         ArtifactError: a directory is not a model directory, or its records are damaged.
-        ValueError: there is no run, or a run has no records.
+        ValueError: there are no runs, or a run has no records.
 
     >>> records = [{"kind": "train", "step": n, "loss": 4 / n} for n in (1, 2, 4)]
     >>> losses({"a run": records}).data["a run"]["train_loss"]

@@ -1,4 +1,4 @@
-"""Plots over a sequence: states, gates, text coloured by one unit, attention."""
+"""Plots over a sequence: states, gates, text colored by one unit, attention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MAX_LINES = 7  # units plotted as lines, one colour each; more are a heat map
+_MAX_LINES = 7  # units plotted as lines, one color each; more are a heat map
 _MAX_LABELS = 100  # steps that are labelled individually
 _INCHES_PER_STEP = 0.11
 
@@ -45,7 +45,7 @@ def values(
     """
     data = {name: _of_row(name, np.asarray(given), row) for name, given in named.items()}
     if not data:
-        raise ValueError("values: nothing was given to show")
+        raise ValueError("values: no values were given")
     steps = {len(array) for array in data.values()}
     T = max(steps)
     if len(steps) > 1 or T == 0 or (labels is not None and len(labels) != T):
@@ -141,8 +141,8 @@ def gates(
     chosen = {name: a for name, a in recorded.items() if name.split("_l")[0] not in states}
     if not chosen:
         raise ValueError(
-            f"gates: the cell {layer.cell.name!r} gives no names to gates; only equations that are "
-            "traced (without fused=False) do"
+            f"gates: the gates of the cell {layer.cell.name!r} have no names; declare the cell "
+            "without fused=False, so that its equations are traced"
         )
     return values(chosen, labels=labels, row=row)
 
@@ -150,9 +150,9 @@ def gates(
 def text(
     tokens: Sequence[str], numbers: ArrayLike, *, title: str = "", columns: int = 80
 ) -> Picture:
-    """Plot a text coloured by one number per token, such as one unit (Karpathy et al. 2015).
+    """Plot a text colored by one number per token, such as one unit (Karpathy et al. 2015).
 
-    The colour of a token is the number after the model has read it.
+    The color of a token is the number after the model has read it.
 
     Args:
         tokens: [T] the tokens of the text.
@@ -169,10 +169,10 @@ def text(
     >>> text(["to ", "be"], [0.1, -0.9]).data["numbers"]
     array([ 0.1, -0.9])
     """
-    colours = np.asarray(numbers)
-    if colours.shape != (len(tokens),) or not len(tokens):
+    colors = np.asarray(numbers)
+    if colors.shape != (len(tokens),) or not len(tokens):
         raise ValueError(
-            f"text: {len(tokens)} tokens and numbers of shape {colours.shape}; expected one number "
+            f"text: {len(tokens)} tokens and numbers of shape {colors.shape}; expected one number "
             "for each of at least one token"
         )
     characters, places = _typeset(tokens, columns)
@@ -180,14 +180,14 @@ def text(
     width = max(column for _, column, _ in places) + 1
     grid = np.full((rows, width), np.nan)
     for line, column, number in places:
-        grid[line, column] = colours[number]
+        grid[line, column] = colors[number]
 
     def render(figure: Figure) -> None:
         axes = figure.subplots()
-        limit = _limit(colours)
+        limit = _limit(colors)
         image = axes.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
         for character, (line, column, number) in zip(characters, places, strict=True):
-            dark = abs(colours[number]) > 0.7 * limit
+            dark = abs(colors[number]) > 0.7 * limit
             axes.text(
                 column,
                 line,
@@ -211,7 +211,7 @@ def text(
         )
 
     size = (max(3.5, 0.3 + 0.095 * width), 0.9 + 0.21 * rows)
-    return Picture({"tokens": list(tokens), "numbers": colours}, render, size)
+    return Picture({"tokens": list(tokens), "numbers": colors}, render, size)
 
 
 def attention(

@@ -34,14 +34,14 @@ def dynamic_evaluation(
         theta <- theta - learning_rate dL/dtheta + decay (theta_0 - theta)
 
     where theta_0 are the trained weights. With the mean squares MS of the gradients on the training
-    text (`gradient_mean_squares`), the variant of the paper that is called RMS:
+    text (`gradient_mean_squares`), the paper's RMS variant:
 
         theta <- theta - learning_rate dL/dtheta / (sqrt(MS) + epsilon)
                        + min(decay sqrt(MS) / mean(sqrt(MS)), 1) (theta_0 - theta)
 
-    The mean is over all weights. A window counts before it is learned from, so that nothing is
-    predicted by weights that have seen it. The model runs without dropout; afterwards it has its
-    own weights again.
+    The mean is over all weights. Each window is scored before the update on it, so that no token is
+    predicted by weights that have seen it. The model runs without dropout; its weights are restored
+    afterwards.
 
     Source: Krause, Kahembwe, Murray & Renals 2018, "Dynamic Evaluation of Neural Sequence Models".
     Their language models use windows of 5 steps, and with RMS a learning rate of 0.002 and a decay
@@ -50,15 +50,15 @@ def dynamic_evaluation(
     Args:
         model: As for `evaluate`.
         batches: One text in windows, as ``cover(ids, batch_size=1, window=5)``.
-        learning_rate: Of the descent.
-        decay: The share of the distance to the trained weights by which each update returns.
-        mean_squares: MS of each parameter by its name, for RMS; None for plain descent.
-        epsilon: Of RMS.
-        on_batch: Called with the number of tokens of each batch that is done.
+        learning_rate: The learning rate of the updates.
+        decay: The fraction of the distance to the trained weights that each update goes back.
+        mean_squares: MS of each parameter by name, for RMS; None for plain gradient descent.
+        epsilon: epsilon of RMS.
+        on_batch: Called after each batch with its number of tokens.
 
     Raises:
-        ValueError: an option is out of its range, the batches are of more than one text or have no
-            token, or the mean squares are those of another model.
+        ValueError: an option is out of range, the batches hold several streams or no tokens, or the
+            mean squares belong to another model.
 
     >>> from anaphora.data import cover
     >>> model = LanguageModel(vocabulary_size=3, hidden_size=4)
@@ -82,7 +82,7 @@ def dynamic_evaluation(
                 if gradient is None:
                     continue
                 with parameter.writing() as weight, np.errstate(over="ignore", invalid="ignore"):
-                    towards = pull * (trained[parameter_name] - weight) if decay else None
+                    restoring = pull * (trained[parameter_name] - weight) if decay else None
                     if isinstance(gradient, RowGradient):
                         rows = gradient.indices
                         weight[rows] -= (
@@ -90,27 +90,27 @@ def dynamic_evaluation(
                         ) * gradient.values
                     else:
                         weight -= rate * gradient
-                    if towards is not None:
-                        weight += towards
+                    if restoring is not None:
+                        weight += restoring
             on_batch(batch.tokens)
     return _evaluation(name, model, total, tokens)
 
 
 def gradient_mean_squares(model: Model, batches: Iterable[Batch]) -> dict[str, Array]:
-    """The mean over batches of the squared gradient of their mean loss, for `dynamic_evaluation`.
+    """Mean over batches of the squared gradient of their mean loss, for `dynamic_evaluation`.
 
-    The model runs without dropout, and keeps its weights.
+    The model runs without dropout; its weights do not change.
 
     Args:
         model: As for `evaluate`.
-        batches: Of the text that the model was trained on, of any batch size (the paper: 100
-            streams in windows of 5 steps).
+        batches: Batches of the training text, of any batch size (the paper: 100 streams in windows
+            of 5 steps).
 
     Returns:
-        For each parameter, by name, an array of its shape.
+        An array of the shape of each parameter, by name.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: there are no batches.
 
     >>> from anaphora.data import batchify
     >>> model = LanguageModel(vocabulary_size=3, hidden_size=4)
@@ -130,7 +130,7 @@ def gradient_mean_squares(model: Model, batches: Iterable[Batch]) -> dict[str, A
                 elif gradient is not None:
                     sums[name] += gradient**2
     if count == 0:
-        raise ValueError("gradient_mean_squares: there is no batch")
+        raise ValueError("gradient_mean_squares: there are no batches")
     return {name: total / count for name, total in sums.items()}
 
 
@@ -142,15 +142,15 @@ def cache_evaluation(
     weight: float = 0.1,
     on_batch: Callable[[int], None] = lambda tokens: None,
 ) -> Evaluation:
-    """Evaluate a language model with a continuous cache of what came shortly before.
+    """Evaluate a language model with a continuous cache of recent tokens.
 
-    Each step's output h_i of the last layer is kept with the token x_i+1 that followed it:
+    The cache stores the output h_i of the last layer at each step with the next token x_i+1:
 
         p_cache(w) = sum_i [x_i+1 = w] exp(theta h_t . h_i) / sum_i exp(theta h_t . h_i)
         p(w) = (1 - weight) p_model(w) + weight p_cache(w)          (weight is lambda)
 
-    The sums are over the last ``window`` steps before t. Before the first of them p is p_model. The
-    model is not changed, and runs without dropout.
+    The sums are over the last ``window`` steps before t; p is p_model while the cache is empty. The
+    model runs without dropout; its weights do not change.
 
     Source: Grave, Joulin & Usunier 2017, "Improving Neural Language Models with a Continuous
     Cache". For Penn Treebank, Merity et al. 2018 use the values that are the defaults here; for
@@ -158,16 +158,14 @@ def cache_evaluation(
 
     Args:
         model: The language model.
-        batches: One text in windows, as ``cover(ids, batch_size=1, window=1000)``: how it is cut
-            does not matter.
+        batches: One text in windows of any length, as ``cover(ids, batch_size=1, window=1000)``.
         window: The number of steps that the cache holds.
-        theta: How much the cache prefers similar states; 0 counts tokens.
-        weight: lambda, the share of the cache.
-        on_batch: Called with the number of tokens of each batch that is done.
+        theta: How strongly the cache prefers similar states; at 0 it counts tokens.
+        weight: lambda, the weight of the cache.
+        on_batch: Called after each batch with its number of tokens.
 
     Raises:
-        ValueError: an option is out of its range, or the batches are of more than one text or have
-            no token.
+        ValueError: an option is out of range, or the batches hold several streams or no tokens.
 
     >>> from anaphora.data import cover
     >>> model = LanguageModel(vocabulary_size=9, hidden_size=4)
@@ -184,7 +182,7 @@ def cache_evaluation(
     carries_state = getattr(batches, "carries_state", True)
     total, tokens, state = 0.0, 0, None
     keys, following = np.empty((0, 0)), np.empty(0, np.int64)  # [N, H], [N]
-    # What is not finite comes back as the loss.
+    # NaN and infinity show in the loss.
     with evaluating(model), no_grad(), np.errstate(all="ignore"):
         for batch in batches:
             _check_one_text(name, batch)
@@ -211,16 +209,16 @@ def cache_evaluation(
 def _cache_probabilities(
     queries: Array, targets: Array, keys: Array, following: Array, window: int
 ) -> NDArray[np.float64]:
-    """p_cache of each target [T]; NaN where the cache is empty. The last T keys are those of the
-    queries themselves, each of which sees those before it.
+    """p_cache of each target [T]; NaN where the cache is empty. The last T keys are the queries
+    themselves; each query sees the keys before it.
     """
     scores = queries @ keys.T  # [T, N]
     places = len(keys) - len(queries) + np.arange(len(queries))[:, None] - np.arange(len(keys))
     scores[(places < 1) | (places > window)] = -np.inf
     weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
-    right = np.where(following == targets[:, None], weights, 0)
-    found: NDArray[np.float64] = right.sum(axis=1) / weights.sum(axis=1)
-    return found
+    matching = np.where(following == targets[:, None], weights, 0)
+    probabilities: NDArray[np.float64] = matching.sum(axis=1) / weights.sum(axis=1)
+    return probabilities
 
 
 def _rates(
@@ -230,10 +228,10 @@ def _rates(
     decay: float,
     epsilon: float,
 ) -> dict[str, tuple[Any, Any]]:
-    """For each parameter the factors of its gradient, and of the return to its trained value."""
+    """The factors of each parameter's gradient, and of the pull to its trained value."""
     parameters = dict(model.named_parameters())
     if mean_squares is None:
-        with np.errstate(over="ignore"):  # the loss will say it
+        with np.errstate(over="ignore"):  # it shows in the loss
             return {
                 name: (p.dtype.type(learning_rate), p.dtype.type(decay))
                 for name, p in parameters.items()
@@ -243,8 +241,8 @@ def _rates(
         shapes[name] != p.shape for name, p in parameters.items()
     ):
         raise ValueError(
-            "dynamic_evaluation: the mean squares are not of the parameters of this model; make "
-            "them with gradient_mean_squares"
+            "dynamic_evaluation: mean_squares does not match the parameters of this model; compute "
+            "it with gradient_mean_squares"
         )
     roots = {name: np.sqrt(mean_squares[name]) for name in parameters}
     sizes = sum(p.size for p in parameters.values())
@@ -261,7 +259,7 @@ def _rates(
 def _losses(
     name: str, model: Model, batches: Iterable[Batch], one_text: bool
 ) -> Iterator[tuple[Batch, float]]:
-    """Yield each batch with its loss; the parameters have the gradients of it then."""
+    """Yield each batch with its loss, after the backward pass."""
     carries_state = getattr(batches, "carries_state", True)
     state = None
     for batch in batches:
@@ -278,7 +276,7 @@ def _losses(
 
 @contextlib.contextmanager
 def _restored(model: Model) -> Iterator[dict[str, Array]]:
-    """Give a model's weights as they are, and restore them at the end."""
+    """Yield a copy of a model's weights, and restore them at the end."""
     trained = {name: p.data.copy() for name, p in model.named_parameters()}
     try:
         yield trained
@@ -291,8 +289,8 @@ def _restored(model: Model) -> Iterator[dict[str, Array]]:
 def _check_one_text(name: str, batch: Batch) -> None:
     if batch.inputs.shape[1] != 1:
         raise ValueError(
-            f"{name}: a batch of {batch.inputs.shape[1]} streams; one text is needed (batch_size "
-            "1), as streams side by side would learn of each other's future"
+            f"{name}: a batch has {batch.inputs.shape[1]} streams; expected one (batch_size 1), as "
+            "parallel streams would learn from each other's future"
         )
 
 
@@ -304,5 +302,5 @@ def _check_range(name: str, option: str, value: float, low: float, high: float) 
 
 def _evaluation(name: str, model: Any, total: float, tokens: int) -> Evaluation:
     if tokens == 0:
-        raise ValueError(f"{name}: the batches have no token to predict")
+        raise ValueError(f"{name}: the batches have no tokens to predict")
     return Evaluation(total / tokens, tokens, None, getattr(model, "loss_kind", None))

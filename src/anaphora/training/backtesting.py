@@ -30,7 +30,7 @@ class Forecast:
     Attributes:
         times: [h].
         paths: [S, h, N], in the units of the series.
-        name: Of the series.
+        name: The name of the series.
 
     >>> forecast = Forecast(np.arange(2.0), np.array([[[1.0], [2.0]], [[3.0], [4.0]]]))
     >>> forecast.median.tolist(), forecast.quantile([0.0, 1.0])[:, 0, 0].tolist()
@@ -43,13 +43,13 @@ class Forecast:
 
     @property
     def median(self) -> Float64:
-        """[h, N]: the forecast with the least absolute error."""
+        """[h, N]: the forecast that minimizes the expected absolute error."""
         median: Float64 = self.quantile([0.5])[0]
         return median
 
     @property
     def mean(self) -> Float64:
-        """[h, N]: the forecast with the least squared error."""
+        """[h, N]: the forecast that minimizes the expected squared error."""
         mean: Float64 = self.paths.mean(axis=0)
         return mean
 
@@ -60,16 +60,16 @@ class Forecast:
 
 
 Method = Callable[[Sequence[TimeSeries], int], list[Forecast]]
-"""What forecasts series from their ends, given the series and the horizon."""
+"""Forecasts series from their ends, given the series and the horizon."""
 
 
 def seasonal_naive(
     series: Sequence[TimeSeries], horizon: int, season: int | None = None, paths: int = 400
 ) -> list[Forecast]:
-    """Repeat the last season, with normal errors of the size of the seasonal differences so far.
+    """Repeat the last season, with normal errors scaled by the past seasonal differences.
 
     The variance of a forecast k seasons ahead is k times that of the seasonal differences (Hyndman
-    & Athanasopoulos 2021, 5.5). A missing value is taken from a season earlier.
+    & Athanasopoulos 2021, 5.5). A missing value is replaced by that of the season before.
 
     Args:
         series: The series.
@@ -78,7 +78,8 @@ def seasonal_naive(
         paths: The number of paths.
 
     Raises:
-        DataError: a step of the last season has no value, and none a season earlier.
+        DataError: a step of the last season has no value, nor has the same step of the season
+            before.
 
     >>> series = TimeSeries.of([1.0, 5.0, 1.0, 5.0])
     >>> seasonal_naive([series], 3, season=2)[0].median[:, 0].tolist()
@@ -92,8 +93,8 @@ def seasonal_naive(
             values[t] = np.where(np.isnan(values[t]), values[t - m], values[t])
         if len(values) < m or np.isnan(values[-m:]).any():
             raise DataError(
-                f"{one.name}: a seasonal naive forecast needs a value for each of the last {m} "
-                "steps, or a season before it"
+                f"{one.name}: a seasonal naive forecast needs a value at each of the last {m} "
+                "steps, or one season earlier"
             )
         deviation = np.sqrt(seasonal_error(one.targets[: one.steps], m, power=2))
         steps = np.arange(horizon)
@@ -106,16 +107,16 @@ def seasonal_naive(
 
 @dataclass(frozen=True)
 class ForecastScores:
-    """How good forecasts were, over all series, origins, steps and targets that have a value.
+    """Scores of forecasts, over all series, origins, steps and targets with a value.
 
     Attributes:
         mae: The mean absolute error of the median.
-        rmse: The root of the mean squared error of the mean.
-        mase: The mean of absolute errors over those of the seasonal naive forecast one step ahead
-            in the training part of the series (Hyndman & Koehler 2006).
-        weighted_quantile_loss: Twice the sum of pinball losses over the sum of absolute values, the
-            mean over levels (Salinas et al. 2020).
-        coverage: The share of values within the central interval, by its level.
+        rmse: The root mean squared error of the mean.
+        mase: The mean absolute error divided by that of the one-step seasonal naive forecast on
+            the training part of the series (Hyndman & Koehler 2006).
+        weighted_quantile_loss: Twice the sum of pinball losses divided by the sum of absolute
+            values, averaged over levels (Salinas et al. 2020).
+        coverage: The fraction of values inside the central interval, by its level.
         values: The number of values.
 
     >>> ForecastScores(1.0, 2.0, 0.5, 0.1, {0.8: 0.75}, 10).mase
@@ -131,7 +132,7 @@ class ForecastScores:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The scores by the names that `anaphora.metrics` has for them."""
+        """The scores by their names in `anaphora.metrics`."""
         return {
             "mean_absolute_scaled_error": self.mase,
             "mean_absolute_error": self.mae,
@@ -144,14 +145,14 @@ class ForecastScores:
 def backtest_origins(
     steps: int, horizon: int, origins: int, step: int | None = None, name: str = "the series"
 ) -> list[int]:
-    """The number of steps before each forecast of a backtest; the last has its full horizon.
+    """The number of steps before each origin of a backtest; the last leaves a full horizon.
 
     Args:
-        steps: Of the series.
+        steps: The length of the series.
         horizon: h.
-        origins: The number of forecasts.
-        step: From one to the next; None for h.
-        name: What the series is called.
+        origins: The number of origins.
+        step: Steps from one origin to the next; None for h.
+        name: The name of the series, for messages.
 
     Raises:
         DataError: the series is too short.
@@ -173,7 +174,7 @@ def backtest_origins(
 def before_backtest(
     series: Sequence[TimeSeries], horizon: int, origins: int, step: int | None = None
 ) -> list[TimeSeries]:
-    """Each series as it was at its first origin: what may be learnt from before a backtest.
+    """Each series up to its first origin: what a model may be trained on before a backtest.
 
     The arguments are those of `backtest`.
 
@@ -201,22 +202,24 @@ def backtest(
 
     Args:
         series: The series.
-        methods: By name, what forecasts series from their ends, such as the ``forecast`` of a
-            `FittedForecaster` that was fitted on `before_backtest`, or a function that fits anew.
-            It gets the series as they were at an origin, and the rows known in advance.
+        methods: Functions that forecast series from their ends, by name: the ``forecast`` of a
+            `FittedForecaster` that was fitted on `before_backtest`, or one that fits a model at
+            each origin. A method receives the series up to an origin, with the future rows of
+            columns known in advance.
         horizon: h.
         origins: The number of origins, the last one h steps before the end of each series.
-        step: From one origin to the next; None for h.
-        season: Of the seasonal naive forecast that scales the errors; None for the calendar's.
+        step: Steps from one origin to the next; None for h.
+        season: Season of the seasonal naive forecast that scales the errors; None for that of the
+            calendar.
         quantiles: Levels of the weighted quantile loss.
         coverage: Levels of the central intervals.
 
     Returns:
-        The scores of each method.
+        The scores of each method, by name.
 
     Raises:
-        DataError: a series is too short, or constant over seasons so that nothing scales its
-            errors.
+        DataError: a series is too short, or repeats exactly each season, so that its errors cannot
+            be scaled.
 
     >>> series = [TimeSeries.of(np.arange(30.0) + np.tile([0.0, 5.0], 15))]
     >>> scores = backtest(series, {"naive": lambda s, h: seasonal_naive(s, h, 2)}, 2, season=2)
@@ -240,13 +243,13 @@ def backtest(
 
 
 def _scale(one: TimeSeries, steps: int, season: int) -> Float64:
-    """[N]: what errors are divided by, the mean seasonal difference before the first origin."""
+    """The mean seasonal difference before the first origin, which divides the errors [N]."""
     scale = seasonal_error(one.targets[:steps], season)
     if not (scale > 0).all():
         raise DataError(
-            f"{one.name}: the {steps} steps before the first origin have no seasonal differences "
-            f"({season} steps) other than 0, so nothing scales the errors; give another season, "
-            "fewer origins, or leave the series out"
+            f"{one.name}: all seasonal differences ({season} steps) are 0 in the {steps} steps "
+            "before the first origin, so errors cannot be scaled; give another season or fewer "
+            "origins, or omit the series"
         )
     return scale
 
@@ -263,7 +266,7 @@ class _Sums:
         self._within = np.zeros(len(self._coverage))
 
     def add(self, forecast: Forecast, actual: Float64, scale: Float64) -> None:
-        """Add a forecast, the values [h, N] that followed, and the scale [N] of its errors.
+        """Add a forecast, the true values [h, N], and the scale [N] of its errors.
 
         Errors with a scale of 0 do not count in MASE.
         """
@@ -288,7 +291,7 @@ class _Sums:
     def scores(self) -> ForecastScores:
         count = self._count
         if count == 0:
-            raise DataError("there is no value after the origins of the backtest")
+            raise DataError("the backtest has no values after its origins")
         size = self._size or math.nan
         return ForecastScores(
             self._absolute / count,
@@ -301,12 +304,12 @@ class _Sums:
 
 
 class ForecastMeasure(Measure):
-    """MASE, MAE, RMSE and quantile loss of the windows that a training validates on.
+    """MASE, MAE, RMSE and quantile loss on the validation windows of a training.
 
-    The loss reads the true values before each step; these figures are of forecasts of the complete
-    horizon, as in a `backtest`. So that an evaluation stays fast, at most 64 windows, evenly
-    spread, are forecast, with 16 paths each. All evaluations have the same windows and random
-    numbers, so that figures differ only by the weights.
+    The loss is of predictions one step ahead; these figures are of forecasts over the full horizon,
+    as in a `backtest`. To keep evaluations fast, at most 64 evenly spaced windows are forecast,
+    with 16 paths each. All evaluations use the same windows and random numbers, so that their
+    figures are comparable.
 
     Args:
         model: The forecaster.
@@ -331,7 +334,7 @@ class ForecastMeasure(Measure):
         self._windows: list[tuple[Any, ...]] = []  # inputs, observed, features, naive errors
 
     def update(self, batch: ForecastBatch, answers: None = None) -> None:
-        """Keep the windows of a batch that are to be forecast."""
+        """Store the windows of a batch that are forecast."""
         if batch.scored is None or batch.naive_error is None:
             return
         past = self._model.past + self._model.context
@@ -340,7 +343,7 @@ class ForecastMeasure(Measure):
         self._windows.append((*(array[:, rows] for array in arrays), batch.naive_error[rows]))
 
     def figures(self) -> dict[str, float]:
-        """The scores by their names; without MASE where no series has seasonal differences."""
+        """The scores by name; without MASE if no series has seasonal differences."""
         if not self._windows:
             return {}
         axes = 1, 1, 1, 0

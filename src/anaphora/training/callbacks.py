@@ -1,4 +1,4 @@
-"""Callbacks: what watches a training, and what it writes down."""
+"""Callbacks: hooks into the training loop, and the loggers built on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Empty hooks; a subclass fills those that it needs. Most only watch a training.
+    """Base class of callbacks, whose hooks do nothing; a subclass overrides those that it needs.
 
     >>> class PrintLoss(Callback):
     ...     def on_step(self, trainer, loss):
@@ -25,59 +25,60 @@ class Callback:
     """
 
     def on_start(self, trainer: Trainer) -> None:
-        """Before the first update, also of a training that continues."""
+        """Before the first update, also when training is resumed."""
 
     def on_epoch(self, trainer: Trainer) -> None:
         """Before the first update of each epoch."""
 
     def on_step(self, trainer: Trainer, loss: float) -> None:
-        """After each update; the loss of its batches."""
+        """After each update, with the mean loss of its batches."""
 
     def on_evaluation(self, trainer: Trainer) -> None:
         """Before an evaluation."""
 
     def on_evaluation_batch(self, trainer: Trainer, done: int, total: int) -> None:
-        """After each batch of an evaluation: how many are done, of how many."""
+        """After each batch of an evaluation, with the number of batches done and in total."""
 
     def on_notice(self, trainer: Trainer, sentence: str) -> None:
-        """When there is something that the user should know of."""
+        """When the trainer has a message for the user."""
 
     def on_record(self, trainer: Trainer, record: Mapping[str, Any]) -> None:
-        """When there is something to write down.
+        """When there is a record to log.
 
         Args:
-            trainer: The training.
+            trainer: The trainer.
             record: ``kind``, "train" or "evaluation"; ``step``, the updates so far; ``epoch``, the
-                passes so far, with a fraction; ``loss``, the mean of the targets since the last
-                record or of those to validate on; ``tokens``, how many these are; ``seconds`` of
-                training so far. Besides the loss it has what follows from it, see `loss_figures`:
-                of tokens ``perplexity`` and ``bits_per_token``, which at level "char" is bits per
-                character; of regressors ``mean_squared_error`` and ``root_mean_squared_error``. Of
-                kind "train" also ``learning_rate`` and ``gradient_norm`` of the last update, the
-                latter before clipping; of kind "evaluation" also ``best``, whether these weights
-                are kept (see ``monitor`` of `TrainingOptions`), and of a classifier or a tagger
-                ``accuracy``, the share of right answers.
+                passes so far, with a fraction; ``loss``, the mean over the targets since the last
+                record, or over the validation data; ``tokens``, the number of these targets;
+                ``seconds`` of training so far; and the figures derived from the loss, see
+                `loss_figures`: for tokens ``perplexity`` and ``bits_per_token`` (at level "char",
+                bits per character), for regressors ``mean_squared_error`` and
+                ``root_mean_squared_error``. Records of kind "train" have ``learning_rate`` and
+                ``gradient_norm`` (before clipping) of the last update; those of kind "evaluation"
+                have ``best``, whether these weights are kept (see ``monitor`` of
+                `TrainingOptions`), and for classifiers and taggers ``accuracy``, the fraction of
+                correct predictions.
         """
 
     def on_checkpoint(self, trainer: Trainer) -> None:
-        """After a checkpoint was written."""
+        """After a checkpoint is written."""
 
     def on_stop(self, trainer: Trainer, reason: str) -> None:
         """After the last update."""
 
 
 class GradualUnfreezing(Callback):
-    """Trains the last layer first, and one layer more from epoch to epoch (Howard & Ruder 2018).
+    """Trains the last layer first, and unfreezes one more layer each epoch (Howard & Ruder 2018).
 
-    In fine-tuning, it keeps what the early layers know of another task from being lost to the
-    errors of a last layer that is new. In epoch k, counted from 0, the last k + 1 groups are
-    trained; the others are frozen, and cost nothing. A training that is resumed continues so.
+    In fine-tuning, it prevents the errors of a new last layer from destroying what the pretrained
+    layers have learned. In epoch k, counted from 0, the last k + 1 groups are trained; the others
+    are frozen, and cost nothing. A resumed training continues at its epoch.
 
     Args:
-        named_parameters: What ``model.named_parameters()`` gives; those that are frozen already
-            stay so.
+        named_parameters: As from ``model.named_parameters()``; parameters that are frozen already
+            stay frozen.
         groups: Names or patterns of the parameters of each layer, the one nearest the inputs first;
-            those that match none are in the last group. None takes `optim.layer_groups`.
+            parameters that match no pattern are in the last group. None for `optim.layer_groups`.
 
     Raises:
         ValueError: a pattern matches no parameter, or all are frozen.
@@ -99,7 +100,7 @@ class GradualUnfreezing(Callback):
         trained = [[parameters[n] for n in group if parameters[n].requires_grad] for group in names]
         self._groups = [group for group in trained if group]
         if not self._groups:
-            raise ValueError("GradualUnfreezing: all parameters are frozen; leave some to train")
+            raise ValueError("GradualUnfreezing: all parameters are frozen; unfreeze some")
         self._unfreeze(1)
 
     def _unfreeze(self, count: int) -> None:
@@ -133,12 +134,12 @@ class MetricsFile(Callback):
 
 
 class TensorBoard(Callback):
-    """Writes every number of every record for TensorBoard (extra ``tensorboard``).
+    """Logs every number of every record to TensorBoard (extra ``tensorboard``).
 
-    A training that continues hides what was written after its checkpoint.
+    A resumed training hides the events logged after its checkpoint.
 
     Args:
-        folder: Where to write; show it with ``tensorboard --logdir FOLDER``.
+        folder: The log directory; show it with ``tensorboard --logdir FOLDER``.
 
     Raises:
         ImportError: the extra is not installed.

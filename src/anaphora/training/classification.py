@@ -48,14 +48,14 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
     label_column: str | None = data_option(None, "Column of the label, in tables.", reading=True)
     label_separator: str | None = data_option(
         None,
-        "Sign between labels, for examples that may have several, such as |. Lists need none.",
+        "Separator of labels, where examples may have several, such as |. Lists need none.",
         reading=True,
     )
     class_weights: str = training_option(
         "none",
-        "How much the targets of a class count in the loss of training: all alike, or such that "
-        "each class counts as much in all (balanced), however rare it is; of several labels, such "
-        "that of each label the examples that have it count as much as the others.",
+        "Weights of the targets in the training loss: none weights all targets equally; balanced "
+        "gives each class the same total weight, however rare it is (with several labels, the "
+        "examples with a label the same as those without).",
         ("none", "balanced"),
     )
 
@@ -75,28 +75,28 @@ class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
             "monitor": "auto",
             "patience": 4,
         },
-        "series": {**SERIES, "monitor": "auto"},  # unless another one is named
+        "series": {**SERIES, "monitor": "auto"},  # the default for series
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.label_separator == "":
-            raise ValueError("label_separator is empty; expected a sign, such as |")
+            raise ValueError("label_separator is empty; expected a character, such as |")
 
 
 def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dict[str, float]]:
-    """Yield for each text or series the probability of each class, the most likely first.
+    """Yield the probabilities of the classes of each text or series, the most likely first.
 
-    With several labels an example each is a yes or no of its own: the probabilities do not add up
-    to 1.
+    If examples may have several labels, each label is predicted independently, and the
+    probabilities do not add up to 1.
 
     Args:
-        model: A classifier with its codec, ready to evaluate.
+        model: A classifier with its codec, in evaluation mode.
         examples: Texts, or series [T, I].
 
     Raises:
-        DataError: as `ClassifierCodec.encode_input`.
-        ValueError: the model's scores are not finite.
+        DataError: as for `ClassifierCodec.encode_input`.
+        ValueError: the model's scores are NaN or infinite.
 
     >>> from anaphora.data import CharacterTokenizer
     >>> model = SequenceClassifier(num_classes=2, hidden_size=3, vocabulary_size=2).eval()
@@ -111,18 +111,18 @@ def classify(model: SequenceClassifier, examples: Sequence[Any]) -> Iterator[dic
 
 
 def _classes(options: ClassifierOptions, path: Any, classes: Any) -> list[Any]:
-    """The classes that a file of series has, if it has some."""
+    """The classes in a file of series."""
     if classes is None:
         raise DataError(
-            f"{path} has no classes; to train or to evaluate, give each series its own: in a .ts "
-            "file after a last colon, all of them listed (@classLabel true a b), in a .npz file in "
-            "an array y. anaphora predict reads series without"
+            f"{path} has no classes, which training and evaluation need: write the class of each "
+            "series after a last colon in a .ts file, whose header lists them (@classLabel true a "
+            "b), or in an array y of a .npz file. anaphora predict needs no classes"
         )
     if isinstance(classes[0], float):
         raise DataError(
-            f"{path} has numbers to predict (@targetLabel true, or a numeric attribute), and "
-            "classify needs classes: use --task regress. If these are names of classes, list them: "
-            "@classLabel true 1 2"
+            f"{path} has numeric targets (@targetLabel true, or a numeric attribute), but classify "
+            "needs classes: use --task regress, or, if the numbers are names of classes, list "
+            "them: @classLabel true 1 2"
         )
     answers = list(map(str, classes))
     if options.label_separator is None:
@@ -133,8 +133,8 @@ def _classes(options: ClassifierOptions, path: Any, classes: Any) -> list[Any]:
 _read = functools.partial(
     read_examples,
     reader="classifier",
-    nothing="nothing was given to classify: name tables, a folder with a .txt file for each class, "
-    "or files of series",
+    nothing="no files to classify: give tables, a folder with a .txt file for each class, or files "
+    "of series",
     of_texts=lambda options, path: read_labelled(
         path,
         options.column,
@@ -165,7 +165,7 @@ def _begin(options: ClassifierOptions, trainer: Trainer, initial: bool) -> None:
 
 
 def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
-    """Where in a file each label stands first."""
+    """Where each label first occurs in a file."""
     found: dict[str, str] = {}
     if not is_table(path, options.format) or options.label_column is None:
         for number, (_, answer) in enumerate(_read(options, [path]), start=1):
@@ -181,7 +181,7 @@ def _places(options: ClassifierOptions, path: Any) -> dict[str, str]:
     return found
 
 
-def _shown(
+def _to_answer(
     options: ClassifierOptions, model: SequenceClassifier, one: Any, shares: dict[str, float] | None
 ) -> Answer:
     record = {"text": one} if isinstance(one, str) else {}
@@ -212,6 +212,6 @@ CLASSIFY = sequence_task(
         LabelMeasure(codec.labels) if codec.multi_label else ClassMeasure(codec.labels)
     ),
     predict=classify,
-    shown=_shown,
+    to_answer=_to_answer,
 )
-"""A class for each text or series."""
+"""Predicts a class for each text or series."""

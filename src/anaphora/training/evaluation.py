@@ -1,4 +1,4 @@
-"""Evaluation: the loss of a model, every target counted once, and what follows from it."""
+"""Evaluation: a model's loss over every target once, and the figures derived from it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from anaphora.training.measures import Measure
 
 
 class Model(Protocol):
-    """What can be trained and evaluated: a module that has a loss.
+    """A model that can be trained and evaluated: a module with a loss.
 
-    A batch may be anything that the loss understands. The targets of one that has no attribute
-    ``tokens`` are counted by the model's ``count_targets(batch)``; without that method each batch
-    counts as one.
+    A batch may be anything that the loss accepts. The targets of a batch without an attribute
+    ``tokens`` are counted by the model's ``count_targets(batch)``; without that method, each batch
+    counts as one target.
     """
 
     training: bool
 
     def loss(self, batch: Any, state: Any = None) -> Tensor | tuple[Tensor, Any]:
-        """The mean loss of a batch; a model that carries a state also returns that for the next.
+        """The mean loss of a batch; a model with a state also returns that for the next batch.
 
-        What is reported besides it follows from the model's ``loss_kind``, if it has one; see
+        The model's ``loss_kind``, if it has one, determines the figures reported with it; see
         `loss_figures`.
         """
 
@@ -37,15 +37,15 @@ class Model(Protocol):
         """All parameters by name."""
 
     def train(self, mode: bool = True) -> Any:
-        """Switch to training, or to evaluation."""
+        """Switch to training or evaluation mode."""
 
 
 class AnyBatches(Protocol):
-    """Batches of an epoch: a list, `anaphora.data.Batches`, or what else has a length.
+    """Batches of an epoch: a list, `anaphora.data.Batches`, or any iterable with a length.
 
-    Attributes that are used where they are there: ``carries_state`` (True if not), whether the
-    state of a batch is that in which the next begins; ``shuffled(generator)``, the batches in the
-    order of an epoch; ``tokens``, the number of their targets.
+    Optional attributes: ``carries_state`` (True by default), whether the state after a batch is the
+    initial state of the next; ``shuffled(generator)``, the batches in the order of an epoch;
+    ``tokens``, the number of their targets.
     """
 
     def __len__(self) -> int: ...
@@ -55,25 +55,24 @@ class AnyBatches(Protocol):
 
 @runtime_checkable
 class PenalizedModel(Model, Protocol):
-    """A model whose training may minimise more than the loss that is reported."""
+    """A model whose training may minimize a penalty in addition to the reported loss."""
 
     penalized: bool
 
     def loss_and_penalty(self, batch: Any, state: Any = None) -> tuple[Tensor, Tensor | None, Any]:
-        """The mean loss of a batch, what is added to it in training, and the state."""
+        """The mean loss of a batch, the penalty that training adds to it, and the state."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts.
+    """The result of an evaluation.
 
     Attributes:
-        loss: The mean loss of a target: of tokens and classes the negative log-probability, in
+        loss: The mean loss over targets: for tokens and classes the negative log-probability, in
             nats.
         tokens: The number of targets that were predicted.
-        correct: How many of them were the likeliest in the model's view; None where it was not
-            counted.
-        loss_kind: What the loss is, as the model says; see `loss_figures`.
+        correct: The number of targets that were predicted correctly; None if not counted.
+        loss_kind: The kind of loss; see `loss_figures`.
         more: Other figures by name, such as ``span_f1``; see `anaphora.metrics.DIRECTIONS`.
 
     >>> round(Evaluation(loss=math.log(50), tokens=1000, loss_kind="tokens").perplexity)
@@ -90,14 +89,14 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is reported besides the loss: what follows from it, the accuracy, and others."""
+        """The figures reported besides the loss: those derived from it, accuracy, and others."""
         accuracy = self.accuracy
         counted = {} if accuracy is None else {"accuracy": accuracy}
         return {**loss_figures(self.loss_kind, self.loss), **counted, **self.more}
 
     def monitored(self, name: str) -> str:
-        """The name of the figure that judges, if "auto" is given: the F1 of spans, the micro F1 of
-        several labels, the accuracy of classes, or the loss, the first that there is.
+        """The name of the monitored figure. "auto" is the first available of: F1 of spans, micro F1
+        of several labels, accuracy of classes, loss.
 
         >>> Evaluation(loss=0.5, tokens=10, correct=9).monitored("auto")
         'accuracy'
@@ -113,7 +112,7 @@ class Evaluation:
         """The loss or another figure, by its name.
 
         Raises:
-            ValueError: there is no figure of this name; the message lists all names.
+            ValueError: there is no figure of this name; the message lists the names.
 
         >>> Evaluation(loss=0.5, tokens=10, correct=9).figure("accuracy")
         0.9
@@ -128,17 +127,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float | None:
-        """The share that was predicted right, if that was counted."""
+        """The fraction of targets that were predicted correctly; None if not counted."""
         return None if self.correct is None else self.correct / self.tokens
 
     @property
     def perplexity(self) -> float | None:
-        """exp(loss): as uncertain as between so many equally likely tokens; None if not tokens."""
+        """exp(loss), the effective number of equally likely tokens; None of other losses."""
         return self.figures.get("perplexity")
 
     @property
     def bits_per_token(self) -> float | None:
-        """The loss in bits; None if it is not one of tokens."""
+        """The loss in bits; None if it is not a loss of tokens."""
         return self.figures.get("bits_per_token")
 
     @property
@@ -148,12 +147,12 @@ class Evaluation:
 
     @property
     def root_mean_squared_error(self) -> float | None:
-        """Its root, in the units of the targets; None of other models."""
+        """Its square root, in the units of the targets; None of other models."""
         return self.figures.get("root_mean_squared_error")
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), infinite where that is too large for a number.
+    """exp(loss), infinite if that overflows.
 
     >>> perplexity(0.0), perplexity(1e9)
     (1.0, inf)
@@ -180,21 +179,21 @@ _IN_NATS = ("tokens", "classes", "likelihood")
 
 
 def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
-    """What people of the field read a loss as, by name.
+    """The figures derived from a loss, by name.
 
-    A model says with an attribute ``loss_kind`` what its loss is the mean of:
+    The attribute ``loss_kind`` of a model states what its loss averages:
 
-    - "tokens": negative log-probabilities of the tokens of a text, in nats: their perplexity and
-      bits a token;
-    - "classes": those of classes or tags, in nats: nothing but the accuracy, which `evaluate`
-      counts;
-    - "likelihood": negative logarithms of probability densities, in nats: nothing;
-    - "quantile loss": pinball losses (Koenker & Bassett 1978): nothing;
-    - "squared error": squared differences: the mean squared error, which is the loss, and its root;
-    - None, or no such attribute: anything else, and nothing is reported besides the loss.
+    - "tokens": negative log-probabilities of tokens, in nats; perplexity and bits per token are
+      derived;
+    - "classes": negative log-probabilities of classes or tags, in nats; nothing is derived
+      (`evaluate` counts the accuracy);
+    - "likelihood": negative log-densities, in nats; nothing is derived;
+    - "quantile loss": pinball losses (Koenker & Bassett 1978); nothing is derived;
+    - "squared error": squared errors; the mean squared error, which is the loss, and its root;
+    - None, or no such attribute: any other loss; nothing is derived.
 
     Raises:
-        ValueError: the kind is another one.
+        ValueError: the kind is unknown.
 
     >>> loss_figures("squared error", 4.0)
     {'mean_squared_error': 4.0, 'root_mean_squared_error': 2.0}
@@ -208,7 +207,7 @@ def loss_figures(kind: str | None, loss: float) -> dict[str, float]:
 
 
 def loss_unit(kind: str | None) -> str:
-    """What a loss of a kind is measured in: "nats", or nothing.
+    """The unit of a loss: "nats", or "".
 
     >>> loss_unit("tokens"), loss_unit("squared error")
     ('nats', '')
@@ -217,25 +216,21 @@ def loss_unit(kind: str | None) -> str:
 
 
 def report_loss(record: Mapping[str, Any], short: bool = False) -> str:
-    """What follows from a loss as people of the field read it: accuracy, perplexity, or an error.
+    """Format the figures of a record: accuracy, perplexity, errors.
 
     Args:
-        record: The loss and the figures that follow from it, by name.
-        short: In few characters.
+        record: The loss and other figures, by name.
+        short: Use fewer characters.
 
     >>> report_loss({"loss": 1.6, "perplexity": 4.95303}), report_loss({"loss": 0.3})
     ('perplexity 4.95', '')
     >>> report_loss({"loss": 0.1, "accuracy": 0.97, "span_f1": 0.8})
     'span F1 80.00%, accuracy 97.00%'
     """
-    parts = [
-        form.format(record[name])
-        for name, form in _REPORTED.items()
-        if record.get(name) is not None
-    ]
-    if record.get("perplexity") is not None:
-        parts.append(f"perplexity {record['perplexity']:,.{1 if short else 2}f}")
-    return ", ".join(parts)
+    forms = _REPORTED | _REPORTED_SHORT if short else _REPORTED
+    return ", ".join(
+        form.format(record[name]) for name, form in forms.items() if record.get(name) is not None
+    )
 
 
 _REPORTED = {
@@ -246,29 +241,32 @@ _REPORTED = {
     "bleu": "BLEU {:.1f}",
     "mean_absolute_error": "mean absolute error {:.4g}",
     "root_mean_squared_error": "root mean squared error {:.4g}",
+    "perplexity": "perplexity {:,.2f}",
 }
+
+_REPORTED_SHORT = {"root_mean_squared_error": "error {:.4g}", "perplexity": "perplexity {:,.1f}"}
 
 
 def check_scores(owner: str, scores: Array) -> None:
-    """Refuse probabilities that are NaN: an answer from them would be none.
+    """Check that predictions are finite.
 
     Raises:
-        ValueError: one is.
+        ValueError: one is NaN or infinite.
 
     >>> check_scores("classify", np.array([0.5, 0.5]))
     """
     if not np.isfinite(scores).all():
         raise ValueError(
-            f"{owner}: the model's scores are NaN or infinite, so there is no answer; its weights "
-            "or its inputs are too large: train again with a lower learning_rate"
+            f"{owner}: the model's predictions are NaN or infinite, as its weights or its inputs "
+            "are too large: train again with a lower learning_rate"
         )
 
 
 def loss_and_state(model: Model, batch: Any, state: Any) -> tuple[Tensor, Any]:
-    """A model's loss of a batch and the state after it, None where the model returns none.
+    """A model's loss on a batch, and the state after it, None if the model returns none.
 
     Raises:
-        TypeError: the model returns something else.
+        TypeError: the model returns anything else.
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.data import batchify
@@ -282,14 +280,14 @@ def loss_and_state(model: Model, batch: Any, state: Any) -> tuple[Tensor, Any]:
     if not isinstance(loss, Tensor) or loss.size != 1:
         found = f"of shape {loss.shape}" if isinstance(loss, Tensor) else f"{type(loss).__name__}"
         raise TypeError(
-            f"{type(model).__name__}.loss(batch, state) returned {found}; it returns the mean loss "
+            f"{type(model).__name__}.loss(batch, state) returned {found}; expected the mean loss "
             "of the batch, a Tensor of one number, or a pair of that and the state"
         )
     return loss, after
 
 
 def count_targets(model: Model, batch: Any) -> int:
-    """How many targets the loss of a batch is the mean of, as batch or model say; else 1.
+    """The number of targets that the loss of a batch averages: of the batch, of the model, or 1.
 
     >>> from anaphora.models import LanguageModel
     >>> count_targets(LanguageModel(vocabulary_size=2, hidden_size=3), ["anything"])
@@ -311,19 +309,19 @@ def evaluate(
     """Evaluate a model on batches, without dropout.
 
     Args:
-        model: Its ``loss(batch, state)`` gives the mean loss of the batch's targets and the state,
-            its ``loss_kind`` says what that is (see `loss_figures`). If it has ``scores(batch)``,
-            the targets that score highest are counted too, of batches that have ``targets``; or
-            those that its ``answers(scores, lengths)`` says, as of a CRF. Targets beyond the scores
-            are of classes that it does not know: answers to them are wrong, and the loss is that of
-            the sequences without.
-        batches: Batches of `anaphora.data`, or any that the loss understands (see `Model`); the
-            state is carried over unless they say otherwise (see `AnyBatches`).
-        on_batch: Called with the number of tokens of each batch that is done.
-        measure: Counts more figures, one of `anaphora.training.measures`.
+        model: Its ``loss(batch, state)`` returns the mean loss over the batch's targets and the
+            state; its ``loss_kind`` is the kind of loss (see `loss_figures`). If it has
+            ``scores(batch)`` and the batches have ``targets``, accuracy is counted too, of the
+            highest scores, or of the model's ``answers(scores, lengths)``, as for a CRF. Targets
+            after the last score are classes that the model lacks: predictions of them count as
+            wrong, and the loss excludes their sequences.
+        batches: Batches of `anaphora.data`, or any that the loss accepts (see `Model`); the state
+            is carried over unless ``carries_state`` is False (see `AnyBatches`).
+        on_batch: Called after each batch with its number of tokens.
+        measure: Computes more figures; one of `anaphora.training.measures`.
 
     Raises:
-        ValueError: the batches have no token.
+        ValueError: the batches have no tokens.
 
     >>> import numpy as np
     >>> from anaphora.models import LanguageModel
@@ -335,7 +333,7 @@ def evaluate(
     carries_state = getattr(batches, "carries_state", True)
     total, tokens, measured, state = 0.0, 0, 0, None
     correct: int | None = None
-    # What is not finite comes back as the loss.
+    # NaN and infinity show in the loss.
     with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
         for batch in batches:
             answers, known = _answers(model, batch)
@@ -346,7 +344,7 @@ def evaluate(
             tokens += count
             measured += count_known
             if answers is not None and answers.dtype.kind in "iu":
-                # Padding has the same number in the targets and in the path of a CRF.
+                # Padding is IGNORE_INDEX in the targets and in the path of a CRF.
                 hits = (answers == batch.targets) & (batch.targets != IGNORE_INDEX)
                 right = int(np.count_nonzero(hits))
                 correct = right if correct is None else correct + right
@@ -354,13 +352,13 @@ def evaluate(
                 measure.update(batch, answers)
             on_batch(count)
     if measured == 0:
-        raise ValueError("evaluate: the batches have no token to predict")
+        raise ValueError("evaluate: the batches have no tokens to predict")
     kind, more = getattr(model, "loss_kind", None), {} if measure is None else measure.figures()
     return Evaluation(total / measured, tokens, correct, kind, more)
 
 
 def _answers(model: Any, batch: Any) -> tuple[Array | None, Any]:
-    """A model's answers to a batch, None if it has none; and what of the batch its loss is of."""
+    """A model's predictions for a batch, or None; and the batch without targets it lacks."""
     if not hasattr(model, "scores") or not hasattr(batch, "targets"):
         return None, batch
     scores = model.scores(batch)
@@ -371,5 +369,6 @@ def _answers(model: Any, batch: Any) -> tuple[Array | None, Any]:
     targets = np.asarray(batch.targets)
     if targets.dtype.kind in "fb" or not (unknown := targets >= scores.shape[-1]).any():
         return answers, batch
-    rows = unknown.any(axis=0) if unknown.ndim > 1 else unknown  # a path is judged as a whole
+    # The loss of a CRF is of complete paths.
+    rows = unknown.any(axis=0) if unknown.ndim > 1 else unknown
     return answers, dataclasses.replace(batch, targets=np.where(rows, IGNORE_INDEX, targets))

@@ -1,4 +1,4 @@
-"""Tasks whose data are examples, an input and its answer each, that fit into memory."""
+"""Tasks whose data are examples, pairs of an input and its target, that fit into memory."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ from anaphora.training.task import (
 )
 
 ReadExamples = Callable[[Any, Paths], list[Any]]
-"""The examples of some files, given options and the files."""
+"""Reads the examples of files, given options and the files."""
 
 Label = Callable[[Any], Hashable]
-"""The class of an example, in whose proportion examples are held out."""
+"""The class of an example, by which the held-out sample is stratified."""
 
 Places = Callable[[Any, str], Mapping[str, str]]
-"""Where in a file each label stands first, given options and the file."""
+"""Where each label first occurs in a file, given options and the file."""
 
 Fit = Callable[[Any, list[Any], list[Any]], Codec]
-"""The codec, given options, the examples to train on, and those held out of the same files."""
+"""Fits the codec, given options, the training examples, and those held out of the same files."""
 
 Predict = Callable[[Any, Any, Sequence[Any]], Iterable[Any]]
-"""What a model answers to each of some inputs, given options, model and inputs."""
+"""Yields a model's prediction for each input, given options, model and inputs."""
 
-Shown = Callable[[Any, Any, Any, Any], Answer]
-"""An answer as it is shown, given options, the model, the input, and what was predicted; None of an
-input that is empty."""
+ToAnswer = Callable[[Any, Any, Any, Any], Answer]
+"""Makes an `Answer`, given options, the model, the input, and its prediction (None of an empty
+input)."""
 
-_NAMED = 20  # labels that a message lists
+_MAXIMUM_LISTED = 20  # labels in a message
 
 
 def example_task(
@@ -63,7 +63,7 @@ def example_task(
     read_examples: ReadExamples,
     fit: Fit,
     predict: Predict,
-    shown: Shown,
+    to_answer: ToAnswer,
     is_empty: Callable[[Any], bool],
     measure_of: MeasureOf,
     label: Label | None = None,
@@ -75,21 +75,21 @@ def example_task(
 
     Args:
         read_examples: Reads the examples of files.
-        fit: Makes the codec.
-        predict: Answers inputs that are not empty.
-        shown: Makes an `Answer` of what was predicted.
-        is_empty: Whether there is nothing to read in an input.
-        measure_of: As of `Task`.
-        label: The class of an example, for examples that have one.
-        places: Says where labels stand, for examples that have some.
-        rows: What is side by side in a batch, in the plural.
+        fit: Fits the codec.
+        predict: Predicts for the inputs that are not empty.
+        to_answer: Makes an `Answer` of a prediction.
+        is_empty: Whether an input is empty.
+        measure_of: As for `Task`.
+        label: The class of an example, if examples have one.
+        places: Locates labels in a file, if examples have labels.
+        rows: The name of the rows of a batch, in the plural.
         **entry: The other fields of the task.
     """
     evaluation = functools.partial(evaluation_data, read_examples, places, measure_of)
     return Task(
         read=functools.partial(_read, read_examples, fit, label, rows),
         open=open_examples,
-        answer=functools.partial(_answers, predict, shown, is_empty),
+        answer=functools.partial(_answers, predict, to_answer, is_empty),
         measure_of=measure_of,
         rows=rows,
         **{"evaluation": evaluation, **entry},
@@ -98,15 +98,15 @@ def example_task(
 
 def _answers(
     predict: Predict,
-    shown: Shown,
+    to_answer: ToAnswer,
     is_empty: Callable[[Any], bool],
     options: Any,
     model: Any,
     inputs: Sequence[Any],
 ) -> Iterator[Answer]:
-    found = iter(predict(options, model, [one for one in inputs if not is_empty(one)]))
+    predictions = iter(predict(options, model, [one for one in inputs if not is_empty(one)]))
     for one in inputs:
-        yield shown(options, model, one, None if is_empty(one) else next(found))
+        yield to_answer(options, model, one, None if is_empty(one) else next(predictions))
 
 
 def _read(
@@ -132,36 +132,36 @@ def _read(
         training, held_out = _split(training, label, options.validation_share, options.seed)
         validation = held_out
     if not training:
-        raise DataError(f"no {rows} are left to train on; give more, or hold out fewer")
+        raise DataError(f"no {rows} are left for training; give more, or hold out fewer")
     codec = adapt(lambda: fit(options, training, held_out))
     write_weights(folder / "train.safetensors", codec.encode(training), within=folder)
     if validation:
         try:
             arrays = codec.encode(validation)
         except DataError as error:
-            raise DataError(f"the examples to validate on: {error}") from error
+            raise DataError(f"the validation examples: {error}") from error
         write_weights(folder / "validation.safetensors", arrays, within=folder)
     names = {"texts": names_of(texts), "validation_texts": names_of(validation_texts) or None}
     return codec, names
 
 
 def open_examples(options: Any, codec: Codec, folder: Path) -> TrainingData:
-    """The data of a training whose arrays lie in a folder; see `Task.open`.
+    """The data of a training from the arrays in a folder; see `Task.open`.
 
     Raises:
         ArtifactError: a file is missing or damaged.
     """
-    training, count = _opened(options, codec, folder / "train.safetensors")
+    training, count = _open_batches(options, codec, folder / "train.safetensors")
     validation, held_out = None, 0
     if (path := folder / "validation.safetensors").exists():
-        validation, held_out = _opened(options, codec, path)
+        validation, held_out = _open_batches(options, codec, path)
     description = (
         f"{count:,} {codec.counted} to train on, {held_out:,} to validate on, {codec.describe()}"
     )
     return TrainingData(training, validation, description)
 
 
-def _opened(options: Any, codec: Codec, path: Path) -> tuple[Batches, int]:
+def _open_batches(options: Any, codec: Codec, path: Path) -> tuple[Batches, int]:
     """The batches of a file of arrays, and their number of targets."""
     if not path.exists():
         raise ArtifactError(f"{path}: no such file; train again")
@@ -186,16 +186,16 @@ def evaluation_data(
     """The data of an evaluation; labels not seen in training count as wrong.
 
     Args:
-        read_examples: As of `example_task`, and so are `places` and `measure_of`.
-        places: Says where labels stand.
-        measure_of: Says what is counted.
+        read_examples: As for `example_task`.
+        places: As for `example_task`.
+        measure_of: As for `example_task`.
         options: All options.
         model: The model, with its codec.
         files: The files.
-        batch_size: That of the training if None.
+        batch_size: None for that of the training.
 
     Raises:
-        DataError: a file cannot be read, or has no label of the training.
+        DataError: a file cannot be read, or no label was seen in training.
     """
     examples = read_examples(options, files)
     known = model.codec
@@ -206,13 +206,14 @@ def evaluation_data(
     count, notices = 0, []
     if more and places is not None:
         targets = arrays.get("tags", arrays.get("targets"))
-        if targets.dtype.kind == "b":  # of each label whether it is there
+        if targets.dtype.kind == "b":  # multi-hot
             targets = np.nonzero(targets)[1]
         count = int(np.count_nonzero(targets >= len(known.labels)))
         if count == len(targets):
             raise DataError(
-                f"{names_of(files)} has no label of the training, which are "
-                f"{', '.join(map(repr, known.labels[:_NAMED]))}: evaluate on files of the same task"
+                f"{names_of(files)} has none of the training labels, which are "
+                f"{', '.join(map(repr, known.labels[:_MAXIMUM_LISTED]))}: evaluate on files of the "
+                "same task"
             )
         notices = [_unknown_labels(more, count, [places(options, file) for file in files])]
     return EvaluationData(
@@ -226,20 +227,20 @@ def evaluation_data(
 
 
 def _unknown_labels(labels: Sequence[str], count: int, found: Sequence[Mapping[str, str]]) -> str:
-    """A sentence on labels that were not seen in training."""
+    """The notice about labels not seen in training."""
     first = {label: place for of_file in reversed(found) for label, place in of_file.items()}
-    named = ", ".join(repr(label) for label in labels[:_NAMED])
-    more = ", ..." if len(labels) > _NAMED else ""
+    named = ", ".join(repr(label) for label in labels[:_MAXIMUM_LISTED])
+    more = ", ..." if len(labels) > _MAXIMUM_LISTED else ""
     place = next((f" (first in {first[one]})" for one in first if one in labels), "")
     targets = "1 target has a label" if count == 1 else f"{count:,} targets have labels"
     return (
-        f"{targets} not seen in training{place}: {named}{more}; counted as wrong, and not part of "
-        "the loss"
+        f"{targets} not seen in training{place}: {named}{more}; counted as wrong, and excluded "
+        "from the loss"
     )
 
 
 def name_of(path: str) -> str:
-    """What a file is called in messages.
+    """The name of a file in messages.
 
     >>> name_of("-")
     'standard input'
@@ -248,11 +249,11 @@ def name_of(path: str) -> str:
 
 
 def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield where each line of a file is, and the line.
+    """Yield the location of each line of a file, and the line.
 
     Args:
-        options: Which say how it is encoded.
-        path: The file, or ``-`` for standard input, whose lines are read as they come.
+        options: The options, with the encoding.
+        path: The file, or ``-`` for standard input, which is read line by line as it arrives.
 
     Raises:
         DataError: the file is missing or is not text.
@@ -263,7 +264,7 @@ def line_inputs(options: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def split_of(options: Any, texts: Iterable[str]) -> str:
-    """How the words of texts are split, where the options leave that to the texts.
+    """How the words of texts are split; "auto" depends on the texts.
 
     >>> from types import SimpleNamespace
     >>> split_of(SimpleNamespace(split="auto"), ["Yes, it rains."])
@@ -276,7 +277,7 @@ def split_of(options: Any, texts: Iterable[str]) -> str:
 
 
 def example_of_table(files: str, format: str | None) -> str | None:
-    """An argument of another file like the tables of a training; None if they were no tables."""
+    """A placeholder argument like the tables of a training; None if they were no tables."""
     first = files.split(", ")[0]
     found = format_of(first, format)
     if found is None or FORMATS[found].kind != "table":
@@ -286,11 +287,11 @@ def example_of_table(files: str, format: str | None) -> str | None:
 
 
 def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str, Column]) -> None:
-    """Refuse arrays of examples that a training cannot have written.
+    """Check the arrays of the examples of a training.
 
     Raises:
-        ArtifactError: an array is missing, unknown, misshapen, of another kind of numbers, out of
-            range, or does not fit the others.
+        ArtifactError: an array is missing or unknown, has the wrong shape or kind of numbers, is
+            out of range, or does not match the others.
 
     >>> columns = {"ids": Column("steps", below=2), "lengths": Column("texts", of="steps")}
     >>> check_columns(Path("a"), {"ids": np.array([1, 0]), "lengths": np.array([2])}, columns)
@@ -325,10 +326,10 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
     for name, column in columns.items() if not problems else ():
         if column.of is None:
             continue
-        total = arrays[name].sum(dtype=np.float64)  # which does not overflow
+        total = arrays[name].sum(dtype=np.float64)  # does not overflow
         if total != lengths[column.of]:
             problems.append(
-                f"{name} adds up to {total:,.0f}; expected {lengths[column.of]:,}, as there are "
+                f"{name} adds up to {total:,.0f}; expected {lengths[column.of]:,}, the number of "
                 f"{column.of}"
             )
     if problems:
@@ -338,9 +339,7 @@ def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str,
 def _split(
     examples: list[Any], label: Label | None, share: float, seed: int
 ) -> tuple[list[Any], list[Any]]:
-    """The examples to train on, in their order, and those that are held out: of
-    each class its share.
-    """
+    """The training examples, in their order, and those held out, stratified by class."""
     if share == 0 or len(examples) < 2:
         return examples, []
     if label is not None:
@@ -356,7 +355,7 @@ def _split(
 
 
 def in_batches(inputs: Sequence[Any], batch_size: int) -> Iterator[tuple[int, Sequence[Any]]]:
-    """Yield parts of some inputs, each with the number of inputs before it.
+    """Yield batches of inputs, each with the number of inputs before it.
 
     >>> list(in_batches("abcde", 2))
     [(0, 'ab'), (2, 'cd'), (4, 'e')]

@@ -1,4 +1,4 @@
-"""Forecasters of series in memory: their options, how they are fitted, and their forecasts."""
+"""Forecasters of series in memory: options, fitting and forecasting."""
 
 from __future__ import annotations
 
@@ -46,52 +46,50 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
     """
 
     time_column: str | None = data_option(
-        None, "Column with the times; the first without another role if not given.", reading=True
+        None, "Column of the times; by default the first without another role.", reading=True
     )
     target_column: tuple[str, ...] = data_option(
         (),
-        "Column to forecast; all columns without another role if not given.",
+        "Column to forecast; by default all columns without another role.",
         reading=True,
     )
     series_column: str | None = data_option(
-        None, "Column with the name of the series, where there are several.", reading=True
+        None, "Column of the name of the series, if a file has several.", reading=True
     )
     known_column: tuple[str, ...] = data_option(
         (),
-        "Column that is known in advance, such as prices and holidays; also in the rows to "
-        "forecast.",
+        "Column that is known in advance, such as prices and holidays, and given for the steps to "
+        "forecast too.",
         reading=True,
     )
     frequency: str | None = data_option(
-        None, "Step of the times: day, 15 minutes, month, 0.5, ...; found if not given."
+        None, "Step of the times: day, 15 minutes, month, 0.5, ...; by default inferred."
     )
-    gaps: str = data_option("refuse", "What to do with steps that have no row.", GAPS, reading=True)
+    gaps: str = data_option("refuse", "What to do with steps without a row.", GAPS, reading=True)
     time_format: str | None = data_option(
         None, "Format of dates other than ISO 8601, such as %d.%m.%Y.", reading=True
     )
     horizon: int | None = data_option(
-        None, "Steps to forecast; a season or 10 if not given.", SIZE, common=True, reading=True
+        None, "Steps to forecast; by default a season, or 10.", SIZE, common=True, reading=True
     )
-    season: int | None = data_option(
-        None, "Steps after which the series repeat; by the calendar if not given.", SIZE
-    )
+    season: int | None = data_option(None, "Steps of a season; by default from the calendar.", SIZE)
     context: int | None = data_option(
-        None, "Steps that are read before a forecast; a season or the horizon if not given.", SIZE
+        None, "Steps that are read before a forecast; by default a season or the horizon.", SIZE
     )
     lags: tuple[int, ...] | None = data_option(
-        None, "How many steps before its own each step reads values; by the season if not given."
+        None, "Lags of the values that each step reads; by default from the season."
     )
     calendar: bool = data_option(True, "Read the time of the day, week and year of dates.")
     paths: int = option(
-        400, "Paths that are sampled, whose quantiles are the forecast.", SIZE,
+        400, "Sampled paths, whose quantiles are the forecast.", SIZE,
         section="prediction", reading=True,
     )  # fmt: skip
     levels: tuple[float, ...] = option(
-        (0.1, 0.9), "Levels of the quantiles beside the median.", section="prediction"
+        (0.1, 0.9), "Levels of the quantiles besides the median.", section="prediction"
     )
     origins: int = option(
-        5, "Times from which forecasts are compared with the values that followed; the last leaves "
-        "one horizon.",
+        5, "Origins from which forecasts are compared with the true values; the last is one "
+        "horizon before the end.",
         SIZE, section="evaluation",
     )  # fmt: skip
 
@@ -116,7 +114,7 @@ class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
             self.lags = tuple(self.lags)
             if not are_lags(self.lags):
                 raise ValueError(
-                    f"lags {list(self.lags)}: expected different ones of at least 1 step"
+                    f"lags {list(self.lags)}: expected distinct numbers of at least 1 step"
                 )
         if not all(0 < level < 1 for level in self.levels):
             raise ValueError(f"levels {list(self.levels)}: expected numbers between 0 and 1")
@@ -129,9 +127,9 @@ class FittedForecaster:
     """Trained forecasters and their codec.
 
     Attributes:
-        models: Each with its own seed; their paths are combined.
-        codec: Which columns, step and lags they learnt.
-        skipped: The names of series that were too short to learn from.
+        models: One model per seed; their paths are combined.
+        codec: The columns, step and lags of the models.
+        skipped: The names of the series that were too short for training.
 
     >>> series = [TimeSeries.of(np.sin(np.arange(30.0)))]
     >>> options = ForecasterOptions.make(horizon=2, lags=[1], max_steps=1, hidden_size=4)
@@ -155,11 +153,11 @@ class FittedForecaster:
         """Forecast each series from its last target.
 
         Args:
-            series: With the columns and the step that were learnt, and with h future rows, if
+            series: Series with the columns and the step of the training, and with h future rows if
                 columns are known in advance.
             horizon: h; None for that of the codec.
-            paths: The number of paths, of all models together.
-            seed: Of the paths.
+            paths: The number of paths, over all models.
+            seed: Seed of the paths.
 
         Raises:
             DataError: columns or steps differ, future rows are missing, or a series has no value
@@ -168,15 +166,15 @@ class FittedForecaster:
         horizon = horizon or self.codec.horizon
         model = self.models[0]
         read = model.past + model.context
-        filled = read + model.past  # P steps more, from which missing values are filled
+        filled = read + model.past  # P more steps, from which missing values are filled
         pasts, known = [], []
         for one in series:
             self._check(one, horizon)
             steps = one.steps
             if np.isnan(one.targets[max(steps - read, 0) : steps]).all(axis=0).any():
                 raise DataError(
-                    f"{one.name}: a target has no value in the last {read} steps, which are read "
-                    "to forecast; give some"
+                    f"{one.name}: a target has no value in the last {read} steps, which the "
+                    "forecast reads; give at least one"
                 )
             positions = np.arange(max(steps - filled, 0), steps + horizon)
             columns = np.zeros((len(positions), 0))
@@ -205,15 +203,15 @@ class FittedForecaster:
         if sizes != found or str(one.frequency) != codec.frequency:
             raise DataError(
                 f"{one.name}: {found[0]} targets, {found[1]} columns known in advance, step "
-                f"{one.frequency}; the forecaster learnt {sizes[0]}, {sizes[1]} and step "
+                f"{one.frequency}; the forecaster was trained with {sizes[0]}, {sizes[1]} and step "
                 f"{codec.frequency}"
             )
         rows = len(one.known) - one.steps
         if codec.known_names and rows < horizon:
             raise DataError(
-                f"{one.name}: {', '.join(map(repr, codec.known_names))} must be known of all "
+                f"{one.name}: {', '.join(map(repr, codec.known_names))} must be known for all "
                 f"{horizon} steps to forecast, but only {rows} rows follow the last target; add "
-                f"{horizon - rows} rows whose targets are empty, or forecast fewer steps"
+                f"{horizon - rows} rows with empty targets, or forecast fewer steps"
             )
 
 
@@ -226,15 +224,14 @@ def fit_forecaster(
 ) -> FittedForecaster:
     """Train one forecaster on all series.
 
-    The weights that are kept are the best ones on the ends of the series, which
-    ``validation_share`` holds out, by the figure that ``monitor`` names; the last ones where the
-    share is 0, or the series are too short.
+    The weights kept are the best by the figure ``monitor`` on the ends of the series, which
+    ``validation_share`` holds out; the last weights if the share is 0 or the series are too short.
 
     Args:
-        series: What to learn from.
-        options: All options; those of reading files have no effect. The optimiser is Adam, with a
+        series: The series to train on.
+        options: All options; those for reading files have no effect. The optimizer is Adam, with a
             cosine schedule.
-        members: The number of models, each with its own seed, whose paths are combined.
+        members: The number of models, one per seed, whose paths are combined.
         callbacks: See `Trainer`.
 
     Raises:
@@ -259,8 +256,8 @@ def fit_forecaster(
     before = random.get_state()
     try:
         seeds = range(options.seed, options.seed + members)
-        of_seeds = [dataclasses.replace(options, seed=seed) for seed in seeds]
-        models = [_trained(each, codec, training, validation, callbacks) for each in of_seeds]
+        seeded = [dataclasses.replace(options, seed=seed) for seed in seeds]
+        models = [_train(each, codec, training, validation, callbacks) for each in seeded]
     finally:
         random.set_state(before)
     return FittedForecaster(models, codec, [one.name for one in skipped])
@@ -269,10 +266,10 @@ def fit_forecaster(
 def split_ends(
     options: ForecasterOptions, series: Sequence[TimeSeries]
 ) -> tuple[ForecastCodec, tuple[list[ForecastExample], list[ForecastExample]], list[TimeSeries]]:
-    """The codec, the examples to train on and to validate on, and series that are too short.
+    """The codec, the training and the validation examples, and the series that are too short.
 
     Raises:
-        DataError: as `fit_forecaster`.
+        DataError: as for `fit_forecaster`.
     """
     check_counts(options, series)
     codec = _fit(options, series)
@@ -301,14 +298,14 @@ def _fit(options: ForecasterOptions, series: Sequence[TimeSeries]) -> ForecastCo
     )
 
 
-def _trained(
+def _train(
     options: ForecasterOptions,
     codec: ForecastCodec,
     training: Any,
     validation: Any,
     callbacks: Sequence[Callback],
 ) -> Forecaster:
-    """A model trained on windows, with the weights that were best in validation."""
+    """Train a model on windows; it has the weights that were best in validation."""
     random.seed(options.seed)
     model = new_model(options, codec, training, validation)
     model.codec = codec
@@ -343,7 +340,7 @@ def _trained(
 def new_model(
     options: ForecasterOptions, codec: ForecastCodec, training: Any, validation: Any
 ) -> Forecaster:
-    """A new model, by whose first weights the missing values of the windows are filled."""
+    """A new model; its initial weights fill the missing values of the windows."""
     chosen = {name: getattr(options, name) for name in Forecaster.fields("model")}
     model = Forecaster.from_dict({**codec.sizes(), **chosen})
     start_from_least_squares(options, model, training)
@@ -356,17 +353,17 @@ def new_model(
 def start_from_least_squares(
     options: ForecasterOptions, model: Forecaster, training: WindowBatches
 ) -> None:
-    """Give a model its first weights, if they are those of the least squares on windows."""
+    """Initialize a model by least squares on windows, if its options say so."""
     if model.starts_from_least_squares:
         batches: Any = training.unfilled().shuffled(np.random.default_rng(options.seed))
         model.start_from_least_squares(itertools.islice(batches, _LEAST_SQUARES_BATCHES))
 
 
 def check_counts(options: ForecasterOptions, series: Sequence[TimeSeries]) -> None:
-    """Refuse values that are no counts where the distribution is of counts.
+    """Check that all values are counts, if the distribution is of counts.
 
     Raises:
-        DataError: there is one; the message says where.
+        DataError: a value is not; the message says where.
     """
     if options.distribution not in COUNTS:
         return

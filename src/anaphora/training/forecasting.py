@@ -1,4 +1,4 @@
-"""The task of forecasting series from files."""
+"""The task "forecast": series from files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _REPORTED = {
 
 def _series(options: ForecasterOptions, paths: Paths) -> list[TimeSeries]:
     if not paths:
-        raise DataError("nothing was given to forecast: name .csv or .tsv files of series")
+        raise DataError("no files to forecast: give .csv or .tsv files of series")
     if list(paths).count("-") > 1:
         raise DataError("standard input (-) was given more than once, but can be read only once")
     return [
@@ -95,7 +95,7 @@ def _read(
     if skipped:
         notify(
             f"{len(skipped):,} of {len(series):,} series have fewer than {codec.needed_steps} "
-            f"steps, so that nothing is learnt from them; the first is {skipped[0].name!r}"
+            f"steps and are not trained on; the first is {skipped[0].name!r}"
         )
     if validation_texts:
         notify(f"reading {names_of(validation_texts)}")
@@ -116,7 +116,7 @@ def _read(
 
 
 def _resolve(options: ForecasterOptions, codec: ForecastCodec) -> ForecasterOptions:
-    """The options as later commands need them to read files like those of the training."""
+    """The options with the columns, frequency and sizes that the codec has inferred."""
     return dataclasses.replace(
         options,
         target_column=codec.target_names,
@@ -129,7 +129,7 @@ def _resolve(options: ForecasterOptions, codec: ForecastCodec) -> ForecasterOpti
 
 
 def _open(options: ForecasterOptions, codec: ForecastCodec, folder: Path) -> TrainingData:
-    """Windows whose missing values are filled by the first weights, also after a resume."""
+    """Windows whose missing values are filled by the initial weights, also when resumed."""
     data = open_examples(options, codec, folder)
     before = random.get_state()
     new_model(options, codec, data.batches, data.validation)
@@ -138,7 +138,7 @@ def _open(options: ForecasterOptions, codec: ForecastCodec, folder: Path) -> Tra
 
 
 def _begin(options: ForecasterOptions, trainer: Trainer, initial: bool) -> None:
-    """Start new weights from least squares; they are kept where the network does no better."""
+    """Initialize new weights by least squares, and evaluate them as the first candidate."""
     if not initial:
         return
     model: Any = trainer.model
@@ -150,10 +150,10 @@ def _begin(options: ForecasterOptions, trainer: Trainer, initial: bool) -> None:
 def _evaluation(
     options: ForecasterOptions, model: Forecaster, files: Paths, batch_size: int | None
 ) -> EvaluationData:
-    learnt: ForecastCodec = model.codec
-    series = [learnt.selected(one) for one in _series(options, files)]
-    horizon = options.horizon or learnt.horizon
-    codec = dataclasses.replace(learnt, horizon=horizon)
+    trained: ForecastCodec = model.codec
+    series = [trained.selected(one) for one in _series(options, files)]
+    horizon = options.horizon or trained.horizon
+    codec = dataclasses.replace(trained, horizon=horizon)
     examples = [
         (one, backtest_origins(one.steps, horizon, options.origins, name=one.name)[0])
         for one in series
@@ -190,15 +190,15 @@ def _answer(
     series = [codec.selected(one) for one in inputs]
     horizon = options.horizon or codec.horizon
     fitted = FittedForecaster([model], codec)
-    with np.errstate(over="ignore", invalid="ignore"):  # reported below
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
         forecasts = fitted.forecast(series, horizon, paths=options.paths)
     for forecast in forecasts:
         check_scores("forecast", forecast.paths)
-        yield _shown(forecast, codec.target_names, options)
+        yield _to_answer(forecast, codec.target_names, options)
 
 
-def _shown(forecast: Forecast, targets: Sequence[str], options: ForecasterOptions) -> Answer:
-    """A forecast as a record, and as a table with a row for each time and target."""
+def _to_answer(forecast: Forecast, targets: Sequence[str], options: ForecasterOptions) -> Answer:
+    """A forecast as a record, and as a table with one row per time."""
     times = [shown(time) for time in forecast.times]
     median, quantiles = forecast.median, forecast.quantile(options.levels)
     record = {
@@ -234,7 +234,7 @@ def _shown(forecast: Forecast, targets: Sequence[str], options: ForecasterOption
 
 
 def _report(options: ForecasterOptions, record: Mapping[str, Any], short: bool = False) -> str:
-    """MASE, or the first error that there is, and the figure that decides what weights are kept."""
+    """MASE, or the first error available, and the figure that is monitored."""
     found = [name for name in _REPORTED if record.get(name) is not None]
     return ", ".join(
         _REPORTED[name].format(record[name])
@@ -265,4 +265,4 @@ FORECAST = Task(
     report=_report,
     example_file=_example_file,
 )
-"""Series that are forecast, with quantiles."""
+"""Forecasts series, with quantiles."""

@@ -1,4 +1,4 @@
-"""Texts or series of any file, as classifiers and regressors read them."""
+"""The inputs of classifiers and regressors: texts or series, from any file."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from anaphora.training.examples import (
 from anaphora.training.options import SentenceOptions, check_format, data_option
 from anaphora.training.task import Paths, Task
 
-_OF_SERIES = {"validation_share", "encoding", "format", "max_frames", "label_separator"}
-"""The options of data that series have too."""
+_SERIES_OPTIONS = {"validation_share", "encoding", "format", "max_frames", "label_separator"}
+"""The data options that apply to series."""
 
 _PREDICTION_BATCH = 256
 
@@ -62,7 +62,7 @@ SERIES: dict[str, Any] = {
     "max_steps": 800,
     "evaluate_every": 100,
 }
-"""The preset of series, but for what is monitored: their defaults, unless another one is named."""
+"""The preset of series, their default, without ``monitor``."""
 
 
 @dataclass(kw_only=True)
@@ -85,8 +85,8 @@ class InputOptions(SentenceOptions):
 
     max_frames: int = data_option(
         0,
-        "About how many frames a series of median length is cut into, each of which is one step of "
-        "the model; 0 reads every step by itself.",
+        "Approximate number of frames that a series of median length is cut into; a frame is one "
+        "step of the model. 0 makes every step of the series one of the model.",
         COUNT,
     )
 
@@ -98,10 +98,10 @@ class InputOptions(SentenceOptions):
 
 
 def reading(options: Any, training: Sequence[Any]) -> dict[str, Any]:
-    """How a codec reads the texts or series of some examples, as arguments of its ``fit``.
+    """The arguments of a codec's ``fit`` that say how texts or series are read.
 
     Raises:
-        ValueError: the options are for texts, but these are series.
+        ValueError: an option for texts is set, but the examples are series.
 
     >>> from anaphora.training import TASKS
     >>> reading(TASKS["regress"].options.make(max_frames=20), [(np.zeros((90, 1)), 0.5)])
@@ -109,7 +109,7 @@ def reading(options: Any, training: Sequence[Any]) -> dict[str, Any]:
     """
     if isinstance(training[0][0], str):
         return {"fit_tokenizer": functools.partial(_fit_tokenizer, options)}
-    for name in sorted(set(options.fields("data")) - _OF_SERIES):
+    for name in sorted(set(options.fields("data")) - _SERIES_OPTIONS):
         if getattr(options, name) not in (options.default(name), options.fields()[name].default):
             raise ValueError(f"{name} is for texts, but the files hold series")
     return {"max_frames": _for_series(options).max_frames}
@@ -118,29 +118,29 @@ def reading(options: Any, training: Sequence[Any]) -> dict[str, Any]:
 def _fit_tokenizer(options: Any, texts: Sequence[str]) -> Tokenizer:
     limits, level = (options.vocabulary_size, options.minimum_count), options.level
     if level == "auto":
-        of_words = sum(len(split_words(text)) > 1 for text in texts)
-        level = "word" if 2 * of_words > len(texts) else "char"
+        with_several = sum(len(split_words(text)) > 1 for text in texts)
+        level = "word" if 2 * with_several > len(texts) else "char"
     if level == "word":
         split: Any = split_of(options, texts)
         lines = [f"{text}\n" for text in texts]
         return WordTokenizer.fit(lines, *limits, options.lowercase, split)
     if options.lowercase or options.split != "auto":
         raise ValueError(
-            "lowercase and split are for words, but most of the texts have one word or none, so "
-            "they are read by characters; say level word, or omit these options"
+            "lowercase and split are for words, but most of the texts have at most one word, so "
+            "they are read by characters; set level to word, or omit these options"
         )
     return CharacterTokenizer.fit(texts, *limits)
 
 
 def _for_series(options: Any) -> Any:
-    """The options with the preset of series for those that were not given, if none was named."""
+    """The options with the preset of series for those not given, unless a preset was given."""
     if options.given is None:
         return options
     return type(options).make("series", **{name: getattr(options, name) for name in options.given})
 
 
 def _resolved(options: Any, codec: Any) -> Any:
-    """The options with what the files decided: the preset of series, and how texts are read."""
+    """The options with those that depend on the files: the preset of series, level and split."""
     if codec.tokenizer is None:
         return _for_series(options)
     if isinstance(codec.tokenizer, WordTokenizer):
@@ -158,17 +158,17 @@ def read_examples(
     answers_of: Callable[[Any, Any, Any], Iterable[Any]],
     targets: bool = False,
 ) -> list[tuple[Any, Any]]:
-    """The texts or series of files, each with its answer.
+    """The texts or series of files, each with its target.
 
     Args:
-        options: How they are read.
+        options: All options.
         paths: The files.
-        reader: What learns from them, for messages.
-        nothing: What to say where there are no files.
-        of_texts: Reads the texts of a file with their answers, given options and file.
-        answers_of: The answers of the series of a file, given options, file, and what it has beside
-            them.
-        targets: Whether that are numbers to predict.
+        reader: The kind of model, for messages.
+        nothing: The message if there are no files.
+        of_texts: Reads the texts of a file with their targets, given options and file.
+        answers_of: The targets of the series of a file, given options, file, and its labels or
+            numbers.
+        targets: Whether the targets are numbers.
 
     Raises:
         DataError: there are no files, or one cannot be read.
@@ -177,7 +177,7 @@ def read_examples(
         raise DataError(nothing)
     kinds = {_holds_series(options, path) for path in paths}
     if len(kinds) > 1:
-        raise DataError(f"both texts and series were given; a {reader} is of one or the other")
+        raise DataError(f"both texts and series were given; a {reader} reads one or the other")
     if kinds == {False}:
         return [example for path in paths for example in of_texts(options, path)]
     found: list[tuple[Any, Any]] = []
@@ -188,16 +188,16 @@ def read_examples(
 
 
 def predictions(owner: str, model: Any, examples: Sequence[Any]) -> Iterator[Array]:
-    """Yield for each text or series what a model answers, [O].
+    """Yield a model's prediction for each text or series, [O].
 
     Args:
-        owner: Whose name messages begin with.
-        model: A classifier or a regressor with its codec, ready to evaluate.
+        owner: The name that messages start with.
+        model: A classifier or a regressor with its codec, in evaluation mode.
         examples: Texts, or series [T, I].
 
     Raises:
-        DataError: as `SequenceCodec.encode_input`.
-        ValueError: the model's numbers are not finite.
+        DataError: as for `SequenceCodec.encode_input`.
+        ValueError: a prediction is NaN or infinite.
     """
     for start, part in in_batches(examples, _PREDICTION_BATCH):
         with located(f"an example after the first {start:,}" if start else "an example"):
@@ -215,11 +215,11 @@ def sequence_task(
     targets: bool = False,
     **entry: Any,
 ) -> Task:
-    """The `Task` of a model with one answer to a text or to a series.
+    """The `Task` of a model with one prediction per text or series.
 
     Args:
-        predict: Yields the answer to each, given the model and texts or series.
-        targets: Whether answers beside series are numbers to predict.
+        predict: Yields the prediction for each, given the model and texts or series.
+        targets: Whether the targets in files of series are numbers.
         **entry: The other arguments of `example_task`.
     """
     return example_task(
@@ -246,7 +246,7 @@ def _inputs(options: Any, path: str, *, targets: bool) -> Iterator[tuple[str, An
     elif not is_table(path, options.format):
         yield from line_inputs(options, path)
     elif options.column is None:
-        raise DataError(f"{path} is a table: say with --column which column holds the texts")
+        raise DataError(f"{path} is a table: give the column of the texts with --column")
     else:
         rows = read_columns(path, [options.column], options.encoding, options.format)
         for place, (value,) in rows:

@@ -1,4 +1,4 @@
-"""Predicting the next token of a text."""
+"""The task "language-model": predicting the next token of a text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Ids = NDArray[Any]
 evaluation_option = functools.partial(option, section="evaluation")
 
 _DEFAULT_BPE_VOCABULARY = 4096
-_LONGEST_SENTENCE = 256  # tokens that an evaluation reads with one state
+_LONGEST_SENTENCE = 256  # tokens per window of an evaluation
 _UNITS = {"char": "characters", "word": "words", "bpe": "byte pairs"}
 
 
@@ -69,38 +69,38 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
     """
 
     cache: bool = evaluation_option(
-        False, "Mix in what followed similar states shortly before: a neural cache."
+        False, "Interpolate with a neural cache of the tokens after similar recent states."
     )
     cache_window: int = evaluation_option(500, "Steps that the cache holds.", SIZE)
     cache_theta: float = evaluation_option(
-        1.0, "How much the cache prefers similar states.", FACTOR
+        1.0, "How strongly the cache prefers similar states.", FACTOR
     )
-    cache_weight: float = evaluation_option(0.1, "Share of the cache in each prediction.", SHARE)
+    cache_weight: float = evaluation_option(0.1, "Weight of the cache in each prediction.", SHARE)
     dynamic_evaluation: float = evaluation_option(
         0.0,
-        "Learning rate with which the model learns from each window of the text after it was "
-        "predicted; 0 for none.",
+        "Learning rate of dynamic evaluation, which trains on each window of the text after "
+        "predicting it; 0 for none.",
         FACTOR,
     )
     dynamic_decay: float = evaluation_option(
-        0.0, "Share of the way back to the trained weights that each of these updates goes.", FACTOR
+        0.0, "Decay of dynamic evaluation towards the trained weights, per update.", FACTOR
     )
-    dynamic_window: int = evaluation_option(5, "Steps of each of these windows.", SIZE)
+    dynamic_window: int = evaluation_option(5, "Steps per window of dynamic evaluation.", SIZE)
 
     presets = PRESETS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dynamic_decay > 1:
-            raise ValueError(f"dynamic_decay is a share of at most 1, not {self.dynamic_decay}")
+            raise ValueError(f"dynamic_decay is {self.dynamic_decay}; expected 0 to 1")
         for switch in ("cache", "dynamic_evaluation"):
             part = f"{switch.partition('_')[0]}_"
             for name, field in self.fields("evaluation").items():
                 given = name.startswith(part) and getattr(self, name) != field.default
                 if given and not getattr(self, switch):
-                    raise ValueError(f"{name} belongs to {switch}, which is off: give it too")
+                    raise ValueError(f"{name} is for {switch}, which is off: give {switch} too")
         if self.cache and self.dynamic_evaluation:
-            raise ValueError("give one of cache and dynamic_evaluation")
+            raise ValueError("cache and dynamic_evaluation cannot be combined; give one of them")
         check_format(self.format, ("table",))
 
 
@@ -130,7 +130,7 @@ def _read(
     ids = encode_to_file(source, tokenizer, folder / "train.npy")
     if options.level == "word" and np.any(ids == tokenizer.unknown_id):
         unknown = tokenizer.unknown_tokens(source)
-        if unknown:  # more than those that the text itself has as unknown
+        if unknown:  # not only the <unk> that the text itself contains
             notify(_on_unknown(unknown, tokenizer.vocabulary_size, len(ids)))
     if validation is not None:
         notify(f"reading {validation.name}")
@@ -143,12 +143,12 @@ def _read(
 
 
 def _on_unknown(unknown: Counter[str], vocabulary_size: int, tokens: int) -> str:
-    """What limits of the vocabulary did to the text of a training."""
+    """The notice about words that the limits of the vocabulary made unknown."""
     types, count = len(unknown), unknown.total()
     return (
-        f"the vocabulary has {vocabulary_size:,} entries; {types:,} rarer words become unknown, "
-        f"which are {count:,} of the {tokens:,} tokens ({count / tokens:.2%}); --minimum-count 1 "
-        "without --vocabulary-size keeps all"
+        f"the vocabulary has {vocabulary_size:,} entries; {types:,} rarer words become unknown: "
+        f"{count:,} of the {tokens:,} tokens ({count / tokens:.2%}); --minimum-count 1 without "
+        "--vocabulary-size keeps all words"
     )
 
 
@@ -192,20 +192,20 @@ def _evaluation(
     def figures(result: Evaluation) -> dict[str, Any]:
         bits: float | None = result.loss * result.tokens / characters / math.log(2)
         if options.level == "char":
-            bits = result.bits_per_token  # the first character may have none before it
+            bits = result.bits_per_token  # the first character may not be predicted
         if unknown.tokens:
-            bits = None  # the characters that they are of were not predicted
+            bits = None  # the characters of unknown tokens were not predicted
         return {"bits_per_character": bits, "characters": characters}
 
     return EvaluationData(batches, source.name, unknown, figures, evaluate_model)
 
 
 def _adaptive(options: LanguageModelOptions, batch_size: int) -> Callable[..., Evaluation]:
-    """What evaluates a model, which may adapt to the text meanwhile."""
+    """The function that evaluates a model, with the adaptation that the options choose."""
     name = "cache" if options.cache else "dynamic_evaluation"
     if (options.cache or options.dynamic_evaluation) and batch_size > 1:
         raise ValueError(
-            f"{name} reads the text as one stream, and batch_size is {batch_size}: omit it"
+            f"{name} reads the text as one stream, but batch_size is {batch_size}: omit it"
         )
     if options.cache:
         return functools.partial(
@@ -232,10 +232,10 @@ def _report(options: LanguageModelOptions, record: Mapping[str, Any], short: boo
 
 
 def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
-    """Build the vocabulary that the options ask for.
+    """Build the vocabulary that the options describe.
 
     Raises:
-        DataError: the text is empty, or an option out of range.
+        DataError: the text is empty, or an option is out of range.
     """
     if options.level == "char":
         return CharacterTokenizer.fit(chunks, options.vocabulary_size, options.minimum_count)
@@ -254,7 +254,7 @@ def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
 def evaluation_batches(
     options: TextOptions, tokenizer: Tokenizer, ids: Ids, batch_size: int
 ) -> Batches:
-    """A text in batches in which every token counts once.
+    """Batches of a text in which every token counts once.
 
     >>> tokenizer = CharacterTokenizer.fit("ab")
     >>> ids = tokenizer.encode("abbaab")
@@ -282,7 +282,7 @@ def _open_ids(folder: Path, options: TextOptions, tokenizer: Tokenizer) -> tuple
     if (folder / "validation.npy").exists():
         return ids, open_ids(folder / "validation.npy", tokenizer, opener)
     count = int(len(ids) * options.validation_share)
-    kept = len(ids) - (count if count > 1 else 0)  # one token has none before it
+    kept = len(ids) - (count if count > 1 else 0)  # a single token has no context
     return ids[:kept], ids[kept:]
 
 
@@ -301,4 +301,4 @@ LANGUAGE_MODEL = Task(
     evaluation=_evaluation,
     report=_report,
 )
-"""The next token of a text."""
+"""Predicts the next token of a text."""

@@ -1,4 +1,4 @@
-"""Finding a learning rate by a sweep over all that come into question (Smith 2017)."""
+"""Finding a learning rate by a range test (Smith 2017)."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from anaphora.training.evaluation import AnyBatches, Model
 from anaphora.training.options import TrainingOptions
 from anaphora.training.trainer import Trainer, TrainingDiverged
 
-_SMOOTHING = 0.9  # share of the running mean of the losses that each step keeps
-_DIVERGED = 4.0  # times the lowest smoothed loss; beyond it nothing is learnt any more
-_BELOW_LOWEST = 10.0  # how far below the rate of the lowest loss a good one lies
-_FEWEST_STEPS = 10
+_SMOOTHING = 0.9  # decay of the running mean of the losses
+_DIVERGED = 4.0  # ratio to the lowest smoothed loss above which training has diverged
+_BELOW_LOWEST = 10.0  # ratio of the rate of the lowest loss to the suggested rate
+_MINIMUM_STEPS = 10
 
 
 @dataclass(frozen=True)
 class LearningRateSweep:
-    """The losses of a training whose learning rate rises from update to update.
+    """The losses of a training whose learning rate rises at each update.
 
     Attributes:
-        learning_rates: [N] of each update, in equal ratios.
-        losses: [N] of their batches, before the update.
-        smoothed: [N] their running mean, corrected for its beginning as Adam's moments are.
-        suggestion: A learning rate to train with: a tenth of the one at which the smoothed loss is
-            lowest.
+        learning_rates: The learning rate of each update, [N], geometrically spaced.
+        losses: The loss of its batch before the update, [N].
+        smoothed: The running mean of the losses, bias-corrected as Adam's moments are, [N].
+        suggestion: A learning rate to train with: a tenth of the one at the lowest smoothed loss.
 
     >>> rates, losses = np.array([0.01, 0.1, 1.0]), np.array([3.0, 1.0, 2.0])
     >>> LearningRateSweep(rates, losses, losses, suggestion=0.01).suggestion
@@ -57,25 +56,25 @@ def find_learning_rate(
     steps: int = 100,
     progress: bool = True,
 ) -> LearningRateSweep:
-    """Train with an exponentially rising learning rate, and see where the loss falls (Smith 2017).
+    """Train with an exponentially rising learning rate, and record the loss (Smith 2017).
 
-    Afterwards everything is as it was before: parameters and gradients, optimizer, random numbers,
-    and the trainer. The sweep ends early where the loss diverges.
+    Parameters, gradients, optimizer, random numbers and the trainer are restored afterwards. The
+    sweep ends early if the loss diverges.
 
     Args:
         trained: A trainer, whose optimizer, batches and options (clipping, accumulation) are used;
             or a model.
-        optimizer: That of the model, with its other options; None with a trainer.
-        batches: What to train on, again from the start if they are fewer than `steps`; None with a
+        optimizer: The optimizer of the model; None with a trainer.
+        batches: The batches to train on, repeated if there are fewer than `steps`; None with a
             trainer.
         smallest: The learning rate of the first update.
-        largest: That of the last.
+        largest: The learning rate of the last update.
         steps: The number of updates, at least 10.
         progress: Show a progress bar, as `Trainer.run` does.
 
     Raises:
-        TypeError: a model without optimizer or batches, or a trainer with one.
-        ValueError: a number is out of its range, or the loss diverges at once.
+        TypeError: a model without optimizer or batches, or a trainer with either.
+        ValueError: a number is out of range, or the loss diverges immediately.
 
     >>> from anaphora import data, models, optim
     >>> random.seed(1)
@@ -99,11 +98,13 @@ def find_learning_rate(
     assert batches is not None
     if not 0 < smallest < largest < math.inf:
         raise ValueError(
-            f"find_learning_rate: needs 0 < smallest < largest, which are finite, not {smallest!r} "
-            f"and {largest!r}"
+            f"find_learning_rate: smallest is {smallest!r} and largest {largest!r}; expected "
+            "finite numbers, 0 < smallest < largest"
         )
-    if steps < _FEWEST_STEPS:
-        raise ValueError(f"find_learning_rate: steps is at least {_FEWEST_STEPS}, not {steps!r}")
+    if steps < _MINIMUM_STEPS:
+        raise ValueError(
+            f"find_learning_rate: steps is {steps!r}; expected at least {_MINIMUM_STEPS}"
+        )
     rates = np.geomspace(smallest, largest, steps)
     sweep = _Losses()
     options = dataclasses.replace(
@@ -116,10 +117,10 @@ def find_learning_rate(
             model, optimizer, batches, options, schedule=schedule, callbacks=[sweep]
         ).run(progress=progress)  # fmt: skip
     count = len(sweep.losses)
-    if count < _FEWEST_STEPS:
+    if count < _MINIMUM_STEPS:
         raise ValueError(
             f"find_learning_rate: the loss diverged after {count} updates, at a learning rate of "
-            f"{rates[count]:.3g}; begin with a smallest below {smallest:g}"
+            f"{rates[count]:.3g}; set smallest below {smallest:g}"
         )
     losses, smoothed = np.array(sweep.losses), np.array(sweep.smoothed)
     lowest = float(rates[np.argmin(smoothed)])
@@ -139,7 +140,7 @@ class _Exponential(Schedule):
 
 
 class _Losses(Callback):
-    """Keeps the losses and their running mean, and stops where they diverge."""
+    """Records the losses and their running mean, and stops if they diverge."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -156,7 +157,7 @@ class _Losses(Callback):
 
 @contextlib.contextmanager
 def _restored(model: Any, optimizer: Optimizer) -> Iterator[None]:
-    """Leave everything as it was, whatever happens."""
+    """Restore model, optimizer and random numbers, also after an exception."""
     parameters = dict(model.named_parameters())
     arrays = {name: parameter.data.copy() for name, parameter in parameters.items()}
     gradients = {name: parameter.grad for name, parameter in parameters.items()}

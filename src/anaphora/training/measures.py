@@ -1,4 +1,4 @@
-"""Measures: what an evaluation counts beside the loss, as each field reads it."""
+"""Measures: the figures that an evaluation computes besides the loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anaphora.tensor import Array
 
 
 class Measure(ABC):
-    """What `evaluate` hands the answers to, batch by batch.
+    """Accumulates predictions batch by batch, in `evaluate`, and computes figures of them.
 
     >>> class Longest(Measure):
     ...     steps = 0
@@ -29,30 +29,28 @@ class Measure(ABC):
 
     @abstractmethod
     def update(self, batch: Any, answers: Any) -> None:
-        """Count the answers to a batch, whose ``targets`` are the true ones; None of a model
-        without ``scores``.
-        """
+        """Add the predictions for a batch with ``targets``; None if the model has no ``scores``."""
 
     @abstractmethod
     def figures(self) -> dict[str, float]:
-        """The numbers by their names in `anaphora.metrics.DIRECTIONS`."""
+        """The figures by their names in `anaphora.metrics.DIRECTIONS`."""
 
     def details(self) -> dict[str, Any]:
-        """More than a number each, by name, as plain values."""
+        """Structured results, by name, as plain values for JSON."""
         return {}
 
     def tables(self) -> list[str]:
-        """What people read: texts of several lines."""
+        """Tables for printing, each a string of several lines."""
         return []
 
 
 class ClassMeasure(Measure):
     """Macro F1, the scores of each class and the confusion matrix.
 
-    Classes after those that the model has are of targets not seen in training; no answer is one.
+    Classes not seen in training follow those of the model, and are never predicted.
 
     Args:
-        names: Of the classes, in the order of their numbers.
+        names: The names of the classes, in the order of their indices.
 
     >>> import types
     >>> measure = ClassMeasure(["no", "yes"])
@@ -88,13 +86,13 @@ class ClassMeasure(Measure):
 
 
 class LabelMeasure(Measure):
-    """Micro and macro F1, subset accuracy, and the scores of each of several labels an example.
+    """Micro and macro F1, subset accuracy, and the scores of each label of a multi-label model.
 
-    They are those of `metrics.label_scores` and `metrics.subset_accuracy`.
+    See `metrics.label_scores` and `metrics.subset_accuracy`.
 
     Args:
-        names: Of the labels, in the order of their numbers; those of targets not seen in training
-            stand after the model's, and are never answers.
+        names: The names of the labels, in the order of their indices; labels not seen in training
+            follow those of the model, and are never predicted.
 
     >>> import types
     >>> measure = LabelMeasure(["cat", "dog"])
@@ -139,8 +137,8 @@ class SpanMeasure(Measure):
     """Precision, recall and F1 of spans, such as names of persons, as conlleval counts them.
 
     Args:
-        names: Of the tags, in the order of their numbers; those of targets not seen in training
-            stand after the model's.
+        names: The names of the tags, in the order of their indices; tags not seen in training
+            follow those of the model.
 
     >>> import types
     >>> measure = SpanMeasure(["B-PER", "I-PER", "O"])
@@ -156,10 +154,10 @@ class SpanMeasure(Measure):
         self._answers: list[list[str]] = []
 
     def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
-        for targets, of_row in zip(batch.targets.T, answers.T, strict=True):
+        for targets, predicted in zip(batch.targets.T, answers.T, strict=True):
             counted = targets != IGNORE_INDEX
             self._actual.append(self._names[targets[counted]].tolist())
-            self._answers.append(self._names[of_row[counted]].tolist())
+            self._answers.append(self._names[predicted[counted]].tolist())
 
     def _scores(self) -> metrics.ClassScores:
         return metrics.span_scores(self._actual, self._answers)
@@ -182,12 +180,12 @@ class SpanMeasure(Measure):
 class TranslationMeasure(Measure):
     """BLEU and chrF of translations by greedy search.
 
-    It is for choosing among the weights of a training: the references are what the vocabulary has
-    of them, and their words stand apart. ``anaphora evaluate`` has the numbers to publish.
+    They serve to select the weights of a training: the references are tokenized, with unknown words
+    replaced. ``anaphora evaluate`` computes the numbers to publish.
 
     Args:
         model: The model.
-        tokenizer: Of the target.
+        tokenizer: The tokenizer of the target.
 
     >>> from anaphora.data import WordTokenizer
     >>> TranslationMeasure(None, WordTokenizer.fit(["ein Hund"])).tables()
@@ -200,8 +198,8 @@ class TranslationMeasure(Measure):
         self._translations: list[str] = []
 
     def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
-        longest = 2 * len(batch.source) + 10
-        found = greedy_search(self._model, batch.source, batch.source_lengths, longest)
+        max_length = 2 * len(batch.source) + 10
+        found = greedy_search(self._model, batch.source, batch.source_lengths, max_length)
         for targets, hypothesis in zip(batch.targets.T, found, strict=True):
             ids = targets[targets != IGNORE_INDEX]
             self._references.append(self._text(ids, unknown="\N{REPLACEMENT CHARACTER}"))
@@ -220,7 +218,7 @@ class TranslationMeasure(Measure):
 
 
 def tag_measure(names: Sequence[str]) -> Measure:
-    """The measure of tags: of spans, if they mark some, else of classes.
+    """The measure of tags: `SpanMeasure` if the tags mark spans, else `ClassMeasure`.
 
     >>> type(tag_measure(["O", "B-PER"])).__name__, type(tag_measure(["NOUN"])).__name__
     ('SpanMeasure', 'ClassMeasure')

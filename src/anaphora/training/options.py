@@ -1,6 +1,6 @@
-"""The options of a training: every one with its default and its help, written once.
+"""The options of a training, each with its default and help, defined once.
 
-The command line, `config.json` and Python use the same names. Those of the model are in
+The command line, `config.json` and Python use the same names. Options of models are in
 `anaphora.models.body`.
 """
 
@@ -25,8 +25,8 @@ from anaphora.options import COUNT, FACTOR, SHARE, SIZE, Options, check_sizes, o
 LIMITS = {"epochs", "max_steps", "minutes"}
 """The options that end a training."""
 
-NAME_FORMAT = "with format, say what files are whose names do not tell it, such as standard input"
-"""Advice of messages."""
+NAME_FORMAT = "give the format of files whose names do not show it, such as standard input"
+"""Advice for messages."""
 
 data_option = functools.partial(option, section="data")
 training_option = functools.partial(option, section="training")
@@ -34,7 +34,7 @@ training_option = functools.partial(option, section="training")
 
 @dataclass(kw_only=True)
 class FileOptions(Options):
-    """How files are read and what is held out, of every task.
+    """How files are read and what is held out, for every task.
 
     >>> FileOptions().validation_share
     0.05
@@ -42,18 +42,18 @@ class FileOptions(Options):
 
     validation_share: float = data_option(
         0.05,
-        "Share of the text or of each series to forecast (its end), or of the examples (sampled by "
-        "seed) that is held out for validation where no --valid is given.",
+        "Fraction of the text or of each series to forecast (its end), or of the examples (sampled "
+        "by seed), that is held out for validation if --valid is not given.",
         SHARE,
     )
     encoding: str = data_option(
         "utf-8",
-        "Encoding of the files, as Python calls it: cp1252, latin-1, utf-16, ...",
+        "Encoding of the files, by its name in Python: cp1252, latin-1, utf-16, ...",
         reading=True,
     )
     format: str | None = data_option(
         None,
-        "Format, where names do not tell it (standard input).",
+        "Format of the files, if their names do not show it (standard input).",
         tuple(FORMATS),
         reading=True,
     )
@@ -62,13 +62,13 @@ class FileOptions(Options):
         super().__post_init__()
         try:
             check_encoding(self.encoding)
-        except ValueError as error:  # as misuse, not as something wrong with a text
+        except ValueError as error:  # misuse, not a fault of a text
             raise ValueError(str(error)) from None
 
 
 @dataclass(kw_only=True)
 class DataOptions(FileOptions):
-    """What the vocabulary of a task keeps.
+    """What the vocabulary of a task contains.
 
     >>> DataOptions(minimum_count=2).validation_share
     0.05
@@ -80,19 +80,19 @@ class DataOptions(FileOptions):
     minimum_count: int = data_option(
         1, "Characters or words that occur less often become unknown (not at level bpe).", SIZE
     )
-    lowercase: bool = data_option(False, "Make words lower-case.")
+    lowercase: bool = data_option(False, "Convert words to lower case.")
 
 
 def check_format(format: str | None, kinds: tuple[str, ...], others: tuple[str, ...] = ()) -> None:
-    """Refuse a format that a task does not read.
+    """Check that a task reads a format.
 
     Args:
         format: A key of `anaphora.data.FORMATS`, or None.
-        kinds: The kinds of formats that it reads.
-        others: More formats that it reads.
+        kinds: The kinds of formats that the task reads.
+        others: Additional formats that it reads.
 
     Raises:
-        ValueError: it is another one.
+        ValueError: it does not.
 
     >>> check_format("ts", ("tagged",), ("jsonl",))
     Traceback (most recent call last):
@@ -116,7 +116,7 @@ class SentenceOptions(DataOptions):
 
     split: str = data_option(
         "auto",
-        "How words are split; auto is whitespace for texts whose punctuation stands apart, and "
+        "How words are split; auto is whitespace for texts that are tokenized already, and "
         "punctuation for others.",
         ("auto", "whitespace", "punctuation"),
     )
@@ -124,7 +124,7 @@ class SentenceOptions(DataOptions):
 
 @dataclass(kw_only=True)
 class TextOptions(DataOptions):
-    """How a text is read and cut into tokens.
+    """How a text is read and tokenized.
 
     >>> TextOptions(level="word", lowercase=True).split
     'whitespace'
@@ -134,7 +134,7 @@ class TextOptions(DataOptions):
     ValueError: lowercase is for level 'word', not for 'char'
     """
 
-    level: str = data_option("char", "What a token is.", ("char", "word", "bpe"), common=True)
+    level: str = data_option("char", "Kind of tokens.", ("char", "word", "bpe"), common=True)
     split: str = data_option("whitespace", "How words are split.", ("whitespace", "punctuation"))
     sentence_start: bool = data_option(False, "Put <bos> before each line, at word level.")
     batching: str = data_option(
@@ -149,13 +149,13 @@ class TextOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        minimum = 256 if self.level == "bpe" else 1  # byte pairs begin with the 256 bytes
+        minimum = 256 if self.level == "bpe" else 1  # byte pairs start from the 256 bytes
         check_sizes(minimum=minimum, vocabulary_size=self.vocabulary_size)
         if self.level == "word":
             return
         if self.batching == "sentences":
             raise ValueError(
-                "batching 'sentences' needs level 'word', whose tokenizer marks where lines end"
+                "batching 'sentences' needs level 'word', whose tokenizer marks the ends of lines"
             )
         for name in ("lowercase", "sentence_start"):
             if getattr(self, name):
@@ -166,7 +166,7 @@ class TextOptions(DataOptions):
 
 @dataclass(kw_only=True)
 class TrainingOptions(Options):
-    """How a model is trained, and when that ends: at the first limit that is reached.
+    """How a model is trained, and when training ends: at the first limit that is reached.
 
     >>> TrainingOptions(epochs=13, optimizer="sgd", learning_rate=1.0).clip_norm
     5.0
@@ -177,17 +177,19 @@ class TrainingOptions(Options):
     """
 
     epochs: int | None = training_option(
-        None, "Stop after so many passes over the data in all.", SIZE, common=True
+        None, "Stop after this many passes over the data in total.", SIZE, common=True
     )
     max_steps: int | None = training_option(
-        None, "Stop after so many updates in all.", SIZE, common=True
+        None, "Stop after this many updates in total.", SIZE, common=True
     )
-    minutes: float | None = training_option(None, "Stop after so many minutes in all.", common=True)
+    minutes: float | None = training_option(
+        None, "Stop after this many minutes in total.", common=True
+    )
     batch_size: int = training_option(
         32, "Parallel streams, sentences or other examples (B).", SIZE, common=True
     )
-    optimizer: str = training_option("adam", "Optimiser.", tuple(OPTIMIZERS))
-    learning_rate: float = training_option(0.002, "Learning rate at the start.", common=True)
+    optimizer: str = training_option("adam", "Optimizer.", tuple(OPTIMIZERS))
+    learning_rate: float = training_option(0.002, "Initial learning rate.", common=True)
     momentum: float = training_option(0.0, "Momentum, for sgd and rmsprop.")
     weight_decay: float = training_option(0.0, "Weight decay.", FACTOR)
     lazy_rows: bool = training_option(
@@ -197,20 +199,20 @@ class TrainingOptions(Options):
     )
     schedule: str = training_option(
         "constant",
-        "What becomes of the learning rate: exponential multiplies it by decay at each epoch after "
-        "constant_epochs, plateau when validation gets no better; cosine ends at 0; nonmonotonic "
-        "leaves it and starts the averaging of asgd.",
+        "Learning rate schedule: exponential multiplies it by decay at each epoch after "
+        "constant_epochs, plateau when validation stops improving; cosine decays to 0; "
+        "nonmonotonic keeps it and starts the averaging of asgd.",
         tuple(SCHEDULES),
     )
     warm_up: int = training_option(
-        0, "Updates over which the learning rate rises to its start.", COUNT
+        0, "Updates of linear warm-up to the initial learning rate.", COUNT
     )
     decay: float = training_option(0.5, "Factor of the schedules exponential and plateau.")
     constant_epochs: int = training_option(
-        4, "Epochs before the schedule exponential begins.", COUNT
+        4, "Epochs before the schedule exponential starts to decay.", COUNT
     )
     plateau_patience: int = training_option(
-        0, "Evaluations without progress that the schedule plateau waits for.", COUNT
+        0, "Evaluations without improvement that the schedule plateau tolerates.", COUNT
     )
     clip_norm: float = training_option(
         5.0, "Clip gradients to this global norm; 0 for no clipping.", FACTOR
@@ -220,47 +222,47 @@ class TrainingOptions(Options):
     )
     loss_per: str = training_option(
         "token",
-        "What the loss is the mean of before clipping and updates: tokens, or sequences (then it "
-        "is a sum over the window).",
+        "What the loss is averaged over before clipping and updates: tokens, or sequences (summed "
+        "over the window).",
         ("token", "sequence"),
     )
     evaluate_every: int = training_option(
-        0, "Updates between evaluations; 0 for once an epoch.", COUNT
+        0, "Updates between evaluations; 0 for one per epoch.", COUNT
     )
     patience: int = training_option(
-        0, "Stop after so many evaluations without progress; 0 for no such end.", COUNT
+        0, "Stop after this many evaluations without improvement; 0 for no early stopping.", COUNT
     )
     log_every: int = training_option(10, "Updates between lines in metrics.jsonl.", SIZE)
     checkpoint_seconds: float = training_option(60.0, "Seconds between checkpoints.", FACTOR)
     seed: int = training_option(1, "Seed of all random numbers.", COUNT, common=True)
     monitor: str = training_option(
         "loss",
-        "Which figure of an evaluation decides what weights are kept and when patience ends; the "
+        "Figure of an evaluation that decides which weights are kept and when to stop early; the "
         "loss breaks ties. auto: the F1 of spans or the accuracy of classes, else the loss.",
         ("auto", *DIRECTIONS),
     )
     accumulate: int = training_option(
-        1, "Batches whose gradients make one update, as if they were one batch.", SIZE
+        1, "Batches per update, whose gradients are accumulated as of one batch.", SIZE
     )
     ema_decay: float = training_option(
         0.0,
         "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
-        "and saved in their place; 0 for none.",
+        "and saved instead of them; 0 for none.",
         SHARE,
     )
 
     freeze: tuple[str, ...] = training_option(
         (),
-        "Parameters that are not trained, by name or pattern, such as 'embedding.*'. May be given "
-        "again.",
+        "Parameters that are not trained, by name or pattern, such as 'embedding.*'. May be "
+        "repeated.",
     )
     gradual_unfreezing: bool = training_option(
         False,
-        "Train the last layer alone in the first epoch, and one layer more from epoch to epoch.",
+        "Train only the last layer in the first epoch, and unfreeze one more layer each epoch.",
     )
     discriminative_factor: float = training_option(
         1.0,
-        "Divide the learning rate by this from layer to layer towards the inputs; 2.6 in ULMFiT.",
+        "Divide the learning rate by this for each layer closer to the inputs; 2.6 in ULMFiT.",
     )
 
     def __post_init__(self) -> None:
@@ -277,15 +279,15 @@ class TrainingOptions(Options):
                 f"{self.discriminative_factor}"
             )
         if self.ema_decay and self.optimizer == "asgd":
-            raise ValueError("ema_decay is not for asgd, which averages in its own way: give one")
+            raise ValueError("ema_decay is not for asgd, which averages weights itself: give one")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise ValueError(f"momentum is for sgd and rmsprop, not for {self.optimizer}")
         if self.lazy_rows and self.optimizer not in ("adam", "adamw"):
             raise ValueError(f"lazy_rows is for adam and adamw, not for {self.optimizer}")
         if self.schedule == "cosine" and self.epochs is None and self.max_steps is None:
             raise ValueError(
-                "the schedule cosine ends at a known step: give epochs or max_steps, with minutes "
-                "if you like, or begin with another schedule, such as plateau"
+                "the schedule cosine ends at a known step: give epochs or max_steps (minutes may "
+                "be given too), or another schedule, such as plateau"
             )
         if self.schedule == "nonmonotonic" and self.optimizer != "asgd":
             raise ValueError(
@@ -294,8 +296,8 @@ class TrainingOptions(Options):
             )
 
     def last_step(self, epoch_steps: int) -> int | None:
-        """The step at which the training ends, given the updates of an epoch; None if only time
-        decides.
+        """The step at which training ends, given the updates of an epoch; None if only
+        ``minutes`` limits it.
         """
         ends = (self.max_steps, self.epochs and self.epochs * epoch_steps)
         return min((step for step in ends if step is not None), default=None)
@@ -312,15 +314,15 @@ class StreamTrainingOptions(TrainingOptions):
     window: int = training_option(64, "Steps of truncated backpropagation through time (T).", SIZE)
     evaluation_batch_size: int = training_option(
         32,
-        "Streams that the validation text is cut into; 1 carries the state through all of it.",
+        "Streams that the validation text is split into; 1 carries the state through all of it.",
         SIZE,
     )
 
 
 class TaskOptions(Body, TrainingOptions):
-    """All options of a task's training in one place; each task has a subclass.
+    """All options of the training of a task, which has a subclass.
 
-    ``config.json`` has them in the sections "data", "model" and "training".
+    ``config.json`` stores them in the sections "data", "model" and "training".
 
     >>> from anaphora.training import TASKS
     >>> options = TASKS["tag"].options.make(hidden_size=64, epochs=3)
@@ -329,11 +331,11 @@ class TaskOptions(Body, TrainingOptions):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Options that go together, by name; the first are the task's defaults."""
+    """Presets by name; the first has the task's defaults."""
 
     given: frozenset[str] | None = None
-    """Which options `make` was given without a preset, so that the others may follow from the
-    files; None where the others were said too."""
+    """The options that `make` was given without a preset, so that the others may depend on the
+    files; None if a preset was given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -342,25 +344,25 @@ class TaskOptions(Body, TrainingOptions):
                 self.cell.to_dict()
             except EquationError as error:
                 raise ValueError(
-                    f"{error}; a model directory keeps a cell as its program, so give one whose "
-                    "equations are traced, without fused=False, and have finite numbers"
+                    f"{error}; a model directory stores a cell as its traced equations, so give "
+                    "one without fused=False, whose numbers are finite"
                 ) from error
 
     @classmethod
     def make(cls, preset: str | None = None, **changes: Any) -> Self:
-        """The options of a preset, with some of them changed.
+        """The options of a preset, with changes.
 
         A limit (``epochs``, ``max_steps``, ``minutes``) among the changes replaces the limits of
-        the preset. Where the changes leave no room for another option of the preset, that gives
-        way: a forget_bias with a cell that has no forget gate, and the schedule cosine, which ends
-        at a known step, with ``minutes`` alone (it becomes plateau).
+        the preset. Options of the preset that conflict with the changes are dropped: forget_bias
+        for a cell without a forget gate; and the schedule cosine, which ends at a known step, if
+        ``minutes`` is the only limit (it becomes plateau).
 
         Args:
-            preset: One of `presets`; the first if None.
+            preset: One of `presets`; None for the first.
             **changes: Options by name.
 
         Raises:
-            ValueError: the preset or the name of an option is unknown, or a value is out of range.
+            ValueError: the preset or an option is unknown, or a value is out of range.
         """
         if preset is not None and preset not in cls.presets:
             raise ValueError(f"preset {preset!r} is not one of {', '.join(cls.presets)}")
@@ -378,18 +380,18 @@ class TaskOptions(Body, TrainingOptions):
 
     @classmethod
     def default(cls, name: str) -> Any:
-        """The default of an option, that of the first preset if it has one."""
+        """The default of an option: that of the first preset, if it sets the option."""
         return next(iter(cls.presets.values())).get(name, cls.fields()[name].default)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The options that ``config.json`` has; sizes that follow from the data are omitted.
+        """The options in ``config.json``, without sizes that depend on the data.
 
-        A model that was saved from Python has no sections "data" and "training"; they are then
-        those of the first preset.
+        A model saved from Python has no sections "data" and "training"; the first preset then has
+        their options.
 
         Raises:
-            ValueError: something is unknown or out of range.
+            ValueError: an option is unknown or out of range.
         """
         first = next(iter(cls.presets.values()))
         values: dict[str, Any] = {}
@@ -403,7 +405,8 @@ class TaskOptions(Body, TrainingOptions):
                 part = {name: value for name, value in part.items() if name in names}
             if unknown := sorted(set(part) - set(names)):
                 raise ValueError(
-                    f"{section}: unknown options {', '.join(unknown)}; there are {sorted(names)}"
+                    f"{section}: unknown options {', '.join(unknown)}; expected some of "
+                    f"{sorted(names)}"
                 )
             values |= part
         try:
@@ -414,15 +417,15 @@ class TaskOptions(Body, TrainingOptions):
             raise ValueError(f"{field.metadata['section']}.{error}" if field else error) from error
 
     def to_config(self) -> dict[str, dict[str, Any]]:
-        """The options as plain values, in sections."""
+        """The options as plain values, by section."""
         return {section: self.to_dict(section) for section in ("data", "model", "training")}
 
 
 def with_new_limits(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a training, without what gives way to a limit among the changes.
+    """Options of a training, without those that a new limit among the changes replaces.
 
-    That are the limits before, and the schedule cosine, which ends at a known step, where
-    ``minutes`` is the only limit now: it becomes plateau.
+    These are the old limits, and the schedule cosine, which ends at a known step and becomes
+    plateau if ``minutes`` is now the only limit.
 
     >>> with_new_limits({"max_steps": 10, "schedule": "cosine"}, {"minutes": 5.0})
     {'schedule': 'plateau'}

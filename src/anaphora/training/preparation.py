@@ -1,4 +1,4 @@
-"""From files to a `Trainer` that is ready, and from a model directory to one that continues."""
+"""Making a `Trainer`, from files or from the checkpoint of a model directory."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from anaphora.training.start import Start
 from anaphora.training.task import Adapt, Notify, Paths, Task, TrainingData
 from anaphora.training.trainer import Trainer
 
-_PARAMETERS = {
+_SCHEDULE_PARAMETERS = {
     "exponential": ("decay", "constant_epochs"),
     "plateau": ("decay", "plateau_patience"),
 }
-"""The options of each schedule that has some."""
+"""The options of each schedule that has any."""
 
-_OF_SCHEDULES = {
+_SCHEDULE_OPTIONS = {
     "learning_rate", "schedule", "warm_up", "decay", "constant_epochs", "plateau_patience",
 }  # fmt: skip
-_LITTLE = 0.01  # the share of a learning rate that is next to nothing
+_NEGLIGIBLE = 0.01  # fraction of the initial learning rate
 
 
 def prepare_training(
@@ -58,22 +58,24 @@ def prepare_training(
     overwrite: bool = False,
     notify: Notify = lambda message: None,
 ) -> Trainer:
-    r"""Read files, build the vocabulary and the model; return what is ready to train.
+    r"""Read files, build the vocabulary and the model; return a trainer.
 
     Args:
         task: One of `TASKS`.
-        options: All options, of ``task.options``.
-        directory: The model directory to make.
-        texts: What to train on: what it may be, the task says.
-        validation_texts: What to evaluate on; if there are none, a part of the texts.
-        start: A model to begin with, whose ``options`` made the options; None for a new one.
-        overwrite: Replace a model that the directory holds.
-        notify: Gets a sentence at every stage.
+        options: All options, of class ``task.options``.
+        directory: The model directory to create.
+        texts: The training files, of the kinds that the task reads.
+        validation_texts: The validation files; if empty, part of the texts is held out.
+        start: A trained model to start from, whose ``options`` made the options; None for a new
+            model.
+        overwrite: Replace a model in the directory.
+        notify: Called with a message at each stage.
 
     Raises:
-        DataError: a file cannot be read, has too little in it, or what is not in the vocabulary.
+        DataError: a file cannot be read, is too small, or has entries that are not in the
+            vocabulary.
         ArtifactError: the directory cannot be used.
-        ValueError: the options do not fit together.
+        ValueError: the options contradict each other.
 
     >>> import tempfile
     >>> from anaphora.training import TASKS
@@ -95,7 +97,7 @@ def prepare_training(
             codec, names = _read(task, options, texts, validation_texts, folder, notify, start)
             options = task.resolve(options, codec)
             config = {**options.to_config(), "sources": names}
-            # All that can be wrong is to come up before an old model goes.
+            # All errors must come before an old model is deleted.
             random.seed(options.seed)
             model = task.make_model(options, codec.sizes())
             model.codec = codec
@@ -113,7 +115,7 @@ def prepare_training(
 
         notify(data.description)
         task.begin(options, trainer, start is None)
-        trainer.save_checkpoint()  # from here on it can be resumed
+        trainer.save_checkpoint()  # now the training can be resumed
     return trainer
 
 
@@ -123,25 +125,25 @@ def resume_training(
     changes: Mapping[str, Any] | None = None,
     notify: Notify = lambda message: None,
 ) -> Trainer:
-    r"""Return what continues from the last checkpoint, bit for bit as if it had not stopped.
+    r"""Return a trainer that continues from the last checkpoint, bit for bit as if uninterrupted.
 
-    Limits are totals, which count what was done before. A new ``learning_rate``, ``schedule`` or
-    option of that restarts the schedule at this step, from the learning rate that is given or
-    else from the present one, and so does a new end of the schedule cosine: without a
-    ``learning_rate`` that never rises. Where ``minutes`` becomes the only limit, cosine becomes
-    plateau. ``config.json`` records each such beginning under ``changes``.
+    Limits are totals, including what was done before. A new ``learning_rate``, ``schedule`` or
+    schedule option restarts the schedule at the current step, from the given or else the current
+    learning rate; so does a new end of the schedule cosine, which without a ``learning_rate`` never
+    raises the current one. If ``minutes`` becomes the only limit, cosine becomes plateau.
+    ``config.json`` records each restart under ``changes``.
 
     Args:
-        task: That of the directory.
+        task: The task of the directory.
         directory: The model directory.
         changes: New limits (``epochs``, ``max_steps``, ``minutes``), ``patience``,
             ``learning_rate``, ``schedule``, ``warm_up``, ``decay``, ``constant_epochs`` or
-            ``plateau_patience``. Other options stay what they were.
-        notify: Gets a sentence where the changes have a consequence to know of.
+            ``plateau_patience``. Other options cannot change.
+        notify: Called with a message about the consequences of the changes.
 
     Raises:
-        ArtifactError: there is nothing to resume, or it is damaged or of another task.
-        ValueError: another option is to change, or its new value is out of range.
+        ArtifactError: there is no checkpoint, or it is damaged or of another task.
+        ValueError: another option changes, or a new value is out of range.
 
     >>> import tempfile
     >>> from anaphora.training import TASKS
@@ -165,11 +167,11 @@ def resume_training(
 def _resumed(
     task: Task, home: ModelDirectory, changes: Mapping[str, Any], notify: Notify
 ) -> Trainer:
-    """A trainer of a directory that is locked; it continues from the last checkpoint."""
+    """A trainer that continues from the last checkpoint of a locked directory."""
     if not home.checkpoint.exists():
         raise ArtifactError(
-            f"{home.path}: has no checkpoint, so there is no training to continue; train again, "
-            "into another folder or over this one"
+            f"{home.path}: has no checkpoint to resume from; train again, to another folder or "
+            "over this one"
         )
     options = task.load_options(home)
     before = options
@@ -187,36 +189,36 @@ def _resumed(
     except ValueError as error:
         raise ArtifactError(f"{home.path}: this training cannot be resumed: {error}") from error
     trainer.load_checkpoint()
-    if changes:  # another --resume shall know them too
+    if changes:  # for the next --resume
         trainer.options = options
-        _begin_schedule(trainer, before, config, changes, notify)
+        _restart_schedule(trainer, before, config, changes, notify)
         config["training"] = options.to_dict("training")
         model.save(home, **config)
     return trainer
 
 
 def check_changes(changes: Iterable[str]) -> None:
-    """Refuse options that a training cannot change when it continues.
+    """Check that options may change when a training is resumed.
 
     Raises:
-        ValueError: there are some.
+        ValueError: one may not.
 
     >>> check_changes(["max_steps", "window"])
     Traceback (most recent call last):
         ...
-    ValueError: window: a training that continues keeps its options; only epochs, ... may change
+    ValueError: window: cannot change when a training is resumed; only epochs, ... may
     """
-    if fixed := sorted(set(changes) - LIMITS - {"patience"} - _OF_SCHEDULES):
+    if fixed := sorted(set(changes) - LIMITS - {"patience"} - _SCHEDULE_OPTIONS):
         raise ValueError(
-            f"{', '.join(fixed)}: a training that continues keeps its options; only epochs, "
-            f"max_steps, minutes, patience, {', '.join(sorted(_OF_SCHEDULES))} may change"
+            f"{', '.join(fixed)}: cannot change when a training is resumed; only epochs, "
+            f"max_steps, minutes, patience, {', '.join(sorted(_SCHEDULE_OPTIONS))} may"
         )
 
 
 def _check_parameters(schedule: str, changes: Iterable[str]) -> None:
-    """Refuse options of schedules other than the one that continues."""
-    every = {name for names in _PARAMETERS.values() for name in names}
-    if unused := sorted(every & set(changes) - set(_PARAMETERS.get(schedule, ()))):
+    """Refuse options of schedules other than the current one."""
+    every = {name for names in _SCHEDULE_PARAMETERS.values() for name in names}
+    if unused := sorted(every & set(changes) - set(_SCHEDULE_PARAMETERS.get(schedule, ()))):
         raise ValueError(
             f"{', '.join(unused)}: the schedule {schedule} has no such option; omit it, or "
             "choose another schedule"
@@ -224,14 +226,14 @@ def _check_parameters(schedule: str, changes: Iterable[str]) -> None:
 
 
 @dataclass(frozen=True)
-class _Start:
-    """Where a training that went on began its schedule; ``config.json`` keeps it.
+class _ScheduleStart:
+    """Where a resumed training restarted its schedule, as stored in ``config.json``.
 
     Attributes:
         step: The updates before it.
         epoch: The passes before it.
-        learning_rate: That of the schedule at its beginning; None for the option's.
-        warm_up_step: Where the warm-up began.
+        learning_rate: The initial learning rate of the schedule; None for that of the options.
+        warm_up_step: The first step of the warm-up.
     """
 
     step: int = 0
@@ -240,43 +242,43 @@ class _Start:
     warm_up_step: int = 0
 
     @classmethod
-    def last(cls, config: Mapping[str, Any]) -> _Start:
-        """The last that a config has."""
+    def last(cls, config: Mapping[str, Any]) -> _ScheduleStart:
+        """The last restart in a config."""
         changes = config.get("changes", [])
         if not changes:
             return cls()
         return cls(**{name: value for name, value in changes[-1].items() if name != "options"})
 
 
-def _begin_schedule(
+def _restart_schedule(
     trainer: Trainer,
     before: TrainingOptions,
     config: dict[str, Any],
     changes: Mapping[str, Any],
     notify: Notify,
 ) -> None:
-    """Restart the schedule, if the changes ask for it, and record that in the config."""
+    """Restart the schedule if the changes require it, and record that in the config."""
     options, progress = trainer.options, trainer.progress
     done = trainer.fraction_done() >= 1
     if done and LIMITS & set(changes):
         notify(
-            "there is nothing left to do: limits count from the beginning of the training, which "
-            f"has had {progress.step:,} steps, {progress.epoch:,} epochs and "
-            f"{progress.seconds / 60:.1f} minutes; give more"
+            "the training is complete already: limits are totals, and it has run for "
+            f"{progress.step:,} steps, {progress.epoch:,} epochs and "
+            f"{progress.seconds / 60:.1f} minutes; give a larger limit"
         )
     epoch_steps = trainer.epoch_steps
     ends = [given.last_step(epoch_steps) for given in (before, options)]
     extended = options.schedule == "cosine" and ends[0] != ends[1] and not done
-    if not (_OF_SCHEDULES & set(changes) or options.schedule != before.schedule or extended):
+    if not (_SCHEDULE_OPTIONS & set(changes) or options.schedule != before.schedule or extended):
         return
     schedule = trainer.schedule
     assert schedule is not None
-    present = schedule.schedule if isinstance(schedule, WarmUp) else schedule
-    start = _Start(
+    current = schedule.schedule if isinstance(schedule, WarmUp) else schedule
+    start = _ScheduleStart(
         progress.step,
         progress.epoch,
-        float(changes.get("learning_rate", present.learning_rate)),
-        progress.step if "warm_up" in changes else _Start.last(config).warm_up_step,
+        float(changes.get("learning_rate", current.learning_rate)),
+        progress.step if "warm_up" in changes else _ScheduleStart.last(config).warm_up_step,
     )
     record = {**dataclasses.asdict(start), "options": dict(changes)}
     config["changes"] = [*config.get("changes", []), record]
@@ -285,21 +287,21 @@ def _begin_schedule(
     assert start.learning_rate is not None
     reason = ""
     if options.schedule != before.schedule and "schedule" not in changes:
-        reason = f", as {before.schedule} needs an end at a known step (epochs or max_steps)"
+        reason = f", as {before.schedule} needs a known last step (epochs or max_steps)"
     notify(
         f"the schedule restarts at step {start.step:,}: {options.schedule}{reason}, from the "
         f"learning rate {start.learning_rate:.3g}"
     )
-    if start.learning_rate < _LITTLE * present.initial_learning_rate:
+    if start.learning_rate < _NEGLIGIBLE * current.initial_learning_rate:
         notify(
-            f"at a learning rate of {start.learning_rate:.3g} almost nothing is learnt: give "
-            f"learning_rate too, such as {options.learning_rate:g}, with which it began"
+            f"a learning rate of {start.learning_rate:.3g} is too low to learn: give learning_rate "
+            f"too, such as {options.learning_rate:g}, the initial one"
         )
 
 
 @contextlib.contextmanager
 def _locked(home: ModelDirectory) -> Iterator[None]:
-    """Lock a directory for a trainer, whose end unlocks it; if none comes of it, unlock it here."""
+    """Lock a directory for a trainer, which unlocks it at its end; unlock it here on an error."""
     existed = home.path.exists()
     home.lock()
     try:
@@ -317,8 +319,8 @@ def _locked(home: ModelDirectory) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
-    """A folder for a training's data as long as an old one's may still be needed; if the
-    preparation fails, the directory is left as it was before.
+    """A temporary folder for the data of a training, while those of an old one may be needed; if
+    the preparation fails, the directory does not change.
     """
     folder = home.checkpoint.parent / "new"
     try:
@@ -329,7 +331,7 @@ def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
         else:
             home.clear(overwrite=overwrite)
         home.make_folder(home.checkpoint.parent.name)
-        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir()
         yield folder
     except BaseException:
@@ -338,7 +340,7 @@ def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _data(folder: Path) -> list[Path]:
-    """The files in which tasks keep their data."""
+    """The data files of a training in a folder."""
     names = ("train.npy", "validation.npy", "train.safetensors", "validation.safetensors")
     return [folder / name for name in names if os.path.lexists(folder / name)]
 
@@ -351,7 +353,7 @@ def _trainer(
     model: Any,
     data: TrainingData,
 ) -> Trainer:
-    """A trainer that saves models with the config, as it is then."""
+    """A trainer that saves models with the current config."""
     if options.freeze:
         freeze(model.named_parameters(), options.freeze)
     optimizer = _optimizer(model.named_parameters(), options)
@@ -380,7 +382,8 @@ def _trainer(
             model, batches, on_batch, task.measure_of(options, model, model.codec)
         ),
     )
-    trainer.schedule = _schedule(optimizer, options, trainer.epoch_steps, _Start.last(config))
+    start = _ScheduleStart.last(config)
+    trainer.schedule = _schedule(optimizer, options, trainer.epoch_steps, start)
     trainer.schedule_changes = len(config.get("changes", []))
     return trainer
 
@@ -394,7 +397,7 @@ def _read(
     notify: Notify,
     start: Start | None,
 ) -> tuple[Any, dict[str, str | None]]:
-    """Read files; with the vocabulary of a model to begin with, if there is one."""
+    """Read files, with the vocabulary of the model to start from, if any."""
     adapt: Adapt = (lambda fit: fit()) if start is None else functools.partial(start.codec, task)
     try:
         return task.read(options, texts, validation_texts, folder, notify, adapt)
@@ -407,7 +410,7 @@ def _read(
 
 
 def _check(task: Task, options: TaskOptions) -> None:
-    """Refuse options that do not fit together, before files are read."""
+    """Refuse options that contradict each other, before files are read."""
     task.check(options)
     fields = task.model.fields()
     sizes = dict.fromkeys((n for n, f in fields.items() if f.default is dataclasses.MISSING), 2)
@@ -437,7 +440,7 @@ def _schedule(
     optimizer: Optimizer,
     options: TrainingOptions,
     epoch_steps: int,
-    start: _Start = _Start(),
+    start: _ScheduleStart = _ScheduleStart(),
 ) -> Schedule:
     if start.learning_rate is not None:
         optimizer.learning_rate = start.learning_rate

@@ -1,4 +1,4 @@
-"""Presets: options that go together, by name."""
+"""Presets of language models: sets of options by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ZAREMBA: dict[str, Any] = {
 _NATIVE = engine.info()["engine"] == "native"
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "char-small": {  # about two minutes on two cores (2:30 without AMX), whichever engine there is
+    "char-small": {  # about two minutes on two cores (2:30 without AMX), with either engine
         "minimum_count": 5,
         "hidden_size": 320 if _NATIVE else 256,
         "embedding_size": 64,
@@ -65,5 +65,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_norm": 10.0,
     },
 }
-"""Options by the name of their preset. The models of Zaremba et al. 2014 and their schedules:
-SGD from 1, sums over the window, carried state."""
+"""Options by preset. zaremba-*: the models and schedules of Zaremba et al. 2014: SGD from a
+learning rate of 1, losses summed over the window, carried state."""

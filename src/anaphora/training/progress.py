@@ -1,4 +1,4 @@
-"""The progress bar of a training: in a terminal, in a notebook, or as lines now and then."""
+"""The progress bar of a training: in a terminal, in a notebook, or as occasional lines."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from anaphora.training.callbacks import Callback
-from anaphora.training.evaluation import loss_figures
+from anaphora.training.evaluation import loss_figures, report_loss
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from anaphora.training.trainer import Trainer
 
-_SECONDS_BETWEEN_LINES = 60  # where there is no terminal for a bar
-_SECONDS_BETWEEN_DRAWINGS = 0.5  # of a bar in a notebook
-_COLUMNS_OF_NOTEBOOK = 100
+_SECONDS_BETWEEN_LINES = 60  # without a terminal
+_SECONDS_BETWEEN_UPDATES = 0.5  # of a bar in a notebook
+_NOTEBOOK_WIDTH = 100
 
 
 class ProgressBar(Callback):
-    """Shows a training: a bar with loss, speed and time left, and a line for each evaluation.
+    """Shows a bar with loss, speed and time left, and a line for each evaluation.
 
-    `Trainer.run` shows one by itself. In what is neither a terminal nor a notebook, a line each
-    minute takes the place of the bar.
+    `Trainer.run` shows one by default. Outside terminals and notebooks, a line every minute
+    replaces the bar.
 
     Args:
         console: Where to show it; None for standard output.
-        say: Prints a line; None prints on the console.
-        unit: What losses are the mean of, in the plural.
-        measure: A loss as people of the field read it, in few signs; None for what the model's
-            ``loss_kind`` says.
-        report: The record of an evaluation as people of the field read it; None for its figures.
+        say: Prints a line; None prints to the console.
+        unit: What the loss is averaged over, in the plural.
+        measure: Formats a loss in a few characters; None for the figures of the model's
+            ``loss_kind``.
+        report: Formats the record of an evaluation.
 
     >>> bar = ProgressBar(unit="tokens")
     >>> with bar:  # `Trainer(..., callbacks=[bar])` fills it
@@ -48,7 +48,7 @@ class ProgressBar(Callback):
         say: Callable[[str], None] | None = None,
         unit: str = "targets",
         measure: Callable[[float], str] | None = None,
-        report: Callable[[Mapping[str, Any]], str] = lambda record: _figures(record),
+        report: Callable[[Mapping[str, Any]], str] = report_loss,
     ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
@@ -90,7 +90,7 @@ class ProgressBar(Callback):
             self._notebook.show(self._progress)
 
     def show_stopping(self) -> None:
-        """Show that the training has been asked to stop; a signal handler may call it."""
+        """Show that the training is stopping; signal handlers may call it."""
         self._show(description="stopping")
 
     def on_start(self, trainer: Trainer) -> None:  # noqa: D102
@@ -115,7 +115,7 @@ class ProgressBar(Callback):
         left = progress.seconds * (1 - done) / done if done else 0.0
         if self._measure is None:
             kind = getattr(trainer.model, "loss_kind", None)
-            measure = _figures({**loss_figures(kind, loss)}, decimals=1)
+            measure = report_loss(loss_figures(kind, loss), short=True)
         else:
             measure = self._measure(loss)
         amount = f"{speed:,.0f}" if speed < 10_000 else f"{speed / 1000:,.0f}k"
@@ -149,7 +149,7 @@ class ProgressBar(Callback):
 
 
 def bar_for(callbacks: list[Callback]) -> ProgressBar | None:
-    """The bar that `Trainer.run` shows: none where there is one already, or nobody to see it.
+    """The bar that `Trainer.run` shows: None if there is one already, or nowhere to show it.
 
     >>> bar_for([]) is None  # standard output is neither a terminal nor a notebook here
     True
@@ -160,7 +160,7 @@ def bar_for(callbacks: list[Callback]) -> ProgressBar | None:
 
 
 def in_notebook() -> bool:
-    """Whether this runs in a Jupyter notebook, or in what derives from one, such as Colab.
+    """Whether this runs in a Jupyter notebook, or a derivative such as Colab.
 
     >>> in_notebook()
     False
@@ -182,28 +182,28 @@ def duration(seconds: float) -> str:
 
 
 class _NotebookCell:
-    """A part of the output of a notebook's cell that is shown again and again."""
+    """An updatable part of the output of a notebook's cell."""
 
     def __init__(self) -> None:
         self._handle: Any = None
-        self._last = -_SECONDS_BETWEEN_DRAWINGS
+        self._last = -_SECONDS_BETWEEN_UPDATES
 
     def show(self, progress: Any) -> None:
-        """Show a bar of rich as text, unless it was shown just now."""
+        """Show a bar of rich as text, unless it was updated very recently."""
         now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_DRAWINGS:
+        if now - self._last < _SECONDS_BETWEEN_UPDATES:
             return
         self._last = now
         from rich.console import Console
 
         text = io.StringIO()
-        width = _COLUMNS_OF_NOTEBOOK
+        width = _NOTEBOOK_WIDTH
         console = Console(file=text, width=width, force_terminal=False, force_jupyter=False)
         console.print(progress.get_renderable())
         self._put(text.getvalue().rstrip())
 
     def clear(self) -> None:
-        """Leave nothing of the bar."""
+        """Remove the bar."""
         if self._handle is not None:
             self._put("")
 
@@ -219,7 +219,7 @@ class _NotebookCell:
 def _in_terminal() -> bool:
     try:
         return sys.stdout.isatty()
-    except (AttributeError, ValueError):  # there is none, or it is closed
+    except (AttributeError, ValueError):  # no standard output, or it is closed
         return False
 
 
@@ -228,16 +228,5 @@ def _print(line: str) -> None:
 
 
 def _printer(console: Console) -> Callable[[str], None]:
-    """Prints lines before a bar."""
+    """Prints lines above a bar."""
     return lambda line: console.print(line, markup=False)
-
-
-def _figures(record: Mapping[str, Any], decimals: int = 2) -> str:
-    """The figures of a record that say more than its loss."""
-    if "accuracy" in record:
-        return f"accuracy {record['accuracy']:.2%}"
-    if "perplexity" in record:
-        return f"perplexity {record['perplexity']:,.{decimals}f}"
-    if "root_mean_squared_error" in record:
-        return f"error {record['root_mean_squared_error']:.4g}"
-    return ""

@@ -1,4 +1,4 @@
-"""Predicting numbers of texts or series."""
+"""The task "regress": numbers for texts or series."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from anaphora.training.task import Answer, EvaluationData, Paths
 Example = tuple[Any, tuple[float, ...]]  # a text, or a series [T, I]; and its numbers
 
 BASELINE = "root_mean_squared_error_of_mean"
-"""The figure of always answering the mean of the training, in the units of the targets."""
+"""The RMSE of always predicting the mean of the training targets, in their units."""
 
 
 @dataclass(kw_only=True)
@@ -52,7 +52,7 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
     )
     loss: str = training_option(
         "squared",
-        "What is minimised, of standardised targets; huber is absolute beyond one deviation.",
+        "Loss on standardized targets; huber is linear beyond one standard deviation.",
         tuple(CRITERIA),
     )
 
@@ -71,7 +71,7 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
             "evaluate_every": 100,
             "monitor": "root_mean_squared_error",
         },
-        "series": {**SERIES, "monitor": "root_mean_squared_error"},  # unless another one is named
+        "series": {**SERIES, "monitor": "root_mean_squared_error"},  # the default for series
     }
 
     def __post_init__(self) -> None:
@@ -79,12 +79,12 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
         columns = self.target_columns
         if not all(columns) or len(set(columns)) < len(columns):
             raise ValueError(
-                f"target_column {self.target_column!r:.80} names a column twice, or none; write "
-                "names with commas between them"
+                f"target_column {self.target_column!r:.80} has a repeated or an empty name; "
+                "separate names with commas"
             )
         if self.loss_per == "sequence":
             raise ValueError(
-                "loss_per 'sequence' is for tokens; the loss of a regressor is a mean over its "
+                "loss_per 'sequence' is for tokens; the loss of a regressor is a mean over "
                 "sequences anyway: omit it"
             )
 
@@ -97,11 +97,11 @@ class RegressorOptions(InputOptions, PooledBody, TaskOptions):
 
 
 class RegressionMeasure(Measure):
-    """MSE, RMSE, MAE and R2 of a regressor, in the units of the targets, and the RMSE of a model
-    that always answers the mean of the training.
+    """MSE, RMSE, MAE and R2 of a regressor, in the units of the targets, and the RMSE of always
+    predicting the mean of the training targets.
 
     Args:
-        codec: Of the regressor.
+        codec: The codec of the regressor.
 
     >>> import types
     >>> measure = RegressionMeasure(RegressorCodec.fit([("a", (20.0,)), ("b", (40.0,))]))
@@ -117,12 +117,12 @@ class RegressionMeasure(Measure):
         self._answers: list[Array] = []
 
     def update(self, batch: Any, answers: Array) -> None:
-        """Count the answers to a batch, both as the model's own numbers."""
+        """Add the predictions for a batch; these and its targets are standardized."""
         self._actual.append(self._codec.decode(batch.targets))
         self._answers.append(self._codec.decode(answers))
 
     def figures(self) -> dict[str, float]:
-        """The numbers by their names; of several outputs, over all of them."""
+        """The figures by name, over all outputs."""
         actual, answers = np.concatenate(self._actual), np.concatenate(self._answers)
         if not np.isfinite(answers).all():
             return {}
@@ -135,7 +135,7 @@ class RegressionMeasure(Measure):
         }
 
     def details(self) -> dict[str, Any]:
-        """The figures of each output, where there are several."""
+        """The figures of each output, if there are several."""
         names = self._codec.targets
         if len(names) == 1:
             return {}
@@ -148,14 +148,14 @@ class RegressionMeasure(Measure):
         }
 
     def tables(self) -> list[str]:
-        """The same for people."""
+        """A table of the figures of each output, if there are several."""
         rows = self.details().get("targets", {})
         if not rows:
             return []
         width = max(map(len, (*rows, "target")))
         lines = [f"{'target':{width}}  {'RMSE':>10}  {'MAE':>10}  {'R2':>7}"]
-        for name, of in rows.items():
-            rmse, mae, r2 = of.values()
+        for name, errors in rows.items():
+            rmse, mae, r2 = errors.values()
             lines.append(f"{name:{width}}  {rmse:10.4g}  {mae:10.4g}  {r2:7.3f}")
         return ["\n".join(lines)]
 
@@ -169,15 +169,15 @@ def _errors(actual: Array, answers: Array) -> dict[str, float]:
 
 
 def regress(model: SequenceRegressor, examples: Sequence[Any]) -> Iterator[Array]:
-    """Yield for each text or series the numbers [O] that the model predicts, in their units.
+    """Yield the numbers [O] predicted for each text or series, in the units of the targets.
 
     Args:
-        model: A regressor with its codec, ready to evaluate.
+        model: A regressor with its codec, in evaluation mode.
         examples: Texts, or series [T, I].
 
     Raises:
-        DataError: as `RegressorCodec.encode_input`.
-        ValueError: the model's numbers are not finite.
+        DataError: as for `RegressorCodec.encode_input`.
+        ValueError: a prediction is NaN or infinite.
 
     >>> model = SequenceRegressor(num_outputs=1, hidden_size=3, vocabulary_size=2).eval()
     >>> model.codec = RegressorCodec.fit([("a", (20.0,)), ("b", (40.0,))])
@@ -188,18 +188,18 @@ def regress(model: SequenceRegressor, examples: Sequence[Any]) -> Iterator[Array
 
 
 def _numbers(options: RegressorOptions, path: Any, answers: Any) -> list[tuple[float]]:
-    """The numbers that a file of series has, if it has some."""
+    """The targets in a file of series."""
     if answers is None:
         raise DataError(
-            f"{path} has no targets; to train or to evaluate, give each series its number: in .ts "
-            "files after a last colon, with @targetLabel true in the header. anaphora predict "
-            "reads series without"
+            f"{path} has no targets, which training and evaluation need: write the number of each "
+            "series after a last colon in .ts files, with @targetLabel true in the header. "
+            "anaphora predict needs no targets"
         )
     if isinstance(answers[0], str):
         raise DataError(
-            f"{path} has classes, such as {answers[0]!r}, and regress needs numbers: if these are "
-            "numbers to predict, write @targetLabel true in place of @classLabel; for classes "
-            "there is --task classify"
+            f"{path} has classes, such as {answers[0]!r}, but regress needs numbers: for numeric "
+            "targets, write @targetLabel true instead of @classLabel; for classes, use --task "
+            "classify"
         )
     return [(float(answer),) for answer in answers]
 
@@ -207,8 +207,8 @@ def _numbers(options: RegressorOptions, path: Any, answers: Any) -> list[tuple[f
 _read = functools.partial(
     read_examples,
     reader="regressor",
-    nothing="nothing was given to regress: name tables with --column and --target-column, or "
-    "series with numbers, such as .ts files",
+    nothing="no files to regress: give tables with --column and --target-column, or series with "
+    "numbers, such as .ts files",
     of_texts=lambda options, path: read_targets(
         path, options.column, options.target_columns, options.encoding, options.format
     ),
@@ -224,9 +224,9 @@ def _fit(
     return RegressorCodec.fit(training, held_out, targets=names, **reading(options, training))
 
 
-def _judge_as_trained(options: RegressorOptions, model: Any) -> None:
+def _set_criterion(options: RegressorOptions, model: Any) -> None:
     model.criterion = options.loss
-    model.loss_kind = None  # its loss is of standardised targets
+    model.loss_kind = None  # its loss is of standardized targets
 
 
 def _measure_of(options: RegressorOptions, model: Any, codec: RegressorCodec) -> Measure:
@@ -236,11 +236,11 @@ def _measure_of(options: RegressorOptions, model: Any, codec: RegressorCodec) ->
 def _evaluation(
     options: RegressorOptions, model: SequenceRegressor, files: Paths, batch_size: int | None
 ) -> EvaluationData:
-    _judge_as_trained(options, model)
+    _set_criterion(options, model)
     return evaluation_data(_read, None, _measure_of, options, model, files, batch_size)
 
 
-def _shown(
+def _to_answer(
     options: RegressorOptions, model: SequenceRegressor, one: Any, found: Array | None
 ) -> Answer:
     record: dict[str, Any] = {"text": one} if isinstance(one, str) else {}
@@ -253,15 +253,15 @@ def _shown(
 
 
 def _report(options: RegressorOptions, record: Mapping[str, Any], short: bool = False) -> str:
-    """The error in the units of the targets, and that of the mean of the training."""
+    """The error in the units of the targets, and that of the mean of the training targets."""
     error, mean = (record.get(name) for name in ("root_mean_squared_error", BASELINE))
-    if short or error is None or mean is None:  # a loss alone is one of standardised targets
+    if short or error is None or mean is None:  # a loss alone is of standardized targets
         return ""
     if error < mean:
-        return f"root mean squared error {error:.4g} (always the mean of the training: {mean:.4g})"
+        return f"root mean squared error {error:.4g} (predicting the training mean: {mean:.4g})"
     return (
-        f"root mean squared error {error:.4g}, no better than always the mean of the training, "
-        f"{mean:.4g}"
+        f"root mean squared error {error:.4g}, no better than predicting the training mean "
+        f"({mean:.4g})"
     )
 
 
@@ -275,11 +275,11 @@ REGRESS = sequence_task(
     read_examples=_read,
     targets=True,
     fit=_fit,
-    begin=lambda options, trainer, initial: _judge_as_trained(options, trainer.model),
+    begin=lambda options, trainer, initial: _set_criterion(options, trainer.model),
     evaluation=_evaluation,
     measure_of=_measure_of,
     predict=regress,
-    shown=_shown,
+    to_answer=_to_answer,
     report=_report,
 )
-"""Numbers for each text or series."""
+"""Predicts numbers for each text or series."""

@@ -1,4 +1,4 @@
-"""Fine-tuning: a training that begins with the weights and the vocabulary of a trained model."""
+"""Fine-tuning: training that starts from the weights and the vocabulary of a trained model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from anaphora.training.options import TaskOptions
 from anaphora.training.task import Notify, Task
 from anaphora.training.tasks import task_of
 
-_OF_THE_READER = ("cell", "hidden_size", "embedding_size", "num_layers", "layer_norm", "dtype")
-"""What a model has of a reader that another task trained."""
+_READER_OPTIONS = ("cell", "hidden_size", "embedding_size", "num_layers", "layer_norm", "dtype")
+"""The options of a reader (embeddings and recurrent layers) that a model of another task keeps."""
 
-_READER = ("embedding.", "recurrent.")
-"""The parameters of a reader."""
+_READER_PARAMETERS = ("embedding.", "recurrent.")
+"""Prefixes of the parameters of a reader."""
 
 _ENTRIES = {
     "vocabulary_size": "tokens",
@@ -31,34 +31,33 @@ _ENTRIES = {
     "num_classes": "classes",
     "num_tags": "tags",
 }
-"""What the entries of each size are called."""
+"""The names of the entries of each size, for messages."""
 
 _TOKENS = ("vocabulary_size", "source_vocabulary_size", "num_characters")
-"""Sizes whose new entries start at the mean of the old ones, not at the initialisation."""
+"""Sizes whose new entries are initialized to the mean of the old ones."""
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Start:
-    r"""A trained model that a training begins with.
+    r"""A trained model that a training starts from.
 
-    A model of the same task gives all its weights. A language model can be the start of a
-    classifier or a tagger too: it gives its embeddings and its recurrent layers, which then read
-    in one direction (Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text
-    Classification").
+    From a model of the same task, all weights are copied. A classifier or a tagger can also start
+    from a language model: its embeddings and its recurrent layers, which are unidirectional, are
+    copied (Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification").
 
-    Rows of tokens, classes and tags that both models know are copied, wherever they stand. Rows of
-    new tokens, embeddings and outputs, begin at the mean of the old ones; those of new classes and
-    tags as the model's initialisation says. Labels and tags are those of the model if they include
-    all of the new files', else those of the new files.
+    Rows of tokens, classes and tags that both models have are copied, at whatever index. Rows of
+    new tokens, in embeddings and outputs, are initialized to the mean of the old ones; rows of new
+    classes and tags as the options say. Labels and tags are those of the model if they include all
+    labels of the new files, else those of the new files.
 
     Args:
         path: The model directory.
-        vocabulary: "keep" the model's, "extend" it by the tokens of the new files (and by their
-            labels or tags), or take the "new" one of the files.
+        vocabulary: "keep" that of the model, "extend" it by the tokens (and the labels or tags) of
+            the new files, or build a "new" one from the files.
 
     Raises:
-        ArtifactError: the directory is missing, damaged, or of no task.
+        ArtifactError: the directory is missing, damaged, or of an unknown task.
         ValueError: the vocabulary is not one of the three.
 
     >>> import pathlib, tempfile
@@ -90,30 +89,30 @@ class Start:
             self._checksum = hashlib.file_digest(file, "sha256").hexdigest()
 
     def options(self, task: Task, preset: str | None = None, **changes: Any) -> TaskOptions:
-        """The options of a training that begins so: those of the model, and the task's defaults.
+        """The options of a training from this model: those of the model, and the task's defaults.
 
         Args:
             task: The task to train.
-            preset: Of the task; of it and the defaults only what is no option of the model counts.
+            preset: Preset of the task; options of the model override it, as they do the defaults.
             **changes: Options by name.
 
         Raises:
-            ArtifactError: the model cannot be the start of this task.
-            ValueError: as `TaskOptions.make`; or a change would give the weights another shape, or
-                the model's vocabulary another meaning.
+            ArtifactError: this task cannot start from the model.
+            ValueError: as for `TaskOptions.make`; or a change is incompatible with the shapes of
+                the weights or with the model's vocabulary.
         """
         self._check_task(task)
         fields = task.options.fields()
         fixed = dict(self.model.codec.options())
         given: dict[str, Any] = {}
-        if self.vocabulary == "new":  # what is left of the model is how a token looks
+        if self.vocabulary == "new":  # only the level of the tokens stays
             given, fixed = fixed, {name: fixed[name] for name in fixed if name == "level"}
         else:
             limits = ("vocabulary_size", "minimum_count") if self.vocabulary == "keep" else ()
             if useless := [name for name in limits if name in changes]:
                 raise ValueError(
-                    f"{useless[0]}: the vocabulary of {self.path} is kept as it is; extend it, or "
-                    "take a new one"
+                    f"{useless[0]}: the vocabulary of {self.path} is kept; extend it, or build a "
+                    "new one"
                 )
             if limits and fixed:  # it reads texts
                 given |= {"vocabulary_size": None, "minimum_count": 1}
@@ -123,75 +122,76 @@ class Start:
             given |= {name: getattr(trained, name) for name in task.options.fields("model")}
             fixed |= {name: given[name] for name in ("cell", "forget_bias")}
         else:
-            fixed |= {name: getattr(self.model, name) for name in _OF_THE_READER}
+            fixed |= {name: getattr(self.model, name) for name in _READER_OPTIONS}
             fixed["bidirectional"] = False
         for name, value in fixed.items():
             if name in changes and changes[name] != value:
                 raise ValueError(
-                    f"{name} {changes[name]!r:.80}: {self.path}, with which this training begins, "
-                    f"has {_shown(value)}, and its weights are of that; omit it"
+                    f"{name} {changes[name]!r:.80}: {self.path}, which this training starts from, "
+                    f"was trained with {_display(value)}; omit it"
                 )
         known = {name: value for name, value in (given | fixed).items() if name in fields}
         self._check_shapes(task, known, changes)
         return task.options.make(preset, **{**known, **changes})
 
     def codec(self, task: Task, fit: Callable[[], Any]) -> Any:
-        """The codec of the training, of the model's and of one that is fitted to the new files.
+        """The codec of the training, from that of the model and one fitted to the new files.
 
         Raises:
-            DataError: the model reads something else than the files hold.
+            DataError: the files hold another kind of inputs than the model reads.
         """
         own = self.model.codec
         if self.vocabulary == "keep" and task is self.task and isinstance(own, Tokenizer):
-            return own  # nothing of the files counts
+            return own  # whatever the files contain
         return fit().adapted(own, self.vocabulary)
 
     def copy_weights(
         self, task: Task, options: TaskOptions, model: SavedModel, notify: Notify
     ) -> None:
-        """Give a new model, which has its codec, the weights of this one.
+        """Copy the weights of this model to a new one, which has its codec.
 
         Raises:
-            DataError: no token is common to both.
-            ValueError: the weights do not fit the new model.
+            DataError: the vocabularies have no token in common.
+            ValueError: the shapes of the weights do not match.
         """
         self._check_task(task)
         codec, old_codec = model.codec, self.model.codec
         entries, old_entries = codec.entries(), old_codec.entries()
         common = {
-            name: _common(entries[name], old_entries[name])
+            name: _common_entries(entries[name], old_entries[name])
             for name in entries
             if name in old_entries
         }
         for name, (new, _) in common.items():
             if name in _TOKENS and not len(new):
                 raise DataError(
-                    f"no {_ENTRIES[name]} are common to {self.path} and the new files, so that "
-                    "there is nothing to begin with; train without it"
+                    f"{self.path} and the new files have no {_ENTRIES[name]} in common; train a "
+                    "new model instead"
                 )
         axes = _axes(task, options, codec)
         old = {name: parameter.data for name, parameter in self.model.named_parameters()}
         for name, parameter in model.named_parameters():
-            if name not in old or (task is not self.task and not name.startswith(_READER)):
+            other_task = task is not self.task
+            if name not in old or (other_task and not name.startswith(_READER_PARAMETERS)):
                 continue
-            of_sizes = axes.get(name, {})
-            if not all(size in common for size in of_sizes.values()):
+            its_axes = axes.get(name, {})
+            if not all(size in common for size in its_axes.values()):
                 continue
-            array = _carried(parameter.data, old[name], of_sizes, common, task is not self.task)
+            array = _transferred(parameter.data, old[name], its_axes, common, other_task)
             if array is None:
                 raise ValueError(
-                    f"{name} is {list(old[name].shape)} in {self.path}, but the options make it "
-                    f"{list(parameter.shape)}; make them with Start.options"
+                    f"{name} has shape {list(old[name].shape)} in {self.path}, but "
+                    f"{list(parameter.shape)} with these options; make them with Start.options"
                 )
             parameter.assign(array)
         known = (
             f"{len(new):,} of {len(entries[name]):,} {_ENTRIES.get(name, name)}"
             for name, (new, _) in common.items()
         )
-        notify(f"beginning with {self.path}, which knows {', '.join(known) or 'the series'}")
+        notify(f"starting from {self.path}, which knows {', '.join(known) or 'the series'}")
 
     def record(self) -> dict[str, str]:
-        """What ``config.json`` says of it: path, task, checksum of the weights, and vocabulary."""
+        """The entry in ``config.json``: path, task, checksum of the weights, and vocabulary."""
         return {
             "path": self.path,
             "task": self.task.name,
@@ -203,14 +203,14 @@ class Start:
         if task is not self.task and type(self.model) not in task.starts:
             names = [task.name, *(one.kind.replace("_", " ") for one in task.starts)]
             raise ArtifactError(
-                f"{self.path}: is a model of the task {self.task.name}, with which a training of "
-                f"the task {task.name} cannot begin; give one of {', '.join(names)}"
+                f"{self.path}: is a model of the task {self.task.name}, from which a training of "
+                f"the task {task.name} cannot start; give one of {', '.join(names)}"
             )
 
     def _check_shapes(
         self, task: Task, known: Mapping[str, Any], changes: Mapping[str, Any]
     ) -> None:
-        """Refuse changes of options that would give the weights other shapes."""
+        """Refuse changes of options that would change the shapes of the weights."""
         names = [name for name in changes if name in task.options.fields("model")]
         if task is not self.task or not names:
             return
@@ -222,31 +222,31 @@ class Start:
         before = shapes([])
         for name in names:
             try:
-                alike = shapes([name]) == before
-            except ValueError:  # of one that needs another, which does not change the weights
-                alike = shapes(names) == before
-            if not alike:
+                same = shapes([name]) == before
+            except ValueError:  # an option that needs another, which does not change the shapes
+                same = shapes(names) == before
+            if not same:
                 raise ValueError(
                     f"{name} {changes[name]!r:.80} would change the shape of the weights, which "
-                    f"come from {self.path}, where it is {_shown(known[name])}; omit it"
+                    f"come from {self.path}, where it is {_display(known[name])}; omit it"
                 )
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     return getattr(value, "name", None) or repr(value)
 
 
 def _shapes(make: Callable[[], SavedModel]) -> Shapes:
-    """The shapes of the parameters of a model, which takes no memory."""
+    """The shapes of the parameters of a model, without allocating them."""
     with shapes_only():
         model = make()
     return {name: (p.shape, str(p.dtype)) for name, p in model.named_parameters()}
 
 
 def _axes(task: Task, options: TaskOptions, codec: Any) -> dict[str, dict[int, str]]:
-    """For each parameter the axes that have one place for each entry of a size, by their numbers.
+    """For each parameter, the axes indexed by the entries of a size.
 
-    They are found by making a model with one entry more.
+    They are found by making a model with one more entry.
     """
     sizes, entries = codec.sizes(), codec.entries()
 
@@ -263,46 +263,46 @@ def _axes(task: Task, options: TaskOptions, codec: Any) -> dict[str, dict[int, s
     return found
 
 
-def _common(entries: Sequence[Any], old_entries: Sequence[Any]) -> tuple[Array, Array]:
-    """The numbers of the entries that are among the old ones, and the numbers that these have."""
+def _common_entries(entries: Sequence[Any], old_entries: Sequence[Any]) -> tuple[Array, Array]:
+    """The indices of the entries that both have: in the new ones, and in the old ones."""
     numbers = {entry: number for number, entry in enumerate(old_entries)}
     pairs = [(n, numbers[entry]) for n, entry in enumerate(entries) if entry in numbers]
     new, old = np.array(pairs, np.int64).reshape(-1, 2).T
     return new, old
 
 
-def _carried(
+def _transferred(
     initial: Array,
     old: Array,
     axes: Mapping[int, str],
     common: Mapping[str, tuple[Array, Array]],
-    partly: bool,
+    more_inputs: bool,
 ) -> Array | None:
-    """A parameter with what it has of the old one; None if they do not fit.
+    """A parameter with the common entries of the old one; None if the shapes do not match.
 
     Args:
         initial: Its initial values.
         old: The old parameter.
-        axes: The axes whose places are entries of a size.
-        common: By size the numbers of common entries, new and old.
-        partly: Whether it may read more inputs than the old one; their weights are then 0, so that
-            it computes the same at first.
+        axes: The axes that are indexed by the entries of a size.
+        common: By size, the indices of the common entries, new and old.
+        more_inputs: Whether it may have more inputs than the old one; their weights are then 0, so
+            that its outputs are the same at first.
     """
     if initial.ndim != old.ndim:
         return None
-    places: list[tuple[Array, Array]] = []
+    indices: list[tuple[Array, Array]] = []
     array = initial.copy()
     for axis, (length, old_length) in enumerate(zip(initial.shape, old.shape, strict=True)):
         if axis in axes:
-            places.append(common[axes[axis]])
+            indices.append(common[axes[axis]])
             continue
-        if length != old_length and not (partly and axis == 1 and length > old_length):
+        if length != old_length and not (more_inputs and axis == 1 and length > old_length):
             return None
         if length != old_length:
             array[...] = 0
-        places.append((np.arange(old_length), np.arange(old_length)))
+        indices.append((np.arange(old_length), np.arange(old_length)))
     if len(axes) == 1 and set(axes.values()) <= set(_TOKENS):
         (axis,) = axes
         array[...] = old.mean(axis=axis, keepdims=True)
-    array[np.ix_(*(new for new, _ in places))] = old[np.ix_(*(place for _, place in places))]
+    array[np.ix_(*(new for new, _ in indices))] = old[np.ix_(*(index for _, index in indices))]
     return array

@@ -1,4 +1,4 @@
-"""Tagging words."""
+"""The task "tag": a tag for each word of a sentence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
     )
     tag_column: str | int | None = data_option(None, "Column of the tags, likewise.", reading=True)
     separator: str | None = data_option(
-        None, "Sign between columns, or tab, space, comma.", reading=True
+        None, "Separator of columns: a character, or tab, space, comma.", reading=True
     )
 
     presets = {  # noqa: RUF012 - they are never changed
@@ -64,7 +64,7 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
             "monitor": "auto",
             "patience": 4,
         },
-        "entities": {  # names of persons and places: few words say much, and spelling says more
+        "entities": {  # named entities, for which spelling matters
             "minimum_count": 2,
             "lowercase": True,
             "hidden_size": 128,
@@ -87,12 +87,12 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
         for name in ("word_column", "tag_column"):
             if getattr(self, name) in (0, "0", ""):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; columns have names, or count from 1, or "
-                    "from -1 for the last"
+                    f"{name} is {getattr(self, name)!r}; expected a name, or a number from 1, or "
+                    "from -1 for the last column"
                 )
         if self.separator == "":
             raise ValueError(
-                "separator is empty; expected a sign, or whitespace, tab, space or comma"
+                "separator is empty; expected a character, or whitespace, tab, space or comma"
             )
         check_format(self.format, ("tagged",), _TABLES)
 
@@ -100,20 +100,20 @@ class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
 def tag(
     model: SequenceTagger, sentences: Sequence[Sequence[str]]
 ) -> Iterator[list[tuple[str, float]]]:
-    """Yield for each sentence the most likely tag of each word, and its probability.
+    """Yield the most likely tag of each word of each sentence, with its probability.
 
     Args:
-        model: A tagger with its codec, ready to evaluate.
-        sentences: Their words.
+        model: A tagger with its codec, in evaluation mode.
+        sentences: The words of each.
 
     Raises:
-        DataError: a word has a character that is not in the vocabulary, which has no unknown one.
-        ValueError: the model's scores are not finite.
+        DataError: a character is not in the vocabulary, which has no unknown token.
+        ValueError: the model's scores are NaN or infinite.
 
     >>> from anaphora.data import CharacterTokenizer
     >>> model = SequenceTagger(2, hidden_size=3, vocabulary_size=2, num_characters=2).eval()
     >>> model.codec = TaggerCodec(("ab",), True, CharacterTokenizer.fit("ab"), ("X", "Y"))
-    >>> [[len(of_word) for of_word in of_words] for of_words in tag(model, [["ab"]])]
+    >>> [[len(pair) for pair in pairs] for pairs in tag(model, [["ab"]])]
     [[2]]
     """
     for _, part in in_batches(sentences, _PREDICTION_BATCH):
@@ -135,8 +135,8 @@ def _read(
 ) -> list[Example]:
     if not paths:
         raise DataError(
-            "nothing was given to tag: name files of columns, such as .conllu files or lines of a "
-            "word and its tag, or tables with lists of words and of tags"
+            "no files to tag: give files of columns, such as .conllu files or lines of a word and "
+            "its tag, or tables with lists of words and of tags"
         )
     columns = options.word_column, options.tag_column, options.separator
     more = options.encoding, options.format, places
@@ -154,7 +154,7 @@ def _fit(options: TaggerOptions, training: list[Example], held_out: list[Example
 
 
 def _places(options: TaggerOptions, path: Any) -> dict[str, str]:
-    """Where in a file each tag stands first."""
+    """Where each tag first occurs in a file."""
     places: dict[str, str] = {}
     _read(options, [path], places)
     return places
@@ -171,7 +171,9 @@ def _inputs(options: TaggerOptions, path: str) -> Iterator[tuple[str, Any]]:
             yield place, split_words(line)
 
 
-def _shown(options: TaggerOptions, model: SequenceTagger, words: list[str], pairs: Any) -> Answer:
+def _to_answer(
+    options: TaggerOptions, model: SequenceTagger, words: list[str], pairs: Any
+) -> Answer:
     tags, shares = ([pair[k] for pair in pairs or []] for k in (0, 1))
     text = "".join(f"{word}\t{its_tag}\n" for word, its_tag in zip(words, tags, strict=True))
     return Answer({"words": words, "tags": tags, "probabilities": shares}, text)
@@ -190,7 +192,7 @@ TAG = example_task(
     measure_of=lambda options, model, codec: tag_measure(codec.labels),
     inputs=_inputs,
     predict=lambda options, model, sentences: tag(model, sentences),
-    shown=_shown,
+    to_answer=_to_answer,
     is_empty=lambda words: not words,
 )
-"""A tag for each word of a sentence."""
+"""Predicts a tag for each word of a sentence."""

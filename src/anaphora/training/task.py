@@ -1,4 +1,4 @@
-"""What a task is to a training: its options, how its files are read, and what its model is."""
+"""`Task`: the options of a task, how its files are read, its model and its results."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from anaphora.training.options import NAME_FORMAT, TaskOptions
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
 Adapt = Callable[[Callable[[], Any]], Any]
-"""Makes the codec of a training, given what fits one to its files."""
+"""Makes the codec of a training, given a function that fits one to its files."""
 MeasureOf = Callable[[Any, Any, Any], Measure | None]
 
 
 class TrainingData(NamedTuple):
-    """What a training runs on.
+    """The data of a training.
 
     Attributes:
-        batches: What to train on.
-        validation: What to validate on; None for nothing.
-        description: A line on how much that is.
+        batches: The training batches.
+        validation: The validation batches, or None.
+        description: A line about their size.
 
     >>> TrainingData([], None, "nothing").description
     'nothing'
@@ -41,18 +41,18 @@ class TrainingData(NamedTuple):
 
 
 class EvaluationData(NamedTuple):
-    """What an evaluation runs on.
+    """The data of an evaluation.
 
     Attributes:
         batches: Batches in which every target counts once.
-        place: What the files are called.
-        unknown: What of them is not in the vocabulary.
-        figures: More figures of a result, besides its own, by name; None where there is none, and a
-            dictionary of those of another method, by its name, to compare with.
-        evaluate: Evaluates a model on the batches; it has the arguments of `training.evaluate`.
-        measure: Counts more as well; None for nothing.
-        unknown_labels: How many targets are labels or tags that training did not have.
-        notices: What the user should know of.
+        place: The names of the files.
+        unknown: The tokens that are not in the vocabulary.
+        figures: Computes more figures of a result, by name; a figure may be None (not available),
+            or the figures of another method to compare with, under its name.
+        evaluate: Evaluates a model on the batches, with the arguments of `training.evaluate`.
+        measure: Computes more figures; None for none.
+        unknown_labels: The number of targets with labels or tags not seen in training.
+        notices: Messages for the user.
 
     >>> from collections import Counter
     >>> EvaluationData([], "text.txt", UnknownShare(Counter(), 0, 7)).unknown.total
@@ -70,12 +70,12 @@ class EvaluationData(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model answers to an input.
+    """A model's prediction for an input, ready to print.
 
     Attributes:
-        record: For machines.
-        text: For people.
-        heading: A line before texts that have the same, such as the names of their columns.
+        record: The prediction as JSON.
+        text: The prediction as text.
+        heading: A line above texts with the same heading, such as the names of columns.
 
     >>> Answer({"label": "yes"}, "yes").text
     'yes'
@@ -88,38 +88,37 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A task that ``anaphora train --task`` knows: all that commands and trainings ask of one.
+    """A task of ``anaphora train --task``: its model and options, and functions on its data.
 
     Attributes:
-        name: As on the command line.
+        name: The name on the command line.
         model: The class of its model, which names the class of its codec.
         options: The class of its options.
-        files: What it trains on, as ``--help`` says it.
-        unit: What its losses are the mean of, in the plural.
-        read: Reads files for a training, and writes what that needs to a folder, given options,
-            texts, validation texts, folder, notify and an `Adapt`; returns the codec, and what the
-            files are called as ``texts`` and ``validation_texts``.
-        resolve: The options with what the data decided of those that were not given, given the
-            options and the codec.
+        files: The kinds of files that it trains on, for ``--help``.
+        unit: What its losses are averaged over, in the plural.
+        read: Reads files for a training, and writes its data to a folder, given options, texts,
+            validation texts, folder, notify and an `Adapt`; returns the codec, and the names of
+            the files as ``texts`` and ``validation_texts``.
+        resolve: The options with those that depend on the data filled in, given the options and
+            the codec.
         open: The data of a training, given options, codec and that folder.
         evaluation: The data of an evaluation, given options, model, files and a batch size or
             None.
-        inputs: Yields where each input of a file is, and the input, given options and a path, which
-            may be ``-`` for standard input; None for a model without inputs, which writes text.
-        answer: Yields the `Answer` to each of some inputs, given options, model and inputs; an
-            input that is empty has an empty one.
-        begin: Prepares a training, given options, the `Trainer`, and whether its model has initial
-            weights: neither those of a model to begin with, nor those of a checkpoint.
-        measure_of: What evaluations count beside the loss, given options, the model and a codec,
-            whose labels may be more than the model's; None for nothing.
-        rows: What is side by side in a batch, in the plural.
-        check: Refuses options that do not fit together, whatever the files say.
+        inputs: Yields the location of each input of a file, and the input, given options and a
+            path, which may be ``-`` for standard input; None for a model that generates text.
+        answer: Yields the `Answer` for each input, given options, model and inputs; that for an
+            empty input is empty.
+        begin: Prepares a training, given options, the `Trainer`, and whether its model is newly
+            initialized, not fine-tuned or resumed.
+        measure_of: The `Measure` of evaluations, given options, the model and a codec, which may
+            have more labels than the model; None for no figures besides the loss.
+        rows: The name of the rows of a batch, in the plural.
+        check: Refuses options that contradict each other, before files are read.
         columns: The options that name columns of tables.
-        report: A record as people of the field read it, given options, the record, and whether it
-            is to be short.
-        starts: The classes of models of other tasks whose reader its model can begin with.
-        example_file: A file that its model could answer, as an argument, given options and the
-            files of the training.
+        report: Formats a record, given options, the record, and whether to use few characters.
+        starts: The classes of models of other tasks that a training can start from.
+        example_file: A placeholder argument for a file to predict, given options and the training
+            files.
 
     >>> from anaphora.training import TASKS
     >>> [(task.name, task.unit) for task in TASKS.values()][:2]
@@ -147,7 +146,7 @@ class Task:
     example_file: Callable[[Any, str], str] = lambda options, files: "YOUR_SENTENCES.txt"
 
     def check_files(self, given: Mapping[str, Any], paths: Paths) -> None:
-        """Refuse options that name columns, among those that were given, where no file is a table.
+        """Refuse options of columns that were given, if no file is a table.
 
         Raises:
             ValueError: there is one.
@@ -157,28 +156,28 @@ class Task:
         """
         named = [name for name in self.columns if given.get(name) is not None]
         if named and not any(is_table(path, given.get("format")) for path in paths):
-            raise ValueError(f"{named[0]} is for tables, and none was given; {NAME_FORMAT}")
+            raise ValueError(f"{named[0]} is for tables, but none was given; {NAME_FORMAT}")
 
     def measure(self, options: Any, loss: float) -> str:
-        """A loss as people of the field read it, in few characters."""
+        """Format a loss in few characters."""
         figures = loss_figures(self.model.loss_kind, loss)
         return self.report(options, {"loss": loss, **figures}, short=True)
 
     def describe_batches(self, options: Any) -> str:
-        """How large a batch is."""
+        """The size of a batch, in words."""
         at_most = "" if self.rows == "streams" else "at most "
         window = f" x {options.window} {self.unit}" if "window" in options.fields() else ""
         return f"{at_most}{options.batch_size} {self.rows}{window}"
 
     @property
     def writes_text(self) -> bool:
-        """Whether its model continues a text, instead of answering to inputs."""
+        """Whether its model generates text, instead of predicting for inputs."""
         return self.answer is None
 
     def load_options(self, directory: str | os.PathLike[str] | ModelDirectory) -> Any:
-        """Read with which options the model of a directory was trained.
+        """Read the options with which the model of a directory was trained.
 
-        The format is not among them: it is what the names of those files did not tell.
+        The format is omitted, as it applies to those files only.
 
         Raises:
             ArtifactError: the directory holds a model of another task, or its ``config.json`` is
@@ -203,14 +202,14 @@ class Task:
             if said != value and type(said) is type(value) and name != "vocabulary_size":
                 raise ArtifactError(
                     f"{home.config}: data.{name} is {value!r}, but in {home.tokenizer.name} it is "
-                    f"{said!r}; put back the two files that were saved together"
+                    f"{said!r}; restore the two files that were saved together"
                 )
         return (
             dataclasses.replace(options, format=None) if "format" in options.fields() else options
         )
 
     def load(self, directory: str | os.PathLike[str]) -> Any:
-        """Load the model, ready to evaluate, with its codec.
+        """Load the model in evaluation mode, with its codec.
 
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
@@ -218,15 +217,15 @@ class Task:
         model = self.model.load(directory)
         if model.codec is None:
             home = ModelDirectory(directory)
-            raise ArtifactError(f"{home.tokenizer}: is empty, so what the model reads is unknown")
+            raise ArtifactError(f"{home.tokenizer}: is empty, so the model has no vocabulary")
         return model
 
     def make_model(self, options: TaskOptions, sizes: Mapping[str, Any]) -> Any:
-        """A new model of options, and of the sizes that follow from the data."""
+        """A new model, from options and the sizes that depend on the data."""
         names = self.model.fields("model")
         return self.model.from_dict({**sizes, **{n: vars(options)[n] for n in names}})
 
 
 def names_of(paths: Iterable[Any]) -> str:
-    """What files are called together."""
+    """The names of files, in one string."""
     return ", ".join(map(str, paths))

@@ -16,15 +16,14 @@ from anaphora.training.translation import TRANSLATE
 TASKS: dict[str, Task] = {
     task.name: task for task in (LANGUAGE_MODEL, CLASSIFY, REGRESS, TAG, TRANSLATE, FORECAST)
 }
-"""Tasks by the name that the command line has for them; a new one is added here. The first is the
-default."""
+"""Tasks by name; new ones are added here. The first is the default of the command line."""
 
 
 def task_of(directory: str | os.PathLike[str]) -> Task:
     """Return the task of the model in a directory.
 
     Raises:
-        ArtifactError: the directory is missing or damaged, or its model is of no task in `TASKS`.
+        ArtifactError: the directory is missing or damaged, or its task is not in `TASKS`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,6 +37,6 @@ def task_of(directory: str | os.PathLike[str]) -> Task:
         if task.model.kind == config.get("task"):
             return task
     raise ArtifactError(
-        f"{home.config}: its task is {config.get('task')!r:.80}, which no command knows; expected "
+        f"{home.config}: its task {config.get('task')!r:.80} is unknown; expected one of "
         f"{', '.join(task.model.kind for task in TASKS.values())}"
     )

@@ -33,41 +33,41 @@ from anaphora.training.evaluation import (
 from anaphora.training.options import TrainingOptions
 from anaphora.training.progress import bar_for
 
-FEWEST_TO_JUDGE = 50
-"""Targets from which on their share of right answers decides what weights are kept.
+MINIMUM_TARGETS_TO_SELECT = 50
+"""Validation targets below which accuracy and the like do not select the weights that are kept.
 
-The standard error of a share of n is up to ``0.5 / sqrt(n)``: 7 % of 50, 16 % of 10. With fewer the
-best of some evaluations is mostly the luckiest, and the last weights are the better choice.
+The standard error of a fraction of n is up to ``0.5 / sqrt(n)``: 7 % for 50, 16 % for 10. With
+fewer targets the best of several evaluations is mostly luck, and the last weights are better.
 """
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - it names what happened
-    """The loss or a gradient is no longer a number; the message says where and what to try."""
+    """The loss or a gradient became NaN or infinite; the message says where, and what to try."""
 
 
-class _Stopped(Exception):  # noqa: N818 - it is no error
-    """A request to stop came during an evaluation."""
+class _Stopped(Exception):  # noqa: N818 - it is not an error
+    """A stop was requested during an evaluation."""
 
 
 @dataclass
 class Progress:
-    """How far a training has come; a checkpoint holds it.
+    """The progress of a training, as saved in checkpoints.
 
     Attributes:
-        epoch: Passes over the data that are complete.
+        epoch: Complete passes over the data.
         position: Batches of the current pass that are done.
         step: Updates so far.
-        tokens: Tokens learnt from so far.
+        tokens: Tokens trained on so far.
         seconds: Time spent so far.
         best_loss: The loss of the best evaluation, whose weights are kept; None before the first.
-        best: Its figure that decides which is best, ``monitor`` of the options.
-        evaluations_since_best: Evaluations after that.
+        best: The figure of the best evaluation that ``monitor`` names.
+        evaluations_since_best: Evaluations after the best.
         evaluated_step: The step of the last evaluation.
         interval_loss: The sum of losses since the last record.
         interval_tokens: Tokens since the last record.
 
     >>> progress = Progress(epoch=1, position=3, step=103)
-    >>> Progress(**dataclasses.asdict(progress)) == progress  # as by way of a checkpoint
+    >>> Progress(**dataclasses.asdict(progress)) == progress  # as through a checkpoint
     True
     """
 
@@ -86,15 +86,15 @@ class Progress:
     def __post_init__(self) -> None:
         if self.evaluated_step > self.step:
             raise ValueError(
-                f"step is {self.step}, but evaluated_step {self.evaluated_step}; expected none "
-                "that is larger"
+                f"evaluated_step is {self.evaluated_step}; expected at most step, which is "
+                f"{self.step}"
             )
-        if self.best is None:  # as of a checkpoint from before there were other figures
+        if self.best is None:  # in old checkpoints, which only monitored the loss
             self.best = self.best_loss
 
 
 class OptimizerState(TypedDict):
-    """What a checkpoint keeps of the optimiser, besides its arrays."""
+    """The state of the optimizer in a checkpoint, besides its arrays."""
 
     optimizer: str
     learning_rate: schema.NotNegative
@@ -107,7 +107,7 @@ class OptimizerState(TypedDict):
 
 
 class GroupState(TypedDict):
-    """What a checkpoint keeps of a group of parameters."""
+    """The state of a group of parameters in a checkpoint."""
 
     parameters: list[str]
     learning_rate: schema.NotNegative | None
@@ -115,7 +115,7 @@ class GroupState(TypedDict):
 
 
 class ScheduleState(TypedDict):
-    """What a checkpoint keeps of the schedule, whichever it is."""
+    """The state of any schedule in a checkpoint."""
 
     schedule: str
     initial_learning_rate: schema.NotNegative
@@ -128,7 +128,7 @@ class ScheduleState(TypedDict):
 
 
 class RandomState(TypedDict):
-    """What a checkpoint keeps of the package's generator."""
+    """The state of the package's random generator in a checkpoint."""
 
     bit_generator: str
     state: dict[str, int]
@@ -150,30 +150,31 @@ class Checkpoint(TypedDict):
 class Trainer:
     """Trains a model until a limit of its options is reached.
 
-    Each update is truncated backpropagation through time: forward over a window from the state in
-    which the window before ended, backward, detach, step.
+    Each update is truncated backpropagation through time: forward over a window from the last state
+    of the window before, backward, step, detach.
 
     Args:
-        model: Its ``loss(batch, state)`` gives the mean loss of a batch, alone or with the state
-            for the next. If it is ``penalized``, its ``loss_and_penalty`` is asked instead: the sum
-            is minimised, and the loss alone is reported. Its ``loss_kind``, if it has one, says
-            what follows from the loss and is reported with it; see `loss_figures`.
-        optimizer: Made of the model's parameters.
-        batches: One epoch: a list of whatever the loss understands, `anaphora.data.Batches`, or
-            anything else that has a length; see `evaluation.AnyBatches`.
-        options: Limits, clipping, and how often to do what.
-        schedule: Sets the learning rate; None leaves it.
-        validation: What evaluations run on; None for no evaluations.
-        directory: Where checkpoints go; None for none.
-        save_model: Called with a record when the weights are worth keeping: the best of all
-            evaluations, or the latest where there are none. The parameters are then their averages,
-            if the optimizer averages.
-        callbacks: What watches.
-        evaluator: Evaluates the model on `validation`; it has the arguments of
-            `anaphora.training.evaluate` and may count more figures.
+        model: Its ``loss(batch, state)`` returns the mean loss of a batch, alone or with the state
+            for the next. If it is ``penalized``, its ``loss_and_penalty`` is called instead: the
+            sum is minimized, and only the loss is reported. Its ``loss_kind``, if it has one,
+            determines the figures reported with the loss; see `loss_figures`.
+        optimizer: The optimizer of the model's parameters.
+        batches: One epoch: a list of anything that the loss accepts, `anaphora.data.Batches`, or
+            any iterable with a length; see `evaluation.AnyBatches`.
+        options: Limits, clipping, and the intervals of evaluations, records and checkpoints.
+        schedule: Sets the learning rate; None keeps it constant.
+        validation: The batches of evaluations; None for no evaluations.
+        directory: Where checkpoints are saved; None for no checkpoints.
+        save_model: Called with a record to save the weights: those of the best evaluation, or the
+            latest if there are no evaluations. The parameters are averaged then, if the optimizer
+            averages.
+        callbacks: Hooks into the loop.
+        evaluator: Evaluates the model on `validation`, with the arguments of
+            `anaphora.training.evaluate`; it may compute more figures.
 
     Raises:
-        TypeError, ValueError: the batches have no length, or there are none.
+        TypeError: the batches have no length.
+        ValueError: there are no batches.
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.optim import SGD
@@ -216,14 +217,14 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.evaluator = evaluator
         self.progress = Progress()
-        self.schedule_changes = 0  # how often a training that went on has begun another schedule
+        self.schedule_changes = 0  # schedule restarts of a resumed training
         self.state: Any = None
         self._stop_requested: str | None = None
         self._gradient_norm = 0.0
         self._clock = self._last_checkpoint = time.monotonic()
-        self._evaluation_seconds: float | None = None  # that the last one took
+        self._evaluation_seconds: float | None = None  # duration of the last evaluation
         self._checkpoint_seconds = 0.0
-        self._told: set[str] = set()
+        self._notices: set[str] = set()
         if options.ema_decay:
             optimizer.start_averaging(options.ema_decay)
 
@@ -246,7 +247,7 @@ class Trainer:
             f"optimizer={self.optimizer!r}",
             *([f"schedule={type(self.schedule).__name__}"] if self.schedule is not None else []),
             f"batches={len(self.batches):,}"
-            + (f" ({options.accumulate} an update)" if options.accumulate > 1 else "")
+            + (f" ({options.accumulate} per update)" if options.accumulate > 1 else "")
             + ("" if self.validation is None else f", validation={len(self.validation):,}"),
             f"limits: {', '.join(limits)}",
             f"done: {progress.step:,} steps, {progress.epoch:,} epochs, "
@@ -255,22 +256,22 @@ class Trainer:
         return "\n  ".join(["Trainer(", *lines]) + "\n)"
 
     def request_stop(self, reason: str) -> None:
-        """End the training after the update that is under way; signal handlers may call it.
+        """End the training after the current update; signal handlers may call it.
 
-        An evaluation that is under way is given up.
+        A running evaluation is aborted.
         """
         self._stop_requested = reason
 
     def run(self, progress: bool = True) -> str:
-        """Train to the end; return why it ended.
+        """Train until a limit is reached; return the reason for stopping.
 
         Args:
             progress: Show a progress bar and evaluations, in a terminal or a notebook; elsewhere
                 nothing is printed.
 
         Raises:
-            TrainingDiverged: the loss or a gradient is not finite. What is on disk stays as it was.
-            ArtifactError: another training holds the directory, which this one locks until it ends.
+            TrainingDiverged: the loss or a gradient is NaN or infinite. Nothing on disk changes.
+            ArtifactError: the directory is locked by another training.
         """
         with contextlib.ExitStack() as stack:
             if self.directory is not None:
@@ -317,11 +318,11 @@ class Trainer:
 
     @property
     def epoch_steps(self) -> int:
-        """Updates an epoch."""
+        """Updates per epoch."""
         return -(-len(self.batches) // self.options.accumulate)
 
     def _epoch_batches(self) -> Any:
-        """The batches in the order of this epoch, which only depends on seed and epoch."""
+        """The batches in the order of this epoch, which depends only on seed and epoch."""
         shuffled = getattr(self.batches, "shuffled", None)
         if shuffled is None:
             return self.batches
@@ -330,7 +331,7 @@ class Trainer:
     def _carries_state(self) -> bool:
         return bool(getattr(self.batches, "carries_state", True))
 
-    @np.errstate(over="ignore", invalid="ignore")  # it says itself what became NaN
+    @np.errstate(over="ignore", invalid="ignore")  # NaN and infinity raise TrainingDiverged
     def _update(self, batches: Sequence[Any]) -> float:
         """One step of truncated backpropagation through time; return the mean loss."""
         progress, options = self.progress, self.options
@@ -343,7 +344,7 @@ class Trainer:
             loss, to_minimize = self._loss(batch)
             share = count / total if len(batches) > 1 and total else 1.0
             mean = mean + loss * share
-            if options.loss_per == "sequence":  # a mean over rows of sums over time
+            if options.loss_per == "sequence":  # mean over sequences of sums over time
                 to_minimize = to_minimize * (count / sequences)
             elif len(batches) > 1:
                 to_minimize = to_minimize * share
@@ -351,8 +352,8 @@ class Trainer:
         parameters = [parameter for _, parameter in self.model.named_parameters()]
         self._gradient_norm = clip_grad_norm(parameters, options.clip_norm or math.inf)
         if not math.isfinite(self._gradient_norm):
-            what = f"the norm of the gradient became {self._gradient_norm}"
-            raise self._diverged(what, progress.step + 1, *batches)
+            problem = f"the gradient norm became {self._gradient_norm}"
+            raise self._diverged(problem, progress.step + 1, *batches)
         if options.clip_value:
             clip_grad_value(parameters, options.clip_value)
         self.optimizer.step()
@@ -366,7 +367,7 @@ class Trainer:
         return mean
 
     def _loss(self, batch: Any) -> tuple[float, Tensor]:
-        """The loss of a batch and what is minimised; the state is carried on."""
+        """The loss of a batch, and the loss to minimize; the state is carried over."""
         state = self.state if self._carries_state() else None
         penalty: Tensor | None = None
         if isinstance(self.model, PenalizedModel) and self.model.penalized:
@@ -378,28 +379,29 @@ class Trainer:
             raise self._diverged(f"the loss became {loss}", self.progress.step + 1, batch)
         if not mean_loss.requires_grad:
             raise ValueError(
-                "the loss depends on no parameter that is trained: unfreeze some (requires_grad = "
-                "True), and compute the loss with Tensors, not with their arrays"
+                "the loss depends on no trainable parameter: unfreeze some (requires_grad = True), "
+                "and compute the loss with Tensors, not with their arrays"
             )
         self.state = detach(state)
         return loss, mean_loss if penalty is None else mean_loss + penalty
 
-    def _diverged(self, what: str, step: int, *batches: Any) -> TrainingDiverged:
+    def _diverged(self, problem: str, step: int, *batches: Any) -> TrainingDiverged:
         options = self.options
         for batch in batches:
             for name, given in _arrays_of(batch):
                 if given.dtype.kind == "f" and not np.isfinite(given).all():
                     place = ", ".join(map(str, np.argwhere(~np.isfinite(given))[0]))
                     return TrainingDiverged(
-                        f"{what} at step {step:,} (epoch {self.progress.epoch + 1:,}), because the "
-                        f"{name} of its batch are not finite (at [{place}]); correct the data"
+                        f"{problem} at step {step:,} (epoch {self.progress.epoch + 1:,}), because "
+                        f"the {name} of its batch contain NaN or infinity (at [{place}]); fix the "
+                        "data"
                     )
         kept = "nothing was saved"
         if self.directory is not None:
             kept = f"the model and the checkpoint in {self.directory.path} are from before"
         clip = f"lower than {options.clip_norm:g}" if options.clip_norm else "such as 5"
         return TrainingDiverged(
-            f"{what} at step {step:,} (epoch {self.progress.epoch + 1:,}); {kept}. Try a "
+            f"{problem} at step {step:,} (epoch {self.progress.epoch + 1:,}); {kept}. Try a "
             f"learning_rate lower than {options.learning_rate:g}, a clip_norm {clip}, or a warm_up"
         )
 
@@ -416,13 +418,11 @@ class Trainer:
         ):
             return f"{options.minutes:g} minutes are over"
         if options.patience and progress.evaluations_since_best >= options.patience:
-            return f"{_counted(options.patience, 'evaluation')} brought nothing better"
+            return f"{_counted(options.patience, 'evaluation')} without improvement"
         return None
 
     def _seconds_to_reserve(self) -> float:
-        """How long the last evaluation and checkpoint will take, as those before; half the time at
-        most.
-        """
+        """Estimated time of the final evaluation and checkpoint, at most half of ``minutes``."""
         if self.validation is None or self.options.minutes is None or not self.progress.step:
             return 0.0
         if self._evaluation_seconds is None:
@@ -431,7 +431,7 @@ class Trainer:
         return min(seconds, 30 * self.options.minutes)
 
     def _estimated_seconds(self, validation: Any) -> float:
-        """How long the first evaluation will take, by some of its batches; a little more."""
+        """The estimated time of the first evaluation, extrapolated from a few of its batches."""
         count = len(validation)
         if hasattr(validation, "__getitem__"):  # they may be sorted by length
             sample = [validation[k] for k in sorted({count // 4, count // 2, 3 * count // 4})]
@@ -443,7 +443,7 @@ class Trainer:
         return 1.1 * (time.monotonic() - began) * count / max(len(sample), 1)
 
     def fraction_done(self) -> float:
-        """How much of the training is done, 0 to 1, by the limit that is nearest."""
+        """The fraction of the training that is done, 0 to 1, by the nearest limit."""
         progress, options = self.progress, self.options
         fractions = [0.0]
         if options.epochs is not None:
@@ -461,10 +461,10 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *arguments)
 
-    def _tell(self, subject: str, sentence: str) -> None:
-        """Say something once."""
-        if subject not in self._told:
-            self._told.add(subject)
+    def _notice_once(self, subject: str, sentence: str) -> None:
+        """Send a notice unless one on the same subject was sent."""
+        if subject not in self._notices:
+            self._notices.add(subject)
             self._notify("on_notice", sentence)
 
     def _record(self, kind: str, result: Evaluation, **more: Any) -> dict[str, Any]:
@@ -502,10 +502,10 @@ class Trainer:
             due = progress.step % options.evaluate_every == 0
         else:
             due = progress.position == 0
-        return due or (progress.evaluated_step == 0 and self._lacks_an_evaluation())
+        return due or (progress.evaluated_step == 0 and self._needs_early_evaluation())
 
-    def _lacks_an_evaluation(self) -> bool:
-        """Whether half of the training is over, and the first one would be the last."""
+    def _needs_early_evaluation(self) -> bool:
+        """Whether half of the training is over, and the first evaluation would be the final one."""
         progress, options = self.progress, self.options
         if options.minutes is not None and progress.seconds >= 30 * options.minutes:
             return progress.seconds + 2 * self._seconds_to_reserve() < 60 * options.minutes
@@ -517,11 +517,11 @@ class Trainer:
     def evaluate(self) -> None:
         """Evaluate, keep the model if it is the best so far, and inform the schedule.
 
-        A request to stop ends it before anything is kept; a training that continues begins with it.
+        A stop request aborts it before anything is saved; a resumed training repeats it first.
 
         Raises:
-            TrainingDiverged: the loss is not finite.
-            ValueError: the evaluation has no figure that is called as ``monitor`` says.
+            TrainingDiverged: the loss is NaN or infinite.
+            ValueError: the evaluation has no figure with the name ``monitor``.
         """
         progress = self.progress
         if self.validation is None:
@@ -552,20 +552,20 @@ class Trainer:
         self._evaluation_seconds = time.monotonic() - began
         progress.seconds = time.monotonic() - self._clock
         if self.options.minutes and self._evaluation_seconds > 30 * self.options.minutes:
-            self._tell(
+            self._notice_once(
                 "minutes",
                 f"an evaluation takes {self._evaluation_seconds / 60:.1f} minutes, more than half "
-                f"of {self.options.minutes:g}: give more time, or less to validate on",
+                f"of {self.options.minutes:g}: give more minutes, or less validation data",
             )
 
     def _is_best(self, result: Evaluation, figure: float) -> bool:
-        """Whether to keep the weights: the best so far, or the latest if too few targets decide."""
+        """Whether to save the weights: the best so far, or the latest if there are few targets."""
         progress, monitor = self.progress, result.monitored(self.options.monitor)
-        if direction(monitor) == "higher" and result.tokens < FEWEST_TO_JUDGE:  # a share
-            self._tell(
+        if direction(monitor) == "higher" and result.tokens < MINIMUM_TARGETS_TO_SELECT:
+            self._notice_once(
                 "judge",
-                f"{_counted(result.tokens, 'target')} to validate on are too few to judge by "
-                f"{monitor} which weights are best (at least {FEWEST_TO_JUDGE}): the last are kept",
+                f"{_counted(result.tokens, 'validation target')} are too few to select the best "
+                f"weights by {monitor} (at least {MINIMUM_TARGETS_TO_SELECT}): the last are kept",
             )
             return True
         if progress.best is None or progress.best_loss is None:
@@ -575,7 +575,7 @@ class Trainer:
         return is_better(monitor, figure, progress.best)
 
     def _evaluation_watcher(self) -> Callable[[int], None]:
-        """What an evaluation calls after each batch."""
+        """The function that an evaluation calls after each batch."""
         total, done = len(self.validation or ()), itertools.count(1)
 
         def watch(tokens: int) -> None:
@@ -588,7 +588,7 @@ class Trainer:
     # Checkpoints
 
     def save_checkpoint(self) -> None:
-        """Write all that a training needs to continue bit for bit."""
+        """Save everything that a training needs to continue bit for bit."""
         began = self._last_checkpoint = time.monotonic()
         if self.progress.best_loss is None:
             with self.optimizer.averaged():
@@ -620,7 +620,7 @@ class Trainer:
         return {**self.schedule.state_dict(), **changes}
 
     def load_checkpoint(self) -> None:
-        """Go back to the last checkpoint of the directory.
+        """Restore the last checkpoint of the directory.
 
         Raises:
             ArtifactError: it is missing, damaged or of another model.
@@ -633,8 +633,8 @@ class Trainer:
             progress = checkpoint["progress"]
             if progress.position > progress.step * self.options.accumulate:
                 raise ValueError(
-                    f"step is {progress.step}, but position {progress.position}; expected none "
-                    "that is larger"
+                    f"progress.position is {progress.position}; expected at most the "
+                    f"{progress.step * self.options.accumulate} batches of {progress.step} steps"
                 )
             if progress.position >= len(self.batches):
                 raise ValueError(
@@ -648,7 +648,7 @@ class Trainer:
                     f"{own}"
                 )
             if (schedule is None) != (self.schedule is None):
-                raise ValueError(f"schedule is {schedule}, but config.json has another")
+                raise ValueError(f"schedule is {schedule}, which contradicts config.json")
             check_arrays(path, arrays, self._array_shapes(checkpoint, arrays))
             parts: dict[str, dict[str, Array]] = {"model": {}, "optimizer": {}, "state": {}}
             for name, array in arrays.items():
@@ -660,13 +660,13 @@ class Trainer:
             if self.schedule is not None:
                 if schedule.get("changes", 0) == self.schedule_changes:
                     self.schedule.load_state_dict(schedule)
-                else:  # the checkpoint is from before the last change, so this one begins now
+                else:  # the checkpoint is older than the last change, so the schedule starts now
                     self.optimizer.learning_rate = self.schedule.learning_rate
             random.set_state(metadata["random"])
             tensors = tuple(Tensor(parts["state"][str(k)]) for k in range(len(parts["state"])))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{path}: this is not a checkpoint of this training: {error}; put back the file "
+                f"{path}: this is not a checkpoint of this training: {error}; restore the file "
                 "that was saved with config.json, or train again"
             ) from error
         self.progress = progress
@@ -674,7 +674,7 @@ class Trainer:
         self.directory.truncate_metrics(checkpoint["metrics_size"])
 
     def _array_shapes(self, checkpoint: Checkpoint, given: Mapping[str, Array]) -> dict[str, Shape]:
-        """The arrays that belong to a checkpoint."""
+        """The shapes of the arrays of a checkpoint."""
         model = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
         names = {name.removeprefix("optimizer.") for name in given if name.startswith("optimizer.")}
         of_optimizer = self.optimizer.arrays_of({**checkpoint["optimizer"], "arrays": names})
@@ -683,7 +683,7 @@ class Trainer:
         if self._carries_state():
             state = {}
             if checkpoint["progress"].position:
-                # A model that reads a batch shows how its states look.
+                # The state after any batch has the shapes of the saved one.
                 with (
                     evaluating(self.model),
                     no_grad(),
@@ -698,7 +698,7 @@ class Trainer:
 
 
 class _Epoch:
-    """The batches of an epoch in their order, from a position on."""
+    """The batches of an epoch in order, from a position on."""
 
     def __init__(self, batches: AnyBatches, position: int) -> None:
         self._batches: Any = batches
@@ -711,7 +711,7 @@ class _Epoch:
         return len(self._batches)
 
     def take(self, count: int) -> list[Any]:
-        """The next batches, at least one, fewer than `count` at the end."""
+        """The next `count` batches, or fewer at the end, but at least one."""
         end = min(self._position + count, len(self))
         if self._iterator is None:
             taken = [self._batches[k] for k in range(self._position, end)]
@@ -720,14 +720,14 @@ class _Epoch:
         if len(taken) < end - self._position:
             raise ValueError(
                 f"the batches ended after {self._position + len(taken)}, but their length is "
-                f"{len(self)}; give as many as that"
+                f"{len(self)}; the two must agree"
             )
         self._position = end
         return taken
 
 
 def _check_batches(name: str, batches: Any) -> None:
-    """Refuse what is no epoch of batches.
+    """Check the batches of an epoch.
 
     Raises:
         TypeError: it has no length, or is a dictionary.
@@ -735,25 +735,25 @@ def _check_batches(name: str, batches: Any) -> None:
     """
     advice = "give a list of batches, or another object with a length"
     if isinstance(batches, Mapping) or not hasattr(batches, "__len__"):
-        hint = "; list(batches) makes one of a generator" if hasattr(batches, "__next__") else ""
+        hint = "; list(batches) converts a generator" if hasattr(batches, "__next__") else ""
         raise TypeError(f"Trainer: {name} is of type {type(batches).__name__}; {advice}{hint}")
     if len(batches) == 0:
-        raise ValueError(f"Trainer: {name} has no batch; {advice}")
+        raise ValueError(f"Trainer: {name} is empty; {advice}")
 
 
 def _count_sequences(batches: Sequence[Any]) -> int:
-    """How many sequences some batches have together, B of [T, B] targets."""
+    """The total number of sequences in batches, B of targets [T, B]."""
     try:
         return sum(batch.targets.shape[1] for batch in batches)
     except (AttributeError, IndexError) as error:
         raise ValueError(
-            "loss_per 'sequence' needs batches with targets [T, B]; leave it at 'token', and let "
-            "the model's loss be what is to be minimised"
+            "loss_per 'sequence' needs batches with targets [T, B]; use loss_per 'token', and "
+            "return from the model's loss what is to be minimized"
         ) from error
 
 
 def _arrays_of(batch: Any) -> Iterator[tuple[str, Array]]:
-    """The arrays of a batch by what they are called: those of a `Batch`, of a tuple, of a dict."""
+    """The arrays of a batch with their names: of a `Batch`, a tuple or a dict."""
     if isinstance(batch, Mapping):
         items = [(f"arrays {name!r}", array) for name, array in batch.items()]
     elif isinstance(batch, (tuple, list)):
@@ -771,11 +771,11 @@ def _state_tensors(state: Any) -> tuple[Tensor, ...]:
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise TypeError(
-                f"a checkpoint keeps states that are a Tensor or a tuple of Tensors; the loss "
-                f"returned one with a {type(tensor).__name__}"
+                "a checkpoint can only save a state that is a Tensor or a tuple of Tensors; the "
+                f"loss returned one with a {type(tensor).__name__}"
             )
     return tensors
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Translating sentences."""
+"""The task "translate": a sentence for a sentence."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
         "Column of the translations, or of the numbers (several: price,area), in tables.",
         reading=True,
     )
-    beam_size: int = option(
-        5, "How many translations the search keeps side by side.", SIZE, section="prediction"
+    beam_size: int = option(5, "Beam size of the search.", SIZE, section="prediction")
+    bleu: bool = option(
+        True, "Translate the files, and compute BLEU and chrF.", section="evaluation"
     )
-    bleu: bool = option(True, "Translate the files, and count BLEU and chrF.", section="evaluation")
 
     no_repeat_ngram: int = option(
         0,
-        "Let no sequence of so many words occur twice in a translation; 0 for no limit.",
+        "Length of the n-grams that may not repeat in a translation; 0 for no limit.",
         COUNT,
         section="prediction",
     )
@@ -92,8 +92,8 @@ class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
 def _read(options: TranslatorOptions, paths: Paths) -> list[Example]:
     if not paths:
         raise DataError(
-            "nothing was given to translate: name two files, the source and the target, or a table "
-            "with a column of each"
+            "no files to translate: give two files, the source and the target, or a table with a "
+            "column of each"
         )
     columns = options.source_column, options.target_column
     return read_pairs(paths, *columns, options.encoding, options.format)
@@ -128,7 +128,9 @@ def _predict(
     )
 
 
-def _shown(options: TranslatorOptions, model: EncoderDecoder, sentence: str, found: Any) -> Answer:
+def _to_answer(
+    options: TranslatorOptions, model: EncoderDecoder, sentence: str, found: Any
+) -> Answer:
     best = None if found is None else found.hypothesis
     record: dict[str, Any] = {
         "source": sentence,
@@ -142,7 +144,7 @@ def _shown(options: TranslatorOptions, model: EncoderDecoder, sentence: str, fou
 def _measure_of(options: TranslatorOptions, model: Any, codec: Any) -> Measure | None:
     if options.monitor not in ("bleu", "chrf"):
         return None
-    metrics.bleu(["a"], ["a"])  # which says what is missing before hours have gone by
+    metrics.bleu(["a"], ["a"])  # fails before training if a package is missing
     return TranslationMeasure(model, codec["target"])
 
 
@@ -155,7 +157,7 @@ def _evaluation(
     try:
         metrics.bleu(["a"], ["a"])
     except ImportError as error:
-        notice = f"no BLEU and chrF: {error}, or leave them out with --no-bleu"
+        notice = f"no BLEU and chrF: {error}, or omit them with --no-bleu"
         return data._replace(notices=[notice])
 
     def figures(result: Evaluation) -> dict[str, float]:
@@ -163,7 +165,7 @@ def _evaluation(
         sources, references = ([pair[side] for pair in pairs] for side in (0, 1))
         found = translate(model, model.codec, sources, options.beam_size)
         texts = [one.text for one in found]
-        lower = options.lowercase  # such a model writes no capitals
+        lower = options.lowercase  # the model writes lower case
         return {
             "bleu": metrics.bleu(texts, references, lowercase=lower),
             "chrf": metrics.chrf(texts, references, lowercase=lower),
@@ -186,10 +188,10 @@ TRANSLATE = example_task(
     resolve=_resolved,
     inputs=_inputs,
     predict=_predict,
-    shown=_shown,
+    to_answer=_to_answer,
     is_empty=lambda sentence: not split_words(sentence),
     example_file=lambda options, files: (
         example_of_table(files, options.format) or "YOUR_SENTENCES.txt"
     ),
 )
-"""A sentence for a sentence."""
+"""Translates sentences."""

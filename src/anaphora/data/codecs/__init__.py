@@ -1,4 +1,4 @@
-"""Codecs: what the numbers of a model mean, one class for each kind of examples."""
+"""Codecs, which convert examples to arrays and back, one class for each kind of examples."""
 
 from anaphora.data.codecs.base import Codec, Column, UnknownShare
 from anaphora.data.codecs.classifier import ClassifierCodec

@@ -1,4 +1,4 @@
-"""What every codec has, and what several need."""
+"""The base class of codecs, and functions that several of them share."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from anaphora.data.labelled import check_labels
 
 Array = NDArray[Any]
 
-_NAMED = 20  # labels or tags that a message lists
+_MAXIMUM_LISTED = 20  # labels or tags in a message
 
 
 class Column(NamedTuple):
-    """What an array of examples holds: ids, numbers of features, or lengths.
+    """The contents of an array of examples: ids, features, or lengths.
 
     Attributes:
-        along: What it has one row for; arrays that say the same are equally long.
+        along: The name of the first axis; arrays with the same name have the same length.
         below: Ids are 0 to ``below - 1``.
-        features: The numbers of a row; None for integers, of which a row has one.
-        of: Of lengths, what they are the lengths of: added up they are so many.
-        booleans: Whether the numbers of a row are booleans.
+        features: The size of a row; None for a vector of integers.
+        of: For lengths, the axis that they divide: its length is their sum.
+        booleans: Whether the rows are booleans.
 
     >>> Column("sequences", of="steps").features is None
     True
@@ -41,12 +41,13 @@ class Column(NamedTuple):
 
 
 class UnknownShare(NamedTuple):
-    """What of examples is not in the vocabulary.
+    """The tokens of examples that are not in the vocabulary.
 
     Attributes:
-        tokens: The tokens that are not in it, counted.
-        unknown: The number of unknown tokens, those included that are written so in the text.
-        total: The number of all tokens; 0 where there are none.
+        tokens: The count of each of them.
+        unknown: The number of unknown tokens, including those that the text itself marks as
+            unknown.
+        total: The number of all tokens.
 
     >>> UnknownShare(Counter(["abc"]), 1, 40).total
     40
@@ -58,7 +59,7 @@ class UnknownShare(NamedTuple):
 
 
 class Codec(ABC):
-    """What the numbers of a kind of examples mean; an example is an input and its answer.
+    """Converts examples, pairs of an input and its target, to arrays.
 
     >>> from anaphora.data import ClassifierCodec, TaggerCodec
     >>> issubclass(ClassifierCodec, Codec), issubclass(TaggerCodec, Codec)
@@ -66,99 +67,99 @@ class Codec(ABC):
     """
 
     level: str = "word"
-    """What a token of its inputs is."""
+    """The level of the tokens of its inputs."""
 
     other_levels: str = ""
-    """Levels at which another model would know more, as advice has them."""
+    """Levels at which a model would have fewer unknown tokens, for messages."""
 
     counted: ClassVar[str] = "examples"
-    """What `counts` counts, in the plural."""
+    """The unit of `counts`, in the plural."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
-        """The arguments of the model that follow from it."""
+        """The arguments of the model that the codec determines."""
 
     @abstractmethod
     def encode(self, examples: Sequence[Any]) -> dict[str, Array]:
-        """The examples as arrays, which `batches` reads.
+        """Convert examples to arrays for `batches`.
 
         Raises:
-            DataError: something is not in the vocabulary, which has no unknown token.
+            DataError: a token is not in the vocabulary, which has no unknown token.
         """
 
     @abstractmethod
     def columns(self) -> dict[str, Column]:
-        """What the arrays of `encode` hold, by their names."""
+        """The contents of the arrays of `encode`, by name."""
 
     @abstractmethod
     def batches(self, arrays: Mapping[str, Array], batch_size: int, dtype: str) -> Batches:
-        """Batches of examples that `encode` made arrays of."""
+        """Batches of the arrays of `encode`."""
 
     @abstractmethod
     def counts(self, arrays: Mapping[str, Array]) -> int:
-        """The number of targets in such arrays."""
+        """The number of targets in the arrays of `encode`."""
 
     @abstractmethod
     def describe(self) -> str:
-        """How large it is, in a few words."""
+        """A few words about its size."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """All that `from_dict` needs, for a JSON file."""
+        """The codec as plain values, for a JSON file."""
 
     @classmethod
     @abstractmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Make the codec that `to_dict` described.
+        """Make a codec from the result of `to_dict`.
 
         Raises:
             ValueError: the data is damaged; the message names the field.
         """
 
     def entries(self) -> dict[str, Sequence[str]]:
-        """What the numbers of vocabularies, classes and tags stand for, by the size of each."""
+        """The tokens, classes and tags, in the order of their ids, by the name of their size."""
         return {}
 
     def options(self) -> dict[str, Any]:
-        """How it cuts a text into tokens, by the names of the options of a training."""
+        """The training options that determine its tokens."""
         return {}
 
     def adapted(self, start: Any, vocabulary: str) -> Any:
-        """The codec of a training that begins with a model; this one is fitted to its files.
+        """The codec of a training that starts from a model; this one is fitted to its files.
 
         Args:
             start: The model's codec.
             vocabulary: One of `VOCABULARIES`.
 
         Raises:
-            DataError: the model reads something else.
+            DataError: the model reads another kind of inputs.
         """
         if type(start) is not type(self):
-            raise DataError("the model to begin with reads something else than these files hold")
+            raise DataError("the model to start from reads another kind of inputs than the files")
         return self if vocabulary == "new" else start
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels or tags that are answers, in the order of their numbers; () if others are."""
+        """The labels or tags, in the order of their ids; () if targets are of another kind."""
         return ()
 
     def with_labels_of(self, examples: Sequence[Any]) -> Self:
-        """The same codec with those labels of examples that it lacks, as the last ones.
+        """The codec with the unknown labels of examples appended.
 
-        It encodes examples to evaluate a model on, which answers none of these.
+        It encodes examples for an evaluation, in which the model never predicts these.
         """
         return self
 
     def unknown_tokens(self, input: Any) -> Counter[str]:
-        """Count the tokens of an input that the model reads as unknown.
+        """Count the tokens of an input that are not in the vocabulary.
 
         Raises:
-            DataError: the model cannot read the input at all.
+            DataError: the input cannot be encoded.
         """
         return Counter()
 
     def unknown_share(self, examples: Sequence[Any], arrays: Mapping[str, Array]) -> UnknownShare:
-        """What of examples, and of what `encode` made of them, is not in the vocabulary."""
+        """The unknown tokens of examples, given their arrays from `encode`."""
         return UnknownShare(Counter(), 0, 0)
 
     def knows(self, token: str) -> bool:
@@ -169,7 +170,7 @@ class Codec(ABC):
 def adapted_answers(
     answers: tuple[str, ...], old: tuple[str, ...], vocabulary: str, what: str
 ) -> tuple[str, ...]:
-    """The labels or tags of a training that begins with a model: the model's, if they suffice."""
+    """The labels or tags of a training that starts from a model: the model's, if they suffice."""
     if vocabulary == "new":
         return answers
     if set(answers) <= set(old):
@@ -182,10 +183,10 @@ def adapted_answers(
 
 
 def check_names(field: str, names: Sequence[str], minimum: int) -> None:
-    """Refuse the names of a vocabulary that are too few, or of which one appears twice.
+    """Check the names of a vocabulary.
 
     Raises:
-        ValueError: they are.
+        ValueError: there are too few, or one appears twice.
 
     >>> check_names("tags", ["X", "Y", "X"], minimum=1)
     Traceback (most recent call last):
@@ -200,15 +201,15 @@ def check_names(field: str, names: Sequence[str], minimum: int) -> None:
 
 
 def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array:
-    """The number of each answer among those that training knows.
+    """The ids of labels or tags.
 
     Args:
         answers: Labels or tags.
-        known: All that there are, in the order of their numbers.
-        what: What one of them is called.
+        known: All labels or tags of the training, in the order of their ids.
+        what: "label" or "tag", for messages.
 
     Raises:
-        DataError: an answer is not one of them.
+        DataError: an answer is unknown.
 
     >>> numbers_of(["yes", "no", "yes"], ["no", "yes"], "label").tolist()
     [1, 0, 1]
@@ -216,16 +217,16 @@ def numbers_of(answers: Iterable[str], known: Sequence[str], what: str) -> Array
     numbers = {name: number for number, name in enumerate(known)}
     answers = list(answers)
     if unknown := sorted(set(answers) - set(numbers)):
-        more = ", ..." if len(known) > _NAMED else ""
+        more = ", ..." if len(known) > _MAXIMUM_LISTED else ""
         raise DataError(
-            f"the {what} {unknown[0]!r} is not one of the {len(known)} of the training: "
-            f"{', '.join(map(repr, known[:_NAMED]))}{more}"
+            f"the {what} {unknown[0]!r} is not one of the {len(known)} {what}s of the training: "
+            f"{', '.join(map(repr, known[:_MAXIMUM_LISTED]))}{more}"
         )
     return np.array([numbers[answer] for answer in answers], np.int64)
 
 
 def shorten(line: str) -> str:
-    """A line as messages quote it.
+    """A line as quoted in messages.
 
     >>> shorten("It rains." * 9)
     "'It rains.It rains.It rains.It rains.It r...'"

@@ -1,4 +1,4 @@
-"""What the numbers of a classifier mean."""
+"""The codec of classifiers."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from anaphora.data.labelled import check_labels
 from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer
 
 
-class _OfClassifier(TypedDict):
+class _ClassifierFields(TypedDict):
     classes: list[str]
     multi_label: NotRequired[bool]
 
 
 @dataclass(frozen=True)
 class ClassifierCodec(SequenceCodec):
-    """What the numbers of a classifier of texts or of series mean.
+    """The codec of a classifier of texts or series.
 
     Attributes:
         classes: The labels, sorted.
-        tokenizer: Of texts; None for series.
-        mean: Of each channel of series, by which they are standardised; None for texts.
+        tokenizer: The tokenizer of texts; None for series.
+        mean: The mean of each channel of series, for standardization; None for texts.
         scale: The standard deviation of each channel.
-        multi_label: Whether an example may have several labels, or none. Its answer is then a tuple
-            of labels, which `encode_answers` makes a row of booleans, one for each class.
+        frames: Cuts series into frames; None for single steps.
+        multi_label: Whether an example may have any number of labels. Its target is then a tuple of
+            labels, which `encode_answers` converts to a row of booleans, one per class.
 
     >>> codec = ClassifierCodec(("no", "yes"), CharacterTokenizer.fit("ab"))
     >>> codec.encode_input("ba").tolist(), codec.encode_answers(["yes"]).tolist()
@@ -65,23 +66,23 @@ class ClassifierCodec(SequenceCodec):
         fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = CharacterTokenizer.fit,
         max_frames: int = 0,
     ) -> ClassifierCodec:
-        """The codec of examples: what is read, of those to train on; classes, of all.
+        """Fit a codec: tokenizer or moments to the training examples, classes to all examples.
 
         Args:
             training: Texts, or series [T, I], with their labels; at least one. If the labels of an
-                example are a tuple, any may have several or none.
-            held_out: Others.
-            fit_tokenizer: Makes the tokenizer of texts.
-            max_frames: About how many frames series are cut into, see `Frames`; 0 for none.
+                example are a tuple, examples may have any number of labels.
+            held_out: Validation examples.
+            fit_tokenizer: Fits the tokenizer of texts.
+            max_frames: Approximate number of frames of a series, see `Frames`; 0 for no frames.
 
         Raises:
-            DataError: the examples leave nothing to learn.
+            DataError: all examples have the same labels.
         """
         answers = [answer for _, answer in [*training, *held_out]]
         multi_label = any(isinstance(answer, tuple) for answer in answers)
         sets = {_label_set(answer) for answer in answers}
         classes = tuple(sorted(set().union(*sets)))
-        check_labels(dict.fromkeys(classes, "the files"))  # each may be consistent in itself
+        check_labels(dict.fromkeys(classes, "the files"))  # files may contradict each other
         if len(sets) < 2:
             labels = ", ".join(map(repr, classes))
             have = f"the label {labels}" if len(classes) == 1 else f"the labels {labels}"
@@ -103,11 +104,11 @@ class ClassifierCodec(SequenceCodec):
         return replace(self, classes=(*self.classes, *sorted(found - set(self.classes))))
 
     def encode_answers(self, answers: Sequence[Any]) -> Array:
-        """Labels as the numbers of their classes [N], or several each as booleans [N, C].
+        """Labels as class ids [N], or with ``multi_label`` as booleans [N, C].
 
         Raises:
-            DataError: a label is not one of the classes, or an example has several or none, but the
-                classifier gives each one label.
+            DataError: a label is unknown, or an example does not have exactly one label without
+                ``multi_label``.
         """
         if not self.multi_label:
             return numbers_of(map(_only_label, answers), self.classes, "label")
@@ -147,22 +148,22 @@ class ClassifierCodec(SequenceCodec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClassifierCodec:
-        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
-        description, inputs = schema.convert(data, _OfClassifier), cls.inputs_from_dict(data)
-        multi_label = description.get("multi_label", False)
-        check_names("classes", description["classes"], minimum=1 if multi_label else 2)
-        return cls(tuple(description["classes"]), **inputs, multi_label=multi_label)
+        """Make a codec from the result of `to_dict`; see `Codec.from_dict`."""
+        fields, inputs = schema.convert(data, _ClassifierFields), cls.inputs_from_dict(data)
+        multi_label = fields.get("multi_label", False)
+        check_names("classes", fields["classes"], minimum=1 if multi_label else 2)
+        return cls(tuple(fields["classes"]), **inputs, multi_label=multi_label)
 
 
 def _label_set(answer: str | tuple[str, ...]) -> frozenset[str]:
-    """The labels of an example, of which it has one if they are no tuple."""
+    """The labels of an example: those of a tuple, or a single one."""
     return frozenset(answer if isinstance(answer, tuple) else [answer])
 
 
 def _only_label(answer: str | tuple[str, ...]) -> str:
-    """The label of an example, which must have one."""
+    """The label of an example, which must have exactly one."""
     labels = sorted(_label_set(answer))
     if len(labels) != 1:
         found = f"the labels {', '.join(map(repr, labels))}" if labels else "no label"
-        raise DataError(f"an example has {found}, but the classifier gives each one label")
+        raise DataError(f"an example has {found}; the classifier expects one label per example")
     return labels[0]

@@ -1,4 +1,4 @@
-"""What the numbers of a translator mean."""
+"""The codecs of translators."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class PairCodec(dict[str, Tokenizer], Codec):
         *,
         fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = WordTokenizer.fit,
     ) -> PairCodec:
-        """The codec of pairs to train on.
+        """Fit a codec to training pairs.
 
         Args:
-            training: Sentences and their translations; at least one.
-            held_out: Others, of which nothing is taken.
-            fit_tokenizer: Makes a tokenizer of lines.
+            training: Sentences and their translations; at least one pair.
+            held_out: Validation pairs, which are ignored.
+            fit_tokenizer: Fits a tokenizer to lines.
         """
         return cls(
             {
@@ -76,15 +76,15 @@ class PairCodec(dict[str, Tokenizer], Codec):
         return pair_batches(arrays["source"], arrays["target"], batch_size, ends[1], ends[0])
 
     def words(self, name: str) -> WordTokenizer:
-        """The tokenizer of a side, where that must be one of words.
+        """The tokenizer of a side, which must be a word tokenizer.
 
         Raises:
-            DataError: it is another one.
+            DataError: it is not.
         """
         tokenizer = self[name]
         if not isinstance(tokenizer, WordTokenizer):
             raise DataError(
-                f"the tokenizer of the {name} has the level {tokenizer.level!r}; translating "
+                f"the tokenizer of the {name} has the level {tokenizer.level!r}; translation "
                 "needs 'word'"
             )
         return tokenizer
@@ -137,14 +137,14 @@ class PairCodec(dict[str, Tokenizer], Codec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PairCodec:
-        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
+        """Make a codec from the result of `to_dict`; see `Codec.from_dict`."""
         if set(data) != set(cls.sides):
             raise ValueError(f"the tokenizers are {sorted(data)}; expected {sorted(cls.sides)}")
         return cls({name: Tokenizer.from_dict(data[name]) for name in cls.sides})
 
 
 class TargetCodec(PairCodec):
-    """The tokenizer of what is written about sources that are no text, as "target".
+    """The tokenizer of the target, as "target", of a model whose source is not text.
 
     >>> TargetCodec({"target": WordTokenizer.fit(["a b"])}).sizes()
     {'vocabulary_size': 3, 'end_id': 0}

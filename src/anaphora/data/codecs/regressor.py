@@ -1,4 +1,4 @@
-"""What the numbers of a regressor mean."""
+"""The codec of regressors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from anaphora.data.series import moments
 from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer
 
 
-class _OfRegressor(TypedDict):
+class _RegressorFields(TypedDict):
     targets: list[str]
     target_mean: list[float]
     target_scale: list[float]
@@ -29,18 +29,19 @@ class _OfRegressor(TypedDict):
 
 @dataclass(frozen=True)
 class RegressorCodec(SequenceCodec):
-    """What the numbers of a regressor of texts or of series mean.
+    """The codec of a regressor of texts or series.
 
-    The model's own numbers are standardised: the target less its mean, over its deviation, those of
-    the training.
+    The model's targets and outputs are standardized by the mean and the standard deviation of the
+    training targets.
 
     Attributes:
-        targets: The names of the O numbers that are predicted.
-        target_mean: [O] in their units.
+        targets: The names of the O targets.
+        target_mean: [O] their means.
         target_scale: [O] their standard deviations.
-        tokenizer: Of texts; None for series.
-        mean: Of each channel of series, by which they are standardised; None for texts.
+        tokenizer: The tokenizer of texts; None for series.
+        mean: The mean of each channel of series, for standardization; None for texts.
         scale: The standard deviation of each channel.
+        frames: Cuts series into frames; None for single steps.
 
     >>> codec = RegressorCodec.fit([("a", (20.0,)), ("b", (40.0,)), ("ab", (30.0,))])
     >>> codec.encode_answers([(30.0,)]).tolist(), codec.decode([[0.0]]).tolist()
@@ -67,49 +68,48 @@ class RegressorCodec(SequenceCodec):
         fit_tokenizer: Callable[[Sequence[str]], Tokenizer] = CharacterTokenizer.fit,
         max_frames: int = 0,
     ) -> RegressorCodec:
-        """The codec of examples to train on.
+        """Fit a codec to training examples.
 
         Args:
             training: Texts, or series [T, I], each with its O numbers; at least one.
-            held_out: Others, of which nothing is taken.
+            held_out: Validation examples, which are ignored.
             targets: The names of the numbers.
-            fit_tokenizer: Makes the tokenizer of texts.
-            max_frames: About how many frames series are cut into, see `Frames`; 0 for none.
+            fit_tokenizer: Fits the tokenizer of texts.
+            max_frames: Approximate number of frames of a series, see `Frames`; 0 for no frames.
 
         Raises:
-            DataError: a target is the same in all examples, so that there is nothing to learn; or
-                its squares overflow.
+            DataError: a target is constant, or its squares overflow.
         """
         numbers = np.array([answer for _, answer in training], np.float64)
         mean, scale = moments(numbers, "target")
         for name, column in zip(targets, numbers.T, strict=True):
             if column.min() == column.max():
                 raise DataError(
-                    f"all examples have the same {name}, {column[0]:g}, so there is nothing to "
-                    "learn; give examples whose targets differ"
+                    f"all examples have the same {name}, {column[0]:g}; give examples whose "
+                    "targets differ"
                 )
         inputs = [example for example, _ in training]
         read = cls.fit_inputs(inputs, fit_tokenizer, max_frames)
         return cls(tuple(targets), mean, scale, **read)
 
     def encode_answers(self, answers: Sequence[Any]) -> Array:
-        """Targets [N, O] in their units as the model's numbers.
+        """Standardize targets [N, O].
 
         Raises:
-            DataError: a target is so far from the mean that no float32 can hold it.
+            DataError: a standardized target overflows float32.
         """
         numbers = np.array(answers, np.float64).reshape(-1, len(self.targets))
         scaled: Array = (numbers - self.target_mean) / self.target_scale
         for n, k in np.argwhere(~(np.abs(scaled) <= np.finfo(np.float32).max))[:1]:
             raise DataError(
-                f"the {self.targets[k]} {numbers[n, k]:g} is one that no float32 can hold when "
-                f"standardised by the mean {self.target_mean[k]:g} and the deviation "
+                f"the {self.targets[k]} {numbers[n, k]:g} overflows float32 when standardized by "
+                f"the mean {self.target_mean[k]:g} and the standard deviation "
                 f"{self.target_scale[k]:g} of the training; correct it or remove the example"
             )
         return scaled
 
     def decode(self, numbers: Any) -> Array:
-        """Numbers of the model [..., O] in the units of the targets, in float64."""
+        """Convert outputs of the model [..., O] to the units of the targets, in float64."""
         decoded: Array = np.asarray(numbers, np.float64) * self.target_scale + self.target_mean
         return decoded
 
@@ -129,8 +129,8 @@ class RegressorCodec(SequenceCodec):
     def adapted(self, start: Any, vocabulary: str) -> RegressorCodec:  # noqa: D102
         inputs = self.adapted_inputs(start, vocabulary)
         known = isinstance(start, RegressorCodec) and start.targets == self.targets
-        of = start if known and vocabulary != "new" else self  # whose units its output has
-        return RegressorCodec(self.targets, of.target_mean, of.target_scale, **inputs)
+        scaled = start if known and vocabulary != "new" else self
+        return RegressorCodec(self.targets, scaled.target_mean, scaled.target_scale, **inputs)
 
     def to_dict(self) -> dict[str, Any]:  # noqa: D102
         return {
@@ -142,13 +142,13 @@ class RegressorCodec(SequenceCodec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RegressorCodec:
-        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
-        description = schema.convert(data, _OfRegressor)
-        check_names("targets", description["targets"], minimum=1)
-        mean, scale = checked_moments(description, "target_mean", "target_scale", "target")
-        if len(mean) != len(description["targets"]):
+        """Make a codec from the result of `to_dict`; see `Codec.from_dict`."""
+        fields = schema.convert(data, _RegressorFields)
+        check_names("targets", fields["targets"], minimum=1)
+        mean, scale = checked_moments(fields, "target_mean", "target_scale", "target")
+        if len(mean) != len(fields["targets"]):
             raise ValueError(
                 f"target_mean has {len(mean)} numbers; expected one for each of the "
-                f"{len(description['targets'])} targets"
+                f"{len(fields['targets'])} targets"
             )
-        return cls(tuple(description["targets"]), mean, scale, **cls.inputs_from_dict(data))
+        return cls(tuple(fields["targets"]), mean, scale, **cls.inputs_from_dict(data))

@@ -1,4 +1,4 @@
-"""How models of texts or of series read them."""
+"""The base of the codecs of models that read texts or series."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from anaphora.data.tokenizers import Tokenizer
 
 
 class SequenceCodec(Codec):
-    """What the numbers of a model of texts or of series stand for; a subclass says it of answers.
+    """The base of codecs of texts or series; subclasses encode the targets.
 
     Attributes:
-        reader: What such a model is called.
-        tokenizer: Of texts; None for series.
-        mean: Of each channel of series, by which they are standardised; None for texts.
+        reader: The name of such models, for messages.
+        tokenizer: The tokenizer of texts; None for series.
+        mean: The mean of each channel of series, for standardization; None for texts.
         scale: The standard deviation of each channel.
-        frames: What cuts series into frames, each of which is a step; None reads every step.
+        frames: Cuts series into frames, which are the steps of the model; None for single steps.
     """
 
     reader: ClassVar[str]
@@ -43,11 +43,11 @@ class SequenceCodec(Codec):
 
     @abstractmethod
     def encode_answers(self, answers: Sequence[Any]) -> Array:
-        """The answers of examples, one for each."""
+        """The targets of examples as an array."""
 
     @abstractmethod
     def answer_column(self) -> Column:
-        """What the array of `encode_answers` holds."""
+        """The contents of the array of `encode_answers`."""
 
     @staticmethod
     def fit_inputs(
@@ -55,52 +55,53 @@ class SequenceCodec(Codec):
         fit_tokenizer: Callable[[Sequence[str]], Tokenizer],
         max_frames: int = 0,
     ) -> dict[str, Any]:
-        """The fields that say how inputs are read, of those to train on; at least one.
+        """Fit the fields of the inputs: the tokenizer, or moments and frames.
 
         Args:
-            inputs: Texts, or series [T, I].
-            fit_tokenizer: Makes the tokenizer of texts.
-            max_frames: About how many frames a series of median length is cut into; 0 for none.
+            inputs: The training texts, or series [T, I]; at least one.
+            fit_tokenizer: Fits the tokenizer of texts.
+            max_frames: Approximate number of frames of a series of median length; 0 for no frames.
 
         Raises:
-            DataError: series have other channels than others, or no deviation.
+            DataError: series have different numbers of channels, or a channel has no standard
+                deviation.
         """
         if isinstance(inputs[0], str):
             return {"tokenizer": fit_tokenizer(inputs)}
         channels = sorted({series.shape[1] for series in inputs})
         if len(channels) > 1:
             raise DataError(
-                f"there are series of {channels[0]} and of {channels[-1]} channels; give files "
+                f"there are series with {channels[0]} and with {channels[-1]} channels; give files "
                 "whose series have the same channels"
             )
         if max_frames:
             frames = Frames.fit(inputs, max_frames)
-            if frames.size > 1:  # shorter series have no more steps than that
+            if frames.size > 1:  # else the series have few steps already
                 return {"mean": frames.mean, "scale": frames.deviation, "frames": frames}
         mean, scale = moments(np.concatenate(inputs))
         return {"mean": mean, "scale": scale}
 
     @property
     def level(self) -> str:  # type: ignore[override]
-        """What a token of texts is."""
+        """The level of the tokens of texts."""
         return "word" if self.tokenizer is None else self.tokenizer.level
 
     @property
     def other_levels(self) -> str:  # type: ignore[override]
-        """Levels at which another model would know more."""
+        """Levels at which a model would have fewer unknown tokens."""
         return "char" if self.level == "word" else ""
 
     def encode_input(self, example: Any) -> Array:
-        """A text as ids [T], or a series standardised [T, I].
+        """Encode a text as ids [T], or a series as standardized steps or frames [T, I].
 
         Raises:
-            DataError: the text has what is not in the vocabulary; the series has other channels or
-                a value that is far out of the range of the training; or one was given for the
-                other.
+            DataError: a token is not in the vocabulary; the series has other channels or a value
+                far out of the range of the training; or a text was given instead of a series, or
+                the reverse.
         """
         if isinstance(example, str) != (self.tokenizer is not None):
             expected, given = ("texts", "a series") if self.tokenizer else ("series", "a text")
-            raise DataError(f"the {self.reader} is one of {expected}, but {given} was given to it")
+            raise DataError(f"the {self.reader} reads {expected}, but {given} was given")
         if self.tokenizer is not None:
             return self.tokenizer.encode(example)
         assert self.mean is not None
@@ -142,21 +143,21 @@ class SequenceCodec(Codec):
         return SequenceBatches(sequences, targets, batch_size)
 
     def input_batch(self, examples: Sequence[Any], dtype: str) -> Any:
-        """One batch of texts or series in the order given; its targets mean nothing."""
+        """One batch of texts or series, in order, without meaningful targets."""
         return side_by_side([as_floats(self.encode_input(one), dtype) for one in examples])
 
     def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
         return len(arrays["targets"])
 
     def input_sizes(self) -> dict[str, int]:
-        """The vocabulary of texts, or the channels of series, as an argument of the model."""
+        """The size of the vocabulary or of a step of series, as an argument of the model."""
         if self.tokenizer is not None:
             return {"vocabulary_size": self.tokenizer.vocabulary_size}
         assert self.mean is not None
         return {"input_size": len(self.mean) if self.frames is None else self.frames.features}
 
     def describe_inputs(self) -> str:
-        """How large that is, in a few words."""
+        """A few words about the size of the inputs."""
         (size,) = self.input_sizes().values()
         if self.tokenizer is not None:
             return f"a vocabulary of {size:,}"
@@ -175,7 +176,7 @@ class SequenceCodec(Codec):
         tokenizer = self.tokenizer
         if tokenizer is None:
             return UnknownShare(Counter(), 0, 0)
-        end = "" if tokenizer.level == "char" else "\n"  # a word must not run into the next text
+        end = "" if tokenizer.level == "char" else "\n"  # separates the last word from the next
         unknown = tokenizer.unknown_tokens(f"{text}{end}" for text, _ in examples)
         ids = arrays["inputs"]
         return UnknownShare(unknown, int(np.count_nonzero(ids == tokenizer.unknown_id)), len(ids))
@@ -187,38 +188,38 @@ class SequenceCodec(Codec):
         return {} if self.tokenizer is None else self.tokenizer.options()
 
     def adapted_inputs(self, start: Any, vocabulary: str) -> dict[str, Any]:
-        """The fields that say how inputs are read, of a training that begins with a model.
+        """The fields of the inputs, for a training that starts from a model.
 
         Args:
-            start: The model's codec, of the same kind, or a tokenizer.
-            vocabulary: As of `adapted`.
+            start: The model's codec, of the same class, or a tokenizer.
+            vocabulary: As for `adapted`.
 
         Raises:
-            DataError: the model reads something else.
+            DataError: the model reads another kind of inputs.
         """
         tokenizer = start if isinstance(start, Tokenizer) else start.tokenizer
         if self.tokenizer is not None and tokenizer is not None:
             return {"tokenizer": self.tokenizer.adapted(tokenizer, vocabulary)}
         if self.tokenizer is not None or tokenizer is not None:
-            came, wanted = ("series", "texts") if tokenizer else ("texts", "series")
-            raise DataError(f"the model to begin with reads {wanted}, but the files hold {came}")
+            given, expected = ("series", "texts") if tokenizer else ("texts", "series")
+            raise DataError(f"the model to start from reads {expected}, but the files hold {given}")
         assert self.mean is not None
         if len(self.mean) != len(start.mean):
             raise DataError(
-                f"the series have {len(self.mean)} channels; those of the model to begin with have "
+                f"the series have {len(self.mean)} channels; those of the model to start from have "
                 f"{len(start.mean)}"
             )
-        of = self if vocabulary == "new" else start
+        scaled = self if vocabulary == "new" else start
         if (0 if self.frames is None else self.frames.features) != (
             0 if start.frames is None else start.frames.features
         ):
             raise DataError(
-                "the model to begin with cuts series into other frames; give --max-frames as there"
+                "the model to start from reads series in other frames; give its --max-frames"
             )
-        return {"mean": of.mean, "scale": of.scale, "frames": of.frames}
+        return {"mean": scaled.mean, "scale": scaled.scale, "frames": scaled.frames}
 
     def inputs_to_dict(self) -> dict[str, Any]:
-        """What `inputs_from_dict` needs, for a JSON file."""
+        """The fields of the inputs as plain values, for a JSON file."""
         if self.tokenizer is not None:
             return {"tokenizer": self.tokenizer.to_dict()}
         assert self.mean is not None
@@ -232,17 +233,17 @@ class SequenceCodec(Codec):
 
     @staticmethod
     def inputs_from_dict(data: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that say how inputs are read.
+        """The fields of the inputs from plain values.
 
         Raises:
             ValueError: the data is damaged; the message names the field.
         """
-        of_series = "tokenizer" not in data and ("mean" in data or "scale" in data)
-        description = schema.convert(data, _OfSeries if of_series else _OfTexts)
-        if not of_series:
+        is_series = "tokenizer" not in data and ("mean" in data or "scale" in data)
+        fields = schema.convert(data, _SeriesFields if is_series else _TextFields)
+        if not is_series:
             return {"tokenizer": Tokenizer.from_dict(data["tokenizer"])}
-        mean, scale = checked_moments(description, "mean", "scale", "channel")
-        cut = description.get("frames")
+        mean, scale = checked_moments(fields, "mean", "scale", "channel")
+        cut = fields.get("frames")
         if cut is None:
             return {"mean": mean, "scale": scale}
         spread = np.array(cut["spread"], np.float64)
@@ -258,29 +259,29 @@ class SequenceCodec(Codec):
         return {"mean": mean, "scale": scale, "frames": frames}
 
 
-class _OfTexts(TypedDict):
+class _TextFields(TypedDict):
     tokenizer: dict[str, Any]
 
 
-class _OfFrames(TypedDict):
+class _FramesFields(TypedDict):
     size: schema.Size
     stride: schema.Size
     spread: list[float]
 
 
-class _OfSeries(TypedDict):
+class _SeriesFields(TypedDict):
     mean: list[float]
     scale: list[float]
-    frames: NotRequired[_OfFrames]
+    frames: NotRequired[_FramesFields]
 
 
 def checked_moments(
     data: Mapping[str, Sequence[float]], mean: str, scale: str, what: str
 ) -> tuple[Array, Array]:
-    """Means and deviations from plain data, by the names of their fields.
+    """Means and standard deviations from plain data, by the names of their fields.
 
     Raises:
-        ValueError: they are not equally many, there are none, or a deviation is not above 0.
+        ValueError: their numbers differ or are 0, or a standard deviation is not above 0.
 
     >>> checked_moments({"mean": [1.0], "scale": [2.0]}, "mean", "scale", "channel")
     (array([1.]), array([2.]))
@@ -298,5 +299,5 @@ def checked_moments(
 
 
 def as_floats(array: Array, dtype: str) -> Array:
-    """Floats in a precision; ids and classes as they are."""
+    """Convert floats to a precision; ids and classes are returned unchanged."""
     return array.astype(dtype) if array.dtype.kind == "f" else array

@@ -1,4 +1,4 @@
-"""What the numbers of a tagger mean, and how tags mark spans."""
+"""The codec of taggers, and the schemes by which tags mark spans."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from anaphora.data.tokenizers import CharacterTokenizer, Tokenizer, WordTokenize
 from anaphora.data.tokenizers.word import UNKNOWN
 
 UNKNOWN_WORD = 0
-"""The id that a tagger has for words that are not in the vocabulary."""
+"""The id of words that are not in the vocabulary of a tagger."""
 
 
 def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
-    """How tags mark spans, such as names of persons: with which letter before their type.
+    """The scheme by which tags mark spans, such as names of persons.
 
-    "BIO" (also called IOB2) where most spans begin with B, "IOB1" where B only stands between
-    spans side by side, "BIOES" where spans end with E and those of one word have S.
+    "BIO" (also called IOB2) if most spans start with B, "IOB1" if only spans that follow another
+    directly do, "BIOES" if spans end with E, or have S if they are one word.
 
     Args:
         sentences: The tags of each sentence.
 
     Returns:
-        The scheme; None where tags mark no spans, or otherwise.
+        The scheme; None if tags mark no spans, or by another scheme.
 
     >>> span_scheme([["B-PER", "I-PER", "O"]]), span_scheme([["I-PER", "O"]])
     ('BIO', 'IOB1')
@@ -47,7 +47,7 @@ def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
     ('BIOES', None)
     """
     sentences = list(sentences)
-    tags = {tag for of_sentence in sentences for tag in of_sentence} - {"O"}
+    tags = {tag for sentence in sentences for tag in sentence} - {"O"}
     letters = {tag[:1] for tag in tags}
     if not tags or not letters <= set("BIES") or any(tag[1:2] != "-" for tag in tags):
         return None
@@ -55,14 +55,14 @@ def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
         return "BIOES"
     first = Counter(
         tag[0]
-        for of_sentence in sentences
-        for before, tag in zip(["O", *of_sentence], of_sentence, strict=False)
+        for sentence in sentences
+        for before, tag in zip(["O", *sentence], sentence, strict=False)
         if before == "O" != tag
     )
     return "BIO" if first["B"] >= first["I"] else "IOB1"
 
 
-class _OfTagger(TypedDict):
+class _TaggerFields(TypedDict):
     words: list[str]
     lowercase: bool
     characters: dict[str, Any]
@@ -72,15 +72,14 @@ class _OfTagger(TypedDict):
 
 @dataclass(frozen=True)
 class TaggerCodec(Codec):
-    """What the numbers of a tagger mean.
+    """The codec of a tagger.
 
     Attributes:
-        words: The words that it knows, the most frequent first; their ids begin at 1, as 0 is any
-            other word.
+        words: The vocabulary, the most frequent word first; ids start at 1, as 0 is any other word.
         lowercase: Whether words are looked up in lower case.
-        characters: Of the spelling, whose case stays.
+        characters: The tokenizer of the spelling, which keeps case.
         tags: The tags, sorted.
-        scheme: How they mark spans, such as "BIO"; see `span_scheme`.
+        scheme: The scheme by which they mark spans, such as "BIO"; see `span_scheme`.
 
     >>> codec = TaggerCodec(("yes", "no"), True, CharacterTokenizer.fit("yes"), ("X",))
     >>> codec.encode_words(["No", "doubt"]).tolist()
@@ -109,11 +108,11 @@ class TaggerCodec(Codec):
         minimum_count: int = 1,
         lowercase: bool = False,
     ) -> TaggerCodec:
-        """The codec of sentences with tags: words, of those to train on; tags, of all.
+        """Fit a codec: the vocabularies to the training sentences, the tags to all sentences.
 
         Args:
             training: Words and their tags; at least one sentence.
-            held_out: Others.
+            held_out: Validation sentences.
             vocabulary_size: The maximum number of words, the most frequent ones; None for all.
             minimum_count: The occurrences that a word needs to be kept.
             lowercase: Look words up in lower case.
@@ -127,14 +126,14 @@ class TaggerCodec(Codec):
             (word for word, count in counts.items() if count >= minimum_count),
             key=lambda word: (-counts[word], word),
         )
-        tags = {tag for _, of_words in [*training, *held_out] for tag in of_words}
+        tags = {tag for _, its_tags in [*training, *held_out] for tag in its_tags}
         check_labels(dict.fromkeys(sorted(tags), "the files"), "tag")
         return cls(
             tuple(kept[:vocabulary_size]),
             lowercase,
             CharacterTokenizer.fit(spelled, minimum_count=2),
             tuple(sorted(tags)),
-            span_scheme([of_words for _, of_words in [*training, *held_out]]),
+            span_scheme([its_tags for _, its_tags in [*training, *held_out]]),
         )
 
     @property
@@ -143,7 +142,7 @@ class TaggerCodec(Codec):
         return self.tags
 
     def with_labels_of(self, examples: Sequence[Any]) -> TaggerCodec:  # noqa: D102
-        more = sorted({tag for _, of_words in examples for tag in of_words} - set(self.tags))
+        more = sorted({tag for _, its_tags in examples for tag in its_tags} - set(self.tags))
         return replace(self, tags=(*self.tags, *more))
 
     def encode_words(self, words: Sequence[str]) -> Array:
@@ -153,12 +152,12 @@ class TaggerCodec(Codec):
         return np.array([ids.get(word, UNKNOWN_WORD) for word in looked_up], np.int64)
 
     def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
-        tags = [tag for _, of_words in examples for tag in of_words]
-        words = [word for of_sentence, _ in examples for word in of_sentence]
+        tags = [tag for _, its_tags in examples for tag in its_tags]
+        words = [word for sentence, _ in examples for word in sentence]
         return {
             "words": self.encode_words(words),
             "tags": numbers_of(tags, self.tags, "tag"),
-            "lengths": np.array([len(of_sentence) for of_sentence, _ in examples]),
+            "lengths": np.array([len(sentence) for sentence, _ in examples]),
             "characters": self.characters.encode("".join(words)),
             "character_lengths": np.array([len(word) for word in words]),
         }
@@ -190,7 +189,7 @@ class TaggerCodec(Codec):
         )
 
     def input_batch(self, sentences: Sequence[Sequence[str]]) -> Any:
-        """One batch of sentences in the order given; its targets mean nothing."""
+        """One batch of sentences, in order, without meaningful targets."""
         characters = [[self.characters.encode(word) for word in words] for words in sentences]
         return side_by_side([self.encode_words(words) for words in sentences], characters)
 
@@ -227,7 +226,7 @@ class TaggerCodec(Codec):
             words = tuple(w for w in start.tokens_by_id() if w != UNKNOWN and not w.isspace())
         else:
             raise DataError(
-                "a tagger reads words; the model to begin with reads at level "
+                "a tagger reads words; the model to start from reads at level "
                 f"{getattr(start, 'level', None)!r}"
             )
         if vocabulary == "new":
@@ -261,14 +260,14 @@ class TaggerCodec(Codec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TaggerCodec:
-        """Make the codec that `to_dict` described; see `Codec.from_dict`."""
-        description = schema.convert(data, _OfTagger)
-        check_names("words", description["words"], minimum=0)
-        check_names("tags", description["tags"], minimum=1)
+        """Make a codec from the result of `to_dict`; see `Codec.from_dict`."""
+        fields = schema.convert(data, _TaggerFields)
+        check_names("words", fields["words"], minimum=0)
+        check_names("tags", fields["tags"], minimum=1)
         return cls(
-            tuple(description["words"]),
-            description["lowercase"],
-            Tokenizer.from_dict(description["characters"]),
-            tuple(description["tags"]),
-            description["scheme"],
+            tuple(fields["words"]),
+            fields["lowercase"],
+            Tokenizer.from_dict(fields["characters"]),
+            tuple(fields["tags"]),
+            fields["scheme"],
         )
