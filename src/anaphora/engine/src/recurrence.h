@@ -142,7 +142,7 @@ template <class T> class ForwardPass {
         static thread_local Scratch value_scratch, half_scratch, copy_scratch, h_scratch, x_scratch,
             unprojected_scratch;
         using Rows = typename Weight<T>::Rows;
-        std::optional<Rows> h_rows(std::in_place, hh_, B_, false, h_scratch);
+        Rows h_rows(hh_, B_, false, h_scratch);
         Rows x_rows(ih_, B_, false, x_scratch);
         std::optional<Rows> unprojected_rows;
         if (projection_)
@@ -150,8 +150,8 @@ template <class T> class ForwardPass {
         const StepLayer<T> layer{
             &cell_,     &plan_.blocks,       H_, &hh_, in_step_ ? &ih_ : nullptr, w_.bias_ih,
             w_.bias_hh, w_.parameters.data()};
-        ForwardStep<T> step(layer, reads_, plan_.sub * plan_.largest_tile(), value_scratch,
-                            half_scratch);
+        const int vectors = plan_.sub * plan_.largest_tile();
+        ForwardStep<T> step(layer, reads_, vectors, vectors, value_scratch, half_scratch);
         Own own;
         own.input_row.resize(B_);
         T *x_copy = copy_scratch.get<T>(in_step_ && plan_.indexed() ? B_ * I_ : 1);
@@ -164,7 +164,7 @@ template <class T> class ForwardPass {
             for (const RowTile &tile : own.tiles)
                 own.h_ranges.push_back({state_at(0, t) + tile.first * P_, tile.rows, 0});
             if (cell_.h_blocks > 0)
-                h_rows->read(own.h_ranges, P_, true);
+                h_rows.read(own.h_ranges, P_, true);
             if (in_step_) {
                 const T *x = f_.x + t * B_ * I_;
                 for (const RowTile &tile : own.tiles) {
@@ -182,8 +182,8 @@ template <class T> class ForwardPass {
                     if (own.tiles[n].rows > 0) {
                         step.part = static_cast<std::int64_t>(n);
                         place(step, own, own.tiles[n], span, t, block, x_gates);
-                        step(own.tiles[n].rows, block, block + 1, h_rows,
-                             in_step_ ? &x_rows : nullptr);
+                        step(own.tiles[n].rows, block, block + 1,
+                             cell_.h_blocks > 0 ? &h_rows : nullptr, in_step_ ? &x_rows : nullptr);
                     }
             }
             if (projection_)

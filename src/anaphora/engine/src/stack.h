@@ -18,7 +18,7 @@ namespace anaphora::ANAPHORA_ISA {
 
 template <class T> struct PackedLayer {
     std::optional<Weight<T>> ih, hh, hr;            // ih: none if the input halves are in the table
-    T *bias_ih = nullptr;                           // in the order of the outputs of ih, or null
+    T *bias_ih = nullptr;                           // [Gx, padded H], or null
     T *bias_hh = nullptr;                           // [Gh, padded H]; zeros if there is none
     std::vector<const T *> parameters;              // each [padded H]
     T *norm_weight = nullptr, *norm_bias = nullptr; // [P], or null
@@ -105,11 +105,8 @@ template <class T> class PackedStack final : public Stack<T> {
             if (l > 0 || !tabulated) {
                 weight(to.ih, this->cell.x_blocks, H, l == 0 ? w.input : P, plan.blocks,
                        from.weight_ih);
-                if (from.bias_ih != nullptr) {
-                    to.bias_ih = take(XP);
-                    if (to.bias_ih != nullptr)
-                        pack_bias(from.bias_ih, to.bias_ih);
-                }
+                if (from.bias_ih != nullptr)
+                    to.bias_ih = vectors(this->cell.x_blocks, H, from.bias_ih);
             }
             weight(to.hh, this->cell.h_blocks, H, P, plan.blocks, from.weight_hh);
             weight(to.hr, 1, P, H, column_blocks(H, P, W), from.weight_hr);
@@ -127,18 +124,6 @@ template <class T> class PackedStack final : public Stack<T> {
             bias = vectors(1, w.outputs, w.bias);
     }
 
-    // to [XP] = a bias [Gx * H], in the order of the outputs of a weight.
-    void pack_bias(const T *from, T *to) const {
-        std::fill_n(to, XP, T(0));
-        const WeightShape shape{this->cell.x_blocks, this->hidden, 1, plan.blocks};
-        for (const Block &block : plan.blocks)
-            for (std::int64_t v = 0; v < shape.vectors(block); v++, to += W) {
-                const Columns columns = shape.columns(block, v, W);
-                std::copy_n(from + columns.begin, std::clamp<std::int64_t>(columns.valid, 0, W),
-                            to);
-            }
-    }
-
     // The input halves of every id, with their bias.
     void tabulate(const StackWeights<T> &w) {
         Scratch weight_scratch, row_scratch;
@@ -152,11 +137,15 @@ template <class T> class PackedStack final : public Stack<T> {
         ih.multiply_all(0, std::ssize(plan.blocks), rows, {table, XP, W});
         if (from.bias_ih == nullptr)
             return;
-        std::vector<T> biases(static_cast<std::size_t>(XP));
-        pack_bias(from.bias_ih, biases.data());
-        for (std::int64_t id = 0; id < w.ids; id++)
-            for (std::int64_t j = 0; j < XP; j++)
-                table[id * XP + j] += biases[static_cast<std::size_t>(j)];
+        const WeightShape shape{this->cell.x_blocks, this->hidden, w.input, plan.blocks};
+        T *to = table;
+        for (const Block &block : plan.blocks)
+            for (std::int64_t v = 0; v < shape.vectors(block); v++, to += W) {
+                const Columns columns = shape.columns(block, v, W);
+                for (std::int64_t id = 0; id < w.ids; id++)
+                    for (std::int64_t j = 0; j < std::min<std::int64_t>(columns.valid, W); j++)
+                        to[id * XP + j] += from.bias_ih[columns.begin + j];
+            }
     }
 
     Scratch memory_;
@@ -199,7 +188,7 @@ template <class T> class Run {
         tiles_ = Parts::of(B_, std::max<std::int64_t>(s_.plan.max_rows_of_tile(), 1));
         const int height = B_ == 0 ? 1 : tiles_.size(0);
         blocks_in_tile_ = std::max(1, tile_vectors / (height * s_.plan.sub));
-        vectors_in_tile_ = blocks_in_tile_ * s_.plan.sub * height;
+        vectors_in_tile_ = static_cast<int>(blocks_in_tile_) * s_.plan.sub * height;
         if (f.length > 0)
             next_.resize(static_cast<std::size_t>(B_));
     }
@@ -278,8 +267,9 @@ template <class T> class Run {
             emplace(output, s.output, rows, scratch[4]);
             for (const PackedLayer<T> &l : s.layers)
                 layers.push_back({&s.cell, &s.plan.blocks, s.HP, l.hh ? &*l.hh : nullptr, nullptr,
-                                  nullptr, l.bias_hh, l.parameters.data()});
-            step.emplace(layers[0], run.reads_, run.vectors_in_tile_, scratch[5], scratch[6]);
+                                  l.bias_ih, l.bias_hh, l.parameters.data()});
+            step.emplace(layers[0], run.reads_, run.vectors_in_tile_,
+                         run.blocks_in_tile_ * s.plan.sub * run.B_, scratch[5], scratch[6]);
             for (std::int64_t l = 0; l < run.L_; l++)
                 before.push_back(run.first_state(l, 1, run.chunk_ - 1));
         }
@@ -337,8 +327,8 @@ template <class T> class Run {
                 wait();
             }
             if (layer.ih)
-                multiply_input(own, layer, l == 0 ? *own.first_input : *own.input, steps * B_, y,
-                               y_row);
+                multiply_rows(own, *layer.ih, l == 0 ? *own.first_input : *own.input, own.share,
+                              steps * B_, y, y_row, x_gates_, s_.XP);
             own.step->set_layer(own.layers[static_cast<std::size_t>(l)]);
             for (std::int64_t t = 0; t < steps; t++) {
                 T *after = first_state(l, own.chunk, t);
@@ -372,35 +362,23 @@ template <class T> class Run {
         return Parts::of((N + W - 1) / W, max_vectors).parts;
     }
 
-    // The input halves of a thread's units for some rows.
-    void multiply_input(Own &own, const PackedLayer<T> &layer, Rows &rows, std::int64_t count,
-                        const T *x, std::int64_t stride) const {
-        multiply_rows(own, *layer.ih, rows, own.share, count, x, stride, x_gates_, s_.XP);
-        if (layer.bias_ih == nullptr || own.share.first == own.share.end)
-            return;
-        const Block &last = s_.plan.blocks[own.share.end - 1];
-        const std::int64_t begin = layer.ih->first_vector(own.share.first) * W,
-                           end = cell_.x_blocks * (last.first + last.vectors) * W;
-        for (std::int64_t r = 0; r < count; r++)
-            for (std::int64_t j = begin; j < end; j += W) {
-                T *at = x_gates_ + r * s_.XP + j;
-                store(at, load(at) + load(layer.bias_ih + j));
-            }
-    }
-
     // A thread's units of all rows. ids: of the table of input halves, or null.
     void take_step(Own &own, std::int64_t l, std::int64_t t, const std::int64_t *ids, T *after) {
         ForwardStep<T> &step = *own.step;
         if (own.state) {
             own.ranges.clear();
             for (std::int64_t n = 0; n < tiles_.parts; n++)
-                own.ranges.push_back({own.before[l] + tiles_.first(n) * s_.PP, tiles_.size(n), 0});
+                own.ranges.push_back(
+                    {own.before[l] + tiles_.first(n) * s_.PP, tiles_.size(n), tiles_.first(n)});
             own.state->read(own.ranges, s_.PP, true);
         }
-        for (std::int64_t n = own.share.first; n < own.share.end; n += blocks_in_tile_)
+        for (std::int64_t n = own.share.first; n < own.share.end; n += blocks_in_tile_) {
+            const std::int64_t end = std::min(own.share.end, n + blocks_in_tile_);
+            if (own.state)
+                step.multiply(B_, n, end, *own.state);
             for (std::int64_t tile = 0; tile < tiles_.parts; tile++) {
                 const std::int64_t row = tiles_.first(tile);
-                step.part = tile;
+                step.first_row = row;
                 if (ids != nullptr)
                     step.x = {{s_.table, s_.XP, ids + row}, true};
                 else
@@ -409,9 +387,9 @@ template <class T> class Run {
                 step.after[0] = s_.projects ? unprojected_ + row * s_.HP : after + row * s_.PP;
                 for (int k = 1; k < cell_.states; k++)
                     step.before[k] = step.after[k] = other_state(k, l) + row * s_.HP;
-                step(tiles_.size(tile), n, std::min(own.share.end, n + blocks_in_tile_), own.state,
-                     nullptr);
+                step(tiles_.size(tile), n, end, nullptr, nullptr);
             }
+        }
     }
 
     // Write the stack's outputs from y [rows, padded P] to [rows, N].

@@ -66,13 +66,7 @@ ANAPHORA_INLINE void add_halves(T *value, const Half<T> &h, const Half<T> &x, in
             add(to, HasH ? h.at(s, r) : zeros, hb, half);
         }
     };
-    std::int64_t s = 0;
-    if (rows == 1 && x_bias == nullptr) { // a session
-        const T *h_half = HasH ? h.at(0, 0) : zeros, *x_half = HasX ? x.at(0, 0) : zeros;
-        for (; s < full; s++, h_half += h.vector, x_half += HasX ? x.vector : 0)
-            add(value + s * W, h_half, load(h_bias + s * h_step), load(x_half));
-    }
-    for (; s < full; s++)
+    for (std::int64_t s = 0; s < full; s++)
         add_vector(s, W);
     if (full < sub)
         add_vector(full, units - full * W);
@@ -91,7 +85,7 @@ template <class T> struct StepLayer {
 // Input halves of gates that are not computed in the step, at their first unit.
 template <class T> struct InputHalves {
     RowView<const T> rows;
-    bool packed; // in the order of the outputs of a weight; else [Gx, units]
+    bool packed; // in the order of the outputs of a weight; else [Gx, units], with their bias
 };
 
 // A value that is written beside the states.
@@ -106,24 +100,26 @@ template <class T> class ForwardStep {
   public:
     using Rows = typename Weight<T>::Rows;
 
-    // What the caller sets for each tile: its rows within those that were read for each weight, the
-    // given input halves, the states before and after the step, at the tile's first row; `saved`:
-    // where the values saved for the backward pass go, or null.
-    std::int64_t part = 0;
+    // What the caller sets for each tile: its rows within those that were read for each weight, or
+    // its first row within those that were multiplied; the given input halves, the states before
+    // and after the step, at the tile's first row; `saved`: where the values saved for the backward
+    // pass go, or null.
+    std::int64_t part = 0, first_row = 0;
     InputHalves<T> x{};
     std::vector<const T *> before;
     std::vector<T *> after;
     std::vector<Written<T>> written;
     T *saved = nullptr;
 
-    // Tiles have at most `vectors` vectors, of which each holds units of one row.
+    // Tiles have at most `vectors` vectors, of which each holds units of one row; halves are
+    // multiplied for at most `half_vectors`.
     ForwardStep(const StepLayer<T> &layer, const std::vector<bool> &reads, int vectors,
-                Scratch &value_scratch, Scratch &half_scratch)
+                std::int64_t half_vectors, Scratch &value_scratch, Scratch &half_scratch)
         : before(layer.cell->states), after(layer.cell->states), layer_(&layer), reads_(reads),
           values_(layer.cell->forward, vectors, value_scratch),
-          halves_(
-              half_scratch.get<T>((layer.cell->h_blocks + layer.cell->x_blocks) * vectors * W + 1)),
-          x_halves_(halves_ + layer.cell->h_blocks * vectors * W) {}
+          halves_(half_scratch.get<T>(
+              (layer.cell->h_blocks + layer.cell->x_blocks) * half_vectors * W + 1)),
+          x_halves_(halves_ + layer.cell->h_blocks * half_vectors * W) {}
 
     // Take another layer of the same cell.
     void set_layer(const StepLayer<T> &layer) { layer_ = &layer; }
@@ -142,11 +138,17 @@ template <class T> class ForwardStep {
         return read;
     }
 
-    // Some rows by the units of blocks first ... end - 1. x_rows: null if the input is not
-    // multiplied in the step.
-    // h_rows: none if no gate has a recurrent half.
-    void operator()(int rows, std::int64_t first, std::int64_t end,
-                    const std::optional<Rows> &h_rows, const Rows *x_rows) {
+    // The recurrent halves of `rows` rows, which are all that were read, of blocks first ... end -
+    // 1: each weight is read once for the tiles that follow.
+    void multiply(std::int64_t rows, std::int64_t first, std::int64_t end, const Rows &h_rows) {
+        half_row_ = rows * W;
+        layer_->hh->multiply_all(first, end, h_rows, {halves_, W, half_row_});
+    }
+
+    // Some rows by the units of blocks first ... end - 1. h_rows: null if the recurrent halves are
+    // multiplied, or no gate has any; x_rows: null if the input is not multiplied in the step.
+    void operator()(int rows, std::int64_t first, std::int64_t end, const Rows *h_rows,
+                    const Rows *x_rows) {
         const StepLayer<T> &layer = *layer_;
         const Cell &cell = *layer.cell;
         const std::vector<Block> &blocks = *layer.blocks;
@@ -159,13 +161,17 @@ template <class T> class ForwardStep {
             for (std::size_t s = 0; s < cell.saved.size(); s++)
                 values_.place(cell.saved[s], saved + static_cast<std::int64_t>(s) * tile);
 
-        const Target<T> halves{halves_, W, rows * W}, x_halves{x_halves_, W, rows * W};
-        if (cell.h_blocks > 0)
-            layer.hh->multiply(first, end, *h_rows, part, halves);
+        if (h_rows != nullptr) {
+            half_row_ = rows * W;
+            layer.hh->multiply(first, end, *h_rows, part, {halves_, W, half_row_});
+        }
         if (x_rows != nullptr)
-            layer.ih->multiply(first, end, *x_rows, part, x_halves);
-        for (std::int32_t g = 0; g < cell.first_state(); g++)
-            assemble(g, first, end, rows, x_rows != nullptr);
+            layer.ih->multiply(first, end, *x_rows, part, {x_halves_, W, rows * W});
+        if (rows == 1 && x.packed)
+            assemble_row(first, end);
+        else
+            for (std::int32_t g = 0; g < cell.first_state(); g++)
+                assemble(g, first, end, rows, x_rows != nullptr);
 
         const auto state0 = cell.first_state();
         for (int k = 0; k < cell.states; k++)
@@ -187,6 +193,41 @@ template <class T> class ForwardStep {
     }
 
   private:
+    // All gates of one row whose input halves are packed: a session.
+    ANAPHORA_INLINE void assemble_row(std::int64_t first, std::int64_t end) {
+        const StepLayer<T> &layer = *layer_;
+        const std::int64_t Gh = layer.cell->h_blocks, Gx = layer.cell->x_blocks;
+        const Block *blocks = layer.blocks->data();
+        const std::int64_t begin = blocks[first].first, half = half_row_;
+        const T *halves = halves_ + first_row * W, *given = x.rows[0];
+        std::int32_t g = 0;
+        for (const auto [x_gate, h_gate] : layer.cell->gates) {
+            T *to = values_[g++];
+            for (std::int64_t n = first, count = 1; n < end; n += count) {
+                const std::int64_t at = blocks[n].first, gap = blocks[n].vectors;
+                std::int64_t sub = gap, h_step = half, x_step = W;
+                if (gap == 1) { // so are those that follow: take them at once
+                    sub = count = end - n;
+                    h_step = Gh * half;
+                    x_step = Gx * W;
+                }
+                const T *h = halves + (Gh * (at - begin) + h_gate * gap) * half,
+                        *h_bias = layer.bias_hh + h_gate * layer.units + at * W,
+                        *x_half = given + (Gx * at + x_gate * gap) * W,
+                        *x_bias = layer.bias_ih + x_gate * layer.units + at * W;
+                auto h_at = [&](std::int64_t s) {
+                    return load(h + s * h_step) + load(h_bias + s * W);
+                };
+                auto x_at = [&](std::int64_t s) {
+                    const Vector<T> x = load(x_half + s * x_step);
+                    return layer.bias_ih == nullptr ? x : x + load(x_bias + s * W);
+                };
+                for (std::int64_t s = 0; s < sub; s++, to += W)
+                    store(to, x_gate < 0 ? h_at(s) : h_gate < 0 ? x_at(s) : h_at(s) + x_at(s));
+            }
+        }
+    }
+
     // One gate of some blocks: its halves and their biases.
     ANAPHORA_INLINE void assemble(std::int32_t g, std::int64_t first, std::int64_t end, int rows,
                                   bool in_step) {
@@ -196,7 +237,8 @@ template <class T> class ForwardStep {
         const Block *blocks = layer.blocks->data();
         const std::int64_t begin = blocks[first].first, tile = rows * W;
         const bool given = x_gate >= 0 && !in_step;
-        Half<T> h{nullptr, W, tile, nullptr, nullptr}, half_x = h;
+        Half<T> h{nullptr, W, half_row_, nullptr, nullptr},
+            half_x{nullptr, W, tile, nullptr, nullptr};
         if (given)
             half_x = {nullptr, x.rows.stride, W, x.rows.index, nullptr};
         T *value = values_[g];
@@ -206,23 +248,23 @@ template <class T> class ForwardStep {
             if (sub == 1) { // so are those that follow: take them at once
                 count = end - n;
                 sub = static_cast<int>(count);
-                h.vector = Gh * tile;
+                h.vector = Gh * half_row_;
                 half_x.vector = in_step ? Gx * tile : x.packed ? Gx * W : W;
             }
             const std::int64_t gap = blocks[n].vectors,
                                units = std::min<std::int64_t>(sub * W, H - unit);
             if (h_gate >= 0) {
-                h.data = halves_ + (Gh * (at - begin) + h_gate * gap) * tile;
+                h.data = halves_ + (Gh * (at - begin) + h_gate * gap) * half_row_ + first_row * W;
                 h.bias = layer.bias_hh == nullptr ? nullptr : layer.bias_hh + h_gate * H + unit;
             }
             if (given)
                 half_x.data =
                     x.rows.data + (x.packed ? (Gx * at + x_gate * gap) * W : x_gate * H + unit);
-            else if (x_gate >= 0) {
+            else if (x_gate >= 0)
                 half_x.data = x_halves_ + (Gx * (at - begin) + x_gate * gap) * tile;
+            if (x_gate >= 0 && (!given || x.packed))
                 half_x.bias =
                     layer.bias_ih == nullptr ? nullptr : layer.bias_ih + x_gate * H + unit;
-            }
             T *to = value + (at - begin) * tile;
             if (x_gate < 0)
                 add_halves<true, false>(to, h, half_x, rows, sub, units);
@@ -236,7 +278,8 @@ template <class T> class ForwardStep {
     const StepLayer<T> *layer_;
     const std::vector<bool> &reads_;
     Tiles<T> values_;
-    T *halves_, *x_halves_; // [G * vectors, lanes]
+    T *halves_, *x_halves_;     // [G * vectors, rows, lanes]
+    std::int64_t half_row_ = 0; // the size of a vector of all rows of halves_
 };
 
 template <class T> class BackwardStep {

@@ -139,13 +139,23 @@ void pack_columns(std::int64_t K, const Matrix<const T> &B, int vectors, const C
             }
         return;
     }
+    auto copy = [&](const T *from, std::int64_t row, std::int64_t k0, T *at) {
+        const std::int64_t end = std::min(K, k0 + step);
+        for (std::int64_t k = k0; k < end; k++)
+            at[k * padded] = from[k * row];
+    };
     for (std::int64_t k0 = 0; k0 < K; k0 += step)
         for (int v = 0; v < vectors; v++)
             for (std::int64_t j = 0; j < W; j++) {
-                const bool valid = j < columns[v].valid;
-                const T *from = B.data + (columns[v].begin + (valid ? j : 0)) * B.column;
-                for (std::int64_t k = k0; k < std::min(K, k0 + step); k++)
-                    to[k * padded + v * W + j] = valid ? from[k * B.row] : T(0);
+                const T *from = B.data + (columns[v].begin + j) * B.column;
+                T *at = to + v * W + j;
+                if (j >= columns[v].valid)
+                    for (std::int64_t k = k0; k < std::min(K, k0 + step); k++)
+                        at[k * padded] = 0;
+                else if (B.row == 1)
+                    copy(from, 1, k0, at);
+                else
+                    copy(from, B.row, k0, at);
             }
 }
 

@@ -401,23 +401,31 @@ class FixedWeight {
 
     void multiply(std::int64_t first, std::int64_t end, const Rows &rows, std::int64_t first_part,
                   std::int64_t end_part, const Target<float> &to, bool backwards) const {
+        if (rows.single_) {
+            for (std::int64_t part = first_part; part < end_part; part++)
+                if (rows.parts_[part] > 0)
+                    multiply_row(first, end, rows, part, to);
+            return;
+        }
+        const bool plain = !to.accumulate && to.columns == std::numeric_limits<std::int64_t>::max();
         for (std::int64_t k = 0; k < end - first; k++) {
             const std::int64_t n = backwards ? end - 1 - k : first + k;
-            std::int64_t next = n + 1; // of one row several blocks at a time
-            while (rows.single_ && !backwards && next < end &&
-                   shape_.blocks[next].begin_term == shape_.blocks[n].begin_term &&
-                   shape_.blocks[next].end_term == shape_.blocks[n].end_term)
-                next++, k++;
-            const Target<float> here = to.from(places_[n].vector - places_[first].vector);
-            for (std::int64_t part = first_part; part < end_part && rows.single_; part++)
-                if (rows.parts_[part] > 0)
-                    multiply_row(n, next, rows, part, here);
-            for (std::int64_t v = 0; v < shape_.vectors(shape_.blocks[n]) && !rows.single_; v++)
-                for (std::int64_t part = first_part; part < end_part; part++)
-                    if (rows.parts_[part] > 0)
-                        multiply_part(n, v, rows, part,
-                                      rows.weights_stream_ && part + 1 == rows.parts(),
-                                      here.from(v));
+            const Block &block = shape_.blocks[n];
+            const std::int64_t begin = places_[n].vector - places_[first].vector;
+            for (std::int64_t v = 0; v < shape_.vectors(block); v++)
+                for (std::int64_t part = first_part; part < end_part; part++) {
+                    if (rows.parts_[part] == 0)
+                        continue;
+                    const bool is_last = rows.weights_stream_ && part + 1 == rows.parts();
+                    float *data = to.data + (begin + v) * to.vector;
+                    if (!plain)
+                        multiply_part(n, v, rows, part, data, to.row,
+                                      to.columns - (begin + v) * side, to.accumulate);
+                    else if (is_last)
+                        multiply_part<true>(n, v, rows, part, data, to.row);
+                    else
+                        multiply_part<false>(n, v, rows, part, data, to.row);
+                }
         }
     }
 
@@ -499,32 +507,56 @@ class FixedWeight {
             starts[level] = -sums[level];
     }
 
+    // A part of the rows times vector v of block n. These functions have the registers to
+    // themselves.
+    template <class F>
     ANAPHORA_INLINE void multiply_part(std::int64_t n, std::int64_t v, const Rows &rows,
-                                       std::int64_t part, bool is_last,
-                                       const Target<float> &to) const {
+                                       std::int64_t part, bool is_last, F write) const {
         const std::int64_t deep = depth(shape_.blocks[n]);
-        const std::int64_t *at = rows.rows_.data() + part * side;
-        const bool plain = !to.accumulate && to.columns >= side;
         multiply_fixed(deep, rows.tiles_ + part * rows.depth_ + first_tile(shape_.blocks[n]),
                        rows.exponents_.data() + part * side, rows.parts_[part],
                        tiles_ + places_[n].tile + v * deep,
-                       exponents_ + (places_[n].vector + v) * side, is_last,
-                       [=, data = to.data, row = to.row, columns = to.columns,
-                        accumulate = to.accumulate](int r, Vector<float> product) {
-                           float *c = data + at[r] * row;
-                           if (plain)
-                               return store(c, product);
-                           if (accumulate)
-                               product += load_partial(c, columns);
-                           store_partial(c, product, columns);
-                       });
+                       exponents_ + (places_[n].vector + v) * side, is_last, write);
+    }
+    template <bool IsLast>
+    [[gnu::noinline]] void multiply_part(std::int64_t n, std::int64_t v, const Rows &rows,
+                                         std::int64_t part, float *data, std::int64_t row) const {
+        const std::int64_t *at = rows.rows_.data() + part * side;
+        multiply_part(n, v, rows, part, IsLast,
+                      [=](int r, Vector<float> product) { store(data + at[r] * row, product); });
+    }
+    [[gnu::noinline]] void multiply_part(std::int64_t n, std::int64_t v, const Rows &rows,
+                                         std::int64_t part, float *data, std::int64_t row,
+                                         std::int64_t columns, bool accumulate) const {
+        const std::int64_t *at = rows.rows_.data() + part * side;
+        multiply_part(n, v, rows, part, false, [=](int r, Vector<float> product) {
+            float *c = data + at[r] * row;
+            if (accumulate)
+                product += load_partial(c, columns);
+            store_partial(c, product, columns);
+        });
+    }
+
+    // One row times all vectors of blocks, several of the same terms at a time.
+    void multiply_row(std::int64_t first, std::int64_t end, const Rows &rows, std::int64_t part,
+                      const Target<float> &to) const {
+        const Block *blocks = shape_.blocks.data();
+        const std::int64_t begin = places_[first].vector;
+        for (std::int64_t n = first, next; n < end; n = next) {
+            next = n + 1;
+            while (next < end && blocks[next].begin_term == blocks[n].begin_term &&
+                   blocks[next].end_term == blocks[n].end_term)
+                next++;
+            multiply_alike(n, next, rows, part, to.from(places_[n].vector - begin));
+        }
     }
 
     // One row times all vectors of blocks that have the same terms.
-    void multiply_row(std::int64_t first, std::int64_t end, const Rows &rows, std::int64_t part,
-                      const Target<float> &to) const {
+    void multiply_alike(std::int64_t first, std::int64_t end, const Rows &rows, std::int64_t part,
+                        const Target<float> &to) const {
         const std::int64_t deep = depth(shape_.blocks[first]), begin = places_[first].vector;
         float *row = to.data + rows.rows_[part * side] * to.row;
+        const bool plain = !to.accumulate && to.columns == std::numeric_limits<std::int64_t>::max();
         auto multiply_tiles = [&]<int N>(std::integral_constant<int, N>, std::int64_t v) {
             FixedSums sums[N];
             std::memcpy(sums, starts_ + v, sizeof sums);
@@ -533,11 +565,15 @@ class FixedWeight {
             for (int t = 0; t < N; t++) {
                 Vector<float> product = combine(sums[t], rows.exponents_[part * side],
                                                 load(exponents_ + (v + t) * side));
-                const Target<float> here = to.from(v + t - begin);
                 float *c = row + (v + t - begin) * to.vector;
+                if (plain) {
+                    store(c, product);
+                    continue;
+                }
+                const std::int64_t columns = to.columns - (v + t - begin) * side;
                 if (to.accumulate)
-                    product += load_partial(c, here.columns);
-                store_partial(c, product, here.columns);
+                    product += load_partial(c, columns);
+                store_partial(c, product, columns);
             }
         };
         std::int64_t v = begin;
