@@ -101,11 +101,12 @@ struct FixedScales {
 // Remove the last slice, -128 to 127, of integers.
 ANAPHORA_INLINE Ints without_slice(Ints integers) { return (integers + 128) >> 8; }
 
-// Quantize K adjacent numbers into line `line` of consecutive tiles of a left operand; returns the
-// exponent of its scale.
-inline float quantize_row(const float *row, std::int64_t K, FixedTile *tiles, std::int64_t line) {
+typedef std::int8_t Bytes __attribute__((vector_size(16)));
+
+// Quantize K adjacent numbers, and zeros after them up to a multiple of a tile's depth: call
+// write(k, slice, Bytes) for each slice of 16 numbers. Returns the exponent of their scale.
+template <class F> ANAPHORA_INLINE float quantize_row(const float *row, std::int64_t K, F write) {
     constexpr std::int64_t W = FixedTile::lines;
-    typedef std::int8_t Bytes __attribute__((vector_size(16)));
     Ints maxima = {};
     for (std::int64_t k = 0; k < K; k += W)
         maxima = elementwise_max(maxima, magnitude(load_partial(row + k, K - k)));
@@ -120,13 +121,18 @@ inline float quantize_row(const float *row, std::int64_t K, FixedTile *tiles, st
     const FixedScales scales(maxima);
     for (std::int64_t k = 0; k < FixedTile::tiles_in_depth(K) * FixedTile::depth; k += W) {
         Ints integers = k < K ? scales.quantize(load_partial(row + k, K - k)) : Ints{};
-        for (int n = 2; n >= 0; n--, integers = without_slice(integers)) {
-            Bytes slices = __builtin_convertvector(integers, Bytes);
-            std::memcpy(tiles[k / FixedTile::depth].slices[n][line] + k % FixedTile::depth, &slices,
-                        sizeof slices);
-        }
+        for (int n = 2; n >= 0; n--, integers = without_slice(integers))
+            write(k, n, __builtin_convertvector(integers, Bytes));
     }
     return scales.exponents[0];
+}
+
+// Into line `line` of consecutive tiles of a left operand.
+inline float quantize_row(const float *row, std::int64_t K, FixedTile *tiles, std::int64_t line) {
+    return quantize_row(row, K, [=](std::int64_t k, int n, Bytes slices) {
+        std::memcpy(tiles[k / FixedTile::depth].slices[n][line] + k % FixedTile::depth, &slices,
+                    sizeof slices);
+    });
 }
 
 // Quantize K rows of N <= 64 adjacent numbers into tiles of a right operand, `stride` tiles apart
@@ -187,6 +193,14 @@ inline void transpose_slices(FixedTile &tile) {
 struct alignas(64) FixedRow {
     std::uint8_t slices[3][FixedTile::depth];
 };
+
+inline float quantize_row(const float *row, std::int64_t K, FixedRow *to) {
+    return quantize_row(row, K, [=](std::int64_t k, int n, Bytes slices) {
+        slices ^= Bytes{} + std::int8_t{-128};
+        std::memcpy(to[k / FixedTile::depth].slices[n] + k % FixedTile::depth, &slices,
+                    sizeof slices);
+    });
+}
 
 using FixedSums = Ints[4]; // by the weight of their slices
 
@@ -350,7 +364,9 @@ class FixedWeight {
                 if (count > 0)
                     parts_.back() = static_cast<int>(count - (parts() - 1) * height_);
             }
-            tiles_ = scratch_.get<FixedTile>(parts() * depth_ + 2 * depth_ + 1);
+            single_ = count == 1 && single_rows_;
+            tiles_ = scratch_.get<FixedTile>(parts() * depth_ + 1);
+            single_row_ = reinterpret_cast<FixedRow *>(tiles_);
             exponents_.resize(parts() * side);
             rows_.resize(parts() * side);
             std::int64_t part = 0, line = 0;
@@ -358,16 +374,15 @@ class FixedWeight {
                 for (int r = 0; r < ranges[n].rows; r++) {
                     if (apart)
                         part = static_cast<std::int64_t>(n), line = r;
+                    const float *row = ranges[n].from + r * stride;
                     exponents_[part * side + line] =
-                        quantize_row(ranges[n].from + r * stride, K_, tiles_ + part * depth_, line);
+                        single_ ? quantize_row(row, K_, single_row_)
+                                : quantize_row(row, K_, tiles_ + part * depth_, line);
                     rows_[part * side + line] = ranges[n].to + r;
                     if (++line == height_)
                         part++, line = 0;
                 }
-            single_ = count == 1 && single_rows_;
-            if (single_)
-                make_single();
-            else if (registers_)
+            if (registers_ && !single_)
                 registers_->set_lines(height_);
         }
         std::int64_t parts() const { return std::ssize(parts_); }
@@ -375,25 +390,13 @@ class FixedWeight {
       private:
         friend class FixedWeight;
 
-        void make_single() {
-            single_row_ = reinterpret_cast<FixedRow *>(tiles_ + parts() * depth_);
-            const FixedTile *from = tiles_;
-            while (parts_[(from - tiles_) / depth_] == 0)
-                from += depth_;
-            for (std::int64_t k = 0; k < depth_; k++)
-                for (int n = 0; n < 3; n++)
-                    for (std::int64_t i = 0; i < FixedTile::depth; i++)
-                        single_row_[k].slices[n][i] =
-                            static_cast<std::uint8_t>(from[k].slices[n][0][i] + 128);
-        }
-
         std::int64_t K_, depth_;
         bool single_rows_, weights_stream_, single_ = false;
         Scratch &scratch_;
         std::optional<TileRegisters> registers_;
         int height_ = 1;
         std::vector<int> parts_;         // the rows of each
-        FixedTile *tiles_ = nullptr;     // [parts, depth]
+        FixedTile *tiles_ = nullptr;     // [parts, depth], or
         FixedRow *single_row_ = nullptr; // [depth]
         std::vector<float> exponents_;   // [parts, 16]
         std::vector<std::int64_t> rows_; // [parts, 16] of the result
@@ -407,25 +410,17 @@ class FixedWeight {
                     multiply_row(first, end, rows, part, to);
             return;
         }
-        const bool plain = !to.accumulate && to.columns == std::numeric_limits<std::int64_t>::max();
         for (std::int64_t k = 0; k < end - first; k++) {
             const std::int64_t n = backwards ? end - 1 - k : first + k;
-            const Block &block = shape_.blocks[n];
             const std::int64_t begin = places_[n].vector - places_[first].vector;
-            for (std::int64_t v = 0; v < shape_.vectors(block); v++)
-                for (std::int64_t part = first_part; part < end_part; part++) {
-                    if (rows.parts_[part] == 0)
-                        continue;
-                    const bool is_last = rows.weights_stream_ && part + 1 == rows.parts();
-                    float *data = to.data + (begin + v) * to.vector;
-                    if (!plain)
-                        multiply_part(n, v, rows, part, data, to.row,
-                                      to.columns - (begin + v) * side, to.accumulate);
-                    else if (is_last)
-                        multiply_part<true>(n, v, rows, part, data, to.row);
-                    else
-                        multiply_part<false>(n, v, rows, part, data, to.row);
-                }
+            float *data = to.data + begin * to.vector;
+            if (to.accumulate || to.columns < std::numeric_limits<std::int64_t>::max())
+                multiply_columns(n, rows, first_part, end_part, data, to.row, to.vector,
+                                 to.columns - begin * side, to.accumulate);
+            else if (rows.weights_stream_)
+                multiply_block<true>(n, rows, first_part, end_part, data, to.row, to.vector);
+            else
+                multiply_block<false>(n, rows, first_part, end_part, data, to.row, to.vector);
         }
     }
 
@@ -507,34 +502,47 @@ class FixedWeight {
             starts[level] = -sums[level];
     }
 
-    // A part of the rows times vector v of block n. These functions have the registers to
-    // themselves.
-    template <class F>
-    ANAPHORA_INLINE void multiply_part(std::int64_t n, std::int64_t v, const Rows &rows,
-                                       std::int64_t part, bool is_last, F write) const {
-        const std::int64_t deep = depth(shape_.blocks[n]);
-        multiply_fixed(deep, rows.tiles_ + part * rows.depth_ + first_tile(shape_.blocks[n]),
-                       rows.exponents_.data() + part * side, rows.parts_[part],
-                       tiles_ + places_[n].tile + v * deep,
-                       exponents_ + (places_[n].vector + v) * side, is_last, write);
+    // Some parts of the rows times block n: write(row, vector, products). Those that
+    // call it are not inlined: they have the registers to themselves.
+    template <bool Streams, class F>
+    ANAPHORA_INLINE void multiply_parts(std::int64_t n, const Rows &rows, std::int64_t first,
+                                        std::int64_t end, F write) const {
+        const Block &block = shape_.blocks[n];
+        const std::int64_t deep = depth(block), vectors = shape_.vectors(block);
+        const FixedTile *left = rows.tiles_ + first_tile(block), *right = tiles_ + places_[n].tile;
+        const float *exponents = exponents_ + places_[n].vector * side;
+        for (std::int64_t v = 0; v < vectors; v++, right += deep, exponents += side)
+            for (std::int64_t part = first; part < end; part++) {
+                const int count = rows.parts_[part];
+                if (count == 0)
+                    continue;
+                const std::int64_t *at = rows.rows_.data() + part * side;
+                multiply_fixed(deep, left + part * rows.depth_,
+                               rows.exponents_.data() + part * side, count, right, exponents,
+                               Streams && part + 1 == rows.parts(),
+                               [=](int r, Vector<float> product) { write(at[r], v, product); });
+            }
     }
-    template <bool IsLast>
-    [[gnu::noinline]] void multiply_part(std::int64_t n, std::int64_t v, const Rows &rows,
-                                         std::int64_t part, float *data, std::int64_t row) const {
-        const std::int64_t *at = rows.rows_.data() + part * side;
-        multiply_part(n, v, rows, part, IsLast,
-                      [=](int r, Vector<float> product) { store(data + at[r] * row, product); });
+    template <bool Streams>
+    [[gnu::noinline]] void multiply_block(std::int64_t n, const Rows &rows, std::int64_t first,
+                                          std::int64_t end, float *data, std::int64_t row,
+                                          std::int64_t vector) const {
+        multiply_parts<Streams>(n, rows, first, end,
+                                [=](std::int64_t r, std::int64_t v, Vector<float> product) {
+                                    store(data + r * row + v * vector, product);
+                                });
     }
-    [[gnu::noinline]] void multiply_part(std::int64_t n, std::int64_t v, const Rows &rows,
-                                         std::int64_t part, float *data, std::int64_t row,
-                                         std::int64_t columns, bool accumulate) const {
-        const std::int64_t *at = rows.rows_.data() + part * side;
-        multiply_part(n, v, rows, part, false, [=](int r, Vector<float> product) {
-            float *c = data + at[r] * row;
-            if (accumulate)
-                product += load_partial(c, columns);
-            store_partial(c, product, columns);
-        });
+    [[gnu::noinline]] void multiply_columns(std::int64_t n, const Rows &rows, std::int64_t first,
+                                            std::int64_t end, float *data, std::int64_t row,
+                                            std::int64_t vector, std::int64_t columns,
+                                            bool accumulate) const {
+        multiply_parts<false>(n, rows, first, end,
+                              [=](std::int64_t r, std::int64_t v, Vector<float> product) {
+                                  float *c = data + r * row + v * vector;
+                                  if (accumulate)
+                                      product += load_partial(c, columns - v * side);
+                                  store_partial(c, product, columns - v * side);
+                              });
     }
 
     // One row times all vectors of blocks, several of the same terms at a time.
