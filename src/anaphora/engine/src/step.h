@@ -5,7 +5,6 @@
 #include "tiles.h"
 #include "weight.h"
 
-#include <optional>
 #include <vector>
 
 namespace anaphora::ANAPHORA_ISA {

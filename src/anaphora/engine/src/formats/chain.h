@@ -244,11 +244,12 @@ template <class T> class ChainWeight {
         const bool single = end_part - first_part == 1 && (*rows.ranges_)[first_part].rows == 1;
         for (std::int64_t k = 0; k < end - first; k++) {
             const std::int64_t n = backwards ? end - 1 - k : first + k;
-            const Target<T> here = to.from(places_[n].vector - places_[first].vector);
+            const std::int64_t begin = places_[n].vector - places_[first].vector;
             const std::int64_t size = shape_.vectors(shape_.blocks[n]) * lanes<T>;
-            if (single &&
-                here.columns >= size) { // two blocks at a time keep enough chains in flight
+            if (single && to.columns - begin * lanes<T> >= size) {
+                const Target<T> here = to.from(begin);
                 const RowRange<T> &row = (*rows.ranges_)[first_part];
+                // Two blocks at a time keep enough chains in flight.
                 if (!backwards && k + 1 < end - first && alike(n, n + 1) &&
                     here.columns >= 2 * size) {
                     multiply_row<2>(n, row, here);
@@ -259,7 +260,7 @@ template <class T> class ChainWeight {
             }
             const Parts &chunks = places_[n].chunks;
             for (std::int64_t c = 0; c < chunks.parts; c++)
-                multiply_chunk(n, c, rows, first_part, end_part, here.from(chunks.first(c)));
+                multiply_chunk(n, c, rows, first_part, end_part, to, begin + chunks.first(c));
         }
     }
 
@@ -281,12 +282,15 @@ template <class T> class ChainWeight {
         return a.vectors == b.vectors && a.begin_term == b.begin_term && a.end_term == b.end_term;
     }
 
-    // Some parts by a chunk of a block, whose columns are adjacent unless all are there.
+    // Some parts by a chunk of a block, from vector `begin` of the result on; its columns are
+    // adjacent unless all are there.
     void multiply_chunk(std::int64_t n, std::int64_t c, const Rows &rows, std::int64_t first_part,
-                        std::int64_t end_part, const Target<T> &to) const {
+                        std::int64_t end_part, const Target<T> &to, std::int64_t begin) const {
         const Block &block = shape_.blocks[n];
         const int width = places_[n].chunks.size(c);
-        const std::int64_t padded = width * lanes<T>, valid = std::min(padded, to.columns);
+        const std::int64_t padded = width * lanes<T>,
+                           valid = std::min(padded, to.columns - begin * lanes<T>);
+        T *data = to.data + begin * to.vector;
         const std::int64_t terms = shape_.terms(block), stride = rows.stride_;
         std::int64_t count = 0;
         for (std::int64_t part = first_part; part < end_part; part++)
@@ -298,19 +302,19 @@ template <class T> class ChainWeight {
             depth = part_size / padded;
         const T *b = chunk(n, c);
         alignas(64) T edge[max_rows * max_vectors * lanes<T>];
-        for (std::int64_t k = 0; k == 0 || k < terms; k += depth, b += depth * padded)
+        Target<T> target{edge, valid < padded ? padded : to.row, to.vector};
+        for (std::int64_t k = 0; k == 0 || k < terms; k += depth, b += depth * padded) {
+            target.accumulate = to.accumulate || k > 0;
             for (std::int64_t part = first_part; part < end_part; part++) {
                 const RowRange<T> &range = (*rows.ranges_)[part];
                 const Parts groups = Parts::of(range.rows, tile_rows(width));
                 for (std::int64_t g = 0; g < groups.parts; g++) {
                     const int first = static_cast<int>(groups.first(g)), size = groups.size(g);
-                    T *c = to.data + (range.to + first) * to.row;
-                    Target<T> target{c, to.row, to.vector, to.accumulate || k > 0};
-                    if (valid < padded) {
-                        target.data = edge, target.row = padded;
-                        for (int r = 0; r < size && target.accumulate; r++)
-                            std::memcpy(edge + r * padded, c + r * to.row, valid * sizeof(T));
-                    }
+                    T *c = data + (range.to + first) * to.row;
+                    if (valid == padded)
+                        target.data = c;
+                    for (int r = 0; r < size && valid < padded && target.accumulate; r++)
+                        std::memcpy(edge + r * padded, c + r * to.row, valid * sizeof(T));
                     multiply_tile<T, Operands::cached_rows>(
                         width, size, std::min(depth, terms - k),
                         range.from + first * stride + block.begin_term + k, stride, b, target);
@@ -318,6 +322,7 @@ template <class T> class ChainWeight {
                         std::memcpy(c + r * to.row, edge + r * padded, valid * sizeof(T));
                 }
             }
+        }
     }
 
     // One row by S blocks, all of whose columns are there.
