@@ -274,7 +274,7 @@ def test_one_sequence_of_several_channels():
 
 
 @pytest.mark.parametrize("X", [RAGGED, np.arange(60.0).reshape(20, 3)])
-def test_targets_that_are_no_numbers_are_told_by_their_place(X):
+def test_targets_that_are_no_numbers_are_reported_by_their_place(X):
     y = np.arange(20.0)
     y[3] = np.nan
     for estimator in (RecurrentRegressor(**SMALL), RecurrentClassifier(**SMALL)):
