@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.work import Peers, Runs, Work
+from benchmarks.work import Peers, Runs, Work, framework_runs
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,7 @@ class CRFStep(Work):
         tags = rng.integers(0, self.C, (self.T, self.B))
         lengths = rng.integers(round(0.26 * self.T), self.T + 1, self.B)
         lengths[0] = self.T
-        runs: Runs = {"anaphora": self._anaphora(emissions, tags, lengths)}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch, emissions, tags, lengths)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch, emissions, tags, lengths)
 
     def _anaphora(
         self, emissions: np.ndarray, tags: np.ndarray, lengths: np.ndarray

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.work import Peers, Runs, Work
+from benchmarks.work import Peers, Runs, Work, framework_runs
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,7 @@ class CTCStep(Work):
         logits = rng.normal(size=(self.T, self.B, self.V)).astype(np.float32)
         targets = rng.integers(1, self.V, (self.S, self.B))
         counts = rng.integers(min(5, self.S), self.S + 1, self.B)
-        runs: Runs = {"anaphora": self._anaphora(logits, targets, counts)}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch, logits, targets, counts)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch, logits, targets, counts)
 
     def _anaphora(
         self, logits: np.ndarray, targets: np.ndarray, counts: np.ndarray

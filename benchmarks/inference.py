@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.work import Peers, Runs, Work
+from benchmarks.work import Peers, Runs, Work, framework_runs
 
 Feed = Callable[[np.ndarray], np.ndarray]  # [I] -> [H]: runs one step, and keeps the state
 
@@ -154,10 +154,7 @@ class Sampling(Work):
 
     def runs(self, peers: Peers) -> Runs:
         """Several characters at a time, continuing from the previous run."""
-        runs: Runs = {"anaphora": self._anaphora()}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch)
 
     def _anaphora(self) -> Callable[[], None]:
         from anaphora.models import LanguageModel

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.work import Peers, Runs, Work
+from benchmarks.work import Peers, Runs, Work, framework_runs
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,19 @@ class ClassifierStep(Work):
         rng = np.random.default_rng(0)
         ids, targets = rng.integers(0, self.V, (self.T, self.B)), rng.integers(0, self.C, self.B)
         lengths = ragged(rng, self.T, self.B)
-        runs: Runs = {"anaphora": self._anaphora(ids, lengths, targets)}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch, ids, lengths, targets)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch, ids, lengths, targets)
 
     def _anaphora(
         self, ids: np.ndarray, lengths: np.ndarray, targets: np.ndarray
     ) -> Callable[[], None]:
-        from anaphora import optim
         from anaphora.data import Batch
         from anaphora.models import SequenceClassifier
 
         model = SequenceClassifier(
             self.C, hidden_size=self.H, vocabulary_size=self.V, embedding_size=self.E, cell="gru"
         )
-        optimizer = optim.Adam(model.named_parameters())
         batch = Batch(ids, targets, lengths)
-
-        def step() -> None:
-            model.loss(batch)[0].backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
+        return training_step(model, batch)
 
     def _torch(
         self, torch: Any, ids: np.ndarray, lengths: np.ndarray, targets: np.ndarray
@@ -91,30 +80,19 @@ class EncoderDecoderStep(Work):
         rng = np.random.default_rng(0)
         source, lengths = rng.integers(1, self.V, (self.S, self.B)), ragged(rng, self.S, self.B)
         ids = rng.integers(1, self.V, (self.T + 1, self.B))
-        runs: Runs = {"anaphora": self._anaphora(source, lengths, ids)}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch, source, lengths, ids)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch, source, lengths, ids)
 
     def _anaphora(
         self, source: np.ndarray, lengths: np.ndarray, ids: np.ndarray
     ) -> Callable[[], None]:
-        from anaphora import optim
         from anaphora.data import PairBatch
         from anaphora.models import EncoderDecoder
 
         model = EncoderDecoder(
             self.V, self.V, hidden_size=self.H, num_layers=1, attention="multiplicative"
         )
-        optimizer = optim.Adam(model.named_parameters())
         batch = PairBatch(ids[:-1], ids[1:], source=source, source_lengths=lengths)
-
-        def step() -> None:
-            model.loss(batch)[0].backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
+        return training_step(model, batch)
 
     def _torch(
         self, torch: Any, source: np.ndarray, lengths: np.ndarray, ids: np.ndarray
@@ -162,36 +140,17 @@ class LinearNorm(Work):
     def runs(self, peers: Peers) -> Runs:
         """A step of each framework."""
         x = np.random.default_rng(0).normal(size=(self.N, self.H)).astype(np.float32)
-        runs: Runs = {"anaphora": self._anaphora(x)}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch, x)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch, x)
 
     def _anaphora(self, x: np.ndarray) -> Callable[[], None]:
         from anaphora import Tensor, nn
 
         linear, norm = nn.Linear(self.H, self.H), nn.LayerNorm(self.H)
-        tensor = Tensor(x, requires_grad=True)
-
-        def step() -> None:
-            tensor.grad = None
-            norm(linear(tensor)).sum().backward()
-            linear.zero_grad()
-            norm.zero_grad()
-
-        return step
+        return gradient_step(linear, norm, Tensor(x, requires_grad=True))
 
     def _torch(self, torch: Any, x: np.ndarray) -> Callable[[], None]:
         linear, norm = torch.nn.Linear(self.H, self.H), torch.nn.LayerNorm(self.H)
-        tensor = torch.tensor(x, requires_grad=True)
-
-        def step() -> None:
-            tensor.grad = None
-            norm(linear(tensor)).sum().backward()
-            linear.zero_grad()
-            norm.zero_grad()
-
-        return step
+        return gradient_step(linear, norm, torch.tensor(x, requires_grad=True))
 
 
 @dataclass(frozen=True)
@@ -228,3 +187,29 @@ def ragged(rng: np.random.Generator, T: int, B: int) -> np.ndarray:
     lengths = rng.integers(max(1, round(0.26 * T)), T + 1, B)
     lengths[0] = T
     return lengths
+
+
+def training_step(model: Any, batch: Any) -> Callable[[], None]:
+    """A step of one of our models: loss, backward, Adam."""
+    from anaphora import optim
+
+    optimizer = optim.Adam(model.named_parameters())
+
+    def step() -> None:
+        model.loss(batch)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def gradient_step(linear: Any, norm: Any, x: Any) -> Callable[[], None]:
+    """Forward and backward of two layers of either framework."""
+
+    def step() -> None:
+        x.grad = None
+        norm(linear(x)).sum().backward()
+        linear.zero_grad()
+        norm.zero_grad()
+
+    return step

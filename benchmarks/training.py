@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.work import Peers, Runs, Work
+from benchmarks.work import Peers, Runs, Work, framework_runs
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,7 @@ class LanguageModelStep(Work):
 
     def runs(self, peers: Peers) -> Runs:
         """One step of each framework, from its own initial weights."""
-        runs: Runs = {"anaphora": self.anaphora()}
-        if peers.torch is not None:
-            runs["torch"] = self.torch(peers.torch)
-        return runs
+        return framework_runs(peers, self.anaphora, self.torch)
 
     def _ids(self) -> np.ndarray:
         return np.random.default_rng(0).integers(0, self.V, (self.T + 1, self.B))
@@ -117,10 +114,7 @@ class Layer(Work):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(self.T, self.B, self.H)).astype(np.float32)
         dy = rng.normal(size=x.shape).astype(np.float32)
-        runs: Runs = {"anaphora": self._anaphora(x, dy)}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch, x, dy)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch, x, dy)
 
     def _anaphora(self, x: np.ndarray, dy: np.ndarray) -> Callable[[], None]:
         from anaphora import Tensor, nn
@@ -237,10 +231,7 @@ class EmbeddingStep(Work):
     def runs(self, peers: Peers) -> Runs:
         """A step of each framework."""
         ids = np.random.default_rng(0).integers(0, self.V, self.N)
-        runs: Runs = {"anaphora": self._anaphora(ids)}
-        if peers.torch is not None:
-            runs["torch"] = self._torch(peers.torch, ids)
-        return runs
+        return framework_runs(peers, self._anaphora, self._torch, ids)
 
     def _anaphora(self, ids: np.ndarray) -> Callable[[], None]:
         from anaphora import nn, optim

@@ -48,3 +48,20 @@ class Work(Protocol):
     def runs(self, peers: Peers) -> Runs:
         """A run of each available framework that can do it, by its name; ``anaphora`` first."""
         ...
+
+
+def framework_runs(
+    peers: Peers, anaphora: Callable[..., Run], torch: Callable[..., Run], *data: Any
+) -> Runs:
+    """Runs on the same data: `anaphora` makes ours, `torch` that of PyTorch, if it is installed.
+
+    Args:
+        peers: The other frameworks.
+        anaphora: Called with the data.
+        torch: Called with the module and the data.
+        *data: What both get.
+    """
+    runs: Runs = {"anaphora": anaphora(*data)}
+    if peers.torch is not None:
+        runs["torch"] = torch(peers.torch, *data)
+    return runs

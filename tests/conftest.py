@@ -1,5 +1,7 @@
 """What tests of several folders share: random numbers, random cells, and the check of gradients."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -13,6 +15,21 @@ from anaphora.tensor import RowGradient, Tensor
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None)
 settings.load_profile("repeatable")
+
+# The folders and files, from the root of the tests, that take most of the time: trainings, and
+# commands in processes of their own.
+SLOW = {
+    "cli", "engine", "parity", "training", "test_artifact.py", "test_benchmarks.py",
+    "test_documentation.py", "test_estimators.py", "test_examples.py",
+    "test_forecasting_estimator.py", "test_project.py", "test_tensor.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Mark all other tests quick."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] not in SLOW:
+            item.add_marker("quick")
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_a_folder_without_permission_is_named(tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_writers_of_one_file_do_not_meet(tmp_path):
+def test_writers_of_one_file_do_not_conflict(tmp_path):
     path = tmp_path / "file"
     contents = [bytes([65 + i]) * 200_000 for i in range(4)]
     threads = [

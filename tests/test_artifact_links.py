@@ -369,7 +369,7 @@ def test_of_trainings_that_start_at_once_one_wins(model, tmp_path):
     json.loads((path / "config.json").read_text())
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
     def unsupported(descriptor):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

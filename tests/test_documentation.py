@@ -277,7 +277,7 @@ def test_the_reference_of_a_model_describes_every_option(docstrings, kind):
     described = docstrings.descriptions(written)
     assert set(described) >= set(model.fields())
     assert all(written.count(f"\n    {name}: ") == 1 for name in described)
-    assert described["zoneout"].startswith("The share of the units that keep their states")
+    assert described["zoneout"].startswith("The fraction of the units that keep their states")
     assert written.count("\nAttributes:\n") == 1
     assert written.index("    zoneout: ") < written.index("Raises:")  # within the section
     defaults = {given.name: given.default for given in docstrings.parameters(model)}

@@ -214,7 +214,7 @@ def test_standard_input_a_column_words_and_tensorboard(command):
 # evaluate
 
 
-def test_evaluate_prints_the_loss_of_the_whole_text(trained):
+def test_evaluate_prints_the_loss_of_the_full_text(trained):
     out, err = trained.run("evaluate", "model", "text.txt", "--json")
     (record,) = lines_of(out)
     model = LanguageModel.load(trained.folder / "model")
@@ -245,7 +245,7 @@ def test_evaluate_prints_the_loss_of_the_whole_text(trained):
     assert lines_of(out)[0]["tokens"] == record["tokens"]
 
 
-def test_unknown_words_are_told_and_counted(command):
+def test_unknown_words_are_reported_and_counted(command):
     command.text.write_text("the cat saw the dog\nthe dog saw a <unk>\n" * 20)
     small = ("--level", "word", "--hidden-size", "4", "--batch-size", "2", "--window", "5")
     command.run("train", "text.txt", "--out", "model", *small, "--max-steps", "2")
@@ -503,7 +503,7 @@ def test_divergence(command):
     command.run("generate", "model", "--length", "5")
 
 
-def test_a_sample_that_cannot_be_drawn_is_explained():
+def test_a_sample_that_cannot_be_sampled_is_explained():
     tokenizer = CharacterTokenizer.fit(["ab"])
     model = LanguageModel(tokenizer.vocabulary_size, hidden_size=3)
     with model.output.bias.writing() as bias:
@@ -550,7 +550,7 @@ def test_a_damaged_model_is_named(command):
     assert "model.safetensors: is truncated" in err
 
 
-def test_weights_that_are_no_numbers(command):
+def test_weights_that_are_nan(command):
     command.train("--max-steps", "2", "--cell", "rnn_relu")  # whose states may overflow
     path = command.folder / "model" / "model.safetensors"
     arrays, metadata = read_weights(path)

@@ -240,7 +240,7 @@ def test_texts_of_several_words_are_classified_by_words(run):
     assert json.loads(run("evaluate", "model", "words.csv", "--json")[0])["tokens"] == 15
 
 
-def test_words_that_become_unknown_are_told(run):
+def test_words_that_become_unknown_are_reported(run):
     Path("a.txt").write_text("a a a b b c <unk>\n" * 4 + "d e e\n")
     small = ("--window", "5", "--level", "word", "--validation-share", "0", "--task",
              "language-model", *SMALL, "--out", "model", "--overwrite")  # fmt: skip

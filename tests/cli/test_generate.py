@@ -86,7 +86,7 @@ def test_next_tokens(trained, prompts):
     )
 
 
-def test_unknown_words_of_prompts_are_told(command):
+def test_unknown_words_of_prompts_are_reported(command):
     command.train("--level", "word", "--minimum-count", "2", "--max-steps", "2")
     out, err = command.run(
         "generate", "model", "--prompts", "-", "--length", "3", "--json", stdin="A gnu\nyak\n"

@@ -50,6 +50,11 @@ def test_all_options_are_there_and_no_name_is_cut(help_of, command, columns):
     assert " ".join(text.split()) in " ".join(out.split())
 
 
+def test_defaults_that_are_not_given_are_not_shown_as_differing(help_of):
+    text = " ".join(help_of("train", "--help", "all").split())
+    assert "(several: price,area), in tables. May be repeated. --word-column" in text
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_screen(help_of, command):
     out = help_of(command, "--help")

@@ -88,7 +88,12 @@ def start_training(command, *arguments):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_saves_and_says_how_to_go_on(command, number):
     directory = ModelDirectory(command.folder / "model")
-    with start_training(command) as process:
+    before = signal.signal(number, lambda *_: None)  # a child inherits what is ignored, as by nohup
+    try:
+        process = start_training(command)
+    finally:
+        signal.signal(number, before)
+    with process:
         wait_for(process, lambda: checkpointed_steps(directory)(10))
         process.send_signal(number)
         out, err = process.communicate(timeout=60)

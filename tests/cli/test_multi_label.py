@@ -235,7 +235,7 @@ def test_series_have_several_labels_and_stream(tmp_path):
     assert set(out.splitlines()[3].split("+")) == {"first", "second"}
 
 
-def test_what_does_not_fit_several_labels_is_told(folder, tmp_path):
+def test_what_does_not_fit_several_labels_is_reported(folder, tmp_path):
     given = ("train", folder / "train.csv", *SMALL, *COLUMNS, "--out", tmp_path / "model")
     _, err = run(*given, "--label-separator", "", code=2)
     assert "label_separator is empty; expected a character, such as |" in " ".join(err.split())
@@ -251,7 +251,7 @@ def test_what_does_not_fit_several_labels_is_told(folder, tmp_path):
     assert "the classifier expects one label per example" in err
 
 
-def test_targets_that_no_training_wrote_are_told(folder):
+def test_targets_that_no_training_wrote_are_reported(folder):
     codec = load(folder / "model").codec
     arrays = {"inputs": np.zeros(4, int), "lengths": np.ones(4, int)}
     with pytest.raises(ArtifactError, match=r"targets is int64 \[4, 3\]; .* rows of 3 booleans"):

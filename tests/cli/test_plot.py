@@ -45,7 +45,7 @@ def test_plot_without_a_text_draws_what_needs_none(trained):
     assert out == "wrote model/plots/text.png\n"
 
 
-def test_plot_is_not_drawn_through_a_link(trained, command):
+def test_plot_is_not_written_through_a_link(trained, command):
     shutil.copytree(trained.folder / "model", command.folder / "model")
     shutil.rmtree(command.folder / "model" / "plots", ignore_errors=True)
     mine = command.folder / "mine"

@@ -219,7 +219,7 @@ def test_series_are_read_in_frames_unless_each_step_is_asked_for(tmp_path):
     np.testing.assert_allclose(means[1], x[0, 9:36].mean(axis=0), rtol=1e-3)
 
 
-def test_it_is_told_when_the_mean_is_as_good(tmp_path):
+def test_it_is_reported_when_the_mean_is_as_good(tmp_path):
     generator = np.random.default_rng(4)
     rows = [f"{text},{generator.standard_normal():.4f}\n" for text, _, _ in wines(generator, 120)]
     (tmp_path / "noise.csv").write_text("notes,luck\n" + "".join(rows))

@@ -71,7 +71,7 @@ def test_without_the_end_of_the_line(trained, lines):
     assert records[1]["perplexity"] is None
 
 
-def test_unknown_words_are_told(command):
+def test_unknown_words_are_reported(command):
     command.train("--level", "word", "--minimum-count", "2", "--max-steps", "2")
     out, err = command.run("score", "model", "--json", stdin="A gnu is\na yak\n")
     first, second = (json.loads(line) for line in out.splitlines())

@@ -104,7 +104,7 @@ def test_output_is_utf_8_whatever_the_locale_and_json_is_ascii(command, environm
     assert json.loads(out)["text"].startswith(f"hm {EMOJI}")
 
 
-def test_a_name_that_is_not_utf_8_is_told(command):
+def test_a_name_that_is_not_utf_8_is_reported(command):
     with command.start("info", b"caf\xe9".decode(errors="surrogateescape")) as process:
         err = process.stderr.buffer.read()
     assert err.startswith(b"anaphora: caf\xe9: no such folder")  # as the name is
@@ -196,7 +196,7 @@ def test_a_stream_that_is_closed_is_no_trouble(command, number):
     command.run("generate", "model", "--length", "3", preexec_fn=closing(number))
 
 
-def test_standard_input_that_is_closed_is_told(command):
+def test_standard_input_that_is_closed_is_reported(command):
     _, err = command.run("train", "-", "--out", "model", code=1, preexec_fn=closing(0))
     assert err == "anaphora: standard input is closed; name a file, or pipe a text into it\n"
 
@@ -249,7 +249,7 @@ HUGE = "99999999999999999999"
         (["train", "text.txt", "--hidden-size", str(2**63 - 1)], "hidden_size"),
     ],
 )
-def test_a_number_that_is_too_large_is_told(trained, arguments, message):
+def test_a_number_that_is_too_large_is_reported(trained, arguments, message):
     _, err = trained.run(*arguments, code=2)
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err

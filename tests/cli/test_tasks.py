@@ -298,7 +298,7 @@ def test_an_empty_line_has_an_empty_answer(trained):
     assert out.endswith("\n\n")
 
 
-def test_unknown_words_are_told(trained):
+def test_unknown_words_are_reported(trained):
     if trained.task in ("classify series", "classify folder"):
         return  # no words
     known, text = {
@@ -467,7 +467,7 @@ def test_predict_points_to_generate(tmp_path):
 # What is held out
 
 
-def test_a_share_is_drawn_by_seed(tmp_path):
+def test_a_share_is_sampled_by_seed(tmp_path):
     task = make("classify folder", tmp_path)
     task.valid = []
 

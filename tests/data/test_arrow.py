@@ -148,7 +148,7 @@ def test_splits_are_to_be_chosen(tmp_path):
         values(data.parent, ["text"])
 
 
-def test_damages_are_told(tmp_path):
+def test_damages_are_reported(tmp_path):
     for name in ("a.parquet", "a.arrow"):
         path = tmp_path / name
         path.write_bytes(b"PAR1" * 9)

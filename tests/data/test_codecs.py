@@ -62,7 +62,7 @@ def test_labels_of_several_files_that_look_the_same(codec, examples):
         (["B-X O", "B-X O", "I-X O"], "BIO"),  # with a mistake
     ],
 )
-def test_how_tags_mark_spans_is_told_by_the_tags(sentences, scheme):
+def test_tags_show_how_they_mark_spans(sentences, scheme):
     examples = [(["a"] * len(tags.split()), tags.split()) for tags in sentences]
     fitted = TaggerCodec.fit(examples[:1], examples[1:])
     codec = TaggerCodec.from_dict(json.loads(json.dumps(fitted.to_dict())))
@@ -101,7 +101,7 @@ def test_series_of_float16_are_standardised_in_float64(rng):
     np.testing.assert_allclose([inputs.mean(), inputs.std()], [0, 1], atol=1e-10)
 
 
-def test_a_value_that_no_float32_holds_is_told_by_channel():
+def test_a_value_that_no_float32_holds_is_reported_by_channel():
     codec = ClassifierCodec(("a", "b"), None, np.zeros(2), np.array([1.0, 0.5]))
     series = np.zeros((4, 2))
     series[2, 1] = 1e300
@@ -233,7 +233,7 @@ def test_one_label_each_is_stored_as_before():
         one.encode_answers([()])
 
 
-def test_several_labels_that_leave_nothing_to_learn_are_told():
+def test_several_labels_that_leave_nothing_to_learn_are_reported():
     for answers, message in [
         ([("x",), "x"], "have the label 'x'; expected two or more sets of labels"),
         ([("x", "y"), ("y", "x")], "have the labels 'x', 'y'; expected two or more sets of labels"),

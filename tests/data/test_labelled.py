@@ -122,7 +122,7 @@ def test_lists_of_labels_in_parquet(tmp_path):
     assert found == [("one", ("a", "b")), ("two", ())]
 
 
-def test_several_labels_that_are_none_are_told(tmp_path):
+def test_several_labels_that_are_none_are_reported(tmp_path):
     table = tmp_path / "table.jsonl"
     table.write_text('{"text": "one", "labels": ["a", {"b": 1}]}')
     with pytest.raises(DataError, match=r"line 1: column 'labels' has .'b': 1.; expected a label"):

@@ -283,7 +283,7 @@ def test_moments_are_taken_in_float64(values):
         (np.zeros((0, 3)), "^there are no steps to take a mean"),
     ],
 )
-def test_moments_that_do_not_exist_are_told_by_channel(values, message):
+def test_moments_that_do_not_exist_are_reported_by_channel(values, message):
     with pytest.raises(DataError, match=message):
         moments(values)
 

@@ -437,7 +437,7 @@ def test_a_carriage_return_within_a_line_is_refused_where_lines_count(tmp_path):
 
 
 @pytest.mark.parametrize("data", ["日本語".encode("utf-16-le"), "日本語".encode("utf-16-be")])
-def test_utf_16_without_a_mark_is_told(tmp_path, data):
+def test_utf_16_without_a_mark_is_reported(tmp_path, data):
     path = tmp_path / "text.txt"
     path.write_bytes(data * 9)
     with pytest.raises(DataError, match=r"text.txt is not valid utf-16: .* give --encoding with t"):

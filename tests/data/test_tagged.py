@@ -83,19 +83,19 @@ def test_the_files_of_a_folder_follow_each_other(write):
         ("1\ta\t_\tX\n", 1, "column is 1; expected 2, for lines of a word"),
     ],
 )
-def test_what_is_wrong_is_told(write, text, column, message):
+def test_what_is_wrong_is_reported(write, text, column, message):
     with pytest.raises(DataError, match=message):
         read_conllu(write(text), column)
 
 
-def test_a_folder_without_such_files_is_told_and_no_option_is_proposed_that_it_lacks(tmp_path):
+def test_a_folder_without_such_files_is_reported_and_no_option_is_proposed_that_it_lacks(tmp_path):
     with pytest.raises(
         DataError, match=r"matches '\*\.conllu' .* or, for a language model, give another"
     ):
         read_conllu(tmp_path)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_file_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"none\.conllu does not exist"):
         read_conllu(tmp_path / "none.conllu")
 

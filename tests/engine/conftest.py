@@ -96,6 +96,15 @@ def native_settings():
     _native.use_instruction_set(instructions)
 
 
+@pytest.fixture(params=["amx", "avx512", "avx2", "baseline"])
+def instructions(request, native_settings):
+    """Select each instruction set in turn; skip the test with those that are missing."""
+    try:
+        native_settings.use_instruction_set(request.param)
+    except ValueError:
+        pytest.skip(f"this machine or build has no {request.param}")
+
+
 @pytest.fixture
 def tile_registers(native_settings):
     """Select the instruction set with tile registers; skip the test if there are none."""

@@ -9,16 +9,7 @@ _native = pytest.importorskip("anaphora.engine._native", reason="the native engi
 native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
-SETS = ["amx", "avx512", "avx2", "baseline"]
 TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 1e-6}, np.float64: {"rtol": 1e-12, "atol": 1e-13}}
-
-
-@pytest.fixture(params=SETS)
-def instructions(request, native_settings):
-    try:
-        native_settings.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this machine or build has no {request.param}")
 
 
 @pytest.fixture(params=FLOATS)

@@ -10,15 +10,6 @@ native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
 TAGS = [1, 2, 7, 8, 9, 17, 33, 70]  # lines of 8 and around; blocks of 1, 3 and 4 vectors
-SETS = ["amx", "avx512", "avx2", "baseline"]
-
-
-@pytest.fixture(params=SETS)
-def instructions(request, native_settings):
-    try:
-        native_settings.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this machine or build has no {request.param}")
 
 
 def problem(rng, dtype, C, T=5, B=7, scale=2.0, excluded=0.0):

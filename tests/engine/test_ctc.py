@@ -11,16 +11,7 @@ _native = pytest.importorskip("anaphora.engine._native", reason="the native engi
 native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
-SETS = ["amx", "avx512", "avx2", "baseline"]
 CLASSES = [2, 3, 8, 9, 30]  # lines of 8 and around
-
-
-@pytest.fixture(params=SETS)
-def instructions(request, native_settings):
-    try:
-        native_settings.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this machine or build has no {request.param}")
 
 
 def problem(rng, dtype, V, T=23, B=7, S=6, blank=1, scale=2.0, few=False):

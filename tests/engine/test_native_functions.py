@@ -11,16 +11,7 @@ _native = pytest.importorskip("anaphora.engine._native", reason="the native engi
 native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
-SETS = ["amx", "avx512", "avx2", "baseline"]
 LARGEST_ERROR = 4  # in units in the last place, on every instruction set; see test_accuracy
-
-
-@pytest.fixture(params=SETS)
-def instructions(request, native_settings):
-    try:
-        native_settings.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this machine or build has no {request.param}")
 
 
 def evaluate(expression, *arrays):

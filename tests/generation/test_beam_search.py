@@ -135,7 +135,7 @@ def test_greedy_search_takes_the_most_likely_token_at_each_step(source):
         assert found.ids.tolist() == [id for id in ids if id != END]
 
 
-def test_weights_of_attention_are_those_of_the_whole_sequence(source):
+def test_weights_of_attention_are_those_of_the_full_sequence(source):
     model = make(end_bias=-1.0)
     cut = 0
     for b, found in enumerate(beam_search(model, source, LENGTHS, beam_size=3, max_length=4)):

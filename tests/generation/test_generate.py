@@ -56,7 +56,7 @@ def context_and_text(tokenizer, prompt, favourite, length=2):
     return model.read, text
 
 
-def test_greedy_is_the_argmax_of_the_whole_text_so_far(characters):
+def test_greedy_is_the_argmax_of_the_full_text_so_far(characters):
     model = make(characters).eval()
     ids = [int(id) for id in characters.encode("to be")]
     for id in generate_ids_list(model, ids, 12):
@@ -198,7 +198,7 @@ class Unpacked(LanguageModel):
 
 @pytest.mark.parametrize("sampler", [GREEDY, Sampler(seed=1), Sampler(2.0, 5, 0.9, seed=2)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_ids_that_are_excluded_are_never_drawn(sampler, bias):
+def test_ids_that_are_excluded_are_never_sampled(sampler, bias):
     """All ways to draw agree with masking the scores by hand."""
     random.seed(2)
     model, unpacked = (
@@ -238,7 +238,7 @@ def test_ids_that_are_excluded_are_never_drawn(sampler, bias):
         CharacterTokenizer.fit(["aabbc"], minimum_count=2),
     ],
 )
-def test_the_unknown_token_is_drawn_only_if_it_may_be(tokenizer):
+def test_the_unknown_token_is_sampled_only_if_it_may_be(tokenizer):
     sign = {"word": "<unk>", "char": "\ufffd"}[tokenizer.level]
     model, sampler = make(tokenizer), Sampler(seed=1)
     assert sign not in "".join(generate(model, tokenizer, "", 200, sampler))
@@ -371,7 +371,7 @@ def test_each_text_of_many_is_what_it_is_alone(characters, sampler, options, dty
     assert model.training
 
 
-def test_long_prompts_of_many_are_read_whole(characters, monkeypatch):
+def test_long_prompts_of_many_are_read_completely(characters, monkeypatch):
     monkeypatch.setattr("anaphora.generation.reading._WINDOW", 3)
     model = make(characters)
     found = list(generate_batch(model, characters, PROMPTS, 30, Sampler(seed=1)))

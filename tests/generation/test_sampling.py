@@ -98,7 +98,7 @@ def test_the_draw_inverts_the_cumulative_distribution():
         assert Sampler().sample(logits, FixedUniforms(uniform)) == [id]
 
 
-def test_excluded_tokens_are_never_drawn():
+def test_excluded_tokens_are_never_sampled():
     logits = np.array([[-np.inf, 0.0, -np.inf, 1.0, -np.inf]])
     for sampler in (Sampler(), Sampler(top_k=4), Sampler(top_p=0.999), Sampler(temperature=9.0)):
         assert sampler.sample(logits, FixedUniforms(0.0))[0] in (1, 3)

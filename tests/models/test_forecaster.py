@@ -302,7 +302,7 @@ def test_more_series_than_run_together():
 # Sessions
 
 
-def test_a_session_forecasts_as_the_whole_series_would():
+def test_a_session_forecasts_as_with_the_full_series():
     model, batch = make("gaussian"), make_batch()
     values = np.where(batch.observed, batch.inputs, np.nan)[:, 1]
     rng = np.random.default_rng(3)

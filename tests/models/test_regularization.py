@@ -197,7 +197,7 @@ def test_embedding_dropout_spares_the_output_of_tied_weights_and_keeps_row_gradi
 
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_out_of_range_is_told(name, share):
+def test_a_share_out_of_range_is_reported(name, share):
     with pytest.raises(ValueError, match=f"must be >= 0 and < 1, not {share}"):
         make(**{name: share})
     with pytest.raises(ValueError, match=f"{name} must be >= 0 and < 1, not {share}"):
@@ -256,7 +256,7 @@ def test_a_model_without_penalties_has_none():
 
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("factor", [-1.0, np.inf])
-def test_a_factor_out_of_range_is_told(name, factor):
+def test_a_factor_out_of_range_is_reported(name, factor):
     for model in (make, LanguageModelBody):
         with pytest.raises(ValueError, match=f"{name} must be finite and >= 0, not {factor}"):
             model(**{name: factor})
@@ -266,7 +266,7 @@ def test_a_factor_out_of_range_is_told(name, factor):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_session_of_a_normalised_model_gives_the_bits_of_the_whole(dtype):
+def test_a_session_of_a_normalised_model_gives_the_bits_of_the_full_sequence(dtype):
     model = make(layer_norm=True, dropout=0.3, dtype=dtype).eval()
     complete = model(IDS)[0].data
     session = model.session(batch_size=B)

@@ -501,7 +501,7 @@ def test_frames_after_a_step_that_is_not_finite_are_as_before(rng):
         session.feed(np.ones(50))  # a frame
 
 
-def test_a_value_that_is_not_finite_is_told_and_changes_nothing(rng):
+def test_a_value_that_is_not_finite_is_reported_and_changes_nothing(rng):
     model = make(pooling="mean")
     model.codec = CODEC
     x = series(rng, T)

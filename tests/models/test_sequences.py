@@ -402,7 +402,7 @@ def test_gradients_of_several_labels(x):
     check_loss_gradients(model, Batch(x, LABELS, LENGTHS))
 
 
-def test_several_labels_in_other_places_are_told(x):
+def test_several_labels_in_other_places_are_reported(x):
     model = make(outputs=3, multi_label=True)
     with pytest.raises(ValueError, match=r"targets of shape \(4,\) for logits of shape \(4, 3\)"):
         model.loss(Batch(x, np.zeros(B, int), LENGTHS))

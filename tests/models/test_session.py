@@ -59,7 +59,7 @@ def draw_ids(rng, model, *shape):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
-def test_steps_have_the_scores_of_the_whole(options, dtype, rng):
+def test_steps_have_the_scores_of_the_full_sequence(options, dtype, rng):
     model = make(dtype, **options)
     ids = draw_ids(rng, model, T, B)
     expected, state = complete(model, ids)
@@ -151,7 +151,7 @@ def test_no_length_only_reads(rng):
     np.testing.assert_array_equal(one.feed(4), other.feed(4))
 
 
-def test_scores_that_are_no_numbers_are_explained_and_change_nothing(rng):
+def test_scores_that_are_nan_are_explained_and_change_nothing(rng):
     model = make()
     with model.output.bias.writing() as bias:
         bias[2] = np.nan
@@ -165,7 +165,7 @@ def test_scores_that_are_no_numbers_are_explained_and_change_nothing(rng):
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_one_row_whose_scores_become_no_numbers(rng):
+def test_one_row_whose_scores_become_nan(rng):
     model = make(num_layers=1, cell="rnn")
     with model.embedding.weight.writing() as table:
         table[5] = np.nan
@@ -173,7 +173,7 @@ def test_one_row_whose_scores_become_no_numbers(rng):
         model.session(B).generate([[1, 5, 3]], rng.random((5, B)))
 
 
-def test_excluded_ids_are_never_drawn(rng):
+def test_excluded_ids_are_never_sampled(rng):
     model = make()
     with model.output.bias.writing() as bias:
         bias[3:] = -np.inf

@@ -167,6 +167,6 @@ def test_embedding_schemes():
 
 
 @pytest.mark.parametrize("value", [0, -0.1, math.inf, math.nan, None, "uniform"])
-def test_bad_initialisations_are_told(value):
+def test_bad_initialisations_are_reported(value):
     with pytest.raises(ValueError, match=re.escape(f"initialization {value!r}")):
         nn.LSTM(I, H, initialization=value)

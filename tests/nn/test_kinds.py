@@ -236,7 +236,7 @@ def test_names_and_the_text_of_the_layer():
 @pytest.mark.parametrize(
     "option", [{"proj_size": 2}, {"weight_dropout": 0.1}, {"zoneout": 0.1}, {"forget_bias": 1.0}]
 )
-def test_options_that_the_kind_does_not_have_are_told(option):
+def test_options_that_the_kind_does_not_have_are_reported(option):
     (name,) = option
     with pytest.raises(
         ValueError, match=f"Recurrent: layers of 'delta' do not support {name}; omit it"
@@ -244,7 +244,7 @@ def test_options_that_the_kind_does_not_have_are_told(option):
         make(**option)
 
 
-def test_states_that_do_not_fit_are_told():
+def test_states_that_do_not_fit_are_reported():
     layer = make()
     x, (S, n) = inputs(layer)
     with pytest.raises(
@@ -268,7 +268,7 @@ def test_states_that_do_not_fit_are_told():
         ("run", "does not define run"),
     ],
 )
-def test_a_kind_that_says_too_little_is_told(method, said):
+def test_a_kind_that_says_too_little_is_reported(method, said):
     given = [None] * (len(inspect.signature(getattr(nn.LayerKind, method)).parameters) - 1)
     with pytest.raises(NotImplementedError, match=f"LayerKind {said}"):
         getattr(nn.LayerKind(), method)(*given)

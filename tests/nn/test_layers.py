@@ -142,7 +142,7 @@ def test_empty_ids_are_ids():
         (lambda: nn.Dropout(float("nan")), "Dropout: p must be >= 0"),
     ],
 )
-def test_bad_options_are_told(make, message):
+def test_bad_options_are_reported(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
 

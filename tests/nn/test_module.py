@@ -185,7 +185,7 @@ def test_modules_and_lists_of_parameters_are_not_replaced_by_what_has_none():
         lambda *modules: np.array([*modules, None], dtype=object),
     ],
 )
-def test_containers_that_are_not_searched_are_told(container):
+def test_containers_that_are_not_searched_are_reported(container):
     module = Module()
     module.layers = container(nn.Linear(3, 2), nn.Linear(2, 1))
     with pytest.raises(TypeError, match=r"^layers: modules or parameters in a \w+ have no names"):
@@ -196,12 +196,12 @@ def test_containers_that_are_not_searched_are_told(container):
 
 
 @pytest.mark.parametrize("value", [Parameter([1.0]), nn.Dropout(0.5), [nn.Linear(3, 2)]])
-def test_parameters_of_a_class_are_told(value):
+def test_parameters_of_a_class_are_reported(value):
     with pytest.raises(TypeError, match=r"^Shared\.part.* belongs to the class.*make it in __init"):
         type("Shared", (Module,), {"part": value})
 
 
-def test_two_parameters_of_one_name_are_told():
+def test_two_parameters_of_one_name_are_reported():
     module = Module()
     module.parts = {1: Parameter([1.0]), "1": Parameter([2.0])}
     with pytest.raises(ValueError, match=r"two parameters have the name 'parts\.1'; rename a key"):

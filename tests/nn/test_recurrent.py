@@ -611,7 +611,7 @@ def test_normalisation_starts_as_it_is_whatever_the_initialisation():
     assert (layer.norm_l0.weight.data == 1).all()
 
 
-def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
+def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_full_sequence():
     layer = make("lstm", 2, 1, np.float32, layer_norm=True)
     x, _ = inputs(layer)
     session = layer.session(batch_size=B)
@@ -662,7 +662,7 @@ def test_a_session_of_a_normalised_layer_gives_the_outputs_of_the_whole():
         (lambda: nn.LSTM(I, H, initialization="he"), "initialization 'he' is not one of pytorch"),
     ],
 )
-def test_bad_options_are_told(make_layer, message):
+def test_bad_options_are_reported(make_layer, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make_layer()
 
@@ -757,7 +757,7 @@ def zeros(*shape, dtype=np.float32):
         ({}, [zeros(T, B, I), None, [1, -1, 3]], ValueError, "lengths from -1 to 3"),
     ],
 )
-def test_bad_calls_are_told(options, arguments, error, message):
+def test_bad_calls_are_reported(options, arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         nn.LSTM(I, H, **options)(*arguments)
 

@@ -75,7 +75,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
-def test_steps_have_the_values_of_the_whole(options, dtype, rng):
+def test_steps_have_the_values_of_the_full_sequence(options, dtype, rng):
     layer = make(**options, dtype=dtype)
     x = rng.standard_normal((T, B, I)).astype(dtype)
     start = states_of(layer, B)
@@ -513,7 +513,7 @@ def test_a_layer_reads_frames_of_steps(cell_, rng):
         np.testing.assert_allclose(found, state, rtol=1e-6)
 
 
-def test_bad_models_of_sessions_are_told(rng):
+def test_bad_models_of_sessions_are_reported(rng):
     layer = make("lstm")
     with pytest.raises(
         ValueError, match="a memory 'c' of float32; expected floats, by a name other"
@@ -556,7 +556,7 @@ def test_a_session_shows_what_it_is():
 # Threads ------------------------------------------------------------------------------------------
 
 
-def test_a_second_thread_is_told_and_changes_nothing(rng):
+def test_a_second_thread_is_reported_and_changes_nothing(rng):
     layer = make("lstm")
     x = rng.standard_normal((T, B, I)).astype(np.float32)
     expected, last = complete(layer, x, None)

@@ -221,7 +221,7 @@ def test_the_wrapped_equations_keep_or_renew():
     np.testing.assert_allclose(mixed_h, 0.25 * h + 0.75 * new_h, rtol=1e-14)
 
 
-def test_what_zoneout_cannot_do_is_told():
+def test_what_zoneout_cannot_do_is_reported():
     with pytest.raises(ValueError, match=r"traced, and states that are not projected; 'lstm' has"):
         nn.LSTM(I, H, zoneout=0.1, proj_size=3)
     with pytest.raises(ValueError, match=r"'untraced' has fused=False"):

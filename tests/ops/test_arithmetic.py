@@ -210,7 +210,7 @@ def test_shapes_that_do_not_broadcast():
         Tensor([1.0, 2.0]) + Tensor([1.0, 2.0, 3.0])
 
 
-def test_a_missing_operand_is_told():
+def test_a_missing_operand_is_reported():
     with pytest.raises(TypeError, match=r"maximum\(\) missing 1 required positional argument: 'b'"):
         ops.maximum(Tensor([1.0]))
 

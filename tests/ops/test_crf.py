@@ -225,7 +225,7 @@ def test_one_tag_is_certain(rng):
     np.testing.assert_array_equal(ops.crf_decode(*arrays), zeros)
 
 
-def test_nan_is_told(arrays):
+def test_nan_is_reported(arrays):
     arrays[0][1, 1, 0] = np.nan
     assert math.isnan(ops.crf_loss(*arrays, TAGS, LENGTHS).item())
     for function in (ops.crf_decode, ops.crf_marginals):
@@ -237,7 +237,7 @@ def test_nan_is_told(arrays):
             function(arrays[0], arrays[1] * np.nan, *arrays[2:], [0, 0, 0, 0])
 
 
-def test_what_no_path_can_do_is_told(arrays):
+def test_what_no_path_can_do_is_reported(arrays):
     arrays[1][:] = -np.inf
     for function in (ops.crf_decode, ops.crf_marginals):
         message = f"^{function.__name__}: no path of 4 steps is possible in row 0; .* must leave"

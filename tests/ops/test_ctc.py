@@ -153,7 +153,7 @@ def test_a_label_of_probability_zero_is_impossible_too(logits):
     assert not x.grad[:, 0].any()
 
 
-def test_a_loss_that_is_no_number_is_told(logits):
+def test_a_loss_that_is_nan_is_reported(logits):
     logits[0, 1] = np.nan
     assert np.isnan(loss_of(logits).item())
 

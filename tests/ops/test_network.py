@@ -77,7 +77,7 @@ def test_dropout_draws_from_the_package_generator():
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (2,), (0, 2)], ids=str)
-def test_dropout_draws_the_same_mask_on_the_way_back(axes, rng):
+def test_dropout_draws_the_same_mask_in_the_backward_pass(axes, rng):
     x = Tensor(rng.standard_normal((5, 8, 9)), requires_grad=True)
     y = ops.dropout(x, 0.3, shared_axes=axes)
     ops.dropout(x, 0.3)  # what is drawn in between does not matter

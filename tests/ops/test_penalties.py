@@ -73,7 +73,7 @@ def test_a_single_step_does_not_change():
 
 
 @pytest.mark.parametrize("penalty", [ops.activation_penalty, ops.temporal_penalty])
-def test_lengths_that_do_not_fit_are_told(x, penalty):
+def test_lengths_that_do_not_fit_are_reported(x, penalty):
     with pytest.raises(ValueError, match="_penalty: lengths from 1 to 6, but the sequences have 5"):
         penalty(x, lengths=[1, 2, 3, 6])
     with pytest.raises(ValueError, match=r"_penalty: lengths got .* the 4 rows of the batch"):

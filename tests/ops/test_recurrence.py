@@ -301,7 +301,7 @@ def test_a_layer_is_what_is_written_by_hand(cell, by_hand, rng):
 
 @pytest.mark.parametrize("pieces", [[2, 3], [1] * T, [5, 0], [0, 4, 1]], ids=str)
 @pytest.mark.parametrize("name", CELLS)
-def test_chunks_with_carried_state_are_the_whole(name, pieces, rng):
+def test_chunks_with_carried_state_are_the_full_sequence(name, pieces, rng):
     def in_pieces(cell, x, states, weights):
         outputs = []
         for piece in ops.split(x, np.cumsum(pieces)[:-1].tolist()):
@@ -683,7 +683,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("operation", [ops.recurrence, ops.recurrence_unfused])
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_shape_that_does_not_fit_is_told(name, operation, rng):
+def test_a_shape_that_does_not_fit_is_reported(name, operation, rng):
     problem = Problem(lstm, rng)
     wrong, message = SHAPES[name]
     setattr(problem, name, wrong)
@@ -734,7 +734,7 @@ def test_more_that_does_not_fit(rng):
         ([-1, 2, 5], r"lengths from -1 to 5"),
     ],
 )
-def test_lengths_that_do_not_fit_are_told(lengths, message, operation, rng):
+def test_lengths_that_do_not_fit_are_reported(lengths, message, operation, rng):
     with pytest.raises(ValueError, match=f"^recurrence: {message}"):
         Problem(lstm, rng).run(operation, lengths=lengths)
 
@@ -746,7 +746,7 @@ def test_dtypes_do_not_mix_in_a_recurrence(rng):
         problem.run()
 
 
-def test_a_weight_that_is_changed_before_backward_is_told(rng):
+def test_a_weight_that_is_changed_before_backward_is_reported(rng):
     problem = Problem(lstm, rng)
     loss = problem.loss(*problem.run())
     with problem.weight_hh.writing() as array:

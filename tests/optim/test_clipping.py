@@ -103,7 +103,7 @@ def test_values_are_clipped_element_by_element():
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, math.nan, "5"])
-def test_a_bad_limit_is_told(limit):
+def test_a_bad_limit_is_reported(limit):
     parameters = with_gradients(np.ones(1))
     with pytest.raises(ValueError, match="clip_grad_norm: max_norm must be a number > 0, not"):
         clip_grad_norm(parameters, limit)
@@ -111,7 +111,7 @@ def test_a_bad_limit_is_told(limit):
         clip_grad_value(parameters, limit)
 
 
-def test_bad_parameters_are_told():
+def test_bad_parameters_are_reported():
     (parameter,) = with_gradients(np.ones(1))
     with pytest.raises(ValueError, match="clip_grad_norm: parameter '1' is the same as '0'"):
         clip_grad_norm([parameter, parameter], 1.0)

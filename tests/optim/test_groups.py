@@ -166,7 +166,7 @@ def test_rows_of_one_group_may_be_kept_while_those_of_another_decay():
     assert tables[1].data.ravel().tolist() == [0.75, 0.25, 0.75]
 
 
-def test_bad_groups_are_told():
+def test_bad_groups_are_reported():
     a, b = Parameter([1.0]), Parameter([2.0])
     cases = [
         ([{"params": [a], "beta": 1}], "SGD: group 0 has 'beta'; a group has 'parameters' and "),
@@ -300,7 +300,7 @@ def test_an_exponential_moving_average_is_that_of_the_values(kind, decay):
 
 
 @pytest.mark.parametrize("decay", [0, 1, -0.5, np.nan, "0.9"])
-def test_a_decay_out_of_its_range_is_told(decay):
+def test_a_decay_out_of_its_range_is_reported(decay):
     with pytest.raises(ValueError, match=r"AdamW: decay must be a number >=? 0 and < 1, not"):
         AdamW([Parameter([1.0])]).start_averaging(decay)
 

@@ -452,7 +452,7 @@ def test_a_state_that_does_not_belong_is_refused_and_nothing_changes():
 
 @pytest.mark.parametrize("kind", OPTIMIZERS.values())
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "fast", None])
-def test_a_bad_learning_rate_is_told(kind, value):
+def test_a_bad_learning_rate_is_reported(kind, value):
     name = kind.__name__
     with pytest.raises(
         ValueError, match=f"{name}: learning_rate must be a finite number >= 0, not "
@@ -488,12 +488,12 @@ def test_a_bad_learning_rate_is_told(kind, value):
         (ASGD, {"weight_decay": -1}, "ASGD: weight_decay must be a finite number >= 0, not -1"),
     ],
 )
-def test_a_bad_option_is_told(kind, options, message):
+def test_a_bad_option_is_reported(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind([Parameter([1.0])], 0.1, **options)
 
 
-def test_bad_parameters_are_told():
+def test_bad_parameters_are_reported():
     a, b = Parameter([1.0]), Parameter([2.0])
     with pytest.raises(ValueError, match=r"SGD: there are no parameters; if you gave a generator"):
         SGD([], 1.0)
@@ -515,7 +515,7 @@ def test_bad_parameters_are_told():
         SGD([("w", a.data)], 1.0)
 
 
-def test_a_gradient_that_does_not_fit_is_told_before_anything_moves():
+def test_a_gradient_that_does_not_fit_is_reported_before_anything_moves():
     first, weight = Parameter([1.0]), Parameter(np.ones((2, 3), np.float32))
     optimizer = SGD([("first", first), ("weight", weight)], 1.0)
     first.grad = np.ones(1, np.float32)

@@ -91,7 +91,7 @@ def test_cosine():
     np.testing.assert_allclose(rates(schedule, "on_step", range(9)), expected, rtol=1e-15)
 
 
-def test_schedules_begin_where_they_are_told_to():
+def test_schedules_begin_at_a_given_step():
     cosine = Cosine(optimizer(), total_steps=14, first_step=10)
     decay = ExponentialDecay(optimizer(), decay=0.5, constant_epochs=1, first_epoch=3)
     warm = WarmUp(Constant(optimizer()), steps=2, first_step=10)
@@ -226,7 +226,7 @@ def test_a_state_of_another_schedule_is_refused():
         (lambda o: WarmUp(Constant(o), steps=0), "WarmUp: steps must be an integer >= 1, not 0"),
     ],
 )
-def test_a_bad_number_is_told(make, message):
+def test_a_bad_number_is_reported(make, message):
     with pytest.raises(ValueError, match=message):
         make(optimizer())
 

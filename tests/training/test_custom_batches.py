@@ -186,7 +186,7 @@ def test_a_model_may_count_its_targets():
     np.testing.assert_allclose(evaluate(plain, batches).loss, np.mean(losses), rtol=1e-6)
 
 
-def test_batches_that_are_none_are_told():
+def test_batches_that_are_none_are_reported():
     model = Sum()
     optimizer, options = SGD(model.parameters(), 0.1), TrainingOptions(max_steps=1)
     cases = [
@@ -209,7 +209,7 @@ def test_batches_that_are_none_are_told():
         Trainer(model, optimizer, Short(pairs(2)), TrainingOptions(epochs=1)).run()
 
 
-def test_losses_that_are_none_are_told():
+def test_losses_that_are_none_are_reported():
     class Wrong(Sum):
         def loss(self, batch, state=None):
             return self.result(super().loss(batch))
@@ -239,7 +239,7 @@ def test_arrays_that_are_not_finite_are_blamed():
         trainer.run()
 
 
-def test_a_state_that_no_checkpoint_keeps_is_told(tmp_path):
+def test_a_state_that_no_checkpoint_keeps_is_reported(tmp_path):
     class Dictionary(Sum):
         def loss(self, batch, state=None):
             return super().loss(batch), {"h": 1}
@@ -255,7 +255,7 @@ def test_a_state_that_no_checkpoint_keeps_is_told(tmp_path):
         trainer.run()
 
 
-def test_frozen_parameters_stay_and_all_frozen_is_told():
+def test_frozen_parameters_stay_and_all_frozen_is_reported():
     trainer, _ = train(pairs(4))
     model = trainer.model
     model.recurrent.requires_grad_(False)

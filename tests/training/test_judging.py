@@ -110,7 +110,7 @@ def test_figures_of_an_evaluator_of_ones_own():
     assert trainer.progress.best == math.exp(2)
 
 
-def test_a_figure_that_is_not_there_is_told():
+def test_a_figure_that_is_not_there_is_reported():
     message = "no figure 'span_f1'; monitor one of loss, accuracy"
     with pytest.raises(ValueError, match=message):
         judged([of_accuracy(1, 1.0)], monitor="span_f1")

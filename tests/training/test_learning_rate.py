@@ -121,7 +121,7 @@ def test_all_is_restored_when_it_fails():
     assert not model.training
 
 
-def test_bad_arguments_are_told():
+def test_bad_arguments_are_reported():
     model = Bowl(1.0)
     optimizer = SGD(model.parameters(), 1.0)
     cases = [

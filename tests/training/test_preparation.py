@@ -28,7 +28,7 @@ def watched(task, calls):
     return dataclasses.replace(task, open=open_data, begin=begin)
 
 
-def test_data_are_opened_once_and_the_task_is_told_of_the_weights(table, tmp_path):
+def test_data_are_opened_once_and_the_task_knows_whether_weights_are_new(table, tmp_path):
     calls = []
     task = watched(TASKS["classify"], calls)
     columns = {"column": "text", "label_column": "label"}

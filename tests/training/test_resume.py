@@ -421,7 +421,7 @@ def test_what_follows_a_change_is_resumed_bit_for_bit(tmp_path, text):
         assert one == other
 
 
-def test_a_limit_that_was_passed_before_is_told(tmp_path, text):
+def test_a_limit_that_was_passed_before_is_reported(tmp_path, text):
     stopped(tmp_path, text, None)
     rates, (said,) = resumed(tmp_path, {"max_steps": 12})
     assert rates == {}

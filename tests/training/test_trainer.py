@@ -366,7 +366,7 @@ def test_patience_ends_the_training():
     assert trainer.progress.step == 4
 
 
-def test_a_validation_loss_that_is_no_number_ends_the_training():
+def test_a_validation_loss_that_is_nan_ends_the_training():
     saved = []
     with pytest.raises(TrainingDiverged, match="the validation loss became nan at step 2 "):
         run_with_losses([3.0, math.nan, 1.0], saved.append)
@@ -446,7 +446,7 @@ def test_divergence_names_the_step_and_changes_nothing_on_disk(tmp_path, bad):
     assert all(np.isfinite(array).all() for array in arrays(model).values())
 
 
-def test_a_gradient_that_is_no_number_ends_the_training():
+def test_a_gradient_that_is_nan_ends_the_training():
     model = make()
     original = model.loss
 

@@ -97,7 +97,7 @@ def test_it_goes_on_bit_for_bit(tmp_path, options):
     assert part.progress.step == 60
 
 
-def test_bad_groups_are_told():
+def test_bad_groups_are_reported():
     model = LanguageModel(7, hidden_size=5)
     with pytest.raises(ValueError, match=r"no parameter is named 'reader\.\*'; expected emb"):
         GradualUnfreezing(model.named_parameters(), [["reader.*"]])

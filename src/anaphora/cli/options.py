@@ -154,7 +154,7 @@ def _parameter(
         help = f"{help} One of {', '.join(choices)}."
     by_default: dict[Any, list[str]] = {}
     for one in of_tasks:
-        by_default.setdefault(one.default, []).append(one.task)
+        by_default.setdefault(None if one.default == () else one.default, []).append(one.task)
     default: Any = of_tasks[0].default
     shown: bool | str = True
     if len(by_default) > 1:

@@ -242,7 +242,7 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
 #pragma GCC unroll 3
                 for (int j = 0; j < 3; j++) {
                     Ints w;
-                    const std::int8_t *from = right[t * K + k].slices[j][0] + 64 * line;
+                    const std::int8_t *from = right[t * K + k].slices[j][line];
                     std::memcpy(&w, from, sizeof w);
 #pragma GCC unroll 3
                     for (int i = 0; i < 3; i++)
