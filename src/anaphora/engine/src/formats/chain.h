@@ -207,8 +207,8 @@ template <class T> class ChainWeight {
             const Parts parts = Parts::of(shape.vectors(block), max_vectors);
             first_chunk_.push_back(std::ssize(chunks_));
             for (std::int64_t c = 0; c < parts.parts; c++) {
-                chunks_.push_back({packed, vector, block.begin_term, shape.terms(block),
-                                   parts.size(c)});
+                chunks_.push_back(
+                    {packed, vector, block.begin_term, shape.terms(block), parts.size(c)});
                 packed += parts.size(c) * lanes<T> * shape.terms(block);
                 vector += parts.size(c);
             }
@@ -335,8 +335,8 @@ template <class T> class ChainWeight {
         const std::size_t bytes = columns * sizeof(T);
         for (int r = 0; r < rows && accumulate; r++)
             std::memcpy(edge + r * padded, c + r * c_row, bytes);
-        multiply_tile<T, Operands::cached_rows>(width, rows, K, a, stride, b, edge, padded, lanes<T>,
-                                                accumulate);
+        multiply_tile<T, Operands::cached_rows>(width, rows, K, a, stride, b, edge, padded,
+                                                lanes<T>, accumulate);
         for (int r = 0; r < rows; r++)
             std::memcpy(c + r * c_row, edge + r * padded, bytes);
     }
@@ -373,9 +373,9 @@ template <class T> class ChainWeight {
         if (count != next_count)
             return false;
         const Chunk &last = chunks_[first + count - 1], &next = chunks_[first + 2 * count - 1];
-        return count == 0 || (chunks_[first].width == chunks_[first + count].width &&
-                              last.width == next.width && last.begin_term == next.begin_term &&
-                              last.terms == next.terms);
+        return count == 0 ||
+               (chunks_[first].width == chunks_[first + count].width && last.width == next.width &&
+                last.begin_term == next.begin_term && last.terms == next.terms);
     }
 
     std::vector<Chunk> chunks_;             // and one that is empty
