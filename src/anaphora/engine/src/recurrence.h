@@ -150,7 +150,7 @@ template <class T> class ForwardPass {
         const StepLayer<T> layer{
             &cell_,     &plan_.blocks,       H_, &hh_, in_step_ ? &ih_ : nullptr, w_.bias_ih,
             w_.bias_hh, w_.parameters.data()};
-        const int vectors = plan_.sub * plan_.largest_tile();
+        const int vectors = std::max(plan_.sub * plan_.largest_tile(), tile_vectors);
         ForwardStep<T> step(layer, reads_, vectors, vectors, value_scratch, half_scratch);
         Own own;
         own.input_row.resize(B_);
@@ -176,13 +176,16 @@ template <class T> class ForwardPass {
                 }
                 x_rows.read(own.x_ranges, I_, true);
             }
-            for (std::int64_t k = 0; k < plan_.blocks_of(thread); k++) {
-                const std::int64_t block = plan_.block(thread, k, t);
+            const std::int64_t blocks = plan_.blocks_of(thread), together = blocks_in_step(own);
+            for (std::int64_t k = 0; k < blocks; k += together) {
+                const std::int64_t last = std::min(blocks, k + together) - 1,
+                                   one = plan_.block(thread, k, t),
+                                   other = plan_.block(thread, last, t);
                 for (std::size_t n = 0; n < own.tiles.size(); n++)
                     if (own.tiles[n].rows > 0) {
                         step.part = static_cast<std::int64_t>(n);
-                        place(step, own, own.tiles[n], span, t, block, x_gates);
-                        step(own.tiles[n].rows, block, block + 1,
+                        place(step, own, own.tiles[n], span, t, std::min(one, other), x_gates);
+                        step(own.tiles[n].rows, std::min(one, other), std::max(one, other) + 1,
                              cell_.h_blocks > 0 ? &h_rows : nullptr, in_step_ ? &x_rows : nullptr);
                     }
             }
@@ -191,6 +194,15 @@ template <class T> class ForwardPass {
             if (plan_.share_units)
                 barrier_.wait();
         }
+    }
+
+    // The blocks that a step takes at once, so that few rows make a tile too. What is saved for the
+    // backward pass is saved block by block.
+    std::int64_t blocks_in_step(const Own &own) const {
+        int rows = 1;
+        for (const RowTile &tile : own.tiles)
+            rows = std::max(rows, tile.rows);
+        return f_.saved != nullptr ? 1 : std::max(1, tile_vectors / (plan_.sub * rows));
     }
 
     // Inactive rows keep their state; the output after a row's length is 0.

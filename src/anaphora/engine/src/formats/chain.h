@@ -143,24 +143,25 @@ void pack_columns(std::int64_t K, const Matrix<const T> &B, int vectors, const C
             }
         return;
     }
-    auto copy = [&](const T *from, std::int64_t row, std::int64_t k0, T *at) {
-        const std::int64_t end = std::min(K, k0 + step);
-        for (std::int64_t k = k0; k < end; k++)
-            at[k * padded] = from[k * row];
-    };
     for (std::int64_t k0 = 0; k0 < K; k0 += step)
-        for (int v = 0; v < vectors; v++)
-            for (std::int64_t j = 0; j < W; j++) {
-                const T *from = B.data + (columns[v].begin + j) * B.column;
-                T *at = to + v * W + j;
-                if (j >= columns[v].valid)
-                    for (std::int64_t k = k0; k < std::min(K, k0 + step); k++)
-                        at[k * padded] = 0;
-                else if (B.row == 1)
-                    copy(from, 1, k0, at);
-                else
-                    copy(from, B.row, k0, at);
+        for (int v = 0; v < vectors; v++) {
+            const T *from = B.data + columns[v].begin * B.column;
+            T *at = to + v * W;
+            const std::int64_t end = std::min(K, k0 + step);
+            std::int64_t k = k0;
+            for (; B.row == 1 && columns[v].valid >= W && k + W <= end; k += W) {
+                Vector<T> rows[W];
+                for (std::int64_t j = 0; j < W; j++)
+                    rows[j] = load(from + j * B.column + k);
+                transpose_lanes<T>(rows);
+                for (std::int64_t i = 0; i < W; i++)
+                    store(at + (k + i) * padded, rows[i]);
             }
+            for (std::int64_t j = 0; j < W; j++)
+                for (std::int64_t i = k; i < end; i++)
+                    at[i * padded + j] =
+                        j < columns[v].valid ? from[i * B.row + j * B.column] : T(0);
+        }
 }
 
 // A packed weight ---------------------------------------------------------------------------------
