@@ -150,7 +150,9 @@ template <class T> class ForwardPass {
         const StepLayer<T> layer{
             &cell_,     &plan_.blocks,       H_, &hh_, in_step_ ? &ih_ : nullptr, w_.bias_ih,
             w_.bias_hh, w_.parameters.data()};
-        const int vectors = std::max(plan_.sub * plan_.largest_tile(), tile_vectors);
+        int vectors = plan_.sub * plan_.largest_tile();
+        if (f_.saved == nullptr)
+            vectors = std::max(vectors, tile_vectors);
         ForwardStep<T> step(layer, reads_, vectors, vectors, value_scratch, half_scratch);
         Own own;
         own.input_row.resize(B_);
