@@ -371,12 +371,11 @@ template <class T> class ChainWeight {
 
     // Whether so many chunks of a block have the shapes of those of the next one.
     bool alike(std::int64_t first, std::int64_t count, std::int64_t next_count) const {
-        if (count != next_count)
+        if (count != next_count || count == 0)
             return false;
         const Chunk &last = chunks_[first + count - 1], &next = chunks_[first + 2 * count - 1];
-        return count == 0 ||
-               (chunks_[first].width == chunks_[first + count].width && last.width == next.width &&
-                last.begin_term == next.begin_term && last.terms == next.terms);
+        return chunks_[first].width == chunks_[first + count].width && last.width == next.width &&
+               last.begin_term == next.begin_term && last.terms == next.terms;
     }
 
     std::vector<Chunk> chunks_;             // and one that is empty
