@@ -92,7 +92,9 @@ def assert_equal(found, expected):
 
 def sets():
     before, found = _native.instruction_set(), []
-    for name in ("amx", "avx512", "avx2", "baseline"):
+    for name in ("amx", "amx-emulated", "avx512", "avx2", "baseline"):
+        if name == "amx-emulated" and "amx" in found:  # test_native_fixed.py compares them
+            continue
         try:
             _native.use_instruction_set(name)
             found.append(name)
@@ -126,7 +128,9 @@ def test_the_bits_of_the_recurrence(name, dtype, instructions, native_settings, 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm", "projected"])
-@pytest.mark.parametrize("family", [["amx"], ["avx512", "avx2"], ["baseline"]], ids=lambda f: f[0])
+@pytest.mark.parametrize(
+    "family", [["amx", "amx-emulated"], ["avx512", "avx2"], ["baseline"]], ids=lambda f: f[0]
+)
 def test_threads_and_instruction_sets(name, normalized, dtype, family, native_settings, rng):
     """The instruction sets of a family give the same bits."""
     family = [name for name in family if name in sets()]
