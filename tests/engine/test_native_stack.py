@@ -3,6 +3,8 @@
 import dataclasses
 import gc
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -270,10 +272,16 @@ def parts(rng):
 
 
 def make(parts):
-    return _native.float32.Stack(
+    module = _native.float32
+    stack = module.pack_stack(
         parts["cell"], parts["hidden"], [LayerWeights(*layer) for layer in parts["layers"]],
         parts["table"], parts["output"], parts["norms"], 1e-5,
     )  # fmt: skip
+    return SimpleNamespace(
+        run=partial(module.run_stack, stack),
+        run_ids=partial(module.run_stack_on_ids, stack),
+        generate=partial(module.generate, stack),
+    )
 
 
 def test_a_valid_stack_is_accepted(parts):

@@ -1456,14 +1456,16 @@ int main() {
             std::printf("%s: not on this machine\n", set);
             continue;
         }
-        bits[set] = {test_kernels<float>(set), test_kernels<double>(set)};
+        bits[set] = {test_kernels<float>(set)};
+        if (std::string(set) != "amx-emulated") // its float64 is that of another set
+            bits[set].push_back(test_kernels<double>(set));
     }
     if (bits.contains("avx512"))
         check(bits["avx512"] == bits["avx2"], "AVX-512 and AVX2 disagree");
-    if (bits.contains("amx"))
+    if (bits.contains("amx")) {
         check(bits["amx"][1] == bits["avx512"][1], "AMX and AVX-512 disagree in float64");
-    if (bits.contains("amx"))
-        check(bits["amx-emulated"] == bits["amx"], "AMX and emulated tile registers disagree");
+        check(bits["amx-emulated"][0] == bits["amx"][0], "AMX and its emulation disagree");
+    }
     use_instruction_set(widest.c_str());
     test_invalid_programs();
     test_random_programs();
