@@ -41,7 +41,7 @@ def run(*arguments, **environment):
     path = os.pathsep.join(p for p in sys.path if p)
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, "PYTHONPATH": path, "ANAPHORA_ENGINE": "native", **environment},
         capture_output=True, text=True, timeout=1000,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
