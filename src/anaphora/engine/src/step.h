@@ -160,6 +160,12 @@ template <class T> class ForwardStep {
             for (std::size_t s = 0; s < cell.saved.size(); s++)
                 values_.place(cell.saved[s], saved + static_cast<std::int64_t>(s) * tile);
 
+        for (int r = 0; r < rows; r++) { // fetch what is written after the products
+            for (T *to : after)
+                __builtin_prefetch(to + unit + r * layer.units, 1);
+            for (const auto &[value, to] : written)
+                __builtin_prefetch(to[r] + unit, 1);
+        }
         if (h_rows != nullptr) {
             half_row_ = rows * W;
             layer.hh->multiply(first, end, *h_rows, part, {halves_, W, half_row_});

@@ -52,18 +52,19 @@ template <class T> struct Target {
 //   c: NV vectors for each, the first ones `next_vector` apart.
 template <class T, int R, int NV, Operands O, int S = 1>
 ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t row_stride,
-                                      const T *b, Target<T> c, std::int64_t next = 0,
+                                      const T *b, T *c, std::int64_t c_row, std::int64_t c_vector,
+                                      bool accumulate, std::int64_t next = 0,
                                       std::int64_t next_vector = NV) {
     constexpr int W = lanes<T>, N = S * NV, ahead = 16;
     auto at = [&](int i, int v) {
-        return c.data + i * c.row + (v / NV * next_vector + v % NV) * c.vector;
+        return c + i * c_row + (v / NV * next_vector + v % NV) * c_vector;
     };
     Vector<T> sums[R][N];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 8
         for (int v = 0; v < N; v++)
-            sums[i][v] = c.accumulate ? load(at(i, v)) : broadcast<T>(0);
+            sums[i][v] = accumulate ? load(at(i, v)) : broadcast<T>(0);
     for (std::int64_t k = 0; k < K; k++) {
         Vector<T> bs[N];
 #pragma GCC unroll 8
@@ -93,12 +94,12 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
 
 // The same for a number of rows, 1 to tile_rows(NV), known at run time.
 template <class T, int NV, Operands O, int R = tile_rows(NV)>
-void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride, const T *b,
-                   const Target<T> &c) {
+void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride, const T *b, T *c,
+                   std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
     if (rows == R)
-        multiply_tile_of<T, R, NV, O>(K, a, row_stride, b, c);
+        multiply_tile_of<T, R, NV, O>(K, a, row_stride, b, c, c_row, c_vector, accumulate);
     else if constexpr (R > 1)
-        multiply_tile<T, NV, O, R - 1>(rows, K, a, row_stride, b, c);
+        multiply_tile<T, NV, O, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
 }
 
 // Call f with a number of vectors, 1 to 4, known at compile time.
@@ -113,8 +114,11 @@ template <class F> ANAPHORA_INLINE void with_vectors(int vectors, F f) {
 
 template <class T, Operands O>
 ANAPHORA_INLINE void multiply_tile(int vectors, int rows, std::int64_t K, const T *a,
-                                   std::int64_t row_stride, const T *b, const Target<T> &c) {
-    with_vectors(vectors, [&](auto NV) { multiply_tile<T, NV, O>(rows, K, a, row_stride, b, c); });
+                                   std::int64_t row_stride, const T *b, T *c, std::int64_t c_row,
+                                   std::int64_t c_vector, bool accumulate) {
+    with_vectors(vectors, [&](auto NV) {
+        multiply_tile<T, NV, O>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
+    });
 }
 
 // Pack vectors of columns of B [K, .], vector v from column begins[v], of which `valid` are there,
@@ -199,29 +203,37 @@ template <class T> class ChainWeight {
     }
 
     // Packs B [K, gates * units].
-    ChainWeight(const WeightShape &shape, Matrix<const T> B, T *packed)
-        : shape_(shape), packed_(packed) {
-        std::int64_t at = 0, vectors = 0;
+    ChainWeight(const WeightShape &shape, Matrix<const T> B, T *packed) {
+        std::int64_t vector = 0;
         for (const Block &block : shape.blocks) {
-            places_.push_back({at, vectors, Parts::of(shape.vectors(block), max_vectors)});
-            at += block_size(shape, block);
-            vectors += shape.vectors(block);
+            const Parts parts = Parts::of(shape.vectors(block), max_vectors);
+            first_chunk_.push_back(std::ssize(chunks_));
+            for (std::int64_t c = 0; c < parts.parts; c++) {
+                chunks_.push_back(
+                    {packed, vector, block.begin_term, shape.terms(block), parts.size(c)});
+                packed += parts.size(c) * lanes<T> * shape.terms(block);
+                vector += parts.size(c);
+            }
         }
-        parallel(at == 0 ? 0 : std::ssize(shape.blocks), [&](std::int64_t n) {
-            const Block &block = shape_.blocks[n];
-            const Parts &chunks = places_[n].chunks;
-            for (std::int64_t c = 0; c < chunks.parts; c++) {
+        first_chunk_.push_back(std::ssize(chunks_));
+        chunks_.push_back({packed, vector, 0, 0, 0});
+        parallel(std::ssize(shape.blocks), [&](std::int64_t n) {
+            const Block &block = shape.blocks[n];
+            for (std::int64_t c = first_chunk_[n]; c < first_chunk_[n + 1]; c++) {
+                const Chunk &chunk = chunks_[c];
                 Columns columns[max_vectors];
-                for (int v = 0; v < chunks.size(c); v++)
-                    columns[v] = shape_.columns(block, chunks.first(c) + v, lanes<T>);
-                const Matrix<const T> terms{B.data + block.begin_term * B.row, B.row, B.column};
-                pack_columns(shape_.terms(block), terms, chunks.size(c), columns, chunk(n, c));
+                for (int v = 0; v < chunk.width; v++)
+                    columns[v] = shape.columns(block, chunk.vector - first_vector(n) + v, lanes<T>);
+                const Matrix<const T> terms{B.data + chunk.begin_term * B.row, B.row, B.column};
+                pack_columns(chunk.terms, terms, chunk.width, columns, chunk.packed);
             }
         });
     }
 
     // The number of vectors before those of a block.
-    std::int64_t first_vector(std::int64_t block) const { return places_[block].vector; }
+    std::int64_t first_vector(std::int64_t block) const {
+        return chunks_[first_chunk_[block]].vector;
+    }
 
     // Rows to be multiplied by such a weight, on one thread; see weight.h.
     class Rows {
@@ -241,109 +253,135 @@ template <class T> class ChainWeight {
         std::int64_t stride_ = 0;
     };
 
-    void multiply(std::int64_t first, std::int64_t end, const Rows &rows, std::int64_t first_part,
-                  std::int64_t end_part, const Target<T> &to, bool backwards) const {
-        const bool single = end_part - first_part == 1 && (*rows.ranges_)[first_part].rows == 1;
-        for (std::int64_t k = 0; k < end - first; k++) {
-            const std::int64_t n = backwards ? end - 1 - k : first + k;
-            const std::int64_t begin = places_[n].vector - places_[first].vector;
-            const std::int64_t size = shape_.vectors(shape_.blocks[n]) * lanes<T>;
-            if (single && to.columns - begin * lanes<T> >= size) {
-                const Target<T> here = to.from(begin);
-                const RowRange<T> &row = (*rows.ranges_)[first_part];
-                // Two blocks at a time keep enough chains in flight.
-                if (!backwards && k + 1 < end - first && alike(n, n + 1) &&
-                    here.columns >= 2 * size) {
-                    multiply_row<2>(n, row, here);
-                    k++;
-                } else
-                    multiply_row<1>(n, row, here);
-                continue;
-            }
-            const Parts &chunks = places_[n].chunks;
-            for (std::int64_t c = 0; c < chunks.parts; c++)
-                multiply_chunk(n, c, rows, first_part, end_part, to, begin + chunks.first(c));
+    ANAPHORA_INLINE void multiply(std::int64_t first, std::int64_t end, const Rows &rows,
+                                  std::int64_t first_part, std::int64_t end_part,
+                                  const Target<T> &to, bool backwards) const {
+        const std::int64_t vector = first_vector(first);
+        if (end_part - first_part == 1 && (*rows.ranges_)[first_part].rows == 1) {
+            std::int64_t full = end; // all columns of the blocks before it are there
+            while (full > first && (first_vector(full) - vector) * lanes<T> > to.columns)
+                full--;
+            multiply_row(first, full, (*rows.ranges_)[first_part], to);
+            first = full;
+        }
+        const std::int64_t begin = first_chunk_[first], chunks = first_chunk_[end] - begin;
+        for (std::int64_t n = 0; n < chunks; n++) {
+            const Chunk &chunk = chunks_[begin + (backwards ? chunks - 1 - n : n)];
+            const Target<T> at = to.from(chunk.vector - vector);
+            multiply_chunk(chunk, rows, first_part, end_part, at.data, at.row, at.vector,
+                           at.columns, at.accumulate);
         }
     }
 
   private:
-    struct Place {
-        std::int64_t packed, vector;
-        Parts chunks;
+    struct Chunk {
+        T *packed;           // [terms, width * lanes]
+        std::int64_t vector; // the number of vectors before it
+        std::int64_t begin_term, terms;
+        int width;
     };
 
     static std::int64_t block_size(const WeightShape &shape, const Block &block) {
         return shape.vectors(block) * lanes<T> * shape.terms(block);
     }
-    T *chunk(std::int64_t block, std::int64_t c) const {
-        return packed_ + places_[block].packed +
-               places_[block].chunks.first(c) * lanes<T> * shape_.terms(shape_.blocks[block]);
-    }
-    bool alike(std::int64_t m, std::int64_t n) const {
-        const Block &a = shape_.blocks[m], &b = shape_.blocks[n];
-        return a.vectors == b.vectors && a.begin_term == b.begin_term && a.end_term == b.end_term;
-    }
 
-    // Some parts by a chunk of a block, from vector `begin` of the result on; its columns are
-    // adjacent unless all are there.
-    void multiply_chunk(std::int64_t n, std::int64_t c, const Rows &rows, std::int64_t first_part,
-                        std::int64_t end_part, const Target<T> &to, std::int64_t begin) const {
-        const Block &block = shape_.blocks[n];
-        const int width = places_[n].chunks.size(c);
-        const std::int64_t padded = width * lanes<T>,
-                           valid = std::min(padded, to.columns - begin * lanes<T>);
-        T *data = to.data + begin * to.vector;
-        const std::int64_t terms = shape_.terms(block), stride = rows.stride_;
-        std::int64_t count = 0;
-        for (std::int64_t part = first_part; part < end_part; part++)
-            count += (*rows.ranges_)[part].rows;
-        // Many rows take the part of weights from memory that fits in L1.
-        constexpr std::int64_t part_size = (1 << 14) / sizeof(T);
-        std::int64_t depth = std::max<std::int64_t>(terms, 1);
-        if (rows.weights_stream_ && count > tile_rows(width))
-            depth = part_size / padded;
-        const T *b = chunk(n, c);
-        alignas(64) T edge[max_rows * max_vectors * lanes<T>];
-        Target<T> target{edge, valid < padded ? padded : to.row, to.vector};
-        for (std::int64_t k = 0; k == 0 || k < terms; k += depth, b += depth * padded) {
-            target.accumulate = to.accumulate || k > 0;
+    // Some parts by a chunk.
+    static void multiply_chunk(const Chunk &chunk, const Rows &rows, std::int64_t first_part,
+                               std::int64_t end_part, T *to, std::int64_t to_row,
+                               std::int64_t to_vector, std::int64_t columns, bool accumulate) {
+        const std::int64_t terms = chunk.terms, padded = chunk.width * lanes<T>;
+        const int height = tile_rows(chunk.width);
+        std::int64_t depth = terms;
+        if (rows.weights_stream_) { // many rows take the part of weights that fits in L1
+            std::int64_t count = 0;
+            for (std::int64_t part = first_part; part < end_part; part++)
+                count += (*rows.ranges_)[part].rows;
+            if (count > height)
+                depth = (1 << 14) / sizeof(T) / padded;
+        }
+        const T *b = chunk.packed;
+        for (std::int64_t k = 0;;) {
+            const std::int64_t size = std::min(depth, terms - k);
             for (std::int64_t part = first_part; part < end_part; part++) {
                 const RowRange<T> &range = (*rows.ranges_)[part];
-                const Parts groups = Parts::of(range.rows, tile_rows(width));
-                for (std::int64_t g = 0; g < groups.parts; g++) {
-                    const int first = static_cast<int>(groups.first(g)), size = groups.size(g);
-                    T *c = data + (range.to + first) * to.row;
-                    if (valid == padded)
-                        target.data = c;
-                    for (int r = 0; r < size && valid < padded && target.accumulate; r++)
-                        std::memcpy(edge + r * padded, c + r * to.row, valid * sizeof(T));
-                    multiply_tile<T, Operands::cached_rows>(
-                        width, size, std::min(depth, terms - k),
-                        range.from + first * stride + block.begin_term + k, stride, b, target);
-                    for (int r = 0; r < size && valid < padded; r++)
-                        std::memcpy(c + r * to.row, edge + r * padded, valid * sizeof(T));
+                const T *from = range.from + chunk.begin_term + k;
+                const Parts groups = Parts::of(range.rows, height);
+                for (std::int64_t g = 0, row = range.to; g < groups.parts; g++) {
+                    const int count = groups.size(g);
+                    T *at = to + row * to_row;
+                    if (columns >= padded)
+                        multiply_tile<T, Operands::cached_rows>(chunk.width, count, size, from,
+                                                                rows.stride_, b, at, to_row,
+                                                                to_vector, accumulate);
+                    else
+                        multiply_edge(chunk.width, count, size, from, rows.stride_, b, at, to_row,
+                                      columns, accumulate);
+                    from += count * rows.stride_;
+                    row += count;
                 }
             }
+            k += size;
+            if (k == terms)
+                return;
+            b += size * padded;
+            accumulate = true;
         }
     }
 
-    // One row by S blocks, all of whose columns are there.
-    template <int S>
-    void multiply_row(std::int64_t n, const RowRange<T> &row, const Target<T> &to) const {
-        const Block &block = shape_.blocks[n];
-        const Place &place = places_[n];
-        for (std::int64_t c = 0; c < place.chunks.parts; c++)
-            with_vectors(place.chunks.size(c), [&](auto NV) {
-                multiply_tile_of<T, 1, NV, Operands::cached_rows, S>(
-                    shape_.terms(block), row.from + block.begin_term, 0, chunk(n, c),
-                    to.from(place.chunks.first(c)).at_row(row.to),
-                    S == 1 ? 0 : places_[n + 1].packed - place.packed, shape_.vectors(block));
-            });
+    // A tile of which some columns are there; those are adjacent.
+    static void multiply_edge(int width, int rows, std::int64_t K, const T *a, std::int64_t stride,
+                              const T *b, T *c, std::int64_t c_row, std::int64_t columns,
+                              bool accumulate) {
+        alignas(64) T edge[max_rows * max_vectors * lanes<T>];
+        const std::int64_t padded = width * lanes<T>;
+        const std::size_t bytes = columns * sizeof(T);
+        for (int r = 0; r < rows && accumulate; r++)
+            std::memcpy(edge + r * padded, c + r * c_row, bytes);
+        multiply_tile<T, Operands::cached_rows>(width, rows, K, a, stride, b, edge, padded,
+                                                lanes<T>, accumulate);
+        for (int r = 0; r < rows; r++)
+            std::memcpy(c + r * c_row, edge + r * padded, bytes);
     }
 
-    WeightShape shape_;
-    T *packed_;
-    std::vector<Place> places_; // of each block
+    // One row by blocks all of whose columns are there; by two blocks at a time if they are alike,
+    // which keeps enough chains in flight.
+    void multiply_row(std::int64_t first, std::int64_t end, const RowRange<T> &row,
+                      const Target<T> &to) const {
+        const std::int64_t vector = first_vector(first);
+        for (std::int64_t n = first; n < end; n++) {
+            const std::int64_t c0 = first_chunk_[n], count = first_chunk_[n + 1] - c0;
+            const bool two = n + 1 < end && alike(c0, count, first_chunk_[n + 2] - c0 - count);
+            for (std::int64_t c = c0; c < c0 + count; c++) {
+                const Chunk &chunk = chunks_[c], &next = chunks_[c + count];
+                const T *a = row.from + chunk.begin_term;
+                const Target<T> at = to.from(chunk.vector - vector).at_row(row.to);
+                with_vectors(chunk.width, [&](auto NV) {
+                    constexpr Operands O = Operands::cached_rows;
+                    if (two)
+                        multiply_tile_of<T, 1, NV, O, 2>(
+                            chunk.terms, a, 0, chunk.packed, at.data, at.row, at.vector,
+                            at.accumulate, next.packed - chunk.packed, next.vector - chunk.vector);
+                    else
+                        multiply_tile_of<T, 1, NV, O>(chunk.terms, a, 0, chunk.packed, at.data,
+                                                      at.row, at.vector, at.accumulate);
+                });
+            }
+            n += two;
+        }
+    }
+
+    // Whether so many chunks of a block have the shapes of those of the next one.
+    bool alike(std::int64_t first, std::int64_t count, std::int64_t next_count) const {
+        if (count != next_count)
+            return false;
+        const Chunk &last = chunks_[first + count - 1], &next = chunks_[first + 2 * count - 1];
+        return count == 0 ||
+               (chunks_[first].width == chunks_[first + count].width && last.width == next.width &&
+                last.begin_term == next.begin_term && last.terms == next.terms);
+    }
+
+    std::vector<Chunk> chunks_;             // and one that is empty
+    std::vector<std::int64_t> first_chunk_; // of each block, and the end
 };
 
 // The product of matrices -------------------------------------------------------------------------
@@ -474,21 +512,22 @@ template <class T> class ChainProduct {
         for (std::int64_t i = row0; i < row1; i += height) {
             const int count = static_cast<int>(std::min<std::int64_t>(height, row1 - i));
             T *c = C_ + i * c_row_ + begin;
-            const Target<T> to{full_panel ? c : edge, full_panel ? c_row_ : vectors * W, W, adding};
+            T *to = full_panel ? c : edge;
+            const std::int64_t to_row = full_panel ? c_row_ : vectors * W;
             for (int r = 0; r < height; r++) // what the next tile will write
                 for (int v = 0; v < vectors; v++)
                     __builtin_prefetch(c + (height + r) * c_row_ + v * W, 1);
             if (!full_panel && adding)
                 for (int r = 0; r < count; r++)
-                    std::memcpy(edge + r * to.row, c + r * c_row_, width * sizeof(T));
+                    std::memcpy(edge + r * to_row, c + r * c_row_, width * sizeof(T));
             if (by_columns_)
                 multiply_tile<T, Operands::columns>(vectors, count, depth, a + (i - row0), stride,
-                                                    b, to);
+                                                    b, to, to_row, W, adding);
             else
                 multiply_tile<T, Operands::rows>(vectors, count, depth, a + (i - row0) * stride,
-                                                 stride, b, to);
+                                                 stride, b, to, to_row, W, adding);
             for (int r = 0; r < count && (bias != nullptr || !full_panel); r++) {
-                T *row = to.data + r * to.row;
+                T *row = to + r * to_row;
                 for (std::int64_t j = 0; j < width && bias != nullptr; j++)
                     row[j] += bias[begin + j];
                 if (!full_panel)

@@ -349,23 +349,25 @@ class FixedWeight {
                     parts_.back() = static_cast<int>(count - (parts() - 1) * height_);
             }
             single_ = count == 1 && single_rows_;
+            consecutive_ = apart || ranges.size() == 1;
             tiles_ = scratch_.get<FixedTile>(parts() * depth_ + 1);
             single_row_ = reinterpret_cast<FixedRow *>(tiles_);
             exponents_.resize(parts() * side);
             rows_.resize(parts() * side);
             std::int64_t part = 0, line = 0;
-            for (std::size_t n = 0; n < ranges.size(); n++)
-                for (int r = 0; r < ranges[n].rows; r++) {
-                    if (apart)
-                        part = static_cast<std::int64_t>(n), line = r;
-                    const float *row = ranges[n].from + r * stride;
+            for (std::size_t n = 0; n < ranges.size(); n++) {
+                if (apart)
+                    part = static_cast<std::int64_t>(n), line = 0;
+                const float *row = ranges[n].from;
+                for (int r = 0; r < ranges[n].rows; r++, row += stride) {
+                    rows_[part * side + line] = ranges[n].to + r;
                     exponents_[part * side + line] =
                         single_ ? quantize_row(row, K_, single_row_)
                                 : quantize_row(row, K_, tiles_ + part * depth_, line);
-                    rows_[part * side + line] = ranges[n].to + r;
                     if (++line == height_)
                         part++, line = 0;
                 }
+            }
             if (registers_ && !single_)
                 registers_->set_lines(height_);
         }
@@ -375,7 +377,7 @@ class FixedWeight {
         friend class FixedWeight;
 
         std::int64_t K_, depth_;
-        bool single_rows_, weights_stream_, single_ = false;
+        bool single_rows_, weights_stream_, single_ = false, consecutive_ = false;
         Scratch &scratch_;
         std::optional<TileRegisters> registers_;
         int height_ = 1;
@@ -398,7 +400,8 @@ class FixedWeight {
             const std::int64_t n = backwards ? end - 1 - k : first + k;
             const std::int64_t begin = places_[n].vector - places_[first].vector;
             float *data = to.data + begin * to.vector;
-            if (to.accumulate || to.columns < std::numeric_limits<std::int64_t>::max())
+            if (to.accumulate || to.columns < std::numeric_limits<std::int64_t>::max() ||
+                !rows.consecutive_)
                 multiply_columns(n, rows, first_part, end_part, data, to.row, to.vector,
                                  to.columns - begin * side, to.accumulate);
             else if (rows.weights_stream_)
@@ -486,8 +489,9 @@ class FixedWeight {
             starts[level] = -sums[level];
     }
 
-    // Some parts of the rows times block n: write(row, vector, products). Those that
-    // call it are not inlined: they have the registers to themselves.
+    // Some parts of the rows times block n. write(at, vector) returns what writes a row of a part,
+    // which is row at[r] of the result. Those that call it are not inlined: they have the registers
+    // to themselves.
     template <bool Streams, class F>
     ANAPHORA_INLINE void multiply_parts(std::int64_t n, const Rows &rows, std::int64_t first,
                                         std::int64_t end, F write) const {
@@ -503,30 +507,30 @@ class FixedWeight {
                 const std::int64_t *at = rows.rows_.data() + part * side;
                 multiply_fixed(deep, left + part * rows.depth_,
                                rows.exponents_.data() + part * side, count, right, exponents,
-                               Streams && part + 1 == rows.parts(),
-                               [=](int r, Vector<float> product) { write(at[r], v, product); });
+                               Streams && part + 1 == rows.parts(), write(at, v));
             }
     }
     template <bool Streams>
     [[gnu::noinline]] void multiply_block(std::int64_t n, const Rows &rows, std::int64_t first,
                                           std::int64_t end, float *data, std::int64_t row,
                                           std::int64_t vector) const {
-        multiply_parts<Streams>(n, rows, first, end,
-                                [=](std::int64_t r, std::int64_t v, Vector<float> product) {
-                                    store(data + r * row + v * vector, product);
-                                });
+        multiply_parts<Streams>(n, rows, first, end, [=](const std::int64_t *at, std::int64_t v) {
+            float *to = data + at[0] * row + v * vector;
+            return [=](int r, Vector<float> product) { store(to + r * row, product); };
+        });
     }
     [[gnu::noinline]] void multiply_columns(std::int64_t n, const Rows &rows, std::int64_t first,
                                             std::int64_t end, float *data, std::int64_t row,
                                             std::int64_t vector, std::int64_t columns,
                                             bool accumulate) const {
-        multiply_parts<false>(n, rows, first, end,
-                              [=](std::int64_t r, std::int64_t v, Vector<float> product) {
-                                  float *c = data + r * row + v * vector;
-                                  if (accumulate)
-                                      product += load_partial(c, columns - v * side);
-                                  store_partial(c, product, columns - v * side);
-                              });
+        multiply_parts<false>(n, rows, first, end, [=](const std::int64_t *at, std::int64_t v) {
+            return [=](int r, Vector<float> product) {
+                float *c = data + at[r] * row + v * vector;
+                if (accumulate)
+                    product += load_partial(c, columns - v * side);
+                store_partial(c, product, columns - v * side);
+            };
+        });
     }
 
     // One row times all vectors of blocks, several of the same terms at a time.
