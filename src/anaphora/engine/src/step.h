@@ -219,7 +219,9 @@ template <class T> class ForwardStep {
                 const T *h = halves + (Gh * (at - begin) + h_gate * gap) * half,
                         *h_bias = layer.bias_hh + h_gate * layer.units + at * W,
                         *x_half = given + (Gx * at + x_gate * gap) * W,
-                        *x_bias = layer.bias_ih + x_gate * layer.units + at * W;
+                        *x_bias = layer.bias_ih == nullptr
+                                      ? nullptr
+                                      : layer.bias_ih + x_gate * layer.units + at * W;
                 auto h_at = [&](std::int64_t s) {
                     return load(h + s * h_step) + load(h_bias + s * W);
                 };
