@@ -86,9 +86,10 @@ def _update_in_place(function: Any, arrays: Sequence[Array | None], *rest: Any) 
         a if a is None or (a.flags.c_contiguous and a.flags.aligned) else np.array(a, order="C")
         for a in arrays
     ]
+    copies = [(a, b) for a, b in zip(arrays, usable, strict=True) if a is not None and a is not b]
     function(*usable, *rest)
-    for array, values in zip(arrays, usable, strict=True):
-        if array is not None and array is not values:
+    if copies:  # without any, nothing after the update asks for memory
+        for array, values in copies:
             array[...] = values
 
 
