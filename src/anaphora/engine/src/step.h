@@ -216,18 +216,21 @@ template <class T> class ForwardStep {
                     h_step = Gh * half;
                     x_step = Gx * W;
                 }
-                const T *h = halves + (Gh * (at - begin) + h_gate * gap) * half,
-                        *h_bias = layer.bias_hh + h_gate * layer.units + at * W,
-                        *x_half = given + (Gx * at + x_gate * gap) * W,
-                        *x_bias = layer.bias_ih == nullptr
-                                      ? nullptr
-                                      : layer.bias_ih + x_gate * layer.units + at * W;
+                const T *h = nullptr, *h_bias = nullptr, *x_half = nullptr, *x_bias = nullptr;
+                if (h_gate >= 0) {
+                    h = halves + (Gh * (at - begin) + h_gate * gap) * half;
+                    h_bias = layer.bias_hh + h_gate * layer.units + at * W;
+                }
+                if (x_gate >= 0)
+                    x_half = given + (Gx * at + x_gate * gap) * W;
+                if (x_gate >= 0 && layer.bias_ih != nullptr)
+                    x_bias = layer.bias_ih + x_gate * layer.units + at * W;
                 auto h_at = [&](std::int64_t s) {
                     return load(h + s * h_step) + load(h_bias + s * W);
                 };
                 auto x_at = [&](std::int64_t s) {
                     const Vector<T> x = load(x_half + s * x_step);
-                    return layer.bias_ih == nullptr ? x : x + load(x_bias + s * W);
+                    return x_bias == nullptr ? x : x + load(x_bias + s * W);
                 };
                 for (std::int64_t s = 0; s < sub; s++, to += W)
                     store(to, x_gate < 0 ? h_at(s) : h_gate < 0 ? x_at(s) : h_at(s) + x_at(s));
