@@ -1456,6 +1456,10 @@ int main() {
             std::printf("%s: not on this machine\n", set);
             continue;
         }
+#if defined(__SANITIZE_THREAD__) // it takes minutes, and its threads are those of the other sets
+        if (std::string(set) == "amx-emulated")
+            continue;
+#endif
         bits[set] = {test_kernels<float>(set)};
         if (std::string(set) != "amx-emulated") // its float64 is that of another set
             bits[set].push_back(test_kernels<double>(set));
@@ -1464,7 +1468,8 @@ int main() {
         check(bits["avx512"] == bits["avx2"], "AVX-512 and AVX2 disagree");
     if (bits.contains("amx")) {
         check(bits["amx"][1] == bits["avx512"][1], "AMX and AVX-512 disagree in float64");
-        check(bits["amx-emulated"][0] == bits["amx"][0], "AMX and its emulation disagree");
+        if (bits.contains("amx-emulated"))
+            check(bits["amx-emulated"][0] == bits["amx"][0], "AMX and its emulation disagree");
     }
     use_instruction_set(widest.c_str());
     test_invalid_programs();
