@@ -71,7 +71,7 @@ template <class T> class WeightTest {
     // [rows, gates * units], by one of the ways to multiply; it is added to 0 for some blocks.
     std::vector<T> product(const std::vector<Block> &blocks, const Matrix<const T> &B, bool apart) {
         constexpr std::int64_t W = lanes<T>;
-        Scratch memory, row_memory;
+        OwnScratch memory, row_memory;
         const WeightShape shape{gates_, units_, K_, blocks, single_rows_};
         const Weight<T> weight(format_, shape, B, memory);
         typename Weight<T>::Rows rows(weight, 3 * rows_, one_of({0, 1}) == 1, row_memory);

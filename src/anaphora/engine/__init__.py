@@ -101,7 +101,7 @@ def _without_native_engine(error: ImportError) -> str:
 
 _native_engine: Any = None
 settings.num_threads()  # invalid settings are reported on NumPy too
-if settings.instruction_set() not in (None, *settings.INSTRUCTION_SETS):
+if settings.instruction_set() not in (None, *settings.INSTRUCTION_SETS, *settings.EMULATED_SETS):
     raise settings.unavailable_instruction_set(settings.instruction_set() or "")
 if settings.engine() == "native":
     try:

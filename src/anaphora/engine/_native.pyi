@@ -11,19 +11,23 @@ _Array: TypeAlias = NDArray[Any]
 # inputs, constants, instructions (operation, a, b), outputs
 _Program: TypeAlias = tuple[int, Sequence[float], Sequence[tuple[str, int, int]], Sequence[int]]
 
-class Cell:
-    def __init__(
-        self,
-        forward: _Program,
-        backward: _Program,
-        gates: Sequence[tuple[int, int]],
-        saved: Sequence[int],
-        states: int,
-        parameters: int,
-    ) -> None: ...
+class Cell: ...  # opaque, as a Stack is
+class Stack: ...
 
-class _Stack:
-    def __init__(
+def make_cell(
+    forward: _Program,
+    backward: _Program,
+    gates: Sequence[tuple[int, int]],
+    saved: Sequence[int],
+    states: int,
+    parameters: int,
+) -> Cell: ...
+
+# The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
+# which are int64, and logarithms of a conditional random field and of CTC, which are float64.
+class _Precision:
+    def __getattr__(self, name: str) -> Any: ...  # the functions of optimisers, by name
+    def pack_stack(
         self,
         cell: Cell,
         hidden: int,
@@ -32,11 +36,12 @@ class _Stack:
         output: tuple[_Array, _Array | None] | None,
         norms: Sequence[tuple[_Array, _Array]],
         epsilon: float,
-    ) -> None: ...
-    def run(self, x: _Array, states: list[_Array]) -> _Array: ...
-    def run_ids(self, ids: _Array, states: list[_Array]) -> _Array: ...
+    ) -> Stack: ...
+    def run_stack(self, stack: Stack, x: _Array, states: list[_Array]) -> _Array: ...
+    def run_stack_on_ids(self, stack: Stack, ids: _Array, states: list[_Array]) -> _Array: ...
     def generate(
         self,
+        stack: Stack,
         ids: _Array,
         states: list[_Array],
         uniforms: _Array,
@@ -44,11 +49,6 @@ class _Stack:
         top_k: int,
         top_p: float,
     ) -> tuple[_Array, int, _Array]: ...
-
-# The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
-# which are int64, and logarithms of a conditional random field and of CTC, which are float64.
-class _Precision:
-    def __getattr__(self, name: str) -> Any: ...  # the functions of optimisers, by name
     def matmul(self, a: _Array, b: _Array, bias: _Array | None, gradient: str = "") -> _Array: ...
     def batch_matmul(self, a: _Array, b: _Array) -> _Array: ...
     def softmax_forward(self, x: _Array, mask: _Array | None, logarithm: bool) -> _Array: ...
@@ -141,7 +141,6 @@ class _Precision:
         reverse: bool,
         wants_d_x: bool,
     ) -> tuple[Any, ...]: ...
-    Stack: type[_Stack]
     def sample(
         self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float
     ) -> tuple[_Array, bool]: ...

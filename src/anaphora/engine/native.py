@@ -86,9 +86,10 @@ def _update_in_place(function: Any, arrays: Sequence[Array | None], *rest: Any) 
         a if a is None or (a.flags.c_contiguous and a.flags.aligned) else np.array(a, order="C")
         for a in arrays
     ]
+    copies = [(a, b) for a, b in zip(arrays, usable, strict=True) if a is not None and a is not b]
     function(*usable, *rest)
-    for array, values in zip(arrays, usable, strict=True):
-        if array is not None and array is not values:
+    if copies:  # without any, nothing after the update asks for memory
+        for array, values in copies:
             array[...] = values
 
 
@@ -254,7 +255,9 @@ def dropout(module: Any, x: Array, rate: float, key: int, shared_axes: Sequence[
     first = next((axis for axis, size in enumerate(shape) if size != 1), x.ndim)
     if x.shape[first:] == shape[first:]:  # shared along the first axes, or along none
         return module.dropout(np.asarray(x, order="C"), *numbers)
-    return np.asarray(x * module.dropout(np.ones(shape, x.dtype), *numbers))
+    mask = module.dropout(np.ones(shape, x.dtype), *numbers)
+    # Of the whole shape, since NumPy ends the process if it has no memory to broadcast.
+    return np.multiply(x, np.array(np.broadcast_to(mask, x.shape), order="C"), order="C")
 
 
 @_native_for(kernels.layer_norm_forward, "x weight bias")
@@ -443,7 +446,7 @@ _cells: weakref.WeakKeyDictionary[Trace, _native.Cell] = weakref.WeakKeyDictiona
 def _cell(trace: Trace) -> _native.Cell:
     if trace not in _cells:
         adjoint = trace.adjoint
-        _cells[trace] = _native.Cell(
+        _cells[trace] = _native.make_cell(
             forward=_program(trace.program),
             backward=_program(adjoint.program),
             gates=[(-1 if x is None else x, -1 if h is None else h) for x, h in trace.gate_inputs],
@@ -501,7 +504,7 @@ def recurrence_forward(
     output, states, saved, unprojected, recorded = module.recurrence_forward(
         _cell(trace),
         np.ascontiguousarray(x),
-        [np.ascontiguousarray(state if order is None else state[order]) for state in initial],
+        [_sorted(module, np.ascontiguousarray(state), order) for state in initial],
         weights.map(np.ascontiguousarray),
         _contiguous(lengths),
         reverse,
@@ -509,9 +512,9 @@ def recurrence_forward(
         [_number(trace.program, trace.named[name]) for name in names],
     )
     if save:
-        final = [s[-1].copy() if order is None else _unsorted(s[-1], order) for s in states]
+        final = [s[-1].copy() if order is None else _unsorted(module, s[-1], order) for s in states]
     else:
-        final = states if order is None else [_unsorted(s, order) for s in states]
+        final = [_unsorted(module, state, order) for state in states]
     named = dict(zip(names, recorded, strict=True))
     return NativeSteps(output, final, named, states, saved, unprojected, order)
 
@@ -539,7 +542,7 @@ def recurrence_backward(
         if d is None:
             d_states.append(np.zeros(state.shape, dtype))
         else:
-            d_states.append(np.array(d if order is None else d[order], dtype, order="C"))
+            d_states.append(_sorted(module, np.array(d, dtype, order="C"), order))
     d_x, *d_weights, d_parameters = module.recurrence_backward(
         _cell(trace),
         steps.saved,
@@ -553,16 +556,17 @@ def recurrence_backward(
         reverse,
         wants_d_x,
     )
-    if order is not None:
-        d_states = [_unsorted(d, order) for d in d_states]
+    d_states = [_unsorted(module, d, order) for d in d_states]
     parameters = [module.sum_columns(d) for d in d_parameters]
     return RecurrenceGradients(d_x, LayerWeights.from_flat([*d_weights, *parameters]), d_states)
 
 
-def _unsorted(array: Array, order: Array) -> Array:
-    result = np.empty_like(array)
-    result[order] = array
-    return result
+def _sorted(module: _native._Precision, rows: Array, order: Array | None) -> Array:
+    return rows if order is None else module.gather_rows(rows, order)
+
+
+def _unsorted(module: _native._Precision, rows: Array, order: Array | None) -> Array:
+    return rows if order is None else module.gather_rows(rows, np.argsort(order))
 
 
 # Layers whose weights are packed once -------------------------------------------------------------
@@ -571,9 +575,9 @@ def _unsorted(array: Array, order: Array) -> Array:
 class NativeLayers:
     """As `recurrence.PackedLayers`."""
 
-    def __init__(self, stack: _native._Stack, on_ids: bool) -> None:
-        self._stack = stack
-        self.run = stack.run_ids if on_ids else stack.run
+    def __init__(self, module: _native._Precision, stack: _native.Stack, on_ids: bool) -> None:
+        self._module, self._stack = module, stack
+        self.run = functools.partial(module.run_stack_on_ids if on_ids else module.run_stack, stack)
 
     def generate(
         self,
@@ -585,8 +589,8 @@ class NativeLayers:
         top_p: float,
     ) -> NDArray[np.int64]:
         """As `recurrence.PackedLayers.generate`."""
-        sampled, count, logits = self._stack.generate(
-            ids, states, np.ascontiguousarray(uniforms), temperature, top_k, top_p
+        sampled, count, logits = self._module.generate(
+            self._stack, ids, states, np.ascontiguousarray(uniforms), temperature, top_k, top_p
         )
         if count < len(sampled):
             kernels.check_logits(logits)  # raises with the reason
@@ -613,10 +617,10 @@ def pack_layers(
     layer_norms = [
         (np.ascontiguousarray(weight), np.ascontiguousarray(bias)) for weight, bias in norms
     ]
-    stack = module.Stack(
+    stack = module.pack_stack(
         _cell(trace), hidden_size, packed, _contiguous(table), output_layer, layer_norms, epsilon
     )
-    return NativeLayers(stack, table is not None)
+    return NativeLayers(module, stack, table is not None)
 
 
 # Threads and instruction sets ---------------------------------------------------------------------

@@ -16,6 +16,7 @@
 namespace anaphora::ANAPHORA_ISA {
 namespace {
 
+#if !defined(ANAPHORA_EMULATES_TILES)
 double peak() {
     constexpr int chains = many_registers ? 24 : 12;
     Vector<float> sums[chains] = {};
@@ -36,6 +37,7 @@ double peak() {
     }
     return best;
 }
+#endif
 
 // Kernels whose products are in the arithmetic that these units allow.
 template <class T, bool TileRegisters = false> struct With {
@@ -77,6 +79,19 @@ template <class T, bool TileRegisters = false> struct With {
 
 } // namespace
 
+#if defined(ANAPHORA_EMULATES_TILES)
+// The kernels that multiply, with emulated tile registers.
+void emulate_tile_registers(Kernels<float> &kernels);
+void emulate_tile_registers(Kernels<float> &kernels) {
+    using Emulated = With<float, true>;
+    kernels.multiply = Emulated::multiply;
+    kernels.recurrence_saved = Emulated::recurrence_saved;
+    kernels.recurrence_forward = Emulated::recurrence_forward;
+    kernels.recurrence_backward = Emulated::recurrence_backward;
+    kernels.make_stack = Emulated::make_stack;
+    kernels.linear_cross_entropy = Emulated::linear_cross_entropy;
+}
+#else
 extern const InstructionSet instructions;
 const InstructionSet instructions = {ANAPHORA_ISA_NAME, With<float>::kernels(),
                                      With<double>::kernels(), peak};
@@ -85,6 +100,7 @@ const InstructionSet instructions = {ANAPHORA_ISA_NAME, With<float>::kernels(),
 extern const InstructionSet with_tile_registers;
 const InstructionSet with_tile_registers = {"amx", With<float, true>::kernels(),
                                             With<double>::kernels(), peak};
+#endif
 #endif
 
 } // namespace anaphora::ANAPHORA_ISA

@@ -325,8 +325,8 @@ struct InstructionSet {
 // The widest that this machine has, or the one chosen by use_instruction_set.
 const InstructionSet &instruction_set();
 
-// Choose by name ("amx", "avx512", "avx2", "baseline"); false if this machine or build does not
-// have it.
+// Choose by name ("amx", "avx512", "avx2", "baseline"; for tests "amx-emulated"); false if this
+// machine or build does not have it.
 bool use_instruction_set(const char *name);
 
 } // namespace anaphora

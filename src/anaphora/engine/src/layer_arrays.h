@@ -56,21 +56,21 @@ template <class T> struct LayerArrays {
 
 } // namespace anaphora
 
+template <> inline constexpr const char *anaphora::held_name<anaphora::Cell> = "Cell";
+template <> struct nanobind::detail::type_caster<anaphora::Cell> : held_caster<anaphora::Cell> {};
+
 template <class T> struct nanobind::detail::type_caster<anaphora::LayerArrays<T>> {
     NB_TYPE_CASTER(anaphora::LayerArrays<T>, const_name("anaphora.engine.LayerWeights"))
 
-    bool from_python(handle source, uint32_t, cleanup_list *cleanup) noexcept {
-        auto read = [&](const char *name, auto &to) { // nothing is converted
-            make_caster<std::remove_reference_t<decltype(to)>> caster;
-            object found = steal(PyObject_GetAttrString(source.ptr(), name));
-            if (!found.is_valid()) {
-                PyErr_Clear();
-                return false;
-            }
-            if (!caster.from_python(found, 0, cleanup))
-                return false;
-            to = caster.value;
-            return true;
+    bool from_python(handle source, uint32_t, cleanup_list *cleanup) {
+        auto read = [&](const char *name, auto &to) {
+            const object found = steal(PyObject_GetAttrString(source.ptr(), name));
+            if (found.is_valid())
+                return anaphora::convert(found, to, cleanup);
+            if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+                throw python_error();
+            PyErr_Clear();
+            return false;
         };
         return read("weight_ih", value.weight_ih) && read("weight_hh", value.weight_hh) &&
                read("bias_ih", value.bias_ih) && read("bias_hh", value.bias_hh) &&

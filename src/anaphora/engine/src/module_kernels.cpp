@@ -1,12 +1,14 @@
 // Python bindings of products, losses and sums.
 #include "module.h"
 
+#include <string_view>
+
 namespace anaphora {
 namespace {
 
 template <class T>
-Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias,
-                   const std::string &gradient) {
+Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias, const char *gradient_of) {
+    const std::string_view gradient = gradient_of;
     std::int64_t M = size(a, 0), K = size(a, 1), N = size(b, 1);
     if (size(b, 0) != K)
         refuse("matmul: the inner sizes differ");
@@ -16,7 +18,7 @@ Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias,
                     : gradient == "weight" ? Use::weight_gradient
                                            : Use::weight;
     if (use == Use::weight && !gradient.empty())
-        refuse("matmul: unknown gradient '" + gradient + "'");
+        refuse(std::string("matmul: unknown gradient '") + gradient_of + "'");
     auto c = make<T>({a.shape(0), b.shape(1)});
     Matrix<const T> A{a.data(), a.stride(0), a.stride(1)}, B{b.data(), b.stride(0), b.stride(1)};
     const T *bias_data = bias ? bias->data() : nullptr;
@@ -45,11 +47,11 @@ nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets, std::opt
     if (out) {
         check_shape(*out, {N, V}, "out");
         p = out->data();
-        probabilities = nb::cast(*out);
+        probabilities = out->object();
     } else {
         auto made = make<T>({logits.shape(0), logits.shape(1)});
         p = made.data();
-        probabilities = nb::cast(made);
+        probabilities = made.object();
     }
     {
         nb::gil_scoped_release release;

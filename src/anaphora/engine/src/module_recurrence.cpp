@@ -2,18 +2,12 @@
 #include "layer_arrays.h"
 #include "module.h"
 
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/tuple.h>
-
 #include <algorithm>
 #include <iterator>
-#include <tuple>
+#include <string_view>
 
 namespace anaphora {
 namespace {
-
-// Operations come by name, operands by number.
-using Code = std::vector<std::tuple<std::string, std::int32_t, std::int32_t>>;
 
 Program program(const nb::tuple &parts) {
     if (parts.size() != 4)
@@ -22,11 +16,19 @@ Program program(const nb::tuple &parts) {
               nb::cast<std::vector<double>>(parts[1]),
               {},
               nb::cast<std::vector<std::int32_t>>(parts[3])};
-    for (const auto &[name, a, b] : nb::cast<Code>(parts[2])) {
+    const nb::object code = parts[2];
+    for (std::ptrdiff_t k = 0; k < count_items(code); k++) {
+        const auto instruction = nb::cast<nb::tuple>(item_of(code, k));
+        if (instruction.size() != 3)
+            refuse("program: an instruction must be (operation, a, b)");
+        // Operations come by name, operands by number.
+        const std::string_view name = nb::cast<const char *>(instruction[0]);
         const auto *found = std::find(std::begin(op_names), std::end(op_names), name);
         if (found == std::end(op_names))
-            refuse("program: unknown operation '" + name + "'");
-        p.instructions.push_back({static_cast<Op>(found - op_names), a, b});
+            refuse("program: unknown operation '" + std::string(name) + "'");
+        p.instructions.push_back({static_cast<Op>(found - op_names),
+                                  nb::cast<std::int32_t>(instruction[1]),
+                                  nb::cast<std::int32_t>(instruction[2])});
     }
     return p;
 }
@@ -137,15 +139,15 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::vector<In<T>> initi
     }
     nb::list kept, records;
     for (const auto &record : recorded)
-        records.append(nb::cast(record));
+        records.append(record.object());
     for (const auto &state : states) {
         if (save) {
-            kept.append(nb::cast(state));
+            kept.append(state.object());
             continue;
         }
         auto final = make<T>({batch, state.shape(2)});
         std::copy_n(state.data() + steps % 2 * final.size(), final.size(), final.data());
-        kept.append(nb::cast(final));
+        kept.append(final.object());
     }
     return nb::make_tuple(output, kept, saved, save ? unprojected : std::nullopt, records);
 }
@@ -176,10 +178,12 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state, Maybe<
     auto like = [](const Maybe<T> &array) -> std::optional<Result<T>> {
         if (!array)
             return std::nullopt;
-        return make<T>({array->shape_ptr(), array->shape_ptr() + array->ndim()});
+        return make<T>(array->shape());
     };
-    std::optional<Result<T>> d_x = like(wants_d_x || !weights.weight_ih ? Maybe<T>(x) : Maybe<T>()),
-                             d_weight_ih = like(weights.weight_ih),
+    std::optional<Result<T>> d_x;
+    if (wants_d_x || !weights.weight_ih)
+        d_x = make<T>(x.shape());
+    std::optional<Result<T>> d_weight_ih = like(weights.weight_ih),
                              d_weight_hh = like(weights.weight_hh),
                              d_bias_ih = like(weights.bias_ih), d_bias_hh = like(weights.bias_hh),
                              d_weight_hr = like(weights.weight_hr);
@@ -217,9 +221,9 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state, Maybe<
 } // namespace
 
 void bind_cell(nb::module_ &m) {
-    nb::class_<Cell>(m, "Cell").def(
-        "__init__",
-        [](Cell *self, nb::tuple forward, nb::tuple backward,
+    m.def(
+        "make_cell",
+        [](nb::tuple forward, nb::tuple backward,
            const std::vector<std::pair<std::int32_t, std::int32_t>> &gates,
            const std::vector<std::int32_t> &saved, std::int32_t states, std::int32_t parameters) {
             Cell cell{program(forward), program(backward), {}, saved, states, parameters, 0, 0};
@@ -229,7 +233,7 @@ void bind_cell(nb::module_ &m) {
                 cell.h_blocks += h != -1;
             }
             cell.validate();
-            new (self) Cell(std::move(cell));
+            return Held<Cell>{std::make_unique<Cell>(std::move(cell))};
         },
         "forward"_a, "backward"_a, "gates"_a, "saved"_a, "states"_a, "parameters"_a);
 }

@@ -2,24 +2,23 @@
 #include "layer_arrays.h"
 #include "module.h"
 
-#include <nanobind/stl/pair.h>
+template <>
+inline constexpr const char *anaphora::held_name<anaphora::Stack<float>> = "Stack of float32";
+template <>
+inline constexpr const char *anaphora::held_name<anaphora::Stack<double>> = "Stack of float64";
+template <class T>
+struct nanobind::detail::type_caster<anaphora::Stack<T>> : held_caster<anaphora::Stack<T>> {};
 
 namespace anaphora {
 namespace {
 
 template <class T> using Norm = std::pair<In<T>, In<T>>; // weight, bias
 
-// What Python holds.
-template <class T> struct Packed {
-    std::unique_ptr<Stack<T>> stack;
-};
-
 // table: [V, I], the embeddings of the ids that are the input then.
 template <class T>
-void make_stack(Packed<T> *self, const Cell &cell, std::int64_t hidden,
-                std::vector<LayerArrays<T>> layers, Maybe<T> table,
-                std::optional<std::pair<In<T>, Maybe<T>>> output, std::vector<Norm<T>> norms,
-                double epsilon) {
+Held<Stack<T>> pack_stack(const Cell &cell, std::int64_t hidden, std::vector<LayerArrays<T>> layers,
+                          Maybe<T> table, std::optional<std::pair<In<T>, Maybe<T>>> output,
+                          std::vector<Norm<T>> norms, double epsilon) {
     if (layers.empty())
         refuse("stack: no layers");
     if (!norms.empty() && norms.size() != layers.size())
@@ -77,13 +76,15 @@ void make_stack(Packed<T> *self, const Cell &cell, std::int64_t hidden,
         w.bias = data<T>(bias);
     }
     nb::gil_scoped_release release;
-    new (self) Packed<T>{kernels<T>().make_stack(cell, w)};
+    return {kernels<T>().make_stack(cell, w)};
 }
 
 // Check the states' shapes; returns their batch size.
 template <class T>
 std::int64_t check_states(const Stack<T> &stack, const std::vector<Out<T>> &states,
                           std::vector<T *> &pointers) {
+    if (!prepare_thread())
+        throw std::bad_alloc();
     if (static_cast<std::int32_t>(states.size()) != stack.cell.states || states[0].ndim() != 3)
         refuse("stack: the states must be [L, B, P] and [L, B, H]");
     const std::int64_t B = size(states[0], 1), L = stack.layer_count;
@@ -109,8 +110,7 @@ template <class T> void check_ids(const Stack<T> &stack, const In<std::int64_t> 
                                       .c_str());
 }
 
-template <class T> Result<T> run(const Packed<T> &packed, In<T> x, std::vector<Out<T>> states) {
-    const Stack<T> &stack = *packed.stack;
+template <class T> Result<T> run(const Stack<T> &stack, In<T> x, std::vector<Out<T>> states) {
     std::vector<T *> pointers;
     const std::int64_t B = check_states(stack, states, pointers);
     if (stack.ids > 0 || x.ndim() < 1 || size(x, x.ndim() - 1) != stack.input)
@@ -134,8 +134,7 @@ template <class T> Result<T> run(const Packed<T> &packed, In<T> x, std::vector<O
 }
 
 template <class T>
-Result<T> run_ids(const Packed<T> &packed, In<std::int64_t> ids, std::vector<Out<T>> states) {
-    const Stack<T> &stack = *packed.stack;
+Result<T> run_ids(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T>> states) {
     std::vector<T *> pointers;
     const std::int64_t B = check_states(stack, states, pointers);
     check_ids(stack, ids);
@@ -164,9 +163,8 @@ Sampling make_sampling(double temperature, std::int64_t top_k, double top_p) {
 
 // Returns the ids [length, B]; how many steps of them are valid; and the last logits [B, V].
 template <class T>
-nb::tuple generate(const Packed<T> &packed, In<std::int64_t> ids, std::vector<Out<T>> states,
+nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T>> states,
                    In<double> uniforms, double temperature, std::int64_t top_k, double top_p) {
-    const Stack<T> &stack = *packed.stack;
     std::vector<T *> pointers;
     const std::int64_t B = check_states(stack, states, pointers);
     check_ids(stack, ids);
@@ -217,13 +215,12 @@ nb::tuple sample(In<T> logits, In<double> uniforms, double temperature, std::int
 } // namespace
 
 template <class T> void bind_stack(nb::module_ &m) {
-    nb::class_<Packed<T>>(m, "Stack")
-        .def("__init__", &make_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
-             optional("output"), plain("norms"), "epsilon"_a)
-        .def("run", &run<T>, plain("x"), plain("states"))
-        .def("run_ids", &run_ids<T>, plain("ids"), plain("states"))
-        .def("generate", &generate<T>, plain("ids"), plain("states"), plain("uniforms"),
-             "temperature"_a, "top_k"_a, "top_p"_a);
+    m.def("pack_stack", &pack_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
+          optional("output"), plain("norms"), "epsilon"_a);
+    m.def("run_stack", &run<T>, "stack"_a, plain("x"), plain("states"));
+    m.def("run_stack_on_ids", &run_ids<T>, "stack"_a, plain("ids"), plain("states"));
+    m.def("generate", &generate<T>, "stack"_a, plain("ids"), plain("states"), plain("uniforms"),
+          "temperature"_a, "top_k"_a, "top_p"_a);
     m.def("sample", &sample<T>, plain("logits"), plain("uniforms"), "temperature"_a, "top_k"_a,
           "top_p"_a);
 }

@@ -126,7 +126,7 @@ template <class T> class PackedStack final : public Stack<T> {
 
     // The input halves of every id, with their bias.
     void tabulate(const StackWeights<T> &w) {
-        Scratch weight_scratch, row_scratch;
+        OwnScratch weight_scratch, row_scratch;
         const LayerWeights<T> &from = w.layers[0].weights;
         const Weight<T> ih =
             gate_weight(choose(Use::weight, w.input, w.hidden, units).format, plan,
@@ -148,7 +148,7 @@ template <class T> class PackedStack final : public Stack<T> {
             }
     }
 
-    Scratch memory_;
+    OwnScratch memory_;
 };
 
 // One run: the arrays that its threads share, and the work of each thread. Every thread owns a

@@ -15,7 +15,9 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
-#if defined(__aarch64__) // NEON has 32 registers, as AVX-512
+#if defined(ANAPHORA_EMULATES_TILES) // whose vectors are several registers
+inline constexpr bool many_registers = false;
+#elif defined(__aarch64__) // NEON has 32 registers, as AVX-512
 inline constexpr bool many_registers = true;
 #else
 inline constexpr bool many_registers = ANAPHORA_VECTOR_BYTES == 64;

@@ -24,7 +24,7 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(ANAPHORA_HAS_TILES) // AVX-512 only
+#if defined(ANAPHORA_HAS_TILES)
 
 namespace anaphora::ANAPHORA_ISA {
 
@@ -46,8 +46,6 @@ struct alignas(64) FixedTile {
     }
 };
 
-using Ints = VectorOf<std::int32_t>::type;
-
 // The first n elements of a vector (at most all); zeros after them.
 ANAPHORA_INLINE Vector<float> load_partial(const float *from, std::int64_t n) {
     if (n >= lanes<float>)
@@ -68,13 +66,6 @@ ANAPHORA_INLINE void store_partial(float *to, Vector<float> x, std::int64_t n) {
 ANAPHORA_INLINE Ints magnitude(Vector<float> x) { return (Ints)x & 0x7fffffff; }
 ANAPHORA_INLINE Ints elementwise_max(Ints a, Ints b) { return a > b ? a : b; }
 
-// x * 2^n, rounded only where the result must be.
-ANAPHORA_INLINE Vector<float> times_power(Vector<float> x, Vector<float> n) {
-    Vector<float> y;
-    asm("vscalefps %2, %1, %0" : "=v"(y) : "v"(x), "v"(n));
-    return y;
-}
-
 // The scales by which numbers are quantized: powers of two.
 struct FixedScales {
     // Of the power of two that one unit is worth; NaN if a number is not finite.
@@ -91,10 +82,7 @@ struct FixedScales {
     }
 
     ANAPHORA_INLINE Ints quantize(Vector<float> x) const {
-        const Vector<float> scaled = times_power(x, -exponents);
-        Ints integers;
-        asm("vcvtps2dq %1, %0" : "=v"(integers) : "v"(scaled)); // to the nearest, ties to even
-        return integers;
+        return to_integers(times_power(x, -exponents));
     }
 };
 
@@ -218,10 +206,6 @@ ANAPHORA_INLINE Vector<float> combine(const FixedSums &sums, float row, Vector<f
 template <int N>
 ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const FixedTile *right,
                                   FixedSums *sums) {
-    auto add = [](Ints sum, Ints x, Ints w) { // of four products in each lane
-        asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
-        return sum;
-    };
     Ints totals[N][4];
 #pragma GCC unroll 4
     for (int t = 0; t < N; t++)
@@ -247,7 +231,7 @@ ANAPHORA_INLINE void multiply_row(std::int64_t K, const FixedRow *row, const Fix
 #pragma GCC unroll 3
                     for (int i = 0; i < 3; i++)
                         if (i + j < 4)
-                            totals[t][i + j] = add(totals[t][i + j], x[i], w);
+                            totals[t][i + j] = add_products(totals[t][i + j], x[i], w);
                 }
         }
 #pragma GCC unroll 4
