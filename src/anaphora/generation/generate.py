@@ -336,6 +336,7 @@ class TextStream:
         prompt: The text of the prompt. A character that its last id leaves incomplete belongs to
             the continuation.
         stopped: Whether a stop text has been found; nothing follows.
+        length: The characters of the continuation so far, with those that may begin a stop text.
 
     >>> from anaphora.data import CharacterTokenizer
     >>> tokenizer = CharacterTokenizer("abc")
@@ -349,11 +350,14 @@ class TextStream:
         self._stop = stop
         self._held = ""  # a possible beginning of a stop text
         self.stopped = False
+        self.length = 0
         self.prompt = "".join(map(self._decode, prompt))
 
     def push(self, id: int | None) -> str:
         """The text that is certain after one more id, or at the end (None)."""
-        text = self._held + self._decode(id)
+        piece = self._decode(id)
+        self.length += len(piece)
+        text = self._held + piece
         end = _find_stop(text, self._stop)
         if end is not None:
             self.stopped = True

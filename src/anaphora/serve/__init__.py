@@ -1,0 +1,1 @@
+"""The HTTP server (extra ``serve``): models are served to clients of OpenAI's interface."""
