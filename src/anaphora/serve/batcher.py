@@ -199,6 +199,8 @@ class _Sequence:
         state: The state after the ids that were read; None at the beginning.
     """
 
+    request: Request
+    prompt: Prompt
     state: State | None = None
 
 
@@ -478,7 +480,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         limit = SHORT_PIECE if self._writers else LONG_PIECE
         groups: dict[tuple[int, bool], list[Any]] = {(1, True): list(self._writers)}
         changed: set[Request] = set()
-        finished = []
+        finished: list[tuple[_Reader, Any]] = []  # with the scores after the last id
         for reader in self._readers:
             if reader.position < reader.end:
                 size = reader.size(limit)
@@ -541,7 +543,11 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         self._session.load_state_dict(
             {name: np.stack([state[name] for state in states], axis=1) for name in self._initial}
         )
-        logits = self._session.feed(ids) if scored else self._session.read(ids)
+        logits = None
+        if scored:
+            logits = self._session.feed(ids)
+        else:
+            self._session.read(ids)
         after = self._session.state_dict()
         for b, row in enumerate(rows):
             row.state = {name: array[:, b] for name, array in after.items()}
