@@ -290,6 +290,11 @@ def test_a_request_that_takes_too_long_fails(characters, model):
 def test_a_full_queue_refuses_but_never_what_finds_it_empty(characters, model):
     batcher = Batcher(model, characters, max_rows=1, max_queue=2)
     many = [ask(characters, "to", [Sampler(seed=n)], 3) for n in range(4)]
+    for prompt in many[:3]:  # one can be written, two may wait
+        batcher.ask(Request([prompt], streams=False))
+    with pytest.raises(module.RequestError, match="3 requests are waiting already"):
+        batcher.ask(Request(many[3:], streams=False))
+    run(batcher)
     batcher.ask(Request(many, streams=False))
     with pytest.raises(module.RequestError, match="4 requests are waiting already") as caught:
         batcher.ask(Request(many[:1], streams=False))

@@ -464,12 +464,13 @@ class _EventStream(Response):
         self._server, self._worker, self._request, self._answer = server, worker, request, answer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            # A client that does not read blocks `send`, but not the engine.
-            async with asyncio.timeout(2 * self._server.limits.seconds):
-                await self._run(receive, send)
-        except (ClientDisconnect, TimeoutError):
-            return
+        async def send_in_time(message: Any) -> None:
+            # A client that does not read blocks it, but not the engine.
+            async with asyncio.timeout(self._server.limits.seconds):
+                await send(message)
+
+        with contextlib.suppress(ClientDisconnect, TimeoutError):
+            await self._run(receive, send_in_time)
 
     async def _run(self, receive: Any, send: Any) -> None:
         request, started = self._request, False

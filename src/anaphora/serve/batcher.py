@@ -375,7 +375,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         super().__init__(f"anaphora-{name}", max_queue)
         self.tokenizer = tokenizer
         self.cache = PrefixCache(cache_bytes)
-        self._max_rows = max_rows
+        self._max_rows = self.room = max_rows
         self._notify, self._observe = notify, observe
         self._names = TokenNames(tokenizer)
         self._session = model.session(batch_size=1)
@@ -408,6 +408,8 @@ class Batcher(Worker[tuple[Request, Prompt]]):
             self._readers, self._writers = [], []
             for request in changed:
                 self._fail(request, _unexpected(error))
+        if not self.busy():
+            self.room = self._max_rows
         self._notify([one for one in changed if one.streams or one.done or one.error is not None])
         figures.seconds = time.monotonic() - start
         figures.cache_bytes = self.cache.bytes
@@ -458,6 +460,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
                     break
                 rows += count
                 arrived.append(self.waiting.popleft())
+            self.room = max(0, self._max_rows - rows)
             figures.waiting = len(self.waiting)
         for request, prompt in arrived:
             self._readers.append(reader := _Reader(request, prompt, self._names))

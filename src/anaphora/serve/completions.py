@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from anaphora.data import DataError, Tokenizer
 from anaphora.generation import Sampler
 from anaphora.generation.generate import prompt_ids
 from anaphora.serve import messages
-from anaphora.serve.batcher import Piece, Prompt, Request, Token
+from anaphora.serve.batcher import Piece, Prompt, Request
 from anaphora.serve.errors import RequestError
 from anaphora.serve.models import ServedModel
 
@@ -180,39 +180,11 @@ class Answer:
 
     def complete(self) -> messages.Completion:
         """The whole answer, when the request is done."""
-        pieces: dict[int, list[Piece]] = {}
-        for piece in self._request.pieces:
-            pieces.setdefault(piece.choice, []).append(piece)
-        choices = [
-            self._choice(
-                choice,
-                "".join(piece.text for piece in found),
-                [token for piece in found for token in piece.tokens],
-                found[-1].finish_reason,
-            )
-            for choice, found in sorted(pieces.items())
-        ]
-        return self._message(choices, self.usage())
+        return self._message(self._choices(self._request.pieces), self.usage())
 
     def chunks(self, pieces: Iterable[Piece]) -> list[messages.Completion]:
         """A chunk for the pieces of each choice that have come together."""
-        joined: dict[int, Piece] = {}
-        for piece in pieces:
-            before = joined.get(piece.choice)
-            joined[piece.choice] = (
-                piece
-                if before is None
-                else Piece(
-                    piece.choice,
-                    before.text + piece.text,
-                    before.tokens + piece.tokens,
-                    piece.finish_reason,
-                )
-            )
-        return [
-            self._message([self._choice(one.choice, one.text, one.tokens, one.finish_reason)])
-            for one in joined.values()
-        ]
+        return [self._message([choice]) for choice in self._choices(pieces)]
 
     def last_chunks(self) -> list[messages.Completion]:
         """The chunk with the usage, if it was asked for."""
@@ -237,15 +209,23 @@ class Answer:
             usage,
         )
 
-    def _choice(
-        self, index: int, text: str, tokens: Sequence[Token], reason: Any
-    ) -> messages.Choice:
-        logprobs = None
-        if self._with_logprobs:
-            logprobs = messages.Logprobs(
-                [one.text for one in tokens],
-                [one.log_probability for one in tokens],
-                [one.top for one in tokens],
-                [one.offset for one in tokens],
-            )
-        return messages.Choice(index, text, logprobs, reason)
+    def _choices(self, pieces: Iterable[Piece]) -> list[messages.Choice]:
+        """The choices, each from its pieces."""
+        by_choice: dict[int, list[Piece]] = {}
+        for piece in pieces:
+            by_choice.setdefault(piece.choice, []).append(piece)
+        choices = []
+        for index, found in sorted(by_choice.items()):
+            logprobs = None
+            if self._with_logprobs:
+                tokens = [token for piece in found for token in piece.tokens]
+                logprobs = messages.Logprobs(
+                    [one.text for one in tokens],
+                    [one.log_probability for one in tokens],
+                    [one.top for one in tokens],
+                    [one.offset for one in tokens],
+                )
+            text = "".join(piece.text for piece in found)
+            reason: Any = found[-1].finish_reason
+            choices.append(messages.Choice(index, text, logprobs, reason))
+        return choices

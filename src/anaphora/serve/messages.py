@@ -15,6 +15,8 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 MOST_LOGPROBS = 20
 """The number of most likely tokens that a client may ask for."""
 
+_ID = re.compile(r"(0|[1-9][0-9]{0,8})")
+
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
@@ -82,7 +84,7 @@ class CompletionRequest(Question, kw_only=True):
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_LOGPROBS)] | None = None
     logit_bias: (
         dict[
-            Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,9})$")],
+            Annotated[str, msgspec.Meta(pattern=f"^{_ID.pattern}$")],
             Annotated[float, msgspec.Meta(ge=-100, le=100)],
         ]
         | None
@@ -376,6 +378,7 @@ def parse(body: bytes, kind: type[Kind]) -> Kind:
     fields = kind.__struct_fields__
     for name, value in data.items():
         _check_offered(name, value, data, fields)
+    _check_biases(data.get("logit_bias"))
     try:
         request: Kind = schema.convert(data, kind)
     except schema.SchemaError as error:
@@ -401,6 +404,20 @@ def _check_offered(name: str, value: Any, data: dict[str, Any], fields: tuple[st
         neutral = {"best_of": data.get("n") or 1, "suffix": ""}.get(name, 0)
         if value is not None and (value != neutral or isinstance(value, bool)):
             raise RequestError(f"{name}: {reason}", param=name, code="unsupported_field")
+
+
+def _check_biases(biases: Any) -> None:
+    """Refuse an entry that is no bias; the general check does not say which one it is."""
+    for id, bias in biases.items() if isinstance(biases, dict) else ():
+        if not _ID.fullmatch(id):
+            raise RequestError(
+                f"logit_bias has the entry {id[:80]!r}; expected token ids", param="logit_bias"
+            )
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise RequestError(
+                f"logit_bias.{id} is {bias!r:.80}; expected a number of -100 to 100",
+                param="logit_bias",
+            )
 
 
 def encode(message: Any) -> bytes:

@@ -80,6 +80,7 @@ def _uvicorn(server: Server) -> uvicorn.Server:
         uvicorn.Config(
             server.app,
             log_config=None,
+            log_level="error",  # a client that sends no HTTP is not worth a line
             access_log=False,
             lifespan="on",
             ws="none",

@@ -17,15 +17,18 @@ class Worker(threading.Thread, Generic[Item]):
 
     Args:
         name: Its name.
-        max_queue: Items that may wait; an item for which nothing waits is always taken.
+        max_queue: Items that may wait, besides those for which there is room; items that find
+            nothing waiting are always taken.
 
     Attributes:
+        room: How many items the next step can take.
         waiting: The items that no step has taken yet. Use it with `lock`.
     """
 
     def __init__(self, name: str, max_queue: int) -> None:
         super().__init__(name=name, daemon=True)
         self.max_queue = max_queue
+        self.room = 0
         self.waiting: deque[Item] = deque()
         self.lock = threading.Lock()
         self._news = threading.Condition(self.lock)
@@ -40,7 +43,8 @@ class Worker(threading.Thread, Generic[Item]):
         with self._news:
             if self._closing:
                 raise RequestError("the server is shutting down", 503, code="shutting_down")
-            if self.waiting and len(self.waiting) + len(items) > self.max_queue:
+            count = len(self.waiting) + len(items)
+            if self.waiting and count > self.room + self.max_queue:
                 raise RequestError(
                     f"{len(self.waiting):,} requests are waiting already, and at most "
                     f"{self.max_queue:,} may; try again later",
