@@ -91,7 +91,7 @@ class CompletionRequest(Question, kw_only=True):
     ) = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=100)] | None = None
     no_repeat_ngram: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     frequency_penalty: Annotated[float, msgspec.Meta(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, msgspec.Meta(ge=0, le=0)] | None = None

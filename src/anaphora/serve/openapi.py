@@ -35,6 +35,18 @@ _PROMPTS = {
         {"type": "null"},
     ],
 }
+_OTHER_FORMS: dict[str, Any] = {
+    "application/json": {},
+    "text/plain": {"type": "string"},
+    "text/event-stream": {
+        "description": "An event of the stream.",
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "data": {"type": "string", "description": "A Completion as JSON, finally [DONE]."}
+        },
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def document(operations: Iterable[Operation], with_keys: bool) -> dict[str, Any]
 def _operation(one: Operation, by_type: dict[type, Any]) -> dict[str, Any]:
     answer = {"application/json": {"schema": by_type[one.answer]}} if one.answer else {}
     if one.also is not None:
-        answer[one.also] = {"schema": {} if "json" in one.also else {"type": "string"}}
+        answer[one.also] = {"schema": _OTHER_FORMS[one.also]}
     error = {"application/json": {"schema": by_type[messages.ErrorAnswer]}}
     described: dict[str, Any] = {
         "operationId": one.path.strip("/").replace("/", "_") or "page",
