@@ -67,17 +67,18 @@ def served(model: LanguageModel, threads: int) -> Iterator[int]:
             stderr=subprocess.DEVNULL,
             env={**os.environ, **environment},
         )
-        try:
-            assert server.stdout is not None
-            yield int(json.loads(server.stdout.readline())["address"].rpartition(":")[2])
-        finally:
-            server.terminate()
-            server.wait()
+        with server:
+            try:
+                assert server.stdout is not None
+                yield int(json.loads(server.stdout.readline())["address"].rpartition(":")[2])
+            finally:
+                server.terminate()
 
 
 def measured(model: LanguageModel, port: int, clients: int, tokens: int) -> dict[str, Any]:
     """Tokens per second of one and of many clients, without and with streams, and their ratio; and
-    the median time to a first token in seconds, by a direct call and by the idle server.
+    the median time to a first token in seconds: by `generate`, which packs the weights, by a
+    session, which has them packed, and by the idle server.
     """
     found: dict[str, Any] = {"engine": engine.info()["instruction_set"], "clients": clients}
     for name, stream in (("answers", False), ("streams", True)):
@@ -87,22 +88,25 @@ def measured(model: LanguageModel, port: int, clients: int, tokens: int) -> dict
                 rates[count].append(_rate(port, count, tokens, stream))
         one, many = (statistics.median(rates[count]) for count in rates)
         found[name] = {"one": round(one), "many": round(many), "ratio": round(many / one, 2)}
-    direct, served = [], []
+    times: dict[str, list[float]] = {"generate": [], "session": [], "served": []}
+    packed = model.session()
+    ids = model.codec.encode(PROMPT)
     for number in range(_FIRST_TOKENS):
         start = time.perf_counter()
         pieces = generate(model, model.codec, PROMPT, 2, Sampler(seed=number))
         next(pieces), next(pieces)  # the prompt and the first token
-        direct.append(time.perf_counter() - start)
-        served.append(_first_token(port, number))
-    found["first_token"] = {
-        "direct": round(statistics.median(direct), 5),
-        "served": round(statistics.median(served), 5),
-    }
+        times["generate"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        packed.fork().generate(ids, [0.5])
+        times["session"].append(time.perf_counter() - start)
+        prompt = PROMPT[number % len(PROMPT) :] + PROMPT[: number % len(PROMPT)]  # not cached
+        times["served"].append(_first_token(port, number, prompt))
+    found["first_token"] = {name: round(statistics.median(t), 5) for name, t in times.items()}
     return found
 
 
 def _ask(connection: http.client.HTTPConnection, **asked: Any) -> http.client.HTTPResponse:
-    body = json.dumps({"prompt": PROMPT, **asked})
+    body = json.dumps({"prompt": PROMPT} | asked)
     headers = {"Content-Type": "application/json"}
     connection.request("POST", "/v1/completions", body, headers)
     return connection.getresponse()
@@ -129,12 +133,12 @@ def _rate(port: int, clients: int, tokens: int, stream: bool) -> float:
     return clients * each * tokens / (time.perf_counter() - start)
 
 
-def _first_token(port: int, seed: int) -> float:
+def _first_token(port: int, seed: int, prompt: str) -> float:
     """Seconds from the request to the first event of a stream."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
         connection.connect()
         start = time.perf_counter()
-        answer = _ask(connection, max_tokens=2, seed=seed, stream=True)
+        answer = _ask(connection, prompt=prompt, max_tokens=2, seed=seed, stream=True)
         answer.readline()
         taken = time.perf_counter() - start
         answer.read()

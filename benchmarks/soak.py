@@ -61,16 +61,20 @@ def run(requests: int, clients: int) -> dict[str, Any]:
                    "--max-queue", "10000", "--cache", "4"]  # fmt: skip
         source = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         server = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, env={**os.environ, **source}
-        )
-        try:
-            assert server.stdout is not None
-            port = int(json.loads(server.stdout.readline())["address"].rpartition(":")[2])
-            return _load(port, server.pid, requests, clients, expected)
-        finally:
-            server.terminate()
-            if server.wait(60) != 0:
-                raise SystemExit(f"the server ended with {server.returncode}")
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, **source},
+        )  # fmt: skip
+        with server:
+            try:
+                assert server.stdout is not None
+                port = int(json.loads(server.stdout.readline())["address"].rpartition(":")[2])
+                found = _load(port, server.pid, requests, clients, expected)
+            finally:
+                server.terminate()
+                code = server.wait(60)
+        if code != 0:
+            raise SystemExit(f"the server ended with {code}")
+        return found
 
 
 def _load(
