@@ -20,10 +20,14 @@ NATIVE = engine.info()["engine"] == "native"
 pytestmark = pytest.mark.skipif(not NATIVE, reason="NumPy's bits depend on the batch")
 
 
-def make(tokenizer, **options):
+def make(tokenizer, hidden_size=16, **options):
     random.seed(5)
     return LanguageModel(
-        tokenizer.vocabulary_size, hidden_size=16, num_layers=2, initialization=0.5, **options
+        tokenizer.vocabulary_size,
+        hidden_size=hidden_size,
+        num_layers=2,
+        initialization=2 / hidden_size**0.5,
+        **options,
     ).eval()
 
 
@@ -72,8 +76,18 @@ SAMPLERS = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_answers_are_those_of_generate_whoever_else_is_served(characters, model, seed):
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [
+        (0, {}),
+        (1, {"cell": "gru"}),
+        (2, {"dtype": "float64"}),
+        (3, {"hidden_size": 128}),  # from 96 on, tile registers multiply in fixed point
+        (4, {"hidden_size": 128, "layer_norm": True}),
+    ],
+)
+def test_answers_are_those_of_generate_whoever_else_is_served(characters, seed, options):
+    model = make(characters, **options)
     rng = np.random.default_rng(seed)
     batcher = Batcher(model, characters, max_rows=5, cache_bytes=20_000)
     asked = []

@@ -104,6 +104,10 @@ class Server:
 
     Raises:
         ValueError: two models have the same name.
+
+    >>> server = Server([], Limits(max_tokens=1000), Access(keys=["secret"]), max_rows=32)
+    >>> server.limits.max_tokens
+    1000
     """
 
     def __init__(

@@ -30,7 +30,7 @@ HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-"""Headers of every answer: a browser must not take it for a page, and must not keep it."""
+"""Headers of answers that do not set them: no browser takes one for a page, or keeps it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +164,10 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                extra = [*HEADERS, *self._cors(origin)]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                given = list(message["headers"])
+                names = {name.lower() for name, _ in given}
+                others = [pair for pair in HEADERS if pair[0] not in names]
+                message = {**message, "headers": [*given, *others, *self._cors(origin)]}
             await send(message)
 
         try:

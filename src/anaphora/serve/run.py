@@ -40,7 +40,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> str:
-    """The address of a listening socket, such as "http://127.0.0.1:8000"."""
+    """The address of a listening socket.
+
+    >>> with listen("127.0.0.1", 0) as found:
+    ...     address_of(found).startswith("http://127.0.0.1:")
+    True
+    """
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
