@@ -264,7 +264,7 @@ def test_keys(serve):
 @pytest.fixture
 def endless(serve):
     """A server whose requests take long, with a place for two rows."""
-    return serve(["characters"], Limits(max_tokens=10**7), max_rows=2, max_queue=1)
+    return serve(["characters"], Limits(max_tokens=10**7), max_batch_size=2, max_queue=1)
 
 
 def start(client, **data):
@@ -347,7 +347,7 @@ def test_clients_that_leave_free_their_places(endless, stream):
 
 
 def test_a_client_that_does_not_read_does_not_hold_up_the_others(serve):
-    client = serve(["characters"], Limits(max_tokens=10**7), max_rows=2)
+    client = serve(["characters"], Limits(max_tokens=10**7), max_batch_size=2)
     with contextlib.closing(start(client, stream=True, max_tokens=5000, logprobs=20)) as slow:
         wait_for(lambda: batcher(client)._writers)
         assert client.post(COMPLETIONS, prompt="to", max_tokens=50)["choices"][0]["text"]
@@ -359,7 +359,7 @@ def test_a_client_that_does_not_read_does_not_hold_up_the_others(serve):
 
 @pytest.mark.skipif(not NATIVE, reason="NumPy's bits depend on the batch")
 def test_an_end_finishes_what_runs(folders):
-    server = Server([ServedModel.load(folders["characters"])], max_rows=1)
+    server = Server([ServedModel.load(folders["characters"])], max_batch_size=1)
     found = {}
 
     def ask(seed):

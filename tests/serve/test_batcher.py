@@ -89,7 +89,7 @@ SAMPLERS = [
 def test_answers_are_those_of_generate_whoever_else_is_served(characters, seed, options):
     model = make(characters, **options)
     rng = np.random.default_rng(seed)
-    batcher = Batcher(model, characters, max_rows=5, cache_bytes=20_000)
+    batcher = Batcher(model, characters, max_batch_size=5, cache_bytes=20_000)
     asked = []
     for number in range(40):
         start = int(rng.integers(0, 20))
@@ -269,7 +269,7 @@ def test_one_failing_choice_fails_its_request_alone(characters, model):
 
 
 def test_cancelled_requests_free_their_places_and_queued_ones_take_them(characters, model):
-    batcher = Batcher(model, characters, max_rows=2)
+    batcher = Batcher(model, characters, max_batch_size=2)
     first, second, third = (
         Request([ask(characters, "to", [Sampler(seed=n)], 500)], streams=False) for n in range(3)
     )
@@ -291,7 +291,7 @@ def test_cancelled_requests_free_their_places_and_queued_ones_take_them(characte
 
 def test_a_request_that_takes_too_long_fails(characters, model):
     told = []
-    batcher = Batcher(model, characters, max_rows=1, notify=told.extend)
+    batcher = Batcher(model, characters, max_batch_size=1, notify=told.extend)
     now = [Request([ask(characters, "to", [Sampler()], 9)], False, deadline=-1.0) for _ in range(2)]
     run(batcher, *now)
     assert [str(request.error) for request in now] == [
@@ -302,7 +302,7 @@ def test_a_request_that_takes_too_long_fails(characters, model):
 
 
 def test_a_full_queue_refuses_but_never_what_finds_it_empty(characters, model):
-    batcher = Batcher(model, characters, max_rows=1, max_queue=2)
+    batcher = Batcher(model, characters, max_batch_size=1, max_queue=2)
     many = [ask(characters, "to", [Sampler(seed=n)], 3) for n in range(4)]
     for prompt in many[:3]:  # one can be written, two may wait
         batcher.ask(Request([prompt], streams=False))
@@ -317,14 +317,15 @@ def test_a_full_queue_refuses_but_never_what_finds_it_empty(characters, model):
 
 
 def test_an_error_of_the_engine_reaches_whoever_waits_and_the_thread_goes_on(
-    characters, model, monkeypatch
+    characters, model, monkeypatch, caplog
 ):
-    batcher = Batcher(model, characters)
+    batcher = Batcher(model, characters, name="mine")
     request = Request([ask(characters, "to", [Sampler()], 3)], streams=False)
     with monkeypatch.context() as patched:
         patched.setattr(batcher, "_feed", lambda *_: 1 / 0)
         run(batcher, request)
     assert str(request.error) == "the server failed: ZeroDivisionError: division by zero"
+    assert "a step of anaphora-mine failed\nTraceback" in caplog.text
     again = Request([ask(characters, "to", [Sampler()], 3)], streams=False)
     run(batcher, again)
     assert again.error is None
@@ -332,7 +333,7 @@ def test_an_error_of_the_engine_reaches_whoever_waits_and_the_thread_goes_on(
 
 
 def test_closing_finishes_what_was_asked(characters, model):
-    batcher = Batcher(model, characters, max_rows=2)
+    batcher = Batcher(model, characters, max_batch_size=2)
     batcher.start()
     requests = [
         Request([ask(characters, "to", [Sampler(seed=n)], 40)], streams=False) for n in range(7)
@@ -354,3 +355,57 @@ def test_the_most_likely_ids_are_those_of_a_stable_sort():
         order = np.argsort(-scores, kind="stable").tolist()
         for count in (0, 1, 5, 12, 20):
             assert most_likely(scores, count) == order[:count]
+
+
+def test_a_long_prompt_does_not_hold_up_what_is_written(characters, model):
+    steps = []
+    batcher = Batcher(model, characters, observe=steps.append)
+    writing = Request([ask(characters, "to", [Sampler(seed=1)], 100)], streams=False)
+    batcher.ask(writing)
+    run(batcher, steps=2)
+    long = TEXT * 10
+    reading = [
+        Request([ask(characters, long[k:], [Sampler(seed=2)], 3)], streams=False) for k in range(3)
+    ]
+    for request in reading:
+        batcher.ask(request)
+    before = len(steps)
+    while batcher._readers or batcher.waiting:
+        batcher.step()
+        assert steps[-1].read <= 3 * module.SHORT_PIECE
+    assert writing.completion_tokens == len(steps) - 1  # one in every step, as before
+    assert len(steps) - before >= (len(long) - 2) // module.SHORT_PIECE
+    run(batcher)
+    for k, request in enumerate(reading):
+        expected = "".join(generate(model, characters, long[k:], 3, Sampler(seed=2)))
+        assert long[k:] + text_of(request) == expected
+
+
+@pytest.mark.parametrize("most", [1, 50, 500])
+def test_prompts_whose_tokens_are_scored_are_read_in_pieces_whose_logits_fit(
+    characters, model, most, monkeypatch
+):
+    def tokens():
+        batcher = Batcher(model, characters)
+        shapes = []
+        feed = batcher._feed
+
+        def recorded(rows, size, scored):
+            shapes.append((size, len(rows)))
+            return feed(rows, size, scored)
+
+        monkeypatch.setattr(batcher, "_feed", recorded)
+        prompts = [
+            ask(characters, text, [Sampler(seed=1)], 0, echo=True, logprobs=1)
+            for text in (TEXT, TEXT[7:])
+        ]
+        request = Request(prompts, streams=False)
+        run(batcher, request)
+        return shapes, [piece.tokens for piece in request.pieces]
+
+    _, expected = tokens()
+    monkeypatch.setattr(module, "_MOST_LOGITS", most)
+    shapes, found = tokens()
+    for size, rows in shapes:
+        assert size == 1 or size * rows * characters.vocabulary_size <= most
+    assert sorted(found) == sorted(expected)

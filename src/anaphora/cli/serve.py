@@ -55,7 +55,7 @@ def serve(
             "repeated.",
         ),
     ] = None,
-    max_rows: Annotated[
+    max_batch_size: Annotated[
         int,
         typer.Option(
             min=1, rich_help_panel="Limits", help="Texts that a model writes at the same time."
@@ -160,6 +160,8 @@ def serve(
                         f"--cors-origin {origin!r:.80}; expected an origin such as "
                         "https://example.org, without a path"
                     )
+        from anaphora.serve.guard import is_loopback
+
         models = [package.ServedModel.load(directory, name) for name, directory in named]
         server = package.Server(
             models,
@@ -173,7 +175,7 @@ def serve(
             package.Access(
                 host=host, names=allowed_host or [], origins=cors_origin or [], keys=keys
             ),
-            max_rows=max_rows,
+            max_batch_size=max_batch_size,
             max_queue=max_queue,
             cache_bytes=cache * _MEBIBYTE,
             log=complain if log_requests or log_prompts else None,
@@ -183,6 +185,8 @@ def serve(
             address = package.address_of(listening)
             output.emit({"address": address, "models": names})
             output.say(f"serving {', '.join(names)} at {address}")
+            if not keys and not is_loopback(host):
+                output.say("everybody who reaches this machine can use it: consider --api-key")
             sys.stdout.flush()
             try:
                 package.run(server, listening)

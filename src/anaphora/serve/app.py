@@ -96,7 +96,7 @@ class Server:
         models: The models, each with a name of its own.
         limits: What a request may ask for.
         access: Who may use the server.
-        max_rows: Sequences that a step of an engine runs at most.
+        max_batch_size: Texts that a model reads or writes at the same time.
         max_queue: Prompts, or predictions, that may wait for a model.
         cache_bytes: The limit of each model's cache of prefixes.
         log: Called with a line about each request; None for no log.
@@ -105,7 +105,7 @@ class Server:
     Raises:
         ValueError: two models have the same name.
 
-    >>> server = Server([], Limits(max_tokens=1000), Access(keys=["secret"]), max_rows=32)
+    >>> server = Server([], Limits(max_tokens=1000), Access(keys=["secret"]), max_batch_size=32)
     >>> server.limits.max_tokens
     1000
     """
@@ -116,7 +116,7 @@ class Server:
         limits: Limits | None = None,
         access: Access | None = None,
         *,
-        max_rows: int = 64,
+        max_batch_size: int = 64,
         max_queue: int = 256,
         cache_bytes: int = 64 << 20,
         log: Callable[[str], None] | None = None,
@@ -140,7 +140,7 @@ class Server:
                     model.model,
                     model.model.codec,
                     name=model.name,
-                    max_rows=max_rows,
+                    max_batch_size=max_batch_size,
                     max_queue=max_queue,
                     cache_bytes=cache_bytes,
                     notify=self._notify,

@@ -7,6 +7,7 @@ row do not depend on the other rows, and so the answers do not either.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,8 +26,13 @@ from anaphora.serve.prefix import PrefixCache, State
 from anaphora.serve.worker import Worker
 from anaphora.tensor import Array
 
+_LOGGER = logging.getLogger(__name__)
+
 LONG_PIECE, SHORT_PIECE = 256, 16
 """How many ids of a prompt a step reads at most: alone, and while other texts are written."""
+
+_MOST_LOGITS = 1 << 24
+"""Logits that a call of the engine computes, roughly: of prompts whose tokens are all scored."""
 
 _SHORTEST_SHARED = 16  # ids that two prompts begin with, from which on their state is kept
 
@@ -150,12 +156,12 @@ class Request:
 class StepFigures:
     """What a step did, for metrics.
 
-    >>> StepFigures(seconds=0.5).rows
+    >>> StepFigures(seconds=0.5).sequences
     0
     """
 
     seconds: float
-    rows: int = 0
+    sequences: int = 0
     waiting: int = 0
     read: int = 0
     cached: int = 0
@@ -340,7 +346,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        max_rows: Sequences that a step runs at most.
+        max_batch_size: Sequences that are read or written at the same time.
         max_queue: Prompts that may wait.
         cache_bytes: The limit of the cache of prefixes.
         notify: Called in the thread after a step, with the requests that have something new.
@@ -366,7 +372,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         tokenizer: Tokenizer,
         *,
         name: str = "model",
-        max_rows: int = 64,
+        max_batch_size: int = 64,
         max_queue: int = 256,
         cache_bytes: int = 64 << 20,
         notify: Callable[[Iterable[Request]], None] = lambda requests: None,
@@ -375,7 +381,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         super().__init__(f"anaphora-{name}", max_queue)
         self.tokenizer = tokenizer
         self.cache = PrefixCache(cache_bytes)
-        self._max_rows = self.room = max_rows
+        self._max_batch_size = self.room = max_batch_size
         self._notify, self._observe = notify, observe
         self._names = TokenNames(tokenizer)
         self._session = model.session(batch_size=1)
@@ -404,12 +410,13 @@ class Batcher(Worker[tuple[Request, Prompt]]):
             self._admit(figures)
             changed = self._run(figures)
         except Exception as error:  # the thread must live on; whoever waits must know
+            _LOGGER.exception("a step of %s failed", self.name)
             changed = {sequence.request for sequence in [*self._readers, *self._writers]}
             self._readers, self._writers = [], []
             for request in changed:
                 self._fail(request, _unexpected(error))
         if not self.busy():
-            self.room = self._max_rows
+            self.room = self._max_batch_size
         self._notify([one for one in changed if one.streams or one.done or one.error is not None])
         figures.seconds = time.monotonic() - start
         figures.cache_bytes = self.cache.bytes
@@ -456,11 +463,11 @@ class Batcher(Worker[tuple[Request, Prompt]]):
             arrived = []
             while self.waiting:
                 count = len(self.waiting[0][1].samplers)
-                if rows and rows + count > self._max_rows:
+                if rows and rows + count > self._max_batch_size:
                     break
                 rows += count
                 arrived.append(self.waiting.popleft())
-            self.room = max(0, self._max_rows - rows)
+            self.room = max(0, self._max_batch_size - rows)
             figures.waiting = len(self.waiting)
         for request, prompt in arrived:
             self._readers.append(reader := _Reader(request, prompt, self._names))
@@ -481,17 +488,19 @@ class Batcher(Worker[tuple[Request, Prompt]]):
     def _run(self, figures: StepFigures) -> set[Request]:
         """Advance all sequences; return the requests that have something new."""
         limit = SHORT_PIECE if self._writers else LONG_PIECE
+        all_logits = self.tokenizer.vocabulary_size * max(1, len(self._readers))  # of a step
+        scored_limit = max(1, min(limit, _MOST_LOGITS // all_logits))
         groups: dict[tuple[int, bool], list[Any]] = {(1, True): list(self._writers)}
         changed: set[Request] = set()
         finished: list[tuple[_Reader, Any]] = []  # with the scores after the last id
         for reader in self._readers:
             if reader.position < reader.end:
-                size = reader.size(limit)
+                size = reader.size(scored_limit if reader.prompt.reads_all else limit)
                 scored = size == 1 or reader.prompt.reads_all
                 groups.setdefault((size, scored), []).append(reader)
             else:
                 finished.append((reader, None))
-        figures.rows = sum(map(len, groups.values()))
+        figures.sequences = sum(map(len, groups.values()))
         sampled: list[tuple[_Writer, Array]] = []
         for (size, scored), rows in groups.items():
             if not rows:

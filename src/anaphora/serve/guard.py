@@ -65,7 +65,7 @@ class Access:
         name = _host_name(header)
         allowed = {"localhost", self.host.lower().strip("[]"), *(one.lower() for one in self.names)}
         address = _address(name)
-        mine = address is not None and (address.is_loopback or not _is_loopback(self.host))
+        mine = address is not None and (address.is_loopback or not is_loopback(self.host))
         if name not in allowed and not mine:
             raise RequestError(
                 f"the Host {str(header)[:80]!r} is not this server's; name it with --allowed-host "
@@ -126,7 +126,12 @@ def _address(name: str) -> Any:
         return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address is one that only this machine reaches.
+
+    >>> is_loopback("::1"), is_loopback("0.0.0.0")
+    (True, False)
+    """
     address = _address(host.strip("[]"))
     return host == "localhost" if address is None else bool(address.is_loopback)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from anaphora.tensor import Array, Tensor, no_grad
 
 MOST_TOKENS = 4096
 """Tokens of a text, all of whose states are kept in memory while they are looked at."""
+
+_MOST_LOGITS = 1 << 24  # at a time
 
 
 def inspect(served: ServedModel, request: messages.InspectRequest) -> messages.Inspection:
@@ -44,27 +47,30 @@ def inspect(served: ServedModel, request: messages.InspectRequest) -> messages.I
     layer: nn.Recurrent = model.recurrent
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):
         outputs, _, recorded = layer.record(model.embedding(np.array(ids)))
-        logits: Array = model.output(outputs).data
     available = {name: _described(layer, name, array) for name, array in recorded.items()}
-    scores = log_probabilities(logits)
     top = 5 if request.top is None else request.top
     previous = [None, *ids[:-1]]
+    logprobs: list[float | None] = [None]
+    guesses = []
+    for scores, id in zip(_scores(model, outputs), [*ids[1:], None], strict=True):
+        guesses.append(
+            [
+                messages.NextToken(k, token_text(tokenizer, k), float(np.exp(scores[k])))
+                for k in most_likely(scores, top)
+            ]
+        )
+        if id is not None:
+            logprobs.append(float(scores[id]))
     return messages.Inspection(
         model=served.name,
         ids=ids,
         tokens=[names(id, before) for id, before in zip(ids, previous, strict=True)],
-        logprobs=[None, *(float(scores[t, id]) for t, id in enumerate(ids[1:]))],
+        logprobs=logprobs,
         available=list(available.values()),
         values={
             name: _chosen(recorded, name, request.units).tolist() for name in request.values or ()
         },
-        next=[
-            [
-                messages.NextToken(k, token_text(tokenizer, k), float(np.exp(row[k])))
-                for k in most_likely(row, top)
-            ]
-            for row in scores
-        ],
+        next=guesses,
         connectivity=None
         if request.connectivity is None
         else connectivity(model, ids, request.connectivity).tolist(),
@@ -104,6 +110,15 @@ def connectivity(model: Any, ids: list[int], position: int) -> Array:
     norms = np.zeros(len(ids), embedded.dtype)
     norms[: position + 1] = np.sqrt((np.asarray(x.grad) ** 2).sum(axis=-1))
     return norms
+
+
+def _scores(model: Any, outputs: Tensor) -> Iterator[Array]:
+    """Yield the log-probabilities [V] of the next token after each step, computed in blocks."""
+    steps = max(1, _MOST_LOGITS // model.vocabulary_size)
+    for start in range(0, len(outputs), steps):
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+            logits = model.output(outputs[start : start + steps]).data
+        yield from log_probabilities(logits)
 
 
 def _described(layer: nn.Recurrent, name: str, array: Array) -> messages.Value:

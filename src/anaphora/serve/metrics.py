@@ -9,14 +9,14 @@ from anaphora.serve.batcher import StepFigures
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
     """The counters of a server.
 
     >>> metrics = Metrics()
-    >>> metrics.step("mine", StepFigures(0.01, rows=3, written=3))
+    >>> metrics.step("mine", StepFigures(0.01, sequences=3, written=3))
     >>> b'anaphora_generated_tokens_total{model="mine"} 3.0' in metrics.text()
     True
     """
@@ -58,11 +58,11 @@ class Metrics:
         self._gauges = {
             name: Gauge(*about, model, registry=self.registry) for name, about in gauges.items()
         }
-        self._rows = Histogram(
+        self._sequences = Histogram(
             "anaphora_step_sequences",
             "Sequences in a step of the engine.",
             model,
-            buckets=_ROWS,
+            buckets=_SEQUENCES,
             registry=self.registry,
         )
         self._step_seconds = Histogram(
@@ -85,8 +85,8 @@ class Metrics:
                 counter.labels(model).inc(count)
         for name, gauge in self._gauges.items():
             gauge.labels(model).set(getattr(figures, name))
-        if figures.rows:
-            self._rows.labels(model).observe(figures.rows)
+        if figures.sequences:
+            self._sequences.labels(model).observe(figures.sequences)
             self._step_seconds.labels(model).observe(figures.seconds)
 
     def text(self) -> bytes:

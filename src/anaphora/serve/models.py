@@ -77,7 +77,8 @@ class ServedModel:
             options, model = task.load_options(directory), task.load(directory)
             digest = hashlib.sha256()
             for file in files:
-                digest.update(file.read_bytes())
+                with file.open("rb") as opened:
+                    digest.update(hashlib.file_digest(opened, "sha256").digest())
             if _signature(files) == before:
                 return cls(
                     name=directory.resolve().name if name is None else name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from anaphora.data.codecs.sequences import SequenceCodec
 from anaphora.serve.errors import RequestError
 from anaphora.serve.models import ServedModel
 from anaphora.serve.worker import Worker
+
+_LOGGER = logging.getLogger(__name__)
 
 _TOGETHER = 256  # inputs that are predicted together
 
@@ -180,4 +183,5 @@ class Predictor(Worker[Prediction]):
 def _failure(error: Exception) -> RequestError:
     if isinstance(error, DataError):
         return RequestError(str(error), param="input", code="unreadable_input")
+    _LOGGER.error("a prediction failed", exc_info=error)
     return RequestError(f"the prediction failed: {error}", 500, code="failed")
