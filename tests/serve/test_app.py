@@ -330,6 +330,19 @@ def test_a_request_that_takes_too_long_fails(serve, stream):
     assert client.post(COMPLETIONS, prompt="to", max_tokens=1)["choices"]
 
 
+def test_predictions_and_inspections_that_take_too_long_fail(serve, monkeypatch):
+    client = serve(["characters", "classifier"], Limits(seconds=0.05))
+    going_on = threading.Event()
+    monkeypatch.setattr(
+        client.server._workers["classifier"], "_answer", lambda taken: going_on.wait()
+    )
+    monkeypatch.setattr("anaphora.serve.app.inspect", lambda *_: going_on.wait())
+    for path, asked in (("/v1/predict", {"input": "to"}), ("/v1/inspect", {"prompt": "to"})):
+        error = client.refused(path, 504, **asked)
+        assert error["message"].startswith("the request took longer than the server's time limit")
+    going_on.set()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_clients_that_leave_free_their_places(endless, stream):
     with contextlib.ExitStack() as stack:

@@ -21,7 +21,7 @@ from anaphora.serve import messages, openapi
 from anaphora.serve.batcher import Batcher, Request
 from anaphora.serve.completions import Answer, Limits, encoded, to_request
 from anaphora.serve.errors import RequestError
-from anaphora.serve.guard import Access, Guard, send_error
+from anaphora.serve.guard import Access, Guard
 from anaphora.serve.inspect import inspect
 from anaphora.serve.metrics import CONTENT_TYPE, Metrics
 from anaphora.serve.models import ServedModel
@@ -293,7 +293,7 @@ class Server:
             worker.submit(
                 [(work, prompt) for prompt in work.prompts] if isinstance(work, Request) else [work]
             )
-            yield _Waiting(event, gone)
+            yield _Waiting(event, gone, self.limits.seconds)
         finally:
             work.cancelled = True
             gone.cancel()
@@ -412,7 +412,8 @@ class Server:
             )
         self._inspections += 1
         try:
-            return self._answer(model, await asyncio.to_thread(inspect, model, asked))
+            async with _before(asyncio.get_running_loop().time() + self.limits.seconds):
+                return self._answer(model, await asyncio.to_thread(inspect, model, asked))
         finally:
             self._inspections -= 1
 
@@ -431,21 +432,39 @@ class Server:
 
 
 class _Waiting:
-    """Waits for news of work, or for its client to leave."""
+    """Waits for news of work, for its client to leave, or for the time limit."""
 
-    def __init__(self, event: asyncio.Event, gone: asyncio.Task[None]) -> None:
+    def __init__(self, event: asyncio.Event, gone: asyncio.Task[None], seconds: float) -> None:
         self._event, self._gone = event, gone
+        self._deadline = asyncio.get_running_loop().time() + seconds
 
     async def next(self) -> None:
         """Wait for news.
 
         Raises:
             ClientDisconnect: the client has left.
+            RequestError: the time is over.
         """
-        await self._event.wait()
+        async with _before(self._deadline):
+            await self._event.wait()
         self._event.clear()
         if self._gone.done():
             raise ClientDisconnect
+
+
+@contextlib.asynccontextmanager
+async def _before(deadline: float) -> AsyncIterator[None]:
+    """A context that ends with an error at a time of the event loop."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise RequestError(
+            "the request took longer than the server's time limit; ask for less",
+            504,
+            code="timeout",
+            headers={"x-should-retry": "false"},
+        ) from None
 
 
 class _EventStream(Response):
@@ -481,15 +500,20 @@ class _EventStream(Response):
         submitted = self._server._submitted(self._worker, request, receive)
         async with submitted as waiting:
             while True:
-                await waiting.next()
+                error = None
+                try:
+                    await waiting.next()
+                except RequestError as late:
+                    error = late
                 done = request.done  # before the pieces, which come before it
                 pieces = [request.pieces.popleft() for _ in range(len(request.pieces))]
-                if request.error is not None and not started:
-                    await send_error(send, request.error)
-                    return
+                if done and error is None:
+                    error = request.error
+                if error is not None and not started:
+                    raise error
                 events = [messages.encode(chunk) for chunk in self._answer.chunks(pieces)]
-                if request.error is not None:
-                    events.append(messages.encode(request.error.content()))
+                if error is not None:
+                    events.append(messages.encode(error.content()))
                 elif done:
                     events += map(messages.encode, self._answer.last_chunks())
                     events.append(b"[DONE]")
@@ -498,8 +522,9 @@ class _EventStream(Response):
                     start = {"type": "http.response.start", "status": 200}
                     await send({**start, "headers": self.raw_headers})
                 body = b"".join(b"data: %b\n\n" % event for event in events)
-                await send({"type": "http.response.body", "body": body, "more_body": not done})
-                if done:
+                ends = done or error is not None
+                await send({"type": "http.response.body", "body": body, "more_body": not ends})
+                if ends:
                     return
 
 

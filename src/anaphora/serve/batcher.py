@@ -119,7 +119,6 @@ class Request:
     Attributes:
         prompts: The prompts.
         streams: Whether pieces are wanted as they come, or only all at the end.
-        deadline: The time, by `time.monotonic`, after which it fails; None for none.
         pieces: What has been written and not yet been taken.
         cancelled: Set it to free the places of its sequences.
         done: Whether nothing more will be written.
@@ -134,7 +133,6 @@ class Request:
 
     prompts: Sequence[Prompt]
     streams: bool
-    deadline: float | None = None
     pieces: deque[Piece] = field(default_factory=deque)
     cancelled: bool = False
     done: bool = False
@@ -264,11 +262,15 @@ class _Writer(_Sequence):
         self.choice = prompt.first_choice + number
         self.sampler = _without_seed(sampler)
         self.uniforms = sampler.uniforms(sampler.generator(), prompt.max_tokens)
-        self.ids: list[int] = list(prompt.context)  # all that the model has read, and the last one
-        self.count = 0
+        self.written: list[int] = []
         self.text = TextStream(tokenizer, prompt.shown, prompt.stop)
         self._given = self._offset = len(self.text.prompt)
         self._tokens: list[Token] = []
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the context and of what was written."""
+        return [*self.prompt.context, *self.written]
 
     def begin(self, tokens: list[Token]) -> None:
         """Give the prompt, if it is echoed."""
@@ -281,13 +283,12 @@ class _Writer(_Sequence):
         """Add the next id; return whether the choice is finished."""
         if self.prompt.logprobs is not None:
             offset = self._offset + self.text.length
-            last = self.ids[-1]
+            last = (self.written or self.prompt.context)[-1]
             self._tokens.append(_token(names, id, last, scores, self.prompt.logprobs, offset))
-        self.ids.append(id)
-        self.count += 1
+        self.written.append(id)
         self.request.completion_tokens += 1
         text = self.text.push(id)
-        full = self.count == self.prompt.max_tokens and not self.text.stopped
+        full = len(self.written) == self.prompt.max_tokens and not self.text.stopped
         if full:
             text += self.text.push(None)
         reason = "stop" if self.text.stopped else "length" if full else None
@@ -386,6 +387,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         self._names = TokenNames(tokenizer)
         self._session = model.session(batch_size=1)
         self._initial = {name: a[:, 0] for name, a in self._session.state_dict().items()}
+        self._arrived: list[tuple[Request, Prompt]] = []
         self._readers: list[_Reader] = []
         self._writers: list[_Writer] = []
 
@@ -406,13 +408,14 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         start = time.monotonic()
         figures = StepFigures(0.0)
         try:
-            self._remove_ended(start)
+            self._remove_ended()
             self._admit(figures)
             changed = self._run(figures)
         except Exception as error:  # the thread must live on; whoever waits must know
             _LOGGER.exception("a step of %s failed", self.name)
-            changed = {sequence.request for sequence in [*self._readers, *self._writers]}
-            self._readers, self._writers = [], []
+            changed = {one.request for one in [*self._readers, *self._writers]}
+            changed |= {request for request, _ in self._arrived}
+            self._readers, self._writers, self._arrived = [], [], []
             for request in changed:
                 self._fail(request, _unexpected(error))
         if not self.busy():
@@ -422,35 +425,15 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         figures.cache_bytes = self.cache.bytes
         self._observe(figures)
 
-    def _remove_ended(self, now: float) -> None:
-        """Free the places of requests that were cancelled, have failed or take too long."""
+    def _remove_ended(self) -> None:
+        """Free the places of requests that were cancelled or have failed."""
         with self.lock:
-            waiting = [request for request, _ in self.waiting]
-        running = [sequence.request for sequence in [*self._readers, *self._writers]]
-        late = {
-            request
-            for request in [*waiting, *running]
-            if request.deadline is not None and now > request.deadline and request.error is None
-        }
-        for request in late:
-            self._fail(
-                request,
-                RequestError(
-                    "the request took longer than the server's time limit; ask for fewer tokens",
-                    504,
-                    code="timeout",
-                    headers={"x-should-retry": "false"},
-                ),
-            )
-        if late:
-            self._notify(late)
-        if any(request.cancelled for request in [*waiting, *running]):
-            with self.lock:
+            if any(request.cancelled for request, _ in self.waiting):
                 kept = [one for one in self.waiting if not one[0].cancelled]
                 self.waiting.clear()
                 self.waiting.extend(kept)
-            self._readers = [one for one in self._readers if not one.request.cancelled]
-            self._writers = [one for one in self._writers if not one.request.cancelled]
+        self._readers = [one for one in self._readers if not one.request.cancelled]
+        self._writers = [one for one in self._writers if not one.request.cancelled]
 
     @staticmethod
     def _fail(request: Request, error: RequestError) -> None:
@@ -460,20 +443,20 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         """Begin to read prompts for which there is room, in their order."""
         rows = len(self._writers) + sum(len(one.prompt.samplers) for one in self._readers)
         with self.lock:
-            arrived = []
             while self.waiting:
                 count = len(self.waiting[0][1].samplers)
                 if rows and rows + count > self._max_batch_size:
                     break
                 rows += count
-                arrived.append(self.waiting.popleft())
+                self._arrived.append(self.waiting.popleft())
             self.room = max(0, self._max_batch_size - rows)
             figures.waiting = len(self.waiting)
-        for request, prompt in arrived:
+        for request, prompt in self._arrived:
             self._readers.append(reader := _Reader(request, prompt, self._names))
             if reader.end and not prompt.reads_all:
                 self._continue_cached(reader)
                 figures.cached += reader.position
+        self._arrived = []
 
     def _continue_cached(self, reader: _Reader) -> None:
         """Begin with the longest cached prefix; the last id is read, for the scores after it."""
@@ -542,7 +525,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         """
         ids = np.array(
             [
-                [row.ids[-1]]
+                [row.written[-1]]
                 if isinstance(row, _Writer)
                 else row.prompt.context[row.position : row.position + size]
                 for row in rows
@@ -597,7 +580,7 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         sampler: Sampler, pairs: Sequence[tuple[_Writer, Array]], logits: Array
     ) -> list[int | RequestError]:
         """The next id of each writer, or why there is none."""
-        uniforms = np.array([writer.uniforms[writer.count] for writer, _ in pairs])
+        uniforms = np.array([writer.uniforms[len(writer.written)] for writer, _ in pairs])
         previous = [writer.ids for writer, _ in pairs] if sampler.needs_history else None
         try:
             chosen: list[int | RequestError] = [

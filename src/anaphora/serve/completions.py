@@ -94,7 +94,7 @@ def to_request(asked: messages.CompletionRequest, served: ServedModel, limits: L
             param="prompt",
             code="context_length_exceeded",
         )
-    return Request(found, streams=bool(asked.stream), deadline=time.monotonic() + limits.seconds)
+    return Request(found, streams=bool(asked.stream))
 
 
 def _prompts(given: Any) -> list[str | list[int]]:
