@@ -290,9 +290,7 @@ class Server:
         gone.add_done_callback(lambda task: event.set())
         self.metrics.running.inc()
         try:
-            worker.submit(
-                [(work, prompt) for prompt in work.prompts] if isinstance(work, Request) else [work]
-            )
+            worker.ask(work)
             yield _Waiting(event, gone, self.limits.seconds)
         finally:
             work.cancelled = True

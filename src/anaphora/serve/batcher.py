@@ -391,13 +391,13 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         self._readers: list[_Reader] = []
         self._writers: list[_Writer] = []
 
-    def ask(self, request: Request) -> None:
+    def ask(self, work: Request) -> None:
         """Submit a request.
 
         Raises:
             RequestError: as for `Worker.submit`.
         """
-        self.submit([(request, prompt) for prompt in request.prompts])
+        self.submit([(work, prompt) for prompt in work.prompts])
 
     def busy(self) -> bool:
         """Whether a sequence is being read or written."""

@@ -147,6 +147,14 @@ class Predictor(Worker[Prediction]):
         super().__init__(f"anaphora-{served.name}", max_queue)
         self._served, self._notify = served, notify
 
+    def ask(self, work: Prediction) -> None:
+        """Submit inputs.
+
+        Raises:
+            RequestError: as for `Worker.submit`.
+        """
+        self.submit([work])
+
     def busy(self) -> bool:
         """Whether there is work besides what waits: never."""
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anaphora.serve.errors import RequestError
 
@@ -72,6 +72,14 @@ class Worker(threading.Thread, Generic[Item]):
                         return
                     self._news.wait()
             self.step()
+
+    @abstractmethod
+    def ask(self, work: Any) -> None:
+        """Submit work.
+
+        Raises:
+            RequestError: as for `submit`.
+        """
 
     @abstractmethod
     def busy(self) -> bool:
