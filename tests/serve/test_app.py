@@ -327,6 +327,7 @@ def test_a_request_that_takes_too_long_fails(serve, stream):
         assert headers["x-should-retry"] == "false"
         error = json.loads(body)["error"]
     assert error["code"] == "timeout"
+    client.server.limits = Limits()
     assert client.post(COMPLETIONS, prompt="to", max_tokens=1)["choices"]
 
 

@@ -85,9 +85,7 @@ def test_openai_knows_the_errors(openai):
 @WITHOUT_WARNINGS
 def test_openai_sends_its_key_and_tries_again_when_the_queue_is_full(folders, monkeypatch):
     package = pytest.importorskip("openai", reason="the extra clients is not installed")
-    server = Server(
-        [ServedModel.load(folders["characters"])], Limits(seconds=0.2), Access(keys=["secret"])
-    )
+    server = Server([ServedModel.load(folders["characters"])], access=Access(keys=["secret"]))
     statuses, attempts = [], []
     monkeypatch.setattr(server.app, "_log", lambda path, status, seconds: statuses.append(status))
     assert isinstance(server.app, Guard)
@@ -105,6 +103,7 @@ def test_openai_sends_its_key_and_tries_again_when_the_queue_is_full(folders, mo
         with package.OpenAI(base_url=f"{address}/v1", api_key="secret") as client:
             found = client.completions.create(model="characters", prompt="to", max_tokens=3)
             assert len(found.choices[0].text) == 3
+            server.limits = Limits(seconds=0.1)
             with pytest.raises(package.InternalServerError, match="time limit"):
                 client.completions.create(model="characters", prompt="to", max_tokens=16_000, n=60)
         other = package.OpenAI(base_url=f"{address}/v1", api_key="other")
