@@ -29,6 +29,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 EXTRAS = {
     "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
     "sacrebleu": ("metrics.translation",),
+    "starlette": ("serve",),
 }
 LACKING = [
     module
@@ -45,7 +46,7 @@ MODULES = [
     ),
 ]
 SPELLED_OUT = [
-    "data", "estimators", "generation", "metrics", "models", "nn", "ops", "optim", "plot",
+    "data", "estimators", "generation", "metrics", "models", "nn", "ops", "optim", "plot", "serve",
     "synthetic", "training",
 ]  # fmt: skip
 """Modules whose signatures show every argument."""

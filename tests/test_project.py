@@ -14,7 +14,10 @@ import pytest
 import anaphora
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = {"typer", "rich", "tokenizers", "tensorboardX", "torch", "matplotlib", "sklearn"}
+EXTRAS = {
+    "typer", "rich", "tokenizers", "tensorboardX", "torch", "matplotlib", "sklearn", "starlette",
+    "uvicorn", "prometheus_client",
+}  # fmt: skip
 LARGEST_FILE = 200_000  # bytes
 # A directory at the root of some machine; a URL's path and ../shared/data are none.
 MACHINE_PATH = re.compile(r"(?<![\w.~*}/-])/(?:home|root|Users|work|tmp|private|mnt)/")
@@ -73,7 +76,7 @@ def test_the_installed_package_holds_no_sources_of_the_engine():
 
 def parts() -> list[str]:
     """`anaphora` and its direct parts, without the command line and what is an extra itself."""
-    without = ("cli", "estimators", "__main__")
+    without = ("cli", "estimators", "serve", "__main__")
     names = (module.name for module in pkgutil.iter_modules(anaphora.__path__))
     return ["anaphora", *(f"anaphora.{n}" for n in names if n not in without)]
 

@@ -92,6 +92,7 @@ _PARTS = {
     "plot": (),
     "random": (),
     "schema": (),
+    "serve": (),
     "settings": (),
     "synthetic": (),
     "tensor": (

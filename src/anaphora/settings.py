@@ -49,6 +49,11 @@ def instruction_set() -> str | None:
     return os.environ.get("ANAPHORA_INSTRUCTION_SET") or None
 
 
+def api_key() -> str | None:
+    """The key that requests to ``anaphora serve`` must have; None if it is not set."""
+    return os.environ.get("ANAPHORA_API_KEY") or None
+
+
 def unavailable_instruction_set(name: str) -> SettingError:
     """The error for an instruction set that is not available."""
     return SettingError(

@@ -311,3 +311,18 @@ def test_messages_of_penalties():
         sampler.choose(logits, uniforms, [[0, 1, 2, 1]])
     with pytest.raises(ValueError, match="zip"):
         sampler.choose(logits, uniforms, [[0], [1]])
+
+
+def test_biases_are_added_to_the_logits_before_penalties():
+    sampler = Sampler(temperature=0, logit_bias=((1, 4.0), (2, -2.5)), repetition_penalty=3.0)
+    logits = np.stack([LOGITS, LOGITS + np.eye(7)[0] * 2])
+    uniforms = np.zeros(2)
+    biased = logits + np.array([0, 4.0, -2.5, 0, 0, 0, 0])
+    assert (
+        sampler.choose(logits, uniforms, [[], []]).tolist() == biased.argmax(1).tolist() == [1, 1]
+    )
+    assert sampler.choose(logits, uniforms, [[1], [1]]).tolist() == [5, 0]  # 2.8 / 3 of id 1
+    with pytest.raises(ValueError, match=r"logit_bias is .*expected ids >= 0 with finite numbers"):
+        Sampler(logit_bias=((1, math.inf),))
+    with pytest.raises(IndexError):
+        Sampler(logit_bias=((7, 1.0),)).choose(logits, uniforms)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from anaphora import random
+from anaphora import engine, random
 from anaphora.data import BPETokenizer, CharacterTokenizer, DataError, WordTokenizer
 from anaphora.generation import TextScore, reading, score
-from anaphora.generation.scoring import score_ids
+from anaphora.generation.scoring import log_probabilities, score_ids
 from anaphora.models import LanguageModel
 from anaphora.training import evaluate, evaluation_batches
 from anaphora.training.options import TextOptions
@@ -165,3 +165,18 @@ def test_messages():
     model.load_state_dict({**model.state_dict(), "output.bias": bias})
     with pytest.raises(ValueError, match="score: the model's scores are NaN or infinite; its"):
         list(score(model, tokenizer, ["the"]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log_probabilities_of_logits_have_the_bits_of_the_scores(dtype):
+    tokenizer = CharacterTokenizer.fit(TEXT)
+    model = make(tokenizer, dtype=dtype, num_layers=2)
+    ids = [int(id) for id in tokenizer.encode(TEXT)]
+    (expected,) = score_ids(model, [ids])
+    found = log_probabilities(model.session().feed(ids[:-1]))
+    at_targets = found[np.arange(len(ids) - 1), ids[1:]]
+    if engine.info()["engine"] == "native":
+        assert_array_equal(at_targets, expected[1:].astype(dtype))
+    else:
+        assert_allclose(at_targets, expected[1:], rtol=1e-5)
+    assert_allclose(np.exp(found.astype(np.float64)).sum(1), 1, rtol=1e-5)

@@ -546,3 +546,15 @@ def test_input_that_does_not_fit_is_explained():
         model.session().feed("abc")
     with pytest.raises(ValueError, match=r"an input of shape \(3,\); expected \[5\] for one step"):
         make().session().feed([1.0, 2.0, 3.0])
+
+
+def test_a_resized_session_of_a_tagger_keeps_scores_of_its_own_size():
+    model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9)
+    session = model.session(keep_scores=True)
+    session.feed([7, 2])
+    resized = session.resized(2)
+    resized.feed([[1, 2], [3, 4], [5, 6]])
+    single = model.session(keep_scores=True)
+    single.feed([2, 4, 6])
+    assert resized.tags()[:, 1].tolist() == single.tags().tolist()
+    assert session.tags().shape == (2,)

@@ -283,3 +283,32 @@ def test_generating_is_for_one_thread_at_a_time(rng):
     thread.join()
     assert session.generate([1], [0.5]).shape == (1,)
     assert "LanguageModelSession(LanguageModel (" in repr(model.session())
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_reading_advances_the_state_as_feeding_does(options):
+    model = make(**options)
+    ids = np.random.default_rng(0).integers(0, model.vocabulary_size, (T, B))
+    session = model.session(B)
+    other = session.fork()
+    session.read(ids)
+    session.read(ids[:0])
+    other.feed(ids)
+    for name, state in session.state_dict().items():
+        assert_same(state, other.state_dict()[name])
+    with pytest.raises(IndexError):
+        session.read([model.vocabulary_size] * B)
+
+
+def test_reading_advances_all_rows_if_the_scores_of_one_are_nan():
+    model = make()
+    with model.embedding.weight.writing() as array:
+        array[3] = np.nan
+    session = model.session(2)
+    other = session.fork()
+    session.read([[3, 1], [2, 4]])
+    other.feed([[3, 1], [2, 4]])
+    for name, state in session.state_dict().items():
+        np.testing.assert_array_equal(state, other.state_dict()[name])
+        assert np.isnan(state[:, 0]).all()
+        assert np.isfinite(state[:, 1]).all()

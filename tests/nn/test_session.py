@@ -600,3 +600,36 @@ def test_a_refused_input_leaves_the_session_free(rng):
     with pytest.raises(KeyError):
         session.load_state_dict({})
     session.reset()
+
+
+@pytest.mark.parametrize("name", ["lstm", odd_states, untraced])
+def test_a_resized_session_has_the_weights_but_not_the_state(name):
+    layer = make(name)
+    x = np.random.default_rng(2).standard_normal((T, B, I)).astype(np.float32)
+    session = layer.session()
+    session.feed(x[:, 0])
+    with layer.weight_ih_l0.writing() as array:
+        array += 1  # which the snapshot of the session does not see
+    resized = session.resized(B)
+    assert resized.batch_size == B
+    outputs = resized.feed(x)
+    for b in range(B):
+        single = resized.resized(None)
+        assert_same(single.feed(x[:, b]), outputs[:, b])
+    assert session.batch_size is None
+    again = pickle.loads(pickle.dumps(resized))
+    assert_same(again.feed(x), resized.feed(x))
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+        session.resized(0)
+
+
+def test_a_resized_session_has_the_initial_memory_of_each_sequence():
+    layer = make("gru")
+
+    def after(layer, h, memory):
+        memory["steps"][...] += len(h)
+        return np.broadcast_to(memory["steps"][:, None], (*h.shape[:2], 1))
+
+    session = nn.Session(layer, after=after, memory={"steps": 3.0})
+    session.feed(np.zeros((T, I), np.float32))
+    assert session.resized(B).feed(np.zeros((2, B, I), np.float32)).tolist() == [[[5.0]] * B] * 2

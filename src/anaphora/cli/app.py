@@ -18,6 +18,7 @@ from anaphora.cli.output import INTERRUPTED, complain, description, open_standar
 from anaphora.cli.plot import plot
 from anaphora.cli.predict import predict
 from anaphora.cli.score import score
+from anaphora.cli.serve import serve
 from anaphora.cli.train import train
 
 __all__ = ["app", "run"]
@@ -31,7 +32,7 @@ app = typer.Typer(
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (train, evaluate, predict, generate, score, info, plot):
+for _command in (train, evaluate, predict, generate, score, serve, info, plot):
     # Typer keeps the line ends of a docstring; a paragraph should fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     app.command(cls=Command, help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)

@@ -59,7 +59,7 @@ def generate(
     (True, 6)
     """
     _check("generate", length, stop)
-    shown, context = _prompt_ids(tokenizer, prompt)
+    shown, context = prompt_ids(tokenizer, prompt)
     sampler = _without_unknown(sampler or Sampler(), tokenizer, unknown)
     continuation = generate_ids(model, context, sampler, length)
     return _stream(tokenizer, shown, continuation, stop)
@@ -195,7 +195,7 @@ def next_tokens(
     """
     if count < 1:
         raise ValueError(f"next_tokens: count is {count}; expected at least 1")
-    _, context = _prompt_ids(tokenizer, prompt)
+    _, context = prompt_ids(tokenizer, prompt)
     *_, last = read(model, [context])
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):
         logits = model.output(last.features[-1]).data[0].astype(np.float64)
@@ -221,9 +221,9 @@ class _Batch:
         generators: Sequence[np.random.Generator],
     ) -> None:
         self.rows = list(range(len(contexts)))
-        self._model, self._sampler, self._generators = model, sampler, list(generators)
+        self._sampler, self._generators = sampler, list(generators)
         self._previous = [[int(id) for id in ids] for ids in contexts]
-        self._session = self._new_session(len(contexts))
+        self._session = model.session(len(contexts), excluded=sampler.excluded)
         if len(contexts) == 1:
             self._ids = np.asarray(contexts[0], np.int64)[:, None]  # [T, B] to read next
         else:
@@ -231,15 +231,12 @@ class _Batch:
             self._session.state = last.state
             self._ids = np.array([[ids[-1] for ids in contexts]], np.int64)
 
-    def _new_session(self, batch_size: int) -> Any:
-        return self._model.session(batch_size, excluded=self._sampler.excluded)
-
     def generate(self, count: int) -> NDArray[np.int64]:
         """The next ids of each row, [count, B]."""
         sampler = self._sampler
         numbers = [sampler.uniforms(generator, count) for generator in self._generators]
         uniforms = np.stack(numbers, axis=1)
-        if not sampler.needs_history:
+        if not sampler.changes_logits:
             options = (sampler.temperature, sampler.top_k, sampler.top_p)
             ids: NDArray[np.int64] = self._session.generate(self._ids, uniforms, *options)
             self._ids = ids[-1:]
@@ -258,7 +255,7 @@ class _Batch:
         places = [self.rows.index(row) for row in rows]
         state = self._session.state_dict()
         self.rows = list(rows)
-        self._session = self._new_session(len(rows))
+        self._session = self._session.resized(len(rows))
         self._session.load_state_dict({name: a[:, places] for name, a in state.items()})
         self._ids = self._ids[:, places]
         self._previous = [self._previous[place] for place in places]
@@ -274,28 +271,31 @@ def _generate_batches(
     batch_size: int,
 ) -> Iterator[str]:
     while group := list(itertools.islice(prompts, batch_size)):
-        encoded = [_prompt_ids(tokenizer, prompt) for prompt, _ in group]
+        encoded = [prompt_ids(tokenizer, prompt) for prompt, _ in group]
         contexts = [context for _, context in encoded]
         generators = [sampler.generator() for _, sampler in group]
         batch = _Batch(model, contexts, group[0][1], generators)
-        found: list[list[int]] = [[] for _ in group]
+        texts = [TextStream(tokenizer, shown, stop) for shown, _ in encoded]
+        found = [text.prompt for text in texts]
 
-        def stopped(row: int, encoded: Any = encoded, found: Any = found) -> bool:
-            shown, _ = encoded[row]
-            text = tokenizer.decode([*shown, *found[row]])[len(tokenizer.decode(shown)) :]
-            # An incomplete character may look like an unknown one.
-            return _find_stop(text.rstrip("\ufffd"), stop) is not None
+        def add(
+            row: int, ids: Iterable[int | None], texts: Any = texts, found: Any = found
+        ) -> None:
+            for id in ids:
+                if not texts[row].stopped:
+                    found[row] += texts[row].push(id)
 
         for count in _chunks(length):
             for row, ids in zip(batch.rows, batch.generate(count).T.tolist(), strict=True):
-                found[row] += ids
-            active = [row for row in batch.rows if not stopped(row)] if stop else batch.rows
+                add(row, ids)
+            active = [row for row in batch.rows if not texts[row].stopped]
             if not active:
                 break
-            if len(active) <= len(batch.rows) // 2:  # a smaller session packs the weights again
+            if active != batch.rows:
                 batch.keep(active)
-        for (shown, _), ids in zip(encoded, found, strict=True):
-            yield "".join(_stream(tokenizer, shown, ids, stop))
+        for row in range(len(group)):
+            add(row, [None])
+        yield from found
 
 
 def _chunks(length: int | None) -> Iterator[int]:
@@ -321,34 +321,68 @@ def _one_by_one(model: Module, context: Sequence[int], sampler: Sampler) -> Iter
         yield previous[-1]
 
 
+class TextStream:
+    """The text of a prompt and its continuation, as ids arrive; it ends before a stop text.
+
+    A stop text that begins within the prompt does not count. Of several, the one that is complete
+    first counts, then the longest.
+
+    Args:
+        tokenizer: The tokenizer.
+        prompt: The ids of the prompt.
+        stop: The stop texts, none of which is empty.
+
+    Attributes:
+        prompt: The text of the prompt. A character that its last id leaves incomplete belongs to
+            the continuation.
+        stopped: Whether a stop text has been found; nothing follows.
+        length: The characters of the continuation so far, with those that may begin a stop text.
+
+    >>> from anaphora.data import CharacterTokenizer
+    >>> tokenizer = CharacterTokenizer("abc")
+    >>> text = TextStream(tokenizer, [0, 1], stop=["bc"])
+    >>> text.prompt, [text.push(id) for id in (0, 1, 1, 2)], text.stopped
+    ('ab', ['a', '', 'b', ''], True)
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Iterable[int], stop: Sequence[str]) -> None:
+        self._decode = tokenizer.decoder()
+        self._stop = stop
+        self._held = ""  # a possible beginning of a stop text
+        self.stopped = False
+        self.length = 0
+        self.prompt = "".join(map(self._decode, prompt))
+
+    def push(self, id: int | None) -> str:
+        """The text that is certain after one more id, or at the end (None)."""
+        piece = self._decode(id)
+        self.length += len(piece)
+        text = self._held + piece
+        end = _find_stop(text, self._stop)
+        if end is not None:
+            self.stopped = True
+        elif id is None or not self._stop:
+            end = len(text)
+        else:
+            end = next(
+                k for k in range(len(text) + 1) if any(s.startswith(text[k:]) for s in self._stop)
+            )
+        self._held = text[end:]
+        return text[:end]
+
+
 def _stream(
     tokenizer: Tokenizer, shown: Sequence[int], continuation: Iterable[int], stop: Sequence[str]
 ) -> Iterator[str]:
     """The text of ids, piece by piece; the continuation ends before a stop text."""
-    in_prompt = True
-
-    def ids() -> Iterator[int]:
-        nonlocal in_prompt
-        yield from shown
-        in_prompt = False  # the prompt's pieces have been yielded when the next id is requested
-        yield from continuation
-
-    held = ""  # a possible beginning of a stop text
-    for piece in tokenizer.stream(ids()):
-        if in_prompt or not stop:
+    text = TextStream(tokenizer, shown, stop)
+    if text.prompt:
+        yield text.prompt
+    for id in itertools.chain(continuation, [None]):
+        if piece := text.push(id):
             yield piece
-            continue
-        held += piece
-        end = _find_stop(held, stop)
-        if end is not None:
-            held = held[:end]
-            break
-        kept = next(k for k in range(len(held) + 1) if any(s.startswith(held[k:]) for s in stop))
-        if kept:
-            yield held[:kept]
-        held = held[kept:]
-    if held:
-        yield held
+        if text.stopped:
+            return
 
 
 def _find_stop(text: str, stop: Sequence[str]) -> int | None:
@@ -372,13 +406,19 @@ def _without_unknown(sampler: Sampler, tokenizer: Tokenizer, unknown: bool) -> S
     return dataclasses.replace(sampler, excluded=(*sampler.excluded, tokenizer.unknown_id))
 
 
-def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> tuple[list[int], list[int]]:
-    """The ids of the prompt to yield, and those that the model reads: at least one."""
-    shown = [int(id) for id in tokenizer.encode(prompt)] if prompt else []
+def prompt_ids(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> tuple[list[int], list[int]]:
+    """The ids of a prompt, a text or ids, to show; and those that the model reads: at least one.
+
+    >>> from anaphora.data import WordTokenizer
+    >>> tokenizer = WordTokenizer(["<eos>", "a", "b"])
+    >>> prompt_ids(tokenizer, "a b"), prompt_ids(tokenizer, [1]), prompt_ids(tokenizer, "")
+    (([1, 2], [0, 1, 2]), ([1], [0, 1]), ([], [0]))
+    """
     start = opening(tokenizer)
+    shown = [int(id) for id in (tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)]
     if tokenizer.start_id is None:
         return shown, shown or start or [tokenizer.unknown_id or 0]
     # A word tokenizer ends the last line; a prompt is an unfinished line.
-    if shown and not prompt.endswith("\n"):
+    if shown and isinstance(prompt, str) and not prompt.endswith("\n"):
         shown.pop()
     return shown, [*start, *shown] if start == [tokenizer.start_id] else shown or start

@@ -17,9 +17,9 @@ _LARGEST = 2**63 - 1  # the largest signed 64-bit integer
 
 @dataclass(frozen=True)
 class Sampler:
-    """How the next token is chosen: penalties on repetition, then temperature, top-k and nucleus.
+    """How the next token is chosen: biases, penalties, then temperature, top-k and nucleus.
 
-        z = logits; for tokens that occurred before: z / penalty if z > 0, else z * penalty
+        z = logits + bias; for tokens that occurred before: z / penalty if z > 0, else z * penalty
         z = -inf for tokens that would complete an n-gram that occurred before
         p = softmax(z / temperature)              [B, V]
         top-k:    keep the k most likely tokens
@@ -44,6 +44,7 @@ class Sampler:
         repetition_penalty: Above 1 makes tokens that occurred before less likely (1.2 in the
             paper), below 1 more likely.
         no_repeat_ngram: The n of n-grams that must not repeat; 0 allows all.
+        logit_bias: Pairs of an id and the number that is added to its logit.
 
     Raises:
         ValueError: an option is out of range.
@@ -60,6 +61,7 @@ class Sampler:
     excluded: tuple[int, ...] = ()
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -83,6 +85,10 @@ class Sampler:
             )
         if any(id < 0 for id in self.excluded):
             raise ValueError(f"Sampler: excluded is {self.excluded}; expected ids >= 0")
+        if any(id < 0 or not math.isfinite(bias) for id, bias in self.logit_bias):
+            raise ValueError(
+                f"Sampler: logit_bias is {self.logit_bias}; expected ids >= 0 with finite numbers"
+            )
 
         penalty, n = self.repetition_penalty, self.no_repeat_ngram
         if not (math.isfinite(penalty) and penalty > 0):
@@ -103,6 +109,15 @@ class Sampler:
         (False, True)
         """
         return self.repetition_penalty != 1 or self.no_repeat_ngram > 0
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether biases or penalties change the logits, besides excluding ids.
+
+        >>> Sampler(logit_bias=((3, -1.0),)).changes_logits
+        True
+        """
+        return self.needs_history or bool(self.logit_bias)
 
     def generator(self) -> np.random.Generator:
         """Make a generator seeded with ``seed``: the same seed gives the same ids."""
@@ -161,20 +176,22 @@ class Sampler:
                 ``previous`` is missing.
             ValueError: the logits are not [B, V] with V > 0; or a row has NaN, +inf or only -inf,
                 as when all ids that are not excluded have -inf.
-            IndexError: an excluded or previous id is not in 0..V-1.
+            IndexError: an excluded, biased or previous id is not in 0..V-1.
 
         >>> Sampler(top_k=2).choose(np.array([[1.0, 3.0, 2.0]]), np.array([0.9]))
         array([2])
         """
-        if self.needs_history or self.excluded:
-            logits = self._penalized(logits, previous)
+        if self.changes_logits or self.excluded:
+            logits = self._changed(logits, previous)
         return engine.sample(logits, uniforms, self.temperature, self.top_k, self.top_p)
 
-    def _penalized(
+    def _changed(
         self, logits: npt.NDArray[Any], previous: Sequence[Ids] | None
     ) -> npt.NDArray[Any]:
-        """The logits, penalized by the previous ids, with excluded ids at -inf."""
+        """The logits with biases, penalized by the previous ids, with excluded ids at -inf."""
         logits = np.array(logits)
+        for id, bias in self.logit_bias:
+            logits[:, id] += bias
         logits[:, list(self.excluded)] = -np.inf
         if not self.needs_history:
             return logits

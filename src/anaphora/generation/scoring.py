@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora import ops
+from anaphora import engine, ops
 from anaphora.data import Tokenizer
 from anaphora.generation.reading import Ids, opening, read, token_text
 from anaphora.models import LanguageModel
@@ -149,6 +149,27 @@ def score_ids(
         for row, end in enumerate(ends):
             values[row][window.start + 1 : end] = -losses[b == row]
     return [row[len(context) :] for row in values]
+
+
+def log_probabilities(logits: Array) -> Array:
+    """The log-probability of every id after each of N steps, in nats, with the bits of `score`.
+
+    Args:
+        logits: [N, V].
+
+    Returns:
+        [N, V].
+
+    >>> log_probabilities(np.array([[0.0, 0.0]], np.float32)).round(4)
+    array([[-0.6931, -0.6931]], dtype=float32)
+    """
+    best = logits.argmax(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The loss of the most likely id is the logarithm of the sum alone.
+        log_totals, _ = engine.cross_entropy_forward(logits, best)
+        largest = np.take_along_axis(logits, best[:, None], axis=1)
+        differences: Array = (logits - largest) - log_totals[:, None]
+    return differences
 
 
 def _encode(tokenizer: Tokenizer, text: str, start: list[int], end: bool) -> list[int]:

@@ -239,6 +239,13 @@ class TaggerSession(SequenceSession):
         super().reset()
         self._scores = [self._scores[0][:0]]
 
+    def resized(self, batch_size: int | None) -> Self:
+        """A session for another number of sequences; see `nn.Session.resized`."""
+        other = super().resized(batch_size)
+        scores = self._scores[0]
+        other._scores = [np.zeros((0, batch_size or 1, scores.shape[2]), scores.dtype)]
+        return other
+
     def fork(self) -> Self:
         """An independent session with the same weights and a copy of the state."""
         other = super().fork()

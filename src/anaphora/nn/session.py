@@ -144,13 +144,7 @@ class Session:
                 f"{type(layer).__name__}: a bidirectional layer has no session, because it reads a "
                 "sequence from its end too; call it with the complete sequence"
             )
-        if batch_size is not None and (
-            not isinstance(batch_size, (int, np.integer)) or batch_size < 1
-        ):
-            raise ValueError(
-                "session: batch_size must be an integer of at least 1, or None for one "
-                f"sequence, not {batch_size!r}"
-            )
+        _check_batch_size(batch_size)
         if frames is not None and not 1 <= frames.stride <= frames.size:
             raise ValueError(
                 f"session: frames of {frames.size} steps, {frames.stride} apart; expected a stride "
@@ -175,7 +169,8 @@ class Session:
         if frames is not None:
             shape = (frames.size - 1, *step)
             waiting = {"waiting": np.zeros(shape, dtype), "num_waiting": np.zeros(())}
-        self._allocate(layer, [*starts.items(), *waiting.items()])
+        self._memory = [*starts.items(), *waiting.items()]  # the initial values for one sequence
+        self._allocate(layer, self._memory)
 
         shared: dict[int, Parameter] = {}
 
@@ -397,6 +392,32 @@ class Session:
         other._states = [state.copy() for state in self._states]
         return other
 
+    def resized(self, batch_size: int | None) -> Self:
+        """A session for another number of sequences, with the same weights, in the initial state.
+
+        Args:
+            batch_size: B; None for one sequence, whose arrays have no batch axis.
+
+        Raises:
+            ValueError: the batch size is below 1.
+
+        >>> from anaphora.nn import GRU
+        >>> session = GRU(input_size=3, hidden_size=4).session()
+        >>> session.resized(2).feed(np.ones((5, 2, 3), np.float32)).shape
+        (5, 2, 4)
+        """
+        _check_batch_size(batch_size)
+        self._check_unused("resized")
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        step, layer = self._arguments["step"], self._arguments["layer"]
+        other.batch_size = batch_size
+        other._arguments = {**self._arguments, "batch_size": batch_size}
+        other._step = step if batch_size is None else (batch_size, *step)
+        other._swaps = layer.batch_first and batch_size is not None
+        other._allocate(layer, other._memory)
+        return other
+
     def __copy__(self) -> Self:
         return self.fork()
 
@@ -430,6 +451,14 @@ class Session:
         of = repr(layer) if module is layer else f"{type(module).__name__}{module._size()}"
         states = (f"{name} {list(shape)}" for name, shape in self._shapes.items())
         return f"{type(self).__name__}({of}, batch_size={self.batch_size}, {', '.join(states)})"
+
+
+def _check_batch_size(batch_size: int | None) -> None:
+    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+        raise ValueError(
+            "session: batch_size must be an integer of at least 1, or None for one "
+            f"sequence, not {batch_size!r}"
+        )
 
 
 def _used(method: str) -> RuntimeError:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -138,12 +138,31 @@ class Tokenizer(ABC):
         return {"word": "bpe or char", "char": "bpe"}.get(self.level, "")
 
     @abstractmethod
+    def decoder(self) -> Callable[[int | None], str]:
+        """A function that is called with each id of a text in turn, and finally with None.
+
+        It returns the text that the id completes, which may be empty; the results, joined, are
+        `decode` of the ids. The ids must be in the vocabulary.
+
+        >>> from anaphora.data import CharacterTokenizer
+        >>> decode = CharacterTokenizer("ab").decoder()
+        >>> decode(1), decode(0), decode(None)
+        ('b', 'a', '')
+        """
+
+    @final
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield the text of ids as they arrive; the pieces, joined, are `decode` of the ids.
 
         Raises:
             DataError: an id is not in the vocabulary.
         """
+        decode = self.decoder()
+        for id in self._checked(ids):
+            if piece := decode(id):
+                yield piece
+        if piece := decode(None):
+            yield piece
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -106,20 +106,25 @@ class BPETokenizer(Tokenizer):
         ids: dict[str, int] = self._model.get_vocab()
         return sorted(ids, key=ids.__getitem__)
 
-    def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield the text of ids as soon as its bytes are complete characters.
+    def decoder(self) -> Callable[[int | None], str]:
+        """A function that returns text as soon as its bytes are complete characters.
 
         Bytes that are not UTF-8 become U+FFFD.
-
-        Raises:
-            DataError: an id is not in the vocabulary.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for id in self._checked(ids):
-            if piece := decoder.decode(self._bytes[id]):
-                yield piece
-        if piece := decoder.decode(b"", final=True):
-            yield piece
+
+        def decode(id: int | None) -> str:
+            return decoder.decode(b"" if id is None else self._bytes[id], final=id is None)
+
+        return decode
+
+    def token_bytes(self, id: int) -> bytes:
+        r"""The bytes of a token, which may be a part of a character.
+
+        >>> BPETokenizer.fit(["a\n"], vocabulary_size=256).token_bytes(0)
+        b'!'
+        """
+        return self._bytes[id]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the level and the library's own description."""

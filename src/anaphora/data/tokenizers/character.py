@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypedDict
 
 import numpy as np
@@ -149,14 +149,13 @@ class CharacterTokenizer(Tokenizer):
         """
         return CharacterTokenizer("".join(sorted({*self.characters, *other.tokens_by_id()})))
 
-    def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield one character per id.
+    def decoder(self) -> Callable[[int | None], str]:
+        """A function that returns the character of each id."""
 
-        Raises:
-            DataError: an id is not in the vocabulary.
-        """
-        for id in self._checked(ids):
-            yield self.characters[id]
+        def decode(id: int | None) -> str:
+            return "" if id is None else self.characters[id]
+
+        return decode
 
     def to_dict(self) -> dict[str, Any]:
         """Return the level and the characters."""

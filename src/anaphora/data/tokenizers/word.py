@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 import numpy as np
@@ -302,20 +302,21 @@ class WordTokenizer(Tokenizer):
             self.sentence_start_id,
         )
 
-    def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield each word, with a space before it within a line, and a line end for `<eos>`.
-
-        Raises:
-            DataError: an id is not in the vocabulary.
+    def decoder(self) -> Callable[[int | None], str]:
+        """A function that returns each word, with a space before it within a line, and a line end
+        for `<eos>`.
         """
         space = ""
-        for id in self._checked(ids):
-            if id == self.start_id:
-                yield "\n"
-                space = ""
-            elif id != self.sentence_start_id:
-                yield space + self.words[id]
-                space = " "
+
+        def decode(id: int | None) -> str:
+            nonlocal space
+            if id is None or id == self.sentence_start_id:
+                return ""
+            piece = "\n" if id == self.start_id else space + self.words[id]
+            space = "" if id == self.start_id else " "
+            return piece
+
+        return decode
 
     def to_dict(self) -> dict[str, Any]:
         """Return the level, the words, the ids of the marks, and how text is split into words."""
