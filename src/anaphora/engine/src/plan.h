@@ -189,10 +189,12 @@ class Plan {
 
     // Whether a step multiplies its input by weights of this format itself, instead of a span at a
     // time: where they fit into a core's cache beside the recurrent ones, since the gates of the
-    // input then never leave the cache, nor the thread that works on their rows.
+    // input then never leave the cache, nor the thread that works on their rows. For few rows it
+    // takes longer to read the weights than to multiply: a span reads them once for several steps.
     bool input_in_step(std::int64_t inputs) const {
+        constexpr std::int64_t few = 4;
         std::int64_t numbers = hidden * (sizes_.x_blocks * inputs + sizes_.h_blocks * projected);
-        return !share_units &&
+        return !share_units && batch >= few &&
                numbers * packed_bytes(sizes_.format, machine_.bytes) <= cached_bytes;
     }
     // Whether the tiles suit gates of this format.
