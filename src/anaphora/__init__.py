@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         training,
     )
     from anaphora.cells import Cell, Gate, cell
+    from anaphora.engine import matmul_precision, set_matmul_precision
     from anaphora.models import load
     from anaphora.tensor import (
         Parameter,
@@ -60,6 +61,7 @@ __all__ = [
     "generation",
     "hook",
     "load",
+    "matmul_precision",
     "metrics",
     "models",
     "nn",
@@ -68,6 +70,7 @@ __all__ = [
     "optim",
     "plot",
     "random",
+    "set_matmul_precision",
     "synthetic",
     "tensor",
     "training",
@@ -79,7 +82,7 @@ _PARTS = {
     "cells": ("Cell", "Gate", "cell"),
     "cli": (),
     "data": (),
-    "engine": (),
+    "engine": ("matmul_precision", "set_matmul_precision"),
     "equations": (),
     "estimators": (),
     "generation": (),

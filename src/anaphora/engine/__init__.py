@@ -31,6 +31,11 @@ from anaphora.engine.kernels import (
     sum_columns,
     sum_rows,
 )
+from anaphora.engine.precision import (
+    current_matmul_precision,
+    matmul_precision,
+    set_matmul_precision,
+)
 from anaphora.engine.recurrence import (
     LayerWeights,
     PackedLayers,
@@ -55,6 +60,7 @@ __all__ = [
     "cross_entropy_forward",
     "ctc_backward",
     "ctc_forward",
+    "current_matmul_precision",
     "dropout",
     "gather_rows",
     "info",
@@ -62,10 +68,12 @@ __all__ = [
     "layer_norm_forward",
     "linear_cross_entropy_losses",
     "matmul",
+    "matmul_precision",
     "pack_layers",
     "recurrence_backward",
     "recurrence_forward",
     "sample",
+    "set_matmul_precision",
     "set_num_threads",
     "softmax_backward",
     "softmax_forward",

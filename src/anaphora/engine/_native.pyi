@@ -36,6 +36,7 @@ class _Precision:
         output: tuple[_Array, _Array | None] | None,
         norms: Sequence[tuple[_Array, _Array]],
         epsilon: float,
+        precision: str,
     ) -> Stack: ...
     def run_stack(self, stack: Stack, x: _Array, states: list[_Array]) -> _Array: ...
     def run_stack_on_ids(self, stack: Stack, ids: _Array, states: list[_Array]) -> _Array: ...
@@ -49,7 +50,9 @@ class _Precision:
         top_k: int,
         top_p: float,
     ) -> tuple[_Array, int, _Array]: ...
-    def matmul(self, a: _Array, b: _Array, bias: _Array | None, gradient: str = "") -> _Array: ...
+    def matmul(
+        self, a: _Array, b: _Array, bias: _Array | None, gradient: str, precision: str
+    ) -> _Array: ...
     def batch_matmul(self, a: _Array, b: _Array) -> _Array: ...
     def softmax_forward(self, x: _Array, mask: _Array | None, logarithm: bool) -> _Array: ...
     def softmax_backward(self, y: _Array, dy: _Array, logarithm: bool) -> _Array: ...
@@ -61,7 +64,12 @@ class _Precision:
         self, probabilities: _Array, targets: _Array, d_losses: _Array
     ) -> _Array: ...
     def linear_cross_entropy(
-        self, x: _Array, weight: _Array, bias: _Array | None, targets: _Array
+        self,
+        x: _Array,
+        weight: _Array,
+        bias: _Array | None,
+        targets: _Array,
+        precision: str,
     ) -> _Array: ...
     def crf_forward(
         self, emissions: _Array, transitions: _Array, start: _Array, end: _Array, lengths: _Array
@@ -126,6 +134,7 @@ class _Precision:
         reverse: bool,
         save: bool,
         named: Sequence[int],
+        precision: str,
     ) -> tuple[_Array, list[_Array], Any, _Array | None, list[_Array]]: ...
     def recurrence_backward(
         self,
@@ -140,6 +149,7 @@ class _Precision:
         lengths: _Array | None,
         reverse: bool,
         wants_d_x: bool,
+        precision: str,
     ) -> tuple[Any, ...]: ...
     def sample(
         self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from anaphora.engine.precision import rounded
+
 Array: TypeAlias = NDArray[Any]
 
 _LOGITS = 1 << 20
@@ -25,7 +27,7 @@ def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "")
     >>> matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), bias=np.array([0.5]))
     array([[11.5]])
     """
-    product = np.asarray(a @ b)
+    product = np.asarray(rounded(a) @ rounded(b))
     if bias is not None:
         product += bias
     return product
@@ -37,7 +39,7 @@ def batch_matmul(a: Array, b: Array) -> Array:
     >>> batch_matmul(np.array([[[1.0, 2.0]]]), np.array([[[3.0], [4.0]]]))
     array([[[11.]]])
     """
-    return np.asarray(a @ b)
+    return np.asarray(rounded(a) @ rounded(b))
 
 
 def softmax_forward(x: Array, mask: Array | None = None, *, logarithm: bool = False) -> Array:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
 from anaphora.engine import crf, ctc, kernels, recurrence, updates
+from anaphora.engine.precision import current_matmul_precision, rounded
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -119,9 +120,16 @@ def matmul(
     module: Any, a: Array, b: Array, bias: Array | None = None, *, gradient: str = ""
 ) -> Any:
     """Each element is one chain of fused multiply-adds along K (src/formats/chain.h); with the
-    instruction set "amx" some products of float32 are in fixed point instead (src/format.h).
+    instruction set "amx" some products of float32 are in fixed point instead (src/format.h). In
+    bfloat16 sums are those of src/formats/bfloat16.h.
     """
-    return module.matmul(_element_strided(a), _element_strided(b), _contiguous(bias), gradient)
+    return module.matmul(
+        _element_strided(a),
+        _element_strided(b),
+        _contiguous(bias),
+        gradient,
+        current_matmul_precision(),
+    )
 
 
 @_native_for(kernels.batch_matmul, "a b")
@@ -129,7 +137,7 @@ def batch_matmul(module: Any, a: Array, b: Array) -> Any:
     """Each element is one chain of fused multiply-adds along K, with every instruction set, so that
     zeros at the end of K change no bit.
     """
-    return module.batch_matmul(_element_strided(a), _element_strided(b))
+    return module.batch_matmul(_element_strided(rounded(a)), _element_strided(rounded(b)))
 
 
 @_native_for(kernels.softmax_forward, "x")
@@ -181,7 +189,7 @@ def linear_cross_entropy_losses(
 ) -> Any:
     """The same bits as from all logits."""
     arrays = map(_contiguous, (x, weight, bias))
-    return module.linear_cross_entropy(*arrays, _integers(targets))
+    return module.linear_cross_entropy(*arrays, _integers(targets), current_matmul_precision())
 
 
 # Conditional random fields ------------------------------------------------------------------------
@@ -438,6 +446,7 @@ class NativeSteps:
     saved: Array | None
     unprojected: Array | None
     order: Array | None  # [B] the row at each position; None if unsorted
+    precision: str  # of the products
 
 
 _cells: weakref.WeakKeyDictionary[Trace, _native.Cell] = weakref.WeakKeyDictionary()
@@ -501,6 +510,7 @@ def recurrence_forward(
         )
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
     names = list(trace.named) if record else []
+    precision = current_matmul_precision()
     output, states, saved, unprojected, recorded = module.recurrence_forward(
         _cell(trace),
         np.ascontiguousarray(x),
@@ -510,13 +520,14 @@ def recurrence_forward(
         reverse,
         save,
         [_number(trace.program, trace.named[name]) for name in names],
+        precision,
     )
     if save:
         final = [s[-1].copy() if order is None else _unsorted(module, s[-1], order) for s in states]
     else:
         final = [_unsorted(module, state, order) for state in states]
     named = dict(zip(names, recorded, strict=True))
-    return NativeSteps(output, final, named, states, saved, unprojected, order)
+    return NativeSteps(output, final, named, states, saved, unprojected, order, precision)
 
 
 def recurrence_backward(
@@ -555,6 +566,7 @@ def recurrence_backward(
         _contiguous(lengths),
         reverse,
         wants_d_x,
+        steps.precision,
     )
     d_states = [_unsorted(module, d, order) for d in d_states]
     parameters = [module.sum_columns(d) for d in d_parameters]
@@ -618,7 +630,14 @@ def pack_layers(
         (np.ascontiguousarray(weight), np.ascontiguousarray(bias)) for weight, bias in norms
     ]
     stack = module.pack_stack(
-        _cell(trace), hidden_size, packed, _contiguous(table), output_layer, layer_norms, epsilon
+        _cell(trace),
+        hidden_size,
+        packed,
+        _contiguous(table),
+        output_layer,
+        layer_norms,
+        epsilon,
+        current_matmul_precision(),
     )
     return NativeLayers(module, stack, table is not None)
 

@@ -175,7 +175,7 @@ def recurrence_forward(
     for t in range(T):
         rows = _rows_at(t, lengths)
         before = [state[t, rows] for state in states]
-        h_gates = None if weight_hh is None else before[0] @ weight_hh.T
+        h_gates = None if weight_hh is None else matmul(before[0], weight_hh.T)
         if h_gates is not None and bias_hh is not None:
             h_gates += bias_hh
         gates = [
@@ -188,7 +188,7 @@ def recurrence_forward(
         after = program.results(values)
         if weight_hr is not None and unprojected is not None:
             unprojected[t, rows] = after[0]
-            after[0] = unprojected[t, rows] @ weight_hr.T
+            after[0] = matmul(unprojected[t, rows], weight_hr.T)
         for state, new in zip(states, after, strict=True):
             if lengths is not None:
                 state[t + 1] = state[t]
@@ -259,7 +259,7 @@ def recurrence_backward(
             d_after[0] = d_after[0] + d_output[t, rows]
         if weight_hr is not None and d_projected is not None:
             d_projected[t, rows] = d_after[0]
-            d_after[0] = d_after[0] @ weight_hr
+            d_after[0] = matmul(d_after[0], weight_hr)
         d_inputs = adjoint.results(adjoint.values([*steps.saved[t], *d_after]))
         for (x_half, h_half), d in zip(trace.gate_inputs, d_inputs[:gate_count], strict=True):
             if x_half is not None:
@@ -268,7 +268,7 @@ def recurrence_backward(
                 _block(d_h_gates, h_half, H)[t, rows] = d
         d_before = d_inputs[gate_count : gate_count + trace.states]
         if d_h_gates is not None and weight_hh is not None:
-            d_before[0] = d_h_gates[t, rows] @ weight_hh + d_before[0]
+            d_before[0] = matmul(d_h_gates[t, rows], weight_hh) + d_before[0]
         for state, d in zip(d_states, d_before, strict=True):
             state[rows] = d
         count = len(d_states[0][rows])
@@ -277,7 +277,7 @@ def recurrence_backward(
 
     def outer(d: Array, x: Array) -> Array:
         x = _without_padding(x, lengths)
-        return d.reshape(T * B, d.shape[-1]).T @ x.reshape(T * B, x.shape[-1])
+        return matmul(d.reshape(T * B, d.shape[-1]).T, x.reshape(T * B, x.shape[-1]))
 
     before = steps.states[0][:-1]
     d_x_gates = _reversed(d_x_gates, lengths) if reverse else d_x_gates

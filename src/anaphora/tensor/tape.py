@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
+from anaphora.engine import current_matmul_precision, matmul_precision
 from anaphora.tensor.hooks import enter, leave
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 
@@ -43,7 +44,16 @@ class Version:
 class Node:
     """One recorded operation."""
 
-    __slots__ = ("edges", "operation", "order", "output_count", "pullback", "single", "versions")
+    __slots__ = (
+        "edges",
+        "operation",
+        "order",
+        "output_count",
+        "precision",
+        "pullback",
+        "single",
+        "versions",
+    )
 
     counter = itertools.count()
 
@@ -61,6 +71,7 @@ class Node:
         self.single = output_count is None  # the value is not a tuple
         self.output_count = 1 if output_count is None else output_count
         self.versions = versions
+        self.precision = current_matmul_precision()  # of the backward pass too
         self.order = -next(Node.counter)  # newest first
 
     def __lt__(self, other: Node) -> bool:
@@ -169,7 +180,8 @@ def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> No
         node = heapq.heappop(queue)
         totals = [accumulator.total for accumulator in pending.pop(node)]
         enter("backward", node.operation, tuple(totals))
-        pairs = list(node.gradients(totals))
+        with matmul_precision(node.precision):
+            pairs = list(node.gradients(totals))
         leave("backward", node.operation, tuple(gradient for _, gradient in pairs))
         for edge, gradient in pairs:
             send(edge.target, edge.output, gradient)

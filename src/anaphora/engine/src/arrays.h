@@ -16,6 +16,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -115,16 +116,20 @@ template <class T> using Out = Array<T>;
 template <class T> using Strided = Array<const T, 2>;
 using Lengths = std::optional<In<std::int64_t>>;
 
-template <class T> const Kernels<T> &kernels() {
+[[noreturn]] inline void refuse(const std::string &what) { throw std::invalid_argument(what); }
+
+// precision: of the operands of products of float32.
+template <class T> const Kernels<T> &kernels(std::string_view precision = "float32") {
     if (!prepare_thread())
         throw std::bad_alloc();
+    const InstructionSet &set = instruction_set();
+    if (precision != "float32" && precision != "bfloat16")
+        refuse("unknown precision '" + std::string(precision) + "'");
     if constexpr (sizeof(T) == 4)
-        return instruction_set().f32;
+        return precision == "float32" ? set.f32 : set.bf16;
     else
-        return instruction_set().f64;
+        return set.f64;
 }
-
-[[noreturn]] inline void refuse(const std::string &what) { throw std::invalid_argument(what); }
 
 template <class Array>
 void check_shape(const Array &array, std::initializer_list<std::int64_t> shape, const char *name) {

@@ -17,7 +17,7 @@ namespace anaphora {
 namespace avx512 {
 extern const InstructionSet instructions;
 #if defined(ANAPHORA_HAS_TILES)
-extern const InstructionSet with_tile_registers;
+extern const InstructionSet with_dots, with_tile_registers;
 #endif
 } // namespace avx512
 namespace avx2 {
@@ -28,20 +28,25 @@ namespace baseline {
 extern const InstructionSet instructions;
 }
 namespace emulated {
-void emulate_tile_registers(Kernels<float> &kernels);
+void emulate_tile_registers(InstructionSet &set);
 }
 
 namespace {
 
 #if defined(ANAPHORA_HAS_TILES)
-// Whether the processor has AMX with int8, and int8 for single rows (AVX512_VNNI), and the system
-// permits this process to use it.
+// Whether the processor multiplies pairs of bfloat16 in vectors (AVX512_BF16).
+bool dots() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) != 0;
+}
+
+// Whether the processor has AMX with int8 and bfloat16, and int8 for single rows (AVX512_VNNI), and
+// the system permits this process to use it.
 bool tile_registers() {
 #if defined(__linux__)
     unsigned a = 0, b = 0, c = 0, d = 0;
-    constexpr unsigned row_int8 = 1u << 11, tiles = 1u << 24, int8 = 1u << 25;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (c & row_int8) == 0 || (d & tiles) == 0 ||
-        (d & int8) == 0)
+    constexpr unsigned row_int8 = 1u << 11, needed = 1u << 22 | 1u << 24 | 1u << 25;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (c & row_int8) == 0 || (d & needed) != needed)
         return false;
     constexpr long request_permission = 0x1023, tile_data = 18; // ARCH_REQ_XCOMP_PERM
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
@@ -57,7 +62,7 @@ const InstructionSet *emulated_tile_registers(const InstructionSet &rest) {
     static const InstructionSet set = [&] {
         InstructionSet changed = rest;
         changed.name = "amx-emulated";
-        emulated::emulate_tile_registers(changed.f32);
+        emulated::emulate_tile_registers(changed);
         return changed;
     }();
     return &set;
@@ -73,6 +78,8 @@ const InstructionSet *supported(const char *name) {
 #if defined(ANAPHORA_HAS_TILES)
     if (std::strcmp(name, "amx") == 0 && avx512 && tile_registers())
         return &avx512::with_tile_registers;
+    if (std::strcmp(name, "avx512") == 0 && avx512 && dots())
+        return &avx512::with_dots;
 #endif
     if (std::strcmp(name, "avx512") == 0 && avx512)
         return &avx512::instructions;

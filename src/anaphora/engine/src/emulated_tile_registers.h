@@ -36,35 +36,36 @@ ANAPHORA_INLINE Ints add_products(Ints sums, Ints x, Ints w) {
     return sums;
 }
 
-class TileRegisters {
+class TileRegisters : public TileLines {
   public:
-    static constexpr int max_lines = 16, line_bytes = 64;
-
     explicit TileRegisters(int lines = max_lines) : before_(lines_) {
         static thread_local Scratch scratch;
         tiles_ = scratch.get<Tile>(8);
         set_lines(lines);
     }
-    ~TileRegisters() { set_lines(before_); }
+    ~TileRegisters() { set(before_); }
     TileRegisters(const TileRegisters &) = delete;
     TileRegisters &operator=(const TileRegisters &) = delete;
 
-    void set_lines(int lines) {
-        if (lines != lines_)
-            std::memset(tiles_, 77, 8 * sizeof(Tile)); // the contents are lost
-        lines_ = lines;
-    }
+    static void set_lines(int lines) { set(of(lines)); }
+    static void set_pairs(int lower, int upper) { set(of_pairs(lower, upper)); }
 
-    template <int R> static void zero() { std::memset(tiles_[R], 0, bytes(R)); }
-    template <int R> static void load(const void *from) { std::memcpy(tiles_[R], from, bytes(R)); }
-    template <int R> static void store(void *to) { std::memcpy(to, tiles_[R], bytes(R)); }
+    template <int R> static void zero() { std::memset(tiles_[R], 0, line_bytes * lines_[R]); }
+    template <int R> static void load(const void *from, std::int64_t stride = line_bytes) {
+        for (int n = 0; n < lines_[R]; n++)
+            std::memcpy(tiles_[R][n], static_cast<const char *>(from) + n * stride, line_bytes);
+    }
+    template <int R> static void store(void *to, std::int64_t stride = line_bytes) {
+        for (int n = 0; n < lines_[R]; n++)
+            std::memcpy(static_cast<char *>(to) + n * stride, tiles_[R][n], line_bytes);
+    }
     template <int C, int A, int B> static void multiply() {
         typedef std::int32_t Eight __attribute__((vector_size(32)));
         std::int32_t right[2][line_bytes][8]; // by lane, in eights
         for (int k = 0; k < line_bytes; k++)
             for (int lane = 0; lane < 16; lane++)
                 right[lane / 8][k][lane % 8] = tiles_[B][k / 4][4 * lane + k % 4];
-        for (int m = 0; m < lines_; m++)
+        for (int m = 0; m < lines_[A]; m++)
             for (int q = 0; q < 2; q++) {
                 Eight sums;
                 std::memcpy(&sums, tiles_[C][m] + 32 * q, sizeof sums);
@@ -76,15 +77,37 @@ class TileRegisters {
                 std::memcpy(tiles_[C][m] + 32 * q, &sums, sizeof sums);
             }
     }
+    template <int C, int A, int B> static void multiply_pairs() {
+        using Words = VectorOf<std::uint32_t>::type;
+        for (int m = 0; m < lines_[A]; m++) {
+            Vector<float> sums, even = {}, odd = {};
+            for (int k = 0; k < max_lines; k++) {
+                std::uint32_t pair;
+                std::memcpy(&pair, tiles_[A][m] + 4 * k, sizeof pair);
+                Words w;
+                std::memcpy(&w, tiles_[B][k], sizeof w);
+                const Words x = pair - Words{};
+                even += (Vector<float>)(x << 16) * (Vector<float>)(w << 16);
+                odd += (Vector<float>)(x & 0xffff0000u) * (Vector<float>)(w & 0xffff0000u);
+            }
+            std::memcpy(&sums, tiles_[C][m], sizeof sums);
+            sums += even + odd;
+            std::memcpy(tiles_[C][m], &sums, sizeof sums);
+        }
+    }
 
   private:
     using Tile = std::int8_t[max_lines][line_bytes];
 
-    static std::size_t bytes(int r) { return line_bytes * (r == 7 ? max_lines : lines_); }
+    static void set(const Lines &lines) {
+        if (lines != lines_)
+            std::memset(tiles_, 77, 8 * sizeof(Tile)); // the contents are lost
+        lines_ = lines;
+    }
 
     static inline thread_local Tile *tiles_ = nullptr;
-    static inline thread_local int lines_ = 0;
-    int before_;
+    static inline thread_local Lines lines_{};
+    Lines before_;
 };
 
 } // namespace anaphora::ANAPHORA_ISA

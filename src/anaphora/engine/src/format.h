@@ -1,23 +1,32 @@
 // In which arithmetic a product is computed: the one place that decides.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace anaphora {
 
 enum class Format {
-    chain, // one chain of multiply-adds along K: formats/chain.h
-    fixed, // float32 as three slices of int8 on tile registers: formats/fixed.h
+    chain,          // one chain of multiply-adds along K: formats/chain.h
+    fixed,          // float32 as three slices of int8 on tile registers: formats/fixed.h
+    bfloat16,       // float32 rounded to bfloat16: formats/bfloat16.h,
+    bfloat16_dots,  // by the instruction of AVX512_BF16, to the same bits,
+    bfloat16_tiles, // on tile registers
 };
+
+// The precision of the operands of products of float32.
+enum class Precision { float32, bfloat16 };
 
 // What is multiplied. Rows by a weight of K terms a sum: the gates of a recurrence, a projection, a
 // layer; a gradient of such rows, by the weight's transpose; a gradient of a weight, whose sums are
 // over the rows of the batch.
 enum class Use { weight, input_gradient, weight_gradient };
 
-// What an instruction set offers for one precision.
+// What computes the products of one precision.
 struct Units {
     bool tile_registers = false;
+    Precision precision = Precision::float32;
+    bool dots = false; // the instruction of AVX512_BF16
 };
 
 // Shorter sums are more accurate as chains, and longer ones might overflow int32
@@ -30,6 +39,8 @@ inline constexpr std::int64_t min_fixed_side = 64;
 // up to 384 units.
 inline constexpr std::int64_t weight_gradient_terms = 512, input_gradient_terms = 768,
                               step_terms = 1536;
+// Sums of bfloat16 may be cut at any multiple of a tile's terms without a change of bits.
+inline constexpr std::int64_t bfloat16_terms = 1024;
 
 struct Arithmetic {
     Format format;
@@ -44,6 +55,13 @@ struct Arithmetic {
 // as the batch has rows: its arithmetic must not depend on them.
 inline Arithmetic choose(Use use, std::int64_t K, std::int64_t side, Units units) {
     const Arithmetic chain{Format::chain, K};
+    if (units.precision == Precision::bfloat16) {
+        const Format format = units.tile_registers ? Format::bfloat16_tiles
+                              : units.dots         ? Format::bfloat16_dots
+                                                   : Format::bfloat16;
+        return {format,
+                use == Use::weight_gradient ? bfloat16_terms : std::max<std::int64_t>(K, 1)};
+    }
     if (!units.tile_registers)
         return chain;
     switch (use) {
@@ -61,10 +79,12 @@ inline Arithmetic choose(Use use, std::int64_t K, std::int64_t side, Units units
 }
 
 // The rows of a tile of a recurrence in this format; 0: as many as multiply-adds favour.
-inline constexpr int tile_rows_of(Format format) { return format == Format::fixed ? 16 : 0; }
+inline constexpr int tile_rows_of(Format format) {
+    return format == Format::fixed ? 16 : format == Format::bfloat16_tiles ? 32 : 0;
+}
 // The bytes of a packed number of float32 or float64.
 inline constexpr std::int64_t packed_bytes(Format format, std::int64_t bytes) {
-    return format == Format::fixed ? 3 : bytes;
+    return format == Format::chain ? bytes : format == Format::fixed ? 3 : 2;
 }
 
 } // namespace anaphora

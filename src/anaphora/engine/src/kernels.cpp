@@ -39,9 +39,12 @@ double peak() {
 }
 #endif
 
-// Kernels whose products are in the arithmetic that these units allow.
-template <class T, bool TileRegisters = false> struct With {
-    static constexpr Units units{.tile_registers = TileRegisters};
+// Kernels whose products are computed by these units.
+template <class T, bool TileRegisters = false, Precision Products = Precision::float32,
+          bool Dots = false>
+struct With {
+    static constexpr Units units{
+        .tile_registers = TileRegisters, .precision = Products, .dots = Dots};
 
     static void multiply(Use use, std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                          Matrix<const T> B, T *C, std::int64_t c_row, const T *bias,
@@ -77,13 +80,11 @@ template <class T, bool TileRegisters = false> struct With {
     }
 };
 
-} // namespace
+constexpr Precision bfloat16 = Precision::bfloat16;
 
 #if defined(ANAPHORA_EMULATES_TILES)
 // The kernels that multiply, with emulated tile registers.
-void emulate_tile_registers(Kernels<float> &kernels);
-void emulate_tile_registers(Kernels<float> &kernels) {
-    using Emulated = With<float, true>;
+template <class Emulated> void emulate(Kernels<float> &kernels) {
     kernels.multiply = Emulated::multiply;
     kernels.recurrence_saved = Emulated::recurrence_saved;
     kernels.recurrence_forward = Emulated::recurrence_forward;
@@ -91,14 +92,29 @@ void emulate_tile_registers(Kernels<float> &kernels) {
     kernels.make_stack = Emulated::make_stack;
     kernels.linear_cross_entropy = Emulated::linear_cross_entropy;
 }
+#endif
+
+} // namespace
+
+#if defined(ANAPHORA_EMULATES_TILES)
+void emulate_tile_registers(InstructionSet &set);
+void emulate_tile_registers(InstructionSet &set) {
+    emulate<With<float, true>>(set.f32);
+    emulate<With<float, true, bfloat16>>(set.bf16);
+}
 #else
 extern const InstructionSet instructions;
 const InstructionSet instructions = {ANAPHORA_ISA_NAME, With<float>::kernels(),
+                                     With<float, false, bfloat16>::kernels(),
                                      With<double>::kernels(), peak};
 
 #if defined(ANAPHORA_HAS_TILES)
-extern const InstructionSet with_tile_registers;
+extern const InstructionSet with_dots, with_tile_registers;
+const InstructionSet with_dots = {ANAPHORA_ISA_NAME, With<float>::kernels(),
+                                  With<float, false, bfloat16, true>::kernels(),
+                                  With<double>::kernels(), peak};
 const InstructionSet with_tile_registers = {"amx", With<float, true>::kernels(),
+                                            With<float, true, bfloat16>::kernels(),
                                             With<double>::kernels(), peak};
 #endif
 #endif

@@ -317,7 +317,7 @@ template <class T> struct Kernels {
 
 struct InstructionSet {
     const char *name;
-    Kernels<float> f32;
+    Kernels<float> f32, bf16; // bf16: products of operands rounded to bfloat16
     Kernels<double> f64;
     double (*peak)(); // measured float32 multiply-adds of one core, in GFLOP/s
 };

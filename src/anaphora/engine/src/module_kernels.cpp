@@ -7,7 +7,8 @@ namespace anaphora {
 namespace {
 
 template <class T>
-Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias, const char *gradient_of) {
+Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias, const char *gradient_of,
+                   const char *precision) {
     const std::string_view gradient = gradient_of;
     std::int64_t M = size(a, 0), K = size(a, 1), N = size(b, 1);
     if (size(b, 0) != K)
@@ -23,8 +24,9 @@ Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias, const 
     Matrix<const T> A{a.data(), a.stride(0), a.stride(1)}, B{b.data(), b.stride(0), b.stride(1)};
     const T *bias_data = bias ? bias->data() : nullptr;
     T *to = c.data();
+    const Kernels<T> &with = kernels<T>(precision);
     nb::gil_scoped_release release;
-    kernels<T>().multiply(use, M, N, K, A, B, to, N, bias_data, false);
+    with.multiply(use, M, N, K, A, B, to, N, bias_data, false);
     return c;
 }
 
@@ -77,7 +79,7 @@ Result<T> cross_entropy_backward(In<T> probabilities, In<std::int64_t> targets, 
 
 template <class T>
 Result<T> linear_cross_entropy(In<T> x, In<T> weight, std::optional<In<T>> bias,
-                               In<std::int64_t> targets) {
+                               In<std::int64_t> targets, const char *precision) {
     std::int64_t K = columns(x, "x"), N = size(x, 0);
     if (columns(weight, "weight") != K)
         refuse("linear_cross_entropy: the inner sizes differ");
@@ -88,10 +90,10 @@ Result<T> linear_cross_entropy(In<T> x, In<T> weight, std::optional<In<T>> bias,
     auto losses = make<T>({x.shape(0)});
     const T *bias_data = bias ? bias->data() : nullptr;
     T *to = losses.data();
+    const Kernels<T> &with = kernels<T>(precision);
     nb::gil_scoped_release release;
     if (N > 0)
-        kernels<T>().linear_cross_entropy(N, V, K, x.data(), weight.data(), bias_data,
-                                          targets.data(), to);
+        with.linear_cross_entropy(N, V, K, x.data(), weight.data(), bias_data, targets.data(), to);
     return losses;
 }
 
@@ -108,15 +110,15 @@ template <class T> Result<T> sum_columns(In<T> x) {
 } // namespace
 
 template <class T> void bind_kernels(nb::module_ &m) {
-    m.def("matmul", &multiply<T>, plain("a"), plain("b"), optional("bias"),
-          nb::arg("gradient") = "");
+    m.def("matmul", &multiply<T>, plain("a"), plain("b"), optional("bias"), "gradient"_a,
+          "precision"_a);
     m.def("cross_entropy_forward", &cross_entropy_forward<T>, plain("logits"), plain("targets"),
           optional("out"));
     m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),
           plain("targets"), plain("d_losses"));
     m.def("sum_columns", &sum_columns<T>, plain("x"));
     m.def("linear_cross_entropy", &linear_cross_entropy<T>, plain("x"), plain("weight"),
-          optional("bias"), plain("targets"));
+          optional("bias"), plain("targets"), "precision"_a);
 }
 
 template void bind_kernels<float>(nb::module_ &);

@@ -91,7 +91,8 @@ template <class T> T *data(const std::optional<Result<T>> &array) {
 template <class T>
 nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::vector<In<T>> initial,
                              LayerArrays<T> weights, Lengths lengths, bool reverse, bool save,
-                             std::vector<std::int32_t> named) {
+                             std::vector<std::int32_t> named, const char *precision) {
+    const Kernels<T> &with = kernels<T>(precision);
     const Sequences s = check(cell, x, initial, "initial states", weights, lengths, reverse);
     const bool projects = weights.weight_hr.has_value();
     for (std::int32_t value : named) {
@@ -108,7 +109,7 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::vector<In<T>> initi
         unprojected = make<T>({save ? steps : 1, batch, hidden});
     SavedShape shape{0, 0};
     if (save) {
-        shape = kernels<T>().recurrence_saved(cell, s, projects, 0);
+        shape = with.recurrence_saved(cell, s, projects, 0);
         saved =
             make<T>({static_cast<std::size_t>(shape.tiles), static_cast<std::size_t>(shape.size)});
     }
@@ -123,19 +124,19 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::vector<In<T>> initi
     const LayerWeights<T> layer = weights.weights();
     {
         nb::gil_scoped_release release;
-        kernels<T>().recurrence_forward({.cell = &cell,
-                                         .sizes = s,
-                                         .x = x.data(),
-                                         .inputs = size(x, 2),
-                                         .weights = &layer,
-                                         .states = state_data.data(),
-                                         .output = output.data(),
-                                         .saved = data<T>(saved),
-                                         .tiles = shape.tiles,
-                                         .unprojected = data<T>(unprojected),
-                                         .named_count = static_cast<std::int32_t>(named.size()),
-                                         .named = named.data(),
-                                         .record = record_data.data()});
+        with.recurrence_forward({.cell = &cell,
+                                 .sizes = s,
+                                 .x = x.data(),
+                                 .inputs = size(x, 2),
+                                 .weights = &layer,
+                                 .states = state_data.data(),
+                                 .output = output.data(),
+                                 .saved = data<T>(saved),
+                                 .tiles = shape.tiles,
+                                 .unprojected = data<T>(unprojected),
+                                 .named_count = static_cast<std::int32_t>(named.size()),
+                                 .named = named.data(),
+                                 .record = record_data.data()});
     }
     nb::list kept, records;
     for (const auto &record : recorded)
@@ -159,13 +160,14 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::vector<In<T>> initi
 template <class T>
 nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state, Maybe<T> unprojected,
                               Maybe<T> d_output, std::vector<Out<T>> d_states, In<T> x,
-                              LayerArrays<T> weights, Lengths lengths, bool reverse,
-                              bool wants_d_x) {
+                              LayerArrays<T> weights, Lengths lengths, bool reverse, bool wants_d_x,
+                              const char *precision) {
+    const Kernels<T> &with = kernels<T>(precision);
     const Sequences s = check(cell, x, d_states, "d_states", weights, lengths, reverse);
     const bool projects = weights.weight_hr.has_value();
     if (saved.ndim() != 2)
         refuse("recurrence: saved must have two axes");
-    const SavedShape shape = kernels<T>().recurrence_saved(cell, s, projects, size(saved, 0));
+    const SavedShape shape = with.recurrence_saved(cell, s, projects, size(saved, 0));
     check_shape(saved, {shape.tiles, shape.size}, "saved");
     check_shape(state, {s.steps + 1, s.batch, s.projected}, "state");
     if (projects != unprojected.has_value())
@@ -200,19 +202,19 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state, Maybe<
     const std::vector<T *> state_data = pointers<T>(d_states);
     {
         nb::gil_scoped_release release;
-        kernels<T>().recurrence_backward({.cell = &cell,
-                                          .sizes = s,
-                                          .x = x.data(),
-                                          .inputs = size(x, 2),
-                                          .weights = &layer,
-                                          .saved = saved.data(),
-                                          .tiles = shape.tiles,
-                                          .state = state.data(),
-                                          .unprojected = data<T>(unprojected),
-                                          .d_output = data<T>(d_output),
-                                          .d_states = state_data.data(),
-                                          .d_x = data<T>(d_x),
-                                          .gradients = &gradients});
+        with.recurrence_backward({.cell = &cell,
+                                  .sizes = s,
+                                  .x = x.data(),
+                                  .inputs = size(x, 2),
+                                  .weights = &layer,
+                                  .saved = saved.data(),
+                                  .tiles = shape.tiles,
+                                  .state = state.data(),
+                                  .unprojected = data<T>(unprojected),
+                                  .d_output = data<T>(d_output),
+                                  .d_states = state_data.data(),
+                                  .d_x = data<T>(d_x),
+                                  .gradients = &gradients});
     }
     return nb::make_tuple(d_x, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_hr,
                           d_parameters);
@@ -240,10 +242,10 @@ void bind_cell(nb::module_ &m) {
 
 template <class T> void bind_recurrence(nb::module_ &m) {
     m.def("recurrence_forward", &recurrence_forward<T>, "cell"_a, plain("x"), plain("initial"),
-          plain("weights"), optional("lengths"), "reverse"_a, "save"_a, "named"_a);
+          plain("weights"), optional("lengths"), "reverse"_a, "save"_a, "named"_a, "precision"_a);
     m.def("recurrence_backward", &recurrence_backward<T>, "cell"_a, plain("saved"), plain("state"),
           optional("unprojected"), optional("d_output"), plain("d_states"), plain("x"),
-          plain("weights"), optional("lengths"), "reverse"_a, "wants_d_x"_a);
+          plain("weights"), optional("lengths"), "reverse"_a, "wants_d_x"_a, "precision"_a);
 }
 
 template void bind_recurrence<float>(nb::module_ &);

@@ -18,7 +18,7 @@ template <class T> using Norm = std::pair<In<T>, In<T>>; // weight, bias
 template <class T>
 Held<Stack<T>> pack_stack(const Cell &cell, std::int64_t hidden, std::vector<LayerArrays<T>> layers,
                           Maybe<T> table, std::optional<std::pair<In<T>, Maybe<T>>> output,
-                          std::vector<Norm<T>> norms, double epsilon) {
+                          std::vector<Norm<T>> norms, double epsilon, const char *precision) {
     if (layers.empty())
         refuse("stack: no layers");
     if (!norms.empty() && norms.size() != layers.size())
@@ -75,8 +75,9 @@ Held<Stack<T>> pack_stack(const Cell &cell, std::int64_t hidden, std::vector<Lay
         w.weight = weight.data();
         w.bias = data<T>(bias);
     }
+    const Kernels<T> &with = kernels<T>(precision);
     nb::gil_scoped_release release;
-    return {kernels<T>().make_stack(cell, w)};
+    return {with.make_stack(cell, w)};
 }
 
 // Check the states' shapes; returns their batch size.
@@ -216,7 +217,7 @@ nb::tuple sample(In<T> logits, In<double> uniforms, double temperature, std::int
 
 template <class T> void bind_stack(nb::module_ &m) {
     m.def("pack_stack", &pack_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
-          optional("output"), plain("norms"), "epsilon"_a);
+          optional("output"), plain("norms"), "epsilon"_a, "precision"_a);
     m.def("run_stack", &run<T>, "stack"_a, plain("x"), plain("states"));
     m.def("run_stack_on_ids", &run_ids<T>, "stack"_a, plain("ids"), plain("states"));
     m.def("generate", &generate<T>, "stack"_a, plain("ids"), plain("states"), plain("uniforms"),

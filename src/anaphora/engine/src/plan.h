@@ -295,7 +295,7 @@ class Plan {
     // The number of vectors of units in a block, given the number of lanes.
     int vectors_in_block(std::int64_t lanes) const {
         const std::int64_t gates = sizes_.h_blocks;
-        const int limit = gates > 2 || sizes_.format != Format::chain ? 1 : gates == 2 ? 2 : 4;
+        const int limit = gates > 2 || sizes_.format == Format::fixed ? 1 : gates == 2 ? 2 : 4;
         return static_cast<int>(std::clamp<std::int64_t>((hidden + lanes - 1) / lanes, 1, limit));
     }
 

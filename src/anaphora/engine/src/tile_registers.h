@@ -4,11 +4,35 @@
 
 #include "vector.h"
 
+#include <algorithm>
+#include <array>
+
 #if defined(ANAPHORA_HAS_TILES) // vectors of 64 bytes only
 
 namespace anaphora::ANAPHORA_ISA {
 
 using Ints = VectorOf<std::int32_t>::type;
+
+// The numbers of lines of eight tile registers. Fewer lines take less time.
+class TileLines {
+  public:
+    static constexpr int max_lines = 16, line_bytes = 64;
+
+  protected:
+    using Lines = std::array<std::uint8_t, 8>;
+
+    // 0 to 6 for a left operand and sums, 7 for a right operand.
+    static Lines of(int lines) {
+        const auto n = static_cast<std::uint8_t>(lines);
+        return {n, n, n, n, n, n, n, max_lines};
+    }
+    // 0 to 3 for sums, 4 and 5 for two parts of a left operand, 6 and 7 for right operands.
+    static Lines of_pairs(int lower, int upper) {
+        const auto n = static_cast<std::uint8_t>(lower),
+                   m = static_cast<std::uint8_t>(std::max(1, upper)); // 0 is none
+        return {n, n, m, m, n, m, max_lines, max_lines};
+    }
+};
 
 } // namespace anaphora::ANAPHORA_ISA
 
@@ -38,63 +62,64 @@ ANAPHORA_INLINE Ints add_products(Ints sums, Ints x, Ints w) {
     return sums;
 }
 
-// Configures the tile registers of this thread for its lifetime: 0 to 6 with so many lines, for a
-// left operand; 7 with 16, for a right operand. Fewer lines take less time. A nested one restores
-// the outer one's number of lines on destruction, but not the contents.
-class TileRegisters {
+// Configures the tile registers of this thread for its lifetime. A nested one restores the outer
+// one's numbers of lines on destruction, but not the contents.
+class TileRegisters : public TileLines {
   public:
-    static constexpr int max_lines = 16;
-
     explicit TileRegisters(int lines = max_lines) : before_(current()) { set_lines(lines); }
     ~TileRegisters() {
-        if (before_ > 0)
-            set_lines(before_);
+        if (before_[0] > 0)
+            set(before_);
         else {
             asm volatile("tilerelease");
-            current() = 0;
+            current() = {};
         }
     }
     TileRegisters(const TileRegisters &) = delete;
     TileRegisters &operator=(const TileRegisters &) = delete;
 
     // The contents of the registers are lost.
-    void set_lines(int lines) {
+    static void set_lines(int lines) { set(of(lines)); }
+    static void set_pairs(int lower, int upper) { set(of_pairs(lower, upper)); }
+
+    template <int R> static ANAPHORA_INLINE void zero() {
+        asm volatile("tilezero %%tmm%c0" ::"i"(R));
+    }
+    // Lines of 64 bytes, `stride` bytes apart.
+    template <int R>
+    static ANAPHORA_INLINE void load(const void *from, std::int64_t stride = line_bytes) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(R) : "memory");
+    }
+    template <int R> static ANAPHORA_INLINE void store(void *to, std::int64_t stride = line_bytes) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(R) : "memory");
+    }
+    // C += A B of int8, in int32.
+    template <int C, int A, int B> static ANAPHORA_INLINE void multiply() {
+        asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+    }
+    // C += A B of pairs of bfloat16, in float32.
+    template <int C, int A, int B> static ANAPHORA_INLINE void multiply_pairs() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+    }
+
+  private:
+    static Lines &current() {
+        static thread_local Lines lines{};
+        return lines;
+    }
+    static void set(const Lines &lines) {
         if (lines == current())
             return;
         current() = lines;
         struct {
             std::uint8_t palette = 1, start = 0, reserved[14] = {};
             std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-            std::uint8_t lines[16] = {0, 0, 0, 0, 0, 0, 0, max_lines};
+            std::uint8_t lines[16] = {};
         } shape;
-        for (int r = 0; r < 7; r++)
-            shape.lines[r] = static_cast<std::uint8_t>(lines);
+        std::copy(lines.begin(), lines.end(), shape.lines);
         asm volatile("ldtilecfg %0" ::"m"(shape));
     }
-
-    template <int R> static ANAPHORA_INLINE void zero() {
-        asm volatile("tilezero %%tmm%c0" ::"i"(R));
-    }
-    // Lines of 64 bytes, contiguous.
-    template <int R> static ANAPHORA_INLINE void load(const void *from) {
-        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(std::int64_t{64}), "i"(R)
-                     : "memory");
-    }
-    template <int R> static ANAPHORA_INLINE void store(void *to) {
-        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(std::int64_t{64}), "i"(R)
-                     : "memory");
-    }
-    // C += A B of int8, in int32.
-    template <int C, int A, int B> static ANAPHORA_INLINE void multiply() {
-        asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-    }
-
-  private:
-    static int &current() {
-        static thread_local int lines = 0;
-        return lines;
-    }
-    int before_;
+    Lines before_;
 };
 
 } // namespace anaphora::ANAPHORA_ISA

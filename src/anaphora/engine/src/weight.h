@@ -1,8 +1,10 @@
 // A packed weight is a value with a format; what multiplies by it does not know the format.
 #pragma once
 
+#include "formats/bfloat16.h"
 #include "formats/chain.h"
 #include "formats/fixed.h"
+#include "formats/packed_product.h"
 
 #include <utility>
 #include <variant>
@@ -11,31 +13,44 @@
 namespace anaphora::ANAPHORA_ISA {
 
 // The formats of weights of T, in the order of Format.
-template <class T> struct WeightFormats {
-    using Weight = std::variant<ChainWeight<T>>;
-    using Rows = std::variant<typename ChainWeight<T>::Rows>;
+template <class... Weights> struct Formats {
+    using Weight = std::variant<Weights...>;
+    using Rows = std::variant<typename Weights::Rows...>;
 };
+using BFloat16Weight = ChainWeight<Pairs<PairUnit::vectors>>;
 #if defined(ANAPHORA_HAS_TILES)
-template <> struct WeightFormats<float> {
-    using Weight = std::variant<ChainWeight<float>, FixedWeight>;
-    using Rows = std::variant<ChainWeight<float>::Rows, FixedWeight::Rows>;
-};
+using DotsWeight = ChainWeight<Pairs<PairUnit::dots>>;
+using TilesWeight = ChainWeight<Pairs<PairUnit::tiles>>;
+#endif
+template <class T> struct WeightFormats : Formats<ChainWeight<Numbers<T>>> {};
+#if defined(ANAPHORA_HAS_TILES)
+template <>
+struct WeightFormats<float>
+    : Formats<ChainWeight<Numbers<float>>, FixedWeight, BFloat16Weight, DotsWeight, TilesWeight> {};
+#else
+template <> struct WeightFormats<float> : Formats<ChainWeight<Numbers<float>>, BFloat16Weight> {};
 #endif
 
 // Call f with the type of weights of this format.
 template <class T, class F> auto with_format(Format format, F f) {
-#if defined(ANAPHORA_HAS_TILES)
     if constexpr (sizeof(T) == 4)
-        if (format == Format::fixed)
-            return f(std::type_identity<FixedWeight>());
+        switch (format) {
+        case Format::chain: break;
+        case Format::bfloat16: return f(std::type_identity<BFloat16Weight>());
+#if defined(ANAPHORA_HAS_TILES)
+        case Format::fixed: return f(std::type_identity<FixedWeight>());
+        case Format::bfloat16_dots: return f(std::type_identity<DotsWeight>());
+        case Format::bfloat16_tiles: return f(std::type_identity<TilesWeight>());
+#else
+        default: break;
 #endif
-    static_cast<void>(format);
-    return f(std::type_identity<ChainWeight<T>>());
+        }
+    return f(std::type_identity<ChainWeight<Numbers<T>>>());
 }
 
 // Each format has the same functions.
 template <class T> class Weight {
-    using Formats = typename WeightFormats<T>::Weight;
+    using Packed = typename WeightFormats<T>::Weight;
 
   public:
     // The size of its memory, in numbers.
@@ -48,7 +63,7 @@ template <class T> class Weight {
     // adjacent. Outside the terms of a block-diagonal weight it is 0.
     Weight(Format format, const WeightShape &shape, Matrix<const T> B, T *memory)
         : weight_(with_format<T>(format, [&]<class W>(std::type_identity<W>) {
-              return Formats(std::in_place_type<W>, shape, B, memory);
+              return Packed(std::in_place_type<W>, shape, B, memory);
           })) {}
     Weight(Format format, const WeightShape &shape, Matrix<const T> B, Scratch &scratch)
         : Weight(format, shape, B, scratch.get<T>(size(format, shape))) {}
@@ -66,8 +81,8 @@ template <class T> class Weight {
         Rows(const Weight &weight, std::int64_t max_rows, bool weights_stream, Scratch &scratch)
             : rows_(std::visit(
                   [&]<class W>(const W &w) {
-                      return Formats_(std::in_place_type<typename W::Rows>, w, max_rows,
-                                      weights_stream, scratch);
+                      return Read(std::in_place_type<typename W::Rows>, w, max_rows, weights_stream,
+                                  scratch);
                   },
                   weight.weight_)) {}
 
@@ -79,8 +94,8 @@ template <class T> class Weight {
 
       private:
         friend class Weight;
-        using Formats_ = typename WeightFormats<T>::Rows;
-        Formats_ rows_;
+        using Read = typename WeightFormats<T>::Rows;
+        Read rows_;
     };
 
     // to = the rows of a part times the outputs of blocks first ... end - 1.
@@ -105,7 +120,7 @@ template <class T> class Weight {
                    weight_);
     }
 
-    Formats weight_;
+    Packed weight_;
 };
 
 // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or none); the columns of C are adjacent.
@@ -116,14 +131,21 @@ void multiply(Units units, Use use, std::int64_t M, std::int64_t N, std::int64_t
     if (M == 0 || N == 0)
         return;
     const Arithmetic arithmetic = choose(use, K, std::min(M, N), units);
+    auto packed = [&]<class F>(std::type_identity<F>) {
+        if constexpr (sizeof(T) == 4)
+            PackedProduct<F>::multiply(M, N, K, arithmetic.terms, A, B, C, c_row, bias, accumulate);
+    };
+    switch (arithmetic.format) {
+    case Format::chain: return ChainProduct<T>(M, N, K, A, B, C, c_row, bias, accumulate)();
+    case Format::bfloat16: return packed(std::type_identity<PairProduct<PairUnit::vectors>>());
 #if defined(ANAPHORA_HAS_TILES)
-    if constexpr (sizeof(T) == 4)
-        if (arithmetic.format == Format::fixed)
-            return FixedProduct::multiply(M, N, K, arithmetic.terms, A, B, C, c_row, bias,
-                                          accumulate);
+    case Format::fixed: return packed(std::type_identity<FixedProduct>());
+    case Format::bfloat16_dots: return packed(std::type_identity<PairProduct<PairUnit::dots>>());
+    case Format::bfloat16_tiles: return packed(std::type_identity<PairProduct<PairUnit::tiles>>());
+#else
+    default: break;
 #endif
-    static_cast<void>(arithmetic);
-    ChainProduct<T>(M, N, K, A, B, C, c_row, bias, accumulate)();
+    }
 }
 
 } // namespace anaphora::ANAPHORA_ISA

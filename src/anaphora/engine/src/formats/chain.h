@@ -24,6 +24,24 @@ inline constexpr bool many_registers = ANAPHORA_VECTOR_BYTES == 64;
 #endif
 inline constexpr int tile_rows(int vectors) { return rows_in_registers(many_registers, vectors); }
 
+// What chains are made of: how their terms are packed, and how they are added. Here numbers of T
+// one by one; formats/bfloat16.h has pairs.
+template <class T> struct Numbers {
+    using Number = T;
+    using Packed = T;
+    static constexpr std::int64_t together = 1; // terms in a Packed
+    static constexpr std::int64_t multiple = 1; // of Packed, to which a sum is filled up with 0
+    static constexpr bool own_tiles = false;    // whether multiply_tile is its own
+    static constexpr int max_rows = anaphora::max_rows, max_vectors = anaphora::max_vectors;
+
+    struct Registers {}; // what must be set up for products
+
+    static constexpr int tile_rows(int vectors) { return ANAPHORA_ISA::tile_rows(vectors); }
+    ANAPHORA_INLINE static Vector<T> add(Vector<T> sums, Vector<T> x, Vector<T> w) {
+        return sums + x * w;
+    }
+};
+
 // How a tile reads its operands. Either the rows of a are contiguous, element (i, k) at a[i *
 // stride + k]; or its columns are, at a[i + k * stride], and are prefetched. So is b, unless it was
 // just packed or used and is cached.
@@ -50,11 +68,14 @@ template <class T> struct Target {
 //   a: see Operands.
 //   b: S times [K, NV * lanes], `next` apart.
 //   c: NV vectors for each, the first ones `next_vector` apart.
-template <class T, int R, int NV, Operands O, int S = 1>
-ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t row_stride,
-                                      const T *b, T *c, std::int64_t c_row, std::int64_t c_vector,
-                                      bool accumulate, std::int64_t next = 0,
+template <class Terms, int R, int NV, Operands O, int S = 1>
+ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const typename Terms::Packed *a,
+                                      std::int64_t row_stride, const typename Terms::Packed *b,
+                                      typename Terms::Number *c, std::int64_t c_row,
+                                      std::int64_t c_vector, bool accumulate, std::int64_t next = 0,
                                       std::int64_t next_vector = NV) {
+    using T = typename Terms::Number;
+    using P = typename Terms::Packed;
     constexpr int W = lanes<T>, N = S * NV, ahead = 16;
     auto at = [&](int i, int v) {
         return c + i * c_row + (v / NV * next_vector + v % NV) * c_vector;
@@ -66,10 +87,10 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
         for (int v = 0; v < N; v++)
             sums[i][v] = accumulate ? load(at(i, v)) : broadcast<T>(0);
     for (std::int64_t k = 0; k < K; k++) {
-        Vector<T> bs[N];
+        Vector<P> bs[N];
 #pragma GCC unroll 8
         for (int v = 0; v < N; v++) {
-            const T *from = b + v / NV * next + k * (NV * W) + v % NV * W;
+            const P *from = b + v / NV * next + k * (NV * W) + v % NV * W;
             bs[v] = load(from);
             if (O != Operands::cached_rows)
                 __builtin_prefetch(from + ahead * (NV * W));
@@ -78,11 +99,11 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
             __builtin_prefetch(a + (k + 12) * row_stride);
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
-            Vector<T> x = broadcast<T>(O == Operands::columns ? a[k * row_stride + i]
+            Vector<P> x = broadcast<P>(O == Operands::columns ? a[k * row_stride + i]
                                                               : a[i * row_stride + k]);
 #pragma GCC unroll 8
             for (int v = 0; v < N; v++)
-                sums[i][v] += x * bs[v];
+                sums[i][v] = Terms::add(sums[i][v], x, bs[v]);
         }
     }
 #pragma GCC unroll 8
@@ -93,13 +114,16 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const T *a, std::int64_t r
 }
 
 // The same for a number of rows, 1 to tile_rows(NV), known at run time.
-template <class T, int NV, Operands O, int R = tile_rows(NV)>
-void multiply_tile(int rows, std::int64_t K, const T *a, std::int64_t row_stride, const T *b, T *c,
-                   std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
+template <class Terms, int NV, Operands O, int R = tile_rows(NV)>
+void multiply_tile(int rows, std::int64_t K, const typename Terms::Packed *a,
+                   std::int64_t row_stride, const typename Terms::Packed *b,
+                   typename Terms::Number *c, std::int64_t c_row, std::int64_t c_vector,
+                   bool accumulate) {
     if (rows == R)
-        multiply_tile_of<T, R, NV, O>(K, a, row_stride, b, c, c_row, c_vector, accumulate);
+        multiply_tile_of<Terms, R, NV, O>(K, a, row_stride, b, c, c_row, c_vector, accumulate);
     else if constexpr (R > 1)
-        multiply_tile<T, NV, O, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
+        multiply_tile<Terms, NV, O, R - 1>(rows, K, a, row_stride, b, c, c_row, c_vector,
+                                           accumulate);
 }
 
 // Call f with a number of vectors, 1 to 4, known at compile time.
@@ -112,13 +136,18 @@ template <class F> ANAPHORA_INLINE void with_vectors(int vectors, F f) {
     }
 }
 
-template <class T, Operands O>
-ANAPHORA_INLINE void multiply_tile(int vectors, int rows, std::int64_t K, const T *a,
-                                   std::int64_t row_stride, const T *b, T *c, std::int64_t c_row,
-                                   std::int64_t c_vector, bool accumulate) {
-    with_vectors(vectors, [&](auto NV) {
-        multiply_tile<T, NV, O>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
-    });
+// And for a number of vectors: as many as a chunk of a packed weight has.
+template <class Terms, Operands O>
+ANAPHORA_INLINE void multiply_tile(int vectors, int rows, std::int64_t K,
+                                   const typename Terms::Packed *a, std::int64_t row_stride,
+                                   const typename Terms::Packed *b, typename Terms::Number *c,
+                                   std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
+    if constexpr (Terms::own_tiles)
+        Terms::multiply_tile(vectors, rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
+    else
+        with_vectors(vectors, [&](auto NV) {
+            multiply_tile<Terms, NV, O>(rows, K, a, row_stride, b, c, c_row, c_vector, accumulate);
+        });
 }
 
 // Pack vectors of columns of B [K, .], vector v from column begins[v], of which `valid` are there,
@@ -177,7 +206,6 @@ struct WeightShape {
     bool single_rows = false;     // whether single rows should be fast, and packing may take longer
 
     std::int64_t vectors(const Block &block) const { return gates * block.vectors; }
-    static std::int64_t terms(const Block &block) { return block.end_term - block.begin_term; }
     // The column of the weight's transpose at which a vector of a gate begins, and those it has.
     Columns columns(const Block &block, std::int64_t vector, std::int64_t lanes) const {
         const std::int64_t unit = (block.first + vector % block.vectors) * lanes;
@@ -192,27 +220,37 @@ template <class T> struct RowRange {
     std::int64_t to;
 };
 
-// A packed weight: for each block of units, chunk by chunk of up to 4 vectors, [terms, vectors *
+// A packed weight: for each block of units, chunk by chunk of a few vectors, [terms, vectors *
 // lanes].
-template <class T> class ChainWeight {
+template <class Terms> class ChainWeight {
+    using T = typename Terms::Number;
+    using P = typename Terms::Packed;
+    static_assert(sizeof(P) == sizeof(T));
+
   public:
     static std::int64_t size(const WeightShape &shape) { // in numbers
         std::int64_t total = 1;
         for (const Block &block : shape.blocks)
-            total += block_size(shape, block);
+            total += shape.vectors(block) * lanes<T> * packed_terms(block);
         return total;
+    }
+    // What so many terms are packed to.
+    static std::int64_t packed_terms(std::int64_t terms) {
+        constexpr std::int64_t step = Terms::together * Terms::multiple;
+        return (terms + step - 1) / step * Terms::multiple;
     }
 
     // Packs B [K, gates * units].
-    ChainWeight(const WeightShape &shape, Matrix<const T> B, T *packed) {
+    ChainWeight(const WeightShape &shape, Matrix<const T> B, T *memory) : K_(shape.K) {
+        P *packed = reinterpret_cast<P *>(memory);
         std::int64_t vector = 0;
         for (const Block &block : shape.blocks) {
-            const Parts parts = Parts::of(shape.vectors(block), max_vectors);
+            const Parts parts = Parts::of(shape.vectors(block), Terms::max_vectors);
             first_chunk_.push_back(std::ssize(chunks_));
             for (std::int64_t c = 0; c < parts.parts; c++) {
                 chunks_.push_back(
-                    {packed, vector, block.begin_term, shape.terms(block), parts.size(c)});
-                packed += parts.size(c) * lanes<T> * shape.terms(block);
+                    {packed, vector, first_packed(block), packed_terms(block), parts.size(c)});
+                packed += parts.size(c) * lanes<T> * packed_terms(block);
                 vector += parts.size(c);
             }
         }
@@ -225,8 +263,13 @@ template <class T> class ChainWeight {
                 Columns columns[max_vectors];
                 for (int v = 0; v < chunk.width; v++)
                     columns[v] = shape.columns(block, chunk.vector - first_vector(n) + v, lanes<T>);
-                const Matrix<const T> terms{B.data + chunk.begin_term * B.row, B.row, B.column};
-                pack_columns(chunk.terms, terms, chunk.width, columns, chunk.packed);
+                const std::int64_t begin = chunk.begin * Terms::together;
+                const Matrix<const T> terms{B.data + begin * B.row, B.row, B.column};
+                if constexpr (Terms::together == 1)
+                    pack_columns(chunk.terms, terms, chunk.width, columns, chunk.packed);
+                else
+                    Terms::pack_columns(std::min(K_ - begin, chunk.terms * Terms::together),
+                                        chunk.terms, terms, chunk.width, columns, chunk.packed);
             }
         });
     }
@@ -239,18 +282,44 @@ template <class T> class ChainWeight {
     // Rows to be multiplied by such a weight, on one thread; see weight.h.
     class Rows {
       public:
-        Rows(const ChainWeight &, std::int64_t, bool weights_stream, Scratch &)
-            : weights_stream_(weights_stream) {}
+        Rows(const ChainWeight &weight, std::int64_t, bool weights_stream, Scratch &scratch)
+            : K_(weight.K_), weights_stream_(weights_stream), scratch_(scratch) {}
+
         void read(const std::vector<RowRange<T>> &ranges, std::int64_t stride, bool) {
-            ranges_ = &ranges;
+            if constexpr (Terms::together == 1) {
+                ranges_ = &ranges;
+                stride_ = stride;
+            } else {
+                std::int64_t count = 0;
+                for (const RowRange<T> &range : ranges)
+                    count += range.rows;
+                stride_ = Terms::row_stride(packed_terms(K_));
+                P *to = scratch_.get<P>(count * stride_ + 1);
+                packed_.clear();
+                for (const RowRange<T> &range : ranges) {
+                    packed_.push_back({to, range.rows, range.to});
+                    for (int r = 0; r < range.rows; r++, to += stride_)
+                        Terms::pack_row(K_, packed_terms(K_), range.from + r * stride, to);
+                }
+                ranges_ = &packed_;
+            }
+        }
+        // Rows that are packed already.
+        void take(const P *packed, std::int64_t count, std::int64_t stride) {
+            packed_.assign(1, {packed, static_cast<int>(count), 0});
+            ranges_ = &packed_;
             stride_ = stride;
         }
         std::int64_t parts() const { return std::ssize(*ranges_); }
 
       private:
         friend class ChainWeight;
+        std::int64_t K_;
         bool weights_stream_;
-        const std::vector<RowRange<T>> *ranges_ = nullptr;
+        Scratch &scratch_;
+        [[no_unique_address]] typename Terms::Registers registers_;
+        std::vector<RowRange<P>> packed_;
+        const std::vector<RowRange<P>> *ranges_ = nullptr;
         std::int64_t stride_ = 0;
     };
 
@@ -258,7 +327,8 @@ template <class T> class ChainWeight {
                                   std::int64_t first_part, std::int64_t end_part,
                                   const Target<T> &to, bool backwards) const {
         const std::int64_t vector = first_vector(first);
-        if (end_part - first_part == 1 && (*rows.ranges_)[first_part].rows == 1) {
+        if (!Terms::own_tiles && end_part - first_part == 1 &&
+            (*rows.ranges_)[first_part].rows == 1) {
             std::int64_t full = end; // all columns of the blocks before it are there
             while (full > first && (first_vector(full) - vector) * lanes<T> > to.columns)
                 full--;
@@ -276,14 +346,17 @@ template <class T> class ChainWeight {
 
   private:
     struct Chunk {
-        T *packed;           // [terms, width * lanes]
-        std::int64_t vector; // the number of vectors before it
-        std::int64_t begin_term, terms;
+        P *packed;                 // [terms, width * lanes]
+        std::int64_t vector;       // the number of vectors before it
+        std::int64_t begin, terms; // of what terms are packed to
         int width;
     };
 
-    static std::int64_t block_size(const WeightShape &shape, const Block &block) {
-        return shape.vectors(block) * lanes<T> * shape.terms(block);
+    static std::int64_t first_packed(const Block &block) {
+        return block.begin_term / (Terms::together * Terms::multiple) * Terms::multiple;
+    }
+    static std::int64_t packed_terms(const Block &block) {
+        return packed_terms(block.end_term) - first_packed(block);
     }
 
     // Some parts by a chunk.
@@ -291,29 +364,29 @@ template <class T> class ChainWeight {
                                std::int64_t end_part, T *to, std::int64_t to_row,
                                std::int64_t to_vector, std::int64_t columns, bool accumulate) {
         const std::int64_t terms = chunk.terms, padded = chunk.width * lanes<T>;
-        const int height = tile_rows(chunk.width);
+        const int height = Terms::tile_rows(chunk.width);
         std::int64_t depth = terms;
         if (rows.weights_stream_) { // many rows take the part of weights that fits in L1
             std::int64_t count = 0;
             for (std::int64_t part = first_part; part < end_part; part++)
                 count += (*rows.ranges_)[part].rows;
             if (count > height)
-                depth = (1 << 14) / sizeof(T) / padded;
+                depth = (1 << 14) / sizeof(P) / padded / Terms::multiple * Terms::multiple;
         }
-        const T *b = chunk.packed;
+        const P *b = chunk.packed;
         for (std::int64_t k = 0;;) {
             const std::int64_t size = std::min(depth, terms - k);
             for (std::int64_t part = first_part; part < end_part; part++) {
-                const RowRange<T> &range = (*rows.ranges_)[part];
-                const T *from = range.from + chunk.begin_term + k;
+                const RowRange<P> &range = (*rows.ranges_)[part];
+                const P *from = range.from + chunk.begin + k;
                 const Parts groups = Parts::of(range.rows, height);
                 for (std::int64_t g = 0, row = range.to; g < groups.parts; g++) {
                     const int count = groups.size(g);
                     T *at = to + row * to_row;
                     if (columns >= padded)
-                        multiply_tile<T, Operands::cached_rows>(chunk.width, count, size, from,
-                                                                rows.stride_, b, at, to_row,
-                                                                to_vector, accumulate);
+                        multiply_tile<Terms, Operands::cached_rows>(chunk.width, count, size, from,
+                                                                    rows.stride_, b, at, to_row,
+                                                                    to_vector, accumulate);
                     else
                         multiply_edge(chunk.width, count, size, from, rows.stride_, b, at, to_row,
                                       columns, accumulate);
@@ -330,23 +403,23 @@ template <class T> class ChainWeight {
     }
 
     // A tile of which some columns are there; those are adjacent.
-    static void multiply_edge(int width, int rows, std::int64_t K, const T *a, std::int64_t stride,
-                              const T *b, T *c, std::int64_t c_row, std::int64_t columns,
+    static void multiply_edge(int width, int rows, std::int64_t K, const P *a, std::int64_t stride,
+                              const P *b, T *c, std::int64_t c_row, std::int64_t columns,
                               bool accumulate) {
-        alignas(64) T edge[max_rows * max_vectors * lanes<T>];
+        alignas(64) T edge[Terms::max_rows * Terms::max_vectors * lanes<T>];
         const std::int64_t padded = width * lanes<T>;
         const std::size_t bytes = columns * sizeof(T);
         for (int r = 0; r < rows && accumulate; r++)
             std::memcpy(edge + r * padded, c + r * c_row, bytes);
-        multiply_tile<T, Operands::cached_rows>(width, rows, K, a, stride, b, edge, padded,
-                                                lanes<T>, accumulate);
+        multiply_tile<Terms, Operands::cached_rows>(width, rows, K, a, stride, b, edge, padded,
+                                                    lanes<T>, accumulate);
         for (int r = 0; r < rows; r++)
             std::memcpy(c + r * c_row, edge + r * padded, bytes);
     }
 
     // One row by blocks all of whose columns are there; by two blocks at a time if they are alike,
     // which keeps enough chains in flight.
-    void multiply_row(std::int64_t first, std::int64_t end, const RowRange<T> &row,
+    void multiply_row(std::int64_t first, std::int64_t end, const RowRange<P> &row,
                       const Target<T> &to) const {
         const std::int64_t vector = first_vector(first);
         for (std::int64_t n = first; n < end; n++) {
@@ -354,17 +427,17 @@ template <class T> class ChainWeight {
             const bool two = n + 1 < end && alike(c0, count, first_chunk_[n + 2] - c0 - count);
             for (std::int64_t c = c0; c < c0 + count; c++) {
                 const Chunk &chunk = chunks_[c], &next = chunks_[c + count];
-                const T *a = row.from + chunk.begin_term;
+                const P *a = row.from + chunk.begin;
                 const Target<T> at = to.from(chunk.vector - vector).at_row(row.to);
                 with_vectors(chunk.width, [&](auto NV) {
                     constexpr Operands O = Operands::cached_rows;
                     if (two)
-                        multiply_tile_of<T, 1, NV, O, 2>(
+                        multiply_tile_of<Terms, 1, NV, O, 2>(
                             chunk.terms, a, 0, chunk.packed, at.data, at.row, at.vector,
                             at.accumulate, next.packed - chunk.packed, next.vector - chunk.vector);
                     else
-                        multiply_tile_of<T, 1, NV, O>(chunk.terms, a, 0, chunk.packed, at.data,
-                                                      at.row, at.vector, at.accumulate);
+                        multiply_tile_of<Terms, 1, NV, O>(chunk.terms, a, 0, chunk.packed, at.data,
+                                                          at.row, at.vector, at.accumulate);
                 });
             }
             n += two;
@@ -377,9 +450,10 @@ template <class T> class ChainWeight {
             return false;
         const Chunk &last = chunks_[first + count - 1], &next = chunks_[first + 2 * count - 1];
         return chunks_[first].width == chunks_[first + count].width && last.width == next.width &&
-               last.begin_term == next.begin_term && last.terms == next.terms;
+               last.begin == next.begin && last.terms == next.terms;
     }
 
+    std::int64_t K_;
     std::vector<Chunk> chunks_;             // and one that is empty
     std::vector<std::int64_t> first_chunk_; // of each block, and the end
 };
@@ -521,11 +595,12 @@ template <class T> class ChainProduct {
                 for (int r = 0; r < count; r++)
                     std::memcpy(edge + r * to_row, c + r * c_row_, width * sizeof(T));
             if (by_columns_)
-                multiply_tile<T, Operands::columns>(vectors, count, depth, a + (i - row0), stride,
-                                                    b, to, to_row, W, adding);
+                multiply_tile<Numbers<T>, Operands::columns>(vectors, count, depth, a + (i - row0),
+                                                             stride, b, to, to_row, W, adding);
             else
-                multiply_tile<T, Operands::rows>(vectors, count, depth, a + (i - row0) * stride,
-                                                 stride, b, to, to_row, W, adding);
+                multiply_tile<Numbers<T>, Operands::rows>(vectors, count, depth,
+                                                          a + (i - row0) * stride, stride, b, to,
+                                                          to_row, W, adding);
             for (int r = 0; r < count && (bias != nullptr || !full_panel); r++) {
                 T *row = to + r * to_row;
                 for (std::int64_t j = 0; j < width && bias != nullptr; j++)

@@ -1,0 +1,290 @@
+// float32 matrix products of operands that are rounded to bfloat16, to the nearest, ties to even,
+// with sums in float32. Two terms of a sum are packed side by side. A product of two bfloat16
+// numbers is exact in float32, so that what is rounded are sums alone:
+//
+//   vectors   sum = (sum + odd term) + even term, pair by pair: the order of vdpbf16ps, which
+//             AVX512_BF16 has; so its bits are those of other instruction sets, as long as no sum
+//             is below 2^-126, which it takes for 0
+//   tiles     sum += (the sum of 16 even terms) + (the sum of 16 odd terms): the order of
+//             tdpbf16ps, on the tile registers of AMX
+//
+// Operands below 2^-126 count as 0 everywhere.
+#pragma once
+
+#include "chain.h"
+
+#include "../tile_registers.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace anaphora::ANAPHORA_ISA {
+
+using PackedPairs = Vector<std::uint32_t>;
+
+// Numbers as bfloat16, in the high halves of words; the low halves are any.
+ANAPHORA_INLINE PackedPairs to_bfloat16(Vector<float> x) {
+    const PackedPairs bits = (PackedPairs)x, magnitude = bits & 0x7fffffffu;
+    PackedPairs nearest = bits + (0x7fffu + (bits >> 16 & 1u));
+    nearest = magnitude > 0x7f800000u ? bits | 0x400000u : nearest; // NaN
+    return magnitude < 0x800000u ? bits & 0x80000000u : nearest;
+}
+
+// Pairs of numbers, the first in the low half of a word.
+ANAPHORA_INLINE PackedPairs pairs_of(Vector<float> first, Vector<float> second) {
+    return to_bfloat16(first) >> 16 | (to_bfloat16(second) & 0xffff0000u);
+}
+
+// Pairs of adjacent numbers; `first` come before `second`.
+ANAPHORA_INLINE PackedPairs adjacent_pairs(Vector<float> first, Vector<float> second) {
+    constexpr int W = lanes<float>;
+    using Halves = Vector<std::uint16_t>;
+    const auto high_halves = [&]<int... Lane>(std::integer_sequence<int, Lane...>) {
+        return __builtin_shufflevector((Halves)to_bfloat16(first), (Halves)to_bfloat16(second),
+                                       (2 * Lane + 1)...);
+    };
+    return (PackedPairs)high_halves(std::make_integer_sequence<int, 2 * W>());
+}
+
+// A vector of `valid` numbers from an address; zeros after them.
+ANAPHORA_INLINE Vector<float> load_some(const float *from, std::int64_t valid) {
+    if (valid >= lanes<float>)
+        return load(from);
+    Vector<float> some = broadcast<float>(0);
+    if (valid > 0)
+        std::memcpy(&some, from, valid * sizeof(float));
+    return some;
+}
+
+// What multiplies pairs.
+enum class PairUnit { vectors, dots, tiles };
+
+// The terms of chains, see Numbers.
+template <PairUnit Unit> struct Pairs {
+    using Number = float;
+    using Packed = std::uint32_t;
+    static constexpr std::int64_t together = 2;
+    static constexpr bool own_tiles = Unit == PairUnit::tiles;
+    static constexpr std::int64_t multiple = own_tiles ? 16 : 1;
+    static constexpr int max_rows = own_tiles ? 32 : anaphora::max_rows;
+    static constexpr int max_vectors = own_tiles ? 2 : anaphora::max_vectors;
+#if defined(ANAPHORA_HAS_TILES)
+    struct NoRegisters {};
+    using Registers = std::conditional_t<own_tiles, TileRegisters, NoRegisters>;
+#else
+    struct Registers {};
+#endif
+
+    static constexpr int tile_rows(int vectors) {
+        return own_tiles ? max_rows : ANAPHORA_ISA::tile_rows(vectors);
+    }
+
+    // Only that of Unit::vectors and dots.
+    ANAPHORA_INLINE static Vector<float> add(Vector<float> sums, PackedPairs x, PackedPairs w) {
+#if ANAPHORA_VECTOR_BYTES == 64 && !defined(ANAPHORA_EMULATES_TILES)
+        if constexpr (Unit == PairUnit::dots) {
+            asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
+            return sums;
+        }
+#endif
+        sums += (Vector<float>)(x & 0xffff0000u) * (Vector<float>)(w & 0xffff0000u);
+        return sums + (Vector<float>)(x << 16) * (Vector<float>)(w << 16);
+    }
+
+    // From one packed row to the next: lines whose number is odd, so that rows that are read
+    // together are not in the same places of a cache.
+    static std::int64_t row_stride(std::int64_t packed) { return (packed + 15) / 16 / 2 * 32 + 16; }
+
+    // A row of K adjacent numbers.
+    static void pack_row(std::int64_t K, std::int64_t packed, const float *from, Packed *to) {
+        constexpr std::int64_t W = lanes<float>;
+        for (std::int64_t k = 0; k < packed; k += W) {
+            const float *at = from + 2 * k;
+            const PackedPairs pairs =
+                adjacent_pairs(load_some(at, K - 2 * k), load_some(at + W, K - 2 * k - W));
+            if (k + W <= packed)
+                store(to + k, pairs);
+            else
+                std::memcpy(to + k, &pairs, (packed - k) * sizeof(Packed));
+        }
+    }
+
+    // Up to a vector of rows, whose first numbers are adjacent; from one column to the next it is
+    // `column`.
+    static void pack_rows(std::int64_t count, std::int64_t K, std::int64_t packed,
+                          const float *from, std::int64_t column, Packed *to, std::int64_t to_row) {
+        constexpr std::int64_t W = lanes<float>;
+        for (std::int64_t k = 0; k < packed; k += W) {
+            PackedPairs pairs[W];
+            for (std::int64_t i = 0; i < W; i++) {
+                const std::int64_t first = 2 * (k + i);
+                const float *at = from + first * column;
+                pairs[i] = pairs_of(load_some(at, first < K ? count : 0),
+                                    load_some(at + column, first + 1 < K ? count : 0));
+            }
+            transpose_lanes<std::uint32_t>(pairs);
+            const std::size_t bytes = std::min(W, packed - k) * sizeof(Packed);
+            for (std::int64_t i = 0; i < count; i++)
+                std::memcpy(to + i * to_row + k, &pairs[i], bytes);
+        }
+    }
+
+    // As pack_columns of chain.h, of K rows that become `packed` ones.
+    static void pack_columns(std::int64_t K, std::int64_t packed, const Matrix<const float> &B,
+                             int vectors, const Columns *columns, Packed *to) {
+        constexpr std::int64_t W = lanes<float>;
+        const std::int64_t padded = vectors * W;
+        for (int v = 0; v < vectors; v++, to += W) {
+            const float *from = B.data + columns[v].begin * B.column;
+            const std::int64_t valid = std::clamp<std::int64_t>(columns[v].valid, 0, W);
+            if (B.column == 1) {
+                for (std::int64_t k = 0; k < packed; k++) {
+                    const float *at = from + 2 * k * B.row;
+                    store(to + k * padded,
+                          pairs_of(load_some(at, 2 * k < K ? valid : 0),
+                                   load_some(at + B.row, 2 * k + 1 < K ? valid : 0)));
+                }
+                continue;
+            }
+            for (std::int64_t k = 0; k < packed; k += W) {
+                PackedPairs rows[W];
+                for (std::int64_t j = 0; j < W; j++) {
+                    const std::int64_t left = j < valid ? K - 2 * k : 0;
+                    const float *at = from + j * B.column + 2 * k * B.row;
+                    alignas(64) float copy[2 * W];
+                    if (B.row != 1) {
+                        for (std::int64_t i = 0; i < std::min(2 * W, left); i++)
+                            copy[i] = at[i * B.row];
+                        at = copy;
+                    }
+                    rows[j] = adjacent_pairs(load_some(at, left), load_some(at + W, left - W));
+                }
+                transpose_lanes<std::uint32_t>(rows);
+                for (std::int64_t i = 0; i < std::min(W, packed - k); i++)
+                    store(to + (k + i) * padded, rows[i]);
+            }
+        }
+    }
+
+#if defined(ANAPHORA_HAS_TILES)
+    // As chain.h's, for up to 32 rows by up to 2 vectors, on registers that are set up.
+    static void multiply_tile(int vectors, int rows, std::int64_t K, const Packed *a,
+                              std::int64_t row_stride, const Packed *b, float *c,
+                              std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
+        const int upper = rows > 16 ? rows / 2 : 0, lower = rows - upper;
+        TileRegisters::set_pairs(lower, upper);
+        auto run = [&](auto V, auto U) {
+            multiply_tile_of<V, U>(K, lower, a, row_stride, b, c, c_row, c_vector, accumulate);
+        };
+        using std::bool_constant, std::integral_constant;
+        if (vectors == 1)
+            return upper > 0 ? run(integral_constant<int, 1>(), bool_constant<true>())
+                             : run(integral_constant<int, 1>(), bool_constant<false>());
+        return upper > 0 ? run(integral_constant<int, 2>(), bool_constant<true>())
+                         : run(integral_constant<int, 2>(), bool_constant<false>());
+    }
+
+  private:
+    // Registers: 0 to 3 hold sums, of the lower rows and of the upper ones; 4 and 5 these rows; 6
+    // and 7 vectors of the weight.
+    template <int V, bool Upper>
+    static void multiply_tile_of(std::int64_t K, int lower, const Packed *a,
+                                 std::int64_t row_stride, const Packed *b, float *c,
+                                 std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
+        using R = TileRegisters;
+        constexpr std::int64_t bytes = sizeof(float), line = 64 * V;
+        float *upper = c + lower * c_row;
+        if (accumulate) {
+            R::load<0>(c, c_row * bytes);
+            if constexpr (V > 1)
+                R::load<1>(c + c_vector, c_row * bytes);
+            if constexpr (Upper)
+                R::load<2>(upper, c_row * bytes);
+            if constexpr (Upper && V > 1)
+                R::load<3>(upper + c_vector, c_row * bytes);
+        } else {
+            R::zero<0>(), R::zero<1>(), R::zero<2>(), R::zero<3>();
+        }
+        for (std::int64_t k = 0; k < K; k += 16) {
+            R::load<4>(a + k, row_stride * bytes);
+            R::load<6>(b + k * V * 16, line);
+            R::multiply_pairs<0, 4, 6>();
+            if constexpr (V > 1) {
+                R::load<7>(b + k * V * 16 + 16, line);
+                R::multiply_pairs<1, 4, 7>();
+            }
+            if constexpr (Upper) {
+                R::load<5>(a + lower * row_stride + k, row_stride * bytes);
+                R::multiply_pairs<2, 5, 6>();
+            }
+            if constexpr (Upper && V > 1)
+                R::multiply_pairs<3, 5, 7>();
+        }
+        R::store<0>(c, c_row * bytes);
+        if constexpr (V > 1)
+            R::store<1>(c + c_vector, c_row * bytes);
+        if constexpr (Upper)
+            R::store<2>(upper, c_row * bytes);
+        if constexpr (Upper && V > 1)
+            R::store<3>(upper + c_vector, c_row * bytes);
+    }
+#endif
+};
+
+// What packed_product.h needs: both operands packed.
+template <PairUnit Unit> struct PairProduct {
+    using Terms = Pairs<Unit>;
+    using Right = ChainWeight<Terms>;
+
+    static Right pack_right(std::int64_t K, std::int64_t N, Matrix<const float> B,
+                            Scratch &scratch) {
+        WeightShape shape{.gates = 1, .units = N, .K = K, .blocks = {}};
+        add_blocks(shape.blocks, 0, (N + lanes<float> - 1) / lanes<float>, Terms::max_vectors, K);
+        return Right(shape, B, scratch.get<float>(Right::size(shape)));
+    }
+
+    class Left {
+      public:
+        Left(std::int64_t M, std::int64_t K, Matrix<const float> A, Scratch &scratch)
+            : M_(M), stride_(Terms::row_stride(Right::packed_terms(K))),
+              packed_(scratch.get<std::uint32_t>(M * stride_ + 1)) {
+            constexpr std::int64_t W = lanes<float>, rows_per_task = 64;
+            static_assert(rows_per_task % W == 0);
+            const std::int64_t packed = Right::packed_terms(K);
+            parallel((M + rows_per_task - 1) / rows_per_task, [&](std::int64_t task) {
+                const std::int64_t end = std::min(M, (task + 1) * rows_per_task);
+                for (std::int64_t m = task * rows_per_task; m < end; m += W) {
+                    std::uint32_t *to = packed_ + m * stride_;
+                    const float *from = A.data + m * A.row;
+                    const std::int64_t count = std::min(W, end - m);
+                    if (A.column != 1)
+                        Terms::pack_rows(count, K, packed, from, A.column, to, stride_);
+                    else
+                        for (std::int64_t i = 0; i < count; i++)
+                            Terms::pack_row(K, packed, from + i * A.row, to + i * stride_);
+                }
+            });
+        }
+
+        // C [M, N] (+)= this times a right operand + bias [N] (or none), on one thread.
+        void multiply(const Right &right, std::int64_t N, float *C, std::int64_t c_row,
+                      const float *bias, bool accumulate) const {
+            constexpr std::int64_t W = lanes<float>;
+            OwnScratch none;
+            typename Right::Rows rows(right, M_, true, none);
+            rows.take(packed_, M_, stride_);
+            const std::int64_t blocks = Parts::of((N + W - 1) / W, Terms::max_vectors).parts;
+            right.multiply(0, blocks, rows, 0, 1, {C, c_row, W, accumulate, N}, false);
+            for (std::int64_t m = 0; m < M_ && bias != nullptr; m++)
+                for (std::int64_t n = 0; n < N; n++)
+                    C[m * c_row + n] += bias[n];
+        }
+
+      private:
+        std::int64_t M_, stride_;
+        std::uint32_t *packed_;
+    };
+};
+
+} // namespace anaphora::ANAPHORA_ISA
