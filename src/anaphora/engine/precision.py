@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+
+Item = TypeVar("Item")
 
 MATMUL_PRECISIONS = ("float32", "bfloat16")
 
@@ -71,6 +73,28 @@ def matmul_precision(precision: str) -> Iterator[None]:
         yield
     finally:
         _here.reset(token)
+
+
+def with_current_precision(items: Iterable[Item]) -> Iterator[Item]:
+    """Iterate in the precision that matrix products have now, wherever the iteration goes on.
+
+    >>> with matmul_precision("bfloat16"):
+    ...     precisions = with_current_precision(current_matmul_precision() for _ in range(2))
+    >>> list(precisions), current_matmul_precision()
+    (['bfloat16', 'bfloat16'], 'float32')
+    """
+    precision, iterator = current_matmul_precision(), iter(items)
+
+    def steps() -> Iterator[Item]:
+        while True:
+            with matmul_precision(precision):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    return steps()
 
 
 def rounded(array: Array) -> Array:
