@@ -1514,7 +1514,7 @@ int main() {
             set_thread_count(2);
             const bool avx512 = std::string(set) == "avx512";
             check(test(std::string(set) == "amx-emulated" || (tiles && avx512),
-                       avx512 && has_dots())
+                       avx512 && std::string(bfloat16_unit()) == "dots")
                       .empty(),
                   set);
         }
