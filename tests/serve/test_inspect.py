@@ -9,7 +9,8 @@ from anaphora.generation import next_tokens, score
 from anaphora.models import LanguageModel
 from anaphora.plot.sequences import recorded_values
 from anaphora.serve import ServedModel
-from anaphora.serve.inspect import MOST_TOKENS, connectivity
+from anaphora.serve.inspect import MOST_TOKENS, Inspector, connectivity
+from anaphora.serve.messages import InspectRequest
 from anaphora.tensor import no_grad
 
 PATH = "/v1/inspect"
@@ -100,7 +101,61 @@ def test_connectivity_is_the_norm_of_the_numerical_gradient(folders, position):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def without_model(found, start):
+    """What an inspection says of the tokens from a position on."""
+    parts = ("tokens", "logprobs", "next")
+    values = {name: rows[start:] for name, rows in found["values"].items()}
+    return {**{name: found[name][start:] for name in parts}, "values": values}
+
+
+@pytest.mark.parametrize("name", ["characters", "words"])
+def test_a_text_is_read_on_from_any_position_with_the_same_bits(serve, name):
+    client = serve([name])
+    text = "to be or not to be or"
+    asked = {"prompt": text, "values": ["i_l0", "c_l1"], "top": 3}
+    whole = client.post(PATH, **asked)
+    length = len(whole["ids"])
+    assert whole["opening"] == (name == "words")
+    for start in [*range(length), 2, length - 1]:  # with no state of that position, or with one
+        found = client.post(PATH, **asked, start=start)
+        assert (found["ids"], found["start"]) == (whole["ids"], start)
+        assert without_model(found, 0) == without_model(whole, start)
+
+    assert client.post(PATH, **asked, start=length + 5) == found  # the last token
+
+
+def test_typing_reads_each_token_once(folders, monkeypatch):
+    inspector = Inspector(ServedModel.load(folders["characters"]))
+    layer = inspector._served.model.recurrent
+    read = []
+    for method in ("record", "forward"):
+        original = getattr(layer, method)
+
+        def counted(x, *arguments, original=original):
+            read.append(len(x))
+            return original(x, *arguments)
+
+        monkeypatch.setattr(layer, method, counted)
+    for end in range(2, len(TEXT) + 1):
+        read.clear()
+        request = InspectRequest(prompt=TEXT[:end], start=end - 1)
+        found = inspector.inspect(request)
+        assert len(found.next) == 1
+        assert sum(read) == 2  # the token before, for the scores after it, and the new one
+
+
+def test_what_a_guess_adds_to_the_text(client):
+    found = client.post(PATH, model="words", prompt="to be", top=20)
+    for guess in found["next"][-1]:
+        expected = {"<eos>": "\n"}.get(guess["token"], " " + guess["token"])
+        assert guess["text"] == expected
+
+
 REFUSED = {
+    "a gradient of a long text": (
+        {"prompt": "to" * 3000, "start": 5999, "connectivity": 5999},
+        "connectivity", "the prompt has 6,000 tokens; connectivity is for at most 4,096",
+    ),
     "a value": ({"values": ["x_l0"]}, "values", "values has 'x_l0'; this model has i_l0, .*"),
     "a unit": ({"values": ["h_l0"], "units": [16]}, "units", "units has 16; h_l0 has .* 0 to 15"),
     "a position": (

@@ -17,12 +17,12 @@ from starlette.routing import Route
 
 from anaphora.data import DataError
 from anaphora.generation.reading import opening
-from anaphora.serve import messages, openapi
+from anaphora.serve import messages, openapi, page
 from anaphora.serve.batcher import Batcher, Request
 from anaphora.serve.completions import Answer, Limits, encoded, to_request
 from anaphora.serve.errors import RequestError
 from anaphora.serve.guard import Access, Guard
-from anaphora.serve.inspect import inspect
+from anaphora.serve.inspect import Inspector
 from anaphora.serve.metrics import CONTENT_TYPE, Metrics
 from anaphora.serve.models import ServedModel
 from anaphora.serve.openapi import Operation
@@ -134,6 +134,7 @@ class Server:
         self._events: dict[Request | Prediction, asyncio.Event] = {}
         self._inspections = 0
         self._workers: dict[str, Worker[Any]] = {}
+        self._inspectors = {model.name: Inspector(model) for model in models}
         for model in models:
             if model.task.writes_text:
                 self._workers[model.name] = Batcher(
@@ -163,6 +164,7 @@ class Server:
             Route(path.replace("{name}", "{name:path}"), getattr(self, name), methods=[method])
             for path, (name, method) in operations.items()
         ]
+        routes += [Route(path, page.answer, methods=["GET"]) for path in page.FILES]
         handlers: dict[Any, Any] = {
             RequestError: _answer_error,
             HTTPException: _answer_missing,
@@ -183,8 +185,8 @@ class Server:
     # What is counted and logged
 
     def _count(self, path: str, status: int, seconds: float) -> None:
-        known = {one.path for one in OPERATIONS.values()}
-        shown = path if path in known or path in ALIASES else "other"
+        known = {*(one.path for one in OPERATIONS.values()), *ALIASES, *page.FILES}
+        shown = path if path in known else "other"
         if path.startswith("/v1/models/"):
             shown = OPERATIONS["model"].path
         self.metrics.request(shown, status, seconds)
@@ -409,9 +411,10 @@ class Server:
                 headers={"Retry-After": "1"},
             )
         self._inspections += 1
+        inspector = self._inspectors[model.name]
         try:
             async with _before(asyncio.get_running_loop().time() + self.limits.seconds):
-                return self._answer(model, await asyncio.to_thread(inspect, model, asked))
+                return self._answer(model, await asyncio.to_thread(inspector.inspect, asked))
         finally:
             self._inspections -= 1
 

@@ -228,6 +228,8 @@ class InspectRequest(Question, kw_only=True):
         top: The number of most likely next tokens after each token; 5 if omitted.
         connectivity: The position of a token: how much the best guess after it depends on each
             token before.
+        start: The position of the first token to look at, 0 if omitted, and the last one if there
+            are fewer; a text that goes on as an earlier one is read on from a state that was kept.
     """
 
     prompt: str | list[Id]
@@ -235,6 +237,7 @@ class InspectRequest(Question, kw_only=True):
     units: list[Id] | None = None
     top: Annotated[int, msgspec.Meta(ge=0, le=MOST_LOGPROBS)] | None = None
     connectivity: Id | None = None
+    start: Id | None = None
 
 
 class Value(Message):
@@ -254,10 +257,18 @@ class Value(Message):
 
 
 class NextToken(Message):
-    """A candidate for the next token."""
+    """A candidate for the next token.
+
+    Attributes:
+        id: Its id.
+        token: How it is shown.
+        text: What it adds to the text, a space before a word for example.
+        probability: Its probability.
+    """
 
     id: int
     token: str
+    text: str
     probability: float
 
 
@@ -266,18 +277,22 @@ class Inspection(Message):
 
     Attributes:
         model: The model.
-        ids: The ids that it reads, which may begin with one that is not shown.
-        tokens: Their texts.
-        logprobs: The log-probability of each token, in nats; null for the first.
+        ids: All ids that it reads, which may begin with one that is not shown.
+        start: The position of the first token that is looked at.
+        opening: How many of them come before the prompt: 0, or 1.
+        tokens: Their texts; this and what follows is from `start` on.
+        logprobs: The log-probability of each token, in nats; null for the first of a text.
         available: The states and gates.
-        values: Those that were asked for, [T][units].
+        values: Those that were asked for, [T - start][units].
         next: The most likely next tokens after each token.
-        connectivity: For each token the norm of the gradient of the largest logit after the
-            position asked for, by the token's embedding; null if it was not asked for.
+        connectivity: For each token of the whole text the norm of the gradient of the largest logit
+            after the position asked for, by the token's embedding; null if it was not asked for.
     """
 
     model: str
     ids: list[int]
+    start: int
+    opening: int
     tokens: list[str]
     logprobs: list[float | None]
     available: list[Value]

@@ -1,0 +1,328 @@
+"""The page, in a real browser: Debian's chromium, driven by selenium."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anaphora.data import CharacterTokenizer
+from anaphora.generation import Sampler, generate, next_tokens
+from anaphora.models import LanguageModel
+from anaphora.ops import log_softmax
+from anaphora.serve import Access, ServedModel, Server, running
+from anaphora.serve.page import FILES
+from anaphora.tensor import no_grad
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+SCREENSHOTS = os.environ.get("ANAPHORA_SCREENSHOTS")  # a folder, in which the docs' are made
+
+try:
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+except ModuleNotFoundError:
+    webdriver = None
+
+browsing = pytest.mark.skipif(
+    webdriver is None or CHROMIUM is None or DRIVER is None,
+    reason="needs chromium, chromedriver and the package selenium",
+)
+
+
+# What needs no browser
+
+
+def test_files_are_served_with_a_policy_that_allows_nothing_from_outside(client):
+    for path, (_, media_type) in FILES.items():
+        status, headers, body = client.send(path)
+        assert status == 200
+        assert headers["Content-Type"].split(";")[0] == media_type
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert "unsafe" not in policy
+        assert not re.search(rb"https?:", body)
+
+
+def test_the_script_never_makes_html_of_a_text(client):
+    _, _, script = client.send("/page.js")
+    assert b"textContent" in script
+    for word in (b"innerHTML", b"outerHTML", b"insertAdjacentHTML", b"document.write", b"eval("):
+        assert word not in script
+
+
+# In the browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.set_window_size(1280, 900)
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """The page as a user has it."""
+
+    def __init__(self, browser, address):
+        self.browser = browser
+        browser.get_log("browser")  # what other pages said
+        browser.get(address)
+
+    def find(self, id):
+        return self.browser.find_element(By.ID, id)
+
+    def wait(self, condition):
+        """The first value of a function that is true."""
+        return WebDriverWait(self.browser, 10, 0.02).until(lambda browser: condition())
+
+    def text_of(self, id):
+        return self.find(id).get_property("textContent")
+
+    @property
+    def text(self):
+        return self.find("text").get_property("value")
+
+    @property
+    def ghost(self):
+        return self.text_of("ghost")
+
+    def press(self, *keys):
+        self.find("text").send_keys(*keys)
+
+    def set(self, id, value):
+        field = self.find(id)
+        field.clear()
+        field.send_keys(str(value), Keys.ENTER)
+
+    def buttons(self, id):
+        return self.find(id).find_elements(By.TAG_NAME, "button")
+
+    def colors(self):
+        """The characters that were read, and the opacity of their colours."""
+        found = self.browser.execute_script(
+            "return [...document.querySelectorAll('#tokens span')]"
+            ".map(one => [one.textContent, one.style.backgroundColor])"
+        )
+        return [(text, float([*re.findall(r"[\d.]+", color), "1"][3])) for text, color in found]
+
+    def check(self):
+        """No errors: neither shown nor in the console."""
+        assert self.text_of("message") == ""
+        assert self.browser.get_log("browser") == []
+
+    def screenshot(self, name):
+        if SCREENSHOTS:
+            self.browser.save_screenshot(str(Path(SCREENSHOTS) / f"{name}.png"))
+
+
+@pytest.fixture
+def open_page(serve, browser):
+    """Opens a page of a server of some models."""
+
+    def opened(names=("characters",), **options):
+        return Page(browser, serve(names, **options).address)
+
+    return opened
+
+
+@pytest.fixture
+def page(open_page):
+    """A page with a short prompt, greedy."""
+    page = open_page()
+    page.wait(lambda: page.find("writer").is_displayed())
+    page.set("temperature", 0)
+    page.set("length", 12)
+    page.press("to be")
+    page.wait(lambda: page.ghost and len(page.colors()) == 5)
+    return page
+
+
+@pytest.fixture(scope="module")
+def model(folders):
+    return LanguageModel.load(folders["characters"])
+
+
+def continued(model, text, length=12, **options):
+    options = {"temperature": 0.0, **options}
+    return "".join(generate(model, model.codec, text, length, Sampler(**options)))[len(text) :]
+
+
+@browsing
+def test_the_grey_text_is_what_the_model_goes_on_with(page, model):
+    expected = continued(model, "to be")
+    page.wait(lambda: page.ghost == expected)
+    page.screenshot("write")
+    page.press(Keys.TAB)
+    assert page.text == "to be" + expected
+    page.wait(lambda: page.ghost == continued(model, page.text))
+    page.press(Keys.ESCAPE)
+    assert page.ghost == ""
+    page.check()
+
+
+@browsing
+def test_a_word_of_the_grey_text_is_taken_and_the_rest_stays(page, model):
+    expected = continued(model, "to be")
+    page.wait(lambda: page.ghost == expected)
+    word = re.match(r"\s*\S*", expected)[0]
+    page.press(Keys.CONTROL, Keys.ARROW_RIGHT)
+    assert page.text == "to be" + word
+    page.wait(lambda: page.ghost)
+    assert (page.text + page.ghost).startswith("to be" + expected)
+    page.check()
+
+
+@browsing
+def test_typing_what_is_grey_keeps_it_and_what_is_not_makes_another(page, model):
+    page.wait(lambda: page.ghost == continued(model, "to be"))
+    page.press(page.ghost[0])
+    assert page.ghost == continued(model, "to be")[1:]
+    other = "q" if page.ghost[0] != "q" else "b"
+    page.press(other)
+    page.wait(lambda: page.ghost == continued(model, page.text))
+    page.check()
+
+
+@browsing
+def test_the_list_of_next_tokens_has_their_probabilities(page, model):
+    expected = next_tokens(model, model.codec, "to be", 10)
+    buttons = page.wait(lambda: page.buttons("guesses"))
+    shown = [button.text.split("\n") for button in buttons]
+    names = {" ": "␣", "\n": "↵"}
+    assert [one[0] for one in shown] == [names.get(one.token, one.token) for one in expected]
+    for (_, share), one in zip(shown, expected, strict=True):
+        assert float(share.removesuffix(" %")) == pytest.approx(100 * one.probability, abs=0.51)
+    buttons[2].click()
+    assert page.text == "to be" + expected[2].token
+    page.check()
+
+
+@browsing
+def test_the_text_is_coloured_by_surprise_wherever_one_types(page, model):
+    def matches():
+        found = page.colors()
+        ids = model.codec.encode(page.text)
+        with no_grad():
+            outputs, _ = model.recurrent(model.embedding(ids))
+            scores = log_softmax(model.output(outputs)).data
+        surprises = [0.0, *(-scores[np.arange(len(ids) - 1), ids[1:]] / np.log(2))]
+        expected = [min(0.75, bits / 14) for bits in surprises]
+        return [text for text, _ in found] == list(page.text) and [
+            alpha for _, alpha in found
+        ] == pytest.approx(expected, abs=0.01)
+
+    assert page.wait(matches)
+    page.press(" or not")
+    assert page.wait(matches)
+    page.press(Keys.HOME, "that ", Keys.DELETE, Keys.END, Keys.BACKSPACE, "d")
+    assert page.text == "that o be or nod"
+    assert page.wait(matches)
+    page.press(Keys.CONTROL, "a")
+    page.press(Keys.DELETE)
+    page.wait(lambda: page.colors() == [])
+    page.check()
+
+
+@browsing
+def test_continuations_side_by_side_are_those_of_the_seed(page, model):
+    page.set("temperature", 1.5)
+    page.set("count", 4)
+    page.set("seed", 7)
+    expected = [continued(model, "to be", temperature=1.5, seed=7 + k) for k in range(4)]
+    shown = page.wait(
+        lambda: [b.get_property("textContent") for b in page.buttons("continuations")] == expected
+    )
+    assert shown
+    page.find("again").click()
+    page.wait(lambda: page.ghost == expected[1])
+    page.buttons("continuations")[2].click()
+    assert page.text == "to be" + expected[3]
+    page.check()
+
+
+@browsing
+def test_words_are_written_with_the_spaces_between_them(open_page, folders):
+    page = open_page(["words"])
+    page.wait(lambda: page.find("writer").is_displayed())
+    page.press("to  be gnu")
+    page.wait(lambda: [text for text, _ in page.colors()] == ["", "to", "  be", " gnu"])
+    page.buttons("guesses")[0].click()
+    assert re.fullmatch(r"to  be gnu( \S+|\n)", page.text)
+    page.check()
+
+
+@browsing
+def test_texts_are_never_html(open_page, tmp_path):
+    evil = "<img src=x onerror=alert(1)>"
+    tokenizer = CharacterTokenizer.fit(evil)
+    model = LanguageModel(tokenizer.vocabulary_size, hidden_size=4)
+    model.codec = tokenizer
+    model.save(tmp_path / "evil")
+    with running(Server([ServedModel.load(tmp_path / "evil", evil)])) as address:
+        page = Page(open_page().browser, address)
+        page.wait(lambda: page.find("writer").is_displayed())
+        page.press(evil)
+        page.wait(lambda: page.ghost)
+        assert page.browser.find_elements(By.TAG_NAME, "img") == []
+        page.check()
+
+
+@browsing
+def test_what_cannot_be_read_is_told_and_the_text_stays(page):
+    page.press("Ω")
+    page.wait(lambda: "the character 'Ω'" in page.text_of("message"))
+    assert page.text == "to beΩ"
+    page.press(Keys.BACKSPACE)
+    page.wait(lambda: page.text_of("message") == "")
+
+
+@browsing
+def test_a_long_text_is_pasted_and_read_in_blocks(page, model):
+    text = "to be or not to be " * 500
+    page.browser.execute_script(
+        "const t = document.getElementById('text'); t.focus(); t.select();"
+        "document.execCommand('insertText', false, arguments[0])", text,
+    )  # fmt: skip
+    page.wait(lambda: len(page.colors()) == len(text))
+    page.wait(lambda: page.ghost == continued(model, text))
+    page.check()
+
+
+@browsing
+def test_a_server_with_keys_asks_for_one(open_page):
+    page = open_page(access=Access(keys=["secret"]))
+    page.wait(lambda: page.find("key").is_displayed())
+    page.set("key", "secret")
+    page.wait(lambda: page.find("writer").is_displayed())
+    assert not page.find("key").is_displayed()
+
+
+@browsing
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_off_in_narrow_windows_light_and_dark(page, width, scheme):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        wide = page.browser.execute_script("return document.documentElement.scrollWidth")
+        background = page.browser.execute_script(
+            "return getComputedStyle(document.body).backgroundColor"
+        )
+        page.screenshot(f"{scheme}-{width}")
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert wide <= width
+    assert (int(re.search(r"\d+", background)[0]) > 128) == (scheme == "light")
