@@ -11,6 +11,7 @@ from anaphora.plot.sequences import recorded_values
 from anaphora.serve import ServedModel
 from anaphora.serve.inspect import MOST_TOKENS, Inspector, connectivity
 from anaphora.serve.messages import InspectRequest
+from anaphora.serve.switching import places, switches
 from anaphora.tensor import no_grad
 
 PATH = "/v1/inspect"
@@ -144,6 +145,24 @@ def test_typing_reads_each_token_once(folders, monkeypatch):
         assert sum(read) == 2  # the token before, for the scores after it, and the new one
 
 
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_units_of_a_span_have_its_positions(client, model, start):
+    found = client.post(PATH, model="characters", prompt=TEXT, span=[3, 5], start=start)["span"]
+    first = max(0, start - 1)
+    recorded_from = {
+        name: values[first:]
+        for name, values in recorded(model, model.codec.encode(TEXT).tolist()).items()
+    }
+    units = switches(recorded_from, 3 - first, 5 - first)
+    assert [(one["value"], one["unit"]) for one in found["units"]] == [one[:2] for one in units]
+    assert [one["contrast"] for one in found["units"]] == [one.contrast for one in units]
+    expected = places(recorded_from, units, 3 - first, 5 - first)
+    assert len(expected) > 0
+    assert found["places"] == [
+        {"start": one.start + first, "end": one.end + first, "share": one.share} for one in expected
+    ]
+
+
 def test_what_a_guess_adds_to_the_text(client):
     found = client.post(PATH, model="words", prompt="to be", top=20)
     for guess in found["next"][-1]:
@@ -152,6 +171,11 @@ def test_what_a_guess_adds_to_the_text(client):
 
 
 REFUSED = {
+    "an empty span": ({"span": [3, 3]}, "span", r"span is \[3, 3\]; expected a part, .* 0 to 12"),
+    "a whole text": ({"span": [0, 12]}, "span", r"span is \[0, 12\]; expected a part, not all, .*"),
+    "a span beyond": ({"span": [3, 13]}, "span", r"span is \[3, 13\]; .* the positions 0 to 12"),
+    "a span before": ({"span": [1, 4], "start": 5}, "span", r".* the positions 4 to 12"),
+    "a span of one": ({"span": [1]}, "span", "span .*"),
     "a gradient of a long text": (
         {"prompt": "to" * 3000, "start": 5999, "connectivity": 5999},
         "connectivity", "the prompt has 6,000 tokens; connectivity is for at most 4,096",

@@ -12,8 +12,11 @@ from anaphora.data import CharacterTokenizer
 from anaphora.generation import Sampler, generate, next_tokens
 from anaphora.models import LanguageModel
 from anaphora.ops import log_softmax
+from anaphora.plot.sequences import recorded_values
 from anaphora.serve import Access, ServedModel, Server, running
+from anaphora.serve.inspect import connectivity
 from anaphora.serve.page import FILES
+from anaphora.serve.switching import places, switches
 from anaphora.tensor import no_grad
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -21,9 +24,10 @@ SCREENSHOTS = os.environ.get("ANAPHORA_SCREENSHOTS")  # a folder, in which the d
 
 try:
     from selenium import webdriver
+    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.ui import WebDriverWait
+    from selenium.webdriver.support.ui import Select, WebDriverWait
 except ModuleNotFoundError:
     webdriver = None
 
@@ -247,6 +251,104 @@ def test_continuations_side_by_side_are_those_of_the_seed(page, model):
     page.wait(lambda: page.ghost == expected[1])
     page.buttons("continuations")[2].click()
     assert page.text == "to be" + expected[3]
+    page.check()
+
+
+def choose(page, value, unit):
+    Select(page.find("colour")).select_by_value(value)
+    page.set("unit", unit)
+
+
+@browsing
+def test_the_text_is_coloured_by_any_unit_of_any_gate(page, model):
+    with no_grad():
+        recorded = recorded_values(model.recurrent, model.embedding(model.codec.encode("to be or")))
+    offered = [one.get_attribute("value") for one in Select(page.find("colour")).options]
+    assert offered == ["", *recorded]
+    page.press(" or")
+    for value, unit in (("f_l0", 3), ("c_l1", 15)):
+        choose(page, value, unit)
+        row = recorded[value][:, unit]
+
+        def matches(row=row):
+            found = page.browser.execute_script(
+                "return [...document.querySelectorAll('#tokens span')]"
+                ".map(one => one.style.backgroundColor)"
+            )
+            numbers = [[float(part) for part in re.findall(r"[\d.]+", one)] for one in found]
+            signs = [1.0 if color[2] > color[0] else -1.0 for color in numbers]
+            shown = [s * ([*color, 1.0][3]) for s, color in zip(signs, numbers, strict=True)]
+            return shown == pytest.approx(0.75 * row / abs(row).max(), abs=0.01)
+
+        assert page.wait(matches)
+    page.wait(lambda: f"c_l1[15] {row[-1]:.3f}" in page.text_of("values"))
+    page.screenshot("colour")
+    page.check()
+
+
+def underlines(page):
+    found = page.browser.execute_script(
+        "return [...document.querySelectorAll('#tokens span')].map(one => one.style.boxShadow)"
+    )
+    return [
+        float(([*re.findall(r"[\d.]+", one.split(")")[0]), "1"])[3]) if one else 0 for one in found
+    ]
+
+
+@browsing
+def test_a_place_has_its_guesses_and_what_they_depend_on(page, model):
+    ids = model.codec.encode("to be").tolist()
+
+    def expected(position):
+        norms = connectivity(model, ids, position)
+        return [share if share > 0.02 else 0 for share in norms / norms.max()]
+
+    page.wait(lambda: underlines(page) == pytest.approx(expected(4), abs=0.01))
+    page.press(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    page.wait(lambda: underlines(page) == pytest.approx(expected(2), abs=0.01))
+    assert page.text_of("place") == "after ␣"
+    best = next_tokens(model, model.codec, "to ", 1)[0].token
+    assert page.buttons("guesses")[0].text.startswith(best)
+    spans = page.find("tokens").find_elements(By.TAG_NAME, "span")
+    ActionChains(page.browser).move_to_element(spans[1]).perform()
+    page.wait(lambda: page.text_of("place") == "after o")
+    page.wait(lambda: underlines(page) == pytest.approx(expected(1), abs=0.01))
+    ActionChains(page.browser).move_to_element(page.find("model")).perform()
+    page.wait(lambda: page.text_of("place") == "after ␣")
+    page.check()
+
+
+@browsing
+def test_a_unit_is_chosen_in_the_drawing_of_a_gate(page):
+    canvas = page.wait(lambda: page.find("values").find_elements(By.TAG_NAME, "canvas"))[2]
+    width = canvas.size["width"]
+    ActionChains(page.browser).move_to_element_with_offset(
+        canvas, int(width * 5.5 / 16 - width / 2), 0
+    ).click().perform()
+    chosen = page.find("values").find_element(By.CLASS_NAME, "chosen")
+    assert chosen.text.startswith("g_l0[5]")
+    assert page.find("colour").get_property("value") == "g_l0"
+    page.check()
+
+
+@browsing
+def test_units_that_switch_in_a_selection_and_other_places(page, model):
+    page.press(" or not to be")
+    text = page.text
+    page.wait(lambda: len(page.colors()) == len(text))
+    page.press(Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    page.press(Keys.SHIFT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    with no_grad():
+        recorded = recorded_values(model.recurrent, model.embedding(model.codec.encode(text)))
+    units = switches(recorded, 3, 5)
+    others = places(recorded, units, 3, 5)
+    expected = [f"{one.value}[{one.unit}]" for one in units]
+    page.wait(lambda: [b.text.split(" ")[0] for b in page.buttons("units")] == expected)
+    assert len(page.buttons("places")) == len(others) > 0
+    page.screenshot("selection")
+    page.buttons("places")[0].click()
+    caret = page.find("text").get_property("selectionStart")
+    assert caret == others[0].start
     page.check()
 
 

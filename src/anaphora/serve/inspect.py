@@ -18,6 +18,7 @@ from anaphora.serve.completions import encoded
 from anaphora.serve.errors import RequestError
 from anaphora.serve.models import ServedModel
 from anaphora.serve.prefix import PrefixCache
+from anaphora.serve.switching import places, switches
 from anaphora.tensor import Array, Tensor, no_grad
 
 MOST_TOKENS = 4096
@@ -100,6 +101,7 @@ class Inspector:
             connectivity=None
             if request.connectivity is None
             else connectivity(model, ids, request.connectivity).tolist(),
+            span=None if request.span is None else _span(recorded, request.span, first),
         )
 
     def _record(self, ids: list[int], first: int) -> tuple[Tensor, dict[str, Array]]:
@@ -165,6 +167,26 @@ def connectivity(model: Any, ids: list[int], position: int) -> Array:
     norms = np.zeros(len(ids), embedded.dtype)
     norms[: position + 1] = np.sqrt((np.asarray(x.grad) ** 2).sum(axis=-1))
     return norms
+
+
+def _span(recorded: dict[str, Array], span: list[int], first: int) -> messages.Span:
+    """What units do in a span of positions, given what was recorded from a position on."""
+    start, end = (position - first for position in span)
+    length = len(next(iter(recorded.values())))
+    if not 0 <= start < end <= length or end - start == length:
+        raise RequestError(
+            f"span is {span}; expected a part, not all, of the positions {first} to "
+            f"{first + length}",
+            param="span",
+        )
+    units = switches(recorded, start, end)
+    return messages.Span(
+        [messages.Switch(one.value, one.unit, one.contrast) for one in units],
+        [
+            messages.Place(one.start + first, one.end + first, one.share)
+            for one in places(recorded, units, start, end)
+        ],
+    )
 
 
 def _scores(model: Any, outputs: Tensor) -> Iterator[Array]:

@@ -230,6 +230,8 @@ class InspectRequest(Question, kw_only=True):
             token before.
         start: The position of the first token to look at, 0 if omitted, and the last one if there
             are fewer; a text that goes on as an earlier one is read on from a state that was kept.
+        span: The position of a first token and that after a last one: which units switch on or off
+            there, and where else they do.
     """
 
     prompt: str | list[Id]
@@ -238,6 +240,7 @@ class InspectRequest(Question, kw_only=True):
     top: Annotated[int, msgspec.Meta(ge=0, le=MOST_LOGPROBS)] | None = None
     connectivity: Id | None = None
     start: Id | None = None
+    span: Annotated[list[Id], msgspec.Meta(min_length=2, max_length=2)] | None = None
 
 
 class Value(Message):
@@ -272,6 +275,42 @@ class NextToken(Message):
     probability: float
 
 
+class Switch(Message):
+    """A unit that switches at both ends of a span.
+
+    Attributes:
+        value: The state or gate.
+        unit: The number of its unit.
+        contrast: The part of its range in the text by which the span is above its neighbours, or
+            below them if negative.
+    """
+
+    value: str
+    unit: int
+    contrast: float
+
+
+class Place(Message):
+    """Tokens in which the units of a span are on too.
+
+    Attributes:
+        start: The position of the first.
+        end: The position after the last.
+        share: The mean share of the units that are on.
+    """
+
+    start: int
+    end: int
+    share: float
+
+
+class Span(Message):
+    """The units that switch at both ends of a span, and where else they are on."""
+
+    units: list[Switch]
+    places: list[Place]
+
+
 class Inspection(Message):
     """What a model does while it reads a text of T tokens.
 
@@ -287,6 +326,7 @@ class Inspection(Message):
         next: The most likely next tokens after each token.
         connectivity: For each token of the whole text the norm of the gradient of the largest logit
             after the position asked for, by the token's embedding; null if it was not asked for.
+        span: The units and places of the span; null if it was not asked for.
     """
 
     model: str
@@ -299,6 +339,7 @@ class Inspection(Message):
     values: dict[str, list[list[float]]]
     next: list[list[NextToken]]
     connectivity: list[float] | None
+    span: Span | None
 
 
 # About the server

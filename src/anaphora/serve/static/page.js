@@ -1,6 +1,7 @@
 // The page of `anaphora serve`: one writes with a model, and sees inside.
 //
-// From top to bottom: helpers, models, the text and what the model read of it, continuations.
+// From top to bottom: helpers, models, the text and what the model read of it, its colours,
+// continuations, and what is inside.
 // Texts of models and users are only ever set as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
@@ -18,8 +19,13 @@ const visible = (text) =>
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 
-/** Tells what went wrong, or nothing. */
-const tell = (text) => { $("message").textContent = text; };
+const complaints = new Map();
+
+/** Tells what went wrong with something, or that nothing did. */
+function tell(what, text = "") {
+  complaints.set(what, text);
+  $("message").textContent = [...new Set(complaints.values())].filter(Boolean).join(" ");
+}
 
 // Asking the server
 
@@ -54,9 +60,9 @@ function conflated(work) {
       again = false;
       try {
         await work();
-        tell("");
+        tell(work);
       } catch (error) {
-        tell(error.message);
+        tell(work, error.message);
       }
     }
     running = false;
@@ -72,10 +78,10 @@ async function loadModels() {
   try {
     models = (await ask("/v1/models")).data;
   } catch (error) {
-    tell(error.message);
+    tell("models", error.message);
     return;
   }
-  tell("");
+  tell("models");
   $("key-form").hidden = true;
   $("model").replaceChildren(
     ...models.map((one) => element("option", { value: one.id }, `${one.id} (${one.task})`)),
@@ -90,7 +96,12 @@ function chooseModel() {
   if (!writes) return;
   shown = nothing;
   continuations = [];
+  colouring = { value: "", unit: 0 };
+  available = [];
+  inside = null;
+  stale = 0;
   draw();
+  drawContinuations();
   read();
   $("text").focus();
 }
@@ -99,7 +110,142 @@ $("model").addEventListener("change", chooseModel);
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key = $("key").value;
-  loadModels();
+  // Inside: what the model does at the token under the mouse, or before the caret
+
+let place = -1; // the token that is looked at
+let inside = null; // what was found there
+let timer = 0;
+
+const tokenAt = (position) => shown.ends.findLastIndex((end) => end <= position);
+const textOf = (k) => shown.text.slice(shown.ends[k - 1] ?? 0, shown.ends[k] ?? 0);
+
+/** Looks at a token: its guesses at once, the rest when one stays there. */
+function look(k = tokenAt(editor.selectionStart)) {
+  place = k;
+  $("place").textContent = textOf(k) ? `after ${visible(textOf(k))}` : "at the beginning";
+  $("guesses").replaceChildren(
+    ...(shown.next[k] ?? []).map((guess) => {
+      const button = element(
+        "button",
+        { type: "button", disabled: guess.text.startsWith("bytes:") },
+        element("span", {}, visible(guess.text)),
+        element("span", {}, percent(guess.probability)),
+      );
+      button.style.setProperty("--share", `${100 * guess.probability}%`);
+      button.addEventListener("click", () => type(guess.text, false));
+      return element("li", {}, button);
+    }),
+  );
+  clearTimeout(timer);
+  timer = setTimeout(() => { lookInside(); lookAtSelection(); }, 100);
+}
+
+const MOST = 4000; // tokens that are looked at together
+
+const lookInside = conflated(async () => {
+  const k = place;
+  const text = shown.text;
+  const ids = shown.ids.slice(shown.opening, k + 1);
+  if (k < 0 || k >= shown.ids.length) return;
+  const found = await ask("/v1/inspect", {
+    model: model.id,
+    prompt: ids.length ? ids : "",
+    start: k,
+    top: 0,
+    values: available.map((one) => one.name),
+    ...(k < MOST ? { connectivity: k } : {}),
+  });
+  if (text !== shown.text || k !== place) return;
+  inside = found;
+  drawInside();
+});
+
+/** Draws the states and gates as lines of units, and what the best guess depends on. */
+function drawInside() {
+  if (!inside) return;
+  $("values").replaceChildren(
+    ...available.flatMap(({ name, units }) => {
+      const row = inside.values[name]?.[0] ?? [];
+      const most = Math.max(...row.map(Math.abs), 1e-6);
+      const chosen = name === colouring.value;
+      const label = chosen ? `${name}[${colouring.unit}] ${row[colouring.unit]?.toFixed(3)}` : name;
+      const canvas = element("canvas", { width: units, height: 1 });
+      const pen = canvas.getContext("2d");
+      row.forEach((value, unit) => {
+        pen.fillStyle = signed(value / most);
+        pen.fillRect(unit, 0, 1, 1);
+      });
+      const unitAt = (event) => Math.floor((event.offsetX / canvas.clientWidth) * units);
+      canvas.addEventListener("mousemove", (event) => {
+        canvas.title = `${name}[${unitAt(event)}] = ${row[unitAt(event)]}`;
+      });
+      canvas.addEventListener("click", (event) => colourBy(name, unitAt(event)));
+      return [element("span", { className: chosen ? "chosen" : "" }, label), canvas];
+    }),
+  );
+  const norms = inside.connectivity ?? [];
+  const most = Math.max(...norms, 1e-30);
+  [...$("tokens").children].forEach((span, k) => {
+    const share = (norms[k] ?? 0) / most;
+    span.style.boxShadow = share > 0.02 ? `inset 0 -3px rgb(30 150 90 / ${share})` : "";
+  });
+}
+
+/** Finds the units that switch in the selected tokens, and where else they do. */
+const lookAtSelection = conflated(async () => {
+  const { selectionStart, selectionEnd } = editor;
+  const start = tokenAt(selectionStart) + 1;
+  const end = tokenAt(selectionEnd) + 1;
+  $("selection").hidden = true;
+  if (start >= end || (start === 0 && end === shown.ids.length)) return;
+  const { span } = await ask("/v1/inspect", {
+    model: model.id,
+    prompt: shown.ids.slice(shown.opening, Math.max(0, start - MOST / 2) + MOST),
+    start: Math.max(0, start - MOST / 2),
+    top: 0,
+    span: [start, end],
+  });
+  $("selection").hidden = false;
+  $("units").replaceChildren(
+    ...span.units.map(({ value, unit, contrast }) => {
+      const label = `${value}[${unit}] ${contrast > 0 ? "+" : "−"}${percent(Math.abs(contrast))}`;
+      const button = element("button", { type: "button" }, label);
+      button.addEventListener("click", () => colourBy(value, unit));
+      return element("li", {}, button);
+    }),
+  );
+  $("places").replaceChildren(
+    ...span.places.map((one) => {
+      const from = shown.ends[one.start - 1] ?? 0;
+      const to = shown.ends[one.end - 1];
+      const around = `${shown.text.slice(Math.max(0, from - 10), from)}[${shown.text.slice(from, to)}]`;
+      const button = element("button", { type: "button" }, visible(around).replaceAll("␣", " "));
+      button.addEventListener("click", () => {
+        editor.focus();
+        editor.setSelectionRange(from, to);
+      });
+      return element("li", {}, button);
+    }),
+  );
+});
+
+document.addEventListener("selectionchange", () => {
+  if (document.activeElement !== editor) return;
+  draw();
+  look();
+});
+
+// The text under the mouse is the mirror's, below the field in which one types.
+editor.addEventListener("mousemove", (event) => {
+  if (event.buttons) return;
+  const spans = [...$("tokens").children];
+  const under = document.elementsFromPoint(event.clientX, event.clientY);
+  const k = spans.indexOf(under.find((one) => one.parentElement === $("tokens")));
+  if (k >= 0 && k !== place) look(k);
+});
+editor.addEventListener("mouseleave", () => look());
+
+loadModels();
 });
 
 // The text, and what the model has read of it
@@ -107,7 +253,7 @@ $("key-form").addEventListener("submit", (event) => {
 const BLOCK = 1000; // characters that are read at a time
 
 /** What was read: for each token its id, where it ends in the text, and what the model says of it. */
-const nothing = { text: "", hidden: 0, ids: [], ends: [], logprobs: [], next: [] };
+const nothing = { text: "", opening: 0, ids: [], ends: [], logprobs: [], next: [], colours: [] };
 let shown = nothing;
 
 const editor = $("text");
@@ -149,18 +295,21 @@ const read = conflated(async () => {
   do {
     const same = sharedLength(text, shown.text);
     const part = text.slice(0, same + BLOCK);
+    const { value, unit } = colouring;
     const question = { model: name, prompt: part, top: 10 };
+    if (value) Object.assign(question, { values: [value], units: [unit] });
     const read = shown.ends.findLastIndex((end) => end <= same) + 1;
     let found = await ask("/v1/inspect", { ...question, start: read });
     if (shown.ids.slice(0, found.start).some((id, k) => id !== found.ids[k])) {
       found = await ask("/v1/inspect", question); // more text made other tokens of what was there
     }
-    if (name !== model.id) return;
+    if (name !== model.id || value !== colouring.value || unit !== colouring.unit) return;
     const start = found.start;
     const hidden = Math.max(0, found.opening - start);
     const before = start ? shown.ends[start - 1] : 0;
     shown = {
       text: part,
+      opening: found.opening,
       ids: found.ids,
       ends: [
         ...shown.ends.slice(0, start),
@@ -169,13 +318,20 @@ const read = conflated(async () => {
       ],
       logprobs: [...shown.logprobs.slice(0, start), ...found.logprobs],
       next: [...shown.next.slice(0, start), ...found.next],
+      colours: [
+        ...shown.colours.slice(0, start),
+        ...(value ? found.values[value].map((units) => units[0]) : []),
+      ],
     };
-    $("tokens").dataset.stale = start;
+    if (available.length === 0) offer(found.available);
+    stale = Math.min(stale, rescaled() ? 0 : start);
     draw();
     look();
   } while (shown.text !== text && editor.value === text);
   if (editor.value === text && continuations.length === 0) write();
 });
+
+let stale = Infinity; // the first token that is drawn as it was before
 
 /** Draws the text: the tokens that were read, coloured, then what was not, then the grey text. */
 function draw() {
@@ -183,24 +339,15 @@ function draw() {
   const same = sharedLength(text, shown.text);
   const count = shown.ends.findLastIndex((end) => end <= same) + 1;
   const spans = $("tokens");
-  const kept = Math.min(count, spans.dataset.stale ?? count);
-  delete spans.dataset.stale;
-  while (spans.childElementCount > kept) spans.lastChild.remove();
+  while (spans.childElementCount > Math.min(count, stale)) spans.lastChild.remove();
+  stale = Infinity;
   for (let k = spans.childElementCount; k < count; k += 1) {
     const span = element("span", {}, text.slice(shown.ends[k - 1] ?? 0, shown.ends[k]));
     span.style.backgroundColor = colour(k);
     spans.append(span);
   }
   $("tail").textContent = text.slice(shown.ends[count - 1] ?? 0);
-  const grey = atEnd() ? (continuations[0] ?? "") : "";
-  $("ghost").textContent = grey;
-  $("mirror").append(grey.endsWith("\n") || text.endsWith("\n") ? "\u200b" : "");
-}
-
-/** The colour of a token: the more it surprised the model, the stronger. */
-function colour(k) {
-  const bits = -(shown.logprobs[k] ?? 0) / Math.LN2;
-  return `rgb(235 125 20 / ${Math.min(0.75, bits / 14)})`;
+  $("ghost").textContent = atEnd() ? (continuations[0] ?? "") : "";
 }
 
 const atEnd = () =>
@@ -212,6 +359,65 @@ function type(text, end = true) {
   if (end) editor.setSelectionRange(editor.value.length, editor.value.length);
   document.execCommand("insertText", false, text);
 }
+
+// Colours
+
+/** What the text is coloured by: a unit of a value such as c_l0, or surprise if that is empty. */
+let colouring = { value: "", unit: 0 };
+let available = []; // the states and gates of the model
+let scale = 1; // the value with the strongest colour
+
+/** Offers the states and gates of a model. */
+function offer(values) {
+  available = values;
+  $("colour").replaceChildren(
+    element("option", { value: "" }, "surprise"),
+    ...values.map((one) => element("option", { value: one.name }, `${one.name} (${one.kind})`)),
+  );
+  drawLegend();
+}
+
+/** Colours the text by a unit, or by surprise. */
+function colourBy(value, unit) {
+  const units = available.find((one) => one.name === value)?.units ?? 1;
+  colouring = { value, unit: Math.min(Math.max(0, Math.trunc(unit) || 0), units - 1) };
+  $("colour").value = value;
+  $("unit").max = units - 1;
+  $("unit").value = colouring.unit;
+  shown = nothing;
+  drawLegend();
+  drawInside();
+  read();
+}
+
+/** Whether the scale of colours has changed. */
+function rescaled() {
+  const old = scale;
+  scale = Math.max(...shown.colours.map(Math.abs), 1e-6);
+  return scale !== old;
+}
+
+const signed = (share) =>
+  share < 0 ? `rgb(225 60 60 / ${-0.75 * share})` : `rgb(50 110 235 / ${0.75 * share})`;
+
+/** The colour of a token. */
+function colour(k) {
+  if (colouring.value) return signed(shown.colours[k] / scale);
+  const bits = -(shown.logprobs[k] ?? 0) / Math.LN2;
+  return `rgb(235 125 20 / ${Math.min(0.75, bits / 14)})`;
+}
+
+function drawLegend() {
+  $("unit").disabled = !colouring.value;
+  $("legend").textContent = colouring.value
+    ? "blue: above 0, red: below"
+    : "the stronger, the less the model expected it";
+}
+
+$("colour").addEventListener("change", () => colourBy($("colour").value, colouring.unit));
+$("unit").addEventListener("change", () => colourBy(colouring.value, $("unit").valueAsNumber));
+
+// Typing
 
 let before = ""; // the text before the last change
 
@@ -244,34 +450,6 @@ editor.addEventListener("keydown", (event) => {
   }
 });
 
-/** Shows what the model would write next at the caret. */
-function look() {
-  const caret = editor.selectionStart;
-  const k = shown.ends.findLastIndex((end) => end <= caret);
-  const guesses = shown.next[k] ?? [];
-  const here = editor.value.slice(shown.ends[k - 1] ?? 0, shown.ends[k] ?? 0);
-  $("place").textContent = here ? `after ${visible(here)}` : "at the beginning";
-  $("guesses").replaceChildren(
-    ...guesses.map((guess) => {
-      const button = element(
-        "button",
-        { type: "button", disabled: guess.text.startsWith("bytes:") },
-        element("span", {}, visible(guess.text)),
-        element("span", {}, percent(guess.probability)),
-      );
-      button.style.setProperty("--share", `${100 * guess.probability}%`);
-      button.addEventListener("click", () => type(guess.text, false));
-      return element("li", {}, button);
-    }),
-  );
-}
-
-document.addEventListener("selectionchange", () => {
-  if (document.activeElement !== editor) return;
-  draw();
-  look();
-});
-
 // Continuations
 
 let continuations = []; // the first is the grey text
@@ -302,8 +480,9 @@ async function write() {
     continuations = found.choices.map((choice) => choice.text);
     draw();
     drawContinuations();
+    tell("continuations");
   } catch (error) {
-    if (error.name !== "AbortError") tell(error.message);
+    if (error.name !== "AbortError") tell("continuations", error.message);
   }
 }
 
@@ -324,5 +503,140 @@ $("again").addEventListener("click", () => {
   $("seed").valueAsNumber += 1;
   write();
 });
+
+// Inside: what the model does at the token under the mouse, or before the caret
+
+let place = -1; // the token that is looked at
+let inside = null; // what was found there
+let timer = 0;
+
+const tokenAt = (position) => shown.ends.findLastIndex((end) => end <= position);
+const textOf = (k) => shown.text.slice(shown.ends[k - 1] ?? 0, shown.ends[k] ?? 0);
+
+/** Looks at a token: its guesses at once, the rest when one stays there. */
+function look(k = tokenAt(editor.selectionStart)) {
+  place = k;
+  $("place").textContent = textOf(k) ? `after ${visible(textOf(k))}` : "at the beginning";
+  $("guesses").replaceChildren(
+    ...(shown.next[k] ?? []).map((guess) => {
+      const button = element(
+        "button",
+        { type: "button", disabled: guess.text.startsWith("bytes:") },
+        element("span", {}, visible(guess.text)),
+        element("span", {}, percent(guess.probability)),
+      );
+      button.style.setProperty("--share", `${100 * guess.probability}%`);
+      button.addEventListener("click", () => type(guess.text, false));
+      return element("li", {}, button);
+    }),
+  );
+  clearTimeout(timer);
+  timer = setTimeout(() => { lookInside(); lookAtSelection(); }, 100);
+}
+
+const MOST = 4000; // tokens that are looked at together
+
+const lookInside = conflated(async () => {
+  const k = place;
+  const text = shown.text;
+  const ids = shown.ids.slice(shown.opening, k + 1);
+  if (k < 0 || k >= shown.ids.length) return;
+  const found = await ask("/v1/inspect", {
+    model: model.id,
+    prompt: ids.length ? ids : "",
+    start: k,
+    top: 0,
+    values: available.map((one) => one.name),
+    ...(k < MOST ? { connectivity: k } : {}),
+  });
+  if (text !== shown.text || k !== place) return;
+  inside = found;
+  drawInside();
+});
+
+/** Draws the states and gates as lines of units, and what the best guess depends on. */
+function drawInside() {
+  if (!inside) return;
+  $("values").replaceChildren(
+    ...available.flatMap(({ name, units }) => {
+      const row = inside.values[name]?.[0] ?? [];
+      const most = Math.max(...row.map(Math.abs), 1e-6);
+      const chosen = name === colouring.value;
+      const label = chosen ? `${name}[${colouring.unit}] ${row[colouring.unit]?.toFixed(3)}` : name;
+      const canvas = element("canvas", { width: units, height: 1 });
+      const pen = canvas.getContext("2d");
+      row.forEach((value, unit) => {
+        pen.fillStyle = signed(value / most);
+        pen.fillRect(unit, 0, 1, 1);
+      });
+      const unitAt = (event) => Math.floor((event.offsetX / canvas.clientWidth) * units);
+      canvas.addEventListener("mousemove", (event) => {
+        canvas.title = `${name}[${unitAt(event)}] = ${row[unitAt(event)]}`;
+      });
+      canvas.addEventListener("click", (event) => colourBy(name, unitAt(event)));
+      return [element("span", { className: chosen ? "chosen" : "" }, label), canvas];
+    }),
+  );
+  const norms = inside.connectivity ?? [];
+  const most = Math.max(...norms, 1e-30);
+  [...$("tokens").children].forEach((span, k) => {
+    const share = (norms[k] ?? 0) / most;
+    span.style.boxShadow = share > 0.02 ? `inset 0 -3px rgb(30 150 90 / ${share})` : "";
+  });
+}
+
+/** Finds the units that switch in the selected tokens, and where else they do. */
+const lookAtSelection = conflated(async () => {
+  const { selectionStart, selectionEnd } = editor;
+  const start = tokenAt(selectionStart) + 1;
+  const end = tokenAt(selectionEnd) + 1;
+  $("selection").hidden = true;
+  if (start >= end || (start === 0 && end === shown.ids.length)) return;
+  const { span } = await ask("/v1/inspect", {
+    model: model.id,
+    prompt: shown.ids.slice(shown.opening, Math.max(0, start - MOST / 2) + MOST),
+    start: Math.max(0, start - MOST / 2),
+    top: 0,
+    span: [start, end],
+  });
+  $("selection").hidden = false;
+  $("units").replaceChildren(
+    ...span.units.map(({ value, unit, contrast }) => {
+      const label = `${value}[${unit}] ${contrast > 0 ? "+" : "−"}${percent(Math.abs(contrast))}`;
+      const button = element("button", { type: "button" }, label);
+      button.addEventListener("click", () => colourBy(value, unit));
+      return element("li", {}, button);
+    }),
+  );
+  $("places").replaceChildren(
+    ...span.places.map((one) => {
+      const from = shown.ends[one.start - 1] ?? 0;
+      const to = shown.ends[one.end - 1];
+      const around = `${shown.text.slice(Math.max(0, from - 10), from)}[${shown.text.slice(from, to)}]`;
+      const button = element("button", { type: "button" }, visible(around).replaceAll("␣", " "));
+      button.addEventListener("click", () => {
+        editor.focus();
+        editor.setSelectionRange(from, to);
+      });
+      return element("li", {}, button);
+    }),
+  );
+});
+
+document.addEventListener("selectionchange", () => {
+  if (document.activeElement !== editor) return;
+  draw();
+  look();
+});
+
+// The text under the mouse is the mirror's, below the field in which one types.
+editor.addEventListener("mousemove", (event) => {
+  if (event.buttons) return;
+  const spans = [...$("tokens").children];
+  const under = document.elementsFromPoint(event.clientX, event.clientY);
+  const k = spans.indexOf(under.find((one) => one.parentElement === $("tokens")));
+  if (k >= 0 && k !== place) look(k);
+});
+editor.addEventListener("mouseleave", () => look());
 
 loadModels();
