@@ -1,4 +1,4 @@
-"""Units that switch within a span of a text, and where else they do (LSTMVis: Strobelt et al. 2018)."""
+"""Units that switch within a span of a text, and where else they do (Strobelt et al. 2018)."""
 
 from __future__ import annotations
 
