@@ -14,6 +14,7 @@ from anaphora.models import LanguageModel
 from anaphora.ops import log_softmax
 from anaphora.plot.sequences import recorded_values
 from anaphora.serve import Access, ServedModel, Server, running
+from anaphora.serve.inside import inside
 from anaphora.serve.inspect import connectivity
 from anaphora.serve.page import FILES
 from anaphora.serve.switching import places, switches
@@ -103,6 +104,15 @@ class Page:
     def press(self, *keys):
         self.find("text").send_keys(*keys)
 
+    def paste(self, id, text):
+        """Put a text in the place of what is selected."""
+        self.browser.execute_script(
+            "const field = document.getElementById(arguments[0]); field.focus();"
+            "document.execCommand('insertText', false, arguments[1])",
+            id,
+            text,
+        )
+
     def set(self, id, value):
         field = self.find(id)
         field.clear()
@@ -122,7 +132,8 @@ class Page:
     def check(self):
         """No errors: neither shown nor in the console."""
         assert self.text_of("message") == ""
-        assert self.browser.get_log("browser") == []
+        log = self.browser.get_log("browser")
+        assert [one for one in log if "getImageData" not in one["message"]] == []  # of `painted`
 
     def screenshot(self, name):
         if SCREENSHOTS:
@@ -352,6 +363,104 @@ def test_units_that_switch_in_a_selection_and_other_places(page, model):
     page.check()
 
 
+# Other tasks
+
+
+@pytest.fixture
+def predicting(open_page, client):
+    """Opens the page of a model that predicts, with an input, and returns the expected record."""
+
+    def opened(name, text, given):
+        page = open_page([name])
+        page.wait(lambda: page.find("predictor").is_displayed())
+        page.paste("input", text)
+        (record,) = client.post("/v1/predict", model=name, input=given)["data"]
+        page.record = record
+        return page
+
+    return opened
+
+
+def lines(page, id):
+    return page.find(id).text.split("\n")
+
+
+def painted(page):
+    """For each canvas its size, and how many different colours it has."""
+    return page.browser.execute_script(
+        "return [...document.querySelectorAll('#picture canvas')].map(one => {"
+        "const d = one.getContext('2d').getImageData(0, 0, one.width, one.height).data;"
+        "return [one.width, one.height, new Set(new Uint32Array(d.buffer)).size]})"
+    )
+
+
+@browsing
+def test_a_classifier_shows_probabilities_and_its_states_over_time(predicting):
+    page = predicting("classifier", "not to be", "not to be")
+    shares = page.record["probabilities"]
+    page.wait(lambda: lines(page, "answers")[0] == page.record["label"] and painted(page))
+    assert lines(page, "answers")[1:] == [
+        part for name, share in shares.items() for part in (name, f"{100 * share:.0f} %")
+    ]
+    page.wait(lambda: [size[:2] for size in painted(page)] == [[9, 6], [9, 6]])
+    assert all(colors > 10 for *_, colors in painted(page))
+    page.screenshot("classify")
+    page.find("input").send_keys(Keys.ENTER, "to be")
+    page.wait(lambda: len(page.find("answers").find_elements(By.TAG_NAME, "p")) == 2)
+    assert painted(page) == []  # of two texts
+    page.check()
+
+
+@browsing
+def test_a_tagger_has_tags_under_words(predicting):
+    page = predicting("tagger", "not to be", ["not to be"])
+    words = page.record["words"], page.record["tags"]
+    expected = [part for pair in zip(*words, strict=True) for part in pair]
+    page.wait(lambda: lines(page, "answers") == expected)
+    page.screenshot("tag")
+    page.check()
+
+
+@browsing
+def test_a_translator_shows_its_attention(predicting, folders):
+    page = predicting("translator", "to be not", "to be not")
+    page.wait(lambda: page.find("answers").text == page.record["translation"])
+    served = ServedModel.load(folders["translator"])
+    weights = inside(served, "to be not")["attention"]
+    cells = page.wait(lambda: page.find("picture").find_elements(By.TAG_NAME, "td"))
+    titles = [float(cell.get_attribute("title").removesuffix(" %")) for cell in cells]
+    assert titles == pytest.approx((100 * weights).ravel().tolist(), abs=0.51)
+    heads = [one.text for one in page.find("picture").find_elements(By.TAG_NAME, "th")]
+    target = page.record["translation"].split()
+    assert heads == ["", "to", "be", "not", "<eos>", *target, "<eos>"][: len(heads)]
+    page.screenshot("translate")
+    page.check()
+
+
+@browsing
+def test_a_regressor_and_a_model_of_series(predicting):
+    page = predicting("regressor", "to be", "to be")
+    page.wait(lambda: page.find("answers").text == str(page.record["prediction"]))
+    page.check()
+    page = predicting("numbers", "2 -1\n2.5, 0\n3;1", [[2, -1], [2.5, 0], [3, 1]])
+    expected = [f"{name}: {number}" for name, number in page.record["predictions"].items()]
+    page.wait(lambda: page.find("answers").text.split() == " ".join(expected).split())
+    page.wait(lambda: [size[:2] for size in painted(page)] == [[3, 6], [3, 6]])
+
+
+@browsing
+def test_one_changes_between_models(open_page):
+    page = open_page(["characters", "classifier"])
+    page.wait(lambda: page.find("writer").is_displayed())
+    page.press("to be")
+    Select(page.find("model")).select_by_value("classifier")
+    page.wait(lambda: page.find("predictor").is_displayed())
+    assert not page.find("writer").is_displayed()
+    Select(page.find("model")).select_by_value("characters")
+    page.wait(lambda: len(page.colors()) == 5)
+    page.check()
+
+
 @browsing
 def test_words_are_written_with_the_spaces_between_them(open_page, folders):
     page = open_page(["words"])
@@ -391,10 +500,8 @@ def test_what_cannot_be_read_is_told_and_the_text_stays(page):
 @browsing
 def test_a_long_text_is_pasted_and_read_in_blocks(page, model):
     text = "to be or not to be " * 500
-    page.browser.execute_script(
-        "const t = document.getElementById('text'); t.focus(); t.select();"
-        "document.execCommand('insertText', false, arguments[0])", text,
-    )  # fmt: skip
+    page.press(Keys.CONTROL, "a")
+    page.paste("text", text)
     page.wait(lambda: len(page.colors()) == len(text))
     page.wait(lambda: page.ghost == continued(model, text))
     page.check()

@@ -26,7 +26,7 @@ from anaphora.serve.inspect import Inspector
 from anaphora.serve.metrics import CONTENT_TYPE, Metrics
 from anaphora.serve.models import ServedModel
 from anaphora.serve.openapi import Operation
-from anaphora.serve.predict import Prediction, Predictor, inputs_of
+from anaphora.serve.predict import Prediction, Predictor, check_inside, inputs_of
 from anaphora.serve.worker import Worker
 
 _LONG = 20_000  # bytes of a body, from which on it is read in another thread
@@ -134,7 +134,9 @@ class Server:
         self._events: dict[Request | Prediction, asyncio.Event] = {}
         self._inspections = 0
         self._workers: dict[str, Worker[Any]] = {}
-        self._inspectors = {model.name: Inspector(model) for model in models}
+        self._inspectors = {
+            model.name: Inspector(model) for model in models if model.task.writes_text
+        }
         for model in models:
             if model.task.writes_text:
                 self._workers[model.name] = Batcher(
@@ -318,6 +320,7 @@ class Server:
             model.created,
             "anaphora",
             model.task.name,
+            model.reads,
             model.fingerprint,
             self._tell_changed(model),
         )
@@ -387,8 +390,11 @@ class Server:
                 inputs_of,
                 model,
                 asked.input,
-            )
+            ),
+            inside=bool(asked.inside),
         )
+        if asked.inside:
+            check_inside(prediction.inputs)
         worker = self._workers[model.name]
         async with self._submitted(worker, prediction, http.receive) as waiting:
             while not prediction.finished.is_set():

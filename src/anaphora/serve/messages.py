@@ -202,9 +202,12 @@ class PredictRequest(Question, kw_only=True):
     Attributes:
         input: A text or a list of texts; for a tagger also a list of sentences, each a list of
             words; for a model of series a series [T][I], or a list of such.
+        inside: Whether the prediction, of one input, has an entry "inside": the attention of a
+            translator [targets][steps], or the states of another model over time, each [T][H].
     """
 
     input: str | list[Any]
+    inside: bool | None = None
 
 
 class Predictions(Message):
@@ -354,6 +357,7 @@ class Model(Message):
         created: When its weights were written, in seconds since 1970.
         owned_by: "anaphora".
         task: Its task, as in ``anaphora train --task``.
+        reads: What it reads: texts, sentences as lists of words, or series.
         fingerprint: A digest of its files.
         changed_on_disk: Whether the directory has another model by now, which is not served.
     """
@@ -363,6 +367,7 @@ class Model(Message):
     created: int
     owned_by: str
     task: str
+    reads: Literal["text", "words", "series"]
     fingerprint: str
     changed_on_disk: bool
 

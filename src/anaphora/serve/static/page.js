@@ -1,7 +1,7 @@
 // The page of `anaphora serve`: one writes with a model, and sees inside.
 //
 // From top to bottom: helpers, models, the text and what the model read of it, its colours,
-// continuations, and what is inside.
+// continuations, what is inside, and models that predict.
 // Texts of models and users are only ever set as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
@@ -74,6 +74,9 @@ function conflated(work) {
 let models = [];
 let model = null; // the one that is used
 
+/** Whether the model writes, or predicts. */
+const writes = () => model?.task === "language-model";
+
 async function loadModels() {
   try {
     models = (await ask("/v1/models")).data;
@@ -91,15 +94,21 @@ async function loadModels() {
 
 function chooseModel() {
   model = models.find((one) => one.id === $("model").value) ?? null;
-  const writes = model?.task === "language-model";
-  $("writer").hidden = !writes;
-  if (!writes) return;
+  $("writer").hidden = !writes();
+  $("predictor").hidden = writes() || !model;
+  complaints.clear();
+  cancelWriting();
+  clearTimeout(timer);
   shown = nothing;
   continuations = [];
   colouring = { value: "", unit: 0 };
   available = [];
   inside = null;
   stale = 0;
+  if (!writes()) {
+    startPredicting();
+    return;
+  }
   draw();
   drawContinuations();
   read();
@@ -110,142 +119,7 @@ $("model").addEventListener("change", chooseModel);
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key = $("key").value;
-  // Inside: what the model does at the token under the mouse, or before the caret
-
-let place = -1; // the token that is looked at
-let inside = null; // what was found there
-let timer = 0;
-
-const tokenAt = (position) => shown.ends.findLastIndex((end) => end <= position);
-const textOf = (k) => shown.text.slice(shown.ends[k - 1] ?? 0, shown.ends[k] ?? 0);
-
-/** Looks at a token: its guesses at once, the rest when one stays there. */
-function look(k = tokenAt(editor.selectionStart)) {
-  place = k;
-  $("place").textContent = textOf(k) ? `after ${visible(textOf(k))}` : "at the beginning";
-  $("guesses").replaceChildren(
-    ...(shown.next[k] ?? []).map((guess) => {
-      const button = element(
-        "button",
-        { type: "button", disabled: guess.text.startsWith("bytes:") },
-        element("span", {}, visible(guess.text)),
-        element("span", {}, percent(guess.probability)),
-      );
-      button.style.setProperty("--share", `${100 * guess.probability}%`);
-      button.addEventListener("click", () => type(guess.text, false));
-      return element("li", {}, button);
-    }),
-  );
-  clearTimeout(timer);
-  timer = setTimeout(() => { lookInside(); lookAtSelection(); }, 100);
-}
-
-const MOST = 4000; // tokens that are looked at together
-
-const lookInside = conflated(async () => {
-  const k = place;
-  const text = shown.text;
-  const ids = shown.ids.slice(shown.opening, k + 1);
-  if (k < 0 || k >= shown.ids.length) return;
-  const found = await ask("/v1/inspect", {
-    model: model.id,
-    prompt: ids.length ? ids : "",
-    start: k,
-    top: 0,
-    values: available.map((one) => one.name),
-    ...(k < MOST ? { connectivity: k } : {}),
-  });
-  if (text !== shown.text || k !== place) return;
-  inside = found;
-  drawInside();
-});
-
-/** Draws the states and gates as lines of units, and what the best guess depends on. */
-function drawInside() {
-  if (!inside) return;
-  $("values").replaceChildren(
-    ...available.flatMap(({ name, units }) => {
-      const row = inside.values[name]?.[0] ?? [];
-      const most = Math.max(...row.map(Math.abs), 1e-6);
-      const chosen = name === colouring.value;
-      const label = chosen ? `${name}[${colouring.unit}] ${row[colouring.unit]?.toFixed(3)}` : name;
-      const canvas = element("canvas", { width: units, height: 1 });
-      const pen = canvas.getContext("2d");
-      row.forEach((value, unit) => {
-        pen.fillStyle = signed(value / most);
-        pen.fillRect(unit, 0, 1, 1);
-      });
-      const unitAt = (event) => Math.floor((event.offsetX / canvas.clientWidth) * units);
-      canvas.addEventListener("mousemove", (event) => {
-        canvas.title = `${name}[${unitAt(event)}] = ${row[unitAt(event)]}`;
-      });
-      canvas.addEventListener("click", (event) => colourBy(name, unitAt(event)));
-      return [element("span", { className: chosen ? "chosen" : "" }, label), canvas];
-    }),
-  );
-  const norms = inside.connectivity ?? [];
-  const most = Math.max(...norms, 1e-30);
-  [...$("tokens").children].forEach((span, k) => {
-    const share = (norms[k] ?? 0) / most;
-    span.style.boxShadow = share > 0.02 ? `inset 0 -3px rgb(30 150 90 / ${share})` : "";
-  });
-}
-
-/** Finds the units that switch in the selected tokens, and where else they do. */
-const lookAtSelection = conflated(async () => {
-  const { selectionStart, selectionEnd } = editor;
-  const start = tokenAt(selectionStart) + 1;
-  const end = tokenAt(selectionEnd) + 1;
-  $("selection").hidden = true;
-  if (start >= end || (start === 0 && end === shown.ids.length)) return;
-  const { span } = await ask("/v1/inspect", {
-    model: model.id,
-    prompt: shown.ids.slice(shown.opening, Math.max(0, start - MOST / 2) + MOST),
-    start: Math.max(0, start - MOST / 2),
-    top: 0,
-    span: [start, end],
-  });
-  $("selection").hidden = false;
-  $("units").replaceChildren(
-    ...span.units.map(({ value, unit, contrast }) => {
-      const label = `${value}[${unit}] ${contrast > 0 ? "+" : "−"}${percent(Math.abs(contrast))}`;
-      const button = element("button", { type: "button" }, label);
-      button.addEventListener("click", () => colourBy(value, unit));
-      return element("li", {}, button);
-    }),
-  );
-  $("places").replaceChildren(
-    ...span.places.map((one) => {
-      const from = shown.ends[one.start - 1] ?? 0;
-      const to = shown.ends[one.end - 1];
-      const around = `${shown.text.slice(Math.max(0, from - 10), from)}[${shown.text.slice(from, to)}]`;
-      const button = element("button", { type: "button" }, visible(around).replaceAll("␣", " "));
-      button.addEventListener("click", () => {
-        editor.focus();
-        editor.setSelectionRange(from, to);
-      });
-      return element("li", {}, button);
-    }),
-  );
-});
-
-document.addEventListener("selectionchange", () => {
-  if (document.activeElement !== editor) return;
-  draw();
-  look();
-});
-
-// The text under the mouse is the mirror's, below the field in which one types.
-editor.addEventListener("mousemove", (event) => {
-  if (event.buttons) return;
-  const spans = [...$("tokens").children];
-  const under = document.elementsFromPoint(event.clientX, event.clientY);
-  const k = spans.indexOf(under.find((one) => one.parentElement === $("tokens")));
-  if (k >= 0 && k !== place) look(k);
-});
-editor.addEventListener("mouseleave", () => look());
-
-loadModels();
+  loadModels();
 });
 
 // The text, and what the model has read of it
@@ -290,6 +164,7 @@ function endsOf(text, position, tokens) {
 
 /** Reads what is new in the text, a block at a time, from the state before it. */
 const read = conflated(async () => {
+  if (!writes()) return;
   const name = model.id;
   const text = editor.value;
   do {
@@ -537,6 +412,7 @@ function look(k = tokenAt(editor.selectionStart)) {
 const MOST = 4000; // tokens that are looked at together
 
 const lookInside = conflated(async () => {
+  if (!writes()) return;
   const k = place;
   const text = shown.text;
   const ids = shown.ids.slice(shown.opening, k + 1);
@@ -587,6 +463,7 @@ function drawInside() {
 
 /** Finds the units that switch in the selected tokens, and where else they do. */
 const lookAtSelection = conflated(async () => {
+  if (!writes()) return;
   const { selectionStart, selectionEnd } = editor;
   const start = tokenAt(selectionStart) + 1;
   const end = tokenAt(selectionEnd) + 1;
@@ -638,5 +515,105 @@ editor.addEventListener("mousemove", (event) => {
   if (k >= 0 && k !== place) look(k);
 });
 editor.addEventListener("mouseleave", () => look());
+
+// Models that predict: classifiers, taggers, regressors and translators
+
+const READS = {
+  text: "A text; each line is one of its own",
+  words: "A sentence; each line is one of its own",
+  series: "A series: a line for each step, with a number for each channel",
+};
+
+function startPredicting() {
+  if (!model) return;
+  $("input-label").textContent = READS[model.reads];
+  $("input").focus();
+  predict();
+}
+
+/** What is in the box, as the model reads it. */
+function typed() {
+  const lines = $("input").value.split("\n").filter((line) => line.trim());
+  if (model.reads !== "series") return lines;
+  return [lines.map((line) => line.trim().split(/[\s,;]+/).map(Number))];
+}
+
+const predict = conflated(async () => {
+  if (writes()) return;
+  const name = model.id;
+  const input = typed();
+  const empty = input.length === 0 || input[0].length === 0;
+  const question = { model: name, input, inside: input.length === 1 };
+  const records = empty ? [] : (await ask("/v1/predict", question)).data;
+  if (name !== model.id) return;
+  $("answers").replaceChildren(...records.flatMap(answerOf));
+  const inner = records[0]?.inside;
+  $("picture").replaceChildren(
+    ...(inner?.attention ? [attentionOf(inner)] : []),
+    ...Object.entries(inner?.states ?? {}).flatMap((entry) => statesOf(...entry, inner.steps)),
+  );
+});
+$("input").addEventListener("input", predict);
+
+/** A prediction, by the entries of its record. */
+function answerOf(record) {
+  if (record.tags) {
+    const words = record.words.map((word, k) =>
+      element("span", { title: percent(record.probabilities?.[k] ?? 1) },
+        word, element("b", {}, record.tags[k])));
+    return [element("div", { className: "words" }, ...words)];
+  }
+  const found = [];
+  if (record.translation !== undefined) found.push(element("p", {}, record.translation));
+  if (record.prediction !== undefined) found.push(element("p", {}, String(record.prediction)));
+  for (const [name, number] of Object.entries(record.predictions ?? {})) {
+    found.push(element("p", {}, `${name}: ${number}`));
+  }
+  if (record.probabilities) {
+    const label = record.labels?.join(", ") ?? record.label;
+    found.push(element("p", {}, element("b", {}, label || "no label")));
+    for (const [name, share] of Object.entries(record.probabilities)) {
+      const bar = element("div", { className: "bar" },
+        element("span", {}, name), element("span", {}, percent(share)));
+      bar.style.setProperty("--share", `${100 * share}%`);
+      found.push(bar);
+    }
+  }
+  return found;
+}
+
+/** The attention of each word of a translation to the words of the sentence. */
+function attentionOf({ steps, targets, attention }) {
+  const rows = targets.map((target, t) =>
+    element("tr", {}, element("th", { scope: "row" }, target),
+      ...attention[t].slice(0, steps.length).map((weight) => {
+        const cell = element("td", { title: percent(weight) });
+        cell.style.backgroundColor = signed(weight);
+        return cell;
+      })));
+  const heads = ["", ...steps].map((step) => element("th", { scope: "col" }, step));
+  return element("table", {},
+    element("caption", {}, "Attention"),
+    element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
+}
+
+/** A state over time: a column for each step, a line for each unit. */
+function statesOf(name, rows, steps) {
+  const units = rows[0].length;
+  const canvas = element("canvas", { width: rows.length, height: units });
+  const pen = canvas.getContext("2d");
+  const most = Math.max(...rows.map((row) => Math.max(...row.map(Math.abs))), 1e-6);
+  rows.forEach((row, t) => row.forEach((value, unit) => {
+    pen.fillStyle = signed(value / most);
+    pen.fillRect(t, unit, 1, 1);
+  }));
+  canvas.addEventListener("mousemove", (event) => {
+    const t = Math.floor((event.offsetX / canvas.clientWidth) * rows.length);
+    const unit = Math.floor((event.offsetY / canvas.clientHeight) * units);
+    const step = steps[t] === undefined ? `step ${t}` : visible(steps[t]);
+    canvas.title = `${name}[${unit}] at ${step}: ${rows[t]?.[unit]}`;
+  });
+  return [element("h2", {}, `${name} over time`), canvas];
+}
 
 loadModels();
