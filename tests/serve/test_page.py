@@ -25,6 +25,7 @@ SCREENSHOTS = os.environ.get("ANAPHORA_SCREENSHOTS")  # a folder, in which the d
 
 try:
     from selenium import webdriver
+    from selenium.common import StaleElementReferenceException
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -88,7 +89,8 @@ class Page:
 
     def wait(self, condition):
         """The first value of a function that is true."""
-        return WebDriverWait(self.browser, 10, 0.02).until(lambda browser: condition())
+        redrawn = [StaleElementReferenceException]
+        return WebDriverWait(self.browser, 10, 0.02, redrawn).until(lambda browser: condition())
 
     def text_of(self, id):
         return self.find(id).get_property("textContent")
@@ -244,7 +246,7 @@ def test_the_text_is_coloured_by_surprise_wherever_one_types(page, model):
     assert page.wait(matches)
     page.press(Keys.CONTROL, "a")
     page.press(Keys.DELETE)
-    page.wait(lambda: page.colors() == [])
+    page.wait(lambda: [text for text, _ in page.colors()] == [""])  # the line end before a text
     page.check()
 
 
@@ -360,6 +362,34 @@ def test_units_that_switch_in_a_selection_and_other_places(page, model):
     page.buttons("places")[0].click()
     caret = page.find("text").get_property("selectionStart")
     assert caret == others[0].start
+    page.check()
+
+
+@browsing
+def test_a_unit_is_held_and_compared_with_the_free_one(page, client):
+    asked = {"model": "characters", "prompt": "to be", "temperature": 0, "n": 3, "max_tokens": 12}
+    held = [{"state": "h_l1", "unit": 2, "value": 40.0}]
+
+    def texts(**more):
+        choices = client.post("/v1/completions", **asked, **more)["choices"]
+        return [one["text"] for one in choices]
+
+    def shown(id):
+        return [button.get_property("textContent") for button in page.buttons(id)]
+
+    assert texts(hold=held) != texts()
+    choose(page, "i_l0", 2)
+    assert not page.find("hold").is_enabled()  # gates are not held
+    choose(page, "h_l1", 2)
+    page.set("held", 40)
+    page.find("hold").click()
+    page.wait(lambda: shown("continuations") == texts(hold=held) and shown("free") == texts())
+    assert page.ghost == texts(hold=held)[0]
+    assert shown("holds") == ["h_l1[2] held at 40 ✕"]
+    page.screenshot("hold")
+    page.buttons("holds")[0].click()
+    page.wait(lambda: shown("continuations") == texts())
+    assert not page.find("comparison").is_displayed()
     page.check()
 
 

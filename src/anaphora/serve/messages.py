@@ -47,6 +47,20 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
 
 
+class Hold(msgspec.Struct, forbid_unknown_fields=True):
+    """A unit of a state that is held at a value.
+
+    Attributes:
+        state: The name of the state and its layer, such as ``c_l0``.
+        unit: The number of the unit.
+        value: The value.
+    """
+
+    state: str
+    unit: Id
+    value: Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+
+
 class CompletionRequest(Question, kw_only=True):
     """A request to continue prompts; null is as good as omitting a field.
 
@@ -66,6 +80,8 @@ class CompletionRequest(Question, kw_only=True):
         stream_options: Options of a stream.
         repetition_penalty: Above 1 makes tokens that occurred before less likely.
         no_repeat_ngram: The n of n-grams that must not repeat; 0 allows all.
+        hold: Units of states to set to a value before each step, from that of the last token of the
+            prompt on.
         frequency_penalty: Not offered: 0.
         presence_penalty: Not offered: 0.
         best_of: Not offered: the same as n.
@@ -93,6 +109,7 @@ class CompletionRequest(Question, kw_only=True):
     stream_options: StreamOptions | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=100)] | None = None
     no_repeat_ngram: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    hold: Annotated[list[Hold], msgspec.Meta(max_length=64)] | None = None
     frequency_penalty: Annotated[float, msgspec.Meta(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, msgspec.Meta(ge=0, le=0)] | None = None
     best_of: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None

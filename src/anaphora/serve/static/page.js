@@ -100,7 +100,7 @@ function chooseModel() {
   cancelWriting();
   clearTimeout(timer);
   shown = nothing;
-  continuations = [];
+  continuations = free = holds = [];
   colouring = { value: "", unit: 0 };
   available = [];
   inside = null;
@@ -284,6 +284,7 @@ function colour(k) {
 
 function drawLegend() {
   $("unit").disabled = !colouring.value;
+  $("hold").disabled = available.find((one) => one.name === colouring.value)?.kind !== "state";
   $("legend").textContent = colouring.value
     ? "blue: above 0, red: below"
     : "the stronger, the less the model expected it";
@@ -304,6 +305,7 @@ editor.addEventListener("input", () => {
     ? continuations.filter((one) => one.startsWith(added)).map((one) => one.slice(added.length))
     : [];
   if (continuations[0] === "") continuations = [];
+  free = [];
   draw();
   drawContinuations();
   read();
@@ -328,7 +330,9 @@ editor.addEventListener("keydown", (event) => {
 // Continuations
 
 let continuations = []; // the first is the grey text
-let writing = null; // aborts the request that is running
+let free = []; // the same without the units that are held
+let holds = []; // units of states that are held while the model writes
+let writing = null; // aborts the requests that are running
 
 function cancelWriting() {
   writing?.abort();
@@ -350,9 +354,13 @@ async function write() {
     seed: number("seed"),
   };
   try {
-    const found = await ask("/v1/completions", question, mine.signal);
+    // One state, twice: with the units that are held, and free.
+    const questions = holds.length ? [{ ...question, hold: holds }, question] : [question];
+    const found = await Promise.all(
+      questions.map((one) => ask("/v1/completions", one, mine.signal)),
+    );
     if (writing !== mine) return;
-    continuations = found.choices.map((choice) => choice.text);
+    [continuations, free = []] = found.map(({ choices }) => choices.map((choice) => choice.text));
     draw();
     drawContinuations();
     tell("continuations");
@@ -361,15 +369,38 @@ async function write() {
   }
 }
 
-function drawContinuations() {
-  $("continuations").replaceChildren(
-    ...continuations.map((text) => {
+/** Buttons in a list, each with a text and what it does. */
+function buttons(id, texts, act) {
+  $(id).replaceChildren(
+    ...texts.map((text, k) => {
       const button = element("button", { type: "button" }, text || "∅");
-      button.addEventListener("click", () => type(text));
+      button.addEventListener("click", () => act(k));
       return element("li", {}, button);
     }),
   );
 }
+
+function drawContinuations() {
+  buttons("continuations", continuations, (k) => type(continuations[k]));
+  buttons("free", free, (k) => type(free[k]));
+  $("comparison").hidden = free.length === 0;
+  const named = holds.map(({ state, unit, value }) => `${state}[${unit}] held at ${value} ✕`);
+  buttons("holds", named, (k) => hold(holds.filter((_, other) => other !== k)));
+}
+
+/** Holds these units, and no others, while the model writes. */
+function hold(units) {
+  holds = units;
+  free = [];
+  drawContinuations();
+  write();
+}
+
+$("hold").addEventListener("click", () => {
+  const { value: state, unit } = colouring;
+  const others = holds.filter((one) => one.state !== state || one.unit !== unit);
+  hold([...others, { state, unit, value: $("held").valueAsNumber }]);
+});
 
 for (const id of ["temperature", "top-p", "length", "count", "seed"]) {
   $(id).addEventListener("change", write);
@@ -477,27 +508,17 @@ const lookAtSelection = conflated(async () => {
     span: [start, end],
   });
   $("selection").hidden = false;
-  $("units").replaceChildren(
-    ...span.units.map(({ value, unit, contrast }) => {
-      const label = `${value}[${unit}] ${contrast > 0 ? "+" : "−"}${percent(Math.abs(contrast))}`;
-      const button = element("button", { type: "button" }, label);
-      button.addEventListener("click", () => colourBy(value, unit));
-      return element("li", {}, button);
-    }),
-  );
-  $("places").replaceChildren(
-    ...span.places.map((one) => {
-      const from = shown.ends[one.start - 1] ?? 0;
-      const to = shown.ends[one.end - 1];
-      const around = `${shown.text.slice(Math.max(0, from - 10), from)}[${shown.text.slice(from, to)}]`;
-      const button = element("button", { type: "button" }, visible(around).replaceAll("␣", " "));
-      button.addEventListener("click", () => {
-        editor.focus();
-        editor.setSelectionRange(from, to);
-      });
-      return element("li", {}, button);
-    }),
-  );
+  const labels = span.units.map(({ value, unit, contrast }) =>
+    `${value}[${unit}] ${contrast > 0 ? "+" : "−"}${percent(Math.abs(contrast))}`);
+  buttons("units", labels, (k) => colourBy(span.units[k].value, span.units[k].unit));
+  const { ends, text } = shown;
+  const parts = span.places.map((one) => [ends[one.start - 1] ?? 0, ends[one.end - 1]]);
+  const around = parts.map(([from, to]) =>
+    `${text.slice(Math.max(0, from - 10), from)}[${text.slice(from, to)}]`.replaceAll("\n", "↵"));
+  buttons("places", around, (k) => {
+    editor.focus();
+    editor.setSelectionRange(...parts[k]);
+  });
 });
 
 document.addEventListener("selectionchange", () => {
