@@ -21,7 +21,8 @@ from anaphora.serve.switching import places, switches
 from anaphora.tensor import no_grad
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SCREENSHOTS = os.environ.get("ANAPHORA_SCREENSHOTS")  # a folder, in which the docs' are made
+SCREENSHOTS = os.environ.get("ANAPHORA_SCREENSHOTS")  # a folder for pictures of the page
+TRAINED = os.environ.get("ANAPHORA_SCREENSHOTS_MODEL")  # a character model, for those of the docs
 
 try:
     from selenium import webdriver
@@ -393,6 +394,57 @@ def test_a_unit_is_held_and_compared_with_the_free_one(page, client):
     page.check()
 
 
+VERSES = """\
+HORATIO:
+My lord, I came to see your father's funeral.
+
+HAMLET:
+I pray thee, do not mock me, fellow-student;
+I think it was to see my mother's wedding.
+
+HORATIO:
+Indeed, my lord, it follow'd hard upon.
+
+HAMLET:
+Thrift, thrift, Horatio! the funeral baked meats
+Did coldly furnish forth the marriage tables.
+"""
+
+
+@browsing
+@pytest.mark.skipif(
+    not (SCREENSHOTS and TRAINED),
+    reason="needs ANAPHORA_SCREENSHOTS and ANAPHORA_SCREENSHOTS_MODEL, to make the docs' pictures",
+)
+def test_pictures_of_the_documentation(browser):
+    served = ServedModel.load(TRAINED, "shakespeare")
+    model = served.model
+    with no_grad():
+        recorded = recorded_values(model.recurrent, model.embedding(model.codec.encode(VERSES)))
+    columns = [k for line in VERSES.splitlines(keepends=True) for k in range(len(line))]
+    follows = np.corrcoef(recorded["c_l0"].T, columns)[-1, :-1]  # each unit, with the line's length
+    with running(Server([served])) as address:
+        page = Page(browser, address)
+        page.wait(lambda: page.find("writer").is_displayed())
+        page.set("seed", 3)
+        page.paste("text", VERSES)
+        page.wait(
+            lambda: len(page.colors()) == len(VERSES) and page.ghost and painted(page, "values")
+        )
+        page.screenshot("page-write")
+        page.press(Keys.ARROW_UP, Keys.ARROW_UP, Keys.HOME, Keys.SHIFT, Keys.END)
+        page.wait(lambda: page.buttons("units"))
+        page.screenshot("page-select")
+        page.press(Keys.CONTROL, Keys.END)
+        choose(page, "c_l0", int(abs(follows).argmax()))
+        blue = "return document.querySelectorAll('#tokens span[style*=\"235\"]').length > 50"
+        page.wait(
+            lambda: browser.execute_script(blue) and not page.find("selection").is_displayed()
+        )
+        page.screenshot("page-line-length")
+        page.check()
+
+
 # Other tasks
 
 
@@ -415,10 +467,10 @@ def lines(page, id):
     return page.find(id).text.split("\n")
 
 
-def painted(page):
+def painted(page, id="picture"):
     """For each canvas its size, and how many different colours it has."""
     return page.browser.execute_script(
-        "return [...document.querySelectorAll('#picture canvas')].map(one => {"
+        f"return [...document.querySelectorAll('#{id} canvas')].map(one => {{"
         "const d = one.getContext('2d').getImageData(0, 0, one.width, one.height).data;"
         "return [one.width, one.height, new Set(new Uint32Array(d.buffer)).size]})"
     )
