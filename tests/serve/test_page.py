@@ -140,7 +140,12 @@ class Page:
 
     def screenshot(self, name):
         if SCREENSHOTS:
-            self.browser.save_screenshot(str(Path(SCREENSHOTS) / f"{name}.png"))
+            from PIL import Image  # matplotlib needs it too
+
+            path = Path(SCREENSHOTS) / f"{name}.png"
+            self.browser.save_screenshot(str(path))
+            with Image.open(path) as image:  # a third of the size, with a palette
+                image.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(path)
 
 
 @pytest.fixture
