@@ -86,6 +86,7 @@ _PARTS = {
     "metrics": (),
     "models": ("load",),
     "nn": (),
+    "notebook": (),
     "ops": (),
     "optim": (),
     "options": (),
