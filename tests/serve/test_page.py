@@ -1,5 +1,6 @@
 """The page, in a real browser: Debian's chromium, driven by selenium."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anaphora.data import CharacterTokenizer
+from anaphora.data import BPETokenizer, CharacterTokenizer, WordTokenizer
 from anaphora.generation import Sampler, generate, next_tokens
 from anaphora.models import LanguageModel
 from anaphora.ops import log_softmax
@@ -559,20 +560,61 @@ def test_words_are_written_with_the_spaces_between_them(open_page, folders):
     page.check()
 
 
+@pytest.fixture
+def page_of(browser, tmp_path):
+    """Opens the page of an untrained model with a tokenizer."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(tokenizer, name="model"):
+            model = LanguageModel(tokenizer.vocabulary_size, hidden_size=4)
+            model.codec = tokenizer
+            model.save(tmp_path / "model")
+            server = Server([ServedModel.load(tmp_path / "model", name)])
+            page = Page(browser, stack.enter_context(running(server)))
+            page.wait(lambda: page.find("writer").is_displayed())
+            return page
+
+        yield opened
+
+
 @browsing
-def test_texts_are_never_html(open_page, tmp_path):
+def test_words_in_other_case_and_with_punctuation_are_found_in_the_text(page_of):
+    tokenizer = WordTokenizer.fit(
+        ["to be, or not\n", "to be, or nut\n"], lowercase=True, split="punctuation", minimum_count=2
+    )
+    page = page_of(tokenizer)
+    page.paste("text", "To BE, gnu,  Or!\nnot-to")
+    expected = ["", "To", " BE", ",", " gnu", ",", "  Or", "!", "\n", "not-to"]
+    page.wait(lambda: [text for text, _ in page.colors()] == expected)
+    page.check()
+
+
+@browsing
+def test_parts_of_characters_are_coloured_with_their_character(page_of):
+    pytest.importorskip("tokenizers")
+    tokenizer = BPETokenizer.fit(["low lower lowest\n"] * 9, vocabulary_size=260)
+    page = page_of(tokenizer)
+    text = "low lower é\U0001f600 \u65e5!"
+    page.paste("text", text)
+    page.wait(lambda: "".join(text for text, _ in page.colors()) == text)
+    parts = [text for text, _ in page.colors()]
+    assert {"é", "\U0001f600", "\u65e5", ""} < set(parts)
+    assert len(parts) == len(tokenizer.encode(text))
+    page.press(Keys.BACKSPACE, Keys.BACKSPACE)
+    page.wait(lambda: "".join(text for text, _ in page.colors()) == text[:-2])
+    page.check()
+
+
+@browsing
+def test_texts_are_never_html(page_of):
     evil = "<img src=x onerror=alert(1)>"
-    tokenizer = CharacterTokenizer.fit(evil)
-    model = LanguageModel(tokenizer.vocabulary_size, hidden_size=4)
-    model.codec = tokenizer
-    model.save(tmp_path / "evil")
-    with running(Server([ServedModel.load(tmp_path / "evil", evil)])) as address:
-        page = Page(open_page().browser, address)
-        page.wait(lambda: page.find("writer").is_displayed())
-        page.press(evil)
-        page.wait(lambda: page.ghost)
-        assert page.browser.find_elements(By.TAG_NAME, "img") == []
-        page.check()
+    page = page_of(CharacterTokenizer.fit(evil), evil)
+    page.press(evil)
+    page.wait(lambda: page.ghost)
+    page.press(Keys.TAB)
+    page.wait(lambda: len(page.colors()) == len(page.text) > len(evil))
+    assert page.browser.find_elements(By.TAG_NAME, "img") == []
+    page.check()
 
 
 @browsing

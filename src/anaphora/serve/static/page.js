@@ -140,12 +140,14 @@ function sharedLength(one, other) {
   return k;
 }
 
-/** Where tokens end in a text in which they follow a position; tokenizers may have changed spaces. */
+/** Where tokens end in a text in which they begin at a position; case and spaces may differ. */
 function endsOf(text, position, tokens) {
+  const lower = text.toLowerCase();
+  const folded = lower.length === text.length ? lower : text;
+  const words = tokens.map((token) => (token.trim() || token).toLowerCase());
   let bytes = 0; // of a character that is not complete
-  return tokens.map((token) => {
-    const word = token.trim() || token;
-    const at = text.indexOf(word, position);
+  return tokens.map((token, k) => {
+    const at = folded.indexOf(words[k], position);
     if (token.startsWith("bytes:")) {
       bytes += token.split("\\x").length - 1;
       const character = String.fromCodePoint(text.codePointAt(position) ?? 0);
@@ -154,9 +156,11 @@ function endsOf(text, position, tokens) {
         position += character.length;
       }
     } else if (at >= 0 && !text.slice(position, at).trim()) {
-      position = at + word.length;
-    } else {
-      position += /^\s*\S*/.exec(text.slice(position))[0].length; // an unknown word
+      position = at + words[k].length;
+    } else { // an unknown word, which ends where the next one begins, or at a space
+      const chunk = /^\s*\S*/.exec(folded.slice(position))[0];
+      const next = k + 1 < words.length ? chunk.trimStart().indexOf(words[k + 1], 1) : -1;
+      position += next < 0 ? chunk.length : chunk.length - chunk.trimStart().length + next;
     }
     return position;
   });
@@ -268,7 +272,7 @@ function colourBy(value, unit) {
 /** Whether the scale of colours has changed. */
 function rescaled() {
   const old = scale;
-  scale = Math.max(...shown.colours.map(Math.abs), 1e-6);
+  scale = shown.colours.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
   return scale !== old;
 }
 
