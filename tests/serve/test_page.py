@@ -664,3 +664,13 @@ def test_nothing_is_cut_off_in_narrow_windows_light_and_dark(page, width, scheme
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert wide <= width
     assert (int(re.search(r"\d+", background)[0]) > 128) == (scheme == "light")
+
+
+@browsing
+def test_the_benchmark_runs(serve, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    from benchmarks import page as benchmark
+
+    found = benchmark.measured(serve().address, "to be")
+    assert list(found) == ["first_paint_ms", "key_handled_ms", "key_coloured_ms"]
+    assert all(number > 0 for numbers in found.values() for number in numbers)
