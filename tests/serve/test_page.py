@@ -606,6 +606,34 @@ def test_parts_of_characters_are_coloured_with_their_character(page_of):
 
 
 @browsing
+def test_long_texts_of_words_and_of_parts_of_characters_are_read_in_blocks(page_of):
+    pytest.importorskip("tokenizers")
+    page = page_of(WordTokenizer.fit(["to be, or not\n"] * 2))
+    text = "to be, or not\n" * 300
+    page.paste("text", text)
+    page.wait(lambda: page.ghost and "".join(part for part, _ in page.colors()) == text)
+    page.check()
+    page = page_of(BPETokenizer.fit(["low lower lowest\n"] * 9, vocabulary_size=260))
+    text = "a" + "\U0001f600" * 1300 + " lower" * 100  # a block would end within a character
+    page.paste("text", text)
+    page.wait(lambda: page.ghost and "".join(part for part, _ in page.colors()) == text)
+    page.press("er")
+    page.wait(lambda: "".join(part for part, _ in page.colors()) == text + "er")
+    page.check()
+
+
+@browsing
+def test_continuations_that_were_hidden_can_be_taken(page, model):
+    expected = continued(model, "to be")
+    page.wait(lambda: page.ghost == expected)
+    page.press(Keys.ESCAPE)
+    assert page.ghost == ""
+    page.buttons("continuations")[1].click()
+    assert page.text == "to be" + expected
+    page.check()
+
+
+@browsing
 def test_texts_are_never_html(page_of):
     evil = "<img src=x onerror=alert(1)>"
     page = page_of(CharacterTokenizer.fit(evil), evil)

@@ -124,7 +124,7 @@ $("key-form").addEventListener("submit", (event) => {
 
 // The text, and what the model has read of it
 
-const BLOCK = 1000; // characters that are read at a time
+const BLOCK = 1000; // characters that are read at a time: less than 4096 tokens, even of bytes
 
 /** What was read: for each token its id, where it ends in the text, and what the model says of it. */
 const nothing = { text: "", opening: 0, ids: [], ends: [], logprobs: [], next: [], colours: [] };
@@ -138,6 +138,14 @@ function sharedLength(one, other) {
   let k = 0;
   while (k < one.length && one[k] === other[k]) k += 1;
   return k;
+}
+
+/** A text up to a block after a position, without cutting a word or, at least, a character. */
+function upTo(text, position) {
+  const part = text.slice(0, position + BLOCK);
+  if (part === text) return text;
+  const space = Math.max(part.lastIndexOf(" "), part.lastIndexOf("\n"));
+  return space > position ? part.slice(0, space) : part.replace(/[\uD800-\uDBFF]$/, "");
 }
 
 /** Where tokens end in a text in which they begin at a position; case and spaces may differ. */
@@ -173,14 +181,15 @@ const read = conflated(async () => {
   const text = editor.value;
   do {
     const same = sharedLength(text, shown.text);
-    const part = text.slice(0, same + BLOCK);
+    const part = upTo(text, same);
     const { value, unit } = colouring;
     const question = { model: name, prompt: part, top: 10 };
     if (value) Object.assign(question, { values: [value], units: [unit] });
-    const read = shown.ends.findLastIndex((end) => end <= same) + 1;
-    let found = await ask("/v1/inspect", { ...question, start: read });
-    if (shown.ids.slice(0, found.start).some((id, k) => id !== found.ids[k])) {
-      found = await ask("/v1/inspect", question); // more text made other tokens of what was there
+    const known = shown.ends.findLastIndex((end) => end <= same) + 1;
+    let found = await ask("/v1/inspect", { ...question, start: known });
+    const other = shown.ids.slice(0, found.start).findIndex((id, k) => id !== found.ids[k]);
+    if (other >= 0) { // more text made other tokens of what was there
+      found = await ask("/v1/inspect", { ...question, start: other });
     }
     if (name !== model.id || value !== colouring.value || unit !== colouring.unit) return;
     const start = found.start;
@@ -385,8 +394,9 @@ function buttons(id, texts, act) {
 }
 
 function drawContinuations() {
-  buttons("continuations", continuations, (k) => type(continuations[k]));
-  buttons("free", free, (k) => type(free[k]));
+  const [held, others] = [continuations, free]; // those that are drawn
+  buttons("continuations", held, (k) => type(held[k]));
+  buttons("free", others, (k) => type(others[k]));
   $("comparison").hidden = free.length === 0;
   const named = holds.map(({ state, unit, value }) => `${state}[${unit}] held at ${value} ✕`);
   buttons("holds", named, (k) => hold(holds.filter((_, other) => other !== k)));
