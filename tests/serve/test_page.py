@@ -634,6 +634,26 @@ def test_continuations_that_were_hidden_can_be_taken(page, model):
 
 
 @browsing
+def test_everything_can_be_reached_by_keyboard(page):
+    page.press(Keys.ESCAPE, Keys.TAB)  # with no grey text, Tab leaves
+    reached = set()
+    for _ in range(40):
+        reached.add(page.browser.execute_script(
+            "const one = document.activeElement; return one.id || one.closest('ol')?.id"
+        ))  # fmt: skip
+        page.browser.switch_to.active_element.send_keys(Keys.TAB)
+    assert reached >= {
+        "model", "temperature", "top-p", "length", "count", "seed", "again", "colour", "held",
+        "guesses", "continuations",
+    }  # fmt: skip
+    choose(page, "c_l0", 1)
+    page.wait(lambda: page.find("hold").is_enabled())
+    page.find("unit").send_keys(Keys.ARROW_UP, Keys.TAB, Keys.TAB, Keys.ENTER)
+    page.wait(lambda: page.text_of("holds").startswith("c_l0[2] held at 1"))
+    page.check()
+
+
+@browsing
 def test_texts_are_never_html(page_of):
     evil = "<img src=x onerror=alert(1)>"
     page = page_of(CharacterTokenizer.fit(evil), evil)

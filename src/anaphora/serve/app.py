@@ -98,7 +98,8 @@ class Server:
         access: Who may use the server.
         max_batch_size: Texts that a model reads or writes at the same time.
         max_queue: Prompts, or predictions, that may wait for a model.
-        cache_bytes: The limit of each model's cache of prefixes.
+        cache_bytes: The limit of each model's cache of prefixes; that of inspections has an eighth
+            of it.
         log: Called with a line about each request; None for no log.
         log_prompts: Whether that line has the body of the request.
 
@@ -135,7 +136,9 @@ class Server:
         self._inspections = 0
         self._workers: dict[str, Worker[Any]] = {}
         self._inspectors = {
-            model.name: Inspector(model) for model in models if model.task.writes_text
+            model.name: Inspector(model, cache_bytes // 8)
+            for model in models
+            if model.task.writes_text
         }
         for model in models:
             if model.task.writes_text:
