@@ -451,6 +451,30 @@ def test_pictures_of_the_documentation(browser):
         page.check()
 
 
+@browsing
+def test_a_state_is_kept_and_returned_to(page, model):
+    expected = continued(model, "to be")
+    page.wait(lambda: page.ghost == expected)
+    page.find("keep").click()
+    page.press(Keys.END, Keys.BACKSPACE, "i")
+    page.wait(lambda: page.ghost == continued(model, "to bi"))
+    page.find("keep").click()
+    kept = [one.text.split("\n") for one in page.find("kept").find_elements(By.XPATH, "li")]
+    assert [one[1:] for one in kept] == [
+        [continued(model, text)] * 3 for text in ("to bi", "to be")
+    ]
+    assert [one[0].split(" Return")[0] for one in kept] == [
+        f"After “{text}”, temperature 0, top-p 1, seed 0" for text in ("to bi", "to be")
+    ]
+    page.screenshot("kept")
+    page.buttons("kept")[2].click()
+    assert page.text == "to be"
+    page.wait(lambda: page.ghost == expected)
+    page.buttons("kept")[1].click()
+    assert len(page.find("kept").find_elements(By.XPATH, "li")) == 1
+    page.check()
+
+
 # Other tasks
 
 

@@ -100,7 +100,7 @@ function chooseModel() {
   cancelWriting();
   clearTimeout(timer);
   shown = nothing;
-  continuations = free = holds = [];
+  continuations = free = holds = kept = [];
   colouring = { value: "", unit: 0 };
   available = [];
   inside = null;
@@ -111,6 +111,7 @@ function chooseModel() {
   }
   draw();
   drawContinuations();
+  drawKept();
   read();
   $("text").focus();
 }
@@ -345,6 +346,7 @@ editor.addEventListener("keydown", (event) => {
 let continuations = []; // the first is the grey text
 let free = []; // the same without the units that are held
 let holds = []; // units of states that are held while the model writes
+let kept = []; // what was kept to be compared: a text, how it was continued, and with what
 let writing = null; // aborts the requests that are running
 
 function cancelWriting() {
@@ -398,9 +400,41 @@ function drawContinuations() {
   buttons("continuations", held, (k) => type(held[k]));
   buttons("free", others, (k) => type(others[k]));
   $("comparison").hidden = free.length === 0;
-  const named = holds.map(({ state, unit, value }) => `${state}[${unit}] held at ${value} ✕`);
-  buttons("holds", named, (k) => hold(holds.filter((_, other) => other !== k)));
+  buttons("holds", namesOf(holds).map((name) => `${name} ✕`), (k) => hold(holds.filter((_, other) => other !== k)));
 }
+
+/** How the units that are held are named. */
+const namesOf = (units) =>
+  units.map(({ state, unit, value }) => `${state}[${unit}] held at ${value}`);
+
+/** Draws what was kept; each can be returned to, with its text, and goes on from its state. */
+function drawKept() {
+  $("kept").replaceChildren(
+    ...kept.map((one) => {
+      const back = element("button", { type: "button" }, "Return to this text");
+      back.addEventListener("click", () => {
+        editor.select();
+        type(one.text, false);
+      });
+      const drop = element("button", { type: "button", ariaLabel: "Remove" }, "✕");
+      drop.addEventListener("click", () => {
+        kept = kept.filter((other) => other !== one);
+        drawKept();
+      });
+      return element("li", {},
+        element("p", { className: "hint" }, one.how, " ", back, " ", drop),
+        element("ol", {}, ...one.continuations.map((text) => element("li", {}, text))));
+    }),
+  );
+}
+
+$("keep").addEventListener("click", () => {
+  const fields = ["temperature", "top-p", "seed"].map((id) => `${id} ${$(id).value}`);
+  const text = editor.value;
+  const how = [`After “${text.slice(-20)}”`, ...fields, ...namesOf(holds)].join(", ");
+  kept = [{ text, how, continuations }, ...kept];
+  drawKept();
+});
 
 /** Holds these units, and no others, while the model writes. */
 function hold(units) {
