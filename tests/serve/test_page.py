@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.serve.conftest import TEXT, Client, save
 
+from anaphora import random
 from anaphora.data import BPETokenizer, CharacterTokenizer, WordTokenizer
 from anaphora.generation import Sampler, generate, next_tokens
 from anaphora.models import LanguageModel
@@ -82,7 +84,7 @@ class Page:
     """The page as a user has it."""
 
     def __init__(self, browser, address):
-        self.browser = browser
+        self.browser, self.address = browser, address
         browser.get_log("browser")  # what other pages said
         browser.get(address)
 
@@ -159,10 +161,26 @@ def open_page(serve, browser):
     return opened
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model whose continuations differ with every character."""
+    tokenizer = CharacterTokenizer.fit(TEXT)
+    random.seed(5)
+    sizes = {"hidden_size": 16, "num_layers": 2, "initialization": 3.0}
+    model = LanguageModel(tokenizer.vocabulary_size, **sizes).eval()
+    texts = ("to be", "to bi", "to be or", "to be or not", "t")
+    assert len({continued_by(model, tokenizer, text) for text in texts}) == len(texts)
+    return save(tmp_path_factory.mktemp("page") / "model", model, tokenizer)
+
+
 @pytest.fixture
-def page(open_page):
+def page(browser, folder):
     """A page with a short prompt, greedy."""
-    page = open_page()
+    with running(Server([ServedModel.load(folder, "characters")])) as address:
+        yield written(Page(browser, address))
+
+
+def written(page):
     page.wait(lambda: page.find("writer").is_displayed())
     page.set("temperature", 0)
     page.set("length", 12)
@@ -172,13 +190,17 @@ def page(open_page):
 
 
 @pytest.fixture(scope="module")
-def model(folders):
-    return LanguageModel.load(folders["characters"])
+def model(folder):
+    return LanguageModel.load(folder)
 
 
 def continued(model, text, length=12, **options):
+    return continued_by(model, model.codec, text, length, **options)
+
+
+def continued_by(model, tokenizer, text, length=12, **options):
     options = {"temperature": 0.0, **options}
-    return "".join(generate(model, model.codec, text, length, Sampler(**options)))[len(text) :]
+    return "".join(generate(model, tokenizer, text, length, Sampler(**options)))[len(text) :]
 
 
 @browsing
@@ -373,7 +395,8 @@ def test_units_that_switch_in_a_selection_and_other_places(page, model):
 
 
 @browsing
-def test_a_unit_is_held_and_compared_with_the_free_one(page, client):
+def test_a_unit_is_held_and_compared_with_the_free_one(page):
+    client = Client(page.address)
     asked = {"model": "characters", "prompt": "to be", "temperature": 0, "n": 3, "max_tokens": 12}
     held = [{"state": "h_l1", "unit": 2, "value": 40.0}]
 
