@@ -94,7 +94,7 @@ class Page:
     def wait(self, condition):
         """The first value of a function that is true."""
         redrawn = [StaleElementReferenceException]
-        return WebDriverWait(self.browser, 10, 0.02, redrawn).until(lambda browser: condition())
+        return WebDriverWait(self.browser, 30, 0.02, redrawn).until(lambda browser: condition())
 
     def text_of(self, id):
         return self.find(id).get_property("textContent")
@@ -148,7 +148,7 @@ class Page:
             path = Path(SCREENSHOTS) / f"{name}.png"
             self.browser.save_screenshot(str(path))
             with Image.open(path) as image:  # a third of the size, with a palette
-                image.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(path)
+                image.convert("RGB").quantize(255, dither=Image.Dither.NONE).save(path)
 
 
 @pytest.fixture
