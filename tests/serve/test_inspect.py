@@ -163,6 +163,20 @@ def test_the_units_of_a_span_have_its_positions(client, model, start):
     ]
 
 
+def test_too_many_numbers_are_refused(client, monkeypatch):
+    asked = {"model": "characters", "prompt": TEXT, "values": ["h_l0", "c_l1"]}
+    monkeypatch.setattr("anaphora.serve.inspect.MOST_NUMBERS", 2 * 12 * 16)
+    assert client.post(PATH, **asked)["values"]
+    monkeypatch.setattr("anaphora.serve.inspect.MOST_NUMBERS", 2 * 12 * 16 - 1)
+    error = client.refused(PATH, **asked)
+    assert (error["param"], error["message"]) == (
+        "values",
+        "values are 384 numbers; at most 383 can be given at a time; give units, or start",
+    )
+    assert client.post(PATH, **asked, units=[3])["values"]
+    assert client.post(PATH, **asked, start=1)["values"]
+
+
 def test_what_a_guess_adds_to_the_text(client):
     found = client.post(PATH, model="words", prompt="to be", top=20)
     for guess in found["next"][-1]:

@@ -24,6 +24,9 @@ from anaphora.tensor import Array, Tensor, no_grad
 MOST_TOKENS = 4096
 """Tokens of a text, all of whose states are kept in memory while they are looked at."""
 
+MOST_NUMBERS = 1 << 22
+"""Numbers of states and gates in an answer."""
+
 _MOST_LOGITS = 1 << 24  # at a time
 
 
@@ -85,6 +88,16 @@ class Inspector:
                     ]
                 )
         previous = [None, *ids[:-1]]
+        values = {
+            name: _chosen(recorded, name, request.units)[start - first :]
+            for name in request.values or ()
+        }
+        if (count := sum(array.size for array in values.values())) > MOST_NUMBERS:
+            raise RequestError(
+                f"values are {count:,} numbers; at most {MOST_NUMBERS:,} can be given at a time; "
+                "give units, or start",
+                param="values",
+            )
         return messages.Inspection(
             model=self._served.name,
             ids=ids,
@@ -93,10 +106,7 @@ class Inspector:
             tokens=[names(ids[t], previous[t]) for t in range(start, len(ids))],
             logprobs=logprobs,
             available=[_described(model.recurrent, *pair) for pair in recorded.items()],
-            values={
-                name: _chosen(recorded, name, request.units)[start - first :].tolist()
-                for name in request.values or ()
-            },
+            values={name: array.tolist() for name, array in values.items()},
             next=guesses,
             connectivity=None
             if request.connectivity is None
