@@ -28,7 +28,7 @@ _COLUMNS = [  # and their widths
     ("of RAM", 6),
     ("torch", 9),
     ("ratio", 5),
-    ("ONNX RT", 8),
+    ("ORT or C", 8),
     ("ratio", 5),
 ]
 
@@ -160,7 +160,7 @@ def _row(record: dict[str, Any]) -> str:
         percent(record["share_of_peak"]),
         percent(record["share_of_bandwidth"]),
     ]
-    for peer in ("torch", "onnxruntime"):
+    for peer in ("torch", "C" if "C" in record["ratios"] else "onnxruntime"):
         there = peer in record["ratios"]
         cells.append(_figure(record["medians"][peer], record["unit"]) if there else "")
         cells.append(f"{record['ratios'][peer]:.2f}" if there else "")
@@ -172,7 +172,10 @@ def _figure(value: float, unit: str) -> str:
         return f"{value / 1e6:.0f} MB"
     if value >= 1:
         return f"{value:.2f} s"
-    return f"{1e3 * value:.2f} ms" if value >= 1e-3 else f"{1e6 * value:.1f} us"
+    for unit, scale, places in (("ms", 1e3, 2), ("us", 1e6, 1)):
+        if value * scale >= 1:
+            return f"{value * scale:.{places}f} {unit}"
+    return f"{1e9 * value:.0f} ns"
 
 
 def _line(cells: Sequence[str]) -> str:

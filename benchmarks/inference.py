@@ -1,13 +1,15 @@
-"""Inference: a layer fed step by step, and text sampled character by character."""
+"""Inference: a layer fed step by step, in blocks or whole sequences, and text sampled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from benchmarks import small
 from benchmarks.work import Peers, Runs, Work, framework_runs
 
 Feed = Callable[[np.ndarray], np.ndarray]  # [I] -> [H]: runs one step, and keeps the state
@@ -69,11 +71,7 @@ class StreamingStep(Work):
         return feed
 
     def _onnxruntime(self, peers: Peers, weights: dict[str, np.ndarray]) -> Feed:
-        ort = peers.onnxruntime
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = peers.threads
-        model = _onnx_model(weights, self.H, self.L)
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = _onnx_session(peers, _onnx_model(weights, self.H, self.L))
         names = [input.name for input in session.get_inputs()][1:]
         state = {name: np.zeros((1, 1, self.H), np.float32) for name in names}
 
@@ -93,29 +91,192 @@ def _feeding(feed: Feed, x: np.ndarray) -> Callable[[], None]:
     return run
 
 
-def _onnx_model(weights: dict[str, np.ndarray], H: int, L: int) -> bytes:
-    """LSTM layers for one step: x, h_0, c_0, h_1, ... -> y, h_0', c_0', h_1', ..."""
+@dataclass(frozen=True)
+class Forward(Work):
+    """Whole sequences through one layer, without a gradient."""
+
+    name: str
+    cell: str
+    T: int
+    B: int
+    I: int
+    H: int
+    both: bool = False  # directions
+
+    def operations(self) -> float:
+        """Forward alone."""
+        gates = {"lstm": 4, "gru": 3, "rnn": 1}[self.cell]
+        return 2.0 * (1 + self.both) * self.T * self.B * gates * self.H * (self.I + self.H)
+
+    def runs(self, peers: Peers) -> Runs:
+        """The same layer in each framework.
+
+        Raises:
+            AssertionError: a peer's outputs differ from those of anaphora.
+        """
+        from anaphora import nn, no_grad
+
+        kind = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}[self.cell]
+        layer: Any = getattr(nn, kind)(self.I, self.H, bidirectional=self.both)
+        x = np.random.default_rng(0).normal(size=(self.T, self.B, self.I)).astype(np.float32)
+        weights = {name: p.data for name, p in layer.named_parameters()}
+
+        def ours() -> np.ndarray:
+            with no_grad():
+                output: np.ndarray = layer(x)[0].data
+            return output
+
+        outputs = {"anaphora": ours}
+        if peers.torch is not None:
+            outputs["torch"] = self._torch(peers.torch, kind, weights, x)
+        if peers.onnxruntime is not None:
+            outputs["onnxruntime"] = self._onnxruntime(peers, kind, weights, x)
+        expected = ours()
+        for name, output in outputs.items():
+            np.testing.assert_allclose(output(), expected, rtol=0, atol=1e-4, err_msg=name)
+        return {name: _discarding(output) for name, output in outputs.items()}
+
+    def _torch(
+        self, torch: Any, kind: str, weights: dict[str, np.ndarray], x: np.ndarray
+    ) -> Callable[[], np.ndarray]:
+        layer = getattr(torch.nn, kind)(self.I, self.H, bidirectional=self.both)
+        layer.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+        tensor = torch.from_numpy(x)
+
+        def run() -> np.ndarray:
+            with torch.inference_mode():
+                output: np.ndarray = layer(tensor)[0].numpy()
+            return output
+
+        return run
+
+    def _onnxruntime(
+        self, peers: Peers, kind: str, weights: dict[str, np.ndarray], x: np.ndarray
+    ) -> Callable[[], np.ndarray]:
+        session = _onnx_session(peers, _onnx_layer(kind, weights, self.I, self.H, self.both))
+
+        def run() -> np.ndarray:  # [T, directions, B, H]
+            y: np.ndarray = session.run(None, {"x": x})[0]
+            return y.transpose(0, 2, 1, 3).reshape(self.T, self.B, -1)
+
+        return run
+
+
+@dataclass(frozen=True)
+class Block(Work):
+    """A step of a small layer of one input and one row, fed in blocks of samples, on one thread."""
+
+    name: str
+    cell: str
+    H: int
+    count = 4410
+
+    def runs(self, peers: Peers) -> Runs:
+        """A session, and a loop in C whose sizes are known when it is compiled.
+
+        Raises:
+            AssertionError: the outputs differ.
+        """
+        from anaphora import nn
+
+        layer: Any = {"lstm": nn.LSTM, "gru": nn.GRU}[self.cell](1, self.H)
+        x = np.random.default_rng(0).normal(size=(self.count, 1)).astype(np.float32)
+        weights = {name: p.data for name, p in layer.named_parameters()}
+        loop = small.compiled(self.cell, self.H, weights)
+        runs: Runs = {"anaphora": _discarding(partial(layer.session().feed, x))}
+        if loop is not None:
+            expected = layer.session().feed(x[:100])
+            np.testing.assert_allclose(loop(x[:100]), expected, rtol=0, atol=1e-4)
+            runs["C"] = _discarding(partial(loop, x))
+        return runs
+
+
+def _discarding(function: Callable[[], np.ndarray]) -> Callable[[], None]:
+    def run() -> None:
+        function()
+
+    return run
+
+
+def _onnx_session(peers: Peers, model: bytes) -> Any:
+    options = peers.onnxruntime.SessionOptions()
+    options.intra_op_num_threads = peers.threads
+    return peers.onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+# The gates in the order of ONNX, as numbers of the gates in the order of PyTorch.
+_ONNX_GATES = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}
+
+
+def _reordered(kind: str, weight: np.ndarray) -> np.ndarray:
+    gates = np.split(weight, len(_ONNX_GATES[kind]))
+    return np.concatenate([gates[n] for n in _ONNX_GATES[kind]])
+
+
+def _onnx_weights(
+    kind: str, weights: dict[str, np.ndarray], layer: int, both: bool = False
+) -> list[np.ndarray]:
+    """W, R and B of the operator; their first axis is that of directions."""
+    endings = [f"_l{layer}", f"_l{layer}_reverse"][: 1 + both]
+
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([_reordered(kind, weights[name + ending]) for ending in endings])
+
+    biases = [stacked("bias_ih"), stacked("bias_hh")]
+    return [stacked("weight_ih"), stacked("weight_hh"), np.concatenate(biases, axis=1)]
+
+
+def _onnx_layer(kind: str, weights: dict[str, np.ndarray], I: int, H: int, both: bool) -> bytes:
+    """One layer: x [T, B, I] -> y [T, directions, B, H]."""
+    from onnx import helper
+
+    constants = dict(zip("WRB", _onnx_weights(kind, weights, 0, both), strict=True))
+    options: dict[str, Any] = {"linear_before_reset": 1} if kind == "GRU" else {}
+    direction = "bidirectional" if both else "forward"
+    node = helper.make_node(
+        kind, ["x", *constants], ["y"], hidden_size=H, direction=direction, **options
+    )
+    return _onnx_graph([node], {"x": ["T", "B", I]}, {"y": ["T", 1 + both, "B", H]}, constants)
+
+
+def _onnx_graph(
+    nodes: list[Any],
+    inputs: dict[str, list[int | str]],
+    outputs: dict[str, list[int | str]],
+    constants: dict[str, np.ndarray],
+) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
-    def reordered(weight: np.ndarray) -> np.ndarray:
-        i, f, g, o = np.split(weight, 4)
-        return np.concatenate([i, o, f, g])[None]  # ONNX's order, and an axis of directions
+    def tensors(shapes: dict[str, list[int | str]]) -> list[Any]:
+        make = helper.make_tensor_value_info
+        return [make(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
 
-    def tensor(name: str, shape: list[int]) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+    graph = helper.make_graph(
+        nodes,
+        "layers",
+        tensors(inputs),
+        tensors(outputs),
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _onnx_model(weights: dict[str, np.ndarray], H: int, L: int) -> bytes:
+    """LSTM layers for one step: x, h_0, c_0, h_1, ... -> y, h_0', c_0', h_1', ..."""
+    from onnx import helper
 
     constants = {"axes": np.array([1])}
     nodes, before, after = [], [], []
     x = "x"
     for k in range(L):
-        constants[f"W_{k}"] = reordered(weights[f"weight_ih_l{k}"])
-        constants[f"R_{k}"] = reordered(weights[f"weight_hh_l{k}"])
-        biases = (reordered(weights[f"bias_{half}_l{k}"]) for half in ("ih", "hh"))
-        constants[f"B_{k}"] = np.concatenate([*biases], axis=1)
+        names = [f"W_{k}", f"R_{k}", f"B_{k}"]
+        constants |= dict(zip(names, _onnx_weights("LSTM", weights, k), strict=True))
         nodes += [
             helper.make_node(
                 "LSTM",
-                [x, f"W_{k}", f"R_{k}", f"B_{k}", "", f"h_{k}", f"c_{k}"],
+                [x, *names, "", f"h_{k}", f"c_{k}"],
                 [f"directions_{k}", f"h_{k}'", f"c_{k}'"],
                 hidden_size=H,
             ),
@@ -124,16 +285,9 @@ def _onnx_model(weights: dict[str, np.ndarray], H: int, L: int) -> bytes:
         x = f"y_{k}"  # [T, B, H]
         before += [f"h_{k}", f"c_{k}"]
         after += [f"h_{k}'", f"c_{k}'"]
-    graph = helper.make_graph(
-        nodes,
-        "lstm",
-        [tensor(name, [1, 1, H]) for name in ["x", *before]],
-        [tensor(name, [1, 1, H]) for name in [x, *after]],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    opset = helper.make_opsetid("", 17)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    return bytes(model.SerializeToString())
+    shape: list[int | str] = [1, 1, H]
+    inputs, outputs = (dict.fromkeys(names, shape) for names in (["x", *before], [x, *after]))
+    return _onnx_graph(nodes, inputs, outputs, constants)
 
 
 @dataclass(frozen=True)

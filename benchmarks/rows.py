@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.crf import CRFStep
 from benchmarks.ctc import CTCStep
-from benchmarks.inference import Sampling, StreamingStep
+from benchmarks.inference import Block, Forward, Sampling, StreamingStep
 from benchmarks.models import AdamUpdate, ClassifierStep, EncoderDecoderStep, LinearNorm
 from benchmarks.processes import FirstStep, Import, PeakMemory
 from benchmarks.training import EmbeddingStep, LanguageModelStep, Layer, Recurrence
@@ -40,6 +40,16 @@ ROWS: list[Work] = [
     EmbeddingStep("embedding with Adam, V 20000 E 200", V=20_000, E=200, N=700),
     EmbeddingStep("... lazy rows, V 20000 E 200", V=20_000, E=200, N=700, lazy=True),
     CTCStep("CTC step, T 150 B 16 V 30", T=150, B=16, V=30, S=20),
+    Forward("LSTM forward, T 50 B 50 H 128", "lstm", T=50, B=50, I=128, H=128),
+    Forward("LSTM forward, T 200 B 1 H 256", "lstm", T=200, B=1, I=64, H=256),
+    Forward("... in both directions, H 256", "lstm", T=200, B=1, I=64, H=256, both=True),
+    Forward("GRU forward, T 400 B 1 H 128, both", "gru", T=400, B=1, I=40, H=128, both=True),
+    Forward("LSTM forward, T 100 B 8 H 512, both", "lstm", T=100, B=8, I=512, H=512, both=True),
+    Forward("LSTM forward, T 30 B 64 H 650", "lstm", T=30, B=64, I=300, H=650),
+    Forward("GRU forward, T 50 B 50 H 128", "gru", T=50, B=50, I=128, H=128),
+    Forward("RNN forward, T 100 B 16 H 64", "rnn", T=100, B=16, I=64, H=64),
+    *(Block(f"block of samples, LSTM H {H}", "lstm", H) for H in (8, 16, 20, 32, 40, 64)),
+    *(Block(f"block of samples, GRU H {H}", "gru", H) for H in (8, 16, 20, 32, 40, 64)),
     StreamingStep("streaming step, 2 x 128", H=128),
     StreamingStep("streaming step, 2 x 1024", H=1024, streams=True),
     Sampling("sampled character, 2 x 512, B 1", V=65, H=512, B=1),

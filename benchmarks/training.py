@@ -209,15 +209,11 @@ class Recurrence(Work):
         T, B, H = self.T, self.B, self.H
         x_gates, d_output = uniform(T, B, 4 * H), uniform(T, B, H)
         initial = [uniform(B, H), uniform(B, H)]
-        weight_hh = uniform(4 * H, H) / np.float32(H**0.5)
+        weights = engine.LayerWeights(weight_hh=uniform(4 * H, H) / np.float32(H**0.5))
 
         def run() -> None:
-            steps = engine.recurrence_forward(
-                lstm.trace, x_gates, initial, weight_hh, None, None, []
-            )
-            engine.recurrence_backward(
-                lstm.trace, steps, d_output, [None, None], x_gates, weight_hh, None, None, []
-            )
+            steps = engine.recurrence_forward(lstm.trace, x_gates, initial, weights)
+            engine.recurrence_backward(lstm.trace, steps, d_output, [None, None], x_gates, weights)
 
         return {"anaphora": run}
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_each_kind_of_work_runs(main):
         step,
         training.Layer("ragged", "gru", T=4, B=3, H=5, ragged=True),
         training.Recurrence("recurrence", T=4, B=3, H=5),
+        inference.Forward("forward", "gru", T=4, B=3, I=2, H=5, both=True),
         inference.StreamingStep("streaming", H=5, streams=True),
         inference.Sampling("sampling", V=7, H=5, B=3),
     ]
@@ -107,6 +109,10 @@ def test_each_kind_of_work_runs(main):
         work = crf.CRFStep("crf", T=4, B=3, C=5, decodes=decodes)
         assert work.runs(Peers(threads=1))["anaphora"]() is None
         assert work.operations() is None
+    for cell in ("lstm", "gru"):  # both outputs are compared
+        runs = inference.Block("block", cell, H=5).runs(Peers(threads=1))
+        assert all(run() is None for run in runs.values())
+        assert ("C" in runs) == (shutil.which("cc") is not None)
     for lazy in (False, True):
         work = training.EmbeddingStep("embedding", V=7, E=5, N=3, lazy=lazy)
         assert work.runs(Peers(threads=1))["anaphora"]() is None
@@ -123,12 +129,14 @@ def test_each_kind_of_work_runs(main):
 
 
 def test_what_is_counted(main):
-    from benchmarks.inference import Sampling, StreamingStep
+    from benchmarks.inference import Forward, Sampling, StreamingStep
     from benchmarks.training import Recurrence
 
     assert Recurrence("", T=2, B=3, H=5).operations() == 3 * 2 * (2 * 3) * (20 * 5)
     assert StreamingStep("", H=5, L=2).operations() == 2 * 2 * 20 * (5 + 5)
     assert StreamingStep("", H=5, L=2, streams=True).bytes_read() == 4 * 2 * 20 * (5 + 5)
+    both = Forward("", "gru", T=2, B=3, I=4, H=5, both=True)
+    assert both.operations() == 2 * 2 * (2 * 3) * (15 * (4 + 5))
     assert Sampling("", V=7, H=5, B=3, L=1).operations() == 2 * 3 * (20 * (5 + 5) + 5 * 7)
 
 

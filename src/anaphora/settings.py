@@ -4,6 +4,7 @@ import os
 
 ENGINES = ("native", "numpy")
 INSTRUCTION_SETS = ("amx", "avx512", "avx2", "baseline")
+EMULATED_SETS = ("amx-emulated",)  # slow, with the bits of what they emulate: for tests
 MAX_THREADS = 1024
 
 

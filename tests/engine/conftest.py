@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from anaphora.engine import LayerWeights
+
 
 class Problem:
     """Random inputs of a cell, and the cotangents of its outputs.
@@ -48,19 +50,22 @@ class Problem:
         other.d_final = [d[rows] for d in self.d_final]
         return other
 
+    @property
+    def weights(self):
+        return LayerWeights(
+            self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_hr,
+            self.parameters,
+        )  # fmt: skip
+
     def forward(self, engine, lengths=None, reverse=False, record=False):
         return engine.recurrence_forward(
-            self.trace, self.x, self.initial, self.weight_hh, self.bias_hh, self.weight_hr,
-            self.parameters, lengths, reverse, record,
-            weight_ih=self.weight_ih, bias_ih=self.bias_ih,
-        )  # fmt: skip
+            self.trace, self.x, self.initial, self.weights, lengths, reverse, record
+        )
 
     def backward(self, engine, steps, lengths=None, reverse=False):
         return engine.recurrence_backward(
-            self.trace, steps, self.d_output, self.d_final, self.x, self.weight_hh,
-            self.bias_hh, self.weight_hr, self.parameters, lengths, reverse,
-            weight_ih=self.weight_ih, bias_ih=self.bias_ih,
-        )  # fmt: skip
+            self.trace, steps, self.d_output, self.d_final, self.x, self.weights, lengths, reverse
+        )
 
     def results(self, engine, lengths=None, reverse=False, record=False):
         """Every value and every gradient, by name."""
@@ -69,9 +74,9 @@ class Problem:
         found = {"output": steps.output} | {f"final {k}": s for k, s in enumerate(steps.final)}
         found |= {f"value {name}": values for name, values in steps.named.items()}
         found |= {f"d state {k}": s for k, s in enumerate(d.states)}
-        found |= {f"d parameter {k}": p for k, p in enumerate(d.parameters)}
-        names = ("x", "weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
-        weights = {f"d {name}": getattr(d, name) for name in names}
+        found |= {f"d parameter {k}": p for k, p in enumerate(d.weights.parameters)}
+        names = ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
+        weights = {"d x": d.x} | {f"d {name}": getattr(d.weights, name) for name in names}
         return found | {name: array for name, array in weights.items() if array is not None}
 
 
@@ -102,8 +107,10 @@ def instructions(request, native_settings):
 
 @pytest.fixture
 def tile_registers(native_settings):
-    """Select the instruction set with tile registers; skip the test if there are none."""
-    try:
-        native_settings.use_instruction_set("amx")
-    except ValueError:
-        pytest.skip("this machine or build has no tile registers")
+    """Select tile registers; emulated ones where the machine has none."""
+    for name in ("amx", "amx-emulated"):
+        try:
+            return native_settings.use_instruction_set(name)
+        except ValueError:
+            continue
+    pytest.skip("the emulation of tile registers needs AVX2 on this processor")

@@ -52,10 +52,14 @@ def some_lengths(T, B):
 
 
 def available(native_settings):
-    """The instruction sets of this machine and build."""
-    for name in ("amx", "avx512", "avx2", "baseline"):
+    """The instruction sets of this machine and build; tile registers are emulated if need be."""
+    found = []
+    for name in ("amx", "amx-emulated", "avx512", "avx2", "baseline"):
+        if name == "amx-emulated" and "amx" in found:
+            continue
         with contextlib.suppress(ValueError):
             native_settings.use_instruction_set(name)
+            found.append(name)
             yield name
 
 

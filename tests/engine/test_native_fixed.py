@@ -1,4 +1,7 @@
-"""Fixed-point products on tile registers (AMX): bit for bit as in the reference here."""
+"""Fixed-point products on tile registers: bit for bit as in the reference here.
+
+They are those of AMX, or emulated ones of the same bits on machines without it.
+"""
 
 import numpy as np
 import pytest
@@ -350,3 +353,48 @@ def test_a_row_does_not_depend_on_the_others(cell, native_settings, problem, rng
                     np.testing.assert_array_equal(alone[key][:, 0], batch[key][:, row])
                 for key in alone.keys() & {"final 0", "final 1", "d state 0", "d state 1"}:
                     np.testing.assert_array_equal(alone[key][0], batch[key][row])
+
+
+# Emulated tile registers ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(native_settings):
+    """Call a function on AMX and with emulated tile registers; return both results."""
+
+    def call(function):
+        results = []
+        for name in ("amx", "amx-emulated"):
+            try:
+                native_settings.use_instruction_set(name)
+            except ValueError:
+                pytest.skip(f"this machine or build has no {name}")
+            results.append(function())
+        return results
+
+    return call
+
+
+@pytest.mark.parametrize("gradient", ["", "input", "weight"])
+@pytest.mark.parametrize(
+    ("M", "K", "N"), [(1, 96, 65), (17, 130, 64), (70, 1540, 77), (66, 33, 90)]
+)
+def test_emulated_products_have_the_bits_of_amx(M, K, N, gradient, both, rng):
+    a, b = normal(rng, M, K), normal(rng, K, N)
+    a[:, 1:] *= (2.0 ** rng.integers(-140, 20, (M, K - 1))).astype(np.float32)
+    a[0, 1], b[0, 3] = np.finfo(np.float32).max, 1e-30
+    a[M // 2, 5], b[7, 9] = np.nan, np.inf
+    real, emulated = both(lambda: native.matmul(a, b, gradient=gradient))
+    np.testing.assert_array_equal(emulated, real)
+    assert np.isnan(real).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "B", "P"), [("lstm", 19, None), ("gru", 1, None), ("lstm", 5, 98)]
+)
+def test_an_emulated_recurrence_has_the_bits_of_amx(name, B, P, both, problem, rng):
+    p = problem(CELLS[name], rng, np.float32, T=4, B=B, H=130, I=100, P=P)
+    for options in ({}, {"lengths": np.arange(B) * 3 % 5, "reverse": True}):
+        real, emulated = both(lambda o=options: p.results(native, record=True, **o))
+        for key, values in real.items():
+            np.testing.assert_array_equal(emulated[key], values, err_msg=key)

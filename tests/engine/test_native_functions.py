@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from anaphora.cells import cell
+from anaphora.engine import LayerWeights
 from anaphora.equations import maximum, relu
 
 _native = pytest.importorskip("anaphora.engine._native", reason="the native engine is not built")
@@ -25,7 +26,7 @@ def evaluate(expression, *arrays):
     one = cell(gates=" ".join(letters), state="h")(names["one"])
     x_gates = np.concatenate(arrays)[None, None]
     initial = [np.zeros((1, len(arrays[0])), x_gates.dtype)]
-    steps = native.recurrence_forward(one.trace, x_gates, initial, None, None, None, [])
+    steps = native.recurrence_forward(one.trace, x_gates, initial, LayerWeights())
     return steps.output[0, 0]
 
 
@@ -146,12 +147,12 @@ def test_the_gradient_of_kinks_propagates_nan(dtype, instructions):
 
     a, b = np.array([[-2, 3, NAN, 1, INF], [-3, 4, 1, NAN, 2]], dtype)
     x_gates, one = np.concatenate([a, b])[None, None], np.ones((1, 5), dtype)
-    weights = (None, None, None, [])
+    weights = LayerWeights()
     gradients = []
     for engine in (native, native.recurrence):
         with np.errstate(invalid="ignore"):
-            steps = engine.recurrence_forward(kinked.trace, x_gates, [0 * one], *weights)
-            d = engine.recurrence_backward(kinked.trace, steps, None, [one], x_gates, *weights)
+            steps = engine.recurrence_forward(kinked.trace, x_gates, [0 * one], weights)
+            d = engine.recurrence_backward(kinked.trace, steps, None, [one], x_gates, weights)
         gradients.append(d.x)
     np.testing.assert_array_equal(*gradients)
 

@@ -56,6 +56,26 @@ def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rn
             assert_equal(other, first)
 
 
+# A step that saves nothing takes several blocks of units at once.
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("B", "H"), [(1, 200), (2, 65), (5, 330), (7, 33)])
+@pytest.mark.parametrize("name", ["lstm", "gru", "mingru"])
+def test_forward_without_saving(name, B, H, dtype, native_settings, instructions, problem, rng):
+    p = problem(CELLS[name], rng, dtype, T=4, B=B, H=H)
+    lengths = np.arange(B, dtype=np.int64)[::-1] % 5
+
+    def outputs(save):
+        found = native.recurrence_forward(
+            p.trace, p.x, p.initial, p.weights, lengths, reverse=True, save=save
+        )
+        return [found.output, *found.final]
+
+    expected = outputs(True)
+    for found in with_threads(native_settings, lambda: outputs(False)):
+        for array, wanted in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(array, wanted)
+
+
 @pytest.mark.parametrize("P", [None, 29])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("ragged", [False, True])

@@ -5,11 +5,12 @@ import pytest
 
 from anaphora import engine
 from anaphora.cells import gru, lstm, mingru
+from anaphora.engine import LayerWeights
 
 T, B, H = 5, 3, 7
 
 
-def arrays(cell, rng, steps=T, batch=B, dtype=np.float64):
+def arguments(cell, rng, steps=T, batch=B, dtype=np.float64):
     def normal(*shape):
         return rng.standard_normal(shape).astype(dtype)
 
@@ -17,10 +18,11 @@ def arrays(cell, rng, steps=T, batch=B, dtype=np.float64):
     return {
         "x": normal(steps, batch, len(cell.input_gates) * H),
         "initial": [normal(batch, H) for _ in cell.states],
-        "weight_hh": normal(Gh * H, H) if Gh else None,
-        "bias_hh": normal(Gh * H) if Gh else None,
-        "weight_hr": None,
-        "parameters": [normal(H) for _ in cell.parameters],
+        "weights": LayerWeights(
+            weight_hh=normal(Gh * H, H) if Gh else None,
+            bias_hh=normal(Gh * H) if Gh else None,
+            parameters=[normal(H) for _ in cell.parameters],
+        ),
     }
 
 
@@ -34,8 +36,9 @@ def backward(cell, steps, d_output, d_final, given, **options):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", [None, np.array([2, 5, 0])], ids=str)
 def test_arguments_are_not_changed(cell, reverse, lengths, dtype, rng):
-    given = arrays(cell, rng, dtype=dtype)
-    flat = [given["x"], *given["initial"], given["weight_hh"], given["bias_hh"]]
+    given = arguments(cell, rng, dtype=dtype)
+    weights = given["weights"]
+    flat = [given["x"], *given["initial"], weights.weight_hh, weights.bias_hh]
     flat = [array for array in flat if array is not None]
     before = [array.copy() for array in flat]
     steps = engine.recurrence_forward(
@@ -49,12 +52,14 @@ def test_arguments_are_not_changed(cell, reverse, lengths, dtype, rng):
     for array, copy in zip(flat, before, strict=True):
         np.testing.assert_array_equal(array, copy)
     results = [steps.output, *steps.final, *steps.named.values(), found.x, *found.states]
-    results += [array for array in (found.weight_hh, found.bias_hh) if array is not None]
+    results += [
+        array for array in (found.weights.weight_hh, found.weights.bias_hh) if array is not None
+    ]
     assert all(array.dtype == dtype for array in results)
 
 
 def test_omitted_gradients_are_zero(rng):
-    given = arrays(lstm, rng)
+    given = arguments(lstm, rng)
     steps = engine.recurrence_forward(lstm.trace, **given)
     d_output, one = rng.standard_normal((T, B, H)), np.ones((B, H))
     for output, final in (
@@ -66,7 +71,7 @@ def test_omitted_gradients_are_zero(rng):
         output = 0 * d_output if output is None else output
         final = [0 * one if d is None else d for d in final]
         expected = backward(lstm, steps, output, final, given)
-        np.testing.assert_array_equal(found.weight_hh, expected.weight_hh)
+        np.testing.assert_array_equal(found.weights.weight_hh, expected.weights.weight_hh)
         np.testing.assert_array_equal(found.x, expected.x)
         for a, b in zip(found.states, expected.states, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -75,7 +80,7 @@ def test_omitted_gradients_are_zero(rng):
 @pytest.mark.parametrize(("steps", "batch"), [(0, 3), (5, 0), (0, 0)])
 @pytest.mark.parametrize("cell", [lstm, mingru], ids=lambda c: c.name)
 def test_empty_inputs(cell, steps, batch, rng):
-    given = arrays(cell, rng, steps, batch)
+    given = arguments(cell, rng, steps, batch)
     for lengths in (None, np.zeros(batch, int)):
         steps_taken = engine.recurrence_forward(cell.trace, **given, lengths=lengths, record=True)
         assert steps_taken.output.shape == (steps, batch, H)
@@ -87,13 +92,13 @@ def test_empty_inputs(cell, steps, batch, rng):
         assert found.x.shape == given["x"].shape
         for d in found.states:
             np.testing.assert_array_equal(d, np.ones((batch, H)))
-        if found.weight_hh is not None:
-            assert found.weight_hh.shape == given["weight_hh"].shape
-            assert not found.weight_hh.any()
+        if found.weights.weight_hh is not None:
+            assert found.weights.weight_hh.shape == given["weights"].weight_hh.shape
+            assert not found.weights.weight_hh.any()
 
 
 def test_values_are_recorded_on_request_only(rng):
-    given = arrays(lstm, rng)
+    given = arguments(lstm, rng)
     assert engine.recurrence_forward(lstm.trace, **given).named == {}
     named = engine.recurrence_forward(lstm.trace, **given, record=True).named
     assert set(named) == {"i", "f", "g", "o", "h", "c"}

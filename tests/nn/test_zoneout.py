@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from anaphora import engine, nn, ops, random
 from anaphora.cells import CELLS, Gate, cell, lstm, zoneout
+from anaphora.engine import LayerWeights
 from anaphora.equations import EquationError
 from anaphora.tensor import Tensor
 
@@ -151,8 +152,9 @@ def test_any_cell_fused_is_unfused(random_cells, data, reverse, seed):
             wrapped,
             ops.concatenate([leaves["x"], renew], axis=-1),
             [leaves[s] for s in inner.states],
-            weight_hh=leaves.get("weight_hh"),
-            parameters=[leaves[p] for p in inner.parameters],
+            LayerWeights(
+                weight_hh=leaves.get("weight_hh"), parameters=[leaves[p] for p in inner.parameters]
+            ),
             lengths=LENGTHS,
             reverse=reverse,
         )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from anaphora import ops
 from anaphora.cells import CELLS, cell, gru, lstm, mingru, rnn
+from anaphora.engine import LayerWeights
 from anaphora.equations import abs, exp, log, tanh
 from anaphora.tensor import RowGradient, Tensor, no_grad
 
@@ -47,10 +48,11 @@ class Problem:
         return leaves | {f"parameter {k}": p for k, p in enumerate(self.parameters)}
 
     def run(self, operation=ops.recurrence, **options):
-        return operation(
-            self.cell, self.x, self.states, self.weight_hh, self.bias_hh, self.weight_hr,
-            self.parameters, weight_ih=self.weight_ih, bias_ih=self.bias_ih, **options,
+        weights = LayerWeights(
+            self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_hr,
+            self.parameters,
         )  # fmt: skip
+        return operation(self.cell, self.x, self.states, weights, **options)
 
     def loss(self, output, states):
         total = (output * self.d_output).sum()
@@ -278,7 +280,8 @@ def test_a_layer_is_what_is_written_by_hand(cell, by_hand, rng):
     d_output = rng.standard_normal((T, B, H))
     d_states = [rng.standard_normal((B, H)) for _ in states]
 
-    output, final = ops.recurrence(cell, ops.linear(x, W_ih, b_ih), states, W_hh, b_hh)
+    weights = LayerWeights(weight_hh=W_hh, bias_hh=b_hh)
+    output, final = ops.recurrence(cell, ops.linear(x, W_ih, b_ih), states, weights)
     loss = (output * d_output).sum()
     for state, d in zip(final, d_states, strict=True):
         loss = loss + (state * d).sum()
@@ -299,10 +302,10 @@ def test_a_layer_is_what_is_written_by_hand(cell, by_hand, rng):
 @pytest.mark.parametrize("pieces", [[2, 3], [1] * T, [5, 0], [0, 4, 1]], ids=str)
 @pytest.mark.parametrize("name", CELLS)
 def test_chunks_with_carried_state_are_the_full_sequence(name, pieces, rng):
-    def in_pieces(cell, x, states, *weights, **more_weights):
+    def in_pieces(cell, x, states, weights):
         outputs = []
         for piece in ops.split(x, np.cumsum(pieces)[:-1].tolist()):
-            output, states = ops.recurrence(cell, piece, states, *weights, **more_weights)
+            output, states = ops.recurrence(cell, piece, states, weights)
             outputs.append(output)
         return ops.concatenate(outputs), states
 
@@ -762,11 +765,13 @@ def test_a_long_sequence_neither_recurses_nor_takes_quadratic_work(rng):
 @pytest.mark.parametrize("fused", [True, False])
 def test_arrays_and_lists_are_taken(fused, rng):
     operation = ops.recurrence if fused else ops.recurrence_unfused
-    weight_hh = Tensor((0.5 * rng.standard_normal((4 * H, H))).astype(np.float32))
+    weights = LayerWeights(
+        weight_hh=Tensor((0.5 * rng.standard_normal((4 * H, H))).astype(np.float32))
+    )
     x, h, c = (rng.integers(-2, 3, shape) for shape in [(T, B, 4 * H), (B, H), (B, H)])
     tensors = [Tensor(array, dtype=np.float32) for array in (x, h, c)]
-    expected = operation(lstm, tensors[0], tensors[1:], weight_hh)[0]
+    expected = operation(lstm, tensors[0], tensors[1:], weights)[0]
     for first, *states in [(x, h, c), (x.tolist(), tensors[1], c.astype(float))]:
-        found = operation(lstm, first, states, weight_hh)[0]
+        found = operation(lstm, first, states, weights)[0]
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found.data, expected.data)

@@ -202,7 +202,7 @@ def test_lm_evaluation_harness_finds_the_log_likelihoods_of_score(folders, model
 
 
 @WITHOUT_WARNINGS
-def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(serve):
+def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(serve, tmp_path):
     pytest.importorskip("schemathesis", reason="the extra clients is not installed")
     client = serve(["characters", "classifier"], Limits(max_tokens=50, choices=4, seconds=60))
     done = subprocess.run(
@@ -215,5 +215,6 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(serve)
         encoding="utf-8",
         timeout=500,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        cwd=tmp_path,  # it leaves a cache there
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anaphora import settings
+from anaphora.engine import updates
 from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
 from anaphora.engine.ctc import ctc_backward, ctc_forward
 from anaphora.engine.kernels import (
@@ -39,24 +40,13 @@ from anaphora.engine.recurrence import (
     recurrence_backward,
     recurrence_forward,
 )
-from anaphora.engine.updates import (
-    adagrad_update,
-    adam_update,
-    average_update,
-    global_norm,
-    rmsprop_update,
-    scale,
-    sgd_update,
-)
+from anaphora.engine.updates import *  # noqa: F403
 
 __all__ = [
     "LayerWeights",
     "PackedLayers",
     "RecurrenceGradients",
     "RecurrenceSteps",
-    "adagrad_update",
-    "adam_update",
-    "average_update",
     "batch_matmul",
     "crf_backward",
     "crf_decode",
@@ -67,7 +57,6 @@ __all__ = [
     "ctc_forward",
     "dropout",
     "gather_rows",
-    "global_norm",
     "info",
     "layer_norm_backward",
     "layer_norm_forward",
@@ -76,15 +65,13 @@ __all__ = [
     "pack_layers",
     "recurrence_backward",
     "recurrence_forward",
-    "rmsprop_update",
     "sample",
-    "scale",
     "set_num_threads",
-    "sgd_update",
     "softmax_backward",
     "softmax_forward",
     "sum_columns",
     "sum_rows",
+    *updates.__all__,
 ]
 
 
@@ -114,7 +101,7 @@ def _without_native_engine(error: ImportError) -> str:
 
 _native_engine: Any = None
 settings.num_threads()  # invalid settings are reported on NumPy too
-if settings.instruction_set() not in (None, *settings.INSTRUCTION_SETS):
+if settings.instruction_set() not in (None, *settings.INSTRUCTION_SETS, *settings.EMULATED_SETS):
     raise settings.unavailable_instruction_set(settings.instruction_set() or "")
 if settings.engine() == "native":
     try:
@@ -122,35 +109,9 @@ if settings.engine() == "native":
     except ImportError as error:
         warnings.warn(_without_native_engine(error), RuntimeWarning, stacklevel=2)
 if _native_engine is not None:
-    matmul = _native_engine.matmul
-    batch_matmul = _native_engine.batch_matmul
-    softmax_forward = _native_engine.softmax_forward
-    softmax_backward = _native_engine.softmax_backward
-    sum_columns = _native_engine.sum_columns
-    cross_entropy_forward = _native_engine.cross_entropy_forward
-    cross_entropy_backward = _native_engine.cross_entropy_backward
-    crf_forward = _native_engine.crf_forward
-    crf_backward = _native_engine.crf_backward
-    crf_decode = _native_engine.crf_decode
-    ctc_forward = _native_engine.ctc_forward
-    ctc_backward = _native_engine.ctc_backward
-    recurrence_forward = _native_engine.recurrence_forward
-    recurrence_backward = _native_engine.recurrence_backward
-    linear_cross_entropy_losses = _native_engine.linear_cross_entropy_losses
-    gather_rows = _native_engine.gather_rows
-    sum_rows = _native_engine.sum_rows
-    dropout = _native_engine.dropout
-    layer_norm_forward = _native_engine.layer_norm_forward
-    layer_norm_backward = _native_engine.layer_norm_backward
-    pack_layers = _native_engine.pack_layers
-    sample = _native_engine.sample
-    sgd_update = _native_engine.sgd_update
-    adam_update = _native_engine.adam_update
-    rmsprop_update = _native_engine.rmsprop_update
-    adagrad_update = _native_engine.adagrad_update
-    average_update = _native_engine.average_update
-    scale = _native_engine.scale
-    global_norm = _native_engine.global_norm
+    for _name in __all__:
+        if hasattr(_native_engine, _name):
+            globals()[_name] = getattr(_native_engine, _name)
 
 
 def info(measure: bool = False) -> dict[str, Any]:

@@ -5,36 +5,43 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from anaphora.engine.recurrence import LayerWeights
+
 _Array: TypeAlias = NDArray[Any]
 # inputs, constants, instructions (operation, a, b), outputs
-_Program: TypeAlias = tuple[int, Sequence[float], Sequence[int], Sequence[int]]
+_Program: TypeAlias = tuple[int, Sequence[float], Sequence[tuple[str, int, int]], Sequence[int]]
 
-class Cell:
-    def __init__(
-        self,
-        forward: _Program,
-        backward: _Program,
-        gates: Sequence[tuple[int, int]],
-        saved: Sequence[int],
-        states: int,
-        parameters: int,
-    ) -> None: ...
+class Cell: ...  # opaque, as a Stack is
+class Stack: ...
 
-class _Stack:
-    def __init__(
+def make_cell(
+    forward: _Program,
+    backward: _Program,
+    gates: Sequence[tuple[int, int]],
+    saved: Sequence[int],
+    states: int,
+    parameters: int,
+) -> Cell: ...
+
+# The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
+# which are int64, and logarithms of a conditional random field and of CTC, which are float64.
+class _Precision:
+    def __getattr__(self, name: str) -> Any: ...  # the functions of optimisers, by name
+    def pack_stack(
         self,
         cell: Cell,
         hidden: int,
-        layers: Sequence[tuple[Any, ...]],
+        layers: Sequence[LayerWeights[_Array]],
         table: _Array | None,
         output: tuple[_Array, _Array | None] | None,
         norms: Sequence[tuple[_Array, _Array]],
         epsilon: float,
-    ) -> None: ...
-    def run(self, x: _Array, states: list[_Array]) -> _Array: ...
-    def run_ids(self, ids: _Array, states: list[_Array]) -> _Array: ...
+    ) -> Stack: ...
+    def run_stack(self, stack: Stack, x: _Array, states: list[_Array]) -> _Array: ...
+    def run_stack_on_ids(self, stack: Stack, ids: _Array, states: list[_Array]) -> _Array: ...
     def generate(
         self,
+        stack: Stack,
         ids: _Array,
         states: list[_Array],
         uniforms: _Array,
@@ -42,13 +49,7 @@ class _Stack:
         top_k: int,
         top_p: float,
     ) -> tuple[_Array, int, _Array]: ...
-
-# The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
-# which are int64, and logarithms of a conditional random field and of CTC, which are float64.
-class _Precision:
-    def matmul(
-        self, a: _Array, b: _Array, bias: _Array | None, of_weight: bool | None = None
-    ) -> _Array: ...
+    def matmul(self, a: _Array, b: _Array, bias: _Array | None, gradient: str = "") -> _Array: ...
     def batch_matmul(self, a: _Array, b: _Array) -> _Array: ...
     def softmax_forward(self, x: _Array, mask: _Array | None, logarithm: bool) -> _Array: ...
     def softmax_backward(self, y: _Array, dy: _Array, logarithm: bool) -> _Array: ...
@@ -114,70 +115,13 @@ class _Precision:
     def layer_norm_backward(
         self, x: _Array, weight: _Array | None, means: _Array, factors: _Array, dy: _Array
     ) -> tuple[_Array, _Array, _Array]: ...
-    def sgd(
-        self,
-        parameter: _Array,
-        velocity: _Array | None,
-        gradient: _Array,
-        learning_rate: float,
-        momentum: float,
-        weight_decay: float,
-        nesterov: bool,
-        rows: _Array | None = None,
-    ) -> None: ...
-    def adam(
-        self,
-        parameter: _Array,
-        first_moment: _Array,
-        second_moment: _Array,
-        gradient: _Array,
-        rate: float,
-        new_first: float,
-        new_second: float,
-        root_scale: float,
-        epsilon: float,
-        weight_decay: float,
-        shrink: float,
-        rows: _Array | None = None,
-    ) -> None: ...
-    def rmsprop(
-        self,
-        parameter: _Array,
-        square_average: _Array,
-        gradient_average: _Array | None,
-        velocity: _Array | None,
-        gradient: _Array,
-        learning_rate: float,
-        new_average: float,
-        epsilon: float,
-        momentum: float,
-        weight_decay: float,
-        rows: _Array | None = None,
-    ) -> None: ...
-    def adagrad(
-        self,
-        parameter: _Array,
-        square_sum: _Array,
-        gradient: _Array,
-        learning_rate: float,
-        epsilon: float,
-        weight_decay: float,
-        rows: _Array | None = None,
-    ) -> None: ...
-    def average(self, mean: _Array, x: _Array, share: float) -> None: ...
-    def scale(self, x: _Array, factor: float) -> None: ...
     def sum_of_squares(self, x: _Array) -> float: ...
     def recurrence_forward(
         self,
         cell: Cell,
         x: _Array,
-        weight_ih: _Array | None,
-        bias_ih: _Array | None,
         initial: Sequence[_Array],
-        weight_hh: _Array | None,
-        bias_hh: _Array | None,
-        weight_hr: _Array | None,
-        parameters: Sequence[_Array],
+        weights: LayerWeights[_Array],
         lengths: _Array | None,
         reverse: bool,
         save: bool,
@@ -192,16 +136,11 @@ class _Precision:
         d_output: _Array | None,
         d_states: Sequence[_Array],
         x: _Array,
-        wants_d_x: bool,
-        weight_ih: _Array | None,
-        has_bias_ih: bool,
-        weight_hh: _Array | None,
-        has_bias_hh: bool,
-        weight_hr: _Array | None,
+        weights: LayerWeights[_Array],
         lengths: _Array | None,
         reverse: bool,
+        wants_d_x: bool,
     ) -> tuple[Any, ...]: ...
-    Stack: type[_Stack]
     def sample(
         self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float
     ) -> tuple[_Array, bool]: ...

@@ -7,12 +7,14 @@ import fails if the native module is not built. Precisions other than float32 an
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import math
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,72 +29,49 @@ Array: TypeAlias = NDArray[Any]
 
 _PRECISIONS = {np.dtype(np.float32): _native.float32, np.dtype(np.float64): _native.float64}
 
-# The order of the operations in src/program.h.
-_OPERATION_NAMES = """
-    add subtract multiply divide negative
-    sigmoid tanh relu exp log softplus abs maximum minimum sign
-"""
-_OPERATIONS = _OPERATION_NAMES.split()
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "") -> Array:
-    """As `kernels.matmul`; each element is one chain of fused multiply-adds along K.
+def _native_for(twin: F, arrays: str) -> Callable[[Callable[..., Any]], F]:
+    """A decorator: the function gets the native functions of these arrays' common precision first.
 
-    With the instruction set "amx", float32 is multiplied in fixed point if K is 96 to 32,768, and
-    the gradient of a weight if both its sides are at least 64 (src/fixed.h).
+    If there is none, the twin on NumPy is called instead. The twin's signature is that of the
+    result, and its documentation refers to the twin's.
     """
-    module = _PRECISIONS.get(a.dtype)
-    if module is None or a.dtype != b.dtype or (bias is not None and bias.dtype != a.dtype):
-        return kernels.matmul(a, b, bias)
-    result: Array = module.matmul(
-        _element_strided(a),
-        _element_strided(b),
-        _contiguous(bias),
-        gradient == "weight" if gradient else None,
-    )
-    return result
+    signature = inspect.signature(twin)
+    names = list(signature.parameters)
+    places = [(name, names.index(name)) for name in arrays.split()]
+
+    def decorate(native: Callable[..., Any]) -> F:
+        @functools.wraps(native)
+        def function(*arguments: Any, **options: Any) -> Any:
+            dtype, count = None, len(arguments)
+            for name, place in places:
+                array = arguments[place] if place < count else options.get(name)
+                if array is not None:
+                    if dtype is not None and array.dtype != dtype:
+                        return twin(*arguments, **options)
+                    dtype = array.dtype
+            module = _PRECISIONS.get(dtype)
+            if module is None:
+                return twin(*arguments, **options)
+            return native(module, *arguments, **options)
+
+        of = f"{twin.__module__.rpartition('.')[2]}.{twin.__name__}"
+        function.__doc__ = f"As `{of}`. {native.__doc__ or ''}".strip()
+        vars(function).update(__signature__=signature)
+        return cast("F", function)
+
+    return decorate
 
 
-def batch_matmul(a: Array, b: Array) -> Array:
-    """As `kernels.batch_matmul`; each element is one chain of fused multiply-adds along K, with
-    every instruction set, so that zeros at the end of K change no bit.
-    """
-    module = _common_precision(a, b)
-    if module is None:
-        return kernels.batch_matmul(a, b)
-    result: Array = module.batch_matmul(_element_strided(a), _element_strided(b))
-    return result
+def _contiguous(array: Any, dtype: Any = None) -> Any:
+    return None if array is None else np.ascontiguousarray(array, dtype)
 
 
-def softmax_forward(x: Array, mask: Array | None = None, *, logarithm: bool = False) -> Array:
-    """As `kernels.softmax_forward`; what the mask leaves out at the end of a row changes no bit of
-    the rest, however much it is.
-    """
-    module = _common_precision(x)
-    if module is None:
-        return kernels.softmax_forward(x, mask, logarithm=logarithm)
-    result: Array = module.softmax_forward(np.ascontiguousarray(x), _contiguous(mask), logarithm)
-    return result
-
-
-def softmax_backward(y: Array, dy: Array, *, logarithm: bool = False) -> Array:
-    """As `kernels.softmax_backward`, with sums as in `softmax_forward`."""
-    module = _common_precision(y, dy)
-    if module is None:
-        return kernels.softmax_backward(y, dy, logarithm=logarithm)
-    result: Array = module.softmax_backward(
-        np.ascontiguousarray(y), np.ascontiguousarray(dy), logarithm
-    )
-    return result
-
-
-def sum_columns(x: Array) -> Array:
-    """As `kernels.sum_columns`; each column is summed from the first row to the last."""
-    module = _PRECISIONS.get(x.dtype)
-    if module is None:
-        return kernels.sum_columns(x)
-    result: Array = module.sum_columns(np.ascontiguousarray(x))
-    return result
+def _integers(array: Any) -> Any:
+    return _contiguous(array, np.int64)
 
 
 def _element_strided(a: Array) -> Array:
@@ -101,261 +80,219 @@ def _element_strided(a: Array) -> Array:
     return a if usable else np.array(a, order="C")
 
 
-def cross_entropy_forward(
-    logits: Array, targets: Array, in_place: bool = False
-) -> tuple[Array, Array]:
-    """As `kernels.cross_entropy_forward`."""
-    module = _PRECISIONS.get(logits.dtype)
-    if module is None:
-        return kernels.cross_entropy_forward(logits, targets, in_place)
-    logits = np.ascontiguousarray(logits)
-    losses, probabilities = module.cross_entropy_forward(
-        logits,
-        np.ascontiguousarray(targets, np.int64),
-        logits if in_place and logits.flags.aligned else None,
-    )
-    return losses, probabilities
-
-
-def cross_entropy_backward(probabilities: Array, targets: Array, d_losses: Array) -> Array:
-    """As `kernels.cross_entropy_backward`."""
-    module = _PRECISIONS.get(probabilities.dtype)
-    if module is None:
-        return kernels.cross_entropy_backward(probabilities, targets, d_losses)
-    result: Array = module.cross_entropy_backward(
-        np.ascontiguousarray(probabilities),
-        np.ascontiguousarray(targets, np.int64),
-        np.ascontiguousarray(d_losses, probabilities.dtype),
-    )
-    return result
-
-
-def linear_cross_entropy_losses(
-    x: Array, weight: Array, bias: Array | None, targets: Array
-) -> Array:
-    """As `kernels.linear_cross_entropy_losses`; the same bits as from all logits."""
-    module = _common_precision(x, weight, bias)
-    if module is None:
-        return kernels.linear_cross_entropy_losses(x, weight, bias, targets)
-    losses: Array = module.linear_cross_entropy(
-        np.ascontiguousarray(x),
-        np.ascontiguousarray(weight),
-        _contiguous(bias),
-        np.ascontiguousarray(targets, np.int64),
-    )
-    return losses
-
-
-def _common_precision(first: Array, *others: Array | None) -> Any:
-    """The native functions for the common precision of all arrays; None if there are none."""
-    if all(other is None or other.dtype == first.dtype for other in others):
-        return _PRECISIONS.get(first.dtype)
-    return None
-
-
-# Conditional random fields ------------------------------------------------------------------------
-
-
-def crf_forward(
-    emissions: Array, transitions: Array, start: Array, end: Array, lengths: Array
-) -> tuple[Array, Array]:
-    """As `crf.crf_forward`; each row has the same bits in every batch, whatever its padding."""
-    module = _common_precision(emissions, transitions, start, end)
-    if module is None:
-        return crf.crf_forward(emissions, transitions, start, end, lengths)
-    log_partitions, alphas = module.crf_forward(
-        *_crf_arrays(emissions, transitions, start, end, lengths)
-    )
-    return log_partitions, alphas
-
-
-def crf_backward(
-    emissions: Array,
-    transitions: Array,
-    start: Array,
-    end: Array,
-    lengths: Array,
-    log_partitions: Array,
-    alphas: Array,
-    weights: Array,
-) -> tuple[Array, Array]:
-    """As `crf.crf_backward`; transitions are summed from the first step to the last, row by row."""
-    module = _common_precision(emissions, transitions, start, end, weights)
-    if module is None:
-        return crf.crf_backward(
-            emissions, transitions, start, end, lengths, log_partitions, alphas, weights
-        )
-    d_emissions, d_transitions = module.crf_backward(
-        *_crf_arrays(emissions, transitions, start, end, lengths),
-        np.ascontiguousarray(log_partitions),
-        np.ascontiguousarray(alphas),
-        np.ascontiguousarray(weights),
-    )
-    return d_emissions, d_transitions
-
-
-def crf_decode(
-    emissions: Array, transitions: Array, start: Array, end: Array, lengths: Array, padding: int
-) -> tuple[NDArray[np.int64], Array]:
-    """As `crf.crf_decode`, bit for bit."""
-    module = _common_precision(emissions, transitions, start, end)
-    if module is None:
-        return crf.crf_decode(emissions, transitions, start, end, lengths, padding)
-    tags, scores = module.crf_decode(
-        *_crf_arrays(emissions, transitions, start, end, lengths), padding
-    )
-    return tags.view(np.int64), scores  # NumPy's own int64
-
-
-def _crf_arrays(*arrays: Array) -> list[Array]:
-    *numbers, lengths = arrays
-    return [*map(np.ascontiguousarray, numbers), np.ascontiguousarray(lengths, np.int64)]
-
-
-# Connectionist temporal classification ------------------------------------------------------------
-
-
-def ctc_forward(
-    logits: Array, targets: Array, lengths: Array, target_lengths: Array, blank: int
-) -> tuple[Array, Array, Array]:
-    """As `ctc.ctc_forward`; each row has the same bits in every batch, whatever its padding."""
-    module = _common_precision(logits)
-    if module is None:
-        return ctc.ctc_forward(logits, targets, lengths, target_lengths, blank)
-    losses, normalizers, alphas = module.ctc_forward(
-        np.ascontiguousarray(logits), *_integers(targets, lengths, target_lengths), blank
-    )
-    return losses, normalizers, alphas
-
-
-def ctc_backward(
-    logits: Array,
-    targets: Array,
-    lengths: Array,
-    target_lengths: Array,
-    blank: int,
-    losses: Array,
-    normalizers: Array,
-    alphas: Array,
-    weights: Array,
-) -> Array:
-    """As `ctc.ctc_backward`."""
-    module = _common_precision(logits, weights)
-    if module is None:
-        return ctc.ctc_backward(
-            logits,
-            targets,
-            lengths,
-            target_lengths,
-            blank,
-            losses,
-            normalizers,
-            alphas,
-            weights,
-        )
-    result: Array = module.ctc_backward(
-        np.ascontiguousarray(logits),
-        *_integers(targets, lengths, target_lengths),
-        blank,
-        *map(np.ascontiguousarray, (losses, normalizers, alphas, weights)),
-    )
-    return result
-
-
-def _integers(*arrays: Array) -> list[Array]:
-    return [np.ascontiguousarray(a, np.int64) for a in arrays]
-
-
-# Layers -------------------------------------------------------------------------------------------
-
-
-def gather_rows(table: Array, ids: Array) -> Array:
-    """As `kernels.gather_rows`."""
-    module = _PRECISIONS.get(table.dtype)
-    if module is None or table.ndim != 2:
-        return kernels.gather_rows(table, ids)
-    rows: Array = module.gather_rows(
-        np.ascontiguousarray(table), np.asarray(ids, np.int64, order="C")
-    )
-    return rows
-
-
-def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
-    """As `kernels.sum_rows`; values are summed in their order."""
-    module = _PRECISIONS.get(values.dtype)
-    if module is None:
-        return kernels.sum_rows(indices, values)
-    flat = values.reshape(len(values), math.prod(values.shape[1:]))
-    rows, sums = module.sum_rows(
-        np.ascontiguousarray(indices, np.int64), np.ascontiguousarray(flat)
-    )
-    return rows.astype(indices.dtype), sums.reshape(len(rows), *values.shape[1:])
-
-
-def dropout(x: Array, rate: float, key: int, shared_axes: Sequence[int] = ()) -> Array:
-    """As `kernels.dropout`, bit for bit."""
-    module = _PRECISIONS.get(x.dtype)
-    if module is None:
-        return kernels.dropout(x, rate, key, shared_axes)
-    shape = kernels.mask_shape(x.shape, shared_axes)
-    numbers = math.prod(shape), key, kernels.dropout_threshold(rate), 1 / (1 - rate)
-    first = next((axis for axis, size in enumerate(shape) if size != 1), x.ndim)
-    if x.shape[first:] == shape[first:]:  # shared along the first axes, or along none
-        result: Array = module.dropout(np.asarray(x, order="C"), *numbers)
-        return result
-    return np.asarray(x * module.dropout(np.ones(shape, x.dtype), *numbers))
-
-
-def layer_norm_forward(
-    x: Array, weight: Array | None, bias: Array | None, epsilon: float
-) -> tuple[Array, Array, Array]:
-    """As `kernels.layer_norm_forward`."""
-    module = _common_precision(x, weight, bias)
-    if module is None:
-        return kernels.layer_norm_forward(x, weight, bias, epsilon)
-    y, means, factors = module.layer_norm_forward(
-        np.ascontiguousarray(x), _contiguous(weight), _contiguous(bias), epsilon
-    )
-    return y, means, factors
-
-
-def layer_norm_backward(
-    x: Array, weight: Array | None, means: Array, factors: Array, dy: Array
-) -> tuple[Array, Array, Array]:
-    """As `kernels.layer_norm_backward`; rows are summed from the first to the last."""
-    module = _common_precision(x, weight, means, factors, dy)
-    if module is None:
-        return kernels.layer_norm_backward(x, weight, means, factors, dy)
-    dx, d_weight, d_bias = module.layer_norm_backward(
-        np.ascontiguousarray(x),
-        _contiguous(weight),
-        np.ascontiguousarray(means),
-        np.ascontiguousarray(factors),
-        np.ascontiguousarray(dy),
-    )
-    return dx, d_weight, d_bias
-
-
-# Updates ------------------------------------------------------------------------------------------
-
-
 def _update_in_place(function: Any, arrays: Sequence[Array | None], *rest: Any) -> None:
     """Call a native function that updates arrays in place; other layouts are copied in and out."""
     usable = [
         a if a is None or (a.flags.c_contiguous and a.flags.aligned) else np.array(a, order="C")
         for a in arrays
     ]
+    copies = [(a, b) for a, b in zip(arrays, usable, strict=True) if a is not None and a is not b]
     function(*usable, *rest)
-    for array, values in zip(arrays, usable, strict=True):
-        if array is not None and array is not values:
+    if copies:  # without any, nothing after the update asks for memory
+        for array, values in copies:
             array[...] = values
 
 
-def _contiguous_rows(rows: Array | None) -> Array | None:
-    return None if rows is None else np.ascontiguousarray(rows, np.int64)
+def _same_as(twin: F) -> F:
+    """The native function of the twin's name, which takes the same arguments in the same order.
+
+    If it returns nothing, it updates its first argument in place.
+    """
+    signature = inspect.signature(twin)
+    arrays = [p.name for p in signature.parameters.values() if "Array" in str(p.annotation)]
+    in_place = signature.return_annotation in (None, "None")
+
+    def native(module: Any, *arguments: Any, **options: Any) -> Any:
+        given = signature.bind(*arguments, **options).args
+        first, *rest = [np.asarray(a, order="C") if isinstance(a, np.ndarray) else a for a in given]
+        function = getattr(module, twin.__name__)
+        return _update_in_place(function, given[:1], *rest) if in_place else function(first, *rest)
+
+    return _native_for(twin, " ".join(arrays))(native)
 
 
+# Products, losses, sums ---------------------------------------------------------------------------
+
+
+@_native_for(kernels.matmul, "a b bias")
+def matmul(
+    module: Any, a: Array, b: Array, bias: Array | None = None, *, gradient: str = ""
+) -> Any:
+    """Each element is one chain of fused multiply-adds along K (src/formats/chain.h); with the
+    instruction set "amx" some products of float32 are in fixed point instead (src/format.h).
+    """
+    return module.matmul(_element_strided(a), _element_strided(b), _contiguous(bias), gradient)
+
+
+@_native_for(kernels.batch_matmul, "a b")
+def batch_matmul(module: Any, a: Array, b: Array) -> Any:
+    """Each element is one chain of fused multiply-adds along K, with every instruction set, so that
+    zeros at the end of K change no bit.
+    """
+    return module.batch_matmul(_element_strided(a), _element_strided(b))
+
+
+@_native_for(kernels.softmax_forward, "x")
+def softmax_forward(
+    module: Any, x: Array, mask: Array | None = None, *, logarithm: bool = False
+) -> Any:
+    """Elements at the end of a row that the mask excludes change no bit of the others, however many
+    they are.
+    """
+    return module.softmax_forward(np.ascontiguousarray(x), _contiguous(mask), logarithm)
+
+
+@_native_for(kernels.softmax_backward, "y dy")
+def softmax_backward(module: Any, y: Array, dy: Array, *, logarithm: bool = False) -> Any:
+    """Sums are those of `softmax_forward`."""
+    return module.softmax_backward(np.ascontiguousarray(y), np.ascontiguousarray(dy), logarithm)
+
+
+@_native_for(kernels.sum_columns, "x")
+def sum_columns(module: Any, x: Array) -> Any:
+    """Each column is summed from the first row to the last."""
+    return module.sum_columns(np.ascontiguousarray(x))
+
+
+@_native_for(kernels.cross_entropy_forward, "logits")
+def cross_entropy_forward(
+    module: Any, logits: Array, targets: Array, in_place: bool = False
+) -> Any:
+    logits = np.ascontiguousarray(logits)
+    out = logits if in_place and logits.flags.aligned else None
+    losses, probabilities = module.cross_entropy_forward(logits, _integers(targets), out)
+    return losses, probabilities
+
+
+@_native_for(kernels.cross_entropy_backward, "probabilities")
+def cross_entropy_backward(
+    module: Any, probabilities: Array, targets: Array, d_losses: Array
+) -> Any:
+    return module.cross_entropy_backward(
+        np.ascontiguousarray(probabilities),
+        _integers(targets),
+        _contiguous(d_losses, probabilities.dtype),
+    )
+
+
+@_native_for(kernels.linear_cross_entropy_losses, "x weight bias")
+def linear_cross_entropy_losses(
+    module: Any, x: Array, weight: Array, bias: Array | None, targets: Array
+) -> Any:
+    """The same bits as from all logits."""
+    arrays = map(_contiguous, (x, weight, bias))
+    return module.linear_cross_entropy(*arrays, _integers(targets))
+
+
+# Conditional random fields ------------------------------------------------------------------------
+
+
+@_native_for(crf.crf_forward, "emissions transitions start end")
+def crf_forward(module: Any, *arrays: Array) -> Any:
+    """Each row has the same bits in every batch, whatever its padding."""
+    *numbers, lengths = arrays
+    return module.crf_forward(*map(_contiguous, numbers), _integers(lengths))
+
+
+@_native_for(crf.crf_backward, "emissions transitions start end weights")
+def crf_backward(module: Any, *arrays: Array) -> Any:
+    """Transitions are summed from the first step to the last, row by row."""
+    *numbers, lengths, log_partitions, alphas, weights = arrays
+    rest = map(_contiguous, (log_partitions, alphas, weights))
+    return module.crf_backward(*map(_contiguous, numbers), _integers(lengths), *rest)
+
+
+@_native_for(crf.crf_decode, "emissions transitions start end")
+def crf_decode(module: Any, *arguments: Any) -> Any:
+    """Bit for bit as on NumPy."""
+    *numbers, lengths, padding = arguments
+    tags, scores = module.crf_decode(*map(_contiguous, numbers), _integers(lengths), padding)
+    return tags.view(np.int64), scores  # as NumPy itself makes them
+
+
+# Connectionist temporal classification ------------------------------------------------------------
+
+
+@_native_for(ctc.ctc_forward, "logits")
+def ctc_forward(module: Any, logits: Array, *arguments: Any) -> Any:
+    """Each row has the same bits in every batch, whatever its padding."""
+    *integers, blank = arguments
+    return module.ctc_forward(np.ascontiguousarray(logits), *map(_integers, integers), blank)
+
+
+@_native_for(ctc.ctc_backward, "logits weights")
+def ctc_backward(module: Any, logits: Array, *arguments: Any) -> Any:
+    integers, (blank, *numbers) = arguments[:3], arguments[3:]
+    arrays = map(np.ascontiguousarray, numbers)
+    return module.ctc_backward(
+        np.ascontiguousarray(logits), *map(_integers, integers), blank, *arrays
+    )
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+
+@_native_for(kernels.gather_rows, "table")
+def gather_rows(module: Any, table: Array, ids: Array) -> Any:
+    if table.ndim != 2:
+        return kernels.gather_rows(table, ids)
+    return module.gather_rows(np.ascontiguousarray(table), np.asarray(ids, np.int64, order="C"))
+
+
+@_native_for(kernels.sum_rows, "values")
+def sum_rows(module: Any, indices: Array, values: Array) -> Any:
+    """Values are summed in their order."""
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
+    rows, sums = module.sum_rows(_integers(indices), np.ascontiguousarray(flat))
+    return rows.astype(indices.dtype), sums.reshape(len(rows), *values.shape[1:])
+
+
+@_native_for(kernels.dropout, "x")
+def dropout(module: Any, x: Array, rate: float, key: int, shared_axes: Sequence[int] = ()) -> Any:
+    """Bit for bit as on NumPy."""
+    shape = kernels.mask_shape(x.shape, shared_axes)
+    numbers = math.prod(shape), key, kernels.dropout_threshold(rate), 1 / (1 - rate)
+    first = next((axis for axis, size in enumerate(shape) if size != 1), x.ndim)
+    if x.shape[first:] == shape[first:]:  # shared along the first axes, or along none
+        return module.dropout(np.asarray(x, order="C"), *numbers)
+    mask = module.dropout(np.ones(shape, x.dtype), *numbers)
+    # Of the whole shape, since NumPy ends the process if it has no memory to broadcast.
+    return np.multiply(x, np.array(np.broadcast_to(mask, x.shape), order="C"), order="C")
+
+
+@_native_for(kernels.layer_norm_forward, "x weight bias")
+def layer_norm_forward(
+    module: Any, x: Array, weight: Array | None, bias: Array | None, epsilon: float
+) -> Any:
+    return module.layer_norm_forward(*map(_contiguous, (x, weight, bias)), epsilon)
+
+
+@_native_for(kernels.layer_norm_backward, "x weight means factors dy")
+def layer_norm_backward(module: Any, *arrays: Array | None) -> Any:
+    """Rows are summed from the first to the last."""
+    return module.layer_norm_backward(*map(_contiguous, arrays))
+
+
+@_native_for(kernels.sample, "logits")
+def sample(
+    module: Any, logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
+) -> Any:
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        return kernels.sample(logits, uniforms, temperature, top_k, top_p)
+    options = float(temperature), int(top_k), float(top_p)
+    arrays = np.ascontiguousarray(logits), _contiguous(uniforms, np.float64)
+    ids, valid = module.sample(*arrays, *options)
+    if not valid:
+        kernels.check_logits(logits)
+    return ids.view(np.int64)
+
+
+# Updates ------------------------------------------------------------------------------------------
+
+
+@_native_for(updates.sgd_update, "parameter gradient velocity")
 def sgd_update(
+    module: Any,
     parameter: Array,
     gradient: Array,
     velocity: Array | None,
@@ -366,20 +303,6 @@ def sgd_update(
     weight_decay: float,
     rows: Array | None = None,
 ) -> None:
-    """As `updates.sgd_update`."""
-    module = _common_precision(parameter, gradient, velocity)
-    if module is None:
-        updates.sgd_update(
-            parameter,
-            gradient,
-            velocity,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            rows=rows,
-        )
-        return
     _update_in_place(
         module.sgd,
         (parameter, velocity),
@@ -388,11 +311,13 @@ def sgd_update(
         momentum,
         weight_decay,
         nesterov,
-        _contiguous_rows(rows),
+        _integers(rows),
     )
 
 
+@_native_for(updates.adam_update, "parameter gradient first_moment second_moment")
 def adam_update(
+    module: Any,
     parameter: Array,
     gradient: Array,
     first_moment: Array,
@@ -406,23 +331,6 @@ def adam_update(
     decoupled: bool,
     rows: Array | None = None,
 ) -> None:
-    """As `updates.adam_update`."""
-    module = _common_precision(parameter, gradient, first_moment, second_moment)
-    if module is None:
-        updates.adam_update(
-            parameter,
-            gradient,
-            first_moment,
-            second_moment,
-            step=step,
-            learning_rate=learning_rate,
-            betas=betas,
-            epsilon=epsilon,
-            weight_decay=weight_decay,
-            decoupled=decoupled,
-            rows=rows,
-        )
-        return
     beta_1, beta_2 = betas
     _update_in_place(
         module.adam,
@@ -435,11 +343,13 @@ def adam_update(
         epsilon,
         0.0 if decoupled else weight_decay,
         1 - learning_rate * weight_decay if decoupled else 1.0,
-        _contiguous_rows(rows),
+        _integers(rows),
     )
 
 
+@_native_for(updates.rmsprop_update, "parameter gradient square_average gradient_average velocity")
 def rmsprop_update(
+    module: Any,
     parameter: Array,
     gradient: Array,
     square_average: Array,
@@ -453,38 +363,22 @@ def rmsprop_update(
     weight_decay: float,
     rows: Array | None = None,
 ) -> None:
-    """As `updates.rmsprop_update`."""
-    changed = (parameter, square_average, gradient_average, velocity)
-    module = _common_precision(gradient, *changed)
-    if module is None:
-        updates.rmsprop_update(
-            parameter,
-            gradient,
-            square_average,
-            gradient_average,
-            velocity,
-            learning_rate=learning_rate,
-            alpha=alpha,
-            epsilon=epsilon,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            rows=rows,
-        )
-        return
     _update_in_place(
         module.rmsprop,
-        changed,
+        (parameter, square_average, gradient_average, velocity),
         np.ascontiguousarray(gradient),
         learning_rate,
         1 - alpha,
         epsilon,
         momentum,
         weight_decay,
-        _contiguous_rows(rows),
+        _integers(rows),
     )
 
 
+@_native_for(updates.adagrad_update, "parameter gradient square_sum")
 def adagrad_update(
+    module: Any,
     parameter: Array,
     gradient: Array,
     square_sum: Array,
@@ -494,58 +388,37 @@ def adagrad_update(
     weight_decay: float,
     rows: Array | None = None,
 ) -> None:
-    """As `updates.adagrad_update`."""
-    module = _common_precision(parameter, gradient, square_sum)
-    if module is None:
-        updates.adagrad_update(
-            parameter,
-            gradient,
-            square_sum,
-            learning_rate=learning_rate,
-            epsilon=epsilon,
-            weight_decay=weight_decay,
-            rows=rows,
-        )
-        return
-    _update_in_place(
-        module.adagrad,
-        (parameter, square_sum),
-        np.ascontiguousarray(gradient),
-        learning_rate,
-        epsilon,
-        weight_decay,
-        _contiguous_rows(rows),
-    )
+    arrays = (parameter, square_sum)
+    numbers = (learning_rate, epsilon, weight_decay, _integers(rows))
+    _update_in_place(module.adagrad, arrays, np.ascontiguousarray(gradient), *numbers)
 
 
-def average_update(average: Array, parameter: Array, count: float) -> None:
-    """As `updates.average_update`."""
-    module = _common_precision(average, parameter)
-    if module is None or count == 1:
+@_native_for(updates.average_update, "average parameter")
+def average_update(module: Any, average: Array, parameter: Array, count: float) -> None:
+    if count == 1:
         updates.average_update(average, parameter, count)
         return
     _update_in_place(module.average, (average,), np.ascontiguousarray(parameter), 1 / count)
 
 
-def scale(x: Array, factor: float) -> None:
-    """As `updates.scale`."""
-    module = _PRECISIONS.get(x.dtype)
-    if module is None:
-        updates.scale(x, factor)
-        return
-    _update_in_place(module.scale, (x,), factor)
-
-
 def global_norm(arrays: Iterable[Array]) -> float:
     """As `updates.global_norm`."""
-    total = 0.0
-    for array in arrays:
-        module = _PRECISIONS.get(array.dtype)
-        if module is None:
-            total += updates.global_norm([array]) ** 2
-        else:
-            total += module.sum_of_squares(np.ascontiguousarray(array))
-    return math.sqrt(total)
+    return math.sqrt(sum(map(_sum_of_squares, arrays)))
+
+
+def _norm_squared(x: Array) -> float:
+    return updates.global_norm([x]) ** 2
+
+
+@_native_for(_norm_squared, "x")
+def _sum_of_squares(module: Any, x: Array) -> Any:
+    return module.sum_of_squares(np.ascontiguousarray(x))
+
+
+# Elementwise functions that are natively as they are on NumPy.
+for _name in updates.__all__:
+    if _name not in globals():
+        globals()[_name] = _same_as(getattr(updates, _name))
 
 
 # The recurrence -----------------------------------------------------------------------------------
@@ -573,7 +446,7 @@ _cells: weakref.WeakKeyDictionary[Trace, _native.Cell] = weakref.WeakKeyDictiona
 def _cell(trace: Trace) -> _native.Cell:
     if trace not in _cells:
         adjoint = trace.adjoint
-        _cells[trace] = _native.Cell(
+        _cells[trace] = _native.make_cell(
             forward=_program(trace.program),
             backward=_program(adjoint.program),
             gates=[(-1 if x is None else x, -1 if h is None else h) for x, h in trace.gate_inputs],
@@ -598,11 +471,14 @@ def _number(program: Program, operand: int | float) -> int:
     return number if number < len(program.inputs) else number + len(constants)
 
 
-def _program(program: Program) -> tuple[int, list[float], list[int], list[int]]:
-    code: list[int] = []
+_Code: TypeAlias = list[tuple[str, int, int]]  # operation and the numbers of its operands
+
+
+def _program(program: Program) -> tuple[int, list[float], _Code, list[int]]:
+    code = []
     for instruction in program.instructions:
         operands = [_number(program, operand) for operand in instruction.operands]
-        code += [_OPERATIONS.index(instruction.function), operands[0], operands[-1]]
+        code.append((instruction.function, operands[0], operands[-1]))
     outputs = [_number(program, output) for output in program.outputs]
     return len(program.inputs), _constants(program), code, outputs
 
@@ -611,56 +487,34 @@ def recurrence_forward(
     trace: Trace,
     x: Array,
     initial: Sequence[Array],
-    weight_hh: Array | None,
-    bias_hh: Array | None,
-    weight_hr: Array | None,
-    parameters: Sequence[Array],
+    weights: LayerWeights[Array],
     lengths: Array | None = None,
     reverse: bool = False,
     record: bool = False,
     save: bool = True,
-    weight_ih: Array | None = None,
-    bias_ih: Array | None = None,
 ) -> NativeSteps | recurrence.RecurrenceSteps:
     """As `recurrence.recurrence_forward`."""
     module = _PRECISIONS.get(x.dtype)
     if module is None:
         return recurrence.recurrence_forward(
-            trace,
-            x,
-            initial,
-            weight_hh,
-            bias_hh,
-            weight_hr,
-            parameters,
-            lengths,
-            reverse,
-            record,
-            save,
-            weight_ih,
-            bias_ih,
+            trace, x, initial, weights, lengths, reverse, record, save
         )
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
     names = list(trace.named) if record else []
     output, states, saved, unprojected, recorded = module.recurrence_forward(
         _cell(trace),
         np.ascontiguousarray(x),
-        _contiguous(weight_ih),
-        _contiguous(bias_ih),
-        [np.ascontiguousarray(state if order is None else state[order]) for state in initial],
-        _contiguous(weight_hh),
-        _contiguous(bias_hh),
-        _contiguous(weight_hr),
-        [np.ascontiguousarray(p) for p in parameters],
+        [_sorted(module, np.ascontiguousarray(state), order) for state in initial],
+        weights.map(np.ascontiguousarray),
         _contiguous(lengths),
         reverse,
         save,
         [_number(trace.program, trace.named[name]) for name in names],
     )
     if save:
-        final = [s[-1].copy() if order is None else _unsorted(s[-1], order) for s in states]
+        final = [s[-1].copy() if order is None else _unsorted(module, s[-1], order) for s in states]
     else:
-        final = states if order is None else [_unsorted(s, order) for s in states]
+        final = [_unsorted(module, state, order) for state in states]
     named = dict(zip(names, recorded, strict=True))
     return NativeSteps(output, final, named, states, saved, unprojected, order)
 
@@ -671,33 +525,15 @@ def recurrence_backward(
     d_output: Array | None,
     d_final: Sequence[Array | None],
     x: Array,
-    weight_hh: Array | None,
-    bias_hh: Array | None,
-    weight_hr: Array | None,
-    parameters: Sequence[Array],
+    weights: LayerWeights[Array],
     lengths: Array | None = None,
     reverse: bool = False,
-    weight_ih: Array | None = None,
-    bias_ih: Array | None = None,
     wants_d_x: bool = True,
 ) -> RecurrenceGradients:
     """As `recurrence.recurrence_backward`."""
     if isinstance(steps, recurrence.RecurrenceSteps):
         return recurrence.recurrence_backward(
-            trace,
-            steps,
-            d_output,
-            d_final,
-            x,
-            weight_hh,
-            bias_hh,
-            weight_hr,
-            parameters,
-            lengths,
-            reverse,
-            weight_ih,
-            bias_ih,
-            wants_d_x,
+            trace, steps, d_output, d_final, x, weights, lengths, reverse, wants_d_x
         )
     assert steps.saved is not None
     module, dtype, order = _PRECISIONS[x.dtype], x.dtype, steps.order
@@ -706,8 +542,8 @@ def recurrence_backward(
         if d is None:
             d_states.append(np.zeros(state.shape, dtype))
         else:
-            d_states.append(np.array(d if order is None else d[order], dtype, order="C"))
-    *gradients, d_parameters = module.recurrence_backward(
+            d_states.append(_sorted(module, np.array(d, dtype, order="C"), order))
+    d_x, *d_weights, d_parameters = module.recurrence_backward(
         _cell(trace),
         steps.saved,
         steps.states[0],
@@ -715,38 +551,22 @@ def recurrence_backward(
         _contiguous(d_output),
         d_states,
         np.ascontiguousarray(x),
-        wants_d_x,
-        _contiguous(weight_ih),
-        bias_ih is not None,
-        _contiguous(weight_hh),
-        bias_hh is not None,
-        _contiguous(weight_hr),
+        weights.map(np.ascontiguousarray),
         _contiguous(lengths),
         reverse,
+        wants_d_x,
     )
-    if order is not None:
-        d_states = [_unsorted(d, order) for d in d_states]
-    d_x, d_weight_ih, d_bias_ih, d_weight_hh, d_bias_hh, d_weight_hr = gradients
-    return RecurrenceGradients(
-        x=d_x,
-        weight_ih=d_weight_ih,
-        bias_ih=d_bias_ih,
-        weight_hh=d_weight_hh,
-        bias_hh=d_bias_hh,
-        weight_hr=d_weight_hr,
-        states=d_states,
-        parameters=[module.sum_columns(d) for d in d_parameters],
-    )
+    d_states = [_unsorted(module, d, order) for d in d_states]
+    parameters = [module.sum_columns(d) for d in d_parameters]
+    return RecurrenceGradients(d_x, LayerWeights.from_flat([*d_weights, *parameters]), d_states)
 
 
-def _contiguous(array: Array | None) -> Array | None:
-    return None if array is None else np.ascontiguousarray(array)
+def _sorted(module: _native._Precision, rows: Array, order: Array | None) -> Array:
+    return rows if order is None else module.gather_rows(rows, order)
 
 
-def _unsorted(array: Array, order: Array) -> Array:
-    result = np.empty_like(array)
-    result[order] = array
-    return result
+def _unsorted(module: _native._Precision, rows: Array, order: Array | None) -> Array:
+    return rows if order is None else module.gather_rows(rows, np.argsort(order))
 
 
 # Layers whose weights are packed once -------------------------------------------------------------
@@ -755,9 +575,9 @@ def _unsorted(array: Array, order: Array) -> Array:
 class NativeLayers:
     """As `recurrence.PackedLayers`."""
 
-    def __init__(self, stack: _native._Stack, on_ids: bool) -> None:
-        self._stack = stack
-        self.run = stack.run_ids if on_ids else stack.run
+    def __init__(self, module: _native._Precision, stack: _native.Stack, on_ids: bool) -> None:
+        self._module, self._stack = module, stack
+        self.run = functools.partial(module.run_stack_on_ids if on_ids else module.run_stack, stack)
 
     def generate(
         self,
@@ -769,8 +589,8 @@ class NativeLayers:
         top_p: float,
     ) -> NDArray[np.int64]:
         """As `recurrence.PackedLayers.generate`."""
-        sampled, count, logits = self._stack.generate(
-            ids, states, np.ascontiguousarray(uniforms), temperature, top_k, top_p
+        sampled, count, logits = self._module.generate(
+            self._stack, ids, states, np.ascontiguousarray(uniforms), temperature, top_k, top_p
         )
         if count < len(sampled):
             kernels.check_logits(logits)  # raises with the reason
@@ -780,61 +600,27 @@ class NativeLayers:
 def pack_layers(
     trace: Trace,
     hidden_size: int,
-    layers: Sequence[LayerWeights],
+    layers: Sequence[LayerWeights[Array]],
     table: Array | None = None,
     output: tuple[Array, Array | None] | None = None,
     norms: Sequence[tuple[Array, Array]] = (),
     epsilon: float = 0.0,
 ) -> NativeLayers | None:
     """As `recurrence.pack_layers`."""
-    module = _PRECISIONS.get(layers[0].weight_ih.dtype)
+    module = None if layers[0].weight_ih is None else _PRECISIONS.get(layers[0].weight_ih.dtype)
     if module is None:
         return None
-    first: Array | None = np.ascontiguousarray(layers[0].weight_ih)
-    bias = layers[0].bias_ih
-    if table is not None and first is not None and len(first) and len(table) <= first.shape[1]:
-        # The table of products takes no more memory than the weights: look products up instead.
-        table, first, bias = matmul(table, first.T, bias), None, None
-    packed = [
-        (
-            np.ascontiguousarray(layer.weight_ih) if k else first,
-            _contiguous(layer.weight_hh),
-            _contiguous(layer.bias_ih if k else bias),
-            _contiguous(layer.bias_hh),
-            _contiguous(layer.weight_hr),
-            [np.ascontiguousarray(p) for p in layer.parameters],
-        )
-        for k, layer in enumerate(layers)
-    ]
+    packed = [layer.map(np.ascontiguousarray) for layer in layers]
     output_layer = (
         None if output is None else (np.ascontiguousarray(output[0]), _contiguous(output[1]))
     )
     layer_norms = [
         (np.ascontiguousarray(weight), np.ascontiguousarray(bias)) for weight, bias in norms
     ]
-    stack = module.Stack(
+    stack = module.pack_stack(
         _cell(trace), hidden_size, packed, _contiguous(table), output_layer, layer_norms, epsilon
     )
-    return NativeLayers(stack, table is not None)
-
-
-def sample(
-    logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
-) -> NDArray[np.int64]:
-    """As `kernels.sample`."""
-    module = _PRECISIONS.get(logits.dtype)
-    if module is None or logits.ndim != 2 or logits.shape[1] == 0:
-        return kernels.sample(logits, uniforms, temperature, top_k, top_p)
-    ids, valid = module.sample(
-        np.ascontiguousarray(logits),
-        np.ascontiguousarray(uniforms, np.float64),
-        float(temperature),
-        int(top_k),
-        float(top_p),
-    )
-    if not valid:
-        kernels.check_logits(logits)
-    return ids.view(np.int64)
+    return NativeLayers(module, stack, table is not None)
 
 
 # Threads and instruction sets ---------------------------------------------------------------------

@@ -6,9 +6,9 @@ matrix products that do not depend on the previous step are outside the loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,71 @@ from anaphora.engine.kernels import matmul
 from anaphora.equations import Trace
 
 Array: TypeAlias = NDArray[Any]
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class LayerWeights(Generic[A]):
+    """The weights of one layer in one direction, or their gradients; None where there are none.
+
+    Attributes:
+        weight_ih: [Gx*H, I], for the input halves ``x W_ih^T + b_ih`` of the gates.
+        weight_hh: [Gh*H, P]; none if no gate has a recurrent half.
+        bias_ih: [Gx*H].
+        bias_hh: [Gh*H].
+        weight_hr: [P, H] a projection of the first state after every step; without one P is H.
+        parameters: The cell's own vectors, each [H].
+
+    >>> LayerWeights(weight_ih=np.ones((2, 3)), weight_hh=np.ones((2, 2))).parameters
+    ()
+    """
+
+    weight_ih: A | None = None
+    weight_hh: A | None = None
+    bias_ih: A | None = None
+    bias_hh: A | None = None
+    weight_hr: A | None = None
+    parameters: Sequence[A] = ()
+
+    def parts(self) -> tuple[A | None, A | None, A | None, A | None, A | None, Sequence[A]]:
+        """The five weights and the sequence of parameters.
+
+        >>> LayerWeights(bias_ih=1.0, parameters=[2.0]).parts()
+        (None, None, 1.0, None, None, [2.0])
+        """
+        five = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_hr)
+        return (*five, self.parameters)
+
+    def flat(self) -> list[A | None]:
+        """The five weights, then the parameters.
+
+        >>> LayerWeights(bias_ih=1.0, parameters=[2.0]).flat()
+        [None, None, 1.0, None, None, 2.0]
+        """
+        *five, parameters = self.parts()
+        return [*five, *parameters]
+
+    @classmethod
+    def from_flat(cls, values: Sequence[A | None]) -> LayerWeights[A]:
+        """The weights that `flat` took apart.
+
+        >>> LayerWeights.from_flat([None, None, 1.0, None, None, 2.0]).parameters
+        [2.0]
+        """
+        weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, *rest = values
+        parameters = cast("list[A]", rest)
+        return LayerWeights(weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters)
+
+    def map(self, function: Callable[[A], B]) -> LayerWeights[B]:
+        """The same for each of the weights.
+
+        >>> LayerWeights(bias_ih=1.0, parameters=[2.0]).map(str).flat()
+        [None, None, '1.0', None, None, '2.0']
+        """
+        return LayerWeights.from_flat([None if w is None else function(w) for w in self.flat()])
 
 
 @dataclass
@@ -31,7 +96,7 @@ class RecurrenceSteps:
     >>> from anaphora.equations import trace
     >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
     >>> x_gates, h, lengths = np.ones((3, 2, 1)), np.zeros((2, 1)), np.array([3, 2])
-    >>> steps = recurrence_forward(running_sum, x_gates, [h], None, None, None, [], lengths)
+    >>> steps = recurrence_forward(running_sum, x_gates, [h], LayerWeights(), lengths)
     >>> steps.output[:, 1, 0], steps.final[0][1]  # of the row that has 2 steps
     (array([1., 2., 0.]), array([2.]))
     """
@@ -50,63 +115,49 @@ class RecurrenceGradients:
 
     >>> from anaphora.equations import trace
     >>> decay = trace(lambda f, h: f.x * h, gates=["f"], states=["h"])
-    >>> arguments = np.full((2, 1, 1), 0.5), None, None, None, []
-    >>> steps = recurrence_forward(decay, arguments[0], [np.array([[8.0]])], *arguments[1:])
-    >>> gradients = recurrence_backward(decay, steps, None, [np.ones((1, 1))], *arguments)
+    >>> x, weights = np.full((2, 1, 1), 0.5), LayerWeights()
+    >>> steps = recurrence_forward(decay, x, [np.array([[8.0]])], weights)
+    >>> gradients = recurrence_backward(decay, steps, None, [np.ones((1, 1))], x, weights)
     >>> gradients.x.ravel(), gradients.states[0].ravel()  # h = 0.5 * 0.5 * 8
     (array([4., 4.]), array([0.25]))
     """
 
     x: Array | None
-    weight_ih: Array | None
-    bias_ih: Array | None
-    weight_hh: Array | None
-    bias_hh: Array | None
-    weight_hr: Array | None
+    weights: LayerWeights[Array]
     states: list[Array]
-    parameters: list[Array]
 
 
 def recurrence_forward(
     trace: Trace,
     x: Array,
     initial: Sequence[Array],
-    weight_hh: Array | None,
-    bias_hh: Array | None,
-    weight_hr: Array | None,
-    parameters: Sequence[Array],
+    weights: LayerWeights[Array],
     lengths: Array | None = None,
     reverse: bool = False,
     record: bool = False,
     save: bool = True,
-    weight_ih: Array | None = None,
-    bias_ih: Array | None = None,
 ) -> RecurrenceSteps:
     """Run a cell over time.
 
     Args:
         trace: The traced cell; its gates have Gx input halves and Gh recurrent halves.
-        x: [T, B, I] the input; without `weight_ih` [T, B, Gx*H], the input halves of the gates.
+        x: [T, B, I] the input; without ``weight_ih`` [T, B, Gx*H], the input halves of the gates.
         initial: The initial states: [B, P], then [B, H] for the others.
-        weight_hh: [Gh*H, P], None if the cell has no recurrent half.
-        bias_hh: [Gh*H] or None.
-        weight_hr: [P, H], the projection of the first state, or None; then P is H.
-        parameters: The cell's own vectors, each [H].
+        weights: Of the layer.
         lengths: [B] the number of steps of each row, 0..T; None means T for all.
         reverse: Run from each row's last step to its first.
         record: Also return every named value.
         save: Save what `recurrence_backward` needs; otherwise there is no backward pass, and only
             the output takes memory.
-        weight_ih: [Gx*H, I], or None.
-        bias_ih: [Gx*H], or None.
 
     >>> from anaphora.equations import trace
     >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
     >>> x_gates, h = np.array([[[1.0]], [[2.0]], [[3.0]]]), np.zeros((1, 1))
-    >>> recurrence_forward(running_sum, x_gates, [h], None, None, None, []).output.ravel()
+    >>> recurrence_forward(running_sum, x_gates, [h], LayerWeights()).output.ravel()
     array([1., 3., 6.])
     """
     T, B, I = x.shape
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights.parts()
     H = initial[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
     program, saved_values = trace.program, trace.adjoint.saved
     x = _without_padding(x, lengths)
@@ -166,14 +217,9 @@ def recurrence_backward(
     d_output: Array | None,
     d_final: Sequence[Array | None],
     x: Array,
-    weight_hh: Array | None,
-    bias_hh: Array | None,
-    weight_hr: Array | None,
-    parameters: Sequence[Array],
+    weights: LayerWeights[Array],
     lengths: Array | None = None,
     reverse: bool = False,
-    weight_ih: Array | None = None,
-    bias_ih: Array | None = None,
     wants_d_x: bool = True,
 ) -> RecurrenceGradients:
     """The gradients of `recurrence_forward`.
@@ -185,12 +231,13 @@ def recurrence_backward(
     >>> from anaphora.equations import trace
     >>> running_sum = trace(lambda n, h: h + n.x, gates=["n"], states=["h"])
     >>> x_gates, h, d_output = np.ones((3, 1, 1)), np.zeros((1, 1)), np.ones((3, 1, 1))
-    >>> steps = recurrence_forward(running_sum, x_gates, [h], None, None, None, [])
-    >>> arguments = x_gates, None, None, None, []
-    >>> recurrence_backward(running_sum, steps, d_output, [None], *arguments).x.ravel()
+    >>> weights = LayerWeights()
+    >>> steps = recurrence_forward(running_sum, x_gates, [h], weights)
+    >>> recurrence_backward(running_sum, steps, d_output, [None], x_gates, weights).x.ravel()
     array([3., 2., 1.])
     """
     T, B, I = x.shape
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights.parts()
     H = steps.states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
     adjoint, dtype = trace.adjoint.program, x.dtype
     if d_output is not None and reverse:
@@ -237,18 +284,17 @@ def recurrence_backward(
     d_x: Array = d_x_gates
     if weight_ih is not None:
         d_x = matmul(d_x_gates.reshape(T * B, len(weight_ih)), weight_ih).reshape(x.shape)
-    return RecurrenceGradients(
-        x=_without_padding(d_x, lengths),
+    d_weights: LayerWeights[Array] = LayerWeights(
         weight_ih=None if weight_ih is None else outer(d_x_gates, x),
-        bias_ih=None if bias_ih is None else d_x_gates.sum(axis=(0, 1)),
         weight_hh=None if d_h_gates is None else outer(d_h_gates, before),
+        bias_ih=None if bias_ih is None else d_x_gates.sum(axis=(0, 1)),
         bias_hh=None if d_h_gates is None or bias_hh is None else d_h_gates.sum(axis=(0, 1)),
         weight_hr=None
         if d_projected is None or steps.unprojected is None
         else outer(d_projected, steps.unprojected),
-        states=d_states,
         parameters=d_parameters,
     )
+    return RecurrenceGradients(_without_padding(d_x, lengths), d_weights, d_states)
 
 
 def _rows_at(t: int, lengths: Array | None) -> Any:
@@ -285,22 +331,6 @@ def _reversed(sequence: Array, lengths: Array | None) -> Array:
 # Layers whose weights are packed once -------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LayerWeights:
-    """The weights of one layer in one direction; see `ops.recurrence` for the shapes.
-
-    >>> LayerWeights(weight_ih=np.ones((2, 3)), weight_hh=np.ones((2, 2))).parameters
-    ()
-    """
-
-    weight_ih: Array
-    weight_hh: Array | None = None
-    bias_ih: Array | None = None
-    bias_hh: Array | None = None
-    weight_hr: Array | None = None
-    parameters: Sequence[Array] = ()
-
-
 class PackedLayers(Protocol):
     """Layers whose weights are packed once; any number of threads may run them concurrently.
 
@@ -333,7 +363,7 @@ class PackedLayers(Protocol):
 def pack_layers(
     trace: Trace,
     hidden_size: int,
-    layers: Sequence[LayerWeights],
+    layers: Sequence[LayerWeights[Array]],
     table: Array | None = None,
     output: tuple[Array, Array | None] | None = None,
     norms: Sequence[tuple[Array, Array]] = (),

@@ -17,6 +17,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "adagrad_update",
+    "adam_update",
+    "average_update",
+    "global_norm",
+    "rmsprop_update",
+    "scale",
+    "sgd_update",
+]
+
 Array: TypeAlias = NDArray[Any]
 
 _BLOCK = 32_768

@@ -262,6 +262,7 @@ class CellLayer(LayerKind):
             name: parameters.get(name)
             for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
         }
+        own = [parameters[name] for name in self.cell.parameters]
         if layer.training and weights["weight_hh"] is not None:
             weights["weight_hh"] = ops.dropout(weights["weight_hh"], layer.weight_dropout)
         if layer.zoneout and layer.training:  # which units take their new state: additional gates
@@ -275,11 +276,10 @@ class CellLayer(LayerKind):
             self._running(layer),
             x,
             states,
-            parameters=[parameters[name] for name in self.cell.parameters],
-            lengths=lengths,
-            reverse=reverse,
-            record=recorded,
-            **weights,
+            engine.LayerWeights(**weights, parameters=own),
+            lengths,
+            reverse,
+            recorded,
         )
 
     def _running(self, layer: Recurrent) -> Cell:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from anaphora import engine
 from anaphora.cells import Cell, Gate
+from anaphora.engine import LayerWeights
 from anaphora.equations import Trace
 from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
@@ -18,20 +19,17 @@ from anaphora.tensor import Array, Tensor, as_tensor, differentiable, floating, 
 
 States = tuple[Tensor, ...]
 
+_NO_WEIGHTS: LayerWeights[Tensor] = LayerWeights()
+
 
 def recurrence(
     cell: Cell,
     x: Tensor,
     states: Sequence[Tensor],
-    weight_hh: Tensor | None = None,
-    bias_hh: Tensor | None = None,
-    weight_hr: Tensor | None = None,
-    parameters: Sequence[Tensor] = (),
+    weights: LayerWeights[Tensor] = _NO_WEIGHTS,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     record: dict[str, Array] | None = None,
-    weight_ih: Tensor | None = None,
-    bias_ih: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """Run a cell over time, in one layer and one direction.
 
@@ -39,16 +37,11 @@ def recurrence(
         cell: The cell, with Gx gates that have an input half and Gh that have a recurrent half.
         x: [T, B, I] the input; without `weight_ih`, [T, B, Gx*H], the input halves of the gates.
         states: The initial states: [B, P], then [B, H] for the others.
-        weight_hh: [Gh*H, P]; None if no gate has a recurrent half.
-        bias_hh: [Gh*H] or None.
-        weight_hr: [P, H] a projection of the first state after every step, or None; then P is H.
-        parameters: The cell's own vectors, each [H].
+        weights: Of the layer, in the shapes of `engine.LayerWeights`.
         lengths: [B] integers in 0..T, the number of steps of each row. The output is 0 after
             them; the final state is that after a row's last step.
         reverse: Run from each row's last step to its first.
         record: A dictionary to fill with every named value of the cell's equations, [T, B, H].
-        weight_ih: [Gx*H, I], for the input halves ``x W_ih^T + b_ih``, or None.
-        bias_ih: [Gx*H] or None.
 
     Returns:
         The output [T, B, P] (the first state after every step) and the final states.
@@ -62,15 +55,12 @@ def recurrence(
     >>> output.shape, bool((last.data[1] == output.data[2, 1]).all())
     ((5, 2, 4), True)
     """
-    x, *states = _tensors((x, *states), (weight_ih, weight_hh))
+    x, *states = _tensors((x, *states), (weights.weight_ih, weights.weight_hh))
     if not cell.fused:
-        return recurrence_unfused(
-            cell, x, states, weight_hh, bias_hh, weight_hr, parameters, lengths, reverse,
-            record, weight_ih, bias_ih,
-        )  # fmt: skip
-    _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
+        return recurrence_unfused(cell, x, states, weights, lengths, reverse, record)
+    _check_shapes(cell, x, states, weights)
     output, *final = _recurrence(
-        x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, *states, *parameters,
+        x, *states, *weights.flat(),
         trace=cell.trace, lengths=checked_lengths("recurrence", lengths, x.shape), reverse=reverse,
         record=record, wants_d_x=x.requires_grad,
     )  # fmt: skip
@@ -87,23 +77,20 @@ def _recurrence(
     record: dict[str, Array] | None,
     wants_d_x: bool,
 ) -> Any:
-    x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, *others = arrays
-    initial, parameters = others[: trace.states], others[trace.states :]
-    weights = (weight_hh, bias_hh, weight_hr, parameters)
+    x, *others = arrays
+    initial = others[: trace.states]
+    weights: LayerWeights[Array] = LayerWeights.from_flat(others[trace.states :])
     steps = engine.recurrence_forward(
-        trace, x, initial, *weights, lengths, reverse, record is not None, recording(),
-        weight_ih, bias_ih,
-    )  # fmt: skip
+        trace, x, initial, weights, lengths, reverse, record is not None, recording()
+    )
     if record is not None:
         record.update(steps.named)
 
     def pullback(gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         d = engine.recurrence_backward(
-            trace, steps, gradients[0], gradients[1:], x, *weights, lengths, reverse,
-            weight_ih, bias_ih, wants_d_x,
-        )  # fmt: skip
-        of_weights = (d.weight_ih, d.bias_ih, d.weight_hh, d.bias_hh, d.weight_hr)
-        return (d.x, *of_weights, *d.states, *d.parameters)
+            trace, steps, gradients[0], gradients[1:], x, weights, lengths, reverse, wants_d_x
+        )
+        return (d.x, *d.states, *d.weights.flat())
 
     return (steps.output, *steps.final), pullback
 
@@ -119,18 +106,14 @@ def _check_shapes(
     cell: Cell,
     x: Tensor,
     states: Sequence[Tensor],
-    weight_hh: Tensor | None,
-    bias_hh: Tensor | None,
-    weight_hr: Tensor | None,
-    parameters: Sequence[Tensor],
-    weight_ih: Tensor | None,
-    bias_ih: Tensor | None,
+    weights: LayerWeights[Tensor],
 ) -> None:
     """Report a wrong shape, before broadcasting hides it."""
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, _ = weights.parts()
     of = f"recurrence: cell {cell.name!r}"
     for kind, names, given in (
         ("states", cell.states, states),
-        ("parameters", cell.parameters, parameters),
+        ("parameters", cell.parameters, weights.parameters),
     ):
         if len(given) != len(names):
             expected = f"{len(names)} ({', '.join(names)})" if names else "none"
@@ -163,7 +146,7 @@ def _check_shapes(
         ("weight_hr", weight_hr, (P, H)),
         *(
             (f"parameter {name!r}", parameter, (H,))
-            for name, parameter in zip(cell.parameters, parameters, strict=True)
+            for name, parameter in zip(cell.parameters, weights.parameters, strict=True)
         ),
     ]
     for name, tensor, expected_shape in shapes:
@@ -224,15 +207,10 @@ def recurrence_unfused(
     cell: Cell,
     x: Tensor,
     states: Sequence[Tensor],
-    weight_hh: Tensor | None = None,
-    bias_hh: Tensor | None = None,
-    weight_hr: Tensor | None = None,
-    parameters: Sequence[Tensor] = (),
+    weights: LayerWeights[Tensor] = _NO_WEIGHTS,
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     record: dict[str, Array] | None = None,
-    weight_ih: Tensor | None = None,
-    bias_ih: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """`recurrence`, step by step with ordinary operations: the reference for the fused one.
 
@@ -245,8 +223,9 @@ def recurrence_unfused(
     >>> np.allclose(one.data, reference.data)
     True
     """
-    x, *states = _tensors((x, *states), (weight_ih, weight_hh))
-    _check_shapes(cell, x, states, weight_hh, bias_hh, weight_hr, parameters, weight_ih, bias_ih)
+    x, *states = _tensors((x, *states), (weights.weight_ih, weights.weight_hh))
+    _check_shapes(cell, x, states, weights)
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights.parts()
     ends = checked_lengths("recurrence", lengths, x.shape)
     T, B, _ = x.shape
     H = states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]

@@ -1,48 +1,123 @@
 // NumPy arrays as arguments and results of the bindings.
+//
+// They cross by Python's buffer protocol, and have casters of their own: nanobind's end the process
+// where there is no memory for an array, or for the elements of a list.
 #pragma once
 
+#include "casters.h"
 #include "kernels.h"
+#include "memory.h"
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace anaphora {
 
-namespace nb = nanobind;
-using namespace nb::literals;
+// An array of Python's, while it is an argument: const T is only read. It is in C order if Axes is
+// 0; else it has so many axes and any strides. If it is not aligned for its elements it is copied,
+// or refused if it is written to.
+template <class T, int Axes = 0> class Array {
+    using Element = std::remove_const_t<T>;
+    struct Release {
+        void operator()(Py_buffer *buffer) const {
+            PyBuffer_Release(buffer);
+            delete buffer;
+        }
+    };
 
-// An array whose data are aligned for its elements, which nanobind does not guarantee. The caster
-// below copies misaligned arrays that are read-only and contiguous, and rejects others.
-template <class... Arguments> struct Aligned : nb::ndarray<Arguments...> {
-    Aligned() = default;
-    template <class... Others>
-    explicit Aligned(const nb::ndarray<Others...> &array) : nb::ndarray<Arguments...>(array) {}
+  public:
+    // False if the object is no such array.
+    bool read(PyObject *object) {
+        constexpr int flags =
+            PyBUF_FORMAT | PyBUF_STRIDES | (std::is_const_v<T> ? 0 : PyBUF_WRITABLE);
+        auto buffer = std::make_unique<Py_buffer>();
+        if (PyObject_GetBuffer(object, buffer.get(), flags) != 0) {
+            if (PyErr_ExceptionMatches(PyExc_MemoryError))
+                throw nb::python_error();
+            PyErr_Clear();
+            return false;
+        }
+        buffer_.reset(buffer.release());
+        if (!has_elements() || !has_layout())
+            return false;
+        data_ = static_cast<T *>(buffer_->buf);
+        if (reinterpret_cast<std::uintptr_t>(data_) % alignof(Element) == 0)
+            return true;
+        if constexpr (std::is_const_v<T> && Axes == 0) {
+            copy_ = std::make_unique_for_overwrite<Element[]>(size());
+            std::memcpy(copy_.get(), data_, size() * sizeof(T));
+            data_ = copy_.get();
+            return true;
+        }
+        return false;
+    }
+
+    T *data() const { return data_; }
+    std::size_t ndim() const { return static_cast<std::size_t>(buffer_->ndim); }
+    std::size_t shape(std::size_t axis) const {
+        return static_cast<std::size_t>(buffer_->shape[axis]);
+    }
+    std::vector<std::size_t> shape() const {
+        return {buffer_->shape, buffer_->shape + buffer_->ndim};
+    }
+    // In elements.
+    std::int64_t stride(std::size_t axis) const {
+        return buffer_->strides[axis] / std::int64_t{sizeof(T)};
+    }
+    std::size_t size() const { return static_cast<std::size_t>(buffer_->len) / sizeof(T); }
+    nb::object object() const { return nb::borrow(buffer_->obj); }
+
+  private:
+    bool has_elements() const {
+        const char *format = buffer_->format;
+        if (format == nullptr || buffer_->itemsize != sizeof(T))
+            return false;
+        const std::uint16_t one = 1;
+        const bool little_endian = reinterpret_cast<const std::uint8_t &>(one) == 1;
+        if (*format == '@' || *format == '=' || *format == (little_endian ? '<' : '>'))
+            format++;
+        const char *kinds = std::is_same_v<Element, bool>       ? "?"
+                            : std::is_floating_point_v<Element> ? "fd"
+                                                                : "bhilq";
+        return *format != 0 && std::strchr(kinds, *format) != nullptr && format[1] == 0;
+    }
+    bool has_layout() const {
+        if (Axes > 0) {
+            for (int axis = 0; axis < buffer_->ndim; axis++)
+                if (buffer_->strides[axis] % std::int64_t{sizeof(T)} != 0)
+                    return false;
+            return buffer_->ndim == Axes;
+        }
+        std::int64_t step = sizeof(T);
+        for (int axis = buffer_->ndim - 1; axis >= 0 && buffer_->len > 0; axis--) {
+            if (buffer_->shape[axis] != 1 && buffer_->strides[axis] != step)
+                return false;
+            step *= buffer_->shape[axis];
+        }
+        return true;
+    }
+
+    std::unique_ptr<Py_buffer, Release> buffer_;
+    std::unique_ptr<Element[]> copy_;
+    T *data_ = nullptr;
 };
 
-template <class T> using In = Aligned<const T, nb::c_contig, nb::device::cpu>;
-template <class T> using Strided = Aligned<const T, nb::ndim<2>, nb::device::cpu>;
-template <class T> using Out = Aligned<T, nb::c_contig, nb::device::cpu>;
-template <class T> using Result = nb::ndarray<nb::numpy, T>;
+template <class T> using In = Array<const T>;
+template <class T> using Out = Array<T>;
+template <class T> using Strided = Array<const T, 2>;
 using Lengths = std::optional<In<std::int64_t>>;
 
 template <class T> const Kernels<T> &kernels() {
+    if (!prepare_thread())
+        throw std::bad_alloc();
     if constexpr (sizeof(T) == 4)
         return instruction_set().f32;
     else
@@ -77,15 +152,17 @@ class Recycler {
                     return data;
                 }
         }
-        std::size_t unit = bytes >= huge ? huge : 64;
-        void *data = std::aligned_alloc(unit, bytes);
-        if (data == nullptr)
-            throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-        if (bytes >= huge)
-            madvise(data, bytes, MADV_HUGEPAGE);
-#endif
-        return data;
+        for (bool again = false;; again = true) {
+            if (void *data = bytes >= huge ? try_to_allocate(bytes) : std::aligned_alloc(64, bytes))
+                return data;
+            if (again)
+                throw NoMemory(bytes);
+            std::lock_guard lock(mutex_); // what is kept is memory too
+            for (const Kept &kept : kept_)
+                std::free(kept.data);
+            kept_.clear();
+            total_ = 0;
+        }
     }
 
     void put(void *data, std::size_t bytes) noexcept {
@@ -129,27 +206,112 @@ inline Recycler &recycler() {
     return *one;
 }
 
-template <class T> Result<T> make(std::vector<std::size_t> shape) {
-    std::size_t bytes = sizeof(T);
-    for (std::size_t size : shape) {
-        if (size != 0 && bytes > std::numeric_limits<std::ptrdiff_t>::max() / size)
-            throw std::bad_alloc();
-        bytes *= size;
+// The type of objects that own the memory of results, and what makes arrays of it: they are never
+// freed.
+struct ResultTypes {
+    nb::object memory, array, float32, float64, int64;
+
+    ResultTypes();
+    template <class T> const nb::object &element() const {
+        if constexpr (std::is_same_v<T, std::int64_t>)
+            return int64;
+        else if constexpr (sizeof(T) == 4)
+            return float32;
+        else
+            return float64;
     }
-    struct Owned {
-        void *data;
-        std::size_t bytes;
-    };
-    auto owned = std::make_unique<Owned>();
-    owned->data = recycler().get(bytes);
-    owned->bytes = bytes;
-    T *data = static_cast<T *>(owned->data);
-    nb::capsule owner(owned.release(), [](void *p) noexcept {
-        auto *memory = static_cast<Owned *>(p);
-        recycler().put(memory->data, memory->bytes);
-        delete memory;
-    });
-    return Result<T>(data, shape.size(), shape.data(), owner);
+};
+
+// Made at import, so that no call has to.
+inline const ResultTypes &result_types() {
+    static const auto *types = new ResultTypes();
+    return *types;
+}
+
+// The Python object that owns the memory of a result.
+struct OwnedMemory {
+    PyObject_HEAD void *data;
+    std::size_t bytes;
+    std::size_t used;
+};
+
+inline ResultTypes::ResultTypes() {
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, reinterpret_cast<void *>(+[](PyObject *self) {
+             auto *memory = reinterpret_cast<OwnedMemory *>(self);
+             if (memory->data != nullptr)
+                 recycler().put(memory->data, memory->bytes);
+             PyTypeObject *type = Py_TYPE(self);
+             PyObject_Free(self);
+             Py_DECREF(type);
+         })},
+        {Py_bf_getbuffer, reinterpret_cast<void *>(+[](PyObject *self, Py_buffer *view, int flags) {
+             auto *memory = reinterpret_cast<OwnedMemory *>(self);
+             return PyBuffer_FillInfo(view, self, memory->data,
+                                      static_cast<Py_ssize_t>(memory->used), 0, flags);
+         })},
+        {0, nullptr}};
+    static PyType_Spec spec = {"anaphora.engine._native.Memory", sizeof(OwnedMemory), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+    memory = nb::steal(PyType_FromSpec(&spec));
+    if (!memory.is_valid())
+        throw nb::python_error();
+    const nb::module_ numpy = nb::module_::import_("numpy");
+    array = numpy.attr("ndarray");
+    const nb::object dtype = numpy.attr("dtype");
+    float32 = dtype("float32");
+    float64 = dtype("float64");
+    int64 = dtype("int64");
+}
+
+// A new array.
+template <class T> class Result {
+  public:
+    explicit Result(std::vector<std::size_t> shape) : shape_(std::move(shape)) {
+        std::size_t bytes = sizeof(T);
+        for (std::size_t size : shape_) {
+            if (size != 0 && bytes > std::numeric_limits<std::ptrdiff_t>::max() / size)
+                throw NoMemory(std::numeric_limits<std::ptrdiff_t>::max());
+            bytes *= size;
+        }
+        const ResultTypes &types = result_types();
+        auto *memory =
+            PyObject_New(OwnedMemory, reinterpret_cast<PyTypeObject *>(types.memory.ptr()));
+        if (memory == nullptr)
+            throw nb::python_error();
+        const nb::object owner = nb::steal(reinterpret_cast<PyObject *>(memory));
+        memory->data = nullptr;
+        memory->used = memory->bytes = bytes;
+        memory->data = recycler().get(memory->bytes);
+        data_ = static_cast<T *>(memory->data);
+        size_ = bytes / sizeof(T);
+        const nb::object sizes = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(shape_.size())));
+        if (!sizes.is_valid())
+            throw nb::python_error();
+        for (std::size_t axis = 0; axis < shape_.size(); axis++) {
+            PyObject *size = PyLong_FromSize_t(shape_[axis]);
+            if (size == nullptr)
+                throw nb::python_error();
+            PyTuple_SetItem(sizes.ptr(), static_cast<Py_ssize_t>(axis), size);
+        }
+        object_ = types.array(sizes, types.template element<T>(), owner);
+    }
+
+    T *data() const { return data_; }
+    std::size_t ndim() const { return shape_.size(); }
+    std::size_t shape(std::size_t axis) const { return shape_[axis]; }
+    std::size_t size() const { return size_; }
+    const nb::object &object() const { return object_; }
+
+  private:
+    std::vector<std::size_t> shape_;
+    nb::object object_;
+    T *data_;
+    std::size_t size_;
+};
+
+template <class T> Result<T> make(std::vector<std::size_t> shape) {
+    return Result<T>(std::move(shape));
 }
 
 template <class T> std::int64_t size(const T &array, std::size_t axis) {
@@ -164,35 +326,17 @@ template <class T> std::int64_t columns(const T &array, const char *name) {
 
 } // namespace anaphora
 
-template <class... Arguments>
-struct nanobind::detail::type_caster<anaphora::Aligned<Arguments...>> {
-    using Array = nanobind::ndarray<Arguments...>;
-    using Caster = make_caster<Array>;
-    NB_TYPE_CASTER(anaphora::Aligned<Arguments...>, Caster::Name)
+template <class T, int Axes> struct nanobind::detail::type_caster<anaphora::Array<T, Axes>> {
+    using Array = anaphora::Array<T, Axes>;
+    NB_TYPE_CASTER(Array, const_name("numpy.ndarray"))
 
-    bool from_python(handle source, uint32_t flags, cleanup_list *cleanup) noexcept {
-        Caster caster;
-        if (!caster.from_python(source, flags, cleanup))
-            return false;
-        value = Value(caster.value);
-        using Scalar = typename Array::Scalar;
-        if (reinterpret_cast<std::uintptr_t>(value.data()) % alignof(Scalar) == 0)
-            return true;
-        if constexpr (Array::ReadOnly && Array::Order == 'C') {
-            try {
-                auto copy = anaphora::make<std::remove_const_t<Scalar>>(
-                    {value.shape_ptr(), value.shape_ptr() + value.ndim()});
-                std::memcpy(copy.data(), value.data(), value.nbytes());
-                value = Value(copy);
-                return true;
-            } catch (const std::exception &) { // out of memory
-            }
-        }
-        return false;
-    }
+    bool from_python(handle source, uint32_t, cleanup_list *) { return value.read(source.ptr()); }
+};
 
-    static handle from_cpp(const anaphora::Aligned<Arguments...> &array, rv_policy policy,
-                           cleanup_list *cleanup) noexcept {
-        return Caster::from_cpp(array, policy, cleanup);
+template <class T> struct nanobind::detail::type_caster<anaphora::Result<T>> {
+    static constexpr auto Name = const_name("numpy.ndarray");
+
+    static handle from_cpp(const anaphora::Result<T> &result, rv_policy, cleanup_list *) noexcept {
+        return handle(result.object()).inc_ref();
     }
 };

@@ -37,31 +37,6 @@ ANAPHORA_INLINE void multiply_row_in_place(std::int64_t K, const T *a, std::int6
     std::copy_n(result, columns, c);
 }
 
-// Lanes of x and y where bit `Distance` of their numbers is clear (Odd: set), side by side.
-template <int Distance, bool Odd, class V, int... Lane>
-ANAPHORA_INLINE V interleaved(V x, V y, std::integer_sequence<int, Lane...>) {
-    constexpr int W = sizeof...(Lane);
-    return __builtin_shufflevector(x, y,
-                                   ((Lane & Distance) == 0 ? Lane + (Odd ? Distance : 0)
-                                                           : W + Lane - (Odd ? 0 : Distance))...);
-}
-
-// Rows to columns, W by W: each step exchanges blocks of `Distance` lanes.
-template <class T, int Distance = 1> ANAPHORA_INLINE void transpose_lanes(Vector<T> *rows) {
-    constexpr int W = lanes<T>;
-    if constexpr (Distance < W) {
-        constexpr auto all = std::make_integer_sequence<int, W>();
-#pragma GCC unroll 16
-        for (int i = 0; i < W; i++)
-            if ((i & Distance) == 0) {
-                Vector<T> x = rows[i], y = rows[i + Distance];
-                rows[i] = interleaved<Distance, false>(x, y, all);
-                rows[i + Distance] = interleaved<Distance, true>(x, y, all);
-            }
-        transpose_lanes<T, 2 * Distance>(rows);
-    }
-}
-
 // c [N] = X [N, K] y [K], of which the rows of X are contiguous: a lane of a vector is a row.
 template <class T>
 void multiply_by_vector(std::int64_t N, std::int64_t K, const T *X, std::int64_t x_row, const T *y,
@@ -147,8 +122,8 @@ void multiply_batch(std::int64_t count, std::int64_t M, std::int64_t N, std::int
     auto one = [=](std::int64_t n) {
         const Matrix<const T> a{A.data + n * A.step, A.row, A.column},
             b{B.data + n * B.step, B.row, B.column};
-        if (!multiply_few(M, N, K, a, b, C + n * M * N))
-            multiply<T>(M, N, K, a, b, C + n * M * N, N, nullptr, false);
+        if (M > 0 && N > 0 && !multiply_few(M, N, K, a, b, C + n * M * N))
+            ChainProduct<T>(M, N, K, a, b, C + n * M * N, N, nullptr, false)();
     };
     if (count < available_threads()) { // each product by all threads
         for (std::int64_t n = 0; n < count; n++)

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "log_sums.h"
-#include "matrix.h"
+#include "weight.h"
 
 #include <algorithm>
 #include <memory>
@@ -204,7 +204,7 @@ void crf_backward(const Crf<T> &crf, const double *alphas, const double *log_par
         }
     });
 
-    multiply<double>(C, C, pairs, Matrix<const double>{pulls, 1, C},
+    multiply<double>({}, Use::weight, C, C, pairs, Matrix<const double>{pulls, 1, C},
                      Matrix<const double>{pushes, C, 1}, counts, C, nullptr, false);
     for (std::int64_t i = 0; i < C; i++)
         for (std::int64_t j = 0; j < C; j++)

@@ -27,6 +27,9 @@ extern const InstructionSet instructions;
 namespace baseline {
 extern const InstructionSet instructions;
 }
+namespace emulated {
+void emulate_tile_registers(Kernels<float> &kernels);
+}
 
 namespace {
 
@@ -48,7 +51,20 @@ bool tile_registers() {
 }
 #endif
 
+// Fixed point on any processor with fused multiply-adds, to the bits of "amx": for tests, since it
+// is slow. It is one more instruction set for products of float32 alone.
+const InstructionSet *emulated_tile_registers(const InstructionSet &rest) {
+    static const InstructionSet set = [&] {
+        InstructionSet changed = rest;
+        changed.name = "amx-emulated";
+        emulated::emulate_tile_registers(changed.f32);
+        return changed;
+    }();
+    return &set;
+}
+
 const InstructionSet *supported(const char *name) {
+    const bool emulates = std::strcmp(name, "amx-emulated") == 0;
 #if defined(ANAPHORA_HAS_X86_SETS)
     __builtin_cpu_init();
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
@@ -60,9 +76,12 @@ const InstructionSet *supported(const char *name) {
 #endif
     if (std::strcmp(name, "avx512") == 0 && avx512)
         return &avx512::instructions;
-    if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
+    if ((std::strcmp(name, "avx2") == 0 || emulates) && __builtin_cpu_supports("avx2") &&
         __builtin_cpu_supports("fma"))
-        return &avx2::instructions;
+        return emulates ? emulated_tile_registers(avx2::instructions) : &avx2::instructions;
+#else
+    if (emulates)
+        return emulated_tile_registers(baseline::instructions);
 #endif
     return std::strcmp(name, "baseline") == 0 ? &baseline::instructions : nullptr;
 }

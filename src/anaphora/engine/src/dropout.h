@@ -2,7 +2,7 @@
 // Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 #pragma once
 
-#include "matrix.h"
+#include "weight.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>

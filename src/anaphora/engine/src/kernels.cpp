@@ -4,12 +4,11 @@
 #include "crf.h"
 #include "ctc.h"
 #include "dropout.h"
-#include "fixed.h"
 #include "normalization.h"
 #include "recurrence.h"
 #include "rows.h"
 #include "softmax.h"
-#include "steps.h"
+#include "stack.h"
 #include "updates.h"
 
 #include <chrono>
@@ -17,6 +16,7 @@
 namespace anaphora::ANAPHORA_ISA {
 namespace {
 
+#if !defined(ANAPHORA_EMULATES_TILES)
 double peak() {
     constexpr int chains = many_registers ? 24 : 12;
     Vector<float> sums[chains] = {};
@@ -37,83 +37,70 @@ double peak() {
     }
     return best;
 }
-
-template <class T> constexpr Kernels<T> kernels() {
-    return {multiply<T>,
-            ChainProducts<T>::multiply,
-            recurrence_saved<T, ChainProducts<T>>,
-            recurrence_forward<T, ChainProducts<T>>,
-            recurrence_backward<T, ChainProducts<T>>,
-            cross_entropy_forward<T>,
-            cross_entropy_backward<T>,
-            crf_forward<T>,
-            crf_backward<T>,
-            crf_decode<T>,
-            ctc_forward<T>,
-            ctc_backward<T>,
-            multiply_batch<T>,
-            softmax_forward<T>,
-            softmax_backward<T>,
-            sum_columns<T>,
-            linear_cross_entropy<T, ChainProducts<T>>,
-            gather_rows<T>,
-            sum_rows<T>,
-            dropout<T>,
-            layer_norm_forward<T>,
-            layer_norm_backward<T>,
-            sgd<T>,
-            adam<T>,
-            rmsprop<T>,
-            adagrad<T>,
-            average<T>,
-            scale<T>,
-            sum_of_squares<T>,
-            nullptr,
-            nullptr,
-            run_steps<T>,
-            sample_rows<T>};
-}
-
-#if defined(ANAPHORA_HAS_TILES)
-constexpr Kernels<float> kernels_with_tile_registers() {
-    Kernels<float> set = kernels<float>();
-    set.multiply = FixedProducts::multiply;
-    set.multiply_gradient = FixedProducts::multiply;
-    set.recurrence_saved = [](const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
-                              std::int64_t P, bool has_projection, std::int64_t tiles) {
-        return (FixedTile::applies(P) ? recurrence_saved<float, FixedProducts>
-                                      : recurrence_saved<float, SmallProducts>)(cell, T_, B, H, P,
-                                                                                has_projection,
-                                                                                tiles);
-    };
-    set.recurrence_forward = [](const Forward<float> &f) {
-        (FixedTile::applies(f.projected) ? recurrence_forward<float, FixedProducts>
-                                         : recurrence_forward<float, SmallProducts>)(f);
-    };
-    set.recurrence_backward = [](const Backward<float> &f) {
-        (FixedTile::applies(f.projected) ? recurrence_backward<float, FixedProducts>
-                                         : recurrence_backward<float, SmallProducts>)(f);
-    };
-    set.linear_cross_entropy = linear_cross_entropy<float, FixedProducts>;
-    set.fixed_size = [](std::int64_t blocks, std::int64_t rows, std::int64_t depth) {
-        return FixedTile::applies(depth) ? FixedWeights::size(blocks, rows, depth) : 0;
-    };
-    set.pack_fixed = [](std::int64_t blocks, std::int64_t rows, std::int64_t depth,
-                        const float *weight,
-                        float *packed) { FixedWeights(blocks, rows, depth, packed).pack(weight); };
-    return set;
-}
 #endif
+
+// Kernels whose products are in the arithmetic that these units allow.
+template <class T, bool TileRegisters = false> struct With {
+    static constexpr Units units{.tile_registers = TileRegisters};
+
+    static void multiply(Use use, std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
+                         Matrix<const T> B, T *C, std::int64_t c_row, const T *bias,
+                         bool accumulate) {
+        ANAPHORA_ISA::multiply<T>(units, use, M, N, K, A, B, C, c_row, bias, accumulate);
+    }
+    static SavedShape recurrence_saved(const Cell &cell, const Sequences &sizes, bool projects,
+                                       std::int64_t tiles) {
+        return ANAPHORA_ISA::recurrence_saved<T>(cell, sizes, projects, tiles, units);
+    }
+    static void recurrence_forward(const Forward<T> &f) { ForwardPass<T>(f, units)(); }
+    static void recurrence_backward(const Backward<T> &f) { BackwardPass<T>(f, units)(); }
+    static void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
+                                     const T *weight, const T *bias, const std::int64_t *targets,
+                                     T *losses) {
+        ANAPHORA_ISA::linear_cross_entropy<T>(units, N, V, K, x, weight, bias, targets, losses);
+    }
+    static std::unique_ptr<Stack<T>> make_stack(const Cell &cell, const StackWeights<T> &weights) {
+        return std::make_unique<PackedStack<T>>(cell, weights, units);
+    }
+
+    static constexpr Kernels<T> kernels() {
+        return {.multiply = multiply,
+                .recurrence_saved = recurrence_saved,
+                .recurrence_forward = recurrence_forward,
+                .recurrence_backward = recurrence_backward,
+                .make_stack = make_stack,
+                .linear_cross_entropy = linear_cross_entropy,
+#define ANAPHORA_KERNEL(name) .name = ANAPHORA_ISA::name<T>,
+                ANAPHORA_KERNELS(ANAPHORA_KERNEL)
+#undef ANAPHORA_KERNEL
+        };
+    }
+};
 
 } // namespace
 
+#if defined(ANAPHORA_EMULATES_TILES)
+// The kernels that multiply, with emulated tile registers.
+void emulate_tile_registers(Kernels<float> &kernels);
+void emulate_tile_registers(Kernels<float> &kernels) {
+    using Emulated = With<float, true>;
+    kernels.multiply = Emulated::multiply;
+    kernels.recurrence_saved = Emulated::recurrence_saved;
+    kernels.recurrence_forward = Emulated::recurrence_forward;
+    kernels.recurrence_backward = Emulated::recurrence_backward;
+    kernels.make_stack = Emulated::make_stack;
+    kernels.linear_cross_entropy = Emulated::linear_cross_entropy;
+}
+#else
 extern const InstructionSet instructions;
-const InstructionSet instructions = {ANAPHORA_ISA_NAME, kernels<float>(), kernels<double>(), peak};
+const InstructionSet instructions = {ANAPHORA_ISA_NAME, With<float>::kernels(),
+                                     With<double>::kernels(), peak};
 
 #if defined(ANAPHORA_HAS_TILES)
 extern const InstructionSet with_tile_registers;
-const InstructionSet with_tile_registers = {"amx", kernels_with_tile_registers(), kernels<double>(),
-                                            peak};
+const InstructionSet with_tile_registers = {"amx", With<float, true>::kernels(),
+                                            With<double>::kernels(), peak};
+#endif
 #endif
 
 } // namespace anaphora::ANAPHORA_ISA

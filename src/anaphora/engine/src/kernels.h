@@ -1,10 +1,13 @@
 // The interface of what is compiled once for each instruction set, and the choice of one.
 #pragma once
 
+#include "format.h"
 #include "program.h"
-#include "stack.h"
 
 #include <cstdint>
+#include <iterator>
+#include <memory>
+#include <vector>
 
 namespace anaphora {
 
@@ -20,61 +23,72 @@ template <class T> struct Matrices {
     std::int64_t step, row, column;
 };
 
-// What a product is the gradient of.
-enum class Gradient { input, weight };
-
 // The recurrence: any cell over time, forward and backward.
 //
-// Letters: T steps, B rows of the batch, H hidden units, P the size of the first state (H without a
-// projection), Gx and Gh the numbers of input and recurrent halves of gates.
+// Letters: T steps, B rows of the batch, I inputs, H hidden units, P the size of the first state (H
+// without a projection), Gx and Gh the numbers of input and recurrent halves of gates, L layers, N
+// outputs, V ids.
 //
 // States, saved values and the gradients of recurrent halves are stored by position: rows sorted by
-// descending length (stable); without lengths that is the order of the batch.
+// descending length (stable); without lengths that is the order of the batch. All arrays are in C
+// order, belong to the caller, and do not overlap.
 
-// The arguments of a forward pass. All arrays are in C order, belong to the caller, and do not
-// overlap. T, B and any length may be 0.
-template <class T> struct Forward {
-    const Cell *cell;
+// The weights of a layer in one direction; null where it has none.
+template <class T> struct LayerWeights {
+    const T *weight_ih = nullptr;      // [Gx*H, I]
+    const T *weight_hh = nullptr;      // [Gh*H, P]; none if Gh is 0
+    const T *bias_ih = nullptr;        // [Gx*H]
+    const T *bias_hh = nullptr;        // [Gh*H]
+    const T *weight_hr = nullptr;      // [P, H]; none if P is H
+    std::vector<const T *> parameters; // each [H]
+};
+
+// Their gradients, each of which may be null.
+template <class T> struct LayerGradients {
+    T *weight_ih = nullptr, *weight_hh = nullptr, *bias_ih = nullptr, *bias_hh = nullptr,
+      *weight_hr = nullptr;
+    T *parameters = nullptr; // [parameters, B, H]: per row, to be summed by the caller
+};
+
+// The sizes of a call. T, B and any length may be 0.
+struct Sequences {
     std::int64_t steps, batch, hidden, projected; // T, B, H, P
-    const T *x;          // [T, B, I]; without weight_ih [T, B, Gx*H], the input halves of gates
-    std::int64_t inputs; // I
-    const T *weight_ih;  // [Gx*H, I] or null
-    const T *bias_ih;    // [Gx*H] or null
-    const T *weight_hh;  // [Gh*H, P], null if Gh is 0
-    const T *bias_hh;    // [Gh*H] or null
-    const T *weight_hr;  // [P, H], null if P is H
-    const T *const *parameters;  // each [H]
-    const std::int64_t *lengths; // [B], each 0..T
-    bool reverse;
-    T *const *states; // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; if nothing is
-                      // saved [2, B, ...], where step t is at t % 2
-    T *output; // [T, B, P] the first state after each step of the input; 0 after a row's length
-    T *saved;  // of shape recurrence_saved(), for the backward pass; or null
-    std::int64_t tiles; // of that shape, or 0
-    T *unprojected;     // with a projection [T, B, H], or [B, H] if nothing is saved; else null
-    std::int32_t named_count;
-    const std::int32_t *named; // values to record
-    T *const *record;          // [T, B, H] each, in the order of the input; 0 after a row's length
+    const std::int64_t *lengths = nullptr;        // [B], each 0..T
+    bool reverse = false;
+};
+
+template <class T> struct Forward {
+    const Cell *cell = nullptr;
+    Sequences sizes{};
+    const T *x = nullptr;    // [T, B, I]; without weight_ih [T, B, Gx*H], the input halves of gates
+    std::int64_t inputs = 0; // I
+    const LayerWeights<T> *weights = nullptr;
+    T *const *states = nullptr; // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; if
+                                // nothing is saved [2, B, ...], where step t is at t % 2
+    T *output = nullptr; // [T, B, P] the first state after each step of the input; 0 after a length
+    T *saved = nullptr;  // of shape recurrence_saved(), for the backward pass; or null
+    std::int64_t tiles = 0;   // of that shape, or 0
+    T *unprojected = nullptr; // with a projection [T, B, H], or [B, H] if nothing is saved
+    std::int32_t named_count = 0;
+    const std::int32_t *named = nullptr; // values to record
+    T *const *record = nullptr; // [T, B, H] each, in the order of the input; 0 after a length
 };
 
 template <class T> struct Backward {
-    const Cell *cell;
-    std::int64_t steps, batch, hidden, projected;
-    const T *x; // this and the following as in the forward pass
-    std::int64_t inputs;
-    const T *weight_ih, *weight_hh, *weight_hr;
-    const std::int64_t *lengths;
-    bool reverse;
-    const T *saved;       // written by the forward pass, on the same instruction set
-    std::int64_t tiles;   // of its shape
-    const T *state;       // [T+1, B, P] the first state
-    const T *unprojected; // [T, B, H] with a projection, else null
-    const T *d_output;    // [T, B, P] or null
-    T *const *d_states;   // [B, P], then [B, H]: of the final states; replaced by those of the
-                          // initial states
-    // Gradients, in the shapes of their arrays; each may be null, except d_x without weight_ih.
-    T *d_x, *d_weight_ih, *d_bias_ih, *d_weight_hh, *d_bias_hh, *d_weight_hr;
-    T *d_parameters; // [parameters, B, H]: per row, to be summed by the caller
+    const Cell *cell = nullptr;
+    Sequences sizes{};
+    const T *x = nullptr; // this and the following as in the forward pass
+    std::int64_t inputs = 0;
+    const LayerWeights<T> *weights = nullptr; // but biases and parameters
+    const T *saved = nullptr;       // written by the forward pass, on the same instruction set
+    std::int64_t tiles = 0;         // of its shape
+    const T *state = nullptr;       // [T+1, B, P] the first state
+    const T *unprojected = nullptr; // [T, B, H] with a projection, else null
+    const T *d_output = nullptr;    // [T, B, P] or null
+    T *const *d_states = nullptr; // [B, P], then [B, H]: of the final states; replaced by those of
+                                  // the initial states
+    T *d_x = nullptr;             // as x; may be null if there is weight_ih
+    const LayerGradients<T> *gradients = nullptr;
 };
 
 // The shape of what a recurrence saves: [tiles, size].
@@ -87,6 +101,61 @@ template <class T> struct ParameterGradient {
     const T *values;          // [n], or [count, width]
     const std::int64_t *rows; // [count], ascending, each once; null if all is given
     std::int64_t count, width;
+};
+
+// A stack of recurrent layers whose weights are packed once and run for a few steps at a time.
+template <class T> struct StackLayer {
+    LayerWeights<T> weights;
+    const T *norm_weight = nullptr, *norm_bias = nullptr; // [P] of a layer norm after it, or null
+};
+template <class T> struct StackWeights {
+    std::int64_t input, hidden, projected; // I, H, P
+    std::vector<StackLayer<T>> layers;
+    std::int64_t ids = 0;     // V, or 0: the input is ids, each a row of the table
+    const T *table = nullptr; // [V, I]
+    std::int64_t outputs = 0; // N of the output layer, or 0
+    const T *weight = nullptr, *bias = nullptr; // [N, P], [N] or null
+    T epsilon = 0;                              // of the layer norms
+};
+
+// How an id is sampled from logits; see `generation.Sampler`.
+struct Sampling {
+    double temperature; // not denormal, which would count as 0
+    std::int64_t top_k;
+    double top_p;
+};
+
+// A run of a stack over T steps; or a generation: T steps, then ids sampled from the last step's
+// outputs, each of which is the input of the next step.
+template <class T> struct Steps {
+    std::int64_t steps, batch;
+    const T *x = nullptr;              // [T, B, I], or null if the input is ids
+    const std::int64_t *ids = nullptr; // [T, B], each 0..V-1, or null
+    T *const *states = nullptr;        // [L, B, P], then [L, B, H]: updated in place
+    T *outputs = nullptr;              // [T, B, N]; for a generation [B, N] of the last step
+    std::int64_t length = 0;           // ids to sample; 0 for a plain run, else T > 0 and N = V
+    Sampling sampling{};
+    const double *uniforms = nullptr; // [length, B]
+    std::int64_t *sampled = nullptr;  // [length, B]
+};
+
+// Immutable once constructed: any number of threads may run it at the same time. It runs on the
+// instruction set that packed it.
+template <class T> class Stack {
+  public:
+    const Cell cell;
+    const std::int64_t input, hidden, projected, layer_count, ids, outputs;
+
+    Stack(const Cell &c, const StackWeights<T> &w)
+        : cell(c), input(w.input), hidden(w.hidden), projected(w.projected),
+          layer_count(std::ssize(w.layers)), ids(w.ids), outputs(w.outputs) {}
+    virtual ~Stack() = default;
+
+    // The size of a step's output: N of the output layer, or P.
+    std::int64_t width() const { return outputs > 0 ? outputs : projected; }
+    // Returns the number of ids sampled for each row: `length`, or fewer if logits cannot be
+    // sampled (NaN, +inf, only -inf): outputs then holds them, and states are unchanged.
+    virtual std::int64_t run(const Steps<T> &) const = 0;
 };
 
 // The hyperparameters of the optimisers, whose equations are in updates.py. `new_...` is the weight
@@ -129,20 +198,22 @@ template <class T> struct Ctc {
 
 // The kernels of one precision.
 template <class T> struct Kernels {
-    // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent.
-    void (*multiply)(std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
+    // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent. The bits
+    // depend on the use: of an input's gradient B is the weight, of a weight's gradient C is.
+    void (*multiply)(Use, std::int64_t M, std::int64_t N, std::int64_t K, Matrix<const T> A,
                      Matrix<const T> B, T *C, std::int64_t c_row, const T *bias, bool accumulate);
-    // The same for gradients, whose bits may differ: for an input's gradient B is the weight, for a
-    // weight's gradient C is.
-    void (*multiply_gradient)(Gradient, std::int64_t M, std::int64_t N, std::int64_t K,
-                              Matrix<const T> A, Matrix<const T> B, T *C, std::int64_t c_row,
-                              bool accumulate);
     // The shape that a forward pass saves for the backward pass, in `tiles` tiles; 0 chooses their
     // number.
-    SavedShape (*recurrence_saved)(const Cell &, std::int64_t T_, std::int64_t B, std::int64_t H,
-                                   std::int64_t P, bool has_projection, std::int64_t tiles);
+    SavedShape (*recurrence_saved)(const Cell &, const Sequences &, bool projects,
+                                   std::int64_t tiles);
     void (*recurrence_forward)(const Forward<T> &);
     void (*recurrence_backward)(const Backward<T> &);
+    std::unique_ptr<Stack<T>> (*make_stack)(const Cell &, const StackWeights<T> &);
+    // losses [N] as cross_entropy_forward computes them for the logits x [N, K] weight^T [V, K] +
+    // bias [V] (or null), V > 0; only a block of the logits exists at a time.
+    void (*linear_cross_entropy)(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
+                                 const T *weight, const T *bias, const std::int64_t *targets,
+                                 T *losses);
     // losses [N] = -log softmax(logits [N, V])[target], probabilities [N, V] = softmax(logits),
     // possibly in place. Targets are 0..V-1.
     void (*cross_entropy_forward)(std::int64_t N, std::int64_t V, const T *logits,
@@ -179,11 +250,6 @@ template <class T> struct Kernels {
                              bool logarithm, T *dx);
     // sums [N] (+)= the column sums of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
-    // losses [N] as cross_entropy_forward computes them for the logits x [N, K] weight^T [V, K] +
-    // bias [V] (or null), V > 0; only a block of the logits exists at a time.
-    void (*linear_cross_entropy)(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
-                                 const T *weight, const T *bias, const std::int64_t *targets,
-                                 T *losses);
     // rows [N, width] = table [., width] [ids [N]]
     void (*gather_rows)(std::int64_t N, std::int64_t width, const T *table, const std::int64_t *ids,
                         T *rows);
@@ -201,6 +267,10 @@ template <class T> struct Kernels {
     void (*layer_norm_backward)(std::int64_t N, std::int64_t H, const T *x, const T *weight,
                                 const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                                 T *d_bias);
+    // ids [B] sampled from logits [B, V] by uniforms [B]; returns the first row whose logits cannot
+    // be sampled, or B.
+    std::int64_t (*sample)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
+                           const Sampling &, std::int64_t *ids);
     // All arrays are [n]; all but the gradient are updated in place. Those that may be null are
     // optional. A gradient of rows gives the bits of one that has 0 in the others.
     void (*sgd)(std::int64_t n, T *parameter, T *velocity_or_null, const ParameterGradient<T> &,
@@ -216,19 +286,34 @@ template <class T> struct Kernels {
     // x [n] *= factor
     void (*scale)(std::int64_t n, T *x, T factor);
     double (*sum_of_squares)(std::int64_t n, const T *x);
-    // The packed size of the weights [blocks * rows, depth] of a stack in the instruction set's own
-    // layout, or 0 if PackedMatrix packs them. Null if it has no such layout.
-    std::int64_t (*fixed_size)(std::int64_t blocks, std::int64_t rows, std::int64_t depth);
-    void (*pack_fixed)(std::int64_t blocks, std::int64_t rows, std::int64_t depth, const T *weight,
-                       T *packed);
-    // Run a stack; returns the number of ids sampled for each row: `length`, or fewer if logits
-    // cannot be sampled (NaN, +inf, only -inf): outputs then holds them, and states are unchanged.
-    std::int64_t (*run_steps)(const Steps<T> &);
-    // ids [B] sampled from logits [B, V] by uniforms [B]; returns the first row whose logits cannot
-    // be sampled, or B.
-    std::int64_t (*sample)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
-                           const Sampling &, std::int64_t *ids);
 };
+
+// The kernels whose implementation has their name and only T as a parameter, in their order.
+#define ANAPHORA_KERNELS(KERNEL)                                                                   \
+    KERNEL(cross_entropy_forward)                                                                  \
+    KERNEL(cross_entropy_backward)                                                                 \
+    KERNEL(crf_forward)                                                                            \
+    KERNEL(crf_backward)                                                                           \
+    KERNEL(crf_decode)                                                                             \
+    KERNEL(ctc_forward)                                                                            \
+    KERNEL(ctc_backward)                                                                           \
+    KERNEL(multiply_batch)                                                                         \
+    KERNEL(softmax_forward)                                                                        \
+    KERNEL(softmax_backward)                                                                       \
+    KERNEL(sum_columns)                                                                            \
+    KERNEL(gather_rows)                                                                            \
+    KERNEL(sum_rows)                                                                               \
+    KERNEL(dropout)                                                                                \
+    KERNEL(layer_norm_forward)                                                                     \
+    KERNEL(layer_norm_backward)                                                                    \
+    KERNEL(sample)                                                                                 \
+    KERNEL(sgd)                                                                                    \
+    KERNEL(adam)                                                                                   \
+    KERNEL(rmsprop)                                                                                \
+    KERNEL(adagrad)                                                                                \
+    KERNEL(average)                                                                                \
+    KERNEL(scale)                                                                                  \
+    KERNEL(sum_of_squares)
 
 struct InstructionSet {
     const char *name;
@@ -240,8 +325,8 @@ struct InstructionSet {
 // The widest that this machine has, or the one chosen by use_instruction_set.
 const InstructionSet &instruction_set();
 
-// Choose by name ("amx", "avx512", "avx2", "baseline"); false if this machine or build does not
-// have it.
+// Choose by name ("amx", "avx512", "avx2", "baseline"; for tests "amx-emulated"); false if this
+// machine or build does not have it.
 bool use_instruction_set(const char *name);
 
 } // namespace anaphora

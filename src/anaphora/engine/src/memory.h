@@ -2,47 +2,64 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
+#include <cstdio>
 #include <new>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace anaphora {
 
-// A buffer that only grows; one for each purpose and thread.
+// Memory that cannot be had; in Python a MemoryError.
+class NoMemory : public std::bad_alloc {
+  public:
+    explicit NoMemory(std::size_t bytes) {
+        std::snprintf(text_, sizeof text_, "the engine cannot allocate %.1f MB of memory",
+                      static_cast<double>(bytes) / 1e6);
+    }
+    const char *what() const noexcept override { return text_; }
+
+  private:
+    char text_[64];
+};
+
+// At least this much memory, aligned for any vector, in pages of 2 MB if it is large; to be freed
+// with std::free. `bytes` becomes its size. Null if there is none.
+void *try_to_allocate(std::size_t &bytes) noexcept;
+
+// See to it that this thread can use its thread-local variables and throw exceptions: where there
+// is no memory for that, the system would end the process at the first use of them. Called before
+// that in every thread; false if there is none.
+bool prepare_thread() noexcept;
+
+// A buffer that only grows; a thread-local one for each purpose and thread, whose memory is freed
+// when the thread ends. (It has no destructor, which the system may have no memory to register.)
 class Scratch {
   public:
-    Scratch() = default;
+    constexpr Scratch() = default;
     Scratch(const Scratch &) = delete;
     Scratch &operator=(const Scratch &) = delete;
-    ~Scratch() { std::free(data_); }
 
     // At least `count` uninitialised values.
     template <class T> T *get(std::size_t count) {
-        std::size_t bytes = count * sizeof(T) + 64;
-        if (bytes > size_) {
-            constexpr std::size_t huge = std::size_t{1} << 21;
-            std::size_t unit = bytes >= huge ? huge : 4096;
-            bytes = (bytes + unit - 1) / unit * unit;
-            std::free(data_);
-            size_ = 0;
-            data_ = std::aligned_alloc(unit, bytes);
-            if (data_ == nullptr)
-                throw std::bad_alloc();
-            size_ = bytes;
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-            if (unit == huge)
-                madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-        }
+        const std::size_t bytes = count * sizeof(T) + 64;
+        if (bytes > size_)
+            grow(bytes);
         return static_cast<T *>(data_);
     }
 
-  private:
+  protected:
+    static constexpr int none = -1, owned = -2;
+
+    void grow(std::size_t bytes);
+
     void *data_ = nullptr;
     std::size_t size_ = 0;
+    int place_ = none; // among the buffers of its thread
+};
+
+// The same for a scope or an object.
+class OwnScratch : public Scratch {
+  public:
+    OwnScratch() { place_ = owned; }
+    ~OwnScratch();
 };
 
 } // namespace anaphora

@@ -5,6 +5,9 @@
 NB_MODULE(_native, m) {
     using namespace anaphora;
     m.doc() = "The native engine.";
+    if (!prepare_thread())
+        throw std::bad_alloc();
+    result_types();
     bind_cell(m);
     nb::module_ float32 = m.def_submodule("float32"), float64 = m.def_submodule("float64");
     bind_kernels<float>(float32);
@@ -25,12 +28,12 @@ NB_MODULE(_native, m) {
     bind_stack<double>(float64);
     m.def("get_num_threads", &thread_count);
     m.def("set_num_threads", &set_thread_count, "count"_a);
-    m.def("instruction_set", [] { return std::string(instruction_set().name); });
+    m.def("instruction_set", [] { return instruction_set().name; });
     m.def(
         "use_instruction_set",
-        [](const std::string &name) {
-            if (!use_instruction_set(name.c_str()))
-                refuse("this machine or build has no instruction set '" + name + "'");
+        [](const char *name) {
+            if (!use_instruction_set(name))
+                refuse("this machine or build has no instruction set '" + std::string(name) + "'");
         },
         "name"_a);
     m.def("peak", [] {

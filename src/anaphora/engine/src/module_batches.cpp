@@ -4,7 +4,7 @@
 namespace anaphora {
 namespace {
 
-template <class T> using Batch = Aligned<const T, nb::ndim<3>, nb::device::cpu>;
+template <class T> using Batch = Array<const T, 3>;
 
 template <class T> Result<T> multiply_batch(Batch<T> a, Batch<T> b) {
     const std::int64_t count = size(a, 0), M = size(a, 1), K = size(a, 2), N = size(b, 2);

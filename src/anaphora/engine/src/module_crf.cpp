@@ -6,8 +6,8 @@ namespace {
 
 // The arrays of a call, checked.
 template <class T> struct Arrays {
-    In<T> emissions, transitions, start, end;
-    In<std::int64_t> lengths;
+    const In<T> &emissions, &transitions, &start, &end;
+    const In<std::int64_t> &lengths;
 
     Crf<T> checked() const {
         if (emissions.ndim() != 3 || emissions.shape(2) == 0)

@@ -1,27 +1,30 @@
 // Python bindings of products, losses and sums.
 #include "module.h"
 
+#include <string_view>
+
 namespace anaphora {
 namespace {
 
 template <class T>
-Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias,
-                   std::optional<bool> of_weight) {
+Result<T> multiply(Strided<T> a, Strided<T> b, std::optional<In<T>> bias, const char *gradient_of) {
+    const std::string_view gradient = gradient_of;
     std::int64_t M = size(a, 0), K = size(a, 1), N = size(b, 1);
     if (size(b, 0) != K)
         refuse("matmul: the inner sizes differ");
     if (bias)
         check_shape(*bias, {N}, "bias");
+    const Use use = gradient == "input"    ? Use::input_gradient
+                    : gradient == "weight" ? Use::weight_gradient
+                                           : Use::weight;
+    if (use == Use::weight && !gradient.empty())
+        refuse(std::string("matmul: unknown gradient '") + gradient_of + "'");
     auto c = make<T>({a.shape(0), b.shape(1)});
     Matrix<const T> A{a.data(), a.stride(0), a.stride(1)}, B{b.data(), b.stride(0), b.stride(1)};
     const T *bias_data = bias ? bias->data() : nullptr;
     T *to = c.data();
     nb::gil_scoped_release release;
-    if (of_weight && bias_data == nullptr)
-        kernels<T>().multiply_gradient(*of_weight ? Gradient::weight : Gradient::input, M, N, K, A,
-                                       B, to, N, false);
-    else
-        kernels<T>().multiply(M, N, K, A, B, to, N, bias_data, false);
+    kernels<T>().multiply(use, M, N, K, A, B, to, N, bias_data, false);
     return c;
 }
 
@@ -44,11 +47,11 @@ nb::tuple cross_entropy_forward(In<T> logits, In<std::int64_t> targets, std::opt
     if (out) {
         check_shape(*out, {N, V}, "out");
         p = out->data();
-        probabilities = nb::cast(*out);
+        probabilities = out->object();
     } else {
         auto made = make<T>({logits.shape(0), logits.shape(1)});
         p = made.data();
-        probabilities = nb::cast(made);
+        probabilities = made.object();
     }
     {
         nb::gil_scoped_release release;
@@ -106,7 +109,7 @@ template <class T> Result<T> sum_columns(In<T> x) {
 
 template <class T> void bind_kernels(nb::module_ &m) {
     m.def("matmul", &multiply<T>, plain("a"), plain("b"), optional("bias"),
-          nb::arg("of_weight") = nb::none());
+          nb::arg("gradient") = "");
     m.def("cross_entropy_forward", &cross_entropy_forward<T>, plain("logits"), plain("targets"),
           optional("out"));
     m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),

@@ -7,10 +7,6 @@
 namespace anaphora {
 namespace {
 
-template <class T> std::vector<std::size_t> shape(const In<T> &array) {
-    return {array.shape_ptr(), array.shape_ptr() + array.ndim()};
-}
-
 template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids) {
     std::int64_t width = columns(table, "table"), V = size(table, 0);
     std::int64_t N = static_cast<std::int64_t>(ids.size()), lowest = 0, highest = -1;
@@ -22,7 +18,7 @@ template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids) {
         throw std::out_of_range("embedding: ids from " + std::to_string(lowest) + " to " +
                                 std::to_string(highest) + " for a table of " + std::to_string(V) +
                                 " rows");
-    std::vector<std::size_t> wanted = shape(ids);
+    std::vector<std::size_t> wanted = ids.shape();
     wanted.push_back(table.shape(1));
     auto rows = make<T>(wanted);
     T *to = rows.data();
@@ -62,7 +58,7 @@ Result<T> dropout(In<T> x, std::int64_t n, std::uint64_t key, std::uint32_t thre
     std::int64_t count = static_cast<std::int64_t>(x.size());
     if (n < 0 || (count > 0 && (n == 0 || count % n != 0)))
         refuse("dropout: the array's size is not a multiple of the mask's");
-    auto y = make<T>(shape(x));
+    auto y = make<T>(x.shape());
     T *to = y.data();
     nb::gil_scoped_release release;
     if (count > 0)

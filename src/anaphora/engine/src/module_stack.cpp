@@ -1,51 +1,46 @@
 // Python bindings of packed stacks, their runs, and sampling.
+#include "layer_arrays.h"
 #include "module.h"
 
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/tuple.h>
+template <>
+inline constexpr const char *anaphora::held_name<anaphora::Stack<float>> = "Stack of float32";
+template <>
+inline constexpr const char *anaphora::held_name<anaphora::Stack<double>> = "Stack of float64";
+template <class T>
+struct nanobind::detail::type_caster<anaphora::Stack<T>> : held_caster<anaphora::Stack<T>> {};
 
 namespace anaphora {
 namespace {
 
-template <class T> using Maybe = std::optional<In<T>>;
-// weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters
-template <class T>
-using Layer = std::tuple<Maybe<T>, Maybe<T>, Maybe<T>, Maybe<T>, Maybe<T>, std::vector<In<T>>>;
-
 template <class T> using Norm = std::pair<In<T>, In<T>>; // weight, bias
 
-template <class T> const T *data(const Maybe<T> &array) { return array ? array->data() : nullptr; }
-
-// table: [V, I], or [V, Gx*H] the input halves of the first layer, which then has no weight_ih.
+// table: [V, I], the embeddings of the ids that are the input then.
 template <class T>
-void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vector<Layer<T>> layers,
-                Maybe<T> table, std::optional<std::pair<In<T>, Maybe<T>>> output,
-                std::vector<Norm<T>> norms, double epsilon) {
+Held<Stack<T>> pack_stack(const Cell &cell, std::int64_t hidden, std::vector<LayerArrays<T>> layers,
+                          Maybe<T> table, std::optional<std::pair<In<T>, Maybe<T>>> output,
+                          std::vector<Norm<T>> norms, double epsilon) {
     if (layers.empty())
         refuse("stack: no layers");
     if (!norms.empty() && norms.size() != layers.size())
         refuse("stack: a layer norm for some layers only");
-    StackWeights<T> w{0,       hidden, hidden,  {},      0,
-                      nullptr, 0,      nullptr, nullptr, static_cast<T>(epsilon)};
-    const auto &first = layers[0];
-    bool has_input = std::get<0>(first).has_value(),
-         has_projection = std::get<4>(first).has_value();
-    const std::int64_t H = hidden, X = cell.x_blocks * H, G = cell.h_blocks * H;
-    if (H < 1)
+    if (hidden < 1)
         refuse("stack: hidden is less than 1");
-    if (has_projection) {
-        if (std::get<4>(first)->ndim() != 2)
+    StackWeights<T> w{.input = 0,
+                      .hidden = hidden,
+                      .projected = hidden,
+                      .layers = {},
+                      .epsilon = static_cast<T>(epsilon)};
+    const auto &projection = layers[0].weight_hr;
+    if (projection) {
+        if (projection->ndim() != 2)
             refuse("stack: weight_hr must have two axes");
-        w.projected = size(*std::get<4>(first), 0);
-        if (cell.reads_first_state())
-            refuse("stack: a state that the program reads cannot be projected");
+        w.projected = size(*projection, 0);
     }
     const std::int64_t P = w.projected;
-    w.input = has_input ? columns(*std::get<0>(first), "weight_ih") : X;
+    if (layers[0].weight_ih)
+        w.input = columns(*layers[0].weight_ih, "weight_ih");
     if (w.input < 1 || P < 1)
         refuse("stack: a size is less than 1");
-    if (!has_input && !table)
-        refuse("stack: the first layer has neither weight_ih nor a table");
     if (table) {
         w.ids = table->ndim() == 2 ? size(*table, 0) : 0;
         check_shape(*table, {w.ids, w.input}, "table");
@@ -53,42 +48,21 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
             refuse("stack: the table is empty");
         w.table = table->data();
     }
-    bool is_first = true;
-    for (const auto &[weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters] : layers) {
-        if (!weight_ih && !is_first)
+    for (const LayerArrays<T> &layer : layers) {
+        if (!layer.weight_ih)
             refuse("stack: a layer without weight_ih");
-        if (weight_ih)
-            check_shape(*weight_ih, {X, is_first ? w.input : P}, "weight_ih");
-        if (weight_hh.has_value() != (cell.h_blocks > 0))
-            refuse("stack: weight_hh must be given if and only if the cell has recurrent halves");
-        if (weight_hr.has_value() != has_projection)
+        if (layer.weight_hr.has_value() != projection.has_value())
             refuse("stack: a projection in some layers only");
-        if (weight_hh)
-            check_shape(*weight_hh, {G, P}, "weight_hh");
-        if (bias_ih)
-            check_shape(*bias_ih, {X}, "bias_ih");
-        if (bias_hh)
-            check_shape(*bias_hh, {G}, "bias_hh");
-        if (weight_hr)
-            check_shape(*weight_hr, {P, H}, "weight_hr");
-        if (static_cast<std::int32_t>(parameters.size()) != cell.parameters)
-            refuse("stack: wrong number of parameters");
-        std::vector<const T *> vectors;
-        for (const auto &p : parameters) {
-            check_shape(p, {H}, "parameters");
-            vectors.push_back(p.data());
-        }
-        const T *norm_weight = nullptr, *norm_bias = nullptr;
+        layer.check("stack", cell, w.layers.empty() ? w.input : P, hidden, P);
+        StackLayer<T> to{.weights = layer.weights()};
         if (!norms.empty()) {
             const auto &[weight, bias] = norms[w.layers.size()];
             check_shape(weight, {P}, "the weight of a layer norm");
             check_shape(bias, {P}, "the bias of a layer norm");
-            norm_weight = weight.data();
-            norm_bias = bias.data();
+            to.norm_weight = weight.data();
+            to.norm_bias = bias.data();
         }
-        w.layers.push_back({data<T>(weight_ih), data<T>(weight_hh), data<T>(bias_ih),
-                            data<T>(bias_hh), data<T>(weight_hr), vectors, norm_weight, norm_bias});
-        is_first = false;
+        w.layers.push_back(to);
     }
     if (output) {
         const auto &[weight, bias] = *output;
@@ -102,16 +76,18 @@ void make_stack(Stack<T> *self, const Cell &cell, std::int64_t hidden, std::vect
         w.bias = data<T>(bias);
     }
     nb::gil_scoped_release release;
-    new (self) Stack<T>(cell, w, kernels<T>());
+    return {kernels<T>().make_stack(cell, w)};
 }
 
 // Check the states' shapes; returns their batch size.
 template <class T>
 std::int64_t check_states(const Stack<T> &stack, const std::vector<Out<T>> &states,
                           std::vector<T *> &pointers) {
+    if (!prepare_thread())
+        throw std::bad_alloc();
     if (static_cast<std::int32_t>(states.size()) != stack.cell.states || states[0].ndim() != 3)
         refuse("stack: the states must be [L, B, P] and [L, B, H]");
-    const std::int64_t B = size(states[0], 1), L = static_cast<std::int64_t>(stack.layers.size());
+    const std::int64_t B = size(states[0], 1), L = stack.layer_count;
     for (std::size_t k = 0; k < states.size(); k++) {
         check_shape(states[k], {L, B, k == 0 ? stack.projected : stack.hidden}, "a state");
         pointers.push_back(states[k].data());
@@ -148,10 +124,12 @@ template <class T> Result<T> run(const Stack<T> &stack, In<T> x, std::vector<Out
     shape.push_back(static_cast<std::size_t>(stack.width()));
     const std::int64_t steps = count_steps(rows, B);
     auto outputs = make<T>(shape);
-    Steps<T> f{&stack,         steps, B,  x.data(), nullptr, pointers.data(),
-               outputs.data(), 0,     {}, nullptr,  nullptr};
     nb::gil_scoped_release release;
-    stack.kernels.run_steps(f);
+    stack.run({.steps = steps,
+               .batch = B,
+               .x = x.data(),
+               .states = pointers.data(),
+               .outputs = outputs.data()});
     return outputs;
 }
 
@@ -166,10 +144,12 @@ Result<T> run_ids(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<T
     shape.push_back(static_cast<std::size_t>(stack.width()));
     const std::int64_t steps = count_steps(static_cast<std::int64_t>(ids.size()), B);
     auto outputs = make<T>(shape);
-    Steps<T> f{&stack,         steps, B,  nullptr, ids.data(), pointers.data(),
-               outputs.data(), 0,     {}, nullptr, nullptr};
     nb::gil_scoped_release release;
-    stack.kernels.run_steps(f);
+    stack.run({.steps = steps,
+               .batch = B,
+               .ids = ids.data(),
+               .states = pointers.data(),
+               .outputs = outputs.data()});
     return outputs;
 }
 
@@ -198,14 +178,19 @@ nb::tuple generate(const Stack<T> &stack, In<std::int64_t> ids, std::vector<Out<
     const std::int64_t length = size(uniforms, 0);
     if (length == 0)
         refuse("generate: no uniforms");
-    Steps<T> f{&stack,          steps,         B,
-               nullptr,         ids.data(),    pointers.data(),
-               logits.data(),   length,        make_sampling(temperature, top_k, top_p),
-               uniforms.data(), sampled.data()};
+    const Steps<T> f{.steps = steps,
+                     .batch = B,
+                     .ids = ids.data(),
+                     .states = pointers.data(),
+                     .outputs = logits.data(),
+                     .length = length,
+                     .sampling = make_sampling(temperature, top_k, top_p),
+                     .uniforms = uniforms.data(),
+                     .sampled = sampled.data()};
     std::int64_t count = 0;
     {
         nb::gil_scoped_release release;
-        count = stack.kernels.run_steps(f);
+        count = stack.run(f);
     }
     return nb::make_tuple(sampled, count, logits);
 }
@@ -230,13 +215,12 @@ nb::tuple sample(In<T> logits, In<double> uniforms, double temperature, std::int
 } // namespace
 
 template <class T> void bind_stack(nb::module_ &m) {
-    nb::class_<Stack<T>>(m, "Stack")
-        .def("__init__", &make_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
-             optional("output"), plain("norms"), "epsilon"_a)
-        .def("run", &run<T>, plain("x"), plain("states"))
-        .def("run_ids", &run_ids<T>, plain("ids"), plain("states"))
-        .def("generate", &generate<T>, plain("ids"), plain("states"), plain("uniforms"),
-             "temperature"_a, "top_k"_a, "top_p"_a);
+    m.def("pack_stack", &pack_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
+          optional("output"), plain("norms"), "epsilon"_a);
+    m.def("run_stack", &run<T>, "stack"_a, plain("x"), plain("states"));
+    m.def("run_stack_on_ids", &run_ids<T>, "stack"_a, plain("ids"), plain("states"));
+    m.def("generate", &generate<T>, "stack"_a, plain("ids"), plain("states"), plain("uniforms"),
+          "temperature"_a, "top_k"_a, "top_p"_a);
     m.def("sample", &sample<T>, plain("logits"), plain("uniforms"), "temperature"_a, "top_k"_a,
           "top_p"_a);
 }

@@ -1,10 +1,12 @@
 #include "pool.h"
+#include "memory.h"
 
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -62,13 +64,29 @@ class FlushDenormals {
 
 thread_local bool in_task = false;
 
+// The system does not say whether it is memory that is missing.
+class NoThread : public std::bad_alloc {
+  public:
+    const char *what() const noexcept override {
+        return "the engine cannot start its threads, for lack of memory or because of a limit; "
+               "ANAPHORA_NUM_THREADS or engine.set_num_threads asks for fewer";
+    }
+};
+
 class Pool {
   public:
     explicit Pool(int workers) {
         try {
-            for (int k = 1; k <= workers; k++)
+            for (int k = 1; k <= workers; k++) {
                 threads_.emplace_back([this, k] { work(k); });
-        } catch (...) { // the system has no more threads
+                prepared_.wait_for(k, short_spin); // the next one may take the memory that is left
+                if (unprepared_.load())
+                    throw NoThread();
+            }
+        } catch (const std::system_error &) {
+            stop();
+            throw NoThread();
+        } catch (...) {
             stop();
             throw;
         }
@@ -113,6 +131,12 @@ class Pool {
     }
 
     void work(int number) {
+        const bool prepared = prepare_thread();
+        if (!prepared)
+            unprepared_.store(true);
+        prepared_.add(1);
+        if (!prepared)
+            return;
         in_task = true;
         FlushDenormals flush;
         std::int64_t seen = 0;
@@ -138,7 +162,8 @@ class Pool {
 
     std::vector<std::thread> threads_;
     std::mutex mutex_;
-    Counter calls_, finished_;
+    Counter prepared_, calls_, finished_;
+    std::atomic<bool> unprepared_{false};
     const std::function<void(int)> *job_ = nullptr;
     int participants_ = 0, joined_ = 0;
     bool stopping_ = false;
@@ -201,11 +226,25 @@ void run(int count, bool wait_for_all, const std::function<void(int)> &job) {
 
 } // namespace
 
-void run_concurrently(int count, const std::function<void(int)> &task) {
-    if (count <= 1)
+void run_concurrently(int count, Barrier &barrier, const std::function<void(int)> &task) {
+    if (count <= 1) {
         run(1, true, task);
-    else
-        run(count, true, [&](int k) noexcept { task(k); });
+        return;
+    }
+    std::mutex error_mutex;
+    std::exception_ptr error;
+    run(count, true, [&](int k) noexcept {
+        try {
+            task(k);
+        } catch (const Barrier::Broken &) { // another one's exception is the reason
+        } catch (...) {
+            barrier.break_up();
+            std::lock_guard lock(error_mutex);
+            error = std::current_exception();
+        }
+    });
+    if (error)
+        std::rethrow_exception(error);
 }
 
 void parallel(std::int64_t tasks, const std::function<void(std::int64_t)> &task) {
@@ -269,7 +308,15 @@ void Counter::wait_for(std::int64_t at_least, int spins) {
 
 void Barrier::wait() {
     std::int64_t mine = arrived_.add(1);
-    arrived_.wait_for((mine / parties_ + 1) * parties_, short_spin);
+    if (!broken_.load())
+        arrived_.wait_for((mine / parties_ + 1) * parties_, short_spin);
+    if (broken_.load())
+        throw Broken();
+}
+
+void Barrier::break_up() {
+    broken_.store(true);
+    arrived_.add(std::int64_t{1} << 40); // whoever waits has seen enough arrive
 }
 
 } // namespace anaphora

@@ -40,19 +40,25 @@ class Counter {
     std::condition_variable changed_;
 };
 
-// A barrier for concurrent tasks: wait until `parties` of them have arrived.
+// A barrier for concurrent tasks: wait until `parties` of them have arrived. Once it is broken it
+// holds nobody: all that wait, or come to wait, get a Broken.
 class Barrier {
   public:
+    struct Broken {};
+
     explicit Barrier(int parties) : parties_(parties) {}
     void wait();
+    void break_up();
 
   private:
     int parties_;
     Counter arrived_;
+    std::atomic<bool> broken_{false};
 };
 
 // Run task(0) ... task(count - 1) concurrently, one per thread; count <= available_threads() at the
-// time of the call. If count > 1 a task must not throw: the others would wait for it.
-void run_concurrently(int count, const std::function<void(int)> &task);
+// time of the call. If a task throws, the barrier at which others wait for it is broken, and the
+// exception is rethrown here, once all have ended.
+void run_concurrently(int count, Barrier &barrier, const std::function<void(int)> &task);
 
 } // namespace anaphora

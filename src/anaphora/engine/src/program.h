@@ -9,24 +9,23 @@
 
 namespace anaphora {
 
-enum class Op : std::int32_t {
-    add,
-    subtract,
-    multiply,
-    divide,
-    negative,
-    sigmoid,
-    tanh,
-    relu,
-    exp,
-    log,
-    softplus,
-    abs,
-    maximum,
-    minimum,
-    sign,
-};
-inline constexpr int op_count = 15;
+// The operations, by the names that `equations` gives them.
+#define ANAPHORA_OPS(OP)                                                                           \
+    OP(add)                                                                                        \
+    OP(subtract)                                                                                   \
+    OP(multiply)                                                                                   \
+    OP(divide)                                                                                     \
+    OP(negative)                                                                                   \
+    OP(sigmoid)                                                                                    \
+    OP(tanh) OP(relu) OP(exp) OP(log) OP(softplus) OP(abs) OP(maximum) OP(minimum) OP(sign)
+
+#define ANAPHORA_OP(name) name,
+enum class Op : std::int32_t { ANAPHORA_OPS(ANAPHORA_OP) };
+#undef ANAPHORA_OP
+#define ANAPHORA_OP(name) #name,
+inline constexpr const char *op_names[] = {ANAPHORA_OPS(ANAPHORA_OP)};
+#undef ANAPHORA_OP
+inline constexpr int op_count = sizeof op_names / sizeof *op_names;
 inline constexpr std::size_t max_values = 1 << 20; // of a program; far more than any cell needs
 
 inline bool has_two_operands(Op op) {

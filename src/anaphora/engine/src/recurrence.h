@@ -1,247 +1,280 @@
-// The recurrence: any cell over time, forward and backward.
+// The recurrence over whole sequences, forward and backward: the plan, the step, and what is saved.
 #pragma once
 
-#include "layout.h"
 #include "softmax.h"
-#include "tiles.h"
+#include "step.h"
 
 #include <optional>
 #include <vector>
 
 namespace anaphora::ANAPHORA_ISA {
 
-// value (+)= half + bias for every row of a tile; bias [units] or null.
-template <bool Accumulate, class T>
-ANAPHORA_INLINE void add_bias(T *value, const T *half, const T *bias, int rows, int sub,
-                              std::int64_t units) {
-    constexpr int W = lanes<T>;
-    alignas(64) T padded[max_vectors * W] = {};
-    if (bias != nullptr)
-        std::memcpy(padded, bias, units * sizeof(T));
-    for (int s = 0; s < sub; s++) {
-        Vector<T> b = load(padded + s * W);
-        for (int n = s * rows * W; n < (s + 1) * rows * W; n += W)
-            store(value + n,
-                  Accumulate ? load(value + n) + (load(half + n) + b) : load(half + n) + b);
-    }
+template <class T> Machine machine() {
+    return {lanes<T>, sizeof(T), many_registers, available_threads()};
+}
+
+// The plan of a recurrence of this cell.
+template <class T>
+Plan make_plan(const Cell &cell, const Sequences &s, bool projects, std::int64_t tiles,
+               Units units) {
+    return Plan({.steps = s.steps,
+                 .batch = s.batch,
+                 .hidden = s.hidden,
+                 .projected = s.projected,
+                 .x_blocks = cell.x_blocks,
+                 .h_blocks = cell.h_blocks,
+                 .projects = projects,
+                 .lengths = s.lengths,
+                 .reverse = s.reverse,
+                 .format = choose(Use::weight, s.projected, s.hidden, units).format,
+                 .tiles = tiles},
+                machine<T>());
+}
+
+template <class T>
+SavedShape recurrence_saved(const Cell &cell, const Sequences &s, bool projects, std::int64_t tiles,
+                            Units units) {
+    const Plan plan = make_plan<T>(cell, s, projects, tiles, units);
+    return {plan.tiles, plan.saved_size(std::ssize(cell.saved))};
+}
+
+// A weight for products by all vectors of its outputs, [K, N].
+template <class T>
+Weight<T> column_weight(Format format, std::int64_t K, std::int64_t N, Matrix<const T> B,
+                        std::vector<Block> blocks, Scratch &scratch) {
+    const WeightShape shape{.gates = 1, .units = N, .K = K, .blocks = std::move(blocks)};
+    return Weight<T>(format, shape, B, scratch);
+}
+inline std::vector<Block> column_blocks(std::int64_t K, std::int64_t N, int lanes) {
+    std::vector<Block> blocks;
+    add_blocks(blocks, 0, (N + lanes - 1) / lanes, max_vectors, K);
+    return blocks;
+}
+
+// The gates of a layer, from a weight [gates * H, K].
+template <class T>
+Weight<T> gate_weight(Format format, const Plan &plan, std::int64_t gates, std::int64_t K,
+                      const T *weight, Scratch &scratch) {
+    WeightShape shape{.gates = gates, .units = plan.hidden, .K = K, .blocks = plan.blocks};
+    for (Block &block : shape.blocks)
+        block.end_term = K;
+    return Weight<T>(gates == 0 ? Format::chain : format, shape, Matrix<const T>{weight, 1, K},
+                     scratch);
 }
 
 // The rows of x [T, B, size], in the order of the batch and the input, that a span reads,
 // consecutively: x itself where they are consecutive, else a copy.
 template <class T>
-const T *input_rows(const Layout<T> &layout, const Span &span, const T *x, std::int64_t size,
+const T *input_rows(const Plan &plan, const Span &span, const T *x, std::int64_t size,
                     Scratch &scratch) {
-    if (!layout.indexed())
-        return x + span.first * layout.batch * size;
+    if (!plan.indexed())
+        return x + span.first * plan.batch * size;
     T *copy = scratch.get<T>(span.rows * size);
-    layout.for_each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
-        std::copy_n(x + layout.input_row(p, t) * size, size, copy + row * size);
+    plan.for_each_row(span, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+        std::copy_n(x + plan.input_row(p, t) * size, size, copy + row * size);
     });
     return copy;
 }
 
-template <class T, class Products> void recurrence_forward(const Forward<T> &f) {
-    constexpr int W = lanes<T>;
-    const Cell &cell = *f.cell;
-    const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
-    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr,
-                     Products::tile_rows, f.tiles);
-    std::vector<bool> read(cell.forward.inputs, false);
-    for (const Instruction &i : cell.forward.instructions)
-        for (std::int32_t operand : {i.a, has_two_operands(i.op) ? i.b : i.a})
-            if (operand < cell.forward.inputs)
-                read[operand] = true;
-    for (std::int32_t output : cell.forward.outputs)
-        if (output < cell.forward.inputs)
-            read[output] = true;
+template <class T> class ForwardPass {
+    static constexpr int W = lanes<T>;
 
-    for (std::int32_t value : cell.saved)
-        if (value < cell.forward.inputs)
-            read[value] = true;
-    for (int n = 0; n < f.named_count; n++)
-        if (f.named[n] < cell.forward.inputs)
-            read[f.named[n]] = true;
+  public:
+    ForwardPass(const Forward<T> &f, Units units)
+        : f_(f), w_(*f.weights), cell_(*f.cell), B_(f.sizes.batch), H_(f.sizes.hidden),
+          P_(f.sizes.projected), I_(f.inputs), units_(units),
+          plan_(make_plan<T>(cell_, f.sizes, w_.weight_hr != nullptr, f.tiles, units)),
+          reads_(ForwardStep<T>::read_values(cell_, f.named, f.named_count)),
+          in_step_(w_.weight_ih != nullptr && plan_.suits(input_format()) &&
+                   plan_.input_in_step(I_)),
+          hh_(gate_weight(choose(Use::weight, P_, H_, units).format, plan_, cell_.h_blocks, P_,
+                          w_.weight_hh, scratch(0))),
+          ih_(gate_weight(input_format(), plan_, in_step_ ? cell_.x_blocks : 0, I_, w_.weight_ih,
+                          scratch(1))),
+          barrier_(plan_.threads) {
+        if (w_.weight_hr != nullptr)
+            projection_.emplace(column_weight(choose(Use::weight, H_, P_, units).format, H_, P_,
+                                              Matrix<const T>{w_.weight_hr, 1, H_},
+                                              column_blocks(H_, P_, W), scratch(2)));
+    }
 
-    const bool in_step = f.weight_ih != nullptr && Products::applies_to_gates(f.inputs) &&
-                         layout.input_in_step(f.inputs, Products::weight_bytes);
-    static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
-    using Gates = typename Products::Gates;
-    using Columns = typename Products::Columns;
-    const std::int64_t p_vectors = (P + W - 1) / W;
-    std::optional<Columns> projection;
-    const Gates hh(layout, layout.gates, P, f.weight_hh, weight_scratch);
-    const Gates ih(layout, in_step ? cell.x_blocks : 0, f.inputs, f.weight_ih,
-                   input_weight_scratch);
-    if (f.weight_hr != nullptr)
-        projection.emplace(H, P, Matrix<const T>{f.weight_hr, 1, H},
-                           std::vector<std::int64_t>{0, p_vectors}, projection_scratch);
-    Barrier barrier(layout.threads);
-    auto state_at = [&](int k, std::int64_t t) {
-        return f.states[k] + (f.saved == nullptr ? t % 2 : t) * B * (k == 0 ? P : H);
-    };
-    auto unprojected_at = [&](std::int64_t t) {
-        return f.unprojected + (f.saved == nullptr ? 0 : t) * B * H;
-    };
-    const std::int64_t gates_size = static_cast<std::int64_t>(cell.x_blocks) * H;
-    const bool scattered = f.weight_ih == nullptr && layout.indexed();
-    static thread_local Scratch input_scratch, gate_scratch;
-
-    layout.for_each_span(f.weight_ih != nullptr && !in_step, false, [&](Span span) {
-        const T *x_gates = f.x + (scattered ? 0 : span.first * B * gates_size);
-        if (f.weight_ih != nullptr && !in_step) {
-            const T *x = input_rows(layout, span, f.x, f.inputs, input_scratch);
-            T *halves = gate_scratch.get<T>(span.rows * gates_size);
-            Products::multiply(span.rows, gates_size, f.inputs, Matrix<const T>{x, f.inputs, 1},
-                               Matrix<const T>{f.weight_ih, 1, f.inputs}, halves, gates_size,
-                               f.bias_ih, false);
-            x_gates = halves;
-        }
-        layout.run([&](int thread) {
-            static thread_local Scratch tile_scratch, half_scratch, x_half_scratch, row_scratch;
-            static thread_local Scratch h_row_scratch, x_row_scratch, unprojected_scratch;
-            typename Gates::LeftOperand h_rows(hh, layout, h_row_scratch),
-                x_rows(ih, layout, x_row_scratch);
-            std::optional<typename Columns::LeftOperand> unprojected_rows;
-            if (projection)
-                unprojected_rows.emplace(*projection, B, unprojected_scratch);
-            const int height = layout.largest_tile();
-            Tiles<T> values(cell.forward, layout.sub * height, tile_scratch);
-            T *halves = half_scratch.get<T>(std::max(1, layout.gates * layout.sub) * height * W);
-            T *x_halves = nullptr, *x_copy = nullptr;
-            if (in_step) {
-                x_halves = x_half_scratch.get<T>(cell.x_blocks * layout.sub * height * W + 1);
-                x_copy = row_scratch.get<T>(layout.indexed() ? B * f.inputs : 1);
+    void operator()() {
+        const bool multiplies = w_.weight_ih != nullptr && !in_step_;
+        const std::int64_t gates_size = static_cast<std::int64_t>(cell_.x_blocks) * H_;
+        plan_.for_each_span(multiplies, false, [&](const Span &span) {
+            const T *x_gates = f_.x + (scattered() ? 0 : span.first * B_ * gates_size);
+            if (multiplies) {
+                const T *x = input_rows(plan_, span, f_.x, I_, scratch(3));
+                T *halves = scratch(4).template get<T>(span.rows * gates_size);
+                multiply<T>(units_, Use::weight, span.rows, gates_size, I_,
+                            Matrix<const T>{x, I_, 1}, Matrix<const T>{w_.weight_ih, 1, I_}, halves,
+                            gates_size, w_.bias_ih, false);
+                x_gates = halves;
             }
-            const auto state0 = static_cast<std::int32_t>(cell.gates.size());
-            std::vector<typename Layout<T>::Tile> tiles;
-            std::vector<std::int64_t> input_row(B); // of each position, among the T*B of the input
-
-            for (std::int64_t t = span.first; t < span.end; t++) {
-                layout.tiles_of(thread, t, tiles);
-                for (const auto &tile : tiles) {
-                    for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                        input_row[p] = layout.input_row(p, t);
-                    if (thread > 0 && layout.share_units)
-                        continue;
-                    // Inactive rows keep their state; the output after a row's length is 0.
-                    for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++) {
-                        for (int k = 0; k < cell.states; k++) {
-                            std::int64_t size = k == 0 ? P : H;
-                            std::memcpy(state_at(k, t + 1) + p * size, state_at(k, t) + p * size,
-                                        size * sizeof(T));
-                        }
-                        std::fill_n(f.output + (t * B + layout.rows[p]) * P, P, T(0));
-                        if (f.unprojected != nullptr)
-                            std::fill_n(unprojected_at(t) + p * H, H, T(0));
-                        for (int n = 0; n < f.named_count; n++)
-                            std::fill_n(f.record[n] + (t * B + layout.rows[p]) * H, H, T(0));
-                    }
-                }
-
-                const T *x_step = f.x + t * B * f.inputs;
-                if (in_step && layout.indexed()) {
-                    x_step = x_copy;
-                    for (const auto &tile : tiles)
-                        for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                            std::copy_n(f.x + input_row[p] * f.inputs, f.inputs,
-                                        x_copy + p * f.inputs);
-                }
-                h_rows.read(tiles, state_at(0, t));
-                if (in_step)
-                    x_rows.read(tiles, x_step);
-
-                for (std::int64_t block = 0; block < layout.blocks_of(thread); block++) {
-                    const std::int64_t v = layout.block_vector(thread, block, t);
-                    const int sub = layout.block_size(thread, v);
-                    const std::int64_t unit = v * W,
-                                       units = std::min<std::int64_t>(sub * W, H - unit);
-                    for (std::size_t n = 0; n < tiles.size(); n++) {
-                        const auto &tile = tiles[n];
-                        const int rows = tile.rows;
-                        if (rows == 0)
-                            continue;
-                        const std::int64_t *in = input_row.data() + tile.first;
-
-                        if (f.saved != nullptr)
-                            for (std::size_t s = 0; s < cell.saved.size(); s++)
-                                values.place(cell.saved[s],
-                                             f.saved + layout.saved_at(t, tile.number, v) +
-                                                 static_cast<std::int64_t>(s) * sub * rows * W);
-
-                        h_rows.multiply(n, tile, v, sub, halves);
-                        if (in_step)
-                            x_rows.multiply(n, tile, v, sub, x_halves);
-                        for (std::int32_t g = 0; g < state0; g++) {
-                            auto [x, h] = cell.gates[g];
-                            T *value = values[g];
-                            if (h >= 0)
-                                add_bias<false>(value, halves + h * sub * rows * W,
-                                                f.bias_hh == nullptr ? nullptr
-                                                                     : f.bias_hh + h * H + unit,
-                                                rows, sub, units);
-                            if (x < 0)
-                                continue;
-                            if (in_step) {
-                                const T *half = x_halves + x * sub * rows * W;
-                                const T *bias =
-                                    f.bias_ih == nullptr ? nullptr : f.bias_ih + x * H + unit;
-                                if (h >= 0)
-                                    add_bias<true>(value, half, bias, rows, sub, units);
-                                else
-                                    add_bias<false>(value, half, bias, rows, sub, units);
-                                continue;
-                            }
-                            RowView<const T> from{x_gates + x * H + unit, gates_size, in};
-                            if (!scattered)
-                                from = {from.data + layout.row(span, t, tile.first) * gates_size,
-                                        gates_size, nullptr};
-                            if (h >= 0)
-                                gather_add(value, from, rows, sub, units);
-                            else
-                                gather(value, from, rows, sub, units);
-                        }
-                        for (int k = 0; k < cell.states; k++)
-                            if (read[state0 + k])
-                                gather(values[state0 + k],
-                                       RowView<const T>{state_at(k, t) + tile.first * H + unit, H,
-                                                        nullptr},
-                                       rows, sub, units);
-                        for (int k = 0; k < cell.parameters; k++)
-                            gather(values[state0 + cell.states + k],
-                                   RowView<const T>{f.parameters[k] + unit, 0, nullptr}, rows, sub,
-                                   units);
-
-                        values.run(sub * rows);
-
-                        for (int k = 0; k < cell.states; k++) {
-                            T *to = k == 0 && f.unprojected != nullptr ? unprojected_at(t)
-                                                                       : state_at(k, t + 1);
-                            scatter(values[cell.forward.outputs[k]],
-                                    RowView<T>{to + tile.first * H + unit, H, nullptr}, rows, sub,
-                                    units);
-                        }
-                        if (f.unprojected == nullptr)
-                            scatter(values[cell.forward.outputs[0]],
-                                    RowView<T>{f.output + unit, H, in}, rows, sub, units);
-                        for (int n = 0; n < f.named_count; n++)
-                            scatter(values[f.named[n]], RowView<T>{f.record[n] + unit, H, in}, rows,
-                                    sub, units);
-                    }
-                }
-                if (f.unprojected != nullptr) {
-                    T *to = state_at(0, t + 1);
-                    unprojected_rows->read(tiles, unprojected_at(t));
-                    unprojected_rows->multiply(*projection, 0, p_vectors, to, P, false, false);
-                    for (const auto &tile : tiles)
-                        for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                            std::memcpy(f.output + input_row[p] * P, to + p * P, P * sizeof(T));
-                }
-                if (layout.share_units)
-                    barrier.wait();
-            }
+            plan_.run(barrier_, [&](int thread) { work(thread, span, x_gates); });
         });
-    });
-}
+    }
+
+  private:
+    static Scratch &scratch(int number) {
+        static thread_local Scratch all[5];
+        return all[number];
+    }
+    Format input_format() const { return choose(Use::weight, I_, H_, units_).format; }
+    // Whether given input halves are read by the order of the input.
+    bool scattered() const { return w_.weight_ih == nullptr && plan_.indexed(); }
+
+    T *state_at(int k, std::int64_t t) const {
+        return f_.states[k] + (f_.saved == nullptr ? t % 2 : t) * B_ * (k == 0 ? P_ : H_);
+    }
+    T *unprojected_at(std::int64_t t) const {
+        return f_.unprojected + (f_.saved == nullptr ? 0 : t) * B_ * H_;
+    }
+
+    // What one thread has to itself.
+    struct Own {
+        std::vector<RowTile> tiles;
+        std::vector<std::int64_t> input_row; // of each position, among the T*B of the input
+        std::vector<RowRange<T>> h_ranges, x_ranges, unprojected_ranges;
+    };
+
+    void work(int thread, const Span &span, const T *x_gates) {
+        static thread_local Scratch value_scratch, half_scratch, copy_scratch, h_scratch, x_scratch,
+            unprojected_scratch;
+        using Rows = typename Weight<T>::Rows;
+        Rows h_rows(hh_, B_, false, h_scratch);
+        Rows x_rows(ih_, B_, false, x_scratch);
+        std::optional<Rows> unprojected_rows;
+        if (projection_)
+            unprojected_rows.emplace(*projection_, B_, false, unprojected_scratch);
+        const StepLayer<T> layer{
+            &cell_,     &plan_.blocks,       H_, &hh_, in_step_ ? &ih_ : nullptr, w_.bias_ih,
+            w_.bias_hh, w_.parameters.data()};
+        int vectors = plan_.sub * plan_.largest_tile();
+        if (f_.saved == nullptr)
+            vectors = std::max(vectors, tile_vectors);
+        ForwardStep<T> step(layer, reads_, vectors, vectors, value_scratch, half_scratch);
+        Own own;
+        own.input_row.resize(B_);
+        T *x_copy = copy_scratch.get<T>(in_step_ && plan_.indexed() ? B_ * I_ : 1);
+
+        for (std::int64_t t = span.first; t < span.end; t++) {
+            plan_.tiles_of(thread, t, own.tiles);
+            for (const RowTile &tile : own.tiles)
+                begin_tile(own, tile, t, thread == 0 || !plan_.share_units);
+            own.h_ranges.clear(), own.x_ranges.clear();
+            for (const RowTile &tile : own.tiles)
+                own.h_ranges.push_back({state_at(0, t) + tile.first * P_, tile.rows, 0});
+            if (cell_.h_blocks > 0)
+                h_rows.read(own.h_ranges, P_, true);
+            if (in_step_) {
+                const T *x = f_.x + t * B_ * I_;
+                for (const RowTile &tile : own.tiles) {
+                    for (int r = 0; r < tile.rows && plan_.indexed(); r++)
+                        std::copy_n(f_.x + own.input_row[tile.first + r] * I_, I_,
+                                    x_copy + (tile.first + r) * I_);
+                    own.x_ranges.push_back(
+                        {(plan_.indexed() ? x_copy : x) + tile.first * I_, tile.rows, 0});
+                }
+                x_rows.read(own.x_ranges, I_, true);
+            }
+            const std::int64_t blocks = plan_.blocks_of(thread), together = blocks_in_step(own);
+            for (std::int64_t k = 0; k < blocks; k += together) {
+                const std::int64_t last = std::min(blocks, k + together) - 1,
+                                   one = plan_.block(thread, k, t),
+                                   other = plan_.block(thread, last, t);
+                for (std::size_t n = 0; n < own.tiles.size(); n++)
+                    if (own.tiles[n].rows > 0) {
+                        step.part = static_cast<std::int64_t>(n);
+                        place(step, own, own.tiles[n], span, t, std::min(one, other), x_gates);
+                        step(own.tiles[n].rows, std::min(one, other), std::max(one, other) + 1,
+                             cell_.h_blocks > 0 ? &h_rows : nullptr, in_step_ ? &x_rows : nullptr);
+                    }
+            }
+            if (projection_)
+                project(*unprojected_rows, own, t);
+            if (plan_.share_units)
+                barrier_.wait();
+        }
+    }
+
+    // The blocks that a step takes at once, so that few rows make a tile too. What is saved for the
+    // backward pass is saved block by block.
+    std::int64_t blocks_in_step(const Own &own) const {
+        int rows = 1;
+        for (const RowTile &tile : own.tiles)
+            rows = std::max(rows, tile.rows);
+        return f_.saved != nullptr ? 1 : std::max(1, tile_vectors / (plan_.sub * rows));
+    }
+
+    // Inactive rows keep their state; the output after a row's length is 0.
+    void begin_tile(Own &own, const RowTile &tile, std::int64_t t, bool writes) const {
+        for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+            own.input_row[p] = plan_.input_row(p, t);
+        for (std::int64_t p = tile.first + tile.rows; p < tile.end && writes; p++) {
+            for (int k = 0; k < cell_.states; k++) {
+                const std::int64_t size = k == 0 ? P_ : H_;
+                std::memcpy(state_at(k, t + 1) + p * size, state_at(k, t) + p * size,
+                            size * sizeof(T));
+            }
+            std::fill_n(f_.output + (t * B_ + plan_.rows[p]) * P_, P_, T(0));
+            if (f_.unprojected != nullptr)
+                std::fill_n(unprojected_at(t) + p * H_, H_, T(0));
+            for (int n = 0; n < f_.named_count; n++)
+                std::fill_n(f_.record[n] + (t * B_ + plan_.rows[p]) * H_, H_, T(0));
+        }
+    }
+
+    // What a tile reads and writes.
+    void place(ForwardStep<T> &step, const Own &own, const RowTile &tile, const Span &span,
+               std::int64_t t, std::int64_t block, const T *x_gates) const {
+        const std::int64_t *in = own.input_row.data() + tile.first;
+        const std::int64_t gates_size = static_cast<std::int64_t>(cell_.x_blocks) * H_;
+        if (f_.saved != nullptr)
+            step.saved = f_.saved + plan_.saved_at(std::ssize(cell_.saved), t, tile.number, block);
+        if (scattered())
+            step.x = {{x_gates, gates_size, in}, false};
+        else
+            step.x = {{x_gates + plan_.row(span, t, tile.first) * gates_size, gates_size, nullptr},
+                      false};
+        for (int k = 0; k < cell_.states; k++) {
+            T *after = k == 0 && projection_ ? unprojected_at(t) : state_at(k, t + 1);
+            step.before[k] = state_at(k, t) + tile.first * H_;
+            step.after[k] = after + tile.first * H_;
+        }
+        step.written.clear();
+        if (!projection_)
+            step.written.push_back({cell_.forward.outputs[0], {f_.output, H_, in}});
+        for (int n = 0; n < f_.named_count; n++)
+            step.written.push_back({f_.named[n], {f_.record[n], H_, in}});
+    }
+
+    void project(typename Weight<T>::Rows &rows, Own &own, std::int64_t t) const {
+        T *to = state_at(0, t + 1);
+        own.unprojected_ranges.clear();
+        for (const RowTile &tile : own.tiles)
+            own.unprojected_ranges.push_back(
+                {unprojected_at(t) + tile.first * H_, tile.rows, tile.first});
+        rows.read(own.unprojected_ranges, H_, false);
+        projection_->multiply_all(0, Parts::of((P_ + W - 1) / W, max_vectors).parts, rows,
+                                  {to, P_, W, false, P_});
+        for (const RowTile &tile : own.tiles)
+            for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                std::memcpy(f_.output + own.input_row[p] * P_, to + p * P_, P_ * sizeof(T));
+    }
+
+    const Forward<T> &f_;
+    const LayerWeights<T> &w_;
+    const Cell &cell_;
+    const std::int64_t B_, H_, P_, I_;
+    const Units units_;
+    const Plan plan_;
+    const std::vector<bool> reads_;
+    const bool in_step_;
+    const Weight<T> hh_, ih_;
+    std::optional<Weight<T>> projection_;
+    Barrier barrier_;
+};
 
 // Sums over the rows of each group. The first group's sums are accumulated in place, in total
 // [size] or null, the others in buffers of their own, which add() adds group by group.
@@ -272,273 +305,295 @@ template <class T> class GroupSums {
     T *others_;
 };
 
-template <class T, class Products>
-SavedShape recurrence_saved(const Cell &cell, std::int64_t T_, std::int64_t B, std::int64_t H,
-                            std::int64_t P, bool has_projection, std::int64_t tiles) {
-    Layout<T> layout(cell, T_, B, H, P, nullptr, false, has_projection, Products::tile_rows, tiles);
-    return {layout.tiles, layout.saved_size()};
-}
+template <class T> class BackwardPass {
+    static constexpr int W = lanes<T>;
 
-template <class T, class Products> void recurrence_backward(const Backward<T> &f) {
-    constexpr int W = lanes<T>;
-    const Cell &cell = *f.cell;
-    const std::int64_t B = f.batch, H = f.hidden, P = f.projected;
-    const std::int64_t gates_size = static_cast<std::int64_t>(cell.h_blocks) * H;
-    const std::int64_t d_x_size = f.weight_ih == nullptr ? cell.x_blocks * H : f.inputs;
-    Layout<T> layout(cell, f.steps, B, H, P, f.lengths, f.reverse, f.weight_hr != nullptr,
-                     Products::tile_rows, f.tiles);
+  public:
+    BackwardPass(const Backward<T> &f, Units units)
+        : f_(f), w_(*f.weights), d_(*f.gradients), cell_(*f.cell), B_(f.sizes.batch),
+          H_(f.sizes.hidden), P_(f.sizes.projected), I_(f.inputs),
+          gates_size_(static_cast<std::int64_t>(cell_.h_blocks) * H_),
+          x_size_(static_cast<std::int64_t>(cell_.x_blocks) * H_), units_(units),
+          plan_(make_plan<T>(cell_, f.sizes, w_.weight_hr != nullptr, f.tiles, units)),
+          input_(choose(Use::input_gradient, x_size_, I_, units)),
+          in_step_(w_.weight_ih != nullptr && f.d_x != nullptr && input_.holds_in_step(x_size_) &&
+                   plan_.input_in_step(I_)),
+          scattered_(w_.weight_ih == nullptr && plan_.indexed()),
+          shared_gradient_(!scattered_ && same_halves()),
+          // Without input weights, the gradients of gates go straight to the caller's array.
+          groups_(w_.weight_ih == nullptr ? 1 : plan_.groups),
+          hh_(column_weight(choose(Use::weight, gates_size_, P_, units).format, gates_size_, P_,
+                            Matrix<const T>{w_.weight_hh, P_, 1},
+                            w_.weight_hr == nullptr ? plan_.shared_columns(gates_size_, ends_)
+                                                    : column_blocks(gates_size_, P_, W),
+                            scratch(0))),
+          barrier_(plan_.threads), weight_hr_(d_.weight_hr, P_ * H_, groups_, scratch(3)),
+          weight_hh_(d_.weight_hh, gates_size_ * P_, groups_, scratch(4)),
+          bias_hh_(d_.bias_hh, gates_size_, groups_, scratch(5)),
+          weight_ih_(d_.weight_ih, x_size_ * I_, groups_, scratch(6)),
+          bias_ih_(shared_gradient_ && d_.bias_hh != nullptr ? nullptr : d_.bias_ih, x_size_,
+                   groups_, scratch(7)) {
+        if (w_.weight_hr != nullptr) {
+            ends_.assign(1, Parts::of((P_ + W - 1) / W, max_vectors).parts);
+            projection_.emplace(column_weight(choose(Use::weight, P_, H_, units).format, P_, H_,
+                                              Matrix<const T>{w_.weight_hr, H_, 1},
+                                              column_blocks(P_, H_, W), scratch(1)));
+        }
+        if (in_step_)
+            ih_.emplace(column_weight(input_.format, x_size_, I_,
+                                      Matrix<const T>{w_.weight_ih, I_, 1},
+                                      column_blocks(x_size_, I_, W), scratch(2)));
+    }
 
-    static thread_local Scratch weight_scratch, input_weight_scratch, projection_scratch;
-    using Columns = typename Products::Columns;
-    const std::int64_t p_vectors = (P + W - 1) / W, h_vectors = layout.vectors();
-    const std::int64_t i_vectors = (f.inputs + W - 1) / W;
-    std::vector<std::int64_t> shares{0};
-    for (int thread = 0; thread + 1 < layout.threads && layout.share_units; thread++)
-        shares.push_back(layout.end_vector(thread));
-    shares.push_back(p_vectors);
-    const Columns hh(gates_size, P, Matrix<const T>{f.weight_hh, P, 1}, shares, weight_scratch);
-    std::optional<Columns> projection, ih;
-    if (f.weight_hr != nullptr)
-        projection.emplace(P, H, Matrix<const T>{f.weight_hr, H, 1},
-                           std::vector<std::int64_t>{0, h_vectors}, projection_scratch);
-    const bool in_step = f.weight_ih != nullptr && f.d_x != nullptr &&
-                         Products::applies_to_columns(cell.x_blocks * H) &&
-                         layout.input_in_step(f.inputs, Products::weight_bytes);
-    if (in_step)
-        ih.emplace(cell.x_blocks * H, f.inputs, Matrix<const T>{f.weight_ih, f.inputs, 1},
-                   std::vector<std::int64_t>{0, i_vectors}, input_weight_scratch);
-    Barrier barrier(layout.threads);
-    const std::int64_t x_size = static_cast<std::int64_t>(cell.x_blocks) * H, I = f.inputs;
-    const bool scattered = f.weight_ih == nullptr && layout.indexed();
-    bool shared_gradient = !scattered; // the two halves of every gate share one gradient
-    for (const GateInput &gate : cell.gates)
-        shared_gradient = shared_gradient && gate.x == gate.h;
-    static thread_local Scratch x_gate_scratch, h_gate_scratch, projected_scratch;
-    bool adding = false; // weight gradients are accumulated from the second span on
-    // Without input weights, the gradients of gates go straight to the caller's array.
-    const int groups = f.weight_ih == nullptr ? 1 : layout.groups;
-    static thread_local Scratch sum_scratch[5];
-    GroupSums<T> d_weight_hr(f.d_weight_hr, P * H, groups, sum_scratch[0]),
-        d_weight_hh(f.d_weight_hh, gates_size * P, groups, sum_scratch[1]),
-        d_bias_hh(f.d_bias_hh, gates_size, groups, sum_scratch[2]),
-        d_weight_ih(f.d_weight_ih, x_size * I, groups, sum_scratch[3]),
-        d_bias_ih(shared_gradient && f.d_bias_hh != nullptr ? nullptr : f.d_bias_ih, x_size, groups,
-                  sum_scratch[4]);
+    void operator()() {
+        plan_.for_each_span(w_.weight_ih != nullptr, true, [&](const Span &span) {
+            const GroupedRows grouped(plan_, span, groups_);
+            d_x_gates_ = w_.weight_ih != nullptr
+                             ? scratch(8).template get<T>(span.rows * x_size_)
+                             : f_.d_x + (scattered_ ? 0 : span.first * B_ * x_size_);
+            d_h_gates_ =
+                shared_gradient_ ? d_x_gates_ : scratch(9).template get<T>(span.rows * gates_size_);
+            d_projected_ = projection_ ? scratch(10).template get<T>(span.rows * P_) : nullptr;
+            plan_.run(barrier_, [&](int thread) { work(thread, span, grouped); });
+            // The contribution of all steps of the span to the gradients of weights and input, each
+            // group's to its own sums: on the thread that has the group's rows, or on all threads,
+            // one group after the other.
+            const int tasks = groups_ == 1 || available_threads() > groups_ ? 1 : plan_.threads;
+            parallel(tasks, [&](std::int64_t task) {
+                for (auto g = static_cast<int>(task); g < groups_; g += tasks)
+                    add_group(g, span, grouped);
+            });
+            adding_ = true;
+        });
+        for (GroupSums<T> *sums : {&weight_hr_, &weight_hh_, &bias_hh_, &weight_ih_, &bias_ih_})
+            sums->add();
+        if (d_.bias_ih != nullptr && bias_ih_.of(0) == nullptr)
+            std::copy_n(d_.bias_hh, x_size_, d_.bias_ih);
+    }
 
-    layout.for_each_span(f.weight_ih != nullptr, true, [&](Span span) {
-        const GroupedRows<T> grouped(layout, span, groups);
-        T *d_x_gates = f.d_x + (scattered ? 0 : span.first * B * x_size);
-        if (f.weight_ih != nullptr)
-            d_x_gates = x_gate_scratch.get<T>(span.rows * x_size);
-        T *d_h_gates = shared_gradient ? d_x_gates : h_gate_scratch.get<T>(span.rows * gates_size);
-        T *d_projected = f.weight_hr == nullptr ? nullptr : projected_scratch.get<T>(span.rows * P);
-        layout.run([&](int thread) {
-            static thread_local Scratch tile_scratch, row_scratch, d_row_scratch;
-            static thread_local Scratch d_h_scratch, d_x_scratch, d_projected_scratch;
-            typename Columns::LeftOperand d_h_rows(hh, B, d_h_scratch);
-            std::optional<typename Columns::LeftOperand> d_x_rows, d_projected_rows;
-            if (in_step && !shared_gradient)
-                d_x_rows.emplace(*ih, B, d_x_scratch);
-            if (projection)
-                d_projected_rows.emplace(*projection, B, d_projected_scratch);
-            const int height = layout.largest_tile();
-            Tiles<T> values(cell.backward, layout.sub * height, tile_scratch);
-            const int saved_count = static_cast<int>(cell.saved.size());
-            const int gate_count = static_cast<int>(cell.gates.size());
-            T *d_unprojected =
-                f.weight_hr == nullptr ? nullptr : row_scratch.get<T>(B * h_vectors * W);
-            std::vector<typename Layout<T>::Tile> tiles;
-            std::vector<std::int64_t> input_row(B);
+  private:
+    using Rows = typename Weight<T>::Rows;
 
-            for (std::int64_t t = span.end - 1; t >= span.first; t--) {
-                layout.tiles_of(thread, t, tiles);
-                for (auto &tile : tiles) {
-                    tile.row = grouped.row(t, tile.number);
-                    for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                        input_row[p] = layout.input_row(p, t);
-                    if (thread > 0 && layout.share_units)
-                        continue;
-                    for (std::int64_t p = tile.first + tile.rows; p < tile.end; p++)
-                        if (f.d_x != nullptr)
-                            std::fill_n(f.d_x + (t * B + layout.rows[p]) * d_x_size, d_x_size,
-                                        T(0));
-                }
-                if (f.weight_hr != nullptr) {
-                    for (const auto &tile : tiles)
-                        for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                            for (std::int64_t k = 0; k < P; k++) {
-                                T &state = f.d_states[0][p * P + k];
-                                T out =
-                                    f.d_output == nullptr ? T(0) : f.d_output[input_row[p] * P + k];
-                                d_projected[(tile.row + p - tile.first) * P + k] = state + out;
-                                state = 0;
-                            }
-                    d_projected_rows->read(tiles, d_projected);
-                    d_projected_rows->multiply(*projection, 0, h_vectors, d_unprojected,
-                                               h_vectors * W, false, false);
-                }
+    static Scratch &scratch(int number) {
+        static thread_local Scratch all[11];
+        return all[number];
+    }
 
-                for (std::int64_t block = 0; block < layout.blocks_of(thread); block++) {
-                    const std::int64_t v = layout.block_vector(thread, block, t);
-                    const int sub = layout.block_size(thread, v);
-                    const std::int64_t unit = v * W,
-                                       units = std::min<std::int64_t>(sub * W, H - unit);
-                    for (const auto &tile : tiles) {
-                        const int rows = tile.rows;
-                        if (rows == 0)
-                            continue;
-                        const std::int64_t row = tile.row;
-                        const std::int64_t *in = input_row.data() + tile.first;
+    // Whether the two halves of every gate share one gradient.
+    bool same_halves() const {
+        bool same = true;
+        for (const GateInput &gate : cell_.gates)
+            same = same && gate.x == gate.h;
+        return same;
+    }
 
-                        for (int s = 0; s < saved_count; s++)
-                            values.place(s, const_cast<T *>(f.saved) +
-                                                layout.saved_at(t, tile.number, v) +
-                                                static_cast<std::int64_t>(s) * sub * rows * W);
-                        for (int k = 0; k < cell.states; k++) {
-                            T *value = values[saved_count + k];
-                            if (k == 0 && f.weight_hr != nullptr) {
-                                gather(value,
-                                       RowView<const T>{d_unprojected + tile.first * h_vectors * W +
-                                                            unit,
-                                                        h_vectors * W, nullptr},
-                                       rows, sub, units);
-                                continue;
-                            }
-                            gather(
-                                value,
-                                RowView<const T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
-                                rows, sub, units);
-                            if (k > 0 || f.d_output == nullptr)
-                                continue;
-                            gather_add(value, RowView<const T>{f.d_output + unit, H, in}, rows, sub,
-                                       units);
-                        }
+    struct Own {
+        std::vector<RowTile> tiles;
+        std::vector<std::int64_t> input_row;
+        std::vector<RowRange<T>> ranges, x_ranges;
+    };
 
-                        values.run(sub * rows);
+    void work(int thread, const Span &span, const GroupedRows &grouped) {
+        static thread_local Scratch value_scratch, row_scratch, d_row_scratch, d_h_scratch,
+            d_x_scratch, d_projected_scratch;
+        Rows d_h_rows(hh_, B_, false, d_h_scratch);
+        std::optional<Rows> d_x_rows, d_projected_rows;
+        if (in_step_ && !shared_gradient_)
+            d_x_rows.emplace(*ih_, B_, false, d_x_scratch);
+        if (projection_)
+            d_projected_rows.emplace(*projection_, B_, false, d_projected_scratch);
+        BackwardStep<T> step(cell_, H_, plan_.sub * plan_.largest_tile(), value_scratch);
+        T *d_unprojected = projection_ ? row_scratch.get<T>(B_ * plan_.vectors() * W) : nullptr;
+        T *d_rows = d_row_scratch.get<T>(in_step_ && plan_.indexed() ? B_ * I_ : 1);
+        Own own;
+        own.input_row.resize(B_);
 
-                        for (int g = 0; g < gate_count; g++) {
-                            auto [x, h] = cell.gates[g];
-                            const T *value = values[cell.backward.outputs[g]];
-                            if (x >= 0) {
-                                RowView<T> to{d_x_gates + x * H + unit, x_size, in};
-                                if (!scattered)
-                                    to = {to.data + row * x_size, x_size, nullptr};
-                                scatter(value, to, rows, sub, units);
-                            }
-                            if (h >= 0 && !shared_gradient)
-                                scatter(value,
-                                        RowView<T>{d_h_gates + row * gates_size + h * H + unit,
-                                                   gates_size, nullptr},
-                                        rows, sub, units);
-                        }
-                        for (int k = f.weight_hr != nullptr; k < cell.states; k++)
-                            scatter(values[cell.backward.outputs[gate_count + k]],
-                                    RowView<T>{f.d_states[k] + tile.first * H + unit, H, nullptr},
-                                    rows, sub, units);
-                        for (int k = 0; k < cell.parameters; k++) {
-                            const T *value =
-                                values[cell.backward.outputs[gate_count + cell.states + k]];
-                            T *total = f.d_parameters + (k * B + tile.first) * H + unit;
-                            for (int s = 0; s < sub; s++)
-                                for (int r = 0; r < rows; r++, value += W) {
-                                    std::int64_t n = std::min<std::int64_t>(W, units - s * W);
-                                    for (std::int64_t u = 0; u < n; u++)
-                                        total[r * H + s * W + u] += value[u];
-                                }
-                        }
-                    }
-                }
-                if (layout.share_units)
-                    barrier.wait();
-                d_h_rows.read(tiles, d_h_gates);
-                if (gates_size > 0)
-                    d_h_rows.multiply(hh, layout.share_units ? layout.first_vector(thread) : 0,
-                                      layout.share_units ? layout.end_vector(thread) : p_vectors,
-                                      f.d_states[0], P, true, t % 2 == 1);
-                if (in_step) {
-                    T *to = f.d_x + t * B * I;
-                    if (layout.indexed())
-                        to = d_row_scratch.get<T>(B * I);
-                    if (!shared_gradient)
-                        d_x_rows->read(tiles, d_x_gates);
-                    (shared_gradient ? d_h_rows : *d_x_rows)
-                        .multiply(*ih, 0, i_vectors, to, I, false, t % 2 == 1);
-                    if (layout.indexed())
-                        for (const auto &tile : tiles)
-                            for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
-                                std::copy_n(to + p * I, I, f.d_x + input_row[p] * I);
+        for (std::int64_t t = span.end - 1; t >= span.first; t--) {
+            plan_.tiles_of(thread, t, own.tiles);
+            for (RowTile &tile : own.tiles) {
+                tile.row = grouped.row(t, tile.number);
+                for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                    own.input_row[p] = plan_.input_row(p, t);
+                for (std::int64_t p = tile.first + tile.rows;
+                     p < tile.end && f_.d_x != nullptr && (thread == 0 || !plan_.share_units);
+                     p++) {
+                    const std::int64_t size = w_.weight_ih == nullptr ? x_size_ : I_;
+                    std::fill_n(f_.d_x + (t * B_ + plan_.rows[p]) * size, size, T(0));
                 }
             }
-        });
+            if (projection_)
+                project(*d_projected_rows, own, d_unprojected);
+            for (std::int64_t k = 0; k < plan_.blocks_of(thread); k++) {
+                const std::int64_t block = plan_.block(thread, k, t);
+                for (const RowTile &tile : own.tiles)
+                    if (tile.rows > 0) {
+                        place(step, own, tile, t, block, d_unprojected);
+                        step(tile.rows, plan_.blocks[block]);
+                    }
+            }
+            if (plan_.share_units)
+                barrier_.wait();
+            multiply_states(d_h_rows, own, thread, t);
+            if (in_step_)
+                multiply_input(d_h_rows, d_x_rows, own, t, d_rows);
+        }
+    }
 
-        // The contribution of all steps of the span to the gradients of weights and input; each
-        // group to its own sums.
-        auto add_group = [&](int g) {
-            static thread_local Scratch copy_scratch, d_input_scratch;
-            const std::int64_t rows = grouped.size(g), first = grouped.first(g);
-            // total [columns of d, columns of x] += d [rows, .]^T x [rows, .]
-            auto add_outer = [&](const T *d, std::int64_t d_columns, const T *x,
-                                 std::int64_t x_columns, T *total) {
-                Products::multiply(Gradient::weight, d_columns, x_columns, rows,
-                                   Matrix<const T>{d + first * d_columns, 1, d_columns},
-                                   Matrix<const T>{x, x_columns, 1}, total, x_columns, adding);
-            };
-            // The group's rows of x [T * B, columns], where row_of(p, t) is the row of a position
-            // at a step: x itself where they are consecutive.
-            auto rows_of_group = [&](const T *x, std::int64_t columns, bool copies, auto row_of) {
-                if (!copies && groups == 1)
-                    return x + span.first * B * columns;
-                T *copy = copy_scratch.get<T>(rows * columns);
-                grouped.for_each_row(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
-                    std::copy_n(x + row_of(p, t) * columns, columns, copy + row * columns);
-                });
-                return static_cast<const T *>(copy);
-            };
-            auto by_position = [&](std::int64_t p, std::int64_t t) { return t * B + p; };
-            auto by_input = [&](std::int64_t p, std::int64_t t) { return layout.input_row(p, t); };
+    // The gradients of the unprojected first state, by position, from those of the projected one.
+    void project(Rows &rows, Own &own, T *d_unprojected) const {
+        own.ranges.clear();
+        for (const RowTile &tile : own.tiles) {
+            for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                for (std::int64_t k = 0; k < P_; k++) {
+                    T &state = f_.d_states[0][p * P_ + k];
+                    const T out =
+                        f_.d_output == nullptr ? T(0) : f_.d_output[own.input_row[p] * P_ + k];
+                    d_projected_[(tile.row + p - tile.first) * P_ + k] = state + out;
+                    state = 0;
+                }
+            own.ranges.push_back({d_projected_ + tile.row * P_, tile.rows, tile.first});
+        }
+        rows.read(own.ranges, P_, false);
+        projection_->multiply_all(0, Parts::of(plan_.vectors(), max_vectors).parts, rows,
+                                  {d_unprojected, plan_.vectors() * W, W, false, H_});
+    }
 
-            if (f.d_weight_hr != nullptr)
-                add_outer(d_projected, P,
-                          rows_of_group(f.unprojected, H, layout.ragged, by_position), H,
-                          d_weight_hr.of(g));
-            if (f.d_weight_hh != nullptr)
-                add_outer(d_h_gates, gates_size,
-                          rows_of_group(f.state, P, layout.ragged, by_position), P,
-                          d_weight_hh.of(g));
-            if (f.d_bias_hh != nullptr)
-                sum_columns(rows, gates_size, d_h_gates + first * gates_size, d_bias_hh.of(g),
-                            adding);
-            if (f.weight_ih == nullptr)
-                return;
-            if (f.d_weight_ih != nullptr)
-                add_outer(d_x_gates, x_size, rows_of_group(f.x, I, layout.indexed(), by_input), I,
-                          d_weight_ih.of(g));
-            if (d_bias_ih.of(g) != nullptr)
-                sum_columns(rows, x_size, d_x_gates + first * x_size, d_bias_ih.of(g), adding);
-            if (f.d_x == nullptr || in_step)
-                return;
-            const bool copies = layout.indexed() || groups > 1;
-            T *d_x = copies ? d_input_scratch.get<T>(rows * I) : f.d_x + span.first * B * I;
-            Products::multiply(Gradient::input, rows, I, x_size,
-                               Matrix<const T>{d_x_gates + first * x_size, x_size, 1},
-                               Matrix<const T>{f.weight_ih, I, 1}, d_x, I, false);
-            if (copies)
-                grouped.for_each_row(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
-                    std::copy_n(d_x + row * I, I, f.d_x + layout.input_row(p, t) * I);
-                });
+    // What a tile reads and writes.
+    void place(BackwardStep<T> &step, const Own &own, const RowTile &tile, std::int64_t t,
+               std::int64_t block, const T *d_unprojected) const {
+        const std::int64_t *in = own.input_row.data() + tile.first;
+        step.saved = f_.saved + plan_.saved_at(std::ssize(cell_.saved), t, tile.number, block);
+        for (int k = 0; k < cell_.states; k++) {
+            T *state = f_.d_states[k] + tile.first * H_;
+            step.d_after[k] = {state, H_, nullptr};
+            step.d_before[k] = state;
+        }
+        step.d_output = {f_.d_output, H_, in};
+        if (projection_) {
+            step.d_after[0] = {d_unprojected + tile.first * plan_.vectors() * W,
+                               plan_.vectors() * W, nullptr};
+            step.d_before[0] = nullptr;
+            step.d_output = {};
+        }
+        step.d_x_gates = {d_x_gates_, x_size_, in};
+        if (!scattered_)
+            step.d_x_gates = {d_x_gates_ + tile.row * x_size_, x_size_, nullptr};
+        step.d_h_gates = {};
+        if (!shared_gradient_)
+            step.d_h_gates = {d_h_gates_ + tile.row * gates_size_, gates_size_, nullptr};
+        for (int k = 0; k < cell_.parameters; k++)
+            step.d_parameters[k] = d_.parameters + (k * B_ + tile.first) * H_;
+    }
+
+    // The gradient of the first state before the step, through the recurrent weights.
+    void multiply_states(Rows &rows, Own &own, int thread, std::int64_t t) const {
+        own.ranges.clear();
+        for (const RowTile &tile : own.tiles)
+            own.ranges.push_back({d_h_gates_ + tile.row * gates_size_, tile.rows, tile.first});
+        rows.read(own.ranges, gates_size_, false);
+        if (gates_size_ == 0)
+            return;
+        const std::size_t share = plan_.share_units ? static_cast<std::size_t>(thread) : 0;
+        const std::int64_t first = share == 0 ? 0 : ends_[share - 1], end = ends_[share];
+        if (first == end)
+            return;
+        const std::int64_t column =
+            plan_.share_units ? plan_.blocks[plan_.first_block(thread)].first * W : 0;
+        hh_.multiply_all(first, end, rows, {f_.d_states[0] + column, P_, W, true, P_ - column},
+                         t % 2 == 1);
+    }
+
+    // The gradient of the step's input.
+    void multiply_input(const Rows &d_h_rows, std::optional<Rows> &d_x_rows, Own &own,
+                        std::int64_t t, T *d_rows) const {
+        T *to = plan_.indexed() ? d_rows : f_.d_x + t * B_ * I_;
+        if (!shared_gradient_) {
+            own.x_ranges.clear();
+            for (const RowTile &tile : own.tiles)
+                own.x_ranges.push_back({d_x_gates_ + tile.row * x_size_, tile.rows, tile.first});
+            d_x_rows->read(own.x_ranges, x_size_, false);
+        }
+        ih_->multiply_all(0, Parts::of((I_ + W - 1) / W, max_vectors).parts,
+                          shared_gradient_ ? d_h_rows : *d_x_rows, {to, I_, W, false, I_},
+                          t % 2 == 1);
+        if (plan_.indexed())
+            for (const RowTile &tile : own.tiles)
+                for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+                    std::copy_n(to + p * I_, I_, f_.d_x + own.input_row[p] * I_);
+    }
+
+    // What a group's rows of a span contribute.
+    void add_group(int g, const Span &span, const GroupedRows &grouped) const {
+        static thread_local Scratch copy_scratch, d_input_scratch;
+        const std::int64_t rows = grouped.size(g), first = grouped.first(g);
+        // total [columns of d, columns of x] += d [rows, .]^T x [rows, .]
+        auto add_outer = [&](const T *d, std::int64_t d_columns, const T *x, std::int64_t x_columns,
+                             T *total) {
+            multiply<T>(units_, Use::weight_gradient, d_columns, x_columns, rows,
+                        Matrix<const T>{d + first * d_columns, 1, d_columns},
+                        Matrix<const T>{x, x_columns, 1}, total, x_columns, nullptr, adding_);
         };
-        // On the thread that has the group's rows, or on all threads, one group after the other.
-        const int tasks = groups == 1 || available_threads() > groups ? 1 : layout.threads;
-        parallel(tasks, [&](std::int64_t task) {
-            for (auto g = static_cast<int>(task); g < groups; g += tasks)
-                add_group(g);
-        });
-        adding = true;
-    });
-    for (GroupSums<T> *sums : {&d_weight_hr, &d_weight_hh, &d_bias_hh, &d_weight_ih, &d_bias_ih})
-        sums->add();
-    if (f.d_bias_ih != nullptr && d_bias_ih.of(0) == nullptr)
-        std::copy_n(f.d_bias_hh, x_size, f.d_bias_ih);
-}
+        // The group's rows of x [T * B, columns], where row_of(p, t) is the row of a position at a
+        // step: x itself where they are consecutive.
+        auto rows_of_group = [&](const T *x, std::int64_t columns, bool copies, auto row_of) {
+            if (!copies && groups_ == 1)
+                return x + span.first * B_ * columns;
+            T *copy = copy_scratch.get<T>(rows * columns);
+            grouped.for_each_row(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+                std::copy_n(x + row_of(p, t) * columns, columns, copy + row * columns);
+            });
+            return static_cast<const T *>(copy);
+        };
+        auto by_position = [&](std::int64_t p, std::int64_t t) { return t * B_ + p; };
+        auto by_input = [&](std::int64_t p, std::int64_t t) { return plan_.input_row(p, t); };
+
+        if (d_.weight_hr != nullptr)
+            add_outer(d_projected_, P_,
+                      rows_of_group(f_.unprojected, H_, plan_.ragged, by_position), H_,
+                      weight_hr_.of(g));
+        if (d_.weight_hh != nullptr)
+            add_outer(d_h_gates_, gates_size_,
+                      rows_of_group(f_.state, P_, plan_.ragged, by_position), P_, weight_hh_.of(g));
+        if (d_.bias_hh != nullptr)
+            sum_columns(rows, gates_size_, d_h_gates_ + first * gates_size_, bias_hh_.of(g),
+                        adding_);
+        if (w_.weight_ih == nullptr)
+            return;
+        if (d_.weight_ih != nullptr)
+            add_outer(d_x_gates_, x_size_, rows_of_group(f_.x, I_, plan_.indexed(), by_input), I_,
+                      weight_ih_.of(g));
+        if (bias_ih_.of(g) != nullptr)
+            sum_columns(rows, x_size_, d_x_gates_ + first * x_size_, bias_ih_.of(g), adding_);
+        if (f_.d_x == nullptr || in_step_)
+            return;
+        const bool copies = plan_.indexed() || groups_ > 1;
+        T *d_x = copies ? d_input_scratch.get<T>(rows * I_) : f_.d_x + span.first * B_ * I_;
+        multiply<T>(units_, Use::input_gradient, rows, I_, x_size_,
+                    Matrix<const T>{d_x_gates_ + first * x_size_, x_size_, 1},
+                    Matrix<const T>{w_.weight_ih, I_, 1}, d_x, I_, nullptr, false);
+        if (copies)
+            grouped.for_each_row(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
+                std::copy_n(d_x + row * I_, I_, f_.d_x + plan_.input_row(p, t) * I_);
+            });
+    }
+
+    const Backward<T> &f_;
+    const LayerWeights<T> &w_;
+    const LayerGradients<T> &d_;
+    const Cell &cell_;
+    const std::int64_t B_, H_, P_, I_, gates_size_, x_size_;
+    const Units units_;
+    const Plan plan_;
+    const Arithmetic input_;
+    const bool in_step_, scattered_, shared_gradient_;
+    const int groups_;
+    std::vector<std::int64_t> ends_; // of each thread's blocks of hh_
+    const Weight<T> hh_;
+    std::optional<Weight<T>> projection_, ih_;
+    Barrier barrier_;
+    GroupSums<T> weight_hr_, weight_hh_, bias_hh_, weight_ih_, bias_ih_;
+    bool adding_ = false; // weight gradients are accumulated from the second span on
+    T *d_x_gates_ = nullptr, *d_h_gates_ = nullptr, *d_projected_ = nullptr; // of a span
+};
 
 } // namespace anaphora::ANAPHORA_ISA

@@ -1,7 +1,7 @@
 // Rows of a table: gathered and summed by index.
 #pragma once
 
-#include "matrix.h"
+#include "weight.h"
 
 namespace anaphora::ANAPHORA_ISA {
 

@@ -1,7 +1,7 @@
 // Samples ids from logits, as `generation.Sampler` describes.
 #pragma once
 
-#include "stack.h"
+#include "kernels.h"
 #include "vector.h"
 
 #include <numeric>
@@ -78,10 +78,10 @@ std::int64_t sample_id(std::int64_t V, const T *logits, double uniform, const Sa
 
 // ids [B] of logits [B, V]; returns the first row whose logits cannot be sampled, or B.
 template <class T>
-std::int64_t sample_rows(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
-                         const Sampling &sampling, std::int64_t *ids) {
+std::int64_t sample(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
+                    const Sampling &sampling, std::int64_t *ids) {
     std::int64_t bad = B;
-    run_concurrently(1, [&](int) {
+    parallel(1, [&](std::int64_t) {
         SamplingMemory memory(V);
         for (std::int64_t b = 0; b < B && bad == B; b++) {
             ids[b] = sample_id(V, logits + b * V, uniforms[b], sampling, memory);

@@ -1,7 +1,7 @@
 // Softmax cross-entropy, of logits and of a linear layer, and column sums.
 #pragma once
 
-#include "matrix.h"
+#include "weight.h"
 
 namespace anaphora::ANAPHORA_ISA {
 
@@ -85,8 +85,8 @@ void cross_entropy_backward(std::int64_t N, std::int64_t V, const T *probabiliti
 // The losses of cross_entropy_forward for the product of x and weights, whose logits are computed a
 // block of rows at a time: transposed, [V, rows], so that the weights are read in place. A lane of
 // a vector is a row; sums have the partial sums and the order of cross_entropy_forward.
-template <class T, class Products>
-void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
+template <class T>
+void linear_cross_entropy(Units units, std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
                           const T *weight, const T *bias, const std::int64_t *targets, T *losses) {
     constexpr int W = lanes<T>;
     // About this many logits at a time, but enough rows to fill the tiles of the product.
@@ -98,8 +98,8 @@ void linear_cross_entropy(std::int64_t N, std::int64_t V, std::int64_t K, const 
     T *logits = scratch.get<T>(V * block);
     for (std::int64_t begin = 0; begin < N; begin += block) {
         std::int64_t rows = std::min(block, N - begin);
-        Products::multiply(V, rows, K, Matrix<const T>{weight, K, 1},
-                           Matrix<const T>{x + begin * K, 1, K}, logits, block, nullptr, false);
+        multiply<T>(units, Use::weight, V, rows, K, Matrix<const T>{weight, K, 1},
+                    Matrix<const T>{x + begin * K, 1, K}, logits, block, nullptr, false);
         parallel((rows + W - 1) / W, [&](std::int64_t task) {
             T *z = logits + task * W;
             std::int64_t count = std::min<std::int64_t>(W, rows - task * W);

@@ -1,11 +1,42 @@
-// The tile registers of AMX: eight, each of up to 16 lines of 64 bytes.
+// The tile registers of AMX, eight, each of up to 16 lines of 64 bytes, and the other instructions
+// that fixed point needs.
 #pragma once
 
 #include "vector.h"
 
-#if defined(ANAPHORA_HAS_TILES) // AVX-512 only
+#if defined(ANAPHORA_HAS_TILES) // vectors of 64 bytes only
 
 namespace anaphora::ANAPHORA_ISA {
+
+using Ints = VectorOf<std::int32_t>::type;
+
+} // namespace anaphora::ANAPHORA_ISA
+
+#if defined(ANAPHORA_EMULATES_TILES)
+#include "emulated_tile_registers.h"
+#else
+
+namespace anaphora::ANAPHORA_ISA {
+
+// x * 2^n, rounded only where the result must be.
+ANAPHORA_INLINE Vector<float> times_power(Vector<float> x, Vector<float> n) {
+    Vector<float> y;
+    asm("vscalefps %2, %1, %0" : "=v"(y) : "v"(x), "v"(n));
+    return y;
+}
+
+// The nearest integers, ties to even.
+ANAPHORA_INLINE Ints to_integers(Vector<float> x) {
+    Ints integers;
+    asm("vcvtps2dq %1, %0" : "=v"(integers) : "v"(x));
+    return integers;
+}
+
+// sums + four products in each lane, of unsigned bytes x and signed bytes w.
+ANAPHORA_INLINE Ints add_products(Ints sums, Ints x, Ints w) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
+    return sums;
+}
 
 // Configures the tile registers of this thread for its lifetime: 0 to 6 with so many lines, for a
 // left operand; 7 with 16, for a right operand. Fewer lines take less time. A nested one restores
@@ -65,6 +96,12 @@ class TileRegisters {
     }
     int before_;
 };
+
+} // namespace anaphora::ANAPHORA_ISA
+
+#endif
+
+namespace anaphora::ANAPHORA_ISA {
 
 using Bits = VectorOf<std::uint32_t>::type;
 

@@ -1,8 +1,11 @@
 // Tiles, a few rows by a few units of an array, and the interpreter that runs a program on them.
 #pragma once
 
-#include "matrix.h"
+#include "memory.h"
+#include "program.h"
+#include "vector.h"
 
+#include <algorithm>
 #include <vector>
 
 namespace anaphora::ANAPHORA_ISA {

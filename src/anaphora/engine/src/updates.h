@@ -5,7 +5,7 @@
 // it could fuse either. Hence m + (1 - beta) * (g - m), which is beta * m + (1 - beta) * g.
 #pragma once
 
-#include "matrix.h"
+#include "weight.h"
 
 #include <type_traits>
 
@@ -30,15 +30,14 @@ template <class F> void for_each_element(std::int64_t n, F f) {
     });
 }
 
-// Elements begin ... end - 1 of a gradient; those of rows are copied to scratch, which stays in the
-// cache: a dense gradient would take as long to write and to read as the update itself.
+// Elements begin ... end - 1 of a gradient, at most gradient_part; those of rows are copied to
+// `part`, which stays in the cache: a dense gradient would take as long to write and to read as the
+// update itself. (It is on the stack: an update must not fail halfway for lack of memory.)
+inline constexpr std::int64_t gradient_part = 2048;
 template <class T>
-const T *gradient_block(const ParameterGradient<T> &gradient, std::int64_t begin, std::int64_t end,
-                        Scratch &scratch) {
-    if (gradient.rows == nullptr)
-        return gradient.values + begin;
-    T *block = scratch.get<T>(static_cast<std::size_t>(update_block));
-    std::fill_n(block, end - begin, T(0));
+const T *part_of(const ParameterGradient<T> &gradient, std::int64_t begin, std::int64_t end,
+                 T *part) {
+    std::fill_n(part, end - begin, T(0));
     const std::int64_t width = gradient.width;
     const std::int64_t *last = gradient.rows + gradient.count;
     for (const std::int64_t *row = std::lower_bound(gradient.rows, last, begin / width);
@@ -46,21 +45,28 @@ const T *gradient_block(const ParameterGradient<T> &gradient, std::int64_t begin
         const std::int64_t from = std::max(*row * width, begin),
                            to = std::min((*row + 1) * width, end);
         const T *values = gradient.values + (row - gradient.rows) * width;
-        std::copy_n(values + (from - *row * width), to - from, block + (from - begin));
+        std::copy_n(values + (from - *row * width), to - from, part + (from - begin));
     }
-    return block;
+    return part;
 }
 
 // f(k, gradient[k]) for every element; its arrays do not overlap.
 template <class T, class F>
 void for_each_element(std::int64_t n, const ParameterGradient<T> &gradient, F f) {
-    for_each_block(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-        static thread_local Scratch scratch;
-        const T *gradients = gradient_block(gradient, begin, end, scratch);
+    auto update = [&](std::int64_t begin, std::int64_t end, const T *gradients) {
         F own = f;
         ANAPHORA_INDEPENDENT
         for (std::int64_t k = begin; k < end; k++)
             own(k, gradients[k - begin]);
+    };
+    for_each_block(n, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        if (gradient.rows == nullptr)
+            return update(begin, end, gradient.values + begin);
+        alignas(64) T part[gradient_part];
+        for (std::int64_t k = begin; k < end; k += gradient_part) {
+            const std::int64_t part_end = std::min(end, k + gradient_part);
+            update(k, part_end, part_of(gradient, k, part_end, part));
+        }
     });
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #define ANAPHORA_INLINE inline __attribute__((always_inline))
 
@@ -37,6 +38,37 @@ template <class T> ANAPHORA_INLINE void store(T *to, Vector<T> v) { std::memcpy(
 // One number in every lane. (x - 0 is x for every x, so nothing is computed; 0 + x is not x for
 // -0.)
 template <class T> ANAPHORA_INLINE Vector<T> broadcast(T value) { return value - Vector<T>{}; }
+
+// n numbers of T, rounded up to cache lines.
+template <class T> inline std::int64_t padded(std::int64_t n) {
+    constexpr std::int64_t line = 64 / sizeof(T);
+    return (n + line - 1) / line * line;
+}
+
+// Lanes of x and y where bit `Distance` of their numbers is clear (Odd: set), side by side.
+template <int Distance, bool Odd, class V, int... Lane>
+ANAPHORA_INLINE V interleaved(V x, V y, std::integer_sequence<int, Lane...>) {
+    constexpr int W = sizeof...(Lane);
+    return __builtin_shufflevector(x, y,
+                                   ((Lane & Distance) == 0 ? Lane + (Odd ? Distance : 0)
+                                                           : W + Lane - (Odd ? 0 : Distance))...);
+}
+
+// Rows to columns, W by W: each step exchanges blocks of `Distance` lanes.
+template <class T, int Distance = 1> ANAPHORA_INLINE void transpose_lanes(Vector<T> *rows) {
+    constexpr int W = lanes<T>;
+    if constexpr (Distance < W) {
+        constexpr auto all = std::make_integer_sequence<int, W>();
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++)
+            if ((i & Distance) == 0) {
+                Vector<T> x = rows[i], y = rows[i + Distance];
+                rows[i] = interleaved<Distance, false>(x, y, all);
+                rows[i + Distance] = interleaved<Distance, true>(x, y, all);
+            }
+        transpose_lanes<T, 2 * Distance>(rows);
+    }
+}
 
 // Elementwise functions of one vector ------------------------------------------------------------
 

@@ -1,0 +1,146 @@
+// Packed weights, compiled for each instruction set: every format, dense and block-diagonal,
+// against plain sums; a block-diagonal weight has the bits of the dense one with zeros.
+#include "weight.h"
+
+#include <cmath>
+#include <random>
+
+namespace anaphora::ANAPHORA_ISA {
+namespace {
+
+template <class T> class WeightTest {
+  public:
+    WeightTest(std::mt19937_64 &random, Format format) : random_(random), format_(format) {
+        heads_ = one_of({1, 1, 2, 3});
+        gates_ = one_of({1, 2, 3, 4, 5, 7});
+        units_ = heads_ * one_of({1, 5, 8, 24, 33});
+        K_ = heads_ * one_of({1, 7, 40, 64, 100});
+        rows_ = one_of({1, 2, 5, 16});
+        largest_ = static_cast<int>(one_of({1, 2, 4}));
+        single_rows_ = one_of({0, 1}) == 1;
+        x_ = numbers(3 * rows_ * (K_ + 3));
+        B_ = numbers(K_ * gates_ * units_);
+        for (std::int64_t k = 0; k < K_; k++)
+            for (std::int64_t n = 0; n < gates_ * units_; n++)
+                if (k / (K_ / heads_) != n % units_ / (units_ / heads_))
+                    B_[k * gates_ * units_ + n] = 0;
+    }
+
+    // An empty string if all is well.
+    std::string run() {
+        std::vector<Block> dense,
+            diagonal = diagonal_blocks(units_, K_, heads_, lanes<T>, largest_);
+        add_blocks(dense, 0, (units_ + lanes<T> - 1) / lanes<T>, largest_, K_);
+        std::vector<T> transposed(B_.size());
+        for (std::int64_t k = 0; k < K_; k++)
+            for (std::int64_t n = 0; n < gates_ * units_; n++)
+                transposed[n * K_ + k] = B_[k * gates_ * units_ + n];
+        const Matrix<const T> by_rows{B_.data(), gates_ * units_, 1},
+            by_columns{transposed.data(), 1, K_};
+        const std::vector<T> expected = product(dense, by_rows, false);
+        for (const bool apart : {false, true})
+            for (const std::vector<Block> *blocks : {&dense, &diagonal})
+                for (const Matrix<const T> &B : {by_rows, by_columns})
+                    if (product(*blocks, B, apart) != expected)
+                        return "the bits depend on how a weight is packed or multiplied";
+        for (std::int64_t r = 0; r < 3 * rows_; r++)
+            for (std::int64_t n = 0; n < gates_ * units_; n++) {
+                double sum = 0, size = 0;
+                for (std::int64_t k = 0; k < K_; k++) {
+                    const double term = double(x_[r * (K_ + 3) + k]) * B_[k * gates_ * units_ + n];
+                    sum += term, size += std::abs(term);
+                }
+                const double bound = (sizeof(T) == 4 ? 1e-5 : 1e-13) * (size + 1);
+                if (std::abs(expected[r * gates_ * units_ + n] - sum) > bound)
+                    return "a product is wrong";
+            }
+        return {};
+    }
+
+  private:
+    std::int64_t one_of(std::initializer_list<std::int64_t> values) {
+        return values.begin()[random_() % values.size()];
+    }
+    std::vector<T> numbers(std::int64_t count) {
+        std::vector<T> result(count);
+        for (T &x : result)
+            x = static_cast<T>(static_cast<double>(random_() % 2001) / 1000 - 1);
+        return result;
+    }
+
+    // [rows, gates * units], by one of the ways to multiply; it is added to 0 for some blocks.
+    std::vector<T> product(const std::vector<Block> &blocks, const Matrix<const T> &B, bool apart) {
+        constexpr std::int64_t W = lanes<T>;
+        OwnScratch memory, row_memory;
+        const WeightShape shape{gates_, units_, K_, blocks, single_rows_};
+        const Weight<T> weight(format_, shape, B, memory);
+        typename Weight<T>::Rows rows(weight, 3 * rows_, one_of({0, 1}) == 1, row_memory);
+        std::vector<RowRange<T>> ranges;
+        for (std::int64_t n = 0; n < 3; n++)
+            ranges.push_back(
+                {x_.data() + n * rows_ * (K_ + 3), static_cast<int>(rows_), apart ? 0 : n * rows_});
+        const std::int64_t end = std::ssize(blocks), vectors = gates_ * ((units_ + W - 1) / W);
+        std::vector<T> result(3 * rows_ * gates_ * units_);
+        auto put = [&](std::int64_t block, std::int64_t v, std::int64_t row, const T *from) {
+            const Columns columns = shape.columns(blocks[block], v, W);
+            for (std::int64_t j = 0; j < std::min(W, columns.valid); j++)
+                result[row * gates_ * units_ + columns.begin + j] = from[j];
+        };
+        if (apart) { // as a step: part by part and some blocks at a time, vector by vector
+            rows.read(ranges, K_ + 3, true);
+            const std::int64_t step = one_of({1, 2, 100});
+            for (std::int64_t part = 0; part < 3; part++)
+                for (std::int64_t first = 0; first < end; first += step) {
+                    const std::int64_t last = std::min(end, first + step);
+                    std::vector<T> tile(vectors * rows_ * W, T(77));
+                    weight.multiply(first, last, rows, part, {tile.data(), W, rows_ * W});
+                    const T *from = tile.data();
+                    for (std::int64_t n = first; n < last; n++)
+                        for (std::int64_t v = 0; v < shape.vectors(blocks[n]); v++)
+                            for (std::int64_t r = 0; r < rows_; r++, from += W)
+                                put(n, v, part * rows_ + r, from);
+                }
+            return result;
+        }
+        rows.read(ranges, K_ + 3, false);
+        if (gates_ == 1) { // the last vector may be partial
+            weight.multiply_all(0, end, rows, {result.data(), units_, W, true, units_},
+                                end % 2 == 1);
+            return result;
+        }
+        std::vector<T> all(3 * rows_ * vectors * W, T(77));
+        weight.multiply_all(0, end, rows, {all.data(), vectors * W, W}, end % 2 == 0);
+        for (std::int64_t n = 0; n < end; n++)
+            for (std::int64_t v = 0; v < shape.vectors(blocks[n]); v++)
+                for (std::int64_t r = 0; r < 3 * rows_; r++)
+                    put(n, v, r, all.data() + (r * vectors + weight.first_vector(n) + v) * W);
+        return result;
+    }
+
+    std::mt19937_64 &random_;
+    Format format_;
+    std::int64_t heads_, gates_, units_, K_, rows_;
+    int largest_;
+    bool single_rows_;
+    std::vector<T> x_, B_;
+};
+
+} // namespace
+
+// The first failure, or an empty string. tile_registers: whether this process may use them.
+std::string test_weights(bool tile_registers);
+std::string test_weights(bool tile_registers) {
+    std::mt19937_64 random(23);
+    for (int k = 0; k < 300; k++) {
+        std::string failure = WeightTest<double>(random, Format::chain).run();
+        if (failure.empty())
+            failure = WeightTest<float>(random, Format::chain).run();
+        if (failure.empty() && tile_registers)
+            failure = WeightTest<float>(random, Format::fixed).run();
+        if (!failure.empty())
+            return failure + " (" + std::to_string(k) + ")";
+    }
+    return {};
+}
+
+} // namespace anaphora::ANAPHORA_ISA
