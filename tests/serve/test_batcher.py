@@ -10,9 +10,10 @@ from anaphora import engine, random
 from anaphora.data import BPETokenizer, CharacterTokenizer, WordTokenizer
 from anaphora.generation import Sampler, generate, score
 from anaphora.generation.generate import prompt_ids
+from anaphora.generation.scoring import most_likely
 from anaphora.models import LanguageModel
 from anaphora.serve import batcher as module
-from anaphora.serve.batcher import Batcher, Prompt, Request, most_likely
+from anaphora.serve.batcher import Batcher, Prompt, Request
 
 TEXT = "to be or not to be, that is the question:\nwhether 'tis nobler in the mind to suffer\n"
 NATIVE = engine.info()["engine"] == "native"

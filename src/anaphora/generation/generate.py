@@ -14,6 +14,7 @@ from anaphora import ops
 from anaphora.data import Tokenizer
 from anaphora.generation.reading import Ids, evaluating, opening, read, token_text
 from anaphora.generation.sampling import Sampler
+from anaphora.generation.scoring import most_likely
 from anaphora.models import LanguageModel
 from anaphora.nn import Module
 from anaphora.tensor import no_grad
@@ -202,8 +203,10 @@ def next_tokens(
     if not np.isfinite(logits).all():
         raise ValueError("next_tokens: the model's scores are NaN or infinite")
     log_p = ops.log_softmax(logits).data
-    ids = np.argsort(-logits, kind="stable")[:count].tolist()
-    return [NextToken(id, token_text(tokenizer, id), float(np.exp(log_p[id]))) for id in ids]
+    return [
+        NextToken(id, token_text(tokenizer, id), float(np.exp(log_p[id])))
+        for id in most_likely(logits, count)
+    ]
 
 
 class _Batch:

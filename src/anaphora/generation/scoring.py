@@ -172,6 +172,21 @@ def log_probabilities(logits: Array) -> Array:
     return differences
 
 
+def most_likely(scores: Array, count: int) -> list[int]:
+    """The ids with the largest scores, in descending order; ties in favour of the lower id.
+
+    >>> most_likely(np.array([0.1, 0.5, 0.5, 0.2]), 3)
+    [1, 2, 3]
+    """
+    count = min(count, len(scores))
+    if count == 0:
+        return []
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    ids = np.flatnonzero(scores >= least)
+    found: list[int] = ids[np.argsort(-scores[ids], kind="stable")][:count].tolist()
+    return found
+
+
 def _encode(tokenizer: Tokenizer, text: str, start: list[int], end: bool) -> list[int]:
     """The ids of a text, with its line end if it counts, without the opening."""
     if tokenizer.start_id is not None:  # a word tokenizer marks line ends, and maybe line starts

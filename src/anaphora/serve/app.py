@@ -20,7 +20,7 @@ from anaphora.generation.reading import opening
 from anaphora.serve import messages, openapi, page
 from anaphora.serve.batcher import Batcher, Request
 from anaphora.serve.completions import Answer, Limits, encoded, to_request
-from anaphora.serve.errors import RequestError
+from anaphora.serve.errors import NO_RETRY, RequestError, queue_full
 from anaphora.serve.guard import Access, Guard
 from anaphora.serve.inspect import Inspector
 from anaphora.serve.metrics import CONTENT_TYPE, Metrics
@@ -413,11 +413,8 @@ class Server:
         asked = await self._parsed(http, messages.InspectRequest)
         model = self._model(asked.model, writes_text=True)
         if self._inspections >= _MOST_INSPECTIONS:
-            raise RequestError(
-                f"{_MOST_INSPECTIONS} inspections are running already; try again later",
-                429,
-                code="queue_full",
-                headers={"Retry-After": "1"},
+            raise queue_full(
+                f"{_MOST_INSPECTIONS} inspections are running already; try again later"
             )
         self._inspections += 1
         inspector = self._inspectors[model.name]
@@ -473,7 +470,7 @@ async def _before(deadline: float) -> AsyncIterator[None]:
             "the request took longer than the server's time limit; ask for less",
             504,
             code="timeout",
-            headers={"x-should-retry": "false"},
+            headers=NO_RETRY,
         ) from None
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from anaphora.data import BPETokenizer, Tokenizer
 from anaphora.generation import Sampler
 from anaphora.generation.generate import TextStream
-from anaphora.generation.scoring import log_probabilities
+from anaphora.generation.scoring import log_probabilities, most_likely
 from anaphora.models import LanguageModel
-from anaphora.serve.errors import RequestError
+from anaphora.serve.errors import NO_RETRY, RequestError
 from anaphora.serve.prefix import PrefixCache, State
 from anaphora.serve.worker import Worker
 from anaphora.tensor import Array
@@ -349,21 +349,6 @@ def _token(
     return Token(text, float(scores[id]), top, offset)
 
 
-def most_likely(scores: Array, count: int) -> list[int]:
-    """The ids with the largest scores, in descending order; ties in favour of the lower id.
-
-    >>> most_likely(np.array([0.1, 0.5, 0.5, 0.2]), 3)
-    [1, 2, 3]
-    """
-    count = min(count, len(scores))
-    if count == 0:
-        return []
-    least = np.partition(scores, len(scores) - count)[len(scores) - count]
-    ids = np.flatnonzero(scores >= least)
-    found: list[int] = ids[np.argsort(-scores[ids], kind="stable")][:count].tolist()
-    return found
-
-
 def _without_seed(sampler: Sampler) -> Sampler:
     """The sampler by which choices are grouped; each has random numbers of its own."""
     return dataclasses.replace(sampler, seed=None)
@@ -625,13 +610,10 @@ class Batcher(Worker[tuple[Request, Prompt]]):
             return chosen
         except ValueError as error:
             if len(pairs) == 1:
-                return [RequestError(str(error), 500, code="no_token", headers=_NO_RETRY)]
+                return [RequestError(str(error), 500, code="no_token", headers=NO_RETRY)]
         return [
             Batcher._choose(sampler, [pair], logits[n : n + 1])[0] for n, pair in enumerate(pairs)
         ]
-
-
-_NO_RETRY = {"x-should-retry": "false"}
 
 
 def _unexpected(error: Exception) -> RequestError:

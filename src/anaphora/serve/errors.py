@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+NO_RETRY = {"x-should-retry": "false"}
+"""Headers of an answer that would be the same again."""
+
 
 class RequestError(Exception):
     """A request that is answered with an error.
@@ -52,3 +55,12 @@ class RequestError(Exception):
                 "code": self.code,
             }
         }
+
+
+def queue_full(message: str) -> RequestError:
+    """The error of a server that has too much to do now.
+
+    >>> queue_full("try again later").status
+    429
+    """
+    return RequestError(message, 429, code="queue_full", headers={"Retry-After": "1"})

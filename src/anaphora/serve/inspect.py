@@ -10,10 +10,10 @@ import numpy as np
 
 from anaphora import nn
 from anaphora.generation.reading import token_text
-from anaphora.generation.scoring import log_probabilities
+from anaphora.generation.scoring import log_probabilities, most_likely
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.serve import messages
-from anaphora.serve.batcher import TokenNames, most_likely
+from anaphora.serve.batcher import TokenNames
 from anaphora.serve.completions import encoded
 from anaphora.serve.errors import RequestError
 from anaphora.serve.models import ServedModel

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from anaphora.serve.errors import RequestError
+from anaphora.serve.errors import RequestError, queue_full
 
 Item = TypeVar("Item")
 
@@ -45,12 +45,9 @@ class Worker(threading.Thread, Generic[Item]):
                 raise RequestError("the server is shutting down", 503, code="shutting_down")
             count = len(self.waiting) + len(items)
             if self.waiting and count > self.room + self.max_queue:
-                raise RequestError(
+                raise queue_full(
                     f"{len(self.waiting):,} requests are waiting already, and at most "
-                    f"{self.max_queue:,} may; try again later",
-                    429,
-                    code="queue_full",
-                    headers={"Retry-After": "1"},
+                    f"{self.max_queue:,} may; try again later"
                 )
             self.waiting.extend(items)
             self._news.notify()

@@ -50,6 +50,10 @@ inline std::vector<Block> column_blocks(std::int64_t K, std::int64_t N, int lane
     add_blocks(blocks, 0, (N + lanes - 1) / lanes, max_vectors, K);
     return blocks;
 }
+// The number of these blocks.
+inline std::int64_t column_count(std::int64_t N, int lanes) {
+    return Parts::of((N + lanes - 1) / lanes, max_vectors).parts;
+}
 
 // The gates of a layer, from a weight [gates * H, K].
 template <class T>
@@ -256,8 +260,7 @@ template <class T> class ForwardPass {
             own.unprojected_ranges.push_back(
                 {unprojected_at(t) + tile.first * H_, tile.rows, tile.first});
         rows.read(own.unprojected_ranges, H_, false);
-        projection_->multiply_all(0, Parts::of((P_ + W - 1) / W, max_vectors).parts, rows,
-                                  {to, P_, W, false, P_});
+        projection_->multiply_all(0, column_count(P_, W), rows, {to, P_, W, false, P_});
         for (const RowTile &tile : own.tiles)
             for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
                 std::memcpy(f_.output + own.input_row[p] * P_, to + p * P_, P_ * sizeof(T));
@@ -334,7 +337,7 @@ template <class T> class BackwardPass {
           bias_ih_(shared_gradient_ && d_.bias_hh != nullptr ? nullptr : d_.bias_ih, x_size_,
                    groups_, scratch(7)) {
         if (w_.weight_hr != nullptr) {
-            ends_.assign(1, Parts::of((P_ + W - 1) / W, max_vectors).parts);
+            ends_.assign(1, column_count(P_, W));
             projection_.emplace(column_weight(choose(Use::weight, P_, H_, units).format, P_, H_,
                                               Matrix<const T>{w_.weight_hr, H_, 1},
                                               column_blocks(P_, H_, W), scratch(1)));
@@ -454,7 +457,7 @@ template <class T> class BackwardPass {
             own.ranges.push_back({d_projected_ + tile.row * P_, tile.rows, tile.first});
         }
         rows.read(own.ranges, P_, false);
-        projection_->multiply_all(0, Parts::of(plan_.vectors(), max_vectors).parts, rows,
+        projection_->multiply_all(0, column_count(H_, W), rows,
                                   {d_unprojected, plan_.vectors() * W, W, false, H_});
     }
 
@@ -513,9 +516,8 @@ template <class T> class BackwardPass {
                 own.x_ranges.push_back({d_x_gates_ + tile.row * x_size_, tile.rows, tile.first});
             d_x_rows->read(own.x_ranges, x_size_, false);
         }
-        ih_->multiply_all(0, Parts::of((I_ + W - 1) / W, max_vectors).parts,
-                          shared_gradient_ ? d_h_rows : *d_x_rows, {to, I_, W, false, I_},
-                          t % 2 == 1);
+        ih_->multiply_all(0, column_count(I_, W), shared_gradient_ ? d_h_rows : *d_x_rows,
+                          {to, I_, W, false, I_}, t % 2 == 1);
         if (plan_.indexed())
             for (const RowTile &tile : own.tiles)
                 for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)

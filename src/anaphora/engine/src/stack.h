@@ -336,8 +336,8 @@ template <class T> class Run {
                 wait();
                 if (s_.projects) {
                     multiply_rows(own, *layer.hr, *own.unprojected,
-                                  share(own.thread, column_count(s_.projected)), B_, unprojected_,
-                                  s_.HP, after, s_.PP);
+                                  share(own.thread, column_count(s_.projected, W)), B_,
+                                  unprojected_, s_.HP, after, s_.PP);
                     wait();
                 }
                 own.before[l] = after;
@@ -356,10 +356,6 @@ template <class T> class Run {
         }
         own.chunk++;
         return y;
-    }
-
-    static std::int64_t column_count(std::int64_t N) {
-        return Parts::of((N + W - 1) / W, max_vectors).parts;
     }
 
     // A thread's units of all rows. ids: of the table of input halves, or null.
@@ -400,7 +396,7 @@ template <class T> class Run {
                 std::copy_n(y + r * s_.PP, s_.projected, to + r * s_.projected);
             return;
         }
-        const Share blocks = share(own.thread, column_count(N));
+        const Share blocks = share(own.thread, column_count(N, W));
         if (blocks.first == blocks.end)
             return;
         multiply_rows(own, *s_.output, *own.output, blocks, rows, y, s_.PP, logits_, s_.NP);
