@@ -637,6 +637,15 @@ def test_words_in_other_case_and_with_punctuation_are_found_in_the_text(page_of)
 
 
 @browsing
+def test_unknown_characters_and_those_without_lower_case_are_tokens(page_of):
+    page = page_of(CharacterTokenizer.fit("HAT hat \u0130\u03a3\ufffd"))
+    text = "hat \U0001f600\U0001f600 hat h\u0130T THA\u03a3"
+    page.paste("text", text)
+    page.wait(lambda: [part for part, _ in page.colors()] == list(text))
+    page.check()
+
+
+@browsing
 def test_parts_of_characters_are_coloured_with_their_character(page_of):
     pytest.importorskip("tokenizers")
     tokenizer = BPETokenizer.fit(["low lower lowest\n"] * 9, vocabulary_size=260)

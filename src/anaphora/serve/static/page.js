@@ -149,17 +149,24 @@ function upTo(text, position) {
   return space > position ? part.slice(0, space) : part.replace(/[\uD800-\uDBFF]$/, "");
 }
 
+/** A text in lower case, character by character, except those that would be longer in it. */
+const lower = (text) =>
+  text.replace(/./gsu, (one) => (one.toLowerCase().length > one.length ? one : one.toLowerCase()));
+
+const UNKNOWN = "\ufffd"; // how character models show a character that they do not know
+
 /** Where tokens end in a text in which they begin at a position; case and spaces may differ. */
 function endsOf(text, position, tokens) {
-  const lower = text.toLowerCase();
-  const folded = lower.length === text.length ? lower : text;
-  const words = tokens.map((token) => (token.trim() || token).toLowerCase());
+  const folded = text.slice(0, position) + lower(text.slice(position));
+  const words = tokens.map((token) => lower(token.trim() || token));
   let bytes = 0; // of a character that is not complete
   return tokens.map((token, k) => {
     const at = folded.indexOf(words[k], position);
-    if (token.startsWith("bytes:")) {
+    const character = String.fromCodePoint(text.codePointAt(position) ?? 0);
+    if (token === UNKNOWN) {
+      position += character.length;
+    } else if (token.startsWith("bytes:")) {
       bytes += token.split("\\x").length - 1;
-      const character = String.fromCodePoint(text.codePointAt(position) ?? 0);
       if (bytes >= encoder.encode(character).length) {
         bytes = 0;
         position += character.length;
