@@ -301,6 +301,18 @@ def choose(page, value, unit):
     page.set("unit", unit)
 
 
+def coloured_by(page, row):
+    """Whether the text has the colours of these values."""
+    found = page.browser.execute_script(
+        "return [...document.querySelectorAll('#tokens span')]"
+        ".map(one => one.style.backgroundColor)"
+    )
+    numbers = [[float(part) for part in re.findall(r"[\d.]+", one)] for one in found]
+    signs = [1.0 if color[2] > color[0] else -1.0 for color in numbers]
+    shown = [s * ([*color, 1.0][3]) for s, color in zip(signs, numbers, strict=True)]
+    return shown == pytest.approx(0.75 * row / abs(row).max(), abs=0.01)
+
+
 @browsing
 def test_the_text_is_coloured_by_any_unit_of_any_gate(page, model):
     with no_grad():
@@ -311,18 +323,7 @@ def test_the_text_is_coloured_by_any_unit_of_any_gate(page, model):
     for value, unit in (("f_l0", 3), ("c_l1", 15)):
         choose(page, value, unit)
         row = recorded[value][:, unit]
-
-        def matches(row=row):
-            found = page.browser.execute_script(
-                "return [...document.querySelectorAll('#tokens span')]"
-                ".map(one => one.style.backgroundColor)"
-            )
-            numbers = [[float(part) for part in re.findall(r"[\d.]+", one)] for one in found]
-            signs = [1.0 if color[2] > color[0] else -1.0 for color in numbers]
-            shown = [s * ([*color, 1.0][3]) for s, color in zip(signs, numbers, strict=True)]
-            return shown == pytest.approx(0.75 * row / abs(row).max(), abs=0.01)
-
-        assert page.wait(matches)
+        page.wait(lambda row=row: coloured_by(page, row))
     page.wait(lambda: f"c_l1[15] {row[-1]:.3f}" in page.text_of("values"))
     page.screenshot("colour")
     page.check()
@@ -684,8 +685,50 @@ def test_continuations_that_were_hidden_can_be_taken(page, model):
     page.wait(lambda: page.ghost == expected)
     page.press(Keys.ESCAPE)
     assert page.ghost == ""
+    choose(page, "c_l0", 1)
+    page.wait(lambda: "c_l0[1]" in page.text_of("values") and len(page.colors()) == 5)
+    page.find("keep").click()
+    assert page.browser.find_element(By.CSS_SELECTOR, "#kept ol li").text == expected.strip()
+    assert page.ghost == ""  # still
     page.buttons("continuations")[1].click()
     assert page.text == "to be" + expected
+    page.check()
+
+
+@browsing
+def test_nothing_lies_over_the_grey_text_of_an_empty_page(open_page):
+    page = open_page()
+    page.wait(lambda: page.ghost)
+    assert not page.find("text").get_property("placeholder")
+    page.check()
+
+
+@browsing
+def test_before_the_first_token_are_no_states(page):
+    page.wait(lambda: painted(page, "values") and any(underlines(page)))
+    page.press(Keys.HOME)
+    page.wait(lambda: page.text_of("place") == "at the beginning")
+    page.wait(lambda: not painted(page, "values") and not any(underlines(page)))
+    page.check()
+
+
+@browsing
+def test_what_was_read_for_other_colours_is_dropped(page, model):
+    choose(page, "c_l0", 1)
+    page.wait(lambda: "c_l0[1]" in page.text_of("values"))
+    page.browser.execute_script(
+        "const { fetch } = window; let release; const released = new Promise((r) => release = r);"
+        "window.fetch = (...options) => released.then(() => fetch(...options));"
+        "window.release = () => { window.fetch = fetch; release(); }"
+    )
+    page.press("t")  # is read when the text is coloured anew
+    page.browser.execute_script(
+        "document.getElementById('unit').dispatchEvent(new Event('change')); release()"
+    )
+    page.wait(lambda: page.ghost == continued(model, "to bet"))
+    with no_grad():
+        recorded = recorded_values(model.recurrent, model.embedding(model.codec.encode("to bet")))
+    page.wait(lambda: coloured_by(page, recorded["c_l0"][:, 1]))
     page.check()
 
 
@@ -737,6 +780,13 @@ def test_a_long_text_is_pasted_and_read_in_blocks(page, model):
     page.paste("text", text)
     page.wait(lambda: len(page.colors()) == len(text))
     page.wait(lambda: page.ghost == continued(model, text))
+    select = "document.getElementById('text').setSelectionRange(arguments[0], arguments[1])"
+    page.browser.execute_script(select, 0, 4000)  # too long to be looked at
+    page.wait(lambda: not painted(page, "values"))
+    page.browser.execute_script(select, 3000, 9000)  # also
+    page.wait(lambda: underlines(page)[2999] > 0)
+    page.browser.execute_script(select, 3000, 3005)
+    page.wait(lambda: page.buttons("units"))
     page.check()
 
 

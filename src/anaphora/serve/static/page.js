@@ -188,34 +188,36 @@ const read = conflated(async () => {
   const name = model.id;
   const text = editor.value;
   do {
-    const same = sharedLength(text, shown.text);
+    const old = shown;
+    const same = sharedLength(text, old.text);
     const part = upTo(text, same);
     const { value, unit } = colouring;
     const question = { model: name, prompt: part, top: 10 };
     if (value) Object.assign(question, { values: [value], units: [unit] });
-    const known = shown.ends.findLastIndex((end) => end <= same) + 1;
+    const known = old.ends.findLastIndex((end) => end <= same) + 1;
     let found = await ask("/v1/inspect", { ...question, start: known });
-    const other = shown.ids.slice(0, found.start).findIndex((id, k) => id !== found.ids[k]);
+    const other = old.ids.slice(0, found.start).findIndex((id, k) => id !== found.ids[k]);
     if (other >= 0) { // more text made other tokens of what was there
       found = await ask("/v1/inspect", { ...question, start: other });
     }
-    if (name !== model.id || value !== colouring.value || unit !== colouring.unit) return;
+    const current = shown === old && name === model.id;
+    if (!current || value !== colouring.value || unit !== colouring.unit) return;
     const start = found.start;
     const hidden = Math.max(0, found.opening - start);
-    const before = start ? shown.ends[start - 1] : 0;
+    const position = start ? old.ends[start - 1] : 0;
     shown = {
       text: part,
       opening: found.opening,
       ids: found.ids,
       ends: [
-        ...shown.ends.slice(0, start),
+        ...old.ends.slice(0, start),
         ...Array(hidden).fill(0),
-        ...endsOf(part, before, found.tokens.slice(hidden)),
+        ...endsOf(part, position, found.tokens.slice(hidden)),
       ],
-      logprobs: [...shown.logprobs.slice(0, start), ...found.logprobs],
-      next: [...shown.next.slice(0, start), ...found.next],
+      logprobs: [...old.logprobs.slice(0, start), ...found.logprobs],
+      next: [...old.next.slice(0, start), ...found.next],
       colours: [
-        ...shown.colours.slice(0, start),
+        ...old.colours.slice(0, start),
         ...(value ? found.values[value].map((units) => units[0]) : []),
       ],
     };
@@ -243,7 +245,7 @@ function draw() {
     spans.append(span);
   }
   $("tail").textContent = text.slice(shown.ends[count - 1] ?? 0);
-  $("ghost").textContent = atEnd() ? (continuations[0] ?? "") : "";
+  $("ghost").textContent = atEnd() && !hides ? (continuations[0] ?? "") : "";
 }
 
 const atEnd = () =>
@@ -321,6 +323,7 @@ let before = ""; // the text before the last change
 editor.addEventListener("input", () => {
   const added = editor.value.startsWith(before) ? editor.value.slice(before.length) : null;
   before = editor.value;
+  hides = false;
   cancelWriting();
   continuations = added && atEnd() && continuations[0]?.startsWith(added)
     ? continuations.filter((one) => one.startsWith(added)).map((one) => one.slice(added.length))
@@ -334,7 +337,7 @@ editor.addEventListener("input", () => {
 
 editor.addEventListener("keydown", (event) => {
   const grey = $("ghost").textContent;
-  if (!grey || event.altKey || event.metaKey || event.shiftKey) return;
+  if (!grey || event.isComposing || event.altKey || event.metaKey || event.shiftKey) return;
   if (event.key === "Tab" && !event.ctrlKey) {
     event.preventDefault();
     type(grey);
@@ -343,7 +346,7 @@ editor.addEventListener("keydown", (event) => {
     type(/^\s*\S*/.exec(grey)[0]);
   } else if (event.key === "Escape") {
     event.preventDefault();
-    continuations = [];
+    hides = true;
     draw();
   }
 });
@@ -351,6 +354,7 @@ editor.addEventListener("keydown", (event) => {
 // Continuations
 
 let continuations = []; // the first is the grey text
+let hides = false; // whether the grey text is hidden until there is another
 let free = []; // the same without the units that are held
 let holds = []; // units of states that are held while the model writes
 let kept = []; // what was kept to be compared: a text, how it was continued, and with what
@@ -364,6 +368,7 @@ function cancelWriting() {
 /** Asks for continuations of the whole text. */
 async function write() {
   cancelWriting();
+  hides = false;
   const mine = (writing = new AbortController());
   const number = (id) => $(id).valueAsNumber;
   const question = {
@@ -403,9 +408,8 @@ function buttons(id, texts, act) {
 }
 
 function drawContinuations() {
-  const [held, others] = [continuations, free]; // those that are drawn
-  buttons("continuations", held, (k) => type(held[k]));
-  buttons("free", others, (k) => type(others[k]));
+  buttons("continuations", continuations, (k) => type(continuations[k]));
+  buttons("free", free, (k) => type(free[k]));
   $("comparison").hidden = free.length === 0;
   buttons("holds", namesOf(holds).map((name) => `${name} ✕`), (k) => hold(holds.filter((_, other) => other !== k)));
 }
@@ -500,9 +504,13 @@ const MOST = 4000; // tokens that are looked at together
 const lookInside = conflated(async () => {
   if (!writes()) return;
   const k = place;
-  const text = shown.text;
-  const ids = shown.ids.slice(shown.opening, k + 1);
-  if (k < 0 || k >= shown.ids.length) return;
+  const read = shown;
+  if (k < 0 || k >= read.ids.length) {
+    inside = null;
+    drawInside();
+    return;
+  }
+  const ids = read.ids.slice(read.opening, k + 1);
   const found = await ask("/v1/inspect", {
     model: model.id,
     prompt: ids.length ? ids : "",
@@ -511,16 +519,15 @@ const lookInside = conflated(async () => {
     values: available.map((one) => one.name),
     ...(k < MOST ? { connectivity: k } : {}),
   });
-  if (text !== shown.text || k !== place) return;
+  if (read !== shown || k !== place) return;
   inside = found;
   drawInside();
 });
 
 /** Draws the states and gates as lines of units, and what the best guess depends on. */
 function drawInside() {
-  if (!inside) return;
   $("values").replaceChildren(
-    ...available.flatMap(({ name, units }) => {
+    ...(inside ? available : []).flatMap(({ name, units }) => {
       const row = inside.values[name]?.[0] ?? [];
       const most = Math.max(...row.map(Math.abs), 1e-6);
       const chosen = name === colouring.value;
@@ -539,7 +546,7 @@ function drawInside() {
       return [element("span", { className: chosen ? "chosen" : "" }, label), canvas];
     }),
   );
-  const norms = inside.connectivity ?? [];
+  const norms = inside?.connectivity ?? [];
   const most = Math.max(...norms, 1e-30);
   [...$("tokens").children].forEach((span, k) => {
     const share = (norms[k] ?? 0) / most;
@@ -550,23 +557,28 @@ function drawInside() {
 /** Finds the units that switch in the selected tokens, and where else they do. */
 const lookAtSelection = conflated(async () => {
   if (!writes()) return;
-  const { selectionStart, selectionEnd } = editor;
-  const start = tokenAt(selectionStart) + 1;
-  const end = tokenAt(selectionEnd) + 1;
-  $("selection").hidden = true;
-  if (start >= end || (start === 0 && end === shown.ids.length)) return;
+  const read = shown;
+  const start = tokenAt(editor.selectionStart) + 1;
+  const end = tokenAt(editor.selectionEnd) + 1;
+  const from = Math.max(0, start - MOST / 2);
+  const until = Math.min(from + MOST, read.ids.length);
+  if (start >= end || end > until || end - start === until - from) {
+    $("selection").hidden = true;
+    return;
+  }
   const { span } = await ask("/v1/inspect", {
     model: model.id,
-    prompt: shown.ids.slice(shown.opening, Math.max(0, start - MOST / 2) + MOST),
-    start: Math.max(0, start - MOST / 2),
+    prompt: read.ids.slice(read.opening, until),
+    start: from,
     top: 0,
     span: [start, end],
   });
+  if (read !== shown) return;
   $("selection").hidden = false;
   const labels = span.units.map(({ value, unit, contrast }) =>
     `${value}[${unit}] ${contrast > 0 ? "+" : "−"}${percent(Math.abs(contrast))}`);
   buttons("units", labels, (k) => colourBy(span.units[k].value, span.units[k].unit));
-  const { ends, text } = shown;
+  const { ends, text } = read;
   const parts = span.places.map((one) => [ends[one.start - 1] ?? 0, ends[one.end - 1]]);
   const around = parts.map(([from, to]) =>
     `${text.slice(Math.max(0, from - 10), from)}[${text.slice(from, to)}]`.replaceAll("\n", "↵"));
@@ -574,6 +586,9 @@ const lookAtSelection = conflated(async () => {
     editor.focus();
     editor.setSelectionRange(...parts[k]);
   });
+  for (const id of ["units", "places"]) {
+    if (!$(id).hasChildNodes()) $(id).append(element("li", {}, "none"));
+  }
 });
 
 document.addEventListener("selectionchange", () => {
