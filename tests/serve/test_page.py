@@ -774,6 +774,34 @@ def test_what_cannot_be_read_is_told_and_the_text_stays(page):
 
 
 @browsing
+def test_numbers_out_of_range_are_told_by_the_name_of_their_field(page, model):
+    page.wait(lambda: page.ghost == continued(model, "to be"))
+    for id, wrong, right, message in (
+        ("temperature", "-1", "0.25", "Temperature: expected a number from 0 to 5."),
+        ("top-p", "", "0.33", "Top-p: expected a number from 0.05 to 1."),
+        ("length", "1e9", "12", "Tokens: expected an integer from 1 to 500."),
+        ("count", "9", "8", "Continuations: expected an integer from 1 to 8."),
+        ("seed", "1.5", "1", "Seed: expected an integer from 0 to 1000000000."),
+    ):
+        page.set(id, wrong)
+        page.wait(lambda message=message: page.text_of("message") == message)
+        page.set(id, right)
+        page.wait(lambda: page.text_of("message") == "")
+    assert page.text == "to be"
+    page.wait(lambda: len(page.buttons("continuations")) == 8)
+    choose(page, "c_l0", 2)
+    page.set("held", "")
+    page.find("hold").click()
+    range = "Hold at: expected a number from -1000000 to 1000000."
+    page.wait(lambda: page.text_of("message") == range)
+    assert page.buttons("holds") == []
+    page.set("held", "0.3")
+    page.find("hold").click()
+    page.wait(lambda: page.text_of("message") == "" and page.buttons("holds"))
+    page.check()
+
+
+@browsing
 def test_a_long_text_is_pasted_and_read_in_blocks(page, model):
     text = "to be or not to be " * 500
     page.press(Keys.CONTROL, "a")

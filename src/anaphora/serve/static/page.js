@@ -365,22 +365,31 @@ function cancelWriting() {
   writing = null;
 }
 
+/** The number in a field, if it is one of its range. */
+function numberIn(id) {
+  const { labels, min, max, step, validity, valueAsNumber } = $(id);
+  if (!validity.valid && !(step && validity.stepMismatch)) {
+    const kind = step ? "a number" : "an integer";
+    throw new Error(`${labels[0].textContent.trim()}: expected ${kind} from ${min} to ${max}.`);
+  }
+  return valueAsNumber;
+}
+
 /** Asks for continuations of the whole text. */
 async function write() {
   cancelWriting();
   hides = false;
   const mine = (writing = new AbortController());
-  const number = (id) => $(id).valueAsNumber;
-  const question = {
-    model: model.id,
-    prompt: editor.value,
-    max_tokens: number("length"),
-    temperature: number("temperature"),
-    top_p: number("top-p"),
-    n: number("count"),
-    seed: number("seed"),
-  };
   try {
+    const question = {
+      model: model.id,
+      prompt: editor.value,
+      max_tokens: numberIn("length"),
+      temperature: numberIn("temperature"),
+      top_p: numberIn("top-p"),
+      n: numberIn("count"),
+      seed: numberIn("seed"),
+    };
     // One state, twice: with the units that are held, and free.
     const questions = holds.length ? [{ ...question, hold: holds }, question] : [question];
     const found = await Promise.all(
@@ -458,7 +467,12 @@ function hold(units) {
 $("hold").addEventListener("click", () => {
   const { value: state, unit } = colouring;
   const others = holds.filter((one) => one.state !== state || one.unit !== unit);
-  hold([...others, { state, unit, value: $("held").valueAsNumber }]);
+  try {
+    hold([...others, { state, unit, value: numberIn("held") }]);
+    tell("hold");
+  } catch (error) {
+    tell("hold", error.message);
+  }
 });
 
 for (const id of ["temperature", "top-p", "length", "count", "seed"]) {
