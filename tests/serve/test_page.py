@@ -151,6 +151,23 @@ class Page:
                 image.convert("RGB").quantize(255, dither=Image.Dither.NONE).save(path)
 
 
+WIDE = "return document.documentElement.scrollWidth"
+
+
+@contextlib.contextmanager
+def window(page, width, scheme="light"):
+    """A window of a width, in light or dark colours."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        yield
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 @pytest.fixture
 def open_page(serve, browser):
     """Opens a page of a server of some models."""
@@ -541,7 +558,11 @@ def test_a_classifier_shows_probabilities_and_its_states_over_time(predicting):
     page.wait(lambda: [size[:2] for size in painted(page)] == [[9, 6], [9, 6]])
     assert all(colors > 10 for *_, colors in painted(page))
     page.screenshot("classify")
-    page.find("input").send_keys(Keys.ENTER, "to be")
+    page.find("input").send_keys(Keys.CONTROL, "a")
+    page.paste("input", "not to be" * 500)  # too long to be looked into
+    page.wait(lambda: page.text_of("answers") and not painted(page))
+    page.find("input").send_keys(Keys.CONTROL, "a")
+    page.paste("input", "not to be\nto be")
     page.wait(lambda: len(page.find("answers").find_elements(By.TAG_NAME, "p")) == 2)
     assert painted(page) == []  # of two texts
     page.check()
@@ -569,6 +590,10 @@ def test_a_translator_shows_its_attention(predicting, folders):
     heads = [one.text for one in page.find("picture").find_elements(By.TAG_NAME, "th")]
     target = page.record["translation"].split()
     assert heads == ["", "to", "be", "not", "<eos>", *target, "<eos>"][: len(heads)]
+    page.find("input").send_keys(" to be not" * 8)
+    page.wait(lambda: len(page.find("picture").find_elements(By.TAG_NAME, "th")) > 24)
+    with window(page, 360):
+        assert page.browser.execute_script(WIDE) <= 360
     page.screenshot("translate")
     page.check()
 
@@ -578,7 +603,7 @@ def test_a_regressor_and_a_model_of_series(predicting):
     page = predicting("regressor", "to be", "to be")
     page.wait(lambda: page.find("answers").text == str(page.record["prediction"]))
     page.check()
-    page = predicting("numbers", "2 -1\n2.5, 0\n3;1", [[2, -1], [2.5, 0], [3, 1]])
+    page = predicting("numbers", "2 -1\n2.5, 0,\n3;1", [[2, -1], [2.5, 0], [3, 1]])
     expected = [f"{name}: {number}" for name, number in page.record["predictions"].items()]
     page.wait(lambda: page.find("answers").text.split() == " ".join(expected).split())
     page.wait(lambda: [size[:2] for size in painted(page)] == [[3, 6], [3, 6]])
@@ -586,15 +611,22 @@ def test_a_regressor_and_a_model_of_series(predicting):
 
 @browsing
 def test_one_changes_between_models(open_page):
-    page = open_page(["characters", "classifier"])
+    page = open_page(["characters", "classifier", "numbers"])
     page.wait(lambda: page.find("writer").is_displayed())
     page.press("to be")
-    Select(page.find("model")).select_by_value("classifier")
+    page.find("model").send_keys(Keys.ARROW_DOWN)
     page.wait(lambda: page.find("predictor").is_displayed())
     assert not page.find("writer").is_displayed()
+    assert page.browser.switch_to.active_element == page.find("model")  # for other keys
+    page.paste("input", "to be")
+    page.wait(lambda: page.text_of("answers") and painted(page))
+    page.find("model").send_keys(Keys.ARROW_DOWN)
+    page.wait(lambda: page.text_of("message"))  # letters are no series
+    assert page.text_of("answers") == page.text_of("picture") == ""
+    assert not painted(page)
     Select(page.find("model")).select_by_value("characters")
     page.wait(lambda: len(page.colors()) == 5)
-    page.check()
+    assert page.text_of("message") == ""
 
 
 @browsing
@@ -821,7 +853,9 @@ def test_a_long_text_is_pasted_and_read_in_blocks(page, model):
 @browsing
 def test_a_server_with_keys_asks_for_one(open_page):
     page = open_page(access=Access(keys=["secret"]))
-    page.wait(lambda: page.find("key").is_displayed())
+    page.wait(lambda: page.text_of("message") == "The server asks for an API key.")
+    page.set("key", "guess")
+    page.wait(lambda: page.text_of("message") == "The API key is wrong.")
     page.set("key", "secret")
     page.wait(lambda: page.find("writer").is_displayed())
     assert not page.find("key").is_displayed()
@@ -831,19 +865,12 @@ def test_a_server_with_keys_asks_for_one(open_page):
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_off_in_narrow_windows_light_and_dark(page, width, scheme):
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
-        wide = page.browser.execute_script("return document.documentElement.scrollWidth")
+    with window(page, width, scheme):
+        wide = page.browser.execute_script(WIDE)
         background = page.browser.execute_script(
             "return getComputedStyle(document.body).backgroundColor"
         )
         page.screenshot(f"{scheme}-{width}")
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert wide <= width
     assert (int(re.search(r"\d+", background)[0]) > 128) == (scheme == "light")
 

@@ -37,13 +37,17 @@ async function ask(path, question, signal) {
   const options = question === undefined ? {} : { method: "POST", body: JSON.stringify(question) };
   if (question !== undefined) headers["Content-Type"] = "application/json";
   let answer;
+  let found;
   try {
     answer = await fetch(path, { ...options, headers, signal });
+    found = await answer.json();
   } catch (error) {
     throw error.name === "AbortError" ? error : new Error("The server does not answer.");
   }
-  const found = await answer.json();
-  if (answer.status === 401) $("key-form").hidden = false;
+  if (answer.status === 401) {
+    $("key-form").hidden = false;
+    throw new Error(key ? "The API key is wrong." : "The server asks for an API key.");
+  }
   if (!answer.ok) throw new Error(found.error.message);
   return found;
 }
@@ -90,6 +94,7 @@ async function loadModels() {
     ...models.map((one) => element("option", { value: one.id }, `${one.id} (${one.task})`)),
   );
   chooseModel();
+  (writes() ? editor : $("input")).focus();
 }
 
 function chooseModel() {
@@ -113,7 +118,6 @@ function chooseModel() {
   drawContinuations();
   drawKept();
   read();
-  $("text").focus();
 }
 
 $("model").addEventListener("change", chooseModel);
@@ -624,15 +628,15 @@ editor.addEventListener("mouseleave", () => look());
 // Models that predict: classifiers, taggers, regressors and translators
 
 const READS = {
-  text: "A text; each line is one of its own",
-  words: "A sentence; each line is one of its own",
-  series: "A series: a line for each step, with a number for each channel",
+  text: "One text per line",
+  words: "One sentence per line, with spaces between its words and punctuation marks",
+  series: "A series: one step per line, with a number for each channel",
 };
 
 function startPredicting() {
   if (!model) return;
   $("input-label").textContent = READS[model.reads];
-  $("input").focus();
+  drawPrediction([]);
   predict();
 }
 
@@ -640,25 +644,32 @@ function startPredicting() {
 function typed() {
   const lines = $("input").value.split("\n").filter((line) => line.trim());
   if (model.reads !== "series") return lines;
-  return [lines.map((line) => line.trim().split(/[\s,;]+/).map(Number))];
+  return [lines.map((line) => line.split(/[\s,;]+/).filter(Boolean).map(Number))];
 }
 
 const predict = conflated(async () => {
   if (writes()) return;
   const name = model.id;
   const input = typed();
-  const empty = input.length === 0 || input[0].length === 0;
-  const question = { model: name, input, inside: input.length === 1 };
-  const records = empty ? [] : (await ask("/v1/predict", question)).data;
-  if (name !== model.id) return;
+  const question = { model: name, input, inside: input.length === 1 && input[0].length <= MOST };
+  let records = [];
+  try {
+    if (input.length && input[0].length) records = (await ask("/v1/predict", question)).data;
+  } finally {
+    if (name === model.id) drawPrediction(records);
+  }
+});
+$("input").addEventListener("input", predict);
+
+/** Draws predictions and, of one, what is inside. */
+function drawPrediction(records) {
   $("answers").replaceChildren(...records.flatMap(answerOf));
   const inner = records[0]?.inside;
   $("picture").replaceChildren(
     ...(inner?.attention ? [attentionOf(inner)] : []),
     ...Object.entries(inner?.states ?? {}).flatMap((entry) => statesOf(...entry, inner.steps)),
   );
-});
-$("input").addEventListener("input", predict);
+}
 
 /** A prediction, by the entries of its record. */
 function answerOf(record) {
