@@ -478,16 +478,15 @@ def test_pictures_of_the_documentation(browser):
         page.wait(
             lambda: len(page.colors()) == len(VERSES) and page.ghost and painted(page, "values")
         )
-        page.screenshot("page-write")
         page.press(Keys.ARROW_UP, Keys.ARROW_UP, Keys.HOME, Keys.SHIFT, Keys.END)
         page.wait(lambda: page.buttons("units"))
         page.screenshot("page-select")
         page.press(Keys.CONTROL, Keys.END)
-        choose(page, "c_l0", int(abs(follows).argmax()))
-        blue = "return document.querySelectorAll('#tokens span[style*=\"235\"]').length > 50"
-        page.wait(
-            lambda: browser.execute_script(blue) and not page.find("selection").is_displayed()
-        )
+        unit = int(abs(follows).argmax())
+        choose(page, "c_l0", unit)
+        page.wait(lambda: coloured_by(page, recorded["c_l0"][:, unit]))
+        page.wait(lambda: f"c_l0[{unit}]" in page.text_of("values"))
+        page.wait(lambda: not page.find("selection").is_displayed())
         page.screenshot("page-line-length")
         page.check()
 
@@ -861,6 +860,14 @@ def test_a_server_with_keys_asks_for_one(open_page):
     assert not page.find("key").is_displayed()
 
 
+def contrast(one, other):
+    """The contrast of two colours, as the Web Content Accessibility Guidelines define it."""
+    levels = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+              for c in (one[:3] / 255, other[:3] / 255)]  # fmt: skip
+    bright = sorted(float(level @ [0.2126, 0.7152, 0.0722]) + 0.05 for level in levels)
+    return bright[1] / bright[0]
+
+
 @browsing
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -870,7 +877,19 @@ def test_nothing_is_cut_off_in_narrow_windows_light_and_dark(page, width, scheme
         background = page.browser.execute_script(
             "return getComputedStyle(document.body).backgroundColor"
         )
+        colors = page.browser.execute_script(
+            "const of = (one) => getComputedStyle(one);"
+            "return [of(tail).color, of(editor).backgroundColor, of(ghost).color,"
+            " ...[...tokens.children].map(one => of(one).backgroundColor)]"
+        )
         page.screenshot(f"{scheme}-{width}")
+    text, box, grey, *marks = (
+        np.array([float(part) for part in re.findall(r"[\d.]+", one)] + [1.0])[:4] for one in colors
+    )
+    shown = [mark[3] * mark[:3] + (1 - mark[3]) * box[:3] for mark in marks]
+    assert max(mark[3] for mark in marks) == 0.75  # one is as strong as they get
+    assert contrast(grey, box) > 4.5
+    assert min(contrast(text, color) for color in shown) > 4.5
     assert wide <= width
     assert (int(re.search(r"\d+", background)[0]) > 128) == (scheme == "light")
 

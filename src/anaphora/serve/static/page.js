@@ -306,15 +306,15 @@ const signed = (share) =>
 function colour(k) {
   if (colouring.value) return signed(shown.colours[k] / scale);
   const bits = -(shown.logprobs[k] ?? 0) / Math.LN2;
-  return `rgb(235 125 20 / ${Math.min(0.75, bits / 14)})`;
+  return `rgb(200 95 15 / ${Math.min(0.75, bits / 14)})`;
 }
 
 function drawLegend() {
   $("unit").disabled = !colouring.value;
   $("hold").disabled = available.find((one) => one.name === colouring.value)?.kind !== "state";
   $("legend").textContent = colouring.value
-    ? "blue: above 0, red: below"
-    : "the stronger, the less the model expected it";
+    ? "blue: positive, red: negative"
+    : "the stronger the colour, the less the model expected the token";
 }
 
 $("colour").addEventListener("change", () => colourBy($("colour").value, colouring.unit));
@@ -523,7 +523,8 @@ const lookInside = conflated(async () => {
   if (!writes()) return;
   const k = place;
   const read = shown;
-  if (k < 0 || k >= read.ids.length) {
+  if (read === nothing || k >= read.ids.length) return; // looked at when it was read
+  if (k < 0) {
     inside = null;
     drawInside();
     return;
