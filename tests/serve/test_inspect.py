@@ -125,7 +125,7 @@ def test_a_text_is_read_on_from_any_position_with_the_same_bits(serve, name):
     assert client.post(PATH, **asked, start=length + 5) == found  # the last token
 
 
-def test_typing_reads_each_token_once(folders, monkeypatch):
+def test_typing_reads_only_the_new_token_and_the_one_before(folders, monkeypatch):
     inspector = Inspector(ServedModel.load(folders["characters"]))
     layer = inspector._served.model.recurrent
     read = []

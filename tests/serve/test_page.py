@@ -427,7 +427,8 @@ def test_a_unit_is_held_and_compared_with_the_free_one(page):
 
     assert texts(hold=held) != texts()
     choose(page, "i_l0", 2)
-    assert not page.find("hold").is_enabled()  # gates are not held
+    assert not page.find("hold").is_enabled()
+    assert "only states can be held" in page.text_of("legend")
     choose(page, "h_l1", 2)
     page.set("held", 40)
     page.find("hold").click()
@@ -823,8 +824,8 @@ def test_numbers_out_of_range_are_told_by_the_name_of_their_field(page, model):
     choose(page, "c_l0", 2)
     page.set("held", "")
     page.find("hold").click()
-    range = "Hold at: expected a number from -1000000 to 1000000."
-    page.wait(lambda: page.text_of("message") == range)
+    message = "Hold at: expected a number from -1000000 to 1000000."
+    page.wait(lambda: page.text_of("message") == message)
     assert page.buttons("holds") == []
     page.set("held", "0.3")
     page.find("hold").click()

@@ -295,7 +295,7 @@ function colourBy(value, unit) {
 /** Whether the scale of colours has changed. */
 function rescaled() {
   const old = scale;
-  scale = shown.colours.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
+  scale = shown.colours.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1e-6);
   return scale !== old;
 }
 
@@ -311,10 +311,12 @@ function colour(k) {
 
 function drawLegend() {
   $("unit").disabled = !colouring.value;
-  $("hold").disabled = available.find((one) => one.name === colouring.value)?.kind !== "state";
-  $("legend").textContent = colouring.value
-    ? "blue: positive, red: negative"
-    : "the stronger the colour, the less the model expected the token";
+  const kind = available.find((one) => one.name === colouring.value)?.kind;
+  $("hold").disabled = kind !== "state";
+  $("legend").textContent = {
+    state: "blue: positive, red: negative",
+    gate: "blue: positive, red: negative (only states can be held)",
+  }[kind] ?? "the stronger the colour, the less the model expected the token";
 }
 
 $("colour").addEventListener("change", () => colourBy($("colour").value, colouring.unit));
@@ -424,7 +426,8 @@ function drawContinuations() {
   buttons("continuations", continuations, (k) => type(continuations[k]));
   buttons("free", free, (k) => type(free[k]));
   $("comparison").hidden = free.length === 0;
-  buttons("holds", namesOf(holds).map((name) => `${name} ✕`), (k) => hold(holds.filter((_, other) => other !== k)));
+  buttons("holds", namesOf(holds).map((name) => `${name} ✕`), (k) =>
+    hold(holds.filter((_, other) => other !== k)));
 }
 
 /** How the units that are held are named. */
@@ -517,7 +520,7 @@ function look(k = tokenAt(editor.selectionStart)) {
   timer = setTimeout(() => { lookInside(); lookAtSelection(); }, 100);
 }
 
-const MOST = 4000; // tokens that are looked at together
+const MAX_TOKENS = 4000; // tokens that are looked at together
 
 const lookInside = conflated(async () => {
   if (!writes()) return;
@@ -536,7 +539,7 @@ const lookInside = conflated(async () => {
     start: k,
     top: 0,
     values: available.map((one) => one.name),
-    ...(k < MOST ? { connectivity: k } : {}),
+    ...(k < MAX_TOKENS ? { connectivity: k } : {}),
   });
   if (read !== shown || k !== place) return;
   inside = found;
@@ -548,13 +551,13 @@ function drawInside() {
   $("values").replaceChildren(
     ...(inside ? available : []).flatMap(({ name, units }) => {
       const row = inside.values[name]?.[0] ?? [];
-      const most = Math.max(...row.map(Math.abs), 1e-6);
+      const largest = Math.max(...row.map(Math.abs), 1e-6);
       const chosen = name === colouring.value;
       const label = chosen ? `${name}[${colouring.unit}] ${row[colouring.unit]?.toFixed(3)}` : name;
       const canvas = element("canvas", { width: units, height: 1 });
       const pen = canvas.getContext("2d");
       row.forEach((value, unit) => {
-        pen.fillStyle = signed(value / most);
+        pen.fillStyle = signed(value / largest);
         pen.fillRect(unit, 0, 1, 1);
       });
       const unitAt = (event) => Math.floor((event.offsetX / canvas.clientWidth) * units);
@@ -566,9 +569,9 @@ function drawInside() {
     }),
   );
   const norms = inside?.connectivity ?? [];
-  const most = Math.max(...norms, 1e-30);
+  const largest = Math.max(...norms, 1e-30);
   [...$("tokens").children].forEach((span, k) => {
-    const share = (norms[k] ?? 0) / most;
+    const share = (norms[k] ?? 0) / largest;
     span.style.boxShadow = share > 0.02 ? `inset 0 -3px rgb(30 150 90 / ${share})` : "";
   });
 }
@@ -579,8 +582,8 @@ const lookAtSelection = conflated(async () => {
   const read = shown;
   const start = tokenAt(editor.selectionStart) + 1;
   const end = tokenAt(editor.selectionEnd) + 1;
-  const from = Math.max(0, start - MOST / 2);
-  const until = Math.min(from + MOST, read.ids.length);
+  const from = Math.max(0, start - MAX_TOKENS / 2);
+  const until = Math.min(from + MAX_TOKENS, read.ids.length);
   if (start >= end || end > until || end - start === until - from) {
     $("selection").hidden = true;
     return;
@@ -652,7 +655,8 @@ const predict = conflated(async () => {
   if (writes()) return;
   const name = model.id;
   const input = typed();
-  const question = { model: name, input, inside: input.length === 1 && input[0].length <= MOST };
+  const question = { model: name, input };
+  question.inside = input.length === 1 && input[0].length <= MAX_TOKENS;
   let records = [];
   try {
     if (input.length && input[0].length) records = (await ask("/v1/predict", question)).data;
@@ -719,9 +723,9 @@ function statesOf(name, rows, steps) {
   const units = rows[0].length;
   const canvas = element("canvas", { width: rows.length, height: units });
   const pen = canvas.getContext("2d");
-  const most = Math.max(...rows.map((row) => Math.max(...row.map(Math.abs))), 1e-6);
+  const largest = Math.max(...rows.map((row) => Math.max(...row.map(Math.abs))), 1e-6);
   rows.forEach((row, t) => row.forEach((value, unit) => {
-    pen.fillStyle = signed(value / most);
+    pen.fillStyle = signed(value / largest);
     pen.fillRect(t, unit, 1, 1);
   }));
   canvas.addEventListener("mousemove", (event) => {
