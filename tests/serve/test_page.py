@@ -630,6 +630,25 @@ def test_one_changes_between_models(open_page):
 
 
 @browsing
+def test_nothing_of_another_model_stays(open_page):
+    page = open_page(["words", "characters"])
+    page.wait(lambda: page.find("writer").is_displayed())
+    page.press("to \u03a9")  # unknown to words, refused by characters
+    page.wait(lambda: page.ghost and len(Select(page.find("colour")).options) > 1)
+    choose(page, "c_l0", 3)
+    page.wait(lambda: "c_l0[3]" in page.text_of("values"))
+    Select(page.find("model")).select_by_value("characters")
+    page.wait(lambda: "the character '\u03a9'" in page.text_of("message"))
+    assert [one.text for one in Select(page.find("colour")).options] == ["surprise"]
+    for id in ("tokens", "ghost", "values", "guesses", "continuations"):
+        assert page.text_of(id) == ""
+    page.press(Keys.BACKSPACE)
+    page.wait(lambda: [text for text, _ in page.colors()] == list("to "))
+    page.wait(lambda: page.ghost and page.text_of("values") and page.buttons("guesses"))
+    assert page.text_of("message") == ""
+
+
+@browsing
 def test_words_are_written_with_the_spaces_between_them(open_page, folders):
     page = open_page(["words"])
     page.wait(lambda: page.find("writer").is_displayed())

@@ -107,16 +107,18 @@ function chooseModel() {
   shown = nothing;
   continuations = free = holds = kept = [];
   colouring = { value: "", unit: 0 };
-  available = [];
   inside = null;
   stale = 0;
   if (!writes()) {
     startPredicting();
     return;
   }
+  offer([]);
   draw();
   drawContinuations();
   drawKept();
+  drawInside();
+  look();
   read();
 }
 
