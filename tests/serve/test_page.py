@@ -915,6 +915,18 @@ def test_nothing_is_cut_off_in_narrow_windows_light_and_dark(page, width, scheme
 
 
 @browsing
+def test_long_names_and_words_fit_into_narrow_windows(page_of, predicting):
+    page = page_of(CharacterTokenizer.fit("ab"), "long-" * 20)
+    with window(page, 360):
+        assert page.browser.execute_script(WIDE) <= 360
+    word = "to" * 100
+    page = predicting("tagger", f"{word} be", [f"{word} be"])
+    page.wait(lambda: lines(page, "answers")[0] == word)
+    with window(page, 360):
+        assert page.browser.execute_script(WIDE) <= 360
+
+
+@browsing
 def test_the_benchmark_runs(serve, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     from benchmarks import page as benchmark

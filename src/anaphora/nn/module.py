@@ -259,7 +259,7 @@ class Module(foreign_names.Answering):
             if isinstance(p, Parameter)
         ]
         children = [child._html(one) for one, child in members if isinstance(child, Module)]
-        head = ["parameter", "shape", "dtype", *notebook.STATISTICS, "gradient's norm"]
+        head = ["parameter", "shape", "dtype", *notebook.STATISTICS, "gradient norm"]
         options = notebook.escaped(f"{self.extra_repr()}{self._size()}")
         label = f"{notebook.escaped(name)}: " if name else ""
         summary = f"{label}<b>{type(self).__name__}</b> {options}"
