@@ -11,8 +11,10 @@ import signal
 import sys
 import tempfile
 
-import anaphora.cli.app  # noqa: F401  takes a while
+from typer.testing import CliRunner
+
 from anaphora.cli import main
+from anaphora.cli.app import app
 
 
 def run(folder, arguments, *streams):
@@ -32,6 +34,7 @@ def contents(file):
     return file.read().decode()
 
 
+CliRunner().invoke(app, ["info", os.devnull])  # which imports what all commands do
 gc.freeze()  # so that a child's collections copy nothing of this
 for line in sys.stdin:
     with (
