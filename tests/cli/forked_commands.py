@@ -34,7 +34,7 @@ def contents(file):
     return file.read().decode()
 
 
-CliRunner().invoke(app, ["info", os.devnull])  # which imports what all commands do
+CliRunner().invoke(app, ["info", os.devnull])  # imports what typer needs to parse options
 gc.freeze()  # so that a child's collections copy nothing of this
 for line in sys.stdin:
     with (
