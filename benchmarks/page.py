@@ -1,9 +1,10 @@
 """The server's page in chromium: milliseconds to the first paint, and from a key to its colour.
 
-    python -m benchmarks.page [--hidden-size 512] [--keys 100] [--threads 2]
+    python -m benchmarks.page [--hidden-size 512] [--keys 100] [--pause 0] [--threads 2]
 
 It needs chromium, chromedriver and selenium. The server runs in a process of its own, with a random
-character model. A key is typed when the colour of the one before is there.
+character model. A key is typed when the colour of the one before is there, and after a pause in
+milliseconds: from 100 on the page also looks inside, at states, gates and gradients.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.star
 
 # Types characters one by one; for each, the time until the key is handled, and until its colour.
 _TYPE = """
-const [text, done] = arguments;
+const [text, pause, done] = arguments;
 const editor = document.getElementById("text"), tokens = document.getElementById("tokens");
 const times = [];
 let start = 0, handled = 0;
@@ -35,7 +36,7 @@ function type() {
 new MutationObserver(() => {
   if (tokens.childElementCount !== editor.value.length) return;
   times.push([handled, performance.now() - start]);
-  requestAnimationFrame(type);
+  setTimeout(type, pause);
 }).observe(tokens, { childList: true });
 editor.focus();
 type();
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
     parser.add_argument("--hidden-size", type=int, default=512)
     parser.add_argument("--keys", type=int, default=100)
+    parser.add_argument("--pause", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     tokenizer = CharacterTokenizer(CHARACTERS)
@@ -56,10 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
     model.codec = tokenizer
     with served(model, options.threads) as port:
         text = ("TO BE OR NOT TO BE THAT IS THE QUESTION " * options.keys)[: options.keys]
-        print(json.dumps(measured(f"http://127.0.0.1:{port}", text)))
+        print(json.dumps(measured(f"http://127.0.0.1:{port}", text, options.pause)))
 
 
-def measured(address: str, text: str) -> dict[str, Any]:
+def measured(address: str, text: str, pause: int) -> dict[str, Any]:
     """The first paints of two visits, and the median and the largest of the times of keys."""
     from selenium import webdriver
     from selenium.webdriver.support.ui import WebDriverWait
@@ -75,8 +77,8 @@ def measured(address: str, text: str) -> dict[str, Any]:
             paints.append(WebDriverWait(driver, 10).until(lambda one: one.execute_script(_PAINT)))
         shown = "return !document.getElementById('writer').hidden"
         WebDriverWait(driver, 10).until(lambda one: one.execute_script(shown))
-        driver.set_script_timeout(60)
-        times = driver.execute_async_script(_TYPE, text)
+        driver.set_script_timeout(60 + len(text) * pause // 1000)
+        times = driver.execute_async_script(_TYPE, text, pause)
     handled, coloured = (sorted(column) for column in zip(*times, strict=True))
     return {
         "first_paint_ms": paints,
