@@ -249,6 +249,24 @@ def test_ctrl_c_while_reading_leaves_what_was_there(tmp_path, text, monkeypatch)
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("locked", [False, True])
+def test_ctrl_c_while_locking_leaves_nothing(tmp_path, text, monkeypatch, locked):
+    lock = ModelDirectory.lock
+
+    def interrupted(directory):
+        directory.path.mkdir()
+        if locked:
+            lock(directory)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ModelDirectory, "lock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path, text)
+    assert not (tmp_path / "model").exists()
+    monkeypatch.undo()
+    prepare(tmp_path, text)
+
+
 def test_an_existing_model_is_refused_before_the_text_is_read(tmp_path, text):
     prepare(tmp_path, text)
     with pytest.raises(ArtifactError, match="already holds a model"):

@@ -340,6 +340,11 @@ class ModelDirectory:
                         "finishes, stop it (in Python: delete its trainer), or choose another --out"
                     ) from None
 
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._lock.held
+
     def unlock(self) -> None:
         """Release the lock, if this object holds it."""
         self._lock.release()

@@ -303,16 +303,17 @@ def _restart_schedule(
 def _locked(home: ModelDirectory) -> Iterator[None]:
     """Lock a directory for a trainer, which unlocks it at its end; unlock it here on an error."""
     existed = home.path.exists()
-    home.lock()
+    made = False
     try:
+        home.lock()
         made = not existed and home.is_empty()
-        try:
-            yield
-        except BaseException:  # Ctrl-C too
-            if made:
-                shutil.rmtree(home.path, ignore_errors=True)
-            raise
-    except BaseException:
+        yield
+    except BaseException:  # Ctrl-C too, also while it locks
+        if made or (not existed and home.locked and home.is_empty()):
+            shutil.rmtree(home.path, ignore_errors=True)
+        elif not existed:
+            with contextlib.suppress(OSError):  # it is missing, or has files
+                home.path.rmdir()
         home.unlock()
         raise
 
