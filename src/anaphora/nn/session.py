@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import ops
 from anaphora.engine import PackedLayers
+from anaphora.engine.precision import int8_weights
 from anaphora.nn.module import Module
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor, no_grad
@@ -104,14 +105,18 @@ class Session:
             ``num_waiting``.
         run: ``run(module, inputs, state)`` returns output and state, for a module that computes
             something other than its layer; nothing is then packed.
+        weights: "int8" computes with weights in 8 bits: of the layer, of embeddings and of linear
+            layers, with one scale an output unit (of embeddings: a row), and one for each row that
+            is multiplied, as it comes. The packed weights then take a quarter of the memory.
 
     Attributes:
         batch_size: B, or None.
 
     Raises:
         ValueError: the layer is bidirectional; the batch size is below 1; the memory is not of
-            floats, or has the name of one of the layer's states; or the stride of the frames is not
-            1 to their size.
+            floats, or has the name of one of the layer's states; the stride of the frames is not 1
+            to their size; or the weights are neither "float32" nor "int8", or int8 for a layer of
+            another dtype than float32.
 
     >>> from anaphora.nn import LSTM
     >>> layer = LSTM(input_size=3, hidden_size=4)
@@ -138,6 +143,7 @@ class Session:
         output: tuple[Parameter, Parameter | Array | None] | None = None,
         frames: Framing | None = None,
         run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None = None,
+        weights: str = "float32",
     ) -> None:
         if layer.bidirectional:
             raise ValueError(
@@ -145,6 +151,7 @@ class Session:
                 "sequence from its end too; call it with the complete sequence"
             )
         _check_batch_size(batch_size)
+        check_weights(weights, layer.dtype)
         if frames is not None and not 1 <= frames.stride <= frames.size:
             raise ValueError(
                 f"session: frames of {frames.size} steps, {frames.stride} apart; expected a stride "
@@ -197,11 +204,13 @@ class Session:
             "output": None if output is None else tuple(map(snapshot, output)),
             "frames": frames,
             "run": run,
+            "weights": weights,
         }
         self._packed: PackedLayers | None = None
         if run is None:
-            weights = None if output is None else tuple(map(_numbers, output))
-            self._packed = layer.pack(_numbers(table), weights)
+            linear = None if output is None else tuple(map(_numbers, output))
+            with weights_as(weights):
+                self._packed = layer.pack(_numbers(table), linear)
         self._run: Callable[[Array, list[Array]], Array]
         if self._packed is not None and before is None and after is None and frames is None:
             self._run = self._packed.run
@@ -461,6 +470,37 @@ def _check_batch_size(batch_size: int | None) -> None:
         )
 
 
+def check_weights(weights: str, dtype: DTypeLike = np.float32) -> None:
+    """Check how the weights of a session are computed with.
+
+    Raises:
+        ValueError: they are neither "float32" nor "int8", or int8 for another dtype than float32.
+
+    >>> check_weights("int8")
+    >>> check_weights("int4")
+    Traceback (most recent call last):
+    ValueError: session: weights is 'int4'; expected 'float32' or 'int8'
+    """
+    if weights not in ("float32", "int8"):
+        raise ValueError(f"session: weights is {weights!r}; expected 'float32' or 'int8'")
+    if weights == "int8" and dtype != np.float32:
+        raise ValueError(
+            f"session: weights='int8' for layers of {np.dtype(dtype)}; 8 bits stand for float32: "
+            "convert the model to float32, or omit the argument"
+        )
+
+
+def weights_as(weights: str) -> contextlib.AbstractContextManager[None]:
+    """A context in which weights are computed with as the session's argument says.
+
+    >>> from anaphora.engine import current_matmul_precision
+    >>> with weights_as("int8"):
+    ...     current_matmul_precision()
+    'int8'
+    """
+    return int8_weights() if weights == "int8" else contextlib.nullcontext()
+
+
 def _used(method: str) -> RuntimeError:
     return RuntimeError(
         f"{method}: another thread is feeding this session, and its state is for one thread at a "
@@ -485,6 +525,7 @@ def _runner(
     output: tuple[Any, Any] | None,
     frames: Framing | None,
     run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None,
+    weights: str,
     **_: Any,
 ) -> Callable[[Array, list[Array]], Array]:
     """A function with the interface of `PackedLayers.run`; it owns its layer and module."""
@@ -521,7 +562,7 @@ def _runner(
         leading = inputs.shape[: inputs.ndim - len(step)]
         x = inputs.reshape(-1, B, *step)
         # A gate may saturate, and the caller sees NaN in the outputs: no warnings.
-        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"), weights_as(weights):
             if before is not None:
                 dtype = layer.dtype if frames is None else x.dtype
                 x = as_tensor(before(module, x), dtype, "session: the result of before").data
