@@ -8,6 +8,7 @@ import pytest
 
 from anaphora import engine, nn, ops
 from anaphora.cells import CELLS, cell
+from anaphora.data import TaggerCodec
 from anaphora.engine import kernels, recurrence
 from anaphora.engine.precision import (
     MAX_INT8_TERMS,
@@ -17,6 +18,8 @@ from anaphora.engine.precision import (
     quantized,
 )
 from anaphora.models import (
+    EncoderDecoder,
+    Forecaster,
     LanguageModel,
     SequenceClassifier,
     SequenceTagger,
@@ -156,6 +159,17 @@ def test_large_products(each_set, native_settings, rng):
             np.testing.assert_array_equal(found, kernels.matmul(x, weight.T))
         exact = x.astype(np.float64) @ weight.T.astype(np.float64)
         assert 0 < np.abs(found - exact).max() < 0.06 * K**0.5
+
+
+def test_no_multiplication_and_addition_are_fused(each_set, rng):
+    """Among so many numbers some become half an integer only when their product is rounded."""
+    x, weight = normal(rng, 3000, 1000), normal(rng, 2, 1000)
+    by = np.float32(127) / np.abs(x).max(axis=1, keepdims=True)
+    halves = (x * by) % 1 == 0.5
+    fused = (x.astype(np.float64) * by) % 1 == 0.5
+    assert (halves & ~fused).sum() > 5
+    with int8_weights():
+        np.testing.assert_array_equal(native.matmul(x, weight.T), kernels.matmul(x, weight.T))
 
 
 def test_errors_are_those_of_rounding_to_8_bits(each_set, rng):
@@ -404,6 +418,64 @@ def test_models_of_sequences(each_set, rng):
     tagging = tagger.session(2, keep_scores=True, weights="int8")
     np.testing.assert_array_equal(tagging.feed(ids), scores)
     assert copy.copy(tagging).tags().shape == (7, 2)
+
+
+@layers_run_native
+@pytest.mark.parametrize("attention", ["additive", "multiplicative", None])
+def test_translation(attention, native_settings, rng):
+    """Alone or in a batch with padding, and on every instruction set but the one without FMA."""
+    model = EncoderDecoder(20, 30, hidden_size=24, num_layers=2, attention=attention).eval()
+    source, inputs = rng.integers(0, 20, (9, 3)), rng.integers(0, 30, (5, 3))
+    lengths, found = [9, 4, 6], []
+    for instructions in FUSED:
+        try:
+            native_settings.use_instruction_set(instructions)
+        except ValueError:
+            continue
+        with no_grad():
+            plain = model(source, inputs, source_lengths=lengths)[0].data
+            with int8_weights():
+                logits = model(source, inputs, source_lengths=lengths)[0].data
+                for b, length in enumerate(lengths):
+                    alone = model(source[:length, b : b + 1], inputs[:, b : b + 1])[0].data
+                    np.testing.assert_array_equal(alone, logits[:, b : b + 1])
+        assert 0 < np.abs(logits - plain).max() < 0.1
+        found.append(logits)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+@layers_run_native
+def test_forecasts(each_set, rng):
+    model = Forecaster(hidden_size=24, context=6, lags=(1, 2), distribution="gaussian")
+    values = rng.standard_normal((20, 1)).cumsum(axis=0)
+    with int8_weights():
+        expected = model.predict(values[:, None], 3, paths=5)
+    session = model.session(weights="int8")
+    session.feed(values)
+    np.testing.assert_array_equal(session.forecast(3, paths=5), expected[:, :, 0])
+    np.testing.assert_array_equal(session.fork().forecast(3, paths=5), expected[:, :, 0])
+    plain = model.session()
+    plain.feed(values)
+    assert (plain.forecast(3, paths=5) != expected[:, :, 0]).any()
+    with pytest.raises(ValueError, match="weights is 'int4'"):
+        model.session(weights="int4")
+
+
+@layers_run_native
+def test_words_with_characters(rng):
+    """Layers before the session's: an embedding, and recurrent layers over characters."""
+    sentences = [(["The", "dog", "barks"], ["D", "N", "V"]), (["Dogs", "bark"], ["N", "V"])]
+    codec = TaggerCodec.fit(sentences, minimum_count=1, lowercase=True)
+    sizes = {"character_embedding_size": 3, "character_hidden_size": 5}
+    model = SequenceTagger(**codec.sizes(), hidden_size=12, embedding_size=7, **sizes)
+    model.codec = codec
+    words = ["the", "brakes", "bark"]
+    with int8_weights(), no_grad():
+        expected = model.eval().scores(codec.input_batch([words])).data[:, 0]
+    session = model.session(weights="int8")
+    np.testing.assert_array_equal([session.feed(word) for word in words], expected)
+    assert (model.session().feed(words) != expected).any()
 
 
 @layers_run_native

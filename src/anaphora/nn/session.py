@@ -483,7 +483,7 @@ def check_weights(weights: str, dtype: DTypeLike = np.float32) -> None:
     """
     if weights not in ("float32", "int8"):
         raise ValueError(f"session: weights is {weights!r}; expected 'float32' or 'int8'")
-    if weights == "int8" and dtype != np.float32:
+    if weights == "int8" and np.dtype(dtype) != np.float32:
         raise ValueError(
             f"session: weights='int8' for layers of {np.dtype(dtype)}; 8 bits stand for float32: "
             "convert the model to float32, or omit the argument"

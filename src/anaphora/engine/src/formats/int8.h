@@ -125,8 +125,8 @@ enum class QuadUnit {
     tiles,   // the tile registers of AMX
 };
 
-// The terms of chains, see Numbers. Weight: whether the weight is the left operand.
-template <QuadUnit Unit, Operand Left = Operand::row> struct Quads {
+// Tiles of rows and weights in quads.
+template <QuadUnit Unit> struct QuadTiles {
     using Number = float;
     using Packed = Quad;
     static constexpr std::int64_t together = 4;
@@ -135,7 +135,6 @@ template <QuadUnit Unit, Operand Left = Operand::row> struct Quads {
     static constexpr std::int64_t rows_after_terms = Unit == QuadUnit::vectors ? 1 : 2;
     static constexpr int max_rows = on_tiles ? 32 : anaphora::max_rows;
     static constexpr int max_vectors = on_tiles ? 2 : anaphora::max_vectors;
-    static constexpr Operand Right = Left == Operand::row ? Operand::weight : Operand::row;
 #if defined(ANAPHORA_HAS_TILES)
     struct NoRegisters {};
     using Registers = std::conditional_t<on_tiles, TileRegisters, NoRegisters>;
@@ -150,83 +149,6 @@ template <QuadUnit Unit, Operand Left = Operand::row> struct Quads {
             return ANAPHORA_ISA::tile_rows(vectors);
         constexpr int many[] = {6, 6, 5, 4}, few[] = {4, 3, 2, 2}; // bytes are widened in registers
         return many_registers ? many[vectors - 1] : few[vectors - 1];
-    }
-    // Lines whose number is odd, see Pairs; with a row's scale.
-    static std::int64_t row_stride(std::int64_t packed) {
-        return (packed + 1 + 15) / 16 / 2 * 32 + 16;
-    }
-
-    // A row of K adjacent numbers.
-    static void pack_row(std::int64_t K, std::int64_t packed, const float *from, Packed *to) {
-        constexpr std::int64_t W = lanes<float>;
-        const Int8Scales<Left> scales(largest_magnitude(K, from) - Integers{});
-        for (std::int64_t k = 0; k < packed; k += W) {
-            const PackedQuads quads = quantize<Left>(from + 4 * k, K - 4 * k, scales.by) ^ flip;
-            if (k + W <= packed)
-                store(to + k, quads);
-            else
-                std::memcpy(to + k, &quads, (packed - k) * sizeof(Packed));
-        }
-        to[packed] = std::bit_cast<Quad>(scales.scales[0]);
-    }
-
-    // See Pairs.
-    static void pack_rows(std::int64_t count, std::int64_t K, std::int64_t packed,
-                          const float *from, std::int64_t column, Packed *to, std::int64_t to_row) {
-        constexpr std::int64_t W = lanes<float>;
-        const Int8Scales<Left> scales(largest_magnitudes(count, K, from, column));
-        for (std::int64_t k = 0; k < packed; k += W) {
-            PackedQuads quads[W];
-            for (std::int64_t i = 0; i < W; i++)
-                quads[i] = quantize_lanes<Left>(count, K - 4 * (k + i), from + 4 * (k + i) * column,
-                                                column, scales.by) ^
-                           flip;
-            transpose_lanes<Quad>(quads);
-            const std::size_t bytes = std::min(W, packed - k) * sizeof(Packed);
-            for (std::int64_t i = 0; i < count; i++)
-                std::memcpy(to + i * to_row + k, &quads[i], bytes);
-        }
-        for (std::int64_t i = 0; i < std::min(W, count); i++)
-            to[i * to_row + packed] = std::bit_cast<Quad>(scales.scales[i]);
-    }
-
-    static void pack_columns(std::int64_t K, std::int64_t packed, const Matrix<const float> &B,
-                             int vectors, const Columns *columns, Packed *to) {
-        constexpr std::int64_t W = lanes<float>;
-        const std::int64_t padded = vectors * W;
-        for (int v = 0; v < vectors; v++, to += W) {
-            const float *from = B.data + columns[v].begin * B.column;
-            const std::int64_t valid = std::clamp<std::int64_t>(columns[v].valid, 0, W);
-            Integers maxima = {};
-            if (B.column == 1)
-                maxima = largest_magnitudes(valid, K, from, B.row);
-            else
-                for (std::int64_t j = 0; j < valid; j++)
-                    maxima[j] = largest_magnitude(K, from + j * B.column);
-            const Int8Scales<Right> scales(maxima);
-            Integers sums = {};
-            auto put = [&](std::int64_t k, PackedQuads quads) {
-                store(to + k * padded, quads);
-                for (int n = 0; n < 4; n++)
-                    sums += (Integers)(quads << (24 - 8 * n)) >> 24;
-            };
-            for (std::int64_t k = 0; k < packed && B.column == 1; k++)
-                put(k, quantize_lanes<Right>(valid, K - 4 * k, from + 4 * k * B.row, B.row,
-                                             scales.by));
-            for (std::int64_t k = 0; k < packed && B.column != 1; k += W) {
-                PackedQuads rows[W];
-                for (std::int64_t j = 0; j < W; j++)
-                    rows[j] =
-                        quantize<Right>(from + j * B.column + 4 * k, j < valid ? K - 4 * k : 0,
-                                        broadcast<float>(scales.by[j]));
-                transpose_lanes<Quad>(rows);
-                for (std::int64_t i = 0; i < std::min(W, packed - k); i++)
-                    put(k + i, rows[i]);
-            }
-            store(to + packed * padded, (PackedQuads)scales.scales);
-            if (rows_after_terms > 1)
-                store(to + (packed + 1) * padded, (PackedQuads)(sums * -128));
-        }
     }
 
     // As chain.h's; K quads.
@@ -246,65 +168,55 @@ template <QuadUnit Unit, Operand Left = Operand::row> struct Quads {
     }
 
   private:
-    // What makes the terms of packed rows unsigned: 128 is added to each.
-    static constexpr Quad unsigned_bytes = 0x80808080u,
-                          flip = Unit == QuadUnit::dots ? unsigned_bytes : 0;
-
-    // The quads of a vector of adjacent fours of numbers, of which `left` are there.
-    template <Operand Of>
-    ANAPHORA_INLINE static PackedQuads quantize(const float *from, std::int64_t left,
-                                                Vector<float> by) {
-        constexpr std::int64_t W = lanes<float>;
-        PackedQuads words[4];
-        for (int n = 0; n < 4; n++)
-            words[n] = Int8Scales<Of>::quantize(load_some(from + n * W, left - n * W), by);
-        return low_bytes(words);
+    // Quads of a row and of a weight, and the sums of their four products.
+#if defined(__AVX2__) && ANAPHORA_VECTOR_BYTES == 32
+    struct OfRow {
+        PackedQuads bytes, sizes;
+        ANAPHORA_INLINE explicit OfRow(PackedQuads quads) : bytes(quads) {
+            asm("vpabsb %1, %0" : "=x"(sizes) : "x"(bytes));
+        }
+    };
+    using OfWeight = PackedQuads;
+    // Two products of up to 127^2 fit into int16.
+    ANAPHORA_INLINE static Integers multiply_quads(const OfRow &x, PackedQuads w) {
+        Integers sums;
+        const Vector<std::int16_t> ones = Vector<std::int16_t>{} + std::int16_t{1};
+        asm("vpsignb %2, %1, %0" : "=x"(w) : "x"(w), "x"(x.bytes));
+        asm("vpmaddubsw %2, %1, %0" : "=x"(w) : "x"(x.sizes), "x"(w));
+        asm("vpmaddwd %2, %1, %0" : "=x"(sums) : "x"(w), "x"(ones));
+        return sums;
     }
-    // The quads of up to a vector of lanes; from one of their numbers to the next it is `step`, and
-    // `left` of them are there.
-    template <Operand Of>
-    ANAPHORA_INLINE static PackedQuads quantize_lanes(std::int64_t count, std::int64_t left,
-                                                      const float *from, std::int64_t step,
-                                                      Vector<float> by) {
-        PackedQuads words[4];
-        for (int n = 0; n < 4; n++)
-            words[n] =
-                Int8Scales<Of>::quantize(load_some(from + n * step, n < left ? count : 0), by);
-        return in_lanes(words);
-    }
-    static Integers largest_magnitudes(std::int64_t count, std::int64_t K, const float *from,
-                                       std::int64_t step) {
-        Integers maxima = {};
-        for (std::int64_t k = 0; k < K; k++)
-            maxima = larger(maxima, magnitudes(load_some(from + k * step, count)));
-        return maxima;
-    }
-
-    // The bytes of even and odd numbers of each word, as int16.
-    struct Wide {
+#else
+    struct Wide { // the even and the odd bytes of each word, as int16
         Vector<std::int16_t> even, odd;
         ANAPHORA_INLINE explicit Wide(PackedQuads quads)
             : even((Vector<std::int16_t>)quads << 8 >> 8), odd((Vector<std::int16_t>)quads >> 8) {}
     };
-    // The sums of two products in each lane.
-    ANAPHORA_INLINE static Integers add_pairs(Vector<std::int16_t> x, Vector<std::int16_t> w) {
-        Integers sums;
-#if defined(__AVX2__) && !defined(ANAPHORA_EMULATES_TILES)
-        asm("vpmaddwd %2, %1, %0" : "=v"(sums) : "v"(x), "v"(w));
-#elif defined(__x86_64__) && !defined(ANAPHORA_EMULATES_TILES)
-        sums = (Integers)x;
-        asm("pmaddwd %1, %0" : "+x"(sums) : "x"(w));
+    using OfRow = Wide;
+    using OfWeight = Wide;
+    ANAPHORA_INLINE static Integers multiply_quads(const Wide &x, const Wide &w) {
+#if defined(__x86_64__) && !defined(ANAPHORA_EMULATES_TILES)
+        auto even = (Integers)x.even, odd = (Integers)x.odd;
+#if defined(__AVX__)
+        asm("vpmaddwd %1, %0, %0" : "+v"(even) : "v"(w.even));
+        asm("vpmaddwd %1, %0, %0" : "+v"(odd) : "v"(w.odd));
 #else
-        const auto products = [](Integers a, Integers b) { return a * b; };
-        sums = products((Integers)x << 16 >> 16, (Integers)w << 16 >> 16) +
-               products((Integers)x >> 16, (Integers)w >> 16);
+        asm("pmaddwd %1, %0" : "+x"(even) : "x"(w.even));
+        asm("pmaddwd %1, %0" : "+x"(odd) : "x"(w.odd));
 #endif
-        return sums;
+        return even + odd;
+#else
+        using Halves = Vector<std::uint16_t>;
+        const auto pairs = (Integers)((Halves)x.even * (Halves)w.even + // at most 2 * 127^2
+                                      (Halves)x.odd * (Halves)w.odd);
+        return (pairs << 16 >> 16) + (pairs >> 16);
+#endif
     }
-    // Sums of a row that is not widened, by Unit::dots and tiles.
+#endif
+    // The same, added to sums, by Unit::dots and tiles.
     ANAPHORA_INLINE static Integers add_quads(Integers sums, PackedQuads x, PackedQuads w) {
 #if defined(ANAPHORA_HAS_TILES)
-        return add_products(sums, (Integers)(Unit == QuadUnit::tiles ? x ^ unsigned_bytes : x),
+        return add_products(sums, (Integers)(Unit == QuadUnit::tiles ? x ^ 0x80808080u : x),
                             (Integers)w);
 #else
         return sums + (Integers)(x & w); // there are no such units
@@ -336,12 +248,11 @@ template <QuadUnit Unit, Operand Left = Operand::row> struct Quads {
             for (int v = 0; v < NV; v++) {
                 const PackedQuads w = load(b + (k * NV + v) * W);
                 if constexpr (Unit == QuadUnit::vectors) {
-                    const Wide wide(w);
+                    const OfWeight of_weight(w);
 #pragma GCC unroll 8
                     for (int i = 0; i < R; i++) {
-                        const Wide x(broadcast<Quad>(a[i * row_stride + k]));
-                        sums[part][i][v] +=
-                            add_pairs(x.even, wide.even) + add_pairs(x.odd, wide.odd);
+                        const OfRow x(broadcast<Quad>(a[i * row_stride + k]));
+                        sums[part][i][v] += multiply_quads(x, of_weight);
                     }
                 } else {
 #pragma GCC unroll 8
@@ -441,6 +352,124 @@ template <QuadUnit Unit, Operand Left = Operand::row> struct Quads {
             R::store<3>(sums[1][1]);
     }
 #endif
+};
+
+// The terms of chains, see Numbers. Left: whether the weight is the left operand.
+template <QuadUnit Unit, Operand Left = Operand::row> struct Quads : QuadTiles<Unit> {
+    using typename QuadTiles<Unit>::Packed;
+    static constexpr Operand Right = Left == Operand::row ? Operand::weight : Operand::row;
+
+    // Lines whose number is odd, see Pairs; with a row's scale.
+    static std::int64_t row_stride(std::int64_t packed) {
+        return (packed + 1 + 15) / 16 / 2 * 32 + 16;
+    }
+
+    // A row of K adjacent numbers.
+    static void pack_row(std::int64_t K, std::int64_t packed, const float *from, Packed *to) {
+        constexpr std::int64_t W = lanes<float>;
+        const Int8Scales<Left> scales(largest_magnitude(K, from) - Integers{});
+        for (std::int64_t k = 0; k < packed; k += W) {
+            const PackedQuads quads = quantize<Left>(from + 4 * k, K - 4 * k, scales.by) ^ flip;
+            if (k + W <= packed)
+                store(to + k, quads);
+            else
+                std::memcpy(to + k, &quads, (packed - k) * sizeof(Packed));
+        }
+        to[packed] = std::bit_cast<Quad>(scales.scales[0]);
+    }
+
+    // See Pairs.
+    static void pack_rows(std::int64_t count, std::int64_t K, std::int64_t packed,
+                          const float *from, std::int64_t column, Packed *to, std::int64_t to_row) {
+        constexpr std::int64_t W = lanes<float>;
+        const Int8Scales<Left> scales(largest_magnitudes(count, K, from, column));
+        for (std::int64_t k = 0; k < packed; k += W) {
+            PackedQuads quads[W];
+            for (std::int64_t i = 0; i < W; i++)
+                quads[i] = quantize_lanes<Left>(count, K - 4 * (k + i), from + 4 * (k + i) * column,
+                                                column, scales.by) ^
+                           flip;
+            transpose_lanes<Quad>(quads);
+            const std::size_t bytes = std::min(W, packed - k) * sizeof(Packed);
+            for (std::int64_t i = 0; i < count; i++)
+                std::memcpy(to + i * to_row + k, &quads[i], bytes);
+        }
+        for (std::int64_t i = 0; i < std::min(W, count); i++)
+            to[i * to_row + packed] = std::bit_cast<Quad>(scales.scales[i]);
+    }
+
+    static void pack_columns(std::int64_t K, std::int64_t packed, const Matrix<const float> &B,
+                             int vectors, const Columns *columns, Packed *to) {
+        constexpr std::int64_t W = lanes<float>;
+        const std::int64_t padded = vectors * W;
+        for (int v = 0; v < vectors; v++, to += W) {
+            const float *from = B.data + columns[v].begin * B.column;
+            const std::int64_t valid = std::clamp<std::int64_t>(columns[v].valid, 0, W);
+            Integers maxima = {};
+            if (B.column == 1)
+                maxima = largest_magnitudes(valid, K, from, B.row);
+            else
+                for (std::int64_t j = 0; j < valid; j++)
+                    maxima[j] = largest_magnitude(K, from + j * B.column);
+            const Int8Scales<Right> scales(maxima);
+            Integers sums = {};
+            auto put = [&](std::int64_t k, PackedQuads quads) {
+                store(to + k * padded, quads);
+                for (int n = 0; n < 4; n++)
+                    sums += (Integers)(quads << (24 - 8 * n)) >> 24;
+            };
+            for (std::int64_t k = 0; k < packed && B.column == 1; k++)
+                put(k, quantize_lanes<Right>(valid, K - 4 * k, from + 4 * k * B.row, B.row,
+                                             scales.by));
+            for (std::int64_t k = 0; k < packed && B.column != 1; k += W) {
+                PackedQuads rows[W];
+                for (std::int64_t j = 0; j < W; j++)
+                    rows[j] =
+                        quantize<Right>(from + j * B.column + 4 * k, j < valid ? K - 4 * k : 0,
+                                        broadcast<float>(scales.by[j]));
+                transpose_lanes<Quad>(rows);
+                for (std::int64_t i = 0; i < std::min(W, packed - k); i++)
+                    put(k + i, rows[i]);
+            }
+            store(to + packed * padded, (PackedQuads)scales.scales);
+            if (QuadTiles<Unit>::rows_after_terms > 1)
+                store(to + (packed + 1) * padded, (PackedQuads)(sums * -128));
+        }
+    }
+
+  private:
+    // Makes the terms of packed rows unsigned: 128 is added to each.
+    static constexpr Quad flip = Unit == QuadUnit::dots ? 0x80808080u : 0;
+
+    // The quads of a vector of adjacent fours of numbers, of which `left` are there.
+    template <Operand Of>
+    ANAPHORA_INLINE static PackedQuads quantize(const float *from, std::int64_t left,
+                                                Vector<float> by) {
+        constexpr std::int64_t W = lanes<float>;
+        PackedQuads words[4];
+        for (int n = 0; n < 4; n++)
+            words[n] = Int8Scales<Of>::quantize(load_some(from + n * W, left - n * W), by);
+        return low_bytes(words);
+    }
+    // The quads of up to a vector of lanes; from one of their numbers to the next it is `step`, and
+    // `left` of them are there.
+    template <Operand Of>
+    ANAPHORA_INLINE static PackedQuads quantize_lanes(std::int64_t count, std::int64_t left,
+                                                      const float *from, std::int64_t step,
+                                                      Vector<float> by) {
+        PackedQuads words[4];
+        for (int n = 0; n < 4; n++)
+            words[n] =
+                Int8Scales<Of>::quantize(load_some(from + n * step, n < left ? count : 0), by);
+        return in_lanes(words);
+    }
+    static Integers largest_magnitudes(std::int64_t count, std::int64_t K, const float *from,
+                                       std::int64_t step) {
+        Integers maxima = {};
+        for (std::int64_t k = 0; k < K; k++)
+            maxima = larger(maxima, magnitudes(load_some(from + k * step, count)));
+        return maxima;
+    }
 };
 
 // Rows of I numbers in 8 bits, each with a scale, as a weight has them: an embedding.
