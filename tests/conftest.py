@@ -1,5 +1,6 @@
 """What tests of several folders share: random numbers, random cells, and the check of gradients."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.relative_to(Path(__file__).parent).parts[0] not in SLOW:
             item.add_marker("quick")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One process a core runs the tests; single files and tests run without, to be debugged."""
+    single = all("::" in given or given.endswith(".py") for given in config.args)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if single or cores in (None, 1) else min(cores, 8)
+
+
+def pytest_xdist_setupnodes():
+    """Each of these processes, and what it starts, runs on one thread unless a test sets more."""
+    for library in ("ANAPHORA", "OMP", "OPENBLAS"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 @pytest.fixture
@@ -110,6 +124,24 @@ def _check_gradients(operation, *arrays, epsilon=1e-6, tolerance=1e-6):
 @pytest.fixture
 def check_gradients():
     return _check_gradients
+
+
+# bfloat16 -------------------------------------------------------------------------------------
+
+
+def _nearest_bfloat16(x):
+    """Numbers with 8 significant bits, ties to even, 0 below 2^-126; in the dtype of x."""
+    x = np.asarray(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        fractions, exponents = np.frexp(x.astype(np.float64))
+        found = np.ldexp(np.rint(fractions * 256) / 256, exponents).astype(np.float32)
+    return np.where(np.abs(x) < 2.0**-126, np.copysign(np.float32(0), x), found).astype(x.dtype)
+
+
+@pytest.fixture(scope="session")
+def nearest_bfloat16():
+    """Rounding to bfloat16, independent of the package's."""
+    return _nearest_bfloat16
 
 
 # Random cells ----------------------------------------------------------------------------------
