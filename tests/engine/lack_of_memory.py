@@ -19,6 +19,7 @@ import numpy as np
 from anaphora import engine
 from anaphora.cells import gru, lstm, peephole_lstm
 from anaphora.engine import LayerWeights
+from anaphora.engine.precision import int8_weights
 
 rng = np.random.default_rng(7)
 
@@ -114,6 +115,19 @@ def plain(function, *arguments, **options):
     return lambda: (), call
 
 
+def in_int8(case):
+    """The same case with int8 weights."""
+
+    def within(function):
+        def run(*arguments):
+            with int8_weights():
+                return function(*arguments)
+
+        return run
+
+    return tuple(map(within, case))
+
+
 def in_bfloat16(case):
     """The same call with products in bfloat16, for the rest of the child."""
     prepare, call = case
@@ -189,6 +203,8 @@ def table():
             "input": plain(engine.matmul, x, normal(130, 140), gradient="input"),
             "weight": plain(engine.matmul, normal(90, 200).T, normal(90, 100), gradient="weight"),
             "odd": plain(engine.matmul, x[:, ::2], weight[:, ::2].T),
+            "int8": in_int8(plain(engine.matmul, x, weight.T, vector)),
+            "int8 odd": in_int8(plain(engine.matmul, x[:, ::2], weight[:, ::2].T)),
             "bfloat16": in_bfloat16(plain(engine.matmul, x[:, ::2], weight[:, ::2].T, vector)),
             "bfloat16 weight": in_bfloat16(
                 plain(engine.matmul, normal(90, 200).T, normal(90, 100), gradient="weight")
@@ -207,6 +223,7 @@ def table():
         },
         "linear_cross_entropy_losses": {
             "": plain(engine.linear_cross_entropy_losses, x, weight, vector, targets),
+            "int8": in_int8(plain(engine.linear_cross_entropy_losses, x, weight, vector, targets)),
             "bfloat16": in_bfloat16(
                 plain(engine.linear_cross_entropy_losses, x, weight, vector, targets)
             ),
@@ -216,7 +233,10 @@ def table():
         "crf_decode": {"": plain(engine.crf_decode, *crf, -1)},
         "ctc_forward": {"": plain(engine.ctc_forward, *ctc)},
         "ctc_backward": {"": plain(engine.ctc_backward, *ctc, *alignments, normal(B))},
-        "gather_rows": {"": plain(engine.gather_rows, x, ids)},
+        "gather_rows": {
+            "": plain(engine.gather_rows, x, ids),
+            "int8": in_int8(plain(engine.gather_rows, x, ids)),
+        },
         "sum_rows": {"": plain(engine.sum_rows, order, x[:40])},
         "dropout": {
             "": plain(engine.dropout, x, 0.5, 7),
@@ -226,14 +246,19 @@ def table():
         "layer_norm_backward": {"": plain(engine.layer_norm_backward, x, None, means, factors, x)},
         "sample": {"": plain(engine.sample, x, rng.random(N), 0.7, 10, 0.9)},
         "recurrence_forward": {
-            f"{name} {kind}": calls[kind]
-            for name, calls in recurrences.items()
-            for kind in ("forward", "saving")
+            **{
+                f"{name} {kind}": calls[kind]
+                for name, calls in recurrences.items()
+                for kind in ("forward", "saving")
+            },
+            **{f"{name} int8": in_int8(recurrences[name]["forward"]) for name in ("rows", "units")},
         },
         "recurrence_backward": {name: calls["backward"] for name, calls in recurrences.items()},
         "pack_layers": {
             **{f"ids {name}": call for name, call in ids_stack.items()},
             **{f"rows {name}": call for name, call in stack_of_rows.items()},
+            "ids int8": in_int8(ids_stack["generate"]),
+            "rows int8": in_int8(stack_of_rows["packing"]),
             **{f"bfloat16 {name}": in_bfloat16(call) for name, call in ids_stack.items()},
         },
         "sgd_update": update(lambda p, d, v, **o: engine.sgd_update(p, d, v, **o), 2, **sgd),

@@ -192,6 +192,51 @@ template <class T> void test_multiply(Random &random) {
     products.add(c);
 }
 
+// With int8 weights a sum is exact: every instruction set gives the same bits, for any layout and
+// number of threads, and for the product transposed, with the weight on the left.
+void test_int8_products(Random &random) {
+    int64_t M = random.one_of({0, 1, 2, 7, 33, 80}), N = random.one_of({0, 1, 7, 16, 70, 131}),
+            K = random.one_of({0, 1, 3, 40, 129, 260});
+    where = "int8 " + std::to_string(M) + " x " + std::to_string(K) + " x " + std::to_string(N);
+    Array<float> x(M * K, random), weight(N * K, random), bias(N, random);
+    Array<float> x_columns(M * K), weight_columns(N * K);
+    for (int64_t k = 0; k < K; k++) {
+        for (int64_t m = 0; m < M; m++)
+            x_columns[k * M + m] = x[m * K + k];
+        for (int64_t n = 0; n < N; n++)
+            weight_columns[k * N + n] = weight[n * K + k];
+    }
+    const Matrix<const float> rows[] = {{x.data(), K, 1}, {x_columns.data(), 1, M}},
+                              weights[] = {{weight.data(), 1, K}, {weight_columns.data(), N, 1}};
+    auto multiply = [&](int layout, int threads) {
+        set_thread_count(threads);
+        Array<float> c(M * N);
+        instruction_set().i8.multiply(Use::weight, M, N, K, rows[layout % 2], weights[layout / 2],
+                                      c.data(), N, bias.data(), false);
+        return c;
+    };
+    const Array<float> c = multiply(0, 1);
+    for (int layout = 0; layout < 4; layout++)
+        check(multiply(layout, 1 + layout % 3) == c, "the bits depend on layout or threads");
+    Array<float> transposed(N * M);
+    instruction_set().i8.multiply(Use::left_weight, N, M, K, {weight.data(), K, 1},
+                                  {x.data(), 1, K}, transposed.data(), M, nullptr, false);
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t n = 0; n < N; n++) {
+            double sum = bias[n], x_size = 0, weight_size = 0;
+            for (int64_t k = 0; k < K; k++) {
+                sum += static_cast<double>(x[m * K + k]) * weight[n * K + k];
+                x_size = std::max<double>(x_size, std::abs(x[m * K + k]));
+                weight_size = std::max<double>(weight_size, std::abs(weight[n * K + k]));
+            }
+            const float y = c[m * N + n];
+            check(std::abs(y - sum) <= 1e-5 + x_size * weight_size * static_cast<double>(K) / 126,
+                  "an element is far from the sum of its products");
+            check(transposed[n * M + m] + bias[n] == y, "a transposed product differs");
+        }
+    products.add(c);
+}
+
 // A number as bfloat16: the nearest with 8 bits, ties to even; 0 below 2^-126.
 float to_bfloat16(float x) {
     std::uint32_t bits;
@@ -1460,6 +1505,15 @@ void test_fork() {
 #endif
 }
 
+std::uint64_t test_int8(const char *set) {
+    Random random(31);
+    products = {};
+    for (int k = 0; k < 60; k++)
+        test_int8_products(random);
+    std::printf("%s: bits of int8 products %016" PRIx64 "\n", set, products.value());
+    return products.value();
+}
+
 template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
     Random random(17);
     products = recurrences = {};
@@ -1493,6 +1547,7 @@ template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
 int main() {
     std::string widest = instruction_set().name;
     std::map<std::string, std::vector<std::vector<std::uint64_t>>> bits;
+    std::map<std::string, std::uint64_t> int8_bits;
     Random random(29);
     for (int k = 0; k < 5000; k++)
         test_plan(random);
@@ -1527,6 +1582,8 @@ int main() {
         if (std::string(set) == "amx-emulated")
             continue;
 #endif
+        int8_bits[set] = test_int8(set);
+        check(int8_bits[set] == int8_bits["baseline"], "int8 products disagree");
         bits[set] = {test_kernels<float>(set)};
         for (int k = 0; k < 100; k++)
             test_bfloat16(random, std::string(set).starts_with("amx"));

@@ -2,6 +2,7 @@
 // against plain sums; a block-diagonal weight has the bits of the dense one with zeros.
 #include "weight.h"
 
+#include <bit>
 #include <cmath>
 #include <random>
 
@@ -43,6 +44,8 @@ template <class T> class WeightTest {
                 for (const Matrix<const T> &B : {by_rows, by_columns})
                     if (product(*blocks, B, apart) != expected)
                         return "the bits depend on how a weight is packed or multiplied";
+        if (is_int8(format_))
+            return expected == in_8_bits() ? "" : "a product in 8 bits is not as defined";
         for (std::int64_t r = 0; r < 3 * rows_; r++)
             for (std::int64_t n = 0; n < gates_ * units_; n++) {
                 double sum = 0, size = 0;
@@ -58,6 +61,37 @@ template <class T> class WeightTest {
     }
 
   private:
+    // The products as int8.h defines them. In double they are exact until they are rounded.
+    std::vector<T> in_8_bits() const {
+        const std::int64_t N = gates_ * units_;
+        auto largest_of = [&](const T *from, std::int64_t step) {
+            double largest = 0;
+            for (std::int64_t k = 0; k < K_; k++)
+                largest = std::max(largest, std::abs(double(from[k * step])));
+            return largest;
+        };
+        std::vector<T> result(3 * rows_ * N);
+        for (std::int64_t r = 0; r < 3 * rows_; r++)
+            for (std::int64_t n = 0; n < N; n++) {
+                const T *x = x_.data() + r * (K_ + 3), *w = B_.data() + n;
+                const double of_row = largest_of(x, 1), of_column = largest_of(w, N);
+                if (of_row == 0 || of_column == 0)
+                    continue;
+                const auto row = static_cast<float>(of_row / 127),
+                           by = static_cast<float>(127 / of_row);
+                auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(of_column / 127));
+                bits = (bits + 255) / 256 * 256;
+                const auto column = std::bit_cast<float>(bits);
+                double sum = 0;
+                for (std::int64_t k = 0; k < K_; k++)
+                    sum += std::nearbyint(static_cast<float>(double(x[k]) * by)) *
+                           std::nearbyint(static_cast<float>(double(w[k * N]) / column));
+                const auto scale = static_cast<float>(double(row) * column);
+                result[r * N + n] = static_cast<float>(sum * scale);
+            }
+        return result;
+    }
+
     double precision() const {
         if (packed_bytes(format_, sizeof(T)) == 2)
             return 1.0 / 128; // two operands, each rounded to 8 bits
@@ -144,11 +178,14 @@ std::string test_weights(bool tile_registers, bool dots) {
         };
         test(Format::chain);
         test(Format::bfloat16);
+        test(Format::int8);
         if (dots)
             test(Format::bfloat16_dots);
         if (tile_registers) {
             test(Format::fixed);
             test(Format::bfloat16_tiles);
+            test(Format::int8_dots);
+            test(Format::int8_tiles);
         }
         if (!failure.empty())
             return failure + " (" + std::to_string(k) + ")";

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora.engine.precision import rounded
+from anaphora.engine.precision import int8_product, rounded, rows_of_table
 
 Array: TypeAlias = NDArray[Any]
 
@@ -27,7 +27,9 @@ def matmul(a: Array, b: Array, bias: Array | None = None, *, gradient: str = "")
     >>> matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), bias=np.array([0.5]))
     array([[11.5]])
     """
-    product = np.asarray(rounded(a) @ rounded(b))
+    product = int8_product(a, b) if gradient == "" else None
+    if product is None:
+        product = np.asarray(rounded(a) @ rounded(b))
     if bias is not None:
         product += bias
     return product
@@ -163,6 +165,8 @@ def linear_cross_entropy_losses(
 def gather_rows(table: Array, ids: Array) -> Array:
     """Look up rows of a table [V, E]: integer ids [...] give [..., E].
 
+    Within `precision.int8_weights` the rows are those of the table in 8 bits.
+
     Raises:
         IndexError: an id is outside 0..V-1.
 
@@ -175,7 +179,7 @@ def gather_rows(table: Array, ids: Array) -> Array:
         raise IndexError(
             f"embedding: ids from {ids.min()} to {ids.max()} for a table of {len(table)} rows"
         )
-    return np.asarray(table[ids])
+    return rows_of_table(np.asarray(table[ids]))
 
 
 def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:

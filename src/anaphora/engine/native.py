@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
 from anaphora.engine import crf, ctc, kernels, recurrence, updates
-from anaphora.engine.precision import current_matmul_precision, rounded
+from anaphora.engine.precision import current_matmul_precision, rounded, rows_of_table
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -244,7 +244,8 @@ def ctc_backward(module: Any, logits: Array, *arguments: Any) -> Any:
 def gather_rows(module: Any, table: Array, ids: Array) -> Any:
     if table.ndim != 2:
         return kernels.gather_rows(table, ids)
-    return module.gather_rows(np.ascontiguousarray(table), np.asarray(ids, np.int64, order="C"))
+    ids = np.asarray(ids, np.int64, order="C")
+    return rows_of_table(module.gather_rows(np.ascontiguousarray(table), ids))
 
 
 @_native_for(kernels.sum_rows, "values")
@@ -590,6 +591,11 @@ class NativeLayers:
     def __init__(self, module: _native._Precision, stack: _native.Stack, on_ids: bool) -> None:
         self._module, self._stack = module, stack
         self.run = functools.partial(module.run_stack_on_ids if on_ids else module.run_stack, stack)
+
+    @property
+    def bytes(self) -> int:
+        """As `recurrence.PackedLayers.bytes`."""
+        return self._module.stack_bytes(self._stack)
 
     def generate(
         self,

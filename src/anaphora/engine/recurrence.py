@@ -338,6 +338,10 @@ class PackedLayers(Protocol):
     others, updated in place. N is the size of the output.
     """
 
+    @property
+    def bytes(self) -> int:
+        """The size of the packed weights in memory."""
+
     def run(self, inputs: Array, states: list[Array]) -> Array:
         """Run over [T, B, I], or ids [T, B]; return [T, B, N].
 

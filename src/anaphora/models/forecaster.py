@@ -18,6 +18,7 @@ from anaphora.models.body import ForecasterBody
 from anaphora.models.distributions import Distribution, make_distribution, stratified_normals
 from anaphora.models.reader import Reader, make_linear
 from anaphora.nn import initialization as initialize
+from anaphora.nn.session import check_weights, weights_as
 from anaphora.tensor import Array, Tensor, no_grad
 
 _RIDGE = 1e-4  # relative to the mean square of the scaled lags
@@ -357,8 +358,14 @@ class Forecaster(Reader, ForecasterBody):
         sampled = window.values[-horizon:].astype(np.float64) * window.scale + window.mean
         return sampled.reshape(horizon, B, paths, N).transpose(2, 0, 1, 3)
 
-    def session(self) -> ForecasterSession:
+    def session(self, *, weights: str = "float32") -> ForecasterSession:
         """A session that is fed a series as it arrives, and forecasts at any time.
+
+        Args:
+            weights: "float32", or "int8" for weights in 8 bits.
+
+        Raises:
+            ValueError: the weights are not of these two, or int8 with float64.
 
         >>> model = Forecaster(hidden_size=4, context=6, lags=(1, 2), distribution="gaussian")
         >>> session = model.session()
@@ -367,7 +374,7 @@ class Forecaster(Reader, ForecasterBody):
         >>> session.forecast(3, paths=5).shape
         (5, 3, 1)
         """
-        return ForecasterSession(self)
+        return ForecasterSession(self, weights=weights)
 
 
 class _Window:
@@ -423,6 +430,13 @@ class ForecasterSession:
     window again for each forecast. A forecast equals that of `Forecaster.predict` for the complete
     series, and does not change the session.
 
+    Args:
+        model: The model.
+        weights: "float32", or "int8" for weights in 8 bits.
+
+    Raises:
+        ValueError: the weights are not of these two, or int8 with float64.
+
     >>> model = Forecaster(hidden_size=4, context=6, distribution="gaussian")
     >>> session = model.session()
     >>> session.feed([[3.0], [np.nan], [5.0]])  # three steps; one is missing
@@ -430,8 +444,10 @@ class ForecasterSession:
     True
     """
 
-    def __init__(self, model: Forecaster) -> None:
+    def __init__(self, model: Forecaster, *, weights: str = "float32") -> None:
+        check_weights(weights, model.dtype)
         self._model = model
+        self._weights = weights
         self._in_use = False
         self._values = np.zeros((0, 1, model.target_size))  # filled
         self._observed = np.zeros((0, 1, model.target_size), np.bool_)
@@ -493,9 +509,10 @@ class ForecasterSession:
             if not self._observed.any(axis=0).all():
                 raise ValueError("forecast: feed at least one value of each target first")
             features = np.concatenate([self._features, known])[:, None]
-            sampled = self._model._predict(
-                self._values, self._observed, features, horizon, paths, seed
-            )
+            with weights_as(self._weights):
+                sampled = self._model._predict(
+                    self._values, self._observed, features, horizon, paths, seed
+                )
         return sampled[:, :, 0]
 
     @contextlib.contextmanager
@@ -525,7 +542,7 @@ class ForecasterSession:
 
     def fork(self) -> ForecasterSession:
         """An independent session that continues from here, with the same model."""
-        other = ForecasterSession(self._model)
+        other = ForecasterSession(self._model, weights=self._weights)
         with self._used_by_one("fork"):
             vars(other).update(vars(self))  # arrays are never changed in place
         other._in_use = False

@@ -98,7 +98,11 @@ class LanguageModel(Reader, LanguageModelBody):
         return loss, penalty, state
 
     def session(
-        self, batch_size: int | None = None, excluded: Sequence[int] = ()
+        self,
+        batch_size: int | None = None,
+        excluded: Sequence[int] = (),
+        *,
+        weights: str = "float32",
     ) -> LanguageModelSession:
         """A session that reads ids as they arrive, and generates text.
 
@@ -107,9 +111,10 @@ class LanguageModel(Reader, LanguageModelBody):
         Args:
             batch_size: B; None for one text, whose arrays have no batch axis.
             excluded: Ids whose scores are -inf, so that `generate` never samples them.
+            weights: "float32", or "int8" for weights in 8 bits.
 
         Raises:
-            ValueError: the batch size is below 1.
+            ValueError: the batch size is below 1, or the weights are not of these two.
             IndexError: an excluded id is not in the vocabulary.
 
         >>> session = LanguageModel(vocabulary_size=10, hidden_size=4).session(batch_size=2)
@@ -123,5 +128,5 @@ class LanguageModel(Reader, LanguageModelBody):
             and type(self.output) is nn.Linear
         )
         return LanguageModelSession(
-            self, batch_size, excluded, None if plain else type(self).forward
+            self, batch_size, excluded, None if plain else type(self).forward, weights=weights
         )

@@ -243,22 +243,25 @@ class SequenceModel(Reader, SequenceBody):
             bidirectional=self.bidirectional,
         )
 
-    def session(self, batch_size: int | None = None) -> SequenceSession:
+    def session(
+        self, batch_size: int | None = None, *, weights: str = "float32"
+    ) -> SequenceSession:
         """A session with the current weights, which reads step by step and predicts after each.
 
         Args:
             batch_size: B; None for one sequence, whose arrays have no batch axis.
+            weights: "float32", or "int8" for weights in 8 bits.
 
         Raises:
-            ValueError: the model is bidirectional; the batch size is below 1; or the model has a
-                character layer, but no codec.
+            ValueError: the model is bidirectional; the batch size is below 1; the model has a
+                character layer, but no codec; or the weights are not of these two.
 
         >>> from anaphora.models import SequenceTagger
         >>> model = SequenceTagger(num_tags=3, hidden_size=4, vocabulary_size=9)
         >>> model.session().feed([7, 2]).shape
         (2, 3)
         """
-        return SequenceSession(self, batch_size)
+        return SequenceSession(self, batch_size, weights=weights)
 
     def session_arguments(self) -> dict[str, Any]:
         """The layers after the recurrent ones, as arguments of `nn.Session`."""

@@ -37,10 +37,11 @@ class SequenceSession(nn.Session):
     Args:
         model: The model, which must be unidirectional.
         batch_size: B; None for one sequence, whose arrays have no batch axis.
+        weights: "float32", or "int8" for weights in 8 bits.
 
     Raises:
-        ValueError: the model is bidirectional; the batch size is below 1; or the model has a
-            character layer, but no codec.
+        ValueError: the model is bidirectional; the batch size is below 1; the model has a character
+            layer, but no codec; or the weights are not of these two.
 
     >>> from anaphora.models import SequenceClassifier
     >>> model = SequenceClassifier(num_classes=2, hidden_size=4, input_size=3, pooling="mean")
@@ -51,7 +52,9 @@ class SequenceSession(nn.Session):
     ['c', 'h', 'steps', 'total']
     """
 
-    def __init__(self, model: SequenceModel, batch_size: int | None = None) -> None:
+    def __init__(
+        self, model: SequenceModel, batch_size: int | None = None, *, weights: str = "float32"
+    ) -> None:
         name = type(model).__name__
         if model.bidirectional:
             raise ValueError(
@@ -78,7 +81,7 @@ class SequenceSession(nn.Session):
         else:
             reading = {"table": model.embedding.weight}
         arguments = {**reading, **model.session_arguments()}
-        super().__init__(model.recurrent, batch_size, model, **arguments)
+        super().__init__(model.recurrent, batch_size, model, weights=weights, **arguments)
         self.codec = model.codec
 
     def feed(self, inputs: Any) -> Array:
@@ -133,6 +136,7 @@ class TaggerSession(SequenceSession):
         model: The tagger, which must be unidirectional.
         batch_size: B; None for one sequence, whose arrays have no batch axis.
         keep_scores: Whether to keep the scores of all steps, for `tags`.
+        weights: "float32", or "int8" for weights in 8 bits.
 
     Raises:
         ValueError: as for `SequenceSession`.
@@ -147,9 +151,14 @@ class TaggerSession(SequenceSession):
     """
 
     def __init__(
-        self, model: SequenceTagger, batch_size: int | None = None, *, keep_scores: bool = False
+        self,
+        model: SequenceTagger,
+        batch_size: int | None = None,
+        *,
+        keep_scores: bool = False,
+        weights: str = "float32",
     ) -> None:
-        super().__init__(model, batch_size)
+        super().__init__(model, batch_size, weights=weights)
         dtype = model.recurrent.dtype
         self._scores = [np.zeros((0, batch_size or 1, model.num_tags), dtype)]  # [T, B, C] each
         self._keeps = keep_scores

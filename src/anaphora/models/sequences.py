@@ -108,13 +108,20 @@ class SequenceTagger(SequenceModel, TaggerBody):
         y, state = self.read(inputs, state, lengths, characters, character_lengths)
         return self.output(self.drop(y)), state
 
-    def session(self, batch_size: int | None = None, *, keep_scores: bool = False) -> TaggerSession:
+    def session(
+        self,
+        batch_size: int | None = None,
+        *,
+        keep_scores: bool = False,
+        weights: str = "float32",
+    ) -> TaggerSession:
         """A session, which reads step by step and returns the scores of the tags after each.
 
         Args:
             batch_size: B; None for one sequence, whose arrays have no batch axis.
             keep_scores: Whether to keep the scores of all steps, so that `TaggerSession.tags`
                 returns the tags so far (with a CRF, the most likely path).
+            weights: "float32", or "int8" for weights in 8 bits.
 
         Raises:
             ValueError: as for `SequenceModel.session`.
@@ -124,7 +131,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
         >>> session.feed([7, 2]).shape, session.tags().shape
         ((2, 3), (2,))
         """
-        return TaggerSession(self, batch_size, keep_scores=keep_scores)
+        return TaggerSession(self, batch_size, keep_scores=keep_scores, weights=weights)
 
     def scores(self, batch: Batch) -> Tensor:
         """The logits [T, B, C] of a batch, with the initial state zero."""

@@ -28,9 +28,10 @@ class LanguageModelSession(nn.Session):
         excluded: Ids whose scores are -inf, so that `generate` never samples them.
         run: As for `nn.Session`, for a model other than embedding, recurrent layers and linear
             layer; None for these.
+        weights: "float32", or "int8" for weights in 8 bits.
 
     Raises:
-        ValueError: the batch size is below 1.
+        ValueError: the batch size is below 1, or the weights are not of these two.
         IndexError: an excluded id is not in the vocabulary.
 
     >>> from anaphora.models import LanguageModel
@@ -45,6 +46,8 @@ class LanguageModelSession(nn.Session):
         batch_size: int | None = None,
         excluded: Sequence[int] = (),
         run: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
+        *,
+        weights: str = "float32",
     ) -> None:
         parts: dict[str, Any] = {"run": run}
         if run is None:
@@ -56,7 +59,9 @@ class LanguageModelSession(nn.Session):
             parts = {"table": model.embedding.weight, "output": (weight, bias)}
         elif excluded:
             parts["after"] = functools.partial(_excluding, list(excluded))
-        super().__init__(model.recurrent, batch_size, model, step=(), dtype=np.int64, **parts)
+        super().__init__(
+            model.recurrent, batch_size, model, step=(), dtype=np.int64, weights=weights, **parts
+        )
 
     def feed(self, inputs: Any) -> Array:
         """Read the next id, or several, and advance the state.

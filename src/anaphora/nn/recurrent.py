@@ -328,21 +328,22 @@ class Recurrent(Module):
                 checked.append(tuple(Tensor(array) for array in tensor.data))
         return tuple(checked)
 
-    def session(self, batch_size: int | None = None) -> Session:
+    def session(self, batch_size: int | None = None, *, weights: str = "float32") -> Session:
         """A session with the current weights, which is fed step by step.
 
         Args:
             batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
+            weights: "float32", or "int8" for weights in 8 bits.
 
         Raises:
-            ValueError: the layer is bidirectional and needs the complete sequence; or the batch
-                size is below 1.
+            ValueError: the layer is bidirectional and needs the complete sequence; the batch size
+                is below 1; or the weights are not of these two, or int8 with float64.
 
         >>> session = GRU(input_size=3, hidden_size=4, num_layers=2).session()
         >>> session.feed(np.ones(3, np.float32)).shape, session.state.shape
         ((4,), (2, 4))
         """
-        return Session(self, batch_size)
+        return Session(self, batch_size, weights=weights)
 
     def pack(
         self, table: Array | None = None, output: tuple[Array, Array | None] | None = None

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import ops
-from anaphora.engine import PackedLayers, current_matmul_precision, matmul_precision
+from anaphora.engine import PackedLayers, current_matmul_precision
+from anaphora.engine.precision import int8_weights, products_in
 from anaphora.nn.module import Module
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor, no_grad
@@ -105,14 +106,18 @@ class Session:
             ``num_waiting``.
         run: ``run(module, inputs, state)`` returns output and state, for a module that computes
             something other than its layer; nothing is then packed.
+        weights: "int8" computes with weights in 8 bits: of the layer, of embeddings and of linear
+            layers, with one scale an output unit (of embeddings: a row), and one for each row that
+            is multiplied, as it comes. The packed weights then take a quarter of the memory.
 
     Attributes:
         batch_size: B, or None.
 
     Raises:
         ValueError: the layer is bidirectional; the batch size is below 1; the memory is not of
-            floats, or has the name of one of the layer's states; or the stride of the frames is not
-            1 to their size.
+            floats, or has the name of one of the layer's states; the stride of the frames is not 1
+            to their size; or the weights are neither "float32" nor "int8", or int8 for a layer of
+            another dtype than float32.
 
     >>> from anaphora.nn import LSTM
     >>> layer = LSTM(input_size=3, hidden_size=4)
@@ -139,6 +144,7 @@ class Session:
         output: tuple[Parameter, Parameter | Array | None] | None = None,
         frames: Framing | None = None,
         run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None = None,
+        weights: str = "float32",
     ) -> None:
         if layer.bidirectional:
             raise ValueError(
@@ -146,6 +152,7 @@ class Session:
                 "sequence from its end too; call it with the complete sequence"
             )
         _check_batch_size(batch_size)
+        check_weights(weights, layer.dtype)
         if frames is not None and not 1 <= frames.stride <= frames.size:
             raise ValueError(
                 f"session: frames of {frames.size} steps, {frames.stride} apart; expected a stride "
@@ -157,7 +164,8 @@ class Session:
         if dtype is None:
             dtype = layer.dtype if table is None else np.int64
         self.batch_size = batch_size
-        self._precision = current_matmul_precision()
+        with weights_as(weights):
+            self._precision = current_matmul_precision()
         self._step = step if batch_size is None else (batch_size, *step)
         self._dtype = np.dtype(dtype)
         self._swaps = layer.batch_first and batch_size is not None
@@ -202,8 +210,9 @@ class Session:
         }
         self._packed: PackedLayers | None = None
         if run is None:
-            weights = None if output is None else tuple(map(_numbers, output))
-            self._packed = layer.pack(_numbers(table), weights)
+            linear = None if output is None else tuple(map(_numbers, output))
+            with products_in(self._precision):
+                self._packed = layer.pack(_numbers(table), linear)
         self._run: Callable[[Array, list[Array]], Array]
         if self._packed is not None and before is None and after is None and frames is None:
             self._run = self._packed.run
@@ -437,7 +446,7 @@ class Session:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        with matmul_precision(state["precision"]):
+        with products_in(state["precision"]):
             Session.__init__(self, **state["arguments"])  # it packs the weights again
         self._states = state["states"]
         vars(self).update(state["others"])
@@ -467,6 +476,37 @@ def _check_batch_size(batch_size: int | None) -> None:
             "session: batch_size must be an integer of at least 1, or None for one "
             f"sequence, not {batch_size!r}"
         )
+
+
+def check_weights(weights: str, dtype: DTypeLike = np.float32) -> None:
+    """Check how the weights of a session are computed with.
+
+    Raises:
+        ValueError: they are neither "float32" nor "int8", or int8 for another dtype than float32.
+
+    >>> check_weights("int8")
+    >>> check_weights("int4")
+    Traceback (most recent call last):
+    ValueError: session: weights is 'int4'; expected 'float32' or 'int8'
+    """
+    if weights not in ("float32", "int8"):
+        raise ValueError(f"session: weights is {weights!r}; expected 'float32' or 'int8'")
+    if weights == "int8" and np.dtype(dtype) != np.float32:
+        raise ValueError(
+            f"session: weights='int8' for layers of {np.dtype(dtype)}; 8 bits stand for float32: "
+            "convert the model to float32, or omit the argument"
+        )
+
+
+def weights_as(weights: str) -> contextlib.AbstractContextManager[None]:
+    """A context in which weights are computed with as the session's argument says.
+
+    >>> from anaphora.engine import current_matmul_precision
+    >>> with weights_as("int8"):
+    ...     current_matmul_precision()
+    'int8'
+    """
+    return int8_weights() if weights == "int8" else contextlib.nullcontext()
 
 
 def _used(method: str) -> RuntimeError:
@@ -531,7 +571,7 @@ def _runner(
         x = inputs.reshape(-1, B, *step)
         # A gate may saturate, and the caller sees NaN in the outputs: no warnings.
         quiet = np.errstate(over="ignore", invalid="ignore")
-        with no_grad(), quiet, matmul_precision(precision):
+        with no_grad(), quiet, products_in(precision):
             if before is not None:
                 dtype = layer.dtype if frames is None else x.dtype
                 x = as_tensor(before(module, x), dtype, "session: the result of before").data

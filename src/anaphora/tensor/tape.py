@@ -73,6 +73,11 @@ class Node:
         self.output_count = 1 if output_count is None else output_count
         self.versions = versions
         self.precision = current_matmul_precision()  # of the backward pass too
+        if self.precision == "int8":
+            raise RuntimeError(
+                f"{operation}: int8 weights are for inference, so that nothing can be recorded for "
+                "a backward pass; use anaphora.no_grad(), or train with float32 weights"
+            )
         self.order = -next(Node.counter)  # newest first
 
     def __lt__(self, other: Node) -> bool:

@@ -123,10 +123,10 @@ template <class T> const Kernels<T> &kernels(std::string_view precision = "float
     if (!prepare_thread())
         throw std::bad_alloc();
     const InstructionSet &set = instruction_set();
-    if (precision != "float32" && precision != "bfloat16")
+    if (precision != "float32" && precision != "bfloat16" && precision != "int8")
         refuse("unknown precision '" + std::string(precision) + "'");
     if constexpr (sizeof(T) == 4)
-        return precision == "float32" ? set.f32 : set.bf16;
+        return precision == "float32" ? set.f32 : precision == "int8" ? set.i8 : set.bf16;
     else
         return set.f64;
 }

@@ -17,7 +17,8 @@ namespace anaphora {
 namespace avx512 {
 extern const InstructionSet instructions;
 #if defined(ANAPHORA_HAS_TILES)
-extern const InstructionSet with_dots, with_tile_registers;
+extern const InstructionSet with_tile_registers;
+extern const Kernels<float> bfloat16_dots, int8_dots;
 #endif
 } // namespace avx512
 namespace avx2 {
@@ -34,10 +35,19 @@ void emulate_tile_registers(InstructionSet &set);
 namespace {
 
 #if defined(ANAPHORA_HAS_TILES)
-// Whether the processor multiplies pairs of bfloat16 in vectors (AVX512_BF16).
-bool dots() {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) != 0;
+// AVX-512 with what this processor has of AVX512_BF16, which multiplies pairs of bfloat16, and of
+// AVX512_VNNI, which multiplies fours of int8.
+const InstructionSet *avx512_with_dots() {
+    static const InstructionSet set = [] {
+        InstructionSet found = avx512::instructions;
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) != 0)
+            found.bf16 = avx512::bfloat16_dots;
+        if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & 1u << 11) != 0)
+            found.i8 = avx512::int8_dots;
+        return found;
+    }();
+    return &set;
 }
 
 // Whether the processor has AMX with int8 and bfloat16, and int8 for single rows (AVX512_VNNI), and
@@ -78,8 +88,8 @@ const InstructionSet *supported(const char *name) {
 #if defined(ANAPHORA_HAS_TILES)
     if (std::strcmp(name, "amx") == 0 && avx512 && tile_registers())
         return &avx512::with_tile_registers;
-    if (std::strcmp(name, "avx512") == 0 && avx512 && dots())
-        return &avx512::with_dots;
+    if (std::strcmp(name, "avx512") == 0 && avx512)
+        return avx512_with_dots();
 #endif
     if (std::strcmp(name, "avx512") == 0 && avx512)
         return &avx512::instructions;
@@ -111,7 +121,7 @@ const char *bfloat16_unit() {
 #if defined(ANAPHORA_HAS_TILES)
     if (chosen() == &avx512::with_tile_registers)
         return "tiles";
-    if (chosen() == &avx512::with_dots)
+    if (chosen()->bf16.multiply == avx512::bfloat16_dots.multiply)
         return "dots";
 #endif
     return "vectors";

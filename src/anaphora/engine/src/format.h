@@ -12,21 +12,28 @@ enum class Format {
     bfloat16,       // float32 rounded to bfloat16: formats/bfloat16.h,
     bfloat16_dots,  // by the instruction of AVX512_BF16, to the same bits,
     bfloat16_tiles, // on tile registers
+    int8,           // float32 in 8 bits, with a scale for each row and column: formats/int8.h,
+    int8_dots,      // by the instruction of AVX512_VNNI, to the same bits,
+    int8_tiles,     // and on tile registers
 };
 
-// The precision of the operands of products of float32.
-enum class Precision { float32, bfloat16 };
+// The precision of the operands of products of float32; int8: of rows by weights alone.
+enum class Precision { float32, bfloat16, int8 };
+
+inline constexpr bool is_int8(Format format) {
+    return format == Format::int8 || format == Format::int8_dots || format == Format::int8_tiles;
+}
 
 // What is multiplied. Rows by a weight of K terms a sum: the gates of a recurrence, a projection, a
-// layer; a gradient of such rows, by the weight's transpose; a gradient of a weight, whose sums are
-// over the rows of the batch.
-enum class Use { weight, input_gradient, weight_gradient };
+// layer, or the same transposed, with the weight on the left; a gradient of such rows, by the
+// weight's transpose; a gradient of a weight, whose sums are over the rows of the batch.
+enum class Use { weight, left_weight, input_gradient, weight_gradient };
 
 // What computes the products of one precision.
 struct Units {
     bool tile_registers = false;
     Precision precision = Precision::float32;
-    bool dots = false; // the instruction of AVX512_BF16
+    bool dots = false; // the instruction of AVX512_BF16 or AVX512_VNNI
 };
 
 // Shorter sums are more accurate as chains, and longer ones might overflow int32
@@ -42,6 +49,8 @@ inline constexpr std::int64_t weight_gradient_terms = 512, input_gradient_terms 
 // So many terms of bfloat16 stay in a core's cache. Where sums are cut, at a multiple of a tile's
 // terms, changes no bit.
 inline constexpr std::int64_t bfloat16_terms = 1024;
+// Sums of so many products of int8 fit into int32.
+inline constexpr std::int64_t max_int8_terms = 133000;
 
 struct Arithmetic {
     Format format;
@@ -62,10 +71,17 @@ inline Arithmetic choose(Use use, std::int64_t K, std::int64_t side, Units units
                                                    : Format::bfloat16;
         return {format, bfloat16_terms};
     }
+    const bool by_weight = use == Use::weight || use == Use::left_weight;
+    if (units.precision == Precision::int8 && by_weight && K <= max_int8_terms)
+        return {units.tile_registers ? Format::int8_tiles
+                : units.dots         ? Format::int8_dots
+                                     : Format::int8,
+                std::max<std::int64_t>(K, 1)};
     if (!units.tile_registers)
         return chain;
     switch (use) {
     case Use::weight:
+    case Use::left_weight:
         return K < min_fixed_terms || K > max_fixed_terms ? chain : Arithmetic{Format::fixed, K};
     case Use::input_gradient:
         if (K < min_fixed_terms)
@@ -80,11 +96,13 @@ inline Arithmetic choose(Use use, std::int64_t K, std::int64_t side, Units units
 
 // The rows of a tile of a recurrence in this format; 0: as many as multiply-adds favour.
 inline constexpr int tile_rows_of(Format format) {
-    return format == Format::fixed ? 16 : format == Format::bfloat16_tiles ? 32 : 0;
+    return format == Format::fixed                                            ? 16
+           : format == Format::bfloat16_tiles || format == Format::int8_tiles ? 32
+                                                                              : 0;
 }
 // The bytes of a packed number of float32 or float64.
 inline constexpr std::int64_t packed_bytes(Format format, std::int64_t bytes) {
-    return format == Format::chain ? bytes : format == Format::fixed ? 3 : 2;
+    return format == Format::chain ? bytes : format == Format::fixed ? 3 : is_int8(format) ? 1 : 2;
 }
 
 } // namespace anaphora

@@ -80,7 +80,7 @@ struct With {
     }
 };
 
-constexpr Precision bfloat16 = Precision::bfloat16;
+constexpr Precision bfloat16 = Precision::bfloat16, int8 = Precision::int8;
 
 #if defined(ANAPHORA_EMULATES_TILES)
 // The kernels that multiply, with emulated tile registers.
@@ -101,21 +101,28 @@ void emulate_tile_registers(InstructionSet &set);
 void emulate_tile_registers(InstructionSet &set) {
     emulate<With<float, true>>(set.f32);
     emulate<With<float, true, bfloat16>>(set.bf16);
+    emulate<With<float, true, int8>>(set.i8);
 }
 #else
 extern const InstructionSet instructions;
-const InstructionSet instructions = {ANAPHORA_ISA_NAME, With<float>::kernels(),
+const InstructionSet instructions = {ANAPHORA_ISA_NAME,
+                                     With<float>::kernels(),
                                      With<float, false, bfloat16>::kernels(),
-                                     With<double>::kernels(), peak};
+                                     With<float, false, int8>::kernels(),
+                                     With<double>::kernels(),
+                                     peak};
 
 #if defined(ANAPHORA_HAS_TILES)
-extern const InstructionSet with_dots, with_tile_registers;
-const InstructionSet with_dots = {ANAPHORA_ISA_NAME, With<float>::kernels(),
-                                  With<float, false, bfloat16, true>::kernels(),
-                                  With<double>::kernels(), peak};
-const InstructionSet with_tile_registers = {"amx", With<float, true>::kernels(),
+extern const Kernels<float> bfloat16_dots, int8_dots;
+const Kernels<float> bfloat16_dots = With<float, false, bfloat16, true>::kernels(),
+                     int8_dots = With<float, false, int8, true>::kernels();
+extern const InstructionSet with_tile_registers;
+const InstructionSet with_tile_registers = {"amx",
+                                            With<float, true>::kernels(),
                                             With<float, true, bfloat16>::kernels(),
-                                            With<double>::kernels(), peak};
+                                            With<float, true, int8>::kernels(),
+                                            With<double>::kernels(),
+                                            peak};
 #endif
 #endif
 

@@ -145,6 +145,7 @@ template <class T> class Stack {
   public:
     const Cell cell;
     const std::int64_t input, hidden, projected, layer_count, ids, outputs;
+    std::int64_t bytes = 0; // of its memory
 
     Stack(const Cell &c, const StackWeights<T> &w)
         : cell(c), input(w.input), hidden(w.hidden), projected(w.projected),
@@ -317,7 +318,7 @@ template <class T> struct Kernels {
 
 struct InstructionSet {
     const char *name;
-    Kernels<float> f32, bf16; // bf16: products of operands rounded to bfloat16
+    Kernels<float> f32, bf16, i8; // the last two: of products of these operands
     Kernels<double> f64;
     double (*peak)(); // measured float32 multiply-adds of one core, in GFLOP/s
 };

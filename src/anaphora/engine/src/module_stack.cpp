@@ -218,6 +218,7 @@ nb::tuple sample(In<T> logits, In<double> uniforms, double temperature, std::int
 template <class T> void bind_stack(nb::module_ &m) {
     m.def("pack_stack", &pack_stack<T>, "cell"_a, "hidden"_a, plain("layers"), optional("table"),
           optional("output"), plain("norms"), "epsilon"_a, "precision"_a);
+    m.def("stack_bytes", [](const Stack<T> &stack) { return stack.bytes; }, "stack"_a);
     m.def("run_stack", &run<T>, "stack"_a, plain("x"), plain("states"));
     m.def("run_stack_on_ids", &run_ids<T>, "stack"_a, plain("ids"), plain("states"));
     m.def("generate", &generate<T>, "stack"_a, plain("ids"), plain("states"), plain("uniforms"),

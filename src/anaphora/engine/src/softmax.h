@@ -98,7 +98,7 @@ void linear_cross_entropy(Units units, std::int64_t N, std::int64_t V, std::int6
     T *logits = scratch.get<T>(V * block);
     for (std::int64_t begin = 0; begin < N; begin += block) {
         std::int64_t rows = std::min(block, N - begin);
-        multiply<T>(units, Use::weight, V, rows, K, Matrix<const T>{weight, K, 1},
+        multiply<T>(units, Use::left_weight, V, rows, K, Matrix<const T>{weight, K, 1},
                     Matrix<const T>{x + begin * K, 1, K}, logits, block, nullptr, false);
         parallel((rows + W - 1) / W, [&](std::int64_t task) {
             T *z = logits + task * W;

@@ -34,7 +34,8 @@ template <class T> class PackedStack final : public Stack<T> {
     const bool projects, normalized, tabulated;
     const Plan plan; // of one row, for the blocks
     std::vector<PackedLayer<T>> layers;
-    T *table = nullptr; // [V, I]; if tabulated [V, XP] the input halves of the first layer
+    T *table = nullptr; // [V, I]; if tabulated [V, XP] the input halves of the first layer; with
+                        // int8 weights otherwise Int8Rows
     std::optional<Weight<T>> output;
     T *bias = nullptr;        // [N], or null
     std::int64_t weights = 0; // numbers, without the table
@@ -46,7 +47,7 @@ template <class T> class PackedStack final : public Stack<T> {
           projects(w.layers[0].weights.weight_hr != nullptr),
           normalized(w.layers[0].norm_weight != nullptr),
           // The products of few ids take no more memory than the weights: they are looked up.
-          tabulated(w.ids > 0 && w.ids <= w.input && c.x_blocks > 0),
+          tabulated(w.ids > 0 && w.ids <= w.input / (in_int8() ? 4 : 1) && c.x_blocks > 0),
           plan(make_plan<T>(c, {1, 1, w.hidden, w.projected, nullptr, false}, projects, 0, units_)),
           layers(w.layers.size()) {
         std::int64_t total = 0;
@@ -59,12 +60,27 @@ template <class T> class PackedStack final : public Stack<T> {
             at += padded<T>(size);
             return at - padded<T>(size);
         });
-        weights = total - (w.ids == 0 ? 0 : w.ids * (tabulated ? XP : w.input));
+        weights = total - w.ids * row_of_table();
+        this->bytes = total * static_cast<std::int64_t>(sizeof(T));
+    }
+
+    // A row of the table.
+    void read_table(std::int64_t id, T *to) const {
+        const T *from = table + id * row_of_table();
+        if constexpr (sizeof(T) == 4)
+            if (in_int8())
+                return Int8Rows::unpack(this->input, from, to);
+        std::copy_n(from, this->input, to);
     }
 
     std::int64_t run(const Steps<T> &f) const override;
 
   private:
+    bool in_int8() const { return sizeof(T) == 4 && units.precision == Precision::int8; }
+    std::int64_t row_of_table() const {
+        return tabulated ? XP : in_int8() ? Int8Rows::size(this->input) : this->input;
+    }
+
     // Lay out all arrays in the order in which a step reads them, in memory that take(size) gives;
     // it gives none where they are only measured.
     template <class F> void lay_out(const StackWeights<T> &w, F take) {
@@ -90,15 +106,12 @@ template <class T> class PackedStack final : public Stack<T> {
             return to;
         };
         const std::int64_t H = w.hidden, P = w.projected;
-        if (tabulated) {
-            table = take(w.ids * XP);
-            if (table != nullptr)
-                tabulate(w);
-        } else if (w.ids > 0) {
-            table = take(w.ids * w.input);
-            if (table != nullptr)
-                std::copy_n(w.table, w.ids * w.input, table);
-        }
+        if (w.ids > 0)
+            table = take(w.ids * row_of_table());
+        if (table != nullptr && tabulated)
+            tabulate(w);
+        else if (table != nullptr)
+            pack_table(w, table, row_of_table());
         for (std::size_t l = 0; l < layers.size(); l++) {
             const LayerWeights<T> &from = w.layers[l].weights;
             PackedLayer<T> &to = layers[l];
@@ -124,15 +137,40 @@ template <class T> class PackedStack final : public Stack<T> {
             bias = vectors(1, w.outputs, w.bias);
     }
 
+    // The rows of the table, or with int8 weights Int8Rows.
+    void pack_table(const StackWeights<T> &w, T *to, std::int64_t row) const {
+        for (std::int64_t id = 0; id < w.ids; id++) {
+            const T *from = w.table + id * w.input;
+            if constexpr (sizeof(T) == 4)
+                if (in_int8()) {
+                    Int8Rows::pack(w.input, from, to + id * row);
+                    continue;
+                }
+            std::copy_n(from, w.input, to + id * row);
+        }
+    }
+
     // The input halves of every id, with their bias.
     void tabulate(const StackWeights<T> &w) {
-        OwnScratch weight_scratch, row_scratch;
+        OwnScratch weight_scratch, row_scratch, table_scratch;
         const LayerWeights<T> &from = w.layers[0].weights;
         const Weight<T> ih =
             gate_weight(choose(Use::weight, w.input, w.hidden, units).format, plan,
                         this->cell.x_blocks, w.input, from.weight_ih, weight_scratch);
         typename Weight<T>::Rows rows(ih, w.ids, false, row_scratch);
-        const std::vector<RowRange<T>> range{{w.table, static_cast<int>(w.ids), 0}};
+        const T *read = w.table;
+        if constexpr (sizeof(T) == 4)
+            if (in_int8()) {
+                const std::int64_t size = Int8Rows::size(w.input);
+                T *unpacked = table_scratch.get<T>(w.ids * w.input + size),
+                  *row = unpacked + w.ids * w.input;
+                for (std::int64_t id = 0; id < w.ids; id++) {
+                    Int8Rows::pack(w.input, w.table + id * w.input, row);
+                    Int8Rows::unpack(w.input, row, unpacked + id * w.input);
+                }
+                read = unpacked;
+            }
+        const std::vector<RowRange<T>> range{{read, static_cast<int>(w.ids), 0}};
         rows.read(range, w.input, false);
         ih.multiply_all(0, std::ssize(plan.blocks), rows, {table, XP, W});
         if (from.bias_ih == nullptr)
@@ -322,7 +360,7 @@ template <class T> class Run {
             const PackedLayer<T> &layer = s_.layers[static_cast<std::size_t>(l)];
             if (l == 0 && ids != nullptr && !s_.tabulated) {
                 for (std::int64_t r = own.thread; r < steps * B_; r += threads_)
-                    std::copy_n(s_.table + ids[r] * s_.input, s_.input, x_ + r * s_.input);
+                    s_.read_table(ids[r], x_ + r * s_.input);
                 y = x_;
                 wait();
             }

@@ -4,6 +4,7 @@
 #include "formats/bfloat16.h"
 #include "formats/chain.h"
 #include "formats/fixed.h"
+#include "formats/int8.h"
 #include "formats/packed_product.h"
 
 #include <utility>
@@ -17,18 +18,22 @@ template <class... Weights> struct Formats {
     using Weight = std::variant<Weights...>;
     using Rows = std::variant<typename Weights::Rows...>;
 };
-using BFloat16Weight = ChainWeight<Pairs<PairUnit::vectors>>;
-#if defined(ANAPHORA_HAS_TILES)
-using DotsWeight = ChainWeight<Pairs<PairUnit::dots>>;
-using TilesWeight = ChainWeight<Pairs<PairUnit::tiles>>;
-#endif
+template <PairUnit Unit> using PairWeight = ChainWeight<Pairs<Unit>>;
+template <QuadUnit Unit> using QuadWeight = ChainWeight<Quads<Unit>>;
+
 template <class T> struct WeightFormats : Formats<ChainWeight<Numbers<T>>> {};
-#if defined(ANAPHORA_HAS_TILES)
 template <>
 struct WeightFormats<float>
-    : Formats<ChainWeight<Numbers<float>>, FixedWeight, BFloat16Weight, DotsWeight, TilesWeight> {};
+#if defined(ANAPHORA_HAS_TILES)
+    : Formats<ChainWeight<Numbers<float>>, FixedWeight, PairWeight<PairUnit::vectors>,
+              PairWeight<PairUnit::dots>, PairWeight<PairUnit::tiles>,
+              QuadWeight<QuadUnit::vectors>, QuadWeight<QuadUnit::dots>,
+              QuadWeight<QuadUnit::tiles>> {
+};
 #else
-template <> struct WeightFormats<float> : Formats<ChainWeight<Numbers<float>>, BFloat16Weight> {};
+    : Formats<ChainWeight<Numbers<float>>, PairWeight<PairUnit::vectors>,
+              QuadWeight<QuadUnit::vectors>> {
+};
 #endif
 
 // Call f with the type of weights of this format.
@@ -36,11 +41,14 @@ template <class T, class F> auto with_format(Format format, F f) {
     if constexpr (sizeof(T) == 4)
         switch (format) {
         case Format::chain: break;
-        case Format::bfloat16: return f(std::type_identity<BFloat16Weight>());
+        case Format::bfloat16: return f(std::type_identity<PairWeight<PairUnit::vectors>>());
+        case Format::int8: return f(std::type_identity<QuadWeight<QuadUnit::vectors>>());
 #if defined(ANAPHORA_HAS_TILES)
         case Format::fixed: return f(std::type_identity<FixedWeight>());
-        case Format::bfloat16_dots: return f(std::type_identity<DotsWeight>());
-        case Format::bfloat16_tiles: return f(std::type_identity<TilesWeight>());
+        case Format::bfloat16_dots: return f(std::type_identity<PairWeight<PairUnit::dots>>());
+        case Format::bfloat16_tiles: return f(std::type_identity<PairWeight<PairUnit::tiles>>());
+        case Format::int8_dots: return f(std::type_identity<QuadWeight<QuadUnit::dots>>());
+        case Format::int8_tiles: return f(std::type_identity<QuadWeight<QuadUnit::tiles>>());
 #else
         default: break;
 #endif
@@ -135,13 +143,26 @@ void multiply(Units units, Use use, std::int64_t M, std::int64_t N, std::int64_t
         if constexpr (sizeof(T) == 4)
             PackedProduct<F>::multiply(M, N, K, arithmetic.terms, A, B, C, c_row, bias, accumulate);
     };
+    auto pairs = [&]<PairUnit Unit>(std::integral_constant<PairUnit, Unit>) {
+        packed(std::type_identity<WordProduct<Pairs<Unit>>>());
+    };
+    auto quads = [&]<QuadUnit Unit>(std::integral_constant<QuadUnit, Unit>) {
+        if (use == Use::left_weight)
+            packed(std::type_identity<WordProduct<Quads<Unit, Operand::weight>>>());
+        else
+            packed(std::type_identity<WordProduct<Quads<Unit>>>());
+    };
+    using std::integral_constant;
     switch (arithmetic.format) {
     case Format::chain: return ChainProduct<T>(M, N, K, A, B, C, c_row, bias, accumulate)();
-    case Format::bfloat16: return packed(std::type_identity<PairProduct<PairUnit::vectors>>());
+    case Format::bfloat16: return pairs(integral_constant<PairUnit, PairUnit::vectors>());
+    case Format::int8: return quads(integral_constant<QuadUnit, QuadUnit::vectors>());
 #if defined(ANAPHORA_HAS_TILES)
     case Format::fixed: return packed(std::type_identity<FixedProduct>());
-    case Format::bfloat16_dots: return packed(std::type_identity<PairProduct<PairUnit::dots>>());
-    case Format::bfloat16_tiles: return packed(std::type_identity<PairProduct<PairUnit::tiles>>());
+    case Format::bfloat16_dots: return pairs(integral_constant<PairUnit, PairUnit::dots>());
+    case Format::bfloat16_tiles: return pairs(integral_constant<PairUnit, PairUnit::tiles>());
+    case Format::int8_dots: return quads(integral_constant<QuadUnit, QuadUnit::dots>());
+    case Format::int8_tiles: return quads(integral_constant<QuadUnit, QuadUnit::tiles>());
 #else
     default: break;
 #endif

@@ -79,6 +79,7 @@ template <PairUnit Unit> struct Pairs {
     static constexpr std::int64_t together = 2;
     static constexpr bool own_tiles = Unit == PairUnit::tiles;
     static constexpr std::int64_t multiple = own_tiles ? 16 : 1;
+    static constexpr std::int64_t rows_after_terms = 0;
     static constexpr int max_rows = own_tiles ? 32 : anaphora::max_rows;
     static constexpr int max_vectors = own_tiles ? 2 : anaphora::max_vectors;
 #if defined(ANAPHORA_HAS_TILES)
@@ -241,9 +242,8 @@ template <PairUnit Unit> struct Pairs {
 #endif
 };
 
-// What packed_product.h needs: both operands packed.
-template <PairUnit Unit> struct PairProduct {
-    using Terms = Pairs<Unit>;
+// What packed_product.h needs: both operands packed, their terms in words.
+template <class Terms> struct WordProduct {
     using Right = ChainWeight<Terms>;
     static constexpr int block_vectors = 8; // that are packed together
 

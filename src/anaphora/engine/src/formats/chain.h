@@ -32,6 +32,9 @@ template <class T> struct Numbers {
     static constexpr std::int64_t together = 1; // terms in a Packed
     static constexpr std::int64_t multiple = 1; // of Packed, to which a sum is filled up with 0
     static constexpr bool own_tiles = false;    // whether multiply_tile is its own
+    // Rows of a chunk of a weight after its terms; if there are any, sums are computed at once,
+    // over all terms of a row.
+    static constexpr std::int64_t rows_after_terms = 0;
     static constexpr int max_rows = anaphora::max_rows, max_vectors = anaphora::max_vectors;
 
     struct Registers {}; // what must be set up for products
@@ -231,7 +234,7 @@ template <class Terms> class ChainWeight {
     static std::int64_t size(const WeightShape &shape) { // in numbers
         std::int64_t total = 1;
         for (const Block &block : shape.blocks)
-            total += shape.vectors(block) * lanes<T> * packed_terms(block);
+            total += shape.vectors(block) * lanes<T> * packed_rows(shape, block);
         return total;
     }
     // What so many terms are packed to.
@@ -248,18 +251,22 @@ template <class Terms> class ChainWeight {
             const Parts parts = Parts::of(shape.vectors(block), Terms::max_vectors);
             first_chunk_.push_back(std::ssize(chunks_));
             for (std::int64_t c = 0; c < parts.parts; c++) {
-                chunks_.push_back(
-                    {packed, vector, first_packed(block), packed_terms(block), parts.size(c)});
-                packed += parts.size(c) * lanes<T> * packed_terms(block);
+                chunks_.push_back({packed, vector, first_packed(block),
+                                   packed_rows(shape, block) - Terms::rows_after_terms,
+                                   parts.size(c)});
+                packed += parts.size(c) * lanes<T> * packed_rows(shape, block);
                 vector += parts.size(c);
             }
         }
         first_chunk_.push_back(std::ssize(chunks_));
         chunks_.push_back({packed, vector, 0, 0, 0});
         parallel(std::ssize(shape.blocks), [&](std::int64_t n) {
-            // So many rows are read together, as far as the block has columns of them.
-            const std::int64_t step = Terms::together == 1 ? chunks_[first_chunk_[n]].terms : 64;
-            for (std::int64_t k = 0; k < chunks_[first_chunk_[n]].terms; k += step)
+            // So many rows are read together, as far as the block has columns of them; all, if a
+            // scale depends on them.
+            const std::int64_t terms = chunks_[first_chunk_[n]].terms;
+            const std::int64_t step =
+                Terms::together == 1 || whole_sums ? std::max<std::int64_t>(terms, 1) : 64;
+            for (std::int64_t k = 0; k == 0 || k < terms; k += step)
                 for (std::int64_t c = first_chunk_[n]; c < first_chunk_[n + 1]; c++)
                     pack(shape, n, chunks_[c], B, k, step);
         });
@@ -318,14 +325,14 @@ template <class Terms> class ChainWeight {
                                   std::int64_t first_part, std::int64_t end_part,
                                   const Target<T> &to, bool backwards) const {
         const std::int64_t vector = first_vector(first);
-        if (!Terms::own_tiles && end_part - first_part == 1 &&
-            (*rows.ranges_)[first_part].rows == 1) {
-            std::int64_t full = end; // all columns of the blocks before it are there
-            while (full > first && (first_vector(full) - vector) * lanes<T> > to.columns)
-                full--;
-            multiply_row(first, full, (*rows.ranges_)[first_part], to);
-            first = full;
-        }
+        if constexpr (!Terms::own_tiles)
+            if (end_part - first_part == 1 && (*rows.ranges_)[first_part].rows == 1) {
+                std::int64_t full = end; // all columns of the blocks before it are there
+                while (full > first && (first_vector(full) - vector) * lanes<T> > to.columns)
+                    full--;
+                multiply_row(first, full, (*rows.ranges_)[first_part], to);
+                first = full;
+            }
         const std::int64_t begin = first_chunk_[first], chunks = first_chunk_[end] - begin;
         for (std::int64_t n = 0; n < chunks; n++) {
             const Chunk &chunk = chunks_[begin + (backwards ? chunks - 1 - n : n)];
@@ -342,6 +349,8 @@ template <class Terms> class ChainWeight {
         std::int64_t begin, terms; // of what terms are packed to
         int width;
     };
+
+    static constexpr bool whole_sums = Terms::rows_after_terms > 0;
 
     // Some terms of a chunk of block n.
     void pack(const WeightShape &shape, std::int64_t n, const Chunk &chunk, Matrix<const T> B,
@@ -361,10 +370,12 @@ template <class Terms> class ChainWeight {
     }
 
     static std::int64_t first_packed(const Block &block) {
-        return block.begin_term / (Terms::together * Terms::multiple) * Terms::multiple;
+        constexpr std::int64_t step = Terms::together * Terms::multiple;
+        return whole_sums ? 0 : block.begin_term / step * Terms::multiple;
     }
-    static std::int64_t packed_terms(const Block &block) {
-        return packed_terms(block.end_term) - first_packed(block);
+    static std::int64_t packed_rows(const WeightShape &shape, const Block &block) {
+        return packed_terms(whole_sums ? shape.K : block.end_term) - first_packed(block) +
+               Terms::rows_after_terms;
     }
 
     // Some parts by a chunk.
@@ -374,7 +385,8 @@ template <class Terms> class ChainWeight {
         const std::int64_t terms = chunk.terms, padded = chunk.width * lanes<T>;
         const int height = Terms::tile_rows(chunk.width);
         std::int64_t depth = terms;
-        if (rows.weights_stream_) { // many rows take the part of weights that fits in L1
+        if (rows.weights_stream_ &&
+            !whole_sums) { // many rows take the part of weights that fits in L1
             std::int64_t count = 0;
             for (std::int64_t part = first_part; part < end_part; part++)
                 count += (*rows.ranges_)[part].rows;
