@@ -20,6 +20,8 @@ from benchmarks.measure import interleaved, memory_bandwidth
 from benchmarks.rows import ROWS
 from benchmarks.work import Peers, Work
 
+_FLOAT32 = " float32"  # the end of the names of runs beside those of another precision
+
 _COLUMNS = [  # and their widths
     ("work", max(len(work.name) for work in ROWS)),
     ("anaphora", 9),
@@ -47,8 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machine = _machine(peers, any(work.bytes_read() is not None for work in chosen))
     print(json.dumps(machine) if options.json else _head(machine), flush=True)
     for work in chosen:
+        if missing := work.missing():
+            record = {"work": work.name, "missing": missing}
+            print(json.dumps(record) if options.json else f"| {work.name} | {missing} |")
+            continue
         record = _measured(work, peers, machine, options.seconds)
-        print(json.dumps(record) if options.json else _row(record), flush=True)
+        print(json.dumps(record) if options.json else _rows(record), flush=True)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -101,6 +107,7 @@ def _machine(peers: Peers, needs_bandwidth: bool) -> dict[str, Any]:
         "threads": peers.threads,
         "engine": info["engine"],
         "instruction_set": info["instruction_set"],
+        "bfloat16": info["bfloat16"],
         "peak_gflops": peak * peers.threads if peak else None,
         "bandwidth_gbytes": memory_bandwidth(peers.threads) / 1e9 if needs_bandwidth else None,
         "versions": versions,
@@ -146,6 +153,29 @@ def _head(machine: dict[str, Any]) -> str:
     ]
     rules = ["-" * (width + 1) + (":" if k else "-") for k, (_, width) in enumerate(_COLUMNS)]
     return "  \n".join(lines) + f"\n\n{_line([head for head, _ in _COLUMNS])}\n|{'|'.join(rules)}|"
+
+
+def _rows(record: dict[str, Any]) -> str:
+    """A line; and one for the runs of float32, if there are any beside others."""
+    medians = record["medians"]
+    beside = {
+        name.removesuffix(_FLOAT32): figure
+        for name, figure in medians.items()
+        if name.endswith(_FLOAT32)
+    }
+    if not beside:
+        return _row(record)
+    ours = beside["anaphora"]
+    second = {
+        **record,
+        "work": "... in float32",
+        "medians": beside,
+        "ratios": {name: f / ours for name, f in beside.items() if name != "anaphora"},
+    }
+    for name in ("gflops", "share_of_peak", "share_of_bandwidth"):
+        if record[name] is not None:
+            second[name] = record[name] * medians["anaphora"] / ours
+    return f"{_row(record)}\n{_row(second)}"
 
 
 def _row(record: dict[str, Any]) -> str:

@@ -7,30 +7,50 @@ from benchmarks.ctc import CTCStep
 from benchmarks.inference import Block, Forward, Sampling, StreamingStep
 from benchmarks.models import AdamUpdate, ClassifierStep, EncoderDecoderStep, LinearNorm
 from benchmarks.processes import FirstStep, Import, PeakMemory
-from benchmarks.training import EmbeddingStep, LanguageModelStep, Layer, Recurrence
+from benchmarks.training import (
+    EmbeddingStep,
+    InBfloat16,
+    LanguageModelStep,
+    Layer,
+    Recurrence,
+)
 from benchmarks.work import Work
 
+_SMALL = LanguageModelStep("language model step, zaremba-small", V=10_000, H=200, T=20, B=20)
 _MEDIUM = LanguageModelStep(
     "language model step, zaremba-medium", V=10_000, H=650, T=35, B=20, dropout=0.5
 )
 _CHARACTERS = LanguageModelStep("character model step, 2 x 128", V=65, H=128, T=50, B=50)
+_LARGE_CHARACTERS = LanguageModelStep("character model step, 2 x 512", V=65, H=512, T=50, B=50)
+_RAGGED = Layer("ragged LSTM, T 50 B 50 H 128", "lstm", T=50, B=50, H=128, ragged=True)
+_PEEPHOLE = Layer("peephole LSTM, T 35 B 20 H 200", "peephole_lstm", T=35, B=20, H=200)
+_LARGE_LSTM = Layer("LSTM layer, T 50 B 50 H 512", "lstm", T=50, B=50, H=512)
+_LARGE_GRU = Layer("GRU layer, T 50 B 50 H 512", "gru", T=50, B=50, H=512)
 
 ROWS: list[Work] = [
-    LanguageModelStep("language model step, zaremba-small", V=10_000, H=200, T=20, B=20),
+    _SMALL,
     _MEDIUM,
     _CHARACTERS,
-    LanguageModelStep("character model step, 2 x 512", V=65, H=512, T=50, B=50),
+    _LARGE_CHARACTERS,
     Layer("LSTM layer, T 50 B 50 H 128", "lstm", T=50, B=50, H=128),
     Layer("GRU layer, T 50 B 50 H 128", "gru", T=50, B=50, H=128),
     Layer("RNN tanh layer, T 50 B 50 H 128", "rnn", T=50, B=50, H=128),
     Layer("LSTM layer, T 100 B 32 H 64", "lstm", T=100, B=32, H=64),
     Layer("GRU layer, T 100 B 32 H 64", "gru", T=100, B=32, H=64),
     Layer("RNN tanh layer, T 100 B 32 H 64", "rnn", T=100, B=32, H=64),
-    Layer("ragged LSTM, T 50 B 50 H 128", "lstm", T=50, B=50, H=128, ragged=True),
+    _RAGGED,
     Layer("LSTM layer, T 35 B 20 H 200", "lstm", T=35, B=20, H=200),
-    Layer("peephole LSTM, T 35 B 20 H 200", "peephole_lstm", T=35, B=20, H=200),
+    _PEEPHOLE,
     Recurrence("recurrence alone, T 50 B 50 H 512", T=50, B=50, H=512),
     Recurrence("recurrence alone, T 50 B 50 H 1024", T=50, B=50, H=1024),
+    InBfloat16("bfloat16: zaremba-small", _SMALL),
+    InBfloat16("bfloat16: zaremba-medium", _MEDIUM),
+    InBfloat16("bfloat16: characters, 2 x 128", _CHARACTERS),
+    InBfloat16("bfloat16: characters, 2 x 512", _LARGE_CHARACTERS),
+    InBfloat16("bfloat16: LSTM, T 50 B 50 H 512", _LARGE_LSTM),
+    InBfloat16("bfloat16: GRU, T 50 B 50 H 512", _LARGE_GRU),
+    InBfloat16("bfloat16: peephole, T 35 B 20 H 200", _PEEPHOLE),
+    InBfloat16("bfloat16: ragged, T 50 B 50 H 128", _RAGGED),
     CRFStep("CRF step, T 40 B 32 C 17", T=40, B=32, C=17),
     CRFStep("CRF decoding, T 40 B 32 C 17", T=40, B=32, C=17, decodes=True),
     EncoderDecoderStep("encoder-decoder step, H 256", S=25, T=20, B=32, V=8_000, H=256),

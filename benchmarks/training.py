@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ class LanguageModelStep(Work):
     B: int
     L: int = 2
     dropout: float = 0.0
+    precision: str = "float32"
 
     def operations(self) -> float:
         """Forward and backward, which is twice as much."""
@@ -37,7 +40,7 @@ class LanguageModelStep(Work):
 
     def anaphora(self) -> Callable[[], None]:
         """A step of anaphora, continuing from the state of the previous step."""
-        from anaphora import detach, optim
+        from anaphora import detach, matmul_precision, optim
         from anaphora.data import Batch
         from anaphora.models import LanguageModel
 
@@ -55,7 +58,8 @@ class LanguageModelStep(Work):
 
         def step() -> None:
             nonlocal state
-            loss, after = model.loss(batch, state)
+            with matmul_precision(self.precision):
+                loss, after = model.loss(batch, state)
             loss.backward()
             optim.clip_grad_norm(model.parameters(), 5.0)
             optimizer.step()
@@ -77,9 +81,10 @@ class LanguageModelStep(Work):
 
         def step() -> None:
             nonlocal state
-            y, after = recurrent(dropout(embedding(inputs)), state)
-            logits = output(dropout(y))
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            with _autocast(torch, self.precision):
+                y, after = recurrent(dropout(embedding(inputs)), state)
+                logits = output(dropout(y))
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 5.0)
             optimizer.step()
@@ -99,6 +104,7 @@ class Layer(Work):
     B: int
     H: int
     ragged: bool = False
+    precision: str = "float32"
 
     def operations(self) -> float:
         """As for `LanguageModelStep`; in ragged batches only the active steps count."""
@@ -117,14 +123,15 @@ class Layer(Work):
         return framework_runs(peers, self._anaphora, self._torch, x, dy)
 
     def _anaphora(self, x: np.ndarray, dy: np.ndarray) -> Callable[[], None]:
-        from anaphora import Tensor, nn
+        from anaphora import Tensor, matmul_precision, nn
 
         layer = nn.Recurrent(self.cell, self.H, self.H)
         lengths = self._lengths() if self.ragged else None
         tensor = Tensor(x, requires_grad=True)
 
         def run() -> None:
-            y, _ = layer(tensor, lengths=lengths)
+            with matmul_precision(self.precision):
+                y, _ = layer(tensor, lengths=lengths)
             y.backward(dy)
             layer.zero_grad()
             tensor.grad = None
@@ -141,18 +148,51 @@ class Layer(Work):
         rnn = torch.nn.utils.rnn
 
         def run() -> None:
-            if self.ragged:
-                packed = rnn.pack_padded_sequence(
-                    tensor, torch.tensor(self._lengths()), enforce_sorted=False
-                )
-                y, _ = rnn.pad_packed_sequence(layer(packed)[0], total_length=self.T)
-            else:
-                y, _ = layer(tensor)
-            y.backward(gradient)
+            with _autocast(torch, self.precision):
+                if self.ragged:
+                    packed = rnn.pack_padded_sequence(
+                        tensor, torch.tensor(self._lengths()), enforce_sorted=False
+                    )
+                    y, _ = rnn.pad_packed_sequence(layer(packed)[0], total_length=self.T)
+                else:
+                    y, _ = layer(tensor)
+            y.backward(gradient.to(y.dtype))
             layer.zero_grad()
             tensor.grad = None
 
         return run
+
+
+def _autocast(torch: Any, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """PyTorch's context for the forward pass."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[Any] = torch.autocast("cpu", torch.bfloat16)
+    return context
+
+
+@dataclass(frozen=True)
+class InBfloat16(Work):
+    """Work with products in bfloat16, PyTorch's under autocast, beside the same in float32."""
+
+    name: str
+    work: LanguageModelStep | Layer
+
+    def missing(self) -> str | None:
+        """What multiplies bfloat16 faster than float32."""
+        from anaphora import engine
+
+        has_unit = engine.info()["bfloat16"] in ("dots", "tiles")
+        return None if has_unit else "needs AVX512_BF16 or AMX"
+
+    def operations(self) -> float:
+        """Those of the work."""
+        return self.work.operations()
+
+    def runs(self, peers: Peers) -> Runs:
+        """The runs of both precisions; float32's have it in their names."""
+        rounded = dataclasses.replace(self.work, precision="bfloat16").runs(peers)
+        return rounded | {f"{name} float32": run for name, run in self.work.runs(peers).items()}
 
 
 def _torch_peephole(torch: Any, H: int) -> Any:

@@ -37,6 +37,10 @@ class Work(Protocol):
     unit: Literal["s", "B"] = "s"
     count: int = 1
 
+    def missing(self) -> str | None:
+        """The hardware that it needs and this machine lacks; None if nothing is missing."""
+        return None
+
     def operations(self) -> float | None:
         """Multiply-adds of the matrix products, counted as two; None if not meaningful."""
         return None

@@ -112,6 +112,24 @@ def check_gradients():
     return _check_gradients
 
 
+# bfloat16 -------------------------------------------------------------------------------------
+
+
+def _nearest_bfloat16(x):
+    """Numbers with 8 significant bits, ties to even, 0 below 2^-126; in the dtype of x."""
+    x = np.asarray(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        fractions, exponents = np.frexp(x.astype(np.float64))
+        found = np.ldexp(np.rint(fractions * 256) / 256, exponents).astype(np.float32)
+    return np.where(np.abs(x) < 2.0**-126, np.copysign(np.float32(0), x), found).astype(x.dtype)
+
+
+@pytest.fixture(scope="session")
+def nearest_bfloat16():
+    """Rounding to bfloat16, independent of the package's."""
+    return _nearest_bfloat16
+
+
 # Random cells ----------------------------------------------------------------------------------
 
 FORMS = [

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import anaphora
-from anaphora import engine
+from anaphora import engine, hook
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(anaphora.__file__).parent.parent
@@ -126,6 +126,58 @@ def test_each_kind_of_work_runs(main):
         assert work.runs(Peers(threads=1))["anaphora"]() is None
     for work in (processes.FirstStep("first step", step), processes.PeakMemory("memory", step)):
         assert work.runs(Peers(threads=1))["anaphora"]() > 0
+
+
+def test_bfloat16_beside_float32(main, capsys, monkeypatch):
+    """The runs of both precisions are of the same work, and compute in their own."""
+    from benchmarks import training
+    from benchmarks.rows import ROWS
+    from benchmarks.work import Peers
+
+    class Watch:
+        def __init__(self):
+            self.precisions = set()
+
+        def enter(self, phase, operation, inputs):
+            if phase == "forward":
+                self.precisions.add(engine.current_matmul_precision())
+
+        def leave(self, phase, operation, outputs):
+            pass
+
+    for work in (
+        training.LanguageModelStep("step", V=7, H=5, T=4, B=3),
+        training.Layer("layer", "peephole_lstm", T=4, B=3, H=5),
+    ):
+        both = training.InBfloat16("bfloat16", work)
+        assert both.operations() == work.operations()
+        runs, used = both.runs(Peers(threads=1)), {}
+        for name, run in runs.items():
+            with hook(watch := Watch()):
+                assert run() is None
+            used[name] = watch.precisions
+        assert used == {"anaphora": {"bfloat16"}, "anaphora float32": {"float32"}}
+    rows = [work for work in ROWS if isinstance(work, training.InBfloat16)]
+    assert len(rows) == 8
+
+    found = engine.info()
+    for unit in ("dots", "vectors"):
+        given = {**found, "bfloat16": unit}
+        monkeypatch.setattr(engine, "info", lambda measure=False, given=given: given)
+        main(["bfloat16: peephole", "--seconds", "0.01", "--threads", "1"])
+        table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+        if unit == "vectors":
+            assert table[2:] == [
+                "| bfloat16: peephole, T 35 B 20 H 200 | needs AVX512_BF16 or AMX |"
+            ]
+            main(["bfloat16: peephole", "--seconds", "0.01", "--json"])
+            _, record = map(json.loads, capsys.readouterr().out.splitlines())
+            assert record["missing"] == "needs AVX512_BF16 or AMX"
+        else:
+            assert [line.split("|")[1].strip() for line in table[2:]] == [
+                "bfloat16: peephole, T 35 B 20 H 200", "... in float32",
+            ]  # fmt: skip
+            assert len({len(line) for line in table}) == 1
 
 
 def test_what_is_counted(main):

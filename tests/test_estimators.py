@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from anaphora import engine, no_grad, random
+from anaphora import engine, matmul_precision, no_grad, random
 from anaphora.data import side_by_side
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
@@ -486,3 +486,29 @@ def test_the_trust_in_answers_by_its_definition():
     assert trust[0] > 0.9
     assert trust[1] == 1
     assert trust[2] < 0.1
+
+
+@pytest.mark.parametrize("kind", [RecurrentClassifier, RecurrentRegressor])
+def test_products_in_bfloat16(kind):
+    """The option is for fitting; predictions have the precision that is current."""
+    X, sums = ragged(30)
+    y = sums > 0 if kind is RecurrentClassifier else sums
+    few = {**SMALL, "epochs": 1, "min_updates": 3}
+
+    def weights(precision, around="float32"):
+        with matmul_precision(around):
+            fitted = kind(**few, matmul_precision=precision).fit(X, y)
+        return [p.data for p in fitted.models_[0].parameters()], fitted
+
+    (in_bfloat16, fitted), (around, _) = weights("bfloat16"), weights(None, "bfloat16")
+    in_float32 = weights(None)[0]
+    for one, other in zip(in_bfloat16, around, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any((a != b).any() for a, b in zip(in_bfloat16, in_float32, strict=True))
+    if kind is RecurrentClassifier:
+        expected = fitted.predict_proba(X)
+        with matmul_precision("bfloat16"):
+            assert np.abs(fitted.predict_proba(X) - expected).max() > 0
+    assert clone(fitted).matmul_precision == "bfloat16"
+    with pytest.raises(ValueError, match=r"^matmul_precision 'half' is not one of float32, bfloat"):
+        kind(**few, matmul_precision="half").fit(X, y)

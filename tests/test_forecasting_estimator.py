@@ -8,6 +8,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn (extra sklearn)")
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from anaphora import matmul_precision
 from anaphora.estimators import RecurrentForecaster
 
 QUICK = {"season": 6, "max_steps": 60, "learning_rate": 0.01, "random_state": 1, "paths": 200}
@@ -151,3 +152,24 @@ def test_what_is_refused():
         forecaster.predict_quantiles(alpha=1.5)
     with pytest.raises(ValueError, match="coverage 0; expected probabilities between 0 and 1"):
         forecaster.predict_interval(coverage=0)
+
+
+def test_products_in_bfloat16():
+    """The option is for fitting; forecasts have the precision that is current."""
+    few = {**QUICK, "max_steps": 3, "hidden_size": 8}
+
+    def weights(precision, around="float32"):
+        with matmul_precision(around):
+            fitted = RecurrentForecaster(**few, matmul_precision=precision).fit(series())
+        return fitted, fitted.forecaster_.models[0].state_dict()
+
+    fitted, in_bfloat16 = weights("bfloat16")
+    around, in_float32 = weights(None, "bfloat16")[1], weights(None)[1]
+    for name, array in in_bfloat16.items():
+        np.testing.assert_array_equal(array, around[name])
+    assert any((in_float32[name] != array).any() for name, array in in_bfloat16.items())
+    expected = fitted.predict()
+    with matmul_precision("bfloat16"):
+        assert np.abs(fitted.predict() - expected).max() > 0
+    with pytest.raises(ValueError, match=r"^matmul_precision 'half' is not one of float32, bfloat"):
+        RecurrentForecaster(matmul_precision="half").fit(series())

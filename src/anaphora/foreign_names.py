@@ -19,6 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CPU = "omit it: everything runs on the CPU"
 _WRITING = "`with x.writing() as array: array[...] = values`"
 _PACKING = "`layer(x, lengths=lengths)`: any order, no packing"
+_BFLOAT16 = "`anaphora.matmul_precision('bfloat16')`: products are rounded, arrays stay float32"
 _NUMBERS = "`x.data`, the numbers as an array: they have no gradient"
 
 # By owner; a key holds several names, separated by spaces.
@@ -48,6 +49,7 @@ NAMES: dict[str, dict[str, str]] = {
         "argmax argmin argsort sort topk cumsum any all nonzero unique tolist":
             "`x.data`, which is an array and has it",
         "float double half long int bool type": "`x.astype(dtype)`",
+        "bfloat16": _BFLOAT16,
         "to cuda cpu device is_cuda pin_memory": _CPU,
         "clone copy": "omit it, operations never change x; `Tensor(x)` copies the numbers",
         "detach_": "`x = x.detach()`",
@@ -70,6 +72,7 @@ NAMES: dict[str, dict[str, str]] = {
     "Module": {
         "to cuda cpu device": _CPU + "; the dtype is given to the layer, `dtype=`",
         "float double half": "`dtype=` when the layer is made",
+        "bfloat16": _BFLOAT16,
         "children named_children": "`module.modules()`, `module.named_modules()`",
         "register_parameter register_module add_module": "`self.name = Parameter(...)` or a module",
         "register_buffer buffers": "`self.name = array`; a state_dict holds only parameters",
@@ -159,6 +162,10 @@ NAMES: dict[str, dict[str, str]] = {
         "as_tensor from_numpy FloatTensor LongTensor": "`Tensor(array)`",
         "zeros ones randn rand arange full linspace eye empty": "NumPy's, then `Tensor(array)`",
         "float32 float64 int64 long": "NumPy's dtypes",
+        "bfloat16 autocast amp": _BFLOAT16,
+        "set_float32_matmul_precision": "`anaphora.set_matmul_precision('bfloat16')`",
+        "get_float32_matmul_precision": "`engine.current_matmul_precision()`",
+        "GradScaler": "omit it: bfloat16 has the range of float32",
         "cat": "`ops.concatenate`",
         "manual_seed": "`anaphora.random.seed(1)`",
         "save": "`model.save(directory)`, or `artifact.write_weights(path, model.state_dict())`",

@@ -128,6 +128,17 @@ def in_int8(case):
     return tuple(map(within, case))
 
 
+def in_bfloat16(case):
+    """The same call with products in bfloat16, for the rest of the child."""
+    prepare, call = case
+
+    def prepared():
+        engine.set_matmul_precision("bfloat16")
+        return prepare()
+
+    return prepared, call
+
+
 def table():
     """For each function of the engine its calls: what to prepare, and the call of that."""
     T, B, V, N = 40, 17, 30, 70
@@ -176,6 +187,10 @@ def table():
         "chains": recurrent(gru, 4, 9, 400, 90, reverse=True),
     }
     ids_stack, stack_of_rows = stack(lstm, True), stack(gru, False)
+    for name in ("rows", "projected"):
+        recurrences[f"bfloat16 {name}"] = {
+            kind: in_bfloat16(case) for kind, case in recurrences[name].items()
+        }
     _, means, factors = engine.kernels.layer_norm_forward(x, None, None, 0.1)
     alphas = engine.crf.crf_forward(*crf)
     alignments = engine.ctc.ctc_forward(*ctc)
@@ -190,8 +205,15 @@ def table():
             "odd": plain(engine.matmul, x[:, ::2], weight[:, ::2].T),
             "int8": in_int8(plain(engine.matmul, x, weight.T, vector)),
             "int8 odd": in_int8(plain(engine.matmul, x[:, ::2], weight[:, ::2].T)),
+            "bfloat16": in_bfloat16(plain(engine.matmul, x[:, ::2], weight[:, ::2].T, vector)),
+            "bfloat16 weight": in_bfloat16(
+                plain(engine.matmul, normal(90, 200).T, normal(90, 100), gradient="weight")
+            ),
         },
-        "batch_matmul": {"": plain(engine.batch_matmul, three, three.transpose(0, 2, 1))},
+        "batch_matmul": {
+            "": plain(engine.batch_matmul, three, three.transpose(0, 2, 1)),
+            "bfloat16": in_bfloat16(plain(engine.batch_matmul, three, three.transpose(0, 2, 1))),
+        },
         "softmax_forward": {"": plain(engine.softmax_forward, x, mask)},
         "softmax_backward": {"": plain(engine.softmax_backward, x, x)},
         "sum_columns": {"": plain(engine.sum_columns, x)},
@@ -202,6 +224,9 @@ def table():
         "linear_cross_entropy_losses": {
             "": plain(engine.linear_cross_entropy_losses, x, weight, vector, targets),
             "int8": in_int8(plain(engine.linear_cross_entropy_losses, x, weight, vector, targets)),
+            "bfloat16": in_bfloat16(
+                plain(engine.linear_cross_entropy_losses, x, weight, vector, targets)
+            ),
         },
         "crf_forward": {"": plain(engine.crf_forward, *crf)},
         "crf_backward": {"": plain(engine.crf_backward, *crf, *alphas, normal(B))},
@@ -234,6 +259,7 @@ def table():
             **{f"rows {name}": call for name, call in stack_of_rows.items()},
             "ids int8": in_int8(ids_stack["generate"]),
             "rows int8": in_int8(stack_of_rows["packing"]),
+            **{f"bfloat16 {name}": in_bfloat16(call) for name, call in ids_stack.items()},
         },
         "sgd_update": update(lambda p, d, v, **o: engine.sgd_update(p, d, v, **o), 2, **sgd),
         "adam_update": update(engine.adam_update, 3, **adam),

@@ -13,6 +13,7 @@ pytest.importorskip("anaphora.engine._native", reason="the native engine is not 
 native = pytest.importorskip("anaphora.engine.native")
 
 FLOATS = [np.float32, np.float64]
+PRODUCTS = ["float32", "float64", "bfloat16"]
 LENGTHS = [3, 0, 5, 5, 1, 4, 2]  # of 7 rows, T = 5
 # Sizes that threads share by rows, by units because there are few rows, and by units because the
 # weights are large.
@@ -21,6 +22,21 @@ SHARED = [(7, 65), (2, 200), (13, 330)]
 layers_run_native = pytest.mark.skipif(
     engine.info()["engine"] != "native", reason="layers do not run on the native engine"
 )
+
+
+@pytest.fixture(params=PRODUCTS)
+def dtype(request):
+    """The dtype of numbers; bfloat16 is that of float32's products."""
+    precision = "bfloat16" if request.param == "bfloat16" else "float32"
+    with engine.matmul_precision(precision):
+        yield np.dtype("float64" if request.param == "float64" else "float32").type
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def precision(request):
+    """The precision of products of float32."""
+    with engine.matmul_precision(request.param):
+        yield
 
 
 def assert_equal(found, expected):
@@ -43,7 +59,6 @@ def with_threads(native_settings, run):
 # Threads -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("B", "H"), SHARED)
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "peephole_lstm"])
 def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rng):
@@ -57,7 +72,6 @@ def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rn
 
 
 # A step that saves nothing takes several blocks of units at once.
-@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("B", "H"), [(1, 200), (2, 65), (5, 330), (7, 33)])
 @pytest.mark.parametrize("name", ["lstm", "gru", "mingru"])
 def test_forward_without_saving(name, B, H, dtype, native_settings, instructions, problem, rng):
@@ -92,6 +106,7 @@ def test_a_backward_pass_in_several_spans(ragged, reverse, P, native_settings, p
 
 
 @pytest.mark.parametrize("P", [20, 150])
+@pytest.mark.usefixtures("precision")
 def test_threads_of_a_projected_recurrence(P, native_settings, problem, rng):
     p = problem(lstm, rng, np.float32, T=3, B=13, H=100, P=P)
     first, *others = with_threads(
@@ -101,7 +116,6 @@ def test_threads_of_a_projected_recurrence(P, native_settings, problem, rng):
         assert_equal(other, first)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
 def test_threads_of_the_kernels(dtype, native_settings, rng):
     a, b = rng.standard_normal((300, 170)), rng.standard_normal((170, 210))
     a, b, bias = a.astype(dtype), b.astype(dtype), rng.standard_normal(210).astype(dtype)
@@ -207,7 +221,6 @@ def test_threads_of_layers(H, dtype, native_settings, rng):
 # Other rows and padding --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("K", [5, 300])
 def test_an_element_of_a_product_depends_on_its_row_and_column_only(K, dtype, rng):
     M, N = 50, 150
@@ -237,7 +250,6 @@ def test_a_loss_depends_on_its_row_only(dtype, rng):
         np.testing.assert_array_equal(alone[1], probabilities[rows])
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
 def test_a_loss_without_all_logits_depends_on_its_row_only(dtype, rng):
     x, weight = rng.standard_normal((40, 9)).astype(dtype), rng.standard_normal((77, 9))
     weight, targets = weight.astype(dtype), rng.integers(0, 77, 40)
@@ -300,7 +312,6 @@ def assert_rows(found, batch, rows, steps):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", CELLS)
 def test_a_row_alone_and_in_a_batch(name, dtype, reverse, problem, rng):
     p = problem(CELLS[name], rng, dtype, T=5, B=7, H=33)
@@ -320,6 +331,7 @@ def test_a_row_alone_and_in_a_batch(name, dtype, reverse, problem, rng):
 
 
 @pytest.mark.parametrize("P", [3, 16, 40])
+@pytest.mark.usefixtures("precision")
 def test_a_projected_row_alone_and_in_a_batch(P, problem, rng):
     p = problem(lstm, rng, np.float32, T=5, B=7, H=33, P=P)
     padded = p.results(native, np.array(LENGTHS), record=True)
@@ -329,6 +341,7 @@ def test_a_projected_row_alone_and_in_a_batch(P, problem, rng):
 
 
 @pytest.mark.parametrize(("B", "H"), SHARED)
+@pytest.mark.usefixtures("precision")
 def test_a_row_alone_on_several_threads(B, H, native_settings, problem, rng):
     p = problem(gru, rng, np.float32, T=3, B=B, H=H)
     native_settings.set_num_threads(2)
@@ -338,6 +351,7 @@ def test_a_row_alone_on_several_threads(B, H, native_settings, problem, rng):
 
 
 @pytest.mark.parametrize("cell", [lstm, gru, mingru], ids=lambda c: c.name)
+@pytest.mark.usefixtures("precision")
 def test_padding_does_not_change_weight_gradients(cell, problem, rng):
     p = problem(cell, rng, np.float32, T=5, B=7, H=20)
     alone = p.rows(slice(None), slice(3)).results(native)
@@ -347,7 +361,6 @@ def test_padding_does_not_change_weight_gradients(cell, problem, rng):
             np.testing.assert_array_equal(padded[name], alone[name], err_msg=name)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
 def test_padding_does_not_change_gradients_summed_in_spans(dtype, problem, rng):
     """Steps at which no row is active do not move the span boundaries."""
     T, B, H = 60, 150, 48
@@ -364,7 +377,6 @@ def test_padding_does_not_change_gradients_summed_in_spans(dtype, problem, rng):
 
 
 @pytest.mark.parametrize("chunks", [[2, 3], [1] * 5, [0, 4, 1]], ids=str)
-@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("name", "P"), [*((name, None) for name in CELLS), ("lstm", 9)])
 def test_all_at_once_or_in_chunks(name, P, dtype, chunks, problem, rng):
     p = problem(CELLS[name], rng, dtype, T=5, B=6, H=35, P=P)
@@ -411,6 +423,7 @@ LAYERS = {
 
 @layers_run_native
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.usefixtures("precision")
 def test_layers(name, rng):
     layer = LAYERS[name]()
     x = rng.standard_normal((6, 5, 11)).astype(layer.dtype)
@@ -431,6 +444,7 @@ def test_layers(name, rng):
 
 
 @layers_run_native
+@pytest.mark.usefixtures("precision")
 def test_padding_in_bidirectional_layers(rng):
     layer = nn.GRU(11, 40, num_layers=2, bidirectional=True)
     x = rng.standard_normal((5, 7, 11)).astype(np.float32)
@@ -444,6 +458,7 @@ def test_padding_in_bidirectional_layers(rng):
 
 @layers_run_native
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.usefixtures("precision")
 def test_language_model(cell, native_settings, rng):
     model = LanguageModel(vocabulary_size=70, hidden_size=130, num_layers=2, cell=cell)
     ids = rng.integers(0, 70, (6, 9))

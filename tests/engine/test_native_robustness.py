@@ -1,5 +1,6 @@
 """The native engine's robustness: unusual arrays, invalid calls and programs, threads, forks."""
 
+import functools
 import gc
 import itertools
 import multiprocessing
@@ -152,7 +153,7 @@ def test_read_only_arrays_are_not_changed():
         assert array.tolist() == [1, 1, 1]
 
 
-def native_calls(dtype, rng):
+def native_calls(dtype, rng, precision):
     """For each native function its arguments and the positions of those that it changes."""
 
     def uniform(*shape):
@@ -168,12 +169,12 @@ def native_calls(dtype, rng):
     weight_ih, bias_ih, weight_hh, bias_hh = weights
     layer = LayerWeights(weight_ih, weight_hh, bias_ih, bias_hh, None, vectors)
     lengths = np.array([4, 0, 2])
-    forward = (cell, uniform(T, B, H), states, layer, lengths, False, True, [])
+    forward = (cell, uniform(T, B, H), states, layer, lengths, False, True, [], precision)
     _, kept, saved, _, _ = module.recurrence_forward(*forward)
     backward = (cell, saved, kept[0], None, uniform(T, B, H), states, forward[1], layer, lengths)
-    backward += (False, True)
+    backward += (False, True, precision)
     norms, output = [(uniform(H), uniform(H))], (uniform(V, H), uniform(V))
-    stack = (cell, H, [layer], uniform(V, H), output, norms, 1e-5)
+    stack = (cell, H, [layer], uniform(V, H), output, norms, 1e-5, precision)
     on_ids, on_rows = module.pack_stack(*stack), module.pack_stack(*stack[:3], None, *stack[4:])
     states = [uniform(1, B, H), uniform(1, B, H)]
     x, dy, vector, targets = uniform(V, H), uniform(V, H), uniform(V), rng.integers(0, H, V)
@@ -195,14 +196,18 @@ def native_calls(dtype, rng):
         return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
 
     return module, {
-        "matmul": (module.matmul, (x, dy.T, vector), ()),
+        "matmul": (module.matmul, (x, dy.T, vector, "", precision), ()),
         "batch_matmul": (module.batch_matmul, (uniform(T, B, H), uniform(T, H, V)), ()),
         "softmax_forward": (module.softmax_forward, (x, x > 0, False), ()),
         "softmax_backward": (module.softmax_backward, (x, dy, True), ()),
         "sum_columns": (module.sum_columns, (x,), ()),
         "cross_entropy_forward": (module.cross_entropy_forward, (x, targets, uniform(V, H)), (2,)),
         "cross_entropy_backward": (module.cross_entropy_backward, (x, targets, vector), ()),
-        "linear_cross_entropy": (module.linear_cross_entropy, (x, dy, vector, targets), ()),
+        "linear_cross_entropy": (
+            module.linear_cross_entropy,
+            (x, dy, vector, targets, precision),
+            (),
+        ),
         "crf_forward": (module.crf_forward, crf, ()),
         "crf_backward": (module.crf_backward, (*crf, *paths), ()),
         "crf_decode": (module.crf_decode, (*crf, -1), ()),
@@ -268,9 +273,12 @@ def arrays_in(value):
     return found
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_no_misaligned_array_reaches_native_code(dtype, rng):
-    module, calls = native_calls(dtype, rng)
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [(np.float32, "float32"), (np.float32, "bfloat16"), (np.float64, "float32")],
+)
+def test_no_misaligned_array_reaches_native_code(dtype, precision, rng):
+    module, calls = native_calls(dtype, rng, precision)
     functions = {n for n in dir(module) if not n.startswith("_")}
     assert set(calls) == functions
     for name, (function, arguments, changed) in calls.items():
@@ -322,6 +330,7 @@ def call(cell, rng, **changes):
         "reverse": False,
         "save": True,
         "named": [],
+        "precision": "float32",
     }
     weights = {
         "weight_hh": rng.standard_normal((Gh * H, H)) if Gh else None,
@@ -432,6 +441,7 @@ def test_a_wrong_call_backward_is_refused(rng):
         "lengths": None,
         "reverse": False,
         "wants_d_x": True,
+        "precision": "float32",
     }
     good_weights = {"weight_hh": ones(20, 5), "bias_hh": ones(20)}
 
@@ -472,15 +482,21 @@ def test_a_wrong_call_backward_is_refused(rng):
 
 def test_wrong_calls_of_kernels_are_refused():
     m, f = _native.float64, np.float32
+    matmul = functools.partial(m.matmul, gradient="", precision="float32")
+    losses = functools.partial(m.linear_cross_entropy, precision="float32")
     ids = np.array([0, 1, 2])
     for error, function, *arguments in (
-        (ValueError, m.matmul, ones(2, 3), ones(2, 3), None),
-        (ValueError, m.matmul, ones(2, 3), ones(3, 4), ones(3)),
-        (ValueError, m.matmul, ones(2, 3), ones(3, 4), ones(1, 4)),
-        (TypeError, m.matmul, ones(2, 3, 1), ones(3, 4), None),
-        (TypeError, m.matmul, ones(2, 3).astype(f), ones(3, 4), None),
-        (TypeError, m.matmul, ones(2, 3).astype(int), ones(3, 4), None),
-        (TypeError, m.matmul, [[1.0]], [[1.0]], None),
+        (ValueError, matmul, ones(2, 3), ones(2, 3), None),
+        (ValueError, matmul, ones(2, 3), ones(3, 4), ones(3)),
+        (ValueError, matmul, ones(2, 3), ones(3, 4), ones(1, 4)),
+        (TypeError, matmul, ones(2, 3, 1), ones(3, 4), None),
+        (TypeError, matmul, ones(2, 3).astype(f), ones(3, 4), None),
+        (TypeError, matmul, ones(2, 3).astype(int), ones(3, 4), None),
+        (TypeError, matmul, [[1.0]], [[1.0]], None),
+        (ValueError, m.matmul, ones(2, 3), ones(3, 4), None, "", "bf16"),
+        (ValueError, m.matmul, ones(2, 3), ones(3, 4), None, "bias", "float32"),
+        (TypeError, m.matmul, ones(2, 3), ones(3, 4), None, "", None),
+        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), None, ids, ""),
         (ValueError, m.sum_columns, ones(3)),
         (ValueError, m.cross_entropy_forward, ones(3), ids, None),
         (ValueError, m.cross_entropy_forward, ones(3, 2), ids, None),
@@ -495,13 +511,13 @@ def test_wrong_calls_of_kernels_are_refused():
         (ValueError, m.cross_entropy_backward, ones(3, 5), ids, ones(2)),
         (ValueError, m.cross_entropy_backward, ones(3, 2), ids, ones(3)),
         (TypeError, m.cross_entropy_backward, ones(3, 5), ids, ones(3).astype(f)),
-        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 3), None, ids),
-        (ValueError, m.linear_cross_entropy, ones(3), ones(5, 3), None, ids),
-        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), ones(4), ids),
-        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), None, ids[:2]),
-        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(2, 2), None, ids),
-        (ValueError, m.linear_cross_entropy, ones(3, 2), ones(0, 2), None, ids),
-        (TypeError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), None, ids.astype(np.int32)),
+        (ValueError, losses, ones(3, 2), ones(5, 3), None, ids),
+        (ValueError, losses, ones(3), ones(5, 3), None, ids),
+        (ValueError, losses, ones(3, 2), ones(5, 2), ones(4), ids),
+        (ValueError, losses, ones(3, 2), ones(5, 2), None, ids[:2]),
+        (ValueError, losses, ones(3, 2), ones(2, 2), None, ids),
+        (ValueError, losses, ones(3, 2), ones(0, 2), None, ids),
+        (TypeError, losses, ones(3, 2), ones(5, 2), None, ids.astype(np.int32)),
         (ValueError, m.batch_matmul, ones(2, 3, 4), ones(2, 3, 4)),
         (ValueError, m.batch_matmul, ones(2, 3, 4), ones(1, 4, 3)),
         (TypeError, m.batch_matmul, ones(3, 4), ones(4, 3)),
@@ -577,7 +593,7 @@ def test_sizes_that_overflow_are_refused():
     weights = LayerWeights(weight_hh=np.ones((20, 5), np.float32))
     with pytest.raises((MemoryError, ValueError)):
         _native.float32.recurrence_forward(
-            native._cell(lstm.trace), empty, states, weights, None, False, True, []
+            native._cell(lstm.trace), empty, states, weights, None, False, True, [], "float32"
         )
 
 
@@ -665,7 +681,7 @@ def test_a_valid_crafted_program_runs():
     cell = _native.make_cell(**GOOD)
     state = np.zeros((1, 2))
     x_gates, weight = np.ones((2, 1, 2)), np.zeros((2, 2))
-    arguments = (LayerWeights(weight_hh=weight), None, False, True, [])
+    arguments = (LayerWeights(weight_hh=weight), None, False, True, [], "float32")
     output, *_ = _native.float64.recurrence_forward(cell, x_gates, [state], *arguments)
     np.testing.assert_allclose(output, np.tanh(x_gates), rtol=1e-15)
 

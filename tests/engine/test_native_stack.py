@@ -275,7 +275,7 @@ def make(parts):
     module = _native.float32
     stack = module.pack_stack(
         parts["cell"], parts["hidden"], [LayerWeights(*layer) for layer in parts["layers"]],
-        parts["table"], parts["output"], parts["norms"], 1e-5,
+        parts["table"], parts["output"], parts["norms"], 1e-5, "float32",
     )  # fmt: skip
     return SimpleNamespace(
         run=partial(module.run_stack, stack),

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from anaphora import random
+from anaphora import matmul_precision, random
 from anaphora.data import BPETokenizer, CharacterTokenizer, DataError, WordTokenizer
+from anaphora.engine import current_matmul_precision
 from anaphora.generation import Sampler, generate, generate_batch, generate_ids, next_tokens
 from anaphora.generation.generate import TextStream
 from anaphora.models import LanguageModel, LanguageModelSession
@@ -471,3 +472,37 @@ def test_messages_of_many(characters):
     once = Sampler(no_repeat_ngram=1, seed=1)
     with pytest.raises(ValueError, match="no_repeat_ngram 1 leaves no token"):
         list(generate_batch(model, characters, ["to"], 50, once))
+
+
+# The precision of products -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offers_sessions", [True, False])
+def test_a_text_is_generated_in_the_precision_of_the_call(characters, offers_sessions, monkeypatch):
+    """Though it is generated when it is read, which may be elsewhere."""
+    model, used = make(characters), set()
+    session, forward = LanguageModel.session, model.recurrent.forward
+
+    def recorded(function):
+        def call(*arguments, **options):
+            used.add(current_matmul_precision())
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(LanguageModel, "session", recorded(session))
+    monkeypatch.setattr(model.recurrent, "forward", recorded(forward))
+    given = model if offers_sessions else Plain(model)
+    for inside, outside in (("bfloat16", "float32"), ("float32", "bfloat16")):
+        with matmul_precision(inside):
+            texts = [
+                generate(given, characters, "to", 5, GREEDY),
+                generate_batch(given, characters, ["to", "be", "or"], 5, GREEDY, batch_size=2),
+                generate_ids(given, [1], GREEDY, 5),
+            ]
+        with matmul_precision(outside):
+            for text in texts:
+                assert next(text) is not None
+                assert list(text)
+        assert used == {inside}
+        used.clear()

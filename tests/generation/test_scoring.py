@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from anaphora import engine, random
+from anaphora import engine, matmul_precision, random
 from anaphora.data import BPETokenizer, CharacterTokenizer, DataError, WordTokenizer
 from anaphora.generation import TextScore, reading, score
 from anaphora.generation.scoring import log_probabilities, score_ids
@@ -180,3 +180,17 @@ def test_log_probabilities_of_logits_have_the_bits_of_the_scores(dtype):
     else:
         assert_allclose(at_targets, expected[1:], rtol=1e-5)
     assert_allclose(np.exp(found.astype(np.float64)).sum(1), 1, rtol=1e-5)
+
+
+def test_texts_are_scored_in_the_precision_of_the_call():
+    tokenizer = CharacterTokenizer.fit(TEXT)
+    model = make(tokenizer, num_layers=2)
+    start = [int(id) for id in tokenizer.encode("\n")]
+    with matmul_precision("bfloat16"):
+        found = score(model, tokenizer, LINES, batch_size=2)
+        ids = [[int(id) for id in tokenizer.encode(line + "\n")] for line in LINES]
+        expected = [by_hand(model, start, one) for one in ids]
+    for one, values, line in zip(found, expected, score(model, tokenizer, LINES), strict=True):
+        assert_allclose(one.log_probabilities, values, atol=2e-4)
+        away = np.abs(one.log_probabilities - line.log_probabilities)
+        assert away.max() > 5 * np.abs(one.log_probabilities - values).max()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anaphora import random
+from anaphora import matmul_precision, random
 from anaphora.data import DataError, WordTokenizer
 from anaphora.generation import Hypothesis, beam_search, translate
 from anaphora.generation.translation import _spell
@@ -59,3 +59,30 @@ def test_sentences_that_cannot_be_translated_are_named(translator):
     known = {**tokenizers, "source": WordTokenizer.fit("a b c d")}
     with pytest.raises(DataError, match="sentence 3: the word 'z' is not in the vocabulary of 5"):
         translate(model, known, ["a", "b", "c z"])
+
+
+def test_translations_are_searched_in_the_precision_of_the_call():
+    """Their log-probabilities are those of the model that reads them, in this precision."""
+    random.seed(3)
+    tokenizers = {"source": WordTokenizer.fit("a b c d"), "target": WordTokenizer.fit("k l m n")}
+    end = tokenizers["target"].start_id
+    model = EncoderDecoder(5, 5, hidden_size=24, end_id=end, initialization=0.4).eval()
+
+    def log_probability(sentence, ids):
+        source = tokenizers["source"].encode(sentence + "\n")[:, None]
+        logits = model(source, np.array([[end], *([id] for id in ids)]))[0].data[:, 0]
+        targets = [*ids, end][: len(logits)]
+        totals = np.log(np.exp(logits).sum(axis=1))
+        return [logits[t, id] - totals[t] for t, id in enumerate(targets)]
+
+    scores = {}
+    for precision in ("float32", "bfloat16"):
+        with matmul_precision(precision):
+            (found,) = translate(model, tokenizers, ["a b c a"])
+            ended = found.hypothesis.ended
+            values = log_probability("a b c a", found.hypothesis.ids)
+        expected = sum(values if ended else values[:-1])
+        scores[precision] = found.hypothesis.log_probability, expected
+    for value, expected in scores.values():
+        assert value == pytest.approx(expected, rel=1e-4)
+    assert abs(scores["bfloat16"][0] - scores["float32"][0]) > 1e-3

@@ -39,9 +39,11 @@ def settings():
     engine.set_num_threads(before)
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=["float32", "float64", "bfloat16"])
 def dtype(request):
-    return request.param
+    """The dtype of models; bfloat16 is that of float32's products."""
+    with engine.matmul_precision("bfloat16" if request.param == "bfloat16" else "float32"):
+        yield "float64" if request.param == "float64" else "float32"
 
 
 def widened(model):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from anaphora import matmul_precision
 from anaphora.nn import AdditiveAttention, Attention, MultiplicativeAttention
 from anaphora.tensor import Tensor
 
@@ -114,3 +115,40 @@ def test_what_does_not_fit_is_refused():
         AdditiveAttention(Q, E, 0)
     with pytest.raises(NotImplementedError, match="does not define keys"):
         Attention(Q, E).remember(states)
+
+
+def test_gradients_in_bfloat16(arrays, nearest_bfloat16):
+    """Multiplicative attention by hand: what is multiplied is rounded, all else is float32."""
+    queries, states = (array.astype(np.float32) for array in arrays)
+    attention = MultiplicativeAttention(Q, E, initialization=1.0)
+    tensors = Tensor(queries, requires_grad=True), Tensor(states, requires_grad=True)
+    with matmul_precision("bfloat16"):
+        contexts, _ = attention(*tensors)
+    d_contexts = np.random.default_rng(3).standard_normal(contexts.shape).astype(np.float32)
+    contexts.backward(d_contexts)
+    found = [contexts.data, *(t.grad for t in tensors), attention.key.weight.grad]
+
+    def by_hand(r):
+        q, s, w = (a.astype(np.float64) for a in (queries, states, attention.key.weight.data))
+        d = d_contexts.astype(np.float64).transpose(1, 0, 2)  # [B, T, E]
+        keys = r(s) @ r(w).T  # [S, B, Q]
+        a, k, s_ = q.transpose(1, 0, 2), keys.transpose(1, 2, 0), s.transpose(1, 0, 2)
+        shares = np.exp(r(a) @ r(k))
+        shares /= shares.sum(axis=2, keepdims=True)
+        values = r(shares) @ r(s_)
+        d_shares = r(d) @ r(s_).transpose(0, 2, 1)
+        d_states = r(shares).transpose(0, 2, 1) @ r(d)  # [B, S, E]
+        d_scores = shares * (d_shares - (d_shares * shares).sum(axis=2, keepdims=True))
+        d_queries = r(d_scores) @ r(k).transpose(0, 2, 1)
+        d_keys = (r(a).transpose(0, 2, 1) @ r(d_scores)).transpose(2, 0, 1)  # [S, B, Q]
+        d_states = d_states.transpose(1, 0, 2) + r(d_keys) @ r(w)
+        d_weight = r(d_keys).reshape(S * B, Q).T @ r(s).reshape(S * B, E)
+        return values.transpose(1, 0, 2), d_queries.transpose(1, 0, 2), d_states, d_weight
+
+    pairs = zip(found, by_hand(nearest_bfloat16), by_hand(lambda x: x), strict=True)
+    for array, expected, in_float32 in pairs:
+        # A number close to a tie may be rounded to the other side.
+        assert array.dtype == np.float32
+        error, away = np.abs(array - expected), np.abs(expected - in_float32)
+        assert error.max() < 2**-8 * np.abs(expected).max()
+        assert error.mean() < 0.05 * away.mean()

@@ -170,3 +170,11 @@ def test_embedding_schemes():
 def test_bad_initialisations_are_reported(value):
     with pytest.raises(ValueError, match=re.escape(f"initialization {value!r}")):
         nn.LSTM(I, H, initialization=value)
+
+
+@pytest.mark.parametrize("make", [nn.Linear, nn.LSTM, nn.GRU])
+def test_bfloat16_is_no_dtype(make):
+    with pytest.raises(
+        ValueError, match=r"^dtype 'bfloat16': parameters are float32 or float64; for"
+    ):
+        make(3, 4, dtype="bfloat16")

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from anaphora import engine, nn, random
+from anaphora import engine, matmul_precision, nn, random
 from anaphora.cells import CELLS, Gate, cell
 from anaphora.equations import abs, log, sigmoid, tanh
 from anaphora.tensor import Tensor
@@ -784,3 +784,62 @@ def test_the_state_of_a_cell_with_one_is_a_tensor_or_a_tuple_of_it():
     np.testing.assert_array_equal(layer(x, (h,))[0].data, layer(x, h)[0].data)
     with pytest.raises(ValueError, match=re.escape("the state of 'gru' is (h), 1 Tensors; 2 were")):
         layer(x, (h, h))
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_an_lstm_in_bfloat16(save, nearest_bfloat16):
+    """By hand: the operands of products are rounded; gates, states and sums are not."""
+    layer = make("lstm", dtype=np.float32)
+    array, (h0, c0) = inputs(layer)
+    x = Tensor(array, requires_grad=save)
+    with matmul_precision("bfloat16"):
+        y, (h, c) = layer(x, (h0, c0))
+    dy = np.random.default_rng(8).standard_normal(y.shape).astype(np.float32)
+    found = {"y": y.data, "h": h.data, "c": c.data}
+    if save:
+        y.backward(dy)
+        found |= {"dx": x.grad, "d_ih": layer.weight_ih_l0.grad, "d_hh": layer.weight_hh_l0.grad}
+        found |= {"d_bias": layer.bias_hh_l0.grad}
+
+    def by_hand(r):
+        w_ih, w_hh, b_ih, b_hh = (
+            getattr(layer, f"{name}_l0").data.astype(np.float64)
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        xs, d = array.astype(np.float64), dy.astype(np.float64)
+        h, c, kept, ys = h0[0].astype(np.float64), c0[0].astype(np.float64), [], []
+        for t in range(T):
+            z = r(xs[t]) @ r(w_ih).T + b_ih + r(h) @ r(w_hh).T + b_hh
+            i, f, g, o = np.split(z, 4, axis=1)
+            i, f, g, o = (*(1 / (1 + np.exp(-gate)) for gate in (i, f)), np.tanh(g), o)
+            o = 1 / (1 + np.exp(-o))
+            new_c = f * c + i * g
+            kept.append((h, c, i, f, g, o, new_c))
+            h, c = o * np.tanh(new_c), new_c
+            ys.append(h)
+        dz_of, dh, dc = np.zeros((T, B, 4 * H)), np.zeros((B, H)), np.zeros((B, H))
+        for t in reversed(range(T)):
+            _, before, i, f, g, o, new_c = kept[t]
+            dh = dh + d[t]
+            dc = dc + dh * o * (1 - np.tanh(new_c) ** 2)
+            parts = (
+                dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g),
+                dh * np.tanh(new_c) * o * (1 - o),
+            )  # fmt: skip
+            dz_of[t] = np.concatenate(parts, axis=1)
+            dc, dh = dc * f, r(dz_of[t]) @ r(w_hh)
+        rows = dz_of.reshape(T * B, -1)
+        states = np.array([step[0] for step in kept]).reshape(T * B, H)
+        return {
+            "y": np.array(ys), "h": h[None], "c": c[None], "dx": r(dz_of) @ r(w_ih),
+            "d_ih": r(rows).T @ r(xs).reshape(T * B, I), "d_hh": r(rows).T @ r(states),
+            "d_bias": rows.sum(axis=0),
+        }  # fmt: skip
+
+    expected, in_float32 = by_hand(nearest_bfloat16), by_hand(lambda x: x)
+    for name, value in found.items():
+        assert value.dtype == np.float32
+        error = np.abs(value - expected[name])
+        # A number close to a tie may be rounded to the other side.
+        assert error.max() < 2**-8 * np.abs(expected[name]).max(), name
+        assert error.mean() < 0.05 * np.abs(expected[name] - in_float32[name]).mean(), name

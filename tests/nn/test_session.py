@@ -1,5 +1,6 @@
 """Sessions of layers: the values of the layer itself, the state, forks, and what is refused."""
 
+import copy
 import itertools
 import pickle
 import threading
@@ -7,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from anaphora import cell, engine, nn, random
+from anaphora import cell, engine, matmul_precision, nn, random
 from anaphora.cells import CELLS
 from anaphora.equations import sigmoid, tanh
 from anaphora.tensor import Tensor, no_grad
@@ -633,3 +634,64 @@ def test_a_resized_session_has_the_initial_memory_of_each_sequence():
     session = nn.Session(layer, after=after, memory={"steps": 3.0})
     session.feed(np.zeros((T, I), np.float32))
     assert session.resized(B).feed(np.zeros((2, B, I), np.float32)).tolist() == [[[5.0]] * B] * 2
+
+
+# The precision of products -----------------------------------------------------------------------
+
+
+class TwoAtATime:
+    """Frames of two steps: the input is their sum."""
+
+    stride, size = 2, 2
+
+    def vectors(self, cut):
+        return cut.sum(axis=1)
+
+
+MADE = {
+    "packed": lambda: make("lstm").session(B),
+    "untraced": lambda: make(untraced).session(B),
+    "frames": lambda: nn.Session(make("gru"), B, frames=TwoAtATime()),
+    "before and after": lambda: Averaging().session(B),
+    "before and after, untraced": lambda: Averaging(untraced).session(B),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_a_session_has_the_precision_of_its_construction(made, rng):
+    """Wherever it is fed, as its forks and copies."""
+    ids = made.startswith("before")
+    x = rng.integers(0, 9, (T, B)) if ids else rng.standard_normal((T, B, I)).astype("f")
+    plain, expected = MADE[made](), {}
+    with matmul_precision("bfloat16"):
+        rounded = MADE[made]()
+        expected["bfloat16"] = rounded.feed(x)  # fed where it was made
+    expected["float32"] = plain.feed(x)
+    assert np.abs(expected["bfloat16"] - expected["float32"]).max() > 1e-4
+    for precision, session in (("bfloat16", rounded), ("float32", plain)):
+        session.reset()
+        for elsewhere in ("float32", "bfloat16"):
+            with matmul_precision(elsewhere):
+                others = [
+                    session.fork(),
+                    copy.copy(session),
+                    copy.deepcopy(session),
+                    session.resized(B),
+                    pickle.loads(pickle.dumps(session)) if made != "untraced" else session.fork(),
+                ]
+                others.append(others[-1].resized(B))
+            for other in (*others, *(one.fork() for one in others)):
+                with matmul_precision(elsewhere):
+                    found = [other.feed(x[:1]), other.feed(x[1:3])]
+                found.append(other.feed(x[3:]))
+                assert_same(np.concatenate(found), expected[precision])
+
+
+@pytest.mark.parametrize("layer", [{"name": "lstm", "proj_size": 4}, {"name": untraced}], ids=str)
+def test_a_session_in_bfloat16_has_the_outputs_of_its_layer(layer, rng):
+    layer = make(**layer)
+    x = rng.standard_normal((T, B, I)).astype(np.float32)
+    with matmul_precision("bfloat16"):
+        expected, _ = complete(layer, x, None)
+        session = layer.session(B)
+    assert_same(np.stack([session.feed(step) for step in x]), expected)

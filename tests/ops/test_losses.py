@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from anaphora import engine, ops
+from anaphora import engine, matmul_precision, ops
 from anaphora.tensor import Tensor, no_grad
 
 
@@ -490,3 +490,17 @@ def test_squared_errors_of_a_tensor_take_targets_of_any_dtype(target):
     for error in (ops.mean_squared_error(x, target), ops.mean_squared_error(target, x)):
         assert (error.dtype, error.item()) == (np.float32, 2.0)
     assert ops.mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])).item() == 2
+
+
+def test_label_smoothing_is_not_rounded(rng):
+    """In bfloat16 logits are products; what smoothing makes of them is a loss, in float32."""
+    logits, targets = rng.standard_normal((7, 50)).astype("f"), rng.integers(0, 50, 7)
+    expected = ops.cross_entropy(logits, targets, label_smoothing=0.5).item()
+    with matmul_precision("bfloat16"):
+        assert ops.cross_entropy(logits, targets, label_smoothing=0.5).item() == expected
+        x, weight = np.eye(7, dtype="f"), np.ascontiguousarray(logits.T)
+        together = ops.linear_cross_entropy(x, weight, None, targets, label_smoothing=0.5).item()
+        # Logits of rounded weights, and the gap of weights that are not.
+        apart = ops.cross_entropy(ops.linear(x, weight), targets, label_smoothing=0.5).item()
+    assert together != expected
+    assert together == pytest.approx(apart, rel=2e-3)

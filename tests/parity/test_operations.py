@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from anaphora import nn, ops
+from anaphora import matmul_precision, nn, ops
+from anaphora.engine.precision import rounded
 from anaphora.tensor import RowGradient, Tensor
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (extra peers)")
@@ -320,3 +321,45 @@ def test_likelihoods(name, dtype):
         given,
         dtype,
     )
+
+
+# bfloat16 ----------------------------------------------------------------------------------------
+
+
+def bits(x):
+    return np.asarray(x, np.float32).view(np.uint32)
+
+
+def test_rounding_to_bfloat16():
+    words = np.random.default_rng(3).integers(0, 2**32, 200_000, dtype=np.uint32)
+    x = words.view(np.float32)
+    x = np.concatenate([x[np.isfinite(x)], [0, -0.0, np.inf, -np.inf, 3.4e38]]).astype(np.float32)
+    x = x[(np.abs(x) >= 2.0**-126) | (x == 0)]  # PyTorch keeps smaller ones, processors do not
+    with matmul_precision("bfloat16"):
+        np.testing.assert_array_equal(bits(rounded(x)), bits(torch.tensor(x).bfloat16().float()))
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 5, 3), (40, 100, 70), (3, 1025, 17)])
+def test_linear_in_bfloat16(rows, inputs, outputs):
+    """Its autocast rounds results too, so PyTorch computes in float32 what it rounded."""
+    arrays = [normal(rows, inputs), normal(outputs, inputs), normal(outputs)]
+    x, weight, bias = (a.astype(np.float32) for a in arrays)
+    dy = normal(rows, outputs + 1)[:, 1:].astype(np.float32)
+    tensors = [Tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    with matmul_precision("bfloat16"):
+        y = ops.linear(*tensors)
+    y.backward(dy)
+    r_x, r_weight, r_dy = (torch.tensor(a).bfloat16().float() for a in (x, weight, dy))
+    peers = r_x.requires_grad_(), r_weight.requires_grad_()
+    expected = functional.linear(*peers, torch.tensor(bias))
+    expected.backward(r_dy)
+    d_x, d_weight, d_bias = (tensor.grad for tensor in tensors)
+    for found, other, plain in (
+        (y.data, expected.detach(), x @ weight.T + bias),
+        (d_x, peers[0].grad, dy @ weight),
+        (d_weight, peers[1].grad, dy.T @ x),
+    ):
+        scale = np.abs(plain).max()
+        np.testing.assert_allclose(found, other.numpy(), rtol=0, atol=4e-6 * scale)
+        assert np.abs(found - plain).max() > 2e-4 * scale  # float32's are others
+    np.testing.assert_allclose(d_bias, dy.sum(axis=0), rtol=1e-5, atol=1e-5)

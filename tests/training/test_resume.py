@@ -48,6 +48,7 @@ VARIANTS = {
         "freeze": ["*bias*l0"], "gradual_unfreezing": True, "discriminative_factor": 2.6,
         "num_layers": 2, "dropout": 0.2,
     },
+    "bfloat16": {"matmul_precision": "bfloat16", "num_layers": 2, "dropout": 0.2},
     "own cell": {"cell": forgetful, "dropout": 0.2, "num_layers": 2},
     "asgd": {"optimizer": "asgd", "schedule": "nonmonotonic", "learning_rate": 5.0},
 }  # fmt: skip

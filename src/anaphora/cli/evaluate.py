@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -15,6 +16,7 @@ from rich.progress import Progress
 from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, options_of, with_options_of
 from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
+from anaphora.cli.precision import MatmulPrecision, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.training import Evaluation, EvaluationData, loss_unit, task_of
 
@@ -66,6 +68,7 @@ def evaluate(
             show_default="1 for a text",
         ),
     ] = None,
+    matmul_precision: MatmulPrecision = "float32",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
@@ -91,12 +94,13 @@ def evaluate(
     forecasts, and seasonal_naive with the same fields.
     """
     output = Output(as_json)
-    with reported_errors():
+    with reported_errors(), contextlib.ExitStack() as stack:
         task = task_of(directory)
         with reported_misuse():
             options = options_of(task.name, options, OPTIONS)
             task.check_files(options, texts)
             given = dataclasses.replace(task.load_options(directory), **options)
+        stack.enter_context(products_in(matmul_precision, given))
         began = time.monotonic()
         model = task.load(directory)
         with reported_misuse():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import sys
@@ -20,6 +21,7 @@ from anaphora.cli.output import (
     reported_misuse,
     reported_numbers,
 )
+from anaphora.cli.precision import MatmulPrecision, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import Tokenizer, located, stream_lines
 from anaphora.generation import NextToken, Sampler, generate_batch, next_tokens
@@ -113,6 +115,7 @@ def generate(
             help="Instead of text, print the K most likely next tokens and their probabilities.",
         ),
     ] = None,
+    matmul_precision: MatmulPrecision = "float32",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Generate text from a language model, streamed to the terminal.
@@ -127,7 +130,7 @@ def generate(
     prompt, next (a list of token and probability, most likely first).
     """
     output = Output(as_json)
-    with reported_errors():
+    with reported_errors(), contextlib.ExitStack() as stack:
         seed = secrets.randbelow(2**32) if seed is None else seed
         with reported_misuse():
             sampler = Sampler(
@@ -143,6 +146,7 @@ def generate(
             if next_count is not None:
                 _refuse_sampling(context)
         model = load_text_model(directory)
+        stack.enter_context(products_in(matmul_precision, model))
         tokenizer = model.codec
         stops = stop or []
         if prompts is None and len(prompt or []) < 2 and next_count is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from enum import StrEnum
@@ -19,6 +20,7 @@ from anaphora.cli.output import (
     reported_errors,
     reported_misuse,
 )
+from anaphora.cli.precision import MatmulPrecision, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.plot import Picture, losses, read, token_embeddings
 from anaphora.plot.picture import require_matplotlib
@@ -80,6 +82,7 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="The folder to write to.", show_default="DIR/plots")
     ] = None,
+    matmul_precision: MatmulPrecision = "float32",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Plot a language model: its losses and embeddings, and its states and gates over a text.
@@ -91,13 +94,14 @@ def plot(
     (tokens with cosines, for each --word).
     """
     output = Output(as_json)
-    with reported_errors():
+    with reported_errors(), contextlib.ExitStack() as stack:
         chosen = list(pictures or [])
         with reported_misuse():
             if text is None and (needing := [p for p in chosen if p in _OF_A_TEXT]):
                 raise ValueError(f"--picture {needing[0].value} needs --text")
         require_matplotlib()
         model = load_text_model(directory)
+        stack.enter_context(products_in(matmul_precision, model))
         tokenizer = model.codec
         runs = {str(path): ModelDirectory.open(path) for path in (directory, *(compare or []))}
         records = {name: run.read_metrics() for name, run in runs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import shlex
@@ -23,6 +24,7 @@ from anaphora.cli.output import (
     reported_misuse,
     reported_numbers,
 )
+from anaphora.cli.precision import MatmulPrecision, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import located, split_words
 from anaphora.training import TASKS, task_of
@@ -47,6 +49,7 @@ def predict(
             show_default="standard input",
         ),
     ] = "-",
+    matmul_precision: MatmulPrecision = "float32",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
@@ -69,7 +72,7 @@ def predict(
     For a line without words, label, log_probability and score are null.
     """
     output = Output(as_json)
-    with reported_errors():
+    with reported_errors(), contextlib.ExitStack() as stack:
         task = task_of(directory)
         if task.inputs is None or task.answer is None:
             raise ArtifactError(
@@ -80,6 +83,7 @@ def predict(
             options = options_of(task.name, options, OPTIONS)
             task.check_files(options, [file])
             given = dataclasses.replace(task.load_options(directory), **options)
+        stack.enter_context(products_in(matmul_precision, given))
         model = task.load(directory)
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:

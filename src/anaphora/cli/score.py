@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import sys
@@ -19,6 +20,7 @@ from anaphora.cli.output import (
     reported_misuse,
     reported_numbers,
 )
+from anaphora.cli.precision import MatmulPrecision, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import located, stream_lines
 from anaphora.generation import TextScore
@@ -50,6 +52,7 @@ def score(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Lines per batch; the values do not depend on it.")
     ] = 32,
+    matmul_precision: MatmulPrecision = "float32",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Print the likelihood of each line of a text under a language model.
@@ -71,10 +74,11 @@ def score(
     these), perplexity (null if nothing was predicted).
     """
     output = Output(as_json)
-    with reported_errors():
+    with reported_errors(), contextlib.ExitStack() as stack:
         text = task_of(directory).load_options(directory)
         with reported_misuse():
             text = dataclasses.replace(text, encoding=encoding or text.encoding)
+        stack.enter_context(products_in(matmul_precision, text))
         model = load_text_model(directory)
         tokenizer = model.codec
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()

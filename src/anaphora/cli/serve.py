@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from anaphora import settings
 from anaphora.cli.output import Output, complain, reported_errors, reported_misuse
+from anaphora.cli.precision import MatmulPrecision, products_in
 
 _MEBIBYTE = 1 << 20
 
@@ -107,6 +109,7 @@ def serve(
             "begin alike share.",
         ),
     ] = 64,
+    matmul_precision: MatmulPrecision = "float32",
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="Print a line about each request.")
     ] = False,
@@ -137,7 +140,7 @@ def serve(
     With --json, one line: address, models.
     """
     output = Output(as_json)
-    with reported_errors():
+    with reported_errors(), contextlib.ExitStack() as stack:
         try:
             from anaphora import serve as package
         except ModuleNotFoundError as error:
@@ -163,6 +166,7 @@ def serve(
         from anaphora.serve.guard import is_loopback
 
         models = [package.ServedModel.load(directory, name) for name, directory in named]
+        stack.enter_context(products_in(matmul_precision, *(model.options for model in models)))
         server = package.Server(
             models,
             package.Limits(

@@ -263,9 +263,11 @@ def _resume(out: Path) -> str:
 
 def _describe(trainer: Trainer, task: Task, options: TaskOptions) -> str:
     count = sum(p.size for _, p in trainer.model.named_parameters())
+    bfloat16 = trainer.options.matmul_precision == "bfloat16"
+    precision = "; matrix products in bfloat16" if bfloat16 else ""
     return (
         f"{count:,} parameters; {trainer.epoch_steps:,} steps per epoch of "
-        f"{task.describe_batches(options)}"
+        f"{task.describe_batches(options)}{precision}"
     )
 
 

@@ -32,9 +32,11 @@ from anaphora.engine.kernels import (
     sum_rows,
 )
 from anaphora.engine.precision import (
+    MATMUL_PRECISIONS,
     current_matmul_precision,
     matmul_precision,
     set_matmul_precision,
+    with_current_precision,
 )
 from anaphora.engine.recurrence import (
     LayerWeights,
@@ -48,6 +50,7 @@ from anaphora.engine.recurrence import (
 from anaphora.engine.updates import *  # noqa: F403
 
 __all__ = [
+    "MATMUL_PRECISIONS",
     "LayerWeights",
     "PackedLayers",
     "RecurrenceGradients",
@@ -79,6 +82,7 @@ __all__ = [
     "softmax_forward",
     "sum_columns",
     "sum_rows",
+    "with_current_precision",
     *updates.__all__,
 ]
 
@@ -130,14 +134,17 @@ def info(measure: bool = False) -> dict[str, Any]:
     same bits; amx gives other bits in float32. If the system denies a process the tile registers
     of amx, it uses avx512.
 
+    ``bfloat16`` tells what multiplies bfloat16: "tiles" (AMX) or "dots" (AVX512_BF16), both of
+    which are faster than float32; or "vectors", which are not, nor is NumPy (None).
+
     Args:
         measure: Also measure the peak float32 performance of one core, in GFLOP/s.
 
     >>> sorted(info())
-    ['engine', 'instruction_set', 'threads']
+    ['bfloat16', 'engine', 'instruction_set', 'threads']
     """
     if _native_engine is None:
-        return {"engine": "numpy", "instruction_set": None, "threads": None}
+        return {"engine": "numpy", "instruction_set": None, "threads": None, "bfloat16": None}
     found: dict[str, Any] = _native_engine.info(measure)
     return found
 

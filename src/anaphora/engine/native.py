@@ -657,6 +657,7 @@ def info(measure: bool = False) -> dict[str, Any]:
         "engine": "native",
         "instruction_set": _native.instruction_set(),
         "threads": _native.get_num_threads(),
+        "bfloat16": _native.bfloat16_unit(),
     }
     return {**found, "peak_gflops": _native.peak()} if measure else found
 

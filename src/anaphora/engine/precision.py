@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+
+Item = TypeVar("Item")
 
 MATMUL_PRECISIONS = ("float32", "bfloat16")
 
@@ -69,7 +71,21 @@ def matmul_precision(precision: str) -> Iterator[None]:
     ...     matmul(x, x)
     array([[1.]], dtype=float32)
     """
-    token = _here.set(_checked(precision))
+    with products_in(_checked(precision)):
+        yield
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Compute matrix products in what `current_matmul_precision` was: with int8 weights too.
+
+    >>> with int8_weights():
+    ...     precision = current_matmul_precision()
+    >>> with products_in(precision):
+    ...     current_matmul_precision()
+    'int8'
+    """
+    token = _here.set(precision)
     try:
         yield
     finally:
@@ -101,11 +117,8 @@ def int8_weights() -> Iterator[None]:
     ...     matmul(x, weight)
     array([[2.2578638]], dtype=float32)
     """
-    token = _here.set("int8")
-    try:
+    with products_in("int8"):
         yield
-    finally:
-        _here.reset(token)
 
 
 def quantized(weight: Array) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -175,6 +188,28 @@ def _largest(rows: Array) -> tuple[Array, NDArray[np.bool_]]:
     largest = np.abs(rows).max(axis=1, initial=0)
     finite = largest < np.float32(2.0**127)  # NaN is not
     return np.where(finite & (largest >= np.float32(2.0**-100)), largest, np.float32(0)), finite
+
+
+def with_current_precision(items: Iterable[Item]) -> Iterator[Item]:
+    """Iterate in the precision that matrix products have now, wherever the iteration goes on.
+
+    >>> with matmul_precision("bfloat16"):
+    ...     precisions = with_current_precision(current_matmul_precision() for _ in range(2))
+    >>> list(precisions), current_matmul_precision()
+    (['bfloat16', 'bfloat16'], 'float32')
+    """
+    precision, iterator = current_matmul_precision(), iter(items)
+
+    def steps() -> Iterator[Item]:
+        while True:
+            with products_in(precision):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    return steps()
 
 
 def rounded(array: Array) -> Array:

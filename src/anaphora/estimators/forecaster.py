@@ -57,6 +57,8 @@ class RecurrentForecaster(BaseEstimator):
             weights; 0 keeps the last weights.
         members: The number of networks, whose paths are combined.
         paths: The number of sampled paths, whose quantiles are the forecast.
+        matmul_precision: "float32" or "bfloat16": the precision of matrix products while fitting;
+            None for the current one. See `matmul_precision`, which determines that of predictions.
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
 
     Attributes:
@@ -91,6 +93,7 @@ class RecurrentForecaster(BaseEstimator):
         validation_share: float = 0.2,
         members: int = 1,
         paths: int = 400,
+        matmul_precision: str | None = None,
         random_state: Any = None,
     ) -> None:
         self.season = season
@@ -110,6 +113,7 @@ class RecurrentForecaster(BaseEstimator):
         self.validation_share = validation_share
         self.members = members
         self.paths = paths
+        self.matmul_precision = matmul_precision
         self.random_state = random_state
 
     def fit(self, y: Any, X: Any = None, fh: Any = None) -> Self:

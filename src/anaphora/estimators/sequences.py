@@ -77,6 +77,7 @@ class _RecurrentEstimator(BaseEstimator):
         validation_fraction: float = 0.2,
         patience: int = 10,
         layout: str | None = None,
+        matmul_precision: str | None = None,
         random_state: Any = None,
     ) -> None:
         self.cell = cell
@@ -98,6 +99,7 @@ class _RecurrentEstimator(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.layout = layout
+        self.matmul_precision = matmul_precision
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -236,6 +238,7 @@ class _RecurrentEstimator(BaseEstimator):
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
             seed=seed,
+            matmul_precision=self.matmul_precision,
         )
         optimizer = AdamW(model.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         schedule = Cosine(optimizer, total_steps=epochs * len(batches))
@@ -327,6 +330,8 @@ class RecurrentClassifier(ClassifierMixin, _RecurrentEstimator):
             20 updates, apart.
         layout: "channels_first" if sequences are [I, T], and arrays [n, I, T], as in aeon;
             "channels_last" if not. None is "channels_last", with a warning if it seems wrong.
+        matmul_precision: "float32" or "bfloat16": the precision of matrix products while fitting;
+            None for the current one. See `matmul_precision`, which determines that of predictions.
         random_state: A seed, a `numpy.random.RandomState`, or None for NumPy's global one.
 
     Attributes:

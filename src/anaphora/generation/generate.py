@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anaphora import ops
+from anaphora import engine, ops
 from anaphora.data import Tokenizer
 from anaphora.generation.reading import Ids, evaluating, opening, read, token_text
 from anaphora.generation.sampling import Sampler
@@ -113,11 +113,13 @@ def generate_batch(
         for k, prompt in enumerate(prompts)
     )
     if not (isinstance(model, LanguageModel) and type(model).forward is LanguageModel.forward):
-        return (
+        return engine.with_current_precision(
             "".join(generate(model, tokenizer, prompt, length, one, unknown, stop))
             for prompt, one in seeded
         )
-    return _generate_batches(model, tokenizer, seeded, length, stop, batch_size)
+    return engine.with_current_precision(
+        _generate_batches(model, tokenizer, seeded, length, stop, batch_size)
+    )
 
 
 def generate_ids(
@@ -126,7 +128,8 @@ def generate_ids(
     """Yield the ids that follow a context.
 
     A model with sessions generates them in growing chunks, up to 64 at once, with the weights
-    that it has when the first id is requested.
+    that it has when the first id is requested. Matrix products have the precision of this call, as
+    those of `generate` and `generate_batch`.
 
     Args:
         model: As for `generate`.
@@ -144,6 +147,12 @@ def generate_ids(
     """
     if not len(context):
         raise ValueError("generate_ids: a model needs at least one token to continue from")
+    return engine.with_current_precision(_generate_ids(model, context, sampler, length))
+
+
+def _generate_ids(
+    model: Module, context: Sequence[int], sampler: Sampler, length: int | None
+) -> Iterator[int]:
     if length == 0:
         return
     if isinstance(model, LanguageModel):

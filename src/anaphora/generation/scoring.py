@@ -89,7 +89,7 @@ def score(
     """
     if batch_size < 1:
         raise ValueError(f"score: batch_size is {batch_size}; expected at least 1")
-    return _score(model, tokenizer, iter(texts), end, batch_size)
+    return engine.with_current_precision(_score(model, tokenizer, iter(texts), end, batch_size))
 
 
 def _score(

@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -48,8 +48,23 @@ def is_enabled() -> bool:
     return not _shapes_only.get()
 
 
+def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype as NumPy's.
+
+    Raises:
+        ValueError: it is "bfloat16", which NumPy lacks.
+    """
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        raise ValueError(
+            "dtype 'bfloat16': parameters are float32 or float64; for products in bfloat16 use "
+            "anaphora.matmul_precision('bfloat16')"
+        )
+    return np.dtype(dtype)
+
+
 def parameter(shape: tuple[int, ...], dtype: DTypeLike, value: float = 0.0) -> Parameter:
     """A parameter filled with a value, or within `shapes_only` one without memory."""
+    dtype = parameter_dtype(dtype)
     if _shapes_only.get():
         return Parameter.without_memory(shape, dtype)
     return Parameter(np.full(shape, value, dtype))

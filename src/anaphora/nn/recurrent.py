@@ -106,7 +106,7 @@ class Recurrent(Module):
         self.zoneout = zoneout
         self.layer_norm = layer_norm
         self.forget_bias = forget_bias
-        self.dtype = np.dtype(dtype)
+        self.dtype = initialize.parameter_dtype(dtype)
         check_sizes(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_shares(self, dropout=dropout, weight_dropout=weight_dropout, zoneout=zoneout)
         self.kind.check(self)

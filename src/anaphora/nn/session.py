@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import ops
-from anaphora.engine import PackedLayers
-from anaphora.engine.precision import int8_weights
+from anaphora.engine import PackedLayers, current_matmul_precision
+from anaphora.engine.precision import int8_weights, products_in
 from anaphora.nn.module import Module
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor, no_grad
@@ -49,8 +49,9 @@ class Session:
     """A recurrent layer that is fed step by step, as input arrives; `Recurrent.session` makes one.
 
     It holds the state, and a snapshot of the weights: training the layer further does not change
-    it. It runs in evaluation mode, whatever mode the layer is in. Its outputs are those of the
-    layer on the complete sequence; bit for bit with the native engine.
+    it. It runs in evaluation mode, whatever mode the layer is in, and its matrix products have the
+    precision of its construction (see `matmul_precision`), wherever it is fed. Its outputs are
+    those of the layer on the complete sequence; bit for bit with the native engine.
 
     Forks and copies share the weights, so that each costs only its state. Pickling includes weights
     and state: in another process the session continues with the same outputs. Different sessions
@@ -163,6 +164,8 @@ class Session:
         if dtype is None:
             dtype = layer.dtype if table is None else np.int64
         self.batch_size = batch_size
+        with weights_as(weights):
+            self._precision = current_matmul_precision()
         self._step = step if batch_size is None else (batch_size, *step)
         self._dtype = np.dtype(dtype)
         self._swaps = layer.batch_first and batch_size is not None
@@ -204,18 +207,17 @@ class Session:
             "output": None if output is None else tuple(map(snapshot, output)),
             "frames": frames,
             "run": run,
-            "weights": weights,
         }
         self._packed: PackedLayers | None = None
         if run is None:
             linear = None if output is None else tuple(map(_numbers, output))
-            with weights_as(weights):
+            with products_in(self._precision):
                 self._packed = layer.pack(_numbers(table), linear)
         self._run: Callable[[Array, list[Array]], Array]
         if self._packed is not None and before is None and after is None and frames is None:
             self._run = self._packed.run
         else:
-            self._run = _runner(self._packed, **self._frozen())
+            self._run = _runner(self._packed, self._precision, **self._frozen())
         self._made = frozenset((*vars(self), "_made"))
 
     def _allocate(self, layer: Recurrent, memory: Iterable[tuple[str, Array]]) -> None:
@@ -436,10 +438,16 @@ class Session:
     def __getstate__(self) -> dict[str, Any]:
         self._check_unused("pickling")
         others = {name: value for name, value in vars(self).items() if name not in self._made}
-        return {"arguments": self._frozen(), "states": self._states, "others": others}
+        return {
+            "arguments": self._frozen(),
+            "precision": self._precision,
+            "states": self._states,
+            "others": others,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        Session.__init__(self, **state["arguments"])  # it packs the weights again
+        with products_in(state["precision"]):
+            Session.__init__(self, **state["arguments"])  # it packs the weights again
         self._states = state["states"]
         vars(self).update(state["others"])
 
@@ -514,6 +522,7 @@ def _numbers(value: Any) -> Any:
 
 def _runner(
     packed: PackedLayers | None,
+    precision: str,
     *,
     layer: Recurrent,
     module: Module,
@@ -525,7 +534,6 @@ def _runner(
     output: tuple[Any, Any] | None,
     frames: Framing | None,
     run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None,
-    weights: str,
     **_: Any,
 ) -> Callable[[Array, list[Array]], Array]:
     """A function with the interface of `PackedLayers.run`; it owns its layer and module."""
@@ -562,7 +570,8 @@ def _runner(
         leading = inputs.shape[: inputs.ndim - len(step)]
         x = inputs.reshape(-1, B, *step)
         # A gate may saturate, and the caller sees NaN in the outputs: no warnings.
-        with no_grad(), np.errstate(over="ignore", invalid="ignore"), weights_as(weights):
+        quiet = np.errstate(over="ignore", invalid="ignore")
+        with no_grad(), quiet, products_in(precision):
             if before is not None:
                 dtype = layer.dtype if frames is None else x.dtype
                 x = as_tensor(before(module, x), dtype, "session: the result of before").data

@@ -79,7 +79,8 @@ def cross_entropy(
     gaps = None
     if target.spread is not None:
         below = rows[target.places][:, None] - rows
-        gaps = engine.matmul(below, target.spread[:, None])[:, 0]
+        with engine.matmul_precision("float32"):  # it is part of the loss, not of the model
+            gaps = engine.matmul(below, target.spread[:, None])[:, 0]
 
     def pullback(dy: Array) -> Array:
         return target.pull(dy, probabilities).reshape(logits.shape)
@@ -123,7 +124,8 @@ def linear_cross_entropy(
     rows = x.reshape(-1, x.shape[-1])
     gaps = None
     if target.spread is not None:  # the gaps are linear in the logits: no logits are needed
-        centre = engine.matmul(target.spread[None], weight)
+        with engine.matmul_precision("float32"):
+            centre = engine.matmul(target.spread[None], weight)
         gaps = (rows * (weight[target.safe] * target.spread.sum() - centre)).sum(axis=1)
         if bias is not None:
             gaps += bias[target.safe] * target.spread.sum() - target.spread @ bias

@@ -15,6 +15,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from anaphora import engine
 from anaphora.data import DataError
 from anaphora.generation.reading import opening
 from anaphora.serve import messages, openapi
@@ -92,6 +93,9 @@ ALIASES = {
 class Server:
     """What answers requests; `app` is the ASGI application.
 
+    Its models compute matrix products in the precision of its construction (see
+    `matmul_precision`).
+
     Args:
         models: The models, each with a name of its own.
         limits: What a request may ask for.
@@ -133,6 +137,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: dict[Request | Prediction, asyncio.Event] = {}
         self._inspections = 0
+        self._precision = engine.current_matmul_precision()
         self._workers: dict[str, Worker[Any]] = {}
         for model in models:
             if model.task.writes_text:
@@ -408,7 +413,8 @@ class Server:
         self._inspections += 1
         try:
             async with _before(asyncio.get_running_loop().time() + self.limits.seconds):
-                return self._answer(model, await asyncio.to_thread(inspect, model, asked))
+                with engine.precision.products_in(self._precision):  # the thread has this context
+                    return self._answer(model, await asyncio.to_thread(inspect, model, asked))
         finally:
             self._inspections -= 1
 

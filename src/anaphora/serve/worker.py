@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import deque
 from typing import Any, Generic, TypeVar
 
+from anaphora import engine
 from anaphora.serve.errors import RequestError, queue_full
 
 Item = TypeVar("Item")
@@ -14,6 +15,8 @@ Item = TypeVar("Item")
 
 class Worker(threading.Thread, Generic[Item]):
     """A thread with a bounded queue.
+
+    It computes matrix products in the precision of its construction (see `matmul_precision`).
 
     Args:
         name: Its name.
@@ -33,6 +36,7 @@ class Worker(threading.Thread, Generic[Item]):
         self.lock = threading.Lock()
         self._news = threading.Condition(self.lock)
         self._closing = False
+        self._precision = engine.current_matmul_precision()
 
     def submit(self, items: list[Item]) -> None:
         """Append items, which belong together, to the queue.
@@ -62,6 +66,10 @@ class Worker(threading.Thread, Generic[Item]):
 
     def run(self) -> None:
         """Work until closed."""
+        with engine.precision.products_in(self._precision):
+            self._work()
+
+    def _work(self) -> None:
         while True:
             with self._news:
                 while not (self.waiting or self.busy()):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from anaphora import schema
+from anaphora import engine, schema
 from anaphora.cells import CELLS, Cell
 from anaphora.data import FORMATS, check_encoding
 from anaphora.equations import EquationError
@@ -244,6 +244,12 @@ class TrainingOptions(Options):
     accumulate: int = training_option(
         1, "Batches per update, whose gradients are accumulated as of one batch.", SIZE
     )
+    matmul_precision: str | None = training_option(
+        None,
+        "Precision of the operands of matrix products: float32, unless this is given, or bfloat16, "
+        "which is faster on processors with AVX512_BF16 or AMX, and slower on others.",
+        engine.MATMUL_PRECISIONS,
+    )
     ema_decay: float = training_option(
         0.0,
         "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated "
@@ -339,6 +345,7 @@ class TaskOptions(Body, TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_matmul_precision(self.matmul_precision, self.dtype)
         if isinstance(self.cell, Cell):
             try:
                 self.cell.to_dict()
@@ -394,7 +401,7 @@ class TaskOptions(Body, TrainingOptions):
             ValueError: an option is unknown or out of range.
         """
         first = next(iter(cls.presets.values()))
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"matmul_precision": "float32"}  # before it was recorded
         for section in ("data", "model", "training"):
             names = cls.fields(section)
             preset = {name: value for name, value in first.items() if name in names}
@@ -419,6 +426,38 @@ class TaskOptions(Body, TrainingOptions):
     def to_config(self) -> dict[str, dict[str, Any]]:
         """The options as plain values, by section."""
         return {section: self.to_dict(section) for section in ("data", "model", "training")}
+
+
+def check_matmul_precision(precision: str | None, dtype: str) -> None:
+    """Check the precision of the matrix products of a model.
+
+    Raises:
+        ValueError: it is not for the model's dtype.
+
+    >>> check_matmul_precision("bfloat16", "float64")
+    Traceback (most recent call last):
+        ...
+    ValueError: matmul_precision 'bfloat16' is for models of float32, not of float64; omit it, or...
+    """
+    if precision == "bfloat16" and dtype == "float64":
+        raise ValueError(
+            "matmul_precision 'bfloat16' is for models of float32, not of float64; omit it, or "
+            "train with the dtype float32"
+        )
+
+
+def matmul_precision_notice() -> str | None:
+    """A sentence for who computes in bfloat16 where that is slower than float32; None elsewhere.
+
+    >>> matmul_precision_notice()  # in float32
+    """
+    faster = engine.info()["bfloat16"] in ("dots", "tiles")
+    if engine.current_matmul_precision() == "float32" or faster:
+        return None
+    return (
+        "matrix products in bfloat16 are slower than in float32 here: the engine found neither "
+        "AVX512_BF16 nor AMX"
+    )
 
 
 def with_new_limits(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

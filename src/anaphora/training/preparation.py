@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anaphora import random
+from anaphora import engine, random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.data import DataError
 from anaphora.nn.initialization import shapes_only
@@ -95,7 +95,7 @@ def prepare_training(
     with _locked(home):
         with _claimed(home, overwrite=overwrite) as folder:
             codec, names = _read(task, options, texts, validation_texts, folder, notify, start)
-            options = task.resolve(options, codec)
+            options = _with_matmul_precision(task.resolve(options, codec))
             config = {**options.to_config(), "sources": names}
             # All errors must come before an old model is deleted.
             random.seed(options.seed)
@@ -407,6 +407,14 @@ def _read(
                 f"{error}; or extend the vocabulary of {start.path} (--extend-vocabulary)"
             ) from error
         raise
+
+
+def _with_matmul_precision(options: Any) -> Any:
+    """The options with the precision in which the training runs, for who resumes it."""
+    precision = options.matmul_precision or engine.current_matmul_precision()
+    if options.dtype == "float64":
+        precision = "float32"  # the other one is not for it
+    return dataclasses.replace(options, matmul_precision=precision)
 
 
 def _check(task: Task, options: TaskOptions) -> None:

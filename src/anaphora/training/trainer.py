@@ -13,7 +13,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from anaphora import random, schema
+from anaphora import engine, random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
 from anaphora.generation.reading import evaluating
 from anaphora.metrics import direction, is_better
@@ -30,7 +30,7 @@ from anaphora.training.evaluation import (
     evaluate,
     loss_and_state,
 )
-from anaphora.training.options import TrainingOptions
+from anaphora.training.options import TrainingOptions, matmul_precision_notice
 from anaphora.training.progress import bar_for
 
 MINIMUM_TARGETS_TO_SELECT = 50
@@ -161,7 +161,8 @@ class Trainer:
         optimizer: The optimizer of the model's parameters.
         batches: One epoch: a list of anything that the loss accepts, `anaphora.data.Batches`, or
             any iterable with a length; see `evaluation.AnyBatches`.
-        options: Limits, clipping, and the intervals of evaluations, records and checkpoints.
+        options: Limits, clipping, the intervals of evaluations, records and checkpoints, and the
+            precision of matrix products: None for the current one; see `matmul_precision`.
         schedule: Sets the learning rate; None keeps it constant.
         validation: The batches of evaluations; None for no evaluations.
         directory: Where checkpoints are saved; None for no checkpoints.
@@ -250,6 +251,7 @@ class Trainer:
             + (f" ({options.accumulate} per update)" if options.accumulate > 1 else "")
             + ("" if self.validation is None else f", validation={len(self.validation):,}"),
             f"limits: {', '.join(limits)}",
+            *([f"matmul_precision={options.matmul_precision}"] if options.matmul_precision else []),
             f"done: {progress.step:,} steps, {progress.epoch:,} epochs, "
             f"{self.fraction_done():.0%}{best}",
         ]
@@ -281,13 +283,21 @@ class Trainer:
                 self.callbacks.append(bar)
                 stack.callback(self.callbacks.remove, bar)
                 stack.enter_context(bar)
+            stack.enter_context(self._matmul_precision())
             return self._run()
+
+    def _matmul_precision(self) -> contextlib.AbstractContextManager[None]:
+        return engine.matmul_precision(
+            self.options.matmul_precision or engine.current_matmul_precision()
+        )
 
     def _run(self) -> str:
         progress = self.progress
         self._clock = time.monotonic() - progress.seconds
         self._last_checkpoint = time.monotonic()
         self._notify("on_start")
+        if notice := matmul_precision_notice():
+            self._notice_once("matmul_precision", notice)
         epoch: _Epoch | None = None
         while True:
             if self._stop_requested is None and self._evaluation_is_due():
@@ -531,7 +541,8 @@ class Trainer:
         self._notify("on_evaluation")
         with self.optimizer.averaged():
             try:
-                result = self.evaluator(self.model, self.validation, self._evaluation_watcher())
+                with self._matmul_precision():
+                    result = self.evaluator(self.model, self.validation, self._evaluation_watcher())
             except _Stopped:
                 return
             if not math.isfinite(result.loss):

@@ -117,6 +117,16 @@ const InstructionSet *&chosen() {
 
 const InstructionSet &instruction_set() { return *chosen(); }
 
+const char *bfloat16_unit() {
+#if defined(ANAPHORA_HAS_TILES)
+    if (chosen() == &avx512::with_tile_registers)
+        return "tiles";
+    if (chosen() == &avx512::with_dots)
+        return "dots";
+#endif
+    return "vectors";
+}
+
 bool use_instruction_set(const char *name) {
     const InstructionSet *found = supported(name);
     if (found != nullptr)

@@ -326,6 +326,10 @@ struct InstructionSet {
 // The widest that this machine has, or the one chosen by use_instruction_set.
 const InstructionSet &instruction_set();
 
+// What it multiplies bfloat16 with: "tiles" (AMX), "dots" (AVX512_BF16), or "vectors", which are not
+// faster than in float32.
+const char *bfloat16_unit();
+
 // Choose by name ("amx", "avx512", "avx2", "baseline"; for tests "amx-emulated"); false if this
 // machine or build does not have it.
 bool use_instruction_set(const char *name);

@@ -29,6 +29,7 @@ NB_MODULE(_native, m) {
     m.def("get_num_threads", &thread_count);
     m.def("set_num_threads", &set_thread_count, "count"_a);
     m.def("instruction_set", [] { return instruction_set().name; });
+    m.def("bfloat16_unit", &bfloat16_unit);
     m.def(
         "use_instruction_set",
         [](const char *name) {
