@@ -328,12 +328,13 @@ class Recurrent(Module):
                 checked.append(tuple(Tensor(array) for array in tensor.data))
         return tuple(checked)
 
-    def session(self, batch_size: int | None = None, *, weights: str = "float32") -> Session:
+    def session(self, batch_size: int | None = None, *, weights: str | None = None) -> Session:
         """A session with the current weights, which is fed step by step.
 
         Args:
             batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
-            weights: "float32", or "int8" for weights in 8 bits.
+            weights: "float32", or "int8" for weights in 8 bits; None for what the layer computes
+                with.
 
         Raises:
             ValueError: the layer is bidirectional and needs the complete sequence; the batch size

@@ -121,7 +121,7 @@ const char *bfloat16_unit() {
 #if defined(ANAPHORA_HAS_TILES)
     if (chosen() == &avx512::with_tile_registers)
         return "tiles";
-    if (chosen() == &avx512::with_dots)
+    if (chosen()->bf16.multiply == avx512::bfloat16_dots.multiply)
         return "dots";
 #endif
     return "vectors";
