@@ -29,7 +29,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class Config(_From):
 
     format: int
     anaphora: str
-    weights: NotRequired[Literal["int8"]]
+    weights: NotRequired[str]
     task: NotRequired[str]
     model: NotRequired[dict[str, Any]]
     text: NotRequired[dict[str, Any]]
@@ -429,12 +429,11 @@ class ModelDirectory:
         format = config.get("format") if isinstance(config, dict) else None
         if format in (FORMAT, INT8_FORMAT) and not isinstance(format, bool):
             _checked(self.config, config, Config)
-            if (format == INT8_FORMAT) != ("weights" in config):
+            if config.get("weights") != ("int8" if format == INT8_FORMAT else None):
                 raise ArtifactError(
-                    f'{self.config}: has "format" {format} and '
-                    f'{"no " if "weights" not in config else ""}"weights"; a directory with '
-                    f'weights in 8 bits has "format" {INT8_FORMAT} and "weights": "int8", others '
-                    "neither: restore the file"
+                    f'{self.config}: has "format" {format} and "weights" '
+                    f"{config.get('weights')!r:.80}; expected {INT8_FORMAT} and 'int8', or {FORMAT} "
+                    "and no weights: restore the file"
                 )
             return config
         if isinstance(format, int) and format > INT8_FORMAT:

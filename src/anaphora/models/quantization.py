@@ -134,10 +134,29 @@ def loaded_weights(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
+def check_stored(path: Path, arrays: Mapping[str, Array], model: nn.Module) -> None:
+    """Check that the weights of a file in 8 bits are those that a model computes with so.
+
+    Raises:
+        ArtifactError: they are not.
+
+    >>> weight = np.ones((2, 3), np.int8)
+    >>> check_stored(Path("model.safetensors"), {"weight": weight}, nn.Linear(3, 2))
+    """
+    expected = set(int8_parameters(model))
+    for name, array in arrays.items():
+        dtype = "int8" if name in expected else "float32"
+        if array.dtype != dtype:
+            raise ArtifactError(
+                f"{path}: {name} is {array.dtype}; expected {dtype}; restore the file that "
+                "anaphora quantize wrote"
+            )
+
+
 def _wrong(integers: Array, scale: np.float32) -> str:
     """Why a row [K] and its scale are not what `quantized` returns."""
     if not np.isfinite(scale) or scale < 0:
         return f"its scale is {scale}"
     if len(integers) and integers.min() < -127:
         return "it has -128, which is below -127"
-    return f"its largest magnitude and its scale, {scale}, do not belong together"
+    return f"its largest magnitude and its scale, {scale:.3g}, do not belong together"

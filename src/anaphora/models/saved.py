@@ -16,6 +16,7 @@ from anaphora.cells import Cell
 from anaphora.data import Codec, Tokenizer
 from anaphora.models.body import Body
 from anaphora.models.quantization import (
+    check_stored,
     int8_parameters,
     loaded_weights,
     stored_weights,
@@ -161,8 +162,9 @@ class SavedModel(nn.Module, Body):
         directory = ModelDirectory.open(path)
         config, data, arrays = directory.load()
         held = config.pop("weights", "float32")
+        stored = arrays
         if held == "int8":
-            arrays = loaded_weights(directory.weights, arrays)
+            arrays = loaded_weights(directory.weights, stored)
         options = config.pop("model", None)
         if config.get("task") != cls.kind or options is None:
             found = (
@@ -170,6 +172,8 @@ class SavedModel(nn.Module, Body):
             )
             raise ArtifactError(f"{directory.config}: {found}, not {cls.kind!r}")
         model = cls.made(directory, options, arrays)
+        if held == "int8":
+            check_stored(directory.weights, stored, model)
         model.config = config
         model.weights = weights or held
         model.codec = cls.load_codec(directory, data, model.options)
