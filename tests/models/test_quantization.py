@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from anaphora.models import (
     VectorToSequence,
 )
 from anaphora.optim import SGD
+from anaphora.plot import gradient_norms
 from anaphora.training import Trainer, TrainingOptions, evaluate
 
 
@@ -260,6 +262,23 @@ def test_batches_sessions_and_searches_are_in_it():
         np.testing.assert_array_equal(one, other)
 
 
+def test_recorded_gates_and_pictures_are_in_it():
+    model, text = made("language model"), ids(9)
+    session = model.session(weights="int8")
+    session.feed(text)
+    x = model.embedding(text).data
+    in_float32 = model.recurrent.record(x)[2]["h_l1"]
+    norms = gradient_norms({"layer": model.recurrent}, x).data
+    model.weights = "int8"
+    recorded = model.recurrent.record(model.embedding(text))[2]
+    np.testing.assert_array_equal(recorded["h_l1"][-1], session.state_dict()["h"][1])
+    assert (recorded["h_l1"] != in_float32).any()
+    for one, other in zip(
+        norms["layer"], gradient_norms({"layer": model.recurrent}, x).data["layer"], strict=True
+    ):  # of the float32 weights, since what is in 8 bits has no gradients
+        assert one == other
+
+
 def test_a_session_has_the_weights_of_the_model_unless_told():
     model = made("language model")
     text = ids(9)
@@ -475,8 +494,27 @@ def test_float32_that_calls_itself_int8_is_named(folder):
     home = ModelDirectory(folder / "model")
     found = json.loads(home.config.read_text()) | {"format": 3, "weights": "int8"}
     home.config.write_text(json.dumps(found))
-    with pytest.raises(ArtifactError, match=r"weight is float32; expected int8; restore the file"):
+    with pytest.raises(ArtifactError, match=r"weight\w* is float32; expected int8; restore"):
         anaphora.load(home.path)
+
+
+@pytest.mark.parametrize("shape", [(2**40, 0), (0, 2**40), (2**62, 2**62), (2**31, 5)])
+def test_sizes_that_lie_take_no_memory(small, folder, shape):
+    home = ModelDirectory(shutil.copytree(small, folder / "small"))
+    data = home.weights.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header[NAME]["shape"] = list(shape)
+    if 0 in shape:  # a place without bytes
+        header[NAME]["data_offsets"] = [header[NAME]["data_offsets"][0]] * 2
+    text = json.dumps(header).encode()
+    home.weights.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match=str(home.path)):
+        anaphora.load(home.path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def mutated(generator, data):

@@ -432,8 +432,8 @@ class ModelDirectory:
             if config.get("weights") != ("int8" if format == INT8_FORMAT else None):
                 raise ArtifactError(
                     f'{self.config}: has "format" {format} and "weights" '
-                    f"{config.get('weights')!r:.80}; expected {INT8_FORMAT} and 'int8', or {FORMAT} "
-                    "and no weights: restore the file"
+                    f"{config.get('weights')!r:.80}; expected {INT8_FORMAT} and 'int8', or "
+                    f"{FORMAT} and no weights: restore the file"
                 )
             return config
         if isinstance(format, int) and format > INT8_FORMAT:

@@ -211,7 +211,8 @@ class Recurrent(Module):
         (['c_l0', 'f_l0', 'g_l0', 'h_l0', 'i_l0', 'o_l0'], (5, 2, 4))
         """
         recorded: dict[str, Array] = {}
-        y, state = self._call(x, state, lengths, recorded)
+        with self.products():
+            y, state = self._call(x, state, lengths, recorded)
         if y.ndim == 2:
             recorded = {name: values[:, 0] for name, values in recorded.items()}
         elif self.batch_first:
