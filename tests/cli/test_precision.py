@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -153,6 +154,24 @@ def test_every_task(name, tmp_path):
     assert answers[0] != answers[2]
 
 
+def test_pictures_and_servers_compute_in_it(folder, monkeypatch):
+    used = []
+
+    def stop(*arguments):
+        used.append(engine.current_matmul_precision())
+        raise MemoryError
+
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("starlette")
+    monkeypatch.setattr(sys.modules["anaphora.cli.plot"], "read", stop)
+    monkeypatch.setattr("anaphora.serve.Server", lambda *arguments, **options: stop())
+    for command in (("plot", "--text", "the same"), ("serve",)):
+        for options in (FLOAT32, BFLOAT16):
+            _, err = run(command[0], folder / "plain", *command[1:], *options, code=1)
+            assert "out of memory" in err
+    assert used == ["float32", "bfloat16"] * 2
+
+
 def test_what_is_refused(folder):
     text = folder / "text.txt"
     out = ("--out", folder / "never")
@@ -162,7 +181,8 @@ def test_what_is_refused(folder):
         ("evaluate", folder / "double", text),
         ("generate", folder / "double"),
         ("score", folder / "double", text),
-        ("serve", folder / "plain", folder / "double"),
+        # An address that is not this machine's: it never serves.
+        ("serve", folder / "plain", folder / "double", "--host", "203.0.113.1"),
     ):
         _, err = run(*arguments, *BFLOAT16, code=2)
         assert message in err, arguments

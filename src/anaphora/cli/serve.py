@@ -190,7 +190,8 @@ def serve(
         with package.listen(host, port) as listening:
             address = package.address_of(listening)
             output.emit({"address": address, "models": names})
-            output.say(f"serving {', '.join(names)} at {address}")
+            products = "; matrix products in bfloat16" if matmul_precision == "bfloat16" else ""
+            output.say(f"serving {', '.join(names)} at {address}{products}")
             if not keys and not is_loopback(host):
                 output.say("everybody who reaches this machine can use it: consider --api-key")
             sys.stdout.flush()

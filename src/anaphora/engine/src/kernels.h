@@ -326,8 +326,8 @@ struct InstructionSet {
 // The widest that this machine has, or the one chosen by use_instruction_set.
 const InstructionSet &instruction_set();
 
-// What it multiplies bfloat16 with: "tiles" (AMX), "dots" (AVX512_BF16), or "vectors", which are not
-// faster than in float32.
+// What it multiplies bfloat16 with: "tiles" (AMX) or "dots" (AVX512_BF16), which are faster than
+// float32, or "vectors", which are not.
 const char *bfloat16_unit();
 
 // Choose by name ("amx", "avx512", "avx2", "baseline"; for tests "amx-emulated"); false if this
