@@ -244,3 +244,17 @@ def test_every_command_that_uses_a_model_has_it():
         out, _ = run(name, "--help", "all")
         assert "--weights" in out, name
     assert set(TASKS) == {"language-model", "classify", "regress", "tag", "translate", "forecast"}
+
+
+def test_a_server_says_which_models_have_8_bits(folder, monkeypatch):
+    pytest.importorskip("starlette")
+    served = []
+    monkeypatch.setattr("anaphora.serve.run", lambda server, listening: served.append(server))
+    for options, shown in (
+        ((), "serving plain, small (weights in 8 bits) at http"),
+        (INT8, "serving plain (weights in 8 bits), small (weights in 8 bits) at http"),
+        (FLOAT32, "serving plain, small at http"),
+    ):
+        out, _ = run("serve", folder / "plain", folder / "small", "--port", "0", *options)
+        assert shown in out
+    assert len(served) == 3

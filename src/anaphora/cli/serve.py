@@ -191,7 +191,10 @@ def serve(
             address = package.address_of(listening)
             output.emit({"address": address, "models": names})
             products = "; matrix products in bfloat16" if matmul_precision == "bfloat16" else ""
-            output.say(f"serving {', '.join(names)} at {address}{products}")
+            shown = [
+                one.name + " (weights in 8 bits)" * (one.model.weights == "int8") for one in models
+            ]
+            output.say(f"serving {', '.join(shown)} at {address}{products}")
             if not keys and not is_loopback(host):
                 output.say("everybody who reaches this machine can use it: consider --api-key")
             sys.stdout.flush()

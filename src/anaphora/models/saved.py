@@ -42,8 +42,6 @@ class SavedModel(nn.Module, Body):
         codec_type: The class of its codec.
         codec: Converts inputs to numbers and predictions from numbers; None if there is none.
         config: The entries of ``config.json`` besides the options, for a model that was loaded.
-        weights: "float32", or "int8" for weights in 8 bits, of a model that is not trained further:
-            how the model computes, its sessions too, and how it is saved. May be set.
 
     >>> import tempfile
     >>> from anaphora.models import SequenceClassifier
@@ -86,7 +84,8 @@ class SavedModel(nn.Module, Body):
             raise ValueError(f"{type(self).__name__}: {error}") from None
 
     @property
-    def weights(self) -> str:  # noqa: D102 - it is an attribute
+    def weights(self) -> str:
+        """How its weights are computed with, and saved: "float32", or "int8" for 8 bits."""
         return "int8" if self.in_int8 else "float32"
 
     @weights.setter
@@ -307,9 +306,10 @@ def quantize(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     LanguageModel(vocabulary_size=50, hidden_size=64).save(f"{folder}/model")
     ...     quantize(f"{folder}/model", f"{folder}/small")
-    ...     sizes = [Path(folder, name, "model.safetensors") for name in ("model", "small")]
-    ...     [file.stat().st_size for file in sizes], load(f"{folder}/small").weights
-    ([160800, 45904], 'int8')
+    ...     files = [Path(folder, name, "model.safetensors") for name in ("model", "small")]
+    ...     before, after = (file.stat().st_size for file in files)
+    ...     round(after / before, 2), load(f"{folder}/small").weights
+    (0.28, 'int8')
     """
     home, target = ModelDirectory.open(directory), ModelDirectory(out)
     if target.path.exists() and target.path.samefile(home.path):
