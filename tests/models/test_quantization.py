@@ -206,6 +206,15 @@ def test_evaluation_is_what_a_session_says_token_by_token():
     assert abs(in_float32 - one_by_one.loss) > 1e-5
 
 
+def test_a_model_in_training_is_switched_to_evaluation():
+    model = MODELS["language model"]()
+    assert model.training
+    model.weights = "int8"
+    assert not model.training
+    evaluate(model, cover(ids(20), batch_size=1, window=7))
+    assert model.weights == "int8"
+
+
 def test_generation_is_what_a_session_says():
     model = made("language model")
     model.weights = "int8"

@@ -397,6 +397,8 @@ class ModelDirectory:
     def load(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Array]]:
         """Load the model: configuration (with ``"format"`` and ``"anaphora"``), tokenizer, weights.
 
+        Weights in 8 bits are returned as they are stored; `models.load` makes float32 of them.
+
         Raises:
             ArtifactError: no model was saved yet, it is from a newer anaphora, or a file is missing
                 or damaged.

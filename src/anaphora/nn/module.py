@@ -92,7 +92,7 @@ class Module(foreign_names.Answering):
     def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
         if not self.in_int8:
             return self.forward(*arguments, **options)
-        with self.products():
+        with _in_int8():
             return self.forward(*arguments, **options)
 
     def products(self) -> contextlib.AbstractContextManager[None]:
@@ -161,7 +161,7 @@ class Module(foreign_names.Answering):
     def use_int8(self, mode: bool = True) -> Self:
         """Compute with weights in 8 bits, or again in float32 (False); return the module.
 
-        These are the weights of recurrent layers, linear layers and embeddings, of float32. They
+        For inference: the module is switched to evaluation too. These are the weights of recurrent layers, linear layers and embeddings, of float32. They
         are stored as before. Nothing that is computed in 8 bits can be differentiated.
 
         >>> from anaphora.nn import Linear
@@ -172,7 +172,7 @@ class Module(foreign_names.Answering):
         """
         for module in self.modules():
             module.in_int8 = mode
-        return self
+        return self.eval() if mode else self
 
     def zero_grad(self) -> None:
         """Remove all gradients."""
