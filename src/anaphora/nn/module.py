@@ -161,8 +161,9 @@ class Module(foreign_names.Answering):
     def use_int8(self, mode: bool = True) -> Self:
         """Compute with weights in 8 bits, or again in float32 (False); return the module.
 
-        For inference: the module is switched to evaluation too. These are the weights of recurrent layers, linear layers and embeddings, of float32. They
-        are stored as before. Nothing that is computed in 8 bits can be differentiated.
+        For inference: the module is switched to evaluation too, and nothing that is computed in 8
+        bits can be differentiated. These are the weights of recurrent layers, linear layers and
+        embeddings, of float32. They are stored as before.
 
         >>> from anaphora.nn import Linear
         >>> layer = Linear(2, 1, bias=False)
