@@ -162,7 +162,7 @@ class Module(foreign_names.Answering):
         """Compute with weights in 8 bits, or again in float32 (False); return the module.
 
         For inference: the module is switched to evaluation too, and nothing that is computed in 8
-        bits can be differentiated. These are the weights of recurrent layers, linear layers and
+        bits can be differentiated. The weights are those of recurrent layers, linear layers and
         embeddings, of float32. They are stored as before.
 
         >>> from anaphora.nn import Linear
