@@ -1,5 +1,6 @@
 """What tests of several folders share: random numbers, random cells, and the check of gradients."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.relative_to(Path(__file__).parent).parts[0] not in SLOW:
             item.add_marker("quick")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One process a core runs the tests; single files and tests run without, to be debugged."""
+    single = all("::" in given or given.endswith(".py") for given in config.args)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if single or cores in (None, 1) else min(cores, 8)
+
+
+def pytest_xdist_setupnodes():
+    """Each of these processes, and what it starts, runs on one thread unless a test sets more."""
+    for library in ("ANAPHORA", "OMP", "OPENBLAS"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 @pytest.fixture

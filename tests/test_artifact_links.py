@@ -286,6 +286,7 @@ def test_one_of_two_threads_wins(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_holds_nothing_and_keeps_nothing(tmp_path):
     directory = ModelDirectory(tmp_path)
     directory.lock()

@@ -254,6 +254,11 @@ def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
             tree = ast.increment_lineno(ast.parse(block.source, str(page)), block.line)
             exec(compile(tree, str(page), "exec"), names)
     for picture in pictures(page) if page != README else []:
+        if picture.name.startswith("page-"):  # of the server's page, taken by its test
+            taken = (ROOT / "tests/serve/test_page.py").read_text(encoding="utf-8")
+            assert f'screenshot("{picture.stem}")' in taken
+            assert picture.stat().st_size < LARGEST_PICTURE
+            continue
         sampled = tmp_path / picture.name
         assert sampled.exists(), f"no block of {page.name} writes {picture.name}"
         if os.environ.get("ANAPHORA_KEEP_PICTURES"):  # make pictures

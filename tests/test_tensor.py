@@ -306,7 +306,7 @@ def test_unrelated_operations_are_not_visited():
     assert calls == {"left": 0, "right": 0}
 
 
-@pytest.mark.parametrize("steps", [1_000, 100_000])
+@pytest.mark.parametrize("steps", [1_000, 20_000])
 def test_backward_is_linear_and_does_not_recurse(steps):
     x, factor = leaf(1.0), Tensor(np.array([1.0]))
     y = x

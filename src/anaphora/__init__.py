@@ -89,6 +89,7 @@ _PARTS = {
     "metrics": (),
     "models": ("load",),
     "nn": (),
+    "notebook": (),
     "ops": (),
     "optim": (),
     "options": (),

@@ -15,7 +15,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
-from anaphora import schema
+from anaphora import notebook, schema
 from anaphora.equations import (
     Adjoint,
     EquationError,
@@ -329,6 +329,26 @@ class Cell:
                 *(f"    {line}" for line in backward.lines()),
             ]
         )
+
+    def _repr_html_(self) -> str:
+        """The equations, forward and, folded, backward."""
+        rows = [
+            [kind, " ".join(names)]
+            for kind, names in (
+                ("gates", self.gates), ("states", self.states), ("parameters", self.parameters),
+            )
+            if names
+        ]  # fmt: skip
+        summary = f"cell <b>{notebook.escaped(self.name)}</b>"
+        content = notebook.table(["", "names"], rows)
+        if not self.fused:
+            return notebook.folded(summary, content + "not fused")
+        saved = ", ".join(self.program.names[n] for n in self.adjoint.saved)
+        forward, backward = self.program, self.adjoint.program
+        label = notebook.escaped(f"backward, {_counted(backward)}, from the saved {saved}")
+        content += f"forward, {_counted(forward)}:{notebook.code(forward.lines())}"
+        content += notebook.folded(label, notebook.code(backward.lines()), is_open=False)
+        return notebook.folded(summary, content)
 
 
 def _is_operand(value: Any) -> bool:

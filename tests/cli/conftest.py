@@ -1,5 +1,6 @@
 """Runs the command line as a user does: in a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,22 +22,27 @@ SMALL = (
 )  # fmt: skip
 
 
+FORKED = Path(__file__).with_name("forked_commands.py")
+
+
+def _environment():
+    source = str(Path(anaphora.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": source, "COLUMNS": "80", "PYTHONWARNINGS": "error"}
+
+
 class CommandLine:
     """`anaphora` in a folder of its own, with a text and room for models."""
 
     small = SMALL
 
-    def __init__(self, folder):
+    def __init__(self, folder, forked):
         self.folder = Path(folder)
         self.text = self.folder / "text.txt"
         self.text.write_text(TEXT)
+        self._forked = forked
 
     def start(self, *arguments, **options):
-        source = str(Path(anaphora.__file__).parent.parent)
-        environment = {
-            **os.environ, "PYTHONPATH": source, "COLUMNS": "80", "PYTHONWARNINGS": "error",
-            **options.pop("environment", {}),
-        }  # fmt: skip
+        environment = _environment() | options.pop("environment", {})
         given = {
             "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
             "encoding": "utf-8",
@@ -52,12 +58,19 @@ class CommandLine:
         )
 
     def run(self, *arguments, code=0, stdin=None, **options):
-        """Run to the end; return standard output and standard error."""
-        if stdin is not None:
-            options["stdin"] = subprocess.PIPE
-        with self.start(*arguments, **options) as process:
-            out, err = process.communicate(stdin, timeout=120)
-        assert process.returncode == code, (out, err)
+        """Run to the end; return standard output and standard error.
+
+        With an input or options of `start` this is a new interpreter, else a forked process.
+        """
+        if stdin is None and not options:
+            returned, out, err = self._forked(self.folder, arguments)
+        else:
+            if stdin is not None:
+                options["stdin"] = subprocess.PIPE
+            with self.start(*arguments, **options) as process:
+                out, err = process.communicate(stdin, timeout=120)
+            returned = process.returncode
+        assert returned == code, (out, err)
         assert "Traceback" not in err
         return out, err
 
@@ -65,14 +78,31 @@ class CommandLine:
         return self.run("train", "text.txt", "--out", out, *SMALL, *arguments, **options)
 
 
+@pytest.fixture(scope="session")
+def forked():
+    """Runs a command in a folder, by the program that forks: exit code and what was printed."""
+    with subprocess.Popen(
+        [sys.executable, str(FORKED)], env=_environment(), encoding="utf-8",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as program:  # fmt: skip
+
+        def run(folder, arguments):
+            program.stdin.write(json.dumps([str(folder), [*map(str, arguments)]]) + "\n")
+            program.stdin.flush()
+            return json.loads(program.stdout.readline())
+
+        yield run
+        program.stdin.close()
+
+
 @pytest.fixture
-def command(tmp_path):
-    return CommandLine(tmp_path)
+def command(tmp_path, forked):
+    return CommandLine(tmp_path, forked)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, forked):
     """A folder with a trained model; what training it printed is in `printed`."""
-    command = CommandLine(tmp_path_factory.mktemp("trained"))
+    command = CommandLine(tmp_path_factory.mktemp("trained"), forked)
     command.printed, _ = command.train("--max-steps", "60", "--evaluate-every", "20")
     return command

@@ -65,7 +65,7 @@ def check(report, frugal=()):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_requests_for_memory_that_fail(threads, allocator):
-    report = run(PROGRAM, "requests", threads, 1 if ALL else 13, LD_PRELOAD=allocator)
+    report = run(PROGRAM, "requests", threads, 1 if ALL else 29, LD_PRELOAD=allocator)
     check(json.loads(report))
 
 

@@ -418,7 +418,10 @@ def test_sessions_do_not_leak_memory():
             session.fork().feed(x[k % 3])
         gc.collect()
 
-    use(20)
-    before = resident()
-    use(100)
-    assert resident() - before < 8e6  # one session has 2 MB
+    growth = []
+    for _ in range(5):
+        before = resident()
+        use(25)
+        growth.append(resident() - before)
+    # One session has 2 MB. What leaks does so in every round; what else the process does, does not.
+    assert min(growth) < 4e6

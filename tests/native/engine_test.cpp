@@ -36,17 +36,17 @@ extern "C" __attribute__((visibility("default"))) const char *__tsan_default_opt
 
 namespace anaphora { // weight_test.cpp
 namespace baseline {
-std::string test_weights(bool tile_registers);
+std::string test_weights(bool tile_registers, bool dots);
 }
 namespace emulated {
-std::string test_weights(bool tile_registers);
+std::string test_weights(bool tile_registers, bool dots);
 }
 #if defined(ANAPHORA_HAS_X86_SETS)
 namespace avx2 {
-std::string test_weights(bool tile_registers);
+std::string test_weights(bool tile_registers, bool dots);
 }
 namespace avx512 {
-std::string test_weights(bool tile_registers);
+std::string test_weights(bool tile_registers, bool dots);
 }
 #endif
 } // namespace anaphora
@@ -235,6 +235,71 @@ void test_int8_products(Random &random) {
             check(transposed[n * M + m] + bias[n] == y, "a transposed product differs");
         }
     products.add(c);
+}
+
+// A number as bfloat16: the nearest with 8 bits, ties to even; 0 below 2^-126.
+float to_bfloat16(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    const std::uint32_t magnitude = bits & 0x7fffffff;
+    if (magnitude < 0x800000)
+        bits &= 0x80000000;
+    else if (magnitude <= 0x7f800000)
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    std::memcpy(&x, &bits, sizeof bits);
+    return x;
+}
+
+// Products of operands rounded to bfloat16, to the bit: sums as formats/bfloat16.h defines them.
+void test_bfloat16(Random &random, bool tiles) {
+    const Use use = random.chance(2)   ? Use::weight
+                    : random.chance(2) ? Use::input_gradient
+                                       : Use::weight_gradient;
+    const int64_t M = random.one_of({0, 1, 2, 5, 23, 33, 160}),
+                  N = random.one_of({0, 1, 7, 16, 70, 131}),
+                  K = random.one_of({0, 1, 3, 40, 65, 129, 1100});
+    where = "bfloat16 " + std::to_string(M) + " x " + std::to_string(K) + " x " + std::to_string(N);
+    Array<float> a(M * K, random), b(K * N, random), bias(N, random), before(M * N, random);
+    for (int64_t k = 0; k < M * K; k++)
+        if (random.chance(9))
+            a[k] *= random.chance(2) ? 1e-39f : 1e9f;
+    const bool a_transposed = random.chance(2), b_transposed = random.chance(2),
+               has_bias = use == Use::weight && random.chance(2), accumulate = random.chance(2);
+    const Matrix<const float> A{a.data(), a_transposed ? 1 : K, a_transposed ? M : 1},
+        B{b.data(), b_transposed ? 1 : N, b_transposed ? K : 1};
+    auto multiply = [&](int threads) {
+        set_thread_count(threads);
+        Array<float> c = accumulate ? before.copy() : Array<float>(M * N);
+        instruction_set().bf16.multiply(use, M, N, K, A, B, c.data(), N,
+                                        has_bias ? bias.data() : nullptr, accumulate);
+        return c;
+    };
+    Array<float> c = multiply(1);
+    for (int64_t i = 0; i < M; i++)
+        for (int64_t j = 0; j < N; j++) {
+            auto term = [&](int64_t k) {
+                return k < K ? to_bfloat16(A.data[i * A.row + k * A.column]) *
+                                   to_bfloat16(B.data[k * B.row + j * B.column])
+                             : 0.0f;
+            };
+            float sum = accumulate ? before[i * N + j] : 0;
+            for (int64_t k = 0; k < K && !tiles; k += 2) {
+                sum += term(k + 1);
+                sum += term(k);
+            }
+            for (int64_t first = 0; first < K && tiles; first += 32) {
+                float even = 0, odd = 0;
+                for (int64_t k = first; k < first + 32; k += 2) {
+                    even += term(k);
+                    odd += term(k + 1);
+                }
+                sum += even + odd;
+            }
+            if (has_bias)
+                sum += bias[j];
+            check(c[i * N + j] == sum, "an element is not the sum of its rounded products");
+        }
+    check(multiply(2) == c && multiply(3) == c, "the result depends on the number of threads");
 }
 
 // Cross entropy and sums
@@ -1490,7 +1555,7 @@ int main() {
     where = "weights";
     struct WeightTest {
         const char *set;
-        std::string (*run)(bool);
+        std::string (*run)(bool, bool);
     };
     for (const auto &[set, test] : {
              WeightTest{"baseline", baseline::test_weights},
@@ -1502,9 +1567,11 @@ int main() {
          })
         if (use_instruction_set(set)) {
             set_thread_count(2);
-            const bool fixed =
-                std::string(set) == "amx-emulated" || (tiles && std::string(set) == "avx512");
-            check(test(fixed).empty(), set);
+            const bool avx512 = std::string(set) == "avx512";
+            check(test(std::string(set) == "amx-emulated" || (tiles && avx512),
+                       avx512 && std::string(bfloat16_unit()) == "dots")
+                      .empty(),
+                  set);
         }
     for (const char *set : {"baseline", "avx2", "avx512", "amx", "amx-emulated"}) {
         if (!use_instruction_set(set)) {
@@ -1518,6 +1585,8 @@ int main() {
         int8_bits[set] = test_int8(set);
         check(int8_bits[set] == int8_bits["baseline"], "int8 products disagree");
         bits[set] = {test_kernels<float>(set)};
+        for (int k = 0; k < 100; k++)
+            test_bfloat16(random, std::string(set).starts_with("amx"));
         if (std::string(set) != "amx-emulated") // its float64 is that of another set
             bits[set].push_back(test_kernels<double>(set));
     }

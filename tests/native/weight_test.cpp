@@ -53,7 +53,7 @@ template <class T> class WeightTest {
                     const double term = double(x_[r * (K_ + 3) + k]) * B_[k * gates_ * units_ + n];
                     sum += term, size += std::abs(term);
                 }
-                const double bound = (sizeof(T) == 4 ? 1e-5 : 1e-13) * (size + 1);
+                const double bound = precision() * (size + 1);
                 if (std::abs(expected[r * gates_ * units_ + n] - sum) > bound)
                     return "a product is wrong";
             }
@@ -92,6 +92,11 @@ template <class T> class WeightTest {
         return result;
     }
 
+    double precision() const {
+        if (packed_bytes(format_, sizeof(T)) == 2)
+            return 1.0 / 128; // two operands, each rounded to 8 bits
+        return sizeof(T) == 4 ? 1e-5 : 1e-13;
+    }
     std::int64_t one_of(std::initializer_list<std::int64_t> values) {
         return values.begin()[random_() % values.size()];
     }
@@ -161,19 +166,27 @@ template <class T> class WeightTest {
 
 } // namespace
 
-// The first failure, or an empty string. tile_registers: whether this process may use them.
-std::string test_weights(bool tile_registers);
-std::string test_weights(bool tile_registers) {
+// The first failure, or an empty string. tile_registers, dots: whether this process may use them.
+std::string test_weights(bool tile_registers, bool dots);
+std::string test_weights(bool tile_registers, bool dots) {
     std::mt19937_64 random(23);
     for (int k = 0; k < 300; k++) {
         std::string failure = WeightTest<double>(random, Format::chain).run();
-        if (failure.empty())
-            failure = WeightTest<float>(random, Format::chain).run();
-        if (failure.empty())
-            failure = WeightTest<float>(random, Format::int8).run();
-        for (const Format format : {Format::fixed, Format::int8_dots, Format::int8_tiles})
-            if (failure.empty() && tile_registers)
+        auto test = [&](Format format) {
+            if (failure.empty())
                 failure = WeightTest<float>(random, format).run();
+        };
+        test(Format::chain);
+        test(Format::bfloat16);
+        test(Format::int8);
+        if (dots)
+            test(Format::bfloat16_dots);
+        if (tile_registers) {
+            test(Format::fixed);
+            test(Format::bfloat16_tiles);
+            test(Format::int8_dots);
+            test(Format::int8_tiles);
+        }
         if (!failure.empty())
             return failure + " (" + std::to_string(k) + ")";
     }

@@ -337,7 +337,7 @@ def test_predictions_and_inspections_that_take_too_long_fail(serve, monkeypatch)
     monkeypatch.setattr(
         client.server._workers["classifier"], "_answer", lambda taken: going_on.wait()
     )
-    monkeypatch.setattr("anaphora.serve.app.inspect", lambda *_: going_on.wait())
+    monkeypatch.setattr("anaphora.serve.inspect.Inspector.inspect", lambda *_: going_on.wait())
     for path, asked in (("/v1/predict", {"input": "to"}), ("/v1/inspect", {"prompt": "to"})):
         error = client.refused(path, 504, **asked)
         assert error["message"].startswith("the request took longer than the server's time limit")

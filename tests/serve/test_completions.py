@@ -297,3 +297,72 @@ def test_prompts_that_are_too_long_are_refused(serve):
     error = client.refused(PATH, prompt=["to be,", "or no"])
     assert error["message"] == "the prompts have 11 tokens; at most 10 are allowed"
     assert error["code"] == "context_length_exceeded"
+
+
+# Held units
+
+
+HELD = [("c", 0, 3, 4.0), ("h", 1, 15, -2.5)]  # state, layer, unit, value
+
+
+def with_held(model, prompt, length):
+    """The most likely continuation, by a session whose state is changed before each step."""
+    session = model.session()
+    ids = model.codec.encode(prompt).tolist()
+    if ids[:-1]:
+        session.feed(ids[:-1])
+    written = ids[-1:]
+    for _ in range(length):
+        state = session.state_dict()
+        for name, layer, unit, value in HELD:
+            state[name][layer, unit] = value
+        session.load_state_dict(state)
+        written.append(int(session.feed(written[-1]).argmax()))
+    return model.codec.decode(written[1:])
+
+
+def hold(*held):
+    return [
+        {"state": f"{name}_l{layer}", "unit": unit, "value": value}
+        for name, layer, unit, value in held
+    ]
+
+
+def test_held_units_have_their_value_before_each_step(serve, model):
+    client = serve()
+    texts = ["to be", "t", "not to be that question"]
+    asked = {"max_tokens": 20, "temperature": 0}
+    expected_texts = [with_held(model, text, 20) for text in texts]
+    free = [generated(client, prompt=text, **asked) for text in texts]
+    for _ in range(2):  # the second time the prompts' states are cached
+        for text, found in zip(texts, expected_texts, strict=True):
+            assert generated(client, prompt=text, **asked, hold=hold(*HELD)) == found
+    assert expected_texts != free
+    choices = client.post(PATH, prompt=texts, **asked, hold=hold(*HELD))["choices"]
+    assert [one["text"] for one in choices] == expected_texts
+    # What was held leaves nothing behind.
+    assert [generated(client, prompt=text, **asked) for text in texts] == free
+    for text, held in zip(texts, expected_texts, strict=True):
+        again = generated(client, prompt=text + held, **asked)
+        assert again == expected(model, text + held, 20, Sampler(temperature=0))[len(text + held) :]
+
+
+def generated(client, **asked):
+    (choice,) = client.post(PATH, **asked)["choices"]
+    return choice["text"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "options", "message"),
+    [
+        (("i", 0, 3, 1.0), {}, "hold has 'i_l0'; the states of this model are h_l0, c_l0, .*"),
+        (("c", 2, 3, 1.0), {}, "hold has 'c_l2'; the states .*"),
+        (("c", 1, 16, 1.0), {}, "hold has the unit 16; c_l1 has the units 0 to 15"),
+        (("c", 1, 1, 1.0), {"echo": True, "logprobs": 1}, "hold does not go with echo and .*"),
+        (("c", 1, 1, 1e7), {}, r"hold\[0\]\.value is 10000000\.0; expected .*"),
+    ],
+)
+def test_holds_that_are_refused(client, entry, options, message):
+    error = client.refused(PATH, model="characters", prompt="to", hold=hold(entry), **options)
+    assert error["param"] == "hold"
+    assert re.fullmatch(message, error["message"]), error["message"]

@@ -9,7 +9,9 @@ from anaphora.generation import next_tokens, score
 from anaphora.models import LanguageModel
 from anaphora.plot.sequences import recorded_values
 from anaphora.serve import ServedModel
-from anaphora.serve.inspect import MOST_TOKENS, connectivity
+from anaphora.serve.inspect import MOST_TOKENS, Inspector, connectivity
+from anaphora.serve.messages import InspectRequest
+from anaphora.serve.switching import places, switches
 from anaphora.tensor import no_grad
 
 PATH = "/v1/inspect"
@@ -100,7 +102,98 @@ def test_connectivity_is_the_norm_of_the_numerical_gradient(folders, position):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def without_model(found, start):
+    """What an inspection says of the tokens from a position on."""
+    parts = ("tokens", "logprobs", "next")
+    values = {name: rows[start:] for name, rows in found["values"].items()}
+    return {**{name: found[name][start:] for name in parts}, "values": values}
+
+
+@pytest.mark.parametrize("name", ["characters", "words"])
+def test_a_text_is_read_on_from_any_position_with_the_same_bits(serve, name):
+    client = serve([name])
+    text = "to be or not to be or"
+    asked = {"prompt": text, "values": ["i_l0", "c_l1"], "top": 3}
+    whole = client.post(PATH, **asked)
+    length = len(whole["ids"])
+    assert whole["opening"] == (name == "words")
+    for start in [*range(length), 2, length - 1]:  # with no state of that position, or with one
+        found = client.post(PATH, **asked, start=start)
+        assert (found["ids"], found["start"]) == (whole["ids"], start)
+        assert without_model(found, 0) == without_model(whole, start)
+
+    assert client.post(PATH, **asked, start=length + 5) == found  # the last token
+
+
+def test_typing_reads_only_the_new_token_and_the_one_before(folders, monkeypatch):
+    inspector = Inspector(ServedModel.load(folders["characters"]))
+    layer = inspector._served.model.recurrent
+    read = []
+    for method in ("record", "forward"):
+        original = getattr(layer, method)
+
+        def counted(x, *arguments, original=original):
+            read.append(len(x))
+            return original(x, *arguments)
+
+        monkeypatch.setattr(layer, method, counted)
+    for end in range(2, len(TEXT) + 1):
+        read.clear()
+        request = InspectRequest(prompt=TEXT[:end], start=end - 1)
+        found = inspector.inspect(request)
+        assert len(found.next) == 1
+        assert sum(read) == 2  # the token before, for the scores after it, and the new one
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_units_of_a_span_have_its_positions(client, model, start):
+    found = client.post(PATH, model="characters", prompt=TEXT, span=[3, 5], start=start)["span"]
+    first = max(0, start - 1)
+    recorded_from = {
+        name: values[first:]
+        for name, values in recorded(model, model.codec.encode(TEXT).tolist()).items()
+    }
+    units = switches(recorded_from, 3 - first, 5 - first)
+    assert [(one["value"], one["unit"]) for one in found["units"]] == [one[:2] for one in units]
+    assert [one["contrast"] for one in found["units"]] == [one.contrast for one in units]
+    expected = places(recorded_from, units, 3 - first, 5 - first)
+    assert len(expected) > 0
+    assert found["places"] == [
+        {"start": one.start + first, "end": one.end + first, "share": one.share} for one in expected
+    ]
+
+
+def test_too_many_numbers_are_refused(client, monkeypatch):
+    asked = {"model": "characters", "prompt": TEXT, "values": ["h_l0", "c_l1"]}
+    monkeypatch.setattr("anaphora.serve.inspect.MOST_NUMBERS", 2 * 12 * 16)
+    assert client.post(PATH, **asked)["values"]
+    monkeypatch.setattr("anaphora.serve.inspect.MOST_NUMBERS", 2 * 12 * 16 - 1)
+    error = client.refused(PATH, **asked)
+    assert (error["param"], error["message"]) == (
+        "values",
+        "values are 384 numbers; at most 383 can be given at a time; give units, or start",
+    )
+    assert client.post(PATH, **asked, units=[3])["values"]
+    assert client.post(PATH, **asked, start=1)["values"]
+
+
+def test_what_a_guess_adds_to_the_text(client):
+    found = client.post(PATH, model="words", prompt="to be", top=20)
+    for guess in found["next"][-1]:
+        expected = {"<eos>": "\n"}.get(guess["token"], " " + guess["token"])
+        assert guess["text"] == expected
+
+
 REFUSED = {
+    "an empty span": ({"span": [3, 3]}, "span", r"span is \[3, 3\]; expected a part, .* 0 to 12"),
+    "a whole text": ({"span": [0, 12]}, "span", r"span is \[0, 12\]; expected a part, not all, .*"),
+    "a span beyond": ({"span": [3, 13]}, "span", r"span is \[3, 13\]; .* the positions 0 to 12"),
+    "a span before": ({"span": [1, 4], "start": 5}, "span", r".* the positions 4 to 12"),
+    "a span of one": ({"span": [1]}, "span", "span .*"),
+    "a gradient of a long text": (
+        {"prompt": "to" * 3000, "start": 5999, "connectivity": 5999},
+        "connectivity", "the prompt has 6,000 tokens; connectivity is for at most 4,096",
+    ),
     "a value": ({"values": ["x_l0"]}, "values", "values has 'x_l0'; this model has i_l0, .*"),
     "a unit": ({"values": ["h_l0"], "units": [16]}, "units", "units has 16; h_l0 has .* 0 to 15"),
     "a position": (

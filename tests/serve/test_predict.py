@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from anaphora import engine
+from anaphora.generation import beam_search
 from anaphora.serve import ServedModel
 from anaphora.serve.predict import Prediction, Predictor, inputs_of
 from anaphora.training import task_of
@@ -49,6 +50,55 @@ def test_predictions_are_those_of_the_task(client, folders, name):
     if name == "tagger":
         assert client.post(PATH, model=name, input=[given[1]])["data"] == expected[1:]
     assert single["data"] == expected[:1]
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_what_is_inside_comes_with_the_prediction(client, folders, name):
+    given, inputs = INPUTS[name]
+    served = ServedModel.load(folders[name])
+    (record,) = client.post(PATH, model=name, input=given[:1], inside=True)["data"]
+    found = record.pop("inside")
+    assert record == plain(direct(folders[name], inputs[:1])[0])
+    if name == "translator":
+        words = record["translation"].split()
+        assert found["steps"] == ["to", "be", "<eos>"]
+        assert found["targets"] == [*words, "<eos>"][: len(found["attention"])]
+        np.testing.assert_allclose(np.sum(found["attention"], axis=1), 1, rtol=1e-5)
+        model = served.model
+        ids = np.array([model.codec["source"].encode("to be\n")]).T
+        (best,) = beam_search(model, ids, beam_size=served.options.beam_size, max_length=2 * 3 + 10)
+        np.testing.assert_array_equal(np.float32(found["attention"]), best[0].weights)
+        return
+    outputs = served.model.read(*read_arguments(served, inputs[0]))[0].data[:, 0]
+    states = found["states"]
+    assert list(states) == ["h_l0", "c_l0"]
+    np.testing.assert_array_equal(np.float32(states["h_l0"]), outputs[:, :6])
+    series = name in ("series", "numbers")
+    assert found["steps"] == ([] if series else list(inputs[0]))
+
+
+def read_arguments(served, input):
+    """The arguments of `read` for one input."""
+    codec = served.model.codec
+    batch = (
+        codec.input_batch([input])
+        if served.task.name == "tag"
+        else codec.input_batch([input], "float32")
+    )
+    spelling = [getattr(batch, name, None) for name in ("characters", "character_lengths")]
+    return batch.inputs, None, None, *spelling
+
+
+def test_inside_is_for_one_input(client):
+    error = client.refused(PATH, model="classifier", input=["to", "be"], inside=True)
+    assert (error["param"], error["message"]) == (
+        "inside",
+        "inside is for one input of at most 4,096 steps; 2 inputs were given, with 4 steps",
+    )
+    error = client.refused(PATH, model="classifier", input="t" * 4097, inside=True)
+    assert error["param"] == "inside"
+    (record,) = client.post(PATH, model="classifier", input="", inside=True)["data"]
+    assert "inside" not in record
 
 
 def test_probabilities(client):

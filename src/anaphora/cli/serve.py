@@ -128,7 +128,7 @@ def serve(
 
     Language models answer at /v1/completions, /v1/tokenize, /v1/detokenize and /v1/inspect; other
     models at /v1/predict. Also: /v1/models, /health, /metrics (Prometheus) and /openapi.json, which
-    describes them all.
+    describes them all. At / is a page on which to write with a model and to see inside.
 
     Requests are batched as they come: what arrives while a step runs joins the next one. An answer
     is the same whoever else is served.

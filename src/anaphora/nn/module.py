@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 
-from anaphora import foreign_names
+from anaphora import foreign_names, notebook
 from anaphora.engine.precision import int8_weights
 from anaphora.tensor import Array, Parameter, no_grad
 
@@ -280,6 +280,34 @@ class Module(foreign_names.Answering):
             return f"{type(self).__name__}({options}){self._size()}"
         lines = "\n".join([options, *children] if options else children)
         return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')}\n){self._size()}"
+
+    def _repr_html_(self) -> str:
+        """Nested modules with their parameters: shapes, statistics, and the norms of gradients."""
+        return self._html("")
+
+    def _html(self, name: str) -> str:
+        members = list(_members(self))
+        rows = [
+            [one, notebook.shape(p.data), p.dtype, *notebook.statistics(p.data), *_gradient(p)]
+            for one, p in members
+            if isinstance(p, Parameter)
+        ]
+        children = [child._html(one) for one, child in members if isinstance(child, Module)]
+        head = ["parameter", "shape", "dtype", *notebook.STATISTICS, "gradient norm"]
+        options = notebook.escaped(f"{self.extra_repr()}{self._size()}")
+        label = f"{notebook.escaped(name)}: " if name else ""
+        summary = f"{label}<b>{type(self).__name__}</b> {options}"
+        content = notebook.table(head, rows) + "".join(children)
+        return notebook.folded(summary, content) if content else f"<div>{summary}</div>"
+
+
+def _gradient(parameter: Parameter) -> list[str]:
+    """The norm of a parameter's gradient, or that it has none."""
+    if not parameter.requires_grad:
+        return ["frozen"]
+    if parameter.grad is None:
+        return [""]
+    return [f"{np.linalg.norm(np.asarray(parameter.grad, np.float64)):.4g}"]
 
 
 @contextlib.contextmanager

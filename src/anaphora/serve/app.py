@@ -18,16 +18,16 @@ from starlette.routing import Route
 from anaphora import engine
 from anaphora.data import DataError
 from anaphora.generation.reading import opening
-from anaphora.serve import messages, openapi
+from anaphora.serve import messages, openapi, page
 from anaphora.serve.batcher import Batcher, Request
 from anaphora.serve.completions import Answer, Limits, encoded, to_request
 from anaphora.serve.errors import NO_RETRY, RequestError, queue_full
 from anaphora.serve.guard import Access, Guard
-from anaphora.serve.inspect import inspect
+from anaphora.serve.inspect import Inspector
 from anaphora.serve.metrics import CONTENT_TYPE, Metrics
 from anaphora.serve.models import ServedModel
 from anaphora.serve.openapi import Operation
-from anaphora.serve.predict import Prediction, Predictor, inputs_of
+from anaphora.serve.predict import Prediction, Predictor, check_inside, inputs_of
 from anaphora.serve.worker import Worker
 
 _LONG = 20_000  # bytes of a body, from which on it is read in another thread
@@ -102,7 +102,8 @@ class Server:
         access: Who may use the server.
         max_batch_size: Texts that a model reads or writes at the same time.
         max_queue: Prompts, or predictions, that may wait for a model.
-        cache_bytes: The limit of each model's cache of prefixes.
+        cache_bytes: The limit of each model's cache of prefixes; that of inspections has an eighth
+            of it.
         log: Called with a line about each request; None for no log.
         log_prompts: Whether that line has the body of the request.
 
@@ -139,6 +140,11 @@ class Server:
         self._inspections = 0
         self._precision = engine.current_matmul_precision()
         self._workers: dict[str, Worker[Any]] = {}
+        self._inspectors = {
+            model.name: Inspector(model, cache_bytes // 8)
+            for model in models
+            if model.task.writes_text
+        }
         for model in models:
             if model.task.writes_text:
                 self._workers[model.name] = Batcher(
@@ -168,6 +174,7 @@ class Server:
             Route(path.replace("{name}", "{name:path}"), getattr(self, name), methods=[method])
             for path, (name, method) in operations.items()
         ]
+        routes += [Route(path, page.answer, methods=["GET"]) for path in page.FILES]
         handlers: dict[Any, Any] = {
             RequestError: _answer_error,
             HTTPException: _answer_missing,
@@ -188,8 +195,8 @@ class Server:
     # What is counted and logged
 
     def _count(self, path: str, status: int, seconds: float) -> None:
-        known = {one.path for one in OPERATIONS.values()}
-        shown = path if path in known or path in ALIASES else "other"
+        known = {*(one.path for one in OPERATIONS.values()), *ALIASES, *page.FILES}
+        shown = path if path in known else "other"
         if path.startswith("/v1/models/"):
             shown = OPERATIONS["model"].path
         self.metrics.request(shown, status, seconds)
@@ -321,6 +328,7 @@ class Server:
             model.created,
             "anaphora",
             model.task.name,
+            model.reads,
             model.fingerprint,
             self._tell_changed(model),
         )
@@ -390,8 +398,11 @@ class Server:
                 inputs_of,
                 model,
                 asked.input,
-            )
+            ),
+            inside=bool(asked.inside),
         )
+        if asked.inside:
+            check_inside(prediction.inputs)
         worker = self._workers[model.name]
         async with self._submitted(worker, prediction, http.receive) as waiting:
             while not prediction.finished.is_set():
@@ -411,10 +422,11 @@ class Server:
                 f"{_MOST_INSPECTIONS} inspections are running already; try again later"
             )
         self._inspections += 1
+        inspector = self._inspectors[model.name]
         try:
             async with _before(asyncio.get_running_loop().time() + self.limits.seconds):
                 with engine.precision.products_in(self._precision):  # the thread has this context
-                    return self._answer(model, await asyncio.to_thread(inspect, model, asked))
+                    return self._answer(model, await asyncio.to_thread(inspector.inspect, asked))
         finally:
             self._inspections -= 1
 

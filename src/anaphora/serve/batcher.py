@@ -78,6 +78,25 @@ class Piece(NamedTuple):
     finish_reason: str | None
 
 
+class Held(NamedTuple):
+    """A unit of a state that is set to a value before a step.
+
+    Attributes:
+        state: The name of the state.
+        layer: The number of the layer.
+        unit: The number of the unit.
+        value: The value.
+
+    >>> Held("c", 0, 3, 1.5).state
+    'c'
+    """
+
+    state: str
+    layer: int
+    unit: int
+    value: float
+
+
 @dataclass(eq=False, kw_only=True)
 class Prompt:
     """A prompt, and how it is to be continued.
@@ -92,6 +111,7 @@ class Prompt:
         echo: Whether the text begins with the prompt.
         logprobs: The number of most likely tokens to give with each token; None for no
             log-probabilities.
+        held: Units that are held while it is continued, from its last id on.
 
     >>> Prompt(shown=[1], context=[0, 1], samplers=[Sampler()], max_tokens=0).reads_all
     False
@@ -105,6 +125,7 @@ class Prompt:
     stop: Sequence[str] = ()
     echo: bool = False
     logprobs: int | None = None
+    held: Sequence[Held] = ()
 
     @property
     def reads_all(self) -> bool:
@@ -207,6 +228,11 @@ class _Sequence:
     prompt: Prompt
     state: State | None = None
 
+    @property
+    def held(self) -> Sequence[Held]:
+        """The units that are held in its next step."""
+        return self.prompt.held
+
 
 class _Reader(_Sequence):
     """A prompt that is being read."""
@@ -226,6 +252,11 @@ class _Reader(_Sequence):
         self.text = TextStream(names.tokenizer, [], ())
         if prompt.reads_all and self._start == 0 and prompt.shown:
             self._add_token(0, None)
+
+    @property
+    def held(self) -> Sequence[Held]:
+        """The units that are held in its next step: none before the last id."""
+        return self.prompt.held if self.position == self.end - 1 else ()
 
     def size(self, limit: int) -> int:
         """How many ids to read next: a power of two, so that many prompts have the same."""
@@ -520,9 +551,13 @@ class Batcher(Worker[tuple[Request, Prompt]]):
         if self._session.batch_size != len(rows):
             self._session = self._session.resized(len(rows))
         states = [self._initial if row.state is None else row.state for row in rows]
-        self._session.load_state_dict(
-            {name: np.stack([state[name] for state in states], axis=1) for name in self._initial}
-        )
+        stacked = {
+            name: np.stack([state[name] for state in states], axis=1) for name in self._initial
+        }
+        for b, row in enumerate(rows):
+            for one in row.held:
+                stacked[one.state][one.layer, b, one.unit] = one.value
+        self._session.load_state_dict(stacked)
         logits = None
         if scored:
             logits = self._session.feed(ids)
@@ -553,7 +588,8 @@ class Batcher(Worker[tuple[Request, Prompt]]):
                     ended.add(writer)
                 elif writer.take(id, None if scores is None else scores[n], self._names):
                     ended.add(writer)
-                    self.cache.add(writer.ids[:-1], writer.state or {})
+                    if not writer.held:  # its state is not that of its ids alone
+                        self.cache.add(writer.ids[:-1], writer.state or {})
                 if len(writer.request.pieces) > before or writer.request.error is not None:
                     changed.add(writer.request)
         if ended:

@@ -12,7 +12,7 @@ from anaphora.data import DataError, Tokenizer
 from anaphora.generation import Sampler
 from anaphora.generation.generate import prompt_ids
 from anaphora.serve import messages
-from anaphora.serve.batcher import Piece, Prompt, Request
+from anaphora.serve.batcher import Held, Piece, Prompt, Request
 from anaphora.serve.errors import RequestError
 from anaphora.serve.models import ServedModel
 
@@ -68,6 +68,11 @@ def to_request(asked: messages.CompletionRequest, served: ServedModel, limits: L
             param="max_tokens",
             code="too_many_tokens",
         )
+    held = [_held(one, served) for one in asked.hold or ()]
+    if held and asked.echo and asked.logprobs is not None:
+        raise RequestError(
+            "hold does not go with echo and logprobs: units are held after the prompt", param="hold"
+        )
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
     seed = secrets.randbelow(2**63) if asked.seed is None else asked.seed
     found = []
@@ -85,6 +90,7 @@ def to_request(asked: messages.CompletionRequest, served: ServedModel, limits: L
                 stop=stop,
                 echo=bool(asked.echo),
                 logprobs=asked.logprobs,
+                held=held,
             )
         )
     if left < 0:
@@ -95,6 +101,28 @@ def to_request(asked: messages.CompletionRequest, served: ServedModel, limits: L
             code="context_length_exceeded",
         )
     return Request(found, streams=bool(asked.stream))
+
+
+def _held(asked: messages.Hold, served: ServedModel) -> Held:
+    """A unit to hold, as the batcher holds it."""
+    shapes = served.model.recurrent.state_shapes()
+    found = {
+        f"{name}_l{layer}": (name, layer, shape[-1])
+        for layer in range(served.model.recurrent.num_layers)
+        for name, shape in shapes.items()
+    }
+    if asked.state not in found:
+        raise RequestError(
+            f"hold has {asked.state[:80]!r}; the states of this model are {', '.join(found)}",
+            param="hold",
+        )
+    name, layer, size = found[asked.state]
+    if asked.unit >= size:
+        raise RequestError(
+            f"hold has the unit {asked.unit}; {asked.state} has the units 0 to {size - 1}",
+            param="hold",
+        )
+    return Held(name, layer, asked.unit, asked.value)
 
 
 def _prompts(given: Any) -> list[str | list[int]]:

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from anaphora.serve import page
 from anaphora.serve.errors import RequestError
 
 Scope = Any
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 
-OPEN = ("/health",)
-"""Paths that need no key."""
+OPEN = ("/health", *page.FILES)
+"""Paths that need no key; the page asks its reader for one."""
 
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,75 +12,141 @@ import numpy as np
 from anaphora import nn
 from anaphora.generation.reading import token_text
 from anaphora.generation.scoring import log_probabilities, most_likely
+from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.serve import messages
 from anaphora.serve.batcher import TokenNames
 from anaphora.serve.completions import encoded
 from anaphora.serve.errors import RequestError
 from anaphora.serve.models import ServedModel
+from anaphora.serve.prefix import PrefixCache
+from anaphora.serve.switching import places, switches
 from anaphora.tensor import Array, Tensor, no_grad
 
 MOST_TOKENS = 4096
 """Tokens of a text, all of whose states are kept in memory while they are looked at."""
 
+MOST_NUMBERS = 1 << 22
+"""Numbers of states and gates in an answer."""
+
 _MOST_LOGITS = 1 << 24  # at a time
 
 
-def inspect(served: ServedModel, request: messages.InspectRequest) -> messages.Inspection:
-    """Read a text, and return what was asked for; see `messages.InspectRequest`.
+class Inspector:
+    """Looks inside one model, and keeps states: what was read is not read again.
+
+    Args:
+        served: A language model.
+        cache_bytes: The limit of its cache of states.
+    """
+
+    def __init__(self, served: ServedModel, cache_bytes: int = 8 << 20) -> None:
+        self._served = served
+        self._cache = PrefixCache(cache_bytes)
+        self._lock = threading.Lock()  # inspections run in several threads
+
+    def inspect(self, request: messages.InspectRequest) -> messages.Inspection:
+        """Read a text, and return what was asked for; see `messages.InspectRequest`.
+
+        Raises:
+            RequestError: the text cannot be read or is too long, or there is no such value, unit or
+                position.
+        """
+        model, tokenizer = self._served.model, self._served.model.codec
+        shown, ids = encoded(tokenizer, request.prompt)
+        start = min(request.start or 0, len(ids) - 1)
+        if request.connectivity is not None and len(ids) > MOST_TOKENS:
+            raise RequestError(
+                f"the prompt has {len(ids):,} tokens; connectivity is for at most {MOST_TOKENS:,}",
+                param="connectivity",
+            )
+        first = max(0, start - 1)  # the scores after it are those of the token at start
+        if len(ids) - first > MOST_TOKENS:
+            raise RequestError(
+                f"the prompt has {len(ids) - start:,} tokens; at most {MOST_TOKENS:,} can be "
+                "inspected at a time; give start",
+                param="prompt",
+            )
+        names = TokenNames(tokenizer)
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+            outputs, recorded = self._record(ids, first)
+        top = 5 if request.top is None else request.top
+        logprobs: list[float | None] = [] if start else [None]
+        guesses = []
+        following = [*ids[first + 1 :], None]
+        for t, (scores, id) in enumerate(zip(_scores(model, outputs), following, strict=True)):
+            if id is not None:
+                logprobs.append(float(scores[id]))
+            if first + t >= start:
+                guesses.append(
+                    [
+                        messages.NextToken(
+                            k,
+                            token_text(tokenizer, k),
+                            names(k, ids[first + t]),
+                            float(np.exp(scores[k])),
+                        )
+                        for k in most_likely(scores, top)
+                    ]
+                )
+        previous = [None, *ids[:-1]]
+        values = {
+            name: _chosen(recorded, name, request.units)[start - first :]
+            for name in request.values or ()
+        }
+        if (count := sum(array.size for array in values.values())) > MOST_NUMBERS:
+            raise RequestError(
+                f"values are {count:,} numbers; at most {MOST_NUMBERS:,} can be given at a time; "
+                "give units, or start",
+                param="values",
+            )
+        return messages.Inspection(
+            model=self._served.name,
+            ids=ids,
+            start=start,
+            opening=len(ids) - len(shown),
+            tokens=[names(ids[t], previous[t]) for t in range(start, len(ids))],
+            logprobs=logprobs,
+            available=[_described(model.recurrent, *pair) for pair in recorded.items()],
+            values={name: array.tolist() for name, array in values.items()},
+            next=guesses,
+            connectivity=None
+            if request.connectivity is None
+            else connectivity(model, ids, request.connectivity).tolist(),
+            span=None if request.span is None else _span(recorded, request.span, first),
+        )
+
+    def _record(self, ids: list[int], first: int) -> tuple[Tensor, dict[str, Array]]:
+        """Read ids, and record from a position on: outputs and values [T - first, ...].
+
+        The state before the last id is kept, for a text that goes on as this one does.
+        """
+        embedding, layer = self._served.model.embedding, self._served.model.recurrent
+        with self._lock:
+            length, kept, _ = self._cache.find(ids[:first])
+        state = None if kept is None else from_tuple([kept[name] for name in layer.cell.states])
+        if length < first:
+            _, state = layer(embedding(np.array(ids[length:first])), state)
+        last = len(ids) - 1
+        if first == last:
+            outputs, _, recorded = layer.record(embedding(np.array(ids[last:])), state)
+            return outputs, recorded
+        before, state, values = layer.record(embedding(np.array(ids[first:last])), state)
+        arrays = [one.data for one in as_tuple(state)]
+        with self._lock:
+            self._cache.add(ids[:last], dict(zip(layer.cell.states, arrays, strict=True)))
+        outputs, _, recorded = layer.record(embedding(np.array(ids[last:])), state)
+        both = {name: np.concatenate([values[name], recorded[name]]) for name in recorded}
+        return Tensor(np.concatenate([before.data, outputs.data])), both
+
+
+def connectivity(model: Any, ids: list[int], position: int) -> Array:
+    """The norm of the gradient of the largest logit after a position, by each embedding before it.
 
     The connectivity of step t to an earlier step s is
 
         || d max_k logit_k(t) / d x_s ||      x_s: the embedding of token s
 
     (Madsen 2019, "Visualizing memorization in RNNs").
-
-    Raises:
-        RequestError: the text cannot be read or is too long, or there is no such value, unit or
-            position.
-    """
-    model, tokenizer = served.model, served.model.codec
-    _, ids = encoded(tokenizer, request.prompt)
-    if len(ids) > MOST_TOKENS:
-        raise RequestError(
-            f"the prompt has {len(ids):,} tokens; at most {MOST_TOKENS:,} can be inspected",
-            param="prompt",
-        )
-    names = TokenNames(tokenizer)
-    layer: nn.Recurrent = model.recurrent
-    with no_grad(), np.errstate(over="ignore", invalid="ignore"):
-        outputs, _, recorded = layer.record(model.embedding(np.array(ids)))
-    available = {name: _described(layer, name, array) for name, array in recorded.items()}
-    top = 5 if request.top is None else request.top
-    previous = [None, *ids[:-1]]
-    logprobs: list[float | None] = [None]
-    guesses = []
-    for scores, id in zip(_scores(model, outputs), [*ids[1:], None], strict=True):
-        guesses.append(
-            [
-                messages.NextToken(k, token_text(tokenizer, k), float(np.exp(scores[k])))
-                for k in most_likely(scores, top)
-            ]
-        )
-        if id is not None:
-            logprobs.append(float(scores[id]))
-    return messages.Inspection(
-        model=served.name,
-        ids=ids,
-        tokens=[names(id, before) for id, before in zip(ids, previous, strict=True)],
-        logprobs=logprobs,
-        available=list(available.values()),
-        values={
-            name: _chosen(recorded, name, request.units).tolist() for name in request.values or ()
-        },
-        next=guesses,
-        connectivity=None
-        if request.connectivity is None
-        else connectivity(model, ids, request.connectivity).tolist(),
-    )
-
-
-def connectivity(model: Any, ids: list[int], position: int) -> Array:
-    """The norm of the gradient of the largest logit after a position, by each embedding before it.
 
     Args:
         model: A language model in evaluation mode.
@@ -114,6 +181,26 @@ def connectivity(model: Any, ids: list[int], position: int) -> Array:
     norms = np.zeros(len(ids), embedded.dtype)
     norms[: position + 1] = np.sqrt((np.asarray(x.grad) ** 2).sum(axis=-1))
     return norms
+
+
+def _span(recorded: dict[str, Array], span: list[int], first: int) -> messages.Span:
+    """What units do in a span of positions, given what was recorded from a position on."""
+    start, end = (position - first for position in span)
+    length = len(next(iter(recorded.values())))
+    if not 0 <= start < end <= length or end - start == length:
+        raise RequestError(
+            f"span is {span}; expected a part, not all, of the positions {first} to "
+            f"{first + length}",
+            param="span",
+        )
+    units = switches(recorded, start, end)
+    return messages.Span(
+        [messages.Switch(one.value, one.unit, one.contrast) for one in units],
+        [
+            messages.Place(one.start + first, one.end + first, one.share)
+            for one in places(recorded, units, start, end)
+        ],
+    )
 
 
 def _scores(model: Any, outputs: Tensor) -> Iterator[Array]:

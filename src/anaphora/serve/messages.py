@@ -47,6 +47,20 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
 
 
+class Hold(msgspec.Struct, forbid_unknown_fields=True):
+    """A unit of a state that is held at a value.
+
+    Attributes:
+        state: The name of the state and its layer, such as ``c_l0``.
+        unit: The number of the unit.
+        value: The value.
+    """
+
+    state: str
+    unit: Id
+    value: Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+
+
 class CompletionRequest(Question, kw_only=True):
     """A request to continue prompts; null is as good as omitting a field.
 
@@ -66,6 +80,8 @@ class CompletionRequest(Question, kw_only=True):
         stream_options: Options of a stream.
         repetition_penalty: Above 1 makes tokens that occurred before less likely.
         no_repeat_ngram: The n of n-grams that must not repeat; 0 allows all.
+        hold: Units of states to set to a value before each step, from that of the last token of the
+            prompt on.
         frequency_penalty: Not offered: 0.
         presence_penalty: Not offered: 0.
         best_of: Not offered: the same as n.
@@ -93,6 +109,7 @@ class CompletionRequest(Question, kw_only=True):
     stream_options: StreamOptions | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=100)] | None = None
     no_repeat_ngram: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    hold: Annotated[list[Hold], msgspec.Meta(max_length=64)] | None = None
     frequency_penalty: Annotated[float, msgspec.Meta(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, msgspec.Meta(ge=0, le=0)] | None = None
     best_of: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
@@ -202,9 +219,12 @@ class PredictRequest(Question, kw_only=True):
     Attributes:
         input: A text or a list of texts; for a tagger also a list of sentences, each a list of
             words; for a model of series a series [T][I], or a list of such.
+        inside: Whether the prediction, of one input, has an entry "inside": the attention of a
+            translator [targets][steps], or the states of another model over time, each [T][H].
     """
 
     input: str | list[Any]
+    inside: bool | None = None
 
 
 class Predictions(Message):
@@ -228,6 +248,10 @@ class InspectRequest(Question, kw_only=True):
         top: The number of most likely next tokens after each token; 5 if omitted.
         connectivity: The position of a token: how much the best guess after it depends on each
             token before.
+        start: The position of the first token to look at, 0 if omitted, and the last one if there
+            are fewer; a text that goes on as an earlier one is read on from a state that was kept.
+        span: The position of a first token and that after a last one: which units switch on or off
+            there, and where else they do.
     """
 
     prompt: str | list[Id]
@@ -235,6 +259,8 @@ class InspectRequest(Question, kw_only=True):
     units: list[Id] | None = None
     top: Annotated[int, msgspec.Meta(ge=0, le=MOST_LOGPROBS)] | None = None
     connectivity: Id | None = None
+    start: Id | None = None
+    span: Annotated[list[Id], msgspec.Meta(min_length=2, max_length=2)] | None = None
 
 
 class Value(Message):
@@ -254,11 +280,55 @@ class Value(Message):
 
 
 class NextToken(Message):
-    """A candidate for the next token."""
+    """A candidate for the next token.
+
+    Attributes:
+        id: Its id.
+        token: How it is shown.
+        text: What it adds to the text, a space before a word for example.
+        probability: Its probability.
+    """
 
     id: int
     token: str
+    text: str
     probability: float
+
+
+class Switch(Message):
+    """A unit that switches at both ends of a span.
+
+    Attributes:
+        value: The state or gate.
+        unit: The number of its unit.
+        contrast: The part of its range in the text by which the span is above its neighbours, or
+            below them if negative.
+    """
+
+    value: str
+    unit: int
+    contrast: float
+
+
+class Place(Message):
+    """Tokens in which the units of a span are on too.
+
+    Attributes:
+        start: The position of the first.
+        end: The position after the last.
+        share: The mean share of the units that are on.
+    """
+
+    start: int
+    end: int
+    share: float
+
+
+class Span(Message):
+    """The units that switch at both ends of a span, and where else they are on."""
+
+    units: list[Switch]
+    places: list[Place]
 
 
 class Inspection(Message):
@@ -266,24 +336,30 @@ class Inspection(Message):
 
     Attributes:
         model: The model.
-        ids: The ids that it reads, which may begin with one that is not shown.
-        tokens: Their texts.
-        logprobs: The log-probability of each token, in nats; null for the first.
+        ids: All ids that it reads, which may begin with one that is not shown.
+        start: The position of the first token that is looked at.
+        opening: How many of them come before the prompt: 0, or 1.
+        tokens: Their texts; this and what follows is from `start` on.
+        logprobs: The log-probability of each token, in nats; null for the first of a text.
         available: The states and gates.
-        values: Those that were asked for, [T][units].
+        values: Those that were asked for, [T - start][units].
         next: The most likely next tokens after each token.
-        connectivity: For each token the norm of the gradient of the largest logit after the
-            position asked for, by the token's embedding; null if it was not asked for.
+        connectivity: For each token of the whole text the norm of the gradient of the largest logit
+            after the position asked for, by the token's embedding; null if it was not asked for.
+        span: The units and places of the span; null if it was not asked for.
     """
 
     model: str
     ids: list[int]
+    start: int
+    opening: int
     tokens: list[str]
     logprobs: list[float | None]
     available: list[Value]
     values: dict[str, list[list[float]]]
     next: list[list[NextToken]]
     connectivity: list[float] | None
+    span: Span | None
 
 
 # About the server
@@ -298,6 +374,7 @@ class Model(Message):
         created: When its weights were written, in seconds since 1970.
         owned_by: "anaphora".
         task: Its task, as in ``anaphora train --task``.
+        reads: What it reads: texts, sentences as lists of words, or series.
         fingerprint: A digest of its files.
         changed_on_disk: Whether the directory has another model by now, which is not served.
     """
@@ -307,6 +384,7 @@ class Model(Message):
     created: int
     owned_by: str
     task: str
+    reads: Literal["text", "words", "series"]
     fingerprint: str
     changed_on_disk: bool
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.data.codecs.sequences import SequenceCodec
 from anaphora.training import FORECAST, Task, task_of
 
 _TRIES = 3  # to load a model that is being replaced
@@ -95,6 +96,14 @@ class ServedModel:
                     _signature=before,
                 )
         raise ArtifactError(f"{directory}: its files change while they are read; try again")
+
+    @property
+    def reads(self) -> Literal["text", "words", "series"]:
+        """What it reads."""
+        codec = self.model.codec
+        if isinstance(codec, SequenceCodec) and codec.tokenizer is None:
+            return "series"
+        return "words" if self.task.name == "tag" else "text"
 
     def changed(self) -> bool:
         """Whether the files of the directory are others than those that were loaded."""

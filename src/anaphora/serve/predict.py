@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from anaphora.data import DataError, located, split_words
-from anaphora.data.codecs.sequences import SequenceCodec
 from anaphora.serve.errors import RequestError
+from anaphora.serve.inside import MOST_STEPS, inside
 from anaphora.serve.models import ServedModel
 from anaphora.serve.worker import Worker
 
@@ -27,6 +27,7 @@ class Prediction:
 
     Attributes:
         inputs: The inputs, as `inputs_of` returns them.
+        inside: Whether the record has what is inside the model too.
         records: The record of each input, when done.
         error: Why there are none.
         finished: Set when done.
@@ -37,6 +38,7 @@ class Prediction:
     """
 
     inputs: Sequence[Any]
+    inside: bool = False
     records: Sequence[Mapping[str, Any]] = ()
     error: RequestError | None = None
     finished: threading.Event = field(default_factory=threading.Event)
@@ -58,10 +60,10 @@ def inputs_of(served: ServedModel, given: Any) -> list[Any]:
         RequestError: they are of another kind, or the model cannot read them.
     """
     codec = served.model.codec
-    if isinstance(codec, SequenceCodec) and codec.tokenizer is None:
+    if served.reads == "series":
         inputs = _series(given, len(codec.mean) if codec.mean is not None else 0)
     else:
-        inputs = _texts(given, words=served.task.name == "tag")
+        inputs = _texts(given, words=served.reads == "words")
     for number, one in enumerate(inputs):
         if len(one) == 0 or (isinstance(one, str) and not split_words(one)):
             continue  # its prediction is empty
@@ -128,6 +130,20 @@ def _has_others(series: Any) -> bool:
     )
 
 
+def check_inside(inputs: Sequence[Any]) -> None:
+    """Refuse to look inside of what is too much.
+
+    Raises:
+        RequestError: there is not one input, or it is long.
+    """
+    if len(inputs) != 1 or len(inputs[0]) > MOST_STEPS:
+        raise RequestError(
+            f"inside is for one input of at most {MOST_STEPS:,} steps; {len(inputs):,} inputs "
+            f"were given, with {sum(map(len, inputs)):,} steps",
+            param="inside",
+        )
+
+
 class Predictor(Worker[Prediction]):
     """A thread that predicts.
 
@@ -180,6 +196,9 @@ class Predictor(Worker[Prediction]):
             )
             for one in taken:
                 one.records = [next(records) for _ in one.inputs]
+                if one.inside and len(one.inputs[0]):
+                    found = inside(self._served, one.inputs[0])
+                    one.records = [{**one.records[0], "inside": found}]
         except Exception as error:
             if len(taken) > 1:  # which of them is to blame?
                 for one in taken:

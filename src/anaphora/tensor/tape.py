@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -185,7 +186,8 @@ def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> No
         node = heapq.heappop(queue)
         totals = [accumulator.total for accumulator in pending.pop(node)]
         enter("backward", node.operation, tuple(totals))
-        with matmul_precision(node.precision):
+        same = node.precision == current_matmul_precision()
+        with nullcontext() if same else matmul_precision(node.precision):
             pairs = list(node.gradients(totals))
         leave("backward", node.operation, tuple(gradient for _, gradient in pairs))
         for edge, gradient in pairs:

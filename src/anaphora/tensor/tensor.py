@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from anaphora import foreign_names
+from anaphora import foreign_names, notebook
 from anaphora.tensor.hooks import recording
 from anaphora.tensor.rows import Array, Gradient
 from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
@@ -371,6 +371,15 @@ class Tensor:
         if "dtype=" not in text:  # NumPy omits its own default
             text = f"{text[:-1]}, dtype={self.dtype})"
         return f"{text[:-1]}, requires_grad=True)" if self.requires_grad else text
+
+    def _repr_html_(self) -> str:
+        """Shape and statistics, and the numbers, coloured."""
+        kind = ", requires gradient" if self.requires_grad else ""
+        summary = f"<b>{type(self).__name__}</b> {notebook.shape(self._data)}, {self.dtype}{kind}"
+        if not self.size:
+            return f"<div>{summary}</div>"
+        head = notebook.table(notebook.STATISTICS, [notebook.statistics(self._data)])
+        return notebook.folded(summary, head + notebook.matrix(self._data))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(

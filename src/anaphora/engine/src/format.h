@@ -46,7 +46,8 @@ inline constexpr std::int64_t min_fixed_side = 64;
 // up to 384 units.
 inline constexpr std::int64_t weight_gradient_terms = 512, input_gradient_terms = 768,
                               step_terms = 1536;
-// Sums of bfloat16 may be cut at any multiple of a tile's terms without a change of bits.
+// So many terms of bfloat16 stay in a core's cache. Where sums are cut, at a multiple of a tile's
+// terms, changes no bit.
 inline constexpr std::int64_t bfloat16_terms = 1024;
 // Sums of so many products of int8 fit into int32.
 inline constexpr std::int64_t max_int8_terms = 133000;
@@ -57,7 +58,7 @@ struct Arithmetic {
 
     // Whether a step of a recurrence, which computes a sum at once, has the bits of a product over
     // many steps.
-    bool holds_in_step(std::int64_t K) const { return K <= terms; }
+    bool holds_in_step(std::int64_t K) const { return format != Format::fixed || K <= terms; }
 };
 
 // For sums of K terms. A weight's gradient, of which `side` is the shorter side, has as many terms
@@ -68,8 +69,7 @@ inline Arithmetic choose(Use use, std::int64_t K, std::int64_t side, Units units
         const Format format = units.tile_registers ? Format::bfloat16_tiles
                               : units.dots         ? Format::bfloat16_dots
                                                    : Format::bfloat16;
-        return {format,
-                use == Use::weight_gradient ? bfloat16_terms : std::max<std::int64_t>(K, 1)};
+        return {format, bfloat16_terms};
     }
     const bool by_weight = use == Use::weight || use == Use::left_weight;
     if (units.precision == Precision::int8 && by_weight && K <= max_int8_terms)

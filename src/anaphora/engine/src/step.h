@@ -22,15 +22,6 @@ template <class T> struct Half {
     }
 };
 
-// A vector of units [units], of which `left` are there; zeros after them.
-template <class T> ANAPHORA_INLINE Vector<T> load_units(const T *from, std::int64_t left) {
-    if (left >= lanes<T>)
-        return load(from);
-    Vector<T> v = broadcast<T>(0);
-    std::memcpy(&v, from, left * sizeof(T));
-    return v;
-}
-
 // value [sub, rows, lanes] = the halves that a gate has, each with its bias. Half x may be partial.
 template <bool HasH, bool HasX, class T>
 ANAPHORA_INLINE void add_halves(T *value, const Half<T> &h, const Half<T> &x, int rows, int sub,
@@ -50,15 +41,15 @@ ANAPHORA_INLINE void add_halves(T *value, const Half<T> &h, const Half<T> &x, in
     };
     // Vector s, of which `left` units are there.
     auto add_vector = [&](std::int64_t s, std::int64_t left) {
-        const Vector<T> hb = load_units(h_bias + s * h_step, h.bias == nullptr ? W : left);
+        const Vector<T> hb = load_some(h_bias + s * h_step, h.bias == nullptr ? W : left);
         Vector<T> xb = broadcast<T>(0);
         if (x_bias != nullptr)
-            xb = load_units(x_bias + s * W, left);
+            xb = load_some(x_bias + s * W, left);
         T *to = value + s * rows * W;
         for (int r = 0; r < rows; r++, to += W) {
             Vector<T> half = broadcast<T>(0);
             if constexpr (HasX) {
-                half = load_units(x.at(s, r), left);
+                half = load_some(x.at(s, r), left);
                 if (x_bias != nullptr)
                     half += xb;
             }

@@ -33,7 +33,25 @@ template <class T> ANAPHORA_INLINE Vector<T> load(const T *from) {
     return v;
 }
 
+// A vector of which n numbers, at most all, are at an address; zeros after them.
+template <class T> ANAPHORA_INLINE Vector<T> load_some(const T *from, std::int64_t n) {
+    if (n >= lanes<T>)
+        return load(from);
+    Vector<T> v{};
+    if (n > 0)
+        std::memcpy(&v, from, n * sizeof(T));
+    return v;
+}
+
 template <class T> ANAPHORA_INLINE void store(T *to, Vector<T> v) { std::memcpy(to, &v, sizeof v); }
+
+// The first n numbers of a vector, at most all.
+template <class T> ANAPHORA_INLINE void store_some(T *to, Vector<T> v, std::int64_t n) {
+    if (n >= lanes<T>)
+        store(to, v);
+    else
+        std::memcpy(to, &v, n * sizeof(T));
+}
 
 // One number in every lane. (x - 0 is x for every x, so nothing is computed; 0 + x is not x for
 // -0.)

@@ -31,34 +31,46 @@ ANAPHORA_INLINE PackedPairs to_bfloat16(Vector<float> x) {
     return magnitude < 0x800000u ? bits & 0x80000000u : nearest;
 }
 
-// Pairs of numbers, the first in the low half of a word.
-ANAPHORA_INLINE PackedPairs pairs_of(Vector<float> first, Vector<float> second) {
-    return to_bfloat16(first) >> 16 | (to_bfloat16(second) & 0xffff0000u);
-}
-
-// Pairs of adjacent numbers; `first` come before `second`.
-ANAPHORA_INLINE PackedPairs adjacent_pairs(Vector<float> first, Vector<float> second) {
-    constexpr int W = lanes<float>;
-    using Halves = Vector<std::uint16_t>;
-    const auto high_halves = [&]<int... Lane>(std::integer_sequence<int, Lane...>) {
-        return __builtin_shufflevector((Halves)to_bfloat16(first), (Halves)to_bfloat16(second),
-                                       (2 * Lane + 1)...);
-    };
-    return (PackedPairs)high_halves(std::make_integer_sequence<int, 2 * W>());
-}
-
-// A vector of `valid` numbers from an address; zeros after them.
-ANAPHORA_INLINE Vector<float> load_some(const float *from, std::int64_t valid) {
-    if (valid >= lanes<float>)
-        return load(from);
-    Vector<float> some = broadcast<float>(0);
-    if (valid > 0)
-        std::memcpy(&some, from, valid * sizeof(float));
-    return some;
-}
-
 // What multiplies pairs.
 enum class PairUnit { vectors, dots, tiles };
+#if ANAPHORA_VECTOR_BYTES == 64 && !defined(ANAPHORA_EMULATES_TILES)
+inline constexpr bool has_instructions(PairUnit unit) { return unit != PairUnit::vectors; }
+#else
+inline constexpr bool has_instructions(PairUnit) { return false; }
+#endif
+
+// The bfloat16 numbers of two vectors, those of `low` first.
+template <PairUnit Unit>
+ANAPHORA_INLINE PackedPairs to_halves(Vector<float> low, Vector<float> high) {
+    if constexpr (has_instructions(Unit)) {
+        PackedPairs halves;
+        asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(halves) : "v"(low), "v"(high));
+        return halves;
+    } else {
+        using Halves = Vector<std::uint16_t>;
+        const auto high_halves = [&]<int... Lane>(std::integer_sequence<int, Lane...>) {
+            return __builtin_shufflevector((Halves)to_bfloat16(low), (Halves)to_bfloat16(high),
+                                           (2 * Lane + 1)...);
+        };
+        return (PackedPairs)high_halves(std::make_integer_sequence<int, 2 * lanes<float>>());
+    }
+}
+
+// Pairs of a number of each vector, that of `first` in the low half of a word.
+template <PairUnit Unit>
+ANAPHORA_INLINE PackedPairs pairs_of(Vector<float> first, Vector<float> second) {
+    if constexpr (has_instructions(Unit)) {
+        using Halves = Vector<std::uint16_t>;
+        const auto halves = (Halves)to_halves<Unit>(first, second);
+        const auto in_turn = [&]<int... Lane>(std::integer_sequence<int, Lane...>) {
+            constexpr int W = lanes<float>;
+            return __builtin_shufflevector(halves, halves, (Lane / 2 + Lane % 2 * W)...);
+        };
+        return (PackedPairs)in_turn(std::make_integer_sequence<int, 2 * lanes<float>>());
+    } else {
+        return to_bfloat16(first) >> 16 | (to_bfloat16(second) & 0xffff0000u);
+    }
+}
 
 // The terms of chains, see Numbers.
 template <PairUnit Unit> struct Pairs {
@@ -83,14 +95,13 @@ template <PairUnit Unit> struct Pairs {
 
     // Only that of Unit::vectors and dots.
     ANAPHORA_INLINE static Vector<float> add(Vector<float> sums, PackedPairs x, PackedPairs w) {
-#if ANAPHORA_VECTOR_BYTES == 64 && !defined(ANAPHORA_EMULATES_TILES)
-        if constexpr (Unit == PairUnit::dots) {
+        if constexpr (has_instructions(Unit)) {
             asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
             return sums;
+        } else {
+            sums += (Vector<float>)(x & 0xffff0000u) * (Vector<float>)(w & 0xffff0000u);
+            return sums + (Vector<float>)(x << 16) * (Vector<float>)(w << 16);
         }
-#endif
-        sums += (Vector<float>)(x & 0xffff0000u) * (Vector<float>)(w & 0xffff0000u);
-        return sums + (Vector<float>)(x << 16) * (Vector<float>)(w << 16);
     }
 
     // From one packed row to the next: lines whose number is odd, so that rows that are read
@@ -103,32 +114,30 @@ template <PairUnit Unit> struct Pairs {
         for (std::int64_t k = 0; k < packed; k += W) {
             const float *at = from + 2 * k;
             const PackedPairs pairs =
-                adjacent_pairs(load_some(at, K - 2 * k), load_some(at + W, K - 2 * k - W));
-            if (k + W <= packed)
-                store(to + k, pairs);
-            else
-                std::memcpy(to + k, &pairs, (packed - k) * sizeof(Packed));
+                to_halves<Unit>(load_some(at, K - 2 * k), load_some(at + W, K - 2 * k - W));
+            store_some(to + k, pairs, packed - k);
         }
     }
 
-    // Up to a vector of rows, whose first numbers are adjacent; from one column to the next it is
-    // `column`.
+    // Rows whose first numbers are adjacent; from one column to the next it is `column`.
     static void pack_rows(std::int64_t count, std::int64_t K, std::int64_t packed,
                           const float *from, std::int64_t column, Packed *to, std::int64_t to_row) {
         constexpr std::int64_t W = lanes<float>;
-        for (std::int64_t k = 0; k < packed; k += W) {
-            PackedPairs pairs[W];
-            for (std::int64_t i = 0; i < W; i++) {
-                const std::int64_t first = 2 * (k + i);
-                const float *at = from + first * column;
-                pairs[i] = pairs_of(load_some(at, first < K ? count : 0),
-                                    load_some(at + column, first + 1 < K ? count : 0));
+        for (std::int64_t k = 0; k < packed; k += W)
+            for (std::int64_t row = 0; row < count; row += W) {
+                PackedPairs pairs[W];
+                const std::int64_t rows = std::min(W, count - row);
+#pragma GCC unroll 16
+                for (std::int64_t i = 0; i < W; i++) {
+                    const std::int64_t first = 2 * (k + i);
+                    const float *at = from + first * column + row;
+                    pairs[i] = pairs_of<Unit>(load_some(at, first < K ? rows : 0),
+                                              load_some(at + column, first + 1 < K ? rows : 0));
+                }
+                transpose_lanes<std::uint32_t>(pairs);
+                for (std::int64_t i = 0; i < rows; i++)
+                    store_some(to + (row + i) * to_row + k, pairs[i], packed - k);
             }
-            transpose_lanes<std::uint32_t>(pairs);
-            const std::size_t bytes = std::min(W, packed - k) * sizeof(Packed);
-            for (std::int64_t i = 0; i < count; i++)
-                std::memcpy(to + i * to_row + k, &pairs[i], bytes);
-        }
     }
 
     // As pack_columns of chain.h, of K rows that become `packed` ones.
@@ -143,8 +152,8 @@ template <PairUnit Unit> struct Pairs {
                 for (std::int64_t k = 0; k < packed; k++) {
                     const float *at = from + 2 * k * B.row;
                     store(to + k * padded,
-                          pairs_of(load_some(at, 2 * k < K ? valid : 0),
-                                   load_some(at + B.row, 2 * k + 1 < K ? valid : 0)));
+                          pairs_of<Unit>(load_some(at, 2 * k < K ? valid : 0),
+                                         load_some(at + B.row, 2 * k + 1 < K ? valid : 0)));
                 }
                 continue;
             }
@@ -159,7 +168,7 @@ template <PairUnit Unit> struct Pairs {
                             copy[i] = at[i * B.row];
                         at = copy;
                     }
-                    rows[j] = adjacent_pairs(load_some(at, left), load_some(at + W, left - W));
+                    rows[j] = to_halves<Unit>(load_some(at, left), load_some(at + W, left - W));
                 }
                 transpose_lanes<std::uint32_t>(rows);
                 for (std::int64_t i = 0; i < std::min(W, packed - k); i++)
@@ -236,11 +245,12 @@ template <PairUnit Unit> struct Pairs {
 // What packed_product.h needs: both operands packed, their terms in words.
 template <class Terms> struct WordProduct {
     using Right = ChainWeight<Terms>;
+    static constexpr int block_vectors = 8; // that are packed together
 
     static Right pack_right(std::int64_t K, std::int64_t N, Matrix<const float> B,
                             Scratch &scratch) {
         WeightShape shape{.gates = 1, .units = N, .K = K, .blocks = {}};
-        add_blocks(shape.blocks, 0, (N + lanes<float> - 1) / lanes<float>, Terms::max_vectors, K);
+        add_blocks(shape.blocks, 0, (N + lanes<float> - 1) / lanes<float>, block_vectors, K);
         return Right(shape, B, scratch.get<float>(Right::size(shape)));
     }
 
@@ -249,21 +259,17 @@ template <class Terms> struct WordProduct {
         Left(std::int64_t M, std::int64_t K, Matrix<const float> A, Scratch &scratch)
             : M_(M), stride_(Terms::row_stride(Right::packed_terms(K))),
               packed_(scratch.get<std::uint32_t>(M * stride_ + 1)) {
-            constexpr std::int64_t W = lanes<float>, rows_per_task = 64;
-            static_assert(rows_per_task % W == 0);
+            constexpr std::int64_t rows_per_task = 64;
             const std::int64_t packed = Right::packed_terms(K);
             parallel((M + rows_per_task - 1) / rows_per_task, [&](std::int64_t task) {
-                const std::int64_t end = std::min(M, (task + 1) * rows_per_task);
-                for (std::int64_t m = task * rows_per_task; m < end; m += W) {
-                    std::uint32_t *to = packed_ + m * stride_;
-                    const float *from = A.data + m * A.row;
-                    const std::int64_t count = std::min(W, end - m);
-                    if (A.column != 1)
-                        Terms::pack_rows(count, K, packed, from, A.column, to, stride_);
-                    else
-                        for (std::int64_t i = 0; i < count; i++)
-                            Terms::pack_row(K, packed, from + i * A.row, to + i * stride_);
-                }
+                const std::int64_t first = task * rows_per_task,
+                                   count = std::min(M - first, rows_per_task);
+                const float *from = A.data + first * A.row;
+                std::uint32_t *to = packed_ + first * stride_;
+                if (A.column != 1)
+                    return Terms::pack_rows(count, K, packed, from, A.column, to, stride_);
+                for (std::int64_t i = 0; i < count; i++)
+                    Terms::pack_row(K, packed, from + i * A.row, to + i * stride_);
             });
         }
 
@@ -272,13 +278,20 @@ template <class Terms> struct WordProduct {
                       const float *bias, bool accumulate) const {
             constexpr std::int64_t W = lanes<float>;
             OwnScratch none;
-            typename Right::Rows rows(right, M_, true, none);
-            rows.take(packed_, M_, stride_);
-            const std::int64_t blocks = Parts::of((N + W - 1) / W, Terms::max_vectors).parts;
-            right.multiply(0, blocks, rows, 0, 1, {C, c_row, W, accumulate, N}, false);
-            for (std::int64_t m = 0; m < M_ && bias != nullptr; m++)
-                for (std::int64_t n = 0; n < N; n++)
-                    C[m * c_row + n] += bias[n];
+            typename Right::Rows rows(right, M_, false, none);
+            const std::int64_t blocks = Parts::of((N + W - 1) / W, block_vectors).parts;
+            // So many rows stay in the second-level cache.
+            const std::int64_t height =
+                std::max<std::int64_t>(1, (1 << 17) / stride_ / Terms::max_rows) * Terms::max_rows;
+            for (std::int64_t first = 0; first < M_; first += height) {
+                const std::int64_t end = std::min(M_, first + height);
+                rows.take(packed_ + first * stride_, end - first, stride_);
+                right.multiply(0, blocks, rows, 0, 1, {C + first * c_row, c_row, W, accumulate, N},
+                               false);
+                for (std::int64_t m = first; m < end && bias != nullptr; m++)
+                    for (std::int64_t n = 0; n < N; n++)
+                        C[m * c_row + n] += bias[n];
+            }
         }
 
       private:

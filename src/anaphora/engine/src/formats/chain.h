@@ -261,20 +261,14 @@ template <class Terms> class ChainWeight {
         first_chunk_.push_back(std::ssize(chunks_));
         chunks_.push_back({packed, vector, 0, 0, 0});
         parallel(std::ssize(shape.blocks), [&](std::int64_t n) {
-            const Block &block = shape.blocks[n];
-            for (std::int64_t c = first_chunk_[n]; c < first_chunk_[n + 1]; c++) {
-                const Chunk &chunk = chunks_[c];
-                Columns columns[max_vectors];
-                for (int v = 0; v < chunk.width; v++)
-                    columns[v] = shape.columns(block, chunk.vector - first_vector(n) + v, lanes<T>);
-                const std::int64_t begin = chunk.begin * Terms::together;
-                const Matrix<const T> terms{B.data + begin * B.row, B.row, B.column};
-                if constexpr (Terms::together == 1)
-                    pack_columns(chunk.terms, terms, chunk.width, columns, chunk.packed);
-                else
-                    Terms::pack_columns(std::min(K_ - begin, chunk.terms * Terms::together),
-                                        chunk.terms, terms, chunk.width, columns, chunk.packed);
-            }
+            // So many rows are read together, as far as the block has columns of them; all, if a
+            // scale depends on them.
+            const std::int64_t terms = chunks_[first_chunk_[n]].terms;
+            const std::int64_t step =
+                Terms::together == 1 || whole_sums ? std::max<std::int64_t>(terms, 1) : 64;
+            for (std::int64_t k = 0; k == 0 || k < terms; k += step)
+                for (std::int64_t c = first_chunk_[n]; c < first_chunk_[n + 1]; c++)
+                    pack(shape, n, chunks_[c], B, k, step);
         });
     }
 
@@ -357,6 +351,24 @@ template <class Terms> class ChainWeight {
     };
 
     static constexpr bool whole_sums = Terms::rows_after_terms > 0;
+
+    // Some terms of a chunk of block n.
+    void pack(const WeightShape &shape, std::int64_t n, const Chunk &chunk, Matrix<const T> B,
+              std::int64_t first, std::int64_t count) const {
+        Columns columns[max_vectors];
+        for (int v = 0; v < chunk.width; v++)
+            columns[v] =
+                shape.columns(shape.blocks[n], chunk.vector - first_vector(n) + v, lanes<T>);
+        const std::int64_t begin = (chunk.begin + first) * Terms::together;
+        const Matrix<const T> terms{B.data + begin * B.row, B.row, B.column};
+        P *to = chunk.packed + first * chunk.width * lanes<T>;
+        count = std::min(count, chunk.terms - first);
+        if constexpr (Terms::together == 1)
+            pack_columns(count, terms, chunk.width, columns, to);
+        else
+            Terms::pack_columns(K_ - begin, count, terms, chunk.width, columns, to);
+    }
+
     static std::int64_t first_packed(const Block &block) {
         constexpr std::int64_t step = Terms::together * Terms::multiple;
         return whole_sums ? 0 : block.begin_term / step * Terms::multiple;

@@ -46,22 +46,6 @@ struct alignas(64) FixedTile {
     }
 };
 
-// The first n elements of a vector (at most all); zeros after them.
-ANAPHORA_INLINE Vector<float> load_partial(const float *from, std::int64_t n) {
-    if (n >= lanes<float>)
-        return load(from);
-    Vector<float> partial = broadcast<float>(0);
-    std::memcpy(&partial, from, n * sizeof(float));
-    return partial;
-}
-
-ANAPHORA_INLINE void store_partial(float *to, Vector<float> x, std::int64_t n) {
-    if (n >= lanes<float>)
-        store(to, x);
-    else
-        std::memcpy(to, &x, n * sizeof(float));
-}
-
 // The bits of a magnitude, as an integer that grows with it; those of NaN are the largest.
 ANAPHORA_INLINE Ints magnitude(Vector<float> x) { return (Ints)x & 0x7fffffff; }
 ANAPHORA_INLINE Ints elementwise_max(Ints a, Ints b) { return a > b ? a : b; }
@@ -97,7 +81,7 @@ template <class F> ANAPHORA_INLINE float quantize_row(const float *row, std::int
     constexpr std::int64_t W = FixedTile::lines;
     Ints maxima = {};
     for (std::int64_t k = 0; k < K; k += W)
-        maxima = elementwise_max(maxima, magnitude(load_partial(row + k, K - k)));
+        maxima = elementwise_max(maxima, magnitude(load_some(row + k, K - k)));
     maxima = elementwise_max(maxima, __builtin_shufflevector(maxima, maxima, 8, 9, 10, 11, 12, 13,
                                                              14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
     maxima = elementwise_max(maxima, __builtin_shufflevector(maxima, maxima, 4, 5, 6, 7, 0, 1, 2, 3,
@@ -108,7 +92,7 @@ template <class F> ANAPHORA_INLINE float quantize_row(const float *row, std::int
                                                              9, 8, 11, 10, 13, 12, 15, 14));
     const FixedScales scales(maxima);
     for (std::int64_t k = 0; k < FixedTile::tiles_in_depth(K) * FixedTile::depth; k += W) {
-        Ints integers = k < K ? scales.quantize(load_partial(row + k, K - k)) : Ints{};
+        Ints integers = k < K ? scales.quantize(load_some(row + k, K - k)) : Ints{};
         for (int n = 2; n >= 0; n--, integers = without_slice(integers))
             write(k, n, __builtin_convertvector(integers, Bytes));
     }
@@ -131,7 +115,7 @@ inline void quantize_columns(std::int64_t K, const float *rows, std::int64_t row
     const std::int64_t vectors = FixedTile::tiles_across(N), full_vectors = N / W;
     auto row_at = [&](std::int64_t k, std::int64_t v) {
         const float *from = rows + k * row + v * W;
-        return v < full_vectors ? load(from) : load_partial(from, N - v * W);
+        return v < full_vectors ? load(from) : load_some(from, N - v * W);
     };
     Ints maxima[max_column_vectors] = {};
     constexpr std::int64_t ahead = 12;
@@ -516,8 +500,8 @@ class FixedWeight {
             return [=](int r, Vector<float> product) {
                 float *c = data + at[r] * row + v * vector;
                 if (accumulate)
-                    product += load_partial(c, columns - v * side);
-                store_partial(c, product, columns - v * side);
+                    product += load_some(c, columns - v * side);
+                store_some(c, product, columns - v * side);
             };
         });
     }
@@ -557,8 +541,8 @@ class FixedWeight {
                 }
                 const std::int64_t columns = to.columns - (v + t - begin) * side;
                 if (to.accumulate)
-                    product += load_partial(c, columns);
-                store_partial(c, product, columns);
+                    product += load_some(c, columns);
+                store_some(c, product, columns);
             }
         };
         std::int64_t v = begin;
@@ -635,16 +619,16 @@ class FixedProduct {
             const std::int64_t width = std::min(side, N - n);
             Vector<float> biases = broadcast<float>(0);
             if (bias != nullptr)
-                biases = load_partial(bias, width);
+                biases = load_some(bias, width);
             right.multiply(tiles_ + m / side * depth_, exponents_ + m,
                            static_cast<int>(std::min(side, M_ - m)), n / side,
                            [&](int r, Vector<float> product) {
                                float *to = c + r * c_row;
                                if (accumulate)
-                                   product += load_partial(to, width);
+                                   product += load_some(to, width);
                                if (bias != nullptr)
                                    product += biases;
-                               store_partial(to, product, width);
+                               store_some(to, product, width);
                            });
         }
 

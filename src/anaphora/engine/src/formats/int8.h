@@ -382,20 +382,24 @@ template <QuadUnit Unit, Operand Left = Operand::row> struct Quads : QuadTiles<U
     static void pack_rows(std::int64_t count, std::int64_t K, std::int64_t packed,
                           const float *from, std::int64_t column, Packed *to, std::int64_t to_row) {
         constexpr std::int64_t W = lanes<float>;
-        const Int8Scales<Left> scales(largest_magnitudes(count, K, from, column));
-        for (std::int64_t k = 0; k < packed; k += W) {
-            PackedQuads quads[W];
-            for (std::int64_t i = 0; i < W; i++)
-                quads[i] = quantize_lanes<Left>(count, K - 4 * (k + i), from + 4 * (k + i) * column,
-                                                column, scales.by) ^
-                           flip;
-            transpose_lanes<Quad>(quads);
-            const std::size_t bytes = std::min(W, packed - k) * sizeof(Packed);
-            for (std::int64_t i = 0; i < count; i++)
-                std::memcpy(to + i * to_row + k, &quads[i], bytes);
+        for (std::int64_t row = 0; row < count; row += W, from += W, to += W * to_row) {
+            const std::int64_t rows = std::min(W, count - row);
+            const Int8Scales<Left> scales(largest_magnitudes(rows, K, from, column));
+            for (std::int64_t k = 0; k < packed; k += W) {
+                PackedQuads quads[W];
+                for (std::int64_t i = 0; i < W; i++)
+                    quads[i] =
+                        quantize_lanes<Left>(rows, K - 4 * (k + i), from + 4 * (k + i) * column,
+                                             column, scales.by) ^
+                        flip;
+                transpose_lanes<Quad>(quads);
+                const std::size_t bytes = std::min(W, packed - k) * sizeof(Packed);
+                for (std::int64_t i = 0; i < rows; i++)
+                    std::memcpy(to + i * to_row + k, &quads[i], bytes);
+            }
+            for (std::int64_t i = 0; i < rows; i++)
+                to[i * to_row + packed] = std::bit_cast<Quad>(scales.scales[i]);
         }
-        for (std::int64_t i = 0; i < std::min(W, count); i++)
-            to[i * to_row + packed] = std::bit_cast<Quad>(scales.scales[i]);
     }
 
     static void pack_columns(std::int64_t K, std::int64_t packed, const Matrix<const float> &B,

@@ -1,0 +1,49 @@
+"""Runs commands of anaphora, each in a forked process, which need not import anaphora anew.
+
+A program of its own. It reads a line of JSON for each command, [folder, arguments], and answers
+with one: [exit code, standard output, standard error].
+"""
+
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+
+from typer.testing import CliRunner
+
+from anaphora.cli import main
+from anaphora.cli.app import app
+
+
+def run(folder, arguments, *streams):
+    """Become a command with these standard streams; this does not return."""
+    signal.alarm(120)  # nobody waits for ever
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  nothing of ours is in it
+    os.chdir(folder)
+    sys.path[0] = folder  # as with python -m anaphora
+    sys.argv = ["anaphora", *arguments]
+    main()
+
+
+def contents(file):
+    file.seek(0)
+    return file.read().decode()
+
+
+CliRunner().invoke(app, ["info", os.devnull])  # imports what typer needs to parse options
+gc.freeze()  # so that a child's collections copy nothing of this
+for line in sys.stdin:
+    with (
+        open(os.devnull) as given,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        child = os.fork()
+        if child == 0:
+            run(*json.loads(line), given, out, err)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps([code, contents(out), contents(err)]), flush=True)
