@@ -490,7 +490,7 @@ def test_a_missing_or_damaged_part_is_named(tmp_path, name):
     ("header", "message"),
     [
         (
-            {"format": 3, "anaphora": "9.8"},
+            {"format": 4, "anaphora": "9.8"},
             r"config.json: was written by a newer anaphora \(9.8\); upg",
         ),
         ({"format": "x"}, "config.json: has \"format\" 'x'; expected 2"),

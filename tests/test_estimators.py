@@ -515,3 +515,18 @@ def test_products_in_bfloat16(kind):
     assert clone(fitted).matmul_precision == "bfloat16"
     with pytest.raises(ValueError, match=r"^matmul_precision 'half' is not one of float32, bfloat"):
         kind(**few, matmul_precision="half").fit(X, y)
+
+
+def test_models_with_weights_in_8_bits_predict_and_are_pickled():
+    rng = np.random.default_rng(3)
+    X = [rng.standard_normal((12, 2)) + k % 2 for k in range(30)]
+    estimator = RecurrentClassifier(epochs=2, n_models=2, random_state=1, hidden_size=8)
+    estimator.fit(X, [k % 2 for k in range(30)])
+    in_float32 = estimator.predict_proba(X)
+    for model in estimator.models_:
+        model.weights = "int8"
+    in_int8 = estimator.predict_proba(X)
+    assert 0 < np.abs(in_int8 - in_float32).max() < 0.1
+    copied = pickle.loads(pickle.dumps(estimator))
+    assert [model.weights for model in copied.models_] == ["int8", "int8"]
+    np.testing.assert_array_equal(copied.predict_proba(X), in_int8)

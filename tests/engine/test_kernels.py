@@ -209,11 +209,17 @@ def test_losses_without_all_logits(N, V, dtype, bias, rng):
 def test_info_says_what_the_engine_is():
     found = engine.info()
     if found["engine"] == "numpy":
-        assert found == {"engine": "numpy", "instruction_set": None, "threads": None}
+        assert found == {
+            "engine": "numpy",
+            "instruction_set": None,
+            "bfloat16": None,
+            "threads": None,
+        }
         assert engine.info(measure=True) == found
     else:
         assert found["engine"] == "native"
         assert found["instruction_set"] in ("amx", "avx512", "avx2", "baseline")
+        assert found["bfloat16"] in ("tiles", "dots", "vectors")
         assert found["threads"] >= 1
         measured = engine.info(measure=True)
         assert measured.pop("peak_gflops") > 0

@@ -142,11 +142,14 @@ def client(folders):
 
 @pytest.fixture
 def serve(folders):
-    """Starts servers of some of the models, given their names and the arguments of `Server`."""
+    """Starts servers of some models, given them or their names, and the arguments of `Server`."""
     with contextlib.ExitStack() as stack:
 
         def start(names=("characters",), *arguments, **options):
-            models = [ServedModel.load(folders[name]) for name in names]
+            models = [
+                name if isinstance(name, ServedModel) else ServedModel.load(folders[name])
+                for name in names
+            ]
             server = Server(models, *arguments, **options)
             client = Client(stack.enter_context(running(server)))
             client.server = server

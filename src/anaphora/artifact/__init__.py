@@ -1,6 +1,6 @@
 """A trained model on disk: a directory of plain files, safe against a kill at any moment."""
 
-from anaphora.artifact.directory import FORMAT, SWEEP_PICTURE, ModelDirectory
+from anaphora.artifact.directory import FORMAT, INT8_FORMAT, SWEEP_PICTURE, ModelDirectory
 from anaphora.artifact.files import (
     ArtifactError,
     Shape,
@@ -16,6 +16,7 @@ from anaphora.artifact.folder import Folder, opener_within
 
 __all__ = [
     "FORMAT",
+    "INT8_FORMAT",
     "SWEEP_PICTURE",
     "ArtifactError",
     "Folder",

@@ -2,9 +2,16 @@
 
     config.json                    architecture, preprocessing, how it was trained, package version
     tokenizer.json                 how text becomes token ids
-    model.safetensors              the weights, under PyTorch's parameter names
+    model.safetensors              the weights, under PyTorch's parameter names; in 8 bits see below
     metrics.jsonl                  one JSON object per line, written during training
     checkpoint/state.safetensors   all that is needed to resume training, in one file
+
+The ``"format"`` of ``config.json`` is 2; or 3 if its ``"weights"`` is ``"int8"``, as `anaphora
+quantize` writes it. A weight NAME [N, K] is then stored as two arrays: NAME, the integers q
+(I8 [N, K], within +-127), and NAME.scales, one scale s for each of its rows (F32 [N], with at most
+16 significant bits). It stands for the float32 weight q s, an exact product. The weights of
+recurrent layers, of linear layers and of embeddings are stored so. All other parameters (biases,
+norms, a cell's own, attention's score vector, transitions of tags) are float32, as in format 2.
 
 Nothing is pickled. A file is written to a temporary file in the same folder, flushed to disk and
 renamed, so a kill at any moment leaves the old or the new file, never a partial one.
@@ -46,6 +53,9 @@ from anaphora.artifact.lock import LOCK_FILE, Held, Lock
 
 FORMAT = 2
 """Version of the directory layout, increased when older versions of anaphora cannot read it."""
+
+INT8_FORMAT = 3
+"""Version of a directory with weights in 8 bits; others have stayed as they were."""
 
 _EXPECTED = "expected the folder that anaphora train wrote"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -96,6 +106,7 @@ class Config(_From):
 
     format: int
     anaphora: str
+    weights: NotRequired[str]
     task: NotRequired[str]
     model: NotRequired[dict[str, Any]]
     text: NotRequired[dict[str, Any]]
@@ -368,7 +379,8 @@ class ModelDirectory:
             ArtifactError: the tokenizer is not the one that the saved weights were trained with; or
                 a file cannot be written.
         """
-        header = {"format": FORMAT, "anaphora": _package_version()}
+        format = INT8_FORMAT if config.get("weights") == "int8" else FORMAT
+        header = {"format": format, "anaphora": _package_version()}
         new_config = json_bytes(self.config, {**header, **config, **header})
         new_tokenizer = json_bytes(self.tokenizer, tokenizer)
         with explained(self.path, "written"), Folder(self.path) as folder:
@@ -389,6 +401,8 @@ class ModelDirectory:
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Array]]:
         """Load the model: configuration (with ``"format"`` and ``"anaphora"``), tokenizer, weights.
+
+        Weights in 8 bits are returned as they are stored; `models.load` makes float32 of them.
 
         Raises:
             ArtifactError: no model was saved yet, it is from a newer anaphora, or a file is missing
@@ -420,15 +434,23 @@ class ModelDirectory:
         """
         config: dict[str, Any] = read_json(self.config, within=self.path)
         format = config.get("format") if isinstance(config, dict) else None
-        if format == FORMAT and not isinstance(format, bool):
+        if format in (FORMAT, INT8_FORMAT) and not isinstance(format, bool):
             _checked(self.config, config, Config)
+            if config.get("weights") != ("int8" if format == INT8_FORMAT else None):
+                raise ArtifactError(
+                    f'{self.config}: has "format" {format} and "weights" '
+                    f"{config.get('weights')!r:.80}; expected {INT8_FORMAT} and 'int8', or "
+                    f"{FORMAT} and no weights: restore the file"
+                )
             return config
-        if isinstance(format, int) and format > FORMAT:
+        if isinstance(format, int) and format > INT8_FORMAT:
             raise ArtifactError(
                 f"{self.config}: was written by a newer anaphora ({config.get('anaphora')}); "
                 "upgrade: pip install --upgrade anaphora"
             )
-        raise ArtifactError(f'{self.config}: has "format" {format!r}; expected {FORMAT}')
+        raise ArtifactError(
+            f'{self.config}: has "format" {format!r}; expected {FORMAT} or {INT8_FORMAT}'
+        )
 
     # The checkpoint
 

@@ -17,6 +17,7 @@ from anaphora.cli.info import info
 from anaphora.cli.output import INTERRUPTED, complain, description, open_standard_streams
 from anaphora.cli.plot import plot
 from anaphora.cli.predict import predict
+from anaphora.cli.quantize import quantize
 from anaphora.cli.score import score
 from anaphora.cli.serve import serve
 from anaphora.cli.train import train
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (train, evaluate, predict, generate, score, serve, info, plot):
+for _command in (train, evaluate, predict, generate, score, serve, info, plot, quantize):
     # Typer keeps the line ends of a docstring; a paragraph should fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     app.command(cls=Command, help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)

@@ -15,8 +15,15 @@ from rich.progress import Progress
 
 from anaphora.artifact import ArtifactError
 from anaphora.cli.options import OPTIONS, options_of, with_options_of
-from anaphora.cli.output import JSON_HELP, Output, complain, reported_errors, reported_misuse
-from anaphora.cli.precision import MatmulPrecision, products_in
+from anaphora.cli.output import (
+    JSON_HELP,
+    Output,
+    complain,
+    load_model,
+    reported_errors,
+    reported_misuse,
+)
+from anaphora.cli.precision import MatmulPrecision, Weights, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.training import Evaluation, EvaluationData, loss_unit, task_of
 
@@ -69,6 +76,7 @@ def evaluate(
         ),
     ] = None,
     matmul_precision: MatmulPrecision = "float32",
+    weights: Weights = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
@@ -100,9 +108,9 @@ def evaluate(
             options = options_of(task.name, options, OPTIONS)
             task.check_files(options, texts)
             given = dataclasses.replace(task.load_options(directory), **options)
-        stack.enter_context(products_in(matmul_precision, given))
         began = time.monotonic()
-        model = task.load(directory)
+        model = load_model(task, directory, weights)
+        stack.enter_context(products_in(matmul_precision, model))
         with reported_misuse():
             data = task.evaluation(given, model, texts, batch_size)
         result = _evaluate(output, directory, model, data)

@@ -21,7 +21,7 @@ from anaphora.cli.output import (
     reported_misuse,
     reported_numbers,
 )
-from anaphora.cli.precision import MatmulPrecision, products_in
+from anaphora.cli.precision import MatmulPrecision, Weights, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import Tokenizer, located, stream_lines
 from anaphora.generation import NextToken, Sampler, generate_batch, next_tokens
@@ -116,6 +116,7 @@ def generate(
         ),
     ] = None,
     matmul_precision: MatmulPrecision = "float32",
+    weights: Weights = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Generate text from a language model, streamed to the terminal.
@@ -145,7 +146,7 @@ def generate(
                 raise ValueError("--stop is empty; omit it")
             if next_count is not None:
                 _refuse_sampling(context)
-        model = load_text_model(directory)
+        model = load_text_model(directory, weights)
         stack.enter_context(products_in(matmul_precision, model))
         tokenizer = model.codec
         stops = stop or []

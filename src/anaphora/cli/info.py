@@ -11,6 +11,7 @@ import typer
 from anaphora.artifact import ModelDirectory
 from anaphora.cells import Cell
 from anaphora.cli.output import JSON_HELP, Output, reported_errors
+from anaphora.models.quantization import loaded_weights
 from anaphora.training import task_of
 
 
@@ -29,6 +30,9 @@ def info(
         options = task.load_options(directory)  # reports what is wrong with the config, if anything
         home = ModelDirectory.open(directory)
         config, _, weights = home.load()
+        in_int8 = config.get("weights") == "int8"
+        if in_int8:
+            weights = loaded_weights(home.weights, weights)
         parameters = {name: list(array.shape) for name, array in weights.items()}
         count = sum(array.size for array in weights.values())
         size = home.size()
@@ -39,7 +43,7 @@ def info(
             return
         output.say(
             f"{directory}: {_article(config['task'])}, anaphora {config['anaphora']}, "
-            f"{size / 1e6:.1f} MB on disk\n"
+            f"{size / 1e6:.1f} MB on disk{', weights in 8 bits' * in_int8}\n"
         )
         if isinstance(options.cell, Cell):  # a program, shown as equations
             config["model"]["cell"] = _equations(options.cell)
@@ -52,7 +56,7 @@ def info(
             loss = task.report(options, results)
             output.say(
                 f"validation loss {results['loss']:.4f}{', ' if loss else ''}{loss}, at step "
-                f"{results['step']:,}"
+                f"{results['step']:,}{', before it was quantized' * in_int8}"
             )
         else:
             output.say(f"not evaluated; step {results.get('step', 0):,}")

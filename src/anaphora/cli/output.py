@@ -21,7 +21,7 @@ from rich.console import Console
 
 from anaphora.artifact import ArtifactError
 from anaphora.data import DataError
-from anaphora.training import TrainingDiverged, task_of
+from anaphora.training import Task, TrainingDiverged, task_of
 
 JSON_HELP = "Print JSON on standard output, prose on standard error."
 
@@ -238,7 +238,18 @@ def end(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def load_text_model(directory: Path) -> Any:
+def load_model(task: Task, directory: Path, weights: str | None = None) -> Any:
+    """Load the model of a task, with the weights of ``--weights``.
+
+    Raises:
+        ArtifactError: as for `Task.load`.
+        typer.Exit: the weights are int8, but the model's dtype is float64.
+    """
+    with reported_misuse():
+        return task.load(directory, weights)
+
+
+def load_text_model(directory: Path, weights: str | None = None) -> Any:
     """Load a language model; refuse another model, and name the command for it.
 
     Raises:
@@ -250,4 +261,4 @@ def load_text_model(directory: Path) -> Any:
             f"{directory}: is not a language model, but one for the task {task.name}; use it with: "
             f"anaphora predict {shlex.quote(str(directory))}"
         )
-    return task.load(directory)
+    return load_model(task, directory, weights)

@@ -20,7 +20,7 @@ from anaphora.cli.output import (
     reported_errors,
     reported_misuse,
 )
-from anaphora.cli.precision import MatmulPrecision, products_in
+from anaphora.cli.precision import MatmulPrecision, Weights, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.plot import Picture, losses, read, token_embeddings
 from anaphora.plot.picture import require_matplotlib
@@ -83,6 +83,7 @@ def plot(
         Path | None, typer.Option(help="The folder to write to.", show_default="DIR/plots")
     ] = None,
     matmul_precision: MatmulPrecision = "float32",
+    weights: Weights = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Plot a language model: its losses and embeddings, and its states and gates over a text.
@@ -100,7 +101,7 @@ def plot(
             if text is None and (needing := [p for p in chosen if p in _OF_A_TEXT]):
                 raise ValueError(f"--picture {needing[0].value} needs --text")
         require_matplotlib()
-        model = load_text_model(directory)
+        model = load_text_model(directory, weights)
         stack.enter_context(products_in(matmul_precision, model))
         tokenizer = model.codec
         runs = {str(path): ModelDirectory.open(path) for path in (directory, *(compare or []))}

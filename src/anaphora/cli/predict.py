@@ -20,11 +20,12 @@ from anaphora.cli.output import (
     JSON_HELP,
     Output,
     complain,
+    load_model,
     reported_errors,
     reported_misuse,
     reported_numbers,
 )
-from anaphora.cli.precision import MatmulPrecision, products_in
+from anaphora.cli.precision import MatmulPrecision, Weights, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import located, split_words
 from anaphora.training import TASKS, task_of
@@ -50,6 +51,7 @@ def predict(
         ),
     ] = "-",
     matmul_precision: MatmulPrecision = "float32",
+    weights: Weights = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     options: Mapping[str, Any] = {},
 ) -> None:
@@ -83,8 +85,8 @@ def predict(
             options = options_of(task.name, options, OPTIONS)
             task.check_files(options, [file])
             given = dataclasses.replace(task.load_options(directory), **options)
-        stack.enter_context(products_in(matmul_precision, given))
-        model = task.load(directory)
+        model = load_model(task, directory, weights)
+        stack.enter_context(products_in(matmul_precision, model))
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
             typer.echo("reading lines; end with Ctrl-D", err=True)

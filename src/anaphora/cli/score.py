@@ -20,7 +20,7 @@ from anaphora.cli.output import (
     reported_misuse,
     reported_numbers,
 )
-from anaphora.cli.precision import MatmulPrecision, products_in
+from anaphora.cli.precision import MatmulPrecision, Weights, products_in
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import located, stream_lines
 from anaphora.generation import TextScore
@@ -53,6 +53,7 @@ def score(
         int, typer.Option(min=1, help="Lines per batch; the values do not depend on it.")
     ] = 32,
     matmul_precision: MatmulPrecision = "float32",
+    weights: Weights = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Print the likelihood of each line of a text under a language model.
@@ -78,8 +79,8 @@ def score(
         text = task_of(directory).load_options(directory)
         with reported_misuse():
             text = dataclasses.replace(text, encoding=encoding or text.encoding)
-        stack.enter_context(products_in(matmul_precision, text))
-        model = load_text_model(directory)
+        model = load_text_model(directory, weights)
+        stack.enter_context(products_in(matmul_precision, model))
         tokenizer = model.codec
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:

@@ -12,7 +12,7 @@ import typer
 
 from anaphora import settings
 from anaphora.cli.output import Output, complain, reported_errors, reported_misuse
-from anaphora.cli.precision import MatmulPrecision, products_in
+from anaphora.cli.precision import MatmulPrecision, Weights, products_in
 
 _MEBIBYTE = 1 << 20
 
@@ -110,6 +110,7 @@ def serve(
         ),
     ] = 64,
     matmul_precision: MatmulPrecision = "float32",
+    weights: Weights = None,
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="Print a line about each request.")
     ] = False,
@@ -165,8 +166,9 @@ def serve(
                     )
         from anaphora.serve.guard import is_loopback
 
-        models = [package.ServedModel.load(directory, name) for name, directory in named]
-        stack.enter_context(products_in(matmul_precision, *(model.options for model in models)))
+        with reported_misuse():
+            models = [package.ServedModel.load(path, name, weights) for name, path in named]
+        stack.enter_context(products_in(matmul_precision, *(one.model for one in models)))
         server = package.Server(
             models,
             package.Limits(
@@ -189,7 +191,10 @@ def serve(
             address = package.address_of(listening)
             output.emit({"address": address, "models": names})
             products = "; matrix products in bfloat16" if matmul_precision == "bfloat16" else ""
-            output.say(f"serving {', '.join(names)} at {address}{products}")
+            shown = [
+                one.name + " (weights in 8 bits)" * (one.model.weights == "int8") for one in models
+            ]
+            output.say(f"serving {', '.join(shown)} at {address}{products}")
             if not keys and not is_loopback(host):
                 output.say("everybody who reaches this machine can use it: consider --api-key")
             sys.stdout.flush()

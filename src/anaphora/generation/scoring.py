@@ -133,7 +133,8 @@ def score_ids(
         ends = window.start + 1 + window.lengths  # of the targets of each sequence
         targets = [ids[window.start + 1 : end] for ids, end in zip(given, ends, strict=True)]
         b, t = np.nonzero(np.arange(len(window.features)) < window.lengths[:, None])
-        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        quiet = np.errstate(over="ignore", invalid="ignore")
+        with no_grad(), quiet, model.output.products():
             losses: Array = ops.linear_cross_entropy(
                 window.features.data[t, b],
                 model.output.weight,

@@ -5,7 +5,7 @@ from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.encoder_decoder import EncoderDecoder
 from anaphora.models.forecaster import Forecaster, ForecasterSession
 from anaphora.models.language_model import LanguageModel
-from anaphora.models.saved import SavedModel, load
+from anaphora.models.saved import SavedModel, load, quantize
 from anaphora.models.sequence_session import SequenceSession, TaggerSession
 from anaphora.models.sequences import SequenceClassifier, SequenceRegressor, SequenceTagger
 from anaphora.models.session import LanguageModelSession
@@ -28,4 +28,5 @@ __all__ = [
     "TaggerSession",
     "VectorToSequence",
     "load",
+    "quantize",
 ]

@@ -18,7 +18,6 @@ from anaphora.models.body import ForecasterBody
 from anaphora.models.distributions import Distribution, make_distribution, stratified_normals
 from anaphora.models.reader import Reader, make_linear
 from anaphora.nn import initialization as initialize
-from anaphora.nn.session import check_weights, weights_as
 from anaphora.tensor import Array, Tensor, no_grad
 
 _RIDGE = 1e-4  # relative to the mean square of the scaled lags
@@ -358,11 +357,11 @@ class Forecaster(Reader, ForecasterBody):
         sampled = window.values[-horizon:].astype(np.float64) * window.scale + window.mean
         return sampled.reshape(horizon, B, paths, N).transpose(2, 0, 1, 3)
 
-    def session(self, *, weights: str = "float32") -> ForecasterSession:
+    def session(self, *, weights: str | None = None) -> ForecasterSession:
         """A session that is fed a series as it arrives, and forecasts at any time.
 
         Args:
-            weights: "float32", or "int8" for weights in 8 bits.
+            weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
         Raises:
             ValueError: the weights are not of these two, or int8 with float64.
@@ -432,7 +431,7 @@ class ForecasterSession:
 
     Args:
         model: The model.
-        weights: "float32", or "int8" for weights in 8 bits.
+        weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
     Raises:
         ValueError: the weights are not of these two, or int8 with float64.
@@ -444,10 +443,11 @@ class ForecasterSession:
     True
     """
 
-    def __init__(self, model: Forecaster, *, weights: str = "float32") -> None:
-        check_weights(weights, model.dtype)
+    def __init__(self, model: Forecaster, *, weights: str | None = None) -> None:
         self._model = model
-        self._weights = weights
+        if weights not in (None, model.weights):
+            self._model = copy.deepcopy(model)
+            self._model.weights = weights
         self._in_use = False
         self._values = np.zeros((0, 1, model.target_size))  # filled
         self._observed = np.zeros((0, 1, model.target_size), np.bool_)
@@ -509,10 +509,9 @@ class ForecasterSession:
             if not self._observed.any(axis=0).all():
                 raise ValueError("forecast: feed at least one value of each target first")
             features = np.concatenate([self._features, known])[:, None]
-            with weights_as(self._weights):
-                sampled = self._model._predict(
-                    self._values, self._observed, features, horizon, paths, seed
-                )
+            sampled = self._model._predict(
+                self._values, self._observed, features, horizon, paths, seed
+            )
         return sampled[:, :, 0]
 
     @contextlib.contextmanager
@@ -542,7 +541,7 @@ class ForecasterSession:
 
     def fork(self) -> ForecasterSession:
         """An independent session that continues from here, with the same model."""
-        other = ForecasterSession(self._model, weights=self._weights)
+        other = ForecasterSession(self._model)
         with self._used_by_one("fork"):
             vars(other).update(vars(self))  # arrays are never changed in place
         other._in_use = False

@@ -102,7 +102,7 @@ class LanguageModel(Reader, LanguageModelBody):
         batch_size: int | None = None,
         excluded: Sequence[int] = (),
         *,
-        weights: str = "float32",
+        weights: str | None = None,
     ) -> LanguageModelSession:
         """A session that reads ids as they arrive, and generates text.
 
@@ -111,7 +111,7 @@ class LanguageModel(Reader, LanguageModelBody):
         Args:
             batch_size: B; None for one text, whose arrays have no batch axis.
             excluded: Ids whose scores are -inf, so that `generate` never samples them.
-            weights: "float32", or "int8" for weights in 8 bits.
+            weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
         Raises:
             ValueError: the batch size is below 1, or the weights are not of these two.

@@ -244,13 +244,13 @@ class SequenceModel(Reader, SequenceBody):
         )
 
     def session(
-        self, batch_size: int | None = None, *, weights: str = "float32"
+        self, batch_size: int | None = None, *, weights: str | None = None
     ) -> SequenceSession:
         """A session with the current weights, which reads step by step and predicts after each.
 
         Args:
             batch_size: B; None for one sequence, whose arrays have no batch axis.
-            weights: "float32", or "int8" for weights in 8 bits.
+            weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
         Raises:
             ValueError: the model is bidirectional; the batch size is below 1; the model has a

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from anaphora import nn, schema
-from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
-from anaphora.artifact.files import json_bytes
+from anaphora.artifact import ArtifactError, ModelDirectory, Shape, atomic_write, check_arrays
+from anaphora.artifact.files import json_bytes, read_bytes
 from anaphora.cells import Cell
 from anaphora.data import Codec, Tokenizer
 from anaphora.models.body import Body
+from anaphora.models.quantization import (
+    check_stored,
+    int8_parameters,
+    loaded_weights,
+    stored_weights,
+    untrainable,
+)
 from anaphora.nn.initialization import shapes_only
+from anaphora.nn.session import check_weights
 from anaphora.tensor import Array
 
 Axes = tuple[int, ...]
@@ -76,12 +84,32 @@ class SavedModel(nn.Module, Body):
             raise ValueError(f"{type(self).__name__}: {error}") from None
 
     @property
+    def weights(self) -> str:
+        """How its weights are computed with, and saved: "float32", or "int8" for 8 bits."""
+        return "int8" if self.in_int8 else "float32"
+
+    @weights.setter
+    def weights(self, weights: str) -> None:
+        check_weights(weights, self.dtype)
+        self.use_int8(weights == "int8")
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or, with False, to evaluation; return the model.
+
+        Raises:
+            RuntimeError: the model computes with weights in 8 bits, which cannot be trained.
+        """
+        if mode and self.in_int8:
+            raise RuntimeError(untrainable(type(self).__name__))
+        return super().train(mode)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The arguments of the constructor, as plain values."""
         return self.to_dict()
 
     def save(self, directory: str | os.PathLike[str] | ModelDirectory, **config: Any) -> None:
-        """Save the model and its codec to a directory.
+        """Save the model and its codec to a directory, with weights in 8 bits if it has such.
 
         Args:
             directory: A path, which is created, or whose model is replaced; or a `ModelDirectory`,
@@ -89,19 +117,21 @@ class SavedModel(nn.Module, Body):
             **config: More entries for ``config.json``, such as how the model was trained.
 
         Raises:
-            ValueError: the cell was not traced, so that it has no program to save.
+            ValueError: the cell was not traced, so that it has no program to save; or a weight to
+                be quantized is not finite.
             ArtifactError: as for `ModelDirectory.create` and `ModelDirectory.save`.
         """
         # Errors must come before the directory's model is deleted.
         options = self.options
+        stored, arrays = stored_weights(self)
         codec = {} if self.codec is None else self.codec.to_dict()
         place = directory.path if isinstance(directory, ModelDirectory) else Path(directory)
         json_bytes(place / "config.json", {**config, "model": options})
         json_bytes(place / "tokenizer.json", codec)
         if not isinstance(directory, ModelDirectory):
             directory = ModelDirectory.create(directory, overwrite=True)
-        weights = {name: parameter.data for name, parameter in self.named_parameters()}
-        directory.save({**config, "task": self.kind, "model": options}, codec, weights)
+        config = {**config, "task": self.kind, "model": options}
+        directory.save(config | stored, codec, arrays)
 
     def extra_repr(self) -> str:
         """The options that differ from their defaults, or have none."""
@@ -116,22 +146,35 @@ class SavedModel(nn.Module, Body):
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], weights: str | None = None) -> Self:
         """Load a model of this class and its codec, in evaluation mode.
+
+        Args:
+            path: The directory.
+            weights: "float32", or "int8" to compute with weights in 8 bits; None for what the
+                directory holds.
 
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
+            ValueError: the weights are not of these two, or int8 with float64.
         """
         directory = ModelDirectory.open(path)
-        config, data, weights = directory.load()
+        config, data, arrays = directory.load()
+        held = config.pop("weights", "float32")
+        stored = arrays
+        if held == "int8":
+            arrays = loaded_weights(directory.weights, stored)
         options = config.pop("model", None)
         if config.get("task") != cls.kind or options is None:
             found = (
                 "it has no model" if options is None else f"its task is {config.get('task')!r:.80}"
             )
             raise ArtifactError(f"{directory.config}: {found}, not {cls.kind!r}")
-        model = cls.made(directory, options, weights)
+        model = cls.made(directory, options, arrays)
+        if held == "int8":
+            check_stored(directory.weights, stored, model)
         model.config = config
+        model.weights = weights or held
         model.codec = cls.load_codec(directory, data, model.options)
         return model
 
@@ -209,12 +252,18 @@ class SavedModel(nn.Module, Body):
         return model.eval()
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], weights: str | None = None) -> Any:
     """Load the model of a directory, of any class, with its codec as ``model.codec``.
+
+    Args:
+        path: The directory.
+        weights: "float32", or "int8" to compute with weights in 8 bits; None for what the directory
+            holds: int8 if `quantize` made it.
 
     Raises:
         ArtifactError: the directory is missing, damaged, or holds no model of a class in
             `SavedModel.kinds`.
+        ValueError: the weights are not of these two, or int8 with float64.
 
     >>> import tempfile
     >>> from anaphora.models import SequenceRegressor
@@ -229,7 +278,67 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ArtifactError(
             f"{directory.config}: its task is {kind!r:.80}; expected {', '.join(SavedModel.kinds)}"
         )
-    return SavedModel.kinds[kind].load(path)
+    return SavedModel.kinds[kind].load(path, weights)
+
+
+def quantize(
+    directory: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write a model with weights in 8 bits, a quarter of the size, to another directory.
+
+    The weights of recurrent layers, linear layers and embeddings are stored as integers with one
+    scale for each of their rows (`engine.precision.quantized`). The new directory computes with
+    them, and to the bit as the first one with ``weights="int8"``. All else is copied, except for
+    the checkpoint: it cannot be trained further.
+
+    Args:
+        directory: The directory of a model of float32.
+        out: The new directory.
+        overwrite: Whether to replace a model in ``out``.
+
+    Raises:
+        ArtifactError: the directory is missing or damaged, is quantized already, has weights of
+            float64, or none to quantize; or ``out`` is the directory, holds a model and
+            ``overwrite`` is false, or cannot be written. Nothing on disk changes then.
+
+    >>> import tempfile
+    >>> from anaphora.models import LanguageModel
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     LanguageModel(vocabulary_size=50, hidden_size=64).save(f"{folder}/model")
+    ...     quantize(f"{folder}/model", f"{folder}/small")
+    ...     files = [Path(folder, name, "model.safetensors") for name in ("model", "small")]
+    ...     before, after = (file.stat().st_size for file in files)
+    ...     round(after / before, 2), load(f"{folder}/small").weights
+    (0.28, 'int8')
+    """
+    home, target = ModelDirectory.open(directory), ModelDirectory(out)
+    if target.path.exists() and target.path.samefile(home.path):
+        raise ArtifactError(f"{target.path}: is the directory to quantize; choose another folder")
+    if home.load_config().get("weights") == "int8":
+        raise ArtifactError(f"{home.path}: is quantized already; copy it, or quantize another")
+    model: SavedModel = load(directory)
+    if model.dtype != "float32":
+        raise ArtifactError(
+            f"{home.path}: its weights are {model.dtype}, and 8 bits stand for float32; train it "
+            "with the dtype float32"
+        )
+    if not int8_parameters(model):
+        raise ArtifactError(
+            f"{home.path}: has no weights to quantize, which are those of recurrent layers, linear "
+            "layers and embeddings; use it as it is"
+        )
+    if not overwrite and (os.path.lexists(target.weights) or os.path.lexists(target.checkpoint)):
+        raise ArtifactError(
+            f"{target.path}: already holds a model; choose another folder, or replace it with "
+            "--overwrite (in Python overwrite=True)"
+        )
+    model.weights = "int8"
+    metrics = read_bytes(home.metrics, home.path) if os.path.lexists(home.metrics) else b""
+    try:
+        model.save(target.path, **model.config)
+    except ValueError as error:
+        raise ArtifactError(f"{home.path}: {error}") from error
+    atomic_write(target.metrics, metrics, within=target.path)
 
 
 def parameter_shapes(model: Any, given: Iterable[str]) -> dict[str, Shape]:

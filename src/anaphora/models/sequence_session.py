@@ -37,7 +37,7 @@ class SequenceSession(nn.Session):
     Args:
         model: The model, which must be unidirectional.
         batch_size: B; None for one sequence, whose arrays have no batch axis.
-        weights: "float32", or "int8" for weights in 8 bits.
+        weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
     Raises:
         ValueError: the model is bidirectional; the batch size is below 1; the model has a character
@@ -53,7 +53,7 @@ class SequenceSession(nn.Session):
     """
 
     def __init__(
-        self, model: SequenceModel, batch_size: int | None = None, *, weights: str = "float32"
+        self, model: SequenceModel, batch_size: int | None = None, *, weights: str | None = None
     ) -> None:
         name = type(model).__name__
         if model.bidirectional:
@@ -136,7 +136,7 @@ class TaggerSession(SequenceSession):
         model: The tagger, which must be unidirectional.
         batch_size: B; None for one sequence, whose arrays have no batch axis.
         keep_scores: Whether to keep the scores of all steps, for `tags`.
-        weights: "float32", or "int8" for weights in 8 bits.
+        weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
     Raises:
         ValueError: as for `SequenceSession`.
@@ -156,7 +156,7 @@ class TaggerSession(SequenceSession):
         batch_size: int | None = None,
         *,
         keep_scores: bool = False,
-        weights: str = "float32",
+        weights: str | None = None,
     ) -> None:
         super().__init__(model, batch_size, weights=weights)
         dtype = model.recurrent.dtype

@@ -113,7 +113,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
         batch_size: int | None = None,
         *,
         keep_scores: bool = False,
-        weights: str = "float32",
+        weights: str | None = None,
     ) -> TaggerSession:
         """A session, which reads step by step and returns the scores of the tags after each.
 
@@ -121,7 +121,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
             batch_size: B; None for one sequence, whose arrays have no batch axis.
             keep_scores: Whether to keep the scores of all steps, so that `TaggerSession.tags`
                 returns the tags so far (with a CRF, the most likely path).
-            weights: "float32", or "int8" for weights in 8 bits.
+            weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
         Raises:
             ValueError: as for `SequenceModel.session`.
@@ -428,10 +428,11 @@ def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor
 
     Targets of -100 do not count. In training, targets are smoothed by the model's label_smoothing.
     """
-    loss: Tensor = ops.linear_cross_entropy(
-        y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX,
-        label_smoothing=smoothing(model),
-    )  # fmt: skip
+    with output.products():
+        loss: Tensor = ops.linear_cross_entropy(
+            y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX,
+            label_smoothing=smoothing(model),
+        )  # fmt: skip
     return loss
 
 

@@ -28,7 +28,7 @@ class LanguageModelSession(nn.Session):
         excluded: Ids whose scores are -inf, so that `generate` never samples them.
         run: As for `nn.Session`, for a model other than embedding, recurrent layers and linear
             layer; None for these.
-        weights: "float32", or "int8" for weights in 8 bits.
+        weights: "float32", or "int8" for weights in 8 bits; None for those of the model.
 
     Raises:
         ValueError: the batch size is below 1, or the weights are not of these two.
@@ -47,7 +47,7 @@ class LanguageModelSession(nn.Session):
         excluded: Sequence[int] = (),
         run: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
         *,
-        weights: str = "float32",
+        weights: str | None = None,
     ) -> None:
         parts: dict[str, Any] = {"run": run}
         if run is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,8 @@ from typing import Any, ClassVar, NamedTuple, Self, cast
 import numpy as np
 
 from anaphora import foreign_names, notebook
-from anaphora.tensor import Array, Parameter
+from anaphora.engine.precision import int8_weights
+from anaphora.tensor import Array, Parameter, no_grad
 
 
 class LoadResult(NamedTuple):
@@ -52,6 +54,8 @@ class Module(foreign_names.Answering):
     """
 
     training: bool = True
+    in_int8: bool = False
+    """Whether its weights are computed with in 8 bits, for inference; see `use_int8`."""
     foreign_names = "Module"
 
     returns_state: ClassVar[bool] = False
@@ -86,7 +90,20 @@ class Module(foreign_names.Answering):
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
-        return self.forward(*arguments, **options)
+        if not self.in_int8:
+            return self.forward(*arguments, **options)
+        with _in_int8():
+            return self.forward(*arguments, **options)
+
+    def products(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which products with its weights are computed; calls of it are in it.
+
+        >>> from anaphora.engine import current_matmul_precision
+        >>> with Module().use_int8().products():
+        ...     current_matmul_precision()
+        'int8'
+        """
+        return _in_int8() if self.in_int8 else contextlib.nullcontext()
 
     # Walking the attributes
 
@@ -140,6 +157,23 @@ class Module(foreign_names.Answering):
     def eval(self) -> Self:
         """Switch to evaluation: dropout does nothing; return the module."""
         return self.train(False)
+
+    def use_int8(self, mode: bool = True) -> Self:
+        """Compute with weights in 8 bits, or again in float32 (False); return the module.
+
+        For inference: the module is switched to evaluation too, and nothing that is computed in 8
+        bits can be differentiated. The weights are those of recurrent layers, linear layers and
+        embeddings, of float32. They are stored as before.
+
+        >>> from anaphora.nn import Linear
+        >>> layer = Linear(2, 1, bias=False)
+        >>> _ = layer.load_state_dict({"weight": [[2.0, 1.0]]})
+        >>> layer([1.0, 0.26]).data, layer.use_int8()([1.0, 0.26]).data
+        (array([2.26], dtype=float32), array([2.2578638], dtype=float32))
+        """
+        for module in self.modules():
+            module.in_int8 = mode
+        return self.eval() if mode else self
 
     def zero_grad(self) -> None:
         """Remove all gradients."""
@@ -274,6 +308,12 @@ def _gradient(parameter: Parameter) -> list[str]:
     if parameter.grad is None:
         return [""]
     return [f"{np.linalg.norm(np.asarray(parameter.grad, np.float64)):.4g}"]
+
+
+@contextlib.contextmanager
+def _in_int8() -> Iterator[None]:
+    with no_grad(), int8_weights():
+        yield
 
 
 def _members(owner: Any) -> Iterator[tuple[str, Any]]:

@@ -211,7 +211,8 @@ class Recurrent(Module):
         (['c_l0', 'f_l0', 'g_l0', 'h_l0', 'i_l0', 'o_l0'], (5, 2, 4))
         """
         recorded: dict[str, Array] = {}
-        y, state = self._call(x, state, lengths, recorded)
+        with self.products():
+            y, state = self._call(x, state, lengths, recorded)
         if y.ndim == 2:
             recorded = {name: values[:, 0] for name, values in recorded.items()}
         elif self.batch_first:
@@ -328,12 +329,13 @@ class Recurrent(Module):
                 checked.append(tuple(Tensor(array) for array in tensor.data))
         return tuple(checked)
 
-    def session(self, batch_size: int | None = None, *, weights: str = "float32") -> Session:
+    def session(self, batch_size: int | None = None, *, weights: str | None = None) -> Session:
         """A session with the current weights, which is fed step by step.
 
         Args:
             batch_size: B sequences at a time; None for one, whose arrays have no axis for it.
-            weights: "float32", or "int8" for weights in 8 bits.
+            weights: "float32", or "int8" for weights in 8 bits; None for what the layer computes
+                with.
 
         Raises:
             ValueError: the layer is bidirectional and needs the complete sequence; the batch size

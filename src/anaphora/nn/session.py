@@ -106,7 +106,8 @@ class Session:
             ``num_waiting``.
         run: ``run(module, inputs, state)`` returns output and state, for a module that computes
             something other than its layer; nothing is then packed.
-        weights: "int8" computes with weights in 8 bits: of the layer, of embeddings and of linear
+        weights: "float32", "int8", or None for "int8" if the layer computes so (`Module.use_int8`).
+            "int8" computes with weights in 8 bits: of the layer, of embeddings and of linear
             layers, with one scale an output unit (of embeddings: a row), and one for each row that
             is multiplied, as it comes. The packed weights then take a quarter of the memory.
 
@@ -144,7 +145,7 @@ class Session:
         output: tuple[Parameter, Parameter | Array | None] | None = None,
         frames: Framing | None = None,
         run: Callable[[Any, Tensor, Any], tuple[Tensor, Any]] | None = None,
-        weights: str = "float32",
+        weights: str | None = None,
     ) -> None:
         if layer.bidirectional:
             raise ValueError(
@@ -152,6 +153,7 @@ class Session:
                 "sequence from its end too; call it with the complete sequence"
             )
         _check_batch_size(batch_size)
+        weights = weights or ("int8" if layer.in_int8 else "float32")
         check_weights(weights, layer.dtype)
         if frames is not None and not 1 <= frames.stride <= frames.size:
             raise ValueError(
@@ -459,8 +461,8 @@ class Session:
                 if (owner, name) in self._weights:
                     memo[id(parameter)] = self._weights[owner, name]
         frozen = copy.deepcopy(self._arguments, memo)
-        frozen["layer"].eval()
-        frozen["module"].eval()
+        for part in (frozen["layer"], frozen["module"]):
+            part.eval().use_int8(False)  # the session has a precision of its own
         return frozen
 
     def __repr__(self) -> str:
@@ -479,7 +481,7 @@ def _check_batch_size(batch_size: int | None) -> None:
 
 
 def check_weights(weights: str, dtype: DTypeLike = np.float32) -> None:
-    """Check how the weights of a session are computed with.
+    """Check how weights are to be computed with.
 
     Raises:
         ValueError: they are neither "float32" nor "int8", or int8 for another dtype than float32.
@@ -487,13 +489,13 @@ def check_weights(weights: str, dtype: DTypeLike = np.float32) -> None:
     >>> check_weights("int8")
     >>> check_weights("int4")
     Traceback (most recent call last):
-    ValueError: session: weights is 'int4'; expected 'float32' or 'int8'
+    ValueError: weights is 'int4'; expected 'float32' or 'int8'
     """
     if weights not in ("float32", "int8"):
-        raise ValueError(f"session: weights is {weights!r}; expected 'float32' or 'int8'")
+        raise ValueError(f"weights is {weights!r:.80}; expected 'float32' or 'int8'")
     if weights == "int8" and np.dtype(dtype) != np.float32:
         raise ValueError(
-            f"session: weights='int8' for layers of {np.dtype(dtype)}; 8 bits stand for float32: "
+            f"weights='int8' for layers of {np.dtype(dtype)}; 8 bits stand for float32: "
             "convert the model to float32, or omit the argument"
         )
 

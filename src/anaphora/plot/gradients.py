@@ -67,7 +67,7 @@ def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
         raise ValueError(
             "gradient_norms: a bidirectional layer has no last step; give a unidirectional layer"
         )
-    layer = copy.deepcopy(layer).eval().requires_grad_(False)
+    layer = copy.deepcopy(layer).eval().use_int8(False).requires_grad_(False)
     layer.batch_first = False if x.ndim == 2 else layer.batch_first
     axis = 1 if layer.batch_first else 0
     T = x.shape[axis]

@@ -425,7 +425,7 @@ class Server:
         inspector = self._inspectors[model.name]
         try:
             async with _before(asyncio.get_running_loop().time() + self.limits.seconds):
-                with engine.matmul_precision(self._precision):  # the thread has this context
+                with engine.precision.products_in(self._precision):  # the thread has this context
                     return self._answer(model, await asyncio.to_thread(inspector.inspect, asked))
         finally:
             self._inspections -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -168,6 +169,9 @@ def connectivity(model: Any, ids: list[int], position: int) -> Array:
             f"connectivity is {position}; expected a position of 0 to {len(ids) - 1}",
             param="connectivity",
         )
+    if model.in_int8:  # what is computed in 8 bits has no gradient; the rounded weights have
+        same = {id(parameter): parameter for parameter in model.parameters()}
+        model = copy.deepcopy(model, same).use_int8(False)
     with no_grad():
         embedded = model.embedding(np.array(ids[: position + 1])).data
     x = Tensor(embedded, requires_grad=True)

@@ -54,16 +54,20 @@ class ServedModel:
     _signature: Signature = field(repr=False)
 
     @classmethod
-    def load(cls, directory: str | Path, name: str | None = None) -> ServedModel:
+    def load(
+        cls, directory: str | Path, name: str | None = None, weights: str | None = None
+    ) -> ServedModel:
         """Load a model.
 
         Args:
             directory: Its directory.
             name: Its name; None for that of the directory.
+            weights: "float32", or "int8" for weights in 8 bits; None for what the directory holds.
 
         Raises:
             ArtifactError: the directory is missing, damaged, or has a forecaster; or its files
                 change all the time.
+            ValueError: the weights are not of these two, or int8 with float64.
         """
         directory = Path(directory)
         for _ in range(_TRIES):
@@ -75,7 +79,7 @@ class ServedModel:
                 )
             files = _files(directory)
             before = _signature(files)
-            options, model = task.load_options(directory), task.load(directory)
+            options, model = task.load_options(directory), task.load(directory, weights)
             digest = hashlib.sha256()
             for file in files:
                 with file.open("rb") as opened:

@@ -66,7 +66,7 @@ class Worker(threading.Thread, Generic[Item]):
 
     def run(self) -> None:
         """Work until closed."""
-        with engine.matmul_precision(self._precision):
+        with engine.precision.products_in(self._precision):
             self._work()
 
     def _work(self) -> None:

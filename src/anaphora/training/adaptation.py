@@ -14,6 +14,7 @@ from anaphora import ops
 from anaphora.data import IGNORE_INDEX, Batch
 from anaphora.generation.reading import evaluating
 from anaphora.models import LanguageModel
+from anaphora.models.quantization import check_trainable
 from anaphora.tensor import Array, RowGradient, detach, no_grad
 from anaphora.training.evaluation import Evaluation, Model
 
@@ -71,6 +72,7 @@ def dynamic_evaluation(
     _check_range(name, "learning_rate", learning_rate, 0, math.inf)
     _check_range(name, "decay", decay, 0, 1)
     _check_range(name, "epsilon", epsilon, 0, math.inf)
+    check_trainable(name, model)
     rates = _rates(model, mean_squares, learning_rate, decay, epsilon)
     total, tokens = 0.0, 0
     with evaluating(model), _restored(model) as trained:
@@ -118,6 +120,7 @@ def gradient_mean_squares(model: Model, batches: Iterable[Batch]) -> dict[str, A
     >>> found["output.bias"].shape
     (3,)
     """
+    check_trainable("gradient_mean_squares", model)
     sums = {name: np.zeros(p.shape, p.dtype) for name, p in model.named_parameters()}
     count = 0
     with evaluating(model):
@@ -191,9 +194,10 @@ def cache_evaluation(
             counted = batch.targets[:, 0] != IGNORE_INDEX
             queries, targets = h.data[counted, 0], np.asarray(batch.targets)[counted, 0]
             output = model.output
-            losses = ops.linear_cross_entropy(
-                queries, output.weight, output.bias, targets=targets, reduction="none"
-            )
+            with output.products():
+                losses = ops.linear_cross_entropy(
+                    queries, output.weight, output.bias, targets=targets, reduction="none"
+                )
             p = np.exp(-losses.data.astype(np.float64))
             new = queries.astype(np.float64)
             keys = np.concatenate([keys[-window:], new]) if len(keys) else new

@@ -36,6 +36,7 @@ from anaphora.data import (
 from anaphora.data.tokenizers.bpe import require_tokenizers
 from anaphora.models import LanguageModel
 from anaphora.models.body import LanguageModelBody
+from anaphora.models.quantization import check_trainable
 from anaphora.options import FACTOR, SHARE, SIZE, option
 from anaphora.training.adaptation import cache_evaluation, dynamic_evaluation
 from anaphora.training.evaluation import Evaluation, evaluate, report_loss
@@ -180,7 +181,7 @@ def _evaluation(
     source = open_source(texts, column, options.pattern, options.encoding, options.format)
     with TemporaryDirectory() as folder:
         ids = np.array(encode_to_file(source, tokenizer, Path(folder, "ids.npy")))
-    evaluate_model = _adaptive(options, batch_size or 1)
+    evaluate_model = _adaptive(options, model, batch_size or 1)
     if options.dynamic_evaluation and options.batching == "stream":
         batches: Batches = cover(ids, 1, options.dynamic_window, tokenizer.start_id)
     else:
@@ -200,7 +201,9 @@ def _evaluation(
     return EvaluationData(batches, source.name, unknown, figures, evaluate_model)
 
 
-def _adaptive(options: LanguageModelOptions, batch_size: int) -> Callable[..., Evaluation]:
+def _adaptive(
+    options: LanguageModelOptions, model: LanguageModel, batch_size: int
+) -> Callable[..., Evaluation]:
     """The function that evaluates a model, with the adaptation that the options choose."""
     name = "cache" if options.cache else "dynamic_evaluation"
     if (options.cache or options.dynamic_evaluation) and batch_size > 1:
@@ -215,6 +218,7 @@ def _adaptive(options: LanguageModelOptions, batch_size: int) -> Callable[..., E
             weight=options.cache_weight,
         )
     if options.dynamic_evaluation:
+        check_trainable("dynamic_evaluation", model)
         return functools.partial(
             dynamic_evaluation,
             learning_rate=options.dynamic_evaluation,

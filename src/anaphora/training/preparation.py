@@ -16,6 +16,7 @@ from typing import Any
 from anaphora import engine, random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.data import DataError
+from anaphora.models.quantization import untrainable
 from anaphora.nn.initialization import shapes_only
 from anaphora.optim import (
     OPTIMIZERS,
@@ -168,6 +169,8 @@ def _resumed(
     task: Task, home: ModelDirectory, changes: Mapping[str, Any], notify: Notify
 ) -> Trainer:
     """A trainer that continues from the last checkpoint of a locked directory."""
+    if home.load_config().get("weights") == "int8":
+        raise ArtifactError(untrainable(home.path))
     if not home.checkpoint.exists():
         raise ArtifactError(
             f"{home.path}: has no checkpoint to resume from; train again, to another folder or "

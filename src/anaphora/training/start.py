@@ -12,6 +12,7 @@ import numpy as np
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import VOCABULARIES, DataError, Tokenizer
 from anaphora.models import SavedModel
+from anaphora.models.quantization import untrainable
 from anaphora.nn.initialization import shapes_only
 from anaphora.tensor import Array
 from anaphora.training.options import TaskOptions
@@ -57,7 +58,7 @@ class Start:
             the new files, or build a "new" one from the files.
 
     Raises:
-        ArtifactError: the directory is missing, damaged, or of an unknown task.
+        ArtifactError: the directory is missing, damaged, quantized, or of an unknown task.
         ValueError: the vocabulary is not one of the three.
 
     >>> import pathlib, tempfile
@@ -85,6 +86,8 @@ class Start:
         self.vocabulary = vocabulary
         self.task = task_of(path)
         self.model = self.task.load(path)
+        if self.model.weights == "int8":
+            raise ArtifactError(untrainable(self.path))
         with ModelDirectory.open(path).weights.open("rb") as file:
             self._checksum = hashlib.file_digest(file, "sha256").hexdigest()
 

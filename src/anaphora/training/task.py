@@ -208,13 +208,18 @@ class Task:
             dataclasses.replace(options, format=None) if "format" in options.fields() else options
         )
 
-    def load(self, directory: str | os.PathLike[str]) -> Any:
+    def load(self, directory: str | os.PathLike[str], weights: str | None = None) -> Any:
         """Load the model in evaluation mode, with its codec.
+
+        Args:
+            directory: The directory.
+            weights: As for `models.load`.
 
         Raises:
             ArtifactError: the directory is missing, damaged, or holds something else.
+            ValueError: as from `models.load`.
         """
-        model = self.model.load(directory)
+        model = self.model.load(directory, weights)
         if model.codec is None:
             home = ModelDirectory(directory)
             raise ArtifactError(f"{home.tokenizer}: is empty, so the model has no vocabulary")

@@ -17,6 +17,7 @@ from anaphora import engine, random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
 from anaphora.generation.reading import evaluating
 from anaphora.metrics import direction, is_better
+from anaphora.models.quantization import check_trainable
 from anaphora.nn.states import as_tuple
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
@@ -175,7 +176,7 @@ class Trainer:
 
     Raises:
         TypeError: the batches have no length.
-        ValueError: there are no batches.
+        ValueError: there are no batches; or the model computes with weights in 8 bits.
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.optim import SGD
@@ -207,6 +208,7 @@ class Trainer:
         for name, given in (("batches", batches), ("validation", validation)):
             if given is not None:
                 _check_batches(name, given)
+        check_trainable("Trainer", model)
         self.model = model
         self.optimizer = optimizer
         self.batches: Any = batches
