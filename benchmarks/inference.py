@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ class StreamingStep(Work):
     H: int
     L: int = 2
     streams: bool = False  # whether the weights exceed a core's caches
+    precision: str = "float32"  # of the weights
 
     def operations(self) -> float:
         """Forward alone."""
@@ -30,7 +35,8 @@ class StreamingStep(Work):
 
     def bytes_read(self) -> float | None:
         """The bytes of the weights, if they come from memory."""
-        return 4.0 * self.L * 4 * self.H * 2 * self.H if self.streams else None
+        size = 1.0 if self.precision == "int8" else 4.0
+        return size * self.L * 4 * self.H * 2 * self.H if self.streams else None
 
     def runs(self, peers: Peers) -> Runs:
         """A step of each framework, with the same weights.
@@ -42,8 +48,8 @@ class StreamingStep(Work):
 
         layer = nn.LSTM(self.H, self.H, self.L)
         weights = {name: p.data for name, p in layer.named_parameters()}
-        feeds: dict[str, Feed] = {"anaphora": layer.session().feed}
-        if peers.torch is not None:
+        feeds: dict[str, Feed] = {"anaphora": layer.session(weights=self.precision).feed}
+        if peers.torch is not None and self.precision == "float32":
             feeds["torch"] = self._torch(peers.torch, weights)
         if peers.onnxruntime is not None:
             feeds["onnxruntime"] = self._onnxruntime(peers, weights)
@@ -51,8 +57,9 @@ class StreamingStep(Work):
         inputs = np.random.default_rng(0).normal(size=(3, self.H)).astype(np.float32)
         outputs = {name: np.array([feed(x) for x in inputs]) for name, feed in feeds.items()}
         for name in feeds:
+            tolerance = 1e-5 if self.precision == "float32" else 0.01
             np.testing.assert_allclose(
-                outputs[name], outputs["anaphora"], rtol=0, atol=1e-5, err_msg=name
+                outputs[name], outputs["anaphora"], rtol=0, atol=tolerance, err_msg=name
             )
         return {name: _feeding(feed, inputs[0]) for name, feed in feeds.items()}
 
@@ -71,7 +78,8 @@ class StreamingStep(Work):
         return feed
 
     def _onnxruntime(self, peers: Peers, weights: dict[str, np.ndarray]) -> Feed:
-        session = _onnx_session(peers, _onnx_model(weights, self.H, self.L))
+        model = _onnx_model(weights, self.H, self.L)
+        session = _onnx_session(peers, model if self.precision == "float32" else _in_int8(model))
         names = [input.name for input in session.get_inputs()][1:]
         state = {name: np.zeros((1, 1, self.H), np.float32) for name in names}
 
@@ -290,6 +298,19 @@ def _onnx_model(weights: dict[str, np.ndarray], H: int, L: int) -> bytes:
     return _onnx_graph(nodes, inputs, outputs, constants)
 
 
+def _in_int8(model: bytes) -> bytes:
+    """A model whose LSTM layers are DynamicQuantizeLSTM."""
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        logging.disable(logging.WARNING)  # it asks for a pass that an LSTM does not need
+        quantize_dynamic(onnx.load_from_string(model), path, op_types_to_quantize=["LSTM"])
+        logging.disable(logging.NOTSET)
+        return path.read_bytes()
+
+
 @dataclass(frozen=True)
 class Sampling(Work):
     """One more character of each of B texts: embedding, LSTM, output layer, softmax, sampling."""
@@ -300,6 +321,7 @@ class Sampling(Work):
     B: int
     L: int = 2
     temperature: float = 0.8
+    precision: str = "float32"  # of the weights
     count = 50
 
     def operations(self) -> float:
@@ -308,14 +330,15 @@ class Sampling(Work):
 
     def runs(self, peers: Peers) -> Runs:
         """Several characters at a time, continuing from the previous run."""
+        if self.precision != "float32":
+            return {"anaphora": self._anaphora()}
         return framework_runs(peers, self._anaphora, self._torch)
 
     def _anaphora(self) -> Callable[[], None]:
         from anaphora.models import LanguageModel
 
-        session = LanguageModel(self.V, hidden_size=self.H, num_layers=self.L).session(
-            batch_size=self.B
-        )
+        model = LanguageModel(self.V, hidden_size=self.H, num_layers=self.L)
+        session = model.session(batch_size=self.B, weights=self.precision)
         rng = np.random.default_rng(0)
         ids = np.zeros(self.B, np.int64)
 
@@ -344,3 +367,25 @@ class Sampling(Work):
                 torch.cat(sampled)
 
         return run
+
+
+@dataclass(frozen=True)
+class InInt8(Work):
+    """Work with weights in 8 bits, beside the same in float32."""
+
+    name: str
+    work: StreamingStep | Sampling
+
+    @property
+    def count(self) -> int:
+        """That of the work."""
+        return self.work.count
+
+    def operations(self) -> float:
+        """Those of the work."""
+        return self.work.operations()
+
+    def runs(self, peers: Peers) -> Runs:
+        """The runs of both precisions; float32's have it in their names."""
+        rounded = dataclasses.replace(self.work, precision="int8").runs(peers)
+        return rounded | {f"{name} float32": run for name, run in self.work.runs(peers).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.crf import CRFStep
 from benchmarks.ctc import CTCStep
-from benchmarks.inference import Block, Forward, Sampling, StreamingStep
+from benchmarks.inference import Block, Forward, InInt8, Sampling, StreamingStep
 from benchmarks.models import AdamUpdate, ClassifierStep, EncoderDecoderStep, LinearNorm
 from benchmarks.processes import FirstStep, Import, PeakMemory
 from benchmarks.training import (
@@ -26,6 +26,10 @@ _RAGGED = Layer("ragged LSTM, T 50 B 50 H 128", "lstm", T=50, B=50, H=128, ragge
 _PEEPHOLE = Layer("peephole LSTM, T 35 B 20 H 200", "peephole_lstm", T=35, B=20, H=200)
 _LARGE_LSTM = Layer("LSTM layer, T 50 B 50 H 512", "lstm", T=50, B=50, H=512)
 _LARGE_GRU = Layer("GRU layer, T 50 B 50 H 512", "gru", T=50, B=50, H=512)
+_STREAMING = StreamingStep("streaming step, 2 x 128", H=128)
+_LARGE_STREAMING = StreamingStep("streaming step, 2 x 1024", H=1024, streams=True)
+_SAMPLING = Sampling("sampled character, 2 x 512, B 1", V=65, H=512, B=1)
+_LARGE_SAMPLING = Sampling("sampled character, 2 x 512, B 32", V=65, H=512, B=32)
 
 ROWS: list[Work] = [
     _SMALL,
@@ -70,10 +74,14 @@ ROWS: list[Work] = [
     Forward("RNN forward, T 100 B 16 H 64", "rnn", T=100, B=16, I=64, H=64),
     *(Block(f"block of samples, LSTM H {H}", "lstm", H) for H in (8, 16, 20, 32, 40, 64)),
     *(Block(f"block of samples, GRU H {H}", "gru", H) for H in (8, 16, 20, 32, 40, 64)),
-    StreamingStep("streaming step, 2 x 128", H=128),
-    StreamingStep("streaming step, 2 x 1024", H=1024, streams=True),
-    Sampling("sampled character, 2 x 512, B 1", V=65, H=512, B=1),
-    Sampling("sampled character, 2 x 512, B 32", V=65, H=512, B=32),
+    _STREAMING,
+    _LARGE_STREAMING,
+    _SAMPLING,
+    _LARGE_SAMPLING,
+    InInt8("int8: LSTM step, 2 x 128", _STREAMING),
+    InInt8("int8: LSTM step, 2 x 1024", _LARGE_STREAMING),
+    InInt8("int8: character, 2 x 512, B 1", _SAMPLING),
+    InInt8("int8: character, 2 x 512, B 32", _LARGE_SAMPLING),
     PeakMemory("peak memory, zaremba-medium", _MEDIUM),
     PeakMemory("... beyond model, zaremba-medium", _MEDIUM, beyond_start=True),
     Import("import"),

@@ -180,6 +180,32 @@ def test_bfloat16_beside_float32(main, capsys, monkeypatch):
             assert len({len(line) for line in table}) == 1
 
 
+def test_int8_beside_float32(monkeypatch):
+    """The sessions of both are of the same work, and have their own weights."""
+    from benchmarks import inference
+    from benchmarks.rows import ROWS
+    from benchmarks.work import Peers
+
+    from anaphora.nn import session
+
+    made, check = [], session.check_weights
+
+    def watched(weights, dtype):
+        made.append(weights)
+        check(weights, dtype)
+
+    monkeypatch.setattr(session, "check_weights", watched)
+    for work in (inference.StreamingStep("", H=8), inference.Sampling("", V=7, H=8, B=3)):
+        both = inference.InInt8("int8", work)
+        assert both.operations() == work.operations()
+        assert both.count == work.count
+        made.clear()
+        for run in both.runs(Peers(threads=1)).values():
+            assert run() is None
+        assert made == ["int8", "float32"]
+    assert len([work for work in ROWS if isinstance(work, inference.InInt8)]) == 4
+
+
 def test_what_is_counted(main):
     from benchmarks.inference import Forward, Sampling, StreamingStep
     from benchmarks.training import Recurrence
