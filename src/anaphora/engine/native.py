@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
 from anaphora.engine import crf, ctc, kernels, recurrence, updates
-from anaphora.engine.precision import current_matmul_precision, rounded, rows_of_table
+from anaphora.engine.precision import current_matmul_precision, rounded
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
@@ -245,7 +245,7 @@ def gather_rows(module: Any, table: Array, ids: Array) -> Any:
     if table.ndim != 2:
         return kernels.gather_rows(table, ids)
     ids = np.asarray(ids, np.int64, order="C")
-    return rows_of_table(module.gather_rows(np.ascontiguousarray(table), ids))
+    return module.gather_rows(np.ascontiguousarray(table), ids, current_matmul_precision())
 
 
 @_native_for(kernels.sum_rows, "values")

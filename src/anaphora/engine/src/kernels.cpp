@@ -62,6 +62,10 @@ struct With {
                                      T *losses) {
         ANAPHORA_ISA::linear_cross_entropy<T>(units, N, V, K, x, weight, bias, targets, losses);
     }
+    static void gather_rows(std::int64_t N, std::int64_t width, const T *table,
+                            const std::int64_t *ids, T *rows) {
+        ANAPHORA_ISA::gather_rows<T>(units, N, width, table, ids, rows);
+    }
     static std::unique_ptr<Stack<T>> make_stack(const Cell &cell, const StackWeights<T> &weights) {
         return std::make_unique<PackedStack<T>>(cell, weights, units);
     }
@@ -73,6 +77,7 @@ struct With {
                 .recurrence_backward = recurrence_backward,
                 .make_stack = make_stack,
                 .linear_cross_entropy = linear_cross_entropy,
+                .gather_rows = gather_rows,
 #define ANAPHORA_KERNEL(name) .name = ANAPHORA_ISA::name<T>,
                 ANAPHORA_KERNELS(ANAPHORA_KERNEL)
 #undef ANAPHORA_KERNEL

@@ -215,6 +215,9 @@ template <class T> struct Kernels {
     void (*linear_cross_entropy)(std::int64_t N, std::int64_t V, std::int64_t K, const T *x,
                                  const T *weight, const T *bias, const std::int64_t *targets,
                                  T *losses);
+    // rows [N, width] = table [., width] [ids [N]], of int8 kernels in 8 bits: Int8Rows::round().
+    void (*gather_rows)(std::int64_t N, std::int64_t width, const T *table, const std::int64_t *ids,
+                        T *rows);
     // losses [N] = -log softmax(logits [N, V])[target], probabilities [N, V] = softmax(logits),
     // possibly in place. Targets are 0..V-1.
     void (*cross_entropy_forward)(std::int64_t N, std::int64_t V, const T *logits,
@@ -251,9 +254,6 @@ template <class T> struct Kernels {
                              bool logarithm, T *dx);
     // sums [N] (+)= the column sums of x [M, N].
     void (*sum_columns)(std::int64_t M, std::int64_t N, const T *x, T *sums, bool accumulate);
-    // rows [N, width] = table [., width] [ids [N]]
-    void (*gather_rows)(std::int64_t N, std::int64_t width, const T *table, const std::int64_t *ids,
-                        T *rows);
     // sums [M, width] of values [N, width]: row m is the sum of values[order[n]] for ends[m-1] <= n
     // < ends[m], in this order, where ends[-1] is 0; no row is empty.
     void (*sum_rows)(std::int64_t M, std::int64_t width, const T *values, const std::int64_t *order,
@@ -302,7 +302,6 @@ template <class T> struct Kernels {
     KERNEL(softmax_forward)                                                                        \
     KERNEL(softmax_backward)                                                                       \
     KERNEL(sum_columns)                                                                            \
-    KERNEL(gather_rows)                                                                            \
     KERNEL(sum_rows)                                                                               \
     KERNEL(dropout)                                                                                \
     KERNEL(layer_norm_forward)                                                                     \

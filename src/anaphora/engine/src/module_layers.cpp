@@ -7,7 +7,7 @@
 namespace anaphora {
 namespace {
 
-template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids) {
+template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids, const char *precision) {
     std::int64_t width = columns(table, "table"), V = size(table, 0);
     std::int64_t N = static_cast<std::int64_t>(ids.size()), lowest = 0, highest = -1;
     if (N > 0) {
@@ -22,8 +22,9 @@ template <class T> Result<T> gather_rows(In<T> table, In<std::int64_t> ids) {
     wanted.push_back(table.shape(1));
     auto rows = make<T>(wanted);
     T *to = rows.data();
+    const Kernels<T> &with = kernels<T>(precision);
     nb::gil_scoped_release release;
-    kernels<T>().gather_rows(N, width, table.data(), ids.data(), to);
+    with.gather_rows(N, width, table.data(), ids.data(), to);
     return rows;
 }
 
@@ -121,7 +122,8 @@ nb::tuple layer_norm_backward(In<T> x, std::optional<In<T>> weight, In<T> means,
 } // namespace
 
 template <class T> void bind_layers(nb::module_ &m) {
-    m.def("gather_rows", &gather_rows<T>, plain("table"), plain("ids"));
+    m.def("gather_rows", &gather_rows<T>, plain("table"), plain("ids"),
+          nb::arg("precision") = "float32");
     m.def("sum_rows", &sum_rows<T>, plain("indices"), plain("values"));
     m.def("dropout", &dropout<T>, plain("x"), "n"_a, "key"_a, "threshold"_a, "factor"_a);
     m.def("layer_norm_forward", &layer_norm_forward<T>, plain("x"), optional("weight"),

@@ -11,12 +11,16 @@ inline std::int64_t rows_in_task(std::int64_t width) {
 }
 
 template <class T>
-void gather_rows(std::int64_t N, std::int64_t width, const T *table, const std::int64_t *ids,
-                 T *rows) {
+void gather_rows(Units units, std::int64_t N, std::int64_t width, const T *table,
+                 const std::int64_t *ids, T *rows) {
     std::int64_t count = rows_in_task(width);
     parallel((N + count - 1) / count, [=](std::int64_t task) {
-        for (std::int64_t n = task * count; n < std::min(N, (task + 1) * count); n++)
+        for (std::int64_t n = task * count; n < std::min(N, (task + 1) * count); n++) {
             std::copy_n(table + ids[n] * width, width, rows + n * width);
+            if constexpr (sizeof(T) == 4)
+                if (units.precision == Precision::int8)
+                    Int8Rows::round(width, rows + n * width);
+        }
     });
 }
 

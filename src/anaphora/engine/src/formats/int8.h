@@ -494,6 +494,17 @@ class Int8Rows {
                 bytes[k + j] = static_cast<std::uint8_t>(words[j]);
         }
     }
+    // What unpack() would give of them.
+    static void round(std::int64_t I, float *row) {
+        const Int8Scales<Operand::weight> scales(largest_magnitude(I, row) - Integers{});
+        for (std::int64_t k = 0; k < I; k += lanes<float>) {
+            const PackedQuads words =
+                Int8Scales<Operand::weight>::quantize(load_some(row + k, I - k), scales.by);
+            const auto integers = (Integers)words << 24 >> 24;
+            store_some(row + k, __builtin_convertvector(integers, Vector<float>) * scales.scales,
+                       I - k);
+        }
+    }
     static void unpack(std::int64_t I, const float *from, float *to) {
         const auto *bytes = reinterpret_cast<const std::uint8_t *>(from + 1);
         const float scale = from[0];
