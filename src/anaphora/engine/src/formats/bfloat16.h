@@ -35,17 +35,26 @@ ANAPHORA_INLINE PackedPairs to_bfloat16(Vector<float> x) {
 enum class PairUnit { vectors, dots, tiles };
 #if ANAPHORA_VECTOR_BYTES == 64 && !defined(ANAPHORA_EMULATES_TILES)
 inline constexpr bool has_instructions(PairUnit unit) { return unit != PairUnit::vectors; }
+ANAPHORA_INLINE PackedPairs convert(Vector<float> low, Vector<float> high) {
+    PackedPairs halves;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(halves) : "v"(low), "v"(high));
+    return halves;
+}
+ANAPHORA_INLINE Vector<float> add_pairs(Vector<float> sums, PackedPairs x, PackedPairs w) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
+    return sums;
+}
 #else
 inline constexpr bool has_instructions(PairUnit) { return false; }
+PackedPairs convert(Vector<float> low, Vector<float> high);
+Vector<float> add_pairs(Vector<float> sums, PackedPairs x, PackedPairs w);
 #endif
 
 // The bfloat16 numbers of two vectors, those of `low` first.
 template <PairUnit Unit>
 ANAPHORA_INLINE PackedPairs to_halves(Vector<float> low, Vector<float> high) {
     if constexpr (has_instructions(Unit)) {
-        PackedPairs halves;
-        asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(halves) : "v"(low), "v"(high));
-        return halves;
+        return convert(low, high);
     } else {
         using Halves = Vector<std::uint16_t>;
         const auto high_halves = [&]<int... Lane>(std::integer_sequence<int, Lane...>) {
@@ -96,8 +105,7 @@ template <PairUnit Unit> struct Pairs {
     // Only that of Unit::vectors and dots.
     ANAPHORA_INLINE static Vector<float> add(Vector<float> sums, PackedPairs x, PackedPairs w) {
         if constexpr (has_instructions(Unit)) {
-            asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
-            return sums;
+            return add_pairs(sums, x, w);
         } else {
             sums += (Vector<float>)(x & 0xffff0000u) * (Vector<float>)(w & 0xffff0000u);
             return sums + (Vector<float>)(x << 16) * (Vector<float>)(w << 16);
