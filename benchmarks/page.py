@@ -15,9 +15,7 @@ import shutil
 import statistics
 from typing import Any
 
-from anaphora.data import CharacterTokenizer
-from anaphora.models import LanguageModel
-from benchmarks.serving import CHARACTERS, served
+from benchmarks.serving import character_model, served
 
 _PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
@@ -51,12 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pause", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
-    tokenizer = CharacterTokenizer(CHARACTERS)
-    model = LanguageModel(
-        tokenizer.vocabulary_size, hidden_size=options.hidden_size, num_layers=2
-    ).eval()
-    model.codec = tokenizer
-    with served(model, options.threads) as port:
+    with served(character_model(options.hidden_size), options.threads) as port:
         text = ("TO BE OR NOT TO BE THAT IS THE QUESTION " * options.keys)[: options.keys]
         print(json.dumps(measured(f"http://127.0.0.1:{port}", text, options.pause)))
 

@@ -33,6 +33,14 @@ _ROUNDS = 3
 _FIRST_TOKENS = 50
 
 
+def character_model(hidden_size: int) -> LanguageModel:
+    """A random model of two layers that reads and writes `CHARACTERS`."""
+    tokenizer = CharacterTokenizer(CHARACTERS)
+    model = LanguageModel(tokenizer.vocabulary_size, hidden_size=hidden_size, num_layers=2).eval()
+    model.codec = tokenizer
+    return model
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
@@ -42,11 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     engine.set_num_threads(options.threads)
-    tokenizer = CharacterTokenizer(CHARACTERS)
-    model = LanguageModel(
-        tokenizer.vocabulary_size, hidden_size=options.hidden_size, num_layers=2
-    ).eval()
-    model.codec = tokenizer
+    model = character_model(options.hidden_size)
     with served(model, options.threads) as port:
         print(json.dumps(measured(model, port, options.clients, options.tokens)))
 

@@ -106,3 +106,27 @@ def trained(tmp_path_factory, forked):
     command = CommandLine(tmp_path_factory.mktemp("trained"), forked)
     command.printed, _ = command.train("--max-steps", "60", "--evaluate-every", "20")
     return command
+
+
+def write_task(name, folder):
+    """Write 40 examples (a forecaster: 120 steps) for a task; return the file and the options."""
+    rows = [f"{'so' * (n % 3)}x{n % 5} it{n % 7} is" for n in range(40)]
+    sentences = ("".join(f"{word}\tT{len(word)}\n" for word in row.split()) for row in rows)
+    files = {
+        "classify": ("t.csv", ["text,label", *(f"{row},{n % 2}" for n, row in enumerate(rows))]),
+        "regress": ("t.csv", ["text,y", *(f"{row},{n % 9}" for n, row in enumerate(rows))]),
+        "tag": ("t.tsv", sentences),
+        "translate": ("t.tsv", [f"{row}\t{row[::-1]}" for row in rows]),
+        "forecast": ("t.csv", ["time,y", *(f"{n},{n % 6}" for n in range(120))]),
+    }
+    options = {
+        "classify": ("--column", "text", "--label-column", "label"),
+        "regress": ("--column", "text", "--target-column", "y"),
+        "tag": ("--tag-column", "2"),
+        "translate": (),
+        "forecast": ("--time-column", "time", "--target-column", "y", "--horizon", "6"),
+    }
+    file, content = files[name]
+    path = folder / file
+    path.write_text("".join(f"{line}\n" for line in content))
+    return path, options[name]

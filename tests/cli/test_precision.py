@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from tests.cli.conftest import SMALL, TEXT
+from tests.cli.conftest import SMALL, TEXT, write_task
 from typer.testing import CliRunner
 
 from anaphora import engine, matmul_precision
@@ -116,28 +116,11 @@ def test_texts_are_generated_and_scored_in_it(folder):
 
 @pytest.mark.parametrize("name", ["classify", "regress", "tag", "translate", "forecast"])
 def test_every_task(name, tmp_path):
-    rows = [f"{'so' * (n % 3)}x{n % 5} it{n % 7} is" for n in range(40)]
-    sentences = ("".join(f"{word}\tT{len(word)}\n" for word in row.split()) for row in rows)
-    files = {
-        "classify": ("t.csv", ["text,label", *(f"{row},{n % 2}" for n, row in enumerate(rows))]),
-        "regress": ("t.csv", ["text,y", *(f"{row},{n % 9}" for n, row in enumerate(rows))]),
-        "tag": ("t.tsv", sentences),
-        "translate": ("t.tsv", [f"{row}\t{row[::-1]}" for row in rows]),
-        "forecast": ("t.csv", ["time,y", *(f"{n},{n % 6}" for n in range(120))]),
-    }
-    options = {
-        "classify": ("--column", "text", "--label-column", "label"),
-        "regress": ("--column", "text", "--target-column", "y"),
-        "tag": ("--tag-column", "2"),
-        "translate": (),
-        "forecast": ("--time-column", "time", "--target-column", "y", "--horizon", "6"),
-    }
-    file, content = files[name]
-    path, model = tmp_path / file, tmp_path / "model"
-    path.write_text("".join(f"{line}\n" for line in content))
+    path, options = write_task(name, tmp_path)
+    model = tmp_path / "model"
     run(
         "train", path, "--task", name, "--out", model, "--hidden-size", "8", "--batch-size", "8",
-        "--max-steps", "5", *options[name], *BFLOAT16,
+        "--max-steps", "5", *options, *BFLOAT16,
     )  # fmt: skip
     assert recorded(model) == "bfloat16"
     found = []

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.cli.conftest import SMALL, TEXT
+from tests.cli.conftest import SMALL, TEXT, write_task
 from typer.testing import CliRunner
 
 import anaphora
@@ -125,28 +125,11 @@ def test_texts_are_generated_and_scored_with_them(folder):
 
 @pytest.mark.parametrize("name", ["classify", "regress", "tag", "translate", "forecast"])
 def test_every_task(name, tmp_path):
-    rows = [f"{'so' * (n % 3)}x{n % 5} it{n % 7} is" for n in range(40)]
-    sentences = ("".join(f"{word}\tT{len(word)}\n" for word in row.split()) for row in rows)
-    files = {
-        "classify": ("t.csv", ["text,label", *(f"{row},{n % 2}" for n, row in enumerate(rows))]),
-        "regress": ("t.csv", ["text,y", *(f"{row},{n % 9}" for n, row in enumerate(rows))]),
-        "tag": ("t.tsv", sentences),
-        "translate": ("t.tsv", [f"{row}\t{row[::-1]}" for row in rows]),
-        "forecast": ("t.csv", ["time,y", *(f"{n},{n % 6}" for n in range(120))]),
-    }
-    options = {
-        "classify": ("--column", "text", "--label-column", "label"),
-        "regress": ("--column", "text", "--target-column", "y"),
-        "tag": ("--tag-column", "2"),
-        "translate": (),
-        "forecast": ("--time-column", "time", "--target-column", "y", "--horizon", "6"),
-    }
-    file, content = files[name]
-    path, model, small = tmp_path / file, tmp_path / "model", tmp_path / "small"
-    path.write_text("".join(f"{line}\n" for line in content))
+    path, options = write_task(name, tmp_path)
+    model, small = tmp_path / "model", tmp_path / "small"
     run(
         "train", path, "--task", name, "--out", model, "--hidden-size", "8", "--batch-size", "8",
-        "--max-steps", "5", *options[name],
+        "--max-steps", "5", *options,
     )  # fmt: skip
     run("quantize", model, small)
     inputs = tmp_path / "inputs.txt"

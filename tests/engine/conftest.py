@@ -96,13 +96,24 @@ def native_settings():
     _native.use_instruction_set(instructions)
 
 
+def _select(native_settings, name):
+    try:
+        native_settings.use_instruction_set(name)
+    except ValueError:
+        pytest.skip(f"this machine or build has no {name}")
+    return name
+
+
 @pytest.fixture(params=["amx", "avx512", "avx2", "baseline"])
 def instructions(request, native_settings):
     """Select each instruction set in turn; skip the test with those that are missing."""
-    try:
-        native_settings.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this machine or build has no {request.param}")
+    _select(native_settings, request.param)
+
+
+@pytest.fixture(params=["amx", "avx512", "avx2", "baseline", "amx-emulated"])
+def instruction_set(request, native_settings):
+    """The name of each instruction set in turn, the emulated one too."""
+    return _select(native_settings, request.param)
 
 
 @pytest.fixture

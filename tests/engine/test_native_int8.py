@@ -32,18 +32,8 @@ native = pytest.importorskip("anaphora.engine.native")
 layers_run_native = pytest.mark.skipif(
     engine.info()["engine"] != "native", reason="layers do not run on the native engine"
 )
-SETS = ["amx", "avx512", "avx2", "baseline", "amx-emulated"]
-FUSED = [name for name in SETS if name != "baseline"]  # whose equations have the same bits
+FUSED = ["amx", "avx512", "avx2", "amx-emulated"]  # sets whose equations have the same bits
 EDGES = [1, 2, 3, 4, 5, 15, 16, 17, 31, 33, 63, 64, 65, 130]
-
-
-@pytest.fixture(params=SETS)
-def each_set(request, native_settings):
-    """Select each instruction set in turn."""
-    try:
-        native_settings.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this machine or build has no {request.param}")
 
 
 def normal(rng, *shape, scale=1.0):
@@ -120,7 +110,7 @@ def test_quantized_extremes():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_products_have_the_bits_of_the_definition(seed, each_set):
+def test_products_have_the_bits_of_the_definition(seed, instruction_set):
     rng = np.random.default_rng(seed)
     M, N, K = (int(rng.choice([1, 3, 7, 18])) for _ in range(3))
     x, weight, bias = spread(rng, M, K), spread(rng, N, K), normal(rng, N)
@@ -131,7 +121,7 @@ def test_products_have_the_bits_of_the_definition(seed, each_set):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_products_of_every_size_and_layout(seed, each_set, native_settings):
+def test_products_of_every_size_and_layout(seed, instruction_set, native_settings):
     rng = np.random.default_rng(seed)
     M, N, K = (int(rng.choice(EDGES)) for _ in range(3))
     x, weight, bias = spread(rng, M, K), spread(rng, N, K), normal(rng, N)
@@ -150,7 +140,7 @@ def test_products_of_every_size_and_layout(seed, each_set, native_settings):
             )
 
 
-def test_large_products(each_set, native_settings, rng):
+def test_large_products(instruction_set, native_settings, rng):
     native_settings.set_num_threads(2)
     for M, N, K in [(200, 70, 515), (70, 300, 1100), (40, 1030, 64)]:
         x, weight = normal(rng, M, K), normal(rng, N, K)
@@ -161,7 +151,7 @@ def test_large_products(each_set, native_settings, rng):
         assert 0 < np.abs(found - exact).max() < 0.06 * K**0.5
 
 
-def test_no_multiplication_and_addition_are_fused(each_set, rng):
+def test_no_multiplication_and_addition_are_fused(instruction_set, rng):
     """Among so many numbers some become half an integer only when their product is rounded."""
     x, weight = normal(rng, 3000, 1000), normal(rng, 2, 1000)
     by = np.float32(127) / np.abs(x).max(axis=1, keepdims=True)
@@ -172,7 +162,7 @@ def test_no_multiplication_and_addition_are_fused(each_set, rng):
         np.testing.assert_array_equal(native.matmul(x, weight.T), kernels.matmul(x, weight.T))
 
 
-def test_errors_are_those_of_rounding_to_8_bits(each_set, rng):
+def test_errors_are_those_of_rounding_to_8_bits(instruction_set, rng):
     """Against float64, of operands that are quantized independently of the package."""
     x, weight = spread(rng, 33, 257), spread(rng, 40, 257)
     r, s = (np.abs(a).max(axis=1, keepdims=True) / 127.0 for a in (x, weight))
@@ -184,7 +174,7 @@ def test_errors_are_those_of_rounding_to_8_bits(each_set, rng):
     assert (np.abs(found - exact) <= 2e-4 * size + 4 * (r * s.T) * 127).all()
 
 
-def test_the_longest_sums(each_set, rng):
+def test_the_longest_sums(instruction_set, rng):
     K = MAX_INT8_TERMS
     x, weight = np.ones((2, K + 1), np.float32), np.ones((3, K + 1), np.float32)
     x[1], weight[1] = -1, -1
@@ -197,7 +187,7 @@ def test_the_longest_sums(each_set, rng):
     np.testing.assert_array_equal(np.sign(found), [[1, -1, 1], [-1, 1, -1]])
 
 
-def test_extremes_of_products(each_set):
+def test_extremes_of_products(instruction_set):
     f = np.float32
     largest, tiny = np.nextafter(f(2.0**127), f(0)), f(2.0**-100)
     rows = np.array(
@@ -218,7 +208,7 @@ def test_extremes_of_products(each_set):
     assert not found[np.ix_([1, 8, 9, 11], good)].any()  # they count as 0
 
 
-def test_sizes_of_0(each_set):
+def test_sizes_of_0(instruction_set):
     for M, N, K in [(0, 3, 4), (3, 0, 4), (3, 4, 0)]:
         x, weight, bias = np.ones((M, K), "f"), np.ones((N, K), "f"), np.arange(N, dtype="f")
         with int8_weights():
@@ -227,7 +217,7 @@ def test_sizes_of_0(each_set):
             )
 
 
-def test_only_weights_of_float32(each_set, rng):
+def test_only_weights_of_float32(instruction_set, rng):
     a, b = normal(rng, 2, 5, 7), normal(rng, 2, 7, 3)
     plain = native.batch_matmul(a, b), native.matmul(a[0], b[0], gradient="input")
     wide = native.matmul(a[0].astype("d"), b[0].astype("d"))
@@ -239,7 +229,7 @@ def test_only_weights_of_float32(each_set, rng):
 
 
 @pytest.mark.parametrize(("N", "V", "K"), [(1, 5, 7), (40, 70, 130), (90, 33, 64), (3, 300, 17)])
-def test_losses_are_those_of_the_logits(N, V, K, each_set, rng):
+def test_losses_are_those_of_the_logits(N, V, K, instruction_set, rng):
     x, weight, bias = spread(rng, N, K) / 99, normal(rng, V, K), normal(rng, V)
     targets = rng.integers(0, V, N)
     with int8_weights():
@@ -248,7 +238,7 @@ def test_losses_are_those_of_the_logits(N, V, K, each_set, rng):
     np.testing.assert_array_equal(found, native.cross_entropy_forward(logits, targets)[0])
 
 
-def test_rows_of_a_table(each_set, rng):
+def test_rows_of_a_table(instruction_set, rng):
     table, ids = spread(rng, 20, 13), rng.integers(0, 20, (3, 4))
     expected = dequantized(*quantized(table))[ids]
     with int8_weights():
@@ -317,14 +307,16 @@ def fading(n, m, h):
 
 @pytest.mark.parametrize(("name", "P"), [("rnn_relu", None), ("rnn_relu", 6), ("fading", None)])
 @pytest.mark.parametrize("B", [1, 5])
-def test_recurrences_of_plain_equations_have_the_bits_of_numpy(B, name, P, each_set, problem, rng):
+def test_recurrences_of_plain_equations_have_the_bits_of_numpy(
+    B, name, P, instruction_set, problem, rng
+):
     p = problem({**CELLS, "fading": fading}[name], rng, np.float32, T=5, B=B, H=37, P=P, I=9)
     for options in ({}, {"lengths": np.arange(B) % 6, "reverse": True}):
         assert_all_equal(forward(p, native, **options), forward(p, recurrence, **options))
 
 
 @pytest.mark.parametrize("I", [3, 40])
-def test_input_in_the_step_or_before(I, each_set, problem, rng):
+def test_input_in_the_step_or_before(I, instruction_set, problem, rng):
     """Few rows multiply a span's input before its steps, more rows in the step: the same bits."""
     p = problem(CELLS["lstm"], rng, np.float32, T=6, B=9, H=70, I=I)
     together = forward(p, native)[0]
@@ -357,7 +349,7 @@ LAYERS = {
 @layers_run_native
 @pytest.mark.parametrize("B", [None, 1, 3, 20])
 @pytest.mark.parametrize("name", LAYERS)
-def test_sessions_are_the_layer(name, B, each_set, native_settings, rng):
+def test_sessions_are_the_layer(name, B, instruction_set, native_settings, rng):
     layer = LAYERS[name]()
     x = normal(rng, 6, *(() if B is None else (B,)), 9)
     with int8_weights(), no_grad():
@@ -378,7 +370,7 @@ def test_sessions_are_the_layer(name, B, each_set, native_settings, rng):
 
 
 @layers_run_native
-def test_whole_sequences_agree(each_set, native_settings, rng):
+def test_whole_sequences_agree(instruction_set, native_settings, rng):
     """Batch, padding and both directions."""
     layer = nn.LSTM(9, 33, num_layers=2, bidirectional=True)
     x, lengths = normal(rng, 6, 5, 9), np.array([6, 2, 0, 5, 3])
@@ -394,7 +386,7 @@ def test_whole_sequences_agree(each_set, native_settings, rng):
 @layers_run_native
 @pytest.mark.parametrize("tie", [False, True])
 @pytest.mark.parametrize("V", [7, 60])  # 7: the products of the embedding are tabulated
-def test_language_models(V, tie, each_set, rng):
+def test_language_models(V, tie, instruction_set, rng):
     model = LanguageModel(
         vocabulary_size=V, hidden_size=40, embedding_size=40, num_layers=2, tied=tie
     )
@@ -411,7 +403,7 @@ def test_language_models(V, tie, each_set, rng):
 
 
 @layers_run_native
-def test_models_of_sequences(each_set, rng):
+def test_models_of_sequences(instruction_set, rng):
     x = normal(rng, 7, 2, 3)
     classifier = SequenceClassifier(num_classes=4, hidden_size=12, input_size=3, pooling="mean")
     with int8_weights(), no_grad():
@@ -455,7 +447,7 @@ def test_translation(attention, native_settings, rng):
 
 
 @layers_run_native
-def test_forecasts(each_set, rng):
+def test_forecasts(instruction_set, rng):
     model = Forecaster(hidden_size=24, context=6, lags=(1, 2), distribution="gaussian")
     values = rng.standard_normal((20, 1)).cumsum(axis=0)
     with int8_weights():
@@ -488,7 +480,7 @@ def test_words_with_characters(rng):
 
 
 @layers_run_native
-def test_the_size_of_sessions(each_set):
+def test_the_size_of_sessions(instruction_set):
     """A quarter of float32's, and little beside it: scales, biases, padding."""
     models = [nn.LSTM(256, 256, num_layers=2)]
     for V in (60, 100, 2000):  # tabulated; tabulated in float32 alone; not tabulated

@@ -16,7 +16,6 @@ from anaphora.engine import current_matmul_precision, kernels, recurrence
 from anaphora.engine.precision import rounded, with_current_precision
 from anaphora.equations import relu, sigmoid, tanh
 
-SETS = ["amx", "amx-emulated", "avx512", "avx2", "baseline"]
 TILES = ("amx", "amx-emulated")
 
 
@@ -32,16 +31,6 @@ def own(f, n, h, c, p):
     f = sigmoid(f + p * c)
     c = f * c + (1 - f) * tanh(n)
     return tanh(2 * c), c
-
-
-@pytest.fixture(params=SETS)
-def instruction_set(request, native_settings):
-    """Each instruction set in turn; the test is skipped for those that are missing."""
-    try:
-        native_settings.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this machine or build has no {request.param}")
-    return request.param
 
 
 @pytest.fixture
