@@ -315,6 +315,12 @@ template <class T> class BackwardStep {
             gather(values_[saved_count + k], from_unit(d_after[k], unit), rows, sub, units);
         if (d_output.data != nullptr)
             gather_add(values_[saved_count], from_unit(d_output, unit), rows, sub, units);
+        for (int r = 0; r < rows; r++) { // fetch what is written after the program
+            T *x_row = d_x_gates[r] + unit;
+            for (std::int32_t g = 0; g < gate_count; g++)
+                if (cell_.gates[g].x >= 0)
+                    __builtin_prefetch(x_row + cell_.gates[g].x * units_, 1);
+        }
 
         values_.run(sub * rows);
 

@@ -12,8 +12,7 @@
 #pragma once
 
 #include "chain.h"
-
-#include "../tile_registers.h"
+#include "word_tiles.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -91,12 +90,7 @@ template <PairUnit Unit> struct Pairs {
     static constexpr std::int64_t rows_after_terms = 0;
     static constexpr int max_rows = own_tiles ? 32 : anaphora::max_rows;
     static constexpr int max_vectors = own_tiles ? 2 : anaphora::max_vectors;
-#if defined(ANAPHORA_HAS_TILES)
-    struct NoRegisters {};
-    using Registers = std::conditional_t<own_tiles, TileRegisters, NoRegisters>;
-#else
-    struct Registers {};
-#endif
+    using Registers = RegistersIf<own_tiles>;
 
     static constexpr int tile_rows(int vectors) {
         return own_tiles ? max_rows : ANAPHORA_ISA::tile_rows(vectors);
@@ -186,66 +180,11 @@ template <PairUnit Unit> struct Pairs {
     }
 
 #if defined(ANAPHORA_HAS_TILES)
-    // As chain.h's, for up to 32 rows by up to 2 vectors, on registers that are set up.
     static void multiply_tile(int vectors, int rows, std::int64_t K, const Packed *a,
                               std::int64_t row_stride, const Packed *b, float *c,
                               std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
-        const int upper = rows > 16 ? rows / 2 : 0, lower = rows - upper;
-        TileRegisters::set_pairs(lower, upper);
-        auto run = [&](auto V, auto U) {
-            multiply_tile_of<V, U>(K, lower, a, row_stride, b, c, c_row, c_vector, accumulate);
-        };
-        using std::bool_constant, std::integral_constant;
-        if (vectors == 1)
-            return upper > 0 ? run(integral_constant<int, 1>(), bool_constant<true>())
-                             : run(integral_constant<int, 1>(), bool_constant<false>());
-        return upper > 0 ? run(integral_constant<int, 2>(), bool_constant<true>())
-                         : run(integral_constant<int, 2>(), bool_constant<false>());
-    }
-
-  private:
-    // Registers: 0 to 3 hold sums, of the lower rows and of the upper ones; 4 and 5 these rows; 6
-    // and 7 vectors of the weight.
-    template <int V, bool Upper>
-    static void multiply_tile_of(std::int64_t K, int lower, const Packed *a,
-                                 std::int64_t row_stride, const Packed *b, float *c,
-                                 std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
-        using R = TileRegisters;
-        constexpr std::int64_t bytes = sizeof(float), line = 64 * V;
-        float *upper = c + lower * c_row;
-        if (accumulate) {
-            R::load<0>(c, c_row * bytes);
-            if constexpr (V > 1)
-                R::load<1>(c + c_vector, c_row * bytes);
-            if constexpr (Upper)
-                R::load<2>(upper, c_row * bytes);
-            if constexpr (Upper && V > 1)
-                R::load<3>(upper + c_vector, c_row * bytes);
-        } else {
-            R::zero<0>(), R::zero<1>(), R::zero<2>(), R::zero<3>();
-        }
-        for (std::int64_t k = 0; k < K; k += 16) {
-            R::load<4>(a + k, row_stride * bytes);
-            R::load<6>(b + k * V * 16, line);
-            R::multiply_pairs<0, 4, 6>();
-            if constexpr (V > 1) {
-                R::load<7>(b + k * V * 16 + 16, line);
-                R::multiply_pairs<1, 4, 7>();
-            }
-            if constexpr (Upper) {
-                R::load<5>(a + lower * row_stride + k, row_stride * bytes);
-                R::multiply_pairs<2, 5, 6>();
-            }
-            if constexpr (Upper && V > 1)
-                R::multiply_pairs<3, 5, 7>();
-        }
-        R::store<0>(c, c_row * bytes);
-        if constexpr (V > 1)
-            R::store<1>(c + c_vector, c_row * bytes);
-        if constexpr (Upper)
-            R::store<2>(upper, c_row * bytes);
-        if constexpr (Upper && V > 1)
-            R::store<3>(upper + c_vector, c_row * bytes);
+        multiply_word_tiles<WordTerms::pairs>(vectors, rows, K, a, row_stride, b, c, c_row, c_vector,
+                                          accumulate);
     }
 #endif
 };

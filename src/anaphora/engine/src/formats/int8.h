@@ -17,8 +17,6 @@
 
 #include "bfloat16.h"
 
-#include "../tile_registers.h"
-
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -135,12 +133,7 @@ template <QuadUnit Unit> struct QuadTiles {
     static constexpr std::int64_t rows_after_terms = Unit == QuadUnit::vectors ? 1 : 2;
     static constexpr int max_rows = on_tiles ? 32 : anaphora::max_rows;
     static constexpr int max_vectors = on_tiles ? 2 : anaphora::max_vectors;
-#if defined(ANAPHORA_HAS_TILES)
-    struct NoRegisters {};
-    using Registers = std::conditional_t<on_tiles, TileRegisters, NoRegisters>;
-#else
-    struct Registers {};
-#endif
+    using Registers = RegistersIf<on_tiles>;
 
     static constexpr int tile_rows(int vectors) {
         if (on_tiles)
@@ -300,56 +293,15 @@ template <QuadUnit Unit> struct QuadTiles {
     static void multiply_on_tiles(int vectors, int rows, std::int64_t K, const Packed *a,
                                   std::int64_t row_stride, const Packed *b, float *c,
                                   std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
-        const int upper = rows > 16 ? rows / 2 : 0, lower = rows - upper;
-        TileRegisters::set_pairs(lower, upper);
-        alignas(64) std::int32_t sums[2][2][16][16]; // lower and upper rows, by vectors
-        using std::bool_constant, std::integral_constant;
-        auto add = [&](auto V, auto U) { add_on_tiles<V, U>(K, lower, a, row_stride, b, sums); };
-        if (vectors == 1)
-            upper > 0 ? add(integral_constant<int, 1>(), bool_constant<true>())
-                      : add(integral_constant<int, 1>(), bool_constant<false>());
-        else
-            upper > 0 ? add(integral_constant<int, 2>(), bool_constant<true>())
-                      : add(integral_constant<int, 2>(), bool_constant<false>());
+        alignas(64) std::int32_t sums[2][max_rows][16]; // by vectors
+        multiply_word_tiles<WordTerms::quads>(vectors, rows, K, a, row_stride, b, sums, 16,
+                                          max_rows * 16, false);
         for (int v = 0; v < vectors; v++) {
             const auto scales = (Vector<float>)load(b + (K * vectors + v) * 16);
-            for (int r = 0; r < rows; r++) {
-                const std::int32_t *from = r < lower ? sums[0][v][r] : sums[1][v][r - lower];
-                put(load(from), a[r * row_stride + K], scales, c + r * c_row + v * c_vector,
+            for (int r = 0; r < rows; r++)
+                put(load(sums[v][r]), a[r * row_stride + K], scales, c + r * c_row + v * c_vector,
                     accumulate);
-            }
         }
-    }
-
-    // Registers as in Pairs.
-    template <int V, bool Upper>
-    static void add_on_tiles(std::int64_t K, int lower, const Packed *a, std::int64_t row_stride,
-                             const Packed *b, std::int32_t (*sums)[2][16][16]) {
-        using R = TileRegisters;
-        constexpr std::int64_t bytes = sizeof(Packed), line = 64 * V;
-        R::zero<0>(), R::zero<1>(), R::zero<2>(), R::zero<3>();
-        for (std::int64_t k = 0; k < K; k += 16) {
-            R::load<4>(a + k, row_stride * bytes);
-            R::load<6>(b + k * V * 16, line);
-            R::multiply<0, 4, 6>();
-            if constexpr (V > 1) {
-                R::load<7>(b + k * V * 16 + 16, line);
-                R::multiply<1, 4, 7>();
-            }
-            if constexpr (Upper) {
-                R::load<5>(a + lower * row_stride + k, row_stride * bytes);
-                R::multiply<2, 5, 6>();
-            }
-            if constexpr (Upper && V > 1)
-                R::multiply<3, 5, 7>();
-        }
-        R::store<0>(sums[0][0]);
-        if constexpr (V > 1)
-            R::store<1>(sums[0][1]);
-        if constexpr (Upper)
-            R::store<2>(sums[1][0]);
-        if constexpr (Upper && V > 1)
-            R::store<3>(sums[1][1]);
     }
 #endif
 };
