@@ -38,6 +38,8 @@ from anaphora.interop.layers import (
     lstm_cell,
     rnn_cell,
 )
+from anaphora.interop.models import from_layers
+from anaphora.models import SavedModel
 from anaphora.nn.initialization import shapes_only
 from anaphora.tensor import Array, as_tensor
 
@@ -132,6 +134,15 @@ def load(path: str | os.PathLike[str], config: str | os.PathLike[str] | None = N
         return _sequential(saved)
     except ValueError as error:  # what h5py and zipfile find is made one, too
         raise ArtifactError(f"{path}: {error}") from error
+
+
+def read(path: Path, task: str | None, config: Path | None) -> SavedModel:
+    """For `interop.read`: the model with the weights of a file."""
+    layers = load(path, config).layers
+    try:
+        return from_layers(layers, task)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _h5py() -> Any:

@@ -18,6 +18,8 @@ from anaphora import engine, nn, ops
 from anaphora.artifact import ArtifactError
 from anaphora.cells import CELLS
 from anaphora.interop.layers import ACTIVATIONS, Function
+from anaphora.interop.models import of_state
+from anaphora.models import SavedModel
 from anaphora.nn.initialization import shapes_only
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Array, Parameter, Tensor, as_tensor
@@ -974,3 +976,8 @@ def _state(torch: Any, held: Any, depth: int = 2) -> Mapping[str, Any]:
         if found := _state(torch, held.get(name), depth - 1):
             return found
     return tensors
+
+
+def read(path: Path, task: str | None, config: Path | None) -> SavedModel:
+    """For `interop.read`: the model with the weights of a checkpoint."""
+    return of_state(path, load_checkpoint(path), task, config)
