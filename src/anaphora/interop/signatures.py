@@ -22,6 +22,7 @@ from anaphora.models.reader import Reader, last_outputs
 from anaphora.models.sequences import SequenceToVector
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Tensor
+from anaphora.tensor.hooks import thread
 
 Values = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ class Value(NamedTuple):
         name: Its name.
         axes: The size of each axis; a letter for a free one.
         kind: "features" (any numbers), "positive" numbers, "ids", "lengths", "flags" (booleans), or
-            "state", or "counts", states that count steps.
+            "state", "counts" (states that count steps), or "tags" (ids, and -100 for none).
         below: Ids are below this number.
         up_to: Lengths are at most the size of this axis.
         start: The value of a state before the first step.
@@ -52,7 +53,8 @@ class Value(NamedTuple):
     @property
     def dtype(self) -> str:
         """Of its numbers."""
-        return {"ids": "int64", "lengths": "int64", "flags": "bool"}.get(self.kind, "float32")
+        integers = dict.fromkeys(("ids", "lengths", "tags"), "int64")
+        return {**integers, "flags": "bool"}.get(self.kind, "float32")
 
     def describe(self) -> str:
         """Its axes, its dtype and what its numbers are.
@@ -63,6 +65,8 @@ class Value(NamedTuple):
         words = f"[{', '.join(map(str, self.axes))}] {self.dtype}"
         if self.kind == "ids":
             words += f", 0 to {self.below - 1}"
+        if self.kind == "tags":
+            words += f", 0 to {self.below - 1}; -100 beyond the lengths"
         if self.kind == "lengths":
             words += f", 0 to {self.up_to}"
         if self.kind == "positive":
@@ -202,10 +206,23 @@ def _tagger(model: SequenceTagger) -> list[Signature]:
             values.get("characters"),
             values.get("character_lengths"),
         )
-        return {"logits": logits, **_after(states, state)}
+        made = {"logits": logits, **_after(states, state)}
+        if model.crf:
+            made["tags"] = _decoded(model.crf_layer, logits, values["lengths"])
+        return made
 
-    logits = Value("logits", ("T", "B", model.num_tags))
-    return [Signature("", [*inputs, _LENGTHS, *states], [logits, *_next(states)], call)]
+    outputs = [Value("logits", ("T", "B", model.num_tags)), *_next(states)]
+    if model.crf:  # of the steps of this call
+        outputs.append(Value("tags", ("T", "B"), "tags", below=model.num_tags))
+    return [Signature("", [*inputs, _LENGTHS, *states], outputs, call)]
+
+
+def _decoded(crf: nn.CRF, logits: Any, lengths: Any) -> Any:
+    """The most likely path of tags; -100 beyond the lengths."""
+    if thread.interpreter is None:
+        return crf.decode(logits, lengths)
+    arguments = (logits, *crf._allowed(), lengths)
+    return thread.interpreter.operation("crf_decode", arguments, {})
 
 
 def _sequence_to_vector(model: SequenceToVector) -> list[Signature]:
