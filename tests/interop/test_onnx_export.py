@@ -181,7 +181,7 @@ def test_the_body_of_a_scan_has_the_authors_names(tmp_path):
     (scan,) = (node for node in file.proto.graph.node if node.op_type == "Scan")
     body = next(a.g for a in scan.attribute if a.name == "body")
     made = {name for node in body.node for name in node.output}
-    assert {"rising", "u", "q"} <= {name.removesuffix("'") for name in made}
+    assert {"/rising", "/u", "/q"} <= {name.removesuffix("'") for name in made}
     assert "MatMul" in {node.op_type for node in body.node}
 
 
@@ -475,6 +475,24 @@ def test_a_module_with_a_forward_of_its_own(tmp_path):
     shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
               for v in file.proto.graph.input]  # fmt: skip
     assert shapes == [["T", "B"], ["B"], [2, "B", H]]
+
+
+def test_names_inside_never_take_those_of_inputs_and_outputs(tmp_path):
+    @cell(gates="a", state="h", parameters="y")
+    def clashing(a, h, y):
+        x = a * y
+        lengths = tanh(x)
+        next_h = lengths + 0.5 * h
+        return next_h
+
+    layer = randomized(nn.Recurrent(clashing, I, H))
+    layer.output = nn.Parameter(random(H, seed=9))
+    layer.x = layer.output
+    file = exported(layer, tmp_path)
+    assert (file.inputs, file.names) == (["x", "lengths", "h"], ["y", "next_h"])
+    net = Of(lambda m, x: x * m.output)
+    net.output = nn.Parameter(random(I))
+    assert exported(net, tmp_path, example=[random(2, 3, I)]).names == ["output"]
 
 
 @pytest.mark.parametrize(

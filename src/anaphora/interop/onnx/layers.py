@@ -337,7 +337,7 @@ def scan(
 
 def _inside(t: Tracer, name: str, shape: Any, like: Symbol) -> Symbol:
     """An input of a body."""
-    return t.made(t.graph.name(f"{t.graph.root.scope}{name}"), shape, like.dtype)
+    return t.made(t.graph.name(f"/{t.graph.root.scope}{name}"), shape, like.dtype)
 
 
 class _Gate(Symbol):
