@@ -86,6 +86,12 @@ class Signature:
         outputs: What it returns, in this order.
         call: Computes the outputs by name from the inputs by name: Tensors of floats, and arrays of
             integers and booleans; or from symbols for all of these.
+
+    >>> one, = signatures(nn.GRU(input_size=3, hidden_size=4))
+    >>> x, lengths, h = Tensor(np.ones((5, 2, 3))), np.array([5, 2]), Tensor(np.zeros((1, 2, 4)))
+    >>> made = one.call({"x": x.astype("float32"), "lengths": lengths, "h": h.astype("float32")})
+    >>> [(value.name, made[value.name].shape) for value in one.outputs]
+    [('y', (5, 2, 4)), ('next_h', (1, 2, 4))]
     """
 
     name: str
