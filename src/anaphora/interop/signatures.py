@@ -86,6 +86,7 @@ class Signature:
         outputs: What it returns, in this order.
         call: Computes the outputs by name from the inputs by name: Tensors of floats, and arrays of
             integers and booleans; or from symbols for all of these.
+        shortest: The steps that a sequence must have, as convolutions do not return any otherwise.
 
     >>> one, = signatures(nn.GRU(input_size=3, hidden_size=4))
     >>> x, lengths, h = Tensor(np.ones((5, 2, 3))), np.array([5, 2]), Tensor(np.zeros((1, 2, 4)))
@@ -98,6 +99,7 @@ class Signature:
     inputs: list[Value]
     outputs: list[Value]
     call: Callable[[Values], Values] = field(repr=False)
+    shortest: int = 1
 
 
 def signatures(
@@ -420,6 +422,9 @@ def _inputs(module: nn.Module) -> list[Value] | None:
         return _recurrent(module)[0].inputs  # type: ignore[arg-type]
     if isinstance(module, nn.Linear) and forward is nn.Linear.forward:
         return [Value("x", ("T", "B", module.in_features))]
+    if isinstance(module, nn.Conv1d) and forward is nn.Conv1d.forward:
+        axes = ("B", "T") if module.batch_first else ("T", "B")
+        return [Value("x", (*axes, module.in_channels)), _LENGTHS]
     if isinstance(module, nn.LayerNorm) and forward is nn.LayerNorm.forward:
         return [Value("x", ("T", "B", module.normalized_shape))]
     if isinstance(module, nn.Embedding) and forward is nn.Embedding.forward:
@@ -479,6 +484,11 @@ def _shown(
     if argument.startswith("state"):
         fixed |= {0}
     free = [axis for axis in range(array.ndim) if axis not in fixed]
+    if len({array.shape[axis] for axis in free}) < len(free) and array.dtype.kind != "b":
+        raise ValueError(
+            f"the example of {name} has the shape {array.shape}: give one whose free axes differ "
+            "in size, as axes of equal size are the same one"
+        )
     unused = [letter for letter in "BTSWUVXYZ" if letter not in letters.values()]
     for axis in reversed(free):
         if array.shape[axis] not in letters:
@@ -512,7 +522,16 @@ def _module(module: nn.Module, inputs: list[Value], names: Sequence[Any]) -> Sig
         return {f"output{'' if k == 0 else f'_{k + 1}'}": value for k, value in enumerate(made)}
 
     positional = isinstance(module, nn.Sequential)
-    return Signature("", inputs, [], call)
+    return Signature("", inputs, [], call, _shortest(module))
+
+
+def _shortest(module: nn.Module) -> int:
+    """Steps that are enough for all convolutions, one after the other."""
+    steps = 1
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d):
+            steps = steps * layer.stride + layer.dilation * (layer.kernel_size - 1)
+    return steps
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -332,7 +332,7 @@ def _difference(
     except Exception as error:
         raise ExportError(f"{path}: ONNX Runtime cannot load the file: {error}") from error
     for seed in range(2):
-        inputs = random_inputs(function.inputs, seed)
+        inputs = random_inputs(function.inputs, seed, function.shortest)
         names = [output.name for output in session.get_outputs()]
         try:
             found = dict(zip(names, session.run(names, inputs), strict=True))
@@ -376,7 +376,7 @@ def _compared(found: Array, expected: Array) -> float:
     return float(np.abs(a - b).max(initial=0) / np.abs(b).max(initial=1))
 
 
-def random_inputs(values: Sequence[Value], seed: int) -> dict[str, Array]:
+def random_inputs(values: Sequence[Value], seed: int, shortest: int = 1) -> dict[str, Array]:
     """Random numbers for every input, of sizes that differ; one row has no steps, one all."""
     generator = np.random.default_rng(seed)
     letters = dict.fromkeys(
@@ -384,6 +384,8 @@ def random_inputs(values: Sequence[Value], seed: int) -> dict[str, Array]:
     )
     sizes = {letter: (7, 3, 5, 4, 6, 8, 9)[(k + seed) % 7] for k, letter in enumerate(letters)}
     for letter in letters:
+        if letter != "B":
+            sizes[letter] += shortest - 1
         base, plus, more = letter.partition("+")
         if plus:
             sizes[letter] = sizes.get(base, 7) + int(more)
