@@ -298,13 +298,19 @@ def test_tagger_with_characters(crf, tmp_path):
         "character_lengths": generator.integers(0, 9, (T, B)),
     }
     states = states_of(model.recurrent)
-    found = exported(model, tmp_path)(ids=ids, lengths=LENGTHS, **spelling, **states)
+    file = exported(model, tmp_path)
+    found = file(ids=ids, lengths=LENGTHS, **spelling, **states)
     logits, _ = call(model, ids, tuple(states.values()), LENGTHS, **spelling)
     assert_close(found["logits"], logits.data)
     assert ("tags" in found) == crf
     if crf:
         expected = model.crf_layer.decode(logits, LENGTHS)
         assert len(np.unique(expected)) == 4  # all tags, and -100
+        assert (found["tags"] == expected).all()
+        one = {"characters": spelling["characters"][:, :1], "lengths": np.array([1, 0, 1, 1])}
+        one |= {"character_lengths": spelling["character_lengths"][:1], "ids": ids[:1], **states}
+        found = file(**one)
+        expected = model.crf_layer.decode(found["logits"], one["lengths"])
         assert (found["tags"] == expected).all()
 
 
