@@ -1,6 +1,6 @@
-"""Models of others in, and ours out: one file or folder a format, imported when it is used.
+"""Models of others in, and ours out: a file or folder for each format, imported when it is used.
 
-Each needs an extra of the package, such as ``pip install 'anaphora[onnx]'``, or none.
+A format may need an extra of the package, such as ``pip install "anaphora[onnx]"``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ class Format(NamedTuple):
     suffix: str
     function: str
 
+
+PEERS = ("keras", "layers", "models", "onnx", "torch")
+"""The modules of this package, which `import anaphora.interop` leaves for later."""
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", "anaphora.interop.onnx:export"),
@@ -124,3 +127,9 @@ def read(path: Path, task: str | None = None, config: Path | None = None) -> Any
         raise ArtifactError(f"{path}: its name must end with {', '.join(READERS)}")
     module, _, function = READERS[path.suffix.lower()].partition(":")
     return getattr(importlib.import_module(module), function)(path, task, config)
+
+
+def __getattr__(name: str) -> Any:
+    if name in PEERS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
