@@ -32,7 +32,11 @@ EXTRAS = {
     "sacrebleu": ("metrics.translation",),
     "starlette": ("serve",),
 }
-NEEDED = {"onnx.md": ("onnx", "onnxruntime")}
+NEEDED = {
+    "from-keras.md": ("h5py", "keras", "torch"),
+    "from-pytorch.md": ("torch",),
+    "onnx.md": ("onnx", "onnxruntime"),
+}
 """What the examples of a page import, besides the test extra."""
 LACKING = [
     module

@@ -11,7 +11,6 @@ import zipfile
 import numpy as np
 import pytest
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
 h5py = pytest.importorskip("h5py", reason="needs h5py (extra keras)")
 pytest.importorskip("torch", reason="Keras needs a backend (extra peers)")
 keras = pytest.importorskip("keras", reason="needs Keras (extra peers)")

@@ -268,10 +268,11 @@ class ResetBefore(LayerKind):
         recorded: dict[str, Array] | None,
     ) -> tuple[Tensor, States]:
         (h,), (T, B, _), H = states, x.shape, layer.hidden_size
+        one, zero = (Tensor(np.full((1, 1, H), value, layer.dtype)) for value in (1, 0))
         halves = ops.linear(
             without_padding(x, lengths), parameters["weight_ih"], parameters.get("bias_ih")
         )
-        flags = [Tensor(np.full((T, B, H), value, layer.dtype)) for value in (1, 0)]
+        flags = [ops.broadcast_to(flag, (T, B, H)) for flag in (one, zero)]
         steps = [ops.concatenate([halves, flag], axis=-1) for flag in flags]
         if reverse:  # then the engine starts from the end
             steps = steps[::-1]
@@ -279,8 +280,8 @@ class ResetBefore(LayerKind):
         named: dict[str, Array] | None = None if recorded is None else {}
         y, final = ops.recurrence(
             self.cell,
-            ops.stack(steps, axis=1).reshape(2 * T, B, 4 * H),
-            (h, h, Tensor(np.zeros((B, H), layer.dtype))),
+            ops.stack(steps, axis=1).reshape(-1, B, 4 * H),
+            (h, h, ops.broadcast_to(zero[0], (B, H))),
             engine.LayerWeights(
                 weight_hh=parameters["weight_hh"], bias_hh=parameters.get("bias_hh")
             ),
@@ -484,14 +485,14 @@ class MaskedRecurrent(nn.Module):
 
     def _over(self, x: Tensor, steps: Array | None, state: Any) -> tuple[Tensor, Any]:
         """Outputs [T, B, D*H], or the last [B, D*H], of x [T, B, I]; and the state."""
-        lengths, rows = None, np.arange(x.shape[1])
+        lengths = None
         if steps is not None:
-            lengths = steps.sum(axis=0)
+            lengths, rows = steps.sum(axis=0), np.arange(x.shape[1])
             if (steps[1:] > steps[:-1]).any():  # real steps first, in their order
                 x = x[np.argsort(~steps, axis=0, kind="stable"), rows]
         y, state = self.recurrent(x, state, lengths=lengths)
         if not self.return_sequences:
-            last = ops.concatenate([*as_tuple(state)[0]], axis=-1)
+            last = ops.concatenate(ops.unstack(as_tuple(state)[0]), axis=-1)
             if steps is not None and self.zero_output:
                 last = ops.where(steps[-1][:, None], last, 0.0)
             return last, state
