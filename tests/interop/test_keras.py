@@ -15,6 +15,7 @@ h5py = pytest.importorskip("h5py", reason="needs h5py (extra keras)")
 pytest.importorskip("torch", reason="Keras needs a backend (extra peers)")
 keras = pytest.importorskip("keras", reason="needs Keras (extra peers)")
 
+from anaphora import interop  # noqa: E402
 from anaphora.artifact import ArtifactError  # noqa: E402
 from anaphora.interop import keras as reader  # noqa: E402
 
@@ -268,6 +269,17 @@ def test_bfloat16_is_widened(tmp_path, rng):
     found = reader.load(path).layers["l0"].weight.data.T
     np.testing.assert_array_equal(found, (bits.astype(np.uint32) << 16).view(np.float32))
     assert 0 < np.abs(found - kernel).max() < 0.02
+
+
+def test_layers_that_are_a_language_model(tmp_path):
+    layers = [L.Embedding(V, I), L.LSTM(H, return_sequences=True)]
+    model = model_of(*layers, L.TimeDistributed(L.Dense(V, activation="softmax")), ids=True)
+    save(model, tmp_path / "model.keras")
+    ours = interop.read(tmp_path / "model.keras")
+    assert ours.kind == "language_model"
+    logits = ours(ids().T)[0].data.swapaxes(0, 1)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(shares, model(ids()).detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_weights_alone_need_the_architecture(tmp_path):
@@ -580,6 +592,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import h5py
 import numpy as np
+from anaphora import interop  # noqa: E402
 from anaphora.artifact import ArtifactError
 from anaphora.interop import keras
 data, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])

@@ -1,6 +1,7 @@
 """Layers and states of others as our models: outputs stay the same."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -264,6 +265,20 @@ def test_narrow_safetensors_are_widened(tmp_path):
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ArtifactError, match="is not a readable safetensors file"):
         read_safetensors(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "message"),
+    [
+        ("model.keras", "h5py", 'Keras files need an extra: pip install "anaphora.keras."'),
+        ("model.pt", "torch", "this needs PyTorch: pip install torch"),
+    ],
+)
+def test_peers_that_are_missing_are_named(name, missing, message, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ImportError, match=message):
+        interop.read(tmp_path / name)
 
 
 # Layers -------------------------------------------------------------------------------------------

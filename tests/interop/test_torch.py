@@ -222,6 +222,7 @@ class Tagger(theirs.Module):
         self.blocks = theirs.ModuleList([Block()])
         self.lstm = theirs.LSTM(H, H, batch_first=True, bidirectional=True, num_layers=2)
         self.head = theirs.Sequential(theirs.Dropout(0.3), theirs.Linear(2 * H, V))
+        self.mix = theirs.Parameter(torch.randn(2 * H, 2 * H))
 
     def forward(self, ids, state=None, scale: float = 2.0):
         x = self.blocks[0](self.embedding(ids))
@@ -236,6 +237,7 @@ class Tagger(theirs.Module):
         scores = self.head(y.contiguous().view(-1, 2 * H)).view(ids.shape[0], -1, V)
         scores = torch.nn.functional.log_softmax(scores, dim=2) / scale
         mixed = last + pooled.squeeze() + y.mean(1) + y.permute(1, 0, 2)[0]
+        mixed = mixed + torch.nn.functional.linear(last[:1].expand(ids.size(0), -1), self.mix)
         return scores, mixed.unsqueeze(1), c
 
 
@@ -381,6 +383,13 @@ def test_shared_and_frozen_weights_stay_so():
     back = interop.to_torch(ours)
     assert back.output.weight is back.table.weight
     assert not back.output.bias.requires_grad
+
+
+def test_wrappers_of_parallel_training_are_removed():
+    module = theirs.DataParallel(theirs.Linear(I, H))
+    ours = interop.from_torch(module)
+    assert list(ours.state_dict()) == ["weight", "bias"]
+    assert_same(ours(normal(T, I)), module(torch.tensor(normal(T, I))))
 
 
 def test_narrow_weights_are_widened_exactly():

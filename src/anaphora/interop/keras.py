@@ -583,8 +583,10 @@ class _Layer:
         """The modules by what is added to the layer's name: "" and perhaps an activation."""
         if self.kind in _RECURRENT or self.kind in ("RNN", "Bidirectional"):
             return {"": self.recurrent()}
+        if self.kind == "TimeDistributed":
+            return self.time_distributed()
         if self.kind not in _PLAIN:
-            known = ", ".join([*_RECURRENT, "RNN", "Bidirectional", *_PLAIN])
+            known = ", ".join([*_RECURRENT, "RNN", "Bidirectional", "TimeDistributed", *_PLAIN])
             raise ValueError(f"a layer of this class cannot be read; expected {known}")
         module = _PLAIN[self.kind](self)
         activation = self.activation() if self.kind in ("Dense", "Conv1D") else ("linear", ())
@@ -673,15 +675,14 @@ class _Layer:
         found: float = self.option(name, float, 0.0)
         return found
 
-    def time_distributed(self) -> nn.Module:
+    def time_distributed(self) -> dict[str, nn.Module]:
         inner = self.inside("layer")
         if inner.kind not in _STEPWISE:
             raise ValueError(
                 f"of a {inner.kind:.40}, which cannot be read; expected one of "
                 f"{', '.join(_STEPWISE)}"
             )
-        modules = inner.modules()
-        return modules[""] if len(modules) == 1 else nn.Sequential(*modules.values())
+        return inner.modules()
 
     def relu(self) -> nn.Module:
         slope, top = self.config.get("negative_slope"), self.config.get("max_value")
@@ -849,7 +850,6 @@ _PLAIN: dict[str, Callable[[_Layer], nn.Module]] = {
     "Dense": _Layer.dense,
     "Embedding": _Layer.embedding,
     "LayerNormalization": _Layer.layer_norm,
-    "TimeDistributed": _Layer.time_distributed,
     "Conv1D": _Layer.convolution,
     "Masking": lambda layer: Masking(layer.rate("mask_value")),
     "Dropout": lambda layer: nn.Dropout(layer.rate()),

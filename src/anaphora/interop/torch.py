@@ -309,6 +309,12 @@ def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 
 
+def _expanded(x: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of ``x.expand(sizes)``, where -1 keeps a size."""
+    own = (1,) * (len(sizes) - x.ndim) + tuple(x.shape)
+    return tuple(o if s == -1 else s for o, s in zip(own, sizes, strict=True))
+
+
 def _squeezed(x: Any, dim: Any = None) -> Any:
     axes = range(x.ndim) if dim is None else np.atleast_1d(dim) % x.ndim
     return x.reshape([s for k, s in enumerate(x.shape) if not (k in axes and s == 1)])
@@ -412,6 +418,9 @@ _CALLS: dict[str, Callable[..., Any]] = {
         "leaky_relu", negative_slope
     )(x),
     "elu": lambda x, alpha=1.0, inplace=False: Function("elu", alpha)(x),
+    "linear": ops.linear,
+    "embedding": lambda ids, weight, *options, **named: ops.embedding(weight, ids),
+    "expand": lambda x, *sizes: ops.broadcast_to(x, _expanded(x, _sizes(sizes))),
     "exp": ops.exp,
     "log": ops.log,
     "sqrt": ops.sqrt,
@@ -471,6 +480,8 @@ def from_torch(module: Any) -> nn.Module:
     ) (16 parameters)
     """
     torch = _torch()
+    while type(module).__name__ in ("DataParallel", "DistributedDataParallel"):
+        module = module.module
     with shapes_only():
         made = _converted(torch, module, "")
     parameters = dict(made.named_parameters())

@@ -29,7 +29,8 @@ def conv1d(
 
     x is 0 outside its T steps, of which ``padding`` puts some ``before`` and some after. It is a
     matrix product with the native engine: the bits of a sequence's outputs do not depend on the
-    other sequences, nor on zeros after its end.
+    other sequences, nor on zeros after its end. While it is computed, a batch takes K / stride
+    times the memory of x; one sequence takes none.
 
     Shapes: x [T, B, I], or [T, I] for one sequence; weight [O, I / groups, K]; bias [O]; returns
     [S, B, O] or [S, O] with ``S = (T + before + after - dilation * (K - 1) - 1) // stride + 1``.
