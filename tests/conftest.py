@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from anaphora.cells import cell
 from anaphora.tensor import RowGradient, Tensor
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras takes TensorFlow otherwise
+
 # The same examples in each run, so that a change is judged by what it changes. New ones are
 # searched for on purpose: pytest --hypothesis-profile random.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

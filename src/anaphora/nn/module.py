@@ -14,6 +14,7 @@ import numpy as np
 from anaphora import foreign_names, notebook
 from anaphora.engine.precision import int8_weights
 from anaphora.tensor import Array, Parameter, no_grad
+from anaphora.tensor.hooks import thread
 
 
 class LoadResult(NamedTuple):
@@ -90,6 +91,10 @@ class Module(foreign_names.Answering):
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
+        if thread.interpreter is not None:
+            result = thread.interpreter.module(self, arguments, options)
+            if result is not NotImplemented:
+                return result
         if not self.in_int8:
             return self.forward(*arguments, **options)
         with _in_int8():
@@ -162,8 +167,8 @@ class Module(foreign_names.Answering):
         """Compute with weights in 8 bits, or again in float32 (False); return the module.
 
         For inference: the module is switched to evaluation too, and nothing that is computed in 8
-        bits can be differentiated. The weights are those of recurrent layers, linear layers and
-        embeddings, of float32. They are stored as before.
+        bits can be differentiated. The weights are those of recurrent layers, linear layers,
+        convolutions and embeddings, of float32. They are stored as before.
 
         >>> from anaphora.nn import Linear
         >>> layer = Linear(2, 1, bias=False)
@@ -206,10 +211,11 @@ class Module(foreign_names.Answering):
         return {name: copies[id(p)] for name, p in parameters.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Copy arrays (or CPU tensors of PyTorch) into the parameters; nothing else changes.
+        """Copy arrays (or tensors of PyTorch) into the parameters; nothing else changes.
 
         Args:
             state: Arrays by name. A parameter that has several names needs only one of them.
+                Tensors of bfloat16 are widened, exactly.
             strict: Refuse a state whose names are not exactly those of the module.
 
         Raises:
@@ -233,11 +239,17 @@ class Module(foreign_names.Answering):
             problems = [f"the state has no {', '.join(missing)}"] if missing else []
             if unexpected:
                 problems.append(f"{type(self).__name__} has no {', '.join(unexpected)}")
+            prefix = _prefix(unexpected, parameters)
             raise KeyError(
-                f"load_state_dict: {'; '.join(problems)}; strict=False loads the names that both "
-                "have"
+                f"load_state_dict: {'; '.join(problems)}; "
+                + (
+                    f"all names of the state begin with {prefix!r}: load "
+                    f"{{name.removeprefix({prefix!r}): array for name, array in state.items()}}"
+                    if prefix
+                    else "strict=False loads the names that both have"
+                )
             )
-        arrays = {name: np.asarray(state[name]) for name in parameters if name in state}
+        arrays = {name: _numbers(state[name]) for name in parameters if name in state}
         wrong = [
             f"{name} is {array.shape} in the state, {parameters[name].shape} in the module"
             for name, array in arrays.items()
@@ -299,6 +311,28 @@ class Module(foreign_names.Answering):
         summary = f"{label}<b>{type(self).__name__}</b> {options}"
         content = notebook.table(head, rows) + "".join(children)
         return notebook.folded(summary, content) if content else f"<div>{summary}</div>"
+
+
+def _prefix(unexpected: list[str], parameters: Mapping[str, Parameter]) -> str:
+    """What stands before every name of a state, such as DataParallel's "module.", or nothing."""
+    for name in parameters:
+        for found in unexpected:
+            prefix = found.removesuffix(name)
+            if (
+                prefix != found
+                and prefix.endswith(".")
+                and all(u.startswith(prefix) and u[len(prefix) :] in parameters for u in unexpected)
+            ):
+                return prefix
+    return ""
+
+
+def _numbers(value: Any) -> Array:
+    """An array, or a tensor of PyTorch as one: NumPy has no bfloat16, which float32 holds."""
+    if type(value).__module__.partition(".")[0] == "torch":
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
 
 
 def _gradient(parameter: Parameter) -> list[str]:

@@ -222,7 +222,10 @@ class Task:
         model = self.model.load(directory, weights)
         if model.codec is None:
             home = ModelDirectory(directory)
-            raise ArtifactError(f"{home.tokenizer}: is empty, so the model has no vocabulary")
+            raise ArtifactError(
+                f"{home.tokenizer}: is empty, so the model has no vocabulary; in Python, "
+                f"anaphora.load({str(home.path)!r}) takes ids or features"
+            )
         return model
 
     def make_model(self, options: TaskOptions, sizes: Mapping[str, Any]) -> Any:
