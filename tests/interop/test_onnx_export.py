@@ -464,6 +464,19 @@ def test_int8_models_without_lstms_are_rounded_and_say_so(tmp_path):
     assert result.record["files"][0]["largest_difference"] < 1e-5
 
 
+def test_a_part_in_8_bits(tmp_path):
+    net = randomized(nn.Sequential(nn.LSTM(I, H), nn.Linear(H, I), nn.LSTM(I, H)))
+    weight = net[1].weight.data.copy()
+    net[2].use_int8()
+    file = exported(net, tmp_path)
+    kinds = [node.op_type for node in file.proto.graph.node if "LSTM" in node.op_type]
+    assert kinds == ["LSTM", "DynamicQuantizeLSTM"]
+    stored = {c.name: onnx.numpy_helper.to_array(c) for c in file.proto.graph.initializer}
+    assert (stored["1.weight.T"] == weight.T).all()
+    assert net[2].in_int8
+    assert not net[0].in_int8
+
+
 # Modules
 
 
@@ -726,6 +739,9 @@ def test_unknown_inputs_and_wrong_examples(tmp_path):
         save(Net(), path, example=["a"])
     with pytest.raises(ExportError, match=r"the example of ids has the shape \(3, 3\): give one"):
         save(Net(), path, example=[np.zeros((3, 3), int)])
+    index = Of(lambda m, x: ops.where(x.max(axis=(1, 2)) > 0, x[:, 3, 0], 0.0))
+    with pytest.raises(ExportError, match=r"the model itself fails for random inputs x \("):
+        save(index, path, example=[np.zeros((2, 3, I), np.float32)])
     with pytest.raises(TypeError, match="save: str is not a Module"):
         save("model", path)
 

@@ -193,7 +193,7 @@ def _node(
         options["activations"] = list(options["activations"]) * D
     outputs = [f"Y{suffix}", *(f"{name}{suffix}" for name in cell.states)]
     widest = max(weights[0].shape[2], weights[1].shape[2])
-    if t.int8 and node.operator == "LSTM" and widest <= MAX_INT8_TERMS:
+    if id(layer) in t.in_int8 and node.operator == "LSTM" and widest <= MAX_INT8_TERMS:
         pairs = [_in_int8(weight) for weight in weights]
         W, R = (t.array(f"{prefix}{n}{suffix}", q) for n, (q, _) in zip("WR", pairs, strict=True))
         scales = [

@@ -229,7 +229,7 @@ class Tracer:
         graph: The graph that nodes are added to: that of a loop's body while it is traced.
         dtype: Of the model's floats.
         modules: What writes a module, by the forward that it has; others run their own.
-        int8: Whether LSTMs have weights in 8 bits.
+        in_int8: The layers with weights in 8 bits, by their id.
     """
 
     def __init__(
@@ -237,12 +237,12 @@ class Tracer:
         model: nn.Module,
         dtype: Any,
         modules: Mapping[Any, Callable[..., Any]],
-        int8: bool = False,
+        in_int8: frozenset[int],
     ) -> None:
         self.graph = Graph()
         self._modules = modules
         self.dtype = np.dtype(dtype)
-        self.int8 = int8
+        self.in_int8 = in_int8
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._written: dict[str, str] = {}
