@@ -46,6 +46,7 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", "anaphora.interop.onnx:export"),
+    "c": Format(".c", "anaphora.interop.c:export"),
 }
 """The formats of ``anaphora export`` by name; the first of several with a suffix is its default."""
 
