@@ -27,11 +27,13 @@ LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 EXTRAS = {
-    "onnx": ("interop.onnx", "interop.onnx.export"),
+    "onnx": ("interop.onnx", "onnx.export", "onnx.graph", "onnx.layers", "onnx.symbols"),
     "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
     "sacrebleu": ("metrics.translation",),
     "starlette": ("serve",),
 }
+NEEDED = {"onnx.md": ("onnx", "onnxruntime")}
+"""What the examples of a page import, besides the test extra."""
 LACKING = [
     module
     for extra, modules in EXTRAS.items()
@@ -47,8 +49,8 @@ MODULES = [
     ),
 ]
 SPELLED_OUT = [
-    "data", "estimators", "generation", "metrics", "models", "nn", "ops", "optim", "plot", "serve",
-    "synthetic", "training",
+    "data", "estimators", "generation", "interop", "metrics", "models", "nn", "ops", "optim",
+    "plot", "serve", "synthetic", "training",
 ]  # fmt: skip
 """Modules whose signatures show every argument."""
 VARIADIC = {
@@ -61,8 +63,9 @@ VARIADIC = {
 """Exports that take any number of arguments, and why."""
 SHOWN = [
     "artifact", "cells", "data", "engine", "engine.crf", "engine.kernels", "engine.recurrence",
-    "engine.updates", "equations", "generation", "metrics", "models", "nn", "ops", "optim", "plot",
-    "random", "synthetic", "tensor", "tensor.graph", "training",
+    "engine.updates", "equations", "generation", "interop", "interop.signatures", "metrics",
+    "models", "nn", "ops", "optim", "plot", "random", "synthetic", "tensor", "tensor.graph",
+    "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"
@@ -244,6 +247,8 @@ def pictures(page: Path) -> list[Path]:
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     if pictures(page):
         pytest.importorskip("matplotlib")
+    for extra in NEEDED.get(page.name, ()):
+        pytest.importorskip(extra)
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "__main__"}
     for block in blocks(page.read_text(encoding="utf-8")):

@@ -5,6 +5,6 @@ try:
 except ImportError as error:
     raise ImportError('ONNX files need an extra: pip install "anaphora[onnx]"') from error
 
-from anaphora.interop.onnx.export import export, save
+from anaphora.interop.onnx.export import ExportError, describe, export, save
 
-__all__ = ["export", "save"]
+__all__ = ["ExportError", "describe", "export", "save"]
