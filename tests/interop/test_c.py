@@ -223,6 +223,15 @@ def test_where_compilers_fuse_operations_the_integers_are_the_same(exported):
         )
 
 
+def test_fast_math_is_refused(exported):
+    """It would remove the roundings of exp() and others."""
+    tool("cc")
+    command = ["cc", "-Ofast", "-c", *exported.files(["gru_float32"]), "-o", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode != 0
+    assert "compile without -ffast-math" in done.stderr
+
+
 MAIN = """
 #include <stdio.h>
 #include "{name}.h"

@@ -36,6 +36,9 @@ def export(
     An .onnx file runs in ONNX Runtime, on servers, phones and in browsers; it is run after it was
     written and compared with the model. It needs an extra: pip install "anaphora[onnx]".
 
+    A .c file is C99, with a header beside it: for microcontrollers, plug-ins and WebAssembly. A
+    .json file is what RTNeural reads, in audio plug-ins.
+
     With --json, one line: out, format, and what the format adds.
     """
     output = Output(as_json)

@@ -116,7 +116,7 @@ def network_of(model: Any) -> Network:
     name = type(model).__name__
     if isinstance(model, nn.Recurrent):
         return Network(
-            f"{name} layers", model.in_int8, model.input_size, None, None, _layers(name, model)
+            f"{name} stack", model.in_int8, model.input_size, None, None, _layers(name, model)
         )
     if not isinstance(model, _READERS):
         raise ValueError(

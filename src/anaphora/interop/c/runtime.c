@@ -24,6 +24,9 @@
 #endif
 
 /* section inline: */
+#if defined(__FAST_MATH__)
+#error "compile without -ffast-math and -Ofast, which remove roundings that are needed here"
+#endif
 #if defined(__GNUC__)
 #define MODEL_INLINE static inline __attribute__((always_inline))
 #define MODEL_ALIGNED __attribute__((aligned(64)))

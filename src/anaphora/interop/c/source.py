@@ -129,7 +129,8 @@ class _Printer:
     def _title(self) -> str:
         net = self.network
         sizes = f"{len(net.layers)} x {net.layers[0].sizes[1]} {net.layers[0].cell.name}"
-        return f"A {net.kind}, {sizes}, in {'int8' if net.int8 else 'float32'}, by Anaphora."
+        weights = "int8" if net.int8 else "float32"
+        return f"{self.name}: {net.kind}, {sizes}, weights in {weights}; written by Anaphora."
 
     # Weights
 
