@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import anaphora
@@ -157,6 +159,22 @@ def test_a_recurrent_layer_with_states_and_ragged_lengths(name, tmp_path):
         assert (found[f"next_{key}"][:, 1] == states[key][:, 1]).all()  # the row without a step
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_random_cells(data, random_cells, tmp_path):
+    drawn, projectable = data.draw(random_cells)
+    options = {"proj_size": 2} if projectable and data.draw(st.booleans()) else {}
+    layer = randomized(nn.Recurrent(drawn, I, H, L, bidirectional=True, **options))
+    x, states = random(T, B, I), states_of(layer)
+    names = [value.name for value in signatures(layer)[0].inputs[2:]]
+    given = dict(zip(names, states.values(), strict=True))
+    found = exported(layer, tmp_path)(x=x, lengths=LENGTHS, **given)
+    y, after = call(layer, x, tuple(states.values()), LENGTHS)
+    assert_close(found["y"], y.data)
+    for name, state in zip(names, plain(after), strict=True):
+        assert_close(found[f"next_{name}"], state)
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_operator_of_a_cell(name, tmp_path):
     file = exported(nn.Recurrent(name, I, H, L, bidirectional=True), tmp_path)
@@ -280,13 +298,19 @@ def test_tagger_with_characters(crf, tmp_path):
         "character_lengths": generator.integers(0, 9, (T, B)),
     }
     states = states_of(model.recurrent)
-    found = exported(model, tmp_path)(ids=ids, lengths=LENGTHS, **spelling, **states)
+    file = exported(model, tmp_path)
+    found = file(ids=ids, lengths=LENGTHS, **spelling, **states)
     logits, _ = call(model, ids, tuple(states.values()), LENGTHS, **spelling)
     assert_close(found["logits"], logits.data)
     assert ("tags" in found) == crf
     if crf:
         expected = model.crf_layer.decode(logits, LENGTHS)
         assert len(np.unique(expected)) == 4  # all tags, and -100
+        assert (found["tags"] == expected).all()
+        one = {"characters": spelling["characters"][:, :1], "lengths": np.array([1, 0, 1, 1])}
+        one |= {"character_lengths": spelling["character_lengths"][:1], "ids": ids[:1], **states}
+        found = file(**one)
+        expected = model.crf_layer.decode(found["logits"], one["lengths"])
         assert (found["tags"] == expected).all()
 
 
@@ -533,6 +557,47 @@ class Of(nn.Module):
         return self.function(self, x)
 
 
+CONVOLUTIONS = {
+    "valid": {"kernel_size": 3},
+    "causal": {"kernel_size": 4, "padding": "causal", "bias": False},
+    "same": {"kernel_size": 4, "padding": "same", "dilation": 2},
+    "strided": {"kernel_size": 2, "stride": 3, "padding": (1, 2), "batch_first": True},
+    "groups": {"kernel_size": 3, "groups": 2, "dilation": 3, "padding": 2},
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_within_lengths(name, tmp_path):
+    layer = randomized(nn.Conv1d(4, 6, **CONVOLUTIONS[name]))
+    shape = (B, 11, 4) if layer.batch_first else (11, B, 4)
+    x, lengths = random(*shape), np.array([11, 0, 3, 6])
+    file = exported(layer, tmp_path)
+    assert_close(file(x=x, lengths=lengths)["output"], call(layer, x, lengths).data)
+
+
+def test_a_convolution_before_a_recurrent_layer(tmp_path):
+    class Front(nn.Module):
+        def __init__(self):
+            self.convolution = nn.Conv1d(I, H, kernel_size=5, stride=2, padding=1)
+            self.recurrent = nn.LSTM(H, H, bidirectional=True)
+
+        def forward(self, x, lengths, state):
+            y = ops.relu(self.convolution(x, lengths))
+            lengths = self.convolution.output_lengths(lengths)
+            return self.recurrent(y, anaphora.detach(state), lengths=lengths)
+
+    net = randomized(Front())
+    state = tuple(random(2, B, H, seed=k) for k in (1, 2))
+    example = {"x": np.zeros((8, 2, I), np.float32), "lengths": np.array([8, 2]),
+               "state": tuple(s[:, :2] for s in state)}  # fmt: skip
+    file = exported(net, tmp_path, example=example)
+    x, lengths = random(13, B, I), np.array([13, 0, 2, 6])
+    found = file(x=x, lengths=lengths, state_0=state[0], state_1=state[1])
+    y, (h, c) = call(net, x, lengths, state)
+    for name, expected in zip(file.names, (y, h, c), strict=True):
+        assert_close(found[name], expected.data)
+
+
 PLACES = np.array([[2, 0], [1, 1]])
 FUNCTIONS = {
     "add": lambda m, x: 1 + x + m.vector,
@@ -564,6 +629,10 @@ FUNCTIONS = {
     "matmul": lambda m, x: (x @ m.weight.T, x @ m.vector, m.weight @ x.transpose(0, 2, 1)),
     "batches": lambda m, x: (x @ x.transpose(0, 2, 1), m.vector @ x.transpose(0, 2, 1)),
     "linear": lambda m, x: ops.linear(x, m.weight, np.arange(4.0)),
+    "conv1d": lambda m, x: (
+        ops.conv1d(x, np.ones((2, I, 3), "f"), [1.0, 2.0]),
+        ops.conv1d(x[0], m.weight.reshape(2, I, 2), padding="causal"),
+    ),
     "layer_norm": lambda m, x: ops.layer_norm(x) + ops.layer_norm(x, m.vector),
     "sum": lambda m, x: (x.sum(), x.sum(axis=(0, -1)), x.sum(axis=1, keepdims=True)),
     "mean": lambda m, x: (x.mean(), x.mean(axis=1), x.mean(axis=(0, 1), keepdims=True)),
@@ -604,7 +673,7 @@ def test_an_operation(name, tmp_path):
 
 
 def test_every_operation_is_tested():
-    inside_models = {"embedding", "additive_scores", "crf_decode"}
+    inside_models = {"embedding", "additive_scores", "crf_decode", "output_lengths"}
     assert set(symbols.OPERATIONS) == (set(FUNCTIONS) - {"comparisons", "batches"}) | inside_models
 
 
@@ -655,6 +724,8 @@ def test_unknown_inputs_and_wrong_examples(tmp_path):
         save(Net(), path, example=())
     with pytest.raises(ExportError, match=r"Net: the example of ids is <U1; give numbers"):
         save(Net(), path, example=["a"])
+    with pytest.raises(ExportError, match=r"the example of ids has the shape \(3, 3\): give one"):
+        save(Net(), path, example=[np.zeros((3, 3), int)])
     with pytest.raises(TypeError, match="save: str is not a Module"):
         save("model", path)
 

@@ -86,6 +86,7 @@ class Signature:
         outputs: What it returns, in this order.
         call: Computes the outputs by name from the inputs by name: Tensors of floats, and arrays of
             integers and booleans; or from symbols for all of these.
+        smallest: The sizes that free axes must have, if larger than 1: a convolution may need more.
 
     >>> one, = signatures(nn.GRU(input_size=3, hidden_size=4))
     >>> x, lengths, h = Tensor(np.ones((5, 2, 3))), np.array([5, 2]), Tensor(np.zeros((1, 2, 4)))
@@ -98,6 +99,7 @@ class Signature:
     inputs: list[Value]
     outputs: list[Value]
     call: Callable[[Values], Values] = field(repr=False)
+    smallest: Mapping[str, int] = field(default_factory=dict, repr=False)
 
 
 def signatures(
@@ -130,7 +132,8 @@ def signatures(
             f"{type(model).__name__} has a forward of its own, whose inputs are unknown: give "
             "example=(x, ...), arrays with which it can be called"
         )
-    return [_module(model, inputs, [value.name for value in inputs])]
+    steps = {"T": _shortest(model)}
+    return [_module(model, inputs, [value.name for value in inputs], steps)]
 
 
 # Parts that several have
@@ -420,6 +423,9 @@ def _inputs(module: nn.Module) -> list[Value] | None:
         return _recurrent(module)[0].inputs  # type: ignore[arg-type]
     if isinstance(module, nn.Linear) and forward is nn.Linear.forward:
         return [Value("x", ("T", "B", module.in_features))]
+    if isinstance(module, nn.Conv1d) and forward is nn.Conv1d.forward:
+        axes = ("B", "T") if module.batch_first else ("T", "B")
+        return [Value("x", (*axes, module.in_channels)), _LENGTHS]
     if isinstance(module, nn.LayerNorm) and forward is nn.LayerNorm.forward:
         return [Value("x", ("T", "B", module.normalized_shape))]
     if isinstance(module, nn.Embedding) and forward is nn.Embedding.forward:
@@ -435,8 +441,8 @@ def _inputs(module: nn.Module) -> list[Value] | None:
 
 def _exemplified(
     module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
-) -> tuple[list[Value], list[Any]]:
-    """The inputs that an example shows, and their names as forward takes them."""
+) -> tuple[list[Value], list[Any], dict[str, int]]:
+    """The inputs that an example shows, their names as forward takes them, and its sizes."""
     name = type(module).__name__
     try:
         bind = inspect.signature(module.forward).bind
@@ -450,20 +456,18 @@ def _exemplified(
         if one.ndim == 1 and one.dtype.kind in "iu":
             letters.setdefault(len(one), "B")
     sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
-    values, names = [], []
+    values: list[Value] = []
+    names: list[Any] = []
     for key, several in arrays.items():
-        own = [
-            f"{key}_{k}" if isinstance(given[key], (tuple, list)) else key
-            for k in range(len(several))
-        ]
-        names.append((key, own) if isinstance(given[key], (tuple, list)) else key)
+        own = [f"{key}_{k}" for k in range(len(several))] if type(given[key]) is tuple else [key]
+        names.append((key, own) if type(given[key]) is tuple else key)
         for label, one in zip(own, several, strict=True):
             values.append(_shown(label, one, key, letters, sizes))
-    return values, names
+    return values, names, {letter: size for size, letter in letters.items()}
 
 
 def _arrays(name: str, key: str, value: Any) -> list[Any]:
-    several = value if isinstance(value, (tuple, list)) else (value,)
+    several = value if type(value) is tuple else (value,)
     arrays = [v.data if isinstance(v, Tensor) else np.asarray(v) for v in several]
     for array in arrays:
         if array.dtype.kind not in "fiub":
@@ -479,6 +483,11 @@ def _shown(
     if argument.startswith("state"):
         fixed |= {0}
     free = [axis for axis in range(array.ndim) if axis not in fixed]
+    if len({array.shape[axis] for axis in free}) < len(free) and array.dtype.kind != "b":
+        raise ValueError(
+            f"the example of {name} has the shape {array.shape}: give one whose free axes differ "
+            "in size, as axes of equal size are the same one"
+        )
     unused = [letter for letter in "BTSWUVXYZ" if letter not in letters.values()]
     for axis in reversed(free):
         if array.shape[axis] not in letters:
@@ -496,7 +505,9 @@ def _shown(
     return Value(name, axes, "ids", below=min(sizes, default=int(array.max(initial=0)) + 1))
 
 
-def _module(module: nn.Module, inputs: list[Value], names: Sequence[Any]) -> Signature:
+def _module(
+    module: nn.Module, inputs: list[Value], names: Sequence[Any], smallest: Mapping[str, int]
+) -> Signature:
     """Any module: outputs are named by their place."""
 
     def call(values: Values) -> Values:
@@ -512,7 +523,16 @@ def _module(module: nn.Module, inputs: list[Value], names: Sequence[Any]) -> Sig
         return {f"output{'' if k == 0 else f'_{k + 1}'}": value for k, value in enumerate(made)}
 
     positional = isinstance(module, nn.Sequential)
-    return Signature("", inputs, [], call)
+    return Signature("", inputs, [], call, smallest)
+
+
+def _shortest(module: nn.Module) -> int:
+    """Steps that are enough for all convolutions, one after the other."""
+    steps = 1
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d):
+            steps = steps * layer.stride + layer.dilation * (layer.kernel_size - 1)
+    return steps
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from anaphora.models.decoder import Decoder
 from anaphora.models.reader import CharacterLayer, last_outputs
 from anaphora.nn.kinds import CellLayer
 from anaphora.nn.states import as_tuple, from_tuple
+from anaphora.ops.convolution import Padding, padding_sizes
 from anaphora.tensor import Tensor
 
 
@@ -404,6 +405,69 @@ def _run(t: Tracer, program: Program, inputs: list[Any]) -> list[Any]:
     return program.results(values)
 
 
+# Convolution
+
+
+def conv1d(
+    t: Tracer,
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: Padding = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Any:
+    """`ops.conv1d`: the standard's Conv has time last."""
+    K = weight.shape[2]
+    pads = padding_sizes(padding, K, stride, dilation)
+    keeps = stride == 1 and sum(pads) == dilation * (K - 1)
+    if x.ndim == 2:
+        rows = x.reshape(x.shape[0], 1, x.shape[1])
+        y = conv1d(t, rows, weight, bias, stride, pads, dilation, groups)
+        return y.reshape(y.shape[0], y.shape[2])
+    inputs = [x.transpose(1, 2, 0).value, t.name(weight)]
+    value = t.graph.node(
+        "Conv",
+        *(inputs if bias is None else [*inputs, t.name(bias)]),
+        kernel_shape=[K],
+        strides=[stride],
+        pads=list(pads),
+        dilations=[dilation],
+        group=groups,
+    )
+    steps = x.shape[0] if keeps else None
+    return t.made(value, (x.shape[1], weight.shape[0], steps)).transpose(2, 0, 1)
+
+
+def conv1d_layer(t: Tracer, layer: nn.Conv1d, x: Any, lengths: Any = None) -> Any:
+    """`nn.Conv1d.forward`, within lengths."""
+    swapped = layer.batch_first and x.ndim == 3
+    if swapped:
+        x = x.transpose(1, 0, 2)
+    elif x.ndim == 2 and lengths is not None:
+        y = conv1d_layer(t, layer, x.reshape(x.shape[0], 1, x.shape[1]), lengths)
+        return y.reshape(y.shape[0], y.shape[2])
+    if lengths is not None:
+        x = t.where(_active(t, lengths, x), x, 0.0)
+    y = ops.conv1d(
+        x, layer.weight, layer.bias, layer.stride, layer._padding, layer.dilation, layer.groups
+    )
+    if lengths is not None:
+        y = t.where(_active(t, layer.output_lengths(lengths), y), y, 0.0)  # type: ignore[arg-type]
+    return y.transpose(1, 0, 2) if swapped else y
+
+
+def output_lengths(
+    t: Tracer, lengths: Symbol, padding: int, K: int, stride: int, dilation: int
+) -> Symbol:
+    """`nn.Conv1d.output_lengths`; division is towards 0, so negative numbers become 0 first."""
+    last = t.elementwise("Add", lengths, padding - dilation * (K - 1) - 1)
+    count = t.elementwise("Div", t.elementwise("Max", last, 0), stride)
+    some = t.elementwise("And", lengths > 0, last >= 0, dtype=np.bool_)
+    return t.elementwise("Mul", t.elementwise("Add", count, 1), t.cast(some, np.int64))
+
+
 # Attention and models
 
 
@@ -456,33 +520,35 @@ def crf_decode(
         return t.made(t.graph.node("ArgMax", scores.value, axis=axis, keepdims=0), shape, np.int64)
 
     def forward(states: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
-        scores = states[0].reshape(B, C, 1) + transitions  # [B, from, to]
-        within = read[1].reshape(B, 1)
-        score = t.where(within, scores.max(axis=1) + read[0], states[0])
-        before = t.graph.node("Where", t.name(within), best(scores, 1).value, t.name(same))
-        return [score], [t.made(before, (B, C), np.int64)]
+        (score,), (emission, within, step) = states, read
+        within = within.reshape(B, 1)  # type: ignore[assignment]
+        paths = score.reshape(B, C, 1) + transitions  # [B, from, to]
+        new = t.where(step == 0, start, paths.max(axis=1)) + emission
+        before = t.graph.node("Where", within.value, best(paths, 1).value, t.name(same))
+        return [t.where(within, new, score)], [t.made(before, (B, C), np.int64)]
 
     def backward(states: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
-        index = states[0].reshape(B, 1)
-        value = t.graph.node("GatherElements", read[0].value, t.name(index), axis=1)
-        tag = t.made(value, (B, 1), np.int64).reshape(B)
-        return [tag], [tag]
+        index = t.name(states[0].reshape(B, 1))
+        value = t.graph.node("GatherElements", read[0].value, index, axis=1)
+        return [t.made(value, (B, 1), np.int64).reshape(B)], [states[0]]
 
-    initial = emissions[0] + start
-    later: list[Any] = [emissions[1:], active[1:]]
-    (score,), (before,) = scan(t, forward, [initial], later, ["score", "before"])
+    # All steps, though the first has none before it: ONNX Runtime has no loops of no steps.
+    initial: Any = emissions[0] * 0.0
+    scanned: list[Any] = [emissions, active, t.range(T)]
+    (score,), (before,) = scan(t, forward, [initial], scanned, ["score", "before"])
     last = best(score + end, 1)
     _, (path,) = scan(t, backward, [last], [before], ["tag", "path"], reverse=True)
-    tags = t.graph.node("Concat", path.value, t.name(last.reshape(1, B)), axis=0)
     padding = t.graph.constant(np.int64(IGNORE_INDEX))
-    return t.made(t.graph.node("Where", active.value, tags, padding), (T, B), np.int64)
+    tags = t.graph.node("Where", active.value, path.value, padding)
+    return t.made(tags, (T, B), np.int64)
 
 
-OPERATIONS["crf_decode"] = crf_decode
+OPERATIONS.update(conv1d=conv1d, crf_decode=crf_decode, output_lengths=output_lengths)
 
 MODULES: dict[Any, Callable[..., Any]] = {
     nn.Recurrent.forward: recurrent,
     nn.Attention.forward: attention,
+    nn.Conv1d.forward: conv1d_layer,
     Decoder.forward: decoder,
     CharacterLayer.forward: character_layer,
 }

@@ -148,6 +148,10 @@ class Symbol(Tensor):
         """The number of elements."""
         return elements(self._shape)
 
+    def detach(self) -> Tensor:
+        """The symbol itself: an export has no gradients."""
+        return self
+
     def __len__(self) -> int:
         if not isinstance(self._shape[0], int):
             self._shape[0]._unknown()
@@ -181,11 +185,8 @@ class Symbol(Tensor):
 
     def active(self, steps: Size) -> Symbol:
         """For lengths [...], whether each of a number of steps is within them: [steps, ...]."""
-        tracer = self.tracer
-        end = steps.scalar if isinstance(steps, Dim) else tracer.graph.constant(np.int64(steps))
-        zero, one = (tracer.graph.constant(np.int64(n)) for n in (0, 1))
-        order = tracer.made(tracer.graph.node("Range", zero, end, one), (steps,), np.int64)
-        return order.reshape(steps, *[1] * self.ndim) < self  # type: ignore[no-any-return,arg-type]
+        order = self.tracer.range(steps).reshape(steps, *[1] * self.ndim)  # type: ignore[arg-type]
+        return order < self  # type: ignore[no-any-return]
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
         if function is np.shape:
@@ -363,6 +364,13 @@ class Tracer:
             for size in sizes
         ]
         return self.graph.node("Concat", *parts, axis=0)
+
+    def range(self, size: Size) -> Symbol:
+        """The integers from 0 to below a size."""
+        graph = self.graph
+        end = size.scalar if isinstance(size, Dim) else graph.constant(np.int64(size))
+        start, step = (graph.constant(np.int64(n)) for n in (0, 1))
+        return self.made(graph.node("Range", start, end, step), (size,), np.int64)
 
     def cast(self, x: Symbol, dtype: Any) -> Symbol:
         """Convert to a dtype, if it is another kind."""
