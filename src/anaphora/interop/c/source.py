@@ -276,7 +276,7 @@ class _Printer:
                     if bias in layer.weights:
                         value = f"({value} + {bias}_l{k}{at})"
                     halves.append(value)
-                right = " + ".join(halves)
+                right = "\n            + ".join(halves)
                 if len(halves) == 1 and right.startswith("("):
                     right = right[1:-1]
             yield f"        const float {names[number]} = {right};"
