@@ -168,8 +168,8 @@ def _check(name: str, model: Any) -> None:
         raise ValueError(f"{name} computes something other than {base.__name__}; export that")
     if model.characters is not None:
         raise ValueError(
-            f"{name} also reads the characters of each word, which cannot be exported so; train "
-            "it without characters (--no-characters)"
+            f"{name} also reads the characters of each word, which cannot be exported so; make it "
+            "without num_characters"
         )
     if getattr(model, "crf", False):
         raise ValueError(
