@@ -140,8 +140,28 @@ MODEL_INLINE void model_product(const float *restrict weight, const float *restr
 }
 
 /* section int8_product: bits */
-/* y[N] = weight x, for a weight of 8 bits that is stored as [N, K] with a scale for each row. x gets
-   a scale of its own; integers[K] is for its integers. */
+/* sums[N] of a block [K, N]. Two products of numbers up to 127 fit into 16 bits. */
+MODEL_INLINE void model_block(const int8_t *restrict weight, const int16_t *restrict integers,
+                              int32_t *restrict sums, int K, int N)
+{
+    int k = 0;
+    for (int n = 0; n < N; n++)
+        sums[n] = 0;
+    for (; k + 1 < K; k += 2) {
+        const int8_t *restrict w = weight + k * N;
+        const int16_t first = integers[k], second = integers[k + 1];
+        for (int n = 0; n < N; n++) {
+            const int16_t pair = (int16_t)(first * w[n] + second * w[N + n]);
+            sums[n] += pair;
+        }
+    }
+    for (int n = 0; n < N && k < K; n++)
+        sums[n] += (int32_t)integers[k] * weight[k * N + n];
+}
+
+/* y[N] = weight x, for a weight of 8 bits with a scale for each output, that is stored in blocks of
+   64 outputs, [K, 64] each; the last block has the rest. x gets a scale of its own; integers[K] is
+   for its integers. */
 MODEL_INLINE void model_product(const int8_t *restrict weight, const float *restrict scales,
                                 const float *restrict x, int16_t *restrict integers,
                                 float *restrict y, int K, int N)
@@ -164,11 +184,18 @@ MODEL_INLINE void model_product(const int8_t *restrict weight, const float *rest
         const uint32_t byte = model_to_bits(product + 12582912.0f) & 255u;
         integers[k] = (int16_t)((int32_t)(byte ^ 128u) - 128);
     }
-    for (int n = 0; n < N; n++) {
-        int32_t sum = 0;
-        for (int k = 0; k < K; k++)
-            sum += (int32_t)integers[k] * weight[n * K + k];
-        y[n] = (float)sum * (scale * scales[n]);
+    const int rest = N % 64;
+    int32_t sums[64];
+    for (int n = 0; n < N - rest; n += 64) {
+        model_block(weight + n * K, integers, sums, K, 64);
+        for (int j = 0; j < 64; j++)
+            y[n + j] = (float)sums[j] * (scale * scales[n + j]);
+    }
+    if (rest > 0) {
+        const int n = N - rest;
+        model_block(weight + n * K, integers, sums, K, rest);
+        for (int j = 0; j < rest; j++)
+            y[n + j] = (float)sums[j] * (scale * scales[n + j]);
     }
 }
 

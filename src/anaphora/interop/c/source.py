@@ -23,7 +23,7 @@ _RESERVED = """
 """
 """Keywords, and what a layer's function calls its own."""
 
-_BLOCK = 64  # of the outputs of a float32 weight, as in runtime.c
+_BLOCK = 64  # of the outputs of a weight, as in runtime.c
 
 
 class Source(NamedTuple):
@@ -153,12 +153,11 @@ class _Printer:
     def _weight(self, name: str, weight: Array) -> None:
         """A weight [N, K] for products."""
         if self.network.int8:
-            integers, scales = in_8_bits(weight)
-            self._array(name, integers, "int8_t", aligned=True)
+            weight, scales = in_8_bits(weight)
             self._array(f"{name}_scales", scales)
-        else:
-            blocks = [weight[n : n + _BLOCK].T.ravel() for n in range(0, len(weight), _BLOCK)]
-            self._array(name, np.concatenate(blocks), aligned=True)
+        blocks = [weight[n : n + _BLOCK].T.ravel() for n in range(0, len(weight), _BLOCK)]
+        kind = "int8_t" if self.network.int8 else "float"
+        self._array(name, np.concatenate(blocks), kind, aligned=True)
 
     def _product(self, name: str, weight: Array, x: str, y: str) -> str:
         N, K = weight.shape
@@ -199,7 +198,8 @@ class _Printer:
         inputs, hidden, size = layer.sizes
         gates = len(layer.cell.input_gates) + len(layer.cell.recurrent_gates)
         floats = gates * hidden + ("weight_hr" in layer.weights) * hidden
-        return 4 * floats + 2 * self.network.int8 * max(inputs, hidden, size)
+        quantized = 4 * _BLOCK + 2 * max(inputs, hidden, size)
+        return 4 * floats + (quantized if self.network.int8 else 0)
 
     def _layer(self, k: int, layer: Layer) -> str:
         inputs, hidden, size = layer.sizes
@@ -368,7 +368,7 @@ class _Printer:
                 self._weight(output, weight)
             if net.int8:
                 declared.append(f"    int16_t integers[{N}];")
-                used += 2 * N
+                used += 2 * N + 4 * _BLOCK
             body.append(self._product(output, weight, x, "y"))
             if bias is not None:
                 self._array("output_bias", bias)
@@ -399,19 +399,16 @@ class _Printer:
         return f"void {self.name}_step({self.name}_state *state, const float *x, float *y)"
 
     def _lookup(self) -> str:
-        net = self.network
-        assert net.table is not None
-        V, size = net.table.shape
-        if net.int8:
-            self._weight("embedding", net.table)
-            return f"embedded[n] = (float)embedding[token * {size} + n] * embedding_scales[token];"
-        if not net.tied:
-            self._array("embedding", net.table)
-            return f"embedded[n] = embedding[token * {size} + n];"
-        self._weight("embedding", net.table)
+        """Reads the vector of a token; the table is stored as a weight."""
+        assert self.network.table is not None
+        V, size = self.network.table.shape
+        self._weight("embedding", self.network.table)
         first = f"token / {_BLOCK} * {_BLOCK}"
         width = f"({V} - {first} < {_BLOCK} ? {V} - {first} : {_BLOCK})"
-        return f"embedded[n] = embedding[{first} * {size} + n * {width} + token % {_BLOCK}];"
+        number = f"embedding[{first} * {size} + n * {width} + token % {_BLOCK}]"
+        if self.network.int8:
+            number = f"(float){number}\n            * embedding_scales[token]"
+        return f"embedded[n] = {number};"
 
     def _labels(self) -> str:
         lines = [f"    {_string(label)}," for label in self.network.labels]
