@@ -199,6 +199,37 @@ class Block(Work):
         return runs
 
 
+@dataclass(frozen=True)
+class ExportedBlock(Work):
+    """The same beside what `anaphora export` writes of the layer, compiled for this machine."""
+
+    name: str
+    cell: str
+    H: int
+    weights: str = "float32"
+    count = 4410
+
+    def runs(self, peers: Peers) -> Runs:
+        """A session, and the exported layer step by step.
+
+        Raises:
+            AssertionError: the outputs differ.
+        """
+        from anaphora import nn
+
+        layer: Any = {"lstm": nn.LSTM, "gru": nn.GRU}[self.cell](1, self.H).eval()
+        layer.use_int8(self.weights == "int8")
+        x = np.random.default_rng(0).normal(size=(self.count, 1)).astype(np.float32)
+        exported = small.exported(layer)
+        runs: Runs = {"anaphora": _discarding(partial(layer.session().feed, x))}
+        if exported is not None:
+            expected = layer.session().feed(x[:100])
+            tolerance = 1e-6 if self.weights == "float32" else 0.02
+            np.testing.assert_allclose(exported(x[:100]), expected, rtol=0, atol=tolerance)
+            runs["C"] = _discarding(partial(exported, x))
+        return runs
+
+
 def _discarding(function: Callable[[], np.ndarray]) -> Callable[[], None]:
     def run() -> None:
         function()

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from benchmarks.crf import CRFStep
 from benchmarks.ctc import CTCStep
-from benchmarks.inference import Block, Forward, InInt8, Sampling, StreamingStep
+from benchmarks.inference import (
+    Block,
+    ExportedBlock,
+    Forward,
+    InInt8,
+    Sampling,
+    StreamingStep,
+)
 from benchmarks.models import (
     AdamUpdate,
     ClassifierStep,
@@ -82,6 +89,12 @@ ROWS: list[Work] = [
     Forward("RNN forward, T 100 B 16 H 64", "rnn", T=100, B=16, I=64, H=64),
     *(Block(f"block of samples, LSTM H {H}", "lstm", H) for H in (8, 16, 20, 32, 40, 64)),
     *(Block(f"block of samples, GRU H {H}", "gru", H) for H in (8, 16, 20, 32, 40, 64)),
+    *(
+        ExportedBlock(f"exported to C, {cell.upper()} H {H}{in_8_bits}", cell, H, weights)
+        for in_8_bits, weights in (("", "float32"), (", int8", "int8"))
+        for cell in ("lstm", "gru")
+        for H in (8, 16, 20, 32, 40, 64)
+    ),
     _STREAMING,
     _LARGE_STREAMING,
     _SAMPLING,

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from anaphora import nn
+from anaphora.interop.c.source import source_of
+from anaphora.interop.network import network_of
+
 _SOURCE = Path(__file__).with_name("small.c")
 _OPTIONS = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
 
@@ -37,6 +41,41 @@ def compiled(
     def run(x: np.ndarray) -> np.ndarray:
         y = np.empty((len(x), H), np.float32)
         function(*(ctypes.c_void_p(a.ctypes.data) for a in (layer, x, y)), ctypes.c_int(len(x)))
+        return y
+
+    return run
+
+
+_LOOP = """
+#include "layer.h"
+static layer_state state;
+void run(const float *x, float *y, int steps)
+{
+    for (int t = 0; t < steps; t++)
+        layer_step(&state, x + t, y + t * LAYER_OUTPUT_SIZE);
+}
+"""
+
+
+def exported(layer: nn.Recurrent) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What `anaphora export` writes of a layer of one input; None without a C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    source = source_of(network_of(layer), "layer")
+    with tempfile.TemporaryDirectory() as directory:
+        files = {"layer.c": source.code, "layer.h": source.header, "loop.c": _LOOP}
+        for name, text in files.items():
+            Path(directory, name).write_text(text)
+        library = str(Path(directory) / "layer.so")
+        code = [str(Path(directory, name)) for name in ("layer.c", "loop.c")]
+        command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", *code, "-o", library]
+        subprocess.run(command, check=True)
+        function = ctypes.CDLL(library).run
+
+    def run(x: np.ndarray) -> np.ndarray:
+        y = np.empty((len(x), layer.output_size), np.float32)
+        function(*(ctypes.c_void_p(a.ctypes.data) for a in (x, y)), ctypes.c_int(len(x)))
         return y
 
     return run

@@ -113,6 +113,10 @@ def test_each_kind_of_work_runs(main):
         runs = inference.Block("block", cell, H=5).runs(Peers(threads=1))
         assert all(run() is None for run in runs.values())
         assert ("C" in runs) == (shutil.which("cc") is not None)
+        for weights in ("float32", "int8"):
+            runs = inference.ExportedBlock("exported", cell, 5, weights).runs(Peers(threads=1))
+            assert all(run() is None for run in runs.values())
+            assert ("C" in runs) == (shutil.which("cc") is not None)
     for lazy in (False, True):
         work = training.EmbeddingStep("embedding", V=7, E=5, N=3, lazy=lazy)
         assert work.runs(Peers(threads=1))["anaphora"]() is None

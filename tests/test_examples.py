@@ -1,5 +1,6 @@
 """The files in examples/ run as they stand, in tiny sizes."""
 
+import json
 import os
 import runpy
 import subprocess
@@ -43,6 +44,7 @@ def run(name: str, *arguments: object) -> str:
 
 def test_every_example_is_tested():
     tested = {
+        "amplifier.py",
         "digits_to_words.py",
         "execute_programs.py",
         "language_model.py",
@@ -55,6 +57,30 @@ def test_every_example_is_tested():
         *(f"{name}.py" for name in TINY),
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_amplifier(tmp_path):
+    sizes = ("--window", 512, "--batch-size", 16, "--hidden-size", 8, "--epochs", 8)
+    printed = run("amplifier.py", "--out", tmp_path / "amplifier", "--seconds", 1.5, *sizes)
+    losses = [float(line.split("loss ")[1]) for line in printed.splitlines() if "epoch" in line]
+    assert losses[-1] < 0.9 < losses[0]  # 1 is that of silence
+    sounds = {}
+    for name in ("dry", "processed", "model"):
+        with wave.open(str(tmp_path / "amplifier" / f"{name}.wav")) as file:
+            sounds[name] = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+    assert len({len(sound) for sound in sounds.values()}) == 1
+    model = anaphora.load(tmp_path / "amplifier" / "model")
+    heard = model.session().feed(sounds["dry"][:200, None])
+    assert np.abs(heard[:, 0] - sounds["model"][:200]).max() < 0.01
+    exported = json.loads((tmp_path / "amplifier" / "amp.json").read_text())
+    assert [layer["type"] for layer in exported["layers"]] == ["lstm", "dense"]
+    assert "amp_step" in (tmp_path / "amplifier" / "amp.h").read_text()
+
+    again = [tmp_path / "amplifier" / f"{name}.wav" for name in ("dry", "processed")]
+    sizes = ("--window", 64, "--batch-size", 8, "--hidden-size", 4, "--epochs", 1)
+    run("amplifier.py", *again, "--out", tmp_path / "other", "--cell", "mgu", *sizes)
+    assert not (tmp_path / "other" / "amp.json").exists()
+    assert (tmp_path / "other" / "amp.c").exists()
 
 
 def test_language_model(tmp_path):

@@ -36,8 +36,11 @@ def export(
     An .onnx file runs in ONNX Runtime, on servers, phones and in browsers; it is run after it was
     written and compared with the model. It needs an extra: pip install "anaphora[onnx]".
 
-    With --json, one line: format, and what it says of the files; of ONNX: files, each with out,
-    opset, bytes, inputs, outputs, largest_difference.
+    A .c file is C99, with a header beside it: for microcontrollers, plug-ins and WebAssembly. A
+    .json file is what RTNeural reads, in audio plug-ins.
+
+    With --json, one line: format, out and what the format adds; of ONNX instead of out: files, each
+    with out, opset, bytes, inputs, outputs, largest_difference.
     """
     output = Output(as_json)
     with reported_errors():

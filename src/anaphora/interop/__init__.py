@@ -46,11 +46,13 @@ class Format(NamedTuple):
     function: str
 
 
-PEERS = ("keras", "layers", "models", "onnx", "torch")
+PEERS = ("c", "keras", "layers", "models", "onnx", "rtneural", "torch")
 """The modules of this package, which `import anaphora.interop` leaves for later."""
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", "anaphora.interop.onnx:export"),
+    "c": Format(".c", "anaphora.interop.c:export"),
+    "rtneural": Format(".json", "anaphora.interop.rtneural:export"),
 }
 """The formats of ``anaphora export`` by name; the first of several with a suffix is its default."""
 
