@@ -1,4 +1,4 @@
-"""ONNX: models out (`save`)."""
+"""ONNX: models out (`save`), and models of others in (`load`)."""
 
 try:
     import onnx as _onnx  # noqa: F401 - the message comes before that of the modules below
@@ -6,5 +6,7 @@ except ImportError as error:
     raise ImportError('ONNX files need an extra: pip install "anaphora[onnx]"') from error
 
 from anaphora.interop.onnx.export import export, save
+from anaphora.interop.onnx.load import OnnxModel, load
+from anaphora.interop.onnx.reading import OnnxError
 
-__all__ = ["export", "save"]
+__all__ = ["OnnxError", "OnnxModel", "export", "load", "save"]
