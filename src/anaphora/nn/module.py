@@ -14,6 +14,7 @@ import numpy as np
 from anaphora import foreign_names, notebook
 from anaphora.engine.precision import int8_weights
 from anaphora.tensor import Array, Parameter, no_grad
+from anaphora.tensor.hooks import thread
 
 
 class LoadResult(NamedTuple):
@@ -90,6 +91,10 @@ class Module(foreign_names.Answering):
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
+        if thread.interpreter is not None:
+            result = thread.interpreter.module(self, arguments, options)
+            if result is not NotImplemented:
+                return result
         if not self.in_int8:
             return self.forward(*arguments, **options)
         with _in_int8():

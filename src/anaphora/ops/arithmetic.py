@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anaphora.tensor import Array, differentiable, floating
+from anaphora.tensor import Array, Tensor, differentiable, floating
 
 
 @differentiable
@@ -173,7 +173,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     >>> where([True, False], [1.0, 2.0], [3.0, 4.0]).data
     array([1., 4.], dtype=float32)
     """
-    return _where(a, b, condition=np.asarray(condition))
+    given = condition if isinstance(condition, Tensor) else np.asarray(condition)
+    return _where(a, b, condition=given)
 
 
 @differentiable

@@ -1,6 +1,8 @@
-"""Tensor and the tape: recorded operations, backward, no_grad, detach, hooks."""
+"""Tensor and the tape: recorded operations, backward, no_grad, detach, hooks,
+interpreters.
+"""
 
-from anaphora.tensor.hooks import Hook, hook, no_grad, recording
+from anaphora.tensor.hooks import Hook, Interpreter, hook, interpreting, no_grad, recording
 from anaphora.tensor.operations import differentiable, floating
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import (
@@ -19,6 +21,7 @@ __all__ = [
     "Array",
     "Gradient",
     "Hook",
+    "Interpreter",
     "Parameter",
     "RowGradient",
     "Tensor",
@@ -28,6 +31,7 @@ __all__ = [
     "differentiable",
     "floating",
     "hook",
+    "interpreting",
     "no_grad",
     "recording",
 ]

@@ -1,4 +1,4 @@
-"""The state of a thread: whether it records (no_grad), and its hooks."""
+"""The state of a thread: whether it records (no_grad), its hooks, and its interpreter."""
 
 from __future__ import annotations
 
@@ -18,11 +18,25 @@ class Hook(Protocol):
         """Called after an operation, unless it failed, with its name and outputs."""
 
 
+class Interpreter(Protocol):
+    """Evaluates operations and modules on values of its own. See `interpreting`.
+
+    Both methods return NotImplemented for what is to be computed as usual.
+    """
+
+    def operation(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The result of a differentiable operation."""
+
+    def module(self, module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The result of calling a `Module`."""
+
+
 class ThreadState(threading.local):
-    """Thread-local settings: whether the thread records, and its hooks."""
+    """Thread-local settings: whether the thread records, its hooks, and its interpreter."""
 
     recording = True
     hooks: tuple[Hook, ...] = ()
+    interpreter: Interpreter | None = None
 
 
 thread = ThreadState()
@@ -82,6 +96,35 @@ def hook(watcher: Hook) -> Iterator[None]:
         yield
     finally:
         thread.hooks = before
+
+
+@contextlib.contextmanager
+def interpreting(interpreter: Interpreter) -> Iterator[None]:
+    """Ask an interpreter first, for every operation and every call of a module of this thread.
+
+    So that the code of a model can be run on something other than numbers: an export runs it on
+    symbols, and writes down what it computes.
+
+    >>> from anaphora import Tensor
+    >>> class Printer:
+    ...     def operation(self, name, arguments, options):
+    ...         print(name)
+    ...         return NotImplemented
+    ...
+    ...     def module(self, module, arguments, options):
+    ...         return NotImplemented
+    >>> with interpreting(Printer()):
+    ...     (Tensor([1.0]) * 2).sum()
+    multiply
+    sum
+    Tensor(2., dtype=float32)
+    """
+    before = thread.interpreter
+    thread.interpreter = interpreter
+    try:
+        yield
+    finally:
+        thread.interpreter = before
 
 
 def enter(phase: str, operation: str, inputs: tuple[Any, ...]) -> None:

@@ -54,6 +54,10 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def operation(*arguments: Any, **options: Any) -> Any:
+        if thread.interpreter is not None:
+            result = thread.interpreter.operation(name, arguments, options)
+            if result is not NotImplemented:
+                return result
         inputs, rest = (arguments, ()) if variadic else (arguments[:count], arguments[count:])
         if required <= len(inputs) < count:
             inputs += (None,) * (count - len(inputs))

@@ -1,18 +1,369 @@
-"""Models as ONNX files, checked in ONNX Runtime."""
+"""Models as ONNX files, run in ONNX Runtime and compared before they are kept."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+import anaphora
+from anaphora import nn
+from anaphora.artifact import atomic_write
+from anaphora.engine.precision import dequantized, products_in, quantized
 from anaphora.interop import Exported
+from anaphora.interop.onnx.graph import CONTRIBUTED, IR_VERSION, OPSET
+from anaphora.interop.onnx.layers import MODULES
+from anaphora.interop.onnx.symbols import TYPES, Dim, ExportError, Symbol, Tracer
+from anaphora.interop.signatures import Signature, Value, Values, signatures
+from anaphora.models.quantization import int8_parameters
+from anaphora.models.saved import SavedModel
+from anaphora.tensor import Tensor, no_grad
+from anaphora.tensor.hooks import interpreting
+
+Array = NDArray[Any]
+
+TOLERANCE = 1e-5
+"""The largest difference of an output, relative to its largest number or to 1."""
+INT8_TOLERANCE = 0.1
+"""The same between two ways to round to 8 bits."""
+_LARGEST = 2**31 - 1  # bytes of a file: a limit of Protocol Buffers
+
+__all__ = ["ExportError", "export", "save"]
 
 
-def save(model: Any, path: str | Path) -> Exported:
-    """Write a model as an ONNX file."""
-    raise ValueError(f"{type(model).__name__} cannot be exported to ONNX")
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    example: Mapping[str, Any] | Sequence[Any] | None = None,
+) -> Exported:
+    """Write a model, or any Module, as an ONNX file, after running it in ONNX Runtime.
+
+    T and B are free; lengths are an input where the model takes them; states are inputs and
+    outputs, so that a text or a signal can be read in pieces. Layers of the cells rnn, rnn_relu,
+    lstm, peephole_lstm, coupled_lstm, gru and mgu become nodes RNN, LSTM and GRU; those of other
+    cells, with a projection or zoneout, a Scan over their equations. The file is in float32. Of a
+    model with weights in 8 bits, LSTMs become DynamicQuantizeLSTM, an operator of ONNX Runtime, and
+    other weights are rounded as they are in the model.
+
+    A `SequenceEncoder` and decoder become two files: of ``model.onnx``, ``model-encoder.onnx`` and
+    ``model-decoder.onnx``.
+
+    If ONNX Runtime is installed, the file is run on random inputs, states and lengths, and compared
+    with the model.
+
+    Args:
+        model: The model; its mode does not matter: it is written as in evaluation.
+        path: The file; an existing one is replaced.
+        example: For a module with a forward of its own: arguments for it; see
+            `interop.signatures.signatures`. The module may use operations of `anaphora.ops` and
+            other modules.
+
+    Returns:
+        What was written: inputs, outputs, and the largest difference.
+
+    Raises:
+        ExportError: the model cannot be written, or the file computes something else. Nothing is
+            written then.
+        ArtifactError: the file cannot be written.
+
+    >>> import tempfile
+    >>> from anaphora.nn import GRU
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     exported = save(GRU(input_size=3, hidden_size=4), f"{folder}/layer.onnx")
+    >>> [value["name"] for value in exported.record["files"][0]["inputs"]]
+    ['x', 'lengths', 'h']
+    """
+    path = Path(path)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"save: {type(model).__name__} is not a Module; give a model or a layer")
+    written = copy.deepcopy(model).eval()
+    in_int8 = any(module.in_int8 for module in written.modules())
+    if in_int8:
+        _round_to_int8(written)
+    try:
+        functions = signatures(written, example)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+    made: list[tuple[Path, bytes, dict[str, Any]]] = []
+    for function in functions:
+        place = path.with_stem(f"{path.stem}-{function.name}") if function.name else path
+        made.append((place, *_written(model, written, function, place, in_int8)))
+    for place, data, _ in made:
+        atomic_write(place, data)
+    lines = []
+    for place, data, record in made:
+        lines += _lines(place, data, record, in_int8)
+    return Exported(lines, {"format": "onnx", "files": [record for _, _, record in made]})
 
 
-def export(model: Any, path: Path) -> Exported:
+def export(model: nn.Module, path: Path) -> Exported:
     """As `save`, for ``anaphora export``."""
     return save(model, path)
+
+
+def _round_to_int8(model: nn.Module) -> None:
+    """Give a model the weights that it computes with in 8 bits, as float32."""
+    model.use_int8(False)
+    parameters = dict(model.named_parameters())
+    for name in int8_parameters(model):
+        with parameters[name].writing() as array:
+            array[...] = dequantized(*quantized(array))
+
+
+def _written(
+    model: nn.Module, written: nn.Module, function: Signature, path: Path, in_int8: bool
+) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a file, and what to say of it; the second model is in float32."""
+    proto, outputs = _traced(written, function, int8=False)
+    record: dict[str, Any] = {
+        "out": str(path),
+        "opset": OPSET,
+        "inputs": [_plain(value) for value in function.inputs],
+        "outputs": [_plain(value) for value in outputs],
+    }
+    data = _bytes(proto, path)
+    difference = _difference(data, function, written, path, TOLERANCE)
+    if in_int8:
+        proto, _ = _traced(written, function, int8=True)
+        record["dynamic_quantize_lstm"] = any(n.domain == CONTRIBUTED for n in proto.graph.node)
+        if record["dynamic_quantize_lstm"]:
+            data = _bytes(proto, path)
+            difference = _difference(data, function, written, path, INT8_TOLERANCE)
+    record |= {"bytes": len(data), "largest_difference": difference}
+    return data, record
+
+
+def _traced(
+    model: nn.Module, function: Signature, int8: bool
+) -> tuple[onnx.ModelProto, list[Value]]:
+    """A file of a function of a model."""
+    dtype = next((p.dtype for p in model.parameters() if p.dtype.kind == "f"), np.float32)
+    tracer = Tracer(model, dtype, MODULES, int8)
+    dims: dict[str, Dim] = {}
+    symbols: dict[str, Symbol] = {}
+    for value in function.inputs:
+        name = tracer.graph.name(value.name)
+        symbols[value.name] = tracer.input(name, value.axes, value.dtype, dims)
+    with no_grad(), interpreting(tracer):
+        results = function.call(symbols)
+    declared = {value.name: value for value in function.outputs}
+    outputs: list[Value] = []
+    for name, result in results.items():
+        if not isinstance(result, Symbol):
+            raise ExportError(f"its output {name} does not depend on an input of the file")
+        axes = tuple(
+            s if isinstance(s, int) else s.label or f"{name}_{a}"
+            for a, s in enumerate(result.shape)
+        )
+        value = declared.get(name, Value(name, axes))
+        outputs.append(value)
+        made = tracer.graph.name(value.name)
+        tracer.graph.nodes.append(onnx.helper.make_node("Identity", [result.value], [made], made))
+    if declared and [value.name for value in outputs] != list(declared):
+        outputs = [declared[name] for name in declared]
+    graph = onnx.helper.make_graph(
+        tracer.graph.nodes,
+        type(model).__name__,
+        [_info(value.name, value.axes, value.dtype) for value in function.inputs],
+        [_info(value.name, value.axes, results[value.name].dtype) for value in outputs],
+        list(tracer.graph.constants.values()),
+    )
+    domains = [onnx.helper.make_opsetid("", OPSET)]
+    if tracer.graph.contributed:
+        domains.append(onnx.helper.make_opsetid(CONTRIBUTED, 1))
+    proto = onnx.helper.make_model(
+        graph,
+        opset_imports=domains,
+        ir_version=IR_VERSION,
+        producer_name="anaphora",
+        producer_version=anaphora.__version__,
+    )
+    onnx.helper.set_model_props(proto, _metadata(model, function))
+    return proto, outputs
+
+
+def _info(name: str, axes: Sequence[int | str], dtype: Any) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, TYPES[np.dtype(dtype).kind], list(axes))
+
+
+def _metadata(model: nn.Module, function: Signature) -> dict[str, str]:
+    """What the file says of itself, besides its graph."""
+    starts = {
+        value.name: value.start for value in function.inputs if value.kind in ("state", "counts")
+    }
+    entries: dict[str, str] = {}
+    if starts:
+        entries["anaphora.states"] = json.dumps({name: str(x) for name, x in starts.items()})
+    if isinstance(model, SavedModel):
+        entries["anaphora.task"] = model.kind
+        with contextlib.suppress(ValueError):  # a cell that was not traced has no program
+            entries["anaphora.model"] = json.dumps(model.options)
+        if model.codec is not None:
+            entries["anaphora.tokenizer"] = json.dumps(model.codec.to_dict())
+    return entries
+
+
+def _bytes(proto: onnx.ModelProto, path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ExportError: it is too large, or not as the standard wants it.
+    """
+    size = proto.ByteSize()
+    if size > _LARGEST:
+        raise ExportError(f"{path}: {size / 2**30:.1f} GiB, but an ONNX file has at most 2 GiB")
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path}: the file would not be valid: {error}") from error
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def _plain(value: Value) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": value.name, "axes": list(value.axes), "dtype": value.dtype}
+    if value.kind in ("state", "counts"):
+        entry["start"] = str(value.start) if np.isinf(value.start) else value.start
+    return entry
+
+
+def _lines(path: Path, data: bytes, record: Mapping[str, Any], in_int8: bool) -> list[str]:
+    """What to say of a file."""
+    difference = record["largest_difference"]
+    lines = [f"wrote {path}: {len(data) / 1e6:.2f} MB, ONNX opset {OPSET}"]
+    for kind in ("inputs", "outputs"):
+        shown = (f"{v['name']} [{', '.join(map(str, v['axes']))}]" for v in record[kind])
+        lines.append(f"  {kind}: {', '.join(shown)}")
+    if difference is None:
+        lines.append('  not compared: ONNX Runtime is not installed; pip install "anaphora[onnx]"')
+    else:
+        lines.append(f"  in ONNX Runtime its outputs differ from the model's by {difference:.1e}")
+    if in_int8:
+        quantized = record["dynamic_quantize_lstm"]
+        lines.append(
+            "  weights of LSTMs are in 8 bits (DynamicQuantizeLSTM of ONNX Runtime); others, "
+            "rounded to 8 bits, are stored as float32"
+            if quantized
+            else "  no layer is an LSTM node, and only these run in 8 bits: weights, rounded to "
+            "8 bits, are stored as float32"
+        )
+    return lines
+
+
+# The comparison
+
+
+def _difference(
+    data: bytes, function: Signature, model: nn.Module, path: Path, tolerance: float
+) -> float | None:
+    """The largest difference from the model on random inputs; None without ONNX Runtime.
+
+    Raises:
+        ExportError: it is larger than the tolerance.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    largest = 0.0
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"{path}: ONNX Runtime cannot load the file: {error}") from error
+    for seed in range(2):
+        inputs = random_inputs(function.inputs, seed)
+        names = [output.name for output in session.get_outputs()]
+        try:
+            found = dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:
+            raise ExportError(f"{path}: ONNX Runtime cannot run the file: {error}") from error
+        expected = computed(function, model, inputs)
+        for name in names:
+            one = _compared(found[name], expected[name])
+            if not one <= tolerance:
+                raise ExportError(
+                    f"{path}: its output {name} differs from that of the model by {one:.2g} "
+                    f"(relative to its largest number, or 1), more than {tolerance:g}, in ONNX "
+                    f"Runtime {onnxruntime.__version__}; no file was written"
+                )
+            largest = max(largest, one)
+    return largest
+
+
+def computed(
+    function: Signature, model: nn.Module, inputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """What a function of a model returns for arrays."""
+    dtype = next((p.dtype for p in model.parameters() if p.dtype.kind == "f"), np.float32)
+    values: Values = {
+        name: Tensor(array.astype(dtype)) if array.dtype.kind == "f" else array
+        for name, array in inputs.items()
+    }
+    with no_grad(), products_in("float32"):
+        results = function.call(values)
+    return {name: np.asarray(getattr(value, "data", value)) for name, value in results.items()}
+
+
+def _compared(found: Array, expected: Array) -> float:
+    """The largest difference, relative to the largest number or 1; inf if NaN are elsewhere."""
+    if found.shape != expected.shape:
+        return np.inf
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite].astype(found.dtype), equal_nan=True):
+        return np.inf
+    a, b = found[finite].astype(np.float64), expected[finite].astype(np.float64)
+    return float(np.abs(a - b).max(initial=0) / np.abs(b).max(initial=1))
+
+
+def random_inputs(values: Sequence[Value], seed: int) -> dict[str, Array]:
+    """Random numbers for every input, of sizes that differ; one row has no steps, one all."""
+    generator = np.random.default_rng(seed)
+    letters = dict.fromkeys(
+        axis for value in values for axis in value.axes if isinstance(axis, str)
+    )
+    sizes = {letter: (7, 3, 5, 4, 6, 8, 9)[(k + seed) % 7] for k, letter in enumerate(letters)}
+    for letter in letters:
+        base, plus, more = letter.partition("+")
+        if plus:
+            sizes[letter] = sizes.get(base, 7) + int(more)
+            if base not in sizes:
+                sizes[base] = 7
+    inputs: dict[str, Array] = {}
+    for value in values:
+        shape = tuple(sizes[a] if isinstance(a, str) else a for a in value.axes)
+        inputs[value.name] = _random(value, shape, sizes, generator)
+    return inputs
+
+
+def _random(
+    value: Value, shape: tuple[int, ...], sizes: Mapping[str, int], generator: np.random.Generator
+) -> Array:
+    if value.kind == "ids":
+        return generator.integers(0, value.below, shape)
+    if value.kind == "lengths":
+        most = sizes.get(value.up_to, 1)
+        lengths = generator.integers(0, most + 1, shape)
+        lengths.flat[:2] = [most, 0][: lengths.size]
+        return lengths
+    if value.kind == "counts":
+        return generator.integers(0, 5, shape).astype(np.float32)
+    if value.kind == "flags":
+        return generator.random(shape) < 0.7
+    numbers = generator.normal(size=shape).astype(np.float32)
+    if value.kind == "positive":
+        return np.abs(numbers) + np.float32(0.5)
+    if np.isinf(value.start):
+        numbers[..., 0] = value.start
+    return numbers
