@@ -38,12 +38,13 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         OnnxError: a `ValueError`: the file is damaged, or a node cannot be run; the message names
             the node.
 
-    >>> import onnx
+    >>> import onnx, tempfile
     >>> from onnx import TensorProto, helper
     >>> x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["T"]) for n in "xy")
     >>> graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
-    >>> onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), "relu.onnx")
-    >>> model = load("relu.onnx")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(helper.make_model(graph), f"{folder}/relu.onnx")
+    ...     model = load(f"{folder}/relu.onnx")
     >>> model([-1.0, 2.0])
     (Tensor([0., 2.], dtype=float32),)
     """
@@ -187,10 +188,8 @@ def _converted(value: Value, given: Any) -> Any:
     else:
         array = np.asarray(given)
         if value.dtype is not None and array.dtype != value.dtype:
-            if array.dtype.kind not in "fiub" or (
-                not np.can_cast(array.dtype, value.dtype, "same_kind")
-                and not (array.size == 0 or _integral(array, value.dtype))
-            ):
+            fits = np.can_cast(array.dtype, value.dtype, "same_kind") or not array.size
+            if array.dtype.kind not in "fiub" or not (fits or _integral(array, value.dtype)):
                 raise TypeError(f"OnnxModel: {name!r} is of {array.dtype}, expected {value}")
             array = array.astype(value.dtype)
     shape = value.shape

@@ -399,9 +399,11 @@ def _pad(node: Node) -> Function:
         for k, axis in enumerate(which):
             number = axis_of(node, axis, x.ndim)
             before[number], after[number] = given[k], given[k + len(which)]
-        check_size(
-            node, [max(0, s + b + a) for s, b, a in zip(x.shape, before, after, strict=True)]
-        )
+        sizes = [s + b + a for s, b, a in zip(x.shape, before, after, strict=True)]
+        if min(sizes, default=0) < 0:
+            raise node.error(f"pads {given} cut more than there is of the shape {x.shape}")
+        grown = zip(x.shape, before, after, strict=True)
+        check_size(node, [max(1, s + max(0, b) + max(0, a)) for s, b, a in grown])
         fill = constant if value is None else np.asarray(value).reshape(-1)[0].item()
         for axis, (b, a) in enumerate(zip(before, after, strict=True)):
             if b or a:
@@ -417,8 +419,6 @@ def _padded(node: Node, x: Any, axis: int, before: int, after: int, mode: str, f
     along = (slice(None),) * axis
     if mode == "constant":
         shape = [*x.shape[:axis], 0, *x.shape[axis + 1 :]]
-        if before + size + after < 0:
-            raise node.error(f"cuts {before} and {after} from an axis of {size}")
         cut = x[(*along, slice(max(0, -before), size - max(0, -after)))]
         parts = [
             np.full([*shape[:axis], max(0, n), *shape[axis + 1 :]], fill, x.dtype)

@@ -19,6 +19,9 @@ from anaphora.tensor import Parameter, Tensor
 _KNOWN, _WEIGHTS, _INPUTS = range(3)
 """What a value depends on: the shapes of the inputs; the parameters too; the inputs too."""
 
+KNOWN = {*OPERATORS, "If", "Scan", "com.microsoft:DynamicQuantizeLSTM"}
+"""The operators that can be run."""
+
 PLANS = 16
 """The most shapes of inputs for which a program remembers what depends on them."""
 
@@ -119,9 +122,8 @@ class Program:
             return QuantizedLstm(node)
         prepare = OPERATORS.get(node.operator)
         if prepare is None:
-            raise node.error(
-                f"the operator is not known; known are {', '.join(sorted((*OPERATORS, 'If', 'Scan')))}"
-            )
+            known = ", ".join(sorted(KNOWN))
+            raise node.error(f"the operator is not known; known are {known}")
         function = prepare(node)
         if isinstance(function, RecurrentNode):
             self.recurrent[node.name] = function

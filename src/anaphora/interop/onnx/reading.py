@@ -361,8 +361,11 @@ def _value(proto: Any) -> Value:
 
 
 def _type_name(number: int) -> str:
-    names = {value: name for name, value in onnx.TensorProto.DataType.items()}
-    return names.get(number, f"number {number}").lower()
+    """The name of a type of elements."""
+    try:
+        return str(onnx.TensorProto.DataType.Name(number)).lower()
+    except ValueError:
+        return f"number {number}"
 
 
 def _text(value: bytes, node: Node) -> str:
