@@ -28,8 +28,17 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 EXTRAS = {
     "onnx": (
-        "interop.onnx", "onnx.cells", "onnx.export", "onnx.graph", "onnx.layers", "onnx.load",
-        "onnx.operators", "onnx.program", "onnx.quantized", "onnx.reading", "onnx.recurrent",
+        "interop.onnx",
+        "onnx.cells",
+        "onnx.export",
+        "onnx.graph",
+        "onnx.layers",
+        "onnx.load",
+        "onnx.operators",
+        "onnx.program",
+        "onnx.quantized",
+        "onnx.reading",
+        "onnx.recurrent",
         "onnx.symbols",
     ),
     "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
