@@ -45,6 +45,8 @@ EXTRAS = {
     "sacrebleu": ("metrics.translation",),
     "starlette": ("serve",),
 }
+NEEDED = {"onnx.md": ("onnx", "onnxruntime"), "from-onnx.md": ("onnx",)}
+"""What the examples of a page import, besides the test extra."""
 LACKING = [
     module
     for extra, modules in EXTRAS.items()
@@ -60,8 +62,8 @@ MODULES = [
     ),
 ]
 SPELLED_OUT = [
-    "data", "estimators", "generation", "metrics", "models", "nn", "ops", "optim", "plot", "serve",
-    "synthetic", "training",
+    "data", "estimators", "generation", "interop", "metrics", "models", "nn", "ops", "optim",
+    "plot", "serve", "synthetic", "training",
 ]  # fmt: skip
 """Modules whose signatures show every argument."""
 VARIADIC = {
@@ -74,8 +76,9 @@ VARIADIC = {
 """Exports that take any number of arguments, and why."""
 SHOWN = [
     "artifact", "cells", "data", "engine", "engine.crf", "engine.kernels", "engine.recurrence",
-    "engine.updates", "equations", "generation", "metrics", "models", "nn", "ops", "optim", "plot",
-    "random", "synthetic", "tensor", "tensor.graph", "training",
+    "engine.updates", "equations", "generation", "interop", "interop.signatures", "metrics",
+    "models", "nn", "ops", "optim", "plot", "random", "synthetic", "tensor", "tensor.graph",
+    "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"
@@ -257,6 +260,8 @@ def pictures(page: Path) -> list[Path]:
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     if pictures(page):
         pytest.importorskip("matplotlib")
+    for extra in NEEDED.get(page.name, ()):
+        pytest.importorskip(extra)
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "__main__"}
     for block in blocks(page.read_text(encoding="utf-8")):

@@ -166,6 +166,7 @@ NAMES: dict[str, dict[str, str]] = {
         "set_float32_matmul_precision": "`anaphora.set_matmul_precision('bfloat16')`",
         "get_float32_matmul_precision": "`engine.current_matmul_precision()`",
         "quantization ao": "`models.quantize(directory, out)`, or `model.weights = 'int8'`",
+        "onnx": "`anaphora.interop.onnx.save(model, path)`",
         "GradScaler": "omit it: bfloat16 has the range of float32",
         "cat": "`ops.concatenate`",
         "manual_seed": "`anaphora.random.seed(1)`",

@@ -44,6 +44,7 @@ LAYERS = {
     "layer norm": functools.partial(nn.LSTM, I, H, L, layer_norm=True),
     "zoneout": functools.partial(nn.GRU, I, H, zoneout=0.3),
     "no bias": functools.partial(nn.GRU, I, H, L, bias=False),
+    "convolution": functools.partial(nn.Conv1d, I, H, 3, padding="same"),
 }
 MODELS = {
     "language model": functools.partial(
@@ -58,6 +59,9 @@ MODELS = {
     "tagger": functools.partial(
         models.SequenceTagger, num_tags=3, hidden_size=H, vocabulary_size=9, num_characters=6,
         bidirectional=True, layer_norm=True,
+    ),
+    "tagger with a CRF": functools.partial(
+        models.SequenceTagger, num_tags=3, hidden_size=H, vocabulary_size=9, crf=True
     ),
     "classifier": functools.partial(
         models.SequenceClassifier, num_classes=3, input_size=I, hidden_size=H, num_layers=L,
@@ -143,7 +147,7 @@ def test_a_model_of_more_weights_than_ids_of_one_part_can_tell(tmp_path, monkeyp
     """The numbers of elements are written in two parts, here of few numbers each."""
     from anaphora.interop.onnx import importing
 
-    monkeypatch.setattr(importing, "_BASE", 16)
+    monkeypatch.setattr(importing, "_BASE", 64)
     model = randomized(MODELS["language model"]())
     save(model, tmp_path / "model.onnx")
     again = load_model(tmp_path / "model.onnx")

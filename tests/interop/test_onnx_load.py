@@ -102,7 +102,8 @@ OTHERS = re.compile(
     r"test_(add|sub|mul|div|pow|mod|neg|abs|sqrt|exp|log|reciprocal|floor|ceil|round|sign|min|max|"
     r"sum|mean|relu|sigmoid|tanh|leakyrelu|elu|hardsigmoid|softplus|softsign|thresholdedrelu|clip|"
     r"softmax|logsoftmax|reduce_(sum|mean|max|min|l2|sum_square)|argmax|argmin|matmul|gemm|"
-    r"batchnorm|layer_normalization|if|scan9|constant|constantofshape|shape|size|cast|gather|slice|"
+    r"batchnorm|layer_normalization|if|scan9|constant|constantofshape|shape|size|cast|gather|"
+    r"gather_elements|slice|"
     r"concat|split|squeeze|unsqueeze|transpose|reshape|flatten|expand|tile|range|"
     r"(constant|reflect|edge|wrap)_pad|where|equal|greater|less|not|and|or|xor|identity|dropout|"
     r"prelu|globalaverage|globalmax|dynamicquantizelinear|dequantizelinear|quantizelinear|"
@@ -111,7 +112,7 @@ OTHERS = re.compile(
 NOT_READ = re.compile(  # types of elements, sequences, training, empty maxima, loops
     r"(?i)bfloat16|float8|e4m3|e5m2|e8m0|u?int[24]($|_|\D)|float4|string|_opt_|sequence|_seq_|"
     r"training_mode|empty_set|range_\w+_expanded|layer_normalization_(?!\w*_expanded)|"
-    r"gather_elements|reduce_min_bool|blocked|quantizelinear_u?int16"
+    r"reduce_min_bool|blocked|quantizelinear_u?int16"
 )
 
 

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from anaphora import interop
-from anaphora.cli.output import JSON_HELP, Output, load_model, reported_errors, reported_misuse
+from anaphora import interop, models
+from anaphora.cli.output import JSON_HELP, Output, end, reported_errors, reported_misuse
 from anaphora.cli.precision import Weights
-from anaphora.training import task_of
 
 
 def export(
@@ -43,9 +42,11 @@ def export(
     with reported_errors():
         with reported_misuse():
             interop.format_of(out, format)
-        model = load_model(task_of(directory), directory, weights)
-        with reported_misuse():
+            model = models.load(directory, weights)
+        try:
             exported = interop.export(model, out, format)
+        except ValueError as error:
+            end(str(error), 1)
         for line in exported.lines:
             output.say(line)
         output.emit(exported.record)

@@ -1,6 +1,6 @@
-"""Models of others in, and ours out: one file or folder a format, imported when it is used.
+"""Models of others in, and ours out: a file or folder for each format, imported when it is used.
 
-Each needs an extra of the package, such as ``pip install 'anaphora[onnx]'``, or none.
+A format may need an extra of the package, such as ``pip install "anaphora[onnx]"``.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class Format(NamedTuple):
     function: str
 
 
+PEERS = ("onnx",)
+"""The modules of this package, which `import anaphora.interop` leaves for later."""
+
 FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", "anaphora.interop.onnx:export"),
 }
@@ -86,3 +89,9 @@ def export(model: Any, path: Path, name: str | None = None) -> Exported:
     module, _, function = format_of(path, name).function.partition(":")
     written: Exported = getattr(importlib.import_module(module), function)(model, path)
     return written
+
+
+def __getattr__(name: str) -> Any:
+    if name in PEERS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

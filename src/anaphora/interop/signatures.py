@@ -22,6 +22,7 @@ from anaphora.models.reader import Reader, last_outputs
 from anaphora.models.sequences import SequenceToVector
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Tensor
+from anaphora.tensor.hooks import thread
 
 Values = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ class Value(NamedTuple):
         name: Its name.
         axes: The size of each axis; a letter for a free one.
         kind: "features" (any numbers), "positive" numbers, "ids", "lengths", "flags" (booleans), or
-            "state", or "counts", states that count steps.
+            "state", "counts" (states that count steps), or "tags" (ids, and -100 for none).
         below: Ids are below this number.
         up_to: Lengths are at most the size of this axis.
         start: The value of a state before the first step.
@@ -52,7 +53,8 @@ class Value(NamedTuple):
     @property
     def dtype(self) -> str:
         """Of its numbers."""
-        return {"ids": "int64", "lengths": "int64", "flags": "bool"}.get(self.kind, "float32")
+        integers = dict.fromkeys(("ids", "lengths", "tags"), "int64")
+        return {**integers, "flags": "bool"}.get(self.kind, "float32")
 
     def describe(self) -> str:
         """Its axes, its dtype and what its numbers are.
@@ -63,6 +65,8 @@ class Value(NamedTuple):
         words = f"[{', '.join(map(str, self.axes))}] {self.dtype}"
         if self.kind == "ids":
             words += f", 0 to {self.below - 1}"
+        if self.kind == "tags":
+            words += f", 0 to {self.below - 1}; -100 beyond the lengths"
         if self.kind == "lengths":
             words += f", 0 to {self.up_to}"
         if self.kind == "positive":
@@ -82,12 +86,20 @@ class Signature:
         outputs: What it returns, in this order.
         call: Computes the outputs by name from the inputs by name: Tensors of floats, and arrays of
             integers and booleans; or from symbols for all of these.
+        shortest: The steps that a sequence must have, as convolutions do not return any otherwise.
+
+    >>> one, = signatures(nn.GRU(input_size=3, hidden_size=4))
+    >>> x, lengths, h = Tensor(np.ones((5, 2, 3))), np.array([5, 2]), Tensor(np.zeros((1, 2, 4)))
+    >>> made = one.call({"x": x.astype("float32"), "lengths": lengths, "h": h.astype("float32")})
+    >>> [(value.name, made[value.name].shape) for value in one.outputs]
+    [('y', (5, 2, 4)), ('next_h', (1, 2, 4))]
     """
 
     name: str
     inputs: list[Value]
     outputs: list[Value]
     call: Callable[[Values], Values] = field(repr=False)
+    shortest: int = 1
 
 
 def signatures(
@@ -202,10 +214,23 @@ def _tagger(model: SequenceTagger) -> list[Signature]:
             values.get("characters"),
             values.get("character_lengths"),
         )
-        return {"logits": logits, **_after(states, state)}
+        made = {"logits": logits, **_after(states, state)}
+        if model.crf:
+            made["tags"] = _decoded(model.crf_layer, logits, values["lengths"])
+        return made
 
-    logits = Value("logits", ("T", "B", model.num_tags))
-    return [Signature("", [*inputs, _LENGTHS, *states], [logits, *_next(states)], call)]
+    outputs = [Value("logits", ("T", "B", model.num_tags)), *_next(states)]
+    if model.crf:  # of the steps of this call
+        outputs.append(Value("tags", ("T", "B"), "tags", below=model.num_tags))
+    return [Signature("", [*inputs, _LENGTHS, *states], outputs, call)]
+
+
+def _decoded(crf: nn.CRF, logits: Any, lengths: Any) -> Any:
+    """The most likely path of tags; -100 beyond the lengths."""
+    if thread.interpreter is None:
+        return crf.decode(logits, lengths)
+    arguments = (logits, *crf._allowed(), lengths)
+    return thread.interpreter.operation("crf_decode", arguments, {})
 
 
 def _sequence_to_vector(model: SequenceToVector) -> list[Signature]:
@@ -397,6 +422,9 @@ def _inputs(module: nn.Module) -> list[Value] | None:
         return _recurrent(module)[0].inputs  # type: ignore[arg-type]
     if isinstance(module, nn.Linear) and forward is nn.Linear.forward:
         return [Value("x", ("T", "B", module.in_features))]
+    if isinstance(module, nn.Conv1d) and forward is nn.Conv1d.forward:
+        axes = ("B", "T") if module.batch_first else ("T", "B")
+        return [Value("x", (*axes, module.in_channels)), _LENGTHS]
     if isinstance(module, nn.LayerNorm) and forward is nn.LayerNorm.forward:
         return [Value("x", ("T", "B", module.normalized_shape))]
     if isinstance(module, nn.Embedding) and forward is nn.Embedding.forward:
@@ -456,6 +484,11 @@ def _shown(
     if argument.startswith("state"):
         fixed |= {0}
     free = [axis for axis in range(array.ndim) if axis not in fixed]
+    if len({array.shape[axis] for axis in free}) < len(free) and array.dtype.kind != "b":
+        raise ValueError(
+            f"the example of {name} has the shape {array.shape}: give one whose free axes differ "
+            "in size, as axes of equal size are the same one"
+        )
     unused = [letter for letter in "BTSWUVXYZ" if letter not in letters.values()]
     for axis in reversed(free):
         if array.shape[axis] not in letters:
@@ -489,7 +522,16 @@ def _module(module: nn.Module, inputs: list[Value], names: Sequence[Any]) -> Sig
         return {f"output{'' if k == 0 else f'_{k + 1}'}": value for k, value in enumerate(made)}
 
     positional = isinstance(module, nn.Sequential)
-    return Signature("", inputs, [], call)
+    return Signature("", inputs, [], call, _shortest(module))
+
+
+def _shortest(module: nn.Module) -> int:
+    """Steps that are enough for all convolutions, one after the other."""
+    steps = 1
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d):
+            steps = steps * layer.stride + layer.dilation * (layer.kernel_size - 1)
+    return steps
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from anaphora.ops.convolution import Padding, output_steps, padding_sizes
 from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_shares, check_sizes
 from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor
+from anaphora.tensor.hooks import thread
 
 
 class Linear(Module):
@@ -154,6 +155,11 @@ class Conv1d(Module):
 
     def output_lengths(self, lengths: ArrayLike) -> Array:
         """[B]: the numbers of outputs of sequences of these lengths, 0 for too short ones."""
+        if thread.interpreter is not None:  # lengths may be its own kind of value
+            options = (sum(self._padding), self.kernel_size, self.stride, self.dilation)
+            result = thread.interpreter.operation("output_lengths", (lengths, *options), {})
+            if result is not NotImplemented:
+                return result  # type: ignore[no-any-return]
         steps = as_integers(lengths, "Conv1d: lengths are integers")
         found = output_steps(
             steps, sum(self._padding), self.kernel_size, self.stride, self.dilation

@@ -5,9 +5,18 @@ try:
 except ImportError as error:
     raise ImportError('ONNX files need an extra: pip install "anaphora[onnx]"') from error
 
-from anaphora.interop.onnx.export import export, save
+from anaphora.interop.onnx.export import ExportError, describe, export, save
 from anaphora.interop.onnx.importing import load_model
 from anaphora.interop.onnx.load import OnnxModel, load
 from anaphora.interop.onnx.reading import OnnxError
 
-__all__ = ["OnnxError", "OnnxModel", "export", "load", "load_model", "save"]
+__all__ = [
+    "ExportError",
+    "OnnxError",
+    "OnnxModel",
+    "describe",
+    "export",
+    "load",
+    "load_model",
+    "save",
+]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import anaphora
 from anaphora import nn
-from anaphora.artifact import atomic_write
+from anaphora.artifact import ArtifactError, atomic_write
 from anaphora.engine.precision import dequantized, products_in, quantized
 from anaphora.interop import Exported
 from anaphora.interop.onnx.graph import CONTRIBUTED, IR_VERSION, OPSET
@@ -36,7 +36,7 @@ INT8_TOLERANCE = 0.1
 """The same between two ways to round to 8 bits."""
 _LARGEST = 2**31 - 1  # bytes of a file: a limit of Protocol Buffers
 
-__all__ = ["ExportError", "export", "save"]
+__all__ = ["ExportError", "describe", "export", "save"]
 
 
 def save(
@@ -54,8 +54,8 @@ def save(
     model with weights in 8 bits, LSTMs become DynamicQuantizeLSTM, an operator of ONNX Runtime, and
     other weights are rounded as they are in the model.
 
-    A `SequenceEncoder` and decoder become two files: of ``model.onnx``, ``model-encoder.onnx`` and
-    ``model-decoder.onnx``.
+    Models that generate a sequence from a source become two files: of ``model.onnx``,
+    ``model-encoder.onnx`` and ``model-decoder.onnx``. A tagger with a CRF also returns the tags.
 
     If ONNX Runtime is installed, the file is run on random inputs, states and lengths, and compared
     with the model.
@@ -110,6 +110,50 @@ def export(model: nn.Module, path: Path) -> Exported:
     return save(model, path)
 
 
+def describe(path: Path) -> dict[str, Any]:
+    """What an ONNX file says of itself: producer, opset, inputs, outputs, and metadata.
+
+    Raises:
+        ArtifactError: the file cannot be read, or is no ONNX file.
+
+    >>> import tempfile
+    >>> from anaphora.nn import Linear
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save(Linear(3, 2), f"{folder}/layer.onnx")
+    ...     describe(Path(folder, "layer.onnx"))["outputs"]
+    {'output': '[T, B, 2] float32'}
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        raise ArtifactError(f"{path}: is not an ONNX file: {error}") from error
+    if not proto.HasField("graph"):
+        raise ArtifactError(f"{path}: is not an ONNX file: it has no graph")
+    constants = {constant.name for constant in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in constants]
+    return {
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "opset": {one.domain or "ai.onnx": one.version for one in proto.opset_import},
+        "inputs": {value.name: _type(value) for value in inputs},
+        "outputs": {value.name: _type(value) for value in proto.graph.output},
+        "metadata": {entry.key: entry.value for entry in proto.metadata_props},
+    }
+
+
+def _type(value: onnx.ValueInfoProto) -> str:
+    """The dtype and the axes of an input or an output."""
+    if not value.type.HasField("tensor_type"):
+        return str(value.type.WhichOneof("value") or "unknown")
+    tensor = value.type.tensor_type
+    sizes = (dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?")
+             for dim in tensor.shape.dim)  # fmt: skip
+    known = tensor.elem_type != onnx.TensorProto.UNDEFINED
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if known else "unknown"
+    return f"[{', '.join(map(str, sizes))}] {dtype}"
+
+
 def _round_to_int8(model: nn.Module) -> None:
     """Give a model the weights that it computes with in 8 bits, as float32."""
     model.use_int8(False)
@@ -154,7 +198,12 @@ def _traced(
         name = tracer.graph.name(value.name)
         symbols[value.name] = tracer.input(name, value.axes, value.dtype, dims)
     with no_grad(), interpreting(tracer):
-        results = function.call(symbols)
+        try:
+            results = function.call(symbols)
+        except ExportError:
+            raise
+        except ValueError as error:
+            raise ExportError(str(error)) from error
     declared = {value.name: value for value in function.outputs}
     outputs: list[Value] = []
     for name, result in results.items():
@@ -283,7 +332,7 @@ def _difference(
     except Exception as error:
         raise ExportError(f"{path}: ONNX Runtime cannot load the file: {error}") from error
     for seed in range(2):
-        inputs = random_inputs(function.inputs, seed)
+        inputs = random_inputs(function.inputs, seed, function.shortest)
         names = [output.name for output in session.get_outputs()]
         try:
             found = dict(zip(names, session.run(names, inputs), strict=True))
@@ -327,7 +376,7 @@ def _compared(found: Array, expected: Array) -> float:
     return float(np.abs(a - b).max(initial=0) / np.abs(b).max(initial=1))
 
 
-def random_inputs(values: Sequence[Value], seed: int) -> dict[str, Array]:
+def random_inputs(values: Sequence[Value], seed: int, shortest: int = 1) -> dict[str, Array]:
     """Random numbers for every input, of sizes that differ; one row has no steps, one all."""
     generator = np.random.default_rng(seed)
     letters = dict.fromkeys(
@@ -335,6 +384,8 @@ def random_inputs(values: Sequence[Value], seed: int) -> dict[str, Array]:
     )
     sizes = {letter: (7, 3, 5, 4, 6, 8, 9)[(k + seed) % 7] for k, letter in enumerate(letters)}
     for letter in letters:
+        if letter != "B":
+            sizes[letter] += shortest - 1
         base, plus, more = letter.partition("+")
         if plus:
             sizes[letter] = sizes.get(base, 7) + int(more)

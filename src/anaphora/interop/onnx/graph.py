@@ -23,7 +23,8 @@ class Graph:
     """Nodes in the order of their computation, with the constants that they read.
 
     The body of a loop is a graph of its own, whose nodes may read values of the outer one; all
-    names and constants belong to the outermost.
+    names and constants belong to the outermost. Names begin with a slash, or have a dot as those of
+    parameters, so that none is that of an input or an output.
     """
 
     def __init__(self, outer: Graph | None = None) -> None:
@@ -60,7 +61,7 @@ class Graph:
     ) -> list[str]:
         """Add a node with several outputs, whose names may be proposed; return their names."""
         scope = self.root.scope
-        outputs = [self.name(f"{scope}{wanted or operator.lower()}") for wanted in named]
+        outputs = [self.name(f"/{scope}{wanted or operator.lower()}") for wanted in named]
         self.nodes.append(
             onnx.helper.make_node(
                 operator, inputs, outputs, outputs[0], domain=domain, **attributes
@@ -78,7 +79,7 @@ class Graph:
         key = (str(array.dtype), array.shape, array.tobytes() if array.nbytes <= _SMALL else b"")
         if not name and array.nbytes <= _SMALL and key in root._same:
             return root._same[key]
-        made = self.name(name or "constant")
+        made = self.name(name if "." in name else f"/{name or 'constant'}")
         root.constants[made] = onnx.numpy_helper.from_array(np.asarray(array, order="C"), made)
         if not name and array.nbytes <= _SMALL:
             root._same[key] = made

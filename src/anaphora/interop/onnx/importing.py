@@ -137,11 +137,13 @@ class _Import:
 
     @staticmethod
     def _parts(ids: Mapping[str, Array], part: int) -> dict[str, Array]:
-        """Numbers below 2^20, and those above it, which are told from any constant."""
-        if part == 0:
-            return {name: (array % _BASE + 1).astype(np.float32) for name, array in ids.items()}
+        """Two numbers for each id, exact in float32, whose difference is its upper part.
+
+        The second ones are larger than any constant, and both differ within an array.
+        """
         return {
-            name: (array // _BASE + 1 + 2 * _BASE).astype(np.float32) for name, array in ids.items()
+            name: ((ids_of + part * (ids_of // _BASE)) % _BASE + 1 + part * 2 * _BASE).astype("f4")
+            for name, ids_of in ids.items()
         }
 
     def _made(self, weights: Mapping[str, Array]) -> SavedModel:
@@ -156,12 +158,12 @@ class _Import:
         low: SavedModel,
         function: Signature,
         high: SavedModel,
-        other: Signature,
+        function_of_high: Signature,
     ) -> None:
         """Put the elements of a file's arrays where they came from; constants differ nowhere."""
         firsts, seconds = (
             parse(_traced(model, one, int8=False)[0].SerializeToString()).graph.arrays
-            for model, one in ((low, function), (high, other))
+            for model, one in ((low, function), (high, function_of_high))
         )
         flat, held = into
         found = file.graph.arrays
@@ -174,10 +176,10 @@ class _Import:
             if first.dtype.kind != "f" or not derived.any():
                 continue
             sign = np.sign(second[derived])
-            upper, lower = (
-                np.abs(part[derived]).astype(np.float64) - 1 for part in (second, first)
+            lower, other = (
+                np.abs(part[derived]).astype(np.float64) - 1 for part in (first, second)
             )
-            ids = (upper - 2 * _BASE) * _BASE + lower
+            ids = lower + (other - 2 * _BASE - lower) % _BASE * _BASE
             numbers = ids.astype(np.int64)
             within = (numbers == ids) & (numbers >= 0) & (numbers < flat.size)
             if not (within & (first[derived] * sign > 0)).all():

@@ -11,14 +11,16 @@ import onnx
 
 from anaphora import cells, nn, ops
 from anaphora.cells import Cell
+from anaphora.data import IGNORE_INDEX
 from anaphora.engine.precision import MAX_INT8_TERMS, quantized
 from anaphora.equations import Program
 from anaphora.interop.onnx.graph import CONTRIBUTED, Array
-from anaphora.interop.onnx.symbols import ExportError, Symbol, Tracer
+from anaphora.interop.onnx.symbols import OPERATIONS, TYPES, ExportError, Symbol, Tracer
 from anaphora.models.decoder import Decoder
 from anaphora.models.reader import CharacterLayer, last_outputs
 from anaphora.nn.kinds import CellLayer
 from anaphora.nn.states import as_tuple, from_tuple
+from anaphora.ops.convolution import Padding, padding_sizes
 from anaphora.tensor import Tensor
 
 
@@ -256,7 +258,7 @@ def _loop(
     """One direction as a Scan whose body is the cell's program; states are [B, ...]."""
     layer, given = direction.layer, direction.parameters
     H, P = layer.hidden_size, layer.proj_size or layer.hidden_size
-    T, B = x.shape[:2]
+    B = x.shape[1]
     sizes = [P] + [H] * (len(cell.states) - 1)
     if initial is None:
         zero = onnx.numpy_helper.from_array(np.zeros(1, np.float32))
@@ -266,31 +268,57 @@ def _loop(
         ]
     halves = ops.linear(x, given["weight_ih"], given.get("bias_ih"))
     scanned = [halves] if lengths is None else [halves, _active(t, lengths, x)]
-    with t.body() as body:
-        read = [
-            t.made(body.name(f"{t.graph.root.scope}{name}{direction.suffix}"), (B, size))
-            for name, size in zip(cell.states, sizes, strict=True)
-        ]
-        steps = [
-            t.made(body.name(f"{t.graph.root.scope}step{direction.suffix}"), s.shape[1:], s.dtype)
-            for s in scanned
-        ]
-        new = _step(t, cell, steps[0], read, given, H)
+
+    def step(before: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
+        new = _step(t, cell, read[0], before, given, H)
         if layer.proj_size:
             new[0] = ops.linear(new[0], given["weight_hr"])
-        output: Any = new[0]
-        if lengths is not None:
-            new = [t.where(steps[1], a, b) for a, b in zip(new, read, strict=True)]
-            output = t.where(steps[1], output, 0.0)
-        written = [body.node("Identity", value.value) for value in (*new, output)]
-        info = onnx.helper.make_tensor_value_info
+        if lengths is None:
+            return new, [new[0]]
+        kept = [t.where(read[1], a, b) for a, b in zip(new, before, strict=True)]
+        return kept, [t.where(read[1], new[0], 0.0)]
+
+    names = [f"{name}{direction.suffix}" for name in (*cell.states, "Y")]
+    after, (output,) = scan(t, step, initial, scanned, names, reverse)
+    return output, after
+
+
+def scan(
+    t: Tracer,
+    step: Callable[[list[Symbol], list[Symbol]], tuple[list[Any], list[Any]]],
+    initial: list[Any],
+    scanned: list[Symbol],
+    names: list[str],
+    reverse: bool = False,
+) -> tuple[list[Symbol], list[Symbol]]:
+    """A loop over the first axis, as a Scan.
+
+    Args:
+        t: The tracer.
+        step: From the states and one element of all that is scanned, the new states, and outputs.
+        initial: The states before the first step.
+        scanned: [T, ...] each.
+        names: Of the states and the outputs.
+        reverse: From the last step to the first.
+
+    Returns:
+        The final states, and the outputs of all steps [T, ...].
+    """
+    info = onnx.helper.make_tensor_value_info
+    with t.body() as body:
+        states = [_inside(t, name, s.shape, s) for name, s in zip(names, initial, strict=False)]
+        steps = [_inside(t, "step", s.shape[1:], s) for s in scanned]
+        new, outputs = step(states, steps)
+        written = [body.node("Identity", value.value) for value in (*new, *outputs)]
         graph = onnx.helper.make_graph(
             body.nodes,
-            cell.name,
-            [info(s.value, _type(s), [None] * s.ndim) for s in (*read, *steps)],
-            [info(name, onnx.TensorProto.FLOAT, [None, None]) for name in written],
+            names[-1],
+            [info(s.value, TYPES[s.dtype.kind], [None] * s.ndim) for s in (*states, *steps)],
+            [
+                info(name, TYPES[value.dtype.kind], [None] * value.ndim)
+                for name, value in zip(written, (*new, *outputs), strict=True)
+            ],
         )
-    names = [*(f"{name}{direction.suffix}" for name in cell.states), f"Y{direction.suffix}"]
     made = t.graph.nodes_of(
         "Scan",
         *(s.value for s in (*initial, *scanned)),
@@ -298,16 +326,19 @@ def _loop(
         body=graph,
         num_scan_inputs=len(scanned),
         scan_input_directions=[int(reverse)] * len(scanned),
-        scan_output_directions=[int(reverse)],
+        scan_output_directions=[int(reverse)] * len(outputs),
     )
-    *after, output = made
-    return t.made(output, (T, B, P)), [
-        t.made(name, (B, size)) for name, size in zip(after, sizes, strict=True)
-    ]
+    final, stacked = made[: len(new)], made[len(new) :]
+    T = scanned[0].shape[0]
+    return (
+        [t.made(n, s.shape, s.dtype) for n, s in zip(final, initial, strict=True)],
+        [t.made(n, (T, *s.shape), s.dtype) for n, s in zip(stacked, outputs, strict=True)],
+    )
 
 
-def _type(symbol: Symbol) -> int:
-    return onnx.TensorProto.BOOL if symbol.dtype.kind == "b" else onnx.TensorProto.FLOAT
+def _inside(t: Tracer, name: str, shape: Any, like: Symbol) -> Symbol:
+    """An input of a body."""
+    return t.made(t.graph.name(f"/{t.graph.root.scope}{name}"), shape, like.dtype)
 
 
 class _Gate(Symbol):
@@ -374,6 +405,69 @@ def _run(t: Tracer, program: Program, inputs: list[Any]) -> list[Any]:
     return program.results(values)
 
 
+# Convolution
+
+
+def conv1d(
+    t: Tracer,
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: Padding = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Any:
+    """`ops.conv1d`: the standard's Conv has time last."""
+    K = weight.shape[2]
+    pads = padding_sizes(padding, K, stride, dilation)
+    keeps = stride == 1 and sum(pads) == dilation * (K - 1)
+    if x.ndim == 2:
+        rows = x.reshape(x.shape[0], 1, x.shape[1])
+        y = conv1d(t, rows, weight, bias, stride, pads, dilation, groups)
+        return y.reshape(y.shape[0], y.shape[2])
+    inputs = [x.transpose(1, 2, 0).value, t.name(weight)]
+    value = t.graph.node(
+        "Conv",
+        *(inputs if bias is None else [*inputs, t.name(bias)]),
+        kernel_shape=[K],
+        strides=[stride],
+        pads=list(pads),
+        dilations=[dilation],
+        group=groups,
+    )
+    steps = x.shape[0] if keeps else None
+    return t.made(value, (x.shape[1], weight.shape[0], steps)).transpose(2, 0, 1)
+
+
+def conv1d_layer(t: Tracer, layer: nn.Conv1d, x: Any, lengths: Any = None) -> Any:
+    """`nn.Conv1d.forward`, within lengths."""
+    swapped = layer.batch_first and x.ndim == 3
+    if swapped:
+        x = x.transpose(1, 0, 2)
+    elif x.ndim == 2 and lengths is not None:
+        y = conv1d_layer(t, layer, x.reshape(x.shape[0], 1, x.shape[1]), lengths)
+        return y.reshape(y.shape[0], y.shape[2])
+    if lengths is not None:
+        x = t.where(_active(t, lengths, x), x, 0.0)
+    y = ops.conv1d(
+        x, layer.weight, layer.bias, layer.stride, layer._padding, layer.dilation, layer.groups
+    )
+    if lengths is not None:
+        y = t.where(_active(t, layer.output_lengths(lengths), y), y, 0.0)  # type: ignore[arg-type]
+    return y.transpose(1, 0, 2) if swapped else y
+
+
+def output_lengths(
+    t: Tracer, lengths: Symbol, padding: int, K: int, stride: int, dilation: int
+) -> Symbol:
+    """`nn.Conv1d.output_lengths`; division is towards 0, so negative numbers become 0 first."""
+    last = t.elementwise("Add", lengths, padding - dilation * (K - 1) - 1)
+    count = t.elementwise("Div", t.elementwise("Max", last, 0), stride)
+    some = t.elementwise("And", lengths > 0, last >= 0, dtype=np.bool_)
+    return t.elementwise("Mul", t.elementwise("Add", count, 1), t.cast(some, np.int64))
+
+
 # Attention and models
 
 
@@ -413,9 +507,47 @@ def character_layer(t: Tracer, module: CharacterLayer, characters: Any, lengths:
     return h.reshape(*lengths.shape, h.shape[1])
 
 
+def crf_decode(
+    t: Tracer, emissions: Symbol, transitions: Array, start: Array, end: Array, lengths: Symbol
+) -> Symbol:
+    """`ops.crf_decode`: the best path of tags, forward for its score, and back along it."""
+    T, B, C = emissions.shape
+    active = lengths.active(T)  # [T, B]
+    same = np.arange(C)[None]
+
+    def best(scores: Any, axis: int) -> Symbol:
+        shape = [size for k, size in enumerate(scores.shape) if k != axis]
+        return t.made(t.graph.node("ArgMax", scores.value, axis=axis, keepdims=0), shape, np.int64)
+
+    def forward(states: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
+        scores = states[0].reshape(B, C, 1) + transitions  # [B, from, to]
+        within = read[1].reshape(B, 1)
+        score = t.where(within, scores.max(axis=1) + read[0], states[0])
+        before = t.graph.node("Where", t.name(within), best(scores, 1).value, t.name(same))
+        return [score], [t.made(before, (B, C), np.int64)]
+
+    def backward(states: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
+        index = states[0].reshape(B, 1)
+        value = t.graph.node("GatherElements", read[0].value, t.name(index), axis=1)
+        tag = t.made(value, (B, 1), np.int64).reshape(B)
+        return [tag], [tag]
+
+    initial = emissions[0] + start
+    later: list[Any] = [emissions[1:], active[1:]]
+    (score,), (before,) = scan(t, forward, [initial], later, ["score", "before"])
+    last = best(score + end, 1)
+    _, (path,) = scan(t, backward, [last], [before], ["tag", "path"], reverse=True)
+    tags = t.graph.node("Concat", path.value, t.name(last.reshape(1, B)), axis=0)
+    padding = t.graph.constant(np.int64(IGNORE_INDEX))
+    return t.made(t.graph.node("Where", active.value, tags, padding), (T, B), np.int64)
+
+
+OPERATIONS.update(conv1d=conv1d, crf_decode=crf_decode, output_lengths=output_lengths)
+
 MODULES: dict[Any, Callable[..., Any]] = {
     nn.Recurrent.forward: recurrent,
     nn.Attention.forward: attention,
+    nn.Conv1d.forward: conv1d_layer,
     Decoder.forward: decoder,
     CharacterLayer.forward: character_layer,
 }

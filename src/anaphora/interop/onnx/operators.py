@@ -349,6 +349,25 @@ def _gather(node: Node) -> Function:
     return function
 
 
+@operator("GatherElements")
+def _gather_elements(node: Node) -> Function:
+    axis = node.get("axis", 0)
+
+    def function(x: Any, indices: Any) -> Any:
+        k = axis_of(node, axis, x.ndim)
+        size = x.shape[k]
+        if indices.dtype.kind not in "iu" or indices.ndim != x.ndim:
+            raise node.error(f"indices of {indices.dtype}{indices.shape} for {x.shape}")
+        if indices.size and not (indices.min() >= -size and indices.max() < size):
+            raise node.error(
+                f"indices from {indices.min()} to {indices.max()} of an axis of {size}"
+            )
+        others = np.ogrid[tuple(slice(n) for n in indices.shape)]
+        return x[(*others[:k], indices, *others[k + 1 :])]
+
+    return function
+
+
 @operator("Expand")
 def _expand(node: Node) -> Function:
     def function(x: Any, shape: Any) -> Any:

@@ -148,6 +148,10 @@ class Symbol(Tensor):
         """The number of elements."""
         return elements(self._shape)
 
+    def detach(self) -> Tensor:
+        """The symbol itself: an export has no gradients."""
+        return self
+
     def __len__(self) -> int:
         if not isinstance(self._shape[0], int):
             self._shape[0]._unknown()
