@@ -105,9 +105,15 @@ class OnnxModel(Module):
             TypeError: an input is missing, unknown or given twice, or of another dtype.
             ValueError: an input has another shape than the graph says, or a node cannot compute.
         """
+        if not (named or recording()):
+            with np.errstate(all="ignore"):
+                known = self._program.again(inputs)
+            if known is not None:
+                return tuple([_output(value) for value in known])
+        if len(inputs) != len(self.graph_inputs) or named:
+            inputs = tuple(self._given(inputs, named))
         given = [
-            _converted(value, one)
-            for value, one in zip(self.graph_inputs, self._given(inputs, named), strict=True)
+            _converted(value, one) for value, one in zip(self.graph_inputs, inputs, strict=True)
         ]
         records = recording() and (
             any(isinstance(value, Tensor) for value in given)

@@ -53,6 +53,21 @@ def apply(operation: Any, *inputs: Any, **options: Any) -> Any:
     return operation.__wrapped__(*inputs, **options)[0]
 
 
+class Shaped:
+    """A function in two parts: what depends on shapes and sizes alone, and the rest.
+
+    ``at(*inputs)`` returns the function for all inputs of the same shapes and dtypes, and with the
+    same numbers where these determine shapes (`STATIC`).
+    """
+
+    def __init__(self, at: Callable[..., Function]) -> None:
+        self.at = at
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The result."""
+        return self.at(*inputs)(*inputs)
+
+
 def check_size(node: Node, shape: Sequence[int]) -> None:
     """Check the size of a value before memory is asked for it."""
     if math.prod(shape) > LARGEST:
@@ -179,26 +194,31 @@ def _identity(node: Node) -> Function:
 def _reshape(node: Node) -> Function:
     keeps_zero = bool(node.get("allowzero", 0))
 
-    def function(x: Any, shape: Any) -> Any:
+    def at(x: Any, shape: Any) -> Function:
         sizes = integers(node, shape, "shape")
         if not keeps_zero:
             if any(size == 0 and k >= x.ndim for k, size in enumerate(sizes)):
                 raise node.error(f"the shape {sizes} keeps an axis that {x.shape} does not have")
             sizes = [x.shape[k] if size == 0 else size for k, size in enumerate(sizes)]
-        return x.reshape(*sizes) if sizes else x.reshape(())
+        return _reshaped(sizes)
 
-    return function
+    return Shaped(at)
+
+
+def _reshaped(shape: Sequence[int]) -> Function:
+    to = tuple(shape)
+    return lambda x, *_: x.reshape(to)
 
 
 @operator("Flatten")
 def _flatten(node: Node) -> Function:
     axis = node.get("axis", 1)
 
-    def function(x: Any) -> Any:
+    def at(x: Any) -> Function:
         k = axis if axis == x.ndim else axis_of(node, axis, x.ndim)
-        return x.reshape(math.prod(x.shape[:k]), math.prod(x.shape[k:]))
+        return _reshaped([math.prod(x.shape[:k]), math.prod(x.shape[k:])])
 
-    return function
+    return Shaped(at)
 
 
 @operator("Transpose")
@@ -219,7 +239,7 @@ def _axes_input(node: Node, since: int) -> Callable[[Any], list[int] | None]:
 def _squeeze(node: Node) -> Function:
     axes_of = _axes_input(node, 13)
 
-    def function(x: Any, axes: Any = None) -> Any:
+    def at(x: Any, axes: Any = None) -> Function:
         given = axes_of(axes)
         if given is None:
             dropped = {k for k, size in enumerate(x.shape) if size == 1}
@@ -227,16 +247,16 @@ def _squeeze(node: Node) -> Function:
             dropped = {axis_of(node, axis, x.ndim) for axis in given}
         if any(x.shape[axis] != 1 for axis in dropped):
             raise node.error(f"axes {given} of the shape {x.shape} are not all of size 1")
-        return x.reshape(tuple(size for k, size in enumerate(x.shape) if k not in dropped))
+        return _reshaped([size for k, size in enumerate(x.shape) if k not in dropped])
 
-    return function
+    return Shaped(at)
 
 
 @operator("Unsqueeze")
 def _unsqueeze(node: Node) -> Function:
     axes_of = _axes_input(node, 13)
 
-    def function(x: Any, axes: Any = None) -> Any:
+    def at(x: Any, axes: Any = None) -> Function:
         given = axes_of(axes)
         if given is None:
             raise node.error("got no axes")
@@ -245,9 +265,9 @@ def _unsqueeze(node: Node) -> Function:
         if len(added) != len(given):
             raise node.error(f"axes {given} are not all different")
         sizes = iter(x.shape)
-        return x.reshape(tuple(1 if k in added else next(sizes) for k in range(count)))
+        return _reshaped([1 if k in added else next(sizes) for k in range(count)])
 
-    return function
+    return Shaped(at)
 
 
 @operator("Concat")
@@ -291,16 +311,16 @@ def _slice(node: Node) -> Function:
         old = [_numbers(node, name) for name in ("starts", "ends", "axes")]
         if old[0] is None or old[1] is None:
             raise node.error("has no starts or no ends")
-        return lambda x: _sliced(node, x, old[0] or [], old[1] or [], old[2], None)
+        return lambda x: _sliced(node, x, old[0] or [], old[1] or [], old[2], None)(x)
 
-    def function(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
+    def at(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Function:
         given = [
             None if v is None else integers(node, v, name)
             for name, v in (("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps))
         ]
         return _sliced(node, x, given[0] or [], given[1] or [], given[2], given[3])
 
-    return function
+    return Shaped(at)
 
 
 def _sliced(
@@ -310,7 +330,8 @@ def _sliced(
     ends: list[int],
     axes: list[int] | None,
     steps: list[int] | None,
-) -> Any:
+) -> Function:
+    """The function that cuts values of a shape."""
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
@@ -323,7 +344,8 @@ def _sliced(
             index[k] = slice(start, None, step)
         else:
             index[k] = slice(start, end, step)
-    return x[tuple(index)]
+    cut = tuple(index)
+    return lambda x, *_: x[cut]
 
 
 @operator("Gather")
@@ -409,7 +431,7 @@ def _pad(node: Node) -> Function:
     attribute = _numbers(node, "pads" if node.version > 1 else "paddings")
     constant = node.get("value", 0.0)
 
-    def function(x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
+    def at(x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Function:
         given = (attribute or []) if pads is None else integers(node, pads, "pads")
         which = range(x.ndim) if axes is None else integers(node, axes, "axes")
         if len(given) != 2 * len(which):
@@ -423,38 +445,50 @@ def _pad(node: Node) -> Function:
             raise node.error(f"pads {given} cut more than there is of the shape {x.shape}")
         grown = zip(x.shape, before, after, strict=True)
         check_size(node, [max(1, s + max(0, b) + max(0, a)) for s, b, a in grown])
-        fill = constant if value is None else np.asarray(value).reshape(-1)[0].item()
-        for axis, (b, a) in enumerate(zip(before, after, strict=True)):
+        parts = []
+        for axis, (size, b, a) in enumerate(zip(x.shape, before, after, strict=True)):
             if b or a:
-                x = _padded(node, x, axis, b, a, mode, fill)
-        return x
+                read = None if mode == "constant" else _positions(node, size, b, a, mode)
+                parts.append((axis, b, a, read))
 
-    return function
+        def function(x: Any, pads: Any = None, value: Any = None, *_: Any) -> Any:
+            fill = constant if value is None else np.asarray(value).reshape(-1)[0].item()
+            for axis, b, a, read in parts:
+                if read is None:
+                    x = _surrounded(x, axis, b, a, fill)
+                elif isinstance(x, Tensor):
+                    x = x[(*(slice(None),) * axis, read)]
+                else:
+                    x = x.take(read, axis)
+            return x
+
+        return function
+
+    return Shaped(at)
 
 
-def _padded(node: Node, x: Any, axis: int, before: int, after: int, mode: str, fill: float) -> Any:
-    """A value padded (or, by negative numbers, cut) along one axis."""
-    size = x.shape[axis]
+def _surrounded(x: Any, axis: int, before: int, after: int, fill: float) -> Any:
+    """A value with constants around it along an axis, or, by negative numbers, cut."""
     along = (slice(None),) * axis
-    if mode == "constant":
-        shape = [*x.shape[:axis], 0, *x.shape[axis + 1 :]]
-        cut = x[(*along, slice(max(0, -before), size - max(0, -after)))]
-        parts = [
-            np.full([*shape[:axis], max(0, n), *shape[axis + 1 :]], fill, x.dtype)
-            for n in (before, after)
-        ]
-        return joined([parts[0], cut, parts[1]], axis)
+    cut = x[(*along, slice(max(0, -before), x.shape[axis] - max(0, -after)))]
+    parts = [
+        np.full([*x.shape[:axis], max(0, n), *x.shape[axis + 1 :]], fill, x.dtype)
+        for n in (before, after)
+    ]
+    return joined([parts[0], cut, parts[1]], axis)
+
+
+def _positions(node: Node, size: int, before: int, after: int, mode: str) -> Array:
+    """The element of an axis that each element of the padded axis is."""
     positions = np.arange(-before, size + after)
-    if not size or (mode == "reflect" and (size < 2 and len(positions) > 1)):
+    if not size or (mode == "reflect" and size < 2 and len(positions) > 1):
         raise node.error(f"{mode} of an axis of {size} with pads {before} and {after}")
-    if mode == "reflect":
-        period = 2 * size - 2
-        positions = np.abs((positions + size - 1) % period - size + 1) if period else positions * 0
-    elif mode == "edge":
-        positions = positions.clip(0, size - 1)
-    else:
-        positions %= size
-    return x[(*along, positions)] if isinstance(x, Tensor) else np.take(x, positions, axis)
+    if mode == "edge":
+        return positions.clip(0, size - 1)
+    if mode == "wrap":
+        return positions % size
+    period = max(1, 2 * size - 2)
+    return np.abs((positions + size - 1) % period - size + 1) if size > 1 else 0 * positions
 
 
 @operator("Where")
@@ -496,7 +530,7 @@ def _power(a: Any, b: Any) -> Any:
         exponent = b.reshape(-1)[0].item()
         if isinstance(a, Tensor):
             return a**exponent
-        return a * a if exponent == 2 else np.power(a, np.asarray(exponent, a.dtype))
+        return np.square(a) if exponent == 2 else np.power(a, np.asarray(exponent, a.dtype))
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return ops.exp(ops.log(tensor(a)) * tensor(b))
     return np.power(a, b).astype(a.dtype)
@@ -524,14 +558,13 @@ _BINARY: dict[str, Function] = {
 def _binary(node: Node) -> Function:
     function = _BINARY[node.operator]
 
-    def checked(a: Any, b: Any) -> Any:
-        if a.shape != b.shape and b.shape != ():
-            _broadcast(node, a, b)
+    def at(a: Any, b: Any) -> Function:
+        _broadcast(node, a, b)
         if a.dtype != b.dtype and node.operator != "Pow":
             raise node.error(f"mixes {a.dtype} and {b.dtype}")
-        return function(a, b)
+        return function
 
-    return checked
+    return Shaped(at)
 
 
 @operator("Mod")
@@ -574,9 +607,9 @@ def _rounded(function: Function) -> Function:
 
 
 _UNARY: dict[str, Function] = {
-    "Relu": lambda x: apply(ops.relu, x),
-    "Sigmoid": lambda x: apply(ops.sigmoid, x),
-    "Tanh": lambda x: apply(ops.tanh, x),
+    "Relu": lambda x: ops.relu(x) if isinstance(x, Tensor) else np.maximum(x, 0),
+    "Sigmoid": lambda x: ops.sigmoid(x) if isinstance(x, Tensor) else 1 / (1 + np.exp(-x)),
+    "Tanh": lambda x: ops.tanh(x) if isinstance(x, Tensor) else np.tanh(x),
     "Exp": lambda x: apply(ops.exp, x),
     "Log": lambda x: apply(ops.log, x),
     "Sqrt": lambda x: apply(ops.sqrt, x),
@@ -734,7 +767,7 @@ def _conv(node: Node) -> Function:
     if stride < 1 or dilation < 1 or groups < 1 or min(pads) < 0:
         raise node.error(f"strides {stride}, dilations {dilation}, group {groups}, pads {pads}")
 
-    def function(x: Any, weight: Any, bias: Any = None) -> Any:
+    def at(x: Any, weight: Any, bias: Any = None) -> Function:
         if x.ndim != 3 or weight.ndim != 3:
             raise node.error(
                 f"an input of shape {x.shape} and filters of shape {weight.shape}; convolutions "
@@ -755,47 +788,76 @@ def _conv(node: Node) -> Function:
         check_size(node, [x.shape[0], steps, C * K])
         check_size(node, [x.shape[0], T + before + after, C * groups])
         check_size(node, [x.shape[0], steps, O])
-        if groups == 1 and not any(isinstance(v, Tensor) for v in (x, weight, bias)):
-            return _convolved(x, weight, bias, stride, before, after, dilation, steps)
-        y = apply(
-            ops.conv1d, x.transpose(2, 0, 1), weight, bias,
-            stride=stride, padding=(before, after), dilation=dilation, groups=groups,
-        )  # fmt: skip
-        return y.transpose(1, 2, 0)
+        convolved = _convolution(x.shape, weight.shape, stride, before, after, dilation, steps)
 
-    return function
+        def function(x: Any, weight: Any, bias: Any = None) -> Any:
+            recorded = isinstance(x, Tensor) or isinstance(weight, Tensor)
+            if groups == 1 and not (recorded or isinstance(bias, Tensor)):
+                return convolved(x, weight, bias)
+            y = apply(
+                ops.conv1d, x.transpose(2, 0, 1), weight, bias,
+                stride=stride, padding=(before, after), dilation=dilation, groups=groups,
+            )  # fmt: skip
+            return y.transpose(1, 2, 0)
+
+        return function
+
+    return Shaped(at)
 
 
-def _convolved(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
+FEW_TERMS = 2**16
+"""Up to so many numbers that a convolution reads, their places are kept from call to call."""
+
+
+def _convolution(
+    shape: tuple[int, ...],
+    filters: tuple[int, ...],
     stride: int,
     before: int,
     after: int,
     dilation: int,
     steps: int,
-) -> Array:
-    """`ops.conv1d` for arrays [N, C, T], as they lie: no weight is copied.
+) -> Function:
+    """`ops.conv1d` for arrays [N, C, T], as they lie.
 
-    Sums are chains of float32 on every instruction set: spectra, as voice models begin with, range
-    over too many magnitudes for the fixed point of AMX.
+    Sums are of float32 on every instruction set: spectra, as voice models begin with, range over
+    too many magnitudes for the fixed point of AMX. Few rows are multiplied by NumPy, which does not
+    pack the weight at each call.
     """
-    N, C, T = x.shape
-    O, _, K = weight.shape
-    if before or after:
-        padded = np.zeros((N, C, before + T + after), x.dtype)
-        padded[:, :, before : before + T] = x
-        x = padded
-    n, c, t = x.strides
-    windows = np.lib.stride_tricks.as_strided(
-        x, (N, steps, C, K), (n, stride * t, c, dilation * t), writeable=False
-    )
-    rows = windows.reshape(N * steps, C * K)
-    y = engine.batch_matmul(rows[None], weight.reshape(O, C * K).T[None])
-    if bias is not None:
-        y += bias
-    return y.reshape(N, steps, O).transpose(0, 2, 1)
+    (N, C, T), (O, _, K) = shape, filters
+    padded_shape = (N, C, before + T + after)
+    few = steps * C * K <= FEW_TERMS
+    starts = np.arange(steps if few else 0)[:, None, None] * stride
+    rows = np.arange(C)[:, None] * padded_shape[2]
+    places = (starts + rows + np.arange(K) * dilation).reshape(-1, C * K)
+    known: tuple[Any, Any] = (None, None)  # a weight, and its transpose [C * K, O]
+
+    def function(x: Array, weight: Array, bias: Array | None) -> Array:
+        nonlocal known
+        if before or after:
+            padded = np.zeros(padded_shape, x.dtype)
+            padded[:, :, before : before + T] = x
+            x = padded
+        if few:
+            last, columns = known
+            if last is not weight:
+                columns = np.ascontiguousarray(weight.reshape(O, C * K).T)
+                known = weight, columns
+            windows = x.reshape(N, -1).take(places, 1, mode="clip")  # clip: no test of the places
+            y = windows.reshape(N * steps, C * K) @ columns
+        else:
+            n, c, t = x.strides
+            windows = np.lib.stride_tricks.as_strided(
+                x, (N, steps, C, K), (n, stride * t, c, dilation * t), writeable=False
+            )
+            flat = weight.reshape(1, O, C * K).swapaxes(1, 2)
+            y = engine.batch_matmul(windows.reshape(1, N * steps, C * K), flat)[0]
+        if bias is not None:
+            y += bias
+        filtered: Array = y.reshape(N, steps, O).transpose(0, 2, 1)
+        return filtered
+
+    return function
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool")

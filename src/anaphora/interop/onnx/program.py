@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from anaphora import ops
-from anaphora.interop.onnx.operators import OPERATORS, STATIC, check_size
+from anaphora.interop.onnx.operators import OPERATORS, STATIC, Shaped, check_size
 from anaphora.interop.onnx.quantized import QuantizedLstm
 from anaphora.interop.onnx.reading import Array, Graph, Node, OnnxError, graphs
 from anaphora.interop.onnx.recurrent import RecurrentNode, stacked
@@ -48,6 +48,7 @@ class _Plan:
     of_weights: list[_Recorded] = field(default_factory=list)
     of_inputs: list[_Recorded] = field(default_factory=list)
     results: tuple[int, ...] = ()
+    same: dict[int, int] = field(default_factory=dict)  # slots that hold what another one holds
     versions: tuple[tuple[Array, int], ...] = ()
     base: Slots | None = None  # the template, with what depends on the parameters
 
@@ -141,10 +142,21 @@ class Program:
         Raises:
             OnnxError: a node cannot compute; the message names it.
         """
-        key = tuple(map(_signature, inputs))
+        key = tuple([_signature(value) for value in inputs])
         plan = self._plans.get(key)
         if plan is None:
             return self._first_call(inputs, recorded, key)
+        return self._planned(plan, inputs, recorded)
+
+    def again(self, inputs: Sequence[Any]) -> list[Any] | None:
+        """The outputs for arrays of shapes and dtypes that were computed before; else None."""
+        for value in inputs:
+            if type(value) is not np.ndarray:
+                return None
+        plan = self._plans.get(tuple([_signature(value) for value in inputs]))
+        return None if plan is None else self._planned(plan, inputs, recorded=False)
+
+    def _planned(self, plan: _Plan, inputs: Sequence[Any], recorded: bool) -> list[Any]:
         if recorded:
             slots = plan.template.copy()
             for slot, parameter in self._parameters:
@@ -182,8 +194,9 @@ class Program:
         for slot, value in zip(self._inputs, inputs, strict=True):
             slots[slot] = value
             levels[slot] = _KNOWN if _is_option(value) else _INPUTS
-        plan = _Plan([], results=self._results)
+        plan = _Plan([])
         if self._walk(self._steps, slots, levels, plan):
+            plan.results = tuple(plan.same.get(number, number) for number in self._results)
             plan.template = [
                 value if level == _KNOWN else None
                 for value, level in zip(slots, levels, strict=True)
@@ -209,12 +222,9 @@ class Program:
                     )
                 for target, source in zip(step.outputs, results, strict=True):
                     slots[target], levels[target] = slots[source], levels[source]
-                    if levels[source] != _KNOWN:
-                        steps_at = plan.of_weights if levels[source] == _WEIGHTS else plan.of_inputs
-                        steps_at.append((_same, (source,), (target,), step.node))
+                    plan.same[target] = plan.same.get(source, source)
                 continue
-            recorded = (step.function, step.inputs, step.outputs, step.node)
-            _run([recorded], slots)
+            _run([(step.function, step.inputs, step.outputs, step.node)], slots)
             if operator in ("Shape", "Size"):
                 level = _KNOWN
             static = STATIC.get(operator, ())
@@ -223,10 +233,17 @@ class Program:
             )
             for number in step.outputs:
                 levels[number] = level
-            if level == _WEIGHTS:
-                plan.of_weights.append(recorded)
-            elif level == _INPUTS:
-                plan.of_inputs.append(recorded)
+            if level == _KNOWN:
+                continue
+            if operator == "Identity":
+                plan.same[step.outputs[0]] = plan.same.get(step.inputs[0], step.inputs[0])
+                continue
+            function = step.function
+            if isinstance(function, (Shaped, RecurrentNode)):
+                function = function.at(*[slots[number] for number in step.inputs])
+            inputs = tuple(plan.same.get(number, number) for number in step.inputs)
+            recorded = plan.of_weights if level == _WEIGHTS else plan.of_inputs
+            recorded.append((function, inputs, step.outputs, step.node))
         return reusable
 
 
@@ -262,10 +279,6 @@ def _signature(value: Any) -> Any:
 
 def _nothing(*_: Any) -> None:
     raise AssertionError
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _condition(node: Node, value: Any) -> int:

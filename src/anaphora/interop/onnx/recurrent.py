@@ -21,6 +21,8 @@ from anaphora.interop.onnx.cells import (
 from anaphora.interop.onnx.reading import Array, Node
 from anaphora.tensor import Tensor
 
+Function = Callable[..., Any]
+
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -86,6 +88,31 @@ class RecurrentNode:
             return lstm_cell(*functions, clip, self.input_forget, self.peepholes)
         return (gru_reset_first_cell if self.resets_first else gru_cell)(*functions, clip)
 
+    def at(self, *inputs: Any) -> Function:
+        """The function for inputs of these shapes: few steps are run with packed weights."""
+        x, _, R, _, lengths, _, _, _ = (*inputs, *[None] * 8)[:8]
+        T, rows, _ = x.shape
+        few = 0 < T * rows <= FEW_STEPS and lengths is None and self.reverse == (False,)
+        if not few or self.layout or self.resets_first:
+            return self
+        shape = (1, rows, R.shape[2])
+
+        def function(*inputs: Any) -> Any:
+            packed = None
+            if not any(isinstance(value, Tensor) for value in inputs):
+                x, W, R, B, _, h, c, P = (*inputs, *[None] * 8)[:8]
+                packed = self._pack(W, R, B, P)
+            if packed is None:
+                return self(*inputs)
+            given = (h, c) if self.operator == "LSTM" else (h,)
+            states = [
+                np.zeros(shape, x.dtype) if s is None else np.array(s, order="C") for s in given
+            ]
+            Y = packed.run(np.ascontiguousarray(x), states)
+            return (Y.reshape(T, *shape), *states)
+
+        return function
+
     def __call__(self, x: Any, W: Any, R: Any, B: Any = None, *rest: Any) -> tuple[Any, ...]:
         """The outputs Y, Y_h (and Y_c of an LSTM); see the standard for the shapes."""
         lengths, h, c, P = (*rest, *[None] * 4)[:4]
@@ -101,9 +128,9 @@ class RecurrentNode:
         outputs, finals = [], []
         for d, (cell, reverse) in enumerate(zip(self.cells, self.reverse, strict=True)):
             weights = self._weights(W[d], R[d], None if B is None else B[d], P, d)
-            key = (W, R, B, P)
             states = [state[d] for state in initial]
-            output, final = self._run(cell, x, states, weights, lengths, reverse, key)
+            run = self._run_reset_first if self.resets_first else run_cell
+            output, final = run(cell, x, states, weights, lengths, reverse)
             outputs.append(output)
             finals.append(final)
         Y = stacked(outputs, 1)
@@ -129,50 +156,31 @@ class RecurrentNode:
             parameters = parameters[:2]
         return LayerWeights(W, R, bias_ih, bias_hh, None, parameters)
 
-    def _run(
-        self,
-        cell: Cell,
-        x: Any,
-        states: list[Any],
-        weights: LayerWeights[Any],
-        lengths: Array | None,
-        reverse: bool,
-        key: tuple[Any, ...],
-    ) -> tuple[Any, Sequence[Any]]:
-        if self.resets_first:
-            return self._run_reset_first(cell, x, states[0], weights, lengths, reverse)
-        T, B, _ = x.shape
-        values = (x, *states, *weights.flat())
-        is_short = 0 < T * B <= FEW_STEPS and lengths is None and self.reverse == (False,)
-        if is_short and not any(isinstance(value, Tensor) for value in values):
-            packed = self._pack(cell, states[0].shape[1], weights, key)
-            if packed is not None:
-                current = [np.array(s[None], order="C") for s in states]
-                output = packed.run(np.ascontiguousarray(x), current)
-                return output, [s[0] for s in current]
-        return run_cell(cell, x, states, weights, lengths, reverse)
-
-    def _pack(
-        self, cell: Cell, H: int, weights: LayerWeights[Array], key: tuple[Any, ...]
-    ) -> PackedLayers | None:
-        """The weights, packed once for as long as they are the same arrays."""
+    def _pack(self, *arrays: Array | None) -> PackedLayers | None:
+        """W, R, B and P, packed once for as long as they are the same arrays."""
         known, packed = self._packed
-        if len(known) != len(key) or any(a is not b for a, b in zip(known, key, strict=True)):
-            packed = engine.pack_layers(cell.trace, H, [weights.map(np.ascontiguousarray)])
-            self._packed = (key, packed)
+        if len(known) != len(arrays) or any(a is not b for a, b in zip(known, arrays, strict=True)):
+            W, R, B, P = arrays
+            assert W is not None
+            assert R is not None
+            weights = self._weights(W[0], R[0], None if B is None else B[0], P, 0)
+            layer = weights.map(np.ascontiguousarray)
+            packed = engine.pack_layers(self.cells[0].trace, R.shape[2], [layer])
+            self._packed = (arrays, packed)
         return packed
 
     def _run_reset_first(
         self,
         cell: Cell,
         x: Any,
-        h: Any,
+        states: Sequence[Any],
         weights: LayerWeights[Any],
         lengths: Array | None,
         reverse: bool,
     ) -> tuple[Any, Sequence[Any]]:
         """Two steps of the cell a step: the first makes ``r h``, the second the new state."""
         T, B, _ = x.shape
+        (h,) = states
         H = h.shape[1]
         halves = product(x, weights.weight_ih, weights.bias_ih)
         first = int(reverse)  # which of the two comes first in time
@@ -180,9 +188,9 @@ class RecurrentNode:
         resets[:, first] = 1
         twice = joined([stacked([halves, halves], 1), resets], 3).reshape(2 * T, B, 4 * H)
         recurrent = LayerWeights(weight_hh=weights.weight_hh, bias_hh=weights.bias_hh)
-        states = [h, h, zeros(x, (B, H))]
+        initial = [h, h, zeros(x, (B, H))]
         doubled = None if lengths is None else 2 * lengths
-        output, final = run_cell(cell, twice, states, recurrent, doubled, reverse)
+        output, final = run_cell(cell, twice, initial, recurrent, doubled, reverse)
         return output.reshape(T, 2, B, H)[:, 1 - first], final[1:2]
 
     def _check(self, x: Any, W: Any, R: Any, B: Any, lengths: Any, h: Any, c: Any, P: Any) -> None:
@@ -278,6 +286,3 @@ def _moved(value: Any, axes: tuple[int, ...], node: Node) -> Any:
     if value.ndim != len(axes):
         raise node.error(f"an input has the shape {value.shape}, expected {len(axes)} axes")
     return value.transpose(*axes)
-
-
-Function = Callable[..., Any]
