@@ -298,13 +298,19 @@ def test_tagger_with_characters(crf, tmp_path):
         "character_lengths": generator.integers(0, 9, (T, B)),
     }
     states = states_of(model.recurrent)
-    found = exported(model, tmp_path)(ids=ids, lengths=LENGTHS, **spelling, **states)
+    file = exported(model, tmp_path)
+    found = file(ids=ids, lengths=LENGTHS, **spelling, **states)
     logits, _ = call(model, ids, tuple(states.values()), LENGTHS, **spelling)
     assert_close(found["logits"], logits.data)
     assert ("tags" in found) == crf
     if crf:
         expected = model.crf_layer.decode(logits, LENGTHS)
         assert len(np.unique(expected)) == 4  # all tags, and -100
+        assert (found["tags"] == expected).all()
+        one = {"characters": spelling["characters"][:, :1], "lengths": np.array([1, 0, 1, 1])}
+        one |= {"character_lengths": spelling["character_lengths"][:1], "ids": ids[:1], **states}
+        found = file(**one)
+        expected = model.crf_layer.decode(found["logits"], one["lengths"])
         assert (found["tags"] == expected).all()
 
 
@@ -456,6 +462,19 @@ def test_int8_models_without_lstms_are_rounded_and_say_so(tmp_path):
     result = save(model, tmp_path / "model.onnx")
     assert any("no layer is an LSTM node" in line for line in result.lines)
     assert result.record["files"][0]["largest_difference"] < 1e-5
+
+
+def test_a_part_in_8_bits(tmp_path):
+    net = randomized(nn.Sequential(nn.LSTM(I, H), nn.Linear(H, I), nn.LSTM(I, H)))
+    weight = net[1].weight.data.copy()
+    net[2].use_int8()
+    file = exported(net, tmp_path)
+    kinds = [node.op_type for node in file.proto.graph.node if "LSTM" in node.op_type]
+    assert kinds == ["LSTM", "DynamicQuantizeLSTM"]
+    stored = {c.name: onnx.numpy_helper.to_array(c) for c in file.proto.graph.initializer}
+    assert (stored["1.weight.T"] == weight.T).all()
+    assert net[2].in_int8
+    assert not net[0].in_int8
 
 
 # Modules
@@ -720,6 +739,9 @@ def test_unknown_inputs_and_wrong_examples(tmp_path):
         save(Net(), path, example=["a"])
     with pytest.raises(ExportError, match=r"the example of ids has the shape \(3, 3\): give one"):
         save(Net(), path, example=[np.zeros((3, 3), int)])
+    index = Of(lambda m, x: ops.where(x.max(axis=(1, 2)) > 0, x[:, 3, 0], 0.0))
+    with pytest.raises(ExportError, match=r"the model itself fails for random inputs x \("):
+        save(index, path, example=[np.zeros((2, 3, I), np.float32)])
     with pytest.raises(TypeError, match="save: str is not a Module"):
         save("model", path)
 

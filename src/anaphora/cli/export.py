@@ -36,7 +36,8 @@ def export(
     An .onnx file runs in ONNX Runtime, on servers, phones and in browsers; it is run after it was
     written and compared with the model. It needs an extra: pip install "anaphora[onnx]".
 
-    With --json, one line: out, format, and what the format adds.
+    With --json, one line: format, and what it says of the files; of ONNX: files, each with out,
+    opset, bytes, inputs, outputs, largest_difference.
     """
     output = Output(as_json)
     with reported_errors():

@@ -86,7 +86,7 @@ class Signature:
         outputs: What it returns, in this order.
         call: Computes the outputs by name from the inputs by name: Tensors of floats, and arrays of
             integers and booleans; or from symbols for all of these.
-        shortest: The steps that a sequence must have, as convolutions do not return any otherwise.
+        smallest: The sizes that free axes must have, if larger than 1: a convolution may need more.
 
     >>> one, = signatures(nn.GRU(input_size=3, hidden_size=4))
     >>> x, lengths, h = Tensor(np.ones((5, 2, 3))), np.array([5, 2]), Tensor(np.zeros((1, 2, 4)))
@@ -99,7 +99,7 @@ class Signature:
     inputs: list[Value]
     outputs: list[Value]
     call: Callable[[Values], Values] = field(repr=False)
-    shortest: int = 1
+    smallest: Mapping[str, int] = field(default_factory=dict, repr=False)
 
 
 def signatures(
@@ -132,7 +132,8 @@ def signatures(
             f"{type(model).__name__} has a forward of its own, whose inputs are unknown: give "
             "example=(x, ...), arrays with which it can be called"
         )
-    return [_module(model, inputs, [value.name for value in inputs])]
+    steps = {"T": _shortest(model)}
+    return [_module(model, inputs, [value.name for value in inputs], steps)]
 
 
 # Parts that several have
@@ -440,8 +441,8 @@ def _inputs(module: nn.Module) -> list[Value] | None:
 
 def _exemplified(
     module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
-) -> tuple[list[Value], list[Any]]:
-    """The inputs that an example shows, and their names as forward takes them."""
+) -> tuple[list[Value], list[Any], dict[str, int]]:
+    """The inputs that an example shows, their names as forward takes them, and its sizes."""
     name = type(module).__name__
     try:
         bind = inspect.signature(module.forward).bind
@@ -455,20 +456,18 @@ def _exemplified(
         if one.ndim == 1 and one.dtype.kind in "iu":
             letters.setdefault(len(one), "B")
     sizes = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
-    values, names = [], []
+    values: list[Value] = []
+    names: list[Any] = []
     for key, several in arrays.items():
-        own = [
-            f"{key}_{k}" if isinstance(given[key], (tuple, list)) else key
-            for k in range(len(several))
-        ]
-        names.append((key, own) if isinstance(given[key], (tuple, list)) else key)
+        own = [f"{key}_{k}" for k in range(len(several))] if type(given[key]) is tuple else [key]
+        names.append((key, own) if type(given[key]) is tuple else key)
         for label, one in zip(own, several, strict=True):
             values.append(_shown(label, one, key, letters, sizes))
-    return values, names
+    return values, names, {letter: size for size, letter in letters.items()}
 
 
 def _arrays(name: str, key: str, value: Any) -> list[Any]:
-    several = value if isinstance(value, (tuple, list)) else (value,)
+    several = value if type(value) is tuple else (value,)
     arrays = [v.data if isinstance(v, Tensor) else np.asarray(v) for v in several]
     for array in arrays:
         if array.dtype.kind not in "fiub":
@@ -506,7 +505,9 @@ def _shown(
     return Value(name, axes, "ids", below=min(sizes, default=int(array.max(initial=0)) + 1))
 
 
-def _module(module: nn.Module, inputs: list[Value], names: Sequence[Any]) -> Signature:
+def _module(
+    module: nn.Module, inputs: list[Value], names: Sequence[Any], smallest: Mapping[str, int]
+) -> Signature:
     """Any module: outputs are named by their place."""
 
     def call(values: Values) -> Values:
@@ -522,7 +523,7 @@ def _module(module: nn.Module, inputs: list[Value], names: Sequence[Any]) -> Sig
         return {f"output{'' if k == 0 else f'_{k + 1}'}": value for k, value in enumerate(made)}
 
     positional = isinstance(module, nn.Sequential)
-    return Signature("", inputs, [], call, _shortest(module))
+    return Signature("", inputs, [], call, smallest)
 
 
 def _shortest(module: nn.Module) -> int:

@@ -193,7 +193,7 @@ def _node(
         options["activations"] = list(options["activations"]) * D
     outputs = [f"Y{suffix}", *(f"{name}{suffix}" for name in cell.states)]
     widest = max(weights[0].shape[2], weights[1].shape[2])
-    if t.int8 and node.operator == "LSTM" and widest <= MAX_INT8_TERMS:
+    if id(layer) in t.in_int8 and node.operator == "LSTM" and widest <= MAX_INT8_TERMS:
         pairs = [_in_int8(weight) for weight in weights]
         W, R = (t.array(f"{prefix}{n}{suffix}", q) for n, (q, _) in zip("WR", pairs, strict=True))
         scales = [
@@ -520,26 +520,27 @@ def crf_decode(
         return t.made(t.graph.node("ArgMax", scores.value, axis=axis, keepdims=0), shape, np.int64)
 
     def forward(states: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
-        scores = states[0].reshape(B, C, 1) + transitions  # [B, from, to]
-        within = read[1].reshape(B, 1)
-        score = t.where(within, scores.max(axis=1) + read[0], states[0])
-        before = t.graph.node("Where", t.name(within), best(scores, 1).value, t.name(same))
-        return [score], [t.made(before, (B, C), np.int64)]
+        (score,), (emission, within, step) = states, read
+        within = within.reshape(B, 1)  # type: ignore[assignment]
+        paths = score.reshape(B, C, 1) + transitions  # [B, from, to]
+        new = t.where(step == 0, start, paths.max(axis=1)) + emission
+        before = t.graph.node("Where", within.value, best(paths, 1).value, t.name(same))
+        return [t.where(within, new, score)], [t.made(before, (B, C), np.int64)]
 
     def backward(states: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
-        index = states[0].reshape(B, 1)
-        value = t.graph.node("GatherElements", read[0].value, t.name(index), axis=1)
-        tag = t.made(value, (B, 1), np.int64).reshape(B)
-        return [tag], [tag]
+        index = t.name(states[0].reshape(B, 1))
+        value = t.graph.node("GatherElements", read[0].value, index, axis=1)
+        return [t.made(value, (B, 1), np.int64).reshape(B)], [states[0]]
 
-    initial = emissions[0] + start
-    later: list[Any] = [emissions[1:], active[1:]]
-    (score,), (before,) = scan(t, forward, [initial], later, ["score", "before"])
+    # All steps, though the first has none before it: ONNX Runtime has no loops of no steps.
+    initial: Any = emissions[0] * 0.0
+    scanned: list[Any] = [emissions, active, t.range(T)]
+    (score,), (before,) = scan(t, forward, [initial], scanned, ["score", "before"])
     last = best(score + end, 1)
     _, (path,) = scan(t, backward, [last], [before], ["tag", "path"], reverse=True)
-    tags = t.graph.node("Concat", path.value, t.name(last.reshape(1, B)), axis=0)
     padding = t.graph.constant(np.int64(IGNORE_INDEX))
-    return t.made(t.graph.node("Where", active.value, tags, padding), (T, B), np.int64)
+    tags = t.graph.node("Where", active.value, path.value, padding)
+    return t.made(tags, (T, B), np.int64)
 
 
 OPERATIONS.update(conv1d=conv1d, crf_decode=crf_decode, output_lengths=output_lengths)

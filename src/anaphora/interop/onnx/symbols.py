@@ -185,11 +185,8 @@ class Symbol(Tensor):
 
     def active(self, steps: Size) -> Symbol:
         """For lengths [...], whether each of a number of steps is within them: [steps, ...]."""
-        tracer = self.tracer
-        end = steps.scalar if isinstance(steps, Dim) else tracer.graph.constant(np.int64(steps))
-        zero, one = (tracer.graph.constant(np.int64(n)) for n in (0, 1))
-        order = tracer.made(tracer.graph.node("Range", zero, end, one), (steps,), np.int64)
-        return order.reshape(steps, *[1] * self.ndim) < self  # type: ignore[no-any-return,arg-type]
+        order = self.tracer.range(steps).reshape(steps, *[1] * self.ndim)  # type: ignore[arg-type]
+        return order < self  # type: ignore[no-any-return]
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
         if function is np.shape:
@@ -232,7 +229,7 @@ class Tracer:
         graph: The graph that nodes are added to: that of a loop's body while it is traced.
         dtype: Of the model's floats.
         modules: What writes a module, by the forward that it has; others run their own.
-        int8: Whether LSTMs have weights in 8 bits.
+        in_int8: The layers with weights in 8 bits, by their id.
     """
 
     def __init__(
@@ -240,12 +237,12 @@ class Tracer:
         model: nn.Module,
         dtype: Any,
         modules: Mapping[Any, Callable[..., Any]],
-        int8: bool = False,
+        in_int8: frozenset[int],
     ) -> None:
         self.graph = Graph()
         self._modules = modules
         self.dtype = np.dtype(dtype)
-        self.int8 = int8
+        self.in_int8 = in_int8
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._written: dict[str, str] = {}
@@ -367,6 +364,13 @@ class Tracer:
             for size in sizes
         ]
         return self.graph.node("Concat", *parts, axis=0)
+
+    def range(self, size: Size) -> Symbol:
+        """The integers from 0 to below a size."""
+        graph = self.graph
+        end = size.scalar if isinstance(size, Dim) else graph.constant(np.int64(size))
+        start, step = (graph.constant(np.int64(n)) for n in (0, 1))
+        return self.made(graph.node("Range", start, end, step), (size,), np.int64)
 
     def cast(self, x: Symbol, dtype: Any) -> Symbol:
         """Convert to a dtype, if it is another kind."""
