@@ -34,6 +34,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from anaphora import schema
+from anaphora.artifact import foreign
 from anaphora.artifact.files import (
     Array,
     ArtifactError,
@@ -259,9 +260,10 @@ class ModelDirectory:
             if not self.path.is_dir():
                 raise ArtifactError(f"{self.path}: is a file; {_EXPECTED}")
             if not self._is_ours():
+                held = foreign.described(self.path)
                 raise ArtifactError(
                     f"{self.path}: is not a model directory, as it has no config.json with a "
-                    f'"format"; {_EXPECTED}'
+                    f'"format"; {held or _EXPECTED}'
                 )
             if os.path.lexists(self.config):
                 self.load_config()

@@ -14,6 +14,7 @@ from anaphora.cli.evaluate import evaluate
 from anaphora.cli.export import export
 from anaphora.cli.generate import generate
 from anaphora.cli.help import CONTEXT_SETTINGS, Command
+from anaphora.cli.import_ import import_
 from anaphora.cli.info import info
 from anaphora.cli.output import INTERRUPTED, complain, description, open_standard_streams
 from anaphora.cli.plot import plot
@@ -34,10 +35,13 @@ app = typer.Typer(
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (train, evaluate, predict, generate, score, serve, info, plot, quantize, export):
+for _command in (
+    train, evaluate, predict, generate, score, serve, info, plot, quantize, export, import_,
+):  # fmt: skip
     # Typer keeps the line ends of a docstring; a paragraph should fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
-    app.command(cls=Command, help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)
+    _help = "\n\n".join(" ".join(p.split()) for p in _paragraphs)
+    app.command(_command.__name__.rstrip("_"), cls=Command, help=_help)(_command)
 
 
 def _show_version(requested: bool) -> None:

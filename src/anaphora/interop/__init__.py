@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["FORMATS", "Exported", "Format", "export", "format_of"]
+from anaphora.artifact import ArtifactError
+
+__all__ = ["FORMATS", "READERS", "Exported", "Format", "export", "format_of", "read"]
 
 
 class Exported(NamedTuple):
@@ -44,7 +46,7 @@ class Format(NamedTuple):
     function: str
 
 
-PEERS = ("onnx",)
+PEERS = ("keras", "layers", "models", "onnx", "torch")
 """The modules of this package, which `import anaphora.interop` leaves for later."""
 
 FORMATS: dict[str, Format] = {
@@ -89,6 +91,42 @@ def export(model: Any, path: Path, name: str | None = None) -> Exported:
     module, _, function = format_of(path, name).function.partition(":")
     written: Exported = getattr(importlib.import_module(module), function)(model, path)
     return written
+
+
+READERS: dict[str, str] = {
+    ".keras": "anaphora.interop.keras:read",
+    ".h5": "anaphora.interop.keras:read",
+    ".hdf5": "anaphora.interop.keras:read",
+    ".pt": "anaphora.interop.torch:read",
+    ".pth": "anaphora.interop.torch:read",
+    ".ckpt": "anaphora.interop.torch:read",
+    ".bin": "anaphora.interop.torch:read",
+    ".safetensors": "anaphora.interop.models:read",
+}
+"""MODULE:NAME of the functions that make a model of a file, by its suffix.
+
+They take the path, the name of a task or None, and the path of a configuration or None, and return
+a `SavedModel`. They raise an ArtifactError if the file cannot be read, and a ValueError if it does
+not have the shape of a model, or the task does not fit.
+"""
+
+
+def read(path: Path, task: str | None = None, config: Path | None = None) -> Any:
+    """Make one of our models of a file of others, by its suffix.
+
+    Raises:
+        ArtifactError: the suffix is unknown, or the file cannot be read.
+        ValueError: the file does not have the shape of a model, or the task does not fit.
+        ImportError: an extra is needed, which the message names.
+
+    >>> read(Path("model.pb"))
+    Traceback (most recent call last):
+    anaphora.artifact.files.ArtifactError: model.pb: its name must end with .keras, .h5, ...
+    """
+    if path.suffix.lower() not in READERS:
+        raise ArtifactError(f"{path}: its name must end with {', '.join(READERS)}")
+    module, _, function = READERS[path.suffix.lower()].partition(":")
+    return getattr(importlib.import_module(module), function)(path, task, config)
 
 
 def __getattr__(name: str) -> Any:

@@ -211,10 +211,11 @@ class Module(foreign_names.Answering):
         return {name: copies[id(p)] for name, p in parameters.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Copy arrays (or CPU tensors of PyTorch) into the parameters; nothing else changes.
+        """Copy arrays (or tensors of PyTorch) into the parameters; nothing else changes.
 
         Args:
             state: Arrays by name. A parameter that has several names needs only one of them.
+                Tensors of bfloat16 are widened, exactly.
             strict: Refuse a state whose names are not exactly those of the module.
 
         Raises:
@@ -238,11 +239,17 @@ class Module(foreign_names.Answering):
             problems = [f"the state has no {', '.join(missing)}"] if missing else []
             if unexpected:
                 problems.append(f"{type(self).__name__} has no {', '.join(unexpected)}")
+            prefix = _prefix(unexpected, parameters)
             raise KeyError(
-                f"load_state_dict: {'; '.join(problems)}; strict=False loads the names that both "
-                "have"
+                f"load_state_dict: {'; '.join(problems)}; "
+                + (
+                    f"all names of the state begin with {prefix!r}: load "
+                    f"{{name.removeprefix({prefix!r}): array for name, array in state.items()}}"
+                    if prefix
+                    else "strict=False loads the names that both have"
+                )
             )
-        arrays = {name: np.asarray(state[name]) for name in parameters if name in state}
+        arrays = {name: _numbers(state[name]) for name in parameters if name in state}
         wrong = [
             f"{name} is {array.shape} in the state, {parameters[name].shape} in the module"
             for name, array in arrays.items()
@@ -304,6 +311,28 @@ class Module(foreign_names.Answering):
         summary = f"{label}<b>{type(self).__name__}</b> {options}"
         content = notebook.table(head, rows) + "".join(children)
         return notebook.folded(summary, content) if content else f"<div>{summary}</div>"
+
+
+def _prefix(unexpected: list[str], parameters: Mapping[str, Parameter]) -> str:
+    """What stands before every name of a state, such as DataParallel's "module.", or nothing."""
+    for name in parameters:
+        for found in unexpected:
+            prefix = found.removesuffix(name)
+            if (
+                prefix != found
+                and prefix.endswith(".")
+                and all(u.startswith(prefix) and u[len(prefix) :] in parameters for u in unexpected)
+            ):
+                return prefix
+    return ""
+
+
+def _numbers(value: Any) -> Array:
+    """An array, or a tensor of PyTorch as one: NumPy has no bfloat16, which float32 holds."""
+    if type(value).__module__.partition(".")[0] == "torch":
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
 
 
 def _gradient(parameter: Parameter) -> list[str]:

@@ -1,0 +1,71 @@
+"""``anaphora import``: models of others as model directories."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anaphora import interop
+from anaphora.artifact import ModelDirectory
+from anaphora.cli.output import JSON_HELP, Output, reported_errors, reported_misuse
+
+
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help=f"A file of: {', '.join(interop.READERS)}."),
+    ],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The new model directory.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What its outputs are: language-model, tag, classify or regress.",
+            show_default="what the file says",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON", help="Of a Keras file of weights alone: what model.to_json() returned."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model that DIR holds.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Make a model directory of a model of Keras or PyTorch.
+
+    It must have the shape of a model here: an embedding or features, recurrent layers of one kind,
+    a linear layer. PyTorch's checkpoints and safetensors hold weights alone, so give --task unless
+    they are a language model's; the predictions of --task classify and regress are those of the
+    last step. Other modules can be loaded in Python: anaphora.interop.keras.load and
+    anaphora.interop.torch.from_torch.
+
+    Files of others have no vocabulary that is known here, so the model takes ids or features, in
+    Python: anaphora.load(DIR). Keras needs an extra: pip install "anaphora[keras]"; PyTorch's
+    checkpoints need PyTorch, and nothing in them is executed.
+
+    With --json, one line: out, task, parameter_count, warnings.
+    """
+    output = Output(as_json)
+    with reported_errors(), reported_misuse(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = interop.read(file, task, config)
+        model.save(ModelDirectory.create(directory, overwrite=overwrite), imported=str(file))
+        count = sum(parameter.size for parameter in model.parameters())
+        said = [str(warning.message) for warning in caught]
+        for line in said:
+            output.say(f"note: {line}")
+        output.emit(
+            {"out": str(directory), "task": model.kind, "parameter_count": count, "warnings": said}
+        )
+        output.say(
+            f"wrote {directory}: a {model.kind.replace('_', ' ')} of {count:,} parameters, which "
+            "takes ids or features, as it has no vocabulary; in Python: "
+            f"anaphora.load({str(directory)!r}); see anaphora info {shlex.quote(str(directory))}"
+        )

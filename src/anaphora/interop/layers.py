@@ -1,0 +1,509 @@
+"""Layers that others have and `anaphora.nn` lacks: activations, odd recurrent cells, masks, pools.
+
+Cells here are equations like all cells, so the engine runs them, forward and backward.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from anaphora import engine, nn, ops
+from anaphora.cells import CELLS, Cell, cell
+from anaphora.equations import abs, exp, maximum, minimum, relu, sigmoid, softplus, tanh
+from anaphora.nn import initialization as initialize
+from anaphora.nn.kinds import CellLayer, LayerKind, Shape, States, without_padding
+from anaphora.nn.states import as_tuple
+from anaphora.tensor import Array, Parameter, Tensor, as_tensor
+
+# Activations --------------------------------------------------------------------------------------
+
+
+def _linear(x: Any) -> Any:
+    return x
+
+
+def _clipped(x: Any, low: float, high: float) -> Any:
+    return minimum(maximum(x, low), high)
+
+
+def _elu(x: Any, alpha: float = 1.0) -> Any:
+    return relu(x) + alpha * (exp(minimum(x, 0.0)) - 1)
+
+
+def _leaky_relu(x: Any, slope: float) -> Any:
+    return relu(x) + slope * minimum(x, 0.0)
+
+
+def _selu(x: Any) -> Any:
+    return 1.0507009873554805 * _elu(x, 1.6732632423543772)
+
+
+def _gelu_tanh(x: Any) -> Any:
+    return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+
+
+def _softsign(x: Any) -> Any:
+    return x / (1 + abs(x))
+
+
+def _hard_sigmoid(x: Any, slope: float, offset: float = 0.5) -> Any:
+    return _clipped(slope * x + offset, 0.0, 1.0)
+
+
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    "linear": _linear,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+    "relu": relu,
+    "softplus": softplus,
+    "exp": exp,
+    "softsign": _softsign,
+    "elu": _elu,
+    "selu": _selu,
+    "leaky_relu": _leaky_relu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": lambda x: x * sigmoid(x),
+    "mish": lambda x: x * tanh(softplus(x)),
+    "log_sigmoid": lambda x: -softplus(-x),
+    "tanhshrink": lambda x: x - tanh(x),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_silu": lambda x, slope: x * _hard_sigmoid(x, slope),
+    "clipped": _clipped,
+}
+"""Elementwise functions of numbers, Tensors, and a cell's equations, by name; some have options."""
+
+
+class Function(nn.Module):
+    """An elementwise function as a module, or softmax or its logarithm over the last axis.
+
+    Args:
+        name: "softmax", "log_softmax", or a name of `ACTIVATIONS`.
+        *options: The numbers that the function takes after x.
+
+    Raises:
+        ValueError: the name is unknown.
+
+    >>> Function("leaky_relu", 0.1)([-2.0, 3.0]).data
+    array([-0.2,  3. ], dtype=float32)
+    """
+
+    def __init__(self, name: str, *options: float) -> None:
+        if name not in ACTIVATIONS and name not in ("softmax", "log_softmax"):
+            raise ValueError(f"activation {name!r:.60} is not one of {', '.join(ACTIVATIONS)}")
+        self.name = name
+        self.options = options
+
+    def forward(self, x: Any) -> Tensor:
+        """Shapes: x [...]; returns the same."""
+        x = as_tensor(x, None if isinstance(x, Tensor) else np.float32, self.name)
+        over_classes = {"softmax": ops.softmax, "log_softmax": ops.log_softmax}
+        function = over_classes.get(self.name) or ACTIVATIONS[self.name]
+        result: Tensor = function(x, *self.options)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return ", ".join([self.name, *map(str, self.options)])
+
+
+# Cells --------------------------------------------------------------------------------------------
+
+Activation = tuple[str, tuple[float, ...]]
+"""The name of an activation, and its options."""
+
+TANH: Activation = ("tanh", ())
+SIGMOID: Activation = ("sigmoid", ())
+
+
+def _function(activation: Activation) -> Callable[[Any], Any]:
+    name, options = activation
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r:.60} is not elementwise, as those of a cell are")
+    function = ACTIVATIONS[name]
+    return lambda x: function(x, *options)
+
+
+def _named(kind: str, *activations: Activation) -> str:
+    return "_".join([kind, *(name for name, _ in activations)])
+
+
+def _made(name: str, gates: str, state: str, equations: Callable[..., Any]) -> Cell:
+    """A cell that can be pickled, since it is restored from its program."""
+    equations.__name__ = name
+    return Cell.from_dict(cell(gates=gates, state=state)(equations).to_dict())
+
+
+@functools.lru_cache(maxsize=64)
+def rnn_cell(activation: Activation = TANH) -> Cell:
+    """The simple recurrent cell with any activation.
+
+    >>> rnn_cell(("softsign", ())).name, rnn_cell() is CELLS["rnn"]
+    ('rnn_softsign', True)
+    """
+    if activation in (TANH, ("relu", ())):
+        return CELLS["rnn" if activation == TANH else "rnn_relu"]
+    function = _function(activation)
+
+    def equations(a, h):  # type: ignore[no-untyped-def]
+        h = function(a)
+        return h
+
+    return _made(_named("rnn", activation), "a", "h", equations)
+
+
+@functools.lru_cache(maxsize=64)
+def lstm_cell(activation: Activation = TANH, of_gates: Activation = SIGMOID) -> Cell:
+    """The LSTM with any activation, and any of its gates.
+
+    >>> print(lstm_cell(TANH, ("hard_sigmoid", (0.2,))).name)
+    lstm_tanh_hard_sigmoid
+    """
+    if (activation, of_gates) == (TANH, SIGMOID):
+        return CELLS["lstm"]
+    act, gate = _function(activation), _function(of_gates)
+
+    def equations(i, f, g, o, h, c):  # type: ignore[no-untyped-def]
+        i, f, g, o = gate(i), gate(f), act(g), gate(o)
+        c = f * c + i * g
+        h = o * act(c)
+        return h, c
+
+    return _made(_named("lstm", activation, of_gates), "i f g o", "h c", equations)
+
+
+@functools.lru_cache(maxsize=64)
+def gru_cell(activation: Activation = TANH, of_gates: Activation = SIGMOID) -> Cell:
+    """The GRU whose reset gate multiplies after the matrix product, with any activations.
+
+    >>> gru_cell() is CELLS["gru"]
+    True
+    """
+    if (activation, of_gates) == (TANH, SIGMOID):
+        return CELLS["gru"]
+    act, gate = _function(activation), _function(of_gates)
+
+    def equations(r, z, n, h):  # type: ignore[no-untyped-def]
+        r, z = gate(r), gate(z)
+        n = act(n.x + r * n.h)
+        h = (1 - z) * n + z * h
+        return h
+
+    return _made(_named("gru", activation, of_gates), "r z n", "h", equations)
+
+
+@functools.lru_cache(maxsize=64)
+def _half_steps(activation: Activation, of_gates: Activation) -> Cell:
+    """A step of `ResetBefore` as two: ``first`` is 1 in the first, whose new q is ``r * h``, and 0
+    in the second, whose new q is the new h. The weights multiply q.
+    """
+    act, gate = _function(activation), _function(of_gates)
+
+    def equations(r, z, n, first, q, h, k):  # type: ignore[no-untyped-def]
+        second = 1 - first.x
+        r, z, n = gate(r), gate(z), act(n)
+        new = (1 - k) * n + k * h
+        q = first.x * (r * h) + second * new
+        h = first.x * h + second * new
+        k = first.x * z + second * k
+        return q, h, k
+
+    return _made(_named("half_gru", activation, of_gates), "r z n first", "q h k", equations)
+
+
+class ResetBefore(LayerKind):
+    """A GRU whose reset gate multiplies before the matrix product (Cho et al. 2014).
+
+        r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
+        z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+        n = tanh(W_in x + b_in + W_hn (r * h) + b_hn)
+        h = (1 - z) * n + z * h
+
+    Two products follow one another in a step, so the engine runs it as two steps of a cell: twice
+    the work of `nn.GRU`, which is the form of cuDNN and PyTorch.
+
+    Args:
+        activation: That of n.
+        of_gates: That of r and z.
+
+    >>> layer = nn.Recurrent(ResetBefore(), input_size=3, hidden_size=4)
+    >>> y, h = layer(np.ones((5, 2, 3), np.float32), lengths=[5, 2])
+    >>> y.shape, h.shape
+    ((5, 2, 4), (1, 2, 4))
+    """
+
+    def __init__(self, activation: Activation = TANH, of_gates: Activation = SIGMOID) -> None:
+        self.cell = _half_steps(activation, of_gates)
+        self.name = _named("gru_reset_before", activation, of_gates)
+
+    def state_shapes(self, layer: nn.Recurrent) -> dict[str, Shape]:  # noqa: D102
+        return {"h": (layer.hidden_size,)}
+
+    def parameter_shapes(self, layer: nn.Recurrent, input_size: int) -> dict[str, Shape]:  # noqa: D102
+        rows = 3 * layer.hidden_size
+        shapes: dict[str, Shape] = {
+            "weight_ih": (rows, input_size),
+            "weight_hh": (rows, layer.hidden_size),
+        }
+        return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if layer.bias else {})
+
+    def reset_parameters(  # noqa: D102
+        self,
+        layer: nn.Recurrent,
+        parameters: Mapping[str, Parameter],
+        initialization: initialize.Initialization,
+    ) -> None:
+        CellLayer("gru").reset_parameters(layer, parameters, initialization)
+
+    def run(  # noqa: D102
+        self,
+        layer: nn.Recurrent,
+        x: Tensor,
+        states: States,
+        parameters: Mapping[str, Parameter],
+        lengths: Array | None,
+        reverse: bool,
+        recorded: dict[str, Array] | None,
+    ) -> tuple[Tensor, States]:
+        (h,), (T, B, _), H = states, x.shape, layer.hidden_size
+        halves = ops.linear(
+            without_padding(x, lengths), parameters["weight_ih"], parameters.get("bias_ih")
+        )
+        flags = [Tensor(np.full((T, B, H), value, layer.dtype)) for value in (1, 0)]
+        steps = [ops.concatenate([halves, flag], axis=-1) for flag in flags]
+        if reverse:  # then the engine starts from the end
+            steps = steps[::-1]
+        first, second = (slice(1, None, 2), slice(0, None, 2))[:: 1 if reverse else -1]
+        named: dict[str, Array] | None = None if recorded is None else {}
+        y, final = ops.recurrence(
+            self.cell,
+            ops.stack(steps, axis=1).reshape(2 * T, B, 4 * H),
+            (h, h, Tensor(np.zeros((B, H), layer.dtype))),
+            engine.LayerWeights(
+                weight_hh=parameters["weight_hh"], bias_hh=parameters.get("bias_hh")
+            ),
+            None if lengths is None else 2 * lengths,
+            reverse,
+            named,
+        )
+        if recorded is not None and named is not None:
+            recorded.update({gate: named[gate][first] for gate in ("r", "z")})
+            recorded.update({name: named[name][second] for name in ("n", "h")})
+        return y[second], (final[1],)
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+class Masked(nn.Module):
+    """The base of layers that read or change the mask of a batch.
+
+    Called with x [B, T, ...] and a mask [B, T] of booleans, False at steps to skip, or None; it
+    returns both anew.
+    """
+
+
+class MaskingEmbedding(Masked):
+    """An embedding in which the id 0 is padding, wherever it stands.
+
+    >>> x, mask = MaskingEmbedding(nn.Embedding(5, 3))([[4, 1, 0]], None)
+    >>> x.shape, mask.tolist()
+    ((1, 3, 3), [[True, True, False]])
+    """
+
+    def __init__(self, table: nn.Embedding) -> None:
+        self.table = table
+
+    def forward(self, x: Any, mask: Array | None) -> tuple[Tensor, Array]:
+        """Look the ids up; the mask is where they are not 0."""
+        return self.table(x), np.asarray(x) != 0
+
+
+class Masking(Masked):
+    """A mask of the steps whose features are not all of one value; the others become 0.
+
+    >>> x, mask = Masking(-1.0)([[[2.0], [-1.0]]], None)
+    >>> x.data.tolist(), mask.tolist()
+    ([[[2.0], [0.0]]], [[True, False]])
+    """
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = value
+
+    def forward(self, x: Any, mask: Array | None) -> tuple[Tensor, Array]:
+        """Mask the steps of x [B, T, I]."""
+        x = as_tensor(x, None if isinstance(x, Tensor) else np.float32, "Masking: an input")
+        mask = (x.data != x.dtype.type(self.value)).any(axis=-1)
+        return ops.where(mask[..., None], x, 0.0), mask
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{self.value}"
+
+
+class Unmasked(Masked):
+    """A layer after which there is no mask any more, such as a convolution.
+
+    >>> Unmasked(nn.Linear(2, 3))(np.ones((1, 4, 2)), np.ones((1, 4), bool))[1] is None
+    True
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+
+    def forward(self, x: Any, mask: Array | None) -> tuple[Tensor, None]:
+        """Call the layer."""
+        return self.layer(x), None
+
+
+class Pooling(Masked):
+    """The mean of all unmasked steps, or the maximum of all steps.
+
+    >>> Pooling("mean")([[[2.0], [4.0], [9.0]]], np.array([[True, True, False]]))[0].data
+    array([[3.]], dtype=float32)
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def forward(self, x: Any, mask: Array | None) -> tuple[Tensor, None]:
+        """Pool x [B, T, I] to [B, I]."""
+        x = as_tensor(x, None if isinstance(x, Tensor) else np.float32, "Pooling: an input")
+        if self.kind == "max":
+            return x.max(axis=1), None
+        if mask is None:
+            return x.mean(axis=1), None
+        kept = mask[..., None].astype(x.dtype)
+        return (x * kept).sum(axis=1) / kept.sum(axis=1), None
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return self.kind
+
+
+class Repeat(Masked):
+    """A vector [B, I] repeated over n steps, [B, n, I].
+
+    >>> Repeat(3)([[2.0]], None)[0].data.tolist()
+    [[[2.0], [2.0], [2.0]]]
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def forward(self, x: Any, mask: Array | None) -> tuple[Tensor, None]:
+        """Repeat x."""
+        x = as_tensor(x, None if isinstance(x, Tensor) else np.float32, "Repeat: an input")
+        B, size = x.shape
+        return ops.broadcast_to(x.reshape(B, 1, size), (B, self.steps, size)), None
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{self.steps}"
+
+
+MERGES: dict[str, Callable[[Sequence[Tensor]], Any]] = {
+    "concat": lambda halves: ops.concatenate(halves, axis=-1),
+    "sum": lambda halves: halves[0] + halves[1],
+    "mul": lambda halves: halves[0] * halves[1],
+    "ave": lambda halves: (halves[0] + halves[1]) / 2,
+    "none": tuple,
+}
+"""What becomes of the outputs of two directions, by Keras's names."""
+
+
+class MaskedRecurrent(nn.Module):
+    """A recurrent layer of batches [B, T, I] that skips masked steps, wherever they are.
+
+    A skipped step changes no state. Its output is that of the step before, or 0 with
+    ``zero_output``, and in both directions.
+
+    Args:
+        recurrent: The layer, with one layer in one or two directions.
+        return_sequences: Return the outputs of all steps, not only the last.
+        go_backwards: Run from the last step to the first; outputs are in that order.
+        merge: How outputs of two directions are merged, one of `MERGES`.
+        zero_output: Whether outputs of skipped steps are 0.
+        stateful: Whether a call continues from the state that it is given.
+        dropout: The share of the features that are dropped in training, at all steps the same.
+
+    >>> layer = MaskedRecurrent(nn.LSTM(3, 4), return_sequences=False)
+    >>> x, mask = np.ones((2, 5, 3), np.float32), np.array([[0, 1, 1, 0, 1], [1, 1, 1, 0, 0]], bool)
+    >>> y, mask, (h, c) = layer(x, mask)
+    >>> y.shape, mask, bool(np.allclose(y.data[0], y.data[1]))
+    ((2, 4), None, True)
+    """
+
+    def __init__(
+        self,
+        recurrent: nn.Recurrent,
+        *,
+        return_sequences: bool = True,
+        go_backwards: bool = False,
+        merge: str = "concat",
+        zero_output: bool = False,
+        stateful: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        self.recurrent = recurrent
+        self.return_sequences = return_sequences
+        self.go_backwards = go_backwards
+        self.merge = merge
+        self.zero_output = zero_output
+        self.stateful = stateful
+        self.dropout = nn.Dropout(dropout, locked=True)
+
+    def forward(
+        self, x: Any, mask: Array | None = None, state: Any = None
+    ) -> tuple[Any, Array | None, Any]:
+        """Run over a batch.
+
+        Args:
+            x: [B, T, I].
+            mask: [B, T] booleans, or None.
+            state: The initial state, or None for zeros.
+
+        Returns:
+            The output, [B, T, D*H] or [B, D*H]; its mask, or None; the final state.
+        """
+        x = as_tensor(x, self.recurrent.dtype, "an input")
+        if x.ndim != 3 or x.shape[-1] != self.recurrent.input_size:
+            raise ValueError(
+                f"an input of shape {x.shape}; expected [B, T, I] with "
+                f"I = {self.recurrent.input_size}"
+            )
+        x = self.dropout(x.transpose(1, 0, 2))
+        steps = None if mask is None else mask.T
+        if self.go_backwards:
+            x, steps = x[::-1], None if steps is None else steps[::-1]
+        y, state = self._over(x, steps, state)
+        directions = ops.split(y, self.recurrent.num_directions, axis=-1)
+        if self.return_sequences:
+            directions = tuple(d.transpose(1, 0, 2) for d in directions)
+        merged = MERGES[self.merge](directions) if len(directions) > 1 else directions[0]
+        return merged, mask if self.return_sequences else None, state
+
+    def _over(self, x: Tensor, steps: Array | None, state: Any) -> tuple[Tensor, Any]:
+        """Outputs [T, B, D*H], or the last [B, D*H], of x [T, B, I]; and the state."""
+        lengths, rows = None, np.arange(x.shape[1])
+        if steps is not None:
+            lengths = steps.sum(axis=0)
+            if (steps[1:] > steps[:-1]).any():  # real steps first, in their order
+                x = x[np.argsort(~steps, axis=0, kind="stable"), rows]
+        y, state = self.recurrent(x, state, lengths=lengths)
+        if not self.return_sequences:
+            last = ops.concatenate([*as_tuple(state)[0]], axis=-1)
+            if steps is not None and self.zero_output:
+                last = ops.where(steps[-1][:, None], last, 0.0)
+            return last, state
+        if steps is not None:
+            real = np.cumsum(steps, axis=0)  # the number of real steps so far
+            shown = steps if self.zero_output else real > 0
+            y = ops.where(shown[..., None], y[np.maximum(real - 1, 0), rows], 0.0)
+        return y, state
+
+    def extra_repr(self) -> str:  # noqa: D102
+        shown = [f"return_sequences={self.return_sequences}"]
+        shown += ["go_backwards=True"] if self.go_backwards else []
+        shown += [f"merge={self.merge}"] if self.recurrent.bidirectional else []
+        shown += ["stateful=True"] if self.stateful else []
+        return ", ".join(shown)
