@@ -1,6 +1,7 @@
 """The benchmarks run, skip what is missing, and count what they say they count; no time is held."""
 
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -312,3 +313,17 @@ def test_a_row_for_each_set_of_series(monkeypatch, capsys):
     assert 0 < row["lowest"] <= row["mean"] <= 1
     assert 0.5 < row["DTW"] <= 1
     assert 0.5 < row["linear"] <= 1
+
+
+def test_networks_out_of_packages(monkeypatch, capsys):
+    for package in ("silero_vad", "onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs the package {package}")
+    monkeypatch.syspath_prepend(str(ROOT))
+    threads = engine.info()["threads"]
+    from benchmarks import shipped
+
+    medians = shipped.main(["--seconds", "0.01"])
+    engine.set_num_threads(threads or 1)
+    assert list(medians) == list(shipped.GRAPHS)
+    assert capsys.readouterr().out.count("ONNX Runtime") == 2

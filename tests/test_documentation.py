@@ -27,7 +27,20 @@ LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 EXTRAS = {
-    "onnx": ("interop.onnx", "onnx.export", "onnx.graph", "onnx.layers", "onnx.symbols"),
+    "onnx": (
+        "interop.onnx",
+        "onnx.cells",
+        "onnx.export",
+        "onnx.graph",
+        "onnx.layers",
+        "onnx.load",
+        "onnx.operators",
+        "onnx.program",
+        "onnx.quantized",
+        "onnx.reading",
+        "onnx.recurrent",
+        "onnx.symbols",
+    ),
     "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
     "sacrebleu": ("metrics.translation",),
     "starlette": ("serve",),
@@ -35,6 +48,7 @@ EXTRAS = {
 NEEDED = {
     "from-keras.md": ("h5py", "keras", "torch"),
     "from-pytorch.md": ("torch",),
+    "from-onnx.md": ("onnx",),
     "onnx.md": ("onnx", "onnxruntime"),
 }
 """What the examples of a page import, besides the test extra."""

