@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from anaphora import engine, schema
 from anaphora.cells import CELLS, Cell
 from anaphora.data import FORMATS, check_encoding
+from anaphora.distributed.sums import is_power_of_two
 from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
@@ -241,6 +242,25 @@ class TrainingOptions(Options):
         "loss breaks ties. auto: the F1 of spans or the accuracy of classes, else the loss.",
         ("auto", *DIRECTIONS),
     )
+    shards: int | None = training_option(
+        None,
+        "Cut each batch into this many shards, a power of two, whose gradients are added in a "
+        "fixed order: any number of processes (mpiexec -n) that divides it gives the same bits. "
+        "By default as many as processes.",
+        SIZE,
+    )
+    average_every: int = training_option(
+        1,
+        "Updates that each process makes by itself before the weights of all are averaged (local "
+        "SGD), for slow networks; 1 adds the gradients of each update instead.",
+        SIZE,
+    )
+    outer_momentum: float = training_option(
+        0.0, "Nesterov momentum of the averages of average_every, 0.9 in DiLoCo.", SHARE
+    )
+    outer_learning_rate: float = training_option(
+        1.0, "The step from one average to the next, 0.7 in DiLoCo; 1 takes the average itself."
+    )
     accumulate: int = training_option(
         1, "Batches per update, whose gradients are accumulated as of one batch.", SIZE
     )
@@ -283,6 +303,22 @@ class TrainingOptions(Options):
             raise ValueError(
                 "discriminative_factor must be at least 1 and finite, not "
                 f"{self.discriminative_factor}"
+            )
+        if self.shards is not None and not is_power_of_two(self.shards):
+            raise ValueError(f"shards must be a power of two (1, 2, 4, ...), not {self.shards}")
+        if not 0 < self.outer_learning_rate < math.inf:
+            raise ValueError(
+                "outer_learning_rate must be more than 0 and finite, not "
+                f"{self.outer_learning_rate}"
+            )
+        if self.average_every == 1 and (self.outer_momentum or self.outer_learning_rate != 1):
+            raise ValueError(
+                "outer_momentum and outer_learning_rate are for averages: give average_every"
+            )
+        if self.evaluate_every % self.average_every:
+            raise ValueError(
+                f"evaluate_every must be a multiple of average_every, {self.average_every}, not "
+                f"{self.evaluate_every}: between averages there are no common weights"
             )
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages weights itself: give one")
@@ -346,6 +382,11 @@ class TaskOptions(Body, TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_matmul_precision(self.matmul_precision, self.dtype)
+        if self.shards is not None and self.batch_size < self.shards:
+            raise ValueError(
+                f"a batch of batch_size {self.batch_size} cannot be cut into {self.shards} shards: "
+                "give a larger batch_size or fewer shards"
+            )
         if isinstance(self.cell, Cell):
             try:
                 self.cell.to_dict()
@@ -401,7 +442,7 @@ class TaskOptions(Body, TrainingOptions):
             ValueError: an option is unknown or out of range.
         """
         first = next(iter(cls.presets.values()))
-        values: dict[str, Any] = {"matmul_precision": "float32"}  # before it was recorded
+        values: dict[str, Any] = {"matmul_precision": "float32", "shards": 1}  # before recorded
         for section in ("data", "model", "training"):
             names = cls.fields(section)
             preset = {name: value for name, value in first.items() if name in names}
