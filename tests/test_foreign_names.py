@@ -51,7 +51,7 @@ def test_answers_as_they_are_read():
     x, model = Tensor([1.0]), nn.Sequential(nn.Linear(3, 2))
     for ask, message in {
         lambda: x.view(1): "Tensor has no attribute 'view': write x.reshape(...)",
-        lambda: x.sigmoid(): "Tensor has no attribute 'sigmoid': write ops.sigmoid(x)",
+        lambda: x.softplus(): "Tensor has no attribute 'softplus': write ops.softplus(x)",
         lambda: model.to("cuda"): "Sequential has no attribute 'to': omit it: everything runs "
         "on the CPU; the dtype is given to the layer, dtype=",
         lambda: nn.ModuleList: "module 'anaphora.nn' has no attribute 'ModuleList': a list: "

@@ -1,11 +1,12 @@
 """Tensor and the tape: recorded operations, backward, no_grad, detach, hooks."""
 
+from anaphora.tensor.creation import arange, full, ones, rand, randint, randn, zeros
 from anaphora.tensor.hooks import Hook, hook, no_grad, recording
-from anaphora.tensor.operations import differentiable, floating
+from anaphora.tensor.methods import OPERATIONS
+from anaphora.tensor.operations import composed, differentiable, floating
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import (
     NUMPY_FUNCTIONS,
-    OPERATIONS,
     Parameter,
     Tensor,
     as_integers,
@@ -22,12 +23,20 @@ __all__ = [
     "Parameter",
     "RowGradient",
     "Tensor",
+    "arange",
     "as_integers",
     "as_tensor",
+    "composed",
     "detach",
     "differentiable",
     "floating",
+    "full",
     "hook",
     "no_grad",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
     "recording",
+    "zeros",
 ]
