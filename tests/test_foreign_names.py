@@ -85,6 +85,7 @@ def test_imports_are_answered_too(owner):
     ("call", "message"),
     [
         (lambda: optim.Adam(weights(), lr=0.1), "Adam: there is no argument 'lr': write learning_"),
+        (lambda: anaphora.tensor([1.0]), "anaphora.tensor is a module: write anaphora.Tensor"),
         (lambda: optim.SGD(weights(), lr=0.1), "SGD: there is no argument 'lr'"),
         (lambda: optim.Adam(weights(), eps=1e-8), "Adam: .* 'eps': write epsilon="),
         (lambda: nn.LSTM(3, 4, device="cpu"), "LSTM: .* 'device': omit it: everything runs"),

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Collection, Mapping
 from inspect import CO_VARKEYWORDS
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -374,6 +374,13 @@ class _ImportAnswers:
 
 
 sys.meta_path.append(_ImportAnswers)
+
+
+class TensorModule(ModuleType):
+    """The module `anaphora.tensor`, whose name is a function in PyTorch: a call is answered."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: D102
+        raise TypeError("anaphora.tensor is a module: write anaphora.Tensor(data)")
 
 
 def check_arguments(owner: str, given: Collection[str], accepted: Collection[str]) -> None:

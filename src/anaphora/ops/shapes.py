@@ -24,12 +24,20 @@ def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
 
 @differentiable
 def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
-    """Permute the axes; by default reverse them.
+    """Permute the axes; by default reverse them. PyTorch's is `swapaxes`.
+
+    Raises:
+        ValueError: the axes are not all axes of x, each once.
 
     >>> transpose([[1.0, 2.0], [3.0, 4.0]]).data
     array([[1., 3.],
            [2., 4.]], dtype=float32)
     """
+    if axes is not None and len(axes) != x.ndim:
+        raise ValueError(
+            f"transpose: {tuple(axes)} for {x.ndim} axes; give all of them in their new order, or "
+            "exchange two with swapaxes, which is PyTorch's transpose"
+        )
     back = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
     return x.transpose(axes), lambda dy: dy.transpose(back)
 

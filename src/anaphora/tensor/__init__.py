@@ -1,5 +1,8 @@
 """Tensor and the tape: recorded operations, backward, no_grad, detach, hooks."""
 
+import sys
+
+from anaphora import foreign_names
 from anaphora.tensor.creation import arange, full, ones, rand, randint, randn, zeros
 from anaphora.tensor.hooks import Hook, hook, no_grad, recording
 from anaphora.tensor.methods import OPERATIONS
@@ -40,3 +43,5 @@ __all__ = [
     "recording",
     "zeros",
 ]
+
+sys.modules[__name__].__class__ = foreign_names.TensorModule

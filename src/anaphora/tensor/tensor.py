@@ -424,7 +424,8 @@ class Tensor(Methods):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method == "__call__" and ufunc in NUMPY_FUNCTIONS and not options:
             return NUMPY_FUNCTIONS[ufunc](*inputs)
-        return _on_arrays(ufunc.__name__, getattr(ufunc, method), inputs, options)
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return _on_arrays(name, getattr(ufunc, method), inputs, options)
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
         if function in NUMPY_FUNCTIONS:
