@@ -13,7 +13,7 @@ import pytest
 
 import anaphora
 from anaphora import Parameter, RowGradient, Tensor, cells, foreign_names, nn, ops, optim
-from anaphora.foreign_names import NAMES
+from anaphora.foreign_names import CALLS, NAMES
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "coming-from.md"
 
@@ -157,6 +157,15 @@ def test_the_guide_shows_the_table():
         "put what 'python -c \"from anaphora import foreign_names as f; print(f.markdown())\"' "
         "prints there"
     )
+
+
+@pytest.mark.parametrize("call", CALLS.values())
+def test_the_calls_of_the_table_run(call):
+    """Beside PyTorch they are run in tests/parity/test_names.py."""
+    x = Tensor(np.random.default_rng(1).normal(size=(3, 4, 5)))
+    ids = np.random.default_rng(2).integers(0, 4, (3, 2, 5))
+    names = {"anaphora": anaphora, "ops": ops, "x": x, "ids": ids, "row": np.array([2, 0])}
+    assert np.isfinite(np.asarray(eval(call, names))).all()
 
 
 def test_what_the_table_offers_is_there():

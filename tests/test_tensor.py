@@ -126,6 +126,12 @@ def test_comparisons_are_arrays_of_booleans():
     assert (x == y).tolist() == [False, True, False]
     assert (x != y).tolist() == [True, False, True]
     assert len({x, y, x}) == 2
+    mask, other = Tensor([True, False]), np.array([True, True])
+    assert (~mask).tolist() == [False, True]
+    for found in (mask & other, mask & Tensor(other), other & mask):
+        assert found.tolist() == [True, False]
+    assert (mask | Tensor(other)).tolist() == [True, True]
+    assert (mask ^ Tensor(other)).tolist() == [False, True]
 
 
 def test_a_single_number_is_formatted_and_converted():

@@ -340,6 +340,7 @@ def test_repeat_wants_an_axis_as_a_method():
         (lambda x: x.flatten(start_dim=1), TypeError, "^flatten: .* 'start_dim': write start_"),
         (lambda x: ops.pad(x, 1, value=1.0), TypeError, "^pad: .* 'value': write constant_values="),
         (lambda x: np.linalg.norm(x, 1), TypeError, r"^numpy\.linalg\.norm: with ord=1 over 2"),
+        (lambda x: np.sum(x, dtype=float), TypeError, r"^sum: .* 'dtype': write x\.astype"),
         (lambda x: np.dot(x, np.ones((2, 3, 4))), TypeError, r"^numpy\.dot: .*ops\.einsum"),
     ],
 )  # fmt: skip

@@ -246,8 +246,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     >>> where([True, False], [1.0, 2.0], [3.0, 4.0]).data
     array([1., 4.], dtype=float32)
     """
-    chosen: Tensor = _where(a, b, condition=np.asarray(condition))
-    return chosen
+    return _where(a, b, condition=np.asarray(condition))
 
 
 @composed

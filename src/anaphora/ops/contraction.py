@@ -49,8 +49,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
         needed = {*output, *(label for _, later in parts[k + 1 :] for label in later)}
         y, labels = _combine(y, labels, x, others, needed, sizes)
     y, labels = _summed(y, labels, set(output))
-    result: Tensor = transpose(y, [labels.index(label) for label in output])
-    return result
+    return transpose(y, [labels.index(label) for label in output])
 
 
 def _read(subscripts: str, axes: list[int]) -> tuple[list[list[str]], list[str]]:

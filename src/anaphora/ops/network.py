@@ -118,8 +118,7 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     if rate == 0:
         return x if isinstance(x, Tensor) else as_tensor(x, None, "dropout")
     key = int(random.generator().integers(2**64, dtype=np.uint64))
-    result: Tensor = _dropout(x, rate, key, tuple(shared_axes))
-    return result
+    return _dropout(x, rate, key, tuple(shared_axes))
 
 
 @differentiable

@@ -137,5 +137,4 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
         )
     places = [np.arange(n).reshape(-1, *(1,) * (x.ndim - d - 1)) for d, n in enumerate(x.shape)]
     places[axis] = indices
-    taken: Tensor = getitem(x, tuple(places))
-    return taken
+    return getitem(x, tuple(places))

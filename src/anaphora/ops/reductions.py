@@ -180,8 +180,7 @@ def var(x: Any, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> 
     if count <= ddof:
         raise ValueError(f"var: {count} elements for a variance with ddof={ddof}; it takes more")
     distances = subtract(x, mean(x, axis, True))
-    result: Tensor = divide(sum(multiply(distances, distances), axis, keepdims), count - ddof)
-    return result
+    return divide(sum(multiply(distances, distances), axis, keepdims), count - ddof)
 
 
 @composed

@@ -100,8 +100,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     >>> concatenate([[1.0], [2.0, 3.0]]).data
     array([1., 2., 3.], dtype=float32)
     """
-    result: Tensor = _concatenate(*tensors, axis=axis)
-    return result
+    return _concatenate(*tensors, axis=axis)
 
 
 @differentiable
@@ -119,17 +118,11 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     >>> stack([[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 2)
     """
-    result: Tensor = _stack(*tensors, axis=axis)
-    return result
+    return _stack(*tensors, axis=axis)
 
 
 @differentiable
-def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
-    """Split along an axis into equal parts, or before the given indices.
-
-    >>> [part.data.tolist() for part in split([1.0, 2.0, 3.0], [1])]
-    [[1.0], [2.0, 3.0]]
-    """
+def _split(x: Array, /, sections: int | Sequence[int], axis: int) -> Any:
     parts = tuple(np.split(x, sections, axis))
 
     def pullback(d: tuple[Array | None, ...]) -> Array:
@@ -138,15 +131,30 @@ def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
     return parts, pullback
 
 
+@composed
+def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    """Split along an axis into equal parts, or before the given indices.
+
+    >>> [part.data.tolist() for part in split([1.0, 2.0, 3.0], [1])]
+    [[1.0], [2.0, 3.0]]
+    """
+    return tuple(_split(x, sections, axis))
+
+
 @differentiable
-def unstack(x: Array, /, axis: int = 0) -> Any:
+def _unstack(x: Array, /, axis: int) -> Any:
+    parts = tuple(np.moveaxis(x, axis, 0)[k, ...] for k in range(x.shape[axis]))
+    return parts, lambda d: np.stack(_filled(d, parts), axis)
+
+
+@composed
+def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices along an axis, as a tuple; the inverse of `stack`.
 
     >>> [row.data.tolist() for row in unstack([[1.0, 2.0], [3.0, 4.0]])]
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    parts = tuple(np.moveaxis(x, axis, 0)[k, ...] for k in range(x.shape[axis]))
-    return parts, lambda d: np.stack(_filled(d, parts), axis)
+    return tuple(_unstack(x, axis))
 
 
 @composed
@@ -157,8 +165,7 @@ def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
     ((2,), (2, 1))
     """
     x = as_tensor(x, None, "squeeze")
-    result: Tensor = reshape(x, np.squeeze(x.data, axis).shape)
-    return result
+    return reshape(x, np.squeeze(x.data, axis).shape)
 
 
 @composed
@@ -169,8 +176,7 @@ def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
     ((1, 2), (2, 1))
     """
     x = as_tensor(x, None, "expand_dims")
-    result: Tensor = reshape(x, np.expand_dims(x.data, axis).shape)
-    return result
+    return reshape(x, np.expand_dims(x.data, axis).shape)
 
 
 @composed
@@ -186,8 +192,7 @@ def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     shape = x.shape or (1,)
     first, last = (normalize_axis_index(axis, len(shape)) for axis in (start_axis, end_axis))
     size = math.prod(shape[first : last + 1])
-    result: Tensor = reshape(x, (*shape[:first], size, *shape[last + 1 :]))
-    return result
+    return reshape(x, (*shape[:first], size, *shape[last + 1 :]))
 
 
 @composed
@@ -198,8 +203,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     (4, 3, 2)
     """
     x = as_tensor(x, None, "swapaxes")
-    result: Tensor = transpose(x, np.swapaxes(_axes_of(x), axis1, axis2).shape)
-    return result
+    return transpose(x, np.swapaxes(_axes_of(x), axis1, axis2).shape)
 
 
 @composed
@@ -210,8 +214,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     (3, 4, 2)
     """
     x = as_tensor(x, None, "moveaxis")
-    result: Tensor = transpose(x, np.moveaxis(_axes_of(x), source, destination).shape)
-    return result
+    return transpose(x, np.moveaxis(_axes_of(x), source, destination).shape)
 
 
 def _axes_of(x: Tensor) -> Array:
@@ -238,8 +241,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
         x, axis = flatten(x), 0
     axis = normalize_axis_index(axis, x.ndim)
     index = np.repeat(np.arange(x.shape[axis]), np.asarray(repeats))
-    result: Tensor = getitem(x, (slice(None),) * axis + (index,))
-    return result
+    return getitem(x, (slice(None),) * axis + (index,))
 
 
 @composed
@@ -261,8 +263,7 @@ def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
     apart = reshape(x, tuple(n for size in shape for n in (1, size)))
     pairs = list(zip(counts, shape, strict=True))
     wide = broadcast_to(apart, tuple(n for pair in pairs for n in pair))
-    result: Tensor = reshape(wide, tuple(count * size for count, size in pairs))
-    return result
+    return reshape(wide, tuple(count * size for count, size in pairs))
 
 
 @differentiable

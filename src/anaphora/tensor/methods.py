@@ -72,6 +72,9 @@ class Methods:
     def __pow__(self, exponent: float) -> Tensor:
         return _call("power", self, exponent)
 
+    def __rpow__(self, base: Operand) -> Tensor:
+        return _call("power", base, self)  # which says what to write
+
     def __neg__(self) -> Tensor:
         return _call("negative", self)
 

@@ -19,7 +19,7 @@ from anaphora.tensor.tensor import Tensor, as_array
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+def differentiable(function: Callable[..., Any]) -> Callable[..., Tensor]:
     """Make an operation on Tensors of a function that returns its value and its pullback.
 
     The function gets NumPy arrays. Its parameters before ``/`` (and ``*arrays``) are its inputs;
@@ -33,7 +33,8 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     The pullback of a tuple gets a tuple, with None for outputs that the result does not depend on.
     It returns new arrays, or the gradient that it was given, or views of these; never a saved
     array. Broadcasting is undone, and shape and dtype of each gradient are checked, here.
-    Messages and hooks use the function's name, without a leading underscore.
+    Messages and hooks use the function's name, without a leading underscore. (Type checkers see one
+    Tensor as the result: an operation with several outputs is called by a function that says so.)
 
     All arrays that the function gets have one dtype: that of the Tensors among the inputs, which
     must agree; arrays and numbers are converted to it, as are booleans.

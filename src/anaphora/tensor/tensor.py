@@ -398,7 +398,7 @@ class Tensor(Methods):
 
     __hash__ = object.__hash__
 
-    # Comparisons give arrays of booleans, which have no gradient.
+    # Comparisons and logic give arrays of booleans, which have no gradient.
 
     def __eq__(self, other: object) -> Any:
         return self._data == _plain(other)
@@ -417,6 +417,18 @@ class Tensor(Methods):
 
     def __ge__(self, other: Operand) -> Any:
         return self._data >= _plain(other)
+
+    def __invert__(self) -> Any:
+        return ~self._data
+
+    def __and__(self, other: Operand) -> Any:
+        return self._data & _plain(other)
+
+    def __or__(self, other: Operand) -> Any:
+        return self._data | _plain(other)
+
+    def __xor__(self, other: Operand) -> Any:
+        return self._data ^ _plain(other)
 
     # NumPy's functions: those that are operations here are recorded, others apply to the arrays,
     # unless a gradient would be lost.
