@@ -13,7 +13,7 @@ import pytest
 
 import anaphora
 from anaphora import Parameter, RowGradient, Tensor, cells, foreign_names, nn, ops, optim
-from anaphora.foreign_names import NAMES
+from anaphora.foreign_names import CALLS, NAMES
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "coming-from.md"
 
@@ -51,7 +51,7 @@ def test_answers_as_they_are_read():
     x, model = Tensor([1.0]), nn.Sequential(nn.Linear(3, 2))
     for ask, message in {
         lambda: x.view(1): "Tensor has no attribute 'view': write x.reshape(...)",
-        lambda: x.sigmoid(): "Tensor has no attribute 'sigmoid': write ops.sigmoid(x)",
+        lambda: x.softplus(): "Tensor has no attribute 'softplus': write ops.softplus(x)",
         lambda: model.to("cuda"): "Sequential has no attribute 'to': omit it: everything runs "
         "on the CPU; the dtype is given to the layer, dtype=",
         lambda: nn.ModuleList: "module 'anaphora.nn' has no attribute 'ModuleList': a list: "
@@ -85,6 +85,7 @@ def test_imports_are_answered_too(owner):
     ("call", "message"),
     [
         (lambda: optim.Adam(weights(), lr=0.1), "Adam: there is no argument 'lr': write learning_"),
+        (lambda: anaphora.tensor([1.0]), "anaphora.tensor is a module: write anaphora.Tensor"),
         (lambda: optim.SGD(weights(), lr=0.1), "SGD: there is no argument 'lr'"),
         (lambda: optim.Adam(weights(), eps=1e-8), "Adam: .* 'eps': write epsilon="),
         (lambda: nn.LSTM(3, 4, device="cpu"), "LSTM: .* 'device': omit it: everything runs"),
@@ -156,6 +157,15 @@ def test_the_guide_shows_the_table():
         "put what 'python -c \"from anaphora import foreign_names as f; print(f.markdown())\"' "
         "prints there"
     )
+
+
+@pytest.mark.parametrize("call", CALLS.values())
+def test_the_calls_of_the_table_run(call):
+    """Beside PyTorch they are run in tests/parity/test_names.py."""
+    x = Tensor(np.random.default_rng(1).normal(size=(3, 4, 5)))
+    ids = np.random.default_rng(2).integers(0, 4, (3, 2, 5))
+    names = {"anaphora": anaphora, "ops": ops, "x": x, "ids": ids, "row": np.array([2, 0])}
+    assert np.isfinite(np.asarray(eval(call, names))).all()
 
 
 def test_what_the_table_offers_is_there():

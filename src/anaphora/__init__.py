@@ -36,10 +36,17 @@ if TYPE_CHECKING:
         Parameter,
         RowGradient,
         Tensor,
+        arange,
         detach,
         differentiable,
+        full,
         hook,
         no_grad,
+        ones,
+        rand,
+        randint,
+        randn,
+        zeros,
     )
 
 __version__ = "0.1.0"
@@ -51,6 +58,7 @@ __all__ = [
     "RowGradient",
     "Tensor",
     "__version__",
+    "arange",
     "artifact",
     "cell",
     "cells",
@@ -60,6 +68,7 @@ __all__ = [
     "distributed",
     "engine",
     "equations",
+    "full",
     "generation",
     "hook",
     "load",
@@ -68,14 +77,19 @@ __all__ = [
     "models",
     "nn",
     "no_grad",
+    "ones",
     "ops",
     "optim",
     "plot",
+    "rand",
+    "randint",
+    "randn",
     "random",
     "set_matmul_precision",
     "synthetic",
     "tensor",
     "training",
+    "zeros",
 ]
 
 # Imported lazily, so that the command line can print something early.
@@ -103,7 +117,8 @@ _PARTS = {
     "settings": (),
     "synthetic": (),
     "tensor": (
-        "Parameter", "RowGradient", "Tensor", "detach", "differentiable", "hook", "no_grad",
+        "Parameter", "RowGradient", "Tensor", "arange", "detach", "differentiable", "full", "hook",
+        "no_grad", "ones", "rand", "randint", "randn", "zeros",
     ),
     "training": (),
 }  # fmt: skip

@@ -74,6 +74,11 @@ def test_power_wants_a_number(exponent):
         Tensor([1.0]) ** exponent
 
 
+def test_a_number_to_the_power_of_a_tensor_is_an_exponential():
+    with pytest.raises(TypeError, match=r"^power: the exponent must be a number.*exp\(exponent"):
+        2 ** Tensor([1.0, 2.0])
+
+
 @pytest.mark.parametrize("name", ["maximum", "minimum"])
 def test_equal_operands_share_the_gradient(name):
     a, b = Tensor([1.0, np.inf], requires_grad=True), Tensor([1.0, np.inf], requires_grad=True)

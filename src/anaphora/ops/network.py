@@ -1,4 +1,4 @@
-"""Embedding, dropout and layer normalization."""
+"""Embedding, one-hot vectors, dropout and layer normalization."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from anaphora import engine, foreign_names, random
+from anaphora import engine, random
 from anaphora.tensor import (
     Array,
     RowGradient,
     Tensor,
     as_integers,
     as_tensor,
+    composed,
     differentiable,
     floating,
 )
@@ -47,6 +49,43 @@ def embedding(weight: Array, /, ids: Any) -> Any:
     return engine.gather_rows(weight, ids), lambda dy: RowGradient(ids, dy, weight.shape)
 
 
+@composed
+def one_hot(ids: Any, num_classes: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
+    """A vector for each id: 1 at the id, 0 elsewhere. It has no gradient.
+
+    `embedding` and the losses over classes take ids directly, which is faster.
+
+    Args:
+        ids: [...] integers in 0..V-1.
+        num_classes: V; None for the largest id plus 1.
+        dtype: Of the result; PyTorch's is int64.
+
+    Returns:
+        [..., V].
+
+    Raises:
+        TypeError: the ids are not integers.
+        IndexError: an id is negative or `num_classes` or more.
+        ValueError: there are no ids, and no number of classes.
+
+    >>> one_hot([2, 0], 3).data
+    array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    array = as_integers(ids, "one_hot: ids are integers")
+    if num_classes is None:
+        if array.size == 0:
+            raise ValueError("one_hot: without ids, give num_classes")
+        num_classes = int(array.max()) + 1
+    outside = array[(array < 0) | (array >= num_classes)]
+    if outside.size:
+        raise IndexError(
+            f"one_hot: an id of {outside[0]} for {num_classes} classes; ids are in "
+            f"0..{num_classes - 1}"
+        )
+    return Tensor(array[..., None] == np.arange(num_classes), dtype=dtype)
+
+
 @differentiable
 @floating
 def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> Any:
@@ -54,7 +93,7 @@ def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> 
     return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the same mask, regenerated
 
 
-@foreign_names.arguments_checked
+@composed
 def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     """Set elements to 0 with probability `rate`; divide the others by ``1 - rate``.
 
@@ -79,8 +118,7 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     if rate == 0:
         return x if isinstance(x, Tensor) else as_tensor(x, None, "dropout")
     key = int(random.generator().integers(2**64, dtype=np.uint64))
-    result: Tensor = _dropout(x, rate, key, tuple(shared_axes))
-    return result
+    return _dropout(x, rate, key, tuple(shared_axes))
 
 
 @differentiable

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
-from anaphora import foreign_names
-from anaphora.tensor import Array, Tensor, differentiable
+from anaphora.tensor import Array, RowGradient, Tensor, as_tensor, composed, differentiable
 
 
 @differentiable
@@ -23,12 +24,20 @@ def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
 
 @differentiable
 def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
-    """Permute the axes; by default reverse them.
+    """Permute the axes; by default reverse them. PyTorch's is `swapaxes`.
+
+    Raises:
+        ValueError: the axes are not all axes of x, each once.
 
     >>> transpose([[1.0, 2.0], [3.0, 4.0]]).data
     array([[1., 3.],
            [2., 4.]], dtype=float32)
     """
+    if axes is not None and len(axes) != x.ndim:
+        raise ValueError(
+            f"transpose: {tuple(axes)} for {x.ndim} axes; give all of them in their new order, or "
+            "exchange two with swapaxes, which is PyTorch's transpose"
+        )
     back = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
     return x.transpose(axes), lambda dy: dy.transpose(back)
 
@@ -64,11 +73,14 @@ def getitem(x: Array, /, index: Any) -> Any:
     shape, dtype = x.shape, x.dtype
 
     def pullback(dy: Array) -> Array:
+        if len(parts) == 1 and not basic and np.asarray(parts[0]).dtype.kind in "iu":
+            return RowGradient(np.asarray(parts[0]) % shape[0], dy, shape).dense()
         dx = np.zeros(shape, dtype)
         if basic:
             dx[parts] = dy
-        else:
-            np.add.at(dx, parts, dy)
+        else:  # by the number of each element, which NumPy adds up faster than by several indices
+            numbers = np.arange(dx.size).reshape(shape)[parts]
+            np.add.at(dx.reshape(-1), numbers.reshape(-1), dy.reshape(-1))
         return dx
 
     return x[parts], pullback
@@ -81,15 +93,14 @@ def _concatenate(*arrays: Array, axis: int) -> Any:
     return y, lambda dy: tuple(np.split(dy, ends, axis))
 
 
-@foreign_names.arguments_checked
+@composed
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Concatenate along an existing axis.
 
     >>> concatenate([[1.0], [2.0, 3.0]]).data
     array([1., 2., 3.], dtype=float32)
     """
-    result: Tensor = _concatenate(*tensors, axis=axis)
-    return result
+    return _concatenate(*tensors, axis=axis)
 
 
 @differentiable
@@ -100,24 +111,18 @@ def _stack(*arrays: Array, axis: int) -> Any:
     return np.stack(arrays, axis), pullback
 
 
-@foreign_names.arguments_checked
+@composed
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Stack along a new axis.
 
     >>> stack([[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 2)
     """
-    result: Tensor = _stack(*tensors, axis=axis)
-    return result
+    return _stack(*tensors, axis=axis)
 
 
 @differentiable
-def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
-    """Split along an axis into equal parts, or before the given indices.
-
-    >>> [part.data.tolist() for part in split([1.0, 2.0, 3.0], [1])]
-    [[1.0], [2.0, 3.0]]
-    """
+def _split(x: Array, /, sections: int | Sequence[int], axis: int) -> Any:
     parts = tuple(np.split(x, sections, axis))
 
     def pullback(d: tuple[Array | None, ...]) -> Array:
@@ -126,15 +131,242 @@ def split(x: Array, /, sections: int | Sequence[int], axis: int = 0) -> Any:
     return parts, pullback
 
 
+@composed
+def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    """Split along an axis into equal parts, or before the given indices.
+
+    >>> [part.data.tolist() for part in split([1.0, 2.0, 3.0], [1])]
+    [[1.0], [2.0, 3.0]]
+    """
+    return tuple(_split(x, sections, axis))
+
+
 @differentiable
-def unstack(x: Array, /, axis: int = 0) -> Any:
+def _unstack(x: Array, /, axis: int) -> Any:
+    parts = tuple(np.moveaxis(x, axis, 0)[k, ...] for k in range(x.shape[axis]))
+    return parts, lambda d: np.stack(_filled(d, parts), axis)
+
+
+@composed
+def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices along an axis, as a tuple; the inverse of `stack`.
 
     >>> [row.data.tolist() for row in unstack([[1.0, 2.0], [3.0, 4.0]])]
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    parts = tuple(np.moveaxis(x, axis, 0)[k, ...] for k in range(x.shape[axis]))
-    return parts, lambda d: np.stack(_filled(d, parts), axis)
+    return tuple(_unstack(x, axis))
+
+
+@composed
+def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """Remove axes of size 1: all, or those that are named, which must have it.
+
+    >>> squeeze([[[1.0], [2.0]]]).shape, squeeze([[[1.0], [2.0]]], axis=0).shape
+    ((2,), (2, 1))
+    """
+    x = as_tensor(x, None, "squeeze")
+    return reshape(x, np.squeeze(x.data, axis).shape)
+
+
+@composed
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
+    """Insert axes of size 1, which are in these places afterwards: PyTorch's ``unsqueeze``.
+
+    >>> expand_dims([1.0, 2.0], 0).shape, expand_dims([1.0, 2.0], -1).shape
+    ((1, 2), (2, 1))
+    """
+    x = as_tensor(x, None, "expand_dims")
+    return reshape(x, np.expand_dims(x.data, axis).shape)
+
+
+@composed
+def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+    """All axes as one, or those from one axis to another.
+
+    >>> flatten([[1.0, 2.0], [3.0, 4.0]]).data
+    array([1., 2., 3., 4.], dtype=float32)
+    >>> flatten(np.zeros((2, 3, 4)), 1).shape
+    (2, 12)
+    """
+    x = as_tensor(x, None, "flatten")
+    shape = x.shape or (1,)
+    first, last = (normalize_axis_index(axis, len(shape)) for axis in (start_axis, end_axis))
+    size = math.prod(shape[first : last + 1])
+    return reshape(x, (*shape[:first], size, *shape[last + 1 :]))
+
+
+@composed
+def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
+    """Exchange two axes: PyTorch's ``transpose``.
+
+    >>> swapaxes(np.zeros((2, 3, 4)), 0, -1).shape
+    (4, 3, 2)
+    """
+    x = as_tensor(x, None, "swapaxes")
+    return transpose(x, np.swapaxes(_axes_of(x), axis1, axis2).shape)
+
+
+@composed
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """Move axes to other places; the others keep their order.
+
+    >>> moveaxis(np.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
+    x = as_tensor(x, None, "moveaxis")
+    return transpose(x, np.moveaxis(_axes_of(x), source, destination).shape)
+
+
+def _axes_of(x: Tensor) -> Array:
+    """An array without elements' memory whose sizes are the numbers of the axes of x."""
+    return np.broadcast_to(np.zeros(()), tuple(range(x.ndim)))
+
+
+@composed
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
+    """Repeat each element along an axis, or of the flattened array.
+
+    PyTorch's method ``repeat`` is `tile`; its ``repeat_interleave`` is this.
+
+    Args:
+        x: [...].
+        repeats: How often: a number, or one for each element along the axis.
+        axis: The axis; None for the flattened array.
+
+    >>> repeat([1.0, 2.0], 2).data, repeat([1.0, 2.0], [2, 1], axis=0).data
+    (array([1., 1., 2., 2.], dtype=float32), array([1., 1., 2.], dtype=float32))
+    """
+    x = as_tensor(x, None, "repeat")
+    if axis is None:
+        x, axis = flatten(x), 0
+    axis = normalize_axis_index(axis, x.ndim)
+    index = np.repeat(np.arange(x.shape[axis]), np.asarray(repeats))
+    return getitem(x, (slice(None),) * axis + (index,))
+
+
+@composed
+def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
+    """Repeat the array along each axis: PyTorch's method ``repeat``.
+
+    Args:
+        x: [...].
+        reps: How often, for each axis from the last; there may be more than x has axes.
+
+    >>> tile([1.0, 2.0], 2).data, tile([1.0, 2.0], (2, 1)).shape
+    (array([1., 2., 1., 2.], dtype=float32), (2, 2))
+    """
+    x = as_tensor(x, None, "tile")
+    given = (reps,) if isinstance(reps, (int, np.integer)) else tuple(reps)
+    ndim = max(x.ndim, len(given))
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    counts = (1,) * (ndim - len(given)) + given
+    apart = reshape(x, tuple(n for size in shape for n in (1, size)))
+    pairs = list(zip(counts, shape, strict=True))
+    wide = broadcast_to(apart, tuple(n for pair in pairs for n in pair))
+    return reshape(wide, tuple(count * size for count, size in pairs))
+
+
+@differentiable
+def flip(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Any:
+    """Reverse the elements along axes; by default along all.
+
+    >>> flip([[1.0, 2.0], [3.0, 4.0]], axis=0).data
+    array([[3., 4.],
+           [1., 2.]], dtype=float32)
+    """
+    return np.flip(x, axis), lambda dy: np.flip(dy, axis)
+
+
+@differentiable
+def roll(
+    x: Array, /, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None
+) -> Any:
+    """Move elements along axes, or in the flattened array; what leaves at the end enters in front.
+
+    >>> roll([1.0, 2.0, 3.0], 1).data
+    array([3., 1., 2.], dtype=float32)
+    """
+    return np.roll(x, shift, axis), lambda dy: np.roll(dy, np.negative(shift), axis)
+
+
+PadWidth: TypeAlias = "int | Sequence[Any] | Mapping[int, int | tuple[int, int]]"
+
+
+@composed
+def pad(
+    x: Any, pad_width: PadWidth, mode: str = "constant", constant_values: float = 0.0
+) -> Tensor:
+    """Elements before and after those of x, along one or more axes.
+
+    Args:
+        x: [...].
+        pad_width: How many: a number for all sides; or for each axis a pair, (before, after); or a
+            dictionary from axes to numbers or pairs.
+        mode: What they are: "constant"; or "edge", "reflect", "symmetric" or "wrap", copies of
+            those of x, as in NumPy.
+        constant_values: The number for "constant".
+
+    Raises:
+        ValueError: the pairs do not fit the axes, one is negative, or there is no such mode.
+
+    >>> pad([[1.0, 2.0]], {-1: (2, 1)}).data
+    array([[0., 0., 1., 2., 0.]], dtype=float32)
+    >>> pad([1.0, 2.0, 3.0], 1, mode="wrap").data
+    array([3., 1., 2., 3., 1.], dtype=float32)
+    """
+    x = as_tensor(x, None, "pad")
+    widths = _pad_widths(pad_width, x.ndim)
+    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
+        raise ValueError(
+            f"pad: there is no mode {mode!r}; there are 'constant', 'edge', 'reflect', "
+            "'symmetric' and 'wrap'"
+        )
+    padded: Tensor = x
+    if mode == "constant" and widths:
+        padded = _pad(x, widths, constant_values)
+    elif mode != "constant":
+        for axis, width in enumerate(widths):
+            copied = np.pad(np.arange(x.shape[axis]), width, mode)  # type: ignore[call-overload]
+            padded = getitem(padded, (slice(None),) * axis + (copied,))
+    return padded
+
+
+@differentiable
+def _pad(x: Array, /, widths: list[tuple[int, int]], value: float) -> Any:
+    inner = tuple(
+        slice(before, before + size) for (before, _), size in zip(widths, x.shape, strict=True)
+    )
+    return np.pad(x, widths, constant_values=value), lambda dy: dy[inner]
+
+
+def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
+    """The numbers of elements before and after each axis.
+
+    Raises:
+        ValueError: they do not fit the axes, or one is negative.
+    """
+    if isinstance(pad_width, Mapping):
+        widths: list[Any] = [0] * ndim
+        for axis, width in pad_width.items():
+            widths[normalize_axis_index(axis, ndim)] = width
+    elif isinstance(pad_width, (int, np.integer)):
+        widths = [pad_width] * ndim
+    else:
+        widths = list(pad_width)
+        if widths and all(isinstance(w, (int, np.integer)) for w in widths):
+            if ndim != 1:
+                raise ValueError(
+                    f"pad: {tuple(widths)} for {ndim} axes pads all of them in NumPy and the last "
+                    "in PyTorch; write {-1: (before, after)} for the last, or a pair for each axis"
+                )
+            widths = [widths]
+    pairs = [(w, w) if isinstance(w, (int, np.integer)) else tuple(w) for w in widths]
+    if len(pairs) != ndim or any(len(p) != 2 or min(p) < 0 for p in pairs):
+        raise ValueError(
+            f"pad: {pad_width} for {ndim} axes; give (before, after), not negative, for each axis, "
+            "or {axis: (before, after)}"
+        )
+    return [(int(before), int(after)) for before, after in pairs]
 
 
 def _filled(gradients: Sequence[Array | None], parts: Sequence[Array]) -> list[Array]:

@@ -2,12 +2,16 @@
 interpreters.
 """
 
+import sys
+
+from anaphora import foreign_names
+from anaphora.tensor.creation import arange, full, ones, rand, randint, randn, zeros
 from anaphora.tensor.hooks import Hook, Interpreter, hook, interpreting, no_grad, recording
-from anaphora.tensor.operations import differentiable, floating
+from anaphora.tensor.methods import OPERATIONS
+from anaphora.tensor.operations import composed, differentiable, floating
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import (
     NUMPY_FUNCTIONS,
-    OPERATIONS,
     Parameter,
     Tensor,
     as_integers,
@@ -25,13 +29,23 @@ __all__ = [
     "Parameter",
     "RowGradient",
     "Tensor",
+    "arange",
     "as_integers",
     "as_tensor",
+    "composed",
     "detach",
     "differentiable",
     "floating",
+    "full",
     "hook",
     "interpreting",
     "no_grad",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
     "recording",
+    "zeros",
 ]
+
+sys.modules[__name__].__class__ = foreign_names.TensorModule

@@ -1,22 +1,25 @@
-"""`differentiable`: makes an operation of a function that returns its value and its pullback."""
+"""`differentiable` and `composed`: make operations of functions."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from anaphora import foreign_names
 from anaphora.tensor.hooks import enter, leave, thread
+from anaphora.tensor.methods import OPERATIONS
 from anaphora.tensor.rows import Array
 from anaphora.tensor.tape import Edge, Node
-from anaphora.tensor.tensor import OPERATIONS, Tensor, as_array
+from anaphora.tensor.tensor import Tensor, as_array
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+def differentiable(function: Callable[..., Any]) -> Callable[..., Tensor]:
     """Make an operation on Tensors of a function that returns its value and its pullback.
 
     The function gets NumPy arrays. Its parameters before ``/`` (and ``*arrays``) are its inputs;
@@ -30,7 +33,8 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     The pullback of a tuple gets a tuple, with None for outputs that the result does not depend on.
     It returns new arrays, or the gradient that it was given, or views of these; never a saved
     array. Broadcasting is undone, and shape and dtype of each gradient are checked, here.
-    Messages and hooks use the function's name, without a leading underscore.
+    Messages and hooks use the function's name, without a leading underscore. (Type checkers see one
+    Tensor as the result: an operation with several outputs is called by a function that says so.)
 
     All arrays that the function gets have one dtype: that of the Tensors among the inputs, which
     must agree; arrays and numbers are converted to it, as are booleans.
@@ -111,6 +115,22 @@ def floating(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     function.in_floats = True  # type: ignore[attr-defined]
     return function
+
+
+def composed(function: F) -> F:
+    """Make an operation of a function that is written with other operations.
+
+    Methods of Tensors find it by its name, and arguments named as in other libraries are answered.
+
+    >>> @composed
+    ... def doubled(x):
+    ...     return x + x
+    >>> doubled(Tensor([1.0])).data
+    array([2.], dtype=float32)
+    """
+    checked = foreign_names.arguments_checked(function)
+    OPERATIONS[function.__name__] = checked
+    return checked
 
 
 def _unwrap(name: str, inputs: tuple[Any, ...], in_floats: bool) -> list[Any]:
