@@ -27,6 +27,7 @@ LARGEST_PICTURE = 60_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 EXTRAS = {
+    "mpi4py": ("distributed.mpi",),
     "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
     "sacrebleu": ("metrics.translation",),
     "starlette": ("serve",),
@@ -46,8 +47,8 @@ MODULES = [
     ),
 ]
 SPELLED_OUT = [
-    "data", "estimators", "generation", "metrics", "models", "nn", "ops", "optim", "plot", "serve",
-    "synthetic", "training",
+    "data", "distributed", "estimators", "generation", "metrics", "models", "nn", "ops", "optim",
+    "plot", "serve", "synthetic", "training",
 ]  # fmt: skip
 """Modules whose signatures show every argument."""
 VARIADIC = {
@@ -59,9 +60,9 @@ VARIADIC = {
 }
 """Exports that take any number of arguments, and why."""
 SHOWN = [
-    "artifact", "cells", "data", "engine", "engine.crf", "engine.kernels", "engine.recurrence",
-    "engine.updates", "equations", "generation", "metrics", "models", "nn", "ops", "optim", "plot",
-    "random", "synthetic", "tensor", "tensor.graph", "training",
+    "artifact", "cells", "data", "distributed", "engine", "engine.crf", "engine.kernels",
+    "engine.recurrence", "engine.updates", "equations", "generation", "metrics", "models", "nn",
+    "ops", "optim", "plot", "random", "synthetic", "tensor", "tensor.graph", "training",
 ]  # fmt: skip
 """Modules whose users learn from examples; their exports must have some."""
 NATIVE = "anaphora.engine.native"

@@ -1,0 +1,158 @@
+"""Processes that were started together by MPI; the one file that imports mpi4py."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+import traceback
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from anaphora.distributed.processes import Processes
+
+__all__ = ["MPIProcesses"]
+
+Value = TypeVar("Value")
+Bytes = NDArray[np.uint8]
+
+_YIELDS = 100  # of a process that waits, before it sleeps
+_SLEEP = 50e-6  # seconds
+
+
+class MPIProcesses(Processes):
+    """All processes of an MPI job. An exception that nothing catches ends all of them.
+
+    Values travel as pickles and arrays as their bytes: MPI computes nothing, so that no result
+    depends on its implementation. Calls do not block but poll, so that signals are handled.
+
+    Args:
+        launched: How many processes the launcher started.
+
+    Raises:
+        RuntimeError: MPI knows another number.
+    """
+
+    def __init__(self, launched: int) -> None:
+        self._communicator = MPI.COMM_WORLD.Dup()
+        self.rank, self.size = self._communicator.rank, self._communicator.size
+        if self.size != launched:
+            library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
+            raise RuntimeError(
+                f"{launched} processes were started together, but MPI finds {self.size}: mpi4py "
+                f"uses {library}, which is not the MPI of the launcher; start them with the "
+                "mpiexec of that library, or install mpi4py for the launcher's"
+            )
+        self._hosts: list[str] = self.all_gather(MPI.Get_processor_name())
+        self._hook, sys.excepthook = sys.excepthook, self._end_all
+
+    def name(self, rank: int | None = None) -> str:
+        rank = self.rank if rank is None else rank
+        return f"rank {rank} on {self._hosts[rank]}"
+
+    def split(self) -> MPIProcesses:
+        """The same processes with messages of their own, for another thread."""
+        other = object.__new__(MPIProcesses)
+        other.__dict__.update(self.__dict__)
+        other._communicator = self._communicator.Dup()
+        return other
+
+    def broadcast(self, value: Value, root: int = 0) -> Value:
+        data = _pickled(value) if self.rank == root else np.empty(0, np.uint8)
+        length = np.array([len(data)])
+        _wait(self._communicator.Ibcast(length, root))
+        if self.rank != root:
+            data = np.empty(length[0], np.uint8)
+        _wait(self._communicator.Ibcast([data, MPI.BYTE], root))
+        return value if self.rank == root else pickle.loads(data.data)
+
+    def all_gather(self, value: Value) -> list[Value]:
+        data = _pickled(value)
+        lengths = self.all_gather_numbers(np.array([len(data)]))[:, 0]
+        received = np.empty(lengths.sum(), np.uint8)
+        _wait(self._communicator.Iallgatherv([data, MPI.BYTE], [received, lengths, MPI.BYTE]))
+        return _unpickled(received, lengths)
+
+    def gather(self, value: Value) -> list[Value]:
+        data = _pickled(value)
+        lengths = self.all_gather_numbers(np.array([len(data)]))[:, 0]
+        received = np.empty(lengths.sum() if self.is_main else 0, np.uint8)
+        _wait(self._communicator.Igatherv([data, MPI.BYTE], [received, lengths, MPI.BYTE]))
+        return _unpickled(received, lengths) if self.is_main else []
+
+    def all_gather_numbers(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        numbers = np.ascontiguousarray(numbers)
+        received = np.empty((self.size, *numbers.shape), numbers.dtype)
+        _wait(
+            self._communicator.Iallgather(
+                [numbers.view(np.uint8), MPI.BYTE], [received.view(np.uint8), MPI.BYTE]
+            )
+        )
+        return received
+
+    def barrier(self) -> None:
+        _wait(self._communicator.Ibarrier())
+
+    def send(self, value: Any, rank: int) -> None:
+        self._check_other("send", rank)
+        _wait(self._communicator.Isend([_pickled(value), MPI.BYTE], rank))
+
+    def receive(self, rank: int) -> Any:
+        self._check_other("receive", rank)
+        status = MPI.Status()
+        pause = _Pause()
+        while (message := self._communicator.Improbe(rank, status=status)) is None:
+            pause()
+        data = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+        _wait(message.Irecv([data, MPI.BYTE]))
+        return pickle.loads(data.data)
+
+    def _check_other(self, owner: str, rank: int) -> None:
+        if rank == self.rank or not 0 <= rank < self.size:
+            raise ValueError(f"{owner}: there is no rank {rank} besides this one, of {self.size}")
+
+    def abort(self, code: int = 1) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        MPI.COMM_WORLD.Abort(code)
+
+    def _end_all(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Print an exception that nothing caught, with the rank before each line; end all."""
+        lines = "".join(traceback.format_exception(kind, error, trace)).splitlines()
+        print("\n".join(f"{self.name()}: {line}" for line in lines), file=sys.stderr, flush=True)
+        self.abort(1)
+
+
+class _Pause:
+    """Waits a little: at first only lets other threads and processes run."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self) -> None:
+        self._count += 1
+        if self._count <= _YIELDS:
+            os.sched_yield() if hasattr(os, "sched_yield") else time.sleep(0)
+        else:
+            time.sleep(_SLEEP)
+
+
+def _wait(request: MPI.Request) -> None:
+    pause = _Pause()
+    while not request.Test():
+        pause()
+
+
+def _pickled(value: Any) -> Bytes:
+    return np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
+
+
+def _unpickled(data: Bytes, lengths: NDArray[Any]) -> list[Any]:
+    return [pickle.loads(part.data) for part in np.split(data, np.cumsum(lengths)[:-1])]

@@ -1,0 +1,207 @@
+"""The processes that work together: their ranks, and what they exchange."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ALONE", "Processes", "launched_size", "world"]
+
+Value = TypeVar("Value")
+
+
+class Processes:
+    """The processes that work together. This class is one process alone; `world` returns as many
+    as were started together, by ``mpiexec`` or ``srun``.
+
+    Every method but `send`, `receive` and `abort` is collective: all processes call it, in the same
+    order. A process that waits sleeps, and so leaves its core to the others.
+
+    Attributes:
+        rank: The number of this process, from 0.
+        size: How many there are.
+
+    >>> ALONE.rank, ALONE.size, ALONE.is_main
+    (0, 1, True)
+    """
+
+    rank = 0
+    size = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes and prints."""
+        return self.rank == 0
+
+    def name(self, rank: int | None = None) -> str:
+        """The name of a rank in messages, this process by default: its number and its host.
+
+        >>> ALONE.name().startswith("rank 0 on ")
+        True
+        """
+        return f"rank {self.rank if rank is None else rank} on {socket.gethostname()}"
+
+    def split(self) -> Processes:
+        """The same processes with messages of their own, for another thread.
+
+        >>> ALONE.split() is ALONE
+        True
+        """
+        return self
+
+    def broadcast(self, value: Value, root: int = 0) -> Value:
+        """The value of rank `root`, on all.
+
+        >>> ALONE.broadcast("value")
+        'value'
+        """
+        return value
+
+    def all_gather(self, value: Value) -> list[Value]:
+        """The values of all ranks, in their order, on all.
+
+        >>> ALONE.all_gather("value")
+        ['value']
+        """
+        return [value]
+
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all ranks, in their order, on rank 0; an empty list elsewhere.
+
+        >>> ALONE.gather("value")
+        ['value']
+        """
+        return [value]
+
+    def all_gather_numbers(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """The arrays of all ranks, of one shape and dtype, stacked: [size, ...].
+
+        >>> ALONE.all_gather_numbers(np.array([1.0, 2.0]))
+        array([[1., 2.]])
+        """
+        return np.array(numbers)[np.newaxis]
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+
+    def send(self, value: Any, rank: int) -> None:
+        """Send a value to a rank, which must receive it.
+
+        Raises:
+            ValueError: there is no such other rank.
+        """
+        raise ValueError(f"send: there is no rank {rank} besides this one, of {self.size}")
+
+    def receive(self, rank: int) -> Any:
+        """Wait for a value from a rank.
+
+        Raises:
+            ValueError: there is no such other rank.
+        """
+        raise ValueError(f"receive: there is no rank {rank} besides this one, of {self.size}")
+
+    def abort(self, code: int = 1) -> None:
+        """End all processes at once, after an error that the others do not know of.
+
+        It returns where there is only one process, which may end as usual.
+        """
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block in which no process may fail alone: if any does, all raise the error of the first
+        rank that failed, named by its rank.
+
+        >>> with ALONE.together():
+        ...     pass
+        """
+        if self.size == 1:
+            yield
+            return
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as failure:
+            error = failure
+        failed = self.all_gather(_portable(error, self))
+        first = next((rank for rank, one in enumerate(failed) if one is not None), None)
+        if first is None:
+            return
+        if first == self.rank and error is not None and first == 0:
+            raise error
+        raise pickle.loads(failed[first] or b"") from error
+
+
+def _portable(error: Exception | None, processes: Processes) -> bytes | None:
+    """An error as bytes, with the name of its rank in the message, unless it is rank 0."""
+    if error is None:
+        return None
+    copied: Exception = error
+    if not processes.is_main:
+        name = processes.name()
+        with contextlib.suppress(Exception):
+            if isinstance(error, OSError) and error.filename is not None:
+                where = f"{name}: {os.fsdecode(error.filename)}"
+                copied = type(error)(error.errno, error.strerror, where)
+            elif error.args and isinstance(error.args[0], str):
+                copied = type(error)(f"{name}: {error.args[0]}", *error.args[1:])
+    try:
+        data = pickle.dumps(copied)
+        pickle.loads(data)
+    except Exception:
+        data = pickle.dumps(RuntimeError(f"{processes.name()}: {type(error).__name__}: {error}"))
+    return data
+
+
+ALONE = Processes()
+"""One process alone."""
+
+
+@functools.cache
+def world() -> Processes:
+    """All processes that were started together, by ``mpiexec`` or ``srun``; `ALONE` if none were.
+
+    Raises:
+        ImportError: several were started, but mpi4py is not installed.
+        RuntimeError: they do not find each other: mpi4py uses another MPI than the launcher.
+
+    >>> world() is ALONE
+    True
+    """
+    size = launched_size(os.environ)
+    if size == 1:
+        return ALONE
+    try:
+        from anaphora.distributed.mpi import MPIProcesses
+    except ImportError as error:
+        raise ImportError(
+            f"{size} processes were started together, which needs an extra: "
+            f'pip install "anaphora[mpi]" ({error}); or start one process, without mpiexec or srun'
+        ) from error
+    return MPIProcesses(size)
+
+
+def launched_size(environment: Mapping[str, str]) -> int:
+    """How many processes the launcher started, by its environment variables; 1 without a launcher.
+
+    Known are MPICH's and Intel's ``mpiexec`` and Slurm's PMI-2 (``PMI_SIZE``), Open MPI's
+    (``OMPI_COMM_WORLD_SIZE``), MVAPICH's, and ``srun --mpi=pmix`` (``SLURM_STEP_NUM_TASKS``). The
+    tasks of an ``srun`` without MPI are independent of each other.
+
+    >>> launched_size({"PMI_SIZE": "4"}), launched_size({"SLURM_STEP_NUM_TASKS": "4"})
+    (4, 1)
+    >>> launched_size({"SLURM_STEP_NUM_TASKS": "4", "PMIX_RANK": "0"})
+    4
+    """
+    names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"]
+    if "PMIX_RANK" in environment:
+        names.append("SLURM_STEP_NUM_TASKS")
+    given = [environment[name] for name in names if environment.get(name, "").isdigit()]
+    return max([1, *map(int, given)])
