@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -14,13 +16,22 @@ from anaphora.cli.evaluate import evaluate
 from anaphora.cli.generate import generate
 from anaphora.cli.help import CONTEXT_SETTINGS, Command
 from anaphora.cli.info import info
-from anaphora.cli.output import INTERRUPTED, complain, description, open_standard_streams
+from anaphora.cli.output import (
+    INTERRUPTED,
+    complain,
+    description,
+    end_together,
+    open_standard_streams,
+    silence,
+)
 from anaphora.cli.plot import plot
 from anaphora.cli.predict import predict
 from anaphora.cli.quantize import quantize
 from anaphora.cli.score import score
 from anaphora.cli.serve import serve
 from anaphora.cli.train import train
+from anaphora.distributed import world
+from anaphora.distributed.processes import launched_rank
 
 __all__ = ["app", "run"]
 
@@ -82,9 +93,34 @@ def _checked(context: typer.Context, parameter: Any, value: Any) -> Any:
     return value
 
 
+_OF_ALL_PROCESSES = {"train", "evaluate", "predict", "generate", "score"}
+"""The commands that many processes share; rank 0 alone runs the others."""
+
+
 def run() -> int:
-    """Run the command line of this process; return the exit code."""
+    """Run the command line of this process, or of many; return the exit code."""
     open_standard_streams()
+    try:
+        processes = world()
+    except (ImportError, RuntimeError) as error:
+        if launched_rank(os.environ) == 0:
+            complain(str(error))
+        return 1
+    if processes.size == 1:
+        return _run()
+    if not processes.is_main:
+        silence()
+    own = {"the command line": shlex.join(sys.argv[1:]), "version": anaphora.__version__}
+    try:
+        processes.check_alike(own)
+    except ValueError as error:
+        complain(str(error))
+        return end_together(processes, 2)
+    shared = processes.is_main or bool(_OF_ALL_PROCESSES & set(sys.argv[1:2]))
+    return end_together(processes, _run() if shared else 0)
+
+
+def _run() -> int:
     program: Any = typer.main.get_command(app)
     for command in program.commands.values():
         for parameter in command.params:

@@ -21,11 +21,14 @@ from rich.console import Console
 
 from anaphora.artifact import ArtifactError
 from anaphora.data import DataError
+from anaphora.distributed import Processes
 from anaphora.training import Task, TrainingDiverged, task_of
 
 JSON_HELP = "Print JSON on standard output, prose on standard error."
 
 INTERRUPTED = 130
+
+_SECONDS_TO_FAIL_ALONE = 2.0  # that a process waits for the others to fail too
 
 # Control characters except line end and tab, marks that change the direction of text, and
 # surrogates, as which Python reads bytes that are not UTF-8.
@@ -134,9 +137,45 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
+_complaints: list[str] = []
+
+
 def complain(message: str) -> None:
     """Print an error of a command."""
+    _complaints.append(message)
     _write(sys.stderr, f"anaphora: {message}\n")
+
+
+# Many processes
+
+
+def silence() -> None:
+    """Print nothing more: rank 0 prints for all processes."""
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def end_together(processes: Processes, code: int) -> int:
+    """The exit code of processes that end together, of which every error is printed once.
+
+    One that fails alone ends the others.
+    """
+    found = processes.farewell((code, _complaints), None if code == 0 else _SECONDS_TO_FAIL_ALONE)
+    if found is None:
+        if not processes.is_main:
+            _print_of(processes.name(), _complaints)
+        processes.abort(code)
+        return code
+    if processes.is_main:
+        heard = set(_complaints)
+        for rank, (_, complaints) in enumerate(found):
+            _print_of(processes.name(rank), [one for one in complaints if one not in heard])
+            heard.update(complaints)
+    return next((code for code, _ in found if code), 0)
+
+
+def _print_of(name: str, complaints: list[str]) -> None:
+    for complaint in complaints:
+        print(f"anaphora: {name}: {complaint}", file=sys.__stderr__, flush=True)
 
 
 # Commands

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 import pickle
 import sys
 import time
@@ -15,6 +15,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from anaphora.distributed.processes import Processes
+from anaphora.distributed.sums import add_arrays, tree_sum
 
 __all__ = ["MPIProcesses"]
 
@@ -48,6 +49,7 @@ class MPIProcesses(Processes):
                 f"uses {library}, which is not the MPI of the launcher; start them with the "
                 "mpiexec of that library, or install mpi4py for the launcher's"
             )
+        self._farewell = MPI.COMM_WORLD.Dup()
         self._hosts: list[str] = self.all_gather(MPI.Get_processor_name())
         self._hook, sys.excepthook = sys.excepthook, self._end_all
 
@@ -61,6 +63,9 @@ class MPIProcesses(Processes):
         other.__dict__.update(self.__dict__)
         other._communicator = self._communicator.Dup()
         return other
+
+    def free(self) -> None:
+        self._communicator.Free()
 
     def broadcast(self, value: Value, root: int = 0) -> Value:
         data = _pickled(value) if self.rank == root else np.empty(0, np.uint8)
@@ -95,6 +100,24 @@ class MPIProcesses(Processes):
         )
         return received
 
+    def sum_in_order(self, numbers: NDArray[Any]) -> None:
+        sizes = np.full(self.size, len(numbers) // self.size)
+        sizes[: len(numbers) % self.size] += 1
+        own = sizes[self.rank]
+        counts, starts = sizes * numbers.itemsize, (np.cumsum(sizes) - sizes) * numbers.itemsize
+        parts = np.empty((self.size, own), numbers.dtype)
+        row = np.full(self.size, parts.strides[0])
+        _wait(
+            self._communicator.Ialltoallv(
+                [numbers, (counts, starts), MPI.BYTE],
+                [parts, (row, np.arange(self.size) * row), MPI.BYTE],
+            )
+        )
+        total = tree_sum(parts, add_arrays)
+        _wait(
+            self._communicator.Iallgatherv([total, MPI.BYTE], [numbers, (counts, starts), MPI.BYTE])
+        )
+
     def barrier(self) -> None:
         _wait(self._communicator.Ibarrier())
 
@@ -116,9 +139,24 @@ class MPIProcesses(Processes):
         if rank == self.rank or not 0 <= rank < self.size:
             raise ValueError(f"{owner}: there is no rank {rank} besides this one, of {self.size}")
 
+    def farewell(self, value: Value, seconds: float | None = None) -> list[Value] | None:
+        data = _pickled(value)
+        lengths = np.empty(self.size, np.int64)
+        request = self._farewell.Iallgather(np.array([len(data)]), lengths)
+        end = time.monotonic() + (math.inf if seconds is None else seconds)
+        pause = _Pause()
+        while not request.Test():
+            if time.monotonic() > end:
+                return None
+            pause()
+        received = np.empty(lengths.sum(), np.uint8)
+        _wait(self._farewell.Iallgatherv([data, MPI.BYTE], [received, lengths, MPI.BYTE]))
+        return _unpickled(received, lengths)
+
     def abort(self, code: int = 1) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         MPI.COMM_WORLD.Abort(code)
 
     def _end_all(
@@ -126,7 +164,9 @@ class MPIProcesses(Processes):
     ) -> None:
         """Print an exception that nothing caught, with the rank before each line; end all."""
         lines = "".join(traceback.format_exception(kind, error, trace)).splitlines()
-        print("\n".join(f"{self.name()}: {line}" for line in lines), file=sys.stderr, flush=True)
+        print(
+            "\n".join(f"{self.name()}: {line}" for line in lines), file=sys.__stderr__, flush=True
+        )
         self.abort(1)
 
 
@@ -139,7 +179,7 @@ class _Pause:
     def __call__(self) -> None:
         self._count += 1
         if self._count <= _YIELDS:
-            os.sched_yield() if hasattr(os, "sched_yield") else time.sleep(0)
+            time.sleep(0)  # other threads of this process too
         else:
             time.sleep(_SLEEP)
 

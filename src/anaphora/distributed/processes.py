@@ -22,8 +22,8 @@ class Processes:
     """The processes that work together. This class is one process alone; `world` returns as many
     as were started together, by ``mpiexec`` or ``srun``.
 
-    Every method but `send`, `receive` and `abort` is collective: all processes call it, in the same
-    order. A process that waits sleeps, and so leaves its core to the others.
+    Every method but `name`, `send`, `receive` and `abort` is collective: all processes call it, in
+    the same order. A process that waits sleeps, and so leaves its core to the others.
 
     Attributes:
         rank: The number of this process, from 0.
@@ -57,6 +57,9 @@ class Processes:
         """
         return self
 
+    def free(self) -> None:
+        """Free what `split` made, when all are done with it."""
+
     def broadcast(self, value: Value, root: int = 0) -> Value:
         """The value of rank `root`, on all.
 
@@ -89,6 +92,17 @@ class Processes:
         """
         return np.array(numbers)[np.newaxis]
 
+    def sum_in_order(self, numbers: NDArray[Any]) -> None:
+        """Replace an array [N] by its sum over all ranks, in the order of `TreeSum`, on all.
+
+        Each rank adds a part of the array and sends it to the others.
+
+        >>> numbers = np.array([1.0, 2.0])
+        >>> ALONE.sum_in_order(numbers)
+        >>> numbers
+        array([1., 2.])
+        """
+
     def barrier(self) -> None:
         """Wait until all processes are here."""
 
@@ -108,11 +122,39 @@ class Processes:
         """
         raise ValueError(f"receive: there is no rank {rank} besides this one, of {self.size}")
 
+    def farewell(self, value: Value, seconds: float | None = None) -> list[Value] | None:
+        """The values of all ranks as they end, whatever else they wait for; None if some have not
+        come after `seconds`.
+
+        >>> ALONE.farewell("done")
+        ['done']
+        """
+        return [value]
+
     def abort(self, code: int = 1) -> None:
         """End all processes at once, after an error that the others do not know of.
 
         It returns where there is only one process, which may end as usual.
         """
+
+    def check_alike(self, own: Mapping[str, str]) -> None:
+        """Check that values, by name, are the same in all processes.
+
+        Raises:
+            ValueError: one is not; the message names it, two ranks and their values.
+
+        >>> ALONE.check_alike({"version": "1.0"})
+        """
+        gathered = self.all_gather(dict(own))
+        for name in dict.fromkeys(name for one in gathered for name in one):
+            values = [one.get(name, "none") for one in gathered]
+            for rank, value in enumerate(values):
+                if value != values[0]:
+                    raise ValueError(
+                        f"the processes differ in {name}: {self.name(0)} has {values[0]}, "
+                        f"{self.name(rank)} has {value}; start all with the same options, files "
+                        "and versions"
+                    )
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -130,13 +172,21 @@ class Processes:
             yield
         except Exception as failure:
             error = failure
-        failed = self.all_gather(_portable(error, self))
-        first = next((rank for rank, one in enumerate(failed) if one is not None), None)
+        self.raise_first(error)
+
+    def raise_first(self, error: Exception | None) -> None:
+        """Raise the first error that any process has, on all; nothing if none has one."""
+        if self.size == 1:
+            if error is not None:
+                raise error
+            return
+        errors = self.all_gather(_portable(error, self))
+        first = next((rank for rank, one in enumerate(errors) if one is not None), None)
         if first is None:
             return
-        if first == self.rank and error is not None and first == 0:
+        if error is not None and first == self.rank == 0:
             raise error
-        raise pickle.loads(failed[first] or b"") from error
+        raise pickle.loads(errors[first] or b"") from error
 
 
 def _portable(error: Exception | None, processes: Processes) -> bytes | None:
@@ -186,6 +236,16 @@ def world() -> Processes:
             f'pip install "anaphora[mpi]" ({error}); or start one process, without mpiexec or srun'
         ) from error
     return MPIProcesses(size)
+
+
+def launched_rank(environment: Mapping[str, str]) -> int:
+    """The rank that the launcher gave this process; 0 without a launcher.
+
+    >>> launched_rank({"PMI_RANK": "3"})
+    3
+    """
+    names = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
+    return next((int(r) for name in names if (r := environment.get(name, "")).isdigit()), 0)
 
 
 def launched_size(environment: Mapping[str, str]) -> int:

@@ -34,6 +34,7 @@ from anaphora.data import (
     standard_library_source,
 )
 from anaphora.data.tokenizers.bpe import require_tokenizers
+from anaphora.distributed import Processes
 from anaphora.models import LanguageModel
 from anaphora.models.body import LanguageModelBody
 from anaphora.models.quantization import check_trainable
@@ -190,7 +191,7 @@ def _evaluation(
     count = int(np.count_nonzero(ids == tokenizer.unknown_id))
     unknown = UnknownShare(tokenizer.unknown_tokens(source), count, len(ids))
 
-    def figures(result: Evaluation) -> dict[str, Any]:
+    def figures(result: Evaluation, processes: Processes) -> dict[str, Any]:
         bits: float | None = result.loss * result.tokens / characters / math.log(2)
         if options.level == "char":
             bits = result.bits_per_token  # the first character may not be predicted
