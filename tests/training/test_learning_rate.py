@@ -82,10 +82,10 @@ def test_a_trainer_goes_on_as_if_nothing_had_been(options):
         trainer.run()
         trainer.options = dataclasses.replace(trainer.options, max_steps=30)
         if sweeps:
-            before = trainer.progress, trainer.state, trainer.optimizer.groups
+            before = trainer.progress, trainer.states, trainer.optimizer.groups
             sweep = find_learning_rate(trainer, steps=50)
             assert len(sweep.losses) > 10
-            assert before == (trainer.progress, trainer.state, trainer.optimizer.groups)
+            assert before == (trainer.progress, trainer.states, trainer.optimizer.groups)
             assert trainer.model.training
             assert all(p.grad is None for p in trainer.model.parameters())
         trainer.run()

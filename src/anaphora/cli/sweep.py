@@ -29,6 +29,8 @@ def show_sweep(output: Output, trainer: Trainer, out: Path) -> None:
         ValueError: the loss diverges immediately.
     """
     sweep = find_learning_rate(trainer, progress=output.console.is_terminal)
+    if not trainer.processes.is_main:
+        return
     picture = None
     if importlib.util.find_spec("matplotlib") is None:
         output.say(_table(sweep))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import re
 import shlex
 import signal
@@ -32,6 +33,7 @@ from anaphora.cli.output import (
 )
 from anaphora.cli.sweep import show_sweep
 from anaphora.data import Tokenizer
+from anaphora.distributed import Processes, world
 from anaphora.generation import Sampler, generate
 from anaphora.metrics import DIRECTIONS
 from anaphora.training import (
@@ -204,31 +206,49 @@ def train(
                     notify=output.say,
                 )
                 if sweep:
-                    with TemporaryDirectory() as folder:
+                    with _temporary_folder(out) as folder:
                         show_sweep(output, prepare(folder, overwrite=True), out)
                     return
                 trainer = prepare(out, overwrite=overwrite)
         shown = chosen.load_options(out)
         if not resume:
             output.say(_describe(trainer, chosen, shown))
+        if trainer.processes.size > 1:
+            output.say(_describe_processes(trainer.processes))
         display = _Display(output, chosen, shown)
-        if board and trainer.directory is not None:
-            trainer.directory.make_folder("tensorboard")  # refuses a link
-        trainer.callbacks += [*board, display, reader]
-        if chosen.writes_text:
-            trainer.callbacks.append(_Samples(output))
+        if trainer.processes.is_main:
+            if board and trainer.directory is not None:
+                trainer.directory.make_folder("tensorboard")  # refuses a link
+            trainer.callbacks += [*board, display, reader]
+            if chosen.writes_text:
+                trainer.callbacks.append(_Samples(output))
         try:
             with _interruptible(trainer, display), display:
                 reason = trainer.run()
         except KeyboardInterrupt:
             output.say(f"stopped; continue from the last checkpoint with: {_resume(out)}")
             raise typer.Exit(INTERRUPTED) from None
+        if not trainer.processes.is_main:
+            raise typer.Exit(INTERRUPTED if reason == "interrupted" else 0)
         of_default_text = not (resume or texts)
         try:
             _finish(output, trainer, chosen, out, reason, of_default_text)
         finally:
             if reader.failure is not None:  # reported even if the training was interrupted
                 reader.end(out, reason)
+
+
+@contextlib.contextmanager
+def _temporary_folder(out: Path) -> Iterator[str]:
+    """A folder that is removed afterwards; of many processes on a disk that all have."""
+    processes = world()
+    with contextlib.ExitStack() as stack:
+        folder = ""
+        if processes.is_main:
+            place = out.absolute().parent if processes.size > 1 else None
+            folder = stack.enter_context(TemporaryDirectory(dir=place))
+        yield processes.broadcast(folder)
+        processes.barrier()
 
 
 def _start(path: Path | None, extend: bool, new: bool) -> Start | None:
@@ -269,6 +289,13 @@ def _describe(trainer: Trainer, task: Task, options: TaskOptions) -> str:
         f"{count:,} parameters; {trainer.epoch_steps:,} steps per epoch of "
         f"{task.describe_batches(options)}{precision}"
     )
+
+
+def _describe_processes(processes: Processes) -> str:
+    """The ranks, their machines and PIDs, by which a launcher names one that was killed."""
+    ids = processes.all_gather(os.getpid())
+    names = (f"{processes.name(rank)} is PID {number}" for rank, number in enumerate(ids))
+    return f"{processes.size} processes: {', '.join(names)}"
 
 
 def _signals() -> list[signal.Signals]:

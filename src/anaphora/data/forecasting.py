@@ -60,6 +60,10 @@ class ForecastBatch(Batch):
     scored: NDArray[np.bool_] | None = None
     naive_error: NDArray[np.float64] | None = None
 
+    def _batch_axes(self) -> dict[str, int]:
+        steps = dict.fromkeys(("inputs", "targets", "features", "observed", "counted"), 1)
+        return {**steps, "scored": 0, "naive_error": 0}
+
     @property
     def mask(self) -> NDArray[np.bool_]:
         """[C + h, B, N]: the targets that were observed and count."""

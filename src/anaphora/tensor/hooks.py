@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 
@@ -19,10 +19,11 @@ class Hook(Protocol):
 
 
 class ThreadState(threading.local):
-    """Thread-local settings: whether the thread records, and its hooks."""
+    """Thread-local settings: whether the thread records, its hooks, who awaits gradients."""
 
     recording = True
     hooks: tuple[Hook, ...] = ()
+    on_gradient: Callable[[Any], None] | None = None
 
 
 thread = ThreadState()
@@ -82,6 +83,26 @@ def hook(watcher: Hook) -> Iterator[None]:
         yield
     finally:
         thread.hooks = before
+
+
+@contextlib.contextmanager
+def awaiting_gradients(on_gradient: Callable[[Any], None]) -> Iterator[None]:
+    """Within the block, a backward calls a function with each leaf as soon as its ``grad`` is
+    complete, while the rest is still computed.
+
+    >>> from anaphora import Tensor
+    >>> x, y = Tensor(2.0, requires_grad=True), Tensor(3.0, requires_grad=True)
+    >>> with awaiting_gradients(lambda leaf: print(leaf.data, leaf.grad)):
+    ...     (x * x * y).backward()
+    3.0 4.0
+    2.0 12.0
+    """
+    before = thread.on_gradient
+    thread.on_gradient = on_gradient
+    try:
+        yield
+    finally:
+        thread.on_gradient = before
 
 
 def enter(phase: str, operation: str, inputs: tuple[Any, ...]) -> None:

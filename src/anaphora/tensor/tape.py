@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import numpy as np
 
 from anaphora.engine import current_matmul_precision, matmul_precision
-from anaphora.tensor.hooks import enter, leave
+from anaphora.tensor.hooks import enter, leave, thread
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 
 if TYPE_CHECKING:
@@ -181,6 +182,19 @@ def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> No
             gradient = gradient.dense()  # only leaves get sparse gradients; pullbacks get arrays
         pending[target][output].add(gradient)
 
+    taken = {id(seed)}
+
+    def settle(leaf: Tensor) -> None:
+        """Add the complete gradient of a leaf to its ``grad``."""
+        total = cast(Gradient, leaves[leaf].total)
+        if isinstance(total, np.ndarray) and (
+            isinstance(total.base, np.ndarray) or id(total) in taken
+        ):
+            total = total.copy()  # may be another leaf's too, and clipping works in place
+        taken.add(id(total))
+        leaf._add_gradient(total)
+
+    waiting: Counter[Tensor] = Counter() if thread.on_gradient is None else _uses(root)
     send(root, output, seed)
     while queue:
         node = heapq.heappop(queue)
@@ -192,14 +206,33 @@ def run_backward(root: Node, output: int, seed: Array, retain_graph: bool) -> No
         leave("backward", node.operation, tuple(gradient for _, gradient in pairs))
         for edge, gradient in pairs:
             send(edge.target, edge.output, gradient)
+        edges = node.edges
         if not retain_graph:
             node.pullback, node.edges, node.versions = None, (), ()
-    taken = {id(seed)}
-    for leaf, accumulator in leaves.items():
-        total = cast(Gradient, accumulator.total)
-        if isinstance(total, np.ndarray) and (
-            isinstance(total.base, np.ndarray) or id(total) in taken
-        ):
-            total = total.copy()  # may be another leaf's too, and clipping works in place
-        taken.add(id(total))
-        leaf._add_gradient(total)
+        for leaf in _leaves(edges) if waiting else ():
+            waiting[leaf] -= 1
+            if not waiting[leaf] and leaf in leaves:
+                settle(leaf)
+                del leaves[leaf]
+                cast(Callable[[Any], None], thread.on_gradient)(leaf)
+    for leaf in leaves:
+        settle(leaf)
+
+
+def _leaves(edges: tuple[Edge | None, ...]) -> Iterator[Tensor]:
+    for edge in edges:
+        if edge is not None and not isinstance(edge.target, Node):
+            yield edge.target
+
+
+def _uses(root: Node) -> Counter[Tensor]:
+    """How many inputs of recorded operations each leaf is."""
+    uses: Counter[Tensor] = Counter()
+    seen, pending = {root}, [root]
+    while pending:
+        edges = pending.pop().edges
+        uses.update(_leaves(edges))
+        nodes = {edge.target for edge in edges if edge and isinstance(edge.target, Node)} - seen
+        seen |= nodes
+        pending += nodes
+    return uses

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from anaphora import random
+from anaphora.distributed import world
 from anaphora.optim import Optimizer, Schedule
 from anaphora.tensor import Array
 from anaphora.training.callbacks import Callback
@@ -91,10 +92,11 @@ def find_learning_rate(
             )
         model, options = trained.model, trained.options
         optimizer, batches = trained.optimizer, trained.batches
+        processes = trained.processes
     elif optimizer is None or batches is None:
         raise TypeError("find_learning_rate: give a model with its optimizer and batches")
     else:
-        model, options = trained, TrainingOptions(max_steps=steps)
+        model, options, processes = trained, TrainingOptions(max_steps=steps), world()
     assert batches is not None
     if not 0 < smallest < largest < math.inf:
         raise ValueError(
@@ -114,7 +116,8 @@ def find_learning_rate(
         model.train(True)
         schedule = _Exponential(optimizer, rates)
         Trainer(
-            model, optimizer, batches, options, schedule=schedule, callbacks=[sweep]
+            model, optimizer, batches, options, schedule=schedule, callbacks=[sweep],
+            processes=processes,
         ).run(progress=progress)  # fmt: skip
     count = len(sweep.losses)
     if count < _MINIMUM_STEPS:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from anaphora import engine, schema
 from anaphora.cells import CELLS, Cell
 from anaphora.data import FORMATS, check_encoding
+from anaphora.distributed.sums import is_power_of_two
 from anaphora.equations import EquationError
 from anaphora.metrics import DIRECTIONS
 from anaphora.models.body import Body
@@ -241,6 +242,13 @@ class TrainingOptions(Options):
         "loss breaks ties. auto: the F1 of spans or the accuracy of classes, else the loss.",
         ("auto", *DIRECTIONS),
     )
+    shards: int | None = training_option(
+        None,
+        "Cut each batch into this many shards, a power of two, whose gradients are added in a "
+        "fixed order: any number of processes (mpiexec -n) that divides it gives the same bits. "
+        "By default as many as processes.",
+        SIZE,
+    )
     accumulate: int = training_option(
         1, "Batches per update, whose gradients are accumulated as of one batch.", SIZE
     )
@@ -284,6 +292,8 @@ class TrainingOptions(Options):
                 "discriminative_factor must be at least 1 and finite, not "
                 f"{self.discriminative_factor}"
             )
+        if self.shards is not None and not is_power_of_two(self.shards):
+            raise ValueError(f"shards must be a power of two (1, 2, 4, ...), not {self.shards}")
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages weights itself: give one")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
@@ -346,6 +356,11 @@ class TaskOptions(Body, TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_matmul_precision(self.matmul_precision, self.dtype)
+        if self.shards is not None and self.batch_size < self.shards:
+            raise ValueError(
+                f"a batch of batch_size {self.batch_size} cannot be cut into {self.shards} shards: "
+                "give a larger batch_size or fewer shards"
+            )
         if isinstance(self.cell, Cell):
             try:
                 self.cell.to_dict()
@@ -401,7 +416,7 @@ class TaskOptions(Body, TrainingOptions):
             ValueError: an option is unknown or out of range.
         """
         first = next(iter(cls.presets.values()))
-        values: dict[str, Any] = {"matmul_precision": "float32"}  # before it was recorded
+        values: dict[str, Any] = {"matmul_precision": "float32", "shards": 1}  # before recorded
         for section in ("data", "model", "training"):
             names = cls.fields(section)
             preset = {name: value for name, value in first.items() if name in names}

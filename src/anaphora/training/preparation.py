@@ -16,6 +16,7 @@ from typing import Any
 from anaphora import engine, random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.data import DataError
+from anaphora.distributed import ALONE, Processes, world
 from anaphora.models.quantization import untrainable
 from anaphora.nn.initialization import shapes_only
 from anaphora.optim import (
@@ -32,6 +33,7 @@ from anaphora.tensor import Parameter
 from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile
 from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
+from anaphora.training.shards import check_shards
 from anaphora.training.start import Start
 from anaphora.training.task import Adapt, Notify, Paths, Task, TrainingData
 from anaphora.training.trainer import Trainer
@@ -90,13 +92,34 @@ def prepare_training(
     '2 steps done'
     >>> folder.cleanup()
     """
+    processes = world()
+    trainer: Trainer | None = None
+    with processes.together():
+        if processes.is_main:
+            trainer = _prepared(
+                task, options, directory, texts, validation_texts, start, overwrite, notify
+            )
+    return _shared(trainer, task, directory, processes)
+
+
+def _prepared(
+    task: Task,
+    options: TaskOptions,
+    directory: str | os.PathLike[str],
+    texts: Paths,
+    validation_texts: Paths,
+    start: Start | None,
+    overwrite: bool,
+    notify: Notify,
+) -> Trainer:
+    """A trainer of this process alone, whose directory has a checkpoint."""
     _check(task, options)
     task.check_files(options.to_dict("data"), [*texts, *validation_texts])
     home = ModelDirectory(directory)
     with _locked(home):
         with _claimed(home, overwrite=overwrite) as folder:
             codec, names = _read(task, options, texts, validation_texts, folder, notify, start)
-            options = _with_matmul_precision(task.resolve(options, codec))
+            options = _with_shards(_with_matmul_precision(task.resolve(options, codec)))
             config = {**options.to_config(), "sources": names}
             # All errors must come before an old model is deleted.
             random.seed(options.seed)
@@ -158,11 +181,42 @@ def resume_training(
     '3 steps done'
     >>> folder.cleanup()
     """
-    changes = dict(changes or {})
-    check_changes(changes)
-    home = ModelDirectory.open(directory)
-    with _locked(home):
-        return _resumed(task, home, changes, notify)
+    processes = world()
+    trainer: Trainer | None = None
+    with processes.together():
+        changes = dict(changes or {})
+        check_changes(changes)
+        if processes.is_main:
+            home = ModelDirectory.open(directory)
+            with _locked(home):
+                trainer = _resumed(task, home, changes, notify)
+    return _shared(trainer, task, directory, processes)
+
+
+def _shared(
+    trainer: Trainer | None,
+    task: Task,
+    directory: str | os.PathLike[str],
+    processes: Processes,
+) -> Trainer:
+    """The trainer of each process: of rank 0 that which it made, of the others that which they read
+    from its directory.
+    """
+    if processes.size == 1:
+        assert trainer is not None
+        return trainer
+    with processes.together():
+        if trainer is None:
+            try:
+                trainer = _resumed(task, ModelDirectory.open(directory), {}, lambda message: None)
+            except (ArtifactError, OSError) as error:
+                raise ArtifactError(
+                    f"it cannot read what rank 0 wrote: {error}; all processes need the same "
+                    "folder, on a disk that their machines share"
+                ) from error
+        check_shards(trainer.shards, processes.size)
+    trainer.share(processes)
+    return trainer
 
 
 def _resumed(
@@ -370,7 +424,7 @@ def _trainer(
         }
         model.save(home, **{**config, "results": results})
 
-    callbacks: list[Callback] = [MetricsFile(home)]
+    callbacks: list[Callback] = [MetricsFile(home)] if world().is_main else []
     if options.gradual_unfreezing:
         callbacks.append(GradualUnfreezing(model.named_parameters()))
     trainer = Trainer(
@@ -385,6 +439,7 @@ def _trainer(
         evaluator=lambda model, batches, on_batch: evaluate(
             model, batches, on_batch, task.measure_of(options, model, model.codec)
         ),
+        processes=ALONE if world().is_main else world(),  # rank 0 is the first to have a trainer
     )
     start = _ScheduleStart.last(config)
     trainer.schedule = _schedule(optimizer, options, trainer.epoch_steps, start)
@@ -421,9 +476,17 @@ def _with_matmul_precision(options: Any) -> Any:
     return dataclasses.replace(options, matmul_precision=precision)
 
 
+def _with_shards(options: Any) -> Any:
+    """The options with the shards of the training, for who resumes it; by default one a process."""
+    shards = options.shards or world().size
+    check_shards(shards, world().size)
+    return dataclasses.replace(options, shards=shards)
+
+
 def _check(task: Task, options: TaskOptions) -> None:
     """Refuse options that contradict each other, before files are read."""
     task.check(options)
+    _with_shards(options)
     fields = task.model.fields()
     sizes = dict.fromkeys((n for n, f in fields.items() if f.default is dataclasses.MISSING), 2)
     sizes |= {"vocabulary_size": 2} if "vocabulary_size" in fields else {}

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+import anaphora
 from anaphora import engine, random, schema
 from anaphora.artifact import ArtifactError, ModelDirectory, Shape, check_arrays
+from anaphora.distributed import Processes, world
+from anaphora.distributed.sums import TreeSum, tree_sum
 from anaphora.generation.reading import evaluating
 from anaphora.metrics import direction, is_better
 from anaphora.models.quantization import check_trainable
@@ -33,6 +37,7 @@ from anaphora.training.evaluation import (
 )
 from anaphora.training.options import TrainingOptions, matmul_precision_notice
 from anaphora.training.progress import bar_for
+from anaphora.training.shards import GradientSum, check_shards, digest, random_numbers_of, shards_of
 
 MINIMUM_TARGETS_TO_SELECT = 50
 """Validation targets below which accuracy and the like do not select the weights that are kept.
@@ -173,10 +178,15 @@ class Trainer:
         callbacks: Hooks into the loop.
         evaluator: Evaluates the model on `validation`, with the arguments of
             `anaphora.training.evaluate`; it may compute more figures.
+        processes: Those that share the shards of each batch (see `shards` of `TrainingOptions`);
+            None for all that were started together, by ``mpiexec`` or ``srun``. Each has a trainer
+            with the same arguments. Rank 0 evaluates, saves and shows progress; the other callbacks
+            are called on every rank.
 
     Raises:
         TypeError: the batches have no length.
-        ValueError: there are no batches; or the model computes with weights in 8 bits.
+        ValueError: there are no batches; the model computes with weights in 8 bits; or the
+            processes cannot share the shards.
 
     >>> from anaphora.models import LanguageModel
     >>> from anaphora.optim import SGD
@@ -204,6 +214,7 @@ class Trainer:
         save_model: Callable[[Mapping[str, Any]], None] = lambda record: None,
         callbacks: Sequence[Callback] = (),
         evaluator: Callable[[Any, Any, Callable[[int], None]], Evaluation] = evaluate,
+        processes: Processes | None = None,
     ) -> None:
         for name, given in (("batches", batches), ("validation", validation)):
             if given is not None:
@@ -221,13 +232,20 @@ class Trainer:
         self.evaluator = evaluator
         self.progress = Progress()
         self.schedule_changes = 0  # schedule restarts of a resumed training
-        self.state: Any = None
+        self.processes = world() if processes is None else processes
+        self.states: list[Any] = []  # of the shards of this process
         self._stop_requested: str | None = None
+        self._stopping: str | None = None  # the same, when all processes know
+        self._checkpoint_due = False
+        self._gradients: GradientSum | None = None
+        self._communication_seconds = 0.0  # since the last record
         self._gradient_norm = 0.0
         self._clock = self._last_checkpoint = time.monotonic()
         self._evaluation_seconds: float | None = None  # duration of the last evaluation
         self._checkpoint_seconds = 0.0
         self._notices: set[str] = set()
+        check_shards(self.shards, self.processes.size)
+        self.states = [None] * len(self.own_shards)
         if options.ema_decay:
             optimizer.start_averaging(options.ema_decay)
 
@@ -259,6 +277,29 @@ class Trainer:
         ]
         return "\n  ".join(["Trainer(", *lines]) + "\n)"
 
+    @property
+    def shards(self) -> int:
+        """The number of shards of each batch."""
+        return self.options.shards or self.processes.size
+
+    @property
+    def own_shards(self) -> range:
+        """The numbers of the shards of this process."""
+        count = self.shards // self.processes.size
+        return range(self.processes.rank * count, (self.processes.rank + 1) * count)
+
+    def share(self, processes: Processes) -> None:
+        """Share the shards of a trainer of one process with others, which have the same trainer, at
+        the same step.
+
+        Raises:
+            ValueError: they cannot share the shards.
+        """
+        check_shards(self.shards, processes.size)
+        if self.processes.size == 1:
+            self.processes = processes
+            self.states = [self.states[number] for number in self.own_shards]
+
     def request_stop(self, reason: str) -> None:
         """End the training after the current update; signal handlers may call it.
 
@@ -276,17 +317,26 @@ class Trainer:
         Raises:
             TrainingDiverged: the loss or a gradient is NaN or infinite. Nothing on disk changes.
             ArtifactError: the directory is locked by another training.
+            ValueError: the processes differ in their options, weights or data.
         """
         with contextlib.ExitStack() as stack:
-            if self.directory is not None:
-                self.directory.lock()
-                stack.callback(self.directory.unlock)
-            if progress and (bar := bar_for(self.callbacks)) is not None:
+            with self.processes.together():
+                if self.directory is not None and self.processes.is_main:
+                    self.directory.lock()
+                    stack.callback(self.directory.unlock)
+            if progress and self.processes.is_main and (bar := bar_for(self.callbacks)) is not None:
                 self.callbacks.append(bar)
                 stack.callback(self.callbacks.remove, bar)
                 stack.enter_context(bar)
             stack.enter_context(self._matmul_precision())
-            return self._run()
+            self._check_alike()
+            if self.shards > 1:
+                parameters = [parameter for _, parameter in self.model.named_parameters()]
+                self._gradients = GradientSum(parameters, self.processes)
+            reason = self._run()
+            if self._gradients is not None:
+                self._gradients.close()
+            return reason
 
     def _matmul_precision(self) -> contextlib.AbstractContextManager[None]:
         return engine.matmul_precision(
@@ -302,10 +352,13 @@ class Trainer:
             self._notice_once("matmul_precision", notice)
         epoch: _Epoch | None = None
         while True:
-            if self._stop_requested is None and self._evaluation_is_due():
+            self._agree()
+            if self._stopping is None and self._evaluation_is_due():
                 self.evaluate()
-            if time.monotonic() - self._last_checkpoint >= self.options.checkpoint_seconds:
+                self._agree()
+            if self._checkpoint_due:
                 self.save_checkpoint()
+                self._agree()
             if (reason := self._reason_to_stop()) is not None:
                 break
             if progress.position == 0:
@@ -317,16 +370,41 @@ class Trainer:
                 epoch = _Epoch(self._epoch_batches(), progress.position)
             loss = self._update(epoch.take(self.options.accumulate))
             if progress.position == len(epoch):
-                progress.epoch, progress.position, self.state = progress.epoch + 1, 0, None
+                progress.epoch, progress.position = progress.epoch + 1, 0
+                self.states = [None] * len(self.own_shards)
             progress.seconds = time.monotonic() - self._clock
             self._notify("on_step", loss)
             if progress.step % self.options.log_every == 0:
                 self._record_training()
-        if self._stop_requested is None and progress.evaluated_step != progress.step:
+        if self._stopping is None and progress.evaluated_step != progress.step:
             self.evaluate()
         self.save_checkpoint()
         self._notify("on_stop", reason)
         return reason
+
+    def _agree(self) -> None:
+        """Share what only one process knows: rank 0's clock, and any request to stop."""
+        waited = time.monotonic() - self._last_checkpoint
+        self._checkpoint_due = waited >= self.options.checkpoint_seconds
+        self._stopping = self._stop_requested
+        if self.processes.size == 1:
+            return
+        began = time.monotonic()
+        own = [
+            self._stopping is not None,
+            self._checkpoint_due,
+            self.progress.seconds,
+            math.nan if self._evaluation_seconds is None else self._evaluation_seconds,
+            self._checkpoint_seconds,
+        ]
+        shared = self.processes.all_gather_numbers(np.array(own, np.float64))
+        _, due, self.progress.seconds, evaluation, self._checkpoint_seconds = shared[0].tolist()
+        self._checkpoint_due = bool(due)
+        self._evaluation_seconds = None if math.isnan(evaluation) else evaluation
+        if shared[:, 0].any():
+            reasons = self.processes.all_gather(self._stopping)
+            self._stopping = next(reason for reason in reasons if reason is not None)
+        self._communication_seconds += time.monotonic() - began
 
     @property
     def epoch_steps(self) -> int:
@@ -349,18 +427,12 @@ class Trainer:
         progress, options = self.progress, self.options
         if self.schedule is not None:
             self.schedule.on_step(progress.step)
-        counts = [count_targets(self.model, batch) for batch in batches]
-        total, mean = sum(counts), 0.0
-        sequences = _count_sequences(batches) if options.loss_per == "sequence" else 0
-        for batch, count in zip(batches, counts, strict=True):
-            loss, to_minimize = self._loss(batch)
-            share = count / total if len(batches) > 1 and total else 1.0
-            mean = mean + loss * share
-            if options.loss_per == "sequence":  # mean over sequences of sums over time
-                to_minimize = to_minimize * (count / sequences)
-            elif len(batches) > 1:
-                to_minimize = to_minimize * share
-            to_minimize.backward()
+        if self.shards == 1:
+            counts = [count_targets(self.model, batch) for batch in batches]
+            total = sum(counts)
+            mean = self._backward(batches, counts, total, self._sequences(batches))
+        else:
+            mean, total = self._backward_of_shards(batches)
         parameters = [parameter for _, parameter in self.model.named_parameters()]
         self._gradient_norm = clip_grad_norm(parameters, options.clip_norm or math.inf)
         if not math.isfinite(self._gradient_norm):
@@ -378,9 +450,91 @@ class Trainer:
         progress.interval_tokens += total
         return mean
 
-    def _loss(self, batch: Any) -> tuple[float, Tensor]:
+    def _sequences(self, batches: Sequence[Any]) -> int:
+        return _count_sequences(batches) if self.options.loss_per == "sequence" else 0
+
+    def _backward(
+        self,
+        batches: Sequence[Any],
+        counts: Sequence[int],
+        total: int,
+        sequences: int,
+        place: int = 0,
+        is_last: bool = False,
+    ) -> float:
+        """Forward and backward over batches, or one shard of each; their share of the mean loss.
+
+        Args:
+            batches: The batches, or shards, of which None have no row.
+            counts: Their targets.
+            total: All targets of the update.
+            sequences: All its sequences, for ``loss_per`` "sequence".
+            place: Of the shard in this process.
+            is_last: Whether it is the last shard of this process.
+        """
+        mean = 0.0
+        alone = self.shards == 1 and len(batches) == 1
+        for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
+            if self.shards > 1 and not count:
+                self._pass_over(batch, place)
+                continue
+            loss, to_minimize = self._loss(batch, place)
+            share = 1.0 if alone or not total else count / total
+            mean = mean + loss * share
+            if self.options.loss_per == "sequence":  # mean over sequences of sums over time
+                to_minimize = to_minimize * (count / sequences)
+            elif not alone:
+                to_minimize = to_minimize * share
+            if is_last and number == len(batches) and self._gradients is not None:
+                with self._gradients.last_backward():
+                    to_minimize.backward()
+            else:
+                to_minimize.backward()
+        return mean
+
+    def _backward_of_shards(self, batches: Sequence[Any]) -> tuple[float, int]:
+        """Forward and backward over all shards of batches; the mean loss, and the targets."""
+        assert self._gradients is not None
+        key = int(random.generator().integers(2**63))
+        own, losses = self.own_shards, TreeSum[float](operator.add)
+        error: Exception | None = None
+        total = 0
+        try:
+            shards = [shards_of(self.model, batch, self.shards) for batch in batches]
+            counts = [
+                [0 if part is None else count_targets(self.model, part) for part in parts]
+                for parts in shards
+            ]
+            total, sequences = sum(map(sum, counts)), self._sequences(batches)
+            for place, number in enumerate(own):
+                parts, targets = ([one[number] for one in given] for given in (shards, counts))
+                is_last = place == len(own) - 1
+                with random_numbers_of(key, number):
+                    losses.push(self._backward(parts, targets, total, sequences, place, is_last))
+                if not is_last:
+                    self._gradients.end_shard()
+        except Exception as failure:  # the others wait for the gradients
+            if self.processes.size == 1:
+                raise
+            error = failure
+            losses.push(math.nan)
+        self._communication_seconds += self._gradients.finish()
+        shared = np.array([losses.pop(), error is not None], np.float64)
+        shared = self.processes.all_gather_numbers(shared)
+        if shared[:, 1].any():
+            self.processes.raise_first(error)
+        return tree_sum(shared[:, 0].tolist(), operator.add), total
+
+    def _pass_over(self, shard: Any, place: int) -> None:
+        """Carry the state over a shard without targets."""
+        if shard is not None and self._carries_state():
+            with no_grad():
+                _, state = loss_and_state(self.model, shard, self.states[place])
+            self.states[place] = detach(state)
+
+    def _loss(self, batch: Any, place: int) -> tuple[float, Tensor]:
         """The loss of a batch, and the loss to minimize; the state is carried over."""
-        state = self.state if self._carries_state() else None
+        state = self.states[place] if self._carries_state() else None
         penalty: Tensor | None = None
         if isinstance(self.model, PenalizedModel) and self.model.penalized:
             mean_loss, penalty, state = self.model.loss_and_penalty(batch, state)
@@ -394,7 +548,7 @@ class Trainer:
                 "the loss depends on no trainable parameter: unfreeze some (requires_grad = True), "
                 "and compute the loss with Tensors, not with their arrays"
             )
-        self.state = detach(state)
+        self.states[place] = detach(state)
         return loss, mean_loss if penalty is None else mean_loss + penalty
 
     def _diverged(self, problem: str, step: int, *batches: Any) -> TrainingDiverged:
@@ -419,8 +573,8 @@ class Trainer:
 
     def _reason_to_stop(self) -> str | None:
         progress, options = self.progress, self.options
-        if self._stop_requested is not None:
-            return self._stop_requested
+        if self._stopping is not None:
+            return self._stopping
         if options.epochs is not None and progress.epoch >= options.epochs:
             return f"{_counted(options.epochs, 'epoch')} done"
         if options.max_steps is not None and progress.step >= options.max_steps:
@@ -438,7 +592,8 @@ class Trainer:
         if self.validation is None or self.options.minutes is None or not self.progress.step:
             return 0.0
         if self._evaluation_seconds is None:
-            self._evaluation_seconds = self._estimated_seconds(self.validation)
+            seconds = self._estimated_seconds(self.validation) if self.processes.is_main else 0.0
+            self._evaluation_seconds = self.processes.broadcast(seconds)
         seconds = self._evaluation_seconds + self._checkpoint_seconds
         return min(seconds, 30 * self.options.minutes)
 
@@ -498,12 +653,17 @@ class Trainer:
         progress = self.progress
         tokens = progress.interval_tokens
         loss = progress.interval_loss / max(tokens, 1)
+        more: dict[str, Any] = {}
+        if self.processes.size > 1:
+            more["communication_seconds"] = round(self._communication_seconds, 6)
         self._record(
             "train",
             Evaluation(loss, tokens, loss_kind=getattr(self.model, "loss_kind", None)),
             learning_rate=self.optimizer.learning_rate,
             gradient_norm=self._gradient_norm,
+            **more,
         )
+        self._communication_seconds = 0.0
         progress.interval_loss, progress.interval_tokens = 0.0, 0
 
     def _evaluation_is_due(self) -> bool:
@@ -542,10 +702,7 @@ class Trainer:
         began = time.monotonic()
         self._notify("on_evaluation")
         with self.optimizer.averaged():
-            try:
-                with self._matmul_precision():
-                    result = self.evaluator(self.model, self.validation, self._evaluation_watcher())
-            except _Stopped:
+            if (result := self._evaluation()) is None:
                 return
             if not math.isfinite(result.loss):
                 raise self._diverged(f"the validation loss became {result.loss}", progress.step)
@@ -557,7 +714,9 @@ class Trainer:
             if best:
                 progress.best_loss, progress.best = result.loss, figure
                 progress.evaluations_since_best = 0
-                self.save_model(record)
+                with self.processes.together():
+                    if self.processes.is_main:
+                        self.save_model(record)
             else:
                 progress.evaluations_since_best += 1
         if self.schedule is not None:
@@ -570,6 +729,18 @@ class Trainer:
                 f"an evaluation takes {self._evaluation_seconds / 60:.1f} minutes, more than half "
                 f"of {self.options.minutes:g}: give more minutes, or less validation data",
             )
+
+    def _evaluation(self) -> Evaluation | None:
+        """The figures of the validation data, by rank 0, for all; None if it was stopped."""
+        result: Evaluation | None = None
+        with self.processes.together():
+            if self.processes.is_main:
+                with contextlib.suppress(_Stopped), self._matmul_precision():
+                    result = self.evaluator(self.model, self.validation, self._evaluation_watcher())
+        if self.processes.size > 1:  # it may have sampled
+            result, state = self.processes.broadcast((result, random.get_state()))
+            random.set_state(state)
+        return result
 
     def _is_best(self, result: Evaluation, figure: float) -> bool:
         """Whether to save the weights: the best so far, or the latest if there are few targets."""
@@ -603,6 +774,59 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Save everything that a training needs to continue bit for bit."""
         began = self._last_checkpoint = time.monotonic()
+        states: list[Any] = []
+        if self.directory is not None:
+            self._check_weights()
+            states = [state for own in self.processes.gather(self.states) for state in own]
+        with self.processes.together():
+            if self.processes.is_main:
+                self._save_checkpoint(states)
+        if self.directory is not None:
+            self._checkpoint_seconds = time.monotonic() - began
+            self._notify("on_checkpoint")
+
+    def _check_alike(self) -> None:
+        """Check that all processes train the same, before they start.
+
+        Raises:
+            ValueError: they differ.
+        """
+        if self.processes.size == 1:
+            return
+        found = engine.info()
+        own = {
+            "version": f"anaphora {anaphora.__version__} and NumPy {np.__version__}",
+            "engine": f"{found['engine']} {found['instruction_set']}",
+            **{name: repr(getattr(self.options, name)) for name in self.options.fields()},
+            "model": type(self.model).__name__,
+            "initial weights": self._weights_digest(),
+            "random numbers (anaphora.random.seed)": str(random.get_state()["state"]["state"]),
+            "step": str(self.progress.step),
+            "number of batches": str(len(self.batches)),
+            "training data": digest(_sampled(self.batches)),
+        }
+        self.processes.check_alike(own)
+
+    def _weights_digest(self) -> str:
+        return digest(parameter.data for _, parameter in self.model.named_parameters())
+
+    def _check_weights(self) -> None:
+        """Check that all processes have computed the same weights.
+
+        Raises:
+            RuntimeError: they have not.
+        """
+        if self.processes.size == 1:
+            return
+        try:
+            self.processes.check_alike({"weights": self._weights_digest()})
+        except ValueError as error:
+            raise RuntimeError(
+                f"after {self.progress.step:,} steps {error}: their processors or libraries "
+                "compute differently; nothing was saved"
+            ) from error
+
+    def _save_checkpoint(self, states: Sequence[Any]) -> None:
         if self.progress.best_loss is None:
             with self.optimizer.averaged():
                 self.save_model({"kind": "checkpoint", "step": self.progress.step})
@@ -611,7 +835,7 @@ class Trainer:
         arrays = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
         optimizer = self.optimizer.state_dict()
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.pop("arrays").items()}
-        arrays |= {f"state.{k}": s.data for k, s in enumerate(_state_tensors(self.state))}
+        arrays |= self._state_arrays(states)
         self.directory.save_checkpoint(
             arrays,
             {
@@ -619,12 +843,30 @@ class Trainer:
                 "optimizer": optimizer,
                 "schedule": self._schedule_state(),
                 "random": random.get_state(),
-                "state_is_tuple": isinstance(self.state, (tuple, list)),
+                "state_is_tuple": any(isinstance(state, (tuple, list)) for state in states),
                 "metrics_size": self.directory.metrics_size(),
             },
         )
-        self._checkpoint_seconds = time.monotonic() - began
-        self._notify("on_checkpoint")
+
+    def _state_arrays(self, states: Sequence[Any]) -> dict[str, Array]:
+        """The states of all shards, by their names in a checkpoint."""
+        return {
+            f"state.{self._shard_prefix(number)}{k}": tensor.data
+            for number, state in enumerate(states)
+            for k, tensor in enumerate(_state_tensors(state))
+        }
+
+    def _shard_prefix(self, number: int) -> str:
+        return f"{number}." if self.shards > 1 else ""
+
+    def _state_of(self, number: int, arrays: Mapping[str, Array], is_tuple: bool) -> Any:
+        """The state of a shard in a checkpoint."""
+        prefix = self._shard_prefix(number)
+        names = (f"{prefix}{k}" for k in itertools.count())
+        tensors = tuple(
+            Tensor(arrays[name]) for name in itertools.takewhile(arrays.__contains__, names)
+        )
+        return tensors if is_tuple else tensors[0] if tensors else None
 
     def _schedule_state(self) -> dict[str, Any] | None:
         if self.schedule is None:
@@ -676,15 +918,17 @@ class Trainer:
                 else:  # the checkpoint is older than the last change, so the schedule starts now
                     self.optimizer.learning_rate = self.schedule.learning_rate
             random.set_state(metadata["random"])
-            tensors = tuple(Tensor(parts["state"][str(k)]) for k in range(len(parts["state"])))
+            is_tuple = checkpoint["state_is_tuple"]
+            states = [self._state_of(k, parts["state"], is_tuple) for k in self.own_shards]
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"{path}: this is not a checkpoint of this training: {error}; restore the file "
                 "that was saved with config.json, or train again"
             ) from error
         self.progress = progress
-        self.state = tensors if checkpoint["state_is_tuple"] else tensors[0] if tensors else None
-        self.directory.truncate_metrics(checkpoint["metrics_size"])
+        self.states = states
+        if self.processes.is_main:
+            self.directory.truncate_metrics(checkpoint["metrics_size"])
 
     def _array_shapes(self, checkpoint: Checkpoint, given: Mapping[str, Array]) -> dict[str, Shape]:
         """The shapes of the arrays of a checkpoint."""
@@ -702,10 +946,18 @@ class Trainer:
                     no_grad(),
                     np.errstate(over="ignore", invalid="ignore"),
                 ):
-                    _, after = loss_and_state(self.model, _Epoch(self.batches, 0).take(1)[0], None)
-                if checkpoint["state_is_tuple"] != isinstance(after, (tuple, list)):
+                    first = _Epoch(self.batches, 0).take(1)[0]
+                    parts = (
+                        shards_of(self.model, first, self.shards) if self.shards > 1 else [first]
+                    )
+                    after = [
+                        None if part is None else loss_and_state(self.model, part, None)[1]
+                        for part in parts
+                    ]
+                is_tuple = any(isinstance(one, (tuple, list)) for one in after)
+                if checkpoint["state_is_tuple"] != is_tuple:
                     raise ValueError(f"state_is_tuple is {checkpoint['state_is_tuple']}")
-                state = {f"state.{k}": s.data for k, s in enumerate(_state_tensors(after))}
+                state = self._state_arrays(after)
         arrays = model | optimizer | state
         return {name: Shape(array.shape, array.dtype) for name, array in arrays.items()}
 
@@ -737,6 +989,14 @@ class _Epoch:
             )
         self._position = end
         return taken
+
+
+def _sampled(batches: Any) -> Iterator[Array]:
+    """The arrays of a few batches; of none that can only be iterated."""
+    count = len(batches) if hasattr(batches, "__getitem__") else 0
+    for k in sorted({count * part // 8 for part in range(8)}) if count else ():
+        for _, array in _arrays_of(batches[k]):
+            yield array
 
 
 def _check_batches(name: str, batches: Any) -> None:

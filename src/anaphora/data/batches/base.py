@@ -7,7 +7,7 @@ import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -52,6 +52,30 @@ class Batch:
         if self.targets.dtype.kind == "f":
             return int(self.targets.size)
         return int(np.count_nonzero(self.targets != IGNORE_INDEX))
+
+    def shard(self, number: int, count: int) -> Self | None:
+        """One of `count` parts of almost B / count consecutive rows; None if it has no row.
+
+        >>> inputs = np.arange(10).reshape(2, 5)
+        >>> [Batch(inputs, inputs).shard(k, 3).inputs[0].tolist() for k in range(3)]
+        [[0], [1, 2], [3, 4]]
+        """
+        rows = self.inputs.shape[1]
+        own = slice(number * rows // count, (number + 1) * rows // count)
+        if own.start == own.stop:
+            return None
+        parts: dict[str, Any] = {}
+        for name, axis in self._batch_axes().items():
+            if (array := getattr(self, name)) is not None:
+                parts[name] = array[(*[slice(None)] * axis, own)]
+        return replace(self, **parts)
+
+    def _batch_axes(self) -> dict[str, int]:
+        """The axis of the B rows in each array."""
+        steps = self.targets.ndim > 1 and self.targets.shape[:2] == self.inputs.shape[:2]
+        if self.lengths is not None and self.targets.dtype.kind in "fb":
+            steps = False  # numbers [B, O] or labels [B, C], of which O or C happens to be B
+        return {"inputs": 1, "targets": int(steps), "lengths": 0}
 
 
 class Batches(ABC):

@@ -40,6 +40,10 @@ class PairBatch(Batch):
     source: Source = field(kw_only=True)
     source_lengths: Int64 | None = field(kw_only=True)
 
+    def _batch_axes(self) -> dict[str, int]:
+        source = 0 if self.source_lengths is None else 1
+        return {**super()._batch_axes(), "source": source, "source_lengths": 0}
+
 
 class PairBatches(BucketedBatches):
     """Pairs bucketed by length and padded; `pair_batches` makes them.

@@ -32,6 +32,9 @@ class SpelledBatch(Batch):
     characters: NDArray[np.integer[Any]] | None = None
     character_lengths: NDArray[np.integer[Any]] | None = None
 
+    def _batch_axes(self) -> dict[str, int]:
+        return {**super()._batch_axes(), "characters": 2, "character_lengths": 1}
+
 
 class SequenceBatches(BucketedBatches):
     """Sequences bucketed by length and padded, with their targets.
