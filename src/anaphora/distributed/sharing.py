@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
-from anaphora.distributed.processes import Processes
+from anaphora.distributed.processes import ALONE, Processes, _portable
 
-__all__ = ["from_main", "shared"]
+__all__ = ["from_main", "helped", "helpers", "shared", "spread"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,3 +76,79 @@ def from_main(processes: Processes, items: Iterable[Item]) -> Iterator[Item]:
         if not found:
             return
         yield found[0]
+
+
+_helped: ContextVar[Processes] = ContextVar("helped", default=ALONE)
+
+
+@contextlib.contextmanager
+def helped(processes: Processes) -> Iterator[None]:
+    """A block in which rank 0 works, and the others help with what it gives to `spread`.
+
+    The others skip nothing of the block, so it is for them to do nothing in it; they help at its
+    end, until rank 0 has left it.
+
+    >>> with helped(ALONE):
+    ...     list(spread(len, ["ab", "c"]))
+    [2, 1]
+    """
+    token = _helped.set(processes)
+    try:
+        yield
+    finally:
+        _helped.reset(token)
+        if processes.is_main:
+            for rank in range(1, processes.size):
+                processes.send(None, rank)
+        else:
+            while (task := processes.receive(0)) is not None:
+                processes.send(_attempt(processes, *task), 0)
+
+
+def helpers() -> int:
+    """The number of processes that `spread` uses: 1 outside of `helped`.
+
+    >>> helpers()
+    1
+    """
+    return _helped.get().size
+
+
+def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The results of the work on each item, done by all processes within `helped`.
+
+    Rank r works on item r and each following one by the number of processes.
+
+    Args:
+        work: A function that can be pickled, as its results can.
+        items: Can be pickled.
+
+    Raises:
+        Exception: the work of one failed; an error of the first rank of which it did.
+
+    >>> spread(abs, [-3, 4])
+    [3, 4]
+    """
+    processes = _helped.get()
+    size = processes.size
+    for rank in range(1, size):
+        processes.send((work, items[rank::size]), rank)
+    outcomes = [_attempt(processes, work, items[::size])]
+    outcomes += [processes.receive(rank) for rank in range(1, size)]
+    for _, error in outcomes:
+        if error is not None:
+            raise pickle.loads(error) if isinstance(error, bytes) else error
+    return [outcomes[number % size][0][number // size] for number in range(len(items))]
+
+
+def _attempt(
+    processes: Processes, work: Callable[[Any], Any], items: Sequence[Any]
+) -> tuple[list[Any], Exception | bytes | None]:
+    """The results of the work, and the error that ended it, if any; as bytes if not of rank 0."""
+    found: list[Any] = []
+    try:
+        for item in items:
+            found.append(work(item))
+    except Exception as error:
+        return found, error if processes.is_main else _portable(error, processes)
+    return found, None

@@ -16,7 +16,7 @@ from typing import Any
 from anaphora import engine, random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.data import DataError
-from anaphora.distributed import ALONE, Processes, world
+from anaphora.distributed import ALONE, Processes, helped, world
 from anaphora.models.quantization import untrainable
 from anaphora.nn.initialization import shapes_only
 from anaphora.optim import (
@@ -94,7 +94,7 @@ def prepare_training(
     """
     processes = world()
     trainer: Trainer | None = None
-    with processes.together():
+    with processes.together(), helped(processes):
         if processes.is_main:
             trainer = _prepared(
                 task, options, directory, texts, validation_texts, start, overwrite, notify
