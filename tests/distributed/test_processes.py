@@ -53,10 +53,28 @@ def test_one_process_exchanges_with_itself():
 
 def test_several_processes_without_mpi4py_are_told_what_to_install(monkeypatch):
     monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("ANAPHORA_STARTED_BY_MPI", str(os.getpid()))
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.delitem(sys.modules, "anaphora.distributed.mpi", raising=False)
     with pytest.raises(ImportError, match=r'2 processes .* pip install "anaphora\[mpi\]"'):
         world.__wrapped__()
+
+
+CHILDREN = """
+import subprocess, sys
+from anaphora.distributed import world
+
+assert world().size == 2
+program = "from anaphora.distributed import world; print(world().size)"
+sizes = [subprocess.run([sys.executable, "-c", program], capture_output=True).stdout.strip()]
+assert world().all_gather(sizes) == [[b"1"]] * 2, sizes
+if world().is_main:
+    print("all is right")
+"""
+
+
+def test_what_a_process_starts_is_alone(launch, script):
+    assert launch(2, [script(CHILDREN)])[0] == "all is right\n"
 
 
 EXCHANGES = """

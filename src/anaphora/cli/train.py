@@ -216,12 +216,11 @@ def train(
         if trainer.processes.size > 1:
             output.say(_describe_processes(trainer.processes))
         display = _Display(output, chosen, shown)
-        if trainer.processes.is_main:
-            if board and trainer.directory is not None:
-                trainer.directory.make_folder("tensorboard")  # refuses a link
-            trainer.callbacks += [*board, display, reader]
-            if chosen.writes_text:
-                trainer.callbacks.append(_Samples(output))
+        if board and trainer.directory is not None and trainer.processes.is_main:
+            trainer.directory.make_folder("tensorboard")  # refuses a link
+        trainer.callbacks += [*board, display, reader]
+        if chosen.writes_text:
+            trainer.callbacks.append(_Samples(output))
         try:
             with _interruptible(trainer, display), display:
                 reason = trainer.run()
@@ -330,6 +329,8 @@ class _Reader(Callback):
     If the output fails otherwise, as on a full disk, training continues without it.
     """
 
+    only_main = True
+
     def __init__(self) -> None:
         self.failure: OSError | None = None
 
@@ -376,6 +377,8 @@ class _Display(ProgressBar):
 
 class _Samples(Callback):
     """Occasionally shows, after an evaluation, a sample of a language model's text."""
+
+    only_main = True
 
     def __init__(self, output: Output) -> None:
         self.output = output

@@ -210,6 +210,8 @@ def _portable(error: Exception | None, processes: Processes) -> bytes | None:
     return data
 
 
+_STARTED = "ANAPHORA_STARTED_BY_MPI"  # the PID of the process that a launcher started
+
 ALONE = Processes()
 """One process alone."""
 
@@ -217,6 +219,9 @@ ALONE = Processes()
 @functools.cache
 def world() -> Processes:
     """All processes that were started together, by ``mpiexec`` or ``srun``; `ALONE` if none were.
+
+    A process that one of them starts, such as a worker of joblib, inherits the environment of the
+    launcher, but is alone.
 
     Raises:
         ImportError: several were started, but mpi4py is not installed.
@@ -226,7 +231,7 @@ def world() -> Processes:
     True
     """
     size = launched_size(os.environ)
-    if size == 1:
+    if size == 1 or os.environ.setdefault(_STARTED, str(os.getpid())) != str(os.getpid()):
         return ALONE
     try:
         from anaphora.distributed.mpi import MPIProcesses

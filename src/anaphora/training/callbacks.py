@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anaphora.artifact import ModelDirectory
 from anaphora.optim.freezing import divided, layer_groups
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 class Callback:
     """Base class of callbacks, whose hooks do nothing; a subclass overrides those that it needs.
 
+    Attributes:
+        only_main: Whether only rank 0 of several processes calls it, because it writes or prints.
+
     >>> class PrintLoss(Callback):
     ...     def on_step(self, trainer, loss):
     ...         print(f"loss {loss:.2f}")
     >>> PrintLoss().on_step(None, 0.6931)  # `Trainer(..., callbacks=[PrintLoss()])` calls it
     loss 0.69
     """
+
+    only_main: ClassVar[bool] = False
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first update, also when training is resumed."""
@@ -126,6 +131,8 @@ class MetricsFile(Callback):
     [{'kind': 'train', 'step': 10, 'loss': 0.5}]
     """
 
+    only_main = True
+
     def __init__(self, directory: ModelDirectory) -> None:
         self.directory = directory
 
@@ -156,6 +163,8 @@ class TensorBoard(Callback):
     ...     trainer.run(), os.listdir(folder)
     ('1 step done', ['events.out.tfevents...'])
     """
+
+    only_main = True
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         try:

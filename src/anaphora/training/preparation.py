@@ -424,7 +424,7 @@ def _trainer(
         }
         model.save(home, **{**config, "results": results})
 
-    callbacks: list[Callback] = [MetricsFile(home)] if world().is_main else []
+    callbacks: list[Callback] = [MetricsFile(home)]
     if options.gradual_unfreezing:
         callbacks.append(GradualUnfreezing(model.named_parameters()))
     trainer = Trainer(

@@ -41,6 +41,8 @@ class ProgressBar(Callback):
     a line
     """
 
+    only_main = True
+
     def __init__(
         self,
         console: Console | None = None,

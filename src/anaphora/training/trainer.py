@@ -180,8 +180,8 @@ class Trainer:
             `anaphora.training.evaluate`; it may compute more figures.
         processes: Those that share the shards of each batch (see `shards` of `TrainingOptions`);
             None for all that were started together, by ``mpiexec`` or ``srun``. Each has a trainer
-            with the same arguments. Rank 0 evaluates, saves and shows progress; the other callbacks
-            are called on every rank.
+            with the same arguments. Rank 0 evaluates, saves and shows progress; callbacks are
+            called on every rank, unless their ``only_main`` is true.
 
     Raises:
         TypeError: the batches have no length.
@@ -626,7 +626,8 @@ class Trainer:
 
     def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:
-            getattr(callback, hook)(self, *arguments)
+            if self.processes.is_main or not callback.only_main:
+                getattr(callback, hook)(self, *arguments)
 
     def _notice_once(self, subject: str, sentence: str) -> None:
         """Send a notice unless one on the same subject was sent."""
