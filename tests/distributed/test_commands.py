@@ -12,6 +12,7 @@ import pytest
 
 import anaphora
 from anaphora import engine
+from anaphora.cli.processes import sharing
 from anaphora.training import TASKS, prepare_training
 
 pytestmark = pytest.mark.skipif(
@@ -174,3 +175,33 @@ def test_processes_print_what_one_prints(launch, folder, of_one, size):
     launch(size, [folder / "program.py", json.dumps([*COMMANDS]), name])
     for command, found in outputs(folder, name, size):
         assert found == of_one[command], command
+
+
+def test_processes_divide_the_processors_that_they_share():
+    places = [("a", frozenset({0, 1})), ("b", frozenset({0, 1})), ("a", frozenset({0, 1}))]
+    places.append(("a", frozenset({2})))
+    assert [sharing(place, places) for place in places] == [2, 1, 2, 1]
+
+
+THREADS = """
+import os, sys
+for library in "ANAPHORA", "OMP":
+    os.environ.pop(f"{library}_NUM_THREADS", None)
+from anaphora import engine
+from anaphora.cli.app import run
+from anaphora.distributed import world
+w = world()
+sys.argv = ["anaphora", "--version"]
+run()
+if len(os.sched_getaffinity(0)) > 1:
+    assert engine.info()["threads"] == max(1, engine.native.available_threads() // w.size)
+os.environ["ANAPHORA_NUM_THREADS"] = "3"
+engine.set_num_threads(3)
+run()
+assert engine.info()["threads"] == 3
+"""
+
+
+def test_a_number_of_threads_that_is_set_stays(launch, script):
+    out, errors = launch(2, [script(THREADS)])
+    assert out.startswith("anaphora "), errors

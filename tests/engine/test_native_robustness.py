@@ -867,7 +867,7 @@ def test_the_environment_chooses():
     assert python(INFO, ANAPHORA_NUM_THREADS="", OMP_NUM_THREADS="2, 4") == (0, "native 2", "")
     for not_ours in ("", "0", "many", "9" * 30):  # another program may understand it
         environment = {"ANAPHORA_NUM_THREADS": "", "OMP_NUM_THREADS": not_ours}
-        assert python(INFO, **environment) == (0, f"native {native._available_threads()}", "")
+        assert python(INFO, **environment) == (0, f"native {native.available_threads()}", "")
     assert python(INFO, ANAPHORA_ENGINE="numpy") == (0, "numpy None", "")
     code, _, errors = python(INFO, ANAPHORA_ENGINE="fast")
     assert code == 1

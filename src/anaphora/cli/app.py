@@ -26,6 +26,7 @@ from anaphora.cli.output import (
 )
 from anaphora.cli.plot import plot
 from anaphora.cli.predict import predict
+from anaphora.cli.processes import share_processors
 from anaphora.cli.quantize import quantize
 from anaphora.cli.score import score
 from anaphora.cli.serve import serve
@@ -116,6 +117,7 @@ def run() -> int:
     except ValueError as error:
         complain(str(error))
         return end_together(processes, 2)
+    share_processors(processes)
     shared = processes.is_main or bool(_OF_ALL_PROCESSES & set(sys.argv[1:2]))
     return end_together(processes, _run() if shared else 0)
 

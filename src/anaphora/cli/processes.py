@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from anaphora import engine
 from anaphora.distributed import Processes, from_main, shared
+
+Place = tuple[str, frozenset[int]]
+"""A machine, and some of its processors."""
 
 Input = TypeVar("Input")
 Found = TypeVar("Found")
@@ -35,6 +40,32 @@ class Group(Generic[Input, Found]):
         """Raise the error, if there is one."""
         if self._error is not None:
             raise self._error
+
+
+def share_processors(processes: Processes) -> None:
+    """Divide the threads among the processes of each machine that may run on the same processors.
+
+    A launcher that binds processes to processors has done so already.
+    """
+    own = socket.gethostname(), _processors()
+    engine.share_processors(sharing(own, processes.all_gather(own)))
+
+
+def _processors() -> frozenset[int]:
+    """The processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def sharing(own: Place, places: Iterable[Place]) -> int:
+    """How many processes, with this one, may run on its processors.
+
+    >>> sharing(("a", frozenset({0, 1})), [("a", frozenset({0, 1})), ("a", frozenset({1, 2}))])
+    2
+    """
+    host, processors = own
+    return sum(other == host and bool(processors & others) for other, others in places)
 
 
 def check_alike(processes: Processes, model: Any) -> None:

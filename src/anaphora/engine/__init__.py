@@ -78,6 +78,7 @@ __all__ = [
     "sample",
     "set_matmul_precision",
     "set_num_threads",
+    "share_processors",
     "softmax_backward",
     "softmax_forward",
     "sum_columns",
@@ -171,3 +172,17 @@ def set_num_threads(count: int) -> None:
         )
     if _native_engine is not None:
         _native_engine.set_num_threads(count)
+
+
+def share_processors(count: int) -> None:
+    """Use a share of the processors, which `count` processes use together, unless the environment
+    sets the number of threads.
+
+    >>> before = info()["threads"] or 1
+    >>> share_processors(1000)
+    >>> info()["threads"] in (1, None) or settings.num_threads() is not None
+    True
+    >>> set_num_threads(before)
+    """
+    if _native_engine is not None and settings.num_threads() is None:
+        set_num_threads(max(1, _native_engine.available_threads() // count))
