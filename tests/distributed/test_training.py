@@ -133,11 +133,13 @@ except TrainingDiverged as error:
 """
 
 DIFFERENT = """
-one = trainer(accumulate=1 + world().rank % 2)
-try:
-    one.run()
-except ValueError as error:
-    print(world().rank, error, flush=True)
+for number, more in enumerate(({"accumulate": 1 + world().rank % 2}, {})):
+    if number and world().rank:
+        stream[20, 1] = 5  # which the batches have
+    try:
+        trainer(**more).run()
+    except ValueError as error:
+        print(world().rank, error, flush=True)
 """
 
 UNSEEDED = """
@@ -186,10 +188,13 @@ def test_divergence_of_one_shard_is_raised_by_all(launch, script):
 
 def test_processes_that_differ_are_told(launch, script):
     out, _ = launch(2, [script(OWN + DIFFERENT)])
-    for rank, line in enumerate(sorted(out.splitlines())):
-        assert line.startswith(f"{rank} the processes differ in accumulate: rank 0 on ")
-        assert " has 1, rank 1 on " in line
-        assert " has 2; start all with the same options" in line
+    lines = sorted(out.splitlines())
+    assert [line[0] for line in lines] == list("0011")
+    for of_options, of_data in (lines[:2], lines[2:]):
+        assert of_options[1:].startswith(" the processes differ in accumulate: rank 0 on ")
+        assert " has 1, rank 1 on " in of_options
+        assert " has 2; start all with the same options, files and versions" in of_options
+        assert of_data[1:].startswith(" the processes differ in training data: rank 0 on ")
 
 
 def test_what_a_trainer_refuses(launch, script):

@@ -153,8 +153,8 @@ def info(measure: bool = False) -> dict[str, Any]:
 def set_num_threads(count: int) -> None:
     """Set the number of threads of the engine; its results do not depend on it.
 
-    The default is the environment variable ``ANAPHORA_NUM_THREADS``, or else ``OMP_NUM_THREADS``, or
-    else the number of processors that the process may use. On NumPy it has no effect.
+    The default is the environment variable ``ANAPHORA_NUM_THREADS``, else ``OMP_NUM_THREADS``, else
+    the number of processors that the process may use. On NumPy it has no effect.
 
     Raises:
         ValueError: the count is less than 1 or more than 1,024.

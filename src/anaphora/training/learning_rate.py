@@ -110,7 +110,15 @@ def find_learning_rate(
     rates = np.geomspace(smallest, largest, steps)
     sweep = _Losses()
     options = dataclasses.replace(
-        options, max_steps=steps, epochs=None, minutes=None, schedule="constant", ema_decay=0.0
+        options,
+        max_steps=steps,
+        epochs=None,
+        minutes=None,
+        schedule="constant",
+        ema_decay=0.0,
+        average_every=1,
+        outer_momentum=0.0,
+        outer_learning_rate=1.0,
     )
     with _restored(model, optimizer), contextlib.suppress(TrainingDiverged):
         model.train(True)

@@ -249,6 +249,18 @@ class TrainingOptions(Options):
         "By default as many as processes.",
         SIZE,
     )
+    average_every: int = training_option(
+        1,
+        "Updates that each process makes by itself before the weights of all are averaged (local "
+        "SGD), for slow networks; 1 adds the gradients of each update instead.",
+        SIZE,
+    )
+    outer_momentum: float = training_option(
+        0.0, "Nesterov momentum of the averages of average_every, 0.9 in DiLoCo.", SHARE
+    )
+    outer_learning_rate: float = training_option(
+        1.0, "The step from one average to the next, 0.7 in DiLoCo; 1 takes the average itself."
+    )
     accumulate: int = training_option(
         1, "Batches per update, whose gradients are accumulated as of one batch.", SIZE
     )
@@ -294,6 +306,20 @@ class TrainingOptions(Options):
             )
         if self.shards is not None and not is_power_of_two(self.shards):
             raise ValueError(f"shards must be a power of two (1, 2, 4, ...), not {self.shards}")
+        if not 0 < self.outer_learning_rate < math.inf:
+            raise ValueError(
+                "outer_learning_rate must be more than 0 and finite, not "
+                f"{self.outer_learning_rate}"
+            )
+        if self.average_every == 1 and (self.outer_momentum or self.outer_learning_rate != 1):
+            raise ValueError(
+                "outer_momentum and outer_learning_rate are for averages: give average_every"
+            )
+        if self.evaluate_every % self.average_every:
+            raise ValueError(
+                f"evaluate_every must be a multiple of average_every, {self.average_every}, not "
+                f"{self.evaluate_every}: between averages there are no common weights"
+            )
         if self.ema_decay and self.optimizer == "asgd":
             raise ValueError("ema_decay is not for asgd, which averages weights itself: give one")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):

@@ -30,6 +30,7 @@ from anaphora.optim import (
     layer_groups,
 )
 from anaphora.tensor import Parameter
+from anaphora.training.averaging import check_apart
 from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile
 from anaphora.training.evaluation import evaluate
 from anaphora.training.options import LIMITS, TaskOptions, TrainingOptions, with_new_limits
@@ -215,6 +216,7 @@ def _shared(
                     "folder, on a disk that their machines share"
                 ) from error
         check_shards(trainer.shards, processes.size)
+        check_apart(trainer.options.average_every, trainer.shards, processes.size)
     trainer.share(processes)
     return trainer
 
@@ -436,8 +438,8 @@ def _trainer(
         directory=home,
         save_model=save_model,
         callbacks=callbacks,
-        evaluator=lambda model, batches, on_batch: evaluate(
-            model, batches, on_batch, task.measure_of(options, model, model.codec)
+        evaluator=lambda model, batches, on_batch, processes: evaluate(
+            model, batches, on_batch, task.measure_of(options, model, model.codec), processes
         ),
         processes=ALONE if world().is_main else world(),  # rank 0 is the first to have a trainer
     )
@@ -480,6 +482,7 @@ def _with_shards(options: Any) -> Any:
     """The options with the shards of the training, for who resumes it; by default one a process."""
     shards = options.shards or world().size
     check_shards(shards, world().size)
+    check_apart(options.average_every, shards, world().size)
     return dataclasses.replace(options, shards=shards)
 
 

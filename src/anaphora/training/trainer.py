@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import itertools
 import math
 import operator
@@ -25,6 +26,7 @@ from anaphora.models.quantization import check_trainable
 from anaphora.nn.states import as_tuple
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
+from anaphora.training.averaging import Averaging, check_apart, has_outer_steps
 from anaphora.training.callbacks import Callback
 from anaphora.training.evaluation import (
     AnyBatches,
@@ -180,7 +182,7 @@ class Trainer:
             `anaphora.training.evaluate`; it may compute more figures.
         processes: Those that share the shards of each batch (see `shards` of `TrainingOptions`);
             None for all that were started together, by ``mpiexec`` or ``srun``. Each has a trainer
-            with the same arguments. Rank 0 evaluates, saves and shows progress; callbacks are
+            with the same arguments. Rank 0 saves and shows progress; callbacks are
             called on every rank, unless their ``only_main`` is true.
 
     Raises:
@@ -213,7 +215,7 @@ class Trainer:
         directory: ModelDirectory | None = None,
         save_model: Callable[[Mapping[str, Any]], None] = lambda record: None,
         callbacks: Sequence[Callback] = (),
-        evaluator: Callable[[Any, Any, Callable[[int], None]], Evaluation] = evaluate,
+        evaluator: Callable[..., Evaluation] = evaluate,
         processes: Processes | None = None,
     ) -> None:
         for name, given in (("batches", batches), ("validation", validation)):
@@ -238,6 +240,8 @@ class Trainer:
         self._stopping: str | None = None  # the same, when all processes know
         self._checkpoint_due = False
         self._gradients: GradientSum | None = None
+        self._averaging: Averaging | None = None
+        self._velocity: dict[str, Array] = {}  # of outer steps
         self._communication_seconds = 0.0  # since the last record
         self._gradient_norm = 0.0
         self._clock = self._last_checkpoint = time.monotonic()
@@ -330,7 +334,13 @@ class Trainer:
                 stack.enter_context(bar)
             stack.enter_context(self._matmul_precision())
             self._check_alike()
-            if self.shards > 1:
+            check_apart(self.options.average_every, self.shards, self.processes.size)
+            if self.options.average_every > 1:
+                self._averaging = Averaging(
+                    dict(self.model.named_parameters()), self.optimizer, self.options,
+                    self.processes, self.progress.step, self._velocity,
+                )  # fmt: skip
+            elif self.shards > 1:
                 parameters = [parameter for _, parameter in self.model.named_parameters()]
                 self._gradients = GradientSum(parameters, self.processes)
             reason = self._run()
@@ -352,15 +362,16 @@ class Trainer:
             self._notice_once("matmul_precision", notice)
         epoch: _Epoch | None = None
         while True:
-            self._agree()
-            if self._stopping is None and self._evaluation_is_due():
-                self.evaluate()
+            if self._is_together():
                 self._agree()
-            if self._checkpoint_due:
-                self.save_checkpoint()
-                self._agree()
-            if (reason := self._reason_to_stop()) is not None:
-                break
+                if self._stopping is None and self._evaluation_is_due():
+                    self.evaluate()
+                    self._agree()
+                if self._checkpoint_due:
+                    self.save_checkpoint()
+                    self._agree()
+                if (reason := self._reason_to_stop()) is not None:
+                    break
             if progress.position == 0:
                 epoch = None
                 if self.schedule is not None:
@@ -368,19 +379,57 @@ class Trainer:
                 self._notify("on_epoch")
             if epoch is None:
                 epoch = _Epoch(self._epoch_batches(), progress.position)
-            loss = self._update(epoch.take(self.options.accumulate))
+            update = self._update if self._averaging is None else self._update_apart
+            loss = update(epoch.take(self.options.accumulate))
             if progress.position == len(epoch):
                 progress.epoch, progress.position = progress.epoch + 1, 0
                 self.states = [None] * len(self.own_shards)
+            recorded = (progress.step - 1) // self.options.log_every
+            if self._averaging is not None and self._is_together():
+                recorded = self._averaging.step // self.options.log_every
+                self._average()
             progress.seconds = time.monotonic() - self._clock
             self._notify("on_step", loss)
-            if progress.step % self.options.log_every == 0:
+            if self._is_together() and progress.step // self.options.log_every > recorded:
                 self._record_training()
         if self._stopping is None and progress.evaluated_step != progress.step:
             self.evaluate()
         self.save_checkpoint()
         self._notify("on_stop", reason)
         return reason
+
+    def _is_together(self) -> bool:
+        """Whether all processes have the same weights: always, unless `average_every` is not 1."""
+        progress, options = self.progress, self.options
+        return (
+            self._averaging is None
+            or progress.step in (self._averaging.step, options.max_steps)
+            or progress.step % options.average_every == 0
+            or progress.position == 0
+        )
+
+    def _update_apart(self, batches: Sequence[Any]) -> float:
+        """An update of this process by itself; an error waits until all are together."""
+        assert self._averaging is not None
+        if self._averaging.failure is None:
+            try:
+                return self._update(batches)
+            except Exception as error:
+                self._averaging.failure = error
+        self.progress.position += len(batches)
+        self.progress.step += 1
+        return math.nan
+
+    def _average(self) -> None:
+        """Average the weights of all processes."""
+        assert self._averaging is not None
+        began, progress = time.monotonic(), self.progress
+        loss, tokens = self._averaging.average(progress.step)
+        self._velocity = self._averaging.velocity
+        progress.tokens += tokens
+        progress.interval_loss += loss
+        progress.interval_tokens += tokens
+        self._communication_seconds += time.monotonic() - began
 
     def _agree(self) -> None:
         """Share what only one process knows: rank 0's clock, and any request to stop."""
@@ -427,7 +476,9 @@ class Trainer:
         progress, options = self.progress, self.options
         if self.schedule is not None:
             self.schedule.on_step(progress.step)
-        if self.shards == 1:
+        if self._averaging is not None:
+            mean, total = self._backward_apart(batches)
+        elif self.shards == 1:
             counts = [count_targets(self.model, batch) for batch in batches]
             total = sum(counts)
             mean = self._backward(batches, counts, total, self._sequences(batches))
@@ -445,6 +496,9 @@ class Trainer:
 
         progress.position += len(batches)
         progress.step += 1
+        if self._averaging is not None:
+            self._averaging.count(mean * total, total)
+            return mean
         progress.tokens += total
         progress.interval_loss += mean * total
         progress.interval_tokens += total
@@ -491,6 +545,17 @@ class Trainer:
             else:
                 to_minimize.backward()
         return mean
+
+    def _backward_apart(self, batches: Sequence[Any]) -> tuple[float, int]:
+        """Forward and backward over the shard of this process; its mean loss, and its targets."""
+        number = self.processes.rank
+        key = int(random.generator().integers(2**63))
+        parts = [shards_of(self.model, batch, self.shards)[number] for batch in batches]
+        counts = [0 if part is None else count_targets(self.model, part) for part in parts]
+        sequences = self._sequences([part for part in parts if part is not None])
+        with random_numbers_of(key, number):
+            mean = self._backward(parts, counts, sum(counts), sequences)
+        return mean, sum(counts)
 
     def _backward_of_shards(self, batches: Sequence[Any]) -> tuple[float, int]:
         """Forward and backward over all shards of batches; the mean loss, and the targets."""
@@ -732,12 +797,16 @@ class Trainer:
             )
 
     def _evaluation(self) -> Evaluation | None:
-        """The figures of the validation data, by rank 0, for all; None if it was stopped."""
+        """The figures of the validation data, for all processes; None if it was stopped."""
         result: Evaluation | None = None
-        with self.processes.together():
-            if self.processes.is_main:
-                with contextlib.suppress(_Stopped), self._matmul_precision():
-                    result = self.evaluator(self.model, self.validation, self._evaluation_watcher())
+        given = self.model, self.validation, self._evaluation_watcher()
+        with contextlib.suppress(_Stopped), self._matmul_precision():
+            if "processes" in inspect.signature(self.evaluator).parameters:
+                result = self.evaluator(*given, processes=self.processes)
+            else:
+                with self.processes.together():
+                    if self.processes.is_main:
+                        result = self.evaluator(*given)
         if self.processes.size > 1:  # it may have sampled
             result, state = self.processes.broadcast((result, random.get_state()))
             random.set_state(state)
@@ -837,6 +906,7 @@ class Trainer:
         optimizer = self.optimizer.state_dict()
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.pop("arrays").items()}
         arrays |= self._state_arrays(states)
+        arrays |= {f"outer.{name}": array for name, array in self._velocity.items()}
         self.directory.save_checkpoint(
             arrays,
             {
@@ -906,7 +976,8 @@ class Trainer:
             if (schedule is None) != (self.schedule is None):
                 raise ValueError(f"schedule is {schedule}, which contradicts config.json")
             check_arrays(path, arrays, self._array_shapes(checkpoint, arrays))
-            parts: dict[str, dict[str, Array]] = {"model": {}, "optimizer": {}, "state": {}}
+            parts: dict[str, dict[str, Array]]
+            parts = {"model": {}, "optimizer": {}, "state": {}, "outer": {}}
             for name, array in arrays.items():
                 part, _, rest = name.partition(".")
                 parts[part][rest] = array
@@ -927,7 +998,7 @@ class Trainer:
                 "that was saved with config.json, or train again"
             ) from error
         self.progress = progress
-        self.states = states
+        self.states, self._velocity = states, parts["outer"]
         if self.processes.is_main:
             self.directory.truncate_metrics(checkpoint["metrics_size"])
 
@@ -959,7 +1030,10 @@ class Trainer:
                 if checkpoint["state_is_tuple"] != is_tuple:
                     raise ValueError(f"state_is_tuple is {checkpoint['state_is_tuple']}")
                 state = self._state_arrays(after)
-        arrays = model | optimizer | state
+        outer = {}
+        if has_outer_steps(self.options) and any(name.startswith("outer.") for name in given):
+            outer = {f"outer.{name}": p.data for name, p in self.model.named_parameters()}
+        arrays = model | optimizer | state | outer
         return {name: Shape(array.shape, array.dtype) for name, array in arrays.items()}
 
 
