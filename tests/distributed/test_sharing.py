@@ -147,3 +147,62 @@ def test_evaluations_have_the_bits_of_one_process(launch, script):
     pytest.importorskip("sacrebleu", reason="needs the extra translation")
     out, errors = launch(3, [script(EVALUATIONS)])
     assert out == "all is right\n", errors
+
+
+STOPPED = """
+import numpy as np
+from anaphora import random
+from anaphora.data import SequenceBatches
+from anaphora.distributed import world
+from anaphora.models import SequenceClassifier
+from anaphora.optim import SGD
+from anaphora.training import Callback, Trainer, TrainingOptions, evaluate
+
+w = world()
+random.seed(2)
+rng = np.random.default_rng(1)
+series = [rng.standard_normal((n, 3)).astype(np.float32) for n in rng.integers(1, 9, 40)]
+batches = SequenceBatches(series, rng.integers(0, 3, 40), 4)
+model = SequenceClassifier(3, hidden_size=5, input_size=3)
+
+class Watch(Callback):
+    records, seen = [], []
+
+    def on_evaluation_batch(self, trainer, done, total):
+        self.seen.append((done, total))
+        if w.rank == 1 and len(self.seen) == 25:
+            trainer.request_stop("enough")
+
+    def on_record(self, trainer, record):
+        if record["kind"] == "evaluation":
+            self.records.append(record)
+
+own = []
+
+def count(model, batches, on_batch, processes):
+    loss = model.loss
+    model.loss = lambda *given: own.append(1) or loss(*given)
+    try:
+        return evaluate(model, batches, on_batch, processes=processes)
+    finally:
+        model.loss = loss
+
+options = TrainingOptions(max_steps=9, evaluate_every=2, epochs=None, shards=2)
+trainer = Trainer(model, SGD(model.parameters(), 0.1), batches, options, validation=batches,
+                  callbacks=[Watch()], evaluator=count)
+assert trainer.run() == "enough"
+assert [record["step"] for record in Watch.records] == [2, 4]
+assert trainer.progress.step == 6 and trainer.progress.evaluated_step == 4
+assert Watch.seen[:20] == [(k, 10) for k in range(1, 11)] * 2
+assert len(Watch.seen) == 25 and len(own) == 5 + 5 + 3, own  # half of the batches
+losses = w.all_gather([record["loss"] for record in Watch.records])
+assert losses[0] == losses[1]
+w.barrier()
+if w.is_main:
+    print("all is right")
+"""
+
+
+def test_evaluations_of_a_training_are_shared_and_stop_together(launch, script):
+    out, errors = launch(2, [script(STOPPED)])
+    assert out == "all is right\n", errors
