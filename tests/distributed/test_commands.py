@@ -38,6 +38,7 @@ def folder(tmp_path_factory):
     """A folder with a model of each kind, and files to evaluate them on and to predict for."""
     pytest.importorskip("sacrebleu", reason="needs the extra translation")
     home, rng = tmp_path_factory.mktemp("commands"), np.random.default_rng(5)
+    before = Path.cwd()
     os.chdir(home)
     texts = lines(rng, 60)
     Path("text.txt").write_text("".join(f"{line}\n" for line in texts))
@@ -81,7 +82,8 @@ def folder(tmp_path_factory):
         "forecast", "forecaster", ["series.csv"], horizon=4, season=6, series_column="series",
         time_column="time", target_column=("value",), embedding_size=None,
     )  # fmt: skip
-    return home
+    yield home
+    os.chdir(before)
 
 
 COMMANDS = {
@@ -205,3 +207,39 @@ assert engine.info()["threads"] == 3
 def test_a_number_of_threads_that_is_set_stays(launch, script):
     out, errors = launch(2, [script(THREADS)])
     assert out.startswith("anaphora "), errors
+
+
+DIFFERENT = """
+import os, sys
+rank = int(os.environ["PMI_RANK"])
+if sys.argv[1] == "engine" and rank == 1:
+    os.environ["ANAPHORA_ENGINE"] = "numpy"
+from anaphora.cli.app import run
+from anaphora.training import language_model
+if sys.argv[1] == "text":  # of one name, but each machine has its own
+    open_source = language_model.open_source
+    language_model.open_source = lambda paths, *given: open_source([f"text{rank}.txt"], *given)
+sys.argv = ["anaphora", "evaluate", "char", "text.txt"]
+sys.exit(run())
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            "engine",
+            r"anaphora: the processes differ in engine: rank 0 on \S+ has native \w+, rank 1",
+        ),
+        (
+            "text",
+            r"differ in number of targets: rank 0 on \S+ has 8, rank 1 on \S+ has 10; start all",
+        ),
+    ],
+)
+def test_processes_that_differ_are_told(launch, script, folder, what, message):
+    for rank in (0, 1):
+        (folder / f"text{rank}.txt").write_text("it rains\n" + "a\n" * rank)
+    _, errors = launch(2, [script(DIFFERENT), what], code=1)
+    assert re.search(message, errors), errors
+    assert errors.count("anaphora: ") == 1

@@ -72,7 +72,7 @@ def test_it_goes_on_with_other_numbers_of_processes(alone, launch, tmp_path):
 # The same with Python's Trainer
 
 OWN = """
-import hashlib, sys
+import hashlib, json, sys
 import numpy as np
 from anaphora import nn, ops, random
 from anaphora.artifact import ModelDirectory
@@ -97,7 +97,12 @@ rng = np.random.default_rng(5)
 stream = rng.normal(size=(30, 5, 2)).astype(np.float32)  # of 5 rows: shards of 1, 1, 1 and 2
 targets = np.repeat(stream.cumsum(axis=0)[..., :1], 3, axis=-1)
 batches = SignalBatches(stream, targets, window=7)
-losses = []
+losses, told = [], []
+
+def tell():
+    everybody = world().gather(told)
+    if world().is_main:
+        print(json.dumps(everybody))
 
 class Record(Callback):
     def on_step(self, trainer, loss):
@@ -129,7 +134,8 @@ try:
     first.run()
 except TrainingDiverged as error:
     assert first.progress.step == 1, first.progress
-    print(world().rank, str(error)[:200], flush=True)
+    told.append(str(error))
+tell()
 """
 
 DIFFERENT = """
@@ -139,7 +145,8 @@ for number, more in enumerate(({"accumulate": 1 + world().rank % 2}, {})):
     try:
         trainer(**more).run()
     except ValueError as error:
-        print(world().rank, error, flush=True)
+        told.append(str(error))
+tell()
 """
 
 UNSEEDED = """
@@ -148,18 +155,19 @@ one = trainer()
 try:
     one.run()
 except ValueError as error:
-    print(world().rank, error, flush=True)
+    told.append(str(error))
 batches = [(stream[:7], targets[:7])]
 random.seed = lambda value: random.set_state(np.random.PCG64(value).state)
 try:
     trainer().run()
 except TypeError as error:
-    print(world().rank, error, flush=True)
+    told.append(str(error))
 for shards in (2, 3):
     try:
         trainer(shards)
     except ValueError as error:
-        print(world().rank, error, flush=True)
+        told.append(str(error))
+tell()
 """
 
 
@@ -179,35 +187,31 @@ def test_a_trainer_in_python(launch, script, tmp_path):
 
 def test_divergence_of_one_shard_is_raised_by_all(launch, script):
     out, _ = launch(4, [script(OWN + DIVERGED)])
-    lines = sorted(out.splitlines())
-    assert [line[0] for line in lines] == list("0123")
-    for line in lines:
-        assert line[2:].startswith("rank 3 on ")
-        assert "became nan at step 2" in line
+    everybody = json.loads(out)
+    assert [len(told) for told in everybody] == [1] * 4
+    for (message,) in everybody:
+        assert message.startswith("rank 3 on ")
+        assert "became nan at step 2" in message
 
 
 def test_processes_that_differ_are_told(launch, script):
     out, _ = launch(2, [script(OWN + DIFFERENT)])
-    lines = sorted(out.splitlines())
-    assert [line[0] for line in lines] == list("0011")
-    for of_options, of_data in (lines[:2], lines[2:]):
-        assert of_options[1:].startswith(" the processes differ in accumulate: rank 0 on ")
-        assert " has 1, rank 1 on " in of_options
-        assert " has 2; start all with the same options, files and versions" in of_options
-        assert of_data[1:].startswith(" the processes differ in training data: rank 0 on ")
+    first, second = json.loads(out)
+    assert first == second
+    of_options, of_data = first
+    assert of_options.startswith("the processes differ in accumulate: rank 0 on ")
+    assert " has 1, rank 1 on " in of_options
+    assert " has 2; start all with the same options, files and versions" in of_options
+    assert of_data.startswith("the processes differ in training data: rank 0 on ")
 
 
 def test_what_a_trainer_refuses(launch, script):
     out, _ = launch(4, [script(OWN + UNSEEDED)])
-    lines = sorted(out.splitlines())
-    assert len(lines) == 4 * 4
-    told = [line[2:] for line in lines if line.startswith("3 ")]
-    assert told[0].startswith("4 processes cannot share 2 shards: start 1 or 2 processes, or")
-    assert told[1].startswith(
-        ("a batch of type tuple cannot be cut into 4 shards: give it", "rank")
-    )
-    assert told[2] == "shards must be a power of two (1, 2, 4, ...), not 3"
-    assert told[3].startswith("the processes differ in initial weights: rank 0 on ")
+    for told in json.loads(out):
+        assert told[0].startswith("the processes differ in initial weights: rank 0 on ")
+        assert "a batch of type tuple cannot be cut into 4 shards: give it a method" in told[1]
+        assert told[2].startswith("4 processes cannot share 2 shards: start 1 or 2 processes, or")
+        assert told[3] == "shards must be a power of two (1, 2, 4, ...), not 3"
 
 
 # The command line
@@ -303,6 +307,22 @@ def test_ranks_with_different_commands_are_told(start, tmp_path):
     assert errors.count("anaphora: the processes") == 1
 
 
+def test_ranks_that_compute_differently_are_told(start, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    given = ["-m", "anaphora", "train", tmp_path / "text.txt", *SMALL, "--out", tmp_path / "model"]
+    given += ["--max-steps", "5"]
+    program = (
+        "import os, runpy; os.environ['ANAPHORA_ENGINE'] = 'numpy'; runpy.run_module('anaphora')"
+    )
+    program = program.replace("('anaphora')", "('anaphora', run_name='__main__')")
+    process = start(1, [*given, ":", "-n", "1", sys.executable, "-c", program, *given[2:]])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert errors.count("anaphora: the processes differ in ") == 1
+    assert "engine: rank 0 on " in errors
+    assert "has numpy" in errors
+
+
 def wait_for(process, condition):
     end = time.monotonic() + 60
     while not condition():
@@ -388,6 +408,37 @@ def goes_on(tmp_path, step):
     )
     expected.run()
     assert trainings.digest(trainer) == trainings.digest(expected)
+
+
+DRIFTING = """
+import sys
+from anaphora.cli import main
+from anaphora.distributed import world
+from anaphora.training.trainer import Trainer
+
+update = Trainer._update
+
+def drift(self, batches):
+    loss = update(self, batches)
+    if self.progress.step == 4 and world().rank == 1:
+        with next(self.model.parameters()).writing() as array:
+            array[0] += 1
+    return loss
+
+Trainer._update = drift
+sys.argv[0] = "anaphora"
+main()
+"""
+
+
+def test_weights_that_differ_are_not_saved(launch, script, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    given = ["train", tmp_path / "text.txt", *SMALL, "--max-steps", "6", "--out", tmp_path / "m"]
+    _, errors = launch(2, [script(DRIFTING), *given, "--evaluate-every", "100"], code=1)
+    assert errors.startswith("anaphora: the processes differ in weights after 6 steps: rank 0 on ")
+    assert "nothing was saved" in errors
+    assert errors.count("anaphora: ") == 1
+    assert saved(tmp_path / "m")[1] == 0
 
 
 UNREADABLE = """

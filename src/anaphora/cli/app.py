@@ -31,7 +31,7 @@ from anaphora.cli.quantize import quantize
 from anaphora.cli.score import score
 from anaphora.cli.serve import serve
 from anaphora.cli.train import train
-from anaphora.distributed import world
+from anaphora.distributed import ProcessesDiffer, world
 from anaphora.distributed.processes import launched_rank
 
 __all__ = ["app", "run"]
@@ -114,7 +114,7 @@ def run() -> int:
     own = {"the command line": shlex.join(sys.argv[1:]), "version": anaphora.__version__}
     try:
         processes.check_alike(own)
-    except ValueError as error:
+    except ProcessesDiffer as error:
         complain(str(error))
         return end_together(processes, 2)
     share_processors(processes)

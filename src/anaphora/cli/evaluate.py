@@ -126,9 +126,8 @@ def evaluate(
             stack.enter_context(products_in(matmul_precision, model))
             with reported_misuse():
                 data = task.evaluation(given, model, texts, batch_size)
-        with reported_misuse():
-            check_alike(processes, model)
-            processes.check_alike({"tokens of the text": str(data.batches.tokens)})
+        check_alike(processes, model)
+        processes.check_alike({"number of targets": f"{data.batches.tokens:,}"})
         if (notice := _idle(data, processes)) is not None:
             complain(notice)
         result = _evaluate(output, directory, model, data, processes)

@@ -154,8 +154,7 @@ def generate(
                     _refuse_sampling(context)
             model = load_text_model(directory, weights)
             stack.enter_context(products_in(matmul_precision, model))
-        with reported_misuse():
-            check_alike(processes, model)
+        check_alike(processes, model)
         tokenizer = model.codec
         stops = stop or []
         if prompts is None and len(prompt or []) < 2 and next_count is None:

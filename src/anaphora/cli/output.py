@@ -21,7 +21,7 @@ from rich.console import Console
 
 from anaphora.artifact import ArtifactError
 from anaphora.data import DataError
-from anaphora.distributed import Processes
+from anaphora.distributed import Processes, ProcessesDiffer
 from anaphora.training import Task, TrainingDiverged, task_of
 
 JSON_HELP = "Print JSON on standard output, prose on standard error."
@@ -226,7 +226,7 @@ def reported_errors() -> Iterator[None]:
     """Turn expected errors into one message and an exit code."""
     try:
         yield
-    except (DataError, ArtifactError, TrainingDiverged, ImportError) as error:
+    except (DataError, ArtifactError, TrainingDiverged, ProcessesDiffer, ImportError) as error:
         end(str(error), 1)
     except BrokenPipeError as error:  # the reader of the output, such as head, has closed it
         raise typer.Exit(1) from error

@@ -93,8 +93,7 @@ def predict(
                 given = dataclasses.replace(task.load_options(directory), **options)
             model = load_model(task, directory, weights)
             stack.enter_context(products_in(matmul_precision, model))
-        with reported_misuse():
-            check_alike(processes, model)
+        check_alike(processes, model)
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
             typer.echo("reading lines; end with Ctrl-D", err=True)

@@ -72,7 +72,7 @@ def check_alike(processes: Processes, model: Any) -> None:
     """Check that all processes find the same with a model, to the bit.
 
     Raises:
-        ValueError: they compute with other instructions, or have read another model.
+        ProcessesDiffer: they compute with other instructions, or have read another model.
     """
     if processes.size == 1:
         return

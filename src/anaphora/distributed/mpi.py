@@ -25,7 +25,8 @@ Value = TypeVar("Value")
 Bytes = NDArray[np.uint8]
 
 _YIELDS = 100  # of a process that waits, before it sleeps: it may wait long
-_SLEEP = 50e-6  # seconds
+_SLEEP, _LONG_SLEEP = 50e-6, 1e-3  # seconds
+_SLEEPS = 1000  # before the long ones: what others do takes a while
 
 _MESSAGE, _EXCHANGE = 0, 1  # tags
 
@@ -199,7 +200,7 @@ class _Pause:
             time.sleep(0)  # lets other threads of this process run
             _yield_core()
         else:
-            time.sleep(_SLEEP)
+            time.sleep(_SLEEP if self._count <= _YIELDS + _SLEEPS else _LONG_SLEEP)
 
 
 _yield_core = getattr(os, "sched_yield", lambda: None)

@@ -13,9 +13,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALONE", "Processes", "launched_size", "world"]
+__all__ = ["ALONE", "Processes", "ProcessesDiffer", "launched_size", "world"]
 
 Value = TypeVar("Value")
+
+
+class ProcessesDiffer(ValueError):  # noqa: N818 - it names what is wrong
+    """Processes that should do the same differ; the message says in what.
+
+    >>> issubclass(ProcessesDiffer, ValueError)
+    True
+    """
 
 
 class Processes:
@@ -137,11 +145,19 @@ class Processes:
         It returns where there is only one process, which may end as usual.
         """
 
-    def check_alike(self, own: Mapping[str, str]) -> None:
+    def check_alike(
+        self,
+        own: Mapping[str, str],
+        advice: str = "start all with the same options, files and versions",
+    ) -> None:
         """Check that values, by name, are the same in all processes.
 
+        Args:
+            own: The values of this process.
+            advice: The end of the message.
+
         Raises:
-            ValueError: one is not; the message names it, two ranks and their values.
+            ProcessesDiffer: one is not; the message names it, two ranks and their values.
 
         >>> ALONE.check_alike({"version": "1.0"})
         """
@@ -150,10 +166,9 @@ class Processes:
             values = [one.get(name, "none") for one in gathered]
             for rank, value in enumerate(values):
                 if value != values[0]:
-                    raise ValueError(
+                    raise ProcessesDiffer(
                         f"the processes differ in {name}: {self.name(0)} has {values[0]}, "
-                        f"{self.name(rank)} has {value}; start all with the same options, files "
-                        "and versions"
+                        f"{self.name(rank)} has {value}; {advice}"
                     )
 
     @contextlib.contextmanager

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -131,11 +131,15 @@ class GradientSum:
         self._missing = [len(bucket) for bucket in self._buckets]
         self._travelling: list[Future[list[Gradient | None]]] = []
 
-    def close(self) -> None:
-        """End the second thread."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *arguments: object) -> None:
+        """End the second thread, which after an error may still wait for other processes."""
         if self._thread:
-            self._thread.shutdown()
-            self._processes.free()
+            self._thread.shutdown(wait=kind is None, cancel_futures=True)
+            if kind is None:
+                self._processes.free()
 
     def last_backward(self) -> contextlib.AbstractContextManager[None]:
         """Within the block is the last backward pass, of the last shard."""

@@ -321,7 +321,7 @@ class Trainer:
         Raises:
             TrainingDiverged: the loss or a gradient is NaN or infinite. Nothing on disk changes.
             ArtifactError: the directory is locked by another training.
-            ValueError: the processes differ in their options, weights or data.
+            ProcessesDiffer: the processes differ in their options, weights or data.
         """
         with contextlib.ExitStack() as stack:
             with self.processes.together():
@@ -342,11 +342,8 @@ class Trainer:
                 )  # fmt: skip
             elif self.shards > 1:
                 parameters = [parameter for _, parameter in self.model.named_parameters()]
-                self._gradients = GradientSum(parameters, self.processes)
-            reason = self._run()
-            if self._gradients is not None:
-                self._gradients.close()
-            return reason
+                self._gradients = stack.enter_context(GradientSum(parameters, self.processes))
+            return self._run()
 
     def _matmul_precision(self) -> contextlib.AbstractContextManager[None]:
         return engine.matmul_precision(
@@ -859,7 +856,7 @@ class Trainer:
         """Check that all processes train the same, before they start.
 
         Raises:
-            ValueError: they differ.
+            ProcessesDiffer: they do not.
         """
         if self.processes.size == 1:
             return
@@ -884,17 +881,14 @@ class Trainer:
         """Check that all processes have computed the same weights.
 
         Raises:
-            RuntimeError: they have not.
+            ProcessesDiffer: they have not.
         """
         if self.processes.size == 1:
             return
-        try:
-            self.processes.check_alike({"weights": self._weights_digest()})
-        except ValueError as error:
-            raise RuntimeError(
-                f"after {self.progress.step:,} steps {error}: their processors or libraries "
-                "compute differently; nothing was saved"
-            ) from error
+        self.processes.check_alike(
+            {f"weights after {self.progress.step:,} steps": self._weights_digest()},
+            "nothing was saved; their processors or libraries compute differently",
+        )
 
     def _save_checkpoint(self, states: Sequence[Any]) -> None:
         if self.progress.best_loss is None:
