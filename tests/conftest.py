@@ -24,7 +24,7 @@ settings.load_profile("repeatable")
 SLOW = {
     "cli", "distributed", "engine", "parity", "serve", "training", "test_artifact.py",
     "test_benchmarks.py", "test_documentation.py", "test_estimators.py", "test_examples.py",
-    "test_forecasting_estimator.py", "test_project.py", "test_tensor.py",
+    "test_forecasting_estimator.py", "test_project.py", "test_searches.py", "test_tensor.py",
 }  # fmt: skip
 
 

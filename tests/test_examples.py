@@ -53,6 +53,7 @@ def test_every_example_is_tested():
         "amplifier.py",
         "digits_to_words.py",
         "execute_programs.py",
+        "hyperparameters.py",
         "language_model.py",
         "new_cell.py",
         "pronunciation.py",
@@ -283,6 +284,47 @@ def test_tagging(tmp_path, rng, capsys):
     spelling = {"characters": characters[:, :, None], "character_lengths": lengths[:, None]}
     logits, _ = model(np.array(ids)[:, None], **spelling)
     assert logits.data[:, 0].argmax(axis=-1).tolist() == [0, 1]
+
+
+def test_hyperparameters(tmp_path, capsys):
+    optuna = pytest.importorskip("optuna", reason="needs Optuna (extra searches)")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    text = tmp_path / "text.txt"
+    text.write_text("A word that refers back to what was said before.\n" * 40, encoding="utf-8")
+    sizes = ("--largest", 24, "--batch-size", 4, "--window", 16, "--steps", 24)
+    study = main_of("hyperparameters.py", text, *sizes, "--trials", 12)
+    pruned = [trial for trial in study.trials if trial.state.name == "PRUNED"]
+    finished = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert len(pruned) + len(finished) == 12
+    assert len(pruned) >= 3
+    for trial in finished:
+        assert list(trial.intermediate_values) == [4, 8, 12, 16, 20, 24]
+        assert trial.value == min(trial.intermediate_values.values())
+    for trial in pruned:  # at the step where its best was worse than the median
+        best, step = min(trial.intermediate_values.values()), max(trial.intermediate_values)
+        others = [
+            min(v for s, v in one.intermediate_values.items() if s <= step)
+            for one in finished
+            if one.number < trial.number
+        ]
+        assert best > np.median(others)
+        assert step < 24
+    printed = capsys.readouterr().out
+    assert (
+        f"12 trials, {len(pruned)} of them pruned; the best, {study.best_trial.number}:" in printed
+    )
+    assert f"{min(one.value for one in finished) / np.log(2):.3f} bits per character" in printed
+
+
+def test_processes_share_a_search_of_hyperparameters(tmp_path):
+    optuna = pytest.importorskip("optuna", reason="needs Optuna (extra searches)")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    text = tmp_path / "text.txt"
+    text.write_text("A word that refers back to what was said before.\n" * 40, encoding="utf-8")
+    sizes = ("--largest", 17, "--batch-size", 4, "--window", 16, "--steps", 2)
+    shared = ("--trials", 2, "--journal", tmp_path / "search.log")
+    counts = [len(main_of("hyperparameters.py", text, *sizes, *shared).trials) for _ in range(2)]
+    assert counts == [2, 4]
 
 
 def test_tagging_tells_which_tags_are_missed(capsys):

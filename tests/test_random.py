@@ -1,6 +1,8 @@
 """One generator: seeded, saved and restored."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -43,3 +45,32 @@ def test_a_state_of_another_generator_is_refused():
         random.set_state(np.random.Philox(1).state)
     with pytest.raises(ValueError, match="non-negative"):
         random.seed(-1)
+
+
+def test_a_block_has_a_generator_that_no_other_thread_uses():
+    random.seed(3)
+    before = random.get_state()
+    meeting = Barrier(2, timeout=60)
+
+    def sampled(value):
+        found = []
+        with random.seeded(value):
+            for _ in range(3):  # in turns with the other thread
+                meeting.wait()
+                found.append(random.generator().random())
+            with pytest.raises(TypeError), random.seeded(9):  # within another, with an error
+                random.seed("nine")
+            state = random.get_state()
+            found.append(random.generator().random())
+            random.set_state(state)
+            assert random.generator().random() == found[-1]
+            random.seed(value)
+            assert random.generator().random() == found[0]
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(sampled, [7, 8]))
+    for value, numbers in zip([7, 8], found, strict=True):
+        expected = np.random.Generator(np.random.PCG64(value)).random(4)
+        np.testing.assert_array_equal(numbers, expected)
+    assert random.get_state() == before

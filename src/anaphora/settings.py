@@ -30,12 +30,17 @@ def engine() -> str:
 def num_threads() -> int | None:
     """The number of threads to use; None if it is not set.
 
+    Without ``ANAPHORA_NUM_THREADS`` it is that of ``OMP_NUM_THREADS``, which joblib and dask set in
+    the processes that they start, and scripts of clusters for each task.
+
     Raises:
         SettingError: ``ANAPHORA_NUM_THREADS`` is not an integer from 1 to 1,024.
     """
     value = os.environ.get("ANAPHORA_NUM_THREADS")
     if not value:
-        return None
+        of_openmp = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        given = of_openmp.isdecimal() and len(of_openmp) < 9 and int(of_openmp) > 0
+        return min(int(of_openmp), MAX_THREADS) if given else None
     if not (value.isdecimal() and len(value) < 9 and 1 <= int(value) <= MAX_THREADS):
         raise SettingError(
             f"ANAPHORA_NUM_THREADS is {value!r}; expected an integer from 1 to {MAX_THREADS:,}; "

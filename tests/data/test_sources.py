@@ -444,3 +444,78 @@ def test_utf_16_without_a_mark_is_reported(tmp_path, data):
         "".join(open_source(path, encoding="utf-16"))
     with pytest.raises(DataError, match="encoding 'idna' is unknown to Python"):
         open_source(path, encoding="idna")
+
+
+# Pieces
+
+
+@given(
+    st.lists(st.text("aé \n\r", min_size=1, max_size=30), min_size=1, max_size=4),
+    st.integers(1, 6),
+    st.sampled_from(["utf-8", "cp1252"]),
+    st.booleans(),
+)
+def test_pieces_are_the_text_and_begin_lines(tmp_path_factory, texts, count, encoding, mark):
+    folder = tmp_path_factory.mktemp("texts")
+    for number, text in enumerate(texts):
+        data = text.encode(encoding)
+        write(folder / f"{number}.txt", b"\xef\xbb\xbf" * (mark and encoding == "utf-8") + data)
+    source = open_source(folder, encoding=encoding)
+    pieces = ["".join(piece) for piece in source.pieces(count)]
+    assert "".join(pieces) == "".join(source)
+    assert len(pieces) <= count
+    assert all(piece.endswith("\n") for piece in pieces[:-1])
+    size = sum(len(piece) for piece in pieces)
+    if count > 1 and len(texts) == 1 and set(texts[0][::2]) == {"\n"} and size > 2 * count:
+        assert len(pieces) == count
+
+
+def test_pieces_have_similar_sizes(tmp_path):
+    lines = [f"line {number}\n" for number in range(3000)]
+    write(tmp_path / "a.txt", "".join(lines[:1000]))
+    write(tmp_path / "b.txt", "".join(lines[1000:]))
+    source = open_source(tmp_path)
+    pieces = ["".join(piece) for piece in source.pieces(4)]
+    assert "".join(pieces) == "".join(lines)
+    sizes = [len(piece) for piece in pieces]
+    assert max(sizes) - min(sizes) < 40
+
+
+def test_pieces_of_tables_are_files(tmp_path):
+    for number in range(5):
+        rows = [f"{number}{k},x\n" for k in range(40)] if number != 3 else [",x\n"] * 40
+        write(tmp_path / f"{number}.csv", "text,other\n" + "".join(rows))
+    paths = sorted(tmp_path.glob("*.csv"))
+    source = open_source(paths, "text")
+    pieces = source.pieces(3)
+    assert sum((piece.files for piece in pieces), ()) == source.files
+    assert 1 < len(pieces) <= 3
+    assert "".join(map("".join, pieces)) == "".join(source)
+    alone = open_source(paths[2:4], "text").pieces(2)
+    assert ["".join(piece) != "" for piece in alone] == [True, False]  # one has no text
+
+
+@pytest.mark.parametrize("kind", ["gzip", "utf-16", "pipe"])
+def test_what_cannot_be_cut_is_one_piece(tmp_path, monkeypatch, kind):
+    text = "one\ntwo\n" * 20
+    path, encoding = tmp_path / "a.txt", "utf-8"
+    if kind == "gzip":
+        path.write_bytes(gzip.compress(text.encode()))
+    elif kind == "utf-16":
+        path.write_text(text, encoding="utf-16")
+        encoding = "utf-16"
+    else:
+        pipe_in(monkeypatch, text.encode())
+        path = "-"
+    source = open_source(path, encoding=encoding)
+    assert source.pieces(3) == [source]
+
+
+def test_a_piece_that_cannot_be_decoded_is_located_in_the_file(tmp_path):
+    path = write(tmp_path / "a.txt", b"one\n" * 100 + b"\xff\n" + b"two\n" * 100)
+    source = open_source(path)
+    with pytest.raises(DataError) as whole:
+        list(source)
+    with pytest.raises(DataError, match="byte 0xFF at offset 400") as of_piece:
+        [list(piece) for piece in source.pieces(7)]
+    assert str(of_piece.value) == str(whole.value)

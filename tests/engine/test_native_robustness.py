@@ -865,7 +865,11 @@ def test_the_environment_chooses_the_instruction_set():
 
 
 def test_the_environment_chooses():
-    assert python(INFO, ANAPHORA_NUM_THREADS="3") == (0, "native 3", "")
+    assert python(INFO, ANAPHORA_NUM_THREADS="3", OMP_NUM_THREADS="2") == (0, "native 3", "")
+    assert python(INFO, ANAPHORA_NUM_THREADS="", OMP_NUM_THREADS="2, 4") == (0, "native 2", "")
+    for not_ours in ("", "0", "many", "9" * 30):  # another program may understand it
+        environment = {"ANAPHORA_NUM_THREADS": "", "OMP_NUM_THREADS": not_ours}
+        assert python(INFO, **environment) == (0, f"native {native.available_threads()}", "")
     assert python(INFO, ANAPHORA_ENGINE="numpy") == (0, "numpy None", "")
     code, _, errors = python(INFO, ANAPHORA_ENGINE="fast")
     assert code == 1

@@ -28,6 +28,7 @@ from anaphora.cli.output import (
 )
 from anaphora.cli.plot import plot
 from anaphora.cli.predict import predict
+from anaphora.cli.processes import share_processors
 from anaphora.cli.quantize import quantize
 from anaphora.cli.score import score
 from anaphora.cli.serve import serve
@@ -98,7 +99,7 @@ def _checked(context: typer.Context, parameter: Any, value: Any) -> Any:
     return value
 
 
-_OF_ALL_PROCESSES = {"train"}
+_OF_ALL_PROCESSES = {"train", "evaluate", "predict", "generate", "score"}
 """The commands that many processes share; rank 0 alone runs the others."""
 
 
@@ -121,6 +122,7 @@ def run() -> int:
     except ProcessesDiffer as error:
         complain(str(error))
         return end_together(processes, 2)
+    share_processors(processes)
     shared = processes.is_main or bool(_OF_ALL_PROCESSES & set(sys.argv[1:2]))
     return end_together(processes, _run() if shared else 0)
 

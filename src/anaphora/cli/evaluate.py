@@ -24,8 +24,11 @@ from anaphora.cli.output import (
     reported_misuse,
 )
 from anaphora.cli.precision import MatmulPrecision, Weights, products_in
+from anaphora.cli.processes import check_alike
 from anaphora.cli.unknown_tokens import report_unknown
+from anaphora.distributed import Processes, world
 from anaphora.training import Evaluation, EvaluationData, loss_unit, task_of
+from anaphora.training import evaluate as evaluate_model
 
 _LABELS = {
     "span_f1": ("span F1", "{:.2%}"),
@@ -94,6 +97,9 @@ def evaluate(
 
     Tokens that are not in the vocabulary are reported; bits per character are then undefined.
 
+    Several processes (mpiexec -n 4 anaphora evaluate ...) share out batches, or the streams of a
+    text, and find the same numbers as one.
+
     With --json, one line: loss (nats), tokens, seconds, unknown_tokens, unknown_share,
     unknown_labels, perplexity, bits_per_token, bits_per_character, characters, bleu, chrf,
     accuracy, macro_f1, micro_f1, subset_accuracy, span_f1, span_precision, span_recall, classes,
@@ -102,20 +108,31 @@ def evaluate(
     forecasts, and seasonal_naive with the same fields.
     """
     output = Output(as_json)
+    processes = world()
     with reported_errors(), contextlib.ExitStack() as stack:
-        task = task_of(directory)
-        with reported_misuse():
-            options = options_of(task.name, options, OPTIONS)
-            task.check_files(options, texts)
-            given = dataclasses.replace(task.load_options(directory), **options)
         began = time.monotonic()
-        model = load_model(task, directory, weights)
-        stack.enter_context(products_in(matmul_precision, model))
-        with reported_misuse():
-            data = task.evaluation(given, model, texts, batch_size)
-        result = _evaluate(output, directory, model, data)
+        with processes.together():
+            task = task_of(directory)
+            with reported_misuse():
+                options = options_of(task.name, options, OPTIONS)
+                task.check_files(options, texts)
+                given = dataclasses.replace(task.load_options(directory), **options)
+                if processes.size > 1 and "-" in texts:
+                    raise ValueError(
+                        f"standard input (-) reaches only {processes.name(0)}, but each of the "
+                        f"{processes.size} processes reads the text: name a file that all have"
+                    )
+            model = load_model(task, directory, weights)
+            stack.enter_context(products_in(matmul_precision, model))
+            with reported_misuse():
+                data = task.evaluation(given, model, texts, batch_size)
+        check_alike(processes, model)
+        processes.check_alike({"number of targets": f"{data.batches.tokens:,}"})
+        if (notice := _idle(data, processes)) is not None:
+            complain(notice)
+        result = _evaluate(output, directory, model, data, processes)
         unknown = data.unknown
-        figures = {**result.figures, **data.figures(result)}
+        figures = {**result.figures, **data.figures(result, processes)}
         details = {} if data.measure is None else data.measure.details()
         if data.unknown_labels:
             details = {"unknown_labels": data.unknown_labels, **details}
@@ -170,12 +187,33 @@ def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield label, f"{text} ({', '.join(beside)})" if beside else text
 
 
-def _evaluate(output: Output, directory: Path, model: Any, data: EvaluationData) -> Evaluation:
+def _idle(data: EvaluationData, processes: Processes) -> str | None:
+    """The notice about processes that have nothing to read."""
+    if processes.size == 1 or not data.batches.carries_state:
+        return None
+    streams = data.batches[0].inputs.shape[1]
+    if streams >= processes.size:
+        return None
+    read = "1 stream" if streams == 1 else f"{streams:,} streams"
+    return (
+        f"the text is read as {read}, each by one process, so that {processes.size - streams} of "
+        f"{processes.size} have nothing to do; a larger --batch-size has more streams, whose first "
+        "tokens have less context"
+    )
+
+
+def _evaluate(
+    output: Output, directory: Path, model: Any, data: EvaluationData, processes: Processes
+) -> Evaluation:
+    more: dict[str, Any] = {}
+    if data.measure is not None:
+        more["measure"] = data.measure
+    if data.evaluate is evaluate_model:
+        more["processes"] = processes
     with Progress(
         console=output.console, transient=True, disable=not output.console.is_terminal
     ) as progress:
         bar = progress.add_task("evaluating", total=data.batches.tokens)
-        more = {} if data.measure is None else {"measure": data.measure}
         result = data.evaluate(
             model, data.batches, on_batch=lambda n: progress.advance(bar, n), **more
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,8 +23,10 @@ from anaphora.cli.output import (
     reported_numbers,
 )
 from anaphora.cli.precision import MatmulPrecision, Weights, products_in
+from anaphora.cli.processes import Group, check_alike, in_groups
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import Tokenizer, located, stream_lines
+from anaphora.distributed import world
 from anaphora.generation import NextToken, Sampler, generate_batch, next_tokens
 from anaphora.generation import generate as generate_text
 from anaphora.training import task_of
@@ -123,7 +126,8 @@ def generate(
 
     With several prompts (repeated --prompt, or --prompts), or with --next, a line of dashes follows
     each result. Prompts are continued in batches of 32: the first with --seed, the next with
-    --seed + 1, and so on, each with the same result as alone with that seed.
+    --seed + 1, and so on, each with the same result as alone with that seed. Several processes
+    (mpiexec -n 4 anaphora generate ...) share out the batches.
 
     Tokens of a prompt that are not in the vocabulary are read as unknown, and reported.
 
@@ -131,26 +135,31 @@ def generate(
     prompt, next (a list of token and probability, most likely first).
     """
     output = Output(as_json)
+    processes = world()
     with reported_errors(), contextlib.ExitStack() as stack:
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        with reported_misuse():
-            sampler = Sampler(
-                temperature,
-                top_k,
-                top_p,
-                seed,
-                repetition_penalty=repetition_penalty,
-                no_repeat_ngram=no_repeat_ngram,
-            )
-            if stop and "" in stop:
-                raise ValueError("--stop is empty; omit it")
-            if next_count is not None:
-                _refuse_sampling(context)
-        model = load_text_model(directory, weights)
-        stack.enter_context(products_in(matmul_precision, model))
+        seed = processes.broadcast(secrets.randbelow(2**32)) if seed is None else seed
+        with processes.together():
+            with reported_misuse():
+                sampler = Sampler(
+                    temperature,
+                    top_k,
+                    top_p,
+                    seed,
+                    repetition_penalty=repetition_penalty,
+                    no_repeat_ngram=no_repeat_ngram,
+                )
+                if stop and "" in stop:
+                    raise ValueError("--stop is empty; omit it")
+                if next_count is not None:
+                    _refuse_sampling(context)
+            model = load_text_model(directory, weights)
+            stack.enter_context(products_in(matmul_precision, model))
+        check_alike(processes, model)
         tokenizer = model.codec
         stops = stop or []
         if prompts is None and len(prompt or []) < 2 and next_count is None:
+            if not processes.is_main:  # there is nothing to share out
+                return
             text = prompt[0] if prompt else ""
             pieces = generate_text(model, tokenizer, text, length, sampler, unknown, stops)
             report_unknown("the prompt", tokenizer, tokenizer.unknown_tokens([text]))
@@ -162,26 +171,37 @@ def generate(
                     output.write(piece)
                 output.write("\n")
             return
-        encoding = encoding or task_of(directory).load_options(directory).encoding
+        with processes.together():
+            encoding = encoding or task_of(directory).load_options(directory).encoding
         at_terminal = prompts == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
             typer.echo("reading prompts, one per line; end with Ctrl-D", err=True)
         unknown_tokens: Counter[str] = Counter()
         given = prompt or ([] if prompts else [""])
-        read, shown = itertools.tee(_read(tokenizer, given, prompts, encoding, unknown_tokens))
-        with reported_numbers(directory):
-            if next_count is not None:
-                for text in read:
-                    _show_next(output, text, next_tokens(model, tokenizer, text, next_count))
-            else:
-                size = 1 if at_terminal else _PROMPTS_AT_ONCE
-                texts = generate_batch(
-                    model, tokenizer, read, length, sampler, unknown, stops, batch_size=size
+
+        def results(group: list[tuple[int, str]]) -> Iterator[Any]:
+            texts = [text for _, text in group]
+            with reported_numbers(directory):
+                if next_count is not None:
+                    yield from (next_tokens(model, tokenizer, t, next_count) for t in texts)
+                    return
+                own = dataclasses.replace(sampler, seed=seed + group[0][0])
+                yield from generate_batch(
+                    model, tokenizer, texts, length, own, unknown, stops, batch_size=len(texts)
                 )
-                for number, (text, found) in enumerate(zip(shown, texts, strict=True)):
-                    output.emit({"text": found, "prompt": text, "seed": seed + number})
-                    if not as_json:
-                        output.write(f"{found}\n{_RULE}\n")
+
+        def show(group: Group[tuple[int, str], Any]) -> None:
+            for (number, text), found in zip(group.inputs, group.found, strict=False):
+                if next_count is not None:
+                    _show_next(output, text, found)
+                    continue
+                output.emit({"text": found, "prompt": text, "seed": seed + number})
+                if not as_json:
+                    output.write(f"{found}\n{_RULE}\n")
+
+        numbered = enumerate(_read(tokenizer, given, prompts, encoding, unknown_tokens))
+        size = 1 if at_terminal or next_count is not None else _PROMPTS_AT_ONCE
+        in_groups(processes, numbered, size, results, show)
         report_unknown(
             "the prompts" if prompts or len(given) > 1 else "the prompt", tokenizer, unknown_tokens
         )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,9 +25,11 @@ from anaphora.cli.output import (
     reported_numbers,
 )
 from anaphora.cli.precision import MatmulPrecision, Weights, products_in
+from anaphora.cli.processes import Group, check_alike, in_groups
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import located, split_words
-from anaphora.training import TASKS, task_of
+from anaphora.distributed import world
+from anaphora.training import TASKS, Answer, task_of
 
 _INPUTS_AT_ONCE = 500
 _OPTIONS = {name: OPTIONS[name] for name, task in TASKS.items() if not task.writes_text}
@@ -68,38 +69,47 @@ def predict(
     that are not in the vocabulary are read as unknown, and reported. Files are read as in training,
     except for --format.
 
+    Several processes (mpiexec -n 4 anaphora predict ...) share out groups of 500 lines; the output
+    is that of one.
+
     With --json, one line per prediction: text, label (or labels), probabilities (by label, most
     likely first); or words, tags, probabilities (of these tags); or source, translation,
     log_probability, score; or series, times, forecasts (by target: median, quantiles by level).
     For a line without words, label, log_probability and score are null.
     """
     output = Output(as_json)
+    processes = world()
     with reported_errors(), contextlib.ExitStack() as stack:
-        task = task_of(directory)
-        if task.inputs is None or task.answer is None:
-            raise ArtifactError(
-                f"{directory}: is a language model, which continues text; use it with: "
-                f"anaphora generate {shlex.quote(str(directory))}"
-            )
-        with reported_misuse():
-            options = options_of(task.name, options, OPTIONS)
-            task.check_files(options, [file])
-            given = dataclasses.replace(task.load_options(directory), **options)
-        model = load_model(task, directory, weights)
-        stack.enter_context(products_in(matmul_precision, model))
+        with processes.together():
+            task = task_of(directory)
+            if task.inputs is None or task.answer is None:
+                raise ArtifactError(
+                    f"{directory}: is a language model, which continues text; use it with: "
+                    f"anaphora generate {shlex.quote(str(directory))}"
+                )
+            with reported_misuse():
+                options = options_of(task.name, options, OPTIONS)
+                task.check_files(options, [file])
+                given = dataclasses.replace(task.load_options(directory), **options)
+            model = load_model(task, directory, weights)
+            stack.enter_context(products_in(matmul_precision, model))
+        check_alike(processes, model)
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
             typer.echo("reading lines; end with Ctrl-D", err=True)
-        inputs = task.inputs(given, file)
         notices = _Notices(model.codec)
         heading = ""
-        while group := list(itertools.islice(inputs, 1 if at_terminal else _INPUTS_AT_ONCE)):
-            for place, item in group:
+        predict_for = task.answer
+
+        def answers(group: list[tuple[str, Any]]) -> Iterator[Answer]:
+            with reported_numbers(directory):
+                yield from predict_for(given, model, [item for _, item in group])
+
+        def show(group: Group[tuple[str, Any], Answer]) -> None:
+            nonlocal heading
+            for place, item in group.inputs:
                 notices.read(place, item)
-            answers = task.answer(given, model, [item for _, item in group])
-            for _ in group:
-                with reported_numbers(directory):
-                    answer = next(answers)
+            for answer in group.found:
                 if as_json:
                     output.emit(answer.record)
                     continue
@@ -109,6 +119,9 @@ def predict(
                 output.write(f"{answer.text}\n")
             if at_terminal:
                 notices.report()
+
+        size = 1 if at_terminal else _INPUTS_AT_ONCE
+        in_groups(processes, task.inputs(given, file), size, answers, show)
         notices.report()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +21,10 @@ from anaphora.cli.output import (
     reported_numbers,
 )
 from anaphora.cli.precision import MatmulPrecision, Weights, products_in
+from anaphora.cli.processes import Group, check_alike, in_groups
 from anaphora.cli.unknown_tokens import report_unknown
 from anaphora.data import located, stream_lines
+from anaphora.distributed import world
 from anaphora.generation import TextScore
 from anaphora.generation import score as score_texts
 from anaphora.training import task_of
@@ -69,38 +71,49 @@ def score(
 
     Tokens that are not in the vocabulary are read as unknown, and reported: their log-probability
     is that of the unknown token. At a terminal a line is scored immediately, otherwise in groups of
-    512 lines.
+    512 lines, which several processes (mpiexec -n 4 anaphora score ...) share out; the output is
+    that of one.
 
     With --json, one line per text line: text, tokens, log_probabilities (of each token), sum (of
     these), perplexity (null if nothing was predicted).
     """
     output = Output(as_json)
+    processes = world()
     with reported_errors(), contextlib.ExitStack() as stack:
-        text = task_of(directory).load_options(directory)
-        with reported_misuse():
-            text = dataclasses.replace(text, encoding=encoding or text.encoding)
-        model = load_text_model(directory, weights)
-        stack.enter_context(products_in(matmul_precision, model))
+        with processes.together():
+            text = task_of(directory).load_options(directory)
+            with reported_misuse():
+                text = dataclasses.replace(text, encoding=encoding or text.encoding)
+            model = load_text_model(directory, weights)
+            stack.enter_context(products_in(matmul_precision, model))
+        check_alike(processes, model)
         tokenizer = model.codec
         at_terminal = file == "-" and sys.stdin is not None and sys.stdin.isatty()
         if at_terminal:
             typer.echo("reading lines; end with Ctrl-D", err=True)
         name = "standard input" if file == "-" else file
-        numbered = enumerate(stream_lines(file, text.encoding), start=1)
         unknown: Counter[str] = Counter()
-        while group := list(itertools.islice(numbered, 1 if at_terminal else _LINES_AT_ONCE)):
-            texts = [line for _, line in group]
-            for number, line in group:
+
+        def scores(group: list[tuple[int, str]]) -> Iterable[TextScore]:
+            with reported_numbers(directory):
+                yield from score_texts(
+                    model, tokenizer, [line for _, line in group], end, batch_size
+                )
+
+        def show(group: Group[tuple[int, str], TextScore]) -> None:
+            for number, line in group.inputs:
                 with located(f"{name}, line {number:,}"):
                     tokenizer.encode(line)  # raises if a token cannot be read
                 unknown.update(tokenizer.unknown_tokens([line]))
-            with reported_numbers(directory):
-                scores = list(score_texts(model, tokenizer, texts, end, batch_size))
-            for line, found in zip(texts, scores, strict=True):
+            group.check()
+            for (_, line), found in zip(group.inputs, group.found, strict=True):
                 _show(output, line, found, tokens)
             if at_terminal:
                 report_unknown(name, tokenizer, unknown)
                 unknown.clear()
+
+        numbered = enumerate(stream_lines(file, text.encoding), start=1)
+        in_groups(processes, numbered, 1 if at_terminal else _LINES_AT_ONCE, scores, show)
         report_unknown(name, tokenizer, unknown)
 
 

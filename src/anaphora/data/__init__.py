@@ -31,7 +31,7 @@ from anaphora.data.codecs import (
     TargetCodec,
     UnknownShare,
 )
-from anaphora.data.corpus import encode_to_file, open_ids
+from anaphora.data.corpus import count_id, encode_to_file, open_ids
 from anaphora.data.encodings import check_encoding, uncompressed_name
 from anaphora.data.errors import DataError, located
 from anaphora.data.files import SourceFile
@@ -119,6 +119,7 @@ __all__ = [
     "check_encoding",
     "check_labels",
     "column_names",
+    "count_id",
     "cover",
     "encode_to_file",
     "format_of",

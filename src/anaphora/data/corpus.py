@@ -1,6 +1,8 @@
 """Token ids in a memory-mapped file, so that a text need not fit in memory."""
 
+import functools
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anaphora.data.errors import DataError
+from anaphora.data.sources import Source
 from anaphora.data.tokenizers import Tokenizer
+from anaphora.distributed import helpers, spread
 
-__all__ = ["encode_to_file", "open_ids"]
+__all__ = ["count_id", "encode_to_file", "open_ids"]
+
+_BLOCK = 1 << 22  # ids that are looked at at once
 
 
 def encode_to_file(
@@ -21,7 +27,8 @@ def encode_to_file(
 
     The ids have the smallest unsigned type that holds the vocabulary. Memory use is a few chunks,
     whatever the length of the text. The file is written as `PATH.partial`, and renamed when it is
-    complete.
+    complete. Processes that help (`anaphora.distributed.helped`) encode pieces of a `Source`, each
+    to a file beside this one, which is appended to it.
 
     Raises:
         DataError: the text has no tokens, or one that is not in the vocabulary.
@@ -36,18 +43,28 @@ def encode_to_file(
     ...     print(ids.dtype, len(ids), ids[:5])
     uint8 18 [6 4 0 1 2]
     """
-    path = Path(path)
+    path = Path(path).absolute()
     partial = path.with_name(path.name + ".partial")
     dtype = np.min_scalar_type(tokenizer.vocabulary_size - 1)
-    length = 0
+    sources = chunks.pieces(helpers()) if isinstance(chunks, Source) else []
+    pieces = [path.with_name(f"{path.name}.piece{number}") for number in range(len(sources))]
     try:
         partial.unlink(missing_ok=True)  # "x" creates it anew, and follows no link
         with partial.open("xb") as file:
             _write_header(file, dtype, 0)
             start = file.tell()
-            for ids in tokenizer.encode_chunks(chunks):
-                file.write(ids.astype(dtype).data)
-                length += len(ids)
+            if len(sources) > 1:
+                work = functools.partial(_encode_piece, tokenizer, dtype)
+                try:
+                    spread(work, list(zip(sources, pieces, strict=True)))
+                except DataError:
+                    _write_ids(chunks, tokenizer, dtype, None)  # says where it is in the text
+                    raise
+                for piece in pieces:
+                    _append(file, piece)
+            else:
+                _write_ids(chunks, tokenizer, dtype, file)
+            length = (file.tell() - start) // dtype.itemsize
             if length == 0:
                 raise DataError("the text is empty: there are no tokens to write")
             # NumPy leaves room in the header for the first dimension to grow.
@@ -59,8 +76,51 @@ def encode_to_file(
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        for left in (partial, *pieces):
+            left.unlink(missing_ok=True)
     return open_ids(path)
+
+
+def _write_ids(
+    chunks: Iterable[str], tokenizer: Tokenizer, dtype: np.dtype[Any], file: BinaryIO | None
+) -> None:
+    for ids in tokenizer.encode_chunks(chunks):
+        if file is not None:
+            file.write(ids.astype(dtype).data)
+
+
+def _encode_piece(tokenizer: Tokenizer, dtype: np.dtype[Any], work: tuple[Source, Path]) -> None:
+    source, path = work
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        _write_ids(source, tokenizer, dtype, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _append(file: BinaryIO, piece: Path) -> None:
+    """Move the ids of a piece to the end of a file."""
+    try:
+        with piece.open("rb") as written:
+            shutil.copyfileobj(written, file, 1 << 22)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{piece}, which another process wrote, cannot be seen by this one: all processes need "
+            "the same folder, on a disk that their machines share"
+        ) from error
+    piece.unlink()
+
+
+def count_id(ids: NDArray[Any], id: int | None) -> int:
+    """How often an id occurs in a text, which is read in blocks; 0 if it is None.
+
+    >>> count_id(np.array([3, 1, 3]), 3)
+    2
+    """
+    if id is None:
+        return 0
+    starts = range(0, len(ids), _BLOCK)
+    return sum(int(np.count_nonzero(ids[start : start + _BLOCK] == id)) for start in starts)
 
 
 def open_ids(

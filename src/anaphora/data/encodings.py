@@ -8,13 +8,13 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from io import DEFAULT_BUFFER_SIZE, BytesIO, TextIOWrapper
+from io import DEFAULT_BUFFER_SIZE, BufferedReader, BytesIO, RawIOBase, TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from anaphora.data.errors import DataError
 
-__all__ = ["check_encoding", "open_bytes", "open_text", "uncompressed_name"]
+__all__ = ["check_encoding", "has_plain_lines", "open_bytes", "open_text", "uncompressed_name"]
 
 GZIP = b"\x1f\x8b"
 
@@ -113,13 +113,16 @@ def open_bytes(path: Path, name: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[TextIO]:
+def open_text(
+    path: Path, name: str, encoding: str = "utf-8", span: tuple[int, int] | None = None
+) -> Iterator[TextIO]:
     r"""Open a file to read its text, without a byte order mark; line ends become ``\n``.
 
     Args:
         path: The file; it may be compressed with gzip.
         name: Its name in messages.
         encoding: The encoding of the text.
+        span: The bytes between which to read, of a file that `has_plain_lines`; None for all.
 
     Raises:
         DataError: as for `open_bytes` and `check_encoding`; the text has another encoding, or
@@ -142,8 +145,11 @@ def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[TextIO
         if enough is not None and _is_utf8(stream, enough):
             raise DataError(f"{name} is UTF-8, not {encoding}; give --encoding utf-8")
         stream.seek(0)
+        raw = stream if span is None else cast(BinaryIO, BufferedReader(_Span(stream, *span)))
+        if span is not None and span[0] > 0:
+            codec = codec.removesuffix("-sig")  # there is no byte order mark
         try:
-            with TextIOWrapper(stream, encoding=codec) as text:
+            with TextIOWrapper(raw, encoding=codec) as text:
                 yield text
             return
         except UnicodeDecodeError as error:
@@ -151,6 +157,40 @@ def open_text(path: Path, name: str, encoding: str = "utf-8") -> Iterator[TextIO
         except UnicodeError as error:  # of UTF-16 and UTF-32
             raise DataError(f"{name} is not valid {encoding}: {error}{_ORDERS}") from error
     raise DataError(_explain(path, name, encoding, codec)) from mistake
+
+
+class _Span(RawIOBase):
+    """The bytes of a stream from `start` to `end`."""
+
+    def __init__(self, stream: BinaryIO, start: int, end: int) -> None:
+        self._stream, self._left = stream, end - start
+        stream.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._stream.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+def has_plain_lines(path: Path, encoding: str) -> bool:
+    """Whether each byte 10 of a file ends a line, so that it can be read from any line end on: it
+    is not compressed, and in UTF-8 or an encoding with one byte for each character.
+
+    >>> has_plain_lines(Path(__file__), "utf-8"), has_plain_lines(Path(__file__), "utf-16")
+    (True, False)
+    """
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) == GZIP:
+            return False
+    codec = check_encoding(encoding)
+    if codec in ("utf-8", "ascii"):
+        return True
+    characters = bytes(range(256)).decode(codec, "replace")
+    return len(characters) == 256 and characters[10] == "\n"
 
 
 _ORDERS = "; without a byte order mark give --encoding with the order, such as utf-16-le"

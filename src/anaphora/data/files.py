@@ -27,7 +27,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file, its name in messages, its encoding, and its format if given.
+    """A file, its name in messages, its encoding, and its format if given; or a part of it, which
+    lies between two of its bytes, after line ends.
 
     >>> from anaphora.data import Source
     >>> Source([SourceFile(Path("downloads/tmp8472.txt"), name="Moby-Dick")])
@@ -38,6 +39,7 @@ class SourceFile:
     name: str
     encoding: str = "utf-8"
     format: str | None = None
+    span: tuple[int, int] | None = None
 
 
 def find_files(
@@ -152,4 +154,4 @@ def refuse_lone_returns(stream: TextIO, name: str) -> None:
 
 def opened(file: SourceFile) -> AbstractContextManager[TextIO]:
     """The text of a file."""
-    return open_text(file.path, file.name, file.encoding)
+    return open_text(file.path, file.name, file.encoding, file.span)

@@ -1,6 +1,8 @@
 """Reading text from files, folders, CSV columns and standard input, a chunk at a time."""
 
+import dataclasses
 import io
+import itertools
 import os
 import re
 import shutil
@@ -12,7 +14,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anaphora.data.encodings import GZIP, SAMPLE, check_encoding, codec_of_pipe, open_text
+import numpy as np
+
+from anaphora.data.encodings import (
+    GZIP,
+    SAMPLE,
+    check_encoding,
+    codec_of_pipe,
+    has_plain_lines,
+    open_text,
+)
 from anaphora.data.errors import DataError
 from anaphora.data.files import SourceFile, find_files, opened, refuse_lone_returns, remove
 from anaphora.data.formats import format_of
@@ -81,6 +92,7 @@ class Source:
         self.files = tuple(files)
         self.column = column
         self.by_lines = False  # whether each line counts, so that lone carriage returns are refused
+        self._may_be_empty = False
 
     def __repr__(self) -> str:
         column = "" if self.column is None else f", column {self.column!r}"
@@ -106,9 +118,70 @@ class Source:
                 yield chunk
                 last = chunk
                 read_any = True
-        if not read_any:
+        if not read_any and not self._may_be_empty:
             where = "" if self.column is None else f" in column {self.column!r}"
             raise DataError(f"{self.name} holds no text{where}: there is nothing to read")
+
+    def pieces(self, count: int) -> list["Source"]:
+        r"""Cut the text into at most `count` pieces of similar size, which, joined, are the text.
+
+        Plain text is cut after line ends, tables between files. Text that is compressed, or in an
+        encoding such as UTF-16, stays one piece, and so does standard input.
+
+        >>> import tempfile, pathlib
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = pathlib.Path(folder.name, "poem.txt")
+        >>> _ = path.write_bytes(b"So much\ndepends\nupon")
+        >>> [list(piece) for piece in open_source(path).pieces(2)]
+        [['So much\ndepends\n'], ['upon']]
+        >>> folder.cleanup()
+        """
+        if count < 2 or any(file.name != str(file.path) for file in self.files):
+            return [self]  # a copy of standard input may be on this machine only
+        sizes = [file.path.stat().st_size for file in self.files]
+        ends = np.cumsum(sizes)
+        wanted = [int(ends[-1]) * k // count for k in range(1, count)]
+        cuts: list[tuple[int, int]] = []  # files and bytes
+        if self.column is not None:
+            cuts = [(1 + int(np.abs(ends - place).argmin()), 0) for place in wanted]
+        elif all(has_plain_lines(file.path, file.encoding) for file in self.files):
+            for place in wanted:
+                number = int(np.searchsorted(ends, place, side="right"))
+                cuts.append(self._after_line_end(number, place - int(ends[number]) + sizes[number]))
+        cuts = sorted({cut for cut in cuts if (0, 0) < cut < (len(self.files), 0)})
+        if not cuts:
+            return [self]
+        found = []
+        for start, end in itertools.pairwise([(0, 0), *cuts, (len(self.files), 0)]):
+            piece = Source(self._between(start, end, sizes), self.column)
+            piece._may_be_empty = True  # some rows of a table have no text
+            found.append(piece)
+        return found
+
+    def _after_line_end(self, number: int, place: int) -> tuple[int, int]:
+        """Where the first line begins after a byte of a file: the file, and the byte."""
+        for later in range(number, len(self.files)):
+            with self.files[later].path.open("rb") as stream:
+                stream.seek(place if later == number else 0)
+                while line := stream.readline(BLOCK):
+                    if line.endswith(b"\n"):
+                        at_end = not stream.peek(1)
+                        return (later + 1, 0) if at_end else (later, stream.tell())
+        return len(self.files), 0
+
+    def _between(
+        self, start: tuple[int, int], end: tuple[int, int], sizes: Sequence[int]
+    ) -> list[SourceFile]:
+        """The files, or parts of them, between two places."""
+        found = []
+        for number in range(start[0], min(end[0] + 1, len(self.files))):
+            first = start[1] if number == start[0] else 0
+            last = end[1] if number == end[0] else sizes[number]
+            if first == 0 and last == sizes[number]:
+                found.append(self.files[number])
+            elif first < last:
+                found.append(dataclasses.replace(self.files[number], span=(first, last)))
+        return found
 
 
 def open_source(

@@ -80,6 +80,7 @@ __all__ = [
     "sample",
     "set_matmul_precision",
     "set_num_threads",
+    "share_processors",
     "softmax_backward",
     "softmax_forward",
     "sum_columns",
@@ -154,8 +155,8 @@ def info(measure: bool = False) -> dict[str, Any]:
 def set_num_threads(count: int) -> None:
     """Set the number of threads of the engine; its results do not depend on it.
 
-    The default is the number of processors that the process may use, or the environment variable
-    ``ANAPHORA_NUM_THREADS``. On NumPy it has no effect.
+    The default is the environment variable ``ANAPHORA_NUM_THREADS``, else ``OMP_NUM_THREADS``, else
+    the number of processors that the process may use. On NumPy it has no effect.
 
     Raises:
         ValueError: the count is less than 1 or more than 1,024.
@@ -173,3 +174,17 @@ def set_num_threads(count: int) -> None:
         )
     if _native_engine is not None:
         _native_engine.set_num_threads(count)
+
+
+def share_processors(count: int) -> None:
+    """Use a share of the processors, which `count` processes use together, unless the environment
+    sets the number of threads.
+
+    >>> before = info()["threads"] or 1
+    >>> share_processors(1000)
+    >>> info()["threads"] in (1, None) or settings.num_threads() is not None
+    True
+    >>> set_num_threads(before)
+    """
+    if _native_engine is not None and settings.num_threads() is None:
+        set_num_threads(max(1, _native_engine.available_threads() // count))

@@ -673,7 +673,7 @@ def set_num_threads(count: int) -> None:
     _native.set_num_threads(count)
 
 
-def _available_threads() -> int:
+def available_threads() -> int:
     """The number of processors of this process, by its affinity and its cgroup's quota."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -685,7 +685,7 @@ def _available_threads() -> int:
     return count
 
 
-_native.set_num_threads(settings.num_threads() or _available_threads())
+_native.set_num_threads(settings.num_threads() or available_threads())
 if _requested := settings.instruction_set():
     try:
         _native.use_instruction_set(_requested)

@@ -199,11 +199,15 @@ class _RecurrentEstimator(BaseEstimator):
         generator = np.random.default_rng(first_seed)
         held_out = self._held_out(targets, np.random.default_rng((first_seed, 1)))
         self.models_: list[Any] = []
-        before = random.get_state()
-        try:
-            for held in held_out:
-                seed = int(generator.integers(np.iinfo(np.int32).max))
-                random.seed(seed)  # initial weights and dropout
+        for held in held_out:
+            seed = int(generator.integers(np.iinfo(np.int32).max))
+            trained = np.setdiff1d(np.arange(len(framed)), held)
+            parts = [
+                SequenceBatches([framed[k] for k in rows], targets[rows], size)
+                for rows, size in ((trained, self.batch_size), (held, _PREDICTION_BATCH))
+                if len(rows)
+            ]
+            with random.seeded(seed):  # initial weights and dropout
                 model = kind(
                     outputs,
                     hidden_size=self.hidden_size,
@@ -214,16 +218,8 @@ class _RecurrentEstimator(BaseEstimator):
                     pooling=self.pooling,
                     dropout=self.dropout,
                 )
-                trained = np.setdiff1d(np.arange(len(framed)), held)
-                parts = [
-                    SequenceBatches([framed[k] for k in rows], targets[rows], size)
-                    for rows, size in ((trained, self.batch_size), (held, _PREDICTION_BATCH))
-                    if len(rows)
-                ]
                 self._train(model, seed, *parts)
-                self.models_.append(model)
-        finally:
-            random.set_state(before)
+            self.models_.append(model)
         return held_out
 
     def _train(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anaphora.data import DataError, WordTokenizer, located, pad
+from anaphora.distributed import ALONE, Processes, shared
 from anaphora.generation.beam_search import Hypothesis, beam_search
 from anaphora.models import EncoderDecoder
 
@@ -36,6 +37,7 @@ def translate(
     length_penalty: float = 1.0,
     batch_size: int = 50,
     no_repeat_ngram: int = 0,
+    processes: Processes = ALONE,
 ) -> list[Translation]:
     """Translate sentences, batched by length.
 
@@ -51,6 +53,8 @@ def translate(
         length_penalty: As for `beam_search`.
         batch_size: Sentences per batch.
         no_repeat_ngram: As for `beam_search`.
+        processes: The processes that call this function together, and share out the batches; all
+            return all translations.
 
     Raises:
         DataError: a sentence has a line end, or a word that is not in the vocabulary, which has no
@@ -72,18 +76,23 @@ def translate(
                 )
             ids.append(source_tokenizer.encode(sentence + "\n"))
     order = np.argsort([len(sentence) for sentence in ids], kind="stable")
-    found: dict[int, Translation] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size].tolist()
+
+    def translated(rows: list[int]) -> list[Translation]:
         source, lengths = pad([ids[row] for row in rows])
         longest = 2 * len(source) + 10
         best = beam_search(
             model, source, lengths, beam_size, longest, length_penalty, no_repeat_ngram
         )
-        for row, hypotheses in zip(rows, best, strict=True):
-            words = source_tokenizer.tokens(sentences[row])
-            text = " ".join(_spell(hypotheses[0], target_tokenizer, words))
-            found[row] = Translation(text, hypotheses[0])
+        texts = [
+            " ".join(_spell(one[0], target_tokenizer, source_tokenizer.tokens(sentences[row])))
+            for row, one in zip(rows, best, strict=True)
+        ]
+        return [Translation(text, one[0]) for text, one in zip(texts, best, strict=True)]
+
+    batches = [order[k : k + batch_size].tolist() for k in range(0, len(order), batch_size)]
+    found: dict[int, Translation] = {}
+    for rows, translations in shared(processes, batches, translated):
+        found.update(zip(rows, translations, strict=True))
     return [found[row] for row in range(len(sentences))]
 
 

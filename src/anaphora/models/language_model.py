@@ -97,6 +97,14 @@ class LanguageModel(Reader, LanguageModelBody):
         penalty += self.temporal_penalty * ops.temporal_penalty(h, lengths=batch.lengths)
         return loss, penalty, state
 
+    def token_losses(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
+        """The negative log-probability of each target, [T, B], in nats, and the state.
+
+        That of a target of -100 is 0; there are no penalties.
+        """
+        h, state = self.read(batch.inputs, state, batch.lengths)
+        return token_loss(self, self.drop(h), self.output, batch.targets, "none"), state
+
     def session(
         self,
         batch_size: int | None = None,

@@ -423,15 +423,18 @@ def _pool_and_answer(model: SequenceToVector, y: Array, memory: Mapping[str, Arr
     return model.answer(model.output(totals[1:] / steps[1:, :, None].astype(y.dtype)))
 
 
-def token_loss(model: Any, y: Tensor, output: nn.Linear, targets: Any) -> Tensor:
-    """The mean negative log-probability of targets [T, B], in nats, with logits ``output(y)``.
+def token_loss(
+    model: Any, y: Tensor, output: nn.Linear, targets: Any, reduction: str = "mean"
+) -> Tensor:
+    """The mean negative log-probability of targets [T, B], in nats, with logits ``output(y)``; or,
+    with the reduction "none", that of each target [T, B].
 
     Targets of -100 do not count. In training, targets are smoothed by the model's label_smoothing.
     """
     with output.products():
         loss: Tensor = ops.linear_cross_entropy(
             y, output.weight, output.bias, targets, ignore_index=IGNORE_INDEX,
-            label_smoothing=smoothing(model),
+            reduction=reduction, label_smoothing=smoothing(model),
         )  # fmt: skip
     return loss
 

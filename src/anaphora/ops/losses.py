@@ -304,9 +304,7 @@ class _Targets:
         counted = np.where(self.counted, losses, 0).astype(losses.dtype, copy=False)
         if self.reduction == "none":
             return counted.reshape(self.shape)
-        # In their order, so that padding, which adds zeros, changes no bit.
-        total = np.cumsum(counted, dtype=np.float64)[-1:].sum().astype(losses.dtype)
-        return np.asarray(total * losses.dtype.type(self.scale))
+        return scaled_sum(counted, self.scale)
 
     def pull_rows(self, dy: Array) -> Array:
         """The gradient of ``-log p[target]`` of each row, [N], from that of the result."""
@@ -326,6 +324,15 @@ class _Targets:
         scaled = dy.reshape(-1) * dy.dtype.type(self.scale)
         counted: Array = np.where(self.counted, scaled, 0).astype(dy.dtype, copy=False)
         return counted
+
+
+def scaled_sum(losses: Array, scale: float) -> Array:
+    """The sum of losses times a factor.
+
+    They are added in their order, so that padding, which adds zeros, changes no bit.
+    """
+    total = np.cumsum(losses, dtype=np.float64)[-1:].sum().astype(losses.dtype)
+    return np.asarray(total * losses.dtype.type(scale))
 
 
 def _checked_weights(

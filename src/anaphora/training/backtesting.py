@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from anaphora.data import DataError, ForecastBatch, TimeSeries
 from anaphora.data.forecasting import seasonal_error
 from anaphora.data.time_series import Times
+from anaphora.distributed import ALONE, Processes, shared
 from anaphora.models.distributions import normal_scores
 from anaphora.models.forecaster import Forecaster
 from anaphora.training.measures import Measure
@@ -197,6 +199,7 @@ def backtest(
     season: int | None = None,
     quantiles: Sequence[float] = _LEVELS,
     coverage: Sequence[float] = (0.8, 0.95),
+    processes: Processes = ALONE,
 ) -> dict[str, ForecastScores]:
     """Compare forecasts from rolling origins with the values that followed (Tashman 2000).
 
@@ -213,6 +216,8 @@ def backtest(
             calendar.
         quantiles: Levels of the weighted quantile loss.
         coverage: Levels of the central intervals.
+        processes: The processes that call this function together, and share out the forecasts; all
+            return the same scores.
 
     Returns:
         The scores of each method, by name.
@@ -232,13 +237,19 @@ def backtest(
         for one, start in zip(series, starts, strict=True)
     ]
     sums = {name: _Sums(quantiles, coverage) for name in methods}
-    for origin in range(origins):
+
+    def terms(origin_and_name: tuple[int, str]) -> list[tuple[Any, ...]]:
+        origin, name = origin_and_name
         pasts = [one.until(start[origin]) for one, start in zip(series, starts, strict=True)]
-        for name, method in methods.items():
-            forecasts = method(pasts, horizon)
-            for one, start, scale, forecast in zip(series, starts, scales, forecasts, strict=True):
-                actual = one.targets[start[origin] : start[origin] + horizon]
-                sums[name].add(forecast, actual, scale)
+        forecasts = methods[name](pasts, horizon)
+        return [
+            sums[name].terms(forecast, one.targets[start[origin] : start[origin] + horizon], scale)
+            for one, start, scale, forecast in zip(series, starts, scales, forecasts, strict=True)
+        ]
+
+    for (_, name), found in shared(processes, itertools.product(range(origins), methods), terms):
+        for some in found:
+            sums[name].add(some)
     return {name: total.scores() for name, total in sums.items()}
 
 
@@ -265,28 +276,44 @@ class _Sums:
         self._pinball = np.zeros(len(self._levels))
         self._within = np.zeros(len(self._coverage))
 
-    def add(self, forecast: Forecast, actual: Float64, scale: Float64) -> None:
-        """Add a forecast, the true values [h, N], and the scale [N] of its errors.
+    def terms(self, forecast: Forecast, actual: Float64, scale: Float64) -> tuple[Any, ...]:
+        """What a forecast adds, given the true values [h, N], and the scale [N] of its errors.
 
         Errors with a scale of 0 do not count in MASE.
         """
         present = ~np.isnan(actual)
         actual = np.where(present, actual, 0)
         error = np.where(present, np.abs(actual - forecast.median), 0)
-        self._count += int(present.sum())
-        self._absolute += float(error.sum())
         scaled = scale > 0
-        self._scaled_count += int((present & scaled).sum())
-        self._scaled += float((error / np.where(scaled, scale, np.inf)).sum())
-        self._squared += float(np.where(present, (actual - forecast.mean) ** 2, 0).sum())
-        self._size += float(np.abs(actual).sum())
         levels = self._levels[:, None, None]
         over = actual - forecast.quantile(self._levels.tolist())
         loss = np.maximum(levels * over, (levels - 1) * over)
-        self._pinball += np.where(present, loss, 0).sum(axis=(1, 2))
-        for k, level in enumerate(self._coverage):
+        within = []
+        for level in self._coverage:
             low, high = forecast.quantile([(1 - level) / 2, (1 + level) / 2])
-            self._within[k] += (present & (low <= actual) & (actual <= high)).sum()
+            within.append((present & (low <= actual) & (actual <= high)).sum())
+        return (
+            int(present.sum()),
+            float(error.sum()),
+            int((present & scaled).sum()),
+            float((error / np.where(scaled, scale, np.inf)).sum()),
+            float(np.where(present, (actual - forecast.mean) ** 2, 0).sum()),
+            float(np.abs(actual).sum()),
+            np.where(present, loss, 0).sum(axis=(1, 2)),
+            np.array(within, np.float64),
+        )
+
+    def add(self, terms: tuple[Any, ...]) -> None:
+        """Add what a forecast adds."""
+        count, absolute, scaled_count, scaled, squared, size, pinball, within = terms
+        self._count += count
+        self._absolute += absolute
+        self._scaled_count += scaled_count
+        self._scaled += scaled
+        self._squared += squared
+        self._size += size
+        self._pinball += pinball
+        self._within += within
 
     def scores(self) -> ForecastScores:
         count = self._count
@@ -362,7 +389,7 @@ class ForecastMeasure(Measure):
         with np.errstate(over="ignore", invalid="ignore"):  # the weights may have diverged
             paths = self._model.forecast(batch, paths=_MEASURED_PATHS)
             forecast = Forecast(np.arange(horizon), paths.reshape(len(paths), horizon, -1))
-            sums.add(forecast, actual.reshape(horizon, -1), naive_error.reshape(-1))
+            sums.add(sums.terms(forecast, actual.reshape(horizon, -1), naive_error.reshape(-1)))
         figures = sums.scores().figures
         if not (naive_error > 0).any():
             del figures["mean_absolute_scaled_error"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from anaphora.data import IGNORE_INDEX
+from anaphora.data import IGNORE_INDEX, Batch
+from anaphora.distributed import ALONE, Processes, shared
 from anaphora.generation.reading import evaluating
+from anaphora.models import LanguageModel
+from anaphora.ops.losses import scaled_sum
 from anaphora.tensor import Array, Parameter, Tensor, no_grad
 from anaphora.training.measures import Measure
 
@@ -305,8 +309,12 @@ def evaluate(
     batches: Iterable[Any],
     on_batch: Callable[[int], None] = lambda tokens: None,
     measure: Measure | None = None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Evaluate a model on batches, without dropout.
+
+    Several processes share out the batches; or, of a `LanguageModel` whose state is carried over,
+    their streams. All return the same, with the bits of one process (with the native engine).
 
     Args:
         model: Its ``loss(batch, state)`` returns the mean loss over the batch's targets and the
@@ -319,6 +327,7 @@ def evaluate(
             is carried over unless ``carries_state`` is False (see `AnyBatches`).
         on_batch: Called after each batch with its number of tokens.
         measure: Computes more figures; one of `anaphora.training.measures`.
+        processes: The processes that call this function together, as `anaphora.distributed.world`.
 
     Raises:
         ValueError: the batches have no tokens.
@@ -330,31 +339,104 @@ def evaluate(
     >>> evaluate(model, cover(np.array([0, 3, 1, 2]), batch_size=1, window=2)).tokens
     3
     """
-    carries_state = getattr(batches, "carries_state", True)
-    total, tokens, measured, state = 0.0, 0, 0, None
+    total, tokens, measured = 0.0, 0, 0
     correct: int | None = None
     # NaN and infinity show in the loss.
     with evaluating(model), no_grad(), np.errstate(over="ignore", invalid="ignore"):
-        for batch in batches:
-            answers, known = _answers(model, batch)
-            loss, after = loss_and_state(model, known, state)
-            state = after if carries_state else None
-            count, count_known = count_targets(model, batch), count_targets(model, known)
-            total += loss.item() * count_known
-            tokens += count
-            measured += count_known
-            if answers is not None and answers.dtype.kind in "iu":
-                # Padding is IGNORE_INDEX in the targets and in the path of a CRF.
-                hits = (answers == batch.targets) & (batch.targets != IGNORE_INDEX)
-                right = int(np.count_nonzero(hits))
-                correct = right if correct is None else correct + right
-            if measure is not None:
-                measure.update(batch, answers)
-            on_batch(count)
+        if not getattr(batches, "carries_state", True):
+            results = shared(processes, batches, functools.partial(_result, model, measure))
+        elif processes.size > 1 and _has_streams(model):
+            results = _stream_results(model, batches, processes)
+        else:
+            results = _results(model, measure, batches)
+        for batch, result in results:
+            total += result.loss * result.known
+            tokens += result.tokens
+            measured += result.known
+            if result.correct is not None:
+                correct = result.correct + (correct or 0)
+            with processes.together():
+                if measure is not None:
+                    measure.update(batch, result.found)
+                on_batch(result.tokens)
     if measured == 0:
         raise ValueError("evaluate: the batches have no tokens to predict")
     kind, more = getattr(model, "loss_kind", None), {} if measure is None else measure.figures()
     return Evaluation(total / measured, tokens, correct, kind, more)
+
+
+class _Result(NamedTuple):
+    """The evaluation of a batch.
+
+    Attributes:
+        loss: The mean loss over the targets that the model has.
+        tokens: The number of targets.
+        known: The number of those that the model has.
+        correct: The number of correct predictions; None if not counted.
+        found: For the measure.
+    """
+
+    loss: float
+    tokens: int
+    known: int
+    correct: int | None = None
+    found: Any = None
+
+
+def _result(model: Model, measure: Measure | None, batch: Any) -> _Result:
+    return _result_and_state(model, measure, batch, None)[0]
+
+
+def _result_and_state(
+    model: Model, measure: Measure | None, batch: Any, state: Any
+) -> tuple[_Result, Any]:
+    answers, known = _answers(model, batch)
+    loss, state = loss_and_state(model, known, state)
+    correct: int | None = None
+    if answers is not None and answers.dtype.kind in "iu":
+        # Padding is IGNORE_INDEX in the targets and in the path of a CRF.
+        hits = (answers == batch.targets) & (batch.targets != IGNORE_INDEX)
+        correct = int(np.count_nonzero(hits))
+    found = None if measure is None else measure.found(batch, answers)
+    counts = count_targets(model, batch), count_targets(model, known)
+    return _Result(loss.item(), *counts, correct, found), state
+
+
+def _results(
+    model: Model, measure: Measure | None, batches: Iterable[Any]
+) -> Iterator[tuple[Any, _Result]]:
+    """Yield each batch and its result; the state is carried over."""
+    state = None
+    for batch in batches:
+        result, state = _result_and_state(model, measure, batch, state)
+        yield batch, result
+
+
+def _has_streams(model: Model) -> bool:
+    """Whether the loss is the mean of the losses of all tokens, computed stream by stream."""
+    return isinstance(model, LanguageModel) and all(
+        getattr(type(model), name) is getattr(LanguageModel, name)
+        for name in ("loss", "loss_and_penalty")
+    )
+
+
+def _stream_results(
+    model: Any, batches: Iterable[Batch], processes: Processes
+) -> Iterator[tuple[Batch, _Result]]:
+    """Yield each batch and its result; each process reads some of its streams."""
+    state = None
+    for batch in batches:
+        with processes.together():
+            share = np.array_split(np.arange(batch.inputs.shape[1]), processes.size)[processes.rank]
+            losses = np.zeros((len(batch.inputs), 0), model.dtype)
+            if len(share):
+                lengths = None if batch.lengths is None else batch.lengths[share]
+                own = Batch(batch.inputs[:, share], batch.targets[:, share], lengths)
+                found, state = model.token_losses(own, state)
+                losses = found.data
+        losses = np.concatenate(processes.all_gather(losses), axis=1)
+        loss = scaled_sum(losses, 1 / (batch.tokens or 1))
+        yield batch, _Result(loss.item(), batch.tokens, batch.tokens)
 
 
 def _answers(model: Any, batch: Any) -> tuple[Array | None, Any]:

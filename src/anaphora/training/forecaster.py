@@ -253,13 +253,11 @@ def fit_forecaster(
     training, validation = (
         codec.batches(codec.encode(some), options.batch_size) if some else None for some in examples
     )
-    before = random.get_state()
-    try:
-        seeds = range(options.seed, options.seed + members)
-        seeded = [dataclasses.replace(options, seed=seed) for seed in seeds]
-        models = [_train(each, codec, training, validation, callbacks) for each in seeded]
-    finally:
-        random.set_state(before)
+    models = []
+    for seed in range(options.seed, options.seed + members):
+        with random.seeded(seed):
+            own = dataclasses.replace(options, seed=seed)
+            models.append(_train(own, codec, training, validation, callbacks))
     return FittedForecaster(models, codec, [one.name for one in skipped])
 
 
@@ -306,7 +304,6 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> Forecaster:
     """Train a model on windows; it has the weights that were best in validation."""
-    random.seed(options.seed)
     model = new_model(options, codec, training, validation)
     model.codec = codec
     best: dict[str, Array] = {}

@@ -15,6 +15,7 @@ from anaphora import random
 from anaphora.artifact import write_weights
 from anaphora.data import DataError, ForecastCodec, TimeSeries, UnknownShare, read_time_series
 from anaphora.data.time_series import shown
+from anaphora.distributed import Processes
 from anaphora.models.forecaster import Forecaster
 from anaphora.training.backtesting import (
     Forecast,
@@ -161,13 +162,15 @@ def _evaluation(
     batches = codec.batches(codec.encode(examples), batch_size or options.batch_size, every=horizon)
     batches.fill(model)
 
-    def figures(result: Evaluation) -> dict[str, Any]:
+    def figures(result: Evaluation, processes: Processes) -> dict[str, Any]:
         forecast, paths = FittedForecaster([model], codec).forecast, options.paths
         methods: dict[str, Method] = {
             "model": functools.partial(forecast, paths=paths),
             "seasonal_naive": functools.partial(seasonal_naive, season=codec.season, paths=paths),
         }
-        found = backtest(series, methods, horizon, options.origins, season=codec.season)
+        found = backtest(
+            series, methods, horizon, options.origins, season=codec.season, processes=processes
+        )
         return {
             **found["model"].figures,
             "forecasts": len(series) * options.origins,

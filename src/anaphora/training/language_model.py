@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from anaphora.artifact import opener_within
@@ -25,6 +26,7 @@ from anaphora.data import (
     UnknownShare,
     WordTokenizer,
     batchify,
+    count_id,
     cover,
     encode_to_file,
     is_table,
@@ -34,6 +36,7 @@ from anaphora.data import (
     standard_library_source,
 )
 from anaphora.data.tokenizers.bpe import require_tokenizers
+from anaphora.distributed import Processes, helpers, spread, world
 from anaphora.models import LanguageModel
 from anaphora.models.body import LanguageModelBody
 from anaphora.models.quantization import check_trainable
@@ -129,8 +132,10 @@ def _read(
     notify(f"reading {source.name}")
     tokenizer = adapt(lambda: fit_tokenizer(options, source))
     ids = encode_to_file(source, tokenizer, folder / "train.npy")
-    if options.level == "word" and np.any(ids == tokenizer.unknown_id):
-        unknown = tokenizer.unknown_tokens(source)
+    if options.level == "word" and count_id(ids, tokenizer.unknown_id):
+        unknown: Counter[str] = Counter()
+        for found in spread(tokenizer.unknown_tokens, source.pieces(helpers())):
+            unknown.update(found)
         if unknown:  # not only the <unk> that the text itself contains
             notify(_on_unknown(unknown, tokenizer.vocabulary_size, len(ids)))
     if validation is not None:
@@ -164,7 +169,7 @@ def _open(options: LanguageModelOptions, tokenizer: Tokenizer, folder: Path) -> 
     if len(validation_ids):
         size = max(1, min(options.evaluation_batch_size, len(validation_ids) - 1))
         validation = evaluation_batches(options, tokenizer, validation_ids, size)
-    unknown = np.count_nonzero(validation_ids == tokenizer.unknown_id)
+    unknown = count_id(validation_ids, tokenizer.unknown_id)
     also = f" ({unknown:,} unknown)" if unknown else ""
     description = (
         f"{len(ids):,} {_UNITS[options.level]} to train on, {len(validation_ids):,} to "
@@ -179,18 +184,20 @@ def _evaluation(
     tokenizer = model.codec
     column = options.column if any(is_table(path, options.format) for path in texts) else None
     source = open_source(texts, column, options.pattern, options.encoding, options.format)
-    with TemporaryDirectory() as folder:
-        ids = np.array(encode_to_file(source, tokenizer, Path(folder, "ids.npy")))
+    with contextlib.ExitStack() as stack:
+        temporary = TemporaryDirectory(prefix="anaphora-", ignore_cleanup_errors=True)
+        ids = encode_to_file(source, tokenizer, Path(stack.enter_context(temporary), "ids.npy"))
+        weakref.finalize(ids, stack.pop_all().close)  # the ids stay on the disk
     evaluate_model = _adaptive(options, model, batch_size or 1)
     if options.dynamic_evaluation and options.batching == "stream":
         batches: Batches = cover(ids, 1, options.dynamic_window, tokenizer.start_id)
     else:
         batches = evaluation_batches(options, tokenizer, ids, min(batch_size or 1, len(ids)))
     characters = sum(len(chunk) for chunk in source)
-    count = int(np.count_nonzero(ids == tokenizer.unknown_id))
+    count = count_id(ids, tokenizer.unknown_id)
     unknown = UnknownShare(tokenizer.unknown_tokens(source), count, len(ids))
 
-    def figures(result: Evaluation) -> dict[str, Any]:
+    def figures(result: Evaluation, processes: Processes) -> dict[str, Any]:
         bits: float | None = result.loss * result.tokens / characters / math.log(2)
         if options.level == "char":
             bits = result.bits_per_token  # the first character may not be predicted
@@ -236,23 +243,25 @@ def _report(options: LanguageModelOptions, record: Mapping[str, Any], short: boo
 
 
 def fit_tokenizer(options: TextOptions, chunks: Iterable[str]) -> Tokenizer:
-    """Build the vocabulary that the options describe.
+    """Build the vocabulary that the options describe; processes that help count the tokens.
 
     Raises:
         DataError: the text is empty, or an option is out of range.
     """
+    pieces: list[Any] = chunks.pieces(helpers()) if isinstance(chunks, Source) else [chunks]
+    limits = options.vocabulary_size, options.minimum_count
     if options.level == "char":
-        return CharacterTokenizer.fit(chunks, options.vocabulary_size, options.minimum_count)
+        counts = spread(CharacterTokenizer.count, pieces)
+        return CharacterTokenizer.of_counts(counts, *limits)
     if options.level == "bpe":
         return BPETokenizer.fit(chunks, options.vocabulary_size or _DEFAULT_BPE_VOCABULARY)
-    return WordTokenizer.fit(
-        chunks,
-        options.vocabulary_size,
-        options.minimum_count,
-        options.lowercase,
-        options.split,  # type: ignore[arg-type]
-        options.sentence_start,
-    )
+    how: Any = options.lowercase, options.split, options.sentence_start
+    words = spread(functools.partial(_count_words, how), pieces)
+    return WordTokenizer.of_counts(words, *limits, *how)
+
+
+def _count_words(how: Any, chunks: Iterable[str]) -> Counter[str]:
+    return WordTokenizer.count(chunks, *how)
 
 
 def evaluation_batches(
@@ -282,9 +291,10 @@ def _sentences(
 def _open_ids(folder: Path, options: TextOptions, tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     """The ids to train on and to validate on."""
     opener = opener_within(folder.parent)
-    ids = open_ids(folder / "train.npy", tokenizer, opener)
+    checked = tokenizer if world().is_main else None  # one process reads all ids, for all
+    ids = open_ids(folder / "train.npy", checked, opener)
     if (folder / "validation.npy").exists():
-        return ids, open_ids(folder / "validation.npy", tokenizer, opener)
+        return ids, open_ids(folder / "validation.npy", checked, opener)
     count = int(len(ids) * options.validation_share)
     kept = len(ids) - (count if count > 1 else 0)  # a single token has no context
     return ids[:kept], ids[kept:]

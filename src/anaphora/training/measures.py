@@ -27,6 +27,14 @@ class Measure(ABC):
     ({'longest': 0}, [])
     """
 
+    def found(self, batch: Any, answers: Any) -> Any:
+        """What `update` gets for a batch, given the model's predictions; by default these.
+
+        Costly computations belong here: several processes share the batches out. The result must
+        be one that can be pickled.
+        """
+        return answers
+
     @abstractmethod
     def update(self, batch: Any, answers: Any) -> None:
         """Add the predictions for a batch with ``targets``; None if the model has no ``scores``."""
@@ -197,13 +205,17 @@ class TranslationMeasure(Measure):
         self._references: list[str] = []
         self._translations: list[str] = []
 
-    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
+    def found(self, batch: Any, answers: Any) -> list[Array]:
+        """The ids of the translations."""
         max_length = 2 * len(batch.source) + 10
         found = greedy_search(self._model, batch.source, batch.source_lengths, max_length)
-        for targets, hypothesis in zip(batch.targets.T, found, strict=True):
+        return [hypothesis.ids for hypothesis in found]
+
+    def update(self, batch: Any, answers: Any) -> None:  # noqa: D102
+        for targets, translation in zip(batch.targets.T, answers, strict=True):
             ids = targets[targets != IGNORE_INDEX]
             self._references.append(self._text(ids, unknown="\N{REPLACEMENT CHARACTER}"))
-            self._translations.append(self._text(hypothesis.ids, unknown="<unk>"))
+            self._translations.append(self._text(translation, unknown="<unk>"))
 
     def _text(self, ids: Array, unknown: str) -> str:
         words, end = self._tokenizer.words, self._tokenizer.start_id

@@ -16,7 +16,7 @@ from typing import Any
 from anaphora import engine, random
 from anaphora.artifact import ArtifactError, Folder, ModelDirectory
 from anaphora.data import DataError
-from anaphora.distributed import ALONE, Processes, world
+from anaphora.distributed import ALONE, Processes, helped, world
 from anaphora.models.quantization import untrainable
 from anaphora.nn.initialization import shapes_only
 from anaphora.optim import (
@@ -95,7 +95,7 @@ def prepare_training(
     """
     processes = world()
     trainer: Trainer | None = None
-    with processes.together():
+    with processes.together(), helped(processes):
         if processes.is_main:
             trainer = _prepared(
                 task, options, directory, texts, validation_texts, start, overwrite, notify
@@ -438,8 +438,8 @@ def _trainer(
         directory=home,
         save_model=save_model,
         callbacks=callbacks,
-        evaluator=lambda model, batches, on_batch: evaluate(
-            model, batches, on_batch, task.measure_of(options, model, model.codec)
+        evaluator=lambda model, batches, on_batch, processes: evaluate(
+            model, batches, on_batch, task.measure_of(options, model, model.codec), processes
         ),
         processes=ALONE if world().is_main else world(),  # rank 0 is the first to have a trainer
     )

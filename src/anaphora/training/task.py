@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from anaphora.artifact import ArtifactError, ModelDirectory
 from anaphora.data import Batches, UnknownShare, is_table
+from anaphora.distributed import Processes
 from anaphora.models import SavedModel
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, report_loss
 from anaphora.training.measures import Measure
@@ -47,8 +48,9 @@ class EvaluationData(NamedTuple):
         batches: Batches in which every target counts once.
         place: The names of the files.
         unknown: The tokens that are not in the vocabulary.
-        figures: Computes more figures of a result, by name; a figure may be None (not available),
-            or the figures of another method to compare with, under its name.
+        figures: Computes more figures of a result, by name, given the processes that share this
+            out; a figure may be None (not available), or the figures of another method to compare
+            with, under its name.
         evaluate: Evaluates a model on the batches, with the arguments of `training.evaluate`.
         measure: Computes more figures; None for none.
         unknown_labels: The number of targets with labels or tags not seen in training.
@@ -62,7 +64,7 @@ class EvaluationData(NamedTuple):
     batches: Batches
     place: str
     unknown: UnknownShare
-    figures: Callable[[Evaluation], Mapping[str, Any]] = lambda result: {}
+    figures: Callable[[Evaluation, Processes], Mapping[str, Any]] = lambda result, processes: {}
     evaluate: Callable[..., Evaluation] = evaluate
     measure: Measure | None = None
     unknown_labels: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import itertools
 import math
 import operator
@@ -181,7 +182,7 @@ class Trainer:
             `anaphora.training.evaluate`; it may compute more figures.
         processes: Those that share the shards of each batch (see `shards` of `TrainingOptions`);
             None for all that were started together, by ``mpiexec`` or ``srun``. Each has a trainer
-            with the same arguments. Rank 0 evaluates, saves and shows progress; callbacks are
+            with the same arguments. Rank 0 saves and shows progress; callbacks are
             called on every rank, unless their ``only_main`` is true.
 
     Raises:
@@ -214,7 +215,7 @@ class Trainer:
         directory: ModelDirectory | None = None,
         save_model: Callable[[Mapping[str, Any]], None] = lambda record: None,
         callbacks: Sequence[Callback] = (),
-        evaluator: Callable[[Any, Any, Callable[[int], None]], Evaluation] = evaluate,
+        evaluator: Callable[..., Evaluation] = evaluate,
         processes: Processes | None = None,
     ) -> None:
         for name, given in (("batches", batches), ("validation", validation)):
@@ -793,12 +794,16 @@ class Trainer:
             )
 
     def _evaluation(self) -> Evaluation | None:
-        """The figures of the validation data, by rank 0, for all; None if it was stopped."""
+        """The figures of the validation data, for all processes; None if it was stopped."""
         result: Evaluation | None = None
-        with self.processes.together():
-            if self.processes.is_main:
-                with contextlib.suppress(_Stopped), self._matmul_precision():
-                    result = self.evaluator(self.model, self.validation, self._evaluation_watcher())
+        given = self.model, self.validation, self._evaluation_watcher()
+        with contextlib.suppress(_Stopped), self._matmul_precision():
+            if "processes" in inspect.signature(self.evaluator).parameters:
+                result = self.evaluator(*given, processes=self.processes)
+            else:
+                with self.processes.together():
+                    if self.processes.is_main:
+                        result = self.evaluator(*given)
         if self.processes.size > 1:  # it may have sampled
             result, state = self.processes.broadcast((result, random.get_state()))
             random.set_state(state)

@@ -17,6 +17,7 @@ from anaphora.data import (
     read_sources,
     split_words,
 )
+from anaphora.distributed import Processes
 from anaphora.generation import translate
 from anaphora.models import EncoderDecoder
 from anaphora.models.body import EncoderDecoderBody
@@ -160,10 +161,10 @@ def _evaluation(
         notice = f"no BLEU and chrF: {error}, or omit them with --no-bleu"
         return data._replace(notices=[notice])
 
-    def figures(result: Evaluation) -> dict[str, float]:
+    def figures(result: Evaluation, processes: Processes) -> dict[str, float]:
         pairs = [pair for pair in _read(options, files) if split_words(pair[0])]
         sources, references = ([pair[side] for pair in pairs] for side in (0, 1))
-        found = translate(model, model.codec, sources, options.beam_size)
+        found = translate(model, model.codec, sources, options.beam_size, processes=processes)
         texts = [one.text for one in found]
         lower = options.lowercase  # the model writes lower case
         return {

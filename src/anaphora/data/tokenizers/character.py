@@ -77,13 +77,32 @@ class CharacterTokenizer(Tokenizer):
         Raises:
             DataError: the text is empty, or a limit leaves no character.
         """
+        return cls.of_counts([cls.count(chunks)], vocabulary_size, minimum_count)
+
+    @staticmethod
+    def count(chunks: Iterable[str]) -> NDArray[np.int64]:
+        """How often each character occurs in a text, by its code point.
+
+        >>> int(CharacterTokenizer.count(["to be"])[ord("o")])
+        1
+        """
+        return _total(np.bincount(_codes(chunk)) for chunk in chunks)
+
+    @classmethod
+    def of_counts(
+        cls,
+        counts: Iterable[NDArray[np.int64]],
+        vocabulary_size: int | None = None,
+        minimum_count: int = 1,
+    ) -> "CharacterTokenizer":
+        """As `fit`, from the results of `count` for the pieces of a text.
+
+        >>> pieces = ["to be ", "or not to be"]
+        >>> CharacterTokenizer.of_counts(map(CharacterTokenizer.count, pieces)).characters
+        ' benort'
+        """
         check_sizes(cls.__name__, vocabulary_size=vocabulary_size, minimum_count=minimum_count)
-        counts = np.zeros(0, dtype=np.int64)  # by code point
-        for chunk in chunks:
-            more = np.bincount(_codes(chunk))
-            if len(more) > len(counts):
-                counts, more = more, counts
-            counts[: len(more)] += more
+        counts = _total(counts)
         if not counts.any():
             raise DataError("the text is empty: there is nothing to build a vocabulary from")
         codes = np.flatnonzero(counts >= minimum_count)
@@ -184,6 +203,16 @@ class CharacterTokenizer(Tokenizer):
 def _codes(text: str) -> NDArray[np.uint32]:
     """Return the code points of the text, [N]."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _total(counts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The sum of counts by code point, each up to its highest one."""
+    total = np.zeros(0, dtype=np.int64)
+    for more in counts:
+        if len(more) > len(total):
+            total, more = more.copy(), total
+        total[: len(more)] += more
+    return total
 
 
 def _shorten(text: str) -> str:

@@ -195,11 +195,50 @@ class WordTokenizer(Tokenizer):
         Raises:
             DataError: the text has no word, or the limits leave none.
         """
-        check_sizes(cls.__name__, vocabulary_size=vocabulary_size, minimum_count=minimum_count)
+        counts = cls.count(chunks, lowercase, split, sentence_start)
+        return cls.of_counts(
+            [counts], vocabulary_size, minimum_count, lowercase, split, sentence_start
+        )
+
+    @staticmethod
+    def count(
+        chunks: Iterable[str],
+        lowercase: bool = False,
+        split: Split = "whitespace",
+        sentence_start: bool = False,
+    ) -> Counter[str]:
+        r"""How often each word and mark occurs in a text, which consists of entire lines.
+
+        >>> WordTokenizer.count(["to be or ", "not to be\n"]).most_common(2)
+        [('to', 2), ('be', 2)]
+        """
         _check_split(split)
         counts: Counter[str] = Counter()
         for tokens in _tokens(chunks, lowercase, split, sentence_start):
             counts.update(tokens)
+        return counts
+
+    @classmethod
+    def of_counts(
+        cls,
+        counted: Iterable[Counter[str]],
+        vocabulary_size: int | None = None,
+        minimum_count: int = 1,
+        lowercase: bool = False,
+        split: Split = "whitespace",
+        sentence_start: bool = False,
+    ) -> "WordTokenizer":
+        r"""As `fit`, from the results of `count` for the pieces of a text, each of entire lines.
+
+        >>> pieces = ["to be\n", "or not\nto be\n"]
+        >>> WordTokenizer.of_counts(map(WordTokenizer.count, pieces)).words
+        ('<eos>', 'be', 'to', 'not', 'or')
+        """
+        check_sizes(cls.__name__, vocabulary_size=vocabulary_size, minimum_count=minimum_count)
+        _check_split(split)
+        counts: Counter[str] = Counter()
+        for more in counted:
+            counts.update(more)
         if not counts:
             raise DataError("the text is empty: there is nothing to build a vocabulary from")
 
