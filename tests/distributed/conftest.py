@@ -53,7 +53,7 @@ def launch(count, arguments, mpi="mpich", code=0):
     """Run processes to their end; return what all wrote to standard output, and to the other."""
     process = start(count, arguments, mpi)
     try:
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         process.terminate()  # so that it ends the others
         out, errors = process.communicate()

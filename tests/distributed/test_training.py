@@ -301,7 +301,7 @@ def test_ranks_with_different_commands_are_told(start, tmp_path):
     given = ["-m", "anaphora", "train", tmp_path / "text.txt", *SMALL, "--out", tmp_path / "model"]
     other = [":", "-n", "1", sys.executable, *given, "--max-steps", "6"]
     process = start(1, [*given, "--max-steps", "5", *other])
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert errors.startswith("anaphora: the processes differ in the command line: rank 0 on ")
     assert errors.count("anaphora: the processes") == 1
@@ -316,7 +316,7 @@ def test_ranks_that_compute_differently_are_told(start, tmp_path):
     )
     program = program.replace("('anaphora')", "('anaphora', run_name='__main__')")
     process = start(1, [*given, ":", "-n", "1", sys.executable, "-c", program, *given[2:]])
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert errors.count("anaphora: the processes differ in ") == 1
     assert "engine: rank 0 on " in errors
@@ -375,7 +375,7 @@ def test_a_killed_rank_ends_the_others_and_the_checkpoint_is_whole(command, tmp_
     wait_for(process, is_at(tmp_path / "model", 12))
     killed = of_rank(process, rank)
     os.kill(killed, signal.SIGKILL)
-    out, errors = process.communicate(timeout=20)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert f"rank {rank} on " in out
     assert re.search(rf"rank {rank} on \S+ is PID {killed}\b", out)
@@ -390,7 +390,7 @@ def test_ctrl_c_saves_once(command, tmp_path, number):
     process = command(2, *ENDLESS, "--schedule", "constant", wait=False)
     wait_for(process, is_at(tmp_path / "model", 5))
     process.send_signal(number)
-    out, errors = process.communicate(timeout=20)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode == 130, (out, errors)
     assert out.count("interrupted (") == out.count("saved; continue with: ") == 1
     _, step = saved(tmp_path / "model")
