@@ -86,6 +86,7 @@ _PARTS = {
     "equations": (),
     "estimators": (),
     "generation": (),
+    "interop": (),
     "metrics": (),
     "models": ("load",),
     "nn": (),
