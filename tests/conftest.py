@@ -22,7 +22,7 @@ settings.load_profile("repeatable")
 # The folders and files, from the root of the tests, that take most of the time: trainings, and
 # commands in processes of their own.
 SLOW = {
-    "cli", "distributed", "engine", "parity", "serve", "training", "test_artifact.py",
+    "cli", "distributed", "engine", "interop", "parity", "serve", "training", "test_artifact.py",
     "test_benchmarks.py", "test_documentation.py", "test_estimators.py", "test_examples.py",
     "test_forecasting_estimator.py", "test_project.py", "test_searches.py", "test_tensor.py",
 }  # fmt: skip

@@ -103,6 +103,7 @@ _PARTS = {
     "equations": (),
     "estimators": (),
     "generation": (),
+    "interop": (),
     "metrics": (),
     "models": ("load",),
     "nn": (),

@@ -105,7 +105,7 @@ def test_recurrent_layers(kind, options, tmp_path):
     compare(model_of(RECURRENT[kind](**options)), features(), tmp_path)
 
 
-@pytest.mark.parametrize("of_gates", ["hard_sigmoid", "relu", "linear", "softplus"])
+@pytest.mark.parametrize("of_gates", ["hard_sigmoid", "linear"])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "GRU, reset before"])
 def test_activations_of_gates(kind, of_gates, tmp_path):
     layer = RECURRENT[kind](recurrent_activation=of_gates, activation="softsign")
@@ -126,11 +126,15 @@ def test_activations(name, tmp_path):
         compare(model_of(L.SimpleRNN(H, activation=name)), x / 20, tmp_path)
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave"])
+BOTH = [
+    *((kind, padding, "concat") for kind in RECURRENT for padding in (None, "before", "anywhere")),
+    *(("LSTM", padding, merge) for merge in ("sum", "mul", "ave") for padding in (None, "after")),
+]
+
+
 @pytest.mark.parametrize("sequences", [True, False])
-@pytest.mark.parametrize("padding", [None, "after", "before", "anywhere"])
-@pytest.mark.parametrize("kind", RECURRENT)
-def test_both_directions_and_masks(kind, padding, sequences, merge, tmp_path):
+@pytest.mark.parametrize(("kind", "padding", "merge"), BOTH)
+def test_both_directions_and_masks(kind, padding, merge, sequences, tmp_path):
     layers = [
         L.Embedding(V, I, mask_zero=padding is not None),
         L.Bidirectional(RECURRENT[kind](return_sequences=True), merge_mode=merge),
@@ -665,7 +669,7 @@ print(read)
 def test_mutations(suffix, small, tmp_path):
     """Nothing but our own errors, in limited memory, and never the end of the process."""
     (tmp_path / f"source{suffix}").write_bytes(small[suffix])
-    count = int(os.environ.get("ANAPHORA_MUTATIONS", "150"))
+    count = int(os.environ.get("ANAPHORA_MUTATIONS", "100"))
     done = subprocess.run(
         [sys.executable, "-c", FUZZ, tmp_path / f"source{suffix}", tmp_path / f"bad{suffix}", "1",
          str(count)],
