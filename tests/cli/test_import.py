@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import anaphora
 from anaphora import nn, random
 from anaphora.cli.app import app
+from anaphora.data import CharacterTokenizer
 from anaphora.models import LanguageModel
 
 
@@ -93,3 +94,24 @@ def test_files_of_keras(tmp_path):
     logits = model(x).data
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(theirs(x.swapaxes(0, 1)).data, expected, rtol=1e-5)
+
+
+def test_onnx_files_that_were_exported(model, tmp_path):
+    """With their vocabulary, so that the directory is used like any other."""
+    pytest.importorskip("onnx", reason="needs onnx (extra onnx)")
+    model.codec = CharacterTokenizer.fit(["abcdefghijk"])
+    model.save(tmp_path / "model")
+    file, out = tmp_path / "model.onnx", tmp_path / "out"
+    run("export", tmp_path / "model", file)
+    said = run("import", file, out, "--task", "language-model")[0]
+    assert f"wrote {out}: a language model of " in said
+    assert "vocabulary" not in said
+    again = anaphora.load(out)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], array)
+    assert again.codec.to_dict() == model.codec.to_dict()
+    assert "omit the task 'tag'" in run("import", file, tmp_path / "b", "--task", "tag", code=2)[1]
+    assert "No such file" in run("import", tmp_path / "c.onnx", tmp_path / "b", code=1)[1]
+    file.write_bytes(b"\x80\x04")
+    assert "not an ONNX file" in run("import", file, tmp_path / "b", code=2)[1]
+    assert not (tmp_path / "b").exists()

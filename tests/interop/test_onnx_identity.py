@@ -98,8 +98,8 @@ def assert_same(module, folder):
     files = save(module, folder / "model.onnx").record["files"]
     for function, record in zip(signatures(module), files, strict=True):
         graph = load(record["out"])
-        for seed in (0, 1):
-            inputs = random_inputs(function.inputs, seed)
+        for seed in (0, 1, 2):
+            inputs = random_inputs(function.inputs, function.smallest, seed)
             expected = computed(function, module, inputs)
             with no_grad():
                 results = graph(**inputs)
@@ -137,7 +137,7 @@ def test_models_are_restored_from_their_files(name, tmp_path):
     again.save(tmp_path / "directory")
     restored = models.load(tmp_path / "directory")
     for function, other in zip(signatures(model), signatures(restored), strict=True):
-        inputs = random_inputs(function.inputs, 3)
+        inputs = random_inputs(function.inputs, function.smallest, 3)
         expected = computed(function, model, inputs)
         for key, value in computed(other, restored, inputs).items():
             np.testing.assert_array_equal(value, expected[key])
@@ -215,7 +215,7 @@ def test_models_in_8_bits_compute_what_their_file_says(tmp_path):
     path = save(model, tmp_path / "model.onnx").record["files"][0]["out"]
     graph = load(path)
     (function,) = signatures(model)
-    inputs = random_inputs(function.inputs, 0)
+    inputs = random_inputs(function.inputs, function.smallest, 0)
     expected = computed(function, model, inputs)
     for value, result in zip(graph.graph_outputs, graph(**inputs), strict=True):
         np.testing.assert_allclose(np.asarray(result), expected[value.name], atol=0.3)

@@ -25,7 +25,9 @@ from anaphora.interop.onnx.reading import parse  # noqa: E402
 from anaphora.tensor import Tensor, no_grad  # noqa: E402
 
 ALL = os.environ.get("ANAPHORA_ALL_CASES") == "1"
-RANDOM_CASES = 500 if ALL else 60
+RANDOM_CASES = 501 if ALL else 60
+OVERFLOWING = {158}
+"""The random cases in which ONNX Runtime overflows, and ours do not."""
 TYPES = {
     "float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int32": TensorProto.INT32,
     "int64": TensorProto.INT64, "bool": TensorProto.BOOL, "int8": TensorProto.INT8,
@@ -223,7 +225,10 @@ def test_random_attributes_compute_what_onnx_runtime_computes(seed):
     module = ours(model)
     for results in (module(**inputs), module(**inputs)):  # node by node; then by the plan
         for name, result, value in zip(outputs, results, expected, strict=True):
-            assert np.isfinite(value).all()
+            if not np.isfinite(value).all():  # its Softplus is log(1 + exp(x)), which overflows
+                assert seed in OVERFLOWING
+                assert np.isfinite(result).all()
+                continue
             np.testing.assert_allclose(result, value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 

@@ -38,7 +38,7 @@ def import_(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Make a model directory of a model of Keras or PyTorch.
+    """Make a model directory of a model of Keras or PyTorch, or of an ONNX file of ours.
 
     It must have the shape of a model here: an embedding or features, recurrent layers of one kind,
     a linear layer. PyTorch's checkpoints and safetensors hold weights alone, so give --task unless
@@ -48,7 +48,8 @@ def import_(
 
     Files of others have no vocabulary that is known here, so the model takes ids or features, in
     Python: anaphora.load(DIR). Keras needs an extra: pip install "anaphora[keras]"; PyTorch's
-    checkpoints need PyTorch, and nothing in them is executed.
+    checkpoints need PyTorch, and nothing in them is executed. An ONNX file must be one that
+    anaphora export wrote; it has the vocabulary too.
 
     With --json, one line: out, task, parameter_count, warnings.
     """
@@ -64,8 +65,10 @@ def import_(
         output.emit(
             {"out": str(directory), "task": model.kind, "parameter_count": count, "warnings": said}
         )
-        output.say(
-            f"wrote {directory}: a {model.kind.replace('_', ' ')} of {count:,} parameters, which "
-            "takes ids or features, as it has no vocabulary; in Python: "
-            f"anaphora.load({str(directory)!r}); see anaphora info {shlex.quote(str(directory))}"
-        )
+        name = f"a {model.kind.replace('_', ' ')} of {count:,} parameters"
+        if model.codec is None:
+            name += (
+                ", which takes ids or features, as it has no vocabulary; in Python: "
+                f"anaphora.load({str(directory)!r})"
+            )
+        output.say(f"wrote {directory}: {name}; see anaphora info {shlex.quote(str(directory))}")

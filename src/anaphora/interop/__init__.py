@@ -104,6 +104,7 @@ READERS: dict[str, str] = {
     ".ckpt": "anaphora.interop.torch:read",
     ".bin": "anaphora.interop.torch:read",
     ".safetensors": "anaphora.interop.models:read",
+    ".onnx": "anaphora.interop.onnx:read",
 }
 """MODULE:NAME of the functions that make a model of a file, by its suffix.
 

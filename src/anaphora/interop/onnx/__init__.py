@@ -7,6 +7,7 @@ except ImportError as error:
 
 from anaphora.interop.onnx.export import ExportError, describe, export, save
 from anaphora.interop.onnx.importing import load_model
+from anaphora.interop.onnx.importing import read_model as read
 from anaphora.interop.onnx.load import OnnxModel, load
 from anaphora.interop.onnx.reading import OnnxError
 
@@ -18,5 +19,6 @@ __all__ = [
     "export",
     "load",
     "load_model",
+    "read",
     "save",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from anaphora.artifact import ArtifactError
+from anaphora.interop.models import TASKS
 from anaphora.interop.onnx.export import _compared, _traced, computed, random_inputs
 from anaphora.interop.onnx.load import OnnxModel
 from anaphora.interop.onnx.reading import Array, Model, OnnxError, parse, read
@@ -59,6 +60,24 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         raise OnnxError(
             f"{text}; interop.onnx.load runs graphs that are no models of anaphora"
         ) from error
+
+
+def read_model(path: Path, task: str | None = None, config: Path | None = None) -> Any:
+    """As `load_model`, for ``anaphora import``.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+        OnnxError: it is no file of ours, or of another task.
+    """
+    if config is not None:
+        raise OnnxError(f"{path}: a configuration is for files of Keras, which hold weights alone")
+    try:
+        model = load_model(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if task is not None and type(model) is not TASKS.get(task):
+        raise OnnxError(f"{path}: the file holds a {model.kind}; omit the task {task!r:.40}")
+    return model
 
 
 class _Import:
@@ -162,7 +181,7 @@ class _Import:
     ) -> None:
         """Put the elements of a file's arrays where they came from; constants differ nowhere."""
         firsts, seconds = (
-            parse(_traced(model, one, int8=False)[0].SerializeToString()).graph.arrays
+            parse(_traced(model, one, frozenset())[0].SerializeToString()).graph.arrays
             for model, one in ((low, function), (high, function_of_high))
         )
         flat, held = into
@@ -189,7 +208,7 @@ class _Import:
     def _compare(self, model: SavedModel, function: Signature) -> None:
         """Compare a model with the graph that it came from."""
         graph = OnnxModel(self._file(function))
-        inputs = random_inputs(function.inputs, 0)
+        inputs = random_inputs(function.inputs, function.smallest, 0)
         expected = computed(function, model, inputs)
         with no_grad():
             results = graph(**inputs)
