@@ -146,11 +146,45 @@ class LinearNorm(Work):
         from anaphora import Tensor, nn
 
         linear, norm = nn.Linear(self.H, self.H), nn.LayerNorm(self.H)
-        return gradient_step(linear, norm, Tensor(x, requires_grad=True))
+        return gradient_step(Tensor(x, requires_grad=True), linear, norm)
 
     def _torch(self, torch: Any, x: np.ndarray) -> Callable[[], None]:
         linear, norm = torch.nn.Linear(self.H, self.H), torch.nn.LayerNorm(self.H)
-        return gradient_step(linear, norm, torch.tensor(x, requires_grad=True))
+        return gradient_step(torch.tensor(x, requires_grad=True), linear, norm)
+
+
+@dataclass(frozen=True)
+class Convolution(Work):
+    """A convolution over time, forward and backward, each framework with its own layout."""
+
+    name: str
+    T: int
+    B: int
+    I: int
+    O: int
+    K: int
+    stride: int = 1
+
+    def operations(self) -> float:
+        """Forward, and twice as much backward."""
+        steps = (self.T - self.K) // self.stride + 1
+        return 6.0 * steps * self.B * self.O * self.I * self.K
+
+    def runs(self, peers: Peers) -> Runs:
+        """A step of each framework."""
+        x = np.random.default_rng(0).normal(size=(self.T, self.B, self.I)).astype(np.float32)
+        return framework_runs(peers, self._anaphora, self._torch, x)
+
+    def _anaphora(self, x: np.ndarray) -> Callable[[], None]:
+        from anaphora import Tensor, nn
+
+        layer = nn.Conv1d(self.I, self.O, self.K, self.stride)
+        return gradient_step(Tensor(x, requires_grad=True), layer)
+
+    def _torch(self, torch: Any, x: np.ndarray) -> Callable[[], None]:
+        layer = torch.nn.Conv1d(self.I, self.O, self.K, self.stride)
+        tensor = torch.tensor(x.transpose(1, 2, 0).copy(), requires_grad=True)
+        return gradient_step(tensor, layer)
 
 
 @dataclass(frozen=True)
@@ -203,13 +237,16 @@ def training_step(model: Any, batch: Any) -> Callable[[], None]:
     return step
 
 
-def gradient_step(linear: Any, norm: Any, x: Any) -> Callable[[], None]:
-    """Forward and backward of two layers of either framework."""
+def gradient_step(x: Any, *layers: Any) -> Callable[[], None]:
+    """Forward and backward of layers of either framework, one after the other."""
 
     def step() -> None:
         x.grad = None
-        norm(linear(x)).sum().backward()
-        linear.zero_grad()
-        norm.zero_grad()
+        y = x
+        for layer in layers:
+            y = layer(y)
+        y.sum().backward()
+        for layer in layers:
+            layer.zero_grad()
 
     return step

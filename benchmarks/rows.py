@@ -5,7 +5,13 @@ from __future__ import annotations
 from benchmarks.crf import CRFStep
 from benchmarks.ctc import CTCStep
 from benchmarks.inference import Block, Forward, InInt8, Sampling, StreamingStep
-from benchmarks.models import AdamUpdate, ClassifierStep, EncoderDecoderStep, LinearNorm
+from benchmarks.models import (
+    AdamUpdate,
+    ClassifierStep,
+    Convolution,
+    EncoderDecoderStep,
+    LinearNorm,
+)
 from benchmarks.processes import FirstStep, Import, PeakMemory
 from benchmarks.training import (
     EmbeddingStep,
@@ -60,6 +66,8 @@ ROWS: list[Work] = [
     EncoderDecoderStep("encoder-decoder step, H 256", S=25, T=20, B=32, V=8_000, H=256),
     ClassifierStep("classifier step, GRU H 128", T=40, B=32, V=8_000, E=100, H=128),
     LinearNorm("linear and layer norm, N 700 H 650", N=700, H=650),
+    Convolution("convolution, T 200 B 16 K 5", T=200, B=16, I=40, O=128, K=5),
+    Convolution("convolution, T 16000 K 400 by 160", T=16_000, B=8, I=1, O=64, K=400, stride=160),
     AdamUpdate("Adam, 5 million numbers", n=5_000_000),
     EmbeddingStep("embedding with Adam, V 20000 E 200", V=20_000, E=200, N=700),
     EmbeddingStep("... lazy rows, V 20000 E 200", V=20_000, E=200, N=700, lazy=True),

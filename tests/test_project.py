@@ -16,7 +16,7 @@ import anaphora
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = {
     "typer", "rich", "tokenizers", "tensorboardX", "torch", "matplotlib", "sklearn", "starlette",
-    "uvicorn", "prometheus_client",
+    "uvicorn", "prometheus_client", "onnx", "onnxruntime", "h5py", "keras",
 }  # fmt: skip
 LARGEST_FILE = 200_000  # bytes
 # A directory at the root of some machine; a URL's path and ../shared/data are none.

@@ -119,7 +119,7 @@ NAMES: dict[str, dict[str, str]] = {
         "Identity": "omit it, or `nn.Dropout(0)`",
         "BatchNorm1d GroupNorm RMSNorm": "`nn.LayerNorm`, or `layer_norm=True` of a layer",
         "MultiheadAttention": "`nn.MultiplicativeAttention` or `nn.AdditiveAttention`",
-        "Conv1d Conv2d Transformer TransformerEncoder": "nothing: the networks here are recurrent",
+        "Conv2d Transformer TransformerEncoder": "nothing: the networks here are recurrent",
         "DataParallel": _CPU,
         "Buffer": "`self.name = array`",
         "Dense": "`nn.Linear(in_features, out_features)`",

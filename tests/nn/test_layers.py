@@ -55,8 +55,103 @@ def test_linear_tells_what_does_not_fit():
         layer(Tensor(np.ones((4, 3))))
 
 
+# Conv1d
+
+CONVOLUTIONS = [
+    {},
+    {"stride": 2, "padding": (0, 3), "dilation": 2},
+    {"padding": "same", "groups": 3, "bias": False},
+    {"padding": "causal", "stride": 3},
+    {"padding": 4, "stride": 2},
+]
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+def test_conv1d_of_ragged_batches_gives_each_sequence_what_it_has_alone(numbers, options):
+    layer = nn.Conv1d(6, 9, 4, **options, dtype=np.float64)
+    first = nn.Conv1d(6, 9, 4, **options, batch_first=True, dtype=np.float64)
+    first.load_state_dict(layer.state_dict())
+    lengths = np.array([11, 0, 7, 4, 1, 12])
+    x = numbers.normal(size=(12, 6, 6))
+    y = layer(x, lengths=lengths)
+    found = layer.output_lengths(lengths)
+    assert y.dtype == np.float64
+    assert len(y) == layer.output_lengths([12])[0] == found[-1]
+    assert found[1] == 0
+    for row, (steps, given) in enumerate(zip(found, lengths, strict=True)):
+        if steps:
+            alone = layer(x[:given, row])
+            assert alone.shape == (steps, 9)
+            np.testing.assert_array_equal(y.data[:steps, row], alone.data)
+        elif given:
+            with pytest.raises(ValueError, match="shorter than the filter"):
+                layer(x[:given, row])
+        assert not y.data[steps:, row].any()
+    other = first(x.swapaxes(0, 1), lengths=lengths)
+    np.testing.assert_array_equal(other.data.swapaxes(0, 1), y.data)
+    np.testing.assert_array_equal(first(x[:, 0]).data, layer(x[:, 0]).data)
+
+
+def test_what_lies_beyond_a_length_has_no_gradient(numbers):
+    layer = nn.Conv1d(3, 2, 3, padding=2, dtype=np.float64)
+    x = Tensor(numbers.normal(size=(5, 2, 3)), requires_grad=True)
+    layer(x, lengths=[5, 2]).backward(numbers.normal(size=(7, 2, 2)))
+    assert x.grad[:, 0].all()
+    assert x.grad[:2, 1].all()
+    assert not x.grad[2:, 1].any()
+
+
+def test_conv1d_is_initialized_as_asked():
+    random.seed(3)
+    layer = nn.Conv1d(6, 40, 5, groups=2)
+    bound = 1 / np.sqrt(15)
+    for parameter in layer.parameters():
+        assert 0.8 * bound < np.abs(parameter.data).max() <= bound
+    layer = nn.Conv1d(6, 40, 5, groups=2, initialization="xavier")
+    assert 0.9 * np.sqrt(6 / 215) < np.abs(layer.weight.data).max() <= np.sqrt(6 / 215)
+    assert not layer.bias.data.any()
+    rows = nn.Conv1d(3, 8, 5, initialization="orthogonal").weight.data.reshape(8, 15)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(8), atol=1e-6)
+    layer.reset_parameters(0.5)
+    assert 0.45 < np.abs(layer.weight.data).max() <= 0.5
+    assert layer.bias.data.all()
+
+
+def test_conv1d_tells_what_does_not_fit():
+    with pytest.raises(ValueError, match="in_channels=3 and out_channels=4 must be multiples of g"):
+        nn.Conv1d(3, 4, 2, groups=2)
+    with pytest.raises(ValueError, match="Conv1d: kernel_size must be an integer of at least 1"):
+        nn.Conv1d(3, 4, 0)
+    with pytest.raises(ValueError, match="padding 'reflect' is not a number of zeros"):
+        nn.Conv1d(3, 4, 2, padding="reflect")
+    layer = nn.Conv1d(3, 4, 2, batch_first=True)
+    with pytest.raises(
+        ValueError, match=r"^Conv1d: .* \(5, 3, 9\); expected \[B, T, I\] or \[T, I"
+    ):
+        layer(np.ones((5, 3, 9)))
+    with pytest.raises(ValueError, match="lengths from 4 to 10, but the sequences have 9 steps"):
+        layer(np.ones((2, 9, 3)), lengths=[4, 10])
+    with pytest.raises(TypeError, match="there is no argument 'mask': write lengths="):
+        layer(np.ones((2, 9, 3)), mask=[4, 10])
+
+
+def test_conv1d_shows_its_options():
+    layer = nn.Conv1d(6, 9, 4, padding="causal", groups=3, bias=False, batch_first=True)
+    expected = "6, 9, kernel_size=4, padding='causal', groups=3, bias=False, batch_first=True"
+    assert repr(layer) == f"Conv1d({expected}) (72 parameters)"
+
+
+def test_conv1d_in_8_bits_is_near(numbers):
+    layer = nn.Conv1d(6, 9, 4, groups=3)
+    x = numbers.normal(size=(12, 5, 6)).astype(np.float32)
+    expected = layer(x).data
+    found = layer.use_int8()(x).data
+    assert 0 < np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
 LAYERS = {
     "linear": lambda dtype: (nn.Linear(3, 2, dtype=dtype), (5, 4, 3)),
+    "conv1d": lambda dtype: (nn.Conv1d(3, 2, 2, dtype=dtype), (5, 4, 3)),
     "layer_norm": lambda dtype: (nn.LayerNorm(3, dtype=dtype), (5, 4, 3)),
     "lstm": lambda dtype: (nn.LSTM(3, 2, bidirectional=True, dtype=dtype), (5, 4, 3)),
     "gru": lambda dtype: (nn.GRU(3, 2, batch_first=True, dtype=dtype), (4, 5, 3)),

@@ -124,6 +124,41 @@ def test_linear(bias, dtype):
     compare(ops.linear, functional.linear, arrays, dtype)
 
 
+CONVOLUTIONS = [
+    {},
+    {"stride": 2, "padding": 3, "dilation": 2},
+    {"padding": "same", "dilation": 3},
+    {"groups": 2, "padding": 1},
+]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+def test_conv1d(options, dtype):
+    compare(
+        lambda x, *rest: ops.conv1d(x.transpose(2, 0, 1), *rest, **options).transpose(1, 2, 0),
+        lambda x, *rest: functional.conv1d(x, *rest, **options),
+        [normal(3, 4, 11), normal(6, 4 // options.get("groups", 1), 4), normal(6)],
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("options", [*CONVOLUTIONS, {"bias": False}], ids=str)
+def test_layers_of_conv1d_share_state_dicts(options):
+    torch.manual_seed(2)
+    ours, theirs = nn.Conv1d(4, 6, 3, **options), torch.nn.Conv1d(4, 6, 3, **options)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    x = normal(3, 4, 11).astype(np.float32)
+    np.testing.assert_allclose(
+        ours(x.transpose(2, 0, 1)).data,
+        theirs(torch.tensor(x)).detach().numpy().transpose(2, 0, 1),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
 # Losses
 
 

@@ -11,6 +11,7 @@ import typer
 
 import anaphora
 from anaphora.cli.evaluate import evaluate
+from anaphora.cli.export import export
 from anaphora.cli.generate import generate
 from anaphora.cli.help import CONTEXT_SETTINGS, Command
 from anaphora.cli.info import info
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (train, evaluate, predict, generate, score, serve, info, plot, quantize):
+for _command in (train, evaluate, predict, generate, score, serve, info, plot, quantize, export):
     # Typer keeps the line ends of a docstring; a paragraph should fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     app.command(cls=Command, help="\n\n".join(" ".join(p.split()) for p in _paragraphs))(_command)

@@ -6,7 +6,7 @@ from anaphora import foreign_names
 from anaphora.nn.attention import AdditiveAttention, Attention, Memory, MultiplicativeAttention
 from anaphora.nn.crf import CRF, TagConstraints, tag_constraints
 from anaphora.nn.kinds import LayerKind
-from anaphora.nn.layers import Dropout, Embedding, LayerNorm, Linear, Sequential
+from anaphora.nn.layers import Conv1d, Dropout, Embedding, LayerNorm, Linear, Sequential
 from anaphora.nn.module import LoadResult, Module
 from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
 from anaphora.nn.session import Framing, Session
@@ -19,6 +19,7 @@ __all__ = [
     "RNN",
     "AdditiveAttention",
     "Attention",
+    "Conv1d",
     "Dropout",
     "Embedding",
     "Framing",

@@ -113,18 +113,19 @@ def xavier(parameter: Parameter, blocks: int = 1) -> None:
     """Fill with samples of uniform(-a, a), a = sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010).
 
     Args:
-        parameter: [blocks * O, I]; each block is a matrix.
+        parameter: [blocks * O, I]; each block is a matrix. Or [O, I, K]: the filters of a
+            convolution, with K terms for each input and output.
         blocks: The number of gates whose matrices are stacked.
     """
-    outputs, inputs = parameter.shape[0] // blocks, parameter.shape[1]
-    uniform(parameter, math.sqrt(6 / (inputs + outputs)))
+    outputs, inputs, terms = parameter.shape[0] // blocks, parameter.shape[1], parameter.shape[2:]
+    uniform(parameter, math.sqrt(6 / ((inputs + outputs) * math.prod(terms))))
 
 
 def orthogonal(parameter: Parameter, blocks: int = 1) -> None:
-    """Fill each block [O, I] with a random orthonormal matrix (Saxe et al. 2014)."""
+    """Fill each block [O, ...] with a random orthonormal matrix (Saxe et al. 2014)."""
     with parameter.writing() as array:
         for block in np.split(array, blocks):
-            block[...] = _orthonormal(*block.shape)
+            block[...] = _orthonormal(len(block), block[0].size).reshape(block.shape)
 
 
 def _orthonormal(rows: int, columns: int) -> Array:

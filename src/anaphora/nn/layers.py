@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
-from anaphora import ops
+from anaphora import foreign_names, ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
+from anaphora.nn.kinds import without_padding
 from anaphora.nn.module import Module
+from anaphora.ops.convolution import Padding, output_steps, padding_sizes
+from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Tensor, as_tensor
+from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor
 
 
 class Linear(Module):
@@ -56,22 +59,7 @@ class Linear(Module):
 
     def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
         """Initialize the parameters again."""
-        initialize.check(initialization)
-        if not initialize.is_enabled():
-            return
-        if isinstance(initialization, str) and initialization != "pytorch":
-            scheme = initialize.xavier if initialization == "xavier" else initialize.orthogonal
-            scheme(self.weight)
-            if self.bias is not None:
-                initialize.constant(self.bias, 0)
-            return
-        bound = (
-            1 / math.sqrt(self.in_features)
-            if initialization == "pytorch"
-            else float(initialization)
-        )
-        for parameter in self.parameters():
-            initialize.uniform(parameter, bound)
+        _initialize(self.weight, self.bias, initialization)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [..., I]; returns [..., O]."""
@@ -80,6 +68,149 @@ class Linear(Module):
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class Conv1d(Module):
+    """A convolution over time, `ops.conv1d`, whose parameters are PyTorch's.
+
+        y[s] = b + sum over k of W[:, :, k] x[s * stride + k * dilation - before]
+
+    Shapes: x [T, B, I], or [B, T, I] with ``batch_first``, or [T, I]; weight [O, I / groups, K];
+    bias [O]; returns [S, B, O] (layout as x) with
+    ``S = (T + before + after - dilation * (K - 1) - 1) // stride + 1``. PyTorch's x is [B, I, T]:
+    ``x.transpose(2, 0, 1)`` of it is ours.
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        kernel_size: K.
+        stride: The number of steps from one output to the next.
+        padding: The number of zeros at both ends of a sequence, or (before, after); "same" for as
+            many as keep T; "causal" for all of them before.
+        dilation: The number of steps from one term to the next.
+        groups: The number of equal blocks of features, each with filters of its own.
+        bias: Whether to add b.
+        batch_first: Sequences are [B, T, ...] instead of [T, B, ...].
+        initialization: As for `Linear`; the number of inputs of an output is K * I / groups.
+        dtype: float32 or float64.
+
+    Raises:
+        ValueError: an option is out of range, or I or O is not a multiple of groups; at the call,
+            as for `ops.conv1d`.
+
+    >>> layer = Conv1d(3, 2, kernel_size=5, stride=2, padding="causal")
+    >>> layer(np.ones((8, 4, 3), np.float32)).shape
+    (4, 4, 2)
+    >>> layer.output_lengths([8, 5, 0])
+    array([4, 3, 0])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: Padding = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        batch_first: bool = False,
+        initialization: Initialization = "pytorch",
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        check_sizes(
+            self,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+        )
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"Conv1d: in_channels={in_channels} and out_channels={out_channels} must be "
+                f"multiples of groups={groups}"
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
+        self.groups = groups
+        self.batch_first = batch_first
+        self._padding = padding_sizes(padding, kernel_size, stride, dilation)
+        shape = (out_channels, in_channels // groups, kernel_size)
+        self.weight = initialize.parameter(shape, dtype)
+        self.bias = initialize.parameter((out_channels,), dtype) if bias else None
+        self.reset_parameters(initialization)
+
+    def reset_parameters(self, initialization: Initialization = "pytorch") -> None:
+        """Initialize the parameters again."""
+        _initialize(self.weight, self.bias, initialization)
+
+    def output_lengths(self, lengths: ArrayLike) -> Array:
+        """[B]: the numbers of outputs of sequences of these lengths, 0 for too short ones."""
+        steps = as_integers(lengths, "Conv1d: lengths are integers")
+        found = output_steps(
+            steps, sum(self._padding), self.kernel_size, self.stride, self.dilation
+        )
+        return np.where(steps > 0, np.maximum(found, 0), 0)
+
+    @foreign_names.arguments_checked
+    def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:
+        """Convolve a batch of sequences, or one.
+
+        Args:
+            x: [T, B, I], or [B, T, I] with ``batch_first``; [T, I] is one sequence.
+            lengths: [B] integers in 0..T: the number of steps of each sequence. What is beyond
+                counts as the zeros of padding does, so a sequence has the outputs that it has
+                alone; outputs beyond `output_lengths`, the lengths for the next layer, are 0.
+
+        Returns:
+            [S, B, O], layout as x.
+
+        Raises:
+            ValueError: the shapes do not match.
+        """
+        x = as_tensor(x, self.weight.dtype, "Conv1d: an input")
+        if x.ndim not in (2, 3) or x.shape[-1] != self.in_channels:
+            layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
+            raise ValueError(
+                f"Conv1d: an input of shape {x.shape}; expected {layout} or [T, I] with I = "
+                f"{self.in_channels}: time before features"
+            )
+        single, swapped = x.ndim == 2, self.batch_first and x.ndim == 3
+        if single:
+            x = x.reshape(len(x), 1, self.in_channels)
+        elif swapped:
+            x = x.transpose(1, 0, 2)
+        ends = checked_lengths("Conv1d", lengths, x.shape)
+        y: Tensor = ops.conv1d(
+            without_padding(x, ends),
+            self.weight,
+            self.bias,
+            self.stride,
+            self._padding,
+            self.dilation,
+            self.groups,
+        )
+        if ends is not None:
+            y = without_padding(y, self.output_lengths(ends))
+        if single:
+            return y.reshape(len(y), self.out_channels)
+        return y.transpose(1, 0, 2) if swapped else y
+
+    def extra_repr(self) -> str:  # noqa: D102
+        options = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)):
+            if (value := getattr(self, name)) != default:
+                options += f", {name}={value!r}"
+        options += "" if self.bias is not None else ", bias=False"
+        return options + (", batch_first=True" if self.batch_first else "")
 
 
 class Embedding(Module):
@@ -277,3 +408,21 @@ class Sequential(Module):
 
     def __getitem__(self, index: int) -> Module:
         return self._modules()[index]
+
+
+def _initialize(weight: Parameter, bias: Parameter | None, initialization: Initialization) -> None:
+    """Initialize a weight [O, ...], of which each row makes one output, and its bias."""
+    initialize.check(initialization)
+    if not initialize.is_enabled():
+        return
+    if isinstance(initialization, str) and initialization != "pytorch":
+        scheme = initialize.xavier if initialization == "xavier" else initialize.orthogonal
+        scheme(weight)
+        if bias is not None:
+            initialize.constant(bias, 0)
+        return
+    inputs = math.prod(weight.shape[1:])
+    bound = 1 / math.sqrt(inputs) if initialization == "pytorch" else float(initialization)
+    for parameter in (weight, bias):
+        if parameter is not None:
+            initialize.uniform(parameter, bound)

@@ -162,8 +162,8 @@ class Module(foreign_names.Answering):
         """Compute with weights in 8 bits, or again in float32 (False); return the module.
 
         For inference: the module is switched to evaluation too, and nothing that is computed in 8
-        bits can be differentiated. The weights are those of recurrent layers, linear layers and
-        embeddings, of float32. They are stored as before.
+        bits can be differentiated. The weights are those of recurrent layers, linear layers,
+        convolutions and embeddings, of float32. They are stored as before.
 
         >>> from anaphora.nn import Linear
         >>> layer = Linear(2, 1, bias=False)

@@ -23,6 +23,7 @@ from anaphora.ops.arithmetic import (
     where,
 )
 from anaphora.ops.attention import additive_scores, masked_softmax
+from anaphora.ops.convolution import conv1d
 from anaphora.ops.crf import crf_decode, crf_loss, crf_marginals
 from anaphora.ops.ctc import ctc_loss
 from anaphora.ops.likelihoods import (
@@ -67,6 +68,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "concatenate",
+    "conv1d",
     "crf_decode",
     "crf_loss",
     "crf_marginals",
