@@ -34,6 +34,7 @@ from anaphora.ops.likelihoods import (
 from anaphora.ops.linear import linear, matmul
 from anaphora.ops.losses import (
     balanced_class_weights,
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
     huber_loss,
@@ -44,6 +45,7 @@ from anaphora.ops.losses import (
     pinball_loss,
 )
 from anaphora.ops.network import dropout, embedding, layer_norm
+from anaphora.ops.normalization import batch_norm
 from anaphora.ops.penalties import activation_penalty, temporal_penalty
 from anaphora.ops.recurrence import recurrence, recurrence_unfused
 from anaphora.ops.reductions import max, mean, sum
@@ -65,6 +67,8 @@ __all__ = [
     "additive_scores",
     "astype",
     "balanced_class_weights",
+    "batch_norm",
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "concatenate",

@@ -6,6 +6,7 @@ from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import (
     NUMPY_FUNCTIONS,
     OPERATIONS,
+    Buffer,
     Parameter,
     Tensor,
     as_integers,
@@ -17,6 +18,7 @@ __all__ = [
     "NUMPY_FUNCTIONS",
     "OPERATIONS",
     "Array",
+    "Buffer",
     "Gradient",
     "Hook",
     "Parameter",
