@@ -131,8 +131,6 @@ NAMES: dict[str, dict[str, str]] = {
         "unbind": "`ops.unstack`",
         "clamp clip": "`ops.minimum(ops.maximum(x, low), high)`",
         "pow": "`ops.power`",
-        "one_hot": "ids: embeddings and losses take them directly",
-        "pad": "`data.pad`, of sequences, before the model",
         "scaled_dot_product_attention": "`nn.MultiheadAttention`, `nn.MultiplicativeAttention`",
         "normalize": "`ops.layer_norm`, or `x / ops.sqrt((x * x).sum())`",
     },

@@ -139,3 +139,27 @@ def test_layer_norm_says_which_shape_does_not_fit(name):
         ops.layer_norm(Tensor(np.ones((2, 3), np.float32)), *vectors)
     with pytest.raises(ValueError, match=r"^layer_norm: the input is a single number"):
         ops.layer_norm(Tensor(1.0))
+
+
+@pytest.mark.parametrize("kind", [list, np.array, Tensor, lambda ids: np.array(ids, "u1")])
+def test_one_hot(kind):
+    ids = [[2, 0, 1], [3, 3, 0]]
+    y = ops.one_hot(kind(ids), 5)
+    assert (y.shape, y.dtype, y.requires_grad) == ((2, 3, 5), np.float32, False)
+    for row, column in np.ndindex(2, 3):
+        assert y.data[row, column].tolist() == [float(k == ids[row][column]) for k in range(5)]
+    assert ops.one_hot(kind(ids)).shape == (2, 3, 4)
+    assert ops.one_hot(kind(ids), dtype=np.int64).dtype == np.int64
+    assert ops.one_hot(2, 3).data.tolist() == [0, 0, 1]
+    assert ops.one_hot([], 3).shape == (0, 3)
+
+
+def test_one_hot_of_ids_that_are_none():
+    with pytest.raises(TypeError, match=r"^one_hot: ids are integers, not float64; convert"):
+        ops.one_hot(np.array([1.0]), 3)
+    with pytest.raises(IndexError, match=r"^one_hot: an id of 3 for 3 classes; ids are in 0\.\.2"):
+        ops.one_hot([0, 3], 3)
+    with pytest.raises(IndexError, match=r"^one_hot: an id of -1"):
+        ops.one_hot([0, -1])
+    with pytest.raises(ValueError, match=r"^one_hot: without ids, give num_classes"):
+        ops.one_hot([])

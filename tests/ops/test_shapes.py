@@ -164,3 +164,57 @@ def test_iterating_gives_the_rows():
     assert len(x) == 2
     with pytest.raises(TypeError, match="single number has nothing to iterate over"):
         iter(Tensor(1.0))
+
+
+PADS = {
+    "all sides": (1, ((1, 1), (1, 1), (1, 1))),
+    "pairs": (((0, 2), (1, 0), (3, 1)), ((0, 2), (1, 0), (3, 1))),
+    "pairs and numbers": ([2, (1, 0), 0], ((2, 2), (1, 0), (0, 0))),
+    "axes": ({-1: (2, 1), 0: 1}, ((1, 1), (0, 0), (2, 1))),
+    "array": (np.array([[0, 2], [1, 0], [3, 1]]), ((0, 2), (1, 0), (3, 1))),
+    "nothing": ({}, ((0, 0), (0, 0), (0, 0))),
+}
+
+
+@pytest.mark.parametrize("width", PADS.values(), ids=PADS)
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "symmetric", "wrap"])
+def test_pad(mode, width, rng, check_gradients):
+    given, pairs = width
+    x = rng.standard_normal((2, 3, 4))
+    options = {"constant_values": 2.5} if mode == "constant" else {}
+    expected = np.pad(x, pairs, mode, **options)
+    np.testing.assert_array_equal(ops.pad(Tensor(x), given, mode, **options).data, expected)
+    check_gradients(lambda x: ops.pad(x, given, mode), x)
+
+
+def test_pad_of_vectors_and_of_nothing(check_gradients):
+    assert ops.pad([1.0, 2.0], (2, 1)).data.tolist() == [0, 0, 1, 2, 0]
+    assert ops.pad(np.array([1, 2]), (0, 1), constant_values=7).data.tolist() == [1, 2, 7]
+    check_gradients(lambda x: ops.pad(x, {0: (2, 1)}), np.zeros((0, 3)))
+    assert ops.pad(Tensor(5.0), ()).item() == 5
+
+
+@pytest.mark.parametrize(
+    ("width", "message"),
+    [
+        (
+            (2, 0),
+            r"^pad: \(2, 0\) for 3 axes pads all of them in NumPy and the last in PyTorch; wr",
+        ),
+        (((1, 0), (0, 1)), r"^pad: \(\(1, 0\), \(0, 1\)\) for 3 axes; give \(before, after\)"),
+        ({0: (1, -1)}, r"^pad: .* not negative"),
+        ({0: (1, 1, 1)}, r"^pad: .*\{axis: \(before, after\)\}"),
+    ],
+)
+def test_pad_widths_that_do_not_fit(width, message):
+    with pytest.raises(ValueError, match=message):
+        ops.pad(Tensor(np.ones((2, 3, 4))), width)
+
+
+def test_pad_says_what_is_not_there():
+    with pytest.raises(ValueError, match=r"^pad: there is no mode 'replicate'; there are 'const"):
+        ops.pad(Tensor([1.0]), 1, mode="replicate")
+    with pytest.raises(np.exceptions.AxisError, match="axis 1"):
+        ops.pad(Tensor([1.0]), {1: 2})
+    with pytest.raises(ValueError, match="empty"):
+        ops.pad(np.zeros(0), 1, mode="edge")

@@ -125,7 +125,8 @@ def test_a_loop_of_cells_is_pytorchs(name, bias, dtype):
 # Activations and losses
 
 ACTIVATIONS = {
-    "ReLU": {}, "Tanh": {}, "Sigmoid": {}, "Softplus": {}, "Identity": {}, "Flatten": {},
+    "ReLU": {}, "Tanh": {}, "Sigmoid": {}, "Softplus": {}, "SiLU": {}, "GELU": {},
+    "ELU": {"alpha": 1.5}, "LeakyReLU": {"negative_slope": 0.3}, "Identity": {}, "Flatten": {},
 }  # fmt: skip
 
 
@@ -141,6 +142,7 @@ def test_activations(name, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_activations_with_options(dtype):
     x = [normal(3, 4, 5)]
+    compare(nn.GELU("tanh"), torch.nn.GELU("tanh"), x, dtype)
     compare(nn.Softmax(axis=1), torch.nn.Softmax(dim=1), x, dtype)
     compare(nn.Softmax(), torch.nn.Softmax(dim=-1), x, dtype)
     compare(nn.LogSoftmax(axis=0), torch.nn.LogSoftmax(dim=0), x, dtype)

@@ -86,6 +86,18 @@ def softmax_backward(y: Array, dy: Array, *, logarithm: bool = False) -> Array:
     return np.asarray(y * (dy - (dy * y).sum(axis=1, keepdims=True)))
 
 
+_python_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x: Array) -> Array:
+    """The error function, ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to x.
+
+    >>> erf(np.array([0.0, 1.0])).round(6)
+    array([0.      , 0.842701])
+    """
+    return np.asarray(_python_erf(x), x.dtype)
+
+
 def sum_columns(x: Array) -> Array:
     """The sums of the columns: [M, N] gives [N].
 

@@ -4,11 +4,15 @@ from typing import TYPE_CHECKING
 
 from anaphora import foreign_names
 from anaphora.nn.activations import (
+    ELU,
+    GELU,
     Flatten,
     Identity,
+    LeakyReLU,
     LogSoftmax,
     ReLU,
     Sigmoid,
+    SiLU,
     Softmax,
     Softplus,
     Tanh,
@@ -40,6 +44,8 @@ from anaphora.tensor import Buffer, Parameter
 
 __all__ = [
     "CRF",
+    "ELU",
+    "GELU",
     "GRU",
     "LSTM",
     "RNN",
@@ -67,6 +73,7 @@ __all__ = [
     "LSTMCell",
     "LayerKind",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "LoadResult",
     "LogSoftmax",
@@ -89,6 +96,7 @@ __all__ = [
     "RecurrentCell",
     "Sequential",
     "Session",
+    "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",

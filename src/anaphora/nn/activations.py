@@ -9,7 +9,14 @@ from anaphora.nn.module import Module
 from anaphora.tensor import Tensor
 
 
-class Identity(Module):
+class _Plain(Module):
+    """A function without options."""
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+
+class Identity(_Plain):
     """Returns its input.
 
     >>> Identity()([1.0])
@@ -44,7 +51,7 @@ class Flatten(Module):
         return result
 
 
-class ReLU(Module):
+class ReLU(_Plain):
     """The rectifier ``max(x, 0)``: `ops.relu`.
 
     >>> ReLU()([-1.0, 2.0]).data
@@ -57,7 +64,7 @@ class ReLU(Module):
         return result
 
 
-class Tanh(Module):
+class Tanh(_Plain):
     """The hyperbolic tangent: `ops.tanh`.
 
     >>> Tanh()([0.0, 100.0]).data
@@ -70,7 +77,7 @@ class Tanh(Module):
         return result
 
 
-class Sigmoid(Module):
+class Sigmoid(_Plain):
     """The logistic function ``1 / (1 + exp(-x))``: `ops.sigmoid`.
 
     >>> Sigmoid()([0.0]).data
@@ -83,7 +90,20 @@ class Sigmoid(Module):
         return result
 
 
-class Softplus(Module):
+class SiLU(_Plain):
+    """``x * sigmoid(x)``: `ops.silu`.
+
+    >>> SiLU()([0.0, 100.0]).data
+    array([  0., 100.], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Shapes: x [...]; returns the same."""
+        result: Tensor = ops.silu(x)
+        return result
+
+
+class Softplus(_Plain):
     """``log(1 + exp(x))``: `ops.softplus`.
 
     >>> Softplus()([-200.0, 200.0]).data
@@ -94,6 +114,72 @@ class Softplus(Module):
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.softplus(x)
         return result
+
+
+class GELU(Module):
+    """``x * P(X <= x)`` of a standard normal X: `ops.gelu`.
+
+    Args:
+        approximate: "none", or "tanh" for an approximation.
+
+    >>> GELU()([0.0, 100.0]).data
+    array([  0., 100.], dtype=float32)
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        self.approximate = approximate
+
+    def forward(self, x: Any) -> Tensor:
+        """Shapes: x [...]; returns the same."""
+        result: Tensor = ops.gelu(x, self.approximate)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"approximate={self.approximate!r}"
+
+
+class ELU(Module):
+    """``x`` where it is positive, ``alpha * (exp(x) - 1)`` elsewhere: `ops.elu`.
+
+    Args:
+        alpha: The limit below, negated.
+
+    >>> ELU()([-100.0, 2.0]).data
+    array([-1.,  2.], dtype=float32)
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+
+    def forward(self, x: Any) -> Tensor:
+        """Shapes: x [...]; returns the same."""
+        result: Tensor = ops.elu(x, self.alpha)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"alpha={self.alpha!r}"
+
+
+class LeakyReLU(Module):
+    """``x`` where it is positive, ``negative_slope * x`` elsewhere: `ops.leaky_relu`.
+
+    Args:
+        negative_slope: The slope below 0.
+
+    >>> LeakyReLU(0.25)([-1.0, 2.0]).data
+    array([-0.25,  2.  ], dtype=float32)
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Any) -> Tensor:
+        """Shapes: x [...]; returns the same."""
+        result: Tensor = ops.leaky_relu(x, self.negative_slope)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"negative_slope={self.negative_slope!r}"
 
 
 class Softmax(Module):

@@ -4,7 +4,18 @@ from typing import TYPE_CHECKING
 
 from anaphora import foreign_names
 from anaphora.ops import numpy_functions  # noqa: F401 - registers them
-from anaphora.ops.activations import log_softmax, relu, sigmoid, softmax, softplus, tanh
+from anaphora.ops.activations import (
+    elu,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    relu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+)
 from anaphora.ops.arithmetic import (
     abs,
     add,
@@ -44,7 +55,7 @@ from anaphora.ops.losses import (
     nll_loss,
     pinball_loss,
 )
-from anaphora.ops.network import dropout, embedding, layer_norm
+from anaphora.ops.network import dropout, embedding, layer_norm, one_hot
 from anaphora.ops.normalization import batch_norm
 from anaphora.ops.penalties import activation_penalty, temporal_penalty
 from anaphora.ops.recurrence import recurrence, recurrence_unfused
@@ -53,6 +64,7 @@ from anaphora.ops.shapes import (
     broadcast_to,
     concatenate,
     getitem,
+    pad,
     reshape,
     split,
     stack,
@@ -80,13 +92,16 @@ __all__ = [
     "ctc_loss",
     "divide",
     "dropout",
+    "elu",
     "embedding",
     "exp",
     "gaussian_nll_loss",
+    "gelu",
     "getitem",
     "huber_loss",
     "l1_loss",
     "layer_norm",
+    "leaky_relu",
     "linear",
     "linear_cross_entropy",
     "log",
@@ -102,6 +117,8 @@ __all__ = [
     "negative",
     "negative_binomial_nll_loss",
     "nll_loss",
+    "one_hot",
+    "pad",
     "pinball_loss",
     "power",
     "recurrence",
@@ -110,6 +127,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "sign",
+    "silu",
     "softmax",
     "softplus",
     "split",

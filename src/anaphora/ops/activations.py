@@ -59,6 +59,72 @@ def softplus(x: Array, /) -> Any:
 
 @differentiable
 @floating
+def silu(x: Array, /) -> Any:
+    """``x * sigmoid(x)``, also called swish (Hendrycks and Gimpel 2016).
+
+    >>> silu([-1.0, 0.0, 100.0]).data.round(4)
+    array([ -0.2689,   0.    , 100.    ], dtype=float32)
+    """
+    share = equations.sigmoid(x)
+    y = x * share
+    return y, lambda dy: dy * (share + y * (1 - share))
+
+
+@differentiable
+@floating
+def gelu(x: Array, /, approximate: str = "none") -> Any:
+    """``x * P(X <= x)`` of a standard normal X (Hendrycks and Gimpel 2016).
+
+    Args:
+        x: [...].
+        approximate: "none", or "tanh" for
+            ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``.
+
+    Raises:
+        ValueError: `approximate` is neither.
+
+    >>> gelu([-1.0, 0.0, 1.0]).data.round(4)
+    array([-0.1587,  0.    ,  0.8413], dtype=float32)
+    """
+    if approximate == "none":
+        share = 0.5 * (1 + engine.erf(x * math.sqrt(0.5)))
+        density = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    elif approximate == "tanh":
+        scale = math.sqrt(2 / math.pi)
+        height = np.tanh(scale * (x + 0.044715 * x * x * x))
+        share = 0.5 * (1 + height)
+        density = (1 - height * height) * (0.5 * scale * (1 + 3 * 0.044715 * x * x))
+    else:
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}")
+    return x * share, lambda dy: dy * (share + x * density)
+
+
+@differentiable
+@floating
+def elu(x: Array, /, alpha: float = 1.0) -> Any:
+    """``x`` where it is positive, ``alpha * (exp(x) - 1)`` elsewhere (Clevert et al. 2015).
+
+    >>> elu([-100.0, 0.0, 2.0]).data
+    array([-1.,  0.,  2.], dtype=float32)
+    """
+    low = alpha * np.expm1(np.minimum(x, 0))
+    return np.where(x > 0, x, low), lambda dy: dy * np.where(x > 0, 1, low + alpha)
+
+
+@differentiable
+@floating
+def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Any:
+    """``x`` where it is positive, ``negative_slope * x`` elsewhere (Maas et al. 2013).
+
+    >>> leaky_relu([-1.0, 0.0, 2.0], 0.25).data
+    array([-0.25,  0.  ,  2.  ], dtype=float32)
+    """
+    slopes = np.where(x > 0, 1, negative_slope).astype(x.dtype)
+    return x * slopes, lambda dy: dy * slopes
+
+
+@differentiable
+@floating
 def softmax(x: Array, /, axis: int = -1) -> Any:
     """``exp(x) / sum(exp(x))`` along an axis.
 

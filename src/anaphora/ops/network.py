@@ -1,4 +1,4 @@
-"""Embedding, dropout and layer normalization."""
+"""Embedding, one-hot vectors, dropout and layer normalization."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from anaphora import engine, foreign_names, random
 from anaphora.tensor import (
@@ -52,6 +53,43 @@ def embedding(weight: Array, /, ids: Any, padding_idx: int | None = None) -> Any
         return RowGradient(ids[ids != padding_idx], dy[ids != padding_idx], weight.shape)
 
     return engine.gather_rows(weight, ids), pullback
+
+
+@foreign_names.arguments_checked
+def one_hot(ids: Any, num_classes: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
+    """A vector for each id: 1 at the id, 0 elsewhere. It has no gradient.
+
+    `embedding` and the losses over classes take ids directly, which is faster.
+
+    Args:
+        ids: [...] integers in 0..V-1.
+        num_classes: V; None for the largest id plus 1.
+        dtype: Of the result; PyTorch's is int64.
+
+    Returns:
+        [..., V].
+
+    Raises:
+        TypeError: the ids are not integers.
+        IndexError: an id is negative or `num_classes` or more.
+        ValueError: there are no ids, and no number of classes.
+
+    >>> one_hot([2, 0], 3).data
+    array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    array = as_integers(ids, "one_hot: ids are integers")
+    if num_classes is None:
+        if array.size == 0:
+            raise ValueError("one_hot: without ids, give num_classes")
+        num_classes = int(array.max()) + 1
+    outside = array[(array < 0) | (array >= num_classes)]
+    if outside.size:
+        raise IndexError(
+            f"one_hot: an id of {outside[0]} for {num_classes} classes; ids are in "
+            f"0..{num_classes - 1}"
+        )
+    return Tensor(array[..., None] == np.arange(num_classes), dtype=dtype)
 
 
 @differentiable

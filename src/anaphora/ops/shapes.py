@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from anaphora import foreign_names
-from anaphora.tensor import Array, Tensor, differentiable
+from anaphora.tensor import Array, Tensor, as_tensor, differentiable
 
 
 @differentiable
@@ -135,6 +136,86 @@ def unstack(x: Array, /, axis: int = 0) -> Any:
     """
     parts = tuple(np.moveaxis(x, axis, 0)[k, ...] for k in range(x.shape[axis]))
     return parts, lambda d: np.stack(_filled(d, parts), axis)
+
+
+PadWidth: TypeAlias = "int | Sequence[Any] | Mapping[int, int | tuple[int, int]]"
+
+
+@foreign_names.arguments_checked
+def pad(
+    x: Any, pad_width: PadWidth, mode: str = "constant", constant_values: float = 0.0
+) -> Tensor:
+    """Elements before and after those of x, along one or more axes.
+
+    Args:
+        x: [...].
+        pad_width: How many: a number for all sides; or for each axis a pair, (before, after); or a
+            dictionary from axes to numbers or pairs.
+        mode: What they are: "constant"; or "edge", "reflect", "symmetric" or "wrap", copies of
+            those of x, as in NumPy.
+        constant_values: The number for "constant".
+
+    Raises:
+        ValueError: the pairs do not fit the axes, one is negative, or there is no such mode.
+
+    >>> pad([[1.0, 2.0]], {-1: (2, 1)}).data
+    array([[0., 0., 1., 2., 0.]], dtype=float32)
+    >>> pad([1.0, 2.0, 3.0], 1, mode="wrap").data
+    array([3., 1., 2., 3., 1.], dtype=float32)
+    """
+    x = as_tensor(x, None, "pad")
+    widths = _pad_widths(pad_width, x.ndim)
+    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
+        raise ValueError(
+            f"pad: there is no mode {mode!r}; there are 'constant', 'edge', 'reflect', "
+            "'symmetric' and 'wrap'"
+        )
+    padded: Tensor = x
+    if mode == "constant" and widths:
+        padded = _pad(x, widths, constant_values)
+    elif mode != "constant":
+        for axis, width in enumerate(widths):
+            copied = np.pad(np.arange(x.shape[axis]), width, mode)  # type: ignore[call-overload]
+            padded = getitem(padded, (slice(None),) * axis + (copied,))
+    return padded
+
+
+@differentiable
+def _pad(x: Array, /, widths: list[tuple[int, int]], value: float) -> Any:
+    inner = tuple(
+        slice(before, before + size) for (before, _), size in zip(widths, x.shape, strict=True)
+    )
+    return np.pad(x, widths, constant_values=value), lambda dy: dy[inner]
+
+
+def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
+    """The numbers of elements before and after each axis.
+
+    Raises:
+        ValueError: they do not fit the axes, or one is negative.
+    """
+    if isinstance(pad_width, Mapping):
+        widths: list[Any] = [0] * ndim
+        for axis, width in pad_width.items():
+            widths[normalize_axis_index(axis, ndim)] = width
+    elif isinstance(pad_width, (int, np.integer)):
+        widths = [pad_width] * ndim
+    else:
+        widths = list(pad_width)
+        if widths and all(isinstance(w, (int, np.integer)) for w in widths):
+            if ndim != 1:
+                raise ValueError(
+                    f"pad: {tuple(widths)} for {ndim} axes pads all of them in NumPy and the last "
+                    "in PyTorch; write {-1: (before, after)} for the last, or a pair for each axis"
+                )
+            widths = [widths]
+    pairs = [(w, w) if isinstance(w, (int, np.integer)) else tuple(w) for w in widths]
+    if len(pairs) != ndim or any(len(p) != 2 or min(p) < 0 for p in pairs):
+        raise ValueError(
+            f"pad: {pad_width} for {ndim} axes; give (before, after), not negative, for each axis, "
+            "or {axis: (before, after)}"
+        )
+    return [(int(before), int(after)) for before, after in pairs]
 
 
 def _filled(gradients: Sequence[Array | None], parts: Sequence[Array]) -> list[Array]:
