@@ -40,6 +40,7 @@ from anaphora.nn.normalization import BatchNorm1d, GroupNorm, RMSNorm
 from anaphora.nn.pooling import AvgPool1d, MaxPool1d
 from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
 from anaphora.nn.session import Framing, Session
+from anaphora.nn.steps import KINDS, LayerNormLSTM, MogrifierLSTM, NestedLSTM, StepKind
 from anaphora.tensor import Buffer, Parameter
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "ELU",
     "GELU",
     "GRU",
+    "KINDS",
     "LSTM",
     "RNN",
     "AdditiveAttention",
@@ -73,6 +75,7 @@ __all__ = [
     "LSTMCell",
     "LayerKind",
     "LayerNorm",
+    "LayerNormLSTM",
     "LeakyReLU",
     "Linear",
     "LoadResult",
@@ -83,9 +86,11 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MogrifierLSTM",
     "MultiheadAttention",
     "MultiplicativeAttention",
     "NLLLoss",
+    "NestedLSTM",
     "Parameter",
     "ParameterDict",
     "ParameterList",
@@ -101,6 +106,7 @@ __all__ = [
     "SmoothL1Loss",
     "Softmax",
     "Softplus",
+    "StepKind",
     "TagConstraints",
     "Tanh",
     "tag_constraints",

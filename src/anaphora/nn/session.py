@@ -228,7 +228,7 @@ class Session:
         B = self.batch_size or 1
         self._layer_shapes = layer.state_shapes(*batch)
         self._shapes = dict(self._layer_shapes)  # as users see them, without B if it is None
-        self._initial = [np.zeros(s, layer.dtype) for s in layer.state_shapes(B).values()]
+        self._initial = list(layer.initial_state(B).values())
         for name, start in memory:
             if name in self._shapes or start.dtype.kind != "f":
                 raise ValueError(
