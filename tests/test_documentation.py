@@ -55,6 +55,7 @@ VARIADIC = {
     "models.ConditionalLanguageModel": "abstract; its subclasses are dataclasses",
     "models.SavedModel": "abstract; its subclasses are dataclasses",
     "nn.Module": "abstract; its subclasses name their arguments",
+    "ops.einsum": "any number of operands",
     "nn.Sequential": "any number of modules",
     "optim.Optimizer": "abstract; its subclasses name their options",
 }

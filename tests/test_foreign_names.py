@@ -51,7 +51,7 @@ def test_answers_as_they_are_read():
     x, model = Tensor([1.0]), nn.Sequential(nn.Linear(3, 2))
     for ask, message in {
         lambda: x.view(1): "Tensor has no attribute 'view': write x.reshape(...)",
-        lambda: x.sigmoid(): "Tensor has no attribute 'sigmoid': write ops.sigmoid(x)",
+        lambda: x.softplus(): "Tensor has no attribute 'softplus': write ops.softplus(x)",
         lambda: model.cuda(): "Sequential has no attribute 'cuda': omit it: everything runs "
         "on the CPU; module.to(dtype) converts the numbers",
         lambda: nn.KLDivLoss: "module 'anaphora.nn' has no attribute 'KLDivLoss': write "
@@ -85,6 +85,7 @@ def test_imports_are_answered_too(owner):
     ("call", "message"),
     [
         (lambda: optim.Adam(weights(), lr=0.1), "Adam: there is no argument 'lr': write learning_"),
+        (lambda: anaphora.tensor([1.0]), "anaphora.tensor is a module: write anaphora.Tensor"),
         (lambda: optim.SGD(weights(), lr=0.1), "SGD: there is no argument 'lr'"),
         (lambda: optim.Adam(weights(), eps=1e-8), "Adam: .* 'eps': write epsilon="),
         (lambda: nn.LSTM(3, 4, device="cpu"), "LSTM: .* 'device': omit it: everything runs"),

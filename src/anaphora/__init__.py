@@ -35,10 +35,17 @@ if TYPE_CHECKING:
         Parameter,
         RowGradient,
         Tensor,
+        arange,
         detach,
         differentiable,
+        full,
         hook,
         no_grad,
+        ones,
+        rand,
+        randint,
+        randn,
+        zeros,
     )
 
 __version__ = "0.1.0"
@@ -50,6 +57,7 @@ __all__ = [
     "RowGradient",
     "Tensor",
     "__version__",
+    "arange",
     "artifact",
     "cell",
     "cells",
@@ -58,6 +66,7 @@ __all__ = [
     "differentiable",
     "engine",
     "equations",
+    "full",
     "generation",
     "hook",
     "load",
@@ -66,14 +75,19 @@ __all__ = [
     "models",
     "nn",
     "no_grad",
+    "ones",
     "ops",
     "optim",
     "plot",
+    "rand",
+    "randint",
+    "randn",
     "random",
     "set_matmul_precision",
     "synthetic",
     "tensor",
     "training",
+    "zeros",
 ]
 
 # Imported lazily, so that the command line can print something early.
@@ -100,7 +114,8 @@ _PARTS = {
     "settings": (),
     "synthetic": (),
     "tensor": (
-        "Parameter", "RowGradient", "Tensor", "detach", "differentiable", "hook", "no_grad",
+        "Parameter", "RowGradient", "Tensor", "arange", "detach", "differentiable", "full", "hook",
+        "no_grad", "ones", "rand", "randint", "randn", "zeros",
     ),
     "training": (),
 }  # fmt: skip

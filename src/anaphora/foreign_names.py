@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Collection, Mapping
 from inspect import CO_VARKEYWORDS
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,11 +25,15 @@ _NUMBERS = "`x.data`, the numbers as an array: they have no gradient"
 # By owner; a key holds several names, separated by spaces.
 NAMES: dict[str, dict[str, str]] = {
     "Tensor": {
-        "view view_as reshape_as flatten ravel squeeze unsqueeze": "`x.reshape(...)`",
-        "permute swapaxes swapdims movedim t mT": "`x.transpose(...)`",
+        "view view_as reshape_as": "`x.reshape(...)`",
+        "ravel": "`x.flatten()`",
+        "unsqueeze": "`x.expand_dims(axis)`",
+        "permute t": "`x.transpose(...)`, or `x.T`",
+        "swapdims mT": "`x.swapaxes(axis1, axis2)`",
+        "movedim moveaxis": "`ops.moveaxis(x, source, destination)`",
         "contiguous": "omit it: operations take any layout",
-        "expand expand_as": "`ops.broadcast_to(x, shape)`",
-        "repeat tile": "`ops.concatenate([x, x], axis=0)`",
+        "expand expand_as": "`x.broadcast_to(shape)`",
+        "repeat_interleave": "`x.repeat(2, axis=0)`",
         "cat": "`ops.concatenate([x, y], axis=0)`",
         "chunk": "`ops.split(x, sections, axis=0)`",
         "unbind": "`ops.unstack(x)`, or a loop over x",
@@ -39,15 +43,19 @@ NAMES: dict[str, dict[str, str]] = {
         "pow": "`x ** number`",
         "square": "`x * x`",
         "neg": "`-x`",
-        "clamp clip": "`ops.minimum(ops.maximum(x, low), high)`",
-        "min amin": "`-(-x).max()`",
+        "clamp": "`x.clip(min, max)`",
+        "clamp_min": "`x.clip(min=0)`",
+        "clamp_max": "`x.clip(max=1)`",
+        "amin": "`x.min(axis)`",
         "amax": "`x.max(axis)`",
-        "var std": "`((x - x.mean()) ** 2).mean()`, and `ops.sqrt` of it",
-        "norm": "`ops.sqrt((x * x).sum())`",
-        "masked_fill": "`ops.where(mask, value, x)`",
-        "gather index_select select take": "`x[index]`",
-        "argmax argmin argsort sort topk cumsum any all nonzero unique tolist":
-            "`x.data`, which is an array and has it",
+        "aminmax": "`x.min(axis)` and `x.max(axis)`",
+        "gather take_along_dim": "`x.take_along_axis(indices, axis)`",
+        "scatter scatter_add index_add": "`ops.where`, or the gradient of `x[index]`",
+        "index_select select take": "`x[index]`, or `x[:, index]` along axis 1",
+        "masked_select": "`x[mask]`",
+        "sign remainder floor_divide": "`ops.sign(x)`, `x % y`, `x // y`",
+        "eq ne lt le gt ge": "`x == y`, `x != y`, `x < y` and so on: arrays of booleans",
+        "nonzero unique median cumprod": "`x.data`, an array, with NumPy's `np.nonzero` and so on",
         "float double half long int bool type": "`x.astype(dtype)`",
         "bfloat16": _BFLOAT16,
         "to cuda cpu device is_cuda pin_memory": _CPU,
@@ -58,7 +66,7 @@ NAMES: dict[str, dict[str, str]] = {
         "register_hook retain_grad": "`anaphora.hook`, which sees every operation and gradient",
         "nelement numel": "`x.size`",
         "dim ndimension": "`x.ndim`",
-        "new_zeros new_ones": "`Tensor(np.zeros(shape, x.dtype))`",
+        "new_zeros new_ones": "`anaphora.zeros(shape, dtype=x.dtype)`, `anaphora.ones`",
         "is_floating_point": "`x.dtype.kind == 'f'`",
     },
     "RowGradient": {
@@ -119,20 +127,27 @@ NAMES: dict[str, dict[str, str]] = {
     "anaphora.ops": {
         "cat": "`ops.concatenate`",
         "bmm mm dot": "`ops.matmul`",
+        "outer": "`ops.einsum('i,j->ij', a, b)`",
+        "gather take_along_dim": "`ops.take_along_axis(x, indices, axis)`",
+        "repeat_interleave": "`ops.repeat`",
+        "amax amin": "`ops.max`, `ops.min`",
+        "swish": "`ops.silu`",
         "mse_loss": "`ops.mean_squared_error`",
         "multi_head_attention_forward": "`nn.MultiheadAttention`",
         "smooth_l1_loss": "`ops.huber_loss(y, targets, delta=beta) / beta`",
         "multilabel_soft_margin_loss":
             "`ops.binary_cross_entropy_with_logits(logits, targets)`",
-        "permute swapaxes": "`ops.transpose`",
-        "view flatten squeeze unsqueeze": "`ops.reshape`",
+        "permute": "`ops.transpose`",
+        "view": "`ops.reshape`",
+        "unsqueeze": "`ops.expand_dims(x, axis)`",
+        "movedim": "`ops.moveaxis`",
         "expand": "`ops.broadcast_to`",
         "chunk": "`ops.split`",
         "unbind": "`ops.unstack`",
-        "clamp clip": "`ops.minimum(ops.maximum(x, low), high)`",
+        "clamp": "`ops.clip(x, min, max)`",
         "pow": "`ops.power`",
         "scaled_dot_product_attention": "`nn.MultiheadAttention`, `nn.MultiplicativeAttention`",
-        "normalize": "`ops.layer_norm`, or `x / ops.sqrt((x * x).sum())`",
+        "normalize": "`x / x.norm(axis=-1, keepdims=True)`; `ops.layer_norm`",
     },
     "anaphora.optim": {
         "lr_scheduler": "schedules: `optim.Cosine`, `optim.ExponentialDecay`, `optim.WarmUp`",
@@ -149,7 +164,12 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "anaphora": {
         "as_tensor from_numpy FloatTensor LongTensor": "`Tensor(array)`",
-        "zeros ones randn rand arange full linspace eye empty": "NumPy's, then `Tensor(array)`",
+        "linspace eye tril triu randperm": "NumPy's, then `Tensor(array)`",
+        "empty": "`anaphora.zeros(shape)`",
+        "zeros_like ones_like empty_like full_like":
+            "`anaphora.zeros(x.shape)`, `anaphora.ones(x.shape)`, `anaphora.full(x.shape, 3.0)`",
+        "randn_like rand_like": "`anaphora.randn(x.shape)`, `anaphora.rand(x.shape)`",
+        "multinomial": "`anaphora.random.generator().choice`; `generation` samples from logits",
         "float32 float64 int64 long": "NumPy's dtypes",
         "bfloat16 autocast amp": _BFLOAT16,
         "set_float32_matmul_precision": "`anaphora.set_matmul_precision('bfloat16')`",
@@ -157,6 +177,7 @@ NAMES: dict[str, dict[str, str]] = {
         "quantization ao": "`models.quantize(directory, out)`, or `model.weights = 'int8'`",
         "GradScaler": "omit it: bfloat16 has the range of float32",
         "cat": "`ops.concatenate`",
+        "unsqueeze clamp permute gather bmm mm": "methods of Tensors, or `anaphora.ops`",
         "manual_seed": "`anaphora.random.seed(1)`",
         "save": "`model.save(directory)`, or `artifact.write_weights(path, model.state_dict())`",
         "device cuda": _CPU,
@@ -176,10 +197,17 @@ NAMES: dict[str, dict[str, str]] = {
         "lr": "`learning_rate=`",
         "dim dims": "`axis=`",
         "keepdim": "`keepdims=`",
+        "start_dim end_dim": "`start_axis=`, `end_axis=`",
+        "dim0 dim1": "`axis1=`, `axis2=`",
+        "shifts": "`shift=`",
+        "index": "`indices=`",
+        "unbiased correction": "`ddof=1`, PyTorch's default; here it is 0, as in NumPy",
+        "value": "`constant_values=` of `ops.pad`",
+        "sorted stable kind": "omit it: the order is always stable",
         "eps": "`epsilon=`",
         "device non_blocking": _CPU,
         "amsgrad maximize foreach fused capturable differentiable dampening": "omit it",
-        "p": "`rate=`",
+        "p": "`rate=` of dropout, `ord=` of a norm",
         "h0 hx initial_state": "`state=`",
         "mask sequence_length": "`lengths=`, or `where=` of a loss",
         "training": "omit it: `model.train()` and `model.eval()` set it",
@@ -189,7 +217,6 @@ NAMES: dict[str, dict[str, str]] = {
         "recurrent_dropout": "`weight_dropout=` or `zoneout=`",
         "enforce_sorted": "omit it: lengths may be in any order",
         "elementwise_affine": "omit it: `bias=False` omits the bias",
-        "start_dim end_dim": "`start=`, `end=`",
         "count_include_pad ceil_mode return_indices": "omit it",
         "inplace out": "omit it: an operation returns a new Tensor",
         "weight": "`class_weights=` of a loss over classes",
@@ -206,6 +233,59 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 """What to write instead of a name, as Markdown."""
+
+CALLS = {
+    "x.view(3, 20)": "x.reshape(3, 20)",
+    "x.unsqueeze(1)": "x.expand_dims(1)",
+    "x[:1].squeeze(dim=0)": "x[:1].squeeze(axis=0)",
+    "x.permute(2, 0, 1)": "x.transpose(2, 0, 1)",
+    "x.transpose(0, 1)": "x.swapaxes(0, 1)",
+    "x.flatten(start_dim=1)": "x.flatten(start_axis=1)",
+    "x.expand(2, 3, 4, 5)": "x.broadcast_to((2, 3, 4, 5))",
+    "x.repeat(2, 1, 1)": "x.tile((2, 1, 1))",
+    "x.repeat_interleave(2, dim=1)": "x.repeat(2, axis=1)",
+    "x.size(0)": "x.shape[0]",
+    "x.numel()": "x.size",
+    "torch.cat([x, x], dim=1)": "ops.concatenate([x, x], axis=1)",
+    "torch.stack([x, x], dim=1)": "ops.stack([x, x], axis=1)",
+    "x.split(2, dim=1)[1]": "ops.split(x, [2], axis=1)[1]",
+    "x.chunk(2, dim=1)[0]": "ops.split(x, 2, axis=1)[0]",
+    "x.sum(dim=(0, 2), keepdim=True)": "x.sum(axis=(0, 2), keepdims=True)",
+    "x.max(dim=1).values": "x.max(axis=1)",
+    "x.max(dim=1).indices": "x.argmax(axis=1)",
+    "x.min(dim=1)[0]": "x.min(axis=1)",
+    "x.sort(dim=1).values": "x.sort(axis=1)",
+    "x.sort(descending=True).indices": "x.argsort(descending=True)",
+    "x.topk(2, dim=1).values": "x.topk(2, axis=1).values",
+    "x.var(dim=1)": "x.var(axis=1, ddof=1)",
+    "x.std()": "x.std(ddof=1)",
+    "x.norm(p=2, dim=-1)": "x.norm(axis=-1)",
+    "F.normalize(x, dim=-1)": "x / x.norm(axis=-1, keepdims=True)",
+    "x.cumsum(dim=0)": "x.cumsum(axis=0)",
+    "x.softmax(dim=-1)": "x.softmax(axis=-1)",
+    "torch.logsumexp(x, dim=-1)": "ops.logsumexp(x, axis=-1)",
+    "x.clamp(min=0, max=1)": "x.clip(min=0, max=1)",
+    "x.gather(1, ids)": "x.take_along_axis(ids, axis=1)",
+    "x.index_select(1, row)": "x[:, row]",
+    "x.masked_select(x > 0)": "x[x > 0]",
+    "torch.where(x > 0, x, 0.0)": "ops.where(x > 0, x, 0.0)",
+    "torch.flip(x, dims=(0,))": "ops.flip(x, axis=0)",
+    "torch.roll(x, shifts=2, dims=1)": "ops.roll(x, shift=2, axis=1)",
+    "torch.bmm(x, x.transpose(1, 2))": "x @ x.swapaxes(1, 2)",
+    "torch.einsum('bij,bkj->bik', x, x)": "ops.einsum('bij,bkj->bik', x, x)",
+    "torch.outer(x[0, 0], x[1, 1])": "ops.einsum('i,j->ij', x[0, 0], x[1, 1])",
+    "F.pad(x, (2, 1))": "ops.pad(x, {-1: (2, 1)})",
+    "F.pad(x, (0, 0, 2, 1), value=3.0)": "ops.pad(x, {-2: (2, 1)}, constant_values=3.0)",
+    "F.pad(x, (2, 1), mode='replicate')": "ops.pad(x, {-1: (2, 1)}, mode='edge')",
+    "F.one_hot(ids, 6).float()": "ops.one_hot(ids, 6)",
+    "F.gelu(x, approximate='tanh')": "ops.gelu(x, approximate='tanh')",
+    "F.smooth_l1_loss(x, x * x)": "ops.huber_loss(x, x * x)",
+    "torch.zeros(2, 3)": "anaphora.zeros(2, 3)",
+    "torch.full((2, 3), 0.5)": "anaphora.full((2, 3), 0.5)",
+    "torch.arange(2, 8, 3)": "anaphora.arange(2, 8, 3)",
+    "(x > 0).float().mean()": "(x > 0).mean()",
+}  # fmt: skip
+"""Calls of PyTorch, of Tensors x [3, 4, 5], ids and row of integers, with what to write here."""
 
 
 @functools.cache
@@ -288,6 +368,13 @@ class _ImportAnswers:
 
 
 sys.meta_path.append(_ImportAnswers)
+
+
+class TensorModule(ModuleType):
+    """The module `anaphora.tensor`, whose name is a function in PyTorch: a call is answered."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: D102
+        raise TypeError("anaphora.tensor is a module: write anaphora.Tensor(data)")
 
 
 def check_arguments(owner: str, given: Collection[str], accepted: Collection[str]) -> None:
@@ -389,7 +476,9 @@ def markdown() -> str:
         "anaphora": "`torch`",
         "arguments": "Arguments",
     }
-    lines = []
+    lines = ["### Calls", "", "| there | here |", "|---|---|"]
+    lines += [f"| `{theirs}` | `{ours}` |" for theirs, ours in CALLS.items()]
+    lines.append("")
     for owner, names in NAMES.items():
         lines += [f"### {titles[owner]}", "", "| there | here |", "|---|---|"]
         for key, text in names.items():

@@ -217,6 +217,7 @@ def table():
         "softmax_forward": {"": plain(engine.softmax_forward, x, mask)},
         "softmax_backward": {"": plain(engine.softmax_backward, x, x)},
         "sum_columns": {"": plain(engine.sum_columns, x)},
+        "erf": {"": plain(engine.erf, x)},
         "cross_entropy_forward": {"": plain(engine.cross_entropy_forward, x, targets)},
         "cross_entropy_backward": {
             "": plain(engine.cross_entropy_backward, probabilities, targets, normal(N))

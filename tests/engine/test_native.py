@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -180,6 +181,7 @@ def test_other_precisions_use_numpy(problem, rng):
     for found, reference in (
         (native.matmul(a, a.T), a @ a.T),
         (native.sum_columns(a), kernels.sum_columns(a)),
+        (native.erf(a), kernels.erf(a)),
         (native.matmul(np.arange(6).reshape(2, 3), np.ones((3, 1), int)), [[3], [12]]),
     ):
         np.testing.assert_array_equal(found, reference)
@@ -229,6 +231,19 @@ def test_large_matmul_on_any_number_of_threads(shape, dtype, rng, native_setting
             np.testing.assert_array_equal(other, found[threads])
     expected = widened(a) @ widened(b) + bias
     assert_close({"product": found[1]}, {"product": expected}, dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(), (0, 5), (7, 1), (3, 50, 63)])
+def test_erf(shape, dtype, rng):
+    x = np.asarray(3 * rng.standard_normal(shape), dtype)
+    expected = np.vectorize(math.erf, otypes=[float])(x)
+    found = native.erf(x)
+    assert (found.shape, found.dtype) == (shape, dtype)
+    np.testing.assert_allclose(found, expected, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(native.erf(x.T), found.T)  # bits depend on no other element
+    special = native.erf(np.array([np.inf, -np.inf, np.nan, 0, 1e-30], dtype))
+    np.testing.assert_allclose(special, [1, -1, np.nan, 0, 2e-30 / math.sqrt(math.pi)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -201,6 +201,7 @@ def native_calls(dtype, rng, precision):
         "softmax_forward": (module.softmax_forward, (x, x > 0, False), ()),
         "softmax_backward": (module.softmax_backward, (x, dy, True), ()),
         "sum_columns": (module.sum_columns, (x,), ()),
+        "erf": (module.erf, (x.reshape(-1),), ()),
         "cross_entropy_forward": (module.cross_entropy_forward, (x, targets, uniform(V, H)), (2,)),
         "cross_entropy_backward": (module.cross_entropy_backward, (x, targets, vector), ()),
         "linear_cross_entropy": (
@@ -503,6 +504,7 @@ def test_wrong_calls_of_kernels_are_refused():
         (TypeError, m.matmul, ones(2, 3), ones(3, 4), None, "", None),
         (ValueError, m.linear_cross_entropy, ones(3, 2), ones(5, 2), None, ids, ""),
         (ValueError, m.sum_columns, ones(3)),
+        (ValueError, m.erf, ones(3, 2)),
         (ValueError, m.cross_entropy_forward, ones(3), ids, None),
         (ValueError, m.cross_entropy_forward, ones(3, 2), ids, None),
         (ValueError, m.cross_entropy_forward, ones(3, 5), ids[:2], None),

@@ -90,6 +90,14 @@ def test_transpose_method_takes_axes_or_a_sequence():
     assert x.transpose(1, 0, 2).shape == x.transpose((1, 0, 2)).shape == (3, 2, 4)
 
 
+def test_transpose_takes_all_axes():
+    for axes in ((1, 2), (0,), (0, 1, 2, 3)):
+        with pytest.raises(ValueError, match=r"^transpose: .* for 3 axes; give all .* swapaxes"):
+            Tensor(np.zeros((2, 3, 4))).transpose(*axes)
+    with pytest.raises(ValueError, match="repeated axis"):
+        ops.transpose(np.zeros((2, 3)), (0, 0))
+
+
 def test_broadcast_to(rng, check_gradients):
     x = rng.standard_normal((3, 1))
     assert ops.broadcast_to(x, (2, 3, 2)).data.tolist() == [[[v, v] for v in x[:, 0]]] * 2

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+import anaphora
 from anaphora import ops
+from anaphora.foreign_names import CALLS
 from anaphora.tensor import Tensor
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (extra peers)")
@@ -49,6 +51,32 @@ CASES = [
         lambda x: functional.pad(x, (2, 6), "replicate"),
         X,
     ),
+    ("std", lambda x: x.std(1, ddof=1), lambda x: x.std(1), X),
+    ("prod", lambda x: x.prod(1), lambda x: x.prod(1), np.where(np.abs(X) < 0.2, 0, X)),
+    ("logsumexp", lambda x: x.logsumexp((0, 2)), lambda x: x.logsumexp((0, 2)), X * 20),
+    ("norm", lambda x: x.norm(), lambda x: x.norm(), X),
+    ("norm 3", lambda x: x.norm(3, 1), lambda x: x.norm(3, 1), X),
+    ("norm inf, ties", lambda x: x.norm(np.inf), lambda x: x.norm(np.inf), np.ones((2, 3))),
+    ("norm of zeros", lambda x: x.norm(), lambda x: x.norm(), np.zeros((2, 3))),
+    ("min, ties", lambda x: x.min(1), lambda x: x.amin(1), np.round(X)),
+    (
+        "clip to limits",
+        lambda x: x.clip(-1, 1),
+        lambda x: x.clamp(-1, 1),
+        np.array([-2.0, -1.0, 0.0, 1.0, 2.0]),
+    ),
+    (
+        "einsum of three",
+        lambda *xs: ops.einsum("bn,anm,bm->ba", *xs),
+        lambda *xs: torch.einsum("bn,anm,bm->ba", *xs),
+        *(normal(2, 3), normal(5, 3, 4), normal(2, 4)),
+    ),
+    (
+        "einsum of batches and heads",
+        lambda *xs: ops.einsum("...qhd,...khd->...hqk", *xs),
+        lambda *xs: torch.einsum("...qhd,...khd->...hqk", *xs),
+        *(normal(2, 3, 4, 5), normal(2, 6, 4, 5)),
+    ),
     (
         "pad, circular",
         lambda x: ops.pad(x, {-1: (2, 1)}, "wrap"),
@@ -76,7 +104,34 @@ def test_values_and_gradients_are_pytorchs(case, dtype):
         np.testing.assert_allclose(tensor.grad, other.grad.numpy(), **TOLERANCE[dtype])
 
 
-def test_one_hot():
-    ids = np.array([[2, 0, 1], [3, 3, 0]])
-    expected = functional.one_hot(torch.tensor(ids), 5).numpy()
-    np.testing.assert_array_equal(ops.one_hot(ids, 5).data, expected)
+@pytest.mark.parametrize(("theirs", "ours"), CALLS.items())
+def test_a_call_in_the_table_is_pytorchs(theirs, ours):
+    ids, row = np.random.default_rng(3).integers(0, 4, (3, 2, 5)), np.array([2, 0, 2])
+    x, peer = Tensor(X, requires_grad=True), torch.tensor(X, requires_grad=True)
+    spaces = {"torch": torch, "F": functional, "ids": torch.tensor(ids), "row": torch.tensor(row)}
+    expected = eval(theirs, spaces | {"x": peer})
+    result = eval(ours, {"anaphora": anaphora, "ops": ops, "ids": Tensor(ids), "row": row, "x": x})
+    recorded = getattr(expected, "requires_grad", False)
+    assert getattr(result, "requires_grad", False) == recorded
+    assert np.shape(result) == tuple(getattr(expected, "shape", ()))
+    plain = expected.detach().numpy() if isinstance(expected, torch.Tensor) else expected
+    np.testing.assert_allclose(np.asarray(result), plain, rtol=1e-6)
+    if recorded:
+        dy = np.random.default_rng(1).normal(size=result.shape)
+        result.backward(dy)
+        expected.backward(torch.tensor(dy))
+        np.testing.assert_allclose(x.grad, peer.grad.numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_creation_has_pytorchs_dtypes():
+    for theirs, ours in (
+        (torch.zeros(2, 3), anaphora.zeros(2, 3)),
+        (torch.zeros((2, 3)), anaphora.zeros((2, 3))),
+        (torch.ones(4), anaphora.ones(4)),
+        (torch.full((2,), 3), anaphora.full((2,), 3)),
+        (torch.full((2,), 3.0), anaphora.full((2,), 3.0)),
+        (torch.arange(3), anaphora.arange(3)),
+        (torch.arange(0, 1, 0.25), anaphora.arange(0, 1, 0.25)),
+    ):
+        assert str(theirs.dtype).removeprefix("torch.") == str(ours.dtype)
+        np.testing.assert_array_equal(ours.data, theirs.numpy())

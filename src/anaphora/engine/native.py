@@ -162,6 +162,12 @@ def sum_columns(module: Any, x: Array) -> Any:
     return module.sum_columns(np.ascontiguousarray(x))
 
 
+@_native_for(kernels.erf, "x")
+def erf(module: Any, x: Array) -> Any:
+    """Each element by the C library."""
+    return module.erf(np.ascontiguousarray(x).reshape(-1)).reshape(x.shape)
+
+
 @_native_for(kernels.cross_entropy_forward, "logits")
 def cross_entropy_forward(
     module: Any, logits: Array, targets: Array, in_place: bool = False

@@ -32,22 +32,20 @@ class Flatten(Module):
     """Makes one axis of several, by default of all but the first.
 
     Args:
-        start: The first of them.
-        end: The last of them.
+        start_axis: The first of them.
+        end_axis: The last of them.
 
     >>> Flatten()(Tensor([[[1.0, 2.0], [3.0, 4.0]]])).shape
     (1, 4)
     """
 
-    def __init__(self, start: int = 1, end: int = -1) -> None:
-        self.start = start
-        self.end = end
+    def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
+        self.start_axis = start_axis
+        self.end_axis = end_axis
 
     def forward(self, x: Any) -> Tensor:
         """Shapes: x [...]."""
-        x = x if isinstance(x, Tensor) else Tensor(x)
-        start, end = self.start % x.ndim, self.end % x.ndim + 1
-        result: Tensor = x.reshape(*x.shape[:start], -1, *x.shape[end:])
+        result: Tensor = ops.flatten(x, self.start_axis, self.end_axis)
         return result
 
 

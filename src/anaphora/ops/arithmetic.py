@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anaphora.tensor import Array, differentiable, floating
+from anaphora.tensor import Array, Tensor, as_tensor, composed, differentiable, floating
 
 
 @differentiable
@@ -114,6 +114,78 @@ def sqrt(x: Array, /) -> Any:
 
 
 @differentiable
+@floating
+def sin(x: Array, /) -> Any:
+    """The sine of an angle in radians.
+
+    >>> sin([0.0, np.pi / 2]).data
+    array([0., 1.], dtype=float32)
+    """
+    return np.sin(x), lambda dy: dy * np.cos(x)
+
+
+@differentiable
+@floating
+def cos(x: Array, /) -> Any:
+    """The cosine of an angle in radians.
+
+    >>> cos([0.0, np.pi]).data
+    array([ 1., -1.], dtype=float32)
+    """
+    return np.cos(x), lambda dy: -dy * np.sin(x)
+
+
+@differentiable
+def floor(x: Array, /) -> Any:
+    """The largest integer that is not larger; its derivative is 0.
+
+    >>> floor([-1.5, 1.5]).data
+    array([-2.,  1.], dtype=float32)
+    """
+    return np.floor(x), np.zeros_like
+
+
+@differentiable
+def ceil(x: Array, /) -> Any:
+    """The smallest integer that is not smaller; its derivative is 0.
+
+    >>> ceil([-1.5, 1.5]).data
+    array([-1.,  2.], dtype=float32)
+    """
+    return np.ceil(x), np.zeros_like
+
+
+@differentiable
+def round(x: Array, /, decimals: int = 0) -> Any:
+    """The nearest number with so many decimals, of two the even one; its derivative is 0.
+
+    >>> round([0.5, 1.5, 2.51]).data, round([1.26], 1).data
+    (array([0., 2., 3.], dtype=float32), array([1.3], dtype=float32))
+    """
+    return np.round(x, decimals), np.zeros_like
+
+
+@differentiable
+def floor_divide(a: Array, b: Array, /) -> Any:
+    """``a // b``, the quotient rounded down; its derivative is 0.
+
+    >>> floor_divide([7, -7], 2).data
+    array([ 3, -4])
+    """
+    return a // b, (np.zeros_like, np.zeros_like)
+
+
+@differentiable
+def remainder(a: Array, b: Array, /) -> Any:
+    """``a % b``, which has the sign of b.
+
+    >>> remainder([7, -7], 4).data
+    array([3, 1])
+    """
+    return a % b, (lambda dy: dy, lambda dy: -dy * np.floor_divide(a, b))
+
+
+@differentiable
 def abs(x: Array, /) -> Any:
     """The absolute value; its derivative at 0 is 0.
 
@@ -167,13 +239,55 @@ def _where(a: Array, b: Array, /, condition: Array) -> Any:
     )
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
+@composed
+def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where the condition (an array of booleans) is True, ``b`` elsewhere.
 
     >>> where([True, False], [1.0, 2.0], [3.0, 4.0]).data
     array([1., 4.], dtype=float32)
     """
-    return _where(a, b, condition=np.asarray(condition))
+    chosen: Tensor = _where(a, b, condition=np.asarray(condition))
+    return chosen
+
+
+@composed
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+    """Numbers below a minimum become it, numbers above a maximum become that.
+
+    The gradient goes to x where it is within the limits, or equal to one; else to the limit.
+
+    >>> clip([-1.0, 0.5, 3.0], 0, 1).data
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+    y = as_tensor(x, None, "clip")
+    if min is not None:
+        y = where(y < min, min, y)
+    if max is not None:
+        y = where(y > max, max, y)
+    return y
+
+
+@composed
+def masked_fill(x: Any, mask: Any, value: Any) -> Tensor:
+    """A value where a mask (booleans that broadcast to the shape of x) is True, x elsewhere.
+
+    Raises:
+        TypeError: the mask is not of booleans.
+        ValueError: it does not broadcast to the shape of x.
+
+    >>> masked_fill([1.0, 2.0], [False, True], -np.inf).data
+    array([  1., -inf], dtype=float32)
+    """
+    x, mask = as_tensor(x, None, "masked_fill"), np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"masked_fill: a mask is of booleans, not {mask.dtype}")
+    filled = where(mask, value, x)
+    if filled.shape != x.shape:
+        raise ValueError(
+            f"masked_fill: a mask of shape {mask.shape} and a value of shape {np.shape(value)} for "
+            f"a Tensor of shape {x.shape}; expected shapes that broadcast to it"
+        )
+    return filled
 
 
 @differentiable

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anaphora import engine, foreign_names, random
+from anaphora import engine, random
 from anaphora.tensor import (
     Array,
     RowGradient,
     Tensor,
     as_integers,
     as_tensor,
+    composed,
     differentiable,
     floating,
 )
@@ -55,7 +56,7 @@ def embedding(weight: Array, /, ids: Any, padding_idx: int | None = None) -> Any
     return engine.gather_rows(weight, ids), pullback
 
 
-@foreign_names.arguments_checked
+@composed
 def one_hot(ids: Any, num_classes: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
     """A vector for each id: 1 at the id, 0 elsewhere. It has no gradient.
 
@@ -99,7 +100,7 @@ def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> 
     return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the same mask, regenerated
 
 
-@foreign_names.arguments_checked
+@composed
 def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
     """Set elements to 0 with probability `rate`; divide the others by ``1 - rate``.
 

@@ -1,4 +1,4 @@
-"""Sums, means and maxima, over everything or along axes."""
+"""Sums, means, maxima, norms and the like, over everything or along axes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from anaphora import engine
-from anaphora.tensor import Array, differentiable
+from anaphora.ops.arithmetic import abs, divide, multiply, power, sqrt, subtract, where
+from anaphora.tensor import Array, Tensor, as_tensor, composed, differentiable, floating
 
 Axes: TypeAlias = "int | tuple[int, ...] | None"
 
@@ -54,9 +56,11 @@ def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """
     y = _total(x, axis, keepdims)
     shape = x.shape
-    count = x.dtype.type(x.size // y.size if y.size else 1)
+    count = x.size // y.size if y.size else 1
     if count == 0:
         raise ValueError(f"mean: an array of shape {shape} has no elements to take the mean of")
+    if x.dtype.kind == "f":
+        count = x.dtype.type(count)
     return y / count, lambda dy: _spread(dy / count, shape, axis, keepdims)
 
 
@@ -68,10 +72,195 @@ def max(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
     array([3., 4.], dtype=float32)
     """
     y = x.max(axis=axis, keepdims=keepdims)
+    return y, _shared(x, y, axis, keepdims)
+
+
+@differentiable
+def min(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+    """The minimum of all elements, or along axes; equal minima share the gradient.
+
+    >>> min([[1.0, 2.0], [3.0, 4.0]], axis=0).data
+    array([1., 2.], dtype=float32)
+    """
+    y = x.min(axis=axis, keepdims=keepdims)
+    return y, _shared(x, y, axis, keepdims)
+
+
+def _shared(x: Array, y: Array, axis: Axes, keepdims: bool) -> Any:
+    """The pullback of y, some elements of x, to all that are equal to them, or NaN as they are."""
 
     def pullback(dy: Array) -> Array:
-        largest = x == _spread(y, x.shape, axis, keepdims)
-        shares = largest.sum(axis=axis, keepdims=keepdims).astype(x.dtype)
-        return np.asarray(largest * _spread(dy / shares, x.shape, axis, keepdims))
+        equal = (x == _spread(y, x.shape, axis, keepdims)) | np.isnan(x)
+        shares = equal.sum(axis=axis, keepdims=keepdims).astype(x.dtype)
+        return np.asarray(equal * _spread(dy / shares, x.shape, axis, keepdims))
 
-    return y, pullback
+    return pullback
+
+
+@differentiable
+def prod(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+    """The product of all elements, or along axes.
+
+    >>> prod([[1.0, 2.0], [3.0, 4.0]], axis=0).data
+    array([3., 8.], dtype=float32)
+    """
+
+    def pullback(dy: Array) -> Array:
+        """The product of the elements before and after each, which is exact where one is 0."""
+        axes = _axes(axis, x.ndim)
+        kept = [k for k in range(x.ndim) if k not in axes]
+        moved = x.transpose(*kept, *axes)
+        rows = moved.reshape([math.prod(x.shape[k] for k in group) for group in (kept, axes)])
+        before, after = np.ones_like(rows), np.ones_like(rows)
+        np.cumprod(rows[:, :-1], axis=1, out=before[:, 1:])
+        after[:, :-1] = np.cumprod(rows[:, :0:-1], axis=1)[:, ::-1]
+        others = (before * after).reshape(moved.shape).transpose(np.argsort([*kept, *axes]))
+        return np.asarray(others * _spread(dy, x.shape, axis, keepdims))
+
+    return np.asarray(x.prod(axis=axis, keepdims=keepdims)), pullback
+
+
+@differentiable
+@floating
+def logsumexp(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+    """``log(sum(exp(x)))`` over all elements, or along axes, without overflow.
+
+    >>> round(logsumexp([1000.0, 1000.0]).item(), 3)
+    1000.693
+    """
+    largest = x.max(axis, keepdims=True, initial=-np.inf)
+    largest = np.where(np.isfinite(largest), largest, 0)
+    with np.errstate(divide="ignore"):  # the logarithm of nothing
+        y = np.log(_total(np.exp(x - largest), axis, True)) + largest
+
+    def pullback(dy: Array) -> Array:
+        shares = np.exp(x - np.where(np.isneginf(y), 0, y))
+        return np.asarray(_spread(dy, x.shape, axis, keepdims) * shares)
+
+    return y if keepdims else y.squeeze(_axes(axis, x.ndim)), pullback
+
+
+@differentiable
+def cumsum(x: Array, /, axis: int | None = None) -> Any:
+    """The sums of all elements up to each, along an axis, or of the flattened array.
+
+    They are summed in order: a sum depends on no later element.
+
+    >>> cumsum([[1.0, 2.0], [3.0, 4.0]], axis=1).data
+    array([[1., 3.],
+           [3., 7.]], dtype=float32)
+    """
+
+    def pullback(dy: Array) -> Array:
+        along = 0 if axis is None else axis
+        return np.flip(np.cumsum(np.flip(dy, along), along), along).reshape(x.shape)
+
+    return np.cumsum(x, axis), pullback
+
+
+@composed
+def var(x: Any, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
+    """The variance: the mean of the squared distances from the mean.
+
+    Args:
+        x: [...].
+        axis: An axis, or several; None for all elements.
+        keepdims: Keep the axes, of size 1.
+        ddof: The sum is divided by the number of elements minus `ddof`: 0 as in NumPy. PyTorch's is
+            1.
+
+    Raises:
+        ValueError: there are no more than `ddof` elements.
+
+    >>> var([1.0, 3.0]).item(), var([1.0, 3.0], ddof=1).item()
+    (1.0, 2.0)
+    """
+    x = _floats(x, "var")
+    count = math.prod(x.shape[k] for k in _axes(axis, x.ndim))
+    if count <= ddof:
+        raise ValueError(f"var: {count} elements for a variance with ddof={ddof}; it takes more")
+    distances = subtract(x, mean(x, axis, True))
+    result: Tensor = divide(sum(multiply(distances, distances), axis, keepdims), count - ddof)
+    return result
+
+
+@composed
+def std(x: Any, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
+    """The standard deviation, the root of `var`; where it is 0 its derivative is 0.
+
+    >>> std([1.0, 3.0]).item()
+    1.0
+    """
+    return _root(var(x, axis, keepdims, ddof=ddof), 2)
+
+
+@composed
+def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """``sum(abs(x) ** ord) ** (1 / ord)`` of all elements, or along axes; 0 has the derivative 0.
+
+    Args:
+        x: [...].
+        ord: 2 for the Euclidean norm, 1, another number of at least 1, or ``inf`` for the largest
+            absolute value.
+        axis: An axis, or several; None for all elements.
+        keepdims: Keep the axes, of size 1.
+
+    Raises:
+        ValueError: there is no such norm.
+
+    >>> norm([3.0, -4.0]).item(), norm([3.0, -4.0], 1).item(), norm([3.0, -4.0], np.inf).item()
+    (5.0, 7.0, 4.0)
+    """
+    x = _floats(x, "norm")
+    if not (isinstance(ord, (int, float)) and ord >= 1):
+        raise ValueError(
+            f"norm: ord must be at least 1, or inf, not {ord!r}; it is the norm of vectors"
+        )
+    result: Tensor
+    if ord == np.inf:
+        result = max(abs(x), axis, keepdims)
+    elif ord == 1:
+        result = sum(abs(x), axis, keepdims)
+    elif ord == 2:
+        result = _root(sum(multiply(x, x), axis, keepdims), 2)
+    else:
+        result = _root(sum(power(abs(x), ord), axis, keepdims), ord)
+    return result
+
+
+@composed
+def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Whether an element is not 0, of all or along axes: an array of booleans, as a comparison.
+
+    >>> any([[True, False], [False, False]], axis=1)
+    array([ True, False])
+    """
+    return np.any(as_tensor(x, None, "any").data, axis, keepdims=keepdims)
+
+
+@composed
+def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Whether no element is 0, of all or along axes: an array of booleans, as a comparison.
+
+    >>> all([[True, True], [False, True]], axis=1)
+    array([ True, False])
+    """
+    return np.all(as_tensor(x, None, "all").data, axis, keepdims=keepdims)
+
+
+def _axes(axis: Axes, ndim: int) -> tuple[int, ...]:
+    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
+
+
+def _floats(x: Any, name: str) -> Tensor:
+    """A Tensor of floats; integers become float64, as in NumPy."""
+    x = as_tensor(x, None, name)
+    return x if x.dtype.kind == "f" else Tensor(x.data, dtype=np.float64)
+
+
+def _root(x: Any, degree: float) -> Tensor:
+    """``x ** (1 / degree)``, with the derivative 0 where x is 0."""
+    some = x != 0
+    positive = where(some, x, 1.0)
+    root = sqrt(positive) if degree == 2 else power(positive, 1 / degree)
+    return where(some, root, 0.0)

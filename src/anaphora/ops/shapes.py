@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from anaphora import foreign_names
-from anaphora.tensor import Array, Tensor, as_tensor, differentiable
+from anaphora.tensor import Array, RowGradient, Tensor, as_tensor, composed, differentiable
 
 
 @differentiable
@@ -24,12 +24,20 @@ def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
 
 @differentiable
 def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
-    """Permute the axes; by default reverse them.
+    """Permute the axes; by default reverse them. PyTorch's is `swapaxes`.
+
+    Raises:
+        ValueError: the axes are not all axes of x, each once.
 
     >>> transpose([[1.0, 2.0], [3.0, 4.0]]).data
     array([[1., 3.],
            [2., 4.]], dtype=float32)
     """
+    if axes is not None and len(axes) != x.ndim:
+        raise ValueError(
+            f"transpose: {tuple(axes)} for {x.ndim} axes; give all of them in their new order, or "
+            "exchange two with swapaxes, which is PyTorch's transpose"
+        )
     back = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
     return x.transpose(axes), lambda dy: dy.transpose(back)
 
@@ -65,11 +73,14 @@ def getitem(x: Array, /, index: Any) -> Any:
     shape, dtype = x.shape, x.dtype
 
     def pullback(dy: Array) -> Array:
+        if len(parts) == 1 and not basic and np.asarray(parts[0]).dtype.kind in "iu":
+            return RowGradient(np.asarray(parts[0]) % shape[0], dy, shape).dense()
         dx = np.zeros(shape, dtype)
         if basic:
             dx[parts] = dy
-        else:
-            np.add.at(dx, parts, dy)
+        else:  # by the number of each element, which NumPy adds up faster than by several indices
+            numbers = np.arange(dx.size).reshape(shape)[parts]
+            np.add.at(dx.reshape(-1), numbers.reshape(-1), dy.reshape(-1))
         return dx
 
     return x[parts], pullback
@@ -82,7 +93,7 @@ def _concatenate(*arrays: Array, axis: int) -> Any:
     return y, lambda dy: tuple(np.split(dy, ends, axis))
 
 
-@foreign_names.arguments_checked
+@composed
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Concatenate along an existing axis.
 
@@ -101,7 +112,7 @@ def _stack(*arrays: Array, axis: int) -> Any:
     return np.stack(arrays, axis), pullback
 
 
-@foreign_names.arguments_checked
+@composed
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Stack along a new axis.
 
@@ -138,10 +149,149 @@ def unstack(x: Array, /, axis: int = 0) -> Any:
     return parts, lambda d: np.stack(_filled(d, parts), axis)
 
 
+@composed
+def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """Remove axes of size 1: all, or those that are named, which must have it.
+
+    >>> squeeze([[[1.0], [2.0]]]).shape, squeeze([[[1.0], [2.0]]], axis=0).shape
+    ((2,), (2, 1))
+    """
+    x = as_tensor(x, None, "squeeze")
+    result: Tensor = reshape(x, np.squeeze(x.data, axis).shape)
+    return result
+
+
+@composed
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
+    """Insert axes of size 1, which are in these places afterwards: PyTorch's ``unsqueeze``.
+
+    >>> expand_dims([1.0, 2.0], 0).shape, expand_dims([1.0, 2.0], -1).shape
+    ((1, 2), (2, 1))
+    """
+    x = as_tensor(x, None, "expand_dims")
+    result: Tensor = reshape(x, np.expand_dims(x.data, axis).shape)
+    return result
+
+
+@composed
+def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+    """All axes as one, or those from one axis to another.
+
+    >>> flatten([[1.0, 2.0], [3.0, 4.0]]).data
+    array([1., 2., 3., 4.], dtype=float32)
+    >>> flatten(np.zeros((2, 3, 4)), 1).shape
+    (2, 12)
+    """
+    x = as_tensor(x, None, "flatten")
+    shape = x.shape or (1,)
+    first, last = (normalize_axis_index(axis, len(shape)) for axis in (start_axis, end_axis))
+    size = math.prod(shape[first : last + 1])
+    result: Tensor = reshape(x, (*shape[:first], size, *shape[last + 1 :]))
+    return result
+
+
+@composed
+def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
+    """Exchange two axes: PyTorch's ``transpose``.
+
+    >>> swapaxes(np.zeros((2, 3, 4)), 0, -1).shape
+    (4, 3, 2)
+    """
+    x = as_tensor(x, None, "swapaxes")
+    result: Tensor = transpose(x, np.swapaxes(_axes_of(x), axis1, axis2).shape)
+    return result
+
+
+@composed
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """Move axes to other places; the others keep their order.
+
+    >>> moveaxis(np.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
+    x = as_tensor(x, None, "moveaxis")
+    result: Tensor = transpose(x, np.moveaxis(_axes_of(x), source, destination).shape)
+    return result
+
+
+def _axes_of(x: Tensor) -> Array:
+    """An array without elements' memory whose sizes are the numbers of the axes of x."""
+    return np.broadcast_to(np.zeros(()), tuple(range(x.ndim)))
+
+
+@composed
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
+    """Repeat each element along an axis, or of the flattened array.
+
+    PyTorch's method ``repeat`` is `tile`; its ``repeat_interleave`` is this.
+
+    Args:
+        x: [...].
+        repeats: How often: a number, or one for each element along the axis.
+        axis: The axis; None for the flattened array.
+
+    >>> repeat([1.0, 2.0], 2).data, repeat([1.0, 2.0], [2, 1], axis=0).data
+    (array([1., 1., 2., 2.], dtype=float32), array([1., 1., 2.], dtype=float32))
+    """
+    x = as_tensor(x, None, "repeat")
+    if axis is None:
+        x, axis = flatten(x), 0
+    axis = normalize_axis_index(axis, x.ndim)
+    index = np.repeat(np.arange(x.shape[axis]), np.asarray(repeats))
+    result: Tensor = getitem(x, (slice(None),) * axis + (index,))
+    return result
+
+
+@composed
+def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
+    """Repeat the array along each axis: PyTorch's method ``repeat``.
+
+    Args:
+        x: [...].
+        reps: How often, for each axis from the last; there may be more than x has axes.
+
+    >>> tile([1.0, 2.0], 2).data, tile([1.0, 2.0], (2, 1)).shape
+    (array([1., 2., 1., 2.], dtype=float32), (2, 2))
+    """
+    x = as_tensor(x, None, "tile")
+    given = (reps,) if isinstance(reps, (int, np.integer)) else tuple(reps)
+    ndim = max(x.ndim, len(given))
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    counts = (1,) * (ndim - len(given)) + given
+    apart = reshape(x, tuple(n for size in shape for n in (1, size)))
+    pairs = list(zip(counts, shape, strict=True))
+    wide = broadcast_to(apart, tuple(n for pair in pairs for n in pair))
+    result: Tensor = reshape(wide, tuple(count * size for count, size in pairs))
+    return result
+
+
+@differentiable
+def flip(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Any:
+    """Reverse the elements along axes; by default along all.
+
+    >>> flip([[1.0, 2.0], [3.0, 4.0]], axis=0).data
+    array([[3., 4.],
+           [1., 2.]], dtype=float32)
+    """
+    return np.flip(x, axis), lambda dy: np.flip(dy, axis)
+
+
+@differentiable
+def roll(
+    x: Array, /, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None
+) -> Any:
+    """Move elements along axes, or in the flattened array; what leaves at the end enters in front.
+
+    >>> roll([1.0, 2.0, 3.0], 1).data
+    array([3., 1., 2.], dtype=float32)
+    """
+    return np.roll(x, shift, axis), lambda dy: np.roll(dy, np.negative(shift), axis)
+
+
 PadWidth: TypeAlias = "int | Sequence[Any] | Mapping[int, int | tuple[int, int]]"
 
 
-@foreign_names.arguments_checked
+@composed
 def pad(
     x: Any, pad_width: PadWidth, mode: str = "constant", constant_values: float = 0.0
 ) -> Tensor:

@@ -1,11 +1,15 @@
 """Tensor and the tape: recorded operations, backward, no_grad, detach, hooks."""
 
+import sys
+
+from anaphora import foreign_names
+from anaphora.tensor.creation import arange, full, ones, rand, randint, randn, zeros
 from anaphora.tensor.hooks import Hook, hook, no_grad, recording
-from anaphora.tensor.operations import differentiable, floating
+from anaphora.tensor.methods import OPERATIONS
+from anaphora.tensor.operations import composed, differentiable, floating
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import (
     NUMPY_FUNCTIONS,
-    OPERATIONS,
     Buffer,
     Parameter,
     Tensor,
@@ -24,12 +28,22 @@ __all__ = [
     "Parameter",
     "RowGradient",
     "Tensor",
+    "arange",
     "as_integers",
     "as_tensor",
+    "composed",
     "detach",
     "differentiable",
     "floating",
+    "full",
     "hook",
     "no_grad",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
     "recording",
+    "zeros",
 ]
+
+sys.modules[__name__].__class__ = foreign_names.TensorModule

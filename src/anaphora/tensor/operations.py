@@ -1,19 +1,22 @@
-"""`differentiable`: makes an operation of a function that returns its value and its pullback."""
+"""`differentiable` and `composed`: make operations of functions."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from anaphora import foreign_names
 from anaphora.tensor.hooks import enter, leave, thread
+from anaphora.tensor.methods import OPERATIONS
 from anaphora.tensor.rows import Array
 from anaphora.tensor.tape import Edge, Node
-from anaphora.tensor.tensor import OPERATIONS, Tensor, as_array
+from anaphora.tensor.tensor import Tensor, as_array
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,6 +110,22 @@ def floating(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     function.in_floats = True  # type: ignore[attr-defined]
     return function
+
+
+def composed(function: F) -> F:
+    """Make an operation of a function that is written with other operations.
+
+    Methods of Tensors find it by its name, and arguments named as in other libraries are answered.
+
+    >>> @composed
+    ... def doubled(x):
+    ...     return x + x
+    >>> doubled(Tensor([1.0])).data
+    array([2.], dtype=float32)
+    """
+    checked = foreign_names.arguments_checked(function)
+    OPERATIONS[function.__name__] = checked
+    return checked
 
 
 def _unwrap(name: str, inputs: tuple[Any, ...], in_floats: bool) -> list[Any]:

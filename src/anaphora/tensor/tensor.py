@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import foreign_names, notebook
 from anaphora.tensor.hooks import recording
+from anaphora.tensor.methods import OPERATIONS, Methods, Operand
 from anaphora.tensor.rows import Array, Gradient
 from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
 
-Operand: TypeAlias = "Tensor | ArrayLike"
 T = TypeVar("T")
-
-OPERATIONS: dict[str, Callable[..., Any]] = {}
-"""Every differentiable operation by name; the methods of Tensor call them."""
 
 NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """The operation for each of NumPy's functions on Tensors; filled by `anaphora.ops`."""
@@ -114,7 +111,7 @@ def _read_only(array: Array) -> Array:
     return array
 
 
-class Tensor:
+class Tensor(Methods):
     """An array that records how it was computed, for backpropagation.
 
     Args:
@@ -351,6 +348,10 @@ class Tensor:
         """The only element, as a Python number."""
         return cast(float, self._data.item())
 
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers."""
+        return self._data.tolist()
+
     def numpy(self) -> Array:
         """The array, read-only; the same as ``data``."""
         return self._data
@@ -366,6 +367,14 @@ class Tensor:
 
     def __int__(self) -> int:
         return int(self._number("int"))
+
+    def __index__(self) -> int:
+        if self.size != 1 or self.dtype.kind not in "iu":
+            raise TypeError(
+                f"a Tensor of shape {self.shape} and {self.dtype} is not an index; give a single "
+                "integer, as item() returns it"
+            )
+        return int(self.item())
 
     def __format__(self, specification: str) -> str:
         if not specification:
@@ -435,7 +444,8 @@ class Tensor:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method == "__call__" and ufunc in NUMPY_FUNCTIONS and not options:
             return NUMPY_FUNCTIONS[ufunc](*inputs)
-        return _on_arrays(ufunc.__name__, getattr(ufunc, method), inputs, options)
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return _on_arrays(name, getattr(ufunc, method), inputs, options)
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
         if function in NUMPY_FUNCTIONS:
@@ -448,95 +458,6 @@ class Tensor:
             if name in OPERATIONS and foreign_names.advice("Tensor", name) is None:
                 raise AttributeError(f"Tensor has no attribute {name!r}: write ops.{name}(x)")
             foreign_names.attribute_missing(self, "Tensor", name)
-
-    # Operators and methods: each is the operation of its name in anaphora.ops.
-
-    def __equation__(self, name: str, *operands: Any) -> Tensor:
-        return _call(name, *operands)
-
-    def __add__(self, other: Operand) -> Tensor:
-        return _call("add", self, other)
-
-    def __radd__(self, other: Operand) -> Tensor:
-        return _call("add", other, self)
-
-    def __sub__(self, other: Operand) -> Tensor:
-        return _call("subtract", self, other)
-
-    def __rsub__(self, other: Operand) -> Tensor:
-        return _call("subtract", other, self)
-
-    def __mul__(self, other: Operand) -> Tensor:
-        return _call("multiply", self, other)
-
-    def __rmul__(self, other: Operand) -> Tensor:
-        return _call("multiply", other, self)
-
-    def __truediv__(self, other: Operand) -> Tensor:
-        return _call("divide", self, other)
-
-    def __rtruediv__(self, other: Operand) -> Tensor:
-        return _call("divide", other, self)
-
-    def __matmul__(self, other: Operand) -> Tensor:
-        return _call("matmul", self, other)
-
-    def __rmatmul__(self, other: Operand) -> Tensor:
-        return _call("matmul", other, self)
-
-    def __pow__(self, exponent: float) -> Tensor:
-        return _call("power", self, exponent)
-
-    def __neg__(self) -> Tensor:
-        return _call("negative", self)
-
-    def __abs__(self) -> Tensor:
-        return _call("abs", self)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return _call("getitem", self, index)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.ndim == 0:
-            raise TypeError("a Tensor of a single number has nothing to iterate over")
-        return iter(OPERATIONS["unstack"](self))
-
-    def astype(self, dtype: DTypeLike) -> Tensor:
-        """Convert to another floating-point dtype; gradients are converted back."""
-        return _call("astype", self, dtype)
-
-    @foreign_names.arguments_checked
-    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The sum over all elements, or along axes."""
-        return _call("sum", self, axis, keepdims)
-
-    @foreign_names.arguments_checked
-    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The mean over all elements, or along axes."""
-        return _call("mean", self, axis, keepdims)
-
-    @foreign_names.arguments_checked
-    def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The maximum of all elements, or along axes; equal maxima share the gradient."""
-        return _call("max", self, axis, keepdims)
-
-    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
-        """The same elements in another shape; one size may be -1."""
-        return _call("reshape", self, shape[0] if len(shape) == 1 else shape)
-
-    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
-        """The axes in another order; without arguments, reversed."""
-        given = len(axes) == 1 and not isinstance(axes[0], int)
-        return _call("transpose", self, axes[0] if given else axes or None)
-
-    @property
-    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
-        """The axes reversed."""
-        return self.transpose()
-
-
-def _call(name: str, *arguments: Any) -> Tensor:
-    return cast(Tensor, OPERATIONS[name](*arguments))
 
 
 def _plain(value: Any) -> Any:

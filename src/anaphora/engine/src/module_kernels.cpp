@@ -1,6 +1,9 @@
-// Python bindings of products, losses and sums.
+// Python bindings of products, losses, sums and the error function.
 #include "module.h"
+#include "pool.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string_view>
 
 namespace anaphora {
@@ -107,6 +110,23 @@ template <class T> Result<T> sum_columns(In<T> x) {
     return sums;
 }
 
+// Each element by the C library.
+template <class T> Result<T> erf(In<T> x) {
+    if (x.ndim() != 1)
+        refuse("erf: x must be [N]");
+    constexpr std::int64_t block = 4096;
+    std::int64_t N = size(x, 0);
+    auto y = make<T>({x.shape(0)});
+    const T *from = x.data();
+    T *to = y.data();
+    nb::gil_scoped_release release;
+    parallel((N + block - 1) / block, [&](std::int64_t task) {
+        for (std::int64_t n = task * block; n < std::min(N, (task + 1) * block); n++)
+            to[n] = std::erf(from[n]);
+    });
+    return y;
+}
+
 } // namespace
 
 template <class T> void bind_kernels(nb::module_ &m) {
@@ -117,6 +137,7 @@ template <class T> void bind_kernels(nb::module_ &m) {
     m.def("cross_entropy_backward", &cross_entropy_backward<T>, plain("probabilities"),
           plain("targets"), plain("d_losses"));
     m.def("sum_columns", &sum_columns<T>, plain("x"));
+    m.def("erf", &erf<T>, plain("x"));
     m.def("linear_cross_entropy", &linear_cross_entropy<T>, plain("x"), plain("weight"),
           optional("bias"), plain("targets"), "precision"_a);
 }

@@ -1,0 +1,141 @@
+"""The largest and the smallest elements, their places, and elements in order."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from anaphora.ops.shapes import flatten, getitem
+from anaphora.tensor import Array, Tensor, as_integers, as_tensor, composed
+
+
+@composed
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The place of the first maximum along an axis, or in the flattened array. It has no gradient.
+
+    >>> argmax([[1.0, 3.0], [4.0, 2.0]], axis=1).data
+    array([1, 0])
+    """
+    return Tensor(np.argmax(as_tensor(x, None, "argmax").data, axis, keepdims=keepdims))
+
+
+@composed
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The place of the first minimum along an axis, or in the flattened array. It has no gradient.
+
+    >>> argmin([[1.0, 3.0], [4.0, 2.0]]).data
+    array(0)
+    """
+    return Tensor(np.argmin(as_tensor(x, None, "argmin").data, axis, keepdims=keepdims))
+
+
+@composed
+def argsort(x: Any, axis: int | None = -1, descending: bool = False) -> Tensor:
+    """The places of the elements in order, along an axis or of the flattened array.
+
+    Equal elements keep their order. NaN is larger than all numbers. It has no gradient.
+
+    >>> argsort([3.0, 1.0, 2.0]).data, argsort([3.0, 1.0, 2.0], descending=True).data
+    (array([1, 2, 0]), array([0, 2, 1]))
+    """
+    return Tensor(_order(as_tensor(x, None, "argsort").data, axis, descending))
+
+
+@composed
+def sort(x: Any, axis: int | None = -1, descending: bool = False) -> Tensor:
+    """The elements in order, along an axis or of the flattened array; `argsort` has their places.
+
+    >>> sort([3.0, 1.0, 2.0]).data
+    array([1., 2., 3.], dtype=float32)
+    """
+    x = as_tensor(x, None, "sort")
+    return take_along_axis(x, _order(x.data, axis, descending), axis)
+
+
+class TopK(NamedTuple):
+    """The elements that `topk` found.
+
+    Attributes:
+        values: The elements.
+        indices: Their places along the axis.
+
+    >>> TopK(Tensor([2.0]), Tensor([1])).indices
+    Tensor([1], dtype=int64)
+    """
+
+    values: Tensor
+    indices: Tensor
+
+
+@composed
+def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> TopK:
+    """The k largest (or smallest) elements along an axis, in order, and their places.
+
+    Of equal elements the first come first. NaN is larger than all numbers.
+
+    Raises:
+        ValueError: there are fewer than k elements.
+
+    >>> values, indices = topk([3.0, 1.0, 2.0], 2)
+    >>> values.data, indices.data
+    (array([3., 2.], dtype=float32), array([0, 2]))
+    """
+    x = as_tensor(x, None, "topk")
+    axis = normalize_axis_index(axis, x.ndim)
+    if not 0 <= k <= x.shape[axis]:
+        raise ValueError(
+            f"topk: k is {k}, but axis {axis} of a Tensor of shape {x.shape} has {x.shape[axis]} "
+            "elements"
+        )
+    order = _order(x.data, axis, descending=largest)
+    first = order[(slice(None),) * axis + (slice(k),)]
+    return TopK(take_along_axis(x, first, axis), Tensor(first))
+
+
+def _order(x: Array, axis: int | None, descending: bool) -> Array:
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    if not descending:
+        return np.argsort(x, axis, kind="stable")
+    # The last of those in ascending order; reversed before too, so that the first remain first.
+    order = np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    return np.asarray(x.shape[axis] - 1 - order)
+
+
+@composed
+def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
+    """Elements of each slice along an axis, by indices of its own: PyTorch's ``gather``.
+
+    ``y[i, j] = x[i, indices[i, j]]`` for two axes. The gradients of an element that is taken
+    several times are summed.
+
+    Args:
+        x: [...].
+        indices: Integers, as many axes as x; the other axes broadcast with those of x.
+        axis: The axis; None for the flattened array.
+
+    Raises:
+        TypeError: the indices are not integers.
+        ValueError: they have another number of axes.
+        IndexError: an index is out of bounds.
+
+    >>> take_along_axis([[1.0, 2.0], [3.0, 4.0]], [[1], [0]], axis=1).data
+    array([[2.],
+           [3.]], dtype=float32)
+    """
+    x = as_tensor(x, None, "take_along_axis")
+    indices = as_integers(indices, "take_along_axis: indices are integers")
+    if axis is None:
+        x, axis = flatten(x), 0
+    axis = normalize_axis_index(axis, x.ndim)
+    if indices.ndim != x.ndim:
+        raise ValueError(
+            f"take_along_axis: indices of shape {indices.shape} for a Tensor of shape {x.shape}; "
+            "they have the same number of axes"
+        )
+    places = [np.arange(n).reshape(-1, *(1,) * (x.ndim - d - 1)) for d, n in enumerate(x.shape)]
+    places[axis] = indices
+    taken: Tensor = getitem(x, tuple(places))
+    return taken

@@ -1,0 +1,112 @@
+"""New Tensors: zeros, ones, ranges and random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anaphora import foreign_names, random
+from anaphora.tensor.tensor import Tensor
+
+Sizes: TypeAlias = "int | Sequence[int]"
+
+
+def _shape(name: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """The shape of ``zeros(2, 3)`` and of ``zeros((2, 3))``.
+
+    Raises:
+        TypeError: the sizes are not integers.
+    """
+    given = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
+    if not all(isinstance(size, (int, np.integer)) for size in given):
+        raise TypeError(f"{name}: sizes are integers, not {given}; the dtype is given as dtype=")
+    return given
+
+
+@foreign_names.arguments_checked
+def zeros(*shape: Sizes, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """A Tensor of zeros; the sizes follow one another, or are a tuple.
+
+    >>> zeros(2, 3), zeros((2,), dtype="int64")
+    (Tensor([[0., 0., 0.],
+            [0., 0., 0.]], dtype=float32), Tensor([0, 0], dtype=int64))
+    """
+    return Tensor(np.zeros(_shape("zeros", shape), dtype), requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def ones(*shape: Sizes, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """A Tensor of ones; the sizes follow one another, or are a tuple.
+
+    >>> ones(2)
+    Tensor([1., 1.], dtype=float32)
+    """
+    return Tensor(np.ones(_shape("ones", shape), dtype), requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def full(
+    shape: Sizes, fill_value: float, dtype: DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A Tensor of one number; without a dtype float32, or int64 for an integer.
+
+    >>> full((2,), 0.5), full(2, 7)
+    (Tensor([0.5, 0.5], dtype=float32), Tensor([7, 7], dtype=int64))
+    """
+    value = Tensor(fill_value, dtype=dtype).data
+    return Tensor(np.full(_shape("full", (shape,)), value), requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def arange(
+    start: float, stop: float | None = None, step: float = 1, dtype: DTypeLike | None = None
+) -> Tensor:
+    """Numbers from a start (0, if only the stop is given) in steps, without the stop.
+
+    Without a dtype they are int64, or float32 if one of the arguments is a float.
+
+    >>> arange(3), arange(0, 1, 0.5)
+    (Tensor([0, 1, 2], dtype=int64), Tensor([0. , 0.5], dtype=float32))
+    """
+    numbers = np.arange(start, step=step) if stop is None else np.arange(start, stop, step)
+    if dtype is None and numbers.dtype == np.float64:
+        dtype = np.float32
+    return Tensor(numbers, dtype=dtype)
+
+
+@foreign_names.arguments_checked
+def rand(*shape: Sizes, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """Random numbers, uniform in 0 <= x < 1, from `anaphora.random.generator`.
+
+    >>> random.seed(1)
+    >>> rand(2)
+    Tensor([0.47318864, 0.51182157], dtype=float32)
+    """
+    numbers = random.generator().random(_shape("rand", shape), cast(Any, np.dtype(dtype)))
+    return Tensor(numbers, requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def randn(*shape: Sizes, dtype: DTypeLike = np.float32, requires_grad: bool = False) -> Tensor:
+    """Random numbers from the standard normal distribution, from `anaphora.random.generator`.
+
+    >>> random.seed(1)
+    >>> randn(2, 1).shape
+    (2, 1)
+    """
+    numbers = random.generator().standard_normal(_shape("randn", shape))
+    return Tensor(numbers, dtype=dtype, requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def randint(low: int, high: int | None, size: Sizes) -> Tensor:
+    """Random integers, low <= x < high, from `anaphora.random.generator`.
+
+    >>> random.seed(1)
+    >>> randint(0, 10, (3,))
+    Tensor([4, 5, 7], dtype=int64)
+    """
+    return Tensor(random.generator().integers(low, high, _shape("randint", (size,))))
