@@ -21,7 +21,7 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 model_option = functools.partial(option, section="model")
 
 _NAMES = (*CELLS, *KINDS)
-_CELL_HELP = f"The recurrent cell: {', '.join(_NAMES)}; or FILE.py:NAME for a custom one."
+_CELL_HELP = f"Cell: {', '.join(_NAMES)}, or FILE.py:NAME."
 
 _MAXIMUM_UNITS = 10**8  # its square is still a valid array size
 
