@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import anaphora
-from anaphora import Tensor, cells, models, nn, plot, random
+from anaphora import Tensor, cells, engine, models, nn, plot, random
 from anaphora.cells import Cell, cell
 from anaphora.equations import EquationError, sigmoid, tanh
 from anaphora.nn.states import as_tuple
@@ -17,6 +17,14 @@ from anaphora.training import LanguageModelOptions
 
 DTYPES = [np.float32, np.float64]
 LENGTHS = np.array([5, 0, 3, 6])
+
+
+def same(found, expected):
+    """Equal bits with the native engine; NumPy's products do not promise them."""
+    if engine.info()["engine"] == "native":
+        np.testing.assert_array_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def logistic(x):
@@ -129,20 +137,20 @@ def test_ragged_batches_sessions_and_records(kind):
     y, final = layer(x, lengths=LENGTHS)
     recorded = layer.record(x, lengths=LENGTHS)[2]
     assert sorted(recorded)[:2] == ["c_l0", "c_l0_reverse"]
-    np.testing.assert_array_equal(recorded["h_l1"], y.data[..., :4])
+    same(recorded["h_l1"], y.data[..., :4])
     for b, n in enumerate(LENGTHS):
         alone, after = layer(x[:n, b])
-        np.testing.assert_array_equal(y.data[:n, b], alone.data)
+        same(y.data[:n, b], alone.data)
         assert not y.data[n:, b].any()
         for one, other in zip(final, after, strict=True):
-            np.testing.assert_array_equal(one.data[:, b], other.data)
+            same(one.data[:, b], other.data)
     assert layer.record(x[:0])[2]["c_l1"].shape == (0, 4, 4)
 
     layer = made(kind, np.float32, num_layers=2)
     x = np.random.default_rng(2).normal(size=(6, 3)).astype(np.float32)
     session = layer.session()
     found = [session.feed(step) for step in x]
-    np.testing.assert_array_equal(found, layer(x)[0].data)
+    same(found, layer(x)[0].data)
 
 
 @pytest.mark.parametrize("kind", STEPS)
@@ -155,9 +163,9 @@ def test_models_of_these_kinds_are_saved_loaded_and_streamed(kind, tmp_path):
     assert found.recurrent.kind.name == kind
     ids = np.random.default_rng(1).integers(0, 7, (5, 1))
     expected = model.eval()(ids)[0].data
-    np.testing.assert_array_equal(found(ids)[0].data, expected)
+    same(found(ids)[0].data, expected)
     session = found.session()
-    np.testing.assert_array_equal([session.feed(i) for i in ids[:, 0]], expected[:, 0])
+    same([session.feed(i) for i in ids[:, 0]], expected[:, 0])
     models.quantize(tmp_path / "model", tmp_path / "small")
     small = anaphora.load(tmp_path / "small")
     np.testing.assert_allclose(small(ids)[0].data, expected, atol=0.2)
@@ -202,10 +210,10 @@ def test_trained_initial_states_are_those_of_calls_and_sessions(kind):
     y, final = layer(x, lengths=lengths)
     given = states if len(states) > 1 else states[0]
     other, after = layer(x, given, lengths=lengths)
-    np.testing.assert_array_equal(y.data, other.data)
+    same(y.data, other.data)
     for one, two, start in zip(as_tuple(final), as_tuple(after), states, strict=True):
-        np.testing.assert_array_equal(one.data, two.data)
-        np.testing.assert_array_equal(one.data[:, 1], start[:, 1])  # no step
+        same(one.data, two.data)
+        same(one.data[:, 1], start[:, 1])  # no step
     one = layer.to(np.float64)
     one(x[:, 0])[0].sum().backward()
     found = one.initial_h_l0_reverse.grad
@@ -221,10 +229,10 @@ def test_trained_initial_states_are_those_of_calls_and_sessions(kind):
     session = layer.session()
     for _ in range(2):
         found = [session.feed(step) for step in x[:, 0]]
-        np.testing.assert_array_equal(found, layer(x[:, 0])[0].data)
+        same(found, layer(x[:, 0])[0].data)
         session.state = None
     batch = layer.session(batch_size=3)
-    np.testing.assert_array_equal(batch.feed(x), layer(x)[0].data)
+    same(batch.feed(x), layer(x)[0].data)
 
 
 def test_initial_states_start_at_zero_and_are_trained():
